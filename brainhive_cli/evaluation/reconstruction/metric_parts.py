@@ -37,7 +37,7 @@ from brainhive_cli.measurement.metrics.networks import (
     FEATURE_METRICS,
     IDENTIFICATION,
     NETWORKS,
-    parts_of,
+    load_metrics,
 )
 from brainhive_cli.measurement.metrics.semantics import SEED, SEED_PARTS
 from brainhive_cli.models.encoders import EncoderConfig
@@ -130,7 +130,7 @@ def load(
     # metrics of networks, and identification by encoders, as far as weights are here
     for network, metrics in feature_metrics.items():
         try:
-            parts |= parts_of(network, metrics, launch.device)
+            parts |= load_metrics(network, metrics, launch.device)
         except MissingData as error:
             missing |= dict.fromkeys(metrics, error.in_one_line)
 

@@ -494,7 +494,7 @@ class Scorer:
         rows = torch.arange(len(self.stimuli))
         values = {}
         for name, part in self.parts.items():
-            if part.is_of_one:
+            if part.is_reference_free:
                 seen = self.seen[part.features]
                 values[name] = part.compare(seen, seen, rows).cpu().numpy()
         return values
@@ -623,7 +623,7 @@ def rank_items(scored: Sequence[GeneratedSet]) -> list[tuple[GeneratedSet, str]]
 
     items = [(cell, image_id) for cell in scored for image_id in cell.files]
     # metrics that items are sorted by; all of them where there is none
-    chosen = [name for name in scored[0].values if scale_of(name).ranks] or [
+    chosen = [name for name in scored[0].values if scale_of(name).sorts_items] or [
         *scored[0].values
     ]
     joined = {

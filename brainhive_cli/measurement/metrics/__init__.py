@@ -18,8 +18,8 @@ class MetricScale:
         low: Smallest possible value, or None if there is no limit.
         high: Largest possible value, or None if there is no limit.
         chance: Expected value of guessing, or None if the metric has no chance level.
-        pool: Number of candidates that each item is compared with. If it is None and
-            there is a chance level, each item is compared with all items.
+        pool: Number of candidates that each item is compared with. If `pool` is None
+            and `chance` is not, each item is compared with all items.
         ranks: True if tables sort items by the metric, from the best to the worst.
     """
 
@@ -27,7 +27,7 @@ class MetricScale:
     high: float | None = 1.0
     chance: float | None = None
     pool: int | None = None
-    ranks: bool = True
+    sorts_items: bool = True
 
 
 @dataclass(frozen=True)
@@ -36,21 +36,25 @@ class MetricPart:
 
     Attributes:
         features: Function that computes features [B, …] of media with values in 0..1,
-            on the device of the media. Features are computed once for all metrics with
-            the same function.
-        compare: Function `(seen, generated, rows)` that computes values [B] in float64.
-            `seen` has the features [N, …] of the stimuli. `generated` has the features
-            [B, …] of the reconstructions, on the same device. `rows` has the row [B] in
-            `seen` of the stimulus of each reconstruction, on the CPU.
+            on the device of the media. Metrics with the same function share the
+            computed features.
+        compare: Function `(stimuli, generated, rows)` that computes values [B] in
+            float64:
+
+            - `stimuli`: features [N, …] of the stimuli.
+            - `generated`: features [B, …] of the reconstructions, on the same device.
+            - `rows`: row [B] in `stimuli` of the stimulus of each reconstruction, on
+              the CPU.
         medium: Kind of media that are compared.
         scale: Limits and chance level of the values.
-        is_identification: True if a reconstruction is distinguished from others. A
-            single item then has no value.
-        takes_originals: True if `features` takes a sequence of pictures in the size
-            that they have on disk. False if it takes a tensor in the size of the
-            protocol.
-        is_of_one: True if the metric describes single media without a comparison, so
-            that the stimuli have values, too.
+        is_identification: True if a reconstruction is distinguished from the
+            reconstructions of other stimuli. A single reconstruction then has no value.
+        takes_originals: True if `features` takes a sequence of pictures with the sizes
+            of their files. False if it takes a tensor of pictures that were resized as
+            the protocol says.
+        is_reference_free: True if the metric is computed from a reconstruction alone,
+            such as the similarity between the frames of a clip. Stimuli then have
+            values, too.
     """
 
     features: Callable[..., Tensor]
@@ -59,4 +63,4 @@ class MetricPart:
     scale: MetricScale = MetricScale()
     is_identification: bool = False
     takes_originals: bool = False
-    is_of_one: bool = False
+    is_reference_free: bool = False

@@ -134,41 +134,41 @@ def ssim(
     return structural_similarity(seen_moments, generated_moments, rows, axes)
 
 
-def two_way_identification(seen: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
+def two_way_identification(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     """Compute how often a reconstruction is identified among two pictures.
 
     Args:
-        seen: Standardised features [N, D] of the pictures, at least two.
+        stimuli: Standardised features [N, D] of the pictures, at least two.
         generated: Standardised features [B, D] of a batch of reconstructions.
-        rows: Row [B] in `seen` of the picture of each reconstruction.
+        rows: Row [B] in `stimuli` of the picture of each reconstruction.
 
     Returns:
         Share [B] of the other pictures with a lower correlation, in float64. Ties are
         misses. Chance is 0.5.
     """
-    correlations = seen @ generated.T  # [N, B]
+    correlations = stimuli @ generated.T  # [N, B]
     paired_correlations = correlations[rows, torch.arange(len(generated))]
     n_lower = (correlations < paired_correlations).double().sum(0)
-    return n_lower / (len(seen) - 1)
+    return n_lower / (len(stimuli) - 1)
 
 
-def correlation(seen: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
+def correlation(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     """Correlate the features of reconstructions with the features of their pictures.
 
     Args:
-        seen: Standardised features [N, D] of the pictures.
+        stimuli: Standardised features [N, D] of the pictures.
         generated: Standardised features [B, D] of the reconstructions.
-        rows: Row [B] in `seen` of the picture of each reconstruction.
+        rows: Row [B] in `stimuli` of the picture of each reconstruction.
 
     Returns:
         Correlations [B] in float64.
     """
-    return (seen[rows] * generated).sum(1, dtype=torch.float64)
+    return (stimuli[rows] * generated).sum(1, dtype=torch.float64)
 
 
-def correlation_distance(seen: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
+def correlation_distance(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     """Compute 1 - `correlation` [B], from the same arguments."""
-    return 1 - correlation(seen, generated, rows)
+    return 1 - correlation(stimuli, generated, rows)
 
 
 def standardise(features: Tensor) -> Tensor:
@@ -245,7 +245,7 @@ def local_moments(
 
 
 def structural_similarity(
-    seen: Tensor,
+    stimuli: Tensor,
     generated: Tensor,
     rows: Tensor,
     axes: tuple[int, ...] = ROWS_AND_COLUMNS,
@@ -253,17 +253,17 @@ def structural_similarity(
     """Compute SSIM from the local moments of pictures and reconstructions.
 
     Args:
-        seen: Local moments [N, 3, H, W] of the pictures.
+        stimuli: Local moments [N, 3, H, W] of the pictures.
         generated: Local moments [B, 3, H, W] of the reconstructions.
-        rows: Row [B] in `seen` of the picture of each reconstruction.
+        rows: Row [B] in `stimuli` of the picture of each reconstruction.
         axes: Axes along which windows extend.
 
     Returns:
         SSIM [B] in float64, averaged over the pixels whose windows are inside.
     """
     # local moments of pairs, without the border: [B, H', W']
-    product = _average_windows(seen[rows, 0] * generated[:, 0], axes)
-    seen_mean, seen_variance = _crop_border(seen[rows, 1:], axes).unbind(1)
+    product = _average_windows(stimuli[rows, 0] * generated[:, 0], axes)
+    seen_mean, seen_variance = _crop_border(stimuli[rows, 1:], axes).unbind(1)
     mean, variance = _crop_border(generated[:, 1:], axes).unbind(1)
 
     # SSIM of each pixel

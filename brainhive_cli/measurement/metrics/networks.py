@@ -78,14 +78,14 @@ class MetricNetwork:
     Attributes:
         title: Name of the network in messages.
         side_px: Side of the square pictures that the network takes.
-        outputs: Function that reads the features of each compared node from the output
-            of the module, keyed by node.
+        outputs: Functions that read the features of a node (a layer whose features are
+            compared) from the output of the module, keyed by the name of the node.
         source: Address of the weights: a URL or `hub:OWNER/NAME`.
         load: Function that builds the module from the path that `fetch` returns. The
-            module takes pictures [B, 3, side, side].
+            module takes normalised pictures [B, 3, side_px, side_px].
         colours: Mean and standard deviation by which pictures are normalised.
-        takes_clips: True if the module takes clips [B, F, 3, side, side] instead of
-            pictures.
+        takes_clips: True if the module takes clips [B, F, 3, side_px, side_px] instead
+            of pictures.
         weights: Name of the weight file at the hub.
         files: Names of the other files that are needed from the hub.
     """
@@ -120,14 +120,15 @@ class MetricNetwork:
             return hub.folder(
                 self.source, allow=(*self.files, self.weights), local=self.is_here()
             )
-        return from_url(self.source, self.title)
+        return fetch_file(self.source, self.title)
 
     def find_input(self) -> Input:
         """Look for the weights without downloading.
 
         Returns:
-            The weights as an optional input: without them, their metrics are left out.
-            If they are missing, it holds the command line that downloads them.
+            The weights as an optional input, because metrics without weights are left
+            out. If the weights are missing, the input has an error with the command
+            line that downloads them.
         """
         name = f"weights of {self.title}"
         scheme, _, repository = self.source.partition(":")
@@ -181,8 +182,8 @@ class Features:
             media: Pictures [B, 3, H, W] or clips [B, F, 3, H, W] with values in 0..1.
 
         Returns:
-            Features by node: [B, D] of pictures. For clips, [B, D] if the network takes
-            clips, else [B, F, D].
+            Features, keyed by node. Pictures have features [B, D]. Clips have features
+            [B, D] if the network takes clips, else features [B, F, D] of each frame.
         """
         # resize and normalise all frames as a batch of pictures
         network = self._network
@@ -193,6 +194,7 @@ class Features:
             pictures = pictures.unflatten(0, batch_shape)
         output = self._module(pictures)
 
+        # read the features of each node, and give frames their clips again
         features = {}
         for node, read_output in network.outputs.items():
             values = read_output(output).flatten(1)
@@ -204,15 +206,18 @@ class Features:
     def compute_node(
         self, media: Tensor, *, node: str, prepare: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        """Compute the features of a node.
+        """Compute the features of a node, a layer of the network.
 
         The features of the last media are kept, because metrics ask for several nodes
         of the same media in turn.
 
         Args:
-            media: Media, as in `__call__`.
+            media: Pictures [B, 3, H, W] or clips [B, F, 3, H, W] with values in 0..1.
             node: Name of the node.
-            prepare: Function that is applied to the features.
+            prepare: Function that is applied to the features, such as a normalisation.
+
+        Returns:
+            Features as in `__call__`, after `prepare`.
         """
         if self._last_media is not media:
             self._last_features = self(media)
@@ -251,11 +256,20 @@ def _torchvision(
 
 
 def _swav(path: Path) -> nn.Module:
-    """Load SwAV, a ResNet-50 with another head, without the head."""
+    """Load SwAV, a ResNet-50 whose last layer is left out.
+
+    Args:
+        path: File with the published weights.
+
+    Returns:
+        A module that returns the output of the node `avgpool`.
+    """
     from torchvision.models import resnet50
 
     model = resnet50()
     model.fc = nn.Identity()  # type: ignore[assignment]
+
+    # the file also has the weights of SwAV's own last layers, which are left out
     model_state = model.state_dict()
     saved_state = read(path, refetch_hint(path))
     state = {name: value for name, value in saved_state.items() if name in model_state}
@@ -264,7 +278,15 @@ def _swav(path: Path) -> nn.Module:
 
 
 def _cut(model: nn.Module, nodes: Sequence[str]) -> nn.Module:
-    """Return a module that computes only the outputs of some nodes, keyed by node."""
+    """Cut off a model after the nodes whose outputs are needed.
+
+    Args:
+        model: Model of torchvision.
+        nodes: Names of the nodes.
+
+    Returns:
+        A module whose output is a dict of the outputs, keyed by node.
+    """
     from torchvision.models.feature_extraction import create_feature_extractor
 
     return create_feature_extractor(
@@ -273,21 +295,24 @@ def _cut(model: nn.Module, nodes: Sequence[str]) -> nn.Module:
 
 
 def refetch_hint(path: Path) -> str:
-    """Return the hint for a damaged file."""
+    """Return the hint of an error that says how to replace a damaged file."""
     return f"delete {path} and fetch it again"
 
 
 def cached_file(url: str) -> Path:
-    """Return the path of a file in the cache of torch's hub."""
+    """Return the path that a downloaded file has in the cache of torch's hub."""
     return Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
 
 
-def from_url(url: str, title: str) -> Path:
+def fetch_file(url: str, title: str) -> Path:
     """Find a file in the cache of torch's hub, or download it.
 
     Args:
         url: Address of the file.
         title: Name of the network in messages.
+
+    Returns:
+        Path of the file.
 
     Raises:
         MissingData: if the file cannot be downloaded, or HF_HUB_OFFLINE is set.
@@ -301,12 +326,14 @@ def from_url(url: str, title: str) -> Path:
     if constants.HF_HUB_OFFLINE:
         raise MissingData(f"the weights of {title} are not on this machine", hint)
 
-    # the names of torchvision's files end in their digests
+    # Names of torchvision's files end in a digest, which the download checks. Other
+    # files are not checked.
     digest = path.stem.rpartition("-")[2] if "-" in path.stem else None
     os.makedirs(path.parent, exist_ok=True)
     try:
         torch.hub.download_url_to_file(url, str(path), digest, progress=False)
-    except (OSError, RuntimeError) as error:  # a RuntimeError if the digest differs
+    except (OSError, RuntimeError) as error:
+        # a RuntimeError means that the digest differs
         raise MissingData(
             f"the weights of {title} are not on this machine: {first_line(error)}", hint
         ) from error
@@ -330,7 +357,8 @@ def _transformer(
         source: Address of the repository, `hub:OWNER/NAME`.
         kind: Name of the class in transformers.
         colours: Mean and standard deviation by which pictures are normalised.
-        outputs: Function that reads the features of each node from the output.
+        outputs: Functions that read the features of a node from the output, keyed by
+            the name of the node.
         weights: Name of the weight file.
         takes_clips: True if the network takes clips instead of pictures.
         options: Further arguments of `from_pretrained`.
@@ -355,19 +383,23 @@ def _load_pretrained(kind: str, folder: Path, **options: Any) -> Any:
         folder: Folder with the weights and the configuration.
         options: Further arguments of `from_pretrained`.
 
+    Returns:
+        The network, an object of this class.
+
     Raises:
-        ValueError: if the file lacks weights.
+        ValueError: if the file lacks weights of the network.
     """
     import transformers
 
-    # a library warns of weights that are not used, such as CLIP's text encoder
+    # Transformers warns of weights that are not used, such as the weights of CLIP's
+    # text encoder. The warnings are muted.
     network_class = getattr(transformers, kind)
     with console.mute_libraries():
         network, report = network_class.from_pretrained(
             folder, output_loading_info=True, dtype=torch.float32, **options
         )
 
-    # missing weights would be random, without an error of the library
+    # transformers would fill missing weights with random numbers, without an error
     missing_names = report["missing_keys"]
     if missing_names:
         raise ValueError(describe_match(missing_names, len(network.state_dict())))
@@ -375,7 +407,7 @@ def _load_pretrained(kind: str, folder: Path, **options: Any) -> Any:
 
 
 def _load_detector(folder: Path) -> nn.Module:
-    """Load MM-Grounding-DINO as a detector of SEED's categories."""
+    """Load MM-Grounding-DINO from a folder, as a detector of SEED's categories."""
     from transformers import BertTokenizer
 
     network = _load_pretrained("MMGroundingDinoForObjectDetection", folder)
@@ -383,7 +415,11 @@ def _load_detector(folder: Path) -> nn.Module:
 
 
 def _load_captioner(folder: Path) -> nn.Module:
-    """Load GIT with MiniLM, the sentence encoder that reads its captions."""
+    """Load GIT, which writes captions, and MiniLM, which embeds these captions.
+
+    Args:
+        folder: Folder with the weights of GIT. MiniLM is fetched.
+    """
     from transformers import BertTokenizer
 
     reader = NETWORKS["minilm"]
@@ -467,7 +503,8 @@ NETWORKS = {
         "MM-Grounding-DINO",
         800,
         {"scores": Tensor.float},
-        "hub:openmmlab-community/mm_grounding_dino_large_all",  # converted from SEED's
+        # SEED's detector, converted to transformers
+        "hub:openmmlab-community/mm_grounding_dino_large_all",
         _load_detector,
         files=TEXT_FILES,
     ),
@@ -496,33 +533,39 @@ default.
 """
 
 
-def _classify(compare: Callable[..., Tensor], ways: int, labels: int) -> MetricPart:
-    """Describe n-way classification by the logits of a network.
+def _classify(compare: Callable[..., Tensor], n_ways: int, n_labels: int) -> MetricPart:
+    """Describe the metric of n-way classification by the logits of a network.
 
     Args:
-        compare: `n_way` or `n_way_of_frames`.
-        ways: Number of classes in a trial.
-        labels: Number of right classes.
+        compare: Function that computes the metric: `n_way` for networks that take
+            clips, `n_way_of_frames` for networks that take pictures.
+        n_ways: Number of classes in a trial, counting the right classes as one.
+        n_labels: Number of right classes.
     """
-    scale = MetricScale(0.0, 1.0, chance=n_way_chance(ways, labels), pool=ways)
+    scale = MetricScale(0.0, 1.0, chance=n_way_chance(n_ways, n_labels), pool=n_ways)
     return MetricPart(
         features=Tensor.float,
-        compare=partial(compare, ways=ways, labels=labels),
+        compare=partial(compare, n_ways=n_ways, n_labels=n_labels),
         medium="clip",
         scale=scale,
     )
 
 
 def _list_classifications() -> dict[str, tuple[str, str, MetricPart]]:
-    """Describe the n-way classifications of clips, as in `FEATURE_METRICS`."""
+    """Describe the metrics of n-way classification of clips.
+
+    Returns:
+        Network, node and metric, keyed by the metric's name in recipes.
+    """
+    # a metric for each network, definition of the right classes and number of classes
     networks = (("video", "videomae", n_way), ("frame", "vit", n_way_of_frames))
     definitions = (("", N_RIGHT_CLASSES), ("_strict", 1))
     metrics = {}
     for medium, network, compare in networks:
-        for ending, labels in definitions:
-            for ways in (2, 50):
-                part = _classify(compare, ways, labels)
-                metrics[f"{medium}_{ways}way{ending}"] = (network, "logits", part)
+        for ending, n_labels in definitions:
+            for n_ways in (2, 50):
+                metric = _classify(compare, n_ways, n_labels)
+                metrics[f"{medium}_{n_ways}way{ending}"] = (network, "logits", metric)
     return metrics
 
 
@@ -534,7 +577,11 @@ IDENTIFICATION = MetricPart(
 )
 DISTANCE = MetricPart(standardise, correlation_distance, scale=MetricScale(0.0, 2.0))
 CONSISTENCY = MetricPart(
-    normalise, consistency, "clip", MetricScale(ranks=False), is_of_one=True
+    normalise,
+    consistency,
+    "clip",
+    MetricScale(sorts_items=False),
+    is_reference_free=True,
 )
 FEATURE_METRICS: dict[str, tuple[str, str, MetricPart]] = {
     "alexnet2": ("alexnet", "features.4", IDENTIFICATION),
@@ -556,7 +603,7 @@ FEATURE_METRICS: dict[str, tuple[str, str, MetricPart]] = {
     "clip_pcc_neighbours": (
         "clip",
         "embedding",
-        replace(CONSISTENCY, compare=partial(consistency, is_of_neighbours=True)),
+        replace(CONSISTENCY, compare=partial(consistency, neighbours_only=True)),
     ),
 }
 """Network, node and metric, keyed by the metric's name in recipes. `features` of the
@@ -564,10 +611,10 @@ metric takes the features of the node, until `parts_of` replaces it.
 """
 
 
-def parts_of(
+def load_metrics(
     name: str, metrics: Iterable[str], device: torch.device
 ) -> dict[str, MetricPart]:
-    """Load a network, and describe the metrics of its features.
+    """Load a network and the metrics of its features.
 
     Args:
         name: Key of the network in `NETWORKS`.
@@ -575,19 +622,20 @@ def parts_of(
         device: Device of the network.
 
     Returns:
-        Metrics by name, whose `features` take media.
+        Metrics, keyed by name. Their functions `features` take pictures or clips.
 
     Raises:
         MissingData: if the weights cannot be downloaded or are damaged.
     """
-    # metrics with the same features must have the same function, so that the features
-    # are computed once
+    # Callers compute features once for all metrics with the same function `features`.
+    # So metrics of the same node get the same function.
     loaded = NETWORKS[name].build(device)
     functions = dict[Any, Callable[..., Tensor]]()
     parts = {}
     for metric in metrics:
-        _, node, part = FEATURE_METRICS[metric]
-        compute = partial(loaded.compute_node, node=node, prepare=part.features)
-        features = functions.setdefault((node, part.features), compute)
-        parts[metric] = replace(part, features=features)
+        _, node, description = FEATURE_METRICS[metric]
+        prepare = description.features
+        compute = partial(loaded.compute_node, node=node, prepare=prepare)
+        features = functions.setdefault((node, prepare), compute)
+        parts[metric] = replace(description, features=features)
     return parts

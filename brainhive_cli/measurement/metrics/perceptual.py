@@ -24,7 +24,7 @@ from brainhive_cli.core.weights import read, reading
 from brainhive_cli.measurement.metrics.networks import (
     NETWORKS,
     cached_file,
-    from_url,
+    fetch_file,
     refetch_hint,
 )
 from brainhive_cli.measurement.statistics import Metric
@@ -41,11 +41,15 @@ INCEPTION = (
 """torch-fidelity's URL_INCEPTION_V3."""
 
 
-def inputs_of(metric: str) -> list[Input]:
+def find_inputs(metric: str) -> list[Input]:
     """Look for the libraries and the weights of a metric, without downloading.
 
     Args:
-        metric: `LPIPS` or `FID`.
+        metric: Name of the metric, `LPIPS` or `FID`.
+
+    Returns:
+        Two inputs of a command: the libraries and the weights. A missing input has an
+        error that says how to get it.
     """
     error = find_error(partial(_require_libraries, metric))
     libraries = Input(f"libraries of {metric}", error=error)
@@ -57,11 +61,11 @@ def inputs_of(metric: str) -> list[Input]:
     return [libraries, Input.of_file(found_files, file, download_line)]
 
 
-def lpips(seen: Tensor, generated: Tensor, device: torch.device) -> Float64:
+def lpips(stimuli: Tensor, generated: Tensor, device: torch.device) -> Float64:
     """Compute the perceptual distance of pictures in the features of AlexNet (LPIPS).
 
     Args:
-        seen: Pictures [N, 3, H, W] with values in 0..1.
+        stimuli: Pictures [N, 3, H, W] with values in 0..1.
         generated: Reconstructions [N, 3, H, W] with values in 0..1.
         device: Device of the network.
 
@@ -84,7 +88,7 @@ def lpips(seen: Tensor, generated: Tensor, device: torch.device) -> Float64:
 
     # pairs are compared one at a time to limit memory
     values = []
-    for reconstruction, picture in zip(generated, seen, strict=True):
+    for reconstruction, picture in zip(generated, stimuli, strict=True):
         value = metric(reconstruction[None].to(device), picture[None].to(device))
         values.append(value.flatten())
     return torch.cat(values).double().cpu().numpy()
@@ -110,7 +114,7 @@ def inception(device: torch.device) -> Callable[[Tensor], Tensor]:
         network = NoTrainInceptionV3("inception-v3-compat", ["2048"])
     network = network.to(device)
 
-    # torch-fidelity's port of the network takes bytes
+    # torch-fidelity's version of the network takes bytes
     return lambda pictures: network(pictures.mul(255).round().byte().to(device))
 
 
@@ -122,15 +126,15 @@ def _reading_weights(metric: str) -> Iterator[None]:
     message with a hint to download the file again.
 
     Args:
-        metric: `LPIPS` or `FID`.
+        metric: Name of the metric, `LPIPS` or `FID`.
     """
     _require_libraries(metric)
     if metric == "LPIPS":
         path = NETWORKS["alexnet"].fetch()
     else:
-        path = from_url(INCEPTION, "FID's InceptionV3")
+        path = fetch_file(INCEPTION, "FID's InceptionV3")
 
-    # `read` refuses files with code, which the libraries would run
+    # `read` refuses files that contain code, because the libraries would run the code
     read(path, refetch_hint(path))
     with reading(path, refetch_hint(path)):
         yield
@@ -138,7 +142,7 @@ def _reading_weights(metric: str) -> Iterator[None]:
 
 def _require_libraries(metric: str) -> None:
     """Raise MissingExtra if a library of LPIPS or FID cannot be imported."""
-    # an import, unlike a look-up, also finds a broken installation
+    # an import also fails if a library is installed but broken
     try:
         for module in MODULES[metric]:
             importlib.import_module(module)
@@ -161,25 +165,27 @@ for the others.
 """
 
 
-def fid(seen: Tensor, generated: Tensor) -> float:
+def fid(stimuli: Tensor, generated: Tensor) -> float:
     """Compute the Fréchet distance between two distributions of features (FID).
 
     Args:
-        seen: Features [N, D] of pictures.
+        stimuli: Features [N, D] of the pictures that were seen.
         generated: Features [M, D] of generated pictures.
 
     Source: Heusel et al. 2017 (arXiv 1706.08500).
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    return float(_compute_distance(FrechetInceptionDistance, seen, generated))
+    return float(_compute_distance(FrechetInceptionDistance, stimuli, generated))
 
 
-def kid(seen: Tensor, generated: Tensor) -> float:
+def kid(stimuli: Tensor, generated: Tensor) -> float:
     """Compute the unbiased kernel distance between two distributions of features (KID).
 
+    If N and M differ, only the first features of the longer array are used.
+
     Args:
-        seen: Features [N, D] of pictures.
+        stimuli: Features [N, D] of the pictures that were seen.
         generated: Features [M, D] of generated pictures.
 
     Source: Binkowski et al. 2018 (arXiv 1801.01401).
@@ -187,10 +193,10 @@ def kid(seen: Tensor, generated: Tensor) -> float:
     from torchmetrics.image.kid import KernelInceptionDistance
 
     # a single subset with all features, so that nothing is random
-    count = min(len(seen), len(generated))
+    count = min(len(stimuli), len(generated))
     distance, _ = _compute_distance(
         KernelInceptionDistance,
-        seen[:count],
+        stimuli[:count],
         generated[:count],
         subsets=1,
         subset_size=count,
@@ -199,25 +205,28 @@ def kid(seen: Tensor, generated: Tensor) -> float:
 
 
 def _compute_distance(
-    metric_class: Any, seen: Tensor, generated: Tensor, **options: int
+    metric_class: Any, stimuli: Tensor, generated: Tensor, **options: int
 ) -> Any:
     """Compute a metric of torchmetrics from features instead of pictures.
 
     Args:
-        metric_class: Class of the metric.
-        seen: Features [N, D] of pictures.
+        metric_class: Class of the metric in torchmetrics.
+        stimuli: Features [N, D] of the pictures that were seen.
         generated: Features [M, D] of generated pictures.
-        options: Further options of the class.
-    """
-    # the network of the metric returns its input
-    identity = nn.Identity()
-    identity.num_features = seen.shape[1]  # type: ignore[assignment]
+        options: Further arguments of the class.
 
-    # ignore KID's warning about memory, because the features are in memory anyway
+    Returns:
+        The result of the metric: a tensor, or a tuple of tensors.
+    """
+    # torchmetrics applies a network to its inputs, so give it the identity
+    identity = nn.Identity()
+    identity.num_features = stimuli.shape[1]  # type: ignore[assignment]
+
+    # KID warns that it keeps all features in memory, where they already are
     with warnings.catch_warnings(action="ignore"):
         metric = metric_class(identity, **options, **WITHOUT_SYNC)
-    metric.to(seen.device)
-    metric.update(seen.float(), real=True)
+    metric.to(stimuli.device)
+    metric.update(stimuli.float(), real=True)
     metric.update(generated.float(), real=False)
     return metric.compute()
 
@@ -232,7 +241,7 @@ def require_distances(count: int) -> None:
         BrainhiveError: if there are too few pictures.
         MissingExtra: if torchmetrics is not installed.
     """
-    # each part must have at least two pictures
+    # the jackknife needs at least two pictures in each part
     min_count = 2 * N_FOLDS
     if count < min_count:
         raise BrainhiveError(
@@ -245,7 +254,7 @@ def require_distances(count: int) -> None:
 
 
 def measure_distances(
-    seen: Tensor,
+    stimuli: Tensor,
     generated: Tensor,
     *,
     protocol: str,
@@ -258,26 +267,32 @@ def measure_distances(
     time.
 
     Args:
-        seen: Features [N, D] of pictures.
+        stimuli: Features [N, D] of the pictures that were seen.
         generated: Features [N, D] of the pictures generated from the same stimuli.
         protocol: Protocol of the metrics, which names the network of the features.
-        split: Split of the pictures.
-        seeds: Seeds of the training.
+        split: Name of the split that the pictures belong to.
+        seeds: Seeds of the trainings, which the metrics state.
+
+    Returns:
+        The metrics `fid` and `kid`.
     """
-    fold = torch.arange(len(seen)) % N_FOLDS
+    # part of the pictures that each picture belongs to
+    fold = torch.arange(len(stimuli)) % N_FOLDS
     metrics = []
     for name, distance in {"fid": fid, "kid": kid}.items():
-        # standard error of the jackknife (Efron and Tibshirani, chapter 11)
-        value = distance(seen, generated)
+        # distance of all pictures, and distances without each part
+        value = distance(stimuli, generated)
         values = []
         for left_out in range(N_FOLDS):
             is_kept = fold != left_out
-            values.append(distance(seen[is_kept], generated[is_kept]))
+            values.append(distance(stimuli[is_kept], generated[is_kept]))
+
+        # standard error of the jackknife (Efron and Tibshirani, chapter 11)
         error = float(np.sqrt((N_FOLDS - 1) * np.var(values)))
         metric = Metric(
             name=name,
             value=value,
-            n=len(seen),
+            n=len(stimuli),
             pool=None,
             chance=None,
             low=value - 1.96 * error,

@@ -39,10 +39,10 @@ MAX_CAPTION_TOKENS = 50
 
 
 class CategoryScores(nn.Module):
-    """Detector of categories in pictures, with the scores [B, K] of K categories.
+    """Detector that scores K categories in each picture.
 
-    The score of a box is the mean over the category's tokens. The score of a category
-    is the score of its best box.
+    The score of a box for a category is the mean over the tokens of the category's
+    name. The score of a category is the score of its best box.
 
     Args:
         network: Grounding DINO of transformers.
@@ -57,8 +57,9 @@ class CategoryScores(nn.Module):
         self.network = network
         tokens = tokenizer(PROMPT, return_tensors="pt").input_ids  # [1, S]
 
-        # a token belongs to the category before the next stop, except stops, [CLS] and
-        # [SEP], which belong to none
+        # Categories are separated by stops, so a token belongs to the category whose
+        # number is the count of stops before it. Stops, [CLS] and [SEP] belong to no
+        # category.
         is_stop = tokens[0] == tokenizer.convert_tokens_to_ids(".")
         category = is_stop.cumsum(0)
         membership = functional.one_hot(category, CATEGORY_COUNT + 1)[:, :-1]
@@ -76,6 +77,8 @@ class CategoryScores(nn.Module):
             token_scores = detected.logits[..., : len(self.weights)].sigmoid()
             box_scores = token_scores @ self.weights  # [B, boxes, K]
             is_large = detected.pred_boxes[..., 2:].prod(-1) >= MIN_AREA  # [B, boxes]
+
+            # the best box of each category, where small boxes count as 0
             scores.append((box_scores * is_large[..., None]).amax(1))
         return torch.cat(scores)
 
@@ -103,7 +106,7 @@ class CaptionEmbeddings(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         """Compute the caption embeddings [B, D] of pictures [B, 3, H, W].
 
-        Captions are decoded greedily.
+        Captions are decoded greedily, so the embeddings are not random.
         """
         ids = self.captioner.generate(
             pixel_values=pictures, max_new_tokens=MAX_CAPTION_TOKENS, do_sample=False
@@ -111,28 +114,37 @@ class CaptionEmbeddings(nn.Module):
         captions = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         inputs = self.reader_tokenizer(captions, padding=True, return_tensors="pt")
         inputs = inputs.to(pictures.device)
+
+        # mean of the token states, without padding
         states = self.reader(**inputs).last_hidden_state  # [B, S, D]
         mask = inputs.attention_mask[..., None]
         return (states * mask).sum(1) / mask.sum(1)
 
 
-def object_f1(seen: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
+def object_f1(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     """Compare the categories in reconstructions with the categories in their pictures.
 
+    A category is in a picture if its score reaches a threshold. Recall and precision
+    are computed at each threshold in `LEVELS`.
+
     Args:
-        seen: Scores [N, K] of the categories in the pictures.
+        stimuli: Scores [N, K] of the categories in the pictures.
         generated: Scores [B, K] of the categories in the reconstructions.
-        rows: Row [B] in `seen` of the picture of each reconstruction.
+        rows: Row [B] in `stimuli` of the picture of each reconstruction.
 
     Returns:
-        F1 [B] of recall and precision, in float64. Both are means over the thresholds
-        of scores at which they are defined. If there is no such threshold, they are 1.
+        F1 [B] of recall and precision, in float64. Recall and precision are means over
+        the thresholds at which they are defined. If there is no such threshold, they
+        are 1.
 
     Source: SEED (arXiv 2503.06437), seed/metrics.py.
     """
-    levels = LEVELS.to(seen.device)
-    is_in_picture = seen[rows][:, None] >= levels  # [B, levels, K]
+    # categories in the pictures and in the reconstructions at each threshold
+    levels = LEVELS.to(stimuli.device)
+    is_in_picture = stimuli[rows][:, None] >= levels  # [B, levels, K]
     is_in_reconstruction = generated[:, None] >= levels
+
+    # a threshold without categories gives 0 / 0, which the means skip
     n_common = (is_in_picture & is_in_reconstruction).sum(2).double()
     recall_at_level = n_common / is_in_picture.sum(2)  # [B, levels]
     precision_at_level = n_common / is_in_reconstruction.sum(2)
@@ -141,27 +153,31 @@ def object_f1(seen: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     return (2 * recall * precision / (recall + precision)).nan_to_num(0)
 
 
-def seed_score(seen: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
+def seed_score(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     """Compute the mean of object F1, EffNet's correlation and the cosine of captions.
 
     Args:
-        seen: Features [N, D] of the pictures: the scores of categories, followed by the
-            other features in the order of `SEED_PARTS`.
+        stimuli: Features [N, D] of the pictures. The scores of the categories come
+            first. The features of EffNet and of the captions follow.
         generated: Features [B, D] of the reconstructions, in the same order.
-        rows: Row [B] in `seen` of the picture of each reconstruction.
+        rows: Row [B] in `stimuli` of the picture of each reconstruction.
 
     Returns:
         Scores [B] in float64.
     """
-    split = [CATEGORY_COUNT]
-    seen_categories, seen_features = seen.tensor_split(split, 1)
-    categories, features = generated.tensor_split(split, 1)
+    seen_categories = stimuli[:, :CATEGORY_COUNT]
+    seen_features = stimuli[:, CATEGORY_COUNT:]
+    categories = generated[:, :CATEGORY_COUNT]
+    features = generated[:, CATEGORY_COUNT:]
 
-    # features of EffNet and of captions have unit length, so the dot product of both is
-    # the sum of their similarities
-    sum_of_two = correlation(seen_features, features, rows)
-    return (object_f1(seen_categories, categories, rows) + sum_of_two) / 3
+    # The features of EffNet have unit length, and so have the caption features. The
+    # dot product over both is therefore the sum of the two similarities.
+    sum_of_similarities = correlation(seen_features, features, rows)
+    f1 = object_f1(seen_categories, categories, rows)
+    return (f1 + sum_of_similarities) / 3
 
 
 PARTS = {SEED: MetricPart(torch.cat, seed_score)}
-"""SEED by its name. Its `features` are replaced when its networks are loaded."""
+"""SEED, keyed by its name. When its networks are loaded, `features` is replaced by a
+function that computes the features of all three parts.
+"""

@@ -30,12 +30,12 @@ WORD = re.compile(r"\w+(?:['-]\w+)*")
 """Matches a word, including its hyphens and apostrophes."""
 MIN_PROBABILITY = 0.5
 """Probability above which a pixel belongs to the object (NEURONS)."""
-SHARE_SCALE = MetricScale(0.0, 1.0, ranks=False)
+SHARE_SCALE = MetricScale(0.0, 1.0, sorts_items=False)
 """Scale of scores from 0 to 1 that do not sort items."""
 SCALES = (
     {DICE: SHARE_SCALE, RECALL: SHARE_SCALE, OBJECT: SHARE_SCALE}
     | dict.fromkeys(LIBRARIES, SHARE_SCALE)
-    | {CIDER: MetricScale(0.0, 10.0, ranks=False)}
+    | {CIDER: MetricScale(0.0, 10.0, sorts_items=False)}
 )
 """Scale of each score, by its name. Items are not sorted by these scores, because they
 do not measure the pictures and clips in the tables.

@@ -58,9 +58,9 @@ def frames(clips: Tensor) -> Tensor:
     return resized.clamp(0, 1).mul(255).round().byte()
 
 
-def over_frames(
+def average_over_frames(
     metric: Callable[..., Tensor],
-    seen: Tensor,
+    stimuli: Tensor,
     generated: Tensor,
     rows: Tensor,
     **options: Any,
@@ -68,17 +68,17 @@ def over_frames(
     """Average a metric of pictures over the frames of each clip.
 
     Args:
-        metric: Function that computes values [n] from two tensors [n, 3, H, W] of
-            pictures.
-        seen: Bytes [N, F, 3, H, W] of the clips that were seen.
+        metric: Function that computes values [n] from seen and reconstructed pictures,
+            two tensors [n, 3, H, W] with values in 0..1.
+        stimuli: Bytes [N, F, 3, H, W] of the clips that were seen.
         generated: Bytes [B, F, 3, H, W] of the reconstructions.
-        rows: Row [B] in `seen` of the clip of each reconstruction.
+        rows: Row [B] in `stimuli` of the clip of each reconstruction.
         options: Further arguments of the metric.
 
     Returns:
         Means [B] over the frames.
     """
-    seen_clips = seen[rows]
+    seen_clips = stimuli[rows]
     seen_frames = seen_clips.flatten(0, 1) / 255  # [B · F, 3, H, W]
     generated_frames = generated.flatten(0, 1) / 255
     values = metric(seen_frames, generated_frames, **options)
@@ -95,25 +95,26 @@ def psnr(image: Tensor, reconstruction: Tensor) -> Tensor:
     Returns:
         Ratios [N] in dB, at most 58.9.
     """
-    # without a smallest error, equal frames would have an infinite ratio
+    # the error has a lower limit, because equal frames would have an infinite ratio
     error = (image.double() - reconstruction.double()).square().flatten(1).mean(1)
     return -10 * error.clamp(min=ROUNDING_ERROR).log10()
 
 
 def end_point_error(
-    seen: Tensor, generated: Tensor, rows: Tensor, side_px: int = FLOW_PX
+    stimuli: Tensor, generated: Tensor, rows: Tensor, side_px: int = FLOW_PX
 ) -> Tensor:
     """Compute the end-point error between the optical flows of clips.
 
     Args:
-        seen: Bytes [N, F, 3, H, W] of the clips that were seen.
+        stimuli: Bytes [N, F, 3, H, W] of the clips that were seen.
         generated: Bytes [B, F, 3, H, W] of the reconstructions.
-        rows: Row [B] in `seen` of the clip of each reconstruction.
+        rows: Row [B] in `stimuli` of the clip of each reconstruction.
         side_px: Side of the squares to which frames are resized.
 
     Returns:
-        Errors [B] in float64: distances between the two motions from a frame to the
-        next, in pixels of these squares, averaged over pixels and pairs of frames.
+        Errors [B] in float64, in pixels of these squares. An error is the distance
+        between the flow vectors of stimulus and reconstruction, averaged over all
+        pixels and all pairs of successive frames.
 
     Raises:
         BrainhiveError: if clips have a single frame.
@@ -124,8 +125,9 @@ def end_point_error(
     if generated.shape[1] < 2:
         raise BrainhiveError("clips of one frame have no motion", "leave out epe")
 
+    # compare clip by clip, because OpenCV takes single frames
     errors = []
-    clips = zip(seen[rows].cpu().numpy(), generated.cpu().numpy(), strict=True)
+    clips = zip(stimuli[rows].cpu().numpy(), generated.cpu().numpy(), strict=True)
     for seen_clip, generated_clip in clips:
         seen_flow = _compute_flow(seen_clip, side_px)
         generated_flow = _compute_flow(generated_clip, side_px)
@@ -146,12 +148,15 @@ def _compute_flow(clip: UInt8, side_px: int) -> Float32:
     """
     import cv2
 
-    library: Any = cv2  # its types are incomplete
+    # resize the frames and make them grey
+    library: Any = cv2  # the types of cv2 are incomplete
     grey_frames = []
     for frame in clip:
         picture = np.ascontiguousarray(frame.transpose(1, 2, 0))
         resized = library.resize(picture, (side_px, side_px))
         grey_frames.append(library.cvtColor(resized, library.COLOR_RGB2GRAY))
+
+    # compute the flow between successive frames
     flows = []
     for frame, next_frame in pairwise(grey_frames):
         flow = library.calcOpticalFlowFarneback(
@@ -164,9 +169,10 @@ def _compute_flow(clip: UInt8, side_px: int) -> Float32:
 def displacement(clips: Tensor) -> Tensor:
     """Estimate the mean motion of the contents of clips.
 
-    The displacement v is the least-squares solution of ∇I · v = −∂I/∂t over all pixels
-    and pairs of frames, for the brightness I at a coarse size. A background that stands
-    still makes v shorter, but does not change its direction.
+    Frames are first reduced to a coarse size. For the brightness I of these frames, the
+    displacement v is the least-squares solution of ∇I · v = −∂I/∂t over all pixels and
+    pairs of successive frames. A background that stands still makes v shorter, but does
+    not change the direction of v.
 
     Args:
         clips: Clips [B, F, 3, H, W].
@@ -176,72 +182,72 @@ def displacement(clips: Tensor) -> Tensor:
 
     Source: Lucas and Kanade 1981, with a single window.
     """
-    # slopes of the mean of two successive frames, and the difference between them
+    # slopes ∇I of the mean of two successive frames, and their difference −∂I/∂t
     small = F.adaptive_avg_pool2d(clips.double().mean(2), COARSE_PX)  # [B, F, h, w]
     middle = (small[:, 1:] + small[:, :-1]) / 2
     slope_y, slope_x = torch.gradient(middle, dim=(-2, -1))
     slopes = torch.stack([slope_x, slope_y], -1).flatten(1, 3)  # [B, pixels, 2]
     change = -small.diff(dim=1).flatten(1)[..., None]  # [B, pixels, 1]
 
-    # solve the normal equations
+    # solve the normal equations of least squares
     transposed = slopes.transpose(1, 2)
     squares = transposed @ slopes + SLOPE_PENALTY * torch.eye(2).to(slopes)
     return torch.linalg.solve(squares, transposed @ change)[..., 0]
 
 
-def direction(seen: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
+def direction(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     """Compute the cosine between the displacements of clips.
 
     Args:
-        seen: Displacements [N, 2] of the clips that were seen.
+        stimuli: Displacements [N, 2] of the clips that were seen.
         generated: Displacements [B, 2] of the reconstructions.
-        rows: Row [B] in `seen` of the clip of each reconstruction.
+        rows: Row [B] in `stimuli` of the clip of each reconstruction.
 
     Returns:
         Cosines [B]. 0 if a displacement is 0.
     """
-    return F.cosine_similarity(seen[rows], generated, eps=1e-6)
+    return F.cosine_similarity(stimuli[rows], generated, eps=1e-6)
 
 
 def n_way(
-    seen: Tensor, generated: Tensor, rows: Tensor, *, ways: int, labels: int
+    stimuli: Tensor, generated: Tensor, rows: Tensor, *, n_ways: int, n_labels: int
 ) -> Tensor:
     """Score reconstructions by n-way classification.
 
-    The right classes of a stimulus are the `labels` classes with the largest logits. A
-    trial draws `ways` - 1 of the other classes at random. It is a hit if the best right
-    class has a larger logit in the reconstruction than all drawn classes. Ties are
-    misses. The expected share of hits is computed without drawing.
+    The right classes of a stimulus are the `n_labels` classes with the largest logits.
+    A trial draws `n_ways` - 1 of the other classes at random. The trial is a hit if the
+    best right class has a larger logit in the reconstruction than all drawn classes.
+    Ties are misses. The expected share of hits is computed without drawing.
 
     Args:
-        seen: Logits [N, K] of a classifier for the stimuli.
+        stimuli: Logits [N, K] of a classifier for the stimuli.
         generated: Logits [B, K] of the same classifier for the reconstructions.
-        rows: Row [B] in `seen` of the stimulus of each reconstruction.
-        ways: Number of classes in a trial, counting the right classes as one.
-        labels: Number of right classes: 3 in the usual definition, 1 in the strict
+        rows: Row [B] in `stimuli` of the stimulus of each reconstruction.
+        n_ways: Number of classes in a trial, counting the right classes as one.
+        n_labels: Number of right classes: 3 in the usual definition, 1 in the strict
             definition.
 
     Returns:
-        Expected share [B] of hits, in float64. Chance is labels / (labels + ways - 1).
+        Expected share [B] of hits, in float64. Chance is `n_way_chance`.
 
     Source: Evaluation code of MinD-Video (arXiv 2305.11675), which NEURONS and
     NeuroClips use. It draws 100 trials.
     """
-    n_right = min(labels, seen.shape[1])
-    right_classes = seen[rows].topk(n_right, dim=1).indices  # [B, L]
-    return expected_hits(generated, right_classes, ways)
+    n_right = min(n_labels, stimuli.shape[1])
+    right_classes = stimuli[rows].topk(n_right, dim=1).indices  # [B, L]
+    return expected_hits(generated, right_classes, n_ways)
 
 
-def expected_hits(scores: Tensor, right_classes: Tensor, ways: int) -> Tensor:
+def expected_hits(scores: Tensor, right_classes: Tensor, n_ways: int) -> Tensor:
     """Compute the share of draws whose classes all score below the best right class.
 
-    A draw takes `ways` - 1 of the W other classes. If m of them score below the best
-    right class, the share is C(m, ways - 1) / C(W, ways - 1).
+    A draw takes `n_ways` - 1 of the W other classes. If m of the W score below the best
+    right class, the share is C(m, n_ways - 1) / C(W, n_ways - 1).
 
     Args:
         scores: Scores [B, K] of the classes.
         right_classes: Right classes [B, L].
-        ways: Number of classes in a trial, counting the right classes as one.
+        n_ways: Number of classes in a trial, counting the right classes as one.
 
     Returns:
         Shares [B] in float64.
@@ -251,24 +257,26 @@ def expected_hits(scores: Tensor, right_classes: Tensor, ways: int) -> Tensor:
     is_below = (scores < best).scatter(1, right_classes, False)
     n_below = is_below.sum(1).double()
 
-    # the ratio of the binomial coefficients, as a product over the drawn classes
-    n_drawn = torch.arange(ways - 1, dtype=torch.float64, device=scores.device)
+    # The ratio of the binomial coefficients is a product over the drawn classes: if n
+    # classes were drawn before, the next one is below with probability (m-n) / (W-n).
+    n_drawn = torch.arange(n_ways - 1, dtype=torch.float64, device=scores.device)
     factors = (n_below[:, None] - n_drawn).clamp(min=0) / (n_other - n_drawn)
     return factors.prod(1)
 
 
 def n_way_of_frames(
-    seen: Tensor, generated: Tensor, rows: Tensor, *, ways: int, labels: int
+    stimuli: Tensor, generated: Tensor, rows: Tensor, *, n_ways: int, n_labels: int
 ) -> Tensor:
     """Average n-way classification over the frames of clips.
 
     Args:
-        seen: Logits [N, F, K] of a classifier of pictures, for each frame of the clips
+        stimuli: Logits [N, F, K] of a picture classifier, for each frame of the clips
             that were seen.
-        generated: Logits [B, F, K] for each frame of the reconstructions.
-        rows: Row [B] in `seen` of the clip of each reconstruction.
-        ways: As in `n_way`.
-        labels: As in `n_way`.
+        generated: Logits [B, F, K] of the same classifier, for each frame of the
+            reconstructions.
+        rows: Row [B] in `stimuli` of the clip of each reconstruction.
+        n_ways: Number of classes in a trial, counting the right classes as one.
+        n_labels: Number of right classes.
 
     Returns:
         Mean share [B] of hits.
@@ -277,36 +285,41 @@ def n_way_of_frames(
     n_frames = generated.shape[1]
     frame_rows = rows[:, None] * n_frames + torch.arange(n_frames)
     shares = n_way(
-        seen.flatten(0, 1),
+        stimuli.flatten(0, 1),
         generated.flatten(0, 1),
         frame_rows.flatten(),
-        ways=ways,
-        labels=labels,
+        n_ways=n_ways,
+        n_labels=n_labels,
     )
     return shares.unflatten(0, (-1, n_frames)).mean(1)
 
 
-def n_way_chance(ways: int, labels: int) -> float:
-    """Compute the share of hits of `n_way` for random scores.
+def n_way_chance(n_ways: int, n_labels: int) -> float:
+    """Compute the expected share of hits in n-way classification of random scores.
 
-    Each of the labels + ways - 1 classes is then the best with the same probability.
+    A trial compares `n_labels` right classes and `n_ways` - 1 other classes. With random
+    scores, each of them is the best with the same probability.
+
+    Args:
+        n_ways: Number of classes in a trial, counting the right classes as one.
+        n_labels: Number of right classes.
     """
-    return labels / (labels + ways - 1)
+    return n_labels / (n_labels + n_ways - 1)
 
 
 def consistency(
-    seen: Tensor, generated: Tensor, rows: Tensor, is_of_neighbours: bool = False
+    stimuli: Tensor, generated: Tensor, rows: Tensor, neighbours_only: bool = False
 ) -> Tensor:
     """Average the cosine similarity between the frames of a clip (CLIP-pcc).
 
-    Reconstructions are not compared with the stimulus. A still picture has the highest
-    value, 1.
+    Reconstructions are not compared with the stimulus. A clip whose frames are all the
+    same has the highest value, 1.
 
     Args:
-        seen: Not used.
-        generated: Features [B, F, D] of unit length.
-        rows: Not used.
-        is_of_neighbours: True for pairs of successive frames (Mind-Animator), False for
+        stimuli: Features of the stimuli, which are not used.
+        generated: Features [B, F, D] of the reconstructions, of unit length.
+        rows: Row of each reconstruction's stimulus, which is not used.
+        neighbours_only: True for pairs of successive frames (Mind-Animator), False for
             all pairs of frames (NEURONS).
 
     Returns:
@@ -317,41 +330,44 @@ def consistency(
         return torch.ones(len(generated), dtype=torch.float64)
     features = generated.double()
     cosines = features @ features.transpose(1, 2)  # [B, F, F]
-    if is_of_neighbours:
+    if neighbours_only:
         return cosines.diagonal(1, 1, 2).mean(1)
     first, second = torch.triu_indices(n_frames, n_frames, 1)
     return cosines[:, first, second].mean(1)
 
 
-def frame_similarity(seen: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
+def frame_similarity(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     """Average the cosine similarity between the frames of two clips.
 
     Args:
-        seen: Features [N, F, D] of the clips that were seen, of unit length.
+        stimuli: Features [N, F, D] of the clips that were seen, of unit length.
         generated: Features [B, F, D] of the reconstructions, of unit length.
-        rows: Row [B] in `seen` of the clip of each reconstruction.
+        rows: Row [B] in `stimuli` of the clip of each reconstruction.
 
     Returns:
         Mean cosines [B] over the frames, in float64.
     """
-    return (seen[rows].double() * generated.double()).sum(-1).mean(1)
+    return (stimuli[rows].double() * generated.double()).sum(-1).mean(1)
 
 
 PARTS = {
     "frame_pixcorr": MetricPart(
-        frames, partial(over_frames, pixcorr, side_px=FRAME_PX), "clip", MetricScale()
+        frames,
+        partial(average_over_frames, pixcorr, side_px=FRAME_PX),
+        "clip",
+        MetricScale(),
     ),
     "frame_ssim": MetricPart(
-        frames, partial(over_frames, ssim, side_px=None), "clip", MetricScale()
+        frames, partial(average_over_frames, ssim, side_px=None), "clip", MetricScale()
     ),
     "frame_ssim_published": MetricPart(
         frames,
-        partial(over_frames, ssim, side_px=None, is_published=True),
+        partial(average_over_frames, ssim, side_px=None, is_published=True),
         "clip",
-        MetricScale(ranks=False),
+        MetricScale(sorts_items=False),
     ),
     "frame_psnr": MetricPart(
-        frames, partial(over_frames, psnr), "clip", MetricScale(0.0, None)
+        frames, partial(average_over_frames, psnr), "clip", MetricScale(0.0, None)
     ),
     "epe": MetricPart(frames, end_point_error, "clip", MetricScale(0.0, None)),
     "motion_direction": MetricPart(displacement, direction, "clip", MetricScale()),

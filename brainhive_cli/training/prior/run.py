@@ -209,13 +209,13 @@ def _list_metrics(recipe: Recipe) -> list[Input]:
     similar = recipe.similarity if recipe.sample_items else []
     inputs = [one for config in similar for one in config.inputs()]
     if recipe.lpips and recipe.sample_items:
-        inputs += perceptual.inputs_of("LPIPS")
+        inputs += perceptual.find_inputs("LPIPS")
     if recipe.fid_items:
         # of too few pictures a distance means nothing
         enough = partial(perceptual.require_distances, recipe.fid_items)
         inputs.append(Input("FID and KID", error=find_error(enough)))
         if recipe.fid_features == INCEPTION:
-            inputs += perceptual.inputs_of("FID")
+            inputs += perceptual.find_inputs("FID")
         else:
             inputs += encoders.resolve(recipe.fid_features).inputs()
     # metrics without their network are left out, but a wrong key is an error

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torchvision.models import alexnet
 
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.measurement.metrics.perceptual import inputs_of, lpips
+from brainhive_cli.measurement.metrics.perceptual import find_inputs, lpips
 
 CPU = torch.device("cpu")
 
@@ -62,7 +62,7 @@ def test_weights_that_are_not_here_are_told_with_their_place(
 ):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
-    assert [one.state for one in inputs_of("LPIPS")] == [
+    assert [one.state for one in find_inputs("LPIPS")] == [
         "here",
         "missing (optional)",
     ]

@@ -7,7 +7,11 @@ from safetensors.torch import load_file
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.demo import films
 from brainhive_cli.measurement.metrics import image, video
-from brainhive_cli.measurement.metrics.video import end_point_error, over_frames, psnr
+from brainhive_cli.measurement.metrics.video import (
+    average_over_frames,
+    end_point_error,
+    psnr,
+)
 
 RANDOM = torch.Generator().manual_seed(0)
 
@@ -38,7 +42,9 @@ def test_frame_metrics_equal_the_reference(reference):
     )
     # of one frame
     clips = [(255 * each).round().byte()[:, None] for each in (seen, made)]
-    found = over_frames(lambda a, b: image.ssim(a, b, None), *clips, torch.tensor([0]))
+    found = average_over_frames(
+        lambda a, b: image.ssim(a, b, None), *clips, torch.tensor([0])
+    )
     assert found.item() == pytest.approx(reference["right.ssim"].item(), abs=1e-6)
 
 

@@ -81,10 +81,10 @@ def test_metrics_of_clips(recorded: Recorded) -> None:
         one_frame=video.consistency(unit[0][:, :1], unit[1][:, :1], ROWS),
         similarity=video.frame_similarity(*unit, ROWS),
         n_way=[
-            video.n_way(*logits, ROWS, ways=ways, labels=labels)
+            video.n_way(*logits, ROWS, n_ways=ways, n_labels=labels)
             for ways, labels in ((2, 1), (2, 3), (5, 3))
         ],
-        n_way_of_frames=video.n_way_of_frames(*of_frames, ROWS, ways=3, labels=2),
+        n_way_of_frames=video.n_way_of_frames(*of_frames, ROWS, n_ways=3, n_labels=2),
         chance=[video.n_way_chance(2, 3), video.n_way_chance(50, 1)],
     )
 
@@ -136,7 +136,7 @@ def test_scales_and_networks(recorded: Recorded) -> None:
     parts |= {name: part for name, (_, _, part) in FEATURE_METRICS.items()}
     scales: dict[str, MetricScale] = {name: part.scale for name, part in parts.items()}
     kinds = {
-        name: (part.medium == "clip", part.is_identification, part.is_of_one)
+        name: (part.medium == "clip", part.is_identification, part.is_reference_free)
         for name, part in parts.items()
     }
     recorded(

@@ -11,8 +11,8 @@ from brainhive_cli.measurement.metrics import MetricPart, networks
 from brainhive_cli.measurement.metrics.image import resize
 from brainhive_cli.measurement.metrics.networks import (
     FEATURE_METRICS,
+    load_metrics,
     normalise,
-    parts_of,
 )
 from brainhive_cli.measurement.metrics.video import consistency
 
@@ -34,7 +34,7 @@ def parts(network: str) -> dict[str, MetricPart]:
     metrics = [
         name for name, (of, _, part) in rows if of == network and part.medium == "clip"
     ]
-    return parts_of(network, metrics, CPU)
+    return load_metrics(network, metrics, CPU)
 
 
 def seen_by(name: str) -> torch.Tensor:
@@ -72,7 +72,7 @@ def test_all_metrics_of_a_network_share_one_pass_and_score_a_copy_best(clip_netw
         for name, part in parts(network).items():
             features = part.features(CLIPS)
             best = part.compare(features, features, own)
-            if part.is_of_one:
+            if part.is_reference_free:
                 assert torch.equal(best, part.compare(features, features, swapped)), (
                     name
                 )

@@ -50,7 +50,9 @@ def test_random_scores_are_at_chance_which_three_labels_raise(ways, labels):
     seen, made = (torch.rand(4000, 60, generator=random) for _ in range(2))
 
     found = (
-        n_way(seen, made, torch.arange(4000), ways=ways, labels=labels).mean().item()
+        n_way(seen, made, torch.arange(4000), n_ways=ways, n_labels=labels)
+        .mean()
+        .item()
     )
 
     # four standard errors, at most
@@ -61,7 +63,7 @@ def test_random_scores_are_at_chance_which_three_labels_raise(ways, labels):
 
 def test_a_reconstruction_classified_as_its_stimulus_wins_and_a_constant_never():
     seen = torch.rand(5, 60, generator=torch.Generator().manual_seed(0))
-    scored = partial(n_way, seen, rows=torch.arange(5), ways=50, labels=1)
+    scored = partial(n_way, seen, rows=torch.arange(5), n_ways=50, n_labels=1)
 
     assert scored(generated=seen).tolist() == [1.0] * 5
     assert scored(generated=torch.ones(5, 60)).tolist() == [0.0] * 5  # ties are misses
