@@ -49,8 +49,8 @@ class MetricPart:
         scale: Limits and chance level of the values.
         is_identification: True if a reconstruction is distinguished from the
             reconstructions of other stimuli. A single reconstruction then has no value.
-        takes_originals: True if `features` takes a sequence of pictures with the sizes
-            of their files. False if it takes a tensor of pictures that were resized as
+        takes_originals: True if `features` takes a sequence of media with the sizes of
+            their files. False if it takes a tensor of pictures that were resized as
             the protocol says.
         is_reference_free: True if the metric is computed from a reconstruction alone,
             such as the similarity between the frames of a clip. Stimuli then have

@@ -14,7 +14,8 @@ PIXELS_PX = 425
 COMMON_PX = 256
 """Side of the square to which the protocol `mindeye2` first resizes every picture."""
 CROP_PX = 512
-"""Side of the square that the protocol `brainhive` crops. Its generator has this size.
+"""Side of the square that the protocol `brainhive` crops. The pictures that its
+generator makes have this size.
 """
 GREY = (0.2125, 0.7154, 0.0721)
 """Weights of red, green and blue in grey pictures: ITU-R BT.709, as in scikit-image."""
@@ -28,7 +29,7 @@ WEIGHTS = [
 ]
 """Gaussian of a window along one axis, before it is scaled to the sum 1."""
 C1, C2 = 0.01**2, 0.03**2
-"""Constants of SSIM. They keep it finite if a window is black or has a single colour.
+"""Constants of SSIM. They keep SSIM finite if a window is black or has a single colour.
 """
 ROWS_AND_COLUMNS = (-2, -1)
 """Axes of two-dimensional windows."""
@@ -36,7 +37,7 @@ ROWS = (-2,)
 """Axis of one-dimensional windows."""
 ROUNDING = 1e-6
 """Largest rounding error of resizing in float32, as a share of the colours. White
-becomes up to 1.0000005, and its standard deviation is as large.
+becomes up to 1.0000005, so a white picture gets a standard deviation of that order.
 """
 
 
@@ -118,14 +119,14 @@ def ssim(
         side_px: Side of the squares to which both are resized. If None, they are not
             resized.
         is_published: True for one-dimensional windows, as in the code of NeuroClips and
-            NEURONS, which takes the columns of grey pictures for channels. Use it only
-            for comparison with their published values.
+            NEURONS, which mistakes the columns of grey pictures for channels. Use this
+            option only for comparison with their published values.
 
     Returns:
         SSIM [N] in float64.
 
-    Source: Wang et al. 2004, as scikit-image computes it with that paper's Gaussian
-    weights.
+    Source: Wang et al. 2004, as scikit-image computes SSIM with the Gaussian weights of
+    that paper.
     """
     axes = ROWS if is_published else ROWS_AND_COLUMNS
     seen_moments = local_moments(image, side_px, axes)
@@ -137,14 +138,17 @@ def ssim(
 def two_way_identification(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     """Compute how often a reconstruction is identified among two pictures.
 
+    The right picture is compared with each other picture in turn. The reconstruction is
+    identified if it correlates more with the right picture.
+
     Args:
         stimuli: Standardised features [N, D] of the pictures, at least two.
         generated: Standardised features [B, D] of a batch of reconstructions.
         rows: Row [B] in `stimuli` of the picture of each reconstruction.
 
     Returns:
-        Share [B] of the other pictures with a lower correlation, in float64. Ties are
-        misses. Chance is 0.5.
+        Share [B] of comparisons in which the reconstruction is identified, in float64.
+        Ties are misses. Chance is 0.5.
     """
     correlations = stimuli @ generated.T  # [N, B]
     paired_correlations = correlations[rows, torch.arange(len(generated))]
@@ -192,7 +196,8 @@ def standardise(features: Tensor) -> Tensor:
             "features or pictures are not finite", "check the reconstructions for NaN"
         )
 
-    # resizing adds rounding errors to a picture of a single colour
+    # Resizing adds rounding errors to a picture of a single colour. Features that vary
+    # by no more are divided by infinity and become zeros.
     centred = flat - flat.mean(1, keepdim=True)
     spreads = centred.norm(dim=1, keepdim=True)
     is_varied = spreads > ROUNDING * norms
@@ -217,7 +222,9 @@ def local_moments(
     side_px: int | None = PIXELS_PX,
     axes: tuple[int, ...] = ROWS_AND_COLUMNS,
 ) -> Tensor:
-    """Compute the local means and variances of grey pictures, from which SSIM follows.
+    """Compute the local means and variances of grey pictures, which SSIM compares.
+
+    A local value is a weighted average over the Gaussian window around a pixel.
 
     Args:
         images: Pictures [B, 3, H, W] with values in 0..1.
@@ -226,9 +233,9 @@ def local_moments(
         axes: Axes along which windows extend.
 
     Returns:
-        Planes [B, 3, H, W]: the grey picture, the mean in the window around each pixel,
-        and the variance in it. Means and variances are 0 near the border, where windows
-        would leave the picture.
+        Three planes [B, 3, H, W]: the grey picture, the local mean of each pixel, and
+        the local variance of each pixel. Means and variances are 0 near the border,
+        where windows would leave the picture.
     """
     # grey pictures [B, 1, H, W]
     weights = images.new_tensor(GREY).view(3, 1, 1)
@@ -256,17 +263,17 @@ def structural_similarity(
         stimuli: Local moments [N, 3, H, W] of the pictures.
         generated: Local moments [B, 3, H, W] of the reconstructions.
         rows: Row [B] in `stimuli` of the picture of each reconstruction.
-        axes: Axes along which windows extend.
+        axes: Axes along which the windows of the moments extend.
 
     Returns:
         SSIM [B] in float64, averaged over the pixels whose windows are inside.
     """
-    # local moments of pairs, without the border: [B, H', W']
+    # mean product, means and variances of each pair, without the border: [B, H', W']
     product = _average_windows(stimuli[rows, 0] * generated[:, 0], axes)
     seen_mean, seen_variance = _crop_border(stimuli[rows, 1:], axes).unbind(1)
     mean, variance = _crop_border(generated[:, 1:], axes).unbind(1)
 
-    # SSIM of each pixel
+    # SSIM of each pixel, where product - means is the local covariance
     means = seen_mean * mean
     similarity = (2 * means + C1) * (2 * (product - means) + C2)
     squares = seen_mean.square() + mean.square() + C1
@@ -284,7 +291,8 @@ def _average_windows(pictures: Tensor, axes: tuple[int, ...]) -> Tensor:
     Returns:
         Averages [B, H', W'] of the pixels whose windows are inside the picture.
     """
-    # the window is separable: add weighted shifts along each axis in turn
+    # A Gaussian window is separable. So shifted pictures are weighted and added along
+    # one axis, then along the other.
     total_weight = sum(WEIGHTS)
     for axis in axes:
         length = pictures.shape[axis] - 2 * RADIUS_PX

@@ -606,8 +606,9 @@ FEATURE_METRICS: dict[str, tuple[str, str, MetricPart]] = {
         replace(CONSISTENCY, compare=partial(consistency, neighbours_only=True)),
     ),
 }
-"""Network, node and metric, keyed by the metric's name in recipes. `features` of the
-metric takes the features of the node, until `parts_of` replaces it.
+"""Network, node and metric, keyed by the metric's name in recipes. Here, the function
+`features` of a metric takes the features of the node. `load_metrics` replaces it by a
+function of media.
 """
 
 

@@ -45,8 +45,8 @@ do not measure the pictures and clips in the tables.
 def dice(decoded: Tensor, masks: Tensor) -> Float64:
     """Compute the Dice coefficient of decoded masks.
 
-    The coefficient is 2 |A ∩ B| / (|A| + |B|), for the areas A and B of the object in
-    both masks.
+    The coefficient is 2 |A ∩ B| / (|A| + |B|), where A is the object in the decoded
+    mask and B is the object in the mask of the stimulus.
 
     Args:
         decoded: Probabilities [N, F, H, W] that a pixel belongs to the object.
@@ -66,10 +66,11 @@ def dice(decoded: Tensor, masks: Tensor) -> Float64:
 def recall_concepts(likelihood: NDArray[np.floating[Any]], is_shown: Bool) -> Float64:
     """Mark the concepts of a stimulus that are among its k likeliest concepts.
 
-    k is the number of concepts that the stimulus shows, so precision equals recall.
-    Naming more concepts does not raise the score, and no threshold is needed. The score
-    of a random guess is k / K. A model that always names the frequent concepts scores
-    more without any signal, so the floor is the score of shuffled pairs.
+    Here k is the number of concepts that the stimulus shows, so precision equals
+    recall, and no threshold of likelihood is needed. The expected score of a random
+    guess is k / K. A model that always names the frequent concepts scores more than
+    that without any signal. The floor is therefore the score of shuffled pairs of
+    signals and stimuli.
 
     Args:
         likelihood: Likelihood [N, K] of each concept, on any scale. Ties are broken by
@@ -80,7 +81,8 @@ def recall_concepts(likelihood: NDArray[np.floating[Any]], is_shown: Bool) -> Fl
         Values [N, K]: 1 if a concept is recalled, 0 if it is not, and NaN if the
         stimulus does not show it.
     """
-    ranks = np.argsort(np.argsort(-likelihood, 1, kind="stable"), 1)  # from 0
+    # rank of each concept, from 0 for the likeliest
+    ranks = np.argsort(np.argsort(-likelihood, 1, kind="stable"), 1)
     is_recalled = ranks < is_shown.sum(1, keepdims=True)
     return np.where(is_shown, is_recalled, np.nan)
 
@@ -93,13 +95,14 @@ def find_named_objects(texts: Sequence[str], objects: Sequence[str]) -> Float64:
         objects: Name [N] of the object of each stimulus, of one or several words.
 
     Returns:
-        Values [N]: 1 if the caption has all words of the name in a row, else 0.
+        Values [N]: 1 if the caption contains the name as successive words, else 0.
     """
     hits = []
     for text, object_name in zip(texts, objects, strict=True):
-        # blanks keep a name from matching inside a word
+        # with blanks around both, a name does not match inside a longer word
         caption = f" {_split_words(text)} "
-        hits.append(float(f" {_split_words(object_name)} " in caption))
+        name = f" {_split_words(object_name)} "
+        hits.append(float(name in caption))
     return np.array(hits)
 
 
@@ -108,13 +111,14 @@ def score_captions(
 ) -> dict[str, Float64]:
     """Compare captions with the reference captions of their stimuli.
 
-    Captions are compared in lower case and without punctuation, as by the tokenizer of
-    COCO's evaluation. Unlike that tokenizer, hyphens and apostrophes stay inside words.
+    Captions are compared in lower case and without punctuation, as the tokenizer of
+    COCO's evaluation does. Unlike that tokenizer, this function keeps hyphens and
+    apostrophes inside words.
 
-    - BLEU is described at `bleu`.
-    - ROUGE is the F1 with the most similar reference.
-    - CIDEr is CIDEr-D of COCO's evaluation, from 0 to 10. The weight of an n-gram is
-      larger if fewer of the N stimuli have it.
+    - BLEU is described in the function `bleu`.
+    - ROUGE is the F1 of a caption with the most similar reference.
+    - CIDEr is CIDEr-D of COCO's evaluation, from 0 to 10. An n-gram has a larger weight
+      if it occurs in the references of fewer stimuli.
 
     Args:
         texts: Caption [N] of each stimulus.
@@ -124,13 +128,14 @@ def score_captions(
         Values [N] by metric, for the metrics whose library is installed. A single item
         has no CIDEr, because its n-grams have no weight.
     """
+    # lower case and no punctuation
     captions = [_split_words(text) for text in texts]
     split_references = []
     for item_references in references:
         split_references.append([_split_words(text) for text in item_references])
     values: dict[str, Float64] = {}
 
-    # BLEU and ROUGE
+    # BLEU and ROUGE, if torchmetrics is installed
     if not find_missing_library("bleu_1"):
         from torchmetrics.functional.text import rouge_score
 
@@ -150,7 +155,7 @@ def score_captions(
                 scores.append(float(score[f"{key}_fmeasure"]))
             values[name] = np.array(scores)
 
-    # CIDEr
+    # CIDEr, if pycocoevalcap is installed
     if not find_missing_library(CIDER) and len(captions) > 1:
         from pycocoevalcap.cider.cider import Cider
 
@@ -171,18 +176,19 @@ def bleu(
 ) -> dict[str, Float64]:
     """Compute BLEU of all captions together, and the contribution of each item.
 
-    BLEU is a ratio of sums over items, not a mean over items. So the value of an item
-    is its jackknife pseudo-value: the BLEU of all items, plus N - 1 times the loss of
-    BLEU if the item is left out, relative to the mean loss. The mean of these values is
-    the BLEU of all items, and their variance gives its jackknife variance. The value of
-    a single item may lie outside 0 to 1.
+    BLEU is a ratio of sums over items, not a mean over items. So each item gets a
+    jackknife pseudo-value: b + (N - 1) * (m - b_i). Here b is the BLEU of all items,
+    b_i is the BLEU without item i, and m is the mean of all b_i. The mean of the
+    pseudo-values is b. Their variance divided by N is the jackknife variance of b. A
+    single pseudo-value may lie outside 0 to 1.
 
     Args:
         texts: Caption [N] of each stimulus, with single blanks between words.
         references: Reference captions [N] of each stimulus, at least one.
 
     Returns:
-        Values [N] by metric. The number in a name is the length of the longest n-grams.
+        Values [N], keyed by metric, `bleu_1` to `bleu_4`. The number in a name is the
+        length of the longest n-grams.
 
     Source: Papineni et al. 2002, without smoothing and with the nearest length; Efron
     and Stein 1981 (jackknife).
@@ -207,7 +213,7 @@ def bleu(
         )
         counts.append(item_counts.double().numpy())
 
-    # row 0 has the sums over all items, the other rows leave an item out
+    # row 0 has the sums over all items, each further row the sums without an item
     counts_of_item = np.stack(counts)
     total = counts_of_item.sum(0)
     sums = np.vstack([total, total - counts_of_item])  # [1 + N, counts]
@@ -217,6 +223,7 @@ def bleu(
         precision = np.log(sums[:, :longest] / sums[:, longest:-2])  # [1 + N, n]
         brevity = np.minimum(0, 1 - sums[:, -1] / sums[:, -2])
 
+    # BLEU of all items and without each item, then the pseudo-values
     values = {}
     for name, order in BLEU.items():
         log_score = brevity + precision[:, :order].mean(1)
@@ -228,6 +235,9 @@ def bleu(
 
 def find_missing_library(metric: str) -> MissingExtra | None:
     """Find out if the library of a score is missing.
+
+    Args:
+        metric: Name of the score, such as `bleu_1` or `cider`.
 
     Returns:
         An error that says how to install the library, or None if it is installed or not

@@ -297,8 +297,8 @@ def n_way_of_frames(
 def n_way_chance(n_ways: int, n_labels: int) -> float:
     """Compute the expected share of hits in n-way classification of random scores.
 
-    A trial compares `n_labels` right classes and `n_ways` - 1 other classes. With random
-    scores, each of them is the best with the same probability.
+    A trial compares `n_labels` right classes and `n_ways` - 1 other classes. With
+    random scores, each of these classes is the best with the same probability.
 
     Args:
         n_ways: Number of classes in a trial, counting the right classes as one.
