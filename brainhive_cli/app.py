@@ -29,7 +29,11 @@ def _skip_checks(parameters: list[Any], ctx: Any) -> list[Any]:
 
     Args:
         parameters: Parameters of a command, which are changed in place.
-        ctx: Context of Click. Its resilient parsing means that nothing runs.
+        ctx: Context of Click. If its `resilient_parsing` is true, a shell completes a
+            command line, and the command does not run.
+
+    Returns:
+        The same parameters.
     """
     if ctx.resilient_parsing:
         for parameter in parameters:
@@ -62,7 +66,10 @@ class SectionedGroup(TyperGroup):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command. With `--json`, describe an invalid command line as JSON."""
+        """Run the command.
+
+        If the command line is invalid and contains `--json`, write the error as JSON.
+        """
         arguments = ctx._protected_args + ctx.args
         try:
             return super().invoke(ctx)
@@ -84,7 +91,7 @@ class SectionedGroup(TyperGroup):
             raise
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write a block of aligned lines for each section."""
+        """Write the commands of each section and their descriptions in two columns."""
         commands: dict[str, Any] = dict(self.commands)
         for section, group in groupby(
             commands.items(), lambda item: item[1].rich_help_panel
@@ -99,12 +106,19 @@ def _make_callback(command: Command) -> Callable[..., None]:
     """Make the function that Typer calls to run a command.
 
     Typer reads the options of the command from the signature of this function.
+
+    Args:
+        command: Command with its flags and help texts.
+
+    Returns:
+        The function. It takes the values of all options by name.
     """
 
     def call(**values: Any) -> None:
         # imported here, because help and completion do not need this module
         from brainhive_cli.cli.execute import execute
 
+        # the flags set recipe keys; the remaining values are the common options
         flags = {key: values.pop(key.replace(".", "_")) for key in command.flags}
         execute(command.name, flags, values, command.positional_key)
 
@@ -118,12 +132,13 @@ def _make_callback(command: Command) -> Callable[..., None]:
             command.complete,
         )
 
-    # a flag without its own completion completes the allowed values of its key
+    # A flag that has no completion of its own completes the allowed values of its key.
     for key, parameter in command.flags.items():
         if parameter.default.autocompletion is None:
             parameter.default.autocompletion = make_value_completer(key)
 
-    # the signature, whose order is the order of the options in the help
+    # The help lists the options in the order of the signature. A parameter must not
+    # contain a dot, so `train.steps` becomes `train_steps`.
     parameters = {"overrides": arguments}
     for key, option in command.flags.items():
         parameters[key.replace(".", "_")] = option

@@ -55,23 +55,27 @@ KEYS_BY_ARGUMENT = {
     "prior": {"prior"},
     "from": {"from"},
 }
-"""Arguments of a suggested command line that its shipped recipe sets. Such an argument
-is left out, unless the user's own line sets one of these keys.
+"""Recipe keys by argument of a suggested command line (see `_is_needed`). The shipped
+recipe of the suggested line sets these arguments, so they are left out of the line. If
+the user's own line sets one of the keys, the argument stays.
 """
 LOST_PROCESS = (
     r"^Dist\w*Error: |gloo/transport/|NCCL error|NCCL communicator|ncclRemoteError"
 )
-"""Pattern of the errors of torch if another process of the launch has ended."""
+"""Pattern of the errors that torch raises if another process of the same command has
+ended.
+"""
 LOST_DECODER = r"DataLoader worker \(pid.*\) (is killed|exited)"
-"""Pattern of the errors of torch if a process that decodes pictures has ended."""
+"""Pattern of the errors that torch raises if a process that decodes pictures has ended.
+"""
 DEFAULT_SYSTEM_HINT = (
     "check that the file is complete and that the disk works; --debug shows the "
     "traceback"
 )
-"""Hint for errors of the operating system that the table lacks."""
+"""Hint for errors of the operating system that `system_errors.yaml` does not list."""
 OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
-"""Pattern of the beginning of an override, `key.path=value`. Write a path with such a
-beginning as `./a=b`.
+"""Pattern of the beginning of an override, `key.path=value`. A user who means the file
+`a=b` writes `./a=b`.
 """
 
 
@@ -122,7 +126,8 @@ def execute(
             positional.insert(0, flag_value)
         flags = {**flags, positional_key: positional or flag_value or None}
 
-    # hints repeat the recipe of the user's line, and the keys that it sets
+    # Command lines in hints repeat the user's `--recipe` and `--allow-code`. For that,
+    # note the top-level recipe keys that the user's line sets.
     keys = {key for key, value in flags.items() if value is not None}
     for override in overrides:
         dotted_key = override.partition("=")[0]
@@ -135,6 +140,7 @@ def execute(
         is_allowed=is_allowed,
     )
 
+    # run the command, and turn every way to end into an exit code
     with complete_lines(complete):
         try:
             with foreign_code.allow_code(is_allowed), remember_interrupts():
@@ -151,13 +157,17 @@ def execute(
                 exit_code = _show_error(error, common)
     from brainhive_cli.core import launch
 
-    # one of several processes ends here, even if threads are still running
+    # If this process is one of several, it ends at once, even if threads still run.
     launch.exit_worker(exit_code)
     raise typer.Exit(exit_code)
 
 
 def _show_interrupt(as_json: bool) -> None:
-    """Write that the command was interrupted, and how to continue."""
+    """Write that the command was interrupted, and how to continue it.
+
+    Args:
+        as_json: If True, also write a JSON document on stdout.
+    """
     console.say(f"interrupted: {CONTINUE_HINT}")
     if as_json:
         console.show_json(
@@ -175,30 +185,45 @@ def _run(
     flags: Mapping[str, Any],
     overrides: Sequence[str],
 ) -> int:
-    """Resolve the recipe of a command, run the command, and return its exit code."""
-    launch_flags = {
-        f"run.{key}": common[key] for key in LAUNCH_OPTIONS if key in common
-    }
+    """Resolve the recipe of a command, run the command, and return its exit code.
+
+    Args:
+        command: Name of the command.
+        common: Values of the options that all commands have, by name.
+        flags: Value of each flag of the command, by recipe key.
+        overrides: Texts `key.path=value`.
+    """
+    # the options `--processes` and `--mixed-precision` set keys of the section `run`
+    all_flags = dict(flags)
+    for key in LAUNCH_OPTIONS:
+        if key in common:
+            all_flags[f"run.{key}"] = common[key]
+
+    # import the module of the command, and resolve its recipe
     with console.progress("starting"):
         module_name = command.replace("-", "_")
         module = importlib.import_module(f"brainhive_cli.commands.{module_name}")
-        recipe = module.Recipe.resolve(
-            command, common["recipe"], {**flags, **launch_flags}, overrides
-        )
+        recipe = module.Recipe.resolve(command, common["recipe"], all_flags, overrides)
     with filter_hints(partial(has_key, recipe)):
         return _run_mode(command, module, recipe, common)
 
 
 def has_key(recipe: Any, key: str) -> bool:
-    """Return True if a recipe has a dotted key, or lacks its whole section.
+    """Return True if a hint may name a dotted key of a recipe.
 
-    A hint with an unknown section belongs to another command, so it is kept.
+    A key of a section that the recipe lacks belongs to the recipe of another command,
+    so the hint may name this key too.
+
+    Args:
+        recipe: Recipe of the current command.
+        key: Dotted key, such as `train.lr`.
     """
     value = recipe
     for step in key.split("."):
-        # any key may be in a mapping, and any part may be chosen by its kind
+        # A mapping accepts any key, and each part accepts the key `kind`.
         if not isinstance(value, BaseModel) or step == "kind":
             return True
+        # only the first step may be unknown
         if step not in type(value).model_fields:
             return value is recipe
         value = getattr(value, step)
@@ -206,10 +231,11 @@ def has_key(recipe: Any, key: str) -> bool:
 
 
 def _run_mode(command: str, module: Any, recipe: Any, common: Mapping[str, Any]) -> int:
-    """Run the mode of a command that its options select, and return the exit code.
+    """Do the work that the options of a command select, and return the exit code.
 
-    The modes are a list of encoders, a submission to a cluster, a check, a launch of
-    several processes, and a run in this process.
+    The work is one of these: list the encoders (`--list`), submit the command to a
+    cluster (`--submit`), print a plan (`--check`), start several processes, or run the
+    command in this process.
 
     Args:
         command: Name of the command.
@@ -223,19 +249,22 @@ def _run_mode(command: str, module: Any, recipe: Any, common: Mapping[str, Any])
     if common.get("submit"):
         from brainhive_cli.cli import submission
 
-        return submission.run(command, module, recipe, common)
+        return submission.submit(command, module, recipe, common)
     if common.get("recipe_too") and not common["check"]:
         raise RecipeError(
             "--recipe-too has no effect without --check",
             "add --check, or leave out --recipe-too",
         )
+
+    # print the plan, and the recipe if the user asks for it
     if common["check"]:
         with console.progress(command):
             job = resolve(module, recipe)
             inputs = job.list_inputs()
             tables = _plan(command, job, inputs)
         if common.get("recipe_too") and not common["json"]:
-            # stdout contains the recipe only, so that `> FILE.yaml` writes a recipe
+            # The plan goes to stderr. stdout contains the recipe only, so that the user
+            # can save it with `> FILE.yaml`.
             console.show_text(*recipe.to_yaml().split("\n"))
             with console.divert_prints():
                 return _show_plan(tables, inputs, recipe)
@@ -243,13 +272,14 @@ def _run_mode(command: str, module: Any, recipe: Any, common: Mapping[str, Any])
 
     from brainhive_cli.core import launch
 
+    # start several processes, or run the command in this process
     n_processes = count_processes(recipe)
     if n_processes > 1:
         return launch.relaunch(recipe.run, n_processes, recipe.MEMORY_HINT)
     process, result = perform(command, module, recipe, bool(common["again"]))
     _show_result(result, common["json"])
 
-    # the page of the result
+    # open the page of the result
     page = result.files.get("page")
     if common.get("open") and process.is_main and page:
         console.open_browser(page.resolve().as_uri())
@@ -257,7 +287,7 @@ def _run_mode(command: str, module: Any, recipe: Any, common: Mapping[str, Any])
 
 
 def count_processes(recipe: Any) -> int:
-    """Return the number of processes that a command starts."""
+    """Return the number of processes that share the work of a command."""
     from brainhive_cli.core import launch
 
     if not recipe.can_share_work:
@@ -278,11 +308,11 @@ def perform(
         again: If True, run again even if the same run is finished.
 
     Returns:
-        This process in its launch, and the result.
+        The launch, which describes this process and its device, and the result.
 
     Raises:
-        BrainhiveError: if the command fails. Other exceptions are converted, except
-            for interrupts.
+        BrainhiveError: if the command fails. Other exceptions are converted to this
+            class, except for interrupts.
     """
     from brainhive_cli.core import launch
 
@@ -296,12 +326,13 @@ def perform(
     except BaseException as error:
         from brainhive_cli.core.driver import remove_unused
 
+        # remove a run folder without results, and convert errors of libraries
         remove_unused(runs_folder)
         if isinstance(error, BrainhiveError) or not isinstance(error, Exception):
             raise
         raise describe_error(error, recipe.MEMORY_HINT) from error
 
-    # the pace of this work is the basis of later estimates
+    # store the pace of this work, from which later commands estimate their duration
     result.keep_pace(command, process, runs_folder, time.monotonic() - start_s)
     return process, result
 
@@ -317,17 +348,18 @@ def _plan(command: str, job: Job, inputs: list[Input]) -> list[Table]:
     Returns:
         The tables. If an input is missing, there is no table of the duration.
     """
+    # An error of the preview is not raised, because the inputs report it too.
     tables: list[Table] = []
-    # an error of the preview is also among the inputs
     with suppress(BrainhiveError):
         tables += job.preview()
 
-    # estimate time and memory from earlier work of this kind on this device
+    # Estimate time and memory from earlier work of this kind on this device. If an
+    # input is missing, the amount of work is unknown.
     estimate: dict[str, str] = {}
     run_options = job.recipe.run
     if not describe_missing(inputs):
         try:
-            # stderr is muted, because messages were shown when inputs were listed
+            # mute stderr, because listing the inputs has written the same messages
             with redirect_stderr(StringIO()):
                 work, key = key_work(command, job)
         except DeviceError as error:
@@ -348,7 +380,14 @@ def _plan(command: str, job: Job, inputs: list[Input]) -> list[Table]:
 def _show_plan(
     tables: Sequence[Table], inputs: Sequence[Input], recipe: Any, as_json: bool = False
 ) -> int:
-    """Write the plan of a command and its missing inputs, and return the exit code."""
+    """Write the plan of a command and its missing inputs, and return the exit code.
+
+    Args:
+        tables: Tables of the plan, from `_plan`.
+        inputs: Inputs of the work, such as stores and weights.
+        recipe: Resolved recipe.
+        as_json: If True, write everything as a JSON document.
+    """
     missing = describe_missing(inputs)
     if as_json:
         console.show_json(
@@ -368,7 +407,15 @@ def _show_plan(
 
 
 def _show_result(result: Any, as_json: bool) -> None:
-    """Write the tables, files and finding of a command, and the next command."""
+    """Write the result of a command: its tables, files and finding, and a next command.
+
+    The finding is a sentence that states the main result.
+
+    Args:
+        result: Result of a command, an instance of `Result`. If its `shown` is None,
+            all tables are written, otherwise the tables in `shown`.
+        as_json: If True, write a JSON document instead.
+    """
     from brainhive_cli.reports import sentences
 
     finding = sentences.state_finding(result.metrics)
@@ -390,8 +437,8 @@ def _show_result(result: Any, as_json: bool) -> None:
         report_line = Line("report", result.folder)
         console.say(f"{n_hidden} more table{plural}: {report_line}")
 
-    # The finding with its caveats. A command without tables writes it to stderr,
-    # because programs may read its stdout.
+    # Write the finding with its caveats, which are sentences about its limits. If the
+    # command shows no tables, write them to stderr, because programs may read stdout.
     if finding:
         write = console.say if result.printed_tables == () else console.show_text
         write(finding, *sentences.explain_caveats(result.metrics))
@@ -402,13 +449,19 @@ def _show_result(result: Any, as_json: bool) -> None:
 
 
 def _show_error(error: Exception, common: Mapping[str, Any]) -> int:
-    """Write an error and its hint, and return its exit code."""
+    """Write an error and its hint, and return its exit code.
+
+    Args:
+        error: Any exception.
+        common: Values of the options that all commands have, by name.
+    """
     from brainhive_cli.core import launch
 
     described = describe_error(error)
 
-    # If the terminal is closed or the disk is full, only the exit code remains. In one
-    # of several processes, the launcher writes the error.
+    # Writing fails if the terminal is closed or the disk is full. The exit code still
+    # reports the error. If this process is one of several, it leaves a report, and the
+    # process that started it writes the error.
     with suppress(OSError):
         if common["debug"]:
             console.show_traceback()
@@ -425,14 +478,15 @@ def list_recipe_folders(command: str, recipe: str | None) -> list[str]:
         recipe: Value of `--recipe`, or None.
 
     Returns:
-        Folders relative to the shipped recipes, such as `papers/havir`, from the recipe
-        itself to the innermost extended recipe. Folders of the user are left out.
+        Folders relative to the shipped recipes, such as `papers/havir`. The folder of
+        the recipe comes first, and each folder is followed by the folder of the recipe
+        that it extends. Folders of the user are left out.
     """
     if recipe is None:
         return []
     root = shipped_recipes()
     folders: list[Path] = []
-    # the command itself reports an invalid recipe
+    # An error is not raised here, because the command itself reports an invalid recipe.
     with suppress(BrainhiveError):
         recipe_folder = root / recipe.replace("_", "-")
         if os.path.isdir(recipe_folder):
@@ -440,6 +494,7 @@ def list_recipe_folders(command: str, recipe: str | None) -> list[str]:
         for file in read_extended(find_recipe(command, recipe), command):
             folders.append(file.parent)
 
+    # keep shipped folders, each once
     names = []
     for folder in dict.fromkeys(folders):
         if folder != root and folder.is_relative_to(root):
@@ -463,20 +518,27 @@ def complete_line(
             first folder with a recipe of the suggested command is used.
         keys: Recipe keys that the user's flags and overrides set.
         is_allowed: True if the user's line had `--allow-code`.
+
+    Returns:
+        The completed line. It has no `--recipe` if no folder has a recipe of the
+        suggested command.
     """
+    # folders of the user's recipe that have a recipe of the suggested command
     root = shipped_recipes()
     file_name = f"{line.command}.yaml"
-    folders = [
-        folder for folder in list_folders() if (root / folder / file_name).is_file()
-    ]
+    folders = []
+    for folder in list_folders():
+        if (root / folder / file_name).is_file():
+            folders.append(folder)
+
+    # add the recipe, and remove the arguments that the recipe sets
     argument_keys = [item[0] for item in line.arguments if isinstance(item, tuple)]
     if folders and "recipe" not in argument_keys:
         recipe = folders[0]
-        needed_arguments = [
-            argument
-            for argument in line.arguments
-            if _is_needed(argument, recipe, line.command, keys)
-        ]
+        needed_arguments = []
+        for argument in line.arguments:
+            if _is_needed(argument, recipe, line.command, keys):
+                needed_arguments.append(argument)
         line = Line(line.command, ("recipe", recipe), *needed_arguments)
     if is_allowed:
         line = Line(line.command, *line.arguments, "--allow-code")
@@ -484,12 +546,16 @@ def complete_line(
 
 
 def _is_needed(argument: Any, recipe: str, command: str, keys: Set[str]) -> bool:
-    """Return True if a suggested command line needs an argument in addition to its
-    recipe.
+    """Return True if a suggested command line needs an argument that its recipe lacks.
+
+    A text is always needed. A flag is needed if the recipe does not set its key, or if
+    the user's own line sets the key. `--encoders` is needed too if the recipe has
+    unsuitable encoders.
 
     Args:
-        argument: Argument, as `join_words` takes it.
-        recipe: Shipped recipe of the suggested line.
+        argument: Text, or tuple (key, value) of a flag. A third element `SUGGESTED`
+            means that the encoders of the recipe are equally suitable.
+        recipe: Name of the shipped recipe of the suggested line.
         command: Command of the suggested line.
         keys: Recipe keys that the user's flags and overrides set.
     """
@@ -502,10 +568,11 @@ def _is_needed(argument: Any, recipe: str, command: str, keys: Set[str]) -> bool
     if key != "encoders":
         return False
 
-    # compare the encoders of the argument with the encoders of the recipe
+    # The remaining argument is `encoders`. Compare its value with the encoders of the
+    # recipe.
     fields = read_recipe(find_recipe(command, recipe), command)
     recipe_encoders = _resolve_encoders(split_commas(fields.get("encoders") or []))
-    # encoders that are only suggested give way to the encoders of the recipe
+    # the recipe's own encoders win over encoders that are only a suggestion
     if is_suggested or not recipe_encoders:
         return False
     encoders = _resolve_encoders(value)
@@ -517,9 +584,12 @@ def _is_needed(argument: Any, recipe: str, command: str, keys: Set[str]) -> bool
 
 
 def _resolve_encoders(encoders: Sequence[Any]) -> list[Any]:
-    """Resolve encoders, so that different spellings of the same encoder are equal.
+    """Resolve encoders to objects, so that two spellings of an encoder are equal.
 
-    An invalid encoder stays as it is.
+    An invalid encoder stays unchanged.
+
+    Args:
+        encoders: Names or settings of encoders, as a recipe contains them.
     """
     resolved = []
     for encoder in encoders:
@@ -535,11 +605,17 @@ def describe_error(error: Exception, memory_hint: str = "") -> BrainhiveError:
 
     Args:
         error: Exception.
-        memory_hint: Advice on changes of the recipe that need less memory.
+        memory_hint: Advice on changes of the recipe that need less memory. Empty for
+            none.
+
+    Returns:
+        The error. An instance of BrainhiveError is returned unchanged, unless the
+        failed import of a library was its cause.
     """
     from brainhive_cli.core import damage, launch, network
 
-    # libraries that cannot be imported, and our own errors
+    # A failed import of a library is reported as such. Only our own errors keep their
+    # message, except for MissingExtra, which a failed import may have caused.
     is_ours = isinstance(error, BrainhiveError)
     if not is_ours or isinstance(error, MissingExtra):
         import_error = launch.find_failed_import(error)
@@ -590,20 +666,20 @@ def _describe_system_error(error: Exception) -> BrainhiveError | None:
     Returns:
         The error, or None if the exception does not come from the operating system.
     """
-    # libraries may write the number into the message of another exception
+    # a library may write the error number into the message of another exception
     number = system_error_number(error)
     if number and not isinstance(error, OSError):
         error = OSError(number, os.strerror(number))
     if not isinstance(error, OSError):
         return None
 
-    # the file, the reason and the hint
+    # write the file and the reason, and look up the hint
     message = error.strerror or first_line(error)
     if error.filename:
         message = f"{error.filename}: {message}"
     hint = SYSTEM_HINTS.get(error.errno or 0, DEFAULT_SYSTEM_HINT)
 
-    # a name that is too long comes from the command line or a recipe
+    # a file name that is too long comes from the command line or a recipe
     if error.errno == errno.ENAMETOOLONG:
         return RecipeError(message, hint)
     return BrainhiveError(message, hint)

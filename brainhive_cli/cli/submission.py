@@ -1,8 +1,8 @@
 """Submission of a command to the scheduler of a cluster (SLURM).
 
 A command becomes an array job. The tasks of the job run the same command line, and
-share its cells. A cell is a piece of work, such as the training of a model. The steps
-of a workflow become a chain of array jobs.
+share the cells of the command. A cell is a piece of work, such as the training of a
+model. The steps of a workflow become a chain of array jobs.
 """
 
 import json
@@ -49,16 +49,16 @@ SUBMISSIONS_FOLDER = ".submitted"
 LOGS_FOLDER = "logs"
 """Name of the folder with the output of the tasks, in the folder of a submission."""
 JOB_ID = "[0-9]{1,10}"
-"""Pattern of the scheduler's number of a job."""
+"""Pattern of the number that the scheduler gives to a job."""
 
 
 ClusterSteps = Mapping[str, tuple[str, int]]
-"""Text of the job script and number of tasks, by the name of the script. The name is
-the command, or a step of a workflow.
+"""Steps of a submission. A key is the name of the command, or of a step of a workflow.
+A value is the text of the job script, and the number of tasks of the job.
 """
 
 
-def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) -> int:
+def submit(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) -> int:
     """Submit a command, or print its job scripts (`--check`).
 
     Args:
@@ -83,7 +83,8 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
             "--submit without --again",
         )
 
-    # the name depends on the recipe and its folders
+    # Name the submission after the recipe and its folders, so that the same command
+    # finds its earlier submission.
     identity = json.dumps(
         [recipe.fingerprint(), make_portable(recipe.paths.model_dump())]
     )
@@ -91,7 +92,8 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
     submissions = recipe.paths.under_home("runs") / SUBMISSIONS_FOLDER
     folder = Path(os.path.abspath(submissions / f"{command}-{digest}"))
 
-    # a job script or a container image can run any code on every node
+    # A template or a container image can run any code on every node, so the user must
+    # allow it.
     cluster = recipe.run.cluster
     if cluster.template:
         foreign_code.require_permission(
@@ -105,7 +107,7 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
         inputs = list_inputs(module, recipe)
         steps = _plan_steps(command, module, recipe, folder, common["allow_code"])
 
-    # check the inputs
+    # print the scripts, or require that all inputs are on this machine
     download_lines = _list_downloads(inputs)
     if common["check"]:
         missing = describe_missing(inputs)
@@ -117,14 +119,15 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
             " && ".join(download_lines),
         )
 
-    # Submit the steps that are neither queued nor finished. The scheduler finds jobs of
-    # an earlier submission by their names.
+    # Ask the scheduler for the jobs of an earlier submission, by their names.
     jobs: list[dict[str, Any]] = []
     job_name = f"brainhive-{digest}"
     job_names = ",".join(f"{job_name}-{step}" for step in steps)
     queued_tasks = _run_scheduler(
         "squeue", "--me", "--noheader", "--array", "--format=%i", f"--name={job_names}"
     ).split()
+
+    # submit the steps that are not finished, unless tasks are still queued or running
     if queued_tasks:
         console.say(
             f"{len(queued_tasks)} tasks of this command are queued or running; "
@@ -133,20 +136,21 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
     else:
         pending_steps = _select_pending_steps(command, module, recipe, steps)
         if pending_steps:
-            jobs = _submit(folder, job_name, _pin_run(recipe, inputs), pending_steps)
+            pinned_recipe = _pin_run(recipe, inputs)
+            jobs = _queue_steps(folder, job_name, pinned_recipe, pending_steps)
             console.say(
                 f"logs are in {folder / LOGS_FOLDER}; to list the tasks: squeue --me; "
                 f"to stop them: scancel --me --name={job_names}"
             )
         else:
-            console.say("the run is finished: nothing is submitted")
+            console.say("the run is finished, so nothing is submitted")
     if common["json"]:
         console.show_json({"folder": str(folder), "jobs": jobs})
     return 0
 
 
 def _list_downloads(inputs: Sequence[Input]) -> list[str]:
-    """List the command lines that download inputs, each once."""
+    """List the command lines that download inputs, without repetitions."""
     lines = [item.line for item in inputs if item.line]
     for item in inputs:
         if not item.is_optional and isinstance(item.error, hub.Unreachable):
@@ -155,17 +159,25 @@ def _list_downloads(inputs: Sequence[Input]) -> list[str]:
 
 
 def _pin_run(recipe: Recipe, inputs: Sequence[Input]) -> Recipe:
-    """Write the newest run into the recipe, if the recipe names no run.
+    """Write the name of the newest run of train-align into a recipe that names no run.
 
     Tasks start at different times. Without the name, a later task could read a newer
     run than an earlier task.
+
+    Args:
+        recipe: Resolved recipe.
+        inputs: Inputs of the work. The input `run …` refers to the newest run.
+
+    Returns:
+        The recipe with `align_run`. A recipe that names a run, is a sweep or has no
+        such key is returned unchanged.
     """
     run_names = []
     for item in inputs:
         if item.name.startswith("run ") and item.reference:
             run_names.append(item.reference)
 
-    # the variants of a sweep and commands without the key name their runs differently
+    # only a recipe whose key `align_run` is None reads the newest run
     fields = recipe.model_dump(mode="json")
     has_open_run = fields.get("align_run", "") is None and not recipe.is_swept
     if not run_names or not has_open_run:
@@ -185,13 +197,17 @@ def _plan_steps(
         folder: Folder of the submission.
         runs_code: True if the user's line had `--allow-code`.
 
+    Returns:
+        Script and number of tasks of each step, in the order of the steps.
+
     Raises:
-        RecipeError: if two steps would have the same script.
+        RecipeError: if two steps would have scripts of the same name.
     """
     is_workflow = command == "workflow"
+    names = recipe.list_steps() if is_workflow else [command]
     steps: dict[str, tuple[str, int]] = {}
-    for name in recipe.list_steps() if is_workflow else [command]:
-        # more tasks than cells would have nothing to do
+    for name in names:
+        # each task computes at least one cell, so use at most as many tasks as cells
         step_module, step_recipe = module, recipe
         if is_workflow:
             _, step_module, step_recipe = module.resolve_step(recipe, name, {})
@@ -208,7 +224,8 @@ def _plan_steps(
             )
             line.append(f"until={quoted_name.strip()}")
 
-        # a step may have any name, such as "prepare of neurons"
+        # The name of a step may contain any characters, such as "prepare of neurons".
+        # The name of its script must not.
         file_stem = re.sub(r"[^\w.-]+", "-", name) or "-"
         if file_stem in steps:
             raise RecipeError(
@@ -223,9 +240,9 @@ def _plan_steps(
 def _count_cells(module: Any, recipe: Recipe) -> int:
     """Count the cells of a command, which is the largest useful number of tasks.
 
-    The number is unknown if an earlier step must still make the inputs. The largest
-    number of tasks in the recipe is returned then. A command without cells has a single
-    task.
+    If an earlier step must still make the inputs, the number is unknown. The function
+    then returns the largest number of tasks that the recipe allows. For a command
+    without cells, it returns 1.
     """
     try:
         work = resolve(module, recipe).count_work()
@@ -237,24 +254,33 @@ def _count_cells(module: Any, recipe: Recipe) -> int:
 def _select_pending_steps(
     command: str, module: Any, recipe: Recipe, steps: ClusterSteps
 ) -> ClusterSteps:
-    """Select the steps that are not finished, as the command itself would find them.
+    """Select the steps that are not finished.
+
+    Args:
+        command: Name of the command.
+        module: Module of the command.
+        recipe: Resolved recipe.
+        steps: Script and number of tasks of each step.
 
     Returns:
-        The steps. Empty if the whole command is finished.
+        The steps that are not finished. Empty if the whole command is finished.
     """
     with console.progress("checking which steps are finished"):
+        # with READ_ONLY, a command does no work, and raises Unfinished if work remains
         with suppress(Unfinished):
             module.run(recipe, READ_ONLY)
             return {}
 
-        # a workflow runs its steps in order, so count the finished steps at its start
+        # A workflow runs its steps in order. Count the steps before the first
+        # unfinished step.
         n_finished = 0
         if command == "workflow":
             with suppress(Unfinished):
                 for _ in module.run_steps(recipe, READ_ONLY, False):
                     n_finished += 1
 
-    # if only the end of the workflow itself is missing, the last step makes it
+    # If all steps are finished, only the summary of the workflow is missing. The job of
+    # the last step makes it.
     names = list(steps)
     pending_names = names[n_finished:] or names[-1:]
     return {name: steps[name] for name in pending_names}
@@ -263,7 +289,12 @@ def _select_pending_steps(
 def _wrap_in_container(container: str, has_gpu: bool) -> list[str]:
     """Return the beginning of a command line that runs Brainhive in a container.
 
-    Home, the working folder and the cache of the hub have the same paths inside.
+    Home, the working folder and the cache of the hub have the same paths inside the
+    container as outside.
+
+    Args:
+        container: Apptainer image.
+        has_gpu: True if the container may use the GPUs of the node.
     """
     cache = os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")
     folders = [os.path.abspath(path) for path in (home_folder(), Path.cwd(), cache)]
@@ -282,8 +313,8 @@ def _fill_template(
     """Fill in the template of the job script.
 
     Args:
-        recipe: Resolved recipe, with the keys of the cluster.
-        step: Name of the script.
+        recipe: Resolved recipe, whose section `run.cluster` describes the job.
+        step: Name of the step, which is also the name of the script.
         line: Arguments of the command line that each task runs.
         tasks: Number of tasks of the job.
         folder: Folder of the submission.
@@ -306,7 +337,7 @@ def _fill_template(
             "name an existing file in run.cluster.template, or leave it out",
         )
 
-    # tasks run the command line with this Python, or in the container
+    # each task runs the command line with the current Python, or in the container
     gpus = cluster.gpus
     if gpus is None:
         gpus = 0 if recipe.run.device == "cpu" else 1
@@ -314,7 +345,7 @@ def _fill_template(
     if cluster.container:
         program = _wrap_in_container(cluster.container, has_gpu=gpus > 0)
 
-    # the values of the template are quoted for the shell
+    # collect the values that the template may use, and quote them for the shell
     values = cluster.model_dump() | {
         "name": f"brainhive-{step}",
         "step": step,
@@ -335,7 +366,7 @@ def _fill_template(
             values[name] = shlex.quote(value)
     values["line"] = shlex.join(program + list(line))
 
-    # a name that has no value is an error
+    # a name in the template that has no value is an error
     environment = Environment(
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -394,7 +425,7 @@ def _show_scripts(
     return exit_code
 
 
-def _submit(
+def _queue_steps(
     folder: Path, job_name: str, recipe: Recipe, steps: ClusterSteps
 ) -> list[dict[str, Any]]:
     """Write the job scripts, and queue each step after the previous step.
@@ -406,7 +437,8 @@ def _submit(
         steps: Steps in their order.
 
     Returns:
-        Step, id and number of tasks of each job.
+        A dictionary for each job, with the keys `step`, `id` and `tasks` (the number of
+        tasks).
 
     Raises:
         BrainhiveError: if the scheduler rejects a job.
@@ -423,8 +455,8 @@ def _submit(
         with atomic_write(script_file) as temporary_file:
             temporary_file.write_text(script, "utf-8")
 
-        # A task ends when all cells of its step are finished, so the next step may
-        # start after any task of the previous step.
+        # A task only succeeds when all cells of its step are finished. The next step
+        # may therefore start after any task of the previous step has succeeded.
         arguments = ["--parsable", f"--job-name={job_name}-{step}"]
         suffix = ""
         if jobs:
@@ -438,7 +470,7 @@ def _submit(
             suffix = f", after {previous_job['step']}"
         answer = _run_scheduler("sbatch", *arguments, str(script_file))
 
-        # the answer is the number of the job, or number;cluster
+        # the answer is the number of the job, which may be followed by ;cluster
         number = answer.strip().partition(";")[0]
         if not re.fullmatch(JOB_ID, number):
             raise BrainhiveError(
@@ -460,7 +492,8 @@ def _run_scheduler(program: str, *arguments: str) -> str:
 
     Raises:
         MissingExtra: if the program is not on this machine.
-        BrainhiveError: if the program fails. The message ends with its last line.
+        BrainhiveError: if the program fails. The message ends with the last line of the
+            program's output.
     """
     try:
         process = subprocess.run(

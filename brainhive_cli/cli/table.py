@@ -16,22 +16,24 @@ from brainhive_cli.core.files import shipped_folder
 Complete = Callable[[str], list[str]]
 """Function that completes an incomplete argument, and returns all continuations."""
 SHELF_SIGN = "@"
-"""First letter before the name of a shelf in the table of keys. A shelf is a folder of
-parts, such as `backbones`. The kinds of its parts are the values of the key.
+"""Sign before the name of a shelf in `completions/keys.txt`. A shelf is a folder of
+parts, such as `backbones`. The allowed values of the key are the kinds of these parts.
 """
 
 
 def list_kinds(shelf: str) -> list[str]:
     """List the kinds of the parts of a shelf.
 
-    Each module of the shelf is a part. A table of the shelf may define further parts in
-    its rows. This function imports no module, because a shell waits for the result.
+    A shelf is a folder of parts. A part is an implementation that a recipe selects by
+    its `kind`. Each module of the shelf is a part, and each row of the file `rows.yaml`
+    is a further part. This function imports no module, because a shell waits for the
+    result.
 
     Args:
         shelf: Name of the shelf, such as "backbones".
 
     Returns:
-        The kinds, with hyphens, in the order of the file names.
+        The kinds, written with hyphens.
     """
     package = Path(__file__).parents[1]
     names = [file.stem for file in package.glob(f"*/{shelf}/[!_]*.py")]
@@ -39,16 +41,16 @@ def list_kinds(shelf: str) -> list[str]:
     for table in package.glob(f"*/{shelf}/rows.yaml"):
         names += re.findall(r"^([\w-]+):", table.read_text("utf-8"), re.MULTILINE)
 
-    # `core.parts.list_kinds` sorts the file names, which contain underscores
+    # sort the names with underscores, to have the same order as `core.parts.list_kinds`
     file_names = sorted(name.replace("-", "_") for name in names)
     return [name.replace("_", "-") for name in file_names]
 
 
 def list_encoders() -> list[str]:
-    """List the names of the shipped encoders and of the user's own vectors.
+    """List the names of shipped encoders, and of models whose vectors were imported.
 
-    `completions/build.py` writes the names of the shipped encoders to a file. The names
-    of the user's vectors are the names of embedding stores in home.
+    `completions/build.py` writes the names of the shipped encoders to a file. Imported
+    vectors are embedding stores in home, which have the name of their model.
     """
     file = shipped_folder("completions") / "encoders.txt"
     shipped_names = file.read_text("utf-8").split()
@@ -57,6 +59,7 @@ def list_encoders() -> list[str]:
     variant_prefixes = []
     for name in shipped_names:
         variant_prefixes += [f"{name}-", f"{name}+"]
+    # list the other stores
     home = Path(os.environ.get("BRAINHIVE_HOME", "."))
     own_names = set()
     for path in home.glob("embeddings/*/*/*.h5"):
@@ -85,11 +88,11 @@ def make_run_lister(command: str = "*") -> Callable[[], list[str]]:
     """Make a function that lists the names of finished runs, the newest first.
 
     Args:
-        command: Name of the command, or a pattern of names.
+        command: Name of the command that made the runs, or a pattern of such names.
     """
 
     def list_names() -> list[str]:
-        # loading the run folders would take too long for a completion
+        # look at file names only, because a completion has no time to load the runs
         folder = Path(os.environ.get("BRAINHIVE_HOME", ".")) / "runs"
         files = sorted(
             folder.glob(f"{command}/*/metrics.json"),
@@ -109,8 +112,12 @@ def make_completer(
 
     Args:
         listers: Functions that list names.
-        fixed_names: Further names, which come first.
-        is_list: If True, complete the last name in a list that is separated by commas.
+        fixed_names: Further names, which are suggested first.
+        is_list: True if the argument is a list of names, separated by commas. The last
+            name is then completed.
+
+    Returns:
+        A function that takes an incomplete argument, and returns all continuations.
     """
 
     def complete(incomplete: str) -> list[str]:
@@ -133,8 +140,12 @@ def list_key_values(command: str) -> dict[str, list[str]]:
     `completions/build.py` writes the keys and values to a file, because importing the
     recipes would take too long for a completion.
 
+    Args:
+        command: Name of the command.
+
     Returns:
-        Allowed values by key. A key that takes any value has one empty value.
+        Allowed values by dotted key. If a key takes any value, its list contains only
+        an empty text.
     """
     lines = (shipped_folder("completions") / "keys.txt").read_text("utf-8").splitlines()
     values_by_key = {}
@@ -151,7 +162,12 @@ def list_key_values(command: str) -> dict[str, list[str]]:
 
 
 def complete_key(ctx: Any, incomplete: str) -> list[str]:
-    """Complete a recipe key of the command, or the value after `key=`."""
+    """Complete a recipe key of the command, or the value after `key=`.
+
+    Args:
+        ctx: Context of Click, with the command.
+        incomplete: Text that the user has typed so far.
+    """
     values_by_key = list_key_values(ctx.command.name)
     key, equals, _ = incomplete.partition("=")
     if equals:
@@ -193,16 +209,22 @@ def make_option(
     Args:
         flag: Flag, as the user types it.
         description: Help text.
-        default: Default value in the help text. The recipe holds the default itself.
+        default: Text that the help shows as the default. The recipe contains the
+            default value itself.
         complete: Function that completes the value.
         value: Type of the value. A switch has the type bool.
-        limits: Limits of the value, as `typer.Option` takes them.
+        limits: Limits of the value for `typer.Option`, such as `min=1`.
+
+    Returns:
+        A parameter without a name. The application names it after its recipe key.
     """
     info = typer.Option(
         None,
         flag,
         help=description,
-        **{"show_default": default or False, "autocompletion": complete, **limits},
+        show_default=default or False,
+        autocompletion=complete,
+        **limits,
     )
     return Parameter("_", Parameter.KEYWORD_ONLY, default=info, annotation=value | None)
 
@@ -222,12 +244,15 @@ def make_arguments(
 ) -> Parameter:
     """Make the arguments without a flag: names or files, and overrides of recipe keys.
 
-    Both are in the same list, because they may come in any order.
+    Typer reads all of them into one list, because they may come in any order.
 
     Args:
-        metavar: Placeholder in the help.
+        metavar: Placeholder in the help, such as `[NAME]... [KEY.PATH=VALUE]...`.
         description: Help text.
-        complete: Function that completes names, or None if the command takes none.
+        complete: Function that completes names. None if it does not complete them.
+
+    Returns:
+        A parameter without a name. The application names it `overrides`.
     """
 
     def complete_argument(ctx: Any, incomplete: str) -> list[str]:
@@ -261,11 +286,11 @@ COMMON_OPTIONS = {
         complete=make_completer(list_recipes),
     ),
     "check": make_switch(
-        "--check", ("Print the plan with inputs, time and missing files, and stop.")
+        "--check", "Print the plan with inputs, time and missing files, and stop."
     ),
     "recipe_too": make_switch(
         "--recipe-too",
-        ("With --check, also print the resolved recipe (save it with > FILE.yaml)."),
+        "With --check, also print the resolved recipe (save it with > FILE.yaml).",
     ),
     "json": make_switch("--json", "Print the result as a JSON document."),
     "again": make_switch(
@@ -273,7 +298,7 @@ COMMON_OPTIONS = {
     ),
     "allow_code": make_switch(
         "--allow-code",
-        ("Allow code from outside Brainhive, such as encoders, parts and scripts."),
+        "Allow code from outside Brainhive, such as encoders, parts and scripts.",
     ),
     "debug": make_switch("--debug", "Show the traceback of an error."),
 }
@@ -291,7 +316,7 @@ LAUNCH_OPTIONS = {
 """
 SUBMIT_OPTIONS = {
     "submit": make_switch(
-        "--submit", ("Run on a cluster, in tasks of the scheduler that share the work.")
+        "--submit", "Run on a cluster, in tasks of the scheduler that share the work."
     ),
 }
 DATASET = make_option(
@@ -327,12 +352,13 @@ class Command:
         help_section: Section of the help that lists the command.
         name: Name of the command, of its module in `commands` and of its recipe.
         description: Help text, a sentence.
-        example: Arguments of an example.
+        example: Arguments of an example, which the help shows.
         flags: Flags by the recipe key that they set.
-        switches: Flags that set no recipe key, by name.
+        switches: Flags without a value that set no recipe key, by name.
         positional_key: Recipe key for the arguments that are not overrides. Empty if
             the command takes no such arguments.
-        metavar: Placeholder for these arguments in the help.
+        metavar: Placeholder in the help for arguments that are not overrides: NAME or
+            PATH.
         complete: Function that completes these arguments. By default, the shell
             completes file names.
         can_share_work: True if several processes can share the work. False if the
@@ -360,13 +386,13 @@ PAGE_OPTIONS = {
     ),
     "format": make_option(
         "--format",
-        ("Format: html (a page), md or tex (tables for papers), or csv."),
+        "Format: html (a page), md or tex (tables for papers), or csv.",
         default="html",
     ),
     "to": make_option("--to", "File to write.", default="a file below reports/"),
     "figures": make_option(
         "--figures",
-        ("Folder for all figures as SVG, PNG and PDF, for slides and papers."),
+        "Folder for all figures as SVG, PNG and PDF, for slides and papers.",
     ),
 }
 """Flags of the commands that make a page of runs."""
@@ -391,7 +417,8 @@ COMMANDS = (
                 default="brainhive",
             ),
             "real": make_switch(
-                "--real", "Decode recorded fMRI: which category did the person look at?"
+                "--real",
+                "Decode recorded fMRI: which category of pictures did the person see?",
             ),
             "quick": make_switch(
                 "--quick", "Train a few epochs on a few pictures, to test that it runs."
@@ -479,7 +506,7 @@ COMMANDS = (
                 "--subjects", "Subjects to use, as in 1,2,5.", default="all in the data"
             ),
             "name": make_option(
-                "--name", "Name of the stores, which signal.name of train-align takes."
+                "--name", "Name of the stores, for the key signal.name of train-align."
             ),
         },
     ),
@@ -503,7 +530,7 @@ COMMANDS = (
         switches={
             "list_encoders": make_switch(
                 "--list",
-                ("List all encoders and whether they are on this machine, and stop."),
+                "List all encoders and whether they are on this machine, and stop.",
             )
         },
     ),
@@ -512,8 +539,8 @@ COMMANDS = (
         help_section=STEPS,
         name="train-align",
         description=(
-            "Train a brain encoder for each person and seed, which "
-            "predicts the embedding of the seen picture."
+            "Train a model for each person and seed that predicts the embedding of the "
+            "seen picture from the signals."
         ),
         example="--mode inter",
         flags={
@@ -550,8 +577,8 @@ COMMANDS = (
         help_section=STEPS,
         name="eval-retrieval",
         description=(
-            "Find the seen pictures among the test pictures from test "
-            "signals, with statistics."
+            "Test how often trained models find the seen picture among the test "
+            "pictures, with statistics."
         ),
         example="RUN --against OTHER",
         flags={
@@ -677,7 +704,7 @@ COMMANDS = (
             "align_run": RUN,
             "subjects": make_option(
                 "--subjects",
-                "New persons, as in 1,2.",
+                "New people, as in 1,2.",
                 default="all who are new to a model",
             ),
             # amounts of recording in pictures, trials or minutes
@@ -691,7 +718,7 @@ COMMANDS = (
             "order": make_option(
                 "--order",
                 (
-                    "Choice of trials: draws (at random) or recording (the first "
+                    "Choice of trials: draws (random trials) or recording (the first "
                     "trials)."
                 ),
                 default="draws",
@@ -756,21 +783,21 @@ COMMANDS = (
             "sources": make_option(
                 "--from",
                 (
-                    "Sources: brain, images (ceiling), shuffled (floor), zeroed, "
-                    "or the nearest or mean training picture."
+                    "Sources of the pictures: brain, images (ceiling), shuffled "
+                    "(floor), zeroed, or the nearest or mean training picture."
                 ),
                 default="brain,nearest,mean",
             ),
             # scoring of existing pictures
             "score": make_option(
                 "--score",
-                ("Folder of pictures or clips to score; no pictures are generated."),
+                "Folder of pictures or clips to score; no pictures are generated.",
             ),
             "truth": make_option(
                 "--truth",
                 (
-                    "Folder of the seen pictures, matched by name, or left for "
-                    "the left half of each clip."
+                    "Folder of the seen pictures with the same file names, or the "
+                    "word left if the left half of each clip shows them."
                 ),
             ),
             "against": make_option(
@@ -796,7 +823,7 @@ COMMANDS = (
     Command(
         help_section=STEPS,
         name="report",
-        description=("Show runs on a self-contained page, or write tables for papers."),
+        description="Show runs on a self-contained page, or write tables for papers.",
         example="runs/eval-retrieval/NAME",
         flags={
             **PAGE_OPTIONS,
@@ -818,7 +845,7 @@ COMMANDS = (
         name="compare",
         description=(
             "Show runs next to each other, with paired statistics of the "
-            "first run against each other run."
+            "first run against every further run."
         ),
         example="RUN RUN --labels aligned,base",
         flags=PAGE_OPTIONS,

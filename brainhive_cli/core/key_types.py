@@ -87,7 +87,8 @@ def _take_single_run(value: Any) -> Any:
     if len(value) > 1:
         names = ", ".join(map(str, value))
         raise RecipeError(
-            f"{len(value)} runs instead of a single run: {names}", "name a single run"
+            f"expected a single run, got {len(value)} runs: {names}",
+            "name a single run",
         )
     return value[0]
 

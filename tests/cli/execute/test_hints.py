@@ -158,7 +158,7 @@ def test_the_line_to_embed_names_an_encoder_that_is_here(
         completed = execute.complete_line(
             suggested, lambda name=recipe: [name], set(), False
         )
-        assert ("--encoders" in completed.plain) == bool(words), recipe
+        assert ("--encoders" in completed.base_text) == bool(words), recipe
 
 
 def keys_of(command: str) -> Iterator[str]:
