@@ -1,4 +1,8 @@
-"""Ranks of the seen picture in a gallery, by cosine similarity to a signal."""
+"""Ranks of the seen picture in a gallery, by cosine similarity to a signal.
+
+A token is the embedding vector of a signal or of a picture. The gallery is the set of
+candidate pictures. The target of a signal is the picture that was seen.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -22,8 +26,8 @@ TIE_TOLERANCE = 1e-12
 the rounding error of float64 and smaller than a difference between float32 tokens.
 """
 CANDIDATES_PER_BLOCK = 1024
-"""Number of candidates that are compared in one step. Their similarities to a few
-hundred signals fit into the cache of a CPU core.
+"""Number of candidates that are compared in a step of `rank_first_pictures`. Their
+similarities to a few hundred signals fit into the cache of a CPU core.
 """
 MAX_SIMILARITIES = 2**22
 """Largest number of similarities in memory at a time. They take 32 MB in float64."""
@@ -32,9 +36,12 @@ MAX_TARGET_NUMBERS = 2**18
 float64.
 """
 MIN_TOKEN_LENGTH = 1e-12
-"""Length below which a token has no direction, so that its similarities are 0."""
+"""Smallest length by which a token is divided. Tokens of length 0 thereby have
+similarities of 0 instead of NaN.
+"""
 TOP_K = (1, 3, 5)
-"""Ranks k up to which the seen picture counts as retrieved, as usual in papers."""
+"""Ranks k of the metrics top-k, which count the seen picture as retrieved up to rank k.
+"""
 Candidates = TypeVar("Candidates", Tensor, Tensor | None)
 
 
@@ -44,16 +51,18 @@ def rank_targets(
     target: Tensor,
     tie: float = TIE_TOLERANCE,
 ) -> Tensor:
-    """Rank the target of each signal in the gallery. Ties count against the model.
+    """Rank the target of each signal in the gallery.
+
+    The target is the seen picture. Other candidates with an equal similarity rank
+    before the target, so ties count against the model.
 
     Args:
         signal_tokens: Tokens [N, D] of the signals. Without a gallery: similarities
             [N, M] of the signals to the candidates.
         gallery: Tokens [M, D] of the candidate pictures, or None.
-        target: Index [N] of the seen picture in the gallery. If K candidates show the
-            seen picture: their indices [N, K], with -1 where a signal has fewer. The
-            best of the K candidates is ranked among the candidates that show other
-            pictures.
+        target: Index [N] of the seen picture in the gallery. If up to K candidates show
+            the seen picture, their indices [N, K], padded with -1. Only the most
+            similar of them is ranked, among the candidates with other pictures.
         tie: Largest difference between similarities that count as equal. If it is
             negative, ties count for the model.
 
@@ -80,15 +89,13 @@ def rank_first_pictures(signal_tokens: Tensor, gallery: Tensor, pictures: int) -
     Returns:
         Ranks [N, P] among all M candidates. Ties count against the picture.
     """
-    # a candidate at this similarity or above ranks before the picture, or is it
+    # the rank of a picture is the number of candidates that reach its similarity
     signals = normalise_tokens(signal_tokens)
     similarities = signals @ normalise_tokens(gallery[:pictures]).T
     limits = similarities.contiguous() - TIE_TOLERANCE
 
-    # count such candidates in each block of the gallery
-    counts = torch.zeros(
-        limits.shape, dtype=torch.int64, device=limits.device
-    )  # [N, P]
+    # count these candidates (the picture among them) in each block of the gallery
+    counts = torch.zeros_like(limits, dtype=torch.int64)  # [N, P]
     for block in gallery.split(CANDIDATES_PER_BLOCK):
         candidates = normalise_tokens(block.to(signals.device))
         ascending = (signals @ candidates.T).sort(1).values  # [N, m]
@@ -101,17 +108,19 @@ def rank_with_precision(
 ) -> tuple[Tensor, Tensor]:
     """Rank the seen picture, and compute the average precision of relevant pictures.
 
-    The average precision of a signal is the mean over its relevant pictures of
-    k / (k + w). The k-th best relevant picture has w wrong pictures before it. With one
-    relevant picture it is 1 / rank. Wrong pictures that tie with a relevant picture
-    rank before it.
+    The relevant pictures of a signal are the seen picture and, for example, other
+    pictures of its concept. All other pictures are wrong. The average precision is the
+    mean of k / (k + w) over the relevant pictures, where w is the number of wrong
+    pictures before the k-th best relevant picture. If the seen picture is the only
+    relevant picture, the average precision is 1 / rank. Wrong pictures that tie with a
+    relevant picture rank before the relevant picture.
 
     Args:
         signal_tokens: Tokens [N, D] of the signals.
         gallery: Tokens [M, D] of the candidate pictures.
         seen: Index [N] of the seen picture in the gallery.
-        relevant: Indices [N, K] of the relevant pictures, with -1 where a signal has
-            fewer. The seen picture is one of them.
+        relevant: Indices [N, K] of the relevant pictures, the seen picture among them.
+            If a signal has fewer than K, the row is padded with -1.
 
     Returns:
         Ranks [N], as `rank_targets` computes them, and average precision [N] in
@@ -120,12 +129,13 @@ def rank_with_precision(
     Raises:
         BrainhiveError: if a token is not finite.
     """
+    # number [N, K] of wrong pictures before each relevant picture
     signal_tokens, gallery, targets = _prepare_tokens(signal_tokens, gallery, relevant)
     similarities = target_similarities(signal_tokens, gallery, targets)  # [N, K]
     wrong_before = count_at_least(signal_tokens, gallery, targets, similarities)
     is_target = targets >= 0  # [N, K]
 
-    # before the seen picture rank wrong pictures and more similar relevant ones
+    # wrong pictures and more similar relevant pictures rank before the seen picture
     is_seen = targets == seen.to(targets.device)[:, None]
     seen_similarity = similarities.masked_fill(~is_seen, -math.inf).amax(
         1, keepdim=True
@@ -150,12 +160,12 @@ def find_nearest(signal_tokens: Tensor, gallery: Tensor | Iterable[Tensor]) -> T
 
     Args:
         signal_tokens: Tokens [N, D] of the signals.
-        gallery: Tokens [M, D] of the candidates, or an iterable of blocks [m, D] of
-            them. Only one block is in memory at a time.
+        gallery: Tokens [M, D] of the candidates, or an iterable over blocks [m, D] of
+            these tokens. Only one block is in memory at a time.
 
     Returns:
-        Index [N] of the most similar candidate, on the CPU. If several
-        candidates are equally similar, it is the first of them.
+        Index [N] of the most similar candidate, on the CPU. If several candidates are
+        equally similar, the index of the first of these candidates.
     """
     best = torch.full((len(signal_tokens),), -torch.inf)
     best_index = torch.zeros(len(signal_tokens), dtype=torch.long)
@@ -174,7 +184,7 @@ def find_nearest(signal_tokens: Tensor, gallery: Tensor | Iterable[Tensor]) -> T
         block_best = torch.cat(values).cpu()
         block_index = torch.cat(indices).cpu()
 
-        # it replaces the best of the previous blocks only if it is more similar
+        # replace the best candidate of the previous blocks if this one is more similar
         is_better = block_best > best
         best = torch.where(is_better, block_best, best)
         best_index = torch.where(is_better, start + block_index, best_index)
@@ -185,25 +195,26 @@ def find_nearest(signal_tokens: Tensor, gallery: Tensor | Iterable[Tensor]) -> T
 def expected_subset_hits(
     signal_tokens: Tensor, image_tokens: Tensor, subset_size: int
 ) -> tuple[Float64, Float64]:
-    """Compute how often each item ranks first in random subsets of the test items.
+    """Compute how often each test item ranks first in random subsets of the items.
 
-    A subset holds the item and w - 1 others of the N items, drawn without replacement,
-    where w is `subset_size`. An item of rank r among all N is first in the share
-    C(N - r, w - 1) / C(N - 1, w - 1) of the subsets.
+    An item is a signal with the picture that was seen. A subset consists of the item
+    and w - 1 of the N - 1 other items, where w is `subset_size`. An item with the rank
+    r among all N items ranks first in C(N - r, w - 1) of the C(N - 1, w - 1) subsets.
 
     Args:
         signal_tokens: Tokens [N, D] of the signals, with one signal per picture.
         image_tokens: Tokens [N, D] of the pictures, in the order of the signals.
-        subset_size: Number of items in a subset, at most N.
+        subset_size: Number w of items in a subset, at most N.
 
     Returns:
-        The shares [N] where the signal searches for its picture, and the shares [N]
-        where the picture searches for its signal.
+        The share [N] of subsets in which the picture of each signal ranks first among
+        the pictures, and the share [N] in which the signal of each picture ranks first
+        among the signals.
 
     Source: 300-way retrieval on NSD: MindEye (arXiv 2305.18274), section 4.1, which
-    draws 30 subsets.
+    draws 30 random subsets instead.
     """
-    # share(1) = 1, and share(r + 1) = share(r) * (N - r - w + 1) / (N - r)
+    # share of rank 1 is 1, and share(r + 1) = share(r) * (N - r - w + 1) / (N - r)
     count = len(signal_tokens)
     n_before = np.arange(count - 1)  # r - 1
     ratios = np.clip(count - subset_size - n_before, 0, None) / (count - 1 - n_before)
@@ -227,7 +238,8 @@ def _prepare_tokens(
         target: Indices [N] or [N, K] of the targets in the gallery.
 
     Returns:
-        The signal tokens, the gallery and the targets [N, K], without gradients.
+        The signal tokens, the gallery and the targets [N, K], detached from the graph
+        of gradients. With indices [N], K is 1.
 
     Raises:
         BrainhiveError: if a token is not finite.
@@ -265,24 +277,23 @@ def count_at_least(
         queries: Tokens [N, D] of the queries. Without a gallery: similarities [N, M] of
             the queries to the candidates.
         gallery: Tokens [M, D] of the candidates, or None.
-        targets: Indices [N, K] of the right candidates, which are not counted. -1 where
-            a query has fewer than K.
-        thresholds: J cosine similarities [N, J] of each query, in float64. Usually they
-            come from `target_similarities`.
+        targets: Indices [N, K] of the right candidates, which are not counted. If a
+            query has fewer than K right candidates, the row is padded with -1.
+        thresholds: J cosine similarities [N, J] for each query, in float64, such as the
+            similarities to the K right candidates.
         tie: Largest difference from the threshold that counts as equal. If it is
             negative, candidates at the threshold are not counted.
 
     Returns:
-        Number [N, J] of wrong candidates with a cosine similarity of at least
-        threshold - tie.
+        Number [N, J] of wrong candidates whose similarity is at least threshold - tie.
     """
+    # bound the size of the similarities [N, m] and the tokens [m, D] of a block
     signals = queries.double() if gallery is None else normalise_tokens(queries)
     counts = torch.zeros(thresholds.shape, dtype=torch.int64, device=queries.device)
     pool = queries.shape[1] if gallery is None else len(gallery)
-    # bounds the similarities [N, m] and the tokens [m, D] of a block
     block_size = max(1, MAX_SIMILARITIES // max(queries.shape))
     for start in range(0, pool, block_size):
-        # float32 cannot distinguish near ties, so similarities are in float64
+        # compute similarities in float64, because float32 cannot distinguish near ties
         block = slice(start, start + block_size)
         if gallery is None:
             similarity = signals[:, block].clone()
@@ -290,13 +301,14 @@ def count_at_least(
             candidates = normalise_tokens(gallery[block].to(signals.device))
             similarity = signals @ candidates.T  # [N, m]
 
-        # right candidates of this block get -inf, so that they are never counted
+        # set the right candidates of this block to -inf, so that they do not count
         columns = targets - start
         width = similarity.shape[1]
         is_in_block = (columns >= 0) & (columns < width)
         ceilings = torch.where(is_in_block, -math.inf, math.inf).to(similarity)
         similarity.scatter_reduce_(1, columns.clamp(0, width - 1), ceilings, "amin")
 
+        # compare with one threshold of each query at a time
         for column, threshold in enumerate(thresholds.unbind(1)):
             counts[:, column] += (similarity >= threshold[:, None] - tie).sum(1)
     return counts
@@ -311,22 +323,23 @@ def target_similarities(
         queries: Tokens [N, D] of the queries. Without a gallery: similarities [N, M] of
             the queries to the candidates.
         gallery: Tokens [M, D] of the candidates, or None.
-        targets: Indices [N, K] of the targets in the gallery. -1 where a query has
-            fewer than K.
+        targets: Indices [N, K] of the targets in the gallery. If a query has fewer than
+            K targets, the row is padded with -1.
 
     Returns:
-        Similarities [N, K] in float64, with -inf where `targets` is -1.
+        Similarities [N, K] in float64. The similarity to an index of -1 is -inf.
     """
     if gallery is None:
         similarities = queries.double().gather(1, targets.clamp(min=0))
         return similarities.masked_fill(targets < 0, -math.inf)
 
+    # look up the target tokens [n, K, D] for a limited number of queries at a time
     batch_size = max(1, MAX_TARGET_NUMBERS // (targets.shape[1] * queries.shape[1]))
     query_batches = queries.split(batch_size)
     target_batches = targets.split(batch_size)
     batches = []
     for tokens, indices in zip(query_batches, target_batches, strict=True):
-        candidates = normalise_tokens(gallery[indices.clamp(min=0)])  # [n, K, D]
+        candidates = normalise_tokens(gallery[indices.clamp(min=0)])
         batches.append(torch.einsum("nd,nkd->nk", normalise_tokens(tokens), candidates))
     return torch.cat(batches).masked_fill(targets < 0, -math.inf)
 
@@ -359,20 +372,21 @@ def summarise_ranks(
     - `rank_auc`: share of the wrong pictures below the seen one, 1 - (r - 1) / (M - K).
 
     Args:
-        ranks_of_subjects: Ranks of each subject: [N], or [S, N] of S seeds. A metric is
-            averaged over seeds for each item, so an item counts once.
+        ranks_of_subjects: Ranks of each subject: [N] for N items, or [S, N] of S seeds.
+            A metric is averaged over seeds for each item, so an item counts once.
         pool: Number M of candidates in the gallery.
-        split: Part of the data set that the signals belong to.
-        items: Items that several subjects share, and the units of items (see
-            `statistics.estimate_interval`).
-        protocol: Name of the way in which the ranks were made.
+        split: Part of the data set that the signals belong to, such as "test".
+        items: Names of the items, and groups of similar items that form a unit. If
+            None, each item is a unit.
+        protocol: Similarity measure by which the candidates were ranked.
         seeds: Seeds of the trained models.
         targets: Number K of candidates that show the seen picture.
-        metric_names: Names of the metrics to compute. If empty, all of them.
+        metric_names: Names of the metrics to compute. If empty, all metrics.
 
     Returns:
-        The metrics with their intervals. The median rank has no interval.
+        The metrics with their 95 % intervals. The median rank has no interval.
     """
+    # ranks, and the probability of each rank under guessing
     groups = [
         np.atleast_2d(np.asarray(ranks, np.float64)) for ranks in ranks_of_subjects
     ]  # [S, N] of each subject
@@ -382,7 +396,7 @@ def summarise_ranks(
     def rank_auc(ranks: Any) -> Any:
         return 1 - (ranks - 1) / max(1, pool - targets)
 
-    # function of a rank, and the limits of its mean over items
+    # function of the ranks that is averaged for each metric, and limits of the mean
     rank_limits = (1.0, float(pool))
     share_limits = (0.0, 1.0)
     transforms: dict[str, tuple[Callable[[Any], Any], Limits]] = {}
@@ -393,6 +407,7 @@ def summarise_ranks(
     transforms["mrr"] = (np.reciprocal, share_limits)
     transforms["rank_auc"] = (rank_auc, share_limits)
 
+    # average each function over the measured ranks, and over guessed ranks
     metrics = []
     for name in metric_names or transforms:
         transform, limits = transforms[name]
@@ -418,12 +433,16 @@ def summarise_ranks(
 def _replace_by_median(
     metric: Metric, groups: Sequence[Float64], guess: Float64
 ) -> Metric:
-    """Replace the mean of a metric by the median, which has no interval.
+    """Replace the mean rank by the median rank, which has no interval.
 
     Args:
-        metric: Metric of the mean rank.
-        groups: Ranks [S, N] of each subject.
-        guess: Probability [R] of each rank under guessing, from rank 1.
+        metric: Metric with the mean rank.
+        groups: Ranks [S, N] of S models for the N items of each subject.
+        guess: Probability of each rank from 1 on, if the candidates are in a random
+            order.
+
+    Returns:
+        The metric with the mean over subjects of their median ranks.
     """
     medians = [np.median(group.mean(0)) for group in groups]
     return replace(
@@ -440,30 +459,34 @@ def _replace_by_median(
 
 
 def chance_of_ranks(pool: int, targets: int = 1) -> Float64:
-    """Compute the distribution of the best target's rank in a random order.
+    """Compute the probability of each rank if the candidates are in a random order.
 
-    With M candidates and K targets, P(rank > r) is the product over i from 0 to r - 1
-    of (M - K - i) / (M - i).
+    The rank of a signal is the rank of the best of its K targets among M candidates.
+    The probability of a rank larger than r is the product over i from 0 to r - 1 of
+    (M - K - i) / (M - i).
 
     Args:
         pool: Number M of candidates.
         targets: Number K of candidates that count as right.
 
     Returns:
-        Probability [M - K + 1] of each rank, from rank 1.
+        Probability [M - K + 1] of the ranks 1 to M - K + 1.
     """
+    # probability that a candidate is wrong if all candidates before were wrong
     n_wrong = pool - targets
     index = np.arange(n_wrong + 1)
-    p_wrong = (n_wrong - index) / (pool - index)  # if all candidates before were wrong
+    p_wrong = (n_wrong - index) / (pool - index)
+
+    # probability of a larger rank, whose decrease is the probability of the rank
     p_beyond = np.cumprod(p_wrong)  # P(rank > 1), P(rank > 2), ...
     return np.concatenate([[1.0], p_beyond[:-1]]) - p_beyond
 
 
 def chance_of_precision(pool: int, relevant: Int64) -> Float64:
-    """Compute the expected average precision of a random order.
+    """Compute the expected average precision if the candidates are in a random order.
 
-    With M candidates, R of them relevant, and the harmonic number H = 1 + 1/2 + … + 1/M
-    it is (H + (R - 1) / (M - 1) * (M - H)) / M.
+    With M candidates, R relevant candidates, and H = 1 + 1/2 + … + 1/M, the expected
+    average precision is (H + (R - 1) / (M - 1) * (M - H)) / M.
 
     Args:
         pool: Number M of candidates.
