@@ -3,12 +3,13 @@
 A session may be watched while it runs and stopped at any time, so interval and test
 must hold at all moments together.
 
-**Interval.** Let L(p) be the likelihood of the hits so far at the hit rate p, and M its
-mean over a prior of p. If p is the true rate, M / L(p) is a martingale. According to
-Ville's inequality, it ever reaches 1 / (1 - level) with a probability of at most
-1 - level. The interval holds all p whose ratio stays below that. If the rate drifts,
-the interval is about the mean rate so far. This is proven for a single moment and
-simulated for all moments (`benchmarks/simulated_statistics --only live`).
+**Interval.** Let L(p) be the likelihood of the hits so far at the hit rate p, and M the
+mean of L(p) over a prior of p. If p is the true rate, M / L(p) is a martingale.
+According to Ville's inequality, the ratio M / L(p) ever reaches 1 / (1 - level) with a
+probability of at most 1 - level. The interval holds all rates p whose ratio stays below
+1 / (1 - level). If the rate drifts, the interval holds for the mean rate so far. For a
+drifting rate, this is proven for a single moment and simulated for all moments
+(`benchmarks/simulated_statistics --only live`).
 
 Source: Robbins 1970; Howard, Ramdas, McAuliffe & Sekhon 2021; Waudby-Smith & Ramdas
 2023.
@@ -16,14 +17,15 @@ Source: Robbins 1970; Howard, Ramdas, McAuliffe & Sekhon 2021; Waudby-Smith & Ra
 **Test.** The null hypothesis is that the answers do not depend on the pictures. The
 frequencies of pictures and of answers may be anything, and may change from block to
 block. Trials are tested in blocks. If pictures come in random order, all orders of the
-pictures of a block are equally probable, given its answers and all earlier trials. If
-instead answers come in random order, the same holds for the answers. The ratio of
-odds^hits and its mean over all orders therefore has the mean 1. It is the exact
-conditional likelihood ratio of answers for which the odds of the shown picture are
-`odds` times the odds of any other picture. Products of these ratios over blocks are
-martingales, and so is the average of the products over several odds. 1 divided by the
-largest average so far is a p value at every moment (Ville). A constant guess has the
-same hits in every order, and is no evidence.
+pictures of a block are equally probable, given the answers of the block and all earlier
+trials. If instead answers come in random order, the same holds for the answers. For any
+number `odds`, divide odds^hits by the mean of odds^hits over all orders. Under the null
+hypothesis this ratio has the mean 1. The ratio is the exact conditional likelihood
+ratio if an answer is the shown picture with `odds` times the odds of any other picture.
+Products of these ratios over blocks are martingales, and so is the average of the
+products over several `odds`. At every moment, 1 divided by the largest average so far
+is a p value (Ville). A constant guess has the same hits in every order, so its ratio
+is 1.
 
 Source: Lehmann & Stein 1949 (tests by permutation within blocks); Turner, Ly & Grünwald
 2024 (blocks of contingency tables); Koning 2024 (betting on groups of permutations);
@@ -46,22 +48,25 @@ from brainhive_cli.core.arrays import Float64
 PRIOR_A = 0.3
 PRIOR_B = 1.0
 """Parameters of the beta prior of the hit rate. They decide at which rates intervals
-are narrow. No pair from .2 to 5 is best everywhere. For rates of .005 to .8 and 20, 100
-and 1000 trials, the mean width is at most 15 % (8 % on average) larger than with the
-best pair. For a = b = 1/2 it is up to 39 %, for a = b = 1 up to 62 % larger.
+are narrow. No pair of values from .2 to 5 is best everywhere. For rates of .005 to .8
+and 20, 100 and 1000 trials, the mean width is at most 15 % (8 % on average) larger than
+with the best pair for each rate. With a = b = 1/2 the width is up to 39 % larger, and
+with a = b = 1 up to 62 %.
 """
 MIN_RATE = 1e-300
-"""Rate where the search for the lower end begins. A single hit rules it out."""
+"""Rate where the search for the lower end begins. A single hit rules out this rate."""
 LOG_ODDS = 2.0 ** np.arange(-3, 3)
-"""Logarithms [K] of the odds in the test. With two pictures, .125 is an accuracy of .53
-and 4 an accuracy of .98. With 100 pictures they are .01 and .36.
+"""Natural logarithms [K] of the `odds` in the test, from .125 to 4. With two pictures,
+the first corresponds to an accuracy of .53 and the last to .98. With 100 pictures, they
+correspond to .01 and .36.
 """
 MIN_BLOCK_TRIALS = 4
 """Number of trials in the first block. Each block is twice as long as the previous one.
 """
 MAX_BLOCK_TRIALS = 16
-"""Largest number of trials in a block. A block loses the evidence of one trial, because
-its mean is unknown. In a long block, the frequencies of pictures and answers drift.
+"""Largest number of trials in a block. Each block loses the evidence of one trial, so
+many short blocks lose much. In a long block, the frequencies of pictures and answers
+drift.
 """
 
 
@@ -69,9 +74,9 @@ its mean is unknown. In a long block, the frequencies of pictures and answers dr
 class HitRate:
     """Hits among the trials so far, and the evidence that answers follow the pictures.
 
-    Intervals are not intersected with earlier ones. The intersection is 4 to 17 %
-    narrower from 100 trials on, but it holds only if the rate is constant, and it
-    becomes empty if the rate drifts.
+    The interval of a moment is not intersected with earlier intervals. From 100 trials
+    on, the intersection would be 4 to 17 % narrower, but it holds only if the rate is
+    constant. If the rate drifts, the intersection becomes empty.
 
     Attributes:
         pool: Number of pictures to choose from.
@@ -79,6 +84,11 @@ class HitRate:
         trials: Number of trials.
         excess_repeats: Number of trials that show the same picture as the trial before,
             minus the number expected in random order.
+        _shown: Number of trials that showed each picture.
+        _block: Shown and decoded picture of each trial of the current block.
+        _block_size: Number of trials of the current block when it is complete.
+        _log_e: Logarithm [K] of the evidence for each of the `LOG_ODDS`.
+        _largest_log_e: Logarithm of the largest average evidence so far.
     """
 
     pool: int
@@ -98,7 +108,7 @@ class HitRate:
             shown: Name of the picture that was shown.
             answer: Name of the picture that was decoded.
         """
-        self.hits = self.hits + (shown == answer)
+        self.hits += shown == answer
         self.trials += 1
         self._shown[shown] += 1
         self._block.append((shown, answer))
@@ -106,15 +116,19 @@ class HitRate:
             self._close_block()
 
     def _close_block(self) -> None:
-        """Add the evidence and the repeats of a complete block, and begin a new one."""
+        """Add the evidence and the repeats of a complete block, and begin a new block.
+
+        A repeat is a trial that shows the same picture as the trial before.
+        """
+        # add the evidence, and average it over the odds
         pictures = [shown for shown, _ in self._block]
         answers = [answer for _, answer in self._block]
         self._log_e = self._log_e + measure_evidence(pictures, answers)
         average = np.logaddexp.reduce(self._log_e) - np.log(len(LOG_ODDS))
         self._largest_log_e = max(self._largest_log_e, average)
 
-        # in random order, a picture shown c times among m trials repeats c (c - 1) / m
-        # times on average
+        # count the repeats that exceed random order, where a picture that is shown c
+        # times among m trials has c (c - 1) / m repeats on average
         repeats = sum(previous == picture for previous, picture in pairwise(pictures))
         counts = np.array(list(Counter(pictures).values()))
         expected_repeats = (counts * (counts - 1)).sum() / len(pictures)
@@ -133,7 +147,10 @@ class HitRate:
 
     @property
     def p_value(self) -> float:
-        """Return the smallest 1 / e so far, or 1 if pictures were shown in blocks."""
+        """Return the p value of the session so far.
+
+        It is 1 divided by the largest evidence, or 1 if pictures were shown in blocks.
+        """
         return float(np.exp(-self._largest_log_e)) if self.is_interleaved else 1.0
 
     @property
@@ -160,15 +177,17 @@ class HitRate:
 def measure_evidence(shown: Sequence[str], answers: Sequence[str]) -> Float64:
     """Compare the hits of a block with the hits in all orders of its pictures.
 
+    The evidence is odds^hits divided by the mean of odds^hits over all orders of the
+    pictures. The odds are weights of a hit.
+
     Args:
-        shown: Pictures [m] that were shown.
+        shown: Pictures [m] that were shown in the m trials of the block.
         answers: Pictures [m] that were decoded.
 
     Returns:
-        Logarithm [K] of odds^hits divided by its mean over all orders, for each of the
-        odds.
+        Logarithm [K] of the evidence for each of the K `LOG_ODDS`.
     """
-    # number of ways to choose j hits: the rook polynomial, with a factor per picture
+    # rook polynomial, whose coefficient j is the number of ways to choose j hits
     shown_counts = Counter(shown)
     answer_counts = Counter(answers)
     rooks = np.ones(1)
@@ -179,7 +198,7 @@ def measure_evidence(shown: Sequence[str], answers: Sequence[str]) -> Float64:
             factor.append(float(n_ways * factorial(j)))
         rooks = np.convolve(rooks, factor)
 
-    # mean over orders of odds^h, which is the sum over j of binom(h, j) (odds - 1)^j
+    # mean over all orders of odds^h, the sum over j of binom(h, j) (odds - 1)^j
     trials = len(shown)
     moments = []
     for j, rook in enumerate(rooks):
@@ -198,19 +217,22 @@ def hit_rate_interval(
     """Compute the interval of a hit rate at one moment of a session.
 
     With a probability of at least `level`, the intervals of all moments contain the
-    rate. The condition is that each trial is a hit with the same probability given the
-    trials before, as for pictures that are drawn with replacement.
+    rate. This holds if each trial is a hit with the same probability given the trials
+    before, as for pictures that are drawn with replacement.
 
     Args:
         hits: Number of hits, from 0 to `trials`.
-        trials: Number of trials. Without any, the interval is [0, 1].
+        trials: Number of trials. Without trials, the interval is [0, 1].
         level: Probability with which all intervals hold, in (0, 1).
 
     Returns:
-        The rates at which the martingale is 1 / (1 - level).
+        Lower and upper end. At these rates, the mean likelihood over the prior is
+        1 / (1 - level) times the likelihood of the rate.
     """
     if not trials:
         return 0.0, 1.0
+
+    # logarithm of the likelihood at the ends of the interval
     misses = trials - hits
     log_mean_likelihood = betaln(hits + PRIOR_A, misses + PRIOR_B) - betaln(
         PRIOR_A, PRIOR_B
