@@ -1,9 +1,10 @@
 """Permutation tests of the order of trials in time.
 
-A trial shows an item: a picture, or the trial itself if single trials are tested. Each
-item has a label, such as its concept. A part is a stretch of the recording, such as a
-run. Random orders exchange items only within a stratum. An order is clumped if trials
-that are near in time are alike.
+A trial shows an item. An item is a picture or, if single trials are tested, the trial
+itself. Each item has a label, such as its concept. A part is a stretch of the
+recording, such as a run. A stratum is a group of items, and random orders exchange
+items only within their stratum. An order is clumped if trials that are near in time are
+alike.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -20,13 +21,13 @@ Times = Array | None
 RANDOM_ORDERS = 199
 """Number of random orders that the measured order is compared with."""
 EARLY_STOP_ORDERS = 40
-"""Number of orders, the measured order included, after which a test may stop early."""
+"""Number of orders after which a test may stop early, the measured order included."""
 MIN_EARLY_STOP_P = 0.4
-"""Smallest p for which a test stops early."""
+"""A test stops early if its p is larger than this limit."""
 SMALLEST_P = 1 / (1 + RANDOM_ORDERS)
 """p of an order that is more extreme than all random orders."""
 MAX_CLUMPED_P = 0.01
-"""Largest p of a clumped order. 1 % of random orders reach it."""
+"""Largest p of an order that counts as clumped. 1 % of random orders count too."""
 
 
 class TrialOrder(NamedTuple):
@@ -70,6 +71,7 @@ class TrialOrder(NamedTuple):
             onset_s: Onset [n] of each trial in seconds, or None.
             features: Features [I, K] of the items, or None.
         """
+        # sort the trials
         zeros = np.zeros(len(item), np.int64)
         session = zeros if session is None else session
         run = zeros if run is None else run
@@ -77,7 +79,7 @@ class TrialOrder(NamedTuple):
             onset_s = np.random.default_rng(0).permutation(len(item))
         time_order = np.lexsort((onset_s, run, session))
 
-        # runs begin anew in each session, so number the pairs
+        # run numbers begin anew in each session, so number pairs of session and run
         pairs = np.stack([session, run])
         _, run_numbers = np.unique(pairs, axis=1, return_inverse=True)
         (label_numbers,) = number_names([label])
@@ -108,10 +110,12 @@ class TrialOrder(NamedTuple):
 
 
 def number_blocks(order: TrialOrder) -> Int64:
-    """Number the blocks of trials. A block is a series of equal labels within a run.
+    """Number the blocks of trials.
+
+    A block is a series of trials with equal labels within a run.
 
     Returns:
-        Block [n] of each trial, from 0.
+        Block number [n] of each trial, from 0.
     """
     label = order.label[order.item]
     is_new_label = label[1:] != label[:-1]
@@ -124,32 +128,36 @@ def p_of_clumping(
 ) -> float:
     """Test if trials that are near in time are more alike than in random orders.
 
-    Two trials of a stratum are near if they share a window of a part. They are near
-    too if they share a window of the time within their parts, because drift may be the
-    same in every run.
+    Windows of several lengths are compared. Two trials of a stratum (a group of items)
+    are near if they are in the same window of a part. Because drift may be the same in
+    every part, they are also near if they are in different parts, but in the same
+    window of the time since the start of the part.
 
     Args:
-        order: The trials.
-        parts: Part [n] of the recording that each trial belongs to.
+        order: The trials, sorted by time.
+        parts: Part [n] of the recording that each trial belongs to, such as its run.
         strata: Stratum [I] of each item, within which random orders exchange items. If
-            None, items with the same set of parts form a stratum.
+            None, items that were shown in the same set of parts form a stratum.
 
     Returns:
-        The p of the test. 1 if no two items can be alike.
+        The p of the test. It is 1 if no two items can be alike, because there are no
+        features and all labels are different.
     """
+    # without labels that several items share, features make items alike
     has_labels = len(np.unique(order.label)) < len(order.label)
     if order.features is None and not has_labels:
         return 1.0
     if strata is None:
         (strata,) = number_names([list_parts(order.item, parts)])
 
-    # windows within parts, and windows across parts if there are several
+    # windows within parts, and windows of all parts together if there are several
     stratum = strata[order.item]  # [n]
     position = count_positions(parts)
     part_windows = _Windows(parts * (1 + strata.max(initial=0)) + stratum, position)
     common_windows = _Windows(stratum, position) if np.ptp(parts) else None
 
     def measure(item: Int64) -> list[float]:
+        # likeness of near trials, for each kind and length of window
         likeness = part_windows.sum_similarities(order.features, item)
         if common_windows is not None:
             likeness += common_windows.sum_similarities(order.features, item)
@@ -163,21 +171,26 @@ def p_of_clumping(
 def p_of_shared_order(
     order: TrialOrder, group: Int64, strata: Int64 | None = None
 ) -> float:
-    """Test if different groups show similar trials at the same time.
+    """Test if different runs (or sessions) show similar trials at the same time.
+
+    Two trials are similar if they have the same label or similar features.
 
     Args:
-        order: The trials.
+        order: The trials, sorted by time.
         group: Run or session [n] of each trial.
-        strata: Stratum [n] of each trial, within which random orders exchange whole
-            blocks of trials. If None, each group is a stratum.
+        strata: Stratum [n] of each trial. Random orders exchange whole blocks of trials
+            within the trials of a stratum and group. If None, within each group.
 
     Returns:
-        The p of the test. 1 if there is only one group.
+        The p of the test. It is 1 if there is only one group.
     """
+    # number the groups
     _, group = np.unique(group, return_inverse=True)
     n_groups = 1 + group.max(initial=0)
     if n_groups == 1:
         return 1.0
+
+    # windows of the time since the start of a group, for all groups and for each group
     stratum = group if strata is None else strata * n_groups + group
     block = number_blocks(order)
     position = count_positions(group)
@@ -185,7 +198,7 @@ def p_of_shared_order(
     group_windows = _Windows(group, position)
 
     def measure(item: Int64) -> list[float]:
-        # likeness between groups: of all pairs, minus the pairs within a group
+        # likeness of pairs from different groups: all pairs minus pairs within a group
         label = order.label[item]
         total = all_windows.count_equal_labels(label)
         total += all_windows.sum_similarities(order.features, item)
@@ -199,7 +212,11 @@ def p_of_shared_order(
 def p_of_transitions(order: TrialOrder) -> float:
     """Test if the same labels follow each other more often than in random orders.
 
-    Only pairs of different labels count. Random orders exchange the trials of a run.
+    A transition is a pair of successive trials of a run with different labels. Random
+    orders exchange the trials of a run.
+
+    Args:
+        order: The trials, sorted by time.
 
     Returns:
         The p of the test.
@@ -218,7 +235,7 @@ def p_of_transitions(order: TrialOrder) -> float:
 
 
 def _exchange_items(item: Int64, strata: Int64) -> Iterator[Int64]:
-    """Exchange items at random within strata.
+    """Exchange items at random within strata, without an end.
 
     Args:
         item: Item [n] of each trial.
@@ -232,11 +249,12 @@ def _exchange_items(item: Int64, strata: Int64) -> Iterator[Int64]:
     exchanged = np.arange(len(strata))
     while True:
         yield exchanged[item]
+        # sort the items of each stratum by a random key
         exchanged[rows] = np.lexsort((rng.random(len(strata)), strata))
 
 
 def _exchange_blocks(item: Int64, block: Int64, stratum: Int64) -> Iterator[Int64]:
-    """Exchange whole blocks of trials at random within strata.
+    """Exchange whole blocks of trials at random within strata, without an end.
 
     Args:
         item: Item [n] of each trial.
@@ -262,13 +280,15 @@ def _test_order(
 ) -> float:
     """Compare statistics of the measured order with random orders.
 
+    After `EARLY_STOP_ORDERS` orders, the test stops if p is above `MIN_EARLY_STOP_P`.
+
     Args:
-        measure: Function that computes J statistics of the items [n] of the trials.
-        orders: Items [n] of the trials, in the measured order and in random orders.
+        measure: Function that computes J statistics from the items [n] of the trials.
+        orders: Items [n] of the trials, first in the measured order, then in random
+            orders.
 
     Returns:
-        The p of the largest standard score of the J statistics. After
-        `EARLY_STOP_ORDERS` orders the test stops if p is above `MIN_EARLY_STOP_P`.
+        The p of the largest standard score among the J statistics.
     """
     statistics: list[list[float]] = []
     for item in islice(orders, 1 + RANDOM_ORDERS):
@@ -305,6 +325,7 @@ def count_positions(parts: Int64) -> Int64:
     Returns:
         Number [n] of earlier trials in the same part.
     """
+    # sort the trials by part, and subtract the first position of the part
     by_part = np.argsort(parts, kind="stable")
     _, sizes = np.unique(parts, return_counts=True)
     starts = sizes.cumsum() - sizes
@@ -314,16 +335,17 @@ def count_positions(parts: Int64) -> Int64:
 
 
 class _Windows:
-    """Windows of 1, 2, 4, 8, … trials, up to the longest part.
+    """Windows of 1, 2, 4, 8, … successive trials, up to the longest part.
 
-    Windows of the same length do not overlap. Shifted windows start half a length
-    earlier.
+    Windows of the same length do not overlap. In addition there are shifted windows,
+    which start half a length earlier.
 
     Attributes:
-        numbers: For each length, the window [n] of each trial.
-        sums: For each length L, two sparse matrices [W, V]. They sum the rows of the V
-            windows of length L / 2 to the rows of the W windows of length L, first
-            without and then with the shift. For L = 1 the V rows are trials.
+        numbers: Window number [n] of each trial, for each length.
+        sums: Two sparse matrices [W, V] for each length L. They add the rows of V
+            windows of length L / 2 to the rows of W windows of length L. The first
+            matrix is for windows without the shift, the second for shifted windows. For
+            L = 1 the V rows are the trials.
     """
 
     def __init__(self, parts: Int64, position: Int64) -> None:
@@ -331,7 +353,7 @@ class _Windows:
 
         Args:
             parts: Part [n] of each trial. A window lies within a part.
-            position: Position [n] of each trial in time, from 0.
+            position: Number [n] of the trials before each trial in its part or group.
         """
         from scipy.sparse import csr_array
 
@@ -341,16 +363,16 @@ class _Windows:
         half_windows = np.arange(len(parts))
         length = 1
         while length <= n_positions:
-            # a trial of each half window tells in which window it lies
+            # each half window lies in the window of its first trial
             _, first_trials = np.unique(half_windows, return_index=True)
             columns = np.arange(len(first_trials))
-            ones = np.ones(len(first_trials), np.float32)
+            weights = np.ones(len(first_trials), np.float32)
             matrices = []
             for shift in (0, length // 2):
                 window = (position + shift) // length
                 keys = parts * (1 + n_positions) + window
                 _, number = np.unique(keys, return_inverse=True)
-                matrices.append(csr_array((ones, (number[first_trials], columns))))
+                matrices.append(csr_array((weights, (number[first_trials], columns))))
                 if shift == 0:
                     self.numbers.append(number)
             self.sums.append((matrices[0], matrices[1]))
@@ -364,7 +386,7 @@ class _Windows:
             label: Label [n] of each trial.
 
         Returns:
-            The count for each length.
+            The number of pairs for each length of window.
         """
         return [_count_pairs(number, label) for number in self.numbers]
 
@@ -376,12 +398,14 @@ class _Windows:
             item: Item [n] of each trial.
 
         Returns:
-            The sum for each length, with and without the shift. Empty without features.
+            Two sums for each length: first for shifted windows, then for the windows
+            without the shift. The list is empty without features.
         """
-        similarities: list[float] = []
         if features is None:
-            return similarities
+            return []
+
         # the sum over all pairs is the squared length of the sum of all features
+        similarities = []
         values = features[item]
         for sums, shifted_sums in self.sums:
             shifted = shifted_sums @ values
@@ -406,19 +430,20 @@ def _count_pairs(window: Int64, label: Int64) -> float:
 
 
 def _p_of_first(statistics: Sequence[Sequence[float]]) -> float:
-    """Compute the p of the first order by the largest standard score.
+    """Compute the p of the first order by the largest standard score of its statistics.
 
-    Standard scores make windows of different lengths comparable.
+    The statistics belong to windows of different lengths. Standard scores make them
+    comparable.
 
     Args:
-        statistics: J statistics [1 + K, J] of the measured and of K random orders.
+        statistics: J statistics [1 + K, J] of the measured order and K random orders.
 
     Returns:
-        The share of orders whose largest score is at least the score of the first.
+        The share of all orders whose largest score reaches that of the first order.
     """
+    # standard score of each statistic, or 0 if the statistic only varies by rounding
     values = np.array(statistics, np.float64)
     spread = values.std(0)
-    # rounding errors do not count as variation
     varies = spread > 1e-6 * np.abs(values).max(0)
     scores = np.divide(
         values - values.mean(0), spread, out=np.zeros_like(values), where=varies
