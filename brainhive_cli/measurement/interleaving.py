@@ -1,11 +1,13 @@
 """Exchangeability of the labels of trials or pictures, judged by their order in time.
 
-Signals drift, so trials that are near in time are alike whatever they show. If equal
-labels or similar pictures were shown together, time alone reveals them. Labels of
-trials that are far apart in time are then not exchangeable.
+Signals drift, so trials that are near in time are alike whatever they show. If trials
+with equal labels or similar pictures were shown together, time alone reveals their
+labels. Labels of trials that are far apart in time are then not exchangeable.
 
-An item is a held-out trial or a picture. A part is a stretch of the recording in which
-labels were interleaved. A block is a series of items with the same label.
+An item is a tested picture or trial. The label of a trial is the picture or concept
+that it shows. A part is a stretch of the recording in which labels were interleaved. A
+block is a series of items with the same label. A stratum is a group of items within
+which labels are exchanged.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
@@ -34,12 +36,13 @@ from brainhive_cli.measurement.trial_order import (
 from brainhive_cli.measurement.units import number_names
 
 MIN_INTERLEAVED_P = 0.2
-"""p of clumping above which labels are exchanged freely. Exchanging labels within a few
-stretches of time costs little power, so weak evidence of clumping is enough for it.
+"""Labels are exchanged freely if the p of clumping (near trials are alike) is larger
+than this limit. Otherwise they are exchanged within stretches of time. This costs
+little statistical power, so weak evidence of clumping is enough.
 """
 MAX_SHARED_ORDER_P = 0.05
-"""Largest p for which blocks count as shown in the same order in all runs. Two runs of
-four blocks have the same order by chance once in 24.
+"""Largest p for which blocks count as shown in the same order in all runs. By chance,
+two runs of four blocks have the same order in 1 of 24 cases.
 """
 TRIALS_PER_STRETCH = 8
 """Number of successive trials among which labels are exchanged if all runs have the
@@ -48,7 +51,8 @@ same order. Drift over so few trials is small.
 MIN_ITEMS_PER_STRETCH = 4
 """Smallest number of items in a stretch of time in which labels are exchanged."""
 CONFOUNDED_WITH_TIME = "{} were shown {}, so signal and time cannot be distinguished"
-"""Reason why labels cannot be tested. It takes the kind of labels and their order."""
+"""Reason why labels cannot be tested. The gaps are the kind of labels and their order.
+"""
 
 
 @dataclass(frozen=True)
@@ -59,16 +63,17 @@ class Interleaving:
         parts: Part [I] of the recording that each item belongs to. Labels are exchanged
             only within parts.
         blocks: Block [I] of each item. The labels of a block are exchanged together.
-        concept_parts: The same as `parts`, for concepts that several items share. It
-            is None if concepts were shown in blocks.
-        problem: Reason why the labels of items cannot be distinguished from time. Empty
-            if they can.
-        concept_problem: Reason why concepts cannot be distinguished from time. Empty if
-            they can.
+        concept_parts: Part [I] of the recording within which the concepts of items are
+            exchanged. None if concepts were shown in blocks, or if each item has its
+            own concept.
+        problem: Reason why the labels of items cannot be distinguished from time, or an
+            empty text.
+        concept_problem: Reason why concepts cannot be distinguished from time, or an
+            empty text.
         follows_time: True if time alone reveals something about the labels.
         is_known: True if the order of trials within runs is known.
         repeats: True if the same labels follow each other more often than in random
-            orders, so that a label predicts the next one.
+            orders, so that a label predicts the next label.
     """
 
     parts: list[Hashable]
@@ -111,29 +116,30 @@ class Interleaving:
         )
 
     @classmethod
-    def from_trials(cls, order: TrialOrder, group: Int64, by: str) -> Self:
+    def from_trials(cls, order: TrialOrder, group: Int64, group_kind: str) -> Self:
         """Find which labels of held-out trials may be exchanged.
 
         Args:
             order: The trials. Each trial is an item.
-            group: Fold, run or session [I] that each item is tested with.
-            by: Unit of the recording that is held out: `trials`, `runs` or `sessions`.
-                With `trials`, models are trained on trials of the same run.
+            group: Fold, run or session [I] in which each item is tested.
+            group_kind: Kind of the held-out groups: `trials`, `runs` or `sessions`.
+                With `trials`, models are trained on other trials of the same run.
         """
-        if by == "trials":
+        if group_kind == "trials":
             return cls._from_single_trials(order, group)
-        return cls._from_groups(order, group, by)
+        return cls._from_groups(order, group, group_kind)
 
     @classmethod
     def _from_single_trials(cls, order: TrialOrder, fold: Int64) -> Self:
         """Find which labels may be exchanged if single trials are held out.
 
-        Models are trained on trials of the same run, and on trials at the same time of
-        other runs.
+        Models are trained on other trials of the same run, and on trials at the same
+        time of other runs. Time reveals labels if trials of a label were shown in
+        blocks, or if all runs have the same order of labels.
 
         Args:
             order: The trials. Each trial is an item.
-            fold: Fold [I] of each item.
+            fold: Cross-validation fold [I] of each item.
         """
         by_label = order._replace(features=None)
         is_blocked = p_of_clumping(by_label, 0 * order.run) <= MAX_CLUMPED_P
@@ -150,18 +156,24 @@ class Interleaving:
         )
 
     @classmethod
-    def _from_groups(cls, order: TrialOrder, group: Int64, by: str) -> Self:
+    def _from_groups(cls, order: TrialOrder, group: Int64, group_kind: str) -> Self:
         """Find which labels may be exchanged if whole runs or sessions are held out.
 
-        Models are trained on other runs or sessions, so time matters only if labels
-        come at the same time of all of them.
+        Models are trained on other runs or sessions. Time therefore reveals labels only
+        if the same labels are shown at the same time of all runs or sessions.
+
+        - Time reveals nothing: the labels of blocks are exchanged within their group.
+        - All groups have the same labels in the same order, without blocks: labels are
+          exchanged within short stretches, for all groups at once.
+        - Otherwise labels are exchanged within the parts of `find_interleaved`, if
+          there are such parts.
 
         Args:
             order: The trials. Each trial is an item.
             group: Run or session [I] of each item.
-            by: `runs` or `sessions`.
+            group_kind: Kind of the groups: `runs` or `sessions`.
         """
-        # groups with the same labels at the same times are no independent evidence
+        # groups with equal labels at equal times count as one group in the tests
         trial_group = group[order.item]  # [n]
         slots = _number_slots(order, trial_group)
         tested_order = order
@@ -171,7 +183,7 @@ class Interleaving:
         p_by_label = p_of_clumping(by_label, group[tested_order.item], group)
         is_blocked = p_by_label <= MAX_CLUMPED_P
 
-        # trials of a block have the same label, so blocks are compared by features
+        # test if near blocks have similar features, and if groups have the same order
         is_block_start = np.diff(number_blocks(tested_order), prepend=-1) > 0
         block_starts = tested_order.take(is_block_start).label_each_item()
         p_by_features = p_of_clumping(block_starts, group[block_starts.item], group)
@@ -179,7 +191,7 @@ class Interleaving:
         has_shared_order = p_of_shared_order(order, trial_group) <= max_p
         follows_time = p_by_features <= MAX_CLUMPED_P or has_shared_order
 
-        # without a common order, time in other groups reveals nothing about this one
+        # time reveals nothing, so blocks are exchanged freely within their group
         items = np.arange(len(order.label))
         if not follows_time:
             blocks = items.copy()
@@ -187,15 +199,16 @@ class Interleaving:
                 blocks[order.item] = number_blocks(order)
             return cls(parts=group.tolist(), blocks=blocks.tolist())
 
-        # trials at the same time of all groups move together, within a short stretch
+        # exchange labels within short stretches, for all groups at once
         if slots is not None and not is_blocked and p_by_features > MAX_CLUMPED_P:
             stretches: list[Hashable] = (slots // TRIALS_PER_STRETCH).tolist()
             return cls(parts=stretches, blocks=slots.tolist(), follows_time=True)
 
+        # exchange labels within parts in which they are interleaved
         parts = find_interleaved(order, group, trial_group)
         problem = ""
         if parts is None:
-            problem = _describe_problem(is_blocked, has_shared_order, by)
+            problem = _describe_problem(is_blocked, has_shared_order, group_kind)
         return cls(
             parts=parts or group.tolist(),
             blocks=items.tolist(),
@@ -209,9 +222,10 @@ class Interleaving:
 
         Args:
             order: The trials. Items are pictures, and labels are their concepts.
-            fold: Fold [I] of each picture. Pictures are exchanged within folds.
+            fold: Cross-validation fold [I] of each picture. Pictures are exchanged
+                within folds.
         """
-        # pictures are exchanged within their concept, if concepts have several pictures
+        # exchange pictures within their concept, if any concept has several pictures
         n_pictures = len(order.label)
         has_several = len(np.unique(order.label)) < n_pictures
         pictures = order.label_each_item()
@@ -222,7 +236,7 @@ class Interleaving:
             concept_parts = find_interleaved(order, fold)
         parts = find_interleaved(pictures, classes)
 
-        # pictures that have no other picture of their concept are not tested
+        # report a problem only if pictures could be exchanged without regard to time
         whole_recording = 0 * order.run
         stratum = _stratify(pictures.item, whole_recording, classes)
         problem = ""
@@ -232,8 +246,8 @@ class Interleaving:
         if has_several and concept_parts is None:
             concept_problem = CONFOUNDED_WITH_TIME.format("concepts", "in blocks")
 
-        # time also reveals pictures that were shown in the same order in all runs, or
-        # several times in a row
+        # time reveals concepts that were shown in blocks, pictures that were shown
+        # several times in a row, and pictures in the same order in all runs
         follows_time = (
             p_of_clumping(order, whole_recording) <= MAX_CLUMPED_P
             or p_of_clumping(order.label_each_trial(), order.run) <= SMALLEST_P
@@ -254,8 +268,8 @@ def _describe_problem(is_blocked: bool, has_shared_order: bool, groups: str) -> 
 
     Args:
         is_blocked: True if trials of the same label were shown together.
-        has_shared_order: True if all groups have the same order of labels.
-        groups: `runs` or `sessions`.
+        has_shared_order: True if all runs or sessions have the same order of labels.
+        groups: Kind of these groups: `runs` or `sessions`.
     """
     kind = "labels" if has_shared_order or is_blocked else "similar labels"
     order = f"in the same order in all {groups}" if has_shared_order else "in blocks"
@@ -263,12 +277,12 @@ def _describe_problem(is_blocked: bool, has_shared_order: bool, groups: str) -> 
 
 
 def list_caveats(orders: Iterable[Interleaving], has_seen: bool) -> list[str]:
-    """List the caveats of numbers that the order of trials causes.
+    """List the caveats (warnings for readers of results) about the order of trials.
 
     Args:
-        orders: Interleaving of each subject and model.
+        orders: Interleaving of the labels, for each subject and model.
         has_seen: True if models were trained on other trials of the test pictures. An
-            unknown order then matters.
+            unknown order of trials is a caveat only then.
     """
     caveats = set()
     for order in orders:
@@ -280,15 +294,15 @@ def list_caveats(orders: Iterable[Interleaving], has_seen: bool) -> list[str]:
 
 
 def _number_slots(order: TrialOrder, group: Int64) -> Int64 | None:
-    """Number the times of held-out trials if all groups have the same labels at a time.
+    """Number the trials of each group, if all groups have the same order of labels.
 
     Args:
         order: The trials. Each trial is an item.
         group: Run or session [n] of each trial.
 
     Returns:
-        Position [I] of each item in its group, from 0. The result is None if the
-        labels at a position differ between groups.
+        Position [I] of each item in its group, from 0. None if the labels at a position
+        differ between groups.
     """
     slots = np.empty(len(order.label), np.int64)
     slots[order.item] = count_positions(group)
@@ -302,22 +316,22 @@ def find_interleaved(
 ) -> list[Hashable] | None:
     """Find parts of a recording in which labels were interleaved.
 
-    The parts are runs, or sessions, or the whole recording: the finest in which at
-    least half of the items share their part with another label. If near trials are
-    alike there, the items are divided by their mean time into 2, 4, 8, … stretches,
-    until the trials within a stretch are not.
+    The parts are runs, sessions or the whole recording. The finest parts are chosen in
+    which at least half of the items share their part with an item of another label. If
+    near trials are alike in these parts, the items of a part are divided by their mean
+    time into 2, 4, 8, … stretches, until near trials of a stretch are not alike.
 
     Args:
-        order: The trials.
-        classes: Class [I] of each item, such as its fold. Labels are exchanged within
-            classes.
-        groups: Group [n] of each trial, if models are trained on the times of labels in
-            other groups. The order within parts must then differ between groups. It is
+        order: The trials, sorted by time.
+        classes: Class [I] of each item, such as its fold. Labels are exchanged only
+            within classes.
+        groups: Run or session [n] of each trial, if models are trained on other trials
+            of the tested pictures. Labels must then have another order in each group.
             None if models are trained on other pictures.
 
     Returns:
-        Class and part [I] of each item, where a part stands for the set of parts of the
-        item's trials. The result is None if there are no such parts.
+        Part [I] of each item: the pair of its class and the number of its stretch. None
+        if there are no parts in which labels are interleaved.
     """
     # find the finest parts in which labels can be exchanged
     for parts in (order.run, order.session, 0 * order.run):
@@ -327,15 +341,16 @@ def find_interleaved(
     else:
         return None
 
-    # mean relative time of each item in its parts
+    # mean time of the trials of each item, as a share of their part
     time = count_positions(parts) / np.bincount(parts)[parts]
     mean_time = np.bincount(order.item, time) / np.bincount(order.item)
 
-    # test the whole stratum, then ever more stretches of time
+    # test whole strata, then divide them into ever more stretches of time
     stretch = stratum
     n_stretches = 1
     is_clumped = False
     while _can_exchange(order, stretch):
+        # test if near trials are alike, and if all groups have the same order
         p = p_of_clumping(order, parts, stretch)
         if n_stretches == 1:
             is_clumped = p <= MAX_CLUMPED_P
@@ -348,10 +363,14 @@ def find_interleaved(
         )
         if p > MIN_INTERLEAVED_P and not has_shared_order:
             return interleaved_parts
+
+        # divide strata again, unless stretches get too short
         n_stretches *= 2
         if n_stretches * MIN_ITEMS_PER_STRETCH > np.bincount(stratum).max():
             break
         stretch = _divide(order, stratum, mean_time, n_stretches)
+
+    # use the last stretches if the evidence of clumping was weak from the start
     return None if is_clumped or has_shared_order else interleaved_parts
 
 
@@ -360,20 +379,22 @@ def _divide(
 ) -> Int64:
     """Divide the items of each stratum into stretches of time.
 
-    A regression tree of the features (or else of the labels) over time puts the borders
-    where the content of the items changes most.
+    A regression tree predicts the features of items (or else their labels) from time.
+    It places the borders of stretches where the content of the items changes most.
 
     Args:
-        order: The trials.
+        order: The trials, with the features and labels of the items.
         stratum: Stratum [I] of each item.
-        mean_time: Mean time [I] of each item.
+        mean_time: Mean time [I] of the trials of each item.
         max_stretches: Largest number of stretches in a stratum.
 
     Returns:
-        Number [I] of the stratum and stretch of each item.
+        Number [I] of the stretch of each item. Stretches of all strata are numbered
+        together.
     """
     from sklearn.tree import DecisionTreeRegressor
 
+    # each leaf of the tree is a stretch
     tree = DecisionTreeRegressor(
         max_leaf_nodes=max_stretches,
         min_samples_leaf=MIN_ITEMS_PER_STRETCH,
@@ -392,27 +413,36 @@ def _divide(
             values = order.features[rows]
         times = mean_time[rows, None]
         leaf[rows] = tree.fit(times, values).apply(times)
-    pairs = list(zip(stratum.tolist(), leaf.tolist(), strict=True))
-    return number_names([pairs])[0]
+    return _number_pairs(stratum, leaf.tolist())
 
 
 def _stratify(item: Int64, parts: Int64, classes: Int64) -> Int64:
-    """Number the class and the set of parts of each item.
+    """Group the items of the same class that were shown in the same set of parts.
 
     Args:
         item: Item [n] of each trial.
-        parts: Part [n] of each trial.
-        classes: Class [I] of each item.
+        parts: Part [n] of the recording that each trial belongs to.
+        classes: Class [I] of each item, such as its fold.
 
     Returns:
-        Stratum [I] of each item.
+        Stratum number [I] of each item, which is the number of its group.
     """
-    pairs = list(zip(classes.tolist(), list_parts(item, parts), strict=True))
+    return _number_pairs(classes, list_parts(item, parts))
+
+
+def _number_pairs(numbers: Int64, names: Sequence[Hashable]) -> Int64:
+    """Number the pairs [I] of a number and a name in the order of their appearance."""
+    pairs = list(zip(numbers.tolist(), names, strict=True))
     return number_names([pairs])[0]
 
 
 def _can_exchange(order: TrialOrder, stratum: Int64) -> bool:
-    """Return True if half of the items share their stratum [I] with another label."""
+    """Return True if half of the items share their stratum with another label.
+
+    Args:
+        order: The trials, with the labels of the items.
+        stratum: Stratum [I] of each item.
+    """
     pairs = np.unique(np.stack([stratum, order.label]), axis=1)
     n_labels = np.bincount(pairs[0], minlength=1 + stratum.max(initial=0))
     has_other_label = n_labels[stratum] > 1
