@@ -34,6 +34,7 @@ from brainhive_cli.core.hub import (
     http_error_class,
     silence_hub,
 )
+from brainhive_cli.core.jobs import FunctionJob
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Metric, list_metric_caveats, merge_caveats
@@ -104,6 +105,11 @@ def _list_terms(shared_run: SharedRun, recipe: Recipe) -> list[Input]:
     """
     require_terms(shared_run, recipe)
     return [Input("terms of the data")]
+
+
+def resolve_job(recipe: Recipe) -> FunctionJob:
+    """Make the job of a recipe."""
+    return FunctionJob(recipe, inputs, preview)
 
 
 def preview(recipe: Recipe) -> list[Table]:

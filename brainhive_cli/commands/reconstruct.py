@@ -1,12 +1,26 @@
 """reconstruct: pictures or clips from test signals, by a prior and a generator."""
 
+from functools import partial
+
 from brainhive_cli.core import driver
 from brainhive_cli.core.command import Result
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.jobs import Job, UnresolvedJob
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.evaluation.reconstruction import run as reconstruction
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe
-from brainhive_cli.evaluation.reconstruction.run import foresee, resolve_job
 
-__all__ = ["Recipe", "foresee", "resolve_job", "run"]
+
+def resolve_job(recipe: Recipe) -> Job:
+    """Make the job of a recipe.
+
+    If its run is missing, the job still lists the inputs that the recipe alone tells.
+    """
+    try:
+        return reconstruction.resolve_job(recipe)
+    except BrainhiveError as error:
+        list_known_inputs = partial(reconstruction.foresee, recipe)
+        return UnresolvedJob(recipe, error, list_known_inputs)
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -24,4 +38,5 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     Returns:
         Tables and metrics of the run, with its folder.
     """
-    return driver.run("reconstruct", resolve_job(recipe), launch, again)
+    job = reconstruction.resolve_job(recipe)
+    return driver.run("reconstruct", job, launch, again)

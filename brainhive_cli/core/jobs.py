@@ -1,8 +1,9 @@
 """Work of commands, described before it begins.
 
-A job is the work of one command. It knows its inputs, can check them, and can count its
-units of work. A job of a run also has stages of cells: a cell is a part of the run that
-can be computed without the others, such as the model of one subject and one seed.
+A job is the work of one command. A job can list and check the inputs of the command,
+and count its units of work, such as epochs. A job that makes a run folder also has
+stages. A stage is a set of cells that can be computed in any order. A cell is a part of
+the run that has a file of its own, such as the model of one subject and one seed.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -44,7 +45,7 @@ class Job:
         """
 
     def preview(self) -> Sequence[Table]:
-        """Return tables that show what the command would do."""
+        """Describe in tables what the command would do, for `--check`."""
         return ()
 
     def count_work(self) -> Work | None:
@@ -52,7 +53,10 @@ class Job:
         return None
 
     def list_inputs(self) -> list[Input]:
-        """List the inputs and the trackers, and the errors of `check` as inputs."""
+        """List the inputs of the command and its experiment trackers.
+
+        An error that `check` raises is listed as an input that is missing.
+        """
         return collect_inputs(
             partial(trackers.list_inputs, self.recipe.run.trackers),
             self.inputs,
@@ -62,35 +66,30 @@ class Job:
 
 @dataclass(frozen=True)
 class FunctionJob(Job):
-    """Work of a command whose module has functions instead of a job.
+    """Work of a command whose module describes it with functions of the recipe.
 
     Attributes:
-        module: Module of the command. It has a function `inputs`, and may have
-            functions `preview` and `work`.
         recipe: Settings of the command.
+        find_inputs: Function that lists the inputs of a recipe.
+        make_preview: Function that describes in tables what the command would do with a
+            recipe. By default, there are no tables.
     """
 
-    module: Any
     recipe: Any
+    find_inputs: Callable[[Any], Iterable[Input]]
+    make_preview: Callable[[Any], Sequence[Table]] = lambda recipe: ()
 
     def inputs(self) -> Iterable[Input]:
         """List the inputs that the command reads."""
         try:
-            inputs: Iterable[Input] = self.module.inputs(self.recipe)
+            return self.find_inputs(self.recipe)
         except MissingData as error:
             # the other inputs are unknown until this input exists
             return [Input(error.message, error=error)]
-        return inputs
 
     def preview(self) -> Sequence[Table]:
-        """Return tables that show what the command would do."""
-        preview = getattr(self.module, "preview", None)
-        return preview(self.recipe) if preview else ()
-
-    def count_work(self) -> Work | None:
-        """Count the units of work. Return None if the command does not count them."""
-        count = getattr(self.module, "work", None)
-        return count(self.recipe) if count else None
+        """Describe in tables what the command would do, for `--check`."""
+        return self.make_preview(self.recipe)
 
     def list_inputs(self) -> list[Input]:
         """List the inputs.
@@ -108,19 +107,20 @@ class UnresolvedJob(Job):
     Attributes:
         recipe: Settings of the command.
         error: Error about the missing input.
-        list_known_inputs: Function that lists the inputs that are known nevertheless.
+        list_known_inputs: Function that lists the inputs that the recipe alone tells.
+            By default, there are none.
     """
 
     recipe: Any
     error: BrainhiveError
-    list_known_inputs: Callable[[], Iterable[Input]]
+    list_known_inputs: Callable[[], Iterable[Input]] = lambda: ()
 
     def count_work(self) -> Work | None:
         """Raise the error about the missing input, because the work is unknown."""
         raise self.error
 
     def list_inputs(self) -> list[Input]:
-        """List the missing input, the trackers and the inputs that are known."""
+        """List the trackers, the missing input, and the inputs that are known."""
         missing_input = Input(self.error.message, error=self.error)
         return collect_inputs(
             partial(trackers.list_inputs, self.recipe.run.trackers),
@@ -130,7 +130,9 @@ class UnresolvedJob(Job):
 
 
 LoggedMetrics = Mapping[str, Mapping[str, Metric]]
-"""Metrics for trackers, keyed by scope and by name."""
+"""Metrics for trackers, keyed by scope (the subjects or cells of a metric, such as
+"all") and by name.
+"""
 
 
 @dataclass(frozen=True)
@@ -139,21 +141,22 @@ class CellStage:
 
     Attributes:
         title: Description of the work, shown with the progress.
-        files: File of each cell in the run folder, keyed by the name of the cell. The
-            cell is finished when its file exists.
-        compute: Function that computes a cell from its name and the processes that
-            share it. Its result is written to the cell's file (see
-            `weights.save_cell`). The result is None if the function wrote the file.
-        sharing: Processes that compute a cell.
+        files: Path of the file of each cell in the run folder, keyed by the name of
+            the cell.
+        compute: Function that computes a cell from the name of the cell and the
+            processes that share the cell. The driver writes the returned value to the
+            file of the cell with `weights.save_cell`. The function returns None if it
+            has written the file itself.
+        sharing: Way in which the processes share the cells.
 
-            - "alone": each process computes other cells.
+            - "alone": each process computes cells of its own.
             - "together": all processes compute each cell together.
-            - "either": "together" if there are fewer cells than processes, else
+            - "either": "together" if there are fewer cells than processes, otherwise
               "alone".
-        is_finished: Function that returns True if the cell of a name is finished. By
-            default, a cell is finished if its file exists.
-        count_work: Function that counts the work of some cells. It exists if the time
-            of a cell depends only on that work.
+        is_finished: Function that returns True if the cell of a name is finished. If
+            it is None, a cell is finished when its file exists.
+        count_work: Function that counts the work of the cells of the passed names. It
+            is None if the time of a cell depends on more than this work.
     """
 
     title: str
@@ -169,8 +172,8 @@ class Summary:
     """Results that a run stores when it is finished.
 
     Attributes:
-        measurements: Metrics of the run, and facts about them.
-        artifacts: Further files for people, such as figures.
+        measurements: Metrics of the run, and facts about their data.
+        artifacts: Further files that people read, such as figures.
     """
 
     measurements: Measurements
@@ -184,7 +187,8 @@ class OpenRun:
     Attributes:
         folder: Folder of the run.
         launch: Processes that compute the run.
-        parts: Results of the runs that this run consists of, keyed by their names.
+        parts: Results of the runs that this run consists of, such as the variants of a
+            sweep, keyed by the names of these runs.
         compared_results: Results of the runs that this run is compared with.
     """
 
@@ -202,41 +206,38 @@ class OpenRun:
         caveats: Sequence[str] = (),
         clock: str = "epoch",
     ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-        """Open a run for a cell in the trackers of the recipe.
+        """Record the curves of a cell in the experiment trackers of the recipe.
 
         Args:
             cell: Name of the cell.
-            recipe: Recipe of the cell.
-            launch: Processes that share the cell. Only the main process logs.
-            caveats: Caveats of the numbers.
-            clock: Name of the number that states the time of an event.
+            recipe: Settings of the cell, with the names of the trackers.
+            launch: Processes that share the cell. Only the main process records.
+            caveats: Limits of the numbers, such as "selected on test", for the title.
+            clock: Name of the value in an event that is its time, such as "epoch".
 
         Yields:
-            A function that logs an event, a mapping of names to values.
+            A function that records an event. An event maps names of curves to values.
         """
-        names = recipe.run.trackers if launch.is_main else ()
-        settings = recipe.model_dump(mode="json")
-        path = self.folder.path
         with trackers.open_trackers(
-            names=names,
-            run=path,
+            names=recipe.run.trackers if launch.is_main else (),
+            run_folder=self.folder.path,
             cell=cell,
-            recipe=settings,
+            settings=recipe.model_dump(mode="json"),
             caveats=caveats,
             clock=clock,
-        ) as log:
-            yield log
+        ) as log_event:
+            yield log_event
 
 
 class RunJob(Job):
     """Work of a command that writes a run folder.
 
-    The driver calls the methods in this order: `inputs`, `check` and `prepare`. If the
-    run is not finished, `stages` and `summarise` follow. The last call is `describe`.
+    The driver first calls `inputs`. If the run is not finished, it then calls `check`,
+    `prepare`, `stages` and `summarise`. It calls `describe` in any case.
 
     Attributes:
         summarises_together: True if all processes take part in `summarise`.
-        tracker_name: Name of a finished run in trackers.
+        tracker_name: Name under which trackers show the metrics of a finished run.
     """
 
     summarises_together: ClassVar[bool] = False
@@ -253,25 +254,25 @@ class RunJob(Job):
         return ()
 
     def pin_versions(self) -> tuple["RunJob", dict[str, str]]:
-        """Find the present version of each input whose name may get other content.
+        """Find the current version of each input whose content may change.
 
-        An example is a repository on the hub without a revision.
+        An example is a repository on the hub that the recipe names without a revision.
 
         Returns:
-            The job with these versions, and the versions keyed by the names of the
-            inputs.
+            The job with these versions in its recipe, and the versions keyed by the
+            names of the inputs.
         """
         return self, {}
 
     def prepare(self, launch: Launch) -> None:
-        """Create the inputs that the command can create itself."""
+        """Create the missing inputs that the command can create itself."""
 
     def make_parts(self, run: OpenRun, again: bool) -> Mapping[str, Any]:
-        """Make the runs that this run consists of.
+        """Make the runs that this run consists of, such as the variants of a sweep.
 
         Args:
-            run: This run, which was just opened.
-            again: True to make finished runs again.
+            run: This run, whose folder was just opened.
+            again: True to make new runs even if finished runs exist.
 
         Returns:
             Results of the runs, keyed by their names.
@@ -279,7 +280,7 @@ class RunJob(Job):
         return {}
 
     def is_outdated(self, run: OpenRun) -> bool:
-        """Return True if a finished run lacks a result that can now be added."""
+        """Return True if a finished run lacks a result that can be computed now."""
         return False
 
     def stages(self, run: OpenRun) -> Iterator[CellStage]:
@@ -291,10 +292,10 @@ class RunJob(Job):
         yield from ()
 
     def summarise(self, run: OpenRun) -> Summary:
-        """Compute the metrics of the run from its cells.
+        """Compute the metrics of the run from its finished cells.
 
-        All processes call this method if `summarises_together` is true. Otherwise only
-        the main process calls it.
+        All processes call this method if `summarises_together` is True. Otherwise only
+        the main process calls this method.
         """
         raise NotImplementedError
 
@@ -308,51 +309,58 @@ class RunJob(Job):
         return collect_inputs(super().list_inputs, *other_sources)
 
     def choose_logged_metrics(self, measurements: Measurements) -> LoggedMetrics:
-        """Choose the metrics of a finished run that trackers log."""
+        """Choose the metrics of a finished run that trackers record."""
         return {}
 
 
 def resolve(module: Any, recipe: Any) -> Job:
-    """Resolve the work of a command.
+    """Make the job of a command from its recipe.
 
     Args:
-        module: Module of the command.
+        module: Module of the command. It has a function `resolve_job`, or only a
+            function `inputs` that lists the inputs of a recipe.
         recipe: Settings of the command.
 
     Returns:
-        The job. An `UnresolvedJob` if the work is unknown because an input is missing.
+        The job, or an `UnresolvedJob` if the work is unknown because an input is
+        missing.
     """
     if not hasattr(module, "resolve_job"):
-        return FunctionJob(module, recipe)
+        return FunctionJob(recipe, module.inputs)
     try:
         job: Job = module.resolve_job(recipe)
     except BrainhiveError as error:
-        list_known_inputs = getattr(module, "foresee", lambda recipe: ())
-        return UnresolvedJob(recipe, error, partial(list_known_inputs, recipe))
+        return UnresolvedJob(recipe, error)
     return job
 
 
 def list_inputs(module: Any, recipe: Any) -> list[Input]:
-    """List the inputs of a command from its module and recipe."""
+    """List the inputs of a command.
+
+    Args:
+        module: Module of the command, as in `resolve`.
+        recipe: Settings of the command.
+    """
     return resolve(module, recipe).list_inputs()
 
 
 def key_work(command: str, job: Job) -> tuple[Work | None, str]:
-    """Count the work of a command, and find the key under which its pace is stored.
+    """Count the work of a command, and make the key under which its pace is stored.
+
+    The pace is the time per unit of work on the device of the recipe.
 
     Args:
         command: Name of the command.
-        job: Work of the command.
+        job: Job of the command.
 
     Returns:
-        The work, and the key of its pace on the recipe's device. `(None, "")` if the
-        command does not count its work.
+        The work and the key, or `(None, "")` if the command does not count its work.
     """
     work = job.count_work()
     if not work:
         return None, ""
     from brainhive_cli.core import launch
 
-    run = job.recipe.run
-    device = launch.start(run).device_name
-    return work, work.key(command, device, launch.count_processes(run))
+    run_options = job.recipe.run
+    device = launch.start(run_options).device_name
+    return work, work.key(command, device, launch.count_processes(run_options))

@@ -1,4 +1,8 @@
-"""Experiment trackers, such as Weights & Biases, used through accelerate."""
+"""Experiment trackers such as Weights & Biases, opened through accelerate.
+
+A tracker records the curves of each cell of a run. A cell is a part of the run with
+curves of its own: one trained model (a subject and a seed), a prior or an evaluation.
+"""
 
 import hashlib
 import importlib.util
@@ -13,16 +17,24 @@ from brainhive_cli.core.files import resolve_without_links
 from brainhive_cli.core.measurements import extend_title
 
 PROJECT = "brainhive"
+"""Project of the trackers, under which all runs appear."""
 TIME_NAMES = {"epoch", "epochs", "step"}
-"""Numbers that state the time of an event. All other numbers are curves."""
+"""Names of the values that state the time of an event. They are not curves."""
 FOLDER_ARGUMENTS = {"wandb": "dir", "swanlab": "log_dir"}
-"""Argument for the folder of the files, keyed by the trackers that can resume a run by
-its id.
+"""Trackers that can resume a cell by its id. Each value is the name of the tracker's
+argument for the folder of its files.
 """
 
 
 def list_inputs(names: Sequence[str]) -> list[Input]:
-    """List trackers as inputs of a command, because they must be installed."""
+    """List trackers as inputs of a command.
+
+    Args:
+        names: Names of the trackers, which are also the names of their packages.
+
+    Returns:
+        An input for each tracker. It has an error if the package is not installed.
+    """
     inputs = []
     for name in names:
         error = None
@@ -37,33 +49,34 @@ def list_inputs(names: Sequence[str]) -> list[Input]:
 @contextmanager
 def open_trackers(
     names: Sequence[str],
-    run: Path,
+    run_folder: Path,
     cell: str,
-    recipe: Mapping[str, Any],
+    settings: Mapping[str, Any],
     caveats: Sequence[str] = (),
     clock: str = "epoch",
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Open a run in each tracker for one cell.
+    """Record the curves of a cell in trackers.
 
-    A cell is one trained model (a subject and a seed), a prior or an evaluation. If the
-    cell is resumed, trackers that can resume a run do so.
+    A cell is one trained model (a subject and a seed), a prior or an evaluation. If its
+    training is resumed, the trackers of `FOLDER_ARGUMENTS` continue its curves.
 
     Args:
         names: Names of the trackers.
-        run: Run folder. The trackers group the cells by its name.
+        run_folder: Folder of the run. The trackers group the cells by the name of this
+            folder.
         cell: Name of the cell.
-        recipe: Settings that the tracker shows next to the curves.
-        caveats: Caveats of the numbers, which become part of the title.
-        clock: Name of the number that states the time of an event.
+        settings: Settings that the trackers show next to the curves.
+        caveats: Limits of the numbers, such as "selected on test", for the title.
+        clock: Name of the value in an event that is its time, such as "epoch".
 
     Yields:
-        A function that logs an event, a mapping of names to values.
+        A function that records an event. An event maps names of curves to values.
     """
     title = extend_title(cell, caveats)
-    trackers = [_open(name, run, title, recipe) for name in names]
+    trackers = [_open(name, run_folder, title, settings) for name in names]
 
-    def log(event: Mapping[str, Any]) -> None:
-        # trackers draw only numbers, with the clock as their horizontal axis
+    def log_event(event: Mapping[str, Any]) -> None:
+        # trackers draw only numbers, with the time as their horizontal axis
         curves = {}
         for name, value in event.items():
             if isinstance(value, int | float) and name not in TIME_NAMES:
@@ -71,64 +84,71 @@ def open_trackers(
         for tracker in trackers:
             tracker.log(curves, step=event[clock])
 
-    # close the run in each tracker even if the training fails
+    # close the trackers even if the training fails
     try:
-        yield log
+        yield log_event
     finally:
         for tracker in trackers:
             tracker.finish()
 
 
-def _open(name: str, run: Path, cell: str, recipe: Mapping[str, Any]) -> Any:
-    """Open a run in one tracker.
+def _open(name: str, run_folder: Path, title: str, settings: Mapping[str, Any]) -> Any:
+    """Open a tracker for a cell.
 
     Args:
         name: Name of the tracker.
-        run: Run folder.
-        cell: Title of the run.
-        recipe: Settings that the tracker shows next to the curves.
+        run_folder: Folder of the run.
+        title: Name of the cell, with the caveats of its numbers.
+        settings: Settings that the tracker shows next to the curves.
 
     Returns:
-        Tracker of accelerate.
+        The tracker, an object of accelerate.
     """
     from accelerate import PartialState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-    PartialState()  # accelerate cannot log without it
+    PartialState()  # trackers of accelerate need this state
     tracker_class = LOGGER_TYPE_TO_CLASS[name]
 
-    # TensorBoard has no names of runs, so the cell becomes a subfolder of the run
+    # TensorBoard knows folders instead of names, so each cell gets a subfolder
     if name == "tensorboard":
-        events = resolve_without_links(run, f"{name}/events", "a tracker's folder")
-        tracker = tracker_class(cell, str(events.parent))
+        events = resolve_without_links(
+            run_folder, f"{name}/events", "a tracker's folder"
+        )
+        tracker = tracker_class(title, str(events.parent))
     else:
-        tracker = tracker_class(PROJECT, **make_run_options(name, run, cell, recipe))
+        options = make_run_options(name, run_folder, title, settings)
+        tracker = tracker_class(PROJECT, **options)
     tracker.main_process_only = False  # any process may train the cell
     tracker.start()
     return tracker
 
 
 def make_run_options(
-    name: str, run: Path, cell: str, recipe: Mapping[str, Any]
+    name: str, run_folder: Path, title: str, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Make the arguments with which a tracker opens or resumes the run of a cell.
+    """Make the keyword arguments with which a tracker starts or continues a cell.
 
     Args:
         name: Name of the tracker.
-        run: Run folder.
-        cell: Title of the run.
-        recipe: Settings that the tracker shows next to the curves.
+        run_folder: Folder of the run. The tracker groups the cells by its name.
+        title: Name of the cell, with the caveats of its numbers.
+        settings: Settings that the tracker shows next to the curves.
+
+    Returns:
+        Arguments of the tracker's class. The trackers of `FOLDER_ARGUMENTS` also get
+        the id of the cell and the folder of their files.
     """
     options = {
-        "name": cell,
-        "group": run.name,
-        "config": dict(recipe),
+        "name": title,
+        "group": run_folder.name,
+        "config": dict(settings),
         "resume": "allow",
     }
 
     # the id is the same on every machine, so a resumed cell continues its curves
     if name in FOLDER_ARGUMENTS:
-        identity = f"{run.parent.name}/{run.name}/{cell}"
+        identity = f"{run_folder.parent.name}/{run_folder.name}/{title}"
         options["id"] = hashlib.sha256(identity.encode()).hexdigest()[:16]
-        options[FOLDER_ARGUMENTS[name]] = str(run)
+        options[FOLDER_ARGUMENTS[name]] = str(run_folder)
     return options
