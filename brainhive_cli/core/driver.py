@@ -2,7 +2,8 @@
 
 A cell is a part of a run that can be computed without the other parts, such as the
 model of one subject and one seed. Several workers (commands on this or other machines)
-can compute cells of the same run. A worker claims a cell before it computes the cell.
+can compute cells of the same run. Before a worker computes a cell, it claims the cell:
+it creates a file that tells the other workers to leave the cell out.
 """
 
 import itertools
@@ -49,18 +50,19 @@ from brainhive_cli.core.runs import (
 )
 
 LOCK = ".claim"
-"""Claim under which a worker writes the recipe and the environment of a run. Cells are
-computed without this claim.
+"""File of the claim that a worker holds while it writes the recipe and the environment
+of a run. Computing cells does not need this claim.
 """
 WORKERS_FOLDER = ".workers"
-"""Folder with one claim for each process that works on a run."""
+"""Folder in a run folder, with a claim for each process that works on the run."""
 CLAIM_PATTERN = "[!.]*"
-"""Pattern of the claims in that folder. It excludes hidden files, because other
-processes briefly create them to read the clock of the disk.
+"""Pattern of the claims in the folder of workers. It excludes hidden files, which other
+processes briefly create there to read the clock of the disk.
 """
 PRESENCE_NUMBERS = itertools.count(1)
-"""Numbers of the claims of this process. Each claim needs a new number, because the
-traceback of an error may keep an old claim alive, for example in a notebook.
+"""Numbers of the claims of this process in folders of workers. Each claim needs a new
+number, because the traceback of an error may keep an old claim alive, for example in a
+notebook.
 """
 INITIAL_FILES = {
     "recipe.yaml",
@@ -70,7 +72,7 @@ INITIAL_FILES = {
     WORKERS_FOLDER,
     CELLS_FILE,
 }
-"""Files of a run in which nothing was computed yet."""
+"""Files that a run folder holds before any of its cells is computed."""
 
 
 def run(
@@ -84,20 +86,21 @@ def run(
 
     Args:
         command: Name of the command. The run folder lies in `runs/<command>`.
-        job: Work of the command.
+        job: Job of the command, which computes the cells and describes the results.
         launch: Processes that share the work. Each of them calls this function.
         again: True to start a new run even if a finished run exists.
         finished_names: List to which the name of the run is added if it was finished
             before. If it is None, a message is printed instead.
 
     Returns:
-        Result of the run.
+        Result of the run, with the work of this call.
 
     Raises:
-        BrainhiveError: if an input is missing or does not fit. Nothing is written then.
+        BrainhiveError: if an input is missing, or does not fit the recipe. In this
+            case, no file is written.
         Unfinished: if the launch is read-only, and the run is not finished.
     """
-    with console.progress("opening what the command reads"):
+    with console.progress("opening the inputs of the command"):
         job, digests = _prepare(command, job, launch, again)
 
     # open the run, and make the runs that it consists of
@@ -130,12 +133,14 @@ def run(
     # compute the missing cells, and finish the run
     work = None
     if not launch.run_on_main(lambda: folder.is_finished):
-        compared_jobs = {str(n): other for n, other in enumerate(job.compared_jobs)}
+        compared_jobs = {}
+        for number, compared_job in enumerate(job.compared_jobs):
+            compared_jobs[str(number)] = compared_job
         compared_results = run_each(command, compared_jobs, launch)
         open_run = replace(open_run, compared_results=list(compared_results.values()))
         work = _compute(job, open_run)
 
-    # describe the finished run, and log its metrics
+    # describe the finished run, and record its metrics in the trackers
     result = job.describe(open_run)
     logged_metrics = job.choose_logged_metrics(result.metrics)
     if logged_metrics and launch.is_main:
@@ -144,13 +149,13 @@ def run(
             for name, metric in metrics.items():
                 event[f"{scope}/{name}"] = metric.value
         caveats = result.metrics.caveats
-        with open_run.track(job.tracker_name, job.recipe, launch, caveats) as log:
-            log(event)
+        with open_run.track(job.tracker_name, job.recipe, launch, caveats) as log_event:
+            log_event(event)
     return replace(result, work=work)
 
 
 def is_finished(command: str, job: RunJob) -> bool:
-    """Return True if the run of a job is finished. Nothing is downloaded."""
+    """Return True if the run of a job is finished, without downloading its inputs."""
     digests = map_digests(job.inputs())
     _, path = _locate(command, job.label, job.recipe, False, digests)
     return RunFolder(path).is_finished
@@ -163,17 +168,17 @@ def run_each(
     again: bool = False,
     title: str = "making the runs that this one needs",
 ) -> dict[str, Result]:
-    """Make several runs, and name the runs that were finished before in one message.
+    """Make several runs. A single message names the runs that were finished before.
 
     Args:
-        command: Name of the command.
-        jobs: Work of each run, keyed by the name of the run.
+        command: Name of the command of all runs.
+        jobs: Job of each run, keyed by a name of the run.
         launch: Processes that share the work.
         again: True to start new runs even if finished runs exist.
         title: Description of the runs, shown with the progress.
 
     Returns:
-        Result of each run, keyed by the name of the run.
+        Result of each run, keyed as `jobs`.
     """
     finished_names = list[str]()
     results = {}
@@ -192,30 +197,40 @@ def _prepare(
 ) -> tuple[RunJob, dict[str, str]]:
     """Check the inputs of a run, and create the inputs that the command can create.
 
-    If the run is finished, or the launch is read-only, nothing is checked or created.
+    If the run is finished, or the launch is read-only, only the digests of the inputs
+    are computed.
+
+    Args:
+        command: Name of the command.
+        job: Job of the command.
+        launch: Processes that share the run.
+        again: True to start a new run even if a finished run exists.
 
     Returns:
-        The job with the versions of its inputs, and the digests of the inputs keyed by
-        their names.
+        The job with the versions of its inputs in its recipe, and the digests of the
+        inputs keyed by their names.
 
     Raises:
-        BrainhiveError: if an input is missing or does not fit.
+        BrainhiveError: if an input is missing, or does not fit the recipe.
     """
+    # list the inputs, and find their current versions
     require_inputs(trackers.list_inputs(job.recipe.run.trackers))
     inputs = list(job.inputs())
     try:
         job, versions = job.pin_versions()
     except MissingData:
-        # the error of a listed input says more
+        # the error of a missing input in the list explains more
         require_inputs(inputs)
         raise
+
+    # a finished run needs no inputs
     digests = map_digests(inputs) | versions
     _, path = _locate(command, job.label, job.recipe, again, digests)
     if launch.is_read_only or launch.run_on_main(lambda: RunFolder(path).is_finished):
         return job, digests
     require_inputs(inputs)
 
-    # created inputs are checked as well
+    # check the inputs, and check them again if some were created
     job.check()
     job.prepare(launch)
     new_digests = map_digests(job.inputs()) | versions
@@ -224,25 +239,30 @@ def _prepare(
     return job, new_digests
 
 
-def _compute(job: RunJob, run: OpenRun) -> Work | None:
-    """Compute the stages of a run, and finish it.
+def _compute(job: RunJob, open_run: OpenRun) -> Work | None:
+    """Compute the stages of a run (sets of its cells), and finish the run.
 
     Args:
-        job: Work of the run.
-        run: Run, which is not finished.
+        job: Job of the run.
+        open_run: Run, which is not finished.
 
     Returns:
-        The work of this call, from which its pace is measured. None if the pace would
-        be wrong, because other workers helped or the run was begun before.
+        The work of this call, from whose duration a pace is computed for later
+        estimates. The value is None if the pace would be wrong, because other workers
+        computed cells, or because an earlier call had begun the run.
     """
-    planned_work = None if run.parts else job.count_work()
+    # a run that consists of other runs has no pace of its own
+    planned_work = None if open_run.parts else job.count_work()
     if planned_work is not None and not planned_work.count:
         planned_work = None
-    was_untouched = run.launch.run_on_main(lambda: is_untouched(run.folder))
-    stage_results = [
-        compute_stage(run, stage, planned_work) for stage in job.stages(run)
-    ]
-    has_finished = _finish(job, run, None if stage_results else planned_work)
+    was_untouched = open_run.launch.run_on_main(lambda: is_untouched(open_run.folder))
+
+    # the summary is announced as work only if there are no stages
+    stage_results = []
+    for stage in job.stages(open_run):
+        stage_results.append(compute_stage(open_run, stage, planned_work))
+    summary_work = None if stage_results else planned_work
+    has_finished = _finish(job, open_run, summary_work)
 
     # the pace of a stage is preferred, because it excludes all other work
     has_computed_all = was_untouched and has_finished
@@ -254,25 +274,27 @@ def _compute(job: RunJob, run: OpenRun) -> Work | None:
 
 
 def compute_stage(
-    run: OpenRun, stage: CellStage, planned_work: Work | None
+    open_run: OpenRun, stage: CellStage, planned_work: Work | None
 ) -> tuple[bool, Work | None]:
-    """Compute the cells of a stage that are not finished, shared with other workers.
+    """Compute the unfinished cells of a stage, while other workers may do the same.
 
     Args:
-        run: Run.
-        stage: Stage with its cells.
-        planned_work: Work of the whole run. It is announced if the stage does not count
-            its own work.
+        open_run: Run of the stage.
+        stage: Cells, and the function that computes a cell.
+        planned_work: Work of the whole run, or None if it is not counted. It is
+            announced if the stage does not count its own work.
 
     Returns:
-        True if this launch computed all unfinished cells. The second value is the work
-        of the cells that this launch computed from their beginning, or None if the
+        True if this launch computed all unfinished cells, without other workers. The
+        second value is the work of the cells that this launch computed from their
+        beginning, with its duration. It is None if there are no such cells, or if the
         stage does not count its work.
     """
     from brainhive_cli.core import weights
 
-    # all processes need the same list, and other workers may finish cells meanwhile
-    folder, launch = run.folder, run.launch
+    # the main process lists the unfinished cells for all processes, because their own
+    # lists would differ if another worker finished a cell meanwhile
+    folder, launch = open_run.folder, open_run.launch
     is_finished = stage.is_finished or (
         lambda name: (folder.path / stage.files[name]).is_file()
     )
@@ -282,18 +304,23 @@ def compute_stage(
     if not unfinished_cells:
         return True, None
 
-    # each process computes other cells, or all processes share each cell
+    # each process computes cells of its own, or all compute each cell together
     computes_alone = stage.sharing == "alone" or (
         stage.sharing == "either" and len(unfinished_cells) >= launch.processes
     )
     worker = launch.single_process if computes_alone else launch
-    work, share = planned_work, len(unfinished_cells) / len(stage.files)
-    if stage.count_work is not None:
-        work, share = stage.count_work(unfinished_cells), 1.0
-    if work is not None:
-        announce(work, folder.command, folder.path.parents[1], launch, share)
 
-    # the progress bar also counts the cells of other workers
+    # announce the work that remains
+    work = planned_work
+    remaining_share = len(unfinished_cells) / len(stage.files)
+    if stage.count_work is not None:
+        work = stage.count_work(unfinished_cells)
+        remaining_share = 1.0
+    if work is not None:
+        runs_folder = folder.path.parents[1]
+        announce(work, folder.command, runs_folder, launch, remaining_share)
+
+    # compute the cells that this worker can claim, and write their files
     files = {name: stage.files[name] for name in unfinished_cells}
     computed_cells = list[str]()
     new_cells = list[str]()
@@ -314,11 +341,13 @@ def compute_stage(
             if not has_checkpoint:
                 new_cells.append(name)
             duration_s = time.monotonic() - start_s
+
+            # the progress bar also counts the cells of other workers
             bar.advance(folder.count_finished(files) - bar.items, name)
         bar.advance(len(unfinished_cells) - bar.items)
     launch.barrier()
 
-    # processes that share each cell all report the same cells
+    # add up the reports of all processes, which are the same if they share each cell
     reports = launch.gather((computed_cells, new_cells, duration_s))
     if not computes_alone:
         reports = reports[:1]
@@ -335,30 +364,32 @@ def compute_stage(
     return n_computed >= len(unfinished_cells), new_work
 
 
-def _finish(job: RunJob, run: OpenRun, work: Work | None) -> bool:
+def _finish(job: RunJob, open_run: OpenRun, work: Work | None) -> bool:
     """Compute the summary of a run whose cells are finished, and finish the run.
 
     Args:
-        job: Work of the run.
-        run: Run.
+        job: Job of the run.
+        open_run: Run.
         work: Work to announce for a run without stages, or None.
 
     Returns:
         True if this launch finished the run. False if another worker did.
     """
-    folder, launch = run.folder, run.launch
+    folder, launch = open_run.folder, open_run.launch
     with claim_finish(folder, launch) as may_finish:
+        # compute the summary in all processes, or only in the main process
         if may_finish and work is not None:
             announce(work, folder.command, folder.path.parents[1], launch)
         summary = None
         if may_finish and job.summarises_together:
-            summary = job.summarise(run)
+            summary = job.summarise(open_run)
         elif may_finish and launch.is_main:
-            summary = job.summarise(replace(run, launch=launch.single_process))
+            summary = job.summarise(replace(open_run, launch=launch.single_process))
+
+        # write the files, and remove the checkpoints of trainings
         if summary is not None and launch.is_main:
             artifacts.write(folder, summary.artifacts)
             folder.finish(summary.measurements)
-            # a finished run needs no checkpoints
             for path in (folder.path / "checkpoints").glob("*.pt*"):
                 path.unlink()
     return may_finish
@@ -375,17 +406,22 @@ def start_run(
 ) -> RunFolder:
     """Create the folder of a run, or find the folder of an earlier run of the recipe.
 
-    Other workers may work on the same run. They share its cells (see `claim_cells`).
+    Other workers may compute cells of the same run (see `claim_cells`).
 
     Args:
         command: Name of the command. The run folder lies in `runs/<command>`.
-        label: First part of the name of the run folder. The fingerprint follows it.
-        recipe: Resolved recipe.
+        label: First part of the name of the run folder. The fingerprint of the recipe
+            follows it.
+        recipe: Settings of the run.
         launch: Processes that share the run. The main process writes the folder.
         again: True to start a new run even if a finished run exists.
-        digests: Digests of the inputs, keyed by their names (see `Input.digest`).
+        digests: Digests of the inputs, keyed by their names. They are part of the
+            fingerprint.
         finished_names: List to which the name of the run is added if it was finished
             before. If it is None, a message is printed instead.
+
+    Returns:
+        The folder, in every process.
 
     Raises:
         Unfinished: if the launch is read-only, and the run is not finished.
@@ -399,7 +435,7 @@ def start_run(
     if not launch.is_main:
         return RunFolder(launch.gather(None)[0])
 
-    # another command may create the same folder first
+    # create a new folder, with another name if another command was faster
     while again:
         try:
             path.mkdir(parents=True)
@@ -407,75 +443,78 @@ def start_run(
         except FileExistsError:
             _, path = _locate(command, label, recipe, again, digests)
 
-    run = RunFolder(path)
-    if not run.is_finished:
-        run = _join_run(run, recipe, launch)
+    folder = RunFolder(path)
+    if not folder.is_finished:
+        folder = _join_run(folder, recipe, launch)
 
-    # note that this recipe asked for a finished run
-    if run.is_finished:
+    # store in a finished run that this recipe has used it again
+    if folder.is_finished:
         if finished_names is None:
+            age = folder.age
             console.say(
-                f"found run {path.name}, finished {run.age}; --again starts a new one"
+                f"found run {path.name}, finished {age}; --again starts a new one"
             )
         else:
             finished_names.append(path.name)
         # the run of another user may be read-only
         with suppress(OSError, BrainhiveError):
-            recipe_names = set(run.read_found().recipe_names)
+            recipe_names = set(folder.read_found().recipe_names)
             recipe_names.add(recipe.recipe_name)
-            run.write_json(
-                REUSES_FILE,
-                {"recipe_names": sorted(recipe_names), "found": format_current_time()},
-            )
+            current_time = format_current_time()
+            reuses = {"recipe_names": sorted(recipe_names), "found": current_time}
+            folder.write_json(REUSES_FILE, reuses)
     launch.gather(path)
-    return run
+    return folder
 
 
-def _join_run(run: RunFolder, recipe: Recipe, launch: Launch) -> RunFolder:
-    """Claim a place among the workers of an unfinished run.
+def _join_run(folder: RunFolder, recipe: Recipe, launch: Launch) -> RunFolder:
+    """Add this process to the workers of an unfinished run.
 
-    The first worker also writes the recipe and the environment.
+    A worker without other workers also writes the recipe and the environment.
 
     Args:
-        run: Run, whose folder may be new.
-        recipe: Resolved recipe.
+        folder: Folder of the run, which need not exist.
+        recipe: Settings of the run.
         launch: Processes that share the run.
 
     Returns:
-        The run with the claim of this worker. The same run without a claim if another
-        worker has finished it meanwhile.
+        The folder with the claim of this worker, which other workers see. If another
+        worker has finished the run meanwhile, the folder is returned without a claim.
     """
-    # only one worker at a time may write the recipe and the environment
-    path = run.path
+    # a single worker at a time may write the recipe and the environment
+    path = folder.path
     lock = Claim(path / LOCK, f"run {path}", wait=True)
     try:
+        # count the other workers, and remove the claims of workers that have ended
         n_others = 0
         for claim in list((path / WORKERS_FOLDER).glob(CLAIM_PATTERN)):
-            if not is_held(claim):  # its worker was killed, or has just ended
+            if not is_held(claim):
                 claim.unlink(missing_ok=True)
             elif not is_held_by_this_process(claim):
                 n_others += 1
-        if run.is_finished:  # by another worker, before this worker got the lock
-            return run
+        if folder.is_finished:  # another worker had the lock first
+            return folder
 
-        # the claim is released when the run is no longer used
+        # claim a place among the workers until the returned folder is no longer used
         number = next(PRESENCE_NUMBERS)
         worker = name_partial_file(path / f"worker-{number}").name.removeprefix(".")
         presence = Claim(path / WORKERS_FOLDER / worker, f"run {path}")
-        run = RunFolder(path, presence.release)
+        folder = RunFolder(path, presence.release)
+
+        # write the recipe and the environment
         is_new = not (path / "recipe.yaml").is_file()
         if not n_others:
             fields = make_portable(recipe.model_dump(mode="json"))
-            run.write_text("recipe.yaml", write_yaml(fields))
+            folder.write_text("recipe.yaml", write_yaml(fields))
             environment = launch.describe_environment()
-            environment["started"] = format_current_time()
-            run.write_json(ENVIRONMENT_FILE, environment)
+            environment["started"] = now()
+            folder.write_json(ENVIRONMENT, environment)
         if not is_new:
-            others = ""
+            company = ""
             if n_others:
-                others = f" with {n_others} other worker{'s' if n_others > 1 else ''}"
-            console.say(f"continuing run {path.name}{others}")
-        return run
+                company = f" with {n_others} other worker{'s' if n_others > 1 else ''}"
+            console.say(f"continuing run {path.name}{company}")
+        return folder
     finally:
         lock.release()
 
@@ -489,23 +528,27 @@ def _locate(
 ) -> tuple[Recipe, Path]:
     """Find the folder of a run from its recipe and the digests of its inputs.
 
-    Runs of one recipe are called `name`, `name-2`, `name-3` and so on, without gaps.
+    Runs of the same recipe and inputs are called `name`, `name-2`, `name-3` and so on,
+    without gaps. The name consists of the label and the fingerprint of the recipe.
 
     Args:
         command: Name of the command.
         label: First part of the name of the run folder.
-        recipe: Resolved recipe.
+        recipe: Settings of the run.
         again: True to return a new folder even if a run exists.
         digests: Digests of the inputs, keyed by their names.
 
     Returns:
-        The recipe with the digests, and the path of its newest run or of a new run.
+        The recipe with the digests, and the path of its newest run. The path does not
+        exist if there is no run, or if `again` is True.
     """
+    # the digests are part of the fingerprint
     recipe = recipe.model_copy(update={"digests": dict(sorted(digests.items()))})
     base = recipe.paths.under_home("runs") / command
     name = f"{label}-{recipe.fingerprint()}"
     resolve_below(base, name, source="the name of a run,")
 
+    # find the number of the newest run
     number = 1
     while (base / f"{name}-{number + 1}").exists():
         number += 1
@@ -516,89 +559,94 @@ def _locate(
 
 @contextmanager
 def claim_cells(
-    run: RunFolder,
+    folder: RunFolder,
     files: Mapping[str, str],
     launch: Launch,
     is_finished: Finished | None = None,
 ) -> Iterator[Iterator[str]]:
-    """Share cells of a run with other workers (see `share_cells`).
+    """Share cells of a run with other workers, so that no cell is computed twice.
 
     Args:
-        run: Run.
-        files: File of each cell in the run folder, keyed by the name of the cell.
-        launch: Processes that share each cell.
-        is_finished: Function that returns True if the cell of a name is finished. By
-            default, a cell is finished if its file exists.
+        folder: Folder of the run.
+        files: Path of the file of each cell below the run folder, keyed by the name of
+            the cell.
+        launch: Processes of this worker, which compute each cell together.
+        is_finished: Function that returns True if the cell of a name is finished. If
+            it is None, a cell is finished when its file exists.
 
     Yields:
-        An iterator over the names of the cells that this worker has claimed.
+        An iterator over the names of the cells that this worker has claimed. It ends
+        when all cells are finished, by this worker or by other workers.
     """
     # progress is counted from the list of cells in .cells.json, which does not include
     # the cell that writes metrics.json
-    listed_files = read_cells(run.path) if launch.is_main else dict(files)
+    listed_files = read_cells(folder.path) if launch.is_main else dict(files)
     is_listed = files.items() <= listed_files.items()
-    if METRICS_FILE not in files and not is_listed:
-        run.write_json(CELLS_FILE, listed_files | dict(files))
+    if FINISHED not in files and not is_listed:
+        folder.write_json(CELLS, listed_files | dict(files))
 
-    # lines of a dead worker stay in the log, so the log notes the change of workers
-    def note(name: str, taken_from: str) -> None:
-        if taken_from:
-            run.log(cell=name, taken_from=taken_from, by=name_worker())
-            console.say(f"{name} is taken over from {taken_from}, which has ended")
+    # the log keeps the lines of a worker that has ended, so it records the change
+    def record_takeover(name: str, ended_worker: str) -> None:
+        if ended_worker:
+            folder.log(cell=name, taken_from=ended_worker, by=name_worker())
+            console.say(f"{name} is taken over from {ended_worker}, which has ended")
 
+    # the claim of a cell lies next to the file of the cell
     paths = {}
     for name, file in files.items():
-        paths[name] = resolve_without_links(run.path, file, "a cell of a run,")
-    with share_cells(paths, launch, note, is_finished) as claimed_cells:
+        paths[name] = resolve_without_links(folder.path, file, "a cell of a run,")
+    with claiming(paths, launch, record_takeover, is_finished) as claimed_cells:
         yield claimed_cells
 
 
 @contextmanager
-def claim_finish(run: RunFolder, launch: Launch) -> Iterator[bool]:
+def claim_finish(folder: RunFolder, launch: Launch) -> Iterator[bool]:
     """Claim the right to finish a run, or wait until another worker has finished it.
 
     Args:
-        run: Run.
-        launch: Processes that finish the run together. They leave the block together.
+        folder: Folder of the run.
+        launch: Processes that finish the run together. They leave the `with` block
+            together.
 
     Yields:
-        True if this worker must finish the run.
+        True if this worker must write metrics.json. False if another worker has.
     """
-    with claim_cells(run, {METRICS_FILE: METRICS_FILE}, launch) as claimed_cells:
+    with claim_cells(folder, {FINISHED: FINISHED}, launch) as claimed_cells:
         yield next(claimed_cells, None) is not None
     launch.barrier()
 
 
-def is_in_use(run: RunFolder) -> bool:
+def is_in_use(folder: RunFolder) -> bool:
     """Return True if a running process works on a run."""
-    return any(map(is_held, (run.path / WORKERS_FOLDER).glob(CLAIM_PATTERN)))
+    claims = (folder.path / WORKERS_FOLDER).glob(CLAIM_PATTERN)
+    return any(is_held(claim) for claim in claims)
 
 
-def is_untouched(run: RunFolder) -> bool:
-    """Return True if nothing was computed for a run yet."""
-    return {path.name for path in run.path.iterdir()} <= INITIAL_FILES
+def is_untouched(folder: RunFolder) -> bool:
+    """Return True if no cell of a run was computed yet."""
+    file_names = {path.name for path in folder.path.iterdir()}
+    return file_names <= INITIAL_FILES
 
 
 def remove_unused(runs: Path) -> None:
-    """Remove the runs in which this process computed nothing.
+    """Remove the runs that this process opened, and in which no cell was computed.
 
     A command calls this function when it fails.
 
     Args:
         runs: Folder of all runs.
     """
+    # the claims of this process name the runs that it opened
     for claim in runs.glob(f"*/*/{WORKERS_FOLDER}/{CLAIM_PATTERN}"):
         folder = RunFolder(claim.parents[1])
         if not is_held_by_this_process(claim) or not is_untouched(folder):
             continue
 
-        # another process may be opening the run at this moment
+        # keep the run if another process works on it, or is opening it at this moment
         lock = Claim(folder.path / LOCK, f"run {folder.path}", wait=True)
         has_others = False
-        for other in claim.parent.glob(CLAIM_PATTERN):
-            has_others = has_others or (
-                is_held(other) and not is_held_by_this_process(other)
-            )
+        for worker in claim.parent.glob(CLAIM_PATTERN):
+            has_others = has_others or (is_held(worker) and not is_own(worker))
         if not has_others:
             remove(folder.path)
             with suppress(OSError):  # the command's folder may hold other runs

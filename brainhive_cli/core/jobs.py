@@ -45,7 +45,7 @@ class Job:
         """
 
     def preview(self) -> Sequence[Table]:
-        """Describe in tables what the command would do, for `--check`."""
+        """Describe the planned work of the command in tables, for `--check`."""
         return ()
 
     def count_work(self) -> Work | None:
@@ -71,8 +71,8 @@ class FunctionJob(Job):
     Attributes:
         recipe: Settings of the command.
         find_inputs: Function that lists the inputs of a recipe.
-        make_preview: Function that describes in tables what the command would do with a
-            recipe. By default, there are no tables.
+        make_preview: Function that describes the planned work of a recipe in tables. By
+            default, there are no tables.
     """
 
     recipe: Any
@@ -88,7 +88,7 @@ class FunctionJob(Job):
             return [Input(error.message, error=error)]
 
     def preview(self) -> Sequence[Table]:
-        """Describe in tables what the command would do, for `--check`."""
+        """Describe the planned work of the command in tables, for `--check`."""
         return self.make_preview(self.recipe)
 
     def list_inputs(self) -> list[Input]:
