@@ -507,8 +507,8 @@ def _join_run(folder: RunFolder, recipe: Recipe, launch: Launch) -> RunFolder:
             fields = make_portable(recipe.model_dump(mode="json"))
             folder.write_text("recipe.yaml", write_yaml(fields))
             environment = launch.describe_environment()
-            environment["started"] = now()
-            folder.write_json(ENVIRONMENT, environment)
+            environment["started"] = format_current_time()
+            folder.write_json(ENVIRONMENT_FILE, environment)
         if not is_new:
             company = ""
             if n_others:
@@ -582,8 +582,8 @@ def claim_cells(
     # the cell that writes metrics.json
     listed_files = read_cells(folder.path) if launch.is_main else dict(files)
     is_listed = files.items() <= listed_files.items()
-    if FINISHED not in files and not is_listed:
-        folder.write_json(CELLS, listed_files | dict(files))
+    if METRICS_FILE not in files and not is_listed:
+        folder.write_json(CELLS_FILE, listed_files | dict(files))
 
     # the log keeps the lines of a worker that has ended, so it records the change
     def record_takeover(name: str, ended_worker: str) -> None:
@@ -595,7 +595,7 @@ def claim_cells(
     paths = {}
     for name, file in files.items():
         paths[name] = resolve_without_links(folder.path, file, "a cell of a run,")
-    with claiming(paths, launch, record_takeover, is_finished) as claimed_cells:
+    with share_cells(paths, launch, record_takeover, is_finished) as claimed_cells:
         yield claimed_cells
 
 
@@ -611,7 +611,7 @@ def claim_finish(folder: RunFolder, launch: Launch) -> Iterator[bool]:
     Yields:
         True if this worker must write metrics.json. False if another worker has.
     """
-    with claim_cells(folder, {FINISHED: FINISHED}, launch) as claimed_cells:
+    with claim_cells(folder, {METRICS_FILE: METRICS_FILE}, launch) as claimed_cells:
         yield next(claimed_cells, None) is not None
     launch.barrier()
 
@@ -646,7 +646,9 @@ def remove_unused(runs: Path) -> None:
         lock = Claim(folder.path / LOCK, f"run {folder.path}", wait=True)
         has_others = False
         for worker in claim.parent.glob(CLAIM_PATTERN):
-            has_others = has_others or (is_held(worker) and not is_own(worker))
+            has_others = has_others or (
+                is_held(worker) and not is_held_by_this_process(worker)
+            )
         if not has_others:
             remove(folder.path)
             with suppress(OSError):  # the command's folder may hold other runs
