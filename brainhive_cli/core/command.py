@@ -30,18 +30,19 @@ class Input:
 
     Attributes:
         name: Name of the input.
-        size: Size of the download in bytes. None if the input exists, or if the size is
-            unknown.
-        error: Error that says why the input cannot be used, with a hint on how to get
-            it. None if the input exists, or if the command downloads it.
+        size: Size of the download in bytes, or None if the input exists, or if the size
+            is unknown.
+        error: Error that says why the input cannot be used, and how the user gets the
+            input. The value is None if the input exists, or if the command downloads
+            it.
         line: Command line that downloads the input before the command needs it. Empty
             if nothing needs to be downloaded.
         is_optional: True if the command also runs without the input.
-        note: Text that is shown instead of the state. An input with a note is not
-            missing.
-        reference: Name of the input in recipes. Empty if it is `name`.
-        digest: Digest of the content. Empty if the content is not part of the
-            fingerprint of the command's run.
+        note: Text that is shown instead of the state, such as "missing". An input with
+            a note never counts as missing.
+        reference: Name of the input in recipes, or empty if it is the same as `name`.
+        digest: Digest of the content. It is empty if the content of the input does not
+            belong to the fingerprint (recipe and inputs) of the command's run.
     """
 
     name: str
@@ -64,14 +65,21 @@ class Input:
         """Describe published files as an input.
 
         Args:
-            present: Files on this machine. None or empty if there are no files.
-            path: Path where the files are expected.
+            present: File or files on this machine, or None if there are no files.
+            path: Path where the files are expected. It is the name of the input.
             hint: Advice for the user if there are no files.
             size: Size of the download in bytes.
+
+        Returns:
+            The input. It has an error if there are no files, or if the files are
+            placeholders whose content DataLad or Git LFS has not fetched.
         """
         files = [present] if isinstance(present, Path) else present or []
-        error = find_unfetched(files) if files else MissingData(f"no {path}", hint)
-        return cls(make_portable(str(path)), size if error else None, error)
+        error: BrainhiveError | None = MissingData(f"no {path}", hint)
+        if files:
+            error = find_unfetched(files)
+        download_size = size if error else None
+        return cls(make_portable(str(path)), download_size, error)
 
     @property
     def is_missing(self) -> bool:
@@ -80,7 +88,10 @@ class Input:
 
     @property
     def state(self) -> str:
-        """State for people. A note wins over "missing", which wins over a download."""
+        """Text that tells people whether the input exists, or the note if there is one.
+
+        The text is "here", "to download", "missing" or "missing (optional)".
+        """
         if self.note:
             return self.note
         if self.error is not None:
@@ -113,7 +124,7 @@ def map_digests(inputs: Iterable[Input]) -> dict[str, str]:
 
 
 def require_inputs(inputs: Iterable[Input]) -> None:
-    """Raise the error of the first input that is missing, if any.
+    """Raise the error of the first missing input that the user must provide, if any.
 
     Raises:
         BrainhiveError: if an input is missing.
@@ -126,21 +137,26 @@ def require_inputs(inputs: Iterable[Input]) -> None:
 def collect_inputs(
     *sources: Callable[[], Iterable[Input]], checks: Iterable[Callable[[], Any]] = ()
 ) -> list[Input]:
-    """Collect the inputs of several sources without duplicates.
+    """Collect the inputs that several functions list, without duplicates.
 
-    If a source or a check raises an error, the error becomes an input that is missing.
-    An error that a required input already has is not repeated.
+    If a function raises an error, the result gets a missing input with this error. If a
+    required input already has an error with the same message, nothing is added.
 
     Args:
         sources: Functions that list inputs.
-        checks: Functions that open the inputs. They are called after all sources.
+        checks: Functions that open the inputs, and raise an error if they do not fit
+            the recipe. They are called after all sources.
 
     Returns:
-        Inputs with distinct names. The first input of a name wins.
+        Inputs with distinct names. If several inputs have the same name, only the first
+        of them is in the list.
     """
+    # a check is called in the same way as a function that lists no inputs
     functions: list[Callable[[], Iterable[Input]]] = list(sources)
     for check in checks:
         functions.append(partial(_run_check, check))
+
+    # keep the first input of each name
     inputs_by_name: dict[str, Input] = {}
     for list_inputs in functions:
         try:
@@ -155,7 +171,7 @@ def collect_inputs(
 
 
 def _run_check(check: Callable[[], Any]) -> list[Input]:
-    """Call a check, which lists no inputs."""
+    """Call a check of `collect_inputs`, and return no inputs."""
     check()
     return []
 
@@ -171,22 +187,31 @@ def _is_reported(error: BrainhiveError, inputs: Iterable[Input]) -> bool:
 
 
 def describe_missing(inputs: Iterable[Input]) -> list[str]:
-    """Describe missing inputs, with one line for all inputs that have the same hint.
+    """Describe the missing inputs that the user must provide.
+
+    Args:
+        inputs: Inputs, of which some may be missing.
 
     Returns:
-        Lines with the first missing input, the number of further inputs, and the hint.
+        A line for each hint. A line says which input is missing, how many further
+        inputs with the same hint are missing, and the hint. Errors about invalid values
+        come before errors about missing data.
     """
-    # invalid values are more urgent than missing data
-    errors = [
-        item.error for item in inputs if item.error is not None and item.is_missing
-    ]
+    # sort the errors, because invalid values are more urgent than missing data
+    errors = []
+    for item in inputs:
+        if item.error is not None and item.is_missing:
+            errors.append(item.error)
     errors.sort(key=lambda error: isinstance(error, MissingData))
+
+    # collect the distinct messages of each hint
     messages_by_hint: dict[str, list[str]] = {}
     for error in errors:
         messages = messages_by_hint.setdefault(error.hint or error.message, [])
         if error.message not in messages:
             messages.append(error.message)
 
+    # write a line for each hint
     lines = []
     for hint, messages in messages_by_hint.items():
         line = messages[0]
@@ -201,11 +226,15 @@ def describe_missing(inputs: Iterable[Input]) -> list[str]:
 def tabulate(
     inputs: Iterable[Input], published: Mapping[str, Mapping[str, Any]]
 ) -> Table:
-    """Make a table of inputs. On a narrow terminal, each row becomes a list.
+    """Make a table of inputs with their size, state and licence.
 
     Args:
         inputs: Inputs.
-        published: Licence and size (`gb`) of published weights, keyed by name.
+        published: Licence ("licence") and size in gigabytes ("gb") of published
+            weights, keyed by the name of the input.
+
+    Returns:
+        The table. On a narrow terminal, each of its rows is printed as a list.
     """
     rows = []
     for item in inputs:
@@ -222,11 +251,14 @@ class Work:
     """An amount of work, from which `--check` estimates time and memory.
 
     Attributes:
-        kind: Kind of the work. All units of a kind take the same time.
+        kind: Text that identifies the kind of work, such as the network and the data.
+            All units of a kind take the same time.
         count: Number of units.
         unit: Name of the units, such as "epochs".
-        seconds: Duration of the work. None if it is the duration of the whole command.
-        cells: Number of cells that workers can compute separately.
+        seconds: Duration of the work in seconds. If it is None, the duration of the
+            whole command is used.
+        cells: Number of cells, which are the parts of the work that several workers can
+            compute at the same time.
     """
 
     kind: str
@@ -236,15 +268,23 @@ class Work:
     cells: int = 1
 
     def key(self, command: str, device: str, processes: int = 1) -> str:
-        """Return the key under which the pace of this work is stored."""
+        """Make the key under which the pace of this work is stored.
+
+        Args:
+            command: Name of the command.
+            device: Name of the GPU, or "cpu".
+            processes: Number of processes that share the work.
+        """
         process_count = f"{processes} × " if processes > 1 else ""
         return f"{command}, {self.kind}, on {process_count}{device}"
 
     def remember(self, runs: Path, key: str, seconds: float, peak_bytes: int) -> None:
-        """Store the pace of this work, in place of an earlier pace.
+        """Store the pace of this work, the seconds per unit and the peak of memory.
+
+        A pace that was stored under the same key before is replaced.
 
         Args:
-            runs: Folder of runs.
+            runs: Folder of runs, which holds the file of paces.
             key: Key of the pace (see `key`).
             seconds: Duration of the work.
             peak_bytes: Largest memory in use, in bytes.
@@ -261,15 +301,15 @@ class Work:
         return f"{self.count:,} {self.unit}{cells}"
 
     def estimate(self, runs: Path, key: str) -> dict[str, str]:
-        """Estimate time and memory from the last work of the same kind.
+        """Estimate the time and memory of this work from earlier work of the same kind.
 
         Args:
-            runs: Folder of runs.
+            runs: Folder of runs, which holds the file of paces.
             key: Key of the pace (see `key`).
 
         Returns:
-            Texts keyed by "time" and "memory". Only a text for "time" if no work of the
-            same kind was done on this device before.
+            Sentences for people, keyed by "time" and "memory". If no pace is stored
+            under the key, there is no "memory", and "time" says that it is unknown.
         """
         amount = self.describe()
         pace = read_paces(runs).get(key)
@@ -277,7 +317,7 @@ class Work:
             time = f"unknown until a first run of this kind on this device ({amount})"
             return {"time": time}
 
-        # time scales with the amount of work, the peak of memory does not
+        # the time is proportional to the number of units, the peak of memory is not
         unit_s, peak_bytes = pace
         total = console.write_duration(unit_s * self.count)
         unit = console.write_duration(unit_s)
@@ -290,11 +330,12 @@ def read_paces(runs: Path) -> dict[str, tuple[float, int]]:
     """Read the stored paces of finished work.
 
     Args:
-        runs: Folder of runs.
+        runs: Folder of runs, which holds the file of paces.
 
     Returns:
-        Seconds per unit and peak of memory in bytes, keyed as by `Work.key`. Empty if
-        the file is missing or damaged, because an estimate is not worth an error.
+        Seconds per unit and peak of memory in bytes, keyed by `Work.key`. If the file
+        is missing or damaged, the result is empty, because an estimate is not worth an
+        error.
     """
     with suppress(BrainhiveError):
         return documents.read(runs / PACE_FILE, dict[str, tuple[float, int]])
@@ -306,16 +347,16 @@ class Result:
     """Result of a command.
 
     Attributes:
-        folder: Run folder, or folder of the stores.
+        folder: Run folder, or folder of the HDF5 files that the command wrote.
         tables: Results as tables.
         metrics: Metrics of the run, which `--json` prints together with the tables.
-        files: Figures and pages for people, keyed by name.
-        hint: Command that usually comes next.
+        files: Paths of figures and pages for people, keyed by name.
+        hint: Command that the user usually runs next.
         exit_code: Exit code of the command. It is not 0 if a check failed.
-        printed_tables: Tables that are printed, if the user asked only for some. None
-            if all tables are printed.
+        printed_tables: Tables that are printed if the user asked only for some of them,
+            or None to print all.
         work: Work of this call. Its pace is stored for later estimates.
-        details: Plain values for programs, from a command without metrics.
+        details: JSON values for programs, from a command without metrics.
     """
 
     folder: Path
@@ -329,12 +370,13 @@ class Result:
     details: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Complete the hint, and add the caveats of the metrics to the notes of tables.
+        """Complete the hint, and add the caveats of the metrics to the tables.
 
-        The tables of a sweep or a workflow already have the caveats of their variant or
-        step.
+        A caveat is a limit of the numbers, such as "selected on test". Each table gets
+        the caveats as footnotes. The tables of a sweep already have the caveats of
+        their variant, and the tables of a workflow the caveats of their step.
         """
-        # a hint depends on the options of the present command line
+        # the text of a hint repeats options of the current command line
         object.__setattr__(self, "hint", str(self.hint))
         facts = self.metrics.facts
         if facts.variants or isinstance(facts, WorkflowFacts):
@@ -348,7 +390,7 @@ class Result:
             object.__setattr__(self, "printed_tables", tuple(tables))
 
     def __repr__(self) -> str:
-        """Return a short text with the folder."""
+        """Return a short text that names the folder."""
         return f"Result({str(self.folder)!r})"
 
     def keep_pace(
@@ -360,14 +402,15 @@ class Result:
             command: Name of the command.
             launch: Processes that did the work. Only the main process stores the pace.
             runs: Folder of runs.
-            seconds: Duration of the whole command.
+            seconds: Duration of the whole command, for work without its own duration.
         """
         if self.work and launch.is_main and not launch.is_read_only:
             from brainhive_cli.core import device_memory
 
             key = self.work.key(command, launch.device_name, launch.processes)
             peak_bytes = device_memory.read_peak_bytes(launch.device)
-            self.work.remember(runs, key, self.work.seconds or seconds, peak_bytes)
+            duration_s = self.work.seconds or seconds
+            self.work.remember(runs, key, duration_s, peak_bytes)
             device_memory.reset_peak(launch.device)  # for the next step of a workflow
 
     def as_dict(self) -> dict[str, Any]:
@@ -383,5 +426,5 @@ class Result:
 
 
 def _add_caveats(table: Table, caveats: Iterable[str]) -> Table:
-    """Add caveats to the note of a table."""
+    """Add caveats to the note below a table."""
     return replace(table, note=add_footnotes(table.note, caveats))

@@ -21,7 +21,7 @@ from brainhive_cli.core.command import (
 from brainhive_cli.core.errors import MissingData, RecipeError, find_error
 from brainhive_cli.core.facts import Facts, Variant, WorkflowFacts
 from brainhive_cli.core.files import NotFetched
-from brainhive_cli.core.jobs import key_work, resolve
+from brainhive_cli.core.jobs import Job, key_work, resolve
 from brainhive_cli.core.launch import READ_ONLY, Launch
 from brainhive_cli.core.measurements import SIMULATED, Measurements
 from brainhive_cli.core.recipe import RunOptions
@@ -137,12 +137,12 @@ def test_work_is_named_and_counted(tmp_path: Path) -> None:
 def test_the_key_of_work_names_command_device_and_processes() -> None:
     recipe = SimpleNamespace(run=RunOptions(device="cpu", processes=3))
     work = Work("demo", 3, "cells")
-    module = SimpleNamespace(work=lambda recipe: work)
+    job = Job()
+    job.recipe = recipe
+    assert key_work("fetch", job) == (None, "")
+    job.count_work = lambda: work  # type: ignore[method-assign]
     key = "train-align, demo, on 3 × cpu"
-    assert key_work("train-align", resolve(module, recipe)) == (work, key)
-    assert key_work("fetch", resolve(SimpleNamespace(), recipe)) == (None, "")
-    module.work = lambda recipe: None
-    assert key_work("embed", resolve(module, recipe)) == (None, "")
+    assert key_work("train-align", job) == (work, key)
 
 
 def result_of(facts: Facts, **fields: Any) -> Result:
