@@ -1,4 +1,7 @@
-"""Code of users and other projects, which runs only with `--allow-code`."""
+"""Code of users and of other projects, which runs only with `--allow-code`.
+
+A recipe or a file names such code by the import path of a Python module.
+"""
 
 import importlib
 import inspect
@@ -22,15 +25,17 @@ ALLOW_VARIABLE = "BRAINHIVE_ALLOW_CODE"
 PACKAGE = __name__.partition(".")[0]
 """Name of Brainhive's own package."""
 OWN_CODE = frozenset({"python:brainhive_cli.models.encoders.python:example"})
-"""Code of Brainhive that recipes name in the same way as a user's code."""
+"""Code of Brainhive that recipes name like the code of a user. It needs no permission.
+"""
 
 
 class ImportedCode(NamedTuple):
     """Code of a user that was imported because a recipe or file names it.
 
     Attributes:
-        description: Description of the code, as a recipe calls it.
-        contract: Module that documents what the code must provide.
+        description: Description of the code for errors, with its name in the recipe.
+        contract: Module of Brainhive that documents the functions which the code must
+            provide.
     """
 
     description: str
@@ -43,10 +48,13 @@ _imported: dict[str, ImportedCode] = {}
 
 @contextmanager
 def allow_code(is_allowed: bool) -> Iterator[None]:
-    """Allow all code inside a `with` block, also in processes that the block starts.
+    """Allow the code of users inside a `with` block, if they agreed to run it.
+
+    The permission also holds in processes that the block starts.
 
     Args:
-        is_allowed: True if the command line has `--allow-code`. False changes nothing.
+        is_allowed: True if the command line has `--allow-code`. If it is False, the
+            permission of the environment is not changed.
     """
     initial_value = os.environ.get(ALLOW_VARIABLE)
     if is_allowed:
@@ -63,7 +71,7 @@ def require_permission(name: str, description: str) -> None:
     """Raise an error if the user did not allow code to run.
 
     Args:
-        name: Name of the code in a recipe or file.
+        name: Name of the code in a recipe or file, such as `python:module:function`.
         description: Description of the code, for the error.
 
     Raises:
@@ -81,10 +89,14 @@ def import_module(path: str, name: str, description: str, contract: str) -> Modu
     """Import a module that a recipe or file names, if the user allows it.
 
     Args:
-        path: Import path of the module.
-        name: Name of the code in the recipe or file.
+        path: Import path of the module, such as `package.module`.
+        name: Name of the code in the recipe or file, such as `python:module:function`.
         description: Description of the code, for errors.
-        contract: Module that documents what the code must provide.
+        contract: Module of Brainhive that documents the functions which the code must
+            provide.
+
+    Returns:
+        The module.
 
     Raises:
         RecipeError: if the code is not allowed, or cannot be imported.
@@ -92,8 +104,8 @@ def import_module(path: str, name: str, description: str, contract: str) -> Modu
     """
     require_permission(name, description)
 
-    # the recipe may come from anybody, so nothing but an import path is accepted
-    if not all(part.isidentifier() for part in path.split(".")):
+    # the recipe may come from anybody, so only an import path is accepted
+    if not all(component.isidentifier() for component in path.split(".")):
         raise RecipeError(
             f"{description}: {path!r} is not an import path", "write package.module"
         )
@@ -110,7 +122,7 @@ def import_module(path: str, name: str, description: str, contract: str) -> Modu
             "correct it; --debug shows the line",
         ) from error
 
-    # later errors in this module are reported as errors of the user's code
+    # later errors in a user's module are reported as errors of the user's code
     if path.partition(".")[0] != PACKAGE:
         _imported[path] = ImportedCode(description, contract)
     return module
@@ -119,17 +131,19 @@ def import_module(path: str, name: str, description: str, contract: str) -> Modu
 def describe_user_error(error: BaseException) -> BrainhiveError | None:
     """Describe an error in the code of a user.
 
-    The error names the innermost line of the user's code that ran. If no such line ran,
-    the error names the nearest object of the user. That object may lack an attribute,
-    may have been called wrongly, or may have failed in a method that it inherits.
+    The description names the innermost line of the user's code in the traceback. If the
+    traceback has no such line, the description names an object of the user's code that
+    the failed functions of Brainhive or a library used. The object may lack an
+    attribute, may have been called wrongly, or may have failed in an inherited method.
 
     Args:
         error: Error with its traceback.
 
     Returns:
-        An error that names the code and the line. None if no code or object of a user
-        is involved.
+        An error that names the code and the line, or None if the traceback contains
+        neither code nor objects of a user.
     """
+    # search the innermost line of the user, and collect the objects on the way
     location = ""
     objects = [error.obj] if isinstance(error, AttributeError) else []
     frames = list(walk_tb(error.__traceback__))
@@ -142,7 +156,7 @@ def describe_user_error(error: BaseException) -> BrainhiveError | None:
         objects.append(frame.f_locals.get("self"))
         objects += frame.f_locals.values()
 
-    # without a line of the user, find the user's object that was called wrongly
+    # without a line of the user, search the objects for an object of the user
     hint = "correct it there"
     if not location:
         hint = _describe_call(error)
@@ -155,15 +169,15 @@ def describe_user_error(error: BaseException) -> BrainhiveError | None:
 
 
 def describe_suspected_error(error: BaseException) -> BrainhiveError | None:
-    """Describe an error of a command that runs imported code.
+    """Describe an error that may come from a value which a user's code returned.
 
-    The imported code may have returned a value that Brainhive cannot use.
+    The traceback of such an error contains no code of the user.
 
     Args:
         error: Error with its traceback.
 
     Returns:
-        An error that names all imported code. None if no code was imported.
+        An error that names all imported code of users, or None if there is none.
     """
     hint = _describe_call(error)
     if not hint:
@@ -177,11 +191,15 @@ def describe_suspected_error(error: BaseException) -> BrainhiveError | None:
 
 
 def _describe_call(error: BaseException) -> str:
-    """Describe the last line of Brainhive that ran before an error.
+    """Describe the innermost line of Brainhive's own code in the traceback of an error.
+
+    Args:
+        error: Error with its traceback.
 
     Returns:
-        The line, and the modules that document what imported code must provide. Empty
-        if no code was imported.
+        A sentence with the line, and with the modules that document what imported code
+        must provide. The text is empty if no code of a user was imported, or if the
+        traceback has no line of Brainhive.
     """
     package_calls = []
     for frame, line in walk_tb(error.__traceback__):
@@ -199,24 +217,29 @@ def _describe_call(error: BaseException) -> str:
 
 
 def name_object(value: Any, role: str) -> str:
-    """Name an object for an error.
+    """Name an object in the message of an error.
 
     Args:
         value: Object.
         role: Role of the object, such as "the encoder".
 
     Returns:
-        For an object of a user, its code and line. For another object, its role and
-        class.
+        The code and line of the class, if a user wrote it. Otherwise, the role and the
+        name of the class.
     """
     return _describe_object(value) or f"{role} {type(value).__name__}"
 
 
 def _describe_object(value: Any) -> str:
-    """Describe a module of a user, or the class of an object of a user with its line.
+    """Describe an object by the code of the user that defines it.
+
+    Args:
+        value: Module, or instance of any class.
 
     Returns:
-        The description, empty if the object is not a user's.
+        The description of the module. For an instance, also the name of its class and
+        the line where the class is defined. The text is empty if the code is not a
+        user's.
     """
     if isinstance(value, ModuleType):
         return _describe_module(value.__name__)
@@ -234,11 +257,12 @@ def _describe_module(module: Any) -> str:
     """Describe a module of a user.
 
     Args:
-        module: Name of the module, or None.
+        module: Name of the module, or None for code without a module.
 
     Returns:
-        The description of the recipe. For another module of the same package, which the
-        code of the user imports, its name. Empty if the module is not a user's.
+        The description of the module if a recipe or file names it. The name of the
+        module if it belongs to the same package as such a module. Empty if it is not
+        the code of a user.
     """
     if module in _imported:
         return _imported[module].description
