@@ -1,4 +1,8 @@
-"""Processes, devices and library versions of a command."""
+"""Processes, devices and library versions of a command.
+
+The launcher of accelerate starts several processes of a command. Each process has a
+rank, a number from 0. The process of rank 0 is the main process.
+"""
 
 import importlib
 import importlib.metadata
@@ -51,8 +55,8 @@ COMMAND_LINE = ContextVar[Sequence[str]]("COMMAND_LINE")
 started in a shell, and its arguments are in `sys.argv`.
 """
 REPORTS_VARIABLE = "BRAINHIVE_REPORTS"
-"""Environment variable that holds a folder. A launched process writes its error there,
-and the launcher shows it.
+"""Environment variable with the path of a folder. A launched process that fails writes
+its error into this folder. The process that started the launch shows the error.
 """
 LAUNCHER_CONFIG = {"distributed_type": "MULTI_GPU", "mixed_precision": "no"}
 """Config file of accelerate's launcher. Command-line arguments override it."""
@@ -62,7 +66,7 @@ WORLD_SIZE.
 """
 MAX_WAIT = timedelta(days=1)
 """Longest time that a process waits for the others. It can be long, because the
-launcher ends all processes when one fails.
+launcher ends all processes when a process fails.
 """
 LIBRARIES = (
     "torch",
@@ -81,8 +85,8 @@ LIBRARIES = (
 )
 """Libraries whose version can change the numeric results."""
 GPU_DRIVER_FILES = ("nvidiactl", "nvmap", "kfd", "dxg")
-"""Files in /dev that GPU drivers create: NVIDIA, NVIDIA Jetson, AMD, and Windows (in
-WSL).
+"""Files in /dev that the drivers of GPUs create: NVIDIA, NVIDIA Jetson, AMD and WSL
+(Linux in Windows).
 """
 IMPORT_PROBES = {
     "torchvision": "",
@@ -100,15 +104,15 @@ come first, because the other libraries import them.
 
 @dataclass(frozen=True)
 class Launch:
-    """A process of a command, and its place among the processes that share the work.
+    """This process of a command, among the processes that share the work.
 
     Attributes:
         rank: Number of this process, from 0.
         processes: Number of processes that share the work.
-        device_or_name: Device of this process, or its name. A name needs no torch,
-            which commands that only read files never load.
-        is_read_only: True if the process only looks for finished work. If work remains,
-            it raises `Unfinished` instead of doing it.
+        device_or_name: Device of this process, or the name of the device. With a name,
+            commands that only read files need not import torch.
+        is_read_only: True if the process only reads finished work. If work remains, the
+            driver raises `Unfinished` instead of doing the work.
     """
 
     rank: int
@@ -130,12 +134,12 @@ class Launch:
 
     @property
     def single_process(self) -> "Launch":
-        """Launch of this process without the others, for work that it does alone."""
+        """Launch with only this process, for work that the process does alone."""
         return replace(self, rank=0, processes=1)
 
     @property
     def device_name(self) -> str:
-        """Name of the GPU, or "cpu"."""
+        """Name of the GPU model, or "cpu"."""
         if self.device_or_name == "cpu" or self.device.type != "cuda":
             return "cpu"
         import torch
@@ -174,13 +178,14 @@ class Launch:
         }
 
     def shard(self, items: Sequence[T]) -> Sequence[T]:
-        """Return the share of the items that this process works on.
+        """Select the items that this process works on.
 
         Args:
-            items: Items of all processes, in the same order in every process.
+            items: Items [N] of all processes, in the same order in every process.
 
         Returns:
-            Consecutive items. Every item is in the share of exactly one process.
+            Consecutive items. Each item belongs to exactly one process. The processes
+            get equal numbers of items, or numbers that differ by 1.
         """
         start = len(items) * self.rank // self.processes
         stop = len(items) * (self.rank + 1) // self.processes
@@ -191,14 +196,14 @@ class Launch:
         if self.processes > 1:
             import torch.distributed
 
-            # NCCL guesses the device unless it is passed
+            # without an argument, NCCL guesses the device
             device_ids = [self.device.index] if self.device.type == "cuda" else None
             torch.distributed.barrier(device_ids=device_ids)
 
     def run_on_main(self, function: Callable[[], T]) -> T:
         """Call a function in the main process, and return its result in all processes.
 
-        The call waits until every process is here.
+        All processes must call this method. They wait for each other.
 
         Args:
             function: Function without arguments. Its result must be picklable.
@@ -211,7 +216,8 @@ class Launch:
     def run_main_first(self, function: Callable[[], T]) -> T:
         """Call a function in the main process, and then in all other processes.
 
-        The other processes find the files that the main process downloads or repairs.
+        In this way, the other processes find files that the call in the main process
+        has downloaded or repaired.
 
         Args:
             function: Function without arguments.
@@ -233,7 +239,8 @@ class Launch:
             item: Picklable object of this process.
 
         Returns:
-            The objects in the order of the ranks, the same list in every process.
+            The objects of all processes in the order of the ranks. Every process gets
+            the same list.
         """
         if self.processes == 1:
             return [item]
@@ -244,13 +251,14 @@ class Launch:
         return gathered
 
     def gather_rows(self, share: "torch.Tensor", count: int) -> "torch.Tensor":
-        """Join the rows of all processes, and keep their gradient.
+        """Concatenate the rows of a tensor from all processes, with their gradients.
 
-        Every process then computes the same loss over all rows. `average_gradients`
-        averages the gradients of these losses.
+        Every process can then compute the same loss over all rows. Backpropagation
+        gives each process the gradients of its own rows, and `average_gradients`
+        averages the gradients of the weights.
 
         Args:
-            share: Rows [B_share, ...] of this process, cut as by `shard`.
+            share: Rows [B_share, ...] of this process, which `shard` selected.
             count: Number of rows B of all processes.
 
         Returns:
@@ -261,63 +269,72 @@ class Launch:
         import torch
         from torch.distributed.nn.functional import all_gather
 
-        # all_gather needs shares of equal length, so shorter ones are padded
+        # the numbers of rows of the processes, as `shard` cuts them
         ends = [count * rank // self.processes for rank in range(self.processes + 1)]
         lengths = [stop - start for start, stop in pairwise(ends)]
+
+        # all_gather needs shares of equal length, so rows of zeros are appended
         n_missing = max(lengths) - len(share)
         padding = [0, 0] * (share.ndim - 1) + [0, n_missing]
-        padded = torch.nn.functional.pad(share, padding)
+        padded_share = torch.nn.functional.pad(share, padding)
 
         # all_gather calls a private function of torch, which then warns
         with warnings.catch_warnings(action="ignore"):
-            gathered = all_gather(padded)
-        shares = [rows[:length] for rows, length in zip(gathered, lengths, strict=True)]
+            padded_shares = all_gather(padded_share)
+
+        # drop the appended rows
+        shares = []
+        for padded_rows, length in zip(padded_shares, lengths, strict=True):
+            shares.append(padded_rows[:length])
         return torch.cat(shares)
 
     def average_gradients(self, parameters: "Iterable[torch.nn.Parameter]") -> None:
         """Average the gradients of parameters over all processes, in place.
 
-        If a parameter has no gradient in a process, that process counts as zero. If it
-        has no gradient in any process, it stays without gradient, as in training with a
-        single process. An example is the layer of a subject who is not in the batch.
+        A parameter may have no gradient in some processes, for example the layer of a
+        subject who is not in the batch. These processes then count as zeros. If no
+        process has a gradient, the parameter stays without gradient, as in training
+        with a single process.
 
         Args:
-            parameters: Parameters in the same order in every process.
+            parameters: Parameters in the same order in every process. Parameters that
+                are not trained are skipped.
         """
         if self.processes == 1:
             return
         import torch
         import torch.distributed
 
-        # one vector needs one exchange: all gradients, then a flag for each parameter
-        # that says whether this process has a gradient
+        # collect the gradients, and a flag 1 for each parameter that has a gradient
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         gradients = []
-        has_gradient = []
+        flags = []
         for parameter in trained:
-            has_gradient.append(float(parameter.grad is not None))
+            flags.append(float(parameter.grad is not None))
             gradient = parameter.grad
             if gradient is None:
                 gradient = torch.zeros_like(parameter)
             gradients.append(gradient.flatten())
-        flags = torch.tensor(has_gradient, device=self.device)
         sizes = [len(gradient) for gradient in gradients]
-        vector = torch.cat((*gradients, flags))
 
-        # the mean over processes, cut into gradients and flags again
+        # average them over processes, as a single vector that is exchanged once
+        gradients.append(torch.tensor(flags, device=self.device))
+        vector = torch.cat(gradients)
         torch.distributed.all_reduce(vector)
         vector /= self.processes
-        averages, shares = vector.split((sum(sizes), len(trained)))
-        for parameter, average, share in zip(
-            trained, averages.split(sizes), shares, strict=True
+
+        # store the mean gradients, also in processes without a gradient of their own
+        averages, mean_flags = vector.split((sum(sizes), len(trained)))
+        for parameter, average, mean_flag in zip(
+            trained, averages.split(sizes), mean_flags, strict=True
         ):
             if parameter.grad is not None:
                 parameter.grad.copy_(average.view_as(parameter))
-            elif share.item():  # waits for the device, so it is asked last
+            elif mean_flag.item():  # reading the flag waits for the device
                 parameter.grad = average.view_as(parameter).clone()
 
     def autocast(self, precision: str) -> AbstractContextManager[Any]:
-        """Return the context in which torch computes in a precision.
+        """Return a context manager in which torch computes in a precision.
 
         Args:
             precision: "fp32", "bf16" or "fp16".
@@ -333,9 +350,9 @@ class Launch:
 def may_have_gpu() -> bool:
     """Return False if no GPU driver is installed.
 
-    Importing torch takes seconds. If this function returns False, no import is needed
-    to know that there is no GPU. If torch is already imported, or on systems other than
-    Linux, the function returns True, and torch must be asked.
+    Importing torch takes seconds, so this function answers without torch where it can.
+    It returns True if torch is already imported, and on systems other than Linux. The
+    caller must then ask torch for a GPU.
     """
     if sys.platform != "linux" or "torch" in sys.modules:
         return True
@@ -343,26 +360,31 @@ def may_have_gpu() -> bool:
 
 
 READ_ONLY = Launch(rank=0, processes=1, device_or_name="cpu", is_read_only=True)
-"""Launch with which a command looks for finished work."""
+"""Launch of a command that only reads finished work."""
 
 
-def start(run: RunOptions) -> Launch:
-    """Return the launch of this process.
+def start(options: RunOptions) -> Launch:
+    """Find out the device of this process, and which of the processes it is.
+
+    If a launcher started this process, it joins the process group of torch.
 
     Args:
-        run: Options of the recipe, with the device.
+        options: Options of the recipe, with the device ("auto", "cpu" or "cuda").
 
     Raises:
-        DeviceError: if the device of the recipe is not available.
+        DeviceError: if the device of the recipe is not available, or if this machine
+            has fewer GPUs than processes.
         RecipeError: if WORLD_SIZE is set, but other variables of a launcher are not.
     """
-    # the device is the CPU, or one GPU for each process
-    uses_cpu = run.device == "cpu" or (run.device == "auto" and not may_have_gpu())
+    # the device is the CPU, or a GPU for each process
+    uses_cpu = options.device == "cpu"
+    if options.device == "auto" and not may_have_gpu():
+        uses_cpu = True
     if not uses_cpu:
         import torch
 
         uses_cpu = not torch.cuda.is_available()
-        if run.device == "cuda" and uses_cpu:
+        if options.device == "cuda" and uses_cpu:
             raise DeviceError(
                 "run.device is cuda, but no CUDA device is visible",
                 "set run.device=cpu, or check nvidia-smi",
@@ -376,10 +398,11 @@ def start(run: RunOptions) -> Launch:
                 f"start at most {n_gpus} processes here, or set run.device=cpu",
             )
 
+    # without a launcher, this process is alone
     if os.environ.get("WORLD_SIZE", "1") in ("1", ""):
         return Launch(0, 1, "cpu" if uses_cpu else "cuda")
 
-    # the launcher says which of the processes this is
+    # the variables of the launcher say which of the processes this is
     missing_variables = [name for name in LAUNCHER_VARIABLES if name not in os.environ]
     if missing_variables:
         raise RecipeError(
@@ -394,14 +417,15 @@ def start(run: RunOptions) -> Launch:
 
 
 def open_device(name: object) -> "torch.device":
-    """Open a device by its name.
+    """Return the device of a name, if this machine has it.
 
     Args:
-        name: Name that torch knows, such as "cpu", "cuda" or "cuda:0".
+        name: Name of the device, such as "cpu", "cuda", "cuda:0" or "mps".
 
     Raises:
-        DeviceError: if there is no device of this name, or it is not visible.
+        DeviceError: if the name is wrong, or torch does not see the device.
     """
+    # read the name
     import torch
 
     device_types = ["cpu", "cuda"]
@@ -410,12 +434,14 @@ def open_device(name: object) -> "torch.device":
     try:
         device = torch.device(str(name))
     except (RuntimeError, ValueError):
-        # "meta" is not among the types, so the next condition raises
+        # the name is wrong, and "meta" makes the next condition raise an error
         device = torch.device("meta")
     if device.type not in device_types:
         raise DeviceError(
             f"no device {str(name)[:80]!r}", "set device to cpu, cuda or cuda:0"
         )
+
+    # compare the number of the GPU with the GPUs that torch sees
     if device.type == "cuda":
         n_gpus = torch.cuda.device_count()
         if (device.index or 0) >= n_gpus:
@@ -426,33 +452,36 @@ def open_device(name: object) -> "torch.device":
     return device
 
 
-def count_processes(run: RunOptions) -> int:
+def count_processes(options: RunOptions) -> int:
     """Return the number of processes to launch.
 
     Args:
-        run: Options of the recipe, with the device and a number of processes or None.
+        options: Options of the recipe, with the device, and with the number of
+            processes or None.
 
     Returns:
-        The number that the user set. Without it, the number of GPUs, or 1 if there is
-        no GPU. Always 1 if this process was itself launched.
+        The number of the recipe if it is set. Otherwise, the number of GPUs, or 1 if
+        there is no GPU. If a launcher started this process, the number is always 1.
     """
     if "LOCAL_RANK" in os.environ:
         return 1
-    if run.processes is not None or run.device == "cpu" or not may_have_gpu():
-        return run.processes or 1
+    if options.processes is not None:
+        return options.processes or 1
+    if options.device == "cpu" or not may_have_gpu():
+        return 1
     import torch
 
     return max(1, torch.cuda.device_count())
 
 
-def relaunch(run: RunOptions, processes: int, less_memory: str = "") -> int:
+def relaunch(options: RunOptions, processes: int, less_memory: str = "") -> int:
     """Run this command line again in several processes, with accelerate's launcher.
 
     Args:
-        run: Options of the recipe, with the precision.
+        options: Options of the recipe, with the precision.
         processes: Number of processes.
-        less_memory: Overrides of the recipe that make the command use less memory, for
-            a hint.
+        less_memory: Overrides of the recipe that make the command use less memory, such
+            as `batch_size=64`. The error of a process that was killed suggests them.
 
     Returns:
         The exit code: 0, or 130 if the command was interrupted.
@@ -467,19 +496,20 @@ def relaunch(run: RunOptions, processes: int, less_memory: str = "") -> int:
         from torch.distributed.elastic.multiprocessing.api import SignalException
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    logging.disable()  # the processes print their own errors
+    # the processes print their own messages, and share the CPU cores
+    logging.disable()
     threads = max(1, (os.cpu_count() or 1) // processes)
     initial_environment = dict(os.environ)
     with TemporaryDirectory() as reports:
-        # `python -m` searches the working directory first, which may hold other code.
-        # The processes must import the same modules as this process.
+        # the processes must import the same modules as this process, but `python -m`
+        # searches the working directory first, which may hold other code
         import_path = os.pathsep.join(map(os.path.abspath, sys.path))
         os.environ[REPORTS_VARIABLE] = reports
         os.environ["PYTHONSAFEPATH"] = "1"
         os.environ["PYTHONPATH"] = import_path
 
-        # without a config file, the launcher reads the user's own, which may be damaged
-        # or meant for other work
+        # with a config file of our own, the launcher ignores the user's file, which may
+        # be damaged or meant for other work
         config = Path(reports, "launch.yaml")
         config.write_text(json.dumps(LAUNCHER_CONFIG))
         arguments = [
@@ -488,7 +518,7 @@ def relaunch(run: RunOptions, processes: int, less_memory: str = "") -> int:
             f"--num_processes={processes}",
             "--num_machines=1",
             "--main_process_port=0",
-            f"--mixed_precision={run.mixed_precision or 'no'}",
+            f"--mixed_precision={options.mixed_precision or 'no'}",
             "--dynamo_backend=no",
             f"--num_cpu_threads_per_process={threads}",
             "--module",
@@ -497,11 +527,12 @@ def relaunch(run: RunOptions, processes: int, less_memory: str = "") -> int:
         arguments += COMMAND_LINE.get(sys.argv[1:])
 
         def forward_stop_signal(number: int, frame: FrameType | None) -> None:
-            # each process stops at a point from which its work can continue
+            # each process stops after a step from which a later command can continue
             for child in psutil.Process().children():
                 with suppress(psutil.NoSuchProcess):
                     child.send_signal(signal.SIGUSR1)
 
+        # wait for the processes, and turn their failure into an error
         initial_handler = signal.signal(signal.SIGUSR1, forward_stop_signal)
         try:
             raise_if_asked_to_stop()  # the signal may have come before the handler
@@ -520,6 +551,7 @@ def relaunch(run: RunOptions, processes: int, less_memory: str = "") -> int:
         except KeyboardInterrupt:
             return INTERRUPTED_EXIT_CODE
         finally:
+            # restore the state of this process
             signal.signal(signal.SIGUSR1, initial_handler)
             logging.disable(logging.NOTSET)
             os.environ.clear()
@@ -535,20 +567,19 @@ def write_report(code: int, error: BrainhiveError) -> bool:
         error: Error that ends this process.
 
     Returns:
-        True if the error was written. False if no launcher of Brainhive started this
-        process.
+        True if the error was written. False if `relaunch` did not start this process.
     """
     folder = os.environ.get(REPORTS_VARIABLE)
     if folder is None:
         return False
 
-    # surrogates, as in names of files, cannot be written in UTF-8
+    # characters that UTF-8 cannot write (surrogates in file names) become escapes
     message = error.message.encode(errors="backslashreplace").decode()
     hint = error.hint.encode(errors="backslashreplace").decode()
     report = [code, message, hint, isinstance(error, LostProcess)]
 
-    # the launcher may end this process at any time, so a report that is not complete
-    # has another name
+    # the launcher may end this process at any time, so the report gets its final name
+    # when it is complete
     path = Path(folder, f"{os.environ.get('RANK', '0')}.json")
     temporary_path = path.with_suffix(".part")
     temporary_path.write_text(json.dumps(report))
@@ -557,10 +588,11 @@ def write_report(code: int, error: BrainhiveError) -> bool:
 
 
 def exit_worker(code: int) -> None:
-    """End this process immediately if it is one of several.
+    """End this process without Python's shutdown if a launcher started it.
 
-    A thread of gloo may still free tensors while the interpreter shuts down. It then
-    aborts a process that has finished its work (pytorch/pytorch pull request 179291).
+    While Python shuts down, a thread of gloo may still free tensors. Such a thread
+    aborts the process although its work is finished (pytorch/pytorch pull request
+    179291).
 
     Args:
         code: Exit code of this process.
@@ -574,11 +606,13 @@ def exit_worker(code: int) -> None:
 def _find_cause(
     exit_codes: Mapping[int, int], folder: Path, less_memory: str
 ) -> BrainhiveError:
-    """Find the error that ended a launch.
+    """Find the error that ended the processes of a launch.
 
-    The cause is the first error that a process reported. A report that says only that
-    another process was lost counts if no process was killed. Without a report, the
-    cause is a signal or an exit code.
+    The first of these causes is returned:
+
+    - the first error that a process reported, other than the loss of another process;
+    - the first report of a lost process, if no process was killed by a signal;
+    - a signal that killed a process, or the exit code of a process.
 
     Args:
         exit_codes: Exit codes of the processes that failed, keyed by rank. A negative
@@ -590,9 +624,12 @@ def _find_cause(
     Returns:
         The error to raise.
     """
-    # reports in the order of time, and signals that ended processes
+    # read the reports in the order of time: exit code, message, hint, and True if the
+    # report only says that another process was lost
     paths = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
     reports = [documents.read(path, tuple[int, str, str, bool]) for path in paths]
+
+    # collect the signals that ended processes, and those that torch did not send
     signals = {}
     kill_signals = {}
     for rank, exit_code in exit_codes.items():
@@ -601,7 +638,7 @@ def _find_cause(
             if signals[rank] != Signals.SIGTERM:
                 kill_signals[rank] = signals[rank]
 
-    # the first report that names a cause of its own
+    # the first report of a cause, or of a lost process if no process was killed
     causes = [report for report in reports if not report[3]]
     if not causes and not kill_signals:
         causes = reports
@@ -609,7 +646,7 @@ def _find_cause(
         exit_code, message, hint, _ = causes[0]
         return BrainhiveError(message, hint, exit_code)
 
-    # without a report, an exit code or a signal must do
+    # without a report, the exit code or the signal of a process
     if not signals:
         exit_code = max(exit_codes.values(), default=1)
         return BrainhiveError(
@@ -617,11 +654,13 @@ def _find_cause(
             CONTINUE_HINT,
             exit_code,
         )
-    rank, number = next(iter((kill_signals or signals).items()))
-    if number == Signals.SIGUSR1:  # the process did not handle the signal yet
+    end_signals = kill_signals or signals
+    rank = next(iter(end_signals))
+    end_signal = end_signals[rank]
+    if end_signal == Signals.SIGUSR1:  # the process could not handle the signal yet
         message = f"process {rank} of the launch was stopped by a signal"
         return BrainhiveError(message, CONTINUE_HINT, STOPPED_EXIT_CODE)
-    if number == Signals.SIGKILL:
+    if end_signal == Signals.SIGKILL:
         remedy = less_memory or "use fewer processes, or a machine with more memory"
         return DeviceError(
             f"process {rank} of the launch was killed (SIGKILL), probably because "
@@ -629,7 +668,7 @@ def _find_cause(
             f"{remedy}; {CONTINUE_HINT}",
         )
     return BrainhiveError(
-        f"process {rank} of the launch was ended by {number.name}", CONTINUE_HINT
+        f"process {rank} of the launch was ended by {end_signal.name}", CONTINUE_HINT
     )
 
 
@@ -651,13 +690,12 @@ def library_versions() -> dict[str, str]:
 
 
 def find_broken_libraries() -> list[MissingExtra]:
-    """Import every installed library of `IMPORT_PROBES`, and describe the failures.
-
-    A library that is not installed is not broken. The imports take seconds.
+    """Import every installed library of `IMPORT_PROBES`, which takes seconds.
 
     Returns:
-        An error for each broken library. A library that fails because it imports a
-        broken library is not listed.
+        An error for each library that cannot be imported. A library that fails only
+        because it imports a broken library is not listed. A library that is not
+        installed is not listed either.
     """
     errors: dict[str, MissingExtra] = {}
     for name, probe in IMPORT_PROBES.items():
@@ -680,18 +718,20 @@ def find_failed_import(error: BaseException | None) -> MissingExtra | None:
     """Find the library whose failed import led to an error.
 
     Args:
-        error: Error with its causes, or None.
+        error: Error with its traceback and the errors that caused it, or None.
 
     Returns:
-        An error that names the library. None if no import of `IMPORT_PROBES` failed.
+        An error that names the library, or None if no library of `IMPORT_PROBES` failed
+        while it was imported.
     """
+    # the error that came first tells most
     if error is None:
         return None
     cause = find_failed_import(error.__cause__ or error.__context__)
     if cause is not None:
         return cause
 
-    # the innermost library whose module was being executed
+    # a line at the top level of a module runs while the module is imported
     broken_library = ""
     for frame, _ in walk_tb(error.__traceback__):
         module = str(frame.f_globals.get("__name__", ""))
@@ -702,8 +742,16 @@ def find_failed_import(error: BaseException | None) -> MissingExtra | None:
 
 
 def _describe(name: str, error: BaseException) -> MissingExtra:
-    """Describe a library that cannot be imported, and how to repair it."""
-    # an unsuitable version of torch is the usual cause
+    """Describe a library that cannot be imported, and how to repair it.
+
+    Args:
+        name: Name of the library.
+        error: Error of the import.
+
+    Returns:
+        An error with the versions of the library and of torch, and a pip command.
+    """
+    # the usual cause is a version of torch that does not fit the library
     message = (
         f"{name} {library_version(name)} does not import with torch "
         f"{library_version('torch')}: {first_line(error)}"
