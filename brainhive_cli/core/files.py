@@ -1,9 +1,9 @@
 """Paths below the home folder, and safe reading and writing of files.
 
-Home is the folder of a user's files. Paths below it are stored relative to it, so that
-it can be moved. Files may come from anybody: reading a pipe would wait forever, reading
-a device would never end, and a link may lead to any folder. Only regular files are
-opened, and a new file replaces an old file only when it is complete.
+Home is the folder of a user's files. Paths below home are stored relative to home, so
+that home can be moved. Files may come from anybody: reading a pipe would wait forever,
+reading a device would never end, and a link may lead to any folder. So only regular
+files are opened. A new file replaces an old file only when the new file is complete.
 """
 
 import errno
@@ -30,7 +30,7 @@ from rich import filesize
 from brainhive_cli.core.errors import BrainhiveError, MissingData, system_error_number
 
 AnyPath = str | os.PathLike[str]
-MAX_TEXT_BYTES = 1 << 28
+MAX_TEXT_BYTES = 2**28
 """Largest size of a table or list that is read whole. NSD's largest table has 73,000
 lines in 10 MB.
 """
@@ -59,10 +59,12 @@ FETCH_COMMANDS = {
     rb"version https://git-lfs": "cd {} && git lfs pull",
     rb"[\w./-]*/annex/objects/": "datalad get {}, or: cd {} && git annex get .",
 }
-"""Command that fetches the content of a folder, by the kind of placeholder. A kind is a
-regular expression for the first bytes of a pointer file or the target of a link.
+"""Commands that fetch the content of a folder. `{}` stands for the folder. Each key is
+a regular expression of a kind of placeholder. It matches the first bytes of a pointer
+file, or the target of a link.
 """
 DEAD_LINK_HINT = "copy the target of the link, or remove the dead links in {}"
+"""Advice about a dead link that is no placeholder. `{}` stands for its folder."""
 BAD_NAME_PATTERNS = {
     "is empty": re.compile(r"\A\Z"),
     "is an absolute path": re.compile(r"[/\\]|[A-Za-z]:[/\\]"),
@@ -97,9 +99,12 @@ def shipped_folder(name: str) -> Path:
 def locate(path: str | Path) -> Path:
     """Find the file that a path of a user or a recipe names.
 
+    Args:
+        path: Path relative to the working directory or to home, or an absolute path.
+
     Returns:
-        The path below home, if it exists there and not in the working directory. The
-        path itself otherwise.
+        The path below home, if the file exists below home and not in the working
+        directory. Otherwise, the path as it was passed.
     """
     home_path = home_folder() / path
     # pathlib raises an error for a name that is too long, os.path does not
@@ -111,14 +116,18 @@ def locate(path: str | Path) -> Path:
 def hint_at_folder(root: Path, key: str, value: str, content: str) -> str:
     """Write the hint of an error about a missing folder of the user.
 
-    If the recipe names the folder, the hint is to correct the key. Otherwise it is to
-    link the default folder to the user's, because all commands then find it.
+    If the recipe names a folder, the hint is to correct the recipe key. Otherwise, the
+    hint is to make the default folder a link to the folder of the user, because then
+    all commands find it.
 
     Args:
         root: Folder that was searched.
         key: Recipe key of the folder.
-        value: Value of the key, empty for the default.
-        content: Description of the expected content.
+        value: Value of the key, or empty if the recipe does not set the key.
+        content: Description of the files that the folder should hold.
+
+    Returns:
+        An override of the recipe, or a shell command, with a comment.
     """
     if value:
         return f"{key}=FOLDER  # {content}"
@@ -128,28 +137,36 @@ def hint_at_folder(root: Path, key: str, value: str, content: str) -> str:
 
 
 def locate_stored(path: str) -> str:
-    """Return a stored path below home if it exists there, else the path itself."""
+    """Find the file of a path that `make_portable` may have made relative to home.
+
+    Returns:
+        The path below home if the file exists there. Otherwise, the path as it was
+        passed.
+    """
     home_path = home_folder() / path
     return str(home_path) if home_path.exists() else path
 
 
 def make_portable(value: Any) -> Any:
-    """Replace paths below home by paths relative to home, in any JSON value.
+    """Replace absolute paths below home by paths relative to home, in any JSON value.
 
     Args:
-        value: JSON value, which may also hold `Path` objects.
+        value: JSON value, such as the fields of a recipe. It may contain `Path` objects
+            and tuples.
 
     Returns:
-        The value with lists in place of tuples. Paths outside of home are not changed.
+        A copy of the value. Tuples become lists. Paths outside of home are not changed.
     """
+    # replace the paths inside of mappings and lists
     if isinstance(value, Mapping):
         return {
             make_portable(key): make_portable(inner) for key, inner in value.items()
         }
     if isinstance(value, list | tuple):
         return [make_portable(inner) for inner in value]
+
+    # a path may begin with home as it is written, or with the target of links in home
     if isinstance(value, str | Path) and os.path.isabs(value):
-        # the path may go through the name of home, or through its links' targets
         path = os.path.normpath(value)
         for home in (os.path.abspath(home_folder()), os.path.realpath(home_folder())):
             if path.startswith(f"{home.rstrip(os.sep)}{os.sep}"):
@@ -158,7 +175,7 @@ def make_portable(value: Any) -> Any:
 
 
 class UnfitFile(BrainhiveError, OSError):
-    """The error of a file that is not opened: it is not regular, or it is too large."""
+    """The error of a file that is not opened: it is too large, or not regular."""
 
     def __init__(self, number: int, problem: str, path: AnyPath, hint: str) -> None:
         OSError.__init__(self, number, problem, os.fspath(path))
@@ -173,24 +190,32 @@ class UnfitFile(BrainhiveError, OSError):
 
 
 class NotFetched(MissingData):
-    """The error of files whose content DataLad or Git LFS has not fetched."""
+    """The error of placeholders: files whose content was not fetched.
+
+    DataLad (with git-annex) and Git LFS store such placeholders in a copy of a data
+    set.
+    """
 
 
 def find_unfetched(paths: Iterable[AnyPath]) -> NotFetched | None:
     """Search files for placeholders whose content was not fetched.
 
-    A placeholder is a dead link, or a pointer file of git-annex or Git LFS.
+    A placeholder is a dead link, or a small pointer file of git-annex or Git LFS.
 
     Args:
         paths: Files, which need not exist.
 
     Returns:
-        An error with the number of placeholders. None if there are no placeholders.
+        An error with the number of placeholders and the command that fetches their
+        content, or None if there are no placeholders.
     """
+    # only placeholders have a hint
     hints = {os.fspath(path): _find_fetch_command(path) for path in paths}
     placeholders = [path for path, hint in hints.items() if hint]
     if not placeholders:
         return None
+
+    # the hint fetches the deepest folder that holds all of them
     folder = os.path.commonpath(map(os.path.dirname, placeholders)) or "."
     return NotFetched(
         f"{placeholders[0]} is a placeholder, and its content was not fetched "
@@ -202,26 +227,33 @@ def find_unfetched(paths: Iterable[AnyPath]) -> NotFetched | None:
 def require_content(path: AnyPath) -> None:
     """Raise an error if a file is a placeholder whose content was not fetched.
 
-    The error also counts the placeholders among the other files of the folder.
+    Args:
+        path: File, which need not exist.
 
     Raises:
         NotFetched: if the file is a dead link, or a pointer of git-annex or Git LFS.
+            The error also counts the other placeholders in the folder of the file.
     """
     error = find_unfetched([path])
-    if error is not None:
-        files = [file for file in Path(path).parent.iterdir() if not file.is_dir()]
-        files.sort()
-        files.insert(0, Path(path))
-        raise find_unfetched(files) or error
+    if error is None:
+        return
+
+    # the file comes first, because the error names the first placeholder
+    files = [file for file in Path(path).parent.iterdir() if not file.is_dir()]
+    files.sort()
+    files.insert(0, Path(path))
+    raise find_unfetched(files) or error
 
 
 def _find_fetch_command(path: AnyPath) -> str:
-    """Return the hint for a placeholder, with `{}` for its folder.
+    """Return the command that fetches the content of a placeholder.
 
     Returns:
-        The command that fetches the content. For another dead link, advice about it.
-        Empty if the file is not a placeholder, or does not exist.
+        A shell command in which `{}` stands for the folder. If a dead link is not a
+        placeholder, the text is advice about the link. The text is empty if the file is
+        neither a placeholder nor a dead link, or does not exist.
     """
+    # read the target of a dead link, or the content of a small file
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -234,6 +266,8 @@ def _find_fetch_command(path: AnyPath) -> str:
             return ""
         content = Path(path).read_bytes()
         hint = ""
+
+    # compare it with the kinds of placeholders
     for pattern, command in FETCH_COMMANDS.items():
         if re.match(pattern, content):
             return command
@@ -251,9 +285,9 @@ def open_regular(path: AnyPath, max_bytes: int | None = None) -> BufferedReader:
         max_bytes: Largest size that is allowed, or None for any size.
 
     Raises:
-        UnfitFile: if it is not a regular file, or too large.
-        NotFetched: if it is a placeholder whose content was not fetched.
-        OSError: if there is no such file, or the system refuses to open it.
+        UnfitFile: if the file is not a regular file, or is too large.
+        NotFetched: if the file is a placeholder whose content was not fetched.
+        OSError: if the file does not exist, or the system refuses to open the file.
     """
     return open(open_descriptor(path, os.O_RDONLY, max_bytes=max_bytes), "rb")
 
@@ -266,9 +300,9 @@ def read_regular(path: AnyPath, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
         max_bytes: Largest size that is allowed.
 
     Raises:
-        UnfitFile: if it is not a regular file, or too large.
-        NotFetched: if it is a placeholder whose content was not fetched.
-        OSError: if there is no such file, or the system refuses to open it.
+        UnfitFile: if the file is not a regular file, or is too large.
+        NotFetched: if the file is a placeholder whose content was not fetched.
+        OSError: if the file does not exist, or the system refuses to open the file.
     """
     with open_regular(path, max_bytes) as file:
         return file.read(max_bytes)
@@ -279,18 +313,22 @@ def read_lines(
 ) -> list[str]:
     """Read the lines of a text file in UTF-8.
 
-    Lines end at CR LF, LF or CR. `str.splitlines` also splits at U+2028, VT and similar
-    characters, which occur in captions and file names.
+    A line ends at CR LF, LF or CR. This function does not use `str.splitlines`, which
+    also splits at characters such as U+2028 and VT. They occur in captions and file
+    names.
 
     Args:
         path: File.
         max_bytes: Largest size that is allowed.
         errors: Treatment of bytes that are not UTF-8, as in `bytes.decode`.
 
+    Returns:
+        Lines without their line ends.
+
     Raises:
-        UnfitFile: if it is not a regular file, or too large.
-        NotFetched: if it is a placeholder whose content was not fetched.
-        OSError: if there is no such file, or the system refuses to open it.
+        UnfitFile: if the file is not a regular file, or is too large.
+        NotFetched: if the file is a placeholder whose content was not fetched.
+        OSError: if the file does not exist, or the system refuses to open the file.
     """
     text = read_regular(path, max_bytes).decode("utf-8-sig", errors)
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
@@ -304,13 +342,14 @@ def open_descriptor(
     Args:
         path: File.
         flags: Flags of `os.open`, which may ask for a new file.
-        follow: True to follow links.
+        follow: True to open the target of a link, False to refuse links.
         max_bytes: Largest size that is allowed, or None for any size.
 
     Raises:
-        UnfitFile: if it is not a regular file, or too large.
-        NotFetched: if it is a placeholder whose content was not fetched.
-        OSError: if the system refuses to open it, as for a link if `follow` is False.
+        UnfitFile: if the file is not a regular file, or is too large.
+        NotFetched: if the file is a placeholder whose content was not fetched.
+        OSError: if the system refuses to open the file, or if the file is a link and
+            `follow` is False.
     """
     # O_NONBLOCK opens a pipe without waiting, so that its type can be checked
     flags |= os.O_NONBLOCK | os.O_CLOEXEC
@@ -330,13 +369,16 @@ def open_descriptor(
 
 
 def open_unless_link(path: str, flags: int) -> int:
-    """Open a regular file whose name is not a link.
+    """Open a regular file, and refuse a link, which may lead to any folder.
 
-    A link may lead to any folder. This function is an `opener` for `open`.
+    This function can be passed to `open` as its `opener`.
 
     Args:
         path: File.
         flags: Flags of `os.open`.
+
+    Returns:
+        File descriptor.
     """
     return open_descriptor(path, flags, follow=False)
 
@@ -344,20 +386,23 @@ def open_unless_link(path: str, flags: int) -> int:
 def require_regular(
     path: AnyPath, max_bytes: int | None = None, status: os.stat_result | None = None
 ) -> None:
-    """Raise an error if a library must not open a file.
+    """Raise an error if a path is not a regular file that a library may open.
 
     Args:
         path: File.
         max_bytes: Largest size that is allowed, or None for any size.
-        status: Result of `os.stat` if the caller has it.
+        status: Result of `os.stat` for the file, or None to call `os.stat` here.
 
     Raises:
-        UnfitFile: if it is not a regular file, or too large.
-        NotFetched: if it is a placeholder whose content was not fetched.
-        OSError: if there is no such file, or it is a folder.
+        UnfitFile: if the file is not a regular file, or is too large.
+        NotFetched: if the file is a placeholder whose content was not fetched.
+        OSError: if the file does not exist, or is a folder.
     """
+    # only small files and dead links can be placeholders
     if status is None or status.st_size < MAX_POINTER_BYTES:
         require_content(path)
+
+    # check the type and the size
     status = status or os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(
@@ -380,7 +425,7 @@ def require_regular(
 
 
 def is_file(path: Path) -> bool:
-    """Return True if a file exists.
+    """Return True if a file exists, but raise an error if it is a placeholder.
 
     Raises:
         NotFetched: if the file is a placeholder whose content was not fetched.
@@ -390,14 +435,14 @@ def is_file(path: Path) -> bool:
 
 
 def find_files_named(name: str, root: Path) -> list[Path]:
-    """Find the files of a name in a folder and its subfolders.
+    """Find all files of a name in a folder and its subfolders.
 
     Args:
-        name: File name.
+        name: Complete file name, without wildcards.
         root: Folder.
 
     Returns:
-        Sorted paths.
+        Sorted paths, which begin with `root`.
 
     Raises:
         NotFetched: if a file is a placeholder whose content was not fetched.
@@ -415,18 +460,20 @@ def walk(
     """Walk through the files and folders below a folder, in the order of their names.
 
     Links are followed, because folders of concepts are often links into a larger data
-    set. A link to a folder that contains the link is not followed. Hidden names, as
-    the `._*` of macOS, and folders of the system (`lost+found`) are left out.
+    set. A link to a folder that contains the link is not followed. Hidden files and
+    folders, such as the `._*` of macOS, and folders of the system, such as
+    `lost+found`, are left out.
 
     Args:
         root: Folder. If it does not exist, the walk is empty.
         folder: POSIX path of a folder below `root`, to which the walk is limited.
-        enters: Function that returns True if the walk enters folders of a name. The
-            folders themselves are listed in any case.
+        enters: Function that gets the name of a folder, and returns True if the walk
+            enters such folders. The walk yields the other folders without their
+            content.
 
     Yields:
-        A POSIX path relative to `root`, and its directory entry. The entry knows its
-        type without another system call.
+        The POSIX path of a file or folder relative to `root`, and its directory entry.
+        The entry knows its type without another system call.
 
     Raises:
         OSError: if a folder cannot be read.
@@ -435,13 +482,13 @@ def walk(
     def visit(
         path: str, visited: tuple[tuple[int, int], ...]
     ) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        # a link to a folder that contains it would repeat the walk forever
+        # a link to a folder that contains the link would repeat the walk forever
         status = os.stat(root / path)
         identity = (status.st_dev, status.st_ino)
         if identity in visited:
             return
 
-        # each folder is closed before the walk enters the next
+        # close the folder before the walk enters its subfolders
         with os.scandir(root / path) as scan:
             entries = sorted(scan, key=lambda entry: entry.name)
         for entry in entries:
@@ -450,33 +497,35 @@ def walk(
             entry_path = f"{path}/{entry.name}" if path else entry.name
             yield entry_path, entry
             if entry.is_dir() and enters(entry.name):
-                yield from visit(entry_path, (*visited, identity))
+                yield from visit(entry_path, visited + (identity,))
 
     if os.path.isdir(root / folder):
         yield from visit(folder, ())
 
 
 WILDCARDS = {"*": "[^/]*", "?": "[^/]"}
-"""Regular expressions of the wildcards in a pattern of paths."""
+"""Regular expressions for the wildcards in a pattern of paths."""
 ANY_FOLDERS = "(?:[^/]+/)*"
-"""Regular expression of the wildcard `**/`."""
+"""Regular expression for the wildcard `**/`."""
 
 
 def expand_pattern(path: str | Path) -> list[Path]:
-    """List the files that a path with shell wildcards stands for.
+    """List the files that match a path with shell wildcards.
 
-    Characters count as wildcards only after the deepest folder that exists, because a
-    folder may be called `study [pilot]`.
+    The path may begin with a folder that exists and has a name such as `study [pilot]`.
+    The characters in the names of existing folders do not count as wildcards.
 
     Args:
         path: Path, with or without wildcards.
 
     Returns:
-        Sorted paths. If the path itself exists, only this path.
+        Sorted paths. If a file of exactly this path exists, it is the only path.
     """
     path = Path(path)
     if path.exists():
         return [path]
+
+    # split the path into the deepest folder that exists and a pattern
     existing_folders = [parent for parent in path.parents if parent.is_dir()]
     folder = existing_folders[0] if existing_folders else path.parent
     pattern = os.path.join(escape(str(folder)), path.relative_to(folder))
@@ -488,15 +537,16 @@ def matches_pattern(path: str, pattern: str) -> bool:
 
     Args:
         path: POSIX path.
-        pattern: Pattern for the end of the path, such as `sub-*/**/*_beta.nii.gz`.
+        pattern: Pattern that the end of the path must match, such as
+            `sub-*/**/*_beta.nii.gz`.
     """
     return _compile(pattern).fullmatch(path) is not None
 
 
 @cache
 def _compile(pattern: str) -> re.Pattern[str]:
-    """Translate a pattern of paths to a regular expression."""
-    # pieces are `**/`, `*`, `?`, a [class], or the text between them
+    """Translate a pattern of paths, as in `Path.rglob`, to a regular expression."""
+    # a piece is `**/`, `*`, `?`, a [class] of characters, or the text between these
     pieces = re.split(r"((?:\*\*/)+|\*|\?|\[!?\]?[^\]]*\])", pattern)
     expression = ""
     for piece in pieces:
@@ -511,10 +561,10 @@ def _compile(pattern: str) -> re.Pattern[str]:
 
 
 def describe_bad_text(text: str) -> str:
-    """Return the reason why recipes, names and scripts must not contain a text.
+    """Return the reason why a text is not allowed in recipes, names and scripts.
 
     Returns:
-        "has a control character" or "is not UTF-8". Empty if the text is allowed.
+        "has a control character" or "is not UTF-8", or empty if the text is allowed.
     """
     for reason in ("has a control character", "is not UTF-8"):
         if BAD_NAME_PATTERNS[reason].match(text):
@@ -525,17 +575,20 @@ def describe_bad_text(text: str) -> str:
 def resolve_below(
     folder: Path, *names: str, source: str, error: type[BrainhiveError] = BrainhiveError
 ) -> Path:
-    """Join names to the path of a folder, and refuse names that lead elsewhere.
+    """Join names to the path of a folder, and refuse names that lead out of the folder.
 
     Args:
         folder: Trusted folder.
         names: File names, or relative paths with slashes such as stimulus ids.
-        source: Description of where the names come from, for the error.
+        source: Origin of the names, with which the error begins.
         error: Class of the error.
+
+    Returns:
+        The path of `folder / names[0] / names[1] / ...`.
 
     Raises:
         BrainhiveError: if a name is empty, absolute, leads out of the folder, or cannot
-            be a file name. The class is `error`.
+            be the name of a file. The class of the error is `error`.
     """
     for name in names:
         reason = _describe_bad_name(name)
@@ -551,8 +604,14 @@ def resolve_below(
 
 
 def _describe_bad_name(name: object) -> str:
-    """Return the reason why a value is no path below a folder, empty if it is."""
-    # attributes of HDF5 files may hold other types
+    """Return the reason why a value cannot be a path below a folder.
+
+    Args:
+        name: Value that should be a name. Attributes of HDF5 files may hold numbers.
+
+    Returns:
+        The reason, or empty if the value can be such a path.
+    """
     if not isinstance(name, str):
         return f"is a {type(name).__name__}, not a name"
     for reason, pattern in BAD_NAME_PATTERNS.items():
@@ -562,19 +621,20 @@ def _describe_bad_name(name: object) -> str:
 
 
 def resolve_without_links(folder: Path, name: str, source: str) -> Path:
-    """Join a name to the path of a folder, and refuse links on the way.
+    """Join a name to the path of a folder, and refuse links between folder and file.
 
     Args:
         folder: Trusted folder, which may itself be a link.
         name: Relative path of a file. The file itself may be a link.
-        source: Description of where the name comes from, for the error.
+        source: Origin of the name, with which the error begins.
 
     Raises:
         BrainhiveError: if the name leads out of the folder, or if a folder between
             `folder` and the file is a link.
     """
     path = resolve_below(folder, name, source=source)
-    # the last parent is `folder` itself
+
+    # check each folder below `folder`, which is the last of the parents
     for parent in list(path.relative_to(folder).parents)[:-1]:
         if (folder / parent).is_symlink():
             raise BrainhiveError(
@@ -586,25 +646,26 @@ def resolve_without_links(folder: Path, name: str, source: str) -> Path:
 
 
 def name_partial_file(final: Path) -> Path:
-    """Name the file that this thread writes before it renames the file to `final`.
+    """Choose the path of the file that this thread writes and then renames to `final`.
 
-    The name contains the machine, the process and the thread, so it is unique.
+    The file name contains the machine, the process and the thread, so it is unique.
     """
     owner = f"{_hash_machine()}{os.getpid():x}-{threading.get_native_id():x}"
     return final.with_name(f".{final.stem}.{owner}{PARTIAL_SUFFIX}{final.suffix}")
 
 
 def _hash_machine() -> str:
-    """Hash the name of this machine to the eight hexadecimal digits of file names."""
+    """Return eight hexadecimal digits for this machine, a hash of its name."""
     return f"{zlib.crc32(name_machine().encode()):08x}"
 
 
 @cache
 def name_machine() -> str:
-    """Return a name for this machine since its last boot, and for its process ids.
+    """Return a name within which a process id stands for a single process.
 
-    Containers may share the name and the boot of their machine. Their process ids are
-    separate, so the name contains the namespace of the process ids.
+    Process ids start again after a boot, and each container may have process ids of its
+    own. So the name contains the host name, the id of the boot and the namespace of the
+    process ids.
     """
     boot = namespace = "-"
     with suppress(OSError):  # macOS has neither file
@@ -615,7 +676,11 @@ def name_machine() -> str:
 
 
 def is_running(process: int) -> bool:
-    """Return True if a process id of this machine and namespace is in use."""
+    """Return True if a process of this machine is running.
+
+    Args:
+        process: Id of the process, in the same namespace of process ids.
+    """
     try:
         os.kill(process, 0)  # signal 0 checks the process without effect
     except ProcessLookupError:
@@ -626,7 +691,10 @@ def is_running(process: int) -> bool:
 
 
 def read_disk_clock(folder: Path) -> float:
-    """Read the clock that gives files in a folder their modification times.
+    """Read the clock from which files in a folder get their modification times.
+
+    The clock of a network disk may differ from the clock of this machine. The function
+    creates a file for a moment to read its time.
 
     Returns:
         The time in seconds since 1970.
@@ -638,11 +706,11 @@ def read_disk_clock(folder: Path) -> float:
 
 @cache
 def remove_leftovers(folder: Path) -> None:
-    """Remove the partial files of processes that were killed.
+    """Remove the partial files that killed processes have left in a folder.
 
-    A partial file of this machine is removed if its process no longer runs. A partial
-    file of another machine or container is removed a day after its last change. Each
-    folder is cleaned once in the life of this process.
+    A partial file is removed if its process on this machine no longer runs. A partial
+    file of another machine or container is removed a day after its last change. This
+    process cleans each folder only once, because the function is cached.
 
     Args:
         folder: Folder of the partial files.
@@ -652,7 +720,7 @@ def remove_leftovers(folder: Path) -> None:
         if owner is None:
             continue
         with suppress(OSError):  # another process may have removed the file
-            # processes of another machine cannot be checked, so the age decides
+            # this machine cannot check the processes of another, so the age decides
             if owner["machine"] != _hash_machine():
                 change_time = path.stat().st_mtime
                 for inner_path in path.rglob("*"):
@@ -669,22 +737,23 @@ def remove_leftovers(folder: Path) -> None:
 def atomic_write(final: Path, is_lasting: bool = True) -> Iterator[Path]:
     """Provide a temporary path for a new file or folder, and rename it at the end.
 
-    If the block raises an error or is interrupted, the temporary file is removed, and
-    an earlier file at the final path stays as it was.
+    If the `with` block raises an error or is interrupted, the temporary file is
+    removed. An earlier file at the final path then stays as it was.
 
     Args:
         final: Final path of the file or folder. Its parent folders are created.
-        is_lasting: True if the content must survive a power cut. This takes 6 ms per
-            file, which adds up to minutes for the pictures of a data set.
+        is_lasting: True if the content must survive a power cut. Writing it to the disk
+            takes 6 ms per file, which adds up to minutes for the pictures of a data
+            set.
 
     Yields:
-        The temporary path.
+        The temporary path, to which the block must write.
 
     Raises:
         OSError: if the disk is full. The error names the final path.
     """
-    # renaming is atomic within a folder, so the hidden temporary file lies in the same
-    # folder as the final file
+    # a file can be renamed in one step only on the same disk, so the temporary file is
+    # a hidden file in the folder of the final file
     final.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(final.parent)
     temporary = name_partial_file(final)
@@ -698,8 +767,8 @@ def atomic_write(final: Path, is_lasting: bool = True) -> Iterator[Path]:
     except BaseException as error:
         remove(temporary)
 
-        # users know the final name and not the temporary name, and libraries raise
-        # errors without a file name
+        # if the disk is full, name the final path, because the temporary path says
+        # nothing to users, and errors of libraries name no file
         number = None
         if not isinstance(error, BrainhiveError):
             number = system_error_number(error)
@@ -710,19 +779,20 @@ def atomic_write(final: Path, is_lasting: bool = True) -> Iterator[Path]:
 
 
 def publish(temporary: Path, final: Path) -> None:
-    """Write a complete file or folder to the disk, and then rename it.
+    """Force a complete file or folder to the disk, and then rename it.
 
-    If the file were renamed first, a power cut could leave an empty file at the final
-    path.
+    If the file were renamed before its content is on the disk, a power cut could leave
+    an empty file at the final path.
 
     Args:
         temporary: Path of the complete file or folder.
         final: Path after renaming, in the same folder.
 
     Raises:
-        OSError: if the disk is full or fails. Nothing is renamed then.
+        OSError: if the disk is full or fails. In this case, nothing is renamed.
     """
-    for path in temporary.rglob("*") if temporary.is_dir() else (temporary,):
+    paths = list(temporary.rglob("*")) if temporary.is_dir() else [temporary]
+    for path in paths:
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file)
@@ -730,7 +800,7 @@ def publish(temporary: Path, final: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a folder or a link if it exists. The target of a link stays."""
+    """Remove a file, a folder or a link if it exists, but not the target of a link."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
