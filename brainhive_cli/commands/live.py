@@ -2,6 +2,8 @@
 
 The signals come from a stream, from the replay of a recording, or from a mock that
 simulates them. A window is the part of the signals that follows the onset of a picture.
+The model compares each window with the gallery: the candidate pictures, of which the
+most similar ones are the decoded pictures. A session is a run of this command.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -73,7 +75,9 @@ MAX_CURVE_POINTS = 200
 SECTION = "Pictures decoded during the session"
 """Heading of the figures on the page of the run."""
 ReadPicture = Callable[[str], bytes | None]
-"""Function that returns the PNG file of a picture by its image id, or None."""
+"""Function that takes an image id and returns the picture as the bytes of a PNG file.
+It returns None if the picture is not known or cannot be read.
+"""
 PROTOCOL = "live, single trials"
 """Protocol of the hit rate of single trials."""
 AVERAGES_PROTOCOL = "live, average of all trials of a picture"
@@ -85,50 +89,55 @@ INTERVAL = (
 
 
 class LiveRun(Job, RunJob):
-    """Run of `live`. Every session is a run of its own."""
+    """Run of `live`. Every session is a run of its own, which is never reused."""
 
     @property
     def label(self) -> str:
-        """First part of the run's name."""
+        """First part of the name of the run."""
         return self.align.label
 
     @cached_property
     def failures(self) -> list[Exception]:
-        """The error that has ended the session. Empty if there was no error."""
+        """Errors that have ended the session: none, or a single error.
+
+        The list is filled while the session runs, and read by `describe`.
+        """
         return []
 
     @cached_property
     def drawing_recipe(self) -> ReconstructionRecipe | None:
-        """Recipe by which results are drawn, or None if nothing is drawn."""
+        """Recipe of the generator that draws results. None if nothing is drawn."""
         if self.recipe.draw is None:
             return None
         return ReconstructionRecipe.resolve("reconstruct", self.recipe.draw, {}, [])
 
     @cached_property
     def prior(self) -> Any:
-        """Prior that turns the tokens of the model into latents of the generator.
+        """Prior that turns decoded tokens into the conditioning of the generator.
 
         Raises:
-            MissingData: if the prior was trained on other tokens.
+            MissingData: if the prior was trained on other tokens than the model
+                decodes.
         """
         recipe = self.drawing_recipe
         assert recipe is not None
         source = recipe.prior.source
         prior = priors.load(source, scale=recipe.prior.scale, adapter=recipe.adapter)
-        # a prior with a fuser decodes only the tokens that it was trained on
+        # a prior with a fuser accepts only the tokens that it was trained on
         if prior.fuser is not None:
             check_tokens(self.align, prior, source, self.align.dataset_config)
         return prior
 
     def inputs(self) -> list[Input]:
-        """List the run, the stream and the weights of the generator."""
+        """List the trained run, the stream and the weights of the generator."""
         return collect_inputs(super().inputs, self._list_weights)
 
     def _list_weights(self) -> list[Input]:
-        """List the prior and the weights of the generator."""
+        """List the weights of the prior and the generator, if results are drawn."""
         if self.drawing_recipe is None:
             return []
-        # drawings do not change the metrics, so the fingerprint leaves out the prior
+        # without a digest, the prior is not a part of the run's fingerprint, because
+        # drawings do not change the metrics
         prior = priors.find_input(self.drawing_recipe.prior.source)
         return [replace(prior, digest="")] + list(
             self.drawing_recipe.generator.inputs()
@@ -139,24 +148,28 @@ class LiveRun(Job, RunJob):
         super().check()
         if self.drawing_recipe is not None:
             self.drawing_recipe.generator.check()
-            # the property raises an error if the prior does not fit
+            # loading the prior raises an error if the prior does not fit the model
             _ = self.prior
         if self.recipe.page:
             resolve_host(self.recipe.host)
 
     def summarise(self, run: OpenRun) -> Summary:
-        """Decode until the stream or the session ends."""
+        """Hold the session, and return its measurements and figures."""
         return _hold_session(self, run.folder, run.launch)
 
     def describe(self, run: OpenRun) -> Result:
-        """Show hit rates and latencies, or raise the error that ended the session."""
+        """Show hit rates and latencies, or raise the error that ended the session.
+
+        An error is raised only here, so that the windows decoded before the error are
+        measured and stored.
+        """
         if self.failures:
             raise self.failures[0]
         folder = run.folder.path
         measurements = run.folder.measurements()
         tables = _make_tables(measurements)
         if self.recipe.lines:
-            # stdout has only the lines of the results, so no table is shown
+            # programs read the results from stdout, so no table is printed
             return Result(folder, tables, measurements, printed_tables=())
         session = folder / SESSION
         files = {"session": session} if session.is_dir() else {}
@@ -173,17 +186,18 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 @dataclass
 class _Publisher:
-    """Sender of events to all receivers of a session.
+    """Sender of events, such as results, to all receivers of a session.
 
     Attributes:
-        send_functions: Functions that send an event to a receiver.
+        send_functions: Functions, each of which sends an event to one receiver, such as
+            the page.
     """
 
     send_functions: list[Callable[[EventRow], Any]] = field(default_factory=list)
 
     def publish(self, event: EventRow) -> None:
         """Send an event to all receivers. A receiver that fails gets no more events."""
-        # a copy of the list, since functions that fail are removed from it
+        # iterate over a copy of the list, because functions that fail are removed
         for send in list(self.send_functions):
             try:
                 send(event)
@@ -197,7 +211,7 @@ class _Publisher:
 
 
 def _hold_session(job: LiveRun, folder: RunFolder, launch: Launch) -> Summary:
-    """Decode until the stream or the session ends.
+    """Decode windows until the stream ends, or until the user ends the session.
 
     Args:
         job: Model, stream and options.
@@ -205,10 +219,12 @@ def _hold_session(job: LiveRun, folder: RunFolder, launch: Launch) -> Summary:
         launch: Process that decodes.
 
     Returns:
-        The measurements, with tables, a sheet of pictures and a curve.
+        The measurements, with tables, a sheet of the first decoded pictures, and a
+        curve of the hit rate.
 
     Raises:
-        Exception: if the session fails before the first window is decoded.
+        Exception: if the session fails before the first window is decoded. A later
+            error ends the session, and is stored in `job.failures`.
     """
     recipe = job.recipe
     with ExitStack() as stack:
@@ -220,7 +236,7 @@ def _hold_session(job: LiveRun, folder: RunFolder, launch: Launch) -> Summary:
         if not isinstance(session.stream, WindowStream):
             stream_name = session.stream.format.name
 
-        # send results to stdout, to an LSL outlet and to the page
+        # send results to stdout, to the network (LSL) and to the page
         read_picture = _find_pictures(session)
         publisher = _Publisher()
         if recipe.lines:
@@ -237,13 +253,14 @@ def _hold_session(job: LiveRun, folder: RunFolder, launch: Launch) -> Summary:
             stack.callback(_try, CLOSING_WARNING, page.stop)
             publisher.send_functions.append(page.publish)
 
-        # draw results with a generator, and save the session
+        # draw the results with a generator
         drawer = None
         if recipe.draw:
             draw = _load_generator(job, session, launch)
             drawer = Drawer(draw, partial(_save_drawing, folder, page))
+
+        # save the session, except windows that come from a store
         recorder = None
-        # windows of a store are stored already
         if recipe.save and not isinstance(session.stream, WindowStream):
             recorder = SessionFolder(
                 folder.path / SESSION,
@@ -261,19 +278,20 @@ def _hold_session(job: LiveRun, folder: RunFolder, launch: Launch) -> Summary:
         try:
             reason = loop.run()
         except Exception as error:
-            # if the stream is lost, the decoded windows are kept
+            # keep the windows that were decoded before the error
             if not loop.decoded:
                 raise
             job.failures.append(error)
             reason = first_line(error)
         publisher.publish({"kind": "ended", "text": reason})
 
+    # measure the decoded windows
     if loop.unknown:
         console.warn(session.describe_unknown(loop.unknown, loop.decoded))
     measurements = _measure(session, loop, reason)
     tables = _make_tables(measurements)
 
-    # measurements are written even if the figures fail
+    # draw figures, whose failure must not lose the measurements
     draw_figures = partial(
         draw_session, folder, loop.first_results, loop.score, read_picture
     )
@@ -282,7 +300,11 @@ def _hold_session(job: LiveRun, folder: RunFolder, launch: Launch) -> Summary:
 
 
 def _warn_of_limits(session: OpenSession) -> None:
-    """Print warnings about the session before it starts."""
+    """Print warnings about a session before its first window is decoded.
+
+    The warnings name differences from an offline evaluation, the caveats (limits of the
+    results), and a subject whom the model was not trained on.
+    """
     job = session.job
     for difference in session.differs:
         console.warn(f"differs from an offline evaluation: {difference}")
@@ -298,7 +320,7 @@ def _print_event(event: EventRow) -> None:
 
 
 def _send_result(outlet: "ResultOutlet", event: EventRow) -> None:
-    """Send an event to an LSL outlet if it is a result."""
+    """Send an event to other programs by LSL, if the event is a result."""
     if event["kind"] == "result":
         outlet.push(event)
 
@@ -306,13 +328,13 @@ def _send_result(outlet: "ResultOutlet", event: EventRow) -> None:
 def _save_drawing(
     folder: RunFolder, page: LivePage | None, event: EventRow, picture: bytes
 ) -> None:
-    """Save a drawing in the run, and show it on the page.
+    """Save a drawing in the folder of the run, and send it to the page of the session.
 
     Args:
         folder: Folder of the run.
-        page: Page of the session, if there is a page.
-        event: Event with the number of the window.
-        picture: PNG file of the drawing.
+        page: Page of the session. None without a page.
+        event: Event of the drawing, with the number of the window in `event["window"]`.
+        picture: Bytes of the drawing as a PNG file.
     """
     name = f"drawings/{event['window']:06d}.png"
     folder.replace(name, lambda path: path.write_bytes(picture))
@@ -321,14 +343,16 @@ def _save_drawing(
 
 
 def _try(problem: str, act: Callable[[], Any]) -> Any:
-    """Call a function whose errors must not lose the decoded session.
+    """Call a function, and print a warning if it raises an error.
+
+    Such functions run after the decoding. Their errors must not lose the results.
 
     Args:
-        problem: Start of the warning if the function fails.
+        problem: First words of the warning.
         act: Function without arguments.
 
     Returns:
-        The result of the function, or None if it fails.
+        The value that the function returns, or None after an error.
     """
     try:
         return act()
@@ -339,7 +363,17 @@ def _try(problem: str, act: Callable[[], Any]) -> Any:
 def _open_page(
     session: OpenSession, stream_name: str, read_picture: ReadPicture
 ) -> LivePage:
-    """Start the server of the page, and print the address of the page."""
+    """Start the server of a web page that shows the session, and print its address.
+
+    Args:
+        session: Session that is about to start.
+        stream_name: Name of the stream, for the title.
+        read_picture: Function that reads a picture by its image id.
+
+    Returns:
+        The page, to which events can be published.
+    """
+    # start the server
     job = session.job
     recipe = job.recipe
     title = f"{stream_name}, subject {job.subject}"
@@ -347,7 +381,8 @@ def _open_page(
     url = page.start()
     console.say(f"page: {url}")
 
-    # the page shows the model, the candidates and the caveats before the first result
+    # before the first result, show the model, the number of candidate pictures, and
+    # the caveats (limits of the results)
     page.publish(
         {
             "kind": "start",
@@ -363,15 +398,20 @@ def _open_page(
 
 
 def _find_pictures(session: OpenSession) -> ReadPicture:
-    """Find the pictures of the gallery and of the training.
+    """Find the pictures that a session may show, of the gallery and of the training.
+
+    Args:
+        session: Session with the data set and the split of the gallery.
 
     Returns:
-        A function that reads a picture by its image id.
+        A function that takes an image id, and returns the picture as a PNG file or
+        None.
     """
+    # find the place of each picture in the stimulus sets of both splits
     dataset = session.job.align.dataset
     positions: dict[str, tuple[StimulusSet, int]] = {}
     for split in ("train", session.job.recipe.gallery):
-        # without pictures, the session shows names
+        # without its pictures, a split is shown by names
         with suppress(MissingData):
             images = dataset.images(dataset.holdout.stored_split(split))
             if images.has_pictures:
@@ -390,11 +430,13 @@ def _read_picture(
     """Read a picture, or the first frame of a clip, as a small PNG file.
 
     Args:
-        positions: Set of stimuli, and row in this set, of each picture by its image id.
+        positions: Place of each picture by its image id: a set of stimuli, and the row
+            of the picture in this set.
         image_id: Image id of the picture.
 
     Returns:
-        The PNG file. None if the picture is not known or cannot be read.
+        The bytes of the PNG file. None if `positions` lacks the picture, or if the
+        picture cannot be read.
     """
     if image_id not in positions:
         return None
@@ -410,6 +452,7 @@ def _read_picture(
 
 
 def _write_png(picture: Image.Image) -> bytes:
+    """Return a picture as the bytes of a PNG file."""
     buffer = BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()
@@ -418,10 +461,16 @@ def _write_png(picture: Image.Image) -> bytes:
 def _load_generator(
     job: LiveRun, session: OpenSession, launch: Launch
 ) -> Callable[[LiveResult], bytes]:
-    """Load the prior and the generator.
+    """Load the generator, and the prior that turns decoded tokens into its input.
+
+    Args:
+        job: Run with the recipe of the drawing.
+        session: Session with the brain model.
+        launch: Process with the device.
 
     Returns:
-        A function that draws a result as a PNG file.
+        A function that takes the result of a window, and returns a drawing as the bytes
+        of a PNG file.
     """
     recipe = job.drawing_recipe
     assert recipe is not None
@@ -433,7 +482,7 @@ def _load_generator(
         device=launch.device,
         heads=session.decoder.member.layout.heads,
     )
-    # the property loads the generator now, so that the first drawing need not wait
+    # reading this property loads the generator now, not at the first drawing
     _ = sampler.generator
     return partial(
         _draw_result,
@@ -447,19 +496,21 @@ def _load_generator(
 def _draw_result(
     sampler: Sampler, member: TrainedModel, result: LiveResult, subject: int, seed: int
 ) -> bytes:
-    """Draw a picture from the signal of a result.
+    """Draw a picture from the signal of a decoded window.
 
     Args:
-        sampler: Prior and generator.
-        member: Brain model.
-        result: Result with the signal [C, T] of a trial, or of an average.
+        sampler: Prior and generator, which draw a picture from decoded tokens.
+        member: Brain model, which decodes tokens from a signal.
+        result: Result of the window, with the signal [C, T] of the trial, or of the
+            average of all trials that show the same picture.
         subject: Number of the subject.
         seed: Seed of the recipe.
 
     Returns:
-        The PNG file. A clip is shown by its first frame.
+        The drawing as the bytes of a PNG file. Only the first frame of a clip is
+        returned.
     """
-    # the seed depends on the event, so a replayed session has the same drawings
+    # derive the seed from the event, so that a replay draws the same pictures
     seeds = [seed_of(seed, result.window.name, 0)]
     signal = result.signal[None].to(sampler.device)  # [1, C, T]
     decoded = member.module.decode(signal, member.index(subject, 1), seeds).float()
@@ -471,14 +522,18 @@ def _draw_result(
 def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
     """Measure the hit rates of a session, and describe its stream.
 
+    A hit is a trial in which the shown picture ranks first among the candidates.
+
     Args:
         session: Session that has ended.
-        loop: Loop with the counts and latencies of the session.
+        loop: Loop that has decoded the session, with its hits, ranks and latencies.
         reason: Reason why the session has ended.
 
     Returns:
-        The hit rate of single trials, and top-1 and top-5 of the averages over all
-        trials of a picture. There are no metrics if no tested picture was shown.
+        Measurements with the hit rate of single trials, and with the share of pictures
+        that rank first (top-1) or among the first five (top-5) by the average of their
+        trials. There are no metrics if no tested picture was shown. The facts of the
+        session are always stated.
     """
     job = session.job
     decoder = session.decoder
@@ -511,7 +566,8 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
             split=job.recipe.gallery,
         )
 
-        # metrics say whether the epoch of the model was selected on test pictures
+        # mark the metrics if the weights of the model were selected on test pictures,
+        # since such metrics are too high
         is_selected = decoder.member.learned.selection == "test"
         scopes[ALL] = index_by_name([replace(single, selected=is_selected)])
         scopes["averages"] = index_by_name(
@@ -519,11 +575,12 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
         )
         items[ALL] = {"image_ids": score.image_ids, "ranks": score.ranks}
 
-    # if no trial was tested, show how the names of events and candidates differ
+    # if no trial was tested, store the names of events and candidates, so that the user
+    # can see how they differ
     unknown_events = [] if hits.trials else list(decoder.unknown_events)
     candidates = list(decoder.image_ids) if unknown_events else []
 
-    # hit rates of trained trials are no result, so they get no p value
+    # no p value if trials of the training were shown, since their hits prove nothing
     has_p_value = bool(hits.trials) and TRAINED_TRIALS not in caveats
     facts = LiveFacts(
         caveats=caveats,
@@ -548,16 +605,27 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
 
 
 def _make_tables(measurements: Measurements) -> tuple[Table, ...]:
-    """Return tables of hit rates, latencies and counts, without empty tables."""
+    """Return the tables of a session, without empty tables.
+
+    Args:
+        measurements: Measurements of the session.
+
+    Returns:
+        Tables of the hit rates, of the latencies of each stage of the decoding, and of
+        the counts of the stream, such as dropped windows.
+    """
+    # median, 95th percentile and maximum of each stage
     facts = measurements.require_facts(LiveFacts)
     latency_rows = []
     for stage, percentiles in facts.latency_ms.items():
         latency_rows.append((stage, *percentiles.values()))
 
-    # dropped windows have a row for each reason
+    # counts of the stream, with a row for each reason why windows were dropped
     counts = dict(facts.stream)
     for reason, n_dropped in counts.pop("dropped").items():
         counts[f"dropped: {reason}"] = n_dropped
+
+    # lay out the tables
     hit_rates = metric_table(
         "Shown picture ranked first", measurements.scopes, "trials", ("top1", "top5")
     )
@@ -575,17 +643,19 @@ def draw_session(
     score: Score,
     read_picture: ReadPicture,
 ) -> list[Artifact]:
-    """Draw the first windows of a session, and its hit rate over time.
+    """Draw the pictures of the first windows of a session, and its hit rate over time.
 
     Args:
-        folder: Folder of the run. Pictures are saved in `gallery`, and `drawings` has
-            the pictures that a generator drew.
-        results: Events of the first results, as `LiveResult` describes them.
-        score: Hits of the tested trials.
-        read_picture: Function that reads a picture.
+        folder: Folder of the run. Shown and decoded pictures are saved in its folder
+            `gallery`. Its folder `drawings` has the pictures that a generator drew.
+        results: Results of the first windows as plain values. See `LiveResult.event`.
+        score: Ranks and hits of the tested trials.
+        read_picture: Function that takes an image id, and returns the picture as a PNG
+            file or None.
 
     Returns:
-        A sheet if there are results, and a curve if trials were tested.
+        A sheet of pictures if there are results, and a curve of the hit rate if trials
+        were tested.
     """
     figures: list[Artifact] = []
     if results:
@@ -601,8 +671,9 @@ class _TileMaker:
 
     Attributes:
         folder: Folder of the run.
-        read_picture: Function that reads a picture.
-        files: Name of the saved file in the run, by image id.
+        read_picture: Function that takes an image id, and returns the picture as a PNG
+            file or None.
+        files: Path of each saved picture below the folder of the run, by image id.
     """
 
     folder: RunFolder
@@ -612,23 +683,27 @@ class _TileMaker:
     def make(
         self, image_id: str | None, lines: Sequence[str], verdict: Any = ""
     ) -> SheetTile:
-        """Make the tile of a picture.
+        """Make a tile with a picture and lines of text, and save the picture once.
 
         Args:
-            image_id: Image id of the picture, or None if it is not known.
+            image_id: Image id of the picture. None if the event of the window does not
+                name a picture.
             lines: Lines of text below the picture.
-            verdict: "right" or "wrong" for a decoded picture. Empty if this is not
-                known.
+            verdict: "right" or "wrong" for a decoded picture. Empty for a shown
+                picture, or if the shown picture is not known.
 
         Returns:
-            The tile. If there is no picture, the tile is empty, and its first line is
-            the image id.
+            The tile. If the picture cannot be read, the tile has no picture, and its
+            first line is the image id.
         """
+        # without a picture, the tile has only text
         if image_id is None:
             return SheetTile("", ["not known"] + list(lines), verdict=verdict)
         png = self.read_picture(image_id)
         if png is None:
             return SheetTile("", [image_id] + list(lines), verdict=verdict)
+
+        # save the picture, unless another tile has saved it
         if image_id not in self.files:
             self.files[image_id] = artifacts.save_picture(
                 self.folder, f"gallery/{len(self.files)}", Image.open(BytesIO(png))
@@ -642,12 +717,25 @@ def _draw_sheet(
     score: Score,
     read_picture: ReadPicture,
 ) -> Sheet:
-    """Draw the shown and the decoded pictures of windows. See `draw_session`."""
+    """Draw a sheet with a row of pictures for each of the first windows of a session.
+
+    Args:
+        folder: Folder of the run. Its folder `drawings` has the pictures that a
+            generator drew.
+        results: Results of the windows as plain values. See `LiveResult.event`.
+        score: Hits of the session, with the number of candidate pictures.
+        read_picture: Function that takes an image id, and returns the picture as a PNG
+            file or None.
+
+    Returns:
+        The sheet. Its first column has the shown pictures, the next columns have the
+        most similar candidates, and the last column has the drawings, if any.
+    """
     tile_maker = _TileMaker(folder, read_picture)
     has_drawings = (folder.path / "drawings").is_dir()
     rows = []
     for result in results:
-        # the shown picture
+        # the shown picture, with its rank among the candidates
         shown_id = result["shown"]
         window = result["window"]
         lines = [f"window {window}"]
@@ -657,7 +745,7 @@ def _draw_sheet(
             lines.append("not in the gallery")
         tiles = [tile_maker.make(shown_id, lines)]
 
-        # the most similar pictures, by this trial alone
+        # the candidates that are most similar to the signal of this single trial
         for candidate in result["best"]:
             verdict = ""
             if shown_id:
@@ -665,7 +753,7 @@ def _draw_sheet(
             similarity = f"{candidate['similarity']:.2f}"
             tiles.append(tile_maker.make(candidate["image"], [similarity], verdict))
 
-        # the picture that the generator drew, unless it was busy
+        # the drawing, which is missing if the generator was busy with another window
         if has_drawings:
             name = f"drawings/{window:06d}.png"
             if (folder.path / name).is_file():
@@ -674,7 +762,7 @@ def _draw_sheet(
                 tiles.append(SheetTile("", ["skipped"]))
         rows.append(SheetRow(str(window), tiles))
 
-    # each decoded picture has its rank as the heading of its column
+    # a column of decoded pictures is headed by their rank
     n_best = len(results[0]["best"])
     columns = ["seen"] + [str(rank) for rank in range(1, n_best + 1)]
     if has_drawings:
@@ -690,19 +778,25 @@ def _draw_sheet(
 
 
 def _draw_curve(score: Score) -> Curve:
-    """Draw the hit rate so far over the number of tested trials.
+    """Draw the hit rate of a session over the number of tested trials.
+
+    A hit is a trial in which the shown picture ranks first among the candidates.
 
     Args:
-        score: Hits of the tested trials.
+        score: Ranks of the tested trials, in their order.
+
+    Returns:
+        A curve with up to `MAX_CURVE_POINTS` points P. Each point is the hit rate of
+        all trials up to this point, with a 95 % interval.
     """
-    # numbers of trials [P], evenly spaced, and hits [P] in these first trials
+    # evenly spaced numbers of trials [P], and the hits [P] up to each of them
     n_trials = len(score.ranks)
     points = np.linspace(1, n_trials, min(MAX_CURVE_POINTS, n_trials))
     trial_numbers = points.round().astype(int)
     is_hit = np.equal(score.ranks, 1)
     hit_counts = np.cumsum(is_hit)[trial_numbers - 1]
 
-    # lower and upper end [P] of the confidence sequence
+    # lower and upper end [P] of the interval, a confidence sequence
     low = []
     high = []
     for hits, trials in zip(hit_counts.tolist(), trial_numbers.tolist(), strict=True):

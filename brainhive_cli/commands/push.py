@@ -434,7 +434,7 @@ def _explain_refusals(name: str) -> Iterator[None]:
     except (ConnectionError, TimeoutError, RuntimeError, http_error_class()) as error:
         raise MissingData(
             f"the hub cannot be reached, or has stopped answering: {first_line(error)}",
-            "run the same command again, which continues without the uploaded files",
+            "run the same command again, which continues with the remaining files",
         ) from error
 
 
