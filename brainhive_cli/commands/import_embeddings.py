@@ -1,6 +1,8 @@
 """The command `import-embeddings`: target stores from embeddings of other programs.
 
-A target store holds the embeddings of the pictures of a split by an encoder.
+An embedding is the output of an encoder, a frozen vision model, for a picture. Files of
+other programs hold embeddings as vectors with names of pictures. A target store is a
+file with the embeddings of all pictures of a split, made by a single encoder.
 """
 
 import hashlib
@@ -89,7 +91,15 @@ class Recipe(FileRecipe):
     @model_validator(mode="before")
     @classmethod
     def _set_encoder_from_name(cls, fields: Any) -> Any:
-        """Replace `name` by an encoder for vectors that are only imported.
+        """Replace the key `name` by an encoder that stands for the user's own model.
+
+        Brainhive cannot run this model. It only imports the vectors of the model.
+
+        Args:
+            fields: Keys of the recipe, before they are checked.
+
+        Returns:
+            The keys, with the encoder in `encoders` if there is a name.
 
         Raises:
             RecipeError: if the name belongs to a shipped encoder, if it cannot be the
@@ -99,7 +109,8 @@ class Recipe(FileRecipe):
         if not isinstance(name, str):
             return fields
 
-        # heads are named after their encoder, so the name must be free
+        # heads, the outputs of a brain model, are called after encoders, so the name must
+        # be free
         imported = resolve({"kind": IMPORTED, "source": name})
         known_encoder = encoders_by_key([name]).get(name)
         if known_encoder is not None and known_encoder.kind != IMPORTED:
@@ -116,7 +127,7 @@ class Recipe(FileRecipe):
                 OWN_NAME_HINT,
             )
 
-        # with other encoders, it would be unclear which encoder made the vectors
+        # refuse other encoders, since only a single model can have made the vectors
         if "encoders" in fields and resolve_all(fields["encoders"]) != [imported]:
             raise RecipeError(
                 f"the recipe has the name {name}, and encoders, too",
@@ -126,7 +137,14 @@ class Recipe(FileRecipe):
 
 
 def _resolve(recipe: Recipe) -> tuple[list[Path], list[StimulusSet]]:
-    """List the files to import, and the pictures of each split of the data set.
+    """List the files to import, and the pictures that may have vectors in these files.
+
+    Args:
+        recipe: Recipe of `import-embeddings`.
+
+    Returns:
+        The files, and the pictures of each split that the recipe names. By default, all
+        splits of the data set are listed.
 
     Raises:
         MissingData: if the recipe names no files, or if files or pictures are absent.
@@ -152,15 +170,17 @@ def match_vectors(
     """Match the vectors of an encoder with the pictures of each split, by their names.
 
     Args:
-        recipe: Recipe with the splits, and whether gaps are accepted.
-        files: Files to import.
+        recipe: Recipe with the names of the splits. If `skip_missing` is set, a picture
+            need not have a vector.
+        files: Files with N vectors.
         splits: Pictures of each split.
-        config: Encoder that made the vectors.
+        config: Config of the encoder that made the vectors.
 
     Returns:
-        The vectors. For each split that has vectors: its pictures, the path of its
-        store, and the row in the split [N] of each vector, -1 for vectors of other
-        splits.
+        The vectors, and a tuple for each split that has vectors: the pictures of the
+        split, the path of its target store, and an array [N] with the row in the split
+        of each vector. The row is -1 if the vector belongs to another split or to no
+        picture.
 
     Raises:
         MissingData: if no vector belongs to a picture, or if pictures have no vector
@@ -168,10 +188,13 @@ def match_vectors(
         BrainhiveError: if the files do not say which of several encoders made them, or
             if the encoder makes vectors of another shape.
     """
-    # an array without names can be matched by order, but only with a single split
+    # open the files; the rows of an array without names are matched by their order, but
+    # only if there is a single split
     has_single_split = bool(recipe.splits) and len(splits) == 1
     ordered_ids = splits[0].image_ids if has_single_split else None
     vectors = open_vectors(files, config.known_as, recipe.suffix, ordered_ids)
+
+    # with several encoders, the files must say which encoder made them
     first_file = vectors.files[0]
     if len(recipe.encoders) > 1 and not vectors.says_encoder:
         raise BrainhiveError(
@@ -179,13 +202,13 @@ def match_vectors(
             "name one encoder: --encoders NAME",
         )
 
-    # match names with the pictures of all splits
+    # match the names of the vectors with the pictures of all splits together
     image_ids: list[str] = []
     for images in splits:
         image_ids += images.image_ids
     matched_rows, unknown_names = match_names(vectors.names, image_ids, each_once=True)
 
-    # assign the vectors to the splits
+    # assign the vectors to the splits, which follow one another in the matched rows
     root = recipe.paths.under_home("embeddings")
     shares = []
     first_row = 0
@@ -200,7 +223,7 @@ def match_vectors(
             shares.append((images, path, rows))
         first_row = end_row
 
-    # names without a picture are an error only if no name has a picture
+    # refuse files without any matching name, and warn about single names
     dataset = splits[0].dataset
     if not shares:
         raise MissingData(
@@ -225,15 +248,20 @@ def _require_all_pictures(
 
     Args:
         images: Pictures of the split.
-        rows: Row in the split [N] of each vector, -1 for vectors of other splits.
-        unknown_names: Names of vectors without a picture, for the message.
+        rows: Row in the split [N] of each vector. The row is -1 for a vector that does
+            not belong to the split.
+        unknown_names: Names of vectors that belong to no picture. They may explain the
+            error, so its message lists them.
 
     Raises:
         MissingData: if a picture has no vector.
     """
+    # find the rows of the split that no vector refers to
     missing_rows = np.setdiff1d(np.arange(len(images)), rows)
     if not len(missing_rows):
         return
+
+    # list the pictures without a vector, and the vectors without a picture
     missing_ids = [images.image_ids[row] for row in missing_rows]
     problem = (
         f"{images.dataset}/{images.split}: pictures without a vector, "
@@ -245,17 +273,23 @@ def _require_all_pictures(
 
 
 def _check_shape(vectors: Vectors, config: EncoderConfig) -> None:
-    """Raise an error if the vectors cannot be from the encoder.
+    """Raise an error if vectors do not have the shape that an encoder makes.
+
+    Args:
+        vectors: Vectors to import.
+        config: Config of the encoder that is said to have made the vectors. If its
+            output shape is known only with its weights, the shape is not checked.
 
     Raises:
-        BrainhiveError: if there are no vectors, or if they have another shape than the
-            encoder makes. The shape is not checked for encoders that need their weights
-            to know it.
+        BrainhiveError: if the files hold no vectors, or if the shape is another.
     """
+    # read the first batch, whose vectors have the same shape as all others
     first_file = vectors.files[0]
     batch = next(checked_batches(vectors), None)
     if batch is None:
         raise BrainhiveError(f"{first_file} holds no vectors", "fetch it again")
+
+    # compare the shape with the output of the encoder
     expected_shape = None if config.views == "all" else config.known_shape
     shape = batch.shape[1:]
     if expected_shape is not None and shape != expected_shape:
@@ -273,12 +307,13 @@ def _format_shape(shape: Sequence[int]) -> str:
 
 
 def is_imported(share: StoredShare, config: Any, digest: str) -> bool:
-    """Return True if a store exists and holds these vectors.
+    """Return True if a target store of a split exists and holds the given vectors.
 
     Args:
-        share: Pictures, path of the store, and rows of the vectors.
-        config: Config of the encoder, as stores keep it.
-        digest: Digest of the files of the vectors.
+        share: Pictures of the split, path of the store, and row in the split of each
+            vector.
+        config: Config of the encoder as plain values, in which stores keep it.
+        digest: SHA-256 digest of the files that hold the vectors.
 
     Raises:
         BrainhiveError: if the store holds other vectors.
@@ -286,6 +321,8 @@ def is_imported(share: StoredShare, config: Any, digest: str) -> bool:
     images, path, _ = share
     if not path.is_file():
         return False
+
+    # an existing store must be of the same encoder, pictures and files
     store = TargetStore.open(path)
     has_same_config = store.attributes["config"] == config
     has_same_pictures = store.image_ids == images.image_ids
@@ -298,7 +335,7 @@ def is_imported(share: StoredShare, config: Any, digest: str) -> bool:
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the vectors of each encoder, with the stores that they will fill."""
+    """List the vectors of each encoder, and the stores that they will be written to."""
     files, splits = _resolve(recipe)
     sources = [
         partial(_list_vectors, recipe, files, splits, config)
@@ -313,14 +350,33 @@ def _list_vectors(
     splits: Sequence[StimulusSet],
     config: EncoderConfig,
 ) -> list[Input]:
-    """List the vectors of an encoder, with the stores that they will fill."""
+    """List the vectors of an encoder, and the stores that they will be written to.
+
+    Args:
+        recipe: Recipe of `import-embeddings`.
+        files: Files to import.
+        splits: Pictures of each split.
+        config: Config of the encoder that made the vectors.
+
+    Returns:
+        A single input, which names the layout of the files and the paths of the stores.
+    """
     vectors, shares = match_vectors(recipe, files, splits, config)
     paths = ", ".join(str(path) for _, path, _ in shares)
     return [Input(f"{vectors.layout} to {paths}")]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Match names with image ids, and write a store for each encoder and split.
+    """Import vectors, and write a target store for each encoder and split.
+
+    Args:
+        recipe: Recipe with the files, the data set and the encoders.
+        launch: Processes of the command, of which the main process writes the stores.
+        again: If True, replace stores that exist.
+
+    Returns:
+        A table with a health check of each store, such as its number of vectors and of
+        values that are not finite.
 
     Raises:
         MissingData: if pictures have no vector and the recipe does not accept gaps.
@@ -329,14 +385,16 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     files, splits = _resolve(recipe)
     stores = []
 
-    # digests of the pictures, so that all encoders together read each picture once
+    # digests of the pictures, which are shared by the encoders so that each picture is
+    # read only once
     identified: dict[str, UInt64] = {}
     for config in recipe.encoders:
+        # match the names of the vectors with the pictures
         with console.progress(f"matching the vectors of {config.name}"):
             vectors, shares = match_vectors(recipe, files, splits, config)
             digest = _digest(vectors.files)
 
-        # the order of rows without names cannot be checked, so the user must do it
+        # the order of rows without names cannot be checked here, so let the user check
         if vectors.layout == IN_ORDER:
             images = splits[0]
             console.say(
@@ -352,6 +410,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             for share in shares
             if again or not is_imported(share, stored_config, digest)
         ]
+
+        # write the stores, with a record of where the vectors come from
         if new_shares:
             file_names = [file.name for file in vectors.files]
             attributes = {
