@@ -109,8 +109,8 @@ class Recipe(FileRecipe):
         if not isinstance(name, str):
             return fields
 
-        # heads, the outputs of a brain model, are called after encoders, so the name must
-        # be free
+        # the name must be free, because heads, the outputs of a brain model, are called
+        # after their encoders
         imported = resolve({"kind": IMPORTED, "source": name})
         known_encoder = encoders_by_key([name]).get(name)
         if known_encoder is not None and known_encoder.kind != IMPORTED:
@@ -405,11 +405,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
         # leave out stores that hold these vectors already
         stored_config = make_portable(config.model_dump(mode="json"))
-        new_shares = [
-            share
-            for share in shares
-            if again or not is_imported(share, stored_config, digest)
-        ]
+        new_shares = []
+        for share in shares:
+            if again or not is_imported(share, stored_config, digest):
+                new_shares.append(share)
 
         # write the stores, with a record of where the vectors come from
         if new_shares:

@@ -113,7 +113,7 @@ def resolve_job(recipe: Recipe) -> FunctionJob:
 
 
 def preview(recipe: Recipe) -> list[Table]:
-    """Show what `push` would upload, without contacting the hub.
+    """Show the upload that `push` would make, without contacting the hub.
 
     Returns:
         A table that summarises the upload, a table of the files, and a table with the
@@ -224,9 +224,9 @@ def _resolve(recipe: Recipe) -> tuple[str, SharedRun]:
             f"{reference} cannot be pushed, it is not a whole run on this machine",
             USAGE,
         )
-    run = runs.find(recipe.paths.under_home("runs"), None, str(name))
+    run_folder = runs.find(recipe.paths.under_home("runs"), None, str(name))
     with console.progress("reading the run"):
-        return target, SharedRun.of(run)
+        return target, SharedRun.of(run_folder)
 
 
 def _parse_target(target: str) -> tuple[str, str]:
@@ -570,19 +570,19 @@ def _find_scores(shared_run: SharedRun, paths: Paths) -> list[CardScores]:
     tests: dict[tuple[str, str, str], CardScores] = {}
     for command in TEST_COMMANDS:
         for folder in runs.list_finished_runs(paths.under_home("runs"), command):
-            run = ShownRun(command, folder)
-            facts = run.measurements.facts
+            test_run = ShownRun(command, folder)
+            facts = test_run.measurements.facts
 
             # skip tests of other runs, and controls, such as a test on shuffled signals
             tested_path = Path(locate_stored(facts.run)).resolve()
             is_other_run = tested_path != shared_run.run.path.resolve()
-            if is_other_run or run.is_control or not run.metrics:
+            if is_other_run or test_run.is_control or not test_run.metrics:
                 continue
 
             # the metrics over all models, then the first metric of each single model
-            rows = {"all": choose_metrics(run.metrics)}
-            if len(run.cells) > 1:
-                for cell in run.cells:
+            rows = {"all": choose_metrics(test_run.metrics)}
+            if len(test_run.cells) > 1:
+                for cell in test_run.cells:
                     rows[cell.name] = choose_metrics(cell.metrics)[:1]
 
             # runs are sorted, the newest first, so the first test of a key is kept

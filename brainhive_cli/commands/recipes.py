@@ -242,10 +242,9 @@ def _tabulate_recipes() -> tuple[Table, Table]:
         recipes_by_name.setdefault(shipped.name, []).append(shipped)
 
     # a default recipe, which has no name, is listed by its command
-    default_rows = [
-        (shipped.command, shipped.description)
-        for shipped in recipes_by_name.pop("", [])
-    ]
+    default_rows = []
+    for shipped in recipes_by_name.pop("", []):
+        default_rows.append((shipped.command, shipped.description))
 
     # the file of the last command describes a named recipe
     named_rows = []

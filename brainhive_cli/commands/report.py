@@ -358,15 +358,15 @@ def find_newest_pair(root: Path) -> list[str]:
     first_run = find_newest(
         root,
         None,
-        lambda run: "" if run.measurements().items else "no value per item",
+        lambda folder: "" if folder.measurements().items else "no value per item",
         required_content="a value per item",
         hint=Line("eval-retrieval"),
     )
     first_shown_run = ShownRun("", first_run)
 
-    def explain_mismatch(run: RunFolder) -> str:
+    def explain_mismatch(folder: RunFolder) -> str:
         """Return why a run cannot be compared. Empty if the run can be compared."""
-        group = _compare([first_shown_run, ShownRun("", run)])
+        group = _compare([first_shown_run, ShownRun("", folder)])
         return "; ".join(group.refusals)
 
     # the newest other run without a reason against the comparison
@@ -408,14 +408,14 @@ def _choose_output_path(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
     return home_folder() / FOLDER / f"{name}.{recipe.format}"
 
 
-def _classify_item_values(run: ShownRun) -> str:
+def _classify_item_values(shown_run: ShownRun) -> str:
     """Return the kind of values that a run stores for its pictures or trials.
 
     Returns:
         "ranks" if each trial has its rank among the pictures of a gallery, "metrics" if
         each reconstructed picture has metrics. Empty if the run stores neither.
     """
-    facts = run.measurements.facts
+    facts = shown_run.measurements.facts
     if isinstance(facts, RetrievalFacts) and facts.gallery:
         return "ranks"
     return "metrics" if facts.sources else ""

@@ -150,7 +150,7 @@ def _describe_result(run_folder: RunFolder) -> str | TableCell:
     if not result:
         return ""
 
-    # name the caveats, which limit what the result means
+    # name the caveats, which limit the meaning of the result
     caveats = merge_caveats(
         measurements.caveats, list_metric_caveats(shown_run.metrics.values())
     )
@@ -513,7 +513,8 @@ class _CellVerification:
             "differs from the run": self.environment,
         }
         for item, lines in lines_by_item.items():
-            rows += [(item, line) for line in lines]
+            for line in lines:
+                rows.append((item, line))
         return rows
 
     def as_details(self) -> dict[str, Any]:

@@ -192,7 +192,7 @@ class Recipe(BaseRecipe):
                     f"set steps.{name}.command to one of: {', '.join(commands)}",
                 )
 
-        # the axes of the steps are those of the matrix
+        # each axis is defined by the matrix, and used by a step
         used_axes = set[str]()
         for step in self.steps.values():
             used_axes |= set(step.axes or ())
