@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from statistics import mean
@@ -61,7 +61,8 @@ from brainhive_cli.reports.tables import (
 def find_shown_run(runs: Path, reference: str | None = None) -> tuple[RunFolder, str]:
     """Find a finished run, or one variant of a sweep.
 
-    The name of a command stands for its newest run with metrics, which is then printed.
+    The name of a command stands for its newest run with metrics. The name of this run
+    is then printed.
 
     Args:
         runs: Folder of all runs.
@@ -84,10 +85,8 @@ def find_shown_run(runs: Path, reference: str | None = None) -> tuple[RunFolder,
         run_folder = find_newest(
             runs,
             name or None,
-            lambda run_folder: (
-                "" if any(run_folder.measurements().scopes.values()) else "no metrics"
-            ),
-            required_content="metrics",
+            _explain_lack,
+            needed="metrics",
         )
     else:
         run_folder = find_run(runs, None, name)
@@ -107,13 +106,21 @@ def find_shown_run(runs: Path, reference: str | None = None) -> tuple[RunFolder,
 
     # any other variant has scopes in this run
     if not measurements.select_variant(variant).scopes:
-        scope_variants = {scope.rpartition("/")[0] for scope in measurements.scopes}
-        variant_names = sorted((scope_variants | set(variants)) - {""})
+        variant_names = set(variants)
+        for scope_name in measurements.scopes:
+            variant_names.add(scope_name.rpartition("/")[0])
+        variant_list = ", ".join(sorted(variant_names - {""}))
         raise RecipeError(
             f"{run_folder.path.name} has no variant {variant!r}",
-            f"variants: {', '.join(variant_names) or 'none'}",
+            f"variants: {variant_list or 'none'}",
         )
     return run_folder, variant
+
+
+def _explain_lack(run_folder: RunFolder) -> str:
+    """Return the reason why a run cannot be shown. Empty if the run has metrics."""
+    scopes = run_folder.measurements().scopes
+    return "" if any(scopes.values()) else "no metrics"
 
 
 @dataclass
@@ -169,23 +176,23 @@ class ShownRun:
 
         # select the cells that have metrics, of the first source
         self.cells = []
+        candidates = [self.metrics] + list(self.variants.values())
+        has_cells_of_variants = False
         for name, cell_facts in facts.cells.items():
-            is_of_source = not cell_facts.source or cell_facts.source == self.source
-            if not scopes.get(name) or not is_of_source:
+            metrics = scopes.get(name)
+            if not metrics or cell_facts.source not in ("", self.source):
                 continue
-            subject, seed = name_subject_and_seed(cell_facts, scopes[name])
-            self.cells.append(ShownCell(name, cell_facts, scopes[name], subject, seed))
+            subject, seed = name_subject_and_seed(cell_facts, metrics)
+            self.cells.append(ShownCell(name, cell_facts, metrics, subject, seed))
+            candidates.append(metrics)
+            has_cells_of_variants |= bool(cell_facts.variant)
 
-        # prefer pooled metrics, then the metrics of a variant, then those of a cell
-        candidates = [self.metrics]
-        candidates += self.variants.values()
-        candidates += [cell.metrics for cell in self.cells]
+        # prefer pooled metrics to the metrics of a variant, and these to a cell
         self.typical_metrics: Mapping[str, Metric] = next(filter(None, candidates), {})
         self.headlines = choose_headlines(list(self.typical_metrics))
         self.main_headline = choose_headline(self.typical_metrics)
 
-        # a run is a sweep if its cells have variants, unless one variant is selected
-        has_cells_of_variants = any(cell.facts.variant for cell in self.cells)
+        # a run is a sweep if its cells have variants and none of them is selected
         self.is_swept = bool(self.variants) or (
             has_cells_of_variants and not self.variant
         )
@@ -202,40 +209,40 @@ class ShownRun:
             return None
         return self.folder.read_json(ENVIRONMENT_FILE, Environment)
 
-    def values_by_row(self, metric: str) -> dict[str, list[float]]:
+    def values_by_row(self, metric_name: str) -> dict[str, list[float]]:
         """List the values of a metric by the rows of a table.
 
         A row is a variant of a sweep, or a subject (with the mean over seeds). If no
-        cell has a single subject and nothing is pooled, a row is a cell.
+        cell has a single subject and nothing is pooled, a row is a cell: a model of a
+        subject and a seed.
         """
-        # variants with pooled metrics
+        # the pooled value of each variant
+        values = defaultdict[str, list[float]](list)
         if self.variants:
-            return {
-                name: [metrics[metric].value]
-                for name, metrics in self.variants.items()
-                if metric in metrics
-            }
+            for name, metrics in self.variants.items():
+                if metric_name in metrics:
+                    values[name].append(metrics[metric_name].value)
+            return values
 
-        # subjects
+        # the mean of each subject
         if not self.is_swept:
-            means = self.subject_means(metric)
+            means = self.subject_means(metric_name)
             if means or self.metrics:
                 return {subject: [value] for subject, value in means.items()}
 
-        # cells, by variant or by name
-        values = defaultdict[str, list[float]](list)
+        # the values of cells, by their variant or by their own name
         for cell in self.cells:
-            if metric in cell.metrics:
+            if metric_name in cell.metrics:
                 row = cell.facts.variant if self.is_swept else cell.name
-                values[row].append(cell.metrics[metric].value)
+                values[row].append(cell.metrics[metric_name].value)
         return values
 
-    def subject_means(self, metric: str) -> dict[str, float]:
+    def subject_means(self, metric_name: str) -> dict[str, float]:
         """Compute the mean of a metric over the seeds of each subject."""
         subject_values = defaultdict[str, list[float]](list)
         for cell in self.cells:
-            if cell.subject and metric in cell.metrics:
-                subject_values[cell.subject].append(cell.metrics[metric].value)
+            if cell.subject and metric_name in cell.metrics:
+                subject_values[cell.subject].append(cell.metrics[metric_name].value)
         return {subject: mean(values) for subject, values in subject_values.items()}
 
 
@@ -255,33 +262,40 @@ def choose_headline(metrics: Mapping[str, Metric]) -> str:
 def list_part_metrics(measurements: Measurements) -> dict[str, Mapping[str, Metric]]:
     """List the metrics of each variant of a sweep, or of each cell of another run.
 
+    A cell is a model of a subject and a seed. If the facts of the run list no cells,
+    every scope (named group of metrics) counts as a cell.
+
     Returns:
-        Metrics by the name of the part. A name has the caveats that not all parts have.
+        Metrics by the name of the variant or cell. Behind the name stand the caveats
+        that not all of them share.
     """
+    # select the scope of each variant or cell, if it has metrics
     facts = measurements.facts
-    if facts.variants:
-        scope_names = {name: scope(name, ALL) for name in facts.variants}
-    else:
-        scope_names = {name: name for name in facts.cells or measurements.scopes}
-    parts = {
-        name: measurements.scopes[scope_name]
-        for name, scope_name in scope_names.items()
-        if measurements.scopes.get(scope_name)
-    }
-    titles = name_rows({name: metrics.values() for name, metrics in parts.items()})
-    return {titles[name]: metrics for name, metrics in parts.items()}
+    part_metrics = {}
+    metric_lists = {}
+    for name in facts.variants or facts.cells or measurements.scopes:
+        scope_name = scope(name, ALL) if facts.variants else name
+        metrics = measurements.scopes.get(scope_name)
+        if metrics:
+            part_metrics[name] = metrics
+            metric_lists[name] = metrics.values()
+
+    # extend the names by their caveats
+    titles = name_rows(metric_lists)
+    return {titles[name]: metrics for name, metrics in part_metrics.items()}
 
 
 @dataclass(frozen=True)
 class ShownCell:
-    """Cell of a run: one model, of a subject and a seed.
+    """Cell of a run: a model of a subject and a seed.
 
     Attributes:
-        name: Name of the cell, which is the scope of its metrics.
+        name: Name of the cell, which is also the name of the scope (group) of its
+            metrics.
         facts: Facts of the cell.
         metrics: Metrics of the cell by name.
         subject: Subject of the signals. Empty if the facts have none.
-        seed: Seed of the training. Empty if neither facts nor metrics have one.
+        seed: Seed of the training. Empty if neither facts nor metrics have a seed.
     """
 
     name: str
@@ -298,7 +312,7 @@ def name_subject_and_seed(
 
     Args:
         cell_facts: Facts of the cell.
-        metrics: Metrics of the cell, in any of its scopes.
+        metrics: Metrics of the cell by name, in any of its scopes.
     """
     subject = str(cell_facts.subject or "")
     if isinstance(cell_facts.subject, int):
@@ -327,6 +341,27 @@ class RunGroup:
     refusals: Sequence[str] = ()
     title: str = ""
 
+    @property
+    def metrics(self) -> dict[str, Metrics]:
+        """Metrics of each run by its label."""
+        return {shown_run.label: shown_run.metrics for shown_run in self.runs}
+
+    @property
+    def signs(self) -> dict[tuple[str, str], str]:
+        """Signs of significance by the label of the second run and the metric."""
+        return {
+            (pair.second, pair.metric): get_significance_sign(pair)
+            for pair in self.differences
+        }
+
+
+def list_runs(groups: Sequence[RunGroup]) -> list[ShownRun]:
+    """List the runs of all groups."""
+    runs: list[ShownRun] = []
+    for group in groups:
+        runs += group.runs
+    return runs
+
 
 def lay_out_tables(group: RunGroup) -> list[Table]:
     """Lay out all tables of a group of runs, without empty tables."""
@@ -338,76 +373,81 @@ def lay_out_tables(group: RunGroup) -> list[Table]:
 def _lay_out_runs(group: RunGroup) -> list[Table]:
     """Lay out tables of several runs: metrics, subjects, differences and set-ups."""
     # a row for each run, with the best in bold and signs of significance
-    run_metrics = {shown_run.label: shown_run.metrics for shown_run in group.runs}
+    run_metrics = group.metrics
     runs_with_metrics = {
         label: metrics for label, metrics in run_metrics.items() if metrics
     }
     best = choose_best_run(group, runs_with_metrics)
+    first_run = group.runs[0]
     note = explain_bold(best, "runs", group)
     if group.differences:
-        note += f" {SIGNIFICANCE_LEGEND}: differs from {group.runs[0].label} on the "
-        note += f"same items; {describe_adjustment(group.differences)}"
-    marks = {
-        (pair.second, pair.metric): get_significance_sign(pair)
-        for pair in group.differences
-    }
+        note += f" {SIGNIFICANCE_LEGEND}: differs from {first_run.label} on the same "
+        note += f"items; {describe_adjustment(group.differences)}"
     run_table = metric_table(
-        "Run by run", run_metrics, "run", best=best.by_metric, signs=marks, note=note
-    )
-
-    # the first headline metric, with a row for each subject and a column for each run
-    name = next(iter(group.runs[0].headlines), "")
-    caveats = [
-        list_metric_caveats(shown_run.metrics.values()) for shown_run in group.runs
-    ]
-    run_values = {
-        mark(shown_run.label, run_caveats): shown_run.subject_means(name)
-        for shown_run, run_caveats in zip(group.runs, caveats, strict=True)
-    }
-    subjects = dict.fromkeys(chain(*run_values.values()))
-    rows: list[list[Any]] = []
-    for subject in subjects:
-        values = [means.get(subject) for means in run_values.values()]
-        rows.append([subject, *values])
-    if len(rows) > 1:
-        spreads = [format_mean_sd(means.values()) for means in run_values.values()]
-        rows.append(["mean ± sd", *spreads])
-    subject_table = Table(
-        f"{metric_title(name)} by subject, averaged over seeds",
-        ["subject", *run_values],
-        rows,
-        note=list_footnotes(chain(*caveats)),
+        "Run by run",
+        run_metrics,
+        "run",
+        best=best.by_metric,
+        signs=group.signs,
+        note=note,
     )
 
     # the protocol of each run, if the protocols differ
-    protocols = {
-        shown_run.label: next(iter(shown_run.metrics.values())).protocol
-        for shown_run in group.runs
-        if shown_run.metrics
-    }
+    protocols = {}
+    for label, metrics in runs_with_metrics.items():
+        protocols[label] = next(iter(metrics.values())).protocol
     is_same_protocol = len(set(protocols.values())) < 2
     protocol_rows = [] if is_same_protocol else list(protocols.items())
 
     # the keys in which set-ups differ from the set-up of the first run
-    first_run = group.runs[0]
     first_set_up = first_run.measurements.facts.set_up
     set_up_rows = []
     for shown_run in group.runs[1:]:
-        for line in list_differences(shown_run.measurements.facts.set_up, first_set_up):
+        set_up = shown_run.measurements.facts.set_up
+        for line in list_differences(set_up, first_set_up):
             set_up_rows.append([shown_run.label, line])
     set_up_title = f"Set-up of each run compared with {first_run.label}"
     return [
         run_table,
         Table("Protocol of each run", ["run", "protocol"], protocol_rows),
-        subject_table,
+        _lay_out_subjects(group),
         difference_table(group.differences),
         Table(set_up_title, ["run", "difference"], set_up_rows),
     ]
 
 
+def _lay_out_subjects(group: RunGroup) -> Table:
+    """Lay out the first headline metric of several runs by subject.
+
+    A row is a subject and a column is a run. Values are means over seeds. The last row
+    has the mean and the standard deviation over subjects.
+    """
+    name = next(iter(group.runs[0].headlines), "")
+    columns = ["subject"]
+    run_means = []  # of each run: mean by subject
+    caveats: list[str] = []
+    for shown_run in group.runs:
+        run_caveats = list_metric_caveats(shown_run.metrics.values())
+        columns.append(mark(shown_run.label, run_caveats))
+        run_means.append(shown_run.subject_means(name))
+        caveats += run_caveats
+
+    rows: list[list[Any]] = []
+    for subject in dict.fromkeys(chain(*run_means)):
+        rows.append([subject] + [means.get(subject) for means in run_means])
+    if len(rows) > 1:
+        spreads = [format_mean_sd(means.values()) for means in run_means]
+        rows.append(["mean ± sd"] + spreads)
+    title = f"{metric_title(name)} by subject, averaged over seeds"
+    return Table(title, columns, rows, note=list_footnotes(caveats))
+
+
 def _lay_out_run(shown_run: ShownRun) -> list[Table]:
-    """Lay out the tables of a single run: all models, variants, cells, and published
-    values.
+    """Lay out the tables of a single run.
+
+    The tables show the metrics of all models together, the values that a paper
+    reports, further groups of metrics, the variants of a sweep, and the cells. A cell
+    is a model of a subject and a seed.
     """
     # metrics of all cells, or of each source of pictures next to its baselines
     facts = shown_run.measurements.facts
@@ -419,19 +459,17 @@ def _lay_out_run(shown_run: ShownRun) -> list[Table]:
         pooled_metrics = {
             facts.titles.get(source, source): scopes[source] for source in facts.sources
         }
-    pooled_table = metric_table(
-        title, pooled_metrics, "source", list(shown_run.metrics)
-    )
+    tables = [metric_table(title, pooled_metrics, "source", list(shown_run.metrics))]
+    tables += published_tables(facts.published)
 
-    # further pooled scopes, such as `all · backward`
-    further_tables = []
+    # further pooled scopes (groups of metrics), such as `all · backward`
     for scope_name, metrics in scopes.items():
         if scope_name.startswith(f"{ALL} · "):
             suffix = scope_name.removeprefix(f"{ALL} · ")
             title = f"All models: {suffix}"
             if suffix == BACKWARD:
                 title = "Picture → signal (the reverse search), all models"
-            further_tables.append(metric_table(title, {scope_name: metrics}))
+            tables.append(metric_table(title, {scope_name: metrics}))
 
     # the variants of a sweep, with the best in bold
     best = choose_best_part(facts, shown_run.variants)
@@ -442,21 +480,24 @@ def _lay_out_run(shown_run: ShownRun) -> list[Table]:
         best=best.by_metric,
         note=explain_bold(best, "variants"),
     )
-    return [
-        pooled_table,
-        *published_tables(facts.published),
-        *further_tables,
-        variant_table,
-        *_lay_out_cells(shown_run),
-    ]
+    tables.append(variant_table)
+    return tables + _lay_out_cells(shown_run)
 
 
 def choose_best_run(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> BestLabels:
     """Choose the runs of a group that are significantly better than the others.
 
+    The differences of a group compare its first run with each later run, but not later
+    runs with each other. The first run is the best in a metric if it is better than all
+    others. A later run with the best score is the best if it is better than the first.
+
     Args:
         group: The runs, and their differences.
         run_metrics: Metrics by the label of the run.
+
+    Returns:
+        Labels of the best runs by metric. A metric without a significantly better run
+        is left out.
     """
     # exclude runs whose comparison was refused
     comparable = {
@@ -470,21 +511,22 @@ def choose_best_run(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> Best
     }
     best = choose_best(comparable, validation)
 
-    # keep a best first run only if it is better than all other runs, and any other best
-    # run only if it is better than the first run
-    first = group.runs[0].label
-    first_is_better = {
-        (pair.second, pair.metric): pair.is_better
-        for pair in group.differences
-        if pair.is_significant
-    }
+    # collect the verdicts of the significant differences
+    first_label = group.runs[0].label
+    first_is_better = {}
+    for pair in group.differences:
+        if pair.is_significant:
+            first_is_better[pair.second, pair.metric] = pair.is_better
+
+    # keep the labels if the differences confirm that the first run is better than every
+    # other run, or worse than each of the best runs
     significant_labels = {}
     for name, labels in best.by_metric.items():
-        is_first = first in labels
-        opponents = labels
-        if is_first:
-            opponents = [label for label in comparable if label != first]
-        if all(first_is_better.get((label, name)) is is_first for label in opponents):
+        is_first = first_label in labels
+        later_labels = comparable.keys() - {first_label} if is_first else labels
+        if all(
+            first_is_better.get((label, name)) is is_first for label in later_labels
+        ):
             significant_labels[name] = labels
     return BestLabels(significant_labels, best.criterion)
 
@@ -494,11 +536,13 @@ def list_comparable(group: RunGroup) -> list[str]:
 
     If comparisons were refused, only the runs that were compared are listed.
     """
-    labels = [shown_run.label for shown_run in group.runs]
+    labels = list(group.metrics)
     if not group.refusals:
         return labels
-    paired = {labels[0]} | {pair.second for pair in group.differences}
-    return [label for label in labels if label in paired]
+    paired_labels = {labels[0]}
+    for pair in group.differences:
+        paired_labels.add(pair.second)
+    return [label for label in labels if label in paired_labels]
 
 
 def explain_bold(best: BestLabels, kind: str, group: RunGroup | None = None) -> str:
@@ -507,26 +551,36 @@ def explain_bold(best: BestLabels, kind: str, group: RunGroup | None = None) -> 
     Args:
         best: The labels whose values are bold.
         kind: Name of the rows in the plural, such as `runs`.
-        group: Group of runs, if rows are runs.
+        group: Group of runs, if rows are runs. If some comparisons were refused, the
+            note lists the runs that were compared.
     """
-    compared = list_comparable(group) if group and group.refusals else []
-    return render("bold.txt", best=best, kind=kind, compared=compared)
+    labels = list_comparable(group) if group and group.refusals else []
+    return render("bold.txt", best=best, kind=kind, compared=labels)
 
 
 def _lay_out_cells(shown_run: ShownRun) -> list[Table]:
     """Lay out the cells of a run: subjects by seeds, or a row for each cell.
 
-    A run with fewer than two cells has no such table.
+    A cell is a model of a subject and a seed. A run with fewer than two cells has no
+    such table.
     """
     cells = shown_run.cells
-    subjects = list(dict.fromkeys(cell.subject for cell in cells))
-    seeds = list(dict.fromkeys(cell.seed for cell in cells))
     if len(cells) < 2:
         return []
+    subject_rows = {}
+    model_rows = {}
+    seeds = []
+    all_metrics: list[Metric] = []
+    for cell in cells:
+        subject_rows[cell.subject] = cell.metrics
+        model_rows[cell.name] = cell.metrics
+        seeds.append(cell.seed)
+        all_metrics += cell.metrics.values()
+    seeds = list(dict.fromkeys(seeds))
 
     # with several seeds, each headline metric has a table of subjects by seeds
-    if len(seeds) > 1 and "" not in subjects:
-        caveats = list_metric_caveats(chain(*(cell.metrics.values() for cell in cells)))
+    if len(seeds) > 1 and "" not in subject_rows:
+        caveats = list_metric_caveats(all_metrics)
         note = add_footnotes(
             "±: standard deviation over seeds. In the last row: standard deviation of "
             "the means of the subjects.",
@@ -534,19 +588,19 @@ def _lay_out_cells(shown_run: ShownRun) -> list[Table]:
         )
         tables = []
         for name in shown_run.headlines:
-            values = defaultdict[str, Any](partial(defaultdict, list))
+            values: dict[str, dict[str, list[float]]] = {}
             for cell in cells:
                 if name in cell.metrics:
-                    value = cell.metrics[name].value
-                    values[cell.subject][cell.seed].append(value)
+                    subject_values = values.setdefault(cell.subject, {})
+                    seed_values = subject_values.setdefault(cell.seed, [])
+                    seed_values.append(cell.metrics[name].value)
             title = mark(f"{metric_title(name)} by subject and seed", caveats)
             tables.append(make_subject_seed_table(title, values, seeds, note))
         return tables
 
-    # otherwise each cell has a row, which its subject names if no other cell shares it
+    # otherwise each cell has a row, named by its subject if no other cell has the same
     names = list(cells[0].metrics)
-    if "" not in subjects and len(subjects) == len(cells):
-        rows = {cell.subject: cell.metrics for cell in cells}
-        return [metric_table("By subject", rows, "subject", names)]
-    rows = {cell.name: cell.metrics for cell in cells}
-    return [metric_table("By model (subject and seed)", rows, "model", names)]
+    if "" not in subject_rows and len(subject_rows) == len(cells):
+        return [metric_table("By subject", subject_rows, "subject", names)]
+    title = "By model (subject and seed)"
+    return [metric_table(title, model_rows, "model", names)]
