@@ -5,6 +5,7 @@ from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
@@ -40,16 +41,21 @@ CEILING_SHARE = "share of the noise ceiling"
 def list_retrievals(runs: Sequence[ShownRun]) -> list[ShownRun]:
     """List the retrieval runs among some runs.
 
-    The retrieval steps of a workflow and the variants of a sweep are listed one by one.
+    Each retrieval step of a workflow is listed, and so is each variant of a sweep.
 
     Args:
         runs: Runs of any command. A run without retrieval adds nothing to the list.
+
+    Returns:
+        Copies of the runs, whose labels and metrics may be changed.
     """
     retrievals = list[ShownRun]()
     for shown_run in runs:
         facts = shown_run.measurements.facts
         path = shown_run.folder.path
-        references = {variant: f"{path}:{variant}" for variant in facts.variants}
+        references = {}
+        for variant in facts.variants:
+            references[variant] = f"{path}:{variant}"
         if isinstance(facts, WorkflowFacts) and facts.retrievals:
             references = facts.retrievals
         steps = []
@@ -85,13 +91,14 @@ def tabulate_methods(runs: Sequence[ShownRun], against: str) -> list[Table]:
         rows.append(shown_run)
         rows += _list_corrected(shown_run)
 
-    results: list[ShownRun] = []
-    for rows in rows_by_title.values():
-        results += [row for row in rows if not row.is_control]
-    row_names = [row.label for row in results]
-    if not row_names or against not in ("", *row_names):
+    # the reference must be a result, not a control
+    row_names = [""]
+    for row in chain(*rows_by_title.values()):
+        if not row.is_control:
+            row_names.append(row.label)
+    if len(row_names) == 1 or against not in row_names:
         name = f" {against!r}" if against else ""
-        row_list = ", ".join(row_names) or "name runs of workflow or eval-retrieval"
+        row_list = ", ".join(row_names[1:]) or "name runs of workflow or eval-retrieval"
         raise RecipeError(f"no retrieval{name} among these runs", f"rows: {row_list}")
     return [
         tabulate_protocol(title, rows, against) for title, rows in rows_by_title.items()
@@ -99,9 +106,15 @@ def tabulate_methods(runs: Sequence[ShownRun], against: str) -> list[Table]:
 
 
 def _name_method(shown_run: ShownRun, used_names: Sequence[str]) -> str:
-    """Name the row of a run: the values of the workflow's axes, without the mode.
+    """Name the row of a run after the settings that its workflow varied.
 
-    A run without axes has its label, and a run whose name is in use its folder.
+    These settings stand in the label of the run, behind ` · `. The training mode is
+    left out, because the title of the table has it.
+
+    Args:
+        shown_run: Retrieval run.
+        used_names: Names of other rows. A run whose name is in use is named after its
+            folder.
     """
     mode = shown_run.measurements.facts.mode
     axis_values = [value for value in shown_run.label.split(" · ")[1:] if value != mode]
@@ -110,7 +123,11 @@ def _name_method(shown_run: ShownRun, used_names: Sequence[str]) -> str:
 
 
 def _list_corrected(shown_run: ShownRun) -> list[ShownRun]:
-    """List a row for each correction of the similarities of a run."""
+    """List a row for each correction of the similarities of a run.
+
+    A correction uses all test signals together. Its metrics are therefore a control and
+    not a result.
+    """
     rows = []
     for name, metrics in shown_run.measurements.scopes.items():
         correction = name.partition(" · ")[2]
@@ -125,7 +142,9 @@ def _list_corrected(shown_run: ShownRun) -> list[ShownRun]:
 
 
 def tabulate_protocol(title: str, rows: Sequence[ShownRun], against: str) -> Table:
-    """Lay out the rows of one protocol by descending top-1, excluded rows last.
+    """Lay out methods that were tested by the same protocol, by descending top-1.
+
+    Rows that are excluded from the results stand at the end.
 
     Args:
         title: Title of the table: data set, mode and split.
@@ -138,25 +157,24 @@ def tabulate_protocol(title: str, rows: Sequence[ShownRun], against: str) -> Tab
     reference = _choose_reference(rows, caveats, against)
     shared_caveats = set(caveats[reference.label]) - NO_RESULT
     reasons: dict[str, list[str]] = {}
+    pairs = {}
     for row in rows:
-        row_caveats = [
-            caveat for caveat in caveats[row.label] if caveat not in shared_caveats
-        ]
-        reasons[row.label] = _explain_control(row) + row_caveats
+        reasons[row.label] = _explain_control(row)
+        for caveat in caveats[row.label]:
+            if caveat not in shared_caveats:
+                reasons[row.label].append(caveat)
+        if row is not reference and not row.is_control:
+            labels = (row.label, reference.label)
+            pairs[labels] = (row.measurements, reference.measurements)
 
     # compare the other rows with the reference, and exclude rows that cannot be paired
-    pairs = {
-        (row.label, reference.label): (row.measurements, reference.measurements)
-        for row in rows
-        if row is not reference and not row.is_control
-    }
     compared, errors = compare_ranks(pairs)
     differences = {difference.first: difference for difference in compared}
-    failed = [label for label, _ in pairs if label not in differences]
-    for label, error in zip(failed, errors, strict=True):
+    failed_labels = [label for label, _ in pairs if label not in differences]
+    for label, error in zip(failed_labels, errors, strict=True):
         reasons[label].append(f"not comparable: {error.message}")
 
-    # write the lines, and leave out columns without values
+    # write the lines, with the results first
     lines = []
     for row in sorted(
         rows, key=lambda row: (bool(reasons[row.label]), -row.metrics["top1"].value)
@@ -169,10 +187,15 @@ def tabulate_protocol(title: str, rows: Sequence[ShownRun], against: str) -> Tab
         if row is reference:
             line["difference"] = "reference"
         lines.append(line)
-    columns = [column for column in lines[0] if any(line[column] for line in lines)]
+
+    # leave out columns without values
+    columns = []
+    for column in lines[0]:
+        if any(map(itemgetter(column), lines)):
+            columns.append(column)
 
     # the first row has the highest of several test scores, which is biased upwards
-    n_results = sum(not row_reasons for row_reasons in reasons.values())
+    n_results = list(reasons.values()).count([])
     if n_results > 1:
         top1 = lines[0]["top1"]
         remarks = filter(None, [top1.small, f"chosen among {n_results}"])
@@ -190,7 +213,7 @@ def tabulate_protocol(title: str, rows: Sequence[ShownRun], against: str) -> Tab
     return Table(
         extend_title(title, caveats[reference.label]),
         list(map(metric_title, columns)),
-        [[line[column] for column in columns] for line in lines],
+        list(map(itemgetter(*columns), lines)),
         note=note,
     )
 
@@ -218,7 +241,7 @@ def _choose_reference(
 
 
 def _explain_control(row: ShownRun) -> list[str]:
-    """List the reason why a row is a control. Empty for other rows."""
+    """List the reason why a row is a control. The list is empty for other rows."""
     if not row.is_control:
         return []
     if TRANSDUCTIVE in row.metrics["top1"].protocol:
@@ -227,11 +250,15 @@ def _explain_control(row: ShownRun) -> list[str]:
 
 
 def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]:
-    """Describe a method by the column of the table. Absent values are None or empty.
+    """Describe a method in the columns of the table.
 
     Args:
         row: Retrieval run of the method.
-        difference: Difference of top-1 from the reference.
+        difference: Difference of its top-1 from the top-1 of the reference. None if
+            the two were not compared.
+
+    Returns:
+        Cells by column. Absent values are None or empty.
     """
     facts = row.measurements.facts
     metrics = row.metrics
@@ -247,18 +274,6 @@ def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]
         if has_same_pool:
             ceiling_share = (top1.value - chance) / (ceiling.value - chance)
 
-    # collect the cost of each training, as far as its run still exists
-    costs = list[Mapping[str, float | None]]()
-    for name, variant in map(split_variant, facts.runs):
-        with suppress(BrainhiveError):
-            run_folder = find_run(row.folder.path.parents[1], "train-align", str(name))
-            for cell in run_folder.measurements().facts.cells.values():
-                if variant in ("", cell.variant):
-                    costs.append(cell.took)
-    seconds = [cost.get("seconds") or 0 for cost in costs]
-    memory_bytes = [cost.get("peak_memory_bytes") or 0 for cost in costs]
-    parameters = [cost.get("parameters") or 0 for cost in costs]
-
     # the values that the paper reports, and how its set-up differs
     published_phrases = list[str]()
     published = facts.published
@@ -266,16 +281,43 @@ def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]
         values = [f"{published[name]:.3f}" for name in METRICS if name in published]
         published_phrases = [" / ".join(values), published["source"]]
         published_phrases += published["differs"]
+
+    # fill the columns in their order
+    line: dict[str, Any] = {}
+    for name in METRICS:
+        line[name] = make_metric_cell(metrics.get(name))
+    line[CEILING_SHARE] = ceiling_share
+    line["difference"] = difference and make_difference_cell(difference)
+    line["p"] = difference and difference.p
+    line["selection"] = facts.set_up.get("selection")
+    line |= _measure_cost(row)
+    line["published"] = "; ".join(published_phrases)
+    return line
+
+
+def _measure_cost(row: ShownRun) -> dict[str, float | None]:
+    """Measure the cost of the trainings that a retrieval run has tested.
+
+    A training whose run was deleted costs nothing here.
+
+    Returns:
+        Minutes of all trainings (`min`), largest memory of a training (`GB`) and
+        largest number of weights in millions (`M weights`). Unknown values are None.
+    """
+    seconds = memory_bytes = n_weights = 0.0
+    for name, variant in map(split_variant, row.measurements.facts.runs):
+        with suppress(BrainhiveError):
+            run_folder = find_run(row.folder.path.parents[1], "train-align", str(name))
+            for cell in run_folder.measurements().facts.cells.values():
+                if variant in ("", cell.variant):
+                    seconds += cell.took.get("seconds") or 0
+                    cell_bytes = cell.took.get("peak_memory_bytes") or 0
+                    memory_bytes = max(memory_bytes, cell_bytes)
+                    n_weights = max(n_weights, cell.took.get("parameters") or 0)
     return {
-        **{name: make_metric_cell(metrics.get(name)) for name in METRICS},
-        CEILING_SHARE: ceiling_share,
-        "difference": difference and make_difference_cell(difference),
-        "p": difference and difference.p,
-        "selection": facts.set_up.get("selection"),
-        "min": sum(seconds) / 60 or None,
-        "GB": max(memory_bytes, default=0) / 1e9 or None,
-        "M weights": max(parameters, default=0) / 1e6 or None,
-        "published": "; ".join(published_phrases),
+        "min": seconds / 60 or None,
+        "GB": memory_bytes / 1e9 or None,
+        "M weights": n_weights / 1e6 or None,
     }
 
 

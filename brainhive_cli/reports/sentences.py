@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from pathlib import Path
 
 from brainhive_cli.core import documents
@@ -10,7 +9,6 @@ from brainhive_cli.core.errors import Line
 from brainhive_cli.core.facts import (
     CITES,
     RIDGE_RECIPE,
-    Difference,
     RetrievalFacts,
     SetUp,
     format_setting,
@@ -27,6 +25,7 @@ from brainhive_cli.reports.runs_shown import (
     ShownRun,
     choose_headline,
     list_part_metrics,
+    list_runs,
 )
 from brainhive_cli.reports.tables import (
     choose_best_part,
@@ -39,8 +38,8 @@ HERE = Path(__file__).parent
 MEANINGS = documents.read(HERE / "caveats.json", dict[str, str])
 """Sentence that explains each caveat."""
 FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^\s/]+/)+")
-"""Folders of an absolute path. They are cut, because readers of a page use another
-machine.
+"""Folders at the beginning of an absolute path. They are cut, because readers of a page
+use another machine.
 """
 ENTRY = re.compile(r"^@\w+\{(.+),\n(?:  .+\n)+\}$", re.M)
 REFERENCES = {
@@ -57,13 +56,14 @@ differences has all.
 """
 
 
-def _list_runs(groups: Sequence[RunGroup]) -> list[ShownRun]:
-    """List the runs of all groups."""
-    return list(chain.from_iterable(group.runs for group in groups))
-
-
 def state_finding(measurements: Measurements) -> str:
-    """State the result of a run in one or two sentences.
+    """State the result of a run in a few sentences.
+
+    A run without pooled metrics is summarised by the range of its most important metric
+    over variants or cells. A cell is a model of a subject and a seed.
+
+    Args:
+        measurements: Measurements of the run.
 
     Returns:
         The sentences. Empty if the run has no metric to report.
@@ -98,11 +98,13 @@ def state_finding(measurements: Measurements) -> str:
 
 def describe_differences(group: RunGroup) -> list[str]:
     """Write a sentence on each difference, at most `MAX_DIFFERENCES`."""
-    metrics = {shown_run.label: shown_run.metrics for shown_run in group.runs}
-    return [
-        render("difference.txt", difference=difference, metrics=metrics)
-        for difference in group.differences[:MAX_DIFFERENCES]
-    ]
+    sentences = []
+    for difference in group.differences[:MAX_DIFFERENCES]:
+        sentence = render(
+            "difference.txt", difference=difference, metrics=group.metrics
+        )
+        sentences.append(sentence)
+    return sentences
 
 
 def name_page(groups: Sequence[RunGroup]) -> str:
@@ -111,11 +113,18 @@ def name_page(groups: Sequence[RunGroup]) -> str:
     Args:
         groups: The runs of the page.
     """
-    runs = _list_runs(groups)
-    set_ups = [shown_run.measurements.facts.set_up for shown_run in runs]
+    runs = list_runs(groups)
     return render(
-        "title.txt", runs=runs, first=runs[0].measurements.facts, set_ups=set_ups
+        "title.txt",
+        runs=runs,
+        first=runs[0].measurements.facts,
+        set_ups=_list_set_ups(runs),
     )
+
+
+def _list_set_ups(runs: Sequence[ShownRun]) -> list[SetUp]:
+    """List the set-ups (settings by name) of some runs."""
+    return [shown_run.measurements.facts.set_up for shown_run in runs]
 
 
 def list_warnings(groups: Sequence[RunGroup]) -> list[str]:
@@ -124,37 +133,45 @@ def list_warnings(groups: Sequence[RunGroup]) -> list[str]:
     Args:
         groups: The runs of the page.
     """
-    # explain the caveats, each with its footnote sign
-    runs = _list_runs(groups)
-    lines = explain_caveats(*(shown_run.measurements for shown_run in runs))
-
-    # explain results at chance, and add the warnings of each run
+    # explain results at chance, and collect the warnings of each run
+    runs = list_runs(groups)
+    run_measurements = []
+    lines = []
     for shown_run in runs:
+        measurements = shown_run.measurements
+        run_measurements.append(measurements)
+        recipe = shown_run.folder.path / RIDGE_RECIPE
         prefix = f"{shown_run.label}: " if len(runs) > 1 else ""
-        chance_line = explain_chance(
-            shown_run.measurements, shown_run.folder.path / RIDGE_RECIPE
-        )
-        for line in (chance_line, *list_limits(shown_run.measurements)):
+        for line in [explain_chance(measurements, recipe)] + list_limits(measurements):
             if line:
                 lines.append(f"{prefix}{line}")
 
     # add refused comparisons, and limits of the tests
+    test_lines = []
     for group in groups:
-        lines += [f"Not compared: {reason}" for reason in group.refusals]
-    for group in groups:
+        for reason in group.refusals:
+            lines.append(f"Not compared: {reason}")
         for difference in group.differences:
-            lines += [f"About the tests: {limit}." for limit in difference.limits]
+            for limit in difference.limits:
+                test_lines.append(f"About the tests: {limit}.")
+
+    # the caveats stand first, each with its footnote sign
+    lines = explain_caveats(*run_measurements) + lines + test_lines
     return list(dict.fromkeys(lines))
 
 
 def explain_caveats(*measurements: Measurements) -> list[str]:
-    """Explain the caveats of runs and of their metrics, each once with its sign."""
-    caveats = [run_measurements.caveats for run_measurements in measurements]
+    """Explain the caveats of runs and of their metrics, each once with its sign.
+
+    A caveat is a fixed phrase that limits a number, such as `simulated`.
+    """
+    caveats: list[str] = []
     for run_measurements in measurements:
+        caveats += run_measurements.caveats
         for metrics in run_measurements.scopes.values():
-            caveats.append(list_metric_caveats(metrics.values()))
+            caveats += list_metric_caveats(metrics.values())
     return [
-        f"{mark('', [caveat])} {MEANINGS[caveat]}" for caveat in merge_caveats(*caveats)
+        f"{mark('', [caveat])} {MEANINGS[caveat]}" for caveat in merge_caveats(caveats)
     ]
 
 
@@ -172,21 +189,18 @@ def explain_chance(measurements: Measurements, recipe: Path) -> str:
     if measurements.facts.command != RetrievalFacts.model_fields["command"].default:
         return ""
     facts = measurements.require_facts(RetrievalFacts)
-    is_worse_than_ridge = any(
-        difference.second == "ridge"
-        and difference.is_significant
-        and not difference.is_better
-        for difference in facts.plain
-    )
+    is_worse_than_ridge = False
+    for difference in facts.plain:
+        if difference.second == "ridge" and difference.is_significant:
+            is_worse_than_ridge |= not difference.is_better
+    has_recipe = recipe.is_file()
     return render(
         "chance.txt",
         facts=facts,
         top1=measurements.overall.get("top1"),
         ridge_top1=measurements.scopes.get("plain · ridge", {}).get("top1"),
         is_worse_than_ridge=is_worse_than_ridge,
-        command_line=Line("train-align", ("recipe", recipe))
-        if recipe.is_file()
-        else "",
+        command_line=Line("train-align", ("recipe", recipe)) if has_recipe else "",
     )
 
 
@@ -202,17 +216,17 @@ def list_limits(measurements: Measurements) -> list[str]:
 def list_missing(groups: Sequence[RunGroup]) -> list[str]:
     """List the metrics that runs did not measure, with the reasons.
 
-    Several metrics of a run may have the same reason.
-
     Args:
         groups: The runs of the page.
+
+    Returns:
+        Lines such as `RUN: METRIC: REASON`, each once.
     """
     lines = []
-    for group in groups:
-        for shown_run in group.runs:
-            for name, reason in shown_run.measurements.missing.items():
-                text = FOLDERS.sub("", reason)
-                lines.append(f"{shown_run.label}: {metric_title(name)}: {text}")
+    for shown_run in list_runs(groups):
+        for name, reason in shown_run.measurements.missing.items():
+            text = FOLDERS.sub("", reason)
+            lines.append(f"{shown_run.label}: {metric_title(name)}: {text}")
     return list(dict.fromkeys(lines))
 
 
@@ -221,19 +235,25 @@ def describe_methods(groups: Sequence[RunGroup]) -> str:
 
     A sentence that is the same for several runs is written once.
     """
-    # collect the values of the template
-    runs = _list_runs(groups)
-    compared: list[Difference] = []
+    # collect the tests, and how their p values were adjusted
+    tests = []
+    adjustments = []
     for group in groups:
-        compared += [pair for pair in group.differences if pair.test]
+        for pair in group.differences:
+            if pair.test:
+                tests.append(pair.test)
+                adjustments.append(describe_adjustment([pair]))
+
+    # collect the modality of each data set, and the versions of the software
+    runs = list_runs(groups)
     modalities = {}
+    environments = []
     for shown_run in runs:
         facts = shown_run.measurements.facts
         if facts.modality:
             modalities[facts.set_up.get("dataset")] = facts.modality
-    environments = [
-        shown_run.environment for shown_run in runs if shown_run.environment
-    ]
+        if shown_run.environment:
+            environments.append(shown_run.environment)
 
     # a line of the rendered template is a sentence
     text = (
@@ -242,35 +262,36 @@ def describe_methods(groups: Sequence[RunGroup]) -> str:
         .render(
             runs=runs,
             modalities=modalities,
-            tests=dict.fromkeys(pair.test for pair in compared),
-            adjustments=dict.fromkeys(describe_adjustment([pair]) for pair in compared),
+            tests=dict.fromkeys(tests),
+            adjustments=dict.fromkeys(adjustments),
             environment=environments[0] if environments else {},
             papers=name_papers,
             format_setting=format_setting,
         )
     )
-    lines = [line.strip() for line in text.splitlines()]
+    lines = map(str.strip, text.splitlines())
     return " ".join(dict.fromkeys(filter(None, lines)))
 
 
 def list_citations(groups: Sequence[RunGroup]) -> str:
     """List the BibTeX entries behind some runs, and the entry of this software."""
-    return list_entries(
-        shown_run.measurements.facts.set_up for shown_run in _list_runs(groups)
-    )
+    return list_entries(_list_set_ups(list_runs(groups)))
 
 
 def list_entries(set_ups: Iterable[SetUp]) -> str:
-    """List the BibTeX entries behind some set-ups, and the entry of this software."""
+    """List the BibTeX entries behind some set-ups, and the entry of this software.
+
+    Args:
+        set_ups: Settings by name. The keys `cites.…` list the keys of BibTeX entries.
+    """
     set_ups = list(set_ups)
     keys: list[str] = []
     for section in CITED_SECTIONS:
         for set_up in set_ups:
             keys += set_up.get(f"{CITES}.{section}", ())
     keys.append(SOFTWARE_KEY)
-    return "\n".join(
-        REFERENCES[key] for key in dict.fromkeys(keys) if key in REFERENCES
-    )
+    entries = map(REFERENCES.get, dict.fromkeys(keys))
+    return "\n".join(filter(None, entries))
 
 
 def name_papers(keys: Iterable[str] = ()) -> str:
@@ -282,8 +303,9 @@ def name_papers(keys: Iterable[str] = ()) -> str:
     Returns:
         Text such as ` (Haxby et al. 2001)`. Empty without papers.
     """
-    papers = [name_paper(REFERENCES[key]) for key in keys if key in REFERENCES]
-    return f" ({'; '.join(papers)})" if papers else ""
+    entries = filter(None, map(REFERENCES.get, keys))
+    papers = "; ".join(map(name_paper, entries))
+    return f" ({papers})" if papers else ""
 
 
 def name_paper(entry: str) -> str:
