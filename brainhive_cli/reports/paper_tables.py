@@ -28,7 +28,6 @@ from brainhive_cli.reports.tables import (
     SIGNIFICANCE_LEGEND,
     BestLabels,
     describe_adjustment,
-    get_significance_sign,
     is_redundant,
     render,
     templates,
@@ -42,44 +41,43 @@ def paper_table(group: RunGroup) -> Table:
     """Make the table of a group of runs for a paper.
 
     A row is a run. A single run has a row for each subject (or variant) instead, and a
-    row of their mean. Values are mean ± standard deviation, and the best is in bold.
-    The title of the table is the caption.
+    row of their mean. Values are mean ± standard deviation, and the best value is in
+    bold. The title of the table is the caption.
     """
     # list the metrics of every run
     runs = group.runs
+    run_metrics = group.metrics
     all_names: list[str] = []
     for shown_run in runs:
         all_names += _list_metric_names(shown_run)
-    run_metrics = [shown_run.metrics for shown_run in runs]
     names = [
-        name for name in dict.fromkeys(all_names) if not is_redundant(name, run_metrics)
+        name
+        for name in dict.fromkeys(all_names)
+        if not is_redundant(name, run_metrics.values())
     ]
 
+    # average the metrics of every run, and name its row
+    rows = {}
+    metric_lists = {}
+    for shown_run in runs:
+        rows[shown_run.label] = _average_run(shown_run, names)
+        metric_lists[shown_run.label] = shown_run.metrics.values()
+    row_names = name_rows(metric_lists)
+
     # a single run has a row for each variant, or for each subject and for their mean
-    rows = {shown_run.label: _average(shown_run, names) for shown_run in runs}
     if len(runs) == 1:
         part_rows: dict[str, dict[str, MeanSd]] = {}
         for name in names:
-            for part, values in runs[0].values_by_row(name).items():
-                sd = stdev(values) if len(values) > 1 else None
-                part_rows.setdefault(part, {})[name] = (mean(values), sd)
+            for row_name, values in runs[0].values_by_row(name).items():
+                part_rows.setdefault(row_name, {})[name] = _average(values)
         if runs[0].is_swept:
             rows = part_rows
         elif len(part_rows) > 1:
-            rows = {**part_rows, "mean": rows[runs[0].label]}
+            rows = part_rows | {"mean": rows[runs[0].label]}
 
     # write the cells, with the best run in bold and signs of significance
-    candidates = runs if len(runs) > 1 else ()
-    best = choose_best_run(
-        group, {shown_run.label: shown_run.metrics for shown_run in candidates}
-    )
-    marks = {
-        (pair.second, pair.metric): get_significance_sign(pair)
-        for pair in group.differences
-    }
-    row_names = name_rows(
-        {shown_run.label: shown_run.metrics.values() for shown_run in runs}
-    )
+    best = choose_best_run(group, run_metrics if len(runs) > 1 else {})
+    signs = group.signs
     table_rows: list[list[Any]] = []
     for label, row in rows.items():
         cells: list[Any] = [row_names.get(label, label)]
@@ -90,14 +88,17 @@ def paper_table(group: RunGroup) -> Table:
             value, sd = row[name]
             text = f"{value:.3f}" if sd is None else f"{value:.3f} ± {sd:.3f}"
             is_best = label in best.by_metric.get(name, ())
-            sign = marks.get((label, name), "")
+            sign = signs.get((label, name), "")
             cells.append(TableCell(text, is_best=is_best, mark=sign))
         table_rows.append(cells)
 
     # the last row has the published agreement of the metrics with people
     if not AGREEMENT.keys().isdisjoint(names):
-        table_rows.append([AGREEMENT_HEADING, *map(AGREEMENT.get, names)])
-    columns = ["", *map(with_arrow, names)]
+        cells = [AGREEMENT_HEADING]
+        cells += map(AGREEMENT.get, names)
+        table_rows.append(cells)
+    columns = [""]
+    columns += map(with_arrow, names)
     return Table(_write_caption(group, best), columns, table_rows)
 
 
@@ -113,46 +114,61 @@ def _list_metric_names(shown_run: ShownRun) -> list[str]:
     return names
 
 
-def _average(shown_run: ShownRun, names: Sequence[str]) -> dict[str, MeanSd]:
+def _average_run(shown_run: ShownRun, names: Sequence[str]) -> dict[str, MeanSd]:
     """Compute the mean and the standard deviation of each metric of a run.
 
-    The standard deviation is over subjects, or over seeds if there is one subject.
+    The standard deviation is over subjects, or over seeds if there is a single subject.
 
     Args:
         shown_run: The run, with its metrics and cells.
         names: Names of the metrics. A metric that the run lacks is left out.
+
+    Returns:
+        Mean and standard deviation by metric.
     """
     row = {}
     for name in names:
-        values = [
-            mean(row_values) for row_values in shown_run.values_by_row(name).values()
-        ]
-        sd = stdev(values) if len(values) > 1 else None
+        # average over subjects, if the run has cells with this metric
+        value: float | None = None
+        sd = None
+        subject_values = list(map(mean, shown_run.values_by_row(name).values()))
+        if subject_values:
+            value, sd = _average(subject_values)
 
         # the pooled value is preferred to the mean over subjects
         metric = shown_run.metrics.get(name)
         if metric:
-            row[name] = (metric.value, metric.seed_sd if sd is None else sd)
-        elif values:
-            row[name] = (mean(values), sd)
+            value = metric.value
+            sd = metric.seed_sd if sd is None else sd
+        if value is not None:
+            row[name] = (value, sd)
     return row
 
 
+def _average(values: Sequence[float]) -> MeanSd:
+    """Compute the mean and the standard deviation of values."""
+    return mean(values), stdev(values) if len(values) > 1 else None
+
+
 def _write_caption(group: RunGroup, best: BestLabels) -> str:
-    """Write the caption: protocol, items, meaning of ± and signs, and caveats."""
-    runs = group.runs
-    run_caveats = [shown_run.measurements.caveats for shown_run in runs]
-    metric_caveats = [
-        list_metric_caveats(shown_run.metrics.values()) for shown_run in runs
-    ]
+    """Write the caption of a table: protocol, items, meaning of ± and signs, caveats.
+
+    Args:
+        group: The runs of the table.
+        best: The labels whose values are bold.
+    """
+    caveats: list[str] = []
+    for shown_run in group.runs:
+        caveats += shown_run.measurements.caveats
+        caveats += list_metric_caveats(shown_run.metrics.values())
     return render(
         "caption.txt",
-        runs=runs,
+        runs=group.runs,
         compared=group.differences,
         bold=explain_bold(best, "runs", group),
         legend=SIGNIFICANCE_LEGEND,
         adjustment=describe_adjustment(group.differences) if group.differences else "",
-        caveats=merge_caveats(*run_caveats, *metric_caveats),
+        caveats=merge_caveats(caveats),
     )
 
 
@@ -194,11 +210,15 @@ p is adjusted, and the limits of the test.
 
 
 def list_metric_rows(shown_run: ShownRun) -> list[dict[str, Any]]:
-    """List every metric of a run with its context, as rows of a CSV file."""
+    """List every metric of a run with its context, as rows of a CSV file.
+
+    Returns:
+        Values by column.
+    """
     rows = []
     for row in shown_run.measurements.rows():
-        # name the subject and the seed of the cell that the scope belongs to; a scope
-        # such as `sub-01 · backward` belongs to the cell `sub-01`
+        # name the subject and the seed of the cell (trained model) that was measured;
+        # the metrics of a scope such as `sub-01 · backward` belong to the cell `sub-01`
         subject = seed = None
         for name, cell_facts in shown_run.measurements.facts.cells.items():
             if row["scope"] == name or row["scope"].startswith(f"{name} · "):
@@ -206,7 +226,7 @@ def list_metric_rows(shown_run: ShownRun) -> list[dict[str, Any]]:
                 subject, seed = name_subject_and_seed(cell_facts, metrics)
                 break
 
-        # a pooled row of a single training has its seed
+        # pooled metrics of trainings with a single seed have this seed
         if not seed and len(row["seeds"]) == 1:
             seed = row["seeds"][0]
         row |= {"run": shown_run.label, "command": shown_run.command}
@@ -220,11 +240,12 @@ def list_metric_rows(shown_run: ShownRun) -> list[dict[str, Any]]:
 
 
 def list_summary_scopes(shown_run: ShownRun) -> list[str]:
-    """List the scopes that summarise a run.
+    """List the scopes that summarise a run. A scope is a named group of metrics.
 
-    These are the pooled scopes (of all cells or of each source of pictures), else the
-    pooled scope of each variant, else every scope. An explanation has one scope per
-    position, none of which stands for all. It has no summary.
+    These are the scopes that pool all models, or all models for each source of
+    pictures. A run without them has the pooled scope of each variant, or else every
+    scope. The scopes of an explanation are positions such as times or channels, none of
+    which stands for all. An explanation therefore has no summary.
     """
     facts = shown_run.measurements.facts
     scopes = shown_run.measurements.scopes
@@ -236,8 +257,10 @@ def list_summary_scopes(shown_run: ShownRun) -> list[str]:
     ]
     if pooled_scopes:
         return pooled_scopes
-    variant_scopes = [scope(label, ALL) for label in facts.variants]
-    variant_scopes = [name for name in variant_scopes if name in scopes]
+    variant_scopes = []
+    for label in facts.variants:
+        if scope(label, ALL) in scopes:
+            variant_scopes.append(scope(label, ALL))
     if variant_scopes:
         return variant_scopes
     return [] if isinstance(facts, ExplanationFacts) else list(scopes)
@@ -247,22 +270,21 @@ def write_metrics_csv(groups: Sequence[RunGroup]) -> str:
     """Write all metrics of some runs, and the differences between them, as CSV.
 
     Args:
-        groups: The runs. Differences are those of a group.
+        groups: The runs, and the differences between the runs of each group.
     """
     rows = list[dict[str, Any]]()
     for group in groups:
+        caveats = {}
         for shown_run in group.runs:
             rows += list_metric_rows(shown_run)
+            caveats[shown_run.label] = shown_run.measurements.caveats
 
         # a row for each difference, with the caveats of both runs
-        caveats = {
-            shown_run.label: shown_run.measurements.caveats for shown_run in group.runs
-        }
         for pair in group.differences:
             pair_caveats = merge_caveats(
                 caveats.get(pair.first, ()), caveats.get(pair.second, ())
             )
-            notes = [describe_adjustment([pair]), *pair.limits]
+            notes = [describe_adjustment([pair])] + pair.limits
             rows.append(
                 {
                     "run": pair.first,
