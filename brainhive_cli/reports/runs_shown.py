@@ -86,7 +86,7 @@ def find_shown_run(runs: Path, reference: str | None = None) -> tuple[RunFolder,
             runs,
             name or None,
             _explain_lack,
-            needed="metrics",
+            required_content="metrics",
         )
     else:
         run_folder = find_run(runs, None, name)
