@@ -312,7 +312,7 @@ class Run:
     ) -> Predictions:
         """Decode the signals of a subject with a cell (one trained model of the run).
 
-        The signals of all trials with the same picture are averaged before.
+        The signals of all trials with the same picture are averaged first.
 
         Args:
             subject: Number of the subject. If None, the only test subject of the cell.

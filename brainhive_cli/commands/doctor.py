@@ -96,8 +96,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     facts["demo weights"] = f"{weights_mib:.1f} MiB"
     for library in OPTIONAL_LIBRARIES:
         version = library_version(library)
-        install_hint = f"absent (pip install {library})"
-        facts[library] = version.replace("absent", install_hint)
+        if version == "absent":
+            version = f"absent (pip install {library})"
+        facts[library] = version
 
     # if several libraries are broken, the hint repairs the first
     return Result(

@@ -180,9 +180,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     folder = Path(recipe.to or f"exports/{trained.run.label}/{trained.cell.name}")
     with (
         console.progress(f"exporting {folder.name}"),
-        atomic_write(folder / MODEL_FILE) as unfinished,
+        atomic_write(folder / MODEL_FILE) as new_file,
     ):
-        output_shape, largest_difference = save_program(module, unfinished)
+        output_shape, largest_difference = save_program(module, new_file)
 
     # describe the signals that the file takes
     unit = aligner.layout.spec.unit
@@ -215,8 +215,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         scores = _score_single_trials(trained)
         texts[SCORES_FILE] = json.dumps(scores, indent=2)
     for file_name, text in texts.items():
-        with atomic_write(folder / file_name) as unfinished:
-            unfinished.write_text(text, "utf-8")
+        with atomic_write(folder / file_name) as new_file:
+            new_file.write_text(text, "utf-8")
 
     # the gallery is left out if the embeddings of the test pictures are not stored
     with suppress(MissingData):
@@ -256,8 +256,8 @@ def _write_gallery(trained: TrainedModel, file: Path) -> None:
     rows = trained.rows("test")
     image_ids = list(trained.pictures("test").image_ids[rows])
     gallery = {"pictures": image_ids, "vectors": trained.images("test", rows)}
-    with atomic_write(file) as unfinished:
-        unfinished.write_bytes(weights.serialise(partial(torch.save, gallery)))
+    with atomic_write(file) as new_file:
+        new_file.write_bytes(weights.serialise(partial(torch.save, gallery)))
 
 
 def _describe_voxels(trained: TrainedModel, subject: int) -> dict[str, Any]:
@@ -275,7 +275,7 @@ def _describe_voxels(trained: TrainedModel, subject: int) -> dict[str, Any]:
     if not trained.source.path(subject).is_file():
         return {}
 
-    # all splits of a subject have the same voxels
+    # all splits have the same voxels, but the model may read only a part of them
     recording = next(iter(trained.source.open(subject).splits.values()))
     space = trained.source.select(recording, trained.run.name).space
     assert isinstance(space, Voxels)
@@ -312,7 +312,8 @@ def _score_single_trials(trained: TrainedModel) -> dict[str, Any]:
         signals = torch.from_numpy(trials.singles[trials.is_there])  # [n, C, T]
         prediction_blocks.append(trained.encode(trials, signals))
 
-        # repeat the index of each picture for all of its trials
+        # `trials.stimulus` has the row of each picture that the subject saw. Find the
+        # index of the picture among the M test pictures, and repeat it for its trials.
         picture_indices = np.searchsorted(picture_rows, trials.stimulus)
         trial_pictures = torch.from_numpy(picture_indices.repeat(trials.counts))
         picture_blocks.append(trial_pictures)

@@ -85,7 +85,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 
 def _write_parquet(store: TargetStore, rows: Int64, folder: Path) -> Path:
-    """Write embeddings as a parquet file, in the form of the cache of BrainHiVE.
+    """Write embeddings as a parquet file, as the software BrainHiVE caches them.
 
     The name of the file is `{data set}_{split}_{encoder}-part-00000-of-00000.parquet`.
 
@@ -141,12 +141,11 @@ def _write_npy(store: TargetStore, rows: Int64, folder: Path) -> Path:
     id_lines = "".join(f"{image_id}\n" for image_id in store.image_ids[rows])
 
     # copy the embeddings in batches, because a store may not fit into memory
-    with atomic_write(file) as unfinished, atomic_write(ids_file) as unfinished_ids:
-        unfinished_ids.write_text(id_lines, "utf-8")
-        array = np.lib.format.open_memmap(
-            unfinished, "w+", store.embedding.dtype, shape
-        )
+    with atomic_write(file) as new_file, atomic_write(ids_file) as new_ids_file:
+        new_ids_file.write_text(id_lines, "utf-8")
+        array = np.lib.format.open_memmap(new_file, "w+", store.embedding.dtype, shape)
         for start in range(0, len(rows), BATCH):
-            array[start : start + BATCH] = store.embedding[rows[start : start + BATCH]]
+            batch_rows = rows[start : start + BATCH]
+            array[start : start + BATCH] = store.embedding[batch_rows]
         array.flush()
     return file
