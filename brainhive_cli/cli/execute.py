@@ -568,8 +568,7 @@ def _is_needed(argument: Any, recipe: str, command: str, keys: Set[str]) -> bool
     if key != "encoders":
         return False
 
-    # The remaining argument is `encoders`. Compare its value with the encoders of the
-    # recipe.
+    # the remaining argument is `encoders`: compare it with the encoders of the recipe
     fields = read_recipe(find_recipe(command, recipe), command)
     recipe_encoders = _resolve_encoders(split_commas(fields.get("encoders") or []))
     # the recipe's own encoders win over encoders that are only a suggestion
@@ -604,7 +603,7 @@ def describe_error(error: Exception, memory_hint: str = "") -> BrainhiveError:
     """Turn any exception into an error with a message and a hint of one line each.
 
     Args:
-        error: Exception.
+        error: Exception that ended the command.
         memory_hint: Advice on changes of the recipe that need less memory. Empty for
             none.
 
@@ -614,8 +613,8 @@ def describe_error(error: Exception, memory_hint: str = "") -> BrainhiveError:
     """
     from brainhive_cli.core import damage, launch, network
 
-    # A failed import of a library is reported as such. Only our own errors keep their
-    # message, except for MissingExtra, which a failed import may have caused.
+    # Report the failed import of a library, if it caused the error. Our own errors have
+    # other causes, except for MissingExtra.
     is_ours = isinstance(error, BrainhiveError)
     if not is_ours or isinstance(error, MissingExtra):
         import_error = launch.find_failed_import(error)

@@ -92,8 +92,7 @@ def submit(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any])
     submissions = recipe.paths.under_home("runs") / SUBMISSIONS_FOLDER
     folder = Path(os.path.abspath(submissions / f"{command}-{digest}"))
 
-    # A template or a container image can run any code on every node, so the user must
-    # allow it.
+    # the user must allow a template or container image, which can run any code
     cluster = recipe.run.cluster
     if cluster.template:
         foreign_code.require_permission(
@@ -271,8 +270,7 @@ def _select_pending_steps(
             module.run(recipe, READ_ONLY)
             return {}
 
-        # A workflow runs its steps in order. Count the steps before the first
-        # unfinished step.
+        # a workflow runs its steps in order, so count until a step is not finished
         n_finished = 0
         if command == "workflow":
             with suppress(Unfinished):

@@ -398,7 +398,7 @@ PAGE_OPTIONS = {
 """Flags of the commands that make a page of runs."""
 OPEN_OPTION = {"open": make_switch("--open", "Open the page in a browser.")}
 COMMANDS = (
-    # first steps
+    # commands for new users
     Command(
         help_section=START,
         name="demo",

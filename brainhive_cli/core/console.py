@@ -300,8 +300,8 @@ def show_table(table: Table) -> None:
     with console.capture() as capture:
         console.print(render(table), highlight=False, markup=False)
 
-    # Strip blanks at the ends of lines. Cut rules (lines of dashes) to the width of the
-    # terminal.
+    # Strip blanks at the ends of lines. Cut rules (lines of dashes) to the width of
+    # the terminal or pipe.
     lines = []
     for drawn_line in capture.get().splitlines():
         line = drawn_line.rstrip()
@@ -556,8 +556,7 @@ class _Display:
 
         # Measure the duration of an item of the outermost work. An inner bar for a
         # single such item gives the earliest estimate: the pace of its own items times
-        # their number. Without an inner bar, use the finished items of the outermost
-        # work.
+        # their number. Without an inner bar, use the finished items of the outer bar.
         item_bars = [bar for bar in counted_bars[1:] if bar.is_of_item]
         timed_bar = item_bars[0] if item_bars else outermost
         item_s = timed_bar.measure_item_s()
