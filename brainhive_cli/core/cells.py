@@ -1,8 +1,9 @@
 """Division of the cells of a run among workers, which claim them in turn.
 
-A cell is a piece of work whose result is a file, such as the training for a subject
-with a seed. A worker is a launch of the command. Several workers can run on several
-machines that share a disk.
+A cell is a piece of work whose result is a file, such as the training of a model for a
+subject with a seed. A worker is one start of the command. It consists of several
+processes if it uses several GPUs. Several workers can run on several machines that
+share a disk. A claim is a lock on a cell, which only one worker can hold.
 """
 
 import errno
@@ -27,16 +28,16 @@ WORKERS_VARIABLE = "BRAINHIVE_WORKERS"
 command line.
 """
 CELLS_FILE = ".cells.json"
-"""File of a run that lists the cells. It maps the name of each cell to the file that
-marks the cell as finished.
+"""File of a run that lists the cells. It maps the name of each cell to the path of the
+file that marks the cell as finished.
 """
 FIRST_POLL_S = 0.05
-"""Time after which a waiting worker first checks the cells of other workers again."""
+"""Time after which a waiting worker looks for a free cell for the second time."""
 MAX_POLL_S = 2.0
-"""Longest time between two such checks. It is reached step by step."""
+"""Longest time between two such attempts. The time grows from attempt to attempt."""
 NOTICE_POLL_S = 0.5
-"""Time between two checks at which a message tells that the worker waits. It is reached
-after one and a half seconds.
+"""Time between two such attempts from which on a message tells that the worker waits.
+The time grows to this value within one and a half seconds.
 """
 TEMPORARY_ERRORS = {
     errno.EIO,
@@ -47,14 +48,15 @@ TEMPORARY_ERRORS = {
     errno.ETIMEDOUT,
     errno.EINTR,
 }
-"""Errors of a network disk that may disappear."""
+"""Error numbers of a network disk that may fail for a while and then recover."""
 MAX_FAILING_S = 120.0
 """Longest time for which such errors are tolerated."""
-Finished = Callable[[str], bool]
-"""Returns True if the cell of this name is finished."""
+IsFinished = Callable[[str], bool]
+"""Function that returns True if the cell with this name is finished."""
 OnClaim = Callable[[str, str], None]
-"""Called with the name of a cell, and the name of the dead worker that had the cell
-before. The second is empty if the cell was free.
+"""Function that is called when a cell is claimed. Its arguments are the name of the
+cell, and the name of the dead worker that held the cell before (empty if there was
+none).
 """
 
 
@@ -63,34 +65,38 @@ def share_cells(
     cells: Mapping[str, Path],
     launch: Launch,
     on_claim: OnClaim | None = None,
-    is_finished: Finished | None = None,
+    is_finished: IsFinished | None = None,
 ) -> Iterator[Iterator[str]]:
-    """Share cells with other workers, which may run on other machines.
+    """Share the cells of a run among several workers, perhaps on several machines.
 
-    The block receives an iterator over the cells that this worker has claimed. It
-    iterates until all cells are finished, by this worker or by others. The cell of a
-    dead worker is taken over.
+    A cell is a piece of work, such as the training for a subject with a seed. A worker
+    is one start of the command. Use this function in a `with` block, and compute each
+    cell that the iterator yields. A yielded cell is claimed, so other workers leave it
+    to this worker. The iterator ends when all cells are finished, by this worker or by
+    others. If another worker dies, its cell is yielded here.
 
-    Claims only save double work. A cell is finished when its complete file has its
-    final name. If two workers compute the same cell, the result is still right.
+    Claims only save double work. If two workers compute the same cell in spite of the
+    claim, the result is still right, because the file of a cell gets its final name
+    when it is complete.
 
     Args:
-        cells: File that marks each cell as finished, by name of the cell. The claim of
-            the cell is a hidden file in the same folder. A network disk shows the
-            present files of a folder to a process that creates a file in it.
+        cells: Path of the file that marks a cell as finished, by name of the cell. The
+            claim is a hidden file in the same folder. Creating this hidden file also
+            makes a network disk show the present files of the folder.
         launch: Processes of this worker. They compute each cell together, so all of
             them must iterate.
-        on_claim: Called in the main process when a cell is claimed.
-        is_finished: Returns True if a cell is finished. By default a cell is finished
-            if its file exists.
+        on_claim: Called in the main process when a cell is claimed, with the name of
+            the cell and the name of the dead worker that held it before (or empty).
+        is_finished: Returns True if the cell with this name is finished. By default a
+            cell is finished if its file exists.
 
     Yields:
-        Iterator over names of cells.
+        Iterator over the names of the cells that this worker has claimed.
 
     Raises:
         BrainhiveError: if the process was asked to stop. The current cell is completed
-            before.
-        Unfinished: if the launch may only read and a cell is not finished.
+            first.
+        Unfinished: if this launch may only read results, and a cell is not finished.
         OSError: if the disk fails for two minutes.
     """
     claimed_cells = _claim_each(
@@ -107,16 +113,38 @@ def _claim_each(
     cells: Mapping[str, Path],
     launch: Launch,
     on_claim: OnClaim,
-    is_finished: Finished | None,
+    is_finished: IsFinished | None,
 ) -> Generator[str]:
-    """Claim cells until all are finished, and yield the name of each claimed cell."""
-    finished = is_finished or (lambda name: cells[name].is_file())
+    """Yield cells that this worker has claimed, until all cells are finished.
+
+    A cell is a piece of work that several workers share. A claim keeps the others from
+    computing the same cell.
+
+    Args:
+        cells: Path of the file that marks a cell as finished, by name of the cell.
+        launch: Processes of this worker. Only the main process claims cells.
+        on_claim: Called in the main process with the name of a claimed cell, and with
+            the name of the dead worker that held it before (or empty).
+        is_finished: Returns True if the cell with this name is finished. None to look
+            for the file of the cell.
+
+    Yields:
+        Name of a claimed cell. The claim is released when the caller asks for the next
+        cell or closes the generator.
+
+    Raises:
+        BrainhiveError: if the process was asked to stop.
+        Unfinished: if this launch may only read results, and a cell is not finished.
+        OSError: if the disk fails for two minutes.
+    """
+    is_finished = is_finished or (lambda name: cells[name].is_file())
     if launch.is_read_only:
-        if not all(map(finished, cells)):
+        if not all(map(is_finished, cells)):
             raise Unfinished("some cells are not finished")
         return
 
-    # unfinished cells, which are rotated: the next search begins where the last ended
+    # the queue holds the unfinished cells. It is rotated, so each search for a free
+    # cell begins where the search before has ended
     todo = deque(cells)
     failing_since_s = None
     delay_s = FIRST_POLL_S
@@ -127,23 +155,25 @@ def _claim_each(
         if launch.is_main:
             raise_if_asked_to_stop()
             try:
-                claim = _claim_next(todo, cells, finished)
+                claim = _claim_next(todo, cells, is_finished)
                 failing_since_s = None
             except OSError as error:
+                # tolerate temporary errors of a network disk, but not for too long
                 now_s = time.monotonic()
                 failing_since_s = failing_since_s or now_s
                 is_too_long = now_s - failing_since_s > MAX_FAILING_S
                 if error.errno not in TEMPORARY_ERRORS or is_too_long:
                     raise
 
-        # all processes receive the name from the main process, which comes first
+        # send the name of the cell from the main process to all processes. `gather`
+        # returns the values of all processes, and the main process is the first
         name = todo[0] if claim else None
         is_over = not todo
         name, is_over = launch.gather((name, is_over))[0]
         if name is None and is_over:
             return
 
-        # wait for the cells of other workers, which become free if a worker dies
+        # without a free cell, wait: other workers finish their cells, or die
         if name is None:
             if launch.is_main and not has_told_waiting and delay_s >= NOTICE_POLL_S:
                 _tell_waiting({cell: cells[cell] for cell in todo})
@@ -152,7 +182,7 @@ def _claim_each(
             delay_s = min(1.5 * delay_s, MAX_POLL_S)
             continue
 
-        # the block computes the cell before the claim is released
+        # the caller computes the cell at `yield`. Then the claim is released
         try:
             if claim:
                 on_claim(name, claim.taken_from)
@@ -166,7 +196,11 @@ def _claim_each(
 
 
 def _tell_waiting(cells: Mapping[str, Path]) -> None:
-    """Print which cells of other workers this worker waits for, with their holders."""
+    """Print the names of unfinished cells, with the workers that compute them.
+
+    Args:
+        cells: Path of the file that marks a cell as finished, by name of the cell.
+    """
     names = []
     for cell, file in cells.items():
         holder = find_holder(claim_path(file)) or "free"
@@ -175,53 +209,64 @@ def _tell_waiting(cells: Mapping[str, Path]) -> None:
 
 
 def _claim_next(
-    todo: deque[str], cells: Mapping[str, Path], is_finished: Finished
+    todo: deque[str], cells: Mapping[str, Path], is_finished: IsFinished
 ) -> Claim | None:
-    """Claim the next cell that is free and not finished.
+    """Claim the next cell of a queue that is neither finished nor claimed.
+
+    A cell is a piece of work that several workers share. A claim keeps the others from
+    computing the same cell.
 
     Args:
-        todo: Names of unfinished cells. Finished cells are removed, and the claimed
-            cell becomes the first. A cell that cannot be claimed goes to the end.
-        cells: File that marks each cell as finished, by name of the cell.
-        is_finished: Returns True if a cell is finished.
+        todo: Names of the unfinished cells, which this function changes. Cells that
+            have been finished are removed. A cell that another worker holds goes to the
+            end. The claimed cell becomes the first.
+        cells: Path of the file that marks a cell as finished, by name of the cell.
+        is_finished: Returns True if the cell with this name is finished.
 
     Returns:
         The claim, or None if other workers hold all unfinished cells.
 
     Raises:
-        OSError: if the disk fails. The cell goes to the end.
+        OSError: if the disk fails. The affected cell is then at the end.
     """
     for name in list(todo):
+        # move the first cell to the end, and try to claim it
         todo.rotate(-1)
         claim = None
         if not is_finished(name):
             claim = Claim.attempt(claim_path(cells[name]))
 
-        # check again: another worker may have finished the cell before it released it
+        # check again, because another worker may have finished and released the cell
+        # between the first check and the claim
         if is_finished(name):
             todo.pop()
             if claim:
                 claim.release()
         elif claim:
+            # move the cell back to the beginning
             todo.rotate(1)
             return claim
     return None
 
 
 def claim_path(file: Path) -> Path:
-    """Return the file of the claim of a cell.
+    """Return the path of the hidden file by which a worker claims a cell.
 
     Args:
-        file: File that marks the cell as finished.
+        file: Path of the file that marks the cell as finished.
     """
     return file.with_name(f".{file.name}.cell")
 
 
 def read_cells(run_folder: Path) -> dict[str, str]:
-    """Read the list of the cells of a run.
+    """Read the list of the cells (pieces of work) of a run.
+
+    Args:
+        run_folder: Folder of the run.
 
     Returns:
-        File of each cell, as a path below the run. Empty without a list.
+        Path (below the folder) of the file that marks a cell as finished, by name of
+        the cell. Empty if the run has no list.
     """
     path = run_folder / CELLS_FILE
     return documents.read(path, dict[str, str]) if path.is_file() else {}
@@ -230,14 +275,16 @@ def read_cells(run_folder: Path) -> dict[str, str]:
 def announce(
     work: Work, command: str, runs: Path, launch: Launch, remaining_share: float = 1.0
 ) -> None:
-    """Print the amount and duration of work before it begins, if it takes long.
+    """Print the amount of work and its expected duration, if it takes long.
+
+    The duration is estimated from the pace of earlier work of this kind.
 
     Args:
-        work: All of the work.
-        command: Command of the work.
-        runs: Folder of runs, which stores the pace of earlier work.
-        launch: Processes that do the work.
-        left: Share of the work that remains, from 0 to 1.
+        work: Amount and kind of the whole work.
+        command: Name of the command that does the work, such as `train-align`.
+        runs: Folder of all runs. It holds the paces of earlier work.
+        launch: Processes that do the work. Only the main process prints.
+        remaining_share: Share of the work that remains to be done, from 0 to 1.
     """
     key = work.key(command, launch.device_name, launch.processes)
     item_s, _ = read_paces(runs).get(key, (None, 0))

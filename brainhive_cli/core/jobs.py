@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from brainhive_cli.core import trackers
 from brainhive_cli.core.artifacts import Artifact
-from brainhive_cli.core.cells import Finished
+from brainhive_cli.core.cells import IsFinished
 from brainhive_cli.core.command import Input, Result, Work, collect_inputs
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
@@ -163,7 +163,7 @@ class CellStage:
     files: Mapping[str, str]
     compute: Callable[[str, Launch], Any]
     sharing: Literal["alone", "together", "either"] = "alone"
-    is_finished: Finished | None = None
+    is_finished: IsFinished | None = None
     count_work: Callable[[Sequence[str]], Work] | None = None
 
 
