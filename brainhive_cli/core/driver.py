@@ -18,7 +18,7 @@ from types import MappingProxyType
 from brainhive_cli.core import artifacts, console, trackers
 from brainhive_cli.core.cells import (
     CELLS_FILE,
-    Finished,
+    IsFinished,
     announce,
     read_cells,
     share_cells,
@@ -562,7 +562,7 @@ def claim_cells(
     folder: RunFolder,
     files: Mapping[str, str],
     launch: Launch,
-    is_finished: Finished | None = None,
+    is_finished: IsFinished | None = None,
 ) -> Iterator[Iterator[str]]:
     """Share cells of a run with other workers, so that no cell is computed twice.
 

@@ -1,8 +1,9 @@
 """Folders of runs: their files, and the search for finished runs.
 
-A run is one execution of a command with one recipe. It is finished when it has its
-metrics. A cell of a run is a piece of its work, such as the training for a subject with
-a seed.
+A run is the folder with the results of a command that was executed with a recipe. The
+run is finished when the folder has the file `metrics.json`. A cell of a run is a piece
+of its work, such as the training for a subject with a seed. A sweep is a run that tries
+several variants of its recipe.
 """
 
 import hashlib
@@ -42,20 +43,20 @@ from brainhive_cli.core.measurements import Measurements
 
 T = TypeVar("T")
 MAX_DOCUMENT_BYTES = 1 << 30
-"""Size limit of a document of a run, in bytes. Such a document may hold a value for
-each item.
+"""Size limit of a JSON document of a run. The document may hold a value for each tested
+item.
 """
 MAX_RECIPE_BYTES = 1 << 20
-"""Size limit of the recipe of a run, in bytes."""
+"""Size limit of the recipe of a run."""
 METRICS_FILE = "metrics.json"
-"""File that marks a run as finished. It is written last."""
+"""File with the metrics, which is written last. It marks the run as finished."""
 ENVIRONMENT_FILE = "environment.json"
-"""File with the versions and device of the computation, and with the times of start and
-end. Unlike the times of files, these do not change when a run is copied.
+"""File with the versions of packages, the device, and the times of start and end. These
+times stay the same when a run is copied, unlike the modification times of files.
 """
 REUSES_FILE = "found.json"
-"""File with the names of the recipes for which later commands reused the finished run,
-and with the time of the last reuse. A run counts as new when it is reused.
+"""File that records reuses. A command with the same settings and inputs reuses the
+finished run instead of computing it again. Lists sort a run by its last reuse.
 """
 MAX_LISTED = 5
 """Largest number of runs in a message."""
@@ -67,17 +68,19 @@ class RunFolder:
 
     Attributes:
         path: Path of the folder.
-        end_presence: Called when the run is finished.
+        end_presence: Function that is called when the run is finished. It removes the
+            mark by which other commands see that this command works in the folder.
     """
 
     path: Path
     end_presence: Callable[[], None] | None = None
 
     def count_finished(self, files: Mapping[str, str]) -> int:
-        """Count the finished cells.
+        """Count the cells (pieces of the run's work) that are finished.
 
         Args:
-            files: File that marks each cell as finished, by name of the cell.
+            files: Path (below the run) of the file that marks a cell as finished, by
+                name of the cell.
         """
         return sum((self.path / file).is_file() for file in files.values())
 
@@ -88,17 +91,27 @@ class RunFolder:
 
     @property
     def reference(self) -> str:
-        """Folder, or repository with commit, by which commands find the run."""
+        """Text by which commands find the run: its path, or its repository on the hub.
+
+        The repository is written with the commit.
+        """
         return hub.name_snapshot(self.path) or str(self.path)
 
     @property
     def name(self) -> str:
-        """Name in messages: the name of the folder, or the repository with commit."""
+        """Name in messages: the name of the folder, or the repository on the hub.
+
+        The repository is written with the commit.
+        """
         return hub.name_snapshot(self.path) or self.path.name
 
     @property
     def label(self) -> str:
-        """Name that can be part of a file name, with a short commit."""
+        """Name that can be part of a file name.
+
+        It is the name of the folder, or of the repository on the hub with the first ten
+        digits of the commit.
+        """
         if not self.is_shared:
             return self.path.name
         repository, _, commit = self.name.partition("@")
@@ -106,7 +119,11 @@ class RunFolder:
 
     @property
     def command(self) -> str:
-        """Command of the run, from its manifest or the name of the parent folder."""
+        """Name of the command that made the run, such as `train-align`.
+
+        A run from the hub has it in its manifest. Other runs lie in a folder that is
+        named after the command.
+        """
         manifest = hub.read_manifest(self.path) if self.is_shared else None
         return manifest.command if manifest else self.path.absolute().parent.name
 
@@ -122,31 +139,34 @@ class RunFolder:
 
     @property
     def written_s(self) -> float:
-        """Time of the end, or of the last change if the run is not finished.
+        """Time of the end of the run, in seconds since 1970.
 
-        The unit is seconds since 1970.
+        If the run is not finished, it is the time of the last change of a document.
         """
         if self.is_finished:
-            # the recorded time is better than the time of a file, which a copy changes.
-            # The digest is not checked, because lists read this time for every run
+            # prefer the recorded time to the time of a file, because copying changes
+            # the time of a file. The digest of the document is not checked, because
+            # that would be slow in a list of many runs
             with suppress(BrainhiveError, OSError):
                 text = self.read_text(ENVIRONMENT_FILE)
                 environment = documents.parse(text, ENVIRONMENT_FILE, Environment)
                 if environment.finished:
                     return environment.finished.timestamp()
             return (self.path / METRICS_FILE).stat().st_mtime
+
+        # find the last change of an unfinished run
         file_times_s = [self.path.stat().st_mtime]
         for path in self.path.glob("*.json*"):
-            with suppress(OSError):  # a worker may have just renamed the file
+            # a worker may rename the file at this moment
+            with suppress(OSError):
                 file_times_s.append(path.stat().st_mtime)
         return max(file_times_s)
 
     @property
     def duration_s(self) -> float:
         """Seconds from start to end, or infinity if these times are not recorded."""
-        if not (
-            self.path / ENVIRONMENT_FILE
-        ).is_file():  # shared runs may lack this file
+        # runs from the hub may lack this file
+        if not (self.path / ENVIRONMENT_FILE).is_file():
             return float("inf")
         environment = self.read_json(ENVIRONMENT_FILE, Environment)
         if environment.started is None or environment.finished is None:
@@ -155,9 +175,10 @@ class RunFolder:
 
     @property
     def changed_s(self) -> float:
-        """Time of the end or of the last reuse, whichever is later.
+        """Time by which lists sort the run, in seconds since 1970.
 
-        For an unfinished run it is the time of the last change.
+        It is the time of the end or of the last reuse, whichever is later. If the run
+        is not finished, it is the time of the last change.
         """
         reused = self.read_found().found
         if reused is None:
@@ -165,16 +186,20 @@ class RunFolder:
         return max(self.written_s, reused.timestamp())
 
     def read_found(self) -> "FoundBy":
-        """Read the record of reuses. It is empty if the file is missing or damaged."""
+        """Read the record of commands that reused the run.
+
+        The record is empty if its file is missing or damaged.
+        """
         with suppress(BrainhiveError):
             return self.read_json(REUSES_FILE, FoundBy)
         return FoundBy()
 
     def measurements(self, name: str = METRICS_FILE) -> Measurements:
-        """Read the measurements of a finished run.
+        """Read the measurements of a finished run, or of one of its cells.
 
         Args:
-            name: Path of the document below the run. A cell has a document of its own.
+            name: Path of the document below the run. The default is the document of the
+                whole run. The document of a cell is `cells/CELL/metrics.json`.
 
         Raises:
             MissingData: if the run or cell is not finished.
@@ -183,11 +208,14 @@ class RunFolder:
         return Measurements.from_document(self.read_json(name), self.path / name)
 
     def recipe(self, kind: type[T] = dict[str, Any], **changes: Any) -> T:  # type: ignore[assignment]
-        """Read the resolved recipe of the run.
+        """Read the recipe of the run, in which all keys have their values.
 
         Args:
-            kind: Model of the command's recipe. By default plain values.
-            changes: New values of some keys.
+            kind: Class of the command's recipe. By default a dict of plain values.
+            changes: New values of some keys, which replace the values in the file.
+
+        Returns:
+            Recipe as an instance of `kind`.
 
         Raises:
             BrainhiveError: if the recipe is damaged, or has keys or values that this
@@ -199,6 +227,14 @@ class RunFolder:
 
     def read_json(self, name: str, kind: type[T] = dict[str, Any]) -> T:  # type: ignore[assignment]
         """Read a JSON document of the run.
+
+        Args:
+            name: Path of the document below the run.
+            kind: Expected type of the content. It is a pydantic model, or another type
+                that pydantic can check.
+
+        Returns:
+            Content of the document as an instance of `kind`.
 
         Raises:
             MissingData: if the document is missing.
@@ -212,7 +248,12 @@ class RunFolder:
         return documents.read(self.path / name, kind, max_bytes=MAX_DOCUMENT_BYTES)
 
     def read_text(self, name: str, max_bytes: int = MAX_DOCUMENT_BYTES) -> str:
-        """Read a text file of the run. A missing file is read as an empty text."""
+        """Read a text file of the run, or return an empty text if the file is missing.
+
+        Args:
+            name: Path of the file below the run.
+            max_bytes: Largest size of the file.
+        """
         path = self.path / name
         if not path.is_file():
             return ""
@@ -221,35 +262,50 @@ class RunFolder:
     def write_json(
         self, name: str, document: Mapping[str, Any], indent: int | None = 2
     ) -> None:
-        """Write a JSON document of the run, with paths relative to the home folder.
+        """Write a JSON document of the run.
 
         The file gets its final name only when it is complete.
+
+        Args:
+            name: Path of the document below the run.
+            document: Content. Paths below the home folder become relative to it.
+            indent: Number of spaces of an indent, or None for a single line.
         """
         text = json.dumps(make_portable(document), indent=indent, default=str)
         self.write_text(name, text + "\n")
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a text file of the run, which gets its final name when complete."""
+        """Write a text file of the run.
+
+        The file gets its final name only when it is complete.
+
+        Args:
+            name: Path of the file below the run.
+            text: Content of the file.
+        """
         self.replace(name, lambda path: path.write_text(text, "utf-8"))
 
     def replace(self, name: str, write: Callable[[Path], Any]) -> Path:
         """Write or replace a file or folder of the run.
 
-        The file or folder gets its final name only when it is complete. Digests of the
-        old content are removed from the list of digests.
+        The file or folder gets its final name only when it is complete. If the run has
+        a list of digests (`SHA256SUMS`), the digests of the old content are removed.
 
         Args:
             name: Path of the file or folder below the run.
-            write: Writes the file or folder to the path that it receives.
+            write: Function that writes the file or folder. Its argument is a temporary
+                path, to which it must write.
 
         Returns:
-            Final path.
+            Final path of the file or folder.
         """
         final = resolve_without_links(self.path, name, "a file of a run,")
         with atomic_write(final) as partial_path:
             write(partial_path)
             raise_if_interrupted()
-            # `finish` has already written the new digest of the metrics
+
+            # remove the digests of the old content. The digest of the metrics is kept,
+            # because `finish` has already written the new digest
             if name != METRICS_FILE:
                 digests = documents.read_digests(self.path)
                 kept_digests = {
@@ -259,6 +315,7 @@ class RunFolder:
                 }
                 if len(kept_digests) < len(digests):
                     documents.write_digests(self.path, kept_digests)
+            # a folder must be removed before another folder can have its name
             if final.is_dir():
                 remove(final)
         return final
@@ -270,24 +327,34 @@ class RunFolder:
         )
 
     def log(self, **event: Any) -> None:
-        """Append one event to `log.jsonl`."""
+        """Append an event to the log of the run, `log.jsonl`.
+
+        Args:
+            event: Values of the event by name, such as `step` and `loss`. The time is
+                added.
+        """
         line = json.dumps({"time": round(time.time(), 3), **event}, default=str)
         with open(self.path / "log.jsonl", "a", opener=open_unless_link) as stream:
             stream.write(line + "\n")
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """Read the events of `log.jsonl`.
+        """Read the events in the log of the run, `log.jsonl`.
 
         Damaged lines are skipped. They occur if two machines write at the same time.
+
+        Yields:
+            Values of an event by name.
         """
         for line in self.read_text("log.jsonl").splitlines():
             with suppress(BrainhiveError):
                 yield documents.parse(line, "an event")
 
     def forget_events_after(self, step: int) -> None:
-        """Remove the events of later steps from `log.jsonl`.
+        """Remove the events of later steps from the log of the run, `log.jsonl`.
 
-        Damaged lines are removed too, such as the last line of a killed command.
+        A training that continues from a checkpoint repeats the steps after it, and logs
+        them again. Damaged lines are removed too, such as the last line of a killed
+        command.
 
         Args:
             step: Step of the checkpoint from which a training continues.
@@ -305,6 +372,9 @@ class RunFolder:
     def finish(self, measurements: Measurements) -> None:
         """Finish the run: write the digests of its documents, then the metrics.
 
+        Args:
+            measurements: Measurements of the run, which become `metrics.json`.
+
         Raises:
             BrainhiveError: if a document was changed by something else since its digest
                 was written.
@@ -317,8 +387,9 @@ class RunFolder:
         names = set(documents.list_documents(self.path)) - {METRICS_FILE}
 
         def write(path: Path) -> None:
-            # write the digests before the metrics get their final name. Old metrics are
-            # removed first, so a finished run never has a wrong list, even if killed
+            # write the digests before the metrics get their final name, and remove old
+            # metrics before both. So even if the process is killed, a run with metrics
+            # has the right digests
             path.write_bytes(content)
             (self.path / METRICS_FILE).unlink(missing_ok=True)
             if ENVIRONMENT_FILE in names:
@@ -337,7 +408,7 @@ class RunFolder:
 
 
 class FoundBy(BaseModel):
-    """Record of the reuses of a run.
+    """Record of the commands that reused a finished run instead of computing it again.
 
     Attributes:
         recipe_names: Names of the recipes for which the run was reused.
@@ -349,7 +420,7 @@ class FoundBy(BaseModel):
 
 
 class Environment(BaseModel, extra="allow"):
-    """Environment of a run.
+    """Software, device and times of a run.
 
     Further keys are allowed, and shown unchanged.
 
@@ -369,22 +440,27 @@ class Environment(BaseModel, extra="allow"):
 
 
 def format_current_time() -> str:
-    """Return the present time as text, for documents of runs."""
+    """Return the present time in UTC as text in ISO format, for documents of runs."""
     return datetime.now(UTC).isoformat()
 
 
 def is_run(folder: Path) -> bool:
-    """Return True if a folder is the folder of a run, even of a damaged run."""
+    """Return True if a folder is the folder of a run.
+
+    The run may be unfinished or damaged.
+    """
     return (folder / "recipe.yaml").is_file() or (folder / METRICS_FILE).is_file()
 
 
 def reference(run: RunFolder, runs: Path, variant: str = "") -> str:
-    """Return a reference by which `find` finds a run.
+    """Return the text by which a user can name a run on the command line.
 
     Args:
-        run: Run.
-        runs: Folder whose runs are referred to by name.
-        variant: Variant of a sweep.
+        run: The run.
+        runs: Folder of all runs of a command. A run in this folder is named by the name
+            of its folder. Other runs are named by their path or repository.
+        variant: Name of a variant, if the run is a sweep and only this variant is
+            meant. It is appended after a colon.
     """
     is_in_folder = run.path.parent.resolve() == runs.resolve()
     name = run.path.name if is_in_folder else run.reference
@@ -392,15 +468,16 @@ def reference(run: RunFolder, runs: Path, variant: str = "") -> str:
 
 
 def split_variant(reference: str | None) -> tuple[str | None, str]:
-    """Split the reference `SWEEP:VARIANT` of a run.
+    """Split the text `RUN:VARIANT` by which a user names a variant of a sweep.
+
+    A sweep is a run that tries several variants of its recipe.
 
     Args:
-        reference: Reference of a run, as on the command line. A path of a folder is not
-            split, even if it has a colon.
+        reference: Text from the command line, or None if the user named no run. The
+            path of an existing folder is not split, even if it has a colon.
 
     Returns:
-        Reference of the run, and name of the variant. The name is empty without a
-        variant.
+        Text that names the run (or None), and name of the variant (or an empty text).
     """
     if reference is None:
         return None, ""
@@ -412,25 +489,30 @@ def split_variant(reference: str | None) -> tuple[str | None, str]:
         return reference, ""
 
     # split at the last colon, because a path may have colons too
-    run, _, variant = name.rpartition(":")
-    return prefix + run, variant
+    run_name, _, variant = name.rpartition(":")
+    return prefix + run_name, variant
 
 
 def find(runs: Path, command: str | None, reference: str) -> RunFolder:
-    """Find a finished run.
+    """Find the finished run that a user has named.
 
     Args:
         runs: Folder of all runs.
-        command: Command of the run. None allows all commands.
-        reference: Path of the run's folder, name of the run, or end of the name. A run
-            of the hub, `hub:owner/name[@revision]`, is downloaded.
+        command: Command that must have made the run, such as `train-align`. None allows
+            all commands.
+        reference: Path of the run's folder, name of the run, or end of its name. A run
+            on the hub, `hub:owner/name[@revision]`, is downloaded.
+
+    Returns:
+        The run.
 
     Raises:
-        MissingData: if there is no such run. The hint lists the finished runs, or the
-            command that makes a run.
+        MissingData: if there is no such run, if it is not finished, or if another
+            command made it. The hint lists the finished runs, or has the command line
+            that makes a run.
         RecipeError: if the reference fits several runs.
     """
-    # this hint reads the files of other runs, so it is only made for an error
+    # the hint is only made for an error, because it needs the files of other runs
     make_hint = partial(_list_finished, runs, command, reference)
 
     # a run of the hub is a folder in the cache
@@ -445,16 +527,16 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
         kind = f"{command} run" if command else "run"
         raise MissingData(f"no {kind} {reference!r} under {runs}", make_hint())
 
-    # check that it is a finished run of the command. The command is unknown for a
-    # folder outside of the folder of runs
+    # check that the folder is a run of the command. The command is known if the run is
+    # from the hub or lies in the folder of all runs
     run = RunFolder(folders[0])
     if not (run.path / "recipe.yaml").is_file():
         raise MissingData(
             f"{run.reference} is not a run: it has no recipe.yaml", make_hint()
         )
     resolved = RunFolder(run.path.resolve())
-    has_command = run.is_shared or resolved.path.parents[1] == runs.resolve()
-    if command and has_command and resolved.command != command:
+    is_command_known = run.is_shared or resolved.path.parents[1] == runs.resolve()
+    if command and is_command_known and resolved.command != command:
         hint = make_hint()
         if run.is_shared:
             hint = (
@@ -464,18 +546,29 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
         raise MissingData(
             f"{run.reference} is a run of {resolved.command}, not of {command}", hint
         )
-    run.measurements()  # raises an error if the run is not finished
+    # reading the measurements raises an error if the run is not finished
+    run.measurements()
     return run
 
 
 def _find_folders(runs: Path, command: str | None, reference: str) -> list[Path]:
-    """Find the folders of runs with a path, a name or the end of a name."""
-    # a path
+    """Find the folders of the runs that a text may name.
+
+    Args:
+        runs: Folder of all runs.
+        command: Command of the run. None searches the runs of all commands.
+        reference: Path of the folder, name of the run, or end of its name.
+
+    Returns:
+        Folders, of which there may be several or none. A path wins over names, and a
+        whole name wins over ends of names.
+    """
+    # look for a path
     for path in (locate(reference), runs / reference):
         if path.is_dir():
             return [path]
 
-    # a name
+    # look for a whole name
     if command:
         folders = [runs / command / reference]
     else:
@@ -484,7 +577,7 @@ def _find_folders(runs: Path, command: str | None, reference: str) -> list[Path]
     if folders:
         return folders
 
-    # the end of a name
+    # look for the end of a name
     ending = f"-{reference}"
     return [
         run.path
@@ -494,11 +587,16 @@ def _find_folders(runs: Path, command: str | None, reference: str) -> list[Path]
 
 
 def _list_finished(runs: Path, command: str | None, reference: str) -> Hint:
-    """Make the hint for a run that was not found.
+    """Make the hint of the error for a run that was not found.
+
+    Args:
+        runs: Folder of all runs.
+        command: Command of the run. None lists the runs of all commands.
+        reference: Text by which the user named the run.
 
     Returns:
-        The most similar name and a list of finished runs. Without finished runs it is
-        the command line that makes one.
+        Sentence with the most similar name and the newest finished runs. If there are
+        no finished runs: the command line that makes a run.
     """
     names = [run.path.name for run in list_finished_runs(runs, command)]
     if not names:
@@ -526,25 +624,32 @@ def find_newest(
     hint: Hint = "",
     excluded_run: RunFolder | None = None,
 ) -> RunFolder:
-    """Find the newest finished run that fits.
+    """Find the newest finished run that fits a purpose.
 
     The name and age of the run are printed, and the reasons why newer runs do not fit.
 
     Args:
         runs: Folder of all runs.
-        command: Command of the run. None allows all commands.
-        lacks: Returns the reason why a run does not fit. Empty if the run fits.
-        needed: Property that a run must have. It follows "has" in the message.
-        hint: Hint of the error. By default the command line that makes a run.
-        apart_from: Run that is not searched for.
+        command: Command that must have made the run, such as `train-align`. None allows
+            all commands.
+        explain_misfit: Returns the reason why a run does not fit the purpose, or an
+            empty text if the run fits.
+        required_content: Noun for the content that a run must have, such as `metrics`.
+            It is only used in the error message, after "has".
+        hint: Advice in the error message. By default the command line that makes a run.
+        excluded_run: Run that must not be chosen.
+
+    Returns:
+        The run.
 
     Raises:
-        MissingData: if no run fits. The message has the reasons for the newest runs.
+        MissingData: if no run fits. The message says why the newest runs do not fit.
     """
     rejected = []
     for run in list_finished_runs(runs, command):
         if excluded_run is not None and run.path == excluded_run.path:
             continue
+        # a run that cannot be read does not fit
         try:
             run.measurements()
             run.recipe()
@@ -555,6 +660,8 @@ def find_newest(
         if reason:
             rejected.append(f"{run.path.name}, finished {run.age}: {reason}")
             continue
+
+        # print the choice
         console.say(
             f"{run.path.parent.name.removeprefix('train-')} run {run.path.name}, "
             f"finished {run.age}"
@@ -564,6 +671,7 @@ def find_newest(
             console.say(f"newer runs that do not fit: {reasons}")
         return run
 
+    # no run fits
     message = f"no finished run under {runs}"
     if command:
         message = f"no finished {command} run under {runs / command}"
@@ -575,12 +683,13 @@ def find_newest(
 
 
 def format_age(moment_s: float) -> str:
-    """Write the time since a moment in words, such as "2 hours ago".
+    """Write how long ago a moment was, such as "2 hours ago".
 
     Args:
-        since: Moment in seconds since 1970.
+        moment_s: The moment, in seconds since 1970.
     """
-    # machines that share a disk may have different clocks, so a moment may be ahead
+    # a moment may lie in the future, because machines that share a disk may have
+    # different clocks
     passed_s = max(0.0, time.time() - moment_s)
     for unit, length_s in (("day", 86400), ("hour", 3600), ("minute", 60)):
         count = int(passed_s // length_s)
@@ -596,11 +705,11 @@ def list_finished_runs(
 
     Args:
         runs: Folder of all runs.
-        command: Command of the runs. None lists the runs of all commands.
-        name: Pattern of the names of runs.
+        command: Command that made the runs. None lists the runs of all commands.
+        name: Name of the runs, in which `*` stands for any letters.
 
     Returns:
-        Runs, newest first.
+        The runs, newest first.
     """
     pattern = f"{command or '*'}/{name}/{METRICS_FILE}"
     folders = [RunFolder(file.parent) for file in runs.glob(pattern)]
