@@ -1,4 +1,7 @@
-"""Artifacts of a run: curves, matrices, pictures, maps and tables for its page."""
+"""Artifacts of a run: curves, matrices, pictures, maps and tables for its HTML page.
+
+A run is the folder with the results of a command.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field
@@ -19,35 +22,35 @@ if TYPE_CHECKING:
     from brainhive_cli.core.runs import RunFolder
 
 ARTIFACTS_FILE = "artifacts.json"
-"""File of a run that lists the artifacts. It lies next to the metrics."""
+"""File of a run that holds the list of artifacts. It lies next to the metrics."""
 PICTURES_FOLDER = "artifacts"
 """Folder of a run with the pictures that `save_picture` writes."""
 FILE_DESCRIPTION = "the file of an artifact,"
-"""Beginning of the message for a file name that leads out of the run."""
+"""Beginning of the error message for a file name that leads out of the run."""
 SCHEMA = 3
 """Version of the list's format. Lists of other versions are rejected."""
 MAX_SIDE_PX = 128
 """Longer side of a picture that is saved for a page."""
 SIGNIFICANT_DIGITS = 4
-"""Digits of the stored numbers. They are only drawn, so more are not needed."""
+"""Number of stored digits. The numbers are only drawn, so more are not needed."""
 Value = Annotated[float, Field(ge=-1e100, le=1e100)]
-"""Number that can be drawn. The limits of an axis exceed its values, and must be finite
-too.
+"""Number that can be drawn. Its size is limited, because a plot computes the ends of an
+axis from the numbers, and these ends must be finite.
 """
 OptionalValue = Value | None
-"""Value in a plot. None is drawn as a gap."""
+"""Number in a plot, or None for a gap."""
 Mark = Value | tuple[Value, Value]
 """Position along an axis, or start and end of an interval."""
 
 
 @dataclass(frozen=True)
 class Titled:
-    """Base of artifacts, with the fields that all have.
+    """Base class of artifacts, with the fields that all artifacts have.
 
     Attributes:
-        title: Title.
-        section: Heading of the section of a page that shows the artifact.
-        note: Note below the artifact.
+        title: Text above the artifact.
+        section: Heading of the section of the page in which the artifact is shown.
+        note: Text below the artifact.
     """
 
     title: str
@@ -58,14 +61,14 @@ class Titled:
 
 @dataclass(frozen=True)
 class CurveLine:
-    """Line or group of bars in a curve.
+    """Line of a plot, or group of bars that have the same colour.
 
     Attributes:
         name: Name in the legend.
-        values: Values [N].
-        low: Lower ends [N] of 95 % intervals, or None without intervals.
-        high: Upper ends [N] of 95 % intervals, or None without intervals.
-        chance: Expected value of guesses, drawn as a broken line.
+        values: Values [N] at the positions along the axis.
+        low: Lower ends [N] of the 95 % intervals, or None without intervals.
+        high: Upper ends [N] of the 95 % intervals, or None without intervals.
+        chance: Expected value of guessing, drawn as a broken line. None draws no line.
     """
 
     name: str
@@ -76,7 +79,13 @@ class CurveLine:
 
     @classmethod
     def from_metrics(cls, name: str, metrics: Sequence[Metric]) -> Self:
-        """Make a line of metrics, with the chance of the first metric."""
+        """Make a line from metrics with their intervals.
+
+        Args:
+            name: Name in the legend.
+            metrics: Metrics [N], one for each position along the axis. The expected
+                value of guessing is taken from the first metric.
+        """
         return cls(
             name=name,
             values=[metric.value for metric in metrics],
@@ -91,14 +100,16 @@ class Curve(Titled):
     """Plot of values along an axis, as lines or bars.
 
     Attributes:
-        axis: Label of the axis, with its unit.
-        at: Positions [N] along the axis: numbers, or names (for bars only).
-        lines: Lines or groups of bars.
-        value: Label of the values, with their unit.
-        style: `lines`, or `bars` in groups.
-        is_logarithmic: Use a logarithmic axis with base 2.
-        marks: Named positions and intervals along the axis, such as `onset: 0`.
-        kind: Kind of the artifact.
+        axis: Label of the horizontal axis, with the unit.
+        at: Positions [N] along the horizontal axis. They are numbers, or names if
+            `style` is `bars`.
+        lines: Lines, or groups of bars, with N values each.
+        value: Label of the vertical axis, with the unit.
+        style: Type of the plot: `lines`, or `bars` next to each other.
+        is_logarithmic: True if the horizontal axis is logarithmic, with base 2.
+        marks: Positions or intervals along the horizontal axis that are marked in the
+            plot, by name, such as `onset: 0`.
+        kind: Type of the artifact, by which a stored artifact is recognised.
     """
 
     axis: str
@@ -113,7 +124,7 @@ class Curve(Titled):
     def __post_init__(self) -> None:
         """Raise an error if a line has more or fewer values than the axis."""
         for line in self.lines:
-            # a line without intervals is allowed
+            # the ends of intervals may be missing
             for values in (line.values, line.low, line.high):
                 if values is not None and len(values) != len(self.at):
                     raise ValueError(
@@ -124,22 +135,23 @@ class Curve(Titled):
 
 @dataclass(frozen=True)
 class Heatmap(Titled):
-    """Matrix of values in colours.
+    """Matrix of values that are shown as colours.
 
-    Without names and axes it is a plain picture, for example of slices of a volume.
+    A matrix without names and axis labels is shown like a picture, for example the
+    slices of a brain volume.
 
     Attributes:
-        values: Values [R, C].
-        rows: Names [R] of the rows. Empty without names.
-        columns: Names [C] of the columns. Empty without names.
-        row_axis: Label of the rows.
-        column_axis: Label of the columns.
-        value: Label of the values, with their unit.
-        low: Value of the first colour. None takes the lowest value.
-        high: Value of the last colour. None takes the highest value.
-        is_diverging: Use different colours for negative and positive values, from
-            `-high` to `high`.
-        kind: Kind of the artifact.
+        values: Matrix [R, C].
+        rows: Names [R] of the rows. Empty if the rows have no names.
+        columns: Names [C] of the columns. Empty if the columns have no names.
+        row_axis: Label of the vertical axis, along which the rows are stacked.
+        column_axis: Label of the horizontal axis.
+        value: Label of the colour bar, with the unit.
+        low: Value with the first colour. If None, the lowest value of the matrix.
+        high: Value with the last colour. If None, the highest value of the matrix.
+        is_diverging: True for a colour scale from `-high` to `high`, with different
+            colours for negative and positive values.
+        kind: Type of the artifact, by which a stored artifact is recognised.
     """
 
     values: Sequence[Sequence[OptionalValue]]
@@ -175,15 +187,15 @@ class Heatmap(Titled):
 
 @dataclass(frozen=True)
 class SheetTile:
-    """Picture or clip in a sheet.
+    """Picture or video clip in a sheet of pictures.
 
     Attributes:
-        file: File of the picture or clip, as a path below the run. Empty for a gap.
+        file: Path of the picture or clip below the run. Empty for a gap.
         lines: Lines of text below the picture.
-        metrics: Metrics of the picture by name.
-        verdict: `right` if the picture is the searched one, `wrong` if not, or empty.
-            It decides the colour of the frame.
-        poster: File of a still picture of a clip, as a path below the run.
+        metrics: Values of the picture's metrics, by name of the metric.
+        verdict: `right` if a retrieved picture is the picture that was seen, `wrong` if
+            it is not, or empty. It decides the colour of the frame.
+        poster: Path below the run of a still picture that stands for a clip.
     """
 
     file: str
@@ -195,12 +207,12 @@ class SheetTile:
 
 @dataclass(frozen=True)
 class SheetRow:
-    """Row of a sheet.
+    """Row of a sheet of pictures.
 
     Attributes:
-        query: Id of the stimulus. A comparison of runs puts rows with the same id side
-            by side.
-        tiles: Pictures [C].
+        query: Id of the stimulus that was seen. A page that compares runs puts rows
+            with the same id side by side.
+        tiles: Pictures of the row, at most one for each column of the sheet.
     """
 
     query: str
@@ -209,12 +221,13 @@ class SheetRow:
 
 @dataclass(frozen=True)
 class Sheet(Titled):
-    """Sheet of stimuli, each in a row with its retrieved or generated pictures.
+    """Sheet of pictures, with a row for each stimulus that was seen.
 
     Attributes:
-        columns: Headings [C] of the columns. The first column has the stimuli.
-        rows: Rows, each for a stimulus.
-        kind: Kind of the artifact.
+        columns: Headings [C] of the columns. The first column shows the stimulus. The
+            other columns show pictures that were retrieved or generated.
+        rows: Rows of the sheet, from top to bottom.
+        kind: Type of the artifact, by which a stored artifact is recognised.
     """
 
     columns: Sequence[str]
@@ -233,15 +246,15 @@ class Sheet(Titled):
 
 @dataclass(frozen=True)
 class Point:
-    """Sensor of a map.
+    """Sensor in a map of the head.
 
-    The head is a circle of radius 1 around the origin. The nose is up.
+    The head is a circle of radius 1 around the origin. The nose points up.
 
     Attributes:
-        x: Position from left to right.
-        y: Position from bottom to top.
+        x: Coordinate from left to right.
+        y: Coordinate from bottom to top.
         name: Name of the sensor.
-        value: Value that decides the colour.
+        value: Value that decides the colour, or None without a value.
     """
 
     x: Value
@@ -255,10 +268,10 @@ class Topomap(Titled):
     """Map of sensors on a head.
 
     Attributes:
-        points: Sensors.
-        value: Label of the values, with their unit.
-        is_diverging: Use different colours for negative and positive values.
-        kind: Kind of the artifact.
+        points: Sensors with their positions and values.
+        value: Label of the colour bar, with the unit.
+        is_diverging: True for different colours of negative and positive values.
+        kind: Type of the artifact, by which a stored artifact is recognised.
     """
 
     points: Sequence[Point]
@@ -269,12 +282,12 @@ class Topomap(Titled):
 
 @dataclass(frozen=True)
 class Media(Titled):
-    """Picture or clip in a file.
+    """Picture or video clip in a file.
 
     Attributes:
-        file: PNG, JPEG, WebP, GIF, SVG, MP4 or WebM file, as a path below the run.
-        poster: File of a still picture of a clip, as a path below the run.
-        kind: Kind of the artifact.
+        file: Path below the run of a PNG, JPEG, WebP, GIF, SVG, MP4 or WebM file.
+        poster: Path below the run of a still picture that stands for a clip.
+        kind: Type of the artifact, by which a stored artifact is recognised.
     """
 
     file: str
@@ -287,40 +300,42 @@ ARTIFACT_LIST = TypeAdapter(
     list[Annotated[Artifact, Field(discriminator="kind")]],
     config=ConfigDict(extra="forbid"),
 )
-"""Type of the list in the document. The key `kind` selects the class of an artifact.
-Unknown keys are rejected.
+"""Type of the stored list of artifacts, which pydantic checks. The key `kind` selects
+the class of an artifact. Unknown keys are rejected.
 """
 
 
 def write(run_folder: "RunFolder", artifacts: Iterable[Artifact]) -> None:
-    """Write the list of a run's artifacts, before the run is finished.
+    """Write the list of the artifacts of a run, before the run is finished.
+
+    An artifact is a plot, picture or table on the HTML page of the run.
 
     Args:
-        run: Run.
-        artifacts: Artifacts in their order on the page. Their files must be in the run
-            already.
+        run_folder: The run.
+        artifacts: Artifacts in their order on the page. The picture files of artifacts
+            must already be in the run.
 
     Raises:
-        BrainhiveError: if a file is missing or outside of the run.
+        BrainhiveError: if a picture file is missing or outside of the run.
     """
     plain_artifacts = []
     for artifact in artifacts:
+        # check the picture files
         for name in list_files(artifact):
-            if not resolve_below(
-                run_folder.path, name, source=FILE_DESCRIPTION
-            ).is_file():
+            file = resolve_below(run_folder.path, name, source=FILE_DESCRIPTION)
+            if not file.is_file():
                 raise BrainhiveError(
                     f"artifact {name} is missing in {run_folder.path}",
                     "write the file first",
                 )
 
-        # options that only a terminal uses are not stored
+        # leave out the options of tables that only a terminal uses
         fields = asdict(artifact)
         fields.pop("is_list", None)
         fields.pop("is_copied", None)
         plain_artifacts.append(_plain(fields))
 
-    # without line breaks, a matrix is written ten times as fast
+    # write the list in a single line, by which matrices are written ten times as fast
     document = {"schema": SCHEMA, "artifacts": plain_artifacts}
     run_folder.write_json(ARTIFACTS_FILE, document, indent=None)
 
@@ -328,12 +343,17 @@ def write(run_folder: "RunFolder", artifacts: Iterable[Artifact]) -> None:
 def read(run_folder: "RunFolder") -> list[Artifact]:
     """Read the artifacts of a run.
 
+    An artifact is a plot, picture or table on the HTML page of the run.
+
+    Args:
+        run_folder: The run.
+
     Returns:
         Artifacts in their order on the page. Empty if the run has no list of artifacts.
 
     Raises:
-        BrainhiveError: if the list is damaged, has another schema, or names a file
-            outside of the run.
+        BrainhiveError: if the list is damaged or has another version of the format, or
+            if an artifact names a file outside of the run.
     """
     path = run_folder.path / ARTIFACTS_FILE
     if not path.is_file():
@@ -344,7 +364,8 @@ def read(run_folder: "RunFolder") -> list[Artifact]:
         document.get("artifacts"), f"{path}: artifacts", ARTIFACT_LIST
     )
 
-    # a run from elsewhere must not show files from outside of it, not even by a link
+    # a run from another person must not show private files of this machine. So each
+    # picture file must be in the run, and a link must not lead out of the run
     folder = run_folder.path.resolve()
     for artifact in artifacts:
         for name in list_files(artifact):
@@ -367,10 +388,10 @@ def read_tables(run_folder: "RunFolder") -> tuple[Table, ...]:
 
 
 def list_files(artifact: Artifact) -> Iterator[str]:
-    """List the files of an artifact, with the posters of clips.
+    """List the picture and clip files of an artifact.
 
     Yields:
-        Paths below the run.
+        Paths below the run, with the still pictures that stand for clips.
     """
     names = []
     if isinstance(artifact, Media):
@@ -383,17 +404,18 @@ def list_files(artifact: Artifact) -> Iterator[str]:
 
 
 def save_picture(run_folder: "RunFolder", name: str, picture: "Image") -> str:
-    """Save a small copy of a picture for a page, as WebP.
+    """Save a small copy of a picture in a run, for the HTML page of the run.
 
     Args:
-        run: Run.
-        name: Path of the file below the folder `artifacts`, without suffix.
-        picture: Picture. It is never enlarged.
+        run_folder: The run.
+        name: Path of the new file below the folder `artifacts`, without the suffix.
+        picture: Picture of any size. A large picture is reduced to `MAX_SIDE_PX`, and a
+            small picture is not enlarged.
 
     Returns:
-        Path of the file below the run.
+        Path of the new WebP file below the run.
     """
-    # a page embeds its pictures, so they must be small
+    # the page contains the data of its pictures, so the pictures must be small
     thumbnail = picture.convert("RGB")
     thumbnail.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
     file = f"{PICTURES_FOLDER}/{name}.webp"
@@ -404,7 +426,11 @@ def save_picture(run_folder: "RunFolder", name: str, picture: "Image") -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Convert a value for JSON: round numbers, and replace NaN and infinity by None."""
+    """Convert a value for JSON.
+
+    Floats are rounded to `SIGNIFICANT_DIGITS`, and NaN and infinity become None. The
+    items of dicts, lists and tuples are converted too.
+    """
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
