@@ -1,9 +1,15 @@
 """Measurements of a run: metrics with their context, caveats and facts.
 
-Every command writes its measurements as the same kind of document, `metrics.json`. A
-caveat is a fixed phrase that limits a number, such as `simulated`. A scope is the name
-of a group of metrics, such as `all` or `subject 1`. A cell is a model that was trained
-for a subject (or for all) with a seed.
+Every command writes its measurements into a file of the same format, `metrics.json`.
+Some words recur:
+
+- A run is the folder with the results of a command. A sweep is a run that tries several
+  variants of its settings.
+- A caveat is a fixed phrase that limits the meaning of a number, such as `simulated`.
+- A scope is a group of metrics, named after the subjects, models or conditions that
+  were measured, such as `all` or `subject 1`.
+- A cell is a model that was trained for a subject (or for all) with a seed.
+- Facts are all results of a command that are not numbers with an interval.
 """
 
 import re
@@ -21,30 +27,32 @@ from brainhive_cli.core.facts import FACTS, Facts
 
 F = TypeVar("F", bound=Facts)
 SCHEMA = 4
-"""Version of the document's format. Documents of other versions are rejected."""
+"""Version of the format of `metrics.json`. Files of other versions are rejected."""
 ALL = "all"
-"""Scope of all measured items together."""
+"""Name of the scope that holds the metrics of all measured items together."""
 BACKWARD = "backward"
-"""End of the names of scopes in which a picture searches for its signal among signals.
+"""End of the names of scopes for backward retrieval, which ranks signals by their
+similarity to a picture.
 """
 
-# Caveats, each with its meaning:
+# The caveats follow. The text below each caveat explains the phrase
 SIMULATED = "simulated"
 """The tested signals come from a program."""
 TRAINED_ON_SIMULATED = "trained on simulated signals"
-"""Only the training signals come from a program."""
+"""The training signals come from a program, but the tested signals do not."""
 CALIBRATED = "calibrated on the left-out subject's unlabelled training recordings"
 """The subject was left out of the training, but recordings of this subject (of training
 pictures) were used for normalisation.
 """
 SAME_PERSON = "the same person in another study was trained on"
-"""The publisher's table says so. Scanner, task and pictures differ, and betas were
-normalised by study.
+"""A subject of the training and a tested subject are the same person, as the publisher
+of the data says. Scanner, task and pictures differ between the studies, and betas were
+normalised separately in each study.
 """
 WHITENED_BY_TESTED = "transductive whitening by test trials"
-"""The noise for whitening was also measured in (unlabelled) test trials."""
+"""The noise for whitening was also measured in the (unlabelled) test trials."""
 UNKNOWN_STEPS = "earlier steps unknown"
-"""Trials were imported as arrays or epochs. Nobody has declared whether they were
+"""Trials were imported as arrays or epochs. Nobody has declared whether the trials were
 whitened or averaged before, so test trials may have affected other trials.
 """
 UNKNOWN_PICTURES = "pictures unknown"
@@ -58,50 +66,52 @@ been trained on the tested pictures.
 UNKNOWN_SELECTION = "nothing says how its epoch was selected"
 """The model does not record how its epoch was selected."""
 UNKNOWN_HISTORY = "history unknown (selection, subjects, pictures)"
-"""Training began from weights without any record. This caveat includes
-`UNKNOWN_PICTURES` and `UNKNOWN_SELECTION`.
+"""Training continued from weights without any record of their own training. This caveat
+includes `UNKNOWN_PICTURES` and `UNKNOWN_SELECTION`.
 """
 SEEN_COPIES = "copies of training pictures are tested"
-"""The recipe allows this with copies=allow."""
+"""Copies of training pictures are tested, which the recipe allows by copies=allow."""
 SEEN_CONCEPTS = "concepts of the test seen in earlier training"
-"""A model was trained on other pictures of a tested concept, in another data set or
-before this training.
+"""A model was trained on other pictures of a tested concept. This happened in another
+data set, or in an earlier training from which this training continued.
 """
 SEEN_PICTURES = "seen pictures"
-"""The model was trained on other trials of the tested pictures or categories, as
-`dataset.holdout` says.
+"""The model was trained on other trials of the tested pictures or categories, as the
+recipe key `dataset.holdout` says.
 """
 NOT_INTERLEAVED = "signal or time"
-"""Labels were not interleaved in time, so a slow drift of the signal is enough to
-predict them.
+"""The labels of trials came in blocks, so a slow drift of the signal is enough to
+predict the labels.
 """
 ORDER_UNKNOWN = "order of trials unknown"
-"""The order of the trials is unknown, so labels may have come in blocks."""
+"""The order of the trials is unknown, so their labels may have come in blocks."""
 TRAINED_TRIALS = "tested on trials of its training"
 """The model is tested on trials that it was trained on."""
 UNKNOWN_TRIALS = "trials unknown"
-"""The model was trained on the tested pictures. It is unknown whether it was trained on
-the tested trials too.
+"""The model was trained on the tested pictures. Perhaps it was trained on the tested
+trials too.
 """
 NORMALISED_BY_TESTED = "normalised by held-out trials"
 """Held-out runs or sessions were z-scored with their own (unlabelled) trials."""
 CHANNELS_MAPPED = "channels mapped"
-"""Some channels of the training were not recorded. The protocol says how they were
+"""Some channels that the model needs were not recorded. The protocol says how they were
 replaced.
 """
 TRIALS_TOGETHER = "transductive: tokens of test trials depend on each other"
-"""The token of a test trial depends on the other trials in its batch."""
+"""The token (output vector of the model) of a test trial depends on the other trials in
+its batch.
+"""
 SELECTED_ON_TEST = "selected on test"
-"""The epoch was selected on the test set, for this model or for the model that its
-training began from.
+"""The epoch of this model was selected on the test set, or the epoch of the model from
+which the training continued.
 """
 TWINS = "duplicates among the candidates"
 """Some candidates have equal embeddings, so no signal can tell them apart."""
 PRIOR_OF_OTHERS = "prior trained on other pictures"
 """The prior was trained on another data set than the reconstructed one."""
 MIXED_WITH_BLURRY = "mixed with the blurry picture: a low-level gain by construction"
-"""The scored picture is the mean of a generated picture and of a picture that was
-regressed as a latent.
+"""The scored picture is the mean of a generated picture and of a blurry picture, which
+was predicted by regression. Mixing raises low-level scores by itself.
 """
 ONE_COLOUR = "pictures of one colour"
 """Some reconstructions are a single colour, for example because a generator overflowed.
@@ -133,8 +143,8 @@ CAVEATS = {
     TRIALS_TOGETHER: "ˢ",
     SELECTED_ON_TEST: "‡",
 }
-"""Footnote sign of each caveat, in the order in which caveats are listed. A sign has
-the same meaning everywhere.
+"""Footnote sign of each caveat. The order is the order in which caveats are listed. A
+sign has the same meaning on all pages.
 """
 NO_RESULT = {
     SELECTED_ON_TEST,
@@ -148,11 +158,13 @@ NO_RESULT = {
     SEEN_COPIES,
 }
 """Caveats of numbers that do not count as results. The model was selected on the test
-set, was trained on the tested data or is transductive, or this cannot be excluded.
+set, was trained on the tested data or used all test trials together, or it is unknown
+whether it did.
 """
 TRANSDUCTIVE = "uses all test signals together: a control, no result"
-"""Phrase in the protocol of scopes with corrected similarities. It is not a caveat of a
-run, because the main result of a run never uses such similarities.
+"""Phrase in the protocol of metrics from similarities that were corrected by all test
+signals. It is not a caveat of a run, because the main result of a run never uses such
+similarities.
 """
 METRIC_TABLE = documents.read(
     Path(__file__).with_name("metric_table.json"), dict[str, Any]
@@ -160,13 +172,13 @@ METRIC_TABLE = documents.read(
 METRIC_NAMES: dict[str, str] = METRIC_TABLE["names"]
 """Title of each metric in tables and figures, as in papers."""
 TWO_WAY = "two_way_"
-"""Prefix of the names of metrics for two-way identification. The name of the encoder
+"""Beginning of the names of metrics for two-way identification. The name of the encoder
 follows.
 """
 LOWER_IS_BETTER: list[str] = METRIC_TABLE["lower_is_better"]
-"""Metrics of which smaller values are better."""
+"""Names of metrics of which smaller values are better."""
 SHARES: list[str] = METRIC_TABLE["shares"]
-"""Metrics that are shares of items or pairs, from 0 to 1."""
+"""Names of metrics that are shares of items or pairs, from 0 to 1."""
 AGREEMENT: dict[str, float] = METRIC_TABLE["agreement"]
 """Agreement of metrics with people. It is Pearson's r with the ratings of 22 people for
 1,000 pairs of an NSD picture and its reconstruction by MindEye2 (SEED, arXiv
@@ -175,14 +187,14 @@ reversed sign, and two-way identification by AlexNet, Inception and CLIP with th
 paper's pool.
 """
 AGREEMENT_HEADING = "agreement with people"
-"""Heading of the column or row with these agreements."""
+"""Heading of the column or row with the agreements in `AGREEMENT`."""
 HEADLINES = ("top1", "top5", "validation_loss")
-"""Metrics that summarise a run, if the run has them."""
+"""Names of metrics that summarise a run, if the run has them."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A measured value with its context.
+    """Measured value with its context.
 
     With several subjects there are two intervals. `these_subjects` holds for these
     subjects only, and `people` for people in general. The interval from `low` to `high`
@@ -194,24 +206,25 @@ class Metric:
         value: Measured value.
         n: Number of measured items over all subjects.
         pool: Number of candidates of each item, or None without candidates.
-        chance: Expected value of guesses, or None if the metric has no such value.
+        chance: Expected value of guessing, or None if the metric has no such value.
         low: Lower end of the 95 % confidence interval. It is None if there is no
             interval, for example with a single item.
         high: Upper end of the interval.
         seeds: Seeds of the measured trainings.
-        protocol: Name of the protocol.
-        split: Measured part of the data set.
+        protocol: Description of how the value was measured, in one line.
+        split: Part of the data set that was measured, such as `test`.
         interval: Method of the interval, and the subjects and items it holds for.
-        these_subjects: Interval that holds for these subjects only, or None for a
-            single subject.
-        people: Interval that holds for people in general, or None if there are too few
-            subjects for it.
+        these_subjects: Ends of the interval that holds for these subjects only, or None
+            for a single subject.
+        people: Ends of the interval that holds for people in general, or None if there
+            are too few subjects.
         seed_sd: Standard deviation of the value over seeds. It is None for a single
             seed, or if seeds cannot be distinguished. Intervals do not include it,
             because they hold for models trained with these seeds.
         selected: True if something was selected on the test split, such as the epoch of
             a model. None if this is unknown.
-        caveats: Caveats of the value, with the caveats that the protocol names.
+        caveats: Phrases in `CAVEATS` that limit the value. Phrases that the protocol
+            contains are added.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -241,19 +254,22 @@ class Metric:
         object.__setattr__(self, "caveats", tuple(caveats))  # the dataclass is frozen
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values for JSON, which has no tuples."""
-        plain = asdict(self)
+        """Return the fields as plain values for JSON. Tuples become lists."""
         return {
             key: list(value) if isinstance(value, tuple) else value
-            for key, value in plain.items()
+            for key, value in asdict(self).items()
         }
 
     def interval_text(self, digits: int = 3) -> str:
-        """Write the interval for a table. Without an interval it is a dash."""
+        """Write the interval from `low` to `high` for a table, or a dash without it."""
         return interval_text(self.low, self.high, digits)
 
     def second_interval_text(self, digits: int = 3) -> str:
-        """Write the interval that `low` and `high` do not repeat, for a table."""
+        """Write the second interval for a table, or a dash without it.
+
+        `low` and `high` repeat either `these_subjects` or `people`. The second interval
+        is the other of these two.
+        """
         interval = self.these_subjects if self.is_of_people else self.people
         low, high = interval or (None, None)
         return interval_text(low, high, digits)
@@ -265,7 +281,13 @@ class Metric:
 
 
 def interval_text(low: float | None, high: float | None, digits: int = 3) -> str:
-    """Write an interval for a table. Without an interval it is a dash."""
+    """Write an interval for a table, such as `0.213–0.402`.
+
+    Args:
+        low: Lower end, or None if there is no interval. The text is then a dash.
+        high: Upper end, or None if there is no interval.
+        digits: Number of decimals.
+    """
     if low is None or high is None:
         return "–"
     # a dash before a minus sign would look like a second dash
@@ -276,7 +298,15 @@ def interval_text(low: float | None, high: float | None, digits: int = 3) -> str
 def second_interval_heading(metrics: Iterable[Metric]) -> str:
     """Return the heading of a column with the second intervals of metrics.
 
-    The heading is empty if no metric has a second interval.
+    The first interval of a metric holds for people in general or for these subjects
+    only, and the second interval for the other of the two.
+
+    Args:
+        metrics: Metrics of the rows.
+
+    Returns:
+        Heading for the group that the second intervals hold for. Empty if no metric has
+        a second interval.
     """
     has_second_interval = False
     for metric in metrics:
@@ -294,13 +324,14 @@ class Measurements:
     The JSON document has the keys `schema`, `scopes`, `missing`, `facts` and `items`.
 
     Attributes:
-        scopes: Metrics by scope and name. A scope is `all`, a subject such as `subject
-            1`, the name of a cell, or a combination such as `brain · subject 1` (see
-            `scope`).
-        missing: Reason and remedy of each measurement that is missing.
+        scopes: Metrics by name of the scope and name of the metric. A scope is `all`, a
+            subject such as `subject 1`, a cell (trained model), or a combination such
+            as `brain · subject 1` (see `scope`).
+        missing: Reason why a measurement is missing and what a user can do about it, by
+            name of the measurement.
         facts: Other results, such as caveats, set-up and comparisons with other runs.
-        items: Raw values of the items by scope, by which runs are compared. Each scope
-            has the `image_ids` [N] and lists [N] of values by name.
+        items: Values of the N single items, by which runs are compared. The keys are
+            the name of the scope and the name of a list [N], such as `image_ids`.
     """
 
     scopes: Mapping[str, Mapping[str, Metric]] = field(default_factory=dict)
@@ -319,10 +350,10 @@ class Measurements:
         return self.facts.caveats
 
     def require_facts(self, model: type[F]) -> F:
-        """Return the facts, if they belong to a command.
+        """Return the facts, after a check that they belong to the expected command.
 
         Args:
-            model: Model of the command's facts.
+            model: Class of the expected command's facts, such as `RetrievalFacts`.
 
         Raises:
             BrainhiveError: if the facts belong to another command.
@@ -334,7 +365,14 @@ class Measurements:
         return self.facts
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a flat row for each metric of each scope, for a data frame."""
+        """Return a flat row for each metric of each scope, for a data frame.
+
+        Returns:
+            Dicts with the keys `scope`, `metric` and `agreement` (with the ratings of
+            people, or None), and with the fields of the metric. The two intervals
+            become the keys `these_subjects_low`, `these_subjects_high`, `people_low`
+            and `people_high`.
+        """
         rows = []
         for scope_name, metrics in self.scopes.items():
             for metric in metrics.values():
@@ -350,16 +388,17 @@ class Measurements:
                 rows.append(row)
         return rows
 
-    def __or__(self, other: Self) -> Self:
-        """Merge two measurements.
+    def __or__(self, second: Self) -> Self:
+        """Merge these measurements with others.
 
-        The second replaces equal keys of the first. The facts are taken from the first.
+        If both have a scope of the same name, the second one is kept. The facts are
+        taken from the first measurements.
         """
         return type(self)(
-            scopes={**self.scopes, **other.scopes},
-            missing={**self.missing, **other.missing},
+            scopes={**self.scopes, **second.scopes},
+            missing={**self.missing, **second.missing},
             facts=self.facts,
-            items={**self.items, **other.items},
+            items={**self.items, **second.items},
         )
 
     def with_facts(self, **facts: Any) -> Self:
@@ -369,11 +408,15 @@ class Measurements:
     def select_variant(self, variant: str) -> Self:
         """Return the measurements of a variant of a sweep.
 
-        The caveats and warnings of the whole sweep are kept.
+        A sweep is a run that tries several variants of its settings. The caveats and
+        warnings of the whole sweep are kept.
+
+        Args:
+            variant: Name of the variant. It is removed from the names of scopes.
         """
         facts: dict[str, Any] = {
             "cells": _select_variant(self.facts.cells, variant),
-            # these fields describe the sweep as a whole
+            # empty the fields that describe the sweep as a whole
             "variants": {},
             "comparisons": [],
             "not_compared": [],
@@ -387,7 +430,7 @@ class Measurements:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the document as plain values for JSON."""
+        """Return the content of `metrics.json` as plain values."""
         scopes = {}
         for scope_name, metrics in self.scopes.items():
             scopes[scope_name] = {
@@ -403,30 +446,32 @@ class Measurements:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], path: object) -> Self:
-        """Make measurements from plain values.
+        """Make measurements from the content of a `metrics.json`, and check it.
 
         Args:
             document: Plain values, as `as_dict` returns them.
-            path: File of the document, for messages.
+            path: Path of the file, for error messages.
 
         Raises:
-            BrainhiveError: if the document has another schema or is damaged.
+            BrainhiveError: if the file is damaged, or has another version of the format
+                (`schema`).
         """
         documents.require_schema(document, SCHEMA, f"{path} holds metrics")
 
-        # check the facts alone, so that an error names the key within the facts
+        # check the facts first and alone. Their class depends on the command, and an
+        # error then names the key within the facts
         plain_facts = documents.check(
             document.get("facts"), f"{path}: facts", dict[str, Any]
         )
         model = FACTS.get(str(plain_facts.get("command")), Facts)
         facts = documents.check(plain_facts, f"{path}: facts", model)
 
-        # check the whole document, with the facts as an instance of their model
+        # check the whole document, with the facts as an instance of their class
         values = {field.name: document.get(field.name) for field in fields(cls)}
         values["facts"] = facts
         measurements = documents.check(values, str(path), cls)
 
-        # each source of pictures must have metrics
+        # check that each source of reconstructed pictures has metrics
         for source in facts.sources:
             if source not in measurements.scopes:
                 raise BrainhiveError(
@@ -438,7 +483,15 @@ class Measurements:
 
 
 def _select_variant(values: Mapping[str, Any], variant: str) -> dict[str, Any]:
-    """Select the scopes of a variant, and remove the variant from their names."""
+    """Select the scopes of a variant, and remove the variant from their names.
+
+    Args:
+        values: Values by name of the scope, such as `VARIANT · subject 1`.
+        variant: Name of the variant.
+
+    Returns:
+        Values by the remaining name, such as `subject 1`.
+    """
     selected = {}
     for name, value in values.items():
         # retrieval and training use different separators
@@ -449,9 +502,11 @@ def _select_variant(values: Mapping[str, Any], variant: str) -> dict[str, Any]:
 
 
 def scope(*parts: str) -> str:
-    """Join parts to the name of a scope, such as `brain · subject 1`.
+    """Make the name of a scope (a group of metrics), such as `brain · subject 1`.
 
-    Empty parts are left out.
+    Args:
+        parts: Parts of the name, such as `brain` and `subject 1`. Empty parts are left
+            out.
     """
     return " · ".join(filter(None, parts))
 
@@ -462,9 +517,14 @@ def index_by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
 
 
 def merge_caveats(*lists: Iterable[str]) -> list[str]:
-    """Merge lists of caveats. Each caveat is listed once, in the order of `CAVEATS`.
+    """Merge lists of caveats, which are fixed phrases that limit a number.
 
-    A caveat that another caveat includes is left out.
+    Args:
+        lists: Lists of phrases in `CAVEATS`.
+
+    Returns:
+        Each phrase once, in the order of `CAVEATS`. A caveat is left out if another
+        caveat of the result includes it.
     """
     caveats = set(chain.from_iterable(lists))
     if SIMULATED in caveats:
@@ -475,11 +535,11 @@ def merge_caveats(*lists: Iterable[str]) -> list[str]:
 
 
 def find_caveats(text: str) -> list[str]:
-    """List the caveats that a title or protocol contains as whole words."""
+    """List the caveats whose phrase occurs in a title or protocol, as whole words."""
     caveats = set()
 
-    # a caveat may contain the words of a shorter one, so long caveats are searched for
-    # first and then removed from the text
+    # a phrase may contain a shorter phrase, such as `trained on simulated signals` and
+    # `simulated`. So search for long phrases first, and remove them from the text
     for caveat in sorted(CAVEATS, key=len, reverse=True):
         if caveat in text:
             pattern = rf"(?<![\w-]){re.escape(caveat)}(?![\w-])"
@@ -490,18 +550,18 @@ def find_caveats(text: str) -> list[str]:
 
 
 def extend_protocol(protocol: str, caveats: Iterable[str]) -> str:
-    """Append the caveats that a protocol does not contain yet."""
+    """Append the phrases of caveats that a protocol does not contain yet."""
     return ", ".join([protocol, *_list_new_caveats(protocol, caveats)])
 
 
 def extend_title(title: str, caveats: Iterable[str]) -> str:
-    """Append the caveats that a title does not contain yet, in brackets."""
+    """Append the phrases of caveats that a title does not contain yet, in brackets."""
     new_caveats = _list_new_caveats(title, caveats)
     return f"{title} ({', '.join(new_caveats)})" if new_caveats else title
 
 
 def _list_new_caveats(text: str, caveats: Iterable[str]) -> list[str]:
-    """List the caveats that a text does not contain yet."""
+    """List the caveats whose phrase does not occur in a text yet."""
     text_caveats = find_caveats(text)
     return [caveat for caveat in merge_caveats(caveats) if caveat not in text_caveats]
 
@@ -527,20 +587,20 @@ def add_footnotes(note: str, caveats: Iterable[str]) -> str:
 
 
 def list_metric_caveats(metrics: Iterable[Metric | None]) -> list[str]:
-    """List the caveats of metrics. Metrics that are None are skipped."""
+    """List the caveats that some of the metrics have. None values are skipped."""
     return merge_caveats(*(metric.caveats for metric in metrics if metric is not None))
 
 
 def name_rows(metrics: Mapping[str, Iterable[Metric | None]]) -> dict[str, str]:
-    """Name the rows of a table by their labels and their caveats.
+    """Name the rows of a table by their labels, followed by their caveats in brackets.
 
     Caveats that all rows have are left out, because they do not distinguish rows.
 
     Args:
-        metrics: Metrics of each row, by label of the row.
+        metrics: Metrics of each row, by label of the row. None values are skipped.
 
     Returns:
-        Names of the rows by label.
+        Names of the rows, such as `ridge (seen pictures)`, by label of the row.
     """
     caveats = {
         label: list_metric_caveats(row_metrics)
@@ -564,14 +624,14 @@ def metric_title(name: str) -> str:
 
 
 def with_arrow(name: str) -> str:
-    """Return the title of a metric, with ↓ if smaller values are better."""
+    """Return the title of a metric, followed by ↓ if smaller values are better."""
     return f"{metric_title(name)} ↓" if lower_is_better(name) else metric_title(name)
 
 
 def sort_by_agreement(names: Iterable[str]) -> list[str]:
-    """Sort metrics by their agreement with people, from high to low.
+    """Sort names of metrics by their agreement with ratings of people (`AGREEMENT`).
 
-    Metrics of unknown agreement come last.
+    The highest agreement comes first. Metrics of unknown agreement count as 0.
     """
     return sorted(names, key=lambda name: -AGREEMENT.get(name, 0))
 
@@ -587,14 +647,15 @@ def is_share(name: str) -> bool:
 
 
 def choose_headlines(names: list[str]) -> list[str]:
-    """Choose one or two metrics that summarise a run.
+    """Choose up to two metrics that summarise a run.
 
     Args:
-        names: Metrics of the run.
+        names: Names of the metrics that the run has.
 
     Returns:
-        Metrics in `HEADLINES`. If the run has none of them: metrics of identification,
-        or else the first metrics.
+        Names of metrics. They are the first two of `HEADLINES` that the run has. If it
+        has none: metrics of how well pictures are identified. If it has none of these
+        either: the first two metrics.
     """
     headline_names = [name for name in HEADLINES if name in names]
     if headline_names:
