@@ -115,6 +115,9 @@ def resolve_job(recipe: Recipe) -> FunctionJob:
 def preview(recipe: Recipe) -> list[Table]:
     """Show the upload that `push` would make, without contacting the hub.
 
+    Args:
+        recipe: Recipe of `push`, with the run and the repository.
+
     Returns:
         A table that summarises the upload, a table of the files, and a table with the
         lines of the model card.
@@ -186,8 +189,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     )
     pushed_table = Table(f"On the hub as {target}", ("item", "value"), rows)
 
-    # suggest a command that uses the model, at this commit since later pushes change
-    # the repository: a test of brain models, or the training of models for a prior
+    # suggest to test brain models, or to train brain models for a prior; the suggested
+    # command names the commit, because later pushes change the repository
     reference = f"{HUB_PREFIX}{repository}@{commit}"
     if shared_run.cells:
         hint = Line("eval-retrieval", reference)
@@ -200,6 +203,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 def _resolve(recipe: Recipe) -> tuple[str, SharedRun]:
     """Find the run and the repository that the recipe names, without asking the hub.
+
+    Args:
+        recipe: Recipe of `push`, whose two words are a run and a repository.
 
     Returns:
         The repository as the recipe names it, such as `hub:owner/name@tag`, and the run

@@ -72,6 +72,9 @@ def list_shipped() -> list[ShippedRecipe]:
 
     A recipe is named after its folder. Recipes outside a folder are the default recipes
     of their commands, and have no name.
+
+    Returns:
+        The path, command, name, command line and description of each recipe.
     """
     root = shipped_recipes()
     recipes = []

@@ -123,6 +123,9 @@ def _describe_result(run_folder: RunFolder) -> str | TableCell:
     The result is the most important metric, pooled over all models of the run. If no
     metric is pooled, the result is a sentence about the models.
 
+    Args:
+        run_folder: Folder of the run.
+
     Returns:
         A table cell with the result. The cell also has a text for programs, which names
         the caveats: limits of the result, such as "simulated". If the run is damaged,
@@ -268,6 +271,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             `verify` or `rm`. Without such a word, runs are listed.
         launch: Not used. A verification starts processes of its own.
         again: Not used, since `runs` computes nothing that is stored.
+
+    Returns:
+        A table of the listed or removed runs, or tables that describe a run.
 
     Raises:
         BrainhiveError: if a run that shall be removed is in use, or if the user does
@@ -472,8 +478,8 @@ class _CellVerification:
         embeddings: Lines on embeddings that have changed since the run.
         metrics: Lines on metrics that differ.
         skip_reasons: Reasons why the evaluation was not compared.
-        environment: Lines on versions, device, commit and inputs that differ. They may
-            explain the other differences, and are no differences of results.
+        environment: Lines on versions, device, commit and inputs that differ. Such a
+            line may explain why the models differ, but does not fail the verification.
     """
 
     cell_name: str
@@ -499,6 +505,9 @@ class _CellVerification:
 
         Args:
             n_cells: Number of models that the run has trained.
+
+        Returns:
+            A name and a finding for each row, such as "weights" and "identical".
         """
         rows = [
             ("trained again", f"{self.cell_name}, of {n_cells} cells"),

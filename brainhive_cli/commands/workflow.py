@@ -216,7 +216,8 @@ class Recipe(BaseRecipe):
         """Steps of the workflow, expanded for each combination of axis values.
 
         The keys are the names of the expanded steps. A name joins the name of the step
-        and the names of its axis values, such as `train-align · low · last`.
+        and the names of its axis values, such as `train-align · low · last`. Each value
+        is a step with its final command, recipe and overrides.
 
         Raises:
             RecipeError: if an expanded step has several recipes, or if there are more
@@ -301,6 +302,9 @@ class Recipe(BaseRecipe):
 
         If the recipe names a last step in `until`, later steps are left out. `until`
         may name a step, with all its expanded steps, or a single expanded step.
+
+        Returns:
+            Names such as `train-align · low`. See `expanded_steps`.
 
         Raises:
             RecipeError: if there are no steps, or if `until` does not name a step.
@@ -454,6 +458,9 @@ class FinishedStep:
 def inputs(recipe: Recipe) -> list[Input]:
     """List the steps of a workflow with their states, and the inputs that are needed.
 
+    Args:
+        recipe: Recipe of the workflow.
+
     Returns:
         First, an input for each step, whose note is the state of the step, and an input
         for the time that the unfinished steps will probably take. Then all inputs of
@@ -592,11 +599,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     Returns:
         The tables, files and measurements of all steps.
     """
-    # all steps: the workflow gets a run of its own
+    # a workflow that runs all its steps gets a run of its own
     if recipe.list_steps() == list(recipe.expanded_steps):
         return driver.run("workflow", WorkflowRun(recipe), launch, again)
 
-    # some steps, up to the step `until`: nothing is stored but the runs of the steps
+    # if `until` leaves out steps, only the runs of the steps are stored
     steps = dict(run_steps(recipe, launch, again))
     return describe_steps(recipe.paths.under_home("runs"), steps)
 
