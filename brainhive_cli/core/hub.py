@@ -1,4 +1,8 @@
-"""Local folders of references (hub:, demo: or a path), and runs shared on the hub."""
+"""Folders that references name (hub:, demo: or a path), and runs shared on the hub.
+
+The hub is the Hugging Face Hub. Its client, `huggingface_hub`, stores downloads in a
+cache on this machine. A reference is a text in a recipe that names a folder of files.
+"""
 
 import fnmatch
 import hashlib
@@ -41,8 +45,8 @@ from brainhive_cli.core.network import (
 DEMO_WEIGHTS = Path(__file__).parents[1] / "demo/weights"
 """Folder of the demo's weights, to which `demo:` references lead."""
 MIN_KEPT_DIGEST_BYTES = 64_000_000
-"""Size from which the digest of a file is stored. Digesting larger files would take
-longer than everything else at the start of a command.
+"""Size from which the digest of a file is stored. Computing the digests of larger files
+takes longer than all other work at the start of a command.
 """
 DIGEST_FOLDER = ".digests"
 """Folder of the stored digests, below home."""
@@ -51,16 +55,18 @@ HUB_PREFIX = "hub:"
 SNAPSHOT_PATH = re.compile(
     r".*/(?P<kind>models|datasets)--(?P<repository>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})(?P<inside>/.*)?$"
 )
-"""Path of a file or folder in the hub's cache."""
+"""Pattern of the paths of files and folders in the hub's cache."""
 DATASET_PREFIX = "datasets"
-"""First part of a reference to a data set's repository. The addresses of the hub's
-pages begin in the same way.
+"""First name in the location of a data set's repository. The addresses of the pages of
+data sets also begin with it.
 """
 DOWNLOAD_ELSEWHERE = "on a machine with a network: "
-"""Start of a hint with a download command, if the hub cannot be reached."""
+"""Beginning of a hint with a download command, for the case that the hub cannot be
+reached.
+"""
 WRONG_SERVER_ERRORS = (LookupError, TypeError, AssertionError, RecursionError)
-"""Errors of the hub's client if another server answers, such as a proxy that asks for a
-login.
+"""Errors that the hub's client raises if another server answers, such as a proxy that
+asks for a login.
 """
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
 """Patterns of weight files, in the order of preference."""
@@ -71,13 +77,16 @@ MANIFEST = "brainhive.json"
 MODEL_CARD = "README.md"
 """Model card. It has no stored digest, because its owner may edit it."""
 DOCUMENT_FILES = (MANIFEST, documents.SHA256SUMS, "recipe.yaml", "metrics.json")
+"""Files that describe a run. Every shared run has them."""
 MODEL_FILES = (
     "config.json",
     "model.safetensors",
     "diffusion_pytorch_model.safetensors",
     "learned.safetensors",
 )
-"""Files of a brain model's folder, of this project or of BrainHiVE's own repository."""
+"""Files in the folder of a brain model, also under the names that BrainHiVE's own
+repository uses.
+"""
 ALIGNMENT_FILES = (
     "embeddings.json",
     "cells/**/model/config.json",
@@ -103,18 +112,18 @@ RUN_FILES = {
     "train-align": DOCUMENT_FILES + ALIGNMENT_FILES,
     "train-prior": DOCUMENT_FILES + PRIOR_FILES,
 }
-"""Patterns of the files of a run that are shared on the hub, keyed by the command of
-the run. Other files of the run are not shared.
+"""Patterns of the files that a run shares on the hub, keyed by the command that made
+the run. Other files of the run stay on the machine.
 """
 CHANGED_HINT = (
     "use another revision, or tell the owner; to fetch the files again: hf cache rm "
     "model/OWNER/NAME"
 )
-"""Hint for a repository whose files differ from the files that were pushed."""
+"""Hint for a repository whose files differ from the files that the owner pushed."""
 
 
 class Unreachable(MissingData):
-    """The error of a repository that is not cached while the hub cannot be reached."""
+    """The error of a repository that is not in the cache, without a working hub."""
 
 
 class NoFiles(MissingData):
@@ -137,15 +146,19 @@ def folder(
             - `hub:datasets/owner/name[/subfolder][@revision]`, of a data set;
             - `demo:name`, weights that are installed with Brainhive;
             - the path of a folder.
-        allow: Patterns of the files to download, relative to the subfolder. None
-            downloads all files.
+        allow: Patterns of the files to download, relative to the subfolder, or None to
+            download all files.
         owner: Owner of the repository if the reference is only `hub:name`.
         local: True to use only files in the hub's cache, without a network.
 
+    Returns:
+        The folder. For the hub, the subfolder in the cache.
+
     Raises:
-        MissingData: if the folder or repository does not exist, or the hub cannot be
-            reached.
+        MissingData: if the folder or repository does not exist, the hub cannot be
+            reached, or files of a local folder are placeholders of Git LFS or DataLad.
     """
+    # a repository of the hub
     scheme, colon, location = reference.partition(":")
     if colon and scheme == "hub":
         repository_type, repository, subfolder, revision = parse_repository(
@@ -196,7 +209,10 @@ def folder(
 
 
 def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
-    """Call `huggingface_hub.snapshot_download`, with our progress bars and errors.
+    """Download files of a repository with `huggingface_hub.snapshot_download`.
+
+    The function repeats the request if the hub is busy. It turns errors of the client
+    into errors with a hint. Its progress bars disappear at the end.
 
     Args:
         repository: Repository `owner/name`.
@@ -204,7 +220,7 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
         options: Further arguments of `snapshot_download`.
 
     Returns:
-        The result of `snapshot_download`.
+        The result of `snapshot_download`: the folder, or a list of files for a dry run.
 
     Raises:
         MissingData: if the repository does not exist, the hub cannot be reached, or the
@@ -213,7 +229,7 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import tqdm
 
-    # the client creates the bars itself and takes only a class
+    # the client makes the bars itself, so it needs a class and not an object
     class TransientBar(tqdm):
         """A progress bar that disappears at the end, and is not shown in a pipe."""
 
@@ -231,14 +247,14 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
     except Exception as error:
         bad_proxy = find_bad_proxy(error)
         if bad_proxy is not None:
-            # files in the cache can be used without the proxy
+            # files in the cache do not need the proxy
             if not options.get("local_files_only") and not options.get("local_dir"):
                 cache_options = {**options, "local_files_only": True}
                 with suppress(MissingData):
                     return snapshot(repository, repo_type, **cache_options)
             raise bad_proxy from error
 
-        # an error of the disk of the user's own folder, for example a full disk
+        # an error of the disk with the user's own folder, for example that it is full
         if isinstance(error, OSError) and error.errno and options.get("local_dir"):
             error.filename = error.filename or str(options["local_dir"])
             raise
@@ -256,8 +272,9 @@ def list_digests(repository: str, repo_type: str, commit: str) -> dict[str, str]
         commit: Commit of the repository.
 
     Returns:
-        Digests keyed by file name. The digest of a large file is `sha256:…`, the digest
-        of a small file is git's blob id `git:…`.
+        Digests, keyed by file name. The digest of a large file is `sha256:` with the
+        SHA-256 of its content. The digest of a small file is `git:` with the id of its
+        blob in git.
 
     Raises:
         MissingData: if the hub does not answer.
@@ -318,16 +335,16 @@ def find_weights(
 
     Args:
         reference: Reference, as in `folder`.
-        files: Names of other files that are needed as well.
+        files: Names of other files that are needed as well, such as a config.
         weights: Patterns of weight files, in the order of preference.
 
     Returns:
-        The files of the first pattern that is complete. Empty if no pattern is
-        complete, or if one of the other files is missing.
+        The weight files of the first pattern that matches files on this machine. The
+        list is empty if no pattern does, or if one of the other files is missing.
     """
     for pattern in weights:
         with suppress(MissingData):
-            path = folder(reference, allow=(*files, pattern), local=True)
+            path = folder(reference, allow=list(files) + [pattern], local=True)
             weight_files = list(path.glob(pattern))
             if weight_files and all((path / name).is_file() for name in files):
                 return weight_files
@@ -344,13 +361,16 @@ def find_input(
 
     Args:
         reference: Reference, as in `folder`.
-        files: Names of other files that are needed as well.
+        files: Names of other files that are needed as well, such as a config.
         weights: Patterns of weight files, in the order of preference.
         optional_patterns: Patterns of files that the download command also fetches.
 
     Returns:
-        The input, with the size of the download and the command that fetches it.
+        The weights as an input of a command. If they are on the hub, the input has the
+        size of the download and the shell command of the download. If they cannot be
+        found, the input has an error.
     """
+    # the name ends with the weight file if there is only one, else with its folder
     _, is_hub, location = reference.partition("hub:")
     is_single_file = len(weights) == 1 and "*" not in weights[0]
     weight_name = weights[0] if is_single_file else weights[0].rpartition("/")[0]
@@ -372,7 +392,8 @@ def find_input(
         revision_options = [f"--revision={revision}"] if revision else []
         file_names = _prefix_patterns(subfolder, files)
         weight_patterns = _prefix_patterns(subfolder, weights)
-        download_names = _prefix_patterns(subfolder, (*files, *optional_patterns))
+        needed_patterns = list(files) + list(optional_patterns)
+        download_names = _prefix_patterns(subfolder, needed_patterns)
         with silence_hub():
             hub_files = snapshot(
                 repository,
@@ -391,7 +412,7 @@ def find_input(
     except BrainhiveError as error:
         return Input(name, error=error)
 
-    # the first pattern of weights that the repository has
+    # use the first pattern of weights that matches files of the repository
     hub_names = [file.filename for file in hub_files]
     weight_names: list[str] = []
     for pattern in weight_patterns:
@@ -401,7 +422,7 @@ def find_input(
         hint = "check the name and variant"
         return Input(name, error=MissingData(message, hint))
 
-    # the size of the files that are not cached yet
+    # add up the sizes of the needed files that are not in the cache yet
     needed_names = set(file_names + weight_names)
     missing_files = []
     for file in hub_files:
@@ -415,22 +436,22 @@ def find_input(
 
 
 def download_line(
-    repository: str, repo_type: str, patterns: Sequence[str], *more: str
+    repository: str, repo_type: str, patterns: Sequence[str], *options: str
 ) -> str:
     """Write the shell command that downloads files of a repository.
 
     Args:
         repository: Repository `owner/name`.
         repo_type: "model" or "dataset".
-        patterns: Names or patterns of the files. Without them, or with only `**`, the
+        patterns: Names or patterns of the files. If there are none, or only `**`, the
             command downloads all files.
-        more: Further arguments of the command.
+        options: Further arguments of the command, such as `--revision=main`.
     """
     distinct_patterns = list(dict.fromkeys(patterns))
     if "**" in distinct_patterns:
         distinct_patterns.remove("**")
 
-    # the command takes file names directly, and each pattern with a flag
+    # `hf download` takes file names as arguments, and a pattern as the value of a flag
     arguments = ["hf", "download", repository]
     if any(set("*?[") & set(pattern) for pattern in distinct_patterns):
         for pattern in distinct_patterns:
@@ -439,7 +460,7 @@ def download_line(
         arguments += distinct_patterns
     if repo_type != "model":
         arguments += ["--repo-type", repo_type]
-    arguments += more
+    arguments += options
     return shlex.join(arguments)
 
 
@@ -468,7 +489,7 @@ def parse_repository(
     if len(names) == 1 and owner:
         names = [owner, names[0]]
 
-    # subfolder and revision become paths in the cache
+    # subfolder and revision become paths in the cache, so they must be valid paths
     subfolder = "/".join(names[2:])
     cache_paths = filter(None, [subfolder, revision])
     resolve_below(
@@ -478,22 +499,25 @@ def parse_repository(
 
 
 def _prefix_patterns(subfolder: str, patterns: Sequence[str]) -> list[str]:
-    """Put a subfolder, if any, before each pattern."""
+    """Put a subfolder before each pattern, or return the patterns for no subfolder."""
     if not subfolder:
         return list(patterns)
     return [f"{subfolder}/{pattern}" for pattern in patterns]
 
 
 def _list_client_errors() -> tuple[type[Exception], ...]:
-    """List the classes of errors of the hub's client for a request that failed."""
-    return (*WRONG_SERVER_ERRORS, ValueError, OSError, http_error_class())
+    """List the classes of the errors that the hub's client raises for a request."""
+    return WRONG_SERVER_ERRORS + (ValueError, OSError, http_error_class())
 
 
 def _read_response(error: BaseException | None) -> tuple[int, Any]:
-    """Read the hub's response from an error of its client.
+    """Read the response of the hub from an error of the hub's client.
+
+    Args:
+        error: Error of the client, or None.
 
     Returns:
-        Status and headers of the response. `(0, {})` if the hub has not responded.
+        Status and headers of the response, or `(0, {})` if the hub did not respond.
     """
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -507,18 +531,23 @@ def _read_response(error: BaseException | None) -> tuple[int, Any]:
 def _describe_failure(
     repository: str, error: Exception, repo_type: str, options: Mapping[str, Any]
 ) -> MissingData | RecipeError:
-    """Describe why a request to the hub failed, and what the user can do.
+    """Describe why a request to the hub failed, with a hint for the user.
 
     Args:
         repository: Repository `owner/name`.
         error: Error of the hub's client.
         repo_type: "model" or "dataset".
-        options: Further arguments of the request.
+        options: Arguments of the request, which may hold "revision" and
+            "allow_patterns".
+
+    Returns:
+        The error to raise instead of the client's error. It is an `Unreachable` if the
+        hub cannot be reached or is busy.
     """
     from huggingface_hub import errors
 
     # another server answered instead of the hub, or the cache is damaged
-    if isinstance(error, (JSONDecodeError, *WRONG_SERVER_ERRORS)):
+    if isinstance(error, (JSONDecodeError,) + WRONG_SERVER_ERRORS):
         return MissingData(
             f"cannot fetch {repository}: the answer is not from the hub: "
             f"{first_line(error)}",
@@ -563,13 +592,11 @@ def _describe_failure(
 
     # the hub cannot be reached, or is busy
     if is_not_cached or status in BUSY_STATUSES:
-        revision = options.get("revision")
-        line = download_line(
-            repository,
-            repo_type,
-            options.get("allow_patterns") or [],
-            *([f"--revision={revision}"] if revision else []),
-        )
+        revision_options = []
+        if options.get("revision"):
+            revision_options.append(f"--revision={options['revision']}")
+        patterns = options.get("allow_patterns") or []
+        line = download_line(repository, repo_type, patterns, *revision_options)
         reason = "cannot be reached"
         if status in BUSY_STATUSES:
             reason = f"is busy (it answers {status}): try again in some minutes"
@@ -587,7 +614,7 @@ def _describe_failure(
             "another disk",
         )
 
-    # for any other refusal, the last line of the client's message says most
+    # for any other refusal, the last line of the client's message tells the reason
     reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
     hint = "check the name, or log in: hf auth login"
     if "Consistency check" in str(error):  # the file was cut short
@@ -596,25 +623,28 @@ def _describe_failure(
 
 
 def _count_bytes(files: Iterable[Any]) -> int:
-    """Sum the sizes of files of the hub in bytes.
+    """Add up the sizes of files on the hub in bytes.
 
-    The hub may declare wrong sizes. Negative sizes count as 0, and the sum is limited
-    to a size that a file can have.
+    The hub may state wrong sizes. Negative sizes count as 0, and the sum is limited to
+    the largest size that a file can have.
+
+    Args:
+        files: Files with the attribute `file_size`, as a dry run lists them.
     """
     total = sum(max(file.file_size or 0, 0) for file in files)
     return min(total, sys.maxsize)
 
 
 def read_revision(path: Path) -> str:
-    """Return the commit of a path in the hub's cache, empty for another path."""
+    """Return the commit of a path in the hub's cache, or "" for another path."""
     return name_snapshot(path).partition("@")[2]
 
 
 def name_snapshot(path: Path | str) -> str:
-    """Return the reference of a path in the hub's cache, with its commit.
+    """Return the reference that names a path in the hub's cache.
 
     Returns:
-        `hub:[datasets/]owner/name[/subfolder]@commit`. Empty if the path is not in the
+        `hub:[datasets/]owner/name[/subfolder]@commit`, or "" if the path is not in the
         hub's cache.
     """
     match = SNAPSHOT_PATH.search(Path(path).absolute().as_posix())
@@ -638,11 +668,11 @@ def http_error_class() -> type[Exception]:
 
 
 def digest(path: Path, weights: Sequence[str] = WEIGHT_PATTERNS) -> str:
-    """Compute the digest of the weight files in a folder.
+    """Compute a digest of all weight files in a folder.
 
     Args:
         path: Folder.
-        weights: Patterns of the weight files.
+        weights: Patterns of the weight files, which may overlap.
 
     Returns:
         SHA-256 of the names and contents of the files, in hexadecimal digits.
@@ -650,7 +680,7 @@ def digest(path: Path, weights: Sequence[str] = WEIGHT_PATTERNS) -> str:
     Raises:
         MissingData: if a file is a dead link or not a regular file.
     """
-    # patterns may overlap, and the order of files must not matter
+    # list each file once, in the order of the names
     files = set()
     for pattern in weights:
         files |= set(path.glob(pattern))
@@ -661,15 +691,15 @@ def digest(path: Path, weights: Sequence[str] = WEIGHT_PATTERNS) -> str:
 
 
 def digest_cached_file(file: Path, by_name: bool = True) -> str:
-    """Compute the digest of a file, and store it if the file is large.
+    """Compute the digest of a file, or return the digest that an earlier call stored.
 
-    The stored digest is used as long as the size and the modification time of the file
-    are the same.
+    Digests of large files are stored below home. A stored digest is used as long as the
+    size and the modification time of the file stay the same.
 
     Args:
         file: File.
-        by_name: True to trust the hub's cache, which names a large file by its digest.
-            The file is then not read.
+        by_name: True to trust the hub's cache, in which the name of a large file is its
+            digest. Such a file is not read.
 
     Returns:
         SHA-256 of the content, in hexadecimal digits.
@@ -677,17 +707,20 @@ def digest_cached_file(file: Path, by_name: bool = True) -> str:
     Raises:
         MissingData: if the file is a dead link or not a regular file.
     """
-    if not file.is_file():  # reading a link to a device would never end
+    # reading a link to a device would never end
+    if not file.is_file():
         raise MissingData(
             f"{file} is a dead link, or not a regular file", "download it again"
         )
+
+    # the digest of a large file in the hub's cache, or of a small file
     cached_name = file.resolve().name
     if by_name and file.is_symlink() and len(cached_name) == 64:
         return cached_name
     if file.stat().st_size < MIN_KEPT_DIGEST_BYTES:
         return documents.digest_file(file)
 
-    # the stored digest, if the file has not changed
+    # return the stored digest if the file has not changed
     name = documents.digest_text(make_portable(str(file.absolute())))
     digest_path = home_folder() / DIGEST_FOLDER / name
     stamp = f"{file.stat().st_size} {file.stat().st_mtime_ns}"
@@ -697,7 +730,7 @@ def digest_cached_file(file: Path, by_name: bool = True) -> str:
         if stored_stamp == stamp:
             return content_digest
 
-    # a new digest, which is stored if the disk allows it
+    # compute the digest, and store it if the disk allows it
     with console.progress(f"reading {file.name} for its digest"):
         content_digest = documents.digest_file(file)
     with suppress(OSError), atomic_write(digest_path) as temporary:
@@ -706,7 +739,7 @@ def digest_cached_file(file: Path, by_name: bool = True) -> str:
 
 
 class Manifest(BaseModel):
-    """Description of a run on the hub.
+    """Description of a run on the hub, stored in its repository as `brainhive.json`.
 
     Attributes:
         format: Version of the layout of the repository.
@@ -722,10 +755,10 @@ class Manifest(BaseModel):
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """Read the manifest of a repository's folder.
+    """Read the manifest, which describes a run, from the folder of a repository.
 
     Returns:
-        The manifest, or None if the folder has none.
+        The manifest, or None if the folder has no manifest.
 
     Raises:
         BrainhiveError: if the manifest is damaged, or has a version that this version
@@ -751,15 +784,16 @@ def read_manifest(folder: Path) -> Manifest | None:
 def inspect_repository(reference: str) -> tuple[Literal["run", "model", ""], str]:
     """Find out whether a repository of the hub holds a run or a brain model.
 
-    Only the smallest files of the repository are downloaded.
+    Only two small files of the repository are downloaded: the manifest of a run, and
+    the config of a brain model.
 
     Args:
         reference: `hub:owner/name[/subfolder][@revision]`.
 
     Returns:
-        "run" for a run that was pushed, "model" for the folder of a brain model, and an
-        empty string for anything else. The second value is the reference with its
-        commit. It is unchanged if the repository has none of the files.
+        "run" for a run that was pushed, "model" for the folder of a brain model, and ""
+        for anything else. The second value is the reference with its commit. It is the
+        reference as it was passed if the repository has neither file.
 
     Raises:
         MissingData: if the repository does not exist.
@@ -767,7 +801,7 @@ def inspect_repository(reference: str) -> tuple[Literal["run", "model", ""], str
     """
     config_name = MODEL_FILES[0]
     try:
-        with silence_hub():  # a repository usually lacks one of the two files
+        with silence_hub():  # the client warns if a repository lacks a file
             files = folder(reference, allow=[MANIFEST, config_name])
     except NoFiles:
         return "", reference
@@ -775,7 +809,7 @@ def inspect_repository(reference: str) -> tuple[Literal["run", "model", ""], str
     if read_manifest(files):
         return "run", pinned_reference
 
-    # networks of transformers also have a config, but with a `model_type`
+    # networks of transformers also have a config, but their config has a `model_type`
     config_path = files / config_name
     if not config_path.is_file():
         return "", pinned_reference
@@ -807,13 +841,13 @@ def fetch_run(reference: str) -> Path:
             "check the name; to use a prior, set --prior",
         )
 
-    # only the files that a run of this command shares
+    # download the files that a run of this command shares
     manifest = read_manifest(folder(pinned_reference, allow=[MANIFEST]))
     assert manifest is not None  # because the repository is a run
     patterns = RUN_FILES[manifest.command]
     files = folder(pinned_reference, allow=patterns)
 
-    # every downloaded file must have a digest
+    # raise an error if a downloaded file has no digest
     repository, _, commit = pinned_reference.removeprefix(HUB_PREFIX).partition("@")
     hint = f"{DOWNLOAD_ELSEWHERE}hf download {repository} --revision={commit}"
     if not (files / documents.SHA256SUMS).is_file():
@@ -833,7 +867,7 @@ def fetch_run(reference: str) -> Path:
             CHANGED_HINT,
         )
 
-    # every digest must have an unchanged file
+    # raise an error if a file is missing, or differs from its digest
     for name, digest in digests.items():
         path = resolve_below(
             files, name, source=f"{pinned_reference}: {documents.SHA256SUMS}"
