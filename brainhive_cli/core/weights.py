@@ -1,7 +1,8 @@
 """Files of weights, of checkpoints and of the results of cells.
 
 The files may come from this project or from others. No code in a file is run. A cell is
-a part of a run that is computed separately, such as the model of one subject and seed.
+a part of a run that is computed separately, such as the model of one subject and one
+seed. Weights are stored in two formats, safetensors and the pickles of torch.save.
 """
 
 from __future__ import annotations
@@ -38,12 +39,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 OTHER_MODEL_HINT = "these weights are for another model, or of another size"
+"""Hint for weights whose names or shapes do not fit a network."""
 DIGEST_KEY = "digest"
-"""Key in the metadata of a safetensors file, under which `save` stores a digest of the
-names, dtypes, shapes and bytes of the tensors.
+"""Key in the metadata of a safetensors file. The value is a digest that `save` computes
+from the names, dtypes, shapes and bytes of the tensors.
 """
 DIGEST_FORMAT = re.compile("[0-9a-f]{32}")
-"""Format of our digests. Other programs may store other values under the same key."""
+"""Pattern of our digests. Other programs may store other values under the same key."""
 NUMPY_DTYPES = {
     "F64",
     "F32",
@@ -65,16 +67,18 @@ WRAPPER_KEYS = ("teacher", "model", "state_dict", "model_state_dict")
 """Keys under which training programs store the weights. Examples are DINO, SynCLR,
 DreamSim's CLIPs and MindEye1.
 """
-COMPILE_PREFIX, PARALLEL_PREFIX = re.compile(r"(?:^|(?<=\.))_orig_mod\."), "module."
-"""Prefixes that wrappers add to names of weights. torch.compile adds its prefix to any
-part of a name, DataParallel to the start of all names.
+COMPILE_PREFIX = re.compile(r"(?:^|(?<=\.))_orig_mod\.")
+"""Pattern of the prefix that torch.compile adds to the name of a weight, or to a later
+component of the name.
 """
+PARALLEL_PREFIX = "module."
+"""Prefix that DataParallel adds to the names of all weights."""
 MAX_REASON_CHARACTERS = 200
-"""Largest number of characters of a library's error that a message shows. Errors of
+"""Number of characters to which the error of a library is cut in a message. Errors of
 torch may fill a page.
 """
 RETRAIN_HINT = "delete it: the same command then trains from the beginning"
-"""Hint for an intact checkpoint of another training."""
+"""Hint for an undamaged checkpoint that belongs to another training."""
 
 
 def read(
@@ -104,7 +108,7 @@ def read(
         if not _is_torch(path):
             return _strip_wrappers(load_file(path))
 
-        # training programs store the weights under one or two keys
+        # training programs store the weights under a key, next to other values
         content = _unwrap(_load(path, "cpu"))
         tensors = {}
         for name, value in content.items():
@@ -147,19 +151,22 @@ def strip_wrapper_names(names: Iterable[str]) -> dict[str, str]:
     Raises:
         ValueError: if two weights get the same name.
     """
+    # remove the prefix of DataParallel only if all names have it
     stripped = {name: COMPILE_PREFIX.sub("", name) for name in names}
     while stripped and all(
         short_name.startswith(PARALLEL_PREFIX) for short_name in stripped.values()
     ):
         for name, short_name in stripped.items():
             stripped[name] = short_name.removeprefix(PARALLEL_PREFIX)
+
+    # two names may have differed only by a prefix
     if len(set(stripped.values())) < len(stripped):
         raise ValueError("it has two weights whose names differ only by `_orig_mod.`")
     return stripped
 
 
 def _strip_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Key tensors by their names without the prefixes of wrappers."""
+    """Return tensors keyed by their names without the prefixes of wrappers."""
     names = strip_wrapper_names(tensors)
     return {short_name: tensors[name] for name, short_name in names.items()}
 
@@ -174,11 +181,14 @@ def list_names(path: Path) -> list[str]:
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read the tensors and plain values of a training, which torch.save wrote.
+    """Read the checkpoint of a training, which torch.save wrote.
 
     Args:
-        path: Checkpoint.
+        path: File of the checkpoint.
         device: Device of the tensors.
+
+    Returns:
+        Tensors and plain values, keyed as the training stored them.
 
     Raises:
         MissingData: if the file does not exist.
@@ -194,7 +204,9 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The newest checkpoint of a training, and the checkpoint before it.
+    """The newest checkpoint of a training, and the previous checkpoint.
+
+    If the newest file is damaged, training continues from the previous file.
 
     Attributes:
         path: File of the newest checkpoint.
@@ -204,17 +216,17 @@ class Checkpoint:
 
     @property
     def previous(self) -> Path:
-        """File of the checkpoint before the newest, in the same folder."""
+        """File of the previous checkpoint, in the same folder as the newest."""
         return self.path.with_name(f"{self.path.name}.previous")
 
     def save(self, content: Mapping[str, Any]) -> None:
-        """Save a new checkpoint, and keep the newest checkpoint as the previous one.
+        """Save a checkpoint. The newest checkpoint so far becomes the previous.
 
         Args:
-            content: Tensors and plain values of the training.
+            content: Tensors and plain values of the training, keyed by name.
 
         Raises:
-            OSError: if the disk is full. Both checkpoints are then as before.
+            OSError: if the disk is full. In this case, no file is changed.
         """
         import torch
 
@@ -230,27 +242,28 @@ class Checkpoint:
     ) -> dict[str, Any] | None:
         """Read the newest checkpoint that is not damaged, in every process.
 
-        Damaged checkpoints are renamed, with a warning.
+        A damaged checkpoint is renamed, and a warning names the new file.
 
         Args:
             launch: Processes that share the training.
             device: Device of the tensors.
 
         Returns:
-            Content of the checkpoint, or None if there is no intact checkpoint.
+            Tensors and plain values that `save` received, or None if there is no
+            undamaged checkpoint.
         """
-        # the main process renames damaged files before the others look
+        # the main process renames damaged files before the others look for them
         return launch.run_main_first(partial(self._load, device))
 
     def _load(self, device: torch.device | str) -> dict[str, Any] | None:
-        """Read the newest checkpoint that is not damaged, and rename damaged ones."""
+        """Read the newest undamaged checkpoint, and rename damaged checkpoints."""
         for path in (self.path, self.previous):
             if not path.is_file():
                 continue
             try:
                 return read_checkpoint(path, device)
             except BrainhiveError as error:
-                # a library may turn Ctrl-C into an error, without any damage
+                # a library may turn Ctrl-C into an error although the file is intact
                 raise_if_interrupted()
                 damaged_path = path.with_name(f"{path.name}.damaged")
                 os.replace(path, damaged_path)
@@ -264,7 +277,9 @@ class Checkpoint:
 
 
 def verify(path: Path) -> None:
-    """Verify the digests of a file without loading all tensors at the same time.
+    """Compare the content of a file of weights with its digest.
+
+    The tensors are loaded one at a time, so that the file need not fit into memory.
 
     Raises:
         MissingData: if the file does not exist, or is damaged.
@@ -276,10 +291,12 @@ def verify(path: Path) -> None:
 def serialise(save: Callable[[io.BytesIO], object]) -> memoryview:
     """Return the bytes that a function of torch would write to a file.
 
-    If a disk is full, torch's own writer ends the process with SIGABRT.
+    The caller then writes the bytes itself, because torch ends the process with SIGABRT
+    if it writes to a full disk.
 
     Args:
-        save: Function that writes to an open file.
+        save: Function that writes to an open file, such as `torch.save` with the object
+            to save.
     """
     buffer = io.BytesIO()
     save(buffer)
@@ -296,16 +313,18 @@ def save(
     Args:
         path: File.
         tensors: Tensors, keyed by name.
-        metadata: Further metadata.
+        metadata: Texts that are stored in the header of the file, keyed by name.
     """
     from safetensors.torch import save_file
 
+    # the metadata contains the digest of the tensors
     state = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     all_metadata = {"format": "pt"}
     all_metadata.update(metadata or {})
     all_metadata[DIGEST_KEY] = _digest(state, state.__getitem__)
 
-    # the library makes the file private, so the usual permissions are set afterwards
+    # the library lets only the owner read the file, so the permissions of an ordinary
+    # new file are set again
     path.touch()
     mode = path.stat().st_mode
     save_file(state, path, all_metadata)
@@ -323,10 +342,10 @@ def save(
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Read the metadata of a safetensors file.
+    """Read the metadata in the header of a safetensors file.
 
     Returns:
-        Metadata. Empty if torch.save wrote the file.
+        Texts, keyed by name. The result is empty if torch.save wrote the file.
 
     Raises:
         BrainhiveError: if the file is damaged.
@@ -338,25 +357,25 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def read_digest(path: Path) -> str:
-    """Read the digest that `save` wrote, empty if another program wrote the file."""
+    """Read the digest that `save` wrote, or "" if another program wrote the file."""
     return read_metadata(path).get(DIGEST_KEY, "")
 
 
 def find_unmatched(
-    needed: Mapping[str, Tensor], state: Mapping[str, Tensor]
+    network_weights: Mapping[str, Tensor], file_weights: Mapping[str, Tensor]
 ) -> list[str]:
     """List the weights of a network that a file does not have in the same shape.
 
     Args:
-        needed: Weights of the network, keyed by name.
-        state: Weights of the file, keyed by name.
+        network_weights: Weights of the network, keyed by name.
+        file_weights: Weights of the file, keyed by name.
 
     Returns:
-        Names of the weights that are missing or have another shape.
+        Names of the weights that the file lacks, or has in another shape.
     """
     unmatched = []
-    for name in needed:
-        if name not in state or state[name].shape != needed[name].shape:
+    for name, weight in network_weights.items():
+        if name not in file_weights or file_weights[name].shape != weight.shape:
             unmatched.append(name)
     return unmatched
 
@@ -365,60 +384,69 @@ def describe_match(unmatched: Iterable[str], count: int) -> str:
     """Describe how many weights of a network a file has, for errors.
 
     Args:
-        unmatched: Names of the weights that are missing or have another shape.
+        unmatched: Names of the weights that the file lacks, or has in another shape.
         count: Number of weights of the network.
+
+    Returns:
+        A text such as "3 of 12 weights match by name and size; first missing a.bias".
     """
     names = sorted(unmatched)
-    first = f"; first missing {names[0]}" if names else ""
-    return f"{count - len(names)} of {count} weights match by name and size{first}"
+    example = f"; first missing {names[0]}" if names else ""
+    return f"{count - len(names)} of {count} weights match by name and size{example}"
 
 
 def fill(
     module: nn.Module,
     state: Mapping[str, Tensor],
-    where: Path | str,
+    origin: Path | str,
     hint: str = OTHER_MODEL_HINT,
     error: type[BrainhiveError] = BrainhiveError,
 ) -> None:
-    """Load weights into a module after comparing names, shapes and kinds of numbers.
+    """Load weights into a module after comparing their names, shapes and dtypes.
 
-    A module on the meta device takes over the tensors, with their dtype.
+    A module on the meta device gets the tensors themselves, with their dtype. Any other
+    module copies the numbers into its own tensors.
 
     Args:
         module: Module.
         state: Weights, keyed by name.
-        where: File or description of the weights, for the error.
+        origin: File of the weights, or a description of them, for the error.
         hint: Advice for the user if the weights do not fit.
         error: Class of the error.
 
     Raises:
-        BrainhiveError: if a weight is missing, surplus, of another shape, or complex or
-            integer instead of floating-point. The class is `error`. The error names the
-            first such weight, and the number of weights that match.
+        BrainhiveError: if a weight is missing, surplus or of another shape, or if only
+            one of the two tensors is floating-point. The class of the error is `error`.
+            The error names the first such weight.
     """
-    needed = module.state_dict()
-    for name in sorted(needed.keys() | state.keys()):
-        shape = tuple(state[name].shape) if name in state else "none"
-        needed_shape = tuple(needed[name].shape) if name in needed else "none"
-        if shape != needed_shape:
-            match = describe_match(find_unmatched(needed, state), len(needed))
-            raise error(
-                f"{where}: {name} has shape {shape}, {needed_shape} is needed; {match}",
-                hint,
-            )
-        if state[name].is_floating_point() != needed[name].is_floating_point():
-            raise error(
-                f"{where}: {name} is of {state[name].dtype}, {needed[name].dtype} is "
-                "needed",
-                hint,
-            )
+    # compare the weights in the order of their names
+    module_weights = module.state_dict()
+    for name in sorted(module_weights.keys() | state.keys()):
+        shape: object = "none"
+        if name in state:
+            shape = tuple(state[name].shape)
+        module_shape: object = "none"
+        if name in module_weights:
+            module_shape = tuple(module_weights[name].shape)
+        if shape != module_shape:
+            unmatched = find_unmatched(module_weights, state)
+            match = describe_match(unmatched, len(module_weights))
+            message = f"{origin}: {name} has shape {shape}, {module_shape} is needed"
+            raise error(f"{message}; {match}", hint)
+        dtype = state[name].dtype
+        module_dtype = module_weights[name].dtype
+        if dtype.is_floating_point != module_dtype.is_floating_point:
+            message = f"{origin}: {name} is of {dtype}, {module_dtype} is needed"
+            raise error(message, hint)
+
+    # tensors of the meta device have no numbers, so they must be replaced
     is_meta = any(parameter.is_meta for parameter in module.parameters())
     module.load_state_dict(state, assign=is_meta)
 
 
 @contextmanager
 def reading(
-    where: Path | str,
+    origin: Path | str,
     hint: str = DOWNLOAD_HINT,
     error: type[BrainhiveError] = MissingData,
     files: Iterable[Path] = (),
@@ -426,19 +454,20 @@ def reading(
 ) -> Iterator[None]:
     """Turn errors of libraries inside a `with` block into a short error about a file.
 
-    Errors of the disk, of a library that cannot be imported and of a user's code are
-    not changed.
+    An error is not changed if it comes from the disk, from a library that cannot be
+    imported, or from a user's code.
 
     Args:
-        where: File or description of the weights, for the error.
+        origin: File of the weights, or a description of them, for the error.
         hint: Advice for the user if the file is damaged.
         error: Class of the error if the file is damaged.
-        files: Files of weights whose digests are verified before the block.
+        files: Files of weights whose content is compared with their digests before the
+            block.
         problem: Description of the damage.
 
     Raises:
         MissingData: if one of `files` does not exist.
-        BrainhiveError: if the file is damaged. The class is `error`.
+        BrainhiveError: if the file is damaged. The class of the error is `error`.
     """
     try:
         for path in files:
@@ -455,7 +484,7 @@ def reading(
         ):
             raise
 
-        # the reason in one line
+        # shorten the reason to a line
         text = " ".join(str(reason).split()).rpartition("WeightsUnpickler error: ")[2]
         refused_object = re.search(r"GLOBAL (\S+) was not", text)
         if refused_object:
@@ -466,12 +495,20 @@ def reading(
         elif len(text) > MAX_REASON_CHARACTERS:
             text = f"{text[:MAX_REASON_CHARACTERS]}…"
         raise error(
-            f"{where} {problem}: {text or type(reason).__name__}", hint
+            f"{origin} {problem}: {text or type(reason).__name__}", hint
         ) from reason
 
 
 def _unwrap(content: Any) -> Any:
-    """Return the weights in the content of a checkpoint of a training program."""
+    """Return the dictionary of weights in a checkpoint of a training program.
+
+    Args:
+        content: The dictionary itself, or a dictionary that contains it under a key of
+            `WRAPPER_KEYS`, possibly nested.
+
+    Raises:
+        TypeError: if the content is not a dictionary.
+    """
     for key in WRAPPER_KEYS:
         if not isinstance(content, dict):
             raise TypeError(f"it holds a {type(content).__name__}, not tensors by name")
@@ -481,6 +518,8 @@ def _unwrap(content: Any) -> Any:
 
 def _verify(path: Path, hint: str) -> None:
     """Raise an error if a file of weights does not exist, or differs from its digest.
+
+    A file without a digest is not compared.
 
     Args:
         path: File.
@@ -496,7 +535,7 @@ def _verify(path: Path, hint: str) -> None:
         if not zipfile.is_zipfile(path):
             return
 
-        # every record of an archive has a CRC32, which torch does not compare
+        # torch.save wrote a zip of records, and torch does not compare their checksums
         with zipfile.ZipFile(path) as archive:
             archives.list_zip_members(archive)
             changed_record = archive.testzip()
@@ -504,7 +543,7 @@ def _verify(path: Path, hint: str) -> None:
                 raise ValueError(f"the record {changed_record} was changed")
         return
 
-    # our own safetensors files have a digest
+    # a safetensors file has a digest if Brainhive wrote it
     with safe_open(path, _choose_framework(path)) as file:
         stored_digest = (file.metadata() or {}).get(DIGEST_KEY, "")
         if not DIGEST_FORMAT.fullmatch(stored_digest):
@@ -514,11 +553,11 @@ def _verify(path: Path, hint: str) -> None:
 
 
 def _choose_framework(path: Path) -> str:
-    """Choose the library that reads a safetensors file.
+    """Choose the library whose arrays hold the tensors of a safetensors file.
 
     Returns:
-        "np" if NumPy has the dtypes of all tensors, because NumPy is loaded already.
-        "pt" (torch) otherwise.
+        "np" (NumPy, which is imported already) if NumPy has the dtypes of all tensors,
+        otherwise "pt" (torch).
     """
     with safe_open(path, "np") as file:
         names = file.keys()
@@ -527,13 +566,13 @@ def _choose_framework(path: Path) -> str:
 
 
 def _digest(names: Iterable[str], get_tensor: Callable[[str], Any]) -> str:
-    """Compute the digest of names, dtypes, shapes and bytes of tensors.
+    """Compute a digest of the names, dtypes, shapes and bytes of tensors.
 
-    The tensors are read one after another, so that only one is in memory.
+    The order of the names does not matter. A single tensor at a time is in memory.
 
     Args:
         names: Names of the tensors.
-        get_tensor: Function that returns the array or tensor of a name.
+        get_tensor: Function that returns the NumPy array or the tensor of a name.
 
     Returns:
         xxh3 digest of 32 hexadecimal digits.
@@ -546,6 +585,8 @@ def _digest(names: Iterable[str], get_tensor: Callable[[str], Any]) -> str:
         digest.update(f"{name} {dtype} {list(value.shape)}\n".encode())
         if 0 in value.shape:
             continue
+
+        # add the bytes, also for dtypes that NumPy lacks, such as bfloat16
         flat = value.reshape(-1)
         if not is_array:
             import torch
@@ -556,10 +597,10 @@ def _digest(names: Iterable[str], get_tensor: Callable[[str], Any]) -> str:
 
 
 def _is_torch(path: Path) -> bool:
-    """Return True if torch.save wrote a file. Otherwise it should be safetensors.
+    """Return True if torch.save wrote a file, False if it should be safetensors.
 
-    A safetensors file begins with 8 bytes of a length, which may look like a pickle,
-    and then a brace.
+    A safetensors file begins with the length of its header in 8 bytes, which may look
+    like a pickle, and a brace follows.
     """
     with path.open("rb") as stream:
         start = stream.read(9)
@@ -569,16 +610,19 @@ def _is_torch(path: Path) -> bool:
 def _load(path: Path, device: torch.device | str) -> Any:
     """Load a file that torch.save wrote, without running code from it.
 
-    An archive is mapped into memory, so that no tensor can reach beyond the file. Files
-    from before torch 1.6 cannot be mapped.
+    A zip is mapped into memory, so that no tensor can reach beyond the end of the file.
+    Files from before torch 1.6 are not zips and cannot be mapped.
 
     Args:
         path: File.
         device: Device of the tensors.
+
+    Returns:
+        The object that was saved, usually a dictionary.
     """
     import torch
 
-    # the checkpoints of DINO hold its command line
+    # checkpoints of DINO contain a Namespace, the parsed command line of the training
     safe_classes = [argparse.Namespace, *_SCHEDULE_STUBS]
     is_allowed = torch.serialization.safe_globals(safe_classes)
     with is_allowed, warnings.catch_warnings(action="ignore"):
@@ -596,30 +640,32 @@ _SCHEDULE_STUBS: Any = [
     (_ignore_call, "__builtin__.getattr"),
     (_ignore_call, "torch.optim.lr_scheduler.OneCycleLR"),
 ]
-"""Replacements of the names in the state of a OneCycleLR. Checkpoints from before torch
-2.1 hold such a state, for example the checkpoints of MindEye1.
+"""Harmless replacements for the functions that the state of a OneCycleLR names. This
+learning-rate schedule is part of checkpoints from before torch 2.1, such as MindEye1's.
 """
 
 
 def save_cell(path: Path, content: Any) -> None:
     """Write the result of a cell to one file.
 
-    Arrays are stored as tensors. Everything else is stored as JSON in the header, which
-    refers to the tensors.
+    The file is a safetensors file. Its tensors are the arrays of the result. Its header
+    contains the other values as JSON, with the names of the tensors in place of the
+    arrays.
 
     Args:
         path: File.
-        content: Dataclasses, mappings, lists, tuples, arrays and plain values.
+        content: Result of any nesting of dataclasses, mappings, lists, tuples, arrays
+            and plain values.
     """
     import torch
 
-    # an array is named by its number, in the order in which `encode` meets the arrays
+    # the name of an array is its number, in the order in which `encode` visits them
     arrays: dict[str, Tensor] = {}
 
     def encode(value: Any) -> Any:
         if isinstance(value, np.ndarray):
-            # torch warns about read-only arrays and refuses negative strides, so the
-            # array is copied
+            # torch warns about read-only arrays and refuses negative strides, so it
+            # gets a copy of the array
             name = str(len(arrays))
             arrays[name] = torch.from_numpy(np.array(value))
             return {"array": name}
@@ -646,13 +692,16 @@ def load_cell(path: Path, *types: type) -> Any:
 
     Args:
         path: File.
-        types: Classes of the dataclasses that the file holds.
+        types: Classes of the dataclasses in the result.
+
+    Returns:
+        The result, with the same types as the saved content. Mappings become `dict`.
 
     Raises:
         MissingData: if the file does not exist.
         BrainhiveError: if the file is damaged.
     """
-    # only classes that the caller lists are created
+    # a file from others can create objects only of the classes that the caller lists
     classes = {dataclass_type.__name__: dataclass_type for dataclass_type in types}
 
     def decode(value: Any) -> Any:
