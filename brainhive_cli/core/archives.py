@@ -23,21 +23,25 @@ OPENERS: dict[str, Callable[..., Any]] = {
     ".bz2": bz2.open,
     ".xz": lzma.open,
 }
-"""Function that opens a compressed file, keyed by the suffix of the file."""
+"""Functions that open compressed files, keyed by the suffix of the file."""
 CHUNK_BYTES = 2**20
 """Number of bytes that are read from a file at a time."""
 UNIX_REGULAR_FILE = 8
-"""Type of a regular file in the upper four bits of a Unix mode."""
+"""Value of the upper four bits of a Unix mode for a regular file."""
 FETCH_AGAIN_HINT = "delete it and fetch it again"
+"""Hint for an archive that is damaged or cut short."""
 Member = tuple[str, int, Callable[[], IO[bytes]]]
-"""File in an archive: its name, its size in bytes, and the function that opens it."""
+"""File in an archive: its name, its size in bytes, and a function that opens it."""
 
 
 def verify_compressed(path: Path) -> None:
     """Read a compressed file to its end, so that its checksum is compared.
 
-    Readers that need only a part of the file would not reach the checksum. A file that
-    is not compressed is not read.
+    A program that reads only the beginning of the file would not notice damage, because
+    the checksum is at the end. A file that is not compressed is not read.
+
+    Args:
+        path: File. Its suffix tells whether it is compressed.
 
     Raises:
         MissingData: if the checksum differs, or the file is cut short.
@@ -52,8 +56,10 @@ def verify_compressed(path: Path) -> None:
 
 
 def find_archive_suffix(path: Path) -> str:
-    """Return the suffix of an archive that `unpack` reads, empty for another file."""
-    for suffix in (ZIP_SUFFIX, *TAR_SUFFIXES):
+    """Return the suffix of an archive that `unpack` reads, or "" for another file."""
+    if path.name.endswith(ZIP_SUFFIX):
+        return ZIP_SUFFIX
+    for suffix in TAR_SUFFIXES:
         if path.name.endswith(suffix):
             return suffix
     return ""
@@ -65,15 +71,18 @@ def choose_destination(path: Path, root: Path, prefixes: Sequence[str]) -> Path:
     Args:
         path: Archive.
         root: Folder of the data set.
-        prefixes: Prefixes of file names. If the archive lies in `root`, and its first
-            file has such a prefix, its files need a folder of their own.
+        prefixes: Prefixes of file names, such as the names of subjects. Files with such
+            names must not lie in `root` itself.
 
     Returns:
-        A new folder with the name of the archive in that case. The folder of the
-        archive otherwise.
+        A new folder with the name of the archive, if the archive lies in `root` and the
+        name of its first file has one of the prefixes. Otherwise, the folder of the
+        archive.
     """
     if path.parent != root:
         return path.parent
+
+    # the first file stands for all files of the archive
     with open_members(path) as members:
         first_name, _, _ = next(members, ("", 0, None))
     if not prefixes or not first_name.startswith(tuple(prefixes)):
@@ -82,7 +91,7 @@ def choose_destination(path: Path, root: Path, prefixes: Sequence[str]) -> Path:
 
 
 def unpack(path: Path, folder: Path) -> int:
-    """Unpack an archive. A file that already exists in its full size is kept.
+    """Unpack an archive. A file that already exists in its full size is not replaced.
 
     Args:
         path: Archive.
@@ -92,9 +101,9 @@ def unpack(path: Path, folder: Path) -> int:
         Number of files that were written.
 
     Raises:
-        MissingData: if the archive is damaged or cut short. A damaged compressed tar is
-            noticed before any file is written. Otherwise, the files before the damage
-            are written.
+        MissingData: if the archive is damaged or cut short. In a compressed tar, the
+            damage is noticed before any file is written. In another archive, the files
+            before the damage are written.
         BrainhiveError: if the name of a file leads out of the folder, or the disk has
             too little space.
     """
@@ -102,10 +111,12 @@ def unpack(path: Path, folder: Path) -> int:
     verify_compressed(path)
     with open_members(path) as members:
         for name, size, open_member in members:
-            # a file may exist from an earlier call that was interrupted
+            # an earlier call that was interrupted may have written the file
             target = resolve_below(folder, name, source=f"{path} holds a file that")
             if target.is_file() and target.stat().st_size == size:
                 continue
+
+            # write the file
             require_free_space(folder, size, f"{name} of {path}", "free some space")
             with (
                 atomic_write(target, is_lasting=False) as temporary,
@@ -124,7 +135,7 @@ def open_members(path: Path) -> Iterator[Iterator[Member]]:
         path: Archive.
 
     Yields:
-        An iterator over the files, which is valid inside the `with` block.
+        An iterator over the files. It can be used only inside the `with` block.
 
     Raises:
         MissingData: if the archive is damaged or cut short.
@@ -139,7 +150,7 @@ def open_members(path: Path) -> Iterator[Iterator[Member]]:
 
 
 def _iterate_zip_files(archive: ZipFile) -> Iterator[Member]:
-    """Yield the files of a zip. `zipfile` compares the CRC32 of a file that is read."""
+    """Yield the files of a zip. Reading a file compares its CRC32."""
     for info in list_zip_members(archive):
         # the type is 0 if the archive stores no Unix mode
         unix_type = info.external_attr >> 28
@@ -149,7 +160,7 @@ def _iterate_zip_files(archive: ZipFile) -> Iterator[Member]:
 
 
 def _iterate_tar_files(tar: tarfile.TarFile) -> Iterator[Member]:
-    """Yield the files of a tar."""
+    """Yield the regular files of a tar."""
     for member in _read_headers(tar):
         name = member.name.removeprefix("./")
         yield name, member.size, partial(_extract, tar, member)
@@ -165,12 +176,12 @@ def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
 def list_zip_members(archive: ZipFile) -> list[ZipInfo]:
     """List the members of a zip.
 
-    Some tools, such as torch, write 0 instead of the CRC32. Such members are read
-    without comparing the CRC32.
+    Some tools, such as torch, write 0 instead of the CRC32 (a checksum). Such members
+    can be read, because their CRC32 is set to None and is not compared.
     """
     members = archive.infolist()
     for member in members:
-        # zipfile does not compare a CRC32 of None
+        # `zipfile` does not compare a CRC32 that is None
         member.CRC = member.CRC or None  # type: ignore[assignment]
     return members
 
@@ -178,13 +189,16 @@ def list_zip_members(archive: ZipFile) -> list[ZipInfo]:
 def list_tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
     """List the files of a tar that is not compressed.
 
+    Args:
+        path: Tar.
+
     Yields:
-        Name, offset in bytes and size in bytes of each file.
+        Name of a file, offset of its content in the tar in bytes, and size in bytes.
 
     Raises:
         TarError: if a header is damaged, or states an impossible size or type.
     """
-    # `r:` refuses a compressed tar, in which offsets are not positions in the file
+    # the mode `r:` refuses a compressed tar, in which offsets would be wrong
     with tarfile.open(path, "r:") as tar:
         for member in _read_headers(tar):
             yield member.name, member.offset_data, member.size
@@ -193,12 +207,13 @@ def list_tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
 def _read_headers(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """Yield the headers of the regular files of a tar.
 
-    `tarfile` takes a damaged header for the end of the tar, and reads forever if a size
-    is negative. This function raises an error in both cases.
+    `tarfile` takes a damaged header for the end of the tar, and reads forever if a
+    header states a negative size. This function raises an error in both cases.
 
     Raises:
         TarError: if a header is damaged, or states an impossible size or type.
     """
+    # check each header before its file is read
     for member in tar:
         is_known_type = member.type in tarfile.SUPPORTED_TYPES
         if member.size < 0 or member.issparse() or not is_known_type:
@@ -207,10 +222,10 @@ def _read_headers(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
             )
         if member.isfile():
             yield member
-        # otherwise all headers stay in memory
+        # `tarfile` keeps all headers, which may fill the memory
         tar.members.clear()  # type: ignore[attr-defined]
 
-    # zeros mark the end of a tar, and some tools write no mark
+    # the block after the last file must consist of zeros, or be missing
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)
     if tar.fileobj.read(tarfile.BLOCKSIZE).strip(tarfile.NUL):
@@ -218,6 +233,6 @@ def _read_headers(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 def read_bytes(file: IO[bytes], offset: int, size: int) -> bytes:
-    """Read bytes at an offset in a file."""
+    """Read `size` bytes that begin at the byte `offset` of a file."""
     file.seek(offset)
     return file.read(size)

@@ -26,29 +26,35 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra
 
 Response = TypeVar("Response")
 RETRY_WAITS_S = (1.0, 4.0)
-"""Seconds to wait before the second and before the third request to a busy server."""
+"""Waits before the second and before the third request to a busy server, in seconds."""
 MAX_WAIT_S = 10.0
 """Longest wait that a server may request with its header Retry-After."""
 BUSY_STATUSES = {429, 500, 502, 503, 504}
 """HTTP statuses of a server that may answer a later request."""
 PROXY_ERROR = re.compile(r"\bproxy\b|SOCKS|(invalid|nonnumeric) port", re.IGNORECASE)
-"""Pattern of the errors of httpx, requests and urllib about a proxy that they cannot
-use.
+"""Pattern of the messages in which httpx, requests and urllib report a proxy that they
+cannot use.
 """
 
 
 def call_with_retries(
     call: Callable[[], Response], read_answer: Callable[[Exception], tuple[int, Any]]
 ) -> Response:
-    """Call a server, and call it again while it is busy.
+    """Send a request to a server, and send it again, up to twice, while it is busy.
 
     Args:
-        call: Function that sends the request.
-        read_answer: Function that returns the status and the headers of the server's
-            answer from an error of `call`. The status is 0 if there was no answer.
+        call: Function that sends the request and returns the response. It raises an
+            error if the server is busy.
+        read_answer: Function that gets an error of `call`. It returns the HTTP status
+            and the headers of the server's answer, or the status 0 if there was no
+            answer.
 
     Returns:
         The result of `call`.
+
+    Raises:
+        Exception: the error of `call`, if the server is still busy, or if the reason of
+            the error is another.
     """
     for wait_s in RETRY_WAITS_S:
         try:
@@ -57,7 +63,9 @@ def call_with_retries(
             status, headers = read_answer(error)
             if status not in BUSY_STATUSES:
                 raise
-            # the header may be missing, a date, negative or NaN
+
+            # wait as long as the server requests. Its header may also be missing, a
+            # date, negative or NaN.
             with suppress(TypeError, ValueError):
                 requested_s = float(headers.get("Retry-After"))
                 if requested_s >= 0:
@@ -69,10 +77,13 @@ def call_with_retries(
 def call_in_thread(call: Callable[[], Response]) -> Response:
     """Call a function in another thread, and wait for its result.
 
-    Ctrl-C then interrupts the wait, even if a library does not react to it.
+    Ctrl-C then interrupts the wait, even if the function ignores Ctrl-C.
 
     Args:
         call: Function without arguments.
+
+    Returns:
+        The result of `call`. An error of `call` is raised in this thread.
     """
     result = Future[Response]()
 
@@ -82,17 +93,17 @@ def call_in_thread(call: Callable[[], Response]) -> Response:
         except BaseException as error:
             result.set_exception(error)
 
-    # threads inherit `daemon`, and the program would not wait for the threads that a
-    # daemon thread starts
+    # a thread that a daemon thread starts is a daemon, too, and the program would end
+    # before the threads of the function have ended
     Thread(target=run_call, daemon=False).start()
     return result.result()
 
 
 class _WebRedirectHandler(HTTPRedirectHandler):
-    """A handler that follows redirects only to web addresses."""
+    """A handler of urllib that follows redirects only to web addresses."""
 
     def redirect_request(self, *arguments: Any) -> Request | None:
-        """Follow a redirect. Its address is the last argument."""
+        """Return the request of a redirect, whose address is the last argument."""
         _require_web_address(arguments[-1])
         return super().redirect_request(*arguments)
 
@@ -105,13 +116,13 @@ def open_web(request: Request, timeout_s: float) -> Any:
         timeout_s: Longest wait for the server, in seconds.
 
     Returns:
-        The response, an open file.
+        The response of urllib, an open file.
 
     Raises:
         MissingData: if the address is not a web address.
         OSError: if the server cannot be reached, or refuses the request.
     """
-    # the default opener would also open FTP addresses, data and local files
+    # the default opener of urllib would also open FTP addresses and local files
     _require_web_address(request.full_url)
     opener = OpenerDirector()
     for handler in (
@@ -148,19 +159,22 @@ def is_web_address(url: str) -> bool:
 
 
 def find_bad_proxy(error: Exception) -> BrainhiveError | None:
-    """Find out whether a library failed because of a proxy in the environment.
+    """Find out if a library failed because of a proxy in the environment variables.
 
     Args:
         error: Error of the library.
 
     Returns:
-        An error that names the environment variables. None if the library failed for
-        another reason, or no proxy is set.
+        An error that names the variables, such as HTTPS_PROXY, or None if no proxy is
+        set, or if the library failed for another reason.
     """
+    # list the variables that set a proxy
     variables = []
     for name in os.environ:
         if name.lower().endswith("_proxy") and name.lower() != "no_proxy":
             variables.append(name)
+
+    # read the reason from the message of the library
     reason = str(error)
     if not variables or not PROXY_ERROR.search(reason):
         return None
