@@ -1,6 +1,6 @@
 """Paired comparisons of the results of two runs, or of two sources of a run.
 
-A cell of a run holds the results of one model, of a subject and a seed, for each item.
+A cell of a run holds the results of a model, of a subject and a seed, for each item.
 An item is a tested picture or trial. A source is the origin of the scored pictures,
 such as the brain, a control or a baseline. Results are paired by item and subject. A
 unit is a group of items that are alike, such as the pictures of a concept (see
@@ -100,7 +100,8 @@ def compare_values(
 ) -> Difference:
     """Compare two runs by their values of the same items and subjects.
 
-    A unit is a group of items that are alike, such as the pictures of a concept.
+    A unit is a group of items that are alike, such as the pictures of a concept. The
+    test of the mean difference depends on the number of subjects:
 
     - Up to four subjects: the test flips the signs of the differences of units. A unit
       is flipped for all subjects at once. The result holds for these subjects.
@@ -160,7 +161,7 @@ def compare_values(
         )
     interval = f"inversion of: {test}"
 
-    # few units allow no test, and hit rates need the interval of paired shares
+    # drop the test if there are few units, and widen the interval of hit rates
     pairs = np.stack([np.concatenate(first_means), np.concatenate(second_means)])
     if items.shortage:
         p = low = high = None

@@ -141,9 +141,12 @@ class Interleaving:
             order: The trials. Each trial is an item.
             fold: Cross-validation fold [I] of each item.
         """
+        # test if equal labels were shown together, and if all runs have the same order
         by_label = order._replace(features=None)
         is_blocked = p_of_clumping(by_label, 0 * order.run) <= MAX_CLUMPED_P
         has_shared_order = p_of_shared_order(order, order.run) <= SMALLEST_P
+
+        # exchange labels within parts in which they are interleaved
         parts = find_interleaved(order, fold, order.run)
         problem = ""
         if parts is None:
@@ -162,23 +165,27 @@ class Interleaving:
         Models are trained on other runs or sessions. Time therefore reveals labels only
         if the same labels are shown at the same time of all runs or sessions.
 
+        A block is a series of trials with the same label. A group is a run or session.
+
         - Time reveals nothing: the labels of blocks are exchanged within their group.
         - All groups have the same labels in the same order, without blocks: labels are
-          exchanged within short stretches, for all groups at once.
-        - Otherwise labels are exchanged within the parts of `find_interleaved`, if
-          there are such parts.
+          exchanged within short stretches of time, in all groups at once.
+        - Otherwise labels are exchanged within parts of the recording in which they are
+          interleaved. Without such parts, the result holds the `problem`.
 
         Args:
             order: The trials. Each trial is an item.
             group: Run or session [I] of each item.
             group_kind: Kind of the groups: `runs` or `sessions`.
         """
-        # groups with equal labels at equal times count as one group in the tests
+        # if all groups have the same labels at the same times, only one group is tested
         trial_group = group[order.item]  # [n]
         slots = _number_slots(order, trial_group)
         tested_order = order
         if slots is not None:
             tested_order = order.take(trial_group == trial_group[0])
+
+        # test if trials of a label were shown together
         by_label = tested_order._replace(features=None)
         p_by_label = p_of_clumping(by_label, group[tested_order.item], group)
         is_blocked = p_by_label <= MAX_CLUMPED_P
@@ -199,7 +206,7 @@ class Interleaving:
                 blocks[order.item] = number_blocks(order)
             return cls(parts=group.tolist(), blocks=blocks.tolist())
 
-        # exchange labels within short stretches, for all groups at once
+        # exchange labels within short stretches, in all groups at once
         if slots is not None and not is_blocked and p_by_features > MAX_CLUMPED_P:
             stretches: list[Hashable] = (slots // TRIALS_PER_STRETCH).tolist()
             return cls(parts=stretches, blocks=slots.tolist(), follows_time=True)

@@ -84,7 +84,7 @@ def rank_first_pictures(signal_tokens: Tensor, gallery: Tensor, pictures: int) -
     Args:
         signal_tokens: Tokens [N, D] of the signals.
         gallery: Tokens [M, D] of the candidate pictures.
-        pictures: Number P of pictures that are ranked, from the first one on.
+        pictures: Number P of pictures that are ranked. They are the first P candidates.
 
     Returns:
         Ranks [N, P] among all M candidates. Ties count against the picture.
@@ -144,7 +144,7 @@ def rank_with_precision(
     relevant_before_seen = (similarities >= seen_similarity - TIE_TOLERANCE).sum(1)
     seen_ranks = wrong_before_seen + relevant_before_seen
 
-    # sort relevant pictures from best to worst, with absent ones at the end
+    # sort relevant pictures from best to worst, with the padding at the end
     infinity = torch.iinfo(wrong_before.dtype).max // 2
     wrong_before = wrong_before.masked_fill(~is_target, infinity).sort(1).values.cpu()
     is_sorted_target = is_target.sort(1, descending=True).values.cpu()
@@ -184,7 +184,7 @@ def find_nearest(signal_tokens: Tensor, gallery: Tensor | Iterable[Tensor]) -> T
         block_best = torch.cat(values).cpu()
         block_index = torch.cat(indices).cpu()
 
-        # replace the best candidate of the previous blocks if this one is more similar
+        # replace the best candidates of previous blocks that are less similar
         is_better = block_best > best
         best = torch.where(is_better, block_best, best)
         best_index = torch.where(is_better, start + block_index, best_index)
@@ -369,7 +369,8 @@ def summarise_ranks(
     - `top1`, `top3` and `top5`: share of ranks up to 1, 3 and 5;
     - `mean_rank` and `median_rank`;
     - `mrr`: mean reciprocal rank, the mean of 1 / r;
-    - `rank_auc`: share of the wrong pictures below the seen one, 1 - (r - 1) / (M - K).
+    - `rank_auc`: share of wrong pictures that rank below the seen picture, which is
+      1 - (r - 1) / (M - K).
 
     Args:
         ranks_of_subjects: Ranks of each subject: [N] for N items, or [S, N] of S seeds.

@@ -239,8 +239,8 @@ def estimate_interval(
             None, values count as shares if the limits are 0 and 1, or if there are no
             limits and all values are 0 or 1.
         max_hits: Largest number of independent hits that all values together count for.
-            None if the values are shares themselves. It is given if they are a linear
-            approximation of a share, with the same mean and variance.
+            None if the values are shares themselves. The number is needed if the values
+            are a linear approximation of a share, with the same mean and variance.
 
     Returns:
         The interval. Its method, or the reason for its absence, is in `method`.
@@ -269,6 +269,8 @@ def estimate_interval(
     if is_share and None in limits:
         limits = (0.0, 1.0)
     low, high = limits
+
+    # too few units have no interval
     if items.shortage:
         return Interval(None, None, f"none: {items.shortage}")
 
@@ -286,6 +288,7 @@ def estimate_interval(
         method = f"t over {units_text}"
     unit_low, unit_high = unit_interval or (None, None)
 
+    # name the population, which is the tested units and subjects
     scope = [items.scope] if items.scope else []
     if subjects == 1:
         return Interval(unit_low, unit_high, "; for ".join([method] + scope))
@@ -322,7 +325,11 @@ def estimate_interval(
 
 
 def _check_values(models: Sequence[Float64]) -> None:
-    """Raise an error if a subject has no values [S, N], or a value is not finite."""
+    """Raise an error if a subject has no values, or if a value is not finite.
+
+    Args:
+        models: Values [S, N] of S models for the N items of each subject.
+    """
     has_values = [group.ndim == 2 and group.size > 0 for group in models]
     if not models or not all(has_values):
         raise BrainhiveError(

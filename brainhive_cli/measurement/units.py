@@ -237,7 +237,10 @@ class Items:
 
     @cached_property
     def stratum_of_unit(self) -> Int64:
-        """Return the index [U] of each unit's stratum."""
+        """Return the index [U] of each unit's stratum.
+
+        Without strata, all units have the index 0.
+        """
         strata = np.zeros(self.n_units, np.int64)
         if self.strata is not None:
             stratum_indices = number_names(self.strata)
@@ -247,11 +250,11 @@ class Items:
 
     @cached_property
     def n_units(self) -> int:
-        """Return the number of units over all subjects."""
+        """Return the number of different units, over all subjects."""
         return 1 + max(int(indices.max()) for indices in self.unit_indices)
 
     def select(self, is_selected: Sequence[Bool]) -> Self:
-        """Select some items. Their units stay the same.
+        """Select some items of each subject. Their units stay the same.
 
         Args:
             is_selected: Mask [N] of the items of each subject. A subject without any
