@@ -97,7 +97,7 @@ CONTROL_PREFIXES = ("shuffled", "guessing")
 control, too.
 """
 CELL_NAME = re.compile(r"sub-0*(\d+)_seed-(\d+)")
-"""Name of a cell: one model, of a subject and a seed."""
+"""Name of a cell: a model of a subject and a seed."""
 HEAD_RADIUS_M = 0.095
 """Radius of the head in mne."""
 MIN_SENSORS = 4
@@ -273,9 +273,12 @@ def _add_legend(figure: Any, axes: Any) -> None:
 
 
 def _find_overlapping(labels: Sequence[Any]) -> list[Any]:
-    """List the text objects that overlap an earlier one, in their order.
+    """List the text objects that overlap an earlier text object, in their order.
 
     An overlapping label counts as removed, so that later labels may touch it.
+
+    Args:
+        labels: Text objects of matplotlib, in the order of their importance.
     """
     overlapping: list[Any] = []
     boxes: list[Any] = []
@@ -292,9 +295,17 @@ def _find_overlapping(labels: Sequence[Any]) -> list[Any]:
 
 
 def _draw_lines(axes: Any, curve: Curve) -> float:
-    """Draw the lines of a curve, and return the height of the plot in inches."""
+    """Draw the lines of a curve, with confidence bands, chance levels and marks.
+
+    Args:
+        axes: Axes of matplotlib.
+        curve: Curve whose positions `at` are numbers, such as times.
+
+    Returns:
+        Height of the plot in inches.
+    """
     # draw each line with its confidence band
-    positions = [float(position) for position in curve.at]
+    positions = list(map(float, curve.at))
     labels = _label_lines(curve.lines)
     for line, (name, colour) in zip(curve.lines, labels, strict=True):
         axes.plot(
@@ -324,13 +335,13 @@ def _draw_lines(axes: Any, curve: Curve) -> float:
     # start the values at 0 unless all of them are far above it
     if curve.is_logarithmic:
         axes.set_xscale("log", base=2)
-        axes.set_xticks(positions, [f"{tick:g}" for tick in positions])
+        axes.set_xticks(positions, list(map("{:g}".format, positions)))
     axes.margins(x=0.02)
     low, high = axes.get_ylim()
     if 0 < low < MAX_ZERO_SHARE * high:
         low = 0
 
-    # name marks and shaded spans above all values, one name below the other
+    # name marks and shaded spans above all values, each name in a line of its own
     centre = (positions[0] + positions[-1]) / 2 if positions else 0
     for row, (name, mark) in enumerate(curve.marks.items()):
         start, stop = mark if isinstance(mark, tuple) else (mark, None)
@@ -359,10 +370,19 @@ def _draw_lines(axes: Any, curve: Curve) -> float:
 
 
 def _draw_bars(axes: Any, curve: Curve) -> float:
-    """Draw horizontal bars, and return the height of the plot in inches."""
+    """Draw the values of a curve as horizontal bars, with intervals.
+
+    Args:
+        axes: Axes of matplotlib.
+        curve: Curve whose positions `at` are the names of groups. A group has a bar of
+            each line.
+
+    Returns:
+        Height of the plot in inches.
+    """
     # draw the bars of each line, side by side within the group of each name
     n_lines = len(curve.lines)
-    names = [str(name) for name in curve.at]
+    names = list(map(str, curve.at))
     group_inch = BAR_INCH * n_lines + GROUP_GAP_INCH
     labels = _label_lines(curve.lines)
     for index, (line, (name, colour)) in enumerate(
@@ -373,9 +393,9 @@ def _draw_bars(axes: Any, curve: Curve) -> float:
         values = _to_numbers(line.values)
         errors = None
         if line.low is not None and line.high is not None:
-            below = values - _to_numbers(line.low)
-            above = _to_numbers(line.high) - values
-            errors = np.maximum([below, above], 0)
+            low_errors = values - _to_numbers(line.low)
+            high_errors = _to_numbers(line.high) - values
+            errors = np.maximum([low_errors, high_errors], 0)
         axes.barh(
             positions,
             values,
@@ -407,12 +427,20 @@ def _draw_bars(axes: Any, curve: Curve) -> float:
 
 
 def _draw_matrix(figure: Any, axes: Any, matrix: Heatmap) -> float:
-    """Draw a matrix or a picture, and return the height of the plot in inches.
+    """Draw a matrix or a picture.
 
     A matrix without any names and axis labels is a picture, such as slices of a volume.
+
+    Args:
+        figure: Figure of matplotlib, to which a colour bar is added.
+        axes: Axes of the figure.
+        matrix: Values, with names of rows and columns.
+
+    Returns:
+        Height of the plot in inches.
     """
     # colour the cells
-    values = np.array([_to_numbers(row) for row in matrix.values])  # [rows, columns]
+    values = np.array(list(map(_to_numbers, matrix.values)))  # [rows, columns]
     axes.grid(visible=False)
     is_picture = not (
         matrix.rows or matrix.columns or matrix.row_axis or matrix.column_axis
@@ -466,13 +494,18 @@ def _draw_matrix(figure: Any, axes: Any, matrix: Heatmap) -> float:
 
 
 def _draw_head(figure: Any, axes: Any, head: Topomap) -> float:
-    """Draw values on a head with the nose up, and return the height of the plot.
+    """Draw values on a head with the nose up.
 
     mne interpolates between the sensors. If there are too few sensors, or a value is
     not finite, the sensors are drawn as coloured dots.
 
+    Args:
+        figure: Figure of matplotlib, to which a colour bar is added.
+        axes: Axes of the figure.
+        head: Values of sensors, and their positions on a plane.
+
     Returns:
-        Height in inches.
+        Height of the plot in inches.
     """
     import mne
     from matplotlib.patches import Circle
@@ -482,8 +515,8 @@ def _draw_head(figure: Any, axes: Any, head: Topomap) -> float:
     positions = np.array([[point.x, point.y] for point in head.points])  # [C, 2]
     positions *= HEAD_RADIUS_M / max(1, np.linalg.norm(positions, axis=1).max())
 
-    # interpolation needs sensors that are not all on one line or one circle, as the
-    # sensors of a headband are; points of a line or circle lie in a plane when they are
+    # interpolation needs sensors that do not all lie on a line or a circle, such as the
+    # sensors of a headband; points of a line or circle lie in a plane when they are
     # lifted onto a paraboloid
     lifted = np.column_stack([positions, np.square(positions).sum(1)])
     covers_area = np.linalg.matrix_rank(lifted - lifted.mean(0), tol=1e-6) == 3
@@ -545,8 +578,11 @@ def _choose_colours(
     Args:
         values: Values that are drawn.
         is_diverging: True if the values are differences, for which white is 0.
-        low: Value of the first colour. By default the lowest value.
-        high: Value of the last colour. By default the highest value.
+        low: Value of the first colour. The default is the lowest value.
+        high: Value of the last colour. The default is the highest value.
+
+    Returns:
+        Name of a colour map of matplotlib, and the range of values that it covers.
     """
     if low is None:
         low = float(np.nanmin(values))
@@ -574,7 +610,7 @@ def _add_colour_bar(figure: Any, axes: Any, mappable: Any, label: str) -> None:
 def _label_lines(lines: Sequence[CurveLine]) -> list[tuple[str, str]]:
     """Choose the legend name and the colour of each line.
 
-    Controls are grey. Other lines take the colours in turn.
+    Controls, such as shuffled signals, are grey. Other lines take the colours in turn.
     """
     labels = []
     n_coloured = 0
@@ -623,7 +659,7 @@ def draw_slices(
         values: Values [V] of the voxels.
         grid: Positions of the voxels.
         unit: Unit of the values.
-        low: Value of the first colour. By default the lowest value.
+        low: Value of the first colour. The default is the lowest value.
     """
     import nibabel
 
@@ -661,15 +697,14 @@ def draw_slices(
     slices += [np.full_like(slices[0], np.nan)] * (-len(slices) % n_columns)
     starts = range(0, len(slices), n_columns)
     mosaic = np.block([slices[start : start + n_columns] for start in starts])
-    pixels = [
-        [None if np.isnan(value) else value for value in row] for row in mosaic.tolist()
-    ]
+    pixels = mosaic.astype(object)
+    pixels[np.isnan(mosaic)] = None
 
     # tell how many slices are left out
     is_complete = n_slices == depth
     selection = "Axial slices" if is_complete else f"{n_slices} of {depth} axial slices"
     note = f"{selection} from bottom to top. The nose is up, and left is left."
-    return Heatmap(title, pixels, value=unit, low=low, note=note)
+    return Heatmap(title, pixels.tolist(), value=unit, low=low, note=note)
 
 
 @dataclass(frozen=True)
@@ -722,7 +757,7 @@ def save_sheet(
         axes = figure.add_axes((0, 0, 1, 1))
         title_row = [DrawnTile(None, [title], sides=int(width))]
         top = GAP_SHARE
-        for row in (title_row, *rows):
+        for row in [title_row] + list(rows):
             left = GAP_SHARE
             row_bottom = top
             for tile in row:

@@ -43,7 +43,11 @@ def flatten_positions(positions: Float64) -> Float64:
 def place_sensors(space: Sensors | Voxels) -> dict[str, tuple[float, float]]:
     """Place the sensors of known position on the plane of `flatten_positions`.
 
-    Positions come from the recording. If it has none, they come from the 10-05 system.
+    Positions come from the recording. If the recording has no positions, they come from
+    the 10-05 system.
+
+    Args:
+        space: Sensors, or voxels of fMRI.
 
     Returns:
         Position by sensor name. Empty for voxels, if too few sensors have a position,
@@ -57,14 +61,14 @@ def place_sensors(space: Sensors | Voxels) -> dict[str, tuple[float, float]]:
 
     # a position of (0, 0, 0) means that the file has none
     has_position = np.isfinite(positions).all(1) & positions.any(1)
-    placed = np.flatnonzero(has_position)
-    distinct_positions = np.unique(positions[placed].round(4), axis=0)
-    if len(placed) < MIN_SENSORS or len(distinct_positions) < len(placed):
+    sensors = np.flatnonzero(has_position)
+    distinct_positions = np.unique(positions[sensors].round(4), axis=0)
+    if len(sensors) < MIN_SENSORS or len(distinct_positions) < len(sensors):
         return {}
-    plane = flatten_positions(positions[placed]).tolist()
+    plane = flatten_positions(positions[sensors]).tolist()
     return {
         space.names[sensor]: (x, y)
-        for sensor, (x, y) in zip(placed.tolist(), plane, strict=True)
+        for sensor, (x, y) in zip(sensors.tolist(), plane, strict=True)
     }
 
 
@@ -81,7 +85,7 @@ def draw_head(
         title: Title of the map.
         positions: Position by sensor name, from `place_sensors`.
         values: Value by sensor name.
-        value: Name and unit of the values.
+        value: Name and unit of the values, which label the colours.
         is_diverging: True if the colours are centred on 0.
     """
     points = [

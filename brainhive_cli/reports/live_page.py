@@ -108,6 +108,11 @@ class _LimitedSocket(socket.socket):
 
     Connections without requests would otherwise take all files that the process may
     open, and the session could not be saved. The server limits requests only.
+
+    Args:
+        *arguments: Arguments of a socket.
+        limit: Largest number of open connections.
+        **keywords: Keyword arguments of a socket.
     """
 
     def __init__(self, *arguments: Any, limit: int, **keywords: Any) -> None:
@@ -141,7 +146,7 @@ class LivePage:
     Args:
         title: Title of the page.
         read_picture: Function that returns the PNG file of a gallery picture by its id,
-            or None for an unknown id. Threads of the server call it, one at a time.
+            or None for an unknown id. Threads of the server call it in turn.
         host: Address to listen on. Browsers must open the same address.
         port: Port to listen on. 0 selects a free port.
 
@@ -163,8 +168,8 @@ class LivePage:
         self._port = port
         self._token = secrets.token_urlsafe(32)
 
-        # numbered messages: the latest message of each kind (for results, of each of
-        # the last windows), and the most recent messages of any kind
+        # numbered messages: the latest message of each kind, the latest results of the
+        # last windows (time windows of the signal), and the latest messages of any kind
         self._lock = threading.Lock()
         self._numbers = count(1)
         self._latest = dict[tuple[str, int], tuple[int, str]]()
@@ -215,10 +220,9 @@ class LivePage:
         # browsers send the address or the name of the host, without port 80
         port = self._socket.getsockname()[1]
         suffix = "" if port == 80 else f":{port}"
-        hosts = [
-            f"{name}{suffix}"
-            for name in (address, "127.0.0.1", "localhost", self._host.lower())
-        ]
+        hosts = []
+        for name in (address, "127.0.0.1", "localhost", self._host.lower()):
+            hosts.append(f"{name}{suffix}")
 
         # an access log would contain the token, and the terminal shows the session
         config = uvicorn.Config(
@@ -319,9 +323,12 @@ def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
     and other programs do not know the token.
 
     Args:
-        page: The page.
-        token: Token in the address of the page.
+        page: The page, which has the events, pictures and drawings.
+        token: Token in the address of the page. A request must have it.
         hosts: Names and addresses of the host, with the port, in lower case.
+
+    Returns:
+        Application of starlette.
     """
     from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
@@ -341,7 +348,7 @@ def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
         headers = request.headers
         host = headers.get("host", "").lower()
         request_token = request.query_params.get("token", "")
-        origins = {origin.lower() for origin in headers.getlist("origin")}
+        origins = set(map(str.lower, headers.getlist("origin")))
         sites = set(headers.getlist("sec-fetch-site"))
         is_allowed = (
             host in hosts
@@ -389,8 +396,8 @@ def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
     async def send_image(
         load: Callable[[str], bytes | None], key: str, request: Request
     ) -> Response:
-        # send images one after the other, with pauses, because many viewers would
-        # otherwise slow the session
+        # send images in turn, with pauses, because many viewers would otherwise slow the
+        # session
         async with image_lock:
             await asyncio.sleep(PICTURE_PAUSE_S)
             content = await run_in_threadpool(load, request.query_params.get(key, ""))

@@ -74,8 +74,8 @@ def tabulate_methods(runs: Sequence[ShownRun], against: str) -> list[Table]:
 
     Args:
         runs: Runs of workflow and eval-retrieval. Other runs are left out.
-        against: Name of the reference row. By default the first result with the fewest
-            caveats. The best row is a poor reference, because the highest of several
+        against: Name of the reference row. The default is the first result with the
+            fewest caveats. The best row is a poor reference, because the highest of several
             test scores is biased upwards.
 
     Raises:
@@ -149,8 +149,8 @@ def tabulate_protocol(title: str, rows: Sequence[ShownRun], against: str) -> Tab
     Args:
         title: Title of the table: data set, mode and split.
         rows: The methods.
-        against: Name of the reference row. By default the first result with the fewest
-            caveats.
+        against: Name of the reference row. The default is the first result with the
+            fewest caveats.
     """
     # exclude controls, and rows with caveats that the reference lacks
     caveats = {row.label: list_metric_caveats(row.metrics.values()) for row in rows}

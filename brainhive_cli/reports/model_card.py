@@ -88,7 +88,15 @@ def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
 
 
 def _list_results(scores: Sequence[CardScores]) -> list[Any]:
-    """List the pooled test results for the result index of the hub."""
+    """List the pooled test results for the result index of the hub.
+
+    Args:
+        scores: Scores of the model in each run. Scores without the data set of a test
+            are left out.
+
+    Returns:
+        Instances of `EvalResult` of huggingface_hub.
+    """
     from huggingface_hub import EvalResult
 
     results = []
@@ -124,7 +132,12 @@ def _list_results(scores: Sequence[CardScores]) -> list[Any]:
 
 
 def _write_cell(value: Any, key: str = "") -> str:
-    """Write a value as a table cell: a single line without markup."""
+    """Write a value of a set-up as a table cell: a single line without markup.
+
+    Args:
+        value: The value.
+        key: Key of the value in the set-up, which decides how it is written.
+    """
     return escape_markdown(format_setting(key, value).replace("\n", " "))
 
 

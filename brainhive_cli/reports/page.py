@@ -69,7 +69,7 @@ PICTURE_TYPES = {
     ".webp": "image/webp",
     ".png": "image/png",
 }
-"""Media types of pictures by suffix. Any other picture is a JPEG."""
+"""Media types of pictures by suffix. A picture with another suffix is a JPEG."""
 Figure = Sequence[tuple[str, Artifact, Path]]
 """An artifact, with the label and the folder of its run. Artifacts of several runs with
 the same title make a single figure.
@@ -162,7 +162,12 @@ def group_artifacts(
     Artifacts of several runs with the same kind and title become a single figure.
 
     Args:
-        artifacts_of_runs: Label, artifacts and folder of each run.
+        artifacts_of_runs: Label, artifacts (figures, tables and media) and folder of
+            each run.
+
+    Returns:
+        Sections in the order of their first artifact. A section is its heading and its
+        figures, with sheets of pictures first.
     """
     # collect the artifacts of equal section, kind and title
     figures: dict[tuple[str, str, str], list[tuple[str, Artifact, Path]]] = {}
@@ -171,7 +176,7 @@ def group_artifacts(
             key = (artifact.section, artifact.kind, artifact.title)
             figures.setdefault(key, []).append((label, artifact, folder))
 
-    # sort them into sections
+    # sort the figures into sections
     sections: dict[str, list[Figure]] = {}
     for (section, _, _), figure in figures.items():
         sections.setdefault(section, []).append(figure)
@@ -200,11 +205,12 @@ def embed(
 ) -> dict[str, Any]:
     """Read a picture or clip for the template of a page.
 
-    The page contains each file once. Later elements refer to the first one.
+    The page contains each file once. Later elements with the same file refer to the
+    first element.
 
     Args:
-        ids: Element ids of the page by digest and longest side of the file. A new file
-            is added.
+        ids: Element ids of the page by digest and longest side of the file. The id of a
+            new file is added.
         path: The picture or clip.
         poster: Still picture of a clip.
         side_px: Longest side of the picture on the page.
@@ -236,7 +242,10 @@ def _shrink_picture(path: Path, side_px: int) -> str:
 
     Args:
         path: The picture. Drawings (SVG) and animations keep their size.
-        side_px: Longest side.
+        side_px: Longest side of the scaled picture.
+
+    Returns:
+        URL that starts with `data:` and holds the file.
     """
     content = _read_file(path)
     media_type = PICTURE_TYPES.get(path.suffix, "image/jpeg")

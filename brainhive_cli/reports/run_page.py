@@ -24,7 +24,6 @@ from brainhive_cli.core.measurements import (
     Metric,
     extend_title,
     list_footnotes,
-    merge_caveats,
     metric_title,
     second_interval_heading,
     with_arrow,
@@ -44,12 +43,18 @@ from brainhive_cli.reports.page import (
     FINDING,
     MAX_SHEET_ROWS,
     Page,
+    PageGroup,
     PageSection,
     PictureRow,
     group_artifacts,
     open_picture,
 )
-from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, lay_out_tables
+from brainhive_cli.reports.runs_shown import (
+    RunGroup,
+    ShownRun,
+    lay_out_tables,
+    list_runs,
+)
 from brainhive_cli.reports.sentences import (
     describe_differences,
     describe_methods,
@@ -85,14 +90,13 @@ def lay_out_page(
 
     Args:
         groups: The runs. Runs of a group are compared.
-        title: Title of the page. By default the data set and the question of the runs.
+        title: Title of the page. The default names the data set and the question of
+            the runs.
         commands: Command lines that repeat the runs.
-        first: Sections that stand before the sections of the runs.
+        first_sections: Sections that stand before the sections of the runs.
     """
     # a run of reconstructions leads the page, because its pictures come from the signal
-    runs: list[ShownRun] = []
-    for group in groups:
-        runs += group.runs
+    runs = list_runs(groups)
     leading_runs = sorted(runs, key=lambda shown_run: not shown_run.source)
 
     # begin with the differences of runs, or with the finding of the first run
@@ -104,7 +108,7 @@ def lay_out_page(
     for group in groups:
         lead += describe_differences(group)
     if not lead:
-        lead = [finding for finding in findings.values() if finding][:1]
+        lead = list(filter(None, findings.values()))[:1]
 
     # lay out a section for each group; figures at the top are not repeated below
     pictures, selection = choose_pictures(leading_runs)
@@ -130,17 +134,16 @@ def _choose_headline_figures(
 ) -> Sequence[Curve | Heatmap | Topomap]:
     """Choose the figures at the top of a page.
 
-    A single group of several runs has a bar for each run. Any other page has the
-    headline figures of the first run that has some.
+    A page with a single group of several runs has a bar for each run. Any other page
+    has the headline figures of the first run that has such figures.
+
+    Args:
+        groups: The runs of the page.
+        leading_runs: The same runs, in the order in which they are tried.
     """
     if len(groups) == 1 and len(groups[0].runs) > 1:
-        runs = groups[0].runs
-        run_metrics = {
-            shown_run.label: shown_run.metrics
-            for shown_run in runs
-            if shown_run.metrics
-        }
-        bars = _make_bars(run_metrics, next(iter(runs[0].headlines), ""))
+        main_metric = next(iter(groups[0].runs[0].headlines), "")
+        bars = _make_bars(groups[0].metrics, main_metric)
         if bars:
             return [bars]
     for shown_run in leading_runs:
@@ -162,7 +165,8 @@ def _lay_out_group(
         group: The runs.
         findings: Finding of each run by its label.
         lead: Sentences at the top of the page, which are not repeated.
-        top_run: Run whose finding has its figures at the top of the page.
+        top_run: Run whose finding has its figures at the top of the page. None if the
+            page has several runs.
     """
     # collect the artifacts, without figures that stand at the top
     is_single = len(group.runs) == 1
@@ -178,19 +182,19 @@ def _lay_out_group(
 
     # collect the findings, without the finding at the top
     sentences = []
+    caveats: list[str] = []
     for shown_run in group.runs:
+        caveats += shown_run.measurements.caveats
         finding = findings[shown_run.label]
         if finding and finding not in lead:
             sentences.append(finding if is_single else f"{shown_run.label}: {finding}")
 
     first_run = group.runs[0]
     subtitle = first_run.label if is_single else len(group.runs)
-    caveats = merge_caveats(
-        *(shown_run.measurements.caveats for shown_run in group.runs)
-    )
+    tables: list[PageGroup] = [("", lay_out_tables(group))]
     return PageSection(
         title=group.title or f"{first_run.command}: {subtitle}",
-        groups=[("", lay_out_tables(group)), *group_artifacts(artifacts)],
+        groups=tables + group_artifacts(artifacts),
         lead=sentences,
         footnotes=list_footnotes(caveats),
     )
@@ -199,21 +203,26 @@ def _lay_out_group(
 def _lay_out_texts(
     groups: Sequence[RunGroup], commands: Sequence[str]
 ) -> list[PageSection]:
-    """Lay out texts to copy: commands, methods, citations, recipes and environments."""
+    """Lay out texts to copy: commands, methods, citations, recipes and environments.
+
+    Args:
+        groups: The runs of the page.
+        commands: Command lines that repeat the runs. Without them there is no such
+            text.
+    """
     texts = [(BY_HAND, "\n".join(commands))] if commands else []
     texts.append(("For the methods of a paper", describe_methods(groups)))
     texts.append(("How to cite (BibTeX)", list_citations(groups)))
     recipes = []
-    for group in groups:
-        for shown_run in group.runs:
-            name = f"{shown_run.command}: {shown_run.label}"
-            recipe = shown_run.folder.read_text("recipe.yaml", MAX_RECIPE_BYTES)
-            recipes.append((f"Recipe of {name}", recipe))
-            if shown_run.environment:
-                environment = shown_run.environment.model_dump_json(
-                    indent=2, exclude_unset=True
-                )
-                recipes.append((f"Environment of {name}", environment))
+    for shown_run in list_runs(groups):
+        name = f"{shown_run.command}: {shown_run.label}"
+        recipe = shown_run.folder.read_text("recipe.yaml", MAX_RECIPE_BYTES)
+        recipes.append((f"Recipe of {name}", recipe))
+        if shown_run.environment:
+            environment = shown_run.environment.model_dump_json(
+                indent=2, exclude_unset=True
+            )
+            recipes.append((f"Environment of {name}", environment))
     return [
         PageSection("Methods and citing", texts=texts),
         PageSection("Recipes and environments", texts=recipes),
@@ -223,8 +232,8 @@ def _lay_out_texts(
 def choose_pictures(runs: Sequence[ShownRun]) -> tuple[list[PictureRow], str]:
     """Choose the pictures at the top of a page.
 
-    The pictures are those of the first sheet whose rows begin with a stimulus and
-    another picture.
+    They come from the first sheet (rows of pictures, each about a stimulus) whose rows
+    begin with a stimulus and another picture.
 
     Args:
         runs: The runs of the page, in the order in which they are tried.
@@ -249,7 +258,7 @@ def choose_pictures(runs: Sequence[ShownRun]) -> tuple[list[PictureRow], str]:
             if not pairs:
                 continue
 
-            # a heading such as `made`, the name of the source, or a rank is not plain
+            # replace a heading that readers do not know: `made`, a source, or a rank
             heading = artifact.columns[1]
             if heading in ("made", shown_run.source) or heading.isdecimal():
                 heading = (
@@ -286,8 +295,8 @@ def choose_run_headlines(shown_run: ShownRun) -> list[Curve | Heatmap | Topomap]
 def draw_headline(shown_run: ShownRun) -> Curve | None:
     """Draw the most important metric of a run, as bars.
 
-    A bar is a source of pictures, a subject or a variant. If there were a single bar
-    without an interval, a curve of the run is taken instead.
+    A bar is a source of pictures, a subject or a variant. A single bar without an
+    interval is replaced by a curve of the run, if the run has one.
 
     Returns:
         The figure. None if the run has no metric.
@@ -306,10 +315,14 @@ def draw_headline(shown_run: ShownRun) -> Curve | None:
     bar_metrics = shown_run.variants
     if shown_run.metrics:
         bar_metrics = {"all": shown_run.metrics}
-        cells = [cell for cell in shown_run.cells if cell.subject]
-        n_subjects = len({cell.subject for cell in cells})
-        if 1 < n_subjects == len(cells) <= MAX_BARS:
-            bar_metrics |= {cell.subject: cell.metrics for cell in cells}
+        subject_metrics = {}
+        n_cells = 0
+        for cell in shown_run.cells:
+            if cell.subject:
+                subject_metrics[cell.subject] = cell.metrics
+                n_cells += 1
+        if 1 < len(subject_metrics) == n_cells <= MAX_BARS:
+            bar_metrics |= subject_metrics
     bars = _make_bars(bar_metrics, name)
     if bars is None or len(bars.at) > 1 or any(bars.lines[0].low or ()):
         return bars
@@ -394,16 +407,15 @@ def _list_figures(groups: Sequence[RunGroup]) -> Iterator[tuple[str, str, Save]]
         Label of the run, title for the name of the file, and function that saves the
         figure.
     """
-    runs: list[ShownRun] = []
-    for group in groups:
-        runs += group.runs
+    runs = list_runs(groups)
     is_single = len(runs) == 1
 
     # headline figures, unless they are artifacts of a run
     run_artifacts: list[Artifact] = []
+    caveats: list[str] = []
     for shown_run in runs:
         run_artifacts += shown_run.artifacts
-    caveats = merge_caveats(*(shown_run.measurements.caveats for shown_run in runs))
+        caveats += shown_run.measurements.caveats
     label = _choose_file_label(runs[0]) if is_single else "compared"
     for figure in lay_out_page(groups).headlines:
         if figure not in run_artifacts:
@@ -461,12 +473,20 @@ def _save_sheet(sheet: Sheet, folder: Path, path: Path) -> None:
     """
     rows = [[drawings.DrawnTile(None, [heading]) for heading in sheet.columns]]
     for row in sheet.rows[:MAX_SHEET_ROWS]:
-        rows.append([_draw_tile(tile, folder) for tile in row.tiles])
+        draw_tile = partial(_draw_tile, folder=folder)
+        rows.append(list(map(draw_tile, row.tiles)))
     drawings.save_sheet(sheet.title, rows, path, WIDTH_INCH, PNG_DPI)
 
 
 def _draw_tile(tile: SheetTile, folder: Path) -> drawings.DrawnTile:
-    """Draw a tile. It is white if it has no picture, or a clip without a poster."""
+    """Draw a tile: a picture or the still picture (poster) of a clip, with its text.
+
+    Without a picture the tile is white.
+
+    Args:
+        tile: Tile of a sheet.
+        folder: Folder of its files.
+    """
     name = tile.poster or tile.file
     if name and Path(name).suffix not in CLIP_TYPES:
         _, picture = open_picture(folder / name)

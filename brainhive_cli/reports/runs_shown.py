@@ -66,8 +66,8 @@ def find_shown_run(runs: Path, reference: str | None = None) -> tuple[RunFolder,
 
     Args:
         runs: Folder of all runs.
-        reference: Reference of a run, as `runs.find` takes it, or RUN:VARIANT. By
-            default the newest run with metrics of any command.
+        reference: Name, path or command of a run, or RUN:VARIANT. Without a reference,
+            the newest run with metrics of any command is found.
 
     Returns:
         The run, and the name of the variant. The name is empty if the whole run is
@@ -333,7 +333,7 @@ class RunGroup:
         runs: A single run, or several runs that are compared.
         compared: Differences of the first run from each later run, by metric.
         not_compared: Reasons why runs were not compared.
-        title: Heading of the group. By default it names the command and the run.
+        title: Heading of the group. The default names the command and the run.
     """
 
     runs: Sequence[ShownRun]

@@ -131,10 +131,10 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
 
     # draw the maps of voxels that the preparation measured
     if isinstance(space, Voxels) and space.maps and space.grid is not None:
-        slices = [
-            draw_slices(MAP_TITLES.get(key, key), values, space.grid, key)
-            for key, values in space.maps.items()
-        ]
+        slices = []
+        for key, values in space.maps.items():
+            title = MAP_TITLES.get(key, key)
+            slices.append(draw_slices(title, values, space.grid, key))
         sections.append(PageSection("voxels", group_artifacts([("", slices, folder)])))
     if not maps:
         raise problems[0]
@@ -165,11 +165,13 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
 
 
 def _choose_headlines(figures: Sequence[Artifact]) -> list[Curve | Topomap]:
-    """Choose the first curve and the first map on the head."""
+    """Choose the first curve and the first map on the head, if there are such figures."""
     headlines: list[Curve | Topomap] = []
     for kind in (Curve, Topomap):
-        of_kind = [figure for figure in figures if isinstance(figure, kind)]
-        headlines += of_kind[:1]
+        for figure in figures:
+            if isinstance(figure, kind):
+                headlines.append(figure)
+                break
     return headlines
 
 
@@ -187,7 +189,9 @@ def _tabulate_numbers(title: str, numbers: Mapping[str, Any]) -> list[Table]:
     regions = numbers.get(BY_REGION)
     if regions:
         columns = ("region", "voxels", "median, %", "90 % quantile, %")
-        region_rows = [(region, *values.values()) for region, values in regions.items()]
+        region_rows = []
+        for region, values in regions.items():
+            region_rows.append([region] + list(values.values()))
         tables.append(Table("Noise ceiling by region", columns, region_rows))
     return tables
 
@@ -200,7 +204,16 @@ def _draw_lines(
     value: str,
     **options: Any,
 ) -> Curve:
-    """Draw lines by their names. `options` are further fields of `Curve`."""
+    """Make a curve of several lines.
+
+    Args:
+        title: Title of the figure.
+        axis: Label of the horizontal axis.
+        at: Positions [K] on the horizontal axis.
+        lines: Values [K] of each line by its name.
+        value: Name and unit of the values.
+        **options: Further fields of `Curve`.
+    """
     curve_lines = [CurveLine(name, line.tolist()) for name, line in lines.items()]
     return Curve(title, axis, at, curve_lines, value, **options)
 
@@ -218,7 +231,7 @@ def _draw_voxels(
     Returns:
         The figures, and the noise ceilings of the regions for JSON.
     """
-    # compute the ceiling of every region; without regions, all voxels are one region
+    # compute the ceiling of every region; without regions, all voxels are a region
     regions = {
         name: ceiling[mask] for name, mask in space.regions.items() if np.any(mask)
     }
@@ -268,7 +281,8 @@ def _draw_sensors(
     """Draw the evoked response and the reliability over channels and times.
 
     Args:
-        evoked: Mean over all repetitions [C, T].
+        evoked: Mean [C, T] over all trials, in `recording.unit`, or before whitening if
+            the recording has whiteners.
         split_half: Split-half reliability [C, T].
         recording: Recording of a split.
 
@@ -293,11 +307,11 @@ def _draw_sensors(
         unit = MIXTURES
 
     # find the times around the peak at which reliability is at least half as high
-    is_below = split_half[channel] < split_half[channel, sample] / 2
-    below = np.flatnonzero(is_below)
-    first = max(below[below < sample], default=-1) + 1
-    last = min(below[below > sample], default=len(field_power)) - 1
-    window = f"{positions_ms[first]:g}–{positions_ms[last]:g}"
+    is_low = split_half[channel] < split_half[channel, sample] / 2
+    low_samples = np.flatnonzero(is_low)
+    start = max(low_samples[low_samples < sample], default=-1) + 1
+    end = min(low_samples[low_samples > sample], default=len(field_power)) - 1
+    window = f"{positions_ms[start]:g}–{positions_ms[end]:g}"
     numbers: dict[str, Any] = {
         "most reliable channel": channel_name,
         "most reliable time, ms": round(float(times_ms[sample]), 1),
@@ -337,7 +351,7 @@ def _draw_sensors(
             "Reliability of each channel and time",
             split_half.tolist(),
             rows=space.names,
-            columns=[f"{time:g}" for time in positions_ms],
+            columns=list(map("{:g}".format, positions_ms)),
             row_axis="channel",
             column_axis=TIME_AXIS,
             value=CORRECTED_CORRELATION,

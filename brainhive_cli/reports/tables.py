@@ -174,7 +174,7 @@ def metric_table(
         title: Title of the table.
         rows: Metrics by label. A label without metrics is left out.
         heading: Heading of the column of labels.
-        names: Names of the metrics to include. By default all metrics are included.
+        names: Names of the metrics to include. The default includes all metrics.
         best: Labels of the best rows by metric. Their values are bold.
         signs: Sign of significance by label and metric.
         note: Beginning of the note below the table.
@@ -326,7 +326,7 @@ def make_metric_cell(
     """Make a table cell of a metric: value, interval and footnote signs.
 
     Args:
-        metric: The metric. None gives a dash.
+        metric: The metric. Without a metric the cell is a dash.
         is_best: True if the value is bold.
         sign: Sign of significance, such as `*`, before the footnote signs.
     """
