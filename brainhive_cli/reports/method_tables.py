@@ -75,8 +75,8 @@ def tabulate_methods(runs: Sequence[ShownRun], against: str) -> list[Table]:
     Args:
         runs: Runs of workflow and eval-retrieval. Other runs are left out.
         against: Name of the reference row. The default is the first result with the
-            fewest caveats. The best row is a poor reference, because the highest of several
-            test scores is biased upwards.
+            fewest caveats. The best row is a poor reference, because the highest of
+            several test scores is biased upwards.
 
     Raises:
         RecipeError: if there are no retrievals, or if no row has this name.

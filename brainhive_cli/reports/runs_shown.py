@@ -66,8 +66,9 @@ def find_shown_run(runs: Path, reference: str | None = None) -> tuple[RunFolder,
 
     Args:
         runs: Folder of all runs.
-        reference: Name, path or command of a run, or RUN:VARIANT. Without a reference,
-            the newest run with metrics of any command is found.
+        reference: Path of a run, its name, the end of its name, or the name of a
+            command. `:VARIANT` may follow. Without a reference, the newest run with
+            metrics of any command is found.
 
     Returns:
         The run, and the name of the variant. The name is empty if the whole run is

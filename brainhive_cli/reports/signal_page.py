@@ -165,7 +165,7 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
 
 
 def _choose_headlines(figures: Sequence[Artifact]) -> list[Curve | Topomap]:
-    """Choose the first curve and the first map on the head, if there are such figures."""
+    """Choose the first curve and the first map on the head, if there are any."""
     headlines: list[Curve | Topomap] = []
     for kind in (Curve, Topomap):
         for figure in figures:
