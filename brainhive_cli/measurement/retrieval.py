@@ -1,7 +1,8 @@
 """Scores of picture retrieval: how high a gallery ranks the picture that was seen.
 
-A gallery is a list of pictures, the candidates. The model computes a token, a vector,
-of each signal. Candidates are ranked by the cosine similarity of their tokens to it.
+A gallery is a list of pictures, the candidates. A token is an embedding vector. Each
+signal has a token computed by the model, and each candidate has a token of its picture.
+Candidates are ranked by the cosine similarity of their tokens to the signal's token.
 
 - Cell: one training of a model, with its subjects, seed and fold.
 - Control: a measurement in which signals are paired with other pictures.
@@ -68,7 +69,8 @@ MAX_SCORE_DIFFERENCE = 1e-6
 collinear, all cosines are -1 or 1, and scores differ only by rounding.
 """
 make_empty_column: Callable[[], Array] = partial(np.empty, 0, np.int64)
-"""Make the default of a column that was not measured."""
+"""Function that makes an empty column, the default of a column that was not measured.
+"""
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,9 @@ class Gallery:
 
     Attributes:
         rows: Row numbers [M_split] of the candidates in the files with the embeddings,
-            ascending, keyed by split. The first split is the one whose signals are
-            tested. Pictures that were skipped as bad are not candidates. If folds are
-            pooled, the mapping is empty.
+            ascending, keyed by split. The signals of the first split are tested.
+            Pictures that were skipped as bad are not candidates. If folds are pooled,
+            the mapping is empty.
         image_ids: Image ids [M] of the candidates, in the order of the splits.
         concepts: Concept [M] of each candidate.
         alike_by: Property that pictures must share to be exchanged in a permutation.
@@ -101,8 +103,8 @@ class Gallery:
     def find_indices(self, image_ids: Iterable[str]) -> Int64:
         """Look up the gallery index [N] of each picture.
 
-        If a picture is in several splits, its index in the first of them is returned,
-        because the first split is the one whose signals are tested.
+        If a picture is in several splits, the index in the first of these splits is
+        returned, because the signals of the first split are tested.
         """
         index_of: dict[str, int] = {}
         for index, image_id in enumerate(self.image_ids):
@@ -123,10 +125,12 @@ class Gallery:
             indices_of_concept.setdefault(concept, []).append(index)
 
         # pad every list with -1 to the length of the longest
-        lists = [indices_of_concept[self.concepts[index]] for index in seen_indices]
-        longest = max(len(indices) for indices in lists)
-        relevant = np.full((len(lists), longest), -1)
-        for row, indices in zip(relevant, lists, strict=True):
+        index_lists = []
+        for index in seen_indices:
+            index_lists.append(indices_of_concept[self.concepts[index]])
+        longest = max(len(indices) for indices in index_lists)
+        relevant = np.full((len(index_lists), longest), -1)
+        for row, indices in zip(relevant, index_lists, strict=True):
             row[: len(indices)] = indices
         return relevant
 
@@ -243,39 +247,42 @@ class Scores:
         return replace(table, image_ids=table.image_ids or self.image_ids)
 
     def compute_rank_advantages(self) -> list[float | None]:
-        """Compute how much better a picture ranks for its own signal than for others.
+        """Compute how much better each label ranks for its own signal than for others.
 
-        For a signal with n compared pictures, the value is
-        (mean rank of its label for signals of other pictures - own rank) / (n - 1).
+        The label of a signal is the picture that counts as right. The rank advantage of
+        the label is (mean rank for signals of other pictures - rank for its own signal)
+        / (n - 1), where n is the number of pictures ranked for its own signal.
 
         Returns:
-            A value [N] for each signal. None if the label is not among the compared
-            pictures, or if no signal of another picture ranks it.
+            Rank advantage [N] of each signal. None if the label is not in
+            `verdict_ids`, or if it was not ranked for signals of other pictures.
         """
+        # column of each signal's label in the table of ranks
         column_of = {
             image_id: column for column, image_id in enumerate(self.verdict_ids)
         }
         is_compared = [label in column_of for label in self.labels]
         columns = [column_of[label] for label in self.labels if label in column_of]
 
-        # own rank of the label, and number of pictures ranked for the signal
-        label_ranks = np.where(self.verdict_ranks > 0, self.verdict_ranks, np.nan)
+        # rank of the label for its own signal, and number of pictures ranked for it
+        ranks = np.where(self.verdict_ranks > 0, self.verdict_ranks, np.nan)  # [n, P]
         rows = np.arange(len(columns))
-        own_ranks = label_ranks[rows, columns]  # [n]
-        n_compared = np.isfinite(label_ranks).sum(1)  # [n]
+        own_ranks = ranks[rows, columns]  # [n]
+        n_compared = np.isfinite(ranks).sum(1)  # [n]
 
-        # signals of the same picture do not count among the others
-        label_ranks[rows, columns] = np.nan
-        n_others = np.isfinite(label_ranks).sum(0)[columns]
-        mean_ranks = np.nansum(label_ranks, 0)[columns] / np.maximum(n_others, 1)
+        # mean rank of the label for signals of other pictures, without its own signals
+        ranks[rows, columns] = np.nan
+        n_others = np.isfinite(ranks).sum(0)[columns]
+        mean_ranks = np.nansum(ranks, 0)[columns] / np.maximum(n_others, 1)
         advantages = (mean_ranks - own_ranks) / np.maximum(1, n_compared - 1)
 
         # return a value for every signal, also for signals without a rank
         values: list[float | None] = [None] * len(self.labels)
-        for signal, advantage, n in zip(
-            np.flatnonzero(is_compared), advantages.tolist(), n_others, strict=True
+        signals = np.flatnonzero(is_compared)
+        for signal, advantage, n_ranks in zip(
+            signals, advantages.tolist(), n_others, strict=True
         ):
-            values[signal] = advantage if n else None
+            values[signal] = advantage if n_ranks else None
         return values
 
 
@@ -286,11 +293,11 @@ def permute_targets(
     seed: int,
     parts: Sequence[Hashable],
 ) -> Iterator[Int64]:
-    """Pair each signal with a picture as the control asks for.
+    """Pair each signal with a picture, as a control measurement requires.
 
-    With wrong pictures, the remaining accuracy is the accuracy by chance. Subjects see
-    the same pictures, and models of several seeds get the same signals. Therefore the
-    same permutations are used for all subjects and models.
+    If signals are paired with wrong pictures, the accuracy that remains is the accuracy
+    by chance. The same permutations are used for all subjects and models, because
+    subjects see the same pictures and models of several seeds get the same signals.
 
     Args:
         seen_indices: Gallery indices [N] of the pictures that the signals showed.
@@ -302,9 +309,9 @@ def permute_targets(
             - `permuted`: all pictures of the tested split are permuted, also pictures
               without a signal. If `parts` are given, as `shuffled`.
         seed: Seed of the permutations.
-        parts: Part of the recording [N] of each signal, if held-out trials show
-            pictures that were also seen in training. Signals are then permuted within
-            parts. Empty if whole pictures are held out.
+        parts: Label [N] of the part of the recording that each signal belongs to, if
+            held-out trials show pictures that were also seen in training. Signals are
+            then permuted within parts. Empty if whole pictures are held out.
 
     Yields:
         Gallery indices [N] of the pictures that the signals are paired with. The first
@@ -315,7 +322,8 @@ def permute_targets(
         yield seen_indices
         return
 
-    # trials are exchanged within parts, pictures with pictures of similar units
+    # Trials are exchanged within parts of the recording. Otherwise pictures are
+    # exchanged with alike pictures, see `Gallery.alike_by`.
     if parts:
         trials = [range(len(parts))]
         items = Items(trials, trials, strata=[parts])
@@ -328,6 +336,7 @@ def permute_targets(
     orders = items.draw_permutations(MAX_DRAWS, derive_seed(seed, 0))
     draws = (items.apply_permutation(order) for order in orders)
     for permutation in chain([items.permute(seed)], draws):
+        # the last order permutes the signals, and without parts the first the pictures
         if control == "permuted" and not parts:
             picture_order = permutation[0]
             yield picture_order[seen_indices]
@@ -351,10 +360,8 @@ def measure_control(
     Returns:
         Metrics [1 + K], keyed by name.
     """
-    # rank every test picture once, then look up the pictures of each draw
-    all_ranks = rank_first_pictures(
-        tokens, images, len(gallery.test_rows)
-    )  # [N, M_test]
+    # rank [N, M_test] every test picture once, then look up the pictures of each draw
+    all_ranks = rank_first_pictures(tokens, images, len(gallery.test_rows))
     signal_indices = np.arange(len(tokens))
     target_ranks = np.stack([all_ranks[signal_indices, target] for target in targets])
     return {name: metric(target_ranks) for name, metric in CONTROL_METRICS.items()}
@@ -366,26 +373,31 @@ def rank_gallery(
     tokens: Mapping[int, Tensor],
     items: Mapping[int, Scores],
 ) -> dict[int, Scores]:
-    """Rank the gallery for each signal of all subjects, reading a large gallery once.
+    """Rank the gallery for each signal of all subjects.
+
+    All subjects are ranked together, so that a large gallery is read only once.
 
     Args:
         gallery: Candidates.
         images: Tokens [M, D] of the candidates.
-        tokens: Tokens [N, D] of the signals, by subject.
-        items: Scores by subject, with the labels of the signals.
+        tokens: Tokens [N, D] of the signals, keyed by subject.
+        items: Scores with the labels of the signals, keyed by subject.
 
     Returns:
-        The scores of `items` with the columns that depend on the ranks.
+        The scores of `items`, keyed by subject, with the columns that depend on ranks.
     """
     # rank of the label, average precision and nearest candidate of each signal
     signal_tokens = torch.cat(list(tokens.values()))  # [N, D]
     labels: list[str] = []
     for subject_items in items.values():
         labels.extend(subject_items.labels)
-    target = gallery.find_indices(labels)
-    relevant = gallery.list_relevant(target)  # [N, K]
+    label_indices = gallery.find_indices(labels)
+    relevant = gallery.list_relevant(label_indices)  # [N, K]
     label_ranks, precisions = rank_with_precision(
-        signal_tokens, images, torch.from_numpy(target), torch.from_numpy(relevant)
+        signal_tokens,
+        images,
+        torch.from_numpy(label_indices),
+        torch.from_numpy(relevant),
     )
     all_ranks = label_ranks.numpy()
     all_precisions = precisions.numpy()
@@ -398,6 +410,7 @@ def rank_gallery(
         stop = start + len(subject_items.labels)
         rows = slice(start, stop)
         start = stop
+        target = label_indices[rows]
         nearest_of_subject = nearest_candidates[rows]
         subject_scores = replace(
             subject_items,
@@ -408,12 +421,13 @@ def rank_gallery(
             nearest_concepts=[gallery.concepts[index] for index in nearest_of_subject],
         )
         if len(images) == 2:
-            auc_parts = compute_auc_parts(tokens[subject], target[rows], images)
+            auc_parts = compute_auc_parts(tokens[subject], target, images)
             subject_scores = replace(subject_scores, auc_parts=auc_parts)
 
-        # held-out trials of pictures seen in training are ranked in one direction only
+        # Signals have groups if held-out trials show pictures seen in training. Then
+        # only pictures are ranked for signals, not signals for pictures.
         if not subject_items.groups:
-            backward = _rank_backward(gallery, images, tokens[subject], target[rows])
+            backward = _rank_backward(gallery, images, tokens[subject], target)
             subject_scores = replace(subject_scores, scopes=backward)
         scores[subject] = subject_scores
     return scores
@@ -431,8 +445,9 @@ def _rank_backward(
         target: Gallery indices [N] of the signals' labels.
 
     Returns:
-        The scores, keyed by their scope. Empty if some pictures have more signals than
-        others.
+        Scores with a rank for each picture, keyed by `BACKWARD`, the name of their
+        table. The rank of a picture is the best rank of its signals. Empty if some
+        pictures have more signals than others.
     """
     pictures, counts = np.unique(target, return_counts=True)
     if (counts != counts[0]).any():
@@ -459,8 +474,9 @@ def compute_auc_parts(tokens: Tensor, target: Int64, gallery: Tensor) -> list[fl
 
     The gallery has two pictures. The score of a signal is its similarity to the second
     picture minus its similarity to the first. Each signal of the second picture is
-    compared with each signal of the first. Both win if the signal of the second picture
-    has the higher score. A tie is half a win. The area is the share of won comparisons.
+    compared with each signal of the first. If the signal of the second picture has the
+    higher score, both signals win. A tie is half a win. The area is the share of won
+    comparisons.
 
     Args:
         tokens: Tokens [N, D] of the signals.
@@ -490,7 +506,7 @@ def compute_auc_parts(tokens: Tensor, target: Int64, gallery: Tensor) -> list[fl
     wins[is_second] = _count_wins(scores[is_second], scores[~is_second])
     wins[~is_second] = _count_wins(-scores[~is_second], -scores[is_second])
 
-    # every comparison is counted twice, for both of its signals
+    # every comparison is counted twice, once for each of its two signals
     area = wins.sum() / (2 * n_first * n_second)
     n_comparisons = np.where(is_second, n_first, n_second)
     contributions: list[float] = (2 * wins / n_comparisons - area).tolist()
@@ -502,7 +518,7 @@ def _count_wins(scores: Float64, other_scores: Float64) -> Float64:
 
     Args:
         scores: Scores [n].
-        other_scores: Scores [m] that each of them is compared with.
+        other_scores: Scores [m] with which each score is compared.
 
     Returns:
         Number of wins [n].
@@ -522,19 +538,19 @@ def rank_corrected(
 ) -> dict[str, dict[int, Scores]]:
     """Rank the gallery again after each correction of the similarities.
 
-    Each correction is applied to the result of the previous correction. Every subject
-    is corrected separately. No other function corrects similarities.
+    Each correction is applied to the result of the previous correction. The
+    similarities of every subject are corrected separately.
 
     Args:
         gallery: Candidates.
         images: Tokens [M, D] of the candidates.
-        tokens: Tokens [N, D] of the signals, by subject.
-        items: Scores by subject, with the labels of the signals.
-        corrections: Configs of the corrections, in their order.
+        tokens: Tokens [N, D] of the signals, keyed by subject.
+        items: Scores with the labels of the signals, keyed by subject.
+        corrections: Configs of the corrections, in the order in which they are applied.
 
     Returns:
-        Scores by subject, keyed by the names of all corrections up to this one, such
-        as `csls + hungarian`.
+        Scores after each correction, keyed by the names of the corrections up to then,
+        such as `csls + hungarian`. Each value is a dict of scores, keyed by subject.
 
     Raises:
         RecipeError: if there are more than `MAX_CORRECTED_CANDIDATES` candidates.
@@ -577,7 +593,10 @@ def rank_corrected(
 def rank_for_verdict(
     gallery: Gallery, images: Tensor, tokens: Tensor, items: Scores
 ) -> Scores:
-    """Rank the pictures of the tested split for the verdict, without other splits.
+    """Rank the pictures of the tested split for the verdict.
+
+    The verdict is the decision that ranks are above, at or below chance. Pictures of
+    other splits are not ranked.
 
     Args:
         gallery: Candidates.
@@ -593,7 +612,7 @@ def rank_for_verdict(
     image_ids = [gallery.image_ids[index] for index in pictures]
     picture_tokens = images[torch.from_numpy(pictures)]  # [P, D]
 
-    # signals whose label is compared
+    # rank these pictures for the signals whose label is one of them
     is_compared = torch.from_numpy(np.isin(items.labels, image_ids))
     signal_tokens = tokens[is_compared]  # [n, D]
     table = rank_first_pictures(signal_tokens, picture_tokens, len(pictures))  # [n, P]
@@ -620,7 +639,7 @@ def depends_on_other_trials(
 ) -> bool:
     """Return True if the token of a trial depends on the other trials in its batch.
 
-    A test with such a model is transductive: its result needs several test trials.
+    A test with such a model is transductive: it uses information of other test trials.
 
     Args:
         encode: Function that computes tokens [n, D] from signals [n, ...].
@@ -637,9 +656,11 @@ def depends_on_other_trials(
     positions = np.linspace(0, len(signals) - 1, MAX_TRIALS_ENCODED_ALONE)
     trial_indices = np.unique(positions.round().astype(np.int64))
     trials = signals[torch.from_numpy(trial_indices)]
+
+    # encode the trials together, then each trial alone
     batch_tokens = normalize(encode(trials).double())
 
-    # batch normalisation needs two trials, so each trial is paired with itself
+    # batch normalisation needs two trials, so a single trial is paired with itself
     tokens_alone = []
     for trial in trials:
         pair_tokens = encode(torch.stack([trial, trial]))
