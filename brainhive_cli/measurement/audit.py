@@ -91,11 +91,11 @@ class Judgement(NamedTuple):
 
 
 class AlternativeRanking(NamedTuple):
-    """Ranks by a protocol that a publisher may have used without saying so.
+    """Ranks by a protocol that the publisher may have used without stating it.
 
     Attributes:
-        check: Name of the check that the protocol belongs to.
-        name: Name of the protocol.
+        check: Name of the check that has a finding if these ranks reach the claims.
+        name: Name of the protocol, such as `CSLS of 10`.
         ranks: Ranks [N] of the targets.
     """
 
@@ -105,12 +105,13 @@ class AlternativeRanking(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """Result by a set of usual conventions.
+    """Result as read by a set of usual conventions, such as a measure of similarity.
 
     Attributes:
         name: Names of the conventions. Empty for the files without a change.
-        members: Result of each training in the files. The first is checked.
-        is_reached: True if the claims agree with a plain ranking.
+        members: Result of each training (seed or subject) in the files, of which the
+            first is checked.
+        is_reached: True if the claims agree with a plain ranking of the results.
     """
 
     name: str
@@ -119,15 +120,21 @@ class Reading(NamedTuple):
 
 
 def audit(result: ForeignResult) -> list[Row]:
-    """Do every check on a result.
+    """Apply every check to a result of another project.
 
-    A claim is plain if a usual reading of the files reaches it by a plain ranking. A
-    claim that is higher than the plain score must have another cause: ties, a
-    correction, the choice of an epoch, or the files lack something.
+    A reading is a set of usual conventions by which the files give a result. A plain
+    ranking sorts candidates by similarity alone. If no reading reaches a claim by a
+    plain ranking and the claim is higher, it must have another cause: ties, a
+    correction of the similarities, the choice of an epoch, or data that the files lack.
+
+    Args:
+        result: Similarities in the files, and the claims of their publisher.
 
     Returns:
-        A row for each check.
+        A row for each check: its name, its state, its size in percentage points, and
+        the evidence.
     """
+    # claimed top-k scores in percent
     claims: dict[int, float] = {}
     for k in TOP_K:
         if f"top{k}" in result.claims:
@@ -146,7 +153,7 @@ def audit(result: ForeignResult) -> list[Row]:
         if reading.is_reached or causes:
             break
 
-    # claims above the plain score, and those that differ by more than trainings do
+    # claims that are higher than the plain score
     plain_scores = {k: _score_plain_ranking(result, k) for k in TOP_K}
     higher_claims = list[int]()
     if not reading.is_reached:
@@ -154,6 +161,8 @@ def audit(result: ForeignResult) -> list[Row]:
             _, highest = plain_scores[k]
             if claim - MAX_ROUNDING_POINTS > highest:
                 higher_claims.append(k)
+
+    # claims that differ from the plain score by more than two seeds differ
     far_claims = []
     for k in higher_claims:
         claim_of_k = {k: claims[k]}
@@ -164,12 +173,14 @@ def audit(result: ForeignResult) -> list[Row]:
     k = (far_claims + higher_claims + list(claims) + [1])[0]
     result = replace(result, k=k)
 
-    # a claim that several checks explain is a finding of the first of them only
+    # if several checks explain a claim, only the first of these checks has a finding
     rows = list[Row]()
     is_unexplained = bool(higher_claims)
-    for check, (judge, needed) in CHECKS.items():
+    for check, (judge, needed_data) in CHECKS.items():
         has_finding, points, evidence = judge(result)
         is_cause = check in causes
+
+        # add the scores of alternative rankings and the reading to the evidence
         for alternative in alternatives:
             if alternative.check == check:
                 score = result.compute_top_k(alternative.ranks)
@@ -177,6 +188,7 @@ def audit(result: ForeignResult) -> list[Row]:
         if check == CLAIMED:
             evidence += _describe_reading(reading)
 
+        # a cause of a higher claim is a finding, and so is a claim without a cause
         if is_unexplained and is_cause:
             has_finding = True
         elif is_unexplained and check == CLAIMED:
@@ -189,7 +201,7 @@ def audit(result: ForeignResult) -> list[Row]:
         if has_finding and (is_cause or check == "epoch"):
             is_unexplained = False
 
-        rows.append(_make_row(check, has_finding, points, evidence, needed))
+        rows.append(_make_row(check, has_finding, points, evidence, needed_data))
     return rows
 
 
@@ -201,14 +213,17 @@ def _find_causes(
     Args:
         alternatives: Ranks by other protocols.
         claims: Claimed top-k scores in percent, keyed by k.
+
+    Returns:
+        Names of the checks. A score reaches a claim if they differ only by rounding.
     """
     causes = set[str]()
     for alternative in alternatives:
-        is_same = True
+        reaches_all = True
         for k, claim in claims.items():
             score = 100 * float((alternative.ranks <= k).mean())
-            is_same &= abs(score - claim) <= compute_rounding(claim)
-        if is_same:
+            reaches_all &= abs(score - claim) <= compute_rounding(claim)
+        if reaches_all:
             causes.add(alternative.check)
     return causes
 
@@ -229,23 +244,26 @@ def _make_row(
     has_finding: bool | None,
     points: float | None,
     evidence: str,
-    needed: str,
+    needed_data: str,
 ) -> Row:
     """Make the row of a check.
 
     Args:
         check: Name of the check.
-        has_finding: True if there is a finding, None if it is not decidable.
-        points: Size of the finding in percentage points, if it is known.
+        has_finding: True if there is a finding, None if the check is not decidable.
+        points: Size of the finding in percentage points, or None if it is unknown.
         evidence: Numbers on which the outcome rests.
-        needed: Data that the check lacks, which is named if it is not decidable or if
-            the points are unknown.
+        needed_data: Data with which the check would be decidable and its points known.
+            The evidence names the data if either is not the case.
+
+    Returns:
+        Name of the check, its state, its percentage points, and the evidence.
     """
     state = STATES[has_finding]
     if not has_finding:
         points = None
     if state != NOTHING and points is None:
-        evidence += f"; needed: {needed}"
+        evidence += f"; needed: {needed_data}"
     return check, state, points, evidence.removeprefix("; ")
 
 
@@ -254,18 +272,23 @@ def _choose_readings(
 ) -> list[Reading]:
     """Choose the readings of the files that are compared with the claims.
 
+    A reading is a set of usual conventions by which the files give a result.
+
     Args:
         result: Result as filed.
         claims: Claimed top-k scores in percent, keyed by k.
 
     Returns:
-        The first reading that reaches the claims. If no reading does, the files without
-        a change, followed by the first reading that is as close to the claims as
-        trainings are to each other, if there is such a reading.
+        A list with the first reading that reaches the claims. If no reading does, a
+        list with the files as they are, and the first reading (if any) that is as close
+        to the claims as trainings are to each other.
     """
+    # the files as they are
     name, members = next(list_readings(result))
     if not claims or _agree(members, claims, points=MAX_ROUNDING_POINTS):
         return [Reading(name, members, is_reached=True)]
+
+    # other readings
     choices = [Reading(name, members, is_reached=False)]
     for reading_name, reading_members in list_readings(result):
         if _agree(reading_members, claims):
@@ -286,15 +309,16 @@ def _agree(
     """Return True if the mean scores of trainings agree with the claims.
 
     A claim may be rounded, or cut after its last decimal. Ties may have been broken at
-    random.
+    random. Without claims, the result is False.
 
     Args:
         members: Result of each training in the files.
         claims: Claimed top-k scores in percent, keyed by k.
-        deviations: Tolerance in standard deviations of a score.
-        points: Tolerance in percentage points.
+        deviations: Tolerance in standard deviations of a score over sampled signals.
+        points: Smallest tolerance for rounding, in percentage points.
     """
     for k, claim in claims.items():
+        # mean scores with ties against the model, and highest with random ties
         scores = [_score_plain_ranking(member, k) for member in members]
         low, high = np.mean(scores, 0)
         deviation = (low * (100 - low) / len(members[0].ranks)) ** 0.5
@@ -326,8 +350,9 @@ def _explain(
         is_far: True if the claim differs from the result by more than trainings do.
 
     Returns:
-        The explanation, or an empty text if there is none.
+        The explanation, or an empty text if the files lack no data.
     """
+    # the claim is from other trainings, or from predictions that the files lack
     if any(_agree([training], claims) for training in other_trainings):
         return "the claim is the score of another training in the files"
     if result.claims.get("trainings", 1) > 1:
@@ -335,6 +360,8 @@ def _explain(
     has_repetitions = len(set(result.seen_names)) < len(result.seen_names)
     if result.predictions is None and has_repetitions:
         return "the predictions of a picture's signals may have been averaged"
+
+    # the claim is the score of another epoch
     claim = claims[result.k]
     for log in find_logs(result).values():
         tolerance = compute_rounding(claim) + log.rounding
@@ -348,8 +375,12 @@ def _explain(
 def _score_plain_ranking(result: ForeignResult, k: int) -> tuple[float, float]:
     """Compute the top-k score of a plain ranking and an upper limit for random ties.
 
-    If the claim has fewer candidates than the files, the score is its mean over all
-    subsets of the candidates.
+    If the claim has fewer candidates than the files, the score is the mean score over
+    all subsets with the claimed number of candidates.
+
+    Args:
+        result: Result that is scored.
+        k: Largest rank that counts as a hit.
 
     Returns:
         The score with ties against the model, and the highest score that is plausible
@@ -364,19 +395,33 @@ def _score_plain_ranking(result: ForeignResult, k: int) -> tuple[float, float]:
     chances = ((k + 1 - lowest_ranks) / n_ranks).clip(0, 1)
     hits = result.ranks <= k
 
-    # a hit in a random subset has fewer than k of the better candidates
+    # a target is a hit if a random subset has fewer than k better candidates
     pool = result.pool
     claimed_pool = int(result.claims.get("pool", result.pool))
     if k <= claimed_pool < pool:
         chances = hypergeom.cdf(k - 1, pool - 1, result.ranks - 1, claimed_pool - 1)
         hits = chances
+
+    # mean over signals, plus the deviation that random ties or subsets make plausible
     deviation = np.sqrt((chances * (1 - chances)).sum()) / len(chances)
     highest = max(hits.mean(), chances.mean() + MAX_TIE_DEVIATIONS * deviation)
     return 100 * float(hits.mean()), 100 * float(highest)
 
 
 def _rank_with_corrections(result: ForeignResult) -> Iterator[AlternativeRanking]:
-    """Rank by each usual protocol that uses all test signals together."""
+    """Rank by each usual protocol that uses all test signals together.
+
+    The protocols are corrections of the similarities, and predictions that are centred
+    or standardised over the test signals. A result with more than `MAX_CORRECTED_SIZE`
+    signals or candidates is not ranked.
+
+    Args:
+        result: Result that is checked.
+
+    Yields:
+        Ranks by a protocol.
+    """
+    # corrections of the similarities
     values = result.similarities.double()
     if max(values.shape) > MAX_CORRECTED_SIZE:
         return
@@ -417,7 +462,12 @@ def _rank_with_corrections(result: ForeignResult) -> Iterator[AlternativeRanking
 def _check_ties(result: ForeignResult) -> Judgement:
     """State the scores with ties against the model.
 
-    `audit` makes this a finding if ties for the model reach the claims.
+    Args:
+        result: Result that is checked.
+
+    Returns:
+        No finding, with the scores as evidence. `audit` makes it a finding if ranks
+        with ties for the model reach the claims.
     """
     names = ("top1", "top5", "mean_rank", "rank_auc")
     metrics = summarise_ranks(
@@ -434,8 +484,14 @@ def _check_signals_together(result: ForeignResult) -> Judgement:
     """Find traces of a method that uses all test signals together.
 
     A one-to-one assignment leaves first choices that exclude one another. Other methods
-    leave equal means or sums over the signals. Both also occur in a perfect result, so
+    leave equal means or sums over the signals. A perfect result has both traces, so
     enough first choices must be wrong.
+
+    Args:
+        result: Result that is checked.
+
+    Returns:
+        A finding if there is a trace, with the traces as evidence.
     """
     values = result.similarities.double()
     traces = list[str]()
@@ -456,7 +512,7 @@ def _check_signals_together(result: ForeignResult) -> Judgement:
         if n_wrong >= MIN_WRONG_CHOICES:
             traces.append(f"all first choices differ, although {n_wrong} are wrong")
 
-    # candidates without missing similarities, which rank below all others
+    # candidates without missing similarities, which have the lowest value
     is_complete = (values > values.min()).all(0) | (result.n_missing == 0)  # [M]
     has_wrong = (result.ranks > 1).sum() >= MIN_WRONG_CHOICES
     if has_wrong and len(values.unique()) > 2 and is_complete.sum() > 2:
@@ -464,6 +520,8 @@ def _check_signals_together(result: ForeignResult) -> Judgement:
 
         # a constant row, such as a lost signal filled with 0, carries no information
         complete = complete[complete.amax(1) > complete.amin(1)]
+
+        # means, or sums of exponentials, that hardly differ between candidates
         levels = torch.stack([complete.mean(0), complete.logsumexp(0)])
         ranges = levels.amax(1) - levels.amin(1)
         if (ranges < MAX_MEAN_DIFFERENCE * _compute_spread(values)).any():
@@ -473,7 +531,7 @@ def _check_signals_together(result: ForeignResult) -> Judgement:
 
 
 def _compute_spread(similarities: Tensor) -> float:
-    """Compute the standard deviation of similarities, with outliers clipped."""
+    """Compute the standard deviation of similarities [N, M], with outliers clipped."""
     values = similarities.numpy()
     low, high = np.quantile(values, (0.001, 0.999))
     return float(values.clip(low, high).std())
@@ -482,13 +540,22 @@ def _compute_spread(similarities: Tensor) -> float:
 def _check_standardisation(result: ForeignResult) -> Judgement:
     """Find predictions that were standardised over the test signals.
 
-    The mean of each column over the test signals is then exactly 0, or the mean of the
+    If they were, the mean of each column over the test signals is 0, or the mean of the
     gallery or of the training pictures.
+
+    Args:
+        result: Result that is checked.
+
+    Returns:
+        A finding if all columns have such a mean. Not decidable if the files lack
+        predictions or embeddings of the candidates.
     """
     predictions = result.predictions
     gallery = result.gallery
     if predictions is None or gallery is None:
         return Judgement(None, None, "")
+
+    # predictions without missing values, and their spread in each column
     is_finite = predictions.isfinite().all(1)
     values = predictions.double()[is_finite]
     if len(values) < 2 or (result.ranks > 1).sum() < MIN_WRONG_CHOICES:
@@ -497,6 +564,7 @@ def _check_standardisation(result: ForeignResult) -> Judgement:
     is_varied = spread > 0
     tolerance = max(MAX_MEAN_DIFFERENCE, PRECISION.get(predictions.dtype, 0))
 
+    # means that standardised columns may have
     means = {"0": torch.zeros_like(spread), "of the gallery": gallery.nanmean(0)}
     train_embeddings = result.train_embeddings
     if train_embeddings is not None and train_embeddings.shape[1:] == gallery.shape[1:]:
@@ -510,6 +578,8 @@ def _check_standardisation(result: ForeignResult) -> Judgement:
         if (spread[is_varied] - 1).abs().max() < 1 / len(values):
             evidence += " and the standard deviation 1"
         evidence += " over the test signals"
+
+        # estimate the score without standardisation, if each signal has a prediction
         is_backward = result.ranked_pictures is not None
         if len(values) != len(result.targets) or is_backward:
             return Judgement(True, None, evidence)
@@ -538,11 +608,14 @@ def _score_without_standardisation(
     Returns:
         The top-k score in percent.
     """
+    # correlation of predicted and seen embeddings in each dimension
     embeddings = gallery.double().nan_to_num(0)
     seen_embeddings = embeddings[result.picture_rows]
     predicted_scores = (predictions - predictions.mean(0)) / predictions.std(0)
     seen_scores = (seen_embeddings - seen_embeddings.mean(0)) / seen_embeddings.std(0)
     correlations = (predicted_scores * seen_scores).mean(0).clamp(min=0)  # [D]
+
+    # scale and shift the predictions as a regression does, then score them
     spread = correlations * embeddings.std(0)
     estimates = predicted_scores * spread + embeddings.mean(0)
     similarities = compute_similarities(estimates, embeddings, COSINE)
@@ -550,8 +623,15 @@ def _score_without_standardisation(
 
 
 def _check_training_names(result: ForeignResult) -> Judgement:
-    """Find test pictures that have the name of a training picture."""
-    # lists that only number their rows have no names in common
+    """Find test pictures that have the name of a training picture.
+
+    Args:
+        result: Result that is checked.
+
+    Returns:
+        A finding if there is such a picture. Not decidable if names are row numbers.
+    """
+    # names that only number the rows of a list say nothing about equal pictures
     train_ids = set(result.train_ids)
     seen_names = set(result.seen_names)
     for names in (train_ids, seen_names):
@@ -563,7 +643,15 @@ def _check_training_names(result: ForeignResult) -> Judgement:
 
 
 def _check_training_copies(result: ForeignResult) -> Judgement:
-    """Find test pictures that have the embedding of a training picture."""
+    """Find test pictures that have the embedding of a training picture.
+
+    Args:
+        result: Result that is checked.
+
+    Returns:
+        A finding if there is such a picture. Not decidable if embeddings are missing or
+        vary in fewer than `MIN_EFFECTIVE_DIMENSIONS` dimensions.
+    """
     gallery = result.gallery
     train_embeddings = result.train_embeddings
     if gallery is None or train_embeddings is None:
@@ -573,11 +661,14 @@ def _check_training_copies(result: ForeignResult) -> Judgement:
     gallery = normalise_tokens(gallery.nan_to_num(0))
     train_embeddings = normalise_tokens(train_embeddings.nan_to_num(0))
 
-    # participation ratio: number of dimensions that the embeddings vary in
+    # The participation ratio trace(C)^2 / trace(C^2) of the covariance C estimates the
+    # number of dimensions in which the embeddings vary.
     covariance = torch.atleast_2d(torch.cov(train_embeddings.T))
     squared_trace = covariance.trace() ** 2
     if squared_trace < MIN_EFFECTIVE_DIMENSIONS * covariance.square().sum():
         return Judgement(None, None, "")
+
+    # test pictures whose embedding nearly equals the embedding of a training picture
     largest_cosines = (gallery @ train_embeddings.T).amax(1)
     is_copy = (largest_cosines >= MIN_COPY_COSINE)[result.picture_rows].numpy()
     return _score_without(result, is_copy, "copies of training pictures, by embedding")
@@ -594,8 +685,8 @@ def _score_without(
         description: Description of these pictures for the evidence.
 
     Returns:
-        A finding if there is such a signal. Its points are the difference of the scores
-        with and without these signals.
+        A finding if a signal shows a training picture. The points are the score of all
+        signals minus the score without these signals.
     """
     n_trained = is_trained.sum()
     evidence = f"{n_trained} of {len(is_trained)} signals show {description}"
@@ -612,12 +703,22 @@ def _score_without(
 def _check_epoch(result: ForeignResult) -> Judgement:
     """Find a claim that is the best test score of all epochs.
 
-    Several trainings are compared by their means. It is no finding if the claim is also
-    a score that does not depend on the test, such as the score of the last epoch.
+    If there are several trainings, their mean scores are compared with the claim. There
+    is no finding if the claim is also a score of an epoch that was not chosen by test
+    scores, such as the last epoch.
+
+    Args:
+        result: Result that is checked, with scores by epoch in its log.
+
+    Returns:
+        A finding if the claim is the best test score. Not decidable without a log, or
+        if the log has no validation scores.
     """
     logs = list(find_logs(result).values())
     if not logs:
         return Judgement(None, None, "")
+
+    # mean best test score, and mean best score of epochs not chosen by test scores
     best = float(np.mean([np.nanmax(log.scores) for log in logs]))
     unselected = float(np.mean([np.nanmax(log.unselected_scores) for log in logs]))
     evidence = (
@@ -627,7 +728,7 @@ def _check_epoch(result: ForeignResult) -> Judgement:
     if len(logs) > 1:
         evidence += f"; means over {len(logs)} trainings"
 
-    # the claim agrees with the best, up to rounding, and is above the unselected score
+    # the claim equals the best score up to rounding, and exceeds the unselected score
     claim = result.claims.get(f"top{result.k}", result.compute_top_k())
     rounding = compute_rounding(claim) + max(log.rounding for log in logs)
     is_best = abs(claim - best) <= rounding < claim - unselected
@@ -647,9 +748,18 @@ def _check_epoch(result: ForeignResult) -> Judgement:
 def _check_collapse(result: ForeignResult) -> Judgement:
     """Find predictions that are the same for nearly all signals.
 
-    A collapsed result scores no more than one order of the pictures for all signals. If
-    pictures were shown unequally often, this is still above chance.
+    Such a result scores no more than a fixed order of the pictures for all signals. If
+    some pictures were shown more often than others, this score may still be above
+    chance.
+
+    Args:
+        result: Result that is checked.
+
+    Returns:
+        A finding if one picture is the nearest of most signals and the score is above
+        chance only by a fixed order.
     """
+    # how often each picture is the nearest
     values = result.similarities.double()
     n_signals, n_candidates = values.shape
     counts = values.argmax(1).bincount(minlength=n_candidates)
@@ -665,6 +775,8 @@ def _check_collapse(result: ForeignResult) -> Judgement:
         f"{n_never} of {n_candidates} pictures are the nearest of none; "
         f"one order for all signals gives {constant:.1f}"
     )
+
+    # the nearest picture is mostly wrong, and the score is reached by a fixed order
     shows_common = (result.targets == counts.argmax()).any(1)
     n_wrong = n_common - shows_common.sum()
     is_common = n_common > MAX_COMMON_CHOICE * n_signals
@@ -675,7 +787,16 @@ def _check_collapse(result: ForeignResult) -> Judgement:
 
 
 def _check_interval(result: ForeignResult) -> Judgement:
-    """Find a claimed interval of top-1 that counts repetitions as independent."""
+    """Find a claimed interval of top-1 that counts repetitions as independent.
+
+    Args:
+        result: Result that is checked.
+
+    Returns:
+        A finding if the claimed interval equals the interval over signals and is much
+        narrower than the interval over pictures. Not decidable with few pictures.
+    """
+    # interval over pictures, each with its signals
     hits = (result.ranks <= 1).astype(float)
     n_signals = len(result.seen_names)
     items = Items([range(n_signals)], [result.seen_names], "pictures")
@@ -701,7 +822,12 @@ def _check_interval(result: ForeignResult) -> Judgement:
 def _check_claims(result: ForeignResult) -> Judgement:
     """Find a claimed number of candidates that is larger than in the files.
 
-    `audit` adds a finding if the claimed score is higher than the files give.
+    Args:
+        result: Result that is checked.
+
+    Returns:
+        A finding if more candidates are claimed. Not decidable without a claimed score.
+        `audit` adds a finding if the claimed score is higher than the files give.
     """
     claim = result.claims.get(f"top{result.k}")
     if claim is None:
