@@ -15,7 +15,7 @@ PENALTY_GRID = tuple(10.0**power for power in range(-2, 9))
 feature.
 """
 ALL_OUTPUTS = slice(None)
-"""Slice that selects all outputs of a ridge."""
+"""Slice that selects all outputs of a ridge regression."""
 MAX_EXACT = 2000
 """Largest size of a product matrix that is factorised exactly. The size is the number
 of features or the number of samples, whichever is smaller.
@@ -24,11 +24,11 @@ of features or the number of samples, whichever is smaller.
 
 @dataclass(frozen=True)
 class Products:
-    """Sums of products of N training samples, from which a ridge is solved.
+    """Sums of products of N training samples, from which a ridge regression is solved.
 
-    The ridge predicts Q outputs from F features. If there are fewer samples than
-    features, the products are between samples (the dual form), else between features
-    (the primal form). K is the smaller of the two numbers.
+    The ridge regression predicts Q outputs from F features. If there are fewer samples
+    than features, the products are between samples (the dual form), else between
+    features (the primal form). K is the smaller of the two numbers.
 
     Attributes:
         gram: Products [F, F] of centred features with each other. In the dual form,
@@ -102,7 +102,7 @@ class Products:
         )
 
     def select(self, features: Int64) -> Self:
-        """Return the products of a smaller model, with a selection of the features.
+        """Return the products of a model that uses only some of the features.
 
         Args:
             features: Column numbers [f] of the selected features.
@@ -136,18 +136,22 @@ class Products:
     def choose_alpha(self, outputs: slice = ALL_OUTPUTS) -> float:
         """Choose a common penalty for outputs by generalised cross-validation.
 
-        No further fit is needed.
-
         Args:
-            outputs: Slice of the outputs.
+            outputs: Slice of the outputs that share the penalty.
+
+        Returns:
+            The penalty, in the definition of scikit-learn.
         """
+        # squares of the products of outputs with the eigenvectors of the features
         values, _ = self._factors
         squared = self._rotated[:, outputs].double().square()  # [K, Q]
         n_features = None
         if self.samples is not None:
             n_features = self.samples.shape[1]
             squared *= values[:, None]
-        degrees_of_freedom = max(1, self.count - 1)  # centring takes a degree
+
+        # centring the features takes one degree of freedom
+        degrees_of_freedom = max(1, self.count - 1)
         return choose_penalty(
             values, squared, self.squares[outputs], degrees_of_freedom, n_features
         )
@@ -168,9 +172,13 @@ class Products:
         """
         if alpha is None:
             alpha = self.choose_alpha(outputs)
+
+        # solve the ridge regression in the basis of the eigenvectors
         values, vectors = self._factors
         scaled = (vectors / (values + alpha)).to(self._rotated)
         weights = (scaled @ self._rotated[:, outputs]).to(self.cross)  # [K, Q]
+
+        # in the dual form, the weights multiply products with the training samples
         inputs = features.to(weights)
         if self.samples is not None:
             inputs = inputs @ self.samples.to(weights).T
@@ -187,8 +195,8 @@ def choose_penalty(
     """Choose a common penalty of a ridge for all outputs.
 
     Generalised cross-validation scores each penalty by
-    (1 - explained variance) / (1 - effective parameters / count)^2, averaged over
-    outputs. The smallest score wins.
+    (1 - explained variance) / (1 - effective parameters / count)^2, where the explained
+    variance is averaged over outputs. The penalty with the smallest score is chosen.
 
     Args:
         values: Eigenvalues [K] of the products of features with each other.
@@ -200,10 +208,15 @@ def choose_penalty(
         n_features: Number of features, if it is larger than K. The eigenvalues beyond K
             are 0.
 
+    Returns:
+        The penalty, in the definition of scikit-learn.
+
     Source: Golub, Heath and Wahba 1979.
     """
     # divide by the variance of each output, so that all have the same weight
     power = (rotated / squares.clamp(min=1e-30)).mean(1)  # [K]
+
+    # score each penalty of the grid, which is in multiples of the mean variance
     mean_variance = float(values.sum()) / (n_features or len(values)) or 1.0
     scores = []
     for penalty in PENALTY_GRID:
@@ -246,20 +259,21 @@ def project(
 ) -> tuple[Tensor, Tensor]:
     """Project features to the principal components of the training features.
 
-    The components are scaled by a common factor, so that their variances sum to 1. If
-    several layers of a network are projected, each then has the same weight, whatever
-    the number and the scale of its features.
+    The components are scaled by a common factor, so that their variances sum to 1.
+    Thus several layers of a network get the same weight, although their features differ
+    in number and scale.
 
     Args:
         train: Training features [N, F].
         test: Test features [M, F].
         components: Largest number of components.
-        seed: Seed of the randomised decomposition, which is used if features or samples
-            are many.
+        seed: Seed of the randomised decomposition, which is used if both features and
+            samples are many, or if there are more features than samples.
 
     Returns:
         Components [N, K] of the training features and [M, K] of the test features. If
-        no more than `components` features exist, all are kept.
+        the number of features or of samples is at most `components`, the features
+        themselves are scaled and returned.
     """
     mean = train.mean(0)
     centred = train - mean
@@ -281,7 +295,7 @@ def project(
         centred = centred @ basis
         test = test @ basis
 
-    # scale the sum of all variances to 1
+    # scale both by the training features, so that the variances sum to 1
     spread = centred.square().sum(1).mean().sqrt().clamp(min=1e-12)
     return centred / spread, test / spread
 
