@@ -37,36 +37,41 @@ def average_halves(
         available: Number [N] of repetitions that exist. The others are padding.
         random: Generator of the random halves.
         parts: Number [N, R], from 0, of the part of the recording that each repetition
-            belongs to, as computed by `separate_repetitions`. The halves then have no
-            part in common. If None, each repetition is a part.
+            belongs to, as computed by `separate_repetitions`. All repetitions of a part
+            then fall into the same half. If None, each repetition is a part of its own.
 
     Returns:
         Mean [N, F] of the first halves, mean [N, F] of the second halves, and the
         number [N] of repetitions in a half.
     """
-    # position [N, R] of each repetition's part in a random order of the parts; drawn
-    # numbers are below 1, so parts that do not exist come last
+    # part of each repetition, and number of parts of each stimulus
     n_repetitions = trials.shape[-2]
     numbers = torch.arange(n_repetitions).expand(len(available), -1)
     is_there = numbers < available[:, None]
-    part = numbers if parts is None else parts.masked_fill(~is_there, 0)
-    n_parts = 1 + part.masked_fill(~is_there, 0).amax(1, keepdim=True)
+    part_numbers = numbers if parts is None else parts.masked_fill(~is_there, 0)
+    n_parts = 1 + part_numbers.masked_fill(~is_there, 0).amax(1, keepdim=True)
+
+    # Position of each repetition's part in a random order. Random keys are below 1, so
+    # the key 2 moves parts that do not exist to the end.
     keys = torch.rand((len(available), n_repetitions), generator=random)
     position_of_part = keys.masked_fill(numbers >= n_parts, 2).argsort(1).argsort(1)
-    position = position_of_part.gather(1, part)
+    position = position_of_part.gather(1, part_numbers)  # [N, R]
 
-    # the first parts are one half, the next parts are the other
+    # the parts at the first positions form a half, the next parts form the other half
     n_half = n_parts // 2
     is_first = position < n_half
     is_second = (position >= n_half) & (position < 2 * n_half)
     is_in_half = torch.stack([is_first, is_second], 1) & is_there[:, None]  # [N, 2, R]
 
-    # parts may differ in size, so draw as many repetitions as the smaller half has
+    # Parts may differ in size. So a random choice of the larger half is kept, as many
+    # repetitions as the smaller half has.
     if parts is not None:
         n_smaller = is_in_half.sum(2).amin(1)[:, None, None]
         keys = torch.rand(is_in_half.shape, generator=random)
         keys = keys.masked_fill(~is_in_half, 2)
         is_in_half &= keys.argsort(2).argsort(2) < n_smaller
+
+    # average the repetitions of each half
     weights = is_in_half.to(trials.dtype) / is_in_half.sum(2, keepdim=True)
     first_means, second_means = torch.matmul(weights, trials).unbind(1)
     return first_means, second_means, is_in_half[:, 0].sum(1)
@@ -107,9 +112,9 @@ def average_parts(repetitions: Array, parts: Int64) -> Array:
 def rank_halves(first: Tensor, second: Tensor) -> Tensor:
     """Rank the second half of each stimulus by its first half.
 
-    Both halves are centred over stimuli. All stimuli share one gallery, so their hits
-    are not independent. Wilson's interval over stimuli still holds:
-    `benchmarks/simulated_statistics` prints its coverage.
+    The mean over stimuli is first subtracted from both halves. All stimuli share one
+    gallery, so their hits are not independent. Wilson's interval over stimuli still
+    holds: `benchmarks/simulated_statistics` prints the coverage of this interval.
 
     Args:
         first: Mean [N, F] of the first half of each stimulus.
@@ -128,14 +133,15 @@ def spearman_brown(halves: Correlation, times: float = 2.0) -> Correlation:
     """Predict the correlation of two halves if they had more repetitions.
 
     The prediction is times * r / (1 + (times - 1) * |r|). The published formula has r
-    instead of |r|. For negative r it has a pole and no meaning. With |r| it is odd and
-    one-to-one: it can correct the ends of an interval, and the mean over uncorrelated
-    halves stays 0.
+    instead of |r|, which has a pole and no meaning for negative r. The formula with |r|
+    is odd and one-to-one. So it can correct the ends of an interval, and the mean over
+    uncorrelated halves stays 0.
 
     Args:
         halves: Correlation r of two halves, or an array of correlations of any shape.
-        times: Number of all repetitions divided by the number in one half. For example
-            2, or 3 if halves of 1 and 1 were drawn from three repetitions.
+        times: Number of all repetitions divided by the number in a half. For example,
+            halves of 2 from four repetitions give 2, and halves of 1 from three
+            repetitions give 3.
 
     Returns:
         Predicted correlations of the same shape.
@@ -149,6 +155,13 @@ def unit_vectors(values: Array, axis: int = 0) -> Array:
     """Centre values along an axis, and scale them to unit length.
 
     Vectors without variance become zeros.
+
+    Args:
+        values: Values of any shape.
+        axis: Axis along which the vectors extend.
+
+    Returns:
+        Unit vectors in an array of the same shape.
     """
     centred = values - values.mean(axis, keepdims=True)
     lengths = np.linalg.norm(centred, axis=axis, keepdims=True)
@@ -159,8 +172,9 @@ def unit_vectors(values: Array, axis: int = 0) -> Array:
 def correlation_shares(first: Array, second: Array) -> Array:
     """Compute the share of each item in the correlation of unit vectors.
 
-    The mean of the shares over items is the correlation. Their variance estimates the
-    sampling variance of the correlation, as the shares are its influence function.
+    The mean of the shares over items is the correlation r. A share is r plus the
+    influence function of r at this item. So the variance of the shares, divided by N,
+    estimates the sampling variance of r.
 
     Args:
         first: Unit vectors [N, ...] over N items.
@@ -182,11 +196,13 @@ def correlate(pairs: Iterable[tuple[Array, Array]]) -> Float64:
     """Correlate two variables over items that are read one at a time.
 
     Args:
-        pairs: Values [...] of both variables for each item.
+        pairs: Yields for each item an array [...] of the first variable and an array of
+            the second. Each entry of the arrays is correlated on its own.
 
     Returns:
         Correlations [...] over items. 0 if a variable is constant.
     """
+    # sums of both variables, of their squares and of their product
     count = 0
     sums = np.zeros(())
     for first, second in pairs:
@@ -210,9 +226,9 @@ def noise_ceiling(trials: Callable[[], Repetitions], counts: Int64) -> Float64:
 
     The ceiling is 100 * s / (s + 1/n) for n repetitions of each stimulus, where s is
     the variance of the signal divided by the noise variance of a single repetition. The
-    first, second, ... repetitions are z-scored over stimuli, because signals drift
-    between sessions. Repetitions that some stimuli lack are divided by a common
-    standard deviation.
+    first repetitions of all stimuli are z-scored together, then the second repetitions,
+    and so on, because signals drift between sessions. Repetitions that some stimuli
+    lack are divided by a common standard deviation instead of their own.
 
     Args:
         trials: Function that yields the repetitions [R, ...] of each stimulus. It is
@@ -222,8 +238,8 @@ def noise_ceiling(trials: Callable[[], Repetitions], counts: Int64) -> Float64:
     Returns:
         Ceilings [...] in percent.
 
-    Source: Allen et al. 2022 (NSD) and Hebart et al. 2023 (THINGS-MEG), whose value it
-    is if all counts are equal.
+    Source: Allen et al. 2022 (NSD) and Hebart et al. 2023 (THINGS-MEG). If all counts
+    are equal, their formula gives the same value.
     """
     # mean and standard deviation of each repetition over the stimuli that have it
     n_stimuli = (np.arange(counts.max()) < counts[:, None]).sum(0)  # [R]
@@ -234,6 +250,8 @@ def noise_ceiling(trials: Callable[[], Repetitions], counts: Int64) -> Float64:
         values = np.asarray(stimulus, np.float64)
         sums[: len(values)] += values
         squares[: len(values)] += values**2
+
+    # standard deviations, common to the repetitions that some stimuli lack
     broadcast_shape = (len(n_stimuli),) + (1,) * len(shape)
     n_values = n_stimuli.reshape(broadcast_shape)
     mean = sums / n_values  # [R, ...]
@@ -243,7 +261,7 @@ def noise_ceiling(trials: Callable[[], Repetitions], counts: Int64) -> Float64:
     spread = np.sqrt(np.where(is_complete, scatter / n_values, common_variance))
     spread = np.where(spread > 0, spread, 1)
 
-    # variance within stimuli, which is noise, and sums for the variance of their means
+    # sums over stimuli: variance between repetitions (the noise), means, squared means
     noise = np.zeros(shape)
     total = np.zeros(shape)
     power = np.zeros(shape)
