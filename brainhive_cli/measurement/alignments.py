@@ -23,8 +23,8 @@ class AlignmentConfig(parts.Config):
     """Base of the configs of alignments."""
 
     is_paired: ClassVar[bool] = False
-    """True if each token needs a reference of the same stimulus. The labels of the new
-    subject must then be known.
+    """True if each token needs a reference of the same stimulus. It must then be known
+    which stimuli the new subject saw.
     """
 
     def fit(self, tokens: Tensor, references: Tensor) -> Alignment:
@@ -37,7 +37,7 @@ class AlignmentConfig(parts.Config):
                 targets [n, D] of the stimuli of `tokens`, row by row.
 
         Returns:
-            The fitted map.
+            The fitted map of tokens [N, D] on any device.
         """
         align = self.learn(to_cpu_double(tokens), to_cpu_double(references))
         return lambda rows: align(to_cpu_double(rows)).to(rows)
@@ -46,17 +46,17 @@ class AlignmentConfig(parts.Config):
         """Fit the map to tensors in float64. Subclasses implement this method.
 
         Args:
-            tokens: As in `fit`.
-            references: As in `fit`.
+            tokens: Tokens [n, D] of the new subject's calibration recordings.
+            references: Tokens [m, D] of training subjects, as in `fit`.
 
         Returns:
-            A map for tensors in float64 on the CPU.
+            A map of tokens [N, D] in float64 on the CPU.
         """
         raise NotImplementedError
 
 
 def to_cpu_double(tokens: Tensor) -> Tensor:
-    """Copy tokens to the CPU in float64, which some devices lack."""
+    """Copy tokens to the CPU in float64, because some devices have no float64."""
     return tokens.detach().to("cpu", torch.float64)
 
 
@@ -64,7 +64,16 @@ class Moments(AlignmentConfig):
     """Alignment of the mean and the standard deviation of each token dimension."""
 
     def learn(self, tokens: Tensor, references: Tensor) -> Alignment:
-        """Compute mean and standard deviation of tokens and references."""
+        """Fit the map that gives tokens the mean and spread of the references.
+
+        Args:
+            tokens: Tokens [n, D] of the new subject.
+            references: Tokens [m, D] of training subjects.
+
+        Returns:
+            The map: z-score tokens by the new subject's mean and standard deviation,
+            then scale and shift them to the mean and spread of the references.
+        """
         # without Bessel's correction, a single recording has a spread of 0, not NaN
         mean = tokens.mean(0)
         spread = tokens.std(0, correction=0)
@@ -91,15 +100,24 @@ class Coral(AlignmentConfig):
     )
 
     def learn(self, tokens: Tensor, references: Tensor) -> Alignment:
-        """Compute the principal axes of both covariances."""
+        """Fit the map that gives tokens the covariance of the references.
+
+        Args:
+            tokens: Tokens [n, D] of the new subject.
+            references: Tokens [m, D] of training subjects.
+
+        Returns:
+            The map, a product with powers of both covariances.
+        """
+        # variances, principal axes and power of each covariance
         covariances = (
             (_compute_variances(tokens), -0.5),
             (_compute_variances(references), 0.5),
         )
 
         def align(rows: Tensor) -> Tensor:
-            # In directions without an axis, the variance is the ridge. So the power of
-            # the covariance needs no matrix [D, D].
+            # The variance is the ridge in all directions without a principal axis. So
+            # the power of the covariance is computed without a matrix [D, D].
             for (variances, axes), power in covariances:
                 ridge_factor = self.ridge**power
                 axis_factors = (variances + self.ridge) ** power - ridge_factor
@@ -116,19 +134,19 @@ def _compute_variances(tokens: Tensor) -> tuple[Tensor, Tensor]:
         tokens: Tokens [n, D].
 
     Returns:
-        Variances [K] and axes [D, K], where K is the smaller of n and D. The variances
-        of a single token are 0.
+        Variances [K] and principal axes [D, K], where K is the smaller of n and D. The
+        variances of a single token are 0.
     """
     degrees_of_freedom = max(1, len(tokens) - 1)
     centred = tokens - tokens.mean(0)
 
-    # use the covariance [D, D] only if it is smaller than the tokens
+    # decompose the covariance [D, D] only if it is not larger than the tokens [n, D]
     if len(tokens) >= tokens.shape[1]:
         covariance = centred.T @ centred / degrees_of_freedom
         variances, axes = torch.linalg.eigh(covariance)
         return variances.clamp(min=0), axes
-    _, lengths, axes = torch.linalg.svd(centred, full_matrices=False)
-    return lengths.square() / degrees_of_freedom, axes.T
+    _, singular_values, axes = torch.linalg.svd(centred, full_matrices=False)
+    return singular_values.square() / degrees_of_freedom, axes.T
 
 
 class Procrustes(AlignmentConfig):
@@ -151,18 +169,26 @@ class Procrustes(AlignmentConfig):
     )
 
     def learn(self, tokens: Tensor, references: Tensor) -> Alignment:
-        """Compute the rotation in the space of the pairs.
+        """Fit the rotation of tokens to their references.
 
-        Directions in which neither tokens nor references vary stay as they are.
+        The rotation leaves directions unchanged that neither tokens nor references
+        have.
+
+        Args:
+            tokens: Tokens [n, D] of the new subject.
+            references: Tokens or targets [n, D] of the same stimuli.
+
+        Returns:
+            The rotation as a map of tokens.
         """
-        # basis [D, K] of the tokens and references
+        # basis [D, K] of all directions that tokens and references have
         n_pairs, width = tokens.shape
         if 2 * n_pairs < width:
             basis = torch.linalg.qr(torch.cat([tokens, references]).T).Q
         else:
             basis = torch.eye(width, dtype=tokens.dtype)
 
-        # rotation in this basis
+        # rotation in this basis, by the polar factor of the shrunken cross product
         cross = (tokens @ basis).T @ (references @ basis)  # [K, K]
         identity = torch.eye(len(cross), dtype=tokens.dtype)
         largest_singular_value = torch.linalg.matrix_norm(cross, 2)
@@ -190,7 +216,15 @@ class RidgeAlignment(AlignmentConfig):
     )
 
     def learn(self, tokens: Tensor, references: Tensor) -> Alignment:
-        """Solve the normal equations of the ridge."""
+        """Fit the linear map of tokens to their references by ridge regression.
+
+        Args:
+            tokens: Tokens [n, D] of the new subject.
+            references: Tokens or targets [n, D] of the same stimuli.
+
+        Returns:
+            The map. It adds to each token a linear function of the token.
+        """
         # with fewer pairs than dimensions, the dual form has the smaller matrix
         n_pairs, width = tokens.shape
         difference = references - tokens

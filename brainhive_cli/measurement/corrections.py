@@ -1,6 +1,7 @@
 """Corrections of the similarities of all test signals to all pictures.
 
-A correction uses all test signals together. So its scores are controls, not results.
+A correction uses all test signals together. So the corrected scores are controls, not
+results.
 """
 
 from collections.abc import Callable
@@ -15,12 +16,13 @@ from brainhive_cli.core import parts
 from brainhive_cli.measurement.ranks import MIN_TOKEN_LENGTH, normalise_tokens
 
 Correct = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Function that corrects similarities [N, M], from these, the signal tokens [N, D] and
-the gallery tokens [M, D].
+"""Function that corrects similarities. Its arguments are the similarities [N, M], the
+signal tokens [N, D] and the gallery tokens [M, D]. It returns corrected similarities
+[N, M].
 """
 COSINE_DECIMALS = 12
-"""Decimals of cosines. Rounding errors of float64 are smaller, and those of float32
-tokens are larger. Ranks treat ties with the same tolerance.
+"""Number of decimals that cosines keep. Rounding errors of float64 are smaller, and
+rounding errors of float32 are larger. Ranks treat ties with the same tolerance.
 """
 SINKHORN_ROUNDS = 20
 """Number of times that all rows, then all columns are scaled to the sum 1."""
@@ -63,14 +65,15 @@ def make_tokens(similarities: Tensor) -> tuple[Tensor, Tensor]:
     centred = similarities - similarities.mean()
     scaled = centred / torch.linalg.vector_norm(centred, dim=1).max().clamp(min=1)
 
-    # a further entry brings each row to unit length, where candidates have a 0
+    # A further entry brings each row to unit length. Candidates have a 0 there, so the
+    # entry does not change the cosines.
     last_entries = (1 - scaled.square().sum(1, keepdim=True)).clamp(min=0).sqrt()
     one_hot = torch.eye(scaled.shape[1], device=scaled.device)
     return torch.cat([scaled, last_entries], 1), F.pad(one_hot, (0, 1))
 
 
 class Correction(parts.Config):
-    """Base of the package's corrections. A Config builds its method `correct`."""
+    """Base of the configs of corrections."""
 
     def build(self) -> Correct:
         """Return the function that corrects similarities."""
@@ -98,12 +101,21 @@ class Assignment(Correction):
     """
 
     def correct(self, similarities: Tensor, signals: Tensor, gallery: Tensor) -> Tensor:
-        """Raise the similarity of each assigned pair above all others."""
+        """Raise the similarity of each assigned pair above all others.
+
+        Args:
+            similarities: Similarities [N, M] of signals to pictures.
+            signals: Signal tokens [N, D], which are not used.
+            gallery: Gallery tokens [M, D], which are not used.
+
+        Returns:
+            Corrected similarities [N, M].
+        """
         from scipy.optimize import linear_sum_assignment
 
-        # Pictures often have the order of their signals. If sums are equal, the solver
-        # takes the diagonal, which would then be right. Rows and columns are
-        # therefore shuffled before the assignment.
+        # Pictures often come in the order of their signals, so the right assignment is
+        # the diagonal. If several assignments have the same sum, the solver takes the
+        # diagonal. Shuffled rows and columns take away this advantage.
         values = similarities.cpu().numpy()
         n_signals, n_pictures = values.shape
         rng = np.random.default_rng(0)
@@ -133,7 +145,16 @@ class Csls(Correction):
     )
 
     def correct(self, similarities: Tensor, signals: Tensor, gallery: Tensor) -> Tensor:
-        """Subtract the mean similarities to the nearest pictures and signals."""
+        """Subtract the mean similarities to the nearest pictures and signals.
+
+        Args:
+            similarities: Similarities [N, M] of signals to pictures.
+            signals: Signal tokens [N, D], which are not used.
+            gallery: Gallery tokens [M, D], which are not used.
+
+        Returns:
+            Corrected similarities [N, M].
+        """
         # axis 0 has the nearest signals of each picture, axis 1 the nearest pictures
         corrected = 2 * similarities
         for axis, size in enumerate(corrected.shape):
@@ -146,7 +167,7 @@ class Sinkhorn(Correction):
     """Sinkhorn's balance of the similarities.
 
     Similarities become a transport plan: positive weights whose sum is 1 for every
-    signal and for every picture. In publications it follows CSLS.
+    signal and for every picture. Publications apply this correction after CSLS.
 
     Source: Cuturi 2013 (arXiv 1306.0895).
     """
@@ -178,10 +199,10 @@ class Whitening(Correction):
 
     def whiten(self, signals: Tensor) -> Tensor:
         """Whiten signal tokens [N, D], and scale them to unit length."""
-        # The singular values give the variances. The covariance [D, D] of a wide head
-        # would not fit into memory.
+        # Singular values give the variances along the principal axes. The covariance
+        # [D, D] is not computed, because for a large D it does not fit into memory.
         exact = signals.double()
-        left, singular_values, axes = torch.linalg.svd(
+        coordinates, singular_values, axes = torch.linalg.svd(
             exact - exact.mean(0), full_matrices=False
         )
         variances = singular_values.square() / len(signals)
@@ -191,7 +212,7 @@ class Whitening(Correction):
         mean_variance = variances.sum() / signals.shape[1]
         shrunk = (1 - SHRINKAGE) * variances + SHRINKAGE * mean_variance
         factors = singular_values / shrunk.clamp(min=MIN_TOKEN_LENGTH).sqrt()
-        return normalise_tokens((left * factors) @ axes)
+        return normalise_tokens((coordinates * factors) @ axes)
 
 
 TINY = {

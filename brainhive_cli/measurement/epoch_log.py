@@ -10,7 +10,9 @@ from brainhive_cli.core.arrays import Float64
 from brainhive_cli.measurement.foreign_result import ForeignResult
 
 MAX_ROUNDING_POINTS = 0.5
-"""Largest rounding error of a claim, in percentage points. Whole numbers have it."""
+"""Largest rounding error of a claim, in percentage points. Claims without decimals have
+this error.
+"""
 LOWER_IS_BETTER = re.compile("loss|rank(?!_?auc)")
 """Matches names of scores whose smallest value is the best."""
 TOP_K_NAME = re.compile(r"(?:top|acc|recall)(\d)")
@@ -19,8 +21,8 @@ SCORE_KIND = re.compile(
     r"test|val(id(ation)?)?|dev|train(ing)?|(top|acc|recall)[\W_]?\d|acc(uracy)?|loss|"
     r"rank|auc|recall|top"
 )
-"""Matches the parts of a name that say what kind of score it is and on what split. The
-remaining letters are equal for all scores of a training.
+"""Matches the parts of a name that state the kind of score and the split. The remaining
+letters of the name are equal for all scores of a training.
 """
 
 
@@ -31,9 +33,9 @@ class EpochLog:
     Attributes:
         column: Name of the test scores in the file.
         scores: Test scores [E] in percent.
-        unselected_scores: Test scores [S] in percent that do not depend on a choice by
-            the test: the means of the last 1, 2, ... E epochs, and the scores of the
-            best epochs on validation or training.
+        unselected_scores: Test scores [S] in percent of epochs that were not chosen by
+            their test score. They are the means of the last 1, 2, ... E epochs, and the
+            test scores of the best epochs on validation or training data.
         is_validated: True if the log has validation scores of the same epochs.
         rounding: Largest rounding error of the scores, in percentage points.
     """
@@ -48,14 +50,18 @@ class EpochLog:
 def find_logs(result: ForeignResult) -> dict[str, EpochLog]:
     """Find the test scores of the checked top-k in the log of a result.
 
+    Args:
+        result: Result of another project, whose log has scores by epoch.
+
     Returns:
         The log of each training, keyed by the name of the training.
     """
+    # names of the scores of each training
     names_of_training = defaultdict[str, list[str]](list)
     for name in result.log:
         names_of_training[_find_training(name)].append(name)
 
-    # a score that names the checked k wins over a score that names no k
+    # the test score of each training; a name with the checked k wins over other names
     test_names = dict[str, str]()
     for name in sorted(result.log, key=_find_k, reverse=True):
         column = _find_column(name)
@@ -63,7 +69,7 @@ def find_logs(result: ForeignResult) -> dict[str, EpochLog]:
         if is_test and _find_k(name) in (0, result.k):
             test_names.setdefault(_find_training(name), name)
 
-    # scores up to 1 are shares
+    # if no score exceeds 1, the scores are shares, not percentages
     scale = 1
     if test_names:
         largest = max(np.nanmax(result.log[name]) for name in test_names.values())
@@ -71,10 +77,13 @@ def find_logs(result: ForeignResult) -> dict[str, EpochLog]:
 
     logs = dict[str, EpochLog]()
     for training, test_name in test_names.items():
+        # means of the last 1, 2, ... E epochs
         scores = scale * result.log[test_name]
         last_scores = scores[np.isfinite(scores)][::-1]
         means_of_last = last_scores.cumsum() / np.arange(1, len(last_scores) + 1)
         unselected_scores = [means_of_last]
+
+        # test scores at the best epochs on validation or training data
         is_validated = False
         for name in names_of_training[training]:
             column = _find_column(name)
@@ -101,7 +110,7 @@ def _find_column(name: str) -> str:
 
 
 def _find_training(name: str) -> str:
-    """Return the part of a score's name that all scores of its training share."""
+    """Return the name of a training: the letters that the names of its scores share."""
     return SCORE_KIND.sub("", name)
 
 
@@ -119,9 +128,10 @@ def compute_rounding(values: Float64 | float) -> float:
         values: Percentages of any shape.
 
     Returns:
-        Half a unit of the last decimal, in percentage points. Two decimals are assumed
-        if there are more.
+        Half a unit of the last decimal, in percentage points. If there are more than
+        two decimals, two are assumed.
     """
+    # smallest number of decimals that all values have
     for decimals in range(3):
         rounded = np.round(values, decimals)
         if np.allclose(values, rounded, rtol=0, atol=1e-6, equal_nan=True):

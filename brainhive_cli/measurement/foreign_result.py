@@ -34,7 +34,7 @@ class ForeignResult:
         train_ids: Names of the training pictures.
         gallery: Embeddings [M, D] of the candidates, or None if the files have none.
         train_embeddings: Embeddings [T, D] of the training pictures, or None.
-        log: Scores by epoch, keyed by the name of the score.
+        log: Scores [E] of E epochs, keyed by the name of the score.
         claims: Claimed values by name, with shares in percent. `interval` is half the
             width of a confidence interval. `trainings` is 2 or more if the values are
             means over seeds or subjects.
@@ -74,7 +74,7 @@ class ForeignResult:
 
     @property
     def pool(self) -> int:
-        """Number of candidates in a ranking. All that are right count as one."""
+        """Number of candidates in a ranking. All right candidates together count as 1."""
         return self.similarities.shape[1] - self.targets.shape[1] + 1
 
     @cached_property
@@ -86,13 +86,13 @@ class ForeignResult:
     def rank_ranges(self) -> tuple[Int64, Int64]:
         """Lowest and highest rank [N] of each target that rounding in the file allows.
 
-        In the lowest rank ties count for the model, in the highest against it.
+        Ties count for the model in the lowest rank, and against it in the highest rank.
         """
         tolerance = PRECISION.get(self.similarities.dtype, TIE_TOLERANCE)
         return self.rank_with_ties(-tolerance), self.rank_with_ties(tolerance)
 
     def rank_with_ties(self, tolerance: float) -> Int64:
-        """Rank the targets, where similarities within a tolerance are tied.
+        """Rank the targets, where similarities that differ by a tolerance are tied.
 
         Args:
             tolerance: Largest difference of tied similarities, as a share of the
@@ -102,6 +102,7 @@ class ForeignResult:
         Returns:
             Ranks [N], from 1.
         """
+        # scale similarities, so that the tolerance is a share of the largest
         values = self.similarities.double()
         largest = float(values.abs().max()) or 1.0
         return rank_targets(values / largest, None, self.targets, tolerance).numpy()

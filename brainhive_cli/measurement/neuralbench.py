@@ -13,8 +13,8 @@ def score(
 ) -> dict[str, float]:
     """Score single trials, and predictions averaged over trials.
 
-    The similarity is the dot product of a prediction, without normalisation, and a
-    target of unit length. Ranks count from 0. A candidate that ties counts as half a
+    The similarity is the dot product of the prediction, without normalisation, and the
+    target, scaled to unit length. Ranks count from 0. A candidate that ties adds half a
     rank.
 
     Args:
@@ -24,14 +24,22 @@ def score(
         subjects: Number [N] of the subject of each trial, from 0.
 
     Returns:
-        Three scores by NeuralBench's names. `inv_norm_rank_mean` is the retrieval AUC,
-        1 - rank / (M - 1), with chance 0.5. `top1_acc` and `top5_acc` are shares of
-        ranks. Names without an ending are scores of single trials. With `_subject-agg`,
-        trials of the same subject and picture are averaged. With `_instance-agg`,
-        trials of the same picture are averaged over subjects.
+        Scores, keyed by NeuralBench's names, each `SCORE_PREFIX`, score and ending. The
+        scores are:
+
+        - `inv_norm_rank_mean`: the retrieval AUC, the mean of 1 - rank / (M - 1), with
+          chance 0.5.
+        - `top1_acc` and `top5_acc`: shares of trials with a rank below 1 or 5.
+
+        The endings are:
+
+        - no ending: single trials are scored.
+        - `_subject-agg`: trials of the same subject and picture are averaged.
+        - `_instance-agg`: trials of the same picture are averaged over subjects.
 
     Source: facebookresearch/neuroai (MIT), neuralbench 0.4.0.
     """
+    # number of the group of trials that each trial is averaged in, keyed by ending
     groups = {
         "": torch.arange(len(predictions)),
         "_subject-agg": subjects * len(targets) + picture_rows,
@@ -39,7 +47,7 @@ def score(
     }
     scores = {}
     for ending, group_of_trial in groups.items():
-        # sums have the same ranks as means
+        # sum the predictions of each group, because sums have the same ranks as means
         _, groups_from_0 = group_of_trial.unique(return_inverse=True)
         n_groups = int(groups_from_0.max()) + 1
         sums = predictions.new_zeros(n_groups, predictions.shape[1])
@@ -47,6 +55,7 @@ def score(
         rows = picture_rows.new_zeros(n_groups)
         rows = rows.scatter(0, groups_from_0, picture_rows)
 
+        # scores of each group, then their means
         ranks = rank(sums, targets, rows)
         values_by_name = {
             "inv_norm_rank_mean": 1 - ranks / (len(targets) - 1),
@@ -68,10 +77,12 @@ def rank(predictions: Tensor, targets: Tensor, picture_rows: Tensor) -> Tensor:
         picture_rows: Row [N] in `targets` of the picture of each prediction.
 
     Returns:
-        Ranks [N], from 0. A candidate that ties counts as half a rank.
+        Ranks [N], from 0. A candidate that ties with the picture adds half a rank.
     """
     similarities = predictions @ F.normalize(targets, dim=-1).T  # [N, M]
     target_values = similarities.gather(1, picture_rows[:, None])
     n_above = (similarities > target_values).sum(1)
-    n_above_or_tied = (similarities >= target_values).sum(1)  # with the picture itself
+
+    # the picture itself is among the tied, and is subtracted
+    n_above_or_tied = (similarities >= target_values).sum(1)
     return (n_above + n_above_or_tied - 1) / 2

@@ -20,11 +20,13 @@ from brainhive_cli.measurement.foreign_result import ForeignResult
 from brainhive_cli.measurement.ranks import normalise_tokens
 
 MASK_RATIO = 100
-"""Distance of a mask below zero, as a multiple of the largest absolute value above the
-mask. A similarity that lies further below zero, such as -10⁹, counts as missing.
+"""Largest absolute value of a negative similarity, as a multiple of the largest
+absolute value of the higher similarities. A similarity further below zero, such as
+-10⁹, is the mask of a missing value.
 """
 AS_FILED = ""
-"""The convention of the files, without a change. It has no name in a reading."""
+"""Convention that leaves the files unchanged. The names of readings do not mention it.
+"""
 DISTANCE = "distances, of which small ones are alike"
 COSINE = "cosine similarity"
 PEARSON = "Pearson correlation"
@@ -51,15 +53,20 @@ DIRECTIONS = (AS_FILED, "picture to signal")
 def list_readings(result: ForeignResult) -> Iterator[tuple[str, list[ForeignResult]]]:
     """Read a result by each combination of usual conventions.
 
-    Combinations with fewer changes come first.
+    Combinations that change the files in fewer respects come first.
+
+    Args:
+        result: Result as filed.
 
     Yields:
-        The names of the conventions, joined by commas and empty for the first reading,
-        and the result of each seed or subject in the files by these conventions.
+        The names of the changed conventions, joined by commas and empty for the first
+        reading, and a list with the result of each seed or subject in the files as read
+        by these conventions.
     """
     labels = (AS_FILED, *result.alternative_targets)
     combinations = product(MEASURES, labels, REPETITIONS, LAYOUTS, DIRECTIONS)
     for names in sorted(combinations, key=_count_changes):
+        # trainings to which all conventions of the combination apply
         members = list[ForeignResult]()
         for member in (result, *result.other_trainings):
             reading = _read(member, *names)
@@ -70,7 +77,7 @@ def list_readings(result: ForeignResult) -> Iterator[tuple[str, list[ForeignResu
 
 
 def _count_changes(names: tuple[str, ...]) -> int:
-    """Count the conventions that the files do not follow."""
+    """Count the conventions that change the files."""
     return sum(name != AS_FILED for name in names)
 
 
@@ -82,7 +89,7 @@ def _read(
     layout: str,
     direction: str,
 ) -> ForeignResult | None:
-    """Read a result by a convention of each kind.
+    """Read a result by five conventions, a convention of each kind.
 
     Args:
         result: Result as filed.
@@ -93,7 +100,8 @@ def _read(
         direction: Name in `DIRECTIONS`.
 
     Returns:
-        The result, or None if a convention does not apply to the files.
+        The result as read by these conventions, or None if a convention does not apply
+        to the files.
     """
     # signals of the same picture are its repetitions
     targets = result.alternative_targets.get(labels, result.targets)
@@ -108,7 +116,7 @@ def _read(
     if repetitions == MEAN_PREDICTION and predictions is not None:
         predictions = _average(predictions.double(), picture_of_signal)
 
-    # similarities [N, M], NaN if missing
+    # similarities [N, M], from the file or computed from predictions; NaN if missing
     if measure in (AS_FILED, DISTANCE) and repetitions != MEAN_PREDICTION:
         values = result.similarities if measure == AS_FILED else -result.similarities
     elif predictions is None or result.gallery is None or measure == DISTANCE:
@@ -118,7 +126,7 @@ def _read(
         values = values.to(result.similarities.dtype)
     values = _mark_missing(values)
     if layout != AS_FILED:
-        # transposing changes nothing in a matrix whose targets are on the diagonal
+        # a matrix is not transposed if its targets are on the diagonal, where they stay
         is_diagonal = bool((targets[:, 0] == torch.arange(len(targets))).all())
         if values.shape[0] != values.shape[1] or is_diagonal:
             return None
@@ -144,7 +152,7 @@ def _read(
         targets = targets[rows]
         seen_names = [seen_names[row] for row in rows]
 
-    # rank the signals for each picture
+    # transpose to rank the signals for each picture
     ranked_pictures = None
     if direction != AS_FILED:
         ranked_pictures = targets[:, 0].unique()
@@ -173,7 +181,7 @@ def compute_similarities(predictions: Tensor, gallery: Tensor, measure: str) -> 
     Args:
         predictions: Predicted embeddings [N, D].
         gallery: Embeddings [M, D] of the candidates.
-        measure: Name in `MEASURES`. Every name without a formula of its own gives the
+        measure: Name in `MEASURES`. Names without a formula in this function give the
             cosine similarity.
 
     Returns:
@@ -212,26 +220,28 @@ def _average(values: Tensor, picture_of_signal: Tensor) -> Tensor:
 def _mark_missing(values: Tensor) -> Tensor:
     """Replace infinities and masks by NaN.
 
-    A mask is a very low value that a project writes for a pair it does not compare. See
-    `MASK_RATIO`.
+    A mask is a very low value that a project writes for a pair that it does not
+    compare. `MASK_RATIO` says how low a mask must be.
 
     Args:
         values: Similarities [N, M].
 
     Returns:
-        Similarities [N, M] of the same type.
+        Similarities [N, M] of the same data type.
     """
     values = values.where(values.isfinite(), torch.nan)
     present = values[values.isfinite()]
     if not len(present) or present.min() >= -MASK_RATIO * present.max().abs():
         return values
 
-    # compare each level with the largest absolute value of the levels above it
+    # A level is a value that occurs. Each level is compared with the largest absolute
+    # value of the levels above it.
     levels, counts = present.unique(return_counts=True)
     largest_above = levels[1:].abs().maximum(levels[-1].abs())
 
-    # Honest logarithms and distances may have a few values at 0 or near it. So a level
-    # is a mask only if at least N values lie above it, and not all of them are 0.
+    # Logarithms and distances without a mask may have a few values at 0 or near 0, far
+    # above all others. So a level is a mask only if at least N values lie above it, and
+    # not all of these values are 0.
     n_above = len(present) - counts.cumsum(0)[:-1]
     is_far_below = levels[:-1] < -MASK_RATIO * largest_above
     is_mask = is_far_below & (n_above >= len(values)) & (largest_above > 0)

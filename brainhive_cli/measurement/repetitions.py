@@ -20,15 +20,18 @@ from brainhive_cli.measurement.trial_order import (
 
 MAX_CLUMPED_BLOCKS_P = 0.2
 """Largest p of the test of clumping for which blocks of the same picture count as too
-near to each other.
+near to each other. Blocks clump if they are nearer than in a random order.
 """
 
 
 def find_shared_order(order: TrialOrder) -> str:
     """Find out if items came in the same order in all runs or in all sessions.
 
+    Args:
+        order: Trials in the order of time, with their item, run and session.
+
     Returns:
-        `runs` or `sessions`. Empty if the order differs.
+        `runs` or `sessions`, the groups that share the order. Empty if orders differ.
     """
     trials = order.label_each_trial()
     for group_name, group in (("runs", order.run), ("sessions", order.session)):
@@ -66,10 +69,10 @@ def separate_repetitions(
 
     Raises:
         BrainhiveError: if fewer than half of the repeated pictures have repetitions in
-            two parts, or if pictures came in the same order in all runs or sessions, as
-            the drift may be the same in these.
+            two parts. Also if pictures came in the same order in all runs or sessions,
+            because the drift may then be the same for all repetitions of a picture.
     """
-    # without times, every repetition is a part
+    # if no times are known, every repetition is a part
     parts = np.tile(np.arange(is_there.shape[1]), (len(is_there), 1))
     if sessions is None and runs is None and onset_s is None:
         return parts
@@ -93,22 +96,22 @@ def separate_repetitions(
             f"show pictures in another order in each of the {shared}",
         )
 
-    # find the finest level at which repetitions of a picture are far apart
+    # find the smallest kind of unit for which repetitions of a picture are far apart
     n_repeated = (is_there.sum(1) > 1).sum()
     levels = (np.arange(len(trials)), number_blocks(order), order.run, order.session)
     for depth, level in enumerate(levels):
-        # a unit is a picture in a part, and units are sorted by picture
+        # a unit holds the trials of a picture in a part; units are sorted by picture
         units, first_trials, unit_of_trial = np.unique(
             [pictures, level], axis=1, return_index=True, return_inverse=True
         )
         picture_of_unit = units[0]
 
-        # stop if too few pictures have two units, as coarser levels have even fewer
+        # stop if too few pictures have two units, as larger parts have even fewer
         n_separated = (np.bincount(picture_of_unit) > 1).sum()
         if 2 * n_separated < n_repeated:
             break
 
-        # test if units of the same picture clump, in the order of their first trials
+        # test if units of the same picture clump, that is, lie nearer than by chance
         sorted_units = np.argsort(first_trials)
         group = np.zeros(len(sorted_units), np.int64)
         unit_order = TrialOrder(

@@ -1,9 +1,10 @@
 """Slope of retrieval scores over the similarity to the nearest training picture.
 
 A slope above 0 means that pictures near the training pictures score better, which
-points to a leak. Predictions lie near training pictures whatever was seen, so a test
-picture near these ranks well for every signal. The score of a picture is therefore the
-rank advantage: how much better it ranks for its own signals than for other signals.
+points to a leak. Predictions lie near training pictures, whatever the subject saw. So a
+test picture near the training pictures ranks well for every signal. The score of a
+picture is therefore the rank advantage: how much better the picture ranks for its own
+signals than for other signals.
 """
 
 from collections import defaultdict
@@ -22,8 +23,8 @@ def average_by_unit(
 ) -> tuple[Float64, Float64]:
     """Average items by unit over all cells and subjects.
 
-    A unit is a set of items that count as one in statistics, such as all pictures of a
-    concept.
+    A unit is a set of items that count as a single sample in statistics, such as all
+    pictures of a concept. A cell is one training of a model.
 
     Args:
         cells: Columns of a cell and subject, with a value for each of N items: `units`
@@ -32,9 +33,10 @@ def average_by_unit(
             empty columns `nearest` and `surplus`.
 
     Returns:
-        Mean cosine similarity [U] and mean rank advantage [U] of each unit that has
-        both.
+        Mean cosine similarity [U] and mean rank advantage [U] of each unit. Units
+        without a rank advantage are left out.
     """
+    # cosines and rank advantages of each unit, then their means
     pairs_of_unit = defaultdict[str, list[tuple[float, float]]](list)
     for cell in cells:
         columns = zip(cell["units"], cell["nearest"], cell["surplus"], strict=False)
@@ -63,20 +65,23 @@ def fit_slope(
         cosines: Cosine similarity [U] of each unit to its nearest training picture, not
             all equal.
         scores: Rank advantage [U] of each unit.
-        protocol: Protocol of the metric.
-        split: Split of the metric.
-        seeds: Seeds of the metric.
+        protocol: Name of the protocol, which the metric states.
+        split: Name of the split, which the metric states.
+        seeds: Seeds of the trainings, which the metric states.
 
     Returns:
-        The slope. It has no interval if there are fewer than `MIN_UNITS_FOR_INTERVAL`
-        units, if the scores are equal, or if they lie on a line.
+        The metric `nearest_slope`. It has no interval if there are fewer than
+        `MIN_UNITS_FOR_INTERVAL` units, if the scores are equal, or if they lie on a
+        line.
     """
     from scipy.special import stdtrit
 
-    # the steps of scipy.stats.linregress, which takes 0.6 s to import
+    # least squares, written out because scipy.stats.linregress takes 0.6 s to import
     covariances = np.cov(cosines / cosines.std(), scores, bias=True)
     (variance, covariance), (_, score_variance) = covariances
     slope = covariance / variance
+
+    # t interval from the standard error of the slope
     n_units = len(scores)
     low = high = None
     if n_units >= MIN_UNITS_FOR_INTERVAL and score_variance > 0:

@@ -57,9 +57,8 @@ class CategoryScores(nn.Module):
         self.network = network
         tokens = tokenizer(PROMPT, return_tensors="pt").input_ids  # [1, S]
 
-        # Categories are separated by stops, so a token belongs to the category whose
-        # number is the count of stops before it. Stops, [CLS] and [SEP] belong to no
-        # category.
+        # Categories are separated by stops, so the number of a token's category is the
+        # count of stops before it. Stops, [CLS] and [SEP] belong to no category.
         is_stop = tokens[0] == tokenizer.convert_tokens_to_ids(".")
         category = is_stop.cumsum(0)
         membership = functional.one_hot(category, CATEGORY_COUNT + 1)[:, :-1]
