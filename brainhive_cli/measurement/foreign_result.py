@@ -74,7 +74,7 @@ class ForeignResult:
 
     @property
     def pool(self) -> int:
-        """Number of candidates in a ranking. All right candidates together count as 1."""
+        """Number of candidates in a ranking, where right candidates count as one."""
         return self.similarities.shape[1] - self.targets.shape[1] + 1
 
     @cached_property
