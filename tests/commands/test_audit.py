@@ -25,20 +25,31 @@ from brainhive_cli.measurement.audit import (
     audit,
 )
 from brainhive_cli.measurement.corrections import Assignment, Sinkhorn
+from brainhive_cli.measurement.readings import (
+    DIRECTIONS,
+    DISTANCE,
+    EUCLIDEAN,
+    LAYOUTS,
+    MEAN_PREDICTION,
+    PEARSON,
+    WITHOUT_MISSING,
+)
 
 N, D = 100, 32
 IDS = [f"{name:05d}_thing/thing_{name:02d}s" for name in range(N)]
-TRAINED = [f"{name:05d}_other/other_01b" for name in range(400)]
+TRAIN_IDS = [f"{name:05d}_other/other_01b" for name in range(400)]
 
 Arrays = dict[str, Any]
 
 
-def unit(vectors: Any) -> Any:
+def scale_to_unit(vectors: Any) -> Any:
     """Scale vectors [N, D] to unit length."""
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def decode(seed: int, noise: float = 2.0, count: int = N, width: int = D) -> Arrays:
+def simulate_predictions(
+    seed: int, noise: float = 2.0, count: int = N, width: int = D
+) -> Arrays:
     """Simulate noisy predictions [N, D] of the embeddings of a gallery [N, D].
 
     Args:
@@ -55,12 +66,12 @@ def decode(seed: int, noise: float = 2.0, count: int = N, width: int = D) -> Arr
     }
 
 
-def similarity(arrays: Arrays) -> Any:
+def compute_similarity(arrays: Arrays) -> Any:
     """Compute the cosine similarity [N, N] of predictions and gallery."""
-    return unit(arrays["pred"]) @ unit(arrays["gallery"]).T
+    return scale_to_unit(arrays["pred"]) @ scale_to_unit(arrays["gallery"]).T
 
 
-def top(values: Any, k: int = 1, target: Any = None) -> float:
+def score_top_k(values: Any, k: int = 1, target: Any = None) -> float:
     """Compute the top-k accuracy in percent from a sorted order, as many scripts do.
 
     Args:
@@ -73,7 +84,7 @@ def top(values: Any, k: int = 1, target: Any = None) -> float:
     return float(100 * (order == target[:, None]).any(1).mean())
 
 
-def write(folder: Path, claims: Arrays, ids: Any = IDS, **arrays: Any) -> Path:
+def write_result(folder: Path, claims: Arrays, ids: Any = IDS, **arrays: Any) -> Path:
     """Write a folder of results: arrays as .npz, ids and claims as JSON.
 
     Args:
@@ -90,7 +101,7 @@ def write(folder: Path, claims: Arrays, ids: Any = IDS, **arrays: Any) -> Path:
     return folder
 
 
-def findings(folder: Path) -> dict[str, float | None]:
+def audit_findings(folder: Path) -> dict[str, float | None]:
     """Audit a folder, and return the size of each finding by its check."""
     rows = audit(open_result(folder))
     return {check: points for check, state, points, _ in rows if state == FINDING}
@@ -99,107 +110,142 @@ def findings(folder: Path) -> dict[str, float | None]:
 # planted errors, in the files that the script of a publisher would write
 
 
-def lenient_ties(to: Path) -> None:
+def lenient_ties(folder: Path) -> None:
+    """Write equal similarities, and a claim that counts ties as hits."""
     ones = np.ones((N, D), np.float32)
-    values = unit(ones) @ unit(ones).T
+    values = scale_to_unit(ones) @ scale_to_unit(ones).T
     best = (values > np.diag(values)[:, None]).sum(1) == 0
-    write(to, {"top1": 100 * float(best.mean())}, similarity=values)
+    write_result(folder, {"top1": 100 * float(best.mean())}, similarity=values)
 
 
-def hungarian(to: Path) -> None:
-    arrays = {name: torch.tensor(array) for name, array in decode(1).items()}
-    values = torch.from_numpy(similarity(decode(1)))
+def hungarian(folder: Path) -> None:
+    """Write predictions, and the claim of a one-to-one assignment of all signals."""
+    arrays = {
+        name: torch.tensor(array) for name, array in simulate_predictions(1).items()
+    }
+    values = torch.from_numpy(compute_similarity(simulate_predictions(1)))
     assigned = Assignment().correct(values, values, values)
-    to.mkdir()
+    folder.mkdir()
     torch.save(
-        {"eeg_features": arrays["pred"], "img_features": arrays["gallery"]}, to / "f.pt"
+        {"eeg_features": arrays["pred"], "img_features": arrays["gallery"]},
+        folder / "f.pt",
     )
-    (to / "ids.csv").write_text("image_id\n" + "\n".join(f"{name}.jpg" for name in IDS))
-    (to / "results.csv").write_text(
-        f"top-1,top-5\n{top(assigned)}%,{top(assigned, 5)}%\n"
+    (folder / "ids.csv").write_text(
+        "image_id\n" + "\n".join(f"{name}.jpg" for name in IDS)
+    )
+    (folder / "results.csv").write_text(
+        f"top-1,top-5\n{score_top_k(assigned)}%,{score_top_k(assigned, 5)}%\n"
     )
 
 
-def hungarian_in_the_file(to: Path) -> None:
-    values = torch.from_numpy(similarity(decode(2)))
+def hungarian_in_the_file(folder: Path) -> None:
+    """Write similarities that a one-to-one assignment has changed."""
+    values = torch.from_numpy(compute_similarity(simulate_predictions(2)))
     assigned = Assignment().correct(values, values, values).numpy()
-    to.mkdir()
-    np.save(to / "sim.npy", assigned)
-    np.savetxt(to / "ids.txt", IDS, "%s")
-    (to / "claims.json").write_text(json.dumps({"acc@1": top(assigned) / 100}))
+    folder.mkdir()
+    np.save(folder / "sim.npy", assigned)
+    np.savetxt(folder / "ids.txt", IDS, "%s")
+    (folder / "claims.json").write_text(
+        json.dumps({"acc@1": score_top_k(assigned) / 100})
+    )
 
 
-def sinkhorn(to: Path) -> None:
-    values = torch.from_numpy(similarity(decode(3)))
+def sinkhorn(folder: Path) -> None:
+    """Write predictions, and the claim of similarities balanced by Sinkhorn."""
+    values = torch.from_numpy(compute_similarity(simulate_predictions(3)))
     balanced = Sinkhorn().correct(values, values, values)
-    write(to, {"top1": top(balanced), "top5": top(balanced, 5)}, **decode(3))
+    write_result(
+        folder,
+        {"top1": score_top_k(balanced), "top5": score_top_k(balanced, 5)},
+        **simulate_predictions(3),
+    )
 
 
-def sinkhorn_in_the_file(to: Path) -> None:
-    values = torch.from_numpy(similarity(decode(4)))
+def sinkhorn_in_the_file(folder: Path) -> None:
+    """Write similarities that were balanced by Sinkhorn."""
+    values = torch.from_numpy(compute_similarity(simulate_predictions(4)))
     balanced = Sinkhorn().correct(values, values, values).numpy()
-    write(to, {"top1": top(balanced)}, similarity=balanced)
+    write_result(folder, {"top1": score_top_k(balanced)}, similarity=balanced)
 
 
-def best_test_epoch(to: Path) -> None:
-    claim = top(similarity(decode(5)))
+def best_test_epoch(folder: Path) -> None:
+    """Write a log, and claim the best test score of all epochs."""
+    claim = score_top_k(compute_similarity(simulate_predictions(5)))
     validation, test = [10, 20, 26, 25, 24], np.array([-9, -4, -3, 0, -5]) + claim
     rows = [
         f"{n},{v},{t}" for n, (v, t) in enumerate(zip(validation, test, strict=True))
     ]
-    write(to, {"top1": claim}, **decode(5))
-    (to / "log.csv").write_text("\n".join(["epoch,val_top1,test_top1", *rows]))
+    write_result(folder, {"top1": claim}, **simulate_predictions(5))
+    (folder / "log.csv").write_text("\n".join(["epoch,val_top1,test_top1", *rows]))
 
 
-def trained_on_tested(to: Path) -> None:
-    arrays = decode(6)
+def trained_on_tested(folder: Path) -> None:
+    """Write a training split that has 30 test pictures."""
+    arrays = simulate_predictions(6)
     arrays["pred"][:30] = arrays["gallery"][:30] + 0.5
-    write(to, {"top1": top(similarity(arrays))}, **arrays)
-    (to / "split.json").write_text(
-        json.dumps({"train": TRAINED + IDS[:30], "test": IDS})
+    write_result(folder, {"top1": score_top_k(compute_similarity(arrays))}, **arrays)
+    (folder / "split.json").write_text(
+        json.dumps({"train": TRAIN_IDS + IDS[:30], "test": IDS})
     )
 
 
-def copies_under_other_names(to: Path) -> None:
-    arrays = decode(7)
+def copies_under_other_names(folder: Path) -> None:
+    """Write training embeddings that equal 25 test pictures of other names."""
+    arrays = simulate_predictions(7)
     random = np.random.default_rng(70)
-    learned = random.normal(size=(400, D))
-    learned[:25] = arrays["gallery"][:25] + 0.001 * random.normal(size=(25, D))
+    train_embeddings = random.normal(size=(400, D))
+    train_embeddings[:25] = arrays["gallery"][:25] + 0.001 * random.normal(size=(25, D))
     arrays["pred"][:25] = arrays["gallery"][:25] + 0.5
-    write(to, {"top1": top(similarity(arrays))}, train_features=learned, **arrays)
-    (to / "train_names.txt").write_text("\n".join(TRAINED))
+    write_result(
+        folder,
+        {"top1": score_top_k(compute_similarity(arrays))},
+        train_features=train_embeddings,
+        **arrays,
+    )
+    (folder / "train_names.txt").write_text("\n".join(TRAIN_IDS))
 
 
-def collapsed(to: Path) -> None:
+def collapsed(folder: Path) -> None:
+    """Write predictions that always lie near the picture shown most often."""
     random = np.random.default_rng(8)
     gallery = random.normal(size=(20, D))
     target = np.where(random.random(200) < 0.6, 3, random.integers(0, 20, 200))
     predicted = gallery[3] + 1e-3 * random.normal(size=(200, D))
-    claim = top(unit(predicted) @ unit(gallery).T, 1, target)
-    write(to, {"top1": claim}, None, pred=predicted, gallery=gallery, labels=target)
+    claim = score_top_k(scale_to_unit(predicted) @ scale_to_unit(gallery).T, 1, target)
+    write_result(
+        folder, {"top1": claim}, None, pred=predicted, gallery=gallery, labels=target
+    )
 
 
-def trials_as_independent(to: Path) -> None:
+def trials_as_independent(folder: Path) -> None:
+    """Claim an interval over 2,000 trials of 50 pictures."""
     random = np.random.default_rng(9)
     target = np.arange(50).repeat(40)
     gallery = random.normal(size=(50, D))
     # all trials of some pictures are decoded
     noise = np.where(np.arange(50) < 20, 0.5, 5.0)[target, None]
     values = (
-        unit(gallery[target] + noise * random.normal(size=(2000, D))) @ unit(gallery).T
+        scale_to_unit(gallery[target] + noise * random.normal(size=(2000, D)))
+        @ scale_to_unit(gallery).T
     )
-    share = top(values, 1, target) / 100
+    share = score_top_k(values, 1, target) / 100
     half = 1.96 * (share * (1 - share) / 2000) ** 0.5
     claims = {"top1": share, "ci": [share - half, share + half]}
-    write(to, claims, None, similarity=values, target=target)
+    write_result(folder, claims, None, similarity=values, target=target)
 
 
-def smaller_pool(to: Path) -> None:
-    arrays = decode(11, count=50)
-    write(to, {"top1": top(similarity(arrays)), "pool": 200}, IDS[:50], **arrays)
+def smaller_pool(folder: Path) -> None:
+    """Claim 200 candidates, and write 50."""
+    arrays = simulate_predictions(11, count=50)
+    write_result(
+        folder,
+        {"top1": score_top_k(compute_similarity(arrays)), "pool": 200},
+        IDS[:50],
+        **arrays,
+    )
 
 
-CHEATS: dict[Callable[[Path], None], tuple[str, bool]] = {
+PLANTED_ERRORS: dict[Callable[[Path], None], tuple[str, bool]] = {
     lenient_ties: ("ties", True),
     hungarian: ("test signals together", True),
     hungarian_in_the_file: ("test signals together", False),
@@ -218,73 +264,116 @@ CHEATS: dict[Callable[[Path], None], tuple[str, bool]] = {
 # honest results
 
 
-def random_result(to: Path) -> None:
-    arrays = decode(20, noise=1e6)
-    write(to, {"top1": top(similarity(arrays)), "ci": [0, 5.4]}, **arrays)
+def random_result(folder: Path) -> None:
+    """Write predictions without any signal."""
+    arrays = simulate_predictions(20, noise=1e6)
+    write_result(
+        folder,
+        {"top1": score_top_k(compute_similarity(arrays)), "ci": [0, 5.4]},
+        **arrays,
+    )
 
 
-def few_signals(to: Path) -> None:
-    arrays = decode(21, count=4)
-    write(to, {"top1": top(similarity(arrays)) / 100}, IDS[:4], **arrays)
+def few_signals(folder: Path) -> None:
+    """Write a result of four signals."""
+    arrays = simulate_predictions(21, count=4)
+    write_result(
+        folder,
+        {"top1": score_top_k(compute_similarity(arrays)) / 100},
+        IDS[:4],
+        **arrays,
+    )
 
 
-def many_ties(to: Path) -> None:
-    values = np.round(similarity(decode(22)), 1).astype(np.float16)
-    write(to, {"top1": top(values), "top5": top(values, 5)}, similarity=values)
+def many_ties(folder: Path) -> None:
+    """Write similarities rounded to one decimal, which have many ties."""
+    values = np.round(compute_similarity(simulate_predictions(22)), 1).astype(
+        np.float16
+    )
+    write_result(
+        folder,
+        {"top1": score_top_k(values), "top5": score_top_k(values, 5)},
+        similarity=values,
+    )
 
 
-def half_precision(to: Path) -> None:
-    arrays = decode(23)
-    arrays["pred"] = 0.02 * arrays["pred"] + 0.1 * decode(24)["pred"][:1]
+def half_precision(folder: Path) -> None:
+    """Write arrays in float16, whose vectors have a large common part."""
+    arrays = simulate_predictions(23)
+    arrays["pred"] = 0.02 * arrays["pred"] + 0.1 * simulate_predictions(24)["pred"][:1]
     halves = {name: array.astype(np.float16) for name, array in arrays.items()}
-    values = similarity(arrays)
-    write(to, {"top1": top(values), "top5": top(values, 5)}, **halves)
+    values = compute_similarity(arrays)
+    write_result(
+        folder, {"top1": score_top_k(values), "top5": score_top_k(values, 5)}, **halves
+    )
 
 
-def one_category(to: Path) -> None:
-    arrays = decode(25, count=30)
+def one_category(folder: Path) -> None:
+    """Write pictures of a single category, whose ids look alike."""
+    arrays = simulate_predictions(25, count=30)
     arrays = {name: array + 5 for name, array in arrays.items()}
     ids = [f"cat/cat_{n:02d}" for n in range(30)]
-    write(to, {"top1": top(similarity(arrays))}, ids, **arrays)
-    (to / "train.txt").write_text("\n".join(f"cat/cat_{n}" for n in range(30, 90)))
+    write_result(
+        folder, {"top1": score_top_k(compute_similarity(arrays))}, ids, **arrays
+    )
+    (folder / "train.txt").write_text("\n".join(f"cat/cat_{n}" for n in range(30, 90)))
 
 
-def one_picture_for_all(to: Path) -> None:
-    arrays = decode(26)
+def one_picture_for_all(folder: Path) -> None:
+    """Write signals that all showed the same picture."""
+    arrays = simulate_predictions(26)
     arrays["pred"] = arrays["gallery"][7] + 0.1 * arrays["pred"]
-    claim = top(similarity(arrays), 1, np.full(N, 7))
-    write(to, {"accuracy": claim / 100}, None, labels=np.full(N, 7), **arrays)
+    claim = score_top_k(compute_similarity(arrays), 1, np.full(N, 7))
+    write_result(
+        folder, {"accuracy": claim / 100}, None, labels=np.full(N, 7), **arrays
+    )
 
 
-def perfect(to: Path) -> None:
-    write(to, {"top1": 100.0, "top5": 100.0}, similarity=np.eye(N))
+def perfect(folder: Path) -> None:
+    """Write similarities whose right candidates all rank first."""
+    write_result(folder, {"top1": 100.0, "top5": 100.0}, similarity=np.eye(N))
 
 
-def trials_with_rows_as_labels(to: Path) -> None:
+def trials_with_rows_as_labels(folder: Path) -> None:
+    """Write repetitions of pictures, which are named by row numbers."""
     random = np.random.default_rng(27)
     target = random.permutation(np.arange(50).repeat(4))
     gallery = random.normal(size=(50, D))
-    values = unit(gallery[target] + 2 * random.normal(size=(200, D))) @ unit(gallery).T
-    write(to, {"top1": top(values, 1, target)}, None, logits=values, labels=target)
-    (to / "train_labels.txt").write_text("\n".join(map(str, range(1654))))
+    values = (
+        scale_to_unit(gallery[target] + 2 * random.normal(size=(200, D)))
+        @ scale_to_unit(gallery).T
+    )
+    write_result(
+        folder,
+        {"top1": score_top_k(values, 1, target)},
+        None,
+        logits=values,
+        labels=target,
+    )
+    (folder / "train_labels.txt").write_text("\n".join(map(str, range(1654))))
 
 
-def last_epoch(to: Path) -> None:
-    claim = top(similarity(decode(28)))
+def last_epoch(folder: Path) -> None:
+    """Write a log, and claim the score of its last epoch."""
+    claim = score_top_k(compute_similarity(simulate_predictions(28)))
     log = {"val_loss": [3, 2, 2.1, 1.9], "test_acc": [0.1, 0.9, 0.3, claim / 100]}
-    write(to, {"top1": round(claim, 1)}, **decode(28))
-    (to / "history.json").write_text(json.dumps(log))
-    (to / "train_ids.txt").write_text("\n".join(TRAINED))
+    write_result(folder, {"top1": round(claim, 1)}, **simulate_predictions(28))
+    (folder / "history.json").write_text(json.dumps(log))
+    (folder / "train_ids.txt").write_text("\n".join(TRAIN_IDS))
 
 
-def subsets_of_30(to: Path) -> None:
-    values, random = similarity(decode(29)), np.random.default_rng(29)
+def subsets_of_30(folder: Path) -> None:
+    """Claim the mean score over random subsets of 30 candidates."""
+    values, random = (
+        compute_similarity(simulate_predictions(29)),
+        np.random.default_rng(29),
+    )
     draws = (random.permutation(N)[:30] for _ in range(30))
-    claim = np.mean([top(values[rows][:, rows]) for rows in draws])
-    write(to, {"top1": float(claim), "n_way": 30}, similarity=values)
+    claim = np.mean([score_top_k(values[rows][:, rows]) for rows in draws])
+    write_result(folder, {"top1": float(claim), "n_way": 30}, similarity=values)
 
 
-HONEST = (
+HONEST_RESULTS = (
     random_result,
     few_signals,
     many_ties,
@@ -299,9 +388,9 @@ HONEST = (
 
 
 def test_each_planted_cheat_is_found_by_its_check_alone(tmp_path: Path) -> None:
-    for plant, (check, has_size) in CHEATS.items():
+    for plant, (check, has_size) in PLANTED_ERRORS.items():
         plant(tmp_path / plant.__name__)
-        points_of = findings(tmp_path / plant.__name__)
+        points_of = audit_findings(tmp_path / plant.__name__)
         assert list(points_of) == [check], plant.__name__
         points = points_of[check]
         assert (points is not None) == has_size, plant.__name__
@@ -309,9 +398,9 @@ def test_each_planted_cheat_is_found_by_its_check_alone(tmp_path: Path) -> None:
 
 
 def test_honest_results_have_no_finding(tmp_path: Path) -> None:
-    for make in HONEST:
+    for make in HONEST_RESULTS:
         make(tmp_path / make.__name__)
-        assert findings(tmp_path / make.__name__) == {}, make.__name__
+        assert audit_findings(tmp_path / make.__name__) == {}, make.__name__
 
 
 @pytest.mark.nightly
@@ -321,9 +410,11 @@ def test_of_200_honest_folders_hardly_any_has_a_finding() -> None:
         # small and large pools, from chance to nearly perfect, with and without ties
         random = np.random.default_rng(seed + 1000)
         count = int(random.integers(4, 60))
-        arrays = decode(seed, random.exponential(2), count, int(random.integers(3, 40)))
-        values = similarity(arrays).round(int(random.integers(1, 9)))
-        claims = {f"top{k}": round(top(values, k), 2) for k in (1, 5)}
+        arrays = simulate_predictions(
+            seed, random.exponential(2), count, int(random.integers(3, 40))
+        )
+        values = compute_similarity(arrays).round(int(random.integers(1, 9)))
+        claims = {f"top{k}": round(score_top_k(values, k), 2) for k in (1, 5)}
         scores = np.append(random.uniform(0, 100, 20), claims["top1"])
         names = [str(name) for name in random.permutation(1000)]
         result = ForeignResult(
@@ -342,7 +433,7 @@ def test_of_200_honest_folders_hardly_any_has_a_finding() -> None:
     assert n_flagged <= 2
 
 
-def states(folder: Path) -> dict[str, tuple[str, str]]:
+def audit_states(folder: Path) -> dict[str, tuple[str, str]]:
     """Audit a folder, and return the state and the evidence of each check."""
     rows = audit(open_result(folder))
     return {check: (state, evidence) for check, state, _, evidence in rows}
@@ -405,8 +496,10 @@ def write_subjects(folder: Path, claim: str, names: str, has_validation: bool) -
     """
     tests = [[10, 40, 30, 31], [10, 22, 58.5, 51], [61, 40, 41, 47.25]]
     validation = [1, 2, 3, 4]
-    write(
-        folder, {"top1": np.mean([EPOCHS[claim](test) for test in tests])}, **decode(12)
+    write_result(
+        folder,
+        {"top1": np.mean([EPOCHS[claim](test) for test in tests])},
+        **simulate_predictions(12),
     )
     rows = list[tuple[float, ...]]()
     for subject, test in enumerate(tests):
@@ -454,16 +547,16 @@ def test_logs_of_several_subjects_are_compared_by_their_means(
 ) -> None:
     """The rows of all subjects must not be read as epochs of one training."""
     folder = write_subjects(tmp_path / "own", claim, names, has_validation)
-    assert states(folder)["epoch"][0] == state
+    assert audit_states(folder)["epoch"][0] == state
 
 
-def repeated(seed: int) -> tuple[Arrays, Any]:
+def simulate_repetitions(seed: int) -> tuple[Arrays, Any]:
     """Simulate four predictions of each of 50 pictures, with vectors of any length.
 
     Returns:
         The arrays, and the index [200] of the picture of each prediction.
     """
-    arrays = decode(seed, count=50)
+    arrays = simulate_predictions(seed, count=50)
     label = np.arange(50).repeat(4)
     random = np.random.default_rng(seed)
     noise = 4 * random.normal(size=(200, D))
@@ -471,102 +564,142 @@ def repeated(seed: int) -> tuple[Arrays, Any]:
     return {**arrays, "pred": length * (arrays["gallery"][label] + noise)}, label
 
 
-def in_correlations(to: Path) -> str:
-    arrays = decode(31)
+def in_correlations(folder: Path) -> str:
+    """Claim the score of Pearson correlations."""
+    arrays = simulate_predictions(31)
     arrays["pred"] += 4 * np.random.default_rng(31).normal(size=(N, 1))
     centred = {
         name: array - array.mean(1, keepdims=True) for name, array in arrays.items()
     }
-    write(to, {"top1": top(similarity(centred))}, **arrays)
-    return "Pearson correlation"
+    write_result(folder, {"top1": score_top_k(compute_similarity(centred))}, **arrays)
+    return PEARSON
 
 
-def in_mean_predictions(to: Path) -> str:
-    arrays, label = repeated(32)
+def in_mean_predictions(folder: Path) -> str:
+    """Claim the score of predictions averaged over repetitions."""
+    arrays, label = simulate_repetitions(32)
     means = arrays["pred"].reshape(50, 4, D).mean(1)
-    claim = top(unit(means) @ unit(arrays["gallery"]).T)
-    write(to, {"top1": claim}, None, labels=label, **arrays)
-    return "mean prediction of repetitions"
+    claim = score_top_k(scale_to_unit(means) @ scale_to_unit(arrays["gallery"]).T)
+    write_result(folder, {"top1": claim}, None, labels=label, **arrays)
+    return MEAN_PREDICTION
 
 
-def in_labels_from_1(to: Path) -> str:
-    arrays, label = decode(33, noise=1), np.random.default_rng(33).permutation(N)
-    claim = top(similarity(arrays))
+def in_labels_from_1(folder: Path) -> str:
+    """Write labels that count pictures from 1."""
+    arrays, label = (
+        simulate_predictions(33, noise=1),
+        np.random.default_rng(33).permutation(N),
+    )
+    claim = score_top_k(compute_similarity(arrays))
     arrays["gallery"][label] = arrays["gallery"].copy()
     # no signal shows the last picture, so labels could also count from 0
     arrays["pred"] = arrays["pred"][label != N - 1]
     label = label[label != N - 1]
-    claim = top(similarity(arrays), 1, label)
-    write(to, {"top1": claim}, None, labels=label + 1, **arrays)
+    claim = score_top_k(compute_similarity(arrays), 1, label)
+    write_result(folder, {"top1": claim}, None, labels=label + 1, **arrays)
     return "labels that count from 1"
 
 
-def in_order(to: Path) -> str:
+def in_order(folder: Path) -> str:
+    """Write labels, and a gallery that already has the order of the signals."""
     label = np.random.default_rng(34).permutation(N)
-    write(to, {"top1": top(similarity(decode(34)))}, None, labels=label, **decode(34))
+    write_result(
+        folder,
+        {"top1": score_top_k(compute_similarity(simulate_predictions(34)))},
+        None,
+        labels=label,
+        **simulate_predictions(34),
+    )
     return "candidates in the order of signals"
 
 
-def in_distances(to: Path) -> str:
-    arrays = decode(35, noise=1)
+def in_distances(folder: Path) -> str:
+    """Write distances instead of similarities."""
+    arrays = simulate_predictions(35, noise=1)
     distances = np.linalg.norm(arrays["pred"][:, None] - arrays["gallery"], axis=-1)
-    write(to, {"top1": top(-distances)}, similarity=distances)
-    return "distances"
+    write_result(folder, {"top1": score_top_k(-distances)}, similarity=distances)
+    return DISTANCE
 
 
-def in_distances_of_vectors(to: Path) -> str:
-    arrays = decode(35, noise=1)
+def in_distances_of_vectors(folder: Path) -> str:
+    """Claim the score of Euclidean distances."""
+    arrays = simulate_predictions(35, noise=1)
     arrays["gallery"] += np.random.default_rng(35).normal(size=D)
     distances = np.linalg.norm(arrays["pred"][:, None] - arrays["gallery"], axis=-1)
     arrays["pred"] += 3 * (arrays["gallery"][0] - arrays["gallery"].mean(0))
     distances = np.linalg.norm(arrays["pred"][:, None] - arrays["gallery"], axis=-1)
-    write(to, {"top1": top(-distances), "top5": top(-distances, 5)}, **arrays)
-    return "Euclidean distance"
+    write_result(
+        folder,
+        {"top1": score_top_k(-distances), "top5": score_top_k(-distances, 5)},
+        **arrays,
+    )
+    return EUCLIDEAN
 
 
-def in_the_other_direction(to: Path) -> str:
-    arrays = decode(36)
+def in_the_other_direction(folder: Path) -> str:
+    """Claim the score of signals ranked for each picture."""
+    arrays = simulate_predictions(36)
     arrays["pred"] += arrays["gallery"][7]
-    claims = {f"top{k}": top(similarity(arrays).T, k) for k in (1, 5)}
-    write(to, claims, **arrays)
-    return "picture to signal"
+    claims = {f"top{k}": score_top_k(compute_similarity(arrays).T, k) for k in (1, 5)}
+    write_result(folder, claims, **arrays)
+    return DIRECTIONS[1]
 
 
-def in_rows_of_candidates(to: Path) -> str:
+def in_rows_of_candidates(folder: Path) -> str:
+    """Write a square matrix with a row for each candidate."""
     label = np.random.default_rng(37).permutation(N)
-    arrays = decode(37)
-    values = unit(arrays["pred"][label]) @ unit(arrays["gallery"]).T
-    write(to, {"top1": top(values, 1, label)}, None, sim=values.T, labels=label)
-    return "rows are candidates"
+    arrays = simulate_predictions(37)
+    values = scale_to_unit(arrays["pred"][label]) @ scale_to_unit(arrays["gallery"]).T
+    write_result(
+        folder,
+        {"top1": score_top_k(values, 1, label)},
+        None,
+        sim=values.T,
+        labels=label,
+    )
+    return LAYOUTS[1]
 
 
-def in_a_turned_matrix(to: Path) -> str:
-    arrays, label = repeated(49)
-    values = similarity(arrays)
-    write(to, {"top1": top(values, 1, label)}, None, sim=values.T, labels=label)
+def in_a_turned_matrix(folder: Path) -> str:
+    """Write a matrix of 200 signals and 50 candidates, transposed."""
+    arrays, label = simulate_repetitions(49)
+    values = compute_similarity(arrays)
+    write_result(
+        folder,
+        {"top1": score_top_k(values, 1, label)},
+        None,
+        sim=values.T,
+        labels=label,
+    )
     return "50 candidates claimed"
 
 
-def with_a_missing_candidate(to: Path) -> str:
-    arrays = decode(50, noise=1)
+def with_a_missing_candidate(folder: Path) -> str:
+    """Write a gallery in which one embedding is missing."""
+    arrays = simulate_predictions(50, noise=1)
     arrays["gallery"][7] = np.nan
-    values = np.nan_to_num(similarity(arrays), nan=-1.0)
-    write(to, {"top1": top(values)}, **arrays)
+    values = np.nan_to_num(compute_similarity(arrays), nan=-1.0)
+    write_result(folder, {"top1": score_top_k(values)}, **arrays)
     return "100 candidates claimed"
 
 
-def without_lost_signals(to: Path) -> str:
-    arrays = decode(38, noise=1)
+def without_lost_signals(folder: Path) -> str:
+    """Claim the score without 20 signals whose predictions are missing."""
+    arrays = simulate_predictions(38, noise=1)
     arrays["pred"][:20] = np.nan
-    values = similarity(arrays)[20:]
-    write(to, {"top1": top(values, 1, np.arange(20, N))}, **arrays)
-    return "signals left out"
+    values = compute_similarity(arrays)[20:]
+    write_result(folder, {"top1": score_top_k(values, 1, np.arange(20, N))}, **arrays)
+    return WITHOUT_MISSING
 
 
-def mean_over_seeds(to: Path) -> str:
-    matrices = {f"sim_seed{n}": similarity(decode(39 + n)) for n in range(5)}
-    claim = np.mean([top(values) for values in matrices.values()])
-    write(to, {"top1": float(claim)}, **matrices)
+def mean_over_seeds(folder: Path) -> str:
+    """Write similarities of five seeds, and claim their mean score."""
+    matrices = {
+        f"sim_seed{n}": compute_similarity(simulate_predictions(39 + n))
+        for n in range(5)
+    }
+    claim = np.mean([score_top_k(values) for values in matrices.values()])
+    write_result(folder, {"top1": float(claim)}, **matrices)
     return "5 trainings in the files"
 
 
@@ -592,68 +725,78 @@ def test_a_claim_by_a_usual_convention_is_read_by_it(
 ) -> None:
     """A claim that follows from a usual convention is no finding."""
     reading = make(tmp_path / "own")
-    found = states(tmp_path / "own")
-    assert FINDING not in [state for state, _ in found.values()]
-    assert found["claimed numbers"][0] == "none"
-    assert reading in found["claimed numbers"][1]
+    checks = audit_states(tmp_path / "own")
+    assert FINDING not in [state for state, _ in checks.values()]
+    assert checks["claimed numbers"][0] == "none"
+    assert reading in checks["claimed numbers"][1]
 
 
 def test_two_galleries_are_not_taken_for_seeds(tmp_path: Path) -> None:
     """Predictions and similarities may be of several trainings, but not a gallery."""
-    arrays = decode(51)
+    arrays = simulate_predictions(51)
     galleries = {"gallery1": arrays["gallery"], "gallery2": arrays["gallery"] + 1}
-    write(tmp_path / "own", {"top1": 1.0}, pred=arrays["pred"], **galleries)
-    with pytest.raises(MissingData, match="gallery2"):
+    write_result(tmp_path / "own", {"top1": 1.0}, pred=arrays["pred"], **galleries)
+    with pytest.raises(MissingData) as caught:
         open_result(tmp_path / "own")
+    assert "gallery2" in str(caught.value)
 
 
-def lacking_seeds(to: Path) -> str:
-    values = [similarity(decode(seed)) for seed in range(50, 55)]
-    claim = float(np.mean([top(each) for each in values]))
-    lowest = min(values, key=top)
-    assert claim > top(lowest) + 1
-    write(to, {"top1": claim}, similarity=lowest)
+def lacking_seeds(folder: Path) -> str:
+    """Claim the mean score of five seeds, and write one seed."""
+    values = [compute_similarity(simulate_predictions(seed)) for seed in range(50, 55)]
+    claim = float(np.mean([score_top_k(each) for each in values]))
+    lowest = min(values, key=score_top_k)
+    assert claim > score_top_k(lowest) + 1
+    write_result(folder, {"top1": claim}, similarity=lowest)
     return "trainings"
 
 
-def lacking_seeds_of_distances(to: Path) -> str:
-    values = [similarity(decode(seed)) for seed in range(50, 55)]
-    claim = float(np.mean([top(each) for each in values]))
-    write(to, {"top1": claim}, similarity=1 - min(values, key=top))
-    return "distances"
+def lacking_seeds_of_distances(folder: Path) -> str:
+    """Claim the mean score of five seeds, and write distances of one."""
+    values = [compute_similarity(simulate_predictions(seed)) for seed in range(50, 55)]
+    claim = float(np.mean([score_top_k(each) for each in values]))
+    write_result(folder, {"top1": claim}, similarity=1 - min(values, key=score_top_k))
+    return DISTANCE
 
 
-def lacking_stated_seeds(to: Path) -> str:
-    values = similarity(decode(41))
-    write(to, {"top1": top(values) + 25.2, "n_seeds": 5}, similarity=values)
+def lacking_stated_seeds(folder: Path) -> str:
+    """Claim the mean score of five seeds and their number, and write one."""
+    values = compute_similarity(simulate_predictions(41))
+    write_result(
+        folder, {"top1": score_top_k(values) + 25.2, "n_seeds": 5}, similarity=values
+    )
     return "several trainings"
 
 
-def lacking_the_reported_epoch(to: Path) -> str:
-    values = similarity(decode(42))
-    claim = top(values) + 30
-    write(to, {"top1": claim}, similarity=values)
-    log = f"val_top1,test_top1\n1,{claim - 9}\n3,{claim}\n2,{top(values)}"
-    (to / "log.csv").write_text(log)
+def lacking_the_reported_epoch(folder: Path) -> str:
+    """Claim a score that the log has for another epoch."""
+    values = compute_similarity(simulate_predictions(42))
+    claim = score_top_k(values) + 30
+    write_result(folder, {"top1": claim}, similarity=values)
+    log = f"val_top1,test_top1\n1,{claim - 9}\n3,{claim}\n2,{score_top_k(values)}"
+    (folder / "log.csv").write_text(log)
     return "epoch"
 
 
-def lacking_predictions_of_repetitions(to: Path) -> str:
-    arrays, label = repeated(43)
-    values = similarity(arrays)
-    claim = top(values, 1, label) + 60
-    write(to, {"top1": claim}, None, similarity=values, labels=label)
+def lacking_predictions_of_repetitions(folder: Path) -> str:
+    """Claim the score of averaged predictions, and write similarities."""
+    arrays, label = simulate_repetitions(43)
+    values = compute_similarity(arrays)
+    claim = score_top_k(values, 1, label) + 60
+    write_result(folder, {"top1": claim}, None, similarity=values, labels=label)
     return "averaged"
 
 
-def one_of_the_seeds(to: Path) -> str:
+def one_of_the_seeds(folder: Path) -> str:
+    """Write similarities of four seeds, and claim the best score."""
     noises = enumerate([2, 3, 3, 1])
     matrices = {
-        f"sim_seed{n}": similarity(decode(60 + n, noise)) for n, noise in noises
+        f"sim_seed{n}": compute_similarity(simulate_predictions(60 + n, noise))
+        for n, noise in noises
     }
-    claim = top(matrices["sim_seed3"])
-    assert claim > np.mean([top(values) for values in matrices.values()]) + 20
-    write(to, {"top1": claim}, **matrices)
+    claim = score_top_k(matrices["sim_seed3"])
+    assert claim > np.mean([score_top_k(values) for values in matrices.values()]) + 20
+    write_result(folder, {"top1": claim}, **matrices)
     return "another training"
 
 
@@ -673,21 +816,24 @@ def test_a_claim_of_files_that_are_not_there_is_not_decidable(
 ) -> None:
     """A mean over seeds cannot be checked with the files of one seed."""
     fact = make(tmp_path / "own")
-    found = states(tmp_path / "own")
-    assert FINDING not in [state for state, _ in found.values()]
-    assert found["claimed numbers"][0] == UNDECIDED
-    assert fact in found["claimed numbers"][1]
+    checks = audit_states(tmp_path / "own")
+    assert FINDING not in [state for state, _ in checks.values()]
+    assert checks["claimed numbers"][0] == UNDECIDED
+    assert fact in checks["claimed numbers"][1]
 
 
 def test_a_claim_that_no_convention_reaches_is_a_finding(tmp_path: Path) -> None:
     """Readings of the files must not explain every claim."""
-    claim = top(similarity(decode(44)), 5) + 3
-    write(tmp_path / "own", {"top1": claim}, **decode(44))
-    found = findings(tmp_path / "own")
-    assert found == {"claimed numbers": claim - top(similarity(decode(44)))}
+    claim = score_top_k(compute_similarity(simulate_predictions(44)), 5) + 3
+    write_result(tmp_path / "own", {"top1": claim}, **simulate_predictions(44))
+    points_of = audit_findings(tmp_path / "own")
+    assert points_of == {
+        "claimed numbers": claim
+        - score_top_k(compute_similarity(simulate_predictions(44)))
+    }
 
 
-def shrunk(seed: int) -> tuple[Any, Any]:
+def simulate_ridge(seed: int) -> tuple[Any, Any]:
     """Simulate embeddings with a common mean and their prediction by a ridge.
 
     Returns:
@@ -709,7 +855,7 @@ def test_predictions_standardised_over_the_test_set_are_found(
     step: str, tmp_path: Path
 ) -> None:
     """Statistics of the test signals raise the accuracy by several points."""
-    gallery, raw = shrunk(45)
+    gallery, raw = simulate_ridge(45)
     centred = raw - raw.mean(0)
     predicted = {
         "standardised": centred / centred.std(0),
@@ -718,29 +864,33 @@ def test_predictions_standardised_over_the_test_set_are_found(
         "raw": raw,
     }[step]
     arrays = {"pred": predicted, "gallery": gallery}
-    write(tmp_path / "own", {"top1": top(similarity(arrays))}, **arrays)
-    found = findings(tmp_path / "own")
+    write_result(
+        tmp_path / "own", {"top1": score_top_k(compute_similarity(arrays))}, **arrays
+    )
+    points_of = audit_findings(tmp_path / "own")
     if step == "raw":
-        assert found == {}
+        assert points_of == {}
         return
-    assert [*found] == ["standardised by test signals"]
-    points = found["standardised by test signals"]
-    top1_before = top(similarity({"pred": raw, "gallery": gallery}))
-    gain = top(similarity(arrays)) - top1_before
+    assert [*points_of] == ["standardised by test signals"]
+    points = points_of["standardised by test signals"]
+    top1_before = score_top_k(compute_similarity({"pred": raw, "gallery": gallery}))
+    gain = score_top_k(compute_similarity(arrays)) - top1_before
     assert gain > 5
     assert points is not None and abs(points - gain) < 8
 
 
 def test_a_claim_of_standardised_predictions_has_its_worth(tmp_path: Path) -> None:
     """The files have the predictions without the step, so the size is exact."""
-    gallery, raw = shrunk(46)
+    gallery, raw = simulate_ridge(46)
     arrays = {"pred": raw, "gallery": gallery}
     centred = raw - raw.mean(0)
     standardised = {"pred": centred / centred.std(0), "gallery": gallery}
-    claims = {f"top{k}": top(similarity(standardised), k) for k in (1, 5)}
-    write(tmp_path / "own", claims, **arrays)
-    gain = claims["top1"] - top(similarity(arrays))
-    assert findings(tmp_path / "own") == {"standardised by test signals": gain}
+    claims = {
+        f"top{k}": score_top_k(compute_similarity(standardised), k) for k in (1, 5)
+    }
+    write_result(tmp_path / "own", claims, **arrays)
+    gain = claims["top1"] - score_top_k(compute_similarity(arrays))
+    assert audit_findings(tmp_path / "own") == {"standardised by test signals": gain}
 
 
 @pytest.mark.parametrize("mask", [-1e9, -65504.0, -np.inf, np.inf, np.nan])
@@ -749,35 +899,35 @@ def test_masked_pairs_are_missing_and_no_finding(
     mask: float, precision: type, tmp_path: Path
 ) -> None:
     """A mask such as -1e9 must not count as a similarity in sums and means."""
-    values = similarity(decode(47)).astype(precision)
-    claims = {f"top{k}": top(values, k) for k in (1, 5)}
+    values = compute_similarity(simulate_predictions(47)).astype(precision)
+    claims = {f"top{k}": score_top_k(values, k) for k in (1, 5)}
     values[3, 50] = values[60, 2] = mask
-    write(tmp_path / "own", claims, similarity=values)
-    found = states(tmp_path / "own")
-    assert FINDING not in [state for state, _ in found.values()]
-    assert f"{claims['top1'] / 100:.3f}" in found["ties"][1]
-    assert re.search(r"\b2 similarities", found["ties"][1])
+    write_result(tmp_path / "own", claims, similarity=values)
+    checks = audit_states(tmp_path / "own")
+    assert FINDING not in [state for state, _ in checks.values()]
+    assert f"{claims['top1'] / 100:.3f}" in checks["ties"][1]
+    assert re.search(r"\b2 similarities", checks["ties"][1])
 
 
 def test_a_masked_pair_hides_no_balance(tmp_path: Path) -> None:
     """Similarities that were balanced over all test signals keep their equal sums."""
-    values = torch.from_numpy(similarity(decode(4)))
+    values = torch.from_numpy(compute_similarity(simulate_predictions(4)))
     balanced = Sinkhorn().correct(values, values, values).numpy()
-    claim = top(balanced)
+    claim = score_top_k(balanced)
     balanced[3, 50] = -1e9
-    write(tmp_path / "own", {"top1": claim}, similarity=balanced)
-    assert [*findings(tmp_path / "own")] == ["test signals together"]
+    write_result(tmp_path / "own", {"top1": claim}, similarity=balanced)
+    assert [*audit_findings(tmp_path / "own")] == ["test signals together"]
 
 
 def test_a_signal_without_any_similarity_is_a_miss(tmp_path: Path) -> None:
     """A missing value is similar to no candidate."""
-    arrays = decode(48, noise=0.5)
+    arrays = simulate_predictions(48, noise=0.5)
     arrays["pred"][:30] = np.nan
-    write(tmp_path / "own", {"top1": 70.0}, **arrays)
-    found = states(tmp_path / "own")
-    assert FINDING not in [state for state, _ in found.values()]
-    assert "0.700" in found["ties"][1]
-    assert re.search(r"\b3000 similarities", found["ties"][1])
+    write_result(tmp_path / "own", {"top1": 70.0}, **arrays)
+    checks = audit_states(tmp_path / "own")
+    assert FINDING not in [state for state, _ in checks.values()]
+    assert "0.700" in checks["ties"][1]
+    assert re.search(r"\b3000 similarities", checks["ties"][1])
 
 
 def brainhive(*arguments: str) -> Any:
@@ -795,16 +945,16 @@ def test_a_run_of_the_project_passes_and_a_cheat_ends_with_its_own_code(
     predicted = run.predictions(subject, "test", cell.name)
     ids = list(predicted.image_ids)
     gallery = run.member(cell.name).images("test", np.arange(len(ids)))
-    learned = TargetStore.open(next(world.glob("embeddings/*/train/*.h5")))
+    train_embeddings = TargetStore.open(next(world.glob("embeddings/*/train/*.h5")))
     top1 = evaluated.metrics.scopes[f"{cell.name} · sub-01"]["top1"]
-    own = write(
+    own = write_result(
         tmp_path / "own",
         {"top1": top1.value, "ci": [top1.low, top1.high], "pool": top1.pool},
         ids,
         predicted=predicted.heads["token"],
         gallery=gallery,
     )
-    (own / "train_ids.txt").write_text("\n".join(learned.image_ids))
+    (own / "train_ids.txt").write_text("\n".join(train_embeddings.image_ids))
 
     passed = brainhive(str(own), "--json")
     assert passed.exit_code == 0, passed.output

@@ -63,9 +63,7 @@ def rewrite(link: Path, write: Callable[[Path], Any]) -> None:
 
 def test_without_weights_every_network_says_how_to_get_them(image_networks_absent):
     for name, network in NETWORKS.items():
-        with pytest.raises(
-            MissingData, match=r"not on this machine|not in the hub's cache"
-        ) as caught:
+        with pytest.raises(MissingData) as caught:
             network.build(CPU)
         assert (FILES.get(name) or CLIP.removeprefix("hub:")) in caught.value.hint
 
@@ -118,6 +116,7 @@ def test_damaged_weights_are_named_with_their_file(image_networks):
     path = image_networks / FILES["alexnet"]
     rewrite(path, lambda path: path.write_bytes(b"PK" + bytes(1000)))
 
-    with pytest.raises(MissingData, match=f"{path} is damaged") as caught:
+    with pytest.raises(MissingData) as caught:
         NETWORKS["alexnet"].build(CPU)
+    assert str(path) in str(caught.value)
     assert f"delete {path}" in caught.value.hint

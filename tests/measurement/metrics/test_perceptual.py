@@ -66,9 +66,8 @@ def test_weights_that_are_not_here_are_told_with_their_place(
         "here",
         "missing (optional)",
     ]
-    with pytest.raises(
-        MissingData, match="the weights of AlexNet are not on this machine"
-    ) as caught:
+    with pytest.raises(MissingData) as caught:
         lpips(torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64), CPU)
+    assert "AlexNet" in str(caught.value)
     assert f"{tmp_path}/hub/checkpoints/alexnet-owt-7be5be79.pth" in caught.value.hint
     assert capfd.readouterr().out == ""  # which is for results

@@ -155,7 +155,7 @@ def test_captions_are_encoded_by_the_mean_of_their_tokens(hub_cache):
 @pytest.mark.parametrize("name", ["detector", "git", "minilm"])
 def test_absent_weights_are_refused_with_the_line_that_fetches_them(name, hub_cache):
     network = NETWORKS[name]
-    with pytest.raises(MissingData, match="not in the hub's cache") as caught:
+    with pytest.raises(MissingData) as caught:
         network.build(CPU)
     line = f"hf download {network.source.removeprefix('hub:')} config.json vocab.txt"
     assert line in caught.value.hint and line in str(network.find_input().error.hint)

@@ -76,8 +76,9 @@ def test_the_error_of_motion_is_the_distance_of_the_steps():
     assert end_point_error(clips[2], clips[0], own, 128).item() == pytest.approx(
         2 * errors[0], rel=0.25
     )
-    with pytest.raises(BrainhiveError, match="one frame have no motion"):
+    with pytest.raises(BrainhiveError) as caught:
         end_point_error(clips[2][:, :1], clips[2][:, :1], own)
+    assert "epe" in caught.value.hint
 
 
 def test_the_direction_of_motion_is_that_of_what_moves_and_shuffled_clips_have_none():
