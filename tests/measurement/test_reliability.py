@@ -47,28 +47,34 @@ def test_the_interval_of_retrieval_holds_although_items_share_one_pool():
 def test_halves_share_no_repetition_and_no_part_and_are_equal(seed, has_parts):
     """Each repetition is a row of an identity matrix, so the averages are weights."""
     random = np.random.default_rng(seed)
-    count, most = 8, int(random.integers(2, 8))
-    available = random.integers(2, most + 1, count)
-    parts = np.tile(np.arange(most), (count, 1))
-    if has_parts:  # the first two differ, and numbers count from 0
-        parts = np.minimum(parts, 1 + random.integers(0, 3, (count, 1)))
+    n_stimuli = 8
+    n_repetitions = int(random.integers(2, 8))
+    available = random.integers(2, n_repetitions + 1, n_stimuli)
+    parts = np.tile(np.arange(n_repetitions), (n_stimuli, 1))
+    # the first two repetitions are in different parts, and parts count from 0
+    if has_parts:
+        parts = np.minimum(parts, 1 + random.integers(0, 3, (n_stimuli, 1)))
     numbers = torch.from_numpy(parts) if has_parts else None
 
     halves = average_halves(
-        torch.eye(most).expand(count, -1, -1),
+        torch.eye(n_repetitions).expand(n_stimuli, -1, -1),
         torch.from_numpy(available),
         torch.Generator().manual_seed(seed),
         numbers,
     )
 
-    weights, sizes = np.stack([half.numpy() for half in halves[:2]], 1), halves[2]
-    for row, of_row in enumerate(weights):
-        chosen = [np.flatnonzero(half) for half in of_row]
-        assert max(map(max, chosen)) < available[row]
-        assert not set(parts[row][chosen[0]]) & set(parts[row][chosen[1]])
-        assert len(chosen[0]) == len(chosen[1]) == sizes[row] > 0
-        for half, rows in zip(of_row, chosen, strict=True):
-            np.testing.assert_allclose(half[rows], 1 / len(rows), rtol=1e-6)
+    first_weights, second_weights, sizes = halves
+    for row in range(n_stimuli):
+        first_rows = first_weights[row].numpy().nonzero()[0]
+        second_rows = second_weights[row].numpy().nonzero()[0]
+        assert max(first_rows.max(), second_rows.max()) < available[row]
+        assert not set(parts[row][first_rows]) & set(parts[row][second_rows])
+        assert len(first_rows) == len(second_rows) == sizes[row] > 0
+        for weights, rows in (
+            (first_weights[row], first_rows),
+            (second_weights[row], second_rows),
+        ):
+            np.testing.assert_allclose(weights[rows], 1 / len(rows), rtol=1e-6)
         if not has_parts:
             assert sizes[row] == available[row] // 2
 
