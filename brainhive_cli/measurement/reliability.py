@@ -37,8 +37,8 @@ def average_halves(
         available: Number [N] of repetitions that exist. The others are padding.
         random: Generator of the random halves.
         parts: Number [N, R], from 0, of the part of the recording that each repetition
-            belongs to, as computed by `separate_repetitions`. All repetitions of a part
-            then fall into the same half. If None, each repetition is a part of its own.
+            belongs to, as computed by `separate_repetitions`. The halves then have
+            repetitions of different parts. If None, each repetition is a part.
 
     Returns:
         Mean [N, F] of the first halves, mean [N, F] of the second halves, and the

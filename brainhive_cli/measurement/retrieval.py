@@ -336,7 +336,8 @@ def permute_targets(
     orders = items.draw_permutations(MAX_DRAWS, derive_seed(seed, 0))
     draws = (items.apply_permutation(order) for order in orders)
     for permutation in chain([items.permute(seed)], draws):
-        # the last order permutes the signals, and without parts the first the pictures
+        # A permutation ends with an order of the signals. Without parts, it begins with
+        # an order of the pictures.
         if control == "permuted" and not parts:
             picture_order = permutation[0]
             yield picture_order[seen_indices]
