@@ -1,11 +1,15 @@
 """Facts of a run: every result of a command that is not a number with an interval.
 
-Each command has its own model of facts, such as `RetrievalFacts`. Some words recur:
+Each command has its own class of facts, such as `RetrievalFacts`. Some words recur:
 
-- A scope names a group of metrics, such as `all` or `subject 1`.
+- A run is the folder with the results of a command. A sweep is a run that tries several
+  variants of its settings.
+- A scope is the name of a group of metrics, such as `all` or `subject 1`. In claims, it
+  is the set of subjects or stimuli that a claim holds for.
 - A cell is a model that was trained for a subject (or for all) with a seed.
-- The set-up holds the settings of signals, model and training behind the numbers.
+- The set-up of a run is the settings of signals, model and training behind its numbers.
 - A caveat is a fixed phrase that limits a number (see `measurements.CAVEATS`).
+- The pool of an item is the number of candidates among which it is ranked.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -18,9 +22,9 @@ SIGNIFICANCE_LEVEL = 0.05
 """Largest p of a significant difference."""
 Side = Literal["above chance", "at chance", "below chance", "not testable"]
 SetUp = Mapping[str, Any]
-"""Settings by dotted key. Keys of a recipe are written as in the recipe, such as
-`train.lr`. The keys in `SIGNAL_KEYS` describe the signals. Unknown settings are left
-out.
+"""Settings behind the numbers of a run, by dotted key. Keys of a recipe are written as
+in the recipe, such as `train.lr`. The keys in `SIGNAL_KEYS` describe the signals.
+Unknown settings are left out.
 """
 SIGNAL_KEYS = (
     "channels",
@@ -31,43 +35,45 @@ SIGNAL_KEYS = (
     "unit",
     "preparation",
 )
-"""Keys of a set-up that describe the signals of the test. A comparison of two runs that
-differ in these keys is not a comparison of their models alone.
+"""Keys of a set-up that describe the tested signals. If two runs differ in these keys,
+a comparison of the runs is not a comparison of their models alone.
 """
 CITES = "cites"
-"""Section of a set-up that lists the papers of data set, signals, model, encoders and
-generator. Its values are keys in reports/references.bib.
+"""Section of a set-up that lists papers, as keys in reports/references.bib. The papers
+describe the data set, the signals, the model, the encoders and the generator.
 """
 MAX_LISTED_VALUES = 6
-"""Longest list whose values are all written. For a longer list, the length and the
-first and last value are written.
+"""Length of the longest list that is written with all its values. For a longer list,
+only the length, the first value and the last value are written.
 """
 NO_VALUE = "none"
 """Text for a setting without a value."""
 MAX_TEXT_LETTERS = 80
-"""Longest text of a setting in a difference. Longer texts are cut."""
+"""Longest text of the value of a setting. Longer texts are cut."""
 
 
 class FrozenModel(BaseModel):
-    """Base of all models in this file: plain values that cannot be changed."""
+    """Base class of facts: fields with plain values, which cannot be changed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class CellFacts(FrozenModel):
-    """Facts of a cell: a training, or the test of a trained model.
+    """Facts of a cell: of the training of a model, or of the test of a trained model.
 
     Attributes:
-        cell: Name of the cell. Empty if the name is the scope itself.
-        subject: Subject of the signals, or None for several subjects.
+        cell: Name of the cell. Empty if the name of the scope is also the name of the
+            cell.
+        subject: Subject whose signals were used, or None for several subjects.
         seed: Seed of the training.
-        source: Source of the reconstructed pictures, such as `brain`.
-        title: Name in tables.
-        variant: Variant of a sweep.
+        source: Origin of the reconstructed pictures, such as `brain`.
+        title: Name of the cell in tables.
+        variant: Variant of the settings that the cell belongs to, in a sweep.
         epoch: Epoch whose weights were kept.
         selected_on: Data on which this epoch was selected.
-        caveats: Caveats of the cell's numbers.
-        took: Seconds, peak memory in bytes and number of parameters, by name.
+        caveats: Phrases that limit the numbers of the cell.
+        took: Cost of the training or test: seconds, peak memory in bytes and number of
+            parameters, by name.
     """
 
     cell: str = ""
@@ -91,18 +97,20 @@ class Answer:
 
     Attributes:
         question: The question, which asks for the seen stimulus or for its concept.
-        better: Probability that permuted labels have a mean rank as small as the
-            measured one, or smaller, or None without a test.
-        worse: Probability that permuted labels have a mean rank as large, or larger, or
-            None without a test.
+        better: One-sided p for ranks better than chance. It is the probability that the
+            mean rank under permuted labels is at most the measured mean rank. None if
+            there is no test.
+        worse: One-sided p for ranks worse than chance. It is the probability that the
+            mean rank under permuted labels is at least the measured mean rank. None if
+            there is no test.
         least_p: Smallest two-sided p that the test can give.
         n: Number of tested items over all subjects.
-        pool: Number of candidates of each item.
+        pool: Number of candidates among which each item is ranked.
         test: Method of the test, or the reason why there is no test.
-        scope: Units that the answer holds for, such as "these 2 concepts". Empty for
-            units in general.
-        wider: Sentence on the wider claim that the design does not allow. Empty if the
-            design allows all claims.
+        scope: Stimuli or concepts that the answer holds for, such as "these 2
+            concepts". Empty if it holds for stimuli in general.
+        wider: Sentence on a more general claim that the design of the experiment does
+            not allow. Empty if the design allows all claims.
         condition: Assumption behind the answer that the data cannot confirm.
     """
 
@@ -123,13 +131,14 @@ class Answer:
         """Two-sided p, or None without a test."""
         if self.better is None or self.worse is None:
             return None
-        return min(1.0, 2 * min(self.better, self.worse))  # both tails
+        # the two-sided p is twice the smaller one-sided p
+        return min(1.0, 2 * min(self.better, self.worse))
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def side(self) -> Side:
         """Result of the two-sided test at `SIGNIFICANCE_LEVEL`."""
-        # a test cannot be significant if its smallest possible p is too large
+        # if the smallest possible p is too large, no result can be significant
         if (
             self.better is None
             or self.worse is None
@@ -145,7 +154,10 @@ class Answer:
     @computed_field  # type: ignore[prop-decorator]
     @property
     def words(self) -> str:
-        """The result with its scope, or the reason why there is none."""
+        """Result of the test in words, or the reason why there is no test.
+
+        The result is followed by the stimuli that it holds for and by its assumption.
+        """
         if self.p is None:
             return f"{self.side}: {self.test}"
         scope = f" for {self.scope}" if self.scope else ""
@@ -154,7 +166,10 @@ class Answer:
 
     @property
     def sentence(self) -> str:
-        """The result with its test, and the wider claim that is not allowed."""
+        """Sentence with the question, the result, its test and the limit of the claim.
+
+        Without a test, the sentence has the question and the reason.
+        """
         if self.p is None:
             return f"{self.question}: {self.test}"
         sentence = (
@@ -165,35 +180,37 @@ class Answer:
 
 
 class Difference(FrozenModel):
-    """Difference of a metric between two runs, sources or variants.
+    """Difference of a metric between two runs, sources of pictures or variants.
 
-    Both are measured on the same items and subjects.
+    Both values of the metric are measured on the same items and subjects.
 
     Attributes:
         first: Name of the first run, source or variant.
         second: Name of the second run, source or variant.
         metric: Name of the metric.
-        difference: First minus second, averaged over subjects.
-        low: Lower end of the 95 % interval, which holds the differences that the test
-            does not reject, or None with too few items.
+        difference: First value minus second value, averaged over subjects.
+        low: Lower end of the 95 % interval of the difference, or None with too few
+            items. The interval contains the differences that the test does not reject.
         high: Upper end of the interval, or None with too few items.
-        interval: Method of the interval, and the subjects and items it holds for.
+        interval: Method of the interval, and the subjects and items that it holds for.
         n: Number of compared items over all subjects.
         subjects: Number of subjects.
         p_value: Two-sided p, or None with too few items. It is at most .05 exactly if
             the interval excludes 0.
-        p_adjusted: The same p, adjusted for all `tests` of the family.
-        test: Method of the test, and the subjects and items it holds for.
+        p_adjusted: Two-sided p after an adjustment for the number of tests in the
+            family, or None without an adjustment.
+        test: Method of the test, and the subjects and items that it holds for.
         least_p: Smallest p that the test can give.
         cohens_dz: Effect size over subjects: the mean of the differences divided by
             their standard deviation.
         lower_is_better: True if smaller values of this metric are better.
-        scope: Units that the claim holds for. Empty for units in general.
+        scope: Subjects or stimuli that the claim holds for. Empty if it holds for
+            subjects and stimuli in general.
         limits: Sentences that limit the claim.
-        differs: Settings in which the set-ups differ, in words.
-        caveats: Caveats of either value.
-        tests: Number of tests in the family that p is adjusted for. 0 for a single
-            test, whose p is not adjusted.
+        differs: Descriptions of the settings in which the two runs differ.
+        caveats: Phrases that limit the first or the second value.
+        tests: Number of tests in the family of tests that p is adjusted for. 0 for a
+            single test, whose p is not adjusted.
         tests_of: Description of this family of tests.
     """
 
@@ -219,12 +236,12 @@ class Difference(FrozenModel):
     lower_is_better: bool = False
     scope: str = ""
 
-    # what limits the claim
+    # limits of the claim
     limits: list[str] = []
     differs: list[str] = []
     caveats: list[str] = []
 
-    # family of tests that p is adjusted over
+    # family of tests that p is adjusted for
     tests: int = 0
     tests_of: str = ""
 
@@ -245,12 +262,12 @@ class Difference(FrozenModel):
 
 
 class SeenPictures(FrozenModel):
-    """Tested pictures that were left out, because a model was trained on them.
+    """Test pictures that were left out, because a model was trained on them.
 
     Attributes:
         count: Number of pictures that were left out.
-        of: Number of pictures before.
-        names: Names of the first few that were left out.
+        of: Number of test pictures before pictures were left out.
+        names: Names of the first few pictures that were left out.
     """
 
     count: int = 0
@@ -262,9 +279,9 @@ class Variant(FrozenModel):
     """Facts of one variant of a sweep.
 
     Attributes:
-        run: Name of the run.
-        validation: Result on the validation pictures.
-        sources: Sources of the variant's pictures.
+        run: Name of the run that has the variant.
+        validation: Values on the validation pictures, by name.
+        sources: Origins of the variant's pictures, such as `brain`.
     """
 
     run: str = ""
@@ -277,35 +294,40 @@ class Facts(FrozenModel):
 
     Attributes:
         command: Command of the run.
-        caveats: Caveats of every number.
-        warnings: Sentences that a page shows above the numbers.
-        dataset: Data set of the test.
+        caveats: Phrases that limit all numbers of the run.
+        warnings: Sentences that the HTML page of the run shows above the numbers.
+        dataset: Name of the data set of the test.
         modality: EEG, MEG or fMRI. Empty if unknown.
         stimulus: Kind of the stimuli: `picture`, `clip` or `category`.
-        mode: Mode of the training.
-        protocol: Protocol of the measurement.
-        run: Run of the training that was tested.
-        runs: All runs of trainings that were tested.
-        units: Name of the groups of items in intervals and tests, such as pictures.
-        unit_count: Number of units.
+        mode: Mode of the training: `intra` (one subject), `inter` (new subjects),
+            `joint` (all together) or `finetune` (fitted to a new subject).
+        protocol: Description of the measurement in one line.
+        run: Name of the training run whose models were tested.
+        runs: Names of all training runs whose models were tested.
+        units: Noun for the groups of items that count as one in intervals and tests,
+            such as `pictures`.
+        unit_count: Number of these groups.
         stimuli: Number of different stimuli. A stimulus that several subjects saw
             counts once. 0 if unknown.
-        scope: Units that the claims hold for. Empty for units in general.
-        inflation: Factor by which the variance of a mean grows because folds share
-            training data. 1 without such folds.
+        scope: Subjects or stimuli that the claims hold for. Empty if the claims hold
+            for subjects and stimuli in general.
+        inflation: Factor by which the variance of a mean grows, because the models of
+            different folds share training data. 1 without such folds.
         set_up: Settings of signals, model and training by dotted key (see `flatten`).
-        seen_in_training: Tested pictures that were left out because of the training.
-        published: Values of a paper, with their `source` and with `differs`, the ways
-            in which the paper's method differs.
-        cells: Cells by scope of the metrics.
-        variants: Variants of a sweep by label.
-        sources: Sources of pictures that are compared. The run is about the first.
-        titles: Title of each source in tables.
-        comparisons: Differences between sources, or between variants.
+        seen_in_training: Test pictures that were left out, because a model was trained
+            on them.
+        published: Values of a paper, with the key `source` for the paper and the key
+            `differs` for differences between the methods.
+        cells: Facts of the cells (trained models), by scope of the metrics.
+        variants: Facts of the variants of a sweep, by label of the variant.
+        sources: Origins of pictures that are compared, such as `brain`. The run is
+            about the first origin. The others are controls.
+        titles: Title in tables, by origin of the pictures.
+        comparisons: Differences between origins of pictures, or between variants.
         against: Differences from other runs.
-        not_compared: Reasons why other runs were not compared.
-        validation: Result of the tested training on the validation pictures.
-        answers: Tests of ranks against chance. The first is the main one.
+        not_compared: Reasons why other runs were not compared with this run.
+        validation: Values of the tested training on the validation pictures, by name.
+        answers: Tests of ranks against chance. The first is the main test.
     """
 
     command: str = ""
@@ -333,7 +355,7 @@ class Facts(FrozenModel):
     seen_in_training: SeenPictures = SeenPictures()
     published: dict[str, Any] = {}
 
-    # scopes of the metrics
+    # groups of metrics
     cells: dict[str, CellFacts] = {}
     variants: dict[str, Variant] = {}
     sources: list[str] = []
@@ -356,7 +378,7 @@ class TrainingFacts(Facts):
     """Facts of train-align.
 
     Attributes:
-        is_closed_form: True if the models were solved for, without epochs.
+        is_closed_form: True if the models were computed in closed form, without epochs.
     """
 
     command: str = "train-align"
@@ -456,17 +478,19 @@ class RetrievalFacts(Facts):
         claims: Sentence on the claims that the design allows.
         gallery: Candidates.
         control: Distribution under a control.
-        prior: Run of the prior that predicted the tokens.
+        prior: Name of the run of the prior (a model that maps brain tokens to the
+            inputs of a generator) that predicted the tokens. None without a prior.
         confusion_matrix: Confusion matrix of trials, or None with many concepts.
         tests_trials: True if trials of training pictures or categories were held out,
             not pictures.
-        plain: Differences from simple baselines on the same folds.
+        plain: Differences between the model and simple baselines on the same folds.
         baseline: Ridge that was fitted as a baseline.
         repetitions: Largest number of repetitions of a picture in the noise ceiling,
             which compares halves of them. 0 without a ceiling.
-        subset_ways: Number of pictures that each subset should have. 0 without subsets.
-        subset_pools: Number of pictures that subsets have, ascending. It is smaller if
-            a subject saw fewer pictures.
+        subset_ways: Requested number of pictures in the subsets of the candidates. 0
+            without subsets.
+        subset_pools: Numbers of pictures that the subsets have, ascending. A number is
+            smaller than requested if a subject saw fewer pictures.
     """
 
     command: str = "eval-retrieval"
@@ -490,10 +514,10 @@ class ReconstructionFacts(Facts):
         medium: Kind of the reconstructions: `picture` or `clip`.
         prior: Run of the prior that predicted the tokens.
         concepts: Concepts whose recall was measured.
-        score: Folder of reconstructions that was scored. Empty if the run generated
-            reconstructions itself.
-        unmatched: Files of this folder without a stimulus.
-        without: Stimuli without a file in this folder.
+        score: Folder of existing reconstructions that were scored. Empty if the run
+            generated the reconstructions itself.
+        unmatched: Files of this folder that belong to no stimulus.
+        without: Stimuli that have no file in this folder.
         originals: Files of this folder that are copies of the stimuli. They were left
             out.
         one_colour: Reconstructions that have a single colour.
@@ -515,8 +539,8 @@ class AxisClaim(FrozenModel):
 
     Attributes:
         axis: Axis along which positions were tested.
-        place: Significant position with the strongest effect, in words. The strongest
-            position of all if no position is significant.
+        place: Name of the significant position with the strongest effect. If no
+            position is significant, the position with the strongest effect of all.
         p: p of this position, corrected for all positions of all analyses.
         first: First time above chance, or the time by which an effect has begun. Empty
             without such a time, or if a filter hides it.
@@ -606,14 +630,14 @@ class CalibrationFacts(Facts):
     """Facts of calibrate.
 
     Attributes:
-        arm: Arm that the finding is about: one way to calibrate. Empty if only controls
-            were measured.
-        arms: Description of each arm: the data that it takes from a new person, MOABB's
-            name for this, and the method.
+        arm: Name of the arm (way to calibrate a model, or control) that the finding is
+            about. Empty if only controls were measured.
+        arms: Description of each arm, by name: the data that it uses from a new person,
+            the name of such an evaluation in MOABB, and the method.
         unit: Unit of the amounts.
         amounts: Amounts of recording, ascending. The last is everything.
-        people: Top-1 of the arm in `arm`, by person, after each amount.
-        is_above_chance: True if its top-1 with everything is above chance.
+        people: Top-1 of the arm `arm` with each amount, by person.
+        is_above_chance: True if the top-1 of this arm with everything is above chance.
         lead: Amount that the finding is about. It is the smallest amount that surely
             gives 90 % of the top-1 with everything, or else the largest amount below
             everything. Empty for everything.
@@ -633,7 +657,7 @@ class CalibrationFacts(Facts):
 
     command: str = "calibrate"
     arm: str = ""
-    # data that are taken, MOABB's name, method
+    # data of the new person, MOABB's name, method
     arms: dict[str, tuple[str, str, str]] = {}
     unit: Literal["pictures", "trials", "minutes"] = "pictures"
     amounts: list[Amount] = []
@@ -655,7 +679,8 @@ class LiveFacts(Facts):
     Attributes:
         windows: Number of decoded windows.
         ended: Reason why the session ended.
-        latency_ms: Median, 95th percentile and maximum of the latency, by stage.
+        latency_ms: Median, 95th percentile and maximum of the latency, by stage of the
+            processing, such as `decoding`.
         stream: Counts of the stream, such as lost samples.
         differs: Sentences on differences from the processing offline.
         hits: Number of single trials in which the shown picture ranked first.
@@ -705,13 +730,18 @@ FACTS: dict[str, type[Facts]] = {
     for model in Facts.__subclasses__()
 }
 FACTS["demo"] = WorkflowFacts
-"""Model of each command that has facts of its own."""
+"""Class of the facts, by command. Other commands have the class `Facts`."""
 
 
 def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten nested mappings into a dict with dotted keys.
 
-    An empty mapping stays as a value.
+    Args:
+        fields: Nested mappings, such as the settings of a recipe.
+        prefix: Beginning of all keys in the result.
+
+    Returns:
+        Values by dotted key, such as `train.lr`. An empty mapping stays as a value.
     """
     flat: dict[str, Any] = {}
     for key, value in fields.items():
@@ -724,13 +754,14 @@ def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def cite(**papers: Sequence[str]) -> dict[str, list[str]]:
-    """Return the section of a set-up that lists papers.
+    """Make the part of a set-up that lists papers.
 
     Args:
-        papers: Keys in reports/references.bib by topic, such as `model`.
+        papers: Keys in reports/references.bib, by topic such as `model`.
 
     Returns:
-        The keys by `cites.TOPIC`, each once. Topics without papers are left out.
+        Keys of the papers, each once, by `cites.TOPIC`. Topics without papers are left
+        out.
     """
     return {
         f"{CITES}.{topic}": list(dict.fromkeys(keys))
@@ -740,17 +771,18 @@ def cite(**papers: Sequence[str]) -> dict[str, list[str]]:
 
 
 def merge_set_ups(set_ups: Sequence[SetUp]) -> dict[str, Any]:
-    """Merge the set-ups of several subjects or runs.
+    """Merge the set-ups of several subjects or runs into the set-up of their mean.
 
     Args:
-        set_ups: Set-ups that belong to the same number.
+        set_ups: Settings by dotted key, such as `train.lr`, for each subject or run.
 
     Returns:
-        A set-up with the settings that all set-ups have. Different values of a setting
-        are joined in words, such as `100 Hz or 250 Hz`. Papers are collected from all
-        set-ups.
+        Settings that all set-ups have, by dotted key. If the values of a setting
+        differ, the result has a text such as `100 Hz or 250 Hz`. The papers (keys that
+        begin with `cites`) are collected from all set-ups.
     """
-    keys: dict[str, None] = {}  # an ordered set
+    # collect the keys in a dict, because a set would lose their order
+    keys: dict[str, None] = {}
     for set_up in set_ups:
         keys |= dict.fromkeys(set_up)
 
@@ -763,7 +795,8 @@ def merge_set_ups(set_ups: Sequence[SetUp]) -> dict[str, Any]:
                 papers |= dict.fromkeys(value)
             merged[key] = list(papers)
         elif len(values) < len(set_ups):
-            continue  # a set-up lacks this setting
+            # the setting is unknown for a subject or run, so it is left out
+            continue
         elif all(value == values[0] for value in values):
             merged[key] = values[0]
         else:
@@ -775,25 +808,33 @@ def merge_set_ups(set_ups: Sequence[SetUp]) -> dict[str, Any]:
 def list_differences(
     first: SetUp, second: SetUp, sections: Collection[str] | None = None
 ) -> list[str]:
-    """List the settings in which two set-ups differ, such as `train.lr 1, not 0.0005`.
+    """List the settings in which two set-ups differ.
 
-    A setting that only one set-up has is a difference if both set-ups have the section
-    of the setting. If they do not, the section is unknown in the other set-up. Papers
-    are not compared. If two parts have different kinds, only the kinds are listed and
-    not the knobs of the parts. Backbones of different kinds may also need different
-    keys of `train`, so keys that only one set-up has are then not listed either.
+    The set-up of a run is the settings behind its numbers, by dotted key. The section
+    of a key is the text before the first dot. Some differences are not listed:
+
+    - Sections that only one set-up has, because they are unknown in the other.
+    - Papers (the section `cites`).
+    - Settings of components of different kinds, such as the loss. Only the kinds are
+      listed.
+    - Settings of `train` that only one set-up has, if the backbones have different
+      kinds. Different backbones may need different settings.
 
     Args:
-        first: Set-up whose values come first in the texts.
-        second: Set-up that it is compared with.
-        sections: Sections of keys that are compared, such as `train`. All by default.
+        first: Settings of the first run, whose values come first in the texts.
+        second: Settings of the second run.
+        sections: Sections that are compared, such as `train`. None compares all.
+
+    Returns:
+        Texts such as `train.lr 1, not 0.0005`.
     """
-    # sections that both set-ups have
+    # find the sections that both set-ups have
     first_sections = {_section(key) for key in first}
     second_sections = {_section(key) for key in second}
     shared_sections = (first_sections & second_sections) - {CITES}
 
-    # keys whose values differ, and parts of different kinds, such as `backbone.`
+    # find the keys whose values differ, and the prefixes of components with different
+    # kinds, such as `backbone.`
     differing_keys = []
     other_kinds = []
     for key in {**first, **second}:
@@ -802,12 +843,13 @@ def list_differences(
             if key.endswith(".kind"):
                 other_kinds.append(key.removesuffix("kind"))
 
+    # describe the differences
     texts = []
     for key in differing_keys:
         if sections is not None and _section(key) not in sections:
             continue
 
-        # skip the knobs of parts of different kinds
+        # skip the settings of components with different kinds
         if not key.endswith(".kind"):
             if key.startswith(tuple(other_kinds)):
                 continue
@@ -816,7 +858,7 @@ def list_differences(
             if has_other_backbone and key.startswith("train.") and not is_in_both:
                 continue
 
-        # long values may have equal texts, because texts are cut
+        # write both values. Long values may have equal texts, because texts are cut
         name = {"window_ms": "window", "rate_hz": "rate"}.get(key, key)
         name = name.removesuffix(".kind")
         first_text = format_setting(key, first.get(key))
@@ -834,15 +876,18 @@ def _section(key: str) -> str:
 
 
 def describe_signals(set_up: SetUp) -> list[str]:
-    """Describe the signals of a test for its protocol.
+    """Describe the tested signals in phrases, for the protocol of a metric.
+
+    Args:
+        set_up: Settings of the run, by dotted key.
 
     Returns:
         Phrases on channels, window, rate, repetitions, unit, preparation and
-        normalisation. Unknown settings have no phrase.
+        normalisation, such as `100 Hz`. Unknown settings have no phrase.
     """
     phrases = []
 
-    # channels and how they are mapped
+    # describe the channels, and the replacement of missing channels
     channels = set_up.get("channels")
     if isinstance(channels, list) and len(channels) > MAX_LISTED_VALUES:
         phrases.append(f"{len(channels)} channels")
@@ -852,13 +897,13 @@ def describe_signals(set_up: SetUp) -> list[str]:
     if mapping != NO_VALUE:
         phrases.append(mapping)
 
-    # window and rate
+    # describe window and rate
     for key in ("window_ms", "rate_hz"):
         value = set_up.get(key)
         if value is not None:
             phrases.append(format_setting(key, value))
 
-    # repetitions, unit and preparation
+    # describe repetitions, unit and preparation
     repetitions = set_up.get("repetitions")
     if repetitions is not None:
         count = format_setting("repetitions", repetitions)
@@ -871,7 +916,7 @@ def describe_signals(set_up: SetUp) -> list[str]:
     if preparation:
         phrases.append(f"prepared by {preparation}")
 
-    # normalisation
+    # describe the normalisation, which may be a name or a component with settings
     normalisation = set_up.get("signal.normalise.kind")
     if not normalisation:
         normalisation = set_up.get("signal.normalise", NO_VALUE)
@@ -884,9 +929,10 @@ def format_setting(key: str, value: Any) -> str:
     """Write the value of a setting as text.
 
     Args:
-        key: Key of the setting, which decides the unit.
-        value: Plain value. The window and the repetitions are pairs of start and end,
-            or of smallest and largest number.
+        key: Dotted key of the setting. The keys `window_ms`, `rate_hz` and
+            `repetitions` are written with units or as ranges.
+        value: Value of the setting. The window is a pair of start and end, and the
+            repetitions are a pair of smallest and largest number.
 
     Returns:
         Text of at most `MAX_TEXT_LETTERS`, except for values that are texts.
@@ -896,7 +942,7 @@ def format_setting(key: str, value: Any) -> str:
     if value is None or value in ([], {}):
         return NO_VALUE
 
-    # numbers with units
+    # write numbers with units
     if key == "window_ms":
         return f"{value[0]:g} to {value[1]:g} ms"
     if key == "rate_hz":
@@ -905,7 +951,7 @@ def format_setting(key: str, value: Any) -> str:
         low, high = value
         return f"{high}" if low == high else f"{low} to {high}"
 
-    # lists, in short if they are long
+    # write lists, of which long lists are abridged, and other values
     if isinstance(value, list):
         texts = [format_setting("", item) for item in value]
         if len(texts) <= MAX_LISTED_VALUES:
