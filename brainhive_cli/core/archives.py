@@ -71,8 +71,8 @@ def choose_destination(path: Path, root: Path, prefixes: Sequence[str]) -> Path:
     Args:
         path: Archive.
         root: Folder of the data set.
-        prefixes: Prefixes of file names, such as the names of subjects. Files with such
-            names must not lie in `root` itself.
+        prefixes: Prefixes of file names, such as "sub-" or "test_images/". Files with
+            such names belong into a folder with the name of their archive.
 
     Returns:
         A new folder with the name of the archive, if the archive lies in `root` and the

@@ -247,7 +247,7 @@ def _compute(job: RunJob, open_run: OpenRun) -> Work | None:
         open_run: Run, which is not finished.
 
     Returns:
-        The work of this call, from whose duration a pace is computed for later
+        The work of this call. Its pace (time per unit of work) is stored for later
         estimates. The value is None if the pace would be wrong, because other workers
         computed cells, or because an earlier call had begun the run.
     """
@@ -278,8 +278,11 @@ def compute_stage(
 ) -> tuple[bool, Work | None]:
     """Compute the unfinished cells of a stage, while other workers may do the same.
 
+    A cell is a part of the run with a file of its own, such as the model of one subject
+    and one seed. The cells of a stage can be computed in any order.
+
     Args:
-        open_run: Run of the stage.
+        open_run: Run of the stage, with the processes of this launch.
         stage: Cells, and the function that computes a cell.
         planned_work: Work of the whole run, or None if it is not counted. It is
             announced if the stage does not count its own work.
@@ -369,7 +372,7 @@ def _finish(job: RunJob, open_run: OpenRun, work: Work | None) -> bool:
 
     Args:
         job: Job of the run.
-        open_run: Run.
+        open_run: Run whose cells are finished.
         work: Work to announce for a run without stages, or None.
 
     Returns:
@@ -456,7 +459,8 @@ def start_run(
             )
         else:
             finished_names.append(path.name)
-        # the run of another user may be read-only
+
+        # the folder of another user may be read-only
         with suppress(OSError, BrainhiveError):
             recipe_names = set(folder.read_found().recipe_names)
             recipe_names.add(recipe.recipe_name)
@@ -565,6 +569,9 @@ def claim_cells(
     is_finished: IsFinished | None = None,
 ) -> Iterator[Iterator[str]]:
     """Share cells of a run with other workers, so that no cell is computed twice.
+
+    A cell is a part of the run with a file of its own, such as the model of one subject
+    and one seed.
 
     Args:
         folder: Folder of the run.

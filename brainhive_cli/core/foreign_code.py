@@ -132,9 +132,9 @@ def describe_user_error(error: BaseException) -> BrainhiveError | None:
     """Describe an error in the code of a user.
 
     The description names the innermost line of the user's code in the traceback. If the
-    traceback has no such line, the description names an object of the user's code that
-    the failed functions of Brainhive or a library used. The object may lack an
-    attribute, may have been called wrongly, or may have failed in an inherited method.
+    traceback has no such line, the description names an object of the user that a
+    function in the traceback used. The object may lack an attribute, or a method that
+    it inherits may have failed.
 
     Args:
         error: Error with its traceback.

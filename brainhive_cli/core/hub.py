@@ -137,7 +137,7 @@ def folder(
     owner: str = "",
     local: bool = False,
 ) -> Path:
-    """Return the local folder that a reference names. Download it if necessary.
+    """Return the local folder that a reference names, after a download if necessary.
 
     Args:
         reference: One of
@@ -158,7 +158,7 @@ def folder(
         MissingData: if the folder or repository does not exist, the hub cannot be
             reached, or files of a local folder are placeholders of Git LFS or DataLad.
     """
-    # a repository of the hub
+    # download the files of a repository, or find them in the hub's cache
     scheme, colon, location = reference.partition(":")
     if colon and scheme == "hub":
         repository_type, repository, subfolder, revision = parse_repository(
@@ -234,7 +234,10 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
         """A progress bar that disappears at the end, and is not shown in a pipe."""
 
         def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **{"disable": None, **options, "leave": False})  # type: ignore[no-untyped-call]
+            # without a choice of the client, tqdm shows bars only in a terminal
+            options.setdefault("disable", None)
+            options["leave"] = False
+            super().__init__(*args, **options)  # type: ignore[no-untyped-call]
 
     def download() -> Any:
         return snapshot_download(
@@ -249,7 +252,7 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
         if bad_proxy is not None:
             # files in the cache do not need the proxy
             if not options.get("local_files_only") and not options.get("local_dir"):
-                cache_options = {**options, "local_files_only": True}
+                cache_options = options | {"local_files_only": True}
                 with suppress(MissingData):
                     return snapshot(repository, repo_type, **cache_options)
             raise bad_proxy from error
@@ -370,16 +373,17 @@ def find_input(
         size of the download and the shell command of the download. If they cannot be
         found, the input has an error.
     """
-    # the name ends with the weight file if there is only one, else with its folder
-    _, is_hub, location = reference.partition("hub:")
+    # the name of the input ends with the weight file if there is a single pattern
+    # without wildcards, otherwise with the folder of the weights
+    _, hub_prefix, location = reference.partition(HUB_PREFIX)
     is_single_file = len(weights) == 1 and "*" not in weights[0]
     weight_name = weights[0] if is_single_file else weights[0].rpartition("/")[0]
-    name = f"{location if is_hub else reference}/{weight_name}".rstrip("/")
+    name = f"{location if hub_prefix else reference}/{weight_name}".rstrip("/")
     if find_weights(reference, files, weights):
         return Input(name)
 
     # a folder of the user lacks a file
-    if not is_hub:
+    if not hub_prefix:
         folder_path = locate(reference)
         missing = [file for file in files if not (folder_path / file).is_file()]
         missing.append(weights[0])

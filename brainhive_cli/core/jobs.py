@@ -49,7 +49,7 @@ class Job:
         return ()
 
     def count_work(self) -> Work | None:
-        """Count the units of work. Return None if the command does not count them."""
+        """Count the units of work, or return None if the command has no such units."""
         return None
 
     def list_inputs(self) -> list[Input]:
@@ -92,7 +92,7 @@ class FunctionJob(Job):
         return self.make_preview(self.recipe)
 
     def list_inputs(self) -> list[Input]:
-        """List the inputs.
+        """List the inputs that the command reads, without trackers.
 
         Raises:
             RecipeError: if the recipe is not valid.

@@ -425,9 +425,9 @@ def open_device(name: object) -> "torch.device":
     Raises:
         DeviceError: if the name is wrong, or torch does not see the device.
     """
-    # read the name
     import torch
 
+    # find the device of the name, and compare its type with the types of this machine
     device_types = ["cpu", "cuda"]
     if torch.backends.mps.is_available():
         device_types.append("mps")
