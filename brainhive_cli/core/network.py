@@ -93,8 +93,8 @@ def call_in_thread(call: Callable[[], Response]) -> Response:
         except BaseException as error:
             result.set_exception(error)
 
-    # a thread that a daemon thread starts is a daemon, too, and the program would end
-    # before the threads of the function have ended
+    # the thread is no daemon, because the threads that `call` starts would then be
+    # daemons, too, and the program would end without waiting for them
     Thread(target=run_call, daemon=False).start()
     return result.result()
 
@@ -122,7 +122,7 @@ def open_web(request: Request, timeout_s: float) -> Any:
         MissingData: if the address is not a web address.
         OSError: if the server cannot be reached, or refuses the request.
     """
-    # the default opener of urllib would also open FTP addresses and local files
+    # open only web addresses, although urllib can also open FTP and local files
     _require_web_address(request.full_url)
     opener = OpenerDirector()
     for handler in (
@@ -136,7 +136,9 @@ def open_web(request: Request, timeout_s: float) -> Any:
         opener.add_handler(handler())
 
     def read_answer(error: Exception) -> tuple[int, Any]:
-        return (error.code, error.headers) if isinstance(error, HTTPError) else (0, {})
+        if isinstance(error, HTTPError):
+            return error.code, error.headers
+        return 0, {}
 
     send = partial(opener.open, request, timeout=timeout_s)
     return call_with_retries(send, read_answer)
