@@ -281,8 +281,8 @@ def _draw_sensors(
     """Draw the evoked response and the reliability over channels and times.
 
     Args:
-        evoked: Mean [C, T] over all trials, in `recording.unit`, or before whitening if
-            the recording has whiteners.
+        evoked: Mean [C, T] over the repetitions of all stimuli, before whitening if the
+            recording has whiteners.
         split_half: Split-half reliability [C, T].
         recording: Recording of a split.
 
