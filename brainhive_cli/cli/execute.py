@@ -297,7 +297,7 @@ def count_processes(recipe: Any) -> int:
 
 
 def perform(
-    command: str, module: Any, recipe: Any, again: bool
+    command: str, module: Any, recipe: Any, force: bool
 ) -> tuple["Launch", Result]:
     """Run a command in this process, which may be one of several.
 
@@ -305,7 +305,7 @@ def perform(
         command: Name of the command.
         module: Module of the command.
         recipe: Resolved recipe.
-        again: If True, run again even if the same run is finished.
+        force: If True, run again even if the same run is finished.
 
     Returns:
         The launch, which describes this process and its device, and the result.
@@ -322,7 +322,7 @@ def perform(
     runs_folder = recipe.paths.under_home("runs")
     try:
         with console.progress(command):
-            result: Result = module.run(recipe, process, again)
+            result: Result = module.run(recipe, process, force)
     except BaseException as error:
         from brainhive_cli.core.driver import remove_unused
 

@@ -35,13 +35,13 @@ def inputs(recipe: Recipe) -> list[Input]:
     return collect_inputs(list_folder)
 
 
-def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Read published results from a folder, and look for errors in them.
 
     Args:
         recipe: Settings of the command, with the folder.
         launch: Processes and device. The checks do not use them.
-        again: Has no effect, because results are checked at every call.
+        force: Has no effect, because results are checked at every call.
 
     Returns:
         A table with a row for each check: its name, its state, the size of the error

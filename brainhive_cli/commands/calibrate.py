@@ -9,7 +9,7 @@ from brainhive_cli.evaluation.calibration.run import CalibrationRun
 resolve_job = CalibrationRun.resolve
 
 
-def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Measure how well a model decodes a new person, by the amount of recording.
 
     For each amount, a model of other people is adapted to recordings of the new person,
@@ -18,10 +18,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     Args:
         recipe: Settings of the command.
         launch: Processes and device.
-        again: If True, start a new run even if a run with the same settings is
+        force: If True, start a new run even if a run with the same settings is
             finished.
 
     Returns:
         Tables and metrics of the run, with its folder.
     """
-    return driver.run("calibrate", resolve_job(recipe), launch, again)
+    return driver.run("calibrate", resolve_job(recipe), launch, force)

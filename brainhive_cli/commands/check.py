@@ -196,7 +196,7 @@ def inputs(recipe: Recipe) -> list[Input]:
     return [Input(name) for name, _ in list_checks(recipe)]
 
 
-def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Check data sets, stores and runs, and warn of each problem.
 
     All rows of stores and all files of runs are verified.
@@ -204,7 +204,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     Args:
         recipe: Settings of the command.
         launch: Processes and device. They are not used.
-        again: If True, check every picture and trial of data sets instead of a sample,
+        force: If True, check every picture and trial of data sets instead of a sample,
             and measure the health of embeddings anew instead of reading it.
 
     Returns:
@@ -218,7 +218,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # run all checks, then warn of the problems
     results = list[Result]()
     problems = list[BrainhiveError]()
-    checks = list_checks(recipe, again)
+    checks = list_checks(recipe, force)
     with console.progress("checking", len(checks)) as bar:
         for name, check in checks:
             result, check_problems = check()

@@ -17,9 +17,9 @@ def inputs(recipe: Recipe) -> list[Input]:
     return report.inputs(_select_runs(recipe))
 
 
-def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Compare the first run with each other run, and write the page or the tables."""
-    return report.run(_select_runs(recipe), launch, again)
+    return report.run(_select_runs(recipe), launch, force)
 
 
 def compare_runs(recipe: Recipe) -> list[RunGroup]:

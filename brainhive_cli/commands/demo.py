@@ -198,12 +198,12 @@ class DemoRun(RunJob):
         """First part of the name of the run folder."""
         return self.system.recipe
 
-    def make_parts(self, run: OpenRun, again: bool) -> dict[str, workflow.FinishedStep]:
+    def make_parts(self, run: OpenRun, force: bool) -> dict[str, workflow.FinishedStep]:
         """Run the steps one after another, as their commands would.
 
         Args:
             run: Run of the demo, which was just opened.
-            again: If True, run all steps again even if the same run is finished.
+            force: If True, run all steps again even if the same run is finished.
 
         Returns:
             Finished steps, keyed by name.
@@ -222,7 +222,7 @@ class DemoRun(RunJob):
                 step_overrides += step.quick
             step_overrides += recipe.overrides.get(self.steps.get_command(name), [])
             overrides[name] = step_overrides
-        return dict(workflow.run_steps(self.steps, run.launch, again, overrides))
+        return dict(workflow.run_steps(self.steps, run.launch, force, overrides))
 
     def summarise(self, run: OpenRun) -> Summary:
         """Write the page of the demo, and collect the measurements of the steps.
@@ -311,19 +311,19 @@ class DemoRun(RunJob):
         )
 
 
-def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Run all steps of a decoding system on shipped data, and write a page of results.
 
     Args:
         recipe: Settings of the command, with the name of the system.
         launch: Processes and device.
-        again: If True, run all steps again even if the same run is finished.
+        force: If True, run all steps again even if the same run is finished.
 
     Returns:
         Tables and metrics of the steps, and the path of the page.
     """
     job = DemoRun(recipe, SYSTEMS[recipe.system], _read_workflow(recipe))
-    return driver.run("demo", job, launch, again)
+    return driver.run("demo", job, launch, force)
 
 
 def _lay_out_page(

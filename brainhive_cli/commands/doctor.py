@@ -36,13 +36,13 @@ def inputs(recipe: Recipe) -> list[Input]:
     return []
 
 
-def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Describe this machine: versions, devices, folders and downloaded weights.
 
     Args:
         recipe: Settings of the command.
         launch: Processes and device.
-        again: Has no effect, because the machine is described at every call.
+        force: Has no effect, because the machine is described at every call.
 
     Returns:
         A table of facts. If an installed library cannot be imported, the exit code is

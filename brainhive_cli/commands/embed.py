@@ -24,7 +24,7 @@ from brainhive_cli.models.encoders import IMPORTED, own_names
 resolve_job = Job.resolve
 
 
-def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Embed the pictures of a data set, and write the embeddings to target stores.
 
     There is a store for each split and encoder. Finished stores are kept.
@@ -32,7 +32,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     Args:
         recipe: Settings of the command.
         launch: Processes, which share the pictures of a split.
-        again: If True, fill finished stores again.
+        force: If True, fill finished stores again.
 
     Returns:
         A table of the stores. The hint is the command that usually comes next.
@@ -43,7 +43,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """
     # list the pictures, and require their files and the weights of the encoders
     with console.progress("listing pictures"):
-        job = Job.resolve(recipe, launch, again)
+        job = Job.resolve(recipe, launch, force)
         require_inputs(job.inputs())
     job.report_unread()
 

@@ -9,7 +9,7 @@ from brainhive_cli.evaluation.retrieval.run import RetrievalRun
 resolve_job = RetrievalRun.resolve
 
 
-def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Rank the seen picture of each test signal among the pictures of a gallery.
 
     Every cell (trained model) of a run is evaluated on its test subjects.
@@ -17,10 +17,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     Args:
         recipe: Settings of the command.
         launch: Processes and device.
-        again: If True, start a new run even if a run with the same settings is
+        force: If True, start a new run even if a run with the same settings is
             finished.
 
     Returns:
         Tables and metrics of the run, with its folder.
     """
-    return driver.run("eval-retrieval", resolve_job(recipe), launch, again)
+    return driver.run("eval-retrieval", resolve_job(recipe), launch, force)

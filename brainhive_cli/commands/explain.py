@@ -9,7 +9,7 @@ from brainhive_cli.evaluation.explanation.run import ExplanationRun
 resolve_job = ExplanationRun.resolve
 
 
-def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Measure which sensors, times, frequency bands and levels carry information.
 
     Every cell (trained model) of a run is analysed with each of its subjects. Then the
@@ -18,10 +18,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     Args:
         recipe: Settings of the command.
         launch: Processes and device.
-        again: If True, start a new run even if a run with the same settings is
+        force: If True, start a new run even if a run with the same settings is
             finished.
 
     Returns:
         Tables and metrics of the run, with its folder.
     """
-    return driver.run("explain", resolve_job(recipe), launch, again)
+    return driver.run("explain", resolve_job(recipe), launch, force)

@@ -137,7 +137,7 @@ def inputs(recipe: Recipe) -> list[Input]:
     return collect_inputs(list_run)
 
 
-def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Write a brain model to a file that can be used without Brainhive.
 
     The file is read back, and compared with the model on random signals.
@@ -145,7 +145,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     Args:
         recipe: Settings of the command.
         launch: Processes and device. They are not used.
-        again: Has no effect, because existing files are replaced at every call.
+        force: Has no effect, because existing files are replaced at every call.
 
     Returns:
         A table of the signals that the file takes. The folder of the result has

@@ -51,7 +51,7 @@ def inputs(recipe: Recipe) -> list[Input]:
     return [Input(str(path)) for path in list_stores(recipe.stores, recipe.paths)]
 
 
-def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Export the embeddings of each target store to a parquet or NumPy file.
 
     Pictures that are not embedded yet are left out. A store that fails its health check
@@ -60,7 +60,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     Args:
         recipe: Settings of the command.
         launch: Processes. The main process writes the files.
-        again: Has no effect, because existing files are replaced at every call.
+        force: Has no effect, because existing files are replaced at every call.
 
     Returns:
         A table with a row for each store: its name, the number of exported embeddings,

@@ -372,13 +372,13 @@ def inputs(recipe: Recipe) -> list[Input]:
     return collect_inputs(*list_downloads)
 
 
-def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Download and unpack data sets, or list the steps by which a user gets them.
 
     Args:
         recipe: Settings of the command, with the names of the data sets.
         launch: Processes and device. They are not used.
-        again: Has no effect, because changed and missing files are downloaded at every
+        force: Has no effect, because changed and missing files are downloaded at every
             call.
 
     Returns:

@@ -366,13 +366,13 @@ def _list_vectors(
     return [Input(f"{vectors.layout} to {paths}")]
 
 
-def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Import vectors, and write a target store for each encoder and split.
 
     Args:
         recipe: Recipe with the files, the data set and the encoders.
         launch: Processes of the command, of which the main process writes the stores.
-        again: If True, replace stores that exist.
+        force: If True, replace stores that exist.
 
     Returns:
         A table with a health check of each store, such as its number of vectors and of
@@ -407,7 +407,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         stored_config = make_portable(config.model_dump(mode="json"))
         new_shares = []
         for share in shares:
-            if again or not is_imported(share, stored_config, digest):
+            if force or not is_imported(share, stored_config, digest):
                 new_shares.append(share)
 
         # write the stores, with a record of where the vectors come from

@@ -179,9 +179,9 @@ class LiveRun(Job, RunJob):
 resolve_job = LiveRun.resolve
 
 
-def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Decode until the stream or the session ends."""
-    return driver.run("live", resolve_job(recipe), launch, again=True)
+    return driver.run("live", resolve_job(recipe), launch, force=True)
 
 
 @dataclass

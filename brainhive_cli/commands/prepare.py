@@ -22,13 +22,13 @@ from brainhive_cli.data.targets.next_commands import next_command
 resolve_job = Job.resolve
 
 
-def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Make a signal store (file of trials) for each subject who has none.
 
     Args:
         recipe: Settings of the command.
         launch: Processes, which share the sessions of a subject.
-        again: If True, replace existing stores, too.
+        force: If True, replace existing stores, too.
 
     Returns:
         A table of the trials in the stores of all subjects, and an overview of the
@@ -42,7 +42,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # check the files of all subjects before anything is written
     with console.progress("checking files and stores"):
         job = Job.resolve(recipe)
-        due_subjects = launch.run_on_main(partial(job.choose_due, again))
+        due_subjects = launch.run_on_main(partial(job.choose_due, force))
     makes_stores = due_subjects and not launch.is_read_only
     overview = launch.run_on_main(job.look_over) if makes_stores else ()
 
@@ -55,7 +55,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # With `again`, an existing store is no sign that another process has prepared the
     # subject. Processes that work alone then divide the subjects in advance.
     subjects: Sequence[int] = due_subjects
-    if again and workers is not launch:
+    if force and workers is not launch:
         subjects = launch.shard(due_subjects)
     store_files = {str(subject): job.path(subject) for subject in subjects}
     prepared_subjects = set[str]()
@@ -63,7 +63,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     def is_finished(subject: str) -> bool:
         if subject in prepared_subjects:
             return True
-        return not again and store_files[subject].is_file()
+        return not force and store_files[subject].is_file()
 
     # announce the work, and prepare subject by subject
     work = job.count_work(due_subjects)

@@ -146,13 +146,13 @@ def preview(recipe: Recipe) -> list[Table]:
     ]
 
 
-def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Push a trained run to a repository of the hub, in a single commit.
 
     Args:
         recipe: Recipe of `push`, with the run and the repository.
         launch: Not used, since a single process pushes.
-        again: Not used, since a push replaces the files of an earlier push.
+        force: Not used, since a push replaces the files of an earlier push.
 
     Returns:
         A table with the page and the commit of the model, and a table of its files.

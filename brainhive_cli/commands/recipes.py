@@ -219,7 +219,7 @@ def inputs(recipe: Recipe) -> list[Input]:
     return [Input(shipped.command_line) for shipped in find(recipe.names)]
 
 
-def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Show the keys of the named recipes. Without names, list all recipes."""
     root = shipped_recipes()
     if not recipe.names:

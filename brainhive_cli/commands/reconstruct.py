@@ -23,7 +23,7 @@ def resolve_job(recipe: Recipe) -> Job:
         return UnresolvedJob(recipe, error, list_known_inputs)
 
 
-def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Generate pictures or clips from test signals, and score them.
 
     Pictures of an interrupted run are kept. The recipe may also name pictures that
@@ -32,11 +32,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     Args:
         recipe: Settings of the command.
         launch: Processes and device.
-        again: If True, start a new run even if a run with the same settings is
+        force: If True, start a new run even if a run with the same settings is
             finished.
 
     Returns:
         Tables and metrics of the run, with its folder.
     """
     job = reconstruction.resolve_job(recipe)
-    return driver.run("reconstruct", job, launch, again)
+    return driver.run("reconstruct", job, launch, force)

@@ -89,13 +89,13 @@ def inputs(recipe: Recipe) -> list[Input]:
     return listed_inputs
 
 
-def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Read and compare the runs, and write the page or the tables.
 
     Args:
         recipe: Recipe of `report`, with the runs and the format.
         launch: Processes of the command, of which the main process writes the files.
-        again: Not used, since a report is always written again.
+        force: Not used, since a report is always written again.
 
     Returns:
         The tables and the written files. The comparisons of runs are in `details`.

@@ -263,14 +263,14 @@ def inputs(recipe: Recipe) -> list[Input]:
     ]
 
 
-def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """List runs, show a run, verify a run, or remove runs.
 
     Args:
         recipe: Recipe with the words of the command line. The first word may be `show`,
             `verify` or `rm`. Without such a word, runs are listed.
         launch: Not used. A verification starts processes of its own.
-        again: Not used, since `runs` computes nothing that is stored.
+        force: Not used, since `runs` computes nothing that is stored.
 
     Returns:
         A table of the listed or removed runs, or tables that describe a run.

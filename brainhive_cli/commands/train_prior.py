@@ -9,7 +9,7 @@ from brainhive_cli.training.prior.run import PriorRun
 resolve_job = PriorRun.resolve
 
 
-def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Train the prior of a frozen diffusion model.
 
     An interrupted training continues at its newest checkpoint.
@@ -17,10 +17,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     Args:
         recipe: Settings of the command.
         launch: Processes and device.
-        again: If True, start a new run even if a run with the same settings is
+        force: If True, start a new run even if a run with the same settings is
             finished.
 
     Returns:
         Tables and metrics of the run, with its folder.
     """
-    return driver.run("train-prior", resolve_job(recipe), launch, again)
+    return driver.run("train-prior", resolve_job(recipe), launch, force)

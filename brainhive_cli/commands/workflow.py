@@ -559,18 +559,18 @@ class WorkflowRun(RunJob):
         """First part of the name of the run."""
         return (self.recipe.recipe or "steps").replace("/", "-")
 
-    def make_parts(self, run: OpenRun, again: bool) -> dict[str, FinishedStep]:
+    def make_parts(self, run: OpenRun, force: bool) -> dict[str, FinishedStep]:
         """Run the steps of the workflow. See `run_steps`.
 
         Args:
             run: Run that was opened, with the processes.
-            again: If True, run all steps again. If False, reuse finished runs, and
+            force: If True, run all steps again. If False, reuse finished runs, and
                 continue an interrupted run.
 
         Returns:
             The steps that were run, by name.
         """
-        return dict(run_steps(self.recipe, run.launch, again))
+        return dict(run_steps(self.recipe, run.launch, force))
 
     def summarise(self, run: OpenRun) -> Summary:
         """Collect the measurements of the steps."""
@@ -587,13 +587,13 @@ class WorkflowRun(RunJob):
         return replace(result, hint=Line("report", run.folder.path.name, "--table"))
 
 
-def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Run the steps of a workflow, one after another.
 
     Args:
         recipe: Recipe of the workflow.
         launch: Processes that share the work of each step.
-        again: If True, run all steps again. If False, reuse finished runs, and continue
+        force: If True, run all steps again. If False, reuse finished runs, and continue
             an interrupted run.
 
     Returns:
@@ -601,10 +601,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """
     # a workflow that runs all its steps gets a run of its own
     if recipe.list_steps() == list(recipe.expanded_steps):
-        return driver.run("workflow", WorkflowRun(recipe), launch, again)
+        return driver.run("workflow", WorkflowRun(recipe), launch, force)
 
     # if `until` leaves out steps, only the runs of the steps are stored
-    steps = dict(run_steps(recipe, launch, again))
+    steps = dict(run_steps(recipe, launch, force))
     return describe_steps(recipe.paths.under_home("runs"), steps)
 
 
@@ -636,7 +636,7 @@ def describe_steps(path: Path, steps: Mapping[str, FinishedStep]) -> Result:
 def run_steps(
     recipe: Recipe,
     launch: Launch,
-    again: bool,
+    force: bool,
     extra_overrides: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[tuple[str, FinishedStep]]:
     """Run the steps of a workflow, one after another.
@@ -644,7 +644,7 @@ def run_steps(
     Args:
         recipe: Recipe of the workflow.
         launch: Processes that share the work of each step.
-        again: If True, run all steps again. If False, reuse finished runs, and continue
+        force: If True, run all steps again. If False, reuse finished runs, and continue
             an interrupted run.
         extra_overrides: Texts `key.path=value` by the name of a step, which are added
             to the overrides of this step.
@@ -679,7 +679,7 @@ def run_steps(
         # run the step, and measure its duration to estimate later runs
         start_s = time.monotonic()
         with console.progress(heading):
-            result = module.run(resolved, launch, again)
+            result = module.run(resolved, launch, force)
         duration_s = time.monotonic() - start_s
         results[name] = result
         result.keep_pace(command, launch, runs_folder, duration_s)

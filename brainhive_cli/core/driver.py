@@ -79,7 +79,7 @@ def run(
     command: str,
     job: RunJob,
     launch: Launch,
-    again: bool = False,
+    force: bool = False,
     finished_names: list[str] | None = None,
 ) -> Result:
     """Make a run, continue an interrupted run, or read a finished run.
@@ -88,7 +88,7 @@ def run(
         command: Name of the command. The run folder lies in `runs/<command>`.
         job: Job of the command, which computes the cells and describes the results.
         launch: Processes that share the work. Each of them calls this function.
-        again: True to start a new run even if a finished run exists.
+        force: True to start a new run even if a finished run exists.
         finished_names: List to which the name of the run is added if it was finished
             before. If it is None, a message is printed instead.
 
@@ -101,7 +101,7 @@ def run(
         Unfinished: if the launch is read-only, and the run is not finished.
     """
     with console.progress("opening the inputs of the command"):
-        job, digests = _prepare(command, job, launch, again)
+        job, digests = _prepare(command, job, launch, force)
 
     # open the run, and make the runs that it consists of
     folder = start_run(
@@ -109,12 +109,12 @@ def run(
         label=job.label,
         recipe=job.recipe,
         launch=launch,
-        again=again,
+        force=force,
         digests=digests,
         finished_names=finished_names,
     )
     open_run = OpenRun(folder, launch)
-    open_run = replace(open_run, parts=job.make_parts(open_run, again))
+    open_run = replace(open_run, parts=job.make_parts(open_run, force))
 
     # a finished run that lacks a result is opened again
     if launch.run_on_main(lambda: folder.is_finished and job.is_outdated(open_run)):
@@ -165,7 +165,7 @@ def run_each(
     command: str,
     jobs: Mapping[str, RunJob],
     launch: Launch,
-    again: bool = False,
+    force: bool = False,
     title: str = "making the runs that this one needs",
 ) -> dict[str, Result]:
     """Make several runs. A single message names the runs that were finished before.
@@ -174,7 +174,7 @@ def run_each(
         command: Name of the command of all runs.
         jobs: Job of each run, keyed by a name of the run.
         launch: Processes that share the work.
-        again: True to start new runs even if finished runs exist.
+        force: True to start new runs even if finished runs exist.
         title: Description of the runs, shown with the progress.
 
     Returns:
@@ -184,7 +184,7 @@ def run_each(
     results = {}
     with console.progress(title, len(jobs)) as bar:
         for name, job in jobs.items():
-            results[name] = run(command, job, launch, again, finished_names)
+            results[name] = run(command, job, launch, force, finished_names)
             bar.advance()
     if finished_names:
         names = console.summarise_names(finished_names)
@@ -193,7 +193,7 @@ def run_each(
 
 
 def _prepare(
-    command: str, job: RunJob, launch: Launch, again: bool
+    command: str, job: RunJob, launch: Launch, force: bool
 ) -> tuple[RunJob, dict[str, str]]:
     """Check the inputs of a run, and create the inputs that the command can create.
 
@@ -204,7 +204,7 @@ def _prepare(
         command: Name of the command.
         job: Job of the command.
         launch: Processes that share the run.
-        again: True to start a new run even if a finished run exists.
+        force: True to start a new run even if a finished run exists.
 
     Returns:
         The job with the versions of its inputs in its recipe, and the digests of the
@@ -225,7 +225,7 @@ def _prepare(
 
     # a finished run needs no inputs
     digests = map_digests(inputs) | versions
-    _, path = _locate(command, job.label, job.recipe, again, digests)
+    _, path = _locate(command, job.label, job.recipe, force, digests)
     if launch.is_read_only or launch.run_on_main(lambda: RunFolder(path).is_finished):
         return job, digests
     require_inputs(inputs)
@@ -403,7 +403,7 @@ def start_run(
     label: str,
     recipe: Recipe,
     launch: Launch,
-    again: bool = False,
+    force: bool = False,
     digests: Mapping[str, str] = MappingProxyType({}),
     finished_names: list[str] | None = None,
 ) -> RunFolder:
@@ -417,7 +417,7 @@ def start_run(
             follows it.
         recipe: Settings of the run.
         launch: Processes that share the run. The main process writes the folder.
-        again: True to start a new run even if a finished run exists.
+        force: True to start a new run even if a finished run exists.
         digests: Digests of the inputs, keyed by their names. They are part of the
             fingerprint.
         finished_names: List to which the name of the run is added if it was finished
@@ -430,7 +430,7 @@ def start_run(
         Unfinished: if the launch is read-only, and the run is not finished.
     """
     # the other processes wait until the main process has opened the folder
-    recipe, path = _locate(command, label, recipe, again, digests)
+    recipe, path = _locate(command, label, recipe, force, digests)
     if launch.is_read_only:
         if not RunFolder(path).is_finished:
             raise Unfinished(f"run {path.name} is not finished")
@@ -439,12 +439,12 @@ def start_run(
         return RunFolder(launch.gather(None)[0])
 
     # create a new folder, with another name if another command was faster
-    while again:
+    while force:
         try:
             path.mkdir(parents=True)
             break
         except FileExistsError:
-            _, path = _locate(command, label, recipe, again, digests)
+            _, path = _locate(command, label, recipe, force, digests)
 
     folder = RunFolder(path)
     if not folder.is_finished:
@@ -527,7 +527,7 @@ def _locate(
     command: str,
     label: str,
     recipe: Recipe,
-    again: bool,
+    force: bool,
     digests: Mapping[str, str],
 ) -> tuple[Recipe, Path]:
     """Find the folder of a run from its recipe and the digests of its inputs.
@@ -539,7 +539,7 @@ def _locate(
         command: Name of the command.
         label: First part of the name of the run folder.
         recipe: Settings of the run.
-        again: True to return a new folder even if a run exists.
+        force: True to return a new folder even if a run exists.
         digests: Digests of the inputs, keyed by their names.
 
     Returns:
@@ -556,7 +556,7 @@ def _locate(
     number = 1
     while (base / f"{name}-{number + 1}").exists():
         number += 1
-    if again and (base / name).exists():
+    if force and (base / name).exists():
         number += 1
     return recipe, base / (name if number == 1 else f"{name}-{number}")
 

@@ -267,12 +267,12 @@ class RunJob(Job):
     def prepare(self, launch: Launch) -> None:
         """Create the missing inputs that the command can create itself."""
 
-    def make_parts(self, run: OpenRun, again: bool) -> Mapping[str, Any]:
+    def make_parts(self, run: OpenRun, force: bool) -> Mapping[str, Any]:
         """Make the runs that this run consists of, such as the variants of a sweep.
 
         Args:
             run: This run, whose folder was just opened.
-            again: True to make new runs even if finished runs exist.
+            force: True to make new runs even if finished runs exist.
 
         Returns:
             Results of the runs, keyed by their names.

@@ -117,7 +117,7 @@ def test_a_run_is_checked_made_and_found(job: Counting) -> None:
     found = driver.run("embed", job, ALONE)
     assert (found.folder, job.steps, found.work) == (made.folder, [], None)
     assert driver.run("embed", job, READ_ONLY).folder == made.folder
-    assert driver.run("embed", job, ALONE, again=True).folder != made.folder
+    assert driver.run("embed", job, ALONE, force=True).folder != made.folder
 
 
 def test_what_is_missing_ends_it_before_anything_is_made(

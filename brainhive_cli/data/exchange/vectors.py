@@ -394,7 +394,7 @@ def copy_vectors(
     at = 0
     absent = list[str]()
     progress = console.progress("copying vectors", len(vectors.names))
-    with filling(blanks, ALONE, again=True, keep=False) as writers, progress as bar:
+    with filling(blanks, ALONE, force=True, keep=False) as writers, progress as bar:
         for batch in chain([first], batches):  # [n, *shape]
             is_finite = find_finite(batch)
             for (_, _, store_rows), writer, known in zip(

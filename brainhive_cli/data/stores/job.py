@@ -166,7 +166,7 @@ class Job(CommandJob):
         name = self.preparation.dataset
         return Work(name, count, "subjects", cells=count) if count else None
 
-    def choose_due(self, again: bool) -> list[int]:
+    def choose_due(self, force: bool) -> list[int]:
         """Choose the subjects to prepare, all of them with `again`.
 
         Raises:
@@ -176,7 +176,7 @@ class Job(CommandJob):
         if self.missing is not None:
             raise self.missing
         due = [
-            subject for subject in self.subjects if again or not self.is_done(subject)
+            subject for subject in self.subjects if force or not self.is_done(subject)
         ]
         errors = find_absent(
             self.subjects, lambda subject: subject not in due or self.files(subject)

@@ -164,7 +164,7 @@ def finish_stores(writers: Sequence[TargetWriter], launch: Launch) -> None:
 def filling(
     blanks: Sequence[Blank],
     launch: Launch,
-    again: bool = False,
+    force: bool = False,
     keep: bool = True,
     reopen: bool = False,
 ) -> Iterator[list[TargetWriter]]:
@@ -173,7 +173,7 @@ def filling(
     Args:
         blanks: The stores; none of another command is written to.
         launch: This process among those that fill them.
-        again: Start from the first row, also where an interrupted store could be
+        force: Start from the first row, also where an interrupted store could be
             resumed.
         keep: Keep what is written when the block ends before `finish_stores`, for the
             next time.
@@ -187,7 +187,7 @@ def filling(
     """
     with ExitStack() as stack:
         # the main process creates the stores; all learn from it which rows are pending
-        create = partial(_create, blanks, stack, again, keep, reopen)
+        create = partial(_create, blanks, stack, force, keep, reopen)
         yield [
             stack.enter_context(closing(TargetWriter(path, pending)))
             for path, pending in launch.run_on_main(create).items()
@@ -195,7 +195,7 @@ def filling(
 
 
 def _create(
-    blanks: Sequence[Blank], stack: ExitStack, again: bool, keep: bool, reopen: bool
+    blanks: Sequence[Blank], stack: ExitStack, force: bool, keep: bool, reopen: bool
 ) -> dict[Path, Int64]:
     """Claim and create stores until the stack is left; find the pending rows of each,
     by path.
@@ -208,7 +208,7 @@ def _create(
         if reopen and blank.path.is_file():
             # readers must not open a store that is being changed
             os.replace(blank.path, part)
-        if again:
+        if force:
             part.unlink(missing_ok=True)
         if not keep:
             stack.callback(part.unlink, missing_ok=True)

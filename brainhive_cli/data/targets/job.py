@@ -90,7 +90,7 @@ class Job(CommandJob):
         groups: Networks of the encoders, which are loaded when they are first used.
         stores: Stores split by split, one per encoder.
         absent: Why stimuli cannot be listed; no stores are known then.
-        again: Whether stores that are done are filled again.
+        force: Whether stores that are done are filled again.
     """
 
     recipe: Recipe
@@ -98,11 +98,11 @@ class Job(CommandJob):
     groups: list[EncoderGroup]
     stores: list[StoreJob]
     absent: BrainhiveError | None = None
-    again: bool = False
+    force: bool = False
 
     @classmethod
     def resolve(
-        cls, recipe: Recipe, launch: Launch = READ_ONLY, again: bool = False
+        cls, recipe: Recipe, launch: Launch = READ_ONLY, force: bool = False
     ) -> Self:
         """Resolve the stores, each with its encoder, stimuli, path and dtype.
 
@@ -129,8 +129,8 @@ class Job(CommandJob):
                 ]
         except BrainhiveError as error:
             # `inputs` lists weights nevertheless
-            return cls(recipe, dataset, groups, [], error, again)
-        return cls(recipe, dataset, groups, stores, again=again)
+            return cls(recipe, dataset, groups, [], error, force)
+        return cls(recipe, dataset, groups, stores, force=force)
 
     def inputs(self) -> list[Input]:
         """List the files of the stimuli, and the weights of encoders whose stores are
@@ -186,7 +186,7 @@ class Job(CommandJob):
         """Return whether a store is to be filled, compared with its encoder if that is
         known.
         """
-        return self.again or bool(store.reason(group))
+        return self.force or bool(store.reason(group))
 
     def count_work(self, due: Collection[Path] | None = None) -> Work | None:
         """Count the pictures to embed over all splits, and name their networks; None if
@@ -236,10 +236,10 @@ class Job(CommandJob):
             if not (group.configs[0].is_here or any(map(self.is_due, stores))):
                 continue
             for store in stores:
-                reason = "" if self.again else store.reason(group)
+                reason = "" if self.force else store.reason(group)
                 if reason and store.path.is_file():
                     console.say(f"{store.path} {reason}: it is embedded again")
-                if self.again or reason:
+                if self.force or reason:
                     groups[store.path] = group
         for store in self.stores:
             if store.path not in groups and store.imported:
@@ -275,7 +275,7 @@ class Job(CommandJob):
         """
         recipe, images = self.recipe, stores[0].images
         blanks = [store.blank(groups[store.path]) for store in stores]
-        with filling(blanks, launch, self.again) as writers:
+        with filling(blanks, launch, self.force) as writers:
             names = [store.config.name for store in stores]
             undecodable = stream(
                 images,

@@ -449,9 +449,9 @@ class ReconstructionSweep(RunJob):
         for job in self.jobs.values():
             job.prepare(launch)
 
-    def make_parts(self, run: OpenRun, again: bool) -> Mapping[str, Result]:
+    def make_parts(self, run: OpenRun, force: bool) -> Mapping[str, Result]:
         """Make the run of each variant."""
-        return driver.run_each("reconstruct", self.jobs, run.launch, again)
+        return driver.run_each("reconstruct", self.jobs, run.launch, force)
 
     def is_outdated(self, run: OpenRun) -> bool:
         """Return True if a variant has got a metric since."""

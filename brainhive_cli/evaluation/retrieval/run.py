@@ -64,12 +64,12 @@ class RetrievalRun(Job, RunJob):
         for align_run in self.runs:
             align_run.prepare_signals(launch)
 
-    def make_parts(self, run: OpenRun, again: bool) -> Mapping[str, Result]:
+    def make_parts(self, run: OpenRun, force: bool) -> Mapping[str, Result]:
         """Evaluate the variants of a sweep."""
         variants: dict[str, Any] = {
             variant.runs[0].variant: variant for variant in self.variants
         }
-        return driver.run_each("eval-retrieval", variants, run.launch, again)
+        return driver.run_each("eval-retrieval", variants, run.launch, force)
 
     def stages(self, run: OpenRun) -> Iterator[CellStage]:
         """Rank the gallery by the signals of each cell."""
