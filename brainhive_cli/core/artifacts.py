@@ -68,7 +68,7 @@ class CurveLine:
         values: Values [N] at the positions along the axis.
         low: Lower ends [N] of the 95 % intervals, or None without intervals.
         high: Upper ends [N] of the 95 % intervals, or None without intervals.
-        chance: Expected value of guessing, drawn as a broken line. None draws no line.
+        chance: Expected value of guessing, drawn as a broken line, or None for no line.
     """
 
     name: str

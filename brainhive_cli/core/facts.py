@@ -823,7 +823,7 @@ def list_differences(
     Args:
         first: Settings of the first run, whose values come first in the texts.
         second: Settings of the second run.
-        sections: Sections that are compared, such as `train`. None compares all.
+        sections: Sections that are compared, such as `train`, or None for all.
 
     Returns:
         Texts such as `train.lr 1, not 0.0005`.

@@ -587,7 +587,7 @@ def add_footnotes(note: str, caveats: Iterable[str]) -> str:
 
 
 def list_metric_caveats(metrics: Iterable[Metric | None]) -> list[str]:
-    """List the caveats that some of the metrics have. None values are skipped."""
+    """List the caveats that some of the metrics have, and skip None."""
     return merge_caveats(*(metric.caveats for metric in metrics if metric is not None))
 
 
@@ -597,7 +597,7 @@ def name_rows(metrics: Mapping[str, Iterable[Metric | None]]) -> dict[str, str]:
     Caveats that all rows have are left out, because they do not distinguish rows.
 
     Args:
-        metrics: Metrics of each row, by label of the row. None values are skipped.
+        metrics: Metrics of each row, by label of the row. Values of None are skipped.
 
     Returns:
         Names of the rows, such as `ridge (seen pictures)`, by label of the row.

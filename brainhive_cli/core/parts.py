@@ -356,8 +356,8 @@ def _module_of_row(shelf: str, kind: str) -> ModuleType:
         family = family_module.Config
         tiny = dict(family_module.TINY)
 
-    # divide the values of the row into knobs (fields of the Config) and attributes of
-    # the class
+    # divide the values of the row into knobs (fields of the Config) and attributes
+    # of the Config class
     family_fields = family.model_fields
     attributes = {}
     knobs = {}

@@ -556,7 +556,8 @@ def _find_folders(runs: Path, command: str | None, reference: str) -> list[Path]
 
     Args:
         runs: Folder of all runs.
-        command: Command of the run. None searches the runs of all commands.
+        command: Command of the run. Pass None to search the runs of all
+            commands.
         reference: Path of the folder, name of the run, or end of its name.
 
     Returns:
@@ -591,7 +592,7 @@ def _list_finished(runs: Path, command: str | None, reference: str) -> Hint:
 
     Args:
         runs: Folder of all runs.
-        command: Command of the run. None lists the runs of all commands.
+        command: Command of the run. Pass None for the runs of all commands.
         reference: Text by which the user named the run.
 
     Returns:
@@ -688,8 +689,8 @@ def format_age(moment_s: float) -> str:
     Args:
         moment_s: The moment, in seconds since 1970.
     """
-    # a moment may lie in the future, because machines that share a disk may have
-    # different clocks
+    # the moment may lie in the future, because the clocks of machines that share
+    # a disk may differ
     passed_s = max(0.0, time.time() - moment_s)
     for unit, length_s in (("day", 86400), ("hour", 3600), ("minute", 60)):
         count = int(passed_s // length_s)
@@ -705,7 +706,7 @@ def list_finished_runs(
 
     Args:
         runs: Folder of all runs.
-        command: Command that made the runs. None lists the runs of all commands.
+        command: Command that made the runs. Pass None for the runs of all commands.
         name: Name of the runs, in which `*` stands for any letters.
 
     Returns:

@@ -98,7 +98,7 @@ if TYPE_CHECKING:
 else:
     # pydantic reads these types when it checks a table that was stored
     Value = TableCell | str | bool | int | float | None
-"""Content of a cell in a table. None is an empty cell."""
+"""Content of a cell in a table, or None for an empty cell."""
 
 
 @dataclass(frozen=True)
