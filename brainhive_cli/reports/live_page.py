@@ -396,8 +396,7 @@ def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
     async def send_image(
         load: Callable[[str], bytes | None], key: str, request: Request
     ) -> Response:
-        # send images in turn, with pauses, because many viewers would otherwise slow
-        # the session
+        # send images in turn, with pauses, so that many viewers do not slow the session
         async with image_lock:
             await asyncio.sleep(PICTURE_PAUSE_S)
             content = await run_in_threadpool(load, request.query_params.get(key, ""))
