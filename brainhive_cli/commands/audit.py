@@ -36,22 +36,23 @@ def inputs(recipe: Recipe) -> list[Input]:
 
 
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
-    """Read published results from a folder, and look for errors in them.
+    """Read published results from a folder, and test them for known kinds of errors.
 
     Args:
         recipe: Settings of the command, with the folder.
-        launch: Processes and device. The checks do not use them.
-        force: Has no effect, because results are checked at every call.
+        launch: Processes and device. They are not used.
+        force: Has no effect, because results are tested at every call.
 
     Returns:
-        A table with a row for each check: its name, its state, the size of the error
-        in percentage points, and the evidence. The exit code is `FINDINGS_EXIT_CODE` if
-        a check finds an error.
+        The result of the command, with a table that has a row for each test: the name
+        of the test, its state, the size of the error in percentage points of accuracy,
+        and the evidence. The exit code is `FINDINGS_EXIT_CODE` if a test has found an
+        error, else 0.
     """
     from brainhive_cli.data.exchange.foreign_results import open_result
     from brainhive_cli.measurement.audit import FINDING, audit
 
-    # apply all checks
+    # apply all tests: each row has a name, a state, a size and the evidence
     folder = locate(recipe.folder or ".")
     result = open_result(folder)
     rows = audit(result)

@@ -167,22 +167,24 @@ def list_checks(
 
 
 def _find_signal_stores(recipe: Recipe, datasets: Sequence[Any]) -> list[Path]:
-    """Find the signal stores (files of trials) of some data sets.
+    """Find the signal stores (files of trials) of data sets.
+
+    A subject has a store for each preparation, such as a filter and a sampling rate.
 
     Args:
-        recipe: Settings of the command. It may select subjects.
+        recipe: Settings of the command, with the selected subjects. If no subject is
+            selected, the stores of all subjects are found.
         datasets: Configs of the data sets.
 
     Returns:
-        Paths of the stores of the selected subjects, for all preparations of the
-        signals.
+        Paths of the stores. The list is empty if there are no stores.
     """
     file_patterns = ["sub-*.h5"]
     if recipe.subjects:
         file_patterns = [f"sub-{subject:02d}.h5" for subject in recipe.subjects]
     stores = list[Path]()
     for config in datasets:
-        # skip a data set whose files are missing; its own check reports them
+        # skip a data set whose files are missing: another function reports them
         with suppress(MissingData):
             dataset = config.build(recipe.paths)
             folder = recipe.paths.under_home("signals") / dataset.recorded_as
@@ -278,17 +280,19 @@ def _check_dataset(config: Any, recipe: Recipe, is_thorough: bool) -> CheckOutco
 
 
 def _check_signal_store(path: Path, recipe: Recipe) -> CheckOutcome:
-    """Verify all rows of a signal store (file of trials), and describe its trials.
+    """Read all rows of a signal store (file of trials), and describe its trials.
 
-    If the recipe asks for plots, a page of plots is written next to the store.
+    A row is damaged if it does not agree with its stored checksum. If `recipe.plots` is
+    True, a page of plots is written next to the store.
 
     Args:
         path: Path of the store.
         recipe: Settings of the command.
 
     Returns:
-        The result, with a row for each split of the store, and a problem if the store
-        is damaged.
+        A result and a list of problems. The result has a table with a row for each
+        split of the store. The list has one error if the store is damaged, and is empty
+        otherwise.
     """
     # the path ends with the data set, the preparation and the subject
     dataset, name = short_name(path.absolute()).split("/", 1)
@@ -302,7 +306,8 @@ def _check_signal_store(path: Path, recipe: Recipe) -> CheckOutcome:
         row = (name,) + ("–",) * len(COUNTED) + (FAILED,)
         return _report_store(path, error.in_one_line, Table(title, columns, [row]))
 
-    # describe the store, and count the trials of each split
+    # describe the store, and count the trials of each split. The value `overlap` is a
+    # sentence if windows of trials overlap in time.
     facts = {"problem": ""} | describe_store(store)
     if facts["overlap"]:
         console.say(f"{name}: {facts['overlap']}")
@@ -322,18 +327,20 @@ def _check_signal_store(path: Path, recipe: Recipe) -> CheckOutcome:
 
 
 def _check_target_store(path: Path, is_thorough: bool) -> CheckOutcome:
-    """Verify all rows of a target store (file of embeddings), and judge its health.
+    """Read all rows of a target store (file of embeddings), and judge its health.
 
     The health of embeddings is a set of numbers, such as their mean norm and the number
-    of constant dimensions. The store has these numbers.
+    of constant dimensions. These numbers are stored together with the embeddings.
 
     Args:
         path: Path of the store.
-        is_thorough: If True, measure the health anew instead of reading it.
+        is_thorough: If True, compute the health from the embeddings. If False, read the
+            stored numbers.
 
     Returns:
-        The result, with a row for the store, and a problem if the store is damaged or
-        its embeddings are not healthy.
+        A result and a list of problems. The result has a table with a row for the
+        store. The list has one error if the store is damaged or its embeddings are not
+        healthy, and is empty otherwise.
     """
     try:
         store = TargetStore.open(path)
@@ -346,7 +353,7 @@ def _check_target_store(path: Path, is_thorough: bool) -> CheckOutcome:
         table = health_table([(path.name,) + unknown_figures + (FAILED,)])
         return _report_store(path, error.in_one_line, table)
 
-    # report the numbers, even if some of them are a problem
+    # report the numbers, even if they show a problem
     row = health_row(store.path, health, bool(problem), holds_annotations(store))
     return _report_store(path, problem, health_table([row]), **asdict(health))
 
@@ -368,15 +375,17 @@ def _report_store(path: Path, problem: str, table: Table, **facts: Any) -> Check
 
 
 def _check_run(path: Path) -> CheckOutcome:
-    """Read all files of a run, and compare them with the digests in its folder.
+    """Read all files of a run, and compare them with the digests that the run stored.
 
     Args:
         path: Folder of the run.
 
     Returns:
-        The result, with a row for the run, and a problem for each file that is damaged,
-        changed, missing or not listed.
+        A result and a list of problems. The result has a table with a row for the run.
+        The list has an error for each file that is damaged, changed, missing, or not in
+        the list of digests.
     """
+    # count the files of each kind, and describe each problem in a sentence
     counts, problems = run_files.check(path)
     has_digests = bool(read_digests(path))
 

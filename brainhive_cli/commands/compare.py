@@ -28,19 +28,22 @@ def compare_runs(recipe: Recipe) -> list[RunGroup]:
 
 
 def _select_runs(recipe: Recipe) -> Recipe:
-    """Return a recipe that names the runs to compare.
+    """Add runs to a recipe that names no runs, and test that runs can be compared.
+
+    An item is a picture or a trial.
 
     Args:
-        recipe: Recipe of `compare`. If it names no runs, two runs are selected: the
-            newest run that stores a value for each item, and the newest other run that
-            can be compared with the first.
+        recipe: Recipe of `compare`. If the recipe names no runs, two runs are selected:
+            the newest run that stores a value for each item, and the newest other run
+            that can be compared with the selected run.
 
     Returns:
-        The recipe with at least two runs, of which two are of the same command.
+        The recipe with at least two runs. At least two of these runs were made by the
+        same command.
 
     Raises:
-        RecipeError: if there are fewer than two runs, or if no two runs are of the same
-            command.
+        RecipeError: if the recipe names a single run, or if no two runs were made by
+            the same command.
         MissingData: if a run does not exist or is not finished.
     """
     # without names, find the two newest runs that can be compared

@@ -66,15 +66,16 @@ SHUFFLED_TRIALS = "shuffled trials"
 
 @dataclass(frozen=True)
 class System:
-    """Decoding system that the demo runs, with the steps of a shipped workflow.
+    """Decoding system that the demo runs. Its steps are a workflow of Brainhive.
 
     Attributes:
-        recipe: Name of the shipped recipes. The workflow is
+        recipe: Name of the folder with the recipes of the system. The workflow is
             `recipes/{recipe}/workflow.yaml`.
         signals: Kind of the signals, for titles.
         provenance: Program that simulated the signals, or paper that published them.
         generators: Folders of the generators (diffusion models) that the steps use.
-            The files of each are joined from parts that are installed with Brainhive.
+            The files of a generator are joined from smaller files that are installed
+            with Brainhive.
         is_simulated: True if a program simulated the signals.
         overrides: Overrides of recipe keys, keyed by the name of the step.
     """
@@ -130,14 +131,14 @@ class Recipe(BaseRecipe):
     @model_validator(mode="before")
     @classmethod
     def _reads_real_as_a_system(cls, fields: Any) -> Any:
-        """Replace the key `real=True` by `system=real`, which means the same.
+        """Replace `real=True` by `system=real`, so that `--real` is a short flag.
 
         Args:
-            fields: Keys of the recipe before they are checked. Anything but a dict is
-                returned as it is.
+            fields: Values of the recipe by key, before pydantic validates them. A value
+                that is not a dict is returned unchanged.
 
         Raises:
-            RecipeError: if the keys name another system, too.
+            RecipeError: if `real` is True and `system` is another system.
         """
         if not isinstance(fields, dict) or fields.get("real") is not True:
             return fields
@@ -199,16 +200,16 @@ class DemoRun(RunJob):
         return self.system.recipe
 
     def make_parts(self, run: OpenRun, force: bool) -> dict[str, workflow.FinishedStep]:
-        """Run the steps one after another, as their commands would.
+        """Run the steps of the workflow one after another.
 
         Args:
             run: Run of the demo, which was just opened.
-            force: If True, run all steps again even if the same run is finished.
+            force: If True, run a step again even if a finished run of this step exists.
 
         Returns:
-            Finished steps, keyed by name.
+            Finished steps with their results, keyed by the name of the step.
         """
-        # create the folders of the generators from the installed files
+        # join the installed files to a folder for each generator (diffusion model)
         system, recipe = self.system, self.recipe
         console.say(f"On {system.signals} ({system.provenance}).")
         for generator in system.generators:
@@ -258,16 +259,20 @@ class DemoRun(RunJob):
     ) -> list[Difference]:
         """List by how much the controls of HAVIR decrease its accuracy.
 
-        HAVIR has two controls: models that are trained on other voxels, and trials that
-        are shuffled. Other systems have none.
+        A control is an analysis that should have a low accuracy. HAVIR has two
+        controls: models that are trained on other voxels, and trials that are shuffled.
 
         Args:
             steps: Finished steps, keyed by name.
+
+        Returns:
+            Decrease of the top-1 accuracy for each control and each head (output of the
+            brain model). The list is empty for other systems, which have no controls.
         """
         if self.recipe.system != "havir":
             return []
 
-        # for each head, one step compares sets of voxels, another shuffles trials
+        # for each head, a step compares sets of voxels, and a step shuffles trials
         voxel_sweeps = {}
         shuffled_draws = {}
         for head in HEADS:
@@ -290,12 +295,14 @@ class DemoRun(RunJob):
         return tables
 
     def describe(self, run: OpenRun) -> Result:
-        """Return the tables and metrics of the demo.
-
-        The hint has the command lines of the demos of other systems.
+        """Return the result of the demo.
 
         Args:
-            run: Run of the demo. Its `parts` are the finished steps, keyed by name.
+            run: Run of the demo. `run.parts` are the finished steps, keyed by name.
+
+        Returns:
+            The tables and metrics, the path of the page, and as a hint the command
+            lines that run the demo with other systems.
         """
         other_demos = []
         for name in SYSTEMS:
@@ -332,19 +339,22 @@ def _lay_out_page(
     tables: list[Table],
     finished_steps: Mapping[str, workflow.FinishedStep],
 ) -> Page:
-    """Lay out the page of the demo.
+    """Lay out the web page of the demo.
 
-    The page has a summary, and a section for each step that has written a run. Sections
-    with pictures come first. Steps with shuffled trials have no section, because their
-    metrics are not results.
+    The page has a summary, and a section for each step that has written a run. The
+    sections have the order of `COMMAND_ORDER`. Steps with shuffled trials have no
+    section, because they only measure chance.
 
     Args:
         system: Decoding system.
         steps: Workflow of the system, with the command and heading of each step.
         tables: Tables of the summary.
         finished_steps: Finished steps, with their results, keyed by name.
+
+    Returns:
+        The page, which is not written yet.
     """
-    # add the sections, in the order of `COMMAND_ORDER`
+    # add the sections; a step with shuffled trials is a control
     groups = []
     names = sorted(
         finished_steps, key=lambda name: COMMAND_ORDER.index(steps.get_command(name))

@@ -114,13 +114,15 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
 
 
 def _tabulate_stores(job: Job) -> Table:
-    """Return a table of all stores, and warn of stores that fail their health check.
-
-    The last column is the median cosine of pairs of embeddings. It is near 1 if an
-    encoder does not tell the pictures apart.
+    """Summarise the stores (files of embeddings), and warn of problems in them.
 
     Args:
-        job: Work of the command, with the paths of its stores.
+        job: Work of the command, with the paths of the stores.
+
+    Returns:
+        A table with a row for each store: the encoder, the split, the number and shape
+        of the embeddings, and the median cosine of pairs of embeddings. The cosine is
+        near 1 if the encoder does not tell the pictures apart.
     """
     rows = []
     with console.progress("checking the stores", len(job.stores)) as bar:
@@ -143,14 +145,15 @@ def _write_shape(shape: Sequence[int]) -> str:
 
 
 def list_encoders() -> Result:
-    """List all encoders, as `embed --list` does, without using the network.
+    """List all encoders for `embed --list`, without using the network.
 
-    A family of encoders is a kind that needs the key `source` to name its weights.
-    Families come last.
+    An encoder turns a picture into a vector. A family of encoders is a kind of encoder
+    whose weights the user chooses with the key `source`. Families come last.
 
     Returns:
-        A table with the name, size, picture size, weights and licence of each encoder,
-        and whether its weights are on this machine.
+        A table with a row for each encoder: the name, the size of its vectors, the side
+        of its pictures in pixels, the origin of its weights, the licence of the
+        weights, and "yes" if the weights are on this machine.
     """
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -180,7 +183,7 @@ def list_encoders() -> Result:
             size = _write_shape(TargetStore.open(path).shape)
             rows.append((name, size, "–", IMPORTED, "–", "yes"))
 
-    # families have no size; sorting keeps the order of all other rows
+    # move families, which have no size, to the end; the sort is stable
     rows.sort(key=lambda row: row[1] == "–")
     columns = ("encoder", "D", "px", "weights", "licence", "here")
     line = Line("embed", "--encoders", "NAME,NAME:OUTPUT")

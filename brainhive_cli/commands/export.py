@@ -241,10 +241,11 @@ def _open_trained_model(recipe: Recipe) -> TrainedModel:
 
 
 def _write_gallery(trained: TrainedModel, file: Path) -> None:
-    """Write the test pictures, encoded as the vectors that the model predicts.
+    """Write the embeddings of the test pictures, for retrieval with the model.
 
-    The file is a dict with the image ids [M] in `pictures` and the vectors [M, D] in
-    `vectors`.
+    The model predicts such an embedding from signals. A user can thus rank the pictures
+    by their similarity to a prediction. The file is a dict, written by `torch.save`,
+    with the image ids [M] in `pictures` and the embeddings [M, D] in `vectors`.
 
     Args:
         trained: Trained model, with its data.
@@ -253,6 +254,7 @@ def _write_gallery(trained: TrainedModel, file: Path) -> None:
     Raises:
         MissingData: if the embeddings of the pictures are not stored.
     """
+    # row numbers [M] of the pictures in the test split
     rows = trained.rows("test")
     image_ids = list(trained.pictures("test").image_ids[rows])
     gallery = {"pictures": image_ids, "vectors": trained.images("test", rows)}
@@ -268,14 +270,14 @@ def _describe_voxels(trained: TrainedModel, subject: int) -> dict[str, Any]:
         subject: Number of the subject whose voxels are described.
 
     Returns:
-        Lists with a value for each voxel, such as its indices in the volume, keyed by
-        name. If the volume is known, the dict has its `shape` and `affine`, too. The
-        dict is empty if the subject has no stored signals.
+        A dict of lists with a value for each voxel, such as the indices of the voxel in
+        the volume. If the volume is known, the dict also has the `shape` and the
+        `affine` of the volume. The dict is empty if the subject has no stored signals.
     """
     if not trained.source.path(subject).is_file():
         return {}
 
-    # all splits have the same voxels, but the model may read only a part of them
+    # all splits have the same voxels; select the voxels that the model reads
     recording = next(iter(trained.source.open(subject).splits.values()))
     space = trained.source.select(recording, trained.run.name).space
     assert isinstance(space, Voxels)
@@ -291,23 +293,26 @@ def _describe_voxels(trained: TrainedModel, subject: int) -> dict[str, Any]:
 
 
 def _score_single_trials(trained: TrainedModel) -> dict[str, Any]:
-    """Encode each single test trial, and score the vectors as NeuralBench does.
+    """Predict a vector for each single test trial, and score it as NeuralBench does.
 
-    A trial is scored by the rank of its picture among all M test pictures, when these
-    are sorted by their similarity to the predicted vector.
+    The score of a trial is based on the rank of its picture. To find the rank, all M
+    test pictures are sorted by their similarity to the predicted vector.
 
     Args:
-        trained: Trained model, with its data. All its test subjects are scored.
+        trained: Trained model, with its data. The trials of all its test subjects are
+            scored.
 
     Returns:
-        Scores and a description of the model, keyed by the names of NeuralBench.
+        A dict with the scores and a description of the model. NeuralBench defines the
+        keys.
     """
     picture_rows = trained.rows("test")  # [M], ascending
     prediction_blocks = []
     picture_blocks = []
     subject_blocks = []
     for subject in trained.cell.tested_on:
-        # encode the n single trials of the subject
+        # encode the n single trials of the subject. `is_there` is False in the places
+        # that pad pictures with fewer trials.
         trials = trained.trials(subject, "test")
         signals = torch.from_numpy(trials.singles[trials.is_there])  # [n, C, T]
         prediction_blocks.append(trained.encode(trials, signals))
