@@ -150,7 +150,7 @@ def _check_arguments(**arguments: object) -> None:
     for name, value in arguments.items():
         allowed_types, description = ARGUMENT_TYPES.get(name, ((str,), "text"))
 
-        # messages show the value on one line, cut to 80 characters
+        # messages show the value on a single line, cut to 80 characters
         short_value = " ".join(repr(value)[:300].split())[:80]
 
         # True and False are of type int for Python, but none of the arguments is a bool
@@ -171,7 +171,7 @@ def _check_arguments(**arguments: object) -> None:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions of a brain model for the signals of one subject and split.
+    """Predictions of a brain model for the signals of a subject and split.
 
     Attributes:
         image_ids: Image id [N] of the picture that was seen during each signal.
@@ -289,7 +289,7 @@ class Run:
         return self._align.cells
 
     def aligner(self, cell: str = "", device: str = "cpu") -> "Aligner":
-        """Load the PyTorch module of a cell, which is one trained model of the run.
+        """Load the PyTorch module of a cell, which is a trained model of the run.
 
         Args:
             cell: Name of the cell, as in `cells`. It may be empty if the run has a
@@ -310,7 +310,7 @@ class Run:
         cell: str = "",
         device: str = "cpu",
     ) -> Predictions:
-        """Decode the signals of a subject with a cell (one trained model of the run).
+        """Decode the signals of a subject with a cell (a trained model of the run).
 
         The signals of all trials with the same picture are averaged first.
 
@@ -341,7 +341,7 @@ class Run:
         )
 
     def member(self, cell: str = "", device: str = "cpu") -> "TrainedModel":
-        """Open a cell (one trained model of the run) together with its data.
+        """Open a cell (a trained model of the run) together with its data.
 
         Evaluations open models in the same way.
 
@@ -489,7 +489,7 @@ def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "A
             - the name of a recipe of train-align, for the newest run of the recipe
             - the path of a model folder, anywhere on disk
             - `hub:owner/name[@revision]`, for an uploaded run or model folder
-        cell: Name of the cell, which is one trained model of the run. It may be empty
+        cell: Name of the cell, which is a trained model of the run. It may be empty
             if the run has a single cell.
         device: Device to load the model on, such as `cuda:0`.
 
@@ -927,7 +927,7 @@ def decode(
         subject: Number of the subject. If None, the only test subject of the cell.
         split: Split of the data set. Its pictures are the gallery, the set of pictures
             to compare with. Pictures that the model was trained on are left out.
-        cell: Name of the cell, which is one trained model of the run. It may be empty
+        cell: Name of the cell, which is a trained model of the run. It may be empty
             if the run has a single cell.
         device: Device to compute on.
         pictures: Picture [n] that was seen in each trial. If None, the names of MNE

@@ -97,9 +97,10 @@ class SectionedGroup(TyperGroup):
             commands.items(), lambda item: item[1].rich_help_panel
         ):
             with formatter.section(section):
-                formatter.write_dl(
-                    [(name, command.get_short_help_str(200)) for name, command in group]
-                )
+                rows = []
+                for name, command in group:
+                    rows.append((name, command.get_short_help_str(200)))
+                formatter.write_dl(rows)
 
 
 def _make_callback(command: Command) -> Callable[..., None]:
@@ -118,7 +119,7 @@ def _make_callback(command: Command) -> Callable[..., None]:
         # imported here, because help and completion do not need this module
         from brainhive_cli.cli.execute import execute
 
-        # the flags set recipe keys; the remaining values are the common options
+        # The flags set recipe keys. The remaining values are the common options.
         flags = {key: values.pop(key.replace(".", "_")) for key in command.flags}
         execute(command.name, flags, values, command.positional_key)
 
