@@ -176,8 +176,11 @@ def small() -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
-def shared_world(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Path:
-    """A home where the demo's pictures are embedded and two brain encoders trained."""
+def made_world(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Path:
+    """A home where the demo's pictures are embedded and two brain encoders trained.
+
+    No test writes to it.
+    """
 
     def make(home: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
@@ -185,9 +188,13 @@ def shared_world(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Path:
             go("embed", DEMO, f"encoders=[{COLOURS!r}]")
             go("train-align", *SMALL)
 
-    # tests add runs to the home of their process
-    made = make_once(tmp_path_factory, "made-world", make)
-    return Path(shutil.copytree(made, tmp_path_factory.mktemp("home") / "world"))
+    return make_once(tmp_path_factory, "made-world", make)
+
+
+@pytest.fixture(scope="session")
+def shared_world(made_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of that home for this process, to which tests add runs."""
+    return Path(shutil.copytree(made_world, tmp_path_factory.mktemp("home") / "world"))
 
 
 @pytest.fixture
