@@ -16,23 +16,23 @@ from brainhive_cli.core.errors import RecipeError, guess
 
 
 def merge_with_default(default: Any, value: Any, merges_all: bool = False) -> Any:
-    """Merge a part or section with its default value.
+    """Merge a value of a recipe (a YAML file of settings) with its default.
 
     A section is a block of a recipe, such as `train`. A part is a section whose key
     `kind` selects an implementation. Keys that the value does not set keep their
-    default. If the value is a part of another kind than the default, it is not merged,
-    because other kinds have other settings.
+    default. A part of another kind replaces the default without a merge, because each
+    kind has its own settings.
 
     Args:
         default: Default value: a section, or a part such as `{kind: nice, dropout:
-            0.4}`. Any other default is replaced by the value.
-        value: Value in the recipe: a mapping, or only the kind of a part. Any other
-            value replaces the default.
-        merges_all: If True, merge any two mappings, and accept a default that is only
-            the kind of a part. Recipe files that extend each other need this.
+            0.4}`. The value replaces a default of any other type.
+        value: Value in the recipe: a mapping, or a text with the kind of a part. A
+            value of any other type replaces the default.
+        merges_all: If True, merge any two mappings, and also accept a default that is
+            the kind of a part as a text. Used when a recipe file extends another file.
 
     Returns:
-        The merged value.
+        The merged mapping, or the value itself if it replaces the default.
     """
     # write the default as a mapping
     is_section = isinstance(default, BaseModel)
@@ -47,7 +47,7 @@ def merge_with_default(default: Any, value: Any, merges_all: bool = False) -> An
     if not (is_section or merges_all or "kind" in default):
         return value
 
-    # another kind does not have the settings of the default
+    # a part of another kind does not have the settings of the default
     if isinstance(value, str) and "kind" in default:
         value = {"kind": value}
     if not isinstance(value, Mapping):
@@ -109,17 +109,24 @@ def added_field(default: Any, **options: Any) -> Any:
 
 
 def require_names(noun: str, valid_names: Sequence[str]) -> AfterValidator:
-    """Make a validator of pydantic that raises an error if a name in a list is invalid.
+    """Make a pydantic validator for a field that is a list of names.
+
+    The validator raises a `RecipeError` for the first invalid name, and returns a valid
+    list unchanged.
 
     Args:
-        noun: Noun for the error message, such as "analysis" if the names are names of
-            analyses.
+        noun: Kind of thing that a name stands for, such as "analysis". The error
+            message contains this word.
         valid_names: Names that the list may contain.
+
+    Returns:
+        The validator, for use in `Annotated[list[str], ...]`.
     """
 
     def check(names: list[str]) -> list[str]:
         for name in names:
             if name not in valid_names:
+                # `guess` writes the most similar valid name, or an empty text
                 raise RecipeError(
                     f"no {noun} called {name!r}",
                     f"{guess(name, valid_names)}there are: {', '.join(valid_names)}",
@@ -137,17 +144,17 @@ def refuse_idle(
 ) -> None:
     """Raise an error if the user has set a key that would have no effect.
 
-    A key with its default value does not count as set.
+    A key that has its default value does not count as set, even if the user wrote it.
 
     Args:
         section: Section of the recipe.
-        keys: Keys of the section that have no effect here.
+        keys: Key or keys of the section that have no effect with the other settings.
         reason: Text after "has no effect" in the message, such as "without a prior".
         hint: Advice for the error.
 
     Raises:
-        RecipeError: if a key is set. The message names the first such key and its
-            value.
+        RecipeError: if a key is set. The message names the first key that is set, and
+            the value of the key.
     """
     fields = type(section).model_fields
     idle_keys = [keys] if isinstance(keys, str) else keys

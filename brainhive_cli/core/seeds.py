@@ -67,9 +67,10 @@ def draw_convex_weights(
     import torch
 
     # A Dirichlet sample consists of Gamma(alpha) samples, divided by their sum. For a
-    # small alpha such samples underflow, so their logarithm is drawn. Gamma(alpha) has
-    # the distribution of Gamma(alpha + 1) times U^(1 / alpha), where U is uniform. The
-    # value of -log U has an exponential distribution
+    # small alpha, Gamma samples underflow to 0, so their logarithms are drawn.
+    # Gamma(alpha) has the distribution of Gamma(alpha + 1) * U^(1 / alpha), where U is
+    # uniform on (0, 1). The logarithm of the second factor is log(U) / alpha. The value
+    # -log(U) has an exponential distribution.
     concentration = torch.full(
         is_available.shape, alpha + 1, device=is_available.device
     )
@@ -78,5 +79,5 @@ def draw_convex_weights(
     exponential = torch.empty_like(gamma).exponential_(generator=generator)
     log_gamma = gamma.log() - exponential / alpha
 
-    # softmax divides the samples by their sum
+    # softmax takes the exponentials of the logarithms, and divides them by their sum
     return log_gamma.masked_fill(~is_available, -torch.inf).softmax(-1)

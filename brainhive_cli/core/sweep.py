@@ -84,12 +84,16 @@ class SweptRecipe(Recipe):
     def _check_variants(self) -> Self:
         """Raise an error if the recipe has both sweep and ablations, or if the sweep
         has more than `MAX_VARIANTS` combinations.
+
+        `sweep` maps each key to its values, and each combination of values is a variant
+        of the run. `ablations` lists variants directly.
         """
         if self.sweep and self.ablations:
             raise RecipeError(
                 "the recipe has both sweep and ablations", "make a run of each"
             )
-        # compute the number only, because the combinations may not fit in memory
+        # count the combinations without making them, because there may be too many for
+        # the memory
         n_combinations = prod(map(len, self.sweep.values()))
         if n_combinations > MAX_VARIANTS:
             raise RecipeError(
@@ -160,16 +164,19 @@ def make_variants(recipe: R) -> dict[str, R]:
 
 
 def select_variant(recipes: Mapping[str, R], variant: str, run: str) -> R:
-    """Return the recipe of a variant.
+    """Return the recipe of one variant of a run.
+
+    A sweep is a run that tries several variants of its recipe (its settings).
 
     Args:
-        recipes: Recipes by label, from `make_variants`.
-        variant: Label of the variant. Empty for a run without a sweep.
+        recipes: Recipes by the label of the variant, from `make_variants`. If the run
+            is not a sweep, it has one recipe with an empty label.
+        variant: Label of the variant. Empty for a run that is not a sweep.
         run: Name of the run, for the error message.
 
     Raises:
-        RecipeError: if there is no such variant, or if the run is a sweep and `variant`
-            is empty. The hint lists the variants.
+        RecipeError: if the run has no such variant, or if the run is a sweep and
+            `variant` is empty. The hint lists the variants.
     """
     if variant in recipes:
         return recipes[variant]
@@ -184,15 +191,20 @@ def select_variant(recipes: Mapping[str, R], variant: str, run: str) -> R:
 def collect_variants(results: Mapping[str, Result]) -> Measurements:
     """Collect the results of all variants in a single object, without averaging them.
 
+    A variant is a version of the same recipe with some other settings.
+
     Args:
-        results: Results of the runs, by the label of their variant.
+        results: Result of the run of each variant, by the label of the variant.
 
     Returns:
-        The measurements. A scope is a group of metrics, such as the metrics of a
-        subject. The name of each scope begins with the label of its variant. Facts that
-        all variants share are merged.
+        The measurements of all variants, with three fields:
+        - the metrics by scope. A scope is the name of a group of metrics, such as
+          `subject 1`. Here, each scope begins with the label of a variant.
+        - why a metric is missing and what the user can do, by the name of the metric
+        - the facts (values other than metrics that the report prints), merged over
+          variants
     """
-    # collect the metrics by scope, and the reason and remedy of each missing metric
+    # `scope(label, name)` joins the label of the variant and the name of the group
     scopes = {}
     missing: dict[str, str] = {}
     for label, result in results.items():
@@ -200,7 +212,8 @@ def collect_variants(results: Mapping[str, Result]) -> Measurements:
             scopes[scope(label, name)] = metrics
         missing |= result.metrics.missing
 
-    # collect the facts of each variant: its run, validation and sources
+    # Collect the facts that are kept for each variant: the name of its run, its values
+    # on the validation pictures, and the origins of its pictures.
     variants = {}
     for label, result in results.items():
         facts = result.metrics.facts
@@ -208,8 +221,9 @@ def collect_variants(results: Mapping[str, Result]) -> Measurements:
             run=result.folder.name, validation=facts.validation, sources=facts.sources
         )
 
-    # Merge the facts that the variants share: caveats, scope and set-up. All variants
-    # are results of the same command, which has its own class of facts.
+    # Merge the other facts: caveats (limits of the numbers), the subjects or stimuli
+    # that the results hold for, and the settings. All variants are results of the same
+    # command, so their facts have the same class.
     all_facts = [result.metrics.facts for result in results.values()]
     caveat_lists = [facts.caveats for facts in all_facts]
     scope_texts = [facts.scope for facts in all_facts if facts.scope]

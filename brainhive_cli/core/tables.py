@@ -164,16 +164,16 @@ def _plain_value(cell: Any) -> Any:
 def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     """Write a table as the text of a CSV file.
 
-    An apostrophe is written before each text that a spreadsheet would read as a
-    formula. Some spreadsheets show the apostrophe, others hide it.
+    `_write_cell` writes an apostrophe before a text that a spreadsheet would run as a
+    formula, such as `=1+1`. Some spreadsheets show the apostrophe, others hide it.
 
     Args:
-        columns: Headings of the columns.
-        rows: Dict for each row, from the heading to the value. A missing value becomes
-            an empty cell.
+        columns: Headings of the columns, in order.
+        rows: Values of each row, keyed by heading. If a row has no value for a heading,
+            its cell is empty.
 
     Returns:
-        Text with a line of headings and a line for each row.
+        Text of the file: a line of headings, and a line for each row.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -206,17 +206,21 @@ def escape_markdown(value: Any) -> str:
 def format_number(value: Any) -> str:
     """Write a number for people, with fewer decimals for larger numbers.
 
-    A float below 10 has three decimals, a float below 1,000 has one, and larger floats
-    have none. A float below 0.0005 is written as 4.9e-04. An integer has all its
-    digits. None, infinity and NaN become a dash. Texts and booleans are written as they
-    are.
+    The absolute value of a float decides its format:
+    - below 0.0005, but not 0: scientific notation, such as 4.9e-04
+    - below 10: three decimals
+    - below 1,000: one decimal
+    - larger: no decimals
+
+    An integer has all its digits. None, infinity and NaN become a dash. Any other value
+    is written as `str` writes it.
     """
     if value is None:
         return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
 
-    # integers have separators from five digits on
+    # integers of five or more digits have a comma between thousands
     if isinstance(value, int):
         return f"{value:,}" if abs(value) >= 10_000 else str(value)
     if not isfinite(value):
@@ -265,22 +269,22 @@ def make_subject_seed_table(
 
     Args:
         title: Title of the table.
-        values: Values of the metric, by subject and by seed of the training. If several
-            models with the same seed were tested on a subject, there are several values
-            for this subject and seed, and the table shows their mean.
+        values: Values of the metric, by subject and then by random seed of the
+            training. There is a value for each model with this seed that was tested on
+            this subject. The table shows the mean of these values.
         seeds: Seeds in the order of the columns.
         note: Text below the table.
 
     Returns:
-        Table with the columns `subject`, `seed …` and `mean ± sd`. The cell of a
-        missing value is empty.
+        Table with the columns `subject`, a column such as `seed 0` for each seed, and
+        `mean ± sd`. A cell without a value is None.
     """
     # make the row of each subject
     rows: list[list[Value]] = []
     values_of_seed: dict[str, list[float]] = {seed: [] for seed in seeds}
     subject_means = []
     for subject, subject_values in values.items():
-        # average the models with the same seed
+        # average the values of models with the same seed
         seed_means = {seed: mean(scores) for seed, scores in subject_values.items()}
         row: list[Value] = [subject]
         for seed in seeds:
@@ -305,7 +309,11 @@ def make_subject_seed_table(
 def render(table: Table) -> Any:
     """Turn a table into an object that the library rich can print in a terminal.
 
-    Long cells are folded if the terminal is too narrow.
+    If the terminal is too narrow, rich folds the text of long cells into several lines.
+
+    Returns:
+        A `rich.console.Group` of the title and the table. The note of the table is left
+        out.
     """
     from rich.box import SIMPLE_HEAD
     from rich.console import Group
@@ -317,6 +325,7 @@ def render(table: Table) -> Any:
         rich_table.add_column(Text(_format_cell(heading)), overflow="fold")
     for row in table.rows:
         texts = [Text(_format_cell(cell)) for cell in row]
+        # the first cell of a row says whether the row is grey, as for a control
         is_grey = TableCell.from_value(row[0]).is_grey
         rich_table.add_row(*texts, style="dim" if is_grey else None)
 
@@ -329,16 +338,17 @@ def render(table: Table) -> Any:
 def write_as_list(table: Table, width: int) -> str:
     """Write a table as a list, for a terminal that is too narrow for the table.
 
-    Each row becomes two paragraphs: the first cell, and an indented paragraph with the
-    other cells. Each of the other cells follows its heading, unless `table.is_list` is
-    True. Empty cells are left out.
+    The first cell of each row stands on its own line, without its heading. An indented
+    paragraph with the other cells follows. In this paragraph, the heading stands before
+    each cell, unless `table.is_list` is True. Cells without a value are left out.
 
     Args:
         table: Table with a title and perhaps a note.
-        width: Largest number of letters of a line.
+        width: Largest number of characters in a line, for the indented paragraphs and
+            the note. The other lines are not folded.
 
     Returns:
-        Text that ends with an empty line.
+        Text of the title, the rows and the note. It ends with an empty line.
     """
     from textwrap import fill
 

@@ -27,13 +27,16 @@ argument for the folder of its files.
 
 
 def list_inputs(names: Sequence[str]) -> list[Input]:
-    """List trackers as inputs of a command.
+    """List experiment trackers, such as Weights & Biases, as inputs of a command.
+
+    A command lists its inputs, so that missing inputs are reported before it starts.
 
     Args:
         names: Names of the trackers, which are also the names of their packages.
 
     Returns:
-        An input for each tracker. It has an error if the package is not installed.
+        An `Input` for each tracker. The `error` of the input is set if the package of
+        the tracker is not installed.
     """
     inputs = []
     for name in names:
@@ -55,28 +58,33 @@ def open_trackers(
     caveats: Sequence[str] = (),
     clock: str = "epoch",
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Record the curves of a cell in trackers.
+    """Record the curves of a cell in experiment trackers.
 
-    A cell is one trained model (a subject and a seed), a prior or an evaluation. If its
-    training is resumed, the trackers of `FOLDER_ARGUMENTS` continue its curves.
+    A cell is one part of a run: one trained model (for a subject and a seed), a prior
+    or an evaluation. If the training of a cell is resumed, the trackers of
+    `FOLDER_ARGUMENTS` (Weights & Biases and SwanLab) continue its curves.
 
     Args:
-        names: Names of the trackers.
+        names: Names of the trackers, such as "wandb". Empty to record nothing.
         run_folder: Folder of the run. The trackers group the cells by the name of this
             folder.
         cell: Name of the cell.
         settings: Settings that the trackers show next to the curves.
         caveats: Limits of the numbers, such as "selected on test", for the title.
-        clock: Name of the value in an event that is its time, such as "epoch".
+        clock: Key of an event under which its time is stored, such as "epoch".
 
     Yields:
-        A function that records an event. An event maps names of curves to values.
+        A function that records an event in all trackers. An event is a mapping from the
+        names of curves to their values at one time, with the time under the key
+        `clock`.
     """
+    # the caveats follow the name of the cell in brackets
     title = extend_title(cell, caveats)
     trackers = [_open(name, run_folder, title, settings) for name in names]
 
     def log_event(event: Mapping[str, Any]) -> None:
-        # trackers draw only numbers, with the time as their horizontal axis
+        # Record only numbers. The names in TIME_NAMES, such as "step", are times, which
+        # are not curves.
         curves = {}
         for name, value in event.items():
             if isinstance(value, int | float) and name not in TIME_NAMES:
@@ -93,7 +101,7 @@ def open_trackers(
 
 
 def _open(name: str, run_folder: Path, title: str, settings: Mapping[str, Any]) -> Any:
-    """Open a tracker for a cell.
+    """Open an experiment tracker for a cell (a trained model or an evaluation).
 
     Args:
         name: Name of the tracker.
@@ -102,15 +110,18 @@ def _open(name: str, run_folder: Path, title: str, settings: Mapping[str, Any]) 
         settings: Settings that the tracker shows next to the curves.
 
     Returns:
-        The tracker, an object of accelerate.
+        The tracker, a `GeneralTracker` of accelerate, which is started already.
     """
     from accelerate import PartialState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-    PartialState()  # trackers of accelerate need this state
+    PartialState()  # trackers of accelerate read this global state of processes
     tracker_class = LOGGER_TYPE_TO_CLASS[name]
 
-    # TensorBoard knows folders instead of names, so each cell gets a subfolder
+    # TensorBoard has no names of runs, and shows a curve for each folder. The title is
+    # therefore the name of a folder in RUN_FOLDER/tensorboard. The function
+    # `resolve_without_links` refuses links in the path. Its argument ends with a file
+    # name, because it creates no folder.
     if name == "tensorboard":
         events = resolve_without_links(
             run_folder, f"{name}/events", "a tracker's folder"
@@ -119,7 +130,9 @@ def _open(name: str, run_folder: Path, title: str, settings: Mapping[str, Any]) 
     else:
         options = make_run_options(name, run_folder, title, settings)
         tracker = tracker_class(PROJECT, **options)
-    tracker.main_process_only = False  # any process may train the cell
+    # by default, accelerate records only in the main process, but any process may train
+    # the cell
+    tracker.main_process_only = False
     tracker.start()
     return tracker
 
@@ -129,15 +142,19 @@ def make_run_options(
 ) -> dict[str, Any]:
     """Make the keyword arguments with which a tracker starts or continues a cell.
 
+    A cell is one part of a run, such as a trained model or an evaluation.
+
     Args:
         name: Name of the tracker.
-        run_folder: Folder of the run. The tracker groups the cells by its name.
+        run_folder: Folder of the run. The tracker groups the cells by the name of this
+            folder.
         title: Name of the cell, with the caveats of its numbers.
         settings: Settings that the tracker shows next to the curves.
 
     Returns:
-        Arguments of the tracker's class. The trackers of `FOLDER_ARGUMENTS` also get
-        the id of the cell and the folder of their files.
+        Keyword arguments of the tracker's class. The trackers of `FOLDER_ARGUMENTS`
+        (Weights & Biases and SwanLab) also get an id of the cell, and the folder for
+        the files that the tracker writes.
     """
     options = {
         "name": title,
@@ -146,7 +163,8 @@ def make_run_options(
         "resume": "allow",
     }
 
-    # the id is the same on every machine, so a resumed cell continues its curves
+    # The id depends only on names, so it is the same when a training is resumed, also
+    # on another machine. The tracker then continues the curves with this id.
     if name in FOLDER_ARGUMENTS:
         identity = f"{run_folder.parent.name}/{run_folder.name}/{title}"
         options["id"] = hashlib.sha256(identity.encode()).hexdigest()[:16]

@@ -90,11 +90,13 @@ def read(
 
     Args:
         path: File.
-        hint: Advice for the user if the file is damaged.
+        hint: Advice for the user if the file is missing or damaged.
         error: Class of the error if the file is damaged.
 
     Returns:
-        Tensors on the CPU, keyed by name. Other values of a checkpoint are left out.
+        Tensors on the CPU, keyed by name. The prefixes that torch.compile and
+        DataParallel add to names are removed. Values that are not tensors, such as the
+        epoch in a checkpoint, are left out.
 
     Raises:
         MissingData: if the file does not exist.
@@ -104,11 +106,14 @@ def read(
     from safetensors.torch import load_file
     from torch import Tensor
 
+    # `reading` compares the file with its digest, and turns errors of libraries into
+    # the class `error`
     with reading(path, hint, error, files=(path,)):
         if not _is_torch(path):
             return _strip_wrappers(load_file(path))
 
-        # training programs store the weights under a key, next to other values
+        # Training programs may store the dictionary of weights under a key such as
+        # `state_dict`, next to other values. `_unwrap` returns this dictionary.
         content = _unwrap(_load(path, "cpu"))
         tensors = {}
         for name, value in content.items():
@@ -120,20 +125,22 @@ def read(
 def read_arrays(
     path: Path, hint: str = DOWNLOAD_HINT, error: type[BrainhiveError] = MissingData
 ) -> dict[str, Array]:
-    """Read the arrays of a safetensors file without torch.
+    """Read the arrays of a safetensors file as NumPy arrays, without torch.
 
     Args:
         path: File.
-        hint: Advice for the user if the file is damaged.
+        hint: Advice for the user if the file is missing or damaged.
         error: Class of the error if the file is damaged.
 
     Returns:
-        Arrays, keyed by name.
+        NumPy arrays, keyed by name.
 
     Raises:
         MissingData: if the file does not exist.
-        BrainhiveError: if the file is damaged. The class is `error`.
+        BrainhiveError: if the file is damaged. The class of the error is `error`.
     """
+    # `reading` compares the file with its digest, and turns errors of libraries into
+    # the class `error`
     with reading(path, hint, error, files=(path,)), safe_open(path, "np") as file:
         names = file.keys()
         return {name: file.get_tensor(name) for name in names}
@@ -141,6 +148,8 @@ def read_arrays(
 
 def strip_wrapper_names(names: Iterable[str]) -> dict[str, str]:
     """Strip the prefixes that torch.compile and DataParallel add to names of weights.
+
+    torch.compile adds `_orig_mod.`, and DataParallel adds `module.` to all names.
 
     Args:
         names: Names of the weights in a file.
@@ -151,7 +160,8 @@ def strip_wrapper_names(names: Iterable[str]) -> dict[str, str]:
     Raises:
         ValueError: if two weights get the same name.
     """
-    # remove the prefix of DataParallel only if all names have it
+    # Remove `module.` only if all names begin with it, because a network may have a
+    # layer of this name. Repeat this for a model that was wrapped several times.
     stripped = {name: COMPILE_PREFIX.sub("", name) for name in names}
     while stripped and all(
         short_name.startswith(PARALLEL_PREFIX) for short_name in stripped.values()
@@ -181,20 +191,22 @@ def list_names(path: Path) -> list[str]:
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read the checkpoint of a training, which torch.save wrote.
+    """Read a checkpoint that a training of Brainhive has written with torch.save.
 
     Args:
         path: File of the checkpoint.
-        device: Device of the tensors.
+        device: Device to load the tensors on.
 
     Returns:
-        Tensors and plain values, keyed as the training stored them.
+        Tensors and plain values, under the keys with which the training stored them.
 
     Raises:
         MissingData: if the file does not exist.
         BrainhiveError: if the file is damaged.
     """
     hint = "training continues from the checkpoint before, or from the beginning"
+    # `reading` verifies the checksums of the file, and turns errors of libraries, and
+    # the TypeError below, into a BrainhiveError
     with reading(path, hint, BrainhiveError, files=(path,)):
         content = _load(path, device)
         if not isinstance(content, dict):
@@ -220,21 +232,25 @@ class Checkpoint:
         return self.path.with_name(f"{self.path.name}.previous")
 
     def save(self, content: Mapping[str, Any]) -> None:
-        """Save a checkpoint. The newest checkpoint so far becomes the previous.
+        """Save a checkpoint of a training to the file `self.path`.
+
+        An earlier checkpoint in `self.path` is first renamed to `self.previous`.
 
         Args:
             content: Tensors and plain values of the training, keyed by name.
 
         Raises:
-            OSError: if the disk is full. In this case, no file is changed.
+            OSError: if the disk is full. In this case, both files stay unchanged.
         """
         import torch
 
-        # torch writes to memory first, so that a full disk changes no file
+        # Torch writes the checkpoint to memory. The bytes are then written to a
+        # temporary file, which replaces `self.path` at the end of the block.
         checkpoint_bytes = serialise(partial(torch.save, dict(content)))
         with atomic_write(self.path) as temporary:
             temporary.write_bytes(checkpoint_bytes)
-            with suppress(FileNotFoundError):  # this is the first checkpoint
+            # the first checkpoint of a training has no earlier file
+            with suppress(FileNotFoundError):
                 os.replace(self.path, self.previous)
 
     def load(
@@ -245,14 +261,16 @@ class Checkpoint:
         A damaged checkpoint is renamed, and a warning names the new file.
 
         Args:
-            launch: Processes that share the training.
-            device: Device of the tensors.
+            launch: Description of this process and of the other processes that share
+                the training.
+            device: Device to load the tensors on.
 
         Returns:
-            Tensors and plain values that `save` received, or None if there is no
+            Tensors and plain values, as they were passed to `save`. None if there is no
             undamaged checkpoint.
         """
-        # the main process renames damaged files before the others look for them
+        # `run_main_first` calls the function in the main process, and then in the other
+        # processes. The damaged files are renamed by then.
         return launch.run_main_first(partial(self._load, device))
 
     def _load(self, device: torch.device | str) -> dict[str, Any] | None:
@@ -306,9 +324,10 @@ def serialise(save: Callable[[io.BytesIO], object]) -> memoryview:
 def save(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a safetensors file with a digest, which `read` verifies.
+    """Write tensors to a safetensors file, with a digest that `read` compares.
 
-    Any reader of safetensors can read the file. The same tensors give the same bytes.
+    Any reader of safetensors can read the file. The same tensors and metadata always
+    give the same bytes.
 
     Args:
         path: File.
@@ -317,21 +336,22 @@ def save(
     """
     from safetensors.torch import save_file
 
-    # the metadata contains the digest of the tensors
+    # add the digest of the tensors to the metadata
     state = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     all_metadata = {"format": "pt"}
     all_metadata.update(metadata or {})
     all_metadata[DIGEST_KEY] = _digest(state, state.__getitem__)
 
-    # the library lets only the owner read the file, so the permissions of an ordinary
-    # new file are set again
+    # The library gives only the owner permission to read the file. An empty file is
+    # therefore made first, and its usual permissions are set again afterwards.
     path.touch()
     mode = path.stat().st_mode
     save_file(state, path, all_metadata)
     path.chmod(mode)
 
-    # the library writes metadata in random order, so the header is written again with
-    # sorted metadata and the same length
+    # The library writes metadata in random order, so the header is written again with
+    # sorted metadata. A safetensors file begins with the length of the header in 8
+    # bytes. The JSON text of the header is padded with spaces to this length.
     with path.open("r+b") as stream:
         (size,) = struct.unpack("<Q", stream.read(8))
         header = json.loads(stream.read(size))
@@ -364,14 +384,15 @@ def read_digest(path: Path) -> str:
 def find_unmatched(
     network_weights: Mapping[str, Tensor], file_weights: Mapping[str, Tensor]
 ) -> list[str]:
-    """List the weights of a network that a file does not have in the same shape.
+    """List the weights of a network that a file lacks or has in another shape.
 
     Args:
         network_weights: Weights of the network, keyed by name.
         file_weights: Weights of the file, keyed by name.
 
     Returns:
-        Names of the weights that the file lacks, or has in another shape.
+        Names of these weights, in the order of `network_weights`. Empty if the file has
+        all weights of the network.
     """
     unmatched = []
     for name, weight in network_weights.items():
@@ -404,20 +425,23 @@ def fill(
 ) -> None:
     """Load weights into a module after comparing their names, shapes and dtypes.
 
-    A module on the meta device gets the tensors themselves, with their dtype. Any other
-    module copies the numbers into its own tensors.
+    If a parameter of the module is on the meta device, the tensors of `state` become
+    the weights of the module, with their dtype. Otherwise, the numbers are copied into
+    the module's own tensors.
 
     Args:
         module: Module.
-        state: Weights, keyed by name.
-        origin: File of the weights, or a description of them, for the error.
+        state: Weights to load, keyed by name.
+        origin: File or description of the weights, for the error.
         hint: Advice for the user if the weights do not fit.
         error: Class of the error.
 
     Raises:
-        BrainhiveError: if a weight is missing, surplus or of another shape, or if only
-            one of the two tensors is floating-point. The class of the error is `error`.
-            The error names the first such weight.
+        BrainhiveError: if the weights do not fit the module. The class of the error is
+            `error`. It names the first weight, in alphabetical order, for which
+            - `state` or the module has no tensor
+            - the tensor of `state` and the tensor of the module differ in shape
+            - only one of these two tensors is floating-point
     """
     # compare the weights in the order of their names
     module_weights = module.state_dict()
@@ -429,6 +453,7 @@ def fill(
         if name in module_weights:
             module_shape = tuple(module_weights[name].shape)
         if shape != module_shape:
+            # the message also says how many weights of the module `state` contains
             unmatched = find_unmatched(module_weights, state)
             match = describe_match(unmatched, len(module_weights))
             message = f"{origin}: {name} has shape {shape}, {module_shape} is needed"
@@ -517,9 +542,11 @@ def _unwrap(content: Any) -> Any:
 
 
 def _verify(path: Path, hint: str) -> None:
-    """Raise an error if a file of weights does not exist, or differs from its digest.
+    """Raise an error if a file of weights does not exist, or was changed.
 
-    A file without a digest is not compared.
+    A file of torch.save that is a zip is compared with the checksums in the zip. A
+    safetensors file that Brainhive wrote is compared with the digest in its metadata.
+    Other files contain no digest, so only their existence is tested.
 
     Args:
         path: File.
@@ -527,7 +554,7 @@ def _verify(path: Path, hint: str) -> None:
 
     Raises:
         MissingData: if the file does not exist.
-        ValueError: if the file differs from its digest.
+        ValueError: if the content differs from its checksum or digest.
     """
     if not is_file(path):
         raise MissingData(f"there is no file {path}", hint)
@@ -535,7 +562,8 @@ def _verify(path: Path, hint: str) -> None:
         if not zipfile.is_zipfile(path):
             return
 
-        # torch.save wrote a zip of records, and torch does not compare their checksums
+        # The zip contains a file for each tensor, which torch calls a record. Torch
+        # does not compare the checksums when it reads them.
         with zipfile.ZipFile(path) as archive:
             archives.list_zip_members(archive)
             changed_record = archive.testzip()
@@ -543,7 +571,7 @@ def _verify(path: Path, hint: str) -> None:
                 raise ValueError(f"the record {changed_record} was changed")
         return
 
-    # a safetensors file has a digest if Brainhive wrote it
+    # compare the digest if the metadata of the safetensors file contains it
     with safe_open(path, _choose_framework(path)) as file:
         stored_digest = (file.metadata() or {}).get(DIGEST_KEY, "")
         if not DIGEST_FORMAT.fullmatch(stored_digest):
@@ -568,25 +596,29 @@ def _choose_framework(path: Path) -> str:
 def _digest(names: Iterable[str], get_tensor: Callable[[str], Any]) -> str:
     """Compute a digest of the names, dtypes, shapes and bytes of tensors.
 
-    The order of the names does not matter. A single tensor at a time is in memory.
+    The order of the names does not matter. The tensors are requested one after the
+    other, so a caller can read them from a file without loading all of them at once.
 
     Args:
         names: Names of the tensors.
-        get_tensor: Function that returns the NumPy array or the tensor of a name.
+        get_tensor: Function that takes a name, and returns its NumPy array or its
+            tensor of torch on the CPU.
 
     Returns:
-        xxh3 digest of 32 hexadecimal digits.
+        128-bit xxh3 digest of 32 hexadecimal digits.
     """
     digest = xxhash.xxh3_128()
     for name in sorted(names):
         value = get_tensor(name)
         is_array = isinstance(value, np.ndarray)
+        # the array and the tensor of the same numbers have the same digest
         dtype = f"torch.{value.dtype}" if is_array else value.dtype
         digest.update(f"{name} {dtype} {list(value.shape)}\n".encode())
         if 0 in value.shape:
             continue
 
-        # add the bytes, also for dtypes that NumPy lacks, such as bfloat16
+        # Add the bytes of the numbers. NumPy lacks some dtypes of torch, such as
+        # bfloat16, so a tensor is first viewed as bytes.
         flat = value.reshape(-1)
         if not is_array:
             import torch
@@ -608,21 +640,23 @@ def _is_torch(path: Path) -> bool:
 
 
 def _load(path: Path, device: torch.device | str) -> Any:
-    """Load a file that torch.save wrote, without running code from it.
+    """Load a file that torch.save wrote, without running code from the file.
 
-    A zip is mapped into memory, so that no tensor can reach beyond the end of the file.
-    Files from before torch 1.6 are not zips and cannot be mapped.
+    A zip file is mapped into memory, so that no tensor can reach beyond the end of the
+    file. The files of torch before 1.6 are not zips, and cannot be mapped.
 
     Args:
         path: File.
-        device: Device of the tensors.
+        device: Device to load the tensors on.
 
     Returns:
         The object that was saved, usually a dictionary.
     """
     import torch
 
-    # checkpoints of DINO contain a Namespace, the parsed command line of the training
+    # Besides tensors, allow a Namespace, in which checkpoints of DINO store the command
+    # line of the training. Functions that older learning-rate schedules name are
+    # replaced by `_SCHEDULE_STUBS`, which do nothing.
     safe_classes = [argparse.Namespace, *_SCHEDULE_STUBS]
     is_allowed = torch.serialization.safe_globals(safe_classes)
     with is_allowed, warnings.catch_warnings(action="ignore"):
@@ -646,26 +680,26 @@ learning-rate schedule is part of checkpoints from before torch 2.1, such as Min
 
 
 def save_cell(path: Path, content: Any) -> None:
-    """Write the result of a cell to one file.
+    """Write the result of a cell (such as a trained model's evaluation) to one file.
 
-    The file is a safetensors file. Its tensors are the arrays of the result. Its header
-    contains the other values as JSON, with the names of the tensors in place of the
-    arrays.
+    The file is a safetensors file. Its tensors are the arrays of the result. The
+    metadata in its header contain the other values as JSON, with the name of a tensor
+    in place of each array. `load_cell` reads the file.
 
     Args:
         path: File.
-        content: Result of any nesting of dataclasses, mappings, lists, tuples, arrays
-            and plain values.
+        content: Result, made of dataclasses, mappings, lists, tuples, arrays and plain
+            values, in any nesting.
     """
     import torch
 
-    # the name of an array is its number, in the order in which `encode` visits them
+    # arrays by name: "0" is the first array that `encode` visits, "1" the second
     arrays: dict[str, Tensor] = {}
 
     def encode(value: Any) -> Any:
         if isinstance(value, np.ndarray):
-            # torch warns about read-only arrays and refuses negative strides, so it
-            # gets a copy of the array
+            # Copy the array, because torch warns about read-only arrays, and refuses
+            # arrays with negative strides.
             name = str(len(arrays))
             arrays[name] = torch.from_numpy(np.array(value))
             return {"array": name}
@@ -675,7 +709,8 @@ def save_cell(path: Path, content: Any) -> None:
                 encoded_fields[item.name] = encode(getattr(value, item.name))
             return {"type": type(value).__name__, "fields": encoded_fields}
         if isinstance(value, Mapping):
-            # keys may be numbers, which JSON objects do not allow
+            # store pairs, because the keys may be numbers, and JSON objects allow only
+            # texts as keys
             pairs = [[encode(key), encode(item)] for key, item in value.items()]
             return {"items": pairs}
         if isinstance(value, list | tuple):
@@ -688,20 +723,24 @@ def save_cell(path: Path, content: Any) -> None:
 
 
 def load_cell(path: Path, *types: type) -> Any:
-    """Read the result of a cell, which `save_cell` wrote.
+    """Read the result of a cell from a file that `save_cell` wrote.
+
+    A cell is one part of a run, such as the evaluation of one trained model.
 
     Args:
         path: File.
         types: Classes of the dataclasses in the result.
 
     Returns:
-        The result, with the same types as the saved content. Mappings become `dict`.
+        The result, with the types that were saved, except that each mapping is a `dict`
+        and each scalar of NumPy is a number of Python.
 
     Raises:
         MissingData: if the file does not exist.
         BrainhiveError: if the file is damaged.
     """
-    # a file from others can create objects only of the classes that the caller lists
+    # The file contains only names of classes. Objects are made only from the classes in
+    # `types`, so that a file from another person cannot choose other classes.
     classes = {dataclass_type.__name__: dataclass_type for dataclass_type in types}
 
     def decode(value: Any) -> Any:
@@ -720,7 +759,7 @@ def load_cell(path: Path, *types: type) -> Any:
             return tuple(map(decode, value["tuple"]))
         return [decode(item) for item in value["list"]]
 
-    # a file whose content cannot be decoded is reported as damaged
+    # `reading` reports a file as damaged if its content cannot be decoded
     with reading(path, documents.DAMAGED_HINT, BrainhiveError):
         arrays = read(path)
         text = read_metadata(path)["measured"]
