@@ -54,8 +54,9 @@ def inputs(recipe: Recipe) -> list[Input]:
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Export the embeddings of each target store to a parquet or NumPy file.
 
-    Pictures that are not embedded yet are left out. A store that fails its health check
-    causes a warning, and is exported nevertheless.
+    A target store is a file with the embeddings of the pictures of a split. Pictures
+    without an embedding are left out. If the embeddings look wrong, for example because
+    many are equal, a warning is printed, and the store is exported nevertheless.
 
     Args:
         recipe: Settings of the command.
@@ -63,10 +64,11 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         force: Has no effect, because existing files are replaced at every call.
 
     Returns:
-        A table with a row for each store: its name, the number of exported embeddings,
-        and the path of the file.
+        The result of the command, with a table that has a row for each store: the name
+        of the store, the number of exported embeddings, and the path of the new file.
     """
-    # write the stores one after another
+    # write the stores one after another. All processes get the path from the main
+    # process.
     write_store = _write_parquet if recipe.format == "parquet" else _write_npy
     folder = Path(recipe.to)
     paths = list_stores(recipe.stores, recipe.paths)
@@ -85,23 +87,25 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
 
 
 def _write_parquet(store: TargetStore, rows: Int64, folder: Path) -> Path:
-    """Write embeddings as a parquet file, as the software BrainHiVE caches them.
+    """Write embeddings as a parquet file that the software BrainHiVE can read.
 
-    The name of the file is `{data set}_{split}_{encoder}-part-00000-of-00000.parquet`.
+    BrainHiVE is another project, which caches embeddings in such files. The name of the
+    file is `{data set}_{split}_{encoder}-part-00000-of-00000.parquet`.
 
     Args:
-        store: Target store, which has the embeddings of a split by an encoder.
+        store: Target store, a file with the embeddings of a split by an encoder.
         rows: Row numbers [N] of the embeddings to write.
-        folder: Folder for the file.
+        folder: Folder for the parquet file.
 
     Returns:
-        Path of the file.
+        Path of the parquet file.
     """
     dataset = store.attributes["dataset"]
     split = store.attributes["split"]
     encoder_name = store.attributes["encoder"]
 
-    # BrainHiVE has other names for some encoders, if their options are the defaults
+    # use the name that BrainHiVE gives to the encoder. It has such names only for
+    # encoders with default options.
     encoder_config = encoder_of(store)
     has_default_options = encoder_name == encoder_config.model_construct().name
     if has_default_options and encoder_config.upstream:
@@ -120,12 +124,13 @@ def _write_npy(store: TargetStore, rows: Int64, folder: Path) -> Path:
     The files are in the folder `{data set}/{split}/{encoder}` below `folder`.
 
     Args:
-        store: Target store, which has the embeddings of a split by an encoder.
+        store: Target store, a file with the embeddings of a split by an encoder.
         rows: Row numbers [N] of the embeddings to write.
-        folder: Folder in which the folders of the data sets are created.
+        folder: Folder in which the folder of the data set is created.
 
     Returns:
-        Path of `features.npy`, an array [N, *shape].
+        Path of the NumPy file `features.npy`. It holds an array [N, *shape], in which
+        `shape` is the shape of an embedding.
     """
     # a store may come from others, so its names must not lead out of the folder
     encoder_folder = resolve_below(

@@ -77,18 +77,21 @@ class Recipe(FileRecipe):
 
 
 def _resolve_sources(recipe: Recipe) -> dict[str, tuple[Source, Path]]:
-    """Find the source (hosts and licence) and the folder of each data set of a recipe.
+    """Find the source (hosts and licence) and the folder of each data set to download.
+
+    A recipe names a data set by a name that Brainhive knows, such as `things-eeg`, or
+    by a reference to a host, such as `nemar:nm000232`.
 
     Args:
         recipe: Settings of the command, with the names or references of data sets.
 
     Returns:
-        Pairs of a source and a local folder, keyed by the name of the data set, or by
-        its reference, such as `nemar:nm000232`.
+        Pairs of a source and a local folder, keyed by the name or reference of the data
+        set.
 
     Raises:
-        RecipeError: if the recipe names no data set or an unknown data set, or if it
-            has the key `root` and names several data sets.
+        RecipeError: in three cases. The recipe names no data set. It names an unknown
+            data set. It names several data sets, but a single folder in `root`.
     """
     if not recipe.names:
         raise RecipeError(
@@ -100,7 +103,7 @@ def _resolve_sources(recipe: Recipe) -> dict[str, tuple[Source, Path]]:
             "fetch them one at a time",
         )
 
-    # a name such as `nemar:nm000232` is a reference, others are keys of `SOURCES`
+    # a reference has a colon. All other names are keys of `SOURCES`.
     sources = {}
     for name in recipe.names:
         host, colon, identifier = name.partition(":")
@@ -163,22 +166,28 @@ def _try_hosts(hosts: Sequence[str], use_host: Callable[[str], Any]) -> Any:
 def _list_requested_files(
     source: Source, root: Path, recipe: Recipe, host: str
 ) -> list[RemoteFile]:
-    """List the files of a data set on a host that the recipe selects.
+    """List the files on a host, and select the files that the recipe asks for.
 
-    Files of another version in the local folder cause a warning.
+    A warning is printed if the local folder has files of another version of the data
+    set.
 
     Args:
-        source: Source of the data set, which lists the files of a web server.
+        source: Source of the data set, with a list of files if the host is a web
+            server.
         root: Local folder of the data set.
         recipe: Settings of the command, with subjects and patterns of file names.
         host: Reference of the host, such as `nemar:nm000232`. Empty for a web server.
+
+    Returns:
+        The selected files. They are not downloaded yet.
 
     Raises:
         MissingData: if the host cannot be reached.
         RecipeError: if no file of the host is selected.
     """
-    # list all files; if the hub cannot be reached, the hint is a command that downloads
-    # the files elsewhere, and it needs the folder
+    # List all files. If the hub (the Hugging Face Hub) cannot be reached, the hint of
+    # the error is a command that downloads the files. Add the local folder to this
+    # command.
     try:
         host_files = list_files(host) if host else list(source.web)
     except hub.Unreachable as error:
@@ -291,7 +300,7 @@ def _describe_source(
     files_by_host: Mapping[str, Sequence[RemoteFile]],
     missing_by_host: Mapping[str, Sequence[RemoteFile]],
 ) -> str:
-    """Write a sentence with the hosts of a data set, its size and its licence.
+    """Describe a download in a line of text, before the user confirms the download.
 
     Args:
         kind: Name of the data set.
@@ -299,9 +308,15 @@ def _describe_source(
         root: Local folder of the data set.
         files_by_host: Selected files, keyed by the reference of the host. The key of a
             web server is empty.
-        missing_by_host: Files to download, with the same keys.
+        missing_by_host: Selected files that the local folder lacks, keyed like
+            `files_by_host`.
+
+    Returns:
+        The hosts, the local folder, the number and size of the files, the size of the
+        download, and the licence.
     """
-    # name the hosts (a web server by the address of a file), and sum the sizes
+    # name the hosts, and sum the sizes. A web server has no reference, so the address
+    # of a file stands for the server.
     files = list(chain.from_iterable(files_by_host.values()))
     total = console.size(_count_bytes(files_by_host))
     missing_bytes = _count_bytes(missing_by_host)
@@ -343,11 +358,16 @@ def _list_steps(source: Source, root: Path, recipe: Recipe) -> list[str]:
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the downloads of a recipe as inputs, with their sizes and licences.
+    """List the downloads of a recipe, so that the user can confirm them.
 
-    If no host can be reached, the input has the error, and the size and licence that
-    Brainhive knows without a network. If a data set has to be downloaded by hand, the
-    input has an error whose hint lists the steps.
+    Args:
+        recipe: Settings of the command, with the names of the data sets.
+
+    Returns:
+        An input for each data set, with the size and licence of the download. If no
+        host can be reached, the input has an error, and the size and licence that
+        Brainhive knows without a network. If a data set has to be downloaded by hand,
+        the input has an error. The hint of this error lists the steps for the user.
     """
 
     def list_download(kind: str, source: Source, root: Path) -> list[Input]:
@@ -486,14 +506,16 @@ def _fetch_source(
 def _tabulate_files(
     kind: str, files: Sequence[RemoteFile], missing_files: set[RemoteFile]
 ) -> Table:
-    """Return a table of the largest files of a data set.
-
-    The last row has the number and the size of all other files.
+    """Summarise the selected files of a data set after a download.
 
     Args:
         kind: Name of the data set.
         files: All files that the recipe selects.
-        missing_files: Files among them that are downloaded now.
+        missing_files: Files of `files` that were absent before this download.
+
+    Returns:
+        A table of the largest files. If there are more than `MAX_LISTED_FILES` files,
+        the last row has the number and the size of all other files.
     """
     # list the largest files
     sorted_files = sorted(files, key=lambda file: -file.size)

@@ -91,26 +91,28 @@ class Recipe(FileRecipe):
     @model_validator(mode="before")
     @classmethod
     def _set_encoder_from_name(cls, fields: Any) -> Any:
-        """Replace the key `name` by an encoder that stands for the user's own model.
+        """Add an encoder that stands for the user's own model, if the key `name` is set.
 
         Brainhive cannot run this model. It only imports the vectors of the model.
 
         Args:
-            fields: Keys of the recipe, before they are checked.
+            fields: Values of the recipe by key, before pydantic validates them.
 
         Returns:
-            The keys, with the encoder in `encoders` if there is a name.
+            The values. If there is a name, the key `encoders` has a list with the
+            encoder of this name.
 
         Raises:
-            RecipeError: if the name belongs to a shipped encoder, if it cannot be the
-                name of a head, or if the recipe also names other encoders.
+            RecipeError: in three cases. A shipped encoder has the name. The name cannot
+                be the name of a head (output of a brain model). The recipe also names
+                other encoders.
         """
         name = fields.get("name") if isinstance(fields, dict) else None
         if not isinstance(name, str):
             return fields
 
-        # the name must be free, because heads, the outputs of a brain model, are called
-        # after their encoders
+        # the name must be free. A head has the name of the encoder whose vectors it
+        # predicts, so two encoders must not have the same name.
         imported = resolve({"kind": IMPORTED, "source": name})
         known_encoder = encoders_by_key([name]).get(name)
         if known_encoder is not None and known_encoder.kind != IMPORTED:
@@ -137,14 +139,14 @@ class Recipe(FileRecipe):
 
 
 def _resolve(recipe: Recipe) -> tuple[list[Path], list[StimulusSet]]:
-    """List the files to import, and the pictures that may have vectors in these files.
+    """Find the files to import, and the pictures that may have vectors in these files.
 
     Args:
         recipe: Recipe of `import-embeddings`.
 
     Returns:
-        The files, and the pictures of each split that the recipe names. By default, all
-        splits of the data set are listed.
+        Paths of the files, and a set of pictures for each split that the recipe names.
+        If the recipe names no split, all splits of the data set are returned.
 
     Raises:
         MissingData: if the recipe names no files, or if files or pictures are absent.
@@ -248,15 +250,15 @@ def _require_all_pictures(
 
     Args:
         images: Pictures of the split.
-        rows: Row in the split [N] of each vector. The row is -1 for a vector that does
-            not belong to the split.
-        unknown_names: Names of vectors that belong to no picture. They may explain the
-            error, so its message lists them.
+        rows: Row number [N] in the split for each vector. The number is -1 for a vector
+            belongs to another split or to no picture.
+        unknown_names: Names of vectors that belong to no picture. The error message
+            lists these names, because a misspelt name may be the cause of the error.
 
     Raises:
         MissingData: if a picture has no vector.
     """
-    # find the rows of the split that no vector refers to
+    # find the pictures of the split that have no vector
     missing_rows = np.setdiff1d(np.arange(len(images)), rows)
     if not len(missing_rows):
         return
@@ -273,23 +275,25 @@ def _require_all_pictures(
 
 
 def _check_shape(vectors: Vectors, config: EncoderConfig) -> None:
-    """Raise an error if vectors do not have the shape that an encoder makes.
+    """Raise an error if vectors do not have the output shape of an encoder.
 
     Args:
         vectors: Vectors to import.
-        config: Config of the encoder that is said to have made the vectors. If its
-            output shape is known only with its weights, the shape is not checked.
+        config: Config of the encoder that has made the vectors, as the user says. If
+            Brainhive does not know the output shape without the weights of the encoder,
+            the shape of the vectors is not checked.
 
     Raises:
-        BrainhiveError: if the files hold no vectors, or if the shape is another.
+        BrainhiveError: if the files hold no vectors, or if the shapes differ.
     """
-    # read the first batch, whose vectors have the same shape as all others
+    # read the first batch. `checked_batches` makes sure that all vectors have the same
+    # shape.
     first_file = vectors.files[0]
     batch = next(checked_batches(vectors), None)
     if batch is None:
         raise BrainhiveError(f"{first_file} holds no vectors", "fetch it again")
 
-    # compare the shape with the output of the encoder
+    # compare the shape with the output shape of the encoder
     expected_shape = None if config.views == "all" else config.known_shape
     shape = batch.shape[1:]
     if expected_shape is not None and shape != expected_shape:
@@ -307,13 +311,16 @@ def _format_shape(shape: Sequence[int]) -> str:
 
 
 def is_imported(share: StoredShare, config: Any, digest: str) -> bool:
-    """Return True if a target store of a split exists and holds the given vectors.
+    """Return True if vectors of a split were imported by an earlier call.
+
+    The vectors are then in a target store (a file of embeddings).
 
     Args:
-        share: Pictures of the split, path of the store, and row in the split of each
-            vector.
-        config: Config of the encoder as plain values, in which stores keep it.
-        digest: SHA-256 digest of the files that hold the vectors.
+        share: Three values: the pictures of the split, the path of the store, and a row
+            number in the split for each vector.
+        config: Config of the encoder as plain values, which is the form that a store
+            holds.
+        digest: SHA-256 digest of the files to import.
 
     Raises:
         BrainhiveError: if the store holds other vectors.
@@ -322,7 +329,7 @@ def is_imported(share: StoredShare, config: Any, digest: str) -> bool:
     if not path.is_file():
         return False
 
-    # an existing store must be of the same encoder, pictures and files
+    # an existing store must have the same encoder, pictures and imported files
     store = TargetStore.open(path)
     has_same_config = store.attributes["config"] == config
     has_same_pictures = store.image_ids == images.image_ids
@@ -350,7 +357,7 @@ def _list_vectors(
     splits: Sequence[StimulusSet],
     config: EncoderConfig,
 ) -> list[Input]:
-    """List the vectors of an encoder, and the stores that they will be written to.
+    """Describe an import for the user: the vectors, and the stores to be written.
 
     Args:
         recipe: Recipe of `import-embeddings`.
@@ -359,8 +366,10 @@ def _list_vectors(
         config: Config of the encoder that made the vectors.
 
     Returns:
-        A single input, which names the layout of the files and the paths of the stores.
+        A list with a single input, which names the layout of the files and the paths of
+        the target stores (files of embeddings).
     """
+    # find the pictures of the vectors: a share has the vectors of a split
     vectors, shares = match_vectors(recipe, files, splits, config)
     paths = ", ".join(str(path) for _, path, _ in shares)
     return [Input(f"{vectors.layout} to {paths}")]
