@@ -91,7 +91,7 @@ class Recipe(FileRecipe):
     @model_validator(mode="before")
     @classmethod
     def _set_encoder_from_name(cls, fields: Any) -> Any:
-        """Add an encoder that stands for the user's own model, if the key `name` is set.
+        """Add an encoder that stands for the user's own model, if `name` is set.
 
         Brainhive cannot run this model. It only imports the vectors of the model.
 
