@@ -35,10 +35,11 @@ Member = tuple[str, int, Callable[[], IO[bytes]]]
 
 
 def verify_compressed(path: Path) -> None:
-    """Read a compressed file to its end, so that its checksum is compared.
+    """Check that a compressed file is undamaged, by reading the file to its end.
 
-    A program that reads only the beginning of the file would not notice damage, because
-    the checksum is at the end. A file that is not compressed is not read.
+    The checksum stands at the end of a compressed file. A program that reads only the
+    beginning of the file would not notice damage. A file that is not compressed has no
+    checksum and is not read.
 
     Args:
         path: File. Its suffix tells whether it is compressed.
@@ -50,7 +51,7 @@ def verify_compressed(path: Path) -> None:
     if open_compressed is None:
         return
     with report_damage(path, FETCH_AGAIN_HINT), open_compressed(path, "rb") as file:
-        # decompressors compare the checksum when they reach the end of the stream
+        # the file object raises an error at the end if the checksum differs
         while file.read(CHUNK_BYTES):
             pass
 
@@ -71,18 +72,20 @@ def choose_destination(path: Path, root: Path, prefixes: Sequence[str]) -> Path:
     Args:
         path: Archive.
         root: Folder of the data set.
-        prefixes: Prefixes of file names, such as "sub-" or "test_images/". Files with
-            such names belong into a folder with the name of their archive.
+        prefixes: Prefixes of names inside archives, such as "sub-" or "test_images/".
+            An archive with such names is unpacked into a folder of its own.
 
     Returns:
-        A new folder with the name of the archive, if the archive lies in `root` and the
-        name of its first file has one of the prefixes. Otherwise, the folder of the
-        archive.
+        The folder of the unpacked files. If the archive lies directly in `root`, and
+        the name of its first file begins with a prefix, this is a folder next to the
+        archive, named like the archive without its suffix. In all other cases, it is
+        the folder in which the archive lies.
     """
     if path.parent != root:
         return path.parent
 
-    # the first file stands for all files of the archive
+    # a member is a file in the archive: its name, its size, and a function to open it.
+    # The name of the first file is checked for all files of the archive
     with open_members(path) as members:
         first_name, _, _ = next(members, ("", 0, None))
     if not prefixes or not first_name.startswith(tuple(prefixes)):
@@ -91,32 +94,34 @@ def choose_destination(path: Path, root: Path, prefixes: Sequence[str]) -> Path:
 
 
 def unpack(path: Path, folder: Path) -> int:
-    """Unpack an archive. A file that already exists in its full size is not replaced.
+    """Unpack an archive, except for files that exist already with the right size.
 
     Args:
-        path: Archive.
+        path: Archive, a zip or tar file.
         folder: Folder of the unpacked files.
 
     Returns:
         Number of files that were written.
 
     Raises:
-        MissingData: if the archive is damaged or cut short. In a compressed tar, the
-            damage is noticed before any file is written. In another archive, the files
-            before the damage are written.
+        MissingData: if the archive is damaged or cut short. A compressed tar is checked
+            before any file is written. In a zip or uncompressed tar, damage is noticed
+            only when the damaged file is read, so the files before it are written.
         BrainhiveError: if the name of a file leads out of the folder, or the disk has
             too little space.
     """
     n_written = 0
+    # raise an error if the checksum of a compressed tar is wrong
     verify_compressed(path)
     with open_members(path) as members:
         for name, size, open_member in members:
-            # an earlier call that was interrupted may have written the file
+            # skip the file if an earlier, interrupted call has written it. The function
+            # `resolve_below` joins folder and name, and refuses names such as `../x`
             target = resolve_below(folder, name, source=f"{path} holds a file that")
             if target.is_file() and target.stat().st_size == size:
                 continue
 
-            # write the file
+            # write the file under a temporary name, and rename the complete file
             require_free_space(folder, size, f"{name} of {path}", "free some space")
             with (
                 atomic_write(target, is_lasting=False) as temporary,
@@ -129,17 +134,21 @@ def unpack(path: Path, folder: Path) -> int:
 
 @contextmanager
 def open_members(path: Path) -> Iterator[Iterator[Member]]:
-    """Open an archive, and list its files without folders, links and devices.
+    """Open an archive, and iterate over its regular files.
+
+    Folders, links and devices in the archive are left out.
 
     Args:
-        path: Archive.
+        path: Archive, a zip or tar file.
 
     Yields:
-        An iterator over the files. It can be used only inside the `with` block.
+        An iterator over the files, for use inside the `with` block. Each file is a
+        tuple of its name, its size in bytes, and a function that opens the file.
 
     Raises:
         MissingData: if the archive is damaged or cut short.
     """
+    # exceptions of zipfile and tarfile become MissingData
     with report_damage(path, FETCH_AGAIN_HINT):
         if path.suffix == ZIP_SUFFIX:
             with ZipFile(path) as archive:
@@ -205,15 +214,23 @@ def list_tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
 
 
 def _read_headers(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield the headers of the regular files of a tar.
+    """Yield the headers of the regular files in a tar, and refuse damaged headers.
 
-    `tarfile` takes a damaged header for the end of the tar, and reads forever if a
-    header states a negative size. This function raises an error in both cases.
+    If a header is damaged, `tarfile` stops as if the tar ended there. If a header
+    states a negative size, `tarfile` reads forever. This function raises an error in
+    both cases.
+
+    Args:
+        tar: Open tar.
+
+    Yields:
+        Header of each regular file. Folders, links and devices are left out.
 
     Raises:
-        TarError: if a header is damaged, or states an impossible size or type.
+        TarError: if a header is damaged, has a negative size or an unknown type, or
+            belongs to a sparse file.
     """
-    # check each header before its file is read
+    # check each header before the file that follows it is read
     for member in tar:
         is_known_type = member.type in tarfile.SUPPORTED_TYPES
         if member.size < 0 or member.issparse() or not is_known_type:
@@ -222,10 +239,11 @@ def _read_headers(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
             )
         if member.isfile():
             yield member
-        # `tarfile` keeps all headers, which may fill the memory
+        # `tarfile` would keep all headers in a list, and a long list fills the memory
         tar.members.clear()  # type: ignore[attr-defined]
 
-    # the block after the last file must consist of zeros, or be missing
+    # `tarfile` has stopped. At the true end, the next block is missing or all zeros.
+    # Other bytes are a damaged header
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)
     if tar.fileobj.read(tarfile.BLOCKSIZE).strip(tarfile.NUL):

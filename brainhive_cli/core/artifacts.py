@@ -311,12 +311,12 @@ def write(run_folder: "RunFolder", artifacts: Iterable[Artifact]) -> None:
     An artifact is a plot, picture or table on the HTML page of the run.
 
     Args:
-        run_folder: The run.
-        artifacts: Artifacts in their order on the page. The picture files of artifacts
-            must already be in the run.
+        run_folder: Folder with the results of the run.
+        artifacts: Artifacts in their order on the page. The picture files that they
+            name must already lie in the run folder.
 
     Raises:
-        BrainhiveError: if a picture file is missing or outside of the run.
+        BrainhiveError: if a picture file is missing or outside of the run folder.
     """
     plain_artifacts = []
     for artifact in artifacts:
@@ -329,13 +329,13 @@ def write(run_folder: "RunFolder", artifacts: Iterable[Artifact]) -> None:
                     "write the file first",
                 )
 
-        # leave out the options of tables that only a terminal uses
+        # leave out two options of tables. They control how a terminal shows a table
         fields = asdict(artifact)
         fields.pop("is_list", None)
         fields.pop("is_copied", None)
         plain_artifacts.append(_plain(fields))
 
-    # write the list in a single line, by which matrices are written ten times as fast
+    # without indentation, a document with large matrices is written ten times faster
     document = {"schema": SCHEMA, "artifacts": plain_artifacts}
     run_folder.write_json(ARTIFACTS_FILE, document, indent=None)
 
@@ -346,26 +346,29 @@ def read(run_folder: "RunFolder") -> list[Artifact]:
     An artifact is a plot, picture or table on the HTML page of the run.
 
     Args:
-        run_folder: The run.
+        run_folder: Folder with the results of the run.
 
     Returns:
         Artifacts in their order on the page. Empty if the run has no list of artifacts.
 
     Raises:
-        BrainhiveError: if the list is damaged or has another version of the format, or
-            if an artifact names a file outside of the run.
+        BrainhiveError: if the list is damaged, if its format has a version that this
+            program cannot read, or if an artifact names a file outside of the run
+            folder.
     """
     path = run_folder.path / ARTIFACTS_FILE
     if not path.is_file():
         return []
+    # check the version of the format and the type of each artifact
     document: dict[str, Any] = run_folder.read_json(ARTIFACTS_FILE)
     documents.require_schema(document, SCHEMA, f"{path} is")
     artifacts = documents.check(
         document.get("artifacts"), f"{path}: artifacts", ARTIFACT_LIST
     )
 
-    # a run from another person must not show private files of this machine. So each
-    # picture file must be in the run, and a link must not lead out of the run
+    # The page shows the picture files. A run from another person could name a private
+    # file of this machine, or a link to such a file. So refuse each file that lies
+    # outside of the run folder after links are resolved.
     folder = run_folder.path.resolve()
     for artifact in artifacts:
         for name in list_files(artifact):
@@ -407,15 +410,15 @@ def save_picture(run_folder: "RunFolder", name: str, picture: "Image") -> str:
     """Save a small copy of a picture in a run, for the HTML page of the run.
 
     Args:
-        run_folder: The run.
-        name: Path of the new file below the folder `artifacts`, without the suffix.
-        picture: Picture of any size. A large picture is reduced to `MAX_SIDE_PX`, and a
-            small picture is not enlarged.
+        run_folder: Folder with the results of the run.
+        name: Path of the new file below the folder of pictures, without the suffix.
+        picture: Picture of any size. If a side is longer than `MAX_SIDE_PX`, the
+            picture is reduced to this size. A smaller picture keeps its size.
 
     Returns:
-        Path of the new WebP file below the run.
+        Path of the new WebP file, relative to the run folder.
     """
-    # the page contains the data of its pictures, so the pictures must be small
+    # the page embeds the bytes of its pictures, so large pictures would bloat the page
     thumbnail = picture.convert("RGB")
     thumbnail.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
     file = f"{PICTURES_FOLDER}/{name}.webp"

@@ -211,26 +211,29 @@ def _tell_waiting(cells: Mapping[str, Path]) -> None:
 def _claim_next(
     todo: deque[str], cells: Mapping[str, Path], is_finished: IsFinished
 ) -> Claim | None:
-    """Claim the next cell of a queue that is neither finished nor claimed.
+    """Claim the next unfinished cell in a queue that no worker has claimed.
 
-    A cell is a piece of work that several workers share. A claim keeps the others from
-    computing the same cell.
+    A cell is a piece of work, such as the training of a model. Several processes, the
+    workers, share the cells of a run. A claim is a lock file, which keeps other workers
+    from computing the cell.
 
     Args:
-        todo: Names of the unfinished cells, which this function changes. Cells that
-            have been finished are removed. A cell that another worker holds goes to the
-            end. The claimed cell becomes the first.
+        todo: Names of the cells that may be unfinished. The function changes this
+            queue. It removes finished cells, and moves cells that another worker holds
+            to the end. The claimed cell becomes the first item.
         cells: Path of the file that marks a cell as finished, by name of the cell.
-        is_finished: Returns True if the cell with this name is finished.
+        is_finished: Function that takes the name of a cell, and returns True if the
+            cell is finished.
 
     Returns:
-        The claim, or None if other workers hold all unfinished cells.
+        The claim of the cell `todo[0]`. None if no unfinished cell is free.
 
     Raises:
-        OSError: if the disk fails. The affected cell is then at the end.
+        OSError: if the disk fails. The affected cell is then at the end of the queue.
     """
     for name in list(todo):
-        # move the first cell to the end, and try to claim it
+        # move the first cell to the end, and try to claim the cell. The attempt returns
+        # None if another worker holds the cell
         todo.rotate(-1)
         claim = None
         if not is_finished(name):
@@ -275,17 +278,20 @@ def read_cells(run_folder: Path) -> dict[str, str]:
 def announce(
     work: Work, command: str, runs: Path, launch: Launch, remaining_share: float = 1.0
 ) -> None:
-    """Print the amount of work and its expected duration, if it takes long.
+    """Print the amount and the expected duration of work that will take long.
 
-    The duration is estimated from the pace of earlier work of this kind.
+    The duration is estimated from the pace (seconds per item) of earlier work of this
+    kind on the same device. Without earlier work, the progress display prints the
+    message later, once it has measured the pace.
 
     Args:
-        work: Amount and kind of the whole work.
+        work: Kind of the work, and number of its items.
         command: Name of the command that does the work, such as `train-align`.
-        runs: Folder of all runs. It holds the paces of earlier work.
+        runs: Folder of all runs. It holds the file with the paces of earlier work.
         launch: Processes that do the work. Only the main process prints.
-        remaining_share: Share of the work that remains to be done, from 0 to 1.
+        remaining_share: Share of the items that remain to be done, from 0 to 1.
     """
+    # a pace is stored with a peak of memory, which is not needed here
     key = work.key(command, launch.device_name, launch.processes)
     item_s, _ = read_paces(runs).get(key, (None, 0))
     remaining_work = replace(work, count=max(1, round(work.count * remaining_share)))

@@ -174,22 +174,27 @@ class Claim:
         return claim
 
     def _hold(self, path: Path, descriptor: int, taken_from: str) -> None:
-        """Keep the claim until it is released or garbage-collected.
+        """Keep the claim (a lock) alive until it is released or garbage-collected.
+
+        A thread touches the file of the claim regularly, which tells other processes
+        that the holder is alive.
 
         Args:
             path: File of the claim, which this process has created.
-            descriptor: File descriptor of this file.
-            taken_from: Name of the dead holder before. Empty if there was none.
+            descriptor: Descriptor of the open file.
+            taken_from: Name of the dead process that held the claim before. Empty if
+                no dead process held it.
         """
         self.taken_from = taken_from
         is_released = threading.Event()
         lock = threading.Lock()
 
-        # touch the file from a thread. The thread has no reference to this object, so
-        # Python can collect a claim that nobody uses any more
+        # Touch the file from a thread. The thread must not refer to this object,
+        # because Python collects an object only if nothing refers to it.
         thread_args = (descriptor, is_released, lock)
         threading.Thread(target=_keep_alive, args=thread_args, daemon=True).start()
-        # remove the file on release, on collection, and at the end of the process
+        # calling `_release` removes the file. It is also called when this object is
+        # collected, and at the end of the process
         self._release = weakref.finalize(
             self, _remove_file, path, descriptor, is_released, lock
         )
@@ -210,7 +215,10 @@ def is_held(path: Path) -> bool:
 
 
 def _is_holder_alive(path: Path) -> bool:
-    """Return True if the holder of a claim is alive.
+    """Return True if the process that holds a claim (a lock file) counts as alive.
+
+    The holder touches the file every few seconds, as a heartbeat. A holder counts as
+    dead after `MISSED_HEARTBEATS`, or if its process on this machine has ended.
 
     Args:
         path: File of the claim.
@@ -227,9 +235,9 @@ def _is_holder_alive(path: Path) -> bool:
     ):
         return False
 
-    # otherwise compare the last heartbeat with the clock of the disk. If the heartbeat
-    # lies in the future, set it to the present, so that a dead holder is recognised
-    # later. A living holder will touch the file again
+    # Otherwise, compare the time of the last heartbeat with the clock of the disk. A
+    # time in the future would let a dead holder seem alive until then, so set it to the
+    # present. A living holder will touch the file again.
     passed_s = read_disk_clock(path.parent) - os.stat(path).st_mtime
     if passed_s < 0:
         os.utime(path)
@@ -237,16 +245,17 @@ def _is_holder_alive(path: Path) -> bool:
 
 
 def _create_file(path: Path) -> tuple[int, str] | None:
-    """Create the file of a claim, and write the name of this process into the file.
+    """Create the file of a claim (a lock) that names this process as the holder.
 
-    If a dead process holds the claim, its file is replaced.
+    If the file of a dead process exists, it is replaced.
 
     Args:
-        path: File of the claim. Its folder is created if it is missing.
+        path: File of the claim. A missing parent folder is created.
 
     Returns:
-        Descriptor of the open file, and the name of the dead holder before (empty if
-        there was none). None if a living process holds the claim.
+        None if a living process holds the claim. Otherwise, a tuple of two values: the
+        descriptor of the new open file, and the name of the dead process whose file was
+        replaced (empty if no file was replaced).
 
     Raises:
         OSError: if the disk fails.
@@ -255,7 +264,9 @@ def _create_file(path: Path) -> tuple[int, str] | None:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     taken_from = ""
     while True:
-        # O_EXCL lets only one process create the file. It becomes the holder
+        # with O_EXCL, only one process can create the file. If the file exists, remove
+        # it if its holder is dead. The removal returns None if the holder is alive, and
+        # an empty name if the file has vanished
         try:
             descriptor = os.open(path, flags, 0o666)
         except FileExistsError:
@@ -265,13 +276,14 @@ def _create_file(path: Path) -> tuple[int, str] | None:
             taken_from = dead_holder or taken_from
             continue
 
-        # write the name of this process, by which others recognise the holder
+        # write the machine, the process and the cluster job, for other processes
         content = f"{name_machine()} {os.getpid()} {_name_job() or '-'}"
         try:
             os.pwrite(descriptor, content.encode(), 0)
         except BaseException:
-            # without a name the claim is given up. If its file cannot be removed, the
-            # claim is later taken over, like the claim of a dead holder
+            # Give the claim up if the content cannot be written. If the file cannot be
+            # removed either, other processes replace it later, because nobody touches
+            # it any more.
             with suppress(OSError):
                 path.unlink()
             os.close(descriptor)
@@ -280,14 +292,15 @@ def _create_file(path: Path) -> tuple[int, str] | None:
 
 
 def _evict_dead_holder(path: Path) -> str | None:
-    """Remove the file of a claim if the holder is dead.
+    """Remove the file of a claim (a lock) if the process that holds it is dead.
 
     Args:
         path: File of the claim.
 
     Returns:
-        Name of the dead holder, or None if the holder is alive. The name is empty if
-        the file no longer exists, so the claim is free.
+        None if the holder is alive, or if another process has just replaced the file.
+        Otherwise, the name of the dead holder. The name is empty if the file no longer
+        exists.
 
     Raises:
         OSError: if the disk fails.
@@ -301,12 +314,14 @@ def _evict_dead_holder(path: Path) -> str | None:
         if _is_holder_alive(path):
             return None
 
-        # several processes may notice the dead holder at the same time. Rename the file
-        # before removing it, because only one of these processes can rename it
+        # Several processes may notice the dead holder at the same time. Each of them
+        # tries to rename the file to a name of its own. Only the first succeeds, and
+        # the others get FileNotFoundError.
         holder = find_holder(path)
         moved = name_partial_file(path)
         os.rename(path, moved)
-        # the renamed file may already be the file of a new holder: give it back
+        # a new holder may have replaced the file before the renaming. Its file must go
+        # back
         if not _is_same_file(descriptor, moved):
             os.rename(moved, path)
             return None
@@ -342,16 +357,18 @@ def _keep_alive(
 def _remove_file(
     path: Path, descriptor: int, is_released: threading.Event, lock: threading.Lock
 ) -> None:
-    """Release a claim: remove its file, unless another process has taken it over.
+    """Release a claim (a lock): stop its heartbeat, and remove its file.
 
-    Errors of the disk are ignored, because the work under the claim is done. If the
-    file stays, the claim is later taken over, like the claim of a dead holder.
+    If another process has replaced the file, the new file stays. Errors of the disk are
+    ignored, because the work under the claim is done. A file that could not be removed
+    is later replaced by another process, because nobody touches it any more.
 
     Args:
         path: File of the claim.
-        descriptor: Descriptor of the open file, which is closed.
-        is_released: Event that ends the thread which touches the file.
-        lock: Lock under which the descriptor is used or closed.
+        descriptor: Descriptor of the file that this process created. It is closed.
+        is_released: Event that ends the heartbeat, a thread that touches the file.
+        lock: Lock between this function and the thread. It is held while the descriptor
+            is used or closed.
     """
     is_released.set()
     with lock, suppress(OSError):

@@ -65,15 +65,18 @@ class Input:
         """Describe published files as an input.
 
         Args:
-            present: File or files on this machine, or None if there are no files.
+            present: File or files that were found on this machine. None or empty if no
+                file was found.
             path: Path where the files are expected. It is the name of the input.
-            hint: Advice for the user if there are no files.
-            size: Size of the download in bytes.
+            hint: Advice for the user if no file was found.
+            size: Size of the download in bytes, or None if it is unknown. It is kept
+                only if the input has an error.
 
         Returns:
-            The input. It has an error if there are no files, or if the files are
-            placeholders whose content DataLad or Git LFS has not fetched.
+            The input. Its field `error` is set if no file was found, or if a file is a
+            placeholder whose content DataLad or Git LFS has not fetched.
         """
+        # the error about placeholders is None if all files have their content
         files = [present] if isinstance(present, Path) else present or []
         error: BrainhiveError | None = MissingData(f"no {path}", hint)
         if files:
@@ -137,21 +140,21 @@ def require_inputs(inputs: Iterable[Input]) -> None:
 def collect_inputs(
     *sources: Callable[[], Iterable[Input]], checks: Iterable[Callable[[], Any]] = ()
 ) -> list[Input]:
-    """Collect the inputs that several functions list, without duplicates.
+    """Collect the inputs of a command (files, data sets, weights) without duplicates.
 
-    If a function raises an error, the result gets a missing input with this error. If a
-    required input already has an error with the same message, nothing is added.
+    If a function raises an error, an input that carries this error is added to the
+    list. It is not added if a required input with the same error message is present.
 
     Args:
-        sources: Functions that list inputs.
-        checks: Functions that open the inputs, and raise an error if they do not fit
-            the recipe. They are called after all sources.
+        sources: Functions that return inputs.
+        checks: Functions that open the inputs, and raise an error if an input does not
+            fit the settings. They are called after all sources.
 
     Returns:
         Inputs with distinct names. If several inputs have the same name, only the first
-        of them is in the list.
+        input is kept.
     """
-    # a check is called in the same way as a function that lists no inputs
+    # wrap each check as a function that returns no inputs
     functions: list[Callable[[], Iterable[Input]]] = list(sources)
     for check in checks:
         functions.append(partial(_run_check, check))
@@ -189,22 +192,25 @@ def _is_reported(error: BrainhiveError, inputs: Iterable[Input]) -> bool:
 def describe_missing(inputs: Iterable[Input]) -> list[str]:
     """Describe the missing inputs that the user must provide.
 
+    Missing inputs that the same hint (advice to the user) remedies share a line.
+
     Args:
-        inputs: Inputs, of which some may be missing.
+        inputs: Inputs of a command. A missing input carries an error, which has a
+            message and perhaps a hint.
 
     Returns:
-        A line for each hint. A line says which input is missing, how many further
-        inputs with the same hint are missing, and the hint. Errors about invalid values
-        come before errors about missing data.
+        A line for each distinct hint, with the first error message, the number of
+        further messages, and the hint in brackets. Errors about missing data come last.
+        Empty if no input is missing.
     """
-    # sort the errors, because invalid values are more urgent than missing data
+    # move errors about missing data to the end, because invalid values are more urgent
     errors = []
     for item in inputs:
         if item.error is not None and item.is_missing:
             errors.append(item.error)
     errors.sort(key=lambda error: isinstance(error, MissingData))
 
-    # collect the distinct messages of each hint
+    # collect the distinct messages of each hint. An error without a hint stands alone
     messages_by_hint: dict[str, list[str]] = {}
     for error in errors:
         messages = messages_by_hint.setdefault(error.hint or error.message, [])
@@ -226,19 +232,21 @@ def describe_missing(inputs: Iterable[Input]) -> list[str]:
 def tabulate(
     inputs: Iterable[Input], published: Mapping[str, Mapping[str, Any]]
 ) -> Table:
-    """Make a table of inputs with their size, state and licence.
+    """Make a table of the inputs of a command, with their size, state and licence.
 
     Args:
-        inputs: Inputs.
-        published: Licence ("licence") and size in gigabytes ("gb") of published
-            weights, keyed by the name of the input.
+        inputs: Inputs of the command, such as data sets and weights.
+        published: Licence (key "licence") and size in gigabytes (key "gb") of published
+            weights. The outer key is the name of the input.
 
     Returns:
-        The table. On a narrow terminal, each of its rows is printed as a list.
+        A table with a row for each input. On a narrow terminal, each row is printed as
+        a list.
     """
     rows = []
     for item in inputs:
-        # licence and size matter only for inputs that are not on this machine
+        # look up licence and size only for inputs that are not on this machine. If the
+        # size is unknown, it is 0, and a dash is written
         facts = published.get(item.name, {}) if item.state != "here" else {}
         size = item.size or round(facts.get("gb", 0) * 1e9)
         size_text = console.size(size) if size else "–"
@@ -303,13 +311,17 @@ class Work:
     def estimate(self, runs: Path, key: str) -> dict[str, str]:
         """Estimate the time and memory of this work from earlier work of the same kind.
 
+        The estimate uses the pace of earlier work, which consists of the seconds per
+        unit of work and the peak of memory. A command stores its pace when it ends.
+
         Args:
-            runs: Folder of runs, which holds the file of paces.
-            key: Key of the pace (see `key`).
+            runs: Folder of all runs. It holds the file with the paces.
+            key: Key of the pace. It names the command, the kind of work and the device.
 
         Returns:
-            Sentences for people, keyed by "time" and "memory". If no pace is stored
-            under the key, there is no "memory", and "time" says that it is unknown.
+            A sentence with the time under the key "time", and a sentence with the
+            memory under the key "memory". If no pace is stored under `key`, the first
+            sentence says that the time is unknown, and "memory" is left out.
         """
         amount = self.describe()
         pace = read_paces(runs).get(key)
@@ -317,7 +329,8 @@ class Work:
             time = f"unknown until a first run of this kind on this device ({amount})"
             return {"time": time}
 
-        # the time is proportional to the number of units, the peak of memory is not
+        # multiply the time by the number of units. The peak of memory does not grow
+        # with this number
         unit_s, peak_bytes = pace
         total = console.write_duration(unit_s * self.count)
         unit = console.write_duration(unit_s)
@@ -370,14 +383,19 @@ class Result:
     details: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Complete the hint, and add the caveats of the metrics to the tables.
+        """Turn the hint into text, and add caveats to the notes below the tables.
 
-        A caveat is a limit of the numbers, such as "selected on test". Each table gets
-        the caveats as footnotes. The tables of a sweep already have the caveats of
-        their variant, and the tables of a workflow the caveats of their step.
+        A caveat is a phrase that limits the numbers, such as "selected on test". Two
+        kinds of results keep their tables, because these tables already have caveats. A
+        sweep (runs with several variants of the settings) has added the caveats of each
+        variant. A workflow (several commands in sequence) has added the caveats of each
+        step.
         """
-        # the text of a hint repeats options of the current command line
+        # The hint may be an object that stands for a command line. Its text repeats
+        # options of the current command line, so write the text now. The dataclass is
+        # frozen, so fields are set through `object`.
         object.__setattr__(self, "hint", str(self.hint))
+        # facts are the values of a result that are not metrics, such as its caveats
         facts = self.metrics.facts
         if facts.variants or isinstance(facts, WorkflowFacts):
             return
@@ -396,13 +414,17 @@ class Result:
     def keep_pace(
         self, command: str, launch: Launch, runs: Path, seconds: float
     ) -> None:
-        """Store the pace of the work of this call, for later estimates.
+        """Store the pace of this work, for estimates of later work of the same kind.
+
+        The pace is the seconds per unit of work, and the peak of memory. Nothing is
+        stored if the work was not counted, or if the command must not write.
 
         Args:
             command: Name of the command.
             launch: Processes that did the work. Only the main process stores the pace.
-            runs: Folder of runs.
-            seconds: Duration of the whole command, for work without its own duration.
+            runs: Folder of all runs. It holds the file with the paces.
+            seconds: Duration of the whole command. It is used if the duration of the
+                work itself was not measured.
         """
         if self.work and launch.is_main and not launch.is_read_only:
             from brainhive_cli.core import device_memory
@@ -411,7 +433,9 @@ class Result:
             peak_bytes = device_memory.read_peak_bytes(launch.device)
             duration_s = self.work.seconds or seconds
             self.work.remember(runs, key, duration_s, peak_bytes)
-            device_memory.reset_peak(launch.device)  # for the next step of a workflow
+            # the next command in this process, such as a step of a workflow, measures
+            # its own peak
+            device_memory.reset_peak(launch.device)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as a JSON object."""

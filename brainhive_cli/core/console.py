@@ -173,18 +173,19 @@ def write_duration(seconds: float) -> str:
 
 
 def announce(amount: str, item_s: float | None, items: float) -> None:
-    """Write the amount and the expected duration of long work that begins.
+    """Write the amount and the expected duration of work that begins, if it is long.
 
-    If no earlier work of the same kind is known, the progress display writes this
-    message later, once it has measured the pace of the first items.
+    Work is long if it is expected to take more than `ANNOUNCED_S`. If the duration of
+    an item is unknown, nothing is written here. The progress display then measures the
+    first items, and writes such a message itself.
 
     Args:
-        amount: Amount of work, such as `192 trained models`.
-        item_s: Duration of an item in earlier work of the same kind. None if there is
-            no earlier work.
+        amount: Amount of work as text, such as `192 trained models`.
+        item_s: Seconds per item in earlier work of the same kind. None if there was no
+            earlier work.
         items: Number of items.
     """
-    # the display needs the amount only if it writes the message itself
+    # leave the amount to the display only if the display must write the message
     display = _display_on(_stderr())
     display.amount = "" if item_s else f" for {amount}"
     if item_s and item_s * items > ANNOUNCED_S:
@@ -192,16 +193,17 @@ def announce(amount: str, item_s: float | None, items: float) -> None:
             f"about {write_duration(item_s * items)} for {amount}, each "
             f"{write_duration(item_s)} in the last run of this kind"
         )
+        # keep the innermost progress bar from announcing the work again
         if display.bars:
             display.bars[-1].is_announced = True
 
 
 @contextmanager
 def mute_libraries() -> Iterator[None]:
-    """Hide the messages and progress bars of transformers and diffusers in the block.
+    """Hide messages and progress bars of transformers and diffusers in a `with` block.
 
-    The block does not import these libraries. It only changes the settings of those
-    libraries that are imported already.
+    Error messages still appear. A library that is not imported when the block begins is
+    left alone. At the end of the block, the previous settings are restored.
     """
     # switch messages and bars off, and note the previous settings
     previous_settings = []
@@ -275,14 +277,19 @@ def show_json(document: Any, indent: int | None = 2) -> None:
 
 
 def show_table(table: Table) -> None:
-    """Write a table as a result, on stdout.
+    """Write a table with results to stdout, unless output is switched off.
 
-    If the table is wider than the terminal, it is written row by row. If it has at most
-    `MAX_FOLDED_COLUMNS` columns, its cells are folded instead.
+    A table that is wider than the terminal is written in one of two ways:
+
+    - A table with at most `MAX_FOLDED_COLUMNS` columns is drawn, with line breaks
+      inside its cells.
+    - A table with more columns is written as a list, with a block of lines for each
+      row.
 
     Args:
-        table: Table. If `is_list`, it is never folded. If `is_copied`, its lines stay
-            whole, because users copy them.
+        table: Table. If its field `is_list` is True and it is too wide, it is written
+            as a list even with few columns. If its field `is_copied` is True, the lines
+            in its cells are not broken, so that users can copy them.
     """
     if not writes_messages():
         return
@@ -301,7 +308,7 @@ def show_table(table: Table) -> None:
         console.print(render(table), highlight=False, markup=False)
 
     # Strip blanks at the ends of lines. Cut rules (lines of dashes) to the width of
-    # the terminal or pipe.
+    # the terminal.
     lines = []
     for drawn_line in capture.get().splitlines():
         line = drawn_line.rstrip()
@@ -374,15 +381,17 @@ class Bar:
         self.total = (self.total or 0) + items
 
     def advance(self, items: int = 1, note: str = "") -> None:
-        """Count finished items.
+        """Add finished items to the count of this progress bar.
 
         Args:
             items: Number of items that were finished since the last call. With 0, only
                 the note changes.
-            note: Text in brackets after the description.
+            note: Text that the bar shows in brackets after its description. If it is
+                empty, the brackets are left out.
 
         Raises:
-            KeyboardInterrupt: if a library lost an earlier interrupt.
+            KeyboardInterrupt: if the user pressed Ctrl-C earlier, and a library
+                swallowed the exception.
         """
         raise_if_interrupted()
         self.items += items
@@ -417,19 +426,20 @@ class Bar:
 
     @property
     def status(self) -> str:
-        """Text with finished items, pace and remaining time, as in `6 of 12, 2.0/s,
-        0:03 left`.
+        """Text with the count, pace and remaining time of this progress bar.
 
-        If the total is unknown or no item is finished, the text has the elapsed time
-        instead of pace and remaining time.
+        An example is `6 of 12, 2.0/s, 0:03 left`. If the total is unknown or no item is
+        finished, the text has the elapsed time instead of pace and remaining time. If
+        the total is unknown, the count is left out too.
         """
         elapsed_s = self.elapsed_s
         counts = f"{self.items:,} of {self.total:,}, " if self.total else ""
         if not self.total or not self.items:
             return f"{counts}{clock(elapsed_s)} so far"
 
-        # The pace is the mean duration of the finished items. If the current item has
-        # already taken longer, it lowers the pace.
+        # Estimate the seconds per item by the mean of the finished items. While the
+        # current item runs, the elapsed time divided by the number of finished items
+        # plus one may become larger. Use the larger of both values.
         finished_item_s = (self._advanced_s - self._started_s) / self.items
         current_item_s = elapsed_s / (self.items + 1)
         item_s = max(finished_item_s, current_item_s, 1e-9)
@@ -545,18 +555,23 @@ class _Display:
         return "; ".join(f"{bar.label}: {bar.status}" for bar in self.select_bars())
 
     def announce_long_work(self) -> None:
-        """Announce the expected duration of the outermost work that has a total.
+        """Write the expected remaining time of the outermost work with a known total.
 
-        The message is written once, and only if the work takes over `ANNOUNCED_S`.
+        Progress bars may be nested. For example, the outer bar counts models, and the
+        inner bar counts the training steps of a model. The message is written once, as
+        soon as the pace can be measured. Shorter work than `ANNOUNCED_S` seconds gets
+        no message.
         """
         counted_bars = [bar for bar in self.bars if bar.total]
         if not counted_bars or counted_bars[0].is_announced:
             return
         outermost = counted_bars[0]
 
-        # Measure the duration of an item of the outermost work. An inner bar for a
-        # single such item gives the earliest estimate: the pace of its own items times
-        # their number. Without an inner bar, use the finished items of the outer bar.
+        # Measure the seconds per item of the outermost work. If an inner bar covers a
+        # single item of the enclosing work, this is the duration of a step of the inner
+        # bar times the number of these steps. This estimate is available before an
+        # item is finished. Without such a bar, use the finished items of the outer bar.
+        # The measured duration is None until enough items are finished.
         item_bars = [bar for bar in counted_bars[1:] if bar.is_of_item]
         timed_bar = item_bars[0] if item_bars else outermost
         item_s = timed_bar.measure_item_s()
@@ -565,7 +580,7 @@ class _Display:
         if item_bars:
             item_s *= timed_bar.total or 1
 
-        # write the message, and mark all bars so that they write no other
+        # write the message, and mark all bars so that none of them writes it again
         remaining_items = (outermost.total or 0) - outermost.items
         remaining_s = item_s * remaining_items
         if remaining_s > ANNOUNCED_S:

@@ -67,25 +67,26 @@ def report_damage(
     error: type[BrainhiveError] = MissingData,
     exceptions: tuple[type[Exception], ...] = DAMAGE_EXCEPTIONS,
 ) -> Iterator[None]:
-    """Raise a single kind of error if a `with` block cannot read a file.
+    """Replace exceptions in a `with` block that reads a file by an error for users.
 
-    The exceptions of the libraries that read the file are replaced by an error with the
-    name of the file. Errors of the machine (see `is_machine_error`) pass unchanged. The
-    block should do nothing but read the file, because any exception of the block is
-    blamed on the file.
+    The error names the file, and says that the file is damaged or cut short. Two kinds
+    of exceptions are never replaced: errors for users (`BrainhiveError`), and errors of
+    the machine, such as a lack of memory. The block should do nothing but read the
+    file. An exception from other code in the block would be blamed on the file.
 
     Args:
         path: File that the block reads.
-        way_out: Advice in the error message on how to get a sound file, in one line.
+        way_out: Advice in the error message on how to get an undamaged file.
         error: Class of the error that is raised for a damaged file.
-        exceptions: Exceptions that a damaged file causes. For a library with exception
-            classes of its own, such as nibabel, pass `(Exception,)`.
+        exceptions: Exceptions that count as a sign of damage. Pass `(Exception,)` for a
+            library such as nibabel, which defines its own exceptions.
 
     Raises:
-        BrainhiveError: if the file is damaged. The class is `error`.
+        BrainhiveError: if the file is damaged, or is a pipe, socket or device. The
+            class of the error is `error`.
     """
     try:
-        # reading a pipe or device could wait forever
+        # raise an error for a pipe or device, because reading it could wait forever
         if os.path.lexists(path) and not path.is_dir():
             require_regular(path)
         yield
@@ -95,28 +96,28 @@ def report_damage(
         if isinstance(reason, BrainhiveError) or is_machine_error(reason):
             raise
 
-        # describe the problem by the text of the operating system, or else by the first
-        # line of the exception. If this line ends with brackets, they hold the text of
-        # the library that found the damage
+        # Describe the problem by the text of the operating system, if there is one.
+        # Otherwise, use the first line of the exception. If this line ends with
+        # brackets, use only the text in the brackets, which names the damage.
         problem = getattr(reason, "strerror", None)
         if not problem:
             problem = first_line(reason).rsplit("(", 1)[-1].rstrip(")")
-        # the text of a KeyError is nothing but the key
+        # the text of a KeyError is only the missing key
         if isinstance(reason, KeyError):
             problem = f"it has no {problem}"
         raise error(f"{path} is damaged or cut short: {problem}", way_out) from reason
 
 
 def refuse_inflation(memory_bytes: int, file_bytes: int, name: str) -> None:
-    """Raise an error if a compressed array is suspiciously large in memory.
+    """Raise an error if a compressed array would be suspiciously large in memory.
 
-    A small malicious file could otherwise fill the memory. Call this function before
-    the memory is allocated.
+    Without this check, a small malicious file could fill the memory. Call this function
+    before the memory is allocated.
 
     Args:
-        memory_bytes: Size of the array in memory.
+        memory_bytes: Size of the uncompressed array in memory.
         file_bytes: Size of the compressed array in the file.
-        name: Name of the array in the error message.
+        name: Name of the array, with which the error message begins.
 
     Raises:
         ValueError: if the array takes more than `MAX_UNCHECKED_BYTES` in memory, and

@@ -45,26 +45,28 @@ def reset_peak(device: torch.device) -> None:
 
 
 def read_peak_bytes(device: torch.device) -> int:
-    """Return the largest number of bytes in use since the last reset.
+    """Return the peak of memory on a device, in bytes.
 
     Args:
         device: GPU or CPU.
 
     Returns:
-        The largest memory of all tensors on a GPU. For the CPU, the largest memory of
-        this process.
+        For a GPU, the largest total size of the tensors of this process since the last
+        reset. For the CPU, the largest memory of this process. On Linux, it is measured
+        since the last reset, and on other systems since the process began.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
 
-    # on Linux, the peak since the last reset
+    # on Linux, the line `VmHWM` holds the peak in kilobytes
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 kilobytes = line.split()[1]
                 return 1024 * int(kilobytes)
 
-    # on other systems, the peak since the process began, in bytes or kilobytes
+    # on other systems, `getrusage` returns the peak, in bytes on macOS and otherwise in
+    # kilobytes
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -215,23 +215,26 @@ def check(
     hint: str = DAMAGED_HINT,
     error: type[BrainhiveError] = BrainhiveError,
 ) -> T:
-    """Check that the parsed content of a document has the expected type.
+    """Convert the parsed content of a document to the expected type.
 
     Args:
-        value: Content of the document: dicts, lists, numbers and texts.
-        name: Name of the document in messages, such as its path.
-        kind: Expected type. It is a pydantic model, or another type that pydantic can
-            check, such as `dict[str, int]`.
-        hint: Advice in the error message.
-        error: Class of the error that is raised if the type does not fit.
+        value: Content of a JSON or YAML document: dicts, lists, numbers and texts.
+        name: Name of the document in error messages, such as its path.
+        kind: Expected type. It is a pydantic model, another type that pydantic can
+            check, such as `dict[str, int]`, or a `TypeAdapter` of such a type.
+        hint: Advice to the user, which the error carries.
+        error: Class of the error that is raised if the content has another type.
 
     Returns:
-        The content as an instance of `kind`.
+        The content as an instance of the expected type.
 
     Raises:
-        BrainhiveError: if the content is not a `kind`. The class is `error`. The
-            message has the key, the reason and the value of the first problem.
+        BrainhiveError: if the content does not have the expected type. The class of the
+            error is `error`. The message has the key, the reason and the value of the
+            first problem. Errors that validators of this project raise keep their
+            class.
     """
+    # building an adapter is slow, so `_make_adapter` caches the adapter of each type
     try:
         if isinstance(kind, TypeAdapter):
             adapter = kind
@@ -242,31 +245,31 @@ def check(
         problem = reason.errors()[0]
         path = ".".join(map(str, problem["loc"]))
         key = f"{path}: " if path else ""
-        # pydantic writes this prefix before the messages of validators in this project
+        # pydantic puts this prefix before the message of a ValueError from a validator
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] != "missing":
             message = f"{message}, got {show_value(problem['input'])}"
         raise error(f"{name}: {key}{message}", hint) from reason
     except BrainhiveError as reason:
-        # validators in this project may raise these two errors. Add the name of the
-        # document to them. More special errors stay unchanged
+        # Validators in this project raise a BrainhiveError, or a RecipeError about a
+        # setting. Add the name of the document to these messages. Errors of other
+        # subclasses pass unchanged.
         if type(reason) not in (BrainhiveError, RecipeError):
             raise
         raise error(f"{name}: {reason.message}", reason.hint or hint) from reason
 
 
 def require_schema(document: Mapping[str, Any], version: int, subject: str) -> None:
-    """Raise an error if a document has a schema that this program cannot read.
-
-    The schema is the version number of the document's format.
+    """Raise an error if the format of a document has a version that cannot be read.
 
     Args:
-        document: Content of the document. The key `schema` holds the schema.
-        version: Schema that this program reads.
+        document: Content of the document. The value of the key `schema` is the version
+            number of its format.
+        version: Version number that this program reads.
         subject: Beginning of the error message, such as `PATH holds metrics`.
 
     Raises:
-        BrainhiveError: if the schema is missing or is not `version`.
+        BrainhiveError: if the version number is missing or is not `version`.
     """
     schema = document.get("schema")
     if schema != version:
@@ -316,23 +319,28 @@ class _Loader(yaml.CSafeLoader):
 
 
 def _parse_yaml(text: str) -> Any:
-    """Parse YAML, and refuse features that no recipe needs.
+    """Parse YAML, and refuse keys and aliases that no file of settings needs.
+
+    An alias is a reference to another node of the document. Aliases of aliases let a
+    small malicious file stand for a huge document that fills the memory. So nodes are
+    counted before values are made from them.
 
     Args:
         text: Text of a YAML document.
 
     Returns:
-        Content of the document: dicts, lists, numbers and texts. None if it is empty.
+        Content of the document: dicts, lists, numbers and texts. None if the document
+        is empty.
 
     Raises:
-        ValueError: if a key is not a text or is repeated, or if aliases (references to
-            other nodes) make the document much longer. The error is raised before any
-            value is made, so a small malicious file cannot fill the memory.
+        ValueError: if a key is not a text, if a key is repeated in its mapping, or if
+            the document has more nodes than letters because of its aliases.
     """
     loader = _Loader(text)
     try:
-        # walk through the tree of nodes level by level. A document without aliases has
-        # at most as many nodes as letters, so a larger number means too many aliases
+        # Walk through the tree of nodes level by level. The target of an alias is
+        # visited again at each alias. Without aliases, a document has at most as many
+        # nodes as letters.
         root = loader.get_single_node()
         level = [] if root is None else [root]
         count = 0
@@ -340,6 +348,7 @@ def _parse_yaml(text: str) -> Any:
             children: list[Any] = []
             for node in level:
                 if isinstance(node, yaml.MappingNode):
+                    # raise an error if a key is not a text or is repeated
                     _check_keys(node)
                     for key_and_value in node.value:
                         children += key_and_value
@@ -363,15 +372,17 @@ def _check_keys(mapping: yaml.MappingNode) -> None:
         mapping: Node of the mapping, as parsed by PyYAML.
 
     Raises:
-        ValueError: with the key and the numbers of its lines.
+        ValueError: if a key is repeated or is not a text. The message has the line
+            numbers, starting at 1.
     """
     key_nodes: dict[tuple[str, str], Any] = {}
     for key, _ in mapping.value:
-        # the special key `<<`, which merges another mapping, has the tag `merge`
+        # allow texts, and the special key `<<`, which merges another mapping into this
+        # mapping and has the tag `merge`
         line = key.start_mark.line + 1
         if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
             raise ValueError(f"the key in line {line} is not a text: put it in quotes")
-        # a key that is already present has an earlier node
+        # setdefault returns the earlier node if the key is already present
         first_key = key_nodes.setdefault((key.tag, key.value), key)
         if first_key is not key:
             raise ValueError(
@@ -399,15 +410,19 @@ def write_digests(folder: Path, digests: Mapping[str, str]) -> None:
 
 
 def find_changes(folder: Path, exclude: Container[str] = ()) -> Iterator[str]:
-    """Compare the files of a run with the digest list of the run.
+    """Find files of a run that were deleted or changed after the run was finished.
+
+    The run folder has a list of SHA-256 digests. The digest of each listed file is
+    computed again and compared.
 
     Args:
-        folder: Folder of the run.
-        exclude: Paths (below the folder) of files that are not checked at all, and
-            suffixes of files whose content is not compared with the digest.
+        folder: Folder with the results of a command.
+        exclude: Exceptions of two kinds. A path (relative to the folder) excludes the
+            file from all checks. A suffix, such as `.html`, excludes files from the
+            comparison of digests, but they must exist.
 
     Yields:
-        A message for each file that is missing or differs from its digest.
+        A message for each listed file that is missing or has another digest.
     """
     for name, digest in read_digests(folder).items():
         path = folder / name
@@ -434,16 +449,17 @@ def list_documents(folder: Path) -> Iterator[str]:
 
 
 def list_files(folder: Path) -> Iterator[Path]:
-    """List the files of a run.
+    """List the files of a run (the results of a command), in its folder and subfolders.
 
-    Hidden files (locks and unfinished files) and the folders of experiment trackers,
-    such as `wandb`, are left out.
+    Three kinds of files are left out: hidden files and files in hidden folders (such as
+    locks and unfinished files), files of experiment trackers (such as the folder
+    `wandb`), and files without a suffix.
 
     Args:
         folder: Folder of the run.
 
     Yields:
-        Paths of the files, sorted.
+        Paths of the files, which begin with `folder`, in sorted order.
     """
     for path in sorted(folder.rglob("*.*")):
         names = path.relative_to(folder).parts
@@ -454,14 +470,14 @@ def list_files(folder: Path) -> Iterator[Path]:
 
 
 def read_digests(folder: Path) -> Mapping[str, str]:
-    """Read the digest list of a run.
+    """Read the list of SHA-256 digests of a run.
 
     Args:
-        folder: Folder of the run.
+        folder: Folder with the results of a command.
 
     Returns:
-        Digests in hexadecimal, by path of the document below the folder. Empty if there
-        is no digest list.
+        Digests in hexadecimal, keyed by the path of the file relative to the folder.
+        Empty if there is no list, or if the list is larger than `MAX_LIST_BYTES`.
     """
     path = folder / SHA256SUMS
     if not path.is_file():
@@ -469,7 +485,7 @@ def read_digests(folder: Path) -> Mapping[str, str]:
     status = path.stat()
     if status.st_size > MAX_LIST_BYTES:
         return {}
-    # parse the file once, and again only if its time or size has changed
+    # this function caches its results, so an unchanged list is parsed only once
     return _parse_digests(path.absolute(), status.st_mtime_ns, status.st_size)
 
 
@@ -489,16 +505,19 @@ def digest_file(path: Path) -> str:
 
 @lru_cache(maxsize=64)
 def _parse_digests(path: Path, mtime_ns: int, size: int) -> Mapping[str, str]:
-    """Parse a digest list. Python keeps the results of the last 64 calls.
+    """Parse a list of SHA-256 digests, and cache the results of 64 argument values.
+
+    The last two arguments only belong to the key of the cache. If the list changes,
+    they change, so the list is parsed again.
 
     Args:
-        path: Absolute path of the file.
-        mtime_ns: Time of the last change of the file in nanoseconds. The function does
-            not use it, but a changed file thereby has a new key in the cache.
-        size: Size of the file in bytes, which is part of this key too.
+        path: Absolute path of the list.
+        mtime_ns: Time of the last change of the list in nanoseconds.
+        size: Size of the list in bytes.
 
     Returns:
-        Digests in hexadecimal, by path of the document.
+        Digests in hexadecimal, keyed by the path of the file that they belong to. Lines
+        of another form are ignored.
     """
     digests = {}
     for line in read_lines(path, MAX_LIST_BYTES, "replace"):
