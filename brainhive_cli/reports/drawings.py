@@ -143,10 +143,11 @@ def write_figure(figure: Any, path: Path, dpi: int) -> None:
 
 
 def is_informative(artifact: Artifact) -> bool:
-    """Return True if an artifact shows a difference between values.
+    """Return True if an artifact (figure, table or clip of a run) is worth showing.
 
-    A line with a single position shows no difference, and neither does a sheet without
-    rows. Tables and media count as informative.
+    A figure is worth showing if at least two of its finite values differ. A line plot
+    with fewer than two positions and a sheet of pictures without rows are not worth
+    showing. Tables and media always are.
     """
     match artifact:
         case Curve(style="lines", at=at) if len(at) < 2:
@@ -172,13 +173,15 @@ def render_svg(artifact: Drawable) -> Markup:
     """Draw an artifact as an SVG element in the colours of the page.
 
     Returns:
-        The element. If all values are equal, a sentence that says so.
+        The element. If `is_informative` returns False, a paragraph that says that all
+        values are equal.
     """
     template = templates().get_template("drawing.html")
     if not is_informative(artifact):
         return Markup(template.render())
 
-    # let matplotlib write the figure, and split its root element from the shapes
+    # let matplotlib write the figure, and split the attributes of its root element
+    # `<svg …>` (`head`) from the shapes inside this element
     with draw_artifact(artifact) as figure:
         svg = StringIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
@@ -223,9 +226,19 @@ def new_figure(title: str = "") -> Iterator[Any]:
 def draw_artifact(artifact: Drawable, title: str = "") -> Iterator[Any]:
     """Draw an artifact as a matplotlib figure in which no names overlap.
 
-    The style of the figure ends with the block.
+    The matplotlib style of this package is active only inside the `with` block of the
+    caller.
+
+    Args:
+        artifact: Curve, matrix or map.
+        title: Title above the figure. Empty for a figure without a title.
+
+    Yields:
+        The figure of matplotlib.
     """
     with new_figure(title) as figure:
+        # draw the plot; each function returns the height in inches of the area between
+        # the axes, without titles and names
         axes = figure.subplots()
         match artifact:
             case Curve(style="bars"):
@@ -273,12 +286,16 @@ def _add_legend(figure: Any, axes: Any) -> None:
 
 
 def _find_overlapping(labels: Sequence[Any]) -> list[Any]:
-    """List the text objects that overlap an earlier text object, in their order.
+    """List the text objects that overlap earlier text objects, for the caller to hide.
 
-    An overlapping label counts as removed, so that later labels may touch it.
+    A text object in the list counts as hidden, so a later text object may overlap it.
 
     Args:
-        labels: Text objects of matplotlib, in the order of their importance.
+        labels: Text objects of matplotlib. If two of them overlap, the earlier text
+            object stays visible.
+
+    Returns:
+        The text objects to hide, in the order of `labels`.
     """
     overlapping: list[Any] = []
     boxes: list[Any] = []
@@ -576,8 +593,9 @@ def _choose_colours(
     """Choose a colour map and the values of its first and last colour.
 
     Args:
-        values: Values that are drawn.
-        is_diverging: True if the values are differences, for which white is 0.
+        values: Values that are drawn. They may contain NaN.
+        is_diverging: True if the values are differences. The colour of 0 is then white,
+            and the range is symmetric around 0.
         low: Value of the first colour. The default is the lowest value.
         high: Value of the last colour. The default is the highest value.
 
@@ -610,7 +628,11 @@ def _add_colour_bar(figure: Any, axes: Any, mappable: Any, label: str) -> None:
 def _label_lines(lines: Sequence[CurveLine]) -> list[tuple[str, str]]:
     """Choose the legend name and the colour of each line.
 
-    Controls, such as shuffled signals, are grey. Other lines take the colours in turn.
+    Lines of controls, such as results on shuffled signals, are grey. All other lines
+    take the remaining colours in turn.
+
+    Returns:
+        Name and colour of each line. A long name contains line breaks.
     """
     labels = []
     n_coloured = 0
@@ -716,7 +738,7 @@ class DrawnTile:
             text alone.
         lines: Lines of text. A line that is wider than the tile is broken.
         frame: Colour of the frame of the picture.
-        sides: Width of the tile, in sides of a picture.
+        sides: Width of the tile, in multiples of the width of a picture.
     """
 
     picture: Any

@@ -15,17 +15,20 @@ MIN_SENSORS = 4
 def flatten_positions(positions: Float64) -> Float64:
     """Project positions on the head onto a plane, with the nose up.
 
-    The distance from the centre of the plane is the angle between a position and the
-    top of the head, divided by 90 degrees. Angles are seen from the centre of the
-    sphere that fits the positions best.
+    The top of the head becomes the point (0, 0). The distance of a position from this
+    point is the angle between the position and the top of the head, divided by 90
+    degrees. The angle is measured at the centre of the sphere that fits the positions
+    best.
 
     Args:
-        positions: Positions [K, 3] in any unit.
+        positions: Positions [K, 3] of sensors in any unit. The columns x, y and z point
+            to the right, to the front and to the top.
 
     Returns:
-        Positions [K, 2], in which the ears have the distance 1 from the top.
+        Positions [K, 2] on the plane. The columns point to the right and to the nose.
     """
-    # fit a sphere by least squares: |p|^2 = 2 p c + k for positions p and the centre c
+    # fit a sphere by least squares: |p|^2 = 2 p c + k for positions p, the centre c and
+    # a constant k
     system = np.column_stack([2 * positions, np.ones(len(positions))])
     centre = np.linalg.lstsq(system, np.square(positions).sum(1), rcond=None)[0][:3]
 
@@ -41,17 +44,19 @@ def flatten_positions(positions: Float64) -> Float64:
 
 
 def place_sensors(space: Sensors | Voxels) -> dict[str, tuple[float, float]]:
-    """Place the sensors of known position on the plane of `flatten_positions`.
+    """Compute the position of each sensor on a flat map of the head.
 
-    Positions come from the recording. If the recording has no positions, they come from
-    the 10-05 system.
+    The positions on the head come from the recording. If the recording has none, they
+    are the positions of the 10-05 system.
 
     Args:
         space: Sensors, or voxels of fMRI.
 
     Returns:
-        Position by sensor name. Empty for voxels, if too few sensors have a position,
-        or if two sensors have the same position, as gradiometers do.
+        Position (x, y) by sensor name, as in `flatten_positions`. Sensors without a
+        position are left out. The result is empty for voxels, if fewer than
+        `MIN_SENSORS` sensors have a position, or if two sensors have the same position,
+        as pairs of gradiometers do.
     """
     if not isinstance(space, Sensors):
         return {}
@@ -59,7 +64,7 @@ def place_sensors(space: Sensors | Voxels) -> dict[str, tuple[float, float]]:
     if positions is None:
         positions = standard_positions(space.names)
 
-    # a position of (0, 0, 0) means that the file has none
+    # (0, 0, 0) stands for a sensor without a position
     has_position = np.isfinite(positions).all(1) & positions.any(1)
     sensors = np.flatnonzero(has_position)
     distinct_positions = np.unique(positions[sensors].round(4), axis=0)
@@ -79,7 +84,9 @@ def draw_head(
     value: str,
     is_diverging: bool = True,
 ) -> Topomap:
-    """Make a map of the sensors that have a position on the head.
+    """Make a map of the head that shows a value at each sensor.
+
+    Sensors without a position are left out.
 
     Args:
         title: Title of the map.

@@ -82,10 +82,14 @@ HOST_HINT = "give the address that browsers open, such as 192.168.1.20"
 
 
 def resolve_host(host: str) -> str:
-    """Resolve the host of a page to the IPv4 address to listen on.
+    """Return the IPv4 address on which the server of a page listens.
+
+    Args:
+        host: Name or address of this machine.
 
     Raises:
-        BrainhiveError: if the host is unknown, or stands for all addresses.
+        BrainhiveError: if the host is unknown, or if its address is 0.0.0.0, which
+            stands for all addresses of the machine.
     """
     try:
         address = ipaddress.IPv4Address(socket.gethostbyname(host))
@@ -94,7 +98,8 @@ def resolve_host(host: str) -> str:
             f"host {host!r} was not found: {first_line(error)}", HOST_HINT
         ) from error
 
-    # requests are checked by the name of the host, so it must be a single address
+    # The server later refuses requests whose Host header does not name this address.
+    # The address must therefore be a single address.
     if address.is_unspecified:
         raise BrainhiveError(
             f"host {host!r} is {address}, which stands for several addresses",
@@ -104,10 +109,11 @@ def resolve_host(host: str) -> str:
 
 
 class _LimitedSocket(socket.socket):
-    """Listening socket that closes connections beyond a limit.
+    """Listening socket that closes new connections if too many are open.
 
-    Connections without requests would otherwise take all files that the process may
-    open, and the session could not be saved. The server limits requests only.
+    Each open connection uses a file descriptor of the process. If connections used all
+    of them, the process could not open a file to save its session. The server (uvicorn)
+    does not limit connections that send no request.
 
     Args:
         *arguments: Arguments of a socket.
@@ -123,9 +129,13 @@ class _LimitedSocket(socket.socket):
     def accept(self) -> tuple[socket.socket, Any]:
         """Accept a connection.
 
+        Returns:
+            The socket of the connection, and the address of the browser.
+
         Raises:
-            ConnectionAbortedError: if there are too many connections.
+            ConnectionAbortedError: if there are too many open connections.
         """
+        # a socket that was closed has the file number -1
         connection, address = super().accept()
         self._accepted = [
             accepted for accepted in self._accepted if accepted.fileno() >= 0
@@ -162,14 +172,17 @@ class LivePage:
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
-        # the token in the address protects the page
+        # the address of the page contains a random token, and the server refuses
+        # requests without this token
         self.title = title
         self._host = host
         self._port = port
         self._token = secrets.token_urlsafe(32)
 
-        # numbered messages: the latest message of each kind, the latest results of the
-        # last windows (time windows of the signal), and the latest messages of any kind
+        # A message is a pair of a number and a JSON text, and numbers increase by 1. A
+        # window is a time window of the signal that was decoded. `_latest` keeps a
+        # message of each kind for each of the last windows. `_recent` keeps the last
+        # messages of any kind. `_hits` keeps the hit rate after each scored window.
         self._lock = threading.Lock()
         self._numbers = count(1)
         self._latest = dict[tuple[str, int], tuple[int, str]]()
@@ -245,23 +258,26 @@ class LivePage:
         return f"http://{hosts[0]}/?token={self._token}"
 
     def publish(self, event: dict[str, Any], drawing: bytes | None = None) -> None:
-        """Show an event in every open page, without waiting for browsers.
+        """Store an event, which every open page then fetches and shows.
 
-        Any thread may call this.
+        The method does not wait for browsers. Any thread may call it.
 
         Args:
-            event: Plain values with the key `kind`. Pages ignore unknown kinds.
-            drawing: PNG file of the drawing of the event's window.
+            event: Values that JSON can represent. The key `kind` names the kind of the
+                event. A result also has the key `window` with the number of the decoded
+                time window, and may have `hits` with the hit rate so far.
+            drawing: PNG file of the picture that was drawn from the signal of this
+                window. None without such a picture.
         """
         text = _write_json(event)
         with self._lock:
-            # keep the message for browsers that are behind or connect later
+            # keep the message for browsers that are slow or connect later
             message = (next(self._numbers), text)
             self._recent.append(message)
             slot = event.get("window", 0) % MAX_RESULTS
             self._latest[event["kind"], slot] = message
 
-            # keep the drawing, and the whole curve of hit rates
+            # keep the latest drawings, and all hit rates with their intervals
             if drawing is not None:
                 self.drawings[str(event["window"])] = drawing
                 if len(self.drawings) > MAX_DRAWINGS:
@@ -281,9 +297,13 @@ class LivePage:
         self._socket.close()
 
     async def stream_messages(self) -> AsyncIterator[str]:
-        """Yield the session as server-sent events until the server stops.
+        """Yield the messages of the session to a browser, until the server stops.
 
-        The first event holds the curve of hit rates and the windows with drawings.
+        The first message holds all hit rates so far, and the numbers of the time
+        windows that have drawings.
+
+        Yields:
+            Texts in the format of server-sent events.
         """
         with self._lock:
             drawings = list(map(int, self.drawings))
@@ -296,8 +316,11 @@ class LivePage:
         sent_s = time.monotonic()
         is_stopping = False
         while not is_stopping:
-            # read the flag first: messages published before the end are still sent
+            # Read the flag before the messages. Messages from before the stop are then
+            # sent in this last round.
             is_stopping = self._is_stopping
+
+            # a new browser gets only the latest message of each kind and window
             with self._lock:
                 messages = set(self._latest.values())
                 if last_number:
@@ -344,7 +367,8 @@ def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
     from starlette.routing import Route
 
     async def guard(request: Request, respond: Any) -> Response:
-        # check host, origin and token
+        # accept a request only if it names this host, was not made by another site, and
+        # has the token
         headers = request.headers
         host = headers.get("host", "").lower()
         request_token = request.query_params.get("token", "")
