@@ -178,6 +178,9 @@ class Recipe(BaseRecipe):
     def _check_commands_axes_and_steps(self) -> Self:
         """Check that each step has a command, and that steps and matrix share the axes.
 
+        An axis is a set of named values for which steps are repeated. The matrix holds
+        all axes.
+
         Raises:
             RecipeError: if a step has no command, if a step runs for an axis that the
                 matrix does not define, if no step runs for an axis of the matrix, or if
@@ -258,7 +261,10 @@ class Recipe(BaseRecipe):
     def _vary_step(
         self, name: str, expanded_name: str, variations: Sequence[Variation]
     ) -> Step:
-        """Return a step that is changed by the values of its axes.
+        """Return a copy of a step, changed by the recipes and overrides of its axes.
+
+        An axis is a set of named values for which steps are repeated. An override is a
+        text `key.path=value` that changes the recipe (the settings of a command).
 
         Args:
             name: Name of the step in the recipe.
@@ -298,13 +304,16 @@ class Recipe(BaseRecipe):
         )
 
     def list_steps(self) -> list[str]:
-        """List the names of the expanded steps to run, in their order.
+        """List the names of the steps to run, in their order.
 
-        If the recipe names a last step in `until`, later steps are left out. `until`
-        may name a step, with all its expanded steps, or a single expanded step.
+        A step of the recipe may be repeated for several settings, such as `low` and
+        `high`. Each repetition is an expanded step with a name of its own. If the
+        recipe has a key `until`, all steps after `until` are left out. `until` names
+        either a step of the recipe, which includes all its expanded steps, or a single
+        expanded step.
 
         Returns:
-            Names such as `train-align · low`. See `expanded_steps`.
+            Names of expanded steps, such as `train-align · low`.
 
         Raises:
             RecipeError: if there are no steps, or if `until` does not name a step.
@@ -352,7 +361,9 @@ def resolve_step(
     results: Mapping[str, Result],
     extra_overrides: Sequence[str] = (),
 ) -> tuple[str, Any, Any]:
-    """Resolve a step of a workflow into a command and the recipe that the command runs.
+    """Prepare the command of a workflow step, with the recipe that the command needs.
+
+    A recipe holds the settings of a command.
 
     Args:
         recipe: Recipe of the workflow.
@@ -364,9 +375,9 @@ def resolve_step(
 
     Returns:
         The command line of the step, the Python module of the command, and the checked
-        recipe for the command.
+        recipe. The caller runs `module.run(recipe, …)`.
     """
-    # replace references such as {train-align} by the names of runs
+    # replace references such as {train-align} by the names of runs of this step
     step, axis_values = recipe.expanded_steps[name]
     insert_runs = partial(_insert_runs, recipe, axis_values, results)
     overrides = [RUN_REFERENCE.sub(insert_runs, text) for text in step.overrides]
@@ -398,17 +409,18 @@ def _insert_runs(
 ) -> str:
     """Return the runs that a reference to a step, such as {train-align}, stands for.
 
-    The referenced step may be expanded into several steps, each with a run. If it
-    shares axes with the step that holds the reference, only runs with the same values
-    of these axes are meant.
+    An axis is a set of named settings for which a step is repeated. The referenced step
+    may therefore have several runs. If the referenced step and the step that holds the
+    reference share axes, only runs with equal settings on these axes are returned.
 
     Args:
         recipe: Recipe of the workflow.
-        axis_values: Name of the value of each axis, by axis, for the step that holds
-            the reference.
+        axis_values: Name of the setting on each axis, keyed by axis, for the step that
+            holds the reference.
         results: Results of the earlier steps that have been run, by name.
-        match: Match of `RUN_REFERENCE`, with the name of the step and, as in
-            {train-align/model}, a path in its run.
+        match: Match of `RUN_REFERENCE`. Its group `step` is the name of the referenced
+            step. Its group `subpath` is the path in a reference such as
+            {train-align/model}.
 
     Returns:
         Names or paths of the runs, separated by commas. A step that was not run yet is
@@ -522,18 +534,20 @@ def inputs(recipe: Recipe) -> list[Input]:
 def _estimate_duration(
     command: str, job: jobs.Job, paces: Mapping[str, tuple[float, int]]
 ) -> float | None:
-    """Estimate how long a job will take, from the pace of earlier jobs of its kind.
+    """Estimate how long a job will take, from the speed of earlier jobs of its kind.
 
     Args:
         command: Command of the job, such as `embed`.
-        job: Work of an unfinished step.
-        paces: Seconds per unit of work, and bytes of memory, by kind of work and device
-            as `key_work` joins them.
+        job: Job of an unfinished step.
+        paces: Seconds per unit of work, and bytes of memory. The key, which `key_work`
+            makes, joins the command, the kind of work and the device.
 
     Returns:
-        The duration in seconds, or None if it cannot be estimated.
+        The duration in seconds. None if no job of this kind was measured before, or if
+        the amount of work is unknown.
     """
-    # the amount of work cannot be counted before an earlier step has made its files
+    # count the units of work, and make the key of their kind; both are unknown before
+    # the earlier steps have written the files that the job reads
     try:
         work, key = key_work(command, job)
     except BrainhiveError:
@@ -548,6 +562,9 @@ def _estimate_duration(
 class WorkflowRun(RunJob):
     """Run of a complete workflow, which refers to the runs of its steps.
 
+    `driver.run` calls the methods: `make_parts` runs the steps, `summarise` returns the
+    measurements to store, and `describe` returns the tables to print.
+
     Attributes:
         recipe: Recipe of the workflow.
     """
@@ -560,15 +577,16 @@ class WorkflowRun(RunJob):
         return (self.recipe.recipe or "steps").replace("/", "-")
 
     def make_parts(self, run: OpenRun, force: bool) -> dict[str, FinishedStep]:
-        """Run the steps of the workflow. See `run_steps`.
+        """Run the steps of the workflow.
 
         Args:
-            run: Run that was opened, with the processes.
+            run: Open run folder of the workflow. `run.launch` holds the processes that
+                share the work of each step.
             force: If True, run all steps again. If False, reuse finished runs, and
                 continue an interrupted run.
 
         Returns:
-            The steps that were run, by name.
+            The finished steps by name.
         """
         return dict(run_steps(self.recipe, run.launch, force))
 
@@ -579,7 +597,8 @@ class WorkflowRun(RunJob):
     def describe(self, run: OpenRun) -> Result:
         """Describe the steps in tables.
 
-        If the workflow has a matrix, the hint is to compare its values in a table.
+        If the workflow repeats steps for several settings (its matrix), a hint gives
+        the command line that compares these settings in a table.
         """
         result = describe_steps(run.folder.path, run.parts)
         if not self.recipe.matrix:
@@ -599,11 +618,11 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     Returns:
         The tables, files and measurements of all steps.
     """
-    # a workflow that runs all its steps gets a run of its own
+    # a workflow that runs all its steps gets a run folder of its own
     if recipe.list_steps() == list(recipe.expanded_steps):
         return driver.run("workflow", WorkflowRun(recipe), launch, force)
 
-    # if `until` leaves out steps, only the runs of the steps are stored
+    # the recipe key `until` leaves out later steps; only the runs of steps are stored
     steps = dict(run_steps(recipe, launch, force))
     return describe_steps(recipe.paths.under_home("runs"), steps)
 
@@ -612,7 +631,7 @@ def describe_steps(path: Path, steps: Mapping[str, FinishedStep]) -> Result:
     """Join the results of steps into the result of their workflow.
 
     Args:
-        path: Folder that the result states.
+        path: Folder of the run, or of all runs, which is stored in the result.
         steps: Steps that were run, by name.
 
     Returns:
@@ -694,12 +713,13 @@ def measure_steps(steps: Mapping[str, FinishedStep]) -> Measurements:
         steps: Steps that were run, by name.
 
     Returns:
-        The metrics of each step over all subjects, keyed by the name of the step. The
-        facts of the workflow list its command lines, the main result of each step in a
-        sentence, the runs of eval-retrieval, and the caveats: limits of results, such
+        Metrics over all subjects and facts (further values that reports print). The
+        metrics are keyed by the name of the step. The facts are the command lines, a
+        sentence with the main result of each step, the runs of the command
+        eval-retrieval, and the caveats. A caveat is a phrase that limits a result, such
         as "simulated".
     """
-    # collect metrics, sentences and caveats, which not every step has
+    # collect metrics, sentences and caveats, which some steps lack
     scopes = {}
     findings = {}
     retrievals = {}

@@ -39,25 +39,30 @@ CEILING_SHARE = "share of the noise ceiling"
 
 
 def list_retrievals(runs: Sequence[ShownRun]) -> list[ShownRun]:
-    """List the retrieval runs among some runs.
+    """List all runs that tested picture retrieval, for tables that compare methods.
 
-    Each retrieval step of a workflow is listed, and so is each variant of a sweep.
+    A workflow is replaced by the retrieval runs of its steps. A sweep (a run that tries
+    several settings) is replaced by its variants, each with one of the settings.
 
     Args:
-        runs: Runs of any command. A run without retrieval adds nothing to the list.
+        runs: Runs of any command. Runs without retrieval are left out.
 
     Returns:
-        Copies of the runs, whose labels and metrics may be changed.
+        Copies of the runs. The caller may change their labels and metrics.
     """
     retrievals = list[ShownRun]()
     for shown_run in runs:
         facts = shown_run.measurements.facts
         path = shown_run.folder.path
+
+        # references `RUN:VARIANT` to the variants, or references to the steps
         references = {}
         for variant in facts.variants:
             references[variant] = f"{path}:{variant}"
         if isinstance(facts, WorkflowFacts) and facts.retrievals:
             references = facts.retrievals
+
+        # open the run of each reference; `path.parents[1]` is the folder of all runs
         steps = []
         for name, reference in references.items():
             folder, variant = find_shown_run(path.parents[1], reference)
@@ -73,13 +78,18 @@ def tabulate_methods(runs: Sequence[ShownRun], against: str) -> list[Table]:
     """Lay out a table of methods for each data set, training mode and split.
 
     Args:
-        runs: Runs of workflow and eval-retrieval. Other runs are left out.
-        against: Name of the reference row. The default is the first result with the
-            fewest caveats. The best row is a poor reference, because the highest of
-            several test scores is biased upwards.
+        runs: Runs of the commands `workflow` and `eval-retrieval`. Other runs are left
+            out.
+        against: Name of the reference row, with which the other rows are compared. If
+            the name is empty, the first row with the fewest caveats (phrases that limit
+            a number) is the reference. The row with the highest score is a poor
+            reference, because the highest of several test scores is biased upwards.
+
+    Returns:
+        The tables. A row is a method, and the columns are its metrics and costs.
 
     Raises:
-        RecipeError: if there are no retrievals, or if no row has this name.
+        RecipeError: if no run tested retrieval, or if no row has this name.
     """
     rows_by_title: dict[str, list[ShownRun]] = {}
     for shown_run in list_retrievals(runs):
@@ -91,7 +101,8 @@ def tabulate_methods(runs: Sequence[ShownRun], against: str) -> list[Table]:
         rows.append(shown_run)
         rows += _list_corrected(shown_run)
 
-    # the reference must be a result, not a control
+    # The reference must be a result. A control, such as a test with shuffled signals,
+    # is not a result.
     row_names = [""]
     for row in chain(*rows_by_title.values()):
         if not row.is_control:
@@ -106,15 +117,16 @@ def tabulate_methods(runs: Sequence[ShownRun], against: str) -> list[Table]:
 
 
 def _name_method(shown_run: ShownRun, used_names: Sequence[str]) -> str:
-    """Name the row of a run after the settings that its workflow varied.
+    """Name the table row of a run after the settings that its workflow varied.
 
-    These settings stand in the label of the run, behind ` · `. The training mode is
-    left out, because the title of the table has it.
+    The label of the run lists these settings after its first ` · `. The training mode
+    is left out, because the title of the table contains the mode. A label without
+    settings is itself the name.
 
     Args:
         shown_run: Retrieval run.
-        used_names: Names of other rows. A run whose name is in use is named after its
-            folder.
+        used_names: Names of other rows. If the name of the run is among them, the row
+            is named after the folder of the run.
     """
     mode = shown_run.measurements.facts.mode
     axis_values = [value for value in shown_run.label.split(" · ")[1:] if value != mode]
@@ -123,11 +135,16 @@ def _name_method(shown_run: ShownRun, used_names: Sequence[str]) -> str:
 
 
 def _list_corrected(shown_run: ShownRun) -> list[ShownRun]:
-    """List a row for each correction of the similarities of a run.
+    """Make a table row for each correction of the similarities of a retrieval run.
 
-    A correction uses all test signals together. Its metrics are therefore a control and
-    not a result.
+    A correction changes the similarities of a test signal by means of all other test
+    signals. Metrics of corrected similarities therefore count as controls and not as
+    results.
+
+    Returns:
+        Copies of the run with the corrected metrics. Empty without such metrics.
     """
+    # corrected metrics stand in groups named `all · CORRECTION`
     rows = []
     for name, metrics in shown_run.measurements.scopes.items():
         correction = name.partition(" · ")[2]
@@ -221,16 +238,19 @@ def tabulate_protocol(title: str, rows: Sequence[ShownRun], against: str) -> Tab
 def _choose_reference(
     rows: Sequence[ShownRun], caveats: Mapping[str, Sequence[str]], against: str
 ) -> ShownRun:
-    """Choose the row with which the others are compared.
+    """Choose the reference row, with which all other rows are compared.
 
-    The row with the requested name is preferred, then rows that are not controls, then
-    rows with few caveats. Caveats that exclude a row count more than others.
+    The row with the requested name is chosen. Without such a row, the choice is the row
+    that is not a control and has the fewest caveats (phrases that limit a number). A
+    caveat in `NO_RESULT` counts more than any number of other caveats.
 
     Args:
-        rows: The methods.
+        rows: Row of each method.
         caveats: Caveats of each row by its label.
         against: Requested name. Empty if no row is requested.
     """
+
+    # the smallest tuple wins: its first difference decides, and False is less than True
 
     def count_objections(row: ShownRun) -> tuple[bool, bool, int, int]:
         row_caveats = caveats[row.label]
@@ -250,15 +270,16 @@ def _explain_control(row: ShownRun) -> list[str]:
 
 
 def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]:
-    """Describe a method in the columns of the table.
+    """Describe a method in the columns of the table of methods.
 
     Args:
         row: Retrieval run of the method.
-        difference: Difference of its top-1 from the top-1 of the reference. None if
-            the two were not compared.
+        difference: Difference of its top-1 accuracy from the top-1 accuracy of the
+            reference. None if this run was not compared with the reference.
 
     Returns:
-        Cells by column. Absent values are None or empty.
+        Values or table cells by the name of the column. Absent values are None or
+        empty.
     """
     facts = row.measurements.facts
     metrics = row.metrics
@@ -274,7 +295,8 @@ def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]
         if has_same_pool:
             ceiling_share = (top1.value - chance) / (ceiling.value - chance)
 
-    # the values that the paper reports, and how its set-up differs
+    # the values that a paper reports, the paper, and differences between its set-up and
+    # the set-up of the run
     published_phrases = list[str]()
     published = facts.published
     if published:
@@ -296,14 +318,16 @@ def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]
 
 
 def _measure_cost(row: ShownRun) -> dict[str, float | None]:
-    """Measure the cost of the trainings that a retrieval run has tested.
+    """Sum up the cost of the trainings whose models a retrieval run has tested.
 
-    A training whose run was deleted costs nothing here.
+    A training whose run was deleted is not counted.
 
     Returns:
         Minutes of all trainings (`min`), largest memory of a training (`GB`) and
         largest number of weights in millions (`M weights`). Unknown values are None.
     """
+    # a training has several cells, each a model of a subject and a seed; `cell.took`
+    # holds the cost of the cell
     seconds = memory_bytes = n_weights = 0.0
     for name, variant in map(split_variant, row.measurements.facts.runs):
         with suppress(BrainhiveError):
@@ -322,10 +346,10 @@ def _measure_cost(row: ShownRun) -> dict[str, float | None]:
 
 
 def join_tables(tables: Sequence[Table]) -> str:
-    """Write several tables as one CSV text, with a row for each method.
+    """Write several tables as a single CSV text, with a row for each method.
 
-    Intervals have columns of their own. The columns `protocol` and `note` hold the
-    title and the note of the table.
+    The interval of a value stands in a separate column. The columns `protocol` and
+    `note` repeat the title and the note of the table in each of its rows.
     """
     rows: list[dict[str, Any]] = []
     for table in tables:

@@ -88,17 +88,18 @@ def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
 
 
 def _list_results(scores: Sequence[CardScores]) -> list[Any]:
-    """List the pooled test results for the result index of the hub.
+    """List the pooled test results of a model for the result index of the hub.
 
     Args:
-        scores: Scores of the model in each run. Scores without the data set of a test
-            are left out.
+        scores: For each run, a title, the metrics by label, and the data set of the
+            test. A run without a test has an empty text there, and is left out.
 
     Returns:
-        Instances of `EvalResult` of huggingface_hub.
+        Instances of `EvalResult` of huggingface_hub. Empty without test results.
     """
     from huggingface_hub import EvalResult
 
+    # the first label stands for the metrics pooled over all subjects and seeds
     results = []
     for _, metrics_by_label, dataset in scores:
         pooled_metrics = next(iter(metrics_by_label.values()), ())

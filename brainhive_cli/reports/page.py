@@ -139,7 +139,7 @@ class Page:
             **vars(self),
             css=Markup(style),
             js=Markup(script),
-            embed=partial(embed, {}),  # the ids of the files of this page
+            embed=partial(embed, {}),  # the dictionary collects the ids of files
             render_svg=render_svg,
             read_cells=read_cells,
             has_many_sections=n_sections >= MIN_MANY_SECTIONS,
@@ -157,17 +157,17 @@ class Page:
 def group_artifacts(
     artifacts_of_runs: Sequence[tuple[str, Sequence[Artifact], Path]],
 ) -> list[PageGroup]:
-    """Group artifacts by their section. Artifacts that show no difference are left out.
+    """Group the artifacts of runs (figures, tables and media) by section of a page.
 
-    Artifacts of several runs with the same kind and title become a single figure.
+    Artifacts of several runs with the same section, kind and title become a single
+    figure. Figures in which all values are equal are left out.
 
     Args:
-        artifacts_of_runs: Label, artifacts (figures, tables and media) and folder of
-            each run.
+        artifacts_of_runs: Label, artifacts and folder of each run.
 
     Returns:
-        Sections in the order of their first artifact. A section is its heading and its
-        figures, with sheets of pictures first.
+        Sections in the order of their first artifact. Each section is a pair of its
+        heading and its figures. Sheets of pictures come before other figures.
     """
     # collect the artifacts of equal section, kind and title
     figures: dict[tuple[str, str, str], list[tuple[str, Artifact, Path]]] = {}
@@ -205,15 +205,15 @@ def embed(
 ) -> dict[str, Any]:
     """Read a picture or clip for the template of a page.
 
-    The page contains each file once. Later elements with the same file refer to the
-    first element.
+    The page contains the data of each file once. Later elements that show the same file
+    refer to the first element by its id.
 
     Args:
-        ids: Element ids of the page by digest and longest side of the file. The id of a
-            new file is added.
+        ids: Ids of the elements that contain a file. The key is the SHA-256 digest of
+            the file and `side_px`. The function adds the id of a new file.
         path: The picture or clip.
-        poster: Still picture of a clip.
-        side_px: Longest side of the picture on the page.
+        poster: Still picture of a clip. None without a still picture.
+        side_px: Longest side of the picture on the page, in pixels.
 
     Returns:
         `id` of the element, `url` with the data (empty if the page has the file
@@ -238,11 +238,12 @@ def embed(
 
 
 def _shrink_picture(path: Path, side_px: int) -> str:
-    """Write a picture as a data URL, scaled down if that makes it smaller.
+    """Write a picture as a data URL, scaled down if the file then has fewer bytes.
 
     Args:
-        path: The picture. Drawings (SVG) and animations keep their size.
-        side_px: Longest side of the scaled picture.
+        path: The picture. Drawings (SVG), animations and small files other than PNG are
+            never scaled down.
+        side_px: Longest side of the scaled picture, in pixels.
 
     Returns:
         URL that starts with `data:` and holds the file.
@@ -266,7 +267,7 @@ def open_picture(path: Path) -> tuple[bool, Image.Image]:
     """Open a picture of a run.
 
     Returns:
-        True if the picture is not an animation, and its first frame in RGB.
+        True for a still picture or False for an animation, and the first frame in RGB.
 
     Raises:
         MissingData: if the file is not a readable picture.
