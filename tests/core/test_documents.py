@@ -116,8 +116,9 @@ def test_a_file_that_is_absent_too_large_or_not_a_file_is_not_read(
     tmp_path: Path,
 ) -> None:
     for path in (tmp_path / "absent.json", tmp_path):
-        with pytest.raises(MissingData, match="there is no file"):
+        with pytest.raises(MissingData) as caught:
             documents.read(path)
+        assert str(path) in caught.value.message
     with pytest.raises(BrainhiveError, match=r"\b9\b.*\b8\b"):
         documents.read(written(tmp_path, '{"a": 12}'), max_bytes=8)
 
@@ -135,9 +136,7 @@ def test_a_document_that_differs_from_its_digest_is_refused_wherever_the_list_li
     written(tmp_path / "cell/model", '{"a": 2}')
     assert documents.read(path) == {"a": 2}  # the list is not that of a run
     (tmp_path / "recipe.yaml").touch()
-    with pytest.raises(
-        BrainhiveError, match="was changed or damaged: SHA256SUMS has another digest"
-    ):
+    with pytest.raises(BrainhiveError, match="SHA256SUMS"):
         documents.read(path)
     (tmp_path / SHA256SUMS).unlink(missing_ok=True)
     assert documents.read(path) == {"a": 2}

