@@ -186,18 +186,18 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
 
 @dataclass
 class _Publisher:
-    """Sender of events, such as results, to all receivers of a session.
+    """Sender of events, such as results, to all receivers of a live session.
 
     Attributes:
-        send_functions: Functions, each of which sends an event to one receiver, such as
-            the page.
+        send_functions: A function for each receiver, such as the web page. The function
+            sends an event to the receiver.
     """
 
     send_functions: list[Callable[[EventRow], Any]] = field(default_factory=list)
 
     def publish(self, event: EventRow) -> None:
-        """Send an event to all receivers. A receiver that fails gets no more events."""
-        # iterate over a copy of the list, because functions that fail are removed
+        """Send an event to all receivers, and remove the receivers that fail."""
+        # iterate over a copy of the list, because the loop removes functions
         for send in list(self.send_functions):
             try:
                 send(event)
@@ -363,15 +363,16 @@ def _try(problem: str, act: Callable[[], Any]) -> Any:
 def _open_page(
     session: OpenSession, stream_name: str, read_picture: ReadPicture
 ) -> LivePage:
-    """Start the server of a web page that shows the session, and print its address.
+    """Start the server of the web page of a session, and print the page's address.
 
     Args:
         session: Session that is about to start.
-        stream_name: Name of the stream, for the title.
-        read_picture: Function that reads a picture by its image id.
+        stream_name: Name of the stream of signals, for the title.
+        read_picture: Function that takes an image id, and returns the picture as the
+            bytes of a PNG file or None.
 
     Returns:
-        The page, to which events can be published.
+        The page. Its method `publish` shows an event, such as a result.
     """
     # start the server
     job = session.job
@@ -381,8 +382,8 @@ def _open_page(
     url = page.start()
     console.say(f"page: {url}")
 
-    # before the first result, show the model, the number of candidate pictures, and
-    # the caveats (limits of the results)
+    # before the first result, show the model, the number of candidate pictures, the
+    # caveats (limits of the results), and how live windows differ from stored signals
     page.publish(
         {
             "kind": "start",
@@ -398,20 +399,22 @@ def _open_page(
 
 
 def _find_pictures(session: OpenSession) -> ReadPicture:
-    """Find the pictures that a session may show, of the gallery and of the training.
+    """Find the pictures that the page of a session may show.
+
+    These are the candidates of the decoding, and the pictures of the training.
 
     Args:
-        session: Session with the data set and the split of the gallery.
+        session: Session with the data set and the split of the candidates.
 
     Returns:
-        A function that takes an image id, and returns the picture as a PNG file or
-        None.
+        A function that takes an image id, and returns the picture as the bytes of a PNG
+        file. It returns None if the picture is not on this machine.
     """
-    # find the place of each picture in the stimulus sets of both splits
+    # map the image id of each picture to its split and its row number in the split
     dataset = session.job.align.dataset
     positions: dict[str, tuple[StimulusSet, int]] = {}
     for split in ("train", session.job.recipe.gallery):
-        # without its pictures, a split is shown by names
+        # skip a split without picture files, whose pictures are shown by their names
         with suppress(MissingData):
             images = dataset.images(dataset.holdout.stored_split(split))
             if images.has_pictures:
@@ -430,9 +433,9 @@ def _read_picture(
     """Read a picture, or the first frame of a clip, as a small PNG file.
 
     Args:
-        positions: Place of each picture by its image id: a set of stimuli, and the row
-            of the picture in this set.
-        image_id: Image id of the picture.
+        positions: Set of stimuli and row number in this set for each picture, keyed by
+            image id.
+        image_id: Image id of the picture to read.
 
     Returns:
         The bytes of the PNG file. None if `positions` lacks the picture, or if the
@@ -461,10 +464,13 @@ def _write_png(picture: Image.Image) -> bytes:
 def _load_generator(
     job: LiveRun, session: OpenSession, launch: Launch
 ) -> Callable[[LiveResult], bytes]:
-    """Load the generator, and the prior that turns decoded tokens into its input.
+    """Load the models that draw a picture from a decoded window.
+
+    The brain model decodes tokens from the signal. A prior turns these tokens into the
+    input of a generator, such as a diffusion model.
 
     Args:
-        job: Run with the recipe of the drawing.
+        job: Run with the trained prior and the recipe of the drawing.
         session: Session with the brain model.
         launch: Process with the device.
 
@@ -501,16 +507,17 @@ def _draw_result(
     Args:
         sampler: Prior and generator, which draw a picture from decoded tokens.
         member: Brain model, which decodes tokens from a signal.
-        result: Result of the window, with the signal [C, T] of the trial, or of the
-            average of all trials that show the same picture.
+        result: Result of the window, with a signal [C, T]. The signal is a single
+            trial, or the average of the trials of a picture.
         subject: Number of the subject.
         seed: Seed of the recipe.
 
     Returns:
-        The drawing as the bytes of a PNG file. Only the first frame of a clip is
-        returned.
+        The drawing as the bytes of a PNG file. If the generator draws a clip, the file
+        has only its first frame.
     """
-    # derive the seed from the event, so that a replay draws the same pictures
+    # derive the seed from the name of the window, so that a replay of the session draws
+    # the same pictures
     seeds = [seed_of(seed, result.window.name, 0)]
     signal = result.signal[None].to(sampler.device)  # [1, C, T]
     decoded = member.module.decode(signal, member.index(subject, 1), seeds).float()
@@ -605,16 +612,17 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
 
 
 def _make_tables(measurements: Measurements) -> tuple[Table, ...]:
-    """Return the tables of a session, without empty tables.
+    """Summarise a session in tables. Tables without rows are left out.
 
     Args:
         measurements: Measurements of the session.
 
     Returns:
-        Tables of the hit rates, of the latencies of each stage of the decoding, and of
-        the counts of the stream, such as dropped windows.
+        A table of the hit rates, a table of the latency of each stage of the decoding,
+        and a table of the counts of the stream, such as dropped windows.
     """
-    # median, 95th percentile and maximum of each stage
+    # median, 95th percentile and maximum of the latency of each stage. The facts are
+    # values of the session that are not metrics.
     facts = measurements.require_facts(LiveFacts)
     latency_rows = []
     for stage, percentiles in facts.latency_ms.items():
@@ -643,19 +651,19 @@ def draw_session(
     score: Score,
     read_picture: ReadPicture,
 ) -> list[Artifact]:
-    """Draw the pictures of the first windows of a session, and its hit rate over time.
+    """Draw the figures of a session for its report.
 
     Args:
-        folder: Folder of the run. Shown and decoded pictures are saved in its folder
-            `gallery`. Its folder `drawings` has the pictures that a generator drew.
+        folder: Folder of the run. Shown and decoded pictures are saved in the subfolder
+            `gallery`. The subfolder `drawings` has the pictures that a generator drew.
         results: Results of the first windows as plain values. See `LiveResult.event`.
-        score: Ranks and hits of the tested trials.
-        read_picture: Function that takes an image id, and returns the picture as a PNG
-            file or None.
+        score: Ranks of the shown pictures in the tested trials.
+        read_picture: Function that takes an image id, and returns the picture as the
+            bytes of a PNG file or None.
 
     Returns:
-        A sheet of pictures if there are results, and a curve of the hit rate if trials
-        were tested.
+        A sheet with the pictures of the first windows if there are results, and a curve
+        of the hit rate over the trials if trials were tested.
     """
     figures: list[Artifact] = []
     if results:
@@ -667,13 +675,16 @@ def draw_session(
 
 @dataclass
 class _TileMaker:
-    """Maker of the tiles of a sheet, which saves every picture once.
+    """Maker of the tiles (pictures with text) of a figure.
+
+    A picture that is in several tiles is saved once.
 
     Attributes:
         folder: Folder of the run.
-        read_picture: Function that takes an image id, and returns the picture as a PNG
-            file or None.
-        files: Path of each saved picture below the folder of the run, by image id.
+        read_picture: Function that takes an image id, and returns the picture as the
+            bytes of a PNG file or None.
+        files: Path of each saved picture, keyed by image id. The path is relative to
+            the folder of the run.
     """
 
     folder: RunFolder
@@ -683,18 +694,19 @@ class _TileMaker:
     def make(
         self, image_id: str | None, lines: Sequence[str], verdict: Any = ""
     ) -> SheetTile:
-        """Make a tile with a picture and lines of text, and save the picture once.
+        """Make a tile of a picture, and save the picture if no other tile has saved it.
 
         Args:
-            image_id: Image id of the picture. None if the event of the window does not
-                name a picture.
+            image_id: Image id of the picture. None if the stream did not name the
+                picture that was shown to the subject.
             lines: Lines of text below the picture.
-            verdict: "right" or "wrong" for a decoded picture. Empty for a shown
-                picture, or if the shown picture is not known.
+            verdict: "right" or "wrong" for a decoded picture, if the shown picture is
+                known. Empty for other pictures.
 
         Returns:
             The tile. If the picture cannot be read, the tile has no picture, and its
-            first line is the image id.
+            first line is the image id. Without an image id, the first line is "not
+            known".
         """
         # without a picture, the tile has only text
         if image_id is None:
@@ -778,25 +790,25 @@ def _draw_sheet(
 
 
 def _draw_curve(score: Score) -> Curve:
-    """Draw the hit rate of a session over the number of tested trials.
+    """Draw the hit rate of a session as a curve over the number of tested trials.
 
-    A hit is a trial in which the shown picture ranks first among the candidates.
+    A hit is a trial whose shown picture ranks first among the candidates.
 
     Args:
-        score: Ranks of the tested trials, in their order.
+        score: Rank of the shown picture in each tested trial, in the order of time.
 
     Returns:
-        A curve with up to `MAX_CURVE_POINTS` points P. Each point is the hit rate of
+        A curve with P points, at most `MAX_CURVE_POINTS`. Each point is the hit rate of
         all trials up to this point, with a 95 % interval.
     """
-    # evenly spaced numbers of trials [P], and the hits [P] up to each of them
+    # choose P evenly spaced numbers of trials, and count the hits [P] up to each number
     n_trials = len(score.ranks)
     points = np.linspace(1, n_trials, min(MAX_CURVE_POINTS, n_trials))
     trial_numbers = points.round().astype(int)
     is_hit = np.equal(score.ranks, 1)
     hit_counts = np.cumsum(is_hit)[trial_numbers - 1]
 
-    # lower and upper end [P] of the interval, a confidence sequence
+    # lower and upper ends [P] of the intervals, which are valid at all points together
     low = []
     high = []
     for hits, trials in zip(hit_counts.tolist(), trial_numbers.tolist(), strict=True):

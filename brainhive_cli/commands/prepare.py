@@ -94,10 +94,15 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
 
 
 def _tabulate_stores(job: Job) -> Table:
-    """Return a table of the trials in the store of each subject and split.
+    """Count the trials in the stores (files of trials), and print a remark on overlap.
+
+    Each subject has a store. The remark says that windows of trials overlap in time.
 
     Args:
-        job: Work of the command. It has the subjects and the paths of their stores.
+        job: Work of the command, with the subjects and the paths of the stores.
+
+    Returns:
+        A table with a row for each subject and split.
 
     Raises:
         NoTrials: if no subject has a store.
@@ -120,15 +125,15 @@ def _tabulate_stores(job: Job) -> Table:
             descriptions[subject] = describe_store(SignalStore.open(job.path(subject)))
             bar.advance()
 
-    # Trials whose windows overlap in time are no error, but they limit conclusions on
-    # early and late effects. The first message stands for the whole data set.
+    # If the windows of trials overlap in time, a response may be in the window of
+    # another trial. Print this remark once for the data set, not for each subject.
     for description in descriptions.values():
         if description["overlap"]:
             console.say(f"{dataset}: {description['overlap']}")
             break
 
-    # The table has a row for each subject and split. Its title names the caveats of all
-    # stores, which are limits of the signals.
+    # Write a row for each subject and split. The title of the table names the caveats
+    # (limits of the signals) of all stores.
     rows = []
     for subject, description in descriptions.items():
         for counts in count_rows(description):
@@ -139,21 +144,24 @@ def _tabulate_stores(job: Job) -> Table:
 
 
 def _write_next_command(recipe: Recipe, job: Job) -> str:
-    """Write the command line that usually follows `prepare`.
+    """Write the command line that the user runs after `prepare`, as a hint.
 
     Args:
         recipe: Settings of the command.
-        job: Work of the command, with the name of its stores.
+        job: Work of the command, with the name of the prepared signals.
+
+    Returns:
+        A line such as `brainhive embed …` for the data set of the pictures.
     """
     signal_name = [] if job.name == "default" else [f"signal.name={job.name}"]
 
-    # Some preparations have a key `stimuli`, the data set of the pictures. Otherwise a
-    # data set of the same name has the pictures.
+    # The key `stimuli` of a preparation names the data set of the pictures. Without
+    # this key, the data set of the signals also has the pictures.
     config = getattr(job.preparation, "config", recipe.preparation)
     stimuli = getattr(config, "stimuli", None)
     try:
         stimuli = stimuli or parts.resolve("datasets", job.preparation.dataset)
         return next_command(stimuli, [], recipe.paths, *signal_name)
     except RecipeError:
-        # the data set is a module of the user, whose name is unknown here
+        # the user has written the data set as a Python module with an unknown name
         return str(Line("embed", "dataset.kind=MODULE"))
