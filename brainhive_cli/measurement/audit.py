@@ -208,14 +208,19 @@ def audit(result: ForeignResult) -> list[Row]:
 def _find_causes(
     alternatives: Sequence[AlternativeRanking], claims: Mapping[int, float]
 ) -> set[str]:
-    """Return the checks of the alternative rankings that reach every claim.
+    """Find the mistakes that may explain the scores that a publisher claims.
+
+    An alternative ranking results from a mistake, such as ties that count for the
+    model. The mistake explains the claims if the scores of the ranking equal every
+    claimed score, except for rounding. Without claims, every mistake explains them.
 
     Args:
-        alternatives: Ranks by other protocols.
-        claims: Claimed top-k scores in percent, keyed by k.
+        alternatives: Alternative rankings, with the names of the checks that look for
+            the mistakes.
+        claims: Top-k scores in percent that the publisher claims, keyed by k.
 
     Returns:
-        Names of the checks. A score reaches a claim if they differ only by rounding.
+        Names of the checks that look for the mistakes, or an empty set.
     """
     causes = set[str]()
     for alternative in alternatives:
@@ -246,18 +251,25 @@ def _make_row(
     evidence: str,
     needed_data: str,
 ) -> Row:
-    """Make the row of a check.
+    """Make the row of the audit's table that states the outcome of a check.
 
     Args:
         check: Name of the check.
-        has_finding: True if there is a finding, None if the check is not decidable.
-        points: Size of the finding in percentage points, or None if it is unknown.
-        evidence: Numbers on which the outcome rests.
-        needed_data: Data with which the check would be decidable and its points known.
-            The evidence names the data if either is not the case.
+        has_finding: True if the check found a mistake, False if not. None if the check
+            is not decidable from the files.
+        points: Effect of the mistake on the score in percentage points, or None if the
+            effect is unknown.
+        evidence: Text with the numbers from which the outcome follows.
+        needed_data: Data that would make the check decidable and the effect known.
 
     Returns:
-        Name of the check, its state, its percentage points, and the evidence.
+        Four values:
+
+        - the name of the check.
+        - its state: "finding", "none" or "not decidable".
+        - the percentage points, or None. Always None without a finding.
+        - the evidence. `needed_data` is added if the check is not decidable, or if it
+          has a finding of unknown effect.
     """
     state = STATES[has_finding]
     if not has_finding:
@@ -272,18 +284,22 @@ def _choose_readings(
 ) -> list[Reading]:
     """Choose the readings of the files that are compared with the claims.
 
-    A reading is a set of usual conventions by which the files give a result.
+    A reading is a way to compute the result from the files by usual conventions, such
+    as a measure of similarity. A reading reaches the claims if its scores equal the
+    claimed scores, except for rounding.
 
     Args:
-        result: Result as filed.
-        claims: Claimed top-k scores in percent, keyed by k.
+        result: Retrieval result of another project, as it is in the files.
+        claims: Top-k scores in percent that the publisher claims, keyed by k.
 
     Returns:
-        A list with the first reading that reaches the claims. If no reading does, a
-        list with the files as they are, and the first reading (if any) that is as close
-        to the claims as trainings are to each other.
+        A list with only the first reading that reaches the claims. Without claims, a
+        list with the reading of the files without a change. If no reading reaches them,
+        the list holds the reading of the files without a change. A second reading
+        follows if its scores differ from the claims by no more than the scores of two
+        trainings with different seeds may differ.
     """
-    # the files as they are
+    # the first reading takes the files without a change
     name, members = next(list_readings(result))
     if not claims or _agree(members, claims, points=MAX_ROUNDING_POINTS):
         return [Reading(name, members, is_reached=True)]
@@ -306,19 +322,21 @@ def _agree(
     deviations: float = 0,
     points: float = 0,
 ) -> bool:
-    """Return True if the mean scores of trainings agree with the claims.
+    """Return True if the mean scores of trainings agree with all claims.
 
-    A claim may be rounded, or cut after its last decimal. Ties may have been broken at
-    random. Without claims, the result is False.
+    The claimed score may have been rounded, or cut after its last decimal. Ties may
+    have been broken at random. Without claims, the function returns False.
 
     Args:
-        members: Result of each training in the files.
-        claims: Claimed top-k scores in percent, keyed by k.
-        deviations: Tolerance in standard deviations of a score over sampled signals.
+        members: Result of each training (seed or subject) in the files.
+        claims: Top-k scores in percent that the publisher claims, keyed by k.
+        deviations: Tolerance for the sampling error of a score, in standard deviations
+            of a score over samples of test signals.
         points: Smallest tolerance for rounding, in percentage points.
     """
     for k, claim in claims.items():
-        # mean scores with ties against the model, and highest with random ties
+        # mean score over trainings with ties against the model, and mean of the highest
+        # plausible scores if ties are broken at random
         scores = [_score_plain_ranking(member, k) for member in members]
         low, high = np.mean(scores, 0)
         deviation = (low * (100 - low) / len(members[0].ranks)) ** 0.5
@@ -341,16 +359,20 @@ def _explain(
     claims: Mapping[int, float],
     is_far: bool,
 ) -> str:
-    """Explain a claim that is higher than the plain score by data the files may lack.
+    """Explain a claimed score that is higher than the score computed from the files.
+
+    The explanation is that the claimed score may belong to data that the files lack,
+    such as another training or epoch, so the claim may be right.
 
     Args:
-        result: Result that is checked.
+        result: Retrieval result of another project.
         other_trainings: Results of the other trainings in the files.
-        claims: Claimed top-k scores in percent, keyed by k.
-        is_far: True if the claim differs from the result by more than trainings do.
+        claims: Top-k scores in percent that the publisher claims, keyed by k.
+        is_far: True if the claim differs from the computed score by more than the
+            scores of two trainings with different seeds may differ.
 
     Returns:
-        The explanation, or an empty text if the files lack no data.
+        The first explanation that applies, or an empty text if none applies.
     """
     # the claim is from other trainings, or from predictions that the files lack
     if any(_agree([training], claims) for training in other_trainings):
@@ -375,17 +397,20 @@ def _explain(
 def _score_plain_ranking(result: ForeignResult, k: int) -> tuple[float, float]:
     """Compute the top-k score of a plain ranking and an upper limit for random ties.
 
-    If the claim has fewer candidates than the files, the score is the mean score over
-    all subsets with the claimed number of candidates.
+    A plain ranking sorts the candidates of a signal by similarity alone. If the
+    publisher claims fewer candidates than the files hold, the score is the mean score
+    over all subsets with the claimed number of candidates.
 
     Args:
-        result: Result that is scored.
+        result: Retrieval result of another project.
         k: Largest rank that counts as a hit.
 
     Returns:
-        The score with ties against the model, and the highest score that is plausible
-        if ties are broken at random, both in percent. Values that differ by less than
-        the precision of the file are ties.
+        Two scores in percent. In the first score, ties count against the model. The
+        second score is the highest plausible score if ties are broken at random.
+        For the second score, values that differ by less than the precision of the file
+        are ties, too. With subsets, the second score is the highest plausible score over
+        random subsets of candidates.
     """
     from scipy.stats import hypergeom
 
@@ -416,7 +441,7 @@ def _rank_with_corrections(result: ForeignResult) -> Iterator[AlternativeRanking
     signals or candidates is not ranked.
 
     Args:
-        result: Result that is checked.
+        result: Retrieval result of another project.
 
     Yields:
         Ranks by a protocol.
@@ -460,14 +485,15 @@ def _rank_with_corrections(result: ForeignResult) -> Iterator[AlternativeRanking
 
 
 def _check_ties(result: ForeignResult) -> Judgement:
-    """State the scores with ties against the model.
+    """State the scores of a result if ties count against the model.
 
     Args:
-        result: Result that is checked.
+        result: Retrieval result of another project.
 
     Returns:
-        No finding, with the scores as evidence. `audit` makes it a finding if ranks
-        with ties for the model reach the claims.
+        `Judgement(has_finding, points, evidence)`. There is no finding. The
+        evidence states the scores. The caller `audit` changes the outcome to a finding
+        if a claimed score is higher and is reached with ties that count for the model.
     """
     names = ("top1", "top5", "mean_rank", "rank_auc")
     metrics = summarise_ranks(
@@ -483,15 +509,18 @@ def _check_ties(result: ForeignResult) -> Judgement:
 def _check_signals_together(result: ForeignResult) -> Judgement:
     """Find traces of a method that uses all test signals together.
 
-    A one-to-one assignment leaves first choices that exclude one another. Other methods
-    leave equal means or sums over the signals. A perfect result has both traces, so
-    enough first choices must be wrong.
+    A one-to-one assignment of signals to pictures leaves a trace: all signals have
+    different first choices. Other methods leave equal means or sums of the similarities
+    over the signals. A perfect result may have the same traces, so a trace counts only
+    if at least `MIN_WRONG_CHOICES` first choices are wrong.
 
     Args:
-        result: Result that is checked.
+        result: Retrieval result of another project.
 
     Returns:
-        A finding if there is a trace, with the traces as evidence.
+        `Judgement(has_finding, points, evidence)`. There is a finding (the
+        method uses test signals together) if there is a trace. The evidence lists the
+        traces. The points are None, because the effect on the score is unknown.
     """
     values = result.similarities.double()
     traces = list[str]()
@@ -538,17 +567,25 @@ def _compute_spread(similarities: Tensor) -> float:
 
 
 def _check_standardisation(result: ForeignResult) -> Judgement:
-    """Find predictions that were standardised over the test signals.
+    """Find predicted embeddings that were standardised over the test signals.
 
-    If they were, the mean of each column over the test signals is 0, or the mean of the
-    gallery or of the training pictures.
+    After standardisation, the mean of each column over the test signals is one of these
+    values:
+
+    - 0.
+    - the mean of the gallery (the candidate pictures) in this column.
+    - the mean of the training pictures in this column.
 
     Args:
-        result: Result that is checked.
+        result: Retrieval result of another project.
 
     Returns:
-        A finding if all columns have such a mean. Not decidable if the files lack
-        predictions or embeddings of the candidates.
+        `Judgement(has_finding, points, evidence)`. There is a finding if all
+        columns that vary, at least `MIN_EFFECTIVE_DIMENSIONS`, have a mean
+        of the same kind. The points are the score minus an estimate of the score without
+        standardisation, or None if there is no positive estimate. The check is not
+        decidable (`has_finding` is None) if the files lack predictions or embeddings of
+        the candidates.
     """
     predictions = result.predictions
     gallery = result.gallery
@@ -594,21 +631,24 @@ def _check_standardisation(result: ForeignResult) -> Judgement:
 def _score_without_standardisation(
     result: ForeignResult, predictions: Tensor, gallery: Tensor
 ) -> float:
-    """Estimate the score before predictions were standardised.
+    """Estimate the score that predictions had before they were standardised.
 
-    A regression predicts the mean of the pictures. The standard deviation of its
-    predictions is the standard deviation of the pictures, multiplied by the correlation
-    with the seen pictures.
+    The predictions are rescaled as a linear regression would scale them. In each
+    dimension, the mean of its predictions is the mean of the pictures' embeddings. The
+    standard deviation of its predictions is the standard deviation of the embeddings,
+    multiplied by the correlation of predictions and embeddings.
 
     Args:
-        result: Result that is checked.
-        predictions: Predictions [N, D] in float64.
-        gallery: Embeddings [M, D] of the candidates.
+        result: Retrieval result of another project.
+        predictions: Predicted embedding [N, D] for each of the N test signals, in
+            float64.
+        gallery: Embeddings [M, D] of the candidate pictures.
 
     Returns:
-        The top-k score in percent.
+        The estimated top-k score in percent.
     """
-    # correlation of predicted and seen embeddings in each dimension
+    # correlation, in each dimension, of predicted embeddings and embeddings of the
+    # pictures that were shown
     embeddings = gallery.double().nan_to_num(0)
     seen_embeddings = embeddings[result.picture_rows]
     predicted_scores = (predictions - predictions.mean(0)) / predictions.std(0)
@@ -626,12 +666,14 @@ def _check_training_names(result: ForeignResult) -> Judgement:
     """Find test pictures that have the name of a training picture.
 
     Args:
-        result: Result that is checked.
+        result: Retrieval result of another project.
 
     Returns:
-        A finding if there is such a picture. Not decidable if names are row numbers.
+        `Judgement(has_finding, points, evidence)`. There is a finding if a
+        test picture has the name of a training picture. The check is not decidable
+        (`has_finding` is None) if the names are only row numbers.
     """
-    # names that only number the rows of a list say nothing about equal pictures
+    # the same row number in two lists does not mean the same picture
     train_ids = set(result.train_ids)
     seen_names = set(result.seen_names)
     for names in (train_ids, seen_names):
@@ -643,14 +685,16 @@ def _check_training_names(result: ForeignResult) -> Judgement:
 
 
 def _check_training_copies(result: ForeignResult) -> Judgement:
-    """Find test pictures that have the embedding of a training picture.
+    """Find test pictures that are copies of a training picture, by their embeddings.
 
     Args:
-        result: Result that is checked.
+        result: Retrieval result of another project.
 
     Returns:
-        A finding if there is such a picture. Not decidable if embeddings are missing or
-        vary in fewer than `MIN_EFFECTIVE_DIMENSIONS` dimensions.
+        `Judgement(has_finding, points, evidence)`. There is a finding if a
+        test picture has nearly the embedding of a training picture. The check is not
+        decidable (`has_finding` is None) if embeddings are missing, if their widths
+        differ, or if they vary in fewer than `MIN_EFFECTIVE_DIMENSIONS` dimensions.
     """
     gallery = result.gallery
     train_embeddings = result.train_embeddings
@@ -677,16 +721,19 @@ def _check_training_copies(result: ForeignResult) -> Judgement:
 def _score_without(
     result: ForeignResult, is_trained: Bool, description: str
 ) -> Judgement:
-    """Compute the score without the signals of training pictures.
+    """Compute how much the score falls without the signals that show training pictures.
 
     Args:
-        result: Result that is checked.
-        is_trained: True [N] if a signal shows a training picture.
-        description: Description of these pictures for the evidence.
+        result: Retrieval result of another project.
+        is_trained: Mask [N] of the test signals that show a training picture.
+        description: Description of these pictures for the evidence, such as "training
+            pictures, by name".
 
     Returns:
-        A finding if a signal shows a training picture. The points are the score of all
-        signals minus the score without these signals.
+        `Judgement(has_finding, points, evidence)`. There is a finding if any
+        test signal shows a training picture. The points are the score of all signals
+        minus the score of the signals that do not show training pictures. They are None
+        if no signal, or every signal, shows a training picture.
     """
     n_trained = is_trained.sum()
     evidence = f"{n_trained} of {len(is_trained)} signals show {description}"
@@ -701,18 +748,22 @@ def _score_without(
 
 
 def _check_epoch(result: ForeignResult) -> Judgement:
-    """Find a claim that is the best test score of all epochs.
+    """Find a claimed score that is the best test score of all epochs.
 
-    If there are several trainings, their mean scores are compared with the claim. There
-    is no finding if the claim is also a score of an epoch that was not chosen by test
-    scores, such as the last epoch.
+    If there are several trainings, the mean of their best scores is compared with the
+    claim. There is no finding if the claim may also be a score of the last epochs, or
+    of the best epoch on validation data, because test scores did not choose this epoch.
 
     Args:
-        result: Result that is checked, with scores by epoch in its log.
+        result: Retrieval result of another project, with scores by epoch in its log. If
+            it has no claimed top-k score, the score computed from the files is used.
 
     Returns:
-        A finding if the claim is the best test score. Not decidable without a log, or
-        if the log has no validation scores.
+        `Judgement(has_finding, points, evidence)`. There is a finding if the
+        claim equals the best test score only. The points are the best score minus the
+        best score of the other epochs named above. The check is not decidable
+        (`has_finding` is None) without a log. If the claim is the best score, it is not
+        decidable either if a training has no validation scores in the log.
     """
     logs = list(find_logs(result).values())
     if not logs:
@@ -748,16 +799,22 @@ def _check_epoch(result: ForeignResult) -> Judgement:
 def _check_collapse(result: ForeignResult) -> Judgement:
     """Find predictions that are the same for nearly all signals.
 
-    Such a result scores no more than a fixed order of the pictures for all signals. If
-    some pictures were shown more often than others, this score may still be above
-    chance.
+    Such a result scores no more than a ranking that is the same for all signals. If
+    some pictures were shown more often than others, the score of this fixed ranking may
+    be above chance.
 
     Args:
-        result: Result that is checked.
+        result: Retrieval result of another project.
 
     Returns:
-        A finding if one picture is the nearest of most signals and the score is above
-        chance only by a fixed order.
+        `Judgement(has_finding, points, evidence)`. There is a finding if all
+        of these conditions hold:
+
+        - One picture is the nearest of nearly all signals, and often a wrong one.
+        - The score is not higher than the score of the fixed ranking.
+        - The score of the fixed ranking is more than 1.5 times chance.
+
+        The points are the score minus chance.
     """
     # how often each picture is the nearest
     values = result.similarities.double()
@@ -776,7 +833,8 @@ def _check_collapse(result: ForeignResult) -> Judgement:
         f"one order for all signals gives {constant:.1f}"
     )
 
-    # the nearest picture is mostly wrong, and the score is reached by a fixed order
+    # the common picture is wrong for more than 20 % of signals, and the score is not
+    # higher than the score of a fixed ranking
     shows_common = (result.targets == counts.argmax()).any(1)
     n_wrong = n_common - shows_common.sum()
     is_common = n_common > MAX_COMMON_CHOICE * n_signals
@@ -787,14 +845,20 @@ def _check_collapse(result: ForeignResult) -> Judgement:
 
 
 def _check_interval(result: ForeignResult) -> Judgement:
-    """Find a claimed interval of top-1 that counts repetitions as independent.
+    """Find a claimed confidence interval of top-1 that is too narrow.
+
+    The interval is too narrow if it treats repeated signals of a picture as
+    independent, as an interval over signals does.
 
     Args:
-        result: Result that is checked.
+        result: Retrieval result of another project.
 
     Returns:
-        A finding if the claimed interval equals the interval over signals and is much
-        narrower than the interval over pictures. Not decidable with few pictures.
+        `Judgement(has_finding, points, evidence)`. There is a finding if the
+        claimed interval has about the width of the interval over signals, and less than
+        70 % of the width of the interval over pictures. The points are the half width
+        over pictures minus the claimed half width. The check is not decidable
+        (`has_finding` is None) if there are too few pictures for an interval.
     """
     # interval over pictures, each with its signals
     hits = (result.ranks <= 1).astype(float)
@@ -820,14 +884,16 @@ def _check_interval(result: ForeignResult) -> Judgement:
 
 
 def _check_claims(result: ForeignResult) -> Judgement:
-    """Find a claimed number of candidates that is larger than in the files.
+    """Find a claimed number of candidates that exceeds the number in the files.
 
     Args:
-        result: Result that is checked.
+        result: Retrieval result of another project.
 
     Returns:
-        A finding if more candidates are claimed. Not decidable without a claimed score.
-        `audit` adds a finding if the claimed score is higher than the files give.
+        `Judgement(has_finding, points, evidence)`. There is a finding if more
+        candidates are claimed than the files hold. The check is not decidable
+        (`has_finding` is None) without a claimed score. The caller `audit` later adds a
+        finding if the claimed score is higher than the files can explain.
     """
     claim = result.claims.get(f"top{result.k}")
     if claim is None:
