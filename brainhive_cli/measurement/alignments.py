@@ -64,15 +64,19 @@ class Moments(AlignmentConfig):
     """Alignment of the mean and the standard deviation of each token dimension."""
 
     def learn(self, tokens: Tensor, references: Tensor) -> Alignment:
-        """Fit the map that gives tokens the mean and spread of the references.
+        """Fit a map that gives a new subject's tokens the moments of the references.
+
+        The moments are the mean and the standard deviation of each dimension.
 
         Args:
-            tokens: Tokens [n, D] of the new subject.
+            tokens: Tokens [n, D] of the new subject, one recording per row.
             references: Tokens [m, D] of training subjects.
 
         Returns:
-            The map: z-score tokens by the new subject's mean and standard deviation,
-            then scale and shift them to the mean and spread of the references.
+            A function that maps tokens [N, D] of the new subject. It z-scores tokens by
+            the mean and standard deviation of `tokens`. Then it scales and shifts them
+            to the standard deviation and mean of `references`. A dimension in which
+            `tokens` vary by rounding errors only is shifted, but not scaled.
         """
         # without Bessel's correction, a single recording has a spread of 0, not NaN
         mean = tokens.mean(0)
@@ -80,7 +84,7 @@ class Moments(AlignmentConfig):
         reference_mean = references.mean(0)
         reference_spread = references.std(0, correction=0)
 
-        # a dimension with only rounding errors is shifted, but not scaled up
+        # do not scale up rounding errors
         is_varied = spread > MIN_RELATIVE_SPREAD * spread.max()
         scale = torch.where(is_varied, reference_spread / spread, 1)
         return lambda rows: (rows - mean) * scale + reference_mean
@@ -100,14 +104,19 @@ class Coral(AlignmentConfig):
     )
 
     def learn(self, tokens: Tensor, references: Tensor) -> Alignment:
-        """Fit the map that gives tokens the covariance of the references.
+        """Fit a map that gives a new subject's tokens the covariance of the references.
+
+        A ridge is added to the diagonal of each covariance. Means are not removed, so
+        the map also changes the mean.
 
         Args:
-            tokens: Tokens [n, D] of the new subject.
+            tokens: Tokens [n, D] of the new subject, one recording per row.
             references: Tokens [m, D] of training subjects.
 
         Returns:
-            The map, a product with powers of both covariances.
+            A function that maps tokens [N, D] of the new subject. It multiplies tokens
+            by the inverse square root of their covariance (whitening), and then by the
+            square root of the covariance of `references`.
         """
         # variances, principal axes and power of each covariance
         covariances = (
@@ -116,8 +125,9 @@ class Coral(AlignmentConfig):
         )
 
         def align(rows: Tensor) -> Tensor:
-            # The variance is the ridge in all directions without a principal axis. So
-            # the power of the covariance is computed without a matrix [D, D].
+            # In directions orthogonal to all K axes, the variance is only the ridge.
+            # So the power of the covariance, covariance^p = ridge^p I + axes diag(...)
+            # axes^T, is applied without a matrix [D, D].
             for (variances, axes), power in covariances:
                 ridge_factor = self.ridge**power
                 axis_factors = (variances + self.ridge) ** power - ridge_factor
@@ -131,11 +141,11 @@ def _compute_variances(tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Compute the variances of tokens along their principal axes.
 
     Args:
-        tokens: Tokens [n, D].
+        tokens: Tokens [n, D], one embedding per row.
 
     Returns:
-        Variances [K] and principal axes [D, K], where K is the smaller of n and D. The
-        variances of a single token are 0.
+        Variances [K], and principal axes [D, K] of unit length in the columns. K is the
+        smaller of n and D. The variances of a single token are 0.
     """
     degrees_of_freedom = max(1, len(tokens) - 1)
     centred = tokens - tokens.mean(0)
@@ -169,26 +179,29 @@ class Procrustes(AlignmentConfig):
     )
 
     def learn(self, tokens: Tensor, references: Tensor) -> Alignment:
-        """Fit the rotation of tokens to their references.
+        """Fit the rotation of a new subject's tokens to their references.
 
-        The rotation leaves directions unchanged that neither tokens nor references
-        have.
+        The rotation is an orthogonal map, which may include a reflection. It is shrunk
+        towards the identity by `rho`. Directions that are orthogonal to all tokens and
+        all references stay unchanged.
 
         Args:
-            tokens: Tokens [n, D] of the new subject.
-            references: Tokens or targets [n, D] of the same stimuli.
+            tokens: Tokens [n, D] of the new subject, one recording per row.
+            references: Tokens of training subjects, or targets of the same stimuli [n,
+                D]. Row i of both arguments belongs to the same stimulus.
 
         Returns:
-            The rotation as a map of tokens.
+            A function that rotates tokens [N, D] of the new subject.
         """
-        # basis [D, K] of all directions that tokens and references have
+        # orthonormal basis [D, K] of the space that tokens and references span
         n_pairs, width = tokens.shape
         if 2 * n_pairs < width:
             basis = torch.linalg.qr(torch.cat([tokens, references]).T).Q
         else:
             basis = torch.eye(width, dtype=tokens.dtype)
 
-        # rotation in this basis, by the polar factor of the shrunken cross product
+        # The best rotation in this basis is U V^T of the SVD of the cross product. A
+        # multiple of the identity is added first, which shrinks the rotation.
         cross = (tokens @ basis).T @ (references @ basis)  # [K, K]
         identity = torch.eye(len(cross), dtype=tokens.dtype)
         largest_singular_value = torch.linalg.matrix_norm(cross, 2)
@@ -216,14 +229,19 @@ class RidgeAlignment(AlignmentConfig):
     )
 
     def learn(self, tokens: Tensor, references: Tensor) -> Alignment:
-        """Fit the linear map of tokens to their references by ridge regression.
+        """Fit the linear map of a new subject's tokens to their references.
+
+        Ridge regression predicts the difference of reference and token, so a large
+        penalty leaves tokens unchanged.
 
         Args:
-            tokens: Tokens [n, D] of the new subject.
-            references: Tokens or targets [n, D] of the same stimuli.
+            tokens: Tokens [n, D] of the new subject, one recording per row.
+            references: Tokens of training subjects, or targets of the same stimuli [n,
+                D]. Row i of both arguments belongs to the same stimulus.
 
         Returns:
-            The map. It adds to each token a linear function of the token.
+            A function that maps tokens [N, D] of the new subject. It adds the predicted
+            difference to each token.
         """
         # with fewer pairs than dimensions, the dual form has the smaller matrix
         n_pairs, width = tokens.shape

@@ -407,9 +407,9 @@ def _score_plain_ranking(result: ForeignResult, k: int) -> tuple[float, float]:
 
     Returns:
         Two scores in percent. In the first score, ties count against the model. The
-        second score is the highest plausible score if ties are broken at random.
-        For the second score, values that differ by less than the precision of the file
-        are ties, too. With subsets, the second score is the highest plausible score over
+        second score is the highest plausible score if ties are broken at random. For
+        the second score, values that differ by less than the precision of the file are
+        ties, too. With subsets, the second score is the highest plausible score over
         random subsets of candidates.
     """
     from scipy.stats import hypergeom
@@ -491,9 +491,9 @@ def _check_ties(result: ForeignResult) -> Judgement:
         result: Retrieval result of another project.
 
     Returns:
-        `Judgement(has_finding, points, evidence)`. There is no finding. The
-        evidence states the scores. The caller `audit` changes the outcome to a finding
-        if a claimed score is higher and is reached with ties that count for the model.
+        `Judgement(has_finding, points, evidence)`. There is no finding. The evidence
+        states the scores. The caller `audit` changes the outcome to a finding if a
+        claimed score is higher and is reached with ties that count for the model.
     """
     names = ("top1", "top5", "mean_rank", "rank_auc")
     metrics = summarise_ranks(
@@ -518,9 +518,9 @@ def _check_signals_together(result: ForeignResult) -> Judgement:
         result: Retrieval result of another project.
 
     Returns:
-        `Judgement(has_finding, points, evidence)`. There is a finding (the
-        method uses test signals together) if there is a trace. The evidence lists the
-        traces. The points are None, because the effect on the score is unknown.
+        `Judgement(has_finding, points, evidence)`. There is a finding (the method uses
+        test signals together) if there is a trace. The evidence lists the traces. The
+        points are None, because the effect on the score is unknown.
     """
     values = result.similarities.double()
     traces = list[str]()
@@ -580,12 +580,12 @@ def _check_standardisation(result: ForeignResult) -> Judgement:
         result: Retrieval result of another project.
 
     Returns:
-        `Judgement(has_finding, points, evidence)`. There is a finding if all
-        columns that vary, at least `MIN_EFFECTIVE_DIMENSIONS`, have a mean
-        of the same kind. The points are the score minus an estimate of the score without
-        standardisation, or None if there is no positive estimate. The check is not
-        decidable (`has_finding` is None) if the files lack predictions or embeddings of
-        the candidates.
+        `Judgement(has_finding, points, evidence)`. There is a finding if all columns
+        that vary, at least `MIN_EFFECTIVE_DIMENSIONS`, have a mean of the same kind.
+        The points are the score minus an estimate of the score without standardisation,
+        or None if there is no positive estimate. The check is not decidable
+        (`has_finding` is None) if the files lack predictions or embeddings of the
+        candidates.
     """
     predictions = result.predictions
     gallery = result.gallery
@@ -669,9 +669,9 @@ def _check_training_names(result: ForeignResult) -> Judgement:
         result: Retrieval result of another project.
 
     Returns:
-        `Judgement(has_finding, points, evidence)`. There is a finding if a
-        test picture has the name of a training picture. The check is not decidable
-        (`has_finding` is None) if the names are only row numbers.
+        `Judgement(has_finding, points, evidence)`. There is a finding if a test picture
+        has the name of a training picture. The check is not decidable (`has_finding` is
+        None) if the names are only row numbers.
     """
     # the same row number in two lists does not mean the same picture
     train_ids = set(result.train_ids)
@@ -691,10 +691,10 @@ def _check_training_copies(result: ForeignResult) -> Judgement:
         result: Retrieval result of another project.
 
     Returns:
-        `Judgement(has_finding, points, evidence)`. There is a finding if a
-        test picture has nearly the embedding of a training picture. The check is not
-        decidable (`has_finding` is None) if embeddings are missing, if their widths
-        differ, or if they vary in fewer than `MIN_EFFECTIVE_DIMENSIONS` dimensions.
+        `Judgement(has_finding, points, evidence)`. There is a finding if a test picture
+        has nearly the embedding of a training picture. The check is not decidable
+        (`has_finding` is None) if embeddings are missing, if their widths differ, or if
+        they vary in fewer than `MIN_EFFECTIVE_DIMENSIONS` dimensions.
     """
     gallery = result.gallery
     train_embeddings = result.train_embeddings
@@ -730,10 +730,10 @@ def _score_without(
             pictures, by name".
 
     Returns:
-        `Judgement(has_finding, points, evidence)`. There is a finding if any
-        test signal shows a training picture. The points are the score of all signals
-        minus the score of the signals that do not show training pictures. They are None
-        if no signal, or every signal, shows a training picture.
+        `Judgement(has_finding, points, evidence)`. There is a finding if any test
+        signal shows a training picture. The points are the score of all signals minus
+        the score of the signals that do not show training pictures. They are None if no
+        signal, or every signal, shows a training picture.
     """
     n_trained = is_trained.sum()
     evidence = f"{n_trained} of {len(is_trained)} signals show {description}"
@@ -759,11 +759,11 @@ def _check_epoch(result: ForeignResult) -> Judgement:
             it has no claimed top-k score, the score computed from the files is used.
 
     Returns:
-        `Judgement(has_finding, points, evidence)`. There is a finding if the
-        claim equals the best test score only. The points are the best score minus the
-        best score of the other epochs named above. The check is not decidable
-        (`has_finding` is None) without a log. If the claim is the best score, it is not
-        decidable either if a training has no validation scores in the log.
+        `Judgement(has_finding, points, evidence)`. There is a finding if the claim
+        equals the best test score only. The points are the best score minus the best
+        score of the other epochs named above. The check is not decidable (`has_finding`
+        is None) without a log. If the claim is the best score, it is not decidable
+        either if a training has no validation scores in the log.
     """
     logs = list(find_logs(result).values())
     if not logs:
@@ -807,8 +807,8 @@ def _check_collapse(result: ForeignResult) -> Judgement:
         result: Retrieval result of another project.
 
     Returns:
-        `Judgement(has_finding, points, evidence)`. There is a finding if all
-        of these conditions hold:
+        `Judgement(has_finding, points, evidence)`. There is a finding if all of these
+        conditions hold:
 
         - One picture is the nearest of nearly all signals, and often a wrong one.
         - The score is not higher than the score of the fixed ranking.
@@ -854,11 +854,11 @@ def _check_interval(result: ForeignResult) -> Judgement:
         result: Retrieval result of another project.
 
     Returns:
-        `Judgement(has_finding, points, evidence)`. There is a finding if the
-        claimed interval has about the width of the interval over signals, and less than
-        70 % of the width of the interval over pictures. The points are the half width
-        over pictures minus the claimed half width. The check is not decidable
-        (`has_finding` is None) if there are too few pictures for an interval.
+        `Judgement(has_finding, points, evidence)`. There is a finding if the claimed
+        interval has about the width of the interval over signals, and less than 70 % of
+        the width of the interval over pictures. The points are the half width over
+        pictures minus the claimed half width. The check is not decidable (`has_finding`
+        is None) if there are too few pictures for an interval.
     """
     # interval over pictures, each with its signals
     hits = (result.ranks <= 1).astype(float)

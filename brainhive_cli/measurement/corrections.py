@@ -49,24 +49,27 @@ def compute_cosines(signals: Tensor, gallery: Tensor) -> Tensor:
 
 
 def make_tokens(similarities: Tensor) -> tuple[Tensor, Tensor]:
-    """Make tokens whose cosines have the same order as the similarities.
+    """Make tokens (embeddings) whose cosine similarities rank like given similarities.
 
-    A function that ranks tokens can then rank corrected similarities, in both
-    directions.
+    Some functions only accept tokens and rank their cosine similarities. These tokens
+    let such functions rank similarities that were computed otherwise. The cosine of
+    signal i and candidate j is a positive factor times entry [i, j] of the centred
+    similarities. All entries have the same factor, so rows and columns keep their
+    order.
 
     Args:
-        similarities: Similarities [N, M] of signals to candidates.
+        similarities: Similarities [N, M] of N signals to M candidate pictures.
 
     Returns:
         Tokens [N, M + 1] of the signals and tokens [M, M + 1] of the candidates, all of
-        unit length. The tokens of the candidates are one-hot.
+        unit length. The tokens of the candidates are one-hot vectors.
     """
-    # scale all rows by the same factor to a length of at most 1
+    # scale all rows by a common factor, so that no row is longer than 1
     centred = similarities - similarities.mean()
     scaled = centred / torch.linalg.vector_norm(centred, dim=1).max().clamp(min=1)
 
-    # A further entry brings each row to unit length. Candidates have a 0 there, so the
-    # entry does not change the cosines.
+    # A further entry brings each row to unit length. Candidates have a 0 in this entry,
+    # so it does not change the dot products.
     last_entries = (1 - scaled.square().sum(1, keepdim=True)).clamp(min=0).sqrt()
     one_hot = torch.eye(scaled.shape[1], device=scaled.device)
     return torch.cat([scaled, last_entries], 1), F.pad(one_hot, (0, 1))
@@ -101,12 +104,15 @@ class Assignment(Correction):
     """
 
     def correct(self, similarities: Tensor, signals: Tensor, gallery: Tensor) -> Tensor:
-        """Raise the similarity of each assigned pair above all others.
+        """Raise the similarity of each assigned pair above all other similarities.
+
+        Each signal is assigned to at most one picture, and each picture to at most one
+        signal, such that the sum of the similarities of assigned pairs is largest.
 
         Args:
-            similarities: Similarities [N, M] of signals to pictures.
-            signals: Signal tokens [N, D], which are not used.
-            gallery: Gallery tokens [M, D], which are not used.
+            similarities: Similarities [N, M] of N signals to M candidate pictures.
+            signals: Tokens [N, D] of the signals, which this correction does not use.
+            gallery: Tokens [M, D] of the pictures, which this correction does not use.
 
         Returns:
             Corrected similarities [N, M].
@@ -114,8 +120,8 @@ class Assignment(Correction):
         from scipy.optimize import linear_sum_assignment
 
         # Pictures often come in the order of their signals, so the right assignment is
-        # the diagonal. If several assignments have the same sum, the solver takes the
-        # diagonal. Shuffled rows and columns take away this advantage.
+        # the diagonal. If several assignments have the same sum, the solver prefers the
+        # diagonal. Shuffled rows and columns prevent this undeserved advantage.
         values = similarities.cpu().numpy()
         n_signals, n_pictures = values.shape
         rng = np.random.default_rng(0)
@@ -124,7 +130,7 @@ class Assignment(Correction):
         shuffled = values[rows][:, columns]
         assigned_rows, assigned_columns = linear_sum_assignment(shuffled, maximize=True)
 
-        # an assigned pair exceeds every other similarity
+        # add more than the range of all similarities to each assigned pair
         added = np.zeros_like(values)
         added[rows[assigned_rows], columns[assigned_columns]] = 1 + np.ptp(values)
         return similarities + torch.from_numpy(added).to(similarities.device)

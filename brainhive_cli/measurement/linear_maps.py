@@ -134,15 +134,17 @@ class Products:
         return vectors.T.to(cross) @ cross
 
     def choose_alpha(self, outputs: slice = ALL_OUTPUTS) -> float:
-        """Choose a common penalty for outputs by generalised cross-validation.
+        """Choose a common ridge penalty for outputs by generalised cross-validation.
 
         Args:
-            outputs: Slice of the outputs that share the penalty.
+            outputs: Slice of the output columns that share the penalty.
 
         Returns:
-            The penalty, in the definition of scikit-learn.
+            The penalty, which is the `alpha` of scikit-learn's `Ridge`.
         """
-        # squares of the products of outputs with the eigenvectors of the features
+        # Squares of the products of features and outputs, in the basis of the
+        # eigenvectors. In the dual form, `samples` holds the training features, and the
+        # eigenvalues convert products with samples to products with features.
         values, _ = self._factors
         squared = self._rotated[:, outputs].double().square()  # [K, Q]
         n_features = None
@@ -150,7 +152,7 @@ class Products:
             n_features = self.samples.shape[1]
             squared *= values[:, None]
 
-        # centring the features takes one degree of freedom
+        # the mean of each feature was subtracted, which takes one degree of freedom
         degrees_of_freedom = max(1, self.count - 1)
         return choose_penalty(
             values, squared, self.squares[outputs], degrees_of_freedom, n_features
@@ -159,16 +161,17 @@ class Products:
     def predict(
         self, features: Tensor, alpha: float | None = None, outputs: slice = ALL_OUTPUTS
     ) -> Tensor:
-        """Predict the outputs of other samples.
+        """Predict the outputs of new samples by ridge regression.
 
         Args:
-            features: Features [M, F], centred by the training mean.
-            alpha: Penalty, in the definition of scikit-learn. If None, `choose_alpha`
-                chooses it.
-            outputs: Slice of the outputs.
+            features: Features [M, F] of the new samples, minus the mean of the training
+                features.
+            alpha: Penalty, which is the `alpha` of scikit-learn's `Ridge`. If None,
+                `choose_alpha` chooses a penalty for these outputs.
+            outputs: Slice of the output columns to predict.
 
         Returns:
-            Predictions [M, Q].
+            Predictions [M, Q] of the Q outputs in the slice.
         """
         if alpha is None:
             alpha = self.choose_alpha(outputs)
@@ -178,7 +181,8 @@ class Products:
         scaled = (vectors / (values + alpha)).to(self._rotated)
         weights = (scaled @ self._rotated[:, outputs]).to(self.cross)  # [K, Q]
 
-        # in the dual form, the weights multiply products with the training samples
+        # In the dual form, `samples` holds the training features, and the weights
+        # multiply the dot products of new and training samples.
         inputs = features.to(weights)
         if self.samples is not None:
             inputs = inputs @ self.samples.to(weights).T
@@ -192,31 +196,31 @@ def choose_penalty(
     count: int,
     n_features: int | None = None,
 ) -> float:
-    """Choose a common penalty of a ridge for all outputs.
+    """Choose the penalty of a ridge regression that all outputs share.
 
     Generalised cross-validation scores each penalty by
     (1 - explained variance) / (1 - effective parameters / count)^2, where the explained
     variance is averaged over outputs. The penalty with the smallest score is chosen.
 
     Args:
-        values: Eigenvalues [K] of the products of features with each other.
-        rotated: Squares [K, Q] of the products of features with outputs, in the basis
-            of the eigenvectors.
+        values: Eigenvalues [K] of the matrix X.T @ X of the training features X.
+        rotated: Squares [K, Q] of the matrix V.T @ X.T @ Y, where V holds the
+            eigenvectors of X.T @ X, and Y holds the Q outputs.
         squares: Sum of squares [Q] of each centred output.
         count: Degrees of freedom. If features are centred, the number of training
             samples minus 1, else the number of training samples.
-        n_features: Number of features, if it is larger than K. The eigenvalues beyond K
-            are 0.
+        n_features: Number of features, if it is larger than K. The eigenvalues that are
+            not among the K values are 0. If None, the number of features is K.
 
     Returns:
-        The penalty, in the definition of scikit-learn.
+        The penalty, which is the `alpha` of scikit-learn's `Ridge`.
 
     Source: Golub, Heath and Wahba 1979.
     """
     # divide by the variance of each output, so that all have the same weight
     power = (rotated / squares.clamp(min=1e-30)).mean(1)  # [K]
 
-    # score each penalty of the grid, which is in multiples of the mean variance
+    # score each penalty of the grid, which is relative to the mean eigenvalue
     mean_variance = float(values.sum()) / (n_features or len(values)) or 1.0
     scores = []
     for penalty in PENALTY_GRID:
@@ -259,21 +263,23 @@ def project(
 ) -> tuple[Tensor, Tensor]:
     """Project features to the principal components of the training features.
 
-    The components are scaled by a common factor, so that their variances sum to 1.
-    Thus several layers of a network get the same weight, although their features differ
-    in number and scale.
+    All components are scaled by one common factor, so that their variances over the
+    training samples sum to 1. Callers concatenate the components of several network
+    layers. The scaling gives each layer the same weight, although the layers differ in
+    the number and scale of their features.
 
     Args:
-        train: Training features [N, F].
+        train: Training features [N, F], one sample per row.
         test: Test features [M, F].
         components: Largest number of components.
-        seed: Seed of the randomised decomposition, which is used if both features and
-            samples are many, or if there are more features than samples.
+        seed: Seed of the randomised decomposition. It is used if both F and N are more
+            than four times `components`, or if F is larger than N.
 
     Returns:
-        Components [N, K] of the training features and [M, K] of the test features. If
-        the number of features or of samples is at most `components`, the features
-        themselves are scaled and returned.
+        Components [N, K] of the training features, and components [M, K] of the test
+        features. If F or N is at most `components`, the F features themselves are
+        returned instead. They are centred by the training mean and scaled like
+        components.
     """
     mean = train.mean(0)
     centred = train - mean
@@ -301,15 +307,15 @@ def project(
 
 
 def principal_axes(features: Tensor, components: int) -> Tensor:
-    """Compute the directions of largest variance of features.
+    """Compute the directions of largest variance of features (principal axes).
 
     Args:
-        features: Features [N, F], each with mean 0.
+        features: Features [N, F] of N samples. Each column has the mean 0.
         components: Largest number of directions.
 
     Returns:
-        Directions [F, K] of unit length, the largest variance first. K is at most
-        N - 1.
+        Directions [F, K] of unit length in the columns, sorted by descending variance.
+        K is the smallest of `components`, N - 1 and F.
     """
     # use a randomised decomposition if both N and F are large
     n_samples, n_features = features.shape
@@ -320,7 +326,8 @@ def principal_axes(features: Tensor, components: int) -> Tensor:
             _, _, axes = torch.svd_lowrank(features, n_axes, niter=2)
             return axes
 
-    # otherwise take the eigenvectors of the smaller product matrix, ascending
+    # Otherwise take the eigenvectors of the smaller product matrix. PyTorch sorts them
+    # by ascending eigenvalue, so they are flipped.
     if n_features <= n_samples:
         _, vectors = torch.linalg.eigh((features.T @ features).double())
         return vectors[:, -n_axes:].flip(1).to(features)
