@@ -187,8 +187,8 @@ class Procrustes(AlignmentConfig):
 
         Args:
             tokens: Tokens [n, D] of the new subject, one recording per row.
-            references: Tokens of training subjects, or targets of the same stimuli [n,
-                D]. Row i of both arguments belongs to the same stimulus.
+            references: Rows [n, D], each a token of a training subject or a target. Row
+                i belongs to the same stimulus as row i of `tokens`.
 
         Returns:
             A function that rotates tokens [N, D] of the new subject.
@@ -236,8 +236,8 @@ class RidgeAlignment(AlignmentConfig):
 
         Args:
             tokens: Tokens [n, D] of the new subject, one recording per row.
-            references: Tokens of training subjects, or targets of the same stimuli [n,
-                D]. Row i of both arguments belongs to the same stimulus.
+            references: Rows [n, D], each a token of a training subject or a target. Row
+                i belongs to the same stimulus as row i of `tokens`.
 
         Returns:
             A function that maps tokens [N, D] of the new subject. It adds the predicted

@@ -72,20 +72,22 @@ def compare_hits(
     *,
     items: Items | None = None,
 ) -> Difference:
-    """Compare how often two runs rank the seen picture first.
+    """Compare how often two runs rank the right picture first.
 
-    The value of an item is its share of hits over seeds.
+    The right picture of an item is the picture that was shown to the subject. A hit is
+    an item with the rank 1. The value of an item is its share of hits over seeds.
 
     Args:
-        first: Ranks of each subject in the first run: [N] for N items, or [S, N] of S
-            seeds.
-        second: Ranks of the same items and subjects in the second run. The number of
-            seeds may differ.
-        items: Items and their units. If None, each item is a unit.
+        first: Ranks in the first run, an array for each subject. Its shape is [N] for N
+            items, or [S, N] for S seeds.
+        second: Ranks in the second run for the subjects and items of `first`. The
+            number of seeds may be another one.
+        items: Items, and their units (groups of items that are alike). If None, each
+            item is a unit.
 
     Returns:
-        The difference of the hit rates, first minus second, with p and an interval (see
-        `compare_values`).
+        The difference of the hit rates, first run minus second run, with a p value and
+        a confidence interval (see `compare_values`).
     """
     first_hits = [(np.atleast_2d(ranks) == 1) * 1.0 for ranks in first]
     second_hits = [(np.atleast_2d(ranks) == 1) * 1.0 for ranks in second]
@@ -345,11 +347,12 @@ def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
     """Adjust p values for the false discovery rate of several tests.
 
     Args:
-        p_values: The p of each comparison, or None if it was not tested. Comparisons
-            without p do not count as tests.
+        p_values: The p of each comparison, or None if the comparison was not tested. A
+            None does not count as a test.
 
     Returns:
-        The adjusted p values in the same order, with None where there was None.
+        The adjusted p value of each comparison, in the order of `p_values`. It is None
+        if the comparison was not tested.
 
     Source: Benjamini and Hochberg 1995, through scipy.stats.
     """
@@ -407,14 +410,15 @@ def compare_ranks(
     """Compare the top-1 accuracy of pairs of retrieval runs.
 
     Args:
-        pairs: Measurements of both runs of each pair, keyed by the labels of the two
+        pairs: Measurements of the two runs of each pair, keyed by the labels of the two
             runs.
 
     Returns:
-        The differences, first run minus second run, with p values that are adjusted
-        over all pairs. The second value holds an error for each pair that cannot be
-        compared, because the runs were tested on different galleries, subjects or
-        items.
+        Two lists. The first holds a difference for each pair that can be compared,
+        first run minus second run. Its p values are adjusted for the number of these
+        pairs. The second list holds an error for each other pair. Runs cannot be
+        compared if they were tested on different galleries (sets of candidate
+        pictures), subjects or items.
     """
     compared = []
     errors = []
@@ -438,7 +442,8 @@ def _compare_ranks(first_run: Measurements, second_run: Measurements) -> Differe
     """Compare the top-1 accuracy of two retrieval runs.
 
     Returns:
-        The difference, first run minus second run, with its scope and its limits.
+        The difference, first run minus second run. Its `scope` names the stimuli that
+        the difference holds for. Its `limits` are warnings for readers.
 
     Raises:
         BrainhiveError: if the runs were tested on different galleries (sets of
@@ -503,16 +508,21 @@ def compare_sources(run: Measurements) -> list[Difference]:
 
 
 def adjust_together(**groups: Sequence[Difference]) -> list[list[Difference]]:
-    """Adjust the p values of all differences on a page for their false discovery rate.
+    """Adjust the p values of all differences on a page of a report together.
+
+    The adjustment controls the false discovery rate over all tests on the page.
 
     Args:
         groups: Groups of differences, keyed by the kind of the compared objects:
             `source`, `run`, `variant` or `pair`.
 
     Returns:
-        The groups in the same order. Each difference has the adjusted p in
-        `p_adjusted`, the number of tests on the page in `tests`, and their description
-        in `tests_of`.
+        Copies of the groups, in the order of the arguments. Each difference gains three
+        fields:
+
+        - `p_adjusted` is its adjusted p value, or None if it has no p value.
+        - `tests` is the number of tests on the page.
+        - `tests_of` is a description of these tests.
     """
     differences: list[Difference] = []
     for group in groups.values():
@@ -521,7 +531,7 @@ def adjust_together(**groups: Sequence[Difference]) -> list[list[Difference]]:
     tests = sum(p is not None for p in p_values)
     tests_of = _describe_tests(groups, tests)
 
-    # adjusted p values are in the order of the groups
+    # write the adjusted p values, which come in the order of the groups
     adjusted_p_values = iter(benjamini_hochberg(p_values))
     fields: dict[str, Any] = {"tests": tests, "tests_of": tests_of}
     adjusted_groups = []
@@ -535,12 +545,15 @@ def adjust_together(**groups: Sequence[Difference]) -> list[list[Difference]]:
 
 
 def _describe_tests(groups: Mapping[str, Sequence[Difference]], tests: int) -> str:
-    """Describe a family of tests, such as "2 metrics × (2 sources + 1 run)".
+    """Describe the tests that are adjusted together.
+
+    An example is "2 metrics × (2 sources + 1 run)".
 
     Args:
         groups: Groups of differences, keyed by the kind of the compared objects, such
             as `source` or `run`.
-        tests: Number of differences that have a p value.
+        tests: Number of differences that have a p value. If some pair of objects has no
+            p value in a metric, "as far as they could be tested" is added.
     """
     # count the metrics, and the pairs of compared objects of each kind
     metrics = set()
@@ -571,20 +584,20 @@ def compare_runs(
 ) -> tuple[list[Difference], list[BrainhiveError]]:
     """Compare the first source of a run with the first source of each other run.
 
-    A source is the origin of the scored pictures. The first source usually is the
-    brain.
+    A source is the origin of the scored pictures, such as the brain, a control or a
+    baseline. The first source usually is the brain.
 
     Args:
         run: Measurements of the run that is compared with the others.
-        name: Name of this run.
-        runs: Measurements of the other runs, by their names.
+        name: Name of `run`.
+        runs: Measurements of the other runs, keyed by their names.
         noun: Kind of the other runs in the description of the tests, such as "variant".
 
     Returns:
-        The differences in every metric, with p values that are adjusted over all
-        metrics and runs. The second value holds an error for each run that cannot be
-        compared, because it was measured by another protocol, or on other subjects or
-        items.
+        Two lists. The first holds the differences in every metric. Their p values are
+        adjusted for the number of metrics and runs. The second list holds an error for
+        each run that cannot be compared with `run`, because its protocol, subjects or
+        items differ.
     """
     first_source = ComparedSource(run, name, run.facts.sources[0])
     first_protocol = _sizing_protocol(first_source)
@@ -696,14 +709,21 @@ def _find_cells(
 ) -> Sequence[CellItems]:
     """Find the cells of a subject, or else the cells that do not depend on a signal.
 
+    A cell holds the results of a model for the items of a subject and a seed. Baselines
+    such as random pictures do not depend on a signal, so they have no subject.
+
     Args:
-        source: Source of the cells, for the message of the error.
+        source: Source (origin of the pictures), for the message of the error.
         cells: Cells of the source, by subject. The subject None stands for pictures
             that do not depend on a signal.
         subject: Name of the subject.
 
+    Returns:
+        The cells, one per seed.
+
     Raises:
-        BrainhiveError: if the source has neither.
+        BrainhiveError: if the source has neither cells of the subject nor cells under
+            None.
     """
     if subject in cells:
         return cells[subject]
@@ -725,14 +745,15 @@ def _compare_metric(
 
     Args:
         metric: Name of the metric.
-        pairs: Cells of each subject in the first and in the second source. A cell holds
-            the values of the items of one seed.
+        pairs: Cells of the first and of the second source, a pair for each subject. A
+            cell holds the values of all items for one seed.
         ids: Image ids [N] of the compared items of each subject.
-        items: The same items with their units.
+        items: The items named by `ids`, with their units (groups of items that are
+            alike).
 
     Returns:
-        The difference, first source minus second source, or None if no item has a value
-        in both sources.
+        The difference, first source minus second source. None if no item has a value in
+        all seeds of both sources.
     """
     first_values = []
     second_values = []
@@ -742,7 +763,7 @@ def _compare_metric(
         second_rows = _collect_values(second_cells, subject_ids, metric)
         has_value: Bool = ~np.isnan(np.concatenate([first_rows, second_rows])).any(0)
         has_values.append(has_value)
-        # subjects without any value are left out
+        # leave out subjects who have no item with values in all seeds
         if has_value.any():
             first_values.append(first_rows[:, has_value])
             second_values.append(second_rows[:, has_value])
@@ -778,9 +799,12 @@ def _describe_limits(
         subjects: Number of compared subjects.
 
     Returns:
-        Fields of a `Difference`: `scope` (the units that the comparison holds for),
-        `limits` (warnings for its readers) and `differs` (the settings in which the
-        runs differ).
+        Fields of a `Difference`:
+
+        - `scope`: the units, such as concepts, that the comparison holds for. Empty if
+          it holds for units in general.
+        - `limits`: warnings for its readers.
+        - `differs`: the settings in which the runs differ.
     """
     # warn if the runs were tested on different signals
     first_set_up = first_run.facts.set_up
@@ -792,7 +816,8 @@ def _describe_limits(
             f"both were tested on different signals: {', '.join(signal_differences)}"
         )
 
-    # folds over subjects share training data only if there are several
+    # In the mode "inter", each subject is tested with a model of the other subjects.
+    # Training subjects are shared only if there are several test subjects.
     modes = first_run.facts.mode.split(" + ") + second_run.facts.mode.split(" + ")
     if subjects > 1 and "inter" in modes:
         limits.append(SHARED_TRAINING_LIMIT)
@@ -809,8 +834,10 @@ def _collect_values(
     """Collect the values of a metric from the cells of a subject.
 
     Args:
-        cells: Cells of the subject, one for each seed.
-        ids: Image ids [N] of the items, in the order of the result.
+        cells: Cells of the subject, one for each seed. A cell is a mapping with a list
+            of `image_ids`, and a list of values for each metric.
+        ids: Image ids [N] of the items to collect, in the order of the columns that are
+            returned.
         metric: Name of the metric, or `ranks`.
 
     Returns:

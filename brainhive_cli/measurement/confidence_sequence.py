@@ -118,17 +118,20 @@ class HitRate:
     def _close_block(self) -> None:
         """Add the evidence and the repeats of a complete block, and begin a new block.
 
-        A repeat is a trial that shows the same picture as the trial before.
+        The evidence shows if answers follow the pictures that were shown. A repeat is a
+        trial that shows the picture of the trial before. The counter of repeats grows
+        by the number that exceeds the mean of random orders.
         """
-        # add the evidence, and average it over the odds
+        # `measure_evidence` returns the log evidence [K] of the block for K odds. Sum
+        # it over blocks, and average the evidence over the odds.
         pictures = [shown for shown, _ in self._block]
         answers = [answer for _, answer in self._block]
         self._log_e = self._log_e + measure_evidence(pictures, answers)
         average = np.logaddexp.reduce(self._log_e) - np.log(len(LOG_ODDS))
         self._largest_log_e = max(self._largest_log_e, average)
 
-        # count the repeats that exceed random order, where a picture that is shown c
-        # times among m trials has c (c - 1) / m repeats on average
+        # In random order, a picture that is shown c times among m trials has
+        # c (c - 1) / m repeats on average.
         repeats = sum(previous == picture for previous, picture in pairwise(pictures))
         counts = np.array(list(Counter(pictures).values()))
         expected_repeats = (counts * (counts - 1)).sum() / len(pictures)
@@ -175,19 +178,23 @@ class HitRate:
 
 
 def measure_evidence(shown: Sequence[str], answers: Sequence[str]) -> Float64:
-    """Compare the hits of a block with the hits in all orders of its pictures.
+    """Measure the evidence that a block's answers follow the pictures that were shown.
 
-    The evidence is odds^hits divided by the mean of odds^hits over all orders of the
-    pictures. The odds are weights of a hit.
+    A hit is a trial in which the answer is the picture that was shown. The evidence is
+    odds^hits divided by the mean of odds^hits over all orders of the shown pictures.
+    The odds weigh a hit. The factor is larger than 1 if there are more hits than in
+    most orders.
 
     Args:
-        shown: Pictures [m] that were shown in the m trials of the block.
-        answers: Pictures [m] that were decoded.
+        shown: Names [m] of the pictures that were shown in the m trials of the block.
+        answers: Names [m] of the pictures that were decoded in these trials.
 
     Returns:
-        Logarithm [K] of the evidence for each of the K `LOG_ODDS`.
+        Natural logarithm [K] of the evidence, for each of the K odds whose logarithms
+        are `LOG_ODDS`.
     """
-    # rook polynomial, whose coefficient j is the number of ways to choose j hits
+    # Rook polynomial. Coefficient j is the number of ways to match j trials with j
+    # answers that have the same picture.
     shown_counts = Counter(shown)
     answer_counts = Counter(answers)
     rooks = np.ones(1)
@@ -198,7 +205,8 @@ def measure_evidence(shown: Sequence[str], answers: Sequence[str]) -> Float64:
             factor.append(float(n_ways * factorial(j)))
         rooks = np.convolve(rooks, factor)
 
-    # mean over all orders of odds^h, the sum over j of binom(h, j) (odds - 1)^j
+    # For h hits, odds^h is the sum over j of binom(h, j) (odds - 1)^j. The mean of
+    # binom(h, j) over all orders is coefficient j times (m - j)! / m!.
     trials = len(shown)
     moments = []
     for j, rook in enumerate(rooks):
