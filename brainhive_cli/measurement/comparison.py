@@ -709,8 +709,9 @@ def _find_cells(
 ) -> Sequence[CellItems]:
     """Find the cells of a subject, or else the cells that do not depend on a signal.
 
-    A cell holds the results of a model for the items of a subject and a seed. Baselines
-    such as random pictures do not depend on a signal, so they have no subject.
+    A cell holds the results of a model for the items of a subject and a seed. Some
+    sources, such as a baseline, do not depend on a signal. Their cells have the subject
+    None.
 
     Args:
         source: Source (origin of the pictures), for the message of the error.

@@ -182,8 +182,7 @@ def measure_evidence(shown: Sequence[str], answers: Sequence[str]) -> Float64:
 
     A hit is a trial in which the answer is the picture that was shown. The evidence is
     odds^hits divided by the mean of odds^hits over all orders of the shown pictures.
-    The odds weigh a hit. The factor is larger than 1 if there are more hits than in
-    most orders.
+    The odds weigh a hit. Evidence above 1 speaks for answers that follow the pictures.
 
     Args:
         shown: Names [m] of the pictures that were shown in the m trials of the block.

@@ -131,17 +131,26 @@ class Interleaving:
 
     @classmethod
     def _from_single_trials(cls, order: TrialOrder, fold: Int64) -> Self:
-        """Find which labels may be exchanged if single trials are held out.
+        """Find which trials may exchange their labels in a permutation test.
 
-        Models are trained on other trials of the same run, and on trials at the same
-        time of other runs. Time reveals labels if trials of a label were shown in
-        blocks, or if all runs have the same order of labels.
+        Here, single trials were held out, so a model was trained on other trials of the
+        tested trial's run, and on trials at the same time of other runs. Signals drift,
+        so the model may guess a label from the time of the trial. This works if trials
+        of a label were shown in blocks, or if all runs have the same order of labels.
+        Labels are then exchanged only within parts of the recording in which they were
+        interleaved.
 
         Args:
             order: The trials. Each trial is an item.
-            fold: Cross-validation fold [I] of each item.
+            fold: Cross-validation fold [I] in which each item was tested.
+
+        Returns:
+            The part of each item. Without suitable parts, the folds are the parts, and
+            `problem` says why labels cannot be tested. `follows_time` is True if time
+            reveals something about the labels.
         """
-        # test if equal labels were shown together, and if all runs have the same order
+        # p values of two tests: equal labels were shown together in runs, and all runs
+        # have the same order
         by_label = order._replace(features=None)
         is_blocked = p_of_clumping(by_label, 0 * order.run) <= MAX_CLUMPED_P
         has_shared_order = p_of_shared_order(order, order.run) <= SMALLEST_P
@@ -225,14 +234,24 @@ class Interleaving:
 
     @classmethod
     def from_pictures(cls, order: TrialOrder, fold: Int64) -> Self:
-        """Find which pictures, and which concepts, may be exchanged.
+        """Find which pictures may exchange their labels in a permutation test.
+
+        Signals drift. Labels are therefore exchanged only within parts of the recording
+        in which pictures, or concepts, were interleaved in time.
 
         Args:
             order: The trials. Items are pictures, and labels are their concepts.
-            fold: Cross-validation fold [I] of each picture. Pictures are exchanged
-                within folds.
+            fold: Cross-validation fold [I] of each picture. Pictures are exchanged only
+                within a fold.
+
+        Returns:
+            `parts` holds the part of each picture for exchanges of pictures within
+            their concept, and `concept_parts` for exchanges of concepts, or None.
+            `problem` and `concept_problem` say why pictures or concepts cannot be
+            tested.
         """
-        # exchange pictures within their concept, if any concept has several pictures
+        # If a concept has several pictures, exchange pictures within their concept, and
+        # also concepts. `find_interleaved` returns the part of each picture, or None.
         n_pictures = len(order.label)
         has_several = len(np.unique(order.label)) < n_pictures
         pictures = order.label_each_item()
@@ -243,7 +262,7 @@ class Interleaving:
             concept_parts = find_interleaved(order, fold)
         parts = find_interleaved(pictures, classes)
 
-        # report a problem only if pictures could be exchanged without regard to time
+        # report a problem only if time is the only obstacle to exchanging labels
         whole_recording = 0 * order.run
         stratum = _stratify(pictures.item, whole_recording, classes)
         problem = ""
@@ -253,8 +272,8 @@ class Interleaving:
         if has_several and concept_parts is None:
             concept_problem = CONFOUNDED_WITH_TIME.format("concepts", "in blocks")
 
-        # time reveals concepts that were shown in blocks, pictures that were shown
-        # several times in a row, and pictures in the same order in all runs
+        # Time reveals labels if concepts were shown in blocks, if a picture was shown
+        # several times in a row, or if pictures have the same order in all runs.
         follows_time = (
             p_of_clumping(order, whole_recording) <= MAX_CLUMPED_P
             or p_of_clumping(order.label_each_trial(), order.run) <= SMALLEST_P
@@ -384,24 +403,27 @@ def find_interleaved(
 def _divide(
     order: TrialOrder, stratum: Int64, mean_time: Float64, max_stretches: int
 ) -> Int64:
-    """Divide the items of each stratum into stretches of time.
+    """Divide the items of each stratum (group of items) into stretches of time.
 
-    A regression tree predicts the features of items (or else their labels) from time.
-    It places the borders of stretches where the content of the items changes most.
+    A regression tree predicts the features of items from time. Without features, it
+    predicts their labels. The tree places the borders between stretches where features
+    or labels change most.
 
     Args:
-        order: The trials, with the features and labels of the items.
-        stratum: Stratum [I] of each item.
-        mean_time: Mean time [I] of the trials of each item.
+        order: The trials, with the features and labels of the items that they show.
+        stratum: Number [I] of the stratum of each item.
+        mean_time: Mean time [I] of the trials that show each item, as a share of the
+            part of the recording.
         max_stretches: Largest number of stretches in a stratum.
 
     Returns:
-        Number [I] of the stretch of each item. Stretches of all strata are numbered
-        together.
+        Number [I] of the stretch of each item. A stretch belongs to a single stratum,
+        and no two strata share a number.
     """
     from sklearn.tree import DecisionTreeRegressor
 
-    # each leaf of the tree is a stretch
+    # Fit a tree to each stratum. Each leaf of the tree is a stretch. A stratum that is
+    # too small for two stretches stays whole.
     tree = DecisionTreeRegressor(
         max_leaf_nodes=max_stretches,
         min_samples_leaf=MIN_ITEMS_PER_STRETCH,

@@ -44,20 +44,21 @@ becomes up to 1.0000005, so a white picture gets a standard deviation of that or
 def prepare(
     images: Tensor, protocol: str = "mindeye2", crop_px: int = CROP_PX
 ) -> Tensor:
-    """Resize pictures to the size in which a protocol compares them.
+    """Resize pictures to the size in which an evaluation protocol compares them.
 
     Args:
         images: Pictures [N, 3, H, W] with values in 0..1.
-        protocol: Name of the protocol:
+        protocol: Name of the evaluation protocol:
 
             - `mindeye2` resizes pictures to squares of 256 px.
-            - `brainhive` resizes the short side to 512 px and crops the central square.
-              Resizing is bilinear and antialiased, as torchvision resizes PIL pictures,
-              but values are not rounded to bytes.
-        crop_px: Side of the square that `brainhive` crops.
+            - `brainhive` resizes the short side to `crop_px`, and crops the central
+              square. It resizes with bilinear interpolation and antialiasing, as
+              torchvision does with PIL pictures. Values are not rounded to bytes.
+        crop_px: Side of the square that `brainhive` crops. Not used by `mindeye2`.
 
     Returns:
-        Pictures [N, 3, 256, 256] for `mindeye2`, [N, 3, 512, 512] for `brainhive`.
+        Pictures [N, 3, 256, 256] for `mindeye2`, or [N, 3, crop_px, crop_px] for
+        `brainhive`.
 
     Source: MindEye2 (arXiv 2403.11207) and BrainHiVE (arXiv 2602.07495), their
     evaluation code.
@@ -111,22 +112,24 @@ def ssim(
     side_px: int | None = PIXELS_PX,
     is_published: bool = False,
 ) -> Tensor:
-    """Compute the structural similarity of grey pictures (SSIM).
+    """Compute the structural similarity (SSIM) of pictures in grey.
+
+    Colours are converted to grey first.
 
     Args:
-        image: Pictures [N, 3, H, W] that were seen, with values in 0..1.
-        reconstruction: Reconstructions [N, 3, H', W'] with values in 0..1.
-        side_px: Side of the squares to which both are resized. If None, they are not
-            resized.
-        is_published: True for one-dimensional windows, as in the code of NeuroClips and
-            NEURONS, which mistakes the columns of grey pictures for channels. Use this
-            option only for comparison with their published values.
+        image: Pictures [N, 3, H, W] that the subject saw, with values in 0..1.
+        reconstruction: Reconstruction [N, 3, H', W'] of each picture, with values in
+            0..1.
+        side_px: Side of the squares to which pictures and reconstructions are resized.
+            If None, they are not resized.
+        is_published: True for windows along rows only. The code of NeuroClips and
+            NEURONS uses such windows, because it mistakes the columns of grey pictures
+            for channels. Use this option only to compare with their published values.
 
     Returns:
-        SSIM [N] in float64.
+        SSIM [N] of each pair in float64.
 
-    Source: Wang et al. 2004, as scikit-image computes SSIM with the Gaussian weights of
-    that paper.
+    Source: Wang et al. 2004. The Gaussian weights are as in scikit-image.
     """
     axes = ROWS if is_published else ROWS_AND_COLUMNS
     seen_moments = local_moments(image, side_px, axes)
@@ -138,13 +141,16 @@ def ssim(
 def two_way_identification(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     """Compute how often a reconstruction is identified among two pictures.
 
-    The right picture is compared with each other picture in turn. The reconstruction is
-    identified if it correlates more with the right picture.
+    The right picture of a reconstruction is the picture that it reconstructs. The right
+    picture is paired with each of the N - 1 other pictures in turn. The reconstruction
+    is identified if its correlation with the right picture is higher than its
+    correlation with the other picture.
 
     Args:
-        stimuli: Standardised features [N, D] of the pictures, at least two.
+        stimuli: Standardised features [N, D] of N pictures, at least two. Each row has
+            the mean 0 and the length 1.
         generated: Standardised features [B, D] of a batch of reconstructions.
-        rows: Row [B] in `stimuli` of the picture of each reconstruction.
+        rows: Row [B] in `stimuli` of the right picture of each reconstruction.
 
     Returns:
         Share [B] of comparisons in which the reconstruction is identified, in float64.
@@ -176,15 +182,17 @@ def correlation_distance(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Te
 
 
 def standardise(features: Tensor) -> Tensor:
-    """Centre features and scale them to unit length.
+    """Centre the features of each item and scale them to unit length.
 
     The dot product of two standardised vectors is their correlation.
 
     Args:
-        features: Features [N, ...].
+        features: Features [N, ...] of N items. The dimensions after the first are
+            flattened to D features.
 
     Returns:
-        Features [N, D] in float64. Zeros if all features of an item are equal.
+        Standardised features [N, D] in float64. A row is all 0 if all features of its
+        item are equal, except for rounding errors.
 
     Raises:
         BrainhiveError: if a feature is not finite.
@@ -196,8 +204,8 @@ def standardise(features: Tensor) -> Tensor:
             "features or pictures are not finite", "check the reconstructions for NaN"
         )
 
-    # Resizing adds rounding errors to a picture of a single colour. Features that vary
-    # by no more are divided by infinity and become zeros.
+    # Resizing adds rounding errors to a picture of a single colour. If features vary by
+    # no more than rounding errors, they are divided by infinity and become 0.
     centred = flat - flat.mean(1, keepdim=True)
     spreads = centred.norm(dim=1, keepdim=True)
     is_varied = spreads > ROUNDING * norms
@@ -222,20 +230,24 @@ def local_moments(
     side_px: int | None = PIXELS_PX,
     axes: tuple[int, ...] = ROWS_AND_COLUMNS,
 ) -> Tensor:
-    """Compute the local means and variances of grey pictures, which SSIM compares.
+    """Compute the local means and variances that SSIM compares.
 
-    A local value is a weighted average over the Gaussian window around a pixel.
+    The pictures are converted to grey and resized first. The local mean of a pixel is
+    the weighted average over the Gaussian window around it. The local variance is the
+    weighted variance in this window.
 
     Args:
         images: Pictures [B, 3, H, W] with values in 0..1.
         side_px: Side of the squares to which pictures are resized. If None, they are
             not resized.
-        axes: Axes along which windows extend.
+        axes: Axes along which windows extend. Along the other axis, a window has only
+            one pixel.
 
     Returns:
-        Three planes [B, 3, H, W]: the grey picture, the local mean of each pixel, and
-        the local variance of each pixel. Means and variances are 0 near the border,
-        where windows would leave the picture.
+        Array [B, 3, H', W'], where H' and W' are the sides after resizing. Along the
+        second axis are the grey picture, the local mean of each pixel, and the local
+        variance of each pixel. Means and variances are 0 near the border, where windows
+        would leave the picture.
     """
     # grey pictures [B, 1, H, W]
     weights = images.new_tensor(GREY).view(3, 1, 1)
@@ -243,7 +255,7 @@ def local_moments(
     if side_px is not None:
         grey = resize(grey, side_px)
 
-    # write the moments into views of a single array
+    # Add two planes for the moments, and fill them through views without the border.
     moments = F.pad(grey, (0, 0, 0, 0, 0, 2))  # [B, 3, H, W]
     mean, variance = _crop_border(moments[:, 1:], axes).unbind(1)
     mean.copy_(_average_windows(moments[:, 0], axes))
@@ -260,20 +272,24 @@ def structural_similarity(
     """Compute SSIM from the local moments of pictures and reconstructions.
 
     Args:
-        stimuli: Local moments [N, 3, H, W] of the pictures.
-        generated: Local moments [B, 3, H, W] of the reconstructions.
+        stimuli: Local moments [N, 3, H, W] of the pictures: grey picture, local means
+            and local variances, from `local_moments`.
+        generated: Local moments [B, 3, H, W] of the reconstructions, from
+            `local_moments`.
         rows: Row [B] in `stimuli` of the picture of each reconstruction.
-        axes: Axes along which the windows of the moments extend.
+        axes: Axes along which windows extended in the calls of `local_moments`.
 
     Returns:
-        SSIM [B] in float64, averaged over the pixels whose windows are inside.
+        SSIM [B] in float64, averaged over the pixels whose windows lie inside the
+        picture.
     """
-    # mean product, means and variances of each pair, without the border: [B, H', W']
+    # local mean of the product of a picture and its reconstruction, their local means
+    # and local variances, all without the border: [B, H', W']
     product = _average_windows(stimuli[rows, 0] * generated[:, 0], axes)
     seen_mean, seen_variance = _crop_border(stimuli[rows, 1:], axes).unbind(1)
     mean, variance = _crop_border(generated[:, 1:], axes).unbind(1)
 
-    # SSIM of each pixel, where product - means is the local covariance
+    # SSIM of each pixel. The local covariance is `product - means`.
     means = seen_mean * mean
     similarity = (2 * means + C1) * (2 * (product - means) + C2)
     squares = seen_mean.square() + mean.square() + C1
@@ -285,14 +301,16 @@ def _average_windows(pictures: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Average pictures over the Gaussian window around each pixel.
 
     Args:
-        pictures: Pictures [B, H, W].
-        axes: Axes along which windows extend.
+        pictures: Grey pictures [B, H, W].
+        axes: Axes along which windows extend. Along the other axis, a window has only
+            one pixel.
 
     Returns:
-        Averages [B, H', W'] of the pixels whose windows are inside the picture.
+        Weighted averages [B, H', W'] for the pixels whose windows lie inside the
+        picture. H' and W' are smaller than H and W along `axes`.
     """
-    # A Gaussian window is separable. So shifted pictures are weighted and added along
-    # one axis, then along the other.
+    # A Gaussian window is separable, so it can be applied along one axis after the
+    # other. For each offset in the window, a shifted picture is weighted and added.
     total_weight = sum(WEIGHTS)
     for axis in axes:
         length = pictures.shape[axis] - 2 * RADIUS_PX
