@@ -187,11 +187,15 @@ def _run(
 ) -> int:
     """Resolve the recipe of a command, run the command, and return its exit code.
 
+    A recipe is a YAML file of settings. To resolve it is to read the file, set the
+    flags and overrides of the command line, and check all values.
+
     Args:
-        command: Name of the command.
+        command: Name of the command, such as "train-align".
         common: Values of the options that all commands have, by name.
         flags: Value of each flag of the command, by recipe key.
-        overrides: Texts `key.path=value`.
+        overrides: Arguments `key.path=value` of the command line, which set recipe
+            keys.
     """
     # the options `--processes` and `--mixed-precision` set keys of the section `run`
     all_flags = dict(flags)
@@ -204,15 +208,18 @@ def _run(
         module_name = command.replace("-", "_")
         module = importlib.import_module(f"brainhive_cli.commands.{module_name}")
         recipe = module.Recipe.resolve(command, common["recipe"], all_flags, overrides)
+    # inside the block, hints of errors name no keys that this recipe lacks
     with filter_hints(partial(has_key, recipe)):
         return _run_mode(command, module, recipe, common)
 
 
 def has_key(recipe: Any, key: str) -> bool:
-    """Return True if a hint may name a dotted key of a recipe.
+    """Return True if the hint of an error may name a dotted recipe key.
 
-    A key of a section that the recipe lacks belongs to the recipe of another command,
-    so the hint may name this key too.
+    A hint may name
+    - a key that the recipe has
+    - a key whose first step, such as `train`, the recipe lacks. Such a key belongs to
+      the recipe of another command.
 
     Args:
         recipe: Recipe of the current command.
@@ -220,10 +227,11 @@ def has_key(recipe: Any, key: str) -> bool:
     """
     value = recipe
     for step in key.split("."):
-        # A mapping accepts any key, and each part accepts the key `kind`.
+        # A mapping accepts any key. The key `kind`, which selects an implementation, is
+        # accepted everywhere.
         if not isinstance(value, BaseModel) or step == "kind":
             return True
-        # only the first step may be unknown
+        # the recipe may lack the first step of the key, but no later step
         if step not in type(value).model_fields:
             return value is recipe
         value = getattr(value, step)
@@ -299,20 +307,23 @@ def count_processes(recipe: Any) -> int:
 def perform(
     command: str, module: Any, recipe: Any, force: bool
 ) -> tuple["Launch", Result]:
-    """Run a command in this process, which may be one of several.
+    """Run a command in this process.
+
+    If several processes share the work, each of them calls this function.
 
     Args:
         command: Name of the command.
         module: Module of the command.
-        recipe: Resolved recipe.
+        recipe: Recipe of the command, which is resolved and checked.
         force: If True, run again even if the same run is finished.
 
     Returns:
-        The launch, which describes this process and its device, and the result.
+        A `Launch`, which describes this process and its device, and the result.
 
     Raises:
-        BrainhiveError: if the command fails. Other exceptions are converted to this
-            class, except for interrupts.
+        BrainhiveError: if the command fails. An exception of another class is converted
+            to this class.
+        KeyboardInterrupt: if the user interrupts the command.
     """
     from brainhive_cli.core import launch
 
@@ -326,29 +337,36 @@ def perform(
     except BaseException as error:
         from brainhive_cli.core.driver import remove_unused
 
-        # remove a run folder without results, and convert errors of libraries
+        # Remove the run folders that this process has opened and that have no results.
+        # Then convert errors of libraries.
         remove_unused(runs_folder)
         if isinstance(error, BrainhiveError) or not isinstance(error, Exception):
             raise
         raise describe_error(error, recipe.MEMORY_HINT) from error
 
-    # store the pace of this work, from which later commands estimate their duration
+    # store the time per unit of work, from which `--check` estimates later durations
     result.keep_pace(command, process, runs_folder, time.monotonic() - start_s)
     return process, result
 
 
 def _plan(command: str, job: Job, inputs: list[Input]) -> list[Table]:
-    """Make the tables of `--check`: the planned work, its inputs, and its duration.
+    """Make the tables that the option `--check` shows instead of running a command.
 
     Args:
         command: Name of the command.
         job: Work of the command.
-        inputs: Inputs of the work. A missing device is added to this list.
+        inputs: Inputs of the work. If the device of the recipe does not exist, it is
+            added to this list as an input with an error.
 
     Returns:
-        The tables. If an input is missing, there is no table of the duration.
+        Tables of
+        - the planned work
+        - the inputs
+        - the estimated time and memory. This table is left out if an input is missing,
+          or if the command has no work that can be counted.
     """
-    # An error of the preview is not raised, because the inputs report it too.
+    # The preview consists of the tables of the planned work. An error is not raised
+    # here, because the inputs report it too.
     tables: list[Table] = []
     with suppress(BrainhiveError):
         tables += job.preview()
@@ -359,7 +377,9 @@ def _plan(command: str, job: Job, inputs: list[Input]) -> list[Table]:
     run_options = job.recipe.run
     if not describe_missing(inputs):
         try:
-            # mute stderr, because listing the inputs has written the same messages
+            # `key_work` counts the work, and returns the key under which its pace is
+            # stored. Its messages are muted, because listing the inputs has written
+            # them already.
             with redirect_stderr(StringIO()):
                 work, key = key_work(command, job)
         except DeviceError as error:
@@ -385,9 +405,14 @@ def _show_plan(
     Args:
         tables: Tables of the plan, from `_plan`.
         inputs: Inputs of the work, such as stores and weights.
-        recipe: Resolved recipe.
+        recipe: Recipe of the command, which is resolved and checked. Only the JSON
+            document contains it.
         as_json: If True, write everything as a JSON document.
+
+    Returns:
+        0, or the exit code of `MissingData` if an input is missing.
     """
+    # a sentence for each kind of missing input that the user must provide
     missing = describe_missing(inputs)
     if as_json:
         console.show_json(
@@ -409,11 +434,12 @@ def _show_plan(
 def _show_result(result: Any, as_json: bool) -> None:
     """Write the result of a command: its tables, files and finding, and a next command.
 
-    The finding is a sentence that states the main result.
+    The finding consists of a few sentences that state the main result.
 
     Args:
-        result: Result of a command, an instance of `Result`. If its `shown` is None,
-            all tables are written, otherwise the tables in `shown`.
+        result: Result of a command, an instance of `Result`. If `printed_tables` is
+            None, all tables are written. Otherwise, only the tables in `printed_tables`
+            are written.
         as_json: If True, write a JSON document instead.
     """
     from brainhive_cli.reports import sentences
@@ -423,7 +449,7 @@ def _show_result(result: Any, as_json: bool) -> None:
         console.show_json({"finding": finding, **result.as_dict()})
         return
 
-    # tables and files
+    # write the tables and the paths of the files
     shown_tables = (
         result.tables if result.printed_tables is None else result.printed_tables
     )
@@ -431,14 +457,16 @@ def _show_result(result: Any, as_json: bool) -> None:
         console.show_table(table)
     for name, path in result.files.items():
         console.show_text(f"{name}: {path}")
+    # name the command that shows the other tables
     n_hidden = len(result.tables) - len(shown_tables)
     if n_hidden:
         plural = "s" if n_hidden > 1 else ""
         report_line = Line("report", result.folder)
         console.say(f"{n_hidden} more table{plural}: {report_line}")
 
-    # Write the finding with its caveats, which are sentences about its limits. If the
-    # command shows no tables, write them to stderr, because programs may read stdout.
+    # Write the finding and its caveats, which are sentences about limits of the result.
+    # If `printed_tables` is empty, the command shows no tables. The sentences then go
+    # to stderr (`console.say`), because programs may read stdout.
     if finding:
         write = console.say if result.printed_tables == () else console.show_text
         write(finding, *sentences.explain_caveats(result.metrics))
@@ -449,19 +477,22 @@ def _show_result(result: Any, as_json: bool) -> None:
 
 
 def _show_error(error: Exception, common: Mapping[str, Any]) -> int:
-    """Write an error and its hint, and return its exit code.
+    """Write an error and its hint, and return the exit code of the command.
 
     Args:
-        error: Any exception.
-        common: Values of the options that all commands have, by name.
+        error: Any exception that has ended the command.
+        common: Values of the options that all commands have, by name. The options
+            `debug` and `json` are read here.
     """
     from brainhive_cli.core import launch
 
+    # an error of a library becomes a BrainhiveError with a message and a hint
     described = describe_error(error)
 
-    # Writing fails if the terminal is closed or the disk is full. The exit code still
-    # reports the error. If this process is one of several, it leaves a report, and the
-    # process that started it writes the error.
+    # Writing fails with an OSError if the terminal is closed or the disk is full. The
+    # exit code still reports the error. If another process has started this process to
+    # share the work, `write_report` writes the error to a file and returns True. The
+    # other process then shows the error.
     with suppress(OSError):
         if common["debug"]:
             console.show_traceback()
@@ -471,22 +502,28 @@ def _show_error(error: Exception, common: Mapping[str, Any]) -> int:
 
 
 def list_recipe_folders(command: str, recipe: str | None) -> list[str]:
-    """List the shipped folders of a recipe and of the recipes that it extends.
+    """List the folders of a recipe and of the recipes that it extends.
+
+    A recipe is a YAML file of settings, which may extend another recipe. Only folders
+    that belong to Brainhive are listed, and no folders of the user.
 
     Args:
         command: Name of the command.
-        recipe: Value of `--recipe`, or None.
+        recipe: Value of `--recipe`: a name, or the path of a file. None if the option
+            is not set.
 
     Returns:
-        Folders relative to the shipped recipes, such as `papers/havir`. The folder of
-        the recipe comes first, and each folder is followed by the folder of the recipe
-        that it extends. Folders of the user are left out.
+        Folders relative to the folder of shipped recipes, such as `papers/havir`. The
+        folder of the recipe comes first. The folders of the recipes that it extends
+        follow, the nearest first. Empty if `recipe` is None or has no shipped folder.
     """
     if recipe is None:
         return []
     root = shipped_recipes()
     folders: list[Path] = []
     # An error is not raised here, because the command itself reports an invalid recipe.
+    # The value of `--recipe` may be the name of a folder. The keys of `read_extended`
+    # are the file of the recipe and the files that it extends.
     with suppress(BrainhiveError):
         recipe_folder = root / recipe.replace("_", "-")
         if os.path.isdir(recipe_folder):
@@ -494,7 +531,7 @@ def list_recipe_folders(command: str, recipe: str | None) -> list[str]:
         for file in read_extended(find_recipe(command, recipe), command):
             folders.append(file.parent)
 
-    # keep shipped folders, each once
+    # keep the folders below the folder of shipped recipes, each once
     names = []
     for folder in dict.fromkeys(folders):
         if folder != root and folder.is_relative_to(root):
@@ -508,22 +545,25 @@ def complete_line(
     keys: Set[str],
     is_allowed: bool,
 ) -> Line:
-    """Add the user's `--recipe` and `--allow-code` to a suggested command line.
+    """Complete a command line that a hint suggests, so that it suits the user's recipe.
 
-    Arguments that the recipe sets already are removed.
+    A shipped folder of recipes may have a recipe for each of several commands. The
+    suggested line gets `--recipe` with the folder of the user's recipe, if the folder
+    has a recipe for the suggested command. Arguments that this recipe sets already are
+    then removed. The line also gets `--allow-code` if the user's own line had it.
 
     Args:
         line: Suggested command line.
-        list_folders: Function that lists the shipped folders of the user's recipe. The
-            first folder with a recipe of the suggested command is used.
+        list_folders: Function that lists the shipped folders of the user's recipe (see
+            `list_recipe_folders`). The first folder with a recipe for the suggested
+            command is used.
         keys: Recipe keys that the user's flags and overrides set.
-        is_allowed: True if the user's line had `--allow-code`.
+        is_allowed: True if the user's own line had `--allow-code`.
 
     Returns:
-        The completed line. It has no `--recipe` if no folder has a recipe of the
-        suggested command.
+        The completed line.
     """
-    # folders of the user's recipe that have a recipe of the suggested command
+    # find the folders that have a recipe for the suggested command
     root = shipped_recipes()
     file_name = f"{line.command}.yaml"
     folders = []
@@ -531,7 +571,8 @@ def complete_line(
         if (root / folder / file_name).is_file():
             folders.append(folder)
 
-    # add the recipe, and remove the arguments that the recipe sets
+    # Add the recipe, and remove the arguments that the recipe sets. An argument with a
+    # value is a tuple (key, value), and any other argument is a text.
     argument_keys = [item[0] for item in line.arguments if isinstance(item, tuple)]
     if folders and "recipe" not in argument_keys:
         recipe = folders[0]
@@ -546,18 +587,20 @@ def complete_line(
 
 
 def _is_needed(argument: Any, recipe: str, command: str, keys: Set[str]) -> bool:
-    """Return True if a suggested command line needs an argument that its recipe lacks.
+    """Return True if an argument must stay in a command line that a hint suggests.
 
-    A text is always needed. A flag is needed if the recipe does not set its key, or if
-    the user's own line sets the key. `--encoders` is needed too if the recipe has
-    unsuitable encoders.
+    The suggested line names a shipped recipe. The recipe sets the arguments in
+    `KEYS_BY_ARGUMENT`, such as `--dataset`. Only these arguments can be left out. Each
+    of them stays if the user's own line sets its key. `--encoders` also stays if the
+    encoders of the recipe do not suit the hint.
 
     Args:
-        argument: Text, or tuple (key, value) of a flag. A third element `SUGGESTED`
-            means that the encoders of the recipe are equally suitable.
+        argument: Argument of the suggested line: a text, or a tuple (key, value) of a
+            flag. A third element `SUGGESTED` means that any encoders of the recipe suit
+            the hint.
         recipe: Name of the shipped recipe of the suggested line.
         command: Command of the suggested line.
-        keys: Recipe keys that the user's flags and overrides set.
+        keys: Recipe keys that the user's own flags and overrides set.
     """
     if not isinstance(argument, tuple):
         return True
@@ -568,17 +611,19 @@ def _is_needed(argument: Any, recipe: str, command: str, keys: Set[str]) -> bool
     if key != "encoders":
         return False
 
-    # the remaining argument is `encoders`: compare it with the encoders of the recipe
+    # The argument is `--encoders`. Compare it with the encoders of the recipe. The
+    # function `_resolve_encoders` makes two spellings of an encoder equal.
     fields = read_recipe(find_recipe(command, recipe), command)
     recipe_encoders = _resolve_encoders(split_commas(fields.get("encoders") or []))
-    # the recipe's own encoders win over encoders that are only a suggestion
+    # leave out encoders that are only a suggestion, or if the recipe has none
     if is_suggested or not recipe_encoders:
         return False
     encoders = _resolve_encoders(value)
     if command == "embed":
-        # embed must compute all encoders of the argument
+        # `embed` must compute the embeddings of all encoders in the argument
         return any(encoder not in recipe_encoders for encoder in encoders)
-    # other commands must not use further encoders, whose embeddings are missing
+    # other commands must use no encoder outside the argument, because its embeddings
+    # may be missing
     return any(encoder not in encoders for encoder in recipe_encoders)
 
 
@@ -660,19 +705,26 @@ def describe_error(error: Exception, memory_hint: str = "") -> BrainhiveError:
 
 
 def _describe_system_error(error: Exception) -> BrainhiveError | None:
-    """Describe an error of the operating system, with the hint of its number.
+    """Turn an error of the operating system into a BrainhiveError with a hint.
+
+    The number of the error (`errno`) selects the hint.
+
+    Args:
+        error: Any exception.
 
     Returns:
-        The error, or None if the exception does not come from the operating system.
+        The BrainhiveError, or None if the exception does not come from the operating
+        system.
     """
-    # a library may write the error number into the message of another exception
+    # A library may raise an exception of its own, with the error number in the message.
+    # Make an OSError with this number.
     number = system_error_number(error)
     if number and not isinstance(error, OSError):
         error = OSError(number, os.strerror(number))
     if not isinstance(error, OSError):
         return None
 
-    # write the file and the reason, and look up the hint
+    # name the file and the reason in the message, and look up the hint
     message = error.strerror or first_line(error)
     if error.filename:
         message = f"{error.filename}: {message}"

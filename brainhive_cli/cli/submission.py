@@ -160,16 +160,22 @@ def _list_downloads(inputs: Sequence[Input]) -> list[str]:
 def _pin_run(recipe: Recipe, inputs: Sequence[Input]) -> Recipe:
     """Write the name of the newest run of train-align into a recipe that names no run.
 
-    Tasks start at different times. Without the name, a later task could read a newer
-    run than an earlier task.
+    A recipe without the name reads the run that is the newest at the start of the work.
+    The tasks of a cluster job start at different times, so a later task could read
+    another run than an earlier task.
 
     Args:
-        recipe: Resolved recipe.
-        inputs: Inputs of the work. The input `run …` refers to the newest run.
+        recipe: Recipe (settings) of the submitted command.
+        inputs: Inputs of the work. The input whose name begins with "run " refers to
+            the newest run.
 
     Returns:
-        The recipe with `align_run`. A recipe that names a run, is a sweep or has no
-        such key is returned unchanged.
+        A copy of the recipe with the name of the run under the key `align_run`. The
+        recipe itself is returned if
+        - it names a run
+        - it has several variants of its settings (a sweep)
+        - it has no key `align_run`
+        - `inputs` refers to no run
     """
     run_names = []
     for item in inputs:
@@ -253,32 +259,38 @@ def _count_cells(module: Any, recipe: Recipe) -> int:
 def _select_pending_steps(
     command: str, module: Any, recipe: Recipe, steps: ClusterSteps
 ) -> ClusterSteps:
-    """Select the steps that are not finished.
+    """Select the steps of a submission that must still run on the cluster.
+
+    The command `workflow` has several steps. Any other command is a single step.
 
     Args:
         command: Name of the command.
         module: Module of the command.
-        recipe: Resolved recipe.
-        steps: Script and number of tasks of each step.
+        recipe: Recipe (settings) of the command.
+        steps: Text of the job script and number of tasks of each step, keyed by the
+            name of the step, in order.
 
     Returns:
-        The steps that are not finished. Empty if the whole command is finished.
+        The steps that are not finished, in the format of `steps`. Empty if the whole
+        command is finished.
     """
     with console.progress("checking which steps are finished"):
-        # with READ_ONLY, a command does no work, and raises Unfinished if work remains
+        # With READ_ONLY, a command does no work. It raises Unfinished if work remains.
+        # Otherwise the whole command is finished.
         with suppress(Unfinished):
             module.run(recipe, READ_ONLY)
             return {}
 
-        # a workflow runs its steps in order, so count until a step is not finished
+        # The steps of a workflow run in order. Count the finished steps until a step
+        # raises Unfinished.
         n_finished = 0
         if command == "workflow":
             with suppress(Unfinished):
                 for _ in module.run_steps(recipe, READ_ONLY, False):
                     n_finished += 1
 
-    # If all steps are finished, only the summary of the workflow is missing. The job of
-    # the last step makes it.
+    # If all steps are finished, only the summary of the workflow is missing. The last
+    # step is then submitted again, because its job writes the summary.
     names = list(steps)
     pending_names = names[n_finished:] or names[-1:]
     return {name: steps[name] for name in pending_names}
@@ -287,12 +299,16 @@ def _select_pending_steps(
 def _wrap_in_container(container: str, has_gpu: bool) -> list[str]:
     """Return the beginning of a command line that runs Brainhive in a container.
 
-    Home, the working folder and the cache of the hub have the same paths inside the
-    container as outside.
+    Three folders have the same paths inside and outside the container: the home folder
+    of Brainhive, the working folder, and the cache of Hugging Face.
 
     Args:
         container: Apptainer image.
-        has_gpu: True if the container may use the GPUs of the node.
+        has_gpu: True if the container needs access to the GPUs of the node.
+
+    Returns:
+        Words of the command line up to the program `brainhive`. The caller appends the
+        subcommand and its arguments.
     """
     cache = os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")
     folders = [os.path.abspath(path) for path in (home_folder(), Path.cwd(), cache)]
@@ -388,16 +404,18 @@ def _show_scripts(
     download_lines: Sequence[str],
     as_json: bool,
 ) -> int:
-    """Print the job scripts, without asking the scheduler.
+    """Print the job scripts of a submission, without submitting them.
 
     Args:
-        steps: Scripts to print.
-        missing: Descriptions of the missing inputs.
-        download_lines: Command lines that download inputs.
+        steps: Text of the job script and number of tasks of each step, keyed by the
+            name of the step.
+        missing: Descriptions of the inputs that the user must still provide.
+        download_lines: Command lines that download inputs. Machines of a cluster often
+            have no network, so the user must run them first.
         as_json: If True, print a JSON document.
 
     Returns:
-        The exit code, which tells whether inputs are missing.
+        0, or the exit code of `MissingData` if an input is missing.
     """
     exit_code = MissingData.exit_code if missing else 0
     if as_json:
@@ -482,16 +500,19 @@ def _queue_steps(
 
 
 def _run_scheduler(program: str, *arguments: str) -> str:
-    """Run a program of the scheduler, and return its output.
+    """Run a program of the cluster scheduler SLURM, and return its output.
 
     Args:
         program: Name of the program, such as "sbatch".
         arguments: Arguments of the program.
 
+    Returns:
+        Text that the program wrote to stdout.
+
     Raises:
         MissingExtra: if the program is not on this machine.
-        BrainhiveError: if the program fails. The message ends with the last line of the
-            program's output.
+        BrainhiveError: if the program fails. The message ends with the last line that
+            the program wrote, or with its exit code if it wrote nothing.
     """
     try:
         process = subprocess.run(

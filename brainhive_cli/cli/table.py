@@ -22,18 +22,18 @@ parts, such as `backbones`. The allowed values of the key are the kinds of these
 
 
 def list_kinds(shelf: str) -> list[str]:
-    """List the kinds of the parts of a shelf.
+    """List the kinds of a part, such as all backbones, to complete a command line.
 
-    A shelf is a folder of parts. A part is an implementation that a recipe selects by
-    its `kind`. Each module of the shelf is a part, and each row of the file `rows.yaml`
-    is a further part. This function imports no module, because a shell waits for the
-    result.
+    A part is an implementation that a recipe selects by the name after the key `kind`.
+    A shelf is a folder of parts. Each module in the folder is a part, and each
+    top-level key of the file `rows.yaml` in the folder is a further part. The function
+    reads names only, because importing the modules would make the shell wait.
 
     Args:
-        shelf: Name of the shelf, such as "backbones".
+        shelf: Name of the folder, such as "backbones".
 
     Returns:
-        The kinds, written with hyphens.
+        The kinds in the order of `core.parts.list_kinds`, written with hyphens.
     """
     package = Path(__file__).parents[1]
     names = [file.stem for file in package.glob(f"*/{shelf}/[!_]*.py")]
@@ -41,30 +41,37 @@ def list_kinds(shelf: str) -> list[str]:
     for table in package.glob(f"*/{shelf}/rows.yaml"):
         names += re.findall(r"^([\w-]+):", table.read_text("utf-8"), re.MULTILINE)
 
-    # sort the names with underscores, to have the same order as `core.parts.list_kinds`
+    # Sort the names while they are written with underscores. `core.parts.list_kinds`
+    # does the same, and hyphens would give another order.
     file_names = sorted(name.replace("-", "_") for name in names)
     return [name.replace("_", "-") for name in file_names]
 
 
 def list_encoders() -> list[str]:
-    """List the names of shipped encoders, and of models whose vectors were imported.
+    """List the names of encoders, to complete a command line.
 
-    `completions/build.py` writes the names of the shipped encoders to a file. Imported
-    vectors are embedding stores in home, which have the name of their model.
+    An encoder is a pretrained model that turns pictures into vectors. The list contains
+    - the encoders of Brainhive. The script `completions/build.py` has written their
+      names to a file.
+    - models of the user, whose vectors were imported. The HDF5 file of the vectors has
+      the name of the model, and lies in the folder `embeddings` of the home folder.
+
+    Returns:
+        Names of the encoders of Brainhive, then names of the user's models.
     """
     file = shipped_folder("completions") / "encoders.txt"
     shipped_names = file.read_text("utf-8").split()
 
-    # leave out stores of variants of a shipped encoder, such as NAME-… and NAME+…
+    # files with these prefixes belong to variants of an encoder of Brainhive
     variant_prefixes = []
     for name in shipped_names:
         variant_prefixes += [f"{name}-", f"{name}+"]
-    # list the other stores
+    # list the other files of vectors
     home = Path(os.environ.get("BRAINHIVE_HOME", "."))
     own_names = set()
     for path in home.glob("embeddings/*/*/*.h5"):
         name = path.stem
-        # the name of a store from a reference contains two hyphens
+        # two hyphens mark vectors of an encoder that the user named by a reference
         is_reference = "--" in name
         if not is_reference and not name.startswith(tuple(variant_prefixes)):
             own_names.add(name)
@@ -85,14 +92,18 @@ def list_recipes() -> list[str]:
 
 
 def make_run_lister(command: str = "*") -> Callable[[], list[str]]:
-    """Make a function that lists the names of finished runs, the newest first.
+    """Make a function that lists the names of finished runs, for a completing shell.
 
     Args:
-        command: Name of the command that made the runs, or a pattern of such names.
+        command: Name of the command that made the runs, or a pattern of such names. The
+            default `*` stands for all commands.
+
+    Returns:
+        A function without arguments, which returns the names, the newest run first.
     """
 
     def list_names() -> list[str]:
-        # look at file names only, because a completion has no time to load the runs
+        # a finished run has the file metrics.json, which need not be read
         folder = Path(os.environ.get("BRAINHIVE_HOME", ".")) / "runs"
         files = sorted(
             folder.glob(f"{command}/*/metrics.json"),
@@ -108,16 +119,17 @@ def make_completer(
     fixed_names: Iterable[str] = (),
     is_list: bool = False,
 ) -> Complete:
-    """Make a function that completes a name.
+    """Make a function that completes the value of a command-line option.
 
     Args:
-        listers: Functions that list names.
-        fixed_names: Further names, which are suggested first.
-        is_list: True if the argument is a list of names, separated by commas. The last
+        listers: Functions that return lists of valid names.
+        fixed_names: Further valid names, which are suggested first.
+        is_list: True if the value is a list of names, separated by commas. The last
             name is then completed.
 
     Returns:
-        A function that takes an incomplete argument, and returns all continuations.
+        A function that takes the text that the user has typed so far, and returns every
+        value that begins with this text.
     """
 
     def complete(incomplete: str) -> list[str]:
@@ -135,25 +147,27 @@ def make_completer(
 
 
 def list_key_values(command: str) -> dict[str, list[str]]:
-    """List the recipe keys of a command with their allowed values.
+    """List the recipe keys (settings) of a command with their allowed values.
 
-    `completions/build.py` writes the keys and values to a file, because importing the
-    recipes would take too long for a completion.
+    The shell needs the list to complete a command line. The script
+    `completions/build.py` has written it to a file, because importing the recipes would
+    take too long.
 
     Args:
         command: Name of the command.
 
     Returns:
-        Allowed values by dotted key. If a key takes any value, its list contains only
-        an empty text.
+        Allowed values by dotted key, such as `train.lr`. The list of a key that takes
+        any value is `[""]`.
     """
     lines = (shipped_folder("completions") / "keys.txt").read_text("utf-8").splitlines()
     values_by_key = {}
     for line in lines:
         name, key, values = line.split(" ")
-        # the file lists the keys of all commands under *
+        # keys that all commands have stand under the name * in the file
         if name not in (command, "*"):
             continue
+        # `@backbones` stands for the names of all implementations in a folder
         if values.startswith(SHELF_SIGN):
             values_by_key[key] = list_kinds(values.removeprefix(SHELF_SIGN))
         else:
@@ -162,11 +176,16 @@ def list_key_values(command: str) -> dict[str, list[str]]:
 
 
 def complete_key(ctx: Any, incomplete: str) -> list[str]:
-    """Complete a recipe key of the command, or the value after `key=`.
+    """Complete an argument `key=value`, which sets a recipe key of a command.
 
     Args:
-        ctx: Context of Click, with the command.
-        incomplete: Text that the user has typed so far.
+        ctx: Context of Click. Its `command` is the command that the user has typed.
+        incomplete: Part of the argument that the user has typed so far.
+
+    Returns:
+        Suggestions `key=` for all keys that begin with the text. If only one key can be
+        meant, suggestions `key=value` for the allowed values of this key. Typer drops
+        the suggestions that do not begin with the text.
     """
     values_by_key = list_key_values(ctx.command.name)
     key, equals, _ = incomplete.partition("=")
@@ -204,19 +223,20 @@ def make_option(
     value: type = str,
     **limits: Any,
 ) -> Parameter:
-    """Make an optional flag of a command.
+    """Make an optional flag of a command, as a parameter of the command's function.
 
     Args:
-        flag: Flag, as the user types it.
+        flag: Flag as the user types it, such as "--encoders".
         description: Help text.
-        default: Text that the help shows as the default. The recipe contains the
-            default value itself.
+        default: Text that the help shows as the default. The value of the parameter is
+            None if the user does not set the flag, and the recipe then decides.
         complete: Function that completes the value.
-        value: Type of the value. A switch has the type bool.
+        value: Type of the value. A flag without a value has the type bool.
         limits: Limits of the value for `typer.Option`, such as `min=1`.
 
     Returns:
-        A parameter without a name. The application names it after its recipe key.
+        An `inspect.Parameter` with the name "_". The application replaces the name by
+        the recipe key that the flag sets.
     """
     info = typer.Option(
         None,
@@ -242,22 +262,26 @@ def make_switch(flag: str, description: str) -> Parameter:
 def make_arguments(
     metavar: str, description: str, complete: Complete | None = None
 ) -> Parameter:
-    """Make the arguments without a flag: names or files, and overrides of recipe keys.
+    """Make the parameter for the arguments of a command that follow no flag.
 
-    Typer reads all of them into one list, because they may come in any order.
+    These arguments are names or files, and overrides `key.path=value` of recipe keys.
+    They may come in any order, so Typer reads all of them into one list.
 
     Args:
         metavar: Placeholder in the help, such as `[NAME]... [KEY.PATH=VALUE]...`.
         description: Help text.
-        complete: Function that completes names. None if it does not complete them.
+        complete: Function that completes names. If None, only recipe keys are
+            completed.
 
     Returns:
-        A parameter without a name. The application names it `overrides`.
+        An `inspect.Parameter` with the name "_". The application replaces the name by
+        `overrides`.
     """
 
     def complete_argument(ctx: Any, incomplete: str) -> list[str]:
         names = complete(incomplete) if complete else []
-        # before the first letter, suggest names only
+        # if the user has typed no letter yet, suggest only names, because a command has
+        # many recipe keys
         if names and not incomplete:
             return names
         return names + complete_key(ctx, incomplete)
