@@ -115,20 +115,23 @@ def _list_metric_names(shown_run: ShownRun) -> list[str]:
 
 
 def _average_run(shown_run: ShownRun, names: Sequence[str]) -> dict[str, MeanSd]:
-    """Compute the mean and the standard deviation of each metric of a run.
+    """Compute the value and the standard deviation of each metric for a paper table.
 
-    The standard deviation is over subjects, or over seeds if there is a single subject.
+    The value is pooled over all subjects. If the run has no pooled value, the value is
+    the mean over subjects. The standard deviation is over subjects, or over seeds if
+    there is a single subject.
 
     Args:
-        shown_run: The run, with its metrics and cells.
+        shown_run: The run, with its metrics.
         names: Names of the metrics. A metric that the run lacks is left out.
 
     Returns:
-        Mean and standard deviation by metric.
+        Value and standard deviation by metric. The standard deviation is None if there
+        is only a single value.
     """
     row = {}
     for name in names:
-        # average over subjects, if the run has cells with this metric
+        # average over subjects, if the run has values of single subjects
         value: float | None = None
         sd = None
         subject_values = list(map(mean, shown_run.values_by_row(name).values()))
@@ -151,11 +154,14 @@ def _average(values: Sequence[float]) -> MeanSd:
 
 
 def _write_caption(group: RunGroup, best: BestLabels) -> str:
-    """Write the caption of a table: protocol, items, meaning of ± and signs, caveats.
+    """Write the caption of a paper table.
+
+    The caption names the protocol and the test items. It explains ±, bold values, signs
+    of significance and caveats (phrases that limit a number).
 
     Args:
         group: The runs of the table.
-        best: The labels whose values are bold.
+        best: The labels of the runs whose values are bold.
     """
     caveats: list[str] = []
     for shown_run in group.runs:
@@ -210,15 +216,17 @@ p is adjusted, and the limits of the test.
 
 
 def list_metric_rows(shown_run: ShownRun) -> list[dict[str, Any]]:
-    """List every metric of a run with its context, as rows of a CSV file.
+    """List the metrics of a run as rows of a CSV file.
 
     Returns:
-        Values by column.
+        A row for each metric: values by the name of the column, such as `subject`,
+        `value` and `chance`. Unknown subjects and seeds are left out.
     """
     rows = []
     for row in shown_run.measurements.rows():
-        # name the subject and the seed of the cell (trained model) that was measured;
-        # the metrics of a scope such as `sub-01 · backward` belong to the cell `sub-01`
+        # Find the subject and the seed of the cell (trained model) that was measured.
+        # A scope is a named group of metrics. The metrics of the scope
+        # `sub-01 · backward` belong to the cell `sub-01`.
         subject = seed = None
         for name, cell_facts in shown_run.measurements.facts.cells.items():
             if row["scope"] == name or row["scope"].startswith(f"{name} · "):
@@ -240,12 +248,20 @@ def list_metric_rows(shown_run: ShownRun) -> list[dict[str, Any]]:
 
 
 def list_summary_scopes(shown_run: ShownRun) -> list[str]:
-    """List the scopes that summarise a run. A scope is a named group of metrics.
+    """List the scopes (named groups of metrics) that summarise a run.
 
-    These are the scopes that pool all models, or all models for each source of
-    pictures. A run without them has the pooled scope of each variant, or else every
-    scope. The scopes of an explanation are positions such as times or channels, none of
-    which stands for all. An explanation therefore has no summary.
+    The first of these choices that exists is returned:
+
+    1. The scopes that pool all models, or all models for each source of pictures.
+    2. For a run with several variants, the pooled scope of each variant.
+    3. All scopes.
+
+    The scopes of an explanation are single positions, such as times or channels. No
+    position summarises the others, so an explanation without pooled scopes gives an
+    empty list.
+
+    Returns:
+        Names of the scopes.
     """
     facts = shown_run.measurements.facts
     scopes = shown_run.measurements.scopes
@@ -267,10 +283,14 @@ def list_summary_scopes(shown_run: ShownRun) -> list[str]:
 
 
 def write_metrics_csv(groups: Sequence[RunGroup]) -> str:
-    """Write all metrics of some runs, and the differences between them, as CSV.
+    """Write all metrics of some runs, and the differences between the runs, as CSV.
 
     Args:
-        groups: The runs, and the differences between the runs of each group.
+        groups: The runs. Each group also has the differences of its first run from its
+            other runs.
+
+    Returns:
+        Text of the CSV file, with the columns `TIDY_COLUMNS`.
     """
     rows = list[dict[str, Any]]()
     for group in groups:

@@ -134,12 +134,16 @@ def _choose_headline_figures(
 ) -> Sequence[Curve | Heatmap | Topomap]:
     """Choose the figures at the top of a page.
 
-    A page with a single group of several runs has a bar for each run. Any other page
-    has the headline figures of the first run that has such figures.
+    If all runs of the page are compared in a single group, a bar for each run shows the
+    most important metric. On any other page, or without such a metric, the figures come
+    from the first run that has figures of its main result.
 
     Args:
         groups: The runs of the page.
-        leading_runs: The same runs, in the order in which they are tried.
+        leading_runs: All runs of `groups`, in the order in which they are tried.
+
+    Returns:
+        The figures. Empty if no run has figures of its main result.
     """
     if len(groups) == 1 and len(groups[0].runs) > 1:
         main_metric = next(iter(groups[0].runs[0].headlines), "")
@@ -159,16 +163,19 @@ def _lay_out_group(
     lead: Sequence[str],
     top_run: ShownRun | None,
 ) -> PageSection:
-    """Lay out the section of a group: findings, tables and artifacts.
+    """Lay out the page section of a group of runs.
+
+    The section has the findings (sentences with the main result of each run), the
+    tables, and the artifacts (figures, tables and media that the runs wrote).
 
     Args:
         group: The runs.
-        findings: Finding of each run by its label.
-        lead: Sentences at the top of the page, which are not repeated.
-        top_run: Run whose finding has its figures at the top of the page. None if the
-            page has several runs.
+        findings: Finding of each run by the label of the run.
+        lead: Sentences at the top of the page. They are not repeated in the section.
+        top_run: The run of a page with a single run. Figures of its finding stand at
+            the top of the page. None if the page has several runs.
     """
-    # collect the artifacts, without figures that stand at the top
+    # collect the artifacts, without the figures that stand at the top of the page
     is_single = len(group.runs) == 1
     artifacts: list[tuple[str, Sequence[Artifact], Path]] = []
     for shown_run in group.runs:
@@ -203,12 +210,18 @@ def _lay_out_group(
 def _lay_out_texts(
     groups: Sequence[RunGroup], commands: Sequence[str]
 ) -> list[PageSection]:
-    """Lay out texts to copy: commands, methods, citations, recipes and environments.
+    """Lay out the texts that readers of a page may copy.
+
+    These texts are the command lines, a methods paragraph, citations, and the recipe
+    (the settings) and the environment (software versions and device) of each run.
 
     Args:
         groups: The runs of the page.
-        commands: Command lines that repeat the runs. Without them there is no such
-            text.
+        commands: Command lines that repeat the runs. If empty, the text of the command
+            lines is left out.
+
+    Returns:
+        A section on methods and citing, and a section on recipes and environments.
     """
     texts = [(BY_HAND, "\n".join(commands))] if commands else []
     texts.append(("For the methods of a paper", describe_methods(groups)))
@@ -230,17 +243,19 @@ def _lay_out_texts(
 
 
 def choose_pictures(runs: Sequence[ShownRun]) -> tuple[list[PictureRow], str]:
-    """Choose the pictures at the top of a page.
+    """Choose stimuli, and the pictures decoded from them, for the top of a page.
 
-    They come from the first sheet (rows of pictures, each about a stimulus) whose rows
-    begin with a stimulus and another picture.
+    The pictures come from a sheet. A row of a sheet begins with a stimulus, followed by
+    the pictures that were drawn or retrieved for this stimulus. The first sheet with
+    picture files for both is taken.
 
     Args:
         runs: The runs of the page, in the order in which they are tried.
 
     Returns:
-        A row of stimuli and a row of the other pictures, and a sentence that describes
-        how the sheet chose its stimuli. Both are empty without such a sheet.
+        A list with a row of stimuli and a row of decoded pictures, and a sentence that
+        says how the stimuli of the sheet were chosen. The list and the sentence are
+        empty without such a sheet.
     """
     for shown_run in runs:
         for artifact in shown_run.artifacts:
@@ -258,7 +273,8 @@ def choose_pictures(runs: Sequence[ShownRun]) -> tuple[list[PictureRow], str]:
             if not pairs:
                 continue
 
-            # replace a heading that readers do not know: `made`, a source, or a rank
+            # The heading of the second column may be `made`, the source of the pictures
+            # or a rank. Replace it by words that readers understand.
             heading = artifact.columns[1]
             if heading in ("made", shown_run.source) or heading.isdecimal():
                 heading = (
@@ -270,6 +286,7 @@ def choose_pictures(runs: Sequence[ShownRun]) -> tuple[list[PictureRow], str]:
                 (artifact.columns[0], stimuli, folder),
                 (heading, pictures, folder),
             ]
+            # the first part of the note says how the stimuli were chosen
             return rows, artifact.note.partition(";")[0]
     return [], ""
 
@@ -293,10 +310,11 @@ def choose_run_headlines(shown_run: ShownRun) -> list[Curve | Heatmap | Topomap]
 
 
 def draw_headline(shown_run: ShownRun) -> Curve | None:
-    """Draw the most important metric of a run, as bars.
+    """Draw the most important metric of a run as bars, for the top of a page.
 
-    A bar is a source of pictures, a subject or a variant. A single bar without an
-    interval is replaced by a curve of the run, if the run has one.
+    A bar is a source of pictures, all subjects together, a subject or a variant. If
+    there is a single bar without an interval, the first line plot that the run wrote is
+    returned instead of the bar.
 
     Returns:
         The figure. None if the run has no metric.
@@ -311,7 +329,8 @@ def draw_headline(shown_run: ShownRun) -> Curve | None:
             source_metrics[source_title] = shown_run.measurements.scopes.get(source, {})
         return _make_bars(source_metrics, name)
 
-    # a bar for all cells, and for each subject if every subject has one cell
+    # a bar for all cells (trained models) together, and a bar for each subject if every
+    # subject has a single cell
     bar_metrics = shown_run.variants
     if shown_run.metrics:
         bar_metrics = {"all": shown_run.metrics}
@@ -368,11 +387,12 @@ def _make_bars(metrics: Mapping[str, Mapping[str, Metric]], name: str) -> Curve 
 
 
 def save_figures(groups: Sequence[RunGroup], folder: Path) -> list[Path]:
-    """Save every figure of a page as files.
+    """Save every figure of a page as an SVG, a PNG and a PDF file.
 
-    These are the headline figures, the curves, matrices and maps of each run, and the
-    first rows of its sheets. A clip is saved as its still picture. The title of a
-    figure contains its caveats. A file appears when it is complete.
+    The figures are the figures at the top of the page, the curves, matrices and maps of
+    each run, and the first rows of each sheet of pictures. A clip on a sheet is saved
+    as a still picture. The title of a figure contains the caveats of its run (phrases
+    that limit a result). A file appears under its name when it is complete.
 
     Args:
         groups: The runs of the page.
@@ -384,7 +404,8 @@ def save_figures(groups: Sequence[RunGroup], folder: Path) -> list[Path]:
     paths = []
     times_used = Counter[str]()
     for label, title, save in _list_figures(groups):
-        # number equal names, also if they differ in upper and lower case only
+        # number equal names; names that differ only in upper and lower case count as
+        # equal, because some file systems do not distinguish them
         name = (
             "-".join(filter(None, (_make_slug(label), _make_slug(title)))) or "figure"
         )
@@ -401,16 +422,17 @@ def save_figures(groups: Sequence[RunGroup], folder: Path) -> list[Path]:
 
 
 def _list_figures(groups: Sequence[RunGroup]) -> Iterator[tuple[str, str, Save]]:
-    """List the figures of a page.
+    """List the figures of a page, for `save_figures`.
 
-    Returns:
-        Label of the run, title for the name of the file, and function that saves the
-        figure.
+    Yields:
+        Label of the run and title of the figure, which form the name of the file, and a
+        function that saves the figure to a given path.
     """
     runs = list_runs(groups)
     is_single = len(runs) == 1
 
-    # headline figures, unless they are artifacts of a run
+    # figures at the top of the page, without figures that a run wrote itself, because
+    # the loop below lists these
     run_artifacts: list[Artifact] = []
     caveats: list[str] = []
     for shown_run in runs:
