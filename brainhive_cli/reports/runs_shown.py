@@ -211,11 +211,15 @@ class ShownRun:
         return self.folder.read_json(ENVIRONMENT_FILE, Environment)
 
     def values_by_row(self, metric_name: str) -> dict[str, list[float]]:
-        """List the values of a metric by the rows of a table.
+        """List the values of a metric for each row of a table about this run.
 
-        A row is a variant of a sweep, or a subject (with the mean over seeds). If no
-        cell has a single subject and nothing is pooled, a row is a cell: a model of a
-        subject and a seed.
+        A row is a variant if the run tried several variants of its settings. Otherwise
+        a row is a subject, and its value is the mean over seeds. If neither subjects
+        nor pooled metrics are known, a row is a cell (a trained model).
+
+        Returns:
+            Values by the name of the row. A variant without a pooled value has a value
+            for each of its cells.
         """
         # the pooled value of each variant
         values = defaultdict[str, list[float]](list)
@@ -261,14 +265,18 @@ def choose_headline(metrics: Mapping[str, Metric]) -> str:
 
 
 def list_part_metrics(measurements: Measurements) -> dict[str, Mapping[str, Metric]]:
-    """List the metrics of each variant of a sweep, or of each cell of another run.
+    """List the metrics of each variant of a run, or of each cell.
 
-    A cell is a model of a subject and a seed. If the facts of the run list no cells,
-    every scope (named group of metrics) counts as a cell.
+    A sweep is a run that tries several variants of its settings. A run that is no sweep
+    has cells instead: a cell is a model of a subject and a seed. If a run lists neither
+    variants nor cells, all its scopes (named groups of metrics) are listed.
+
+    Args:
+        measurements: Metrics of the run by scope, and facts about the run.
 
     Returns:
-        Metrics by the name of the variant or cell. Behind the name stand the caveats
-        that not all of them share.
+        Metrics by the name of the variant or cell. A caveat (phrase that limits a
+        number) is added to the name if some of the others do not have this caveat.
     """
     # select the scope of each variant or cell, if it has metrics
     facts = measurements.facts
@@ -309,11 +317,15 @@ class ShownCell:
 def name_subject_and_seed(
     cell_facts: CellFacts, metrics: Mapping[str, Metric]
 ) -> tuple[str, str]:
-    """Return the names of the subject and the seed of a cell. Unknown names are empty.
+    """Return the subject and the seed of a cell (a trained model) as texts.
 
     Args:
-        cell_facts: Facts of the cell.
-        metrics: Metrics of the cell by name, in any of its scopes.
+        cell_facts: Facts about the cell, with its subject and seed if they are known.
+        metrics: Metrics of the cell by name. They give the seed if `cell_facts` has no
+            seed.
+
+    Returns:
+        Subject, such as `sub-01`, and seed. Unknown values are empty texts.
     """
     subject = str(cell_facts.subject or "")
     if isinstance(cell_facts.subject, int):
@@ -332,9 +344,9 @@ class RunGroup:
 
     Attributes:
         runs: A single run, or several runs that are compared.
-        compared: Differences of the first run from each later run, by metric.
-        not_compared: Reasons why runs were not compared.
-        title: Heading of the group. The default names the command and the run.
+        differences: Differences of the first run from each later run, in each metric.
+        refusals: Reasons why some runs were not compared with the first run.
+        title: Heading of the group. If empty, a page names the command and the run.
     """
 
     runs: Sequence[ShownRun]
@@ -418,14 +430,15 @@ def _lay_out_runs(group: RunGroup) -> list[Table]:
 
 
 def _lay_out_subjects(group: RunGroup) -> Table:
-    """Lay out the first headline metric of several runs by subject.
+    """Lay out the main metric of several runs by subject.
 
-    A row is a subject and a column is a run. Values are means over seeds. The last row
-    has the mean and the standard deviation over subjects.
+    A row is a subject and a column is a run. Values are means over seeds. If there are
+    several subjects, the last row has the mean and the standard deviation over
+    subjects.
     """
     name = next(iter(group.runs[0].headlines), "")
     columns = ["subject"]
-    run_means = []  # of each run: mean by subject
+    run_means = []  # mean of each subject, for each run
     caveats: list[str] = []
     for shown_run in group.runs:
         run_caveats = list_metric_caveats(shown_run.metrics.values())
@@ -446,11 +459,17 @@ def _lay_out_subjects(group: RunGroup) -> Table:
 def _lay_out_run(shown_run: ShownRun) -> list[Table]:
     """Lay out the tables of a single run.
 
-    The tables show the metrics of all models together, the values that a paper
-    reports, further groups of metrics, the variants of a sweep, and the cells. A cell
-    is a model of a subject and a seed.
+    The tables show in this order:
+
+    1. the metrics pooled over all models
+    2. the values that a paper reports
+    3. the metrics of other tests over all models, such as the search of the signal that
+       belongs to a picture
+    4. the variants, if the run tried several variants of its settings
+    5. the cells (a cell is a model of a subject and a seed)
     """
-    # metrics of all cells, or of each source of pictures next to its baselines
+    # metrics of all cells, or of each source of pictures, such as the brain or a
+    # baseline
     facts = shown_run.measurements.facts
     scopes = shown_run.measurements.scopes
     title = "All models"
@@ -486,19 +505,20 @@ def _lay_out_run(shown_run: ShownRun) -> list[Table]:
 
 
 def choose_best_run(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> BestLabels:
-    """Choose the runs of a group that are significantly better than the others.
+    """Choose the runs of a group whose values are bold in a table.
 
-    The differences of a group compare its first run with each later run, but not later
-    runs with each other. The first run is the best in a metric if it is better than all
-    others. A later run with the best score is the best if it is better than the first.
+    `choose_best` proposes the runs with the best score. A proposed run stays only if
+    tests confirm it. The tests compare the first run of the group with each later run,
+    but not later runs with each other. The first run must be significantly better than
+    all other runs. A later run must be significantly better than the first run.
 
     Args:
         group: The runs, and their differences.
         run_metrics: Metrics by the label of the run.
 
     Returns:
-        Labels of the best runs by metric. A metric without a significantly better run
-        is left out.
+        Labels of the best runs by metric, without metrics in which tests confirm no
+        run, and a phrase that says how the best was chosen.
     """
     # exclude runs whose comparison was refused
     comparable = {
@@ -512,7 +532,8 @@ def choose_best_run(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> Best
     }
     best = choose_best(comparable, validation)
 
-    # collect the verdicts of the significant differences
+    # True if the first run is significantly better than a later run, False if it is
+    # significantly worse, by the label of the later run and the metric
     first_label = group.runs[0].label
     first_is_better = {}
     for pair in group.differences:
@@ -560,10 +581,14 @@ def explain_bold(best: BestLabels, kind: str, group: RunGroup | None = None) -> 
 
 
 def _lay_out_cells(shown_run: ShownRun) -> list[Table]:
-    """Lay out the cells of a run: subjects by seeds, or a row for each cell.
+    """Lay out the metrics of the cells of a run.
 
-    A cell is a model of a subject and a seed. A run with fewer than two cells has no
-    such table.
+    A cell is a model of a subject and a seed. If all subjects are known and there are
+    several seeds, each main metric has a table of subjects by seeds. Otherwise a single
+    table has a row for each cell.
+
+    Returns:
+        The tables. Empty for a run with fewer than two cells.
     """
     cells = shown_run.cells
     if len(cells) < 2:
@@ -599,7 +624,8 @@ def _lay_out_cells(shown_run: ShownRun) -> list[Table]:
             tables.append(make_subject_seed_table(title, values, seeds, note))
         return tables
 
-    # otherwise each cell has a row, named by its subject if no other cell has the same
+    # otherwise each cell has a row, which is named by the subject of the cell if every
+    # subject has a single cell
     names = list(cells[0].metrics)
     if "" not in subject_rows and len(subject_rows) == len(cells):
         return [metric_table("By subject", subject_rows, "subject", names)]

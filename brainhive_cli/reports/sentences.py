@@ -57,13 +57,14 @@ differences has all.
 
 
 def state_finding(measurements: Measurements) -> str:
-    """State the result of a run in a few sentences.
+    """State the main result of a run in a few sentences.
 
-    A run without pooled metrics is summarised by the range of its most important metric
-    over variants or cells. A cell is a model of a subject and a seed.
+    The sentences use the metrics pooled over all subjects. Without pooled metrics, they
+    use the lowest and the highest value of the most important metric. These values come
+    from the variants of the run, or from its cells (models of a subject and a seed).
 
     Args:
-        measurements: Measurements of the run.
+        measurements: Metrics of the run, and facts about the run.
 
     Returns:
         The sentences. Empty if the run has no metric to report.
@@ -128,12 +129,17 @@ def _list_set_ups(runs: Sequence[ShownRun]) -> list[SetUp]:
 
 
 def list_warnings(groups: Sequence[RunGroup]) -> list[str]:
-    """List the sentences that a reader needs before any number, each once.
+    """List the warnings that a reader of a page needs before any number.
 
     Args:
-        groups: The runs of the page.
+        groups: The runs of the page, with the differences between them.
+
+    Returns:
+        Sentences without repetitions. First come explanations of caveats (phrases that
+        limit a number), then warnings of runs and refused comparisons, then limits of
+        the tests.
     """
-    # explain results at chance, and collect the warnings of each run
+    # collect explanations of results at chance, and the warnings of each run
     runs = list_runs(groups)
     run_measurements = []
     lines = []
@@ -178,13 +184,15 @@ def explain_caveats(*measurements: Measurements) -> list[str]:
 def explain_chance(measurements: Measurements, recipe: Path) -> str:
     """Explain a retrieval result that is not above chance, or worse than ridge.
 
+    Ridge is a ridge regression that was fitted to the same signals as a baseline.
+
     Args:
-        measurements: Measurements of a run.
-        recipe: Recipe of train-align that fits the ridge, in the folder of the run. The
-            file may be absent.
+        measurements: Metrics of a run, and facts about the run.
+        recipe: File in the folder of the run. It holds the settings with which the
+            command train-align fits the ridge regression. The file may be absent.
 
     Returns:
-        The sentences. Empty for any other result.
+        The sentences. Empty for any other result, and for runs of other commands.
     """
     if measurements.facts.command != RetrievalFacts.model_fields["command"].default:
         return ""
@@ -220,7 +228,7 @@ def list_missing(groups: Sequence[RunGroup]) -> list[str]:
         groups: The runs of the page.
 
     Returns:
-        Lines such as `RUN: METRIC: REASON`, each once.
+        Lines of the form `RUN: METRIC: REASON`, without repetitions.
     """
     lines = []
     for shown_run in list_runs(groups):
@@ -231,9 +239,12 @@ def list_missing(groups: Sequence[RunGroup]) -> list[str]:
 
 
 def describe_methods(groups: Sequence[RunGroup]) -> str:
-    """Write a methods paragraph for a paper from the set-ups of some runs.
+    """Write a methods paragraph for a paper from the settings of some runs.
 
-    A sentence that is the same for several runs is written once.
+    A sentence that several runs would repeat is written once.
+
+    Args:
+        groups: The runs of the paper, with the differences between them.
     """
     # collect the tests, and how their p values were adjusted
     tests = []
@@ -323,7 +334,7 @@ def name_paper(entry: str) -> str:
     names = [author.partition(",")[0] for author in authors]
     names[0] = authors[0].strip("{}").partition(", ")[0]
 
-    # abbreviate three authors and more, as journals do
+    # name only the first of three or more authors, as journals do
     text = " and ".join(names)
     if len(names) > 2 or "others" in names:
         text = f"{names[0]} et al."

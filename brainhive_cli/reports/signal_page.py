@@ -176,11 +176,15 @@ def _choose_headlines(figures: Sequence[Artifact]) -> list[Curve | Topomap]:
 
 
 def _tabulate_numbers(title: str, numbers: Mapping[str, Any]) -> list[Table]:
-    """Lay out the numbers of a split, and the noise ceilings of its regions.
+    """Lay out the numbers of a split, such as the test split, as tables.
 
     Args:
-        title: Name of the store and of the split.
-        numbers: Numbers by name. The key `BY_REGION` has the numbers of regions.
+        title: Name of the signal file and of the split.
+        numbers: Numbers by name. With fMRI, the key `BY_REGION` has the noise ceilings
+            of the voxels of each brain region.
+
+    Returns:
+        A table of the numbers. If regions are known, also a table of their ceilings.
     """
     rows = [item for item in numbers.items() if not isinstance(item[1], Mapping)]
     tables = [
@@ -204,7 +208,7 @@ def _draw_lines(
     value: str,
     **options: Any,
 ) -> Curve:
-    """Make a curve of several lines.
+    """Make a figure of several lines.
 
     Args:
         title: Title of the figure.
@@ -223,15 +227,18 @@ def _draw_voxels(
 ) -> tuple[list[Artifact], dict[str, Any]]:
     """Draw histograms of the noise ceiling by region, and slices of the reliability.
 
+    Slices are drawn only if the positions of the voxels are known.
+
     Args:
-        split_half: Split-half reliability [V].
-        ceiling: Noise ceiling [V] in percent.
-        space: Regions of the voxels, and their positions if they are known.
+        split_half: Split-half reliability [V] of each voxel.
+        ceiling: Noise ceiling [V] of each voxel, in percent of the variance.
+        space: Brain regions of the voxels, and the positions of the voxels.
 
     Returns:
-        The figures, and the noise ceilings of the regions for JSON.
+        The figures, and for JSON the noise ceilings of each region: number of voxels,
+        median and 90 % quantile, below the key `BY_REGION`.
     """
-    # compute the ceiling of every region; without regions, all voxels are a region
+    # compute the ceilings of every region; without regions, all voxels are one region
     regions = {
         name: ceiling[mask] for name, mask in space.regions.items() if np.any(mask)
     }

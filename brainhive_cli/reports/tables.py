@@ -80,10 +80,11 @@ class BestLabels(NamedTuple):
 
 @cache
 def templates() -> Any:
-    """Open the folder of Jinja templates of pages and sentences, with their filters.
+    """Open the folder of Jinja templates of pages and sentences.
 
     Returns:
-        The environment of Jinja, whose templates are Markdown, HTML or plain text.
+        The Jinja environment, with the filters that the templates use. The templates
+        are Markdown, LaTeX, HTML or plain text.
     """
     from jinja2 import Environment, FileSystemLoader, select_autoescape
 
@@ -266,14 +267,18 @@ def metric_table(
 def _list_context_rows(
     metrics_by_name: Mapping[str, Sequence[Metric]],
 ) -> dict[str, list[Any]]:
-    """List the chance level of each metric, and its published agreement with people.
+    """Write two rows of a table: chance levels, and agreement of metrics with people.
+
+    The agreement says how well a metric agrees with the judgement of people, as a paper
+    has published it. A column of the table is a metric.
 
     Args:
-        metrics_by_name: Metrics of all labels by name, in the order of the cells.
+        metrics_by_name: Results of each metric by the name of the metric. A metric has
+            a result for each run, subject or variant of the table.
 
     Returns:
-        Cells by the heading of the row. A dash stands for an absent value, and for
-        chance levels that differ between labels.
+        Table cells by the heading of the row, in the order of `metrics_by_name`. A dash
+        stands for an absent value, and for chance levels that differ between results.
     """
     context_rows: dict[str, list[Any]] = {"chance": [], AGREEMENT_HEADING: []}
     for name, metrics in metrics_by_name.items():
@@ -288,14 +293,18 @@ def _list_context_rows(
 
 
 def is_redundant(name: str, rows: Iterable[Metrics]) -> bool:
-    """Return True if a metric repeats another metric, or if its chance is 1.
+    """Return True if a table can leave out a metric that tells nothing new.
 
-    The mean average precision (`map`) equals the mean reciprocal rank (`mrr`) if each
-    signal has a single relevant picture. Top-5 of five candidates is always 1.
+    There are two such cases:
+
+    - The mean average precision (`map`) equals the mean reciprocal rank (`mrr`) in all
+      rows, as if each signal has a single relevant picture.
+    - The chance level is 1 in all rows, as in the top-5 accuracy of five candidates.
 
     Args:
         name: Name of the metric.
-        rows: Metrics by name, for each row of a table.
+        rows: Metrics by name, for each row of a table. Rows without the metric are
+            ignored.
     """
     rows_with_metric = [metrics for metrics in rows if name in metrics]
     if name != "map":
@@ -323,12 +332,12 @@ def find_common_value(metrics: Iterable[Metric], field: str) -> Any:
 def make_metric_cell(
     metric: Metric | None, is_best: bool = False, sign: str = ""
 ) -> TableCell:
-    """Make a table cell of a metric: value, interval and footnote signs.
+    """Make the table cell of a metric: its value, its interval and footnote signs.
 
     Args:
-        metric: The metric. Without a metric the cell is a dash.
+        metric: The metric. The cell of None is a dash.
         is_best: True if the value is bold.
-        sign: Sign of significance, such as `*`, before the footnote signs.
+        sign: Sign of significance, such as `*`. It stands before the footnote signs.
     """
     if metric is None:
         return TableCell(ABSENT)
@@ -420,18 +429,24 @@ def make_difference_cell(difference: Difference) -> TableCell:
 
 
 def describe_adjustment(differences: Sequence[Difference]) -> str:
-    """Describe the tests over which the p values of some differences are adjusted.
+    """Describe how the p values of a table are adjusted for the number of tests.
+
+    The p values are adjusted over a family of tests, which may be larger than the
+    table.
 
     Args:
-        differences: Differences of a table, of which there is at least one. All belong
-            to the same family of tests.
+        differences: Differences of a table. The list is not empty. All differences
+            belong to a single family of tests.
+
+    Returns:
+        Phrase that names the method and the family, or `p not adjusted`.
     """
     # a single test needs no adjustment
     n_tests = differences[0].tests
     if n_tests < 2:
         return "p not adjusted"
 
-    # the family of tests may be larger than the table
+    # say so if the family consists of the tests of this table
     n_tests_in_table = sum(difference.p is not None for difference in differences)
     family = f"{n_tests} tests"
     if n_tests_in_table == n_tests:
@@ -505,17 +520,19 @@ def choose_best(
 def _find_validation_metric(
     labels: Iterable[str], validation: Mapping[str, Mapping[str, Any]]
 ) -> str:
-    """Return the metric of validation by which trainings can be compared.
+    """Return the validation metric by which `choose_best` can compare trainings.
 
-    All trainings must have been validated by the same metric and pictures. Runs of a
-    single training share a value, which cannot choose between them.
+    All trainings must have been validated with a single metric on a single set of
+    pictures. Their values must not all be equal, because equal values cannot tell the
+    trainings apart.
 
     Args:
         labels: Labels of the trainings.
-        validation: Validation results by label, as in `choose_best`.
+        validation: Validation result of each training by its label, with the keys
+            `metric`, `value` and `measured_on` (the pictures).
 
     Returns:
-        Name of the metric. Empty if validation cannot choose.
+        Name of the metric. Empty if the trainings cannot be compared on validation.
     """
     kinds = []
     values = set()
@@ -543,15 +560,15 @@ def choose_best_part(facts: Facts, part_metrics: Mapping[str, Metrics]) -> BestL
 
 
 def published_tables(published: Mapping[str, Any] | None) -> list[Table]:
-    """Lay out the values that a paper reports, and how its set-up differs.
+    """Lay out the results that a paper reports for a method, next to results of a run.
 
     Args:
-        published: Published values by metric. The key `source` has the paper, and
-            `differs` a list of differences between its set-up and the set-up of the
-            run.
+        published: Published values by metric. The key `source` names the paper. The key
+            `differs` lists differences between the set-up of the paper and the set-up
+            of the run. None if no paper reports results.
 
     Returns:
-        A table with a single row. No table if nothing was published.
+        A list with a table of a single row. Empty without published values.
     """
     if not published:
         return []
