@@ -418,7 +418,7 @@ def find_changes(folder: Path, exclude: Container[str] = ()) -> Iterator[str]:
     Args:
         folder: Folder with the results of a command.
         exclude: Exceptions of two kinds. A path (relative to the folder) excludes the
-            file from all checks. A suffix, such as `.html`, excludes files from the
+            file from all checks. A suffix, such as `.json`, excludes files from the
             comparison of digests, but they must exist.
 
     Yields:

@@ -168,18 +168,23 @@ def run_each(
     force: bool = False,
     title: str = "making the runs that this one needs",
 ) -> dict[str, Result]:
-    """Make several runs. A single message names the runs that were finished before.
+    """Make several runs of a command, one after the other, with a progress bar.
+
+    A run is a folder with the results of a command. If a finished run with the same
+    settings and inputs exists, its results are used. A single message at the end names
+    all such runs.
 
     Args:
         command: Name of the command of all runs.
-        jobs: Job of each run, keyed by a name of the run.
+        jobs: Work of each run, keyed by a name for the run.
         launch: Processes that share the work.
         force: True to start new runs even if finished runs exist.
-        title: Description of the runs, shown with the progress.
+        title: Description of the runs for the progress bar.
 
     Returns:
-        Result of each run, keyed as `jobs`.
+        Result of each run, under the same name as in `jobs`.
     """
+    # `run` adds the names of runs that were finished before to this list
     finished_names = list[str]()
     results = {}
     with console.progress(title, len(jobs)) as bar:
@@ -197,40 +202,45 @@ def _prepare(
 ) -> tuple[RunJob, dict[str, str]]:
     """Check the inputs of a run, and create the inputs that the command can create.
 
-    If the run is finished, or the launch is read-only, only the digests of the inputs
-    are computed.
+    A run is a folder with the results of a command. Its recipe holds the settings. The
+    inputs are files such as data sets and weights. If a finished run is used, or if the
+    command must not write, the inputs are listed, but not checked and not created.
 
     Args:
         command: Name of the command.
-        job: Job of the command.
+        job: Work of the command, with its recipe.
         launch: Processes that share the run.
         force: True to start a new run even if a finished run exists.
 
     Returns:
-        The job with the versions of its inputs in its recipe, and the digests of the
-        inputs keyed by their names.
+        A tuple of two values:
+
+        - The job. If an input may change, such as a repository on the hub, the recipe
+          of the job now names the current version.
+        - The digests and versions of the inputs, keyed by the names of the inputs.
 
     Raises:
         BrainhiveError: if an input is missing, or does not fit the recipe.
     """
-    # list the inputs, and find their current versions
+    # list the inputs, and find the current versions of inputs that may change
     require_inputs(trackers.list_inputs(job.recipe.run.trackers))
     inputs = list(job.inputs())
     try:
         job, versions = job.pin_versions()
     except MissingData:
-        # the error of a missing input in the list explains more
+        # prefer the error of the first missing input, because it explains more
         require_inputs(inputs)
         raise
 
-    # a finished run needs no inputs
+    # find the folder of the run. If the run is finished, its inputs are not read
     digests = map_digests(inputs) | versions
     _, path = _locate(command, job.label, job.recipe, force, digests)
     if launch.is_read_only or launch.run_on_main(lambda: RunFolder(path).is_finished):
         return job, digests
     require_inputs(inputs)
 
-    # check the inputs, and check them again if some were created
+    # check the inputs, and create missing inputs. If the digests have changed, check
+    # the created inputs too
     job.check()
     job.prepare(launch)
     new_digests = map_digests(job.inputs()) | versions
@@ -240,31 +250,39 @@ def _prepare(
 
 
 def _compute(job: RunJob, open_run: OpenRun) -> Work | None:
-    """Compute the stages of a run (sets of its cells), and finish the run.
+    """Compute all stages of a run, and finish the run with its summary.
+
+    A run is a folder with the results of a command. A stage is a set of cells, which
+    are pieces of work such as the training of a model. Workers (starts of the command,
+    perhaps on several machines) may share the cells.
 
     Args:
-        job: Job of the run.
+        job: Work of the run.
         open_run: Run, which is not finished.
 
     Returns:
-        The work of this call. Its pace (time per unit of work) is stored for later
-        estimates. The value is None if the pace would be wrong, because other workers
-        computed cells, or because an earlier call had begun the run.
+        The work to measure. The caller divides its duration by its number of units, and
+        stores this pace for later estimates. None if no pace can be measured. An
+        example is a run of which other workers, or an earlier start of the command,
+        computed a share.
     """
-    # a run that consists of other runs has no pace of its own
+    # count the units of work. The pace of a run that consists of other runs would
+    # include the time of these runs
     planned_work = None if open_run.parts else job.count_work()
     if planned_work is not None and not planned_work.count:
         planned_work = None
     was_untouched = open_run.launch.run_on_main(lambda: is_untouched(open_run.folder))
 
-    # the summary is announced as work only if there are no stages
+    # Compute the stages. Each result is a tuple: True if this launch computed all cells
+    # of the stage, and the work of the stage or None. The summary is announced as work
+    # only if there are no stages.
     stage_results = []
     for stage in job.stages(open_run):
         stage_results.append(compute_stage(open_run, stage, planned_work))
     summary_work = None if stage_results else planned_work
     has_finished = _finish(job, open_run, summary_work)
 
-    # the pace of a stage is preferred, because it excludes all other work
+    # prefer the work of a stage, because its duration excludes the rest of the command
     has_computed_all = was_untouched and has_finished
     for has_computed_stage, stage_work in stage_results:
         if stage_work is not None:
@@ -368,19 +386,26 @@ def compute_stage(
 
 
 def _finish(job: RunJob, open_run: OpenRun, work: Work | None) -> bool:
-    """Compute the summary of a run whose cells are finished, and finish the run.
+    """Compute the summary of a run, write it into the run folder, and finish the run.
+
+    The summary has the metrics, and the artifacts (plots, pictures and tables on the
+    HTML page of the run). It is computed when all cells of the run are finished. A cell
+    is a piece of work such as the training of a model. Several starts of the command,
+    the workers, may share a run. Only one of them finishes the run.
 
     Args:
-        job: Job of the run.
+        job: Work of the run.
         open_run: Run whose cells are finished.
-        work: Work to announce for a run without stages, or None.
+        work: Work whose expected duration is printed first, or None to print nothing.
 
     Returns:
-        True if this launch finished the run. False if another worker did.
+        True if this launch finished the run. False if another worker has finished it.
     """
     folder, launch = open_run.folder, open_run.launch
+    # while another worker finishes the run, wait. Then `may_finish` is False
     with claim_finish(folder, launch) as may_finish:
-        # compute the summary in all processes, or only in the main process
+        # print the expected duration. Compute the summary in all processes, if the job
+        # can share it among them, or else only in the main process
         if may_finish and work is not None:
             announce(work, folder.command, folder.path.parents[1], launch)
         summary = None
@@ -530,29 +555,35 @@ def _locate(
     force: bool,
     digests: Mapping[str, str],
 ) -> tuple[Recipe, Path]:
-    """Find the folder of a run from its recipe and the digests of its inputs.
+    """Find the folder for the results of a command, a run, without creating the folder.
 
-    Runs of the same recipe and inputs are called `name`, `name-2`, `name-3` and so on,
-    without gaps. The name consists of the label and the fingerprint of the recipe.
+    The name of the folder consists of the label and a hash. The hash is made from the
+    settings (recipe) and the digests of the inputs. If a command is run again with
+    equal settings and inputs, its folders are called `name`, `name-2`, `name-3` and so
+    on, without gaps.
 
     Args:
         command: Name of the command.
         label: First part of the name of the run folder.
         recipe: Settings of the run.
         force: True to return a new folder even if a run exists.
-        digests: Digests of the inputs, keyed by their names.
+        digests: Digests of the inputs, keyed by the names of the inputs.
 
     Returns:
-        The recipe with the digests, and the path of its newest run. The path does not
-        exist if there is no run, or if `again` is True.
+        A tuple of two values:
+
+        - The recipe, to which the digests are added.
+        - The path of the newest run folder. The folder does not exist if there is no
+          such run, or if `force` is True.
     """
-    # the digests are part of the fingerprint
+    # the fingerprint is a hash of the recipe, so add the digests to the recipe
     recipe = recipe.model_copy(update={"digests": dict(sorted(digests.items()))})
     base = recipe.paths.under_home("runs") / command
     name = f"{label}-{recipe.fingerprint()}"
+    # raise an error if the label would lead out of the folder, as `../x` does
     resolve_below(base, name, source="the name of a run,")
 
-    # find the number of the newest run
+    # find the number of the newest run. With `force`, take the next number
     number = 1
     while (base / f"{name}-{number + 1}").exists():
         number += 1
@@ -568,37 +599,41 @@ def claim_cells(
     launch: Launch,
     is_finished: IsFinished | None = None,
 ) -> Iterator[Iterator[str]]:
-    """Share cells of a run with other workers, so that no cell is computed twice.
+    """Share the cells of a run with other workers, so that no cell is computed twice.
 
-    A cell is a part of the run with a file of its own, such as the model of one subject
-    and one seed.
+    A cell is a piece of work whose result is a file, such as the training of a model
+    for a subject with a seed. A worker is one start of the command. To claim a cell, a
+    worker creates a lock file, and other workers then skip the cell.
 
     Args:
-        folder: Folder of the run.
-        files: Path of the file of each cell below the run folder, keyed by the name of
+        folder: Folder with the results of the run.
+        files: Path of the result file, relative to the run folder, keyed by the name of
             the cell.
         launch: Processes of this worker, which compute each cell together.
-        is_finished: Function that returns True if the cell of a name is finished. If
-            it is None, a cell is finished when its file exists.
+        is_finished: Function that takes the name of a cell, and returns True if the
+            cell is finished. With None, a cell is finished when its file exists.
 
     Yields:
         An iterator over the names of the cells that this worker has claimed. It ends
         when all cells are finished, by this worker or by other workers.
     """
-    # progress is counted from the list of cells in .cells.json, which does not include
-    # the cell that writes metrics.json
+    # Add the cells to the file .cells.json, from which other commands count the
+    # progress. The last step of a run, which writes metrics.json, is also shared as a
+    # cell, but it does not count as progress.
     listed_files = read_cells(folder.path) if launch.is_main else dict(files)
     is_listed = files.items() <= listed_files.items()
     if METRICS_FILE not in files and not is_listed:
         folder.write_json(CELLS_FILE, listed_files | dict(files))
 
-    # the log keeps the lines of a worker that has ended, so it records the change
+    # The log of the run also has lines that the ended worker wrote about this cell. So
+    # add a line about the change of the worker.
     def record_takeover(name: str, ended_worker: str) -> None:
         if ended_worker:
             folder.log(cell=name, taken_from=ended_worker, by=name_worker())
             console.say(f"{name} is taken over from {ended_worker}, which has ended")
 
-    # the claim of a cell lies next to the file of the cell
+    # join the paths, and refuse links, through which files could be written elsewhere.
+    # The lock file of a cell lies next to its result file
     paths = {}
     for name, file in files.items():
         paths[name] = resolve_without_links(folder.path, file, "a cell of a run,")
@@ -636,20 +671,23 @@ def is_untouched(folder: RunFolder) -> bool:
 
 
 def remove_unused(runs: Path) -> None:
-    """Remove the runs that this process opened, and in which no cell was computed.
+    """Remove the empty run folders that this process has left behind.
 
-    A command calls this function when it fails.
+    A run is a folder with the results of a command. When a command fails, it calls this
+    function. A run is removed if this process opened it, no results were computed, and
+    no other process works on it.
 
     Args:
         runs: Folder of all runs.
     """
-    # the claims of this process name the runs that it opened
+    # each process that opens a run holds a lock file, the claim, in the run folder
     for claim in runs.glob(f"*/*/{WORKERS_FOLDER}/{CLAIM_PATTERN}"):
         folder = RunFolder(claim.parents[1])
         if not is_held_by_this_process(claim) or not is_untouched(folder):
             continue
 
-        # keep the run if another process works on it, or is opening it at this moment
+        # Wait for the lock that a process holds while it opens the run. Then keep the
+        # run if another process holds a claim in the folder.
         lock = Claim(folder.path / LOCK, f"run {folder.path}", wait=True)
         has_others = False
         for worker in claim.parent.glob(CLAIM_PATTERN):

@@ -122,19 +122,23 @@ def complete_lines(complete: Callable[[Line], Line]) -> Iterator[None]:
 
 @contextmanager
 def filter_hints(has_key: Callable[[str], bool]) -> Iterator[None]:
-    """Drop the clauses of hints that set a key which the current recipe lacks.
+    """Shorten hints of errors inside a `with` block to advice that the command accepts.
 
-    The filter applies to hints that are read inside the block. If an error ends the
-    block, the hint of this error stays filtered afterwards.
+    A hint advises the user, for example to set `train.lr=1e-4 or train.epochs=5`. Not
+    every command has each of these settings (keys). The property `hint` of an error
+    drops the clauses that set an unknown key, if it is read inside the block. If an
+    error ends the block, its hint stays shortened afterwards.
 
     Args:
-        has_key: Function that returns True if the recipe has a dotted key.
+        has_key: Function that takes a dotted key, such as `train.lr`, and returns True
+            if the settings of the current command have this key.
     """
+    # blocks may be nested, and the innermost block decides
     _key_checks.append(has_key)
     try:
         yield
     except BrainhiveError as error:
-        # the property returns the filtered text, which the setter stores
+        # the property returns the shortened text. The assignment stores this text
         error.hint = error.hint
         raise
     finally:
@@ -142,16 +146,18 @@ def filter_hints(has_key: Callable[[str], bool]) -> Iterator[None]:
 
 
 def _drop_unknown_keys(hint: str) -> str:
-    """Drop the clauses of a hint that set a key which the current recipe lacks.
+    """Drop clauses of a hint that set a key which the current command does not have.
 
-    The current recipe is the recipe of the innermost `filter_hints` block. Outside of
-    such a block, the hint is returned unchanged.
+    A hint advises the user, for example to set `train.lr=1e-4 or train.epochs=5`. The
+    innermost `filter_hints` block (a `with` block) knows the keys of the current
+    command. Outside of such a block, the hint is returned unchanged.
 
     Args:
-        hint: Hint, whose clauses are separated by "or", commas or semicolons.
+        hint: Advice, whose clauses are separated by "or", commas or semicolons.
 
     Returns:
-        The remaining clauses with their separators. General advice if none remains.
+        The remaining clauses with their separators. If no clause remains, general
+        advice to correct the data.
     """
     if not _key_checks:
         return hint
@@ -159,12 +165,13 @@ def _drop_unknown_keys(hint: str) -> str:
     if all(map(has_key, RECIPE_KEY.findall(hint))):
         return hint
 
-    # split() returns the clauses at even indices and the separators at odd indices
+    # the pattern has a group, so split() also returns the separators. They stand at odd
+    # indices, between the clauses
     pieces = CLAUSE_SEPARATOR.split(hint)
     clauses = pieces[::2]
     separators = [""] + pieces[1::2]
 
-    # keep the clauses whose keys the recipe has
+    # keep a clause if the command has all keys in the clause
     text = ""
     for separator, clause in zip(separators, clauses, strict=True):
         if not all(map(has_key, RECIPE_KEY.findall(clause))):
@@ -179,11 +186,12 @@ def join_words(arguments: Iterable[Any]) -> str:
     Args:
         arguments: Arguments in their order. There are two types:
 
-            - A path, switch or override is written unchanged.
+            - A text or path, such as `train.lr=1e-4`, is written unchanged.
             - A tuple (key, value) becomes a flag, such as `--seeds 1,2`. The value may
-              be a list. If an item of the value is a part with settings, such as
-              `{kind: ridge, alpha: 1}`, the tuple becomes an override. If the value is
-              empty, the tuple is left out. A third element (`SUGGESTED`) is ignored.
+              be a list. If the value or an item of the list begins with `{`, as
+              `{kind: ridge, alpha: 1}` does, the tuple is written as `key=value`. If
+              the value is empty, the tuple is left out. A third element of the tuple is
+              ignored.
 
     Returns:
         The command line, quoted for a shell.
@@ -199,8 +207,8 @@ def join_words(arguments: Iterable[Any]) -> str:
         if not value:
             continue
 
-        # A flag splits its value at commas. The settings of a part are separated by
-        # commas too, so a part with settings is written as an override.
+        # A flag splits its value at commas. Text in braces also contains commas, at
+        # which it must not be split, so write such a value as `key=value`.
         has_several = isinstance(value, list | tuple)
         texts = [str(item) for item in value] if has_several else [str(value)]
         if any(text.startswith("{") for text in texts):
@@ -284,15 +292,15 @@ class MissingExtra(BrainhiveError):
 
 
 def install_line(extra: str = "", checkout: Path = Path(__file__).parents[2]) -> str:
-    """Write the pip line that installs Brainhive with an extra.
+    """Write the pip command that installs this package with optional dependencies.
 
     Args:
-        extra: Name of the extra. Empty for none.
+        extra: Name of a group of optional dependencies (an extra), or empty.
         checkout: Folder that holds the running package.
 
     Returns:
-        The line. It installs from the checkout if that folder has a pyproject.toml, and
-        otherwise the package `brainhive` from the index.
+        The command. If `checkout` has a pyproject.toml, the command installs this
+        folder in editable mode. Otherwise, it installs `brainhive` from PyPI.
     """
     name = "brainhive"
     option = ""
@@ -370,10 +378,11 @@ def naming(source: object) -> Iterator[None]:
 
 
 def guess(name: str, names: Iterable[str], prefix: str = "") -> str:
-    """Write the beginning of a hint that suggests the most similar valid name.
+    """Write a question that suggests the valid name most similar to an invalid name.
 
-    Upper and lower case do not matter. A valid name that begins with the invalid name
-    counts as similar, whatever its length.
+    The question is the beginning of advice in an error message. Upper and lower case do
+    not matter. Valid names that begin with the invalid name are preferred, if the
+    invalid name has at least three letters.
 
     Args:
         name: Invalid name, as the user wrote it.
@@ -387,8 +396,9 @@ def guess(name: str, names: Iterable[str], prefix: str = "") -> str:
     written_name = name.casefold()
     names_by_folded = {valid_name.casefold(): valid_name for valid_name in names}
 
-    # Take the names that begin with the written name. Otherwise, take the names with
-    # similar spelling. One or two letters are the beginning of too many names.
+    # Take the names that begin with the written name. If there are none, take the names
+    # with similar spelling. Many names begin with the same one or two letters, so
+    # compare only the spelling of such short names.
     similar_names = []
     if len(written_name) > 2:
         for folded in names_by_folded:
@@ -399,6 +409,7 @@ def guess(name: str, names: Iterable[str], prefix: str = "") -> str:
     if not similar_names:
         return ""
 
+    # compare by the ratio of difflib, and then by the longest common text
     nearest = max(similar_names, key=partial(_compare_names, written_name))
     return f"did you mean {prefix}{names_by_folded[nearest]}? "
 
@@ -546,19 +557,21 @@ def remember_interrupts() -> Iterator[None]:
 
 
 def set_handlers(handlers: Mapping[int, Any]) -> dict[int, Any]:
-    """Set the handlers of signals, except for signals that are ignored.
+    """Set the handlers of signals, except for signals that this process ignores.
 
     Args:
-        handlers: New handlers by signal number. A signal with the handler None keeps
-            its handler.
+        handlers: New handlers, keyed by the number of the signal. For the value None,
+            the signal keeps its present handler.
 
     Returns:
-        The previous handlers of the changed signals.
+        The previous handlers of the changed signals, keyed by the number of the signal.
+        Pass them to this function to restore them. A handler that was written in C is
+        returned as None, so it cannot be restored.
     """
     previous_handlers = {}
     for number, handler in handlers.items():
         current_handler = signal.getsignal(number)
-        # `getsignal` returned None for a handler written in C, which Python cannot set
+        # a program such as nohup lets this process ignore a signal, and this must stay
         if handler is not None and current_handler is not signal.SIG_IGN:
             previous_handlers[number] = current_handler
             signal.signal(number, handler)

@@ -737,11 +737,12 @@ def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten nested mappings into a dict with dotted keys.
 
     Args:
-        fields: Nested mappings, such as the settings of a recipe.
-        prefix: Beginning of all keys in the result.
+        fields: Nested mappings, such as settings in the form `{"train": {"lr": 0.1}}`.
+        prefix: Key that is put in front of all keys, with a dot. Empty for no prefix.
 
     Returns:
-        Values by dotted key, such as `train.lr`. An empty mapping stays as a value.
+        Values by dotted key, such as `{"train.lr": 0.1}`. An empty mapping inside of
+        `fields` is kept as a value.
     """
     flat: dict[str, Any] = {}
     for key, value in fields.items():
@@ -771,15 +772,17 @@ def cite(**papers: Sequence[str]) -> dict[str, list[str]]:
 
 
 def merge_set_ups(set_ups: Sequence[SetUp]) -> dict[str, Any]:
-    """Merge the set-ups of several subjects or runs into the set-up of their mean.
+    """Merge the settings of several subjects or runs, to describe their mean result.
 
     Args:
-        set_ups: Settings by dotted key, such as `train.lr`, for each subject or run.
+        set_ups: Settings by dotted key, such as `train.lr`. There is a mapping for each
+            subject or run.
 
     Returns:
-        Settings that all set-ups have, by dotted key. If the values of a setting
-        differ, the result has a text such as `100 Hz or 250 Hz`. The papers (keys that
-        begin with `cites`) are collected from all set-ups.
+        Settings by dotted key. A key is left out unless all mappings have the key. If
+        the values of a setting differ, the value is a text such as
+        `100 Hz or 250 Hz`. Keys that begin with `cites` hold lists of papers. They are
+        always kept, and their lists are joined without duplicates.
     """
     # collect the keys in a dict, because a set would lose their order
     keys: dict[str, None] = {}
@@ -795,11 +798,12 @@ def merge_set_ups(set_ups: Sequence[SetUp]) -> dict[str, Any]:
                 papers |= dict.fromkeys(value)
             merged[key] = list(papers)
         elif len(values) < len(set_ups):
-            # the setting is unknown for a subject or run, so it is left out
+            # the setting is unknown for at least one subject or run
             continue
         elif all(value == values[0] for value in values):
             merged[key] = values[0]
         else:
+            # write each distinct value as text with its unit
             texts = [format_setting(key, value) for value in values]
             merged[key] = " or ".join(dict.fromkeys(texts))
     return merged
@@ -926,23 +930,27 @@ def describe_signals(set_up: SetUp) -> list[str]:
 
 
 def format_setting(key: str, value: Any) -> str:
-    """Write the value of a setting as text.
+    """Write the value of a setting as text for tables and pages.
 
     Args:
-        key: Dotted key of the setting. The keys `window_ms`, `rate_hz` and
-            `repetitions` are written with units or as ranges.
-        value: Value of the setting. The window is a pair of start and end, and the
-            repetitions are a pair of smallest and largest number.
+        key: Dotted key of the setting, such as `train.lr`. Three keys have a form of
+            their own:
+
+            - `window_ms` has the start and end of the time window in milliseconds.
+            - `rate_hz` has the sampling rate.
+            - `repetitions` has the smallest and largest number of trials per stimulus.
+        value: Value of the setting, or None.
 
     Returns:
-        Text of at most `MAX_TEXT_LETTERS`, except for values that are texts.
+        The text. A value that is a text already is returned unchanged. The text of
+        another value is cut after `MAX_TEXT_LETTERS`.
     """
     if isinstance(value, str):
         return value
     if value is None or value in ([], {}):
         return NO_VALUE
 
-    # write numbers with units
+    # write the values of the three special keys
     if key == "window_ms":
         return f"{value[0]:g} to {value[1]:g} ms"
     if key == "rate_hz":
@@ -951,7 +959,8 @@ def format_setting(key: str, value: Any) -> str:
         low, high = value
         return f"{high}" if low == high else f"{low} to {high}"
 
-    # write lists, of which long lists are abridged, and other values
+    # For a long list, write only its length, first value and last value. Write a number
+    # with at most six digits.
     if isinstance(value, list):
         texts = [format_setting("", item) for item in value]
         if len(texts) <= MAX_LISTED_VALUES:

@@ -114,20 +114,19 @@ def locate(path: str | Path) -> Path:
 
 
 def hint_at_folder(root: Path, key: str, value: str, content: str) -> str:
-    """Write the hint of an error about a missing folder of the user.
-
-    If the recipe names a folder, the hint is to correct the recipe key. Otherwise, the
-    hint is to make the default folder a link to the folder of the user, because then
-    all commands find it.
+    """Write advice for an error about a folder of the user that was not found.
 
     Args:
         root: Folder that was searched.
-        key: Recipe key of the folder.
-        value: Value of the key, or empty if the recipe does not set the key.
+        key: Key of the setting that names the folder.
+        value: Value of this setting. Empty if the user did not set it, so `root` is the
+            default folder.
         content: Description of the files that the folder should hold.
 
     Returns:
-        An override of the recipe, or a shell command, with a comment.
+        Text in one line, with `content` as a comment at its end. If the user set the
+        folder, the text is `KEY=FOLDER`, to correct the setting. Otherwise, it is a
+        shell command that makes the default folder a link to the user's own folder.
     """
     if value:
         return f"{key}=FOLDER  # {content}"
@@ -148,14 +147,18 @@ def locate_stored(path: str) -> str:
 
 
 def make_portable(value: Any) -> Any:
-    """Replace absolute paths below home by paths relative to home, in any JSON value.
+    """Replace absolute paths below the home folder by paths relative to this folder.
+
+    The home folder is the folder that `home_folder` returns. Paths without it also hold
+    on other machines.
 
     Args:
-        value: JSON value, such as the fields of a recipe. It may contain `Path` objects
-            and tuples.
+        value: A text or path, or nested mappings and lists with texts and paths. Each
+            text with an absolute path counts as a path. Tuples are allowed too.
 
     Returns:
-        A copy of the value. Tuples become lists. Paths outside of home are not changed.
+        A copy of the value, in which tuples are lists. Paths outside of the home folder
+        are not changed.
     """
     # replace the paths inside of mappings and lists
     if isinstance(value, Mapping):
@@ -165,7 +168,7 @@ def make_portable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [make_portable(inner) for inner in value]
 
-    # a path may begin with home as it is written, or with the target of links in home
+    # if the home folder is a link, a path may begin with the link or with its target
     if isinstance(value, str | Path) and os.path.isabs(value):
         path = os.path.normpath(value)
         for home in (os.path.abspath(home_folder()), os.path.realpath(home_folder())):
@@ -198,7 +201,7 @@ class NotFetched(MissingData):
 
 
 def find_unfetched(paths: Iterable[AnyPath]) -> NotFetched | None:
-    """Search files for placeholders whose content was not fetched.
+    """Find files that are placeholders, because their content was not downloaded yet.
 
     A placeholder is a dead link, or a small pointer file of git-annex or Git LFS.
 
@@ -207,15 +210,16 @@ def find_unfetched(paths: Iterable[AnyPath]) -> NotFetched | None:
 
     Returns:
         An error with the number of placeholders and the command that fetches their
-        content, or None if there are no placeholders.
+        content. It is returned and not raised. None if there are no placeholders.
     """
-    # only placeholders have a hint
+    # the hint is the command that fetches the content. It is empty for other files
     hints = {os.fspath(path): _find_fetch_command(path) for path in paths}
     placeholders = [path for path, hint in hints.items() if hint]
     if not placeholders:
         return None
 
-    # the hint fetches the deepest folder that holds all of them
+    # write the deepest folder that holds all placeholders into the command, in place of
+    # the braces
     folder = os.path.commonpath(map(os.path.dirname, placeholders)) or "."
     return NotFetched(
         f"{placeholders[0]} is a placeholder, and its content was not fetched "
@@ -225,20 +229,22 @@ def find_unfetched(paths: Iterable[AnyPath]) -> NotFetched | None:
 
 
 def require_content(path: AnyPath) -> None:
-    """Raise an error if a file is a placeholder whose content was not fetched.
+    """Raise an error if a file is a placeholder whose content was not downloaded.
 
     Args:
         path: File, which need not exist.
 
     Raises:
-        NotFetched: if the file is a dead link, or a pointer of git-annex or Git LFS.
-            The error also counts the other placeholders in the folder of the file.
+        NotFetched: if the file is a dead link, or a pointer file of git-annex or Git
+            LFS. The message has the number of all placeholders in its folder.
     """
+    # `find_unfetched` returns the error, or None if no file is a placeholder
     error = find_unfetched([path])
     if error is None:
         return
 
-    # the file comes first, because the error names the first placeholder
+    # search all files of the folder. Put this file first, because the message names the
+    # first placeholder. The file may have been fetched in the meantime
     files = [file for file in Path(path).parent.iterdir() if not file.is_dir()]
     files.sort()
     files.insert(0, Path(path))
@@ -246,14 +252,20 @@ def require_content(path: AnyPath) -> None:
 
 
 def _find_fetch_command(path: AnyPath) -> str:
-    """Return the command that fetches the content of a placeholder.
+    """Return the command that downloads the content of a placeholder file.
+
+    A placeholder is a dead link of git-annex, or a small pointer file of git-annex or
+    Git LFS.
+
+    Args:
+        path: File, which need not exist.
 
     Returns:
-        A shell command in which `{}` stands for the folder. If a dead link is not a
-        placeholder, the text is advice about the link. The text is empty if the file is
-        neither a placeholder nor a dead link, or does not exist.
+        For a placeholder, a shell command in which `{}` stands for the folder. For any
+        other dead link, advice about the link. In all other cases, an empty text.
     """
-    # read the target of a dead link, or the content of a small file
+    # Read the target of a dead link, or the content of a small file. `os.stat` follows
+    # links, so it fails for a dead link.
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -267,7 +279,7 @@ def _find_fetch_command(path: AnyPath) -> str:
         content = Path(path).read_bytes()
         hint = ""
 
-    # compare it with the kinds of placeholders
+    # compare the target or content with the pattern of each kind of placeholder
     for pattern, command in FETCH_COMMANDS.items():
         if re.match(pattern, content):
             return command
@@ -313,17 +325,17 @@ def read_lines(
 ) -> list[str]:
     """Read the lines of a text file in UTF-8.
 
-    A line ends at CR LF, LF or CR. This function does not use `str.splitlines`, which
-    also splits at characters such as U+2028 and VT. They occur in captions and file
-    names.
+    A line ends at CR LF, LF or CR. The method `str.splitlines` would also split at
+    characters such as U+2028, which occur inside of captions and file names.
 
     Args:
         path: File.
-        max_bytes: Largest size that is allowed.
+        max_bytes: Largest allowed size of the file.
         errors: Treatment of bytes that are not UTF-8, as in `bytes.decode`.
 
     Returns:
-        Lines without their line ends.
+        Lines without their line ends. If the text ends with a line end, the last item
+        is an empty text.
 
     Raises:
         UnfitFile: if the file is not a regular file, or is too large.
@@ -337,13 +349,16 @@ def read_lines(
 def open_descriptor(
     path: AnyPath, flags: int, follow: bool = True, max_bytes: int | None = None
 ) -> int:
-    """Open a regular file, and return its file descriptor.
+    """Open a file with `os.open`, and refuse pipes, devices and folders.
 
     Args:
         path: File.
-        flags: Flags of `os.open`, which may ask for a new file.
-        follow: True to open the target of a link, False to refuse links.
-        max_bytes: Largest size that is allowed, or None for any size.
+        flags: Flags of `os.open`. For example, `os.O_CREAT` creates a missing file.
+        follow: True to open the target of a link. False to refuse links.
+        max_bytes: Largest allowed size of the file, or None for any size.
+
+    Returns:
+        The file descriptor, which the caller must close.
 
     Raises:
         UnfitFile: if the file is not a regular file, or is too large.
@@ -351,13 +366,15 @@ def open_descriptor(
         OSError: if the system refuses to open the file, or if the file is a link and
             `follow` is False.
     """
-    # O_NONBLOCK opens a pipe without waiting, so that its type can be checked
+    # Opening a pipe normally waits for another process. With O_NONBLOCK it does not
+    # wait, so the pipe can be noticed and refused.
     flags |= os.O_NONBLOCK | os.O_CLOEXEC
     if not follow:
         flags |= os.O_NOFOLLOW
     try:
         descriptor = os.open(path, flags, 0o666)
     except FileNotFoundError:
+        # for a dead link, raise an error with the command that fetches the content
         require_content(path)
         raise
     try:
@@ -386,11 +403,13 @@ def open_unless_link(path: str, flags: int) -> int:
 def require_regular(
     path: AnyPath, max_bytes: int | None = None, status: os.stat_result | None = None
 ) -> None:
-    """Raise an error if a path is not a regular file that a library may open.
+    """Raise an error if a file is not fit to be opened by a library.
+
+    The file must be a regular file, with its content, and not too large.
 
     Args:
         path: File.
-        max_bytes: Largest size that is allowed, or None for any size.
+        max_bytes: Largest allowed size of the file, or None for any size.
         status: Result of `os.stat` for the file, or None to call `os.stat` here.
 
     Raises:
@@ -398,7 +417,7 @@ def require_regular(
         NotFetched: if the file is a placeholder whose content was not fetched.
         OSError: if the file does not exist, or is a folder.
     """
-    # only small files and dead links can be placeholders
+    # a placeholder is a dead link or a small file. A dead link has no status
     if status is None or status.st_size < MAX_POINTER_BYTES:
         require_content(path)
 
@@ -435,14 +454,15 @@ def is_file(path: Path) -> bool:
 
 
 def find_files_named(name: str, root: Path) -> list[Path]:
-    """Find all files of a name in a folder and its subfolders.
+    """Find all files with a given name in a folder and its subfolders.
 
     Args:
         name: Complete file name, without wildcards.
-        root: Folder.
+        root: Folder in which the search begins.
 
     Returns:
-        Sorted paths, which begin with `root`.
+        Paths of the files, which begin with `root`, in sorted order. Empty if no file
+        has the name.
 
     Raises:
         NotFetched: if a file is a placeholder whose content was not fetched.
@@ -482,7 +502,14 @@ def walk(
     def visit(
         path: str, visited: tuple[tuple[int, int], ...]
     ) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        # a link to a folder that contains the link would repeat the walk forever
+        """Yield the path and the entry of each file and folder below a folder.
+
+        Args:
+            path: Folder, relative to `root`.
+            visited: Device and inode number of each folder above this folder.
+        """
+        # A link may lead to a folder that contains the link, and the walk would never
+        # end. So stop at a folder that is among the folders above it.
         status = os.stat(root / path)
         identity = (status.st_dev, status.st_ino)
         if identity in visited:
@@ -510,22 +537,25 @@ ANY_FOLDERS = "(?:[^/]+/)*"
 
 
 def expand_pattern(path: str | Path) -> list[Path]:
-    """List the files that match a path with shell wildcards.
+    """List the files and folders that match a path with shell wildcards.
 
-    The path may begin with a folder that exists and has a name such as `study [pilot]`.
-    The characters in the names of existing folders do not count as wildcards.
+    The path may begin with an existing folder whose name has brackets, such as
+    `study [pilot]`. Brackets, `*` and `?` in the names of existing folders are not
+    wildcards.
 
     Args:
         path: Path, with or without wildcards.
 
     Returns:
-        Sorted paths. If a file of exactly this path exists, it is the only path.
+        Matching paths in sorted order. Empty if nothing matches. If the path exists as
+        it is written, the list has only this path.
     """
     path = Path(path)
     if path.exists():
         return [path]
 
-    # split the path into the deepest folder that exists and a pattern
+    # split the path into the deepest existing folder, whose wildcards are escaped, and
+    # a pattern
     existing_folders = [parent for parent in path.parents if parent.is_dir()]
     folder = existing_folders[0] if existing_folders else path.parent
     pattern = os.path.join(escape(str(folder)), path.relative_to(folder))
@@ -578,10 +608,11 @@ def resolve_below(
     """Join names to the path of a folder, and refuse names that lead out of the folder.
 
     Args:
-        folder: Trusted folder.
-        names: File names, or relative paths with slashes such as stimulus ids.
-        source: Origin of the names, with which the error begins.
-        error: Class of the error.
+        folder: Folder below which the path must stay.
+        names: File names, or relative paths with slashes. They may come from a file
+            that is not trusted.
+        source: Beginning of the error message, such as `archive.zip holds a file that`.
+        error: Class of the error for a refused name.
 
     Returns:
         The path of `folder / names[0] / names[1] / ...`.
@@ -621,12 +652,17 @@ def _describe_bad_name(name: object) -> str:
 
 
 def resolve_without_links(folder: Path, name: str, source: str) -> Path:
-    """Join a name to the path of a folder, and refuse links between folder and file.
+    """Join a name to the path of a folder, and refuse subfolders that are links.
+
+    A subfolder that is a link could redirect the file to any place on the disk.
 
     Args:
-        folder: Trusted folder, which may itself be a link.
-        name: Relative path of a file. The file itself may be a link.
-        source: Origin of the name, with which the error begins.
+        folder: Folder below which the path must stay. It may itself be a link.
+        name: Relative path of a file, such as `a/b.txt`. The file itself may be a link.
+        source: Beginning of the error message, such as `a cell of a run,`.
+
+    Returns:
+        The path `folder / name`.
 
     Raises:
         BrainhiveError: if the name leads out of the folder, or if a folder between
@@ -634,7 +670,8 @@ def resolve_without_links(folder: Path, name: str, source: str) -> Path:
     """
     path = resolve_below(folder, name, source=source)
 
-    # check each folder below `folder`, which is the last of the parents
+    # Check each folder between `folder` and the file. The last parent of the relative
+    # path stands for `folder` itself, which may be a link.
     for parent in list(path.relative_to(folder).parents)[:-1]:
         if (folder / parent).is_symlink():
             raise BrainhiveError(
@@ -706,21 +743,28 @@ def read_disk_clock(folder: Path) -> float:
 
 @cache
 def remove_leftovers(folder: Path) -> None:
-    """Remove the partial files that killed processes have left in a folder.
+    """Remove the partial files and folders that killed processes have left in a folder.
 
-    A partial file is removed if its process on this machine no longer runs. A partial
-    file of another machine or container is removed a day after its last change. This
-    process cleans each folder only once, because the function is cached.
+    A partial file is a file that was being written. Its name has the machine and the
+    process of the writer. There are two cases:
+
+    - If the writer was a process on this machine, the partial file is removed as soon
+      as this process no longer runs.
+    - If the writer was on another machine or in another container, the partial file is
+      removed if its last change is older than `MAX_PARTIAL_AGE_S`.
+
+    Repeated calls for a folder do nothing, because the function is cached.
 
     Args:
-        folder: Folder of the partial files.
+        folder: Folder that may hold partial files. Its subfolders are not searched.
     """
     for path in folder.glob(f".*{PARTIAL_SUFFIX}*"):
         owner = PARTIAL_FILE_NAME.search(path.name)
         if owner is None:
             continue
         with suppress(OSError):  # another process may have removed the file
-            # this machine cannot check the processes of another, so the age decides
+            # This machine cannot ask whether a process of another machine runs. So use
+            # the age, which for a partial folder is the age of the newest file in it.
             if owner["machine"] != _hash_machine():
                 change_time = path.stat().st_mtime
                 for inner_path in path.rglob("*"):
@@ -735,16 +779,16 @@ def remove_leftovers(folder: Path) -> None:
 
 @contextmanager
 def atomic_write(final: Path, is_lasting: bool = True) -> Iterator[Path]:
-    """Provide a temporary path for a new file or folder, and rename it at the end.
+    """Let a `with` block write a temporary file or folder, and then rename it.
 
-    If the `with` block raises an error or is interrupted, the temporary file is
-    removed. An earlier file at the final path then stays as it was.
+    If the block raises an error or is interrupted, the temporary file is removed. An
+    earlier file at the final path then stays as it was.
 
     Args:
-        final: Final path of the file or folder. Its parent folders are created.
-        is_lasting: True if the content must survive a power cut. Writing it to the disk
-            takes 6 ms per file, which adds up to minutes for the pictures of a data
-            set.
+        final: Final path of the file or folder. Missing parent folders are created.
+        is_lasting: True if the content must survive a power cut. The content is then
+            forced to the disk before the file is renamed. This takes 6 ms per file,
+            which adds up to minutes for the pictures of a data set.
 
     Yields:
         The temporary path, to which the block must write.
@@ -752,8 +796,9 @@ def atomic_write(final: Path, is_lasting: bool = True) -> Iterator[Path]:
     Raises:
         OSError: if the disk is full. The error names the final path.
     """
-    # a file can be renamed in one step only on the same disk, so the temporary file is
-    # a hidden file in the folder of the final file
+    # A file can be renamed in one step only if both paths are on the same disk. So the
+    # temporary file is a hidden file in the folder of the final file. First remove such
+    # files of processes that were killed.
     final.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(final.parent)
     temporary = name_partial_file(final)
@@ -767,8 +812,9 @@ def atomic_write(final: Path, is_lasting: bool = True) -> Iterator[Path]:
     except BaseException as error:
         remove(temporary)
 
-        # if the disk is full, name the final path, because the temporary path says
-        # nothing to users, and errors of libraries name no file
+        # If the disk is full, raise an error that names the final path, which users
+        # know. The first error names the temporary path or no file. The number is the
+        # errno, and is None for an error of another kind.
         number = None
         if not isinstance(error, BrainhiveError):
             number = system_error_number(error)
@@ -781,8 +827,8 @@ def atomic_write(final: Path, is_lasting: bool = True) -> Iterator[Path]:
 def publish(temporary: Path, final: Path) -> None:
     """Force a complete file or folder to the disk, and then rename it.
 
-    If the file were renamed before its content is on the disk, a power cut could leave
-    an empty file at the final path.
+    After a renaming without this step, a power cut could leave an empty file at the
+    final path, because the content may not be on the disk yet.
 
     Args:
         temporary: Path of the complete file or folder.
@@ -811,9 +857,9 @@ def require_free_space(folder: Path, size: int, purpose: str, hint: str) -> int:
     """Raise an error if a disk has too little space for new files.
 
     Args:
-        folder: Folder of the new files, which need not exist.
+        folder: Folder in which the files will be written. It need not exist.
         size: Size of the new files in bytes.
-        purpose: Description of the new files, with which the error begins.
+        purpose: Description of the new files, with which the error message begins.
         hint: Advice for the user if there is too little space.
 
     Returns:
@@ -822,7 +868,7 @@ def require_free_space(folder: Path, size: int, purpose: str, hint: str) -> int:
     Raises:
         BrainhiveError: if the disk has too little space.
     """
-    # the nearest folder that exists is on the same disk
+    # a missing folder will be on the disk of its nearest parent that exists
     disk = folder.absolute()
     while not disk.is_dir():
         disk = disk.parent
