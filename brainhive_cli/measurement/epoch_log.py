@@ -28,16 +28,23 @@ letters of the name are equal for all scores of a training.
 
 @dataclass(frozen=True)
 class EpochLog:
-    """Test scores of a training by epoch, and the scores that it may report.
+    """Test scores of a training by epoch, read from the log of another project.
+
+    An audit uses these scores to find out if the published score is the best test score
+    of any epoch.
 
     Attributes:
-        column: Name of the test scores in the file.
-        scores: Test scores [E] in percent.
-        unselected_scores: Test scores [S] in percent of epochs that were not chosen by
-            their test score. They are the means of the last 1, 2, ... E epochs, and the
-            test scores of the best epochs on validation or training data.
-        is_validated: True if the log has validation scores of the same epochs.
-        rounding: Largest rounding error of the scores, in percentage points.
+        column: Name of the test scores in the log file.
+        scores: Test score [E] of each of E epochs, in percent.
+        unselected_scores: Scores [S] in percent that can be reported without choosing
+            an epoch by its test score:
+
+            - the means of the test scores of the last 1, 2, … E epochs
+            - the test scores of the epochs with the best score on validation data
+            - the test scores of the epochs with the best score on training data
+        is_validated: True if the log also has a validation score of each epoch.
+        rounding: Largest rounding error of the scores in the file, in percentage
+            points.
     """
 
     column: str

@@ -110,41 +110,49 @@ def average_parts(repetitions: Array, parts: Int64) -> Array:
 
 
 def rank_halves(first: Tensor, second: Tensor) -> Tensor:
-    """Rank the second half of each stimulus by its first half.
+    """Rank how well the halves of the repetitions of a stimulus match each other.
 
-    The mean over stimuli is first subtracted from both halves. All stimuli share one
-    gallery, so their hits are not independent. Wilson's interval over stimuli still
-    holds: `benchmarks/simulated_statistics` prints the coverage of this interval.
+    For each stimulus, the second halves of all stimuli are sorted by their cosine
+    similarity to the first half of the stimulus. The mean over stimuli is subtracted
+    from the first halves and from the second halves beforehand. The ranks need no
+    model. They are the noise ceiling of retrieval.
+
+    The ranks of different stimuli depend on the same second halves. Wilson's interval
+    of the share of stimuli with rank 1 assumes independence, but still holds.
+    `benchmarks/simulated_statistics` prints the coverage of this interval.
 
     Args:
-        first: Mean [N, F] of the first half of each stimulus.
-        second: Mean [N, F] of the second half of each stimulus.
+        first: Mean signal [N, F] of one half of the repetitions of each of N stimuli.
+        second: Mean signal [N, F] of the other half, in the same order of stimuli.
 
     Returns:
-        Ranks [N], from 1, of the second half of the same stimulus among all second
-        halves.
+        Rank [N] of the second half of the stimulus itself. 1 is the best rank.
     """
+    # the target of query i is row i of the gallery
     queries = first - first.mean(0)
     gallery = second - second.mean(0)
     return rank_targets(queries, gallery, torch.arange(len(first)))
 
 
 def spearman_brown(halves: Correlation, times: float = 2.0) -> Correlation:
-    """Predict the correlation of two halves if they had more repetitions.
+    """Predict the correlation of two means from the correlation of means of halves.
 
-    The prediction is times * r / (1 + (times - 1) * |r|). The published formula has r
-    instead of |r|, which has a pole and no meaning for negative r. The formula with |r|
-    is odd and one-to-one. So it can correct the ends of an interval, and the mean over
-    uncorrelated halves stays 0.
+    A half is half of the repetitions of each stimulus. A mean over a half is noisier
+    than a mean over all repetitions, so the correlation r of two halves is too low. The
+    predicted correlation of two means over all repetitions is
+    times * r / (1 + (times - 1) * |r|). The published formula has r instead of |r|. It
+    has a pole at a negative r. The formula with |r| has no pole, increases with r, and
+    changes its sign with r. So it can also be applied to the ends of an interval, and
+    it gives 0 on average if r is noise around 0.
 
     Args:
         halves: Correlation r of two halves, or an array of correlations of any shape.
-        times: Number of all repetitions divided by the number in a half. For example,
-            halves of 2 from four repetitions give 2, and halves of 1 from three
-            repetitions give 3.
+        times: Number of all repetitions divided by the number in a half. If four
+            repetitions are divided into halves of 2, the value is 2. If three
+            repetitions are divided into halves of 1, the value is 3.
 
     Returns:
-        Predicted correlations of the same shape.
+        Predicted correlations, in the shape of `halves`.
 
     Source: Spearman 1910; Brown 1910.
     """
@@ -170,18 +178,21 @@ def unit_vectors(values: Array, axis: int = 0) -> Array:
 
 
 def correlation_shares(first: Array, second: Array) -> Array:
-    """Compute the share of each item in the correlation of unit vectors.
+    """Compute a value for each item, so that the mean of the values is the correlation.
 
-    The mean of the shares over items is the correlation r. A share is r plus the
-    influence function of r at this item. So the variance of the shares, divided by N,
+    These values are called shares. An interval of the correlation r can be computed
+    from the shares like an interval of a mean. The share of an item is r plus the
+    influence function of r at the item. So the variance of the shares, divided by N,
     estimates the sampling variance of r.
 
     Args:
-        first: Unit vectors [N, ...] over N items.
-        second: Unit vectors [N, ...] over the same items.
+        first: First variable over N items, [N, ...]. Each column has the mean 0 over
+            the items and the length 1, as computed by `unit_vectors`.
+        second: Second variable [N, ...] over the same items, in the same form. Each
+            column is correlated with the column of `first` at the same position.
 
     Returns:
-        Shares [N, ...].
+        Shares [N, ...] of the items.
 
     Source: Devlin, Gnanadesikan and Kettenring 1975 (influence function of a
     correlation).
@@ -193,16 +204,18 @@ def correlation_shares(first: Array, second: Array) -> Array:
 
 
 def correlate(pairs: Iterable[tuple[Array, Array]]) -> Float64:
-    """Correlate two variables over items that are read one at a time.
+    """Compute the correlation of two variables, with one item in memory at a time.
 
     Args:
-        pairs: Yields for each item an array [...] of the first variable and an array of
-            the second. Each entry of the arrays is correlated on its own.
+        pairs: Iterable over items. It yields the values [...] of the first variable for
+            an item, and the values [...] of the second variable. All arrays have the
+            same shape.
 
     Returns:
-        Correlations [...] over items. 0 if a variable is constant.
+        Correlation [...] over items at each position of the arrays. 0 if one of the
+        variables is constant.
     """
-    # sums of both variables, of their squares and of their product
+    # sums over items of both variables, of their squares and of their product
     count = 0
     sums = np.zeros(())
     for first, second in pairs:

@@ -112,19 +112,22 @@ class Gallery:
         return np.array([index_of[image_id] for image_id in image_ids], np.int64)
 
     def list_relevant(self, seen_indices: Int64) -> Int64:
-        """List the candidates that share the concept of each seen picture.
+        """List the candidates with the same concept as each seen picture.
 
         Args:
-            seen_indices: Gallery indices [N] of the seen pictures.
+            seen_indices: Index [N] in the gallery of the picture that was seen in each
+                of N signals.
 
         Returns:
-            Gallery indices [N, K]. Rows with fewer than K candidates end in -1.
+            Gallery indices [N, K]. A row lists all candidates of the concept, the seen
+            picture among them. K is the largest number of candidates in a row. Shorter
+            rows are filled up with -1.
         """
         indices_of_concept: dict[str, list[int]] = {}
         for index, concept in enumerate(self.concepts):
             indices_of_concept.setdefault(concept, []).append(index)
 
-        # pad every list with -1 to the length of the longest
+        # pad every list with -1 to the length of the longest list
         index_lists = []
         for index in seen_indices:
             index_lists.append(indices_of_concept[self.concepts[index]])
@@ -249,15 +252,19 @@ class Scores:
     def compute_rank_advantages(self) -> list[float | None]:
         """Compute how much better each label ranks for its own signal than for others.
 
-        The label of a signal is the picture that counts as right. The rank advantage of
-        the label is (mean rank for signals of other pictures - rank for its own signal)
-        / (n - 1), where n is the number of pictures ranked for its own signal.
+        The label of a signal is the picture that counts as right. For each signal,
+        `verdict_ranks` has the rank of the label and the ranks of other pictures. The
+        rank advantage of the label is (mean rank for the signals with other labels -
+        rank for its own signal) / (c - 1), where c is the number of pictures that are
+        ranked for its own signal.
 
         Returns:
-            Rank advantage [N] of each signal. None if the label is not in
-            `verdict_ids`, or if it was not ranked for signals of other pictures.
+            Rank advantage of the label of each of the N signals. None if the label is
+            not in `verdict_ids`, the pictures that `verdict_ranks` compares. Also None
+            if the label was not ranked for any signal with another label.
         """
-        # column of each signal's label in the table of ranks
+        # column of each signal's label in `verdict_ranks`, whose rows are the n signals
+        # with a label in `verdict_ids`
         column_of = {
             image_id: column for column, image_id in enumerate(self.verdict_ids)
         }
@@ -270,13 +277,13 @@ class Scores:
         own_ranks = ranks[rows, columns]  # [n]
         n_compared = np.isfinite(ranks).sum(1)  # [n]
 
-        # mean rank of the label for signals of other pictures, without its own signals
+        # mean rank of the label for signals with other labels
         ranks[rows, columns] = np.nan
         n_others = np.isfinite(ranks).sum(0)[columns]
         mean_ranks = np.nansum(ranks, 0)[columns] / np.maximum(n_others, 1)
         advantages = (mean_ranks - own_ranks) / np.maximum(1, n_compared - 1)
 
-        # return a value for every signal, also for signals without a rank
+        # fill in None for signals without a rank advantage
         values: list[float | None] = [None] * len(self.labels)
         signals = np.flatnonzero(is_compared)
         for signal, advantage, n_ranks in zip(
@@ -349,19 +356,24 @@ def permute_targets(
 def measure_control(
     gallery: Gallery, images: Tensor, tokens: Tensor, targets: Sequence[Int64]
 ) -> dict[str, Float64]:
-    """Compute retrieval metrics for the seen pictures and for each draw of a control.
+    """Compute retrieval metrics for the seen pictures and for pictures paired at random.
+
+    The metrics of the random pairs show which values are expected by chance.
 
     Args:
-        gallery: Candidates.
-        images: Tokens [M, D] of the candidates.
+        gallery: Candidates, which are the pictures that are ranked for each signal.
+        images: Tokens [M, D] of the candidates. A token is an embedding vector.
         tokens: Tokens [N, D] of the signals.
-        targets: 1 + K arrays [N] of gallery indices. The first array holds the seen
-            pictures, each further array the pictures of a draw.
+        targets: 1 + K arrays with a picture for each of the N signals, as an index in
+            the gallery. The first array holds the seen pictures. Each further array
+            holds the pictures that are paired with the signals in a random draw.
 
     Returns:
-        Metrics [1 + K], keyed by name.
+        Values [1 + K] of each metric in `CONTROL_METRICS`, such as `top1`, keyed by its
+        name. The first value belongs to the seen pictures.
     """
-    # rank [N, M_test] every test picture once, then look up the pictures of each draw
+    # rank [N, M_test] every test picture among all candidates once, then look up the
+    # ranks of the pictures in each array of targets
     all_ranks = rank_first_pictures(tokens, images, len(gallery.test_rows))
     signal_indices = np.arange(len(tokens))
     target_ranks = np.stack([all_ranks[signal_indices, target] for target in targets])
@@ -439,23 +451,26 @@ def _rank_backward(
 ) -> dict[str, Scores]:
     """Rank all signals of a subject for each picture.
 
+    This is the reverse of retrieval, which ranks the pictures for each signal.
+
     Args:
-        gallery: Candidates.
-        images: Tokens [M, D] of the candidates.
+        gallery: Candidate pictures.
+        images: Tokens [M, D] of the candidates. A token is an embedding vector.
         tokens: Tokens [N, D] of the signals.
-        target: Gallery indices [N] of the signals' labels.
+        target: Index [N] in the gallery of the picture that counts as right for each
+            signal.
 
     Returns:
-        Scores with a rank for each picture, keyed by `BACKWARD`, the name of their
-        table. The rank of a picture is the best rank of its signals. Empty if some
-        pictures have more signals than others.
+        A mapping with one entry: `BACKWARD`, the name of the table in the report, and
+        the scores, which have a rank for each picture that has signals. The rank is the
+        rank of the most similar signal of the picture among the signals of other
+        pictures. The mapping is empty if some pictures have more signals than others.
     """
     pictures, counts = np.unique(target, return_counts=True)
     if (counts != counts[0]).any():
         return {}
 
-    # sorted by picture, the signals of each picture form a row, because all pictures
-    # have the same number
+    # sort the signals by picture, so that each row holds the signals of a picture
     sorted_signals = np.argsort(target, kind="stable")
     signals_of_picture = sorted_signals.reshape(len(pictures), counts[0])
     best_ranks = rank_targets(
@@ -473,23 +488,23 @@ def _rank_backward(
 def compute_auc_parts(tokens: Tensor, target: Int64, gallery: Tensor) -> list[float]:
     """Compute how much each signal contributes to the area under the ROC curve.
 
-    The gallery has two pictures. The score of a signal is its similarity to the second
-    picture minus its similarity to the first. Each signal of the second picture is
-    compared with each signal of the first. If the signal of the second picture has the
-    higher score, both signals win. A tie is half a win. The area is the share of won
-    comparisons.
+    There are only two pictures. The score of a signal is its similarity to the second
+    picture minus its similarity to the first picture. Each signal of the second picture
+    is compared with each signal of the first picture. The comparison is won if the
+    signal of the second picture has the higher score. A tie counts as half a win. The
+    area is the share of comparisons that are won.
 
     Args:
-        tokens: Tokens [N, D] of the signals.
-        target: Index [N] of the picture that each signal showed, 0 or 1.
+        tokens: Tokens [N, D] of the signals. A token is an embedding vector.
+        target: Picture [N] that counts as right for each signal, 0 or 1.
         gallery: Tokens [2, D] of the two pictures.
 
     Returns:
-        Contribution [N] of each signal: 2 * (share of its comparisons that it wins) -
-        area. For either picture, the mean over its signals is the area. The mean of
-        these two means is also the area. If signals are sampled within each picture,
-        the variance of the mean is the variance of DeLong et al. (1988). Empty if only
-        one of the pictures was shown.
+        Contribution [N] of each signal: 2 * (share of won comparisons among the
+        comparisons of the signal) - area. The mean over the signals of a picture is the
+        area, for both pictures. The sampling variance of the average of these two means
+        is the variance of the area by DeLong et al. (1988). The list is empty if all
+        signals belong to the same picture.
 
     Source: DeLong, DeLong and Clarke-Pearson 1988.
     """
@@ -501,8 +516,8 @@ def compute_auc_parts(tokens: Tensor, target: Int64, gallery: Tensor) -> list[fl
     if n_first == 0 or n_second == 0:
         return []
 
-    # signals of the second picture win against lower scores, signals of the first
-    # against higher scores
+    # A signal of the second picture wins against lower scores of the first picture. A
+    # signal of the first picture counts the higher scores of the second picture.
     wins = np.empty(len(scores))
     wins[is_second] = _count_wins(scores[is_second], scores[~is_second])
     wins[~is_second] = _count_wins(-scores[~is_second], -scores[is_second])
@@ -594,26 +609,30 @@ def rank_corrected(
 def rank_for_verdict(
     gallery: Gallery, images: Tensor, tokens: Tensor, items: Scores
 ) -> Scores:
-    """Rank the pictures of the tested split for the verdict.
+    """Rank test pictures for each signal, as a permutation test of the ranks needs them.
 
-    The verdict is the decision that ranks are above, at or below chance. Pictures of
-    other splits are not ranked.
+    The verdict is the decision whether ranks are above, at or below chance. Its test
+    exchanges the labels of signals, so it needs the rank of every picture. Only
+    pictures of the tested split are ranked. If there are more than
+    `MAX_VERDICT_PICTURES`, random pictures are drawn from them.
 
     Args:
-        gallery: Candidates.
-        images: Tokens [M, D] of the candidates.
+        gallery: Candidates. The first candidates are the pictures of the tested split.
+        images: Tokens [M, D] of the candidates. A token is an embedding vector.
         tokens: Tokens [N, D] of the signals.
-        items: Scores with the labels of the signals.
+        items: Scores of a subject. Their `labels` name the picture that counts as right
+            for each signal.
 
     Returns:
-        The scores of `items` with `verdict_ids` and `verdict_ranks`.
+        A copy of `items` with `verdict_ids` (names of the P ranked pictures) and
+        `verdict_ranks` (ranks [n, P] for the signals whose label is one of them).
     """
-    # the draw is the same for all models, so they are compared on the same pictures
+    # all models draw the same pictures
     pictures = draw_verdict_pictures(np.arange(len(gallery.test_rows)))  # [P]
     image_ids = [gallery.image_ids[index] for index in pictures]
     picture_tokens = images[torch.from_numpy(pictures)]  # [P, D]
 
-    # rank these pictures for the signals whose label is one of them
+    # for each signal with one of these pictures as its label, rank all P pictures
     is_compared = torch.from_numpy(np.isin(items.labels, image_ids))
     signal_tokens = tokens[is_compared]  # [n, D]
     table = rank_first_pictures(signal_tokens, picture_tokens, len(pictures))  # [n, P]
@@ -638,18 +657,21 @@ def draw_verdict_pictures(rows: Int64) -> Int64:
 def depends_on_other_trials(
     encode: Callable[[Tensor], Tensor], signals: Tensor
 ) -> bool:
-    """Return True if the token of a trial depends on the other trials in its batch.
+    """Return True if the embedding of a trial depends on the other trials in its batch.
 
-    A test with such a model is transductive: it uses information of other test trials.
+    The test results of such a model are transductive: the prediction for a trial uses
+    information from other test trials.
 
     Args:
-        encode: Function that computes tokens [n, D] from signals [n, ...].
+        encode: Function that computes embeddings [n, D], called tokens, from the
+            signals [n, ...] of n trials.
         signals: Signals [N, ...] of the test trials. At most `MAX_TRIALS_ENCODED_ALONE`
-            evenly spaced trials are compared.
+            of them are tried, at equal distances.
 
     Returns:
         True if the token of a trial that is encoded alone differs by more than rounding
-        from its token in the batch, or if either token is not a number.
+        from the token of the same trial in the batch. Also True if a token is not a
+        number.
 
     Source: MOABB 1.7.2, `CrossSubjectMode.TRAIN_TRIALWISE`, which scores one trial at a
     time.
@@ -661,13 +683,15 @@ def depends_on_other_trials(
     # encode the trials together, then each trial alone
     batch_tokens = normalize(encode(trials).double())
 
-    # batch normalisation needs two trials, so a single trial is paired with itself
+    # A batch of a single trial is an error in batch normalisation, so the batch holds
+    # the trial twice.
     tokens_alone = []
     for trial in trials:
         pair_tokens = encode(torch.stack([trial, trial]))
         tokens_alone.append(pair_tokens[:1])
     single_tokens = normalize(torch.cat(tokens_alone).double())
 
-    # a token that is not a number makes the distance NaN, which fails the comparison
+    # Compute the cosine distance of unit vectors. It is NaN if a token is not a number,
+    # and the comparison is then False.
     distances = (batch_tokens - single_tokens).square().sum(1) / 2
     return not bool((distances <= MAX_TOKEN_DISTANCE).all())

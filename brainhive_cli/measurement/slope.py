@@ -21,28 +21,37 @@ from brainhive_cli.measurement.units import MIN_UNITS_FOR_INTERVAL
 def average_by_unit(
     cells: Iterable[Mapping[str, Sequence[Any]]],
 ) -> tuple[Float64, Float64]:
-    """Average items by unit over all cells and subjects.
+    """Average the cosine similarity and the rank advantage over the items of each unit.
 
-    A unit is a set of items that count as a single sample in statistics, such as all
-    pictures of a concept. A cell is one training of a model.
+    An item is a tested picture or trial. A unit is a set of items that count as a
+    single sample in statistics, such as all pictures of a concept. The rank advantage
+    of a picture says how much better the picture ranks for its own signals than for
+    the signals of other pictures.
 
     Args:
-        cells: Columns of a cell and subject, with a value for each of N items: `units`
-            (name of the unit), `nearest` (cosine similarity to the nearest training
-            picture) and `surplus` (rank advantage, or None). A cell without cosines has
-            empty columns `nearest` and `surplus`.
+        cells: A mapping for each trained model and each subject, which the averages
+            combine. A mapping has three columns with a value for each item:
+
+            - `units`: name of the unit of the item.
+            - `nearest`: cosine similarity to the nearest training picture.
+            - `surplus`: rank advantage, or None if it could not be measured. Items
+              with None are skipped.
+
+            If no similarities were measured, `nearest` and `surplus` are empty.
 
     Returns:
-        Mean cosine similarity [U] and mean rank advantage [U] of each unit. Units
-        without a rank advantage are left out.
+        Mean cosine similarity [U] and mean rank advantage [U] of U units. Units whose
+        items were all skipped are left out.
     """
-    # cosines and rank advantages of each unit, then their means
+    # pairs of cosine similarity and rank advantage of each unit
     pairs_of_unit = defaultdict[str, list[tuple[float, float]]](list)
     for cell in cells:
         columns = zip(cell["units"], cell["nearest"], cell["surplus"], strict=False)
         for unit, cosine, advantage in columns:
             if advantage is not None:
                 pairs_of_unit[unit].append((cosine, advantage))
+
+    # the reshape gives two empty arrays if there are no units
     means = [np.mean(pairs, 0) for pairs in pairs_of_unit.values()]
     cosines, scores = np.reshape(means, (-1, 2)).T
     return cosines, scores

@@ -60,15 +60,17 @@ class Interval:
     """A 95 % confidence interval of a mean.
 
     Attributes:
-        low: Lower end, or None if there is no interval.
-        high: Upper end, or None.
+        low: Lower end of the interval, or None if there is no interval.
+        high: Upper end of the interval, or None if there is no interval.
         method: Method of the interval, and the population that the interval holds for.
             If there is no interval, the reason.
-        these_subjects: Interval that holds for these subjects only. The variance over
-            units widens it, the variance over subjects does not. It is None with a
-            single subject.
-        people: Interval that holds for people in general. It is None with a single
-            subject, or if the interval is too wide to be informative.
+        these_subjects: Lower and upper end of an interval that holds for the tested
+            subjects only. Its width depends on the variance over units, which are
+            groups of similar items. It does not depend on the variance over subjects.
+            None with a single subject, or if the interval cannot be computed.
+        people: Lower and upper end of an interval that holds for people in general.
+            None with a single subject, or if the interval cannot be computed, or if it
+            is too wide to be informative.
     """
 
     low: float | None
@@ -80,21 +82,24 @@ class Interval:
 
 @dataclass(frozen=True)
 class MeanVariance:
-    """Components of the variance of a mean over S subjects.
+    """Components of the sampling variance of a mean over S subjects.
 
-    A unit is a group of items that are alike, such as the pictures of a concept.
+    The values of each subject are first averaged. The overall mean is the average of
+    these S means. A unit is a group of items that are alike, such as the pictures of a
+    concept.
 
     Attributes:
-        estimates: Mean [S] of each subject.
-        variance: Variance of the mean over subjects that comes from the choice of
-            units.
+        estimates: Mean [S] of the values of each subject.
+        variance: Variance of the overall mean if units are drawn at random and the
+            subjects are fixed. It is the sum of `covariance` and `noise_variance`,
+            unless one of these is cut off at 0.
         dof: Degrees of freedom of `variance` by Satterthwaite's approximation.
-        covariance: Covariance of the means of two subjects, because they saw the same
-            units.
-        noise_variance: Variance of the mean over subjects that comes from the noise of
-            each subject alone.
-        subject_variance: Variance of the mean over subjects that comes from the choice
-            of subjects. It is at least `noise_variance`.
+        covariance: Covariance between the means of two subjects. Subjects who see the
+            same units score high or low on the same units.
+        noise_variance: Variance of the overall mean by noise that differs between
+            subjects.
+        subject_variance: Variance of the overall mean if subjects are drawn at random.
+            It is at least `noise_variance`.
     """
 
     estimates: Float64
@@ -180,13 +185,13 @@ def measure_positions(
 
     Args:
         name: Name of the metric.
-        groups: Values of each subject: [P, N] for P positions and N items, or [S, P, N]
-            of S models.
-        options: Further arguments of `measure`, which computes the metric at one
-            position.
+        groups: An array for each subject: values [P, N] of N items at P positions, or
+            values [S, P, N] of S models.
+        options: Further arguments of `measure`. This function computes the mean over
+            items and subjects at one position, with an interval.
 
     Returns:
-        The metrics of the P positions, in their order.
+        The metric at each of the P positions, in the order of the positions.
     """
     arrays = [np.asarray(group, np.float64) for group in groups]
     metrics = []
@@ -328,7 +333,11 @@ def _check_values(models: Sequence[Float64]) -> None:
     """Raise an error if a subject has no values, or if a value is not finite.
 
     Args:
-        models: Values [S, N] of S models for the N items of each subject.
+        models: An array [S, N] for each subject, with the values of S models for N
+            items.
+
+    Raises:
+        BrainhiveError: in these cases, or if there are no subjects.
     """
     has_values = [group.ndim == 2 and group.size > 0 for group in models]
     if not models or not all(has_values):
@@ -484,7 +493,9 @@ def _t_interval(
 ) -> tuple[float, float]:
     """Compute the 95 % t interval of a mean.
 
-    If the mean lies between two limits, the interval is computed on the logit scale.
+    If the mean has two limits and lies between them, the interval is computed on the
+    logit scale. It then lies within the limits. Otherwise the interval is symmetric,
+    and cut off at a limit that it crosses.
 
     Args:
         mean: Estimate of the mean.
@@ -500,12 +511,13 @@ def _t_interval(
     reach = stdtrit(dof, UPPER_QUANTILE) * error
     low, high = limits
     if low is None or high is None or not low < mean < high:
-        # symmetric if there are no limits, or if the mean lies at a limit
+        # The logit needs two limits, and is infinite at a limit.
         ends = np.array([mean - reach, mean + reach])
         if limits != (None, None):
             ends = np.clip(ends, low, high)
     else:
-        # the derivative of the logit at a share p is 1 / (p (1 - p))
+        # Rescale the mean to a share p between 0 and 1. The derivative of the logit is
+        # 1 / (p (1 - p)), and scales the standard error (delta method).
         span = high - low
         share = (mean - low) / span
         logit_reach = np.array([-1, 1]) * reach / (span * share * (1 - share))
@@ -585,21 +597,28 @@ def _max_effective_hits(
     limits: tuple[float, float],
     are_hits: bool,
 ) -> float:
-    """Compute an upper bound of the number of independent hits that shares count for.
+    """Compute the largest number of independent hits that values may count for.
 
-    Each hit or miss counts once. Other shares count for `MAX_HITS_PER_ITEM` hits each,
-    or for fewer if many of them lie at a limit.
+    Wilson's interval of a share depends on a number of independent trials, each of them
+    a hit or a miss. If all values are hits or misses, each value is such a trial. Other
+    values are shares, such as a reciprocal rank. They vary less than hits, so each
+    share counts for several hits: `MAX_HITS_PER_ITEM`. If more than half of the shares lie at the same limit, the
+    number decreases. It is `MAX_HITS_PER_ITEM_AT_LIMIT` if all of them lie there.
 
     Args:
-        groups: Values [S, N] of S models for the N items of each subject.
-        values: Values of the items of all subjects, averaged over models, in one array.
-        limits: Values of a miss and of a hit.
+        groups: An array [S, N] for each subject, with the values of S models for N
+            items.
+        values: Value of each item of each subject, averaged over models, in one array.
+        limits: Value of a miss and value of a hit, such as 0 and 1.
         are_hits: True if all values of `groups` are hits or misses.
+
+    Returns:
+        The number of hits over all items and subjects.
     """
     if are_hits:
         return sum(map(np.size, groups))
 
-    # share of the items at the more frequent limit
+    # fraction of the items at the more frequent limit, at least one half
     share_at_limit = max(
         (values == limits[0]).mean(),
         (values == limits[1]).mean(),
@@ -611,17 +630,18 @@ def _max_effective_hits(
 
 @dataclass(frozen=True)
 class SignFlips:
-    """Result of a sign-flip test of a mean.
+    """Result of a permutation test of a mean, which flips the signs of values.
 
     Attributes:
-        p: Two-sided p.
-        p_above: One-sided p: probability of a mean that is at least as large, if the
+        p: Two-sided p of the hypothesis that the true mean is 0.
+        p_above: One-sided p: probability of the measured mean or a larger mean, if the
             true mean is 0.
-        p_below: One-sided p: probability of a mean that is at most as large, if the
+        p_below: One-sided p: probability of the measured mean or a smaller mean, if the
             true mean is 0.
-        least_p: Smallest two-sided p that this number of flips can give.
-        low: Lower end of the 95 % interval, or None with too few units.
-        high: Upper end, or None.
+        least_p: Smallest two-sided p that the test can give with its number of flips.
+        low: Lower end of the 95 % interval of the mean. None if there are too few flips
+            for an interval.
+        high: Upper end of the interval, or None if there is no interval.
     """
 
     p: float
