@@ -356,9 +356,9 @@ def permute_targets(
 def measure_control(
     gallery: Gallery, images: Tensor, tokens: Tensor, targets: Sequence[Int64]
 ) -> dict[str, Float64]:
-    """Compute retrieval metrics for the seen pictures and for pictures paired at random.
+    """Compute retrieval metrics for the seen pictures and for random pictures.
 
-    The metrics of the random pairs show which values are expected by chance.
+    The metrics of the random pictures show which values are expected by chance.
 
     Args:
         gallery: Candidates, which are the pictures that are ranked for each signal.
@@ -609,7 +609,7 @@ def rank_corrected(
 def rank_for_verdict(
     gallery: Gallery, images: Tensor, tokens: Tensor, items: Scores
 ) -> Scores:
-    """Rank test pictures for each signal, as a permutation test of the ranks needs them.
+    """Rank test pictures for each signal, for a permutation test of the ranks.
 
     The verdict is the decision whether ranks are above, at or below chance. Its test
     exchanges the labels of signals, so it needs the rank of every picture. Only

@@ -602,8 +602,9 @@ def _max_effective_hits(
     Wilson's interval of a share depends on a number of independent trials, each of them
     a hit or a miss. If all values are hits or misses, each value is such a trial. Other
     values are shares, such as a reciprocal rank. They vary less than hits, so each
-    share counts for several hits: `MAX_HITS_PER_ITEM`. If more than half of the shares lie at the same limit, the
-    number decreases. It is `MAX_HITS_PER_ITEM_AT_LIMIT` if all of them lie there.
+    share counts for several hits: `MAX_HITS_PER_ITEM`. If more than half of the shares
+    lie at the same limit, the number decreases. It is `MAX_HITS_PER_ITEM_AT_LIMIT` if
+    all of them lie there.
 
     Args:
         groups: An array [S, N] for each subject, with the values of S models for N
