@@ -48,13 +48,14 @@ _imported: dict[str, ImportedCode] = {}
 
 @contextmanager
 def allow_code(is_allowed: bool) -> Iterator[None]:
-    """Allow the code of users inside a `with` block, if they agreed to run it.
+    """Allow the code of users inside a `with` block, if the user agreed to run it.
 
-    The permission also holds in processes that the block starts.
+    The permission is an environment variable, so it also holds in processes that the
+    block starts.
 
     Args:
-        is_allowed: True if the command line has `--allow-code`. If it is False, the
-            permission of the environment is not changed.
+        is_allowed: True if the command line has `--allow-code`. If `is_allowed` is
+            False, the environment variable keeps its value.
     """
     initial_value = os.environ.get(ALLOW_VARIABLE)
     if is_allowed:
@@ -69,6 +70,8 @@ def allow_code(is_allowed: bool) -> Iterator[None]:
 
 def require_permission(name: str, description: str) -> None:
     """Raise an error if the user did not allow code to run.
+
+    The code of Brainhive itself (`OWN_CODE`) needs no permission.
 
     Args:
         name: Name of the code in a recipe or file, such as `python:module:function`.
@@ -132,9 +135,9 @@ def describe_user_error(error: BaseException) -> BrainhiveError | None:
     """Describe an error in the code of a user.
 
     The description names the innermost line of the user's code in the traceback. If the
-    traceback has no such line, the description names an object of the user that a
-    function in the traceback used. The object may lack an attribute, or a method that
-    it inherits may have failed.
+    traceback has no line of the user's code, the description names an object whose
+    class the user has written, and that a function in the traceback used. For example,
+    Brainhive may have read an attribute that the object lacks.
 
     Args:
         error: Error with its traceback.
@@ -143,7 +146,8 @@ def describe_user_error(error: BaseException) -> BrainhiveError | None:
         An error that names the code and the line, or None if the traceback contains
         neither code nor objects of a user.
     """
-    # search the innermost line of the user, and collect the objects on the way
+    # search the frames from the innermost outwards until a line belongs to the user's
+    # code, and collect the local variables of the other frames
     location = ""
     objects = [error.obj] if isinstance(error, AttributeError) else []
     frames = list(walk_tb(error.__traceback__))
@@ -156,7 +160,8 @@ def describe_user_error(error: BaseException) -> BrainhiveError | None:
         objects.append(frame.f_locals.get("self"))
         objects += frame.f_locals.values()
 
-    # without a line of the user, search the objects for an object of the user
+    # without a line of the user, describe the first object of the user. The helpers
+    # return an empty text for other modules and objects.
     hint = "correct it there"
     if not location:
         hint = _describe_call(error)
@@ -177,8 +182,10 @@ def describe_suspected_error(error: BaseException) -> BrainhiveError | None:
         error: Error with its traceback.
 
     Returns:
-        An error that names all imported code of users, or None if there is none.
+        An error that names all imported code of users. None if no code of a user was
+        imported, or if the traceback has no line of Brainhive.
     """
+    # a sentence about the innermost line of Brainhive, or an empty text
     hint = _describe_call(error)
     if not hint:
         return None
@@ -197,9 +204,9 @@ def _describe_call(error: BaseException) -> str:
         error: Error with its traceback.
 
     Returns:
-        A sentence with the line, and with the modules that document what imported code
-        must provide. The text is empty if no code of a user was imported, or if the
-        traceback has no line of Brainhive.
+        A sentence with the line, and with the modules that document the functions which
+        imported code must provide. The text is empty if no code of a user was imported,
+        or if the traceback has no line of Brainhive.
     """
     package_calls = []
     for frame, line in walk_tb(error.__traceback__):
@@ -237,9 +244,9 @@ def _describe_object(value: Any) -> str:
         value: Module, or instance of any class.
 
     Returns:
-        The description of the module. For an instance, also the name of its class and
-        the line where the class is defined. The text is empty if the code is not a
-        user's.
+        For a module: its description. For an instance: the description of the module
+        that defines its class, the name of the class, and, if the source is available,
+        the line of the class. The text is empty if the code is not a user's.
     """
     if isinstance(value, ModuleType):
         return _describe_module(value.__name__)

@@ -267,7 +267,7 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
 
 
 def list_digests(repository: str, repo_type: str, commit: str) -> dict[str, str]:
-    """List the digests of the files of a repository.
+    """List the digests (hashes of the content) of the files of a repository.
 
     Args:
         repository: Repository `owner/name`.
@@ -292,6 +292,7 @@ def list_digests(repository: str, repo_type: str, commit: str) -> dict[str, str]
             )
         )
 
+    # list the files and folders, and try again if the server is busy
     try:
         tree = call_with_retries(read_tree, _read_response)
     except _list_client_errors() as error:
@@ -334,16 +335,17 @@ def silence_hub() -> Iterator[None]:
 def find_weights(
     reference: str, files: Sequence[str], weights: Sequence[str] = WEIGHT_PATTERNS
 ) -> list[Path]:
-    """List the weight files of a reference that are on this machine.
+    """List the weight files of a model that are on this machine, without a download.
 
     Args:
-        reference: Reference, as in `folder`.
+        reference: Path of a folder, `hub:owner/name[/subfolder][@revision]` or
+            `demo:name`, as in `folder`.
         files: Names of other files that are needed as well, such as a config.
         weights: Patterns of weight files, in the order of preference.
 
     Returns:
         The weight files of the first pattern that matches files on this machine. The
-        list is empty if no pattern does, or if one of the other files is missing.
+        list is empty if no pattern matches a file, or if a file of `files` is missing.
     """
     for pattern in weights:
         with suppress(MissingData):
@@ -450,6 +452,9 @@ def download_line(
         patterns: Names or patterns of the files. If there are none, or only `**`, the
             command downloads all files.
         options: Further arguments of the command, such as `--revision=main`.
+
+    Returns:
+        Command line, such as `hf download owner/name config.json`.
     """
     distinct_patterns = list(dict.fromkeys(patterns))
     if "**" in distinct_patterns:
@@ -493,7 +498,8 @@ def parse_repository(
     if len(names) == 1 and owner:
         names = [owner, names[0]]
 
-    # subfolder and revision become paths in the cache, so they must be valid paths
+    # The subfolder and the revision become paths in the cache. Raise an error if such a
+    # path would lead out of the cache.
     subfolder = "/".join(names[2:])
     cache_paths = filter(None, [subfolder, revision])
     resolve_below(
@@ -521,10 +527,12 @@ def _read_response(error: BaseException | None) -> tuple[int, Any]:
         error: Error of the client, or None.
 
     Returns:
-        Status and headers of the response, or `(0, {})` if the hub did not respond.
+        HTTP status and headers of the response, or `(0, {})` if the hub did not
+        respond.
     """
     from huggingface_hub.errors import HfHubHTTPError
 
+    # an error with the response may be the cause of the raised error
     while error is not None and not isinstance(error, HfHubHTTPError):
         error = error.__cause__
     if error is None:
@@ -679,7 +687,8 @@ def digest(path: Path, weights: Sequence[str] = WEIGHT_PATTERNS) -> str:
         weights: Patterns of the weight files, which may overlap.
 
     Returns:
-        SHA-256 of the names and contents of the files, in hexadecimal digits.
+        SHA-256 of a text that lists the name and the digest of each file, in
+        hexadecimal digits.
 
     Raises:
         MissingData: if a file is a dead link or not a regular file.
@@ -697,13 +706,13 @@ def digest(path: Path, weights: Sequence[str] = WEIGHT_PATTERNS) -> str:
 def digest_cached_file(file: Path, by_name: bool = True) -> str:
     """Compute the digest of a file, or return the digest that an earlier call stored.
 
-    Digests of large files are stored below home. A stored digest is used as long as the
-    size and the modification time of the file stay the same.
+    Digests of large files are stored in a folder below Brainhive's home folder. A
+    stored digest is used until the size or the modification time of the file changes.
 
     Args:
         file: File.
-        by_name: True to trust the hub's cache, in which the name of a large file is its
-            digest. Such a file is not read.
+        by_name: True to trust the names of files in the hub's cache. The cache stores
+            the content of a large file under its SHA-256, so the file is not read.
 
     Returns:
         SHA-256 of the content, in hexadecimal digits.
@@ -717,7 +726,8 @@ def digest_cached_file(file: Path, by_name: bool = True) -> str:
             f"{file} is a dead link, or not a regular file", "download it again"
         )
 
-    # the digest of a large file in the hub's cache, or of a small file
+    # A file in the hub's cache is a link to the content. The content of a large file is
+    # named by its SHA-256, which has 64 digits. A small file is read each time.
     cached_name = file.resolve().name
     if by_name and file.is_symlink() and len(cached_name) == 64:
         return cached_name
@@ -759,7 +769,10 @@ class Manifest(BaseModel):
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """Read the manifest, which describes a run, from the folder of a repository.
+    """Read the manifest, a file that describes a pushed run, from a folder.
+
+    Args:
+        folder: Local folder with the files of a repository.
 
     Returns:
         The manifest, or None if the folder has no manifest.
@@ -795,13 +808,14 @@ def inspect_repository(reference: str) -> tuple[Literal["run", "model", ""], str
         reference: `hub:owner/name[/subfolder][@revision]`.
 
     Returns:
-        "run" for a run that was pushed, "model" for the folder of a brain model, and ""
-        for anything else. The second value is the reference with its commit. It is the
-        reference as it was passed if the repository has neither file.
+        Kind and reference. The kind is "run" for a pushed run, "model" for the folder
+        of a brain model, and "" for anything else. The returned reference ends in the
+        commit of the repository. If the repository has neither of the two files, it is
+        the reference from the arguments, unchanged.
 
     Raises:
         MissingData: if the repository does not exist.
-        BrainhiveError: if its manifest is damaged, or has another version.
+        BrainhiveError: if the manifest is damaged, or has another version.
     """
     config_name = MODEL_FILES[0]
     try:

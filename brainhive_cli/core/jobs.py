@@ -208,15 +208,18 @@ class OpenRun:
     ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
         """Record the curves of a cell in the experiment trackers of the recipe.
 
+        A cell is a part of a run that can be computed alone, such as a trained model.
+
         Args:
             cell: Name of the cell.
             recipe: Settings of the cell, with the names of the trackers.
             launch: Processes that share the cell. Only the main process records.
             caveats: Limits of the numbers, such as "selected on test", for the title.
-            clock: Name of the value in an event that is its time, such as "epoch".
+            clock: Key of the event's time, the x-axis of the curves, such as "epoch".
 
         Yields:
-            A function that records an event. An event maps names of curves to values.
+            A function that records an event, a mapping from names of curves to values
+            at one time.
         """
         with trackers.open_trackers(
             names=recipe.run.trackers if launch.is_main else (),
@@ -314,16 +317,17 @@ class RunJob(Job):
 
 
 def resolve(module: Any, recipe: Any) -> Job:
-    """Make the job of a command from its recipe.
+    """Make the job of a command, an object with its inputs and its amount of work.
 
     Args:
-        module: Module of the command. It has a function `resolve_job`, or only a
-            function `inputs` that lists the inputs of a recipe.
+        module: Module of the command. It has a function `resolve_job` that makes the
+            job. If it lacks this function, it has a function `inputs` that lists the
+            inputs of a recipe.
         recipe: Settings of the command.
 
     Returns:
-        The job, or an `UnresolvedJob` if the work is unknown because an input is
-        missing.
+        The job. If `resolve_job` raises an error, because an input is missing: an
+        `UnresolvedJob`, which holds the error.
     """
     if not hasattr(module, "resolve_job"):
         return FunctionJob(recipe, module.inputs)
@@ -347,14 +351,17 @@ def list_inputs(module: Any, recipe: Any) -> list[Input]:
 def key_work(command: str, job: Job) -> tuple[Work | None, str]:
     """Count the work of a command, and make the key under which its pace is stored.
 
-    The pace is the time per unit of work on the device of the recipe.
+    The pace is the time per unit of work, such as a training step, on the device of the
+    recipe. The option `--check` predicts the time of a command from the pace of earlier
+    commands with the same key.
 
     Args:
         command: Name of the command.
-        job: Job of the command.
+        job: Inputs and work of the command.
 
     Returns:
-        The work and the key, or `(None, "")` if the command does not count its work.
+        The amount of work and the key, or `(None, "")` if the command does not count
+        its work.
     """
     work = job.count_work()
     if not work:

@@ -253,12 +253,13 @@ class Launch:
     def gather_rows(self, share: "torch.Tensor", count: int) -> "torch.Tensor":
         """Concatenate the rows of a tensor from all processes, with their gradients.
 
-        Every process can then compute the same loss over all rows. Backpropagation
-        gives each process the gradients of its own rows, and `average_gradients`
+        The rows are the items of a batch, which the processes share. After this call,
+        every process can compute the same loss over the whole batch. Backpropagation
+        gives each process the gradients of its own rows. `average_gradients` then
         averages the gradients of the weights.
 
         Args:
-            share: Rows [B_share, ...] of this process, which `shard` selected.
+            share: Rows [B_share, ...] of this process. `shard` has selected the items.
             count: Number of rows B of all processes.
 
         Returns:
@@ -269,7 +270,7 @@ class Launch:
         import torch
         from torch.distributed.nn.functional import all_gather
 
-        # the numbers of rows of the processes, as `shard` cuts them
+        # compute the number of rows of each process, as `shard` divides them
         ends = [count * rank // self.processes for rank in range(self.processes + 1)]
         lengths = [stop - start for start, stop in pairwise(ends)]
 
@@ -323,7 +324,8 @@ class Launch:
         torch.distributed.all_reduce(vector)
         vector /= self.processes
 
-        # store the mean gradients, also in processes without a gradient of their own
+        # Store the mean gradients, also in processes without a gradient of their own.
+        # The mean flag of a parameter is 0 if no process has a gradient.
         averages, mean_flags = vector.split((sum(sizes), len(trained)))
         for parameter, average, mean_flag in zip(
             trained, averages.split(sizes), mean_flags, strict=True
@@ -417,10 +419,13 @@ def start(options: RunOptions) -> Launch:
 
 
 def open_device(name: object) -> "torch.device":
-    """Return the device of a name, if this machine has it.
+    """Return the torch device of a name, if this machine has it.
 
     Args:
         name: Name of the device, such as "cpu", "cuda", "cuda:0" or "mps".
+
+    Returns:
+        The device.
 
     Raises:
         DeviceError: if the name is wrong, or torch does not see the device.
@@ -434,7 +439,8 @@ def open_device(name: object) -> "torch.device":
     try:
         device = torch.device(str(name))
     except (RuntimeError, ValueError):
-        # the name is wrong, and "meta" makes the next condition raise an error
+        # The name is wrong. "meta" is never in `device_types`, so the next condition
+        # raises the error.
         device = torch.device("meta")
     if device.type not in device_types:
         raise DeviceError(
@@ -460,8 +466,12 @@ def count_processes(options: RunOptions) -> int:
             processes or None.
 
     Returns:
-        The number of the recipe if it is set. Otherwise, the number of GPUs, or 1 if
-        there is no GPU. If a launcher started this process, the number is always 1.
+        The first of these cases that applies:
+
+        - 1, if a launcher such as torchrun has started this process;
+        - the number in the recipe, if it is set, where 0 counts as 1;
+        - 1, if the device is the CPU or this machine has no GPU;
+        - the number of GPUs that torch sees.
     """
     if "LOCAL_RANK" in os.environ:
         return 1
@@ -561,6 +571,8 @@ def relaunch(options: RunOptions, processes: int, less_memory: str = "") -> int:
 
 def write_report(code: int, error: BrainhiveError) -> bool:
     """Write the error of this process to a file, so that the launcher can show it.
+
+    The launcher is the process that started this process with `relaunch`.
 
     Args:
         code: Exit code of this process.
@@ -690,18 +702,21 @@ def library_versions() -> dict[str, str]:
 
 
 def find_broken_libraries() -> list[MissingExtra]:
-    """Import every installed library of `IMPORT_PROBES`, which takes seconds.
+    """Find installed libraries that cannot be imported, for `brainhive doctor`.
+
+    The libraries in `IMPORT_PROBES` are imported, which takes seconds.
 
     Returns:
-        An error for each library that cannot be imported. A library that fails only
-        because it imports a broken library is not listed. A library that is not
-        installed is not listed either.
+        An error for each broken library. A library that fails only because it imports a
+        broken library is not listed. A library that is not installed is not listed
+        either.
     """
     errors: dict[str, MissingExtra] = {}
     for name, probe in IMPORT_PROBES.items():
         if importlib.util.find_spec(name) is None:
             continue
         console.say(f"importing {name} {library_version(name)}")
+        # `probe` is the name of a class for libraries that import lazily, or empty
         try:
             module = importlib.import_module(name)
             if probe:
@@ -724,7 +739,8 @@ def find_failed_import(error: BaseException | None) -> MissingExtra | None:
         An error that names the library, or None if no library of `IMPORT_PROBES` failed
         while it was imported.
     """
-    # the error that came first tells most
+    # The earliest error names the library that is broken. Later errors may come from
+    # libraries that import this library.
     if error is None:
         return None
     cause = find_failed_import(error.__cause__ or error.__context__)
@@ -765,6 +781,7 @@ def _describe(name: str, error: BaseException) -> MissingExtra:
     elif library_version("braindecode") == "absent":
         hint = "pip uninstall torchaudio (Brainhive does not use it)"
     else:
+        # braindecode is the only library that needs torchaudio
         hint = (
             f"{install_line('braindecode')} (or pip uninstall torchaudio, and do "
             "without braindecode)"

@@ -298,15 +298,17 @@ def interval_text(low: float | None, high: float | None, digits: int = 3) -> str
 def second_interval_heading(metrics: Iterable[Metric]) -> str:
     """Return the heading of a column with the second intervals of metrics.
 
-    The first interval of a metric holds for people in general or for these subjects
-    only, and the second interval for the other of the two.
+    A metric may have two confidence intervals: an interval for the measured subjects
+    only, and an interval for people in general. Tables print the main interval of a
+    metric first. The column of second intervals prints the other interval.
 
     Args:
         metrics: Metrics of the rows.
 
     Returns:
-        Heading for the group that the second intervals hold for. Empty if no metric has
-        a second interval.
+        - "these subjects", if the main interval of any metric is for people in general;
+        - otherwise "people in general", if any metric has one of the two intervals;
+        - otherwise an empty text.
     """
     has_second_interval = False
     for metric in metrics:
@@ -367,11 +369,17 @@ class Measurements:
     def rows(self) -> list[dict[str, Any]]:
         """Return a flat row for each metric of each scope, for a data frame.
 
+        A scope is the subject or trained model that a metric is computed for, or `all`.
+
         Returns:
-            Dicts with the keys `scope`, `metric` and `agreement` (with the ratings of
-            people, or None), and with the fields of the metric. The two intervals
-            become the keys `these_subjects_low`, `these_subjects_high`, `people_low`
-            and `people_high`.
+            Rows, each a dict with these keys:
+
+            - `scope` and `metric`, the two names;
+            - the fields of the metric, such as its value. Its two intervals become the
+              keys `these_subjects_low`, `these_subjects_high`, `people_low` and
+              `people_high`;
+            - `agreement`, the correlation of the metric with ratings of pictures by
+              people, or None if this is not known.
         """
         rows = []
         for scope_name, metrics in self.scopes.items():
@@ -412,8 +420,13 @@ class Measurements:
         warnings of the whole sweep are kept.
 
         Args:
-            variant: Name of the variant. It is removed from the names of scopes.
+            variant: Name of the variant.
+
+        Returns:
+            Measurements whose keys no longer contain the name of the variant, such as
+            `subject 1` instead of `VARIANT · subject 1`.
         """
+        # facts are results other than metrics, such as warnings
         facts: dict[str, Any] = {
             "cells": _select_variant(self.facts.cells, variant),
             # empty the fields that describe the sweep as a whole
@@ -446,7 +459,7 @@ class Measurements:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], path: object) -> Self:
-        """Make measurements from the content of a `metrics.json`, and check it.
+        """Check the content of a `metrics.json`, and make measurements from the content.
 
         Args:
             document: Plain values, as `as_dict` returns them.
@@ -458,8 +471,8 @@ class Measurements:
         """
         documents.require_schema(document, SCHEMA, f"{path} holds metrics")
 
-        # check the facts first and alone. Their class depends on the command, and an
-        # error then names the key within the facts
+        # Check the facts (results other than metrics) first. Their class depends on the
+        # command that made the run.
         plain_facts = documents.check(
             document.get("facts"), f"{path}: facts", dict[str, Any]
         )
@@ -471,7 +484,8 @@ class Measurements:
         values["facts"] = facts
         measurements = documents.check(values, str(path), cls)
 
-        # check that each source of reconstructed pictures has metrics
+        # A source is the origin of reconstructed pictures, such as `brain`. Check that
+        # each source has metrics.
         for source in facts.sources:
             if source not in measurements.scopes:
                 raise BrainhiveError(
@@ -483,14 +497,15 @@ class Measurements:
 
 
 def _select_variant(values: Mapping[str, Any], variant: str) -> dict[str, Any]:
-    """Select the scopes of a variant, and remove the variant from their names.
+    """Select the values of a variant, and remove the variant from their keys.
 
     Args:
-        values: Values by name of the scope, such as `VARIANT · subject 1`.
-        variant: Name of the variant.
+        values: Values, such as the metrics, keyed by variant and subject or trained
+            model, such as `VARIANT · subject 1`.
+        variant: Name of a variant (a set of settings that a run tries).
 
     Returns:
-        Values by the remaining name, such as `subject 1`.
+        Values of the variant, keyed by the remaining name, such as `subject 1`.
     """
     selected = {}
     for name, value in values.items():
@@ -594,13 +609,15 @@ def list_metric_caveats(metrics: Iterable[Metric | None]) -> list[str]:
 def name_rows(metrics: Mapping[str, Iterable[Metric | None]]) -> dict[str, str]:
     """Name the rows of a table by their labels, followed by their caveats in brackets.
 
-    Caveats that all rows have are left out, because they do not distinguish rows.
+    Caveats are fixed phrases that limit a number. Caveats that all rows have are left
+    out, because they do not distinguish rows.
 
     Args:
-        metrics: Metrics of each row, by label of the row. Values of None are skipped.
+        metrics: Metrics of each row, keyed by the label of the row. Items of None are
+            skipped.
 
     Returns:
-        Names of the rows, such as `ridge (seen pictures)`, by label of the row.
+        Names of the rows, such as `ridge (seen pictures)`, keyed by the label.
     """
     caveats = {
         label: list_metric_caveats(row_metrics)
@@ -653,9 +670,12 @@ def choose_headlines(names: list[str]) -> list[str]:
         names: Names of the metrics that the run has.
 
     Returns:
-        Names of metrics. They are the first two of `HEADLINES` that the run has. If it
-        has none: metrics of how well pictures are identified. If it has none of these
-        either: the first two metrics.
+        Up to two names, from the first of these lists that is not empty:
+
+        - the names in `HEADLINES` that the run has;
+        - metrics that measure how well reconstructed pictures or videos identify the
+          original pictures or videos, and SSIM (structural similarity);
+        - all names of the run.
     """
     headline_names = [name for name in HEADLINES if name in names]
     if headline_names:

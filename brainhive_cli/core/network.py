@@ -40,7 +40,7 @@ cannot use.
 def call_with_retries(
     call: Callable[[], Response], read_answer: Callable[[Exception], tuple[int, Any]]
 ) -> Response:
-    """Send a request to a server, and send it again, up to twice, while it is busy.
+    """Send a request, and repeat the request up to twice while the server is busy.
 
     Args:
         call: Function that sends the request and returns the response. It raises an
@@ -53,8 +53,8 @@ def call_with_retries(
         The result of `call`.
 
     Raises:
-        Exception: the error of `call`, if the server is still busy, or if the reason of
-            the error is another.
+        Exception: the error of `call`, if the server is still busy after the last
+            repetition, or if the error has another reason than a busy server.
     """
     for wait_s in RETRY_WAITS_S:
         try:
@@ -64,8 +64,8 @@ def call_with_retries(
             if status not in BUSY_STATUSES:
                 raise
 
-            # wait as long as the server requests. Its header may also be missing, a
-            # date, negative or NaN.
+            # Wait as long as the server requests, up to `MAX_WAIT_S`. A header that is
+            # missing, a date, negative or NaN is ignored.
             with suppress(TypeError, ValueError):
                 requested_s = float(headers.get("Retry-After"))
                 if requested_s >= 0:
@@ -93,8 +93,8 @@ def call_in_thread(call: Callable[[], Response]) -> Response:
         except BaseException as error:
             result.set_exception(error)
 
-    # the thread is no daemon, because the threads that `call` starts would then be
-    # daemons, too, and the program would end without waiting for them
+    # The threads that `call` starts inherit the flag `daemon`. Python waits for them
+    # before the program ends only if the flag is False.
     Thread(target=run_call, daemon=False).start()
     return result.result()
 
@@ -122,7 +122,8 @@ def open_web(request: Request, timeout_s: float) -> Any:
         MissingData: if the address is not a web address.
         OSError: if the server cannot be reached, or refuses the request.
     """
-    # open only web addresses, although urllib can also open FTP and local files
+    # The default opener of urllib can also open FTP and local files. This opener gets
+    # only the handlers for web addresses.
     _require_web_address(request.full_url)
     opener = OpenerDirector()
     for handler in (
@@ -135,6 +136,7 @@ def open_web(request: Request, timeout_s: float) -> Any:
     ):
         opener.add_handler(handler())
 
+    # return the HTTP status and headers of an error, or 0 without an answer
     def read_answer(error: Exception) -> tuple[int, Any]:
         if isinstance(error, HTTPError):
             return error.code, error.headers

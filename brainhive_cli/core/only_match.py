@@ -16,6 +16,9 @@ T = TypeVar("T")
 def choose_only(readings: Mapping[str, T], subject: str, hint: str) -> T | None:
     """Return the value on which all possible readings of a file or name agree.
 
+    A reading is a way to interpret the file or name, such as a choice of the trigger
+    channel.
+
     Args:
         readings: Value that results from each possible reading, keyed by a description
             of the reading. The caller has already left out impossible readings.

@@ -84,17 +84,18 @@ class Config(Section):
 
     @property
     def kind(self) -> str:
-        """Name of the part on its shelf.
+        """Name of the part among all parts of its sort, such as the losses.
 
-        The name is made from the name of the part's file. If the part has no file of
-        its own, the name is its key in the dict `TINY` of the shelf. If a user has
-        written the part, the name is the import path of the user's module.
+        The name is made from the name of the part's file. If all parts of a sort are in
+        a single file, the name is the key of the part in the dict `TINY` of this file.
+        If a user has written the part, the name is the import path of the user's
+        module.
         """
         module = type(self).__module__
         if not module.startswith(PACKAGE):
             return module
 
-        # if the shelf is a single file, look the part up in its dict `TINY`
+        # look the part up in the dict `TINY` of a single file that holds all parts
         table = getattr(sys.modules.get(module), "TINY", None)
         if isinstance(table, dict):
             for kind, config in table.items():
@@ -183,15 +184,23 @@ def read_rows(shelf: str) -> Mapping[str, PartRow]:
 
 @cache
 def list_kinds(shelf: str) -> list[str]:
-    """List the kinds of all parts on a shelf.
+    """List the kinds (names) of all parts on a shelf.
 
-    The shelf is not imported, unless it is a single file.
+    A shelf is the collection of all parts of one sort. It is a folder with a file for
+    each part, or a single file. Only a single file is imported.
+
+    Args:
+        shelf: Name of the shelf, such as `losses`.
+
+    Returns:
+        Kinds. The kinds in a folder are sorted.
     """
     spec = _find(shelf)
     if spec.submodule_search_locations is None:
         return list(import_shelf(shelf).TINY)
 
-    # in a folder, the parts are the rows, and the files that do not hold shared code
+    # In a folder, each row of `rows.yaml` is a part. Each file is a part if its name does
+    # not begin with an underscore.
     files = [file_name_from_kind(kind) for kind in read_rows(shelf)]
     for module in pkgutil.iter_modules(spec.submodule_search_locations):
         if not module.name.startswith("_"):
@@ -244,8 +253,8 @@ def load(shelf: str, kind: str) -> ModuleType:
             of a module that the user has written.
 
     Returns:
-        Module with the part's class `Config`. If the part belongs to this package, the
-        module also has `TINY`, a Config with small values for tests.
+        Module with the part's class `Config`. If the part belongs to Brainhive, the
+        module also has `TINY`, small values of the Config for tests.
 
     Raises:
         RecipeError: if the shelf has no such part, if the user's module does not define
@@ -268,8 +277,9 @@ def load(shelf: str, kind: str) -> ModuleType:
             f"{guess(kind_from_file_name(kind), kinds)}there are: {', '.join(kinds)}",
         )
 
-    # the part is a row of `rows.yaml`, a file in a folder, or an entry of the dict
-    # `TINY` of a shelf in a single file
+    # Find the part in a row of `rows.yaml`, in a file of its own, or in the dict `TINY`
+    # of a shelf that is a single file. A row and an entry of `TINY` have no module of
+    # their own, so a module is made.
     name = kind_from_file_name(file_name_from_kind(kind))
     module_name = f"{shelf_module_name(shelf)}.{file_name_from_kind(kind)}"
     if name in read_rows(shelf):
@@ -281,19 +291,20 @@ def load(shelf: str, kind: str) -> ModuleType:
 
 
 def _load_own_part(shelf: str, path: str) -> ModuleType:
-    """Import a module of a user that defines a part.
+    """Import a module of a user that defines a part, such as a loss.
 
     Args:
-        shelf: Shelf of the part, such as `losses`.
+        shelf: Collection to which the part belongs, such as `losses`.
         path: Import path of the module.
 
     Returns:
-        Module with a class `Config`, a subclass of the base class of the shelf.
+        Module with a class `Config`. This class is a subclass of the base class of the
+        shelf, such as `LossConfig`.
 
     Raises:
         RecipeError: if the module does not define such a class, or if its import is
             not allowed.
-        MissingExtra: if the module is not installed.
+        MissingExtra: if the module, or a module that it imports, is not installed.
     """
     module = foreign_code.import_module(
         path, path, f"the {SHELVES[shelf]} {path}", shelf_module_name(shelf)
@@ -301,8 +312,7 @@ def _load_own_part(shelf: str, path: str) -> ModuleType:
     config = getattr(module, "Config", None)
     base = find_base_class(shelf)
 
-    # a Config that the module imports from elsewhere does not count, because it belongs
-    # to a different part
+    # a Config that the user's module imports from elsewhere belongs to another part
     is_part = (
         isinstance(config, type)
         and issubclass(config, base)
@@ -402,16 +412,16 @@ def resolve(shelf: str, value: Any, default: str | None = None) -> Any:
     """Turn the value of a recipe key into the Config of a part.
 
     Args:
-        shelf: Shelf of the part, such as `losses`.
-        value: Kind of the part, or a mapping with the kind and knobs of the part,
-            `{kind: …, knob: …}`. A Config is returned unchanged.
+        shelf: Collection to which the part belongs, such as `losses`.
+        value: Kind (name) of the part, or a mapping with its kind and its settings,
+            `{kind: …, setting: …}`. A Config is returned unchanged.
         default: Kind of the part if `value` is a mapping without the key `kind`.
 
     Returns:
-        Config of the part, whose knobs have been checked.
+        Config of the part, with checked settings.
 
     Raises:
-        RecipeError: if the value names no part of the shelf, or a knob is wrong.
+        RecipeError: if the value names no part of the shelf, or a setting is wrong.
     """
     if isinstance(value, Config):
         return value
@@ -426,14 +436,14 @@ def resolve(shelf: str, value: Any, default: str | None = None) -> Any:
 
 
 def list_papers(value: object) -> list[str]:
-    """List the papers of all parts in a recipe or in a section of it.
+    """List the papers that describe the parts in a recipe or in a section of a recipe.
 
     Args:
-        value: Config of a part, section of a recipe, or mapping or list of these. Their
-            fields and items are searched too.
+        value: Config of a part, section of a recipe, or mapping or list of these. The
+            fields and items of the value are searched too.
 
     Returns:
-        Keys in `reports/references.bib`, each once.
+        BibTeX keys in `reports/references.bib`, each once.
     """
     papers = list(value.citations()) if isinstance(value, Config) else []
 

@@ -105,8 +105,8 @@ class Paths(Section):
     def _validate_folders(cls, fields: Any, handler: Any) -> Self:
         """Accept `pathlib.Path` values, and turn errors of pydantic into a RecipeError.
 
-        The function `validate` turns the errors of whole recipes. Python code may make
-        `Paths` without a recipe.
+        The function `validate` does this for whole recipes. This validator is needed
+        because Python code may make `Paths` without a recipe.
 
         Args:
             fields: Folders by name, or an object of this class.
@@ -234,8 +234,17 @@ class Recipe(Section):
     def _copy_mixed_precision(cls, fields: Any) -> Any:
         """Copy `run.mixed_precision` to the key `precision` of the recipe.
 
-        The precision changes the results, so it must be part of the fingerprint, which
-        does not contain the section `run`.
+        The fingerprint of a recipe, a hash that identifies its results, does not
+        contain the section `run`. The precision changes the results, so the precision
+        needs a key outside this section.
+
+        Args:
+            fields: Values of the recipe by key, as the user wrote them.
+
+        Returns:
+            The fields with `precision` set to "bf16" or "fp32". The fields are
+            unchanged if `mixed_precision` is neither "no" nor "bf16", or if recipes of
+            this command have no key `precision`.
         """
         run = fields.get("run") if isinstance(fields, Mapping) else None
         mixed = run.get("mixed_precision") if isinstance(run, Mapping) else None
@@ -260,11 +269,12 @@ class Recipe(Section):
     def fingerprint(self) -> str:
         """Return a hash of the recipe and of the files to which the recipe refers.
 
-        Only values that differ from the defaults count, without the keys in
-        `FINGERPRINT_EXCLUDE`. If a later version adds a key, a recipe that does not set
-        this key keeps its fingerprint. If a path or reference has a digest (a hash of
-        its content), the digest replaces it. Other paths below home are written
-        relative to home.
+        The fingerprint identifies the results of a run. Only values that differ from
+        the defaults count, without the keys in `FINGERPRINT_EXCLUDE`. If a later
+        version adds a key, a recipe that does not set this key keeps its
+        fingerprint. A digest (a hash of the content) replaces each path or reference
+        that has a digest. Other paths below Brainhive's home folder are written
+        relative to this folder.
 
         Returns:
             10 hexadecimal digits.
@@ -282,9 +292,10 @@ class Recipe(Section):
             if value or name not in excluded
         }
 
-        # The fields do not contain a path or reference that has its default value, so
-        # its digest is listed separately. A store is listed with its name. The name of
-        # a path is left out, because the same content may have another path elsewhere.
+        # `fields` lacks paths and references with default values, so all digests are
+        # listed too. The digest of a store (a file of imported signals or vectors) is
+        # listed with the name of the store. The name of a path is left out, because the
+        # same content may have another path on another machine.
         contents = []
         for name, digest in self.digests.items():
             is_store = name.startswith(STORE_PREFIXES)
@@ -303,7 +314,8 @@ class Recipe(Section):
         """Set a dotted key in the fields of a recipe.
 
         Flags, overrides and sweeps set their keys with this function. Missing sections
-        are added. A new `kind` removes the settings of the previous kind.
+        are added. A new value of the key `kind`, which selects an implementation,
+        removes the settings of the previous kind.
 
         Args:
             fields: Nested values by key, which are changed in place.
@@ -311,7 +323,7 @@ class Recipe(Section):
             value: New value.
 
         Raises:
-            RecipeError: if a list is too short for an index.
+            RecipeError: if a step of the key is not the index of an item in a list.
         """
         # If the outermost section is not set and its default is a mapping, set the key
         # in a copy of the default.
@@ -447,7 +459,7 @@ class TrainedRunRecipe(Recipe):
 def _refuse_bad_text(value: Any, key: str = "recipe") -> None:
     """Raise an error if a text in the recipe has control characters or is not UTF-8.
 
-    Texts for people (`TEXT_KEYS`) may have several lines.
+    Texts for people, whose keys are in `TEXT_KEYS`, are not checked.
 
     Args:
         value: Value of a key. Sections and lists are checked recursively.
@@ -492,6 +504,9 @@ def validate(model: type[M], fields: Mapping[str, Any], section: str = "") -> M:
         section: Dotted key of the section in its recipe, for error messages. Empty for
             a whole recipe.
 
+    Returns:
+        The recipe or section, an instance of `model`.
+
     Raises:
         RecipeError: if a key or value is invalid.
     """
@@ -512,17 +527,17 @@ def _describe_problem(
         section: Dotted key of the section in its recipe. Empty for a whole recipe.
 
     Returns:
-        The error, which the caller raises.
+        The error that the caller raises.
     """
-    # The location of a problem is a list of keys and list indices. Pydantic adds steps
-    # with brackets, such as `function-after[…]`.
+    # The location of a problem is a list of keys and list indices. Pydantic also lists
+    # its own validators, such as `function-after[…]`, which are left out.
     problem = error.errors()[0]
     steps = [step for step in map(str, problem["loc"]) if "[" not in step]
     key = _join_keys(section, *steps)
     if not key.isprintable():  # a key of a mapping may be any text
         key = repr(key)
 
-    # the key is unknown
+    # The key is unknown. List the valid keys of the section, and suggest a similar key.
     if problem["type"] == "extra_forbidden":
         *outer_steps, unknown_key = problem["loc"]
         inner_model, inner_keys = _find_section(model, outer_steps)
@@ -565,6 +580,7 @@ def _find_section(
     keys = []
     for step in location:
         field = model.model_fields.get(str(step))
+        # an index of a list, or a validator of pydantic, is not a field
         if field is None:
             continue
         # the type of a field may be a section, or a union such as `Section | None`
@@ -586,8 +602,9 @@ def _write_example(model: type[BaseModel], problem: ErrorDetails, section: str) 
         section: Dotted key of the section in its recipe. Empty for a whole recipe.
 
     Returns:
-        The hint. It contains the examples of the field, its default, or its first
-        allowed value. Empty if no valid value is known.
+        The hint. It contains the examples of the field, else the default, else the
+        first allowed value. If the section itself has an invalid value, the hint lists
+        the keys of the section. The hint is empty if no valid value is known.
     """
     # find the innermost section, and the name of the key in this section
     inner_model, inner_keys = _find_section(model, problem["loc"])
@@ -638,6 +655,9 @@ def find_recipe(command: str, name: str | None) -> Path:
             command, or name of a shipped recipe without `.yaml`. None stands for the
             default recipe of the command.
 
+    Returns:
+        Path of the file.
+
     Raises:
         RecipeError: if there is no such recipe.
     """
@@ -646,7 +666,7 @@ def find_recipe(command: str, name: str | None) -> Path:
     if name is None:
         return root / file_name
 
-    # a file of the user, or a shipped recipe
+    # return a file of the user, or a shipped recipe, whose name has hyphens
     shipped_name = name.replace("_", "-")
     shipped_files = [root / shipped_name / file_name, root / f"{shipped_name}.yaml"]
     for candidate in [Path(name)] + shipped_files:
@@ -684,8 +704,9 @@ def recipe_name_of(path: Path) -> str:
 def read_recipe(path: Path, command: str = "") -> dict[str, Any]:
     """Read a YAML recipe, together with the recipes that it extends.
 
-    A value in the file replaces the value of the same key in the extended recipe.
-    Sections are merged. Parts are merged if they have the same kind.
+    A value in a file replaces the value of the same key in the recipe that the file
+    extends. Sections are merged key by key. Parts, such as a loss with its settings,
+    are merged only if they have the same `kind`.
 
     Args:
         path: File of the recipe.
@@ -700,7 +721,8 @@ def read_recipe(path: Path, command: str = "") -> dict[str, Any]:
         RecipeError: if a file is not valid YAML, is not a mapping, contains a key
             twice, or extends itself.
     """
-    # begin with the innermost extended recipe, because the later layer wins
+    # begin with the recipe that extends no other recipe, because the values of a later
+    # recipe replace its values
     merged: dict[str, Any] = {}
     for fields in reversed(read_extended(path, command).values()):
         merged = merge_with_default(merged, fields, merges_all=True)
@@ -761,12 +783,15 @@ def read_extended(path: Path, command: str = "") -> dict[Path, dict[str, Any]]:
 
 
 def parse_value(text: str, override: str) -> Any:
-    """Read the value of an override as YAML.
+    """Read the value of an override (`KEY=VALUE` on the command line) as YAML.
 
     Args:
         text: Value of the override. A text that begins with a special character of
             YAML, such as the pattern `*.tsv`, is returned unchanged.
-        override: Whole override `key=value`, for the error message.
+        override: Whole override `KEY=VALUE`, for the error message.
+
+    Returns:
+        The value, such as a number, a text, a list or a dict.
 
     Raises:
         RecipeError: if the value is not valid YAML.
@@ -784,18 +809,20 @@ def parse_value(text: str, override: str) -> Any:
 
 
 def _to_index(section: dict[str, Any] | list[Any], step: str, key: str) -> Any:
-    """Return a step of a dotted key as the key of a section or the index of a list.
+    """Turn a step of a dotted key into the key of a section or the index of a list.
+
+    The steps of `train.lr` are `train` and `lr`.
 
     Args:
-        section: Section or list that contains the step.
-        step: Step between two dots of the key, a name or a number.
+        section: Section or list in which the step selects an item.
+        step: Name or number between two dots of the key.
         key: Whole dotted key, for the error message.
 
     Returns:
-        The step itself for a section, and an integer for a list.
+        The step unchanged for a section, or its integer for a list.
 
     Raises:
-        RecipeError: if the section is a list that is too short for the index.
+        RecipeError: if the section is a list, and the step is not the index of an item.
     """
     if isinstance(section, dict):
         return step

@@ -17,21 +17,22 @@ from brainhive_cli.core.runs import MAX_DOCUMENT_BYTES, METRICS_FILE, REUSES_FIL
 def check(folder: Path) -> tuple[dict[str, int], list[str]]:
     """Read all files of a run, and compare the files with their digests.
 
-    A finished run lists the digests of its documents in the file `SHA256SUMS`.
+    A finished run lists the digests (SHA-256) of its documents in `SHA256SUMS`.
 
     Args:
         folder: Folder of the run.
 
     Returns:
-        Number of files that were read, by kind (documents, weights, checkpoints and
-        pictures), and a message for each file that is damaged, changed, missing or not
-        listed in `SHA256SUMS`.
+        Counts and problems. The counts are the numbers of files that were read, keyed
+        by kind (documents, weights, checkpoints and pictures). The problems are
+        messages, each about a file that is damaged, changed, missing or not listed in
+        `SHA256SUMS`.
     """
-    # find missing and changed files. Files with a suffix in `READERS` are left out,
-    # because their readers below compare the digests
+    # Find missing and changed files. The content of files with a suffix in `READERS` is
+    # not compared here, because the readers below do this.
     digests = documents.read_digests(folder)
     problems = list(documents.find_changes(folder, exclude=READERS))
-    # find documents without a digest
+
     # find documents without a digest
     if digests:
         names = set(documents.list_documents(folder)) - set(digests)
@@ -56,14 +57,12 @@ def check(folder: Path) -> tuple[dict[str, int], list[str]]:
 
 def _read_document(path: Path) -> None:
     """Raise a BrainhiveError if a JSON or YAML document is damaged or was changed."""
-    """Raise a BrainhiveError if a JSON or YAML document is damaged or was changed."""
     document = documents.read(path, dict[str, Any], max_bytes=MAX_DOCUMENT_BYTES)
     if path.name == METRICS_FILE:
         Measurements.from_document(document, path)
 
 
 def _read_picture(path: Path) -> None:
-    """Raise a BrainhiveError if a PNG picture is damaged."""
     """Raise a BrainhiveError if a PNG picture is damaged."""
     try:
         with open_regular(path) as file, Image.open(file) as picture:

@@ -144,9 +144,9 @@ class RunFolder:
         If the run is not finished, it is the time of the last change of a document.
         """
         if self.is_finished:
-            # prefer the recorded time to the time of a file, because copying changes
-            # the time of a file. The digest of the document is not checked, because
-            # that would be slow in a list of many runs
+            # Prefer the recorded time to the time of a file, because copying changes
+            # the time of a file. `read_text` does not check the digest of the document,
+            # because a check would be slow in a list of many runs.
             with suppress(BrainhiveError, OSError):
                 text = self.read_text(ENVIRONMENT_FILE)
                 environment = documents.parse(text, ENVIRONMENT_FILE, Environment)
@@ -289,7 +289,8 @@ class RunFolder:
         """Write or replace a file or folder of the run.
 
         The file or folder gets its final name only when it is complete. If the run has
-        a list of digests (`SHA256SUMS`), the digests of the old content are removed.
+        a list of digests (hashes of the files in `SHA256SUMS`), the digests of the old
+        content are removed from the list.
 
         Args:
             name: Path of the file or folder below the run.
@@ -352,9 +353,9 @@ class RunFolder:
     def forget_events_after(self, step: int) -> None:
         """Remove the events of later steps from the log of the run, `log.jsonl`.
 
-        A training that continues from a checkpoint repeats the steps after it, and logs
-        them again. Damaged lines are removed too, such as the last line of a killed
-        command.
+        A training that continues from a checkpoint repeats the later steps, and logs
+        these steps again. Damaged lines are removed too, such as the last line of a
+        killed command.
 
         Args:
             step: Step of the checkpoint from which a training continues.
@@ -376,9 +377,10 @@ class RunFolder:
             measurements: Measurements of the run, which become `metrics.json`.
 
         Raises:
-            BrainhiveError: if a document was changed by something else since its digest
-                was written.
+            BrainhiveError: if a document is missing, or was changed by another program
+                since its digest was written.
         """
+        # raise an error for the first document that is missing or was changed
         for problem in documents.find_changes(self.path, exclude={METRICS_FILE}):
             raise BrainhiveError(problem, documents.CHANGED_HINT)
 
@@ -387,9 +389,9 @@ class RunFolder:
         names = set(documents.list_documents(self.path)) - {METRICS_FILE}
 
         def write(path: Path) -> None:
-            # write the digests before the metrics get their final name, and remove old
-            # metrics before both. So even if the process is killed, a run with metrics
-            # has the right digests
+            # Remove old metrics first, then write the digests. `replace` gives the new
+            # metrics their final name last. So even if the process is killed, a run
+            # with metrics has the right digests.
             path.write_bytes(content)
             (self.path / METRICS_FILE).unlink(missing_ok=True)
             if ENVIRONMENT_FILE in names:
@@ -403,6 +405,7 @@ class RunFolder:
             documents.write_digests(self.path, digests)
 
         self.replace(METRICS_FILE, write)
+        # remove the mark by which other commands see that this command still runs
         if self.end_presence:
             self.end_presence()
 
@@ -470,14 +473,15 @@ def reference(run: RunFolder, runs: Path, variant: str = "") -> str:
 def split_variant(reference: str | None) -> tuple[str | None, str]:
     """Split the text `RUN:VARIANT` by which a user names a variant of a sweep.
 
-    A sweep is a run that tries several variants of its recipe.
+    A sweep is a run that tries several variants of its settings.
 
     Args:
         reference: Text from the command line, or None if the user named no run. The
             path of an existing folder is not split, even if it has a colon.
 
     Returns:
-        Text that names the run (or None), and name of the variant (or an empty text).
+        Text that names the run (None if the reference is None), and name of the variant
+        (empty if the reference names no variant).
     """
     if reference is None:
         return None, ""
@@ -556,13 +560,16 @@ def _find_folders(runs: Path, command: str | None, reference: str) -> list[Path]
 
     Args:
         runs: Folder of all runs.
-        command: Command of the run. Pass None to search the runs of all
+        command: Command that made the run. Pass None to search the runs of all
             commands.
         reference: Path of the folder, name of the run, or end of its name.
 
     Returns:
-        Folders, of which there may be several or none. A path wins over names, and a
-        whole name wins over ends of names.
+        The folders from the first of these searches that finds any, or an empty list:
+
+        - the folder, if the text is the path of a folder;
+        - all runs whose name is the text;
+        - all finished runs whose name ends in a hyphen and the text.
     """
     # look for a path
     for path in (locate(reference), runs / reference):
@@ -703,6 +710,8 @@ def list_finished_runs(
     runs: Path, command: str | None, name: str = "*"
 ) -> list[RunFolder]:
     """List the finished runs, sorted by the time of their end or last reuse.
+
+    A run is reused if a command finds the run finished, and does not repeat it.
 
     Args:
         runs: Folder of all runs.
