@@ -468,10 +468,10 @@ def count_processes(options: RunOptions) -> int:
     Returns:
         The first of these cases that applies:
 
-        - 1, if a launcher such as torchrun has started this process;
-        - the number in the recipe, if it is set, where 0 counts as 1;
-        - 1, if the device is the CPU or this machine has no GPU;
-        - the number of GPUs that torch sees.
+        - 1, if a launcher such as torchrun has started this process.
+        - The number in the recipe, if it is set. 0 counts as 1.
+        - 1, if the device is the CPU or this machine has no GPU.
+        - The number of GPUs that torch sees.
     """
     if "LOCAL_RANK" in os.environ:
         return 1

@@ -306,9 +306,9 @@ def second_interval_heading(metrics: Iterable[Metric]) -> str:
         metrics: Metrics of the rows.
 
     Returns:
-        - "these subjects", if the main interval of any metric is for people in general;
-        - otherwise "people in general", if any metric has one of the two intervals;
-        - otherwise an empty text.
+        - "these subjects", if the main interval of any metric is for people in general.
+        - Otherwise "people in general", if any metric has one of the two intervals.
+        - Otherwise an empty text.
     """
     has_second_interval = False
     for metric in metrics:
@@ -374,11 +374,11 @@ class Measurements:
         Returns:
             Rows, each a dict with these keys:
 
-            - `scope` and `metric`, the two names;
-            - the fields of the metric, such as its value. Its two intervals become the
+            - `scope` and `metric`: the two names.
+            - The fields of the metric, such as its value. Its two intervals become the
               keys `these_subjects_low`, `these_subjects_high`, `people_low` and
-              `people_high`;
-            - `agreement`, the correlation of the metric with ratings of pictures by
+              `people_high`.
+            - `agreement`: the correlation of the metric with ratings of pictures by
               people, or None if this is not known.
         """
         rows = []
@@ -459,7 +459,7 @@ class Measurements:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], path: object) -> Self:
-        """Check the content of a `metrics.json`, and make measurements from the content.
+        """Check the content of a `metrics.json`, and make measurements from it.
 
         Args:
             document: Plain values, as `as_dict` returns them.
@@ -672,10 +672,10 @@ def choose_headlines(names: list[str]) -> list[str]:
     Returns:
         Up to two names, from the first of these lists that is not empty:
 
-        - the names in `HEADLINES` that the run has;
-        - metrics that measure how well reconstructed pictures or videos identify the
-          original pictures or videos, and SSIM (structural similarity);
-        - all names of the run.
+        - The names in `HEADLINES` that the run has.
+        - Metrics that measure how well reconstructed pictures or videos identify the
+          original pictures or videos, and SSIM (structural similarity).
+        - All names of the run.
     """
     headline_names = [name for name in HEADLINES if name in names]
     if headline_names:

@@ -199,8 +199,8 @@ def list_kinds(shelf: str) -> list[str]:
     if spec.submodule_search_locations is None:
         return list(import_shelf(shelf).TINY)
 
-    # In a folder, each row of `rows.yaml` is a part. Each file is a part if its name does
-    # not begin with an underscore.
+    # In a folder, each row of `rows.yaml` is a part. Each file is a part, too, if its
+    # name does not begin with an underscore.
     files = [file_name_from_kind(kind) for kind in read_rows(shelf)]
     for module in pkgutil.iter_modules(spec.submodule_search_locations):
         if not module.name.startswith("_"):

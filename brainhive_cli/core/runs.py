@@ -567,9 +567,9 @@ def _find_folders(runs: Path, command: str | None, reference: str) -> list[Path]
     Returns:
         The folders from the first of these searches that finds any, or an empty list:
 
-        - the folder, if the text is the path of a folder;
-        - all runs whose name is the text;
-        - all finished runs whose name ends in a hyphen and the text.
+        - The folder, if the text is the path of a folder.
+        - All runs whose name is the text.
+        - All finished runs whose name ends in a hyphen and the text.
     """
     # look for a path
     for path in (locate(reference), runs / reference):
