@@ -100,7 +100,7 @@ def _list_terms(shared_run: SharedRun, recipe: Recipe) -> list[Input]:
     """List the terms of the data as an input of the command.
 
     Raises:
-        BrainhiveError: if the terms are unknown and the recipe does not confirm them.
+        BrainhiveError: if terms are unknown, and the recipe has no confirmation.
         RecipeError: if neither the recipe nor the data states a licence.
     """
     require_terms(shared_run, recipe)
@@ -113,7 +113,7 @@ def resolve_job(recipe: Recipe) -> FunctionJob:
 
 
 def preview(recipe: Recipe) -> list[Table]:
-    """Show the upload that `push` would make, without contacting the hub.
+    """Describe the upload for `push --check`, without contacting the hub.
 
     Args:
         recipe: Recipe of `push`, with the run and the repository.
@@ -124,7 +124,7 @@ def preview(recipe: Recipe) -> list[Table]:
     """
     target, shared_run = _resolve(recipe)
 
-    # collect the files as `run` does, and summarise the upload
+    # collect the same files as `push` without --check, and summarise the upload
     card = write_card(shared_run, recipe, target)
     file_table = tabulate(target, shared_run.pack(card))
     total_bytes = sum(int(row[1]) for row in file_table.rows)
@@ -202,28 +202,31 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
 
 
 def _resolve(recipe: Recipe) -> tuple[str, SharedRun]:
-    """Find the run and the repository that the recipe names, without asking the hub.
+    """Find the run to push, and validate the name of the repository.
+
+    The hub (the Hugging Face Hub) is not contacted.
 
     Args:
-        recipe: Recipe of `push`, whose two words are a run and a repository.
+        recipe: Recipe of `push`. `recipe.words` are a run and a repository.
 
     Returns:
-        The repository as the recipe names it, such as `hub:owner/name@tag`, and the run
-        with its terms and the files that may be shared.
+        The repository in the form of the recipe, such as `hub:owner/name@tag`, and the
+        run with the terms of its data and the files that may be shared.
 
     Raises:
-        RecipeError: if the recipe does not name a run and a repository.
+        RecipeError: if the recipe does not name a run and a repository, or if the name
+            of the run has a variant or begins with `hub:`.
         MissingData: if the run does not exist.
         BrainhiveError: if a file must not be shared, for example because it holds an
             absolute path.
     """
-    # the recipe names a run and a repository, in this order
+    # require a run and a repository, in this order
     if len(recipe.words) != 2 or not recipe.words[1].startswith(HUB_PREFIX):
         raise RecipeError("push takes a run and a repository", USAGE)
     reference, target = recipe.words
     _parse_target(target)
 
-    # RUN:VARIANT names only some models of a run, and hub:… is already on the hub
+    # refuse RUN:VARIANT, which names only some models of a run, and a run on the hub
     name, variant = split_variant(reference)
     if variant or str(name).startswith(HUB_PREFIX):
         raise RecipeError(
@@ -239,16 +242,18 @@ def _parse_target(target: str) -> tuple[str, str]:
     """Split `hub:owner/name[@tag]` into the repository and the tag.
 
     Args:
-        target: Name of a repository on the hub, with an optional tag, as users type it.
+        target: Text that the user has typed, with the name of a repository on the hub
+            (the Hugging Face Hub) and an optional tag.
 
     Returns:
-        The repository as owner/name, and the tag. The tag is empty if there is none.
+        The repository as `owner/name`, and the tag. Without a tag, the second value is
+        empty.
 
     Raises:
-        RecipeError: if the name does not have this form, or if the tag cannot be used
-            because the hub or git reserves it.
+        RecipeError: if the text does not have this form, or if the tag is reserved:
+            `main`, a text that looks like a commit, or a text that git does not allow.
     """
-    # the hub does not allow `--` and `..` in names
+    # the hub does not allow `--` or `..` in the name of a repository
     match = TARGET.fullmatch(target)
     if match is None or "--" in target or ".." in target:
         raise RecipeError(
@@ -445,17 +450,17 @@ def _explain_refusals(name: str) -> Iterator[None]:
 
 
 def require_terms(shared_run: SharedRun, recipe: Recipe) -> None:
-    """Raise an error if it is not clear that a run may be shared, or has no licence.
+    """Raise an error unless a run may be shared and has a licence.
 
-    The weights of a model hold statistics of the recordings that it was trained on. If
-    the terms of these data are unknown, the user must confirm that they allow sharing.
+    The weights of a model hold statistics of its training data. If the terms of use of
+    these data are unknown, the user must confirm that the terms allow sharing.
 
     Args:
         shared_run: Run with the terms of its data.
         recipe: Recipe of `push`, with the confirmation and the licence.
 
     Raises:
-        BrainhiveError: if the terms are unknown and the recipe does not confirm them.
+        BrainhiveError: if terms are unknown, and the recipe has no confirmation.
         RecipeError: if neither the recipe nor the data states a licence.
     """
     if shared_run.unknown_terms and not recipe.data_terms_checked:
@@ -468,7 +473,7 @@ def require_terms(shared_run: SharedRun, recipe: Recipe) -> None:
             "--data-terms-checked --licence NAME",
         )
 
-    # a licence for the weights, chosen by the user or implied by the data
+    # require a licence, which the user chooses or the terms of the data imply
     if not (recipe.licence or shared_run.licence):
         raise RecipeError(
             "the weights have no licence", "add --licence, such as cc-by-nc-4.0"
@@ -476,15 +481,15 @@ def require_terms(shared_run: SharedRun, recipe: Recipe) -> None:
 
 
 def tabulate(target: str, files: Files) -> Table:
-    """Return a table of the pushed files.
+    """Return a table of the files to push.
 
     Args:
         target: Name of the repository, for the title.
-        files: Contents or local paths, by file name in the repository.
+        files: Content (bytes) or local path of each file, keyed by the name of the file
+            in the repository. A file with a local path is copied from the run.
 
     Returns:
-        A table with the name, size in bytes and origin of each file. A file is either
-        copied from the run or written for sharing.
+        A table with the name, size in bytes and origin of each file.
     """
     rows = []
     for name, content in sorted(files.items()):

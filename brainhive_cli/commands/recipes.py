@@ -49,8 +49,8 @@ class ShippedRecipe(NamedTuple):
     Attributes:
         path: Path of the YAML file.
         command: Name of the command that takes the recipe.
-        name: Name that `--recipe` takes. Empty for the recipe that the command uses by
-            default.
+        name: Value of `--recipe` that selects the recipe. Empty for the recipe that the
+            command uses without `--recipe`.
         command_line: Command line that runs the recipe.
         description: First sentence of the comment at the top of the file.
     """
@@ -70,8 +70,8 @@ class ShippedRecipe(NamedTuple):
 def list_shipped() -> list[ShippedRecipe]:
     """List all recipes that come with Brainhive, sorted by path.
 
-    A recipe is named after its folder. Recipes outside a folder are the default recipes
-    of their commands, and have no name.
+    The name of a recipe is the name of its subfolder. A recipe outside a subfolder is
+    the default recipe of a command, and its name is empty.
 
     Returns:
         The path, command, name, command line and description of each recipe.
@@ -79,7 +79,7 @@ def list_shipped() -> list[ShippedRecipe]:
     root = shipped_recipes()
     recipes = []
     for path in sorted(root.rglob("*.yaml")):
-        # the folder is the name, and the file is called after the command
+        # the file has the name of the command
         command = path.stem
         folder = path.parent.relative_to(root).as_posix()
         name = "" if folder == "." else folder
@@ -110,18 +110,18 @@ def _describe(path: Path) -> str:
 
 
 def tabulate_keys(shipped: ShippedRecipe) -> Table:
-    """Return a table of the keys of a recipe.
+    """Return a table of the keys of a recipe, with their values and meanings.
 
     Args:
         shipped: Recipe file that comes with Brainhive.
 
     Returns:
-        A table with a row for each key: its name, its value, its source and its
-        meaning. The source is "recipe" if the file sets the key, else "default". If the
-        value differs from the default value, the source also states the default value.
-        The sections that all recipes share come last.
+        A table with a row for each key: the name, the value, the source and the meaning
+        of the key. The source is "recipe" if the file sets the key, else "default". If
+        the value differs from the default value, the source also states the default
+        value. The sections that all recipes share come last.
     """
-    # read and check the recipe as its command does, without flags or overrides
+    # read and validate the recipe like its command does, without flags or overrides
     module = importlib.import_module(
         f"brainhive_cli.commands.{shipped.command.replace('-', '_')}"
     )
@@ -136,14 +136,14 @@ def tabulate_keys(shipped: ShippedRecipe) -> Table:
             field.get_default(call_default_factory=True, validated_data={})
         )
 
-        # a file that sets a key of a part also sets the part
+        # a key such as `backbone` is also set by a file that sets `backbone.dropout`
         is_set = any(name == key or name.startswith(f"{key}.") for name in file_keys)
         source = "recipe" if is_set else "default"
         if value_text != default_text and not field.is_required():
             source += f", default {default_text}"
         rows.append((key, value_text, source, field.description or ""))
 
-    # move the common sections to the end; the stable sort keeps the order of others
+    # move the common sections to the end; the sort is stable
     rows.sort(key=lambda row: row[0].startswith(COMMON_SECTIONS))
     return Table(
         f"{shipped.command_line}: {shipped.description}",
@@ -156,29 +156,30 @@ def tabulate_keys(shipped: ShippedRecipe) -> Table:
 def _list_keys(
     section: BaseModel, prefix: str = ""
 ) -> Iterator[tuple[str, FieldInfo, Any]]:
-    """List the keys of a section of a recipe, and of all sections inside it.
+    """List the keys of a section of a recipe, and the keys of its inner sections.
+
+    A part is a section that selects an implementation by its key `kind`, such as the
+    backbone of a model.
 
     Args:
-        section: Recipe, section or config of a part.
-        prefix: Text before each key, which is the key of the section and a dot. Empty
-            for the whole recipe.
+        section: Recipe, section or part.
+        prefix: Key of the section, followed by a dot. Empty for the whole recipe.
 
     Yields:
-        The full key such as `backbone.dropout`, the Pydantic field that describes the
-        key, and the value of the key. A part, which is a section that selects an
-        implementation, has its kind as value.
+        Three values for each key: the full key such as `backbone.dropout`, the pydantic
+        field of the key, and the value. The value of a part is its kind.
     """
     for name, field in type(section).model_fields.items():
         key = prefix + (field.alias or name)
         value = getattr(section, name)
 
-        # a part is listed with its kind, while a plain section is not listed itself
+        # a plain section has no row of its own, only rows for its keys
         if isinstance(value, parts.Config):
             yield key, field, value.kind
         elif not isinstance(value, BaseModel):
             yield key, field, value
 
-        # parts and sections have keys of their own
+        # list the keys of a part or section
         if isinstance(value, BaseModel):
             yield from _list_keys(value, f"{key}.")
 
@@ -187,14 +188,15 @@ def find(names: list[str]) -> list[ShippedRecipe]:
     """Find recipes that come with Brainhive by their names.
 
     Args:
-        names: Names as the user types them: a folder of recipes ("demo"), a command for
-            its default recipe ("embed"), or a folder and a command ("demo/embed").
+        names: Names that the user has typed. A name is a folder of recipes ("demo"), a
+            command ("embed"), or a folder and a command ("demo/embed").
 
     Returns:
-        The recipes, in the order of the names. A folder stands for all its recipes.
+        The recipes, in the order of the names. A folder stands for all its recipes, and
+        a command stands for its default recipe.
 
     Raises:
-        RecipeError: if no recipe has one of the names.
+        RecipeError: if there is no recipe for a name.
     """
     shipped = list_shipped()
     recipes = []
@@ -202,7 +204,7 @@ def find(names: list[str]) -> list[ShippedRecipe]:
         name = name_as_typed.replace("_", "-").removesuffix("/")
         matches = [recipe for recipe in shipped if name in (recipe.key, recipe.name)]
         if not matches:
-            # suggest a similar name, which may lie in the folder papers/
+            # suggest a similar name, also a name that lacks the folder papers/
             folders = list(dict.fromkeys(recipe.name for recipe in shipped))
             keys = [recipe.key for recipe in shipped]
             hint = guess(name, folders + keys) or guess(f"papers/{name}", folders)
@@ -235,21 +237,20 @@ def _tabulate_recipes() -> tuple[Table, Table]:
     """Return two tables of all recipes that come with Brainhive.
 
     Returns:
-        A table of the named recipes with their commands and descriptions, and a table
-        of the default recipe of each command. A named recipe can have a file for each
-        of several commands, and fills a single row.
+        A table of the named recipes, and a table of the default recipe of each command.
+        A named recipe has a single row, even if it has files for several commands.
     """
     # group the files by the name of their recipe
     recipes_by_name: dict[str, list[ShippedRecipe]] = {}
     for shipped in list_shipped():
         recipes_by_name.setdefault(shipped.name, []).append(shipped)
 
-    # a default recipe, which has no name, is listed by its command
+    # list the default recipes, whose name is empty, by their commands
     default_rows = []
     for shipped in recipes_by_name.pop("", []):
         default_rows.append((shipped.command, shipped.description))
 
-    # the file of the last command describes a named recipe
+    # list the named recipes. The last file of a recipe has its description.
     named_rows = []
     for name, recipes in recipes_by_name.items():
         commands = ", ".join(shipped.command for shipped in recipes)
@@ -274,17 +275,16 @@ def format_value(value: Any) -> str:
     """Return a value of a recipe as YAML, on a single line.
 
     Args:
-        value: Scalar, list, mapping or section of a recipe. A section that selects an
-            implementation by its `kind` is written without the keys that have their
-            default values.
+        value: Scalar, list, mapping or section of a recipe. Keys of a section that have
+            their default values are left out, except `kind`.
     """
-    # a section becomes a mapping, or only its kind if no other key remains
+    # turn a section into a mapping. If only its key `kind` remains, take its value.
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json", exclude_defaults=True)
         if list(value) == ["kind"]:
             value = value["kind"]
 
-    # write null, true and false, then mappings, lists, and other values as text
+    # write None, True and False as YAML, and mappings and lists item by item
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, Mapping):
