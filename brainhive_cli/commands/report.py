@@ -146,15 +146,15 @@ def _write_report(
     """Write a web page, or a file of tables, in the format that the recipe names.
 
     Args:
-        recipe: Recipe of `report`. If `recipe.table` is set, the report compares
-            methods in a table.
-        groups: Runs of each command, with their comparisons.
-        tables: Tables that compare methods if `recipe.table` is set, else a table of
+        recipe: Recipe of `report`, with the format. If `recipe.table` is set, the
+            report compares decoding methods in a table.
+        groups: A group for each command, with its runs and their comparisons.
+        tables: Tables that compare methods if `recipe.table` is set, else a table for
             each group.
         path: Path of the file to write.
     """
     with atomic_write(path) as temporary_path:
-        # write a page of all groups, which begins with the table of methods
+        # write a page of all groups. It begins with the table of methods, if any.
         if recipe.format == "html":
             # these modules import matplotlib
             from brainhive_cli.reports.page import PageSection
@@ -167,7 +167,7 @@ def _write_report(
                 lay_out_page(groups, first_sections=sections).write(temporary_path)
             return
 
-        # write the tables, or a row for each metric of each run
+        # write the tables as text. The format csv has a row for each metric of a run.
         if recipe.format != "csv":
             texts = [write_table(table, recipe.format) for table in tables]
             text = "\n".join(texts)
@@ -187,8 +187,9 @@ def group_runs(runs: Sequence[ShownRun]) -> list[RunGroup]:
         runs: Runs of one or more commands.
 
     Returns:
-        A group for each command with its comparisons, in the order in which the
-        commands first appear in `runs`.
+        A group for each command, with the runs of the command and the comparisons
+        between them. The groups have the order in which their commands first appear in
+        `runs`.
     """
     # runs of different commands measure different values, and cannot be compared
     runs_by_command: dict[str, list[ShownRun]] = {}
@@ -260,15 +261,15 @@ def open_runs(recipe: Recipe) -> list[ShownRun]:
 
 
 def _choose_labels(references: Sequence[tuple[RunFolder, str]]) -> list[str]:
-    """Choose a label for each run from its name.
+    """Choose a short label for each run of a report.
 
-    The label is the name of the variant or, for a whole run, the name of the run
-    without the digests at its end. If two runs of the same command would get the same
-    label, the labels of both are their full names.
+    The label of a variant of a run is the name of the variant. The label of a whole run
+    is the name of the run without the digests at its end. If two runs of the same
+    command would get the same label, both get their full names as labels.
 
     Args:
-        references: Folder of each run, and name of its variant. The name is empty if
-            the whole run is meant.
+        references: Folder of each run, and name of the variant that the report shows.
+            The name is empty if the report shows the whole run.
 
     Returns:
         A label for each run, in the order of `references`.
@@ -281,7 +282,7 @@ def _choose_labels(references: Sequence[tuple[RunFolder, str]]) -> list[str]:
         short_names.append((folder.command, short_name))
         full_names.append(f"{folder.label}:{variant}" if variant else folder.label)
 
-    # use the short name if no other run of the command has the same short name
+    # use the short name if no other run of the same command has this short name
     labels = []
     for command_and_name, full_name in zip(short_names, full_names, strict=True):
         is_unique = short_names.count(command_and_name) == 1
@@ -290,18 +291,21 @@ def _choose_labels(references: Sequence[tuple[RunFolder, str]]) -> list[str]:
 
 
 def name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
-    """Name runs by the values of the recipe keys in which they differ.
+    """Name runs by the values of the recipe keys in which the runs differ.
+
+    An example is "nice, rate_hz 250 Hz". The recipe of this run selects the backbone
+    `nice` and sets `rate_hz` to 250 Hz.
 
     Args:
-        runs: Two or more runs. Their labels are the names that they have so far.
+        runs: Two or more runs, with their labels.
 
     Returns:
-        A name for each run, such as "nice, rate_hz 250 Hz", in which "nice" is the kind
-        of a part. The labels are returned unchanged if the runs are of different
-        commands, if a run has not stored its recipe, or if no choice of up to
-        `MAX_NAMED_KEYS` keys was found that gives each run a different name.
+        A name for each run. The labels of the runs are returned in three cases. The
+        runs are of different commands. A run has not stored its recipe. The names would
+        be equal, or would need more than `MAX_NAMED_KEYS` keys.
     """
-    # keep the labels if the recipes cannot be compared
+    # keep the labels if the recipes cannot be compared. `set_up` has the values of the
+    # recipe by key.
     labels = [shown_run.label for shown_run in runs]
     commands = {shown_run.command for shown_run in runs}
     set_ups = [shown_run.measurements.facts.set_up for shown_run in runs]
@@ -315,11 +319,12 @@ def name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
             if not key.startswith(CITES):
                 keys[key] = None
 
-    # add keys to the names, first the kinds of parts, which describe a run best
+    # add keys to the names. First come keys such as `backbone.kind`, which describe a
+    # run best.
     names = [""] * len(runs)
     for key in sorted(keys, key=lambda key: not key.endswith(".kind")):
         key_name = key.rpartition(".")[2]
-        # the kind of a part, such as nice, is clear without the word "kind"
+        # a kind such as "nice" is clear without the name of its key
         prefix = "" if key_name == "kind" else f"{key_name} "
         longer_names = []
         for name, set_up in zip(names, set_ups, strict=True):
@@ -339,22 +344,24 @@ def name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
 
 
 def find_newest_pair(root: Path) -> list[str]:
-    """Find the two newest runs that can be compared item by item.
+    """Find two runs for `compare`, if the user names none.
 
-    An item is a picture, or a trial, whose value a run has stored.
+    Runs are compared item by item. An item is a picture or a trial, for which a run has
+    stored a rank or metrics.
 
     Args:
         root: Folder of all runs.
 
     Returns:
-        The paths of the two runs. The first run is the newest run that has values of
-        items. The second run is the newest other run of the same command that can be
-        compared with the first run.
+        The paths of two runs. The first run is the newest run that has values of items.
+        The second run is the newest other run of the same command that can be compared
+        with the first run.
 
     Raises:
         MissingData: if there are no two such runs.
     """
-    # the newest run that has values of items
+    # find the newest run that has values of items. The function returns the reason
+    # against a run, or an empty text.
     first_run = find_newest(
         root,
         None,
@@ -365,11 +372,11 @@ def find_newest_pair(root: Path) -> list[str]:
     first_shown_run = ShownRun("", first_run)
 
     def explain_mismatch(folder: RunFolder) -> str:
-        """Return why a run cannot be compared. Empty if the run can be compared."""
+        """Return why a run cannot be compared, or an empty text if it can."""
         group = _compare([first_shown_run, ShownRun("", folder)])
         return "; ".join(group.refusals)
 
-    # the newest other run without a reason against the comparison
+    # find the newest other run that can be compared with the first run
     second_run = find_newest(
         root,
         first_run.command,
@@ -381,18 +388,18 @@ def find_newest_pair(root: Path) -> list[str]:
 
 
 def _choose_output_path(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
-    """Return the path of the page or table that the report is written to.
+    """Choose the path of the file to which a report is written.
 
     Args:
-        recipe: Recipe with the format, and with the path in `recipe.to` if the user has
-            chosen a path.
+        recipe: Recipe with the format. `recipe.to` is the path that the user has
+            chosen, if any.
         runs: Runs of the report.
 
     Returns:
-        The path that the user has chosen, or a path in the folder of reports. By
-        default, the file is named after the first run. For several runs, the file name
-        ends with a digest of the folders of the runs, so that a report on other runs
-        gets another file.
+        The path that the user has chosen, or else a path in the folder of reports. The
+        name of the file begins with the label of the first run. For several runs, the
+        name ends with a digest of the folders of the runs, so that reports on different
+        runs have different names.
     """
     if recipe.to is not None:
         return locate(recipe.to)
@@ -422,18 +429,18 @@ def _classify_item_values(shown_run: ShownRun) -> str:
 
 
 def _compare(runs: Sequence[ShownRun]) -> RunGroup:
-    """Compare the first run with all other runs item by item.
+    """Compare the first run with each other run item by item.
 
-    An item is a picture, or a trial, whose rank or metrics a run has stored. All runs
-    are compared in a single call of the statistics, because the p values are adjusted
-    for the number of comparisons.
+    An item is a picture or a trial, for which a run has stored a rank or metrics. All
+    comparisons are made in a single call of the statistics, because the p values are
+    adjusted for the number of comparisons.
 
     Args:
         runs: Runs of the same command, with different labels.
 
     Returns:
-        The runs with the differences between the first and each other run, and with the
-        reasons why some runs could not be compared.
+        A group of the runs. It has the differences between the first run and each other
+        run, and the reasons why runs could not be compared.
     """
     # without values of items in the first run, nothing can be compared
     first_run, *later_runs = runs
@@ -442,7 +449,7 @@ def _compare(runs: Sequence[ShownRun]) -> RunGroup:
         reason = f"{first_run.label} has no value per item"
         return RunGroup(runs, refusals=[reason])
 
-    # select the other runs whose values are of the same kind, ranks or metrics
+    # select the other runs that have the same kind of values (ranks or metrics)
     measurements = {}
     reasons = []
     for shown_run in later_runs:
@@ -452,7 +459,8 @@ def _compare(runs: Sequence[ShownRun]) -> RunGroup:
             labels = f"{first_run.label} and {shown_run.label}"
             reasons.append(f"{labels} did not measure the same values")
 
-    # test the differences. NumPy is imported only here: a single run does not need it
+    # test the differences. NumPy is imported only here, since a report on a single run
+    # does not need it.
     if kind == "ranks":
         from brainhive_cli.measurement.comparison import compare_ranks
 

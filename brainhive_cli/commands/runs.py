@@ -118,7 +118,7 @@ def _describe_state(run_folder: RunFolder) -> str:
 
 
 def _describe_result(run_folder: RunFolder) -> str | TableCell:
-    """Return the main result of a run.
+    """Describe the main result of a run for the list of runs.
 
     The result is the most important metric, pooled over all models of the run. If no
     metric is pooled, the result is a sentence about the models.
@@ -127,10 +127,10 @@ def _describe_result(run_folder: RunFolder) -> str | TableCell:
         run_folder: Folder of the run.
 
     Returns:
-        A table cell with the result. The cell also has a text for programs, which names
-        the caveats: limits of the result, such as "simulated". If the run is damaged,
-        the message of the error is returned. If the run is not finished or has no
-        result, the text is empty.
+        A table cell with the result. The text of the cell for programs also names the
+        caveats, which are limits of the result, such as "simulated". Instead of a cell,
+        an error message is returned if the run is damaged, and an empty text if the run
+        is not finished or has no result.
     """
     if not run_folder.is_finished:
         return ""
@@ -153,7 +153,7 @@ def _describe_result(run_folder: RunFolder) -> str | TableCell:
     if not result:
         return ""
 
-    # name the caveats, which limit the meaning of the result
+    # add the caveats to the text for programs
     caveats = merge_caveats(
         measurements.caveats, list_metric_caveats(shown_run.metrics.values())
     )
@@ -173,10 +173,12 @@ def _find_shown(recipe: Recipe) -> ShownRun:
     """Find the run that `runs show NAME` describes.
 
     Args:
-        recipe: Recipe with the words of the command line, of which the first is `show`.
+        recipe: Recipe with the words of the command line. The first word is `show`. The
+            second word names a run, or a variant of a run (a value of a sweep).
 
     Returns:
-        The run, or a variant of the run. Without a name, the newest run with metrics.
+        The run or the variant. If the recipe names no run, the newest run with metrics
+        is returned.
 
     Raises:
         MissingData: if there is no such run.
@@ -266,6 +268,8 @@ def inputs(recipe: Recipe) -> list[Input]:
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """List runs, show a run, verify a run, or remove runs.
 
+    To verify a run, a model of the run is trained again and compared.
+
     Args:
         recipe: Recipe with the words of the command line. The first word may be `show`,
             `verify` or `rm`. Without such a word, runs are listed.
@@ -273,11 +277,12 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         force: Not used, since `runs` computes nothing that is stored.
 
     Returns:
-        A table of the listed or removed runs, or tables that describe a run.
+        The result of the command, with a table of the listed or removed runs, tables
+        that describe a run, or a table of the differences of a verification.
 
     Raises:
-        BrainhiveError: if a run that shall be removed is in use, or if the user does
-            not confirm the removal.
+        BrainhiveError: if a run to remove is in use, or if the user does not confirm
+            the removal.
         MissingData: if a run does not exist.
         RecipeError: if the recipe names too many or too few runs.
     """
@@ -298,18 +303,20 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
 
 
 def _run_verification(recipe: Recipe) -> Result:
-    """Train a model of a run again, and report the differences between both models.
+    """Train a model of a run again, and compare it with the model of the run.
 
     Args:
-        recipe: Recipe with the words `verify`, RUN and CELL. A cell is one of the
-            models of the run, such as `sub-01_seed-1`. RUN and CELL are optional.
+        recipe: Recipe with the words `verify`, RUN and CELL. A cell is a model of the
+            run, such as `sub-01_seed-1`. RUN and CELL are optional.
 
     Returns:
-        A table of the differences. The exit code is 1 if there are any.
+        The result of the command, with a table of all comparisons. The exit code is 1
+        if weights, embeddings, metrics or ranks differ, else 0.
 
     Raises:
-        RecipeError: if the recipe has more words, or the run has no such cell.
-        MissingData: if the run, signals or embeddings are absent.
+        RecipeError: if the recipe has more than three words, or if the run has no such
+            cell.
+        MissingData: if the run, its signals or its embeddings are absent.
     """
     names = recipe.words[1:]
     if len(names) > 2:
@@ -318,8 +325,9 @@ def _run_verification(recipe: Recipe) -> Result:
             Line("runs", VERIFY, "RUN", "CELL"),
         )
 
-    # The recipe of `runs` has the CPU as default device, since the other uses need no
-    # GPU. The training uses the usual default, unless the user has set the options.
+    # Other uses of `runs` need no GPU, so the default device in its recipe is the CPU.
+    # For a training, use the default device of `RunOptions`, unless the user has set
+    # options.
     has_run_options = "run" in recipe.model_fields_set
     launch = start(recipe.run if has_run_options else RunOptions())
     reference = names[0] if names else None
@@ -383,14 +391,15 @@ def _list_runs(recipe: Recipe, runs: Sequence[RunFolder]) -> Result:
 
 
 def _show(shown_run: ShownRun) -> Result:
-    """Describe a run in two tables: its facts and files, and its metrics.
+    """Describe a run in a table of its properties and a table of its metrics.
 
     Args:
-        shown_run: Finished run, or a variant of a run.
+        shown_run: Finished run, or a variant of a run (a value of a sweep).
 
     Returns:
-        The tables and the measurements of the run. The metrics are pooled over all
-        models of the run. If nothing is pooled, the table has a row for each model.
+        The result of the command, with the tables and the measurements of the run. The
+        metrics are pooled over all models of the run. If no metrics are pooled, the
+        table has a row for each model. A run without metrics has no second table.
     """
     # name the run, its files and its size
     folder = shown_run.folder
@@ -402,7 +411,8 @@ def _show(shown_run: ShownRun) -> Result:
     file_names = sorted(path.name for path in folder.path.iterdir())
     visible_names = [name for name in file_names if not name.startswith(".")]
 
-    # list the facts that the run has, without empty ones
+    # list the properties of the run without empty values. `facts` has the values that
+    # are not metrics.
     items = {
         "run": reference if folder.is_shared else f"{shown_run.command}/{reference}",
         "state": f"{_describe_state(folder)}, {format_age(folder.changed_s)}, {size}",
@@ -419,7 +429,7 @@ def _show(shown_run: ShownRun) -> Result:
     rows = tuple((name, value) for name, value in items.items() if value)
     tables = [Table(f"Run {folder.name}", ("item", "value"), rows)]
 
-    # list the metrics, with a row for all models or for each model
+    # list the metrics. A scope is the set of models that a row of metrics describes.
     metrics = {}
     for scope in list_summary_scopes(shown_run):
         metrics[scope] = shown_run.measurements.scopes[scope]
@@ -435,12 +445,12 @@ def _remove(runs: Sequence[RunFolder], has_consent: bool) -> None:
 
     Args:
         runs: Runs to remove.
-        has_consent: True if the runs are removed without asking.
+        has_consent: If True, do not ask for a confirmation.
 
     Raises:
         BrainhiveError: if a run is in use, or if the user does not confirm.
     """
-    # refuse to remove a run that another command writes
+    # refuse to remove a run to which another command writes
     for run_folder in runs:
         if is_in_use(run_folder):
             raise BrainhiveError(
@@ -456,10 +466,11 @@ def _remove(runs: Sequence[RunFolder], has_consent: bool) -> None:
     if not has_consent and not console.confirm(f"remove {len(runs)} {noun}?"):
         raise BrainhiveError("nothing was removed", "--yes removes without asking")
 
-    # remove each run while this process holds its lock, so that no command starts it
+    # remove each run while this process holds the lock of the run, so that no command
+    # can write to the run
     for run_folder in runs:
         if run_folder.path.is_symlink():
-            # remove only the link, without a lock, which would lie in the target
+            # remove only the link. A lock is not needed, since the run itself stays.
             remove(run_folder.path)
         else:
             lock = Claim(run_folder.path / LOCK, f"run {run_folder.path}")
@@ -501,13 +512,14 @@ class _CellVerification:
         )
 
     def list_rows(self, n_cells: int) -> list[tuple[str, str]]:
-        """List everything that was compared, as rows of a table.
+        """List the results of all comparisons as rows of a table.
 
         Args:
             n_cells: Number of models that the run has trained.
 
         Returns:
-            A name and a finding for each row, such as "weights" and "identical".
+            Two texts for each row: the compared item and the result, such as "weights"
+            and "identical".
         """
         rows = [
             ("trained again", f"{self.cell_name}, of {n_cells} cells"),
@@ -674,21 +686,25 @@ def _verify_evaluation(
     model: Path,
     launch: Launch,
 ) -> tuple["Verification", list[str]]:
-    """Repeat an evaluation with a model that was trained again.
+    """Repeat an evaluation with a model that was trained again, to compare the results.
 
     Args:
-        evaluation: Run of eval-retrieval that has tested the original model, if any.
+        evaluation: Run of eval-retrieval that has tested the original model. None if
+            there is no such run.
         paths: Folders of runs, signals, embeddings and pictures.
-        cell_name: Name of the model in the run.
+        cell_name: Name of the model in the training run.
         model: Folder of the model that was trained again.
-        launch: Process that computes.
+        launch: Process with the device.
 
     Returns:
-        The differences from the evaluation, and the reason why it was not repeated, as
-        a list of at most one line. Without an evaluation, both are empty.
+        The differences between the stored and the repeated evaluation, and a list of
+        reasons. If signals or pictures are absent, the evaluation is not repeated, and
+        the list has a line with the reason. Otherwise, the list is empty. Without an
+        evaluation, there are neither differences nor reasons.
     """
     from brainhive_cli.evaluation.retrieval.verification import Verification, verify
 
+    # the fields are the differences of ranks, of metrics and of embeddings
     no_differences = Verification({}, [], [])
     if evaluation is None:
         return no_differences, []
@@ -697,7 +713,6 @@ def _verify_evaluation(
             evaluation, paths, cell=cell_name, model=model, device=launch.device
         )
     except MissingData as error:
-        # signals or pictures of the test are absent
         return no_differences, [error.message]
     return verification, []
 
@@ -705,24 +720,27 @@ def _verify_evaluation(
 def _compare_environments(
     job: "TrainingRun", launch: Launch, run_environment: dict[str, Any]
 ) -> list[str]:
-    """List the differences between the environment of a run and the present one.
+    """List how the present environment differs from the environment of a run.
+
+    Such a difference may explain why a model is not equal after a second training.
 
     Args:
-        job: Training with the recipe of the run, resolved at present.
-        launch: Process that has trained again.
-        run_environment: Content of the run's environment file. Empty if the file is
-            absent.
+        job: Second training, with the recipe of the run and the present inputs.
+        launch: Process with the device of the second training.
+        run_environment: Values from the environment file of the run, by key. Empty if
+            the file is absent.
 
     Returns:
         A line for each version, device, commit or digest of an input that differs.
     """
-    # the present environment, and digests of the present inputs
+    # collect the present environment, the digests of inputs, and the commits and runs
+    # that the training starts from
     environment = launch.describe_environment()
     _, pinned_versions = job.pin_versions()
     environment |= environment["versions"]
     environment |= map_digests(job.inputs()) | pinned_versions
 
-    # compare each value with the value in the run, whose recipe has the digests
+    # compare each value with the run. The recipe of the run has the digests.
     versions = run_environment.get("versions", {})
     run_values = run_environment | versions | job.recipe.digests
     differences = []
@@ -736,20 +754,20 @@ def _compare_environments(
 def _find_training(
     root: Path, reference: str | None
 ) -> tuple[str | None, RunFolder | None]:
-    """Find the training whose models an evaluation has tested.
+    """Find the training run to verify, which the user may name by an evaluation of it.
 
     Args:
         root: Folder of all runs.
-        reference: Reference of a run of eval-retrieval or train-align, or None for the
-            newest run of train-align.
+        reference: Name or path of a run of eval-retrieval or train-align. None stands
+            for the newest run of train-align.
 
     Returns:
-        A reference of the training, and the evaluation. If `reference` does not name an
-        evaluation, the training is `reference` itself, and the evaluation is None.
+        A reference of the training run, and the evaluation. If `reference` does not
+        name an evaluation, the values are `reference` and None.
     """
     from brainhive_cli.evaluation.retrieval.recipe import Recipe as EvaluationRecipe
 
-    # any other reference names a training, and is checked later
+    # a reference that names no evaluation must name a training. The caller finds it.
     if not reference:
         return reference, None
     try:
@@ -757,7 +775,7 @@ def _find_training(
     except (MissingData, RecipeError):
         return reference, None
 
-    # the recipe of the evaluation names the training
+    # read the training from the recipe of the evaluation
     try:
         recipe = evaluation.recipe(EvaluationRecipe)
     except (MissingData, RecipeError):
@@ -769,12 +787,13 @@ def _find_training(
 def _choose_evaluation(
     evaluations: Sequence[RunFolder], training: str, cell: str
 ) -> RunFolder | None:
-    """Return the first evaluation that has tested a model of a training.
+    """Return the first evaluation that has tested a given model.
 
     Args:
         evaluations: Runs of eval-retrieval, in the order of preference.
-        training: Reference of the training, as recipes of evaluations state it.
-        cell: Name of the model in the training.
+        training: Reference of the training run of the model. It must have the form that
+            the recipes of evaluations use.
+        cell: Name of the model in the training run.
 
     Returns:
         The evaluation, or None if no evaluation has tested this model.
@@ -782,7 +801,7 @@ def _choose_evaluation(
     from brainhive_cli.evaluation.retrieval.recipe import Recipe as EvaluationRecipe
 
     for evaluation in evaluations:
-        # look for results of the cell first, since reading a recipe takes longer
+        # look for results of the model first, since reading a recipe takes longer
         if not (evaluation.path / f"parts/{cell}.safetensors").is_file():
             continue
         training_references = evaluation.recipe(EvaluationRecipe).align_run or [""]
