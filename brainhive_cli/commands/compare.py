@@ -35,7 +35,7 @@ def _select_runs(recipe: Recipe) -> Recipe:
     Args:
         recipe: Recipe of `compare`. If the recipe names no runs, two runs are selected:
             the newest run that stores a value for each item, and the newest other run
-            that can be compared with the selected run.
+            that can be compared with the first run.
 
     Returns:
         The recipe with at least two runs. At least two of these runs were made by the

@@ -343,7 +343,7 @@ def _lay_out_page(
 
     The page has a summary, and a section for each step that has written a run. The
     sections have the order of `COMMAND_ORDER`. Steps with shuffled trials have no
-    section, because they only measure chance.
+    section, because they only estimate the accuracy at chance.
 
     Args:
         system: Decoding system.

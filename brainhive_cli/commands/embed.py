@@ -168,7 +168,7 @@ def list_encoders() -> Result:
         elif config.weights_from or size:
             state = "no"
         else:
-            # the weights of a family are unknown until its source is chosen
+            # the user chooses the weights of a family
             state = "–"
         source = config.weights_from or f"{{kind: {config.name}, source: …}}"
         side_px = config.image_px or "–"

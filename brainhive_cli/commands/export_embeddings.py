@@ -111,7 +111,8 @@ def _write_parquet(store: TargetStore, rows: Int64, folder: Path) -> Path:
     if has_default_options and encoder_config.upstream:
         encoder_name = encoder_config.upstream
 
-    # a store may come from others, so its names must not lead out of the folder
+    # raise an error if the path is outside the folder: a store from another person may
+    # have a name such as `../..`
     file_name = f"{dataset}_{split}_{encoder_name}{PARQUET_PART}00000-of-00000.parquet"
     file = resolve_below(folder, file_name, source=f"{store.path} names a file")
     write_parquet(store, file, rows)
@@ -132,7 +133,8 @@ def _write_npy(store: TargetStore, rows: Int64, folder: Path) -> Path:
         Path of the NumPy file `features.npy`. It holds an array [N, *shape], in which
         `shape` is the shape of an embedding.
     """
-    # a store may come from others, so its names must not lead out of the folder
+    # raise an error if the path is outside the folder: a store from another person may
+    # have a name such as `../..`
     encoder_folder = resolve_below(
         folder,
         store.attributes["dataset"],

@@ -369,7 +369,8 @@ def _list_vectors(
         A list with a single input, which names the layout of the files and the paths of
         the target stores (files of embeddings).
     """
-    # find the pictures of the vectors: a share has the vectors of a split
+    # match the vectors with pictures. A share has the pictures of a split, the path of
+    # the store, and row numbers of the pictures.
     vectors, shares = match_vectors(recipe, files, splits, config)
     paths = ", ".join(str(path) for _, path, _ in shares)
     return [Input(f"{vectors.layout} to {paths}")]

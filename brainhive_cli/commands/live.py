@@ -369,7 +369,7 @@ def _open_page(
         session: Session that is about to start.
         stream_name: Name of the stream of signals, for the title.
         read_picture: Function that takes an image id, and returns the picture as the
-            bytes of a PNG file or None.
+            bytes of a PNG file, or None if the picture cannot be read.
 
     Returns:
         The page. Its method `publish` shows an event, such as a result.
@@ -659,7 +659,7 @@ def draw_session(
         results: Results of the first windows as plain values. See `LiveResult.event`.
         score: Ranks of the shown pictures in the tested trials.
         read_picture: Function that takes an image id, and returns the picture as the
-            bytes of a PNG file or None.
+            bytes of a PNG file, or None if the picture cannot be read.
 
     Returns:
         A sheet with the pictures of the first windows if there are results, and a curve
@@ -682,7 +682,7 @@ class _TileMaker:
     Attributes:
         folder: Folder of the run.
         read_picture: Function that takes an image id, and returns the picture as the
-            bytes of a PNG file or None.
+            bytes of a PNG file, or None if the picture cannot be read.
         files: Path of each saved picture, keyed by image id. The path is relative to
             the folder of the run.
     """

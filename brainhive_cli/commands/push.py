@@ -226,7 +226,8 @@ def _resolve(recipe: Recipe) -> tuple[str, SharedRun]:
     reference, target = recipe.words
     _parse_target(target)
 
-    # refuse RUN:VARIANT, which names only some models of a run, and a run on the hub
+    # A text RUN:VARIANT names only some models of a run. A text hub:… names a run that
+    # is already on the hub. Refuse both.
     name, variant = split_variant(reference)
     if variant or str(name).startswith(HUB_PREFIX):
         raise RecipeError(

@@ -346,8 +346,8 @@ def name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
 def find_newest_pair(root: Path) -> list[str]:
     """Find two runs for `compare`, if the user names none.
 
-    Runs are compared item by item. An item is a picture or a trial, for which a run has
-    stored a rank or metrics.
+    Runs are compared item by item. An item is a picture or a trial. A run stores a rank
+    or metrics for each item.
 
     Args:
         root: Folder of all runs.
@@ -431,7 +431,7 @@ def _classify_item_values(shown_run: ShownRun) -> str:
 def _compare(runs: Sequence[ShownRun]) -> RunGroup:
     """Compare the first run with each other run item by item.
 
-    An item is a picture or a trial, for which a run has stored a rank or metrics. All
+    An item is a picture or a trial. A run stores a rank or metrics for each item. All
     comparisons are made in a single call of the statistics, because the p values are
     adjusted for the number of comparisons.
 
