@@ -69,20 +69,26 @@ def score(
 
 
 def rank(predictions: Tensor, targets: Tensor, picture_rows: Tensor) -> Tensor:
-    """Rank the picture of each prediction among all pictures.
+    """Rank all pictures by similarity to each prediction, and find the right picture.
+
+    The similarity is the dot product of the prediction and the embedding of the
+    picture, which is scaled to unit length.
 
     Args:
-        predictions: Predicted embeddings [N, D].
+        predictions: Embeddings [N, D] that a model predicted from brain signals.
         targets: Embeddings [M, D] of the pictures.
-        picture_rows: Row [N] in `targets` of the picture of each prediction.
+        picture_rows: Row [N] in `targets` of the right picture of each prediction.
 
     Returns:
-        Ranks [N], from 0. A candidate that ties with the picture adds half a rank.
+        Rank [N] of the right picture for each prediction: the number of pictures with a
+        larger similarity, plus half the number of other pictures with an equal
+        similarity. The best rank is 0.
     """
     similarities = predictions @ F.normalize(targets, dim=-1).T  # [N, M]
     target_values = similarities.gather(1, picture_rows[:, None])
     n_above = (similarities > target_values).sum(1)
 
-    # the picture itself is among the tied, and is subtracted
+    # `n_above_or_tied` counts the right picture too, so 1 is subtracted. The mean of the
+    # two numbers counts a tie as half a rank.
     n_above_or_tied = (similarities >= target_values).sum(1)
     return (n_above + n_above_or_tied - 1) / 2

@@ -110,25 +110,28 @@ class MetricNetwork:
         """Download the weights if they are not on this machine.
 
         Returns:
-            The weight file, or the folder of a repository of the hub.
+            Path of the weight file if `source` is a URL. If `source` is a repository
+            of the hub, path of the folder with the downloaded files.
 
         Raises:
             MissingData: if the weights cannot be downloaded.
         """
         if self.source.startswith("hub:"):
-            # name the weight file, because repositories may have several formats
+            # A repository may have the weights in several formats, so only the named
+            # files are downloaded. With `local`, the hub is not asked.
             return hub.folder(
                 self.source, allow=(*self.files, self.weights), local=self.is_here()
             )
         return fetch_file(self.source, self.title)
 
     def find_input(self) -> Input:
-        """Look for the weights without downloading.
+        """Look for the weights of the network on this machine, without downloading.
 
         Returns:
-            The weights as an optional input, because metrics without weights are left
-            out. If the weights are missing, the input has an error with the command
-            line that downloads them.
+            The weights, described as an input of a command. The input is optional: a
+            command without the weights leaves out the metrics of this network. If the
+            weights are missing, the input has an error with the command line that
+            downloads them.
         """
         name = f"weights of {self.title}"
         scheme, _, repository = self.source.partition(":")
@@ -145,9 +148,13 @@ class MetricNetwork:
     def build(self, device: torch.device) -> "Features":
         """Load the network onto a device.
 
+        Returns:
+            The network, in evaluation mode and without gradients.
+
         Raises:
             MissingData: if the weights cannot be downloaded or are damaged.
         """
+        # `reading` turns an error of a library into MissingData, with the hint
         path = self.fetch()
         with reading(f"{self.title} in {path}", refetch_hint(path)):
             module = self.load(path)
@@ -155,10 +162,10 @@ class MetricNetwork:
 
 
 class Features:
-    """Loaded network that computes features of media.
+    """Loaded network that computes features of pictures or clips.
 
     Args:
-        module: Module of the network. It takes normalised media.
+        module: Module of the network. It takes normalised pictures or clips.
         network: Description of the network.
         device: Device of the module.
     """
@@ -176,14 +183,17 @@ class Features:
 
     @torch.inference_mode()
     def __call__(self, media: Tensor) -> dict[str, Tensor]:
-        """Compute features of media.
+        """Compute the features of pictures or clips at all nodes of the network.
+
+        A node is a layer whose features are compared.
 
         Args:
             media: Pictures [B, 3, H, W] or clips [B, F, 3, H, W] with values in 0..1.
 
         Returns:
-            Features, keyed by node. Pictures have features [B, D]. Clips have features
-            [B, D] if the network takes clips, else features [B, F, D] of each frame.
+            Features, keyed by the name of the node. Pictures have features [B, D].
+            Clips have features [B, D] if the network takes clips, else features
+            [B, F, D] of each frame.
         """
         # resize and normalise all frames as a batch of pictures
         network = self._network
@@ -194,7 +204,8 @@ class Features:
             pictures = pictures.unflatten(0, batch_shape)
         output = self._module(pictures)
 
-        # read the features of each node, and give frames their clips again
+        # Read the features of each node. A network of pictures has a row [D] for each
+        # frame, so the rows of a clip are collected in [F, D].
         features = {}
         for node, read_output in network.outputs.items():
             values = read_output(output).flatten(1)
@@ -208,8 +219,8 @@ class Features:
     ) -> Tensor:
         """Compute the features of a node, a layer of the network.
 
-        The features of the last media are kept, because metrics ask for several nodes
-        of the same media in turn.
+        Metrics call this method in turn with the same tensor and different nodes. So
+        the features of all nodes are kept until the method gets another tensor.
 
         Args:
             media: Pictures [B, 3, H, W] or clips [B, F, 3, H, W] with values in 0..1.
@@ -217,7 +228,8 @@ class Features:
             prepare: Function that is applied to the features, such as a normalisation.
 
         Returns:
-            Features as in `__call__`, after `prepare`.
+            Result of `prepare` for the features: [B, D], or [B, F, D] for clips if the
+            network takes single pictures.
         """
         if self._last_media is not media:
             self._last_features = self(media)
@@ -228,21 +240,25 @@ class Features:
 def _torchvision(
     name: str, weights: str, title: str, side_px: int, file: str, nodes: Sequence[str]
 ) -> MetricNetwork:
-    """Describe a network of torchvision.
+    """Describe a network of torchvision, without loading it.
 
     Args:
-        name: Name of the model in torchvision.
-        weights: Name of the weights in torchvision.
+        name: Name of the model in torchvision, such as "alexnet".
+        weights: Name of the weights, such as "AlexNet_Weights.IMAGENET1K_V1".
         title: Name of the network in messages.
         side_px: Side of the square pictures that the network takes.
-        file: Name of the weight file.
-        nodes: Names of the nodes whose outputs are compared.
+        file: Name of the weight file at download.pytorch.org.
+        nodes: Names of the nodes, the layers whose outputs are compared.
+
+    Returns:
+        The description, whose method `build` loads the network.
     """
 
     def load(path: Path) -> nn.Module:
         from torchvision.models import get_model
 
-        # `read` refuses a file with code, which torchvision would run
+        # Torchvision would run code that is hidden in the file. Read the file first,
+        # because `read` raises an error instead of running code.
         read(path, refetch_hint(path))
         return _cut(get_model(name, weights=weights), nodes)
 
@@ -262,14 +278,15 @@ def _swav(path: Path) -> nn.Module:
         path: File with the published weights.
 
     Returns:
-        A module that returns the output of the node `avgpool`.
+        A module whose output is a dict: the output of the layer `avgpool`, keyed by
+        "avgpool".
     """
     from torchvision.models import resnet50
 
     model = resnet50()
     model.fc = nn.Identity()  # type: ignore[assignment]
 
-    # the file also has the weights of SwAV's own last layers, which are left out
+    # The file also has weights of last layers that ResNet-50 lacks. Leave them out.
     model_state = model.state_dict()
     saved_state = read(path, refetch_hint(path))
     state = {name: value for name, value in saved_state.items() if name in model_state}
@@ -305,17 +322,18 @@ def cached_file(url: str) -> Path:
 
 
 def fetch_file(url: str, title: str) -> Path:
-    """Find a file in the cache of torch's hub, or download it.
+    """Download a file of weights into the cache of torch's hub if it is not there.
 
     Args:
         url: Address of the file.
         title: Name of the network in messages.
 
     Returns:
-        Path of the file.
+        Path of the file in the cache.
 
     Raises:
-        MissingData: if the file cannot be downloaded, or HF_HUB_OFFLINE is set.
+        MissingData: if the file is not in the cache and the download fails, or if the
+            file is not in the cache and HF_HUB_OFFLINE is set.
     """
     from huggingface_hub import constants
 
@@ -326,8 +344,9 @@ def fetch_file(url: str, title: str) -> Path:
     if constants.HF_HUB_OFFLINE:
         raise MissingData(f"the weights of {title} are not on this machine", hint)
 
-    # Names of torchvision's files end in a digest, which the download checks. Other
-    # files are not checked.
+    # Names of torchvision's files end in the first digits of a digest, such as
+    # "-7be5be79". The download compares these digits with the digest of the content.
+    # Files with other names are not checked.
     digest = path.stem.rpartition("-")[2] if "-" in path.stem else None
     os.makedirs(path.parent, exist_ok=True)
     try:
@@ -355,13 +374,16 @@ def _transformer(
     Args:
         title: Name of the network in messages.
         source: Address of the repository, `hub:OWNER/NAME`.
-        kind: Name of the class in transformers.
+        kind: Name of the network's class in transformers, such as "ViTModel".
         colours: Mean and standard deviation by which pictures are normalised.
-        outputs: Functions that read the features of a node from the output, keyed by
-            the name of the node.
-        weights: Name of the weight file.
+        outputs: Functions that read the features of a node (a layer whose features are
+            compared) from the output of the network, keyed by the name of the node.
+        weights: Name of the weight file in the repository.
         takes_clips: True if the network takes clips instead of pictures.
         options: Further arguments of `from_pretrained`.
+
+    Returns:
+        The description, whose method `build` loads the network.
     """
     return MetricNetwork(
         title=title,
@@ -379,20 +401,21 @@ def _load_pretrained(kind: str, folder: Path, **options: Any) -> Any:
     """Load a network of transformers in float32.
 
     Args:
-        kind: Name of the class in transformers.
+        kind: Name of the network's class in transformers, such as "ViTModel".
         folder: Folder with the weights and the configuration.
         options: Further arguments of `from_pretrained`.
 
     Returns:
-        The network, an object of this class.
+        The network, an object of the class that `kind` names.
 
     Raises:
-        ValueError: if the file lacks weights of the network.
+        ValueError: if the files in the folder lack weights of the network.
     """
     import transformers
 
-    # Transformers warns of weights that are not used, such as the weights of CLIP's
-    # text encoder. The warnings are muted.
+    # Transformers warns of weights in the file that the network does not use, such as
+    # the weights of CLIP's text encoder. The warnings are muted. With
+    # `output_loading_info`, a report of the names of the weights is returned too.
     network_class = getattr(transformers, kind)
     with console.mute_libraries():
         network, report = network_class.from_pretrained(
@@ -536,11 +559,18 @@ default.
 def _classify(compare: Callable[..., Tensor], n_ways: int, n_labels: int) -> MetricPart:
     """Describe the metric of n-way classification by the logits of a network.
 
+    The right classes of a stimulus are the classes for which the stimulus has the
+    largest logits. In a trial, the reconstruction must have a larger logit for the best
+    right class than for `n_ways` - 1 random other classes.
+
     Args:
         compare: Function that computes the metric: `n_way` for networks that take
             clips, `n_way_of_frames` for networks that take pictures.
-        n_ways: Number of classes in a trial, counting the right classes as one.
-        n_labels: Number of right classes.
+        n_ways: Number of classes in a trial, where all right classes count as 1.
+        n_labels: Number of right classes of a stimulus.
+
+    Returns:
+        The metric, with its chance level. It takes the logits of a network.
     """
     scale = MetricScale(0.0, 1.0, chance=n_way_chance(n_ways, n_labels), pool=n_ways)
     return MetricPart(
@@ -555,9 +585,13 @@ def _list_classifications() -> dict[str, tuple[str, str, MetricPart]]:
     """Describe the metrics of n-way classification of clips.
 
     Returns:
-        Network, node and metric, keyed by the metric's name in recipes.
+        A tuple for each metric, keyed by the metric's name in recipes: the key of the
+        network in `NETWORKS`, the name of the network's output that is compared, and
+        the metric.
     """
-    # a metric for each network, definition of the right classes and number of classes
+    # Each metric combines a network, a number of right classes and a number of classes.
+    # A network has a beginning of the metric's name, its key, and the function of the
+    # metric. A definition has an ending of the name, and the number of right classes.
     networks = (("video", "videomae", n_way), ("frame", "vit", n_way_of_frames))
     definitions = (("", N_RIGHT_CLASSES), ("_strict", 1))
     metrics = {}
@@ -615,7 +649,7 @@ function of media.
 def load_metrics(
     name: str, metrics: Iterable[str], device: torch.device
 ) -> dict[str, MetricPart]:
-    """Load a network and the metrics of its features.
+    """Load a network, and complete the metrics that compare its features.
 
     Args:
         name: Key of the network in `NETWORKS`.
@@ -623,13 +657,16 @@ def load_metrics(
         device: Device of the network.
 
     Returns:
-        Metrics, keyed by name. Their functions `features` take pictures or clips.
+        Metrics, keyed by name. The function `features` of a metric takes pictures or
+        clips, and computes their features by the network.
 
     Raises:
         MissingData: if the weights cannot be downloaded or are damaged.
     """
-    # Callers compute features once for all metrics with the same function `features`.
-    # So metrics of the same node get the same function.
+    # Callers compute features once for all metrics that share a function `features`.
+    # So metrics share this function if they compare the same node (a layer of the
+    # network) after the same normalisation. In `FEATURE_METRICS`, `features` is only
+    # the normalisation.
     loaded = NETWORKS[name].build(device)
     functions = dict[Any, Callable[..., Tensor]]()
     parts = {}

@@ -48,9 +48,10 @@ def find_inputs(metric: str) -> list[Input]:
         metric: Name of the metric, `LPIPS` or `FID`.
 
     Returns:
-        Two inputs of a command: the libraries and the weights. A missing input has an
-        error that says how to get it.
+        Two inputs of a command: the libraries and the weights. If libraries or weights
+        are missing, their input has an error that says how to get them.
     """
+    # the error is MissingExtra if a library is missing, else None
     error = find_error(partial(_require_libraries, metric))
     libraries = Input(f"libraries of {metric}", error=error)
     if metric == "LPIPS":
@@ -62,15 +63,15 @@ def find_inputs(metric: str) -> list[Input]:
 
 
 def lpips(stimuli: Tensor, generated: Tensor, device: torch.device) -> Float64:
-    """Compute the perceptual distance of pictures in the features of AlexNet (LPIPS).
+    """Compute the perceptual distance between pictures by AlexNet (LPIPS).
 
     Args:
         stimuli: Pictures [N, 3, H, W] with values in 0..1.
-        generated: Reconstructions [N, 3, H, W] with values in 0..1.
+        generated: Reconstruction [N, 3, H, W] of each picture, with values in 0..1.
         device: Device of the network.
 
     Returns:
-        Distances [N].
+        Distance [N] between each picture and its reconstruction. 0 means equal.
 
     Raises:
         MissingExtra: if torchmetrics is not installed.
@@ -78,6 +79,7 @@ def lpips(stimuli: Tensor, generated: Tensor, device: torch.device) -> Float64:
 
     Source: Zhang et al. 2018 (arXiv 1801.03924).
     """
+    # the constructor loads the weights. With `normalize`, values are in 0..1.
     with _reading_weights("LPIPS"):
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
@@ -95,7 +97,7 @@ def lpips(stimuli: Tensor, generated: Tensor, device: torch.device) -> Float64:
 
 
 def inception(device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Load the InceptionV3 of FID.
+    """Load InceptionV3, the network whose features FID and KID compare.
 
     Args:
         device: Device of the network.
@@ -108,25 +110,30 @@ def inception(device: torch.device) -> Callable[[Tensor], Tensor]:
         MissingExtra: if torchmetrics or torch-fidelity is not installed.
         MissingData: if the weights are not on this machine and cannot be fetched.
     """
+    # "2048" is the name of the features that FID uses
     with _reading_weights("FID"):
         from torchmetrics.image.fid import NoTrainInceptionV3
 
         network = NoTrainInceptionV3("inception-v3-compat", ["2048"])
     network = network.to(device)
 
-    # torch-fidelity's version of the network takes bytes
+    # this version of the network takes pictures of bytes
     return lambda pictures: network(pictures.mul(255).round().byte().to(device))
 
 
 @contextmanager
 def _reading_weights(metric: str) -> Iterator[None]:
-    """Fetch the weights of a metric and check them before a library reads them.
+    """Fetch and check weights before a `with` block, in which a library reads them.
 
-    If the library raises an error while it reads them, the error becomes a short
-    message with a hint to download the file again.
+    If the library raises an error inside the block, the error becomes a short message
+    with a hint to download the weights again.
 
     Args:
-        metric: Name of the metric, `LPIPS` or `FID`.
+        metric: Name of the metric that needs the weights, `LPIPS` or `FID`.
+
+    Raises:
+        MissingExtra: if a library of the metric is not installed.
+        MissingData: if the weights cannot be fetched or are damaged.
     """
     _require_libraries(metric)
     if metric == "LPIPS":
@@ -134,7 +141,8 @@ def _reading_weights(metric: str) -> Iterator[None]:
     else:
         path = fetch_file(INCEPTION, "FID's InceptionV3")
 
-    # `read` refuses files that contain code, because the libraries would run the code
+    # The libraries would run code that is hidden in the file. `read` raises an error
+    # instead of running code.
     read(path, refetch_hint(path))
     with reading(path, refetch_hint(path)):
         yield
@@ -169,7 +177,7 @@ def fid(stimuli: Tensor, generated: Tensor) -> float:
     """Compute the Fréchet distance between two distributions of features (FID).
 
     Args:
-        stimuli: Features [N, D] of the pictures that were seen.
+        stimuli: Features [N, D] of real pictures.
         generated: Features [M, D] of generated pictures.
 
     Source: Heusel et al. 2017 (arXiv 1706.08500).
@@ -182,17 +190,20 @@ def fid(stimuli: Tensor, generated: Tensor) -> float:
 def kid(stimuli: Tensor, generated: Tensor) -> float:
     """Compute the unbiased kernel distance between two distributions of features (KID).
 
-    If N and M differ, only the first features of the longer array are used.
+    If N and M differ, only the first rows of the longer array are used.
 
     Args:
-        stimuli: Features [N, D] of the pictures that were seen.
+        stimuli: Features [N, D] of real pictures.
         generated: Features [M, D] of generated pictures.
+
+    Returns:
+        The distance. It may be negative if the distributions are alike.
 
     Source: Binkowski et al. 2018 (arXiv 1801.01401).
     """
     from torchmetrics.image.kid import KernelInceptionDistance
 
-    # a single subset with all features, so that nothing is random
+    # torchmetrics draws random subsets of the rows. A subset of all rows is not random.
     count = min(len(stimuli), len(generated))
     distance, _ = _compute_distance(
         KernelInceptionDistance,
@@ -211,18 +222,19 @@ def _compute_distance(
 
     Args:
         metric_class: Class of the metric in torchmetrics.
-        stimuli: Features [N, D] of the pictures that were seen.
+        stimuli: Features [N, D] of real pictures.
         generated: Features [M, D] of generated pictures.
         options: Further arguments of the class.
 
     Returns:
         The result of the metric: a tensor, or a tuple of tensors.
     """
-    # torchmetrics applies a network to its inputs, so give it the identity
+    # torchmetrics computes features of its inputs by a network. Here, the inputs are
+    # features already, so the network returns them unchanged.
     identity = nn.Identity()
     identity.num_features = stimuli.shape[1]  # type: ignore[assignment]
 
-    # KID warns that it keeps all features in memory, where they already are
+    # KID warns that it keeps all features in memory. They are in memory anyway.
     with warnings.catch_warnings(action="ignore"):
         metric = metric_class(identity, **options, **WITHOUT_SYNC)
     metric.to(stimuli.device)
@@ -232,16 +244,17 @@ def _compute_distance(
 
 
 def require_distances(count: int) -> None:
-    """Raise an error if FID and KID cannot be measured.
+    """Raise an error if FID and KID cannot be measured, before pictures are generated.
 
     Args:
-        count: Number of pictures.
+        count: Number of pictures to generate.
 
     Raises:
         BrainhiveError: if there are too few pictures.
         MissingExtra: if torchmetrics is not installed.
     """
-    # the jackknife needs at least two pictures in each part
+    # The intervals come from a jackknife: the pictures are divided into `N_FOLDS` parts,
+    # which are left out in turn. Each part needs at least two pictures.
     min_count = 2 * N_FOLDS
     if count < min_count:
         raise BrainhiveError(
@@ -263,20 +276,21 @@ def measure_distances(
 ) -> list[Metric]:
     """Measure FID and KID with 95 % intervals.
 
-    The intervals come from a jackknife that leaves out a tenth of the pictures at a
-    time.
+    The intervals come from a jackknife: each metric is also computed without a tenth of
+    the pictures, for each tenth in turn.
 
     Args:
-        stimuli: Features [N, D] of the pictures that were seen.
-        generated: Features [N, D] of the pictures generated from the same stimuli.
-        protocol: Protocol of the metrics, which names the network of the features.
-        split: Name of the split that the pictures belong to.
-        seeds: Seeds of the trainings, which the metrics state.
+        stimuli: Features [N, D] of real pictures.
+        generated: Features [N, D] of a generated picture for each real picture.
+        protocol: Text for tables that says how the pictures were generated, and by
+            which network the features were computed.
+        split: Part of the data set that the pictures belong to, such as "validation".
+        seeds: Seeds of the trained models, for tables.
 
     Returns:
         The metrics `fid` and `kid`.
     """
-    # part of the pictures that each picture belongs to
+    # number of the part [N] that each picture belongs to
     fold = torch.arange(len(stimuli)) % N_FOLDS
     metrics = []
     for name, distance in {"fid": fid, "kid": kid}.items():

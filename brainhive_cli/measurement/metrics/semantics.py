@@ -41,8 +41,9 @@ MAX_CAPTION_TOKENS = 50
 class CategoryScores(nn.Module):
     """Detector that scores K categories in each picture.
 
-    The score of a box for a category is the mean over the tokens of the category's
-    name. The score of a category is the score of its best box.
+    The detector finds boxes in a picture, and scores each box for each token of the
+    categories' names. The score of a box for a category is the mean over the tokens of
+    the category's name. The score of a category is the score of its best box.
 
     Args:
         network: Grounding DINO of transformers.
@@ -57,8 +58,9 @@ class CategoryScores(nn.Module):
         self.network = network
         tokens = tokenizer(PROMPT, return_tensors="pt").input_ids  # [1, S]
 
-        # Categories are separated by stops, so the number of a token's category is the
-        # count of stops before it. Stops, [CLS] and [SEP] belong to no category.
+        # The names of the categories are separated by full stops. So the number of a
+        # token's category is the count of stops before the token. Stops, [CLS] and
+        # [SEP] (the first and last token) belong to no category.
         is_stop = tokens[0] == tokenizer.convert_tokens_to_ids(".")
         category = is_stop.cumsum(0)
         membership = functional.one_hot(category, CATEGORY_COUNT + 1)[:, :-1]
@@ -77,7 +79,7 @@ class CategoryScores(nn.Module):
             box_scores = token_scores @ self.weights  # [B, boxes, K]
             is_large = detected.pred_boxes[..., 2:].prod(-1) >= MIN_AREA  # [B, boxes]
 
-            # the best box of each category, where small boxes count as 0
+            # score of the best box of each category, where small boxes score 0
             scores.append((box_scores * is_large[..., None]).amax(1))
         return torch.cat(scores)
 
@@ -121,20 +123,23 @@ class CaptionEmbeddings(nn.Module):
 
 
 def object_f1(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
-    """Compare the categories in reconstructions with the categories in their pictures.
+    """Compute the F1 of the objects in reconstructions, compared with the stimuli.
 
-    A category is in a picture if its score reaches a threshold. Recall and precision
-    are computed at each threshold in `LEVELS`.
+    A detector scores K categories of objects in each picture. A picture contains a
+    category if the score is at least a threshold. Recall is the share of the stimulus's
+    categories that the reconstruction contains. Precision is the share of the
+    reconstruction's categories that the stimulus contains. Recall and precision are
+    averaged over the thresholds in `LEVELS` at which the share is not 0 / 0. If it is
+    0 / 0 at all thresholds, the mean is 1.
 
     Args:
-        stimuli: Scores [N, K] of the categories in the pictures.
+        stimuli: Scores [N, K] of the categories in the stimuli.
         generated: Scores [B, K] of the categories in the reconstructions.
-        rows: Row [B] in `stimuli` of the picture of each reconstruction.
+        rows: Row [B] in `stimuli` of the stimulus of each reconstruction.
 
     Returns:
-        F1 [B] of recall and precision, in float64. Recall and precision are means over
-        the thresholds at which they are defined. If there is no such threshold, they
-        are 1.
+        F1 [B], the harmonic mean of recall and precision, in float64. 0 if recall and
+        precision are 0.
 
     Source: SEED (arXiv 2503.06437), seed/metrics.py.
     """
@@ -143,7 +148,7 @@ def object_f1(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     is_in_picture = stimuli[rows][:, None] >= levels  # [B, levels, K]
     is_in_reconstruction = generated[:, None] >= levels
 
-    # a threshold without categories gives 0 / 0, which the means skip
+    # a picture without categories at a threshold gives 0 / 0 = NaN, which means skip
     n_common = (is_in_picture & is_in_reconstruction).sum(2).double()
     recall_at_level = n_common / is_in_picture.sum(2)  # [B, levels]
     precision_at_level = n_common / is_in_reconstruction.sum(2)
@@ -153,13 +158,18 @@ def object_f1(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
 
 
 def seed_score(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
-    """Compute the mean of object F1, EffNet's correlation and the cosine of captions.
+    """Compute SEED, the mean of three similarities of reconstructions to stimuli.
+
+    The similarities are the F1 of detected objects, the correlation of the features of
+    EfficientNet, and the cosine between the embeddings of captions.
 
     Args:
-        stimuli: Features [N, D] of the pictures. The scores of the categories come
-            first. The features of EffNet and of the captions follow.
-        generated: Features [B, D] of the reconstructions, in the same order.
-        rows: Row [B] in `stimuli` of the picture of each reconstruction.
+        stimuli: Features [N, D] of the stimuli. The first columns are the scores of the
+            categories of objects. The features of EfficientNet and the embeddings of
+            the captions follow.
+        generated: Features [B, D] of the reconstructions, with the columns of
+            `stimuli`.
+        rows: Row [B] in `stimuli` of the stimulus of each reconstruction.
 
     Returns:
         Scores [B] in float64.
@@ -169,8 +179,9 @@ def seed_score(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     categories = generated[:, :CATEGORY_COUNT]
     features = generated[:, CATEGORY_COUNT:]
 
-    # The features of EffNet have unit length, and so have the caption features. The
-    # dot product over both is therefore the sum of the two similarities.
+    # The features of EfficientNet have unit length, and so have the embeddings of the
+    # captions. `correlation` computes the dot product over both, which is the sum of
+    # the two similarities.
     sum_of_similarities = correlation(seen_features, features, rows)
     f1 = object_f1(seen_categories, categories, rows)
     return (f1 + sum_of_similarities) / 3

@@ -49,11 +49,12 @@ def dice(decoded: Tensor, masks: Tensor) -> Float64:
     mask and B is the object in the mask of the stimulus.
 
     Args:
-        decoded: Probabilities [N, F, H, W] that a pixel belongs to the object.
+        decoded: Decoded probabilities [N, F, H, W] that a pixel belongs to the object.
         masks: Masks [N, F, H, W] of the stimuli: 1 for pixels of the object, else 0.
 
     Returns:
-        Coefficients [N] over all frames and pixels. NaN if the stimulus has no object.
+        Coefficient [N] of each mask, over all frames and pixels. NaN if the mask of the
+        stimulus has no object.
     """
     is_decoded = (decoded > MIN_PROBABILITY).flatten(1)
     is_object = masks.flatten(1).bool()
@@ -64,17 +65,18 @@ def dice(decoded: Tensor, masks: Tensor) -> Float64:
 
 
 def recall_concepts(likelihood: NDArray[np.floating[Any]], is_shown: Bool) -> Float64:
-    """Mark the concepts of a stimulus that are among its k likeliest concepts.
+    """Mark the concepts of each stimulus that a model has recalled from the signal.
 
-    Here k is the number of concepts that the stimulus shows, so precision equals
-    recall, and no threshold of likelihood is needed. The expected score of a random
-    guess is k / K. A model that always names the frequent concepts scores more than
-    that without any signal. The floor is therefore the score of shuffled pairs of
-    signals and stimuli.
+    If a stimulus shows k concepts, the k concepts with the highest likelihood count as
+    recalled. So precision equals recall, and no threshold of likelihood is needed. The
+    expected share of recalled concepts is k / K for a random guess. A model that names
+    frequent concepts for every signal has a larger share. So the results of a model are
+    compared with the share for shuffled pairs of signals and stimuli.
 
     Args:
-        likelihood: Likelihood [N, K] of each concept, on any scale. Ties are broken by
-            the order of the concepts.
+        likelihood: Likelihood [N, K] of each concept, as the model decoded it, on any
+            scale. If likelihoods are equal, the concept with the lower number counts as
+            more likely.
         is_shown: Mask [N, K] of the concepts that each stimulus shows.
 
     Returns:
@@ -88,18 +90,19 @@ def recall_concepts(likelihood: NDArray[np.floating[Any]], is_shown: Bool) -> Fl
 
 
 def find_named_objects(texts: Sequence[str], objects: Sequence[str]) -> Float64:
-    """Mark the captions that name the object of their stimulus.
+    """Mark the decoded captions that contain the name of the stimulus's object.
 
     Args:
-        texts: Caption [N] of each stimulus.
-        objects: Name [N] of the object of each stimulus, of one or several words.
+        texts: Decoded caption [N] for each stimulus.
+        objects: Name [N] of the object in each stimulus. A name may have several words.
 
     Returns:
-        Values [N]: 1 if the caption contains the name as successive words, else 0.
+        Values [N]: 1 if the words of the name follow each other in the caption, else 0.
     """
     hits = []
     for text, object_name in zip(texts, objects, strict=True):
-        # with blanks around both, a name does not match inside a longer word
+        # Put blanks around the caption and around the name, so that a name does not
+        # match inside a longer word.
         caption = f" {_split_words(text)} "
         name = f" {_split_words(object_name)} "
         hits.append(float(name in caption))
@@ -234,14 +237,14 @@ def bleu(
 
 
 def find_missing_library(metric: str) -> MissingExtra | None:
-    """Find out if the library of a score is missing.
+    """Find out if the library that computes a score is not installed.
 
     Args:
         metric: Name of the score, such as `bleu_1` or `cider`.
 
     Returns:
-        An error that says how to install the library, or None if it is installed or not
-        needed.
+        An error that says how to install the library, for the caller to raise or show.
+        None if the library is installed, or if the score needs no library.
     """
     library = LIBRARIES.get(metric)
     if library is None or importlib.util.find_spec(library) is not None:
