@@ -88,7 +88,7 @@ def rank(predictions: Tensor, targets: Tensor, picture_rows: Tensor) -> Tensor:
     target_values = similarities.gather(1, picture_rows[:, None])
     n_above = (similarities > target_values).sum(1)
 
-    # `n_above_or_tied` counts the right picture too, so 1 is subtracted. The mean of the
-    # two numbers counts a tie as half a rank.
+    # `n_above_or_tied` counts the right picture too, so 1 is subtracted. The mean of
+    # the two numbers counts a tie as half a rank.
     n_above_or_tied = (similarities >= target_values).sum(1)
     return (n_above + n_above_or_tied - 1) / 2

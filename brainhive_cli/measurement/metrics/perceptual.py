@@ -79,7 +79,7 @@ def lpips(stimuli: Tensor, generated: Tensor, device: torch.device) -> Float64:
 
     Source: Zhang et al. 2018 (arXiv 1801.03924).
     """
-    # the constructor loads the weights. With `normalize`, values are in 0..1.
+    # The constructor loads the weights. With `normalize`, it expects values in 0..1.
     with _reading_weights("LPIPS"):
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
@@ -253,8 +253,8 @@ def require_distances(count: int) -> None:
         BrainhiveError: if there are too few pictures.
         MissingExtra: if torchmetrics is not installed.
     """
-    # The intervals come from a jackknife: the pictures are divided into `N_FOLDS` parts,
-    # which are left out in turn. Each part needs at least two pictures.
+    # The intervals come from a jackknife. It divides the pictures into `N_FOLDS` parts
+    # and leaves out each part in turn. A part needs at least two pictures.
     min_count = 2 * N_FOLDS
     if count < min_count:
         raise BrainhiveError(

@@ -68,15 +68,15 @@ def average_over_frames(
     """Average a metric of pictures over the frames of each clip.
 
     Args:
-        metric: Function that computes values [n] from seen and reconstructed pictures,
-            two tensors [n, 3, H, W] with values in 0..1.
-        stimuli: Bytes [N, F, 3, H, W] of the clips that were seen.
+        metric: Function that computes values [n] from two tensors [n, 3, H, W] with
+            values in 0..1: frames of stimuli, and the same frames of reconstructions.
+        stimuli: Bytes [N, F, 3, H, W] of the clips shown to the subject.
         generated: Bytes [B, F, 3, H, W] of the reconstructions.
         rows: Row [B] in `stimuli` of the clip of each reconstruction.
         options: Further arguments of the metric.
 
     Returns:
-        Means [B] over the frames.
+        Mean [B] over the frames of each reconstruction.
     """
     seen_clips = stimuli[rows]
     seen_frames = seen_clips.flatten(0, 1) / 255  # [B · F, 3, H, W]
@@ -95,7 +95,7 @@ def psnr(image: Tensor, reconstruction: Tensor) -> Tensor:
     Returns:
         Ratios [N] in dB, at most 58.9.
     """
-    # the error has a lower limit, because equal frames would have an infinite ratio
+    # equal pictures would have an infinite ratio, so the error has a lower limit
     error = (image.double() - reconstruction.double()).square().flatten(1).mean(1)
     return -10 * error.clamp(min=ROUNDING_ERROR).log10()
 
@@ -103,24 +103,24 @@ def psnr(image: Tensor, reconstruction: Tensor) -> Tensor:
 def end_point_error(
     stimuli: Tensor, generated: Tensor, rows: Tensor, side_px: int = FLOW_PX
 ) -> Tensor:
-    """Compute the end-point error between the optical flows of clips.
+    """Compute the end-point error between the motion of stimuli and reconstructions.
 
     Args:
-        stimuli: Bytes [N, F, 3, H, W] of the clips that were seen.
+        stimuli: Bytes [N, F, 3, H, W] of the clips shown to the subject.
         generated: Bytes [B, F, 3, H, W] of the reconstructions.
         rows: Row [B] in `stimuli` of the clip of each reconstruction.
         side_px: Side of the squares to which frames are resized.
 
     Returns:
-        Errors [B] in float64, in pixels of these squares. An error is the distance
-        between the flow vectors of stimulus and reconstruction, averaged over all
-        pixels and all pairs of successive frames.
+        Errors [B] in float64, in pixels of the resized frames. An error is the distance
+        between the vectors of optical flow in the stimulus and in the reconstruction,
+        averaged over all pixels and all pairs of successive frames.
 
     Raises:
-        BrainhiveError: if clips have a single frame.
+        BrainhiveError: if the clips have only one frame.
 
-    Source: Mind-Animator (arXiv 2405.03280), Evaluation_Metrics/EPE.py, which computes
-    Farnebäck's flow by OpenCV.
+    Source: Mind-Animator (arXiv 2405.03280), Evaluation_Metrics/EPE.py. Like this
+    function, EPE.py computes Farnebäck's flow by OpenCV.
     """
     if generated.shape[1] < 2:
         raise BrainhiveError("clips of one frame have no motion", "leave out epe")
@@ -144,11 +144,12 @@ def _compute_flow(clip: UInt8, side_px: int) -> Float32:
         side_px: Side of the squares to which frames are resized.
 
     Returns:
-        Motion [F - 1, side, side, 2] along x and y, in pixels.
+        Flow [F - 1, side_px, side_px, 2]: motion along x and y of each pixel between
+        two successive frames, in pixels of the resized frames.
     """
     import cv2
 
-    # resize the frames and make them grey
+    # resize the frames [H, W, 3] and make them grey
     library: Any = cv2  # the types of cv2 are incomplete
     grey_frames = []
     for frame in clip:
@@ -169,20 +170,22 @@ def _compute_flow(clip: UInt8, side_px: int) -> Float32:
 def displacement(clips: Tensor) -> Tensor:
     """Estimate the mean motion of the contents of clips.
 
-    Frames are first reduced to a coarse size. For the brightness I of these frames, the
-    displacement v is the least-squares solution of ∇I · v = −∂I/∂t over all pixels and
-    pairs of successive frames. A background that stands still makes v shorter, but does
-    not change the direction of v.
+    Frames are first reduced to `COARSE_PX` pixels on each side. Let I be the brightness
+    of the reduced frames. The displacement v is the least-squares solution of
+    ∇I · v = −∂I/∂t over all pixels and pairs of successive frames. A background that
+    stands still makes v shorter, but does not change the direction of v.
 
     Args:
         clips: Clips [B, F, 3, H, W].
 
     Returns:
-        Displacements [B, 2] along x and y, in float64.
+        Displacements [B, 2] along x and y from a frame to the next, in pixels of the
+        reduced frames, in float64.
 
     Source: Lucas and Kanade 1981, with a single window.
     """
-    # slopes ∇I of the mean of two successive frames, and their difference −∂I/∂t
+    # slopes ∇I of the mean of two successive frames, and the change −∂I/∂t, which is
+    # the first frame minus the second
     small = F.adaptive_avg_pool2d(clips.double().mean(2), COARSE_PX)  # [B, F, h, w]
     middle = (small[:, 1:] + small[:, :-1]) / 2
     slope_y, slope_x = torch.gradient(middle, dim=(-2, -1))
@@ -199,7 +202,7 @@ def direction(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     """Compute the cosine between the displacements of clips.
 
     Args:
-        stimuli: Displacements [N, 2] of the clips that were seen.
+        stimuli: Displacements [N, 2] of the clips shown to the subject.
         generated: Displacements [B, 2] of the reconstructions.
         rows: Row [B] in `stimuli` of the clip of each reconstruction.
 
@@ -214,24 +217,26 @@ def n_way(
 ) -> Tensor:
     """Score reconstructions by n-way classification.
 
-    The right classes of a stimulus are the `n_labels` classes with the largest logits.
-    A trial draws `n_ways` - 1 of the other classes at random. The trial is a hit if the
-    best right class has a larger logit in the reconstruction than all drawn classes.
-    Ties are misses. The expected share of hits is computed without drawing.
+    The right classes of a stimulus are the `n_labels` classes for which the stimulus
+    has the largest logits. A trial draws `n_ways` - 1 of the other classes at random.
+    The trial is a hit if the reconstruction has a larger logit for one of the right
+    classes than for all drawn classes. Ties are misses. The expected share of hits is
+    computed by a formula, without drawing.
 
     Args:
         stimuli: Logits [N, K] of a classifier for the stimuli.
         generated: Logits [B, K] of the same classifier for the reconstructions.
         rows: Row [B] in `stimuli` of the stimulus of each reconstruction.
-        n_ways: Number of classes in a trial, counting the right classes as one.
+        n_ways: Number of drawn classes in a trial, plus 1 for the right classes.
         n_labels: Number of right classes: 3 in the usual definition, 1 in the strict
             definition.
 
     Returns:
-        Expected share [B] of hits, in float64. Chance is `n_way_chance`.
+        Expected share [B] of hits, in float64. `n_way_chance` computes the share under
+        guessing.
 
-    Source: Evaluation code of MinD-Video (arXiv 2305.11675), which NEURONS and
-    NeuroClips use. It draws 100 trials.
+    Source: Evaluation code of MinD-Video (arXiv 2305.11675), which draws 100 trials
+    instead of using the formula. NEURONS and NeuroClips use this code, too.
     """
     n_right = min(n_labels, stimuli.shape[1])
     right_classes = stimuli[rows].topk(n_right, dim=1).indices  # [B, L]
@@ -239,26 +244,28 @@ def n_way(
 
 
 def expected_hits(scores: Tensor, right_classes: Tensor, n_ways: int) -> Tensor:
-    """Compute the share of draws whose classes all score below the best right class.
+    """Compute the expected share of hits in n-way classification.
 
-    A draw takes `n_ways` - 1 of the W other classes. If m of the W score below the best
-    right class, the share is C(m, n_ways - 1) / C(W, n_ways - 1).
+    A trial draws `n_ways` - 1 of the W wrong classes at random. The trial is a hit if
+    all drawn classes score below the best right class. If m of the W wrong classes
+    score below the best right class, the share is C(m, n_ways - 1) / C(W, n_ways - 1).
 
     Args:
-        scores: Scores [B, K] of the classes.
-        right_classes: Right classes [B, L].
-        n_ways: Number of classes in a trial, counting the right classes as one.
+        scores: Scores [B, K] of the K classes for B reconstructions.
+        right_classes: Numbers [B, L] of the L right classes of each reconstruction.
+        n_ways: Number of drawn classes in a trial, plus 1 for the right classes.
 
     Returns:
-        Shares [B] in float64.
+        Expected share [B] of hits for each reconstruction, in float64.
     """
     n_other = scores.shape[1] - right_classes.shape[1]
     best = scores.gather(1, right_classes).amax(1, keepdim=True)
     is_below = (scores < best).scatter(1, right_classes, False)
     n_below = is_below.sum(1).double()
 
-    # The ratio of the binomial coefficients is a product over the drawn classes: if n
-    # classes were drawn before, the next one is below with probability (m-n) / (W-n).
+    # The ratio of the binomial coefficients is a product over the drawn classes. If n
+    # drawn classes score below the best right class, the next drawn class also scores
+    # below it with probability (m - n) / (W - n).
     n_drawn = torch.arange(n_ways - 1, dtype=torch.float64, device=scores.device)
     factors = (n_below[:, None] - n_drawn).clamp(min=0) / (n_other - n_drawn)
     return factors.prod(1)
@@ -271,17 +278,17 @@ def n_way_of_frames(
 
     Args:
         stimuli: Logits [N, F, K] of a picture classifier, for each frame of the clips
-            that were seen.
+            shown to the subject.
         generated: Logits [B, F, K] of the same classifier, for each frame of the
             reconstructions.
         rows: Row [B] in `stimuli` of the clip of each reconstruction.
-        n_ways: Number of classes in a trial, counting the right classes as one.
-        n_labels: Number of right classes.
+        n_ways: Number of drawn classes in a trial, plus 1 for the right classes.
+        n_labels: Number of right classes of a frame.
 
     Returns:
-        Mean share [B] of hits.
+        Expected share [B] of hits, averaged over the frames of each reconstruction.
     """
-    # frame f of clip n is picture n * F + f
+    # `flatten` makes a row of each frame: frame f of clip n is row n * F + f
     n_frames = generated.shape[1]
     frame_rows = rows[:, None] * n_frames + torch.arange(n_frames)
     shares = n_way(
@@ -310,20 +317,20 @@ def n_way_chance(n_ways: int, n_labels: int) -> float:
 def consistency(
     stimuli: Tensor, generated: Tensor, rows: Tensor, neighbours_only: bool = False
 ) -> Tensor:
-    """Average the cosine similarity between the frames of a clip (CLIP-pcc).
+    """Average the cosine similarity between the frames of each clip (CLIP-pcc).
 
-    Reconstructions are not compared with the stimulus. A clip whose frames are all the
-    same has the highest value, 1.
+    The metric says how smooth a reconstruction is. The reconstruction is not compared
+    with the stimulus. A clip with equal frames has the highest value, 1.
 
     Args:
-        stimuli: Features of the stimuli, which are not used.
+        stimuli: Not used. All metrics are called with this argument.
         generated: Features [B, F, D] of the reconstructions, of unit length.
-        rows: Row of each reconstruction's stimulus, which is not used.
+        rows: Not used. All metrics are called with this argument.
         neighbours_only: True for pairs of successive frames (Mind-Animator), False for
             all pairs of frames (NEURONS).
 
     Returns:
-        Mean cosines [B] in float64. 1 for clips of a single frame.
+        Mean cosine [B] of each reconstruction, in float64. 1 for clips with one frame.
     """
     n_frames = generated.shape[1]
     if n_frames < 2:
@@ -337,10 +344,10 @@ def consistency(
 
 
 def frame_similarity(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
-    """Average the cosine similarity between the frames of two clips.
+    """Average the cosine between frames of a reconstruction and of its stimulus.
 
     Args:
-        stimuli: Features [N, F, D] of the clips that were seen, of unit length.
+        stimuli: Features [N, F, D] of the clips shown to the subject, of unit length.
         generated: Features [B, F, D] of the reconstructions, of unit length.
         rows: Row [B] in `stimuli` of the clip of each reconstruction.
 
