@@ -51,23 +51,26 @@ def rank_targets(
     target: Tensor,
     tie: float = TIE_TOLERANCE,
 ) -> Tensor:
-    """Rank the target of each signal in the gallery.
+    """Rank the candidate pictures for each signal, and return the target's rank.
 
-    The target is the seen picture. Other candidates with an equal similarity rank
-    before the target, so ties count against the model.
+    The target of a signal is the picture shown to the subject. Candidates are ranked by
+    the cosine similarity of their tokens (embedding vectors) to the signal's token.
+    Wrong candidates with the similarity of the target rank before the target, so ties
+    count against the model.
 
     Args:
-        signal_tokens: Tokens [N, D] of the signals. Without a gallery: similarities
+        signal_tokens: Tokens [N, D] of the signals. If `gallery` is None: similarities
             [N, M] of the signals to the candidates.
         gallery: Tokens [M, D] of the candidate pictures, or None.
-        target: Index [N] of the seen picture in the gallery. If up to K candidates show
-            the seen picture, their indices [N, K], padded with -1. Only the most
-            similar of them is ranked, among the candidates with other pictures.
-        tie: Largest difference between similarities that count as equal. If it is
-            negative, ties count for the model.
+        target: Index [N] of each signal's target among the candidates. If several
+            candidates show the same picture, indices [N, K] of up to K targets. Shorter
+            rows are padded with -1. Only the target with the highest similarity is
+            ranked, among the wrong candidates.
+        tie: Largest difference between two similarities that count as equal. With a
+            negative value, ties count for the model.
 
     Returns:
-        Ranks [N] on the CPU. 1 is the best rank.
+        Rank [N] of each signal's target, on the CPU. 1 is the best rank.
 
     Raises:
         BrainhiveError: if a token is not finite.
@@ -75,26 +78,33 @@ def rank_targets(
     signal_tokens, gallery, targets = _prepare_tokens(signal_tokens, gallery, target)
     similarities = target_similarities(signal_tokens, gallery, targets)  # [N, K]
     best = similarities.amax(1, keepdim=True)
+
+    # the rank is 1 + the number of wrong candidates with at least the best similarity
     return 1 + count_at_least(signal_tokens, gallery, targets, best, tie)[:, 0].cpu()
 
 
 def rank_first_pictures(signal_tokens: Tensor, gallery: Tensor, pictures: int) -> Int64:
-    """Rank each of the first pictures of the gallery for every signal.
+    """Rank the first P candidate pictures among all candidates, for every signal.
+
+    Candidates are ranked by the cosine similarity of their tokens (embedding vectors)
+    to the signal's token.
 
     Args:
         signal_tokens: Tokens [N, D] of the signals.
         gallery: Tokens [M, D] of the candidate pictures.
-        pictures: Number P of pictures that are ranked. They are the first P candidates.
+        pictures: Number P of candidates whose ranks are returned.
 
     Returns:
-        Ranks [N, P] among all M candidates. Ties count against the picture.
+        Rank [N, P] of each of the first P candidates among all M candidates. 1 is the
+        best rank. A candidate ranks after all candidates with an equal similarity.
     """
-    # the rank of a picture is the number of candidates that reach its similarity
+    # The rank of a picture is the number of candidates with at least the similarity of
+    # the picture, less a tolerance for rounding errors.
     signals = normalise_tokens(signal_tokens)
     similarities = signals @ normalise_tokens(gallery[:pictures]).T
     limits = similarities.contiguous() - TIE_TOLERANCE
 
-    # count these candidates (the picture among them) in each block of the gallery
+    # count these candidates, and the picture itself, in each block of the gallery
     counts = torch.zeros_like(limits, dtype=torch.int64)  # [N, P]
     for block in gallery.split(CANDIDATES_PER_BLOCK):
         candidates = normalise_tokens(block.to(signals.device))
@@ -156,23 +166,26 @@ def rank_with_precision(
 
 
 def find_nearest(signal_tokens: Tensor, gallery: Tensor | Iterable[Tensor]) -> Tensor:
-    """Find the candidate that is most similar to each signal.
+    """Find the candidate with the highest cosine similarity to each signal.
 
     Args:
-        signal_tokens: Tokens [N, D] of the signals.
+        signal_tokens: Tokens (embedding vectors) [N, D] of the signals.
         gallery: Tokens [M, D] of the candidates, or an iterable over blocks [m, D] of
-            these tokens. Only one block is in memory at a time.
+            these tokens. An iterable saves memory, because blocks are used in turn.
 
     Returns:
-        Index [N] of the most similar candidate, on the CPU. If several candidates are
-        equally similar, the index of the first of these candidates.
+        Index [N] in the gallery of the most similar candidate of each signal, on the
+        CPU. If several candidates are equally similar, the index of the first of these
+        candidates.
     """
     best = torch.full((len(signal_tokens),), -torch.inf)
     best_index = torch.zeros(len(signal_tokens), dtype=torch.long)
     blocks = [gallery] if isinstance(gallery, Tensor) else gallery
     start = 0
     for block in blocks:
-        # best candidate of this block, for a limited number of signals at a time
+        # Find the best candidate of this block for each signal. The number of signals
+        # in a step is limited to save memory. Tokens of signals need no normalisation,
+        # because their length does not change the order of the candidates.
         directions = F.normalize(block.float())
         batch_size = max(1, MAX_SIMILARITIES // len(block))
         values = []
@@ -184,7 +197,7 @@ def find_nearest(signal_tokens: Tensor, gallery: Tensor | Iterable[Tensor]) -> T
         block_best = torch.cat(values).cpu()
         block_index = torch.cat(indices).cpu()
 
-        # replace the best candidates of previous blocks that are less similar
+        # replace the best candidate so far where the candidate of this block is better
         is_better = block_best > best
         best = torch.where(is_better, block_best, best)
         best_index = torch.where(is_better, start + block_index, best_index)
@@ -197,9 +210,10 @@ def expected_subset_hits(
 ) -> tuple[Float64, Float64]:
     """Compute how often each test item ranks first in random subsets of the items.
 
-    An item is a signal with the picture that was seen. A subset consists of the item
-    and w - 1 of the N - 1 other items, where w is `subset_size`. An item with the rank
-    r among all N items ranks first in C(N - r, w - 1) of the C(N - 1, w - 1) subsets.
+    An item is a signal with the picture shown to the subject. A subset consists of the
+    item and w - 1 of the N - 1 other items, where w is `subset_size`. The item ranks
+    first if none of these items is more similar. An item with the rank r among all N
+    items ranks first in C(N - r, w - 1) of the C(N - 1, w - 1) subsets.
 
     Args:
         signal_tokens: Tokens [N, D] of the signals, with one signal per picture.
@@ -207,20 +221,21 @@ def expected_subset_hits(
         subset_size: Number w of items in a subset, at most N.
 
     Returns:
-        The share [N] of subsets in which the picture of each signal ranks first among
-        the pictures, and the share [N] in which the signal of each picture ranks first
-        among the signals.
+        Two arrays. The first is the share [N] of subsets in which, for each signal, its
+        picture ranks first among the pictures. The second is the share [N] of subsets
+        in which, for each picture, its signal ranks first among the signals.
 
     Source: 300-way retrieval on NSD: MindEye (arXiv 2305.18274), section 4.1, which
     draws 30 random subsets instead.
     """
-    # share of rank 1 is 1, and share(r + 1) = share(r) * (N - r - w + 1) / (N - r)
+    # Compute the share of subsets for each rank r. The share of rank 1 is 1, and
+    # share(r + 1) = share(r) * (N - r - w + 1) / (N - r).
     count = len(signal_tokens)
     n_before = np.arange(count - 1)  # r - 1
     ratios = np.clip(count - subset_size - n_before, 0, None) / (count - 1 - n_before)
     share_of_rank = np.concatenate([[1.0], ratios.cumprod()])
 
-    # ranks in both directions
+    # ranks of the pictures for each signal, and of the signals for each picture
     target = torch.arange(count)
     signal_ranks = rank_targets(signal_tokens, image_tokens, target).numpy()
     picture_ranks = rank_targets(image_tokens, signal_tokens, target).numpy()
@@ -230,16 +245,18 @@ def expected_subset_hits(
 def _prepare_tokens(
     signal_tokens: Tensor, gallery: Candidates, target: Tensor
 ) -> tuple[Tensor, Candidates, Tensor]:
-    """Check that all tokens are finite, and move them to the device of the signals.
+    """Check the inputs of a ranking, and move them to the device of the signals.
 
     Args:
-        signal_tokens: Tokens [N, D] of the signals.
+        signal_tokens: Tokens (embedding vectors) [N, D] of the signals.
         gallery: Tokens [M, D] of the candidates, or None.
-        target: Indices [N] or [N, K] of the targets in the gallery.
+        target: Index [N] of each signal's target (the right candidate) in the gallery,
+            or indices [N, K] of K targets.
 
     Returns:
-        The signal tokens, the gallery and the targets [N, K], detached from the graph
-        of gradients. With indices [N], K is 1.
+        The signal tokens, the gallery (or None) and the targets, on the device of the
+        signals and without gradients. The targets have the shape [N, K]. K is 1 if
+        `target` has the shape [N].
 
     Raises:
         BrainhiveError: if a token is not finite.
@@ -319,15 +336,18 @@ def target_similarities(
 ) -> Tensor:
     """Compute the cosine similarity of each query to its targets.
 
+    A query is a signal whose targets (the right candidates) are ranked.
+
     Args:
-        queries: Tokens [N, D] of the queries. Without a gallery: similarities [N, M] of
-            the queries to the candidates.
+        queries: Tokens (embedding vectors) [N, D] of the queries. If `gallery` is None:
+            similarities [N, M] of the queries to the candidates.
         gallery: Tokens [M, D] of the candidates, or None.
-        targets: Indices [N, K] of the targets in the gallery. If a query has fewer than
-            K targets, the row is padded with -1.
+        targets: Indices [N, K] of the targets among the candidates. If a query has
+            fewer than K targets, the row is padded with -1.
 
     Returns:
-        Similarities [N, K] in float64. The similarity to an index of -1 is -inf.
+        Similarity [N, K] of each query to each of its targets, in float64. It is -inf
+        where the index is -1.
     """
     if gallery is None:
         similarities = queries.double().gather(1, targets.clamp(min=0))
@@ -434,16 +454,20 @@ def summarise_ranks(
 def _replace_by_median(
     metric: Metric, groups: Sequence[Float64], guess: Float64
 ) -> Metric:
-    """Replace the mean rank by the median rank, which has no interval.
+    """Replace the mean rank in a metric by the median rank, which has no interval.
+
+    Ranks are averaged over models for each item. The median over items is computed for
+    each subject. The value is the mean of these medians over subjects.
 
     Args:
         metric: Metric with the mean rank.
-        groups: Ranks [S, N] of S models for the N items of each subject.
-        guess: Probability of each rank from 1 on, if the candidates are in a random
+        groups: For each subject, ranks [S, N] of the N items by S models.
+        guess: Probabilities of the ranks 1, 2, … if the candidates are in a random
             order.
 
     Returns:
-        The metric with the mean over subjects of their median ranks.
+        A copy of the metric with the median rank, the median rank under guessing, and
+        no interval.
     """
     medians = [np.median(group.mean(0)) for group in groups]
     return replace(
@@ -462,23 +486,25 @@ def _replace_by_median(
 def chance_of_ranks(pool: int, targets: int = 1) -> Float64:
     """Compute the probability of each rank if the candidates are in a random order.
 
-    The rank of a signal is the rank of the best of its K targets among M candidates.
-    The probability of a rank larger than r is the product over i from 0 to r - 1 of
+    Among M candidates, K candidates are right. The rank of a signal is the position of
+    the first right candidate. So a rank is larger than r if the first r candidates are
+    all wrong. The probability is the product over i from 0 to r - 1 of
     (M - K - i) / (M - i).
 
     Args:
         pool: Number M of candidates.
-        targets: Number K of candidates that count as right.
+        targets: Number K of right candidates.
 
     Returns:
-        Probability [M - K + 1] of the ranks 1 to M - K + 1.
+        Probabilities [M - K + 1] of the ranks 1 to M - K + 1.
     """
-    # probability that a candidate is wrong if all candidates before were wrong
+    # probability that the candidate at each position is wrong, if all candidates before
+    # this position are wrong
     n_wrong = pool - targets
     index = np.arange(n_wrong + 1)
     p_wrong = (n_wrong - index) / (pool - index)
 
-    # probability of a larger rank, whose decrease is the probability of the rank
+    # P(rank = r) = P(rank > r - 1) - P(rank > r)
     p_beyond = np.cumprod(p_wrong)  # P(rank > 1), P(rank > 2), ...
     return np.concatenate([[1.0], p_beyond[:-1]]) - p_beyond
 
@@ -486,15 +512,15 @@ def chance_of_ranks(pool: int, targets: int = 1) -> Float64:
 def chance_of_precision(pool: int, relevant: Int64) -> Float64:
     """Compute the expected average precision if the candidates are in a random order.
 
-    With M candidates, R relevant candidates, and H = 1 + 1/2 + … + 1/M, the expected
-    average precision is (H + (R - 1) / (M - 1) * (M - H)) / M.
+    For M candidates, of which R are relevant (count as right), the expected average
+    precision is (H + (R - 1) / (M - 1) * (M - H)) / M, where H = 1 + 1/2 + … + 1/M.
 
     Args:
         pool: Number M of candidates.
-        relevant: Number [N] of relevant candidates of each signal.
+        relevant: Number R of relevant candidates [N] of each signal.
 
     Returns:
-        Expected average precision [N].
+        Expected average precision [N] of each signal.
 
     Source: Bestgen 2015, Exact Expected Average Precision of the Random Baseline for
     System Evaluation.

@@ -51,22 +51,25 @@ DIRECTIONS = (AS_FILED, "picture to signal")
 
 
 def list_readings(result: ForeignResult) -> Iterator[tuple[str, list[ForeignResult]]]:
-    """Read a result by each combination of usual conventions.
+    """Interpret a published result by each combination of usual conventions.
 
-    Combinations that change the files in fewer respects come first.
+    The files of a result do not say, for example, whether values are similarities or
+    distances. The audit looks for a combination of conventions that gives the published
+    scores. Combinations that change fewer conventions of the files come first.
 
     Args:
-        result: Result as filed.
+        result: Result as stored in the files.
 
     Yields:
-        The names of the changed conventions, joined by commas and empty for the first
-        reading, and a list with the result of each seed or subject in the files as read
-        by these conventions.
+        A name and a list of results. The name joins the changed conventions by commas,
+        and is empty if the files are read unchanged. The list has the result of each
+        seed or subject in the files to which the conventions apply, interpreted by
+        these conventions.
     """
     labels = (AS_FILED, *result.alternative_targets)
     combinations = product(MEASURES, labels, REPETITIONS, LAYOUTS, DIRECTIONS)
     for names in sorted(combinations, key=_count_changes):
-        # trainings to which all conventions of the combination apply
+        # `_read` returns None if a convention of the combination does not apply
         members = list[ForeignResult]()
         for member in (result, *result.other_trainings):
             reading = _read(member, *names)
@@ -176,16 +179,17 @@ def _read(
 
 
 def compute_similarities(predictions: Tensor, gallery: Tensor, measure: str) -> Tensor:
-    """Compute the similarities of predictions to a gallery.
+    """Compute the similarities of predictions to candidate pictures.
 
     Args:
-        predictions: Predicted embeddings [N, D].
-        gallery: Embeddings [M, D] of the candidates.
-        measure: Name in `MEASURES`. Names without a formula in this function give the
-            cosine similarity.
+        predictions: Embeddings [N, D] that a model predicted from N signals.
+        gallery: Embeddings [M, D] of the candidate pictures.
+        measure: Name of the measure in `MEASURES`. `AS_FILED` and `DISTANCE` give the
+            cosine similarity, because they name no measure for embeddings.
 
     Returns:
-        Similarities [N, M] in float64.
+        Similarities [N, M] in float64. A larger value means more similar, so Euclidean
+        distances are negative.
     """
     predictions = predictions.double()
     gallery = gallery.double()
@@ -205,11 +209,12 @@ def _average(values: Tensor, picture_of_signal: Tensor) -> Tensor:
     """Average the rows of each picture, without missing values.
 
     Args:
-        values: Values [N, M], where NaN and infinities are missing.
-        picture_of_signal: Number [N] of the picture of each row, from 0 to P - 1.
+        values: Values [N, M] with a row for each signal. NaN and infinities are missing
+            values.
+        picture_of_signal: Number [N] of the picture of each signal, from 0 to P - 1.
 
     Returns:
-        Means [P, M]. NaN if all values are missing.
+        Mean [P, M] over the signals of each picture. NaN if all values are missing.
     """
     membership = one_hot(picture_of_signal).T.double()  # [P, N]
     sums = membership @ values.nan_to_num(0).double()
@@ -220,28 +225,31 @@ def _average(values: Tensor, picture_of_signal: Tensor) -> Tensor:
 def _mark_missing(values: Tensor) -> Tensor:
     """Replace infinities and masks by NaN.
 
-    A mask is a very low value that a project writes for a pair that it does not
-    compare. `MASK_RATIO` says how low a mask must be.
+    A mask is a very low value, such as -10⁹, that the authors of a file wrote for
+    signals and candidates that were not compared. A mask is below zero, and its
+    absolute value is more than `MASK_RATIO` times the largest absolute value of the
+    higher similarities.
 
     Args:
-        values: Similarities [N, M].
+        values: Similarities [N, M] of N signals to M candidates.
 
     Returns:
-        Similarities [N, M] of the same data type.
+        Similarities [N, M] with NaN for infinities and masks. The data type is kept.
     """
     values = values.where(values.isfinite(), torch.nan)
     present = values[values.isfinite()]
     if not len(present) or present.min() >= -MASK_RATIO * present.max().abs():
         return values
 
-    # A level is a value that occurs. Each level is compared with the largest absolute
-    # value of the levels above it.
+    # A level is a value that occurs in the matrix. For each level but the highest, find
+    # the largest absolute value of all higher levels. The levels are sorted, so it is
+    # the absolute value of the next level or of the highest level.
     levels, counts = present.unique(return_counts=True)
     largest_above = levels[1:].abs().maximum(levels[-1].abs())
 
-    # Logarithms and distances without a mask may have a few values at 0 or near 0, far
-    # above all others. So a level is a mask only if at least N values lie above it, and
-    # not all of these values are 0.
+    # A matrix of logarithms or negative distances has no mask, but it may have a few
+    # values near 0, far above all other values. So a level is a mask only if at least N
+    # values are higher, and not all of the higher values are 0.
     n_above = len(present) - counts.cumsum(0)[:-1]
     is_far_below = levels[:-1] < -MASK_RATIO * largest_above
     is_mask = is_far_below & (n_above >= len(values)) & (largest_above > 0)
@@ -252,13 +260,13 @@ def _mark_missing(values: Tensor) -> Tensor:
 
 
 def fill_missing(values: Tensor) -> Tensor:
-    """Replace missing similarities by a value below all others.
+    """Replace missing similarities by a value below all present similarities.
 
     Args:
-        values: Similarities of any shape, where NaN and infinities are missing.
+        values: Similarities of any shape. NaN and infinities are missing values.
 
     Returns:
-        Similarities of the same shape, all finite. Zeros if all are missing.
+        Finite similarities of the same shape. Zeros if all similarities are missing.
     """
     present = values[values.isfinite()]
     if len(present) == values.numel():
