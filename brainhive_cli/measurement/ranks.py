@@ -118,12 +118,13 @@ def rank_with_precision(
 ) -> tuple[Tensor, Tensor]:
     """Rank the seen picture, and compute the average precision of relevant pictures.
 
-    The relevant pictures of a signal are the seen picture and, for example, other
-    pictures of its concept. All other pictures are wrong. The average precision is the
-    mean of k / (k + w) over the relevant pictures, where w is the number of wrong
-    pictures before the k-th best relevant picture. If the seen picture is the only
-    relevant picture, the average precision is 1 / rank. Wrong pictures that tie with a
-    relevant picture rank before the relevant picture.
+    The seen picture is the picture shown to the subject. The relevant pictures of a
+    signal are the seen picture and, for example, other pictures of the same concept.
+    All other pictures are wrong. The average precision is the mean of k / (k + w) over
+    the relevant pictures, where w is the number of wrong pictures before the k-th best
+    relevant picture. If the seen picture is the only relevant picture, the average
+    precision is 1 / rank. Wrong pictures that tie with a relevant picture rank before
+    the relevant picture.
 
     Args:
         signal_tokens: Tokens [N, D] of the signals.
@@ -288,11 +289,13 @@ def count_at_least(
     thresholds: Tensor,
     tie: float = TIE_TOLERANCE,
 ) -> Tensor:
-    """Count the wrong candidates whose similarity to a query reaches a threshold.
+    """Count wrong candidates whose similarity to a query is at least a threshold.
+
+    A query is a signal whose targets (the right candidates) are ranked.
 
     Args:
-        queries: Tokens [N, D] of the queries. Without a gallery: similarities [N, M] of
-            the queries to the candidates.
+        queries: Tokens (embedding vectors) [N, D] of the queries. If `gallery` is None:
+            similarities [N, M] of the queries to the candidates.
         gallery: Tokens [M, D] of the candidates, or None.
         targets: Indices [N, K] of the right candidates, which are not counted. If a
             query has fewer than K right candidates, the row is padded with -1.
@@ -304,7 +307,7 @@ def count_at_least(
     Returns:
         Number [N, J] of wrong candidates whose similarity is at least threshold - tie.
     """
-    # bound the size of the similarities [N, m] and the tokens [m, D] of a block
+    # limit the number m of candidates in a block, and so the size of arrays in memory
     signals = queries.double() if gallery is None else normalise_tokens(queries)
     counts = torch.zeros(thresholds.shape, dtype=torch.int64, device=queries.device)
     pool = queries.shape[1] if gallery is None else len(gallery)
@@ -386,9 +389,9 @@ def summarise_ranks(
 
     The metrics of a rank r among M candidates, K of which show the seen picture, are:
 
-    - `top1`, `top3` and `top5`: share of ranks up to 1, 3 and 5;
-    - `mean_rank` and `median_rank`;
-    - `mrr`: mean reciprocal rank, the mean of 1 / r;
+    - `top1`, `top3` and `top5`: shares of ranks up to 1, 3 and 5.
+    - `mean_rank` and `median_rank`.
+    - `mrr`: mean reciprocal rank, the mean of 1 / r.
     - `rank_auc`: share of wrong pictures that rank below the seen picture, which is
       1 - (r - 1) / (M - K).
 

@@ -95,7 +95,7 @@ def _read(
     """Read a result by five conventions, a convention of each kind.
 
     Args:
-        result: Result as filed.
+        result: Result as stored in the files.
         measure: Name in `MEASURES`.
         labels: Name in `alternative_targets` of the result, or `AS_FILED`.
         repetitions: Name in `REPETITIONS`.
@@ -119,7 +119,7 @@ def _read(
     if repetitions == MEAN_PREDICTION and predictions is not None:
         predictions = _average(predictions.double(), picture_of_signal)
 
-    # similarities [N, M], from the file or computed from predictions; NaN if missing
+    # similarities [N, M], from the file or computed from predictions, or NaN if missing
     if measure in (AS_FILED, DISTANCE) and repetitions != MEAN_PREDICTION:
         values = result.similarities if measure == AS_FILED else -result.similarities
     elif predictions is None or result.gallery is None or measure == DISTANCE:
@@ -129,7 +129,9 @@ def _read(
         values = values.to(result.similarities.dtype)
     values = _mark_missing(values)
     if layout != AS_FILED:
-        # a matrix is not transposed if its targets are on the diagonal, where they stay
+        # If all targets are on the diagonal, a transposed matrix has the same targets.
+        # Transposing then only exchanges signals and pictures, which is the convention
+        # `direction`.
         is_diagonal = bool((targets[:, 0] == torch.arange(len(targets))).all())
         if values.shape[0] != values.shape[1] or is_diagonal:
             return None

@@ -286,7 +286,7 @@ def _swav(path: Path) -> nn.Module:
     model = resnet50()
     model.fc = nn.Identity()  # type: ignore[assignment]
 
-    # The file also has weights of last layers that ResNet-50 lacks. Leave them out.
+    # leave out the weights of SwAV's own last layers, which ResNet-50 lacks
     model_state = model.state_dict()
     saved_state = read(path, refetch_hint(path))
     state = {name: value for name, value in saved_state.items() if name in model_state}
@@ -589,9 +589,10 @@ def _list_classifications() -> dict[str, tuple[str, str, MetricPart]]:
         network in `NETWORKS`, the name of the network's output that is compared, and
         the metric.
     """
-    # Each metric combines a network, a number of right classes and a number of classes.
-    # A network has a beginning of the metric's name, its key, and the function of the
-    # metric. A definition has an ending of the name, and the number of right classes.
+    # Each metric combines a network, a definition of the right classes, and a number of
+    # classes in a trial. `networks` has the beginning of the metric's name, the key of
+    # the network, and the function that computes the metric. `definitions` has the
+    # ending of the metric's name, and the number of right classes.
     networks = (("video", "videomae", n_way), ("frame", "vit", n_way_of_frames))
     definitions = (("", N_RIGHT_CLASSES), ("_strict", 1))
     metrics = {}
@@ -663,10 +664,10 @@ def load_metrics(
     Raises:
         MissingData: if the weights cannot be downloaded or are damaged.
     """
-    # Callers compute features once for all metrics that share a function `features`.
-    # So metrics share this function if they compare the same node (a layer of the
-    # network) after the same normalisation. In `FEATURE_METRICS`, `features` is only
-    # the normalisation.
+    # Callers compute features once for all metrics that share a function `features`. So
+    # metrics share this function if they compare the same node (a layer of the network)
+    # after the same normalisation. The `features` in `FEATURE_METRICS` are only this
+    # normalisation.
     loaded = NETWORKS[name].build(device)
     functions = dict[Any, Callable[..., Tensor]]()
     parts = {}

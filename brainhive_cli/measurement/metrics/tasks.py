@@ -193,8 +193,8 @@ def bleu(
         Values [N], keyed by metric, `bleu_1` to `bleu_4`. The number in a name is the
         length of the longest n-grams.
 
-    Source: Papineni et al. 2002, without smoothing and with the nearest length; Efron
-    and Stein 1981 (jackknife).
+    Source: Papineni et al. 2002 (BLEU), without smoothing and with the length of the
+    reference whose length is nearest. Efron and Stein 1981 (jackknife).
     """
     from torchmetrics.text import BLEUScore
 
