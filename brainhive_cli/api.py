@@ -134,15 +134,16 @@ def __dir__() -> list[str]:
 
 
 def _check_arguments(**arguments: object) -> None:
-    """Raise an error if an argument has a wrong type or cannot be a file name.
+    """Raise an error if an argument has a wrong type or forbidden characters.
 
     Args:
         arguments: Values to check, keyed by the name of the argument. `ARGUMENT_TYPES`
-            lists the allowed types. An argument that it does not list must be text.
+            maps some names to their allowed types and a description of these types. The
+            value of any other argument must be a text.
 
     Raises:
-        RecipeError: if a value is wrong. The error has the name of the argument, its
-            value and the allowed type.
+        RecipeError: if a value has a wrong type, or is a text that cannot be the name
+            of a file. The message contains the name of the argument and its value.
     """
     from brainhive_cli.core.errors import RecipeError
     from brainhive_cli.core.files import describe_bad_text
@@ -153,14 +154,15 @@ def _check_arguments(**arguments: object) -> None:
         # messages show the value on a single line, cut to 80 characters
         short_value = " ".join(repr(value)[:300].split())[:80]
 
-        # True and False are of type int for Python, but none of the arguments is a bool
+        # no argument is a bool, but Python counts True and False as integers
         if isinstance(value, bool) or not isinstance(value, allowed_types):
             raise RecipeError(
                 f"{name} is {short_value}, of type {type(value).__name__}",
                 f"{name} must be {description}; see help(brainhive_cli.api)",
             )
 
-        # the name of a file cannot contain control characters or broken text
+        # The text becomes part of a file name. `describe_bad_text` says if it contains
+        # control characters or is not UTF-8, and otherwise returns an empty text.
         problem = describe_bad_text(str(value)) if isinstance(value, str | Path) else ""
         if problem:
             raise RecipeError(
@@ -261,7 +263,7 @@ class Run:
         return artifacts.read(self.folder)
 
     def _repr_html_(self) -> str | None:
-        """Return the run's report page for a notebook, with its caveats.
+        """Return the report page of the run, which a notebook shows for the object.
 
         Returns:
             The page as HTML, or None if the page cannot be drawn. The notebook then
@@ -315,22 +317,24 @@ class Run:
         The signals of all trials with the same picture are averaged first.
 
         Args:
-            subject: Number of the subject. If None, the only test subject of the cell.
-            split: Split of the data set. Pictures that the model was trained on are
-                left out.
-            cell: Name of the cell. It may be empty if the run has a single cell.
+            subject: Number of the subject. None stands for the only test subject of the
+                cell.
+            split: Split of the data set, such as `test`. Pictures that the model was
+                trained on are left out.
+            cell: Name of the cell. The name may be empty if the run has a single cell.
             device: Device to compute on.
 
         Returns:
-            Predictions [N, *shape] of each head (output of the model), and the image
-            ids [N] of the seen pictures.
+            Predictions for N pictures: an array [N, *shape] for each head (output of
+            the model), texts, and the ids [N] of the pictures that the subject saw.
         """
         # open the model
         _check_arguments(split=split)
         member = self.member(cell, device)
         subject = _choose_subject(member, subject)
 
-        # picture_rows [N]: row of each seen picture among the pictures of the split
+        # Decode the averaged signal of each picture that the subject saw. The array
+        # `picture_rows` [N] has the row of this picture in the split.
         decoded, picture_rows = member.decoded(subject, split)
         heads = {name: tensor.cpu().numpy() for name, tensor in decoded.tensors.items()}
         return Predictions(
@@ -343,11 +347,9 @@ class Run:
     def member(self, cell: str = "", device: str = "cpu") -> "TrainedModel":
         """Open a cell (a trained model of the run) together with its data.
 
-        Evaluations open models in the same way.
-
         Args:
-            cell: Name of the cell, as in `cells`. It may be empty if the run has a
-                single cell.
+            cell: Name of the cell, as in `cells`. The name may be empty if the run has
+                a single cell.
             device: Device to load the model on, such as `cuda:0`.
 
         Raises:
@@ -423,10 +425,13 @@ def compare(*runs: "Run | str | Path", labels: "list[str] | None" = None) -> Com
     """Compare runs as the command `compare` does, without writing files.
 
     Args:
-        runs: Two or more runs. Each is an open `Run`, or the name or path of a run, as
-            `open_run` takes it.
-        labels: Labels of the runs, in the same order. If None, the labels are the
+        runs: Two or more runs. Each is an open `Run`, or a text or path from which
+            `open_run` can open it.
+        labels: Labels of the runs, in the order of `runs`. If None, the labels are the
             settings in which the runs differ.
+
+    Returns:
+        The comparison of the first run with each other run.
 
     Raises:
         BrainhiveError: if a run does not exist, or if no two runs can be compared.
@@ -450,7 +455,7 @@ def compare(*runs: "Run | str | Path", labels: "list[str] | None" = None) -> Com
         else:
             references.append(str(compared_run.path))
 
-    # the command's recipe checks these settings as it checks the command line
+    # `resolve` checks these settings in the same way as the options of a command line
     options = {"runs": references, "labels": labels}
     recipe = command.Recipe.resolve("compare", None, options, [])
     return Comparison(command.compare_runs(recipe))
@@ -475,7 +480,9 @@ def open_run(name: str | Path) -> Run:
     from brainhive_cli.core.runs import split_variant
 
     _check_arguments(path=name)
+    # the variant is empty if the name contains none
     run_name, variant = split_variant(str(name))
+    # None: the run of any command
     folder = runs.find(Paths().under_home("runs"), None, str(run_name))
     return Run(folder, variant)
 
@@ -489,9 +496,12 @@ def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "A
             - the name of a recipe of train-align, for the newest run of the recipe
             - the path of a model folder, anywhere on disk
             - `hub:owner/name[@revision]`, for an uploaded run or model folder
-        cell: Name of the cell, which is a trained model of the run. It may be empty
-            if the run has a single cell.
+        cell: Name of the cell, which is a trained model of the run. The name may be
+            empty if the run has a single cell.
         device: Device to load the model on, such as `cuda:0`.
+
+    Returns:
+        The model on this device.
 
     Raises:
         BrainhiveError: if there is no such model, or if `cell` is empty and the run has
@@ -510,16 +520,19 @@ def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "A
 
 
 def open_store(dataset: str, split: str, encoder: str) -> "TargetStore":
-    """Open the embeddings that the command `embed` has stored.
+    """Open the embeddings (vectors of pictures) that the command `embed` has stored.
 
     Args:
-        dataset: Name of the data set. Its folder below `embeddings/` has the same name.
+        dataset: Name of the data set, which is the name of a folder in `embeddings/`.
         split: Split of the data set, such as `train` or `test`.
         encoder: Name of the encoder, such as `clip-h14`.
 
     Returns:
-        The store of N pictures, with `embedding` [N, *shape], `image_ids` [N],
-        `concepts` [N], and `done` [N], which is True for embedded pictures.
+        The store of N pictures. Its arrays have a row for each picture:
+        - `embedding` [N, *shape]: the output of the encoder
+        - `image_ids` [N]: the name of the picture
+        - `concepts` [N]: the concept that the picture shows
+        - `done` [N]: True if the picture is embedded already
     """
     from brainhive_cli.core.recipe import Paths
     from brainhive_cli.data.stores import target_store
@@ -533,7 +546,7 @@ def open_signals(dataset: str, subject: int, name: str = "default") -> "SignalSt
     """Open the prepared signals of a subject.
 
     Args:
-        dataset: Name of the data set. Its folder below `signals/` has the same name.
+        dataset: Name of the data set, which is the name of a folder in `signals/`.
         subject: Number of the subject.
         name: Name that the signals were stored under, as in the key `signal.name`.
 
@@ -728,16 +741,20 @@ def store_trials(
 
 
 def _resolve_dataset(dataset: Any, image_ids: Sequence[str]) -> Any:
-    """Return the config of a data set, from which the data set can be built.
+    """Return the config of a data set, whose method `build` makes the data set.
 
     Args:
-        dataset: The data set, as a config, as its kind (such as `image-folder`), or as
-            a dict of its keys with `kind`. A config is returned as it is.
-        image_ids: Picture or category [n] of each trial. If the kind is `categories`
-            and the keys do not list them, these are the categories of the data set.
+        dataset: The data set, in one of three forms:
+            - a config, which is returned unchanged
+            - the kind of the data set, such as `image-folder`
+            - a dict of settings, in which the key `kind` has the kind
+        image_ids: Name [n] of the picture or category of each trial. If the kind is
+            `categories`, and the settings contain neither `names` nor `root`, the
+            different names are the categories of the data set.
 
     Raises:
-        RecipeError: if the trials have fewer than two categories.
+        RecipeError: if the categories are taken from `image_ids`, and there are fewer
+            than two.
     """
     from brainhive_cli.core import parts
     from brainhive_cli.core.errors import RecipeError
@@ -746,8 +763,8 @@ def _resolve_dataset(dataset: Any, image_ids: Sequence[str]) -> Any:
         return dataset
     keys = dict(dataset) if isinstance(dataset, dict) else {"kind": dataset}
 
-    # If the keys do not list the categories, the trials do. A trial without a category
-    # has an empty name.
+    # If the settings do not list the categories, take them from the trials. The name of
+    # a trial without a category is empty.
     if keys.get("kind") == "categories" and "names" not in keys and "root" not in keys:
         categories = sorted(set(image_ids) - {""})
         if len(categories) < 2:
@@ -1000,12 +1017,13 @@ def _choose_subject(member: "TrainedModel", subject: int | None) -> int:
     """Return the requested subject, or the only test subject of a trained model.
 
     Args:
-        member: Trained model. `member.cell.tested_on` lists its test subjects.
+        member: Trained model. `member.cell.tested_on` lists the numbers of the subjects
+            that the model is tested on.
         subject: Number of the requested subject, or None.
 
     Raises:
-        RecipeError: if the model is not tested on the requested subject, or if no
-            subject is requested and the model is tested on several.
+        RecipeError: if the model is not tested on the requested subject. Also if no
+            subject is requested, and the model is not tested on exactly one subject.
     """
     from brainhive_cli.core.errors import RecipeError
 

@@ -25,7 +25,7 @@ from brainhive_cli.core.errors import RecipeError
 def _skip_checks(parameters: list[Any], ctx: Any) -> list[Any]:
     """Switch off the checks of values while a shell completes a command line.
 
-    The checks of Typer load pydantic, which takes too long for a completion.
+    The checks of Typer import pydantic, for which the user would have to wait.
 
     Args:
         parameters: Parameters of a command, which are changed in place.
@@ -66,15 +66,16 @@ class SectionedGroup(TyperGroup):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command.
+        """Run the subcommand that the user has typed.
 
-        If the command line is invalid and contains `--json`, write the error as JSON.
+        If the command line is invalid and contains `--json`, write the error as JSON,
+        then raise the error as usual.
         """
         arguments = ctx._protected_args + ctx.args
         try:
             return super().invoke(ctx)
         except Exception as error:
-            # only the errors of Typer have `format_message`
+            # only errors about the command line itself have the method `format_message`
             if "--json" in arguments and hasattr(error, "format_message"):
                 from brainhive_cli.core import console
 
