@@ -166,7 +166,11 @@ class Heatmap(Titled):
     kind: Literal["heatmap"] = "heatmap"
 
     def __post_init__(self) -> None:
-        """Raise an error if the matrix is not rectangular or does not fit its names."""
+        """Raise an error if the matrix and the names of its rows and columns disagree.
+
+        All rows must have the same number of values. The names may be empty. If there
+        are names, each row or column must have a name.
+        """
         widths = {len(row) for row in self.values}
         if len(widths) > 1:
             raise ValueError(

@@ -226,7 +226,7 @@ def _claim_next(
             cell is finished.
 
     Returns:
-        The claim of the cell `todo[0]`. None if no unfinished cell is free.
+        The claim of the cell `todo[0]`, or None if no unfinished cell is free.
 
     Raises:
         OSError: if the disk fails. The affected cell is then at the end of the queue.

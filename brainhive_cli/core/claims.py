@@ -253,9 +253,9 @@ def _create_file(path: Path) -> tuple[int, str] | None:
         path: File of the claim. A missing parent folder is created.
 
     Returns:
-        None if a living process holds the claim. Otherwise, a tuple of two values: the
-        descriptor of the new open file, and the name of the dead process whose file was
-        replaced (empty if no file was replaced).
+        A tuple of two values: the descriptor of the new open file, and the name of the
+        dead process whose file was replaced (empty if no file was replaced). If a
+        living process holds the claim, the result is None.
 
     Raises:
         OSError: if the disk fails.
@@ -298,9 +298,8 @@ def _evict_dead_holder(path: Path) -> str | None:
         path: File of the claim.
 
     Returns:
-        None if the holder is alive, or if another process has just replaced the file.
-        Otherwise, the name of the dead holder. The name is empty if the file no longer
-        exists.
+        Name of the dead holder. It is empty if the file no longer exists. If the holder
+        is alive, or if another process has just replaced the file, the result is None.
 
     Raises:
         OSError: if the disk fails.

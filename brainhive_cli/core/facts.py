@@ -938,7 +938,7 @@ def format_setting(key: str, value: Any) -> str:
 
             - `window_ms` has the start and end of the time window in milliseconds.
             - `rate_hz` has the sampling rate.
-            - `repetitions` has the smallest and largest number of trials per stimulus.
+            - `repetitions` has the smallest and largest number of averaged repetitions.
         value: Value of the setting, or None.
 
     Returns:
