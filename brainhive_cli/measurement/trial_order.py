@@ -60,8 +60,8 @@ class TrialOrder(NamedTuple):
     ) -> Self:
         """Sort trials by session, run and onset.
 
-        Trials without known onsets are in random order within their run. Unknown runs
-        or sessions count as a single one.
+        If onsets are unknown, the trials of a run get a random order. If runs or
+        sessions are unknown, all trials count as one run or one session.
 
         Args:
             item: Index [n] of the item that each trial shows.
@@ -70,6 +70,9 @@ class TrialOrder(NamedTuple):
             run: Run [n] of each trial within its session, or None.
             onset_s: Onset [n] of each trial in seconds, or None.
             features: Features [I, K] of the items, or None.
+
+        Returns:
+            The sorted trials. Runs are numbered over all sessions.
         """
         # sort the trials
         zeros = np.zeros(len(item), np.int64)
@@ -128,10 +131,12 @@ def p_of_clumping(
 ) -> float:
     """Test if trials that are near in time are more alike than in random orders.
 
-    Windows of several lengths are compared. Two trials of a stratum (a group of items)
-    are near if they are in the same window of a part. Because drift may be the same in
-    every part, they are also near if they are in different parts, but in the same
-    window of the time since the start of the part.
+    The test compares windows of several lengths. Two trials of a stratum (a group of
+    items) are near if one of these conditions holds:
+
+    - They are in the same window of the same part.
+    - They are in different parts, but in the same window of the time since the start of
+      their part. Signals may drift in the same way in every part.
 
     Args:
         order: The trials, sorted by time.
@@ -157,7 +162,7 @@ def p_of_clumping(
     common_windows = _Windows(stratum, position) if np.ptp(parts) else None
 
     def measure(item: Int64) -> list[float]:
-        # likeness of near trials, for each kind and length of window
+        # likeness of near trials: a value for each kind of window and each length
         likeness = part_windows.sum_similarities(order.features, item)
         if common_windows is not None:
             likeness += common_windows.sum_similarities(order.features, item)
@@ -178,8 +183,9 @@ def p_of_shared_order(
     Args:
         order: The trials, sorted by time.
         group: Run or session [n] of each trial.
-        strata: Stratum [n] of each trial. Random orders exchange whole blocks of trials
-            within the trials of a stratum and group. If None, within each group.
+        strata: Stratum [n] of each trial. Random orders exchange whole blocks (trials
+            in a row with the same label) within a stratum of a group. If None, they
+            exchange blocks within a group.
 
     Returns:
         The p of the test. It is 1 if there is only one group.
@@ -210,10 +216,11 @@ def p_of_shared_order(
 
 
 def p_of_transitions(order: TrialOrder) -> float:
-    """Test if the same labels follow each other more often than in random orders.
+    """Test if labels predict the next label better than in random orders.
 
-    A transition is a pair of successive trials of a run with different labels. Random
-    orders exchange the trials of a run.
+    A transition is a pair of successive trials of a run with different labels. The test
+    counts how often the same transitions recur. Random orders exchange the trials of a
+    run.
 
     Args:
         order: The trials, sorted by time.
@@ -235,7 +242,9 @@ def p_of_transitions(order: TrialOrder) -> float:
 
 
 def _exchange_items(item: Int64, strata: Int64) -> Iterator[Int64]:
-    """Exchange items at random within strata, without an end.
+    """Yield random orders of trials, in which items are exchanged within strata.
+
+    The iterator has no end.
 
     Args:
         item: Item [n] of each trial.
@@ -254,7 +263,9 @@ def _exchange_items(item: Int64, strata: Int64) -> Iterator[Int64]:
 
 
 def _exchange_blocks(item: Int64, block: Int64, stratum: Int64) -> Iterator[Int64]:
-    """Exchange whole blocks of trials at random within strata, without an end.
+    """Yield random orders of trials, in which blocks are exchanged within strata.
+
+    A block stays together as a whole. The iterator has no end.
 
     Args:
         item: Item [n] of each trial.
@@ -278,7 +289,7 @@ def _exchange_blocks(item: Int64, block: Int64, stratum: Int64) -> Iterator[Int6
 def _test_order(
     measure: Callable[[Int64], list[float]], orders: Iterator[Int64]
 ) -> float:
-    """Compare statistics of the measured order with random orders.
+    """Compare statistics of the measured order of trials with random orders.
 
     After `EARLY_STOP_ORDERS` orders, the test stops if p is above `MIN_EARLY_STOP_P`.
 
@@ -288,7 +299,9 @@ def _test_order(
             orders.
 
     Returns:
-        The p of the largest standard score among the J statistics.
+        The p value of the measured order. It is the share of orders whose largest
+        standard score among the J statistics is at least the largest of the measured
+        order.
     """
     statistics: list[list[float]] = []
     for item in islice(orders, 1 + RANDOM_ORDERS):
@@ -363,7 +376,8 @@ class _Windows:
         half_windows = np.arange(len(parts))
         length = 1
         while length <= n_positions:
-            # each half window lies in the window of its first trial
+            # Half windows are the windows of the previous length, or single trials at
+            # first. Each half window lies in the window of its first trial.
             _, first_trials = np.unique(half_windows, return_index=True)
             columns = np.arange(len(first_trials))
             weights = np.ones(len(first_trials), np.float32)
@@ -391,15 +405,18 @@ class _Windows:
         return [_count_pairs(number, label) for number in self.numbers]
 
     def sum_similarities(self, features: Float32 | None, item: Int64) -> list[float]:
-        """Sum the similarities of all pairs of trials in a window.
+        """Sum the similarities of all pairs of trials that share a window.
+
+        The similarity of two trials is the dot product of the features of their items.
 
         Args:
             features: Features [I, K] of the items, or None.
             item: Item [n] of each trial.
 
         Returns:
-            Two sums for each length: first for shifted windows, then for the windows
-            without the shift. The list is empty without features.
+            Two sums for each length of window. The first is for windows that are
+            shifted by half a length, the second for windows without the shift. The list
+            is empty without features.
         """
         if features is None:
             return []
@@ -430,16 +447,17 @@ def _count_pairs(window: Int64, label: Int64) -> float:
 
 
 def _p_of_first(statistics: Sequence[Sequence[float]]) -> float:
-    """Compute the p of the first order by the largest standard score of its statistics.
+    """Compute the p value of the measured order, which is the first order.
 
-    The statistics belong to windows of different lengths. Standard scores make them
-    comparable.
+    The J statistics of an order may belong to windows of different lengths. Standard
+    scores over the orders make them comparable. The largest score counts.
 
     Args:
         statistics: J statistics [1 + K, J] of the measured order and K random orders.
 
     Returns:
-        The share of all orders whose largest score reaches that of the first order.
+        The share of all orders whose largest score is at least the largest score of the
+        first order.
     """
     # standard score of each statistic, or 0 if the statistic only varies by rounding
     values = np.array(statistics, np.float64)

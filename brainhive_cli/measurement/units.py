@@ -115,12 +115,12 @@ def widen_null_distribution(sums: Float64, middle: Any, inflation: float) -> Flo
     A null distribution holds the values of a statistic under permuted labels or flipped
     signs.
 
-    Sums of a few hits take only a few values, so widening them would leave gaps. Each
-    sum is first moved by a uniform random amount of at most half a step, where a step
-    is the smallest distance between two sums.
+    Numbers of hits take only a few values, so widening them would leave gaps. Each
+    value is therefore first moved by a uniform random amount of at most half a step. A
+    step is the smallest distance between two values.
 
     Args:
-        sums: Values [K] of the null distribution.
+        sums: Values [K] of the null distribution, such as numbers of hits.
         middle: Centre of the distribution, a number or one value [K] per sum.
         inflation: Factor of the variance.
 
@@ -280,8 +280,8 @@ class Items:
     ) -> Self:
         """Restrict the exchange of labels to parts of the recording.
 
-        If concepts were shown in blocks, only pictures of the same concept are
-        exchanged.
+        Permutation tests exchange labels between items. If each concept was shown in a
+        block, labels are exchanged only between pictures of the same concept.
 
         Args:
             parts: Part of each item, by name of the item, in which the pictures of a
@@ -311,13 +311,14 @@ class Items:
     def draw_permutations(self, draws: int, seed: int) -> Array:
         """Permute the labels of exchangeable items, in the same way for all subjects.
 
-        Labels are exchanged only between items of the same stratum and part that the
-        same subjects saw. If each item is a unit, these exchanges are free. Otherwise
-        items are exchanged within their unit, and whole units are exchanged with units
-        of the same composition.
+        A unit is a group of items that are alike. Labels are exchanged only between
+        items of the same stratum (group of units) and part of the recording that the
+        same subjects saw. If each item is a unit, no other condition holds. Otherwise
+        items are exchanged within their unit, and whole units are exchanged if their
+        items have equal parts and subjects.
 
         Clips of a film are shifted along the film, and clips at the end of the film
-        move to its start. Any other order would give clips new neighbours, although
+        move to its start. Clips so keep their neighbours, which matters because
         neighbouring clips are alike in signals and in embeddings.
 
         Args:
@@ -361,8 +362,8 @@ class Items:
             order: Permutation [I] of the I `names`, a row of `draw_permutations`.
 
         Returns:
-            Index [N], for each subject, of the item whose label each item gets. An
-            index counts the items of the subject.
+            Array [N] for each subject. Entry n is the index, among the items of this
+            subject, of the item whose label item n gets.
         """
         index_of = {name: index for index, name in enumerate(self.names)}
         orders = []
@@ -385,10 +386,11 @@ class Items:
 
     @cached_property
     def _exchange_classes(self) -> tuple[ExchangeClass, ...]:
-        """Return the classes of units of equal composition.
+        """Return the classes of units whose labels may be exchanged with each other.
 
-        Units have equal composition if their items were seen by the same subjects in
-        the same parts of the recording.
+        Units form a class if they have the same stratum and composition. Two units have
+        the same composition if their items, sorted, were seen by the same subjects and
+        shown in the same parts of the recording.
         """
         # unit of each item, and a bit mask of the subjects who saw it
         unit_of: dict[Hashable, int] = {}
@@ -428,7 +430,7 @@ class Items:
 
 
 def _shift(count: int, draws: int, seed: int) -> Array:
-    """Shift the clips of a film in a circle, by different numbers of clips.
+    """Shift the clips of a film, and move clips beyond the end to the start.
 
     Args:
         count: Number I of clips.
@@ -436,7 +438,8 @@ def _shift(count: int, draws: int, seed: int) -> Array:
         seed: Seed of the random shifts, which are drawn if more than K are possible.
 
     Returns:
-        Shifted clip numbers [K, I], a row per shift. No row has the original order.
+        Clip numbers [K, I], one shift per row. K is at most `draws`. No row has the
+        original order.
     """
     clips = np.arange(count, dtype=np.min_scalar_type(count))
     shifts = np.arange(1, count)
@@ -585,15 +588,16 @@ def look_up_names(
 def list_strata(
     ids: Sequence[Sequence[Hashable]], units: Sequence[Sequence[Hashable]]
 ) -> list[list[Hashable]]:
-    """List the stratum of each item if items are compared only within their unit.
+    """List the stratum of each item, which is a group for comparisons among its items.
 
     Args:
         ids: Names [N] of the items of each subject.
         units: Name [N] of the unit of each item, by subject.
 
     Returns:
-        Stratum [N] of each item, by subject. A unit with several items is a stratum.
-        Units with a single item form one stratum together, which is called None.
+        Name [N] of the stratum of each item, by subject. A unit with several items is a
+        stratum with the name of the unit. All units with a single item together form
+        one stratum, which has the name None.
     """
     unit_of: dict[Hashable, Hashable] = {}
     for subject_ids, subject_units in zip(ids, units, strict=True):
@@ -762,10 +766,10 @@ class StimulusGrouping:
 
 
 def describe_claims(items: Items, subjects: int) -> str:
-    """Describe a design, and the population for which its results will hold.
+    """Describe a design, and the stimuli and people that its results will hold for.
 
     Args:
-        items: Items that will be tested.
+        items: Items (pictures, clips or trials) that will be tested, with their units.
         subjects: Number of subjects. 0 if nobody was recorded yet.
 
     Returns:
