@@ -98,8 +98,8 @@ def resolve_host(host: str) -> str:
             f"host {host!r} was not found: {first_line(error)}", HOST_HINT
         ) from error
 
-    # The server later refuses requests whose Host header does not name this address.
-    # The address must therefore be a single address.
+    # The server accepts a request only if its Host header names this machine. Browsers
+    # write the address of the page there, so 0.0.0.0 would never match.
     if address.is_unspecified:
         raise BrainhiveError(
             f"host {host!r} is {address}, which stands for several addresses",

@@ -89,7 +89,7 @@ class PageSection:
         groups: Subheadings, each with its tables and figures.
         lead: Sentences below the heading.
         texts: Titles and texts to copy, such as a recipe. Texts are folded away.
-        footnotes: Caveats of the numbers in the section, with their signs.
+        footnotes: Explanation of the footnote signs behind numbers of the section.
     """
 
     title: str
@@ -139,7 +139,7 @@ class Page:
             **vars(self),
             css=Markup(style),
             js=Markup(script),
-            embed=partial(embed, {}),  # the dictionary collects the ids of files
+            embed=partial(embed, {}),  # `embed` collects the ids of files in the dict
             render_svg=render_svg,
             read_cells=read_cells,
             has_many_sections=n_sections >= MIN_MANY_SECTIONS,
