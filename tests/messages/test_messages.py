@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
+from typer.main import get_command
 
 from brainhive_cli.app import app
 
@@ -36,6 +37,7 @@ VARIABLE_TEXT = (
     (re.compile(r"\b(?=[a-f]*\d)(?=\d*[a-f])([0-9a-f]{10}|[0-9a-f]{16})\b"), "DIGEST"),
     (re.compile(r"\b[0-9a-f]{40}\b"), "COMMIT"),
     (re.compile(r"\d+:\d{2}\b"), "TIME"),
+    (re.compile(r"\d+(?= +(written for sharing|copied from the run))"), "BYTES"),
     (re.compile(r"(less than a|\d+) minutes? ago"), "AGO"),
 )
 """Text that differs between machines or runs, and its placeholder."""
@@ -90,7 +92,11 @@ def run_step(line: str, home: Path) -> list[str]:
         return []
     run = next((home / "runs/train-align").iterdir()).name
     words = [run if word == "RUN" else word for word in shlex.split(line)[1:]]
-    result = CliRunner().invoke(app, words, prog_name="brainhive")
+    # built anew: tests of completion change the command that other tests share
+    command = get_command(app)
+    result = CliRunner().invoke(
+        command, words, prog_name="brainhive", max_content_width=80, terminal_width=80
+    )
     text = result.output
     for folder, placeholder in ((home, "HOME"), (ROOT, "PROJECT"), (Path.home(), "~")):
         text = text.replace(str(folder), placeholder)
