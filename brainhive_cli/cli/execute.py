@@ -227,8 +227,8 @@ def has_key(recipe: Any, key: str) -> bool:
     """
     value = recipe
     for step in key.split("."):
-        # A mapping accepts any key. The key `kind`, which selects an implementation, is
-        # accepted everywhere.
+        # A mapping accepts any key. The key `kind`, which selects an implementation,
+        # is accepted everywhere.
         if not isinstance(value, BaseModel) or step == "kind":
             return True
         # the recipe may lack the first step of the key, but no later step
@@ -377,9 +377,9 @@ def _plan(command: str, job: Job, inputs: list[Input]) -> list[Table]:
     run_options = job.recipe.run
     if not describe_missing(inputs):
         try:
-            # `key_work` counts the work, and returns the key under which its pace is
-            # stored. Its messages are muted, because listing the inputs has written
-            # them already.
+            # `key_work` counts the work, and returns the key under which its pace
+            # is stored. Its messages are muted, because listing the inputs has
+            # written them already.
             with redirect_stderr(StringIO()):
                 work, key = key_work(command, job)
         except DeviceError as error:

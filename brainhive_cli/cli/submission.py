@@ -281,8 +281,8 @@ def _select_pending_steps(
             module.run(recipe, READ_ONLY)
             return {}
 
-        # The steps of a workflow run in order. Count the finished steps until a step
-        # raises Unfinished.
+        # The steps of a workflow run in order. Count the finished steps until a
+        # step raises Unfinished.
         n_finished = 0
         if command == "workflow":
             with suppress(Unfinished):

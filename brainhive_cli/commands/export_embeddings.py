@@ -67,8 +67,8 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         The result of the command, with a table that has a row for each store: the name
         of the store, the number of exported embeddings, and the path of the new file.
     """
-    # write the stores one after another. All processes get the path from the main
-    # process.
+    # write the stores one after another. All processes get the path from
+    # the main process.
     write_store = _write_parquet if recipe.format == "parquet" else _write_npy
     folder = Path(recipe.to)
     paths = list_stores(recipe.stores, recipe.paths)

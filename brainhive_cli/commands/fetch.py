@@ -185,9 +185,9 @@ def _list_requested_files(
         MissingData: if the host cannot be reached.
         RecipeError: if no file of the host is selected.
     """
-    # List all files. If the hub (the Hugging Face Hub) cannot be reached, the hint of
-    # the error is a command that downloads the files. Add the local folder to this
-    # command.
+    # List all files. If the hub (the Hugging Face Hub) cannot be reached, the
+    # hint of the error is a command that downloads the files. Add the local
+    # folder to this command.
     try:
         host_files = list_files(host) if host else list(source.web)
     except hub.Unreachable as error:

@@ -286,8 +286,8 @@ def _check_shape(vectors: Vectors, config: EncoderConfig) -> None:
     Raises:
         BrainhiveError: if the files hold no vectors, or if the shapes differ.
     """
-    # read the first batch. `checked_batches` makes sure that all vectors have the same
-    # shape.
+    # read the first batch. `checked_batches` makes sure that all vectors have
+    # the same shape.
     first_file = vectors.files[0]
     batch = next(checked_batches(vectors), None)
     if batch is None:

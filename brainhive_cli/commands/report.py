@@ -319,8 +319,8 @@ def name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
             if not key.startswith(CITES):
                 keys[key] = None
 
-    # add keys to the names. First come keys such as `backbone.kind`, which describe a
-    # run best.
+    # add keys to the names. First come keys such as `backbone.kind`, which describe
+    # a run best.
     names = [""] * len(runs)
     for key in sorted(keys, key=lambda key: not key.endswith(".kind")):
         key_name = key.rpartition(".")[2]

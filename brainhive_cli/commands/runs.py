@@ -325,9 +325,9 @@ def _run_verification(recipe: Recipe) -> Result:
             Line("runs", VERIFY, "RUN", "CELL"),
         )
 
-    # Other uses of `runs` need no GPU, so the default device in its recipe is the CPU.
-    # For a training, use the default device of `RunOptions`, unless the user has set
-    # options.
+    # Other uses of `runs` need no GPU, so the default device in its recipe is the
+    # CPU. For a training, use the default device of `RunOptions`, unless the user
+    # has set options.
     has_run_options = "run" in recipe.model_fields_set
     launch = start(recipe.run if has_run_options else RunOptions())
     reference = names[0] if names else None

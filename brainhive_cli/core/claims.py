@@ -319,8 +319,8 @@ def _evict_dead_holder(path: Path) -> str | None:
         holder = find_holder(path)
         moved = name_partial_file(path)
         os.rename(path, moved)
-        # a new holder may have replaced the file before the renaming. Its file must go
-        # back
+        # a new holder may have replaced the file before the renaming. Its file
+        # must go back
         if not _is_same_file(descriptor, moved):
             os.rename(moved, path)
             return None

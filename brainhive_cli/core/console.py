@@ -307,8 +307,8 @@ def show_table(table: Table) -> None:
     with console.capture() as capture:
         console.print(render(table), highlight=False, markup=False)
 
-    # Strip blanks at the ends of lines. Cut rules (lines of dashes) to the width of
-    # the terminal.
+    # Strip blanks at the ends of lines. Cut rules (lines of dashes) to the width
+    # of the terminal.
     lines = []
     for drawn_line in capture.get().splitlines():
         line = drawn_line.rstrip()

@@ -65,8 +65,8 @@ def read_peak_bytes(device: torch.device) -> int:
                 kilobytes = line.split()[1]
                 return 1024 * int(kilobytes)
 
-    # on other systems, `getrusage` returns the peak, in bytes on macOS and otherwise in
-    # kilobytes
+    # on other systems, `getrusage` returns the peak, in bytes on macOS and
+    # otherwise in kilobytes
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

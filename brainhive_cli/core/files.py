@@ -218,8 +218,8 @@ def find_unfetched(paths: Iterable[AnyPath]) -> NotFetched | None:
     if not placeholders:
         return None
 
-    # write the deepest folder that holds all placeholders into the command, in place of
-    # the braces
+    # write the deepest folder that holds all placeholders into the command, in place
+    # of the braces
     folder = os.path.commonpath(map(os.path.dirname, placeholders)) or "."
     return NotFetched(
         f"{placeholders[0]} is a placeholder, and its content was not fetched "
@@ -554,8 +554,8 @@ def expand_pattern(path: str | Path) -> list[Path]:
     if path.exists():
         return [path]
 
-    # split the path into the deepest existing folder, whose wildcards are escaped, and
-    # a pattern
+    # split the path into the deepest existing folder, whose wildcards are escaped,
+    # and a pattern
     existing_folders = [parent for parent in path.parents if parent.is_dir()]
     folder = existing_folders[0] if existing_folders else path.parent
     pattern = os.path.join(escape(str(folder)), path.relative_to(folder))

@@ -92,8 +92,8 @@ class SweptRecipe(Recipe):
             raise RecipeError(
                 "the recipe has both sweep and ablations", "make a run of each"
             )
-        # count the combinations without making them, because there may be too many for
-        # the memory
+        # count the combinations without making them, because there may be too many
+        # for the memory
         n_combinations = prod(map(len, self.sweep.values()))
         if n_combinations > MAX_VARIANTS:
             raise RecipeError(

@@ -130,8 +130,8 @@ def _open(name: str, run_folder: Path, title: str, settings: Mapping[str, Any]) 
     else:
         options = make_run_options(name, run_folder, title, settings)
         tracker = tracker_class(PROJECT, **options)
-    # by default, accelerate records only in the main process, but any process may train
-    # the cell
+    # by default, accelerate records only in the main process, but any process may
+    # train the cell
     tracker.main_process_only = False
     tracker.start()
     return tracker

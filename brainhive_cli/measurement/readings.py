@@ -129,9 +129,9 @@ def _read(
         values = values.to(result.similarities.dtype)
     values = _mark_missing(values)
     if layout != AS_FILED:
-        # If all targets are on the diagonal, a transposed matrix has the same targets.
-        # Transposing then only exchanges signals and pictures, which is the convention
-        # `direction`.
+        # If all targets are on the diagonal, a transposed matrix has the same
+        # targets. Transposing then only exchanges signals and pictures, which is
+        # the convention `direction`.
         is_diagonal = bool((targets[:, 0] == torch.arange(len(targets))).all())
         if values.shape[0] != values.shape[1] or is_diagonal:
             return None

@@ -468,8 +468,8 @@ def _lay_out_run(shown_run: ShownRun) -> list[Table]:
     4. the variants, if the run tried several variants of its settings
     5. the cells (a cell is a model of a subject and a seed)
     """
-    # metrics of all cells, or of each source of pictures, such as the brain or a
-    # baseline
+    # metrics of all cells, or of each source of pictures, such as the brain
+    # or a baseline
     facts = shown_run.measurements.facts
     scopes = shown_run.measurements.scopes
     title = "All models"

@@ -664,10 +664,10 @@ def load_metrics(
     Raises:
         MissingData: if the weights cannot be downloaded or are damaged.
     """
-    # Callers compute features once for all metrics that share a function `features`. So
-    # metrics share this function if they compare the same node (a layer of the network)
-    # after the same normalisation. The `features` in `FEATURE_METRICS` are only this
-    # normalisation.
+    # Callers compute features once for all metrics that share a function `features`.
+    # So metrics share this function if they compare the same node (a layer of the
+    # network) after the same normalisation. The `features` in `FEATURE_METRICS` are
+    # only this normalisation.
     loaded = NETWORKS[name].build(device)
     functions = dict[Any, Callable[..., Tensor]]()
     parts = {}
