@@ -318,7 +318,7 @@ def perform(
         force: If True, run again even if the same run is finished.
 
     Returns:
-        A `Launch`, which describes this process and its device, and the result.
+        A `Launch` (this process and its device), and the result of the command.
 
     Raises:
         BrainhiveError: if the command fails. An exception of another class is converted
@@ -337,8 +337,7 @@ def perform(
     except BaseException as error:
         from brainhive_cli.core.driver import remove_unused
 
-        # Remove the run folders that this process has opened and that have no results.
-        # Then convert errors of libraries.
+        # remove run folders without results, then convert errors of libraries
         remove_unused(runs_folder)
         if isinstance(error, BrainhiveError) or not isinstance(error, Exception):
             raise

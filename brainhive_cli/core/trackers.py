@@ -118,10 +118,7 @@ def _open(name: str, run_folder: Path, title: str, settings: Mapping[str, Any]) 
     PartialState()  # trackers of accelerate read this global state of processes
     tracker_class = LOGGER_TYPE_TO_CLASS[name]
 
-    # TensorBoard has no names of runs, and shows a curve for each folder. The title is
-    # therefore the name of a folder in RUN_FOLDER/tensorboard. The function
-    # `resolve_without_links` refuses links in the path. Its argument ends with a file
-    # name, because it creates no folder.
+    # TensorBoard shows a curve for each folder, so the title is the name of a folder
     if name == "tensorboard":
         events = resolve_without_links(
             run_folder, f"{name}/events", "a tracker's folder"

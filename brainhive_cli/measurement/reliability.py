@@ -135,21 +135,14 @@ def rank_halves(first: Tensor, second: Tensor) -> Tensor:
 
 
 def spearman_brown(halves: Correlation, times: float = 2.0) -> Correlation:
-    """Predict the correlation of two means from the correlation of means of halves.
+    """Apply the Spearman-Brown formula to split-half correlations.
 
-    A half is half of the repetitions of each stimulus. A mean over a half is noisier
-    than a mean over all repetitions, so the correlation r of two halves is too low. The
-    predicted correlation of two means over all repetitions is
-    times * r / (1 + (times - 1) * |r|). The published formula has r instead of |r|. It
-    has a pole at a negative r. The formula with |r| has no pole, increases with r, and
-    changes its sign with r. So it can also be applied to the ends of an interval, and
-    it gives 0 on average if r is noise around 0.
+    The result is times * r / (1 + (times - 1) * |r|). The published formula has r
+    instead of |r|, and therefore a pole at a negative r.
 
     Args:
-        halves: Correlation r of two halves, or an array of correlations of any shape.
-        times: Number of all repetitions divided by the number in a half. If four
-            repetitions are divided into halves of 2, the value is 2. If three
-            repetitions are divided into halves of 1, the value is 3.
+        halves: Split-half correlations r, of any shape.
+        times: Number of all repetitions divided by the number in a half.
 
     Returns:
         Predicted correlations, in the shape of `halves`.

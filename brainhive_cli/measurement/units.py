@@ -732,13 +732,13 @@ class StimulusGrouping:
     def _group_clips(self, ids: Sequence[Sequence[Hashable]]) -> Items:
         """Group clips by film, or into blocks of neighbouring clips.
 
-        - Ten films or more: the films are the units.
-        - Fewer films, or films that are unknown because each clip has a film of its
-          own: blocks of neighbouring clips are the units. With too few clips for
-          `MIN_UNITS_FOR_INTERVAL` blocks, all clips form one block.
+        Films are the units if there are at least `MIN_UNITS_FOR_POPULATION`.
 
         Args:
-            ids: Names [N] of the clips of each subject.
+            ids: Names of the clips, as a list for each subject.
+
+        Returns:
+            The clips with their units.
         """
         n_clips = _count_names(ids)
         films = look_up_names(self.concept_of, ids)
@@ -751,7 +751,7 @@ class StimulusGrouping:
             return Items(ids, films, "films", is_film=True, order=order)
         clips = Items(ids, ids, is_film=True, order=order, scope=scope)
 
-        # cut the film into blocks of about equal size
+        # cut the sequence of clips into blocks of about equal size
         n_blocks = min(MAX_FILM_BLOCKS, n_clips // MIN_CLIPS_PER_BLOCK)
         if n_blocks < MIN_UNITS_FOR_INTERVAL:
             n_blocks = 1
