@@ -69,10 +69,7 @@ def report_damage(
 ) -> Iterator[None]:
     """Replace exceptions in a `with` block that reads a file by an error for users.
 
-    The error names the file, and says that the file is damaged or cut short. Two kinds
-    of exceptions are never replaced: errors for users (`BrainhiveError`), and errors of
-    the machine, such as a lack of memory. The block should do nothing but read the
-    file. An exception from other code in the block would be blamed on the file.
+    Errors for users and errors of the machine, such as a lack of memory, pass.
 
     Args:
         path: File that the block reads.
@@ -96,9 +93,7 @@ def report_damage(
         if isinstance(reason, BrainhiveError) or is_machine_error(reason):
             raise
 
-        # Describe the problem by the text of the operating system, if there is one.
-        # Otherwise, use the first line of the exception. If this line ends with
-        # brackets, use only the text in the brackets, which names the damage.
+        # libraries such as h5py put the problem in parentheses at the end of the line
         problem = getattr(reason, "strerror", None)
         if not problem:
             problem = first_line(reason).rsplit("(", 1)[-1].rstrip(")")

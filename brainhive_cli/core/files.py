@@ -654,12 +654,10 @@ def _describe_bad_name(name: object) -> str:
 def resolve_without_links(folder: Path, name: str, source: str) -> Path:
     """Join a name to the path of a folder, and refuse subfolders that are links.
 
-    A subfolder that is a link could redirect the file to any place on the disk.
-
     Args:
         folder: Folder below which the path must stay. It may itself be a link.
         name: Relative path of a file, such as `a/b.txt`. The file itself may be a link.
-        source: Beginning of the error message, such as `a cell of a run,`.
+        source: Origin of the name, for the error message.
 
     Returns:
         The path `folder / name`.

@@ -176,14 +176,11 @@ def describe_user_error(error: BaseException) -> BrainhiveError | None:
 def describe_suspected_error(error: BaseException) -> BrainhiveError | None:
     """Describe an error that may come from a value which a user's code returned.
 
-    The traceback of such an error contains no code of the user.
-
     Args:
-        error: Error with its traceback.
+        error: Error whose traceback contains no code of the user.
 
     Returns:
-        An error that names all imported code of users. None if no code of a user was
-        imported, or if the traceback has no line of Brainhive.
+        An error that names all imported code of users, or None if there is none.
     """
     # a sentence about the innermost line of Brainhive, or an empty text
     hint = _describe_call(error)

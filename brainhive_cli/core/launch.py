@@ -253,14 +253,11 @@ class Launch:
     def gather_rows(self, share: "torch.Tensor", count: int) -> "torch.Tensor":
         """Concatenate the rows of a tensor from all processes, with their gradients.
 
-        The rows are the items of a batch, which the processes share. After this call,
-        every process can compute the same loss over the whole batch. Backpropagation
-        gives each process the gradients of its own rows. `average_gradients` then
-        averages the gradients of the weights.
+        Every process can then compute the same loss over the whole batch.
 
         Args:
-            share: Rows [B_share, ...] of this process. `shard` has selected the items.
-            count: Number of rows B of all processes.
+            share: Rows [B_share, ...] of this process, as divided by `shard`.
+            count: Total number of rows B.
 
         Returns:
             The rows [B, ...] of all processes, in the order of the ranks.
@@ -279,7 +276,7 @@ class Launch:
         padding = [0, 0] * (share.ndim - 1) + [0, n_missing]
         padded_share = torch.nn.functional.pad(share, padding)
 
-        # all_gather calls a private function of torch, which then warns
+        # torch warns about a private function that it calls itself
         with warnings.catch_warnings(action="ignore"):
             padded_shares = all_gather(padded_share)
 
@@ -739,10 +736,10 @@ def find_failed_import(error: BaseException | None) -> MissingExtra | None:
         An error that names the library, or None if no library of `IMPORT_PROBES` failed
         while it was imported.
     """
-    # The earliest error names the library that is broken. Later errors may come from
-    # libraries that import this library.
     if error is None:
         return None
+
+    # the earliest error comes from the broken library itself
     cause = find_failed_import(error.__cause__ or error.__context__)
     if cause is not None:
         return cause
