@@ -10,18 +10,5 @@ resolve_job = CalibrationRun.resolve
 
 
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
-    """Measure how well a model decodes a new person, by the amount of recording.
-
-    For each amount, a model of other people is adapted to recordings of the new person,
-    and tested on the test pictures.
-
-    Args:
-        recipe: Settings of the command.
-        launch: Processes and device.
-        force: If True, start a new run even if a run with the same settings is
-            finished.
-
-    Returns:
-        Tables and metrics of the run, with its folder.
-    """
+    """Measure how well a model decodes a new person, by the amount of recording."""
     return driver.run("calibrate", resolve_job(recipe), launch, force)

@@ -10,17 +10,5 @@ resolve_job = RetrievalRun.resolve
 
 
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
-    """Rank the seen picture of each test signal among the pictures of a gallery.
-
-    Every cell (trained model) of a run is evaluated on its test subjects.
-
-    Args:
-        recipe: Settings of the command.
-        launch: Processes and device.
-        force: If True, start a new run even if a run with the same settings is
-            finished.
-
-    Returns:
-        Tables and metrics of the run, with its folder.
-    """
+    """Rank the seen picture of each test signal among the pictures of a gallery."""
     return driver.run("eval-retrieval", resolve_job(recipe), launch, force)

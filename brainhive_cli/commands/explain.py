@@ -10,18 +10,5 @@ resolve_job = ExplanationRun.resolve
 
 
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
-    """Measure which sensors, times, frequency bands and levels carry information.
-
-    Every cell (trained model) of a run is analysed with each of its subjects. Then the
-    results of all cells and subjects are combined.
-
-    Args:
-        recipe: Settings of the command.
-        launch: Processes and device.
-        force: If True, start a new run even if a run with the same settings is
-            finished.
-
-    Returns:
-        Tables and metrics of the run, with its folder.
-    """
+    """Measure which sensors, times, frequency bands and levels carry information."""
     return driver.run("explain", resolve_job(recipe), launch, force)

@@ -10,17 +10,5 @@ resolve_job = TrainingRun.resolve
 
 
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
-    """Train a brain model for each cell, which is a set of subjects and a seed.
-
-    Cells that are finished are kept if an interrupted run is continued.
-
-    Args:
-        recipe: Settings of the command.
-        launch: Processes and device.
-        force: If True, start a new run even if a run with the same settings is
-            finished.
-
-    Returns:
-        Tables and metrics of the run, with its folder.
-    """
+    """Train a brain model for each cell, which is a set of subjects and a seed."""
     return driver.run("train-align", resolve_job(recipe), launch, force)

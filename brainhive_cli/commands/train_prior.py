@@ -10,17 +10,5 @@ resolve_job = PriorRun.resolve
 
 
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
-    """Train the prior of a frozen diffusion model.
-
-    An interrupted training continues at its newest checkpoint.
-
-    Args:
-        recipe: Settings of the command.
-        launch: Processes and device.
-        force: If True, start a new run even if a run with the same settings is
-            finished.
-
-    Returns:
-        Tables and metrics of the run, with its folder.
-    """
+    """Train the prior of a frozen diffusion model."""
     return driver.run("train-prior", resolve_job(recipe), launch, force)

@@ -35,9 +35,7 @@ VARIABLE_TEXT = (
     (re.compile(rf"\({NUMBER}(–| to ){NUMBER}\)"), "(N to N)"),
     (re.compile(r"(?<![-\w.])[-+]?\d+\.\d+"), "N"),
     (re.compile(r"\b(?=[a-f]*\d)(?=\d*[a-f])([0-9a-f]{10}|[0-9a-f]{16})\b"), "DIGEST"),
-    (re.compile(r"\b[0-9a-f]{40}\b"), "COMMIT"),
     (re.compile(r"\d+:\d{2}\b"), "TIME"),
-    (re.compile(r"\d+(?= +(written for sharing|copied from the run))"), "BYTES"),
     (re.compile(r"(less than a|\d+) minutes? ago"), "AGO"),
 )
 """Text that differs between machines or runs, and its placeholder."""
