@@ -20,7 +20,7 @@ class MetricScale:
         chance: Expected value of guessing, or None if the metric has no chance level.
         pool: Number of candidates that each item is compared with. If `pool` is None
             and `chance` is not, each item is compared with all items.
-        ranks: True if tables sort items by the metric, from the best to the worst.
+        sorts_items: True if tables sort items by the metric, from best to worst.
     """
 
     low: float | None = -1.0
