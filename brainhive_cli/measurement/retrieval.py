@@ -1,19 +1,11 @@
 """Scores of picture retrieval: how high a gallery ranks the picture that was seen.
 
-A gallery is a list of pictures, the candidates. A token is an embedding vector. Each
-signal has a token computed by the model, and each candidate has a token of its picture.
-Candidates are ranked by the cosine similarity of their tokens to the signal's token.
-
-- Cell: one training of a model, with its subjects, seed and fold.
-- Control: a measurement in which signals are paired with other pictures.
-- Verdict: the decision that ranks are above chance, at chance, below chance, or that
-  the design does not allow a test.
-- Scope: name of a table of scores, such as `all · backward`.
+Candidates are ranked by the cosine similarity of their tokens (embedding vectors) to
+the token of a signal.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import chain
 from typing import Any, Self
 
@@ -68,9 +60,11 @@ MAX_SCORE_DIFFERENCE = 1e-6
 2. A score is the difference of two cosines. If the tokens of two categories are
 collinear, all cosines are -1 or 1, and scores differ only by rounding.
 """
-make_empty_column: Callable[[], Array] = partial(np.empty, 0, np.int64)
-"""Function that makes an empty column, the default of a column that was not measured.
-"""
+
+
+def make_empty_column() -> Array:
+    """Make the default of a column that was not measured."""
+    return np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -80,8 +74,6 @@ class Gallery:
     Attributes:
         rows: Row numbers [M_split] of the candidates in the files with the embeddings,
             ascending, keyed by split. The signals of the first split are tested.
-            Pictures that were skipped as bad are not candidates. If folds are pooled,
-            the mapping is empty.
         image_ids: Image ids [M] of the candidates, in the order of the splits.
         concepts: Concept [M] of each candidate.
         alike_by: Property that pictures must share to be exchanged in a permutation.
@@ -94,17 +86,13 @@ class Gallery:
 
     @property
     def test_rows(self) -> Int64:
-        """Row numbers [M_test] of the split whose signals are tested.
-
-        These pictures are the first M_test candidates.
-        """
+        """Row numbers [M_test] of the split whose signals are tested."""
         return next(iter(self.rows.values()))
 
     def find_indices(self, image_ids: Iterable[str]) -> Int64:
         """Look up the gallery index [N] of each picture.
 
-        If a picture is in several splits, the index in the first of these splits is
-        returned, because the signals of the first split are tested.
+        If a picture is in several splits, its index in the first of them is returned.
         """
         index_of: dict[str, int] = {}
         for index, image_id in enumerate(self.image_ids):
@@ -115,13 +103,11 @@ class Gallery:
         """List the candidates with the same concept as each seen picture.
 
         Args:
-            seen_indices: Index [N] in the gallery of the picture that was seen in each
-                of N signals.
+            seen_indices: Gallery index [N] of the picture that was seen in each signal.
 
         Returns:
-            Gallery indices [N, K]. A row lists all candidates of the concept, the seen
-            picture among them. K is the largest number of candidates in a row. Shorter
-            rows are filled up with -1.
+            Gallery indices [N, K], the seen picture among them. K is the largest number
+            of candidates of a concept. Shorter rows are padded with -1.
         """
         indices_of_concept: dict[str, list[int]] = {}
         for index, concept in enumerate(self.concepts):
@@ -140,70 +126,61 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one subject in one cell, as columns with a value for each signal.
+    """Scores of one subject, from one trained model, with a value for each signal.
 
-    Columns that were not measured are empty. The fields have five roles, in this order:
-    the tested signals, their ranks in the whole gallery, the ranks for the verdict,
-    further tables, and the ceiling.
+    Columns that were not measured are empty.
 
     Attributes:
-        image_ids: Image id [N] of the picture that each signal showed. If held-out
-            trials show pictures that were also seen in training, the name of the trial.
-            In a further table of the same signals, empty.
+        image_ids: Image id [N] of the picture that each signal showed, or name of the
+            trial if held-out trials show training pictures. Empty in a further table of
+            the same signals.
         labels: Image id [N] of the picture that counts as right for each signal. It is
-            the picture that was shown, or in a control another picture.
+            the picture that was shown, or in a control measurement another picture.
         concepts: Concept [N] of each label.
-        groups: Run, session or fold [N] of each signal. Labels are exchanged only
-            within a group. Empty if all labels may be exchanged.
+        groups: Run, session or fold [N] of each signal, within which labels are
+            exchanged. Empty if all labels may be exchanged.
         interleaving: Part of the recording and block of each signal, which say which
             labels may be exchanged.
         is_trialwise: True if each token was computed from one signal at a time.
 
-        ranks: Rank [N] of the label in the gallery, from 1. For a number of
-            repetitions, ranks [draws, N]. For the ceiling, ranks [splits, N].
+        ranks: Rank [N] of the label in the gallery, from 1. Ranks [draws, N] in a table
+            for a number of repetitions. Ranks [splits, N] in a ceiling.
         pool: Number of candidates. 0 if nothing was ranked.
         n_targets: Number of candidates that count as right.
         values: Further metrics [N], keyed by metric:
 
-            - `map`: average precision, where all candidates with the concept of the
-              label are relevant.
+            - `map`: average precision, with all candidates of the label's
+              concept as relevant.
             - `top1_expected`: share of all possible subsets of the candidates in which
               the label ranks first.
             - `reliability`: contribution of each picture to the correlation between
-              halves of the repetitions, averaged over channels, times and splits. Its
-              mean over pictures is the correlation.
-            - In a table of a region, one metric per head of the model: the relative
-              squared change of its prediction if the region has the mean signal.
-        relevant: Number [N] of relevant candidates.
+              halves of the repetitions. Its mean over pictures is the correlation.
+            - In a table of a brain region, a metric per head (output of the
+              model): the relative squared change of its prediction if the region
+              has the mean signal.
+        relevant: Number [N] of candidates with the concept of the label.
         nearest_concepts: Concept [N] of the candidate most similar to each signal.
-        auc_parts: Contribution [N] of each signal to the area under the ROC curve, as
-            computed by `compute_auc_parts`. Empty unless the gallery has two pictures.
+        auc_parts: Contribution [N] of each signal to the area under the ROC curve.
+            Empty unless the gallery has two pictures.
         train_similarities: Largest cosine similarity [N] of the label to a training
             picture, in the space in which pictures are ranked.
-        control: Metrics [1 + K] of a control, keyed by metric: first the value for the
-            shown pictures, then the values of K draws.
+        control: Metrics [1 + K], keyed by metric: the value for the shown pictures,
+            then the values of K random permutations.
 
-        verdict_ids: Image ids [P] of the test pictures that the verdict compares. From
-            a large split, these pictures are drawn at random. Training pictures are
-            excluded, because they may be closer to every signal or farther from it.
-        verdict_ranks: Ranks [n, P] of these pictures for each signal whose label is one
-            of them, as uint16. 0 if a picture was not compared with the signal.
+        verdict_ids: Image ids [P] of the test pictures in `verdict_ranks`.
+        verdict_ranks: Ranks [n, P] of these pictures, as uint16, for each signal whose
+            label is one of them. 0 if a picture was not compared with the signal.
 
-        scopes: Further tables, keyed by the end of their scope, such as `backward`,
-            `subsets`, `corrections · csls`, `repetitions · 4` or `regions · V1`. The
-            table `backward` ranks all signals for each picture. It is missing if some
-            pictures have more signals than others, or if held-out trials show pictures
-            that were also seen in training.
-        description: Sentence part for the report, in a further table: how its values
-            were measured.
+        scopes: Further tables, keyed by names such as `backward`, `subsets`,
+            `corrections · csls`, `repetitions · 4` or `regions · V1`.
+        description: In a further table, how its values were measured.
 
         ceiling: Scores of one half of the repetitions of each picture, ranked by the
-            other half. They do not depend on a model. Pictures with a single repetition
-            are left out.
+            other half. They do not depend on a model.
         repetitions: Largest number of repetitions of a picture, in a ceiling.
-        repetition_ratio: Number of all repetitions divided by the number in one half,
-            in a ceiling. 2 if every picture has an even number of repetitions, else
-            larger.
+        repetition_ratio: Number of all repetitions divided by the number in one
+            half, in a ceiling. 2 if every picture has an even number of
+            repetitions, else larger.
         reason: In a ceiling that could not be measured, the reason.
     """
 
@@ -240,9 +217,9 @@ class Scores:
     reason: str = ""
 
     def get_table(self, scope: str) -> Self | None:
-        """Return the further table of a scope, or None if there is none.
+        """Return the further table of a scope such as `backward`, or None if missing.
 
-        A table of the same signals gets their image ids.
+        A table without image ids gets the image ids of these scores.
         """
         table = self.scopes.get(scope)
         if table is None:
@@ -252,19 +229,14 @@ class Scores:
     def compute_rank_advantages(self) -> list[float | None]:
         """Compute how much better each label ranks for its own signal than for others.
 
-        The label of a signal is the picture that counts as right. For each signal,
-        `verdict_ranks` has the rank of the label and the ranks of other pictures. The
-        rank advantage of the label is (mean rank for the signals with other labels -
-        rank for its own signal) / (c - 1), where c is the number of pictures that are
-        ranked for its own signal.
+        The rank advantage of a label is (mean rank for the signals with other labels -
+        rank for its own signal) / (number of pictures ranked for its own signal - 1).
 
         Returns:
-            Rank advantage of the label of each of the N signals. None if the label is
-            not in `verdict_ids`, the pictures that `verdict_ranks` compares. Also None
-            if the label was not ranked for any signal with another label.
+            Rank advantage [N] of the label of each signal. None if the label is not in
+            `verdict_ids`, or was not ranked for any signal with another label.
         """
-        # column of each signal's label in `verdict_ranks`, whose rows are the n signals
-        # with a label in `verdict_ids`
+        # The n rows of `verdict_ranks` are the signals with a label in `verdict_ids`.
         column_of = {
             image_id: column for column, image_id in enumerate(self.verdict_ids)
         }
@@ -283,7 +255,6 @@ class Scores:
         mean_ranks = np.nansum(ranks, 0)[columns] / np.maximum(n_others, 1)
         advantages = (mean_ranks - own_ranks) / np.maximum(1, n_compared - 1)
 
-        # fill in None for signals without a rank advantage
         values: list[float | None] = [None] * len(self.labels)
         signals = np.flatnonzero(is_compared)
         for signal, advantage, n_ranks in zip(
@@ -302,10 +273,6 @@ def permute_targets(
 ) -> Iterator[Int64]:
     """Pair each signal with a picture, as a control measurement requires.
 
-    If signals are paired with wrong pictures, the accuracy that remains is the accuracy
-    by chance. The same permutations are used for all subjects and models, because
-    subjects see the same pictures and models of several seeds get the same signals.
-
     Args:
         seen_indices: Gallery indices [N] of the pictures that the signals showed.
         gallery: Candidates.
@@ -313,24 +280,22 @@ def permute_targets(
 
             - `none`: each signal with the picture that it showed.
             - `shuffled`: the signals are permuted.
-            - `permuted`: all pictures of the tested split are permuted, also pictures
-              without a signal. If `parts` are given, as `shuffled`.
+            - `permuted`: all pictures of the tested split are permuted. If `parts` are
+              given, the signals are permuted.
         seed: Seed of the permutations.
-        parts: Label [N] of the part of the recording that each signal belongs to, if
-            held-out trials show pictures that were also seen in training. Signals are
-            then permuted within parts. Empty if whole pictures are held out.
+        parts: Part [N] of the recording of each signal. Signals are permuted within
+            parts. Empty if whole pictures are held out.
 
     Yields:
         Gallery indices [N] of the pictures that the signals are paired with. The first
-        array is the control itself. Up to `MAX_DRAWS` arrays with further permutations
-        follow. With `none`, only the seen pictures are yielded.
+        array is the control itself. Up to `MAX_DRAWS` further permutations follow. With
+        `none`, only the seen pictures are yielded.
     """
     if control == "none":
         yield seen_indices
         return
 
-    # Trials are exchanged within parts of the recording. Otherwise pictures are
-    # exchanged with alike pictures, see `Gallery.alike_by`.
+    # exchange trials within parts of the recording, or else pictures that are alike
     if parts:
         trials = [range(len(parts))]
         items = Items(trials, trials, strata=[parts])
@@ -339,12 +304,11 @@ def permute_targets(
         test_pictures = list(range(len(gallery.test_rows)))
         items = alike.make_items([test_pictures, seen_indices.tolist()])
 
-    # the first permutation comes from the seed itself, the draws from a derived seed
+    # the control comes from the seed itself, further permutations from a derived seed
     orders = items.draw_permutations(MAX_DRAWS, derive_seed(seed, 0))
     draws = (items.apply_permutation(order) for order in orders)
     for permutation in chain([items.permute(seed)], draws):
-        # A permutation ends with an order of the signals. Without parts, it begins with
-        # an order of the pictures.
+        # without parts, a permutation holds an order of the pictures and of the signals
         if control == "permuted" and not parts:
             picture_order = permutation[0]
             yield picture_order[seen_indices]
@@ -358,22 +322,17 @@ def measure_control(
 ) -> dict[str, Float64]:
     """Compute retrieval metrics for the seen pictures and for random pictures.
 
-    The metrics of the random pictures show which values are expected by chance.
-
     Args:
-        gallery: Candidates, which are the pictures that are ranked for each signal.
-        images: Tokens [M, D] of the candidates. A token is an embedding vector.
+        gallery: Candidates. The test pictures come first.
+        images: Tokens [M, D] of the candidates.
         tokens: Tokens [N, D] of the signals.
-        targets: 1 + K arrays with a picture for each of the N signals, as an index in
-            the gallery. The first array holds the seen pictures. Each further array
-            holds the pictures that are paired with the signals in a random draw.
+        targets: 1 + K arrays of gallery indices [N]. The first array holds the seen
+            pictures. Each further array holds random pictures.
 
     Returns:
-        Values [1 + K] of each metric in `CONTROL_METRICS`, such as `top1`, keyed by its
-        name. The first value belongs to the seen pictures.
+        Values [1 + K] of each metric in `CONTROL_METRICS`, keyed by its name.
     """
-    # rank [N, M_test] every test picture among all candidates once, then look up the
-    # ranks of the pictures in each array of targets
+    # rank [N, M_test] of every test picture among all candidates
     all_ranks = rank_first_pictures(tokens, images, len(gallery.test_rows))
     signal_indices = np.arange(len(tokens))
     target_ranks = np.stack([all_ranks[signal_indices, target] for target in targets])
@@ -388,13 +347,12 @@ def rank_gallery(
 ) -> dict[int, Scores]:
     """Rank the gallery for each signal of all subjects.
 
-    All subjects are ranked together, so that a large gallery is read only once.
-
     Args:
         gallery: Candidates.
         images: Tokens [M, D] of the candidates.
         tokens: Tokens [N, D] of the signals, keyed by subject.
-        items: Scores with the labels of the signals, keyed by subject.
+        items: Scores with the labels of the signals, keyed by subject, in the order of
+            the subjects in `tokens`.
 
     Returns:
         The scores of `items`, keyed by subject, with the columns that depend on ranks.
@@ -437,8 +395,7 @@ def rank_gallery(
             auc_parts = compute_auc_parts(tokens[subject], target, images)
             subject_scores = replace(subject_scores, auc_parts=auc_parts)
 
-        # Signals have groups if held-out trials show pictures seen in training. Then
-        # only pictures are ranked for signals, not signals for pictures.
+        # signals have groups if held-out trials show pictures seen in training
         if not subject_items.groups:
             backward = _rank_backward(gallery, images, tokens[subject], target)
             subject_scores = replace(subject_scores, scopes=backward)
@@ -449,28 +406,23 @@ def rank_gallery(
 def _rank_backward(
     gallery: Gallery, images: Tensor, tokens: Tensor, target: Int64
 ) -> dict[str, Scores]:
-    """Rank all signals of a subject for each picture.
-
-    This is the reverse of retrieval, which ranks the pictures for each signal.
+    """Rank all signals of a subject for each picture, the reverse of retrieval.
 
     Args:
-        gallery: Candidate pictures.
-        images: Tokens [M, D] of the candidates. A token is an embedding vector.
+        gallery: Candidates.
+        images: Tokens [M, D] of the candidates.
         tokens: Tokens [N, D] of the signals.
-        target: Index [N] in the gallery of the picture that counts as right for each
-            signal.
+        target: Gallery index [N] of the picture that counts as right for each signal.
 
     Returns:
-        A mapping with one entry: `BACKWARD`, the name of the table in the report, and
-        the scores, which have a rank for each picture that has signals. The rank is the
-        rank of the most similar signal of the picture among the signals of other
-        pictures. The mapping is empty if some pictures have more signals than others.
+        The scores, keyed by `BACKWARD`. They hold, for each picture, the rank of its
+        most similar signal among the signals of other pictures. Empty if some pictures
+        have more signals than others.
     """
     pictures, counts = np.unique(target, return_counts=True)
     if (counts != counts[0]).any():
         return {}
 
-    # sort the signals by picture, so that each row holds the signals of a picture
     sorted_signals = np.argsort(target, kind="stable")
     signals_of_picture = sorted_signals.reshape(len(pictures), counts[0])
     best_ranks = rank_targets(
@@ -488,23 +440,19 @@ def _rank_backward(
 def compute_auc_parts(tokens: Tensor, target: Int64, gallery: Tensor) -> list[float]:
     """Compute how much each signal contributes to the area under the ROC curve.
 
-    There are only two pictures. The score of a signal is its similarity to the second
-    picture minus its similarity to the first picture. Each signal of the second picture
-    is compared with each signal of the first picture. The comparison is won if the
-    signal of the second picture has the higher score. A tie counts as half a win. The
-    area is the share of comparisons that are won.
+    The score of a signal is its similarity to the second of two pictures minus its
+    similarity to the first. The area is the share of pairs of signals in which the
+    signal of the second picture has the higher score. A tie counts as half.
 
     Args:
-        tokens: Tokens [N, D] of the signals. A token is an embedding vector.
+        tokens: Tokens [N, D] of the signals.
         target: Picture [N] that counts as right for each signal, 0 or 1.
         gallery: Tokens [2, D] of the two pictures.
 
     Returns:
-        Contribution [N] of each signal: 2 * (share of won comparisons among the
-        comparisons of the signal) - area. The mean over the signals of a picture is the
-        area, for both pictures. The sampling variance of the average of these two means
-        is the variance of the area by DeLong et al. (1988). The list is empty if all
-        signals belong to the same picture.
+        Contribution [N] of each signal: 2 * (share of won pairs among the pairs of the
+        signal) - area. Its mean over the signals of either picture is the area. Empty
+        if all signals belong to the same picture.
 
     Source: DeLong, DeLong and Clarke-Pearson 1988.
     """
@@ -516,8 +464,7 @@ def compute_auc_parts(tokens: Tensor, target: Int64, gallery: Tensor) -> list[fl
     if n_first == 0 or n_second == 0:
         return []
 
-    # A signal of the second picture wins against lower scores of the first picture. A
-    # signal of the first picture counts the higher scores of the second picture.
+    # signals of the first picture win against higher scores, so the signs are flipped
     wins = np.empty(len(scores))
     wins[is_second] = _count_wins(scores[is_second], scores[~is_second])
     wins[~is_second] = _count_wins(-scores[~is_second], -scores[is_second])
@@ -530,15 +477,7 @@ def compute_auc_parts(tokens: Tensor, target: Int64, gallery: Tensor) -> list[fl
 
 
 def _count_wins(scores: Float64, other_scores: Float64) -> Float64:
-    """Count the other scores that are lower than each score, ties as half.
-
-    Args:
-        scores: Scores [n].
-        other_scores: Scores [m] with which each score is compared.
-
-    Returns:
-        Number of wins [n].
-    """
+    """Count the other scores [m] that are lower than each score [n], ties as half."""
     ascending = np.sort(other_scores)
     n_lower = np.searchsorted(ascending, scores - MAX_SCORE_DIFFERENCE, "left")
     n_lower_or_tied = np.searchsorted(ascending, scores + MAX_SCORE_DIFFERENCE, "right")
@@ -554,8 +493,7 @@ def rank_corrected(
 ) -> dict[str, dict[int, Scores]]:
     """Rank the gallery again after each correction of the similarities.
 
-    Each correction is applied to the result of the previous correction. The
-    similarities of every subject are corrected separately.
+    Each correction is applied to the result of the previous one.
 
     Args:
         gallery: Candidates.
@@ -565,11 +503,12 @@ def rank_corrected(
         corrections: Configs of the corrections, in the order in which they are applied.
 
     Returns:
-        Scores after each correction, keyed by the names of the corrections up to then,
-        such as `csls + hungarian`. Each value is a dict of scores, keyed by subject.
+        Scores keyed by the corrections up to then, such as `csls + hungarian`,
+        and by subject.
 
     Raises:
-        RecipeError: if there are more than `MAX_CORRECTED_CANDIDATES` candidates.
+        RecipeError: if there are more than `MAX_CORRECTED_CANDIDATES`
+            candidates to correct.
     """
     # the one-hot tokens of corrected similarities are [M, M]
     pool = len(gallery.image_ids)
@@ -585,7 +524,7 @@ def rank_corrected(
     scores = {}
     names = []
     for config in corrections:
-        # correct the similarities, then make tokens that rank in the corrected order
+        # make tokens whose similarities have the corrected order
         correct = config.build()
         corrected_tokens = {}
         for subject, signal_tokens in tokens.items():
@@ -611,28 +550,22 @@ def rank_for_verdict(
 ) -> Scores:
     """Rank test pictures for each signal, for a permutation test of the ranks.
 
-    The verdict is the decision whether ranks are above, at or below chance. Its test
-    exchanges the labels of signals, so it needs the rank of every picture. Only
-    pictures of the tested split are ranked. If there are more than
-    `MAX_VERDICT_PICTURES`, random pictures are drawn from them.
-
     Args:
-        gallery: Candidates. The first candidates are the pictures of the tested split.
-        images: Tokens [M, D] of the candidates. A token is an embedding vector.
+        gallery: Candidates. The test pictures come first.
+        images: Tokens [M, D] of the candidates.
         tokens: Tokens [N, D] of the signals.
-        items: Scores of a subject. Their `labels` name the picture that counts as right
-            for each signal.
+        items: Scores of a subject, with `labels`.
 
     Returns:
-        A copy of `items` with `verdict_ids` (names of the P ranked pictures) and
-        `verdict_ranks` (ranks [n, P] for the signals whose label is one of them).
+        A copy of `items` with `verdict_ids` (image ids of the P ranked pictures, at
+        most `MAX_VERDICT_PICTURES`) and `verdict_ranks` (ranks [n, P] for the signals
+        whose label is one of them).
     """
-    # all models draw the same pictures
     pictures = draw_verdict_pictures(np.arange(len(gallery.test_rows)))  # [P]
     image_ids = [gallery.image_ids[index] for index in pictures]
     picture_tokens = images[torch.from_numpy(pictures)]  # [P, D]
 
-    # for each signal with one of these pictures as its label, rank all P pictures
+    # signals with one of these pictures as their label
     is_compared = torch.from_numpy(np.isin(items.labels, image_ids))
     signal_tokens = tokens[is_compared]  # [n, D]
     table = rank_first_pictures(signal_tokens, picture_tokens, len(pictures))  # [n, P]
@@ -640,13 +573,13 @@ def rank_for_verdict(
 
 
 def draw_verdict_pictures(rows: Int64) -> Int64:
-    """Draw the pictures that the verdict compares, at most `MAX_VERDICT_PICTURES`.
+    """Draw test pictures for the permutation test, at most `MAX_VERDICT_PICTURES`.
 
     Args:
         rows: Row numbers [M_test] of the pictures of the tested split.
 
     Returns:
-        Row numbers [P], ascending. The same rows give the same draw.
+        Row numbers [P]. The same rows give the same draw, which is ascending.
     """
     if len(rows) <= MAX_VERDICT_PICTURES:
         return rows
@@ -659,39 +592,32 @@ def depends_on_other_trials(
 ) -> bool:
     """Return True if the embedding of a trial depends on the other trials in its batch.
 
-    The test results of such a model are transductive: the prediction for a trial uses
-    information from other test trials.
-
     Args:
-        encode: Function that computes embeddings [n, D], called tokens, from the
-            signals [n, ...] of n trials.
+        encode: Function that computes tokens [n, D] of the signals [n, ...]
+            of n trials.
         signals: Signals [N, ...] of the test trials. At most `MAX_TRIALS_ENCODED_ALONE`
-            of them are tried, at equal distances.
+            evenly spaced trials are tried.
 
     Returns:
-        True if the token of a trial that is encoded alone differs by more than rounding
-        from the token of the same trial in the batch. Also True if a token is not a
-        number.
+        True if the token of a trial encoded alone differs by more than rounding from
+        its token in the batch. Also True if a token is not a number.
 
-    Source: MOABB 1.7.2, `CrossSubjectMode.TRAIN_TRIALWISE`, which scores one trial at a
-    time.
+    Source: MOABB 1.7.2, `CrossSubjectMode.TRAIN_TRIALWISE`, which scores one trial
+    at a time.
     """
     positions = np.linspace(0, len(signals) - 1, MAX_TRIALS_ENCODED_ALONE)
     trial_indices = np.unique(positions.round().astype(np.int64))
     trials = signals[torch.from_numpy(trial_indices)]
 
-    # encode the trials together, then each trial alone
     batch_tokens = normalize(encode(trials).double())
 
-    # A batch of a single trial is an error in batch normalisation, so the batch holds
-    # the trial twice.
+    # batch normalisation raises an error for a single trial, so it is encoded twice
     tokens_alone = []
     for trial in trials:
         pair_tokens = encode(torch.stack([trial, trial]))
         tokens_alone.append(pair_tokens[:1])
     single_tokens = normalize(torch.cat(tokens_alone).double())
 
-    # Compute the cosine distance of unit vectors. It is NaN if a token is not a number,
-    # and the comparison is then False.
+    # cosine distance of unit vectors, NaN if a token is not a number
     distances = (batch_tokens - single_tokens).square().sum(1) / 2
     return not bool((distances <= MAX_TOKEN_DISTANCE).all())
