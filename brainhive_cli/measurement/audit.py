@@ -1,9 +1,4 @@
-"""Audit of another project's retrieval result: checks for common mistakes.
-
-Each check compares facts about the files with the claims of their publisher. A check
-has a finding, no finding, or is not decidable from the files. The size of a finding is
-given in percentage points of the claimed score.
-"""
+"""Audit of another project's retrieval result: checks for common mistakes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -40,8 +35,8 @@ FINDING, NOTHING, UNDECIDED = "finding", "none", "not decidable"
 STATES = {True: FINDING, False: NOTHING, None: UNDECIDED}
 """State of a check, keyed by `Judgement.has_finding`."""
 MAX_TIE_DEVIATIONS = 3.0
-"""Largest difference between a score with random ties and its mean, in standard
-deviations.
+"""Largest difference between a score with random ties and its mean,
+in standard deviations.
 """
 MAX_CORRECTED_SIZE = 10_000
 """Largest number of signals or candidates whose similarities are corrected."""
@@ -80,7 +75,7 @@ class Judgement(NamedTuple):
     """Outcome of a check.
 
     Attributes:
-        has_finding: True if there is a finding, None if the check is not decidable.
+        has_finding: True if there is a finding, None if the files cannot decide.
         points: Size of the finding in percentage points, or None if it is unknown.
         evidence: Numbers on which the outcome rests, or an empty text.
     """
@@ -94,7 +89,7 @@ class AlternativeRanking(NamedTuple):
     """Ranks by a protocol that the publisher may have used without stating it.
 
     Attributes:
-        check: Name of the check that has a finding if these ranks reach the claims.
+        check: Name of the check that looks for this protocol.
         name: Name of the protocol, such as `CSLS of 10`.
         ranks: Ranks [N] of the targets.
     """
@@ -109,8 +104,7 @@ class Reading(NamedTuple):
 
     Attributes:
         name: Names of the conventions. Empty for the files without a change.
-        members: Result of each training (seed or subject) in the files, of which the
-            first is checked.
+        members: Result of each training (seed or subject) in the files.
         is_reached: True if the claims agree with a plain ranking of the results.
     """
 
@@ -122,17 +116,12 @@ class Reading(NamedTuple):
 def audit(result: ForeignResult) -> list[Row]:
     """Apply every check to a result of another project.
 
-    A reading is a set of usual conventions by which the files give a result. A plain
-    ranking sorts candidates by similarity alone. If no reading reaches a claim by a
-    plain ranking and the claim is higher, it must have another cause: ties, a
-    correction of the similarities, the choice of an epoch, or data that the files lack.
-
     Args:
         result: Similarities in the files, and the claims of their publisher.
 
     Returns:
-        A row for each check: its name, its state, its size in percentage points, and
-        the evidence.
+        A row for each check: its name, its state ("finding", "none" or "not
+        decidable"), its size in percentage points, and the evidence.
     """
     # claimed top-k scores in percent
     claims: dict[int, float] = {}
@@ -140,21 +129,19 @@ def audit(result: ForeignResult) -> list[Row]:
         if f"top{k}" in result.claims:
             claims[k] = result.claims[f"top{k}"]
 
-    # the first reading that reaches the claims, by a plain ranking or another protocol
+    # the first reading (set of conventions) that reaches the claims, by sorting the
+    # candidates by similarity alone (plain ranking) or by another protocol
     for reading in _choose_readings(result, claims):
-        result = reading.members[0]
-        alternatives = [
-            AlternativeRanking(
-                "ties", "ties for the model", result.rank_with_ties(-TIE_TOLERANCE)
-            )
-        ]
-        alternatives += _rank_with_corrections(result)
+        training = reading.members[0]
+        ranks = training.rank_with_ties(-TIE_TOLERANCE)
+        alternatives = [AlternativeRanking("ties", "ties for the model", ranks)]
+        alternatives += _rank_with_corrections(training)
         causes = _find_causes(alternatives, claims)
         if reading.is_reached or causes:
             break
 
     # claims that are higher than the plain score
-    plain_scores = {k: _score_plain_ranking(result, k) for k in TOP_K}
+    plain_scores = {k: _score_plain_ranking(training, k) for k in TOP_K}
     higher_claims = list[int]()
     if not reading.is_reached:
         for k, claim in claims.items():
@@ -170,34 +157,36 @@ def audit(result: ForeignResult) -> list[Row]:
             far_claims.append(k)
 
     # check the top-k score whose claim stands out most
-    k = (far_claims + higher_claims + list(claims) + [1])[0]
-    result = replace(result, k=k)
+    candidates = far_claims or higher_claims or list(claims) or [1]
+    k = candidates[0]
+    checked = replace(training, k=k)
 
     # if several checks explain a claim, only the first of these checks has a finding
     rows = list[Row]()
     is_unexplained = bool(higher_claims)
     for check, (judge, needed_data) in CHECKS.items():
-        has_finding, points, evidence = judge(result)
+        has_finding, points, evidence = judge(checked)
         is_cause = check in causes
 
         # add the scores of alternative rankings and the reading to the evidence
         for alternative in alternatives:
             if alternative.check == check:
-                score = result.compute_top_k(alternative.ranks)
+                score = checked.compute_top_k(alternative.ranks)
                 evidence += f"; {alternative.name} {score:.1f}"
         if check == CLAIMED:
             evidence += _describe_reading(reading)
 
         # a cause of a higher claim is a finding, and so is a claim without a cause
-        if is_unexplained and is_cause:
-            has_finding = True
-        elif is_unexplained and check == CLAIMED:
-            reason = _explain(result, reading.members[1:], claims, bool(far_claims))
-            has_finding = None if reason else True
-            evidence += f"; {reason}" if reason else ""
         if is_unexplained and (is_cause or check == CLAIMED):
+            has_finding = True
             plain_score, _ = plain_scores[k]
             points = claims[k] - plain_score
+            if check == CLAIMED:
+                others = reading.members[1:]
+                reason = _explain(checked, others, claims, bool(far_claims))
+                if reason:
+                    has_finding = None
+                    evidence += f"; {reason}"
         if has_finding and (is_cause or check == "epoch"):
             is_unexplained = False
 
@@ -208,19 +197,16 @@ def audit(result: ForeignResult) -> list[Row]:
 def _find_causes(
     alternatives: Sequence[AlternativeRanking], claims: Mapping[int, float]
 ) -> set[str]:
-    """Find the mistakes that may explain the scores that a publisher claims.
-
-    An alternative ranking results from a mistake, such as ties that count for the
-    model. The mistake explains the claims if the scores of the ranking equal every
-    claimed score, except for rounding. Without claims, every mistake explains them.
+    """Find the checks whose mistakes may explain the claimed scores.
 
     Args:
-        alternatives: Alternative rankings, with the names of the checks that look for
-            the mistakes.
-        claims: Top-k scores in percent that the publisher claims, keyed by k.
+        alternatives: Rankings that result from mistakes, such as ties that count
+            for the model.
+        claims: Claimed top-k scores in percent, keyed by k.
 
     Returns:
-        Names of the checks that look for the mistakes, or an empty set.
+        Names of the checks with an alternative ranking that equals every claim, except
+        for rounding. Without claims, all checks with an alternative ranking.
     """
     causes = set[str]()
     for alternative in alternatives:
@@ -251,25 +237,17 @@ def _make_row(
     evidence: str,
     needed_data: str,
 ) -> Row:
-    """Make the row of the audit's table that states the outcome of a check.
+    """Make the row of a check in the table of the audit.
 
     Args:
         check: Name of the check.
-        has_finding: True if the check found a mistake, False if not. None if the check
-            is not decidable from the files.
-        points: Effect of the mistake on the score in percentage points, or None if the
-            effect is unknown.
-        evidence: Text with the numbers from which the outcome follows.
+        has_finding: True for a finding, None if the files cannot decide.
+        points: Effect on the score in percentage points, or None. Dropped
+            without a finding.
+        evidence: Numbers from which the outcome follows.
         needed_data: Data that would make the check decidable and the effect known.
-
-    Returns:
-        Four values:
-
-        - the name of the check.
-        - its state: "finding", "none" or "not decidable".
-        - the percentage points, or None. Always None without a finding.
-        - the evidence. `needed_data` is added if the check is not decidable, or if it
-          has a finding of unknown effect.
+            Added to the evidence if the check is undecided, or its finding
+            has no points.
     """
     state = STATES[has_finding]
     if not has_finding:
@@ -284,20 +262,14 @@ def _choose_readings(
 ) -> list[Reading]:
     """Choose the readings of the files that are compared with the claims.
 
-    A reading is a way to compute the result from the files by usual conventions, such
-    as a measure of similarity. A reading reaches the claims if its scores equal the
-    claimed scores, except for rounding.
-
     Args:
         result: Retrieval result of another project, as it is in the files.
-        claims: Top-k scores in percent that the publisher claims, keyed by k.
+        claims: Claimed top-k scores in percent, keyed by k.
 
     Returns:
-        A list with only the first reading that reaches the claims. Without claims, a
-        list with the reading of the files without a change. If no reading reaches them,
-        the list holds the reading of the files without a change. A second reading
-        follows if its scores differ from the claims by no more than the scores of two
-        trainings with different seeds may differ.
+        Only the first reading that reaches the claims, if a reading does. Else the
+        unchanged files and, if there is one, the first reading that differs from the
+        claims by no more than two seeds differ. Without claims, the unchanged files.
     """
     # the first reading takes the files without a change
     name, members = next(list_readings(result))
@@ -324,24 +296,23 @@ def _agree(
 ) -> bool:
     """Return True if the mean scores of trainings agree with all claims.
 
-    The claimed score may have been rounded, or cut after its last decimal. Ties may
-    have been broken at random. Without claims, the function returns False.
+    A claim may be rounded or cut after its last decimal, and ties may be broken at
+    random. Without claims, the function returns False.
 
     Args:
         members: Result of each training (seed or subject) in the files.
-        claims: Top-k scores in percent that the publisher claims, keyed by k.
+        claims: Claimed top-k scores in percent, keyed by k.
         deviations: Tolerance for the sampling error of a score, in standard deviations
             of a score over samples of test signals.
         points: Smallest tolerance for rounding, in percentage points.
     """
     for k, claim in claims.items():
-        # mean score over trainings with ties against the model, and mean of the highest
-        # plausible scores if ties are broken at random
+        # mean over trainings of the plain score and of its highest plausible value
         scores = [_score_plain_ranking(member, k) for member in members]
         low, high = np.mean(scores, 0)
         deviation = (low * (100 - low) / len(members[0].ranks)) ** 0.5
 
-        # a mean over random subsets of the candidates may also be lower
+        # a mean over random subsets of candidates may be as much lower as higher
         if "pool" in members[0].claims:
             low -= high - low
         rounding = max(points, compute_rounding(claim))
@@ -361,18 +332,15 @@ def _explain(
 ) -> str:
     """Explain a claimed score that is higher than the score computed from the files.
 
-    The explanation is that the claimed score may belong to data that the files lack,
-    such as another training or epoch, so the claim may be right.
-
     Args:
         result: Retrieval result of another project.
         other_trainings: Results of the other trainings in the files.
-        claims: Top-k scores in percent that the publisher claims, keyed by k.
-        is_far: True if the claim differs from the computed score by more than the
-            scores of two trainings with different seeds may differ.
+        claims: Claimed top-k scores in percent, keyed by k.
+        is_far: True if the claim differs from the computed score by more than
+            two seeds differ.
 
     Returns:
-        The first explanation that applies, or an empty text if none applies.
+        The first explanation by which the claim may be right, or an empty text.
     """
     # the claim is from other trainings, or from predictions that the files lack
     if any(_agree([training], claims) for training in other_trainings):
@@ -395,22 +363,20 @@ def _explain(
 
 
 def _score_plain_ranking(result: ForeignResult, k: int) -> tuple[float, float]:
-    """Compute the top-k score of a plain ranking and an upper limit for random ties.
+    """Compute the top-k score of a plain ranking and its highest plausible value.
 
-    A plain ranking sorts the candidates of a signal by similarity alone. If the
-    publisher claims fewer candidates than the files hold, the score is the mean score
-    over all subsets with the claimed number of candidates.
+    A plain ranking sorts the candidates of a signal by similarity alone. If fewer
+    candidates are claimed than the files hold, the score is the mean over all subsets
+    with the claimed number of candidates.
 
     Args:
         result: Retrieval result of another project.
         k: Largest rank that counts as a hit.
 
     Returns:
-        Two scores in percent. In the first score, ties count against the model. The
-        second score is the highest plausible score if ties are broken at random. For
-        the second score, values that differ by less than the precision of the file are
-        ties, too. With subsets, the second score is the highest plausible score over
-        random subsets of candidates.
+        The score in percent, with ties against the model, and the highest plausible
+        score for random ties (equal values at the precision of the file)
+        or random subsets.
     """
     from scipy.stats import hypergeom
 
@@ -437,14 +403,8 @@ def _rank_with_corrections(result: ForeignResult) -> Iterator[AlternativeRanking
     """Rank by each usual protocol that uses all test signals together.
 
     The protocols are corrections of the similarities, and predictions that are centred
-    or standardised over the test signals. A result with more than `MAX_CORRECTED_SIZE`
-    signals or candidates is not ranked.
-
-    Args:
-        result: Retrieval result of another project.
-
-    Yields:
-        Ranks by a protocol.
+    or standardised over the test signals. Nothing is ranked for more than
+    `MAX_CORRECTED_SIZE` signals or candidates.
     """
     # corrections of the similarities
     values = result.similarities.double()
@@ -487,13 +447,9 @@ def _rank_with_corrections(result: ForeignResult) -> Iterator[AlternativeRanking
 def _check_ties(result: ForeignResult) -> Judgement:
     """State the scores of a result if ties count against the model.
 
-    Args:
-        result: Retrieval result of another project.
-
     Returns:
-        `Judgement(has_finding, points, evidence)`. There is no finding. The evidence
-        states the scores. The caller `audit` changes the outcome to a finding if a
-        claimed score is higher and is reached with ties that count for the model.
+        `Judgement(has_finding, points, evidence)`, without a finding. The evidence
+        states the scores.
     """
     names = ("top1", "top5", "mean_rank", "rank_auc")
     metrics = summarise_ranks(
@@ -509,25 +465,20 @@ def _check_ties(result: ForeignResult) -> Judgement:
 def _check_signals_together(result: ForeignResult) -> Judgement:
     """Find traces of a method that uses all test signals together.
 
-    A one-to-one assignment of signals to pictures leaves a trace: all signals have
-    different first choices. Other methods leave equal means or sums of the similarities
-    over the signals. A perfect result may have the same traces, so a trace counts only
-    if at least `MIN_WRONG_CHOICES` first choices are wrong.
-
-    Args:
-        result: Retrieval result of another project.
+    All signals have different first choices, or means or sums of exponentials over the
+    signals are equal for all pictures. A trace counts if at least `MIN_WRONG_CHOICES`
+    first choices are wrong.
 
     Returns:
-        `Judgement(has_finding, points, evidence)`. There is a finding (the method uses
-        test signals together) if there is a trace. The evidence lists the traces. The
-        points are None, because the effect on the score is unknown.
+        `Judgement(has_finding, points, evidence)`, with a finding if there is a trace.
+        The evidence lists the traces. The points are None.
     """
     values = result.similarities.double()
     traces = list[str]()
     n_signals, n_candidates = values.shape
 
-    # signals whose first choice is wrong in a one-to-one assignment, except pairs of
-    # signals that chose each other's picture, because such pictures may look alike
+    # wrong first choices in a one-to-one assignment, except pairs of signals that chose
+    # each other's picture, because such pictures may look alike
     first_choices = values.argmax(1)
     targets = result.targets[:, 0]
     n_chosen = len(first_choices.unique())
@@ -569,23 +520,15 @@ def _compute_spread(similarities: Tensor) -> float:
 def _check_standardisation(result: ForeignResult) -> Judgement:
     """Find predicted embeddings that were standardised over the test signals.
 
-    After standardisation, the mean of each column over the test signals is one of these
-    values:
-
-    - 0.
-    - the mean of the gallery (the candidate pictures) in this column.
-    - the mean of the training pictures in this column.
-
-    Args:
-        result: Retrieval result of another project.
+    The mean of each column over the test signals is then 0, or the mean of the gallery,
+    or the mean of the training pictures in this column.
 
     Returns:
         `Judgement(has_finding, points, evidence)`. There is a finding if all columns
         that vary, at least `MIN_EFFECTIVE_DIMENSIONS`, have a mean of the same kind.
         The points are the score minus an estimate of the score without standardisation,
-        or None if there is no positive estimate. The check is not decidable
-        (`has_finding` is None) if the files lack predictions or embeddings of the
-        candidates.
+        or None if this is not positive. Not decidable without predictions
+        or gallery embeddings.
     """
     predictions = result.predictions
     gallery = result.gallery
@@ -633,22 +576,19 @@ def _score_without_standardisation(
 ) -> float:
     """Estimate the score that predictions had before they were standardised.
 
-    The predictions are rescaled as a linear regression would scale them. In each
-    dimension, the mean of its predictions is the mean of the pictures' embeddings. The
-    standard deviation of its predictions is the standard deviation of the embeddings,
-    multiplied by the correlation of predictions and embeddings.
+    In each dimension, predictions get the mean of the embeddings, and their standard
+    deviation times the correlation of predictions and embeddings, as a
+    linear regression gives.
 
     Args:
         result: Retrieval result of another project.
-        predictions: Predicted embedding [N, D] for each of the N test signals, in
-            float64.
+        predictions: Predicted embeddings [N, D] of the N test signals, in float64.
         gallery: Embeddings [M, D] of the candidate pictures.
 
     Returns:
         The estimated top-k score in percent.
     """
-    # correlation, in each dimension, of predicted embeddings and embeddings of the
-    # pictures that were shown
+    # correlation of predicted and seen embeddings in each dimension
     embeddings = gallery.double().nan_to_num(0)
     seen_embeddings = embeddings[result.picture_rows]
     predicted_scores = (predictions - predictions.mean(0)) / predictions.std(0)
@@ -665,13 +605,9 @@ def _score_without_standardisation(
 def _check_training_names(result: ForeignResult) -> Judgement:
     """Find test pictures that have the name of a training picture.
 
-    Args:
-        result: Retrieval result of another project.
-
     Returns:
-        `Judgement(has_finding, points, evidence)`. There is a finding if a test picture
-        has the name of a training picture. The check is not decidable (`has_finding` is
-        None) if the names are only row numbers.
+        `Judgement(has_finding, points, evidence)`. Not decidable if the names of
+        training or test pictures are only row numbers.
     """
     # the same row number in two lists does not mean the same picture
     train_ids = set(result.train_ids)
@@ -687,14 +623,10 @@ def _check_training_names(result: ForeignResult) -> Judgement:
 def _check_training_copies(result: ForeignResult) -> Judgement:
     """Find test pictures that are copies of a training picture, by their embeddings.
 
-    Args:
-        result: Retrieval result of another project.
-
     Returns:
-        `Judgement(has_finding, points, evidence)`. There is a finding if a test picture
-        has nearly the embedding of a training picture. The check is not decidable
-        (`has_finding` is None) if embeddings are missing, if their widths differ, or if
-        they vary in fewer than `MIN_EFFECTIVE_DIMENSIONS` dimensions.
+        `Judgement(has_finding, points, evidence)`. Not decidable if embeddings are
+        missing, if their widths differ, or if they vary in fewer
+        than `MIN_EFFECTIVE_DIMENSIONS` dimensions.
     """
     gallery = result.gallery
     train_embeddings = result.train_embeddings
@@ -712,7 +644,6 @@ def _check_training_copies(result: ForeignResult) -> Judgement:
     if squared_trace < MIN_EFFECTIVE_DIMENSIONS * covariance.square().sum():
         return Judgement(None, None, "")
 
-    # test pictures whose embedding nearly equals the embedding of a training picture
     largest_cosines = (gallery @ train_embeddings.T).amax(1)
     is_copy = (largest_cosines >= MIN_COPY_COSINE)[result.picture_rows].numpy()
     return _score_without(result, is_copy, "copies of training pictures, by embedding")
@@ -726,14 +657,13 @@ def _score_without(
     Args:
         result: Retrieval result of another project.
         is_trained: Mask [N] of the test signals that show a training picture.
-        description: Description of these pictures for the evidence, such as "training
+        description: Description of these pictures, such as "training
             pictures, by name".
 
     Returns:
-        `Judgement(has_finding, points, evidence)`. There is a finding if any test
-        signal shows a training picture. The points are the score of all signals minus
-        the score of the signals that do not show training pictures. They are None if no
-        signal, or every signal, shows a training picture.
+        `Judgement(has_finding, points, evidence)`, with a finding if any signal shows a
+        training picture. The points are the score of all signals minus the score of the
+        others, or None if no signal or every signal shows a training picture.
     """
     n_trained = is_trained.sum()
     evidence = f"{n_trained} of {len(is_trained)} signals show {description}"
@@ -750,20 +680,13 @@ def _score_without(
 def _check_epoch(result: ForeignResult) -> Judgement:
     """Find a claimed score that is the best test score of all epochs.
 
-    If there are several trainings, the mean of their best scores is compared with the
-    claim. There is no finding if the claim may also be a score of the last epochs, or
-    of the best epoch on validation data, because test scores did not choose this epoch.
-
-    Args:
-        result: Retrieval result of another project, with scores by epoch in its log. If
-            it has no claimed top-k score, the score computed from the files is used.
+    There is no finding if the claim may also be a score that was not chosen by test
+    scores (`EpochLog.unselected_scores`). Scores of several trainings are averaged.
 
     Returns:
-        `Judgement(has_finding, points, evidence)`. There is a finding if the claim
-        equals the best test score only. The points are the best score minus the best
-        score of the other epochs named above. The check is not decidable (`has_finding`
-        is None) without a log. If the claim is the best score, it is not decidable
-        either if a training has no validation scores in the log.
+        `Judgement(has_finding, points, evidence)`. The points are the best test score
+        minus the best unselected score. Not decidable without a log, or if the claim is
+        the best score and a log has no validation scores.
     """
     logs = list(find_logs(result).values())
     if not logs:
@@ -784,7 +707,7 @@ def _check_epoch(result: ForeignResult) -> Judgement:
     rounding = compute_rounding(claim) + max(log.rounding for log in logs)
     is_best = abs(claim - best) <= rounding < claim - unselected
 
-    # the claim may also be the last epoch of one training, or its best on validation
+    # the claim may also be an unselected score of a single training
     for log in logs:
         reported_scores = log.unselected_scores[[0, -1]]
         is_best &= not (np.abs(reported_scores - claim) <= rounding).any()
@@ -799,22 +722,16 @@ def _check_epoch(result: ForeignResult) -> Judgement:
 def _check_collapse(result: ForeignResult) -> Judgement:
     """Find predictions that are the same for nearly all signals.
 
-    Such a result scores no more than a ranking that is the same for all signals. If
-    some pictures were shown more often than others, the score of this fixed ranking may
-    be above chance.
+    There is a finding if all of these conditions hold:
 
-    Args:
-        result: Retrieval result of another project.
+    - One picture is the nearest of nearly all signals, and often a wrong one.
+    - The score is not higher than the score of a ranking that is the same
+      for all signals.
+    - The score of this fixed ranking is more than 1.5 times chance.
 
     Returns:
-        `Judgement(has_finding, points, evidence)`. There is a finding if all of these
-        conditions hold:
-
-        - One picture is the nearest of nearly all signals, and often a wrong one.
-        - The score is not higher than the score of the fixed ranking.
-        - The score of the fixed ranking is more than 1.5 times chance.
-
-        The points are the score minus chance.
+        `Judgement(has_finding, points, evidence)`. The points are the
+        score minus chance.
     """
     # how often each picture is the nearest
     values = result.similarities.double()
@@ -833,32 +750,26 @@ def _check_collapse(result: ForeignResult) -> Judgement:
         f"one order for all signals gives {constant:.1f}"
     )
 
-    # the common picture is wrong for more than 20 % of signals, and the score is not
-    # higher than the score of a fixed ranking
+    # the common picture is the nearest of nearly all signals, and wrong for over 20 %
     shows_common = (result.targets == counts.argmax()).any(1)
     n_wrong = n_common - shows_common.sum()
     is_common = n_common > MAX_COMMON_CHOICE * n_signals
     is_collapsed = is_common and n_wrong > 0.2 * n_signals
     score = result.compute_top_k()
-    has_finding = is_collapsed and score <= constant > 1.5 * chance
+    has_finding = is_collapsed and score <= constant and constant > 1.5 * chance
     return Judgement(bool(has_finding), score - chance, evidence)
 
 
 def _check_interval(result: ForeignResult) -> Judgement:
-    """Find a claimed confidence interval of top-1 that is too narrow.
+    """Find a claimed interval of top-1 that treats repeated signals as independent.
 
-    The interval is too narrow if it treats repeated signals of a picture as
-    independent, as an interval over signals does.
-
-    Args:
-        result: Retrieval result of another project.
+    There is a finding if pictures have several signals, and the claimed interval has
+    about the width of the interval over signals, and less than 70 % of the width of the
+    interval over pictures.
 
     Returns:
-        `Judgement(has_finding, points, evidence)`. There is a finding if the claimed
-        interval has about the width of the interval over signals, and less than 70 % of
-        the width of the interval over pictures. The points are the half width over
-        pictures minus the claimed half width. The check is not decidable (`has_finding`
-        is None) if there are too few pictures for an interval.
+        `Judgement(has_finding, points, evidence)`. The points are the half width over
+        pictures minus the claimed half width. Not decidable with too few pictures.
     """
     # interval over pictures, each with its signals
     hits = (result.ranks <= 1).astype(float)
@@ -868,7 +779,7 @@ def _check_interval(result: ForeignResult) -> Judgement:
     if interval.low is None or interval.high is None:
         return Judgement(None, None, "")
 
-    # half widths in percentage points, over pictures and over independent signals
+    # half widths in percentage points
     claimed = result.claims.get("interval", np.nan)
     over_pictures = 50 * (interval.high - interval.low)
     over_signals = 196 * float(hits.std()) / n_signals**0.5
@@ -886,14 +797,9 @@ def _check_interval(result: ForeignResult) -> Judgement:
 def _check_claims(result: ForeignResult) -> Judgement:
     """Find a claimed number of candidates that exceeds the number in the files.
 
-    Args:
-        result: Retrieval result of another project.
-
     Returns:
-        `Judgement(has_finding, points, evidence)`. There is a finding if more
-        candidates are claimed than the files hold. The check is not decidable
-        (`has_finding` is None) without a claimed score. The caller `audit` later adds a
-        finding if the claimed score is higher than the files can explain.
+        `Judgement(has_finding, points, evidence)`. Not decidable without
+        a claimed score.
     """
     claim = result.claims.get(f"top{result.k}")
     if claim is None:

@@ -155,9 +155,9 @@ class Scores:
               the label ranks first.
             - `reliability`: contribution of each picture to the correlation between
               halves of the repetitions. Its mean over pictures is the correlation.
-            - In a table of a brain region, a metric per head (output of the
-              model): the relative squared change of its prediction if the region
-              has the mean signal.
+            - In a table of a brain region, a metric per head (output of the model): the
+              relative squared change of its prediction if the region has
+              the mean signal.
         relevant: Number [N] of candidates with the concept of the label.
         nearest_concepts: Concept [N] of the candidate most similar to each signal.
         auc_parts: Contribution [N] of each signal to the area under the ROC curve.
@@ -178,8 +178,8 @@ class Scores:
         ceiling: Scores of one half of the repetitions of each picture, ranked by the
             other half. They do not depend on a model.
         repetitions: Largest number of repetitions of a picture, in a ceiling.
-        repetition_ratio: Number of all repetitions divided by the number in one
-            half, in a ceiling. 2 if every picture has an even number of
+        repetition_ratio: Number of all repetitions divided by the number in one half,
+            in a ceiling. 2 if every picture has an even number of
             repetitions, else larger.
         reason: In a ceiling that could not be measured, the reason.
     """
