@@ -38,27 +38,23 @@ from brainhive_cli.measurement.metrics.video import (
 )
 
 N_RIGHT_CLASSES = 3
-"""Number of a stimulus's classes that count as right in the usual definition of n-way
-classification (NEURONS, NeuroClips, MinD-Video).
+"""Number of right classes of a stimulus in n-way classification (NEURONS, NeuroClips,
+MinD-Video).
 """
 IMAGENET_COLOURS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and standard deviation of red, green and blue in the training of torchvision's
-networks and SwAV.
-"""
+"""Colours in the training of torchvision's networks and SwAV."""
 CLIP_COLOURS = (
     (0.48145466, 0.4578275, 0.40821073),
     (0.26862954, 0.26130258, 0.27577711),
 )
-"""Mean and standard deviation of red, green and blue in the training of CLIP."""
+"""Colours in the training of CLIP."""
 VIT_COLOURS = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-"""Mean and standard deviation of red, green and blue in the training of ViT."""
+"""Colours in the training of ViT."""
 VIT = "hub:google/vit-base-patch16-224"
 DINO = "hub:facebook/dino-vitb16"
 VIDEOMAE = "hub:MCG-NJU/videomae-base-finetuned-kinetics"
 FRAMES_PER_CLIP = 6
-"""Number of frames that VideoMAE takes. Clips of cc2017 have as many (NEURONS,
-NeuroClips).
-"""
+"""Number of frames of the clips that VideoMAE takes (NEURONS, NeuroClips)."""
 SWAV = "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar"
 """Address of the file that `torch.hub.load("facebookresearch/swav:main", "resnet50")`
 downloads.
@@ -78,14 +74,12 @@ class MetricNetwork:
     Attributes:
         title: Name of the network in messages.
         side_px: Side of the square pictures that the network takes.
-        outputs: Functions that read the features of a node (a layer whose features are
-            compared) from the output of the module, keyed by the name of the node.
+        outputs: Functions that read the features of a node from the output of the
+            module, keyed by node. A node is a layer whose features are compared.
         source: Address of the weights: a URL or `hub:OWNER/NAME`.
-        load: Function that builds the module from the path that `fetch` returns. The
-            module takes normalised pictures [B, 3, side_px, side_px].
+        load: Function that builds the module from the path that `fetch` returns.
         colours: Mean and standard deviation by which pictures are normalised.
-        takes_clips: True if the module takes clips [B, F, 3, side_px, side_px] instead
-            of pictures.
+        takes_clips: True if the module takes clips [B, F, 3, H, W], not pictures.
         weights: Name of the weight file at the hub.
         files: Names of the other files that are needed from the hub.
     """
@@ -107,31 +101,28 @@ class MetricNetwork:
         return cached_file(self.source).is_file()
 
     def fetch(self) -> Path:
-        """Download the weights if they are not on this machine.
+        """Download the files of the network if they are not on this machine.
 
         Returns:
-            Path of the weight file if `source` is a URL. If `source` is a repository
-            of the hub, path of the folder with the downloaded files.
+            Path of the weight file if `source` is a URL, else of the folder with the
+            files.
 
         Raises:
-            MissingData: if the weights cannot be downloaded.
+            MissingData: if the files cannot be downloaded.
         """
         if self.source.startswith("hub:"):
-            # A repository may have the weights in several formats, so only the named
-            # files are downloaded. With `local`, the hub is not asked.
+            # the repository may have the weights in further formats, so name the files
             return hub.folder(
                 self.source, allow=(*self.files, self.weights), local=self.is_here()
             )
         return fetch_file(self.source, self.title)
 
     def find_input(self) -> Input:
-        """Look for the weights of the network on this machine, without downloading.
+        """Look for the files of the network on this machine, without downloading.
 
         Returns:
-            The weights, described as an input of a command. The input is optional: a
-            command without the weights leaves out the metrics of this network. If the
-            weights are missing, the input has an error with the command line that
-            downloads them.
+            Optional input of a command. If a file is missing, the input has an error
+            with the command line that downloads the files.
         """
         name = f"weights of {self.title}"
         scheme, _, repository = self.source.partition(":")
@@ -146,15 +137,12 @@ class MetricNetwork:
         return Input(name, None, error, is_optional=True)
 
     def build(self, device: torch.device) -> "Features":
-        """Load the network onto a device.
-
-        Returns:
-            The network, in evaluation mode and without gradients.
+        """Load the network onto a device, in evaluation mode and without gradients.
 
         Raises:
-            MissingData: if the weights cannot be downloaded or are damaged.
+            MissingData: if the files cannot be downloaded or are damaged.
         """
-        # `reading` turns an error of a library into MissingData, with the hint
+        # an error in `load` becomes MissingData with a hint
         path = self.fetch()
         with reading(f"{self.title} in {path}", refetch_hint(path)):
             module = self.load(path)
@@ -185,17 +173,14 @@ class Features:
     def __call__(self, media: Tensor) -> dict[str, Tensor]:
         """Compute the features of pictures or clips at all nodes of the network.
 
-        A node is a layer whose features are compared.
-
         Args:
             media: Pictures [B, 3, H, W] or clips [B, F, 3, H, W] with values in 0..1.
 
         Returns:
-            Features, keyed by the name of the node. Pictures have features [B, D].
-            Clips have features [B, D] if the network takes clips, else features
-            [B, F, D] of each frame.
+            Features, keyed by node: [B, D] of pictures or clips, or [B, F, D] if the
+            network takes pictures and `media` are clips.
         """
-        # resize and normalise all frames as a batch of pictures
+        # resize and normalise the frames of all clips as pictures
         network = self._network
         batch_shape = media.shape[:-3]
         frames = resize(media.reshape(-1, *media.shape[-3:]), network.side_px)
@@ -204,8 +189,7 @@ class Features:
             pictures = pictures.unflatten(0, batch_shape)
         output = self._module(pictures)
 
-        # Read the features of each node. A network of pictures has a row [D] for each
-        # frame, so the rows of a clip are collected in [F, D].
+        # features of each node, with a row for each frame if the network takes pictures
         features = {}
         for node, read_output in network.outputs.items():
             values = read_output(output).flatten(1)
@@ -219,8 +203,7 @@ class Features:
     ) -> Tensor:
         """Compute the features of a node, a layer of the network.
 
-        Metrics call this method in turn with the same tensor and different nodes. So
-        the features of all nodes are kept until the method gets another tensor.
+        The features of all nodes are kept until another tensor is passed.
 
         Args:
             media: Pictures [B, 3, H, W] or clips [B, F, 3, H, W] with values in 0..1.
@@ -228,8 +211,7 @@ class Features:
             prepare: Function that is applied to the features, such as a normalisation.
 
         Returns:
-            Result of `prepare` for the features: [B, D], or [B, F, D] for clips if the
-            network takes single pictures.
+            Result of `prepare` for features [B, D] or [B, F, D].
         """
         if self._last_media is not media:
             self._last_features = self(media)
@@ -248,17 +230,13 @@ def _torchvision(
         title: Name of the network in messages.
         side_px: Side of the square pictures that the network takes.
         file: Name of the weight file at download.pytorch.org.
-        nodes: Names of the nodes, the layers whose outputs are compared.
-
-    Returns:
-        The description, whose method `build` loads the network.
+        nodes: Names of the layers whose outputs are compared.
     """
 
     def load(path: Path) -> nn.Module:
         from torchvision.models import get_model
 
-        # Torchvision would run code that is hidden in the file. Read the file first,
-        # because `read` raises an error instead of running code.
+        # torchvision would run code that is hidden in the file, but `read` refuses it
         read(path, refetch_hint(path))
         return _cut(get_model(name, weights=weights), nodes)
 
@@ -272,15 +250,7 @@ def _torchvision(
 
 
 def _swav(path: Path) -> nn.Module:
-    """Load SwAV, a ResNet-50 whose last layer is left out.
-
-    Args:
-        path: File with the published weights.
-
-    Returns:
-        A module whose output is a dict: the output of the layer `avgpool`, keyed by
-        "avgpool".
-    """
+    """Load SwAV, a ResNet-50 whose output is a dict of the layer `avgpool`."""
     from torchvision.models import resnet50
 
     model = resnet50()
@@ -295,15 +265,7 @@ def _swav(path: Path) -> nn.Module:
 
 
 def _cut(model: nn.Module, nodes: Sequence[str]) -> nn.Module:
-    """Cut off a model after the nodes whose outputs are needed.
-
-    Args:
-        model: Model of torchvision.
-        nodes: Names of the nodes.
-
-    Returns:
-        A module whose output is a dict of the outputs, keyed by node.
-    """
+    """Return a module that computes a dict of the outputs of nodes, keyed by node."""
     from torchvision.models.feature_extraction import create_feature_extractor
 
     return create_feature_extractor(
@@ -312,17 +274,17 @@ def _cut(model: nn.Module, nodes: Sequence[str]) -> nn.Module:
 
 
 def refetch_hint(path: Path) -> str:
-    """Return the hint of an error that says how to replace a damaged file."""
+    """Return the hint that a damaged file must be deleted and fetched again."""
     return f"delete {path} and fetch it again"
 
 
 def cached_file(url: str) -> Path:
-    """Return the path that a downloaded file has in the cache of torch's hub."""
+    """Return the path of a downloaded file in the cache of torch.hub."""
     return Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
 
 
 def fetch_file(url: str, title: str) -> Path:
-    """Download a file of weights into the cache of torch's hub if it is not there.
+    """Download a weight file into the cache of torch.hub if it is not there.
 
     Args:
         url: Address of the file.
@@ -332,8 +294,8 @@ def fetch_file(url: str, title: str) -> Path:
         Path of the file in the cache.
 
     Raises:
-        MissingData: if the file is not in the cache and the download fails, or if the
-            file is not in the cache and HF_HUB_OFFLINE is set.
+        MissingData: if the file is not in the cache, and the download fails or
+            HF_HUB_OFFLINE is set.
     """
     from huggingface_hub import constants
 
@@ -344,15 +306,13 @@ def fetch_file(url: str, title: str) -> Path:
     if constants.HF_HUB_OFFLINE:
         raise MissingData(f"the weights of {title} are not on this machine", hint)
 
-    # Names of torchvision's files end in the first digits of a digest, such as
-    # "-7be5be79". The download compares these digits with the digest of the content.
-    # Files with other names are not checked.
+    # names such as "alexnet-owt-7be5be79.pth" end in digits of the content's digest
     digest = path.stem.rpartition("-")[2] if "-" in path.stem else None
     os.makedirs(path.parent, exist_ok=True)
     try:
         torch.hub.download_url_to_file(url, str(path), digest, progress=False)
     except (OSError, RuntimeError) as error:
-        # a RuntimeError means that the digest differs
+        # download_url_to_file raises RuntimeError if the digest differs
         raise MissingData(
             f"the weights of {title} are not on this machine: {first_line(error)}", hint
         ) from error
@@ -369,21 +329,18 @@ def _transformer(
     takes_clips: bool = False,
     **options: Any,
 ) -> MetricNetwork:
-    """Describe a network of transformers that takes pictures of 224 px.
+    """Describe a network of transformers that takes pictures or frames of 224 px.
 
     Args:
         title: Name of the network in messages.
         source: Address of the repository, `hub:OWNER/NAME`.
         kind: Name of the network's class in transformers, such as "ViTModel".
         colours: Mean and standard deviation by which pictures are normalised.
-        outputs: Functions that read the features of a node (a layer whose features are
-            compared) from the output of the network, keyed by the name of the node.
+        outputs: Functions that read the features of a node from the output of the
+            network, keyed by node.
         weights: Name of the weight file in the repository.
-        takes_clips: True if the network takes clips instead of pictures.
+        takes_clips: True if the network takes clips, not pictures.
         options: Further arguments of `from_pretrained`.
-
-    Returns:
-        The description, whose method `build` loads the network.
     """
     return MetricNetwork(
         title=title,
@@ -405,17 +362,12 @@ def _load_pretrained(kind: str, folder: Path, **options: Any) -> Any:
         folder: Folder with the weights and the configuration.
         options: Further arguments of `from_pretrained`.
 
-    Returns:
-        The network, an object of the class that `kind` names.
-
     Raises:
         ValueError: if the files in the folder lack weights of the network.
     """
     import transformers
 
-    # Transformers warns of weights in the file that the network does not use, such as
-    # the weights of CLIP's text encoder. The warnings are muted. With
-    # `output_loading_info`, a report of the names of the weights is returned too.
+    # transformers warns of unused weights in the file, such as CLIP's text encoder
     network_class = getattr(transformers, kind)
     with console.mute_libraries():
         network, report = network_class.from_pretrained(
@@ -430,7 +382,7 @@ def _load_pretrained(kind: str, folder: Path, **options: Any) -> Any:
 
 
 def _load_detector(folder: Path) -> nn.Module:
-    """Load MM-Grounding-DINO from a folder, as a detector of SEED's categories."""
+    """Load MM-Grounding-DINO as a detector of SEED's categories."""
     from transformers import BertTokenizer
 
     network = _load_pretrained("MMGroundingDinoForObjectDetection", folder)
@@ -438,11 +390,7 @@ def _load_detector(folder: Path) -> nn.Module:
 
 
 def _load_captioner(folder: Path) -> nn.Module:
-    """Load GIT, which writes captions, and MiniLM, which embeds these captions.
-
-    Args:
-        folder: Folder with the weights of GIT. MiniLM is fetched.
-    """
+    """Load GIT from a folder, and MiniLM, which embeds GIT's captions."""
     from transformers import BertTokenizer
 
     reader = NETWORKS["minilm"]
@@ -549,28 +497,18 @@ NETWORKS = {
         files=TEXT_FILES,
     ),
 }
-"""Networks by key. Sizes of pictures come from the evaluation code of the `mindeye2`
-protocol (arXiv 2403.11207). Networks of transformers have the colours of the file
-preprocessor_config.json in their repositories, because VideoMAE's class has others by
-default.
+"""Networks by key. Sizes of pictures come from MindEye2's evaluation code (arXiv
+2403.11207), colours of transformers' networks from their preprocessor_config.json.
 """
 
 
 def _classify(compare: Callable[..., Tensor], n_ways: int, n_labels: int) -> MetricPart:
     """Describe the metric of n-way classification by the logits of a network.
 
-    The right classes of a stimulus are the classes for which the stimulus has the
-    largest logits. In a trial, the reconstruction must have a larger logit for the best
-    right class than for `n_ways` - 1 random other classes.
-
     Args:
-        compare: Function that computes the metric: `n_way` for networks that take
-            clips, `n_way_of_frames` for networks that take pictures.
+        compare: Function that computes the metric, `n_way` or `n_way_of_frames`.
         n_ways: Number of classes in a trial, where all right classes count as 1.
         n_labels: Number of right classes of a stimulus.
-
-    Returns:
-        The metric, with its chance level. It takes the logits of a network.
     """
     scale = MetricScale(0.0, 1.0, chance=n_way_chance(n_ways, n_labels), pool=n_ways)
     return MetricPart(
@@ -585,22 +523,19 @@ def _list_classifications() -> dict[str, tuple[str, str, MetricPart]]:
     """Describe the metrics of n-way classification of clips.
 
     Returns:
-        A tuple for each metric, keyed by the metric's name in recipes: the key of the
-        network in `NETWORKS`, the name of the network's output that is compared, and
-        the metric.
+        Network, node and metric, keyed by the metric's name in recipes.
     """
-    # Each metric combines a network, a definition of the right classes, and a number of
-    # classes in a trial. `networks` has the beginning of the metric's name, the key of
-    # the network, and the function that computes the metric. `definitions` has the
-    # ending of the metric's name, and the number of right classes.
+    # beginning of the metric's name, key of the network, function of the metric
     networks = (("video", "videomae", n_way), ("frame", "vit", n_way_of_frames))
+    # ending of the metric's name, number of right classes
     definitions = (("", N_RIGHT_CLASSES), ("_strict", 1))
     metrics = {}
-    for medium, network, compare in networks:
+    for beginning, network, compare in networks:
         for ending, n_labels in definitions:
             for n_ways in (2, 50):
                 metric = _classify(compare, n_ways, n_labels)
-                metrics[f"{medium}_{n_ways}way{ending}"] = (network, "logits", metric)
+                name = f"{beginning}_{n_ways}way{ending}"
+                metrics[name] = (network, "logits", metric)
     return metrics
 
 
@@ -641,9 +576,8 @@ FEATURE_METRICS: dict[str, tuple[str, str, MetricPart]] = {
         replace(CONSISTENCY, compare=partial(consistency, neighbours_only=True)),
     ),
 }
-"""Network, node and metric, keyed by the metric's name in recipes. Here, the function
-`features` of a metric takes the features of the node. `load_metrics` replaces it by a
-function of media.
+"""Network, node and metric, keyed by the metric's name in recipes. The function
+`features` of a metric takes features of the node until `load_metrics` replaces it.
 """
 
 
@@ -664,17 +598,16 @@ def load_metrics(
     Raises:
         MissingData: if the weights cannot be downloaded or are damaged.
     """
-    # Callers compute features once for all metrics that share a function `features`.
-    # So metrics share this function if they compare the same node (a layer of the
-    # network) after the same normalisation. The `features` in `FEATURE_METRICS` are
-    # only this normalisation.
-    loaded = NETWORKS[name].build(device)
+    # Metrics with the same function `features` share the computed features. So a node
+    # has a single function for each normalisation `prepare`.
+    network = NETWORKS[name].build(device)
     functions = dict[Any, Callable[..., Tensor]]()
-    parts = {}
+    completed = {}
     for metric in metrics:
-        _, node, description = FEATURE_METRICS[metric]
-        prepare = description.features
-        compute = partial(loaded.compute_node, node=node, prepare=prepare)
-        features = functions.setdefault((node, prepare), compute)
-        parts[metric] = replace(description, features=features)
-    return parts
+        _, node, part = FEATURE_METRICS[metric]
+        prepare = part.features
+        if (node, prepare) not in functions:
+            compute = partial(network.compute_node, node=node, prepare=prepare)
+            functions[node, prepare] = compute
+        completed[metric] = replace(part, features=functions[node, prepare])
+    return completed
