@@ -20,9 +20,7 @@ FRAME_PX = 256
 (arXiv 2307.04725, NEURONS).
 """
 FLOW_PX = 512
-"""Side of the squares in which motion is compared, whose pixels are the unit of the
-end-point error (Mind-Animator).
-"""
+"""Side of the squares in which motion is compared (Mind-Animator)."""
 FARNEBACK_OPTIONS = {
     "pyr_scale": 0.5,
     "levels": 3,
@@ -36,12 +34,9 @@ FARNEBACK_OPTIONS = {
 COARSE_PX = 16
 """Side of the squares in which the displacement of a clip is estimated."""
 SLOPE_PENALTY = 1e-8
-"""Number added to the squares of slopes, so that frames without slopes have a solution.
-"""
+"""Number added to squares of slopes, so that frames of one colour have a solution."""
 ROUNDING_ERROR = 1 / (12 * 255**2)
-"""Mean squared error of rounding to bytes. Frames that differ by less count as equal,
-with 58.9 dB.
-"""
+"""Mean squared error of rounding to bytes, which gives a ratio of 58.9 dB."""
 
 
 def frames(clips: Tensor) -> Tensor:
@@ -68,8 +63,8 @@ def average_over_frames(
     """Average a metric of pictures over the frames of each clip.
 
     Args:
-        metric: Function that computes values [n] from two tensors [n, 3, H, W] with
-            values in 0..1: frames of stimuli, and the same frames of reconstructions.
+        metric: Function that computes values [n] from pictures [n, 3, H, W] and their
+            reconstructions [n, 3, H, W], with values in 0..1.
         stimuli: Bytes [N, F, 3, H, W] of the clips shown to the subject.
         generated: Bytes [B, F, 3, H, W] of the reconstructions.
         rows: Row [B] in `stimuli` of the clip of each reconstruction.
@@ -95,7 +90,7 @@ def psnr(image: Tensor, reconstruction: Tensor) -> Tensor:
     Returns:
         Ratios [N] in dB, at most 58.9.
     """
-    # equal pictures would have an infinite ratio, so the error has a lower limit
+    # the lower limit of the error keeps the ratio of equal pictures finite
     error = (image.double() - reconstruction.double()).square().flatten(1).mean(1)
     return -10 * error.clamp(min=ROUNDING_ERROR).log10()
 
@@ -103,7 +98,7 @@ def psnr(image: Tensor, reconstruction: Tensor) -> Tensor:
 def end_point_error(
     stimuli: Tensor, generated: Tensor, rows: Tensor, side_px: int = FLOW_PX
 ) -> Tensor:
-    """Compute the end-point error between the motion of stimuli and reconstructions.
+    """Compute the distance between the optical flows of stimuli and reconstructions.
 
     Args:
         stimuli: Bytes [N, F, 3, H, W] of the clips shown to the subject.
@@ -112,20 +107,17 @@ def end_point_error(
         side_px: Side of the squares to which frames are resized.
 
     Returns:
-        Errors [B] in float64, in pixels of the resized frames. An error is the distance
-        between the vectors of optical flow in the stimulus and in the reconstruction,
-        averaged over all pixels and all pairs of successive frames.
+        End-point errors [B] in pixels of the resized frames, averaged over pixels and
+        pairs of successive frames, in float64.
 
     Raises:
         BrainhiveError: if the clips have only one frame.
 
-    Source: Mind-Animator (arXiv 2405.03280), Evaluation_Metrics/EPE.py. Like this
-    function, EPE.py computes Farnebäck's flow by OpenCV.
+    Source: Mind-Animator (arXiv 2405.03280), Evaluation_Metrics/EPE.py.
     """
     if generated.shape[1] < 2:
         raise BrainhiveError("clips of one frame have no motion", "leave out epe")
 
-    # compare clip by clip, because OpenCV takes single frames
     errors = []
     clips = zip(stimuli[rows].cpu().numpy(), generated.cpu().numpy(), strict=True)
     for seen_clip, generated_clip in clips:
@@ -144,8 +136,8 @@ def _compute_flow(clip: UInt8, side_px: int) -> Float32:
         side_px: Side of the squares to which frames are resized.
 
     Returns:
-        Flow [F - 1, side_px, side_px, 2]: motion along x and y of each pixel between
-        two successive frames, in pixels of the resized frames.
+        Motion [F - 1, side_px, side_px, 2] of each pixel along x and y, in pixels of
+        the resized frames.
     """
     import cv2
 
@@ -170,22 +162,20 @@ def _compute_flow(clip: UInt8, side_px: int) -> Float32:
 def displacement(clips: Tensor) -> Tensor:
     """Estimate the mean motion of the contents of clips.
 
-    Frames are first reduced to `COARSE_PX` pixels on each side. Let I be the brightness
-    of the reduced frames. The displacement v is the least-squares solution of
-    ∇I · v = −∂I/∂t over all pixels and pairs of successive frames. A background that
-    stands still makes v shorter, but does not change the direction of v.
+    The displacement v is the least-squares solution of ∇I · v = −∂I/∂t over all pixels
+    and pairs of successive frames, for brightness I. A still background shortens v
+    without turning it.
 
     Args:
         clips: Clips [B, F, 3, H, W].
 
     Returns:
-        Displacements [B, 2] along x and y from a frame to the next, in pixels of the
-        reduced frames, in float64.
+        Displacements [B, 2] along x and y from a frame to the next, in pixels of frames
+        that are reduced to `COARSE_PX`, in float64.
 
     Source: Lucas and Kanade 1981, with a single window.
     """
-    # slopes ∇I of the mean of two successive frames, and the change −∂I/∂t, which is
-    # the first frame minus the second
+    # slopes ∇I of the mean of two successive frames, and the change −∂I/∂t
     small = F.adaptive_avg_pool2d(clips.double().mean(2), COARSE_PX)  # [B, F, h, w]
     middle = (small[:, 1:] + small[:, :-1]) / 2
     slope_y, slope_x = torch.gradient(middle, dim=(-2, -1))
@@ -199,7 +189,7 @@ def displacement(clips: Tensor) -> Tensor:
 
 
 def direction(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
-    """Compute the cosine between the displacements of clips.
+    """Compute the cosine of the angle between displacements of clips.
 
     Args:
         stimuli: Displacements [N, 2] of the clips shown to the subject.
@@ -217,26 +207,21 @@ def n_way(
 ) -> Tensor:
     """Score reconstructions by n-way classification.
 
-    The right classes of a stimulus are the `n_labels` classes for which the stimulus
-    has the largest logits. A trial draws `n_ways` - 1 of the other classes at random.
-    The trial is a hit if the reconstruction has a larger logit for one of the right
-    classes than for all drawn classes. Ties are misses. The expected share of hits is
-    computed by a formula, without drawing.
+    The right classes are the `n_labels` classes with the largest logits of the
+    stimulus. In a trial, the largest logit of the reconstruction for a right class must
+    exceed its logits for `n_ways` - 1 random other classes. Ties are misses.
 
     Args:
         stimuli: Logits [N, K] of a classifier for the stimuli.
         generated: Logits [B, K] of the same classifier for the reconstructions.
         rows: Row [B] in `stimuli` of the stimulus of each reconstruction.
-        n_ways: Number of drawn classes in a trial, plus 1 for the right classes.
-        n_labels: Number of right classes: 3 in the usual definition, 1 in the strict
-            definition.
+        n_ways: Number of random classes in a trial, plus 1 for the right classes.
+        n_labels: Number of right classes, usually 3.
 
     Returns:
-        Expected share [B] of hits, in float64. `n_way_chance` computes the share under
-        guessing.
+        Expected share [B] of hits, in float64.
 
-    Source: Evaluation code of MinD-Video (arXiv 2305.11675), which draws 100 trials
-    instead of using the formula. NEURONS and NeuroClips use this code, too.
+    Source: MinD-Video (arXiv 2305.11675), whose code draws 100 trials instead.
     """
     n_right = min(n_labels, stimuli.shape[1])
     right_classes = stimuli[rows].topk(n_right, dim=1).indices  # [B, L]
@@ -246,28 +231,25 @@ def n_way(
 def expected_hits(scores: Tensor, right_classes: Tensor, n_ways: int) -> Tensor:
     """Compute the expected share of hits in n-way classification.
 
-    A trial draws `n_ways` - 1 of the W wrong classes at random. The trial is a hit if
-    all drawn classes score below the best right class. If m of the W wrong classes
-    score below the best right class, the share is C(m, n_ways - 1) / C(W, n_ways - 1).
+    If m of the W wrong classes score below the best right class, the share is C(m,
+    n_ways - 1) / C(W, n_ways - 1).
 
     Args:
-        scores: Scores [B, K] of the K classes for B reconstructions.
+        scores: Scores [B, K] of K classes for B reconstructions.
         right_classes: Numbers [B, L] of the L right classes of each reconstruction.
-        n_ways: Number of drawn classes in a trial, plus 1 for the right classes.
+        n_ways: Number of random wrong classes in a trial, plus 1 for the right classes.
 
     Returns:
-        Expected share [B] of hits for each reconstruction, in float64.
+        Expected share [B] of hits, in float64.
     """
-    n_other = scores.shape[1] - right_classes.shape[1]
+    n_wrong = scores.shape[1] - right_classes.shape[1]
     best = scores.gather(1, right_classes).amax(1, keepdim=True)
     is_below = (scores < best).scatter(1, right_classes, False)
     n_below = is_below.sum(1).double()
 
-    # The ratio of the binomial coefficients is a product over the drawn classes. If n
-    # drawn classes score below the best right class, the next drawn class also scores
-    # below it with probability (m - n) / (W - n).
+    # the ratio is a product of (m - n) / (W - n) for n = 0 … n_ways - 2
     n_drawn = torch.arange(n_ways - 1, dtype=torch.float64, device=scores.device)
-    factors = (n_below[:, None] - n_drawn).clamp(min=0) / (n_other - n_drawn)
+    factors = (n_below[:, None] - n_drawn).clamp(min=0) / (n_wrong - n_drawn)
     return factors.prod(1)
 
 
@@ -277,18 +259,17 @@ def n_way_of_frames(
     """Average n-way classification over the frames of clips.
 
     Args:
-        stimuli: Logits [N, F, K] of a picture classifier, for each frame of the clips
+        stimuli: Logits [N, F, K] of a picture classifier for the frames of the clips
             shown to the subject.
-        generated: Logits [B, F, K] of the same classifier, for each frame of the
-            reconstructions.
+        generated: Logits [B, F, K] of the same classifier for the reconstructions.
         rows: Row [B] in `stimuli` of the clip of each reconstruction.
-        n_ways: Number of drawn classes in a trial, plus 1 for the right classes.
+        n_ways: Number of random classes in a trial, plus 1 for the right classes.
         n_labels: Number of right classes of a frame.
 
     Returns:
         Expected share [B] of hits, averaged over the frames of each reconstruction.
     """
-    # `flatten` makes a row of each frame: frame f of clip n is row n * F + f
+    # frame f of clip n is row n * F + f of the flattened logits
     n_frames = generated.shape[1]
     frame_rows = rows[:, None] * n_frames + torch.arange(n_frames)
     shares = n_way(
@@ -304,11 +285,8 @@ def n_way_of_frames(
 def n_way_chance(n_ways: int, n_labels: int) -> float:
     """Compute the expected share of hits in n-way classification of random scores.
 
-    A trial compares `n_labels` right classes and `n_ways` - 1 other classes. With
-    random scores, each of these classes is the best with the same probability.
-
     Args:
-        n_ways: Number of classes in a trial, counting the right classes as one.
+        n_ways: Number of random wrong classes in a trial, plus 1 for the right classes.
         n_labels: Number of right classes.
     """
     return n_labels / (n_labels + n_ways - 1)
@@ -319,13 +297,10 @@ def consistency(
 ) -> Tensor:
     """Average the cosine similarity between the frames of each clip (CLIP-pcc).
 
-    The metric says how smooth a reconstruction is. The reconstruction is not compared
-    with the stimulus. A clip with equal frames has the highest value, 1.
-
     Args:
-        stimuli: Not used. All metrics are called with this argument.
+        stimuli: Not used.
         generated: Features [B, F, D] of the reconstructions, of unit length.
-        rows: Not used. All metrics are called with this argument.
+        rows: Not used.
         neighbours_only: True for pairs of successive frames (Mind-Animator), False for
             all pairs of frames (NEURONS).
 
@@ -352,7 +327,7 @@ def frame_similarity(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor
         rows: Row [B] in `stimuli` of the clip of each reconstruction.
 
     Returns:
-        Mean cosines [B] over the frames, in float64.
+        Mean cosine [B] over the frames of each reconstruction, in float64.
     """
     return (stimuli[rows].double() * generated.double()).sum(-1).mean(1)
 
