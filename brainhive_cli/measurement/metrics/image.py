@@ -12,11 +12,9 @@ from brainhive_cli.measurement.metrics import MetricPart, MetricScale
 PIXELS_PX = 425
 """Side of the square in which pixels are compared. NSD's stimuli have it (MindEye2)."""
 COMMON_PX = 256
-"""Side of the square to which the protocol `mindeye2` first resizes every picture."""
+"""Side of the square to which the protocol `mindeye2` resizes pictures."""
 CROP_PX = 512
-"""Side of the square that the protocol `brainhive` crops. The pictures that its
-generator makes have this size.
-"""
+"""Side of the square that the protocol `brainhive` crops."""
 GREY = (0.2125, 0.7154, 0.0721)
 """Weights of red, green and blue in grey pictures: ITU-R BT.709, as in scikit-image."""
 RADIUS_PX = 5
@@ -27,10 +25,9 @@ WEIGHTS = [
     math.exp(-0.5 * (offset / SIGMA_PX) ** 2)
     for offset in range(-RADIUS_PX, RADIUS_PX + 1)
 ]
-"""Gaussian of a window along one axis, before it is scaled to the sum 1."""
+"""Gaussian of a window along one axis, not scaled to the sum 1."""
 C1, C2 = 0.01**2, 0.03**2
-"""Constants of SSIM. They keep SSIM finite if a window is black or has a single colour.
-"""
+"""Constants that keep SSIM finite if a window has a single colour."""
 ROWS_AND_COLUMNS = (-2, -1)
 """Axes of two-dimensional windows."""
 ROWS = (-2,)
@@ -50,18 +47,16 @@ def prepare(
         images: Pictures [N, 3, H, W] with values in 0..1.
         protocol: Name of the evaluation protocol:
 
-            - `mindeye2` resizes pictures to squares of 256 px.
+            - `mindeye2` resizes pictures to squares of `COMMON_PX`.
             - `brainhive` resizes the short side to `crop_px`, and crops the central
-              square. It resizes with bilinear interpolation and antialiasing, as
-              torchvision does with PIL pictures. Values are not rounded to bytes.
+              square.
         crop_px: Side of the square that `brainhive` crops. Not used by `mindeye2`.
 
     Returns:
-        Pictures [N, 3, 256, 256] for `mindeye2`, or [N, 3, crop_px, crop_px] for
-        `brainhive`.
+        Pictures [N, 3, H', H'] with the side of the protocol.
 
-    Source: MindEye2 (arXiv 2403.11207) and BrainHiVE (arXiv 2602.07495), their
-    evaluation code.
+    Source: Evaluation code of MindEye2 (arXiv 2403.11207) and BrainHiVE (arXiv
+    2602.07495).
     """
     if protocol == "mindeye2":
         return resize(images, COMMON_PX)
@@ -77,7 +72,7 @@ def resize(images: Tensor, side_px: int) -> Tensor:
 
     Args:
         images: Images [N, C, H, W].
-        side_px: Side of the squares. Images of this size are not changed.
+        side_px: Side of the squares.
 
     Returns:
         Images [N, C, side_px, side_px] in float32.
@@ -114,17 +109,12 @@ def ssim(
 ) -> Tensor:
     """Compute the structural similarity (SSIM) of pictures in grey.
 
-    Colours are converted to grey first.
-
     Args:
         image: Pictures [N, 3, H, W] that the subject saw, with values in 0..1.
-        reconstruction: Reconstruction [N, 3, H', W'] of each picture, with values in
-            0..1.
-        side_px: Side of the squares to which pictures and reconstructions are resized.
-            If None, they are not resized.
-        is_published: True for windows along rows only. The code of NeuroClips and
-            NEURONS uses such windows, because it mistakes the columns of grey pictures
-            for channels. Use this option only to compare with their published values.
+        reconstruction: Reconstructions [N, 3, H', W'] with values in 0..1.
+        side_px: Side of the squares to which both are resized. None keeps their sizes.
+        is_published: True for windows along the axis -2 only, as in NeuroClips and
+            NEURONS, whose code takes columns of grey pictures for channels.
 
     Returns:
         SSIM [N] of each pair in float64.
@@ -141,20 +131,19 @@ def ssim(
 def two_way_identification(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     """Compute how often a reconstruction is identified among two pictures.
 
-    The right picture of a reconstruction is the picture that it reconstructs. The right
-    picture is paired with each of the N - 1 other pictures in turn. The reconstruction
-    is identified if its correlation with the right picture is higher than its
-    correlation with the other picture.
+    The reconstruction is identified if it correlates more with the right picture, which
+    it reconstructs, than with another picture. Each of the N - 1 others is tried. Ties
+    are misses.
 
     Args:
         stimuli: Standardised features [N, D] of N pictures, at least two. Each row has
             the mean 0 and the length 1.
-        generated: Standardised features [B, D] of a batch of reconstructions.
+        generated: Standardised features [B, D] of reconstructions.
         rows: Row [B] in `stimuli` of the right picture of each reconstruction.
 
     Returns:
         Share [B] of comparisons in which the reconstruction is identified, in float64.
-        Ties are misses. Chance is 0.5.
+        Chance is 0.5.
     """
     correlations = stimuli @ generated.T  # [N, B]
     paired_correlations = correlations[rows, torch.arange(len(generated))]
@@ -184,15 +173,12 @@ def correlation_distance(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Te
 def standardise(features: Tensor) -> Tensor:
     """Centre the features of each item and scale them to unit length.
 
-    The dot product of two standardised vectors is their correlation.
-
     Args:
-        features: Features [N, ...] of N items. The dimensions after the first are
-            flattened to D features.
+        features: Features [N, ...] of N items.
 
     Returns:
-        Standardised features [N, D] in float64. A row is all 0 if all features of its
-        item are equal, except for rounding errors.
+        Standardised features [N, D] in float64, flattened. A row is all 0 if the
+        features of its item are equal, except for rounding errors.
 
     Raises:
         BrainhiveError: if a feature is not finite.
@@ -204,12 +190,11 @@ def standardise(features: Tensor) -> Tensor:
             "features or pictures are not finite", "check the reconstructions for NaN"
         )
 
-    # Resizing adds rounding errors to a picture of a single colour. If features vary by
-    # no more than rounding errors, they are divided by infinity and become 0.
+    # features that vary only by rounding errors become 0, as in a white picture
     centred = flat - flat.mean(1, keepdim=True)
     spreads = centred.norm(dim=1, keepdim=True)
-    is_varied = spreads > ROUNDING * norms
-    return centred / spreads.where(is_varied, torch.inf)
+    is_constant = spreads <= ROUNDING * norms
+    return (centred / spreads).masked_fill_(is_constant, 0)
 
 
 def standardise_pixels(images: Tensor, side_px: int = PIXELS_PX) -> Tensor:
@@ -232,24 +217,18 @@ def local_moments(
 ) -> Tensor:
     """Compute the local means and variances that SSIM compares.
 
-    The pictures are converted to grey and resized first. The local mean of a pixel is
-    the weighted average over the Gaussian window around it. The local variance is the
-    weighted variance in this window.
-
     Args:
-        images: Pictures [B, 3, H, W] with values in 0..1.
-        side_px: Side of the squares to which pictures are resized. If None, they are
-            not resized.
-        axes: Axes along which windows extend. Along the other axis, a window has only
-            one pixel.
+        images: Pictures [B, 3, H, W] with values in 0..1. They are converted to grey.
+        side_px: Side of the squares to which pictures are resized. None keeps their
+            size.
+        axes: Axes along which the Gaussian windows extend. Along the other axis, a
+            window has one pixel.
 
     Returns:
-        Array [B, 3, H', W'], where H' and W' are the sides after resizing. Along the
-        second axis are the grey picture, the local mean of each pixel, and the local
-        variance of each pixel. Means and variances are 0 near the border, where windows
-        would leave the picture.
+        Array [B, 3, H', W']: the grey picture, and the weighted mean and variance in
+        the window around each pixel. Means and variances are 0 near the border, where
+        windows would leave the picture.
     """
-    # grey pictures [B, 1, H, W]
     weights = images.new_tensor(GREY).view(3, 1, 1)
     grey = (images.detach().float() * weights).sum(1, keepdim=True)
     if side_px is not None:
@@ -272,19 +251,16 @@ def structural_similarity(
     """Compute SSIM from the local moments of pictures and reconstructions.
 
     Args:
-        stimuli: Local moments [N, 3, H, W] of the pictures: grey picture, local means
-            and local variances, from `local_moments`.
-        generated: Local moments [B, 3, H, W] of the reconstructions, from
-            `local_moments`.
+        stimuli: Results [N, 3, H, W] of `local_moments` for the pictures.
+        generated: Results [B, 3, H, W] of `local_moments` for the reconstructions.
         rows: Row [B] in `stimuli` of the picture of each reconstruction.
-        axes: Axes along which windows extended in the calls of `local_moments`.
+        axes: Axes along which windows extended in `local_moments`.
 
     Returns:
         SSIM [B] in float64, averaged over the pixels whose windows lie inside the
         picture.
     """
-    # local mean of the product of a picture and its reconstruction, their local means
-    # and local variances, all without the border: [B, H', W']
+    # local means [B, H', W'] of products, pictures and reconstructions, and variances
     product = _average_windows(stimuli[rows, 0] * generated[:, 0], axes)
     seen_mean, seen_variance = _crop_border(stimuli[rows, 1:], axes).unbind(1)
     mean, variance = _crop_border(generated[:, 1:], axes).unbind(1)
@@ -298,19 +274,17 @@ def structural_similarity(
 
 
 def _average_windows(pictures: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Average pictures over the Gaussian window around each pixel.
+    """Average pictures [B, H, W] over the Gaussian window around each pixel.
 
     Args:
         pictures: Grey pictures [B, H, W].
-        axes: Axes along which windows extend. Along the other axis, a window has only
-            one pixel.
+        axes: Axes along which windows extend.
 
     Returns:
         Weighted averages [B, H', W'] for the pixels whose windows lie inside the
-        picture. H' and W' are smaller than H and W along `axes`.
+        picture.
     """
-    # A Gaussian window is separable, so it can be applied along one axis after the
-    # other. For each offset in the window, a shifted picture is weighted and added.
+    # a Gaussian window is separable, so average along each axis in turn
     total_weight = sum(WEIGHTS)
     for axis in axes:
         length = pictures.shape[axis] - 2 * RADIUS_PX
