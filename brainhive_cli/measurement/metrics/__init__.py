@@ -18,8 +18,8 @@ class MetricScale:
         low: Smallest possible value, or None if there is no limit.
         high: Largest possible value, or None if there is no limit.
         chance: Expected value of guessing, or None if the metric has no chance level.
-        pool: Number of candidates that each item is compared with. If `pool` is None
-            and `chance` is not, each item is compared with all items.
+        pool: Number of candidates that each item is compared with. None means all
+            items.
         sorts_items: True if tables sort items by the metric, from best to worst.
     """
 
@@ -36,25 +36,23 @@ class MetricPart:
 
     Attributes:
         features: Function that computes features [B, …] of media with values in 0..1,
-            on the device of the media. Metrics with the same function share the
-            computed features.
+            on the device of the media.
         compare: Function `(stimuli, generated, rows)` that computes values [B] in
             float64:
 
             - `stimuli`: features [N, …] of the stimuli.
             - `generated`: features [B, …] of the reconstructions, on the same device.
-            - `rows`: row [B] in `stimuli` of the stimulus of each reconstruction, on
-              the CPU.
+            - `rows`: row [B] in `stimuli` of each reconstruction's stimulus, on the
+              CPU.
         medium: Kind of media that are compared.
         scale: Limits and chance level of the values.
-        is_identification: True if a reconstruction is distinguished from the
-            reconstructions of other stimuli. A single reconstruction then has no value.
+        is_identification: True if a reconstruction is distinguished from
+            reconstructions of other stimuli, so that a single reconstruction has no
+            value.
         takes_originals: True if `features` takes a sequence of media with the sizes of
-            their files. False if it takes a tensor of pictures that were resized as
-            the protocol says.
-        is_reference_free: True if the metric is computed from a reconstruction alone,
-            such as the similarity between the frames of a clip. Stimuli then have
-            values, too.
+            their files, not a tensor of resized pictures.
+        is_reference_free: True if a stimulus has a value without a reconstruction, such
+            as the similarity between the frames of a clip.
     """
 
     features: Callable[..., Tensor]

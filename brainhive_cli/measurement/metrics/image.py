@@ -139,7 +139,7 @@ def two_way_identification(stimuli: Tensor, generated: Tensor, rows: Tensor) -> 
         stimuli: Standardised features [N, D] of N pictures, at least two. Each row has
             the mean 0 and the length 1.
         generated: Standardised features [B, D] of reconstructions.
-        rows: Row [B] in `stimuli` of the right picture of each reconstruction.
+        rows: Row [B] in `stimuli` of each reconstruction's right picture.
 
     Returns:
         Share [B] of comparisons in which the reconstruction is identified, in float64.
@@ -157,7 +157,7 @@ def correlation(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     Args:
         stimuli: Standardised features [N, D] of the pictures.
         generated: Standardised features [B, D] of the reconstructions.
-        rows: Row [B] in `stimuli` of the picture of each reconstruction.
+        rows: Row [B] in `stimuli` of each reconstruction's picture.
 
     Returns:
         Correlations [B] in float64.
@@ -253,7 +253,7 @@ def structural_similarity(
     Args:
         stimuli: Results [N, 3, H, W] of `local_moments` for the pictures.
         generated: Results [B, 3, H, W] of `local_moments` for the reconstructions.
-        rows: Row [B] in `stimuli` of the picture of each reconstruction.
+        rows: Row [B] in `stimuli` of each reconstruction's picture.
         axes: Axes along which windows extended in `local_moments`.
 
     Returns:

@@ -236,7 +236,7 @@ def _torchvision(
     def load(path: Path) -> nn.Module:
         from torchvision.models import get_model
 
-        # torchvision would run code that is hidden in the file, but `read` refuses it
+        # torchvision would run code hidden in the file, but `read` raises an error
         read(path, refetch_hint(path))
         return _cut(get_model(name, weights=weights), nodes)
 

@@ -48,10 +48,9 @@ def find_inputs(metric: str) -> list[Input]:
         metric: Name of the metric, `LPIPS` or `FID`.
 
     Returns:
-        Two inputs of a command: the libraries and the weights. If libraries or weights
-        are missing, their input has an error that says how to get them.
+        Two inputs of a command, libraries and weights. A missing input has an error
+        that says how to get it.
     """
-    # the error is MissingExtra if a library is missing, else None
     error = find_error(partial(_require_libraries, metric))
     libraries = Input(f"libraries of {metric}", error=error)
     if metric == "LPIPS":
@@ -74,12 +73,12 @@ def lpips(stimuli: Tensor, generated: Tensor, device: torch.device) -> Float64:
         Distance [N] between each picture and its reconstruction. 0 means equal.
 
     Raises:
-        MissingExtra: if torchmetrics is not installed.
-        MissingData: if AlexNet's weights are not on this machine and cannot be fetched.
+        MissingExtra: if torchmetrics cannot be imported.
+        MissingData: if AlexNet's weights are damaged or cannot be fetched.
 
     Source: Zhang et al. 2018 (arXiv 1801.03924).
     """
-    # The constructor loads the weights. With `normalize`, it expects values in 0..1.
+    # `normalize` means that values are in 0..1
     with _reading_weights("LPIPS"):
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
@@ -103,12 +102,12 @@ def inception(device: torch.device) -> Callable[[Tensor], Tensor]:
         device: Device of the network.
 
     Returns:
-        A function that computes features [N, 2048] of pictures [N, 3, H, W] with values
+        Function that computes features [N, 2048] of pictures [N, 3, H, W] with values
         in 0..1.
 
     Raises:
-        MissingExtra: if torchmetrics or torch-fidelity is not installed.
-        MissingData: if the weights are not on this machine and cannot be fetched.
+        MissingExtra: if torchmetrics or torch-fidelity cannot be imported.
+        MissingData: if the weights are damaged or cannot be fetched.
     """
     # "2048" is the name of the features that FID uses
     with _reading_weights("FID"):
@@ -117,23 +116,17 @@ def inception(device: torch.device) -> Callable[[Tensor], Tensor]:
         network = NoTrainInceptionV3("inception-v3-compat", ["2048"])
     network = network.to(device)
 
-    # this version of the network takes pictures of bytes
+    # this network takes pictures of bytes
     return lambda pictures: network(pictures.mul(255).round().byte().to(device))
 
 
 @contextmanager
 def _reading_weights(metric: str) -> Iterator[None]:
-    """Fetch and check weights before a `with` block, in which a library reads them.
-
-    If the library raises an error inside the block, the error becomes a short message
-    with a hint to download the weights again.
-
-    Args:
-        metric: Name of the metric that needs the weights, `LPIPS` or `FID`.
+    """Fetch and check weights of `LPIPS` or `FID` for a library that loads them.
 
     Raises:
-        MissingExtra: if a library of the metric is not installed.
-        MissingData: if the weights cannot be fetched or are damaged.
+        MissingExtra: if a library of the metric cannot be imported.
+        MissingData: if the weights are damaged or cannot be fetched.
     """
     _require_libraries(metric)
     if metric == "LPIPS":
@@ -141,8 +134,7 @@ def _reading_weights(metric: str) -> Iterator[None]:
     else:
         path = fetch_file(INCEPTION, "FID's InceptionV3")
 
-    # The libraries would run code that is hidden in the file. `read` raises an error
-    # instead of running code.
+    # the libraries would run code hidden in the file, but `read` raises an error
     read(path, refetch_hint(path))
     with reading(path, refetch_hint(path)):
         yield
@@ -150,7 +142,6 @@ def _reading_weights(metric: str) -> Iterator[None]:
 
 def _require_libraries(metric: str) -> None:
     """Raise MissingExtra if a library of LPIPS or FID cannot be imported."""
-    # an import also fails if a library is installed but broken
     try:
         for module in MODULES[metric]:
             importlib.import_module(module)
@@ -162,15 +153,13 @@ def _require_libraries(metric: str) -> None:
 
 
 N_FOLDS = 10
-"""Number of parts of the pictures, which are left out in turn for the interval."""
+"""Number of parts of the pictures that the jackknife leaves out in turn."""
 JACKKNIFE = (
     f"normal, by a jackknife that leaves out one of {N_FOLDS} parts of the pictures"
 )
 """Method of the interval."""
 WITHOUT_SYNC: Any = {"sync_on_compute": False}
-"""Options of torchmetrics. Only one process computes the metric, so it must not wait
-for the others.
-"""
+"""Options of torchmetrics that keep it from waiting for other processes."""
 
 
 def fid(stimuli: Tensor, generated: Tensor) -> float:
@@ -197,13 +186,13 @@ def kid(stimuli: Tensor, generated: Tensor) -> float:
         generated: Features [M, D] of generated pictures.
 
     Returns:
-        The distance. It may be negative if the distributions are alike.
+        Distance, which may be negative if the distributions are alike.
 
     Source: Binkowski et al. 2018 (arXiv 1801.01401).
     """
     from torchmetrics.image.kid import KernelInceptionDistance
 
-    # torchmetrics draws random subsets of the rows. A subset of all rows is not random.
+    # torchmetrics draws random subsets, so a single subset of all rows is set
     count = min(len(stimuli), len(generated))
     distance, _ = _compute_distance(
         KernelInceptionDistance,
@@ -225,16 +214,12 @@ def _compute_distance(
         stimuli: Features [N, D] of real pictures.
         generated: Features [M, D] of generated pictures.
         options: Further arguments of the class.
-
-    Returns:
-        The result of the metric: a tensor, or a tuple of tensors.
     """
-    # torchmetrics computes features of its inputs by a network. Here, the inputs are
-    # features already, so the network returns them unchanged.
+    # the inputs are features already, so torchmetrics' network returns them unchanged
     identity = nn.Identity()
     identity.num_features = stimuli.shape[1]  # type: ignore[assignment]
 
-    # KID warns that it keeps all features in memory. They are in memory anyway.
+    # KID warns that it keeps all features in memory, where they are anyway
     with warnings.catch_warnings(action="ignore"):
         metric = metric_class(identity, **options, **WITHOUT_SYNC)
     metric.to(stimuli.device)
@@ -244,7 +229,7 @@ def _compute_distance(
 
 
 def require_distances(count: int) -> None:
-    """Raise an error if FID and KID cannot be measured, before pictures are generated.
+    """Raise an error if FID and KID cannot be measured.
 
     Args:
         count: Number of pictures to generate.
@@ -253,8 +238,7 @@ def require_distances(count: int) -> None:
         BrainhiveError: if there are too few pictures.
         MissingExtra: if torchmetrics is not installed.
     """
-    # The intervals come from a jackknife. It divides the pictures into `N_FOLDS` parts
-    # and leaves out each part in turn. A part needs at least two pictures.
+    # each part of the jackknife needs at least two pictures
     min_count = 2 * N_FOLDS
     if count < min_count:
         raise BrainhiveError(
@@ -274,27 +258,21 @@ def measure_distances(
     split: str,
     seeds: tuple[int, ...],
 ) -> list[Metric]:
-    """Measure FID and KID with 95 % intervals.
-
-    The intervals come from a jackknife: each metric is also computed without a tenth of
-    the pictures, for each tenth in turn.
+    """Measure FID and KID with 95 % intervals from a jackknife.
 
     Args:
         stimuli: Features [N, D] of real pictures.
         generated: Features [N, D] of a generated picture for each real picture.
-        protocol: Text for tables that says how the pictures were generated, and by
-            which network the features were computed.
+        protocol: Text for tables on the generator and the network of the features.
         split: Part of the data set that the pictures belong to, such as "validation".
         seeds: Seeds of the trained models, for tables.
 
     Returns:
-        The metrics `fid` and `kid`.
+        Metrics `fid` and `kid`.
     """
-    # number of the part [N] that each picture belongs to
     fold = torch.arange(len(stimuli)) % N_FOLDS
     metrics = []
     for name, distance in {"fid": fid, "kid": kid}.items():
-        # distance of all pictures, and distances without each part
         value = distance(stimuli, generated)
         values = []
         for left_out in range(N_FOLDS):

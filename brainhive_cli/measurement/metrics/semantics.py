@@ -29,9 +29,7 @@ CATEGORY_COUNT = PROMPT.count(".")
 LEVELS = torch.arange(1, 19, dtype=torch.float64)[:, None] / 20
 """Thresholds [18, 1] of a category's score, 0.05 to 0.9 (SEED)."""
 MIN_AREA = 50 / 256**2
-"""Smallest area of a box, as a share of the picture: 50 pixels (SEED) of a picture of
-256 px (MindEye2).
-"""
+"""Smallest share of a box in the picture: 50 px (SEED) of 256² (MindEye2)."""
 PICTURES_PER_BATCH = 4
 """Number of pictures that the detector takes at once. Each has 900 boxes."""
 MAX_CAPTION_TOKENS = 50
@@ -41,12 +39,11 @@ MAX_CAPTION_TOKENS = 50
 class CategoryScores(nn.Module):
     """Detector that scores K categories in each picture.
 
-    The detector finds boxes in a picture, and scores each box for each token of the
-    categories' names. The score of a box for a category is the mean over the tokens of
-    the category's name. The score of a category is the score of its best box.
+    The score of a box for a category is the mean over the tokens of the category's
+    name. A picture has the score of its best box.
 
     Args:
-        network: Grounding DINO of transformers.
+        network: Grounding DINO of transformers, which scores each box for each token.
         tokenizer: BERT tokenizer of the network.
     """
 
@@ -58,9 +55,8 @@ class CategoryScores(nn.Module):
         self.network = network
         tokens = tokenizer(PROMPT, return_tensors="pt").input_ids  # [1, S]
 
-        # The names of the categories are separated by full stops. So the number of a
-        # token's category is the count of stops before the token. Stops, [CLS] and
-        # [SEP] (the first and last token) belong to no category.
+        # The category of a token is the number of stops before it. Stops, the first
+        # token [CLS] and the last token [SEP] have no category.
         is_stop = tokens[0] == tokenizer.convert_tokens_to_ids(".")
         category = is_stop.cumsum(0)
         membership = functional.one_hot(category, CATEGORY_COUNT + 1)[:, :-1]
@@ -79,7 +75,7 @@ class CategoryScores(nn.Module):
             box_scores = token_scores @ self.weights  # [B, boxes, K]
             is_large = detected.pred_boxes[..., 2:].prod(-1) >= MIN_AREA  # [B, boxes]
 
-            # score of the best box of each category, where small boxes score 0
+            # score of the best box for each category, where small boxes score 0
             scores.append((box_scores * is_large[..., None]).amax(1))
         return torch.cat(scores)
 
@@ -89,8 +85,7 @@ class CaptionEmbeddings(nn.Module):
 
     Args:
         captioner: GIT of transformers.
-        reader: BERT of transformers. The embedding of a sentence is the mean of its
-            tokens.
+        reader: BERT of transformers. The mean of its tokens embeds a caption.
         tokenizer: Tokenizer of the captioner.
         reader_tokenizer: Tokenizer of the reader.
     """
@@ -105,10 +100,7 @@ class CaptionEmbeddings(nn.Module):
         self.reader_tokenizer = reader_tokenizer
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Compute the caption embeddings [B, D] of pictures [B, 3, H, W].
-
-        Captions are decoded greedily, so the embeddings are not random.
-        """
+        """Compute the caption embeddings [B, D] of pictures [B, 3, H, W]."""
         ids = self.captioner.generate(
             pixel_values=pictures, max_new_tokens=MAX_CAPTION_TOKENS, do_sample=False
         )
@@ -125,21 +117,19 @@ class CaptionEmbeddings(nn.Module):
 def object_f1(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     """Compute the F1 of the objects in reconstructions, compared with the stimuli.
 
-    A detector scores K categories of objects in each picture. A picture contains a
-    category if the score is at least a threshold. Recall is the share of the stimulus's
-    categories that the reconstruction contains. Precision is the share of the
-    reconstruction's categories that the stimulus contains. Recall and precision are
-    averaged over the thresholds in `LEVELS` at which the share is not 0 / 0. If it is
-    0 / 0 at all thresholds, the mean is 1.
+    - A picture contains a category if the category's score is at least a threshold. -
+      Recall is the share of the stimulus's categories that the reconstruction contains,
+      and precision the share of the reconstruction's categories that the stimulus
+      contains. - Both are averaged over the thresholds in `LEVELS`, without 0 / 0. The
+      mean is 1 if all shares are 0 / 0.
 
     Args:
         stimuli: Scores [N, K] of the categories in the stimuli.
         generated: Scores [B, K] of the categories in the reconstructions.
-        rows: Row [B] in `stimuli` of the stimulus of each reconstruction.
+        rows: Row [B] in `stimuli` of each reconstruction's stimulus.
 
     Returns:
-        F1 [B], the harmonic mean of recall and precision, in float64. 0 if recall and
-        precision are 0.
+        F1 [B], the harmonic mean of recall and precision, in float64. 0 if both are 0.
 
     Source: SEED (arXiv 2503.06437), seed/metrics.py.
     """
@@ -148,7 +138,7 @@ def object_f1(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     is_in_picture = stimuli[rows][:, None] >= levels  # [B, levels, K]
     is_in_reconstruction = generated[:, None] >= levels
 
-    # a picture without categories at a threshold gives 0 / 0 = NaN, which means skip
+    # a picture without categories at a threshold gives 0 / 0 = NaN, which is left out
     n_common = (is_in_picture & is_in_reconstruction).sum(2).double()
     recall_at_level = n_common / is_in_picture.sum(2)  # [B, levels]
     precision_at_level = n_common / is_in_reconstruction.sum(2)
@@ -160,34 +150,29 @@ def object_f1(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
 def seed_score(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     """Compute SEED, the mean of three similarities of reconstructions to stimuli.
 
-    The similarities are the F1 of detected objects, the correlation of the features of
-    EfficientNet, and the cosine between the embeddings of captions.
-
     Args:
-        stimuli: Features [N, D] of the stimuli. The first columns are the scores of the
-            categories of objects. The features of EfficientNet and the embeddings of
-            the captions follow.
+        stimuli: Features [N, D] of the stimuli: the scores of the object categories,
+            then the features of EfficientNet and the embedding of the caption, both of
+            unit length.
         generated: Features [B, D] of the reconstructions, with the columns of
             `stimuli`.
-        rows: Row [B] in `stimuli` of the stimulus of each reconstruction.
+        rows: Row [B] in `stimuli` of each reconstruction's stimulus.
 
     Returns:
-        Scores [B] in float64.
+        Mean [B] of the F1 of objects, the correlation of EfficientNet's features, and
+        the cosine of the captions, in float64.
     """
     seen_categories = stimuli[:, :CATEGORY_COUNT]
     seen_features = stimuli[:, CATEGORY_COUNT:]
     categories = generated[:, :CATEGORY_COUNT]
     features = generated[:, CATEGORY_COUNT:]
 
-    # The features of EfficientNet have unit length, and so have the embeddings of the
-    # captions. `correlation` computes the dot product over both, which is the sum of
-    # the two similarities.
+    # the dot product over EfficientNet's features and the captions is the sum of the
+    # two similarities
     sum_of_similarities = correlation(seen_features, features, rows)
     f1 = object_f1(seen_categories, categories, rows)
     return (f1 + sum_of_similarities) / 3
 
 
 PARTS = {SEED: MetricPart(torch.cat, seed_score)}
-"""SEED, keyed by its name. When its networks are loaded, `features` is replaced by a
-function that computes the features of all three parts.
-"""
+"""SEED, keyed by its name. `features` is replaced when the networks are loaded."""

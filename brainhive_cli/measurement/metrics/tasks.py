@@ -43,18 +43,15 @@ do not measure the pictures and clips in the tables.
 
 
 def dice(decoded: Tensor, masks: Tensor) -> Float64:
-    """Compute the Dice coefficient of decoded masks.
-
-    The coefficient is 2 |A ∩ B| / (|A| + |B|), where A is the object in the decoded
-    mask and B is the object in the mask of the stimulus.
+    """Compute the Dice coefficient 2 |A ∩ B| / (|A| + |B|) of decoded and true masks.
 
     Args:
         decoded: Decoded probabilities [N, F, H, W] that a pixel belongs to the object.
         masks: Masks [N, F, H, W] of the stimuli: 1 for pixels of the object, else 0.
 
     Returns:
-        Coefficient [N] of each mask, over all frames and pixels. NaN if the mask of the
-        stimulus has no object.
+        Coefficient [N] over all frames and pixels. NaN if the mask of the stimulus has
+        no object.
     """
     is_decoded = (decoded > MIN_PROBABILITY).flatten(1)
     is_object = masks.flatten(1).bool()
@@ -68,15 +65,11 @@ def recall_concepts(likelihood: NDArray[np.floating[Any]], is_shown: Bool) -> Fl
     """Mark the concepts of each stimulus that a model has recalled from the signal.
 
     If a stimulus shows k concepts, the k concepts with the highest likelihood count as
-    recalled. So precision equals recall, and no threshold of likelihood is needed. The
-    expected share of recalled concepts is k / K for a random guess. A model that names
-    frequent concepts for every signal has a larger share. So the results of a model are
-    compared with the share for shuffled pairs of signals and stimuli.
+    recalled.
 
     Args:
         likelihood: Likelihood [N, K] of each concept, as the model decoded it, on any
-            scale. If likelihoods are equal, the concept with the lower number counts as
-            more likely.
+            scale. The first of equal likelihoods counts as higher.
         is_shown: Mask [N, K] of the concepts that each stimulus shows.
 
     Returns:
@@ -94,15 +87,14 @@ def find_named_objects(texts: Sequence[str], objects: Sequence[str]) -> Float64:
 
     Args:
         texts: Decoded caption [N] for each stimulus.
-        objects: Name [N] of the object in each stimulus. A name may have several words.
+        objects: Name [N] of the object in each stimulus, such as "hot dog".
 
     Returns:
         Values [N]: 1 if the words of the name follow each other in the caption, else 0.
     """
     hits = []
     for text, object_name in zip(texts, objects, strict=True):
-        # Put blanks around the caption and around the name, so that a name does not
-        # match inside a longer word.
+        # the blanks keep "cat" from matching inside "catch"
         caption = f" {_split_words(text)} "
         name = f" {_split_words(object_name)} "
         hits.append(float(name in caption))
@@ -114,24 +106,18 @@ def score_captions(
 ) -> dict[str, Float64]:
     """Compare captions with the reference captions of their stimuli.
 
-    Captions are compared in lower case and without punctuation, as the tokenizer of
-    COCO's evaluation does. Unlike that tokenizer, this function keeps hyphens and
-    apostrophes inside words.
-
-    - BLEU is described in the function `bleu`.
-    - ROUGE is the F1 of a caption with the most similar reference.
-    - CIDEr is CIDEr-D of COCO's evaluation, from 0 to 10. An n-gram has a larger weight
-      if it occurs in the references of fewer stimuli.
+    Case and punctuation are ignored, except for hyphens and apostrophes inside words.
+    ROUGE is the F1 with the most similar reference. CIDEr is CIDEr-D of COCO's
+    evaluation, from 0 to 10.
 
     Args:
         texts: Caption [N] of each stimulus.
         references: Reference captions [N] of each stimulus, at least one.
 
     Returns:
-        Values [N] by metric, for the metrics whose library is installed. A single item
-        has no CIDEr, because its n-grams have no weight.
+        Values [N], keyed by metric, of the metrics whose library is installed. A single
+        item has no CIDEr.
     """
-    # lower case and no punctuation
     captions = [_split_words(text) for text in texts]
     split_references = []
     for item_references in references:
@@ -170,36 +156,33 @@ def score_captions(
 
 
 def _split_words(text: str) -> str:
-    """Return the words of a text in lower case, separated by single blanks."""
+    """Return the words of a text in lower case, joined by single blanks."""
     return " ".join(WORD.findall(text.lower()))
 
 
 def bleu(
     texts: Sequence[str], references: Sequence[Sequence[str]]
 ) -> dict[str, Float64]:
-    """Compute BLEU of all captions together, and the contribution of each item.
+    """Compute BLEU of all captions together, as a pseudo-value of each item.
 
-    BLEU is a ratio of sums over items, not a mean over items. So each item gets a
-    jackknife pseudo-value: b + (N - 1) * (m - b_i). Here b is the BLEU of all items,
-    b_i is the BLEU without item i, and m is the mean of all b_i. The mean of the
-    pseudo-values is b. Their variance divided by N is the jackknife variance of b. A
-    single pseudo-value may lie outside 0 to 1.
+    The jackknife pseudo-value b + (N - 1) * (m - b_i) has the BLEU b of all items, the
+    BLEU b_i without item i, and the mean m of all b_i. The mean of the pseudo-values is
+    b. Their variance divided by N is the jackknife variance of b.
 
     Args:
         texts: Caption [N] of each stimulus, with single blanks between words.
         references: Reference captions [N] of each stimulus, at least one.
 
     Returns:
-        Values [N], keyed by metric, `bleu_1` to `bleu_4`. The number in a name is the
-        length of the longest n-grams.
+        Values [N], keyed by metric, `bleu_1` to `bleu_4`.
 
-    Source: Papineni et al. 2002 (BLEU), without smoothing and with the length of the
-    reference whose length is nearest. Efron and Stein 1981 (jackknife).
+    Source: Papineni et al. 2002 (BLEU, without smoothing, with the reference of nearest
+    length). Efron and Stein 1981 (jackknife).
     """
     from torchmetrics.text import BLEUScore
 
-    # counts of each item: matching n-grams and all n-grams by length, then the number
-    # of words in the caption and in the references
+    # counts of each item: matching n-grams and all n-grams by length, words of the
+    # caption, words of the reference
     longest = max(BLEU.values())
     metric = BLEUScore(n_gram=longest, compute_with_cache=False)
     counts = []
@@ -216,7 +199,7 @@ def bleu(
         )
         counts.append(item_counts.double().numpy())
 
-    # row 0 has the sums over all items, each further row the sums without an item
+    # sums over all items in row 0, and without an item in each further row
     counts_of_item = np.stack(counts)
     total = counts_of_item.sum(0)
     sums = np.vstack([total, total - counts_of_item])  # [1 + N, counts]
@@ -243,8 +226,8 @@ def find_missing_library(metric: str) -> MissingExtra | None:
         metric: Name of the score, such as `bleu_1` or `cider`.
 
     Returns:
-        An error that says how to install the library, for the caller to raise or show.
-        None if the library is installed, or if the score needs no library.
+        Error that says how to install the library. None if the library is installed, or
+        if the score needs no library.
     """
     library = LIBRARIES.get(metric)
     if library is None or importlib.util.find_spec(library) is not None:

@@ -65,9 +65,9 @@ def average_over_frames(
     Args:
         metric: Function that computes values [n] from pictures [n, 3, H, W] and their
             reconstructions [n, 3, H, W], with values in 0..1.
-        stimuli: Bytes [N, F, 3, H, W] of the clips shown to the subject.
+        stimuli: Bytes [N, F, 3, H, W] of the seen clips.
         generated: Bytes [B, F, 3, H, W] of the reconstructions.
-        rows: Row [B] in `stimuli` of the clip of each reconstruction.
+        rows: Row [B] in `stimuli` of each reconstruction's clip.
         options: Further arguments of the metric.
 
     Returns:
@@ -101,9 +101,9 @@ def end_point_error(
     """Compute the distance between the optical flows of stimuli and reconstructions.
 
     Args:
-        stimuli: Bytes [N, F, 3, H, W] of the clips shown to the subject.
+        stimuli: Bytes [N, F, 3, H, W] of the seen clips.
         generated: Bytes [B, F, 3, H, W] of the reconstructions.
-        rows: Row [B] in `stimuli` of the clip of each reconstruction.
+        rows: Row [B] in `stimuli` of each reconstruction's clip.
         side_px: Side of the squares to which frames are resized.
 
     Returns:
@@ -192,9 +192,9 @@ def direction(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     """Compute the cosine of the angle between displacements of clips.
 
     Args:
-        stimuli: Displacements [N, 2] of the clips shown to the subject.
+        stimuli: Displacements [N, 2] of the seen clips.
         generated: Displacements [B, 2] of the reconstructions.
-        rows: Row [B] in `stimuli` of the clip of each reconstruction.
+        rows: Row [B] in `stimuli` of each reconstruction's clip.
 
     Returns:
         Cosines [B]. 0 if a displacement is 0.
@@ -214,7 +214,7 @@ def n_way(
     Args:
         stimuli: Logits [N, K] of a classifier for the stimuli.
         generated: Logits [B, K] of the same classifier for the reconstructions.
-        rows: Row [B] in `stimuli` of the stimulus of each reconstruction.
+        rows: Row [B] in `stimuli` of each reconstruction's stimulus.
         n_ways: Number of random classes in a trial, plus 1 for the right classes.
         n_labels: Number of right classes, usually 3.
 
@@ -259,10 +259,9 @@ def n_way_of_frames(
     """Average n-way classification over the frames of clips.
 
     Args:
-        stimuli: Logits [N, F, K] of a picture classifier for the frames of the clips
-            shown to the subject.
+        stimuli: Logits [N, F, K] of a picture classifier for the seen clips.
         generated: Logits [B, F, K] of the same classifier for the reconstructions.
-        rows: Row [B] in `stimuli` of the clip of each reconstruction.
+        rows: Row [B] in `stimuli` of each reconstruction's clip.
         n_ways: Number of random classes in a trial, plus 1 for the right classes.
         n_labels: Number of right classes of a frame.
 
@@ -322,9 +321,9 @@ def frame_similarity(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor
     """Average the cosine between frames of a reconstruction and of its stimulus.
 
     Args:
-        stimuli: Features [N, F, D] of the clips shown to the subject, of unit length.
+        stimuli: Features [N, F, D] of the seen clips, of unit length.
         generated: Features [B, F, D] of the reconstructions, of unit length.
-        rows: Row [B] in `stimuli` of the clip of each reconstruction.
+        rows: Row [B] in `stimuli` of each reconstruction's clip.
 
     Returns:
         Mean cosine [B] over the frames of each reconstruction, in float64.
