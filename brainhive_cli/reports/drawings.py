@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
 from itertools import chain
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ readable when the figure fills half a slide.
 HEIGHT_INCH = 1.4
 """Height of a plot of lines, and smallest height of a matrix with names."""
 LAYOUT_HEIGHT_INCH = 8
-"""Height of a figure during layout. It has room for any title, legend and names."""
+"""Height of a figure during layout, with room for any title, legend and names."""
 PNG_DPI = 600
 """Resolution of PNG files. A figure is 2,100 pixels wide, which journals ask for and
 which is sharp on a slide of 1,920 pixels.
@@ -75,7 +76,7 @@ variables for light mode, dark mode and print.
 """
 STYLE = Path(__file__).with_name("figures.mplstyle")
 NAME_INCH = 0.15
-"""Height of a matrix row, or of the name of a mark, in letters of normal size."""
+"""Height of a matrix row, or of the name of a mark."""
 SMALL_NAME_INCH = 0.09
 """Height of a matrix row whose name has small letters."""
 MAX_NAMES = 24
@@ -83,11 +84,11 @@ MAX_NAMES = 24
 MAX_SMALL_NAMES = 72
 """Largest number of matrix rows that are named in small letters."""
 MAX_LINE_LETTERS = 42
-"""Letters per line of a title, a legend or an axis label."""
+"""Largest number of letters per line of a title, a legend or an axis label."""
 MAX_BAR_LETTERS = 24
-"""Letters in the name of a bar."""
+"""Largest number of letters in the name of a group of bars."""
 MAX_CELL_LETTERS = 18
-"""Letters in the name of a matrix row or column."""
+"""Largest number of letters in the name of a matrix row or column."""
 MAX_DOTS = 24
 """Largest number of points of a line that are drawn as dots."""
 SMALL = {"color": SOFT, "fontsize": "small"}
@@ -97,7 +98,7 @@ CONTROL_PREFIXES = ("shuffled", "guessing")
 control, too.
 """
 CELL_NAME = re.compile(r"sub-0*(\d+)_seed-(\d+)")
-"""Name of a cell: a model of a subject and a seed."""
+"""Name of a cell, which is a trained model of a subject and a seed."""
 HEAD_RADIUS_M = 0.095
 """Radius of the head in mne."""
 MIN_SENSORS = 4
@@ -122,7 +123,7 @@ def save_figure(artifact: Drawable, path: Path) -> None:
     """Save an artifact with its title, on white.
 
     Args:
-        artifact: Curve, matrix or map.
+        artifact: Curve, matrix or map of values on a head.
         path: File to write. The suffix selects the format: pdf, svg or png.
     """
     with draw_artifact(artifact, artifact.title) as figure:
@@ -130,24 +131,24 @@ def save_figure(artifact: Drawable, path: Path) -> None:
 
 
 def write_figure(figure: Any, path: Path, dpi: int) -> None:
-    """Write a matplotlib figure, so that equal figures give equal files.
+    """Write a matplotlib figure, without a date in SVG and PDF files.
 
     Args:
         figure: Figure of matplotlib.
         path: File to write. The suffix selects the format.
         dpi: Resolution in pixels per inch.
     """
-    # a date in the file would make two writes differ
     no_dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
     figure.savefig(path, facecolor="white", dpi=dpi, metadata=no_dates.get(path.suffix))
 
 
 def is_informative(artifact: Artifact) -> bool:
-    """Return True if an artifact (figure, table or clip of a run) is worth showing.
+    """Return True if a figure, table or clip of a run is worth showing.
 
-    A figure is worth showing if at least two of its finite values differ. A line plot
-    with fewer than two positions and a sheet of pictures without rows are not worth
-    showing. Tables and media always are.
+    - Bars, matrix, map: at least two finite values differ.
+    - Line plot: as above, and it has at least two positions.
+    - Sheet of pictures: it has rows.
+    - Other artifacts: always.
     """
     match artifact:
         case Curve(style="lines", at=at) if len(at) < 2:
@@ -180,19 +181,18 @@ def render_svg(artifact: Drawable) -> Markup:
     if not is_informative(artifact):
         return Markup(template.render())
 
-    # let matplotlib write the figure, and split the attributes of its root element
-    # `<svg …>` (`head`) from the shapes inside this element
     with draw_artifact(artifact) as figure:
-        svg = StringIO()
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    head, _, shapes = svg.getvalue().partition("<svg")[2].partition(">")
+        buffer = StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    view_box = re.search('viewBox="[^"]*"', svg)
 
-    # drop the metadata and the ids, which are the same in every figure of a page
-    view_box = re.search('viewBox="[^"]*"', head)
+    # drop the opening tag, the metadata and the ids
+    shapes = re.sub(r"^.*?<svg[^>]*>", "", svg, flags=re.DOTALL)
     shapes = re.sub(r"<metadata>.*?</metadata>", "", shapes, flags=re.DOTALL)
     shapes = re.sub(r'<g id="[^"]*">', "<g>", shapes)
 
-    # use the font and the colours of the page, and round coordinates to two decimals
+    # use the font and colours of the page, and cut coordinates to two decimals
     shapes = re.sub(r"'DejaVu Sans'(?:, [^;\"]*)?", "system-ui, sans-serif", shapes)
     shapes = re.sub(
         "#[0-9a-f]{6}", lambda match: PAGE_COLOURS.get(match[0], match[0]), shapes
@@ -208,10 +208,7 @@ def render_svg(artifact: Drawable) -> Markup:
 
 @contextmanager
 def new_figure(title: str = "") -> Iterator[Any]:
-    """Open an empty matplotlib figure in the style of all figures.
-
-    The style ends with the block, so that the figures of a notebook keep their own.
-    """
+    """Open an empty matplotlib figure, with the style of the package until the exit."""
     import matplotlib
     from matplotlib.figure import Figure  # pyplot would keep every figure in memory
 
@@ -226,19 +223,17 @@ def new_figure(title: str = "") -> Iterator[Any]:
 def draw_artifact(artifact: Drawable, title: str = "") -> Iterator[Any]:
     """Draw an artifact as a matplotlib figure in which no names overlap.
 
-    The matplotlib style of this package is active only inside the `with` block of the
-    caller.
+    The style of the package is active until the `with` block ends.
 
     Args:
-        artifact: Curve, matrix or map.
+        artifact: Curve, matrix or map of values on a head.
         title: Title above the figure. Empty for a figure without a title.
 
     Yields:
         The figure of matplotlib.
     """
     with new_figure(title) as figure:
-        # draw the plot; each function returns the height in inches of the area between
-        # the axes, without titles and names
+        # each function returns the height of the area between the axes
         axes = figure.subplots()
         match artifact:
             case Curve(style="bars"):
@@ -272,10 +267,7 @@ def draw_artifact(artifact: Drawable, title: str = "") -> Iterator[Any]:
 
 
 def _add_legend(figure: Any, axes: Any) -> None:
-    """Add a legend below the figure, in as many columns as fit.
-
-    A plot with a single name gets no legend.
-    """
+    """Add a legend of two or more names below the figure, in up to 4 columns."""
     if len(axes.get_legend_handles_labels()[1]) < 2:
         return
     for columns in (4, 3, 2, 1):
@@ -286,16 +278,10 @@ def _add_legend(figure: Any, axes: Any) -> None:
 
 
 def _find_overlapping(labels: Sequence[Any]) -> list[Any]:
-    """List the text objects that overlap earlier text objects, for the caller to hide.
-
-    A text object in the list counts as hidden, so a later text object may overlap it.
+    """List the labels to hide, because they overlap an earlier visible label.
 
     Args:
-        labels: Text objects of matplotlib. If two of them overlap, the earlier text
-            object stays visible.
-
-    Returns:
-        The text objects to hide, in the order of `labels`.
+        labels: Text objects of matplotlib.
     """
     overlapping: list[Any] = []
     boxes: list[Any] = []
@@ -312,16 +298,7 @@ def _find_overlapping(labels: Sequence[Any]) -> list[Any]:
 
 
 def _draw_lines(axes: Any, curve: Curve) -> float:
-    """Draw the lines of a curve, with confidence bands, chance levels and marks.
-
-    Args:
-        axes: Axes of matplotlib.
-        curve: Curve whose positions `at` are numbers, such as times.
-
-    Returns:
-        Height of the plot in inches.
-    """
-    # draw each line with its confidence band
+    """Draw lines with confidence bands, and return the height of the plot in inches."""
     positions = list(map(float, curve.at))
     labels = _label_lines(curve.lines)
     for line, (name, colour) in zip(curve.lines, labels, strict=True):
@@ -344,7 +321,7 @@ def _draw_lines(axes: Any, curve: Curve) -> float:
                 linewidth=0,
             )
 
-    # several lines may have the same chance level, which is drawn once
+    # draw a chance level that several lines share once
     levels = [line.chance for line in curve.lines if line.chance is not None]
     for level in dict.fromkeys(levels):
         axes.axhline(level, label="chance", **BROKEN_LINE)
@@ -358,7 +335,7 @@ def _draw_lines(axes: Any, curve: Curve) -> float:
     if 0 < low < MAX_ZERO_SHARE * high:
         low = 0
 
-    # name marks and shaded spans above all values, each name in a line of its own
+    # name each mark and shaded span on a line of its own, above all values
     centre = (positions[0] + positions[-1]) / 2 if positions else 0
     for row, (name, mark) in enumerate(curve.marks.items()):
         start, stop = mark if isinstance(mark, tuple) else (mark, None)
@@ -378,7 +355,6 @@ def _draw_lines(axes: Any, curve: Curve) -> float:
     names_inch = NAME_INCH * len(curve.marks)
     axes.set_ylim(low, high + (high - low) * names_inch / HEIGHT_INCH)
 
-    # label the axes
     axes.grid(axis="x", visible=False)
     axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlabel(_wrap(curve.axis))
@@ -387,17 +363,7 @@ def _draw_lines(axes: Any, curve: Curve) -> float:
 
 
 def _draw_bars(axes: Any, curve: Curve) -> float:
-    """Draw the values of a curve as horizontal bars, with intervals.
-
-    Args:
-        axes: Axes of matplotlib.
-        curve: Curve whose positions `at` are the names of groups. A group has a bar of
-            each line.
-
-    Returns:
-        Height of the plot in inches.
-    """
-    # draw the bars of each line, side by side within the group of each name
+    """Draw a group of bars for each position, and return their height in inches."""
     n_lines = len(curve.lines)
     names = list(map(str, curve.at))
     group_inch = BAR_INCH * n_lines + GROUP_GAP_INCH
@@ -424,16 +390,15 @@ def _draw_bars(axes: Any, curve: Curve) -> float:
             xerr=errors,
         )
 
-    # several lines may have the same chance level, which is drawn once
+    # draw a chance level that several lines share once
     levels = [line.chance for line in curve.lines if line.chance]
     for level in dict.fromkeys(levels):
         axes.axvline(level, **BROKEN_LINE)
 
-    # list the names from top to bottom
+    # the first group is at the top
     axes.set_yticks(range(len(names)), _shorten(names, MAX_BAR_LETTERS))
     axes.set_ylim(len(names) - 0.5, -0.5)
 
-    # mark zero and label the axes
     axes.axvline(0, color=SOFT, linewidth=1)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
@@ -444,19 +409,10 @@ def _draw_bars(axes: Any, curve: Curve) -> float:
 
 
 def _draw_matrix(figure: Any, axes: Any, matrix: Heatmap) -> float:
-    """Draw a matrix or a picture.
+    """Draw a matrix with a colour bar, and return the height of the plot in inches.
 
-    A matrix without any names and axis labels is a picture, such as slices of a volume.
-
-    Args:
-        figure: Figure of matplotlib, to which a colour bar is added.
-        axes: Axes of the figure.
-        matrix: Values, with names of rows and columns.
-
-    Returns:
-        Height of the plot in inches.
+    A matrix without names and axis labels is drawn as a picture.
     """
-    # colour the cells
     values = np.array(list(map(_to_numbers, matrix.values)))  # [rows, columns]
     axes.grid(visible=False)
     is_picture = not (
@@ -474,74 +430,66 @@ def _draw_matrix(figure: Any, axes: Any, matrix: Heatmap) -> float:
     )
     image.set_clim(colour_range)
 
-    # label the axes and the colours
     axes.tick_params(length=0)
     axes.set(xlabel=_wrap(matrix.column_axis), ylabel=_wrap(matrix.row_axis))
     axes.spines[:].set_visible(False)
     _add_colour_bar(figure, axes, image, matrix.value)
 
-    # name at most seven numbers, or as many names as fit in small letters
+    # show at most seven numbers, or as many names as fit in small letters
     for names, axis in ((matrix.rows, axes.yaxis), (matrix.columns, axes.xaxis)):
-        are_numbers = all(re.fullmatch(r"-?[\d.]+", name) for name in names)
-        max_labels = 7 if are_numbers else MAX_SMALL_NAMES
-        step = -(-len(names) // max_labels) or 1
+        max_labels = 7 if _are_numbers(names) else MAX_SMALL_NAMES
+        step = max(1, ceil(len(names) / max_labels))
         labels = _shorten(names[::step], MAX_CELL_LETTERS)
         axis.set_ticks(range(0, len(names), step), labels=labels)
-        if axis is axes.yaxis and len(names) > MAX_NAMES and not are_numbers:
-            axes.tick_params(axis="y", labelsize="xx-small")
+    if len(matrix.rows) > MAX_NAMES and not _are_numbers(matrix.rows):
+        axes.tick_params(axis="y", labelsize="xx-small")
 
     # rotate column names that overlap, and shrink them if the columns are narrow
     figure.get_layout_engine().execute(figure)
-    if not are_numbers and _find_overlapping(axes.get_xticklabels()):
+    is_crowded = bool(_find_overlapping(axes.get_xticklabels()))
+    if is_crowded and not _are_numbers(matrix.columns):
         is_narrow = axes.bbox.width / figure.dpi < NAME_INCH * len(axes.get_xticks())
         axes.tick_params(
             axis="x", rotation=90, labelsize="xx-small" if is_narrow else "medium"
         )
 
-    # a picture keeps its proportions
     n_rows, n_columns = values.shape
     if is_picture:
         return min(WIDTH_INCH * n_rows / n_columns, WIDTH_INCH)
-    if n_rows == n_columns > MAX_NAMES:
+    if n_rows == n_columns and n_rows > MAX_NAMES:
         return WIDTH_INCH * 0.7
-
-    # a row is as high as the letters of its name
     row_inch = NAME_INCH if n_rows <= MAX_NAMES else SMALL_NAME_INCH
     return max(HEIGHT_INCH, min(n_rows, MAX_SMALL_NAMES) * row_inch)
 
 
+def _are_numbers(names: Sequence[str]) -> bool:
+    """Return True if all names are numbers, such as `-0.5`."""
+    return all(re.fullmatch(r"-?[\d.]+", name) for name in names)
+
+
 def _draw_head(figure: Any, axes: Any, head: Topomap) -> float:
-    """Draw values on a head with the nose up.
+    """Draw values on a head with a colour bar, and return the height in inches.
 
-    mne interpolates between the sensors. If there are too few sensors, or a value is
-    not finite, the sensors are drawn as coloured dots.
-
-    Args:
-        figure: Figure of matplotlib, to which a colour bar is added.
-        axes: Axes of the figure.
-        head: Values of sensors, and their positions on a plane.
-
-    Returns:
-        Height of the plot in inches.
+    Values are interpolated between sensors. The sensors are coloured dots instead if
+    they are fewer than `MIN_SENSORS` or on a line or circle, or if a value is not
+    finite.
     """
     import mne
     from matplotlib.patches import Circle
 
-    # sensors below the ears would lie outside of the head: scale the positions so that
-    # the outermost sensor lies on the outline
+    # scale the positions, so that sensors below the ears lie inside the outline
     positions = np.array([[point.x, point.y] for point in head.points])  # [C, 2]
     positions *= HEAD_RADIUS_M / max(1, np.linalg.norm(positions, axis=1).max())
 
-    # interpolation needs sensors that do not all lie on a line or a circle, such as the
-    # sensors of a headband; points of a line or circle lie in a plane when they are
-    # lifted onto a paraboloid
+    # mne cannot interpolate sensors on a line or a circle, such as a headband; on a
+    # paraboloid, such points lie in a plane
     lifted = np.column_stack([positions, np.square(positions).sum(1)])
     covers_area = np.linalg.matrix_rank(lifted - lifted.mean(0), tol=1e-6) == 3
     values = _to_numbers([point.value for point in head.points])  # [C]
     has_enough_sensors = len(positions) >= MIN_SENSORS
     is_interpolated = has_enough_sensors and covers_area and np.isfinite(values).all()
 
-    # without interpolation, mne draws zeros at four positions for the outline alone
+    # without interpolation, mne draws only the outline, from zeros at four positions
     map_values = values
     map_positions = positions
     if not is_interpolated:
@@ -569,7 +517,7 @@ def _draw_head(figure: Any, axes: Any, head: Topomap) -> float:
         mappable = axes.scatter(*positions.T, c=values, s=60, cmap=colour_map)
         mappable.set_clim(colour_range)
 
-    # a dot and a name for each sensor, in black on top of the colours
+    # mark and name each sensor in black
     axes.scatter(*positions.T, s=3, color="black")
     for point, position in zip(head.points, positions, strict=True):
         axes.annotate(
@@ -594,8 +542,7 @@ def _choose_colours(
 
     Args:
         values: Values that are drawn. They may contain NaN.
-        is_diverging: True if the values are differences. The colour of 0 is then white,
-            and the range is symmetric around 0.
+        is_diverging: True for a range that is symmetric around 0, which is white.
         low: Value of the first colour. The default is the lowest value.
         high: Value of the last colour. The default is the highest value.
 
@@ -613,7 +560,7 @@ def _choose_colours(
 
 
 def _add_colour_bar(figure: Any, axes: Any, mappable: Any, label: str) -> None:
-    """Add a colour bar below the plot, where it takes no width from the plot."""
+    """Add a colour bar below the plot."""
     from matplotlib.ticker import MaxNLocator
 
     bar = figure.colorbar(
@@ -628,16 +575,11 @@ def _add_colour_bar(figure: Any, axes: Any, mappable: Any, label: str) -> None:
 def _label_lines(lines: Sequence[CurveLine]) -> list[tuple[str, str]]:
     """Choose the legend name and the colour of each line.
 
-    Lines of controls, such as results on shuffled signals, are grey. All other lines
-    take the remaining colours in turn.
-
-    Returns:
-        Name and colour of each line. A long name contains line breaks.
+    Controls, such as results on shuffled signals, are grey.
     """
     labels = []
     n_coloured = 0
     for line in lines:
-        # `sub-01_seed-2025` becomes `subject 1, seed 2025`
         name = CELL_NAME.sub(r"subject \1, seed \2", line.name)
         name = name.replace("all_seed-", "all subjects, seed ")
         if line.name.startswith(CONTROL_PREFIXES) or "on shuffled" in line.name:
@@ -650,12 +592,12 @@ def _label_lines(lines: Sequence[CurveLine]) -> list[tuple[str, str]]:
 
 
 def _wrap(text: str) -> str:
-    """Break a text into lines that are no wider than a figure."""
+    """Break a text into lines of at most `MAX_LINE_LETTERS` letters."""
     return textwrap.fill(text, MAX_LINE_LETTERS)
 
 
 def _shorten(names: Sequence[str], max_letters: int) -> list[str]:
-    """Cut out the middle of long names, because long names often begin alike."""
+    """Cut out the middle of names that are longer than `max_letters`."""
     half = max_letters // 2
     short_names = []
     for name in names:
@@ -665,28 +607,25 @@ def _shorten(names: Sequence[str], max_letters: int) -> list[str]:
 
 
 def _to_numbers(values: Sequence[Any]) -> Any:
-    """Make a float array of values, with NaN for None."""
+    """Convert values to a float array, with NaN for None."""
     return np.array([np.nan if value is None else value for value in values], float)
 
 
 def draw_slices(
     title: str, values: Float64, grid: "Grid", unit: str, low: float | None = None
 ) -> Heatmap:
-    """Draw voxel values on axial slices, from bottom to top.
-
-    The nose points up, and the left side of the head is on the left.
+    """Draw voxel values on up to `MAX_SLICES` axial slices, from bottom to top.
 
     Args:
         title: Title of the figure.
         values: Values [V] of the voxels.
-        grid: Positions of the voxels.
+        grid: Positions of the voxels in a volume.
         unit: Unit of the values.
         low: Value of the first colour. The default is the lowest value.
     """
     import nibabel
 
-    # index of the voxel at each position, -1 outside of the mask; after reorientation x
-    # points to the right, y to the front and z to the top
+    # index of the voxel at each position, or -1; x points right, y front and z up
     voxel_indices = np.full(grid.shape, -1)
     voxel_indices[tuple(grid.indices.T)] = np.arange(len(values))
     voxel_indices = nibabel.apply_orientation(
@@ -699,22 +638,21 @@ def draw_slices(
         occupied = np.flatnonzero((voxel_indices >= 0).any(other_axes))
         voxel_indices = voxel_indices.take(range(occupied[0], occupied[-1] + 1), axis)
 
-    # divide the slices that hold voxels into up to twelve equal parts, and take the
-    # middle slice of each part
+    # divide the slices that hold voxels into equal parts, and take the middle of each
     depth = voxel_indices.shape[2]
-    heights = np.flatnonzero((voxel_indices >= 0).any((0, 1)))
-    n_slices = min(MAX_SLICES, len(heights))
-    middles = ((np.arange(n_slices) + 0.5) * len(heights) / n_slices).astype(int)
-    heights = heights[middles]
+    all_heights = np.flatnonzero((voxel_indices >= 0).any((0, 1)))
+    n_slices = min(MAX_SLICES, len(all_heights))
+    middles = ((np.arange(n_slices) + 0.5) * len(all_heights) / n_slices).astype(int)
+    heights = all_heights[middles]
 
-    # look up the values of each slice, with an empty pixel to the right and below
+    # each slice has an empty pixel to the right and below
     padded_values = np.append(values, np.nan)  # index -1 gives NaN
     slices = []
     for height in heights:
         picture = padded_values[voxel_indices[:, ::-1, height].T]
         slices.append(np.pad(picture, (0, 1), constant_values=np.nan))
 
-    # put the slices into a mosaic, and fill its last row with empty slices
+    # fill the last row of the mosaic with empty slices
     n_columns = min(len(heights), SLICES_PER_ROW)
     slices += [np.full_like(slices[0], np.nan)] * (-len(slices) % n_columns)
     starts = range(0, len(slices), n_columns)
@@ -722,7 +660,6 @@ def draw_slices(
     pixels = mosaic.astype(object)
     pixels[np.isnan(mosaic)] = None
 
-    # tell how many slices are left out
     is_complete = n_slices == depth
     selection = "Axial slices" if is_complete else f"{n_slices} of {depth} axial slices"
     note = f"{selection} from bottom to top. The nose is up, and left is left."
@@ -731,12 +668,11 @@ def draw_slices(
 
 @dataclass(frozen=True)
 class DrawnTile:
-    """Part of a row of a sheet: a picture with text below it, or text alone.
+    """Tile of a sheet: a picture with text below it, or only text.
 
     Attributes:
-        picture: Pillow image or array [H, W, 3], shown as a square. None for a tile of
-            text alone.
-        lines: Lines of text. A line that is wider than the tile is broken.
+        picture: Pillow image or array [H, W, 3], shown as a square. None for only text.
+        lines: Lines of text. Long lines are broken.
         frame: Colour of the frame of the picture.
         sides: Width of the tile, in multiples of the width of a picture.
     """
@@ -760,13 +696,12 @@ def save_sheet(
         title: Title above all rows.
         rows: Tiles of each row, from top to bottom. A row without tiles is a gap.
         path: File to write. The suffix selects the format: png, pdf or svg.
-        width_inch: Width of the sheet, which the tiles fill. 0 gives tiles of 128
-            pixels.
+        width_inch: Width of the sheet, or 0 for tiles of `SIDE_INCH`.
         dpi: Resolution in pixels per inch.
     """
     from matplotlib.patches import Rectangle
 
-    # the sheet is measured in sides of a tile
+    # lengths without unit are in sides of a tile
     row_widths = [sum(tile.sides + GAP_SHARE for tile in row) for row in rows]
     width = GAP_SHARE + max(row_widths, default=1)
     side_inch = width_inch / width or SIDE_INCH
@@ -774,7 +709,6 @@ def save_sheet(
     line_height = LINE_SHARE * FONT_PT / 72 / side_inch
 
     with new_figure() as figure:
-        # the origin of the axes is the upper left corner
         figure.set_layout_engine("none")
         axes = figure.add_axes((0, 0, 1, 1))
         title_row = [DrawnTile(None, [title], sides=int(width))]
@@ -783,7 +717,6 @@ def save_sheet(
             left = GAP_SHARE
             row_bottom = top
             for tile in row:
-                # draw the picture with its frame
                 text_top = top
                 if tile.picture is not None:
                     text_top += 1
@@ -792,7 +725,6 @@ def save_sheet(
                         Rectangle((left, top), 1, 1, fill=False, edgecolor=tile.frame)
                     )
 
-                # write the text below it
                 max_letters = int(tile.sides * letters_per_side)
                 text = "\n".join(
                     textwrap.fill(line, max_letters) for line in tile.lines
@@ -810,7 +742,6 @@ def save_sheet(
                 left += tile.sides + GAP_SHARE
             top = row_bottom + GAP_SHARE
 
-        # the sheet is as high as its rows
         axes.axis("off")
         axes.set(xlim=(0, width), ylim=(top, 0), aspect="auto")
         figure.set_size_inches(width_inch or width * side_inch, top * side_inch)
