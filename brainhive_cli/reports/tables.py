@@ -41,8 +41,8 @@ LATEX = str.maketrans(documents.read(HERE / "latex.json", dict[str, str]))
 """LaTeX code of characters that are reserved or missing in LaTeX."""
 SIGNS = "".join(CAVEATS.values())
 SPACES = re.compile(rf" +([.,;:){SIGNS}])(?!\d)|(?<=\() +")
-"""Spaces before a stop, comma or footnote sign, and spaces after an opening bracket.
-The blocks of a template leave them.
+"""Spaces that the blocks of a template leave before punctuation marks and footnote
+signs, and after an opening bracket.
 """
 SIGNIFICANCE_SIGNS = ((0.001, "***"), (0.01, "**"), (SIGNIFICANCE_LEVEL, "*"))
 """Largest p value of each sign of significance."""
@@ -50,9 +50,7 @@ SIGNIFICANCE_LEGEND = "* p ≤ .05, ** p ≤ .01, *** p ≤ .001"
 MAX_COLUMNS = 8
 """Largest number of metrics that fit side by side on a page of normal width."""
 PUBLISHED_TITLE = "Published results on test stimuli (set-up not checked by Brainhive)"
-"""Title before the source of published values. The reader judges whether they are
-comparable.
-"""
+"""Title before the source of published values."""
 ABSENT = "–"
 """Text of a cell without a value."""
 MAX_NAME_LETTERS = 40
@@ -67,11 +65,9 @@ class BestLabels(NamedTuple):
     """Best variants or runs in each metric.
 
     Attributes:
-        by_metric: Labels of the best variants or runs by metric. They are several
-            labels if their values are equal. A metric without a best label is not a
-            key.
-        criterion: Phrase that says how the best was chosen, such as `best on
-            validation`. Empty if nothing could be compared.
+        by_metric: Labels of the best variants or runs by metric. Equal values give
+            several labels.
+        criterion: Phrase such as `best on validation`, or "" if nothing was compared.
     """
 
     by_metric: Mapping[str, Sequence[str]]
@@ -80,15 +76,9 @@ class BestLabels(NamedTuple):
 
 @cache
 def templates() -> Any:
-    """Open the folder of Jinja templates of pages and sentences.
-
-    Returns:
-        The Jinja environment, with the filters that the templates use. The templates
-        are Markdown, LaTeX, HTML or plain text.
-    """
+    """Return the Jinja environment, which escapes values only in HTML templates."""
     from jinja2 import Environment, FileSystemLoader, select_autoescape
 
-    # only HTML is escaped; a line that holds only a block leaves no empty line behind
     environment = Environment(
         autoescape=select_autoescape(["html"]),
         finalize=make_visible,
@@ -115,13 +105,13 @@ def templates() -> Any:
 
 @cache
 def sentence_templates() -> Any:
-    """Open the templates of sentences, in which a line break is a space."""
+    """Return a Jinja environment that keeps the line breaks after blocks."""
     # an overlay has its own cache of templates
     return templates().overlay(trim_blocks=False)
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill a template of sentences and return the text on one line.
+    """Fill a template, and return the text on one line.
 
     Args:
         template: File name of the template.
@@ -133,12 +123,12 @@ def render(template: str, **values: Any) -> str:
 
 
 def write_amount(value: float, name: str) -> str:
-    """Write a value of a metric, in percent if the metric is a share."""
+    """Format a value, in percent if the metric called `name` is a share."""
     return f"{100 * value:.3g} %" if is_share(name) else format_number(value)
 
 
 def write_interval_ends(metric: Metric) -> str:
-    """Write the ends of the interval of a metric, in percent if it is a share."""
+    """Format the interval of a metric, in percent if the metric is a share."""
     assert metric.low is not None and metric.high is not None
     if not is_share(metric.name):
         return metric.interval_text()
@@ -150,7 +140,7 @@ def write_interval_ends(metric: Metric) -> str:
 
 
 def write_difference(value: float, name: str) -> str:
-    """Write a signed difference, in percentage points if the metric is a share."""
+    """Format a signed difference, in percentage points if the metric is a share."""
     return f"{100 * value:+.1f} points" if is_share(name) else f"{value:+.3f}"
 
 
@@ -164,27 +154,24 @@ def metric_table(
     note: str = "",
     section: str = "",
 ) -> Table:
-    """Lay out metrics with their intervals.
+    """Make a table of metrics with a row for each label and a column for each metric.
 
-    A row is a label (of a run, subject or variant) and a column is a metric. Rows and
-    columns are exchanged if there is a single label, or if more metrics exist than fit
-    side by side. Values that all metrics share (counts, protocol, kind of interval)
-    are written in the note.
+    A table with a single label or with more than `MAX_COLUMNS` metrics is transposed.
 
     Args:
         title: Title of the table.
-        rows: Metrics by label. A label without metrics is left out.
+        rows: Metrics by label, which is a run, subject or variant.
         heading: Heading of the column of labels.
         names: Names of the metrics to include. The default includes all metrics.
         best: Labels of the best rows by metric. Their values are bold.
-        signs: Sign of significance by label and metric.
+        signs: Sign of significance, such as `*`, by label and metric.
         note: Beginning of the note below the table.
         section: Heading under which a page shows the table.
 
     Returns:
         The table. It is empty if no label has one of the metrics.
     """
-    # sort the metrics by label and by name, which become the columns of the table
+    # group the metrics by label and by name
     metrics_by_label: dict[str, list[Metric]] = {}
     metrics_by_name = defaultdict[str, list[Metric]](list)
     for label, metrics in rows.items():
@@ -201,8 +188,8 @@ def metric_table(
     if not columns:
         return Table(title, (), ())
 
-    # a count that all metrics share belongs into the note; a count that differs by
-    # label becomes a column, and any other count becomes a row below the labels
+    # a count that all metrics share goes into the note, a count that differs by label
+    # into a column, and any other count into a row
     shared_counts = {}
     counts_by_column: dict[str, list[Any]] = {}
     context_rows: dict[str, list[Any]] = {}
@@ -223,7 +210,6 @@ def metric_table(
         intervals = map(Metric.second_interval_text, table_metrics)
         context_rows[interval_heading] = list(intervals)
 
-    # write the headings, and a row for each label
     headings: list[Any] = [heading]
     headings += map(with_arrow, columns)
     headings += counts_by_column
@@ -238,19 +224,19 @@ def metric_table(
             cells.append(label_counts[row])
         grid.append(cells)
 
-    # write the context below the labels, without rows that have only dashes
+    # add the context below the labels, without rows that have only dashes
     empty_cells = [""] * len(counts_by_column)
     for row_heading, cells in context_rows.items():
         if set(cells) != {ABSENT}:
             grid.append([row_heading] + cells + empty_cells)
 
-    # exchange rows and columns if there is a single label, or if there are many metrics
+    # transpose the table
     if is_single or len(columns) > MAX_COLUMNS:
         grid = list(map(list, zip(*grid, strict=True)))
         value_heading = "value, 95 % CI" if is_single else grid[0][1]
         grid[0][:2] = ["metric", value_heading]
 
-    # write the note; if protocols differ, it describes the protocol of the first label
+    # if protocols differ, the note describes the protocol of the first label
     has_one_protocol = find_common_value(table_metrics, "protocol") != ABSENT
     note = render(
         "table_note.txt",
@@ -267,18 +253,14 @@ def metric_table(
 def _list_context_rows(
     metrics_by_name: Mapping[str, Sequence[Metric]],
 ) -> dict[str, list[Any]]:
-    """Write two rows of a table: chance levels, and agreement of metrics with people.
-
-    The agreement says how well a metric agrees with the judgement of people, as a paper
-    has published it. A column of the table is a metric.
+    """Make two rows of a table: chance levels, and published agreement with people.
 
     Args:
-        metrics_by_name: Results of each metric by the name of the metric. A metric has
-            a result for each run, subject or variant of the table.
+        metrics_by_name: Results of each metric (column), one for each label.
 
     Returns:
-        Table cells by the heading of the row, in the order of `metrics_by_name`. A dash
-        stands for an absent value, and for chance levels that differ between results.
+        Table cells by the heading of the row. A dash stands for an absent value, and
+        for chance levels that differ between results.
     """
     context_rows: dict[str, list[Any]] = {"chance": [], AGREEMENT_HEADING: []}
     for name, metrics in metrics_by_name.items():
@@ -295,16 +277,13 @@ def _list_context_rows(
 def is_redundant(name: str, rows: Iterable[Metrics]) -> bool:
     """Return True if a table can leave out a metric that tells nothing new.
 
-    There are two such cases:
-
-    - The mean average precision (`map`) equals the mean reciprocal rank (`mrr`) in all
-      rows, as if each signal has a single relevant picture.
-    - The chance level is 1 in all rows, as in the top-5 accuracy of five candidates.
+    - `map` (mean average precision): it equals `mrr` (mean reciprocal rank) in all
+      rows.
+    - Other metrics: they are a share, and the chance level is 1 in all rows.
 
     Args:
         name: Name of the metric.
-        rows: Metrics by name, for each row of a table. Rows without the metric are
-            ignored.
+        rows: Metrics by name for each row. Rows without the metric are ignored.
     """
     rows_with_metric = [metrics for metrics in rows if name in metrics]
     if name != "map":
@@ -317,11 +296,14 @@ def is_redundant(name: str, rows: Iterable[Metrics]) -> bool:
 
 
 def find_common_value(metrics: Iterable[Metric], field: str) -> Any:
-    """Return the value of a field if all metrics have the same value, else a dash.
+    """Return the value of an attribute that all metrics share.
 
     Args:
-        metrics: Metrics, of which there is at least one.
+        metrics: At least one metric.
         field: Name of an attribute of `Metric`.
+
+    Returns:
+        The value. A dash if values differ or a value is None.
     """
     values = set(map(attrgetter(field), metrics))
     if len(values) > 1 or None in values:
@@ -335,9 +317,9 @@ def make_metric_cell(
     """Make the table cell of a metric: its value, its interval and footnote signs.
 
     Args:
-        metric: The metric. The cell of None is a dash.
-        is_best: True if the value is bold.
-        sign: Sign of significance, such as `*`. It stands before the footnote signs.
+        metric: The metric. None gives a dash.
+        is_best: True for a bold value.
+        sign: Sign of significance, such as `*`.
     """
     if metric is None:
         return TableCell(ABSENT)
@@ -353,16 +335,13 @@ def difference_table(
     titles: Mapping[str, str] | None = None,
     section: str = "",
 ) -> Table:
-    """Lay out differences between two sides, which are runs, sources or variants.
-
-    A row is a difference, with its interval, its p value and the better side.
+    """Make a table of differences between two runs, sources or variants.
 
     Args:
         differences: Differences in the order of the rows.
-        titles: Names for people by label. A label without a title stands for itself.
+        titles: Displayed names of runs, sources or variants by label.
         section: Heading under which a page shows the table.
     """
-    # collect the first sides, and the values of the note
     first_labels = set()
     tests: list[str] = []
     limits: list[str] = []
@@ -373,7 +352,7 @@ def difference_table(
         limits += difference.limits
         caveats += difference.caveats
 
-    # write the rows; if all differences share their first side, the title names it
+    # a first side that all differences share is named in the title, not in the rows
     is_first_shared = len(first_labels) < 2
     rows = []
     for difference in differences:
@@ -406,20 +385,14 @@ def difference_table(
 
 
 def _name_side(label: str, titles: Mapping[str, str] | None) -> str:
-    """Name a side of a difference by its title, or else by its label.
-
-    The beginning of a long label is cut off.
-    """
+    """Return the title of a label, or else the label, cut to its end if it is long."""
     if titles and label in titles:
         return titles[label]
     return label if len(label) <= MAX_NAME_LETTERS else f"…{label[-9:]}"
 
 
 def make_difference_cell(difference: Difference) -> TableCell:
-    """Make a table cell of a difference, with its interval.
-
-    The signs behind the number show significance and caveats.
-    """
+    """Make a table cell of a difference: value, interval and signs."""
     interval = ""
     if difference.low is not None:
         interval = interval_text(difference.low, difference.high)
@@ -431,22 +404,16 @@ def make_difference_cell(difference: Difference) -> TableCell:
 def describe_adjustment(differences: Sequence[Difference]) -> str:
     """Describe how the p values of a table are adjusted for the number of tests.
 
-    The p values are adjusted over a family of tests, which may be larger than the
-    table.
-
     Args:
-        differences: Differences of a table. The list is not empty. All differences
-            belong to a single family of tests.
+        differences: Differences of a table, at least one. The p values of all were
+            adjusted together.
 
     Returns:
-        Phrase that names the method and the family, or `p not adjusted`.
+        Phrase that names the method and the tests, or `p not adjusted`.
     """
-    # a single test needs no adjustment
     n_tests = differences[0].tests
     if n_tests < 2:
         return "p not adjusted"
-
-    # say so if the family consists of the tests of this table
     n_tests_in_table = sum(difference.p is not None for difference in differences)
     family = f"{n_tests} tests"
     if n_tests_in_table == n_tests:
@@ -455,7 +422,7 @@ def describe_adjustment(differences: Sequence[Difference]) -> str:
 
 
 def get_significance_sign(difference: Difference) -> str:
-    """Return the sign of significance. Empty if the difference is not significant."""
+    """Return the significance sign of a p value: `***`, `**`, `*` or an empty text."""
     if difference.p is None:
         return ""
     for level, sign in SIGNIFICANCE_SIGNS:
@@ -469,18 +436,15 @@ def choose_best(
 ) -> BestLabels:
     """Choose the best variant or run in each metric.
 
-    The highest of several test scores is biased upwards. If all trainings were
-    validated on the same pictures, the training that is best on validation therefore
-    counts as the best in every metric. Metrics that were selected on the test set are
-    not compared, nor are metrics that fewer than two labels have.
+    The highest of several test scores is biased upwards. The choice therefore uses
+    validation values if they are comparable and not all equal.
 
     Args:
-        label_metrics: Metrics of each variant or run by its label.
-        validation: Validation result of each training by its label, with the keys
-            `metric`, `value` and `measured_on` (the pictures). Empty or absent for a
-            training without validation.
+        label_metrics: Metrics of each variant or run by its label. Metrics that were
+            selected on test, or that only one label has, are not compared.
+        validation: Validation result by label, with the keys `metric`, `value` and
+            `measured_on` (the pictures). Absent or {} without validation.
     """
-    # collect the values by metric and label, without metrics selected on test
     values_by_name: dict[str, dict[str, float]] = {}
     splits = set()
     for label, metrics in label_metrics.items():
@@ -494,7 +458,6 @@ def choose_best(
     if not comparable_values:
         return BestLabels({}, "")
 
-    # choose the labels with the best score on validation or on test
     labels = set[str]().union(*comparable_values.values())
     validation_metric = _find_validation_metric(labels, validation)
     best = {}
@@ -506,7 +469,6 @@ def choose_best(
         best_score = min(scores.values()) if is_loss else max(scores.values())
         best[name] = [label for label, score in scores.items() if score == best_score]
 
-    # describe the choice
     if validation_metric:
         title = metric_title(validation_metric)
         return BestLabels(best, f"best on validation ({title})")
@@ -520,19 +482,9 @@ def choose_best(
 def _find_validation_metric(
     labels: Iterable[str], validation: Mapping[str, Mapping[str, Any]]
 ) -> str:
-    """Return the validation metric by which `choose_best` can compare trainings.
+    """Return the validation metric that can rank labels, or "".
 
-    All trainings must have been validated with a single metric on a single set of
-    pictures. Their values must not all be equal, because equal values cannot tell the
-    trainings apart.
-
-    Args:
-        labels: Labels of the trainings.
-        validation: Validation result of each training by its label, with the keys
-            `metric`, `value` and `measured_on` (the pictures).
-
-    Returns:
-        Name of the metric. Empty if the trainings cannot be compared on validation.
+    All labels must have the same metric and pictures, and not all the same value.
     """
     kinds = []
     values = set()
@@ -540,18 +492,19 @@ def _find_validation_metric(
         result = validation.get(label, {})
         kinds.append((result.get("metric", ""), result.get("measured_on")))
         values.add(result.get("value"))
-    is_comparable = kinds.count(kinds[0]) == len(kinds) and len(values) > 1
+    if kinds.count(kinds[0]) < len(kinds) or len(values) < 2:
+        return ""
     metric_name: str = kinds[0][0]
-    return metric_name if is_comparable else ""
+    return metric_name
 
 
 def choose_best_part(facts: Facts, part_metrics: Mapping[str, Metrics]) -> BestLabels:
     """Choose the best of the variants or cells of a run.
 
     Args:
-        facts: Facts of the run. If they give a reason against a comparison, no variant
-            or cell is the best.
-        part_metrics: Metrics by the name of the variant or cell.
+        facts: Facts about the run. Nothing is the best if `not_compared` is not empty.
+        part_metrics: Metrics by the name of the variant or cell. A cell is a trained
+            model of a subject and a seed.
     """
     if facts.not_compared:
         return BestLabels({}, "")
@@ -560,15 +513,14 @@ def choose_best_part(facts: Facts, part_metrics: Mapping[str, Metrics]) -> BestL
 
 
 def published_tables(published: Mapping[str, Any] | None) -> list[Table]:
-    """Lay out the results that a paper reports for a method, next to results of a run.
+    """Make a table of the results that a paper reports for a method.
 
     Args:
-        published: Published values by metric. The key `source` names the paper. The key
-            `differs` lists differences between the set-up of the paper and the set-up
-            of the run. None if no paper reports results.
+        published: Values by metric, `source` (paper), and `differs` (list of
+            differences from the set-up of the run). None without published results.
 
     Returns:
-        A list with a table of a single row. Empty without published values.
+        A list with the table, or an empty list.
     """
     if not published:
         return []
@@ -585,12 +537,12 @@ def published_tables(published: Mapping[str, Any] | None) -> list[Table]:
 
 
 def describe_metric(metric: Metric) -> str:
-    """Write a metric with its name, value, interval and chance."""
+    """Describe a metric by its name, value, interval and chance."""
     return render("metric.txt", metric=metric)
 
 
 def describe_sample(count: int, total: int, noun: str, seed: int) -> str:
-    """Describe how the stimuli of a sheet were chosen among the tested stimuli.
+    """Describe how the stimuli of a sheet of pictures were chosen.
 
     Args:
         count: Number of stimuli on the sheet.
