@@ -46,7 +46,7 @@ MAX_BLOCKS = {
 The outer key is True for a page with many sections.
 """
 MIN_MANY_SECTIONS = 5
-"""Number of sections with figures from which a page counts as having many."""
+"""Smallest number of sections with figures on a page with many sections."""
 MAX_OPEN_SECTIONS = 3
 """Largest number of sections that are not folded away on a page with many sections."""
 TILE_PX = 200
@@ -54,9 +54,9 @@ TILE_PX = 200
 WHOLE_PX = 1200
 """Longest side of a picture outside of a sheet."""
 MIN_SHRUNK_BYTES = 6_000
-"""Size above which a picture is scaled down. PNG files of any size are scaled down."""
+"""Size above which a picture is scaled down. A PNG file of any size is scaled down."""
 MAX_FILE_BYTES = 1 << 28
-"""Largest file that a page can contain. A page holds all of its files in memory."""
+"""Largest file that a page can contain, because the page is built in memory."""
 NUMERIC = re.compile(r"[-+±]?[\d.]|–?$")
 """Beginning of the text of a right-aligned cell: a number, an interval or a dash."""
 FRAME_PX = 700
@@ -88,8 +88,8 @@ class PageSection:
         title: Heading of the section.
         groups: Subheadings, each with its tables and figures.
         lead: Sentences below the heading.
-        texts: Titles and texts to copy, such as a recipe. Texts are folded away.
-        footnotes: Explanation of the footnote signs behind numbers of the section.
+        texts: Titles and texts to copy, such as a recipe.
+        footnotes: Explanation of the footnote signs in the section.
     """
 
     title: str
@@ -107,13 +107,11 @@ class Page:
         title: Heading of the page.
         lead: Sentences at the top: the finding of a run, or the differences of runs.
         warnings: Sentences that a reader needs before any number.
-        sections: Sections in their order. Sections without groups are folded away.
-        pictures: Rows of pictures at the top: the stimuli, and the pictures that were
-            drawn or retrieved for them.
-        headlines: Figures at the top: the figures of the finding, or the most important
-            metric with its chance level and intervals.
-        missing: Metrics that were not measured, with the reasons. They are folded away.
-        selection: Sentence that describes how the pictures at the top were chosen.
+        sections: Sections in their order.
+        pictures: Rows of pictures at the top, such as stimuli and decoded pictures.
+        headlines: Figures at the top, which show the main result.
+        missing: Metrics that were not measured, with the reasons.
+        selection: Sentence on the choice of the pictures at the top.
     """
 
     title: str
@@ -130,7 +128,7 @@ class Page:
         path.write_text(self.html(), encoding="utf-8")
 
     def html(self) -> str:
-        """Write the page as a single HTML document, with style, script and pictures."""
+        """Return a single HTML document with the style, script and pictures."""
         style = (HERE / "page.css").read_text(encoding="utf-8")
         script = (HERE / "page.js").read_text(encoding="utf-8")
         n_sections = sum(bool(section.groups) for section in self.sections)
@@ -157,31 +155,29 @@ class Page:
 def group_artifacts(
     artifacts_of_runs: Sequence[tuple[str, Sequence[Artifact], Path]],
 ) -> list[PageGroup]:
-    """Group the artifacts of runs (figures, tables and media) by section of a page.
+    """Group the figures, tables and media of runs by section of a page.
 
-    Artifacts of several runs with the same section, kind and title become a single
-    figure. Figures in which all values are equal are left out.
+    Artifacts with the same section, kind and title become a single figure. Artifacts
+    for which `is_informative` is False are left out.
 
     Args:
         artifacts_of_runs: Label, artifacts and folder of each run.
 
     Returns:
-        Sections in the order of their first artifact. Each section is a pair of its
-        heading and its figures. Sheets of pictures come before other figures.
+        Heading and figures of each section, in the order of the first artifacts. Sheets
+        of pictures come first in a section.
     """
-    # collect the artifacts of equal section, kind and title
     figures: dict[tuple[str, str, str], list[tuple[str, Artifact, Path]]] = {}
     for label, artifacts, folder in artifacts_of_runs:
         for artifact in filter(is_informative, artifacts):
             key = (artifact.section, artifact.kind, artifact.title)
             figures.setdefault(key, []).append((label, artifact, folder))
 
-    # sort the figures into sections
     sections: dict[str, list[Figure]] = {}
     for (section, _, _), figure in figures.items():
         sections.setdefault(section, []).append(figure)
 
-    # put sheets first: they are as wide as the page, while other figures share rows
+    # sheets are as wide as the page, while other figures share rows
     for section_figures in sections.values():
         section_figures.sort(key=lambda figure: not isinstance(figure[0][1], Sheet))
     return list(sections.items())
@@ -203,29 +199,23 @@ def embed(
     poster: Path | None = None,
     side_px: int = TILE_PX,
 ) -> dict[str, Any]:
-    """Read a picture or clip for the template of a page.
-
-    The page contains the data of each file once. Later elements that show the same file
-    refer to the first element by its id.
+    """Read a picture or clip for the template of a page, the data of each file once.
 
     Args:
-        ids: Ids of the elements that contain a file. The key is the SHA-256 digest of
-            the file and `side_px`. The function adds the id of a new file.
+        ids: Ids by the SHA-256 digest of a file and `side_px`. A new file is added.
         path: The picture or clip.
-        poster: Still picture of a clip. None without a still picture.
+        poster: Still picture of a clip, or None.
         side_px: Longest side of the picture on the page, in pixels.
 
     Returns:
-        `id` of the element, `url` with the data (empty if the page has the file
-        already), `poster` with the data of the still picture, and `is_clip`.
+        `id` of the file, `url` with its data (empty if `ids` had the file), `poster`
+        with the data of the still picture or empty, and `is_clip`.
     """
-    # equal files have the same id
     content = _read_file(path)
     key = (hashlib.sha256(content).hexdigest(), side_px)
     is_new = key not in ids
     file_id = ids.setdefault(key, f"p{len(ids)}")
 
-    # write the data of a new file
     is_clip = path.suffix in CLIP_TYPES
     url = ""
     if is_new and is_clip:
@@ -238,15 +228,13 @@ def embed(
 
 
 def _shrink_picture(path: Path, side_px: int) -> str:
-    """Write a picture as a data URL, scaled down if the file then has fewer bytes.
+    """Write a picture as a data URL, scaled down if it has fewer bytes then.
+
+    SVG, animations, and small files other than PNG are never scaled down.
 
     Args:
-        path: The picture. Drawings (SVG), animations and small files other than PNG are
-            never scaled down.
+        path: The picture.
         side_px: Longest side of the scaled picture, in pixels.
-
-    Returns:
-        URL that starts with `data:` and holds the file.
     """
     content = _read_file(path)
     media_type = PICTURE_TYPES.get(path.suffix, "image/jpeg")
@@ -264,10 +252,10 @@ def _shrink_picture(path: Path, side_px: int) -> str:
 
 
 def open_picture(path: Path) -> tuple[bool, Image.Image]:
-    """Open a picture of a run.
+    """Open a picture.
 
     Returns:
-        True for a still picture or False for an animation, and the first frame in RGB.
+        True for a still picture, False for an animation, and the first frame in RGB.
 
     Raises:
         MissingData: if the file is not a readable picture.
@@ -283,11 +271,7 @@ def open_picture(path: Path) -> tuple[bool, Image.Image]:
 
 
 def _read_file(path: Path) -> bytes:
-    """Read a file of an artifact.
-
-    Raises:
-        MissingData: if the file was deleted after the run.
-    """
+    """Read a file, or raise `MissingData` if it does not exist."""
     if not path.is_file():
         raise MissingData(
             f"{path} is missing, but the report needs it",
@@ -297,16 +281,13 @@ def _read_file(path: Path) -> bytes:
 
 
 def frame_page(page: Page) -> str:
-    """Write a page as an HTML frame for a notebook.
-
-    The frame keeps the styles of the page and of the notebook apart.
-    """
+    """Return an HTML frame that shows a page in a notebook."""
     frame = templates().get_template("frame.html")
     return str(frame.render(page=page.html(), height_px=FRAME_PX, title=page.title))
 
 
 def frame_table(table: Table, notes: list[str]) -> str:
-    """Write a table as HTML for a notebook.
+    """Return a table as HTML for a notebook.
 
     Args:
         table: The table. Its title becomes the caption.

@@ -1,4 +1,4 @@
-"""Page of one or many runs, made of their measurements and artifacts."""
+"""Page of runs, made of their measurements and artifacts."""
 
 import re
 import unicodedata
@@ -71,7 +71,7 @@ MAX_BARS = 10
 """Largest number of subjects that have a bar at the top of a page."""
 SUFFIXES = ("svg", "png", "pdf")
 MAX_SLUG_LETTERS = 60
-"""Longest part of a file name that stands for the label of a run, or for a title."""
+"""Largest number of letters of a run's label, or of a title, in a file name."""
 FRAME_COLOURS = {"": "#d9dde2", "right": "#009e73", "wrong": "#d55e00"}
 """Colour of the frame of a sheet tile by its verdict. Other figures use the same green
 and orange.
@@ -90,12 +90,11 @@ def lay_out_page(
 
     Args:
         groups: The runs. Runs of a group are compared.
-        title: Title of the page. The default names the data set and the question of
-            the runs.
+        title: Title of the page. The default names the data set and the question.
         commands: Command lines that repeat the runs.
-        first_sections: Sections that stand before the sections of the runs.
+        first_sections: Sections before the sections of the runs.
     """
-    # a run of reconstructions leads the page, because its pictures come from the signal
+    # reconstructions lead the page, because their pictures come from the signal
     runs = list_runs(groups)
     leading_runs = sorted(runs, key=lambda shown_run: not shown_run.source)
 
@@ -110,11 +109,10 @@ def lay_out_page(
     if not lead:
         lead = list(filter(None, findings.values()))[:1]
 
-    # lay out a section for each group; figures at the top are not repeated below
     pictures, selection = choose_pictures(leading_runs)
     sections = list(first_sections)
+    top_run = runs[0] if len(runs) == 1 else None
     for group in groups:
-        top_run = leading_runs[0] if len(runs) == 1 else None
         sections.append(_lay_out_group(group, findings, lead, top_run))
     sections += _lay_out_texts(groups, commands)
     return Page(
@@ -134,16 +132,8 @@ def _choose_headline_figures(
 ) -> Sequence[Curve | Heatmap | Topomap]:
     """Choose the figures at the top of a page.
 
-    If all runs of the page are compared in a single group, a bar for each run shows the
-    most important metric. On any other page, or without such a metric, the figures come
-    from the first run that has figures of its main result.
-
-    Args:
-        groups: The runs of the page.
-        leading_runs: All runs of `groups`, in the order in which they are tried.
-
-    Returns:
-        The figures. Empty if no run has figures of its main result.
+    - One group of several runs with a main metric: a bar for each run.
+    - Otherwise: the headline figures of the first run in `leading_runs` that has any.
     """
     if len(groups) == 1 and len(groups[0].runs) > 1:
         main_metric = next(iter(groups[0].runs[0].headlines), "")
@@ -165,17 +155,13 @@ def _lay_out_group(
 ) -> PageSection:
     """Lay out the page section of a group of runs.
 
-    The section has the findings (sentences with the main result of each run), the
-    tables, and the artifacts (figures, tables and media that the runs wrote).
-
     Args:
         group: The runs.
-        findings: Finding of each run by the label of the run.
-        lead: Sentences at the top of the page. They are not repeated in the section.
-        top_run: The run of a page with a single run. Figures of its finding stand at
-            the top of the page. None if the page has several runs.
+        findings: Sentences with the main result of each run, by the label of the run.
+        lead: Sentences at the top of the page, which the section does not repeat.
+        top_run: Only run of the page, whose section omits the artifacts of the finding.
+            None if the page has several runs.
     """
-    # collect the artifacts, without the figures that stand at the top of the page
     is_single = len(group.runs) == 1
     artifacts: list[tuple[str, Sequence[Artifact], Path]] = []
     for shown_run in group.runs:
@@ -187,7 +173,6 @@ def _lay_out_group(
         label = "" if is_single else shown_run.label
         artifacts.append((label, run_artifacts, shown_run.folder.path))
 
-    # collect the findings, without the finding at the top
     sentences = []
     caveats: list[str] = []
     for shown_run in group.runs:
@@ -210,19 +195,7 @@ def _lay_out_group(
 def _lay_out_texts(
     groups: Sequence[RunGroup], commands: Sequence[str]
 ) -> list[PageSection]:
-    """Lay out the texts that readers of a page may copy.
-
-    These texts are the command lines, a methods paragraph, citations, and the recipe
-    (the settings) and the environment (software versions and device) of each run.
-
-    Args:
-        groups: The runs of the page.
-        commands: Command lines that repeat the runs. If empty, the text of the command
-            lines is left out.
-
-    Returns:
-        A section on methods and citing, and a section on recipes and environments.
-    """
+    """Lay out two sections of texts to copy: methods with citations, and recipes."""
     texts = [(BY_HAND, "\n".join(commands))] if commands else []
     texts.append(("For the methods of a paper", describe_methods(groups)))
     texts.append(("How to cite (BibTeX)", list_citations(groups)))
@@ -243,26 +216,23 @@ def _lay_out_texts(
 
 
 def choose_pictures(runs: Sequence[ShownRun]) -> tuple[list[PictureRow], str]:
-    """Choose stimuli, and the pictures decoded from them, for the top of a page.
+    """Choose stimuli and decoded pictures for the top of a page.
 
-    The pictures come from a sheet. A row of a sheet begins with a stimulus, followed by
-    the pictures that were drawn or retrieved for this stimulus. The first sheet with
-    picture files for both is taken.
+    They come from the first sheet with a row that begins with two picture files: the
+    stimulus and a decoded picture.
 
     Args:
         runs: The runs of the page, in the order in which they are tried.
 
     Returns:
-        A list with a row of stimuli and a row of decoded pictures, and a sentence that
-        says how the stimuli of the sheet were chosen. The list and the sentence are
-        empty without such a sheet.
+        A row of stimuli and a row of decoded pictures, and a sentence on the choice of
+        the stimuli. Both are empty without such a sheet.
     """
     for shown_run in runs:
         for artifact in shown_run.artifacts:
             if not isinstance(artifact, Sheet):
                 continue
 
-            # take pairs of a stimulus and a picture that both have a file
             pairs = []
             for row in artifact.rows:
                 stimulus_and_picture = row.tiles[:2]
@@ -273,8 +243,7 @@ def choose_pictures(runs: Sequence[ShownRun]) -> tuple[list[PictureRow], str]:
             if not pairs:
                 continue
 
-            # The heading of the second column may be `made`, the source of the pictures
-            # or a rank. Replace it by words that readers understand.
+            # a heading such as `made` or a rank tells readers little
             heading = artifact.columns[1]
             if heading in ("made", shown_run.source) or heading.isdecimal():
                 heading = (
@@ -286,16 +255,15 @@ def choose_pictures(runs: Sequence[ShownRun]) -> tuple[list[PictureRow], str]:
                 (artifact.columns[0], stimuli, folder),
                 (heading, pictures, folder),
             ]
-            # the first part of the note says how the stimuli were chosen
+            # the note begins with the choice of the stimuli
             return rows, artifact.note.partition(";")[0]
     return [], ""
 
 
 def choose_run_headlines(shown_run: ShownRun) -> list[Curve | Heatmap | Topomap]:
-    """Choose the headline figures of a run.
+    """Return the figures of a run's finding, or else of its most important metric.
 
-    These are the figures of its finding. A run without them has a figure of its most
-    important metric.
+    The list is empty if the figure of the metric shows nothing.
     """
     figures = [
         artifact
@@ -310,16 +278,17 @@ def choose_run_headlines(shown_run: ShownRun) -> list[Curve | Heatmap | Topomap]
 
 
 def draw_headline(shown_run: ShownRun) -> Curve | None:
-    """Draw the most important metric of a run as bars, for the top of a page.
+    """Draw the most important metric of a run as bars.
 
-    A bar is a source of pictures, all subjects together, a subject or a variant. If
-    there is a single bar without an interval, the first line plot that the run wrote is
-    returned instead of the bar.
+    - Run of reconstructions: a bar for each source of pictures.
+    - Run with pooled metrics: a bar for all cells, and for each subject if there are 2
+      to `MAX_BARS` subjects with one cell (trained model) each.
+    - Other run: a bar for each variant.
 
     Returns:
-        The figure. None if the run has no metric.
+        The bars, or None if no bar has the metric. In the last two cases, a line plot
+        of the run (if it has one) replaces a single bar without an interval.
     """
-    # a bar for each source of pictures
     name = shown_run.main_headline
     facts = shown_run.measurements.facts
     if shown_run.source:
@@ -329,8 +298,6 @@ def draw_headline(shown_run: ShownRun) -> Curve | None:
             source_metrics[source_title] = shown_run.measurements.scopes.get(source, {})
         return _make_bars(source_metrics, name)
 
-    # a bar for all cells (trained models) together, and a bar for each subject if every
-    # subject has a single cell
     bar_metrics = shown_run.variants
     if shown_run.metrics:
         bar_metrics = {"all": shown_run.metrics}
@@ -340,13 +307,12 @@ def draw_headline(shown_run: ShownRun) -> Curve | None:
             if cell.subject:
                 subject_metrics[cell.subject] = cell.metrics
                 n_cells += 1
-        if 1 < len(subject_metrics) == n_cells <= MAX_BARS:
+        has_one_cell_each = len(subject_metrics) == n_cells
+        if has_one_cell_each and 1 < n_cells <= MAX_BARS:
             bar_metrics |= subject_metrics
     bars = _make_bars(bar_metrics, name)
     if bars is None or len(bars.at) > 1 or any(bars.lines[0].low or ()):
         return bars
-
-    # a single bar without an interval tells less than a curve
     for artifact in shown_run.artifacts:
         if isinstance(artifact, Curve) and artifact.style == "lines":
             return artifact
@@ -354,14 +320,11 @@ def draw_headline(shown_run: ShownRun) -> Curve | None:
 
 
 def _make_bars(metrics: Mapping[str, Mapping[str, Metric]], name: str) -> Curve | None:
-    """Draw a metric as bars, with intervals and chance level.
+    """Draw a metric as bars, or return None if no bar has the metric.
 
     Args:
         metrics: Metrics by the name of the bar.
         name: Name of the metric.
-
-    Returns:
-        The figure. None if no bar has the metric.
     """
     bar_metrics = {
         label: label_metrics[name]
@@ -373,7 +336,6 @@ def _make_bars(metrics: Mapping[str, Mapping[str, Metric]], name: str) -> Curve 
     values = list(bar_metrics.values())
     line = CurveLine.from_metrics(metric_title(name), values)
 
-    # explain intervals and chance level in the title
     title = with_arrow(name)
     if values[0].low is not None:
         title += ", with 95 % intervals"
@@ -387,12 +349,9 @@ def _make_bars(metrics: Mapping[str, Mapping[str, Metric]], name: str) -> Curve 
 
 
 def save_figures(groups: Sequence[RunGroup], folder: Path) -> list[Path]:
-    """Save every figure of a page as an SVG, a PNG and a PDF file.
+    """Save the figures and sheets of a page as SVG, PNG and PDF files.
 
-    The figures are the figures at the top of the page, the curves, matrices and maps of
-    each run, and the first rows of each sheet of pictures. A clip on a sheet is saved
-    as a still picture. The title of a figure contains the caveats of its run (phrases
-    that limit a result). A file appears under its name when it is complete.
+    A sheet has its first `MAX_SHEET_ROWS` rows, and still pictures in place of clips.
 
     Args:
         groups: The runs of the page.
@@ -404,8 +363,7 @@ def save_figures(groups: Sequence[RunGroup], folder: Path) -> list[Path]:
     paths = []
     times_used = Counter[str]()
     for label, title, save in _list_figures(groups):
-        # number equal names; names that differ only in upper and lower case count as
-        # equal, because some file systems do not distinguish them
+        # number equal names; some file systems ignore case
         name = (
             "-".join(filter(None, (_make_slug(label), _make_slug(title)))) or "figure"
         )
@@ -422,28 +380,26 @@ def save_figures(groups: Sequence[RunGroup], folder: Path) -> list[Path]:
 
 
 def _list_figures(groups: Sequence[RunGroup]) -> Iterator[tuple[str, str, Save]]:
-    """List the figures of a page, for `save_figures`.
+    """List the figures and sheets of a page.
 
     Yields:
-        Label of the run and title of the figure, which form the name of the file, and a
-        function that saves the figure to a given path.
+        Label and title for the name of the file, and a function that saves to a path.
     """
     runs = list_runs(groups)
     is_single = len(runs) == 1
 
-    # figures at the top of the page, without figures that a run wrote itself, because
-    # the loop below lists these
+    # figures at the top of the page that are no artifact of a run
     run_artifacts: list[Artifact] = []
     caveats: list[str] = []
     for shown_run in runs:
         run_artifacts += shown_run.artifacts
         caveats += shown_run.measurements.caveats
-    label = _choose_file_label(runs[0]) if is_single else "compared"
+    headline_label = _choose_file_label(runs[0]) if is_single else "compared"
     for figure in lay_out_page(groups).headlines:
         if figure not in run_artifacts:
             headline = replace(figure, title=extend_title(figure.title, caveats))
             file_title = f"headline-{figure.title.partition(';')[0]}"
-            yield label, file_title, partial(save_figure, headline)
+            yield headline_label, file_title, partial(save_figure, headline)
 
     # figures and sheets of each run
     for shown_run in runs:
@@ -467,11 +423,7 @@ def _list_figures(groups: Sequence[RunGroup]) -> Iterator[tuple[str, str, Save]]
 
 
 def _choose_file_label(shown_run: ShownRun) -> str:
-    """Choose the label of a run in file names.
-
-    If the label of the run abbreviates the name of its folder, other runs may have the
-    same label. The name of the folder is taken then.
-    """
+    """Return the label of a run, or of its folder if the label abbreviates it."""
     folder_label = shown_run.folder.label
     if not shown_run.variant and folder_label.startswith(shown_run.label):
         return folder_label
@@ -479,20 +431,14 @@ def _choose_file_label(shown_run: ShownRun) -> str:
 
 
 def _make_slug(text: str) -> str:
-    """Turn a text into a part of a file name: ASCII letters, digits and hyphens."""
+    """Reduce a text to ASCII letters, digits and hyphens, for a file name."""
     ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     slug = re.sub(r"[^A-Za-z0-9]+", "-", ascii_text)
     return slug[:MAX_SLUG_LETTERS].strip("-")
 
 
 def _save_sheet(sheet: Sheet, folder: Path, path: Path) -> None:
-    """Save the first rows of a sheet below the headings of its columns.
-
-    Args:
-        sheet: The sheet.
-        folder: Folder of its pictures.
-        path: File to write.
-    """
+    """Save the first rows of a sheet, whose pictures are in `folder`, to `path`."""
     rows = [[drawings.DrawnTile(None, [heading]) for heading in sheet.columns]]
     for row in sheet.rows[:MAX_SHEET_ROWS]:
         draw_tile = partial(_draw_tile, folder=folder)
@@ -501,14 +447,7 @@ def _save_sheet(sheet: Sheet, folder: Path, path: Path) -> None:
 
 
 def _draw_tile(tile: SheetTile, folder: Path) -> drawings.DrawnTile:
-    """Draw a tile: a picture or the still picture (poster) of a clip, with its text.
-
-    Without a picture the tile is white.
-
-    Args:
-        tile: Tile of a sheet.
-        folder: Folder of its files.
-    """
+    """Draw a picture or the poster of a clip with its text, or else a white tile."""
     name = tile.poster or tile.file
     if name and Path(name).suffix not in CLIP_TYPES:
         _, picture = open_picture(folder / name)

@@ -38,30 +38,26 @@ HERE = Path(__file__).parent
 MEANINGS = documents.read(HERE / "caveats.json", dict[str, str])
 """Sentence that explains each caveat."""
 FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^\s/]+/)+")
-"""Folders at the beginning of an absolute path. They are cut, because readers of a page
-use another machine.
-"""
+"""Folders at the beginning of an absolute path, useless on another machine."""
 ENTRY = re.compile(r"^@\w+\{(.+),\n(?:  .+\n)+\}$", re.M)
 REFERENCES = {
     match[1]: match[0]
     for match in ENTRY.finditer((HERE / "references.bib").read_text(encoding="utf-8"))
 }
-"""BibTeX entry of each paper (behind parts, data sets and this software) by its key."""
+"""BibTeX entries by their keys."""
 CITED_SECTIONS = ("dataset", "signals", "model", "prior", "generator", "encoders")
 """Sections of a set-up that cite papers, in the order of the citations."""
 SOFTWARE_KEY = "brainhive"
 MAX_DIFFERENCES = 4
-"""Largest number of differences in the first sentences of a page. The table of
-differences has all.
-"""
+"""Largest number of differences in the first sentences of a page."""
 
 
 def state_finding(measurements: Measurements) -> str:
     """State the main result of a run in a few sentences.
 
-    The sentences use the metrics pooled over all subjects. Without pooled metrics, they
-    use the lowest and the highest value of the most important metric. These values come
-    from the variants of the run, or from its cells (models of a subject and a seed).
+    - Run with pooled metrics, or with a single part: these metrics.
+    - Other run: the range of the most important metric over its parts. A part is a
+      variant or a cell (trained model of a subject and a seed).
 
     Args:
         measurements: Metrics of the run, and facts about the run.
@@ -69,14 +65,12 @@ def state_finding(measurements: Measurements) -> str:
     Returns:
         The sentences. Empty if the run has no metric to report.
     """
-    # take the pooled metrics, or the metrics of the only variant or cell
     facts = measurements.facts
     part_metrics = list_part_metrics(measurements)
     metrics = measurements.overall
     if not metrics and len(part_metrics) == 1:
         (metrics,) = part_metrics.values()
 
-    # without pooled metrics, take the range of a metric over variants or cells
     range_metric = choose_headline(next(iter(part_metrics.values()), {}))
     values = []
     for metrics_of_part in part_metrics.values():
@@ -109,11 +103,7 @@ def describe_differences(group: RunGroup) -> list[str]:
 
 
 def name_page(groups: Sequence[RunGroup]) -> str:
-    """Write the title of a page: the data set, and the question that its runs answer.
-
-    Args:
-        groups: The runs of the page.
-    """
+    """Write the title of a page: the data set and the question of its runs."""
     runs = list_runs(groups)
     return render(
         "title.txt",
@@ -124,7 +114,7 @@ def name_page(groups: Sequence[RunGroup]) -> str:
 
 
 def _list_set_ups(runs: Sequence[ShownRun]) -> list[SetUp]:
-    """List the set-ups (settings by name) of some runs."""
+    """List the set-ups, which are settings by name, of some runs."""
     return [shown_run.measurements.facts.set_up for shown_run in runs]
 
 
@@ -135,11 +125,9 @@ def list_warnings(groups: Sequence[RunGroup]) -> list[str]:
         groups: The runs of the page, with the differences between them.
 
     Returns:
-        Sentences without repetitions. First come explanations of caveats (phrases that
-        limit a number), then warnings of runs and refused comparisons, then limits of
-        the tests.
+        Sentences without repetitions: explanations of caveats (such as `simulated`),
+        warnings of runs, refused comparisons and limits of the tests.
     """
-    # collect explanations of results at chance, and the warnings of each run
     runs = list_runs(groups)
     run_measurements = []
     lines = []
@@ -152,7 +140,6 @@ def list_warnings(groups: Sequence[RunGroup]) -> list[str]:
             if line:
                 lines.append(f"{prefix}{line}")
 
-    # add refused comparisons, and limits of the tests
     test_lines = []
     for group in groups:
         for reason in group.refusals:
@@ -161,16 +148,12 @@ def list_warnings(groups: Sequence[RunGroup]) -> list[str]:
             for limit in difference.limits:
                 test_lines.append(f"About the tests: {limit}.")
 
-    # the caveats stand first, each with its footnote sign
-    lines = explain_caveats(*run_measurements) + lines + test_lines
-    return list(dict.fromkeys(lines))
+    warnings = explain_caveats(*run_measurements) + lines + test_lines
+    return list(dict.fromkeys(warnings))
 
 
 def explain_caveats(*measurements: Measurements) -> list[str]:
-    """Explain the caveats of runs and of their metrics, each once with its sign.
-
-    A caveat is a fixed phrase that limits a number, such as `simulated`.
-    """
+    """Explain the caveats of runs, such as `simulated`, each once with its sign."""
     caveats: list[str] = []
     for run_measurements in measurements:
         caveats += run_measurements.caveats
@@ -182,14 +165,12 @@ def explain_caveats(*measurements: Measurements) -> list[str]:
 
 
 def explain_chance(measurements: Measurements, recipe: Path) -> str:
-    """Explain a retrieval result that is not above chance, or worse than ridge.
-
-    Ridge is a ridge regression that was fitted to the same signals as a baseline.
+    """Explain a retrieval that is not above chance, or worse than a ridge regression.
 
     Args:
         measurements: Metrics of a run, and facts about the run.
-        recipe: File in the folder of the run. It holds the settings with which the
-            command train-align fits the ridge regression. The file may be absent.
+        recipe: File with the settings of a ridge regression on the same signals. It
+            need not exist.
 
     Returns:
         The sentences. Empty for any other result, and for runs of other commands.
@@ -222,14 +203,7 @@ def list_limits(measurements: Measurements) -> list[str]:
 
 
 def list_missing(groups: Sequence[RunGroup]) -> list[str]:
-    """List the metrics that runs did not measure, with the reasons.
-
-    Args:
-        groups: The runs of the page.
-
-    Returns:
-        Lines of the form `RUN: METRIC: REASON`, without repetitions.
-    """
+    """List the metrics that runs did not measure, as lines `RUN: METRIC: REASON`."""
     lines = []
     for shown_run in list_runs(groups):
         for name, reason in shown_run.measurements.missing.items():
@@ -239,14 +213,11 @@ def list_missing(groups: Sequence[RunGroup]) -> list[str]:
 
 
 def describe_methods(groups: Sequence[RunGroup]) -> str:
-    """Write a methods paragraph for a paper from the settings of some runs.
-
-    A sentence that several runs would repeat is written once.
+    """Write a methods paragraph for a paper, with each sentence once.
 
     Args:
         groups: The runs of the paper, with the differences between them.
     """
-    # collect the tests, and how their p values were adjusted
     tests = []
     adjustments = []
     for group in groups:
@@ -255,7 +226,7 @@ def describe_methods(groups: Sequence[RunGroup]) -> str:
                 tests.append(pair.test)
                 adjustments.append(describe_adjustment([pair]))
 
-    # collect the modality of each data set, and the versions of the software
+    # collect the modality of each data set, and the software of each run
     runs = list_runs(groups)
     modalities = {}
     environments = []
@@ -293,7 +264,8 @@ def list_entries(set_ups: Iterable[SetUp]) -> str:
     """List the BibTeX entries behind some set-ups, and the entry of this software.
 
     Args:
-        set_ups: Settings by name. The keys `cites.…` list the keys of BibTeX entries.
+        set_ups: Settings by name. The setting `cites.model` lists the keys of the
+            entries behind the model.
     """
     set_ups = list(set_ups)
     keys: list[str] = []
@@ -322,20 +294,15 @@ def name_papers(keys: Iterable[str] = ()) -> str:
 def name_paper(entry: str) -> str:
     """Name a paper by authors and year, such as `Haxby et al. 2001`.
 
-    A paper without authors is named by the beginning of its title.
-
     Args:
-        entry: BibTeX entry of the paper.
+        entry: BibTeX entry. Without authors, the title up to a colon stands for them.
     """
-    # read the family names of the authors
     fields = dict(re.findall(r"^  (\w+) *= \{(.*)\},?$", entry, re.M))
     title = fields["title"].partition(":")[0]
     authors = fields.get("author", title).split(" and ")
-    names = [author.partition(",")[0] for author in authors]
-    names[0] = authors[0].strip("{}").partition(", ")[0]
-
-    # name only the first of three or more authors, as journals do
-    text = " and ".join(names)
-    if len(names) > 2 or "others" in names:
-        text = f"{names[0]} et al."
+    family_names = [author.partition(",")[0] for author in authors]
+    family_names[0] = authors[0].strip("{}").partition(", ")[0]
+    text = " and ".join(family_names)
+    if len(family_names) > 2 or "others" in family_names:
+        text = f"{family_names[0]} et al."
     return f"{text} {fields['year']}"
