@@ -5,19 +5,14 @@
     run = api.open_run("NAME")
     rows = run.metrics()
 
-The names in this module stay the same when files of the package move. Importing this
-module is fast, because other modules are imported when they are first used. Errors are
-`BrainhiveError`, with a `message` and a `hint`. Relative paths start at the folder
-`BRAINHIVE_HOME`, or at the working directory if that variable is not set.
+Errors are `BrainhiveError`, with a `message` and a `hint`. Relative paths start at the
+folder `BRAINHIVE_HOME`, or at the working directory if that variable is not set.
 
-Words of this module:
-
-- A run is one execution of a command, and the folder that it writes.
-- A sweep is a run with several variants of its settings.
-- A cell is one trained model. It has training subjects, test subjects and a seed.
-- A head is an output of a model, such as an embedding or a caption.
-- A part is an exchangeable component of a recipe, such as a data set or an encoder.
-- A caveat is a sentence on the limits of a number.
+- Run: one execution of a command, and the folder that it writes.
+- Cell: a trained model with its training subjects, test subjects and seed.
+- Head: an output of a model, such as an embedding or a caption.
+- Part: an exchangeable component of a recipe, such as a data set or an encoder.
+- Caveat: a text on the limits of a number, such as "simulated".
 """
 
 import importlib
@@ -28,7 +23,6 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# Only type checkers run these imports. The functions below import again what they need.
 if TYPE_CHECKING:
     from brainhive_cli.core.arrays import Float32, Int64
     from brainhive_cli.core.artifacts import Artifact
@@ -109,22 +103,20 @@ __all__ = [
 MAX_FOLDS = 5
 """Largest number of folds of `fit` if single trials are held out."""
 MAX_LDA_FEATURES = 1000
-"""Largest number of features per trial for which `fit` uses linear discriminant
-analysis (LDA) instead of ridge regression.
-"""
+"""Number of features per trial above which `fit` uses ridge regression, not LDA."""
 ARGUMENT_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "subject": ((Integral,), "a whole number"),
     "path": ((str, Path), "a name or path"),
 }
-"""Allowed types and their description, keyed by the name of an argument. Arguments that
-are not listed are text.
+"""Allowed types and their description, by the name of an argument. Other arguments are
+text.
 """
 
 
 def __getattr__(name: str) -> Any:
     if name not in MODULE_OF_NAME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # importing the module only now keeps `import brainhive_cli.api` fast
+    # import late, so that `import brainhive_cli.api` is fast
     module = importlib.import_module(f"brainhive_cli.{MODULE_OF_NAME[name]}")
     return getattr(module, name)
 
@@ -134,16 +126,15 @@ def __dir__() -> list[str]:
 
 
 def _check_arguments(**arguments: object) -> None:
-    """Raise an error if an argument has a wrong type or forbidden characters.
+    """Raise an error if an argument has a wrong type or cannot be part of a file name.
 
     Args:
-        arguments: Values to check, keyed by the name of the argument. `ARGUMENT_TYPES`
-            maps some names to their allowed types and a description of these types. The
-            value of any other argument must be a text.
+        arguments: Values by the name of the argument. Names that `ARGUMENT_TYPES` does
+            not list must have a text as value.
 
     Raises:
-        RecipeError: if a value has a wrong type, or is a text that cannot be the name
-            of a file. The message contains the name of the argument and its value.
+        RecipeError: if a value has a wrong type, has control characters or is not
+            UTF-8.
     """
     from brainhive_cli.core.errors import RecipeError
     from brainhive_cli.core.files import describe_bad_text
@@ -151,7 +142,7 @@ def _check_arguments(**arguments: object) -> None:
     for name, value in arguments.items():
         allowed_types, description = ARGUMENT_TYPES.get(name, ((str,), "text"))
 
-        # messages show the value on a single line, cut to 80 characters
+        # show the value on a single line of at most 80 characters
         short_value = " ".join(repr(value)[:300].split())[:80]
 
         # no argument is a bool, but Python counts True and False as integers
@@ -161,9 +152,10 @@ def _check_arguments(**arguments: object) -> None:
                 f"{name} must be {description}; see help(brainhive_cli.api)",
             )
 
-        # The text becomes part of a file name. `describe_bad_text` says if it contains
-        # control characters or is not UTF-8, and otherwise returns an empty text.
-        problem = describe_bad_text(str(value)) if isinstance(value, str | Path) else ""
+        # a number has no characters that a file name forbids
+        if isinstance(value, Integral):
+            continue
+        problem = describe_bad_text(str(value))
         if problem:
             raise RecipeError(
                 f"{name} {short_value} {problem}",
@@ -176,13 +168,11 @@ class Predictions:
     """Predictions of a brain model for the signals of a subject and split.
 
     Attributes:
-        image_ids: Image id [N] of the picture that was seen during each signal.
-        heads: Predictions [N, *shape] of each head (output of the model), keyed by the
-            name of the head.
-        texts: Lists of N captions, keyed by the name of the head. Heads that predict no
+        image_ids: Image ids [N] of the pictures seen during the signals.
+        heads: Predictions [N, *shape] by the name of the head (output of the model).
+        texts: Lists of N captions by the name of the head. Heads that predict no
             captions have no list.
-        caveats: Sentences on the limits of all numbers that are computed from these
-            predictions.
+        caveats: Texts on the limits of these predictions, such as "simulated".
     """
 
     image_ids: list[str]
@@ -196,18 +186,14 @@ class Ranks:
     """Similarity of each signal to each picture of a gallery, and the resulting ranks.
 
     Attributes:
-        image_ids: Image id [N] of the picture that was seen during each signal. Empty
-            if the seen pictures are unknown.
-        ranks: Rank [N] of the seen picture in the gallery. The picture with rank 1 is
-            the most similar to the signal. Empty if the seen pictures are unknown.
-        gallery: Image ids [M] of the pictures in the gallery.
-        similarity: Cosine similarity [N, M] between each signal and each picture of
-            the gallery.
-        caveats: Sentences on the limits of all numbers that are computed from these
-            ranks.
-        index: Position [N] of each signal among the trials passed to `decode`. That
-            function leaves out trials whose picture is not in the gallery, or was used
-            to train the model.
+        image_ids: Image ids [N] of the pictures seen during the signals. Empty if they
+            are unknown.
+        ranks: Ranks [N] of the seen pictures. Rank 1 is the picture of the gallery that
+            is most similar to the signal. Empty if the seen pictures are unknown.
+        gallery: Image ids [M] of the pictures to compare with.
+        similarity: Cosine similarity [N, M] between signals and pictures.
+        caveats: Texts on the limits of these ranks, such as "simulated".
+        index: Positions [N] of the signals among the trials passed to `decode`.
     """
 
     image_ids: list[str]
@@ -254,21 +240,13 @@ class Run:
         return self.folder.recipe()
 
     def artifacts(self) -> "list[Artifact]":
-        """Read the curves, matrices, picture sheets, maps, media and tables of the run.
-
-        The run has written them to its folder.
-        """
+        """Read the figures, media and tables that the run has written."""
         from brainhive_cli.core import artifacts
 
         return artifacts.read(self.folder)
 
     def _repr_html_(self) -> str | None:
-        """Return the report page of the run, which a notebook shows for the object.
-
-        Returns:
-            The page as HTML, or None if the page cannot be drawn. The notebook then
-            shows the `repr` of the run, without a traceback.
-        """
+        """Return the report page of the run as HTML, or None if it cannot be drawn."""
         from brainhive_cli.core.errors import BrainhiveError
 
         try:
@@ -284,23 +262,20 @@ class Run:
 
     @cached_property
     def cells(self) -> "list[Cell]":
-        """Cells (trained models) of a run of train-align.
-
-        Each has a name, training subjects, test subjects and a seed.
-        """
+        """Trained models of a run of train-align, with their subjects and seeds."""
         return self._align.cells
 
     def aligner(self, cell: str = "", device: str = "cpu") -> "Aligner":
-        """Load the PyTorch module of a cell, which is a trained model of the run.
+        """Load the PyTorch module of a cell (a trained model of the run).
 
         Args:
-            cell: Name of the cell, as in `cells`. It may be empty if the run has a
-                single cell.
+            cell: Name of the cell, as in `cells`. May be empty if there is a single
+                cell.
             device: Device to load the model on, such as `cuda:0`.
 
         Raises:
             BrainhiveError: if the run has no cell of this name, or if the name is empty
-                and the run has several cells. The hint lists the cells.
+                and the run has several cells.
             DeviceError: if there is no such device.
         """
         return self.member(cell, device).module
@@ -312,29 +287,25 @@ class Run:
         cell: str = "",
         device: str = "cpu",
     ) -> Predictions:
-        """Decode the signals of a subject with a cell (a trained model of the run).
-
-        The signals of all trials with the same picture are averaged first.
+        """Decode the signals of a subject, averaged over the trials of each picture.
 
         Args:
-            subject: Number of the subject. None stands for the only test subject of the
-                cell.
+            subject: Number of the subject. None stands for the only test subject.
             split: Split of the data set, such as `test`. Pictures that the model was
                 trained on are left out.
-            cell: Name of the cell. The name may be empty if the run has a single cell.
+            cell: Name of the cell (trained model). May be empty if there is a single
+                cell.
             device: Device to compute on.
 
         Returns:
             Predictions for N pictures: an array [N, *shape] for each head (output of
-            the model), texts, and the ids [N] of the pictures that the subject saw.
+            the model), captions, and the ids [N] of the pictures.
         """
-        # open the model
         _check_arguments(split=split)
         member = self.member(cell, device)
         subject = _choose_subject(member, subject)
 
-        # Decode the averaged signal of each picture that the subject saw. The array
-        # `picture_rows` [N] has the row of this picture in the split.
+        # `picture_rows` [N] are the rows of the seen pictures in the split
         decoded, picture_rows = member.decoded(subject, split)
         heads = {name: tensor.cpu().numpy() for name, tensor in decoded.tensors.items()}
         return Predictions(
@@ -348,13 +319,13 @@ class Run:
         """Open a cell (a trained model of the run) together with its data.
 
         Args:
-            cell: Name of the cell, as in `cells`. The name may be empty if the run has
-                a single cell.
+            cell: Name of the cell, as in `cells`. May be empty if there is a single
+                cell.
             device: Device to load the model on, such as `cuda:0`.
 
         Raises:
             BrainhiveError: if the run has no cell of this name, or if the name is empty
-                and the run has several cells. The hint lists the cells.
+                and the run has several cells.
             DeviceError: if there is no such device.
         """
         from brainhive_cli.core.launch import open_device
@@ -371,8 +342,7 @@ class Run:
         """The same run, opened with its trained models.
 
         Raises:
-            RecipeError: if the run is not a run of train-align. Other runs have no
-                folder `cells`, and so no models.
+            RecipeError: if the run has no folder `cells`.
         """
         from brainhive_cli.core.errors import RecipeError
         from brainhive_cli.training.alignment.trained.run import TrainedRun
@@ -384,18 +354,17 @@ class Run:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Comparison of the first run with each other run.
+    """Differences between runs that were compared.
 
     Attributes:
-        groups: Groups of runs of the same command. Each has the differences between its
-            runs, and the reasons why some pairs were not compared.
+        groups: Groups of runs of the same command, with the differences between them.
     """
 
     groups: "list[RunGroup]"
 
     @property
     def differences(self) -> list[dict[str, Any]]:
-        """Paired differences between runs: a dict for each, with its statistical test.
+        """Paired differences between runs, each a dict with its statistical test.
 
         `pandas.DataFrame(comparison.differences)` makes a table of the rows.
         """
@@ -407,10 +376,7 @@ class Comparison:
         return rows
 
     def _repr_html_(self) -> str:
-        """Return the tables of all groups as HTML for a notebook.
-
-        The caption of a table names the statistical test and lists the caveats.
-        """
+        """Return the table of each group, with its caption, as HTML for a notebook."""
         from brainhive_cli.reports.page import frame_table
         from brainhive_cli.reports.paper_tables import paper_table
 
@@ -425,10 +391,9 @@ def compare(*runs: "Run | str | Path", labels: "list[str] | None" = None) -> Com
     """Compare runs as the command `compare` does, without writing files.
 
     Args:
-        runs: Two or more runs. Each is an open `Run`, or a text or path from which
-            `open_run` can open it.
-        labels: Labels of the runs, in the order of `runs`. If None, the labels are the
-            settings in which the runs differ.
+        runs: Two or more runs. Each is an open `Run`, or a name or path for `open_run`.
+        labels: Labels of the runs, in the order of `runs`. If None, the settings in
+            which the runs differ.
 
     Returns:
         The comparison of the first run with each other run.
@@ -444,7 +409,7 @@ def compare(*runs: "Run | str | Path", labels: "list[str] | None" = None) -> Com
             f"compare takes two runs or more, not {len(runs)}", "compare(RUN, RUN)"
         )
 
-    # write each run as text, in the form that the command line takes
+    # write each run as on the command line
     references = []
     for compared_run in runs:
         if not isinstance(compared_run, Run):
@@ -455,7 +420,6 @@ def compare(*runs: "Run | str | Path", labels: "list[str] | None" = None) -> Com
         else:
             references.append(str(compared_run.path))
 
-    # `resolve` checks these settings in the same way as the options of a command line
     options = {"runs": references, "labels": labels}
     recipe = command.Recipe.resolve("compare", None, options, [])
     return Comparison(command.compare_runs(recipe))
@@ -469,8 +433,7 @@ def open_run(name: str | Path) -> Run:
             - the path of its folder, its name, or the end of its name
             - `RUN:VARIANT`, for one variant of a sweep (a run with several variants of
               its settings)
-            - `hub:owner/name[@revision]`, for a run that `brainhive push` has uploaded.
-              The run is downloaded.
+            - `hub:owner/name[@revision]`, for a run on the hub, which is downloaded
 
     Raises:
         BrainhiveError: if there is no such run, or if several runs have this name.
@@ -480,10 +443,10 @@ def open_run(name: str | Path) -> Run:
     from brainhive_cli.core.runs import split_variant
 
     _check_arguments(path=name)
-    # the variant is empty if the name contains none
     run_name, variant = split_variant(str(name))
-    # None: the run of any command
-    folder = runs.find(Paths().under_home("runs"), None, str(run_name))
+    folder = runs.find(
+        Paths().under_home("runs"), command=None, reference=str(run_name)
+    )
     return Run(folder, variant)
 
 
@@ -496,8 +459,7 @@ def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "A
             - the name of a recipe of train-align, for the newest run of the recipe
             - the path of a model folder, anywhere on disk
             - `hub:owner/name[@revision]`, for an uploaded run or model folder
-        cell: Name of the cell, which is a trained model of the run. The name may be
-            empty if the run has a single cell.
+        cell: Name of the cell (trained model). May be empty if there is a single cell.
         device: Device to load the model on, such as `cuda:0`.
 
     Returns:
@@ -505,7 +467,7 @@ def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "A
 
     Raises:
         BrainhiveError: if there is no such model, or if `cell` is empty and the run has
-            several cells. The hint lists the cells.
+            several cells.
         DeviceError: if there is no such device.
     """
     from brainhive_cli.core.launch import open_device
@@ -528,7 +490,7 @@ def open_store(dataset: str, split: str, encoder: str) -> "TargetStore":
         encoder: Name of the encoder, such as `clip-h14`.
 
     Returns:
-        The store of N pictures. Its arrays have a row for each picture:
+        The store of N pictures, with a row for each picture:
         - `embedding` [N, *shape]: the output of the encoder
         - `image_ids` [N]: the name of the picture
         - `concepts` [N]: the concept that the picture shows
@@ -551,9 +513,9 @@ def open_signals(dataset: str, subject: int, name: str = "default") -> "SignalSt
         name: Name that the signals were stored under, as in the key `signal.name`.
 
     Returns:
-        The store. `store["test"]` gives the `Trials` of the test split, with the
-        signals of N pictures, R repetitions, C channels and T samples in `signal`
-        [N, R, C, T], and with `image_ids` [N].
+        The store. `store["test"]` gives the `Trials` of the test split. They have
+        `image_ids` [N] and `signal` [N, R, C, T]: N pictures, R repetitions, C channels
+        and T samples.
     """
     from brainhive_cli.core.recipe import Paths
     from brainhive_cli.data.stores import signal_store
@@ -579,12 +541,11 @@ def run(
             recipe of the command.
         again: If True, start a new run even if a run with the same settings is
             finished.
-        allow_code: If True, allow code that is not part of Brainhive to run, such as
-            the code of a model from the hub.
+        allow_code: If True, run code that is not part of Brainhive, such as the code of
+            a model from the hub.
         keys: Settings that replace values of the recipe, nested (`train={"lr": 1e-3}`)
-            or dotted (`**{"train.lr": 1e-3}`). A dict changes only the keys in it. The
-            exception is a dict with the key `kind`, which describes a part (such as an
-            encoder): it replaces the part with all its keys.
+            or dotted (`**{"train.lr": 1e-3}`). A dict changes only the keys in it, but
+            a dict with the key `kind` replaces a whole part, such as an encoder.
 
     Returns:
         Folder, tables and metrics of the run. `open_run(result.folder)` opens the run.
@@ -602,7 +563,7 @@ def run(
         hint = guess(command, command_names) + ", ".join(command_names)
         raise RecipeError(f"no command {command!r}", hint)
 
-    # write the command line, by which the other processes of a run are started
+    # write the command line that starts the other processes of a run
     overrides = [f"{key}={_write_override(value)}" for key, value in _list_keys(keys)]
     line = [command]
     if recipe:
@@ -614,7 +575,7 @@ def run(
         line.append("--allow-code")
 
     # run the command in this process, or start several processes and wait for them
-    token = launch.COMMAND_LINE.set(line)
+    previous_line = launch.COMMAND_LINE.set(line)
     try:
         with foreign_code.allow_code(allow_code):
             module_name = command.replace("-", "_")
@@ -627,34 +588,36 @@ def run(
                 return result
 
             # the other processes do the work, and this process only reads the result
-            if launch.relaunch(resolved.run, n_processes, resolved.MEMORY_HINT):
+            exit_code = launch.relaunch(resolved.run, n_processes, resolved.MEMORY_HINT)
+            is_interrupted = exit_code != 0
+            if is_interrupted:
                 raise KeyboardInterrupt
             return module.run(resolved, launch.READ_ONLY)
     finally:
-        launch.COMMAND_LINE.reset(token)
+        launch.COMMAND_LINE.reset(previous_line)
 
 
 def _list_keys(keys: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Flatten nested recipe keys to pairs of a dotted key and its value.
 
-    A dict with the key `kind` describes a part (such as an encoder). It is not
-    flattened.
+    Empty dicts, and dicts with the key `kind`, such as an encoder, are not flattened.
 
     Args:
         keys: Values or nested dicts, keyed by name.
         prefix: Text before each key, such as `train.`.
     """
     for key, value in keys.items():
-        if isinstance(value, dict) and value and "kind" not in value:
+        is_nested = isinstance(value, dict) and "kind" not in value
+        if is_nested and value:
             yield from _list_keys(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
 def _write_override(value: Any) -> str:
-    """Write a value as text that an override (`key=value`) can have.
+    """Write a value as the text behind the `=` of an override `key=value`.
 
-    Configs become dicts, arrays become lists, and other objects (paths) become text.
+    Configs are written as dicts, arrays as lists, and paths as text.
     """
     import json
 
@@ -692,14 +655,13 @@ def store_trials(
             - a list of paths, file names, image ids or categories
             - the name of a column of the MNE metadata, or of an xarray coordinate
             - None, if the names of the MNE events are the pictures
-        dataset: Data set that the pictures belong to, as its kind, or as a dict of its
-            keys, such as `{"kind": "image-folder", "root": FOLDER, "test_share": 0.2}`.
-            The data set `categories` has no files: its pictures are the categories
-            in `pictures`.
+        dataset: Data set that the pictures belong to, as its kind, or as a dict such as
+            `{"kind": "image-folder", "root": FOLDER, "test_share": 0.2}`. The kind
+            `categories` has no files: its pictures are the categories in `pictures`.
         subject: Number of the subject.
         session: Session label [n] of each trial, or None for a single session.
         run: Label [n] of the recording run (block) of each trial, or None if unknown.
-        name: Name of the stored signals. Recipes name them by the key `signal.name`.
+        name: Name of the stored signals, as in the recipe key `signal.name`.
         whitened: True if the signals are whitened, False if not. If None, results have
             the caveat that earlier steps are unknown.
         averaged: True if each trial is an average of several trials, False if not. If
@@ -724,14 +686,13 @@ def store_trials(
     from brainhive_cli.data.recordings import epochs
     from brainhive_cli.data.stores import own_arrays, signal_store
 
-    # convert the trials, and find the path of their store
     _check_arguments(subject=subject, name=name)
     trials = epochs.as_trials(X, pictures, **axes)
     stimuli = _resolve_dataset(dataset, trials.image_ids).build(Paths())
     folder = Paths().under_home("signals")
     path = signal_store.path_of(folder, stimuli.recorded_as, name, subject)
 
-    # steps that were applied before; a step that is not listed is unknown
+    # steps before storing, as far as they are known
     earlier_steps = {}
     if whitened is not None:
         earlier_steps["whitened"] = bool(whitened)
@@ -744,37 +705,35 @@ def _resolve_dataset(dataset: Any, image_ids: Sequence[str]) -> Any:
     """Return the config of a data set, whose method `build` makes the data set.
 
     Args:
-        dataset: The data set, in one of three forms:
+        dataset: The data set, as
             - a config, which is returned unchanged
-            - the kind of the data set, such as `image-folder`
-            - a dict of settings, in which the key `kind` has the kind
-        image_ids: Name [n] of the picture or category of each trial. If the kind is
-            `categories`, and the settings contain neither `names` nor `root`, the
-            different names are the categories of the data set.
+            - its kind, such as `image-folder`
+            - a dict of its kind and its other settings. If the kind is `categories`,
+              without the settings `names` and `root`, the categories are `image_ids`.
+        image_ids: Picture or category [n] of each trial.
 
     Raises:
-        RecipeError: if the categories are taken from `image_ids`, and there are fewer
-            than two.
+        RecipeError: if the categories are `image_ids`, and there are fewer than two.
     """
     from brainhive_cli.core import parts
     from brainhive_cli.core.errors import RecipeError
 
     if hasattr(dataset, "build"):
         return dataset
-    keys = dict(dataset) if isinstance(dataset, dict) else {"kind": dataset}
+    settings = dict(dataset) if isinstance(dataset, dict) else {"kind": dataset}
 
-    # If the settings do not list the categories, take them from the trials. The name of
-    # a trial without a category is empty.
-    if keys.get("kind") == "categories" and "names" not in keys and "root" not in keys:
-        categories = sorted(set(image_ids) - {""})
+    # if the settings do not list the categories, take them from the trials
+    has_categories = "names" in settings or "root" in settings
+    if settings.get("kind") == "categories" and not has_categories:
+        categories = sorted(set(image_ids) - {""})  # "" is a trial without a category
         if len(categories) < 2:
             raise RecipeError(
                 f"all trials show {', '.join(categories) or 'nothing'}",
                 "give at least two categories: pictures=[n] is the category of each "
                 "trial of X",
             )
-        keys["names"] = categories
-    return parts.resolve("datasets", keys)
+        settings["names"] = categories
+    return parts.resolve("datasets", settings)
 
 
 def fit(
@@ -796,9 +755,9 @@ def fit(
         X: Signals of n trials, as an array, mne.Epochs or xarray.DataArray (see
             `store_trials`).
         pictures: Picture or category [n] that was seen in each trial.
-        folder: Folder of the pictures. If None, `pictures` are categories, and the
-            trials are tested by cross-validation. A fold is a recording run, or a set
-            of single trials if there are no `runs`.
+        folder: Folder of the pictures. If None, `pictures` are categories, and trials
+            are tested by cross-validation over `runs`, or over single trials without
+            `runs`.
         subject: Number of the subject.
         runs: Label [n] of the recording run (block) of each trial, or None.
         session: Session label [n] of each trial, or None for a single session.
@@ -829,8 +788,7 @@ def fit(
             dataset["test_share"] = test_share
     trials = store_trials(X, pictures, dataset, subject, session, runs, **axes)
 
-    # Categories are decoded by a linear model. Each fold of the trials is tested by a
-    # model that was trained on the other folds.
+    # decode categories by cross-validation of a linear model
     train_keys: dict[str, Any] = {"subjects": [subject]}
     if folder is None:
         categories = list(trials.image_ids)
@@ -838,8 +796,7 @@ def fit(
         dataset["holdout"] = _choose_folds(categories, runs, trials.index)
         train_keys["seeds"] = [0]
 
-        # LDA computes the covariance of all features, which takes minutes if there are
-        # many; ridge regression is then faster
+        # LDA computes the covariance of all features, which takes minutes for many
         n_features = np.prod(trials.signal.shape[2:])
         ridge = {"kind": "ridge", "alpha": "auto", "standardise": False}
         train_keys["backbone"] = "lda" if n_features <= MAX_LDA_FEATURES else ridge
@@ -862,13 +819,13 @@ def _choose_folds(
 
     Args:
         categories: Category [m] of each stored trial.
-        runs: Label [n] of the recording run of each trial passed to `fit`, or None. If
-            None, single trials are held out.
+        runs: Label [n] of the recording run of each trial passed to `fit`. None holds
+            out single trials.
         index: Position [m] of each stored trial among the trials passed to `fit`.
 
     Returns:
-        Keys of the recipe section `dataset.holdout`: `by` is "runs" or "trials", and
-        `folds` is the number of folds.
+        Recipe section `dataset.holdout`: `by` is "runs" or "trials", and `folds` is the
+        number of folds.
 
     Raises:
         RecipeError: if the trials outside a fold are not enough to train a model.
@@ -879,8 +836,7 @@ def _choose_folds(
 
     from brainhive_cli.core.errors import RecipeError
 
-    # without runs, hold out single trials; there are at most as many folds as the
-    # largest category has trials
+    # without runs, hold out single trials
     if runs is None:
         largest_category = max(Counter(categories).values())
         if largest_category < 2:
@@ -892,7 +848,7 @@ def _choose_folds(
             )
         return {"by": "trials", "folds": min(MAX_FOLDS, largest_category)}
 
-    # otherwise hold out each run once, for which two runs are needed
+    # otherwise hold out each run once
     run_labels = np.unique(runs)
     if len(run_labels) < 2:
         raise RecipeError(
@@ -929,35 +885,29 @@ def decode(
 ) -> Ranks:
     """Compare each signal of a recording with all pictures of a split.
 
-    The signals are prepared for the model as in its training: channels are selected by
-    name, the window is cut by time, and the signals are normalised.
-
     Args:
         model: Run of train-align, as an open `Run`, or as a name or path that
             `open_run` takes.
         signal: Signals to decode, as
             - `Trials`. The repetitions of a picture are averaged.
             - an array, mne.Epochs or xarray.DataArray, as in `store_trials`. Each trial
-              is decoded separately. The steps of the training's preparation that are
-              possible for epochs are applied: baseline, resampling, and whitening by
-              the noise of the training. A caveat names each step that is not applied.
+              is decoded separately, and epochs are prepared as in the training. A
+              caveat names each step that is not applied.
         subject: Number of the subject. If None, the only test subject of the cell.
-        split: Split of the data set. Its pictures are the gallery, the set of pictures
-            to compare with. Pictures that the model was trained on are left out.
-        cell: Name of the cell, which is a trained model of the run. It may be empty
-            if the run has a single cell.
+        split: Split of the data set. Its pictures are the gallery, without the pictures
+            that the model was trained on.
+        cell: Name of the cell (trained model). May be empty if there is a single cell.
         device: Device to compute on.
-        pictures: Picture [n] that was seen in each trial. If None, the names of MNE
-            events may be the pictures. If the pictures stay unknown, the result has
-            similarities but no ranks.
-        axes: Axes of the signals, as in `store_trials`. If the array has the shape of
-            the model's input, it has the axes of the model by default. `delay_ms` is
-            the time from the event, where time is 0, to the picture on the screen. Its
-            default is `preparation.delay_ms` of the training.
+        pictures: Picture [n] that was seen in each trial. If None, names of MNE events
+            are used if they are pictures. Without pictures, the result has no ranks.
+        axes: Axes of the signals, as in `store_trials`. An array in the shape of the
+            model's input needs none. `delay_ms` is the time from the event to the
+            picture on the screen. Its default is `preparation.delay_ms` of the
+            training.
 
     Returns:
         Similarity [N, M] of each signal to each picture of the gallery, and the rank of
-        the seen picture.
+        the seen picture. Trials of pictures outside the gallery are left out.
 
     Raises:
         BrainhiveError: if the recording has another sampling rate than the model, or
@@ -974,19 +924,20 @@ def decode(
 
     # open the model, and convert the signals to trials
     usage = 'api.decode(api.open_run("NAME"), api.open_signals("DATASET", 1)["test"])'
-    model = open_run(model) if isinstance(model, str | Path) else model
-    require_kind("model", model, Run, usage)
+    trained_run = open_run(model) if isinstance(model, str | Path) else model
+    require_kind("model", trained_run, Run, usage)
     _check_arguments(split=split)
-    member = model.member(cell, device)
+    member = trained_run.member(cell, device)
     subject = _choose_subject(member, subject)
     preparation_caveats = list[str]()
+    recording = signal
     if not isinstance(signal, Trials):
-        signal, preparation_caveats = read_new(
+        recording, preparation_caveats = read_new(
             member, subject, split, signal, pictures, axes
         )
 
     # encode each trial and each picture of the gallery as a vector (token)
-    trials = member.trials(subject, split, recording=signal)
+    trials = member.trials(subject, split, recording=recording)
     gallery = open_gallery([member], [split])
     picture_tokens = encode_gallery([member], gallery)  # [M, D]
     signal_tokens = member.encode(trials)  # [N, D]
@@ -995,14 +946,14 @@ def decode(
     # rank the seen picture of each trial, if it is known
     image_ids = list[str]()
     ranks = np.zeros(0, np.int64)
-    if len(signal.image_ids):
+    if len(recording.image_ids):
         scores = member.rank(trials, gallery, picture_tokens, signal_tokens)
         image_ids = list(scores.labels)
         ranks = scores.ranks
 
     # trials without an index are all trials of the recording
     index = np.arange(len(similarity)) if trials.index is None else trials.index
-    caveats = merge_caveats(signal.caveats, member.module.learned.caveats)
+    caveats = merge_caveats(recording.caveats, member.module.learned.caveats)
     return Ranks(
         image_ids=image_ids,
         ranks=ranks,
@@ -1017,13 +968,12 @@ def _choose_subject(member: "TrainedModel", subject: int | None) -> int:
     """Return the requested subject, or the only test subject of a trained model.
 
     Args:
-        member: Trained model. `member.cell.tested_on` lists the numbers of the subjects
-            that the model is tested on.
+        member: Trained model, with its test subjects in `member.cell.tested_on`.
         subject: Number of the requested subject, or None.
 
     Raises:
-        RecipeError: if the model is not tested on the requested subject. Also if no
-            subject is requested, and the model is not tested on exactly one subject.
+        RecipeError: if the model is not tested on the requested subject, or if none is
+            requested and the model is not tested on exactly one.
     """
     from brainhive_cli.core.errors import RecipeError
 
@@ -1031,7 +981,6 @@ def _choose_subject(member: "TrainedModel", subject: int | None) -> int:
     if subject is None and len(test_subjects) == 1:
         return test_subjects[0]
 
-    # otherwise a subject must be requested, and the model must be tested on it
     problem = "several subjects"
     if subject is not None:
         _check_arguments(subject=subject)
