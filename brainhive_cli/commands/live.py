@@ -1,9 +1,7 @@
 """The command `live`: decoding of seen pictures while the brain signals are recorded.
 
-The signals come from a stream, from the replay of a recording, or from a mock that
-simulates them. A window is the part of the signals that follows the onset of a picture.
-The model compares each window with the gallery: the candidate pictures, of which the
-most similar ones are the decoded pictures. A session is a run of this command.
+A window is the part of the signals that follows the onset of a picture. The model
+compares it with the gallery, the candidate pictures.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -75,8 +73,8 @@ MAX_CURVE_POINTS = 200
 SECTION = "Pictures decoded during the session"
 """Heading of the figures on the page of the run."""
 ReadPicture = Callable[[str], bytes | None]
-"""Function that takes an image id and returns the picture as the bytes of a PNG file.
-It returns None if the picture is not known or cannot be read.
+"""Function that returns the PNG file of an image id. It returns None if the picture is
+not known or cannot be read.
 """
 PROTOCOL = "live, single trials"
 """Protocol of the hit rate of single trials."""
@@ -98,10 +96,7 @@ class LiveRun(Job, RunJob):
 
     @cached_property
     def failures(self) -> list[Exception]:
-        """Errors that have ended the session: none, or a single error.
-
-        The list is filled while the session runs, and read by `describe`.
-        """
+        """The error that has ended the session, or an empty list."""
         return []
 
     @cached_property
@@ -123,7 +118,7 @@ class LiveRun(Job, RunJob):
         assert recipe is not None
         source = recipe.prior.source
         prior = priors.load(source, scale=recipe.prior.scale, adapter=recipe.adapter)
-        # a prior with a fuser accepts only the tokens that it was trained on
+        # a fuser accepts only the tokens that it was trained on
         if prior.fuser is not None:
             check_tokens(self.align, prior, source, self.align.dataset_config)
         return prior
@@ -136,8 +131,7 @@ class LiveRun(Job, RunJob):
         """List the weights of the prior and the generator, if results are drawn."""
         if self.drawing_recipe is None:
             return []
-        # without a digest, the prior is not a part of the run's fingerprint, because
-        # drawings do not change the metrics
+        # remove the digest from the fingerprint, since drawings change no metrics
         prior = priors.find_input(self.drawing_recipe.prior.source)
         return [replace(prior, digest="")] + list(
             self.drawing_recipe.generator.inputs()
@@ -148,8 +142,7 @@ class LiveRun(Job, RunJob):
         super().check()
         if self.drawing_recipe is not None:
             self.drawing_recipe.generator.check()
-            # loading the prior raises an error if the prior does not fit the model
-            _ = self.prior
+            _ = self.prior  # raises an error if the prior does not fit the model
         if self.recipe.page:
             resolve_host(self.recipe.host)
 
@@ -160,8 +153,8 @@ class LiveRun(Job, RunJob):
     def describe(self, run: OpenRun) -> Result:
         """Show hit rates and latencies, or raise the error that ended the session.
 
-        An error is raised only here, so that the windows decoded before the error are
-        measured and stored.
+        The error is raised only here, so that the earlier windows are measured and
+        stored.
         """
         if self.failures:
             raise self.failures[0]
@@ -169,7 +162,7 @@ class LiveRun(Job, RunJob):
         measurements = run.folder.measurements()
         tables = _make_tables(measurements)
         if self.recipe.lines:
-            # programs read the results from stdout, so no table is printed
+            # programs read lines from stdout, so no table is printed
             return Result(folder, tables, measurements, printed_tables=())
         session = folder / SESSION
         files = {"session": session} if session.is_dir() else {}
@@ -180,7 +173,7 @@ resolve_job = LiveRun.resolve
 
 
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
-    """Decode until the stream or the session ends."""
+    """Decode until the stream or the session ends. Each session is a new run."""
     return driver.run("live", resolve_job(recipe), launch, force=True)
 
 
@@ -189,15 +182,15 @@ class _Publisher:
     """Sender of events, such as results, to all receivers of a live session.
 
     Attributes:
-        send_functions: A function for each receiver, such as the web page. The function
-            sends an event to the receiver.
+        send_functions: A function for each receiver, such as the web page. It sends an
+            event to the receiver.
     """
 
     send_functions: list[Callable[[EventRow], Any]] = field(default_factory=list)
 
     def publish(self, event: EventRow) -> None:
         """Send an event to all receivers, and remove the receivers that fail."""
-        # iterate over a copy of the list, because the loop removes functions
+        # iterate over a copy, because the loop removes functions
         for send in list(self.send_functions):
             try:
                 send(event)
@@ -212,15 +205,6 @@ class _Publisher:
 
 def _hold_session(job: LiveRun, folder: RunFolder, launch: Launch) -> Summary:
     """Decode windows until the stream ends, or until the user ends the session.
-
-    Args:
-        job: Model, stream and options.
-        folder: Folder of the run.
-        launch: Process that decodes.
-
-    Returns:
-        The measurements, with tables, a sheet of the first decoded pictures, and a
-        curve of the hit rate.
 
     Raises:
         Exception: if the session fails before the first window is decoded. A later
@@ -291,7 +275,6 @@ def _hold_session(job: LiveRun, folder: RunFolder, launch: Launch) -> Summary:
     measurements = _measure(session, loop, reason)
     tables = _make_tables(measurements)
 
-    # draw figures, whose failure must not lose the measurements
     draw_figures = partial(
         draw_session, folder, loop.first_results, loop.score, read_picture
     )
@@ -300,10 +283,11 @@ def _hold_session(job: LiveRun, folder: RunFolder, launch: Launch) -> Summary:
 
 
 def _warn_of_limits(session: OpenSession) -> None:
-    """Print warnings about a session before its first window is decoded.
+    """Warn of the limits of a session before its first window is decoded.
 
-    The warnings name differences from an offline evaluation, the caveats (limits of the
-    results), and a subject whom the model was not trained on.
+    - differences from an offline evaluation
+    - caveats (limits of the results)
+    - a subject whom the model was not trained on
     """
     job = session.job
     for difference in session.differs:
@@ -328,13 +312,11 @@ def _send_result(outlet: "ResultOutlet", event: EventRow) -> None:
 def _save_drawing(
     folder: RunFolder, page: LivePage | None, event: EventRow, picture: bytes
 ) -> None:
-    """Save a drawing in the folder of the run, and send it to the page of the session.
+    """Save a drawing (a PNG file) in the folder of the run, and show it on the page.
 
     Args:
-        folder: Folder of the run.
-        page: Page of the session. None without a page.
-        event: Event of the drawing, with the number of the window in `event["window"]`.
-        picture: Bytes of the drawing as a PNG file.
+        page: Page of the session, or None without a page.
+        event: Event of the drawing. `event["window"]` is the number of the window.
     """
     name = f"drawings/{event['window']:06d}.png"
     folder.replace(name, lambda path: path.write_bytes(picture))
@@ -343,16 +325,10 @@ def _save_drawing(
 
 
 def _try(problem: str, act: Callable[[], Any]) -> Any:
-    """Call a function, and print a warning if it raises an error.
-
-    Such functions run after the decoding. Their errors must not lose the results.
+    """Call a function. If it raises an error, warn and return None.
 
     Args:
         problem: First words of the warning.
-        act: Function without arguments.
-
-    Returns:
-        The value that the function returns, or None after an error.
     """
     try:
         return act()
@@ -363,18 +339,12 @@ def _try(problem: str, act: Callable[[], Any]) -> Any:
 def _open_page(
     session: OpenSession, stream_name: str, read_picture: ReadPicture
 ) -> LivePage:
-    """Start the server of the web page of a session, and print the page's address.
+    """Start the web page of a session, and print its address.
 
     Args:
-        session: Session that is about to start.
         stream_name: Name of the stream of signals, for the title.
-        read_picture: Function that takes an image id, and returns the picture as the
-            bytes of a PNG file, or None if the picture cannot be read.
-
-    Returns:
-        The page. Its method `publish` shows an event, such as a result.
+        read_picture: Returns the PNG file of an image id, or None.
     """
-    # start the server
     job = session.job
     recipe = job.recipe
     title = f"{stream_name}, subject {job.subject}"
@@ -382,8 +352,7 @@ def _open_page(
     url = page.start()
     console.say(f"page: {url}")
 
-    # before the first result, show the model, the number of candidate pictures, the
-    # caveats (limits of the results), and how live windows differ from stored signals
+    # describe the session before its first result
     page.publish(
         {
             "kind": "start",
@@ -399,22 +368,11 @@ def _open_page(
 
 
 def _find_pictures(session: OpenSession) -> ReadPicture:
-    """Find the pictures that the page of a session may show.
-
-    These are the candidates of the decoding, and the pictures of the training.
-
-    Args:
-        session: Session with the data set and the split of the candidates.
-
-    Returns:
-        A function that takes an image id, and returns the picture as the bytes of a PNG
-        file. It returns None if the picture is not on this machine.
-    """
-    # map the image id of each picture to its split and its row number in the split
+    """Find the pictures of the gallery and of the training, for the page."""
     dataset = session.job.align.dataset
     positions: dict[str, tuple[StimulusSet, int]] = {}
     for split in ("train", session.job.recipe.gallery):
-        # skip a split without picture files, whose pictures are shown by their names
+        # without picture files, the page shows names
         with suppress(MissingData):
             images = dataset.images(dataset.holdout.stored_split(split))
             if images.has_pictures:
@@ -433,13 +391,10 @@ def _read_picture(
     """Read a picture, or the first frame of a clip, as a small PNG file.
 
     Args:
-        positions: Set of stimuli and row number in this set for each picture, keyed by
-            image id.
-        image_id: Image id of the picture to read.
+        positions: Set of stimuli and row in this set, by image id.
 
     Returns:
-        The bytes of the PNG file. None if `positions` lacks the picture, or if the
-        picture cannot be read.
+        The PNG file. None if `positions` lacks the picture, or if it cannot be read.
     """
     if image_id not in positions:
         return None
@@ -464,19 +419,10 @@ def _write_png(picture: Image.Image) -> bytes:
 def _load_generator(
     job: LiveRun, session: OpenSession, launch: Launch
 ) -> Callable[[LiveResult], bytes]:
-    """Load the models that draw a picture from a decoded window.
-
-    The brain model decodes tokens from the signal. A prior turns these tokens into the
-    input of a generator, such as a diffusion model.
-
-    Args:
-        job: Run with the trained prior and the recipe of the drawing.
-        session: Session with the brain model.
-        launch: Process with the device.
+    """Load the prior and the generator that draw a picture from a decoded window.
 
     Returns:
-        A function that takes the result of a window, and returns a drawing as the bytes
-        of a PNG file.
+        A function that takes the result of a window, and returns a PNG file.
     """
     recipe = job.drawing_recipe
     assert recipe is not None
@@ -488,8 +434,7 @@ def _load_generator(
         device=launch.device,
         heads=session.decoder.member.layout.heads,
     )
-    # reading this property loads the generator now, not at the first drawing
-    _ = sampler.generator
+    _ = sampler.generator  # load it now, not at the first drawing
     return partial(
         _draw_result,
         sampler,
@@ -505,19 +450,14 @@ def _draw_result(
     """Draw a picture from the signal of a decoded window.
 
     Args:
-        sampler: Prior and generator, which draw a picture from decoded tokens.
         member: Brain model, which decodes tokens from a signal.
-        result: Result of the window, with a signal [C, T]. The signal is a single
-            trial, or the average of the trials of a picture.
-        subject: Number of the subject.
-        seed: Seed of the recipe.
+        result: Result of the window, with a signal [C, T]: a single trial, or the
+            average of the trials of a picture.
 
     Returns:
-        The drawing as the bytes of a PNG file. If the generator draws a clip, the file
-        has only its first frame.
+        The drawing as a PNG file, which has only the first frame of a clip.
     """
-    # derive the seed from the name of the window, so that a replay of the session draws
-    # the same pictures
+    # with a seed by window, a replay of the session draws the same pictures
     seeds = [seed_of(seed, result.window.name, 0)]
     signal = result.signal[None].to(sampler.device)  # [1, C, T]
     decoded = member.module.decode(signal, member.index(subject, 1), seeds).float()
@@ -529,18 +469,14 @@ def _draw_result(
 def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
     """Measure the hit rates of a session, and describe its stream.
 
-    A hit is a trial in which the shown picture ranks first among the candidates.
-
     Args:
-        session: Session that has ended.
-        loop: Loop that has decoded the session, with its hits, ranks and latencies.
         reason: Reason why the session has ended.
 
     Returns:
-        Measurements with the hit rate of single trials, and with the share of pictures
-        that rank first (top-1) or among the first five (top-5) by the average of their
-        trials. There are no metrics if no tested picture was shown. The facts of the
-        session are always stated.
+        The facts of the session (values that are not metrics) and, if a tested picture
+        was shown, its metrics in two scopes:
+        - all: share of single trials that rank the shown picture first (top-1)
+        - averages: top-1 and top-5 of pictures, by the average of their trials
     """
     job = session.job
     decoder = session.decoder
@@ -573,8 +509,7 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
             split=job.recipe.gallery,
         )
 
-        # mark the metrics if the weights of the model were selected on test pictures,
-        # since such metrics are too high
+        # mark metrics that are too high, since test pictures selected the weights
         is_selected = decoder.member.learned.selection == "test"
         scopes[ALL] = index_by_name([replace(single, selected=is_selected)])
         scopes["averages"] = index_by_name(
@@ -582,8 +517,7 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
         )
         items[ALL] = {"image_ids": score.image_ids, "ranks": score.ranks}
 
-    # if no trial was tested, store the names of events and candidates, so that the user
-    # can see how they differ
+    # without tested trials, the user can compare the names of events and candidates
     unknown_events = [] if hits.trials else list(decoder.unknown_events)
     candidates = list(decoder.image_ids) if unknown_events else []
 
@@ -612,17 +546,8 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
 
 
 def _make_tables(measurements: Measurements) -> tuple[Table, ...]:
-    """Summarise a session in tables. Tables without rows are left out.
-
-    Args:
-        measurements: Measurements of the session.
-
-    Returns:
-        A table of the hit rates, a table of the latency of each stage of the decoding,
-        and a table of the counts of the stream, such as dropped windows.
-    """
-    # median, 95th percentile and maximum of the latency of each stage. The facts are
-    # values of the session that are not metrics.
+    """Return tables of hit rates, latencies and counts of the stream, if they have rows."""
+    # median, 95th percentile and maximum of the latency of each stage
     facts = measurements.require_facts(LiveFacts)
     latency_rows = []
     for stage, percentiles in facts.latency_ms.items():
@@ -633,7 +558,6 @@ def _make_tables(measurements: Measurements) -> tuple[Table, ...]:
     for reason, n_dropped in counts.pop("dropped").items():
         counts[f"dropped: {reason}"] = n_dropped
 
-    # lay out the tables
     hit_rates = metric_table(
         "Shown picture ranked first", measurements.scopes, "trials", ("top1", "top5")
     )
@@ -654,12 +578,11 @@ def draw_session(
     """Draw the figures of a session for its report.
 
     Args:
-        folder: Folder of the run. Shown and decoded pictures are saved in the subfolder
-            `gallery`. The subfolder `drawings` has the pictures that a generator drew.
+        folder: Folder of the run. Shown and decoded pictures are saved in its subfolder
+            `gallery`. Pictures from a generator are read from `drawings`.
         results: Results of the first windows as plain values. See `LiveResult.event`.
         score: Ranks of the shown pictures in the tested trials.
-        read_picture: Function that takes an image id, and returns the picture as the
-            bytes of a PNG file, or None if the picture cannot be read.
+        read_picture: Returns the PNG file of an image id, or None.
 
     Returns:
         A sheet with the pictures of the first windows if there are results, and a curve
@@ -677,14 +600,10 @@ def draw_session(
 class _TileMaker:
     """Maker of the tiles (pictures with text) of a figure.
 
-    A picture that is in several tiles is saved once.
-
     Attributes:
         folder: Folder of the run.
-        read_picture: Function that takes an image id, and returns the picture as the
-            bytes of a PNG file, or None if the picture cannot be read.
-        files: Path of each saved picture, keyed by image id. The path is relative to
-            the folder of the run.
+        read_picture: Returns the PNG file of an image id, or None.
+        files: Paths of the saved pictures in the folder of the run, by image id.
     """
 
     folder: RunFolder
@@ -696,26 +615,21 @@ class _TileMaker:
     ) -> SheetTile:
         """Make a tile of a picture, and save the picture if no other tile has saved it.
 
-        Args:
-            image_id: Image id of the picture. None if the stream did not name the
-                picture that was shown to the subject.
-            lines: Lines of text below the picture.
-            verdict: "right" or "wrong" for a decoded picture, if the shown picture is
-                known. Empty for other pictures.
+        If the picture cannot be read, the first line of the tile is the image id.
 
-        Returns:
-            The tile. If the picture cannot be read, the tile has no picture, and its
-            first line is the image id. Without an image id, the first line is "not
-            known".
+        Args:
+            image_id: Image id of the picture. None if the stream did not name it, which
+                gives the line "not known".
+            lines: Lines of text below the picture.
+            verdict: "right" or "wrong" for a decoded picture whose shown picture is
+                known, else "".
         """
-        # without a picture, the tile has only text
         if image_id is None:
             return SheetTile("", ["not known"] + list(lines), verdict=verdict)
         png = self.read_picture(image_id)
         if png is None:
             return SheetTile("", [image_id] + list(lines), verdict=verdict)
 
-        # save the picture, unless another tile has saved it
         if image_id not in self.files:
             self.files[image_id] = artifacts.save_picture(
                 self.folder, f"gallery/{len(self.files)}", Image.open(BytesIO(png))
@@ -731,17 +645,11 @@ def _draw_sheet(
 ) -> Sheet:
     """Draw a sheet with a row of pictures for each of the first windows of a session.
 
-    Args:
-        folder: Folder of the run. Its folder `drawings` has the pictures that a
-            generator drew.
-        results: Results of the windows as plain values. See `LiveResult.event`.
-        score: Hits of the session, with the number of candidate pictures.
-        read_picture: Function that takes an image id, and returns the picture as a PNG
-            file or None.
+    A row has the shown picture, the most similar candidates, and any drawing.
 
-    Returns:
-        The sheet. Its first column has the shown pictures, the next columns have the
-        most similar candidates, and the last column has the drawings, if any.
+    Args:
+        results: Results of the windows as plain values. See `LiveResult.event`.
+        read_picture: Returns the PNG file of an image id, or None.
     """
     tile_maker = _TileMaker(folder, read_picture)
     has_drawings = (folder.path / "drawings").is_dir()
@@ -774,7 +682,7 @@ def _draw_sheet(
                 tiles.append(SheetTile("", ["skipped"]))
         rows.append(SheetRow(str(window), tiles))
 
-    # a column of decoded pictures is headed by their rank
+    # the columns of decoded pictures are headed by their rank
     n_best = len(results[0]["best"])
     columns = ["seen"] + [str(rank) for rank in range(1, n_best + 1)]
     if has_drawings:
@@ -792,23 +700,16 @@ def _draw_sheet(
 def _draw_curve(score: Score) -> Curve:
     """Draw the hit rate of a session as a curve over the number of tested trials.
 
-    A hit is a trial whose shown picture ranks first among the candidates.
-
-    Args:
-        score: Rank of the shown picture in each tested trial, in the order of time.
-
-    Returns:
-        A curve with P points, at most `MAX_CURVE_POINTS`. Each point is the hit rate of
-        all trials up to this point, with a 95 % interval.
+    A point is the share of all trials so far that ranked the shown picture first.
     """
-    # choose P evenly spaced numbers of trials, and count the hits [P] up to each number
+    # count the hits [P] up to P evenly spaced numbers of trials
     n_trials = len(score.ranks)
     points = np.linspace(1, n_trials, min(MAX_CURVE_POINTS, n_trials))
     trial_numbers = points.round().astype(int)
     is_hit = np.equal(score.ranks, 1)
     hit_counts = np.cumsum(is_hit)[trial_numbers - 1]
 
-    # lower and upper ends [P] of the intervals, which are valid at all points together
+    # lower and upper ends [P] of intervals that are valid at all points together
     low = []
     high = []
     for hits, trials in zip(hit_counts.tolist(), trial_numbers.tolist(), strict=True):
