@@ -546,7 +546,7 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
 
 
 def _make_tables(measurements: Measurements) -> tuple[Table, ...]:
-    """Return tables of the hit rates, latencies and stream counts, if they have rows."""
+    """Return tables of hit rates, latencies and stream counts that have rows."""
     # median, 95th percentile and maximum of the latency of each stage
     facts = measurements.require_facts(LiveFacts)
     latency_rows = []

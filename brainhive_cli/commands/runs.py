@@ -1,8 +1,6 @@
 """The command `runs`: lists, shows, verifies or removes finished and unfinished runs.
 
-A run can train several models, usually one for each subject and seed. Each model, with
-its data, is called a cell of the run. A scope is a cell, or a group of cells over which
-metrics are pooled.
+A cell is a trained model of a run, usually of one subject and seed.
 """
 
 import os
@@ -88,16 +86,10 @@ def _name(run_folder: RunFolder) -> str:
 
 
 def _list_references(run_folder: RunFolder, exclude_command: bool) -> set[str]:
-    """List the texts by which a user may refer to a run.
+    """List the texts by which a user may refer to a run, such as COMMAND/NAME.
 
     Args:
-        run_folder: Folder of the run.
-        exclude_command: If False, the name of a command refers to all runs of the
-            command.
-
-    Returns:
-        The name of the run, COMMAND/NAME, and the relative and absolute path of its
-        folder. The name of the command is added unless it is excluded.
+        exclude_command: If False, the name of a command refers to all its runs.
     """
     path = run_folder.path
     references = {path.name, _name(run_folder), str(path), os.path.abspath(path)}
@@ -107,11 +99,7 @@ def _list_references(run_folder: RunFolder, exclude_command: bool) -> set[str]:
 
 
 def _describe_state(run_folder: RunFolder) -> str:
-    """Return "running", "finished" or "interrupted".
-
-    A run is "running" while a command works on it. A run that has stored its metrics is
-    "finished".
-    """
+    """Return "running" (a command works on the run), "finished" or "interrupted"."""
     if is_in_use(run_folder):
         return "running"
     return "finished" if run_folder.is_finished else "interrupted"
@@ -120,28 +108,20 @@ def _describe_state(run_folder: RunFolder) -> str:
 def _describe_result(run_folder: RunFolder) -> str | TableCell:
     """Describe the main result of a run for the list of runs.
 
-    The result is the most important metric, pooled over all models of the run. If no
-    metric is pooled, the result is a sentence about the models.
-
-    Args:
-        run_folder: Folder of the run.
-
-    Returns:
-        A table cell with the result. The text of the cell for programs also names the
-        caveats, which are limits of the result, such as "simulated". Instead of a cell,
-        an error message is returned if the run is damaged, and an empty text if the run
-        is not finished or has no result.
+    - "" if the run is not finished or has no result
+    - the error message of a damaged run
+    - otherwise a table cell, whose value for programs also names the caveats (limits of
+      the result, such as "simulated")
     """
     if not run_folder.is_finished:
         return ""
 
-    # show the error of a damaged run, so that the other runs can still be listed
+    # a damaged run must not keep the other runs from being listed
     try:
         shown_run = ShownRun(run_folder.path.name, run_folder)
     except BrainhiveError as error:
         return error.message
 
-    # describe the most important metric, or else the models
     measurements = shown_run.measurements
     metric_name = shown_run.main_headline
     if metric_name in shown_run.metrics:
@@ -153,7 +133,6 @@ def _describe_result(run_folder: RunFolder) -> str | TableCell:
     if not result:
         return ""
 
-    # add the caveats to the text for programs
     caveats = merge_caveats(
         measurements.caveats, list_metric_caveats(shown_run.metrics.values())
     )
@@ -170,19 +149,9 @@ def _count_bytes(run_folder: RunFolder) -> int:
 
 
 def _find_shown(recipe: Recipe) -> ShownRun:
-    """Find the run that `runs show NAME` describes.
+    """Find the run, or the variant (value of a sweep), that `runs show NAME` describes.
 
-    Args:
-        recipe: Recipe with the words of the command line. The first word is `show`. The
-            second word names a run, or a variant of a run (a value of a sweep).
-
-    Returns:
-        The run or the variant. If the recipe names no run, the newest run with metrics
-        is returned.
-
-    Raises:
-        MissingData: if there is no such run.
-        RecipeError: if the recipe names several runs.
+    Without a name, the newest run with metrics is found.
     """
     names = recipe.words[1:]
     if len(names) > 1:
@@ -196,16 +165,13 @@ def _find_shown(recipe: Recipe) -> ShownRun:
 
 
 def _find_named(recipe: Recipe, must_remove: bool) -> list[RunFolder]:
-    """Find the runs to list or to remove.
+    """Find the runs to list or to remove, the newest first.
 
     Args:
-        recipe: Recipe with the words of the command line. To remove runs, the first
-            word is `rm`. The other words are names of runs.
-        must_remove: True if the runs will be removed. As a protection, at least one run
-            must then be named, and the name of a command does not stand for its runs.
-
-    Returns:
-        The named runs, or all runs without a name. The newest runs come first.
+        recipe: Recipe with the words of the command line. Without names, all runs are
+            listed.
+        must_remove: True for runs to remove. At least one must then be named, and the
+            name of a command does not stand for its runs.
 
     Raises:
         MissingData: if a name does not refer to any run.
@@ -266,9 +232,7 @@ def inputs(recipe: Recipe) -> list[Input]:
 
 
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
-    """List runs, show a run, verify a run, or remove runs.
-
-    To verify a run, a model of the run is trained again and compared.
+    """List runs, show a run, remove runs, or train a cell of a run again to verify it.
 
     Args:
         recipe: Recipe with the words of the command line. The first word may be `show`,
@@ -277,12 +241,11 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         force: Not used, since `runs` computes nothing that is stored.
 
     Returns:
-        The result of the command, with a table of the listed or removed runs, tables
-        that describe a run, or a table of the differences of a verification.
+        A table of the listed or removed runs, tables that describe a run, or a table of
+        the differences of a verification.
 
     Raises:
-        BrainhiveError: if a run to remove is in use, or if the user does not confirm
-            the removal.
+        BrainhiveError: if a run to remove is in use, or if the user does not confirm.
         MissingData: if a run does not exist.
         RecipeError: if the recipe names too many or too few runs.
     """
@@ -303,21 +266,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
 
 
 def _run_verification(recipe: Recipe) -> Result:
-    """Train a model of a run again, and compare it with the model of the run.
-
-    Args:
-        recipe: Recipe with the words `verify`, RUN and CELL. A cell is a model of the
-            run, such as `sub-01_seed-1`. RUN and CELL are optional.
-
-    Returns:
-        The result of the command, with a table of all comparisons. The exit code is 1
-        if weights, embeddings, metrics or ranks differ, else 0.
-
-    Raises:
-        RecipeError: if the recipe has more than three words, or if the run has no such
-            cell.
-        MissingData: if the run, its signals or its embeddings are absent.
-    """
+    """Verify the cell that the words `verify RUN CELL` name, or a default."""
     names = recipe.words[1:]
     if len(names) > 2:
         raise RecipeError(
@@ -325,9 +274,8 @@ def _run_verification(recipe: Recipe) -> Result:
             Line("runs", VERIFY, "RUN", "CELL"),
         )
 
-    # Other uses of `runs` need no GPU, so the default device in its recipe is the
-    # CPU. For a training, use the default device of `RunOptions`, unless the user
-    # has set options.
+    # The recipe of `runs` has the CPU as its default device. A training uses the
+    # default device of `RunOptions`.
     has_run_options = "run" in recipe.model_fields_set
     launch = start(recipe.run if has_run_options else RunOptions())
     reference = names[0] if names else None
@@ -339,15 +287,10 @@ def _list_runs(recipe: Recipe, runs: Sequence[RunFolder]) -> Result:
     """Return a table of runs with state, result, time of the last change and size.
 
     Args:
-        recipe: Recipe of `runs`. If `recipe.all` is set, all runs are listed, else only
-            the `MAX_LISTED_RUNS` newest.
-        runs: Runs to list, the newest first.
-
-    Returns:
-        The table. A note below the table explains the caveats of the results, which are
-        limits such as "simulated", and says how to list older runs.
+        recipe: Recipe of `runs`. Unless `recipe.all` is set, only the `MAX_LISTED_RUNS`
+            newest runs are listed.
+        runs: Runs, the newest first.
     """
-    # describe each run in a row
     root = recipe.paths.under_home("runs")
     listed_runs = runs if recipe.all else runs[:MAX_LISTED_RUNS]
     rows = []
@@ -371,7 +314,7 @@ def _list_runs(recipe: Recipe, runs: Sequence[RunFolder]) -> Result:
             )
         )
 
-    # write the note
+    # explain the caveats, and say how to list older runs
     notes = []
     if caveats:
         notes.append(list_footnotes(caveats))
@@ -391,17 +334,11 @@ def _list_runs(recipe: Recipe, runs: Sequence[RunFolder]) -> Result:
 
 
 def _show(shown_run: ShownRun) -> Result:
-    """Describe a run in a table of its properties and a table of its metrics.
+    """Describe a run in a table of its properties and a table of its metrics, if any.
 
-    Args:
-        shown_run: Finished run, or a variant of a run (a value of a sweep).
-
-    Returns:
-        The result of the command, with the tables and the measurements of the run. The
-        metrics are pooled over all models of the run. If no metrics are pooled, the
-        table has a row for each model. A run without metrics has no second table.
+    The metrics are pooled over all cells. If no metrics are pooled, each cell has a
+    row.
     """
-    # name the run, its files and its size
     folder = shown_run.folder
     facts = shown_run.measurements.facts
     size = console.size(_count_bytes(folder))
@@ -411,8 +348,7 @@ def _show(shown_run: ShownRun) -> Result:
     file_names = sorted(path.name for path in folder.path.iterdir())
     visible_names = [name for name in file_names if not name.startswith(".")]
 
-    # list the properties of the run without empty values. `facts` has the values that
-    # are not metrics.
+    # list the properties of the run that are not empty
     items = {
         "run": reference if folder.is_shared else f"{shown_run.command}/{reference}",
         "state": f"{_describe_state(folder)}, {format_age(folder.changed_s)}, {size}",
@@ -429,7 +365,7 @@ def _show(shown_run: ShownRun) -> Result:
     rows = tuple((name, value) for name, value in items.items() if value)
     tables = [Table(f"Run {folder.name}", ("item", "value"), rows)]
 
-    # list the metrics. A scope is the set of models that a row of metrics describes.
+    # a scope is the set of cells that a row of metrics describes
     metrics = {}
     for scope in list_summary_scopes(shown_run):
         metrics[scope] = shown_run.measurements.scopes[scope]
@@ -444,11 +380,7 @@ def _remove(runs: Sequence[RunFolder], has_consent: bool) -> None:
     """Print the state of runs, ask the user for a confirmation, and remove the runs.
 
     Args:
-        runs: Runs to remove.
         has_consent: If True, do not ask for a confirmation.
-
-    Raises:
-        BrainhiveError: if a run is in use, or if the user does not confirm.
     """
     # refuse to remove a run to which another command writes
     for run_folder in runs:
@@ -466,11 +398,10 @@ def _remove(runs: Sequence[RunFolder], has_consent: bool) -> None:
     if not has_consent and not console.confirm(f"remove {len(runs)} {noun}?"):
         raise BrainhiveError("nothing was removed", "--yes removes without asking")
 
-    # remove each run while this process holds the lock of the run, so that no command
-    # can write to the run
+    # lock each run before it is removed, so that no command can write to it
     for run_folder in runs:
         if run_folder.path.is_symlink():
-            # remove only the link. A lock is not needed, since the run itself stays.
+            # only the link is removed, and the run stays
             remove(run_folder.path)
         else:
             lock = Claim(run_folder.path / LOCK, f"run {run_folder.path}")
@@ -480,17 +411,17 @@ def _remove(runs: Sequence[RunFolder], has_consent: bool) -> None:
 
 @dataclass(frozen=True)
 class _CellVerification:
-    """Differences between a trained model of a run and the same model, trained again.
+    """Differences between a cell of a run and the same cell, trained again.
 
     Attributes:
-        cell_name: Name of the model, such as `sub-01_seed-1`.
+        cell_name: Name of the cell, such as `sub-01_seed-1`.
         has_equal_weights: True if the bytes of the weights are equal.
         evaluation: Differences of an evaluation of the run. Empty if there is none.
         embeddings: Lines on embeddings that have changed since the run.
         metrics: Lines on metrics that differ.
         skip_reasons: Reasons why the evaluation was not compared.
-        environment: Lines on versions, device, commit and inputs that differ. Such a
-            line may explain why the models differ, but does not fail the verification.
+        environment: Lines on versions, device, commit and inputs that differ. They do
+            not fail the verification.
     """
 
     cell_name: str
@@ -512,14 +443,10 @@ class _CellVerification:
         )
 
     def list_rows(self, n_cells: int) -> list[tuple[str, str]]:
-        """List the results of all comparisons as rows of a table.
+        """List pairs of a compared item and its result: "weights", "identical".
 
         Args:
-            n_cells: Number of models that the run has trained.
-
-        Returns:
-            Two texts for each row: the compared item and the result, such as "weights"
-            and "identical".
+            n_cells: Number of cells of the run.
         """
         rows = [
             ("trained again", f"{self.cell_name}, of {n_cells} cells"),
@@ -555,25 +482,21 @@ class _CellVerification:
 def _verify(
     paths: Paths, launch: Launch, reference: str | None = None, cell_name: str = ""
 ) -> Result:
-    """Train a model of a run again, and compare it with the model that the run stores.
-
-    Weights, embeddings, metrics and ranks are compared. The model is trained in a
-    temporary folder, and nothing is written elsewhere.
+    """Train a cell of a run again in a temporary folder, and compare it with the run.
 
     Args:
-        paths: Folders of runs, signals, embeddings and pictures.
-        launch: Process that trains.
-        reference: Run of train-align, or run of eval-retrieval that has tested a run of
-            train-align. None means the newest run of train-align.
-        cell_name: Name of the model, such as `sub-01_seed-1`. If the name is empty, the
-            first model with the fewest subjects is trained.
+        reference: Run of train-align, or run of eval-retrieval that has tested it. None
+            means the newest run of train-align.
+        cell_name: Name of the cell, such as `sub-01_seed-1`. If it is empty, the first
+            cell with the fewest subjects is trained.
 
     Returns:
-        A table of the differences. The exit code is 1 if anything differs.
+        A table of the differences in weights, embeddings, metrics and ranks. The exit
+        code is 1 if any of them differs.
 
     Raises:
         MissingData: if signals or embeddings are absent.
-        RecipeError: if the run has no such model.
+        RecipeError: if the run has no such cell.
     """
     from brainhive_cli.data.targets.encoder_stores import list_changed
     from brainhive_cli.evaluation.retrieval.verification import compare_metrics
@@ -586,7 +509,7 @@ def _verify(
     )
     from brainhive_cli.training.alignment.training.run import TrainingRun
 
-    # find the training, and the cell, which is one of its models
+    # find the training and the cell
     root = paths.under_home("runs")
     training_reference, evaluation = _find_training(root, reference)
     folder, variant = find_reference(training_reference, paths)
@@ -609,7 +532,7 @@ def _verify(
         tempfile.TemporaryDirectory() as temporary,
         _use_threads(environment.get("threads")),
     ):
-        # the embeddings must be unchanged since the run, else the models differ
+        # compare the embeddings, on which the weights depend
         retrained = RunFolder(Path(temporary) / TRAINING / folder.path.name)
         retrained.path.mkdir(parents=True)
         embedding_differences = list_changed(folder, job.stores)
@@ -641,7 +564,6 @@ def _verify(
             launch,
         )
 
-    # summarise all differences
     differences = _CellVerification(
         cell_name=cell_name,
         has_equal_weights=has_equal_weights,
@@ -662,7 +584,7 @@ def _verify(
 
 @contextmanager
 def _use_threads(n_threads: int | None) -> Iterator[None]:
-    """Let PyTorch compute with a number of threads, and restore the number at the end.
+    """Set the number of threads of PyTorch, and restore it at the end.
 
     The number of threads changes the order of sums, and so the last digits of results.
 
@@ -686,26 +608,20 @@ def _verify_evaluation(
     model: Path,
     launch: Launch,
 ) -> tuple["Verification", list[str]]:
-    """Repeat an evaluation with a model that was trained again, to compare the results.
+    """Repeat an evaluation with a cell that was trained again, to compare the results.
 
     Args:
-        evaluation: Run of eval-retrieval that has tested the original model. None if
-            there is no such run.
-        paths: Folders of runs, signals, embeddings and pictures.
-        cell_name: Name of the model in the training run.
-        model: Folder of the model that was trained again.
-        launch: Process with the device.
+        evaluation: Run of eval-retrieval that has tested the original cell, or None.
+        model: Model folder of the cell that was trained again.
 
     Returns:
-        The differences between the stored and the repeated evaluation, and a list of
-        reasons. If signals or pictures are absent, the evaluation is not repeated, and
-        the list has a line with the reason. Otherwise, the list is empty. Without an
-        evaluation, there are neither differences nor reasons.
+        The differences between the stored and the repeated evaluation, and the reason
+        why it is not repeated, such as absent signals. Both are empty without an
+        evaluation.
     """
     from brainhive_cli.evaluation.retrieval.verification import Verification, verify
 
-    # the fields are the differences of ranks, of metrics and of embeddings
-    no_differences = Verification({}, [], [])
+    no_differences = Verification(ranks={}, metrics=[], embeddings=[])
     if evaluation is None:
         return no_differences, []
     try:
@@ -720,27 +636,20 @@ def _verify_evaluation(
 def _compare_environments(
     job: "TrainingRun", launch: Launch, run_environment: dict[str, Any]
 ) -> list[str]:
-    """List how the present environment differs from the environment of a run.
-
-    Such a difference may explain why a model is not equal after a second training.
+    """List the versions, device, commits and digests that have changed since a run.
 
     Args:
         job: Second training, with the recipe of the run and the present inputs.
-        launch: Process with the device of the second training.
         run_environment: Values from the environment file of the run, by key. Empty if
             the file is absent.
-
-    Returns:
-        A line for each version, device, commit or digest of an input that differs.
     """
-    # collect the present environment, the digests of inputs, and the commits and runs
-    # that the training starts from
+    # collect the present environment, with the inputs of the training
     environment = launch.describe_environment()
     _, pinned_versions = job.pin_versions()
     environment |= environment["versions"]
     environment |= map_digests(job.inputs()) | pinned_versions
 
-    # compare each value with the run. The recipe of the run has the digests.
+    # compare each value with the run
     versions = run_environment.get("versions", {})
     run_values = run_environment | versions | job.recipe.digests
     differences = []
@@ -758,8 +667,8 @@ def _find_training(
 
     Args:
         root: Folder of all runs.
-        reference: Name or path of a run of eval-retrieval or train-align. None stands
-            for the newest run of train-align.
+        reference: Run of eval-retrieval or train-align. None stands for the newest run
+            of train-align.
 
     Returns:
         A reference of the training run, and the evaluation. If `reference` does not
@@ -767,7 +676,6 @@ def _find_training(
     """
     from brainhive_cli.evaluation.retrieval.recipe import Recipe as EvaluationRecipe
 
-    # a reference that names no evaluation must name a training. The caller finds it.
     if not reference:
         return reference, None
     try:
@@ -787,21 +695,16 @@ def _find_training(
 def _choose_evaluation(
     evaluations: Sequence[RunFolder], training: str, cell: str
 ) -> RunFolder | None:
-    """Return the first evaluation that has tested a given model.
+    """Return the first evaluation that has tested a cell, or None.
 
     Args:
         evaluations: Runs of eval-retrieval, in the order of preference.
-        training: Reference of the training run of the model. It must have the form that
-            the recipes of evaluations use.
-        cell: Name of the model in the training run.
-
-    Returns:
-        The evaluation, or None if no evaluation has tested this model.
+        training: Training run of the cell, written as in recipes of eval-retrieval.
     """
     from brainhive_cli.evaluation.retrieval.recipe import Recipe as EvaluationRecipe
 
     for evaluation in evaluations:
-        # look for results of the model first, since reading a recipe takes longer
+        # skip evaluations without results of the cell, since reading a recipe is slow
         if not (evaluation.path / f"parts/{cell}.safetensors").is_file():
             continue
         training_references = evaluation.recipe(EvaluationRecipe).align_run or [""]
