@@ -1,15 +1,6 @@
 """Facts of a run: every result of a command that is not a number with an interval.
 
-Each command has its own class of facts, such as `RetrievalFacts`. Some words recur:
-
-- A run is the folder with the results of a command. A sweep is a run that tries several
-  variants of its settings.
-- A scope is the name of a group of metrics, such as `all` or `subject 1`. In claims, it
-  is the set of subjects or stimuli that a claim holds for.
-- A cell is a model that was trained for a subject (or for all) with a seed.
-- The set-up of a run is the settings of signals, model and training behind its numbers.
-- A caveat is a fixed phrase that limits a number (see `measurements.CAVEATS`).
-- The pool of an item is the number of candidates among which it is ranked.
+Each command has its own class of facts, such as `RetrievalFacts`.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -59,21 +50,19 @@ class FrozenModel(BaseModel):
 
 
 class CellFacts(FrozenModel):
-    """Facts of a cell: of the training of a model, or of the test of a trained model.
+    """Facts of a cell: a model that was trained or tested.
 
     Attributes:
-        cell: Name of the cell. Empty if the name of the scope is also the name of the
-            cell.
+        cell: Name of the cell, or "" if it is the name of the scope.
         subject: Subject whose signals were used, or None for several subjects.
         seed: Seed of the training.
         source: Origin of the reconstructed pictures, such as `brain`.
         title: Name of the cell in tables.
-        variant: Variant of the settings that the cell belongs to, in a sweep.
+        variant: Variant of the settings, in a sweep.
         epoch: Epoch whose weights were kept.
         selected_on: Data on which this epoch was selected.
         caveats: Phrases that limit the numbers of the cell.
-        took: Cost of the training or test: seconds, peak memory in bytes and number of
-            parameters, by name.
+        took: Seconds, peak memory in bytes and parameters, by name.
     """
 
     cell: str = ""
@@ -90,28 +79,20 @@ class CellFacts(FrozenModel):
 
 @dataclass(frozen=True)
 class Answer:
-    """Result of a permutation test of mean ranks against chance.
-
-    The question is whether the shown stimuli (or the stimuli of the shown concepts)
-    rank better than the other candidates.
+    """Permutation test: do the shown stimuli (or concepts) rank better than the others?
 
     Attributes:
-        question: The question, which asks for the seen stimulus or for its concept.
-        better: One-sided p for ranks better than chance. It is the probability that the
-            mean rank under permuted labels is at most the measured mean rank. None if
-            there is no test.
-        worse: One-sided p for ranks worse than chance. It is the probability that the
-            mean rank under permuted labels is at least the measured mean rank. None if
-            there is no test.
+        question: The question, about the seen stimulus or its concept.
+        better: Probability that the mean rank under permuted labels is at most the
+            measured mean rank (one-sided p), or None without a test.
+        worse: One-sided p for ranks worse than chance, or None without a test.
         least_p: Smallest two-sided p that the test can give.
         n: Number of tested items over all subjects.
         pool: Number of candidates among which each item is ranked.
         test: Method of the test, or the reason why there is no test.
-        scope: Stimuli or concepts that the answer holds for, such as "these 2
-            concepts". Empty if it holds for stimuli in general.
-        wider: Sentence on a more general claim that the design of the experiment does
-            not allow. Empty if the design allows all claims.
-        condition: Assumption behind the answer that the data cannot confirm.
+        scope: Stimuli that the answer holds for, such as "these 2 concepts", or "".
+        wider: Sentence on a wider claim that the design does not allow, or "".
+        condition: Assumption that the data cannot confirm, or "".
     """
 
     question: str
@@ -131,14 +112,12 @@ class Answer:
         """Two-sided p, or None without a test."""
         if self.better is None or self.worse is None:
             return None
-        # the two-sided p is twice the smaller one-sided p
         return min(1.0, 2 * min(self.better, self.worse))
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def side(self) -> Side:
         """Result of the two-sided test at `SIGNIFICANCE_LEVEL`."""
-        # if the smallest possible p is too large, no result can be significant
         if (
             self.better is None
             or self.worse is None
@@ -154,10 +133,7 @@ class Answer:
     @computed_field  # type: ignore[prop-decorator]
     @property
     def words(self) -> str:
-        """Result of the test in words, or the reason why there is no test.
-
-        The result is followed by the stimuli that it holds for and by its assumption.
-        """
+        """Result with its scope and condition, or the reason why there is no test."""
         if self.p is None:
             return f"{self.side}: {self.test}"
         scope = f" for {self.scope}" if self.scope else ""
@@ -166,10 +142,7 @@ class Answer:
 
     @property
     def sentence(self) -> str:
-        """Sentence with the question, the result, its test and the limit of the claim.
-
-        Without a test, the sentence has the question and the reason.
-        """
+        """Question, result, test and limit of the claim, in a sentence."""
         if self.p is None:
             return f"{self.question}: {self.test}"
         sentence = (
@@ -189,43 +162,36 @@ class Difference(FrozenModel):
         second: Name of the second run, source or variant.
         metric: Name of the metric.
         difference: First value minus second value, averaged over subjects.
-        low: Lower end of the 95 % interval of the difference, or None with too few
-            items. The interval contains the differences that the test does not reject.
-        high: Upper end of the interval, or None with too few items.
-        interval: Method of the interval, and the subjects and items that it holds for.
+        low: Lower end of the 95 % interval, or None with too few items.
+        high: Upper end, or None with too few items.
+        interval: Method of the interval, with the subjects and items it holds for.
         n: Number of compared items over all subjects.
         subjects: Number of subjects.
-        p_value: Two-sided p, or None with too few items. It is at most .05 exactly if
-            the interval excludes 0.
-        p_adjusted: Two-sided p after an adjustment for the number of tests in the
-            family, or None without an adjustment.
-        test: Method of the test, and the subjects and items that it holds for.
+        p_value: Two-sided p, or None with too few items.
+        p_adjusted: Two-sided p, adjusted for the number of tests, or None.
+        test: Method of the test, with the subjects and items it holds for.
         least_p: Smallest p that the test can give.
-        cohens_dz: Effect size over subjects: the mean of the differences divided by
-            their standard deviation.
-        lower_is_better: True if smaller values of this metric are better.
-        scope: Subjects or stimuli that the claim holds for. Empty if it holds for
-            subjects and stimuli in general.
+        cohens_dz: Mean of the subjects' differences by their standard deviation.
+        lower_is_better: True if smaller values are better.
+        scope: Subjects or stimuli of the claim, such as "these films", or "".
         limits: Sentences that limit the claim.
-        differs: Descriptions of the settings in which the two runs differ.
+        differs: Settings in which the two runs differ, as text.
         caveats: Phrases that limit the first or the second value.
-        tests: Number of tests in the family of tests that p is adjusted for. 0 for a
-            single test, whose p is not adjusted.
-        tests_of: Description of this family of tests.
+        tests: Number of tests that p is adjusted for, or 0.
+        tests_of: Description of these tests.
     """
 
-    # the two values
     first: str = ""
     second: str = ""
     metric: str = ""
 
-    # effect, with its 95 % interval
+    # effect
     difference: float
     low: float | None
     high: float | None
     interval: str
 
-    # items, and the test on them
+    # test
     n: int
     subjects: int
     p_value: float | None
@@ -236,18 +202,17 @@ class Difference(FrozenModel):
     lower_is_better: bool = False
     scope: str = ""
 
-    # limits of the claim
+    # limits
     limits: list[str] = []
     differs: list[str] = []
     caveats: list[str] = []
 
-    # family of tests that p is adjusted for
     tests: int = 0
     tests_of: str = ""
 
     @property
     def p(self) -> float | None:
-        """The adjusted p if the test belongs to a family of tests, else `p_value`."""
+        """The adjusted p if there are several tests, else `p_value`."""
         return self.p_adjusted if self.tests else self.p_value
 
     @property
@@ -265,9 +230,9 @@ class SeenPictures(FrozenModel):
     """Test pictures that were left out, because a model was trained on them.
 
     Attributes:
-        count: Number of pictures that were left out.
-        of: Number of test pictures before pictures were left out.
-        names: Names of the first few pictures that were left out.
+        count: Number of these pictures.
+        of: Number of all test pictures.
+        names: Names of the first few of these pictures.
     """
 
     count: int = 0
@@ -276,7 +241,7 @@ class SeenPictures(FrozenModel):
 
 
 class Variant(FrozenModel):
-    """Facts of one variant of a sweep.
+    """Facts of a variant of the settings, in a sweep.
 
     Attributes:
         run: Name of the run that has the variant.
@@ -294,39 +259,33 @@ class Facts(FrozenModel):
 
     Attributes:
         command: Command of the run.
-        caveats: Phrases that limit all numbers of the run.
-        warnings: Sentences that the HTML page of the run shows above the numbers.
-        dataset: Name of the data set of the test.
-        modality: EEG, MEG or fMRI. Empty if unknown.
+        caveats: Phrases that limit all numbers.
+        warnings: Sentences above the numbers on the HTML page.
+        dataset: Data set of the test.
+        modality: EEG, MEG or fMRI, or "".
         stimulus: Kind of the stimuli: `picture`, `clip` or `category`.
-        mode: Mode of the training: `intra` (one subject), `inter` (new subjects),
-            `joint` (all together) or `finetune` (fitted to a new subject).
+        mode: `intra` (one subject), `inter` (new subjects), `joint` (all together) or
+            `finetune` (fitted to a new subject).
         protocol: Description of the measurement in one line.
-        run: Name of the training run whose models were tested.
-        runs: Names of all training runs whose models were tested.
-        units: Noun for the groups of items that count as one in intervals and tests,
-            such as `pictures`.
+        run: Training run whose models were tested.
+        runs: All training runs whose models were tested.
+        units: Noun for the groups that tests count, such as `pictures`.
         unit_count: Number of these groups.
-        stimuli: Number of different stimuli. A stimulus that several subjects saw
-            counts once. 0 if unknown.
-        scope: Subjects or stimuli that the claims hold for. Empty if the claims hold
-            for subjects and stimuli in general.
-        inflation: Factor by which the variance of a mean grows, because the models of
-            different folds share training data. 1 without such folds.
+        stimuli: Number of different stimuli over all subjects, or 0 if unknown.
+        scope: Subjects or stimuli of the claims, such as "these films", or "".
+        inflation: Factor of a mean's variance, because folds share training data.
         set_up: Settings of signals, model and training by dotted key (see `flatten`).
-        seen_in_training: Test pictures that were left out, because a model was trained
-            on them.
-        published: Values of a paper, with the key `source` for the paper and the key
-            `differs` for differences between the methods.
-        cells: Facts of the cells (trained models), by scope of the metrics.
-        variants: Facts of the variants of a sweep, by label of the variant.
-        sources: Origins of pictures that are compared, such as `brain`. The run is
-            about the first origin. The others are controls.
+        seen_in_training: Pictures left out, because a model was trained on them.
+        published: Values of a paper, which the key `source` names. The key `differs`
+            has the differences between the methods.
+        cells: Facts of the models, by scope of the metrics, such as `all`.
+        variants: Facts of the variants of a sweep, by label.
+        sources: Origins of pictures. The first is tested, the others are controls.
         titles: Title in tables, by origin of the pictures.
         comparisons: Differences between origins of pictures, or between variants.
         against: Differences from other runs.
-        not_compared: Reasons why other runs were not compared with this run.
-        validation: Values of the tested training on the validation pictures, by name.
+        not_compared: Reasons why other runs were not compared.
+        validation: Values on the validation pictures, by name.
         answers: Tests of ranks against chance. The first is the main test.
     """
 
@@ -350,7 +309,7 @@ class Facts(FrozenModel):
     scope: str = ""
     inflation: float = 1.0
 
-    # set-up, and published values to compare with
+    # set-up and published values
     set_up: dict[str, Any] = {}
     seen_in_training: SeenPictures = SeenPictures()
     published: dict[str, Any] = {}
@@ -378,7 +337,7 @@ class TrainingFacts(Facts):
     """Facts of train-align.
 
     Attributes:
-        is_closed_form: True if the models were computed in closed form, without epochs.
+        is_closed_form: True if the models were computed without epochs.
     """
 
     command: str = "train-align"
@@ -411,8 +370,8 @@ class Control(FrozenModel):
         draws: Number of draws.
         n: Number of items.
         pool: Number of candidates of each item.
-        metrics: Results by metric: the measured value (`measured`), the `mean` of the
-            draws, the range of their middle 95 % (`low`, `high`) and `p`.
+        metrics: By metric: the value without the control (`measured`), the `mean` of
+            the draws, their middle 95 % (`low`, `high`), and `p`.
     """
 
     kind: str
@@ -434,16 +393,14 @@ study in twenty.
 class Baseline(FrozenModel):
     """Ridge regression in closed form, fitted as a baseline for a model.
 
-    If the model ranks pictures at chance, the baseline also tries whether the pictures
-    would be found in another order than they are filed in.
+    If the model is at chance, the ridge also looks for the pictures in other orders.
 
     Attributes:
-        reason: Reason why no ridge was fitted, or no other order was tried. Else empty.
+        reason: Reason why no ridge was fitted, or no other order was tried, or "".
         answer: Test of the ridge's ranks against chance.
         orders: Number of other orders that were tried.
-        order: Order in which the ridge finds the pictures. Empty if it does not find
-            them in any other order.
-        order_p: p of this order, corrected for the number of orders.
+        order: Order in which the ridge finds the pictures, or "".
+        order_p: p of this order, corrected for `orders`.
     """
 
     reason: str = ""
@@ -463,8 +420,7 @@ class ConfusionMatrix(FrozenModel):
 
     Attributes:
         names: Names [K] of the concepts.
-        counts: Number of trials [K, K], by seen concept (rows) and decoded concept
-            (columns).
+        counts: Number of trials [K, K], seen concept by decoded concept.
     """
 
     names: list[str]
@@ -478,19 +434,15 @@ class RetrievalFacts(Facts):
         claims: Sentence on the claims that the design allows.
         gallery: Candidates.
         control: Distribution under a control.
-        prior: Name of the run of the prior (a model that maps brain tokens to the
-            inputs of a generator) that predicted the tokens. None without a prior.
+        prior: Run of the prior, a model from brain tokens to a generator's inputs.
         confusion_matrix: Confusion matrix of trials, or None with many concepts.
-        tests_trials: True if trials of training pictures or categories were held out,
-            not pictures.
-        plain: Differences between the model and simple baselines on the same folds.
+        tests_trials: True if trials, not pictures, were held out.
+        plain: Differences between the model and simple baselines.
         baseline: Ridge that was fitted as a baseline.
-        repetitions: Largest number of repetitions of a picture in the noise ceiling,
-            which compares halves of them. 0 without a ceiling.
-        subset_ways: Requested number of pictures in the subsets of the candidates. 0
-            without subsets.
-        subset_pools: Numbers of pictures that the subsets have, ascending. A number is
-            smaller than requested if a subject saw fewer pictures.
+        repetitions: Largest number of repetitions in the noise ceiling, or 0.
+        subset_ways: Requested size of the subsets of the candidates, or 0.
+        subset_pools: Sizes of the subsets, ascending. A subset is smaller than
+            requested if its subject saw fewer pictures.
     """
 
     command: str = "eval-retrieval"
@@ -514,12 +466,10 @@ class ReconstructionFacts(Facts):
         medium: Kind of the reconstructions: `picture` or `clip`.
         prior: Run of the prior that predicted the tokens.
         concepts: Concepts whose recall was measured.
-        score: Folder of existing reconstructions that were scored. Empty if the run
-            generated the reconstructions itself.
+        score: Folder of existing reconstructions that were scored, or "".
         unmatched: Files of this folder that belong to no stimulus.
         without: Stimuli that have no file in this folder.
-        originals: Files of this folder that are copies of the stimuli. They were left
-            out.
+        originals: Files left out, because they are copies of the stimuli.
         one_colour: Reconstructions that have a single colour.
     """
 
@@ -539,11 +489,9 @@ class AxisClaim(FrozenModel):
 
     Attributes:
         axis: Axis along which positions were tested.
-        place: Name of the significant position with the strongest effect. If no
-            position is significant, the position with the strongest effect of all.
+        place: Position with the strongest effect, if possible a significant position.
         p: p of this position, corrected for all positions of all analyses.
-        first: First time above chance, or the time by which an effect has begun. Empty
-            without such a time, or if a filter hides it.
+        first: First time above chance, or time by which an effect has begun, or "".
     """
 
     axis: Literal["time", "sensor", "region"]
@@ -561,16 +509,12 @@ class ExplanationFacts(Facts):
     """Facts of explain.
 
     Attributes:
-        claims: Positions whose signals tell which picture was seen, first in time, then
-            in space.
+        claims: Positions whose signals tell which picture was seen.
         untested: Reason why there are no claims.
         draws: Number of permutations of the labels.
-        profiles: Result of each analysis: axis, positions, p and first time above
-            chance.
-        ceilings: Noise ceilings at each position, by metric and name. For encoding
-            models they come from halves of the repetitions, averaged over sensors.
-        generalisation: p [P, P] of a classifier that is trained at one of P times and
-            tested at another.
+        profiles: Axis, positions, p and first time above chance of each analysis.
+        ceilings: Noise ceilings at each position, by metric and name.
+        generalisation: p [P, P] of a classifier, by training time and test time.
     """
 
     command: str = "explain"
@@ -602,13 +546,11 @@ class Strength(FrozenModel):
     """Strength with which transfer pulls a new model towards the model of other people.
 
     Attributes:
-        pulls: Strength by amount. The value None stands for zero-shot, without any
-            training.
-        chosen_by: Way in which the strengths were chosen. `people`: by the accuracy in
-            other people. `recipe`: by the recipe. `closed form`: the model has none.
-            `number of pictures`, `one person` (the model was trained on one person) and
-            `another model` (it continued from another model): by the number of
-            pictures.
+        pulls: Strength by amount. None stands for zero-shot, without any training.
+        chosen_by: `people`: by the accuracy in other people. `recipe`: by the recipe.
+            `closed form`: the model has none. `number of pictures`, `one person` (the
+            model was trained on one person) and `another model` (it continued from
+            another model): by the number of pictures.
         people: Number of people whose accuracy was used.
         mrr: Mean reciprocal rank by amount and strength. Empty unless people were used.
     """
@@ -630,34 +572,29 @@ class CalibrationFacts(Facts):
     """Facts of calibrate.
 
     Attributes:
-        arm: Name of the arm (way to calibrate a model, or control) that the finding is
-            about. Empty if only controls were measured.
-        arms: Description of each arm, by name: the data that it uses from a new person,
-            the name of such an evaluation in MOABB, and the method.
+        arm: Way to calibrate that the finding is about. Empty with only controls.
+        arms: Data from a new person, MOABB's name for it, and method, by arm.
         unit: Unit of the amounts.
         amounts: Amounts of recording, ascending. The last is everything.
         people: Top-1 of the arm `arm` with each amount, by person.
-        is_above_chance: True if the top-1 of this arm with everything is above chance.
-        lead: Amount that the finding is about. It is the smallest amount that surely
-            gives 90 % of the top-1 with everything, or else the largest amount below
-            everything. Empty for everything.
-        suffices: Two indices of amounts, or None if not measured. All amounts that
-            surely give less than 90 % of everything lie below the first index. All
-            amounts from the second index on surely give 90 % or more.
-        better: Two indices of amounts, or None if transfer and scratch were not
-            compared or there are too few people. All amounts at which transfer surely
-            beats training from scratch lie below the first index. From the second index
-            on, transfer surely does not beat it.
+        is_above_chance: True if this top-1 with everything is above chance.
+        lead: Smallest amount that surely gives 90 % of the top-1 with everything, or
+            else the largest amount below everything. Empty for everything.
+        suffices: Indices of two amounts, or None if not measured. Amounts that surely
+            give less than 90 % of everything lie below the first. The second and all
+            larger amounts surely give 90 % or more.
+        better: Indices of two amounts, or None with too few people or no comparison.
+            Amounts at which transfer surely beats training from scratch lie below the
+            first. From the second on, transfer surely does not beat it.
         strength: Strength of transfer, by model and person.
         trained_on: Smallest and largest number of people that a model was trained on.
         seen_share: Share of the new persons' pictures that these people saw too.
         epochs: Epochs of each training, or None in closed form.
-        pictures_left_out: Number of pictures left out of the recordings, by person.
+        pictures_left_out: Number of pictures left out, by person.
     """
 
     command: str = "calibrate"
     arm: str = ""
-    # data of the new person, MOABB's name, method
     arms: dict[str, tuple[str, str, str]] = {}
     unit: Literal["pictures", "trials", "minutes"] = "pictures"
     amounts: list[Amount] = []
@@ -679,18 +616,15 @@ class LiveFacts(Facts):
     Attributes:
         windows: Number of decoded windows.
         ended: Reason why the session ended.
-        latency_ms: Median, 95th percentile and maximum of the latency, by stage of the
-            processing, such as `decoding`.
+        latency_ms: Median, 95th percentile and maximum, by stage such as `decoding`.
         stream: Counts of the stream, such as lost samples.
         differs: Sentences on differences from the processing offline.
-        hits: Number of single trials in which the shown picture ranked first.
-        is_interleaved: True if the pictures came in an order that a slow drift of the
-            signal cannot explain.
+        hits: Number of trials in which the shown picture ranked first.
+        is_interleaved: True if slow drift of the signal cannot explain the hits.
         anytime_p: p that holds whenever the session ends, or None without a test.
         trials_learned_from: Number of trials that the model was trained on.
-        unknown_events: Names of the events, if no event belongs to a picture.
-        candidates: Names of the pictures in the gallery, if no event belongs to one of
-            them.
+        unknown_events: Names of all events, if no event belongs to a picture.
+        candidates: Names of all candidates, if no event belongs to a picture.
     """
 
     command: str = "live"
@@ -713,8 +647,7 @@ class WorkflowFacts(Facts):
     Attributes:
         commands: Command line of each step.
         findings: Finding of each step.
-        retrievals: Run of each step that is an eval-retrieval, as a path below the
-            folder of runs.
+        retrievals: Path of each eval-retrieval below the folder of runs.
         control_effects: Effect of each control on each head of the model.
     """
 
@@ -737,12 +670,11 @@ def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten nested mappings into a dict with dotted keys.
 
     Args:
-        fields: Nested mappings, such as settings in the form `{"train": {"lr": 0.1}}`.
-        prefix: Key that is put in front of all keys, with a dot. Empty for no prefix.
+        fields: Nested mappings, such as `{"train": {"lr": 0.1}}`.
+        prefix: Prefix of all keys, or "".
 
     Returns:
-        Values by dotted key, such as `{"train.lr": 0.1}`. An empty mapping inside of
-        `fields` is kept as a value.
+        Values by dotted key, such as `{"train.lr": 0.1}`. An empty mapping inside is kept.
     """
     flat: dict[str, Any] = {}
     for key, value in fields.items():
@@ -761,8 +693,7 @@ def cite(**papers: Sequence[str]) -> dict[str, list[str]]:
         papers: Keys in reports/references.bib, by topic such as `model`.
 
     Returns:
-        Keys of the papers, each once, by `cites.TOPIC`. Topics without papers are left
-        out.
+        Distinct keys by `cites.TOPIC`. Topics without papers are left out.
     """
     return {
         f"{CITES}.{topic}": list(dict.fromkeys(keys))
@@ -774,17 +705,17 @@ def cite(**papers: Sequence[str]) -> dict[str, list[str]]:
 def merge_set_ups(set_ups: Sequence[SetUp]) -> dict[str, Any]:
     """Merge the settings of several subjects or runs, to describe their mean result.
 
+    - A setting that some mappings lack is left out.
+    - Different values become a text such as `100 Hz or 250 Hz`.
+    - Lists of papers (keys that begin with `cites`) are joined without duplicates.
+
     Args:
-        set_ups: Settings by dotted key, such as `train.lr`. There is a mapping for each
-            subject or run.
+        set_ups: Settings of each subject or run, by dotted key such as `train.lr`.
 
     Returns:
-        Settings by dotted key. A key is left out unless all mappings have the key. If
-        the values of a setting differ, the value is a text such as
-        `100 Hz or 250 Hz`. Keys that begin with `cites` hold lists of papers. They are
-        always kept, and their lists are joined without duplicates.
+        Settings by dotted key.
     """
-    # collect the keys in a dict, because a set would lose their order
+    # a dict keeps the order of the keys, a set does not
     keys: dict[str, None] = {}
     for set_up in set_ups:
         keys |= dict.fromkeys(set_up)
@@ -798,12 +729,10 @@ def merge_set_ups(set_ups: Sequence[SetUp]) -> dict[str, Any]:
                 papers |= dict.fromkeys(value)
             merged[key] = list(papers)
         elif len(values) < len(set_ups):
-            # the setting is unknown for at least one subject or run
             continue
         elif all(value == values[0] for value in values):
             merged[key] = values[0]
         else:
-            # write each distinct value as text with its unit
             texts = [format_setting(key, value) for value in values]
             merged[key] = " or ".join(dict.fromkeys(texts))
     return merged
@@ -812,57 +741,51 @@ def merge_set_ups(set_ups: Sequence[SetUp]) -> dict[str, Any]:
 def list_differences(
     first: SetUp, second: SetUp, sections: Collection[str] | None = None
 ) -> list[str]:
-    """List the settings in which two set-ups differ.
+    """List the settings in which two runs differ.
 
-    The set-up of a run is the settings behind its numbers, by dotted key. The section
-    of a key is the text before the first dot. Some differences are not listed:
+    A section is the first part of a dotted key. The list leaves out:
 
-    - Sections that only one set-up has, because they are unknown in the other.
+    - Sections that only one run has, because they are unknown in the other.
     - Papers (the section `cites`).
-    - Settings of components of different kinds, such as the loss. Only the kinds are
-      listed.
-    - Settings of `train` that only one set-up has, if the backbones have different
-      kinds. Different backbones may need different settings.
+    - Settings of components whose kinds differ. Only the kinds are listed.
+    - Settings of `train` that only one run has, if the kinds of backbone differ.
 
     Args:
-        first: Settings of the first run, whose values come first in the texts.
+        first: Settings of the first run by dotted key, such as `train.lr`.
         second: Settings of the second run.
         sections: Sections that are compared, such as `train`, or None for all.
 
     Returns:
-        Texts such as `train.lr 1, not 0.0005`.
+        Texts such as `train.lr 1, not 0.0005`. The value of the first run comes first.
     """
-    # find the sections that both set-ups have
     first_sections = {_section(key) for key in first}
     second_sections = {_section(key) for key in second}
     shared_sections = (first_sections & second_sections) - {CITES}
 
-    # find the keys whose values differ, and the prefixes of components with different
-    # kinds, such as `backbone.`
+    # find differing keys, and prefixes such as `backbone.` whose kinds differ
     differing_keys = []
-    other_kinds = []
+    changed_components = []
     for key in {**first, **second}:
         if _section(key) in shared_sections and first.get(key) != second.get(key):
             differing_keys.append(key)
             if key.endswith(".kind"):
-                other_kinds.append(key.removesuffix("kind"))
+                changed_components.append(key.removesuffix("kind"))
 
-    # describe the differences
     texts = []
     for key in differing_keys:
         if sections is not None and _section(key) not in sections:
             continue
 
-        # skip the settings of components with different kinds
+        # skip settings that follow from different kinds of components
         if not key.endswith(".kind"):
-            if key.startswith(tuple(other_kinds)):
+            if key.startswith(tuple(changed_components)):
                 continue
             is_in_both = key in first and key in second
-            has_other_backbone = "backbone." in other_kinds
+            has_other_backbone = "backbone." in changed_components
             if has_other_backbone and key.startswith("train.") and not is_in_both:
                 continue
 
-        # write both values. Long values may have equal texts, because texts are cut
+        # different values have equal texts if these are cut, or for None and []
         name = {"window_ms": "window", "rate_hz": "rate"}.get(key, key)
         name = name.removesuffix(".kind")
         first_text = format_setting(key, first.get(key))
@@ -880,18 +803,16 @@ def _section(key: str) -> str:
 
 
 def describe_signals(set_up: SetUp) -> list[str]:
-    """Describe the tested signals in phrases, for the protocol of a metric.
+    """Describe the tested signals in phrases.
 
     Args:
         set_up: Settings of the run, by dotted key.
 
     Returns:
-        Phrases on channels, window, rate, repetitions, unit, preparation and
-        normalisation, such as `100 Hz`. Unknown settings have no phrase.
+        Phrases such as `100 Hz`, without a phrase for an unknown setting.
     """
     phrases = []
 
-    # describe the channels, and the replacement of missing channels
     channels = set_up.get("channels")
     if isinstance(channels, list) and len(channels) > MAX_LISTED_VALUES:
         phrases.append(f"{len(channels)} channels")
@@ -901,13 +822,11 @@ def describe_signals(set_up: SetUp) -> list[str]:
     if mapping != NO_VALUE:
         phrases.append(mapping)
 
-    # describe window and rate
     for key in ("window_ms", "rate_hz"):
         value = set_up.get(key)
         if value is not None:
             phrases.append(format_setting(key, value))
 
-    # describe repetitions, unit and preparation
     repetitions = set_up.get("repetitions")
     if repetitions is not None:
         count = format_setting("repetitions", repetitions)
@@ -920,7 +839,7 @@ def describe_signals(set_up: SetUp) -> list[str]:
     if preparation:
         phrases.append(f"prepared by {preparation}")
 
-    # describe the normalisation, which may be a name or a component with settings
+    # the normalisation is a name, or a component with settings
     normalisation = set_up.get("signal.normalise.kind")
     if not normalisation:
         normalisation = set_up.get("signal.normalise", NO_VALUE)
@@ -933,24 +852,19 @@ def format_setting(key: str, value: Any) -> str:
     """Write the value of a setting as text for tables and pages.
 
     Args:
-        key: Dotted key of the setting, such as `train.lr`. Three keys have a form of
-            their own:
-
-            - `window_ms` has the start and end of the time window in milliseconds.
-            - `rate_hz` has the sampling rate.
-            - `repetitions` has the smallest and largest number of averaged repetitions.
+        key: Dotted key. Only `window_ms` (start, end), `rate_hz` and `repetitions`
+            (smallest, largest) have a format of their own.
         value: Value of the setting, or None.
 
     Returns:
-        The text. A value that is a text already is returned unchanged. The text of
-        another value is cut after `MAX_TEXT_LETTERS`.
+        A text unchanged, `NO_VALUE` for None, [] and {}, and any other value as text,
+        cut after `MAX_TEXT_LETTERS`.
     """
     if isinstance(value, str):
         return value
     if value is None or value in ([], {}):
         return NO_VALUE
 
-    # write the values of the three special keys
     if key == "window_ms":
         return f"{value[0]:g} to {value[1]:g} ms"
     if key == "rate_hz":
@@ -959,8 +873,7 @@ def format_setting(key: str, value: Any) -> str:
         low, high = value
         return f"{high}" if low == high else f"{low} to {high}"
 
-    # For a long list, write only its length, first value and last value. Write a number
-    # with at most six digits.
+    # write only the length, the first and the last value of a long list
     if isinstance(value, list):
         texts = [format_setting("", item) for item in value]
         if len(texts) <= MAX_LISTED_VALUES:
