@@ -674,7 +674,7 @@ def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         prefix: Prefix of all keys, or "".
 
     Returns:
-        Values by dotted key, such as `{"train.lr": 0.1}`. An empty mapping inside is kept.
+        Values by dotted key, such as `{"train.lr": 0.1}`. Inner empty mappings stay.
     """
     flat: dict[str, Any] = {}
     for key, value in fields.items():

@@ -1,9 +1,6 @@
 """Paths below the home folder, and safe reading and writing of files.
 
-Home is the folder of a user's files. Paths below home are stored relative to home, so
-that home can be moved. Files may come from anybody: reading a pipe would wait forever,
-reading a device would never end, and a link may lead to any folder. So only regular
-files are opened. A new file replaces an old file only when the new file is complete.
+Only regular files are opened, because reading a pipe or device may never end.
 """
 
 import errno
@@ -79,14 +76,12 @@ backslash counts as a slash, as on Windows.
 
 
 def home_folder() -> Path:
-    """Return the home folder: BRAINHIVE_HOME, or the working directory."""
+    """Return the user's folder: BRAINHIVE_HOME, or the working directory."""
     return Path(os.environ.get("BRAINHIVE_HOME", "."))
 
 
 def shipped_folder(name: str) -> Path:
     """Return the path of a folder that is installed with Brainhive.
-
-    A wheel has the folder inside the package. A checkout has it next to the package.
 
     Args:
         name: Name of the folder, such as "recipes".
@@ -97,14 +92,13 @@ def shipped_folder(name: str) -> Path:
 
 
 def locate(path: str | Path) -> Path:
-    """Find the file that a path of a user or a recipe names.
+    """Find a path of a user or a recipe in the working directory, or else below home.
 
     Args:
-        path: Path relative to the working directory or to home, or an absolute path.
+        path: Relative or absolute path.
 
     Returns:
-        The path below home, if the file exists below home and not in the working
-        directory. Otherwise, the path as it was passed.
+        The path below home if only this path exists. Otherwise, the path unchanged.
     """
     home_path = home_folder() / path
     # pathlib raises an error for a name that is too long, os.path does not
@@ -119,14 +113,12 @@ def hint_at_folder(root: Path, key: str, value: str, content: str) -> str:
     Args:
         root: Folder that was searched.
         key: Key of the setting that names the folder.
-        value: Value of this setting. Empty if the user did not set it, so `root` is the
-            default folder.
+        value: Value of this setting, or "" if the user did not set it.
         content: Description of the files that the folder should hold.
 
     Returns:
-        Text in one line, with `content` as a comment at its end. If the user set the
-        folder, the text is `KEY=FOLDER`, to correct the setting. Otherwise, it is a
-        shell command that makes the default folder a link to the user's own folder.
+        `KEY=FOLDER`, or a shell command that makes `root` a link if `value` is empty.
+        The comment `content` follows.
     """
     if value:
         return f"{key}=FOLDER  # {content}"
@@ -136,12 +128,7 @@ def hint_at_folder(root: Path, key: str, value: str, content: str) -> str:
 
 
 def locate_stored(path: str) -> str:
-    """Find the file of a path that `make_portable` may have made relative to home.
-
-    Returns:
-        The path below home if the file exists there. Otherwise, the path as it was
-        passed.
-    """
+    """Return the path below home if it exists, or else the path unchanged."""
     home_path = home_folder() / path
     return str(home_path) if home_path.exists() else path
 
@@ -149,18 +136,12 @@ def locate_stored(path: str) -> str:
 def make_portable(value: Any) -> Any:
     """Replace absolute paths below the home folder by paths relative to this folder.
 
-    The home folder is the folder that `home_folder` returns. Paths without it also hold
-    on other machines.
-
     Args:
-        value: A text or path, or nested mappings and lists with texts and paths. Each
-            text with an absolute path counts as a path. Tuples are allowed too.
+        value: Text, path, or nested mappings, lists and tuples of these.
 
     Returns:
-        A copy of the value, in which tuples are lists. Paths outside of the home folder
-        are not changed.
+        A copy of the value, with lists in place of tuples. Other paths stay unchanged.
     """
-    # replace the paths inside of mappings and lists
     if isinstance(value, Mapping):
         return {
             make_portable(key): make_portable(inner) for key, inner in value.items()
@@ -193,33 +174,25 @@ class UnfitFile(BrainhiveError, OSError):
 
 
 class NotFetched(MissingData):
-    """The error of placeholders: files whose content was not fetched.
-
-    DataLad (with git-annex) and Git LFS store such placeholders in a copy of a data
-    set.
-    """
+    """The error of files of DataLad or Git LFS whose content was not downloaded."""
 
 
 def find_unfetched(paths: Iterable[AnyPath]) -> NotFetched | None:
-    """Find files that are placeholders, because their content was not downloaded yet.
-
-    A placeholder is a dead link, or a small pointer file of git-annex or Git LFS.
+    """Find placeholders: files of git-annex or Git LFS without content, and dead links.
 
     Args:
         paths: Files, which need not exist.
 
     Returns:
-        An error with the number of placeholders and the command that fetches their
-        content. It is returned and not raised. None if there are no placeholders.
+        An error with the command that fetches their content, or None without
+        placeholders.
     """
-    # the hint is the command that fetches the content. It is empty for other files
     hints = {os.fspath(path): _find_fetch_command(path) for path in paths}
     placeholders = [path for path, hint in hints.items() if hint]
     if not placeholders:
         return None
 
-    # write the deepest folder that holds all placeholders into the command, in place
-    # of the braces
+    # write the folder of all placeholders into the command
     folder = os.path.commonpath(map(os.path.dirname, placeholders)) or "."
     return NotFetched(
         f"{placeholders[0]} is a placeholder, and its content was not fetched "
@@ -235,16 +208,14 @@ def require_content(path: AnyPath) -> None:
         path: File, which need not exist.
 
     Raises:
-        NotFetched: if the file is a dead link, or a pointer file of git-annex or Git
-            LFS. The message has the number of all placeholders in its folder.
+        NotFetched: if the file is a dead link, or a pointer to missing content.
     """
-    # `find_unfetched` returns the error, or None if no file is a placeholder
     error = find_unfetched([path])
     if error is None:
         return
 
-    # search all files of the folder. Put this file first, because the message names the
-    # first placeholder. The file may have been fetched in the meantime
+    # Count all placeholders in the folder. This file comes first, because the message
+    # names the first placeholder. It may have been fetched in the meantime.
     files = [file for file in Path(path).parent.iterdir() if not file.is_dir()]
     files.sort()
     files.insert(0, Path(path))
@@ -252,54 +223,37 @@ def require_content(path: AnyPath) -> None:
 
 
 def _find_fetch_command(path: AnyPath) -> str:
-    """Return the command that downloads the content of a placeholder file.
-
-    A placeholder is a dead link of git-annex, or a small pointer file of git-annex or
-    Git LFS.
-
-    Args:
-        path: File, which need not exist.
+    """Return the command that downloads the content of a placeholder, or "".
 
     Returns:
-        For a placeholder, a shell command in which `{}` stands for the folder. For any
-        other dead link, advice about the link. In all other cases, an empty text.
+        A command with `{}` for the folder. For any other dead link, `DEAD_LINK_HINT`.
     """
-    # Read the target of a dead link, or the content of a small file. `os.stat` follows
-    # links, so it fails for a dead link.
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        if not os.path.islink(path):
-            return ""
+    # read the target of a dead link, or the content of a small file
+    is_dead_link = os.path.islink(path) and not os.path.exists(path)
+    if is_dead_link:
         content = os.fsencode(os.readlink(path))
-        hint = DEAD_LINK_HINT
-    else:
-        if not stat.S_ISREG(status.st_mode) or status.st_size >= MAX_POINTER_BYTES:
-            return ""
+    elif os.path.isfile(path) and os.path.getsize(path) < MAX_POINTER_BYTES:
         content = Path(path).read_bytes()
-        hint = ""
+    else:
+        return ""
 
-    # compare the target or content with the pattern of each kind of placeholder
     for pattern, command in FETCH_COMMANDS.items():
         if re.match(pattern, content):
             return command
-    return hint
+    return DEAD_LINK_HINT if is_dead_link else ""
 
 
 def open_regular(path: AnyPath, max_bytes: int | None = None) -> BufferedReader:
-    """Open a regular file for reading.
-
-    A link to a regular file is allowed, because data sets and the cache of the hub
-    consist of links.
+    """Open a regular file, or a link to a regular file, for reading.
 
     Args:
         path: File.
-        max_bytes: Largest size that is allowed, or None for any size.
+        max_bytes: Largest allowed size, or None for any size.
 
     Raises:
-        UnfitFile: if the file is not a regular file, or is too large.
-        NotFetched: if the file is a placeholder whose content was not fetched.
-        OSError: if the file does not exist, or the system refuses to open the file.
+        UnfitFile: if the file is not regular, or too large.
+        NotFetched: if the file is a placeholder without content.
+        OSError: if the file does not exist, or cannot be opened.
     """
     return open(open_descriptor(path, os.O_RDONLY, max_bytes=max_bytes), "rb")
 
@@ -309,12 +263,12 @@ def read_regular(path: AnyPath, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
 
     Args:
         path: File.
-        max_bytes: Largest size that is allowed.
+        max_bytes: Largest allowed size.
 
     Raises:
-        UnfitFile: if the file is not a regular file, or is too large.
-        NotFetched: if the file is a placeholder whose content was not fetched.
-        OSError: if the file does not exist, or the system refuses to open the file.
+        UnfitFile: if the file is not regular, or too large.
+        NotFetched: if the file is a placeholder without content.
+        OSError: if the file does not exist, or cannot be opened.
     """
     with open_regular(path, max_bytes) as file:
         return file.read(max_bytes)
@@ -323,26 +277,23 @@ def read_regular(path: AnyPath, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
 def read_lines(
     path: AnyPath, max_bytes: int = MAX_TEXT_BYTES, errors: str = "strict"
 ) -> list[str]:
-    """Read the lines of a text file in UTF-8.
-
-    A line ends at CR LF, LF or CR. The method `str.splitlines` would also split at
-    characters such as U+2028, which occur inside of captions and file names.
+    """Read the lines of a text file in UTF-8, which end at CR LF, LF or CR.
 
     Args:
         path: File.
-        max_bytes: Largest allowed size of the file.
+        max_bytes: Largest allowed size.
         errors: Treatment of bytes that are not UTF-8, as in `bytes.decode`.
 
     Returns:
-        Lines without their line ends. If the text ends with a line end, the last item
-        is an empty text.
+        Lines without line ends. After a final line end, the last item is "".
 
     Raises:
-        UnfitFile: if the file is not a regular file, or is too large.
-        NotFetched: if the file is a placeholder whose content was not fetched.
-        OSError: if the file does not exist, or the system refuses to open the file.
+        UnfitFile: if the file is not regular, or too large.
+        NotFetched: if the file is a placeholder without content.
+        OSError: if the file does not exist, or cannot be opened.
     """
     text = read_regular(path, max_bytes).decode("utf-8-sig", errors)
+    # `str.splitlines` would also split at U+2028, which occurs inside of captions
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
@@ -353,28 +304,26 @@ def open_descriptor(
 
     Args:
         path: File.
-        flags: Flags of `os.open`. For example, `os.O_CREAT` creates a missing file.
+        flags: Flags of `os.open`, such as `os.O_CREAT`.
         follow: True to open the target of a link. False to refuse links.
-        max_bytes: Largest allowed size of the file, or None for any size.
+        max_bytes: Largest allowed size, or None for any size.
 
     Returns:
         The file descriptor, which the caller must close.
 
     Raises:
-        UnfitFile: if the file is not a regular file, or is too large.
-        NotFetched: if the file is a placeholder whose content was not fetched.
-        OSError: if the system refuses to open the file, or if the file is a link and
-            `follow` is False.
+        UnfitFile: if the file is not regular, or too large.
+        NotFetched: if the file is a placeholder without content.
+        OSError: if the file cannot be opened, or is a refused link.
     """
-    # Opening a pipe normally waits for another process. With O_NONBLOCK it does not
-    # wait, so the pipe can be noticed and refused.
+    # without O_NONBLOCK, opening a pipe waits for another process
     flags |= os.O_NONBLOCK | os.O_CLOEXEC
     if not follow:
         flags |= os.O_NOFOLLOW
     try:
         descriptor = os.open(path, flags, 0o666)
     except FileNotFoundError:
-        # for a dead link, raise an error with the command that fetches the content
+        # a dead link gets an error with the command that fetches the content
         require_content(path)
         raise
     try:
@@ -386,9 +335,7 @@ def open_descriptor(
 
 
 def open_unless_link(path: str, flags: int) -> int:
-    """Open a regular file, and refuse a link, which may lead to any folder.
-
-    This function can be passed to `open` as its `opener`.
+    """Open a regular file, and refuse links. It can be the `opener` of `open`.
 
     Args:
         path: File.
@@ -403,25 +350,22 @@ def open_unless_link(path: str, flags: int) -> int:
 def require_regular(
     path: AnyPath, max_bytes: int | None = None, status: os.stat_result | None = None
 ) -> None:
-    """Raise an error if a file is not fit to be opened by a library.
-
-    The file must be a regular file, with its content, and not too large.
+    """Raise an error unless a file is regular, has its content, and is not too large.
 
     Args:
         path: File.
-        max_bytes: Largest allowed size of the file, or None for any size.
+        max_bytes: Largest allowed size, or None for any size.
         status: Result of `os.stat` for the file, or None to call `os.stat` here.
 
     Raises:
-        UnfitFile: if the file is not a regular file, or is too large.
-        NotFetched: if the file is a placeholder whose content was not fetched.
+        UnfitFile: if the file is not regular, or too large.
+        NotFetched: if the file is a placeholder without content.
         OSError: if the file does not exist, or is a folder.
     """
     # a placeholder is a dead link or a small file. A dead link has no status
     if status is None or status.st_size < MAX_POINTER_BYTES:
         require_content(path)
 
-    # check the type and the size
     status = status or os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(
@@ -447,7 +391,7 @@ def is_file(path: Path) -> bool:
     """Return True if a file exists, but raise an error if it is a placeholder.
 
     Raises:
-        NotFetched: if the file is a placeholder whose content was not fetched.
+        NotFetched: if the file is a placeholder without content.
     """
     require_content(path)
     return path.is_file()
@@ -461,11 +405,10 @@ def find_files_named(name: str, root: Path) -> list[Path]:
         root: Folder in which the search begins.
 
     Returns:
-        Paths of the files, which begin with `root`, in sorted order. Empty if no file
-        has the name.
+        Sorted paths of the files, which begin with `root`.
 
     Raises:
-        NotFetched: if a file is a placeholder whose content was not fetched.
+        NotFetched: if a file with the name is a placeholder without content.
     """
     paths = []
     for path, entry in walk(root):
@@ -479,21 +422,16 @@ def walk(
 ) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Walk through the files and folders below a folder, in the order of their names.
 
-    Links are followed, because folders of concepts are often links into a larger data
-    set. A link to a folder that contains the link is not followed. Hidden files and
-    folders, such as the `._*` of macOS, and folders of the system, such as
-    `lost+found`, are left out.
+    Links are followed, except to a folder that contains the link. Hidden files and
+    `SYSTEM_FOLDERS` are left out.
 
     Args:
         root: Folder. If it does not exist, the walk is empty.
         folder: POSIX path of a folder below `root`, to which the walk is limited.
-        enters: Function that gets the name of a folder, and returns True if the walk
-            enters such folders. The walk yields the other folders without their
-            content.
+        enters: Function that takes the name of a folder, and returns True to enter it.
 
     Yields:
         The POSIX path of a file or folder relative to `root`, and its directory entry.
-        The entry knows its type without another system call.
 
     Raises:
         OSError: if a folder cannot be read.
@@ -508,8 +446,7 @@ def walk(
             path: Folder, relative to `root`.
             visited: Device and inode number of each folder above this folder.
         """
-        # A link may lead to a folder that contains the link, and the walk would never
-        # end. So stop at a folder that is among the folders above it.
+        # stop at a folder that is among the folders above it, as a loop of links is
         status = os.stat(root / path)
         identity = (status.st_dev, status.st_ino)
         if identity in visited:
@@ -539,23 +476,17 @@ ANY_FOLDERS = "(?:[^/]+/)*"
 def expand_pattern(path: str | Path) -> list[Path]:
     """List the files and folders that match a path with shell wildcards.
 
-    The path may begin with an existing folder whose name has brackets, such as
-    `study [pilot]`. Brackets, `*` and `?` in the names of existing folders are not
-    wildcards.
-
     Args:
-        path: Path, with or without wildcards.
+        path: Path. Existing folders may have wildcards in their names.
 
     Returns:
-        Matching paths in sorted order. Empty if nothing matches. If the path exists as
-        it is written, the list has only this path.
+        Sorted matching paths, or only `path` if it exists as it is written.
     """
     path = Path(path)
     if path.exists():
         return [path]
 
-    # split the path into the deepest existing folder, whose wildcards are escaped,
-    # and a pattern
+    # escape the wildcards in the deepest existing folder
     existing_folders = [parent for parent in path.parents if parent.is_dir()]
     folder = existing_folders[0] if existing_folders else path.parent
     pattern = os.path.join(escape(str(folder)), path.relative_to(folder))
@@ -567,8 +498,7 @@ def matches_pattern(path: str, pattern: str) -> bool:
 
     Args:
         path: POSIX path.
-        pattern: Pattern that the end of the path must match, such as
-            `sub-*/**/*_beta.nii.gz`.
+        pattern: Pattern for the end of the path, such as `sub-*/**/*_beta.nii.gz`.
     """
     return _compile(pattern).fullmatch(path) is not None
 
@@ -576,7 +506,7 @@ def matches_pattern(path: str, pattern: str) -> bool:
 @cache
 def _compile(pattern: str) -> re.Pattern[str]:
     """Translate a pattern of paths, as in `Path.rglob`, to a regular expression."""
-    # a piece is `**/`, `*`, `?`, a [class] of characters, or the text between these
+    # split at `**/`, `*`, `?` and [classes] of characters, and keep these
     pieces = re.split(r"((?:\*\*/)+|\*|\?|\[!?\]?[^\]]*\])", pattern)
     expression = ""
     for piece in pieces:
@@ -585,17 +515,13 @@ def _compile(pattern: str) -> re.Pattern[str]:
         elif piece in WILDCARDS:
             expression += WILDCARDS[piece]
         else:
-            # `translate` appends \Z, but the text does not end with this piece
+            # `translate` appends \Z, the end of the text
             expression += translate(piece).removesuffix(r"\Z")
     return re.compile(f"(?:.*/)?{expression}", re.DOTALL)
 
 
 def describe_bad_text(text: str) -> str:
-    """Return the reason why a text is not allowed in recipes, names and scripts.
-
-    Returns:
-        "has a control character" or "is not UTF-8", or empty if the text is allowed.
-    """
+    """Return "has a control character", "is not UTF-8", or "" for an allowed text."""
     for reason in ("has a control character", "is not UTF-8"):
         if BAD_NAME_PATTERNS[reason].match(text):
             return reason
@@ -608,9 +534,8 @@ def resolve_below(
     """Join names to the path of a folder, and refuse names that lead out of the folder.
 
     Args:
-        folder: Folder below which the path must stay.
-        names: File names, or relative paths with slashes. They may come from a file
-            that is not trusted.
+        folder: Folder.
+        names: File names, or relative paths with slashes.
         source: Beginning of the error message, such as `archive.zip holds a file that`.
         error: Class of the error for a refused name.
 
@@ -618,8 +543,8 @@ def resolve_below(
         The path of `folder / names[0] / names[1] / ...`.
 
     Raises:
-        BrainhiveError: if a name is empty, absolute, leads out of the folder, or cannot
-            be the name of a file. The class of the error is `error`.
+        BrainhiveError: if a name is empty, absolute, not a file name, or leads out of
+            the folder. The class of the error is `error`.
     """
     for name in names:
         reason = _describe_bad_name(name)
@@ -635,14 +560,7 @@ def resolve_below(
 
 
 def _describe_bad_name(name: object) -> str:
-    """Return the reason why a value cannot be a path below a folder.
-
-    Args:
-        name: Value that should be a name. Attributes of HDF5 files may hold numbers.
-
-    Returns:
-        The reason, or empty if the value can be such a path.
-    """
+    """Return the reason why a value cannot be a path below a folder, or ""."""
     if not isinstance(name, str):
         return f"is a {type(name).__name__}, not a name"
     for reason, pattern in BAD_NAME_PATTERNS.items():
@@ -655,9 +573,9 @@ def resolve_without_links(folder: Path, name: str, source: str) -> Path:
     """Join a name to the path of a folder, and refuse subfolders that are links.
 
     Args:
-        folder: Folder below which the path must stay. It may itself be a link.
-        name: Relative path of a file, such as `a/b.txt`. The file itself may be a link.
-        source: Origin of the name, for the error message.
+        folder: Folder, which may itself be a link.
+        name: Relative path of a file, such as `a/b.txt`. The file may be a link.
+        source: Beginning of the error message.
 
     Returns:
         The path `folder / name`.
@@ -668,8 +586,7 @@ def resolve_without_links(folder: Path, name: str, source: str) -> Path:
     """
     path = resolve_below(folder, name, source=source)
 
-    # Check each folder between `folder` and the file. The last parent of the relative
-    # path stands for `folder` itself, which may be a link.
+    # the last parent of the relative path is `folder` itself, which may be a link
     for parent in list(path.relative_to(folder).parents)[:-1]:
         if (folder / parent).is_symlink():
             raise BrainhiveError(
@@ -681,27 +598,27 @@ def resolve_without_links(folder: Path, name: str, source: str) -> Path:
 
 
 def name_partial_file(final: Path) -> Path:
-    """Choose the path of the file that this thread writes and then renames to `final`.
+    """Choose the path to which this thread writes a file before it is renamed.
 
-    The file name contains the machine, the process and the thread, so it is unique.
+    Args:
+        final: Path of the file after renaming.
+
+    Returns:
+        A hidden path in the same folder, unique to machine, process and thread.
     """
     owner = f"{_hash_machine()}{os.getpid():x}-{threading.get_native_id():x}"
     return final.with_name(f".{final.stem}.{owner}{PARTIAL_SUFFIX}{final.suffix}")
 
 
 def _hash_machine() -> str:
-    """Return eight hexadecimal digits for this machine, a hash of its name."""
+    """Return eight hexadecimal digits, a hash of the name of this machine."""
     return f"{zlib.crc32(name_machine().encode()):08x}"
 
 
 @cache
 def name_machine() -> str:
-    """Return a name within which a process id stands for a single process.
-
-    Process ids start again after a boot, and each container may have process ids of its
-    own. So the name contains the host name, the id of the boot and the namespace of the
-    process ids.
-    """
+    """Return a name of this machine, boot and container, for unique process ids."""
+    # process ids start again after a boot, and in each container
     boot = namespace = "-"
     with suppress(OSError):  # macOS has neither file
         boot_path = Path("/proc/sys/kernel/random/boot_id")
@@ -726,13 +643,10 @@ def is_running(process: int) -> bool:
 
 
 def read_disk_clock(folder: Path) -> float:
-    """Read the clock from which files in a folder get their modification times.
+    """Return the time in seconds since 1970 that new files in a folder get.
 
-    The clock of a network disk may differ from the clock of this machine. The function
-    creates a file for a moment to read its time.
-
-    Returns:
-        The time in seconds since 1970.
+    A network disk may have another clock than this machine. The function creates a
+    temporary file to read it.
     """
     prefix = f"{name_partial_file(folder / 'clock').name}."
     with tempfile.NamedTemporaryFile(prefix=prefix, dir=folder) as probe:
@@ -743,34 +657,28 @@ def read_disk_clock(folder: Path) -> float:
 def remove_leftovers(folder: Path) -> None:
     """Remove the partial files and folders that killed processes have left in a folder.
 
-    A partial file is a file that was being written. Its name has the machine and the
-    process of the writer. There are two cases:
-
-    - If the writer was a process on this machine, the partial file is removed as soon
-      as this process no longer runs.
-    - If the writer was on another machine or in another container, the partial file is
-      removed if its last change is older than `MAX_PARTIAL_AGE_S`.
+    - From this machine: if the process no longer runs.
+    - From another machine or container: if older than `MAX_PARTIAL_AGE_S`.
 
     Repeated calls for a folder do nothing, because the function is cached.
 
     Args:
-        folder: Folder that may hold partial files. Its subfolders are not searched.
+        folder: Folder. Its subfolders are not searched.
     """
     for path in folder.glob(f".*{PARTIAL_SUFFIX}*"):
         owner = PARTIAL_FILE_NAME.search(path.name)
         if owner is None:
             continue
         with suppress(OSError):  # another process may have removed the file
-            # This machine cannot ask whether a process of another machine runs. So use
-            # the age, which for a partial folder is the age of the newest file in it.
-            if owner["machine"] != _hash_machine():
+            if owner["machine"] == _hash_machine():
+                is_abandoned = not is_running(int(owner["process"], 16))
+            else:
+                # a folder is as old as the newest file in it
                 change_time = path.stat().st_mtime
                 for inner_path in path.rglob("*"):
                     change_time = max(change_time, inner_path.stat().st_mtime)
                 age_s = read_disk_clock(folder) - change_time
                 is_abandoned = age_s > MAX_PARTIAL_AGE_S
-            else:
-                is_abandoned = not is_running(int(owner["process"], 16))
             if is_abandoned:
                 remove(path)
 
@@ -779,14 +687,12 @@ def remove_leftovers(folder: Path) -> None:
 def atomic_write(final: Path, is_lasting: bool = True) -> Iterator[Path]:
     """Let a `with` block write a temporary file or folder, and then rename it.
 
-    If the block raises an error or is interrupted, the temporary file is removed. An
-    earlier file at the final path then stays as it was.
+    After an error in the block, the temporary file is removed, and the final path stays
+    unchanged.
 
     Args:
         final: Final path of the file or folder. Missing parent folders are created.
-        is_lasting: True if the content must survive a power cut. The content is then
-            forced to the disk before the file is renamed. This takes 6 ms per file,
-            which adds up to minutes for the pictures of a data set.
+        is_lasting: True if the content must survive a power cut, for 6 ms per file.
 
     Yields:
         The temporary path, to which the block must write.
@@ -794,9 +700,7 @@ def atomic_write(final: Path, is_lasting: bool = True) -> Iterator[Path]:
     Raises:
         OSError: if the disk is full. The error names the final path.
     """
-    # A file can be renamed in one step only if both paths are on the same disk. So the
-    # temporary file is a hidden file in the folder of the final file. First remove such
-    # files of processes that were killed.
+    # the temporary file is in the same folder, because renaming needs the same disk
     final.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(final.parent)
     temporary = name_partial_file(final)
@@ -810,12 +714,11 @@ def atomic_write(final: Path, is_lasting: bool = True) -> Iterator[Path]:
     except BaseException as error:
         remove(temporary)
 
-        # If the disk is full, raise an error that names the final path, which users
-        # know. The first error names the temporary path or no file. The number is the
-        # errno, and is None for an error of another kind.
-        number = None
-        if not isinstance(error, BrainhiveError):
-            number = system_error_number(error)
+        # the error of a full disk names the temporary path or no file, so raise an
+        # error that names the final path
+        if isinstance(error, BrainhiveError):
+            raise
+        number = system_error_number(error)
         file_name = getattr(error, "filename", None) or temporary
         if number in NO_SPACE_ERRORS and temporary.name in str(file_name):
             raise OSError(number, os.strerror(number), str(final)) from error
@@ -825,9 +728,6 @@ def atomic_write(final: Path, is_lasting: bool = True) -> Iterator[Path]:
 def publish(temporary: Path, final: Path) -> None:
     """Force a complete file or folder to the disk, and then rename it.
 
-    After a renaming without this step, a power cut could leave an empty file at the
-    final path, because the content may not be on the disk yet.
-
     Args:
         temporary: Path of the complete file or folder.
         final: Path after renaming, in the same folder.
@@ -835,6 +735,7 @@ def publish(temporary: Path, final: Path) -> None:
     Raises:
         OSError: if the disk is full or fails. In this case, nothing is renamed.
     """
+    # renaming alone could leave an empty file after a power cut
     paths = list(temporary.rglob("*")) if temporary.is_dir() else [temporary]
     for path in paths:
         if path.is_file():
@@ -855,7 +756,7 @@ def require_free_space(folder: Path, size: int, purpose: str, hint: str) -> int:
     """Raise an error if a disk has too little space for new files.
 
     Args:
-        folder: Folder in which the files will be written. It need not exist.
+        folder: Folder of the new files, which need not exist.
         size: Size of the new files in bytes.
         purpose: Description of the new files, with which the error message begins.
         hint: Advice for the user if there is too little space.
