@@ -1,9 +1,7 @@
 """Driver of runs, which opens a run folder, computes its cells and finishes the run.
 
-A cell is a part of a run that can be computed without the other parts, such as the
-model of one subject and one seed. Several workers (commands on this or other machines)
-can compute cells of the same run. Before a worker computes a cell, it claims the cell:
-it creates a file that tells the other workers to leave the cell out.
+A cell is a part of a run with a file of its own, such as the model of one subject and
+one seed. Workers are commands on this or other machines that share the cells.
 """
 
 import itertools
@@ -89,21 +87,20 @@ def run(
         job: Job of the command, which computes the cells and describes the results.
         launch: Processes that share the work. Each of them calls this function.
         force: True to start a new run even if a finished run exists.
-        finished_names: List to which the name of the run is added if it was finished
-            before. If it is None, a message is printed instead.
+        finished_names: List to which the name of a finished run is added. If it is
+            None, a message is printed instead.
 
     Returns:
         Result of the run, with the work of this call.
 
     Raises:
-        BrainhiveError: if an input is missing, or does not fit the recipe. In this
-            case, no file is written.
+        BrainhiveError: if an input is missing, or does not fit the recipe.
         Unfinished: if the launch is read-only, and the run is not finished.
     """
     with console.progress("opening the inputs of the command"):
         job, digests = _prepare(command, job, launch, force)
 
-    # open the run, and make the runs that it consists of
+    # open the run, and make the runs that are parts of it
     folder = start_run(
         command=command,
         label=job.label,
@@ -133,9 +130,10 @@ def run(
     # compute the missing cells, and finish the run
     work = None
     if not launch.run_on_main(lambda: folder.is_finished):
-        compared_jobs = {}
-        for number, compared_job in enumerate(job.compared_jobs):
-            compared_jobs[str(number)] = compared_job
+        compared_jobs = {
+            str(number): compared_job
+            for number, compared_job in enumerate(job.compared_jobs)
+        }
         compared_results = run_each(command, compared_jobs, launch)
         open_run = replace(open_run, compared_results=list(compared_results.values()))
         work = _compute(job, open_run)
@@ -170,10 +168,6 @@ def run_each(
 ) -> dict[str, Result]:
     """Make several runs of a command, one after the other, with a progress bar.
 
-    A run is a folder with the results of a command. If a finished run with the same
-    settings and inputs exists, its results are used. A single message at the end names
-    all such runs.
-
     Args:
         command: Name of the command of all runs.
         jobs: Work of each run, keyed by a name for the run.
@@ -184,7 +178,7 @@ def run_each(
     Returns:
         Result of each run, under the same name as in `jobs`.
     """
-    # `run` adds the names of runs that were finished before to this list
+    # `run` fills this list
     finished_names = list[str]()
     results = {}
     with console.progress(title, len(jobs)) as bar:
@@ -202,25 +196,14 @@ def _prepare(
 ) -> tuple[RunJob, dict[str, str]]:
     """Check the inputs of a run, and create the inputs that the command can create.
 
-    A run is a folder with the results of a command. Its recipe holds the settings. The
-    inputs are files such as data sets and weights. If a finished run is used, or if the
-    command must not write, the inputs are listed, but not checked and not created.
+    The inputs of a finished run or a read-only launch are neither checked nor created.
 
     Args:
-        command: Name of the command.
-        job: Work of the command, with its recipe.
-        launch: Processes that share the run.
         force: True to start a new run even if a finished run exists.
 
     Returns:
-        A tuple of two values:
-
-        - The job. If an input may change, such as a repository on the hub, the recipe
-          of the job now names the current version.
-        - The digests and versions of the inputs, keyed by the names of the inputs.
-
-    Raises:
-        BrainhiveError: if an input is missing, or does not fit the recipe.
+        The job, with the current versions of its inputs in its recipe, and the digests
+        and versions of the inputs by name.
     """
     # list the inputs, and find the current versions of inputs that may change
     require_inputs(trackers.list_inputs(job.recipe.run.trackers))
@@ -228,19 +211,17 @@ def _prepare(
     try:
         job, versions = job.pin_versions()
     except MissingData:
-        # prefer the error of the first missing input, because it explains more
+        # the error of a missing input explains more
         require_inputs(inputs)
         raise
 
-    # find the folder of the run. If the run is finished, its inputs are not read
     digests = map_digests(inputs) | versions
     _, path = _locate(command, job.label, job.recipe, force, digests)
     if launch.is_read_only or launch.run_on_main(lambda: RunFolder(path).is_finished):
         return job, digests
     require_inputs(inputs)
 
-    # check the inputs, and create missing inputs. If the digests have changed, check
-    # the created inputs too
+    # check the inputs, create missing inputs, and check these too
     job.check()
     job.prepare(launch)
     new_digests = map_digests(job.inputs()) | versions
@@ -250,32 +231,19 @@ def _prepare(
 
 
 def _compute(job: RunJob, open_run: OpenRun) -> Work | None:
-    """Compute all stages of a run, and finish the run with its summary.
-
-    A run is a folder with the results of a command. A stage is a set of cells, which
-    are pieces of work such as the training of a model. Workers (starts of the command,
-    perhaps on several machines) may share the cells.
-
-    Args:
-        job: Work of the run.
-        open_run: Run, which is not finished.
+    """Compute all stages (sets of cells) of a run, and finish the run with its summary.
 
     Returns:
-        The work to measure. The caller divides its duration by its number of units, and
-        stores this pace for later estimates. None if no pace can be measured. An
-        example is a run of which other workers, or an earlier start of the command,
-        computed a share.
+        The work whose pace can be measured, with its duration if a stage has measured
+        it. None if, for example, other workers have computed a share of it.
     """
-    # count the units of work. The pace of a run that consists of other runs would
-    # include the time of these runs
+    # the pace of a run with parts would include the time of the parts
     planned_work = None if open_run.parts else job.count_work()
     if planned_work is not None and not planned_work.count:
         planned_work = None
     was_untouched = open_run.launch.run_on_main(lambda: is_untouched(open_run.folder))
 
-    # Compute the stages. Each result is a tuple: True if this launch computed all cells
-    # of the stage, and the work of the stage or None. The summary is announced as work
-    # only if there are no stages.
+    # compute the stages, and announce the summary as work only without stages
     stage_results = []
     for stage in job.stages(open_run):
         stage_results.append(compute_stage(open_run, stage, planned_work))
@@ -283,38 +251,34 @@ def _compute(job: RunJob, open_run: OpenRun) -> Work | None:
     has_finished = _finish(job, open_run, summary_work)
 
     # prefer the work of a stage, because its duration excludes the rest of the command
-    has_computed_all = was_untouched and has_finished
-    for has_computed_stage, stage_work in stage_results:
+    for _, stage_work in stage_results:
         if stage_work is not None:
             return stage_work
-        has_computed_all = has_computed_all and has_computed_stage
-    return planned_work if has_computed_all else None
+    has_computed_stages = all(has_computed for has_computed, _ in stage_results)
+    has_computed_run = was_untouched and has_computed_stages and has_finished
+    return planned_work if has_computed_run else None
 
 
 def compute_stage(
     open_run: OpenRun, stage: CellStage, planned_work: Work | None
 ) -> tuple[bool, Work | None]:
-    """Compute the unfinished cells of a stage, while other workers may do the same.
-
-    A cell is a part of the run with a file of its own, such as the model of one subject
-    and one seed. The cells of a stage can be computed in any order.
+    """Compute the unfinished cells of a stage, together with other workers.
 
     Args:
         open_run: Run of the stage, with the processes of this launch.
-        stage: Cells, and the function that computes a cell.
-        planned_work: Work of the whole run, or None if it is not counted. It is
-            announced if the stage does not count its own work.
+        stage: Cells (such as one subject's model), and the function that computes a
+            cell.
+        planned_work: Work of the whole run, or None. It is announced if the stage does
+            not count its own work.
 
     Returns:
-        True if this launch computed all unfinished cells, without other workers. The
-        second value is the work of the cells that this launch computed from their
-        beginning, with its duration. It is None if there are no such cells, or if the
-        stage does not count its work.
+        True if this launch computed all unfinished cells, and the work of the cells
+        that it computed from their beginning, with its duration. The work is None
+        without such cells, or if the stage does not count its work.
     """
     from brainhive_cli.core import weights
 
-    # the main process lists the unfinished cells for all processes, because their own
-    # lists would differ if another worker finished a cell meanwhile
+    # all processes need the same list, while other workers may finish cells
     folder, launch = open_run.folder, open_run.launch
     is_finished = stage.is_finished or (
         lambda name: (folder.path / stage.files[name]).is_file()
@@ -325,7 +289,7 @@ def compute_stage(
     if not unfinished_cells:
         return True, None
 
-    # each process computes cells of its own, or all compute each cell together
+    # each process computes its own cells, or all compute each cell together
     computes_alone = stage.sharing == "alone" or (
         stage.sharing == "either" and len(unfinished_cells) >= launch.processes
     )
@@ -341,7 +305,7 @@ def compute_stage(
         runs_folder = folder.path.parents[1]
         announce(work, folder.command, runs_folder, launch, remaining_share)
 
-    # compute the cells that this worker can claim, and write their files
+    # compute the cells that this worker can claim
     files = {name: stage.files[name] for name in unfinished_cells}
     computed_cells = list[str]()
     new_cells = list[str]()
@@ -368,7 +332,7 @@ def compute_stage(
         bar.advance(len(unfinished_cells) - bar.items)
     launch.barrier()
 
-    # add up the reports of all processes, which are the same if they share each cell
+    # add up the reports, which are equal if the processes share each cell
     reports = launch.gather((computed_cells, new_cells, duration_s))
     if not computes_alone:
         reports = reports[:1]
@@ -388,13 +352,7 @@ def compute_stage(
 def _finish(job: RunJob, open_run: OpenRun, work: Work | None) -> bool:
     """Compute the summary of a run, write it into the run folder, and finish the run.
 
-    The summary has the metrics, and the artifacts (plots, pictures and tables on the
-    HTML page of the run). It is computed when all cells of the run are finished. A cell
-    is a piece of work such as the training of a model. Several starts of the command,
-    the workers, may share a run. Only one of them finishes the run.
-
     Args:
-        job: Work of the run.
         open_run: Run whose cells are finished.
         work: Work whose expected duration is printed first, or None to print nothing.
 
@@ -402,25 +360,23 @@ def _finish(job: RunJob, open_run: OpenRun, work: Work | None) -> bool:
         True if this launch finished the run. False if another worker has finished it.
     """
     folder, launch = open_run.folder, open_run.launch
-    # while another worker finishes the run, wait. Then `may_finish` is False
     with claim_finish(folder, launch) as may_finish:
-        # print the expected duration. Compute the summary in all processes, if the job
-        # can share it among them, or else only in the main process
-        if may_finish and work is not None:
+        if not may_finish:
+            return False
+        if work is not None:
             announce(work, folder.command, folder.path.parents[1], launch)
-        summary = None
-        if may_finish and job.summarises_together:
+        if job.summarises_together:
             summary = job.summarise(open_run)
-        elif may_finish and launch.is_main:
+        elif launch.is_main:
             summary = job.summarise(replace(open_run, launch=launch.single_process))
 
         # write the files, and remove the checkpoints of trainings
-        if summary is not None and launch.is_main:
+        if launch.is_main:
             artifacts.write(folder, summary.artifacts)
             folder.finish(summary.measurements)
             for path in (folder.path / "checkpoints").glob("*.pt*"):
                 path.unlink()
-    return may_finish
+    return True
 
 
 def start_run(
@@ -434,19 +390,15 @@ def start_run(
 ) -> RunFolder:
     """Create the folder of a run, or find the folder of an earlier run of the recipe.
 
-    Other workers may compute cells of the same run (see `claim_cells`).
-
     Args:
         command: Name of the command. The run folder lies in `runs/<command>`.
-        label: First part of the name of the run folder. The fingerprint of the recipe
-            follows it.
+        label: First part of the name of the run folder, before the fingerprint.
         recipe: Settings of the run.
         launch: Processes that share the run. The main process writes the folder.
         force: True to start a new run even if a finished run exists.
-        digests: Digests of the inputs, keyed by their names. They are part of the
-            fingerprint.
-        finished_names: List to which the name of the run is added if it was finished
-            before. If it is None, a message is printed instead.
+        digests: Digests of the inputs by name, which are part of the fingerprint.
+        finished_names: List to which the name of a finished run is added. If it is
+            None, a message is printed instead.
 
     Returns:
         The folder, in every process.
@@ -454,13 +406,12 @@ def start_run(
     Raises:
         Unfinished: if the launch is read-only, and the run is not finished.
     """
-    # the other processes wait until the main process has opened the folder
     recipe, path = _locate(command, label, recipe, force, digests)
     if launch.is_read_only:
         if not RunFolder(path).is_finished:
             raise Unfinished(f"run {path.name} is not finished")
         return RunFolder(path)
-    if not launch.is_main:
+    if not launch.is_main:  # wait for the path from the main process
         return RunFolder(launch.gather(None)[0])
 
     # create a new folder, with another name if another command was faster
@@ -475,7 +426,7 @@ def start_run(
     if not folder.is_finished:
         folder = _join_run(folder, recipe, launch)
 
-    # store in a finished run that this recipe has used it again
+    # record the repeated use of a finished run
     if folder.is_finished:
         if finished_names is None:
             age = folder.age
@@ -503,14 +454,11 @@ def _join_run(folder: RunFolder, recipe: Recipe, launch: Launch) -> RunFolder:
 
     Args:
         folder: Folder of the run, which need not exist.
-        recipe: Settings of the run.
-        launch: Processes that share the run.
 
     Returns:
-        The folder with the claim of this worker, which other workers see. If another
-        worker has finished the run meanwhile, the folder is returned without a claim.
+        The folder with the claim of this worker, or without a claim if another worker
+        has finished the run meanwhile.
     """
-    # a single worker at a time may write the recipe and the environment
     path = folder.path
     lock = Claim(path / LOCK, f"run {path}", wait=True)
     try:
@@ -524,13 +472,12 @@ def _join_run(folder: RunFolder, recipe: Recipe, launch: Launch) -> RunFolder:
         if folder.is_finished:  # another worker had the lock first
             return folder
 
-        # claim a place among the workers until the returned folder is no longer used
+        # hold a claim until the returned folder is no longer used
         number = next(PRESENCE_NUMBERS)
         worker = name_partial_file(path / f"worker-{number}").name.removeprefix(".")
         presence = Claim(path / WORKERS_FOLDER / worker, f"run {path}")
         folder = RunFolder(path, presence.release)
 
-        # write the recipe and the environment
         is_new = not (path / "recipe.yaml").is_file()
         if not n_others:
             fields = make_portable(recipe.model_dump(mode="json"))
@@ -555,32 +502,24 @@ def _locate(
     force: bool,
     digests: Mapping[str, str],
 ) -> tuple[Recipe, Path]:
-    """Find the folder for the results of a command, a run, without creating the folder.
+    """Find the folder for the results of a command (a run), without creating it.
 
-    The name of the folder consists of the label and a hash. The hash is made from the
-    settings (recipe) and the digests of the inputs. If a command is run again with
-    equal settings and inputs, its folders are called `name`, `name-2`, `name-3` and so
-    on, without gaps.
+    The folders of repeated runs are called `name`, `name-2`, `name-3` and so on.
 
     Args:
-        command: Name of the command.
-        label: First part of the name of the run folder.
-        recipe: Settings of the run.
+        label: First part of the name, before the fingerprint of the recipe.
         force: True to return a new folder even if a run exists.
-        digests: Digests of the inputs, keyed by the names of the inputs.
+        digests: Digests of the inputs by name.
 
     Returns:
-        A tuple of two values:
-
-        - The recipe, to which the digests are added.
-        - The path of the newest run folder. The folder does not exist if there is no
-          such run, or if `force` is True.
+        The recipe with the digests, and the path of the newest folder. The path does
+        not exist if there is no such run, or if `force` is True.
     """
-    # the fingerprint is a hash of the recipe, so add the digests to the recipe
+    # the fingerprint is a hash of the recipe with the digests
     recipe = recipe.model_copy(update={"digests": dict(sorted(digests.items()))})
     base = recipe.paths.under_home("runs") / command
     name = f"{label}-{recipe.fingerprint()}"
-    # raise an error if the label would lead out of the folder, as `../x` does
+    # refuse a label such as `../x`
     resolve_below(base, name, source="the name of a run,")
 
     # find the number of the newest run. With `force`, take the next number
@@ -599,41 +538,32 @@ def claim_cells(
     launch: Launch,
     is_finished: IsFinished | None = None,
 ) -> Iterator[Iterator[str]]:
-    """Share the cells of a run with other workers, so that no cell is computed twice.
-
-    A cell is a piece of work whose result is a file, such as the training of a model
-    for a subject with a seed. A worker is one start of the command. To claim a cell, a
-    worker creates a lock file, and other workers then skip the cell.
+    """Share the cells of a run with other commands, so that no cell is computed twice.
 
     Args:
-        folder: Folder with the results of the run.
-        files: Path of the result file, relative to the run folder, keyed by the name of
-            the cell.
+        folder: Folder of the run.
+        files: Path of the result of each cell (such as one subject's model), below the
+            run folder, by name.
         launch: Processes of this worker, which compute each cell together.
         is_finished: Function that takes the name of a cell, and returns True if the
             cell is finished. With None, a cell is finished when its file exists.
 
     Yields:
-        An iterator over the names of the cells that this worker has claimed. It ends
-        when all cells are finished, by this worker or by other workers.
+        An iterator over the cells that this worker has claimed, with a lock file. It
+        ends when all cells are finished, by this worker or by others.
     """
-    # Add the cells to the file .cells.json, from which other commands count the
-    # progress. The last step of a run, which writes metrics.json, is also shared as a
-    # cell, but it does not count as progress.
+    # list the cells in .cells.json to count the progress, except for the summary
     listed_files = read_cells(folder.path) if launch.is_main else dict(files)
     is_listed = files.items() <= listed_files.items()
     if METRICS_FILE not in files and not is_listed:
         folder.write_json(CELLS_FILE, listed_files | dict(files))
 
-    # The log of the run also has lines that the ended worker wrote about this cell. So
-    # add a line about the change of the worker.
     def record_takeover(name: str, ended_worker: str) -> None:
         if ended_worker:
             folder.log(cell=name, taken_from=ended_worker, by=name_worker())
             console.say(f"{name} is taken over from {ended_worker}, which has ended")
 
-    # join the paths, and refuse links, through which files could be written elsewhere.
-    # The lock file of a cell lies next to its result file
+    # refuse links, through which files could be written elsewhere
     paths = {}
     for name, file in files.items():
         paths[name] = resolve_without_links(folder.path, file, "a cell of a run,")
@@ -647,8 +577,7 @@ def claim_finish(folder: RunFolder, launch: Launch) -> Iterator[bool]:
 
     Args:
         folder: Folder of the run.
-        launch: Processes that finish the run together. They leave the `with` block
-            together.
+        launch: Processes that finish the run together.
 
     Yields:
         True if this worker must write metrics.json. False if another worker has.
@@ -671,30 +600,26 @@ def is_untouched(folder: RunFolder) -> bool:
 
 
 def remove_unused(runs: Path) -> None:
-    """Remove the empty run folders that this process has left behind.
+    """Remove the run folders that this process has opened, but that hold no results.
 
-    A run is a folder with the results of a command. When a command fails, it calls this
-    function. A run is removed if this process opened it, no results were computed, and
-    no other process works on it.
+    A folder in which another process works is kept.
 
     Args:
         runs: Folder of all runs.
     """
-    # each process that opens a run holds a lock file, the claim, in the run folder
     for claim in runs.glob(f"*/*/{WORKERS_FOLDER}/{CLAIM_PATTERN}"):
         folder = RunFolder(claim.parents[1])
         if not is_held_by_this_process(claim) or not is_untouched(folder):
             continue
 
-        # Wait for the lock that a process holds while it opens the run. Then keep the
-        # run if another process holds a claim in the folder.
+        # a process holds this lock while it opens the run
         lock = Claim(folder.path / LOCK, f"run {folder.path}", wait=True)
-        has_others = False
-        for worker in claim.parent.glob(CLAIM_PATTERN):
-            has_others = has_others or (
-                is_held(worker) and not is_held_by_this_process(worker)
-            )
-        if not has_others:
+        other_claims = [
+            worker
+            for worker in claim.parent.glob(CLAIM_PATTERN)
+            if is_held(worker) and not is_held_by_this_process(worker)
+        ]
+        if not other_claims:
             remove(folder.path)
             with suppress(OSError):  # the command's folder may hold other runs
                 folder.path.parent.rmdir()

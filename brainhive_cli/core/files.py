@@ -184,8 +184,7 @@ def find_unfetched(paths: Iterable[AnyPath]) -> NotFetched | None:
         paths: Files, which need not exist.
 
     Returns:
-        An error with the command that fetches their content, or None without
-        placeholders.
+        The error with the fetching command, or None without placeholders.
     """
     hints = {os.fspath(path): _find_fetch_command(path) for path in paths}
     placeholders = [path for path, hint in hints.items() if hint]
@@ -687,8 +686,7 @@ def remove_leftovers(folder: Path) -> None:
 def atomic_write(final: Path, is_lasting: bool = True) -> Iterator[Path]:
     """Let a `with` block write a temporary file or folder, and then rename it.
 
-    After an error in the block, the temporary file is removed, and the final path stays
-    unchanged.
+    An error in the block removes the temporary file, and keeps an earlier final file.
 
     Args:
         final: Final path of the file or folder. Missing parent folders are created.
