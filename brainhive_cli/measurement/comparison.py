@@ -1,10 +1,6 @@
 """Paired comparisons of the results of two runs, or of two sources of a run.
 
-A cell of a run holds the results of a model, of a subject and a seed, for each item.
-An item is a tested picture or trial. A source is the origin of the scored pictures,
-such as the brain, a control or a baseline. Results are paired by item and subject. A
-unit is a group of items that are alike, such as the pictures of a concept (see
-`measurement.units`).
+A source is the origin of the scored pictures, such as the brain or a baseline.
 """
 
 from collections import defaultdict
@@ -51,18 +47,17 @@ MIN_SHARE_AT_LIMITS = 0.5
 of values is treated as a difference of hit rates.
 """
 NOISE_POWER = 4
-"""Exponent of a share in the degrees of freedom of `crossed_t_test`. The share is the
-part of the variance over subjects that the noise of each subject explains. If subjects
-hardly differ, the test has about the statistical power of a test over items. Among the
-exponents 1 to 8, 4 has the largest statistical power with a false positive rate of at
+"""Exponent, in `crossed_t_test`, of the share of the variance over subjects that the
+noise of each subject explains. Among the exponents 1 to 8, 4 has the largest
+statistical power with a false positive rate of at
 most .06 (`benchmarks/simulated_statistics`).
 """
 SHARED_TRAINING_LIMIT = (
     "the folds of mode inter share training subjects, so their results correlate and p "
     "may be too small"
 )
-"""Warning for comparisons in which each subject is tested with a model that was trained
-on the other subjects, which is the mode "inter".
+"""Warning for the mode "inter", in which each subject is tested with a model that was
+trained on the other subjects.
 """
 
 
@@ -74,20 +69,17 @@ def compare_hits(
 ) -> Difference:
     """Compare how often two runs rank the right picture first.
 
-    The right picture of an item is the picture that was shown to the subject. A hit is
-    an item with the rank 1. The value of an item is its share of hits over seeds.
-
     Args:
-        first: Ranks in the first run, an array for each subject. Its shape is [N] for N
-            items, or [S, N] for S seeds.
-        second: Ranks in the second run for the subjects and items of `first`. The
-            number of seeds may be another one.
+        first: Ranks of each subject in the first run: [N] for N items, or [S, N] for S
+            seeds. The best rank is 1.
+        second: Ranks of the same items and subjects in the second run. The number of
+            seeds may differ.
         items: Items, and their units (groups of items that are alike). If None, each
             item is a unit.
 
     Returns:
-        The difference of the hit rates, first run minus second run, with a p value and
-        a confidence interval (see `compare_values`).
+        The difference of the hit rates, first run minus second run,
+        as from `compare_values`.
     """
     first_hits = [(np.atleast_2d(ranks) == 1) * 1.0 for ranks in first]
     second_hits = [(np.atleast_2d(ranks) == 1) * 1.0 for ranks in second]
@@ -102,28 +94,25 @@ def compare_values(
 ) -> Difference:
     """Compare two runs by their values of the same items and subjects.
 
-    A unit is a group of items that are alike, such as the pictures of a concept. The
-    test of the mean difference depends on the number of subjects:
+    The test of the mean difference depends on the number of subjects:
 
-    - Up to four subjects: the test flips the signs of the differences of units. A unit
-      is flipped for all subjects at once. The result holds for these subjects.
-    - Five subjects or more: a t test adds the variances over subjects and over units.
-      The result holds for people in general.
-
-    The interval holds the differences that the test does not reject.
+    - Up to four: the signs of the differences of units are flipped, for all subjects at
+      once. The result holds for these subjects.
+    - Five or more: a t test adds the variances over subjects and over units. The result
+      holds for people in general.
 
     Args:
-        first: Values of each subject in the first run: [N] for N items, or [S, N] of S
+        first: Values of each subject in the first run: [N] for N items, or [S, N] for S
             seeds, which are averaged for each item.
         second: Values of the same items and subjects in the second run. The number of
             seeds may differ.
-        items: Items and their units. If None, each item is a unit. Subjects with the
-            same number of items then share all items in the same order.
+        items: Items, and their units (groups of items that are alike). If None, each
+            item is a unit, and subjects with equally many items share all items.
 
     Returns:
         The mean difference, first minus second, with p, the 95 % interval, and the
-        effect size d_z over subjects. With fewer than six units there is no p and no
-        interval.
+        effect size d_z over subjects. With fewer than six units there is no p
+        and no interval.
 
     Source: Clark 1973, The language-as-fixed-effect fallacy; Cohen 1988 (d_z).
     """
@@ -139,7 +128,7 @@ def compare_values(
     subjects = len(subject_means)
     units_text = f"{items.n_units} {items.kind}"
     if items.inflation > 1:
-        # folds share training data, so hits and other values vary more by chance
+        # folds share training data, so values vary more by chance
         inflation = fold_null_inflation(differences, 2)
         items = replace(items, inflation=inflation)
         units_text += ", in folds that share training data"
@@ -209,27 +198,23 @@ def _widen_for_hits(
 ) -> tuple[float, float]:
     """Widen the interval of a difference of hit rates to the interval of paired shares.
 
-    If hit rates are near 0 or 1, the differences hardly reveal their variance, and the
-    interval of the test is too narrow. Therefore the difference d of each item is split
-    into an increase max(d, 0) and a decrease max(-d, 0). The means of increases and of
-    decreases are shares, each with Wilson's interval. The ends of the interval of the
-    mean difference D are
+    With increases max(d, 0) and decreases max(-d, 0) of the differences d, the ends of
+    the wider interval of the mean D are
 
-        D - sqrt(a₁² + b₂² - 2 r a₁ b₂)  and  D + sqrt(a₂² + b₁² - 2 r a₂ b₁),
+        D - sqrt(a₁² + b₂² - 2 r a₁ b₂)  and  D + sqrt(a₂² + b₁² - 2 r a₂ b₁).
 
-    where a is the distance from a mean to the lower end of its interval, b the distance
-    to the upper end, and r the correlation of the two means. The index 1 stands for
-    increases and 2 for decreases. If the given interval excludes 0, the wider interval
-    excludes 0 too, so that it agrees with the test.
+    Index 1 is for increases, 2 for decreases. The distances from their means to the
+    lower and upper end of their intervals are a and b, and r is the correlation
+    of these means.
 
     Args:
         low: Lower end of the interval of the test.
         high: Upper end of the interval of the test.
-        differences: Differences [N] of the N items of each subject, in [-1, 1].
+        differences: Differences [N] of the items of each subject, in [-1, 1].
         items: Items and their units.
 
     Returns:
-        The lower and the upper end of the wider interval.
+        The ends of the wider interval. It excludes 0 if the interval of the test does.
 
     Source: Newcombe 1998, Improved confidence intervals for the difference between
     binomial proportions based on paired data; Zou and Donner 2008 (the ends of a
@@ -251,15 +236,15 @@ def _widen_for_hits(
         variances.append(components.variance)
 
     # the correlation is not positive, because no item both increases and decreases
-    components = estimate_mean_variance(differences, items)
+    total = estimate_mean_variance(differences, items)
     error = np.sqrt(variances[0] * variances[1])
     correlation = 0.0
     if error:
-        covariance = (variances[0] + variances[1] - components.variance) / 2
+        covariance = (variances[0] + variances[1] - total.variance) / 2
         correlation = np.clip(covariance / error, -1, 0)
 
     # combine the distances, and keep the interval of the test where it is wider
-    mean = float(components.estimates.mean())
+    mean = float(total.estimates.mean())
     wide_low = min(
         low, mean - _add_errors(lower_distances[0], upper_distances[1], correlation)
     )
@@ -286,33 +271,29 @@ def crossed_t_test(
 ) -> tuple[float | None, float | None, float | None]:
     """Test if the mean difference for people and units in general is 0.
 
-    Subjects and units, such as concepts, are crossed random factors. The variance of
-    the mean difference is s + c, where s is the variance over the S subjects, and c is
-    the covariance of two subjects, who saw the same units. The degrees of freedom are
-    Satterthwaite's,
+    The variance of the mean is s + c, where s is the variance over the S subjects, and
+    c the covariance of two subjects, who saw the same units. The degrees of
+    freedom are Satterthwaite's,
 
-        (s + c)² / (s² / f + c² / u)  with  1 / f = (1 - q) / (S - 1) + q / (S u),
+        (s + c)² / (s² / f + c² / u)  with  1 / f = (1 - q) / (S - 1) + q / (S u).
 
-    where u are the degrees of freedom of the units. The weight q is the share of s that
-    the noise of the single subjects explains, to the power `NOISE_POWER`. If subjects
-    do not differ beyond their noise, q is 1.
+    The u are the degrees of freedom of the units. The weight q is the share of s that
+    the noise of single subjects explains, to the power `NOISE_POWER`.
 
     Args:
-        differences: Differences [N] of the N items of each of the S subjects. There are
-            two subjects or more.
-        items: Items and their units.
+        differences: Differences [N] of the items of each of two or more subjects.
+        items: Items and their units, such as concepts.
 
     Returns:
         Two-sided p, and the lower and upper end of the 95 % interval. All three are
-        None if all items belong to one unit. If no difference varies, over subjects or
-        units, p is the p of a sign test over subjects. The interval then is the mean,
-        or None if p is not significant.
+        None if all items belong to one unit. If no difference varies, p is the p of a
+        sign test over subjects. The interval then is the mean, or None if the mean is
+        not 0 and p is not significant.
     """
     from scipy.special import stdtr, stdtrit
 
     if items.n_units == 1:
         return None, None, None
-    # variance of the mean difference
     components = estimate_mean_variance(differences, items)
     subjects = len(differences)
     mean = float(components.estimates.mean())
@@ -325,7 +306,9 @@ def crossed_t_test(
         if abs(mean) < ROUNDING:
             return 1.0, 0.0, 0.0
         p = 2.0 ** (1 - subjects)
-        return (p, mean, mean) if p <= SIGNIFICANCE_LEVEL else (p, None, None)
+        if p > SIGNIFICANCE_LEVEL:
+            return p, None, None
+        return p, mean, mean
 
     # degrees of freedom by Satterthwaite
     noise = 0.0
@@ -347,12 +330,10 @@ def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
     """Adjust p values for the false discovery rate of several tests.
 
     Args:
-        p_values: The p of each comparison, or None if the comparison was not tested. A
-            None does not count as a test.
+        p_values: The p of each comparison. None does not count as a test.
 
     Returns:
-        The adjusted p value of each comparison, in the order of `p_values`. It is None
-        if the comparison was not tested.
+        The adjusted p values in the order of `p_values`, with None for None.
 
     Source: Benjamini and Hochberg 1995, through scipy.stats.
     """
@@ -365,8 +346,8 @@ def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 CellItems = Mapping[str, Any]
-"""Lists [N] for the N items of a cell: their `image_ids`, the names of their `units`,
-and the values of each metric under its name.
+"""Lists [N] for the N items of a cell (trained model): their `image_ids`, the names of
+their `units`, and the values of each metric under its name.
 """
 SubjectCells = Mapping[Any, Sequence[CellItems]]
 """Cells of each subject, with one cell per seed. The subject None stands for pictures
@@ -376,7 +357,7 @@ that do not depend on a signal, such as a baseline.
 
 @dataclass(frozen=True)
 class ComparedSource:
-    """A source of a run that is compared.
+    """A source of a run, such as the brain or a baseline, that is compared.
 
     Attributes:
         run: Measurements of the run.
@@ -390,13 +371,7 @@ class ComparedSource:
 
 
 def _list_cells(run: Measurements, source: str | None = None) -> SubjectCells:
-    """List the cells of a run by subject.
-
-    Args:
-        run: Measurements of the run.
-        source: Source whose cells are listed, such as a baseline. If None, the cells of
-            all sources are listed.
-    """
+    """List the cells of a run, or of one of its sources, by subject."""
     cells = defaultdict[Any, list[CellItems]](list)
     for scope, cell in run.facts.cells.items():
         if source is None or cell.source == source:
@@ -410,15 +385,13 @@ def compare_ranks(
     """Compare the top-1 accuracy of pairs of retrieval runs.
 
     Args:
-        pairs: Measurements of the two runs of each pair, keyed by the labels of the two
-            runs.
+        pairs: Measurements of the two runs of each pair, keyed by the labels of
+            the two runs.
 
     Returns:
-        Two lists. The first holds a difference for each pair that can be compared,
-        first run minus second run. Its p values are adjusted for the number of these
-        pairs. The second list holds an error for each other pair. Runs cannot be
-        compared if they were tested on different galleries (sets of candidate
-        pictures), subjects or items.
+        The differences, first run minus second run, with p values that are adjusted for
+        the number of differences. Then an error for each pair that cannot be compared,
+        because galleries (sets of candidate pictures), subjects or items differ.
     """
     compared = []
     errors = []
@@ -441,15 +414,10 @@ def compare_ranks(
 def _compare_ranks(first_run: Measurements, second_run: Measurements) -> Difference:
     """Compare the top-1 accuracy of two retrieval runs.
 
-    Returns:
-        The difference, first run minus second run. Its `scope` names the stimuli that
-        the difference holds for. Its `limits` are warnings for readers.
-
     Raises:
-        BrainhiveError: if the runs were tested on different galleries (sets of
-            candidate pictures), subjects or items.
+        BrainhiveError: if galleries (sets of candidate pictures), subjects
+            or items differ.
     """
-    # both runs need the same candidate pictures
     first_name = first_run.facts.run
     second_name = second_run.facts.run
     first_gallery = first_run.require_facts(RetrievalFacts).gallery
@@ -460,7 +428,6 @@ def _compare_ranks(first_run: Measurements, second_run: Measurements) -> Differe
             "compare runs with the same gallery",
         )
 
-    # both runs need the same subjects and items, which are sorted by image id
     first_cells = _list_cells(first_run)
     second_cells = _list_cells(second_run)
     first_ids = _list_image_ids(first_cells)
@@ -487,7 +454,7 @@ def _compare_ranks(first_run: Measurements, second_run: Measurements) -> Differe
 
 
 def _list_image_ids(cells: SubjectCells) -> dict[Any, list[str]]:
-    """List the sorted image ids of each subject, which are the same for all seeds."""
+    """List the sorted image ids of each subject in its cell of the first seed."""
     ids = {}
     for subject, seed_cells in cells.items():
         ids[subject] = sorted(seed_cells[0]["image_ids"])
@@ -497,8 +464,7 @@ def _list_image_ids(cells: SubjectCells) -> dict[Any, list[str]]:
 def compare_sources(run: Measurements) -> list[Difference]:
     """Compare the first source of a run with each other source, in every metric.
 
-    A source is the origin of the scored pictures, such as the brain or a baseline. The
-    p values are adjusted over all differences.
+    The p values are adjusted over all differences.
     """
     sources = [ComparedSource(run, source, source) for source in run.facts.sources]
     compared: list[Difference] = []
@@ -510,19 +476,14 @@ def compare_sources(run: Measurements) -> list[Difference]:
 def adjust_together(**groups: Sequence[Difference]) -> list[list[Difference]]:
     """Adjust the p values of all differences on a page of a report together.
 
-    The adjustment controls the false discovery rate over all tests on the page.
-
     Args:
         groups: Groups of differences, keyed by the kind of the compared objects:
             `source`, `run`, `variant` or `pair`.
 
     Returns:
-        Copies of the groups, in the order of the arguments. Each difference gains three
-        fields:
-
-        - `p_adjusted` is its adjusted p value, or None if it has no p value.
-        - `tests` is the number of tests on the page.
-        - `tests_of` is a description of these tests.
+        Copies of the groups, in the order of the arguments, with three more fields:
+        `p_adjusted` (None without a p value), `tests` (number of p values) and
+        `tests_of` (description of these tests).
     """
     differences: list[Difference] = []
     for group in groups.values():
@@ -531,29 +492,25 @@ def adjust_together(**groups: Sequence[Difference]) -> list[list[Difference]]:
     tests = sum(p is not None for p in p_values)
     tests_of = _describe_tests(groups, tests)
 
-    # write the adjusted p values, which come in the order of the groups
+    # the adjusted p values come in the order of the groups
     adjusted_p_values = iter(benjamini_hochberg(p_values))
-    fields: dict[str, Any] = {"tests": tests, "tests_of": tests_of}
     adjusted_groups = []
     for group in groups.values():
         adjusted_group = []
         for difference in group:
-            fields["p_adjusted"] = next(adjusted_p_values)
+            p_adjusted = next(adjusted_p_values)
+            fields = {"p_adjusted": p_adjusted, "tests": tests, "tests_of": tests_of}
             adjusted_group.append(difference.model_copy(update=fields))
         adjusted_groups.append(adjusted_group)
     return adjusted_groups
 
 
 def _describe_tests(groups: Mapping[str, Sequence[Difference]], tests: int) -> str:
-    """Describe the tests that are adjusted together.
-
-    An example is "2 metrics × (2 sources + 1 run)".
+    """Describe adjusted tests, such as "2 metrics × (2 sources + 1 run)".
 
     Args:
-        groups: Groups of differences, keyed by the kind of the compared objects, such
-            as `source` or `run`.
-        tests: Number of differences that have a p value. If some pair of objects has no
-            p value in a metric, "as far as they could be tested" is added.
+        groups: Groups of differences, keyed by the kind of the compared objects.
+        tests: Number of differences that have a p value.
     """
     # count the metrics, and the pairs of compared objects of each kind
     metrics = set()
@@ -584,9 +541,6 @@ def compare_runs(
 ) -> tuple[list[Difference], list[BrainhiveError]]:
     """Compare the first source of a run with the first source of each other run.
 
-    A source is the origin of the scored pictures, such as the brain, a control or a
-    baseline. The first source usually is the brain.
-
     Args:
         run: Measurements of the run that is compared with the others.
         name: Name of `run`.
@@ -594,10 +548,9 @@ def compare_runs(
         noun: Kind of the other runs in the description of the tests, such as "variant".
 
     Returns:
-        Two lists. The first holds the differences in every metric. Their p values are
-        adjusted for the number of metrics and runs. The second list holds an error for
-        each run that cannot be compared with `run`, because its protocol, subjects or
-        items differ.
+        The differences in every metric, with p values that are adjusted for all metrics
+        and runs. Then an error for each run that cannot be compared with `run`, because
+        its protocol, subjects or items differ.
     """
     first_source = ComparedSource(run, name, run.facts.sources[0])
     first_protocol = _sizing_protocol(first_source)
@@ -626,10 +579,7 @@ def compare_runs(
 
 
 def _sizing_protocol(source: ComparedSource) -> str:
-    """Return the method by which the pictures of a source were resized before scoring.
-
-    A protocol begins with this method.
-    """
+    """Return the part of a source's protocol that says how pictures were resized."""
     metrics = list(source.run.scopes[source.source].values())
     return metrics[0].protocol.split(",")[0]
 
@@ -638,8 +588,6 @@ def _compare_metrics(
     first_source: ComparedSource, second_source: ComparedSource
 ) -> list[Difference]:
     """Compare two sources of runs in every metric that both have.
-
-    A source is the origin of scored pictures, such as the brain or a baseline.
 
     Returns:
         The difference in each metric, first source minus second source.
@@ -665,7 +613,8 @@ def _compare_metrics(
         first_ids = first_seeds[0]["image_ids"]
         second_ids = set(second_seeds[0]["image_ids"])
         unpaired = set(first_ids) ^ second_ids
-        if unpaired and subject in first_cells and subject in second_cells:
+        both_have_subject = subject in first_cells and subject in second_cells
+        if unpaired and both_have_subject:
             raise BrainhiveError(
                 f"{names} were measured on different items: only one of them has "
                 f"{min(unpaired)}",
@@ -685,7 +634,6 @@ def _compare_metrics(
             f"{names} have no metric in common", "measure both by the same metric"
         )
 
-    # compare each metric
     limits = _describe_limits(first_source.run, second_source.run, len(subjects))
     items = _group_items(first_source.run, ids)
     compared = []
@@ -709,22 +657,14 @@ def _find_cells(
 ) -> Sequence[CellItems]:
     """Find the cells of a subject, or else the cells that do not depend on a signal.
 
-    A cell holds the results of a model for the items of a subject and a seed. Some
-    sources, such as a baseline, do not depend on a signal. Their cells have the subject
-    None.
-
     Args:
-        source: Source (origin of the pictures), for the message of the error.
-        cells: Cells of the source, by subject. The subject None stands for pictures
-            that do not depend on a signal.
+        source: Source of the cells, for the message of the error.
+        cells: Cells of the source, keyed by subject, or by None if they do not depend
+            on a signal.
         subject: Name of the subject.
 
-    Returns:
-        The cells, one per seed.
-
     Raises:
-        BrainhiveError: if the source has neither cells of the subject nor cells under
-            None.
+        BrainhiveError: if the source has cells of neither the subject nor None.
     """
     if subject in cells:
         return cells[subject]
@@ -746,11 +686,10 @@ def _compare_metric(
 
     Args:
         metric: Name of the metric.
-        pairs: Cells of the first and of the second source, a pair for each subject. A
-            cell holds the values of all items for one seed.
+        pairs: Cells of both sources for each subject, with one cell per seed.
         ids: Image ids [N] of the compared items of each subject.
-        items: The items named by `ids`, with their units (groups of items that are
-            alike).
+        items: The items named by `ids`, and their units (groups of items
+            that are alike).
 
     Returns:
         The difference, first source minus second source. None if no item has a value in
@@ -764,7 +703,7 @@ def _compare_metric(
         second_rows = _collect_values(second_cells, subject_ids, metric)
         has_value: Bool = ~np.isnan(np.concatenate([first_rows, second_rows])).any(0)
         has_values.append(has_value)
-        # leave out subjects who have no item with values in all seeds
+        # leave out subjects without any item that has values in all seeds
         if has_value.any():
             first_values.append(first_rows[:, has_value])
             second_values.append(second_rows[:, has_value])
@@ -800,12 +739,8 @@ def _describe_limits(
         subjects: Number of compared subjects.
 
     Returns:
-        Fields of a `Difference`:
-
-        - `scope`: the units, such as concepts, that the comparison holds for. Empty if
-          it holds for units in general.
-        - `limits`: warnings for its readers.
-        - `differs`: the settings in which the runs differ.
+        Fields of a `Difference`: `scope` (units such as "these films", or empty),
+        `limits` (warnings), and `differs` (settings in which the runs differ).
     """
     # warn if the runs were tested on different signals
     first_set_up = first_run.facts.set_up
@@ -817,8 +752,7 @@ def _describe_limits(
             f"both were tested on different signals: {', '.join(signal_differences)}"
         )
 
-    # In the mode "inter", each subject is tested with a model of the other subjects.
-    # Training subjects are shared only if there are several test subjects.
+    # models of the mode "inter" share training subjects if there are several subjects
     modes = first_run.facts.mode.split(" + ") + second_run.facts.mode.split(" + ")
     if subjects > 1 and "inter" in modes:
         limits.append(SHARED_TRAINING_LIMIT)
@@ -835,15 +769,12 @@ def _collect_values(
     """Collect the values of a metric from the cells of a subject.
 
     Args:
-        cells: Cells of the subject, one for each seed. A cell is a mapping with a list
-            of `image_ids`, and a list of values for each metric.
-        ids: Image ids [N] of the items to collect, in the order of the columns that are
-            returned.
+        cells: Cells of the subject, one for each seed.
+        ids: Image ids [N] of the items, in the order of the returned columns.
         metric: Name of the metric, or `ranks`.
 
     Returns:
-        Values [S, N] of the N items for the S seeds, with NaN for an item without a
-        value.
+        Values [S, N] for S seeds, with NaN for an item without a value.
     """
     rows = []
     for cell in cells:
