@@ -1,8 +1,4 @@
-"""Ranks of the seen picture in a gallery, by cosine similarity to a signal.
-
-A token is the embedding vector of a signal or of a picture. The gallery is the set of
-candidate pictures. The target of a signal is the picture that was seen.
-"""
+"""Ranks of the seen picture in a gallery, by cosine similarity to a signal."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -53,21 +49,18 @@ def rank_targets(
 ) -> Tensor:
     """Rank the candidate pictures for each signal, and return the target's rank.
 
-    The target of a signal is the picture shown to the subject. Candidates are ranked by
-    the cosine similarity of their tokens (embedding vectors) to the signal's token.
-    Wrong candidates with the similarity of the target rank before the target, so ties
-    count against the model.
+    Wrong candidates with the target's similarity rank before it, unless
+    `tie` is negative.
 
     Args:
-        signal_tokens: Tokens [N, D] of the signals. If `gallery` is None: similarities
-            [N, M] of the signals to the candidates.
+        signal_tokens: Tokens (embedding vectors) [N, D] of the signals, or their
+            similarities [N, M] to the candidates if `gallery` is None.
         gallery: Tokens [M, D] of the candidate pictures, or None.
-        target: Index [N] of each signal's target among the candidates. If several
-            candidates show the same picture, indices [N, K] of up to K targets. Shorter
-            rows are padded with -1. Only the target with the highest similarity is
-            ranked, among the wrong candidates.
-        tie: Largest difference between two similarities that count as equal. With a
-            negative value, ties count for the model.
+        target: Index [N] of the picture that each signal showed, among the candidates.
+            If several candidates show it, indices [N, K], padded with -1, of which the
+            most similar is ranked.
+        tie: Largest difference between two similarities that count as equal. Negative
+            if ties count for the model.
 
     Returns:
         Rank [N] of each signal's target, on the CPU. 1 is the best rank.
@@ -86,25 +79,21 @@ def rank_targets(
 def rank_first_pictures(signal_tokens: Tensor, gallery: Tensor, pictures: int) -> Int64:
     """Rank the first P candidate pictures among all candidates, for every signal.
 
-    Candidates are ranked by the cosine similarity of their tokens (embedding vectors)
-    to the signal's token.
-
     Args:
-        signal_tokens: Tokens [N, D] of the signals.
+        signal_tokens: Tokens (embedding vectors) [N, D] of the signals.
         gallery: Tokens [M, D] of the candidate pictures.
         pictures: Number P of candidates whose ranks are returned.
 
     Returns:
-        Rank [N, P] of each of the first P candidates among all M candidates. 1 is the
-        best rank. A candidate ranks after all candidates with an equal similarity.
+        Rank [N, P], from 1, of each of the first P candidates among all M candidates by
+        cosine similarity. Equal candidates rank before it.
     """
-    # The rank of a picture is the number of candidates with at least the similarity of
-    # the picture, less a tolerance for rounding errors.
+    # the rank of a picture is the number of candidates with at least this similarity
     signals = normalise_tokens(signal_tokens)
     similarities = signals @ normalise_tokens(gallery[:pictures]).T
     limits = similarities.contiguous() - TIE_TOLERANCE
 
-    # count these candidates, and the picture itself, in each block of the gallery
+    # count these candidates, the picture among them, in each block of the gallery
     counts = torch.zeros_like(limits, dtype=torch.int64)  # [N, P]
     for block in gallery.split(CANDIDATES_PER_BLOCK):
         candidates = normalise_tokens(block.to(signals.device))
@@ -118,20 +107,16 @@ def rank_with_precision(
 ) -> tuple[Tensor, Tensor]:
     """Rank the seen picture, and compute the average precision of relevant pictures.
 
-    The seen picture is the picture shown to the subject. The relevant pictures of a
-    signal are the seen picture and, for example, other pictures of the same concept.
-    All other pictures are wrong. The average precision is the mean of k / (k + w) over
-    the relevant pictures, where w is the number of wrong pictures before the k-th best
-    relevant picture. If the seen picture is the only relevant picture, the average
-    precision is 1 / rank. Wrong pictures that tie with a relevant picture rank before
-    the relevant picture.
+    The average precision is the mean of k / (k + w) over the relevant pictures, where w
+    is the number of wrong pictures before the k-th best relevant picture. A wrong
+    picture that ties with a relevant picture ranks before it.
 
     Args:
-        signal_tokens: Tokens [N, D] of the signals.
+        signal_tokens: Tokens (embedding vectors) [N, D] of the signals.
         gallery: Tokens [M, D] of the candidate pictures.
-        seen: Index [N] of the seen picture in the gallery.
-        relevant: Indices [N, K] of the relevant pictures, the seen picture among them.
-            If a signal has fewer than K, the row is padded with -1.
+        seen: Gallery index [N] of the picture that each signal showed.
+        relevant: Gallery indices [N, K] of the relevant pictures, the seen picture
+            among them. Shorter rows are padded with -1. All other pictures are wrong.
 
     Returns:
         Ranks [N], as `rank_targets` computes them, and average precision [N] in
@@ -140,7 +125,6 @@ def rank_with_precision(
     Raises:
         BrainhiveError: if a token is not finite.
     """
-    # number [N, K] of wrong pictures before each relevant picture
     signal_tokens, gallery, targets = _prepare_tokens(signal_tokens, gallery, relevant)
     similarities = target_similarities(signal_tokens, gallery, targets)  # [N, K]
     wrong_before = count_at_least(signal_tokens, gallery, targets, similarities)
@@ -156,13 +140,13 @@ def rank_with_precision(
     seen_ranks = wrong_before_seen + relevant_before_seen
 
     # sort relevant pictures from best to worst, with the padding at the end
-    infinity = torch.iinfo(wrong_before.dtype).max // 2
-    wrong_before = wrong_before.masked_fill(~is_target, infinity).sort(1).values.cpu()
+    largest = torch.iinfo(wrong_before.dtype).max
+    sorted_counts = wrong_before.masked_fill(~is_target, largest).sort(1).values.cpu()
     is_sorted_target = is_target.sort(1, descending=True).values.cpu()
 
     # precision at each relevant picture
-    k = torch.arange(1, wrong_before.shape[1] + 1)
-    precision = (k / (k + wrong_before.double())).where(is_sorted_target, 0)
+    k = torch.arange(1, sorted_counts.shape[1] + 1)
+    precision = (k / (k + sorted_counts.double())).where(is_sorted_target, 0)
     return seen_ranks.cpu(), precision.sum(1) / is_target.sum(1).cpu()
 
 
@@ -172,21 +156,19 @@ def find_nearest(signal_tokens: Tensor, gallery: Tensor | Iterable[Tensor]) -> T
     Args:
         signal_tokens: Tokens (embedding vectors) [N, D] of the signals.
         gallery: Tokens [M, D] of the candidates, or an iterable over blocks [m, D] of
-            these tokens. An iterable saves memory, because blocks are used in turn.
+            these tokens, which saves memory.
 
     Returns:
-        Index [N] in the gallery of the most similar candidate of each signal, on the
-        CPU. If several candidates are equally similar, the index of the first of these
-        candidates.
+        Gallery index [N] of the most similar candidate of each signal, on the CPU. The
+        first of several equally similar candidates is taken.
     """
     best = torch.full((len(signal_tokens),), -torch.inf)
     best_index = torch.zeros(len(signal_tokens), dtype=torch.long)
     blocks = [gallery] if isinstance(gallery, Tensor) else gallery
     start = 0
     for block in blocks:
-        # Find the best candidate of this block for each signal. The number of signals
-        # in a step is limited to save memory. Tokens of signals need no normalisation,
-        # because their length does not change the order of the candidates.
+        # The best candidate of this block for each signal. Tokens of signals are not
+        # normalised, because their length does not change the order of the candidates.
         directions = F.normalize(block.float())
         batch_size = max(1, MAX_SIMILARITIES // len(block))
         values = []
@@ -198,7 +180,6 @@ def find_nearest(signal_tokens: Tensor, gallery: Tensor | Iterable[Tensor]) -> T
         block_best = torch.cat(values).cpu()
         block_index = torch.cat(indices).cpu()
 
-        # replace the best candidate so far where the candidate of this block is better
         is_better = block_best > best
         best = torch.where(is_better, block_best, best)
         best_index = torch.where(is_better, start + block_index, best_index)
@@ -211,32 +192,28 @@ def expected_subset_hits(
 ) -> tuple[Float64, Float64]:
     """Compute how often each test item ranks first in random subsets of the items.
 
-    An item is a signal with the picture shown to the subject. A subset consists of the
-    item and w - 1 of the N - 1 other items, where w is `subset_size`. The item ranks
-    first if none of these items is more similar. An item with the rank r among all N
-    items ranks first in C(N - r, w - 1) of the C(N - 1, w - 1) subsets.
+    An item is a signal with its picture. Of N items, an item with rank r is first in
+    C(N - r, w - 1) of the C(N - 1, w - 1) subsets that hold it and w - 1 others.
 
     Args:
-        signal_tokens: Tokens [N, D] of the signals, with one signal per picture.
+        signal_tokens: Tokens (embedding vectors) [N, D] of the signals, with one
+            signal per picture.
         image_tokens: Tokens [N, D] of the pictures, in the order of the signals.
         subset_size: Number w of items in a subset, at most N.
 
     Returns:
-        Two arrays. The first is the share [N] of subsets in which, for each signal, its
-        picture ranks first among the pictures. The second is the share [N] of subsets
-        in which, for each picture, its signal ranks first among the signals.
+        Share [N] of subsets in which the picture ranks first for its signal, and share
+        [N] in which the signal ranks first for its picture.
 
-    Source: 300-way retrieval on NSD: MindEye (arXiv 2305.18274), section 4.1, which
-    draws 30 random subsets instead.
+    Source: MindEye (arXiv 2305.18274), section 4.1, which draws 30
+    random subsets instead.
     """
-    # Compute the share of subsets for each rank r. The share of rank 1 is 1, and
-    # share(r + 1) = share(r) * (N - r - w + 1) / (N - r).
+    # share(1) = 1 and share(r + 1) = share(r) * (N - r - w + 1) / (N - r)
     count = len(signal_tokens)
     n_before = np.arange(count - 1)  # r - 1
     ratios = np.clip(count - subset_size - n_before, 0, None) / (count - 1 - n_before)
     share_of_rank = np.concatenate([[1.0], ratios.cumprod()])
 
-    # ranks of the pictures for each signal, and of the signals for each picture
     target = torch.arange(count)
     signal_ranks = rank_targets(signal_tokens, image_tokens, target).numpy()
     picture_ranks = rank_targets(image_tokens, signal_tokens, target).numpy()
@@ -251,13 +228,10 @@ def _prepare_tokens(
     Args:
         signal_tokens: Tokens (embedding vectors) [N, D] of the signals.
         gallery: Tokens [M, D] of the candidates, or None.
-        target: Index [N] of each signal's target (the right candidate) in the gallery,
-            or indices [N, K] of K targets.
+        target: Index [N] of each signal's right candidate, or indices [N, K].
 
     Returns:
-        The signal tokens, the gallery (or None) and the targets, on the device of the
-        signals and without gradients. The targets have the shape [N, K]. K is 1 if
-        `target` has the shape [N].
+        The signal tokens, the gallery and the targets [N, K], without gradients.
 
     Raises:
         BrainhiveError: if a token is not finite.
@@ -291,29 +265,25 @@ def count_at_least(
 ) -> Tensor:
     """Count wrong candidates whose similarity to a query is at least a threshold.
 
-    A query is a signal whose targets (the right candidates) are ranked.
-
     Args:
-        queries: Tokens (embedding vectors) [N, D] of the queries. If `gallery` is None:
-            similarities [N, M] of the queries to the candidates.
+        queries: Tokens (embedding vectors) [N, D] of the queries, or their similarities
+            [N, M] to the candidates if `gallery` is None.
         gallery: Tokens [M, D] of the candidates, or None.
-        targets: Indices [N, K] of the right candidates, which are not counted. If a
-            query has fewer than K right candidates, the row is padded with -1.
-        thresholds: J cosine similarities [N, J] for each query, in float64, such as the
-            similarities to the K right candidates.
-        tie: Largest difference from the threshold that counts as equal. If it is
-            negative, candidates at the threshold are not counted.
+        targets: Indices [N, K] of the right candidates, padded with -1. All other
+            candidates are wrong.
+        thresholds: J cosine similarities [N, J] for each query, in float64.
+        tie: Tolerance of the comparison. If negative, candidates at the threshold
+            do not count.
 
     Returns:
         Number [N, J] of wrong candidates whose similarity is at least threshold - tie.
     """
-    # limit the number m of candidates in a block, and so the size of arrays in memory
     signals = queries.double() if gallery is None else normalise_tokens(queries)
     counts = torch.zeros(thresholds.shape, dtype=torch.int64, device=queries.device)
     pool = queries.shape[1] if gallery is None else len(gallery)
     block_size = max(1, MAX_SIMILARITIES // max(queries.shape))
     for start in range(0, pool, block_size):
-        # compute similarities in float64, because float32 cannot distinguish near ties
+        # similarities in float64, because float32 cannot distinguish near ties
         block = slice(start, start + block_size)
         if gallery is None:
             similarity = signals[:, block].clone()
@@ -328,7 +298,6 @@ def count_at_least(
         ceilings = torch.where(is_in_block, -math.inf, math.inf).to(similarity)
         similarity.scatter_reduce_(1, columns.clamp(0, width - 1), ceilings, "amin")
 
-        # compare with one threshold of each query at a time
         for column, threshold in enumerate(thresholds.unbind(1)):
             counts[:, column] += (similarity >= threshold[:, None] - tie).sum(1)
     return counts
@@ -339,24 +308,20 @@ def target_similarities(
 ) -> Tensor:
     """Compute the cosine similarity of each query to its targets.
 
-    A query is a signal whose targets (the right candidates) are ranked.
-
     Args:
-        queries: Tokens (embedding vectors) [N, D] of the queries. If `gallery` is None:
-            similarities [N, M] of the queries to the candidates.
+        queries: Tokens (embedding vectors) [N, D] of the queries, or their similarities
+            [N, M] to the candidates if `gallery` is None.
         gallery: Tokens [M, D] of the candidates, or None.
-        targets: Indices [N, K] of the targets among the candidates. If a query has
-            fewer than K targets, the row is padded with -1.
+        targets: Indices [N, K] of the right candidates, padded with -1.
 
     Returns:
-        Similarity [N, K] of each query to each of its targets, in float64. It is -inf
-        where the index is -1.
+        Similarities [N, K] in float64, with -inf for the index -1.
     """
     if gallery is None:
         similarities = queries.double().gather(1, targets.clamp(min=0))
         return similarities.masked_fill(targets < 0, -math.inf)
 
-    # look up the target tokens [n, K, D] for a limited number of queries at a time
+    # limit the number n of queries whose target tokens [n, K, D] are in memory
     batch_size = max(1, MAX_TARGET_NUMBERS // (targets.shape[1] * queries.shape[1]))
     query_batches = queries.split(batch_size)
     target_batches = targets.split(batch_size)
@@ -387,21 +352,20 @@ def summarise_ranks(
 ) -> list[Metric]:
     """Compute the metrics of retrieval from ranks, each with its chance level.
 
-    The metrics of a rank r among M candidates, K of which show the seen picture, are:
+    For a rank r among M candidates, K of which show the seen picture:
 
     - `top1`, `top3` and `top5`: shares of ranks up to 1, 3 and 5.
     - `mean_rank` and `median_rank`.
-    - `mrr`: mean reciprocal rank, the mean of 1 / r.
-    - `rank_auc`: share of wrong pictures that rank below the seen picture, which is
-      1 - (r - 1) / (M - K).
+    - `mrr`: mean of 1 / r.
+    - `rank_auc`: share of wrong pictures below the seen one, 1 - (r - 1) / (M - K).
 
     Args:
-        ranks_of_subjects: Ranks of each subject: [N] for N items, or [S, N] of S seeds.
-            A metric is averaged over seeds for each item, so an item counts once.
+        ranks_of_subjects: Ranks of each subject: [N] for N items, or [S, N] for S
+            seeds. A metric is averaged over seeds for each item.
         pool: Number M of candidates in the gallery.
         split: Part of the data set that the signals belong to, such as "test".
-        items: Names of the items, and groups of similar items that form a unit. If
-            None, each item is a unit.
+        items: Items, and their units (groups of items that are alike). If None, each
+            item is a unit.
         protocol: Similarity measure by which the candidates were ranked.
         seeds: Seeds of the trained models.
         targets: Number K of candidates that show the seen picture.
@@ -431,7 +395,6 @@ def summarise_ranks(
     transforms["mrr"] = (np.reciprocal, share_limits)
     transforms["rank_auc"] = (rank_auc, share_limits)
 
-    # average each function over the measured ranks, and over guessed ranks
     metrics = []
     for name in metric_names or transforms:
         transform, limits = transforms[name]
@@ -459,18 +422,12 @@ def _replace_by_median(
 ) -> Metric:
     """Replace the mean rank in a metric by the median rank, which has no interval.
 
-    Ranks are averaged over models for each item. The median over items is computed for
-    each subject. The value is the mean of these medians over subjects.
+    Ranks are averaged over models, and medians over items are averaged over subjects.
 
     Args:
         metric: Metric with the mean rank.
-        groups: For each subject, ranks [S, N] of the N items by S models.
-        guess: Probabilities of the ranks 1, 2, … if the candidates are in a random
-            order.
-
-    Returns:
-        A copy of the metric with the median rank, the median rank under guessing, and
-        no interval.
+        groups: Ranks [S, N] of the N items by S models, for each subject.
+        guess: Probabilities of the ranks 1, 2, … in a random order.
     """
     medians = [np.median(group.mean(0)) for group in groups]
     return replace(
@@ -489,10 +446,8 @@ def _replace_by_median(
 def chance_of_ranks(pool: int, targets: int = 1) -> Float64:
     """Compute the probability of each rank if the candidates are in a random order.
 
-    Among M candidates, K candidates are right. The rank of a signal is the position of
-    the first right candidate. So a rank is larger than r if the first r candidates are
-    all wrong. The probability is the product over i from 0 to r - 1 of
-    (M - K - i) / (M - i).
+    The rank is the position of the first of K right candidates among M. It is larger
+    than r with the probability Π (M - K - i) / (M - i) over i from 0 to r - 1.
 
     Args:
         pool: Number M of candidates.
@@ -501,8 +456,7 @@ def chance_of_ranks(pool: int, targets: int = 1) -> Float64:
     Returns:
         Probabilities [M - K + 1] of the ranks 1 to M - K + 1.
     """
-    # probability that the candidate at each position is wrong, if all candidates before
-    # this position are wrong
+    # probability of a wrong candidate at each position, if all before are wrong
     n_wrong = pool - targets
     index = np.arange(n_wrong + 1)
     p_wrong = (n_wrong - index) / (pool - index)
@@ -515,18 +469,18 @@ def chance_of_ranks(pool: int, targets: int = 1) -> Float64:
 def chance_of_precision(pool: int, relevant: Int64) -> Float64:
     """Compute the expected average precision if the candidates are in a random order.
 
-    For M candidates, of which R are relevant (count as right), the expected average
-    precision is (H + (R - 1) / (M - 1) * (M - H)) / M, where H = 1 + 1/2 + … + 1/M.
+    For M candidates with R relevant, it is (H + (R - 1) / (M - 1) * (M - H)) / M, where
+    H = 1 + 1/2 + … + 1/M.
 
     Args:
         pool: Number M of candidates.
-        relevant: Number R of relevant candidates [N] of each signal.
+        relevant: Number R [N] of relevant candidates of each signal.
 
     Returns:
         Expected average precision [N] of each signal.
 
-    Source: Bestgen 2015, Exact Expected Average Precision of the Random Baseline for
-    System Evaluation.
+    Source: Bestgen 2015, Exact Expected Average Precision of the Random Baseline
+    for System Evaluation.
     """
     harmonic = float((1 / np.arange(1, pool + 1)).sum())
     return (harmonic + (relevant - 1) / max(1, pool - 1) * (pool - harmonic)) / pool
