@@ -1,10 +1,7 @@
 """Verdict on retrieval: permutation tests of the mean rank of the seen stimuli.
 
-A stimulus is a picture or a clip of a film. The verdict answers the question which
-stimulus was seen and, if concepts have several stimuli, which concept was seen. An item
-is a tested stimulus or trial, and its label is the candidate that it showed.
-Permutations exchange labels only within parts of the recording in which the labels were
-interleaved (see `measurement.interleaving`).
+An item is a tested stimulus (a picture or a clip) or trial. Its label is the candidate
+that it showed. A part is a stretch of the recording in which labels were interleaved.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -54,41 +51,35 @@ def judge(
 ) -> list[Answer]:
     """Test if signals tell which label they have, by permutations of the labels.
 
-    The statistic is the mean rank of the labels over subjects and items. The results
-    hold for these subjects. All subjects get the same permutations, because a wrong
-    labelling that the subjects share is then as probable as any other labelling.
+    The statistic is the mean rank of the labels over subjects and items. All subjects
+    get the same permutations. The answers depend on the design:
 
-    The answers depend on the design:
-
-    - Held-out trials: the answer is which label was shown.
-    - Ten concepts or more, of which some have several pictures: the first answer is a
-      sign-flip test over concepts. The two answers for fewer concepts follow.
-    - Fewer concepts, of which some have several pictures: the first answer is which
-      picture was shown, by exchanging pictures of the same concept. The second answer
-      is which concept was shown.
-    - Pictures of different concepts, and clips: the answer is which stimulus was shown.
+    - Held-out trials: which label was shown. - Ten concepts or more, of which some have
+      several pictures: a sign-flip test over concepts, then the two answers for fewer
+      concepts. - Fewer concepts, of which some have several pictures: which picture was
+      shown, by exchanging pictures of the same concept, then which concept was shown. -
+      Pictures of different concepts, and clips: which stimulus was shown.
 
     Args:
         ranks: Rank [N, P] of each candidate for the N signals of each subject, averaged
             over seeds. 0 for a candidate that a signal was not compared with.
-        items: Stimuli or trials that the signals belong to, with their units and parts.
+        items: Stimuli or trials that the signals belong to, with their units (groups of
+            items that are alike) and parts.
         candidates: Names of the P candidates.
-        concept_parts: Part of the recording in which the concepts were interleaved, by
-            name of the item. None if the parts are unknown, or if there are none.
+        concept_parts: Part in which concepts were interleaved, by name of the item, or
+            None.
         concept_of: Concept of each candidate by name. If None, each candidate is a
             concept of its own.
-        medium: Description of a stimulus in the singular.
-        label_of: If the items are trials: the candidate that each trial showed, by name
-            of the trial. None if the items are the candidates themselves.
+        medium: Description of a stimulus in the singular, such as "picture".
+        label_of: Candidate that each trial showed, by name of the trial. None if the
+            items are the candidates themselves.
         blocks: Block of each trial, by name of the trial. The trials of a block have
-            the same label, and keep a common label if labels are exchanged. If None,
-            each trial is a block of its own.
-        concept_problem: Reason why concepts cannot be distinguished from time, or an
-            empty text.
+            the same label and keep a common label. If None, each trial is a block.
+        concept_problem: Reason why concepts cannot be distinguished from time, or "".
         pool: Number of candidates that each signal was compared with. The default is P.
 
     Returns:
-        The answers. The first answer is called the verdict.
+        The answers, of which the first is called the verdict.
 
     Source: Hoeffding 1951 (combinatorial permutation statistic); Phipson and Smyth 2010
     (p with identity).
@@ -98,13 +89,13 @@ def judge(
         # folds share training data, so their null distribution is wider
         items = replace(items, inflation=fold_null_inflation(ranks, pool))
 
-    # column of the candidate that each block shows, where a picture is a block too
+    # column of the candidate that each block shows (an item without a block is a block)
     column_of = {name: column for column, name in enumerate(candidates)}
     block_of: dict[Hashable, Hashable] = {}
     columns: dict[Hashable, int] = {}
     for name in items.names:
         block = blocks.get(name, name) if blocks else name
-        candidate = label_of[name] if label_of and name in label_of else name
+        candidate = label_of.get(name, name) if label_of else name
         block_of[name] = block
         columns[block] = column_of[candidate]
 
@@ -134,19 +125,22 @@ def judge(
 
     # test whole units, such as concepts, and then the items within each unit
     answers = []
+    ungrouped = items
     if not items.is_film and not items.are_independent:
         if not items.problem and not concept_problem:
             answers.append(_test_units(ranks, items, columns, pool, concept_parts))
         strata = list_strata(items.ids, items.units)
-        items = replace(items, units=items.ids, strata=strata)
-    answers.append(_test_stimuli(contributions, labels, items, pool, medium, n_items))
+        ungrouped = replace(items, units=items.ids, strata=strata)
+    answers.append(
+        _test_stimuli(contributions, labels, ungrouped, pool, medium, n_items)
+    )
 
     # test concepts if they have several stimuli
     (concepts,) = look_up_names(concept_of or {}, [items.names])
     if len(set(concepts)) < len(concepts) and not items.is_film:
         answers.append(
             _test_concepts(
-                contributions, items, pool, concepts, concept_parts, concept_problem
+                contributions, ungrouped, pool, concepts, concept_parts, concept_problem
             )
         )
     return answers
@@ -160,10 +154,7 @@ def _test_stimuli(
     medium: str,
     n_items: int,
 ) -> Answer:
-    """Test which stimulus was seen, by permutations of the labels.
-
-    A block is a series of trials with the same label. If pictures or clips are tested,
-    each of them is a block. `Items.draw_permutations` describes the permutations.
+    """Test which stimulus was seen, by permutations of the labels of blocks.
 
     Args:
         contributions: Contribution [I, C] of each of the I blocks to the mean rank, for
@@ -175,7 +166,7 @@ def _test_stimuli(
         n_items: Number of tested stimuli or trials.
 
     Returns:
-        The answer. Without a test, it holds the reason.
+        The answer, with the reason if there is no test.
     """
     question = f"which {medium}"
     if items.problem:
@@ -185,7 +176,7 @@ def _test_stimuli(
         reason = "no two labels can be exchanged"
         return _not_tested(question, reason, n_items, pool)
 
-    # describe the permutations, and count the identity among them
+    # describe the permutations, which include the identity
     count = len(orders) + 1
     if items.is_film:
         is_complete = count == len(items.names)
@@ -203,7 +194,7 @@ def _test_stimuli(
         elif items.strata is not None:
             method += " within concepts"
 
-    # results of a few concepts do not hold for concepts in general
+    # a few concepts do not stand for concepts in general
     wider = ""
     if items.strata is not None and "concept" in items.scope:
         wider = f"concepts in general: not possible with {count_few(items.scope)}"
@@ -221,11 +212,7 @@ def _test_concepts(
     parts: Mapping[Any, Hashable] | None,
     problem: str,
 ) -> Answer:
-    """Test which concept was seen, by the other stimuli of the same concept.
-
-    A signal that reveals its concept also ranks the other stimuli of this concept high.
-    The statistic is therefore the mean rank of these stimuli. Labels are exchanged
-    freely within a part of the recording, where drift of the signals is the same.
+    """Test which concept was seen, by the mean rank of the concept's other stimuli.
 
     Args:
         contributions: Contribution [I, I] of each of the I items to the mean rank, for
@@ -233,13 +220,12 @@ def _test_concepts(
         items: Stimuli that are tested.
         pool: Number of candidates that each signal was compared with.
         concepts: Concept [I] of each item.
-        parts: Part of the recording that each item belongs to, by name of the item, or
-            None if the parts are unknown.
-        problem: Reason why concepts cannot be distinguished from time, or an empty
-            text.
+        parts: Part in which labels are exchanged, by name of the item, or None if the
+            parts are unknown.
+        problem: Reason why concepts cannot be distinguished from time, or "".
 
     Returns:
-        The answer. Without a test, it holds the reason.
+        The answer, with the reason if there is no test.
     """
     n_items = len(items.names)
     scope = items.scope if len(set(concepts)) < MIN_UNITS_FOR_POPULATION else ""
@@ -253,7 +239,7 @@ def _test_concepts(
         answer = _not_tested(CONCEPT_QUESTION, reason, n_items, pool)
         return replace(answer, scope=scope)
 
-    # add up the other compared items of each candidate's concept
+    # sum over the other compared items of each candidate's concept
     (concept_numbers,) = number_names([concepts])
     n_concepts = concept_numbers.max() + 1
     is_of_concept = np.eye(n_concepts)[concept_numbers]  # [I, concepts]
@@ -261,7 +247,7 @@ def _test_concepts(
     n_others = (is_compared @ is_of_concept)[:, concept_numbers] - is_compared
     sums = (contributions @ is_of_concept)[:, concept_numbers] - contributions
 
-    # average them, or average all candidates if the concept has no other item
+    # mean over these items, or over all compared items if the concept has no others
     n_compared = is_compared.sum(1, keepdims=True)
     row_means = contributions.sum(1, keepdims=True) / np.maximum(n_compared, 1)
     concept_contributions = np.where(
@@ -280,7 +266,7 @@ def _test_concepts(
 
 
 def _not_tested(question: str, reason: str, n_items: int, pool: int) -> Answer:
-    """Return the answer to a question that cannot be tested for the given reason."""
+    """Return the answer to a question that cannot be tested for a reason."""
     return Answer(
         question,
         better=None,
@@ -303,8 +289,6 @@ def _test_permutations(
 ) -> Answer:
     """Compare the mean rank of the labels with the mean ranks of permuted labels.
 
-    A block is a series of trials with the same label, or a single tested item.
-
     Args:
         question: Question that is answered, such as "which picture".
         contributions: Contribution [I, C] of each of the I blocks to the mean rank, for
@@ -312,14 +296,14 @@ def _test_permutations(
         labels: Column [I] of the candidate that each block shows.
         orders: Permutations [K, I] of the blocks, without the identity.
         method: Description of the permutations.
-        items: Items, whose `inflation` is the factor by which the variance of the null
-            distribution is multiplied.
+        items: Items, whose `inflation` multiplies the variance of the null
+            distribution.
         pool: Number of candidates that each signal was compared with.
 
     Returns:
-        The answer, with I as the number of items. Its `scope` is empty.
+        The answer, with I as the number of items and an empty `scope`.
     """
-    # index the flattened table, for a limited number of permutations at a time
+    # look up contributions in the flattened array, batch by batch
     row_starts = np.arange(len(contributions)) * contributions.shape[1]
     measured_rank = float(contributions.take(row_starts + labels).sum())
     batch_size = max(1, MAX_LOOKUPS // len(contributions))
@@ -334,7 +318,7 @@ def _test_permutations(
         )
         method += ", their spread widened for folds that share training data"
 
-    # both tails include the identity, whose mean rank is the measured mean rank
+    # both tails include the identity
     count = len(orders) + 1
     better = (1 + int((permuted_ranks <= measured_rank + ROUNDING).sum())) / count
     worse = (1 + int((permuted_ranks >= measured_rank - ROUNDING).sum())) / count
@@ -361,9 +345,8 @@ def _test_units(
 ) -> Answer:
     """Test if units, such as concepts, rank better than guesses, by flipping signs.
 
-    A guess ranks a stimulus in the middle of all candidates. If the parts of the
-    recording are known, the guess knows in which part a stimulus was shown. It then
-    ranks the stimulus at the mean rank of all stimuli of this part.
+    A guess is the middle rank of all candidates, or the mean rank over the stimuli of
+    the same part if the parts are known.
 
     Args:
         ranks: Rank [N, P] of each of the P candidates for the N signals of each
@@ -378,7 +361,7 @@ def _test_units(
     Returns:
         The answer for units in general.
     """
-    # difference [N] between the guessed and the measured rank, by subject
+    # guessed minus measured rank [N] of each subject
     differences = []
     for subject_ranks, ids in zip(ranks, items.ids, strict=True):
         rows = np.arange(len(ids))
@@ -393,7 +376,6 @@ def _test_units(
         differences.append(guesses - subject_ranks[rows, shown_columns])
     flips = flip_signs(differences, items)
 
-    # describe the test
     test = "sign flips of the mean rank"
     if parts is not None and len(set(parts.values())) > 1:
         test += " within runs, sessions or folds"

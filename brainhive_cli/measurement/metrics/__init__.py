@@ -18,8 +18,8 @@ class MetricScale:
         low: Smallest possible value, or None if there is no limit.
         high: Largest possible value, or None if there is no limit.
         chance: Expected value of guessing, or None if the metric has no chance level.
-        pool: Number of candidates that each item is compared with. None means all
-            items.
+        pool: Number of candidates that each item is compared with. None if it is all
+            items, or if the metric has no chance level.
         sorts_items: True if tables sort items by the metric, from best to worst.
     """
 
