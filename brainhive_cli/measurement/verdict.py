@@ -51,30 +51,31 @@ def judge(
 ) -> list[Answer]:
     """Test if signals tell which label they have, by permutations of the labels.
 
-    The statistic is the mean rank of the labels over subjects and items. All subjects
-    get the same permutations. The answers depend on the design:
+    The statistic is the mean rank of the labels over subjects and items. The answers
+    depend on the design:
 
-    - Held-out trials: which label was shown. - Ten concepts or more, of which some have
-      several pictures: a sign-flip test over concepts, then the two answers for fewer
-      concepts. - Fewer concepts, of which some have several pictures: which picture was
-      shown, by exchanging pictures of the same concept, then which concept was shown. -
-      Pictures of different concepts, and clips: which stimulus was shown.
+    - Held-out trials: which label was shown.
+    - Ten concepts or more, of which some have several pictures: a sign-flip test over
+      concepts, then the two answers for fewer concepts.
+    - Fewer concepts, of which some have several pictures: which picture of the concept
+      was shown, then which concept was shown.
+    - Pictures of different concepts, and clips: which stimulus was shown.
 
     Args:
         ranks: Rank [N, P] of each candidate for the N signals of each subject, averaged
             over seeds. 0 for a candidate that a signal was not compared with.
-        items: Stimuli or trials that the signals belong to, with their units (groups of
-            items that are alike) and parts.
+        items: Stimuli or trials of the signals, with their units (groups of items that
+            are alike) and parts.
         candidates: Names of the P candidates.
         concept_parts: Part in which concepts were interleaved, by name of the item, or
             None.
-        concept_of: Concept of each candidate by name. If None, each candidate is a
-            concept of its own.
-        medium: Description of a stimulus in the singular, such as "picture".
+        concept_of: Concept of each candidate by name. The default is a concept of its
+            own.
+        medium: Description of a stimulus in the singular.
         label_of: Candidate that each trial showed, by name of the trial. None if the
-            items are the candidates themselves.
-        blocks: Block of each trial, by name of the trial. The trials of a block have
-            the same label and keep a common label. If None, each trial is a block.
+            items are the candidates.
+        blocks: Block of each trial, by name of the trial. The trials of a block keep a
+            common label. The default is a block of its own.
         concept_problem: Reason why concepts cannot be distinguished from time, or "".
         pool: Number of candidates that each signal was compared with. The default is P.
 
@@ -157,8 +158,8 @@ def _test_stimuli(
     """Test which stimulus was seen, by permutations of the labels of blocks.
 
     Args:
-        contributions: Contribution [I, C] of each of the I blocks to the mean rank, for
-            each of the C candidates as its label.
+        contributions: Contribution [I, C] of each block to the mean rank, for each
+            candidate as its label.
         labels: Column [I] of the candidate that each block shows.
         items: Blocks, with the strata and parts within which labels are exchanged.
         pool: Number of candidates that each signal was compared with.
@@ -215,13 +216,12 @@ def _test_concepts(
     """Test which concept was seen, by the mean rank of the concept's other stimuli.
 
     Args:
-        contributions: Contribution [I, I] of each of the I items to the mean rank, for
-            each item as the candidate. 0 if the item was not compared with it.
+        contributions: Contribution [I, I] of each item to the mean rank, for each item
+            as its label. 0 if the items were not compared.
         items: Stimuli that are tested.
         pool: Number of candidates that each signal was compared with.
         concepts: Concept [I] of each item.
-        parts: Part in which labels are exchanged, by name of the item, or None if the
-            parts are unknown.
+        parts: Part in which labels are exchanged, by name of the item. None if unknown.
         problem: Reason why concepts cannot be distinguished from time, or "".
 
     Returns:
@@ -291,17 +291,14 @@ def _test_permutations(
 
     Args:
         question: Question that is answered, such as "which picture".
-        contributions: Contribution [I, C] of each of the I blocks to the mean rank, for
-            each of the C candidates as its label.
+        contributions: Contribution [I, C] of each block to the mean rank, for each
+            candidate as its label.
         labels: Column [I] of the candidate that each block shows.
         orders: Permutations [K, I] of the blocks, without the identity.
         method: Description of the permutations.
         items: Items, whose `inflation` multiplies the variance of the null
             distribution.
         pool: Number of candidates that each signal was compared with.
-
-    Returns:
-        The answer, with I as the number of items and an empty `scope`.
     """
     # look up contributions in the flattened array, batch by batch
     row_starts = np.arange(len(contributions)) * contributions.shape[1]
@@ -349,17 +346,12 @@ def _test_units(
     the same part if the parts are known.
 
     Args:
-        ranks: Rank [N, P] of each of the P candidates for the N signals of each
-            subject.
+        ranks: Rank [N, P] of each candidate for the N signals of each subject.
         items: Items of the signals, with their units.
-        columns: Column in `ranks` of the candidate that each item shows, by name of the
-            item.
+        columns: Column in `ranks` of the candidate that each item shows, by name.
         pool: Number of candidates that each signal was compared with.
-        parts: Part of the recording that each item belongs to, by name of the item, or
-            None if the parts are unknown.
-
-    Returns:
-        The answer for units in general.
+        parts: Part of the recording that each item belongs to, by name. None if
+            unknown.
     """
     # guessed minus measured rank [N] of each subject
     differences = []

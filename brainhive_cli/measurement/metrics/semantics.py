@@ -117,11 +117,12 @@ class CaptionEmbeddings(nn.Module):
 def object_f1(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     """Compute the F1 of the objects in reconstructions, compared with the stimuli.
 
-    - A picture contains a category if the category's score is at least a threshold. -
-      Recall is the share of the stimulus's categories that the reconstruction contains,
+    - A picture contains a category if the category's score is at least a threshold.
+    - Recall is the share of the stimulus's categories that the reconstruction contains,
       and precision the share of the reconstruction's categories that the stimulus
-      contains. - Both are averaged over the thresholds in `LEVELS`, without 0 / 0. The
-      mean is 1 if all shares are 0 / 0.
+      contains.
+    - Both are averaged over the thresholds in `LEVELS`, without 0 / 0. The mean is 1 if
+      all shares are 0 / 0.
 
     Args:
         stimuli: Scores [N, K] of the categories in the stimuli.
