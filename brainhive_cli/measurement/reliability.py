@@ -17,7 +17,7 @@ Repetitions = Iterable[NDArray[np.floating[Any]]]
 N_HALVINGS = 10
 """Number of random divisions into halves over which a reliability is averaged."""
 MIN_VECTOR_LENGTH = 1e-12
-"""Smallest length of a centred vector that varies by more than rounding."""
+"""Smallest length of a centred vector that does not count as constant."""
 
 
 def average_halves(
@@ -28,47 +28,46 @@ def average_halves(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Divide the repetitions of each stimulus into two random halves, and average each.
 
-    The halves have the same number of repetitions, and none in common. If the number is
-    odd, a repetition is left out.
+    The halves have equally many repetitions and none in common. A repetition may be
+    left out.
 
     Args:
         trials: Repetitions [N, R, F] of each stimulus, or repetitions [R, F] of a
-            single stimulus, which is divided N times.
+            stimulus that is divided N times.
         available: Number [N] of repetitions that exist. The others are padding.
         random: Generator of the random halves.
         parts: Number [N, R], from 0, of the part of the recording that each repetition
-            belongs to, as computed by `separate_repetitions`. The halves then have
-            repetitions of different parts. If None, each repetition is a part.
+            belongs to. No part is in both halves. If None, each repetition is a part.
 
     Returns:
-        Mean [N, F] of the first halves, mean [N, F] of the second halves, and the
-        number [N] of repetitions in a half.
+        Means [N, F] of the first and of the second halves, and the number [N] of
+        repetitions in a half.
     """
-    # part of each repetition, and number of parts of each stimulus
+    # number of the part of each repetition, where padding gets 0
     n_repetitions = trials.shape[-2]
     numbers = torch.arange(n_repetitions).expand(len(available), -1)
     is_there = numbers < available[:, None]
-    part_numbers = numbers if parts is None else parts.masked_fill(~is_there, 0)
-    n_parts = 1 + part_numbers.masked_fill(~is_there, 0).amax(1, keepdim=True)
+    part_numbers = numbers if parts is None else parts
+    part_numbers = part_numbers.masked_fill(~is_there, 0)
+    n_parts = 1 + part_numbers.amax(1, keepdim=True)
 
-    # Position of each repetition's part in a random order. Random keys are below 1, so
-    # the key 2 moves parts that do not exist to the end.
+    # position of each part in a random order, where parts that do not exist are last
     keys = torch.rand((len(available), n_repetitions), generator=random)
-    position_of_part = keys.masked_fill(numbers >= n_parts, 2).argsort(1).argsort(1)
+    keys = keys.masked_fill(numbers >= n_parts, torch.inf)
+    position_of_part = keys.argsort(1).argsort(1)
     position = position_of_part.gather(1, part_numbers)  # [N, R]
 
-    # the parts at the first positions form a half, the next parts form the other half
+    # the parts at the first positions form a half, and the next parts the other half
     n_half = n_parts // 2
     is_first = position < n_half
     is_second = (position >= n_half) & (position < 2 * n_half)
     is_in_half = torch.stack([is_first, is_second], 1) & is_there[:, None]  # [N, 2, R]
 
-    # Parts may differ in size. So a random choice of the larger half is kept, as many
-    # repetitions as the smaller half has.
+    # parts may differ in size, so drop random repetitions of the larger half
     if parts is not None:
         n_smaller = is_in_half.sum(2).amin(1)[:, None, None]
         keys = torch.rand(is_in_half.shape, generator=random)
-        keys = keys.masked_fill(~is_in_half, 2)
+        keys = keys.masked_fill(~is_in_half, torch.inf)
         is_in_half &= keys.argsort(2).argsort(2) < n_smaller
 
     # average the repetitions of each half
@@ -80,14 +79,15 @@ def average_halves(
 def average_random_halves(
     repetitions: Array, random: torch.Generator
 ) -> tuple[Array, Array]:
-    """Divide the repetitions of a stimulus into random halves, `N_HALVINGS` times.
+    """Average random halves of the repetitions of a stimulus, `N_HALVINGS` times.
 
     Args:
         repetitions: Repetitions [R, ...] of the stimulus.
         random: Generator of the random halves.
 
     Returns:
-        Means [N_HALVINGS, F] of the first halves and of the second halves.
+        Means [N_HALVINGS, F] of the first halves and of the second halves, with
+        flattened repetitions.
     """
     flat = torch.from_numpy(repetitions).flatten(1)
     counts = torch.full((N_HALVINGS,), len(repetitions))
@@ -110,23 +110,18 @@ def average_parts(repetitions: Array, parts: Int64) -> Array:
 
 
 def rank_halves(first: Tensor, second: Tensor) -> Tensor:
-    """Rank how well the halves of the repetitions of a stimulus match each other.
+    """Rank the second half of each stimulus by its similarity to the first half.
 
-    For each stimulus, the second halves of all stimuli are sorted by their cosine
-    similarity to the first half of the stimulus. The mean over stimuli is subtracted
-    from the first halves and from the second halves beforehand. The ranks need no
-    model. They are the noise ceiling of retrieval.
-
-    The ranks of different stimuli depend on the same second halves. Wilson's interval
-    of the share of stimuli with rank 1 assumes independence, but still holds.
-    `benchmarks/simulated_statistics` prints the coverage of this interval.
+    The ranks are the noise ceiling of retrieval. Wilson's interval of the share of rank
+    1 holds, although ranks share second halves (`benchmarks/simulated_statistics`).
 
     Args:
         first: Mean signal [N, F] of one half of the repetitions of each of N stimuli.
         second: Mean signal [N, F] of the other half, in the same order of stimuli.
 
     Returns:
-        Rank [N] of the second half of the stimulus itself. 1 is the best rank.
+        Rank [N], from 1, among the second halves of all stimuli, by cosine similarity
+        without the mean over stimuli.
     """
     # the target of query i is row i of the gallery
     queries = first - first.mean(0)
@@ -135,13 +130,13 @@ def rank_halves(first: Tensor, second: Tensor) -> Tensor:
 
 
 def spearman_brown(halves: Correlation, times: float = 2.0) -> Correlation:
-    """Apply the Spearman-Brown formula to split-half correlations.
+    """Predict the reliability of all repetitions from the reliability of a half.
 
-    The result is times * r / (1 + (times - 1) * |r|). The published formula has r
-    instead of |r|, and therefore a pole at a negative r.
+    Returns times * r / (1 + (times - 1) * |r|). The published formula has r in place of
+    |r|, and a pole at negative r.
 
     Args:
-        halves: Split-half correlations r, of any shape.
+        halves: Correlations r between the means of two halves, of any shape.
         times: Number of all repetitions divided by the number in a half.
 
     Returns:
@@ -155,14 +150,12 @@ def spearman_brown(halves: Correlation, times: float = 2.0) -> Correlation:
 def unit_vectors(values: Array, axis: int = 0) -> Array:
     """Centre values along an axis, and scale them to unit length.
 
-    Vectors without variance become zeros.
-
     Args:
         values: Values of any shape.
         axis: Axis along which the vectors extend.
 
     Returns:
-        Unit vectors in an array of the same shape.
+        Unit vectors in the shape of `values`. Constant vectors become zeros.
     """
     centred = values - values.mean(axis, keepdims=True)
     lengths = np.linalg.norm(centred, axis=axis, keepdims=True)
@@ -171,24 +164,19 @@ def unit_vectors(values: Array, axis: int = 0) -> Array:
 
 
 def correlation_shares(first: Array, second: Array) -> Array:
-    """Compute a value for each item, so that the mean of the values is the correlation.
+    """Compute a share for each item, so that the mean share is the correlation.
 
-    These values are called shares. An interval of the correlation r can be computed
-    from the shares like an interval of a mean. The share of an item is r plus the
-    influence function of r at the item. So the variance of the shares, divided by N,
-    estimates the sampling variance of r.
+    The share is the correlation r plus its influence function at the item. The variance
+    of the shares, divided by N, estimates the sampling variance of r.
 
     Args:
-        first: First variable over N items, [N, ...]. Each column has the mean 0 over
-            the items and the length 1, as computed by `unit_vectors`.
-        second: Second variable [N, ...] over the same items, in the same form. Each
-            column is correlated with the column of `first` at the same position.
+        first: First variable [N, ...] over N items, from `unit_vectors`.
+        second: Second variable [N, ...] over the same items, from `unit_vectors`.
 
     Returns:
         Shares [N, ...] of the items.
 
-    Source: Devlin, Gnanadesikan and Kettenring 1975 (influence function of a
-    correlation).
+    Source: Devlin, Gnanadesikan and Kettenring 1975 (influence function).
     """
     correlation = (first * second).sum(0)
     squares = first**2 + second**2
@@ -200,13 +188,10 @@ def correlate(pairs: Iterable[tuple[Array, Array]]) -> Float64:
     """Compute the correlation of two variables, with one item in memory at a time.
 
     Args:
-        pairs: Iterable over items. It yields the values [...] of the first variable for
-            an item, and the values [...] of the second variable. All arrays have the
-            same shape.
+        pairs: Values [...] of the first and of the second variable for each item.
 
     Returns:
-        Correlation [...] over items at each position of the arrays. 0 if one of the
-        variables is constant.
+        Correlation [...] over items at each position. 0 if a variable is constant.
     """
     # sums over items of both variables, of their squares and of their product
     count = 0
@@ -230,24 +215,22 @@ def correlate(pairs: Iterable[tuple[Array, Array]]) -> Float64:
 def noise_ceiling(trials: Callable[[], Repetitions], counts: Int64) -> Float64:
     """Estimate the percentage of variance of the stimulus means that is not noise.
 
-    The ceiling is 100 * s / (s + 1/n) for n repetitions of each stimulus, where s is
-    the variance of the signal divided by the noise variance of a single repetition. The
-    first repetitions of all stimuli are z-scored together, then the second repetitions,
-    and so on, because signals drift between sessions. Repetitions that some stimuli
-    lack are divided by a common standard deviation instead of their own.
+    The ceiling is 100 * s / (s + 1/n) for n repetitions of each stimulus and the ratio
+    s of signal to noise variance. The r-th repetitions of all stimuli are z-scored,
+    because signals drift between sessions. If some stimuli lack them, the standard
+    deviation is common.
 
     Args:
-        trials: Function that yields the repetitions [R, ...] of each stimulus. It is
-            called three times.
+        trials: Function that yields the repetitions [R, ...] of each stimulus.
         counts: Number [N] of repetitions of each stimulus, at least 2.
 
     Returns:
         Ceilings [...] in percent.
 
-    Source: Allen et al. 2022 (NSD) and Hebart et al. 2023 (THINGS-MEG). If all counts
-    are equal, their formula gives the same value.
+    Source: Allen et al. 2022 (NSD) and Hebart et al. 2023 (THINGS-MEG), for equal
+    counts.
     """
-    # mean and standard deviation of each repetition over the stimuli that have it
+    # sums of each repetition over the stimuli that have it
     n_stimuli = (np.arange(counts.max()) < counts[:, None]).sum(0)  # [R]
     shape = next(iter(trials())).shape[1:]
     sums = np.zeros((len(n_stimuli), *shape))
@@ -257,7 +240,7 @@ def noise_ceiling(trials: Callable[[], Repetitions], counts: Int64) -> Float64:
         sums[: len(values)] += values
         squares[: len(values)] += values**2
 
-    # standard deviations, common to the repetitions that some stimuli lack
+    # mean and standard deviation of each repetition, or common deviation if incomplete
     broadcast_shape = (len(n_stimuli),) + (1,) * len(shape)
     n_values = n_stimuli.reshape(broadcast_shape)
     mean = sums / n_values  # [R, ...]
