@@ -10,9 +10,7 @@ from brainhive_cli.core.arrays import Float64
 from brainhive_cli.measurement.foreign_result import ForeignResult
 
 MAX_ROUNDING_POINTS = 0.5
-"""Largest rounding error of a claim, in percentage points. Claims without decimals have
-this error.
-"""
+"""Rounding error of a claim without decimals, in percentage points."""
 LOWER_IS_BETTER = re.compile("loss|rank(?!_?auc)")
 """Matches names of scores whose smallest value is the best."""
 TOP_K_NAME = re.compile(r"(?:top|acc|recall)(\d)")
@@ -21,17 +19,12 @@ SCORE_KIND = re.compile(
     r"test|val(id(ation)?)?|dev|train(ing)?|(top|acc|recall)[\W_]?\d|acc(uracy)?|loss|"
     r"rank|auc|recall|top"
 )
-"""Matches the parts of a name that state the kind of score and the split. The remaining
-letters of the name are equal for all scores of a training.
-"""
+"""Matches the kind of score and the split in a name, such as "val" and "top1"."""
 
 
 @dataclass(frozen=True)
 class EpochLog:
     """Test scores of a training by epoch, read from the log of another project.
-
-    An audit uses these scores to find out if the published score is the best test score
-    of any epoch.
 
     Attributes:
         column: Name of the test scores in the log file.
@@ -40,8 +33,7 @@ class EpochLog:
             an epoch by its test score:
 
             - the means of the test scores of the last 1, 2, … E epochs
-            - the test scores of the epochs with the best score on validation data
-            - the test scores of the epochs with the best score on training data
+            - the test scores at the best epochs by each validation or training score
         is_validated: True if the log also has a validation score of each epoch.
         rounding: Largest rounding error of the scores in the file, in percentage
             points.
@@ -61,14 +53,14 @@ def find_logs(result: ForeignResult) -> dict[str, EpochLog]:
         result: Result of another project, whose log has scores by epoch.
 
     Returns:
-        The log of each training, keyed by the name of the training.
+        Log of each training, keyed by the name of the training.
     """
     # names of the scores of each training
     names_of_training = defaultdict[str, list[str]](list)
     for name in result.log:
         names_of_training[_find_training(name)].append(name)
 
-    # the test score of each training; a name with the checked k wins over other names
+    # the test score of each training, where a name with the checked k wins
     test_names = dict[str, str]()
     for name in sorted(result.log, key=_find_k, reverse=True):
         column = _find_column(name)
@@ -90,7 +82,7 @@ def find_logs(result: ForeignResult) -> dict[str, EpochLog]:
         means_of_last = last_scores.cumsum() / np.arange(1, len(last_scores) + 1)
         unselected_scores = [means_of_last]
 
-        # test scores at the best epochs on validation or training data
+        # test scores at the best epochs by each validation or training score
         is_validated = False
         for name in names_of_training[training]:
             column = _find_column(name)
@@ -112,12 +104,12 @@ def find_logs(result: ForeignResult) -> dict[str, EpochLog]:
 
 
 def _find_column(name: str) -> str:
-    """Return the name of a score without its file, the text after the last colon."""
+    """Return the part of a name after the last colon, or the name without a colon."""
     return name.rpartition(":")[2]
 
 
 def _find_training(name: str) -> str:
-    """Return the name of a training: the letters that the names of its scores share."""
+    """Return the name of a score without its kind and split, which names a training."""
     return SCORE_KIND.sub("", name)
 
 
@@ -135,12 +127,10 @@ def compute_rounding(values: Float64 | float) -> float:
         values: Percentages of any shape.
 
     Returns:
-        Half a unit of the last decimal, in percentage points. If there are more than
-        two decimals, two are assumed.
+        Half a unit of the last decimal, in percentage points, for at most two decimals.
     """
-    # smallest number of decimals that all values have
-    for decimals in range(3):
+    for decimals in (0, 1):
         rounded = np.round(values, decimals)
         if np.allclose(values, rounded, rtol=0, atol=1e-6, equal_nan=True):
-            break
-    return MAX_ROUNDING_POINTS / 10**decimals + 1e-6
+            return MAX_ROUNDING_POINTS / 10**decimals + 1e-6
+    return MAX_ROUNDING_POINTS / 100 + 1e-6

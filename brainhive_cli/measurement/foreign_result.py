@@ -11,9 +11,8 @@ from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.measurement.ranks import TIE_TOLERANCE, rank_targets
 
 PRECISION = {torch.float16: 1e-3, torch.float32: 1e-6}
-"""Rounding error of a file's similarities by data type, as a share of the largest
-similarity. Two similarities that differ by less count as equal. For float64,
-`TIE_TOLERANCE` is used.
+"""Rounding error of a file's similarities by data type, as a share of the largest.
+Other types have `TIE_TOLERANCE`.
 """
 
 
@@ -21,33 +20,30 @@ similarity. Two similarities that differ by less count as equal. For float64,
 class ForeignResult:
     """Similarities of test signals to a gallery, with the claims of the publisher.
 
-    The gallery is the list of candidates, the pictures among which the seen picture is
-    searched. Unless `ranked_pictures` is set, the pictures are ranked for each signal.
-    Otherwise the signals are ranked for each picture. N is the number of rankings.
+    The pictures of the gallery are ranked for each signal, or signals for each picture
+    if `ranked_pictures` is set. N is the number of rankings.
 
     Attributes:
-        similarities: Similarities [N, M] of each signal to each candidate. A larger
+        similarities: Similarities [N, M] of the candidates in each ranking. A larger
             value means more similar.
-        targets: Candidates [N, K] that show the seen picture, as column numbers of
-            `similarities`. Rows with fewer than K such candidates are padded with -1.
-        seen_names: Name [N] of the picture that each signal showed.
+        targets: Right candidates [N, K], as column numbers of `similarities`. Rows with
+            fewer than K are padded with -1.
+        seen_names: Name [N] of the seen picture of each ranking.
         train_ids: Names of the training pictures.
-        gallery: Embeddings [M, D] of the candidates, or None if the files have none.
+        gallery: Embeddings [M, D] of the pictures, or None.
         train_embeddings: Embeddings [T, D] of the training pictures, or None.
         log: Scores [E] of E epochs, keyed by the name of the score.
         claims: Claimed values by name, with shares in percent. `interval` is half the
-            width of a confidence interval. `trainings` is 2 or more if the values are
-            means over seeds or subjects.
-        k: The k of the top-k score that is checked. `audit` chooses it among the
-            claimed scores.
-        predictions: Predicted embeddings [N, D], from which similarities can be
-            computed, or None.
+            width of a confidence interval, `trainings` the number of seeds or subjects
+            if the values are their means.
+        k: The k of the top-k score that is checked.
+        predictions: Predicted embeddings [N, D], or None.
         alternative_targets: Targets [N, K] by other usual meanings of the labels, keyed
             by the meaning.
         other_trainings: Results of the other seeds or subjects in the files.
         n_missing: Number of similarities that are masked or not a finite number.
-        ranked_pictures: Gallery row [N] of the picture for which signals are ranked.
-            Then `targets` has column numbers of signals. None if pictures are ranked.
+        ranked_pictures: Gallery row [N] of the picture for which signals are ranked, or
+            None if pictures are ranked.
     """
 
     similarities: Tensor
@@ -74,7 +70,7 @@ class ForeignResult:
 
     @property
     def pool(self) -> int:
-        """Number of candidates in a ranking, where right candidates count as one."""
+        """Number of candidates in a ranking. All right candidates count as one."""
         return self.similarities.shape[1] - self.targets.shape[1] + 1
 
     @cached_property
@@ -84,25 +80,20 @@ class ForeignResult:
 
     @cached_property
     def rank_ranges(self) -> tuple[Int64, Int64]:
-        """Lowest and highest rank [N] of each target that rounding in the file allows.
-
-        Ties count for the model in the lowest rank, and against it in the highest rank.
-        """
+        """Lowest and highest rank [N] of each target that rounding allows."""
         tolerance = PRECISION.get(self.similarities.dtype, TIE_TOLERANCE)
         return self.rank_with_ties(-tolerance), self.rank_with_ties(tolerance)
 
     def rank_with_ties(self, tolerance: float) -> Int64:
-        """Rank the targets, where similarities that differ by a tolerance are tied.
+        """Rank the targets, where similarities within a tolerance are tied.
 
         Args:
-            tolerance: Largest difference of tied similarities, as a share of the
-                largest similarity. If it is positive, ties count against the model. If
-                it is negative, ties count for the model.
+            tolerance: Share of the largest similarity. Ties count against the model if
+                it is positive, and for the model if it is negative.
 
         Returns:
             Ranks [N], from 1.
         """
-        # scale similarities, so that the tolerance is a share of the largest
         values = self.similarities.double()
         largest = float(values.abs().max()) or 1.0
         return rank_targets(values / largest, None, self.targets, tolerance).numpy()
@@ -111,7 +102,7 @@ class ForeignResult:
         """Compute the top-k score that is checked, in percent.
 
         Args:
-            ranks: Ranks [N] to use instead of the ranks of this result.
+            ranks: Ranks [N] to use. The default is the ranks of this result.
         """
         if ranks is None:
             ranks = self.ranks

@@ -13,10 +13,6 @@ def score(
 ) -> dict[str, float]:
     """Score single trials, and predictions averaged over trials.
 
-    The similarity is the dot product of the prediction, without normalisation, and the
-    target, scaled to unit length. Ranks count from 0. A candidate that ties adds half a
-    rank.
-
     Args:
         targets: Embeddings [M, D] of the pictures.
         predictions: Predicted embeddings [N, D] of the trials.
@@ -24,11 +20,9 @@ def score(
         subjects: Number [N] of the subject of each trial, from 0.
 
     Returns:
-        Scores, keyed by NeuralBench's names, each `SCORE_PREFIX`, score and ending. The
-        scores are:
+        Scores, keyed by `SCORE_PREFIX`, score and ending. The scores are:
 
-        - `inv_norm_rank_mean`: the retrieval AUC, the mean of 1 - rank / (M - 1), with
-          chance 0.5.
+        - `inv_norm_rank_mean`: mean of 1 - rank / (M - 1), with chance 0.5.
         - `top1_acc` and `top5_acc`: shares of trials with a rank below 1 or 5.
 
         The endings are:
@@ -39,7 +33,7 @@ def score(
 
     Source: facebookresearch/neuroai (MIT), neuralbench 0.4.0.
     """
-    # number of the group of trials that each trial is averaged in, keyed by ending
+    # number of the group in which each trial is averaged, keyed by ending
     groups = {
         "": torch.arange(len(predictions)),
         "_subject-agg": subjects * len(targets) + picture_rows,
@@ -47,7 +41,7 @@ def score(
     }
     scores = {}
     for ending, group_of_trial in groups.items():
-        # sum the predictions of each group, because sums have the same ranks as means
+        # sum the predictions of each group, which gives the ranks of the means
         _, groups_from_0 = group_of_trial.unique(return_inverse=True)
         n_groups = int(groups_from_0.max()) + 1
         sums = predictions.new_zeros(n_groups, predictions.shape[1])
@@ -55,7 +49,6 @@ def score(
         rows = picture_rows.new_zeros(n_groups)
         rows = rows.scatter(0, groups_from_0, picture_rows)
 
-        # scores of each group, then their means
         ranks = rank(sums, targets, rows)
         values_by_name = {
             "inv_norm_rank_mean": 1 - ranks / (len(targets) - 1),
@@ -71,8 +64,7 @@ def score(
 def rank(predictions: Tensor, targets: Tensor, picture_rows: Tensor) -> Tensor:
     """Rank all pictures by similarity to each prediction, and find the right picture.
 
-    The similarity is the dot product of the prediction and the embedding of the
-    picture, which is scaled to unit length.
+    Similarity is the dot product of the prediction and the unit vector of the picture.
 
     Args:
         predictions: Embeddings [N, D] that a model predicted from brain signals.
@@ -80,15 +72,13 @@ def rank(predictions: Tensor, targets: Tensor, picture_rows: Tensor) -> Tensor:
         picture_rows: Row [N] in `targets` of the right picture of each prediction.
 
     Returns:
-        Rank [N] of the right picture for each prediction: the number of pictures with a
-        larger similarity, plus half the number of other pictures with an equal
-        similarity. The best rank is 0.
+        Rank [N], from 0: the number of pictures with a larger similarity, plus half the
+        number of other pictures with an equal similarity.
     """
     similarities = predictions @ F.normalize(targets, dim=-1).T  # [N, M]
     target_values = similarities.gather(1, picture_rows[:, None])
     n_above = (similarities > target_values).sum(1)
 
-    # `n_above_or_tied` counts the right picture too, so 1 is subtracted. The mean of
-    # the two numbers counts a tie as half a rank.
+    # subtract the right picture, and count a tie as half a rank
     n_above_or_tied = (similarities >= target_values).sum(1)
     return (n_above + n_above_or_tied - 1) / 2

@@ -1,9 +1,4 @@
-"""Readings of a foreign result: the usual conventions by which its files give a score.
-
-A reading combines five conventions: the measure of similarity, the meaning of the
-labels, the handling of repetitions, the layout of the matrix, and the direction of the
-search.
-"""
+"""Readings of a foreign result: usual conventions by which its files give a score."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,9 +15,8 @@ from brainhive_cli.measurement.foreign_result import ForeignResult
 from brainhive_cli.measurement.ranks import normalise_tokens
 
 MASK_RATIO = 100
-"""Largest absolute value of a negative similarity, as a multiple of the largest
-absolute value of the higher similarities. A similarity further below zero, such as
--10⁹, is the mask of a missing value.
+"""Largest ratio of a negative similarity to the largest absolute value of the higher
+similarities. A similarity further below zero, such as -10⁹, masks a missing value.
 """
 AS_FILED = ""
 """Convention that leaves the files unchanged. The names of readings do not mention it.
@@ -53,35 +47,31 @@ DIRECTIONS = (AS_FILED, "picture to signal")
 def list_readings(result: ForeignResult) -> Iterator[tuple[str, list[ForeignResult]]]:
     """Interpret a published result by each combination of usual conventions.
 
-    The files of a result do not say, for example, whether values are similarities or
-    distances. The audit looks for a combination of conventions that gives the published
-    scores. Combinations that change fewer conventions of the files come first.
+    Combinations that change fewer conventions of the files come first.
 
     Args:
         result: Result as stored in the files.
 
     Yields:
         A name and a list of results. The name joins the changed conventions by commas,
-        and is empty if the files are read unchanged. The list has the result of each
-        seed or subject in the files to which the conventions apply, interpreted by
-        these conventions.
+        such as "cosine similarity", or "" for the unchanged files. The list has the
+        result of each seed or subject to which the conventions apply.
     """
     labels = (AS_FILED, *result.alternative_targets)
     combinations = product(MEASURES, labels, REPETITIONS, LAYOUTS, DIRECTIONS)
     for names in sorted(combinations, key=_count_changes):
-        # `_read` returns None if a convention of the combination does not apply
-        members = list[ForeignResult]()
-        for member in (result, *result.other_trainings):
-            reading = _read(member, *names)
+        readings = list[ForeignResult]()
+        for training in (result, *result.other_trainings):
+            reading = _read(training, *names)
             if reading is not None:
-                members.append(reading)
-        if members:
-            yield ", ".join(name for name in names if name != AS_FILED), members
+                readings.append(reading)
+        if readings:
+            yield ", ".join(name for name in names if name != AS_FILED), readings
 
 
 def _count_changes(names: tuple[str, ...]) -> int:
     """Count the conventions that change the files."""
-    return sum(name != AS_FILED for name in names)
+    return len(names) - names.count(AS_FILED)
 
 
 def _read(
@@ -92,7 +82,7 @@ def _read(
     layout: str,
     direction: str,
 ) -> ForeignResult | None:
-    """Read a result by five conventions, a convention of each kind.
+    """Read a result by a convention of each kind.
 
     Args:
         result: Result as stored in the files.
@@ -103,8 +93,7 @@ def _read(
         direction: Name in `DIRECTIONS`.
 
     Returns:
-        The result as read by these conventions, or None if a convention does not apply
-        to the files.
+        The interpreted result, or None if a convention does not apply to the files.
     """
     # signals of the same picture are its repetitions
     targets = result.alternative_targets.get(labels, result.targets)
@@ -119,7 +108,7 @@ def _read(
     if repetitions == MEAN_PREDICTION and predictions is not None:
         predictions = _average(predictions.double(), picture_of_signal)
 
-    # similarities [N, M], from the file or computed from predictions, or NaN if missing
+    # similarities [N, M] from the file or from predictions, with NaN for missing values
     if measure in (AS_FILED, DISTANCE) and repetitions != MEAN_PREDICTION:
         values = result.similarities if measure == AS_FILED else -result.similarities
     elif predictions is None or result.gallery is None or measure == DISTANCE:
@@ -129,16 +118,14 @@ def _read(
         values = values.to(result.similarities.dtype)
     values = _mark_missing(values)
     if layout != AS_FILED:
-        # If all targets are on the diagonal, a transposed matrix has the same
-        # targets. Transposing then only exchanges signals and pictures, which is
-        # the convention `direction`.
+        # if all targets are on the diagonal, transposing is the convention `direction`
         is_diagonal = bool((targets[:, 0] == torch.arange(len(targets))).all())
         if values.shape[0] != values.shape[1] or is_diagonal:
             return None
         values = values.T
     n_missing = int(values.isnan().sum())
 
-    # keep a row for each picture, or the signals whose own similarity is present
+    # keep a row for each picture, or the signals with a similarity to their picture
     rows: Int64 | None = None
     if is_averaged:
         if repetitions == MEAN_SIMILARITY:
@@ -186,12 +173,11 @@ def compute_similarities(predictions: Tensor, gallery: Tensor, measure: str) -> 
     Args:
         predictions: Embeddings [N, D] that a model predicted from N signals.
         gallery: Embeddings [M, D] of the candidate pictures.
-        measure: Name of the measure in `MEASURES`. `AS_FILED` and `DISTANCE` give the
-            cosine similarity, because they name no measure for embeddings.
+        measure: Name in `MEASURES`. `AS_FILED` and `DISTANCE` give the cosine
+            similarity.
 
     Returns:
-        Similarities [N, M] in float64. A larger value means more similar, so Euclidean
-        distances are negative.
+        Similarities [N, M] in float64. Euclidean distances are negative.
     """
     predictions = predictions.double()
     gallery = gallery.double()
@@ -208,11 +194,10 @@ def compute_similarities(predictions: Tensor, gallery: Tensor, measure: str) -> 
 
 
 def _average(values: Tensor, picture_of_signal: Tensor) -> Tensor:
-    """Average the rows of each picture, without missing values.
+    """Average the rows of each picture, without missing values (NaN and infinities).
 
     Args:
-        values: Values [N, M] with a row for each signal. NaN and infinities are missing
-            values.
+        values: Values [N, M] with a row for each signal.
         picture_of_signal: Number [N] of the picture of each signal, from 0 to P - 1.
 
     Returns:
@@ -225,33 +210,23 @@ def _average(values: Tensor, picture_of_signal: Tensor) -> Tensor:
 
 
 def _mark_missing(values: Tensor) -> Tensor:
-    """Replace infinities and masks by NaN.
+    """Replace infinities and masks in similarities [N, M] by NaN.
 
-    A mask is a very low value, such as -10⁹, that the authors of a file wrote for
-    signals and candidates that were not compared. A mask is below zero, and its
-    absolute value is more than `MASK_RATIO` times the largest absolute value of the
-    higher similarities.
-
-    Args:
-        values: Similarities [N, M] of N signals to M candidates.
-
-    Returns:
-        Similarities [N, M] with NaN for infinities and masks. The data type is kept.
+    A mask is a very low value, such as -10⁹, of signals and candidates that were not
+    compared. `MASK_RATIO` says how low.
     """
     values = values.where(values.isfinite(), torch.nan)
     present = values[values.isfinite()]
     if not len(present) or present.min() >= -MASK_RATIO * present.max().abs():
         return values
 
-    # A level is a value that occurs in the matrix. For each level but the highest, find
-    # the largest absolute value of all higher levels. The levels are sorted, so it is
-    # the absolute value of the next level or of the highest level.
+    # Largest absolute value above each level (value in the matrix) but the highest. The
+    # levels are sorted, so the next or the highest level has it.
     levels, counts = present.unique(return_counts=True)
     largest_above = levels[1:].abs().maximum(levels[-1].abs())
 
-    # A matrix of logarithms or negative distances has no mask, but it may have a few
-    # values near 0, far above all other values. So a level is a mask only if at least N
-    # values are higher, and not all of the higher values are 0.
+    # Logarithms and negative distances may have a few values near 0, far above all
+    # others. So at least N values above a mask are needed, which are not all 0.
     n_above = len(present) - counts.cumsum(0)[:-1]
     is_far_below = levels[:-1] < -MASK_RATIO * largest_above
     is_mask = is_far_below & (n_above >= len(values)) & (largest_above > 0)
@@ -262,10 +237,10 @@ def _mark_missing(values: Tensor) -> Tensor:
 
 
 def fill_missing(values: Tensor) -> Tensor:
-    """Replace missing similarities by a value below all present similarities.
+    """Replace missing similarities (NaN and infinities) by a value below all others.
 
     Args:
-        values: Similarities of any shape. NaN and infinities are missing values.
+        values: Similarities of any shape.
 
     Returns:
         Finite similarities of the same shape. Zeros if all similarities are missing.

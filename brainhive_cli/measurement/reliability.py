@@ -28,20 +28,17 @@ def average_halves(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Divide the repetitions of each stimulus into two random halves, and average each.
 
-    The halves have equally many repetitions and none in common. A repetition may be
-    left out.
-
     Args:
-        trials: Repetitions [N, R, F] of each stimulus, or repetitions [R, F] of a
-            stimulus that is divided N times.
+        trials: Repetitions [N, R, F] of each stimulus, or [R, F] of a stimulus that is
+            divided N times.
         available: Number [N] of repetitions that exist. The others are padding.
         random: Generator of the random halves.
-        parts: Number [N, R], from 0, of the part of the recording that each repetition
-            belongs to. No part is in both halves. If None, each repetition is a part.
+        parts: Part of the recording [N, R] of each repetition, from 0. No part is in
+            both halves. If None, each repetition is a part.
 
     Returns:
         Means [N, F] of the first and of the second halves, and the number [N] of
-        repetitions in a half.
+        repetitions in each half.
     """
     # number of the part of each repetition, where padding gets 0
     n_repetitions = trials.shape[-2]
@@ -86,8 +83,7 @@ def average_random_halves(
         random: Generator of the random halves.
 
     Returns:
-        Means [N_HALVINGS, F] of the first halves and of the second halves, with
-        flattened repetitions.
+        Flattened means [N_HALVINGS, F] of the first halves and of the second halves.
     """
     flat = torch.from_numpy(repetitions).flatten(1)
     counts = torch.full((N_HALVINGS,), len(repetitions))
@@ -113,15 +109,15 @@ def rank_halves(first: Tensor, second: Tensor) -> Tensor:
     """Rank the second half of each stimulus by its similarity to the first half.
 
     The ranks are the noise ceiling of retrieval. Wilson's interval of the share of rank
-    1 holds, although ranks share second halves (`benchmarks/simulated_statistics`).
+    1 holds (`benchmarks/simulated_statistics`).
 
     Args:
-        first: Mean signal [N, F] of one half of the repetitions of each of N stimuli.
-        second: Mean signal [N, F] of the other half, in the same order of stimuli.
+        first: Mean signal [N, F] of one half of the repetitions of each stimulus.
+        second: Mean signal [N, F] of the other half.
 
     Returns:
-        Rank [N], from 1, among the second halves of all stimuli, by cosine similarity
-        without the mean over stimuli.
+        Rank [N], from 1, among all second halves, by cosine similarity without the mean
+        over stimuli.
     """
     # the target of query i is row i of the gallery
     queries = first - first.mean(0)
@@ -215,10 +211,9 @@ def correlate(pairs: Iterable[tuple[Array, Array]]) -> Float64:
 def noise_ceiling(trials: Callable[[], Repetitions], counts: Int64) -> Float64:
     """Estimate the percentage of variance of the stimulus means that is not noise.
 
-    The ceiling is 100 * s / (s + 1/n) for n repetitions of each stimulus and the ratio
-    s of signal to noise variance. The r-th repetitions of all stimuli are z-scored,
-    because signals drift between sessions. If some stimuli lack them, the standard
-    deviation is common.
+    The ceiling is 100 * s / (s + 1/n) for n repetitions and the ratio s of signal to
+    noise variance. Signals drift between sessions, so the r-th repetitions of all
+    stimuli are z-scored. Repetitions that some stimuli lack share a standard deviation.
 
     Args:
         trials: Function that yields the repetitions [R, ...] of each stimulus.
