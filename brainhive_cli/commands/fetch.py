@@ -1,11 +1,4 @@
-"""fetch: downloads of data sets from the hub, NEMAR, OpenNeuro, S3 or a web server.
-
-Some data sets are only given to people who have signed an agreement with the authors.
-Fetch lists the steps by which a user gets them.
-
-A reference names a data set on a host, as `nemar:nm000232` or `s3:BUCKET/PREFIX`. The
-reference of a web server is empty, because its files are listed in `SOURCES`.
-"""
+"""fetch: downloads of data sets from the hub, NEMAR, OpenNeuro, S3 or a web server."""
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -43,14 +36,13 @@ from brainhive_cli.data.exchange import digits69
 from brainhive_cli.data.files.subjects import Subjects
 
 CONVERTERS = {"digits69": digits69.write_folders}
-"""Functions that convert the files of a data set to folders that other commands read,
-keyed by the data set. Each takes the folder of the data set, and returns a description
-of the new folders.
+"""Function by data set that converts its folder for other commands, and returns a
+description of the new folders.
 """
 MAX_LISTED_FILES = 20
 """Largest number of files in a table."""
 FilesByHost = dict[str, list[RemoteFile]]
-"""Files, keyed by the reference of their host. The key of a web server is empty."""
+"""Files by the reference of their host, such as `nemar:nm1`, or "" for a web server."""
 
 
 class Recipe(FileRecipe):
@@ -77,21 +69,14 @@ class Recipe(FileRecipe):
 
 
 def _resolve_sources(recipe: Recipe) -> dict[str, tuple[Source, Path]]:
-    """Find the source (hosts and licence) and the folder of each data set to download.
-
-    A recipe names a data set by a name that Brainhive knows, such as `things-eeg`, or
-    by a reference to a host, such as `nemar:nm000232`.
-
-    Args:
-        recipe: Settings of the command, with the names or references of data sets.
+    """Find the source (hosts and licence) and the local folder of each data set.
 
     Returns:
-        Pairs of a source and a local folder, keyed by the name or reference of the data
-        set.
+        Sources and folders by name (`things-eeg`) or reference (`nemar:nm000232`).
 
     Raises:
-        RecipeError: in three cases. The recipe names no data set. It names an unknown
-            data set. It names several data sets, but a single folder in `root`.
+        RecipeError: if no data set or an unknown data set is named, or several data
+            sets for a single `root`.
     """
     if not recipe.names:
         raise RecipeError(
@@ -103,7 +88,6 @@ def _resolve_sources(recipe: Recipe) -> dict[str, tuple[Source, Path]]:
             "fetch them one at a time",
         )
 
-    # a reference has a colon. All other names are keys of `SOURCES`.
     sources = {}
     for name in recipe.names:
         host, colon, identifier = name.partition(":")
@@ -125,17 +109,15 @@ def _resolve_sources(recipe: Recipe) -> dict[str, tuple[Source, Path]]:
 
 
 def _name_folder(host: str, identifier: str) -> str:
-    """Return the name of the local folder for a data set of a host.
-
-    The folder has the name of the data set, of the repository or of the bucket.
+    """Name a local folder after the data set, the repository or the bucket.
 
     Args:
         host: Kind of the host, such as `nemar`.
-        identifier: Reference without the host, such as `nm000232@v1.1.0`.
+        identifier: Identifier on the host, such as `nm000232@v1.1.0`.
     """
     without_version = identifier.partition("@")[0].strip("/")
     names = without_version.removeprefix("datasets/").split("/")
-    # a repository of the hub has a name of two parts, OWNER/NAME
+    # repositories of the hub are called OWNER/NAME
     return names[1] if host == "hub" and len(names) > 1 else names[0]
 
 
@@ -144,14 +126,13 @@ def _try_hosts(hosts: Sequence[str], use_host: Callable[[str], Any]) -> Any:
 
     Args:
         hosts: References of the hosts, in the order of preference.
-        use_host: Function that takes the reference of a host. It raises `MissingData`
-            if the host fails.
+        use_host: Function that raises `MissingData` if the host fails.
 
     Returns:
-        Result of the function for the first host that does not fail.
+        Result of the first call that succeeds.
 
     Raises:
-        MissingData: if all hosts fail. The error is the error of the last host.
+        MissingData: if all hosts fail (the error of the last host).
     """
     for index, host in enumerate(hosts):
         is_last = index == len(hosts) - 1
@@ -166,28 +147,20 @@ def _try_hosts(hosts: Sequence[str], use_host: Callable[[str], Any]) -> Any:
 def _list_requested_files(
     source: Source, root: Path, recipe: Recipe, host: str
 ) -> list[RemoteFile]:
-    """List the files on a host, and select the files that the recipe asks for.
-
-    A warning is printed if the local folder has files of another version of the data
-    set.
+    """List the files of a host that the subjects and patterns of a recipe select.
 
     Args:
-        source: Source of the data set, with a list of files if the host is a web
-            server.
-        root: Local folder of the data set.
-        recipe: Settings of the command, with subjects and patterns of file names.
-        host: Reference of the host, such as `nemar:nm000232`. Empty for a web server.
-
-    Returns:
-        The selected files. They are not downloaded yet.
+        source: Source of the data set.
+        root: Local folder of the data set, in which files of other versions give a
+            warning.
+        recipe: Settings of the command.
+        host: Reference of the host, such as `nemar:nm000232`, or "" for a web server.
 
     Raises:
         MissingData: if the host cannot be reached.
         RecipeError: if no file of the host is selected.
     """
-    # List all files. If the hub (the Hugging Face Hub) cannot be reached, the
-    # hint of the error is a command that downloads the files. Add the local
-    # folder to this command.
+    # if the hub cannot be reached, the hint is a download command without the folder
     try:
         host_files = list_files(host) if host else list(source.web)
     except hub.Unreachable as error:
@@ -196,7 +169,6 @@ def _list_requested_files(
         hint = f"{error.hint} --local-dir {shlex.quote(str(root))}"
         raise hub.Unreachable(error.message, hint) from error
 
-    # warn of local files that are not in the version of the host
     outdated_names = find_outdated(host_files, root)
     if outdated_names:
         console.warn(
@@ -205,7 +177,6 @@ def _list_requested_files(
             "remove them"
         )
 
-    # select files by the subjects and patterns of the recipe
     files = choose_files(host_files, recipe.subjects, recipe.include)
     if not files:
         examples = ", ".join(file.name for file in host_files[:3])
@@ -218,16 +189,9 @@ def _list_requested_files(
 
 
 def _group_hosts(source: Source) -> list[tuple[str, ...]]:
-    """Group the hosts of a data set, such that hosts of a group have the same files.
+    """Group the references of hosts by equal files, with "" for a web server.
 
-    All groups together have all files of the data set.
-
-    Args:
-        source: Source of the data set.
-
-    Returns:
-        A tuple of references for each group. The reference of a web server is empty. If
-        the list is empty, the data set cannot be downloaded from any host.
+    The list is empty if the data set has to be downloaded by hand.
     """
     groups = [source.hosts] if source.hosts else []
     groups += [(host,) for host in source.further]
@@ -243,13 +207,12 @@ def _list_source(
 
     Args:
         kind: Name of the data set.
-        source: Source of the data set, with its hosts.
+        source: Source of the data set.
         root: Local folder of the data set.
-        recipe: Settings of the command, with subjects and patterns of file names.
+        recipe: Settings of the command.
 
     Returns:
-        The files that the recipe selects, and the files among them to download. Both
-        are lists of files, keyed by the reference of the host.
+        The files that the recipe selects, and the files among them to download.
 
     Raises:
         MissingData: if no host of a group can be reached.
@@ -260,12 +223,12 @@ def _list_source(
     def list_host(host: str) -> tuple[str, list[RemoteFile]]:
         return host, _list_requested_files(source, root, recipe, host)
 
-    # list the files of the first host in each group that can be reached
-    files_by_host = dict(_try_hosts(hosts, list_host) for hosts in _group_hosts(source))
-
-    # choose the files that the local folder lacks, or has with other contents
+    # list files, and the files that the local folder lacks or has with other contents
+    files_by_host = {}
     missing_by_host = {}
-    for host, files in files_by_host.items():
+    for hosts in _group_hosts(source):
+        host, files = _try_hosts(hosts, list_host)
+        files_by_host[host] = files
         missing_by_host[host] = find_missing(files, root)
     missing_files = list(chain.from_iterable(missing_by_host.values()))
     changed_names = [file.name for file in missing_files if (root / file.name).exists()]
@@ -275,7 +238,7 @@ def _list_source(
             f"{console.summarise_names(changed_names)}"
         )
 
-    # archives stay next to their unpacked files, which need at least the same space
+    # unpacked files need at least the space of the archive, which stays
     download_bytes = _count_bytes(missing_by_host)
     unpacked_bytes = 0
     if recipe.unpack:
@@ -300,30 +263,22 @@ def _describe_source(
     files_by_host: Mapping[str, Sequence[RemoteFile]],
     missing_by_host: Mapping[str, Sequence[RemoteFile]],
 ) -> str:
-    """Describe a download in a line of text, before the user confirms the download.
+    """Describe the hosts, the folder, the sizes and the licence of a download.
 
     Args:
         kind: Name of the data set.
         source: Source of the data set, with its terms.
         root: Local folder of the data set.
-        files_by_host: Selected files, keyed by the reference of the host. The key of a
-            web server is empty.
-        missing_by_host: Selected files that the local folder lacks, keyed like
-            `files_by_host`.
-
-    Returns:
-        The hosts, the local folder, the number and size of the files, the size of the
-        download, and the licence.
+        files_by_host: Selected files.
+        missing_by_host: Files to download.
     """
-    # name the hosts, and sum the sizes. A web server has no reference, so the address
-    # of a file stands for the server.
+    # a web server has no reference, so the address of its first selected file is shown
     files = list(chain.from_iterable(files_by_host.values()))
     total = console.size(_count_bytes(files_by_host))
     missing_bytes = _count_bytes(missing_by_host)
     download = console.size(missing_bytes) if missing_bytes else "nothing"
     addresses = [host or files[0].url for host in files_by_host]
 
-    # add the licence that each host states to the terms of the publisher
     licences = []
     for host, host_files in files_by_host.items():
         if host:
@@ -338,18 +293,12 @@ def _describe_source(
 
 
 def _count_bytes(files_by_host: Mapping[str, Sequence[RemoteFile]]) -> int:
-    """Sum the sizes of the files of all hosts, in bytes."""
+    """Sum the sizes of files in bytes."""
     return sum(file.size for file in chain.from_iterable(files_by_host.values()))
 
 
 def _list_steps(source: Source, root: Path, recipe: Recipe) -> list[str]:
-    """List the steps by which a user downloads a data set by hand.
-
-    Args:
-        source: Source of the data set. Its steps have fields for folder and subjects.
-        root: Local folder of the data set, for the field `{root}`.
-        recipe: Settings of the command. Its subjects are for the field `{subjects}`.
-    """
+    """List the steps by which a user downloads a data set by hand."""
     subjects = " ".join(map(str, recipe.subjects or source.subjects))
     return [
         step.format(root=shlex.quote(str(root)), subjects=subjects)
@@ -364,10 +313,8 @@ def inputs(recipe: Recipe) -> list[Input]:
         recipe: Settings of the command, with the names of the data sets.
 
     Returns:
-        An input for each data set, with the size and licence of the download. If no
-        host can be reached, the input has an error, and the size and licence that
-        Brainhive knows without a network. If a data set has to be downloaded by hand,
-        the input has an error. The hint of this error lists the steps for the user.
+        An input for each data set. It has an error if no host can be reached, or if the
+        data set has to be downloaded by hand.
     """
 
     def list_download(kind: str, source: Source, root: Path) -> list[Input]:
@@ -393,25 +340,22 @@ def inputs(recipe: Recipe) -> list[Input]:
 
 
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
-    """Download and unpack data sets, or list the steps by which a user gets them.
+    """Download and unpack data sets, or list the steps to download them by hand.
 
     Args:
         recipe: Settings of the command, with the names of the data sets.
         launch: Processes and device. They are not used.
-        force: Has no effect, because changed and missing files are downloaded at every
-            call.
+        force: Not used, because missing and changed files are always downloaded.
 
     Returns:
-        A table for each data set: its files, or the steps to download it by hand. The
-        exit code is the code of `MissingData` if a data set has to be downloaded by
-        hand. The hint is the command that usually comes next.
+        A table of files or steps for each data set. Steps set the exit code of
+        `MissingData`.
 
     Raises:
         MissingData: if no host can be reached, or if the user has not accepted the
             terms of the host.
         BrainhiveError: if the disk has too little space.
     """
-    # fetch one data set after another
     tables = []
     details = {}
     exit_code = 0
@@ -432,7 +376,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         if source.elsewhere:
             console.say(f"{kind}, also: {source.elsewhere}")
 
-    # the hint depends on the first data set: convert, prepare or check it
+    # suggest the next command for the first data set
     kind, (_, root) = next(iter(sources.items()))
     if kind in CONVERTERS:
         hint = Line("workflow", ("recipe", kind))
@@ -457,15 +401,13 @@ def _fetch_source(
 
     Args:
         kind: Name of the data set.
-        source: Source of the data set, with its hosts.
+        source: Source of the data set.
         root: Local folder of the data set.
-        recipe: Settings of the command, with subjects and patterns of file names.
+        recipe: Settings of the command.
 
     Returns:
-        A table of the files, and details for programs: number of files, bytes, and a
-        description of each unpacked archive.
+        A table of the files, and details by name, such as `files` (their number).
     """
-    # list the files, and describe the download before it starts
     files_by_host, missing_by_host = _list_source(kind, source, root, recipe)
     console.say(_describe_source(kind, source, root, files_by_host, missing_by_host))
     files = list(chain.from_iterable(files_by_host.values()))
@@ -476,8 +418,7 @@ def _fetch_source(
         "bytes": _count_bytes(files_by_host),
     }
 
-    # Download from the host that has listed the files. If it fails, list the files of
-    # the next host of its group, and download from there.
+    # download from the host that has listed the files, or else the next of its group
     def download_from(host: str) -> None:
         if host not in missing_by_host:
             host_files = _list_requested_files(source, root, recipe, host)
@@ -486,10 +427,9 @@ def _fetch_source(
 
     for hosts in _group_hosts(source):
         has_listed = [host in files_by_host for host in hosts]
-        start = has_listed.index(True)  # first host that could be reached
+        start = has_listed.index(True)
         _try_hosts(hosts[start:], download_from)
 
-    # unpack the archives, and convert files that no other command can read
     if recipe.unpack:
         for file in files:
             path = root / file.name
@@ -506,25 +446,19 @@ def _fetch_source(
 def _tabulate_files(
     kind: str, files: Sequence[RemoteFile], missing_files: set[RemoteFile]
 ) -> Table:
-    """Summarise the selected files of a data set after a download.
+    """Make a table of the largest files of a data set, and of the sum of the others.
 
     Args:
         kind: Name of the data set.
         files: All files that the recipe selects.
-        missing_files: Files of `files` that were absent before this download.
-
-    Returns:
-        A table of the largest files. If there are more than `MAX_LISTED_FILES` files,
-        the last row has the number and the size of all other files.
+        missing_files: Files that this command downloads.
     """
-    # list the largest files
     sorted_files = sorted(files, key=lambda file: -file.size)
     rows = []
     for file in sorted_files[:MAX_LISTED_FILES]:
         state = "fetched" if file in missing_files else "was there"
         rows.append((file.name, console.size(file.size), state))
 
-    # sum up the other files
     small_files = sorted_files[MAX_LISTED_FILES:]
     if small_files:
         total_bytes = sum(file.size for file in small_files)

@@ -1,8 +1,6 @@
 """The command `import-embeddings`: target stores from embeddings of other programs.
 
-An embedding is the output of an encoder, a frozen vision model, for a picture. Files of
-other programs hold embeddings as vectors with names of pictures. A target store is a
-file with the embeddings of all pictures of a split, made by a single encoder.
+A target store is a file with the vectors of an encoder for the pictures of a split.
 """
 
 import hashlib
@@ -91,28 +89,17 @@ class Recipe(FileRecipe):
     @model_validator(mode="before")
     @classmethod
     def _set_encoder_from_name(cls, fields: Any) -> Any:
-        """Add an encoder that stands for the user's own model, if `name` is set.
-
-        Brainhive cannot run this model. It only imports the vectors of the model.
-
-        Args:
-            fields: Values of the recipe by key, before pydantic validates them.
-
-        Returns:
-            The values. If there is a name, the key `encoders` has a list with the
-            encoder of this name.
+        """Set `encoders` to the user's own model, if `name` is set.
 
         Raises:
-            RecipeError: in three cases. A shipped encoder has the name. The name cannot
-                be the name of a head (output of a brain model). The recipe also names
-                other encoders.
+            RecipeError: if a shipped encoder has the name, if the name is not valid for
+                a head (output of a brain model), or if the recipe names other encoders.
         """
         name = fields.get("name") if isinstance(fields, dict) else None
         if not isinstance(name, str):
             return fields
 
-        # the name must be free. A head has the name of the encoder whose vectors it
-        # predicts, so two encoders must not have the same name.
+        # a head is named after its encoder, so the name must be free and valid
         imported = resolve({"kind": IMPORTED, "source": name})
         known_encoder = encoders_by_key([name]).get(name)
         if known_encoder is not None and known_encoder.kind != IMPORTED:
@@ -129,7 +116,7 @@ class Recipe(FileRecipe):
                 OWN_NAME_HINT,
             )
 
-        # refuse other encoders, since only a single model can have made the vectors
+        # only a single model can have made the vectors
         if "encoders" in fields and resolve_all(fields["encoders"]) != [imported]:
             raise RecipeError(
                 f"the recipe has the name {name}, and encoders, too",
@@ -139,14 +126,7 @@ class Recipe(FileRecipe):
 
 
 def _resolve(recipe: Recipe) -> tuple[list[Path], list[StimulusSet]]:
-    """Find the files to import, and the pictures that may have vectors in these files.
-
-    Args:
-        recipe: Recipe of `import-embeddings`.
-
-    Returns:
-        Paths of the files, and a set of pictures for each split that the recipe names.
-        If the recipe names no split, all splits of the data set are returned.
+    """Return the files to import, and the pictures of each split of the recipe.
 
     Raises:
         MissingData: if the recipe names no files, or if files or pictures are absent.
@@ -179,10 +159,9 @@ def match_vectors(
         config: Config of the encoder that made the vectors.
 
     Returns:
-        The vectors, and a tuple for each split that has vectors: the pictures of the
-        split, the path of its target store, and an array [N] with the row in the split
-        of each vector. The row is -1 if the vector belongs to another split or to no
-        picture.
+        The vectors, and a tuple for each split: its pictures, the path of its target
+        store, and the row [N] in the split of each vector, or -1 outside the split.
+        Splits without vectors are left out if the recipe names no splits.
 
     Raises:
         MissingData: if no vector belongs to a picture, or if pictures have no vector
@@ -190,13 +169,11 @@ def match_vectors(
         BrainhiveError: if the files do not say which of several encoders made them, or
             if the encoder makes vectors of another shape.
     """
-    # open the files; the rows of an array without names are matched by their order, but
-    # only if there is a single split
+    # vectors without names have the order of the pictures of a single split
     has_single_split = bool(recipe.splits) and len(splits) == 1
     ordered_ids = splits[0].image_ids if has_single_split else None
     vectors = open_vectors(files, config.known_as, recipe.suffix, ordered_ids)
 
-    # with several encoders, the files must say which encoder made them
     first_file = vectors.files[0]
     if len(recipe.encoders) > 1 and not vectors.says_encoder:
         raise BrainhiveError(
@@ -204,13 +181,13 @@ def match_vectors(
             "name one encoder: --encoders NAME",
         )
 
-    # match the names of the vectors with the pictures of all splits together
+    # match the names with the pictures of all splits together
     image_ids: list[str] = []
     for images in splits:
         image_ids += images.image_ids
     matched_rows, unknown_names = match_names(vectors.names, image_ids, each_once=True)
 
-    # assign the vectors to the splits, which follow one another in the matched rows
+    # a split has the rows from `first_row` to `end_row`
     root = recipe.paths.under_home("embeddings")
     shares = []
     first_row = 0
@@ -225,7 +202,6 @@ def match_vectors(
             shares.append((images, path, rows))
         first_row = end_row
 
-    # refuse files without any matching name, and warn about single names
     dataset = splits[0].dataset
     if not shares:
         raise MissingData(
@@ -250,20 +226,13 @@ def _require_all_pictures(
 
     Args:
         images: Pictures of the split.
-        rows: Row number [N] in the split for each vector. The number is -1 for a vector
-            belongs to another split or to no picture.
-        unknown_names: Names of vectors that belong to no picture. The error message
-            lists these names, because a misspelt name may be the cause of the error.
-
-    Raises:
-        MissingData: if a picture has no vector.
+        rows: Row [N] in the split of each vector, or -1 outside the split.
+        unknown_names: Names of vectors that belong to no picture, for the message.
     """
-    # find the pictures of the split that have no vector
     missing_rows = np.setdiff1d(np.arange(len(images)), rows)
     if not len(missing_rows):
         return
 
-    # list the pictures without a vector, and the vectors without a picture
     missing_ids = [images.image_ids[row] for row in missing_rows]
     problem = (
         f"{images.dataset}/{images.split}: pictures without a vector, "
@@ -275,25 +244,15 @@ def _require_all_pictures(
 
 
 def _check_shape(vectors: Vectors, config: EncoderConfig) -> None:
-    """Raise an error if vectors do not have the output shape of an encoder.
+    """Raise an error if there are no vectors, or if the encoder makes another shape.
 
-    Args:
-        vectors: Vectors to import.
-        config: Config of the encoder that has made the vectors, as the user says. If
-            Brainhive does not know the output shape without the weights of the encoder,
-            the shape of the vectors is not checked.
-
-    Raises:
-        BrainhiveError: if the files hold no vectors, or if the shapes differ.
+    Shapes are not compared if the shape of the encoder is unknown, or views are "all".
     """
-    # read the first batch. `checked_batches` makes sure that all vectors have
-    # the same shape.
     first_file = vectors.files[0]
     batch = next(checked_batches(vectors), None)
     if batch is None:
         raise BrainhiveError(f"{first_file} holds no vectors", "fetch it again")
 
-    # compare the shape with the output shape of the encoder
     expected_shape = None if config.views == "all" else config.known_shape
     shape = batch.shape[1:]
     if expected_shape is not None and shape != expected_shape:
@@ -311,15 +270,12 @@ def _format_shape(shape: Sequence[int]) -> str:
 
 
 def is_imported(share: StoredShare, config: Any, digest: str) -> bool:
-    """Return True if vectors of a split were imported by an earlier call.
-
-    The vectors are then in a target store (a file of embeddings).
+    """Return True if the target store of a split exists and holds these vectors.
 
     Args:
-        share: Three values: the pictures of the split, the path of the store, and a row
-            number in the split for each vector.
-        config: Config of the encoder as plain values, which is the form that a store
-            holds.
+        share: Pictures of the split, path of the store, and row in the split of each
+            vector.
+        config: Config of the encoder as plain values.
         digest: SHA-256 digest of the files to import.
 
     Raises:
@@ -329,7 +285,6 @@ def is_imported(share: StoredShare, config: Any, digest: str) -> bool:
     if not path.is_file():
         return False
 
-    # an existing store must have the same encoder, pictures and imported files
     store = TargetStore.open(path)
     has_same_config = store.attributes["config"] == config
     has_same_pictures = store.image_ids == images.image_ids
@@ -357,20 +312,7 @@ def _list_vectors(
     splits: Sequence[StimulusSet],
     config: EncoderConfig,
 ) -> list[Input]:
-    """Describe an import for the user: the vectors, and the stores to be written.
-
-    Args:
-        recipe: Recipe of `import-embeddings`.
-        files: Files to import.
-        splits: Pictures of each split.
-        config: Config of the encoder that made the vectors.
-
-    Returns:
-        A list with a single input, which names the layout of the files and the paths of
-        the target stores (files of embeddings).
-    """
-    # match the vectors with pictures. A share has the pictures of a split, the path of
-    # the store, and row numbers of the pictures.
+    """Return an input with the layout of the files and the paths of the stores."""
     vectors, shares = match_vectors(recipe, files, splits, config)
     paths = ", ".join(str(path) for _, path, _ in shares)
     return [Input(f"{vectors.layout} to {paths}")]
@@ -385,26 +327,23 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         force: If True, replace stores that exist.
 
     Returns:
-        A table with a health check of each store, such as its number of vectors and of
-        values that are not finite.
+        A table with a health check of each store.
 
     Raises:
         MissingData: if pictures have no vector and the recipe does not accept gaps.
-        BrainhiveError: if a store of other vectors exists and `again` is not set.
+        BrainhiveError: if a store of other vectors exists and `force` is False.
     """
     files, splits = _resolve(recipe)
     stores = []
 
-    # digests of the pictures, which are shared by the encoders so that each picture is
-    # read only once
+    # digests of pictures, shared by the encoders
     identified: dict[str, UInt64] = {}
     for config in recipe.encoders:
-        # match the names of the vectors with the pictures
         with console.progress(f"matching the vectors of {config.name}"):
             vectors, shares = match_vectors(recipe, files, splits, config)
             digest = _digest(vectors.files)
 
-        # the order of rows without names cannot be checked here, so let the user check
+        # only the user can check the order of vectors without names
         if vectors.layout == IN_ORDER:
             images = splits[0]
             console.say(
@@ -444,7 +383,6 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         for _, path, _ in shares:
             stores.append(TargetStore.open(path))
 
-    # report the health of each store
     rows = []
     for store in stores:
         warn_of_problems(store)
@@ -456,7 +394,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
 
 
 def _digest(files: Sequence[Path]) -> str:
-    """Return the SHA-256 digest of the contents of files, in their order."""
+    """Return the SHA-256 digest of the SHA-256 digests of files."""
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:

@@ -1,9 +1,4 @@
-"""The command `report`: runs as a web page, as tables for papers, or as a CSV file.
-
-A label is the name of a run in the report. A variant is one of the settings that a run
-has swept over. An item is a picture, or a trial, for which a run stores a rank or
-metrics. Runs are compared item by item.
-"""
+"""The command `report`: runs as a web page, as tables for papers, or as a CSV file."""
 
 import re
 from collections.abc import Sequence
@@ -31,12 +26,12 @@ from brainhive_cli.reports.paper_tables import (
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, find_shown_run
 
 FINGERPRINTS = re.compile(r"(-[0-9a-f]{10})+(-\d+)?$")
-"""End of a run's name: digests of its recipe, and a number if the run was repeated."""
+"""End of a run's name: digests, and a number if the run was repeated."""
 FOLDER = "reports"
 """Folder of pages and tables, below the home folder."""
 ReportFormat = Literal["html", "md", "csv", "tex"]
 MAX_NAMED_KEYS = 3
-"""Largest number of recipe keys in a label that is made of recipe keys."""
+"""Largest number of recipe keys in the label of a run."""
 
 
 class Recipe(FileRecipe):
@@ -100,7 +95,6 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     Returns:
         The tables and the written files. The comparisons of runs are in `details`.
     """
-    # open and compare the runs
     runs = open_runs(recipe)
     path = _choose_output_path(recipe, runs)
     groups = group_runs(runs)
@@ -108,7 +102,6 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         for reason in group.refusals:
             console.warn(f"not compared: {reason}")
 
-    # lay out a table of all methods, or a table for each command
     if recipe.table:
         from brainhive_cli.reports import method_tables
 
@@ -117,7 +110,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     else:
         tables = [paper_table(group) for group in groups]
 
-    # write the page or the tables, and save each figure in a file
+    # write the report and the figures
     launch.run_on_main(partial(_write_report, recipe, groups, tables, path))
     files = {"page" if recipe.format == "html" else "table": path}
     if recipe.figures:
@@ -131,7 +124,6 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         files["figures"] = figure_folder
         console.say(f"{len(saved_files)} figure files saved in {figure_folder}")
 
-    # the tables are printed, and `--json` also prints the comparisons
     comparisons = []
     for group in groups:
         comparisons += [difference.model_dump() for difference in group.differences]
@@ -146,15 +138,12 @@ def _write_report(
     """Write a web page, or a file of tables, in the format that the recipe names.
 
     Args:
-        recipe: Recipe of `report`, with the format. If `recipe.table` is set, the
-            report compares decoding methods in a table.
-        groups: A group for each command, with its runs and their comparisons.
-        tables: Tables that compare methods if `recipe.table` is set, else a table for
-            each group.
-        path: Path of the file to write.
+        recipe: Recipe of `report`, with the format.
+        groups: Runs and their comparisons, a group for each command.
+        tables: Tables of methods if `recipe.table` is set, else a table of each group.
+        path: File to write.
     """
     with atomic_write(path) as temporary_path:
-        # write a page of all groups. It begins with the table of methods, if any.
         if recipe.format == "html":
             # these modules import matplotlib
             from brainhive_cli.reports.page import PageSection
@@ -167,7 +156,6 @@ def _write_report(
                 lay_out_page(groups, first_sections=sections).write(temporary_path)
             return
 
-        # write the tables as text. The format csv has a row for each metric of a run.
         if recipe.format != "csv":
             texts = [write_table(table, recipe.format) for table in tables]
             text = "\n".join(texts)
@@ -181,22 +169,18 @@ def _write_report(
 
 
 def group_runs(runs: Sequence[ShownRun]) -> list[RunGroup]:
-    """Group runs by command, and compare the runs of each group.
+    """Group runs by command, and compare the first run of each group with the others.
 
     Args:
         runs: Runs of one or more commands.
 
     Returns:
-        A group for each command, with the runs of the command and the comparisons
-        between them. The groups have the order in which their commands first appear in
-        `runs`.
+        The groups, in the order of their first runs.
     """
-    # runs of different commands measure different values, and cannot be compared
     runs_by_command: dict[str, list[ShownRun]] = {}
     for shown_run in runs:
         runs_by_command.setdefault(shown_run.command, []).append(shown_run)
 
-    # compare the first run of each group with the other runs of this group
     groups = []
     for command_runs in runs_by_command.values():
         if len(command_runs) > 1:
@@ -207,31 +191,26 @@ def group_runs(runs: Sequence[ShownRun]) -> list[RunGroup]:
 
 
 def open_runs(recipe: Recipe) -> list[ShownRun]:
-    """Open the runs that the recipe names, and give each run a different label.
-
-    A label is the name of a run in the report. Without labels in the recipe, runs are
-    labelled by the recipe keys in which they differ, or else by their names.
+    """Open the runs that the recipe names, and give each run a label.
 
     Args:
-        recipe: Recipe with the names of the runs, and possibly their labels. Without
-            names, the newest run with metrics is opened.
+        recipe: Recipe with names and labels of runs. Without names, the newest run with
+            metrics is opened. Without labels, labels are derived from the runs.
 
     Returns:
-        The opened runs, in the order of their names.
+        The opened runs, in the order of the recipe.
 
     Raises:
         MissingData: if a run does not exist or is not finished.
         RecipeError: if a run is named twice, if the number of labels is not the number
             of runs, or if two labels of the recipe are equal.
     """
-    # find the folder and the variant of each run
     root = recipe.paths.under_home("runs")
     if recipe.runs:
         references = [find_shown_run(root, name) for name in recipe.runs]
     else:
         references = [find_shown_run(root)]
 
-    # check that no run is named twice
     paths = [(folder.path.resolve(), variant) for folder, variant in references]
     for path in paths:
         if paths.count(path) > 1:
@@ -239,7 +218,6 @@ def open_runs(recipe: Recipe) -> list[ShownRun]:
                 f"{RunFolder(path[0]).reference} is named twice", "name each run once"
             )
 
-    # check that every run has a label, and that the labels of the recipe differ
     labels = recipe.labels or _choose_labels(references)
     is_repeated = bool(recipe.labels) and len(set(labels)) < len(labels)
     if len(labels) != len(references) or is_repeated:
@@ -253,7 +231,6 @@ def open_runs(recipe: Recipe) -> list[ShownRun]:
         for label, (folder, variant) in zip(labels, references, strict=True)
     ]
 
-    # if the recipe has no labels, name runs by the recipe keys in which they differ
     if not recipe.labels and len(runs) > 1:
         for shown_run, label in zip(runs, name_by_differences(runs), strict=True):
             shown_run.label = label
@@ -261,20 +238,14 @@ def open_runs(recipe: Recipe) -> list[ShownRun]:
 
 
 def _choose_labels(references: Sequence[tuple[RunFolder, str]]) -> list[str]:
-    """Choose a short label for each run of a report.
+    """Choose a label for each run of a report.
 
-    The label of a variant of a run is the name of the variant. The label of a whole run
-    is the name of the run without the digests at its end. If two runs of the same
-    command would get the same label, both get their full names as labels.
+    - Short name: the variant, or else the run's name without the digests at its end.
+    - Full name, if runs of a command have the same short name: `RUN` or `RUN:VARIANT`.
 
     Args:
-        references: Folder of each run, and name of the variant that the report shows.
-            The name is empty if the report shows the whole run.
-
-    Returns:
-        A label for each run, in the order of `references`.
+        references: Folder of each run, and its variant, or "" for the whole run.
     """
-    # collect a short and a full name of each run
     short_names = []
     full_names = []
     for folder, variant in references:
@@ -282,7 +253,6 @@ def _choose_labels(references: Sequence[tuple[RunFolder, str]]) -> list[str]:
         short_names.append((folder.command, short_name))
         full_names.append(f"{folder.label}:{variant}" if variant else folder.label)
 
-    # use the short name if no other run of the same command has this short name
     labels = []
     for command_and_name, full_name in zip(short_names, full_names, strict=True):
         is_unique = short_names.count(command_and_name) == 1
@@ -291,36 +261,30 @@ def _choose_labels(references: Sequence[tuple[RunFolder, str]]) -> list[str]:
 
 
 def name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
-    """Name runs by the values of the recipe keys in which the runs differ.
-
-    An example is "nice, rate_hz 250 Hz". The recipe of this run selects the backbone
-    `nice` and sets `rate_hz` to 250 Hz.
+    """Name runs by the values of the recipe keys that tell them apart.
 
     Args:
         runs: Two or more runs, with their labels.
 
     Returns:
-        A name for each run. The labels of the runs are returned in three cases. The
-        runs are of different commands. A run has not stored its recipe. The names would
-        be equal, or would need more than `MAX_NAMED_KEYS` keys.
+        Names such as "nice, rate_hz 250 Hz". The labels if the runs are of different
+        commands, if a run has no stored recipe, if names are equal, or if a name has
+        more than `MAX_NAMED_KEYS` commas.
     """
-    # keep the labels if the recipes cannot be compared. `set_up` has the values of the
-    # recipe by key.
     labels = [shown_run.label for shown_run in runs]
     commands = {shown_run.command for shown_run in runs}
     set_ups = [shown_run.measurements.facts.set_up for shown_run in runs]
     if len(commands) > 1 or not all(set_ups):
         return labels
 
-    # list all keys, but not the papers that a recipe cites
+    # list all keys except citations
     keys: dict[str, None] = {}
     for set_up in set_ups:
         for key in set_up:
             if not key.startswith(CITES):
                 keys[key] = None
 
-    # add keys to the names. First come keys such as `backbone.kind`, which describe
-    # a run best.
+    # keys such as `backbone.kind` describe a run best, so they come first
     names = [""] * len(runs)
     for key in sorted(keys, key=lambda key: not key.endswith(".kind")):
         key_name = key.rpartition(".")[2]
@@ -332,11 +296,9 @@ def name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
                 f"{name}, {prefix}{format_setting(key, set_up.get(key))}"
             )
 
-        # keep a key only if more names are different with the key than without it
+        # keep a key only if it tells more runs apart
         if len(set(longer_names)) > len(set(names)):
             names = longer_names
-
-    # keep the labels if the names are equal or too long
     n_keys = max(name.count(", ") for name in names)
     if len(set(names)) < len(runs) or n_keys > MAX_NAMED_KEYS:
         return labels
@@ -344,24 +306,19 @@ def name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
 
 
 def find_newest_pair(root: Path) -> list[str]:
-    """Find two runs for `compare`, if the user names none.
-
-    Runs are compared item by item. An item is a picture or a trial. A run stores a rank
-    or metrics for each item.
+    """Find the two newest runs of a command that can be compared.
 
     Args:
         root: Folder of all runs.
 
     Returns:
-        The paths of two runs. The first run is the newest run that has values of items.
-        The second run is the newest other run of the same command that can be compared
-        with the first run.
+        Paths of the newest run with values of items (pictures or trials), and of the
+        newest run that can be compared with it.
 
     Raises:
         MissingData: if there are no two such runs.
     """
-    # find the newest run that has values of items. The function returns the reason
-    # against a run, or an empty text.
+    # the function returns the reason against a run, or an empty text
     first_run = find_newest(
         root,
         None,
@@ -376,7 +333,6 @@ def find_newest_pair(root: Path) -> list[str]:
         group = _compare([first_shown_run, ShownRun("", folder)])
         return "; ".join(group.refusals)
 
-    # find the newest other run that can be compared with the first run
     second_run = find_newest(
         root,
         first_run.command,
@@ -388,23 +344,11 @@ def find_newest_pair(root: Path) -> list[str]:
 
 
 def _choose_output_path(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
-    """Choose the path of the file to which a report is written.
-
-    Args:
-        recipe: Recipe with the format. `recipe.to` is the path that the user has
-            chosen, if any.
-        runs: Runs of the report.
-
-    Returns:
-        The path that the user has chosen, or else a path in the folder of reports. The
-        name of the file begins with the label of the first run. For several runs, the
-        name ends with a digest of the folders of the runs, so that reports on different
-        runs have different names.
-    """
+    """Return the path of the report: `recipe.to`, or else a path made from the runs."""
     if recipe.to is not None:
         return locate(recipe.to)
 
-    # name the file after the runs
+    # several runs add a digest, so that reports on other runs have other names
     name = runs[0].folder.label
     if recipe.table:
         name += "-methods"
@@ -416,12 +360,7 @@ def _choose_output_path(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
 
 
 def _classify_item_values(shown_run: ShownRun) -> str:
-    """Return the kind of values that a run stores for its pictures or trials.
-
-    Returns:
-        "ranks" if each trial has its rank among the pictures of a gallery, "metrics" if
-        each reconstructed picture has metrics. Empty if the run stores neither.
-    """
+    """Return the kind of a run's values per item: "ranks", "metrics" or ""."""
     facts = shown_run.measurements.facts
     if isinstance(facts, RetrievalFacts) and facts.gallery:
         return "ranks"
@@ -429,27 +368,21 @@ def _classify_item_values(shown_run: ShownRun) -> str:
 
 
 def _compare(runs: Sequence[ShownRun]) -> RunGroup:
-    """Compare the first run with each other run item by item.
-
-    An item is a picture or a trial. A run stores a rank or metrics for each item. All
-    comparisons are made in a single call of the statistics, because the p values are
-    adjusted for the number of comparisons.
+    """Compare the first run with each other run, item (picture or trial) by item.
 
     Args:
         runs: Runs of the same command, with different labels.
 
     Returns:
-        A group of the runs. It has the differences between the first run and each other
-        run, and the reasons why runs could not be compared.
+        The runs, with their differences, and the reasons why runs were not compared.
     """
-    # without values of items in the first run, nothing can be compared
     first_run, *later_runs = runs
     kind = _classify_item_values(first_run)
     if not kind or not first_run.measurements.items:
         reason = f"{first_run.label} has no value per item"
         return RunGroup(runs, refusals=[reason])
 
-    # select the other runs that have the same kind of values (ranks or metrics)
+    # select the runs with the same kind of values
     measurements = {}
     reasons = []
     for shown_run in later_runs:
@@ -459,8 +392,7 @@ def _compare(runs: Sequence[ShownRun]) -> RunGroup:
             labels = f"{first_run.label} and {shown_run.label}"
             reasons.append(f"{labels} did not measure the same values")
 
-    # test the differences. NumPy is imported only here, since a report on a single run
-    # does not need it.
+    # a single call, because p values are adjusted for the number of comparisons
     if kind == "ranks":
         from brainhive_cli.measurement.comparison import compare_ranks
 
