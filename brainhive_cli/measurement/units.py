@@ -1,10 +1,10 @@
-"""Units of items, over which intervals are computed and labels are exchanged.
+"""Units of similar items, between which labels are exchanged in permutation tests.
 
-An item is a stimulus or a trial that is tested. The label of an item is the picture or
-concept that it is tested for. Permutation tests exchange labels between items. Items
-that are alike, such as the pictures of a concept, are not independent, and form one
-unit. A stratum is a group of units that are compared only with each other. A part is a
-stretch of the recording in which the labels were interleaved in time.
+- Item: a stimulus or trial that is tested.
+- Label: picture or concept that an item is tested for.
+- Unit: items that are alike and so not independent, such as pictures of a concept.
+- Stratum: units that are compared only with each other.
+- Part: stretch of the recording in which labels were interleaved in time.
 """
 
 import math
@@ -44,34 +44,29 @@ blocks, intervals of a mean have their nominal coverage (Schmeiser 1982, Batch s
 effects in the analysis of simulation output, where blocks are called batches).
 """
 MIN_CLIPS_PER_BLOCK = 60
-"""Smallest number of clips in a block. In the data set cc2017 they last 120 s.
-Neighbouring blocks of this length hardly correlate. If neighbouring clips correlate by
-.9, six such blocks are worth about twenty independent clips, and fewer blocks give
-intervals whose coverage is too low (`benchmarks/simulated_statistics`).
+"""Smallest number of clips in a block. In the data set cc2017 they last 120 s, and
+neighbouring blocks of this length hardly correlate (`benchmarks/simulated_statistics`).
 """
 MIN_SUBJECTS_FOR_POPULATION = 5
 """Smallest number of subjects whose results hold for people in general. Results of
 fewer subjects hold for these subjects only.
 """
 FOLD_INFLATION = 1.4
-"""Variance of a mean over folds, divided by the estimate of this variance from the
-units. The ratio is larger than 1 because the models of the folds share training data.
-1.4 is about the largest ratio in simulated designs
-(`benchmarks/simulated_statistics --only pooled_folds`). No unbiased estimate of this
-ratio exists (Bengio and Grandvalet 2004).
+"""Variance of a mean over folds, divided by its estimate from the units. It exceeds 1
+because the models of the folds share training data. 1.4 is about the largest ratio in
+simulated designs (`benchmarks/simulated_statistics --only pooled_folds`). No unbiased
+estimate of this ratio exists (Bengio and Grandvalet 2004).
 """
 
 
 class ExchangeClass(NamedTuple):
     """Units of equal composition, whose labels may be exchanged with each other.
 
-    The items of a unit are sorted into groups. All items of a group were seen by the
-    same subjects in the same part of the recording, so their labels may be exchanged.
+    A group holds the items of a unit that the same subjects saw in the same part.
 
     Attributes:
         members: Indices [g, m] of the m items of each of the g units, sorted by group.
-        group_sizes: Number of items in each group of a unit. The sizes sum to m and are
-            the same for all units.
+        group_sizes: Number of items in each group of a unit, equal for all units.
     """
 
     members: tuple[tuple[int, ...], ...]
@@ -81,30 +76,25 @@ class ExchangeClass(NamedTuple):
 def fold_null_inflation(values: Sequence[Array], pool: float = math.inf) -> float:
     """Compute the factor by which shared training data widens a null distribution.
 
-    In cross-validation, a trial of one fold trains the models of the other folds. If
-    trial i helps to classify trial j of another fold, then trial j helps to classify
-    trial i equally, so their results correlate. Permuting the labels after training
-    ignores this correlation. Permuting them before training includes it, and gives the
-    mean a larger variance. The factor depends on the values:
+    In cross-validation, the folds train each other's models, so the results of trials
+    correlate. Labels that are permuted after training ignore this. The factor corrects
+    the variance of their mean:
 
-    - Margins of a linear classifier: 2.
-    - Ranks among K candidates: 1 + r², where r is the correlation of a rank with the
-      margin, and r² = 3 / π · K / (K + 1).
-    - Hits: at most the factor of ranks among two candidates.
-    - Averages over seeds, and other values: at most 2
-      (`benchmarks/simulated_statistics --only pooled_folds equal_learners`).
+    - Whole numbers: 1 + r², where r² = 3 / π · K / (K + 1). For ranks among K
+      candidates, r is the correlation of a rank with a classifier's margin.
+    - Other values, such as averages over seeds: 2, the factor of these margins.
 
     Args:
         values: Values [N] of each subject, such as ranks, hits or differences of these.
         pool: Number K of candidates of each item for ranks, and 2 for hits.
 
     Returns:
-        The factor of the variance: 1 + r² if all values are whole numbers, else 2.
+        Factor of the variance.
 
     Source: Noirhomme et al. 2014, Biased binomial assessment of cross-validated
-    estimation of classification accuracies (labels permuted before training).
+    estimation of classification accuracies (labels permuted before training);
+    `benchmarks/simulated_statistics --only pooled_folds equal_learners` (upper bounds).
     """
-    # ranks and hits are whole numbers, but averages over seeds are not
     are_whole = all((np.asarray(group) % 1 == 0).all() for group in values)
     return 1 + 3 / math.pi / (1 + 1 / pool) if are_whole else 2.0
 
@@ -112,16 +102,12 @@ def fold_null_inflation(values: Sequence[Array], pool: float = math.inf) -> floa
 def widen_null_distribution(sums: Float64, middle: Any, inflation: float) -> Float64:
     """Multiply the variance of a null distribution by a factor.
 
-    A null distribution holds the values of a statistic under permuted labels or flipped
-    signs.
-
-    Numbers of hits take only a few values, so widening them would leave gaps. Each
-    value is therefore first moved by a uniform random amount of at most half a step. A
-    step is the smallest distance between two values.
+    Each value is first moved at random by at most half the smallest distance between
+    two values, because whole numbers would otherwise get gaps between them.
 
     Args:
-        sums: Values [K] of the null distribution, such as numbers of hits.
-        middle: Centre of the distribution, a number or one value [K] per sum.
+        sums: Statistic [K] under permuted labels or flipped signs.
+        middle: Centre of the distribution, a number or an array [K].
         inflation: Factor of the variance.
 
     Returns:
@@ -138,23 +124,19 @@ class Items:
     """Items of several subjects, with the units that they belong to.
 
     Attributes:
-        ids: Names [N] of the items of each subject. An item that several subjects saw
-            has the same name for all of them.
+        ids: Names [N] of the items of each subject. Subjects may share items.
         units: Name [N] of the unit of each item, by subject.
         kind: Description of the units in the plural, such as "concepts".
         is_film: True if the items are clips that follow each other in `order`.
-        strata: Name [N] of the stratum of each item, by subject. Units are compared
-            only within their stratum. If None, all units belong to the same stratum.
-        order: Names of the clips in the order of their film. Other items follow in the
-            order in which they first appear.
-        scope: Description of the units that results are about, such as "these 2
-            concepts". Empty if results are about units in general.
-        inflation: Variance of a mean, divided by the estimate of this variance from the
-            units. It is larger than 1 for folds that share training data.
-        parts: Part of the recording that each item belongs to, by name of the item.
-            Labels are exchanged only within parts. If empty, all items belong to the
-            same part.
-        problem: Reason why labels cannot be exchanged at all, or an empty text.
+        strata: Name [N] of the stratum of each item, by subject. If None, all
+            units are compared.
+        order: Names of the clips in the order of their film.
+        scope: Units that results hold for, such as "these 2 concepts", or "" for all.
+        inflation: Variance of a mean divided by its estimate from the units,
+            such as `FOLD_INFLATION`.
+        parts: Part of the recording of each item, by name. Labels are exchanged only
+            within parts. If empty, there is one part.
+        problem: Reason why labels cannot be exchanged at all, or "".
     """
 
     ids: Sequence[Sequence[Hashable]]
@@ -186,11 +168,9 @@ class Items:
     def from_sizes(cls, sizes: Sequence[int]) -> Self:
         """Create independent items without names.
 
-        Subjects with the same number of items share all of them. Subjects with
-        different numbers share no items.
-
         Args:
-            sizes: Number of items of each subject.
+            sizes: Number of items of each subject. Subjects share all items if their
+                numbers are equal, and otherwise none.
         """
         ids = []
         for size in sizes:
@@ -204,10 +184,9 @@ class Items:
 
     @property
     def shortage(self) -> str:
-        """Return the reason why there are too few units for an interval and a test.
+        """Return why there are too few units for an interval and a test, or "".
 
-        An example is "3 concepts are too few". The reason is empty if there are enough
-        units.
+        An example is "3 concepts are too few".
         """
         if len(self.names) == 1:
             return "one item"
@@ -219,28 +198,19 @@ class Items:
 
     @cached_property
     def names(self) -> list[Hashable]:
-        """Return the names [I] of all items without repeats.
-
-        Clips are in the order of their film.
-        """
+        """Return the names [I] of all items, without repeats and in film order."""
         names = dict.fromkeys(chain.from_iterable(self.ids))
         film_names = [name for name in self.order if name in names]
         return list(dict.fromkeys(film_names + list(names)))
 
     @cached_property
     def unit_indices(self) -> list[Int64]:
-        """Return the index [N] of each item's unit, by subject.
-
-        Units are numbered over all subjects.
-        """
+        """Return the index [N] of each item's unit, by subject."""
         return number_names(self.units)
 
     @cached_property
     def stratum_of_unit(self) -> Int64:
-        """Return the index [U] of each unit's stratum.
-
-        Without strata, all units have the index 0.
-        """
+        """Return the index [U] of each unit's stratum, which is 0 without strata."""
         strata = np.zeros(self.n_units, np.int64)
         if self.strata is not None:
             stratum_indices = number_names(self.strata)
@@ -254,7 +224,7 @@ class Items:
         return 1 + max(int(indices.max()) for indices in self.unit_indices)
 
     def select(self, is_selected: Sequence[Bool]) -> Self:
-        """Select some items of each subject. Their units stay the same.
+        """Select items of each subject, with their units.
 
         Args:
             is_selected: Mask [N] of the items of each subject. A subject without any
@@ -280,15 +250,11 @@ class Items:
     ) -> Self:
         """Restrict the exchange of labels to parts of the recording.
 
-        Permutation tests exchange labels between items. If each concept was shown in a
-        block, labels are exchanged only between pictures of the same concept.
-
         Args:
-            parts: Part of each item, by name of the item, in which the pictures of a
-                concept were interleaved.
-            concept_parts: Part of each item, by name of the item, in which the concepts
-                were interleaved. Empty if concepts were shown in blocks.
-            problem: Reason why pictures cannot be exchanged at all, or an empty text.
+            parts: Part of each item, by name, in which pictures were interleaved.
+            concept_parts: Part of each item, by name, in which concepts were
+                interleaved. If empty, pictures are exchanged only within their concept.
+            problem: Reason why pictures cannot be exchanged at all, or "".
         """
         # independent pictures and clips are not grouped by concept
         if self.are_independent or self.is_film:
@@ -296,7 +262,7 @@ class Items:
         if concept_parts:
             return replace(self, parts=concept_parts)
 
-        # each picture becomes a unit, and each previous unit (a concept) a stratum
+        # concepts were shown in blocks, so pictures are exchanged within concepts
         scope = f"pictures within {self.n_units} {self.kind}"
         return replace(
             self,
@@ -311,26 +277,20 @@ class Items:
     def draw_permutations(self, draws: int, seed: int) -> Array:
         """Permute the labels of exchangeable items, in the same way for all subjects.
 
-        A unit is a group of items that are alike. Labels are exchanged only between
-        items of the same stratum (group of units) and part of the recording that the
-        same subjects saw. If each item is a unit, no other condition holds. Otherwise
-        items are exchanged within their unit, and whole units are exchanged if their
-        items have equal parts and subjects.
-
-        Clips of a film are shifted along the film, and clips at the end of the film
-        move to its start. Clips so keep their neighbours, which matters because
-        neighbouring clips are alike in signals and in embeddings.
+        - Clips of a film are shifted along the film, and from its end to its start.
+        - Other items are exchanged within their unit and part, if the same
+          subjects saw them.
+        - Whole units of a stratum are exchanged, if the parts and subjects of their
+          items are equal.
 
         Args:
             draws: Largest number K of permutations.
-            seed: Seed of the random permutations, which are drawn only if more than K
-                permutations exist.
+            seed: Seed of the K random permutations, if more than K exist.
 
         Returns:
-            Permutations [K, I] of the I `names`, without the identity. Each row holds
-            for each name the index of the name whose label it gets. The array has no
-            rows if labels cannot be exchanged. It is read-only and has the smallest
-            integer type that can hold I.
+            Permutations [K, I] of the I `names`. Each row holds, for each name, the
+            index of the name whose label it gets. There are no rows if labels cannot be
+            exchanged. The array is read-only.
         """
         count = len(self.names)
         if self.problem:
@@ -346,7 +306,7 @@ class Items:
         return orders
 
     def permute(self, seed: int) -> list[Int64]:
-        """Draw a permutation of the labels as `draw_permutations` does.
+        """Draw a random permutation of the labels, if they can be exchanged.
 
         Returns:
             Index [N], by subject, of the item whose label each item gets.
@@ -362,8 +322,7 @@ class Items:
             order: Permutation [I] of the I `names`, a row of `draw_permutations`.
 
         Returns:
-            Array [N] for each subject. Entry n is the index, among the items of this
-            subject, of the item whose label item n gets.
+            Index [N], by subject, of the item whose label each item gets.
         """
         index_of = {name: index for index, name in enumerate(self.names)}
         orders = []
@@ -377,7 +336,6 @@ class Items:
                 subject_order = np.empty_like(film_order)
                 subject_order[film_order] = np.roll(film_order, -shift)
             else:
-                # find the item of this subject that has the permuted name
                 item_of_name = np.empty(len(order), np.int64)
                 item_of_name[name_indices] = np.arange(len(ids))
                 subject_order = item_of_name[order[name_indices]]
@@ -388,11 +346,9 @@ class Items:
     def _exchange_classes(self) -> tuple[ExchangeClass, ...]:
         """Return the classes of units whose labels may be exchanged with each other.
 
-        Units form a class if they have the same stratum and composition. Two units have
-        the same composition if their items, sorted, were seen by the same subjects and
-        shown in the same parts of the recording.
+        The units of a class have equal strata, and items with equal subjects and parts.
         """
-        # unit of each item, and a bit mask of the subjects who saw it
+        # unit of each item, and the subjects who saw it as the bits of a number
         unit_of: dict[Hashable, int] = {}
         subject_mask = Counter[Hashable]()
         for subject, ids in enumerate(self.ids):
@@ -401,7 +357,7 @@ class Items:
                 unit_of[name] = unit
                 subject_mask[name] |= 1 << subject
 
-        # items of a unit may be exchanged if their keys are equal
+        # items of a unit may be exchanged if their subjects and parts are equal
         part_names = dict.fromkeys(self.parts.values())
         part_indices = {name: index for index, name in enumerate(part_names)}
         item_keys = []
@@ -414,14 +370,14 @@ class Items:
         for index in sorted(range(len(item_keys)), key=item_keys.__getitem__):
             members[unit_of[self.names[index]]].append(index)
 
-        # units may be exchanged if their strata and the keys of their items are equal
+        # group units by their stratum and the keys of their items
         classes = defaultdict[Any, list[tuple[int, ...]]](list)
         for unit, indices in members.items():
             composition = tuple(item_keys[index] for index in indices)
             stratum = int(self.stratum_of_unit[unit])
             classes[stratum, composition].append(tuple(indices))
 
-        # count the items with each key, which are next to each other
+        # items with equal keys are next to each other and form a group
         exchange_classes = []
         for (_, composition), unit_members in classes.items():
             group_sizes = tuple(Counter(composition).values())
@@ -432,14 +388,9 @@ class Items:
 def _shift(count: int, draws: int, seed: int) -> Array:
     """Shift the clips of a film, and move clips beyond the end to the start.
 
-    Args:
-        count: Number I of clips.
-        draws: Largest number K of shifts.
-        seed: Seed of the random shifts, which are drawn if more than K are possible.
-
     Returns:
-        Clip numbers [K, I], one shift per row. K is at most `draws`. No row has the
-        original order.
+        Clip numbers [K, count] of all shifts, or of `draws` random shifts if there are
+        more. The original order is left out.
     """
     clips = np.arange(count, dtype=np.min_scalar_type(count))
     shifts = np.arange(1, count)
@@ -454,22 +405,10 @@ def _permute(
 ) -> Array:
     """Permute items within classes of units whose labels may be exchanged.
 
-    In a class of g units, the units have g! orders. Within each unit, each group of n
-    items has n! orders.
-
-    Args:
-        classes: Classes of units whose labels may be exchanged. A class holds the item
-            indices [g, m] of its units, and the sizes of the groups of a unit's items.
-        count: Number I of items.
-        draws: Largest number K of permutations.
-        seed: Seed of the random permutations, which are drawn if more than K are
-            possible.
-
     Returns:
-        Permutations [K, I] of the item indices. They are all possible permutations
-        without the identity, or K random permutations.
+        Permutations [K, count] of the item indices: all but the identity, or `draws`
+        random permutations if there are more.
     """
-    # count the possible permutations
     identity = np.arange(count, dtype=np.min_scalar_type(count))
     total = 1
     for members, group_sizes in classes:
@@ -477,7 +416,6 @@ def _permute(
         orders_within_unit = math.prod(map(math.factorial, group_sizes))
         total *= unit_orders * orders_within_unit ** len(members)
 
-    # draw random permutations if there are too many
     if total - 1 > draws:
         rng = np.random.default_rng(seed)
         orders = np.tile(identity, (draws, 1))
@@ -485,7 +423,7 @@ def _permute(
             _draw_orders(orders, identity[np.array(members)], group_sizes, rng)
         return orders
 
-    # combine the permutations of all classes, and leave out the identity
+    # combine the permutations of all classes
     orders = np.tile(identity, (total, 1))
     orders_of_classes = [_list_orders(exchange_class) for exchange_class in classes]
     for order, combination in zip(orders, product(*orders_of_classes), strict=True):
@@ -499,10 +437,7 @@ _permute_cached = lru_cache(maxsize=4)(_permute)
 
 
 def _list_orders(exchange_class: ExchangeClass) -> list[Int64]:
-    """List all permutations [g, m] of the members of a class of units.
-
-    Whole units are exchanged, and items within each group of a unit.
-    """
+    """List all permutations [g, m] of whole units, and of items within groups."""
     members, group_sizes = exchange_class
     ends = np.cumsum(group_sizes)
     orders = []
@@ -524,12 +459,10 @@ def _draw_orders(
 
     Args:
         orders: Permutations [K, I] of all items. The columns of the members change.
-        members: Indices [g, m] of the m items of each of the g units of the class.
-        group_sizes: Number of items in each group of a unit. Items are exchanged within
-            their group, and the sizes sum to m.
-        rng: Random generator of NumPy.
+        members: Indices [g, m] of the m items of each of the g units.
+        group_sizes: Number of items in each group of a unit. The sizes sum to m.
     """
-    # exchange whole units, for a limited number of permutations at a time
+    # exchange whole units
     batch_size = max(1, NUMBERS_PER_BATCH // members.size)
     units = np.arange(len(members), dtype=members.dtype)
     for start in range(0, len(orders), batch_size):
@@ -553,8 +486,7 @@ def number_names(names: Sequence[Sequence[Hashable]]) -> list[Int64]:
         names: Lists [N] of names, which may repeat within a list and between lists.
 
     Returns:
-        Numbers [N], from 0, of the names of each list. Equal names have equal numbers,
-        also in different lists.
+        Numbers [N], from 0, of the names of each list.
     """
     unique_names = dict.fromkeys(chain.from_iterable(names))
     number_of = {name: number for number, name in enumerate(unique_names)}
@@ -576,8 +508,7 @@ def look_up_names(
         ids: Names [N] of the items of each subject.
 
     Returns:
-        The value [N] of each item, by subject. A name without an entry in the table is
-        returned as it is.
+        The value [N] of each item, by subject, or its name if the table lacks it.
     """
     values = []
     for names in ids:
@@ -588,16 +519,15 @@ def look_up_names(
 def list_strata(
     ids: Sequence[Sequence[Hashable]], units: Sequence[Sequence[Hashable]]
 ) -> list[list[Hashable]]:
-    """List the stratum of each item, which is a group for comparisons among its items.
+    """List the strata of items: a unit of several items, or all units of a single item.
 
     Args:
         ids: Names [N] of the items of each subject.
         units: Name [N] of the unit of each item, by subject.
 
     Returns:
-        Name [N] of the stratum of each item, by subject. A unit with several items is a
-        stratum with the name of the unit. All units with a single item together form
-        one stratum, which has the name None.
+        Name [N] of the stratum of each item, by subject. It is the name of the unit, or
+        None for units of a single item.
     """
     unit_of: dict[Hashable, Hashable] = {}
     for subject_ids, subject_units in zip(ids, units, strict=True):
@@ -609,7 +539,7 @@ def list_strata(
 
 
 def name_few(count: int, kind: str) -> str:
-    """Name a few units that results are about: "these 2 concepts" or "this concept".
+    """Name a few units that results hold for: "these 2 concepts" or "this concept".
 
     Args:
         count: Number of units.
@@ -625,24 +555,19 @@ def count_few(scope: str) -> str:
 
 @dataclass(frozen=True)
 class StimulusGrouping:
-    """Rules by which the stimuli or trials of a data set are grouped into units.
-
-    Held-out trials or runs are tested, but not used to train the model.
+    """Rules that group the stimuli or trials of a data set into units.
 
     Attributes:
         criterion: Property that makes stimuli alike.
-        concept_of: Concept, or film, of each stimulus by name. The keys are in the
-            order of the data set, which is the order of a film. A stimulus without an
-            entry is a concept of its own.
+        concept_of: Concept, or film, of each stimulus by name, in the order of the
+            film. A stimulus without an entry is a concept of its own.
         medium: Description of the stimuli in the singular, such as "picture".
         group_of: Run or session of each held-out trial by name. Empty if whole pictures
             are held out.
-        group_kind: Kind of the held-out groups in the plural: "runs", "sessions" or
-            single "trials". Empty if whole pictures are held out.
-        block_of: Block of each held-out trial by name. A block is a series of trials
-            with the same label.
-        has_folds: True if the items were tested by models of several folds, which share
-            training data.
+        group_kind: "runs", "sessions" or "trials", if they are held out, else "".
+        block_of: Block of successive trials with equal labels, by name of the trial.
+        has_folds: True if models of several folds, which share training data,
+            tested the items.
     """
 
     criterion: GroupingCriterion = "concept"
@@ -654,16 +579,7 @@ class StimulusGrouping:
     has_folds: bool = False
 
     def make_items(self, ids: Sequence[Sequence[Hashable]]) -> Items:
-        """Group stimuli or trials into units.
-
-        - Pictures of ten concepts or more: the concepts are the units.
-        - Pictures of fewer concepts: each picture is a unit and each concept a stratum.
-          Concepts with a single picture form one stratum together. Results are about
-          these concepts only.
-        - Clips of ten films or more: the films are the units.
-        - Clips of fewer films: blocks of neighbouring clips are the units.
-        - Held-out trials: their runs or sessions are the units, or else blocks of
-          trials (see `_group_trials`).
+        """Group the stimuli or trials that are tested into units.
 
         Args:
             ids: Names [N] of the stimuli or trials of each subject.
@@ -680,11 +596,8 @@ class StimulusGrouping:
         """Group pictures by the concept that they show.
 
         - Each picture shows another concept: the pictures are the units.
-        - Ten concepts or more: the concepts are the units.
-        - Fewer concepts: each picture is a unit and each concept a stratum.
-
-        Args:
-            ids: Names [N] of the pictures of each subject.
+        - `MIN_UNITS_FOR_POPULATION` concepts or more: the concepts are the units.
+        - Fewer concepts: the pictures are the units, and the concepts the strata.
         """
         concepts = look_up_names(self.concept_of, ids)
         n_concepts = _count_names(concepts)
@@ -693,7 +606,6 @@ class StimulusGrouping:
         if n_concepts >= MIN_UNITS_FOR_POPULATION:
             return Items(ids, concepts, "concepts")
 
-        # few concepts are strata, and results are about these concepts only
         scope = name_few(n_concepts, "concepts")
         kind = f"{self.medium}s within {count_few(scope)}"
         return Items(ids, ids, kind, strata=list_strata(ids, concepts), scope=scope)
@@ -702,13 +614,8 @@ class StimulusGrouping:
         """Group held-out trials by run or session.
 
         - Single trials are held out: each trial is a unit.
-        - Ten runs or sessions or more: the runs or sessions are the units.
-        - Fewer runs or sessions: each run or session is a stratum, and the units are
-          blocks of trials with the same label. Results are about these runs or sessions
-          only.
-
-        Args:
-            ids: Names [N] of the trials of each subject.
+        - `MIN_UNITS_FOR_POPULATION` runs or sessions or more: these are the units.
+        - Fewer runs or sessions: these are the strata, and blocks of trials the units.
         """
         if self.group_kind == "trials":
             return Items.independent(ids, "trials")
@@ -719,12 +626,10 @@ class StimulusGrouping:
         if n_groups >= MIN_UNITS_FOR_POPULATION:
             return Items(ids, groups, self.group_kind)
 
-        # blocks of a single trial are called trials
         blocks = look_up_names(self.block_of, ids)
-        n_trials = sum(map(len, ids))
-        block_kind = (
-            "trials" if _count_names(blocks) == n_trials else "blocks of trials"
-        )
+        block_kind = "blocks of trials"
+        if _count_names(blocks) == sum(map(len, ids)):
+            block_kind = "trials"
         scope = name_few(n_groups, self.group_kind)
         kind = f"{block_kind} within {count_few(scope)}"
         return Items(ids, blocks, kind, strata=groups, scope=scope)
@@ -732,23 +637,19 @@ class StimulusGrouping:
     def _group_clips(self, ids: Sequence[Sequence[Hashable]]) -> Items:
         """Group clips by film, or into blocks of neighbouring clips.
 
-        Films are the units if there are at least `MIN_UNITS_FOR_POPULATION`.
-
-        Args:
-            ids: Names of the clips, as a list for each subject.
-
-        Returns:
-            The clips with their units.
+        - Clips share `MIN_UNITS_FOR_POPULATION` films or more: the films are the units.
+        - Too few clips for `MIN_UNITS_FOR_INTERVAL` blocks of `MIN_CLIPS_PER_BLOCK`:
+          all clips form one unit.
+        - Otherwise: at most `MAX_FILM_BLOCKS` blocks are the units.
         """
         n_clips = _count_names(ids)
         films = look_up_names(self.concept_of, ids)
         n_films = _count_names(films)
         order = list(self.concept_of)
-        scope = name_few(n_films, "films")
-        if n_films == n_clips:
-            scope = "these films"
-        elif n_films >= MIN_UNITS_FOR_POPULATION:
+        has_shared_films = n_films < n_clips
+        if has_shared_films and n_films >= MIN_UNITS_FOR_POPULATION:
             return Items(ids, films, "films", is_film=True, order=order)
+        scope = name_few(n_films, "films") if has_shared_films else "these films"
         clips = Items(ids, ids, is_film=True, order=order, scope=scope)
 
         # cut the sequence of clips into blocks of about equal size
@@ -768,13 +669,12 @@ class StimulusGrouping:
 def describe_claims(items: Items, subjects: int) -> str:
     """Describe a design, and the stimuli and people that its results will hold for.
 
-    Args:
-        items: Items (pictures, clips or trials) that will be tested, with their units.
-        subjects: Number of subjects. 0 if nobody was recorded yet.
+    An example is "2 concepts, 1 subject: results hold for these 2 concepts
+    and this subject".
 
-    Returns:
-        A description, such as "2 concepts, 1 subject: results hold for these 2 concepts
-        and this subject".
+    Args:
+        items: Items that will be tested, with their units.
+        subjects: Number of subjects, or 0 if nobody was recorded yet.
     """
     if items.scope:
         design = count_few(items.scope)
