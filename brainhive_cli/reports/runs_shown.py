@@ -61,24 +61,22 @@ from brainhive_cli.reports.tables import (
 def find_shown_run(runs: Path, reference: str | None = None) -> tuple[RunFolder, str]:
     """Find a finished run, or one variant of a sweep.
 
-    The name of a command stands for its newest run with metrics. The name of this run
-    is then printed.
+    If the reference is the name of a command, the name of the run found is printed.
 
     Args:
         runs: Folder of all runs.
         reference: Path of a run, its name, the end of its name, or the name of a
-            command. `:VARIANT` may follow. Without a reference, the newest run with
-            metrics of any command is found.
+            command, also with `:VARIANT`. A command, or None, stands for its newest
+            run with metrics.
 
     Returns:
-        The run, and the name of the variant. The name is empty if the whole run is
-        meant, or if the variant has a run of its own.
+        The run, and the name of the variant. The name is "" if no variant is requested,
+        or if the variant has a run of its own.
 
     Raises:
         MissingData: if there is no such run.
         RecipeError: if several runs have the name, or if the run has no such variant.
     """
-    # find the newest run of a command, or the run that the reference names
     name, variant = split_variant(reference)
     folder_names = {path.name for path in runs.glob("*/")}
     is_command = name in folder_names and not is_run(runs / name)
@@ -119,7 +117,7 @@ def find_shown_run(runs: Path, reference: str | None = None) -> tuple[RunFolder,
 
 
 def _explain_lack(run_folder: RunFolder) -> str:
-    """Return the reason why a run cannot be shown. Empty if the run has metrics."""
+    """Return the reason why a run cannot be shown, or ""."""
     scopes = run_folder.measurements().scopes
     return "" if any(scopes.values()) else "no metrics"
 
@@ -128,28 +126,24 @@ def _explain_lack(run_folder: RunFolder) -> str:
 class ShownRun:
     """Finished run, or one variant of it, with its metrics sorted for pages and tables.
 
+    A cell is a model of a subject and a seed.
+
     Attributes:
         label: Name of the run on the page.
         folder: Folder of the run.
-        variant: Name of the variant that is shown. Empty for the whole run.
+        variant: Name of the variant that is shown, or "" for the whole run.
         command: Command that made the run.
         measurements: Measurements of the run, or of its variant.
-        source: Source of the pictures that the run is about, such as `brain`, if it
-            compares several sources. Otherwise empty.
-        is_control: True if signals were shuffled or labels permuted, so that the
-            metrics are not results.
-        metrics: Metrics pooled over all cells. A cell is one model, of a subject and a
-            seed. A run with a single scope has the metrics of that scope.
-        variants: Metrics of each variant of a sweep, pooled over its cells. The keys
-            are the names of the variants, with their caveats.
-        cells: Cells with their metrics. If the run compares sources of pictures, these
-            are the cells of `source`.
-        typical_metrics: Pooled metrics. If nothing is pooled, the metrics of the first
-            variant or cell.
+        source: First source of the tested pictures, such as `brain`, or "".
+        is_control: True if signals were shuffled or labels permuted.
+        metrics: Metrics pooled over all cells, or the metrics of a single scope.
+        variants: Pooled metrics of each variant of a sweep, by name with caveats.
+        cells: Cells with their metrics. If the run compares sources, these are the
+            cells of `source`.
+        typical_metrics: Pooled metrics, or else metrics of the first variant or cell.
         headlines: Names of the metrics that summarise the run.
         main_headline: Name of the most important metric.
-        is_swept: True if the run has several variants, over which a mean would have no
-            meaning.
+        is_swept: True if several variants are shown, over which a mean is meaningless.
     """
 
     label: str
@@ -178,7 +172,6 @@ class ShownRun:
         # select the cells that have metrics, of the first source
         self.cells = []
         candidates = [self.metrics] + list(self.variants.values())
-        has_cells_of_variants = False
         for name, cell_facts in facts.cells.items():
             metrics = scopes.get(name)
             if not metrics or cell_facts.source not in ("", self.source):
@@ -186,14 +179,12 @@ class ShownRun:
             subject, seed = name_subject_and_seed(cell_facts, metrics)
             self.cells.append(ShownCell(name, cell_facts, metrics, subject, seed))
             candidates.append(metrics)
-            has_cells_of_variants |= bool(cell_facts.variant)
 
-        # prefer pooled metrics to the metrics of a variant, and these to a cell
         self.typical_metrics: Mapping[str, Metric] = next(filter(None, candidates), {})
         self.headlines = choose_headlines(list(self.typical_metrics))
         self.main_headline = choose_headline(self.typical_metrics)
 
-        # a run is a sweep if its cells have variants and none of them is selected
+        has_cells_of_variants = any(cell.facts.variant for cell in self.cells)
         self.is_swept = bool(self.variants) or (
             has_cells_of_variants and not self.variant
         )
@@ -205,7 +196,7 @@ class ShownRun:
 
     @cached_property
     def environment(self) -> Environment | None:
-        """Versions and device of the computation. None if the run has no such file."""
+        """Versions and device of the computation, or None without this file."""
         if not (self.folder.path / ENVIRONMENT_FILE).is_file():
             return None
         return self.folder.read_json(ENVIRONMENT_FILE, Environment)
@@ -213,15 +204,15 @@ class ShownRun:
     def values_by_row(self, metric_name: str) -> dict[str, list[float]]:
         """List the values of a metric for each row of a table about this run.
 
-        A row is a variant if the run tried several variants of its settings. Otherwise
-        a row is a subject, and its value is the mean over seeds. If neither subjects
-        nor pooled metrics are known, a row is a cell (a trained model).
+        - A sweep: a row for each variant, with a value for each cell if
+          nothing is pooled.
+        - Subjects or pooled metrics exist: a row for each subject, with its
+          mean over seeds.
+        - Otherwise: a row for each cell.
 
         Returns:
-            Values by the name of the row. A variant without a pooled value has a value
-            for each of its cells.
+            Values by the name of the row.
         """
-        # the pooled value of each variant
         values = defaultdict[str, list[float]](list)
         if self.variants:
             for name, metrics in self.variants.items():
@@ -229,13 +220,11 @@ class ShownRun:
                     values[name].append(metrics[metric_name].value)
             return values
 
-        # the mean of each subject
         if not self.is_swept:
             means = self.subject_means(metric_name)
             if means or self.metrics:
                 return {subject: [value] for subject, value in means.items()}
 
-        # the values of cells, by their variant or by their own name
         for cell in self.cells:
             if metric_name in cell.metrics:
                 row = cell.facts.variant if self.is_swept else cell.name
@@ -252,10 +241,9 @@ class ShownRun:
 
 
 def choose_headline(metrics: Mapping[str, Metric]) -> str:
-    """Return the name of the most important metric. Empty if there are no metrics.
+    """Return the name of the most important metric, or "" without metrics.
 
-    The first headline metric with a chance level is preferred, because smooth pictures
-    score well in the other metrics.
+    It is the first headline with a chance level, or else the first headline.
     """
     names = choose_headlines(list(metrics))
     for name in names:
@@ -265,20 +253,19 @@ def choose_headline(metrics: Mapping[str, Metric]) -> str:
 
 
 def list_part_metrics(measurements: Measurements) -> dict[str, Mapping[str, Metric]]:
-    """List the metrics of each variant of a run, or of each cell.
+    """List the metrics of each variant, cell or scope of a run.
 
-    A sweep is a run that tries several variants of its settings. A run that is no sweep
-    has cells instead: a cell is a model of a subject and a seed. If a run lists neither
-    variants nor cells, all its scopes (named groups of metrics) are listed.
+    A run without variants lists its cells (models of a subject and a seed). A
+    run without cells lists all its scopes (named groups of metrics). Empty
+    groups are left out.
 
     Args:
         measurements: Metrics of the run by scope, and facts about the run.
 
     Returns:
-        Metrics by the name of the variant or cell. A caveat (phrase that limits a
-        number) is added to the name if some of the others do not have this caveat.
+        Metrics by name. A caveat (phrase that limits a number) follows the name, if
+        some of the others do not have this caveat.
     """
-    # select the scope of each variant or cell, if it has metrics
     facts = measurements.facts
     part_metrics = {}
     metric_lists = {}
@@ -288,8 +275,6 @@ def list_part_metrics(measurements: Measurements) -> dict[str, Mapping[str, Metr
         if metrics:
             part_metrics[name] = metrics
             metric_lists[name] = metrics.values()
-
-    # extend the names by their caveats
     titles = name_rows(metric_lists)
     return {titles[name]: metrics for name, metrics in part_metrics.items()}
 
@@ -299,12 +284,11 @@ class ShownCell:
     """Cell of a run: a model of a subject and a seed.
 
     Attributes:
-        name: Name of the cell, which is also the name of the scope (group) of its
-            metrics.
+        name: Name of the cell, which is also the scope of its metrics.
         facts: Facts of the cell.
         metrics: Metrics of the cell by name.
-        subject: Subject of the signals. Empty if the facts have none.
-        seed: Seed of the training. Empty if neither facts nor metrics have a seed.
+        subject: Subject of the signals, or "".
+        seed: Seed of the training, or "".
     """
 
     name: str
@@ -320,20 +304,18 @@ def name_subject_and_seed(
     """Return the subject and the seed of a cell (a trained model) as texts.
 
     Args:
-        cell_facts: Facts about the cell, with its subject and seed if they are known.
-        metrics: Metrics of the cell by name. They give the seed if `cell_facts` has no
-            seed.
+        cell_facts: Facts about the cell.
+        metrics: Metrics of the cell by name, which give the seed if
+            `cell_facts` has none.
 
     Returns:
-        Subject, such as `sub-01`, and seed. Unknown values are empty texts.
+        Subject, such as "sub-01", and seed. Each is "" if it is not known.
     """
     subject = str(cell_facts.subject or "")
     if isinstance(cell_facts.subject, int):
         subject = f"sub-{cell_facts.subject:02d}"
     if cell_facts.seed is not None:
         return subject, str(cell_facts.seed)
-
-    # without a seed in the facts, take the first seed of the metrics
     seeds = next(iter(metrics.values())).seeds
     return subject, str(seeds[0]) if seeds else ""
 
@@ -344,9 +326,9 @@ class RunGroup:
 
     Attributes:
         runs: A single run, or several runs that are compared.
-        differences: Differences of the first run from each later run, in each metric.
+        differences: Differences between the first run and later runs, by metric.
         refusals: Reasons why some runs were not compared with the first run.
-        title: Heading of the group. If empty, a page names the command and the run.
+        title: Heading of the group, or "".
     """
 
     runs: Sequence[ShownRun]
@@ -385,7 +367,7 @@ def lay_out_tables(group: RunGroup) -> list[Table]:
 
 def _lay_out_runs(group: RunGroup) -> list[Table]:
     """Lay out tables of several runs: metrics, subjects, differences and set-ups."""
-    # a row for each run, with the best in bold and signs of significance
+    # metrics of each run
     run_metrics = group.metrics
     runs_with_metrics = {
         label: metrics for label, metrics in run_metrics.items() if metrics
@@ -405,14 +387,14 @@ def _lay_out_runs(group: RunGroup) -> list[Table]:
         note=note,
     )
 
-    # the protocol of each run, if the protocols differ
+    # protocol of each run, if they differ
     protocols = {}
     for label, metrics in runs_with_metrics.items():
         protocols[label] = next(iter(metrics.values())).protocol
     is_same_protocol = len(set(protocols.values())) < 2
     protocol_rows = [] if is_same_protocol else list(protocols.items())
 
-    # the keys in which set-ups differ from the set-up of the first run
+    # differences from the set-up of the first run
     first_set_up = first_run.measurements.facts.set_up
     set_up_rows = []
     for shown_run in group.runs[1:]:
@@ -430,15 +412,13 @@ def _lay_out_runs(group: RunGroup) -> list[Table]:
 
 
 def _lay_out_subjects(group: RunGroup) -> Table:
-    """Lay out the main metric of several runs by subject.
+    """Lay out the first headline metric of several runs, with a row for each subject.
 
-    A row is a subject and a column is a run. Values are means over seeds. If there are
-    several subjects, the last row has the mean and the standard deviation over
-    subjects.
+    Values are means over seeds. With several subjects, the last row has mean and sd.
     """
     name = next(iter(group.runs[0].headlines), "")
     columns = ["subject"]
-    run_means = []  # mean of each subject, for each run
+    run_means = []  # by subject, for each run
     caveats: list[str] = []
     for shown_run in group.runs:
         run_caveats = list_metric_caveats(shown_run.metrics.values())
@@ -457,19 +437,8 @@ def _lay_out_subjects(group: RunGroup) -> Table:
 
 
 def _lay_out_run(shown_run: ShownRun) -> list[Table]:
-    """Lay out the tables of a single run.
-
-    The tables show in this order:
-
-    1. the metrics pooled over all models
-    2. the values that a paper reports
-    3. the metrics of other tests over all models, such as the search of the signal that
-       belongs to a picture
-    4. the variants, if the run tried several variants of its settings
-    5. the cells (a cell is a model of a subject and a seed)
-    """
-    # metrics of all cells, or of each source of pictures, such as the brain
-    # or a baseline
+    """Lay out the tables of a single run, from pooled metrics to single cells."""
+    # metrics pooled over cells, or of each source of pictures
     facts = shown_run.measurements.facts
     scopes = shown_run.measurements.scopes
     title = "All models"
@@ -491,7 +460,7 @@ def _lay_out_run(shown_run: ShownRun) -> list[Table]:
                 title = "Picture → signal (the reverse search), all models"
             tables.append(metric_table(title, {scope_name: metrics}))
 
-    # the variants of a sweep, with the best in bold
+    # variants of a sweep
     best = choose_best_part(facts, shown_run.variants)
     variant_table = metric_table(
         "By variant",
@@ -507,20 +476,18 @@ def _lay_out_run(shown_run: ShownRun) -> list[Table]:
 def choose_best_run(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> BestLabels:
     """Choose the runs of a group whose values are bold in a table.
 
-    `choose_best` proposes the runs with the best score. A proposed run stays only if
-    tests confirm it. The tests compare the first run of the group with each later run,
-    but not later runs with each other. The first run must be significantly better than
-    all other runs. A later run must be significantly better than the first run.
+    Tests compare the first run with each later run. Among the runs with the best score,
+    the first run stays if it is significantly better than all others. A later run stays
+    if it, and every other best run, is significantly better than the first.
 
     Args:
         group: The runs, and their differences.
         run_metrics: Metrics by the label of the run.
 
     Returns:
-        Labels of the best runs by metric, without metrics in which tests confirm no
-        run, and a phrase that says how the best was chosen.
+        Labels of the best runs by metric, without metrics in which no run stays, and a
+        phrase that says how the best was chosen.
     """
-    # exclude runs whose comparison was refused
     comparable = {
         label: run_metrics[label]
         for label in list_comparable(group)
@@ -532,23 +499,22 @@ def choose_best_run(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> Best
     }
     best = choose_best(comparable, validation)
 
-    # True if the first run is significantly better than a later run, False if it is
-    # significantly worse, by the label of the later run and the metric
+    # later runs and metrics in which the first run is significantly better or worse
     first_label = group.runs[0].label
-    first_is_better = {}
+    first_wins = set()
+    first_losses = set()
     for pair in group.differences:
         if pair.is_significant:
-            first_is_better[pair.second, pair.metric] = pair.is_better
+            results = first_wins if pair.is_better else first_losses
+            results.add((pair.second, pair.metric))
 
-    # keep the labels if the differences confirm that the first run is better than every
-    # other run, or worse than each of the best runs
+    # keep the best labels that the results confirm
     significant_labels = {}
     for name, labels in best.by_metric.items():
         is_first = first_label in labels
+        results = first_wins if is_first else first_losses
         later_labels = comparable.keys() - {first_label} if is_first else labels
-        if all(
-            first_is_better.get((label, name)) is is_first for label in later_labels
-        ):
+        if all((label, name) in results for label in later_labels):
             significant_labels[name] = labels
     return BestLabels(significant_labels, best.criterion)
 
@@ -556,7 +522,7 @@ def choose_best_run(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> Best
 def list_comparable(group: RunGroup) -> list[str]:
     """List the labels of the runs among which the best can be chosen.
 
-    If comparisons were refused, only the runs that were compared are listed.
+    If comparisons were refused, these are the first run and the runs compared with it.
     """
     labels = list(group.metrics)
     if not group.refusals:
@@ -573,22 +539,17 @@ def explain_bold(best: BestLabels, kind: str, group: RunGroup | None = None) -> 
     Args:
         best: The labels whose values are bold.
         kind: Name of the rows in the plural, such as `runs`.
-        group: Group of runs, if rows are runs. If some comparisons were refused, the
-            note lists the runs that were compared.
+        group: Group of runs, if rows are runs.
     """
     labels = list_comparable(group) if group and group.refusals else []
     return render("bold.txt", best=best, kind=kind, compared=labels)
 
 
 def _lay_out_cells(shown_run: ShownRun) -> list[Table]:
-    """Lay out the metrics of the cells of a run.
+    """Lay out the metrics of the cells of a run, if there are several.
 
-    A cell is a model of a subject and a seed. If all subjects are known and there are
-    several seeds, each main metric has a table of subjects by seeds. Otherwise a single
-    table has a row for each cell.
-
-    Returns:
-        The tables. Empty for a run with fewer than two cells.
+    If all subjects are known and there are several seeds, each headline metric has a
+    table of subjects by seeds. Otherwise a single table has a row for each cell.
     """
     cells = shown_run.cells
     if len(cells) < 2:
@@ -604,7 +565,7 @@ def _lay_out_cells(shown_run: ShownRun) -> list[Table]:
         all_metrics += cell.metrics.values()
     seeds = list(dict.fromkeys(seeds))
 
-    # with several seeds, each headline metric has a table of subjects by seeds
+    # tables of subjects by seeds
     if len(seeds) > 1 and "" not in subject_rows:
         caveats = list_metric_caveats(all_metrics)
         note = add_footnotes(
@@ -624,8 +585,7 @@ def _lay_out_cells(shown_run: ShownRun) -> list[Table]:
             tables.append(make_subject_seed_table(title, values, seeds, note))
         return tables
 
-    # otherwise each cell has a row, which is named by the subject of the cell if every
-    # subject has a single cell
+    # a row for each cell, which has the name of the subject if that is unique
     names = list(cells[0].metrics)
     if "" not in subject_rows and len(subject_rows) == len(cells):
         return [metric_table("By subject", subject_rows, "subject", names)]
