@@ -16,9 +16,8 @@ def flatten_positions(positions: Float64) -> Float64:
     """Project positions on the head onto a plane, with the nose up.
 
     The top of the head becomes the point (0, 0). The distance of a position from this
-    point is the angle between the position and the top of the head, divided by 90
-    degrees. The angle is measured at the centre of the sphere that fits the positions
-    best.
+    point is its angle from the top, divided by 90 degrees. The angle is measured at the
+    centre of the sphere that fits the positions best.
 
     Args:
         positions: Positions [K, 3] of sensors in any unit. The columns x, y and z point
@@ -27,12 +26,10 @@ def flatten_positions(positions: Float64) -> Float64:
     Returns:
         Positions [K, 2] on the plane. The columns point to the right and to the nose.
     """
-    # fit a sphere by least squares: |p|^2 = 2 p c + k for positions p, the centre c and
-    # a constant k
+    # fit a sphere with the centre c to positions p: |p|^2 = 2 p c + constant
     system = np.column_stack([2 * positions, np.ones(len(positions))])
     centre = np.linalg.lstsq(system, np.square(positions).sum(1), rcond=None)[0][:3]
 
-    # angle from the top, and direction around it
     x, y, z = (positions - centre).T
     angle = np.arctan2(np.hypot(x, y), z)
     direction = np.arctan2(y, x)
@@ -46,16 +43,15 @@ def flatten_positions(positions: Float64) -> Float64:
 def place_sensors(space: Sensors | Voxels) -> dict[str, tuple[float, float]]:
     """Compute the position of each sensor on a flat map of the head.
 
-    The positions on the head come from the recording. If the recording has none, they
-    are the positions of the 10-05 system.
+    Sensors without a recorded position are left out. A recording without positions gets
+    standard positions by name.
 
     Args:
         space: Sensors, or voxels of fMRI.
 
     Returns:
-        Position (x, y) by sensor name, as in `flatten_positions`. Sensors without a
-        position are left out. The result is empty for voxels, if fewer than
-        `MIN_SENSORS` sensors have a position, or if two sensors have the same position,
+        Position (x, y) by sensor name, as in `flatten_positions`. It is empty for
+        voxels, for fewer than `MIN_SENSORS` positions, and if sensors share a position,
         as pairs of gradiometers do.
     """
     if not isinstance(space, Sensors):
@@ -84,9 +80,7 @@ def draw_head(
     value: str,
     is_diverging: bool = True,
 ) -> Topomap:
-    """Make a map of the head that shows a value at each sensor.
-
-    Sensors without a position are left out.
+    """Make a map of the head that shows a value at each sensor with a position.
 
     Args:
         title: Title of the map.

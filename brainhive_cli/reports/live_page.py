@@ -53,16 +53,13 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-"""Headers of every response. They forbid other pages to embed the response, to learn
-its address, and to store it.
-"""
+"""Headers of every response, unless the response sets another policy."""
 PAGE_POLICY = (
     "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; "
     "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri "
     "'none'; form-action 'none'"
 )
-"""Content security policy of the page. The page may use its own style and script, and
-pictures and events of its own server.
+"""Content security policy of the page: only its own style, script, pictures and events.
 """
 MAX_CONNECTIONS = 200
 """Largest number of connections to a page. A browser has at most six."""
@@ -88,8 +85,7 @@ def resolve_host(host: str) -> str:
         host: Name or address of this machine.
 
     Raises:
-        BrainhiveError: if the host is unknown, or if its address is 0.0.0.0, which
-            stands for all addresses of the machine.
+        BrainhiveError: if the host is unknown, or if its address is 0.0.0.0.
     """
     try:
         address = ipaddress.IPv4Address(socket.gethostbyname(host))
@@ -98,8 +94,7 @@ def resolve_host(host: str) -> str:
             f"host {host!r} was not found: {first_line(error)}", HOST_HINT
         ) from error
 
-    # The server accepts a request only if its Host header names this machine. Browsers
-    # write the address of the page there, so 0.0.0.0 would never match.
+    # 0.0.0.0 would match no Host header of a request
     if address.is_unspecified:
         raise BrainhiveError(
             f"host {host!r} is {address}, which stands for several addresses",
@@ -111,9 +106,8 @@ def resolve_host(host: str) -> str:
 class _LimitedSocket(socket.socket):
     """Listening socket that closes new connections if too many are open.
 
-    Each open connection uses a file descriptor of the process. If connections used all
-    of them, the process could not open a file to save its session. The server (uvicorn)
-    does not limit connections that send no request.
+    Otherwise connections could use up the files of the process, which uvicorn
+    does not limit.
 
     Args:
         *arguments: Arguments of a socket.
@@ -127,15 +121,12 @@ class _LimitedSocket(socket.socket):
         self._accepted = list[socket.socket]()
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """Accept a connection.
-
-        Returns:
-            The socket of the connection, and the address of the browser.
+        """Return the socket of a new connection, and the address of the browser.
 
         Raises:
             ConnectionAbortedError: if there are too many open connections.
         """
-        # a socket that was closed has the file number -1
+        # forget closed sockets, which have the file number -1
         connection, address = super().accept()
         self._accepted = [
             accepted for accepted in self._accepted if accepted.fileno() >= 0
@@ -150,15 +141,12 @@ class _LimitedSocket(socket.socket):
 class LivePage:
     """Local web page of a live session, which shows published events.
 
-    Every browser reads the same bounded log of events at its own pace. A slow browser
-    costs neither time nor memory.
-
     Args:
         title: Title of the page.
         read_picture: Function that returns the PNG file of a gallery picture by its id,
             or None for an unknown id. Threads of the server call it in turn.
-        host: Address to listen on. Browsers must open the same address.
-        port: Port to listen on. 0 selects a free port.
+        host: Name or address to listen on.
+        port: Port to listen on, or 0 for a free port.
 
     Attributes:
         load_picture: `read_picture` with a cache.
@@ -172,24 +160,19 @@ class LivePage:
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
-        # the address of the page contains a random token, and the server refuses
-        # requests without this token
         self.title = title
         self._host = host
         self._port = port
         self._token = secrets.token_urlsafe(32)
 
-        # A message is a pair of a number and a JSON text, and numbers increase by 1. A
-        # window is a time window of the signal that was decoded. `_latest` keeps a
-        # message of each kind for each of the last windows. `_recent` keeps the last
-        # messages of any kind. `_hits` keeps the hit rate after each scored window.
+        # a message is a number and a JSON text; `_latest` has a message of each kind
+        # for each of the last time windows, and `_hits` the hit rates so far
         self._lock = threading.Lock()
         self._numbers = count(1)
         self._latest = dict[tuple[str, int], tuple[int, str]]()
         self._recent = deque[tuple[int, str]](maxlen=MAX_EVENTS)
         self._hits: list[list[float]] = []
 
-        # pictures that are kept in memory
         self.load_picture = lru_cache(MAX_PICTURES)(read_picture)
         self.drawings = OrderedDict[str, bytes]()
 
@@ -202,9 +185,9 @@ class LivePage:
             Address of the page, with its token.
 
         Raises:
-            BrainhiveError: if the port is in use, or if the host is not an address of
-                this machine.
-            MissingExtra: if starlette or uvicorn is not installed.
+            BrainhiveError: if the host is unknown or not this machine, or if the port
+                is in use.
+            MissingExtra: if uvicorn is not installed.
         """
         try:
             import uvicorn
@@ -214,7 +197,7 @@ class LivePage:
                 install_line("live"),
             ) from error
 
-        # listen before the thread starts, so that the caller sees an error
+        # listen before the thread starts, so that errors reach the caller
         address = resolve_host(self._host)
         try:
             listening = socket.create_server((address, self._port))
@@ -237,7 +220,7 @@ class LivePage:
         for name in (address, "127.0.0.1", "localhost", self._host.lower()):
             hosts.append(f"{name}{suffix}")
 
-        # an access log would contain the token, and the terminal shows the session
+        # an access log would contain the token
         config = uvicorn.Config(
             _build_app(self, self._token, set(hosts)),
             http="h11",
@@ -260,24 +243,22 @@ class LivePage:
     def publish(self, event: dict[str, Any], drawing: bytes | None = None) -> None:
         """Store an event, which every open page then fetches and shows.
 
-        The method does not wait for browsers. Any thread may call it.
+        Any thread may call this method. It does not wait for browsers.
 
         Args:
-            event: Values that JSON can represent. The key `kind` names the kind of the
-                event. A result also has the key `window` with the number of the decoded
-                time window, and may have `hits` with the hit rate so far.
-            drawing: PNG file of the picture that was drawn from the signal of this
-                window. None without such a picture.
+            event: Values that JSON can represent, with the key `kind`. A result also
+                has `window`, the number of the decoded time window, and may have
+                `hits`, the hit rate so far.
+            drawing: PNG file of the picture that was drawn from the signal
+                of this window.
         """
         text = _write_json(event)
         with self._lock:
-            # keep the message for browsers that are slow or connect later
             message = (next(self._numbers), text)
             self._recent.append(message)
             slot = event.get("window", 0) % MAX_RESULTS
             self._latest[event["kind"], slot] = message
 
-            # keep the latest drawings, and all hit rates with their intervals
             if drawing is not None:
                 self.drawings[str(event["window"])] = drawing
                 if len(self.drawings) > MAX_DRAWINGS:
@@ -299,8 +280,8 @@ class LivePage:
     async def stream_messages(self) -> AsyncIterator[str]:
         """Yield the messages of the session to a browser, until the server stops.
 
-        The first message holds all hit rates so far, and the numbers of the time
-        windows that have drawings.
+        The first message holds the hit rates so far, and the windows
+        that have drawings.
 
         Yields:
             Texts in the format of server-sent events.
@@ -316,8 +297,7 @@ class LivePage:
         sent_s = time.monotonic()
         is_stopping = False
         while not is_stopping:
-            # Read the flag before the messages. Messages from before the stop are then
-            # sent in this last round.
+            # read the flag first, so that a last round sends the messages before a stop
             is_stopping = self._is_stopping
 
             # a new browser gets only the latest message of each kind and window
@@ -339,19 +319,14 @@ class LivePage:
 
 
 def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
-    """Build the web application of a page: its document, events, pictures and drawings.
+    """Build the starlette application: its document, events, pictures and drawings.
 
-    Requests that the page itself has not made are refused. The headers Origin and
-    Sec-Fetch-Site show requests of other pages, the header Host shows DNS rebinding,
-    and other programs do not know the token.
+    Requests from other sites, for other hosts or without the token are refused.
 
     Args:
         page: The page, which has the events, pictures and drawings.
-        token: Token in the address of the page. A request must have it.
+        token: Token in the address of the page.
         hosts: Names and addresses of the host, with the port, in lower case.
-
-    Returns:
-        Application of starlette.
     """
     from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
@@ -367,8 +342,7 @@ def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
     from starlette.routing import Route
 
     async def guard(request: Request, respond: Any) -> Response:
-        # accept a request only if it names this host, was not made by another site, and
-        # has the token
+        # an unknown host shows DNS rebinding, and other origins show other sites
         headers = request.headers
         host = headers.get("host", "").lower()
         request_token = request.query_params.get("token", "")
@@ -391,7 +365,6 @@ def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
                 "Only GET and HEAD.\n", 405, {"Allow": "GET, HEAD"}
             )
 
-        # add the headers to every response, also to refusals
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         return response
@@ -399,8 +372,7 @@ def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
     template = templates().get_template("live_page.html")
 
     async def show_page(request: Request) -> Response:
-        # the nonce marks the style and the script that the browser may use; the page
-        # reads the token from its own address
+        # the nonce marks the style and the script that the browser may use
         nonce = secrets.token_urlsafe(16)
         policy = {"Content-Security-Policy": PAGE_POLICY.format(nonce=nonce)}
         return HTMLResponse(
@@ -420,7 +392,7 @@ def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
     async def send_image(
         load: Callable[[str], bytes | None], key: str, request: Request
     ) -> Response:
-        # send images in turn, with pauses, so that many viewers do not slow the session
+        # images are sent in turn, so that many viewers do not slow the session
         async with image_lock:
             await asyncio.sleep(PICTURE_PAUSE_S)
             content = await run_in_threadpool(load, request.query_params.get(key, ""))

@@ -41,8 +41,8 @@ CEILING_SHARE = "share of the noise ceiling"
 def list_retrievals(runs: Sequence[ShownRun]) -> list[ShownRun]:
     """List all runs that tested picture retrieval, for tables that compare methods.
 
-    A workflow is replaced by the retrieval runs of its steps. A sweep (a run that tries
-    several settings) is replaced by its variants, each with one of the settings.
+    A workflow is replaced by the retrieval runs of its steps, and a run with several
+    variants by its variants.
 
     Args:
         runs: Runs of any command. Runs without retrieval are left out.
@@ -55,14 +55,13 @@ def list_retrievals(runs: Sequence[ShownRun]) -> list[ShownRun]:
         facts = shown_run.measurements.facts
         path = shown_run.folder.path
 
-        # references `RUN:VARIANT` to the variants, or references to the steps
         references = {}
         for variant in facts.variants:
             references[variant] = f"{path}:{variant}"
         if isinstance(facts, WorkflowFacts) and facts.retrievals:
             references = facts.retrievals
 
-        # open the run of each reference; `path.parents[1]` is the folder of all runs
+        # `path.parents[1]` is the folder of all runs
         steps = []
         for name, reference in references.items():
             folder, variant = find_shown_run(path.parents[1], reference)
@@ -78,18 +77,15 @@ def tabulate_methods(runs: Sequence[ShownRun], against: str) -> list[Table]:
     """Lay out a table of methods for each data set, training mode and split.
 
     Args:
-        runs: Runs of the commands `workflow` and `eval-retrieval`. Other runs are left
-            out.
-        against: Name of the reference row, with which the other rows are compared. If
-            the name is empty, the first row with the fewest caveats (phrases that limit
-            a number) is the reference. The row with the highest score is a poor
-            reference, because the highest of several test scores is biased upwards.
+        runs: Runs of any command. Runs without retrieval are left out.
+        against: Name of the row that others are compared with, or "" for the first
+            result with the fewest caveats (phrases that limit a number).
 
     Returns:
         The tables. A row is a method, and the columns are its metrics and costs.
 
     Raises:
-        RecipeError: if no run tested retrieval, or if no row has this name.
+        RecipeError: if no run tested retrieval, or if no result has this name.
     """
     rows_by_title: dict[str, list[ShownRun]] = {}
     for shown_run in list_retrievals(runs):
@@ -101,8 +97,7 @@ def tabulate_methods(runs: Sequence[ShownRun], against: str) -> list[Table]:
         rows.append(shown_run)
         rows += _list_corrected(shown_run)
 
-    # The reference must be a result. A control, such as a test with shuffled signals,
-    # is not a result.
+    # controls, such as a test with shuffled signals, cannot be the reference
     row_names = [""]
     for row in chain(*rows_by_title.values()):
         if not row.is_control:
@@ -119,32 +114,25 @@ def tabulate_methods(runs: Sequence[ShownRun], against: str) -> list[Table]:
 def _name_method(shown_run: ShownRun, used_names: Sequence[str]) -> str:
     """Name the table row of a run after the settings that its workflow varied.
 
-    The label of the run lists these settings after its first ` · `. The training mode
-    is left out, because the title of the table contains the mode. A label without
-    settings is itself the name.
+    They follow the first " · " of its label. Without settings, the label is the name.
 
     Args:
         shown_run: Retrieval run.
-        used_names: Names of other rows. If the name of the run is among them, the row
-            is named after the folder of the run.
+        used_names: Names of other rows. If the name is among them, the row is named
+            after the folder of the run.
     """
     mode = shown_run.measurements.facts.mode
-    axis_values = [value for value in shown_run.label.split(" · ")[1:] if value != mode]
-    name = ", ".join(axis_values) or shown_run.label
+    settings = [value for value in shown_run.label.split(" · ")[1:] if value != mode]
+    name = ", ".join(settings) or shown_run.label
     return shown_run.folder.path.name if name in used_names else name
 
 
 def _list_corrected(shown_run: ShownRun) -> list[ShownRun]:
     """Make a table row for each correction of the similarities of a retrieval run.
 
-    A correction changes the similarities of a test signal by means of all other test
-    signals. Metrics of corrected similarities therefore count as controls and not as
-    results.
-
-    Returns:
-        Copies of the run with the corrected metrics. Empty without such metrics.
+    A correction uses all other test signals, so its metrics count as controls.
     """
-    # corrected metrics stand in groups named `all · CORRECTION`
+    # corrected metrics have a scope such as `all · CORRECTION`
     rows = []
     for name, metrics in shown_run.measurements.scopes.items():
         correction = name.partition(" · ")[2]
@@ -166,8 +154,8 @@ def tabulate_protocol(title: str, rows: Sequence[ShownRun], against: str) -> Tab
     Args:
         title: Title of the table: data set, mode and split.
         rows: The methods.
-        against: Name of the reference row. The default is the first result with the
-            fewest caveats.
+        against: Name of the reference row, or "" for the first result with
+            the fewest caveats.
     """
     # exclude controls, and rows with caveats that the reference lacks
     caveats = {row.label: list_metric_caveats(row.metrics.values()) for row in rows}
@@ -184,7 +172,7 @@ def tabulate_protocol(title: str, rows: Sequence[ShownRun], against: str) -> Tab
             labels = (row.label, reference.label)
             pairs[labels] = (row.measurements, reference.measurements)
 
-    # compare the other rows with the reference, and exclude rows that cannot be paired
+    # exclude rows that cannot be compared with the reference
     compared, errors = compare_ranks(pairs)
     differences = {difference.first: difference for difference in compared}
     failed_labels = [label for label, _ in pairs if label not in differences]
@@ -211,14 +199,13 @@ def tabulate_protocol(title: str, rows: Sequence[ShownRun], against: str) -> Tab
         if any(map(itemgetter(column), lines)):
             columns.append(column)
 
-    # the first row has the highest of several test scores, which is biased upwards
-    n_results = list(reasons.values()).count([])
+    # the highest of several test scores is biased upwards
+    n_results = sum(not row_reasons for row_reasons in reasons.values())
     if n_results > 1:
         top1 = lines[0]["top1"]
         remarks = filter(None, [top1.small, f"chosen among {n_results}"])
         lines[0]["top1"] = replace(top1, small=", ".join(remarks))
 
-    # the note and the title describe the reference
     note = render(
         "methods_note.txt",
         reference=reference,
@@ -240,17 +227,14 @@ def _choose_reference(
 ) -> ShownRun:
     """Choose the reference row, with which all other rows are compared.
 
-    The row with the requested name is chosen. Without such a row, the choice is the row
-    that is not a control and has the fewest caveats (phrases that limit a number). A
-    caveat in `NO_RESULT` counts more than any number of other caveats.
+    It is the row with the requested name. If there is none, it is the row that is not a
+    control and has the fewest caveats in `NO_RESULT`, and then the fewest caveats.
 
     Args:
         rows: Row of each method.
-        caveats: Caveats of each row by its label.
-        against: Requested name. Empty if no row is requested.
+        caveats: Caveats (phrases that limit a number) of each row by its label.
+        against: Requested name, or "".
     """
-
-    # the smallest tuple wins: its first difference decides, and False is less than True
 
     def count_objections(row: ShownRun) -> tuple[bool, bool, int, int]:
         row_caveats = caveats[row.label]
@@ -261,7 +245,7 @@ def _choose_reference(
 
 
 def _explain_control(row: ShownRun) -> list[str]:
-    """List the reason why a row is a control. The list is empty for other rows."""
+    """List the reason why a row is a control, if it is."""
     if not row.is_control:
         return []
     if TRANSDUCTIVE in row.metrics["top1"].protocol:
@@ -274,19 +258,18 @@ def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]
 
     Args:
         row: Retrieval run of the method.
-        difference: Difference of its top-1 accuracy from the top-1 accuracy of the
-            reference. None if this run was not compared with the reference.
+        difference: Difference of its top-1 accuracy from the reference, or None if they
+            were not compared.
 
     Returns:
-        Values or table cells by the name of the column. Absent values are None or
-        empty.
+        Values or table cells by the name of the column. Absent values are
+        None or empty.
     """
     facts = row.measurements.facts
     metrics = row.metrics
     top1 = metrics["top1"]
 
-    # compute (top-1 - chance) / (ceiling - chance) if the noise ceiling has the same
-    # candidates and is above chance
+    # top-1 above chance, relative to a noise ceiling with the same candidates
     ceiling_share = None
     chance = top1.chance or 0
     ceiling = row.measurements.scopes.get(scope("ceiling", ALL), {}).get("top1")
@@ -295,8 +278,7 @@ def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]
         if has_same_pool:
             ceiling_share = (top1.value - chance) / (ceiling.value - chance)
 
-    # the values that a paper reports, the paper, and differences between its set-up and
-    # the set-up of the run
+    # values of a paper, its source, and settings in which it differs from the run
     published_phrases = list[str]()
     published = facts.published
     if published:
@@ -304,7 +286,6 @@ def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]
         published_phrases = [" / ".join(values), published["source"]]
         published_phrases += published["differs"]
 
-    # fill the columns in their order
     line: dict[str, Any] = {}
     for name in METRICS:
         line[name] = make_metric_cell(metrics.get(name))
@@ -320,14 +301,13 @@ def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]
 def _measure_cost(row: ShownRun) -> dict[str, float | None]:
     """Sum up the cost of the trainings whose models a retrieval run has tested.
 
-    A training whose run was deleted is not counted.
+    Trainings whose runs cannot be read are left out. Unknown values are None.
 
     Returns:
         Minutes of all trainings (`min`), largest memory of a training (`GB`) and
-        largest number of weights in millions (`M weights`). Unknown values are None.
+        largest number of weights in millions (`M weights`).
     """
-    # a training has several cells, each a model of a subject and a seed; `cell.took`
-    # holds the cost of the cell
+    # `cell.took` is the cost of a cell, a model of a subject and a seed
     seconds = memory_bytes = n_weights = 0.0
     for name, variant in map(split_variant, row.measurements.facts.runs):
         with suppress(BrainhiveError):
@@ -348,8 +328,8 @@ def _measure_cost(row: ShownRun) -> dict[str, float | None]:
 def join_tables(tables: Sequence[Table]) -> str:
     """Write several tables as a single CSV text, with a row for each method.
 
-    The interval of a value stands in a separate column. The columns `protocol` and
-    `note` repeat the title and the note of the table in each of its rows.
+    Intervals, titles (`protocol`) and notes of the tables stand in columns
+    of their own.
     """
     rows: list[dict[str, Any]] = []
     for table in tables:
