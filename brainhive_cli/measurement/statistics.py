@@ -1,8 +1,7 @@
 """Confidence intervals and sign-flip tests of means over items and subjects.
 
-An item is a tested picture or trial. Items that are alike form a unit, such as the
-pictures of a concept (see `measurement.units`). Units and subjects are crossed random
-factors, because several subjects may see the same units.
+An item is a tested picture or trial. A unit is a group of items that are alike, such as
+the pictures of a concept. Units and subjects are crossed random factors.
 """
 
 from collections.abc import Sequence
@@ -45,9 +44,9 @@ RANDOM_FLIPS = 4_999
 is then .003.
 """
 MAX_HITS_PER_ITEM = 4
-"""Largest number of hits that one item counts for. A share of n independent hits has
-the variance p (1 - p) / n. By this formula, the share of correct two-way comparisons of
-an item counts for 3 hits under guessing, and its reciprocal rank for almost 4.
+"""Largest number of hits that one item counts for. By their variance under guessing, a
+share of correct two-way comparisons counts for 3 hits, and a reciprocal rank for
+almost 4.
 """
 MAX_HITS_PER_ITEM_AT_LIMIT = 2
 """Largest number of hits that one item counts for if almost all items have the smallest
@@ -60,17 +59,13 @@ class Interval:
     """A 95 % confidence interval of a mean.
 
     Attributes:
-        low: Lower end of the interval, or None if there is no interval.
-        high: Upper end of the interval, or None if there is no interval.
-        method: Method of the interval, and the population that the interval holds for.
-            If there is no interval, the reason.
-        these_subjects: Lower and upper end of an interval that holds for the tested
-            subjects only. Its width depends on the variance over units, which are
-            groups of similar items. It does not depend on the variance over subjects.
-            None with a single subject, or if the interval cannot be computed.
-        people: Lower and upper end of an interval that holds for people in general.
-            None with a single subject, or if the interval cannot be computed, or if it
-            is too wide to be informative.
+        low: Lower end of the interval, or None.
+        high: Upper end of the interval, or None.
+        method: Method and population of the interval, or the reason why there is none.
+        these_subjects: Lower and upper end of the interval for the tested subjects, or
+            None with a single subject or without an interval.
+        people: Lower and upper end of the interval for people in general, or None with
+            a single subject, without an interval, or if it is too wide.
     """
 
     low: float | None
@@ -84,22 +79,18 @@ class Interval:
 class MeanVariance:
     """Components of the sampling variance of a mean over S subjects.
 
-    The values of each subject are first averaged. The overall mean is the average of
-    these S means. A unit is a group of items that are alike, such as the pictures of a
-    concept.
+    The overall mean is the average of the subjects' means.
 
     Attributes:
         estimates: Mean [S] of the values of each subject.
-        variance: Variance of the overall mean if units are drawn at random and the
-            subjects are fixed. It is the sum of `covariance` and `noise_variance`,
-            unless one of these is cut off at 0.
-        dof: Degrees of freedom of `variance` by Satterthwaite's approximation.
-        covariance: Covariance between the means of two subjects. Subjects who see the
-            same units score high or low on the same units.
-        noise_variance: Variance of the overall mean by noise that differs between
-            subjects.
-        subject_variance: Variance of the overall mean if subjects are drawn at random.
-            It is at least `noise_variance`.
+        variance: Variance of the overall mean over random units, for fixed subjects. It
+            is `covariance` + `noise_variance`, unless one of these is cut off at 0.
+        dof: Satterthwaite's degrees of freedom of `variance`.
+        covariance: Covariance between two subjects' means, due to shared units.
+        noise_variance: Variance of the overall mean by noise that
+            differs between subjects.
+        subject_variance: Variance of the overall mean over random subjects,
+            at least `noise_variance`.
     """
 
     estimates: Float64
@@ -126,19 +117,19 @@ def measure(
 
     Args:
         name: Name of the metric.
-        groups: Values of each subject: [N] for N items, or [S, N] of S models. Values
-            are averaged over models for each item. If there is a model for each seed,
-            the standard deviation over seeds is computed too.
+        groups: Values of each subject: [N] for N items, or [S, N] of S models, which
+            are averaged for each item.
         protocol: Name of the way in which the values were measured.
         split: Part of the data set that the items belong to.
         pool: Number of candidates that each item was compared with.
         chance: Expected value under guessing.
         seeds: Seeds of the trained models.
-        items: Items of the values, with their units. If None, each item is a unit.
+        items: Items with their units. If None, each item is a unit.
         interval_options: Further arguments of `estimate_interval`.
 
     Returns:
-        The mean with its interval, and its description for tables.
+        The mean with its interval. If there are several seeds, with a model each, it
+        has the standard deviation over seeds.
 
     Raises:
         BrainhiveError: if a subject has no values, or a value is not finite.
@@ -187,11 +178,10 @@ def measure_positions(
         name: Name of the metric.
         groups: An array for each subject: values [P, N] of N items at P positions, or
             values [S, P, N] of S models.
-        options: Further arguments of `measure`. This function computes the mean over
-            items and subjects at one position, with an interval.
+        options: Further arguments of `measure`.
 
     Returns:
-        The metric at each of the P positions, in the order of the positions.
+        The metric at each of the P positions.
     """
     arrays = [np.asarray(group, np.float64) for group in groups]
     metrics = []
@@ -211,44 +201,29 @@ def estimate_interval(
 ) -> Interval:
     """Estimate a 95 % confidence interval of the mean over subjects of their means.
 
-    The interval depends on the number of subjects:
+    - Fewer than `MIN_UNITS_FOR_INTERVAL` units, or equal values that are not
+      shares: no interval.
+    - Fewer than `MIN_SUBJECTS_FOR_POPULATION` subjects, or no variance over subjects:
+      an interval over units for these subjects, by Wilson for shares, or else by t.
+    - More subjects: a t interval for people in general. Its variance is over subjects,
+      plus their covariance by shared units.
 
-    - One subject: the interval holds for this subject. Its width depends on the
-      variance over units, which are groups of similar items, such as the pictures of a
-      concept. For shares it is Wilson's interval for as many independent hits as would
-      have this variance. For other values it is a t interval.
-    - Two to four subjects: the interval is computed in the same way, and holds for
-      these subjects. A second interval `people` holds for people in general, unless it
-      covers more than half of the possible values.
-    - Five subjects or more: the interval holds for people in general. It is a t
-      interval with one degree of freedom less than there are subjects. Its variance is
-      the variance over subjects plus the covariance of subjects who saw the same units.
-
-    With fewer than six units there is no interval. If the values do not vary, there is
-    no interval either, unless the values are shares.
-
-    Variances over units are cluster-robust (CR2). If the mean has two limits, t
-    intervals are computed on the logit scale. They are then asymmetric near a limit and
-    never cross it. If all shares lie at one limit, Wilson's interval counts each unit
-    as a hit or a miss. `benchmarks/simulated_statistics` prints the coverage of the
-    intervals.
+    With two limits, t intervals are computed on the logit scale, and stay within them.
 
     Args:
-        groups: Values of each subject: [N] for N items, or [S, N] of S models. Values
-            are averaged over models for each item.
-        items: Items and their units. If None, items are independent. Subjects with the
-            same number of items then share all items in the same order, and subjects
-            with different numbers share none.
-        limits: Smallest and largest possible mean, such as 0 and 1 for shares.
-        is_share: True if values are shares of trials or candidates, such as hits. If
-            None, values count as shares if the limits are 0 and 1, or if there are no
-            limits and all values are 0 or 1.
-        max_hits: Largest number of independent hits that all values together count for.
-            None if the values are shares themselves. The number is needed if the values
-            are a linear approximation of a share, with the same mean and variance.
+        groups: Values of each subject: [N] for N items, or [S, N] of S models, which
+            are averaged for each item.
+        items: Items and their units. If None, items are independent, and subjects share
+            all items if their numbers are equal, and otherwise none.
+        limits: Smallest and largest possible mean, such as 0 and 1.
+        is_share: True if values are shares, such as hits. If None, values count as
+            shares if the limits are 0 and 1, or if there are no limits and all values
+            are 0 or 1.
+        max_hits: Largest number of independent hits that all values together count for,
+            if they only approximate a share.
 
     Returns:
-        The interval. Its method, or the reason for its absence, is in `method`.
+        The interval. Its `method` is the reason if there is none.
 
     Raises:
         BrainhiveError: if a subject has no values, or a value is not finite.
@@ -274,8 +249,6 @@ def estimate_interval(
     if is_share and None in limits:
         limits = (0.0, 1.0)
     low, high = limits
-
-    # too few units have no interval
     if items.shortage:
         return Interval(None, None, f"none: {items.shortage}")
 
@@ -300,7 +273,7 @@ def estimate_interval(
     population = " and ".join(scope + [f"these {subjects} subjects"])
     method = f"{method}; for {population}"
 
-    # interval over subjects and the units that they share, for people in general
+    # interval for people in general
     variance = components.subject_variance + components.covariance
     if variance == 0:
         method = f"{method}, who do not differ"
@@ -333,11 +306,7 @@ def _check_values(models: Sequence[Float64]) -> None:
     """Raise an error if a subject has no values, or if a value is not finite.
 
     Args:
-        models: An array [S, N] for each subject, with the values of S models for N
-            items.
-
-    Raises:
-        BrainhiveError: in these cases, or if there are no subjects.
+        models: Values [S, N] of S models for N items, by subject.
     """
     has_values = [group.ndim == 2 and group.size > 0 for group in models]
     if not models or not all(has_values):
@@ -358,17 +327,14 @@ def _check_values(models: Sequence[Float64]) -> None:
 def estimate_mean_variance(groups: Sequence[ValueArray], items: Items) -> MeanVariance:
     """Estimate the components of the variance of a mean over subjects.
 
-    A unit is a group of items that are alike, such as the pictures of a concept. Over
-    units, the mean of each subject has a variance, and the mean of these S variances is
-    m. The mean over subjects has the variance V = (m + (S - 1) c) / S, where c is the
-    covariance of two subjects who saw the same units. Both m and V are estimated from
-    the values. Therefore c = (S V - m) / (S - 1), and the noise of each subject alone
-    adds the variance (m - c) / S.
+    The mean over S subjects has the variance V = (m + (S - 1) c) / S, where m is the
+    mean variance of a subject's mean over units, and c the covariance of two subjects.
+    So c = (S V - m) / (S - 1), and the noise of subjects adds (m - c) / S.
 
     Args:
         groups: Values [N] of the N items of each of the S subjects.
-        items: Items and their units. If the items have strata, variances are computed
-            within strata.
+        items: Items and their units. If the items have strata, variances are
+            computed within strata.
 
     Returns:
         The mean of each subject, and the components of the variance.
@@ -384,13 +350,13 @@ def estimate_mean_variance(groups: Sequence[ValueArray], items: Items) -> MeanVa
     for subject, (values, units) in enumerate(
         zip(groups, items.unit_indices, strict=True)
     ):
-        # mean of each stratum, where a stratum is a group of comparable units
+        # mean of each stratum (group of comparable units)
         sizes = np.bincount(units, minlength=n_units)
         sums = np.bincount(units, values, n_units)
         stratum_sizes = np.maximum(1, np.bincount(strata, sizes))
         stratum_means = np.bincount(strata, sums) / stratum_sizes
 
-        # influence [U] of each unit on the mean, without rounding errors
+        # influence [U] of each unit on the mean
         unit_influence = (sums - stratum_means[strata] * sizes) / len(values)
         is_rounding = np.abs(unit_influence) < ROUNDING * np.abs(values).max()
         unit_influence[is_rounding] = 0
@@ -404,7 +370,7 @@ def estimate_mean_variance(groups: Sequence[ValueArray], items: Items) -> MeanVa
         subject_variances[subject] = variance
         influence += unit_influence / subjects
 
-    # subjects may share units, so their influences are added before they are squared
+    # variance over units, which subjects may share
     variance, dof = _variance_over_units(influence, weights / subjects, strata)
     variance *= items.inflation
 
@@ -430,31 +396,20 @@ def _variance_over_units(
 ) -> tuple[float, float]:
     """Compute the cluster-robust variance (CR2) of a mean, and its degrees of freedom.
 
-    Units are clusters of items, and strata are groups of units. A unit with the share l
-    of the weight of its stratum has the leverage l, because it pulls the mean of the
-    stratum towards itself. To correct for this pull, the variance is the sum of
-    influence² / (1 - l). If several subjects saw a unit, its leverage is the weighted
-    mean over these subjects.
-
-    The degrees of freedom are Satterthwaite's for independent items. If all units have
-    the same weight, they are the number of units minus 1. If in addition each unit
-    belongs to another subject, they are the number of units minus the number of
-    subjects.
-
-    A stratum with a single unit has no variance of its own. Its unit is assumed to vary
-    like the other units.
+    The variance is the sum of influence² / (1 - l). The leverage l of a unit is its
+    share of the weight of its stratum, averaged over subjects by weight. A unit that is
+    alone in its stratum is assumed to vary like the other units.
 
     Args:
-        influence: Influence [U] of each of the U units on the mean: the sum of the
-            deviations of its items from the mean of the stratum, divided by the number
-            of all items.
-        weights: Weight [S, U] of each unit in the mean, for each of S subjects. All
-            weights sum to 1.
+        influence: Influence [U] of each unit on the mean: the sum of its deviations
+            from the mean of the stratum, divided by the number of all items.
+        weights: Weight [S, U] of each unit in the mean, by subject. All weights
+            sum to 1.
         strata: Index [U] of the stratum of each unit.
 
     Returns:
-        The variance and the degrees of freedom. They are 0 and 1 if no stratum has two
-        units.
+        The variance and Satterthwaite's degrees of freedom for independent items. They
+        are 0 and 1 if no stratum has two units.
 
     Source: Bell and McCaffrey 2002, Bias reduction in standard errors for linear
     regression with multi-stage samples; Imbens and Kolesár 2016.
@@ -465,12 +420,12 @@ def _variance_over_units(
     unit_weights = weights.sum(0)
     pulls = (loadings**2).sum(0)  # leverage times weight
 
-    # leave out units that are alone in their stratum, and have a leverage of 1
+    # leave out units with a leverage of 1, which are alone in their stratum
     is_compared = (unit_weights > 0) & (pulls < unit_weights * (1 - 1e-9))
     if not is_compared.any():
         return 0.0, 1.0
 
-    # variance, scaled up from the compared units to all units
+    # variance, scaled up to all units
     unit_weights = unit_weights[is_compared]
     total_weight = unit_weights.sum()
     slack = 1 - pulls[is_compared] / unit_weights  # 1 - leverage
@@ -491,33 +446,27 @@ def _variance_over_units(
 def _t_interval(
     mean: float, error: float, dof: float, limits: Limits
 ) -> tuple[float, float]:
-    """Compute the 95 % t interval of a mean.
+    """Compute the 95 % t interval of a mean, with its lower and upper end.
 
-    If the mean has two limits and lies between them, the interval is computed on the
-    logit scale. It then lies within the limits. Otherwise the interval is symmetric,
-    and cut off at a limit that it crosses.
+    - The mean lies between two limits: the interval is computed on the logit scale.
+    - Otherwise: the interval is symmetric, and cut off at the limits.
 
     Args:
         mean: Estimate of the mean.
         error: Standard error of the mean.
         dof: Degrees of freedom of the standard error.
-        limits: Smallest and largest possible mean. None stands for a missing limit.
-
-    Returns:
-        Lower and upper end of the interval.
+        limits: Smallest and largest possible mean.
     """
     from scipy.special import expit, logit, stdtrit
 
     reach = stdtrit(dof, UPPER_QUANTILE) * error
     low, high = limits
     if low is None or high is None or not low < mean < high:
-        # The logit needs two limits, and is infinite at a limit.
         ends = np.array([mean - reach, mean + reach])
         if limits != (None, None):
             ends = np.clip(ends, low, high)
     else:
-        # Rescale the mean to a share p between 0 and 1. The derivative of the logit is
-        # 1 / (p (1 - p)), and scales the standard error (delta method).
+        # delta method: the derivative of the logit of a share p is 1 / (p (1 - p))
         span = high - low
         share = (mean - low) / span
         logit_reach = np.array([-1, 1]) * reach / (span * share * (1 - share))
@@ -532,37 +481,28 @@ def _share_interval(
     limits: tuple[float, float],
     max_hits: float | None,
 ) -> tuple[float, float]:
-    """Compute Wilson's 95 % interval of a share, for an effective number of trials.
+    """Compute Wilson's 95 % interval of a share, with its lower and upper end.
 
-    The effective number n is the number of independent hits or misses whose share p has
-    the measured variance over units: n = p (1 - p) / variance. Few units estimate the
-    variance poorly. Therefore n is multiplied by the squared ratio of two t quantiles,
-    with the degrees of freedom of the items and of the variance (Korn and Graubard
-    1998).
-
-    Shares between 0 and 1 vary less than hits. If most of the shares are 0 or 1, the
-    few others hardly reveal how much they vary. Therefore n has an upper bound.
+    The number of trials is n = share (1 - share) / variance over units, with an upper
+    bound. Unless values are independent hits, a squared ratio of t quantiles reduces
+    it, because few units estimate the variance poorly (Korn and Graubard 1998).
 
     Args:
         groups: Values [S, N] of S models for the N items of each subject.
         components: Components of the variance of the mean.
-        items: Items and their units, which are groups of items that are alike.
+        items: Items and their units.
         limits: Values of a miss and of a hit.
-        max_hits: Upper bound of n. If None, `_max_effective_hits` computes it from the
-            values.
-
-    Returns:
-        Lower and upper end of the interval, in the scale of the values.
+        max_hits: Upper bound of n. If None, `_max_effective_hits` computes it.
     """
     from scipy.special import ndtri, stdtrit  # quantiles of the normal and t
 
-    # mean and variance as a share between 0 and 1
+    # mean and variance on a scale from 0 to 1
     low, high = limits
     span = high - low
     share = (float(components.estimates.mean()) - low) / span
     variance = components.variance / span**2
 
-    # effective number, where each unit counts once if all values are misses or hits
+    # effective number of trials, at most one for each unit if all are misses or hits
     size = min(items.n_units, max_hits or np.inf)
     if ROUNDING < share < 1 - ROUNDING:
         values = np.concatenate([group.mean(0) for group in groups])
@@ -579,7 +519,7 @@ def _share_interval(
             quantiles = stdtrit([item_dof, components.dof], UPPER_QUANTILE)
             size *= float(quantiles[0] / quantiles[1]) ** 2
 
-    # Wilson's interval for the effective number, which need not be a whole number
+    # Wilson's interval
     z = ndtri(UPPER_QUANTILE)
     centre = (share + z**2 / (2 * size)) / (1 + z**2 / size)
     variance = share * (1 - share) / size + z**2 / (4 * size**2)
@@ -597,24 +537,18 @@ def _max_effective_hits(
     limits: tuple[float, float],
     are_hits: bool,
 ) -> float:
-    """Compute the largest number of independent hits that values may count for.
+    """Compute the largest number of independent hits that all values count for.
 
-    Wilson's interval of a share depends on a number of independent trials, each of them
-    a hit or a miss. If all values are hits or misses, each value is such a trial. Other
-    values are shares, such as a reciprocal rank. They vary less than hits, so each
-    share counts for several hits: `MAX_HITS_PER_ITEM`. If more than half of the shares
-    lie at the same limit, the number decreases. It is `MAX_HITS_PER_ITEM_AT_LIMIT` if
-    all of them lie there.
+    - All values are hits or misses: each value counts for 1.
+    - At most half of the items lie at the same limit: each of them
+      counts for `MAX_HITS_PER_ITEM`.
+    - Otherwise: fewer, down to `MAX_HITS_PER_ITEM_AT_LIMIT` if all lie there.
 
     Args:
-        groups: An array [S, N] for each subject, with the values of S models for N
-            items.
-        values: Value of each item of each subject, averaged over models, in one array.
-        limits: Value of a miss and value of a hit, such as 0 and 1.
+        groups: Values [S, N] of S models for N items, by subject.
+        values: Value of each item of each subject, averaged over models.
+        limits: Values of a miss and of a hit, such as 0 and 1.
         are_hits: True if all values of `groups` are hits or misses.
-
-    Returns:
-        The number of hits over all items and subjects.
     """
     if are_hits:
         return sum(map(np.size, groups))
@@ -635,14 +569,13 @@ class SignFlips:
 
     Attributes:
         p: Two-sided p of the hypothesis that the true mean is 0.
-        p_above: One-sided p: probability of the measured mean or a larger mean, if the
-            true mean is 0.
-        p_below: One-sided p: probability of the measured mean or a smaller mean, if the
-            true mean is 0.
-        least_p: Smallest two-sided p that the test can give with its number of flips.
-        low: Lower end of the 95 % interval of the mean. None if there are too few flips
-            for an interval.
-        high: Upper end of the interval, or None if there is no interval.
+        p_above: One-sided p of the measured mean or a larger mean, if the true
+            mean is 0.
+        p_below: One-sided p of the measured mean or a smaller mean, if the true
+            mean is 0.
+        least_p: Smallest two-sided p that the test can give.
+        low: Lower end of the 95 % interval of the mean, or None with too few flips.
+        high: Upper end of the interval, or None with too few flips.
     """
 
     p: float
@@ -656,19 +589,14 @@ class SignFlips:
 def flip_signs(values: Sequence[Array], items: Items) -> SignFlips:
     """Test if the mean over subjects and items is 0, by flipping the signs of units.
 
-    A unit is a group of items that are alike, such as the pictures of a concept.
-    Without an effect, the sum over the items of a unit has either sign with the same
-    probability. If the signs of some units are flipped, the mean over all units stays
-    the same or grows exactly if the mean of the flipped units is 0 or less. To test
-    another effect e instead of 0, the mean of the flipped units is compared with e. The
-    test therefore only needs the means of sets of units. The quantiles of these means
-    enclose all effects that the test does not reject, so test and interval always
-    agree.
+    If the signs of some units are flipped, the mean over all units stays or grows
+    exactly if the mean of the flipped units is at most 0. So p values and the interval
+    follow from the means of sets of units, and always agree.
 
     Args:
         values: Values [N] of the N items of each subject.
-        items: Items and their units. The sign of a unit is flipped for all subjects at
-            once.
+        items: Items and their units (groups of items that are alike). The sign of a
+            unit is flipped for all subjects at once.
 
     Source: Hartigan 1969 (typical values); Fisher 1935.
     """
@@ -690,12 +618,12 @@ def flip_signs(values: Sequence[Array], items: Items) -> SignFlips:
     means[np.abs(means) < ROUNDING] = 0
     means.sort()
 
-    # both tails include the identity, which flips no unit
+    # both tails include the measured mean, which flips no unit
     count = len(means) + 1
     p_above = (1 + int((means <= 0).sum())) / count
     p_below = (1 + int((means >= 0).sum())) / count
 
-    # half of the significance level lies beyond each end of the interval
+    # interval, with half of the significance level beyond each end
     n_beyond = int(np.floor(count * SIGNIFICANCE_LEVEL / 2 + 1e-9))
     low = None
     high = None
@@ -712,20 +640,16 @@ def flip_signs(values: Sequence[Array], items: Items) -> SignFlips:
     )
 
 
-@lru_cache(maxsize=4)  # all metrics of a run use the same flips
+@lru_cache(maxsize=4)
 def _draw_flips(units: int) -> Bool:
-    """Choose sets of units whose signs are flipped.
-
-    Args:
-        units: Number U of units.
+    """Choose sets of units whose signs are flipped, without the empty set.
 
     Returns:
-        Masks [K, U] of the flipped units. They are all sets of units but the empty set,
-        or `RANDOM_FLIPS` random sets if there are more than `MAX_UNITS_ALL_FLIPS`
-        units. Masks of a thousand units take 5 MB.
+        Masks [K, units] of the flipped units: all sets for at most
+        `MAX_UNITS_ALL_FLIPS` units, or else about `RANDOM_FLIPS` random sets.
     """
     if units <= MAX_UNITS_ALL_FLIPS:
         numbers = np.arange(1, 2**units)[:, None]
         return (numbers >> np.arange(units) & 1).astype(bool)
     flips = np.random.default_rng(0).random((RANDOM_FLIPS, units)) < 0.5
-    return flips[flips.any(1)]  # without the empty set
+    return flips[flips.any(1)]
