@@ -1,13 +1,13 @@
 """Exchangeability of the labels of trials or pictures, judged by their order in time.
 
-Signals drift, so trials that are near in time are alike whatever they show. If trials
-with equal labels or similar pictures were shown together, time alone reveals their
-labels. Labels of trials that are far apart in time are then not exchangeable.
+Signals drift, so trials that are near in time are alike. If similar pictures were shown
+together, time alone reveals their labels, which are then not exchangeable.
 
-An item is a tested picture or trial. The label of a trial is the picture or concept
-that it shows. A part is a stretch of the recording in which labels were interleaved. A
-block is a series of items with the same label. A stratum is a group of items within
-which labels are exchanged.
+- Item: a tested picture or trial.
+- Label: picture or concept that a trial shows.
+- Part: stretch of the recording in which labels were interleaved.
+- Block: a series of items with the same label.
+- Stratum: items within which labels are exchanged.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
@@ -36,9 +36,8 @@ from brainhive_cli.measurement.trial_order import (
 from brainhive_cli.measurement.units import number_names
 
 MIN_INTERLEAVED_P = 0.2
-"""Labels are exchanged freely if the p of clumping (near trials are alike) is larger
-than this limit. Otherwise they are exchanged within stretches of time. This costs
-little statistical power, so weak evidence of clumping is enough.
+"""Labels are exchanged freely if the p of clumping (near trials are alike) is larger.
+Exchanges within stretches of time cost little power, so weak evidence is enough.
 """
 MAX_SHARED_ORDER_P = 0.05
 """Largest p for which blocks count as shown in the same order in all runs. By chance,
@@ -46,7 +45,7 @@ two runs of four blocks have the same order in 1 of 24 cases.
 """
 TRIALS_PER_STRETCH = 8
 """Number of successive trials among which labels are exchanged if all runs have the
-same order. Drift over so few trials is small.
+same order.
 """
 MIN_ITEMS_PER_STRETCH = 4
 """Smallest number of items in a stretch of time in which labels are exchanged."""
@@ -60,20 +59,15 @@ class Interleaving:
     """Exchangeability of the labels of I items.
 
     Attributes:
-        parts: Part [I] of the recording that each item belongs to. Labels are exchanged
-            only within parts.
+        parts: Part [I] of the recording, within which labels are exchanged.
         blocks: Block [I] of each item. The labels of a block are exchanged together.
-        concept_parts: Part [I] of the recording within which the concepts of items are
-            exchanged. None if concepts were shown in blocks, or if each item has its
-            own concept.
-        problem: Reason why the labels of items cannot be distinguished from time, or an
-            empty text.
-        concept_problem: Reason why concepts cannot be distinguished from time, or an
-            empty text.
+        concept_parts: Part [I] within which concepts are exchanged, or None if concepts
+            cannot be exchanged.
+        problem: Reason why labels cannot be distinguished from time, or "".
+        concept_problem: Reason why concepts cannot be distinguished from time, or "".
         follows_time: True if time alone reveals something about the labels.
         is_known: True if the order of trials within runs is known.
-        repeats: True if the same labels follow each other more often than in random
-            orders, so that a label predicts the next label.
+        repeats: True if a label predicts the next label.
     """
 
     parts: list[Hashable]
@@ -99,11 +93,7 @@ class Interleaving:
 
     @classmethod
     def join(cls, folds: Sequence[Self]) -> Self:
-        """Concatenate the items of the folds of a subject.
-
-        The folds come from the same recording, so the other fields of the first fold
-        hold for all of them.
-        """
+        """Concatenate the items of a subject's folds, with other fields of the first fold."""
         parts: list[Hashable] = []
         blocks: list[Hashable] = []
         concept_parts: list[Hashable] = []
@@ -122,8 +112,8 @@ class Interleaving:
         Args:
             order: The trials. Each trial is an item.
             group: Fold, run or session [I] in which each item is tested.
-            group_kind: Kind of the held-out groups: `trials`, `runs` or `sessions`.
-                With `trials`, models are trained on other trials of the same run.
+            group_kind: Kind of the groups: "runs", "sessions", or "trials" if models
+                are trained on other trials of the same run.
         """
         if group_kind == "trials":
             return cls._from_single_trials(order, group)
@@ -131,31 +121,21 @@ class Interleaving:
 
     @classmethod
     def _from_single_trials(cls, order: TrialOrder, fold: Int64) -> Self:
-        """Find which trials may exchange their labels in a permutation test.
+        """Find which labels may be exchanged if single trials are held out.
 
-        Here, single trials were held out, so a model was trained on other trials of the
-        tested trial's run, and on trials at the same time of other runs. Signals drift,
-        so the model may guess a label from the time of the trial. This works if trials
-        of a label were shown in blocks, or if all runs have the same order of labels.
-        Labels are then exchanged only within parts of the recording in which they were
-        interleaved.
+        Time reveals labels if they were shown in blocks, or in the same order in all
+        runs. Labels are exchanged only within parts in which they were interleaved.
+        Without such parts, the result holds the `problem`.
 
         Args:
             order: The trials. Each trial is an item.
             fold: Cross-validation fold [I] in which each item was tested.
-
-        Returns:
-            The part of each item. Without suitable parts, the folds are the parts, and
-            `problem` says why labels cannot be tested. `follows_time` is True if time
-            reveals something about the labels.
         """
-        # p values of two tests: equal labels were shown together in runs, and all runs
-        # have the same order
         by_label = order._replace(features=None)
-        is_blocked = p_of_clumping(by_label, 0 * order.run) <= MAX_CLUMPED_P
+        whole_recording = np.zeros_like(order.run)
+        is_blocked = p_of_clumping(by_label, whole_recording) <= MAX_CLUMPED_P
         has_shared_order = p_of_shared_order(order, order.run) <= SMALLEST_P
 
-        # exchange labels within parts in which they are interleaved
         parts = find_interleaved(order, fold, order.run)
         problem = ""
         if parts is None:
@@ -171,23 +151,21 @@ class Interleaving:
     def _from_groups(cls, order: TrialOrder, group: Int64, group_kind: str) -> Self:
         """Find which labels may be exchanged if whole runs or sessions are held out.
 
-        Models are trained on other runs or sessions. Time therefore reveals labels only
-        if the same labels are shown at the same time of all runs or sessions.
-
-        A block is a series of trials with the same label. A group is a run or session.
+        Time reveals labels if all groups have the same order, or if near
+        blocks are alike.
 
         - Time reveals nothing: the labels of blocks are exchanged within their group.
-        - All groups have the same labels in the same order, without blocks: labels are
-          exchanged within short stretches of time, in all groups at once.
-        - Otherwise labels are exchanged within parts of the recording in which they are
-          interleaved. Without such parts, the result holds the `problem`.
+        - All groups have the same labels at the same positions, without blocks: labels
+          are exchanged within short stretches of time, in all groups at once.
+        - Otherwise: labels are exchanged within parts in which they are interleaved.
+          Without such parts, the result holds the `problem`.
 
         Args:
             order: The trials. Each trial is an item.
             group: Run or session [I] of each item.
-            group_kind: Kind of the groups: `runs` or `sessions`.
+            group_kind: Kind of the groups, "runs" or "sessions".
         """
-        # if all groups have the same labels at the same times, only one group is tested
+        # if all groups have the same labels at the same positions, test only the first
         trial_group = group[order.item]  # [n]
         slots = _number_slots(order, trial_group)
         tested_order = order
@@ -207,7 +185,7 @@ class Interleaving:
         has_shared_order = p_of_shared_order(order, trial_group) <= max_p
         follows_time = p_by_features <= MAX_CLUMPED_P or has_shared_order
 
-        # time reveals nothing, so blocks are exchanged freely within their group
+        # exchange blocks within their group
         items = np.arange(len(order.label))
         if not follows_time:
             blocks = items.copy()
@@ -236,8 +214,7 @@ class Interleaving:
     def from_pictures(cls, order: TrialOrder, fold: Int64) -> Self:
         """Find which pictures may exchange their labels in a permutation test.
 
-        Signals drift. Labels are therefore exchanged only within parts of the recording
-        in which pictures, or concepts, were interleaved in time.
+        Labels are exchanged only within parts in which they were interleaved in time.
 
         Args:
             order: The trials. Items are pictures, and labels are their concepts.
@@ -245,13 +222,11 @@ class Interleaving:
                 within a fold.
 
         Returns:
-            `parts` holds the part of each picture for exchanges of pictures within
-            their concept, and `concept_parts` for exchanges of concepts, or None.
-            `problem` and `concept_problem` say why pictures or concepts cannot be
-            tested.
+            The `parts` for exchanges of pictures within their concept, and the
+            `concept_parts` for exchanges of concepts. Without parts, a
+            `problem` or `concept_problem`.
         """
-        # If a concept has several pictures, exchange pictures within their concept, and
-        # also concepts. `find_interleaved` returns the part of each picture, or None.
+        # if a concept has several pictures, exchange pictures within it, and concepts
         n_pictures = len(order.label)
         has_several = len(np.unique(order.label)) < n_pictures
         pictures = order.label_each_item()
@@ -263,7 +238,7 @@ class Interleaving:
         parts = find_interleaved(pictures, classes)
 
         # report a problem only if time is the only obstacle to exchanging labels
-        whole_recording = 0 * order.run
+        whole_recording = np.zeros_like(order.run)
         stratum = _stratify(pictures.item, whole_recording, classes)
         problem = ""
         concept_problem = ""
@@ -272,8 +247,7 @@ class Interleaving:
         if has_several and concept_parts is None:
             concept_problem = CONFOUNDED_WITH_TIME.format("concepts", "in blocks")
 
-        # Time reveals labels if concepts were shown in blocks, if a picture was shown
-        # several times in a row, or if pictures have the same order in all runs.
+        # concepts in blocks, repetitions of a picture together, or runs of equal order
         follows_time = (
             p_of_clumping(order, whole_recording) <= MAX_CLUMPED_P
             or p_of_clumping(order.label_each_trial(), order.run) <= SMALLEST_P
@@ -294,8 +268,8 @@ def _describe_problem(is_blocked: bool, has_shared_order: bool, groups: str) -> 
 
     Args:
         is_blocked: True if trials of the same label were shown together.
-        has_shared_order: True if all runs or sessions have the same order of labels.
-        groups: Kind of these groups: `runs` or `sessions`.
+        has_shared_order: True if all groups have the same order of labels.
+        groups: Kind of the groups, "runs" or "sessions".
     """
     kind = "labels" if has_shared_order or is_blocked else "similar labels"
     order = f"in the same order in all {groups}" if has_shared_order else "in blocks"
@@ -308,7 +282,7 @@ def list_caveats(orders: Iterable[Interleaving], has_seen: bool) -> list[str]:
     Args:
         orders: Interleaving of the labels, for each subject and model.
         has_seen: True if models were trained on other trials of the test pictures. An
-            unknown order of trials is a caveat only then.
+            unknown order is a caveat only then.
     """
     caveats = set()
     for order in orders:
@@ -320,15 +294,14 @@ def list_caveats(orders: Iterable[Interleaving], has_seen: bool) -> list[str]:
 
 
 def _number_slots(order: TrialOrder, group: Int64) -> Int64 | None:
-    """Number the trials of each group, if all groups have the same order of labels.
+    """Return the position [I] of each item in its group, from 0.
 
     Args:
         order: The trials. Each trial is an item.
         group: Run or session [n] of each trial.
 
     Returns:
-        Position [I] of each item in its group, from 0. None if the labels at a position
-        differ between groups.
+        The positions, or None if the labels at a position differ between groups.
     """
     slots = np.empty(len(order.label), np.int64)
     slots[order.item] = count_positions(group)
@@ -342,25 +315,23 @@ def find_interleaved(
 ) -> list[Hashable] | None:
     """Find parts of a recording in which labels were interleaved.
 
-    The parts are runs, sessions or the whole recording. The finest parts are chosen in
-    which at least half of the items share their part with an item of another label. If
-    near trials are alike in these parts, the items of a part are divided by their mean
-    time into 2, 4, 8, … stretches, until near trials of a stretch are not alike.
+    The parts are runs, sessions or the whole recording: the finest in which half of the
+    items share their part with another label. They are divided by time into 2, 4, 8, …
+    stretches while near trials are alike, or while all groups have the same order.
 
     Args:
         order: The trials, sorted by time.
-        classes: Class [I] of each item, such as its fold. Labels are exchanged only
-            within classes.
-        groups: Run or session [n] of each trial, if models are trained on other trials
-            of the tested pictures. Labels must then have another order in each group.
-            None if models are trained on other pictures.
+        classes: Class [I] of each item, such as its fold. Labels are exchanged
+            only within classes.
+        groups: Run or session [n] of each trial, whose order of labels must differ.
+            None if models are trained on other pictures than the tested pictures.
 
     Returns:
-        Part [I] of each item: the pair of its class and the number of its stretch. None
-        if there are no parts in which labels are interleaved.
+        Part [I] of each item, as its class and the number of its stretch, or None if
+        there are no parts in which labels are interleaved.
     """
     # find the finest parts in which labels can be exchanged
-    for parts in (order.run, order.session, 0 * order.run):
+    for parts in (order.run, order.session, np.zeros_like(order.run)):
         stratum = _stratify(order.item, parts, classes)
         if _can_exchange(order, stratum):
             break
@@ -376,7 +347,6 @@ def find_interleaved(
     n_stretches = 1
     is_clumped = False
     while _can_exchange(order, stretch):
-        # test if near trials are alike, and if all groups have the same order
         p = p_of_clumping(order, parts, stretch)
         if n_stretches == 1:
             is_clumped = p <= MAX_CLUMPED_P
@@ -390,40 +360,35 @@ def find_interleaved(
         if p > MIN_INTERLEAVED_P and not has_shared_order:
             return interleaved_parts
 
-        # divide strata again, unless stretches get too short
         n_stretches *= 2
         if n_stretches * MIN_ITEMS_PER_STRETCH > np.bincount(stratum).max():
             break
         stretch = _divide(order, stratum, mean_time, n_stretches)
 
-    # use the last stretches if the evidence of clumping was weak from the start
+    # the last stretches are fine if clumping was weak from the start
     return None if is_clumped or has_shared_order else interleaved_parts
 
 
 def _divide(
     order: TrialOrder, stratum: Int64, mean_time: Float64, max_stretches: int
 ) -> Int64:
-    """Divide the items of each stratum (group of items) into stretches of time.
+    """Divide the items of each stratum into stretches of time.
 
-    A regression tree predicts the features of items from time. Without features, it
-    predicts their labels. The tree places the borders between stretches where features
-    or labels change most.
+    A regression tree over time places the borders between stretches where the features
+    of items change most, or without features their labels.
 
     Args:
-        order: The trials, with the features and labels of the items that they show.
+        order: The trials, with the features and labels of the items.
         stratum: Number [I] of the stratum of each item.
-        mean_time: Mean time [I] of the trials that show each item, as a share of the
-            part of the recording.
+        mean_time: Mean time [I] of the trials of each item, as a share of the part.
         max_stretches: Largest number of stretches in a stratum.
 
     Returns:
-        Number [I] of the stretch of each item. A stretch belongs to a single stratum,
-        and no two strata share a number.
+        Number [I] of the stretch of each item. Strata share no numbers.
     """
     from sklearn.tree import DecisionTreeRegressor
 
-    # Fit a tree to each stratum. Each leaf of the tree is a stretch. A stratum that is
-    # too small for two stretches stays whole.
+    # each leaf of a tree is a stretch
     tree = DecisionTreeRegressor(
         max_leaf_nodes=max_stretches,
         min_samples_leaf=MIN_ITEMS_PER_STRETCH,
@@ -446,15 +411,12 @@ def _divide(
 
 
 def _stratify(item: Int64, parts: Int64, classes: Int64) -> Int64:
-    """Group the items of the same class that were shown in the same set of parts.
+    """Number the groups [I] of items of a class that were shown in the same parts.
 
     Args:
         item: Item [n] of each trial.
-        parts: Part [n] of the recording that each trial belongs to.
+        parts: Part [n] of the recording of each trial.
         classes: Class [I] of each item, such as its fold.
-
-    Returns:
-        Stratum number [I] of each item, which is the number of its group.
     """
     return _number_pairs(classes, list_parts(item, parts))
 
@@ -466,12 +428,7 @@ def _number_pairs(numbers: Int64, names: Sequence[Hashable]) -> Int64:
 
 
 def _can_exchange(order: TrialOrder, stratum: Int64) -> bool:
-    """Return True if half of the items share their stratum with another label.
-
-    Args:
-        order: The trials, with the labels of the items.
-        stratum: Stratum [I] of each item.
-    """
+    """Return True if half of the items share their stratum [I] with another label."""
     pairs = np.unique(np.stack([stratum, order.label]), axis=1)
     n_labels = np.bincount(pairs[0], minlength=1 + stratum.max(initial=0))
     has_other_label = n_labels[stratum] > 1

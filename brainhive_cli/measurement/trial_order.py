@@ -1,10 +1,9 @@
 """Permutation tests of the order of trials in time.
 
-A trial shows an item. An item is a picture or, if single trials are tested, the trial
-itself. Each item has a label, such as its concept. A part is a stretch of the
-recording, such as a run. A stratum is a group of items, and random orders exchange
-items only within their stratum. An order is clumped if trials that are near in time are
-alike.
+A trial shows an item: a picture, or the trial itself if single trials are tested. Each
+item has a label, such as its concept. A part is a stretch of the recording, such as a
+run. Random orders exchange the items of a stratum. An order is clumped if trials that
+are near in time are alike.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -25,7 +24,7 @@ EARLY_STOP_ORDERS = 40
 MIN_EARLY_STOP_P = 0.4
 """A test stops early if its p is larger than this limit."""
 SMALLEST_P = 1 / (1 + RANDOM_ORDERS)
-"""p of an order that is more extreme than all random orders."""
+"""Value of p for an order that is more extreme than all random orders."""
 MAX_CLUMPED_P = 0.01
 """Largest p of an order that counts as clumped. 1 % of random orders count too."""
 
@@ -37,9 +36,9 @@ class TrialOrder(NamedTuple):
         item: Index [n] of the item that each trial shows.
         label: Number [I] of the label of each item.
         session: Session [n] of each trial.
-        run: Run [n] of each trial. Runs are numbered over all sessions.
-        features: Features [I, K] of the content of the items, whose dot products are
-            similarities. If None, only items with the same label are alike.
+        run: Run [n] of each trial, numbered over all sessions.
+        features: Features [I, K] of the items, whose dot products are similarities. If
+            None, only items with the same label are alike.
     """
 
     item: Int64
@@ -60,19 +59,13 @@ class TrialOrder(NamedTuple):
     ) -> Self:
         """Sort trials by session, run and onset.
 
-        If onsets are unknown, the trials of a run get a random order. If runs or
-        sessions are unknown, all trials count as one run or one session.
-
         Args:
             item: Index [n] of the item that each trial shows.
             label: Label [I] of each item.
-            session: Session [n] of each trial, or None.
-            run: Run [n] of each trial within its session, or None.
-            onset_s: Onset [n] of each trial in seconds, or None.
+            session: Session [n] of each trial, or None for a single session.
+            run: Run [n] of each trial within its session, or None for a single run.
+            onset_s: Onset [n] of each trial in seconds, or None for a random order.
             features: Features [I, K] of the items, or None.
-
-        Returns:
-            The sorted trials. Runs are numbered over all sessions.
         """
         # sort the trials
         zeros = np.zeros(len(item), np.int64)
@@ -82,7 +75,7 @@ class TrialOrder(NamedTuple):
             onset_s = np.random.default_rng(0).permutation(len(item))
         time_order = np.lexsort((onset_s, run, session))
 
-        # run numbers begin anew in each session, so number pairs of session and run
+        # run numbers begin anew in each session
         pairs = np.stack([session, run])
         _, run_numbers = np.unique(pairs, axis=1, return_inverse=True)
         (label_numbers,) = number_names([label])
@@ -113,12 +106,9 @@ class TrialOrder(NamedTuple):
 
 
 def number_blocks(order: TrialOrder) -> Int64:
-    """Number the blocks of trials.
+    """Number the blocks [n] of trials, from 0.
 
     A block is a series of trials with equal labels within a run.
-
-    Returns:
-        Block number [n] of each trial, from 0.
     """
     label = order.label[order.item]
     is_new_label = label[1:] != label[:-1]
@@ -131,12 +121,8 @@ def p_of_clumping(
 ) -> float:
     """Test if trials that are near in time are more alike than in random orders.
 
-    The test compares windows of several lengths. Two trials of a stratum (a group of
-    items) are near if one of these conditions holds:
-
-    - They are in the same window of the same part.
-    - They are in different parts, but in the same window of the time since the start of
-      their part. Signals may drift in the same way in every part.
+    Trials of a stratum are near if they are in the same window of a part, or in
+    different parts in the same window of the time since its start.
 
     Args:
         order: The trials, sorted by time.
@@ -145,28 +131,26 @@ def p_of_clumping(
             None, items that were shown in the same set of parts form a stratum.
 
     Returns:
-        The p of the test. It is 1 if no two items can be alike, because there are no
-        features and all labels are different.
+        The p value. It is 1 without features if all labels are different.
     """
-    # without labels that several items share, features make items alike
-    has_labels = len(np.unique(order.label)) < len(order.label)
-    if order.features is None and not has_labels:
+    has_shared_labels = len(np.unique(order.label)) < len(order.label)
+    if order.features is None and not has_shared_labels:
         return 1.0
     if strata is None:
         (strata,) = number_names([list_parts(order.item, parts)])
 
-    # windows within parts, and windows of all parts together if there are several
+    # windows within parts, and windows over several parts
     stratum = strata[order.item]  # [n]
     position = count_positions(parts)
     part_windows = _Windows(parts * (1 + strata.max(initial=0)) + stratum, position)
     common_windows = _Windows(stratum, position) if np.ptp(parts) else None
 
     def measure(item: Int64) -> list[float]:
-        # likeness of near trials: a value for each kind of window and each length
+        # a value for each kind and length of window
         likeness = part_windows.sum_similarities(order.features, item)
         if common_windows is not None:
             likeness += common_windows.sum_similarities(order.features, item)
-        if has_labels:
+        if has_shared_labels:
             likeness += part_windows.count_equal_labels(order.label[item])
         return likeness
 
@@ -183,28 +167,26 @@ def p_of_shared_order(
     Args:
         order: The trials, sorted by time.
         group: Run or session [n] of each trial.
-        strata: Stratum [n] of each trial. Random orders exchange whole blocks (trials
-            in a row with the same label) within a stratum of a group. If None, they
-            exchange blocks within a group.
+        strata: Stratum [n] of each trial. If None, there is a single stratum. Random
+            orders exchange blocks of trials within a stratum of a group.
 
     Returns:
-        The p of the test. It is 1 if there is only one group.
+        The p value. It is 1 if there is only one group.
     """
-    # number the groups
-    _, group = np.unique(group, return_inverse=True)
-    n_groups = 1 + group.max(initial=0)
+    _, group_index = np.unique(group, return_inverse=True)
+    n_groups = 1 + group_index.max(initial=0)
     if n_groups == 1:
         return 1.0
 
-    # windows of the time since the start of a group, for all groups and for each group
-    stratum = group if strata is None else strata * n_groups + group
+    # windows of the time since the start of a group, over all groups and within each
+    stratum = group_index if strata is None else strata * n_groups + group_index
     block = number_blocks(order)
-    position = count_positions(group)
-    all_windows = _Windows(0 * group, position)
-    group_windows = _Windows(group, position)
+    position = count_positions(group_index)
+    all_windows = _Windows(np.zeros_like(group_index), position)
+    group_windows = _Windows(group_index, position)
 
     def measure(item: Int64) -> list[float]:
-        # likeness of pairs from different groups: all pairs minus pairs within a group
+        # pairs from different groups are all pairs minus pairs within a group
         label = order.label[item]
         total = all_windows.count_equal_labels(label)
         total += all_windows.sum_similarities(order.features, item)
@@ -219,14 +201,10 @@ def p_of_transitions(order: TrialOrder) -> float:
     """Test if labels predict the next label better than in random orders.
 
     A transition is a pair of successive trials of a run with different labels. The test
-    counts how often the same transitions recur. Random orders exchange the trials of a
-    run.
+    counts how often the same transitions recur. Random orders exchange trials in a run.
 
     Args:
         order: The trials, sorted by time.
-
-    Returns:
-        The p of the test.
     """
     is_same_run = order.run[1:] == order.run[:-1]
 
@@ -242,9 +220,7 @@ def p_of_transitions(order: TrialOrder) -> float:
 
 
 def _exchange_items(item: Int64, strata: Int64) -> Iterator[Int64]:
-    """Yield random orders of trials, in which items are exchanged within strata.
-
-    The iterator has no end.
+    """Yield orders of trials without end, in which items are exchanged within strata.
 
     Args:
         item: Item [n] of each trial.
@@ -263,9 +239,7 @@ def _exchange_items(item: Int64, strata: Int64) -> Iterator[Int64]:
 
 
 def _exchange_blocks(item: Int64, block: Int64, stratum: Int64) -> Iterator[Int64]:
-    """Yield random orders of trials, in which blocks are exchanged within strata.
-
-    A block stays together as a whole. The iterator has no end.
+    """Yield orders of trials without end, in which blocks are exchanged within strata.
 
     Args:
         item: Item [n] of each trial.
@@ -289,19 +263,14 @@ def _exchange_blocks(item: Int64, block: Int64, stratum: Int64) -> Iterator[Int6
 def _test_order(
     measure: Callable[[Int64], list[float]], orders: Iterator[Int64]
 ) -> float:
-    """Compare statistics of the measured order of trials with random orders.
+    """Compute the p value of the measured order of trials against random orders.
 
     After `EARLY_STOP_ORDERS` orders, the test stops if p is above `MIN_EARLY_STOP_P`.
 
     Args:
         measure: Function that computes J statistics from the items [n] of the trials.
-        orders: Items [n] of the trials, first in the measured order, then in random
-            orders.
-
-    Returns:
-        The p value of the measured order. It is the share of orders whose largest
-        standard score among the J statistics is at least the largest of the measured
-        order.
+        orders: Items [n] of the trials, first in the measured order, then
+            in random orders.
     """
     statistics: list[list[float]] = []
     for item in islice(orders, 1 + RANDOM_ORDERS):
@@ -330,15 +299,11 @@ def list_parts(item: Int64, parts: Int64) -> list[Hashable]:
 
 
 def count_positions(parts: Int64) -> Int64:
-    """Count the trials within each part of a recording.
+    """Count the earlier trials [n] in the same part of a recording.
 
     Args:
         parts: Part [n] of each trial, in the order of time.
-
-    Returns:
-        Number [n] of earlier trials in the same part.
     """
-    # sort the trials by part, and subtract the first position of the part
     by_part = np.argsort(parts, kind="stable")
     _, sizes = np.unique(parts, return_counts=True)
     starts = sizes.cumsum() - sizes
@@ -350,15 +315,14 @@ def count_positions(parts: Int64) -> Int64:
 class _Windows:
     """Windows of 1, 2, 4, 8, … successive trials, up to the longest part.
 
-    Windows of the same length do not overlap. In addition there are shifted windows,
-    which start half a length earlier.
+    Windows of the same length do not overlap. Shifted windows start half
+    a length earlier.
 
     Attributes:
         numbers: Window number [n] of each trial, for each length.
-        sums: Two sparse matrices [W, V] for each length L. They add the rows of V
-            windows of length L / 2 to the rows of W windows of length L. The first
-            matrix is for windows without the shift, the second for shifted windows. For
-            L = 1 the V rows are the trials.
+        sums: Two sparse matrices [W, V] for each length L, which sum V windows of
+            length L / 2 (trials for L = 1) to W windows of length L. The second matrix
+            is for shifted windows.
     """
 
     def __init__(self, parts: Int64, position: Int64) -> None:
@@ -376,8 +340,7 @@ class _Windows:
         half_windows = np.arange(len(parts))
         length = 1
         while length <= n_positions:
-            # Half windows are the windows of the previous length, or single trials at
-            # first. Each half window lies in the window of its first trial.
+            # a window of the previous length lies in the window of its first trial
             _, first_trials = np.unique(half_windows, return_index=True)
             columns = np.arange(len(first_trials))
             weights = np.ones(len(first_trials), np.float32)
@@ -394,34 +357,24 @@ class _Windows:
             length *= 2
 
     def count_equal_labels(self, label: Int64) -> list[float]:
-        """Count the pairs of trials in a window that have the same label.
-
-        Args:
-            label: Label [n] of each trial.
-
-        Returns:
-            The number of pairs for each length of window.
-        """
+        """Count the pairs of trials with equal labels [n], for each length of window."""
         return [_count_pairs(number, label) for number in self.numbers]
 
     def sum_similarities(self, features: Float32 | None, item: Int64) -> list[float]:
         """Sum the similarities of all pairs of trials that share a window.
 
-        The similarity of two trials is the dot product of the features of their items.
-
         Args:
-            features: Features [I, K] of the items, or None.
+            features: Features [I, K] of the items, whose dot products are similarities.
             item: Item [n] of each trial.
 
         Returns:
-            Two sums for each length of window. The first is for windows that are
-            shifted by half a length, the second for windows without the shift. The list
-            is empty without features.
+            Two sums for each length of window, with and without the shift. The list is
+            empty without features.
         """
         if features is None:
             return []
 
-        # the sum over all pairs is the squared length of the sum of all features
+        # the sum over pairs is the squared length of the sum of features
         similarities = []
         values = features[item]
         for sums, shifted_sums in self.sums:
@@ -433,13 +386,7 @@ class _Windows:
 
 
 def _count_pairs(window: Int64, label: Int64) -> float:
-    """Count ordered pairs of trials that share a window and a label.
-
-    Args:
-        window: Window [n] of each trial.
-        label: Label [n] of each trial.
-    """
-    # trials with equal keys are neighbours after sorting
+    """Count ordered pairs of trials that share a window [n] and a label [n]."""
     keys = np.sort(window * (int(label.max(initial=0)) + 1) + label)
     is_new_key = np.concatenate([[True], keys[1:] != keys[:-1], [True]])
     counts = np.diff(np.flatnonzero(is_new_key))
@@ -447,19 +394,15 @@ def _count_pairs(window: Int64, label: Int64) -> float:
 
 
 def _p_of_first(statistics: Sequence[Sequence[float]]) -> float:
-    """Compute the p value of the measured order, which is the first order.
+    """Compute the p value of the first order, which is the measured order.
 
-    The J statistics of an order may belong to windows of different lengths. Standard
-    scores over the orders make them comparable. The largest score counts.
+    Statistics are standardised over the orders. The p value is the share of orders
+    whose largest score is at least the largest score of the first order.
 
     Args:
         statistics: J statistics [1 + K, J] of the measured order and K random orders.
-
-    Returns:
-        The share of all orders whose largest score is at least the largest score of the
-        first order.
     """
-    # standard score of each statistic, or 0 if the statistic only varies by rounding
+    # scores are 0 if the statistic only varies by rounding
     values = np.array(statistics, np.float64)
     spread = values.std(0)
     varies = spread > 1e-6 * np.abs(values).max(0)

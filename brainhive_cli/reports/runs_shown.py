@@ -501,8 +501,8 @@ def choose_best_run(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> Best
 
     # later runs and metrics in which the first run is significantly better or worse
     first_label = group.runs[0].label
-    first_wins = set()
-    first_losses = set()
+    first_wins = set[tuple[str, str]]()
+    first_losses = set[tuple[str, str]]()
     for pair in group.differences:
         if pair.is_significant:
             results = first_wins if pair.is_better else first_losses
