@@ -93,7 +93,7 @@ class Interleaving:
 
     @classmethod
     def join(cls, folds: Sequence[Self]) -> Self:
-        """Concatenate the items of a subject's folds, with other fields of the first fold."""
+        """Concatenate the items of a subject's folds. Other fields are the first's."""
         parts: list[Hashable] = []
         blocks: list[Hashable] = []
         concept_parts: list[Hashable] = []

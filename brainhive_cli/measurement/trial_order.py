@@ -357,7 +357,7 @@ class _Windows:
             length *= 2
 
     def count_equal_labels(self, label: Int64) -> list[float]:
-        """Count the pairs of trials with equal labels [n], for each length of window."""
+        """Count the pairs of trials with equal labels [n], by length of window."""
         return [_count_pairs(number, label) for number in self.numbers]
 
     def sum_similarities(self, features: Float32 | None, item: Int64) -> list[float]:
