@@ -1,7 +1,6 @@
 """Corrections of the similarities of all test signals to all pictures.
 
-A correction uses all test signals together. So the corrected scores are controls, not
-results.
+A correction uses all test signals, so the corrected scores are controls, not results.
 """
 
 from collections.abc import Callable
@@ -16,13 +15,12 @@ from brainhive_cli.core import parts
 from brainhive_cli.measurement.ranks import MIN_TOKEN_LENGTH, normalise_tokens
 
 Correct = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Function that corrects similarities. Its arguments are the similarities [N, M], the
-signal tokens [N, D] and the gallery tokens [M, D]. It returns corrected similarities
-[N, M].
+"""Function that corrects similarities [N, M]. Its arguments are these, the signal
+tokens [N, D] and the gallery tokens [M, D].
 """
 COSINE_DECIMALS = 12
 """Number of decimals that cosines keep. Rounding errors of float64 are smaller, and
-rounding errors of float32 are larger. Ranks treat ties with the same tolerance.
+rounding errors of float32 are larger.
 """
 SINKHORN_ROUNDS = 20
 """Number of times that all rows, then all columns are scaled to the sum 1."""
@@ -40,8 +38,7 @@ def compute_cosines(signals: Tensor, gallery: Tensor) -> Tensor:
         gallery: Gallery tokens [M, D] on any device.
 
     Returns:
-        Cosines [N, M] in float64, rounded so that values that differ only by rounding
-        errors are equal.
+        Cosines [N, M], rounded so that rounding errors of float64 make no difference.
     """
     gallery = gallery.to(signals.device)
     cosines = normalise_tokens(signals) @ normalise_tokens(gallery).T
@@ -51,25 +48,20 @@ def compute_cosines(signals: Tensor, gallery: Tensor) -> Tensor:
 def make_tokens(similarities: Tensor) -> tuple[Tensor, Tensor]:
     """Make tokens (embeddings) whose cosine similarities rank like given similarities.
 
-    Some functions only accept tokens and rank their cosine similarities. These tokens
-    let such functions rank similarities that were computed otherwise. The cosine of
-    signal i and candidate j is a positive factor times entry [i, j] of the centred
-    similarities. All entries have the same factor, so rows and columns keep their
-    order.
+    Cosines are the similarities minus their mean, times a common positive factor.
 
     Args:
         similarities: Similarities [N, M] of N signals to M candidate pictures.
 
     Returns:
-        Tokens [N, M + 1] of the signals and tokens [M, M + 1] of the candidates, all of
-        unit length. The tokens of the candidates are one-hot vectors.
+        Tokens [N, M + 1] of the signals and [M, M + 1] of the candidates,
+        of unit length.
     """
-    # scale all rows by a common factor, so that no row is longer than 1
+    # a common factor makes no row longer than 1
     centred = similarities - similarities.mean()
     scaled = centred / torch.linalg.vector_norm(centred, dim=1).max().clamp(min=1)
 
-    # A further entry brings each row to unit length. Candidates have a 0 in this entry,
-    # so it does not change the dot products.
+    # a further entry brings each row to unit length, and is 0 for candidates
     last_entries = (1 - scaled.square().sum(1, keepdim=True)).clamp(min=0).sqrt()
     one_hot = torch.eye(scaled.shape[1], device=scaled.device)
     return torch.cat([scaled, last_entries], 1), F.pad(one_hot, (0, 1))
@@ -100,28 +92,15 @@ class Assignment(Correction):
     """One-to-one assignment by the Hungarian method.
 
     The assignment maximises the sum of similarities. An assigned picture ranks first
-    for its signal. The order of the other pictures stays.
+    for its signal.
     """
 
     def correct(self, similarities: Tensor, signals: Tensor, gallery: Tensor) -> Tensor:
-        """Raise the similarity of each assigned pair above all other similarities.
-
-        Each signal is assigned to at most one picture, and each picture to at most one
-        signal, such that the sum of the similarities of assigned pairs is largest.
-
-        Args:
-            similarities: Similarities [N, M] of N signals to M candidate pictures.
-            signals: Tokens [N, D] of the signals, which this correction does not use.
-            gallery: Tokens [M, D] of the pictures, which this correction does not use.
-
-        Returns:
-            Corrected similarities [N, M].
-        """
+        """Raise the similarity of each assigned pair above all other similarities."""
         from scipy.optimize import linear_sum_assignment
 
-        # Pictures often come in the order of their signals, so the right assignment is
-        # the diagonal. If several assignments have the same sum, the solver prefers the
-        # diagonal. Shuffled rows and columns prevent this undeserved advantage.
+        # The right assignment is often the diagonal, which the solver prefers among
+        # equal sums. Shuffled rows and columns prevent this advantage.
         values = similarities.cpu().numpy()
         n_signals, n_pictures = values.shape
         rng = np.random.default_rng(0)
@@ -139,9 +118,9 @@ class Assignment(Correction):
 class Csls(Correction):
     """Cross-domain similarity local scaling (CSLS).
 
-    The corrected value is twice the similarity, minus the mean similarity of the signal
-    to its nearest pictures, minus the mean similarity of the picture to its nearest
-    signals. So a picture that is similar to every signal loses its advantage.
+    The corrected value is twice the similarity, minus the mean similarity of the
+    signal to its nearest pictures, minus the mean similarity of the picture to
+    its nearest signals.
 
     Source: Conneau et al. 2018 (arXiv 1710.04087), section 2.3.
     """
@@ -151,17 +130,8 @@ class Csls(Correction):
     )
 
     def correct(self, similarities: Tensor, signals: Tensor, gallery: Tensor) -> Tensor:
-        """Subtract the mean similarities to the nearest pictures and signals.
-
-        Args:
-            similarities: Similarities [N, M] of signals to pictures.
-            signals: Signal tokens [N, D], which are not used.
-            gallery: Gallery tokens [M, D], which are not used.
-
-        Returns:
-            Corrected similarities [N, M].
-        """
-        # axis 0 has the nearest signals of each picture, axis 1 the nearest pictures
+        """Subtract the mean similarities to the nearest pictures and signals."""
+        # axis 0 gives the nearest signals of each picture, axis 1 the nearest pictures
         corrected = 2 * similarities
         for axis, size in enumerate(corrected.shape):
             nearest = similarities.topk(min(self.neighbours, size), axis).values
@@ -173,7 +143,7 @@ class Sinkhorn(Correction):
     """Sinkhorn's balance of the similarities.
 
     Similarities become a transport plan: positive weights whose sum is 1 for every
-    signal and for every picture. Publications apply this correction after CSLS.
+    signal and for every picture.
 
     Source: Cuturi 2013 (arXiv 1306.0895).
     """
@@ -195,8 +165,7 @@ class Sinkhorn(Correction):
 class Whitening(Correction):
     """Whitening of the signal tokens by their own covariance.
 
-    The gallery stays as it is. Whitening must be the first correction, because it
-    computes the similarities again from the tokens.
+    Whitening must be the first correction, because it computes the similarities again.
     """
 
     def correct(self, similarities: Tensor, signals: Tensor, gallery: Tensor) -> Tensor:
@@ -205,16 +174,14 @@ class Whitening(Correction):
 
     def whiten(self, signals: Tensor) -> Tensor:
         """Whiten signal tokens [N, D], and scale them to unit length."""
-        # Singular values give the variances along the principal axes. The covariance
-        # [D, D] is not computed, because for a large D it does not fit into memory.
+        # for a large D, the covariance [D, D] does not fit into memory
         exact = signals.double()
         coordinates, singular_values, axes = torch.linalg.svd(
             exact - exact.mean(0), full_matrices=False
         )
         variances = singular_values.square() / len(signals)
 
-        # shrink variances towards their mean over all D dimensions, so that dimensions
-        # with little variance are not amplified
+        # shrunk variances do not amplify dimensions of little variance
         mean_variance = variances.sum() / signals.shape[1]
         shrunk = (1 - SHRINKAGE) * variances + SHRINKAGE * mean_variance
         factors = singular_values / shrunk.clamp(min=MIN_TOKEN_LENGTH).sqrt()

@@ -1,10 +1,8 @@
 """Slope of retrieval scores over the similarity to the nearest training picture.
 
-A slope above 0 means that pictures near the training pictures score better, which
-points to a leak. Predictions lie near training pictures, whatever the subject saw. So a
-test picture near the training pictures ranks well for every signal. The score of a
-picture is therefore the rank advantage: how much better the picture ranks for its own
-signals than for other signals.
+A slope above 0 points to a leak. Predictions lie near training pictures, so test
+pictures near them rank well for every signal. The score is therefore the rank
+advantage: how much better a picture ranks for its own signals than for others.
 """
 
 from collections import defaultdict
@@ -23,25 +21,19 @@ def average_by_unit(
 ) -> tuple[Float64, Float64]:
     """Average the cosine similarity and the rank advantage over the items of each unit.
 
-    An item is a tested picture or trial. A unit is a set of items that count as a
-    single sample in statistics, such as all pictures of a concept. The rank advantage
-    of a picture says how much better the picture ranks for its own signals than for
-    the signals of other pictures.
-
     Args:
-        cells: A mapping for each trained model and each subject, which the averages
-            combine. A mapping has three columns with a value for each item:
+        cells: A mapping for each trained model and each subject, with a value for
+            each tested item:
 
-            - `units`: name of the unit of the item.
+            - `units`: unit of the item, such as its concept.
             - `nearest`: cosine similarity to the nearest training picture.
-            - `surplus`: rank advantage, or None if it could not be measured. Items
-              with None are skipped.
+            - `surplus`: rank advantage, or None for items that are skipped.
 
-            If no similarities were measured, `nearest` and `surplus` are empty.
+            Without similarities, `nearest` and `surplus` are empty.
 
     Returns:
-        Mean cosine similarity [U] and mean rank advantage [U] of U units. Units whose
-        items were all skipped are left out.
+        Mean cosine similarity [U] and mean rank advantage [U] of the units
+        that have items.
     """
     # pairs of cosine similarity and rank advantage of each unit
     pairs_of_unit = defaultdict[str, list[tuple[float, float]]](list)
@@ -51,7 +43,7 @@ def average_by_unit(
             if advantage is not None:
                 pairs_of_unit[unit].append((cosine, advantage))
 
-    # the reshape gives two empty arrays if there are no units
+    # without units, the reshape gives two empty arrays
     means = [np.mean(pairs, 0) for pairs in pairs_of_unit.values()]
     cosines, scores = np.reshape(means, (-1, 2)).T
     return cosines, scores
@@ -66,22 +58,20 @@ def fit_slope(
 ) -> Metric:
     """Fit a line to scores over cosines by least squares.
 
-    The slope is the change of the score for one standard deviation of the cosines,
-    because cosines vary little in some embeddings and much in others. The 95 % interval
-    is a t interval over units. It holds for these subjects and these trainings.
+    The slope is the change of the score for one standard deviation of the cosines. Its
+    95 % interval is a t interval over units.
 
     Args:
-        cosines: Cosine similarity [U] of each unit to its nearest training picture, not
-            all equal.
+        cosines: Cosine similarity [U] of each unit to its nearest training picture,
+            not all equal.
         scores: Rank advantage [U] of each unit.
         protocol: Name of the protocol, which the metric states.
         split: Name of the split, which the metric states.
         seeds: Seeds of the trainings, which the metric states.
 
     Returns:
-        The metric `nearest_slope`. It has no interval if there are fewer than
-        `MIN_UNITS_FOR_INTERVAL` units, if the scores are equal, or if they lie on a
-        line.
+        The metric `nearest_slope`, without an interval if there are fewer than
+        `MIN_UNITS_FOR_INTERVAL` units, or if the scores are equal or lie on a line.
     """
     from scipy.special import stdtrit
 

@@ -35,9 +35,8 @@ HUB_LICENCES = {
 """Licences of weights that the hub knows. The metadata name any other licence `other`.
 """
 CardScores = tuple[str, Mapping[str, Sequence[Metric]], str]
-"""Scores of a model in one run: title, metrics by label, and data set of the test. The
-first label stands for all cells, the others for subjects or cells. Scores on held-out
-training pictures have no data set of a test, but an empty text.
+"""Scores of a model in one run: title, metrics by label, and data set of the test, or
+"" for held-out training pictures. The first label stands for all subjects and seeds.
 """
 
 
@@ -45,15 +44,13 @@ def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
     """Write the model card: metadata for the hub, then Markdown.
 
     Args:
-        page: Variables of the template `model_card.md`. `scores` lists tests first,
-            `environment` has versions by name, and `licence` is the licence of the
-            weights.
-        hub_datasets: Training data sets on the hub, such as `owner/name`.
+        page: Variables of the template `model_card.md`. `scores` lists tests first, and
+            `environment` has versions by name.
+        hub_datasets: Training data sets on the hub, such as "owner/name".
     """
     from huggingface_hub import ModelCardData
     from jinja2 import Environment
 
-    # write the metadata, which the hub checks before a commit
     licence = page["licence"]
     is_known = licence in HUB_LICENCES
     results = _list_results(page["scores"])
@@ -74,7 +71,6 @@ def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
         brainhive_version=page["environment"].get("brainhive", ""),
     )
 
-    # write the Markdown
     environment = Environment(
         keep_trailing_newline=True, autoescape=False, finalize=make_visible
     )
@@ -88,18 +84,13 @@ def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
 
 
 def _list_results(scores: Sequence[CardScores]) -> list[Any]:
-    """List the pooled test results of a model for the result index of the hub.
+    """List the pooled test results of a model as `EvalResult` of huggingface_hub.
 
     Args:
-        scores: For each run, a title, the metrics by label, and the data set of the
-            test. A run without a test has an empty text there, and is left out.
-
-    Returns:
-        Instances of `EvalResult` of huggingface_hub. Empty without test results.
+        scores: Scores of each run. Runs without a test are left out.
     """
     from huggingface_hub import EvalResult
 
-    # the first label stands for the metrics pooled over all subjects and seeds
     results = []
     for _, metrics_by_label, dataset in scores:
         pooled_metrics = next(iter(metrics_by_label.values()), ())

@@ -34,17 +34,15 @@ from brainhive_cli.reports.tables import (
 )
 
 MeanSd = tuple[float, float | None]
-"""Mean and standard deviation. The standard deviation is None for a single value."""
+"""Mean, and standard deviation or None for a single value."""
 
 
 def paper_table(group: RunGroup) -> Table:
     """Make the table of a group of runs for a paper.
 
-    A row is a run. A single run has a row for each subject (or variant) instead, and a
-    row of their mean. Values are mean ± standard deviation, and the best value is in
-    bold. The title of the table is the caption.
+    A row is a run, or for a single run a subject (or variant). Values are mean ±
+    standard deviation. The title of the table is the caption.
     """
-    # list the metrics of every run
     runs = group.runs
     run_metrics = group.metrics
     all_names: list[str] = []
@@ -56,7 +54,6 @@ def paper_table(group: RunGroup) -> Table:
         if not is_redundant(name, run_metrics.values())
     ]
 
-    # average the metrics of every run, and name its row
     rows = {}
     metric_lists = {}
     for shown_run in runs:
@@ -64,7 +61,7 @@ def paper_table(group: RunGroup) -> Table:
         metric_lists[shown_run.label] = shown_run.metrics.values()
     row_names = name_rows(metric_lists)
 
-    # a single run has a row for each variant, or for each subject and for their mean
+    # rows of a single run: its variants, or its subjects and their mean
     if len(runs) == 1:
         part_rows: dict[str, dict[str, MeanSd]] = {}
         for name in names:
@@ -75,7 +72,6 @@ def paper_table(group: RunGroup) -> Table:
         elif len(part_rows) > 1:
             rows = part_rows | {"mean": rows[runs[0].label]}
 
-    # write the cells, with the best run in bold and signs of significance
     best = choose_best_run(group, run_metrics if len(runs) > 1 else {})
     signs = group.signs
     table_rows: list[list[Any]] = []
@@ -92,7 +88,7 @@ def paper_table(group: RunGroup) -> Table:
             cells.append(TableCell(text, is_best=is_best, mark=sign))
         table_rows.append(cells)
 
-    # the last row has the published agreement of the metrics with people
+    # published agreement of the metrics with people
     if not AGREEMENT.keys().isdisjoint(names):
         cells = [AGREEMENT_HEADING]
         cells += map(AGREEMENT.get, names)
@@ -117,28 +113,18 @@ def _list_metric_names(shown_run: ShownRun) -> list[str]:
 def _average_run(shown_run: ShownRun, names: Sequence[str]) -> dict[str, MeanSd]:
     """Compute the value and the standard deviation of each metric for a paper table.
 
-    The value is pooled over all subjects. If the run has no pooled value, the value is
-    the mean over subjects. The standard deviation is over subjects, or over seeds if
-    there is a single subject.
-
-    Args:
-        shown_run: The run, with its metrics.
-        names: Names of the metrics. A metric that the run lacks is left out.
-
-    Returns:
-        Value and standard deviation by metric. The standard deviation is None if there
-        is only a single value.
+    The value is pooled, or else the mean over subjects. The standard deviation is over
+    subjects, or over seeds for a single subject, or None. Metrics that the run lacks
+    are left out.
     """
     row = {}
     for name in names:
-        # average over subjects, if the run has values of single subjects
         value: float | None = None
         sd = None
         subject_values = list(map(mean, shown_run.values_by_row(name).values()))
         if subject_values:
             value, sd = _average(subject_values)
 
-        # the pooled value is preferred to the mean over subjects
         metric = shown_run.metrics.get(name)
         if metric:
             value = metric.value
@@ -154,10 +140,7 @@ def _average(values: Sequence[float]) -> MeanSd:
 
 
 def _write_caption(group: RunGroup, best: BestLabels) -> str:
-    """Write the caption of a paper table.
-
-    The caption names the protocol and the test items. It explains ±, bold values, signs
-    of significance and caveats (phrases that limit a number).
+    """Write the caption of a paper table, which explains its values and signs.
 
     Args:
         group: The runs of the table.
@@ -183,7 +166,7 @@ def write_table(table: Table, suffix: str) -> str:
 
     Args:
         table: The table.
-        suffix: Format: `md` for Markdown, or `tex` for LaTeX with the package booktabs.
+        suffix: "md" for Markdown, or "tex" for LaTeX with the package booktabs.
     """
     return str(templates().get_template(f"table.{suffix}").render(table=table)) + "\n"
 
@@ -210,8 +193,7 @@ TIDY_COLUMNS = (
     "notes",
 )
 """Columns of the CSV file. In the row of a difference, `scope` names the other run,
-`protocol` is the test, and `p` is adjusted. `notes` name the family of tests over which
-p is adjusted, and the limits of the test.
+`protocol` is the test, and `p` is adjusted for the tests in `notes`.
 """
 
 
@@ -224,9 +206,7 @@ def list_metric_rows(shown_run: ShownRun) -> list[dict[str, Any]]:
     """
     rows = []
     for row in shown_run.measurements.rows():
-        # Find the subject and the seed of the cell (trained model) that was measured.
-        # A scope is a named group of metrics. The metrics of the scope
-        # `sub-01 · backward` belong to the cell `sub-01`.
+        # the scope (group of metrics) `sub-01 · backward` is of the cell `sub-01`
         subject = seed = None
         for name, cell_facts in shown_run.measurements.facts.cells.items():
             if row["scope"] == name or row["scope"].startswith(f"{name} · "):
@@ -250,18 +230,11 @@ def list_metric_rows(shown_run: ShownRun) -> list[dict[str, Any]]:
 def list_summary_scopes(shown_run: ShownRun) -> list[str]:
     """List the scopes (named groups of metrics) that summarise a run.
 
-    The first of these choices that exists is returned:
+    The first choice that exists is returned:
 
-    1. The scopes that pool all models, or all models for each source of pictures.
-    2. For a run with several variants, the pooled scope of each variant.
-    3. All scopes.
-
-    The scopes of an explanation are single positions, such as times or channels. No
-    position summarises the others, so an explanation without pooled scopes gives an
-    empty list.
-
-    Returns:
-        Names of the scopes.
+    - scopes that pool all models, or all models for each source of pictures
+    - the pooled scope of each variant
+    - all scopes, or none for an explanation, whose scopes are positions
     """
     facts = shown_run.measurements.facts
     scopes = shown_run.measurements.scopes
@@ -286,8 +259,7 @@ def write_metrics_csv(groups: Sequence[RunGroup]) -> str:
     """Write all metrics of some runs, and the differences between the runs, as CSV.
 
     Args:
-        groups: The runs. Each group also has the differences of its first run from its
-            other runs.
+        groups: The runs, with their differences.
 
     Returns:
         Text of the CSV file, with the columns `TIDY_COLUMNS`.
@@ -299,7 +271,6 @@ def write_metrics_csv(groups: Sequence[RunGroup]) -> str:
             rows += list_metric_rows(shown_run)
             caveats[shown_run.label] = shown_run.measurements.caveats
 
-        # a row for each difference, with the caveats of both runs
         for pair in group.differences:
             pair_caveats = merge_caveats(
                 caveats.get(pair.first, ()), caveats.get(pair.second, ())

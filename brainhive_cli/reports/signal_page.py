@@ -32,8 +32,8 @@ BY_REGION = "noise ceiling by region, %"
 UNWHITENED = "before noise whitening"
 """Unit of an evoked response whose whitening was undone."""
 MIXTURES = "whitened channels"
-"""Unit of whitened signals whose whiteners are not stored. Each whitened channel is a
-mixture of channels, so it has no position on the head.
+"""Unit of whitened signals whose whiteners are not stored. Whitened channels are
+mixtures, so they have no position on the head.
 """
 HALVES_CORRELATION = "correlation of halves"
 """Value of the figures of reliability."""
@@ -59,13 +59,14 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
 
     Args:
         store: Signals of a subject.
-        folder: Folder of the page and the maps. `write_maps` names the maps.
+        folder: Folder of the page and the maps.
 
     Returns:
-        The page, and the numbers of each split as plain values for JSON.
+        Path of the page, and the numbers of each split as plain values for JSON.
 
     Raises:
         BrainhiveError: if no split has repeated stimuli and the store has no maps.
+        DamagedStore: if the store is damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     name = short_name(store.path)
@@ -97,7 +98,7 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
             best_times_ms = recording.times_s[best_samples] * 1000
             maps[f"{split} reliability at ms"] = best_times_ms
 
-        # draw the figures of the split, and add numbers over channels and times
+        # figures, and numbers over channels and times
         if isinstance(recording.space, Voxels):
             figures, numbers = _draw_voxels(
                 split_half[:, 0], ceiling[:, 0], recording.space
@@ -111,14 +112,13 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
             numbers[f"highest {measure}"] = float(values.max())
         numbers_by_split[split] = numbers
 
-        # the first curve and the first map stand at the top of the page, without
-        # repetition in the section
+        # the headlines of the page are not repeated in the section
         if not headlines:
             headlines = _choose_headlines(figures)
         artifacts = [artifact for artifact in figures if artifact not in headlines]
         artifacts += _tabulate_numbers(f"{name}, {split}", numbers)
 
-        # the sentence of the first split stands at the top of the page
+        # the lead of the first split stands at the top of the page
         leads.append(render("signals.txt", numbers=numbers))
         sections.append(
             PageSection(
@@ -129,7 +129,7 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
             )
         )
 
-    # draw the maps of voxels that the preparation measured
+    # maps of voxels that the preparation measured
     if isinstance(space, Voxels) and space.maps and space.grid is not None:
         slices = []
         for key, values in space.maps.items():
@@ -139,12 +139,12 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
     if not maps:
         raise problems[0]
 
-    # write all maps for other programs; whitened channels have no position
+    # write the maps; whitened channels have no position
     if isinstance(space, Sensors) and first_recording.unit == WHITENED:
         space = replace(space, positions=np.full((len(space.names), 3), np.nan))
     write_maps(folder, store.path.stem, maps, space)
 
-    # list the trials, and the steps of the preparation
+    # trials and steps of the preparation
     described = describe_store(store)
     tables = [Table("Trials", COUNTED, list(count_rows(described)))]
     steps = [(step, str(value)) for step, value in first_recording.preparation.items()]
@@ -152,7 +152,6 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
         tables.append(Table("Preparation", ("step", "setting"), steps))
     sections.append(PageSection("recording", group_artifacts([("", tables, folder)])))
 
-    # write the page
     path = folder / f"{store.path.stem}.html"
     page = Page(
         mark(f"Signals of {name}", first_recording.caveats),
@@ -176,15 +175,11 @@ def _choose_headlines(figures: Sequence[Artifact]) -> list[Curve | Topomap]:
 
 
 def _tabulate_numbers(title: str, numbers: Mapping[str, Any]) -> list[Table]:
-    """Lay out the numbers of a split, such as the test split, as tables.
+    """Lay out the numbers of a split, and the ceilings of regions, as tables.
 
     Args:
         title: Name of the signal file and of the split.
-        numbers: Numbers by name. With fMRI, the key `BY_REGION` has the noise ceilings
-            of the voxels of each brain region.
-
-    Returns:
-        A table of the numbers. If regions are known, also a table of their ceilings.
+        numbers: Numbers by name, and with fMRI the ceilings of regions by `BY_REGION`.
     """
     rows = [item for item in numbers.items() if not isinstance(item[1], Mapping)]
     tables = [
@@ -227,18 +222,15 @@ def _draw_voxels(
 ) -> tuple[list[Artifact], dict[str, Any]]:
     """Draw histograms of the noise ceiling by region, and slices of the reliability.
 
-    Slices are drawn only if the positions of the voxels are known.
-
     Args:
         split_half: Split-half reliability [V] of each voxel.
         ceiling: Noise ceiling [V] of each voxel, in percent of the variance.
-        space: Brain regions of the voxels, and the positions of the voxels.
+        space: Brain regions of the voxels, and their positions if known.
 
     Returns:
-        The figures, and for JSON the noise ceilings of each region: number of voxels,
-        median and 90 % quantile, below the key `BY_REGION`.
+        The figures, and the ceilings of each region as numbers for JSON.
     """
-    # compute the ceilings of every region; without regions, all voxels are one region
+    # without regions, all voxels are one region
     regions = {
         name: ceiling[mask] for name, mask in space.regions.items() if np.any(mask)
     }
@@ -269,7 +261,6 @@ def _draw_voxels(
         )
     ]
 
-    # draw slices if the voxels have positions
     if space.grid is not None:
         slices = draw_slices(
             "Reliability of voxels",
@@ -296,7 +287,7 @@ def _draw_sensors(
     Returns:
         The figures, and numbers for JSON.
     """
-    # find the most reliable channel and time
+    # most reliable channel and time
     space = recording.space
     assert isinstance(space, Sensors)
     times_ms = (recording.times_s * 1000).round(3)
@@ -305,15 +296,13 @@ def _draw_sensors(
     channel_name = space.names[channel]
     positions_ms = times_ms.tolist()
 
-    # the evoked response is in sensor space if the signals are not whitened, or if the
-    # whiteners are stored
     unit = recording.unit
     if recording.whiteners is not None:
         unit = UNWHITENED
     elif recording.unit == WHITENED:
         unit = MIXTURES
 
-    # find the times around the peak at which reliability is at least half as high
+    # times around the peak at which reliability is at least half as high
     is_low = split_half[channel] < split_half[channel, sample] / 2
     low_samples = np.flatnonzero(is_low)
     start = max(low_samples[low_samples < sample], default=-1) + 1
@@ -331,7 +320,7 @@ def _draw_sensors(
     if (times_ms < 0).any():
         numbers["window before onset, %"] = 100 * float((times_ms < 0).mean())
 
-    # draw curves over time, and the matrix of channels and times
+    # curves over time, and the matrix of channels and times
     reliability_lines = {
         channel_name: split_half[channel],
         "median of channels": np.median(split_half, 0),
@@ -367,12 +356,12 @@ def _draw_sensors(
         ),
     ]
 
-    # draw maps on the head, unless the channels are mixtures
+    # maps on the head, unless the channels are mixtures
     positions = {} if unit == MIXTURES else place_sensors(space)
     if not positions:
         return figures, numbers
 
-    # the reliability was computed after whitening, which mixes channels
+    # the reliability of whitened signals belongs to mixtures of channels
     if unit != UNWHITENED:
         values = dict(zip(space.names, split_half[:, sample].tolist(), strict=True))
         title = f"Reliability of channels at {times_ms[sample]:.0f} ms"
@@ -380,7 +369,7 @@ def _draw_sensors(
             draw_head(title, positions, values, HALVES_CORRELATION, is_diverging=False)
         )
 
-    # map the evoked response at the peak of the field power, after onset if possible
+    # evoked response at the peak of the field power, after onset if possible
     is_after_onset = times_ms >= 0
     power = field_power
     if is_after_onset.any():
