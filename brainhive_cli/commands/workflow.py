@@ -1,10 +1,9 @@
 """The command `workflow`: several commands, run one after another as its steps.
 
-A step is a command with its recipe, and with overrides: `key.path=value` texts that
-change the recipe. An axis is a set of named values, each of which changes a step, such
-as an axis "rate" with the values "slow" and "fast". The matrix of a workflow holds all
-axes. A step that runs for several axes is expanded: it becomes a step for each
-combination of their values.
+A step is a command with its recipe and overrides (`key.path=value`). An axis is a set
+of named values, such as "slow" and "fast", each of which changes a step. A step that
+runs for several axes is expanded: it becomes a step for each combination of their
+values.
 """
 
 import importlib
@@ -64,18 +63,13 @@ STATE_EACH_TIME = "each time"
 STATE_FINISHED = "finished"
 """State of a step whose run is finished."""
 Label = Annotated[str, Field(pattern=r"^[^{}/·]+$")]
-"""Name of a step, of an axis, or of a value of an axis. Names of expanded steps join
-labels by ` · `. A label must not contain this sign, so that these names are unique.
+"""Name of a step, of an axis, or of a value of an axis. It has no `·`, which joins
+labels in the names of expanded steps.
 """
 
 
 def _as_variation(value: Any) -> Any:
-    """Return the fields of a variation.
-
-    Args:
-        value: Section of a recipe, returned unchanged, or only its overrides as a text
-            or a list.
-    """
+    """Return the overrides of a variation as its section, and a section unchanged."""
     return {"overrides": value} if isinstance(value, str | list) else value
 
 
@@ -139,8 +133,7 @@ class ExpandedStep(NamedTuple):
 
     Attributes:
         step: Step with the command, recipe and overrides for this combination.
-        axis_values: Name of the value of each axis, such as {"rate": "slow"}. Empty if
-            the step runs for no axis.
+        axis_values: Value of each axis, such as {"rate": "slow"}. Empty without axes.
     """
 
     step: Step
@@ -176,17 +169,12 @@ class Recipe(BaseRecipe):
 
     @model_validator(mode="after")
     def _check_commands_axes_and_steps(self) -> Self:
-        """Check that each step has a command, and that steps and matrix share the axes.
-
-        An axis is a set of named values for which steps are repeated. The matrix holds
-        all axes.
+        """Check the commands and axes of the steps, and expand the steps.
 
         Raises:
-            RecipeError: if a step has no command, if a step runs for an axis that the
-                matrix does not define, if no step runs for an axis of the matrix, or if
-                the steps cannot be expanded.
+            RecipeError: if a step has no command, if the steps and the matrix do not
+                have the same axes, or if the steps cannot be expanded.
         """
-        # a step is named after its command, or states the command
         commands = get_args(StepCommand)
         for name, step in self.steps.items():
             if (step.command or name) not in commands:
@@ -210,17 +198,12 @@ class Recipe(BaseRecipe):
                 f"add {axis} to steps.STEP.for, or remove matrix.{axis}",
             )
 
-        # expand the steps now, so that a recipe with an error is refused at once
-        _ = self.expanded_steps
+        _ = self.expanded_steps  # raises an error if steps cannot be expanded
         return self
 
     @cached_property
     def expanded_steps(self) -> dict[str, ExpandedStep]:
-        """Steps of the workflow, expanded for each combination of axis values.
-
-        The keys are the names of the expanded steps. A name joins the name of the step
-        and the names of its axis values, such as `train-align · low · last`. Each value
-        is a step with its final command, recipe and overrides.
+        """Steps for each combination of axis values, by names such as `embed · low · last`.
 
         Raises:
             RecipeError: if an expanded step has several recipes, or if there are more
@@ -229,8 +212,7 @@ class Recipe(BaseRecipe):
         expanded_steps: dict[str, ExpandedStep] = {}
         axes_by_step: dict[str, set[str]] = {}
         for name, step in self.steps.items():
-            # A step inherits the axes of the earlier steps that its overrides refer to.
-            # It runs for these axes, unless it lists axes of its own.
+            # a step inherits the axes of the earlier steps that its overrides refer to
             inherited_axes = set[str]()
             for source, _ in RUN_REFERENCE.findall(" ".join(step.overrides)):
                 inherited_axes |= axes_by_step.get(source, set())
@@ -238,11 +220,9 @@ class Recipe(BaseRecipe):
             axes_by_step[name] = step_axes
             axes = [axis for axis in self.matrix if axis in step_axes]
 
-            # An inherited axis has already changed the runs that the step reads. Only
-            # the other axes change the step itself.
+            # inherited axes have changed the runs that the step reads, not the step
             new_axes = [axis for axis in axes if axis not in inherited_axes]
 
-            # expand the step for each combination of the axis values
             labels_by_axis = [list(self.matrix[axis]) for axis in axes]
             for labels in product(*labels_by_axis):
                 if len(expanded_steps) == MAX_STEPS:
@@ -261,26 +241,14 @@ class Recipe(BaseRecipe):
     def _vary_step(
         self, name: str, expanded_name: str, variations: Sequence[Variation]
     ) -> Step:
-        """Return a copy of a step, changed by the recipes and overrides of its axes.
-
-        An axis is a set of named values for which steps are repeated. An override is a
-        text `key.path=value` that changes the recipe (the settings of a command).
+        """Return a copy of a step, changed by the recipes and overrides of axis values.
 
         Args:
             name: Name of the step in the recipe.
             expanded_name: Name of the changed step, for the error.
-            variations: Values of the axes that change the step. Each has a recipe,
-                overrides, or both.
-
-        Returns:
-            The step with its command, its recipe and its overrides, which end with the
-            overrides of the variations. The recipe is None if the command uses its
-            default recipe.
-
-        Raises:
-            RecipeError: if several variations have a recipe.
+            variations: Axis values, each with a recipe, overrides (`key.path=value`) or
+                both. Only one may have a recipe.
         """
-        # at most one of the variations may choose the recipe
         step = self.steps[name]
         command = step.command or name
         recipes = [variation.recipe for variation in variations if variation.recipe]
@@ -290,7 +258,6 @@ class Recipe(BaseRecipe):
                 "set the recipe in one axis, and only overrides in the other axes",
             )
 
-        # the recipe of a variation is preferred, then the recipe of the step
         default_recipe = None if command in OWN_RECIPE else self.recipe
         overrides = list(step.overrides)
         for variation in variations:
@@ -304,16 +271,10 @@ class Recipe(BaseRecipe):
         )
 
     def list_steps(self) -> list[str]:
-        """List the names of the steps to run, in their order.
+        """List the expanded steps to run, such as `embed · low`, in their order.
 
-        A step of the recipe may be repeated for several settings, such as `low` and
-        `high`. Each repetition is an expanded step with a name of its own. If the
-        recipe has a key `until`, all steps after `until` are left out. `until` names
-        either a step of the recipe, which includes all its expanded steps, or a single
-        expanded step.
-
-        Returns:
-            Names of expanded steps, such as `train-align · low`.
+        Steps after the key `until` are left out. It names a step, with all its expanded
+        steps, or an expanded step.
 
         Raises:
             RecipeError: if there are no steps, or if `until` does not name a step.
@@ -326,7 +287,6 @@ class Recipe(BaseRecipe):
         if self.until is None:
             return names
 
-        # leave out the steps after the last step that `until` names
         last_names = [name for name in names if self.until in (name, _get_step(name))]
         if not last_names:
             raise RecipeError(
@@ -347,11 +307,7 @@ class Recipe(BaseRecipe):
 
 
 def _get_step(name: str) -> str:
-    """Return the name of the step that was expanded, such as `train-align`.
-
-    Args:
-        name: Name of an expanded step, such as `train-align · low · last`.
-    """
+    """Return the step of an expanded step: `train-align` for `train-align · low`."""
     return name.partition(" · ")[0]
 
 
@@ -363,19 +319,16 @@ def resolve_step(
 ) -> tuple[str, Any, Any]:
     """Prepare the command of a workflow step, with the recipe that the command needs.
 
-    A recipe holds the settings of a command.
-
     Args:
         recipe: Recipe of the workflow.
-        name: Name of the expanded step, such as `train-align · low`.
-        results: Results of the earlier steps that have been run, by name. The overrides
-            of the step may refer to the runs of these steps.
-        extra_overrides: Texts `key.path=value` that are added to the overrides of the
-            step.
+        name: Name of the expanded step, such as `embed · low`.
+        results: Results of the earlier steps, by name. The overrides of the step may
+            refer to their runs.
+        extra_overrides: Texts `key.path=value`, added to the overrides of the step.
 
     Returns:
         The command line of the step, the Python module of the command, and the checked
-        recipe. The caller runs `module.run(recipe, …)`.
+        recipe for `module.run`.
     """
     # replace references such as {train-align} by the names of runs of this step
     step, axis_values = recipe.expanded_steps[name]
@@ -383,10 +336,9 @@ def resolve_step(
     overrides = [RUN_REFERENCE.sub(insert_runs, text) for text in step.overrides]
     overrides += extra_overrides
 
-    # write an override only once in the command line
+    # remove repeated overrides
     overrides = list(dict.fromkeys(overrides))
 
-    # check the recipe, as the command itself does
     command = recipe.get_command(name)
     module = importlib.import_module(
         f"brainhive_cli.commands.{command.replace('-', '_')}"
@@ -407,30 +359,22 @@ def _insert_runs(
     results: Mapping[str, Result],
     match: re.Match[str],
 ) -> str:
-    """Return the runs that a reference to a step, such as {train-align}, stands for.
-
-    An axis is a set of named settings for which a step is repeated. The referenced step
-    may therefore have several runs. If the referenced step and the step that holds the
-    reference share axes, only runs with equal settings on these axes are returned.
+    """Return the runs that a reference to a step, such as {embed}, stands for.
 
     Args:
-        recipe: Recipe of the workflow.
-        axis_values: Name of the setting on each axis, keyed by axis, for the step that
-            holds the reference.
-        results: Results of the earlier steps that have been run, by name.
-        match: Match of `RUN_REFERENCE`. Its group `step` is the name of the referenced
-            step. Its group `subpath` is the path in a reference such as
-            {train-align/model}.
+        axis_values: Axis values of the step that holds the reference. Runs for other
+            values of these axes are left out.
+        results: Results of the earlier steps, by name.
+        match: Match of `RUN_REFERENCE`.
 
     Returns:
         Names or paths of the runs, separated by commas. A step that was not run yet is
-        written as <STEP>. If no step has the name, the matched text is returned, since
-        braces are also a part of YAML.
+        written as <NAME>. Other text in braces, such as YAML, is not changed.
     """
     subpath = match["subpath"] or ""
     runs = []
     for name, expanded_step in recipe.expanded_steps.items():
-        # skip other steps, and runs for other values of the shared axes
+        # skip runs for other values of the axes that both steps share
         other_values = expanded_step.axis_values
         shared_axes = other_values.keys() & axis_values.keys()
         has_same_values = all(
@@ -439,7 +383,6 @@ def _insert_runs(
         if _get_step(name) != match["step"] or not has_same_values:
             continue
 
-        # a path in a run begins with the path of the run
         if name not in results:
             run_text = f"<{name}>"
         elif subpath:
@@ -474,10 +417,10 @@ def inputs(recipe: Recipe) -> list[Input]:
         recipe: Recipe of the workflow.
 
     Returns:
-        First, an input for each step, whose note is the state of the step, and an input
-        for the time that the unfinished steps will probably take. Then all inputs of
-        the next step to run. Later steps follow with only the inputs that must be
-        downloaded, since the steps before them make their other inputs.
+        - an input for each step, whose note is the state of the step
+        - an input for the remaining time, if it can be estimated
+        - all inputs of the next step to run
+        - downloads of later steps, whose other inputs are made by earlier steps
     """
     step_states: list[Input] = []
     step_inputs: list[Input] = []
@@ -486,22 +429,20 @@ def inputs(recipe: Recipe) -> list[Input]:
     paces = read_paces(recipe.paths.under_home("runs"))
     step_names = list(recipe.steps)
 
-    # name of the first step that is not finished, without its axis values
-    next_step = ""
+    next_step = None  # first step that is not finished
     for name in recipe.list_steps():
-        # find the state of the step; all steps after the next one have to wait
+        # find the state of the step
         line, module, resolved = resolve_step(recipe, name, results)
         step = _get_step(name)
         command = recipe.get_command(name)
-        is_next = next_step in ("", step)
+        is_next = next_step is None or step == next_step
         if not is_next:
             previous_step = step_names[step_names.index(step) - 1]
             state = f"waits for {previous_step}"
         elif command in REPEATED:
             state = STATE_EACH_TIME
         else:
-            # with READ_ONLY, the command computes nothing, but returns the result of a
-            # finished run, or raises an error
+            # READ_ONLY returns the result of a finished run, or raises an error
             try:
                 results[name] = module.run(resolved, READ_ONLY)
                 state = STATE_FINISHED
@@ -518,11 +459,10 @@ def inputs(recipe: Recipe) -> list[Input]:
             if is_next:
                 step_inputs.append(job_input)
             elif job_input.size or isinstance(job_input.error, hub.Unreachable):
-                # the input is a download
+                # the input must be downloaded
                 step_inputs.append(replace(job_input, note=f"for {name}"))
         expected_s.append(_estimate_duration(command, job, paces))
 
-    # sum the durations that could be estimated
     known_s = [duration_s for duration_s in expected_s if duration_s]
     if known_s:
         duration = console.write_duration(sum(known_s))
@@ -534,20 +474,17 @@ def inputs(recipe: Recipe) -> list[Input]:
 def _estimate_duration(
     command: str, job: jobs.Job, paces: Mapping[str, tuple[float, int]]
 ) -> float | None:
-    """Estimate how long a job will take, from the speed of earlier jobs of its kind.
+    """Estimate the seconds that a job will take, from earlier jobs of its kind.
 
     Args:
         command: Command of the job, such as `embed`.
         job: Job of an unfinished step.
-        paces: Seconds per unit of work, and bytes of memory. The key, which `key_work`
-            makes, joins the command, the kind of work and the device.
+        paces: Seconds per unit of work, and bytes of memory, by the key of `key_work`.
 
     Returns:
-        The duration in seconds. None if no job of this kind was measured before, or if
-        the amount of work is unknown.
+        The duration, or None without earlier jobs, or if the amount of work is unknown.
     """
-    # count the units of work, and make the key of their kind; both are unknown before
-    # the earlier steps have written the files that the job reads
+    # the work is unknown if an earlier step has not written the files of the job
     try:
         work, key = key_work(command, job)
     except BrainhiveError:
@@ -560,14 +497,7 @@ def _estimate_duration(
 
 @dataclass(frozen=True)
 class WorkflowRun(RunJob):
-    """Run of a complete workflow, which refers to the runs of its steps.
-
-    `driver.run` calls the methods: `make_parts` runs the steps, `summarise` returns the
-    measurements to store, and `describe` returns the tables to print.
-
-    Attributes:
-        recipe: Recipe of the workflow.
-    """
+    """Run of a complete workflow, which refers to the runs of its steps."""
 
     recipe: Recipe
 
@@ -577,16 +507,11 @@ class WorkflowRun(RunJob):
         return (self.recipe.recipe or "steps").replace("/", "-")
 
     def make_parts(self, run: OpenRun, force: bool) -> dict[str, FinishedStep]:
-        """Run the steps of the workflow.
+        """Run the steps of the workflow, and return them by name.
 
         Args:
-            run: Open run folder of the workflow. `run.launch` holds the processes that
-                share the work of each step.
-            force: If True, run all steps again. If False, reuse finished runs, and
-                continue an interrupted run.
-
-        Returns:
-            The finished steps by name.
+            run: Open run folder. `run.launch` has the processes that share the work.
+            force: If True, run finished steps again.
         """
         return dict(run_steps(self.recipe, run.launch, force))
 
@@ -595,11 +520,7 @@ class WorkflowRun(RunJob):
         return Summary(measure_steps(run.parts))
 
     def describe(self, run: OpenRun) -> Result:
-        """Describe the steps in tables.
-
-        If the workflow repeats steps for several settings (its matrix), a hint gives
-        the command line that compares these settings in a table.
-        """
+        """Describe the steps in tables. A hint compares the values of the matrix, if any."""
         result = describe_steps(run.folder.path, run.parts)
         if not self.recipe.matrix:
             return result
@@ -622,7 +543,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     if recipe.list_steps() == list(recipe.expanded_steps):
         return driver.run("workflow", WorkflowRun(recipe), launch, force)
 
-    # the recipe key `until` leaves out later steps; only the runs of steps are stored
+    # a workflow that stops at the step `until` stores only the runs of its steps
     steps = dict(run_steps(recipe, launch, force))
     return describe_steps(recipe.paths.under_home("runs"), steps)
 
@@ -635,10 +556,9 @@ def describe_steps(path: Path, steps: Mapping[str, FinishedStep]) -> Result:
         steps: Steps that were run, by name.
 
     Returns:
-        A result with the tables, files and measurements of all steps. Its last table
-        summarises the steps. Its exit code is the highest exit code of a step.
+        The tables, files and measurements of all steps, a table that summarises the
+        steps, and their highest exit code.
     """
-    # collect the tables and the files
     tables: list[Table] = []
     files: dict[str, Path] = {}
     for name, step in steps.items():
@@ -647,7 +567,6 @@ def describe_steps(path: Path, steps: Mapping[str, FinishedStep]) -> Result:
             files[f"{name} {kind}"] = file
     tables.append(summarise_steps(steps, "Steps"))
 
-    # a step fails if its exit code is not 0
     exit_code = max(step.result.exit_code for step in steps.values())
     return Result(path, tuple(tables), measure_steps(steps), files, exit_code=exit_code)
 
@@ -665,17 +584,17 @@ def run_steps(
         launch: Processes that share the work of each step.
         force: If True, run all steps again. If False, reuse finished runs, and continue
             an interrupted run.
-        extra_overrides: Texts `key.path=value` by the name of a step, which are added
-            to the overrides of this step.
+        extra_overrides: Texts `key.path=value` to add to a step, by the name of the
+            step.
 
     Yields:
-        The name of each expanded step, such as `train-align · low`, and the step with
-        its result, as soon as the step is finished.
+        The name of each expanded step, such as `embed · low`, and the step with its
+        result.
     """
     results: dict[str, Result] = {}
     runs_folder = recipe.paths.under_home("runs")
     for number, name in enumerate(recipe.list_steps(), 1):
-        # skip commands that write no run, if finished runs are only read
+        # if runs are only read, skip commands that write none
         step = recipe.expanded_steps[name].step
         command = recipe.get_command(name)
         if command in REPEATED and launch.is_read_only:
@@ -713,13 +632,10 @@ def measure_steps(steps: Mapping[str, FinishedStep]) -> Measurements:
         steps: Steps that were run, by name.
 
     Returns:
-        Metrics over all subjects and facts (further values that reports print). The
-        metrics are keyed by the name of the step. The facts are the command lines, a
-        sentence with the main result of each step, the runs of the command
-        eval-retrieval, and the caveats. A caveat is a phrase that limits a result, such
-        as "simulated".
+        Metrics over all subjects, by the name of the step, and facts: the command
+        lines, the main results, the runs of eval-retrieval, and the caveats (limits of
+        a result, such as "simulated").
     """
-    # collect metrics, sentences and caveats, which some steps lack
     scopes = {}
     findings = {}
     retrievals = {}
