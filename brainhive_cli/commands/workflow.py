@@ -203,7 +203,7 @@ class Recipe(BaseRecipe):
 
     @cached_property
     def expanded_steps(self) -> dict[str, ExpandedStep]:
-        """Steps for each combination of axis values, by names such as `embed · low · last`.
+        """Steps by names such as `embed · low · last`, with the axis values in them.
 
         Raises:
             RecipeError: if an expanded step has several recipes, or if there are more
@@ -520,7 +520,7 @@ class WorkflowRun(RunJob):
         return Summary(measure_steps(run.parts))
 
     def describe(self, run: OpenRun) -> Result:
-        """Describe the steps in tables. A hint compares the values of the matrix, if any."""
+        """Describe the steps in tables, with a hint to compare values of the matrix."""
         result = describe_steps(run.folder.path, run.parts)
         if not self.recipe.matrix:
             return result
