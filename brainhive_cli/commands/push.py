@@ -1,9 +1,7 @@
-"""The command `push`: upload of a trained run, with a model card, to the hub.
+"""The command `push`: upload of a trained run, with a model card, to the Hugging Face Hub.
 
-The hub is the Hugging Face Hub. A run of train-align has several brain models, usually
-one for each subject and seed. Each model is called a cell of the run. A run of
-train-prior has a single prior, which turns decoded embeddings into the input of a
-picture generator. The manifest is a file that marks a repository as a run of Brainhive.
+The run has brain models (cells), or a prior, which turns decoded embeddings into the
+input of a picture generator.
 """
 
 import re
@@ -58,8 +56,8 @@ TARGET = re.compile(
 )
 """Name of a repository, with an optional tag."""
 RESERVED_TAG = re.compile(r"main|[0-9a-f]{40}|.*\.lock")
-"""Tags that are refused: the main branch, names that look like a commit, and names that
-git does not allow.
+"""Tags that are refused: the main branch, a full commit hash, and names that end with
+`.lock`, which git does not allow.
 """
 LOGIN = "hf auth login, with a token that may write"
 DATASET_PREFIX = "hub:datasets/"
@@ -97,12 +95,7 @@ def inputs(recipe: Recipe) -> list[Input]:
 
 
 def _list_terms(shared_run: SharedRun, recipe: Recipe) -> list[Input]:
-    """List the terms of the data as an input of the command.
-
-    Raises:
-        BrainhiveError: if terms are unknown, and the recipe has no confirmation.
-        RecipeError: if neither the recipe nor the data states a licence.
-    """
+    """List the terms of the data as an input, or raise an error if they are unclear."""
     require_terms(shared_run, recipe)
     return [Input("terms of the data")]
 
@@ -119,12 +112,10 @@ def preview(recipe: Recipe) -> list[Table]:
         recipe: Recipe of `push`, with the run and the repository.
 
     Returns:
-        A table that summarises the upload, a table of the files, and a table with the
-        lines of the model card.
+        Tables of the upload, of its files, and of the lines of the model card.
     """
     target, shared_run = _resolve(recipe)
 
-    # collect the same files as `push` without --check, and summarise the upload
     card = write_card(shared_run, recipe, target)
     file_table = tabulate(target, shared_run.pack(card))
     total_bytes = sum(int(row[1]) for row in file_table.rows)
@@ -137,7 +128,6 @@ def preview(recipe: Recipe) -> list[Table]:
         ("sent now", "nothing: --check does not contact the hub"),
     )
 
-    # show the card line by line, as it is stored on the hub
     card_rows = tuple((line,) for line in card.splitlines())
     return [
         Table("Upload", ("item", "value"), upload_rows),
@@ -165,12 +155,10 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """
     from huggingface_hub import constants
 
-    # check that the run may be shared
     target, shared_run = _resolve(recipe)
     repository, tag = _parse_target(target)
     require_terms(shared_run, recipe)
 
-    # push all files in one commit
     files = shared_run.pack(write_card(shared_run, recipe, target))
     message = f"{shared_run.run.command} run {shared_run.run.path.name}"
     if tag:
@@ -189,8 +177,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     )
     pushed_table = Table(f"On the hub as {target}", ("item", "value"), rows)
 
-    # suggest to test brain models, or to train brain models for a prior; the suggested
-    # command names the commit, because later pushes change the repository
+    # suggest the next command, with the commit, because later pushes change the files
     reference = f"{HUB_PREFIX}{repository}@{commit}"
     if shared_run.cells:
         hint = Line("eval-retrieval", reference)
@@ -204,30 +191,22 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
 def _resolve(recipe: Recipe) -> tuple[str, SharedRun]:
     """Find the run to push, and validate the name of the repository.
 
-    The hub (the Hugging Face Hub) is not contacted.
-
-    Args:
-        recipe: Recipe of `push`. `recipe.words` are a run and a repository.
-
     Returns:
-        The repository in the form of the recipe, such as `hub:owner/name@tag`, and the
-        run with the terms of its data and the files that may be shared.
+        The repository as in the recipe, such as `hub:owner/name@tag`, and the run with
+        the terms of its data and the files that may be shared.
 
     Raises:
         RecipeError: if the recipe does not name a run and a repository, or if the name
             of the run has a variant or begins with `hub:`.
         MissingData: if the run does not exist.
-        BrainhiveError: if a file must not be shared, for example because it holds an
-            absolute path.
+        BrainhiveError: if a file must not be shared, such as one with an absolute path.
     """
-    # require a run and a repository, in this order
     if len(recipe.words) != 2 or not recipe.words[1].startswith(HUB_PREFIX):
         raise RecipeError("push takes a run and a repository", USAGE)
     reference, target = recipe.words
     _parse_target(target)
 
-    # A text RUN:VARIANT names only some models of a run. A text hub:… names a run that
-    # is already on the hub. Refuse both.
+    # refuse RUN:VARIANT, which is only a part of a run, and a run on the hub
     name, variant = split_variant(reference)
     if variant or str(name).startswith(HUB_PREFIX):
         raise RecipeError(
@@ -240,19 +219,10 @@ def _resolve(recipe: Recipe) -> tuple[str, SharedRun]:
 
 
 def _parse_target(target: str) -> tuple[str, str]:
-    """Split `hub:owner/name[@tag]` into the repository and the tag.
-
-    Args:
-        target: Text that the user has typed, with the name of a repository on the hub
-            (the Hugging Face Hub) and an optional tag.
-
-    Returns:
-        The repository as `owner/name`, and the tag. Without a tag, the second value is
-        empty.
+    """Split `hub:owner/name[@tag]` into `owner/name` and the tag, or "" without a tag.
 
     Raises:
-        RecipeError: if the text does not have this form, or if the tag is reserved:
-            `main`, a text that looks like a commit, or a text that git does not allow.
+        RecipeError: if the text does not have this form, or if the tag is reserved.
     """
     # the hub does not allow `--` or `..` in the name of a repository
     match = TARGET.fullmatch(target)
@@ -270,26 +240,22 @@ def _parse_target(target: str) -> tuple[str, str]:
 def _push_files(
     target: str, files: Files, message: str, is_public: bool
 ) -> tuple[str, bool]:
-    """Push files to a repository of the hub, in a single commit.
-
-    The commit also removes the files of an earlier model. Large files are uploaded
-    before the commit, so an interrupted push leaves no commit.
+    """Push files in a single commit, which also removes the files of an earlier model.
 
     Args:
-        target: Repository and optional tag, as `hub:owner/name[@tag]`. A missing
-            repository is created, and the tag must be new.
+        target: `hub:owner/name[@tag]`. A missing repository is created. The tag must be
+            new.
         files: Contents or local paths, by file name in the repository.
         message: Message of the commit.
         is_public: True if everybody may see the files.
 
     Returns:
-        The commit that holds the files, and True if the repository is private.
+        The commit, and True if the repository is private.
 
     Raises:
         MissingData: if there is no valid token, or the hub cannot be reached.
-        BrainhiveError: if the tag exists, if the repository holds files that are not
-            from Brainhive, if this user may not write to it, or if it is public and
-            `is_public` is not set.
+        BrainhiveError: if the tag exists, or if the repository is public without
+            `is_public`, holds other files or does not accept the files.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
     from huggingface_hub.errors import RepositoryNotFoundError
@@ -321,8 +287,7 @@ def _push_files(
                     f"choose another tag: {HUB_PREFIX}{repository}@TAG",
                 )
 
-        # add the files, and delete other files of the earlier model, since old and new
-        # weights would be loaded together
+        # without deletions, old and new weights would be loaded together
         additions = []
         for name, content in sorted(files.items()):
             additions.append(
@@ -338,8 +303,7 @@ def _push_files(
             upload = partial(api.preupload_lfs_files, repository, additions)
             call_in_thread(upload)
 
-            # because of `parent_commit`, the hub refuses the commit if somebody else
-            # has changed the repository in the meantime
+            # `parent_commit` makes the hub refuse the commit after another push
             commit = api.create_commit(
                 repository,
                 operations,
@@ -353,14 +317,11 @@ def _push_files(
 
 
 def _require_brainhive_files(repository: str, remote_names: Collection[str]) -> None:
-    """Raise an error if a repository holds files of another project.
+    """Raise an error if a repository has files, but not the manifest of a pushed run.
 
     Args:
         repository: Repository as owner/name.
-        remote_names: Names of the files in the repository.
-
-    Raises:
-        BrainhiveError: if there are files, but not the manifest of a pushed run.
+        remote_names: Names of its files.
     """
     if remote_names and MANIFEST not in remote_names:
         shown_names = console.summarise_names(sorted(remote_names))
@@ -372,11 +333,7 @@ def _require_brainhive_files(repository: str, remote_names: Collection[str]) -> 
 
 
 def _is_run_file(name: str) -> bool:
-    """Return True if `push` uploads files with this name.
-
-    Args:
-        name: Path of the file in the repository.
-    """
+    """Return True if `push` uploads files with this path in the repository."""
     for patterns in RUN_FILES.values():
         if any(fnmatch(name, pattern) for pattern in patterns):
             return True
@@ -387,16 +344,8 @@ def _is_run_file(name: str) -> bool:
 def _explain_refusals(name: str) -> Iterator[None]:
     """Require a token of the hub, and explain errors of the hub's client to users.
 
-    The errors that the body of the `with` statement raises become errors of Brainhive,
-    which state the problem and a way out.
-
     Args:
         name: Name of the repository, for the messages.
-
-    Raises:
-        MissingData: if there is no token, if the hub does not accept it, or if the hub
-            does not answer.
-        BrainhiveError: if the hub refuses the request.
     """
     from huggingface_hub import get_token
     from huggingface_hub.errors import HfHubHTTPError
@@ -408,10 +357,9 @@ def _explain_refusals(name: str) -> Iterator[None]:
     try:
         yield
     except BrainhiveError:
-        # some errors of Brainhive are a ValueError too, and must not be caught below
+        # some errors of Brainhive are a ValueError too
         raise
     except HfHubHTTPError as error:
-        # explain the HTTP status codes that users can do something about
         status = error.response.status_code
         refusals = {
             401: MissingData(
@@ -453,9 +401,6 @@ def _explain_refusals(name: str) -> Iterator[None]:
 def require_terms(shared_run: SharedRun, recipe: Recipe) -> None:
     """Raise an error unless a run may be shared and has a licence.
 
-    The weights of a model hold statistics of its training data. If the terms of use of
-    these data are unknown, the user must confirm that the terms allow sharing.
-
     Args:
         shared_run: Run with the terms of its data.
         recipe: Recipe of `push`, with the confirmation and the licence.
@@ -474,7 +419,6 @@ def require_terms(shared_run: SharedRun, recipe: Recipe) -> None:
             "--data-terms-checked --licence NAME",
         )
 
-    # require a licence, which the user chooses or the terms of the data imply
     if not (recipe.licence or shared_run.licence):
         raise RecipeError(
             "the weights have no licence", "add --licence, such as cc-by-nc-4.0"
@@ -482,15 +426,11 @@ def require_terms(shared_run: SharedRun, recipe: Recipe) -> None:
 
 
 def tabulate(target: str, files: Files) -> Table:
-    """Return a table of the files to push.
+    """Return a table of the name, size in bytes and origin of each file to push.
 
     Args:
         target: Name of the repository, for the title.
-        files: Content (bytes) or local path of each file, keyed by the name of the file
-            in the repository. A file with a local path is copied from the run.
-
-    Returns:
-        A table with the name, size in bytes and origin of each file.
+        files: Contents or local paths, by file name in the repository.
     """
     rows = []
     for name, content in sorted(files.items()):
@@ -502,30 +442,25 @@ def tabulate(target: str, files: Files) -> Table:
 
 
 def write_card(shared_run: SharedRun, recipe: Recipe, target: str) -> str:
-    """Write the model card of a run, which is the first page of its repository.
+    """Write the model card (first page of the repository) of a run, in Markdown.
 
     Args:
         shared_run: Run with its files, the terms of its data and its recipe.
         recipe: Recipe of `push`, with the licence, citation and contact of the owner.
         target: Name of the repository.
-
-    Returns:
-        The card as Markdown.
     """
-    # list the metrics of all scores, whose caveats the card explains
+    # list the metrics of all scores, for their caveats
     scores = _find_scores(shared_run, recipe.paths)
     metrics: list[Metric] = []
     for _, metrics_by_row, _ in scores:
         for row_metrics in metrics_by_row.values():
             metrics += row_metrics
 
-    # versions of the libraries, and the git commit of the training
     environment = shared_run.run.read_json(ENVIRONMENT_FILE, Environment)
     versions = dict(environment.versions)
     if environment.commit:
         versions["code"] = environment.commit
 
-    # fill in the template of the card
     repository, _ = _parse_target(target)
     page = {
         "name": repository.partition("/")[2],
@@ -566,17 +501,16 @@ def _list_hub_datasets(shared_run: SharedRun) -> list[str]:
 
 
 def _find_scores(shared_run: SharedRun, paths: Paths) -> list[CardScores]:
-    """Find the scores of a run for its model card: its tests, and its validation.
+    """Find the tests and the validation of a run for its model card.
 
     Args:
-        shared_run: Run of train-align or train-prior.
-        paths: Folders of the user, of which the folder of runs is searched for tests.
+        paths: Folders of the user. Tests are searched in the folder of runs.
 
     Returns:
-        A tuple for each table of the card: its title, its metrics by row, and the name
-        of the tested data set. First come the newest runs that tested the model, by
-        command, data set and gallery. The validation on training pictures comes last,
-        and its name of the tested data set is empty.
+        The title, the metrics by row, and the tested data set of each table of the
+        card:
+        - the newest test by each command, on each data set and gallery
+        - the validation on training pictures, with "" as its data set
     """
     # find the newest test by each command on each data set and gallery
     tests: dict[tuple[str, str, str], CardScores] = {}
@@ -585,26 +519,26 @@ def _find_scores(shared_run: SharedRun, paths: Paths) -> list[CardScores]:
             test_run = ShownRun(command, folder)
             facts = test_run.measurements.facts
 
-            # skip tests of other runs, and controls, such as a test on shuffled signals
+            # skip tests of other runs, controls (shuffled signals) and empty tests
             tested_path = Path(locate_stored(facts.run)).resolve()
             is_other_run = tested_path != shared_run.run.path.resolve()
             if is_other_run or test_run.is_control or not test_run.metrics:
                 continue
 
-            # the metrics over all models, then the first metric of each single model
+            # the metrics over all cells, then the first metric of each cell
             rows = {"all": choose_metrics(test_run.metrics)}
             if len(test_run.cells) > 1:
                 for cell in test_run.cells:
                     rows[cell.name] = choose_metrics(cell.metrics)[:1]
 
-            # runs are sorted, the newest first, so the first test of a key is kept
+            # keep the first test of each key, since the newest run comes first
             dataset = str(facts.set_up.get("dataset", facts.dataset))
             gallery = facts.gallery if isinstance(facts, RetrievalFacts) else None
             key = (command, dataset, str(gallery.splits if gallery else ""))
             tests.setdefault(key, (f"{command} on {dataset}", rows, dataset))
     scores = list(tests.values())
 
-    # add the validation of the training: a row for a prior, or a row per brain model
+    # add the validation of the training, in a row for a prior or for each cell
     training = ShownRun("training", shared_run.run)
     rows = {}
     if shared_run.layout is None:
