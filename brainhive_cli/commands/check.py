@@ -1,8 +1,7 @@
 """check: search for missing and damaged files of data sets, stores and runs.
 
 A signal store is an HDF5 file with the trials of a subject. A target store is an HDF5
-file with the embeddings of the pictures of a split by an encoder. A run is the folder
-that a command writes.
+file with the embeddings of the pictures of a split.
 """
 
 from collections.abc import Callable, Sequence
@@ -72,8 +71,8 @@ class Recipe(FileRecipe):
 
 
 CheckOutcome = tuple[Result, list[BrainhiveError]]
-"""Result of a check, and the problems that it has found. The result has tables, pages
-and details. The details are dicts of facts, by section and by name of the checked item.
+"""Result and problems of a check. The details of the result are dicts of facts, by
+section and by name of the checked item.
 """
 
 
@@ -82,9 +81,8 @@ def list_checks(
 ) -> list[tuple[str, Callable[[], CheckOutcome]]]:
     """List the checks that a recipe asks for, without running them.
 
-    Each name in `recipe.stores` is the name of a data set, the name of a run, or a path
-    or pattern of stores and runs. If the recipe names nothing, all target stores (files
-    of embeddings) are checked.
+    Each name in `recipe.stores` is a data set, a run, or a path or pattern of stores
+    and runs. If the recipe names nothing, all target stores (embeddings) are checked.
 
     Args:
         recipe: Settings of the command.
@@ -95,14 +93,14 @@ def list_checks(
         Pairs of the name of the checked item, and a function that runs the check.
 
     Raises:
-        RecipeError: if `plots` is set, but the recipe names no signal store (file of
-            trials) and no data set.
+        RecipeError: if `plots` is set, but the recipe names no signal store (trials)
+            and no data set.
         MissingData: if `plots` is set, but the data sets have no signal stores, or if
             no file has one of the names.
     """
     paths = recipe.paths
 
-    # a name may be a data set; otherwise it may be a run; otherwise it is a path
+    # a name is a data set, or else a run, or else a path
     datasets = [parts.resolve("datasets", recipe.dataset)] if recipe.dataset else []
     patterns = list[str]()
     run_by_name = {path.name: path for path in paths.under_home("runs").glob("*/*")}
@@ -126,8 +124,7 @@ def list_checks(
     elif recipe.stores is None and not recipe.dataset:
         stores = list_stores(None, paths)
 
-    # A store has signals or targets. If a file cannot be read, it is taken for a target
-    # store, whose check then reports the problem.
+    # a file that cannot be read counts as a target store, whose check reports it
     signal_stores = []
     for path in stores:
         with suppress(BrainhiveError):
@@ -152,7 +149,6 @@ def list_checks(
                 "name a data set, or stores below signals/",
             )
 
-    # list a check for each data set, store and run
     checks: list[tuple[str, Callable[[], CheckOutcome]]] = []
     for config in datasets:
         check_dataset = partial(_check_dataset, config, recipe, is_thorough)
@@ -167,24 +163,13 @@ def list_checks(
 
 
 def _find_signal_stores(recipe: Recipe, datasets: Sequence[Any]) -> list[Path]:
-    """Find the signal stores (files of trials) of data sets.
-
-    A subject has a store for each preparation, such as a filter and a sampling rate.
-
-    Args:
-        recipe: Settings of the command, with the selected subjects. If no subject is
-            selected, the stores of all subjects are found.
-        datasets: Configs of the data sets.
-
-    Returns:
-        Paths of the stores. The list is empty if there are no stores.
-    """
+    """Find the signal stores (trials) of the selected subjects, or of all subjects."""
     file_patterns = ["sub-*.h5"]
     if recipe.subjects:
         file_patterns = [f"sub-{subject:02d}.h5" for subject in recipe.subjects]
     stores = list[Path]()
     for config in datasets:
-        # skip a data set whose files are missing: another function reports them
+        # skip a data set whose files are missing
         with suppress(MissingData):
             dataset = config.build(recipe.paths)
             folder = recipe.paths.under_home("signals") / dataset.recorded_as
@@ -200,8 +185,6 @@ def inputs(recipe: Recipe) -> list[Input]:
 
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Check data sets, stores and runs, and warn of each problem.
-
-    All rows of stores and all files of runs are verified.
 
     Args:
         recipe: Settings of the command.
@@ -247,7 +230,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
             details.setdefault(section, {}).update(facts)
         files |= result.files
 
-    # the code for missing files wins, because a program can react by downloading them
+    # the code for missing files wins, because a program can download them
     exit_codes = {problem.exit_code for problem in problems}
     exit_code = max(exit_codes, default=0)
     if MissingData.exit_code in exit_codes:
@@ -266,11 +249,7 @@ def _check_dataset(config: Any, recipe: Recipe, is_thorough: bool) -> CheckOutco
 
     Args:
         config: Config of the data set.
-        recipe: Settings of the command. It may select subjects.
         is_thorough: If True, check every picture and trial instead of a sample.
-
-    Returns:
-        The result, with a table of the files, and the problems.
     """
     name, facts, problems, table = inspect_dataset(
         config, recipe.paths, recipe.subjects, is_thorough
@@ -280,19 +259,12 @@ def _check_dataset(config: Any, recipe: Recipe, is_thorough: bool) -> CheckOutco
 
 
 def _check_signal_store(path: Path, recipe: Recipe) -> CheckOutcome:
-    """Read all rows of a signal store (file of trials), and describe its trials.
+    """Compare the rows of a signal store (trials) with their checksums.
 
-    A row is damaged if it does not agree with its stored checksum. If `recipe.plots` is
-    True, a page of plots is written next to the store.
-
-    Args:
-        path: Path of the store.
-        recipe: Settings of the command.
+    If `recipe.plots` is True, a page of plots is written next to the store.
 
     Returns:
-        A result and a list of problems. The result has a table with a row for each
-        split of the store. The list has one error if the store is damaged, and is empty
-        otherwise.
+        A table with a row for each split, and the problem if the store is damaged.
     """
     # the path ends with the data set, the preparation and the subject
     dataset, name = short_name(path.absolute()).split("/", 1)
@@ -306,15 +278,13 @@ def _check_signal_store(path: Path, recipe: Recipe) -> CheckOutcome:
         row = (name,) + ("–",) * len(COUNTED) + (FAILED,)
         return _report_store(path, error.in_one_line, Table(title, columns, [row]))
 
-    # describe the store, and count the trials of each split. The value `overlap` is a
-    # sentence if windows of trials overlap in time.
+    # `overlap` is a sentence if windows of trials overlap in time, else ""
     facts = {"problem": ""} | describe_store(store)
     if facts["overlap"]:
         console.say(f"{name}: {facts['overlap']}")
     rows = [(name,) + counts + (PASSED,) for counts in count_rows(facts)]
     table = Table(title, columns, rows)
 
-    # write the page of plots
     files = {}
     if recipe.plots:
         store_name = short_name(path)
@@ -327,20 +297,13 @@ def _check_signal_store(path: Path, recipe: Recipe) -> CheckOutcome:
 
 
 def _check_target_store(path: Path, is_thorough: bool) -> CheckOutcome:
-    """Read all rows of a target store (file of embeddings), and judge its health.
+    """Compare the rows of a target store with their checksums, and judge its health.
 
-    The health of embeddings is a set of numbers, such as their mean norm and the number
-    of constant dimensions. These numbers are stored together with the embeddings.
+    The health is a set of numbers, such as the mean norm of the embeddings.
 
     Args:
-        path: Path of the store.
         is_thorough: If True, compute the health from the embeddings. If False, read the
             stored numbers.
-
-    Returns:
-        A result and a list of problems. The result has a table with a row for the
-        store. The list has one error if the store is damaged or its embeddings are not
-        healthy, and is empty otherwise.
     """
     try:
         store = TargetStore.open(path)
@@ -353,7 +316,6 @@ def _check_target_store(path: Path, is_thorough: bool) -> CheckOutcome:
         table = health_table([(path.name,) + unknown_figures + (FAILED,)])
         return _report_store(path, error.in_one_line, table)
 
-    # report the numbers, even if they show a problem
     row = health_row(store.path, health, bool(problem), holds_annotations(store))
     return _report_store(path, problem, health_table([row]), **asdict(health))
 
@@ -362,8 +324,7 @@ def _report_store(path: Path, problem: str, table: Table, **facts: Any) -> Check
     """Make the result of the check of a store, and its problem if it has one.
 
     Args:
-        path: Path of the store.
-        problem: Description of the problem. Empty if the store has passed.
+        problem: Description of the problem, or "".
         table: Table with the row of the store.
         facts: Further facts about the store, by name.
     """
@@ -375,21 +336,14 @@ def _report_store(path: Path, problem: str, table: Table, **facts: Any) -> Check
 
 
 def _check_run(path: Path) -> CheckOutcome:
-    """Read all files of a run, and compare them with the digests that the run stored.
+    """Compare the files of a run with the digests that the run has stored.
 
-    Args:
-        path: Folder of the run.
-
-    Returns:
-        A result and a list of problems. The result has a table with a row for the run.
-        The list has an error for each file that is damaged, changed, missing, or not in
-        the list of digests.
+    A file that is damaged, changed, missing, or not in the list of digests is a
+    problem.
     """
-    # count the files of each kind, and describe each problem in a sentence
     counts, problems = run_files.check(path)
     has_digests = bool(read_digests(path))
 
-    # write the row of the run, with the number of its files of each kind
     columns = ("run",) + FILE_KINDS + ("digests", "check")
     row: list[object] = [RunFolder(path).name]
     for kind in FILE_KINDS:

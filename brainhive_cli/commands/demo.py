@@ -1,7 +1,6 @@
 """demo: all steps of a decoding system on shipped data, with a page of the results.
 
-A step is a command with its settings, such as `train-align`. The steps of a system are
-listed in a shipped recipe of the command `workflow`.
+A step is a command with its settings, such as `train-align`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -53,8 +52,8 @@ COMMAND_ORDER = (
 )
 """Commands in the order of their sections on the page."""
 HEADS = ("latent", "image", "text")
-"""Heads (outputs) of HAVIR's brain model. The step that evaluates a head has the same
-name. It compares models that were trained on different sets of voxels.
+"""Heads (outputs) of HAVIR's brain model. The step of the same name compares models
+that were trained on different sets of voxels.
 """
 SHUFFLED_STEP = "{head}, shuffled"
 """Name of the step that evaluates a head with shuffled trials."""
@@ -66,18 +65,16 @@ SHUFFLED_TRIALS = "shuffled trials"
 
 @dataclass(frozen=True)
 class System:
-    """Decoding system that the demo runs. Its steps are a workflow of Brainhive.
+    """Decoding system that the demo runs.
 
     Attributes:
-        recipe: Name of the folder with the recipes of the system. The workflow is
-            `recipes/{recipe}/workflow.yaml`.
+        recipe: Folder in `recipes` with the recipes of the system, such as
+            workflow.yaml.
         signals: Kind of the signals, for titles.
         provenance: Program that simulated the signals, or paper that published them.
         generators: Folders of the generators (diffusion models) that the steps use.
-            The files of a generator are joined from smaller files that are installed
-            with Brainhive.
         is_simulated: True if a program simulated the signals.
-        overrides: Overrides of recipe keys, keyed by the name of the step.
+        overrides: Overrides of recipe keys, by the name of the step.
     """
 
     recipe: str
@@ -133,10 +130,6 @@ class Recipe(BaseRecipe):
     def _reads_real_as_a_system(cls, fields: Any) -> Any:
         """Replace `real=True` by `system=real`, so that `--real` is a short flag.
 
-        Args:
-            fields: Values of the recipe by key, before pydantic validates them. A value
-                that is not a dict is returned unchanged.
-
         Raises:
             RecipeError: if `real` is True and `system` is another system.
         """
@@ -151,15 +144,10 @@ class Recipe(BaseRecipe):
 
 
 def _read_workflow(recipe: Recipe) -> workflow.Recipe:
-    """Read the workflow that lists the steps of a system.
-
-    Args:
-        recipe: Settings of the demo. Its processes and folders replace the settings of
-            the workflow.
-    """
+    """Read the workflow of a system, with the processes and folders of the demo."""
     run_options = recipe.run
     if recipe.quick and run_options.workers is None:
-        # starting data loader workers takes longer than decoding a few pictures
+        # starting workers takes longer than decoding a few pictures
         run_options = run_options.model_copy(update={"workers": 0})
     name = SYSTEMS[recipe.system].recipe
     steps = workflow.Recipe.resolve("workflow", name, {}, [])
@@ -167,10 +155,7 @@ def _read_workflow(recipe: Recipe) -> workflow.Recipe:
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the command lines of the steps.
-
-    None of them is missing, because the steps make all files that they read.
-    """
+    """List the command lines of the steps, which make all files that they read."""
     steps = _read_workflow(recipe)
     overrides = SYSTEMS[recipe.system].overrides
     step_inputs = []
@@ -182,13 +167,7 @@ def inputs(recipe: Recipe) -> list[Input]:
 
 @dataclass(frozen=True)
 class DemoRun(RunJob):
-    """Work of the demo, which runs the steps of a decoding system.
-
-    Attributes:
-        recipe: Settings of the demo.
-        system: Decoding system.
-        steps: Workflow of the system, which lists the steps.
-    """
+    """Work of the demo: the steps of a decoding system."""
 
     recipe: Recipe
     system: System
@@ -200,16 +179,12 @@ class DemoRun(RunJob):
         return self.system.recipe
 
     def make_parts(self, run: OpenRun, force: bool) -> dict[str, workflow.FinishedStep]:
-        """Run the steps of the workflow one after another.
+        """Run the steps of the workflow, and return them by name.
 
         Args:
-            run: Run of the demo, which was just opened.
             force: If True, run a step again even if a finished run of this step exists.
-
-        Returns:
-            Finished steps with their results, keyed by the name of the step.
         """
-        # join the installed files to a folder for each generator (diffusion model)
+        # the files of a generator are joined from smaller files in the package
         system, recipe = self.system, self.recipe
         console.say(f"On {system.signals} ({system.provenance}).")
         for generator in system.generators:
@@ -226,11 +201,7 @@ class DemoRun(RunJob):
         return dict(workflow.run_steps(self.steps, run.launch, force, overrides))
 
     def summarise(self, run: OpenRun) -> Summary:
-        """Write the page of the demo, and collect the measurements of the steps.
-
-        Args:
-            run: Run of the demo. Its `parts` are the finished steps, keyed by name.
-        """
+        """Write the page of the demo, and collect the measurements of the steps."""
         with console.progress("writing the page"):
             tables = self._list_tables(run.parts)
             page = _lay_out_page(self.system, self.steps, tables, run.parts)
@@ -240,11 +211,8 @@ class DemoRun(RunJob):
     def _measure(self, steps: Mapping[str, workflow.FinishedStep]) -> Measurements:
         """Collect the measurements of the steps, and the effects of controls.
 
-        A control is a brain model that is trained on other voxels, or a test on
-        shuffled trials. Its accuracy should be lower.
-
-        Args:
-            steps: Finished steps, keyed by name.
+        A control is an analysis whose accuracy should be lower, such as shuffled
+        trials.
         """
         measurements = workflow.measure_steps(steps)
         caveats = [SIMULATED] if self.system.is_simulated else measurements.caveats
@@ -257,22 +225,13 @@ class DemoRun(RunJob):
     def _list_effects(
         self, steps: Mapping[str, workflow.FinishedStep]
     ) -> list[Difference]:
-        """List by how much the controls of HAVIR decrease its accuracy.
+        """List by how much the controls of HAVIR decrease its top-1 accuracy.
 
-        A control is an analysis that should have a low accuracy. HAVIR has two
-        controls: models that are trained on other voxels, and trials that are shuffled.
-
-        Args:
-            steps: Finished steps, keyed by name.
-
-        Returns:
-            Decrease of the top-1 accuracy for each control and each head (output of the
-            brain model). The list is empty for other systems, which have no controls.
+        Other systems have no controls, which gives an empty list.
         """
         if self.recipe.system != "havir":
             return []
 
-        # for each head, a step compares sets of voxels, and a step shuffles trials
         voxel_sweeps = {}
         shuffled_draws = {}
         for head in HEADS:
@@ -282,11 +241,7 @@ class DemoRun(RunJob):
         return list_control_effects(voxel_sweeps, shuffled_draws)
 
     def _list_tables(self, steps: Mapping[str, workflow.FinishedStep]) -> list[Table]:
-        """List a table of the steps, and a table of the effects of controls if any.
-
-        Args:
-            steps: Finished steps, keyed by name.
-        """
+        """List a table of the steps, and a table of the effects of controls if any."""
         title = f"Demo, on {self.system.signals}"
         tables = [workflow.summarise_steps(steps, title)]
         effects = self._list_effects(steps)
@@ -295,15 +250,7 @@ class DemoRun(RunJob):
         return tables
 
     def describe(self, run: OpenRun) -> Result:
-        """Return the result of the demo.
-
-        Args:
-            run: Run of the demo. `run.parts` are the finished steps, keyed by name.
-
-        Returns:
-            The tables and metrics, the path of the page, and as a hint the command
-            lines that run the demo with other systems.
-        """
+        """Return the tables, metrics and page, and the commands of other demos."""
         other_demos = []
         for name in SYSTEMS:
             if name != self.recipe.system:
@@ -339,22 +286,10 @@ def _lay_out_page(
     tables: list[Table],
     finished_steps: Mapping[str, workflow.FinishedStep],
 ) -> Page:
-    """Lay out the web page of the demo.
+    """Lay out the page: a summary, and a section for each step that has written a run.
 
-    The page has a summary, and a section for each step that has written a run. The
-    sections have the order of `COMMAND_ORDER`. Steps with shuffled trials have no
-    section, because they only estimate the accuracy at chance.
-
-    Args:
-        system: Decoding system.
-        steps: Workflow of the system, with the command and heading of each step.
-        tables: Tables of the summary.
-        finished_steps: Finished steps, with their results, keyed by name.
-
-    Returns:
-        The page, which is not written yet.
+    Steps with shuffled trials have no section, since they only estimate chance.
     """
-    # add the sections; a step with shuffled trials is a control
     groups = []
     names = sorted(
         finished_steps, key=lambda name: COMMAND_ORDER.index(steps.get_command(name))
@@ -368,7 +303,6 @@ def _lay_out_page(
         if not shown_run.is_control:
             groups.append(RunGroup([shown_run], title=steps.steps[name].heading))
 
-    # add a summary, which names the origin of the signals
     note = NOTE if system.is_simulated else RECORDED_NOTE
     summary = PageSection(
         "Summary", [("", tables)], [note.format(provenance=system.provenance)]
@@ -384,21 +318,17 @@ def list_control_effects(
 ) -> list[Difference]:
     """List by how much each control decreases the top-1 accuracy of each head.
 
-    A head is an output of the brain model. There are two controls. A model that is
-    trained on other voxels should be less accurate. Trials that are shuffled among the
-    pictures should give accuracies at chance.
+    A head is an output of the brain model. A control is a model that is trained on
+    other voxels, or a test on shuffled trials.
 
     Args:
-        voxel_sweeps: Measurements of the variants of a model, keyed by head. Each
-            variant is trained on another set of voxels. The variant `NO_CONTROL` is
-            trained on the right voxels.
-        shuffled_draws: Measurements of the model with the right voxels, keyed by head.
-            They have the accuracy of the trials, and the accuracies of many random
-            orders (draws) of the trials.
+        voxel_sweeps: Measurements of models of several sets of voxels, by head. The
+            variant `NO_CONTROL` is trained on the right voxels.
+        shuffled_draws: Measurements of that variant, by head, with its accuracy for
+            trials in the right order and in many random orders (draws).
 
     Returns:
-        Differences of accuracy: the head minus each of its controls. The interval of a
-        difference to shuffled trials is the middle 95 % of the draws.
+        Differences of accuracy: the head minus each of its controls.
     """
     effects = []
     for head, measurements in voxel_sweeps.items():

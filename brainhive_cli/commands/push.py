@@ -1,7 +1,7 @@
-"""The command `push`: upload of a trained run, with a model card, to the Hugging Face Hub.
+"""The command `push`: upload of a trained run, with a model card, to the hub.
 
-The run has brain models (cells), or a prior, which turns decoded embeddings into the
-input of a picture generator.
+The hub is the Hugging Face Hub. The run has brain models (cells), or a prior, which
+turns decoded embeddings into the input of a picture generator.
 """
 
 import re
@@ -287,13 +287,13 @@ def _push_files(
                     f"choose another tag: {HUB_PREFIX}{repository}@TAG",
                 )
 
-        # without deletions, old and new weights would be loaded together
         additions = []
         for name, content in sorted(files.items()):
             additions.append(
                 CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
             )
         operations: list[CommitOperationAdd | CommitOperationDelete] = list(additions)
+        # delete files of the earlier model, whose weights would be loaded, too
         for name in sorted(remote_names - files.keys()):
             if _is_run_file(name):
                 operations.append(CommitOperationDelete(name))
