@@ -1,7 +1,6 @@
 """Folders that references name (hub:, demo: or a path), and runs shared on the hub.
 
-The hub is the Hugging Face Hub. Its client, `huggingface_hub`, stores downloads in a
-cache on this machine. A reference is a text in a recipe that names a folder of files.
+The hub is the Hugging Face Hub. A reference is a text in a recipe that names a folder.
 """
 
 import fnmatch
@@ -45,9 +44,7 @@ from brainhive_cli.core.network import (
 DEMO_WEIGHTS = Path(__file__).parents[1] / "demo/weights"
 """Folder of the demo's weights, to which `demo:` references lead."""
 MIN_KEPT_DIGEST_BYTES = 64_000_000
-"""Size from which the digest of a file is stored. Computing the digests of larger files
-takes longer than all other work at the start of a command.
-"""
+"""Size from which the digest of a file is stored, because computing it is slow."""
 DIGEST_FOLDER = ".digests"
 """Folder of the stored digests, below home."""
 HUB_PREFIX = "hub:"
@@ -57,17 +54,11 @@ SNAPSHOT_PATH = re.compile(
 )
 """Pattern of the paths of files and folders in the hub's cache."""
 DATASET_PREFIX = "datasets"
-"""First name in the location of a data set's repository. The addresses of the pages of
-data sets also begin with it.
-"""
+"""First name in the location of a data set's repository."""
 DOWNLOAD_ELSEWHERE = "on a machine with a network: "
-"""Beginning of a hint with a download command, for the case that the hub cannot be
-reached.
-"""
+"""Beginning of a hint with a download command, if the hub cannot be reached."""
 WRONG_SERVER_ERRORS = (LookupError, TypeError, AssertionError, RecursionError)
-"""Errors that the hub's client raises if another server answers, such as a proxy that
-asks for a login.
-"""
+"""Errors of the hub's client if another server answers, such as a login page."""
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
 """Patterns of weight files, in the order of preference."""
 RUN_FORMAT = 1
@@ -84,9 +75,7 @@ MODEL_FILES = (
     "diffusion_pytorch_model.safetensors",
     "learned.safetensors",
 )
-"""Files in the folder of a brain model, also under the names that BrainHiVE's own
-repository uses.
-"""
+"""Files of a brain model, in the layouts of BrainHiVE and of Brainhive."""
 ALIGNMENT_FILES = (
     "embeddings.json",
     "cells/**/model/config.json",
@@ -112,14 +101,12 @@ RUN_FILES = {
     "train-align": DOCUMENT_FILES + ALIGNMENT_FILES,
     "train-prior": DOCUMENT_FILES + PRIOR_FILES,
 }
-"""Patterns of the files that a run shares on the hub, keyed by the command that made
-the run. Other files of the run stay on the machine.
-"""
+"""Patterns of the files that a run shares on the hub, by the command of the run."""
 CHANGED_HINT = (
     "use another revision, or tell the owner; to fetch the files again: hf cache rm "
     "model/OWNER/NAME"
 )
-"""Hint for a repository whose files differ from the files that the owner pushed."""
+"""Hint for a repository whose files differ from the pushed files."""
 
 
 class Unreachable(MissingData):
@@ -140,25 +127,20 @@ def folder(
     """Return the local folder that a reference names, after a download if necessary.
 
     Args:
-        reference: One of
+        reference: Path of a folder, or one of
 
             - `hub:owner/name[/subfolder][@revision]`, a repository of a model;
             - `hub:datasets/owner/name[/subfolder][@revision]`, of a data set;
-            - `demo:name`, weights that are installed with Brainhive;
-            - the path of a folder.
-        allow: Patterns of the files to download, relative to the subfolder, or None to
-            download all files.
+            - `demo:name`, weights that are installed with Brainhive.
+        allow: Patterns of the files to download below the subfolder, or None for all.
         owner: Owner of the repository if the reference is only `hub:name`.
-        local: True to use only files in the hub's cache, without a network.
-
-    Returns:
-        The folder. For the hub, the subfolder in the cache.
+        local: True to use only files in the hub's cache.
 
     Raises:
-        MissingData: if the folder or repository does not exist, the hub cannot be
-            reached, or files of a local folder are placeholders of Git LFS or DataLad.
+        MissingData: if the folder does not exist, the hub cannot be reached, or files
+            are placeholders of Git LFS or DataLad.
     """
-    # download the files of a repository, or find them in the hub's cache
+    # a repository of the hub
     scheme, colon, location = reference.partition(":")
     if colon and scheme == "hub":
         repository_type, repository, subfolder, revision = parse_repository(
@@ -211,9 +193,6 @@ def folder(
 def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
     """Download files of a repository with `huggingface_hub.snapshot_download`.
 
-    The function repeats the request if the hub is busy. It turns errors of the client
-    into errors with a hint. Its progress bars disappear at the end.
-
     Args:
         repository: Repository `owner/name`.
         repo_type: "model" or "dataset".
@@ -223,18 +202,16 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
         The result of `snapshot_download`: the folder, or a list of files for a dry run.
 
     Raises:
-        MissingData: if the repository does not exist, the hub cannot be reached, or the
-            terms of the repository were not accepted.
+        MissingData: if the hub cannot be reached, is busy or refuses the download.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import tqdm
 
-    # the client makes the bars itself, so it needs a class and not an object
     class TransientBar(tqdm):
-        """A progress bar that disappears at the end, and is not shown in a pipe."""
+        """A progress bar that disappears at the end."""
 
         def __init__(self, *args: Any, **options: Any) -> None:
-            # without a choice of the client, tqdm shows bars only in a terminal
+            # None shows the bar only in a terminal
             options.setdefault("disable", None)
             options["leave"] = False
             super().__init__(*args, **options)  # type: ignore[no-untyped-call]
@@ -257,7 +234,7 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
                     return snapshot(repository, repo_type, **cache_options)
             raise bad_proxy from error
 
-        # an error of the disk with the user's own folder, for example that it is full
+        # the disk of the user's own folder is full, for example
         if isinstance(error, OSError) and error.errno and options.get("local_dir"):
             error.filename = error.filename or str(options["local_dir"])
             raise
@@ -275,12 +252,10 @@ def list_digests(repository: str, repo_type: str, commit: str) -> dict[str, str]
         commit: Commit of the repository.
 
     Returns:
-        Digests, keyed by file name. The digest of a large file is `sha256:` with the
-        SHA-256 of its content. The digest of a small file is `git:` with the id of its
-        blob in git.
+        Digests by file name: `sha256:HASH` of a large file, or `git:BLOB_ID`.
 
     Raises:
-        MissingData: if the hub does not answer.
+        MissingData: if the hub does not list the files.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
@@ -292,7 +267,6 @@ def list_digests(repository: str, repo_type: str, commit: str) -> dict[str, str]
             )
         )
 
-    # list the files and folders, and try again if the server is busy
     try:
         tree = call_with_retries(read_tree, _read_response)
     except _list_client_errors() as error:
@@ -309,10 +283,7 @@ def list_digests(repository: str, repo_type: str, commit: str) -> dict[str, str]
 
 @contextmanager
 def silence_hub() -> Iterator[None]:
-    """Hide the hub client's progress bars and warnings inside a `with` block.
-
-    The client warns, for example, about patterns that match no file.
-    """
+    """Hide the hub client's progress bars and warnings inside a `with` block."""
     from huggingface_hub.utils import (
         are_progress_bars_disabled,
         disable_progress_bars,
@@ -338,14 +309,13 @@ def find_weights(
     """List the weight files of a model that are on this machine, without a download.
 
     Args:
-        reference: Path of a folder, `hub:owner/name[/subfolder][@revision]` or
-            `demo:name`, as in `folder`.
-        files: Names of other files that are needed as well, such as a config.
+        reference: Reference, as in `folder`.
+        files: Names of other files that are needed, such as a config.
         weights: Patterns of weight files, in the order of preference.
 
     Returns:
-        The weight files of the first pattern that matches files on this machine. The
-        list is empty if no pattern matches a file, or if a file of `files` is missing.
+        The files of the first pattern that matches. Empty if no pattern matches, or if
+        a file of `files` is missing.
     """
     for pattern in weights:
         with suppress(MissingData):
@@ -366,26 +336,24 @@ def find_input(
 
     Args:
         reference: Reference, as in `folder`.
-        files: Names of other files that are needed as well, such as a config.
+        files: Names of other files that are needed, such as a config.
         weights: Patterns of weight files, in the order of preference.
-        optional_patterns: Patterns of files that the download command also fetches.
+        optional_patterns: Patterns of further files for the download command.
 
     Returns:
-        The weights as an input of a command. If they are on the hub, the input has the
-        size of the download and the shell command of the download. If they cannot be
-        found, the input has an error.
+        The weights as an input of a command, with the size and command line of a
+        missing download, or with an error if they cannot be found.
     """
-    # the name of the input ends with the weight file if there is a single pattern
-    # without wildcards, otherwise with the folder of the weights
-    _, hub_prefix, location = reference.partition(HUB_PREFIX)
+    # the name ends with a single weight file, otherwise with the weights' folder
+    location = reference.removeprefix(HUB_PREFIX)
     is_single_file = len(weights) == 1 and "*" not in weights[0]
     weight_name = weights[0] if is_single_file else weights[0].rpartition("/")[0]
-    name = f"{location if hub_prefix else reference}/{weight_name}".rstrip("/")
+    name = f"{location}/{weight_name}".rstrip("/")
     if find_weights(reference, files, weights):
         return Input(name)
 
     # a folder of the user lacks a file
-    if not hub_prefix:
+    if not reference.startswith(HUB_PREFIX):
         folder_path = locate(reference)
         missing = [file for file in files if not (folder_path / file).is_file()]
         missing.append(weights[0])
@@ -418,17 +386,19 @@ def find_input(
     except BrainhiveError as error:
         return Input(name, error=error)
 
-    # use the first pattern of weights that matches files of the repository
+    # the first pattern of weights that matches
     hub_names = [file.filename for file in hub_files]
     weight_names: list[str] = []
     for pattern in weight_patterns:
-        weight_names = weight_names or fnmatch.filter(hub_names, pattern)
+        weight_names = fnmatch.filter(hub_names, pattern)
+        if weight_names:
+            break
     if not weight_names:
         message = f"{repository} has no {weight_patterns[0]}"
         hint = "check the name and variant"
         return Input(name, error=MissingData(message, hint))
 
-    # add up the sizes of the needed files that are not in the cache yet
+    # the size of the needed files that are not cached
     needed_names = set(file_names + weight_names)
     missing_files = []
     for file in hub_files:
@@ -449,8 +419,8 @@ def download_line(
     Args:
         repository: Repository `owner/name`.
         repo_type: "model" or "dataset".
-        patterns: Names or patterns of the files. If there are none, or only `**`, the
-            command downloads all files.
+        patterns: Names or patterns of the files. None or only `**` stands
+            for all files.
         options: Further arguments of the command, such as `--revision=main`.
 
     Returns:
@@ -483,11 +453,11 @@ def parse_repository(
         owner: Owner of the repository if the location is only a name.
 
     Returns:
-        The type ("model" or "dataset"), the repository `owner/name`, the subfolder
-        (empty for none), and the revision (None for the newest).
+        The type ("model" or "dataset"), `owner/name`, the subfolder or "", and the
+        revision or None.
 
     Raises:
-        MissingData: if the subfolder or revision is no valid path.
+        MissingData: if the subfolder or revision would lead out of the hub's cache.
     """
     path, _, revision = location.partition("@")
     names = path.rstrip("/").split("/")
@@ -498,8 +468,7 @@ def parse_repository(
     if len(names) == 1 and owner:
         names = [owner, names[0]]
 
-    # The subfolder and the revision become paths in the cache. Raise an error if such a
-    # path would lead out of the cache.
+    # the subfolder and the revision become paths in the cache
     subfolder = "/".join(names[2:])
     cache_paths = filter(None, [subfolder, revision])
     resolve_below(
@@ -509,52 +478,41 @@ def parse_repository(
 
 
 def _prefix_patterns(subfolder: str, patterns: Sequence[str]) -> list[str]:
-    """Put a subfolder before each pattern, or return the patterns for no subfolder."""
+    """Put a subfolder before each pattern. The subfolder may be empty."""
     if not subfolder:
         return list(patterns)
     return [f"{subfolder}/{pattern}" for pattern in patterns]
 
 
 def _list_client_errors() -> tuple[type[Exception], ...]:
-    """List the classes of the errors that the hub's client raises for a request."""
+    """List the classes of errors that the hub's client raises for a request."""
     return WRONG_SERVER_ERRORS + (ValueError, OSError, http_error_class())
 
 
 def _read_response(error: BaseException | None) -> tuple[int, Any]:
-    """Read the response of the hub from an error of the hub's client.
+    """Read the HTTP status and headers from an error of the hub's client or its causes.
 
-    Args:
-        error: Error of the client, or None.
-
-    Returns:
-        HTTP status and headers of the response, or `(0, {})` if the hub did not
-        respond.
+    Returns `(0, {})` if the hub did not respond.
     """
     from huggingface_hub.errors import HfHubHTTPError
 
-    # an error with the response may be the cause of the raised error
-    while error is not None and not isinstance(error, HfHubHTTPError):
-        error = error.__cause__
     if error is None:
         return 0, {}
+    if not isinstance(error, HfHubHTTPError):
+        return _read_response(error.__cause__)
     return error.response.status_code, error.response.headers
 
 
 def _describe_failure(
     repository: str, error: Exception, repo_type: str, options: Mapping[str, Any]
 ) -> MissingData | RecipeError:
-    """Describe why a request to the hub failed, with a hint for the user.
+    """Describe why a request to the hub failed, as an error with a hint.
 
     Args:
         repository: Repository `owner/name`.
         error: Error of the hub's client.
         repo_type: "model" or "dataset".
-        options: Arguments of the request, which may hold "revision" and
-            "allow_patterns".
-
-    Returns:
-        The error to raise instead of the client's error. It is an `Unreachable` if the
-        hub cannot be reached or is busy.
+        options: Arguments of the request, such as "revision" and "allow_patterns".
     """
     from huggingface_hub import errors
 
@@ -617,7 +575,7 @@ def _describe_failure(
             f"{DOWNLOAD_ELSEWHERE}{line}",
         )
 
-    # a problem of this machine, for example a full disk
+    # a problem of this machine, such as a full disk
     if isinstance(error, OSError) and error.errno:
         file_name = f"{error.filename}: " if error.filename else ""
         return MissingData(
@@ -626,7 +584,7 @@ def _describe_failure(
             "another disk",
         )
 
-    # for any other refusal, the last line of the client's message tells the reason
+    # the last line of the client's message tells any other reason
     reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
     hint = "check the name, or log in: hf auth login"
     if "Consistency check" in str(error):  # the file was cut short
@@ -635,13 +593,9 @@ def _describe_failure(
 
 
 def _count_bytes(files: Iterable[Any]) -> int:
-    """Add up the sizes of files on the hub in bytes.
+    """Add up the attributes `file_size` of files. Negative sizes count as 0.
 
-    The hub may state wrong sizes. Negative sizes count as 0, and the sum is limited to
-    the largest size that a file can have.
-
-    Args:
-        files: Files with the attribute `file_size`, as a dry run lists them.
+    The sum is at most `sys.maxsize`, because the hub may state wrong sizes.
     """
     total = sum(max(file.file_size or 0, 0) for file in files)
     return min(total, sys.maxsize)
@@ -656,8 +610,7 @@ def name_snapshot(path: Path | str) -> str:
     """Return the reference that names a path in the hub's cache.
 
     Returns:
-        `hub:[datasets/]owner/name[/subfolder]@commit`, or "" if the path is not in the
-        hub's cache.
+        `hub:[datasets/]owner/name[/subfolder]@commit`, or "" for another path.
     """
     match = SNAPSHOT_PATH.search(Path(path).absolute().as_posix())
     if match is None:
@@ -669,10 +622,7 @@ def name_snapshot(path: Path | str) -> str:
 
 
 def http_error_class() -> type[Exception]:
-    """Return the base class of HTTP errors in the hub's client.
-
-    The client uses httpx or httpx2, depending on its version.
-    """
+    """Return the base class of HTTP errors of the hub's client, from httpx or httpx2."""
     from huggingface_hub.errors import HfHubHTTPError
 
     base: type[Exception] = HfHubHTTPError.__bases__[0]
@@ -680,20 +630,15 @@ def http_error_class() -> type[Exception]:
 
 
 def digest(path: Path, weights: Sequence[str] = WEIGHT_PATTERNS) -> str:
-    """Compute a digest of all weight files in a folder.
+    """Compute a digest of all weight files in a folder, in hexadecimal digits.
 
     Args:
         path: Folder.
         weights: Patterns of the weight files, which may overlap.
 
-    Returns:
-        SHA-256 of a text that lists the name and the digest of each file, in
-        hexadecimal digits.
-
     Raises:
         MissingData: if a file is a dead link or not a regular file.
     """
-    # list each file once, in the order of the names
     files = set()
     for pattern in weights:
         files |= set(path.glob(pattern))
@@ -706,13 +651,12 @@ def digest(path: Path, weights: Sequence[str] = WEIGHT_PATTERNS) -> str:
 def digest_cached_file(file: Path, by_name: bool = True) -> str:
     """Compute the digest of a file, or return the digest that an earlier call stored.
 
-    Digests of large files are stored in a folder below Brainhive's home folder. A
-    stored digest is used until the size or the modification time of the file changes.
+    Digests of large files are stored below home. They are valid until the size or the
+    modification time of the file changes.
 
     Args:
         file: File.
-        by_name: True to trust the names of files in the hub's cache. The cache stores
-            the content of a large file under its SHA-256, so the file is not read.
+        by_name: True to trust the name of a large file in the hub's cache, its SHA-256.
 
     Returns:
         SHA-256 of the content, in hexadecimal digits.
@@ -726,15 +670,14 @@ def digest_cached_file(file: Path, by_name: bool = True) -> str:
             f"{file} is a dead link, or not a regular file", "download it again"
         )
 
-    # A file in the hub's cache is a link to the content. The content of a large file is
-    # named by its SHA-256, which has 64 digits. A small file is read each time.
+    # in the hub's cache, a large file is a link to its content, named by its SHA-256
     cached_name = file.resolve().name
     if by_name and file.is_symlink() and len(cached_name) == 64:
         return cached_name
     if file.stat().st_size < MIN_KEPT_DIGEST_BYTES:
         return documents.digest_file(file)
 
-    # return the stored digest if the file has not changed
+    # return the stored digest if the file is unchanged
     name = documents.digest_text(make_portable(str(file.absolute())))
     digest_path = home_folder() / DIGEST_FOLDER / name
     stamp = f"{file.stat().st_size} {file.stat().st_mtime_ns}"
@@ -769,17 +712,13 @@ class Manifest(BaseModel):
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """Read the manifest, a file that describes a pushed run, from a folder.
+    """Read the manifest of a pushed run, or return None if the folder has no manifest.
 
     Args:
         folder: Local folder with the files of a repository.
 
-    Returns:
-        The manifest, or None if the folder has no manifest.
-
     Raises:
-        BrainhiveError: if the manifest is damaged, or has a version that this version
-            of Brainhive does not read.
+        BrainhiveError: if the manifest is damaged, or has another version.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -801,21 +740,16 @@ def read_manifest(folder: Path) -> Manifest | None:
 def inspect_repository(reference: str) -> tuple[Literal["run", "model", ""], str]:
     """Find out whether a repository of the hub holds a run or a brain model.
 
-    Only two small files of the repository are downloaded: the manifest of a run, and
-    the config of a brain model.
-
     Args:
         reference: `hub:owner/name[/subfolder][@revision]`.
 
     Returns:
-        Kind and reference. The kind is "run" for a pushed run, "model" for the folder
-        of a brain model, and "" for anything else. The returned reference ends in the
-        commit of the repository. If the repository has neither of the two files, it is
-        the reference from the arguments, unchanged.
+        Kind ("run", "model" or ""), and the reference with the commit. Without a
+        manifest and config, the reference is unchanged.
 
     Raises:
-        MissingData: if the repository does not exist.
-        BrainhiveError: if the manifest is damaged, or has another version.
+        MissingData: if the repository does not exist, or the hub cannot be reached.
+        BrainhiveError: if the manifest or config is damaged, or has another version.
     """
     config_name = MODEL_FILES[0]
     try:
@@ -827,7 +761,7 @@ def inspect_repository(reference: str) -> tuple[Literal["run", "model", ""], str
     if read_manifest(files):
         return "run", pinned_reference
 
-    # networks of transformers also have a config, but their config has a `model_type`
+    # the config of a network of transformers has a `model_type`
     config_path = files / config_name
     if not config_path.is_file():
         return "", pinned_reference
@@ -845,10 +779,9 @@ def fetch_run(reference: str) -> Path:
         Folder in the hub's cache.
 
     Raises:
-        MissingData: if the repository does not exist, holds neither a run nor a brain
-            model, or is incomplete in the cache.
-        BrainhiveError: if a file differs from its digest or has no digest, or if the
-            manifest has another version.
+        MissingData: if the repository holds neither of the two, or is incomplete.
+        BrainhiveError: if a file of a run differs from its digest or has no digest, or
+            the manifest is damaged or has another version.
     """
     kind, pinned_reference = inspect_repository(reference)
     if kind == "model":
@@ -859,13 +792,13 @@ def fetch_run(reference: str) -> Path:
             "check the name; to use a prior, set --prior",
         )
 
-    # download the files that a run of this command shares
+    # download the files of the run
     manifest = read_manifest(folder(pinned_reference, allow=[MANIFEST]))
     assert manifest is not None  # because the repository is a run
     patterns = RUN_FILES[manifest.command]
     files = folder(pinned_reference, allow=patterns)
 
-    # raise an error if a downloaded file has no digest
+    # each file must have a digest
     repository, _, commit = pinned_reference.removeprefix(HUB_PREFIX).partition("@")
     hint = f"{DOWNLOAD_ELSEWHERE}hf download {repository} --revision={commit}"
     if not (files / documents.SHA256SUMS).is_file():
@@ -885,7 +818,7 @@ def fetch_run(reference: str) -> Path:
             CHANGED_HINT,
         )
 
-    # raise an error if a file is missing, or differs from its digest
+    # each file must exist, and agree with its digest
     for name, digest in digests.items():
         path = resolve_below(
             files, name, source=f"{pinned_reference}: {documents.SHA256SUMS}"

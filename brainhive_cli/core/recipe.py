@@ -1,15 +1,14 @@
 """Recipes of commands: the base class, and its values from files, flags and overrides.
 
 A recipe holds all settings of a command. A section is a block of a recipe, such as
-`train`. A part is a section whose key `kind` selects an implementation, such as
-`backbone: {kind: nice, dropout: 0.4}`.
+`train`. A part is a section whose key `kind` selects an implementation.
 """
 
 import copy
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
@@ -45,30 +44,23 @@ from brainhive_cli.core.sections import (
 
 M = TypeVar("M", bound=BaseModel)
 SIGNALS = "signals"
-"""First word of the names of signal stores in `Recipe.digests`. No recipe key names
-these stores.
-"""
+"""First word of the names of signal stores in `Recipe.digests`."""
 EMBEDDINGS = "embeddings"
 """First word of the names of stores with imported vectors in `Recipe.digests`."""
 TEXT_KEYS = ("says",)
-"""Recipe keys with texts for people. These texts may have several lines."""
+"""Recipe keys with texts for people, which may have several lines."""
 STORE_PREFIXES = (f"{SIGNALS} ", f"{EMBEDDINGS} ")
-"""Beginnings of the names of stores in `Recipe.digests`. Other names are the values of
-recipe keys.
-"""
+"""Beginnings of the names of stores in `Recipe.digests`."""
 DEFAULTS_VERSION = 1
-"""Version of the default values of all keys. Increase it when a default changes,
-because fingerprints only contain the values that differ from the defaults.
+"""Version of all default values. Increase it when a default changes, because
+fingerprints contain only the values that differ from the defaults.
 """
 
 Tracker = Literal["tensorboard", "trackio", "wandb", "swanlab"]
 
 
 class Published(Section):
-    """Published results of a paper, which reports show next to the measured results.
-
-    The set-up of the paper is not checked against the recipe.
-    """
+    """Published results of a paper, which reports show next to the measured results."""
 
     source: str = Field(
         description="paper and table with the values, and how certain they are"
@@ -87,10 +79,7 @@ class Published(Section):
 
 
 class Paths(Section):
-    """Folders of a recipe, relative to home.
-
-    Home is the working directory, or the folder in BRAINHIVE_HOME.
-    """
+    """Folders of a recipe, relative to the working directory or to BRAINHIVE_HOME."""
 
     data: str = Field("data", description="folder of the data sets, one folder each")
     embeddings: str = Field("embeddings", description="folder of the embedding stores")
@@ -103,15 +92,7 @@ class Paths(Section):
     @model_validator(mode="wrap")
     @classmethod
     def _validate_folders(cls, fields: Any, handler: Any) -> Self:
-        """Accept `pathlib.Path` values, and turn errors of pydantic into a RecipeError.
-
-        The function `validate` does this for whole recipes. This validator is needed
-        because Python code may make `Paths` without a recipe.
-
-        Args:
-            fields: Folders by name, or an object of this class.
-            handler: Function of pydantic that makes the object from the fields.
-        """
+        """Accept `pathlib.Path` values, and turn pydantic errors into RecipeErrors."""
         if isinstance(fields, Mapping):
             fields = dict(fields)
             for name, folder in fields.items():
@@ -134,14 +115,14 @@ class Paths(Section):
 
         Args:
             name: Name of the data set, which is its folder below `data`.
-            root: Folder that replaces the default folder. Empty for none.
+            root: Folder of the data set if it is elsewhere, or "".
         """
         folder = locate(root) if root else self.under_home("data") / name
         return Path(os.path.abspath(folder))
 
 
 LAUNCH_KEYS = ("processes", "mixed_precision")
-"""Keys of `run` for commands with several processes: their number and precision."""
+"""Keys of `run` for commands with several processes."""
 MAX_STEPS = 500
 """Largest number of steps of a workflow. Each step may be a job of a cluster."""
 
@@ -187,15 +168,11 @@ class Recipe(Section):
     is_tracked: ClassVar[bool] = False
     """True if the command logs to trackers."""
     can_share_work: ClassVar[bool] = True
-    """True if several processes can share the work of the command. False if the command
-    only reads and writes files.
-    """
+    """True if several processes can share the work of the command."""
     FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = frozenset(
         {"run", "paths", "recipe_name"}
     )
-    """Keys that do not change the results, so that the fingerprint does not contain
-    them. A key of a section is written as `section.key`.
-    """
+    """Keys that do not change the results, such as `run` or `section.key`."""
 
     MEMORY_HINT: ClassVar[str] = ""
     """Advice on changes of the recipe that need less memory, the best change first."""
@@ -232,27 +209,17 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _copy_mixed_precision(cls, fields: Any) -> Any:
-        """Copy `run.mixed_precision` to the key `precision` of the recipe.
+        """Copy `run.mixed_precision` to the key `precision`, or to `train.precision`.
 
-        The fingerprint of a recipe, a hash that identifies its results, does not
-        contain the section `run`. The precision changes the results, so the precision
-        needs a key outside this section.
-
-        Args:
-            fields: Values of the recipe by key, as the user wrote them.
-
-        Returns:
-            The fields with `precision` set to "bf16" or "fp32". The fields are
-            unchanged if `mixed_precision` is neither "no" nor "bf16", or if recipes of
-            this command have no key `precision`.
+        Fingerprints contain the precision, but not the section `run`. Without a key
+        `precision`, or with another value than "no" or "bf16", nothing changes.
         """
         run = fields.get("run") if isinstance(fields, Mapping) else None
         mixed = run.get("mixed_precision") if isinstance(run, Mapping) else None
-        # YAML reads a bare `no` as False
+        # YAML reads an unquoted `no` as False
         if mixed is not False and mixed not in ("no", "bf16"):
             return fields
 
-        # The key `precision` is at the top of the recipe, or in its section `train`.
         precision = {"precision": "bf16" if mixed == "bf16" else "fp32"}
         if "precision" in cls.model_fields:
             return {**fields, **precision}
@@ -267,14 +234,10 @@ class Recipe(Section):
         return False
 
     def fingerprint(self) -> str:
-        """Return a hash of the recipe and of the files to which the recipe refers.
+        """Return a hash of the recipe and of the files to which it refers.
 
-        The fingerprint identifies the results of a run. Only values that differ from
-        the defaults count, without the keys in `FINGERPRINT_EXCLUDE`. If a later
-        version adds a key, a recipe that does not set this key keeps its
-        fingerprint. A digest (a hash of the content) replaces each path or reference
-        that has a digest. Other paths below Brainhive's home folder are written
-        relative to this folder.
+        Values equal to the defaults and keys in `FINGERPRINT_EXCLUDE` do not count. The
+        digest of a file or reference counts instead of its path.
 
         Returns:
             10 hexadecimal digits.
@@ -284,18 +247,17 @@ class Recipe(Section):
         for key in self.FINGERPRINT_EXCLUDE:
             section, _, section_key = key.partition(".")
             excluded[section] = {section_key} if section_key else True
-        fields = self.model_dump(mode="json", exclude_defaults=True, exclude=excluded)
+        changed_fields = self.model_dump(
+            mode="json", exclude_defaults=True, exclude=excluded
+        )
         # drop sections in which only excluded keys are set
-        fields = {
-            name: value
-            for name, value in fields.items()
-            if value or name not in excluded
-        }
+        fields = {}
+        for name, value in changed_fields.items():
+            if value or name not in excluded:
+                fields[name] = value
 
-        # `fields` lacks paths and references with default values, so all digests are
-        # listed too. The digest of a store (a file of imported signals or vectors) is
-        # listed with the name of the store. The name of a path is left out, because the
-        # same content may have another path on another machine.
+        # List all digests, because `fields` lacks paths with default values. Leave out
+        # the paths, because they may differ on another machine.
         contents = []
         for name, digest in self.digests.items():
             is_store = name.startswith(STORE_PREFIXES)
@@ -311,22 +273,19 @@ class Recipe(Section):
 
     @classmethod
     def set_key(cls, fields: dict[str, Any], key: str, value: Any) -> None:
-        """Set a dotted key in the fields of a recipe.
+        """Set a dotted key in the fields of a recipe, and add missing sections.
 
-        Flags, overrides and sweeps set their keys with this function. Missing sections
-        are added. A new value of the key `kind`, which selects an implementation,
-        removes the settings of the previous kind.
+        A new `kind` removes the other settings of its section.
 
         Args:
             fields: Nested values by key, which are changed in place.
-            key: Dotted key, such as `train.lr`. A number in it is an index of a list.
+            key: Dotted key, such as `train.lr`. A number is an index of a list.
             value: New value.
 
         Raises:
-            RecipeError: if a step of the key is not the index of an item in a list.
+            RecipeError: if an index in the key is outside of its list.
         """
-        # If the outermost section is not set and its default is a mapping, set the key
-        # in a copy of the default.
+        # begin with a copy of the default if the outermost section is not set
         top_key, dot, _ = key.partition(".")
         field = cls.model_fields.get(top_key)
         if dot and top_key not in fields and field and isinstance(field.default, dict):
@@ -338,14 +297,14 @@ class Recipe(Section):
         for section_key in section_keys:
             index = _to_index(section, section_key, key)
             inner = section[index] if isinstance(section, list) else section.get(index)
-            if isinstance(inner, str):  # a part that is written as its kind only
+            if isinstance(inner, str):  # a part that is written as its kind
                 inner = {"kind": inner}
             elif not isinstance(inner, dict | list):
                 inner = {}
             section[index] = inner
             section = inner
 
-        # another kind does not have the settings of the previous kind
+        # another kind has other settings
         is_kind = last_key == "kind" and isinstance(section, dict)
         if is_kind and not is_same_kind(section.get("kind"), value):
             section.clear()
@@ -353,11 +312,9 @@ class Recipe(Section):
 
     @classmethod
     def drop_replaced(cls, fields: dict[str, Any], layer: Mapping[str, Any]) -> None:
-        """Remove fields that cannot be combined with the keys of a recipe file.
+        """Remove fields that do not fit the keys of a recipe file.
 
-        The base class removes nothing. A subclass may override this method. It does not
-        need to remove a key that the file sets itself, because the file's value
-        replaces the previous value.
+        The base class removes nothing.
 
         Args:
             fields: Values by key from the extended recipes, which are changed in place.
@@ -377,19 +334,16 @@ class Recipe(Section):
         An override wins over a flag, and a flag wins over the file.
 
         Args:
-            command: Name of the subcommand. Its default recipe is used if `name` is
-                None.
-            name: YAML file, or name of a shipped recipe.
-            flags: Value of each flag, by dotted recipe key. None stands for a flag that
-                is not set.
+            command: Name of the subcommand.
+            name: YAML file, name of a shipped recipe, or None for the default recipe.
+            flags: Value of each flag by dotted recipe key, or None if it is not set.
             overrides: Texts `key.path=value`, whose values are YAML.
 
         Returns:
             The valid recipe.
 
         Raises:
-            RecipeError: if a key or value is invalid. The message names the key and its
-                value, and the hint suggests a valid key.
+            RecipeError: if there is no such recipe, or a key or value is invalid.
         """
         # the recipe file and the files that it extends
         path = find_recipe(command, name)
@@ -418,16 +372,12 @@ class Recipe(Section):
 
 
 BaseRecipe = Recipe
-"""Second name of the base class. The module of each command calls its own recipe class
-`Recipe`, so it imports the base class under this name.
+"""Second name of the base class, for modules that define a class `Recipe` themselves.
 """
 
 
 class FileRecipe(Recipe):
-    """Base class for recipes of commands that only read and write files.
-
-    Such a command runs in one process, and does not load torch.
-    """
+    """Base class for recipes of commands that only read and write files."""
 
     can_share_work = False
     run: RunOptions = RunOptions(device="cpu")
@@ -436,7 +386,7 @@ class FileRecipe(Recipe):
 class TrainedRunRecipe(Recipe):
     """Base class for recipes of commands that evaluate a run of train-align.
 
-    The override `run=FOLDER` is short for `align_run=FOLDER`, the key with the run.
+    The override `run=FOLDER` is short for `align_run=FOLDER`.
     """
 
     @classmethod
@@ -457,16 +407,11 @@ class TrainedRunRecipe(Recipe):
 
 
 def _refuse_bad_text(value: Any, key: str = "recipe") -> None:
-    """Raise an error if a text in the recipe has control characters or is not UTF-8.
-
-    Texts for people, whose keys are in `TEXT_KEYS`, are not checked.
+    """Raise a RecipeError if a text has control characters or is not UTF-8.
 
     Args:
-        value: Value of a key. Sections and lists are checked recursively.
+        value: Value of a key. Lists and sections are checked without `TEXT_KEYS`.
         key: Key of the value, for the error message.
-
-    Raises:
-        RecipeError: if a text is invalid. The message names the key.
     """
     if isinstance(value, Mapping):
         for name, item in value.items():
@@ -482,12 +427,7 @@ def _refuse_bad_text(value: Any, key: str = "recipe") -> None:
 
 
 def _insert_digests(value: Any, digests: Mapping[str, str]) -> Any:
-    """Replace the texts in nested lists and dictionaries by their digests.
-
-    Args:
-        value: Value of a recipe key.
-        digests: Digests by text. Other texts stay unchanged.
-    """
+    """Replace each text in nested lists and dicts by its digest, if it has one."""
     if isinstance(value, dict):
         return {key: _insert_digests(item, digests) for key, item in value.items()}
     if isinstance(value, list):
@@ -501,11 +441,7 @@ def validate(model: type[M], fields: Mapping[str, Any], section: str = "") -> M:
     Args:
         model: Class of the recipe or section, a model of pydantic.
         fields: Values by key.
-        section: Dotted key of the section in its recipe, for error messages. Empty for
-            a whole recipe.
-
-    Returns:
-        The recipe or section, an instance of `model`.
+        section: Dotted key of the section for error messages, or "" for a recipe.
 
     Raises:
         RecipeError: if a key or value is invalid.
@@ -524,20 +460,16 @@ def _describe_problem(
     Args:
         model: Class of the recipe or section that was validated.
         error: Error of pydantic, which lists all problems.
-        section: Dotted key of the section in its recipe. Empty for a whole recipe.
-
-    Returns:
-        The error that the caller raises.
+        section: Dotted key of the section, or "" for a whole recipe.
     """
-    # The location of a problem is a list of keys and list indices. Pydantic also lists
-    # its own validators, such as `function-after[…]`, which are left out.
+    # join the location of the problem, without validators (`function-after[…]`)
     problem = error.errors()[0]
     steps = [step for step in map(str, problem["loc"]) if "[" not in step]
     key = _join_keys(section, *steps)
     if not key.isprintable():  # a key of a mapping may be any text
         key = repr(key)
 
-    # The key is unknown. List the valid keys of the section, and suggest a similar key.
+    # the key is unknown
     if problem["type"] == "extra_forbidden":
         *outer_steps, unknown_key = problem["loc"]
         inner_model, inner_keys = _find_section(model, outer_steps)
@@ -551,7 +483,7 @@ def _describe_problem(
             f"{suggestion}valid keys: {', '.join(known_keys)}",
         )
 
-    # The value is invalid. Pydantic puts a prefix before messages of our own checks.
+    # the value is invalid. Pydantic puts a prefix before messages of our own checks
     reason = problem["msg"].removeprefix("Value error, ")
     hint = _write_example(model, problem, section)
     return RecipeError(
@@ -566,19 +498,15 @@ def _join_keys(*keys: str) -> str:
 
 
 def _find_section(
-    model: type[BaseModel], location: Iterable[int | str]
+    model: type[BaseModel], location: Sequence[int | str]
 ) -> tuple[type[BaseModel], list[str]]:
-    """Find the innermost section at the location of an error.
+    """Return the class of the section at an error, and the keys that lead to it.
 
     Args:
         model: Class of the outermost section.
         location: Keys and list indices that lead to the error, from pydantic.
-
-    Returns:
-        The class of the innermost section, and the keys that lead to it.
     """
-    keys = []
-    for step in location:
+    for index, step in enumerate(location):
         field = model.model_fields.get(str(step))
         # an index of a list, or a validator of pydantic, is not a field
         if field is None:
@@ -588,25 +516,24 @@ def _find_section(
         annotations += get_args(field.annotation)
         for annotation in annotations:
             if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-                model = annotation
-                keys.append(str(step))
-    return model, keys
+                inner_model, keys = _find_section(annotation, location[index + 1 :])
+                return inner_model, [str(step)] + keys
+    return model, []
 
 
 def _write_example(model: type[BaseModel], problem: ErrorDetails, section: str) -> str:
     """Write a hint with valid values of a key, such as `as in train.lr=0.001`.
 
+    The values are the examples of the field, else a default that is a number or text,
+    else the first allowed value. Without any, the hint is empty. For a section with an
+    invalid value, the hint lists the keys of the section.
+
     Args:
         model: Class of the recipe or section that was validated.
         problem: Problem of the key, as pydantic describes it.
-        section: Dotted key of the section in its recipe. Empty for a whole recipe.
-
-    Returns:
-        The hint. It contains the examples of the field, else the default, else the
-        first allowed value. If the section itself has an invalid value, the hint lists
-        the keys of the section. The hint is empty if no valid value is known.
+        section: Dotted key of the section, or "" for a whole recipe.
     """
-    # find the innermost section, and the name of the key in this section
+    # the innermost section, and the name of the key in it
     inner_model, inner_keys = _find_section(model, problem["loc"])
     name = ""
     for step in problem["loc"][len(inner_keys) :]:
@@ -645,15 +572,12 @@ def shipped_recipes() -> Path:
 
 
 def find_recipe(command: str, name: str | None) -> Path:
-    """Find the file of a recipe.
-
-    A file of the user wins over a shipped recipe of the same name.
+    """Find the file of a recipe. A file of the user wins over a shipped recipe.
 
     Args:
         command: Name of the subcommand.
-        name: Path of a file, name of a shipped folder that contains a recipe of the
-            command, or name of a shipped recipe without `.yaml`. None stands for the
-            default recipe of the command.
+        name: Path of a file, name of a shipped recipe or of its folder, or None for
+            the default recipe.
 
     Returns:
         Path of the file.
@@ -666,7 +590,7 @@ def find_recipe(command: str, name: str | None) -> Path:
     if name is None:
         return root / file_name
 
-    # return a file of the user, or a shipped recipe, whose name has hyphens
+    # a file of the user, or a shipped recipe, whose name has hyphens
     shipped_name = name.replace("_", "-")
     shipped_files = [root / shipped_name / file_name, root / f"{shipped_name}.yaml"]
     for candidate in [Path(name)] + shipped_files:
@@ -692,8 +616,8 @@ def recipe_name_of(path: Path) -> str:
         path: File of the recipe.
 
     Returns:
-        For a shipped recipe, its shipped folder, such as `papers/nice`. For the default
-        recipe of a command, an empty text. For any other file, its path from home.
+        The folder of a shipped recipe, such as `papers/nice`, or "" for a default
+        recipe. For any other file its path, relative to home if possible.
     """
     root = shipped_recipes().resolve()
     if path.resolve().is_relative_to(root):
@@ -702,27 +626,20 @@ def recipe_name_of(path: Path) -> str:
 
 
 def read_recipe(path: Path, command: str = "") -> dict[str, Any]:
-    """Read a YAML recipe, together with the recipes that it extends.
-
-    A value in a file replaces the value of the same key in the recipe that the file
-    extends. Sections are merged key by key. Parts, such as a loss with its settings,
-    are merged only if they have the same `kind`.
+    """Read a YAML recipe, and merge it with the recipes that it extends.
 
     Args:
         path: File of the recipe.
-        command: Name of a subcommand. A name after the key `extends` stands for the
-            recipe of this subcommand. The default is the name of the file without
-            `.yaml`.
+        command: Subcommand whose recipes `extends` may name. By default the file name.
 
     Returns:
         Values by key, in nested dictionaries.
 
     Raises:
-        RecipeError: if a file is not valid YAML, is not a mapping, contains a key
-            twice, or extends itself.
+        MissingData: if the file does not exist.
+        RecipeError: if a file is damaged, or extends itself or no known recipe.
     """
-    # begin with the recipe that extends no other recipe, because the values of a later
-    # recipe replace its values
+    # a file replaces values of the recipe that it extends
     merged: dict[str, Any] = {}
     for fields in reversed(read_extended(path, command).values()):
         merged = merge_with_default(merged, fields, merges_all=True)
@@ -734,17 +651,15 @@ def read_extended(path: Path, command: str = "") -> dict[Path, dict[str, Any]]:
 
     Args:
         path: File of the recipe.
-        command: Name of a subcommand. A name after the key `extends` stands for the
-            recipe of this subcommand. The default is the name of the file without
-            `.yaml`.
+        command: Subcommand whose recipes `extends` may name. By default the file name.
 
     Returns:
-        The values by key that each file sets itself, by the path of the file. The first
-        file is `path`, and each file is followed by the file that it extends.
+        The values by key that each file sets itself, by the path of the file. Each file
+        is followed by the file that it extends.
 
     Raises:
-        RecipeError: if a file is not valid YAML, is not a mapping, contains a key
-            twice, or extends itself.
+        MissingData: if the file does not exist.
+        RecipeError: if a file is damaged, or extends itself or no known recipe.
     """
     kind = TypeAdapter(dict[str, Any] | None)
     fields_by_file: dict[Path, dict[str, Any]] = {}
@@ -759,15 +674,13 @@ def read_extended(path: Path, command: str = "") -> dict[Path, dict[str, Any]]:
         document = documents.read(file, kind, "fix the file", RecipeError, is_yaml=True)
         fields = document or {}
         base = fields.pop("extends", None)
-        # An extended recipe may be the recipe of a run. The keys below describe that
-        # run, and not the new recipe.
+        # the extended recipe of a run has these keys, which describe only that run
         if fields_by_file:
             fields.pop("recipe_name", None)
             fields.pop("digests", None)
         fields_by_file[file] = fields
 
-        # continue with the recipe that this file extends: a file in the same folder, or
-        # the name of a recipe
+        # the file that this file extends
         if base is None:
             return fields_by_file
         if not isinstance(base, str):
@@ -783,15 +696,12 @@ def read_extended(path: Path, command: str = "") -> dict[Path, dict[str, Any]]:
 
 
 def parse_value(text: str, override: str) -> Any:
-    """Read the value of an override (`KEY=VALUE` on the command line) as YAML.
+    """Read the value of an override `KEY=VALUE` as YAML.
 
     Args:
-        text: Value of the override. A text that begins with a special character of
-            YAML, such as the pattern `*.tsv`, is returned unchanged.
-        override: Whole override `KEY=VALUE`, for the error message.
-
-    Returns:
-        The value, such as a number, a text, a list or a dict.
+        text: Value. It is returned unchanged if it begins with a special character of
+            YAML, such as `*`.
+        override: Whole override, for the error message.
 
     Raises:
         RecipeError: if the value is not valid YAML.
@@ -809,20 +719,15 @@ def parse_value(text: str, override: str) -> Any:
 
 
 def _to_index(section: dict[str, Any] | list[Any], step: str, key: str) -> Any:
-    """Turn a step of a dotted key into the key of a section or the index of a list.
-
-    The steps of `train.lr` are `train` and `lr`.
+    """Return the index of a list that a step of a dotted key names, or the step itself.
 
     Args:
         section: Section or list in which the step selects an item.
         step: Name or number between two dots of the key.
         key: Whole dotted key, for the error message.
 
-    Returns:
-        The step unchanged for a section, or its integer for a list.
-
     Raises:
-        RecipeError: if the section is a list, and the step is not the index of an item.
+        RecipeError: if the section is a list without an item of this index.
     """
     if isinstance(section, dict):
         return step

@@ -1,9 +1,8 @@
 """Folders of runs: their files, and the search for finished runs.
 
-A run is the folder with the results of a command that was executed with a recipe. The
-run is finished when the folder has the file `metrics.json`. A cell of a run is a piece
-of its work, such as the training for a subject with a seed. A sweep is a run that tries
-several variants of its recipe.
+A run is the folder with the results of a command. It is finished when the folder has
+the file `metrics.json`. A cell of a run is a piece of its work, such as the training
+for a subject with a seed. A sweep is a run that tries several variants of its recipe.
 """
 
 import hashlib
@@ -43,21 +42,15 @@ from brainhive_cli.core.measurements import Measurements
 
 T = TypeVar("T")
 MAX_DOCUMENT_BYTES = 1 << 30
-"""Size limit of a JSON document of a run. The document may hold a value for each tested
-item.
-"""
+"""Size limit of a JSON document, which may hold a value for each tested item."""
 MAX_RECIPE_BYTES = 1 << 20
 """Size limit of the recipe of a run."""
 METRICS_FILE = "metrics.json"
 """File with the metrics, which is written last. It marks the run as finished."""
 ENVIRONMENT_FILE = "environment.json"
-"""File with the versions of packages, the device, and the times of start and end. These
-times stay the same when a run is copied, unlike the modification times of files.
-"""
+"""File with the versions of packages, the device, and the times of start and end."""
 REUSES_FILE = "found.json"
-"""File that records reuses. A command with the same settings and inputs reuses the
-finished run instead of computing it again. Lists sort a run by its last reuse.
-"""
+"""File that records the commands that reused the run instead of repeating its work."""
 MAX_LISTED = 5
 """Largest number of runs in a message."""
 
@@ -68,19 +61,19 @@ class RunFolder:
 
     Attributes:
         path: Path of the folder.
-        end_presence: Function that is called when the run is finished. It removes the
-            mark by which other commands see that this command works in the folder.
+        end_presence: Function that `finish` calls at its end, such as to remove the
+            mark that a command works in the folder.
     """
 
     path: Path
     end_presence: Callable[[], None] | None = None
 
     def count_finished(self, files: Mapping[str, str]) -> int:
-        """Count the cells (pieces of the run's work) that are finished.
+        """Count the finished cells of the run.
 
         Args:
-            files: Path (below the run) of the file that marks a cell as finished, by
-                name of the cell.
+            files: Path below the run of the file that marks a cell as
+                finished, by cell.
         """
         return sum((self.path / file).is_file() for file in files.values())
 
@@ -91,27 +84,17 @@ class RunFolder:
 
     @property
     def reference(self) -> str:
-        """Text by which commands find the run: its path, or its repository on the hub.
-
-        The repository is written with the commit.
-        """
+        """Path of the run, or its repository on the hub with the commit."""
         return hub.name_snapshot(self.path) or str(self.path)
 
     @property
     def name(self) -> str:
-        """Name in messages: the name of the folder, or the repository on the hub.
-
-        The repository is written with the commit.
-        """
+        """Name of the folder, or repository on the hub with the commit."""
         return hub.name_snapshot(self.path) or self.path.name
 
     @property
     def label(self) -> str:
-        """Name that can be part of a file name.
-
-        It is the name of the folder, or of the repository on the hub with the first ten
-        digits of the commit.
-        """
+        """Name for use in file names: the folder, or `repository-commit` on the hub."""
         if not self.is_shared:
             return self.path.name
         repository, _, commit = self.name.partition("@")
@@ -121,8 +104,7 @@ class RunFolder:
     def command(self) -> str:
         """Name of the command that made the run, such as `train-align`.
 
-        A run from the hub has it in its manifest. Other runs lie in a folder that is
-        named after the command.
+        It is read from the manifest of the hub, or else from the parent folder.
         """
         manifest = hub.read_manifest(self.path) if self.is_shared else None
         return manifest.command if manifest else self.path.absolute().parent.name
@@ -139,14 +121,10 @@ class RunFolder:
 
     @property
     def written_s(self) -> float:
-        """Time of the end of the run, in seconds since 1970.
-
-        If the run is not finished, it is the time of the last change of a document.
-        """
+        """Seconds since 1970 at the end, or at the last change if unfinished."""
         if self.is_finished:
-            # Prefer the recorded time to the time of a file, because copying changes
-            # the time of a file. `read_text` does not check the digest of the document,
-            # because a check would be slow in a list of many runs.
+            # Copying a run changes the times of its files, but not the recorded time.
+            # `read_text` checks no digest, because a list of runs would be slow.
             with suppress(BrainhiveError, OSError):
                 text = self.read_text(ENVIRONMENT_FILE)
                 environment = documents.parse(text, ENVIRONMENT_FILE, Environment)
@@ -154,7 +132,7 @@ class RunFolder:
                     return environment.finished.timestamp()
             return (self.path / METRICS_FILE).stat().st_mtime
 
-        # find the last change of an unfinished run
+        # the last change of an unfinished run
         file_times_s = [self.path.stat().st_mtime]
         for path in self.path.glob("*.json*"):
             # a worker may rename the file at this moment
@@ -165,7 +143,6 @@ class RunFolder:
     @property
     def duration_s(self) -> float:
         """Seconds from start to end, or infinity if these times are not recorded."""
-        # runs from the hub may lack this file
         if not (self.path / ENVIRONMENT_FILE).is_file():
             return float("inf")
         environment = self.read_json(ENVIRONMENT_FILE, Environment)
@@ -175,10 +152,9 @@ class RunFolder:
 
     @property
     def changed_s(self) -> float:
-        """Time by which lists sort the run, in seconds since 1970.
+        """Time of the last change or reuse of the run, in seconds since 1970.
 
-        It is the time of the end or of the last reuse, whichever is later. If the run
-        is not finished, it is the time of the last change.
+        The last change of a finished run is its end.
         """
         reused = self.read_found().found
         if reused is None:
@@ -186,10 +162,7 @@ class RunFolder:
         return max(self.written_s, reused.timestamp())
 
     def read_found(self) -> "FoundBy":
-        """Read the record of commands that reused the run.
-
-        The record is empty if its file is missing or damaged.
-        """
+        """Read the record of reuses. It is empty if its file is missing or damaged."""
         with suppress(BrainhiveError):
             return self.read_json(REUSES_FILE, FoundBy)
         return FoundBy()
@@ -198,8 +171,7 @@ class RunFolder:
         """Read the measurements of a finished run, or of one of its cells.
 
         Args:
-            name: Path of the document below the run. The default is the document of the
-                whole run. The document of a cell is `cells/CELL/metrics.json`.
+            name: Document below the run. For a cell it is `cells/CELL/metrics.json`.
 
         Raises:
             MissingData: if the run or cell is not finished.
@@ -212,14 +184,10 @@ class RunFolder:
 
         Args:
             kind: Class of the command's recipe. By default a dict of plain values.
-            changes: New values of some keys, which replace the values in the file.
-
-        Returns:
-            Recipe as an instance of `kind`.
+            changes: New values of keys, which replace the values in the file.
 
         Raises:
-            BrainhiveError: if the recipe is damaged, or has keys or values that this
-                version does not support.
+            BrainhiveError: if the recipe is missing or damaged, or does not fit `kind`.
         """
         path = self.path / "recipe.yaml"
         fields = documents.read(path, dict[str, Any], max_bytes=MAX_RECIPE_BYTES)
@@ -230,11 +198,7 @@ class RunFolder:
 
         Args:
             name: Path of the document below the run.
-            kind: Expected type of the content. It is a pydantic model, or another type
-                that pydantic can check.
-
-        Returns:
-            Content of the document as an instance of `kind`.
+            kind: Type of the content that pydantic checks, such as a model.
 
         Raises:
             MissingData: if the document is missing.
@@ -262,40 +226,29 @@ class RunFolder:
     def write_json(
         self, name: str, document: Mapping[str, Any], indent: int | None = 2
     ) -> None:
-        """Write a JSON document of the run.
-
-        The file gets its final name only when it is complete.
+        """Write a JSON document of the run, which appears only when it is complete.
 
         Args:
             name: Path of the document below the run.
             document: Content. Paths below the home folder become relative to it.
-            indent: Number of spaces of an indent, or None for a single line.
+            indent: Spaces of an indent, or None for a single line.
         """
         text = json.dumps(make_portable(document), indent=indent, default=str)
         self.write_text(name, text + "\n")
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a text file of the run.
-
-        The file gets its final name only when it is complete.
-
-        Args:
-            name: Path of the file below the run.
-            text: Content of the file.
-        """
+        """Write a text file of the run, which appears only when it is complete."""
         self.replace(name, lambda path: path.write_text(text, "utf-8"))
 
     def replace(self, name: str, write: Callable[[Path], Any]) -> Path:
-        """Write or replace a file or folder of the run.
+        """Write or replace a file or folder, which appears only when it is complete.
 
-        The file or folder gets its final name only when it is complete. If the run has
-        a list of digests (hashes of the files in `SHA256SUMS`), the digests of the old
-        content are removed from the list.
+        Digests of the old content are removed from `SHA256SUMS`, except
+        for the metrics.
 
         Args:
             name: Path of the file or folder below the run.
-            write: Function that writes the file or folder. Its argument is a temporary
-                path, to which it must write.
+            write: Function that writes the content to a temporary path.
 
         Returns:
             Final path of the file or folder.
@@ -305,18 +258,16 @@ class RunFolder:
             write(partial_path)
             raise_if_interrupted()
 
-            # remove the digests of the old content. The digest of the metrics is kept,
-            # because `finish` has already written the new digest
+            # `finish` has already written the new digest of the metrics
             if name != METRICS_FILE:
                 digests = documents.read_digests(self.path)
-                kept_digests = {
-                    path: digest
-                    for path, digest in digests.items()
-                    if not f"{path}/".startswith(f"{name}/")
-                }
+                kept_digests = {}
+                for path, digest in digests.items():
+                    if not Path(path).is_relative_to(name):
+                        kept_digests[path] = digest
                 if len(kept_digests) < len(digests):
                     documents.write_digests(self.path, kept_digests)
-            # a folder must be removed before another folder can have its name
+            # a folder cannot be replaced while it exists
             if final.is_dir():
                 remove(final)
         return final
@@ -331,31 +282,20 @@ class RunFolder:
         """Append an event to the log of the run, `log.jsonl`.
 
         Args:
-            event: Values of the event by name, such as `step` and `loss`. The time is
-                added.
+            event: Values by name, such as `step` and `loss`. The time is added.
         """
         line = json.dumps({"time": round(time.time(), 3), **event}, default=str)
         with open(self.path / "log.jsonl", "a", opener=open_unless_link) as stream:
             stream.write(line + "\n")
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """Read the events in the log of the run, `log.jsonl`.
-
-        Damaged lines are skipped. They occur if two machines write at the same time.
-
-        Yields:
-            Values of an event by name.
-        """
+        """Yield the events in the log of the run, `log.jsonl`. Skip damaged lines."""
         for line in self.read_text("log.jsonl").splitlines():
             with suppress(BrainhiveError):
                 yield documents.parse(line, "an event")
 
     def forget_events_after(self, step: int) -> None:
-        """Remove the events of later steps from the log of the run, `log.jsonl`.
-
-        A training that continues from a checkpoint repeats the later steps, and logs
-        these steps again. Damaged lines are removed too, such as the last line of a
-        killed command.
+        """Remove damaged lines and events of later steps from `log.jsonl`.
 
         Args:
             step: Step of the checkpoint from which a training continues.
@@ -371,17 +311,17 @@ class RunFolder:
         self.write_text("log.jsonl", "".join(lines))
 
     def finish(self, measurements: Measurements) -> None:
-        """Finish the run: write the digests of its documents, then the metrics.
+        """Finish the run: write the digests of its documents, then `metrics.json`.
 
         Args:
-            measurements: Measurements of the run, which become `metrics.json`.
+            measurements: Measurements of the run.
 
         Raises:
-            BrainhiveError: if a document is missing, or was changed by another program
-                since its digest was written.
+            BrainhiveError: if a document is missing or changed since its
+                digest was written.
         """
-        # raise an error for the first document that is missing or was changed
-        for problem in documents.find_changes(self.path, exclude={METRICS_FILE}):
+        problem = next(documents.find_changes(self.path, {METRICS_FILE}), None)
+        if problem is not None:
             raise BrainhiveError(problem, documents.CHANGED_HINT)
 
         metrics = make_portable(measurements.as_dict())
@@ -389,9 +329,8 @@ class RunFolder:
         names = set(documents.list_documents(self.path)) - {METRICS_FILE}
 
         def write(path: Path) -> None:
-            # Remove old metrics first, then write the digests. `replace` gives the new
-            # metrics their final name last. So even if the process is killed, a run
-            # with metrics has the right digests.
+            # `replace` gives the metrics their final name after this function. A run
+            # with metrics then has the right digests, even if the process is killed.
             path.write_bytes(content)
             (self.path / METRICS_FILE).unlink(missing_ok=True)
             if ENVIRONMENT_FILE in names:
@@ -405,13 +344,12 @@ class RunFolder:
             documents.write_digests(self.path, digests)
 
         self.replace(METRICS_FILE, write)
-        # remove the mark by which other commands see that this command still runs
         if self.end_presence:
             self.end_presence()
 
 
 class FoundBy(BaseModel):
-    """Record of the commands that reused a finished run instead of computing it again.
+    """Record of the commands that reused a finished run instead of repeating its work.
 
     Attributes:
         recipe_names: Names of the recipes for which the run was reused.
@@ -423,16 +361,14 @@ class FoundBy(BaseModel):
 
 
 class Environment(BaseModel, extra="allow"):
-    """Software, device and times of a run.
-
-    Further keys are allowed, and shown unchanged.
+    """Software, device and times of a run. Further keys are allowed.
 
     Attributes:
         versions: Version of each package.
         device: Name of the device.
         commit: Commit of this program.
-        started: Time of the start. Unknown for old and imported runs.
-        finished: Time of the end. Unknown for old and imported runs.
+        started: Time of the start, or None if unknown.
+        finished: Time of the end, or None if unknown or unfinished.
     """
 
     versions: dict[str, str] = {}
@@ -443,15 +379,12 @@ class Environment(BaseModel, extra="allow"):
 
 
 def format_current_time() -> str:
-    """Return the present time in UTC as text in ISO format, for documents of runs."""
+    """Return the present time in UTC as text in ISO format."""
     return datetime.now(UTC).isoformat()
 
 
 def is_run(folder: Path) -> bool:
-    """Return True if a folder is the folder of a run.
-
-    The run may be unfinished or damaged.
-    """
+    """Return True if a folder is the folder of a run, which may be unfinished."""
     return (folder / "recipe.yaml").is_file() or (folder / METRICS_FILE).is_file()
 
 
@@ -460,10 +393,8 @@ def reference(run: RunFolder, runs: Path, variant: str = "") -> str:
 
     Args:
         run: The run.
-        runs: Folder of all runs of a command. A run in this folder is named by the name
-            of its folder. Other runs are named by their path or repository.
-        variant: Name of a variant, if the run is a sweep and only this variant is
-            meant. It is appended after a colon.
+        runs: Folder of all runs of a command, in which the name of a run is enough.
+        variant: Variant of a sweep, which is appended after a colon, or "".
     """
     is_in_folder = run.path.parent.resolve() == runs.resolve()
     name = run.path.name if is_in_folder else run.reference
@@ -473,15 +404,10 @@ def reference(run: RunFolder, runs: Path, variant: str = "") -> str:
 def split_variant(reference: str | None) -> tuple[str | None, str]:
     """Split the text `RUN:VARIANT` by which a user names a variant of a sweep.
 
-    A sweep is a run that tries several variants of its settings.
-
-    Args:
-        reference: Text from the command line, or None if the user named no run. The
-            path of an existing folder is not split, even if it has a colon.
+    The path of an existing folder is not split.
 
     Returns:
-        Text that names the run (None if the reference is None), and name of the variant
-        (empty if the reference names no variant).
+        Text that names the run (None for None), and name of the variant or "".
     """
     if reference is None:
         return None, ""
@@ -498,31 +424,25 @@ def split_variant(reference: str | None) -> tuple[str | None, str]:
 
 
 def find(runs: Path, command: str | None, reference: str) -> RunFolder:
-    """Find the finished run that a user has named.
+    """Find the finished run that a user has named, or download it from the hub.
 
     Args:
         runs: Folder of all runs.
-        command: Command that must have made the run, such as `train-align`. None allows
-            all commands.
-        reference: Path of the run's folder, name of the run, or end of its name. A run
-            on the hub, `hub:owner/name[@revision]`, is downloaded.
-
-    Returns:
-        The run.
+        command: Command that made the run, such as `train-align`, or None for any.
+        reference: Path of the run's folder, name of the run or its
+            end, or `hub:owner/name[@revision]`.
 
     Raises:
-        MissingData: if there is no such run, if it is not finished, or if another
-            command made it. The hint lists the finished runs, or has the command line
-            that makes a run.
+        MissingData: if no finished run of the command has this name.
         RecipeError: if the reference fits several runs.
     """
-    # the hint is only made for an error, because it needs the files of other runs
+    # the hint reads the files of other runs, so it is made only for an error
     make_hint = partial(_list_finished, runs, command, reference)
 
-    # a run of the hub is a folder in the cache
     if reference.startswith(hub.HUB_PREFIX):
-        reference = str(hub.fetch_run(reference))
-    folders = _find_folders(runs, command, reference)
+        folders = [hub.fetch_run(reference)]
+    else:
+        folders = _find_folders(runs, command, reference)
     if len(folders) > 1:
         raise RecipeError(
             f"several runs are called {reference!r}", ", ".join(map(str, folders))
@@ -531,8 +451,7 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
         kind = f"{command} run" if command else "run"
         raise MissingData(f"no {kind} {reference!r} under {runs}", make_hint())
 
-    # check that the folder is a run of the command. The command is known if the run is
-    # from the hub or lies in the folder of all runs
+    # check the folder, and its command if it is known
     run = RunFolder(folders[0])
     if not (run.path / "recipe.yaml").is_file():
         raise MissingData(
@@ -556,36 +475,27 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
 
 
 def _find_folders(runs: Path, command: str | None, reference: str) -> list[Path]:
-    """Find the folders of the runs that a text may name.
+    """Find folders by path, else runs by name, else finished runs by end of name.
 
     Args:
         runs: Folder of all runs.
-        command: Command that made the run. Pass None to search the runs of all
-            commands.
-        reference: Path of the folder, name of the run, or end of its name.
-
-    Returns:
-        The folders from the first of these searches that finds any, or an empty list:
-
-        - The folder, if the text is the path of a folder.
-        - All runs whose name is the text.
-        - All finished runs whose name ends in a hyphen and the text.
+        command: Command that made the runs, or None for any.
+        reference: Path of a folder, name of a run, or end of a name after a hyphen.
     """
-    # look for a path
     for path in (locate(reference), runs / reference):
         if path.is_dir():
             return [path]
 
-    # look for a whole name
+    # the whole name
     if command:
-        folders = [runs / command / reference]
+        named_paths = [runs / command / reference]
     else:
-        folders = sorted(runs.glob(f"*/{escape(reference)}"))
-    folders = [path for path in folders if path.is_dir()]
+        named_paths = sorted(runs.glob(f"*/{escape(reference)}"))
+    folders = [path for path in named_paths if path.is_dir()]
     if folders:
         return folders
 
-    # look for the end of a name
+    # the end of the name
     ending = f"-{reference}"
     return [
         run.path
@@ -595,22 +505,18 @@ def _find_folders(runs: Path, command: str | None, reference: str) -> list[Path]
 
 
 def _list_finished(runs: Path, command: str | None, reference: str) -> Hint:
-    """Make the hint of the error for a run that was not found.
+    """Make a hint with the finished runs, or with the command that makes a run.
 
     Args:
         runs: Folder of all runs.
-        command: Command of the run. Pass None for the runs of all commands.
-        reference: Text by which the user named the run.
-
-    Returns:
-        Sentence with the most similar name and the newest finished runs. If there are
-        no finished runs: the command line that makes a run.
+        command: Command of the runs, or None for any.
+        reference: Text that named no run.
     """
     names = [run.path.name for run in list_finished_runs(runs, command)]
     if not names:
         return Line(command or "demo")
 
-    # suggest a name that contains the requested name, or else a similar name
+    # a name that contains the requested name wins over a similar name
     requested_name = Path(reference).name
     suggestion = guess(requested_name, names)
     for name in names:
@@ -634,24 +540,18 @@ def find_newest(
 ) -> RunFolder:
     """Find the newest finished run that fits a purpose.
 
-    The name and age of the run are printed, and the reasons why newer runs do not fit.
+    Its name and age are printed, and the reasons why newer runs do not fit.
 
     Args:
         runs: Folder of all runs.
-        command: Command that must have made the run, such as `train-align`. None allows
-            all commands.
-        explain_misfit: Returns the reason why a run does not fit the purpose, or an
-            empty text if the run fits.
-        required_content: Noun for the content that a run must have, such as `metrics`.
-            It is only used in the error message, after "has".
-        hint: Advice in the error message. By default the command line that makes a run.
+        command: Command that made the run, such as `train-align`, or None for any.
+        explain_misfit: Returns why a run does not fit, or "" if it fits.
+        required_content: Noun after "has" in the error message, such as "metrics".
+        hint: Advice in the error message. By default the command that makes a run.
         excluded_run: Run that must not be chosen.
 
-    Returns:
-        The run.
-
     Raises:
-        MissingData: if no run fits. The message says why the newest runs do not fit.
+        MissingData: if no run fits.
     """
     rejected = []
     for run in list_finished_runs(runs, command):
@@ -669,7 +569,6 @@ def find_newest(
             rejected.append(f"{run.path.name}, finished {run.age}: {reason}")
             continue
 
-        # print the choice
         console.say(
             f"{run.path.parent.name.removeprefix('train-')} run {run.path.name}, "
             f"finished {run.age}"
@@ -679,7 +578,6 @@ def find_newest(
             console.say(f"newer runs that do not fit: {reasons}")
         return run
 
-    # no run fits
     message = f"no finished run under {runs}"
     if command:
         message = f"no finished {command} run under {runs / command}"
@@ -696,8 +594,7 @@ def format_age(moment_s: float) -> str:
     Args:
         moment_s: The moment, in seconds since 1970.
     """
-    # the moment may lie in the future, because the clocks of machines that share
-    # a disk may differ
+    # the moment may lie in the future, because the clocks of machines differ
     passed_s = max(0.0, time.time() - moment_s)
     for unit, length_s in (("day", 86400), ("hour", 3600), ("minute", 60)):
         count = int(passed_s // length_s)
@@ -709,17 +606,12 @@ def format_age(moment_s: float) -> str:
 def list_finished_runs(
     runs: Path, command: str | None, name: str = "*"
 ) -> list[RunFolder]:
-    """List the finished runs, sorted by the time of their end or last reuse.
-
-    A run is reused if a command finds the run finished, and does not repeat it.
+    """List the finished runs, newest first by the time of their end or last reuse.
 
     Args:
         runs: Folder of all runs.
-        command: Command that made the runs. Pass None for the runs of all commands.
-        name: Name of the runs, in which `*` stands for any letters.
-
-    Returns:
-        The runs, newest first.
+        command: Command that made the runs, or None for any.
+        name: Glob pattern of the names of the runs.
     """
     pattern = f"{command or '*'}/{name}/{METRICS_FILE}"
     folders = [RunFolder(file.parent) for file in runs.glob(pattern)]
