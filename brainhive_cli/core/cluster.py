@@ -16,9 +16,7 @@ def _write_clock(value: Any) -> Any:
 
 
 Module = Annotated[str, Field(pattern=r"^\w+(([./@:,=~]|[+-]+)\w+)*\+*$")]
-"""Name of an environment module of the cluster. A path is not allowed, because a module
-file at any path could run any code.
-"""
+"""Name of an environment module. A path is not allowed: it could run any code."""
 
 MAX_TASKS = 5_000
 """Largest number of tasks of a job. The option `--dependency` of the next job names
@@ -27,12 +25,7 @@ each task in 24 bytes, and an argument has at most 128 KiB.
 
 
 class Cluster(Section):
-    """Resources that `--submit` requests from the scheduler of a cluster.
-
-    A job has several tasks, which share the cells of a command. A cell is a piece of
-    work, such as the training of a model. Time, GPUs, CPU cores and memory are the
-    resources of a single task.
-    """
+    """Resources of each task of the job that `--submit` requests from a cluster."""
 
     template: str | None = Field(
         None,

@@ -12,15 +12,11 @@ import torch
 from torch import Tensor, nn
 
 M_TRIM_THRESHOLD = -1
-"""Number of the option for the size of free memory that glibc keeps (malloc.h)."""
+"""Option of mallopt: size of free memory that glibc keeps (malloc.h)."""
 M_MMAP_THRESHOLD = -3
-"""Number of the option for the size of an allocation that glibc returns at once when it
-is freed (malloc.h).
-"""
+"""Option of mallopt: size of allocations that glibc returns when freed (malloc.h)."""
 MALLOC_THRESHOLD_BYTES = 2**30
-"""Value of both options. It is twice the memory that a training step of BrainHiVE on a
-CPU allocates and frees.
-"""
+"""Value of both options, twice the memory of a training step of BrainHiVE on a CPU."""
 
 
 def count_bytes(source: nn.Module | Iterable[Tensor]) -> int:
@@ -33,8 +29,7 @@ def reset_peak(device: torch.device) -> None:
     """Reset the peak of memory that `read_peak_bytes` returns.
 
     Args:
-        device: GPU or CPU. The peak of a CPU can be reset only on Linux. On other
-            systems, the function does nothing.
+        device: GPU or CPU. For a CPU, nothing happens outside of Linux.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -51,9 +46,8 @@ def read_peak_bytes(device: torch.device) -> int:
         device: GPU or CPU.
 
     Returns:
-        For a GPU, the largest total size of the tensors of this process since the last
-        reset. For the CPU, the largest memory of this process. On Linux, it is measured
-        since the last reset, and on other systems since the process began.
+        For a GPU, the peak of the tensors of this process since the last reset. For a
+        CPU, the peak of the process, on Linux since the last reset.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -65,8 +59,7 @@ def read_peak_bytes(device: torch.device) -> int:
                 kilobytes = line.split()[1]
                 return 1024 * int(kilobytes)
 
-    # on other systems, `getrusage` returns the peak, in bytes on macOS and
-    # otherwise in kilobytes
+    # `getrusage` returns bytes on macOS and otherwise kilobytes
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -74,17 +67,15 @@ def read_peak_bytes(device: torch.device) -> int:
 def copy_to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy a tensor to a device, without waiting for a copy from the CPU to a GPU."""
     if device.type == "cuda" and tensor.device.type == "cpu":
-        # the CPU can go on only during a copy from pinned memory
+        # only a copy from pinned memory does not block
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 def count_free_bytes(device: torch.device) -> int:
-    """Count the free memory in bytes.
+    """Count the free memory of this machine or of a GPU, in bytes.
 
-    Returns:
-        The free memory of this machine. For a GPU, the free memory of the machine or of
-        the GPU, whichever is smaller.
+    For a GPU, the smaller of the two is returned.
     """
     free: int = psutil.virtual_memory().available
     if device.type == "cuda":
@@ -96,9 +87,8 @@ def count_free_bytes(device: torch.device) -> int:
 def keep_freed_memory() -> None:
     """Make glibc keep freed memory for the next training step.
 
-    Without this call, glibc returns freed memory to the system, and gets it back page
-    by page in the next step. A step of the backbone `nice` then takes 1.4 times the CPU
-    time (batch 1024, fp32).
+    Otherwise a step of the backbone `nice` takes 1.4 times the CPU time (batch 1024,
+    fp32), because memory is returned to the system.
     """
     # only glibc has the function mallopt
     with suppress(OSError, AttributeError, TypeError):

@@ -20,48 +20,31 @@ from types import FrameType
 from typing import Any
 
 ERROR_NUMBER_TEXT = r"\(os error (\d+)\)|unable to (?:mmap|open|stat) .*\((\d+)\)"
-"""Pattern of an error number (errno) in a message. safetensors, which is written in
-Rust, and torch report errors of the operating system by such messages.
-"""
+"""Pattern of an error number (errno) in a message of safetensors or torch."""
 JOB_ID_VARIABLE = "BRAINHIVE_JOB"
-"""Environment variable with the scheduler's id of a task on a cluster. The job script
-sets this variable.
-"""
+"""Environment variable with the scheduler's id of a task, set by the job script."""
 CONTINUE_HINT = "run the same command again to continue"
 """Hint after a command that stopped early, because its finished work is kept."""
 INTERRUPTED_EXIT_CODE = 130
-"""Exit code of a command that Ctrl-C, SIGTERM or SIGHUP stopped. Shells use the same
-code (128 + SIGINT).
-"""
+"""Exit code of an interrupted command. Shells use the same code (128 + SIGINT)."""
 INTERRUPT_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
-"""Signals that interrupt a command. Ctrl-C sends SIGINT. `timeout`, `kill` and systemd
-send SIGTERM. A terminal that closes sends SIGHUP.
-"""
+"""Signals that interrupt a command: Ctrl-C, `kill`, and a terminal that closes."""
 STOPPED_EXIT_CODE = 75
-"""Exit code of a command that stopped early because a signal asked for it
-(EX_TEMPFAIL). Running the same command again continues the work.
-"""
+"""Exit code (EX_TEMPFAIL) of a command that a signal stopped early, to be continued."""
 _is_interrupted = threading.Event()
-"""Set once the command was interrupted. Python raises KeyboardInterrupt at the current
-position of the main thread. Inside a destructor or a callback of a C library, Python
-prints the exception and drops it. This event remembers the interrupt, so that the
-exception can be raised again where it is safe to stop.
+"""Set once the command was interrupted. Python drops a KeyboardInterrupt in destructors
+and callbacks of C libraries, so it is raised again where it is safe to stop.
 """
 _is_stop_requested = threading.Event()
-"""Set once SIGUSR1, or SIGTERM in a job of a cluster, has asked the command to stop at
-the next point from which its work can continue.
-"""
+"""Set once SIGUSR1, or SIGTERM in a job of a cluster, has asked the command to stop."""
 
 
 class Line:
     """A command line that a hint or message suggests.
 
-    Its text also contains the arguments of the user's own command line that the
-    suggested command needs (see `complete_lines`).
-
     Attributes:
         command: Name of the subcommand.
-        arguments: Arguments of the subcommand: texts, and tuples (key, value) for
+        arguments: Arguments: texts, and tuples (key, value) for
             flags (see `join_words`).
     """
 
@@ -70,9 +53,8 @@ class Line:
         self.arguments = arguments
 
     def __str__(self) -> str:
-        """Write the command line, completed by the user's arguments if possible."""
-        # Outside a command, the stack of completions is empty. A completion may also
-        # raise an error. The hint is then shown without the user's arguments.
+        """Write the command line, with the user's arguments inside `complete_lines`."""
+        # a hint without the user's arguments is better than an error
         with suppress(Exception):
             return _line_completions[-1](self).base_text
         return self.base_text
@@ -86,8 +68,8 @@ class Line:
 
 
 SUGGESTED = "suggested"
-"""Third element of an argument `(key, value, SUGGESTED)` of a `Line`. The argument is
-left out if the recipe of the suggested command sets the key itself.
+"""Third element of an argument `(key, value, SUGGESTED)` of a `Line`, which is left out
+if the recipe of the suggested command sets the key itself.
 """
 Hint = str | Line
 """Advice in one line: a text or a command line."""
@@ -96,22 +78,17 @@ RECIPE_KEY = re.compile(r"\b[a-z_]+(?:\.\w+)+(?==)")
 CLAUSE_SEPARATOR = re.compile(r"((?:;|,)? or |; |, )(?![^\[{(]*[\]})])")
 """Pattern of the text between two clauses of a hint, outside of brackets."""
 _key_checks: list[Callable[[str], bool]] = []
-"""Stack of functions that return True if the current recipe has a dotted key. All
-threads use the last function.
-"""
+"""Stack of functions that return True if the current recipe has a dotted key."""
 _line_completions: list[Callable[[Line], Line]] = []
-"""Stack of functions that add the user's arguments to a command line. All threads use
-the last function.
-"""
+"""Stack of functions that add the user's arguments to a command line."""
 
 
 @contextmanager
 def complete_lines(complete: Callable[[Line], Line]) -> Iterator[None]:
-    """Apply a function to each command line that is written inside the block.
+    """Apply a function to each command line that is written inside the `with` block.
 
     Args:
-        complete: Function that takes a command line, and returns the line with the
-            user's arguments.
+        complete: Returns a command line with the user's arguments.
     """
     _line_completions.append(complete)
     try:
@@ -122,42 +99,31 @@ def complete_lines(complete: Callable[[Line], Line]) -> Iterator[None]:
 
 @contextmanager
 def filter_hints(has_key: Callable[[str], bool]) -> Iterator[None]:
-    """Shorten hints of errors inside a `with` block to advice that the command accepts.
+    """Drop clauses of hints that set unknown recipe keys, inside the `with` block.
 
-    A hint advises the user, for example to set `train.lr=1e-4 or train.epochs=5`. Not
-    every command has each of these settings (keys). The property `hint` of an error
-    drops the clauses that set an unknown key, if it is read inside the block. If an
-    error ends the block, its hint stays shortened afterwards.
+    An example of a hint is `train.lr=1e-4 or train.epochs=5`. An error that leaves the
+    block keeps its shortened hint.
 
     Args:
-        has_key: Function that takes a dotted key, such as `train.lr`, and returns True
-            if the settings of the current command have this key.
+        has_key: Returns True if the current recipe has a dotted key such as `train.lr`.
     """
-    # blocks may be nested, and the innermost block decides
     _key_checks.append(has_key)
     try:
         yield
     except BrainhiveError as error:
-        # the property returns the shortened text. The assignment stores this text
-        error.hint = error.hint
+        # outside of this block, the property would not shorten the hint
+        shortened_hint = error.hint
+        error.hint = shortened_hint
         raise
     finally:
         _key_checks.pop()
 
 
 def _drop_unknown_keys(hint: str) -> str:
-    """Drop clauses of a hint that set a key which the current command does not have.
+    """Drop clauses of a hint that set a recipe key which the current command lacks.
 
-    A hint advises the user, for example to set `train.lr=1e-4 or train.epochs=5`. The
-    innermost `filter_hints` block (a `with` block) knows the keys of the current
-    command. Outside of such a block, the hint is returned unchanged.
-
-    Args:
-        hint: Advice, whose clauses are separated by "or", commas or semicolons.
-
-    Returns:
-        The remaining clauses with their separators. If no clause remains, general
-        advice to correct the data.
+    Outside of `filter_hints` the hint is unchanged. If no clause remains, it
+    is general advice.
     """
     if not _key_checks:
         return hint
@@ -165,8 +131,7 @@ def _drop_unknown_keys(hint: str) -> str:
     if all(map(has_key, RECIPE_KEY.findall(hint))):
         return hint
 
-    # the pattern has a group, so split() also returns the separators. They stand at odd
-    # indices, between the clauses
+    # the pattern has a group, so split() also returns the separators
     pieces = CLAUSE_SEPARATOR.split(hint)
     clauses = pieces[::2]
     separators = [""] + pieces[1::2]
@@ -181,20 +146,15 @@ def _drop_unknown_keys(hint: str) -> str:
 
 
 def join_words(arguments: Iterable[Any]) -> str:
-    """Write a command line as a user types it.
+    """Write a command line as a user types it, quoted for a shell.
 
     Args:
-        arguments: Arguments in their order. There are two types:
+        arguments: Texts and tuples (key, value), in their order:
 
             - A text or path, such as `train.lr=1e-4`, is written unchanged.
-            - A tuple (key, value) becomes a flag, such as `--seeds 1,2`. The value may
-              be a list. If the value or an item of the list begins with `{`, as
-              `{kind: ridge, alpha: 1}` does, the tuple is written as `key=value`. If
-              the value is empty, the tuple is left out. A third element of the tuple is
-              ignored.
-
-    Returns:
-        The command line, quoted for a shell.
+            - A tuple becomes a flag, such as `--seeds 1,2`. The value may be a list.
+            - A tuple with an empty value is left out. A third element is ignored.
+            - A tuple with a value that begins with `{` is written as `key=value`.
     """
     typed_words: list[str] = []
     for argument in arguments:
@@ -202,13 +162,11 @@ def join_words(arguments: Iterable[Any]) -> str:
             typed_words.append(str(argument))
             continue
 
-        # a flag without a value is left out
         key, value = argument[:2]
         if not value:
             continue
 
-        # A flag splits its value at commas. Text in braces also contains commas, at
-        # which it must not be split, so write such a value as `key=value`.
+        # a flag would split `{kind: ridge, alpha: 1}` at the comma
         has_several = isinstance(value, list | tuple)
         texts = [str(item) for item in value] if has_several else [str(value)]
         if any(text.startswith("{") for text in texts):
@@ -223,7 +181,7 @@ def write_value(value: Any) -> str:
     """Write the value of an override `key=value`, as YAML in one line."""
     import yaml
 
-    # The width prevents line breaks. PyYAML ends a bare scalar with "...".
+    # the width prevents line breaks. PyYAML ends a bare scalar with "..."
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000)
     return text.removesuffix("...\n").strip()
 
@@ -234,8 +192,7 @@ class BrainhiveError(Exception):
     Args:
         message: One line that says what is wrong and where.
         hint: One line that says what to do about it.
-        exit_code: Exit code of the command. The default 0 stands for the code of the
-            class.
+        exit_code: Exit code of the command, or 0 for the code of the class.
     """
 
     exit_code = 1
@@ -252,9 +209,7 @@ class BrainhiveError(Exception):
 
     @property
     def hint(self) -> str:
-        """Advice in a line. Its text is made at each access, because it depends on
-        the current command (`complete_lines`) and recipe (`filter_hints`).
-        """
+        """Advice in a line, which depends on the current command and recipe."""
         return _drop_unknown_keys(str(self._hint))
 
     @hint.setter
@@ -274,9 +229,7 @@ class RecipeError(BrainhiveError):
 
 
 class DamagedStore(BrainhiveError):
-    """Rows of a store (an HDF5 file of signals or embeddings) that changed after they
-    were written. No result is computed from a store with such rows.
-    """
+    """Rows of a store (an HDF5 file of signals or embeddings) that have changed."""
 
 
 class MissingData(BrainhiveError):
@@ -295,12 +248,9 @@ def install_line(extra: str = "", checkout: Path = Path(__file__).parents[2]) ->
     """Write the pip command that installs this package with optional dependencies.
 
     Args:
-        extra: Name of a group of optional dependencies (an extra), or empty.
-        checkout: Folder that holds the running package.
-
-    Returns:
-        The command. If `checkout` has a pyproject.toml, the command installs this
-        folder in editable mode. Otherwise, it installs `brainhive` from PyPI.
+        extra: Name of a group of optional dependencies, or "".
+        checkout: Folder of the source code. Without a pyproject.toml in it, the command
+            installs `brainhive` from PyPI.
     """
     name = "brainhive"
     option = ""
@@ -318,11 +268,7 @@ class DeviceError(BrainhiveError):
 
 
 class LostProcess(BrainhiveError):
-    """An error of this process because another process of the same launch has ended.
-
-    A launch is a group of processes that share the work of a command. The other process
-    reports the cause.
-    """
+    """An error of this process because another process of the command has ended."""
 
 
 class Unfinished(Exception):
@@ -330,17 +276,13 @@ class Unfinished(Exception):
 
 
 def require_kind(name: str, value: object, kind: type, hint: str) -> None:
-    """Raise an error if an argument of a public function has the wrong type.
+    """Raise a RecipeError if an argument of a public function has the wrong type.
 
     Args:
         name: Name of the argument.
         value: Value of the argument.
         kind: Allowed type.
         hint: Advice for the error.
-
-    Raises:
-        RecipeError: if `value` is not of type `kind`. The message names the argument
-            and both types.
     """
     if not isinstance(value, kind):
         raise RecipeError(
@@ -365,11 +307,7 @@ def find_error(act: Callable[[], object]) -> BrainhiveError | None:
 
 @contextmanager
 def naming(source: object) -> Iterator[None]:
-    """Put the name of a source before the message of an error that the block raises.
-
-    Args:
-        source: Source of the error, such as a file.
-    """
+    """Put a source, such as a file, before the message of an error of the block."""
     try:
         yield
     except BrainhiveError as error:
@@ -380,25 +318,22 @@ def naming(source: object) -> Iterator[None]:
 def guess(name: str, names: Iterable[str], prefix: str = "") -> str:
     """Write a question that suggests the valid name most similar to an invalid name.
 
-    The question is the beginning of advice in an error message. Upper and lower case do
-    not matter. Valid names that begin with the invalid name are preferred, if the
-    invalid name has at least three letters.
+    Case does not matter. Valid names that begin with an invalid name of at least
+    three letters win.
 
     Args:
         name: Invalid name, as the user wrote it.
         names: Valid names.
-        prefix: Text before the suggested name, such as the section of a recipe key.
+        prefix: Text before the suggested name, such as "train.".
 
     Returns:
-        The question "did you mean NAME? ", with a space at its end. Empty if no valid
-        name is similar.
+        The question "did you mean NAME? " with its last space, or ""
+        without similar names.
     """
     written_name = name.casefold()
     names_by_folded = {valid_name.casefold(): valid_name for valid_name in names}
 
-    # Take the names that begin with the written name. If there are none, take the names
-    # with similar spelling. Many names begin with the same one or two letters, so
-    # compare only the spelling of such short names.
+    # many names begin with the same one or two letters
     similar_names = []
     if len(written_name) > 2:
         for folded in names_by_folded:
@@ -409,28 +344,20 @@ def guess(name: str, names: Iterable[str], prefix: str = "") -> str:
     if not similar_names:
         return ""
 
-    # compare by the ratio of difflib, and then by the longest common text
     nearest = max(similar_names, key=partial(_compare_names, written_name))
     return f"did you mean {prefix}{names_by_folded[nearest]}? "
 
 
 def _compare_names(name: str, valid_name: str) -> tuple[float, int]:
-    """Return the similarity of two names from 0 to 1, and a value that breaks ties.
-
-    That value is the length of the longest text that both names contain.
-    """
+    """Return the similarity of two names (0 to 1) and the length of a common text."""
     matcher = SequenceMatcher(None, name, valid_name)
     return matcher.ratio(), matcher.find_longest_match().size
 
 
 def system_error_number(error: BaseException) -> int | None:
-    """Return the errno of an error of the operating system.
+    """Return the errno of an error of the operating system, or None for other errors.
 
-    Some libraries raise other exceptions, whose message contains this number. The
-    number is then read from the message.
-
-    Returns:
-        The number, or None for any other error.
+    The number is read from the message if it contains one (`ERROR_NUMBER_TEXT`).
     """
     match = re.search(ERROR_NUMBER_TEXT, str(error))
     if match:
@@ -443,8 +370,7 @@ def find_rows(
 ) -> list[int | None]:
     """Find the rows of channels or regions by their names.
 
-    An identical name wins. Otherwise a name matches if it differs only in upper and
-    lower case, and no other name does.
+    An identical name wins over a name that differs only in upper and lower case.
 
     Args:
         requested_names: Names [C] to search for.
@@ -452,19 +378,18 @@ def find_rows(
         owner: Owner of the available names, for the error message.
 
     Returns:
-        Row [C] of each requested name, or None if no name matches. No row is returned
-        twice.
+        Row [C] of each requested name, or None if no name matches. No row
+        is returned twice.
 
     Raises:
         RecipeError: if several names match a requested name equally well.
     """
-    # Find identical names first, so that no other requested name takes their rows. If a
-    # name occurs twice, the search below raises the error.
+    # identical names first, so that no other requested name takes their rows
     rows: list[int | None] = []
     for name in requested_names:
         rows.append(names.index(name) if names.count(name) == 1 else None)
 
-    # search the remaining names without regard to case
+    # the other names without regard to case
     for index, name in enumerate(requested_names):
         if rows[index] is not None:
             continue
@@ -490,16 +415,11 @@ def find_rows(
 def remember_interrupts() -> Iterator[None]:
     """Handle the signals that end a command early, inside the block.
 
-    There are two kinds of signals:
-
-    - `INTERRUPT_SIGNALS` raise KeyboardInterrupt at once. `raise_if_interrupted` raises
-      it again if a library has lost it.
-    - SIGUSR1, and SIGTERM in a job of a cluster, ask the command to stop later.
-      `is_asked_to_stop` then returns True.
-
-    Python delivers signals to the main thread only, so the block changes nothing in
-    other threads. A signal that was ignored before stays ignored, such as SIGHUP under
-    `nohup` and SIGINT in the background of a script.
+    - `INTERRUPT_SIGNALS` raise KeyboardInterrupt, and
+      `raise_if_interrupted` repeats it.
+    - SIGUSR1, and SIGTERM in a job of a cluster, make `is_asked_to_stop` return True.
+    - Ignored signals stay ignored, such as SIGHUP under `nohup`.
+    - In threads other than the main thread, nothing changes.
 
     Raises:
         KeyboardInterrupt: if the command was interrupted, even if a library turned the
@@ -507,8 +427,7 @@ def remember_interrupts() -> Iterator[None]:
     """
 
     def remember(number: int, frame: FrameType | None) -> None:
-        # Some systems send SIGTERM and SIGHUP together. The second signal must not
-        # interrupt the clean-up that the first signal started.
+        # a second SIGTERM or SIGHUP must not interrupt the clean-up
         leave_closed_terminal()
         is_repeated = _is_interrupted.is_set() and number != signal.SIGINT
         _is_interrupted.set()
@@ -520,8 +439,6 @@ def remember_interrupts() -> Iterator[None]:
         yield
         return
 
-    # A request to stop raises no exception. The command ends at the next point from
-    # which it can continue.
     handlers: dict[int, Callable[[int, FrameType | None], None]] = {
         signal.SIGUSR1: lambda *_: _is_stop_requested.set()
     }
@@ -532,8 +449,7 @@ def remember_interrupts() -> Iterator[None]:
     elif JOB_ID_VARIABLE in os.environ:
         handlers[signal.SIGTERM] = handlers[signal.SIGUSR1]
 
-    # Python prints an interrupt that is raised in a destructor, and continues. Hide
-    # this output, because `raise_if_interrupted` raises the interrupt again.
+    # Python prints an interrupt that is raised in a destructor, and continues
     previous_handlers = set_handlers(handlers)
     previous_hook = sys.unraisablehook
 
@@ -560,18 +476,15 @@ def set_handlers(handlers: Mapping[int, Any]) -> dict[int, Any]:
     """Set the handlers of signals, except for signals that this process ignores.
 
     Args:
-        handlers: New handlers, keyed by the number of the signal. For the value None,
-            the signal keeps its present handler.
+        handlers: New handlers by number of the signal, or None to keep a handler.
 
     Returns:
-        The previous handlers of the changed signals, keyed by the number of the signal.
-        Pass them to this function to restore them. A handler that was written in C is
-        returned as None, so it cannot be restored.
+        Previous handlers of the changed signals, or None for a handler written in C.
+        Pass them to this function to restore them.
     """
     previous_handlers = {}
     for number, handler in handlers.items():
         current_handler = signal.getsignal(number)
-        # a program such as nohup lets this process ignore a signal, and this must stay
         if handler is not None and current_handler is not signal.SIG_IGN:
             previous_handlers[number] = current_handler
             signal.signal(number, handler)
@@ -579,10 +492,7 @@ def set_handlers(handlers: Mapping[int, Any]) -> dict[int, Any]:
 
 
 def leave_closed_terminal() -> None:
-    """Redirect stdout and stderr to the null device if their terminal has closed.
-
-    Writing to a closed terminal would raise an error.
-    """
+    """Redirect stdout and stderr to the null device if their terminal has closed."""
     for stdout_or_stderr in (1, 2):
         try:
             termios.tcgetattr(stdout_or_stderr)
@@ -592,30 +502,18 @@ def leave_closed_terminal() -> None:
 
 
 def raise_if_interrupted() -> None:
-    """Raise KeyboardInterrupt if the command was interrupted.
-
-    Call this between steps, and before a file gets its final name.
-    """
+    """Raise KeyboardInterrupt if the command was interrupted."""
     if _is_interrupted.is_set():
         raise KeyboardInterrupt
 
 
 def is_asked_to_stop() -> bool:
-    """Return True if a signal asked this process to stop.
-
-    The process may stop at a point from which the same command can continue later.
-    """
+    """Return True if a signal asked this process to stop, to continue later."""
     return _is_stop_requested.is_set()
 
 
 def raise_if_asked_to_stop() -> None:
-    """Raise an error if a signal asked this process to stop.
-
-    Call this after a piece of work is saved.
-
-    Raises:
-        BrainhiveError: with `STOPPED_EXIT_CODE`.
-    """
+    """Raise a BrainhiveError with `STOPPED_EXIT_CODE` if a signal asked for a stop."""
     if _is_stop_requested.is_set():
         raise BrainhiveError(
             "stopped by a signal (SIGUSR1 or SIGTERM), which asked for an early end",

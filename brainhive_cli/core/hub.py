@@ -622,7 +622,7 @@ def name_snapshot(path: Path | str) -> str:
 
 
 def http_error_class() -> type[Exception]:
-    """Return the base class of HTTP errors of the hub's client, from httpx or httpx2."""
+    """Return the base class of HTTP errors of the hub's client (httpx or httpx2)."""
     from huggingface_hub.errors import HfHubHTTPError
 
     base: type[Exception] = HfHubHTTPError.__bases__[0]

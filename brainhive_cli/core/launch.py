@@ -51,13 +51,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 COMMAND_LINE = ContextVar[Sequence[str]]("COMMAND_LINE")
-"""Arguments of a command that Python code started. If it is not set, the command was
-started in a shell, and its arguments are in `sys.argv`.
-"""
+"""Arguments of a command that Python code started. Otherwise they are in `sys.argv`."""
 REPORTS_VARIABLE = "BRAINHIVE_REPORTS"
-"""Environment variable with the path of a folder. A launched process that fails writes
-its error into this folder. The process that started the launch shows the error.
-"""
+"""Environment variable with the folder for the errors of launched processes."""
 LAUNCHER_CONFIG = {"distributed_type": "MULTI_GPU", "mixed_precision": "no"}
 """Config file of accelerate's launcher. Command-line arguments override it."""
 LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -65,9 +61,7 @@ LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 WORLD_SIZE.
 """
 MAX_WAIT = timedelta(days=1)
-"""Longest time that a process waits for the others. It can be long, because the
-launcher ends all processes when a process fails.
-"""
+"""Longest time that a process waits for the others, which may still work."""
 LIBRARIES = (
     "torch",
     "diffusers",
@@ -96,9 +90,10 @@ IMPORT_PROBES = {
     "timm": "",
     "accelerate": "",
 }
-"""Name to import from each library as a test, keyed by the library. transformers and
-diffusers import lazily, so they are tested with a class. torchvision and torchaudio
-come first, because the other libraries import them.
+"""Name to import from each library as a test, keyed by the library.
+
+transformers and diffusers import lazily, so they are tested with a class. torchvision
+and torchaudio come first, because the other libraries import them.
 """
 
 
@@ -109,10 +104,8 @@ class Launch:
     Attributes:
         rank: Number of this process, from 0.
         processes: Number of processes that share the work.
-        device_or_name: Device of this process, or the name of the device. With a name,
-            commands that only read files need not import torch.
-        is_read_only: True if the process only reads finished work. If work remains, the
-            driver raises `Unfinished` instead of doing the work.
+        device_or_name: Device of this process, or its name, which needs no torch.
+        is_read_only: True if the process only reads finished work.
     """
 
     rank: int
@@ -147,15 +140,10 @@ class Launch:
         return torch.cuda.get_device_name(self.device)
 
     def describe_environment(self) -> dict[str, Any]:
-        """Describe the software and hardware, for a run's `environment.json`.
-
-        Returns:
-            The command line, library versions, git commit, device, numbers of
-            processes and threads, and platform.
-        """
+        """Describe the software and hardware, for a run's `environment.json`."""
         import torch  # the run is about to compute, so torch is needed anyway
 
-        # an installed wheel is not in a git checkout and has no commit
+        # an installed wheel has no commit
         command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
         try:
             finished = subprocess.run(
@@ -178,14 +166,12 @@ class Launch:
         }
 
     def shard(self, items: Sequence[T]) -> Sequence[T]:
-        """Select the items that this process works on.
+        """Select the consecutive items that this process works on.
+
+        The numbers of items of two processes differ by at most 1.
 
         Args:
             items: Items [N] of all processes, in the same order in every process.
-
-        Returns:
-            Consecutive items. Each item belongs to exactly one process. The processes
-            get equal numbers of items, or numbers that differ by 1.
         """
         start = len(items) * self.rank // self.processes
         stop = len(items) * (self.rank + 1) // self.processes
@@ -203,7 +189,7 @@ class Launch:
     def run_on_main(self, function: Callable[[], T]) -> T:
         """Call a function in the main process, and return its result in all processes.
 
-        All processes must call this method. They wait for each other.
+        All processes must call this method.
 
         Args:
             function: Function without arguments. Its result must be picklable.
@@ -215,9 +201,6 @@ class Launch:
 
     def run_main_first(self, function: Callable[[], T]) -> T:
         """Call a function in the main process, and then in all other processes.
-
-        In this way, the other processes find files that the call in the main process
-        has downloaded or repaired.
 
         Args:
             function: Function without arguments.
@@ -233,14 +216,13 @@ class Launch:
         return function()
 
     def gather(self, item: Any) -> list[Any]:
-        """Collect an object from every process.
+        """Collect an object from every process, and return the same list in each.
 
         Args:
             item: Picklable object of this process.
 
         Returns:
-            The objects of all processes in the order of the ranks. Every process gets
-            the same list.
+            The objects in the order of the ranks.
         """
         if self.processes == 1:
             return [item]
@@ -252,8 +234,6 @@ class Launch:
 
     def gather_rows(self, share: "torch.Tensor", count: int) -> "torch.Tensor":
         """Concatenate the rows of a tensor from all processes, with their gradients.
-
-        Every process can then compute the same loss over the whole batch.
 
         Args:
             share: Rows [B_share, ...] of this process, as divided by `shard`.
@@ -267,11 +247,11 @@ class Launch:
         import torch
         from torch.distributed.nn.functional import all_gather
 
-        # compute the number of rows of each process, as `shard` divides them
+        # the number of rows of each process
         ends = [count * rank // self.processes for rank in range(self.processes + 1)]
         lengths = [stop - start for start, stop in pairwise(ends)]
 
-        # all_gather needs shares of equal length, so rows of zeros are appended
+        # all_gather needs shares of equal length
         n_missing = max(lengths) - len(share)
         padding = [0, 0] * (share.ndim - 1) + [0, n_missing]
         padded_share = torch.nn.functional.pad(share, padding)
@@ -280,7 +260,7 @@ class Launch:
         with warnings.catch_warnings(action="ignore"):
             padded_shares = all_gather(padded_share)
 
-        # drop the appended rows
+        # drop the padding
         shares = []
         for padded_rows, length in zip(padded_shares, lengths, strict=True):
             shares.append(padded_rows[:length])
@@ -289,21 +269,17 @@ class Launch:
     def average_gradients(self, parameters: "Iterable[torch.nn.Parameter]") -> None:
         """Average the gradients of parameters over all processes, in place.
 
-        A parameter may have no gradient in some processes, for example the layer of a
-        subject who is not in the batch. These processes then count as zeros. If no
-        process has a gradient, the parameter stays without gradient, as in training
-        with a single process.
+        A missing gradient counts as zeros. If no process has a gradient, it stays None.
 
         Args:
-            parameters: Parameters in the same order in every process. Parameters that
-                are not trained are skipped.
+            parameters: Parameters in the same order in every process.
         """
         if self.processes == 1:
             return
         import torch
         import torch.distributed
 
-        # collect the gradients, and a flag 1 for each parameter that has a gradient
+        # the gradients, and a flag 1 for each parameter that has one
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         gradients = []
         flags = []
@@ -321,8 +297,7 @@ class Launch:
         torch.distributed.all_reduce(vector)
         vector /= self.processes
 
-        # Store the mean gradients, also in processes without a gradient of their own.
-        # The mean flag of a parameter is 0 if no process has a gradient.
+        # store the mean gradients, unless the mean flag is 0 (no process has one)
         averages, mean_flags = vector.split((sum(sizes), len(trained)))
         for parameter, average, mean_flag in zip(
             trained, averages.split(sizes), mean_flags, strict=True
@@ -347,11 +322,9 @@ class Launch:
 
 
 def may_have_gpu() -> bool:
-    """Return False if no GPU driver is installed.
+    """Return False if it is clear without torch that this machine has no GPU.
 
-    Importing torch takes seconds, so this function answers without torch where it can.
-    It returns True if torch is already imported, and on systems other than Linux. The
-    caller must then ask torch for a GPU.
+    It is clear on Linux without a driver file in /dev, if torch is not imported yet.
     """
     if sys.platform != "linux" or "torch" in sys.modules:
         return True
@@ -365,14 +338,13 @@ READ_ONLY = Launch(rank=0, processes=1, device_or_name="cpu", is_read_only=True)
 def start(options: RunOptions) -> Launch:
     """Find out the device of this process, and which of the processes it is.
 
-    If a launcher started this process, it joins the process group of torch.
+    A process of a launcher joins the process group of torch.
 
     Args:
         options: Options of the recipe, with the device ("auto", "cpu" or "cuda").
 
     Raises:
-        DeviceError: if the device of the recipe is not available, or if this machine
-            has fewer GPUs than processes.
+        DeviceError: if the device is not available, or processes outnumber GPUs.
         RecipeError: if WORLD_SIZE is set, but other variables of a launcher are not.
     """
     # the device is the CPU, or a GPU for each process
@@ -421,30 +393,19 @@ def open_device(name: object) -> "torch.device":
     Args:
         name: Name of the device, such as "cpu", "cuda", "cuda:0" or "mps".
 
-    Returns:
-        The device.
-
     Raises:
         DeviceError: if the name is wrong, or torch does not see the device.
     """
     import torch
 
-    # find the device of the name, and compare its type with the types of this machine
-    device_types = ["cpu", "cuda"]
-    if torch.backends.mps.is_available():
-        device_types.append("mps")
+    no_device = DeviceError(
+        f"no device {str(name)[:80]!r}", "set device to cpu, cuda or cuda:0"
+    )
     try:
         device = torch.device(str(name))
     except (RuntimeError, ValueError):
-        # The name is wrong. "meta" is never in `device_types`, so the next condition
-        # raises the error.
-        device = torch.device("meta")
-    if device.type not in device_types:
-        raise DeviceError(
-            f"no device {str(name)[:80]!r}", "set device to cpu, cuda or cuda:0"
-        )
+        raise no_device from None
 
-    # compare the number of the GPU with the GPUs that torch sees
     if device.type == "cuda":
         n_gpus = torch.cuda.device_count()
         if (device.index or 0) >= n_gpus:
@@ -452,23 +413,23 @@ def open_device(name: object) -> "torch.device":
                 f"device {name}: {n_gpus} CUDA devices are visible",
                 "set device=cpu, or check nvidia-smi",
             )
+    elif device.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise no_device
+    elif device.type != "cpu":
+        raise no_device
     return device
 
 
 def count_processes(options: RunOptions) -> int:
     """Return the number of processes to launch.
 
+    - In a process of a launcher, it is 1.
+    - Otherwise it is the number in the recipe, if it is set.
+    - Otherwise it is the number of GPUs, or 1 for the device "cpu" or without GPUs.
+
     Args:
-        options: Options of the recipe, with the device, and with the number of
-            processes or None.
-
-    Returns:
-        The first of these cases that applies:
-
-        - 1, if a launcher such as torchrun has started this process.
-        - The number in the recipe, if it is set. 0 counts as 1.
-        - 1, if the device is the CPU or this machine has no GPU.
-        - The number of GPUs that torch sees.
+        options: Options of the recipe.
     """
     if "LOCAL_RANK" in os.environ:
         return 1
@@ -487,8 +448,8 @@ def relaunch(options: RunOptions, processes: int, less_memory: str = "") -> int:
     Args:
         options: Options of the recipe, with the precision.
         processes: Number of processes.
-        less_memory: Overrides of the recipe that make the command use less memory, such
-            as `batch_size=64`. The error of a process that was killed suggests them.
+        less_memory: Overrides such as `batch_size=64`, which the error of a
+            killed process suggests.
 
     Returns:
         The exit code: 0, or 130 if the command was interrupted.
@@ -508,15 +469,13 @@ def relaunch(options: RunOptions, processes: int, less_memory: str = "") -> int:
     threads = max(1, (os.cpu_count() or 1) // processes)
     initial_environment = dict(os.environ)
     with TemporaryDirectory() as reports:
-        # the processes must import the same modules as this process, but `python -m`
-        # searches the working directory first, which may hold other code
+        # `python -m` would import other code in the working directory first
         import_path = os.pathsep.join(map(os.path.abspath, sys.path))
         os.environ[REPORTS_VARIABLE] = reports
         os.environ["PYTHONSAFEPATH"] = "1"
         os.environ["PYTHONPATH"] = import_path
 
-        # with a config file of our own, the launcher ignores the user's file, which may
-        # be damaged or meant for other work
+        # the config file of the user may be damaged or meant for other work
         config = Path(reports, "launch.yaml")
         config.write_text(json.dumps(LAUNCHER_CONFIG))
         arguments = [
@@ -534,7 +493,6 @@ def relaunch(options: RunOptions, processes: int, less_memory: str = "") -> int:
         arguments += COMMAND_LINE.get(sys.argv[1:])
 
         def forward_stop_signal(number: int, frame: FrameType | None) -> None:
-            # each process stops after a step from which a later command can continue
             for child in psutil.Process().children():
                 with suppress(psutil.NoSuchProcess):
                     child.send_signal(signal.SIGUSR1)
@@ -567,9 +525,7 @@ def relaunch(options: RunOptions, processes: int, less_memory: str = "") -> int:
 
 
 def write_report(code: int, error: BrainhiveError) -> bool:
-    """Write the error of this process to a file, so that the launcher can show it.
-
-    The launcher is the process that started this process with `relaunch`.
+    """Write the error of this process to a file, which `relaunch` reads.
 
     Args:
         code: Exit code of this process.
@@ -587,8 +543,7 @@ def write_report(code: int, error: BrainhiveError) -> bool:
     hint = error.hint.encode(errors="backslashreplace").decode()
     report = [code, message, hint, isinstance(error, LostProcess)]
 
-    # the launcher may end this process at any time, so the report gets its final name
-    # when it is complete
+    # the launcher may end this process at any time
     path = Path(folder, f"{os.environ.get('RANK', '0')}.json")
     temporary_path = path.with_suffix(".part")
     temporary_path.write_text(json.dumps(report))
@@ -599,9 +554,7 @@ def write_report(code: int, error: BrainhiveError) -> bool:
 def exit_worker(code: int) -> None:
     """End this process without Python's shutdown if a launcher started it.
 
-    While Python shuts down, a thread of gloo may still free tensors. Such a thread
-    aborts the process although its work is finished (pytorch/pytorch pull request
-    179291).
+    A thread of gloo may abort a process that shuts down (pytorch pull request 179291).
 
     Args:
         code: Exit code of this process.
@@ -621,24 +574,25 @@ def _find_cause(
 
     - the first error that a process reported, other than the loss of another process;
     - the first report of a lost process, if no process was killed by a signal;
-    - a signal that killed a process, or the exit code of a process.
+    - a signal that ended a process;
+    - the largest exit code.
 
     Args:
-        exit_codes: Exit codes of the processes that failed, keyed by rank. A negative
-            code is the number of a signal. When a process fails, torch ends the others
-            with SIGTERM.
+        exit_codes: Exit codes of failed processes by rank. A negative code is a signal.
         folder: Folder of the reports that the processes wrote.
-        less_memory: Overrides of the recipe that make the command use less memory.
-
-    Returns:
-        The error to raise.
+        less_memory: Overrides that make the command use less memory, or "".
     """
-    # read the reports in the order of time: exit code, message, hint, and True if the
-    # report only says that another process was lost
-    paths = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-    reports = [documents.read(path, tuple[int, str, str, bool]) for path in paths]
+    # read the reports in the order of time
+    errors: list[BrainhiveError] = []
+    losses: list[BrainhiveError] = []
+    for path in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns):
+        exit_code, message, hint, is_loss = documents.read(
+            path, tuple[int, str, str, bool]
+        )
+        reported_errors = losses if is_loss else errors
+        reported_errors.append(BrainhiveError(message, hint, exit_code))
 
-    # collect the signals that ended processes, and those that torch did not send
+    # torch ends the other processes with SIGTERM when a process fails
     signals = {}
     kill_signals = {}
     for rank, exit_code in exit_codes.items():
@@ -647,15 +601,10 @@ def _find_cause(
             if signals[rank] != Signals.SIGTERM:
                 kill_signals[rank] = signals[rank]
 
-    # the first report of a cause, or of a lost process if no process was killed
-    causes = [report for report in reports if not report[3]]
-    if not causes and not kill_signals:
-        causes = reports
-    if causes:
-        exit_code, message, hint, _ = causes[0]
-        return BrainhiveError(message, hint, exit_code)
-
-    # without a report, the exit code or the signal of a process
+    if errors:
+        return errors[0]
+    if losses and not kill_signals:
+        return losses[0]
     if not signals:
         exit_code = max(exit_codes.values(), default=1)
         return BrainhiveError(
@@ -664,8 +613,7 @@ def _find_cause(
             exit_code,
         )
     end_signals = kill_signals or signals
-    rank = next(iter(end_signals))
-    end_signal = end_signals[rank]
+    rank, end_signal = next(iter(end_signals.items()))
     if end_signal == Signals.SIGUSR1:  # the process could not handle the signal yet
         message = f"process {rank} of the launch was stopped by a signal"
         return BrainhiveError(message, CONTINUE_HINT, STOPPED_EXIT_CODE)
@@ -701,70 +649,65 @@ def library_versions() -> dict[str, str]:
 def find_broken_libraries() -> list[MissingExtra]:
     """Find installed libraries that cannot be imported, for `brainhive doctor`.
 
-    The libraries in `IMPORT_PROBES` are imported, which takes seconds.
-
     Returns:
-        An error for each broken library. A library that fails only because it imports a
-        broken library is not listed. A library that is not installed is not listed
-        either.
+        An error for each library that itself causes a failed import.
     """
     errors: dict[str, MissingExtra] = {}
     for name, probe in IMPORT_PROBES.items():
         if importlib.util.find_spec(name) is None:
             continue
         console.say(f"importing {name} {library_version(name)}")
-        # `probe` is the name of a class for libraries that import lazily, or empty
         try:
             module = importlib.import_module(name)
             if probe:
                 getattr(module, probe)
         except Exception as error:
             # a module can raise any error while it is imported
-            description = find_failed_import(error) or _describe(name, error)
-            broken_library = description.message.partition(" ")[0]
-            errors.setdefault(broken_library, description)
+            library, cause = _find_broken_library(error) or (name, error)
+            errors.setdefault(library, _describe(library, cause))
     return list(errors.values())
 
 
 def find_failed_import(error: BaseException | None) -> MissingExtra | None:
-    """Find the library whose failed import led to an error.
+    """Describe the library whose failed import led to an error.
 
     Args:
         error: Error with its traceback and the errors that caused it, or None.
 
     Returns:
-        An error that names the library, or None if no library of `IMPORT_PROBES` failed
-        while it was imported.
+        An error that names the library, or None if no import of `IMPORT_PROBES` failed.
     """
+    failure = _find_broken_library(error)
+    if failure is None:
+        return None
+    library, cause = failure
+    return _describe(library, cause)
+
+
+def _find_broken_library(
+    error: BaseException | None,
+) -> tuple[str, BaseException] | None:
+    """Find the library whose import failed first, and the error of this import."""
     if error is None:
         return None
 
     # the earliest error comes from the broken library itself
-    cause = find_failed_import(error.__cause__ or error.__context__)
-    if cause is not None:
-        return cause
+    earlier_failure = _find_broken_library(error.__cause__ or error.__context__)
+    if earlier_failure is not None:
+        return earlier_failure
 
     # a line at the top level of a module runs while the module is imported
-    broken_library = ""
+    library = ""
     for frame, _ in walk_tb(error.__traceback__):
         module = str(frame.f_globals.get("__name__", ""))
         package = module.partition(".")[0]
         if frame.f_code.co_name == "<module>" and package in IMPORT_PROBES:
-            broken_library = package
-    return _describe(broken_library, error) if broken_library else None
+            library = package
+    return (library, error) if library else None
 
 
 def _describe(name: str, error: BaseException) -> MissingExtra:
-    """Describe a library that cannot be imported, and how to repair it.
-
-    Args:
-        name: Name of the library.
-        error: Error of the import.
-
-    Returns:
-        An error with the versions of the library and of torch, and a pip command.
-    """
-    # the usual cause is a version of torch that does not fit the library
+    """Describe a library that cannot be imported, with a pip command to repair it."""
     message = (
         f"{name} {library_version(name)} does not import with torch "
         f"{library_version('torch')}: {first_line(error)}"

@@ -1,15 +1,11 @@
 """Measurements of a run: metrics with their context, caveats and facts.
 
-Every command writes its measurements into a file of the same format, `metrics.json`.
-Some words recur:
-
-- A run is the folder with the results of a command. A sweep is a run that tries several
-  variants of its settings.
+- A run is the folder with the results of a command, such as `metrics.json`.
+- A sweep is a run that tries several variants of its settings.
 - A caveat is a fixed phrase that limits the meaning of a number, such as `simulated`.
-- A scope is a group of metrics, named after the subjects, models or conditions that
-  were measured, such as `all` or `subject 1`.
+- A scope is a named group of metrics, such as `all` or `subject 1`.
 - A cell is a model that was trained for a subject (or for all) with a seed.
-- Facts are all results of a command that are not numbers with an interval.
+- Facts are the results of a command other than metrics.
 """
 
 import re
@@ -31,86 +27,72 @@ SCHEMA = 4
 ALL = "all"
 """Name of the scope that holds the metrics of all measured items together."""
 BACKWARD = "backward"
-"""End of the names of scopes for backward retrieval, which ranks signals by their
-similarity to a picture.
-"""
+"""End of the names of scopes for backward retrieval (of signals by pictures)."""
 
-# The caveats follow. The text below each caveat explains the phrase
 SIMULATED = "simulated"
 """The tested signals come from a program."""
 TRAINED_ON_SIMULATED = "trained on simulated signals"
 """The training signals come from a program, but the tested signals do not."""
 CALIBRATED = "calibrated on the left-out subject's unlabelled training recordings"
-"""The subject was left out of the training, but recordings of this subject (of training
-pictures) were used for normalisation.
-"""
+"""Unlabelled recordings of the left-out subject were used for normalisation."""
 SAME_PERSON = "the same person in another study was trained on"
 """A subject of the training and a tested subject are the same person, as the publisher
-of the data says. Scanner, task and pictures differ between the studies, and betas were
-normalised separately in each study.
+of the data says. The studies differ.
 """
 WHITENED_BY_TESTED = "transductive whitening by test trials"
 """The noise for whitening was also measured in the (unlabelled) test trials."""
 UNKNOWN_STEPS = "earlier steps unknown"
-"""Trials were imported as arrays or epochs. Nobody has declared whether the trials were
-whitened or averaged before, so test trials may have affected other trials.
+"""Trials were imported, and nobody has declared whether they were whitened or averaged
+before, so test trials may have affected other trials.
 """
 UNKNOWN_PICTURES = "pictures unknown"
-"""The pixels of the training or test pictures are not available, so copies are not
-detected.
-"""
+"""Pixels of training or test pictures are not available, so copies are not detected."""
 UNKNOWN_NETWORK = "embeddings of an unknown network"
-"""Embeddings were imported without the name of their network. This network may have
-been trained on the tested pictures.
+"""Embeddings were imported without the name of their network, which may have been
+trained on the tested pictures.
 """
 UNKNOWN_SELECTION = "nothing says how its epoch was selected"
 """The model does not record how its epoch was selected."""
 UNKNOWN_HISTORY = "history unknown (selection, subjects, pictures)"
-"""Training continued from weights without any record of their own training. This caveat
-includes `UNKNOWN_PICTURES` and `UNKNOWN_SELECTION`.
+"""Training continued from weights without a record of their training. This includes
+`UNKNOWN_PICTURES` and `UNKNOWN_SELECTION`.
 """
 SEEN_COPIES = "copies of training pictures are tested"
 """Copies of training pictures are tested, which the recipe allows by copies=allow."""
 SEEN_CONCEPTS = "concepts of the test seen in earlier training"
-"""A model was trained on other pictures of a tested concept. This happened in another
-data set, or in an earlier training from which this training continued.
+"""A model was trained on other pictures of a tested concept, in another data set or in
+an earlier training.
 """
 SEEN_PICTURES = "seen pictures"
 """The model was trained on other trials of the tested pictures or categories, as the
 recipe key `dataset.holdout` says.
 """
 NOT_INTERLEAVED = "signal or time"
-"""The labels of trials came in blocks, so a slow drift of the signal is enough to
-predict the labels.
-"""
+"""The labels of trials came in blocks, so a slow drift of the signal predicts them."""
 ORDER_UNKNOWN = "order of trials unknown"
 """The order of the trials is unknown, so their labels may have come in blocks."""
 TRAINED_TRIALS = "tested on trials of its training"
 """The model is tested on trials that it was trained on."""
 UNKNOWN_TRIALS = "trials unknown"
-"""The model was trained on the tested pictures. Perhaps it was trained on the tested
-trials too.
-"""
+"""The model was trained on the tested pictures, perhaps on the tested trials too."""
 NORMALISED_BY_TESTED = "normalised by held-out trials"
 """Held-out runs or sessions were z-scored with their own (unlabelled) trials."""
 CHANNELS_MAPPED = "channels mapped"
-"""Some channels that the model needs were not recorded. The protocol says how they were
-replaced.
+"""Some channels that the model needs were not recorded. The protocol says how
+they were replaced.
 """
 TRIALS_TOGETHER = "transductive: tokens of test trials depend on each other"
-"""The token (output vector of the model) of a test trial depends on the other trials in
-its batch.
-"""
+"""The token (output vector) of a test trial depends on other trials in its batch."""
 SELECTED_ON_TEST = "selected on test"
-"""The epoch of this model was selected on the test set, or the epoch of the model from
-which the training continued.
+"""The epoch of this model, or of the model from which training continued, was selected
+on the test set.
 """
 TWINS = "duplicates among the candidates"
 """Some candidates have equal embeddings, so no signal can tell them apart."""
 PRIOR_OF_OTHERS = "prior trained on other pictures"
 """The prior was trained on another data set than the reconstructed one."""
 MIXED_WITH_BLURRY = "mixed with the blurry picture: a low-level gain by construction"
-"""The scored picture is the mean of a generated picture and of a blurry picture, which
+"""The scored picture is the mean of a generated picture and of a blurry picture that
 was predicted by regression. Mixing raises low-level scores by itself.
 """
 ONE_COLOUR = "pictures of one colour"
@@ -143,9 +125,7 @@ CAVEATS = {
     TRIALS_TOGETHER: "ˢ",
     SELECTED_ON_TEST: "‡",
 }
-"""Footnote sign of each caveat. The order is the order in which caveats are listed. A
-sign has the same meaning on all pages.
-"""
+"""Footnote sign of each caveat, in the order in which caveats are listed."""
 NO_RESULT = {
     SELECTED_ON_TEST,
     WHITENED_BY_TESTED,
@@ -163,8 +143,7 @@ whether it did.
 """
 TRANSDUCTIVE = "uses all test signals together: a control, no result"
 """Phrase in the protocol of metrics from similarities that were corrected by all test
-signals. It is not a caveat of a run, because the main result of a run never uses such
-similarities.
+signals. It is not a caveat, because it applies to no main result.
 """
 METRIC_TABLE = documents.read(
     Path(__file__).with_name("metric_table.json"), dict[str, Any]
@@ -172,19 +151,15 @@ METRIC_TABLE = documents.read(
 METRIC_NAMES: dict[str, str] = METRIC_TABLE["names"]
 """Title of each metric in tables and figures, as in papers."""
 TWO_WAY = "two_way_"
-"""Beginning of the names of metrics for two-way identification. The name of the encoder
-follows.
-"""
+"""Beginning of the names of metrics for two-way identification by an encoder."""
 LOWER_IS_BETTER: list[str] = METRIC_TABLE["lower_is_better"]
 """Names of metrics of which smaller values are better."""
 SHARES: list[str] = METRIC_TABLE["shares"]
 """Names of metrics that are shares of items or pairs, from 0 to 1."""
 AGREEMENT: dict[str, float] = METRIC_TABLE["agreement"]
-"""Agreement of metrics with people. It is Pearson's r with the ratings of 22 people for
-1,000 pairs of an NSD picture and its reconstruction by MindEye2 (SEED, arXiv
-2503.06437). The metrics are defined as in this paper: distances of EffNet and SwAV with
-reversed sign, and two-way identification by AlexNet, Inception and CLIP with the
-paper's pool.
+"""Agreement of metrics with people: Pearson's r with the ratings of 22 people for 1,000
+pairs of an NSD picture and its reconstruction by MindEye2. The metrics are defined as
+in the paper (SEED, arXiv 2503.06437), with distances of reversed sign.
 """
 AGREEMENT_HEADING = "agreement with people"
 """Heading of the column or row with the agreements in `AGREEMENT`."""
@@ -196,10 +171,8 @@ HEADLINES = ("top1", "top5", "validation_loss")
 class Metric:
     """Measured value with its context.
 
-    With several subjects there are two intervals. `these_subjects` holds for these
-    subjects only, and `people` for people in general. The interval from `low` to `high`
-    repeats `these_subjects` for up to four subjects, and `people` from five subjects
-    on.
+    The interval from `low` to `high` repeats `these_subjects` for up to four subjects,
+    and `people` from five subjects on.
 
     Attributes:
         name: Name of the metric.
@@ -207,24 +180,22 @@ class Metric:
         n: Number of measured items over all subjects.
         pool: Number of candidates of each item, or None without candidates.
         chance: Expected value of guessing, or None if the metric has no such value.
-        low: Lower end of the 95 % confidence interval. It is None if there is no
-            interval, for example with a single item.
+        low: Lower end of the 95 % confidence interval, or None without an interval.
         high: Upper end of the interval.
         seeds: Seeds of the measured trainings.
         protocol: Description of how the value was measured, in one line.
         split: Part of the data set that was measured, such as `test`.
         interval: Method of the interval, and the subjects and items it holds for.
-        these_subjects: Ends of the interval that holds for these subjects only, or None
-            for a single subject.
-        people: Ends of the interval that holds for people in general, or None if there
-            are too few subjects.
-        seed_sd: Standard deviation of the value over seeds. It is None for a single
-            seed, or if seeds cannot be distinguished. Intervals do not include it,
-            because they hold for models trained with these seeds.
+        these_subjects: Ends of the interval for these subjects only, or None for
+            a single subject.
+        people: Ends of the interval for people in general, or None with
+            too few subjects.
+        seed_sd: Standard deviation of the value over seeds, which intervals do not
+            include. None for a single seed or unknown seeds.
         selected: True if something was selected on the test split, such as the epoch of
             a model. None if this is unknown.
-        caveats: Phrases in `CAVEATS` that limit the value. Phrases that the protocol
-            contains are added.
+        caveats: Phrases in `CAVEATS` that limit the value. Phrases in the
+            protocol are added.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -265,11 +236,7 @@ class Metric:
         return interval_text(self.low, self.high, digits)
 
     def second_interval_text(self, digits: int = 3) -> str:
-        """Write the second interval for a table, or a dash without it.
-
-        `low` and `high` repeat either `these_subjects` or `people`. The second interval
-        is the other of these two.
-        """
+        """Write the interval that `low` and `high` do not repeat, or a dash."""
         interval = self.these_subjects if self.is_of_people else self.people
         low, high = interval or (None, None)
         return interval_text(low, high, digits)
@@ -281,10 +248,10 @@ class Metric:
 
 
 def interval_text(low: float | None, high: float | None, digits: int = 3) -> str:
-    """Write an interval for a table, such as `0.213–0.402`.
+    """Write an interval for a table, such as `0.213–0.402`, or a dash for None.
 
     Args:
-        low: Lower end, or None if there is no interval. The text is then a dash.
+        low: Lower end, or None if there is no interval.
         high: Upper end, or None if there is no interval.
         digits: Number of decimals.
     """
@@ -296,19 +263,16 @@ def interval_text(low: float | None, high: float | None, digits: int = 3) -> str
 
 
 def second_interval_heading(metrics: Iterable[Metric]) -> str:
-    """Return the heading of a column with the second intervals of metrics.
-
-    A metric may have two confidence intervals: an interval for the measured subjects
-    only, and an interval for people in general. Tables print the main interval of a
-    metric first. The column of second intervals prints the other interval.
+    """Return the heading of a column of second intervals (`second_interval_text`).
 
     Args:
         metrics: Metrics of the rows.
 
     Returns:
         - "these subjects", if the main interval of any metric is for people in general.
-        - Otherwise "people in general", if any metric has one of the two intervals.
-        - Otherwise an empty text.
+        - Otherwise "people in general", if any metric has an interval for
+          subjects or people.
+        - Otherwise "".
     """
     has_second_interval = False
     for metric in metrics:
@@ -321,19 +285,15 @@ def second_interval_heading(metrics: Iterable[Metric]) -> str:
 
 @dataclass(frozen=True)
 class Measurements:
-    """Measurements of a run.
-
-    The JSON document has the keys `schema`, `scopes`, `missing`, `facts` and `items`.
+    """Measurements of a run, the content of `metrics.json`.
 
     Attributes:
-        scopes: Metrics by name of the scope and name of the metric. A scope is `all`, a
-            subject such as `subject 1`, a cell (trained model), or a combination such
-            as `brain · subject 1` (see `scope`).
-        missing: Reason why a measurement is missing and what a user can do about it, by
-            name of the measurement.
+        scopes: Metrics by scope and name. A scope is `all`, a subject, a cell (trained
+            model), or a combination such as `brain · subject 1`.
+        missing: Reason why a measurement is missing and what a user can do,
+            by its name.
         facts: Other results, such as caveats, set-up and comparisons with other runs.
-        items: Values of the N single items, by which runs are compared. The keys are
-            the name of the scope and the name of a list [N], such as `image_ids`.
+        items: Values [N] of the single items, by scope and name, such as `image_ids`.
     """
 
     scopes: Mapping[str, Mapping[str, Metric]] = field(default_factory=dict)
@@ -343,7 +303,7 @@ class Measurements:
 
     @property
     def overall(self) -> Mapping[str, Metric]:
-        """Metrics of the scope `all`. Empty without this scope."""
+        """Metrics of the scope `all`, or an empty mapping."""
         return self.scopes.get(ALL, {})
 
     @property
@@ -355,7 +315,7 @@ class Measurements:
         """Return the facts, after a check that they belong to the expected command.
 
         Args:
-            model: Class of the expected command's facts, such as `RetrievalFacts`.
+            model: Class of the command's facts, such as `RetrievalFacts`.
 
         Raises:
             BrainhiveError: if the facts belong to another command.
@@ -369,17 +329,10 @@ class Measurements:
     def rows(self) -> list[dict[str, Any]]:
         """Return a flat row for each metric of each scope, for a data frame.
 
-        A scope is the subject or trained model that a metric is computed for, or `all`.
-
         Returns:
-            Rows, each a dict with these keys:
-
-            - `scope` and `metric`: the two names.
-            - The fields of the metric, such as its value. Its two intervals become the
-              keys `these_subjects_low`, `these_subjects_high`, `people_low` and
-              `people_high`.
-            - `agreement`: the correlation of the metric with ratings of pictures by
-              people, or None if this is not known.
+            Dicts with the keys `scope`, `metric`, `agreement` (with ratings of people,
+            or None), and the fields of the metric. The intervals `these_subjects` and
+            `people` become keys with the endings `_low` and `_high`.
         """
         rows = []
         for scope_name, metrics in self.scopes.items():
@@ -397,10 +350,9 @@ class Measurements:
         return rows
 
     def __or__(self, second: Self) -> Self:
-        """Merge these measurements with others.
+        """Merge two measurements, with the facts of the first.
 
-        If both have a scope of the same name, the second one is kept. The facts are
-        taken from the first measurements.
+        The second measurements win for scopes and items of the same name.
         """
         return type(self)(
             scopes={**self.scopes, **second.scopes},
@@ -416,20 +368,14 @@ class Measurements:
     def select_variant(self, variant: str) -> Self:
         """Return the measurements of a variant of a sweep.
 
-        A sweep is a run that tries several variants of its settings. The caveats and
-        warnings of the whole sweep are kept.
+        Facts about the whole sweep are emptied, except for its caveats and warnings.
 
         Args:
-            variant: Name of the variant.
-
-        Returns:
-            Measurements whose keys no longer contain the name of the variant, such as
-            `subject 1` instead of `VARIANT · subject 1`.
+            variant: Name of the variant, which is removed from all keys.
         """
-        # facts are results other than metrics, such as warnings
         facts: dict[str, Any] = {
             "cells": _select_variant(self.facts.cells, variant),
-            # empty the fields that describe the sweep as a whole
+            # these fields describe the sweep as a whole
             "variants": {},
             "comparisons": [],
             "not_compared": [],
@@ -466,26 +412,22 @@ class Measurements:
             path: Path of the file, for error messages.
 
         Raises:
-            BrainhiveError: if the file is damaged, or has another version of the format
-                (`schema`).
+            BrainhiveError: if the file is damaged, or has another schema.
         """
         documents.require_schema(document, SCHEMA, f"{path} holds metrics")
 
-        # Check the facts (results other than metrics) first. Their class depends on the
-        # command that made the run.
+        # the class of the facts depends on the command
         plain_facts = documents.check(
             document.get("facts"), f"{path}: facts", dict[str, Any]
         )
         model = FACTS.get(str(plain_facts.get("command")), Facts)
         facts = documents.check(plain_facts, f"{path}: facts", model)
 
-        # check the whole document, with the facts as an instance of their class
         values = {field.name: document.get(field.name) for field in fields(cls)}
         values["facts"] = facts
         measurements = documents.check(values, str(path), cls)
 
-        # A source is the origin of reconstructed pictures, such as `brain`. Check that
-        # each source has metrics.
+        # each source of reconstructed pictures, such as `brain`, must have metrics
         for source in facts.sources:
             if source not in measurements.scopes:
                 raise BrainhiveError(
@@ -500,12 +442,8 @@ def _select_variant(values: Mapping[str, Any], variant: str) -> dict[str, Any]:
     """Select the values of a variant, and remove the variant from their keys.
 
     Args:
-        values: Values, such as the metrics, keyed by variant and subject or trained
-            model, such as `VARIANT · subject 1`.
-        variant: Name of a variant (a set of settings that a run tries).
-
-    Returns:
-        Values of the variant, keyed by the remaining name, such as `subject 1`.
+        values: Values by a key such as `VARIANT · subject 1`.
+        variant: Name of a variant, a set of settings that a run tries.
     """
     selected = {}
     for name, value in values.items():
@@ -520,8 +458,7 @@ def scope(*parts: str) -> str:
     """Make the name of a scope (a group of metrics), such as `brain · subject 1`.
 
     Args:
-        parts: Parts of the name, such as `brain` and `subject 1`. Empty parts are left
-            out.
+        parts: Parts of the name, such as `brain`. Empty parts are left out.
     """
     return " · ".join(filter(None, parts))
 
@@ -538,8 +475,8 @@ def merge_caveats(*lists: Iterable[str]) -> list[str]:
         lists: Lists of phrases in `CAVEATS`.
 
     Returns:
-        Each phrase once, in the order of `CAVEATS`. A caveat is left out if another
-        caveat of the result includes it.
+        Each phrase once, in the order of `CAVEATS`, without phrases
+        that others include.
     """
     caveats = set(chain.from_iterable(lists))
     if SIMULATED in caveats:
@@ -550,15 +487,17 @@ def merge_caveats(*lists: Iterable[str]) -> list[str]:
 
 
 def find_caveats(text: str) -> list[str]:
-    """List the caveats whose phrase occurs in a title or protocol, as whole words."""
-    caveats = set()
+    """List the caveats whose phrase occurs as whole words in a title or protocol.
 
-    # a phrase may contain a shorter phrase, such as `trained on simulated signals` and
-    # `simulated`. So search for long phrases first, and remove them from the text
+    Parts of a longer phrase in `CAVEATS` do not count.
+    """
+    # remove long phrases first: "trained on simulated signals" contains "simulated"
+    caveats = set()
+    remaining_text = text
     for caveat in sorted(CAVEATS, key=len, reverse=True):
-        if caveat in text:
+        if caveat in remaining_text:
             pattern = rf"(?<![\w-]){re.escape(caveat)}(?![\w-])"
-            text, count = re.subn(pattern, "", text)
+            remaining_text, count = re.subn(pattern, "", remaining_text)
             if count:
                 caveats.add(caveat)
     return [caveat for caveat in CAVEATS if caveat in caveats]
@@ -566,7 +505,7 @@ def find_caveats(text: str) -> list[str]:
 
 def extend_protocol(protocol: str, caveats: Iterable[str]) -> str:
     """Append the phrases of caveats that a protocol does not contain yet."""
-    return ", ".join([protocol, *_list_new_caveats(protocol, caveats)])
+    return ", ".join([protocol] + _list_new_caveats(protocol, caveats))
 
 
 def extend_title(title: str, caveats: Iterable[str]) -> str:
@@ -607,14 +546,10 @@ def list_metric_caveats(metrics: Iterable[Metric | None]) -> list[str]:
 
 
 def name_rows(metrics: Mapping[str, Iterable[Metric | None]]) -> dict[str, str]:
-    """Name the rows of a table by their labels, followed by their caveats in brackets.
-
-    Caveats are fixed phrases that limit a number. Caveats that all rows have are left
-    out, because they do not distinguish rows.
+    """Name the rows of a table by labels and caveats, without caveats of all rows.
 
     Args:
-        metrics: Metrics of each row, keyed by the label of the row. Items of None are
-            skipped.
+        metrics: Metrics of each row, or None for empty cells, keyed by label.
 
     Returns:
         Names of the rows, such as `ridge (seen pictures)`, keyed by the label.
@@ -646,9 +581,9 @@ def with_arrow(name: str) -> str:
 
 
 def sort_by_agreement(names: Iterable[str]) -> list[str]:
-    """Sort names of metrics by their agreement with ratings of people (`AGREEMENT`).
+    """Sort names of metrics by their agreement with ratings of people, highest first.
 
-    The highest agreement comes first. Metrics of unknown agreement count as 0.
+    Unknown agreement counts as 0.
     """
     return sorted(names, key=lambda name: -AGREEMENT.get(name, 0))
 
@@ -666,16 +601,14 @@ def is_share(name: str) -> bool:
 def choose_headlines(names: list[str]) -> list[str]:
     """Choose up to two metrics that summarise a run.
 
+    They come from the first of these lists that is not empty:
+
+    - the names in `HEADLINES` that the run has;
+    - scores of how well reconstructions identify the originals, then SSIM;
+    - all names of the run.
+
     Args:
         names: Names of the metrics that the run has.
-
-    Returns:
-        Up to two names, from the first of these lists that is not empty:
-
-        - The names in `HEADLINES` that the run has.
-        - Metrics that measure how well reconstructed pictures or videos identify the
-          original pictures or videos, and SSIM (structural similarity).
-        - All names of the run.
     """
     headline_names = [name for name in HEADLINES if name in names]
     if headline_names:
@@ -685,7 +618,7 @@ def choose_headlines(names: list[str]) -> list[str]:
         for name in names
         if name.startswith((TWO_WAY, "video_50way")) or name == "clip"
     ]
-    # SSIM comes last, because smooth pictures score high in it
+    # smooth pictures score high in SSIM
     if "ssim" in names:
         identification_names.append("ssim")
     return (identification_names or names)[:2]

@@ -32,9 +32,7 @@ MAX_WAIT_S = 10.0
 BUSY_STATUSES = {429, 500, 502, 503, 504}
 """HTTP statuses of a server that may answer a later request."""
 PROXY_ERROR = re.compile(r"\bproxy\b|SOCKS|(invalid|nonnumeric) port", re.IGNORECASE)
-"""Pattern of the messages in which httpx, requests and urllib report a proxy that they
-cannot use.
-"""
+"""Pattern of errors of httpx, requests and urllib about a bad proxy."""
 
 
 def call_with_retries(
@@ -43,18 +41,16 @@ def call_with_retries(
     """Send a request, and repeat the request up to twice while the server is busy.
 
     Args:
-        call: Function that sends the request and returns the response. It raises an
-            error if the server is busy.
-        read_answer: Function that gets an error of `call`. It returns the HTTP status
-            and the headers of the server's answer, or the status 0 if there was no
-            answer.
+        call: Function that sends the request. It raises an error if the server is busy.
+        read_answer: Returns the HTTP status and headers of an error of `call`, or the
+            status 0 if there was no answer.
 
     Returns:
         The result of `call`.
 
     Raises:
-        Exception: the error of `call`, if the server is still busy after the last
-            repetition, or if the error has another reason than a busy server.
+        Exception: the last error of `call`, or the first that is not about
+            a busy server.
     """
     for wait_s in RETRY_WAITS_S:
         try:
@@ -64,8 +60,7 @@ def call_with_retries(
             if status not in BUSY_STATUSES:
                 raise
 
-            # Wait as long as the server requests, up to `MAX_WAIT_S`. A header that is
-            # missing, a date, negative or NaN is ignored.
+            # a missing, negative or NaN header is ignored, and so is a date
             with suppress(TypeError, ValueError):
                 requested_s = float(headers.get("Retry-After"))
                 if requested_s >= 0:
@@ -75,15 +70,10 @@ def call_with_retries(
 
 
 def call_in_thread(call: Callable[[], Response]) -> Response:
-    """Call a function in another thread, and wait for its result.
-
-    Ctrl-C then interrupts the wait, even if the function ignores Ctrl-C.
-
-    Args:
-        call: Function without arguments.
+    """Call a function in another thread, so that Ctrl-C interrupts the wait.
 
     Returns:
-        The result of `call`. An error of `call` is raised in this thread.
+        The result of `call`. An error of `call` is raised here.
     """
     result = Future[Response]()
 
@@ -93,8 +83,7 @@ def call_in_thread(call: Callable[[], Response]) -> Response:
         except BaseException as error:
             result.set_exception(error)
 
-    # The threads that `call` starts inherit the flag `daemon`. Python waits for them
-    # before the program ends only if the flag is False.
+    # threads of `call` inherit this flag, and Python waits for them only if it is False
     Thread(target=run_call, daemon=False).start()
     return result.result()
 
@@ -122,8 +111,7 @@ def open_web(request: Request, timeout_s: float) -> Any:
         MissingData: if the address is not a web address.
         OSError: if the server cannot be reached, or refuses the request.
     """
-    # The default opener of urllib can also open FTP and local files. This opener gets
-    # only the handlers for web addresses.
+    # the default opener of urllib would also open FTP and local files
     _require_web_address(request.full_url)
     opener = OpenerDirector()
     for handler in (
@@ -136,7 +124,6 @@ def open_web(request: Request, timeout_s: float) -> Any:
     ):
         opener.add_handler(handler())
 
-    # return the HTTP status and headers of an error, or 0 without an answer
     def read_answer(error: Exception) -> tuple[int, Any]:
         if isinstance(error, HTTPError):
             return error.code, error.headers
@@ -165,20 +152,15 @@ def is_web_address(url: str) -> bool:
 def find_bad_proxy(error: Exception) -> BrainhiveError | None:
     """Find out if a library failed because of a proxy in the environment variables.
 
-    Args:
-        error: Error of the library.
-
     Returns:
-        An error that names the variables, such as HTTPS_PROXY, or None if no proxy is
-        set, or if the library failed for another reason.
+        An error that names variables such as HTTPS_PROXY, or None for
+        any other failure.
     """
-    # list the variables that set a proxy
     variables = []
     for name in os.environ:
         if name.lower().endswith("_proxy") and name.lower() != "no_proxy":
             variables.append(name)
 
-    # read the reason from the message of the library
     reason = str(error)
     if not variables or not PROXY_ERROR.search(reason):
         return None

@@ -16,21 +16,16 @@ T = TypeVar("T")
 def choose_only(readings: Mapping[str, T], subject: str, hint: str) -> T | None:
     """Return the value on which all possible readings of a file or name agree.
 
-    A reading is a way to interpret the file or name, such as a choice of the trigger
-    channel.
-
     Args:
-        readings: Value that results from each possible reading, keyed by a description
-            of the reading. The caller has already left out impossible readings.
+        readings: Value of each reading, by a description such as `rows are trials`.
         subject: File or name that is read, as it is called in the error message.
         hint: Advice in the error message on how to make the reading unique.
 
     Returns:
-        The value, or None if `readings` is empty.
+        The value, or None without readings.
 
     Raises:
-        BrainhiveError: if two readings have different values. The message describes the
-            first reading and the next reading that differs from it.
+        BrainhiveError: if two readings have different values.
     """
     if not readings:
         return None

@@ -15,33 +15,27 @@ from brainhive_cli.core.runs import MAX_DOCUMENT_BYTES, METRICS_FILE, REUSES_FIL
 
 
 def check(folder: Path) -> tuple[dict[str, int], list[str]]:
-    """Read all files of a run, and compare the files with their digests.
-
-    A finished run lists the digests (SHA-256) of its documents in `SHA256SUMS`.
+    """Read all files of a run, and compare them with their digests (SHA-256).
 
     Args:
         folder: Folder of the run.
 
     Returns:
-        Counts and problems. The counts are the numbers of files that were read, keyed
-        by kind (documents, weights, checkpoints and pictures). The problems are
-        messages, each about a file that is damaged, changed, missing or not listed in
-        `SHA256SUMS`.
+        Number of files of each kind, such as "documents", and a message for each file
+        that is damaged, changed, missing or not listed in `SHA256SUMS`.
     """
-    # Find missing and changed files. The content of files with a suffix in `READERS` is
-    # not compared here, because the readers below do this.
+    # the readers compare the digests of files with a suffix in `READERS`
     digests = documents.read_digests(folder)
     problems = list(documents.find_changes(folder, exclude=READERS))
 
-    # find documents without a digest
+    # documents without a digest
     if digests:
         names = set(documents.list_documents(folder)) - set(digests)
-        # the record of reuses changes after the run is finished, so it has no digest
+        # the record of reuses may change after the end of the run
         names.discard(REUSES_FILE)
         for name in sorted(names):
             problems.append(f"{folder / name} is not in {documents.SHA256SUMS}")
 
-    # read each file of a known kind to its end
     counts = Counter[str]()
     for path in documents.list_files(folder):
         if path.suffix not in READERS:
@@ -80,6 +74,6 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     ".pt": ("checkpoints", weights.read_checkpoint),
     ".png": ("pictures", _read_picture),
 }
-"""Kind and reader of the files with a suffix. The kind is a plural noun for messages.
-The reader is a function that raises a BrainhiveError for a damaged file.
+"""Kind and reader by suffix of a file. A reader raises a BrainhiveError if the
+file is damaged.
 """

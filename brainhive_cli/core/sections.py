@@ -16,25 +16,23 @@ from brainhive_cli.core.errors import RecipeError, guess
 
 
 def merge_with_default(default: Any, value: Any, merges_all: bool = False) -> Any:
-    """Merge a value of a recipe (a YAML file of settings) with its default.
+    """Merge a value of a recipe with its default. Unset keys keep their default.
 
-    A section is a block of a recipe, such as `train`. A part is a section whose key
-    `kind` selects an implementation. Keys that the value does not set keep their
-    default. A part of another kind replaces the default without a merge, because each
-    kind has its own settings.
+    The value replaces the default without a merge in these cases:
+
+    - The default is no section (with `merges_all`: no mapping and no kind).
+    - The value is neither a mapping nor a kind.
+    - Both are parts, which are sections with a key `kind`, of different kinds.
 
     Args:
-        default: Default value: a section, or a part such as `{kind: nice, dropout:
-            0.4}`. The value replaces a default of any other type.
-        value: Value in the recipe: a mapping, or a text with the kind of a part. A
-            value of any other type replaces the default.
-        merges_all: If True, merge any two mappings, and also accept a default that is
-            the kind of a part as a text. Used when a recipe file extends another file.
+        default: Default: a section, or a part such as `{kind: nice, dropout: 0.4}`.
+        value: Value in the recipe: a mapping, or the kind of a part as a text.
+        merges_all: True to merge any two mappings, and to accept a default that
+            is a kind.
 
     Returns:
-        The merged mapping, or the value itself if it replaces the default.
+        The merged mapping, or the value itself.
     """
-    # write the default as a mapping
     is_section = isinstance(default, BaseModel)
     if is_section:
         default = default.model_dump(mode="json", exclude_defaults=True)
@@ -47,7 +45,7 @@ def merge_with_default(default: Any, value: Any, merges_all: bool = False) -> An
     if not (is_section or merges_all or "kind" in default):
         return value
 
-    # a part of another kind does not have the settings of the default
+    # a part of another kind has other settings
     if isinstance(value, str) and "kind" in default:
         value = {"kind": value}
     if not isinstance(value, Mapping):
@@ -63,15 +61,14 @@ def merge_with_default(default: Any, value: Any, merges_all: bool = False) -> An
 
 
 def is_same_kind(kind: Any, other_kind: Any) -> bool:
-    """Return True if two names mean the same kind, such as `my-net` and `my_net`."""
+    """Return True if two kinds are the same, such as `my-net` and `my_net`."""
     return str(kind).replace("-", "_") == str(other_kind).replace("-", "_")
 
 
 class Section(BaseModel):
     """Base class of recipes, and of the sections and parts of recipes.
 
-    Objects cannot be changed, and unknown keys are errors. The parts and sections
-    inside an object are merged with their default values.
+    Objects cannot be changed, and unknown keys are errors.
     """
 
     model_config = ConfigDict(
@@ -81,13 +78,9 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _merge_parts_with_defaults(cls, fields: Any) -> Any:
-        """Merge the parts and sections among the fields with their default values.
-
-        For example, `prior: {depth: 2}` keeps the other settings of the default prior.
-        """
+        """Merge sections with their defaults: `{depth: 2}` keeps other settings."""
         if not isinstance(fields, Mapping):
             return fields
-        # pydantic fills in the defaults of the keys that are not set
         merged = dict(fields)
         for name, field in cls.model_fields.items():
             if name in fields:
@@ -96,10 +89,9 @@ class Section(BaseModel):
 
 
 def added_field(default: Any, **options: Any) -> Any:
-    """Make a field of pydantic for a key that an earlier version did not have.
+    """Make a pydantic field that is written only if it differs from the default.
 
-    A written document contains the key only if its value differs from the default. The
-    documents of earlier versions therefore stay the same.
+    Documents of earlier versions, which lack the key, stay the same.
 
     Args:
         default: Default value.
@@ -109,14 +101,10 @@ def added_field(default: Any, **options: Any) -> Any:
 
 
 def require_names(noun: str, valid_names: Sequence[str]) -> AfterValidator:
-    """Make a pydantic validator for a field that is a list of names.
-
-    The validator raises a `RecipeError` for the first invalid name, and returns a valid
-    list unchanged.
+    """Make a pydantic validator that raises a RecipeError for invalid names in a list.
 
     Args:
-        noun: Kind of thing that a name stands for, such as "analysis". The error
-            message contains this word.
+        noun: Noun for a name in the error message, such as "analysis".
         valid_names: Names that the list may contain.
 
     Returns:
@@ -126,7 +114,6 @@ def require_names(noun: str, valid_names: Sequence[str]) -> AfterValidator:
     def check(names: list[str]) -> list[str]:
         for name in names:
             if name not in valid_names:
-                # `guess` writes the most similar valid name, or an empty text
                 raise RecipeError(
                     f"no {noun} called {name!r}",
                     f"{guess(name, valid_names)}there are: {', '.join(valid_names)}",
@@ -142,19 +129,16 @@ def refuse_idle(
     reason: str,
     hint: str = "leave it out",
 ) -> None:
-    """Raise an error if the user has set a key that would have no effect.
-
-    A key that has its default value does not count as set, even if the user wrote it.
+    """Raise an error if a key that would have no effect differs from its default.
 
     Args:
         section: Section of the recipe.
-        keys: Key or keys of the section that have no effect with the other settings.
+        keys: Key or keys of the section that have no effect.
         reason: Text after "has no effect" in the message, such as "without a prior".
         hint: Advice for the error.
 
     Raises:
-        RecipeError: if a key is set. The message names the first key that is set, and
-            the value of the key.
+        RecipeError: for the first of these keys with another value than its default.
     """
     fields = type(section).model_fields
     idle_keys = [keys] if isinstance(keys, str) else keys

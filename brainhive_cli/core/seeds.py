@@ -11,11 +11,10 @@ if TYPE_CHECKING:
 
 
 def derive_seed(*seeds: int) -> int:
-    """Combine several seeds into a single seed of 64 bits.
+    """Combine several seeds, whose order matters, into a single seed of 64 bits.
 
     Args:
-        seeds: Integers of at least 0, such as the seed of a training and the number of
-            a step. The order matters.
+        seeds: Integers of at least 0, such as a seed and the number of a step.
     """
     return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0])
 
@@ -34,9 +33,8 @@ def shuffle_range(count: int, seed: int) -> Int64:
 def seed_torch(seed: int, device: "torch.device") -> None:
     """Seed torch's default random generators of the CPU and of a device.
 
-    The function is called in every training step. `torch.manual_seed` would take 0.2 ms
-    each time, because it records the call stack for each kind of device that the
-    machine lacks.
+    `torch.manual_seed` would take 0.2 ms in each training step, because it records the
+    call stack for each kind of device that the machine lacks.
     """
     import torch
 
@@ -48,29 +46,23 @@ def seed_torch(seed: int, device: "torch.device") -> None:
 def draw_convex_weights(
     is_available: "torch.Tensor", alpha: float, generator: "torch.Generator"
 ) -> "torch.Tensor":
-    """Draw random weights for an average of K inputs, some of which may be missing.
-
-    The weights come from a symmetric Dirichlet distribution over the available inputs.
+    """Draw weights for an average of K inputs from a symmetric Dirichlet distribution.
 
     Args:
-        is_available: Boolean tensor [..., K], True where an input is available. At
-            least one of the K inputs must be available.
-        alpha: Concentration of the distribution, above 0. With 1, all combinations of
-            weights are equally likely. Near 0, a single input has almost all weight.
-            With a large value, the weights are almost equal.
+        is_available: Boolean tensor [..., K], with at least one True in the last axis.
+        alpha: Concentration above 0. Near 0, one input has almost all weight. With a
+            large value, the weights are almost equal.
         generator: Random generator on the device of `is_available`.
 
     Returns:
-        Weights [..., K] that sum to 1 over the last axis. The weight of a missing input
-        is 0.
+        Weights [..., K] that sum to 1 over the last axis, and 0 for unavailable inputs.
     """
     import torch
 
     # A Dirichlet sample consists of Gamma(alpha) samples, divided by their sum. For a
-    # small alpha, Gamma samples underflow to 0, so their logarithms are drawn.
-    # Gamma(alpha) has the distribution of Gamma(alpha + 1) * U^(1 / alpha), where U is
-    # uniform on (0, 1). The logarithm of the second factor is log(U) / alpha. The value
-    # -log(U) has an exponential distribution.
+    # small alpha they underflow to 0, so their logarithms are drawn. Gamma(alpha) has
+    # the distribution of Gamma(alpha + 1) * U^(1 / alpha), with U uniform on (0, 1).
+    # The value -log(U) has an exponential distribution.
     concentration = torch.full(
         is_available.shape, alpha + 1, device=is_available.device
     )
@@ -78,6 +70,4 @@ def draw_convex_weights(
     gamma = torch._standard_gamma(concentration, generator=generator)
     exponential = torch.empty_like(gamma).exponential_(generator=generator)
     log_gamma = gamma.log() - exponential / alpha
-
-    # softmax takes the exponentials of the logarithms, and divides them by their sum
     return log_gamma.masked_fill(~is_available, -torch.inf).softmax(-1)
