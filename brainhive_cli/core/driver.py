@@ -266,8 +266,7 @@ def compute_stage(
 
     Args:
         open_run: Run of the stage, with the processes of this launch.
-        stage: Cells (such as one subject's model), and the function that computes a
-            cell.
+        stage: Cells (such as one subject's model), and the function that computes one.
         planned_work: Work of the whole run, or None. It is announced if the stage does
             not count its own work.
 

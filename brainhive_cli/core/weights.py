@@ -1,8 +1,7 @@
 """Files of weights, of checkpoints and of the results of cells.
 
-The files may come from this project or from others. No code in a file is run. A cell is
-a part of a run that is computed separately, such as the model of one subject and one
-seed. Weights are stored in two formats, safetensors and the pickles of torch.save.
+The files may come from strangers, so no code in a file is run. A cell is a part of a
+run, such as the model of one subject and one seed.
 """
 
 from __future__ import annotations
@@ -86,34 +85,26 @@ def read(
 ) -> dict[str, Tensor]:
     """Read the tensors of a file that safetensors or torch.save wrote.
 
-    The first bytes of the file decide its format. No code in the file is run.
-
     Args:
-        path: File.
+        path: File. Its first bytes decide its format.
         hint: Advice for the user if the file is missing or damaged.
         error: Class of the error if the file is damaged.
 
     Returns:
-        Tensors on the CPU, keyed by name. The prefixes that torch.compile and
-        DataParallel add to names are removed. Values that are not tensors, such as the
-        epoch in a checkpoint, are left out.
+        Tensors on the CPU, by name without the prefixes of torch.compile and
+        DataParallel. Values that are not tensors are left out.
 
     Raises:
         MissingData: if the file does not exist.
-        BrainhiveError: if the file is cut short, differs from its digest, or has
-            another format. The class is `error`.
+        BrainhiveError: if the file is damaged or of another format, of class `error`.
     """
     from safetensors.torch import load_file
     from torch import Tensor
 
-    # `reading` compares the file with its digest, and turns errors of libraries into
-    # the class `error`
     with reading(path, hint, error, files=(path,)):
         if not _is_torch(path):
             return _strip_wrappers(load_file(path))
 
-        # Training programs may store the dictionary of weights under a key such as
-        # `state_dict`, next to other values. `_unwrap` returns this dictionary.
         content = _unwrap(_load(path, "cpu"))
         tensors = {}
         for name, value in content.items():
@@ -137,10 +128,8 @@ def read_arrays(
 
     Raises:
         MissingData: if the file does not exist.
-        BrainhiveError: if the file is damaged. The class of the error is `error`.
+        BrainhiveError: if the file is damaged. The class is `error`.
     """
-    # `reading` compares the file with its digest, and turns errors of libraries into
-    # the class `error`
     with reading(path, hint, error, files=(path,)), safe_open(path, "np") as file:
         names = file.keys()
         return {name: file.get_tensor(name) for name in names}
@@ -148,8 +137,6 @@ def read_arrays(
 
 def strip_wrapper_names(names: Iterable[str]) -> dict[str, str]:
     """Strip the prefixes that torch.compile and DataParallel add to names of weights.
-
-    torch.compile adds `_orig_mod.`, and DataParallel adds `module.` to all names.
 
     Args:
         names: Names of the weights in a file.
@@ -160,8 +147,8 @@ def strip_wrapper_names(names: Iterable[str]) -> dict[str, str]:
     Raises:
         ValueError: if two weights get the same name.
     """
-    # Remove `module.` only if all names begin with it, because a network may have a
-    # layer of this name. Repeat this for a model that was wrapped several times.
+    # a network may have a layer `module`, so all names must begin with this prefix. A
+    # model may be wrapped several times
     stripped = {name: COMPILE_PREFIX.sub("", name) for name in names}
     while stripped and all(
         short_name.startswith(PARALLEL_PREFIX) for short_name in stripped.values()
@@ -169,7 +156,6 @@ def strip_wrapper_names(names: Iterable[str]) -> dict[str, str]:
         for name, short_name in stripped.items():
             stripped[name] = short_name.removeprefix(PARALLEL_PREFIX)
 
-    # two names may have differed only by a prefix
     if len(set(stripped.values())) < len(stripped):
         raise ValueError("it has two weights whose names differ only by `_orig_mod.`")
     return stripped
@@ -205,8 +191,6 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         BrainhiveError: if the file is damaged.
     """
     hint = "training continues from the checkpoint before, or from the beginning"
-    # `reading` verifies the checksums of the file, and turns errors of libraries, and
-    # the TypeError below, into a BrainhiveError
     with reading(path, hint, BrainhiveError, files=(path,)):
         content = _load(path, device)
         if not isinstance(content, dict):
@@ -218,8 +202,6 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
 class Checkpoint:
     """The newest checkpoint of a training, and the previous checkpoint.
 
-    If the newest file is damaged, training continues from the previous file.
-
     Attributes:
         path: File of the newest checkpoint.
     """
@@ -228,24 +210,20 @@ class Checkpoint:
 
     @property
     def previous(self) -> Path:
-        """File of the previous checkpoint, in the same folder as the newest."""
+        """File of the previous checkpoint, which is read if the newest is damaged."""
         return self.path.with_name(f"{self.path.name}.previous")
 
     def save(self, content: Mapping[str, Any]) -> None:
-        """Save a checkpoint of a training to the file `self.path`.
-
-        An earlier checkpoint in `self.path` is first renamed to `self.previous`.
+        """Save the newest checkpoint, and keep the earlier file as `self.previous`.
 
         Args:
             content: Tensors and plain values of the training, keyed by name.
 
         Raises:
-            OSError: if the disk is full. In this case, both files stay unchanged.
+            OSError: if the disk is full. Both files then stay unchanged.
         """
         import torch
 
-        # Torch writes the checkpoint to memory. The bytes are then written to a
-        # temporary file, which replaces `self.path` at the end of the block.
         checkpoint_bytes = serialise(partial(torch.save, dict(content)))
         with atomic_write(self.path) as temporary:
             temporary.write_bytes(checkpoint_bytes)
@@ -256,21 +234,18 @@ class Checkpoint:
     def load(
         self, launch: Launch, device: torch.device | str = "cpu"
     ) -> dict[str, Any] | None:
-        """Read the newest checkpoint that is not damaged, in every process.
+        """Read the newest undamaged checkpoint, in every process.
 
-        A damaged checkpoint is renamed, and a warning names the new file.
+        Damaged files are renamed, and a warning names them.
 
         Args:
-            launch: Description of this process and of the other processes that share
-                the training.
+            launch: Processes that share the training.
             device: Device to load the tensors on.
 
         Returns:
-            Tensors and plain values, as they were passed to `save`. None if there is no
-            undamaged checkpoint.
+            Tensors and plain values by name, or None without an undamaged checkpoint.
         """
-        # `run_main_first` calls the function in the main process, and then in the other
-        # processes. The damaged files are renamed by then.
+        # the main process renames the damaged files before the others read
         return launch.run_main_first(partial(self._load, device))
 
     def _load(self, device: torch.device | str) -> dict[str, Any] | None:
@@ -295,9 +270,7 @@ class Checkpoint:
 
 
 def verify(path: Path) -> None:
-    """Compare the content of a file of weights with its digest.
-
-    The tensors are loaded one at a time, so that the file need not fit into memory.
+    """Compare the content of a file of weights with its digest, if it has a digest.
 
     Raises:
         MissingData: if the file does not exist, or is damaged.
@@ -309,12 +282,10 @@ def verify(path: Path) -> None:
 def serialise(save: Callable[[io.BytesIO], object]) -> memoryview:
     """Return the bytes that a function of torch would write to a file.
 
-    The caller then writes the bytes itself, because torch ends the process with SIGABRT
-    if it writes to a full disk.
+    Torch itself ends the process with SIGABRT when it writes to a full disk.
 
     Args:
-        save: Function that writes to an open file, such as `torch.save` with the object
-            to save.
+        save: Function that takes an open file and writes to it, such as `torch.save`.
     """
     buffer = io.BytesIO()
     save(buffer)
@@ -324,34 +295,30 @@ def serialise(save: Callable[[io.BytesIO], object]) -> memoryview:
 def save(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write tensors to a safetensors file, with a digest that `read` compares.
+    """Write tensors and their digest to a safetensors file.
 
-    Any reader of safetensors can read the file. The same tensors and metadata always
-    give the same bytes.
+    The same tensors and metadata always give the same bytes.
 
     Args:
         path: File.
         tensors: Tensors, keyed by name.
-        metadata: Texts that are stored in the header of the file, keyed by name.
+        metadata: Texts for the header of the file, keyed by name.
     """
     from safetensors.torch import save_file
 
-    # add the digest of the tensors to the metadata
     state = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     all_metadata = {"format": "pt"}
     all_metadata.update(metadata or {})
     all_metadata[DIGEST_KEY] = _digest(state, state.__getitem__)
 
-    # The library gives only the owner permission to read the file. An empty file is
-    # therefore made first, and its usual permissions are set again afterwards.
+    # safetensors allows only the owner to read the file, so restore usual permissions
     path.touch()
     mode = path.stat().st_mode
     save_file(state, path, all_metadata)
     path.chmod(mode)
 
-    # The library writes metadata in random order, so the header is written again with
-    # sorted metadata. A safetensors file begins with the length of the header in 8
-    # bytes. The JSON text of the header is padded with spaces to this length.
+    # safetensors writes the metadata in random order, so sort them in the header: 8
+    # bytes with a length, and JSON that is padded with spaces to this length
     with path.open("r+b") as stream:
         (size,) = struct.unpack("<Q", stream.read(8))
         header = json.loads(stream.read(size))
@@ -365,7 +332,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     """Read the metadata in the header of a safetensors file.
 
     Returns:
-        Texts, keyed by name. The result is empty if torch.save wrote the file.
+        Texts, keyed by name. Empty if torch.save wrote the file.
 
     Raises:
         BrainhiveError: if the file is damaged.
@@ -391,8 +358,7 @@ def find_unmatched(
         file_weights: Weights of the file, keyed by name.
 
     Returns:
-        Names of these weights, in the order of `network_weights`. Empty if the file has
-        all weights of the network.
+        Names of these weights, in the order of `network_weights`.
     """
     unmatched = []
     for name, weight in network_weights.items():
@@ -425,9 +391,8 @@ def fill(
 ) -> None:
     """Load weights into a module after comparing their names, shapes and dtypes.
 
-    If a parameter of the module is on the meta device, the tensors of `state` become
-    the weights of the module, with their dtype. Otherwise, the numbers are copied into
-    the module's own tensors.
+    If a parameter is on the meta device, the tensors of `state` become the weights,
+    with their dtype. Otherwise, the numbers are copied into the module's tensors.
 
     Args:
         module: Module.
@@ -437,23 +402,16 @@ def fill(
         error: Class of the error.
 
     Raises:
-        BrainhiveError: if the weights do not fit the module. The class of the error is
-            `error`. It names the first weight, in alphabetical order, for which
-            - `state` or the module has no tensor
-            - the tensor of `state` and the tensor of the module differ in shape
-            - only one of these two tensors is floating-point
+        BrainhiveError: if a weight is missing or unknown, has another shape, or only
+            one of both tensors is floating-point. The class is `error`.
     """
-    # compare the weights in the order of their names
     module_weights = module.state_dict()
     for name in sorted(module_weights.keys() | state.keys()):
-        shape: object = "none"
-        if name in state:
-            shape = tuple(state[name].shape)
-        module_shape: object = "none"
-        if name in module_weights:
-            module_shape = tuple(module_weights[name].shape)
+        shape = tuple(state[name].shape) if name in state else "none"
+        module_shape = (
+            tuple(module_weights[name].shape) if name in module_weights else "none"
+        )
         if shape != module_shape:
-            # the message also says how many weights of the module `state` contains
             unmatched = find_unmatched(module_weights, state)
             match = describe_match(unmatched, len(module_weights))
             message = f"{origin}: {name} has shape {shape}, {module_shape} is needed"
@@ -464,7 +422,7 @@ def fill(
             message = f"{origin}: {name} is of {dtype}, {module_dtype} is needed"
             raise error(message, hint)
 
-    # tensors of the meta device have no numbers, so they must be replaced
+    # tensors of the meta device have no numbers to copy into
     is_meta = any(parameter.is_meta for parameter in module.parameters())
     module.load_state_dict(state, assign=is_meta)
 
@@ -479,20 +437,18 @@ def reading(
 ) -> Iterator[None]:
     """Turn errors of libraries inside a `with` block into a short error about a file.
 
-    An error is not changed if it comes from the disk, from a library that cannot be
-    imported, or from a user's code.
+    Errors of the machine, failed imports and errors in a user's code pass unchanged.
 
     Args:
         origin: File of the weights, or a description of them, for the error.
         hint: Advice for the user if the file is damaged.
         error: Class of the error if the file is damaged.
-        files: Files of weights whose content is compared with their digests before the
-            block.
+        files: Files of weights that are first compared with their digests.
         problem: Description of the damage.
 
     Raises:
         MissingData: if one of `files` does not exist.
-        BrainhiveError: if the file is damaged. The class of the error is `error`.
+        BrainhiveError: if the file is damaged. The class is `error`.
     """
     try:
         for path in files:
@@ -501,7 +457,6 @@ def reading(
     except BrainhiveError:
         raise
     except Exception as reason:
-        # the file is intact if the machine, a library or a user's code failed
         if (
             is_machine_error(reason)
             or find_failed_import(reason)
@@ -509,27 +464,30 @@ def reading(
         ):
             raise
 
-        # shorten the reason to a line
-        text = " ".join(str(reason).split()).rpartition("WeightsUnpickler error: ")[2]
-        refused_object = re.search(r"GLOBAL (\S+) was not", text)
-        if refused_object:
-            text = (
-                f"it contains {refused_object[1]}, but only tensors and plain values "
-                "are read, because code in a file is not run"
-            )
-        elif len(text) > MAX_REASON_CHARACTERS:
-            text = f"{text[:MAX_REASON_CHARACTERS]}…"
-        raise error(
-            f"{origin} {problem}: {text or type(reason).__name__}", hint
-        ) from reason
+        raise error(f"{origin} {problem}: {_describe_error(reason)}", hint) from reason
+
+
+def _describe_error(error: Exception) -> str:
+    """Describe an error of a library in a line of limited length."""
+    line = " ".join(str(error).split())
+    # torch writes advice in front of the reason
+    reason = line.split("WeightsUnpickler error: ")[-1]
+    refused_object = re.search(r"GLOBAL (\S+) was not", reason)
+    if refused_object:
+        return (
+            f"it contains {refused_object[1]}, but only tensors and plain values "
+            "are read, because code in a file is not run"
+        )
+    if len(reason) > MAX_REASON_CHARACTERS:
+        return f"{reason[:MAX_REASON_CHARACTERS]}…"
+    return reason or type(error).__name__
 
 
 def _unwrap(content: Any) -> Any:
     """Return the dictionary of weights in a checkpoint of a training program.
 
     Args:
-        content: The dictionary itself, or a dictionary that contains it under a key of
-            `WRAPPER_KEYS`, possibly nested.
+        content: The dictionary, perhaps in other dictionaries under `WRAPPER_KEYS`.
 
     Raises:
         TypeError: if the content is not a dictionary.
@@ -537,20 +495,17 @@ def _unwrap(content: Any) -> Any:
     for key in WRAPPER_KEYS:
         if not isinstance(content, dict):
             raise TypeError(f"it holds a {type(content).__name__}, not tensors by name")
-        content = content.get(key, content)
+        if key in content:
+            content = content[key]
     return content
 
 
 def _verify(path: Path, hint: str) -> None:
     """Raise an error if a file of weights does not exist, or was changed.
 
-    A file of torch.save that is a zip is compared with the checksums in the zip. A
-    safetensors file that Brainhive wrote is compared with the digest in its metadata.
-    Other files contain no digest, so only their existence is tested.
-
-    Args:
-        path: File.
-        hint: Advice for the user if the file does not exist.
+    - A zip of torch.save is compared with its own checksums.
+    - A safetensors file of Brainhive is compared with the digest in its metadata.
+    - Other files have no digest, and only need to exist.
 
     Raises:
         MissingData: if the file does not exist.
@@ -562,8 +517,7 @@ def _verify(path: Path, hint: str) -> None:
         if not zipfile.is_zipfile(path):
             return
 
-        # The zip contains a file for each tensor, which torch calls a record. Torch
-        # does not compare the checksums when it reads them.
+        # torch calls a member a record, and does not compare its checksum
         with zipfile.ZipFile(path) as archive:
             archives.list_zip_members(archive)
             changed_record = archive.testzip()
@@ -571,7 +525,6 @@ def _verify(path: Path, hint: str) -> None:
                 raise ValueError(f"the record {changed_record} was changed")
         return
 
-    # compare the digest if the metadata of the safetensors file contains it
     with safe_open(path, _choose_framework(path)) as file:
         stored_digest = (file.metadata() or {}).get(DIGEST_KEY, "")
         if not DIGEST_FORMAT.fullmatch(stored_digest):
@@ -581,12 +534,7 @@ def _verify(path: Path, hint: str) -> None:
 
 
 def _choose_framework(path: Path) -> str:
-    """Choose the library whose arrays hold the tensors of a safetensors file.
-
-    Returns:
-        "np" (NumPy, which is imported already) if NumPy has the dtypes of all tensors,
-        otherwise "pt" (torch).
-    """
+    """Return "np" if NumPy has all dtypes of a safetensors file, otherwise "pt"."""
     with safe_open(path, "np") as file:
         names = file.keys()
         dtypes = {file.get_slice(name).get_dtype() for name in names}
@@ -596,13 +544,9 @@ def _choose_framework(path: Path) -> str:
 def _digest(names: Iterable[str], get_tensor: Callable[[str], Any]) -> str:
     """Compute a digest of the names, dtypes, shapes and bytes of tensors.
 
-    The order of the names does not matter. The tensors are requested one after the
-    other, so a caller can read them from a file without loading all of them at once.
-
     Args:
-        names: Names of the tensors.
-        get_tensor: Function that takes a name, and returns its NumPy array or its
-            tensor of torch on the CPU.
+        names: Names of the tensors, in any order.
+        get_tensor: Function that takes a name, and returns an array or a CPU tensor.
 
     Returns:
         128-bit xxh3 digest of 32 hexadecimal digits.
@@ -611,14 +555,13 @@ def _digest(names: Iterable[str], get_tensor: Callable[[str], Any]) -> str:
     for name in sorted(names):
         value = get_tensor(name)
         is_array = isinstance(value, np.ndarray)
-        # the array and the tensor of the same numbers have the same digest
+        # an array and a tensor of the same numbers have the same digest
         dtype = f"torch.{value.dtype}" if is_array else value.dtype
         digest.update(f"{name} {dtype} {list(value.shape)}\n".encode())
         if 0 in value.shape:
             continue
 
-        # Add the bytes of the numbers. NumPy lacks some dtypes of torch, such as
-        # bfloat16, so a tensor is first viewed as bytes.
+        # NumPy has no bfloat16, so a tensor is viewed as bytes
         flat = value.reshape(-1)
         if not is_array:
             import torch
@@ -629,37 +572,22 @@ def _digest(names: Iterable[str], get_tensor: Callable[[str], Any]) -> str:
 
 
 def _is_torch(path: Path) -> bool:
-    """Return True if torch.save wrote a file, False if it should be safetensors.
-
-    A safetensors file begins with the length of its header in 8 bytes, which may look
-    like a pickle, and a brace follows.
-    """
+    """Return True if torch.save wrote a file, False if it should be safetensors."""
     with path.open("rb") as stream:
         start = stream.read(9)
+    # 8 bytes with the length of the header may look like a pickle, but a brace follows
     return start.startswith((ZIP_START, PICKLE_START)) and start[8:] != b"{"
 
 
 def _load(path: Path, device: torch.device | str) -> Any:
-    """Load a file that torch.save wrote, without running code from the file.
-
-    A zip file is mapped into memory, so that no tensor can reach beyond the end of the
-    file. The files of torch before 1.6 are not zips, and cannot be mapped.
-
-    Args:
-        path: File.
-        device: Device to load the tensors on.
-
-    Returns:
-        The object that was saved, usually a dictionary.
-    """
+    """Load a file that torch.save wrote, without running code from the file."""
     import torch
 
-    # Besides tensors, allow a Namespace, in which checkpoints of DINO store the command
-    # line of the training. Functions that older learning-rate schedules name are
-    # replaced by `_SCHEDULE_STUBS`, which do nothing.
+    # checkpoints of DINO contain the Namespace of a command line
     safe_classes = [argparse.Namespace, *_SCHEDULE_STUBS]
     is_allowed = torch.serialization.safe_globals(safe_classes)
     with is_allowed, warnings.catch_warnings(action="ignore"):
+        # only zips, as of torch 1.6 and later, can be mapped into memory
         return torch.load(
             path, weights_only=True, map_location=device, mmap=zipfile.is_zipfile(path)
         )
@@ -680,26 +608,22 @@ learning-rate schedule is part of checkpoints from before torch 2.1, such as Min
 
 
 def save_cell(path: Path, content: Any) -> None:
-    """Write the result of a cell (such as a trained model's evaluation) to one file.
+    """Write the result of a cell, such as a model's evaluation, to a safetensors file.
 
-    The file is a safetensors file. Its tensors are the arrays of the result. The
-    metadata in its header contain the other values as JSON, with the name of a tensor
-    in place of each array. `load_cell` reads the file.
+    Arrays become tensors. The other values become JSON in the metadata of the file.
 
     Args:
         path: File.
-        content: Result, made of dataclasses, mappings, lists, tuples, arrays and plain
-            values, in any nesting.
+        content: Nested dataclasses, mappings, lists, tuples, arrays and plain values.
     """
     import torch
 
-    # arrays by name: "0" is the first array that `encode` visits, "1" the second
+    # arrays that `encode` finds, by their numbers "0", "1" and so on
     arrays: dict[str, Tensor] = {}
 
     def encode(value: Any) -> Any:
         if isinstance(value, np.ndarray):
-            # Copy the array, because torch warns about read-only arrays, and refuses
-            # arrays with negative strides.
+            # torch warns about read-only arrays, and refuses negative strides
             name = str(len(arrays))
             arrays[name] = torch.from_numpy(np.array(value))
             return {"array": name}
@@ -709,12 +633,11 @@ def save_cell(path: Path, content: Any) -> None:
                 encoded_fields[item.name] = encode(getattr(value, item.name))
             return {"type": type(value).__name__, "fields": encoded_fields}
         if isinstance(value, Mapping):
-            # store pairs, because the keys may be numbers, and JSON objects allow only
-            # texts as keys
+            # the keys may be numbers, but those of a JSON object are texts
             pairs = [[encode(key), encode(item)] for key, item in value.items()]
             return {"items": pairs}
         if isinstance(value, list | tuple):
-            # JSON has no tuples, so the type is stored with the items
+            # JSON has no tuples
             return {type(value).__name__: [encode(item) for item in value]}
         return value.item() if isinstance(value, np.generic) else value
 
@@ -725,22 +648,19 @@ def save_cell(path: Path, content: Any) -> None:
 def load_cell(path: Path, *types: type) -> Any:
     """Read the result of a cell from a file that `save_cell` wrote.
 
-    A cell is one part of a run, such as the evaluation of one trained model.
-
     Args:
         path: File.
         types: Classes of the dataclasses in the result.
 
     Returns:
-        The result, with the types that were saved, except that each mapping is a `dict`
-        and each scalar of NumPy is a number of Python.
+        The result as it was saved, with dicts in place of other mappings, and numbers
+        of Python in place of scalars of NumPy.
 
     Raises:
         MissingData: if the file does not exist.
         BrainhiveError: if the file is damaged.
     """
-    # The file contains only names of classes. Objects are made only from the classes in
-    # `types`, so that a file from another person cannot choose other classes.
+    # a file from a stranger cannot choose classes other than these
     classes = {dataclass_type.__name__: dataclass_type for dataclass_type in types}
 
     def decode(value: Any) -> Any:
@@ -759,7 +679,6 @@ def load_cell(path: Path, *types: type) -> Any:
             return tuple(map(decode, value["tuple"]))
         return [decode(item) for item in value["list"]]
 
-    # `reading` reports a file as damaged if its content cannot be decoded
     with reading(path, documents.DAMAGED_HINT, BrainhiveError):
         arrays = read(path)
         text = read_metadata(path)["measured"]
