@@ -35,14 +35,10 @@ Member = tuple[str, int, Callable[[], IO[bytes]]]
 
 
 def verify_compressed(path: Path) -> None:
-    """Check that a compressed file is undamaged, by reading the file to its end.
-
-    The checksum stands at the end of a compressed file. A program that reads only the
-    beginning of the file would not notice damage. A file that is not compressed has no
-    checksum and is not read.
+    """Read a compressed file to its end, where its checksum is compared.
 
     Args:
-        path: File. Its suffix tells whether it is compressed.
+        path: File. Without a suffix of `OPENERS`, it is not read.
 
     Raises:
         MissingData: if the checksum differs, or the file is cut short.
@@ -51,7 +47,6 @@ def verify_compressed(path: Path) -> None:
     if open_compressed is None:
         return
     with report_damage(path, FETCH_AGAIN_HINT), open_compressed(path, "rb") as file:
-        # the file object raises an error at the end if the checksum differs
         while file.read(CHUNK_BYTES):
             pass
 
@@ -73,22 +68,18 @@ def choose_destination(path: Path, root: Path, prefixes: Sequence[str]) -> Path:
         path: Archive.
         root: Folder of the data set.
         prefixes: Prefixes of names inside archives, such as "sub-" or "test_images/".
-            An archive with such names is unpacked into a folder of its own.
 
     Returns:
-        The folder of the unpacked files. If the archive lies directly in `root`, and
-        the name of its first file begins with a prefix, this is a folder next to the
-        archive, named like the archive without its suffix. In all other cases, it is
-        the folder in which the archive lies.
+        The path of the archive without its suffix, if the archive lies directly in
+        `root` and its first file has a prefix. Otherwise, the folder of the archive.
     """
     if path.parent != root:
         return path.parent
 
-    # a member is a file in the archive: its name, its size, and a function to open it.
-    # The name of the first file is checked for all files of the archive
     with open_members(path) as members:
-        first_name, _, _ = next(members, ("", 0, None))
-    if not prefixes or not first_name.startswith(tuple(prefixes)):
+        first_member = next(members, None)
+    first_name = first_member[0] if first_member else ""
+    if not first_name.startswith(tuple(prefixes)):
         return root
     return path.with_name(path.name.removesuffix(find_archive_suffix(path)))
 
@@ -104,24 +95,21 @@ def unpack(path: Path, folder: Path) -> int:
         Number of files that were written.
 
     Raises:
-        MissingData: if the archive is damaged or cut short. A compressed tar is checked
-            before any file is written. In a zip or uncompressed tar, damage is noticed
-            only when the damaged file is read, so the files before it are written.
+        MissingData: if the archive is damaged or cut short. In a zip or uncompressed
+            tar, files before the damage are already written.
         BrainhiveError: if the name of a file leads out of the folder, or the disk has
             too little space.
     """
     n_written = 0
-    # raise an error if the checksum of a compressed tar is wrong
+    # check a compressed tar before any file is written
     verify_compressed(path)
     with open_members(path) as members:
         for name, size, open_member in members:
-            # skip the file if an earlier, interrupted call has written it. The function
-            # `resolve_below` joins folder and name, and refuses names such as `../x`
+            # skip a file that an interrupted call has written
             target = resolve_below(folder, name, source=f"{path} holds a file that")
             if target.is_file() and target.stat().st_size == size:
                 continue
 
-            # write the file under a temporary name, and rename the complete file
             require_free_space(folder, size, f"{name} of {path}", "free some space")
             with (
                 atomic_write(target, is_lasting=False) as temporary,
@@ -136,19 +124,16 @@ def unpack(path: Path, folder: Path) -> int:
 def open_members(path: Path) -> Iterator[Iterator[Member]]:
     """Open an archive, and iterate over its regular files.
 
-    Folders, links and devices in the archive are left out.
-
     Args:
         path: Archive, a zip or tar file.
 
     Yields:
-        An iterator over the files, for use inside the `with` block. Each file is a
-        tuple of its name, its size in bytes, and a function that opens the file.
+        An iterator for use inside the `with` block. Each item is the name of a file,
+        its size in bytes, and a function that opens the file.
 
     Raises:
         MissingData: if the archive is damaged or cut short.
     """
-    # exceptions of zipfile and tarfile become MissingData
     with report_damage(path, FETCH_AGAIN_HINT):
         if path.suffix == ZIP_SUFFIX:
             with ZipFile(path) as archive:
@@ -159,7 +144,7 @@ def open_members(path: Path) -> Iterator[Iterator[Member]]:
 
 
 def _iterate_zip_files(archive: ZipFile) -> Iterator[Member]:
-    """Yield the files of a zip. Reading a file compares its CRC32."""
+    """Yield the regular files of a zip. Reading a file compares its CRC32."""
     for info in list_zip_members(archive):
         # the type is 0 if the archive stores no Unix mode
         unix_type = info.external_attr >> 28
@@ -183,15 +168,12 @@ def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
 
 
 def list_zip_members(archive: ZipFile) -> list[ZipInfo]:
-    """List the members of a zip.
-
-    Some tools, such as torch, write 0 instead of the CRC32 (a checksum). Such members
-    can be read, because their CRC32 is set to None and is not compared.
-    """
+    """List the members of a zip, and mark a CRC32 of 0 as unknown."""
     members = archive.infolist()
     for member in members:
-        # `zipfile` does not compare a CRC32 that is None
-        member.CRC = member.CRC or None  # type: ignore[assignment]
+        # torch writes 0 for the CRC32. `zipfile` does not compare None
+        if member.CRC == 0:
+            member.CRC = None  # type: ignore[assignment]
     return members
 
 
@@ -216,21 +198,11 @@ def list_tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
 def _read_headers(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """Yield the headers of the regular files in a tar, and refuse damaged headers.
 
-    If a header is damaged, `tarfile` stops as if the tar ended there. If a header
-    states a negative size, `tarfile` reads forever. This function raises an error in
-    both cases.
-
-    Args:
-        tar: Open tar.
-
-    Yields:
-        Header of each regular file. Folders, links and devices are left out.
-
     Raises:
         TarError: if a header is damaged, has a negative size or an unknown type, or
             belongs to a sparse file.
     """
-    # check each header before the file that follows it is read
+    # `tarfile` would read forever at a negative size
     for member in tar:
         is_known_type = member.type in tarfile.SUPPORTED_TYPES
         if member.size < 0 or member.issparse() or not is_known_type:
@@ -239,11 +211,11 @@ def _read_headers(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
             )
         if member.isfile():
             yield member
-        # `tarfile` would keep all headers in a list, and a long list fills the memory
+        # the list of all headers could fill the memory
         tar.members.clear()  # type: ignore[attr-defined]
 
-    # `tarfile` has stopped. At the true end, the next block is missing or all zeros.
-    # Other bytes are a damaged header
+    # `tarfile` also stops at a damaged header. At the true end, the next block is
+    # missing or all zeros
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)
     if tar.fileobj.read(tarfile.BLOCKSIZE).strip(tarfile.NUL):

@@ -1,7 +1,4 @@
-"""Names for NumPy arrays of a dtype, for type hints.
-
-The hints do not say the shape of an array. Docstrings do, such as `Tokens [N, D]`.
-"""
+"""Names for NumPy arrays of a dtype, for type hints without a shape."""
 
 from typing import Any
 

@@ -1,7 +1,4 @@
-"""Artifacts of a run: curves, matrices, pictures, maps and tables for its HTML page.
-
-A run is the folder with the results of a command.
-"""
+"""Artifacts of a run: curves, matrices, pictures, maps and tables for its HTML page."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field
@@ -49,7 +46,7 @@ class Titled:
 
     Attributes:
         title: Text above the artifact.
-        section: Heading of the section of the page in which the artifact is shown.
+        section: Heading of the section of the page with the artifact.
         note: Text below the artifact.
     """
 
@@ -68,7 +65,7 @@ class CurveLine:
         values: Values [N] at the positions along the axis.
         low: Lower ends [N] of the 95 % intervals, or None without intervals.
         high: Upper ends [N] of the 95 % intervals, or None without intervals.
-        chance: Expected value of guessing, drawn as a broken line, or None for no line.
+        chance: Expected value of guessing, drawn as a broken line, or None.
     """
 
     name: str
@@ -83,8 +80,7 @@ class CurveLine:
 
         Args:
             name: Name in the legend.
-            metrics: Metrics [N], one for each position along the axis. The expected
-                value of guessing is taken from the first metric.
+            metrics: Metrics [N] along the axis. The first has the value of `chance`.
         """
         return cls(
             name=name,
@@ -101,15 +97,13 @@ class Curve(Titled):
 
     Attributes:
         axis: Label of the horizontal axis, with the unit.
-        at: Positions [N] along the horizontal axis. They are numbers, or names if
-            `style` is `bars`.
+        at: Positions [N] along the horizontal axis: numbers, or names of bars.
         lines: Lines, or groups of bars, with N values each.
         value: Label of the vertical axis, with the unit.
-        style: Type of the plot: `lines`, or `bars` next to each other.
+        style: Lines, or bars next to each other.
         is_logarithmic: True if the horizontal axis is logarithmic, with base 2.
-        marks: Positions or intervals along the horizontal axis that are marked in the
-            plot, by name, such as `onset: 0`.
-        kind: Type of the artifact, by which a stored artifact is recognised.
+        marks: Marked positions or intervals of the axis by name, as in `onset: 0`.
+        kind: Type in the stored list of artifacts.
     """
 
     axis: str
@@ -124,7 +118,6 @@ class Curve(Titled):
     def __post_init__(self) -> None:
         """Raise an error if a line has more or fewer values than the axis."""
         for line in self.lines:
-            # the ends of intervals may be missing
             for values in (line.values, line.low, line.high):
                 if values is not None and len(values) != len(self.at):
                     raise ValueError(
@@ -137,21 +130,17 @@ class Curve(Titled):
 class Heatmap(Titled):
     """Matrix of values that are shown as colours.
 
-    A matrix without names and axis labels is shown like a picture, for example the
-    slices of a brain volume.
-
     Attributes:
         values: Matrix [R, C].
-        rows: Names [R] of the rows. Empty if the rows have no names.
-        columns: Names [C] of the columns. Empty if the columns have no names.
+        rows: Names [R] of the rows, or empty.
+        columns: Names [C] of the columns, or empty.
         row_axis: Label of the vertical axis, along which the rows are stacked.
         column_axis: Label of the horizontal axis.
         value: Label of the colour bar, with the unit.
-        low: Value with the first colour. If None, the lowest value of the matrix.
-        high: Value with the last colour. If None, the highest value of the matrix.
-        is_diverging: True for a colour scale from `-high` to `high`, with different
-            colours for negative and positive values.
-        kind: Type of the artifact, by which a stored artifact is recognised.
+        low: Value with the first colour, or None for the lowest value of the matrix.
+        high: Value with the last colour, or None for the highest value of the matrix.
+        is_diverging: True for different colours of negative and positive values.
+        kind: Type in the stored list of artifacts.
     """
 
     values: Sequence[Sequence[OptionalValue]]
@@ -166,11 +155,7 @@ class Heatmap(Titled):
     kind: Literal["heatmap"] = "heatmap"
 
     def __post_init__(self) -> None:
-        """Raise an error if the matrix and the names of its rows and columns disagree.
-
-        All rows must have the same number of values. The names may be empty. If there
-        are names, each row or column must have a name.
-        """
+        """Raise an error unless rows are equally long, and have all names or none."""
         widths = {len(row) for row in self.values}
         if len(widths) > 1:
             raise ValueError(
@@ -197,9 +182,9 @@ class SheetTile:
         file: Path of the picture or clip below the run. Empty for a gap.
         lines: Lines of text below the picture.
         metrics: Values of the picture's metrics, by name of the metric.
-        verdict: `right` if a retrieved picture is the picture that was seen, `wrong` if
-            it is not, or empty. It decides the colour of the frame.
-        poster: Path below the run of a still picture that stands for a clip.
+        verdict: `right` if a retrieved picture is the seen picture, `wrong` if not, or
+            "". It decides the colour of the frame.
+        poster: Path below the run of a still picture of a clip.
     """
 
     file: str
@@ -214,8 +199,7 @@ class SheetRow:
     """Row of a sheet of pictures.
 
     Attributes:
-        query: Id of the stimulus that was seen. A page that compares runs puts rows
-            with the same id side by side.
+        query: Id of the seen stimulus, by which a page aligns rows of runs.
         tiles: Pictures of the row, at most one for each column of the sheet.
     """
 
@@ -228,10 +212,10 @@ class Sheet(Titled):
     """Sheet of pictures, with a row for each stimulus that was seen.
 
     Attributes:
-        columns: Headings [C] of the columns. The first column shows the stimulus. The
-            other columns show pictures that were retrieved or generated.
+        columns: Headings [C]. The first column shows the stimulus, the others show
+            retrieved or generated pictures.
         rows: Rows of the sheet, from top to bottom.
-        kind: Type of the artifact, by which a stored artifact is recognised.
+        kind: Type in the stored list of artifacts.
     """
 
     columns: Sequence[str]
@@ -250,9 +234,7 @@ class Sheet(Titled):
 
 @dataclass(frozen=True)
 class Point:
-    """Sensor in a map of the head.
-
-    The head is a circle of radius 1 around the origin. The nose points up.
+    """Sensor in a map of the head, a circle of radius 1 around 0 with the nose up.
 
     Attributes:
         x: Coordinate from left to right.
@@ -275,7 +257,7 @@ class Topomap(Titled):
         points: Sensors with their positions and values.
         value: Label of the colour bar, with the unit.
         is_diverging: True for different colours of negative and positive values.
-        kind: Type of the artifact, by which a stored artifact is recognised.
+        kind: Type in the stored list of artifacts.
     """
 
     points: Sequence[Point]
@@ -290,8 +272,8 @@ class Media(Titled):
 
     Attributes:
         file: Path below the run of a PNG, JPEG, WebP, GIF, SVG, MP4 or WebM file.
-        poster: Path below the run of a still picture that stands for a clip.
-        kind: Type of the artifact, by which a stored artifact is recognised.
+        poster: Path below the run of a still picture of a clip.
+        kind: Type in the stored list of artifacts.
     """
 
     file: str
@@ -312,19 +294,15 @@ the class of an artifact. Unknown keys are rejected.
 def write(run_folder: "RunFolder", artifacts: Iterable[Artifact]) -> None:
     """Write the list of the artifacts of a run, before the run is finished.
 
-    An artifact is a plot, picture or table on the HTML page of the run.
-
     Args:
         run_folder: Folder with the results of the run.
-        artifacts: Artifacts in their order on the page. The picture files that they
-            name must already lie in the run folder.
+        artifacts: Artifacts in their order on the page, whose picture files exist.
 
     Raises:
         BrainhiveError: if a picture file is missing or outside of the run folder.
     """
     plain_artifacts = []
     for artifact in artifacts:
-        # check the picture files
         for name in list_files(artifact):
             file = resolve_below(run_folder.path, name, source=FILE_DESCRIPTION)
             if not file.is_file():
@@ -333,21 +311,19 @@ def write(run_folder: "RunFolder", artifacts: Iterable[Artifact]) -> None:
                     "write the file first",
                 )
 
-        # leave out two options of tables. They control how a terminal shows a table
+        # leave out options of tables for terminals
         fields = asdict(artifact)
         fields.pop("is_list", None)
         fields.pop("is_copied", None)
         plain_artifacts.append(_plain(fields))
 
-    # without indentation, a document with large matrices is written ten times faster
+    # without indentation, large matrices are written ten times faster
     document = {"schema": SCHEMA, "artifacts": plain_artifacts}
     run_folder.write_json(ARTIFACTS_FILE, document, indent=None)
 
 
 def read(run_folder: "RunFolder") -> list[Artifact]:
     """Read the artifacts of a run.
-
-    An artifact is a plot, picture or table on the HTML page of the run.
 
     Args:
         run_folder: Folder with the results of the run.
@@ -356,23 +332,19 @@ def read(run_folder: "RunFolder") -> list[Artifact]:
         Artifacts in their order on the page. Empty if the run has no list of artifacts.
 
     Raises:
-        BrainhiveError: if the list is damaged, if its format has a version that this
-            program cannot read, or if an artifact names a file outside of the run
-            folder.
+        BrainhiveError: if the list is damaged or of another version, or if an artifact
+            names a file outside of the run folder.
     """
     path = run_folder.path / ARTIFACTS_FILE
     if not path.is_file():
         return []
-    # check the version of the format and the type of each artifact
     document: dict[str, Any] = run_folder.read_json(ARTIFACTS_FILE)
     documents.require_schema(document, SCHEMA, f"{path} is")
     artifacts = documents.check(
         document.get("artifacts"), f"{path}: artifacts", ARTIFACT_LIST
     )
 
-    # The page shows the picture files. A run from another person could name a private
-    # file of this machine, or a link to such a file. So refuse each file that lies
-    # outside of the run folder after links are resolved.
+    # a run from a stranger could name a private file, or a link to such a file
     folder = run_folder.path.resolve()
     for artifact in artifacts:
         for name in list_files(artifact):
@@ -395,11 +367,7 @@ def read_tables(run_folder: "RunFolder") -> tuple[Table, ...]:
 
 
 def list_files(artifact: Artifact) -> Iterator[str]:
-    """List the picture and clip files of an artifact.
-
-    Yields:
-        Paths below the run, with the still pictures that stand for clips.
-    """
+    """List the picture and clip files of an artifact, as paths below the run."""
     names = []
     if isinstance(artifact, Media):
         names = [artifact.file, artifact.poster]
@@ -407,7 +375,9 @@ def list_files(artifact: Artifact) -> Iterator[str]:
         for row in artifact.rows:
             for tile in row.tiles:
                 names += [tile.file, tile.poster]
-    yield from filter(None, names)
+    for name in names:
+        if name:
+            yield name
 
 
 def save_picture(run_folder: "RunFolder", name: str, picture: "Image") -> str:
@@ -415,14 +385,13 @@ def save_picture(run_folder: "RunFolder", name: str, picture: "Image") -> str:
 
     Args:
         run_folder: Folder with the results of the run.
-        name: Path of the new file below the folder of pictures, without the suffix.
-        picture: Picture of any size. If a side is longer than `MAX_SIDE_PX`, the
-            picture is reduced to this size. A smaller picture keeps its size.
+        name: Path of the new file below `PICTURES_FOLDER`, without the suffix.
+        picture: Picture. Its longer side is reduced to at most `MAX_SIDE_PX`.
 
     Returns:
         Path of the new WebP file, relative to the run folder.
     """
-    # the page embeds the bytes of its pictures, so large pictures would bloat the page
+    # the page embeds its pictures
     thumbnail = picture.convert("RGB")
     thumbnail.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
     file = f"{PICTURES_FOLDER}/{name}.webp"
@@ -433,11 +402,7 @@ def save_picture(run_folder: "RunFolder", name: str, picture: "Image") -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Convert a value for JSON.
-
-    Floats are rounded to `SIGNIFICANT_DIGITS`, and NaN and infinity become None. The
-    items of dicts, lists and tuples are converted too.
-    """
+    """Convert a value for JSON: round floats, and replace NaN and infinity by None."""
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,8 +1,7 @@
 """Errors for damaged files, as distinct from errors of the machine.
 
-A damaged file is cut short, changed or malicious, and the user can replace it. An error
-of the machine comes from the disk, the permissions, the memory or the GPU, and may
-occur while a sound file is read.
+A damaged file is cut short, changed or malicious. Errors of the machine come from the
+disk, the permissions, the memory or the GPU.
 """
 
 import csv
@@ -69,21 +68,20 @@ def report_damage(
 ) -> Iterator[None]:
     """Replace exceptions in a `with` block that reads a file by an error for users.
 
-    Errors for users and errors of the machine, such as a lack of memory, pass.
+    Errors of the machine pass, and so do errors for users, except for `UnfitFile`.
 
     Args:
         path: File that the block reads.
-        way_out: Advice in the error message on how to get an undamaged file.
+        way_out: Advice on how to get an undamaged file.
         error: Class of the error that is raised for a damaged file.
-        exceptions: Exceptions that count as a sign of damage. Pass `(Exception,)` for a
-            library such as nibabel, which defines its own exceptions.
+        exceptions: Exceptions that count as damage, or `(Exception,)` for a library
+            such as nibabel with exceptions of its own.
 
     Raises:
-        BrainhiveError: if the file is damaged, or is a pipe, socket or device. The
-            class of the error is `error`.
+        BrainhiveError: if the file is damaged, or not a file, of class `error`.
     """
     try:
-        # raise an error for a pipe or device, because reading it could wait forever
+        # reading a pipe or device could wait forever
         if os.path.lexists(path) and not path.is_dir():
             require_regular(path)
         yield
@@ -92,22 +90,23 @@ def report_damage(
     except exceptions as reason:
         if isinstance(reason, BrainhiveError) or is_machine_error(reason):
             raise
-
-        # libraries such as h5py put the problem in parentheses at the end of the line
-        problem = getattr(reason, "strerror", None)
-        if not problem:
-            problem = first_line(reason).rsplit("(", 1)[-1].rstrip(")")
-        # the text of a KeyError is only the missing key
-        if isinstance(reason, KeyError):
-            problem = f"it has no {problem}"
+        problem = _describe_problem(reason)
         raise error(f"{path} is damaged or cut short: {problem}", way_out) from reason
+
+
+def _describe_problem(error: Exception) -> str:
+    """Return the `strerror` of an exception, or else the cause in its first line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    # h5py writes the cause in brackets: "Unable to open file (bad signature)"
+    _, _, problem = first_line(error).rpartition("(")
+    problem = problem.rstrip(")")
+    # the text of a KeyError is only the missing key
+    return f"it has no {problem}" if isinstance(error, KeyError) else problem
 
 
 def refuse_inflation(memory_bytes: int, file_bytes: int, name: str) -> None:
     """Raise an error if a compressed array would be suspiciously large in memory.
-
-    Without this check, a small malicious file could fill the memory. Call this function
-    before the memory is allocated.
 
     Args:
         memory_bytes: Size of the uncompressed array in memory.
@@ -156,9 +155,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def is_machine_error(error: BaseException) -> bool:
     """Return True if the machine, not the file, caused an error of reading a file.
 
-    The machine lacks memory, its GPU fails, or the operating system reports an error
-    that the content of a file cannot cause, such as a failing disk. One case is missed:
-    if memory runs out while HDF5 decompresses a chunk, HDF5 reports a damaged chunk.
+    If memory runs out in decompression, HDF5 reports a damaged chunk, which is missed.
     """
     if is_out_of_memory(error):
         return True

@@ -34,8 +34,7 @@ class ImportedCode(NamedTuple):
 
     Attributes:
         description: Description of the code for errors, with its name in the recipe.
-        contract: Module of Brainhive that documents the functions which the code must
-            provide.
+        contract: Module of Brainhive that documents the functions which the code needs.
     """
 
     description: str
@@ -48,14 +47,10 @@ _imported: dict[str, ImportedCode] = {}
 
 @contextmanager
 def allow_code(is_allowed: bool) -> Iterator[None]:
-    """Allow the code of users inside a `with` block, if the user agreed to run it.
-
-    The permission is an environment variable, so it also holds in processes that the
-    block starts.
+    """Allow the code of users inside a `with` block, also in processes that it starts.
 
     Args:
-        is_allowed: True if the command line has `--allow-code`. If `is_allowed` is
-            False, the environment variable keeps its value.
+        is_allowed: True if the command line has `--allow-code`. False changes nothing.
     """
     initial_value = os.environ.get(ALLOW_VARIABLE)
     if is_allowed:
@@ -71,10 +66,8 @@ def allow_code(is_allowed: bool) -> Iterator[None]:
 def require_permission(name: str, description: str) -> None:
     """Raise an error if the user did not allow code to run.
 
-    The code of Brainhive itself (`OWN_CODE`) needs no permission.
-
     Args:
-        name: Name of the code in a recipe or file, such as `python:module:function`.
+        name: Name of the code, such as `python:module:function`. `OWN_CODE` may run.
         description: Description of the code, for the error.
 
     Raises:
@@ -95,8 +88,7 @@ def import_module(path: str, name: str, description: str, contract: str) -> Modu
         path: Import path of the module, such as `package.module`.
         name: Name of the code in the recipe or file, such as `python:module:function`.
         description: Description of the code, for errors.
-        contract: Module of Brainhive that documents the functions which the code must
-            provide.
+        contract: Module of Brainhive that documents the functions which the code needs.
 
     Returns:
         The module.
@@ -107,7 +99,6 @@ def import_module(path: str, name: str, description: str, contract: str) -> Modu
     """
     require_permission(name, description)
 
-    # the recipe may come from anybody, so only an import path is accepted
     if not all(component.isidentifier() for component in path.split(".")):
         raise RecipeError(
             f"{description}: {path!r} is not an import path", "write package.module"
@@ -125,7 +116,7 @@ def import_module(path: str, name: str, description: str, contract: str) -> Modu
             "correct it; --debug shows the line",
         ) from error
 
-    # later errors in a user's module are reported as errors of the user's code
+    # remember the module, to recognise its later errors
     if path.partition(".")[0] != PACKAGE:
         _imported[path] = ImportedCode(description, contract)
     return module
@@ -134,20 +125,14 @@ def import_module(path: str, name: str, description: str, contract: str) -> Modu
 def describe_user_error(error: BaseException) -> BrainhiveError | None:
     """Describe an error in the code of a user.
 
-    The description names the innermost line of the user's code in the traceback. If the
-    traceback has no line of the user's code, the description names an object whose
-    class the user has written, and that a function in the traceback used. For example,
-    Brainhive may have read an attribute that the object lacks.
-
     Args:
         error: Error with its traceback.
 
     Returns:
-        An error that names the code and the line, or None if the traceback contains
-        neither code nor objects of a user.
+        An error that names the innermost line of the user's code in the traceback, or
+        else an object of the user's class in it. None if there is neither.
     """
-    # search the frames from the innermost outwards until a line belongs to the user's
-    # code, and collect the local variables of the other frames
+    # find the innermost line of the user's code, and collect objects on the way
     location = ""
     objects = [error.obj] if isinstance(error, AttributeError) else []
     frames = list(walk_tb(error.__traceback__))
@@ -160,13 +145,14 @@ def describe_user_error(error: BaseException) -> BrainhiveError | None:
         objects.append(frame.f_locals.get("self"))
         objects += frame.f_locals.values()
 
-    # without a line of the user, describe the first object of the user. The helpers
-    # return an empty text for other modules and objects.
+    # without such a line, describe the first object of a user's class
     hint = "correct it there"
     if not location:
         hint = _describe_call(error)
         for value in objects:
-            location = location or _describe_object(value)
+            location = _describe_object(value)
+            if location:
+                break
     if not location:
         return None
     message = f"{location}: {type(error).__name__}: {first_line(error)}"
@@ -180,9 +166,9 @@ def describe_suspected_error(error: BaseException) -> BrainhiveError | None:
         error: Error whose traceback contains no code of the user.
 
     Returns:
-        An error that names all imported code of users, or None if there is none.
+        An error that names all imported code of users, or None if there is none, or if
+        no line of Brainhive is in the traceback.
     """
-    # a sentence about the innermost line of Brainhive, or an empty text
     hint = _describe_call(error)
     if not hint:
         return None
@@ -197,13 +183,8 @@ def describe_suspected_error(error: BaseException) -> BrainhiveError | None:
 def _describe_call(error: BaseException) -> str:
     """Describe the innermost line of Brainhive's own code in the traceback of an error.
 
-    Args:
-        error: Error with its traceback.
-
     Returns:
-        A sentence with the line, and with the modules that document the functions which
-        imported code must provide. The text is empty if no code of a user was imported,
-        or if the traceback has no line of Brainhive.
+        A sentence, or "" without a user's imported code or a line of Brainhive.
     """
     package_calls = []
     for frame, line in walk_tb(error.__traceback__):
@@ -228,23 +209,13 @@ def name_object(value: Any, role: str) -> str:
         role: Role of the object, such as "the encoder".
 
     Returns:
-        The code and line of the class, if a user wrote it. Otherwise, the role and the
-        name of the class.
+        The code and line of the class if a user wrote it, or the role and the class.
     """
     return _describe_object(value) or f"{role} {type(value).__name__}"
 
 
 def _describe_object(value: Any) -> str:
-    """Describe an object by the code of the user that defines it.
-
-    Args:
-        value: Module, or instance of any class.
-
-    Returns:
-        For a module: its description. For an instance: the description of the module
-        that defines its class, the name of the class, and, if the source is available,
-        the line of the class. The text is empty if the code is not a user's.
-    """
+    """Describe a user's module, or an object whose class a user wrote, or return ""."""
     if isinstance(value, ModuleType):
         return _describe_module(value.__name__)
     value_class = type(value)
@@ -264,9 +235,8 @@ def _describe_module(module: Any) -> str:
         module: Name of the module, or None for code without a module.
 
     Returns:
-        The description of the module if a recipe or file names it. The name of the
-        module if it belongs to the same package as such a module. Empty if it is not
-        the code of a user.
+        The description of an imported module, the name of a module in the same package,
+        or "" for other modules.
     """
     if module in _imported:
         return _imported[module].description
