@@ -1,31 +1,19 @@
 """Hit rate of a live session, with an interval and a test that hold at every moment.
 
-A session may be watched while it runs and stopped at any time, so interval and test
-must hold at all moments together.
+**Interval.** The ratio of the mean likelihood over a prior to the likelihood at the
+true rate is a martingale. It ever reaches 1 / (1 - level) with a probability of at most
+1 - level (Ville's inequality), so the interval holds all rates whose ratio is below. If
+the rate drifts, it holds for the mean rate so far, which is proven for a single moment
+and simulated for all moments (`benchmarks/simulated_statistics --only live`).
 
-**Interval.** Let L(p) be the likelihood of the hits so far at the hit rate p, and M the
-mean of L(p) over a prior of p. If p is the true rate, M / L(p) is a martingale.
-According to Ville's inequality, the ratio M / L(p) ever reaches 1 / (1 - level) with a
-probability of at most 1 - level. The interval holds all rates p whose ratio stays below
-1 / (1 - level). If the rate drifts, the interval holds for the mean rate so far. For a
-drifting rate, this is proven for a single moment and simulated for all moments
-(`benchmarks/simulated_statistics --only live`).
+Source: Robbins 1970; Howard, Ramdas, McAuliffe & Sekhon 2021; Waudby-Smith
+& Ramdas 2023.
 
-Source: Robbins 1970; Howard, Ramdas, McAuliffe & Sekhon 2021; Waudby-Smith & Ramdas
-2023.
-
-**Test.** The null hypothesis is that the answers do not depend on the pictures. The
-frequencies of pictures and of answers may be anything, and may change from block to
-block. Trials are tested in blocks. If pictures come in random order, all orders of the
-pictures of a block are equally probable, given the answers of the block and all earlier
-trials. If instead answers come in random order, the same holds for the answers. For any
-number `odds`, divide odds^hits by the mean of odds^hits over all orders. Under the null
-hypothesis this ratio has the mean 1. The ratio is the exact conditional likelihood
-ratio if an answer is the shown picture with `odds` times the odds of any other picture.
-Products of these ratios over blocks are martingales, and so is the average of the
-products over several `odds`. At every moment, 1 divided by the largest average so far
-is a p value (Ville). A constant guess has the same hits in every order, so its ratio
-is 1.
+**Test.** The null hypothesis is that answers do not depend on pictures. Frequencies may
+change from block to block. If pictures or answers come in random order within a block,
+odds^hits divided by its mean over all orders has the mean 1. Products of these ratios
+over blocks, averaged over several `odds`, are a martingale. At every moment, 1 divided
+by its largest value so far is a p value (Ville).
 
 Source: Lehmann & Stein 1949 (tests by permutation within blocks); Turner, Ly & Grünwald
 2024 (blocks of contingency tables); Koning 2024 (betting on groups of permutations);
@@ -74,21 +62,20 @@ drift.
 class HitRate:
     """Hits among the trials so far, and the evidence that answers follow the pictures.
 
-    The interval of a moment is not intersected with earlier intervals. From 100 trials
-    on, the intersection would be 4 to 17 % narrower, but it holds only if the rate is
-    constant. If the rate drifts, the intersection becomes empty.
+    The interval of a moment is not intersected with earlier ones, as the intersection
+    becomes empty if the rate drifts. It would be 4 to 17 % narrower from 100 trials on.
 
     Attributes:
         pool: Number of pictures to choose from.
         hits: Number of hits.
         trials: Number of trials.
-        excess_repeats: Number of trials that show the same picture as the trial before,
-            minus the number expected in random order.
+        excess_repeats: Number of trials that show the picture of the trial before,
+            minus the number expected in random order, in complete blocks.
         _shown: Number of trials that showed each picture.
         _block: Shown and decoded picture of each trial of the current block.
         _block_size: Number of trials of the current block when it is complete.
         _log_e: Logarithm [K] of the evidence for each of the `LOG_ODDS`.
-        _largest_log_e: Logarithm of the largest average evidence so far.
+        _largest_log_e: Logarithm of the largest average evidence so far, at least 0.
     """
 
     pool: int
@@ -116,22 +103,15 @@ class HitRate:
             self._close_block()
 
     def _close_block(self) -> None:
-        """Add the evidence and the repeats of a complete block, and begin a new block.
-
-        The evidence shows if answers follow the pictures that were shown. A repeat is a
-        trial that shows the picture of the trial before. The counter of repeats grows
-        by the number that exceeds the mean of random orders.
-        """
-        # `measure_evidence` returns the log evidence [K] of the block for K odds. Sum
-        # it over blocks, and average the evidence over the odds.
+        """Add the evidence and repeats of a complete block, and begin a new block."""
+        # sum the log evidence [K] over blocks, and average the evidence over K odds
         pictures = [shown for shown, _ in self._block]
         answers = [answer for _, answer in self._block]
         self._log_e = self._log_e + measure_evidence(pictures, answers)
         average = np.logaddexp.reduce(self._log_e) - np.log(len(LOG_ODDS))
         self._largest_log_e = max(self._largest_log_e, average)
 
-        # In random order, a picture that is shown c times among m trials has
-        # c (c - 1) / m repeats on average.
+        # in random order, c of m trials with a picture have c (c - 1) / m repeats
         repeats = sum(previous == picture for previous, picture in pairwise(pictures))
         counts = np.array(list(Counter(pictures).values()))
         expected_repeats = (counts * (counts - 1)).sum() / len(pictures)
@@ -150,18 +130,15 @@ class HitRate:
 
     @property
     def p_value(self) -> float:
-        """Return the p value of the session so far.
-
-        It is 1 divided by the largest evidence, or 1 if pictures were shown in blocks.
-        """
+        """Return the p value of the session, or 1 if pictures were shown in blocks."""
         return float(np.exp(-self._largest_log_e)) if self.is_interleaved else 1.0
 
     @property
     def chance(self) -> float:
         """Return the hit rate of the best constant guess, at least 1 / `pool`.
 
-        The best guess is the picture that was shown most often. Its first trial is not
-        counted, because that trial made it the best guess.
+        The best guess is the picture that was shown most often, without
+        its first trial.
         """
         most_shown = max(self._shown.values(), default=1)
         return max(1 / self.pool, (most_shown - 1) / max(1, self.trials - 1))
@@ -180,20 +157,18 @@ class HitRate:
 def measure_evidence(shown: Sequence[str], answers: Sequence[str]) -> Float64:
     """Measure the evidence that a block's answers follow the pictures that were shown.
 
-    A hit is a trial in which the answer is the picture that was shown. The evidence is
-    odds^hits divided by the mean of odds^hits over all orders of the shown pictures.
-    The odds weigh a hit. Evidence above 1 speaks for answers that follow the pictures.
+    The evidence is odds^hits divided by the mean of odds^hits over all orders of the
+    pictures. A hit is an answer that equals the picture.
 
     Args:
         shown: Names [m] of the pictures that were shown in the m trials of the block.
         answers: Names [m] of the pictures that were decoded in these trials.
 
     Returns:
-        Natural logarithm [K] of the evidence, for each of the K odds whose logarithms
-        are `LOG_ODDS`.
+        Natural logarithm [K] of the evidence for each of the `LOG_ODDS`.
     """
-    # Rook polynomial. Coefficient j is the number of ways to match j trials with j
-    # answers that have the same picture.
+    # Rook polynomial. Its coefficient j is the number of ways to match j pictures with
+    # j equal answers.
     shown_counts = Counter(shown)
     answer_counts = Counter(answers)
     rooks = np.ones(1)
@@ -223,9 +198,8 @@ def hit_rate_interval(
 ) -> tuple[float, float]:
     """Compute the interval of a hit rate at one moment of a session.
 
-    With a probability of at least `level`, the intervals of all moments contain the
-    rate. This holds if each trial is a hit with the same probability given the trials
-    before, as for pictures that are drawn with replacement.
+    If every trial is a hit with the same probability, whatever the trials before, the
+    intervals of all moments contain it with a probability of at least `level`.
 
     Args:
         hits: Number of hits, from 0 to `trials`.
@@ -233,13 +207,12 @@ def hit_rate_interval(
         level: Probability with which all intervals hold, in (0, 1).
 
     Returns:
-        Lower and upper end. At these rates, the mean likelihood over the prior is
-        1 / (1 - level) times the likelihood of the rate.
+        Lower and upper end of the interval.
     """
     if not trials:
         return 0.0, 1.0
 
-    # logarithm of the likelihood at the ends of the interval
+    # log likelihood at the ends of the interval
     misses = trials - hits
     log_mean_likelihood = betaln(hits + PRIOR_A, misses + PRIOR_B) - betaln(
         PRIOR_A, PRIOR_B

@@ -1,7 +1,6 @@
 """Repetitions of a picture that are far apart in time.
 
-Slow drift of the recording makes neighbouring trials similar, whatever they show. So
-two repetitions of a picture count as independent only if they are far apart.
+Slow drift of the recording makes neighbouring trials similar, whatever they show.
 """
 
 import numpy as np
@@ -19,8 +18,8 @@ from brainhive_cli.measurement.trial_order import (
 )
 
 MAX_CLUMPED_BLOCKS_P = 0.2
-"""Largest p of the test of clumping for which blocks of the same picture count as too
-near to each other. Blocks clump if they are nearer than in a random order.
+"""Largest p of the test of clumping for which blocks of the same picture count as
+nearer than in a random order.
 """
 
 
@@ -31,7 +30,7 @@ def find_shared_order(order: TrialOrder) -> str:
         order: Trials in the order of time, with their item, run and session.
 
     Returns:
-        `runs` or `sessions`, the groups that share the order. Empty if orders differ.
+        `runs`, `sessions`, or an empty text if the orders differ in both.
     """
     trials = order.label_each_trial()
     for group_name, group in (("runs", order.run), ("sessions", order.session)):
@@ -51,12 +50,12 @@ def separate_repetitions(
     A part is the smallest of these units for which repetitions of a picture are spread
     over the recording as in a random order:
 
-    - a single trial
+    - a trial
     - a block: successive trials of the same picture
     - a run
     - a session, without a test
 
-    If no times are known, each repetition is a part of its own.
+    If no times are known, each repetition is a part.
 
     Args:
         is_there: Mask [N, R] of the repetitions that exist for each picture.
@@ -69,10 +68,9 @@ def separate_repetitions(
 
     Raises:
         BrainhiveError: if fewer than half of the repeated pictures have repetitions in
-            two parts. Also if pictures came in the same order in all runs or sessions,
-            because the drift may then be the same for all repetitions of a picture.
+            two parts, or if pictures came in the same order in all runs
+            or all sessions.
     """
-    # if no times are known, every repetition is a part
     parts = np.tile(np.arange(is_there.shape[1]), (len(is_there), 1))
     if sessions is None and runs is None and onset_s is None:
         return parts
@@ -100,7 +98,7 @@ def separate_repetitions(
     n_repeated = (is_there.sum(1) > 1).sum()
     levels = (np.arange(len(trials)), number_blocks(order), order.run, order.session)
     for depth, level in enumerate(levels):
-        # a unit holds the trials of a picture in a part; units are sorted by picture
+        # A unit holds the trials of a picture in a part. Units are sorted by picture.
         units, first_trials, unit_of_trial = np.unique(
             [pictures, level], axis=1, return_index=True, return_inverse=True
         )
