@@ -23,9 +23,7 @@ class AlignmentConfig(parts.Config):
     """Base of the configs of alignments."""
 
     is_paired: ClassVar[bool] = False
-    """True if each token needs a reference of the same stimulus. It must then be known
-    which stimuli the new subject saw.
-    """
+    """True if each token needs a reference of the same stimulus."""
 
     def fit(self, tokens: Tensor, references: Tensor) -> Alignment:
         """Fit the map to recordings of the new subject, in float64 on the CPU.
@@ -66,17 +64,16 @@ class Moments(AlignmentConfig):
     def learn(self, tokens: Tensor, references: Tensor) -> Alignment:
         """Fit a map that gives a new subject's tokens the moments of the references.
 
-        The moments are the mean and the standard deviation of each dimension.
+        A dimension in which `tokens` vary by rounding errors only is shifted,
+        but not scaled.
 
         Args:
             tokens: Tokens [n, D] of the new subject, one recording per row.
             references: Tokens [m, D] of training subjects.
 
         Returns:
-            A function that maps tokens [N, D] of the new subject. It z-scores tokens by
-            the mean and standard deviation of `tokens`. Then it scales and shifts them
-            to the standard deviation and mean of `references`. A dimension in which
-            `tokens` vary by rounding errors only is shifted, but not scaled.
+            A function that shifts and scales tokens [N, D], so that each dimension of
+            `tokens` gets the mean and the standard deviation of `references`.
         """
         # without Bessel's correction, a single recording has a spread of 0, not NaN
         mean = tokens.mean(0)
@@ -84,7 +81,6 @@ class Moments(AlignmentConfig):
         reference_mean = references.mean(0)
         reference_spread = references.std(0, correction=0)
 
-        # do not scale up rounding errors
         is_varied = spread > MIN_RELATIVE_SPREAD * spread.max()
         scale = torch.where(is_varied, reference_spread / spread, 1)
         return lambda rows: (rows - mean) * scale + reference_mean
@@ -106,28 +102,24 @@ class Coral(AlignmentConfig):
     def learn(self, tokens: Tensor, references: Tensor) -> Alignment:
         """Fit a map that gives a new subject's tokens the covariance of the references.
 
-        A ridge is added to the diagonal of each covariance. Means are not removed, so
-        the map also changes the mean.
-
         Args:
             tokens: Tokens [n, D] of the new subject, one recording per row.
             references: Tokens [m, D] of training subjects.
 
         Returns:
-            A function that maps tokens [N, D] of the new subject. It multiplies tokens
-            by the inverse square root of their covariance (whitening), and then by the
-            square root of the covariance of `references`.
+            A function that multiplies tokens [N, D] by the inverse square root of the
+            covariance of `tokens`, then by the square root of the covariance of
+            `references`. A ridge is added to the diagonal of both covariances.
         """
-        # variances, principal axes and power of each covariance
+        # variances along principal axes, and power, of each covariance
         covariances = (
             (_compute_variances(tokens), -0.5),
             (_compute_variances(references), 0.5),
         )
 
         def align(rows: Tensor) -> Tensor:
-            # In directions orthogonal to all K axes, the variance is only the ridge.
-            # So the power of the covariance, covariance^p = ridge^p I + axes diag(...)
-            # axes^T, is applied without a matrix [D, D].
+            # covariance^p = ridge^p I + axes diag(axis_factors) axes^T, because the
+            # directions orthogonal to the axes have only the ridge as variance
             for (variances, axes), power in covariances:
                 ridge_factor = self.ridge**power
                 axis_factors = (variances + self.ridge) ** power - ridge_factor
@@ -138,14 +130,11 @@ class Coral(AlignmentConfig):
 
 
 def _compute_variances(tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute the variances of tokens along their principal axes.
-
-    Args:
-        tokens: Tokens [n, D], one embedding per row.
+    """Compute the variances of tokens [n, D] along their principal axes.
 
     Returns:
-        Variances [K], and principal axes [D, K] of unit length in the columns. K is the
-        smaller of n and D. The variances of a single token are 0.
+        Variances [K], and axes [D, K] of unit length in the columns. K is the smaller
+        of n and D. The variances of a single token are 0.
     """
     degrees_of_freedom = max(1, len(tokens) - 1)
     centred = tokens - tokens.mean(0)
@@ -181,14 +170,12 @@ class Procrustes(AlignmentConfig):
     def learn(self, tokens: Tensor, references: Tensor) -> Alignment:
         """Fit the rotation of a new subject's tokens to their references.
 
-        The rotation is an orthogonal map, which may include a reflection. It is shrunk
-        towards the identity by `rho`. Directions that are orthogonal to all tokens and
-        all references stay unchanged.
+        The orthogonal map may include a reflection. Directions that are orthogonal to
+        all tokens and references stay unchanged.
 
         Args:
             tokens: Tokens [n, D] of the new subject, one recording per row.
-            references: Rows [n, D], each a token of a training subject or a target. Row
-                i belongs to the same stimulus as row i of `tokens`.
+            references: Tokens or targets [n, D] of the same stimuli, row by row.
 
         Returns:
             A function that rotates tokens [N, D] of the new subject.
@@ -200,8 +187,7 @@ class Procrustes(AlignmentConfig):
         else:
             basis = torch.eye(width, dtype=tokens.dtype)
 
-        # The best rotation in this basis is U V^T of the SVD of the cross product. A
-        # multiple of the identity is added first, which shrinks the rotation.
+        # U V^T of the SVD is the best rotation. The added identity shrinks it.
         cross = (tokens @ basis).T @ (references @ basis)  # [K, K]
         identity = torch.eye(len(cross), dtype=tokens.dtype)
         largest_singular_value = torch.linalg.matrix_norm(cross, 2)
@@ -231,17 +217,13 @@ class RidgeAlignment(AlignmentConfig):
     def learn(self, tokens: Tensor, references: Tensor) -> Alignment:
         """Fit the linear map of a new subject's tokens to their references.
 
-        Ridge regression predicts the difference of reference and token, so a large
-        penalty leaves tokens unchanged.
-
         Args:
             tokens: Tokens [n, D] of the new subject, one recording per row.
-            references: Rows [n, D], each a token of a training subject or a target. Row
-                i belongs to the same stimulus as row i of `tokens`.
+            references: Tokens or targets [n, D] of the same stimuli, row by row.
 
         Returns:
-            A function that maps tokens [N, D] of the new subject. It adds the predicted
-            difference to each token.
+            A function that adds to each token [N, D] of the new subject the difference
+            to its reference that ridge regression predicts.
         """
         # with fewer pairs than dimensions, the dual form has the smaller matrix
         n_pairs, width = tokens.shape

@@ -17,8 +17,8 @@ feature.
 ALL_OUTPUTS = slice(None)
 """Slice that selects all outputs of a ridge regression."""
 MAX_EXACT = 2000
-"""Largest size of a product matrix that is factorised exactly. The size is the number
-of features or the number of samples, whichever is smaller.
+"""Largest size of a product matrix that is factorised exactly: the number of features
+or of samples, whichever is smaller.
 """
 
 
@@ -26,15 +26,14 @@ of features or the number of samples, whichever is smaller.
 class Products:
     """Sums of products of N training samples, from which a ridge regression is solved.
 
-    The ridge regression predicts Q outputs from F features. If there are fewer samples
-    than features, the products are between samples (the dual form), else between
-    features (the primal form). K is the smaller of the two numbers.
+    The regression predicts Q outputs from F features. With fewer samples than features,
+    the products are between samples (dual form), else between features (primal form).
 
     Attributes:
         gram: Products [F, F] of centred features with each other. In the dual form,
             products [N, N] of samples with each other.
-        cross: Products [F, Q] of features with outputs. In the dual form, the outputs
-            [N, Q].
+        cross: Products [F, Q] of features with outputs. In the dual form, the
+            outputs [N, Q].
         squares: Sum of squares [Q] of each centred output.
         mean: Mean [Q] of each output.
         count: Number N of samples.
@@ -54,14 +53,12 @@ class Products:
     ) -> Self:
         """Sum the products over the training samples.
 
-        In the primal form, outputs are read once and need not fit into memory.
-
         Args:
             features: Features [N, F], each with mean 0.
-            outputs: Chunks [n, Q] of the outputs, in the order of the samples.
+            outputs: Chunks [n, Q] of the outputs, in the order of the samples. In the
+                primal form they are read one at a time.
         """
-        # The dual form needs float64. In float32, the many eigenvalues of 0 would have
-        # rounding errors that influence the penalty.
+        # in float32, rounding errors of the many eigenvalues of 0 change the penalty
         if len(features) < features.shape[1]:
             all_outputs = torch.cat(list(outputs))
             samples = features.double()
@@ -116,17 +113,14 @@ class Products:
 
     @cached_property
     def _factors(self) -> tuple[Tensor, Tensor]:
-        """Eigenvalues [K] and eigenvectors [K, K] of `gram`."""
+        """Eigenvalues [K] and eigenvectors [K, K] of `gram`, in ascending order."""
         # a product matrix has no negative eigenvalues except by rounding
         values, vectors = torch.linalg.eigh(self.gram)
         return values.clamp(min=0), vectors
 
     @cached_property
     def _rotated(self) -> Tensor:
-        """Coordinates [K, Q] of `cross` in the eigenvectors.
-
-        In the dual form, the outputs are centred first.
-        """
+        """Coordinates [K, Q] of `cross` in the eigenvectors, centred in the dual form."""
         _, vectors = self._factors
         cross = self.cross
         if self.samples is not None:
@@ -142,9 +136,7 @@ class Products:
         Returns:
             The penalty, which is the `alpha` of scikit-learn's `Ridge`.
         """
-        # Squares of the products of features and outputs, in the basis of the
-        # eigenvectors. In the dual form, `samples` holds the training features, and the
-        # eigenvalues convert products with samples to products with features.
+        # in the dual form, eigenvalues make products with features of these squares
         values, _ = self._factors
         squared = self._rotated[:, outputs].double().square()  # [K, Q]
         n_features = None
@@ -164,8 +156,8 @@ class Products:
         """Predict the outputs of new samples by ridge regression.
 
         Args:
-            features: Features [M, F] of the new samples, minus the mean of the training
-                features.
+            features: Features [M, F] of the new samples, minus the mean of
+                the training features.
             alpha: Penalty, which is the `alpha` of scikit-learn's `Ridge`. If None,
                 `choose_alpha` chooses a penalty for these outputs.
             outputs: Slice of the output columns to predict.
@@ -181,8 +173,7 @@ class Products:
         scaled = (vectors / (values + alpha)).to(self._rotated)
         weights = (scaled @ self._rotated[:, outputs]).to(self.cross)  # [K, Q]
 
-        # In the dual form, `samples` holds the training features, and the weights
-        # multiply the dot products of new and training samples.
+        # in the dual form, weights multiply dot products of new and training samples
         inputs = features.to(weights)
         if self.samples is not None:
             inputs = inputs @ self.samples.to(weights).T
@@ -190,44 +181,43 @@ class Products:
 
 
 def choose_penalty(
-    values: Tensor,
-    rotated: Tensor,
+    eigenvalues: Tensor,
+    squared_products: Tensor,
     squares: Tensor,
     count: int,
     n_features: int | None = None,
 ) -> float:
     """Choose the penalty of a ridge regression that all outputs share.
 
-    Generalised cross-validation scores each penalty by
-    (1 - explained variance) / (1 - effective parameters / count)^2, where the explained
-    variance is averaged over outputs. The penalty with the smallest score is chosen.
+    The penalty of the grid with the smallest (1 - explained variance) / (1 - effective
+    parameters / count)^2 is chosen, with the explained variance averaged over outputs.
 
     Args:
-        values: Eigenvalues [K] of the matrix X.T @ X of the training features X.
-        rotated: Squares [K, Q] of the matrix V.T @ X.T @ Y, where V holds the
-            eigenvectors of X.T @ X, and Y holds the Q outputs.
+        eigenvalues: Eigenvalues [K] of X.T @ X for the training features X.
+        squared_products: Squares [K, Q] of V.T @ X.T @ Y for the eigenvectors V and
+            the outputs Y.
         squares: Sum of squares [Q] of each centred output.
-        count: Degrees of freedom. If features are centred, the number of training
-            samples minus 1, else the number of training samples.
-        n_features: Number of features, if it is larger than K. The eigenvalues that are
-            not among the K values are 0. If None, the number of features is K.
+        count: Degrees of freedom: the number of training samples, minus 1 if
+            features are centred.
+        n_features: Number of features, or None if it is K. Further eigenvalues are 0.
 
     Returns:
         The penalty, which is the `alpha` of scikit-learn's `Ridge`.
 
     Source: Golub, Heath and Wahba 1979.
     """
-    # divide by the variance of each output, so that all have the same weight
-    power = (rotated / squares.clamp(min=1e-30)).mean(1)  # [K]
+    # divide by the sum of squares of each output, so that all have the same weight
+    power = (squared_products / squares.clamp(min=1e-30)).mean(1)  # [K]
 
     # score each penalty of the grid, which is relative to the mean eigenvalue
-    mean_variance = float(values.sum()) / (n_features or len(values)) or 1.0
+    size = n_features or len(eigenvalues)
+    mean_eigenvalue = float(eigenvalues.sum()) / size or 1.0
     scores = []
     for penalty in PENALTY_GRID:
-        alpha = mean_variance * penalty / count
-        shares = (values + 2 * alpha) / (values + alpha).square()
+        alpha = mean_eigenvalue * penalty / count
+        shares = (eigenvalues + 2 * alpha) / (eigenvalues + alpha).square()
         explained = float((power * shares).sum())
-        n_parameters = float((values / (values + alpha)).sum())
+        n_parameters = float((eigenvalues / (eigenvalues + alpha)).sum())
         unexplained = max(0.0, 1 - explained)
         freedom = max(1e-9, 1 - n_parameters / count)
         scores.append((unexplained / freedom**2, alpha))
@@ -263,10 +253,8 @@ def project(
 ) -> tuple[Tensor, Tensor]:
     """Project features to the principal components of the training features.
 
-    All components are scaled by one common factor, so that their variances over the
-    training samples sum to 1. Callers concatenate the components of several network
-    layers. The scaling gives each layer the same weight, although the layers differ in
-    the number and scale of their features.
+    All components are scaled by one factor, so that their variances over the training
+    samples sum to 1.
 
     Args:
         train: Training features [N, F], one sample per row.
@@ -276,10 +264,8 @@ def project(
             than four times `components`, or if F is larger than N.
 
     Returns:
-        Components [N, K] of the training features, and components [M, K] of the test
-        features. If F or N is at most `components`, the F features themselves are
-        returned instead. They are centred by the training mean and scaled like
-        components.
+        Components [N, K] of the training features, and [M, K] of the test features. If
+        F or N is at most `components`, the centred and scaled features themselves.
     """
     mean = train.mean(0)
     centred = train - mean
@@ -317,7 +303,6 @@ def principal_axes(features: Tensor, components: int) -> Tensor:
         Directions [F, K] of unit length in the columns, sorted by descending variance.
         K is the smallest of `components`, N - 1 and F.
     """
-    # use a randomised decomposition if both N and F are large
     n_samples, n_features = features.shape
     n_axes = min(components, n_samples - 1, n_features)
     if min(n_samples, n_features) > MAX_EXACT:
@@ -326,8 +311,7 @@ def principal_axes(features: Tensor, components: int) -> Tensor:
             _, _, axes = torch.svd_lowrank(features, n_axes, niter=2)
             return axes
 
-    # Otherwise take the eigenvectors of the smaller product matrix. PyTorch sorts them
-    # by ascending eigenvalue, so they are flipped.
+    # PyTorch sorts eigenvectors by ascending eigenvalue, so they are flipped
     if n_features <= n_samples:
         _, vectors = torch.linalg.eigh((features.T @ features).double())
         return vectors[:, -n_axes:].flip(1).to(features)
