@@ -120,7 +120,7 @@ class Products:
 
     @cached_property
     def _rotated(self) -> Tensor:
-        """Coordinates [K, Q] of `cross` in the eigenvectors, centred in the dual form."""
+        """Coordinates [K, Q] of `cross` in eigenvectors, centred in the dual form."""
         _, vectors = self._factors
         cross = self.cross
         if self.samples is not None:
