@@ -36,29 +36,25 @@ def inputs(recipe: Recipe) -> list[Input]:
 
 
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
-    """Read published results from a folder, and test them for known kinds of errors.
+    """Check published results in a folder for known kinds of errors.
 
     Args:
         recipe: Settings of the command, with the folder.
         launch: Processes and device. They are not used.
-        force: Has no effect, because results are tested at every call.
+        force: Not used, because results are always checked.
 
     Returns:
-        The result of the command, with a table that has a row for each test: the name
-        of the test, its state, the size of the error in percentage points of accuracy,
-        and the evidence. The exit code is `FINDINGS_EXIT_CODE` if a test has found an
-        error, else 0.
+        A table of the checks. The exit code is `FINDINGS_EXIT_CODE` if a check has a
+        finding, else 0.
     """
     from brainhive_cli.data.exchange.foreign_results import open_result
     from brainhive_cli.measurement.audit import FINDING, audit
 
-    # apply all tests: each row has a name, a state, a size and the evidence
     folder = locate(recipe.folder or ".")
     result = open_result(folder)
     rows = audit(result)
     n_findings = sum(state == FINDING for _, state, _, _ in rows)
 
-    # write the rows as a table for people
     n_signals, n_candidates = result.similarities.shape
     table = Table(
         f"Audit of {folder.name}",
@@ -69,7 +65,6 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         "a fact about the files, not about intentions.",
     )
 
-    # return the same rows as dicts for programs
     keys = ("check", "state", "points", "evidence")
     return Result(
         folder,

@@ -1,8 +1,4 @@
-"""The command `compare`: two or more runs side by side, with tests of their difference.
-
-Runs are compared item by item. An item is a picture, or a trial, whose value both runs
-have stored.
-"""
+"""The command `compare`: runs side by side, with tests of their difference."""
 
 from brainhive_cli.commands import report
 from brainhive_cli.commands.report import Recipe
@@ -28,25 +24,13 @@ def compare_runs(recipe: Recipe) -> list[RunGroup]:
 
 
 def _select_runs(recipe: Recipe) -> Recipe:
-    """Add runs to a recipe that names no runs, and test that runs can be compared.
-
-    An item is a picture or a trial.
-
-    Args:
-        recipe: Recipe of `compare`. If the recipe names no runs, two runs are selected:
-            the newest run that stores a value for each item, and the newest other run
-            that can be compared with the first run.
-
-    Returns:
-        The recipe with at least two runs. At least two of these runs were made by the
-        same command.
+    """Return a recipe with runs to compare, by default the two newest.
 
     Raises:
         RecipeError: if the recipe names a single run, or if no two runs were made by
             the same command.
         MissingData: if a run does not exist or is not finished.
     """
-    # without names, find the two newest runs that can be compared
     if not recipe.runs:
         newest_runs = report.find_newest_pair(recipe.paths.under_home("runs"))
         recipe = recipe.model_copy(update={"runs": newest_runs})
@@ -55,7 +39,7 @@ def _select_runs(recipe: Recipe) -> Recipe:
             "compare needs two runs or more", Line("compare", "RUN", "RUN")
         )
 
-    # runs of different commands measure different values, and cannot be compared
+    # runs of different commands measure different values
     runs = report.open_runs(recipe)
     commands = {shown_run.command for shown_run in runs}
     if len(commands) == len(runs):

@@ -42,13 +42,12 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     Args:
         recipe: Settings of the command.
         launch: Processes and device.
-        force: Has no effect, because the machine is described at every call.
+        force: Not used, because the machine is always described.
 
     Returns:
-        A table of facts. If an installed library cannot be imported, the exit code is
-        the code of `MissingExtra`, and the hint says how to repair the library.
+        A table of facts. The exit code is the code of `MissingExtra` if an installed
+        library cannot be imported.
     """
-    # warn of libraries that are installed but cannot be imported
     home = recipe.paths.under_home("data").parent
     errors = find_broken_libraries()
     for error in errors:
@@ -57,13 +56,11 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     import torch
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    # The home folder may not exist yet. It can be created if its nearest existing
-    # parent can be written.
+    # if the home folder does not exist, test its nearest existing parent
     existing_folder = home.resolve()
     while not existing_folder.exists():
         existing_folder = existing_folder.parent
 
-    # describe versions, device and home folder
     has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     has_mps = torch.backends.mps.is_available()
     facts: dict[str, Any] = dict(library_versions())
@@ -81,7 +78,6 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         "free at home": f"{shutil.disk_usage(existing_folder).free // MIB} MiB",
     }
 
-    # list the first entries of each folder
     for name in ("data", "embeddings", "signals", "runs"):
         folder = recipe.paths.under_home(name)  # type: ignore[arg-type]
         entries = []
@@ -89,7 +85,6 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
             entries = sorted(child.name for child in folder.iterdir())
         facts[name] = ", ".join(entries[:MAX_NAMES_PER_FOLDER]) or "nothing yet"
 
-    # describe weights and optional libraries
     files = [path for path in hub.DEMO_WEIGHTS.rglob("*") if path.is_file()]
     weights_mib = sum(file.stat().st_size for file in files) / MIB
     facts["hub cache"] = HF_HUB_CACHE

@@ -1,7 +1,4 @@
-"""embed: embeddings of all pictures of a data set by frozen encoders.
-
-The embeddings of each split and encoder are a target store, which is an HDF5 file.
-"""
+"""embed: embeddings of all pictures of a data set by frozen encoders."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -25,9 +22,7 @@ resolve_job = Job.resolve
 
 
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
-    """Embed the pictures of a data set, and write the embeddings to target stores.
-
-    There is a store for each split and encoder. Finished stores are kept.
+    """Embed the pictures of a data set into a store (HDF5 file) per split and encoder.
 
     Args:
         recipe: Settings of the command.
@@ -35,21 +30,18 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         force: If True, fill finished stores again.
 
     Returns:
-        A table of the stores. The hint is the command that usually comes next.
+        A table of the stores.
 
     Raises:
-        BrainhiveError: if picture files cannot be decoded and `skip_bad` is not set.
-            All other pictures are embedded before.
+        BrainhiveError: if pictures cannot be decoded and `skip_bad` is not set. All
+            others are embedded first.
     """
-    # list the pictures, and require their files and the weights of the encoders
     with console.progress("listing pictures"):
         job = Job.resolve(recipe, launch, force)
         require_inputs(job.inputs())
     job.report_unread()
 
-    # Stores whose pictures are read together form a cell. Other launches of the
-    # command, such as jobs of a cluster, may share the cells. A launch claims a cell by
-    # the file of the cell's first store.
+    # a cell is a group of stores whose pictures are read together
     networks = job.match_networks()  # encoders of each due store, keyed by its path
     cells = job.divide(networks)
     claimed_files = {name: stores[0].path for name, stores in cells.items()}
@@ -57,14 +49,13 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     undecodable_names = list[str]()
 
     def is_filled(cell: str) -> bool:
-        # with `again`, a finished store counts as due until this launch has filled it
+        # with `force`, a finished store stays due until this launch has filled it
         for store in cells[cell]:
             is_due = job.is_due(store, networks[store.path])
             if is_due and store.path not in filled_paths:
                 return False
         return True
 
-    # announce the work, and embed cell by cell
     work = job.count_work(networks)
     if work:
         announce(work, "embed", recipe.paths.under_home("runs"), launch)
@@ -77,7 +68,6 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
             undecodable_names += job.fill(cells[cell], networks, launch, bar)
             filled_paths |= {store.path for store in cells[cell]}
 
-    # fail only now, because all other pictures have been stored
     if undecodable_names and not recipe.skip_bad:
         ellipsis = " …" if len(undecodable_names) > 3 else ""
         raise BrainhiveError(
@@ -89,8 +79,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     if not networks:
         console.say("all stores are finished; --again embeds the pictures again")
 
-    # If the recipe asks for it, divide the training pictures into folds. Pictures are
-    # compared by the embeddings of the first encoder.
+    # divide the training pictures by the embeddings of the first encoder
     table = _tabulate_stores(job)
     root = recipe.paths.under_home("embeddings")
     files = {}
@@ -101,8 +90,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         write = partial(write_split, store, recipe.held_out, folder)
         files["split"] = launch.run_on_main(write)
 
-    # The pace (pictures per second) is stored for later estimates. Other launches would
-    # distort it, so it is stored only if this launch has filled all stores.
+    # other launches would distort the pace (pictures per second) that `work` stores
     has_filled_all = filled_paths >= networks.keys()
     return Result(
         root / job.dataset.name,
@@ -114,15 +102,9 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
 
 
 def _tabulate_stores(job: Job) -> Table:
-    """Summarise the stores (files of embeddings), and warn of problems in them.
+    """Make a table of the stores (files of embeddings), and warn of problems in them.
 
-    Args:
-        job: Work of the command, with the paths of the stores.
-
-    Returns:
-        A table with a row for each store: the encoder, the split, the number and shape
-        of the embeddings, and the median cosine of pairs of embeddings. The cosine is
-        near 1 if the encoder does not tell the pictures apart.
+    The median cosine of pairs is near 1 if an encoder does not tell pictures apart.
     """
     rows = []
     with console.progress("checking the stores", len(job.stores)) as bar:
@@ -147,17 +129,12 @@ def _write_shape(shape: Sequence[int]) -> str:
 def list_encoders() -> Result:
     """List all encoders for `embed --list`, without using the network.
 
-    An encoder turns a picture into a vector. A family of encoders is a kind of encoder
-    whose weights the user chooses with the key `source`. Families come last.
-
     Returns:
-        A table with a row for each encoder: the name, the size of its vectors, the side
-        of its pictures in pixels, the origin of its weights, the licence of the
-        weights, and "yes" if the weights are on this machine.
+        A table with the vectors, pictures and weights of each encoder. Families of
+        encoders, for which the user chooses the weights, come last.
     """
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    # add a row for each encoder or family, with its default options
     rows = []
     for kind in parts.list_kinds("encoders"):
         config = parts.load("encoders", kind).Config()
@@ -168,14 +145,13 @@ def list_encoders() -> Result:
         elif config.weights_from or size:
             state = "no"
         else:
-            # the user chooses the weights of a family
             state = "–"
         source = config.weights_from or f"{{kind: {config.name}, source: …}}"
         side_px = config.image_px or "–"
         licence = config.licence or "–"
         rows.append((config.name, size or "–", side_px, source, licence, state))
 
-    # add a row for embeddings that the user has imported from files
+    # add encoders whose embeddings the user has imported
     root = Paths().under_home("embeddings")
     for name in own_names():
         path = find_own(root, name)
@@ -183,7 +159,7 @@ def list_encoders() -> Result:
             size = _write_shape(TargetStore.open(path).shape)
             rows.append((name, size, "–", IMPORTED, "–", "yes"))
 
-    # move families, which have no size, to the end; the sort is stable
+    # move families, which have no size, to the end
     rows.sort(key=lambda row: row[1] == "–")
     columns = ("encoder", "D", "px", "weights", "licence", "here")
     line = Line("embed", "--encoders", "NAME,NAME:OUTPUT")

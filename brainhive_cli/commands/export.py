@@ -77,9 +77,7 @@ class Solver(CompetSolver):
         rows = [names.index(name.lower()) for name in takes["channels"]]
         return Model(program.module(), rows)
 '''
-"""Text of `submission.py`, in the form of the EEG Foundation Challenge 2026 (benchopt).
-A subclass of CompetSolver has `load_model(meta)`, which returns a model with `predict`.
-"""
+"""Text of `submission.py`, in the form of the EEG Foundation Challenge 2026."""
 
 
 class Recipe(TrainedRunRecipe):
@@ -138,36 +136,34 @@ def inputs(recipe: Recipe) -> list[Input]:
 
 
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
-    """Write a brain model to a file that can be used without Brainhive.
+    """Export a brain model to a folder that can be used without Brainhive.
 
-    The file is read back, and compared with the model on random signals.
+    - `model.pt2`: the model
+    - `model.json`: the description of its input and output
+    - `submission.py`: code for the EEG Foundation Challenge
+    - `gallery.pt`: embeddings of the test pictures, if they are stored
+    - `neuralbench.json`: scores, if the recipe asks for them
 
     Args:
         recipe: Settings of the command.
         launch: Processes and device. They are not used.
-        force: Has no effect, because existing files are replaced at every call.
+        force: Not used, because existing files are always replaced.
 
     Returns:
-        A table of the signals that the file takes. The folder of the result has
-            - `model.pt2`, the model
-            - `model.json`, the description of its input and output
-            - `submission.py`, code for the EEG Foundation Challenge
-            - `gallery.pt`, the encoded test pictures, if their embeddings are stored
-            - `neuralbench.json`, scores, if the recipe asks for them
+        A table of the signals that the model takes.
 
     Raises:
         BrainhiveError: if the model cannot take the signals of the recipe, if its
-            backbone cannot be exported, or if the file and the model predict different
-            vectors.
+            backbone cannot be exported, or if the file predicts other vectors.
     """
     trained = _open_trained_model(recipe)
     aligner = aligners.load(trained.path)
 
-    # subject 0 stands for a person on whom the model was not trained
+    # subject 0 is an unknown person
     test_subjects = trained.cell.tested_on
     subject = test_subjects[0] if len(test_subjects) == 1 else 0
 
-    # combine the preparation of the signals and the model, and write them to a file
+    # the module prepares signals and applies the model
     module = PortableModel(
         aligner,
         subject,
@@ -184,7 +180,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     ):
         output_shape, largest_difference = save_program(module, new_file)
 
-    # describe the signals that the file takes
+    # describe the signals that the model takes
     unit = aligner.layout.spec.unit
     if module.is_whitening:
         unit = trained.recorded_unit(subject)
@@ -228,7 +224,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
 
 
 def _open_trained_model(recipe: Recipe) -> TrainedModel:
-    """Open the trained model (cell) of a run that the recipe names.
+    """Open the cell (trained model) that the recipe names, or else the only cell.
 
     Raises:
         RecipeError: if the run has no cell of this name, or if the recipe names no cell
@@ -241,21 +237,15 @@ def _open_trained_model(recipe: Recipe) -> TrainedModel:
 
 
 def _write_gallery(trained: TrainedModel, file: Path) -> None:
-    """Write the embeddings of the test pictures, for retrieval with the model.
+    """Write the embeddings of the test pictures for retrieval.
 
-    The model predicts such an embedding from signals. A user can thus rank the pictures
-    by their similarity to a prediction. The file is a dict, written by `torch.save`,
-    with the image ids [M] in `pictures` and the embeddings [M, D] in `vectors`.
-
-    Args:
-        trained: Trained model, with its data.
-        file: Path of the file to write.
+    The PyTorch file holds a dict of `pictures` (image ids [M]) and `vectors`
+    (embeddings [M, D]).
 
     Raises:
         MissingData: if the embeddings of the pictures are not stored.
     """
-    # row numbers [M] of the pictures in the test split
-    rows = trained.rows("test")
+    rows = trained.rows("test")  # [M]
     image_ids = list(trained.pictures("test").image_ids[rows])
     gallery = {"pictures": image_ids, "vectors": trained.images("test", rows)}
     with atomic_write(file) as new_file:
@@ -263,26 +253,20 @@ def _write_gallery(trained: TrainedModel, file: Path) -> None:
 
 
 def _describe_voxels(trained: TrainedModel, subject: int) -> dict[str, Any]:
-    """Describe the voxels that a model reads, in their order.
-
-    Args:
-        trained: Trained model, with its data.
-        subject: Number of the subject whose voxels are described.
+    """Describe the voxels that a model reads from the signals of a subject.
 
     Returns:
-        A dict of lists with a value for each voxel, such as the indices of the voxel in
-        the volume. If the volume is known, the dict also has the `shape` and the
-        `affine` of the volume. The dict is empty if the subject has no stored signals.
+        Lists by name, with a value for each voxel, and the `shape` and `affine` of the
+        volume if it is known. Empty if the subject has no stored signals.
     """
     if not trained.source.path(subject).is_file():
         return {}
 
-    # all splits have the same voxels; select the voxels that the model reads
+    # all splits have the same voxels
     recording = next(iter(trained.source.open(subject).splits.values()))
     space = trained.source.select(recording, trained.run.name).space
     assert isinstance(space, Voxels)
 
-    # JSON has lists instead of arrays
     description: dict[str, Any] = {}
     for name, values in axis_lists(space).items():
         description[name] = np.asarray(values).tolist()
@@ -293,32 +277,22 @@ def _describe_voxels(trained: TrainedModel, subject: int) -> dict[str, Any]:
 
 
 def _score_single_trials(trained: TrainedModel) -> dict[str, Any]:
-    """Predict a vector for each single test trial, and score it as NeuralBench does.
-
-    The score of a trial is based on the rank of its picture. To find the rank, all M
-    test pictures are sorted by their similarity to the predicted vector.
-
-    Args:
-        trained: Trained model, with its data. The trials of all its test subjects are
-            scored.
+    """Score predictions from single test trials by the protocol of NeuralBench.
 
     Returns:
-        A dict with the scores and a description of the model. NeuralBench defines the
-        keys.
+        Scores and a description of the model, by names of NeuralBench.
     """
     picture_rows = trained.rows("test")  # [M], ascending
     prediction_blocks = []
     picture_blocks = []
     subject_blocks = []
     for subject in trained.cell.tested_on:
-        # encode the n single trials of the subject. `is_there` is False in the places
-        # that pad pictures with fewer trials.
+        # pictures with fewer trials are padded; `is_there` is False there
         trials = trained.trials(subject, "test")
         signals = torch.from_numpy(trials.singles[trials.is_there])  # [n, C, T]
         prediction_blocks.append(trained.encode(trials, signals))
 
-        # `trials.stimulus` has the row of each picture that the subject saw. Find the
-        # index of the picture among the M test pictures, and repeat it for its trials.
+        # index of each trial's picture among the M test pictures
         picture_indices = np.searchsorted(picture_rows, trials.stimulus)
         trial_pictures = torch.from_numpy(picture_indices.repeat(trials.counts))
         picture_blocks.append(trial_pictures)
@@ -330,7 +304,6 @@ def _score_single_trials(trained: TrainedModel) -> dict[str, Any]:
         subjects=torch.cat(subject_blocks),
     )
 
-    # add the description that results of NeuralBench have
     parameters = trained.module.backbone.parameters()
     header = {
         "device": "eeg",

@@ -1,8 +1,4 @@
-"""export-embeddings: embeddings as parquet or NumPy files, for other projects.
-
-A target store is an HDF5 file. It has the embeddings of the pictures of one split of a
-data set, computed by one encoder.
-"""
+"""export-embeddings: embeddings as parquet or NumPy files, for other projects."""
 
 from functools import partial
 from pathlib import Path
@@ -54,21 +50,16 @@ def inputs(recipe: Recipe) -> list[Input]:
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Export the embeddings of each target store to a parquet or NumPy file.
 
-    A target store is a file with the embeddings of the pictures of a split. Pictures
-    without an embedding are left out. If the embeddings look wrong, for example because
-    many are equal, a warning is printed, and the store is exported nevertheless.
+    Pictures without an embedding are left out.
 
     Args:
         recipe: Settings of the command.
-        launch: Processes. The main process writes the files.
-        force: Has no effect, because existing files are replaced at every call.
+        launch: Processes, of which the main process writes the files.
+        force: Not used, because existing files are always replaced.
 
     Returns:
-        The result of the command, with a table that has a row for each store: the name
-        of the store, the number of exported embeddings, and the path of the new file.
+        A table of the stores, numbers of embeddings and new files.
     """
-    # write the stores one after another. All processes get the path from
-    # the main process.
     write_store = _write_parquet if recipe.format == "parquet" else _write_npy
     folder = Path(recipe.to)
     paths = list_stores(recipe.stores, recipe.paths)
@@ -87,32 +78,27 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
 
 
 def _write_parquet(store: TargetStore, rows: Int64, folder: Path) -> Path:
-    """Write embeddings as a parquet file that the software BrainHiVE can read.
-
-    BrainHiVE is another project, which caches embeddings in such files. The name of the
-    file is `{data set}_{split}_{encoder}-part-00000-of-00000.parquet`.
+    """Write a parquet file with the name that the project BrainHiVE gives its caches.
 
     Args:
-        store: Target store, a file with the embeddings of a split by an encoder.
-        rows: Row numbers [N] of the embeddings to write.
-        folder: Folder for the parquet file.
+        store: Target store.
+        rows: Rows [N] of the embeddings to write.
+        folder: Folder for the file.
 
     Returns:
-        Path of the parquet file.
+        Path of the file.
     """
     dataset = store.attributes["dataset"]
     split = store.attributes["split"]
     encoder_name = store.attributes["encoder"]
 
-    # use the name that BrainHiVE gives to the encoder. It has such names only for
-    # encoders with default options.
+    # BrainHiVE names only encoders with default options
     encoder_config = encoder_of(store)
     has_default_options = encoder_name == encoder_config.model_construct().name
     if has_default_options and encoder_config.upstream:
         encoder_name = encoder_config.upstream
 
-    # raise an error if the path is outside the folder: a store from another person may
-    # have a name such as `../..`
+    # a store of a stranger may have a name such as `../..`
     file_name = f"{dataset}_{split}_{encoder_name}{PARQUET_PART}00000-of-00000.parquet"
     file = resolve_below(folder, file_name, source=f"{store.path} names a file")
     write_parquet(store, file, rows)
@@ -120,21 +106,17 @@ def _write_parquet(store: TargetStore, rows: Int64, folder: Path) -> Path:
 
 
 def _write_npy(store: TargetStore, rows: Int64, folder: Path) -> Path:
-    """Write embeddings as a NumPy file, and their image ids as a text file next to it.
-
-    The files are in the folder `{data set}/{split}/{encoder}` below `folder`.
+    """Write embeddings as a NumPy file, with a text file of image ids next to it.
 
     Args:
-        store: Target store, a file with the embeddings of a split by an encoder.
-        rows: Row numbers [N] of the embeddings to write.
-        folder: Folder in which the folder of the data set is created.
+        store: Target store.
+        rows: Rows [N] of the embeddings to write.
+        folder: Folder for the files, in subfolders `DATASET/SPLIT/ENCODER`.
 
     Returns:
-        Path of the NumPy file `features.npy`. It holds an array [N, *shape], in which
-        `shape` is the shape of an embedding.
+        Path of the NumPy file, whose array has the shape [N, …].
     """
-    # raise an error if the path is outside the folder: a store from another person may
-    # have a name such as `../..`
+    # a store of a stranger may have a name such as `../..`
     encoder_folder = resolve_below(
         folder,
         store.attributes["dataset"],

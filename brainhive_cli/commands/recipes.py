@@ -1,8 +1,4 @@
-"""The command `recipes`: a list of the shipped recipes, or the keys of named recipes.
-
-A recipe is a YAML file with keys and sections. A part is a section for an exchangeable
-component, such as the backbone. The key `kind` of a part selects the implementation.
-"""
+"""The command `recipes`: the shipped recipes, or the keys of named recipes."""
 
 import importlib
 import json
@@ -44,13 +40,12 @@ class Recipe(FileRecipe):
 
 
 class ShippedRecipe(NamedTuple):
-    """A recipe file that comes with Brainhive.
+    """Recipe file that comes with Brainhive.
 
     Attributes:
         path: Path of the YAML file.
         command: Name of the command that takes the recipe.
-        name: Value of `--recipe` that selects the recipe. Empty for the recipe that the
-            command uses without `--recipe`.
+        name: Value of `--recipe`, or "" for the default recipe of the command.
         command_line: Command line that runs the recipe.
         description: First sentence of the comment at the top of the file.
     """
@@ -68,18 +63,10 @@ class ShippedRecipe(NamedTuple):
 
 
 def list_shipped() -> list[ShippedRecipe]:
-    """List all recipes that come with Brainhive, sorted by path.
-
-    The name of a recipe is the name of its subfolder. A recipe outside a subfolder is
-    the default recipe of a command, and its name is empty.
-
-    Returns:
-        The path, command, name, command line and description of each recipe.
-    """
+    """List all recipes that come with Brainhive, sorted by path."""
     root = shipped_recipes()
     recipes = []
     for path in sorted(root.rglob("*.yaml")):
-        # the file has the name of the command
         command = path.stem
         folder = path.parent.relative_to(root).as_posix()
         name = "" if folder == "." else folder
@@ -96,10 +83,7 @@ def list_shipped() -> list[ShippedRecipe]:
 
 
 def _describe(path: Path) -> str:
-    """Return the first sentence of the comment at the top of a recipe file.
-
-    The sentence is returned without the command line with which it begins.
-    """
+    """Return the first sentence at the top of a recipe file, without the command."""
     lines = path.read_text("utf-8").splitlines()
     comment_lines = takewhile(lambda line: line.startswith("#"), lines)
     comment = " ".join(line[1:].strip() for line in comment_lines)
@@ -110,18 +94,15 @@ def _describe(path: Path) -> str:
 
 
 def tabulate_keys(shipped: ShippedRecipe) -> Table:
-    """Return a table of the keys of a recipe, with their values and meanings.
+    """Make a table of the keys of a recipe.
 
     Args:
         shipped: Recipe file that comes with Brainhive.
 
     Returns:
-        A table with a row for each key: the name, the value, the source and the meaning
-        of the key. The source is "recipe" if the file sets the key, else "default". If
-        the value differs from the default value, the source also states the default
-        value. The sections that all recipes share come last.
+        Name, value, source ("recipe" or "default") and meaning of each key. The
+        sections that all recipes share come last.
     """
-    # read and validate the recipe like its command does, without flags or overrides
     module = importlib.import_module(
         f"brainhive_cli.commands.{shipped.command.replace('-', '_')}"
     )
@@ -136,14 +117,14 @@ def tabulate_keys(shipped: ShippedRecipe) -> Table:
             field.get_default(call_default_factory=True, validated_data={})
         )
 
-        # a key such as `backbone` is also set by a file that sets `backbone.dropout`
+        # a file with `backbone.dropout` also sets `backbone`
         is_set = any(name == key or name.startswith(f"{key}.") for name in file_keys)
         source = "recipe" if is_set else "default"
         if value_text != default_text and not field.is_required():
             source += f", default {default_text}"
         rows.append((key, value_text, source, field.description or ""))
 
-    # move the common sections to the end; the sort is stable
+    # move the common sections to the end
     rows.sort(key=lambda row: row[0].startswith(COMMON_SECTIONS))
     return Table(
         f"{shipped.command_line}: {shipped.description}",
@@ -158,28 +139,24 @@ def _list_keys(
 ) -> Iterator[tuple[str, FieldInfo, Any]]:
     """List the keys of a section of a recipe, and the keys of its inner sections.
 
-    A part is a section that selects an implementation by its key `kind`, such as the
-    backbone of a model.
-
     Args:
-        section: Recipe, section or part.
-        prefix: Key of the section, followed by a dot. Empty for the whole recipe.
+        section: Recipe, or section of a recipe.
+        prefix: Key of the section with a dot, such as `backbone.`, or "" for a recipe.
 
     Yields:
-        Three values for each key: the full key such as `backbone.dropout`, the pydantic
-        field of the key, and the value. The value of a part is its kind.
+        Key such as `backbone.dropout`, its field, and its value. The value of a section
+        with a `kind`, such as `backbone`, is the kind.
     """
     for name, field in type(section).model_fields.items():
         key = prefix + (field.alias or name)
         value = getattr(section, name)
 
-        # a plain section has no row of its own, only rows for its keys
+        # a section without a kind is not listed, but its keys are
         if isinstance(value, parts.Config):
             yield key, field, value.kind
         elif not isinstance(value, BaseModel):
             yield key, field, value
 
-        # list the keys of a part or section
         if isinstance(value, BaseModel):
             yield from _list_keys(value, f"{key}.")
 
@@ -188,12 +165,11 @@ def find(names: list[str]) -> list[ShippedRecipe]:
     """Find recipes that come with Brainhive by their names.
 
     Args:
-        names: Names that the user has typed. A name is a folder of recipes ("demo"), a
-            command ("embed"), or a folder and a command ("demo/embed").
+        names: Folders of recipes ("demo"), commands for their default recipe ("embed"),
+            or folders with a command ("demo/embed").
 
     Returns:
-        The recipes, in the order of the names. A folder stands for all its recipes, and
-        a command stands for its default recipe.
+        The recipes, in the order of the names.
 
     Raises:
         RecipeError: if there is no recipe for a name.
@@ -204,7 +180,7 @@ def find(names: list[str]) -> list[ShippedRecipe]:
         name = name_as_typed.replace("_", "-").removesuffix("/")
         matches = [recipe for recipe in shipped if name in (recipe.key, recipe.name)]
         if not matches:
-            # suggest a similar name, also a name that lacks the folder papers/
+            # suggest a similar name, with or without the folder papers/
             folders = list(dict.fromkeys(recipe.name for recipe in shipped))
             keys = [recipe.key for recipe in shipped]
             hint = guess(name, folders + keys) or guess(f"papers/{name}", folders)
@@ -234,23 +210,16 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
 
 
 def _tabulate_recipes() -> tuple[Table, Table]:
-    """Return two tables of all recipes that come with Brainhive.
-
-    Returns:
-        A table of the named recipes, and a table of the default recipe of each command.
-        A named recipe has a single row, even if it has files for several commands.
-    """
-    # group the files by the name of their recipe
+    """Return a table of the named recipes, and a table of the default recipes."""
+    default_rows = []
     recipes_by_name: dict[str, list[ShippedRecipe]] = {}
     for shipped in list_shipped():
-        recipes_by_name.setdefault(shipped.name, []).append(shipped)
+        if shipped.name:
+            recipes_by_name.setdefault(shipped.name, []).append(shipped)
+        else:
+            default_rows.append((shipped.command, shipped.description))
 
-    # list the default recipes, whose name is empty, by their commands
-    default_rows = []
-    for shipped in recipes_by_name.pop("", []):
-        default_rows.append((shipped.command, shipped.description))
-
-    # list the named recipes. The last file of a recipe has its description.
+    # the last file of a named recipe describes all its files
     named_rows = []
     for name, recipes in recipes_by_name.items():
         commands = ", ".join(shipped.command for shipped in recipes)
@@ -275,16 +244,11 @@ def format_value(value: Any) -> str:
     """Return a value of a recipe as YAML, on a single line.
 
     Args:
-        value: Scalar, list, mapping or section of a recipe. Keys of a section that have
-            their default values are left out, except `kind`.
+        value: Scalar, list, mapping, or section, of which default values are left out.
     """
-    # turn a section into a mapping. If only its key `kind` remains, take its value.
     if isinstance(value, BaseModel):
-        value = value.model_dump(mode="json", exclude_defaults=True)
-        if list(value) == ["kind"]:
-            value = value["kind"]
-
-    # write None, True and False as YAML, and mappings and lists item by item
+        keys = value.model_dump(mode="json", exclude_defaults=True)
+        return format_value(keys["kind"] if list(keys) == ["kind"] else keys)
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, Mapping):

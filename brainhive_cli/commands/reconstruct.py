@@ -12,10 +12,7 @@ from brainhive_cli.evaluation.reconstruction.recipe import Recipe
 
 
 def resolve_job(recipe: Recipe) -> Job:
-    """Make the job of a recipe.
-
-    If its run is missing, the job still lists the inputs that the recipe alone tells.
-    """
+    """Make the job of a recipe, or after an error a job that only lists its inputs."""
     try:
         return reconstruction.resolve_job(recipe)
     except BrainhiveError as error:
@@ -26,14 +23,12 @@ def resolve_job(recipe: Recipe) -> Job:
 def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     """Generate pictures or clips from test signals, and score them.
 
-    Pictures of an interrupted run are kept. The recipe may also name pictures that
-    other software has generated. These are only scored.
+    Pictures of other software, if the recipe names them, are only scored.
 
     Args:
         recipe: Settings of the command.
         launch: Processes and device.
-        force: If True, start a new run even if a run with the same settings is
-            finished.
+        force: If True, start a new run even if an equal run is finished.
 
     Returns:
         Tables and metrics of the run, with its folder.
