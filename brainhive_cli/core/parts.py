@@ -1,15 +1,12 @@
 """Registry of the interchangeable parts of a recipe, such as data sets and backbones.
 
-Some words recur:
-
-- A part is a component that a recipe selects, such as a loss or an encoder. Its module
-  has a frozen class `Config` with a `build` method.
-- A knob is a field of a Config, which a recipe can set.
-- A shelf is the collection of all parts of one sort, such as all losses. Most shelves
-  are folders, in which each file is a part, and so is each row of `rows.yaml`. A small
-  shelf is a single file whose dict `TINY` holds the parts.
-- The kind of a part is its name on the shelf. A part that a user has written is named
-  by the import path of its module.
+- part: component that a recipe selects, such as a loss. Its module has a frozen class
+  `Config` with a `build` method.
+- knob: field of a Config, which a recipe can set
+- shelf: collection of all parts of one sort, such as all losses. It is a folder
+  whose files and rows of `rows.yaml` are the parts, or a file with the parts in
+  the dict `TINY`.
+- kind: name of a part on its shelf, or import path of the module of a user's part
 """
 
 import importlib
@@ -57,9 +54,7 @@ SHELVES = {
     "corrections": "correction",
     "alignments": "alignment",
 }
-"""Noun in messages for a part of a shelf, by name of the shelf. In the folder of a
-shelf, files whose names begin with an underscore hold code that several parts share.
-"""
+"""Noun in messages for a part of a shelf, by name of the shelf."""
 PACKAGE = "brainhive_cli."
 """Beginning of the import paths of this package."""
 PACKAGE_OF_SHELF = {
@@ -67,16 +62,13 @@ PACKAGE_OF_SHELF = {
     **dict.fromkeys(("augmentations", "normalisations"), "data.signals"),
     **dict.fromkeys(("corrections", "alignments"), "measurement"),
 }
-"""Package that contains a shelf, by name of the shelf. All other shelves are in
-`brainhive_cli.models`.
-"""
+"""Package that contains a shelf, by name of the shelf, if it is not `models`."""
 
 
 class Config(Section):
     """Base of the Configs of all parts.
 
-    A subclass is the Config of one part. Its fields are the part's knobs, each with a
-    unit, a default and a source. Its method `build` makes the part.
+    The fields are the part's knobs. The method `build` of a subclass makes the part.
     """
 
     cites: ClassVar[Sequence[str]] = ()
@@ -84,18 +76,16 @@ class Config(Section):
 
     @property
     def kind(self) -> str:
-        """Name of the part among all parts of its sort, such as the losses.
+        """Name of the part among all parts of its sort, such as `my-net`.
 
-        The name is made from the name of the part's file. If all parts of a sort are in
-        a single file, the name is the key of the part in the dict `TINY` of this file.
-        If a user has written the part, the name is the import path of the user's
-        module.
+        - user's part: the import path of its module
+        - part in a single file with the dict `TINY`: its key in `TINY`
+        - other part: the name of its file, with hyphens
         """
         module = type(self).__module__
         if not module.startswith(PACKAGE):
             return module
 
-        # look the part up in the dict `TINY` of a single file that holds all parts
         table = getattr(sys.modules.get(module), "TINY", None)
         if isinstance(table, dict):
             for kind, config in table.items():
@@ -104,7 +94,7 @@ class Config(Section):
         return kind_from_file_name(module.rsplit(".", 1)[-1])
 
     def inputs(self) -> "list[Input]":
-        """List the files and weights that the part needs. By default it needs none."""
+        """List the files and weights that the part needs, by default none."""
         return []
 
     def citations(self) -> Sequence[str]:
@@ -128,19 +118,17 @@ class Config(Section):
 
 
 class PartRow(BaseModel):
-    """Part without a file of its own: an entry of the `rows.yaml` of a shelf.
+    """Entry of a `rows.yaml`: a part that is another part with different defaults.
 
-    Such a part is another part (its family) with different defaults. Further keys of
-    the entry set these defaults, or attributes of the Config class.
+    Further keys of the entry set these defaults, or attributes of the Config class.
 
     Attributes:
-        family: Part whose Config the row takes. It is the kind of another part of the
-            shelf, or a class below `brainhive_cli.data`, such as
-            `published.nsd.NsdPictures`.
+        family: Kind of the other part on the shelf, or a class below
+            `brainhive_cli.data`, such as `published.nsd.NsdPictures`.
         about: Description of the part in one sentence. If empty, the docstring of the
             family's Config is used.
-        tiny: Knobs of the small example for tests (`TINY`), as far as they differ from
-            the example of the family.
+        tiny: Knobs of the small example for tests (`TINY`) that differ
+            from the family's.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -158,8 +146,8 @@ def shelf_module_name(shelf: str) -> str:
 def import_shelf(shelf: str) -> ModuleType:
     """Import the module of a shelf: a package, or a single file.
 
-    A part that contains parts of another shelf calls this function when it is built,
-    because an import at the top of its file could be circular.
+    A part that contains parts of another shelf calls it in `build`, because an import
+    at the top could be circular.
     """
     return importlib.import_module(shelf_module_name(shelf))
 
@@ -186,21 +174,17 @@ def read_rows(shelf: str) -> Mapping[str, PartRow]:
 def list_kinds(shelf: str) -> list[str]:
     """List the kinds (names) of all parts on a shelf.
 
-    A shelf is the collection of all parts of one sort. It is a folder with a file for
-    each part, or a single file. Only a single file is imported.
-
     Args:
-        shelf: Name of the shelf, such as `losses`.
+        shelf: Name of the collection of parts, such as `losses`.
 
     Returns:
-        Kinds. The kinds in a folder are sorted.
+        Kinds, sorted by file name, or in the order of `TINY` if the shelf is a file.
     """
     spec = _find(shelf)
     if spec.submodule_search_locations is None:
         return list(import_shelf(shelf).TINY)
 
-    # In a folder, each row of `rows.yaml` is a part. Each file is a part, too, if its
-    # name does not begin with an underscore.
+    # files whose names begin with an underscore hold code that several parts share
     files = [file_name_from_kind(kind) for kind in read_rows(shelf)]
     for module in pkgutil.iter_modules(spec.submodule_search_locations):
         if not module.name.startswith("_"):
@@ -211,8 +195,7 @@ def list_kinds(shelf: str) -> list[str]:
 def _find(shelf: str) -> ModuleSpec:
     """Find the import spec of a shelf without importing the shelf.
 
-    Returns:
-        The spec. It has `submodule_search_locations` only if the shelf is a folder.
+    The spec has `submodule_search_locations` only if the shelf is a folder.
     """
     spec = importlib.util.find_spec(shelf_module_name(shelf))
     assert spec is not None
@@ -220,27 +203,20 @@ def _find(shelf: str) -> ModuleSpec:
 
 
 def kind_from_file_name(file: str) -> str:
-    """Return the kind of the part in a file, such as `my-net` for the file `my_net`.
-
-    Recipes may use either spelling, so `file` may also be a kind from a recipe.
-    """
+    """Return the kind of the part in a file, such as `my-net` for the file `my_net`."""
     return file.replace("_", "-")
 
 
 def file_name_from_kind(kind: str) -> str:
-    """Return the name of the file that a part of this kind has, without `.py`.
+    """Return the file name of a kind, such as `my_net` for `my-net`.
 
-    The file of `my-net` is `my_net`, and the file of `base+alignment` is
-    `base_alignment`.
+    A plus sign becomes an underscore too.
     """
     return kind.replace("-", "_").replace("+", "_")
 
 
 def is_kind(shelf: str, name: str) -> bool:
-    """Return True if a shelf has a part of this name.
-
-    Hyphens and underscores in the name count as equal.
-    """
+    """Return True if a shelf has a part of this name, with hyphens or underscores."""
     return kind_from_file_name(file_name_from_kind(name)) in list_kinds(shelf)
 
 
@@ -249,20 +225,20 @@ def load(shelf: str, kind: str) -> ModuleType:
 
     Args:
         shelf: Name of the collection that the part belongs to, such as `losses`.
-        kind: Name of the part in this collection. A name with a dot is the import path
-            of a module that the user has written.
+        kind: Name of the part in this collection, or import path (with a dot) of a
+            module that the user has written.
 
     Returns:
-        Module with the part's class `Config`. If the part belongs to Brainhive, the
-        module also has `TINY`, small values of the Config for tests.
+        Module with the part's class `Config`. A part of Brainhive also has `TINY`,
+        small values of the Config for tests.
 
     Raises:
         RecipeError: if the shelf has no such part, if the user's module does not define
             a part, or if its import is not allowed.
-        MissingExtra: if the user's module, or a package that it imports, is not
-            installed.
+        MissingExtra: if the user's module, or a package that it imports,
+            is not installed.
     """
-    # check the kind, which may be a number in a recipe
+    # the kind may be a number in a recipe
     if not isinstance(kind, str):
         raise RecipeError(
             f"the kind of a {SHELVES[shelf]} is a text, not {kind!r}",
@@ -277,9 +253,7 @@ def load(shelf: str, kind: str) -> ModuleType:
             f"{guess(kind_from_file_name(kind), kinds)}there are: {', '.join(kinds)}",
         )
 
-    # Find the part in a row of `rows.yaml`, in a file of its own, or in the dict `TINY`
-    # of a shelf that is a single file. A row and an entry of `TINY` have no module of
-    # their own, so a module is made.
+    # a row of `rows.yaml` and an entry of `TINY` have no module, so a module is made
     name = kind_from_file_name(file_name_from_kind(kind))
     module_name = f"{shelf_module_name(shelf)}.{file_name_from_kind(kind)}"
     if name in read_rows(shelf):
@@ -298,12 +272,11 @@ def _load_own_part(shelf: str, path: str) -> ModuleType:
         path: Import path of the module.
 
     Returns:
-        Module with a class `Config`. This class is a subclass of the base class of the
-        shelf, such as `LossConfig`.
+        Module with a class `Config`, a subclass of the base class of the shelf.
 
     Raises:
-        RecipeError: if the module does not define such a class, or if its import is
-            not allowed.
+        RecipeError: if the module does not define such a class, or its import
+            is not allowed.
         MissingExtra: if the module, or a module that it imports, is not installed.
     """
     module = foreign_code.import_module(
@@ -344,17 +317,15 @@ def _make_module(name: str, config: Any, tiny: Any) -> ModuleType:
 def _module_of_row(shelf: str, kind: str) -> ModuleType:
     """Make the module of a part that is a row of a `rows.yaml`.
 
-    A row is a copy of another part, its family, with different defaults.
-
     Args:
         shelf: Shelf of the part, such as `datasets`.
         kind: Name of the row.
 
     Returns:
-        Module with `Config`, a subclass of the family's Config, and with `TINY`, a
-        Config with small values for tests.
+        Module with `Config`, a subclass of the Config of the row's family, and with
+        `TINY`, a Config with small values for tests.
     """
-    # find the family, which is a class of a published data set or a part of this shelf
+    # find the family: a class of a published data set, or a part of this shelf
     row = read_rows(shelf)[kind]
     module_name, _, class_name = row.family.rpartition(".")
     if module_name:
@@ -366,8 +337,7 @@ def _module_of_row(shelf: str, kind: str) -> ModuleType:
         family = family_module.Config
         tiny = dict(family_module.TINY)
 
-    # divide the values of the row into knobs (fields of the Config) and attributes
-    # of the Config class
+    # divide the values into knobs and class attributes
     family_fields = family.model_fields
     attributes = {}
     knobs = {}
@@ -378,8 +348,7 @@ def _module_of_row(shelf: str, kind: str) -> ModuleType:
             attributes[name] = value
     validated = validate(family, knobs, kind)
 
-    # copy the field of each knob that the row sets, and replace its default. The field
-    # of the family stays as it is
+    # copy the field of each knob that the row sets, with another default
     fields: dict[str, Any] = {}
     for name in validated.model_fields_set:
         field = family_fields[name].asdict()
@@ -391,8 +360,7 @@ def _module_of_row(shelf: str, kind: str) -> ModuleType:
         annotation.append(Field(**settings))
         fields[name] = Annotated[tuple(annotation)]
 
-    # derive the class of the row. Its module is named after the row, because `kind` is
-    # derived from this name
+    # derive the class of the row, whose `kind` follows from the name of its module
     path = f"{shelf_module_name(shelf)}.{file_name_from_kind(kind)}"
     config: Any = create_model(
         "Config",
@@ -402,7 +370,7 @@ def _module_of_row(shelf: str, kind: str) -> ModuleType:
         **fields,
     )
 
-    # set the attributes. Lists become tuples, which cannot be changed
+    # lists become tuples, which cannot be changed
     for name, value in attributes.items():
         setattr(config, name, tuple(value) if isinstance(value, list) else value)
     return _make_module(path, config, config(**tiny | row.tiny))
@@ -413,8 +381,8 @@ def resolve(shelf: str, value: Any, default: str | None = None) -> Any:
 
     Args:
         shelf: Collection to which the part belongs, such as `losses`.
-        value: Kind (name) of the part, or a mapping with its kind and its settings,
-            `{kind: …, setting: …}`. A Config is returned unchanged.
+        value: Kind of the part, or a mapping `{kind: …, setting: …}`. A Config
+            is returned unchanged.
         default: Kind of the part if `value` is a mapping without the key `kind`.
 
     Returns:
@@ -422,6 +390,7 @@ def resolve(shelf: str, value: Any, default: str | None = None) -> Any:
 
     Raises:
         RecipeError: if the value names no part of the shelf, or a setting is wrong.
+        MissingExtra: if the module of a user's part is not installed.
     """
     if isinstance(value, Config):
         return value
@@ -439,15 +408,14 @@ def list_papers(value: object) -> list[str]:
     """List the papers that describe the parts in a recipe or in a section of a recipe.
 
     Args:
-        value: Config of a part, section of a recipe, or mapping or list of these. The
-            fields and items of the value are searched too.
+        value: Config of a part, section of a recipe, or mapping or list of these. All
+            values inside it are searched too.
 
     Returns:
         BibTeX keys in `reports/references.bib`, each once.
     """
     papers = list(value.citations()) if isinstance(value, Config) else []
 
-    # collect the papers of the fields or items
     children: Iterable[object] = ()
     if isinstance(value, BaseModel):
         children = vars(value).values()
@@ -475,7 +443,7 @@ def build_module(config: Any, *arguments: Any) -> "torch.nn.Module":
     """
     import torch
 
-    # the part may be the code of a user, so the type of the result is checked
+    # a user's part may return another type
     module = config.build(*arguments)
     if not isinstance(module, torch.nn.Module):
         name = foreign_code.name_object(config, config.kind)
@@ -489,9 +457,7 @@ def build_module(config: Any, *arguments: Any) -> "torch.nn.Module":
 def part_validator(
     shelf: str, default: str, is_optional: bool = False
 ) -> BeforeValidator:
-    """Make the pydantic validator of a recipe key that holds a part.
-
-    The key is declared as `Annotated[Any, part_validator(…)]`.
+    """Make the validator of a recipe key `Annotated[Any, part_validator(…)]`.
 
     Args:
         shelf: Shelf of the part, such as `losses`.
@@ -506,8 +472,8 @@ def part_field(shelf: str, default: str, description: str) -> Any:
 
     Args:
         shelf: Shelf of the part, such as `losses`.
-        default: Kind of the part if the recipe does not have the key, or gives knobs
-            without the key `kind`.
+        default: Kind of the part if the recipe lacks the key, or gives
+            knobs without `kind`.
         description: Help text of the recipe key.
     """
     field = Field(default, validate_default=True, description=description)
