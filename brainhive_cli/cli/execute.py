@@ -55,19 +55,15 @@ KEYS_BY_ARGUMENT = {
     "prior": {"prior"},
     "from": {"from"},
 }
-"""Recipe keys by argument of a suggested command line (see `_is_needed`). The shipped
-recipe of the suggested line sets these arguments, so they are left out of the line. If
-the user's own line sets one of the keys, the argument stays.
+"""Recipe keys by argument of a suggested command line (see `_is_needed`). If the user's
+own line sets one of the keys, the argument stays in the suggested line.
 """
 LOST_PROCESS = (
     r"^Dist\w*Error: |gloo/transport/|NCCL error|NCCL communicator|ncclRemoteError"
 )
-"""Pattern of the errors that torch raises if another process of the same command has
-ended.
-"""
+"""Pattern of errors of torch after another process of the same command has ended."""
 LOST_DECODER = r"DataLoader worker \(pid.*\) (is killed|exited)"
-"""Pattern of the errors that torch raises if a process that decodes pictures has ended.
-"""
+"""Pattern of errors of torch after a process that decodes pictures has ended."""
 DEFAULT_SYSTEM_HINT = (
     "check that the file is complete and that the disk works; --debug shows the "
     "traceback"
@@ -90,8 +86,8 @@ def _read_system_hints() -> dict[int, str]:
 
 
 SYSTEM_HINTS = _read_system_hints()
-"""Hints for errors of the operating system, by errno. They are read at import, because
-the file may be unreadable after such an error, for example with too many open files.
+"""Hints by errno. They are read at import, because the file may be unreadable after an
+error such as too many open files.
 """
 
 
@@ -105,29 +101,28 @@ def execute(
 
     Args:
         command: Name of the command.
-        flags: Value of each flag of the command, by recipe key. None stands for a flag
-            that is not set.
+        flags: Values of the command's flags, by recipe key. None for an unset flag.
         common: Values of the options that all commands have, by name.
-        positional_key: Recipe key for the arguments that are not overrides, such as
-            files or runs. Empty if the command takes no such arguments.
+        positional_key: Recipe key for the arguments that are no
+            overrides `key.path=value`, such as runs. Empty if the
+            command takes no such arguments.
 
     Raises:
         typer.Exit: with the exit code of the command.
     """
-    # split the arguments into overrides and others, such as files or runs
+    # separate the overrides from the other arguments
     arguments = common["overrides"] or []
     overrides = arguments
     if positional_key:
         positional = [text for text in arguments if not OVERRIDE.match(text)]
         overrides = [text for text in arguments if OVERRIDE.match(text)]
-        # If a flag names a run too, the recipe gets both, and raises the error.
+        # if a flag names a run too, the recipe gets both and raises an error
         flag_value = flags.get(positional_key)
         if flag_value and positional:
             positional.insert(0, flag_value)
         flags = {**flags, positional_key: positional or flag_value or None}
 
-    # Command lines in hints repeat the user's `--recipe` and `--allow-code`. For that,
-    # note the top-level recipe keys that the user's line sets.
+    # collect the top-level recipe keys that the command line sets, to complete hints
     keys = {key for key, value in flags.items() if value is not None}
     for override in overrides:
         dotted_key = override.partition("=")[0]
@@ -163,11 +158,7 @@ def execute(
 
 
 def _show_interrupt(as_json: bool) -> None:
-    """Write that the command was interrupted, and how to continue it.
-
-    Args:
-        as_json: If True, also write a JSON document on stdout.
-    """
+    """Write that the command was interrupted. With `as_json`, also write it as JSON."""
     console.say(f"interrupted: {CONTINUE_HINT}")
     if as_json:
         console.show_json(
@@ -187,15 +178,11 @@ def _run(
 ) -> int:
     """Resolve the recipe of a command, run the command, and return its exit code.
 
-    A recipe is a YAML file of settings. To resolve it is to read the file, set the
-    flags and overrides of the command line, and check all values.
-
     Args:
         command: Name of the command, such as "train-align".
         common: Values of the options that all commands have, by name.
-        flags: Value of each flag of the command, by recipe key.
-        overrides: Arguments `key.path=value` of the command line, which set recipe
-            keys.
+        flags: Values of the command's flags, by recipe key.
+        overrides: Arguments `key.path=value` of the command line.
     """
     # the options `--processes` and `--mixed-precision` set keys of the section `run`
     all_flags = dict(flags)
@@ -203,7 +190,6 @@ def _run(
         if key in common:
             all_flags[f"run.{key}"] = common[key]
 
-    # import the module of the command, and resolve its recipe
     with console.progress("starting"):
         module_name = command.replace("-", "_")
         module = importlib.import_module(f"brainhive_cli.commands.{module_name}")
@@ -216,10 +202,8 @@ def _run(
 def has_key(recipe: Any, key: str) -> bool:
     """Return True if the hint of an error may name a dotted recipe key.
 
-    A hint may name
-    - a key that the recipe has
-    - a key whose first step, such as `train`, the recipe lacks. Such a key belongs to
-      the recipe of another command.
+    - A key that the recipe has, at least up to a step `kind` or up to a mapping.
+    - A key whose first step the recipe lacks, because it belongs to another command.
 
     Args:
         recipe: Recipe of the current command.
@@ -227,11 +211,9 @@ def has_key(recipe: Any, key: str) -> bool:
     """
     value = recipe
     for step in key.split("."):
-        # A mapping accepts any key. The key `kind`, which selects an implementation,
-        # is accepted everywhere.
+        # a mapping accepts any key
         if not isinstance(value, BaseModel) or step == "kind":
             return True
-        # the recipe may lack the first step of the key, but no later step
         if step not in type(value).model_fields:
             return value is recipe
         value = getattr(value, step)
@@ -240,10 +222,6 @@ def has_key(recipe: Any, key: str) -> bool:
 
 def _run_mode(command: str, module: Any, recipe: Any, common: Mapping[str, Any]) -> int:
     """Do the work that the options of a command select, and return the exit code.
-
-    The work is one of these: list the encoders (`--list`), submit the command to a
-    cluster (`--submit`), print a plan (`--check`), start several processes, or run the
-    command in this process.
 
     Args:
         command: Name of the command.
@@ -264,15 +242,13 @@ def _run_mode(command: str, module: Any, recipe: Any, common: Mapping[str, Any])
             "add --check, or leave out --recipe-too",
         )
 
-    # print the plan, and the recipe if the user asks for it
     if common["check"]:
         with console.progress(command):
             job = resolve(module, recipe)
             inputs = job.list_inputs()
             tables = _plan(command, job, inputs)
         if common.get("recipe_too") and not common["json"]:
-            # The plan goes to stderr. stdout contains the recipe only, so that the user
-            # can save it with `> FILE.yaml`.
+            # stdout contains only the recipe, so that `> FILE.yaml` saves it
             console.show_text(*recipe.to_yaml().split("\n"))
             with console.divert_prints():
                 return _show_plan(tables, inputs, recipe)
@@ -280,14 +256,12 @@ def _run_mode(command: str, module: Any, recipe: Any, common: Mapping[str, Any])
 
     from brainhive_cli.core import launch
 
-    # start several processes, or run the command in this process
     n_processes = count_processes(recipe)
     if n_processes > 1:
         return launch.relaunch(recipe.run, n_processes, recipe.MEMORY_HINT)
     process, result = perform(command, module, recipe, bool(common["again"]))
     _show_result(result, common["json"])
 
-    # open the page of the result
     page = result.files.get("page")
     if common.get("open") and process.is_main and page:
         console.open_browser(page.resolve().as_uri())
@@ -307,22 +281,19 @@ def count_processes(recipe: Any) -> int:
 def perform(
     command: str, module: Any, recipe: Any, force: bool
 ) -> tuple["Launch", Result]:
-    """Run a command in this process.
-
-    If several processes share the work, each of them calls this function.
+    """Run a command in this process, which may be one of several that share the work.
 
     Args:
         command: Name of the command.
         module: Module of the command.
-        recipe: Recipe of the command, which is resolved and checked.
+        recipe: Resolved recipe.
         force: If True, run again even if the same run is finished.
 
     Returns:
         A `Launch` (this process and its device), and the result of the command.
 
     Raises:
-        BrainhiveError: if the command fails. An exception of another class is converted
-            to this class.
+        BrainhiveError: if the command fails. Other exceptions are converted to it.
         KeyboardInterrupt: if the user interrupts the command.
     """
     from brainhive_cli.core import launch
@@ -337,48 +308,36 @@ def perform(
     except BaseException as error:
         from brainhive_cli.core.driver import remove_unused
 
-        # remove run folders without results, then convert errors of libraries
         remove_unused(runs_folder)
         if isinstance(error, BrainhiveError) or not isinstance(error, Exception):
             raise
         raise describe_error(error, recipe.MEMORY_HINT) from error
 
-    # store the time per unit of work, from which `--check` estimates later durations
+    # store the time per unit of work, which `--check` reads
     result.keep_pace(command, process, runs_folder, time.monotonic() - start_s)
     return process, result
 
 
 def _plan(command: str, job: Job, inputs: list[Input]) -> list[Table]:
-    """Make the tables that the option `--check` shows instead of running a command.
+    """Make the tables that `--check` shows: planned work, inputs, and time and memory.
 
     Args:
         command: Name of the command.
         job: Work of the command.
-        inputs: Inputs of the work. If the device of the recipe does not exist, it is
-            added to this list as an input with an error.
-
-    Returns:
-        Tables of
-        - the planned work
-        - the inputs
-        - the estimated time and memory. This table is left out if an input is missing,
-          or if the command has no work that can be counted.
+        inputs: Inputs of the work. If the device of the recipe does not exist, an input
+            with this error is appended.
     """
-    # The preview consists of the tables of the planned work. An error is not raised
-    # here, because the inputs report it too.
+    # the table of inputs reports the same errors as the preview
     tables: list[Table] = []
     with suppress(BrainhiveError):
         tables += job.preview()
 
-    # Estimate time and memory from earlier work of this kind on this device. If an
-    # input is missing, the amount of work is unknown.
+    # Estimate time and memory. If an input is missing, the amount of work is unknown.
     estimate: dict[str, str] = {}
     run_options = job.recipe.run
     if not describe_missing(inputs):
         try:
-            # `key_work` counts the work, and returns the key under which its pace
-            # is stored. Its messages are muted, because listing the inputs has
-            # written them already.
+            # mute messages that listing the inputs has already written
             with redirect_stderr(StringIO()):
                 work, key = key_work(command, job)
         except DeviceError as error:
@@ -401,17 +360,14 @@ def _show_plan(
 ) -> int:
     """Write the plan of a command and its missing inputs, and return the exit code.
 
-    Args:
-        tables: Tables of the plan, from `_plan`.
-        inputs: Inputs of the work, such as stores and weights.
-        recipe: Recipe of the command, which is resolved and checked. Only the JSON
-            document contains it.
-        as_json: If True, write everything as a JSON document.
+    The exit code is 0, or that of `MissingData` if an input is missing.
 
-    Returns:
-        0, or the exit code of `MissingData` if an input is missing.
+    Args:
+        tables: Tables of the plan.
+        inputs: Inputs of the work, such as stores and weights.
+        recipe: Resolved recipe. Only the JSON document contains it.
+        as_json: If True, write a JSON document instead of tables and warnings.
     """
-    # a sentence for each kind of missing input that the user must provide
     missing = describe_missing(inputs)
     if as_json:
         console.show_json(
@@ -431,14 +387,11 @@ def _show_plan(
 
 
 def _show_result(result: Any, as_json: bool) -> None:
-    """Write the result of a command: its tables, files and finding, and a next command.
-
-    The finding consists of a few sentences that state the main result.
+    """Write the tables, files, finding (main result in words) and hint of a result.
 
     Args:
-        result: Result of a command, an instance of `Result`. If `printed_tables` is
-            None, all tables are written. Otherwise, only the tables in `printed_tables`
-            are written.
+        result: An instance of `Result`. If its `printed_tables` is None, all
+            tables are written.
         as_json: If True, write a JSON document instead.
     """
     from brainhive_cli.reports import sentences
@@ -449,23 +402,21 @@ def _show_result(result: Any, as_json: bool) -> None:
         return
 
     # write the tables and the paths of the files
-    shown_tables = (
+    printed_tables = (
         result.tables if result.printed_tables is None else result.printed_tables
     )
-    for table in shown_tables:
+    for table in printed_tables:
         console.show_table(table)
     for name, path in result.files.items():
         console.show_text(f"{name}: {path}")
-    # name the command that shows the other tables
-    n_hidden = len(result.tables) - len(shown_tables)
+    n_hidden = len(result.tables) - len(printed_tables)
     if n_hidden:
         plural = "s" if n_hidden > 1 else ""
         report_line = Line("report", result.folder)
         console.say(f"{n_hidden} more table{plural}: {report_line}")
 
-    # Write the finding and its caveats, which are sentences about limits of the result.
-    # If `printed_tables` is empty, the command shows no tables. The sentences then go
-    # to stderr (`console.say`), because programs may read stdout.
+    # A command without printed tables writes its finding on stderr, because programs
+    # may read its stdout.
     if finding:
         write = console.say if result.printed_tables == () else console.show_text
         write(finding, *sentences.explain_caveats(result.metrics))
@@ -476,22 +427,12 @@ def _show_result(result: Any, as_json: bool) -> None:
 
 
 def _show_error(error: Exception, common: Mapping[str, Any]) -> int:
-    """Write an error and its hint, and return the exit code of the command.
-
-    Args:
-        error: Any exception that has ended the command.
-        common: Values of the options that all commands have, by name. The options
-            `debug` and `json` are read here.
-    """
+    """Write an exception and its hint, and return the exit code of the command."""
     from brainhive_cli.core import launch
 
-    # an error of a library becomes a BrainhiveError with a message and a hint
     described = describe_error(error)
-
-    # Writing fails with an OSError if the terminal is closed or the disk is full. The
-    # exit code still reports the error. If another process has started this process to
-    # share the work, `write_report` writes the error to a file and returns True. The
-    # other process then shows the error.
+    # Writing fails with an OSError if the terminal is closed or the disk is full. A
+    # process that shares the work reports its error to the process that started it.
     with suppress(OSError):
         if common["debug"]:
             console.show_traceback()
@@ -501,28 +442,22 @@ def _show_error(error: Exception, common: Mapping[str, Any]) -> int:
 
 
 def list_recipe_folders(command: str, recipe: str | None) -> list[str]:
-    """List the folders of a recipe and of the recipes that it extends.
-
-    A recipe is a YAML file of settings, which may extend another recipe. Only folders
-    that belong to Brainhive are listed, and no folders of the user.
+    """List the shipped folders of a recipe and of the recipes that it extends.
 
     Args:
         command: Name of the command.
-        recipe: Value of `--recipe`: a name, or the path of a file. None if the option
-            is not set.
+        recipe: Value of `--recipe`: a name, or the path of a file. None if unset.
 
     Returns:
-        Folders relative to the folder of shipped recipes, such as `papers/havir`. The
-        folder of the recipe comes first. The folders of the recipes that it extends
-        follow, the nearest first. Empty if `recipe` is None or has no shipped folder.
+        Folders such as `papers/havir`, relative to the folder of shipped recipes. The
+        recipe's own folder comes first. Empty if `recipe` is None or not shipped.
     """
     if recipe is None:
         return []
     root = shipped_recipes()
     folders: list[Path] = []
-    # An error is not raised here, because the command itself reports an invalid recipe.
-    # The value of `--recipe` may be the name of a folder. The keys of `read_extended`
-    # are the file of the recipe and the files that it extends.
+    # The command itself reports an invalid recipe. The keys of `read_extended` are the
+    # file of the recipe and the files that it extends.
     with suppress(BrainhiveError):
         recipe_folder = root / recipe.replace("_", "-")
         if os.path.isdir(recipe_folder):
@@ -544,25 +479,21 @@ def complete_line(
     keys: Set[str],
     is_allowed: bool,
 ) -> Line:
-    """Complete a command line that a hint suggests, so that it suits the user's recipe.
+    """Add `--recipe` and `--allow-code` to a suggested command line.
 
-    A shipped folder of recipes may have a recipe for each of several commands. The
-    suggested line gets `--recipe` with the folder of the user's recipe, if the folder
-    has a recipe for the suggested command. Arguments that this recipe sets already are
-    then removed. The line also gets `--allow-code` if the user's own line had it.
+    - `--recipe` names the first folder of the user's recipe that has a recipe for the
+      suggested command. It replaces the arguments that are not needed beside it.
+    - `--allow-code` is added if the user's own line had it.
 
     Args:
         line: Suggested command line.
-        list_folders: Function that lists the shipped folders of the user's recipe (see
-            `list_recipe_folders`). The first folder with a recipe for the suggested
-            command is used.
+        list_folders: Function that lists the shipped folders of the user's recipe.
         keys: Recipe keys that the user's flags and overrides set.
         is_allowed: True if the user's own line had `--allow-code`.
 
     Returns:
         The completed line.
     """
-    # find the folders that have a recipe for the suggested command
     root = shipped_recipes()
     file_name = f"{line.command}.yaml"
     folders = []
@@ -572,31 +503,29 @@ def complete_line(
 
     # Add the recipe, and remove the arguments that the recipe sets. An argument with a
     # value is a tuple (key, value), and any other argument is a text.
-    argument_keys = [item[0] for item in line.arguments if isinstance(item, tuple)]
+    arguments = list(line.arguments)
+    argument_keys = [item[0] for item in arguments if isinstance(item, tuple)]
     if folders and "recipe" not in argument_keys:
         recipe = folders[0]
-        needed_arguments = []
+        arguments = [("recipe", recipe)]
         for argument in line.arguments:
             if _is_needed(argument, recipe, line.command, keys):
-                needed_arguments.append(argument)
-        line = Line(line.command, ("recipe", recipe), *needed_arguments)
+                arguments.append(argument)
     if is_allowed:
-        line = Line(line.command, *line.arguments, "--allow-code")
-    return line
+        arguments.append("--allow-code")
+    return Line(line.command, *arguments)
 
 
 def _is_needed(argument: Any, recipe: str, command: str, keys: Set[str]) -> bool:
-    """Return True if an argument must stay in a command line that a hint suggests.
+    """Return True if an argument must stay beside the `--recipe` of a suggested line.
 
-    The suggested line names a shipped recipe. The recipe sets the arguments in
-    `KEYS_BY_ARGUMENT`, such as `--dataset`. Only these arguments can be left out. Each
-    of them stays if the user's own line sets its key. `--encoders` also stays if the
-    encoders of the recipe do not suit the hint.
+    - An argument without a key in `KEYS_BY_ARGUMENT` stays.
+    - An argument stays if the user's own line sets one of its recipe keys.
+    - `--encoders` also stays if the encoders of the recipe do not suit the hint.
 
     Args:
-        argument: Argument of the suggested line: a text, or a tuple (key, value) of a
-            flag. A third element `SUGGESTED` means that any encoders of the recipe suit
-            the hint.
+        argument: A text, or a tuple (key, value) of a flag. A third element `SUGGESTED`
+            means that other encoders suit the hint too.
         recipe: Name of the shipped recipe of the suggested line.
         command: Command of the suggested line.
         keys: Recipe keys that the user's own flags and overrides set.
@@ -610,11 +539,9 @@ def _is_needed(argument: Any, recipe: str, command: str, keys: Set[str]) -> bool
     if key != "encoders":
         return False
 
-    # The argument is `--encoders`. Compare it with the encoders of the recipe. The
-    # function `_resolve_encoders` makes two spellings of an encoder equal.
-    fields = read_recipe(find_recipe(command, recipe), command)
-    recipe_encoders = _resolve_encoders(split_commas(fields.get("encoders") or []))
-    # leave out encoders that are only a suggestion, or if the recipe has none
+    # the argument is `--encoders`: compare it with the encoders of the recipe
+    settings = read_recipe(find_recipe(command, recipe), command)
+    recipe_encoders = _resolve_encoders(split_commas(settings.get("encoders") or []))
     if is_suggested or not recipe_encoders:
         return False
     encoders = _resolve_encoders(value)
@@ -627,13 +554,7 @@ def _is_needed(argument: Any, recipe: str, command: str, keys: Set[str]) -> bool
 
 
 def _resolve_encoders(encoders: Sequence[Any]) -> list[Any]:
-    """Resolve encoders to objects, so that two spellings of an encoder are equal.
-
-    An invalid encoder stays unchanged.
-
-    Args:
-        encoders: Names or settings of encoders, as a recipe contains them.
-    """
+    """Convert encoders to Configs, and leave invalid encoders unchanged."""
     resolved = []
     for encoder in encoders:
         try:
@@ -644,21 +565,19 @@ def _resolve_encoders(encoders: Sequence[Any]) -> list[Any]:
 
 
 def describe_error(error: Exception, memory_hint: str = "") -> BrainhiveError:
-    """Turn any exception into an error with a message and a hint of one line each.
+    """Turn any exception into an error with a message and a hint.
 
     Args:
         error: Exception that ended the command.
-        memory_hint: Advice on changes of the recipe that need less memory. Empty for
-            none.
+        memory_hint: Advice on changes of the recipe that need less memory, or "".
 
     Returns:
-        The error. An instance of BrainhiveError is returned unchanged, unless the
-        failed import of a library was its cause.
+        The error. A BrainhiveError is returned unchanged, except for a MissingExtra
+        that a failed import caused.
     """
     from brainhive_cli.core import damage, launch, network
 
-    # Report the failed import of a library, if it caused the error. Our own errors have
-    # other causes, except for MissingExtra.
+    # a BrainhiveError has no failed import as its cause, except for MissingExtra
     is_ours = isinstance(error, BrainhiveError)
     if not is_ours or isinstance(error, MissingExtra):
         import_error = launch.find_failed_import(error)
@@ -706,30 +625,22 @@ def describe_error(error: Exception, memory_hint: str = "") -> BrainhiveError:
 def _describe_system_error(error: Exception) -> BrainhiveError | None:
     """Turn an error of the operating system into a BrainhiveError with a hint.
 
-    The number of the error (`errno`) selects the hint.
-
-    Args:
-        error: Any exception.
-
-    Returns:
-        The BrainhiveError, or None if the exception does not come from the operating
-        system.
+    Returns None if the exception is no OSError and has no error number.
     """
-    # A library may raise an exception of its own, with the error number in the message.
-    # Make an OSError with this number.
-    number = system_error_number(error)
-    if number and not isinstance(error, OSError):
-        error = OSError(number, os.strerror(number))
-    if not isinstance(error, OSError):
-        return None
+    # other exceptions of libraries may have the error number in their message
+    if isinstance(error, OSError):
+        os_error = error
+    else:
+        number = system_error_number(error)
+        if not number:
+            return None
+        os_error = OSError(number, os.strerror(number))
 
-    # name the file and the reason in the message, and look up the hint
-    message = error.strerror or first_line(error)
-    if error.filename:
-        message = f"{error.filename}: {message}"
-    hint = SYSTEM_HINTS.get(error.errno or 0, DEFAULT_SYSTEM_HINT)
-
+    message = os_error.strerror or first_line(os_error)
+    if os_error.filename:
+        message = f"{os_error.filename}: {message}"
+    hint = SYSTEM_HINTS.get(os_error.errno or 0, DEFAULT_SYSTEM_HINT)
     # a file name that is too long comes from the command line or a recipe
-    if error.errno == errno.ENAMETOOLONG:
+    if os_error.errno == errno.ENAMETOOLONG:
         return RecipeError(message, hint)
     return BrainhiveError(message, hint)

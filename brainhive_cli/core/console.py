@@ -29,19 +29,15 @@ if TYPE_CHECKING:
     from brainhive_cli.core.errors import BrainhiveError
 
 UNFOLDED_COLUMNS = 10_000
-"""Width at which no line of a table is folded. Command lines in tables must stay whole,
-because users copy them.
-"""
+"""Width at which no line of a table is folded, because users copy command lines."""
 MAX_FOLDED_COLUMNS = 3
-"""Largest number of columns of a table whose cells are folded if the table is too wide.
-A table of more columns is written row by row instead.
+"""Largest number of columns of a wide table whose cells are folded. A wide table of
+more columns is written row by row.
 """
 PIPE_COLUMNS = 120
 """Width of output to a pipe or file, which has no width of its own."""
 DELAY_S = 2.0
-"""Time after which work shows its progress. Shorter work shows no progress, and writes
-no line at its end.
-"""
+"""Time after which work shows its progress, and writes a line at its end."""
 PROGRESS_INTERVAL_S = 60.0
 """Time between two lines of progress if stderr is not a terminal."""
 ANNOUNCED_S = 600.0
@@ -57,20 +53,17 @@ _muted_blocks: list[bool] = []
 
 
 def writes_messages() -> bool:
-    """Return True if this process writes messages.
+    """Return True if this process may write messages and results.
 
-    If several processes share the work of a command, only the first process writes
-    messages. No process writes messages inside a `mute_messages` block.
+    It is False inside a `mute_messages` block, and if the environment variable RANK is
+    set to another number than 0.
     """
     return os.environ.get("RANK", "0") == "0" and not _muted_blocks
 
 
 @contextmanager
 def mute_messages() -> Iterator[None]:
-    """Write no messages, warnings or results inside the block.
-
-    Use this block for work that would repeat earlier messages.
-    """
+    """Write no messages, warnings or results inside the block. Errors still appear."""
     _muted_blocks.append(True)
     try:
         yield
@@ -82,8 +75,7 @@ def say(*lines: str) -> None:
     """Write a message on stderr.
 
     Args:
-        lines: Lines of the message. Line breaks and control characters inside a line
-            are escaped.
+        lines: Lines of the message. Control characters are escaped.
     """
     if writes_messages():
         _write(*lines)
@@ -96,12 +88,11 @@ def warn(text: str) -> None:
 
 
 def show_error(error: "BrainhiveError", as_json: bool = False) -> None:
-    """Write the message of an error on stderr, and its hint on a second line.
+    """Write an error and its hint on stderr.
 
     Args:
         error: Error to write.
-        as_json: If True, also write the error as JSON on stdout, where programs expect
-            the result.
+        as_json: If True, also write the error as JSON on stdout.
     """
     _write(f"error: {error.message}", style="red")
     if error.hint:
@@ -114,7 +105,7 @@ def show_error(error: "BrainhiveError", as_json: bool = False) -> None:
 
 
 def show_traceback() -> None:
-    """Write the traceback of the current exception on stderr, for `--debug`."""
+    """Write the traceback of the current exception on stderr."""
     import traceback
 
     _write(*traceback.format_exc().split("\n"))
@@ -122,8 +113,7 @@ def show_traceback() -> None:
 
 def _write(*lines: str, style: str | None = None, console: Any = None) -> None:
     """Write lines in a style of rich, by default on stderr."""
-    # Names may contain control characters, which are escaped. They may also contain
-    # brackets, which rich would read as markup.
+    # names may contain control characters, and brackets that look like markup
     text = "\n".join(line.translate(ONE_LINE_ESCAPES) for line in lines)
     (console or _stderr()).print(
         text, style=style, highlight=False, markup=False, soft_wrap=True
@@ -134,18 +124,17 @@ def show_text(*lines: str) -> None:
     """Write a result on stdout.
 
     Args:
-        lines: Lines of the result. Line breaks and control characters inside a line are
-            escaped.
+        lines: Lines of the result. Control characters are escaped.
     """
     if writes_messages():
         _write(*lines, console=_stdout())
 
 
 def summarise_names(names: Sequence[str]) -> str:
-    """Write the number of names and up to four names, as in `4: a, b, c, d`.
+    """Write the number of names and the names, as in `2: a, b` or `9: a … i`.
 
-    If there are more than four names, only the first and the last name are written. If
-    there are no names, the text is empty.
+    Only the first and the last of more than four names are written. The text is
+    empty without names.
     """
     if not names:
         return ""
@@ -165,7 +154,6 @@ def clock(seconds: float) -> str:
 
 def write_duration(seconds: float) -> str:
     """Write a duration in the largest unit that fits at least twice, as in `90 min`."""
-    # with a single unit, 90 minutes would become the less precise "2 h"
     for unit, unit_s in (("days", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         if seconds >= 2 * unit_s:
             return f"{seconds / unit_s:.0f} {unit}"
@@ -173,19 +161,15 @@ def write_duration(seconds: float) -> str:
 
 
 def announce(amount: str, item_s: float | None, items: float) -> None:
-    """Write the amount and the expected duration of work that begins, if it is long.
-
-    Work is long if it is expected to take more than `ANNOUNCED_S`. If the duration of
-    an item is unknown, nothing is written here. The progress display then measures the
-    first items, and writes such a message itself.
+    """Write the expected duration of work that will take longer than `ANNOUNCED_S`.
 
     Args:
         amount: Amount of work as text, such as `192 trained models`.
-        item_s: Seconds per item in earlier work of the same kind. None if there was no
-            earlier work.
+        item_s: Seconds per item in earlier work of this kind. If None, the progress
+            display estimates the duration later.
         items: Number of items.
     """
-    # leave the amount to the display only if the display must write the message
+    # without a pace, the display writes the message later
     display = _display_on(_stderr())
     display.amount = "" if item_s else f" for {amount}"
     if item_s and item_s * items > ANNOUNCED_S:
@@ -193,17 +177,17 @@ def announce(amount: str, item_s: float | None, items: float) -> None:
             f"about {write_duration(item_s * items)} for {amount}, each "
             f"{write_duration(item_s)} in the last run of this kind"
         )
-        # keep the innermost progress bar from announcing the work again
+        # the innermost bar must not announce the work again
         if display.bars:
             display.bars[-1].is_announced = True
 
 
 @contextmanager
 def mute_libraries() -> Iterator[None]:
-    """Hide messages and progress bars of transformers and diffusers in a `with` block.
+    """Hide messages and bars of transformers and diffusers inside the block.
 
-    Error messages still appear. A library that is not imported when the block begins is
-    left alone. At the end of the block, the previous settings are restored.
+    Error messages still appear. A library that is imported inside the block
+    is not muted.
     """
     # switch messages and bars off, and note the previous settings
     previous_settings = []
@@ -226,7 +210,7 @@ def mute_libraries() -> Iterator[None]:
 
 
 def flush() -> None:
-    """Flush stdout and stderr, before the process ends without clean-up."""
+    """Flush stdout and stderr."""
     sys.stdout.flush()
     sys.stderr.flush()
 
@@ -234,7 +218,7 @@ def flush() -> None:
 def confirm(question: str) -> bool:
     """Ask the user a question, and return True for "yes".
 
-    If stdin is not a terminal, nobody can answer, so the function returns False.
+    Returns False if stdin is not a terminal.
     """
     if not sys.stdin.isatty():
         return False
@@ -246,69 +230,61 @@ def confirm(question: str) -> bool:
 def is_pipe_closed() -> bool:
     """Return True if the reader of stdout has stopped reading, as `head` does.
 
-    If the reader has stopped, the output that is still buffered is dropped.
+    In this case, the remaining output is dropped.
     """
-    # look for an error of the pipe, with a timeout of 0 to return at once
     poll = select.poll()
     poll.register(sys.stdout, select.POLLOUT)
     is_closed = any(event & select.POLLERR for _, event in poll.poll(0))
 
-    # Python flushes stdout at exit. The null device takes the remaining output, so that
-    # the flush does not fail.
+    # with the null device as stdout, Python's flush at exit does not fail
     if is_closed:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return is_closed
 
 
 def show_json(document: Any, indent: int | None = 2) -> None:
-    """Write a JSON document as the result, on stdout.
+    """Write a JSON document on stdout.
 
     Args:
-        document: Nested lists and dictionaries. Values of types that JSON lacks are
+        document: Nested lists and dictionaries. Values of other types than JSON has are
             written as text.
-        indent: Spaces per level, or None to write the document in one line.
+        indent: Spaces per level, or None for a document in one line.
     """
     import json
 
-    # json.dumps keeps the DEL character, and `_write` would escape it in a way that is
-    # not valid in JSON
+    # `_write` would escape the DEL character as `\x7f`, which is not valid in JSON
     text = json.dumps(document, indent=indent, default=str)
     show_text(*text.replace("\x7f", "\\u007f").split("\n"))
 
 
 def show_table(table: Table) -> None:
-    """Write a table with results to stdout, unless output is switched off.
+    """Write a table on stdout.
 
     A table that is wider than the terminal is written in one of two ways:
 
-    - A table with at most `MAX_FOLDED_COLUMNS` columns is drawn, with line breaks
-      inside its cells.
-    - A table with more columns is written as a list, with a block of lines for each
-      row.
+    - with at most `MAX_FOLDED_COLUMNS` columns and `is_list` False: with line breaks
+      inside the cells, unless `is_copied` is True
+    - otherwise: as a list, with a block of lines for each row
 
     Args:
-        table: Table. If its field `is_list` is True and it is too wide, it is written
-            as a list even with few columns. If its field `is_copied` is True, the lines
-            in its cells are not broken, so that users can copy them.
+        table: Table to write.
     """
     if not writes_messages():
         return
     console = _stdout()
     width = console.width
 
-    # the table does not fit: write it row by row
     can_be_list = table.is_list or len(table.columns) > MAX_FOLDED_COLUMNS
     if can_be_list and measure_table_width(table) > width:
         sys.stdout.write(write_as_list(table, width))
         return
 
-    # let rich draw the table as text
+    # draw the table as text
     console.width = UNFOLDED_COLUMNS if table.is_copied else width
     with console.capture() as capture:
         console.print(render(table), highlight=False, markup=False)
 
-    # Strip blanks at the ends of lines. Cut rules (lines of dashes) to the width
-    # of the terminal.
+    # strip blanks at the ends, and cut rules (lines of dashes) to the width
     lines = []
     for drawn_line in capture.get().splitlines():
         line = drawn_line.rstrip()
@@ -325,28 +301,25 @@ def open_browser(address: str) -> None:
     """Open a page in a browser. Without a browser, warn and write its address."""
     import webbrowser
 
-    # On Linux without a graphical session, webbrowser would start a browser in the
-    # terminal. macOS and Windows always have a graphical session.
+    # on Linux without a graphical session, webbrowser starts a browser in the terminal
     has_display = sys.platform in ("darwin", "win32") or DISPLAYS & os.environ.keys()
     if not (has_display and webbrowser.open(address)):
         warn(f"no browser was found; open {address} in a browser")
 
 
 def divert_prints() -> redirect_stdout[Any]:
-    """Send the prints of libraries to stderr, because they are not results."""
+    """Send prints to stderr inside a `with` block."""
     return redirect_stdout(sys.stderr)
 
 
 class Bar:
-    """Progress of a piece of work, such as the training of a model.
-
-    The unit of progress is an item, such as a training step.
+    """Progress of a piece of work, counted in items such as training steps.
 
     Args:
         description: Description of the work.
         total: Number of items to do, or None if they are not counted.
-        is_of_item: True if this work is a single item of the enclosing work. For
-            example, the enclosing bar counts models, and this bar trains one of them.
+        is_of_item: True if this work is a single item of the enclosing work, such as
+            the training of one of several models.
 
     Attributes:
         total: Number of items to do, or None if they are not counted.
@@ -366,28 +339,20 @@ class Bar:
         self.label = self._description
         self._started_s = time.monotonic()
         self._advanced_s = self._started_s
-        # Time and number of the first finished items. They may take longer than later
-        # items, because they open files that all items use.
+        # time and number of items after the first call of `advance`
         self._first: tuple[float, int] | None = None
         self.is_announced = False
 
     def expect(self, items: int) -> None:
-        """Add items to the total number.
-
-        Args:
-            items: Number of items. A negative number removes items that an earlier
-                command has finished.
-        """
+        """Add items to the total number. A negative number removes items."""
         self.total = (self.total or 0) + items
 
     def advance(self, items: int = 1, note: str = "") -> None:
-        """Add finished items to the count of this progress bar.
+        """Count finished items, and show a note.
 
         Args:
-            items: Number of items that were finished since the last call. With 0, only
-                the note changes.
-            note: Text that the bar shows in brackets after its description. If it is
-                empty, the brackets are left out.
+            items: Number of items that were finished since the last call.
+            note: Text in brackets after the description, or "".
 
         Raises:
             KeyboardInterrupt: if the user pressed Ctrl-C earlier, and a library
@@ -404,13 +369,10 @@ class Bar:
             _display_on(_stderr()).announce_long_work()
 
     def measure_item_s(self) -> float | None:
-        """Compute the mean duration of an item.
+        """Compute the mean duration of an item in seconds.
 
-        The items of the first call of `advance` do not count, because they may be
-        slower than later items.
-
-        Returns:
-            The duration in seconds, or None before the second call.
+        The items of the first call of `advance` do not count, because they may open
+        files. Returns None before later items are finished.
         """
         if self._first is None:
             return None
@@ -426,26 +388,21 @@ class Bar:
 
     @property
     def status(self) -> str:
-        """Text with the count, pace and remaining time of this progress bar.
+        """Text with count, pace and remaining time, as in `6 of 12, 2.0/s, 0:03 left`.
 
-        An example is `6 of 12, 2.0/s, 0:03 left`. If the total is unknown or no item is
-        finished, the text has the elapsed time instead of pace and remaining time. If
-        the total is unknown, the count is left out too.
+        Without a total or a finished item, it ends as in `0:07 so far`.
         """
         elapsed_s = self.elapsed_s
         counts = f"{self.items:,} of {self.total:,}, " if self.total else ""
         if not self.total or not self.items:
             return f"{counts}{clock(elapsed_s)} so far"
 
-        # Estimate the seconds per item by the mean of the finished items. While the
-        # current item runs, the elapsed time divided by the number of finished items
-        # plus one may become larger. Use the larger of both values.
+        # a slow current item can raise the mean of the finished items
         finished_item_s = (self._advanced_s - self._started_s) / self.items
         current_item_s = elapsed_s / (self.items + 1)
         item_s = max(finished_item_s, current_item_s, 1e-9)
         remaining_s = max(0.0, item_s * self.total - elapsed_s)
 
-        # write slow items as a duration, and fast items as a number per second
         if item_s > 60:
             pace = f"{clock(item_s)} each"
         elif item_s > 1:
@@ -461,10 +418,10 @@ def progress(
 ) -> Iterator[Bar]:
     """Show the progress of the work in the block, on stderr.
 
-    Blocks may be nested. On a terminal, bars appear after `DELAY_S`: a bar for the
-    innermost work, and a bar for each enclosing work that has a total. If stderr is not
-    a terminal, a line is written every `PROGRESS_INTERVAL_S`, and another line at the
-    end of work that has a total.
+    - terminal: after `DELAY_S`, a bar for the innermost block, and for each enclosing
+      block with a total
+    - no terminal: a line every `PROGRESS_INTERVAL_S`, and a line at the end of the
+      outermost block with a total
 
     Args:
         description: Description of the work.
@@ -479,8 +436,7 @@ def progress(
     bar.is_announced = any(outer_bar.is_announced for outer_bar in display.bars)
     display.bars.append(bar)
 
-    # Without a terminal, the outermost work starts a thread that writes the lines. The
-    # main thread may be busy in a single long call.
+    # a thread writes the lines, because the main thread may be busy in a long call
     has_ended = threading.Event()
     thread = threading.Thread(target=display.say_lines, args=(has_ended,), daemon=True)
     if display.draws:
@@ -497,8 +453,7 @@ def progress(
         if not display.bars:
             display.live.stop()
 
-        # Counted work is work that has a total. Only the outermost counted work writes
-        # a line at its end.
+        # the outermost work with a total writes a line at its end
         is_inside_counted = any(outer.total is not None for outer in display.bars)
         is_outermost_counted = bool(bar.total) and not is_inside_counted
         if is_outermost_counted:
@@ -513,9 +468,7 @@ def progress(
 
 @contextmanager
 def hide_progress() -> Iterator[None]:
-    """Hide the progress bars while other code writes to the terminal, such as a
-    question or the bar of a library.
-    """
+    """Hide the progress bars while the block writes to the terminal."""
     display = _display_on(_stderr())
     display.live.stop()
     try:
@@ -530,8 +483,8 @@ class _Display:
 
     Attributes:
         bars: Bars from the outermost to the innermost work.
-        amount: End of the message that announces long work, such as ` for 192 trained
-            models`. Empty if `announce` was not called.
+        amount: End of the message about long work, such as " for 192 trained models".
+            It may be empty.
         live: Display of rich, which redraws this object twice a second.
         draws: True if bars are drawn on a terminal.
     """
@@ -551,27 +504,21 @@ class _Display:
         return [bar for bar in bars if bar.total is not None or bar is bars[-1]]
 
     def describe(self) -> str:
-        """Write the progress of all selected bars in one line."""
+        """Write the progress of the selected bars in one line."""
         return "; ".join(f"{bar.label}: {bar.status}" for bar in self.select_bars())
 
     def announce_long_work(self) -> None:
-        """Write the expected remaining time of the outermost work with a known total.
+        """Write the expected remaining time of the outermost counted work, once.
 
-        Progress bars may be nested. For example, the outer bar counts models, and the
-        inner bar counts the training steps of a model. The message is written once, as
-        soon as the pace can be measured. Shorter work than `ANNOUNCED_S` seconds gets
-        no message.
+        Times up to `ANNOUNCED_S` are not written.
         """
         counted_bars = [bar for bar in self.bars if bar.total]
         if not counted_bars or counted_bars[0].is_announced:
             return
         outermost = counted_bars[0]
 
-        # Measure the seconds per item of the outermost work. If an inner bar covers a
-        # single item of the enclosing work, this is the duration of a step of the inner
-        # bar times the number of these steps. This estimate is available before an
-        # item is finished. Without such a bar, use the finished items of the outer bar.
-        # The measured duration is None until enough items are finished.
+        # Measure the seconds per item. If an inner bar covers a single item, its steps
+        # give an estimate before this item is finished.
         item_bars = [bar for bar in counted_bars[1:] if bar.is_of_item]
         timed_bar = item_bars[0] if item_bars else outermost
         item_s = timed_bar.measure_item_s()
@@ -580,7 +527,7 @@ class _Display:
         if item_bars:
             item_s *= timed_bar.total or 1
 
-        # write the message, and mark all bars so that none of them writes it again
+        # write the message, and mark all bars
         remaining_items = (outermost.total or 0) - outermost.items
         remaining_s = item_s * remaining_items
         if remaining_s > ANNOUNCED_S:
@@ -593,7 +540,9 @@ class _Display:
                 bar.is_announced = True
 
     def say_lines(self, has_ended: threading.Event) -> None:
-        """Write a line of progress every `PROGRESS_INTERVAL_S`, until the work ends."""
+        """Write a line of progress every `PROGRESS_INTERVAL_S`, until the
+        work has ended.
+        """
         while not has_ended.wait(PROGRESS_INTERVAL_S):
             say(self.describe())
 
@@ -601,8 +550,7 @@ class _Display:
         """Draw a row for each selected bar, once a bar has lasted `DELAY_S`."""
         from rich import progress_bar, table, text
 
-        # The columns are description, bar and status. A narrow terminal shortens the
-        # description first, then the bar. The status always stays complete.
+        # a narrow terminal shortens the description and the bar, never the status
         grid = table.Table.grid(padding=(0, 1), expand=True)
         grid.add_column(ratio=3)
         grid.add_column(ratio=1)
@@ -630,11 +578,10 @@ def _stderr() -> Any:
 def _console_on(stream: Any) -> Any:
     """Return the console that writes to stderr.
 
-    Messages appear above the bars only if both use the same console. The cache returns
-    the same console as long as stderr is the same stream.
+    Bars and messages must share it, so it is cached until `stream` changes.
 
     Args:
-        stream: Current stderr. Only the cache uses this argument.
+        stream: Current stderr.
     """
     from rich.console import Console
 
