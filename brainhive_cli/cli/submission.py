@@ -1,8 +1,7 @@
-"""Submission of a command to the scheduler of a cluster (SLURM).
+"""Submission of a command to SLURM, the scheduler of a cluster.
 
-A command becomes an array job. The tasks of the job run the same command line, and
-share the cells of the command. A cell is a piece of work, such as the training of a
-model. The steps of a workflow become a chain of array jobs.
+A command becomes an array job, whose tasks share the cells of the command. The steps of
+a workflow become a chain of array jobs.
 """
 
 import json
@@ -53,8 +52,8 @@ JOB_ID = "[0-9]{1,10}"
 
 
 ClusterSteps = Mapping[str, tuple[str, int]]
-"""Steps of a submission. A key is the name of the command, or of a step of a workflow.
-A value is the text of the job script, and the number of tasks of the job.
+"""Job script and number of tasks, by name of the step. A command that is no workflow is
+a single step.
 """
 
 
@@ -72,9 +71,9 @@ def submit(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any])
 
     Raises:
         RecipeError: if `--again` is set.
-        MissingData: if an input is missing or must be downloaded first.
+        MissingData: if an input must be downloaded first.
         MissingExtra: if this machine has no scheduler.
-        BrainhiveError: if the scheduler rejects the job.
+        BrainhiveError: if an input is missing, or the scheduler rejects a job.
     """
     if common.get("again"):
         raise RecipeError(
@@ -83,8 +82,7 @@ def submit(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any])
             "--submit without --again",
         )
 
-    # Name the submission after the recipe and its folders, so that the same command
-    # finds its earlier submission.
+    # the same recipe and folders give the same name, by which jobs are found again
     identity = json.dumps(
         [recipe.fingerprint(), make_portable(recipe.paths.model_dump())]
     )
@@ -92,7 +90,7 @@ def submit(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any])
     submissions = recipe.paths.under_home("runs") / SUBMISSIONS_FOLDER
     folder = Path(os.path.abspath(submissions / f"{command}-{digest}"))
 
-    # the user must allow a template or container image, which can run any code
+    # a template or container image can run any code
     cluster = recipe.run.cluster
     if cluster.template:
         foreign_code.require_permission(
@@ -118,7 +116,7 @@ def submit(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any])
             " && ".join(download_lines),
         )
 
-    # Ask the scheduler for the jobs of an earlier submission, by their names.
+    # ask the scheduler for the jobs of an earlier submission
     jobs: list[dict[str, Any]] = []
     job_name = f"brainhive-{digest}"
     job_names = ",".join(f"{job_name}-{step}" for step in steps)
@@ -126,7 +124,6 @@ def submit(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any])
         "squeue", "--me", "--noheader", "--array", "--format=%i", f"--name={job_names}"
     ).split()
 
-    # submit the steps that are not finished, unless tasks are still queued or running
     if queued_tasks:
         console.say(
             f"{len(queued_tasks)} tasks of this command are queued or running; "
@@ -149,7 +146,7 @@ def submit(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any])
 
 
 def _list_downloads(inputs: Sequence[Input]) -> list[str]:
-    """List the command lines that download inputs, without repetitions."""
+    """List the command lines that download inputs, each once."""
     lines = [item.line for item in inputs if item.line]
     for item in inputs:
         if not item.is_optional and isinstance(item.error, hub.Unreachable):
@@ -158,36 +155,30 @@ def _list_downloads(inputs: Sequence[Input]) -> list[str]:
 
 
 def _pin_run(recipe: Recipe, inputs: Sequence[Input]) -> Recipe:
-    """Write the name of the newest run of train-align into a recipe that names no run.
+    """Name the run of train-align that the tasks of a cluster job must read.
 
-    A recipe without the name reads the run that is the newest at the start of the work.
-    The tasks of a cluster job start at different times, so a later task could read
-    another run than an earlier task.
+    Without the name, each task would read the run that is the newest when
+    the task starts.
 
     Args:
-        recipe: Recipe (settings) of the submitted command.
-        inputs: Inputs of the work. The input whose name begins with "run " refers to
-            the newest run.
+        recipe: Recipe of the submitted command.
+        inputs: Inputs of the work. The input of a run has a name such as "run NAME".
 
     Returns:
-        A copy of the recipe with the name of the run under the key `align_run`. The
-        recipe itself is returned if
-        - it names a run
-        - it has several variants of its settings (a sweep)
-        - it has no key `align_run`
-        - `inputs` refers to no run
+        A copy of the recipe with the run under the key `align_run`. The recipe itself
+        if it has no such key, names a run or is swept, or if no input is a run.
     """
     run_names = []
     for item in inputs:
         if item.name.startswith("run ") and item.reference:
             run_names.append(item.reference)
 
-    # only a recipe whose key `align_run` is None reads the newest run
-    fields = recipe.model_dump(mode="json")
-    has_open_run = fields.get("align_run", "") is None and not recipe.is_swept
-    if not run_names or not has_open_run:
+    # a recipe whose key `align_run` is None reads the newest run
+    settings = recipe.model_dump(mode="json")
+    reads_newest = "align_run" in settings and settings["align_run"] is None
+    if not run_names or not reads_newest or recipe.is_swept:
         return recipe
-    return type(recipe).model_validate({**fields, "align_run": run_names[0]})
+    return type(recipe).model_validate({**settings, "align_run": run_names[0]})
 
 
 def _plan_steps(
@@ -212,14 +203,13 @@ def _plan_steps(
     names = recipe.list_steps() if is_workflow else [command]
     steps: dict[str, tuple[str, int]] = {}
     for name in names:
-        # each task computes at least one cell, so use at most as many tasks as cells
+        # use at most as many tasks as cells
         step_module, step_recipe = module, recipe
         if is_workflow:
             _, step_module, step_recipe = module.resolve_step(recipe, name, {})
         tasks = min(recipe.run.cluster.tasks, _count_cells(step_module, step_recipe))
 
-        # The command line of the tasks reads a copy of the recipe. In a workflow, it
-        # runs all steps up to this one.
+        # the tasks read a copy of the recipe, and run a workflow up to this step
         line = [command, "--recipe", str(folder / "line.yaml")]
         if runs_code:
             line.append("--allow-code")
@@ -229,8 +219,7 @@ def _plan_steps(
             )
             line.append(f"until={quoted_name.strip()}")
 
-        # The name of a step may contain any characters, such as "prepare of neurons".
-        # The name of its script must not.
+        # a step may have a name such as "prepare of neurons", a script must not
         file_stem = re.sub(r"[^\w.-]+", "-", name) or "-"
         if file_stem in steps:
             raise RecipeError(
@@ -243,11 +232,10 @@ def _plan_steps(
 
 
 def _count_cells(module: Any, recipe: Recipe) -> int:
-    """Count the cells of a command, which is the largest useful number of tasks.
+    """Count the cells (pieces of work such as trained models) of a command.
 
-    If an earlier step must still make the inputs, the number is unknown. The function
-    then returns the largest number of tasks that the recipe allows. For a command
-    without cells, it returns 1.
+    Returns 1 for a command that counts no work, and the largest number of tasks that
+    the recipe allows if the work is unknown.
     """
     try:
         work = resolve(module, recipe).count_work()
@@ -259,56 +247,39 @@ def _count_cells(module: Any, recipe: Recipe) -> int:
 def _select_pending_steps(
     command: str, module: Any, recipe: Recipe, steps: ClusterSteps
 ) -> ClusterSteps:
-    """Select the steps of a submission that must still run on the cluster.
+    """Select the steps of a submission that are not finished.
 
-    The command `workflow` has several steps. Any other command is a single step.
-
-    Args:
-        command: Name of the command.
-        module: Module of the command.
-        recipe: Recipe (settings) of the command.
-        steps: Text of the job script and number of tasks of each step, keyed by the
-            name of the step, in order.
-
-    Returns:
-        The steps that are not finished, in the format of `steps`. Empty if the whole
-        command is finished.
+    Returns all steps of an unfinished command, and the last step of a workflow if only
+    its summary is missing. Empty if the command is finished.
     """
     with console.progress("checking which steps are finished"):
-        # With READ_ONLY, a command does no work. It raises Unfinished if work remains.
-        # Otherwise the whole command is finished.
+        # with READ_ONLY, a command raises Unfinished if work remains
         with suppress(Unfinished):
             module.run(recipe, READ_ONLY)
             return {}
 
-        # The steps of a workflow run in order. Count the finished steps until a
-        # step raises Unfinished.
+        # count the finished steps until a step raises Unfinished
         n_finished = 0
         if command == "workflow":
             with suppress(Unfinished):
                 for _ in module.run_steps(recipe, READ_ONLY, False):
                     n_finished += 1
 
-    # If all steps are finished, only the summary of the workflow is missing. The last
-    # step is then submitted again, because its job writes the summary.
+    # the job of the last step writes the summary of the workflow
     names = list(steps)
     pending_names = names[n_finished:] or names[-1:]
     return {name: steps[name] for name in pending_names}
 
 
 def _wrap_in_container(container: str, has_gpu: bool) -> list[str]:
-    """Return the beginning of a command line that runs Brainhive in a container.
+    """Return the words of a command line that starts `brainhive` in a container.
 
-    Three folders have the same paths inside and outside the container: the home folder
-    of Brainhive, the working folder, and the cache of Hugging Face.
+    The home folder of Brainhive, the working folder and the cache of Hugging Face keep
+    their paths inside.
 
     Args:
         container: Apptainer image.
         has_gpu: True if the container needs access to the GPUs of the node.
-
-    Returns:
-        Words of the command line up to the program `brainhive`. The caller appends the
-        subcommand and its arguments.
     """
     cache = os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")
     folders = [os.path.abspath(path) for path in (home_folder(), Path.cwd(), cache)]
@@ -338,8 +309,7 @@ def _fill_template(
 
     Raises:
         MissingData: if the template does not exist.
-        RecipeError: if the template is invalid, or a value has characters that a script
-            must not contain.
+        RecipeError: if the template is invalid, or a value must not stand in a script.
     """
     cluster = recipe.run.cluster
     path = shipped_folder("recipes") / "cluster/slurm.sh.j2"
@@ -351,7 +321,6 @@ def _fill_template(
             "name an existing file in run.cluster.template, or leave it out",
         )
 
-    # each task runs the command line with the current Python, or in the container
     gpus = cluster.gpus
     if gpus is None:
         gpus = 0 if recipe.run.device == "cpu" else 1
@@ -380,7 +349,7 @@ def _fill_template(
             values[name] = shlex.quote(value)
     values["line"] = shlex.join(program + list(line))
 
-    # a name in the template that has no value is an error
+    # with StrictUndefined, a name in the template without a value is an error
     environment = Environment(
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -404,18 +373,15 @@ def _show_scripts(
     download_lines: Sequence[str],
     as_json: bool,
 ) -> int:
-    """Print the job scripts of a submission, without submitting them.
+    """Print the job scripts of a submission, and return the exit code.
+
+    The exit code is 0, or that of `MissingData` if `missing` has a line.
 
     Args:
-        steps: Text of the job script and number of tasks of each step, keyed by the
-            name of the step.
+        steps: Job script and number of tasks, by name of the step.
         missing: Descriptions of the inputs that the user must still provide.
-        download_lines: Command lines that download inputs. Machines of a cluster often
-            have no network, so the user must run them first.
+        download_lines: Command lines that download inputs.
         as_json: If True, print a JSON document.
-
-    Returns:
-        0, or the exit code of `MissingData` if an input is missing.
     """
     exit_code = MissingData.exit_code if missing else 0
     if as_json:
@@ -453,14 +419,12 @@ def _queue_steps(
         steps: Steps in their order.
 
     Returns:
-        A dictionary for each job, with the keys `step`, `id` and `tasks` (the number of
-        tasks).
+        A dictionary with the keys `step`, `id` and `tasks` (number) for each job.
 
     Raises:
         BrainhiveError: if the scheduler rejects a job.
     """
-    # The scheduler needs the folder of the logs. The tasks read a copy of the recipe,
-    # so that later edits of the user's file do not change waiting tasks.
+    # later edits of the user's recipe must not change waiting tasks
     (folder / LOGS_FOLDER).mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / "line.yaml") as temporary_file:
         temporary_file.write_text(recipe.to_yaml(), "utf-8")
@@ -471,8 +435,8 @@ def _queue_steps(
         with atomic_write(script_file) as temporary_file:
             temporary_file.write_text(script, "utf-8")
 
-        # A task only succeeds when all cells of its step are finished. The next step
-        # may therefore start after any task of the previous step has succeeded.
+        # A task succeeds only when all cells of its step are finished, so the next step
+        # may start after the first success.
         arguments = ["--parsable", f"--job-name={job_name}-{step}"]
         suffix = ""
         if jobs:
@@ -500,19 +464,11 @@ def _queue_steps(
 
 
 def _run_scheduler(program: str, *arguments: str) -> str:
-    """Run a program of the cluster scheduler SLURM, and return its output.
-
-    Args:
-        program: Name of the program, such as "sbatch".
-        arguments: Arguments of the program.
-
-    Returns:
-        Text that the program wrote to stdout.
+    """Run a program of SLURM, such as `sbatch`, and return its output on stdout.
 
     Raises:
         MissingExtra: if the program is not on this machine.
-        BrainhiveError: if the program fails. The message ends with the last line that
-            the program wrote, or with its exit code if it wrote nothing.
+        BrainhiveError: if the program fails, with the last line that it wrote.
     """
     try:
         process = subprocess.run(

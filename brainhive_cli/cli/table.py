@@ -16,24 +16,20 @@ from brainhive_cli.core.files import shipped_folder
 Complete = Callable[[str], list[str]]
 """Function that completes an incomplete argument, and returns all continuations."""
 SHELF_SIGN = "@"
-"""Sign before the name of a shelf in `completions/keys.txt`. A shelf is a folder of
-parts, such as `backbones`. The allowed values of the key are the kinds of these parts.
+"""Sign before a shelf in `completions/keys.txt`, as in `@backbones`. A shelf is a
+folder of parts, whose kinds are the allowed values of the key.
 """
 
 
 def list_kinds(shelf: str) -> list[str]:
-    """List the kinds of a part, such as all backbones, to complete a command line.
-
-    A part is an implementation that a recipe selects by the name after the key `kind`.
-    A shelf is a folder of parts. Each module in the folder is a part, and each
-    top-level key of the file `rows.yaml` in the folder is a further part. The function
-    reads names only, because importing the modules would make the shell wait.
+    """List the kinds of parts on a shelf, such as all backbones, without imports.
 
     Args:
-        shelf: Name of the folder, such as "backbones".
+        shelf: Name of a folder of parts, such as "backbones".
 
     Returns:
-        The kinds in the order of `core.parts.list_kinds`, written with hyphens.
+        The kinds, from the names of modules and from the keys of `rows.yaml`, in the
+        order of `core.parts.list_kinds`.
     """
     package = Path(__file__).parents[1]
     names = [file.stem for file in package.glob(f"*/{shelf}/[!_]*.py")]
@@ -41,8 +37,7 @@ def list_kinds(shelf: str) -> list[str]:
     for table in package.glob(f"*/{shelf}/rows.yaml"):
         names += re.findall(r"^([\w-]+):", table.read_text("utf-8"), re.MULTILINE)
 
-    # Sort the names while they are written with underscores. `core.parts.list_kinds`
-    # does the same, and hyphens would give another order.
+    # sort with underscores, because hyphens would give another order
     file_names = sorted(name.replace("-", "_") for name in names)
     return [name.replace("_", "-") for name in file_names]
 
@@ -50,23 +45,17 @@ def list_kinds(shelf: str) -> list[str]:
 def list_encoders() -> list[str]:
     """List the names of encoders, to complete a command line.
 
-    An encoder is a pretrained model that turns pictures into vectors. The list contains
-    - the encoders of Brainhive. The script `completions/build.py` has written their
-      names to a file.
-    - models of the user, whose vectors were imported. The HDF5 file of the vectors has
-      the name of the model, and lies in the folder `embeddings` of the home folder.
-
     Returns:
-        Names of the encoders of Brainhive, then names of the user's models.
+        Names of the encoders of Brainhive, then names of the user's own models, whose
+        vectors are in the folder `embeddings` of the home folder.
     """
     file = shipped_folder("completions") / "encoders.txt"
     shipped_names = file.read_text("utf-8").split()
 
-    # files with these prefixes belong to variants of an encoder of Brainhive
+    # files with these prefixes belong to variants of shipped encoders
     variant_prefixes = []
     for name in shipped_names:
         variant_prefixes += [f"{name}-", f"{name}+"]
-    # list the other files of vectors
     home = Path(os.environ.get("BRAINHIVE_HOME", "."))
     own_names = set()
     for path in home.glob("embeddings/*/*/*.h5"):
@@ -92,18 +81,14 @@ def list_recipes() -> list[str]:
 
 
 def make_run_lister(command: str = "*") -> Callable[[], list[str]]:
-    """Make a function that lists the names of finished runs, for a completing shell.
+    """Make a function that lists the names of finished runs, the newest first.
 
     Args:
-        command: Name of the command that made the runs, or a pattern of such names. The
-            default `*` stands for all commands.
-
-    Returns:
-        A function without arguments, which returns the names, the newest run first.
+        command: Command that made the runs, or a pattern such as `train-*`.
     """
 
     def list_names() -> list[str]:
-        # a finished run has the file metrics.json, which need not be read
+        # a finished run has the file metrics.json
         folder = Path(os.environ.get("BRAINHIVE_HOME", ".")) / "runs"
         files = sorted(
             folder.glob(f"{command}/*/metrics.json"),
@@ -128,8 +113,8 @@ def make_completer(
             name is then completed.
 
     Returns:
-        A function that takes the text that the user has typed so far, and returns every
-        value that begins with this text.
+        A function from the text that the user has typed to the values that
+        begin with it.
     """
 
     def complete(incomplete: str) -> list[str]:
@@ -149,10 +134,6 @@ def make_completer(
 def list_key_values(command: str) -> dict[str, list[str]]:
     """List the recipe keys (settings) of a command with their allowed values.
 
-    The shell needs the list to complete a command line. The script
-    `completions/build.py` has written it to a file, because importing the recipes would
-    take too long.
-
     Args:
         command: Name of the command.
 
@@ -164,10 +145,9 @@ def list_key_values(command: str) -> dict[str, list[str]]:
     values_by_key = {}
     for line in lines:
         name, key, values = line.split(" ")
-        # keys that all commands have stand under the name * in the file
+        # the name * stands for all commands
         if name not in (command, "*"):
             continue
-        # `@backbones` stands for the names of all implementations in a folder
         if values.startswith(SHELF_SIGN):
             values_by_key[key] = list_kinds(values.removeprefix(SHELF_SIGN))
         else:
@@ -179,13 +159,12 @@ def complete_key(ctx: Any, incomplete: str) -> list[str]:
     """Complete an argument `key=value`, which sets a recipe key of a command.
 
     Args:
-        ctx: Context of Click. Its `command` is the command that the user has typed.
+        ctx: Context of Click for the command that the user has typed.
         incomplete: Part of the argument that the user has typed so far.
 
     Returns:
-        Suggestions `key=` for all keys that begin with the text. If only one key can be
-        meant, suggestions `key=value` for the allowed values of this key. Typer drops
-        the suggestions that do not begin with the text.
+        Suggestions `key=` for the keys that begin with the text. If only one key can be
+        meant, suggestions `key=value` for all its values.
     """
     values_by_key = list_key_values(ctx.command.name)
     key, equals, _ = incomplete.partition("=")
@@ -194,7 +173,6 @@ def complete_key(ctx: Any, incomplete: str) -> list[str]:
     else:
         matching_keys = [name for name in values_by_key if name.startswith(key)]
 
-    # if only one key matches, suggest its values
     if len(matching_keys) == 1:
         matching_key = matching_keys[0]
         return [f"{matching_key}={value}" for value in values_by_key[matching_key]]
@@ -228,15 +206,14 @@ def make_option(
     Args:
         flag: Flag as the user types it, such as "--encoders".
         description: Help text.
-        default: Text that the help shows as the default. The value of the parameter is
-            None if the user does not set the flag, and the recipe then decides.
+        default: Text that the help shows as the default. The parameter itself is None
+            if the user does not set the flag.
         complete: Function that completes the value.
-        value: Type of the value. A flag without a value has the type bool.
+        value: Type of the value, which is bool for a flag without a value.
         limits: Limits of the value for `typer.Option`, such as `min=1`.
 
     Returns:
-        An `inspect.Parameter` with the name "_". The application replaces the name by
-        the recipe key that the flag sets.
+        An `inspect.Parameter` with the placeholder "_" as its name.
     """
     info = typer.Option(
         None,
@@ -262,26 +239,23 @@ def make_switch(flag: str, description: str) -> Parameter:
 def make_arguments(
     metavar: str, description: str, complete: Complete | None = None
 ) -> Parameter:
-    """Make the parameter for the arguments of a command that follow no flag.
+    """Make the parameter for all arguments of a command that follow no flag.
 
-    These arguments are names or files, and overrides `key.path=value` of recipe keys.
-    They may come in any order, so Typer reads all of them into one list.
+    They are names or files, and overrides `key.path=value`, in any order.
 
     Args:
         metavar: Placeholder in the help, such as `[NAME]... [KEY.PATH=VALUE]...`.
         description: Help text.
-        complete: Function that completes names. If None, only recipe keys are
-            completed.
+        complete: Function that completes names. If None, only recipe
+            keys are completed.
 
     Returns:
-        An `inspect.Parameter` with the name "_". The application replaces the name by
-        `overrides`.
+        An `inspect.Parameter` with the placeholder "_" as its name.
     """
 
     def complete_argument(ctx: Any, incomplete: str) -> list[str]:
         names = complete(incomplete) if complete else []
-        # if the user has typed no letter yet, suggest only names, because a command has
-        # many recipe keys
+        # before the first letter, suggest no keys, because a command has many
         if names and not incomplete:
             return names
         return names + complete_key(ctx, incomplete)
@@ -381,12 +355,10 @@ class Command:
         switches: Flags without a value that set no recipe key, by name.
         positional_key: Recipe key for the arguments that are not overrides. Empty if
             the command takes no such arguments.
-        metavar: Placeholder in the help for arguments that are not overrides: NAME or
-            PATH.
-        complete: Function that completes these arguments. By default, the shell
-            completes file names.
-        can_share_work: True if several processes can share the work. False if the
-            command only reads and writes files.
+        metavar: Placeholder in the help for these arguments: NAME or PATH.
+        complete: Function that completes these arguments. If None, only recipe
+            keys are completed.
+        can_share_work: True if several processes can share the work.
     """
 
     help_section: str
