@@ -30,19 +30,15 @@ class Input:
 
     Attributes:
         name: Name of the input.
-        size: Size of the download in bytes, or None if the input exists, or if the size
-            is unknown.
-        error: Error that says why the input cannot be used, and how the user gets the
-            input. The value is None if the input exists, or if the command downloads
-            it.
-        line: Command line that downloads the input before the command needs it. Empty
-            if nothing needs to be downloaded.
+        size: Size of the download in bytes, or None if it is unknown or not needed.
+        error: Error that says why the input cannot be used, with advice as its hint.
+            None if the input exists or can be downloaded.
+        line: Command line that downloads the input, or "".
         is_optional: True if the command also runs without the input.
-        note: Text that is shown instead of the state, such as "missing". An input with
-            a note never counts as missing.
-        reference: Name of the input in recipes, or empty if it is the same as `name`.
-        digest: Digest of the content. It is empty if the content of the input does not
-            belong to the fingerprint (recipe and inputs) of the command's run.
+        note: Text that is shown instead of the state. An input with a note never
+            counts as missing.
+        reference: Name of the input in recipes, or "" if it is the same as `name`.
+        digest: Digest of the content for the fingerprint of the run, or "".
     """
 
     name: str
@@ -65,22 +61,19 @@ class Input:
         """Describe published files as an input.
 
         Args:
-            present: File or files that were found on this machine. None or empty if no
-                file was found.
-            path: Path where the files are expected. It is the name of the input.
+            present: File or files that were found on this machine, if any.
+            path: Path where the files are expected, which is the name of the input.
             hint: Advice for the user if no file was found.
-            size: Size of the download in bytes, or None if it is unknown. It is kept
-                only if the input has an error.
+            size: Size of the download in bytes, or None if it is unknown.
 
         Returns:
-            The input. Its field `error` is set if no file was found, or if a file is a
-            placeholder whose content DataLad or Git LFS has not fetched.
+            The input. Its `error` is set if no file was found, or if a file is a
+            placeholder whose content DataLad or Git LFS has not fetched. Its `size`
+            is None otherwise.
         """
-        # the error about placeholders is None if all files have their content
         files = [present] if isinstance(present, Path) else present or []
-        error: BrainhiveError | None = MissingData(f"no {path}", hint)
-        if files:
-            error = find_unfetched(files)
+        # the error about placeholders is None if all files have their content
+        error = find_unfetched(files) if files else MissingData(f"no {path}", hint)
         download_size = size if error else None
         return cls(make_portable(str(path)), download_size, error)
 
@@ -91,10 +84,7 @@ class Input:
 
     @property
     def state(self) -> str:
-        """Text that tells people whether the input exists, or the note if there is one.
-
-        The text is "here", "to download", "missing" or "missing (optional)".
-        """
+        """The note, or "here", "to download", "missing" or "missing (optional)"."""
         if self.note:
             return self.note
         if self.error is not None:
@@ -113,11 +103,9 @@ class Input:
 
 
 def map_digests(inputs: Iterable[Input]) -> dict[str, str]:
-    """Collect the digests of inputs for a fingerprint.
+    """Return the digests of inputs, keyed by the names of the inputs in recipes.
 
-    Returns:
-        Digests, keyed by the names of the inputs in recipes. Inputs without a digest
-        are left out.
+    Inputs without a digest are left out.
     """
     digests = {}
     for item in inputs:
@@ -127,7 +115,7 @@ def map_digests(inputs: Iterable[Input]) -> dict[str, str]:
 
 
 def require_inputs(inputs: Iterable[Input]) -> None:
-    """Raise the error of the first missing input that the user must provide, if any.
+    """Raise the error of the first missing input, if any.
 
     Raises:
         BrainhiveError: if an input is missing.
@@ -142,19 +130,17 @@ def collect_inputs(
 ) -> list[Input]:
     """Collect the inputs of a command (files, data sets, weights) without duplicates.
 
-    If a function raises an error, an input that carries this error is added to the
-    list. It is not added if a required input with the same error message is present.
+    An error of a function is added as an input, unless a required input
+    already reports it.
 
     Args:
         sources: Functions that return inputs.
-        checks: Functions that open the inputs, and raise an error if an input does not
-            fit the settings. They are called after all sources.
+        checks: Functions that raise an error if an input does not fit the settings.
+            They are called after all sources.
 
     Returns:
-        Inputs with distinct names. If several inputs have the same name, only the first
-        input is kept.
+        Inputs with distinct names. Only the first input of each name is kept.
     """
-    # wrap each check as a function that returns no inputs
     functions: list[Callable[[], Iterable[Input]]] = list(sources)
     for check in checks:
         functions.append(partial(_run_check, check))
@@ -174,7 +160,7 @@ def collect_inputs(
 
 
 def _run_check(check: Callable[[], Any]) -> list[Input]:
-    """Call a check of `collect_inputs`, and return no inputs."""
+    """Call a check, and return no inputs."""
     check()
     return []
 
@@ -192,32 +178,27 @@ def _is_reported(error: BrainhiveError, inputs: Iterable[Input]) -> bool:
 def describe_missing(inputs: Iterable[Input]) -> list[str]:
     """Describe the missing inputs that the user must provide.
 
-    Missing inputs that the same hint (advice to the user) remedies share a line.
-
     Args:
-        inputs: Inputs of a command. A missing input carries an error, which has a
-            message and perhaps a hint.
+        inputs: Inputs of a command.
 
     Returns:
-        A line for each distinct hint, with the first error message, the number of
-        further messages, and the hint in brackets. Errors about missing data come last.
-        Empty if no input is missing.
+        A line for each distinct hint, such as "no a.h5, and 2 more (download it)".
+        Errors about missing data come last. Empty if no input is missing.
     """
-    # move errors about missing data to the end, because invalid values are more urgent
+    # errors about missing data come last, because invalid values are more urgent
     errors = []
     for item in inputs:
         if item.error is not None and item.is_missing:
             errors.append(item.error)
     errors.sort(key=lambda error: isinstance(error, MissingData))
 
-    # collect the distinct messages of each hint. An error without a hint stands alone
+    # collect the distinct messages of each hint
     messages_by_hint: dict[str, list[str]] = {}
     for error in errors:
         messages = messages_by_hint.setdefault(error.hint or error.message, [])
         if error.message not in messages:
             messages.append(error.message)
 
-    # write a line for each hint
     lines = []
     for hint, messages in messages_by_hint.items():
         line = messages[0]
@@ -236,21 +217,18 @@ def tabulate(
 
     Args:
         inputs: Inputs of the command, such as data sets and weights.
-        published: Licence (key "licence") and size in gigabytes (key "gb") of published
-            weights. The outer key is the name of the input.
+        published: Licence ("licence") and size in gigabytes ("gb") of published
+            weights, by name of the input.
 
     Returns:
-        A table with a row for each input. On a narrow terminal, each row is printed as
-        a list.
+        A table with a row for each input.
     """
     rows = []
     for item in inputs:
-        # look up licence and size only for inputs that are not on this machine. If the
-        # size is unknown, it is 0, and a dash is written
-        facts = published.get(item.name, {}) if item.state != "here" else {}
-        size = item.size or round(facts.get("gb", 0) * 1e9)
+        weights = published.get(item.name, {}) if item.state != "here" else {}
+        size = item.size or round(weights.get("gb", 0) * 1e9)
         size_text = console.size(size) if size else "–"
-        rows.append((item.name, size_text, item.state, facts.get("licence", "–")))
+        rows.append((item.name, size_text, item.state, weights.get("licence", "–")))
     return Table("Inputs", ("what", "size", "state", "licence"), rows, is_list=True)
 
 
@@ -263,10 +241,10 @@ class Work:
             All units of a kind take the same time.
         count: Number of units.
         unit: Name of the units, such as "epochs".
-        seconds: Duration of the work in seconds. If it is None, the duration of the
-            whole command is used.
-        cells: Number of cells, which are the parts of the work that several workers can
-            compute at the same time.
+        seconds: Duration of the work in seconds, or None for the duration
+            of the command.
+        cells: Number of cells (parts of the work that can be computed at
+            the same time).
     """
 
     kind: str
@@ -287,17 +265,15 @@ class Work:
         return f"{command}, {self.kind}, on {process_count}{device}"
 
     def remember(self, runs: Path, key: str, seconds: float, peak_bytes: int) -> None:
-        """Store the pace of this work, the seconds per unit and the peak of memory.
-
-        A pace that was stored under the same key before is replaced.
+        """Store the seconds per unit of this work and the peak of memory.
 
         Args:
             runs: Folder of runs, which holds the file of paces.
-            key: Key of the pace (see `key`).
+            key: Key of the pace (see `key`). An earlier pace of the same
+                key is replaced.
             seconds: Duration of the work.
             peak_bytes: Largest memory in use, in bytes.
         """
-        # the file also stores the paces of other kinds of work
         paces = read_paces(runs)
         paces[key] = (seconds / self.count, peak_bytes)
         with atomic_write(runs / PACE_FILE) as temporary:
@@ -311,17 +287,13 @@ class Work:
     def estimate(self, runs: Path, key: str) -> dict[str, str]:
         """Estimate the time and memory of this work from earlier work of the same kind.
 
-        The estimate uses the pace of earlier work, which consists of the seconds per
-        unit of work and the peak of memory. A command stores its pace when it ends.
-
         Args:
-            runs: Folder of all runs. It holds the file with the paces.
-            key: Key of the pace. It names the command, the kind of work and the device.
+            runs: Folder of runs, which holds the file of paces.
+            key: Key of the pace (see `key`).
 
         Returns:
-            A sentence with the time under the key "time", and a sentence with the
-            memory under the key "memory". If no pace is stored under `key`, the first
-            sentence says that the time is unknown, and "memory" is left out.
+            A sentence under "time", and a sentence under "memory". Without earlier
+            work, the time is "unknown until …", and "memory" is left out.
         """
         amount = self.describe()
         pace = read_paces(runs).get(key)
@@ -329,8 +301,7 @@ class Work:
             time = f"unknown until a first run of this kind on this device ({amount})"
             return {"time": time}
 
-        # multiply the time by the number of units. The peak of memory does not grow
-        # with this number
+        # the peak of memory does not grow with the number of units
         unit_s, peak_bytes = pace
         total = console.write_duration(unit_s * self.count)
         unit = console.write_duration(unit_s)
@@ -346,9 +317,8 @@ def read_paces(runs: Path) -> dict[str, tuple[float, int]]:
         runs: Folder of runs, which holds the file of paces.
 
     Returns:
-        Seconds per unit and peak of memory in bytes, keyed by `Work.key`. If the file
-        is missing or damaged, the result is empty, because an estimate is not worth an
-        error.
+        Seconds per unit and peak of memory in bytes, by key (see `Work.key`). Empty if
+        the file is missing or damaged.
     """
     with suppress(BrainhiveError):
         return documents.read(runs / PACE_FILE, dict[str, tuple[float, int]])
@@ -366,8 +336,7 @@ class Result:
         files: Paths of figures and pages for people, keyed by name.
         hint: Command that the user usually runs next.
         exit_code: Exit code of the command. It is not 0 if a check failed.
-        printed_tables: Tables that are printed if the user asked only for some of them,
-            or None to print all.
+        printed_tables: Tables that are printed, or None to print all.
         work: Work of this call. Its pace is stored for later estimates.
         details: JSON values for programs, from a command without metrics.
     """
@@ -385,17 +354,11 @@ class Result:
     def __post_init__(self) -> None:
         """Turn the hint into text, and add caveats to the notes below the tables.
 
-        A caveat is a phrase that limits the numbers, such as "selected on test". Two
-        kinds of results keep their tables, because these tables already have caveats. A
-        sweep (runs with several variants of the settings) has added the caveats of each
-        variant. A workflow (several commands in sequence) has added the caveats of each
-        step.
+        The tables of a run with variants and of a workflow already have their caveats.
         """
-        # The hint may be an object that stands for a command line. Its text repeats
-        # options of the current command line, so write the text now. The dataclass is
-        # frozen, so fields are set through `object`.
+        # The text of a hint repeats options of the current command line, so it is
+        # written now. A frozen dataclass allows new values only through `object`.
         object.__setattr__(self, "hint", str(self.hint))
-        # facts are the values of a result that are not metrics, such as its caveats
         facts = self.metrics.facts
         if facts.variants or isinstance(facts, WorkflowFacts):
             return
@@ -414,17 +377,15 @@ class Result:
     def keep_pace(
         self, command: str, launch: Launch, runs: Path, seconds: float
     ) -> None:
-        """Store the pace of this work, for estimates of later work of the same kind.
+        """Store the seconds per unit of this work and the peak of memory.
 
-        The pace is the seconds per unit of work, and the peak of memory. Nothing is
-        stored if the work was not counted, or if the command must not write.
+        Nothing is stored if the work was not counted, or if the launch is read-only.
 
         Args:
             command: Name of the command.
             launch: Processes that did the work. Only the main process stores the pace.
             runs: Folder of all runs. It holds the file with the paces.
-            seconds: Duration of the whole command. It is used if the duration of the
-                work itself was not measured.
+            seconds: Duration of the command, for work without a duration of its own.
         """
         if self.work and launch.is_main and not launch.is_read_only:
             from brainhive_cli.core import device_memory
@@ -433,8 +394,7 @@ class Result:
             peak_bytes = device_memory.read_peak_bytes(launch.device)
             duration_s = self.work.seconds or seconds
             self.work.remember(runs, key, duration_s, peak_bytes)
-            # the next command in this process, such as a step of a workflow, measures
-            # its own peak
+            # the next step of a workflow measures its own peak
             device_memory.reset_peak(launch.device)
 
     def as_dict(self) -> dict[str, Any]:
