@@ -482,7 +482,7 @@ def complete_line(
     """Add `--recipe` and `--allow-code` to a suggested command line.
 
     - `--recipe` names the first folder of the user's recipe that has a recipe for the
-      suggested command. It replaces the arguments that are not needed beside it.
+      suggested command. It replaces the arguments that are not needed next to it.
     - `--allow-code` is added if the user's own line had it.
 
     Args:
@@ -517,7 +517,7 @@ def complete_line(
 
 
 def _is_needed(argument: Any, recipe: str, command: str, keys: Set[str]) -> bool:
-    """Return True if an argument must stay beside the `--recipe` of a suggested line.
+    """Return True if an argument must stay next to the `--recipe` of a hint.
 
     - An argument without a key in `KEYS_BY_ARGUMENT` stays.
     - An argument stays if the user's own line sets one of its recipe keys.
