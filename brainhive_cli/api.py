@@ -11,7 +11,7 @@ folder `BRAINHIVE_HOME`, or at the working directory if that variable is not set
 - Run: one execution of a command, and the folder that it writes.
 - Cell: a trained model with its training subjects, test subjects and seed.
 - Head: an output of a model, such as an embedding or a caption.
-- Part: an exchangeable component of a recipe, such as a data set or an encoder.
+- Part: an exchangeable component of a recipe, such as an encoder.
 - Caveat: a text on the limits of a number, such as "simulated".
 """
 
@@ -103,7 +103,9 @@ __all__ = [
 MAX_FOLDS = 5
 """Largest number of folds of `fit` if single trials are held out."""
 MAX_LDA_FEATURES = 1000
-"""Number of features per trial above which `fit` uses ridge regression, not LDA."""
+"""Number of features per trial above which `fit` uses ridge regression instead of
+linear discriminant analysis (LDA).
+"""
 ARGUMENT_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "subject": ((Integral,), "a whole number"),
     "path": ((str, Path), "a name or path"),
@@ -129,12 +131,7 @@ def _check_arguments(**arguments: object) -> None:
     """Raise an error if an argument has a wrong type or cannot be part of a file name.
 
     Args:
-        arguments: Values by the name of the argument. Names that `ARGUMENT_TYPES` does
-            not list must have a text as value.
-
-    Raises:
-        RecipeError: if a value has a wrong type, has control characters or is not
-            UTF-8.
+        arguments: Values by the name of the argument, such as `subject`.
     """
     from brainhive_cli.core.errors import RecipeError
     from brainhive_cli.core.files import describe_bad_text
@@ -152,7 +149,7 @@ def _check_arguments(**arguments: object) -> None:
                 f"{name} must be {description}; see help(brainhive_cli.api)",
             )
 
-        # a number has no characters that a file name forbids
+        # every number can be part of a file name
         if isinstance(value, Integral):
             continue
         problem = describe_bad_text(str(value))
@@ -168,10 +165,9 @@ class Predictions:
     """Predictions of a brain model for the signals of a subject and split.
 
     Attributes:
-        image_ids: Image ids [N] of the pictures seen during the signals.
+        image_ids: Image ids [N] of the seen pictures.
         heads: Predictions [N, *shape] by the name of the head (output of the model).
-        texts: Lists of N captions by the name of the head. Heads that predict no
-            captions have no list.
+        texts: Lists of N captions by the name of the head. Other heads have no list.
         caveats: Texts on the limits of these predictions, such as "simulated".
     """
 
@@ -186,11 +182,10 @@ class Ranks:
     """Similarity of each signal to each picture of a gallery, and the resulting ranks.
 
     Attributes:
-        image_ids: Image ids [N] of the pictures seen during the signals. Empty if they
-            are unknown.
-        ranks: Ranks [N] of the seen pictures. Rank 1 is the picture of the gallery that
-            is most similar to the signal. Empty if the seen pictures are unknown.
-        gallery: Image ids [M] of the pictures to compare with.
+        image_ids: Image ids [N] of the seen pictures. Empty if they are unknown.
+        ranks: Ranks [N] of the seen pictures. The picture with rank 1 is most similar
+            to the signal. Empty if the seen pictures are unknown.
+        gallery: Image ids [M] of the candidate pictures.
         similarity: Cosine similarity [N, M] between signals and pictures.
         caveats: Texts on the limits of these ranks, such as "simulated".
         index: Positions [N] of the signals among the trials passed to `decode`.
@@ -210,8 +205,8 @@ class Run:
 
     Attributes:
         folder: Folder of the run.
-        variant: Name of the variant, if the run is a sweep (several variants of its
-            settings) and was opened as `RUN:VARIANT`. Empty for the whole run.
+        variant: Name of the variant of a sweep (a run with several settings), if it was
+            opened as `RUN:VARIANT`, else "".
     """
 
     folder: "RunFolder"
@@ -228,10 +223,10 @@ class Run:
         return self.folder.measurements()
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return a row for each metric, with its interval, chance level and protocol.
+        """Return a row for each metric and scope, such as a subject or all subjects.
 
-        A metric has one row for each scope, such as a subject or the mean of all
-        subjects. `pandas.DataFrame(run.metrics())` makes a table of the rows.
+        A row has an interval, a chance level and a protocol. `pandas.DataFrame` makes a
+        table of the rows.
         """
         return self.measurements.rows()
 
@@ -269,13 +264,12 @@ class Run:
         """Load the PyTorch module of a cell (a trained model of the run).
 
         Args:
-            cell: Name of the cell, as in `cells`. May be empty if there is a single
-                cell.
+            cell: Name of the cell, as in `cells`, or "" for the only cell.
             device: Device to load the model on, such as `cuda:0`.
 
         Raises:
-            BrainhiveError: if the run has no cell of this name, or if the name is empty
-                and the run has several cells.
+            BrainhiveError: if there is no such cell, or if `cell` is "" and there are
+                several.
             DeviceError: if there is no such device.
         """
         return self.member(cell, device).module
@@ -293,8 +287,7 @@ class Run:
             subject: Number of the subject. None stands for the only test subject.
             split: Split of the data set, such as `test`. Pictures that the model was
                 trained on are left out.
-            cell: Name of the cell (trained model). May be empty if there is a single
-                cell.
+            cell: Name of the cell (trained model), or "" for the only cell.
             device: Device to compute on.
 
         Returns:
@@ -319,13 +312,12 @@ class Run:
         """Open a cell (a trained model of the run) together with its data.
 
         Args:
-            cell: Name of the cell, as in `cells`. May be empty if there is a single
-                cell.
+            cell: Name of the cell, as in `cells`, or "" for the only cell.
             device: Device to load the model on, such as `cuda:0`.
 
         Raises:
-            BrainhiveError: if the run has no cell of this name, or if the name is empty
-                and the run has several cells.
+            BrainhiveError: if there is no such cell, or if `cell` is "" and there are
+                several.
             DeviceError: if there is no such device.
         """
         from brainhive_cli.core.launch import open_device
@@ -339,11 +331,7 @@ class Run:
 
     @cached_property
     def _align(self) -> "TrainedRun":
-        """The same run, opened with its trained models.
-
-        Raises:
-            RecipeError: if the run has no folder `cells`.
-        """
+        """The same run, opened with its trained models."""
         from brainhive_cli.core.errors import RecipeError
         from brainhive_cli.training.alignment.trained.run import TrainedRun
 
@@ -364,10 +352,7 @@ class Comparison:
 
     @property
     def differences(self) -> list[dict[str, Any]]:
-        """Paired differences between runs, each a dict with its statistical test.
-
-        `pandas.DataFrame(comparison.differences)` makes a table of the rows.
-        """
+        """Paired differences between runs, each a dict with its statistical test."""
         rows = []
         for group in self.groups:
             for pair in group.differences:
@@ -431,8 +416,7 @@ def open_run(name: str | Path) -> Run:
     Args:
         name: The run, as
             - the path of its folder, its name, or the end of its name
-            - `RUN:VARIANT`, for one variant of a sweep (a run with several variants of
-              its settings)
+            - `RUN:VARIANT`, for one variant of a sweep (a run with several settings)
             - `hub:owner/name[@revision]`, for a run on the hub, which is downloaded
 
     Raises:
@@ -457,17 +441,17 @@ def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "A
         reference: The model, as
             - a run of train-align, by name, path or `RUN:VARIANT` (see `open_run`)
             - the name of a recipe of train-align, for the newest run of the recipe
-            - the path of a model folder, anywhere on disk
+            - the path of a model folder
             - `hub:owner/name[@revision]`, for an uploaded run or model folder
-        cell: Name of the cell (trained model). May be empty if there is a single cell.
+        cell: Name of the cell (trained model), or "" for the only cell.
         device: Device to load the model on, such as `cuda:0`.
 
     Returns:
         The model on this device.
 
     Raises:
-        BrainhiveError: if there is no such model, or if `cell` is empty and the run has
-            several cells.
+        BrainhiveError: if there is no such model, or if `cell` is "" and there are
+            several.
         DeviceError: if there is no such device.
     """
     from brainhive_cli.core.launch import open_device
@@ -485,7 +469,7 @@ def open_store(dataset: str, split: str, encoder: str) -> "TargetStore":
     """Open the embeddings (vectors of pictures) that the command `embed` has stored.
 
     Args:
-        dataset: Name of the data set, which is the name of a folder in `embeddings/`.
+        dataset: Name of the data set, as a folder in `embeddings/`.
         split: Split of the data set, such as `train` or `test`.
         encoder: Name of the encoder, such as `clip-h14`.
 
@@ -508,9 +492,9 @@ def open_signals(dataset: str, subject: int, name: str = "default") -> "SignalSt
     """Open the prepared signals of a subject.
 
     Args:
-        dataset: Name of the data set, which is the name of a folder in `signals/`.
+        dataset: Name of the data set, as a folder in `signals/`.
         subject: Number of the subject.
-        name: Name that the signals were stored under, as in the key `signal.name`.
+        name: Name of the stored signals, as in the recipe key `signal.name`.
 
     Returns:
         The store. `store["test"]` gives the `Trials` of the test split. They have
@@ -539,8 +523,7 @@ def run(
         command: Name of the command, such as `train-align`.
         recipe: Path of a YAML file, or name of a shipped recipe. If None, the default
             recipe of the command.
-        again: If True, start a new run even if a run with the same settings is
-            finished.
+        again: If True, start a new run even if the same run is finished.
         allow_code: If True, run code that is not part of Brainhive, such as the code of
             a model from the hub.
         keys: Settings that replace values of the recipe, nested (`train={"lr": 1e-3}`)
@@ -644,9 +627,9 @@ def store_trials(
     averaged: bool | None = None,
     **axes: Any,
 ) -> "Trials":
-    """Write trials from memory to the signal store of a subject.
+    """Write trials from memory to the signal store of a subject, for other commands.
 
-    Commands read signals from this store. A store of the same name is replaced.
+    A store of the same name is replaced.
 
     Args:
         X: Signals of n trials, as an array [n, C, T] of sensors or [n, V] of voxels, as
@@ -655,28 +638,27 @@ def store_trials(
             - a list of paths, file names, image ids or categories
             - the name of a column of the MNE metadata, or of an xarray coordinate
             - None, if the names of the MNE events are the pictures
-        dataset: Data set that the pictures belong to, as its kind, or as a dict such as
+        dataset: Data set of the pictures, as its kind, or as a dict such as
             `{"kind": "image-folder", "root": FOLDER, "test_share": 0.2}`. The kind
             `categories` has no files: its pictures are the categories in `pictures`.
         subject: Number of the subject.
         session: Session label [n] of each trial, or None for a single session.
         run: Label [n] of the recording run (block) of each trial, or None if unknown.
         name: Name of the stored signals, as in the recipe key `signal.name`.
-        whitened: True if the signals are whitened, False if not. If None, results have
-            the caveat that earlier steps are unknown.
-        averaged: True if each trial is an average of several trials, False if not. If
-            None, results have the same caveat.
+        whitened: True if the signals are whitened, False if not. None adds a caveat.
+        averaged: True if each trial is an average of several trials, False if not. None
+            adds a caveat.
         axes: Axes of the signals, by name:
             - arrays: `channels` or `space` (`Sensors`, `Voxels`), `times_s` [T] from
               the onset of the picture, `rate_hz` and `unit`
             - epochs: `channels` or `types` of the channels to select
             - arrays and epochs: `onset_s` [n], the time of each trial in its recording
-              run. Without it, trials must be in the order of time. If their times are
+              run. Not needed if the trials are in the order of time. If this order is
               unknown, set `onset_s="unknown"`, which adds a caveat.
 
     Returns:
-        The m stored trials, in the order of `X`. `index` [m] has their positions in
-        `X`. A trial whose picture is not in the data set is left out, with a warning.
+        The m stored trials, in the order of `X`, with their positions in `X` in `index`
+        [m]. A trial whose picture is not in the data set is left out, with a warning.
 
     Raises:
         BrainhiveError: if an axis is missing or does not fit, or if no trial shows a
@@ -709,11 +691,8 @@ def _resolve_dataset(dataset: Any, image_ids: Sequence[str]) -> Any:
             - a config, which is returned unchanged
             - its kind, such as `image-folder`
             - a dict of its kind and its other settings. If the kind is `categories`,
-              without the settings `names` and `root`, the categories are `image_ids`.
+              and there is neither `names` nor `root`, the categories are `image_ids`.
         image_ids: Picture or category [n] of each trial.
-
-    Raises:
-        RecipeError: if the categories are `image_ids`, and there are fewer than two.
     """
     from brainhive_cli.core import parts
     from brainhive_cli.core.errors import RecipeError
@@ -752,8 +731,7 @@ def fit(
     """Store trials, embed their pictures, train a decoder, and evaluate it.
 
     Args:
-        X: Signals of n trials, as an array, mne.Epochs or xarray.DataArray (see
-            `store_trials`).
+        X: Signals of n trials, as in `store_trials`.
         pictures: Picture or category [n] that was seen in each trial.
         folder: Folder of the pictures. If None, `pictures` are categories, and trials
             are tested by cross-validation over `runs`, or over single trials without
@@ -765,13 +743,13 @@ def fit(
             has a subfolder `test`.
         encoders: Names of the encoders that embed the pictures. If None, the usual
             encoders of the data set.
-        keys: Settings of the training, as keys of the recipe of train-align, such as
-            `{"backbone": "brain-mlp"}`.
+        keys: Settings of the recipe of train-align, such as `{"backbone":
+            "brain-mlp"}`.
         axes: Axes of the signals, as in `store_trials`.
 
     Returns:
-        The run of train-align, which has the models, and the run of eval-retrieval,
-        which has their scores.
+        The run of train-align, with the models, and the run of eval-retrieval, with
+        their scores.
 
     Raises:
         RecipeError: if there are too few runs, or too few trials of a category, to hold
@@ -796,7 +774,7 @@ def fit(
         dataset["holdout"] = _choose_folds(categories, runs, trials.index)
         train_keys["seeds"] = [0]
 
-        # LDA computes the covariance of all features, which takes minutes for many
+        # LDA computes the covariance of the features, which takes minutes for many
         n_features = np.prod(trials.signal.shape[2:])
         ridge = {"kind": "ridge", "alpha": "auto", "standardise": False}
         train_keys["backbone"] = "lda" if n_features <= MAX_LDA_FEATURES else ridge
@@ -819,16 +797,11 @@ def _choose_folds(
 
     Args:
         categories: Category [m] of each stored trial.
-        runs: Label [n] of the recording run of each trial passed to `fit`. None holds
-            out single trials.
+        runs: Label [n] of the recording run of each trial passed to `fit`, or None.
         index: Position [m] of each stored trial among the trials passed to `fit`.
 
     Returns:
-        Recipe section `dataset.holdout`: `by` is "runs" or "trials", and `folds` is the
-        number of folds.
-
-    Raises:
-        RecipeError: if the trials outside a fold are not enough to train a model.
+        Recipe section `dataset.holdout`, with the keys `by` and `folds`.
     """
     from collections import Counter
 
@@ -886,8 +859,8 @@ def decode(
     """Compare each signal of a recording with all pictures of a split.
 
     Args:
-        model: Run of train-align, as an open `Run`, or as a name or path that
-            `open_run` takes.
+        model: Run of train-align, as an open `Run`, or as a name or path for
+            `open_run`.
         signal: Signals to decode, as
             - `Trials`. The repetitions of a picture are averaged.
             - an array, mne.Epochs or xarray.DataArray, as in `store_trials`. Each trial
@@ -896,14 +869,14 @@ def decode(
         subject: Number of the subject. If None, the only test subject of the cell.
         split: Split of the data set. Its pictures are the gallery, without the pictures
             that the model was trained on.
-        cell: Name of the cell (trained model). May be empty if there is a single cell.
+        cell: Name of the cell (trained model), or "" for the only cell.
         device: Device to compute on.
         pictures: Picture [n] that was seen in each trial. If None, names of MNE events
-            are used if they are pictures. Without pictures, the result has no ranks.
+            are used if they are pictures. If the pictures are unknown, there are no
+            ranks.
         axes: Axes of the signals, as in `store_trials`. An array in the shape of the
             model's input needs none. `delay_ms` is the time from the event to the
-            picture on the screen. Its default is `preparation.delay_ms` of the
-            training.
+            picture on the screen, by default as in the training.
 
     Returns:
         Similarity [N, M] of each signal to each picture of the gallery, and the rank of
@@ -970,10 +943,6 @@ def _choose_subject(member: "TrainedModel", subject: int | None) -> int:
     Args:
         member: Trained model, with its test subjects in `member.cell.tested_on`.
         subject: Number of the requested subject, or None.
-
-    Raises:
-        RecipeError: if the model is not tested on the requested subject, or if none is
-            requested and the model is not tested on exactly one.
     """
     from brainhive_cli.core.errors import RecipeError
 
