@@ -131,7 +131,7 @@ class LiveRun(Job, RunJob):
         """List the weights of the prior and the generator, if results are drawn."""
         if self.drawing_recipe is None:
             return []
-        # remove the digest from the fingerprint, since drawings change no metrics
+        # the run's fingerprint omits the prior, since drawings change no metrics
         prior = priors.find_input(self.drawing_recipe.prior.source)
         return [replace(prior, digest="")] + list(
             self.drawing_recipe.generator.inputs()
@@ -205,6 +205,9 @@ class _Publisher:
 
 def _hold_session(job: LiveRun, folder: RunFolder, launch: Launch) -> Summary:
     """Decode windows until the stream ends, or until the user ends the session.
+
+    Returns:
+        The measurements, tables and figures of the session.
 
     Raises:
         Exception: if the session fails before the first window is decoded. A later
@@ -283,7 +286,7 @@ def _hold_session(job: LiveRun, folder: RunFolder, launch: Launch) -> Summary:
 
 
 def _warn_of_limits(session: OpenSession) -> None:
-    """Warn of the limits of a session before its first window is decoded.
+    """Warn of the limits of a session.
 
     - differences from an offline evaluation
     - caveats (limits of the results)
@@ -368,7 +371,7 @@ def _open_page(
 
 
 def _find_pictures(session: OpenSession) -> ReadPicture:
-    """Find the pictures of the gallery and of the training, for the page."""
+    """Return a function that reads the pictures of the gallery and of the training."""
     dataset = session.job.align.dataset
     positions: dict[str, tuple[StimulusSet, int]] = {}
     for split in ("train", session.job.recipe.gallery):
@@ -457,7 +460,7 @@ def _draw_result(
     Returns:
         The drawing as a PNG file, which has only the first frame of a clip.
     """
-    # with a seed by window, a replay of the session draws the same pictures
+    # the seed depends on the window, so that a replay draws the same pictures
     seeds = [seed_of(seed, result.window.name, 0)]
     signal = result.signal[None].to(sampler.device)  # [1, C, T]
     decoded = member.module.decode(signal, member.index(subject, 1), seeds).float()
@@ -509,7 +512,7 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
             split=job.recipe.gallery,
         )
 
-        # mark metrics that are too high, since test pictures selected the weights
+        # metrics are marked as too high if test pictures have selected the weights
         is_selected = decoder.member.learned.selection == "test"
         scopes[ALL] = index_by_name([replace(single, selected=is_selected)])
         scopes["averages"] = index_by_name(
@@ -517,7 +520,7 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
         )
         items[ALL] = {"image_ids": score.image_ids, "ranks": score.ranks}
 
-    # without tested trials, the user can compare the names of events and candidates
+    # if no trial was tested, let the user compare names of events and candidates
     unknown_events = [] if hits.trials else list(decoder.unknown_events)
     candidates = list(decoder.image_ids) if unknown_events else []
 
