@@ -151,7 +151,7 @@ def _count_bytes(run_folder: RunFolder) -> int:
 def _find_shown(recipe: Recipe) -> ShownRun:
     """Find the run, or the variant (value of a sweep), that `runs show NAME` describes.
 
-    Without a name, the newest run with metrics is found.
+    Without a name, the newest run with metrics is found. Several names raise an error.
     """
     names = recipe.words[1:]
     if len(names) > 1:
@@ -381,6 +381,9 @@ def _remove(runs: Sequence[RunFolder], has_consent: bool) -> None:
 
     Args:
         has_consent: If True, do not ask for a confirmation.
+
+    Raises:
+        BrainhiveError: if a run is in use, or if the user does not confirm.
     """
     # refuse to remove a run to which another command writes
     for run_folder in runs:
