@@ -293,7 +293,7 @@ def _push_files(
                 CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
             )
         operations: list[CommitOperationAdd | CommitOperationDelete] = list(additions)
-        # delete files of the earlier model, whose weights would be loaded, too
+        # delete other run files, since weights of an earlier model would be loaded
         for name in sorted(remote_names - files.keys()):
             if _is_run_file(name):
                 operations.append(CommitOperationDelete(name))
@@ -303,7 +303,7 @@ def _push_files(
             upload = partial(api.preupload_lfs_files, repository, additions)
             call_in_thread(upload)
 
-            # `parent_commit` makes the hub refuse the commit after another push
+            # by `parent_commit`, the hub refuses to commit to a changed repository
             commit = api.create_commit(
                 repository,
                 operations,

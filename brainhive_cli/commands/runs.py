@@ -336,8 +336,7 @@ def _list_runs(recipe: Recipe, runs: Sequence[RunFolder]) -> Result:
 def _show(shown_run: ShownRun) -> Result:
     """Describe a run in a table of its properties and a table of its metrics, if any.
 
-    The metrics are pooled over all cells. If no metrics are pooled, each cell has a
-    row.
+    The metrics have the scopes of `list_summary_scopes`, such as the mean of all cells.
     """
     folder = shown_run.folder
     facts = shown_run.measurements.facts

@@ -203,7 +203,9 @@ class Recipe(BaseRecipe):
 
     @cached_property
     def expanded_steps(self) -> dict[str, ExpandedStep]:
-        """Steps by names such as `embed · low · last`, with the axis values in them.
+        """Steps for each combination of axis values, by names such as `embed · low`.
+
+        An axis of the matrix is a set of named values, each of which changes a step.
 
         Raises:
             RecipeError: if an expanded step has several recipes, or if there are more
@@ -273,8 +275,8 @@ class Recipe(BaseRecipe):
     def list_steps(self) -> list[str]:
         """List the expanded steps to run, such as `embed · low`, in their order.
 
-        Steps after the key `until` are left out. It names a step, with all its expanded
-        steps, or an expanded step.
+        Steps after the step `until` are left out. `until` is the name of a step, with
+        all its expanded steps, or of one expanded step.
 
         Raises:
             RecipeError: if there are no steps, or if `until` does not name a step.
@@ -287,13 +289,13 @@ class Recipe(BaseRecipe):
         if self.until is None:
             return names
 
-        last_names = [name for name in names if self.until in (name, _get_step(name))]
-        if not last_names:
+        until_names = [name for name in names if self.until in (name, _get_step(name))]
+        if not until_names:
             raise RecipeError(
                 f"the workflow has no step {self.until}",
                 f"set until to one of: {', '.join(self.steps)}",
             )
-        return names[: names.index(last_names[-1]) + 1]
+        return names[: names.index(until_names[-1]) + 1]
 
     def get_command(self, name: str) -> StepCommand:
         """Return the command of an expanded step."""
@@ -482,7 +484,8 @@ def _estimate_duration(
         paces: Seconds per unit of work, and bytes of memory, by the key of `key_work`.
 
     Returns:
-        The duration, or None without earlier jobs, or if the amount of work is unknown.
+        The duration. None if no earlier job was measured, or if the amount of work is
+        unknown.
     """
     # the work is unknown if an earlier step has not written the files of the job
     try:
