@@ -44,8 +44,7 @@ class Line:
 
     Attributes:
         command: Name of the subcommand.
-        arguments: Arguments: texts, and tuples (key, value) for
-            flags (see `join_words`).
+        arguments: Texts, and tuples (key, value) for flags (see `join_words`).
     """
 
     def __init__(self, command: str, *arguments: Any) -> None:
@@ -54,6 +53,8 @@ class Line:
 
     def __str__(self) -> str:
         """Write the command line, with the user's arguments inside `complete_lines`."""
+        if not _line_completions:
+            return self.base_text
         # a hint without the user's arguments is better than an error
         with suppress(Exception):
             return _line_completions[-1](self).base_text
@@ -122,8 +123,7 @@ def filter_hints(has_key: Callable[[str], bool]) -> Iterator[None]:
 def _drop_unknown_keys(hint: str) -> str:
     """Drop clauses of a hint that set a recipe key which the current command lacks.
 
-    Outside of `filter_hints` the hint is unchanged. If no clause remains, it
-    is general advice.
+    Outside of `filter_hints`, no clause is dropped. If all are, general advice remains.
     """
     if not _key_checks:
         return hint
@@ -239,7 +239,7 @@ class MissingData(BrainhiveError):
 
 
 class MissingExtra(BrainhiveError):
-    """A library that is not installed. The hint is the pip line that installs it."""
+    """A library that is not installed or broken. The hint is a pip command."""
 
     exit_code = 4
 
@@ -318,8 +318,8 @@ def naming(source: object) -> Iterator[None]:
 def guess(name: str, names: Iterable[str], prefix: str = "") -> str:
     """Write a question that suggests the valid name most similar to an invalid name.
 
-    Case does not matter. Valid names that begin with an invalid name of at least
-    three letters win.
+    Case does not matter. If an invalid name has at least three letters, valid names
+    that begin with it are preferred.
 
     Args:
         name: Invalid name, as the user wrote it.
@@ -327,8 +327,7 @@ def guess(name: str, names: Iterable[str], prefix: str = "") -> str:
         prefix: Text before the suggested name, such as "train.".
 
     Returns:
-        The question "did you mean NAME? " with its last space, or ""
-        without similar names.
+        The question "did you mean NAME? " with a final space, or "".
     """
     written_name = name.casefold()
     names_by_folded = {valid_name.casefold(): valid_name for valid_name in names}
@@ -378,8 +377,7 @@ def find_rows(
         owner: Owner of the available names, for the error message.
 
     Returns:
-        Row [C] of each requested name, or None if no name matches. No row
-        is returned twice.
+        Row [C] of each requested name, or None if no name matches.
 
     Raises:
         RecipeError: if several names match a requested name equally well.
@@ -415,8 +413,7 @@ def find_rows(
 def remember_interrupts() -> Iterator[None]:
     """Handle the signals that end a command early, inside the block.
 
-    - `INTERRUPT_SIGNALS` raise KeyboardInterrupt, and
-      `raise_if_interrupted` repeats it.
+    - `INTERRUPT_SIGNALS` raise KeyboardInterrupt.
     - SIGUSR1, and SIGTERM in a job of a cluster, make `is_asked_to_stop` return True.
     - Ignored signals stay ignored, such as SIGHUP under `nohup`.
     - In threads other than the main thread, nothing changes.

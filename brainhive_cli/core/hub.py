@@ -22,7 +22,6 @@ from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import (
     BrainhiveError,
     MissingData,
-    RecipeError,
     first_line,
 )
 from brainhive_cli.core.files import (
@@ -419,7 +418,7 @@ def download_line(
     Args:
         repository: Repository `owner/name`.
         repo_type: "model" or "dataset".
-        patterns: Names or patterns of the files. None or only `**` stands
+        patterns: Names or patterns of the files. An empty list or `**` alone stands
             for all files.
         options: Further arguments of the command, such as `--revision=main`.
 
@@ -490,7 +489,7 @@ def _list_client_errors() -> tuple[type[Exception], ...]:
 
 
 def _read_response(error: BaseException | None) -> tuple[int, Any]:
-    """Read the HTTP status and headers from an error of the hub's client or its causes.
+    """Read the HTTP status and headers from an error of the hub's client, or its cause.
 
     Returns `(0, {})` if the hub did not respond.
     """
@@ -505,7 +504,7 @@ def _read_response(error: BaseException | None) -> tuple[int, Any]:
 
 def _describe_failure(
     repository: str, error: Exception, repo_type: str, options: Mapping[str, Any]
-) -> MissingData | RecipeError:
+) -> MissingData:
     """Describe why a request to the hub failed, as an error with a hint.
 
     Args:

@@ -171,7 +171,7 @@ HEADLINES = ("top1", "top5", "validation_loss")
 class Metric:
     """Measured value with its context.
 
-    The interval from `low` to `high` repeats `these_subjects` for up to four subjects,
+    The interval from `low` to `high` repeats `these_subjects` for two to four subjects,
     and `people` from five subjects on.
 
     Attributes:
@@ -186,16 +186,12 @@ class Metric:
         protocol: Description of how the value was measured, in one line.
         split: Part of the data set that was measured, such as `test`.
         interval: Method of the interval, and the subjects and items it holds for.
-        these_subjects: Ends of the interval for these subjects only, or None for
-            a single subject.
-        people: Ends of the interval for people in general, or None with
-            too few subjects.
-        seed_sd: Standard deviation of the value over seeds, which intervals do not
-            include. None for a single seed or unknown seeds.
+        these_subjects: Ends of the interval for these subjects only, or None.
+        people: Ends of the interval for people in general, or None.
+        seed_sd: Standard deviation over seeds, which intervals do not include, or None.
         selected: True if something was selected on the test split, such as the epoch of
             a model. None if this is unknown.
-        caveats: Phrases in `CAVEATS` that limit the value. Phrases in the
-            protocol are added.
+        caveats: Phrases in `CAVEATS` that limit the value, also from the protocol.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -265,13 +261,9 @@ def interval_text(low: float | None, high: float | None, digits: int = 3) -> str
 def second_interval_heading(metrics: Iterable[Metric]) -> str:
     """Return the heading of a column of second intervals (`second_interval_text`).
 
-    Args:
-        metrics: Metrics of the rows.
-
     Returns:
         - "these subjects", if the main interval of any metric is for people in general.
-        - Otherwise "people in general", if any metric has an interval for
-          subjects or people.
+        - Otherwise "people in general", if any metric has `these_subjects` or `people`.
         - Otherwise "".
     """
     has_second_interval = False
@@ -469,14 +461,11 @@ def index_by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
 
 
 def merge_caveats(*lists: Iterable[str]) -> list[str]:
-    """Merge lists of caveats, which are fixed phrases that limit a number.
-
-    Args:
-        lists: Lists of phrases in `CAVEATS`.
+    """Merge lists of phrases in `CAVEATS`, which limit the meaning of a number.
 
     Returns:
         Each phrase once, in the order of `CAVEATS`, without phrases
-        that others include.
+        that another includes.
     """
     caveats = set(chain.from_iterable(lists))
     if SIMULATED in caveats:

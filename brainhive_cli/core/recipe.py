@@ -128,9 +128,7 @@ MAX_STEPS = 500
 
 
 class RunOptions(Section):
-    """Options for running the work. They do not change the results, so the fingerprint
-    does not contain them.
-    """
+    """Options for running the work, which change neither results nor fingerprint."""
 
     # processes that share the work
     processes: int | None = Field(
@@ -286,13 +284,14 @@ class Recipe(Section):
             RecipeError: if an index in the key is outside of its list.
         """
         # begin with a copy of the default if the outermost section is not set
-        top_key, dot, _ = key.partition(".")
-        field = cls.model_fields.get(top_key)
-        if dot and top_key not in fields and field and isinstance(field.default, dict):
-            fields[top_key] = copy.deepcopy(field.default)
+        *section_keys, last_key = key.split(".")
+        if section_keys:
+            top_key = section_keys[0]
+            field = cls.model_fields.get(top_key)
+            if field is not None and isinstance(field.default, dict):
+                fields.setdefault(top_key, copy.deepcopy(field.default))
 
         # find the innermost section, or make it
-        *section_keys, last_key = key.split(".")
         section: Any = fields
         for section_key in section_keys:
             index = _to_index(section, section_key, key)
@@ -329,18 +328,13 @@ class Recipe(Section):
         flags: Mapping[str, Any],
         overrides: Iterable[str],
     ) -> Self:
-        """Make a recipe from a file, flags and overrides.
-
-        An override wins over a flag, and a flag wins over the file.
+        """Make a recipe from a file, flags and overrides, of which the last wins.
 
         Args:
             command: Name of the subcommand.
             name: YAML file, name of a shipped recipe, or None for the default recipe.
             flags: Value of each flag by dotted recipe key, or None if it is not set.
             overrides: Texts `key.path=value`, whose values are YAML.
-
-        Returns:
-            The valid recipe.
 
         Raises:
             RecipeError: if there is no such recipe, or a key or value is invalid.
@@ -372,8 +366,7 @@ class Recipe(Section):
 
 
 BaseRecipe = Recipe
-"""Second name of the base class, for modules that define a class `Recipe` themselves.
-"""
+"""Second name of the base class, for modules that define their own `Recipe`."""
 
 
 class FileRecipe(Recipe):
@@ -459,7 +452,7 @@ def _describe_problem(
 
     Args:
         model: Class of the recipe or section that was validated.
-        error: Error of pydantic, which lists all problems.
+        error: Error of pydantic.
         section: Dotted key of the section, or "" for a whole recipe.
     """
     # join the location of the problem, without validators (`function-after[…]`)
@@ -524,9 +517,8 @@ def _find_section(
 def _write_example(model: type[BaseModel], problem: ErrorDetails, section: str) -> str:
     """Write a hint with valid values of a key, such as `as in train.lr=0.001`.
 
-    The values are the examples of the field, else a default that is a number or text,
-    else the first allowed value. Without any, the hint is empty. For a section with an
-    invalid value, the hint lists the keys of the section.
+    The hint has the examples of the field, else a default that is a number or text,
+    else the first allowed value, else nothing. For a whole section, it has the keys.
 
     Args:
         model: Class of the recipe or section that was validated.
@@ -579,9 +571,6 @@ def find_recipe(command: str, name: str | None) -> Path:
         name: Path of a file, name of a shipped recipe or of its folder, or None for
             the default recipe.
 
-    Returns:
-        Path of the file.
-
     Raises:
         RecipeError: if there is no such recipe.
     """
@@ -590,7 +579,7 @@ def find_recipe(command: str, name: str | None) -> Path:
     if name is None:
         return root / file_name
 
-    # a file of the user, or a shipped recipe, whose name has hyphens
+    # the names of shipped recipes have hyphens
     shipped_name = name.replace("_", "-")
     shipped_files = [root / shipped_name / file_name, root / f"{shipped_name}.yaml"]
     for candidate in [Path(name)] + shipped_files:
@@ -598,7 +587,7 @@ def find_recipe(command: str, name: str | None) -> Path:
         if os.path.isfile(candidate):
             return candidate
 
-    # no such recipe: suggest the most similar name
+    # suggest the most similar name
     names = []
     for path in sorted(root.rglob(file_name)):
         if path.parent != root:
@@ -654,8 +643,8 @@ def read_extended(path: Path, command: str = "") -> dict[Path, dict[str, Any]]:
         command: Subcommand whose recipes `extends` may name. By default the file name.
 
     Returns:
-        The values by key that each file sets itself, by the path of the file. Each file
-        is followed by the file that it extends.
+        The values by key of each file, by its path. The file `path` comes first, and
+        each file is followed by the file that it extends.
 
     Raises:
         MissingData: if the file does not exist.
@@ -670,7 +659,6 @@ def read_extended(path: Path, command: str = "") -> dict[Path, dict[str, Any]]:
                 f"{path} extends itself", "name another recipe after `extends`"
             )
 
-        # the keys that this file sets
         document = documents.read(file, kind, "fix the file", RecipeError, is_yaml=True)
         fields = document or {}
         base = fields.pop("extends", None)
@@ -680,7 +668,7 @@ def read_extended(path: Path, command: str = "") -> dict[Path, dict[str, Any]]:
             fields.pop("digests", None)
         fields_by_file[file] = fields
 
-        # the file that this file extends
+        # continue with the extended file
         if base is None:
             return fields_by_file
         if not isinstance(base, str):
@@ -719,7 +707,7 @@ def parse_value(text: str, override: str) -> Any:
 
 
 def _to_index(section: dict[str, Any] | list[Any], step: str, key: str) -> Any:
-    """Return the index of a list that a step of a dotted key names, or the step itself.
+    """Return a step of a dotted key, as an integer if it is the index of a list.
 
     Args:
         section: Section or list in which the step selects an item.

@@ -72,8 +72,7 @@ class RunFolder:
         """Count the finished cells of the run.
 
         Args:
-            files: Path below the run of the file that marks a cell as
-                finished, by cell.
+            files: Path below the run of the file that marks a finished cell, by cell.
         """
         return sum((self.path / file).is_file() for file in files.values())
 
@@ -116,7 +115,7 @@ class RunFolder:
 
     @property
     def age(self) -> str:
-        """Time since the run was finished, in words."""
+        """Time since the end or the last change of the run, in words."""
         return format_age(self.written_s)
 
     @property
@@ -249,9 +248,6 @@ class RunFolder:
         Args:
             name: Path of the file or folder below the run.
             write: Function that writes the content to a temporary path.
-
-        Returns:
-            Final path of the file or folder.
         """
         final = resolve_without_links(self.path, name, "a file of a run,")
         with atomic_write(final) as partial_path:
@@ -313,12 +309,8 @@ class RunFolder:
     def finish(self, measurements: Measurements) -> None:
         """Finish the run: write the digests of its documents, then `metrics.json`.
 
-        Args:
-            measurements: Measurements of the run.
-
         Raises:
-            BrainhiveError: if a document is missing or changed since its
-                digest was written.
+            BrainhiveError: if a document is missing, or differs from its digest.
         """
         problem = next(documents.find_changes(self.path, {METRICS_FILE}), None)
         if problem is not None:
@@ -429,11 +421,10 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
     Args:
         runs: Folder of all runs.
         command: Command that made the run, such as `train-align`, or None for any.
-        reference: Path of the run's folder, name of the run or its
-            end, or `hub:owner/name[@revision]`.
+        reference: Path of the run, its name or its end, or `hub:owner/name[@revision]`.
 
     Raises:
-        MissingData: if no finished run of the command has this name.
+        MissingData: if there is no such finished run of the command.
         RecipeError: if the reference fits several runs.
     """
     # the hint reads the files of other runs, so it is made only for an error
