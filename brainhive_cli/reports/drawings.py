@@ -200,10 +200,8 @@ def render_svg(artifact: Drawable) -> Markup:
     shapes = re.sub(
         ' d="[^"]*"', lambda match: re.sub(r"(\.\d\d)\d+", r"\1", match[0]), shapes
     )
-    svg_element = template.render(
-        view=view_box[0] if view_box else "", title=artifact.title, shapes=shapes
-    )
-    return Markup(svg_element)
+    view = view_box[0] if view_box else ""
+    return Markup(template.render(view=view, title=artifact.title, shapes=shapes))
 
 
 @contextmanager
@@ -446,8 +444,7 @@ def _draw_matrix(figure: Any, axes: Any, matrix: Heatmap) -> float:
 
     # rotate column names that overlap, and shrink them if the columns are narrow
     figure.get_layout_engine().execute(figure)
-    is_crowded = bool(_find_overlapping(axes.get_xticklabels()))
-    if is_crowded and not _are_numbers(matrix.columns):
+    if _find_overlapping(axes.get_xticklabels()) and not _are_numbers(matrix.columns):
         is_narrow = axes.bbox.width / figure.dpi < NAME_INCH * len(axes.get_xticks())
         axes.tick_params(
             axis="x", rotation=90, labelsize="xx-small" if is_narrow else "medium"
@@ -633,10 +630,9 @@ def draw_slices(
     )
 
     # crop the volume to the voxels
-    for axis in range(3):
-        other_axes = tuple({0, 1, 2} - {axis})
-        occupied = np.flatnonzero((voxel_indices >= 0).any(other_axes))
-        voxel_indices = voxel_indices.take(range(occupied[0], occupied[-1] + 1), axis)
+    positions = np.argwhere(voxel_indices >= 0)  # [V, 3]
+    ranges = map(slice, positions.min(0), positions.max(0) + 1)
+    voxel_indices = voxel_indices[tuple(ranges)]
 
     # divide the slices that hold voxels into equal parts, and take the middle of each
     depth = voxel_indices.shape[2]

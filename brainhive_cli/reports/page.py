@@ -262,8 +262,8 @@ def open_picture(path: Path) -> tuple[bool, Image.Image]:
     """
     try:
         with Image.open(BytesIO(read_regular(path, MAX_FILE_BYTES))) as image:
-            n_frames = getattr(image, "n_frames", 1)
-            return n_frames == 1, image.convert("RGB")
+            is_still = getattr(image, "n_frames", 1) == 1
+            return is_still, image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise MissingData(
             f"{path} is damaged or not a picture", "run the command that made it again"
