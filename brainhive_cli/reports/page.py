@@ -199,7 +199,7 @@ def embed(
     poster: Path | None = None,
     side_px: int = TILE_PX,
 ) -> dict[str, Any]:
-    """Read a picture or clip for the template of a page, the data of each file once.
+    """Read a picture or clip for a page, which holds the data of each file once.
 
     Args:
         ids: Ids by the SHA-256 digest of a file and `side_px`. A new file is added.

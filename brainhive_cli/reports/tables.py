@@ -392,7 +392,7 @@ def _name_side(label: str, titles: Mapping[str, str] | None) -> str:
 
 
 def make_difference_cell(difference: Difference) -> TableCell:
-    """Make a table cell of a difference: value, interval and signs."""
+    """Make a table cell of a difference, with its interval and its footnote signs."""
     interval = ""
     if difference.low is not None:
         interval = interval_text(difference.low, difference.high)
@@ -516,8 +516,8 @@ def published_tables(published: Mapping[str, Any] | None) -> list[Table]:
     """Make a table of the results that a paper reports for a method.
 
     Args:
-        published: Values by metric, `source` (paper), and `differs` (list of
-            differences from the set-up of the run). None without published results.
+        published: Published values by metric, with the keys `source` (paper) and
+            `differs` (list of differences from the set-up of the run), or None.
 
     Returns:
         A list with the table, or an empty list.
