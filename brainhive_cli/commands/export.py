@@ -280,7 +280,7 @@ def _score_single_trials(trained: TrainedModel) -> dict[str, Any]:
     """Score predictions from single test trials by the protocol of NeuralBench.
 
     Returns:
-        Scores and a description of the model, by names of NeuralBench.
+        Scores and a description of the model, keyed by names of NeuralBench.
     """
     picture_rows = trained.rows("test")  # [M], ascending
     prediction_blocks = []

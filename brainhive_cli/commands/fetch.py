@@ -75,8 +75,8 @@ def _resolve_sources(recipe: Recipe) -> dict[str, tuple[Source, Path]]:
         Sources and folders by name (`things-eeg`) or reference (`nemar:nm000232`).
 
     Raises:
-        RecipeError: if no data set or an unknown data set is named, or several data
-            sets for a single `root`.
+        RecipeError: if no data set or an unknown data set is named, or if several are
+            named for a single `root`.
     """
     if not recipe.names:
         raise RecipeError(
@@ -354,6 +354,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     Raises:
         MissingData: if no host can be reached, or if the user has not accepted the
             terms of the host.
+        RecipeError: if a data set is unknown, or if no file is selected.
         BrainhiveError: if the disk has too little space.
     """
     tables = []

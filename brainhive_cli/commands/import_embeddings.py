@@ -246,7 +246,7 @@ def _require_all_pictures(
 def _check_shape(vectors: Vectors, config: EncoderConfig) -> None:
     """Raise an error if there are no vectors, or if the encoder makes another shape.
 
-    Shapes are not compared if the shape of the encoder is unknown, or views are "all".
+    Shapes are not compared if `config` does not tell the shape, or has views "all".
     """
     first_file = vectors.files[0]
     batch = next(checked_batches(vectors), None)

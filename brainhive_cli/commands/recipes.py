@@ -83,7 +83,7 @@ def list_shipped() -> list[ShippedRecipe]:
 
 
 def _describe(path: Path) -> str:
-    """Return the first sentence at the top of a recipe file, without the command."""
+    """Return the first sentence of a file's first comment, without the command."""
     lines = path.read_text("utf-8").splitlines()
     comment_lines = takewhile(lambda line: line.startswith("#"), lines)
     comment = " ".join(line[1:].strip() for line in comment_lines)
@@ -100,8 +100,8 @@ def tabulate_keys(shipped: ShippedRecipe) -> Table:
         shipped: Recipe file that comes with Brainhive.
 
     Returns:
-        Name, value, source ("recipe" or "default") and meaning of each key. The
-        sections that all recipes share come last.
+        Name, value, source (`recipe` or `default`, and another default value) and
+        meaning of each key. The sections that all recipes share come last.
     """
     module = importlib.import_module(
         f"brainhive_cli.commands.{shipped.command.replace('-', '_')}"
