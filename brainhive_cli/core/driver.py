@@ -234,8 +234,8 @@ def _compute(job: RunJob, open_run: OpenRun) -> Work | None:
     """Compute all stages (sets of cells) of a run, and finish the run with its summary.
 
     Returns:
-        The work whose pace can be measured, with its duration if a stage has measured
-        it. None if, for example, other workers have computed a share of it.
+        Work that this call has computed as a whole, to measure its pace, or None. Work
+        of a stage has a duration.
     """
     # the pace of a run with parts would include the time of the parts
     planned_work = None if open_run.parts else job.count_work()
@@ -277,11 +277,11 @@ def compute_stage(
     """
     from brainhive_cli.core import weights
 
-    # all processes need the same list, while other workers may finish cells
     folder, launch = open_run.folder, open_run.launch
     is_finished = stage.is_finished or (
         lambda name: (folder.path / stage.files[name]).is_file()
     )
+    # all processes need the same list, while other workers may finish cells
     unfinished_cells = launch.run_on_main(
         lambda: [name for name in stage.files if not is_finished(name)]
     )
@@ -292,7 +292,7 @@ def compute_stage(
     computes_alone = stage.sharing == "alone" or (
         stage.sharing == "either" and len(unfinished_cells) >= launch.processes
     )
-    worker = launch.single_process if computes_alone else launch
+    cell_launch = launch.single_process if computes_alone else launch
 
     # announce the work that remains
     work = planned_work
@@ -304,7 +304,7 @@ def compute_stage(
         runs_folder = folder.path.parents[1]
         announce(work, folder.command, runs_folder, launch, remaining_share)
 
-    # compute the cells that this worker can claim
+    # compute the cells that this command can claim
     files = {name: stage.files[name] for name in unfinished_cells}
     computed_cells = list[str]()
     new_cells = list[str]()
@@ -313,11 +313,11 @@ def compute_stage(
     with (
         console.divert_prints(),
         console.progress(stage.title, len(unfinished_cells)) as bar,
-        claim_cells(folder, files, worker, stage.is_finished) as claimed_cells,
+        claim_cells(folder, files, cell_launch, stage.is_finished) as claimed_cells,
     ):
         for name in claimed_cells:
             has_checkpoint = folder.checkpoint_path(name).is_file()
-            content = stage.compute(name, worker)
+            content = stage.compute(name, cell_launch)
             if content is not None:
                 save = partial(weights.save_cell, content=content)
                 folder.replace(files[name], save)
@@ -473,8 +473,9 @@ def _join_run(folder: RunFolder, recipe: Recipe, launch: Launch) -> RunFolder:
 
         # hold a claim until the returned folder is no longer used
         number = next(PRESENCE_NUMBERS)
-        worker = name_partial_file(path / f"worker-{number}").name.removeprefix(".")
-        presence = Claim(path / WORKERS_FOLDER / worker, f"run {path}")
+        hidden_name = name_partial_file(path / f"worker-{number}").name
+        claim_path = path / WORKERS_FOLDER / hidden_name.removeprefix(".")
+        presence = Claim(claim_path, f"run {path}")
         folder = RunFolder(path, presence.release)
 
         is_new = not (path / "recipe.yaml").is_file()
@@ -543,19 +544,20 @@ def claim_cells(
         folder: Folder of the run.
         files: Path of the result of each cell (such as one subject's model), below the
             run folder, by name.
-        launch: Processes of this worker, which compute each cell together.
+        launch: Processes of this command, which compute each cell together.
         is_finished: Function that takes the name of a cell, and returns True if the
             cell is finished. With None, a cell is finished when its file exists.
 
     Yields:
-        An iterator over the cells that this worker has claimed, with a lock file. It
-        ends when all cells are finished, by this worker or by others.
+        An iterator over the cells that this command has claimed, with a lock file. It
+        ends when all cells are finished, by this command or by others.
     """
     # list the cells in .cells.json to count the progress, except for the summary
-    listed_files = read_cells(folder.path) if launch.is_main else dict(files)
-    is_listed = files.items() <= listed_files.items()
-    if METRICS_FILE not in files and not is_listed:
-        folder.write_json(CELLS_FILE, listed_files | dict(files))
+    is_summary = METRICS_FILE in files
+    if launch.is_main and not is_summary:
+        listed_files = read_cells(folder.path)
+        if not files.items() <= listed_files.items():
+            folder.write_json(CELLS_FILE, listed_files | dict(files))
 
     def record_takeover(name: str, ended_worker: str) -> None:
         if ended_worker:
@@ -614,9 +616,9 @@ def remove_unused(runs: Path) -> None:
         # a process holds this lock while it opens the run
         lock = Claim(folder.path / LOCK, f"run {folder.path}", wait=True)
         other_claims = [
-            worker
-            for worker in claim.parent.glob(CLAIM_PATTERN)
-            if is_held(worker) and not is_held_by_this_process(worker)
+            other
+            for other in claim.parent.glob(CLAIM_PATTERN)
+            if is_held(other) and not is_held_by_this_process(other)
         ]
         if not other_claims:
             remove(folder.path)

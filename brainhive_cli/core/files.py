@@ -118,7 +118,7 @@ def hint_at_folder(root: Path, key: str, value: str, content: str) -> str:
 
     Returns:
         `KEY=FOLDER`, or a shell command that makes `root` a link if `value` is empty.
-        The comment `content` follows.
+        `content` follows as a comment.
     """
     if value:
         return f"{key}=FOLDER  # {content}"
@@ -184,7 +184,7 @@ def find_unfetched(paths: Iterable[AnyPath]) -> NotFetched | None:
         paths: Files, which need not exist.
 
     Returns:
-        The error with the fetching command, or None without placeholders.
+        An error with the command that fetches their content, or None without any.
     """
     hints = {os.fspath(path): _find_fetch_command(path) for path in paths}
     placeholders = [path for path, hint in hints.items() if hint]
@@ -222,10 +222,11 @@ def require_content(path: AnyPath) -> None:
 
 
 def _find_fetch_command(path: AnyPath) -> str:
-    """Return the command that downloads the content of a placeholder, or "".
+    """Return the command that downloads the content of a placeholder file.
 
     Returns:
-        A command with `{}` for the folder. For any other dead link, `DEAD_LINK_HINT`.
+        A command with `{}` for the folder, `DEAD_LINK_HINT` for another dead link, or
+        "" for any other path.
     """
     # read the target of a dead link, or the content of a small file
     is_dead_link = os.path.islink(path) and not os.path.exists(path)
@@ -445,7 +446,7 @@ def walk(
             path: Folder, relative to `root`.
             visited: Device and inode number of each folder above this folder.
         """
-        # stop at a folder that is among the folders above it, as a loop of links is
+        # a link may lead to a folder that contains the link, so stop there
         status = os.stat(root / path)
         identity = (status.st_dev, status.st_ino)
         if identity in visited:
@@ -476,7 +477,7 @@ def expand_pattern(path: str | Path) -> list[Path]:
     """List the files and folders that match a path with shell wildcards.
 
     Args:
-        path: Path. Existing folders may have wildcards in their names.
+        path: Path with wildcards. Names of existing folders are taken literally.
 
     Returns:
         Sorted matching paths, or only `path` if it exists as it is written.
@@ -656,8 +657,8 @@ def read_disk_clock(folder: Path) -> float:
 def remove_leftovers(folder: Path) -> None:
     """Remove the partial files and folders that killed processes have left in a folder.
 
-    - From this machine: if the process no longer runs.
-    - From another machine or container: if older than `MAX_PARTIAL_AGE_S`.
+    - Files of this machine: if their process no longer runs.
+    - Files of another machine or container: if older than `MAX_PARTIAL_AGE_S`.
 
     Repeated calls for a folder do nothing, because the function is cached.
 
@@ -690,7 +691,7 @@ def atomic_write(final: Path, is_lasting: bool = True) -> Iterator[Path]:
 
     Args:
         final: Final path of the file or folder. Missing parent folders are created.
-        is_lasting: True if the content must survive a power cut, for 6 ms per file.
+        is_lasting: True to survive a power cut, which takes 6 ms per file.
 
     Yields:
         The temporary path, to which the block must write.
