@@ -71,7 +71,7 @@ def choose_destination(path: Path, root: Path, prefixes: Sequence[str]) -> Path:
 
     Returns:
         The path of the archive without its suffix, if the archive lies directly in
-        `root` and its first file has a prefix. Otherwise, the folder of the archive.
+        `root`, and the name of its first file has a prefix. Otherwise, its folder.
     """
     if path.parent != root:
         return path.parent

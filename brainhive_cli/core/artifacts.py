@@ -102,7 +102,7 @@ class Curve(Titled):
         value: Label of the vertical axis, with the unit.
         style: Lines, or bars next to each other.
         is_logarithmic: True if the horizontal axis is logarithmic, with base 2.
-        marks: Marked positions or intervals of the axis by name, as in `onset: 0`.
+        marks: Marked positions or intervals by name, as in `onset: 0`.
         kind: Type in the stored list of artifacts.
     """
 
@@ -179,11 +179,10 @@ class SheetTile:
     """Picture or video clip in a sheet of pictures.
 
     Attributes:
-        file: Path of the picture or clip below the run. Empty for a gap.
+        file: Path of the picture or clip below the run, or "" for a gap.
         lines: Lines of text below the picture.
         metrics: Values of the picture's metrics, by name of the metric.
-        verdict: `right` if a retrieved picture is the seen picture, `wrong` if not, or
-            "". It decides the colour of the frame.
+        verdict: `right` or `wrong` if the picture was retrieved, or "".
         poster: Path below the run of a still picture of a clip.
     """
 

@@ -78,7 +78,7 @@ def report_damage(
             such as nibabel with exceptions of its own.
 
     Raises:
-        BrainhiveError: if the file is damaged, or not a file, of class `error`.
+        BrainhiveError: if the file is damaged, or not regular. The class is `error`.
     """
     try:
         # reading a pipe or device could wait forever

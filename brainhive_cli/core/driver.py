@@ -1,7 +1,7 @@
 """Driver of runs, which opens a run folder, computes its cells and finishes the run.
 
-A cell is a part of a run with a file of its own, such as the model of one subject and
-one seed. Workers are commands on this or other machines that share the cells.
+Cells are parts of a run, such as models of single subjects. Workers are commands,
+perhaps on other machines, that share the cells.
 """
 
 import itertools
@@ -267,13 +267,12 @@ def compute_stage(
     Args:
         open_run: Run of the stage, with the processes of this launch.
         stage: Cells (such as one subject's model), and the function that computes one.
-        planned_work: Work of the whole run, or None. It is announced if the stage does
-            not count its own work.
+        planned_work: Work to announce if the stage does not count its own, or None.
 
     Returns:
         True if this launch computed all unfinished cells, and the work of the cells
-        that it computed from their beginning, with its duration. The work is None
-        without such cells, or if the stage does not count its work.
+        that it computed without a checkpoint, with its duration. The work is None
+        without such cells, or if the stage does not count work.
     """
     from brainhive_cli.core import weights
 
@@ -455,8 +454,7 @@ def _join_run(folder: RunFolder, recipe: Recipe, launch: Launch) -> RunFolder:
         folder: Folder of the run, which need not exist.
 
     Returns:
-        The folder with the claim of this worker, or without a claim if another worker
-        has finished the run meanwhile.
+        The folder, with a claim unless another worker has finished the run meanwhile.
     """
     path = folder.path
     lock = Claim(path / LOCK, f"run {path}", wait=True)
@@ -508,12 +506,12 @@ def _locate(
 
     Args:
         label: First part of the name, before the fingerprint of the recipe.
-        force: True to return a new folder even if a run exists.
+        force: True for a new folder even if a run exists.
         digests: Digests of the inputs by name.
 
     Returns:
-        The recipe with the digests, and the path of the newest folder. The path does
-        not exist if there is no such run, or if `force` is True.
+        The recipe with the digests, and the path of the newest folder, or of a new
+        folder if there is none or `force` is True.
     """
     # the fingerprint is a hash of the recipe with the digests
     recipe = recipe.model_copy(update={"digests": dict(sorted(digests.items()))})
@@ -545,12 +543,12 @@ def claim_cells(
         files: Path of the result of each cell (such as one subject's model), below the
             run folder, by name.
         launch: Processes of this command, which compute each cell together.
-        is_finished: Function that takes the name of a cell, and returns True if the
-            cell is finished. With None, a cell is finished when its file exists.
+        is_finished: Function that returns True for the name of a finished cell. With
+            None, a cell is finished when its file exists.
 
     Yields:
-        An iterator over the cells that this command has claimed, with a lock file. It
-        ends when all cells are finished, by this command or by others.
+        An iterator over the cells that this command has claimed. It ends when all cells
+        are finished, by this command or by others.
     """
     # list the cells in .cells.json to count the progress, except for the summary
     is_summary = METRICS_FILE in files
@@ -603,7 +601,7 @@ def is_untouched(folder: RunFolder) -> bool:
 def remove_unused(runs: Path) -> None:
     """Remove the run folders that this process has opened, but that hold no results.
 
-    A folder in which another process works is kept.
+    Folders in which other processes work are kept.
 
     Args:
         runs: Folder of all runs.

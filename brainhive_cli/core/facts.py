@@ -83,8 +83,7 @@ class Answer:
 
     Attributes:
         question: The question, about the seen stimulus or its concept.
-        better: Probability that the mean rank under permuted labels is at most the
-            measured mean rank (one-sided p), or None without a test.
+        better: One-sided p for ranks better than chance, or None without a test.
         worse: One-sided p for ranks worse than chance, or None without a test.
         least_p: Smallest two-sided p that the test can give.
         n: Number of tested items over all subjects.
@@ -153,9 +152,7 @@ class Answer:
 
 
 class Difference(FrozenModel):
-    """Difference of a metric between two runs, sources of pictures or variants.
-
-    Both values of the metric are measured on the same items and subjects.
+    """Difference of a metric, on the same items, between two runs, sources or variants.
 
     Attributes:
         first: Name of the first run, source or variant.
@@ -163,13 +160,13 @@ class Difference(FrozenModel):
         metric: Name of the metric.
         difference: First value minus second value, averaged over subjects.
         low: Lower end of the 95 % interval, or None with too few items.
-        high: Upper end, or None with too few items.
-        interval: Method of the interval, with the subjects and items it holds for.
+        high: Upper end, or None.
+        interval: Method of the interval, with its subjects and items.
         n: Number of compared items over all subjects.
         subjects: Number of subjects.
         p_value: Two-sided p, or None with too few items.
-        p_adjusted: Two-sided p, adjusted for the number of tests, or None.
-        test: Method of the test, with the subjects and items it holds for.
+        p_adjusted: p adjusted for the number of tests, or None.
+        test: Method of the test, with its subjects and items.
         least_p: Smallest p that the test can give.
         cohens_dz: Mean of the subjects' differences by their standard deviation.
         lower_is_better: True if smaller values are better.
@@ -267,26 +264,27 @@ class Facts(FrozenModel):
         mode: `intra` (one subject), `inter` (new subjects), `joint` (all together) or
             `finetune` (fitted to a new subject).
         protocol: Description of the measurement in one line.
-        run: Training run whose models were tested.
-        runs: All training runs whose models were tested.
+        run: Tested training run.
+        runs: All tested training runs.
         units: Noun for the groups that tests count, such as `pictures`.
         unit_count: Number of these groups.
-        stimuli: Number of different stimuli over all subjects, or 0 if unknown.
+        stimuli: Number of different stimuli, or 0 if unknown.
         scope: Subjects or stimuli of the claims, such as "these films", or "".
-        inflation: Factor of a mean's variance, because folds share training data.
-        set_up: Settings of signals, model and training by dotted key (see `flatten`).
+        inflation: Factor by which training data that folds share increase the variance
+            of a mean. 1 without such folds.
+        set_up: Settings by dotted key (see `flatten`).
         seen_in_training: Pictures left out, because a model was trained on them.
-        published: Values of a paper, which the key `source` names. The key `differs`
-            has the differences between the methods.
+        published: Values of a paper, with its name (`source`) and the differences of
+            its methods (`differs`).
         cells: Facts of the models, by scope of the metrics, such as `all`.
-        variants: Facts of the variants of a sweep, by label.
+        variants: Variants of a sweep, by label.
         sources: Origins of pictures. The first is tested, the others are controls.
         titles: Title in tables, by origin of the pictures.
-        comparisons: Differences between origins of pictures, or between variants.
+        comparisons: Differences between origins or variants.
         against: Differences from other runs.
         not_compared: Reasons why other runs were not compared.
         validation: Values on the validation pictures, by name.
-        answers: Tests of ranks against chance. The first is the main test.
+        answers: Tests against chance, of which the first is the main test.
     """
 
     command: str = ""
@@ -396,7 +394,7 @@ class Baseline(FrozenModel):
     If the model is at chance, the ridge also looks for the pictures in other orders.
 
     Attributes:
-        reason: Reason why no ridge was fitted, or no other order was tried, or "".
+        reason: Reason why no ridge or no other order was tried, or "".
         answer: Test of the ridge's ranks against chance.
         orders: Number of other orders that were tried.
         order: Order in which the ridge finds the pictures, or "".
@@ -548,11 +546,9 @@ class Strength(FrozenModel):
     Attributes:
         pulls: Strength by amount. None stands for zero-shot, without any training.
         chosen_by: `people`: by the accuracy in other people. `recipe`: by the recipe.
-            `closed form`: the model has none. `number of pictures`, `one person` (the
-            model was trained on one person) and `another model` (it continued from
-            another model): by the number of pictures.
+            `closed form`: the model has none. Otherwise: by the number of pictures.
         people: Number of people whose accuracy was used.
-        mrr: Mean reciprocal rank by amount and strength. Empty unless people were used.
+        mrr: Mean reciprocal rank by amount and strength, with `people`.
     """
 
     pulls: dict[str, float | None]
@@ -572,7 +568,7 @@ class CalibrationFacts(Facts):
     """Facts of calibrate.
 
     Attributes:
-        arm: Way to calibrate that the finding is about. Empty with only controls.
+        arm: Way to calibrate that the finding is about, or "" with only controls.
         arms: Data from a new person, MOABB's name for it, and method, by arm.
         unit: Unit of the amounts.
         amounts: Amounts of recording, ascending. The last is everything.
@@ -580,12 +576,12 @@ class CalibrationFacts(Facts):
         is_above_chance: True if this top-1 with everything is above chance.
         lead: Smallest amount that surely gives 90 % of the top-1 with everything, or
             else the largest amount below everything. Empty for everything.
-        suffices: Indices of two amounts, or None if not measured. Amounts that surely
-            give less than 90 % of everything lie below the first. The second and all
-            larger amounts surely give 90 % or more.
-        better: Indices of two amounts, or None with too few people or no comparison.
-            Amounts at which transfer surely beats training from scratch lie below the
-            first. From the second on, transfer surely does not beat it.
+        suffices: Indices of two amounts, or None if not measured. All amounts that
+            surely give less than 90 % of everything lie below the first. All amounts
+            from the second on surely give 90 % or more.
+        better: Indices of two amounts, or None if not compared. All amounts at which
+            transfer surely beats training from scratch lie below the first. At all
+            amounts from the second on, it surely does not.
         strength: Strength of transfer, by model and person.
         trained_on: Smallest and largest number of people that a model was trained on.
         seen_share: Share of the new persons' pictures that these people saw too.
@@ -623,8 +619,8 @@ class LiveFacts(Facts):
         is_interleaved: True if slow drift of the signal cannot explain the hits.
         anytime_p: p that holds whenever the session ends, or None without a test.
         trials_learned_from: Number of trials that the model was trained on.
-        unknown_events: Names of all events, if no event belongs to a picture.
-        candidates: Names of all candidates, if no event belongs to a picture.
+        unknown_events: All events, if no event belongs to a picture.
+        candidates: All candidates, if no event belongs to a picture.
     """
 
     command: str = "live"
@@ -674,7 +670,7 @@ def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         prefix: Prefix of all keys, or "".
 
     Returns:
-        Values by dotted key, such as `{"train.lr": 0.1}`. Inner empty mappings stay.
+        Values by dotted key, such as `{"train.lr": 0.1}`. An inner empty mapping stays.
     """
     flat: dict[str, Any] = {}
     for key, value in fields.items():
@@ -743,12 +739,12 @@ def list_differences(
 ) -> list[str]:
     """List the settings in which two runs differ.
 
-    A section is the first part of a dotted key. The list leaves out:
+    The list leaves out:
 
-    - Sections that only one run has, because they are unknown in the other.
+    - Sections (first parts of keys) that only one run has.
     - Papers (the section `cites`).
     - Settings of components whose kinds differ. Only the kinds are listed.
-    - Settings of `train` that only one run has, if the kinds of backbone differ.
+    - Settings of `train` that only one run has, with different kinds of backbones.
 
     Args:
         first: Settings of the first run by dotted key, such as `train.lr`.
@@ -756,7 +752,7 @@ def list_differences(
         sections: Sections that are compared, such as `train`, or None for all.
 
     Returns:
-        Texts such as `train.lr 1, not 0.0005`. The value of the first run comes first.
+        Texts such as `train.lr 1, not 0.0005`, with the first run's value first.
     """
     first_sections = {_section(key) for key in first}
     second_sections = {_section(key) for key in second}

@@ -335,15 +335,7 @@ def open_descriptor(
 
 
 def open_unless_link(path: str, flags: int) -> int:
-    """Open a regular file, and refuse links. It can be the `opener` of `open`.
-
-    Args:
-        path: File.
-        flags: Flags of `os.open`.
-
-    Returns:
-        File descriptor.
-    """
+    """Open a regular file, and refuse links, as an `opener` for `open`."""
     return open_descriptor(path, flags, follow=False)
 
 

@@ -130,7 +130,7 @@ def describe_user_error(error: BaseException) -> BrainhiveError | None:
 
     Returns:
         An error that names the innermost line of the user's code in the traceback, or
-        else an object of the user's class in it. None if there is neither.
+        else an object that this code defines. None if there is neither.
     """
     # find the innermost line of the user's code, and collect objects on the way
     location = ""

@@ -311,14 +311,14 @@ def save(
     all_metadata.update(metadata or {})
     all_metadata[DIGEST_KEY] = _digest(state, state.__getitem__)
 
-    # safetensors allows only the owner to read the file, so restore usual permissions
+    # safetensors lets only the owner read the file, so take the mode of an empty file
     path.touch()
     mode = path.stat().st_mode
     save_file(state, path, all_metadata)
     path.chmod(mode)
 
-    # safetensors writes the metadata in random order, so sort them in the header: 8
-    # bytes with a length, and JSON that is padded with spaces to this length
+    # Sort the metadata, which safetensors writes in random order. The header is a
+    # length in 8 bytes, and JSON that is padded with spaces.
     with path.open("r+b") as stream:
         (size,) = struct.unpack("<Q", stream.read(8))
         header = json.loads(stream.read(size))
@@ -463,7 +463,6 @@ def reading(
             or foreign_code.describe_user_error(reason)
         ):
             raise
-
         raise error(f"{origin} {problem}: {_describe_error(reason)}", hint) from reason
 
 
@@ -583,10 +582,8 @@ def _load(path: Path, device: torch.device | str) -> Any:
     """Load a file that torch.save wrote, without running code from the file."""
     import torch
 
-    # checkpoints of DINO contain the Namespace of a command line
-    safe_classes = [argparse.Namespace, *_SCHEDULE_STUBS]
-    is_allowed = torch.serialization.safe_globals(safe_classes)
-    with is_allowed, warnings.catch_warnings(action="ignore"):
+    allowed_globals = torch.serialization.safe_globals(_SAFE_GLOBALS)
+    with allowed_globals, warnings.catch_warnings(action="ignore"):
         # only zips, as of torch 1.6 and later, can be mapped into memory
         return torch.load(
             path, weights_only=True, map_location=device, mmap=zipfile.is_zipfile(path)
@@ -597,13 +594,15 @@ def _ignore_call(*arguments: Any) -> None:
     """Do nothing, in place of a function that a checkpoint names."""
 
 
-_SCHEDULE_STUBS: Any = [
+_SAFE_GLOBALS: Any = [
+    argparse.Namespace,
     (_ignore_call, "builtins.getattr"),
     (_ignore_call, "__builtin__.getattr"),
     (_ignore_call, "torch.optim.lr_scheduler.OneCycleLR"),
 ]
-"""Harmless replacements for the functions that the state of a OneCycleLR names. This
-learning-rate schedule is part of checkpoints from before torch 2.1, such as MindEye1's.
+"""Class and functions that checkpoints may name. DINO stores a Namespace of its command
+line. The state of a OneCycleLR before torch 2.1, as in MindEye1's checkpoints, names
+functions, which are replaced by `_ignore_call`.
 """
 
 
