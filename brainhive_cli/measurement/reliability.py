@@ -162,8 +162,8 @@ def unit_vectors(values: Array, axis: int = 0) -> Array:
 def correlation_shares(first: Array, second: Array) -> Array:
     """Compute a share for each item, so that the mean share is the correlation.
 
-    The share is the correlation r plus its influence function at the item. The variance
-    of the shares, divided by N, estimates the sampling variance of r.
+    The share is the correlation plus its influence function at the item. The variance
+    of shares, divided by N, estimates the sampling variance of the correlation.
 
     Args:
         first: First variable [N, ...] over N items, from `unit_vectors`.

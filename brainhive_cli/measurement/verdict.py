@@ -51,21 +51,21 @@ def judge(
 ) -> list[Answer]:
     """Test if signals tell which label they have, by permutations of the labels.
 
-    The statistic is the mean rank of the labels over subjects and items. The answers
-    depend on the design:
+    The statistic is the mean rank of the labels over subjects and items. The design
+    decides which answers are given:
 
     - Held-out trials: which label was shown.
-    - Ten concepts or more, of which some have several pictures: a sign-flip test over
-      concepts, then the two answers for fewer concepts.
-    - Fewer concepts, of which some have several pictures: which picture of the concept
-      was shown, then which concept was shown.
+    - Ten concepts or more, some with several pictures: a sign-flip test over concepts,
+      then the two answers for fewer concepts.
+    - Fewer concepts, some with several pictures: which picture of the concept was
+      shown, then which concept was shown.
     - Pictures of different concepts, and clips: which stimulus was shown.
 
     Args:
         ranks: Rank [N, P] of each candidate for the N signals of each subject, averaged
             over seeds. 0 for a candidate that a signal was not compared with.
-        items: Stimuli or trials of the signals, with their units (groups of items that
-            are alike) and parts.
+        items: Stimuli or trials, with their units (groups of items that are alike) and
+            parts.
         candidates: Names of the P candidates.
         concept_parts: Part in which concepts were interleaved, by name of the item, or
             None.
@@ -77,7 +77,7 @@ def judge(
         blocks: Block of each trial, by name of the trial. The trials of a block keep a
             common label. The default is a block of its own.
         concept_problem: Reason why concepts cannot be distinguished from time, or "".
-        pool: Number of candidates that each signal was compared with. The default is P.
+        pool: Number of candidates of each signal. The default is P.
 
     Returns:
         The answers, of which the first is called the verdict.
@@ -162,12 +162,9 @@ def _test_stimuli(
             candidate as its label.
         labels: Column [I] of the candidate that each block shows.
         items: Blocks, with the strata and parts within which labels are exchanged.
-        pool: Number of candidates that each signal was compared with.
+        pool: Number of candidates of each signal.
         medium: Description of a stimulus in the singular, such as "picture".
         n_items: Number of tested stimuli or trials.
-
-    Returns:
-        The answer, with the reason if there is no test.
     """
     question = f"which {medium}"
     if items.problem:
@@ -219,13 +216,10 @@ def _test_concepts(
         contributions: Contribution [I, I] of each item to the mean rank, for each item
             as its label. 0 if the items were not compared.
         items: Stimuli that are tested.
-        pool: Number of candidates that each signal was compared with.
+        pool: Number of candidates of each signal.
         concepts: Concept [I] of each item.
         parts: Part in which labels are exchanged, by name of the item. None if unknown.
         problem: Reason why concepts cannot be distinguished from time, or "".
-
-    Returns:
-        The answer, with the reason if there is no test.
     """
     n_items = len(items.names)
     scope = items.scope if len(set(concepts)) < MIN_UNITS_FOR_POPULATION else ""
@@ -298,7 +292,7 @@ def _test_permutations(
         method: Description of the permutations.
         items: Items, whose `inflation` multiplies the variance of the null
             distribution.
-        pool: Number of candidates that each signal was compared with.
+        pool: Number of candidates of each signal.
     """
     # look up contributions in the flattened array, batch by batch
     row_starts = np.arange(len(contributions)) * contributions.shape[1]
@@ -349,7 +343,7 @@ def _test_units(
         ranks: Rank [N, P] of each candidate for the N signals of each subject.
         items: Items of the signals, with their units.
         columns: Column in `ranks` of the candidate that each item shows, by name.
-        pool: Number of candidates that each signal was compared with.
+        pool: Number of candidates of each signal.
         parts: Part of the recording that each item belongs to, by name. None if
             unknown.
     """

@@ -47,10 +47,9 @@ def prepare(
         images: Pictures [N, 3, H, W] with values in 0..1.
         protocol: Name of the evaluation protocol:
 
-            - `mindeye2` resizes pictures to squares of `COMMON_PX`.
-            - `brainhive` resizes the short side to `crop_px`, and crops the central
-              square.
-        crop_px: Side of the square that `brainhive` crops. Not used by `mindeye2`.
+            - `mindeye2` resizes to squares of `COMMON_PX`.
+            - `brainhive` resizes the short side to `crop_px`, and crops the centre.
+        crop_px: Side of the square that `brainhive` crops.
 
     Returns:
         Pictures [N, 3, H', H'] with the side of the protocol.
@@ -110,14 +109,14 @@ def ssim(
     """Compute the structural similarity (SSIM) of pictures in grey.
 
     Args:
-        image: Pictures [N, 3, H, W] that the subject saw, with values in 0..1.
+        image: Pictures [N, 3, H, W] that were seen, with values in 0..1.
         reconstruction: Reconstructions [N, 3, H', W'] with values in 0..1.
         side_px: Side of the squares to which both are resized. None keeps their sizes.
-        is_published: True for windows along the axis -2 only, as in NeuroClips and
-            NEURONS, whose code takes columns of grey pictures for channels.
+        is_published: True for windows along the axis -2 only. The code of NeuroClips
+            and NEURONS takes columns of grey pictures for channels.
 
     Returns:
-        SSIM [N] of each pair in float64.
+        SSIM [N] in float64.
 
     Source: Wang et al. 2004. The Gaussian weights are as in scikit-image.
     """
@@ -131,19 +130,16 @@ def ssim(
 def two_way_identification(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     """Compute how often a reconstruction is identified among two pictures.
 
-    The reconstruction is identified if it correlates more with the right picture, which
-    it reconstructs, than with another picture. Each of the N - 1 others is tried. Ties
-    are misses.
+    The reconstruction must correlate more with the right picture, which it
+    reconstructs, than with another picture. Each of the N - 1 others is tried.
 
     Args:
-        stimuli: Standardised features [N, D] of N pictures, at least two. Each row has
-            the mean 0 and the length 1.
+        stimuli: Standardised features [N, D] of N pictures, at least two.
         generated: Standardised features [B, D] of reconstructions.
         rows: Row [B] in `stimuli` of each reconstruction's right picture.
 
     Returns:
-        Share [B] of comparisons in which the reconstruction is identified, in float64.
-        Chance is 0.5.
+        Share [B] of identifications in float64. Chance is 0.5, and ties are misses.
     """
     correlations = stimuli @ generated.T  # [N, B]
     paired_correlations = correlations[rows, torch.arange(len(generated))]
@@ -177,8 +173,8 @@ def standardise(features: Tensor) -> Tensor:
         features: Features [N, ...] of N items.
 
     Returns:
-        Standardised features [N, D] in float64, flattened. A row is all 0 if the
-        features of its item are equal, except for rounding errors.
+        Standardised features [N, D] in float64. A row is 0 if all features are equal,
+        except for rounding errors.
 
     Raises:
         BrainhiveError: if a feature is not finite.
@@ -218,27 +214,26 @@ def local_moments(
     """Compute the local means and variances that SSIM compares.
 
     Args:
-        images: Pictures [B, 3, H, W] with values in 0..1. They are converted to grey.
+        images: Pictures [B, 3, H, W] with values in 0..1.
         side_px: Side of the squares to which pictures are resized. None keeps their
             size.
-        axes: Axes along which the Gaussian windows extend. Along the other axis, a
-            window has one pixel.
+        axes: Axes along which the Gaussian windows extend.
 
     Returns:
         Array [B, 3, H', W']: the grey picture, and the weighted mean and variance in
-        the window around each pixel. Means and variances are 0 near the border, where
-        windows would leave the picture.
+        the window around each pixel. They are 0 if the window would leave the picture.
     """
     weights = images.new_tensor(GREY).view(3, 1, 1)
     grey = (images.detach().float() * weights).sum(1, keepdim=True)
     if side_px is not None:
         grey = resize(grey, side_px)
 
-    # Add two planes for the moments, and fill them through views without the border.
+    # add two planes of zeros, and fill them except for the border
     moments = F.pad(grey, (0, 0, 0, 0, 0, 2))  # [B, 3, H, W]
-    mean, variance = _crop_border(moments[:, 1:], axes).unbind(1)
-    mean.copy_(_average_windows(moments[:, 0], axes))
-    variance.copy_(_average_windows(moments[:, 0].square(), axes) - mean.square())
+    mean = _average_windows(moments[:, 0], axes)
+    inside = _crop_border(moments[:, 1:], axes)
+    inside[:, 0] = mean
+    inside[:, 1] = _average_windows(moments[:, 0].square(), axes) - mean.square()
     return moments
 
 
@@ -257,8 +252,7 @@ def structural_similarity(
         axes: Axes along which windows extended in `local_moments`.
 
     Returns:
-        SSIM [B] in float64, averaged over the pixels whose windows lie inside the
-        picture.
+        SSIM [B] in float64, averaged over pixels whose windows lie inside the picture.
     """
     # local means [B, H', W'] of products, pictures and reconstructions, and variances
     product = _average_windows(stimuli[rows, 0] * generated[:, 0], axes)
@@ -274,11 +268,7 @@ def structural_similarity(
 
 
 def _average_windows(pictures: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Average pictures [B, H, W] over the Gaussian window around each pixel.
-
-    Args:
-        pictures: Grey pictures [B, H, W].
-        axes: Axes along which windows extend.
+    """Average pictures [B, H, W] over Gaussian windows along `axes`.
 
     Returns:
         Weighted averages [B, H', W'] for the pixels whose windows lie inside the

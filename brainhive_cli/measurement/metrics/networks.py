@@ -74,14 +74,14 @@ class MetricNetwork:
     Attributes:
         title: Name of the network in messages.
         side_px: Side of the square pictures that the network takes.
-        outputs: Functions that read the features of a node from the output of the
-            module, keyed by node. A node is a layer whose features are compared.
+        outputs: Functions that read a node's features from the module's output, keyed
+            by node. A node is a layer whose features are compared.
         source: Address of the weights: a URL or `hub:OWNER/NAME`.
         load: Function that builds the module from the path that `fetch` returns.
         colours: Mean and standard deviation by which pictures are normalised.
         takes_clips: True if the module takes clips [B, F, 3, H, W], not pictures.
         weights: Name of the weight file at the hub.
-        files: Names of the other files that are needed from the hub.
+        files: Names of the other files at the hub.
     """
 
     title: str
@@ -121,8 +121,8 @@ class MetricNetwork:
         """Look for the files of the network on this machine, without downloading.
 
         Returns:
-            Optional input of a command. If a file is missing, the input has an error
-            with the command line that downloads the files.
+            Optional input of a command. If a file is missing, its error tells how to
+            download.
         """
         name = f"weights of {self.title}"
         scheme, _, repository = self.source.partition(":")
@@ -153,7 +153,7 @@ class Features:
     """Loaded network that computes features of pictures or clips.
 
     Args:
-        module: Module of the network. It takes normalised pictures or clips.
+        module: Module that takes normalised pictures or clips.
         network: Description of the network.
         device: Device of the module.
     """
@@ -177,8 +177,8 @@ class Features:
             media: Pictures [B, 3, H, W] or clips [B, F, 3, H, W] with values in 0..1.
 
         Returns:
-            Features, keyed by node: [B, D] of pictures or clips, or [B, F, D] if the
-            network takes pictures and `media` are clips.
+            Features [B, D], keyed by node, or [B, F, D] of clips if the network takes
+            pictures.
         """
         # resize and normalise the frames of all clips as pictures
         network = self._network
@@ -227,10 +227,8 @@ def _torchvision(
     Args:
         name: Name of the model in torchvision, such as "alexnet".
         weights: Name of the weights, such as "AlexNet_Weights.IMAGENET1K_V1".
-        title: Name of the network in messages.
-        side_px: Side of the square pictures that the network takes.
         file: Name of the weight file at download.pytorch.org.
-        nodes: Names of the layers whose outputs are compared.
+        nodes: Layers whose outputs are compared, such as "features.4".
     """
 
     def load(path: Path) -> nn.Module:
@@ -332,14 +330,8 @@ def _transformer(
     """Describe a network of transformers that takes pictures or frames of 224 px.
 
     Args:
-        title: Name of the network in messages.
-        source: Address of the repository, `hub:OWNER/NAME`.
-        kind: Name of the network's class in transformers, such as "ViTModel".
-        colours: Mean and standard deviation by which pictures are normalised.
-        outputs: Functions that read the features of a node from the output of the
-            network, keyed by node.
-        weights: Name of the weight file in the repository.
-        takes_clips: True if the network takes clips, not pictures.
+        kind: Name of a class in transformers, such as "ViTModel".
+        outputs: Functions that read a node's features from the output, keyed by node.
         options: Further arguments of `from_pretrained`.
     """
     return MetricNetwork(
@@ -358,12 +350,11 @@ def _load_pretrained(kind: str, folder: Path, **options: Any) -> Any:
     """Load a network of transformers in float32.
 
     Args:
-        kind: Name of the network's class in transformers, such as "ViTModel".
-        folder: Folder with the weights and the configuration.
+        kind: Name of a class in transformers, such as "ViTModel".
         options: Further arguments of `from_pretrained`.
 
     Raises:
-        ValueError: if the files in the folder lack weights of the network.
+        ValueError: if weights of the network are missing.
     """
     import transformers
 
@@ -592,14 +583,12 @@ def load_metrics(
         device: Device of the network.
 
     Returns:
-        Metrics, keyed by name. The function `features` of a metric takes pictures or
-        clips, and computes their features by the network.
+        Metrics, keyed by name. Their `features` compute features of pictures or clips.
 
     Raises:
-        MissingData: if the weights cannot be downloaded or are damaged.
+        MissingData: if the files cannot be downloaded or are damaged.
     """
-    # Metrics with the same function `features` share the computed features. So a node
-    # has a single function for each normalisation `prepare`.
+    # metrics with the same `features` share computed features, so reuse the functions
     network = NETWORKS[name].build(device)
     functions = dict[Any, Callable[..., Tensor]]()
     completed = {}

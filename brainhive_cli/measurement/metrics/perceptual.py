@@ -66,7 +66,7 @@ def lpips(stimuli: Tensor, generated: Tensor, device: torch.device) -> Float64:
 
     Args:
         stimuli: Pictures [N, 3, H, W] with values in 0..1.
-        generated: Reconstruction [N, 3, H, W] of each picture, with values in 0..1.
+        generated: Reconstructions [N, 3, H, W] with values in 0..1.
         device: Device of the network.
 
     Returns:
@@ -186,7 +186,7 @@ def kid(stimuli: Tensor, generated: Tensor) -> float:
         generated: Features [M, D] of generated pictures.
 
     Returns:
-        Distance, which may be negative if the distributions are alike.
+        Distance, which can be negative.
 
     Source: Binkowski et al. 2018 (arXiv 1801.01401).
     """
@@ -207,12 +207,13 @@ def kid(stimuli: Tensor, generated: Tensor) -> float:
 def _compute_distance(
     metric_class: Any, stimuli: Tensor, generated: Tensor, **options: int
 ) -> Any:
-    """Compute a metric of torchmetrics from features instead of pictures.
+    """Compute a metric of torchmetrics from features [N, D] and [M, D] instead of
+    pictures.
 
     Args:
         metric_class: Class of the metric in torchmetrics.
-        stimuli: Features [N, D] of real pictures.
-        generated: Features [M, D] of generated pictures.
+        stimuli: Features of real pictures.
+        generated: Features of generated pictures.
         options: Further arguments of the class.
     """
     # the inputs are features already, so torchmetrics' network returns them unchanged
@@ -264,11 +265,8 @@ def measure_distances(
         stimuli: Features [N, D] of real pictures.
         generated: Features [N, D] of a generated picture for each real picture.
         protocol: Text for tables on the generator and the network of the features.
-        split: Part of the data set that the pictures belong to, such as "validation".
-        seeds: Seeds of the trained models, for tables.
-
-    Returns:
-        Metrics `fid` and `kid`.
+        split: Part of the data set, such as "validation".
+        seeds: Seeds of the trained models.
     """
     fold = torch.arange(len(stimuli)) % N_FOLDS
     metrics = []

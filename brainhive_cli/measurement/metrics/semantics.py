@@ -118,11 +118,10 @@ def object_f1(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     """Compute the F1 of the objects in reconstructions, compared with the stimuli.
 
     - A picture contains a category if the category's score is at least a threshold.
-    - Recall is the share of the stimulus's categories that the reconstruction contains,
-      and precision the share of the reconstruction's categories that the stimulus
-      contains.
-    - Both are averaged over the thresholds in `LEVELS`, without 0 / 0. The mean is 1 if
-      all shares are 0 / 0.
+    - Recall is the share of the stimulus's categories in the reconstruction, and
+      precision the share of the reconstruction's categories in the stimulus.
+    - Both are averaged over `LEVELS` without 0 / 0. The mean is 1 if all shares are 0 /
+      0.
 
     Args:
         stimuli: Scores [N, K] of the categories in the stimuli.
@@ -130,7 +129,7 @@ def object_f1(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
         rows: Row [B] in `stimuli` of each reconstruction's stimulus.
 
     Returns:
-        F1 [B], the harmonic mean of recall and precision, in float64. 0 if both are 0.
+        F1 [B], the harmonic mean of both, in float64. 0 if both are 0.
 
     Source: SEED (arXiv 2503.06437), seed/metrics.py.
     """
@@ -152,9 +151,8 @@ def seed_score(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     """Compute SEED, the mean of three similarities of reconstructions to stimuli.
 
     Args:
-        stimuli: Features [N, D] of the stimuli: the scores of the object categories,
-            then the features of EfficientNet and the embedding of the caption, both of
-            unit length.
+        stimuli: Scores of object categories, features of EfficientNet and embedding of
+            the caption [N, D] of the stimuli. The latter two have unit length.
         generated: Features [B, D] of the reconstructions, with the columns of
             `stimuli`.
         rows: Row [B] in `stimuli` of each reconstruction's stimulus.

@@ -50,8 +50,7 @@ def dice(decoded: Tensor, masks: Tensor) -> Float64:
         masks: Masks [N, F, H, W] of the stimuli: 1 for pixels of the object, else 0.
 
     Returns:
-        Coefficient [N] over all frames and pixels. NaN if the mask of the stimulus has
-        no object.
+        Coefficient [N] over all frames and pixels. NaN if a stimulus has no object.
     """
     is_decoded = (decoded > MIN_PROBABILITY).flatten(1)
     is_object = masks.flatten(1).bool()
@@ -64,17 +63,16 @@ def dice(decoded: Tensor, masks: Tensor) -> Float64:
 def recall_concepts(likelihood: NDArray[np.floating[Any]], is_shown: Bool) -> Float64:
     """Mark the concepts of each stimulus that a model has recalled from the signal.
 
-    If a stimulus shows k concepts, the k concepts with the highest likelihood count as
-    recalled.
+    The k most likely concepts are recalled if the stimulus shows k concepts.
 
     Args:
-        likelihood: Likelihood [N, K] of each concept, as the model decoded it, on any
-            scale. The first of equal likelihoods counts as higher.
+        likelihood: Decoded likelihood [N, K] of each concept, on any scale. The first
+            of equal likelihoods counts as higher.
         is_shown: Mask [N, K] of the concepts that each stimulus shows.
 
     Returns:
-        Values [N, K]: 1 if a concept is recalled, 0 if it is not, and NaN if the
-        stimulus does not show it.
+        Values [N, K]: 1 if a shown concept is recalled, 0 if it is not, and NaN if the
+        concept is not shown.
     """
     # rank of each concept, from 0 for the likeliest
     ranks = np.argsort(np.argsort(-likelihood, 1, kind="stable"), 1)
@@ -107,16 +105,15 @@ def score_captions(
     """Compare captions with the reference captions of their stimuli.
 
     Case and punctuation are ignored, except for hyphens and apostrophes inside words.
-    ROUGE is the F1 with the most similar reference. CIDEr is CIDEr-D of COCO's
-    evaluation, from 0 to 10.
+    ROUGE is the F1 with the most similar reference. CIDEr is CIDEr-D, from 0 to 10.
 
     Args:
         texts: Caption [N] of each stimulus.
         references: Reference captions [N] of each stimulus, at least one.
 
     Returns:
-        Values [N], keyed by metric, of the metrics whose library is installed. A single
-        item has no CIDEr.
+        Values [N], keyed by metric. A metric whose library is missing is left out, and
+        so is CIDEr for a single item.
     """
     captions = [_split_words(text) for text in texts]
     split_references = []
@@ -124,7 +121,6 @@ def score_captions(
         split_references.append([_split_words(text) for text in item_references])
     values: dict[str, Float64] = {}
 
-    # BLEU and ROUGE, if torchmetrics is installed
     if not find_missing_library("bleu_1"):
         from torchmetrics.functional.text import rouge_score
 
@@ -144,7 +140,6 @@ def score_captions(
                 scores.append(float(score[f"{key}_fmeasure"]))
             values[name] = np.array(scores)
 
-    # CIDEr, if pycocoevalcap is installed
     if not find_missing_library(CIDER) and len(captions) > 1:
         from pycocoevalcap.cider.cider import Cider
 
@@ -165,9 +160,9 @@ def bleu(
 ) -> dict[str, Float64]:
     """Compute BLEU of all captions together, as a pseudo-value of each item.
 
-    The jackknife pseudo-value b + (N - 1) * (m - b_i) has the BLEU b of all items, the
-    BLEU b_i without item i, and the mean m of all b_i. The mean of the pseudo-values is
-    b. Their variance divided by N is the jackknife variance of b.
+    The jackknife pseudo-value is b + (N - 1) * (m - b_i), with the BLEU b of all items,
+    the BLEU b_i without item i, and the mean m of all b_i. The mean of the
+    pseudo-values is b.
 
     Args:
         texts: Caption [N] of each stimulus, with single blanks between words.
@@ -226,8 +221,7 @@ def find_missing_library(metric: str) -> MissingExtra | None:
         metric: Name of the score, such as `bleu_1` or `cider`.
 
     Returns:
-        Error that says how to install the library. None if the library is installed, or
-        if the score needs no library.
+        Error that says how to install the library, or None if no library is missing.
     """
     library = LIBRARIES.get(metric)
     if library is None or importlib.util.find_spec(library) is not None:

@@ -63,15 +63,15 @@ def average_over_frames(
     """Average a metric of pictures over the frames of each clip.
 
     Args:
-        metric: Function that computes values [n] from pictures [n, 3, H, W] and their
-            reconstructions [n, 3, H, W], with values in 0..1.
+        metric: Function that computes values [n] of pictures [n, 3, H, W] and
+            reconstructions [n, 3, H, W] with values in 0..1.
         stimuli: Bytes [N, F, 3, H, W] of the seen clips.
         generated: Bytes [B, F, 3, H, W] of the reconstructions.
         rows: Row [B] in `stimuli` of each reconstruction's clip.
         options: Further arguments of the metric.
 
     Returns:
-        Mean [B] over the frames of each reconstruction.
+        Means [B] over frames.
     """
     seen_clips = stimuli[rows]
     seen_frames = seen_clips.flatten(0, 1) / 255  # [B · F, 3, H, W]
@@ -107,8 +107,7 @@ def end_point_error(
         side_px: Side of the squares to which frames are resized.
 
     Returns:
-        End-point errors [B] in pixels of the resized frames, averaged over pixels and
-        pairs of successive frames, in float64.
+        Mean errors [B] over pixels and pairs of successive frames, in resized pixels.
 
     Raises:
         BrainhiveError: if the clips have only one frame.
@@ -129,15 +128,12 @@ def end_point_error(
 
 
 def _compute_flow(clip: UInt8, side_px: int) -> Float32:
-    """Compute the optical flow from each frame of a clip to the next.
-
-    Args:
-        clip: Bytes [F, 3, H, W] of the clip.
-        side_px: Side of the squares to which frames are resized.
+    """Compute the optical flow from each frame of a clip [F, 3, H, W] of bytes to the
+    next.
 
     Returns:
-        Motion [F - 1, side_px, side_px, 2] of each pixel along x and y, in pixels of
-        the resized frames.
+        Motion [F - 1, side_px, side_px, 2] of each pixel along x and y, in resized
+        pixels.
     """
     import cv2
 
@@ -149,7 +145,6 @@ def _compute_flow(clip: UInt8, side_px: int) -> Float32:
         resized = library.resize(picture, (side_px, side_px))
         grey_frames.append(library.cvtColor(resized, library.COLOR_RGB2GRAY))
 
-    # compute the flow between successive frames
     flows = []
     for frame, next_frame in pairwise(grey_frames):
         flow = library.calcOpticalFlowFarneback(
@@ -171,7 +166,7 @@ def displacement(clips: Tensor) -> Tensor:
 
     Returns:
         Displacements [B, 2] along x and y from a frame to the next, in pixels of frames
-        that are reduced to `COARSE_PX`, in float64.
+        of side `COARSE_PX`, in float64.
 
     Source: Lucas and Kanade 1981, with a single window.
     """
@@ -207,16 +202,15 @@ def n_way(
 ) -> Tensor:
     """Score reconstructions by n-way classification.
 
-    The right classes are the `n_labels` classes with the largest logits of the
-    stimulus. In a trial, the largest logit of the reconstruction for a right class must
-    exceed its logits for `n_ways` - 1 random other classes. Ties are misses.
+    In a trial, the largest logit of the reconstruction for a right class must exceed
+    its logits for `n_ways` - 1 random other classes.
 
     Args:
         stimuli: Logits [N, K] of a classifier for the stimuli.
         generated: Logits [B, K] of the same classifier for the reconstructions.
         rows: Row [B] in `stimuli` of each reconstruction's stimulus.
         n_ways: Number of random classes in a trial, plus 1 for the right classes.
-        n_labels: Number of right classes, usually 3.
+        n_labels: Number of right classes, with the largest logits of the stimulus.
 
     Returns:
         Expected share [B] of hits, in float64.
@@ -236,8 +230,8 @@ def expected_hits(scores: Tensor, right_classes: Tensor, n_ways: int) -> Tensor:
 
     Args:
         scores: Scores [B, K] of K classes for B reconstructions.
-        right_classes: Numbers [B, L] of the L right classes of each reconstruction.
-        n_ways: Number of random wrong classes in a trial, plus 1 for the right classes.
+        right_classes: Numbers [B, L] of the right classes of each reconstruction.
+        n_ways: Number of random wrong classes in a trial, plus 1.
 
     Returns:
         Expected share [B] of hits, in float64.
@@ -266,7 +260,7 @@ def n_way_of_frames(
         n_labels: Number of right classes of a frame.
 
     Returns:
-        Expected share [B] of hits, averaged over the frames of each reconstruction.
+        Expected share [B] of hits, averaged over frames.
     """
     # frame f of clip n is row n * F + f of the flattened logits
     n_frames = generated.shape[1]
@@ -285,7 +279,7 @@ def n_way_chance(n_ways: int, n_labels: int) -> float:
     """Compute the expected share of hits in n-way classification of random scores.
 
     Args:
-        n_ways: Number of random wrong classes in a trial, plus 1 for the right classes.
+        n_ways: Number of random wrong classes in a trial, plus 1.
         n_labels: Number of right classes.
     """
     return n_labels / (n_labels + n_ways - 1)
@@ -300,11 +294,11 @@ def consistency(
         stimuli: Not used.
         generated: Features [B, F, D] of the reconstructions, of unit length.
         rows: Not used.
-        neighbours_only: True for pairs of successive frames (Mind-Animator), False for
-            all pairs of frames (NEURONS).
+        neighbours_only: True for successive frames (Mind-Animator), False for all pairs
+            of frames (NEURONS).
 
     Returns:
-        Mean cosine [B] of each reconstruction, in float64. 1 for clips with one frame.
+        Mean cosines [B] in float64. 1 for clips with one frame.
     """
     n_frames = generated.shape[1]
     if n_frames < 2:
@@ -326,7 +320,7 @@ def frame_similarity(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor
         rows: Row [B] in `stimuli` of each reconstruction's clip.
 
     Returns:
-        Mean cosine [B] over the frames of each reconstruction, in float64.
+        Mean cosines [B] over frames, in float64.
     """
     return (stimuli[rows].double() * generated.double()).sum(-1).mean(1)
 
