@@ -92,7 +92,7 @@ def pixcorr(image: Tensor, reconstruction: Tensor, side_px: int = PIXELS_PX) -> 
         side_px: Side of the squares to which both are resized.
 
     Returns:
-        Pearson correlations [N] in float64. 0 if a picture has a single colour.
+        Pearson correlations [N]. 0 if a picture has a single colour.
     """
     seen_pixels = standardise_pixels(image, side_px)
     generated_pixels = standardise_pixels(reconstruction, side_px)
@@ -116,7 +116,7 @@ def ssim(
             and NEURONS takes columns of grey pictures for channels.
 
     Returns:
-        SSIM [N] in float64.
+        SSIM [N].
 
     Source: Wang et al. 2004. The Gaussian weights are as in scikit-image.
     """
@@ -139,7 +139,7 @@ def two_way_identification(stimuli: Tensor, generated: Tensor, rows: Tensor) -> 
         rows: Row [B] in `stimuli` of each reconstruction's right picture.
 
     Returns:
-        Share [B] of identifications in float64. Chance is 0.5, and ties are misses.
+        Share [B] of identifications. Chance is 0.5, and ties are misses.
     """
     correlations = stimuli @ generated.T  # [N, B]
     paired_correlations = correlations[rows, torch.arange(len(generated))]
@@ -156,7 +156,7 @@ def correlation(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
         rows: Row [B] in `stimuli` of each reconstruction's picture.
 
     Returns:
-        Correlations [B] in float64.
+        Correlations [B].
     """
     return (stimuli[rows] * generated).sum(1, dtype=torch.float64)
 
@@ -252,16 +252,17 @@ def structural_similarity(
         axes: Axes along which windows extended in `local_moments`.
 
     Returns:
-        SSIM [B] in float64, averaged over pixels whose windows lie inside the picture.
+        SSIM [B], averaged over pixels whose windows lie inside the picture.
     """
-    # local means [B, H', W'] of products, pictures and reconstructions, and variances
-    product = _average_windows(stimuli[rows, 0] * generated[:, 0], axes)
+    # local means and variances [B, H', W'], without the border
+    mean_product = _average_windows(stimuli[rows, 0] * generated[:, 0], axes)
     seen_mean, seen_variance = _crop_border(stimuli[rows, 1:], axes).unbind(1)
     mean, variance = _crop_border(generated[:, 1:], axes).unbind(1)
 
-    # SSIM of each pixel. The local covariance is `product - means`.
-    means = seen_mean * mean
-    similarity = (2 * means + C1) * (2 * (product - means) + C2)
+    # SSIM of each pixel
+    product_of_means = seen_mean * mean
+    covariance = mean_product - product_of_means
+    similarity = (2 * product_of_means + C1) * (2 * covariance + C2)
     squares = seen_mean.square() + mean.square() + C1
     similarity /= squares * (seen_variance + variance + C2)
     return similarity.flatten(1).mean(1, dtype=torch.float64)

@@ -121,14 +121,14 @@ class MetricNetwork:
         """Look for the files of the network on this machine, without downloading.
 
         Returns:
-            Optional input of a command. If a file is missing, its error tells how to
-            download.
+            Optional input of a command. If a file is missing, the input has an error
+            with the command line that downloads it.
         """
         name = f"weights of {self.title}"
-        scheme, _, repository = self.source.partition(":")
         if self.is_here():
             return Input(name)
-        if scheme == "hub":
+        if self.source.startswith("hub:"):
+            repository = self.source.removeprefix("hub:")
             files = (*self.files, self.weights)
             line = hub.download_line(repository, "model", files)
         else:
@@ -184,10 +184,10 @@ class Features:
         network = self._network
         batch_shape = media.shape[:-3]
         frames = resize(media.reshape(-1, *media.shape[-3:]), network.side_px)
-        pictures = (frames - self._mean) / self._std
+        normalised = (frames - self._mean) / self._std
         if network.takes_clips:
-            pictures = pictures.unflatten(0, batch_shape)
-        output = self._module(pictures)
+            normalised = normalised.unflatten(0, batch_shape)
+        output = self._module(normalised)
 
         # features of each node, with a row for each frame if the network takes pictures
         features = {}

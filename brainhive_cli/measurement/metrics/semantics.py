@@ -129,7 +129,7 @@ def object_f1(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
         rows: Row [B] in `stimuli` of each reconstruction's stimulus.
 
     Returns:
-        F1 [B], the harmonic mean of both, in float64. 0 if both are 0.
+        F1 [B], the harmonic mean of both. 0 if both are 0.
 
     Source: SEED (arXiv 2503.06437), seed/metrics.py.
     """
@@ -159,7 +159,7 @@ def seed_score(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
 
     Returns:
         Mean [B] of the F1 of objects, the correlation of EfficientNet's features, and
-        the cosine of the captions, in float64.
+        the cosine of the captions.
     """
     seen_categories = stimuli[:, :CATEGORY_COUNT]
     seen_features = stimuli[:, CATEGORY_COUNT:]

@@ -107,7 +107,7 @@ def end_point_error(
         side_px: Side of the squares to which frames are resized.
 
     Returns:
-        Mean errors [B] over pixels and pairs of successive frames, in resized pixels.
+        Mean errors [B] over pixels and frame pairs, in pixels of the resized frames.
 
     Raises:
         BrainhiveError: if the clips have only one frame.
@@ -128,12 +128,10 @@ def end_point_error(
 
 
 def _compute_flow(clip: UInt8, side_px: int) -> Float32:
-    """Compute the optical flow from each frame of a clip [F, 3, H, W] of bytes to the
-    next.
+    """Compute the optical flow from each frame of a clip [F, 3, H, W] to the next.
 
     Returns:
-        Motion [F - 1, side_px, side_px, 2] of each pixel along x and y, in resized
-        pixels.
+        Motion [F - 1, side_px, side_px, 2] of each pixel of the resized frames.
     """
     import cv2
 
@@ -166,7 +164,7 @@ def displacement(clips: Tensor) -> Tensor:
 
     Returns:
         Displacements [B, 2] along x and y from a frame to the next, in pixels of frames
-        of side `COARSE_PX`, in float64.
+        that are reduced to `COARSE_PX`.
 
     Source: Lucas and Kanade 1981, with a single window.
     """
@@ -202,18 +200,18 @@ def n_way(
 ) -> Tensor:
     """Score reconstructions by n-way classification.
 
-    In a trial, the largest logit of the reconstruction for a right class must exceed
-    its logits for `n_ways` - 1 random other classes.
+    A trial is a hit if the reconstruction has a larger logit for one of the right
+    classes than for `n_ways` - 1 random wrong classes.
 
     Args:
         stimuli: Logits [N, K] of a classifier for the stimuli.
         generated: Logits [B, K] of the same classifier for the reconstructions.
         rows: Row [B] in `stimuli` of each reconstruction's stimulus.
         n_ways: Number of random classes in a trial, plus 1 for the right classes.
-        n_labels: Number of right classes, with the largest logits of the stimulus.
+        n_labels: Number of right classes: the largest logits of the stimulus.
 
     Returns:
-        Expected share [B] of hits, in float64.
+        Expected share [B] of hits.
 
     Source: MinD-Video (arXiv 2305.11675), whose code draws 100 trials instead.
     """
@@ -225,8 +223,8 @@ def n_way(
 def expected_hits(scores: Tensor, right_classes: Tensor, n_ways: int) -> Tensor:
     """Compute the expected share of hits in n-way classification.
 
-    If m of the W wrong classes score below the best right class, the share is C(m,
-    n_ways - 1) / C(W, n_ways - 1).
+    A trial is a hit if k = `n_ways` - 1 random wrong classes score below the best right
+    class. If m of W wrong classes do, the share is C(m, k) / C(W, k).
 
     Args:
         scores: Scores [B, K] of K classes for B reconstructions.
@@ -234,14 +232,14 @@ def expected_hits(scores: Tensor, right_classes: Tensor, n_ways: int) -> Tensor:
         n_ways: Number of random wrong classes in a trial, plus 1.
 
     Returns:
-        Expected share [B] of hits, in float64.
+        Expected share [B] of hits.
     """
     n_wrong = scores.shape[1] - right_classes.shape[1]
     best = scores.gather(1, right_classes).amax(1, keepdim=True)
     is_below = (scores < best).scatter(1, right_classes, False)
     n_below = is_below.sum(1).double()
 
-    # the ratio is a product of (m - n) / (W - n) for n = 0 … n_ways - 2
+    # C(m, k) / C(W, k) is the product of (m - n) / (W - n) for n = 0 … k - 1
     n_drawn = torch.arange(n_ways - 1, dtype=torch.float64, device=scores.device)
     factors = (n_below[:, None] - n_drawn).clamp(min=0) / (n_wrong - n_drawn)
     return factors.prod(1)
@@ -298,7 +296,7 @@ def consistency(
             of frames (NEURONS).
 
     Returns:
-        Mean cosines [B] in float64. 1 for clips with one frame.
+        Mean cosines [B]. 1 for clips with one frame.
     """
     n_frames = generated.shape[1]
     if n_frames < 2:
@@ -320,7 +318,7 @@ def frame_similarity(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor
         rows: Row [B] in `stimuli` of each reconstruction's clip.
 
     Returns:
-        Mean cosines [B] over frames, in float64.
+        Mean cosines [B] over frames.
     """
     return (stimuli[rows].double() * generated.double()).sum(-1).mean(1)
 
