@@ -122,7 +122,7 @@ def inception(device: torch.device) -> Callable[[Tensor], Tensor]:
 
 @contextmanager
 def _reading_weights(metric: str) -> Iterator[None]:
-    """Fetch and check weights of `LPIPS` or `FID` for a library that loads them.
+    """Fetch and check weights before a library loads them in the `with` block.
 
     Raises:
         MissingExtra: if a library of the metric cannot be imported.
@@ -207,13 +207,12 @@ def kid(stimuli: Tensor, generated: Tensor) -> float:
 def _compute_distance(
     metric_class: Any, stimuli: Tensor, generated: Tensor, **options: int
 ) -> Any:
-    """Compute a metric of torchmetrics from features [N, D] and [M, D] instead of
-    pictures.
+    """Compute a metric of torchmetrics from features instead of pictures.
 
     Args:
         metric_class: Class of the metric in torchmetrics.
-        stimuli: Features of real pictures.
-        generated: Features of generated pictures.
+        stimuli: Features [N, D] of real pictures.
+        generated: Features [M, D] of generated pictures.
         options: Further arguments of the class.
     """
     # the inputs are features already, so torchmetrics' network returns them unchanged
@@ -268,17 +267,17 @@ def measure_distances(
         split: Part of the data set, such as "validation".
         seeds: Seeds of the trained models.
     """
-    fold = torch.arange(len(stimuli)) % N_FOLDS
+    part_of_picture = torch.arange(len(stimuli)) % N_FOLDS
     metrics = []
     for name, distance in {"fid": fid, "kid": kid}.items():
         value = distance(stimuli, generated)
-        values = []
-        for left_out in range(N_FOLDS):
-            is_kept = fold != left_out
-            values.append(distance(stimuli[is_kept], generated[is_kept]))
+        values_without_part = []
+        for part in range(N_FOLDS):
+            is_kept = part_of_picture != part
+            values_without_part.append(distance(stimuli[is_kept], generated[is_kept]))
 
         # standard error of the jackknife (Efron and Tibshirani, chapter 11)
-        error = float(np.sqrt((N_FOLDS - 1) * np.var(values)))
+        error = float(np.sqrt((N_FOLDS - 1) * np.var(values_without_part)))
         metric = Metric(
             name=name,
             value=value,
