@@ -158,11 +158,10 @@ def _split_words(text: str) -> str:
 def bleu(
     texts: Sequence[str], references: Sequence[Sequence[str]]
 ) -> dict[str, Float64]:
-    """Compute BLEU of all captions together, as a pseudo-value of each item.
+    """Compute a value for each item, so that the mean is the BLEU of all captions.
 
-    The jackknife pseudo-value is b + (N - 1) * (m - b_i), with the BLEU b of all items,
-    the BLEU b_i without item i, and the mean m of all b_i. The mean of the
-    pseudo-values is b.
+    The value is the jackknife's pseudo-value b + (N - 1) * (m - b_i), with the BLEU b of
+    all items, the BLEU b_i without item i, and the mean m of all b_i.
 
     Args:
         texts: Caption [N] of each stimulus, with single blanks between words.
@@ -199,15 +198,15 @@ def bleu(
     total = counts_of_item.sum(0)
     sums = np.vstack([total, total - counts_of_item])  # [1 + N, counts]
 
-    # logarithms of the precision of n-grams and of the penalty for short captions
+    # precision of n-grams, and penalty for short captions
     with np.errstate(divide="ignore", invalid="ignore"):
-        precision = np.log(sums[:, :longest] / sums[:, longest:-2])  # [1 + N, n]
-        brevity = np.minimum(0, 1 - sums[:, -1] / sums[:, -2])
+        log_precision = np.log(sums[:, :longest] / sums[:, longest:-2])  # [1 + N, n]
+        log_penalty = np.minimum(0, 1 - sums[:, -1] / sums[:, -2])
 
     # BLEU of all items and without each item, then the pseudo-values
     values = {}
     for name, order in BLEU.items():
-        log_score = brevity + precision[:, :order].mean(1)
+        log_score = log_penalty + log_precision[:, :order].mean(1)
         score = np.nan_to_num(np.exp(log_score))  # [1 + N]
         losses = score[1:].mean() - score[1:]
         values[name] = score[0] + (len(counts) - 1) * losses
