@@ -43,9 +43,9 @@ def average_halves(
     # number of the part of each repetition, where padding gets 0
     n_repetitions = trials.shape[-2]
     numbers = torch.arange(n_repetitions).expand(len(available), -1)
-    is_there = numbers < available[:, None]
+    is_available = numbers < available[:, None]
     part_numbers = numbers if parts is None else parts
-    part_numbers = part_numbers.masked_fill(~is_there, 0)
+    part_numbers = part_numbers.masked_fill(~is_available, 0)
     n_parts = 1 + part_numbers.amax(1, keepdim=True)
 
     # position of each part in a random order, where parts that do not exist are last
@@ -58,7 +58,9 @@ def average_halves(
     n_half = n_parts // 2
     is_first = position < n_half
     is_second = (position >= n_half) & (position < 2 * n_half)
-    is_in_half = torch.stack([is_first, is_second], 1) & is_there[:, None]  # [N, 2, R]
+    is_in_half = (
+        torch.stack([is_first, is_second], 1) & is_available[:, None]
+    )  # [N, 2, R]
 
     # parts may differ in size, so drop random repetitions of the larger half
     if parts is not None:
@@ -109,15 +111,15 @@ def rank_halves(first: Tensor, second: Tensor) -> Tensor:
     """Rank the second half of each stimulus by its similarity to the first half.
 
     The ranks are the noise ceiling of retrieval. Wilson's interval of the share of rank
-    1 holds (`benchmarks/simulated_statistics`).
+    1 has its nominal coverage (`benchmarks/simulated_statistics`).
 
     Args:
         first: Mean signal [N, F] of one half of the repetitions of each stimulus.
         second: Mean signal [N, F] of the other half.
 
     Returns:
-        Rank [N], from 1, among all second halves, by cosine similarity without the mean
-        over stimuli.
+        Rank [N], from 1, among all second halves. Similarity is the cosine after the
+        mean over stimuli is subtracted.
     """
     # the target of query i is row i of the gallery
     queries = first - first.mean(0)
