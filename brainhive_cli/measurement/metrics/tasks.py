@@ -160,8 +160,8 @@ def bleu(
 ) -> dict[str, Float64]:
     """Compute a value for each item, so that the mean is the BLEU of all captions.
 
-    The value is the jackknife's pseudo-value b + (N - 1) * (m - b_i), with BLEU b of all
-    items, BLEU b_i without item i, and the mean m of all b_i.
+    The jackknife's pseudo-value is b + (N - 1) * (m - b_i), for BLEU b of all items,
+    BLEU b_i without item i, and the mean m of all b_i.
 
     Args:
         texts: Caption [N] of each stimulus, with single blanks between words.
