@@ -424,12 +424,9 @@ def open_device(name: object) -> "torch.device":
 def count_processes(options: RunOptions) -> int:
     """Return the number of processes to launch.
 
-    - In a process of a launcher, it is 1.
-    - Otherwise it is the number in the recipe, if it is set.
-    - Otherwise it is the number of GPUs, or 1 for the device "cpu" or without GPUs.
-
-    Args:
-        options: Options of the recipe.
+    - 1 in a process of a launcher.
+    - Otherwise the number in the recipe, if it is set.
+    - Otherwise the number of GPUs, or 1 without a GPU or for the device "cpu".
     """
     if "LOCAL_RANK" in os.environ:
         return 1
@@ -570,12 +567,8 @@ def _find_cause(
 ) -> BrainhiveError:
     """Find the error that ended the processes of a launch.
 
-    The first of these causes is returned:
-
-    - the first error that a process reported, other than the loss of another process;
-    - the first report of a lost process, if no process was killed by a signal;
-    - a signal that ended a process;
-    - the largest exit code.
+    The first of these is returned: a reported error, the report of a lost process
+    (unless a signal other than SIGTERM ended a process), a signal, an exit code.
 
     Args:
         exit_codes: Exit codes of failed processes by rank. A negative code is a signal.

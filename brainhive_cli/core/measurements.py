@@ -171,8 +171,8 @@ HEADLINES = ("top1", "top5", "validation_loss")
 class Metric:
     """Measured value with its context.
 
-    The interval from `low` to `high` repeats `these_subjects` for two to four subjects,
-    and `people` from five subjects on.
+    `low` and `high` repeat `people` from five subjects on, and otherwise
+    `these_subjects`, unless they are None.
 
     Attributes:
         name: Name of the metric.
