@@ -1,7 +1,7 @@
 """Reader of JSON and YAML documents, which checks their types and digests.
 
-A finished run (a folder with the results of a command) has a file `SHA256SUMS`. This
-file lists the digests of the run's documents, and is called the digest list below.
+The documents of a finished run are listed with their digests in its file `SHA256SUMS`,
+the digest list.
 """
 
 import hashlib
@@ -31,29 +31,26 @@ DAMAGED_HINT = "copy it again, or delete it and run the command that made it aga
 DOWNLOAD_HINT = "download it again"
 """Hint for a damaged document of another project."""
 MAX_DOCUMENT_BYTES = {".json": 64 << 20, ".yaml": 1 << 18}
-"""Default size limit of a document in bytes, by suffix. Parsing YAML of this size takes
-two seconds.
+"""Default size limit of a document in bytes, by suffix. PyYAML takes two seconds to
+parse this size.
 """
 MAX_SHOWN_CHARACTERS = 300
 """Longest text of a value or reason in a message. Longer texts are cut."""
 SHA256SUMS = "SHA256SUMS"
 """Name of the digest list of a finished run, in the format of `sha256sum -c`."""
 DIGESTED_SUFFIXES = {".json", ".yaml", ".csv", ".html"}
-"""Suffixes of the files in a digest list. Weights and stores hold digests of their own.
-"""
+"""Suffixes of files in a digest list. Weights and stores have their own digests."""
 RUN_FILES = ("recipe.yaml", "metrics.json")
-"""Files that mark the folder of a run. A digest list without such a file next to it is
-ignored.
-"""
+"""Files that mark the folder of a run. Other folders have no valid digest list."""
 MAX_FOLDERS_ABOVE = 6
-"""Number of parent folders of a document that are searched for a digest list. The
-document `RUN/cells/VARIANT/CELL/model/config.json` needs five.
+"""Number of parent folders of a document that are searched for a digest list. Documents
+such as `RUN/cells/VARIANT/CELL/model/config.json` need five.
 """
 CHANGED_PROBLEM = f"was changed or damaged: {SHA256SUMS} has another digest of it"
 """End of a message, after the path of a document that differs from its digest."""
 CHANGED_HINT = "copy it again, or run its command with --again, which keeps this run"
-"""Hint for a document that differs from its digest. The changed run is kept, because it
-may be evidence.
+"""Hint for a document that differs from its digest. A new run keeps the changed run,
+which may be evidence.
 """
 MAX_LIST_BYTES = 1 << 24
 """Size limit of a digest list."""
@@ -71,18 +68,15 @@ def read(
     max_bytes: int = 0,
     has_nan: bool = False,
 ) -> T:
-    """Read a JSON or YAML document, and check the type of its content.
-
-    If the document belongs to a finished run, its digest is checked too.
+    """Read a JSON or YAML document, and check its digest and the type of its content.
 
     Args:
         path: File of the document.
-        kind: Expected type of the content. It is a pydantic model, or another type that
-            pydantic can check, such as `dict[str, int]`.
+        kind: Expected type of the content, which pydantic can check, such as a model
+            or `dict[str, int]`.
         hint: Advice in the error message if the document is damaged.
         error: Class of the error that is raised for a damaged document.
-        is_yaml: True for YAML, False for JSON. If None, a file with the suffix .yaml is
-            YAML, and all other files are JSON.
+        is_yaml: True for YAML, False for JSON, None to decide by the suffix .yaml.
         max_bytes: Size limit in bytes. 0 for the limit in `MAX_DOCUMENT_BYTES`.
         has_nan: True to allow NaN in JSON.
 
@@ -91,13 +85,13 @@ def read(
 
     Raises:
         MissingData: if there is no such file.
-        BrainhiveError: if the document is too large, changed or damaged, or is not a
-            `kind`. The class is `error`, and the message names the path and the key.
+        BrainhiveError: of the class `error`, if the document is too large, changed or
+            damaged, or is not a `kind`.
+        PermissionError: if the file may not be read.
     """
     if not is_file(path):
         raise MissingData(f"there is no file {path}", hint)
 
-    # read the file, unless it is too large
     if is_yaml is None:
         is_yaml = path.suffix == ".yaml"
     limit = max_bytes or MAX_DOCUMENT_BYTES[".yaml" if is_yaml else ".json"]
@@ -106,10 +100,9 @@ def read(
     except PermissionError:
         raise
     except OSError as reason:
-        # the file is too large or a link to a folder or device, or the disk is damaged
+        # too large a file, a link to a folder or device, or a damaged disk
         raise error(f"{path} cannot be read: {reason.strerror}", hint) from reason
 
-    # compare the content with its digest
     digest = _find_digest(path)
     if digest and hashlib.sha256(content).hexdigest() != digest:
         raise error(f"{path} {CHANGED_PROBLEM}", CHANGED_HINT)
@@ -124,15 +117,7 @@ def read(
 
 
 def _find_digest(path: Path) -> str:
-    """Find the digest of a document in the digest list of its run.
-
-    Args:
-        path: File of the document.
-
-    Returns:
-        Digest in hexadecimal. Empty if the document is not in a finished run, or the
-        digest list does not have it.
-    """
+    """Return the digest of a document in the digest list of its run, or ""."""
     path = path.absolute()
     for folder in path.parents[:MAX_FOLDERS_ABOVE]:
         digest = read_digests(folder).get(path.relative_to(folder).as_posix())
@@ -142,14 +127,10 @@ def _find_digest(path: Path) -> str:
 
 
 def read_download(path: Path) -> dict[str, Any]:
-    """Read a JSON or YAML document that was downloaded from another project.
-
-    Args:
-        path: File of the document. Its content must be a mapping.
+    """Read a JSON or YAML mapping that was downloaded from another project.
 
     Raises:
-        MissingData: if the document is missing or damaged. The hint says to download it
-            again.
+        MissingData: if the document is missing or damaged, with a hint to download it.
     """
     return read(path, hint=DOWNLOAD_HINT, error=MissingData)
 
@@ -169,8 +150,8 @@ def parse(
     Args:
         text: Text of the document.
         name: Name of the document in messages, such as its path.
-        kind: Expected type of the content. It is a pydantic model, or another type that
-            pydantic can check, such as `dict[str, int]`.
+        kind: Expected type of the content, which pydantic can check, such as a model
+            or `dict[str, int]`.
         hint: Advice in the error message if the document is damaged.
         error: Class of the error that is raised for a damaged document.
         is_yaml: True for YAML, False for JSON.
@@ -180,16 +161,14 @@ def parse(
         Content of the document as an instance of `kind`.
 
     Raises:
-        BrainhiveError: if the text cannot be parsed, or its content is not a `kind`.
-            The class is `error`.
+        BrainhiveError: of the class `error`, if the text cannot be parsed, or its
+            content is not a `kind`.
     """
     try:
         if is_yaml:
             value = _parse_yaml(text)
         else:
-            # the parser accepts NaN and Infinity together or not at all. Configs may
-            # hold Infinity, so both are accepted unless the text has a NaN, which is
-            # usually the result of a failed computation
+            # Configs may hold Infinity, which the parser accepts only together with NaN
             value = from_json(text, allow_inf_nan=has_nan or "NaN" not in text)
     except (
         yaml.YAMLError,
@@ -199,7 +178,6 @@ def parse(
         AttributeError,
         RecursionError,
     ) as reason:
-        # write the reason in one line
         description = " ".join(str(reason).split())[:MAX_SHOWN_CHARACTERS]
         if not description:
             description = type(reason).__name__
@@ -220,8 +198,8 @@ def check(
     Args:
         value: Content of a JSON or YAML document: dicts, lists, numbers and texts.
         name: Name of the document in error messages, such as its path.
-        kind: Expected type. It is a pydantic model, another type that pydantic can
-            check, such as `dict[str, int]`, or a `TypeAdapter` of such a type.
+        kind: Expected type, which pydantic can check, or a `TypeAdapter` of
+            such a type.
         hint: Advice to the user, which the error carries.
         error: Class of the error that is raised if the content has another type.
 
@@ -229,12 +207,10 @@ def check(
         The content as an instance of the expected type.
 
     Raises:
-        BrainhiveError: if the content does not have the expected type. The class of the
-            error is `error`. The message has the key, the reason and the value of the
-            first problem. Errors that validators of this project raise keep their
-            class.
+        BrainhiveError: of the class `error`, with the key, reason and value of the
+            first problem. Validators may raise subclasses of BrainhiveError, which pass
+            unchanged except for RecipeError.
     """
-    # building an adapter is slow, so `_make_adapter` caches the adapter of each type
     try:
         if isinstance(kind, TypeAdapter):
             adapter = kind
@@ -251,9 +227,7 @@ def check(
             message = f"{message}, got {show_value(problem['input'])}"
         raise error(f"{name}: {key}{message}", hint) from reason
     except BrainhiveError as reason:
-        # Validators in this project raise a BrainhiveError, or a RecipeError about a
-        # setting. Add the name of the document to these messages. Errors of other
-        # subclasses pass unchanged.
+        # add the name of the document to errors of validators
         if type(reason) not in (BrainhiveError, RecipeError):
             raise
         raise error(f"{name}: {reason.message}", reason.hint or hint) from reason
@@ -263,8 +237,8 @@ def require_schema(document: Mapping[str, Any], version: int, subject: str) -> N
     """Raise an error if the format of a document has a version that cannot be read.
 
     Args:
-        document: Content of the document. The value of the key `schema` is the version
-            number of its format.
+        document: Content of the document, with the version number under
+            the key `schema`.
         version: Version number that this program reads.
         subject: Beginning of the error message, such as `PATH holds metrics`.
 
@@ -281,7 +255,7 @@ def require_schema(document: Mapping[str, Any], version: int, subject: str) -> N
 
 
 def show_value(value: Any) -> str:
-    """Write a value as a single line of text for a message. Long texts are cut."""
+    """Write a value as a single line of text for a message, and cut long texts."""
     text = " ".join(repr(value).split())
     if len(text) <= MAX_SHOWN_CHARACTERS:
         return text
@@ -289,7 +263,8 @@ def show_value(value: Any) -> str:
 
 
 _make_adapter = cache(TypeAdapter)
-"""Makes the pydantic adapter of a type, only once per type because this is slow."""
+"""Function that makes the pydantic adapter of a type, once per type because it is slow.
+"""
 JSON_TAGS = [
     f"tag:yaml.org,2002:{kind}"
     for kind in ("null", "bool", "int", "float", "str", "seq", "map")
@@ -297,13 +272,13 @@ JSON_TAGS = [
 """YAML tags (names of types) of the types that JSON has too."""
 
 
-# PyYAML stores the constructor for all other tags under None. It raises an error
+# PyYAML stores the constructor for all other tags, which raises an error, under None
 LOADED_TAGS = [None, *JSON_TAGS]
 CONSTRUCTORS = {tag: yaml.SafeLoader.yaml_constructors[tag] for tag in LOADED_TAGS}
 """Functions that make Python values from YAML nodes, by tag."""
 RESOLVERS = {}
-"""Rules by which PyYAML recognises the type of a value without quotes, by the first
-letter of the value. The rule for dates is left out, so dates are read as texts.
+"""Rules by which PyYAML recognises the type of a value without quotes, by its first
+letter. Dates have no rule, so they are read as texts.
 """
 for _first_letter, _rules in yaml.SafeLoader.yaml_implicit_resolvers.items():
     RESOLVERS[_first_letter] = [
@@ -321,26 +296,17 @@ class _Loader(yaml.CSafeLoader):
 def _parse_yaml(text: str) -> Any:
     """Parse YAML, and refuse keys and aliases that no file of settings needs.
 
-    An alias is a reference to another node of the document. Aliases of aliases let a
-    small malicious file stand for a huge document that fills the memory. So nodes are
-    counted before values are made from them.
-
-    Args:
-        text: Text of a YAML document.
-
-    Returns:
-        Content of the document: dicts, lists, numbers and texts. None if the document
-        is empty.
+    Aliases of aliases let a small malicious file stand for a document that fills the
+    memory, so nodes are counted before values are made.
 
     Raises:
-        ValueError: if a key is not a text, if a key is repeated in its mapping, or if
-            the document has more nodes than letters because of its aliases.
+        ValueError: if a key is not a text or is repeated in its mapping, or if the
+            document has more nodes than letters because of its aliases.
     """
     loader = _Loader(text)
     try:
-        # Walk through the tree of nodes level by level. The target of an alias is
-        # visited again at each alias. Without aliases, a document has at most as many
-        # nodes as letters.
+        # Count the nodes level by level, the target of an alias once for each alias.
+        # Without aliases, a document has at most as many nodes as letters.
         root = loader.get_single_node()
         level = [] if root is None else [root]
         count = 0
@@ -348,7 +314,6 @@ def _parse_yaml(text: str) -> Any:
             children: list[Any] = []
             for node in level:
                 if isinstance(node, yaml.MappingNode):
-                    # raise an error if a key is not a text or is repeated
                     _check_keys(node)
                     for key_and_value in node.value:
                         children += key_and_value
@@ -366,35 +331,26 @@ def _parse_yaml(text: str) -> Any:
 def _check_keys(mapping: yaml.MappingNode) -> None:
     """Raise an error if a mapping has a repeated key, or a key that is not a text.
 
-    The YAML loader itself would silently keep the last value of a repeated key.
-
-    Args:
-        mapping: Node of the mapping, as parsed by PyYAML.
-
     Raises:
-        ValueError: if a key is repeated or is not a text. The message has the line
-            numbers, starting at 1.
+        ValueError: if a key is repeated or not a text, with the line numbers from 1.
     """
-    key_nodes: dict[tuple[str, str], Any] = {}
+    first_lines: dict[tuple[str, str], int] = {}
     for key, _ in mapping.value:
-        # allow texts, and the special key `<<`, which merges another mapping into this
-        # mapping and has the tag `merge`
+        # the key `<<`, which inserts another mapping, has the tag `merge`
         line = key.start_mark.line + 1
         if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
             raise ValueError(f"the key in line {line} is not a text: put it in quotes")
-        # setdefault returns the earlier node if the key is already present
-        first_key = key_nodes.setdefault((key.tag, key.value), key)
-        if first_key is not key:
+        identity = (key.tag, key.value)
+        if identity in first_lines:
             raise ValueError(
                 f"key {show_value(key.value)} appears twice, in lines "
-                f"{first_key.start_mark.line + 1} and {line}"
+                f"{first_lines[identity]} and {line}"
             )
+        first_lines[identity] = line
 
 
 def write_digests(folder: Path, digests: Mapping[str, str]) -> None:
     """Write the digest list of a folder.
-
-    The file gets its final name only when it is complete.
 
     Args:
         folder: Folder of the run.
@@ -404,22 +360,17 @@ def write_digests(folder: Path, digests: Mapping[str, str]) -> None:
     with atomic_write(folder / SHA256SUMS) as partial_file:
         partial_file.write_text("".join(lines), "utf-8")
 
-    # the cache recognises a file by size and time. Both may stay the same if the file
-    # is written twice within a tick of the clock
+    # a file that is written twice within a tick of the clock may keep its time and size
     _parse_digests.cache_clear()
 
 
 def find_changes(folder: Path, exclude: Container[str] = ()) -> Iterator[str]:
     """Find files of a run that were deleted or changed after the run was finished.
 
-    The run folder has a list of SHA-256 digests. The digest of each listed file is
-    computed again and compared.
-
     Args:
         folder: Folder with the results of a command.
-        exclude: Exceptions of two kinds. A path (relative to the folder) excludes the
-            file from all checks. A suffix, such as `.json`, excludes files from the
-            comparison of digests, but they must exist.
+        exclude: Paths below the folder, which are not checked, and suffixes such as
+            `.json`, whose files must exist but may have changed.
 
     Yields:
         A message for each listed file that is missing or has another digest.
@@ -449,11 +400,10 @@ def list_documents(folder: Path) -> Iterator[str]:
 
 
 def list_files(folder: Path) -> Iterator[Path]:
-    """List the files of a run (the results of a command), in its folder and subfolders.
+    """List the files in the folder of a run and its subfolders.
 
-    Three kinds of files are left out: hidden files and files in hidden folders (such as
-    locks and unfinished files), files of experiment trackers (such as the folder
-    `wandb`), and files without a suffix.
+    Hidden files, files in hidden folders, files of experiment trackers and files
+    without a suffix are left out.
 
     Args:
         folder: Folder of the run.
@@ -470,14 +420,14 @@ def list_files(folder: Path) -> Iterator[Path]:
 
 
 def read_digests(folder: Path) -> Mapping[str, str]:
-    """Read the list of SHA-256 digests of a run.
+    """Read the digest list of a run.
 
     Args:
         folder: Folder with the results of a command.
 
     Returns:
-        Digests in hexadecimal, keyed by the path of the file relative to the folder.
-        Empty if there is no list, or if the list is larger than `MAX_LIST_BYTES`.
+        SHA-256 digests in hexadecimal, keyed by the path of the file relative to the
+        folder. Empty if there is no list, or if it is larger than `MAX_LIST_BYTES`.
     """
     path = folder / SHA256SUMS
     if not path.is_file():
@@ -485,39 +435,33 @@ def read_digests(folder: Path) -> Mapping[str, str]:
     status = path.stat()
     if status.st_size > MAX_LIST_BYTES:
         return {}
-    # this function caches its results, so an unchanged list is parsed only once
+    # the results are cached, so an unchanged list is parsed only once
     return _parse_digests(path.absolute(), status.st_mtime_ns, status.st_size)
 
 
 def digest_text(text: str) -> str:
-    """Compute the sha256 digest of a text, in hexadecimal.
-
-    The fingerprint in the name of a run is the beginning of such a digest.
-    """
+    """Compute the SHA-256 digest of a text, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def digest_file(path: Path) -> str:
-    """Compute the sha256 digest of a file, in hexadecimal."""
+    """Compute the SHA-256 digest of a file, in hexadecimal."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @lru_cache(maxsize=64)
 def _parse_digests(path: Path, mtime_ns: int, size: int) -> Mapping[str, str]:
-    """Parse a list of SHA-256 digests, and cache the results of 64 argument values.
-
-    The last two arguments only belong to the key of the cache. If the list changes,
-    they change, so the list is parsed again.
+    """Parse a digest list. Lines of another form are ignored.
 
     Args:
         path: Absolute path of the list.
-        mtime_ns: Time of the last change of the list in nanoseconds.
-        size: Size of the list in bytes.
+        mtime_ns: Time of the last change in nanoseconds, as a part of the key
+            of the cache.
+        size: Size in bytes, as a part of the key of the cache.
 
     Returns:
-        Digests in hexadecimal, keyed by the path of the file that they belong to. Lines
-        of another form are ignored.
+        Digests in hexadecimal, keyed by the path of the file.
     """
     digests = {}
     for line in read_lines(path, MAX_LIST_BYTES, "replace"):
