@@ -1,7 +1,7 @@
 """Claims: locks on files, for processes on several machines that share a disk.
 
-A claim is a hidden file on this disk. The process that creates the file becomes the
-holder of the claim, and stays the holder until the process releases the claim or dies.
+A claim is a hidden file. The process that creates it holds the claim until the process
+releases the claim or dies.
 """
 
 import os
@@ -34,30 +34,25 @@ MISSED_HEARTBEATS = 10
 `HEARTBEAT_S` must exceed a minute, the delay with which NFS may show times of files.
 """
 MAX_JOB_LETTERS = 100
-"""Longest job name in a claim. Longer names are cut. The ids of schedulers are far
-shorter.
-"""
+"""Longest job name in a claim. Longer names are cut."""
 HOLDER = re.compile(r"(?P<machine>\S+ \S+) (?P<process>\d+) (?P<job>\S+)", re.ASCII)
-"""Content of the file of a claim. It has the machine (as in `name_machine`), the number
-of the process, and the name of its job on a cluster, or `-` without a job. The file is
-empty until the holder has written this.
+"""Content of the file of a claim: machine (as in `name_machine`), number of the
+process, and name of its cluster job, or `-`. The file is empty until the holder
+has written this.
 """
 MAX_POLL_S = 0.5
 """Longest time between two attempts of a process that waits for a claim."""
 
 
 def name_worker() -> str:
-    """Return the name of this process, such as `node7 4711` or `node7 4711, job 12`.
-
-    The name has the host, the number of the process, and its job on a cluster, if any.
-    """
+    """Return the name of this process, such as `node7 4711` or `node7 4711, job 12`."""
     job = _name_job()
     name = f"{socket.gethostname()} {os.getpid()}"
     return f"{name}, job {job}" if job else name
 
 
 def _name_job() -> str:
-    """Return the name of the cluster job of this process. Empty without a job.
+    """Return the name of the cluster job of this process, or "".
 
     Spaces and characters that are not in ASCII become underscores.
     """
@@ -71,8 +66,7 @@ def find_holder(path: Path) -> str:
         path: File of the claim.
 
     Returns:
-        Name as `name_worker` writes it. Empty if the file is missing or names no
-        process.
+        Name as in `name_worker`. Empty if the file cannot be read or names no process.
     """
     holder = _read_holder(path)
     if holder is None:
@@ -91,11 +85,9 @@ def is_held_by_this_process(path: Path) -> bool:
 
 
 def _read_holder(path: Path) -> re.Match[str] | None:
-    """Read the file of a claim.
+    """Match the file of a claim with `HOLDER`, or return None if it has other content.
 
-    Returns:
-        Match with the groups `machine`, `process` and `job`, or None if the file is
-        missing or has another content.
+    None is also returned if the file cannot be read.
     """
     with suppress(OSError):
         return HOLDER.fullmatch(path.read_text("utf-8", "replace"))
@@ -105,15 +97,12 @@ def _read_holder(path: Path) -> re.Match[str] | None:
 class Claim:
     """Claim on a path, which only a single process can hold at a time.
 
-    The operating system lets only one process create the file of the claim, also on
-    network disks (O_EXCL). The holder touches the file every ten seconds. A holder
-    counts as dead if its process ran on this machine and has ended, or if the file was
-    not touched for 100 seconds. Another process may then take the claim over.
+    A holder counts as dead if its process on this machine has ended, or if it has
+    not touched the file of the claim for 100 seconds. Another process may then take
+    the claim over.
 
-    Two processes may hold the same claim if a disk shows files minutes late. A claim
-    therefore saves double work, but does not guarantee that a process is alone. Code
-    that uses claims must also write its results under temporary names, and give them
-    their final names when complete.
+    Two processes may hold the same claim if a disk shows files minutes late. Results
+    must therefore get their final names only when they are complete.
 
     Args:
         path: File of the claim.
@@ -121,11 +110,11 @@ class Claim:
         wait: True to wait until the claim is free instead of raising an error.
 
     Attributes:
-        taken_from: Name of the dead holder from which the claim was taken over. Empty
-            if nobody held the claim.
+        taken_from: Name of the dead holder from which the claim was taken over, or "".
 
     Raises:
-        BrainhiveError: if a living process holds the claim and `wait` is False.
+        BrainhiveError: if a living process holds the claim and `wait` is False, or if
+            this process is asked to stop while it waits.
         OSError: if the disk fails.
     """
 
@@ -174,27 +163,21 @@ class Claim:
         return claim
 
     def _hold(self, path: Path, descriptor: int, taken_from: str) -> None:
-        """Keep the claim (a lock) alive until it is released or garbage-collected.
-
-        A thread touches the file of the claim regularly, which tells other processes
-        that the holder is alive.
+        """Keep the claim alive until it is released or garbage-collected.
 
         Args:
             path: File of the claim, which this process has created.
             descriptor: Descriptor of the open file.
-            taken_from: Name of the dead process that held the claim before. Empty if
-                no dead process held it.
+            taken_from: Name of the dead process that held the claim before, or "".
         """
         self.taken_from = taken_from
         is_released = threading.Event()
         lock = threading.Lock()
 
-        # Touch the file from a thread. The thread must not refer to this object,
-        # because Python collects an object only if nothing refers to it.
+        # a thread that refers to this object would keep it from being collected
         thread_args = (descriptor, is_released, lock)
         threading.Thread(target=_keep_alive, args=thread_args, daemon=True).start()
-        # calling `_release` removes the file. It is also called when this object is
-        # collected, and at the end of the process
+        # also called when this object is collected, and at the end of the process
         self._release = weakref.finalize(
             self, _remove_file, path, descriptor, is_released, lock
         )
@@ -215,29 +198,20 @@ def is_held(path: Path) -> bool:
 
 
 def _is_holder_alive(path: Path) -> bool:
-    """Return True if the process that holds a claim (a lock file) counts as alive.
+    """Return True if the process that holds a claim counts as alive.
 
-    The holder touches the file every few seconds, as a heartbeat. A holder counts as
-    dead after `MISSED_HEARTBEATS`, or if its process on this machine has ended.
-
-    Args:
-        path: File of the claim.
+    It is dead if it ran on this machine and has ended, or after `MISSED_HEARTBEATS`.
 
     Raises:
         OSError: if the file is missing or the disk fails.
     """
-    # a holder on this machine is dead as soon as its process has ended
     holder = _read_holder(path)
-    if (
-        holder is not None
-        and holder["machine"] == name_machine()
-        and not is_running(int(holder["process"]))
-    ):
+    is_local = holder is not None and holder["machine"] == name_machine()
+    if holder and is_local and not is_running(int(holder["process"])):
         return False
 
-    # Otherwise, compare the time of the last heartbeat with the clock of the disk. A
-    # time in the future would let a dead holder seem alive until then, so set it to the
-    # present. A living holder will touch the file again.
+    # A time in the future would let a dead holder seem alive until then, so it is set
+    # to the present. A living holder will touch the file again.
     passed_s = read_disk_clock(path.parent) - os.stat(path).st_mtime
     if passed_s < 0:
         os.utime(path)
@@ -245,17 +219,14 @@ def _is_holder_alive(path: Path) -> bool:
 
 
 def _create_file(path: Path) -> tuple[int, str] | None:
-    """Create the file of a claim (a lock) that names this process as the holder.
-
-    If the file of a dead process exists, it is replaced.
+    """Create the file of a claim, also in place of the file of a dead process.
 
     Args:
         path: File of the claim. A missing parent folder is created.
 
     Returns:
-        A tuple of two values: the descriptor of the new open file, and the name of the
-        dead process whose file was replaced (empty if no file was replaced). If a
-        living process holds the claim, the result is None.
+        The descriptor of the open file, and the name of the dead process, or "". None
+        if a living process holds the claim.
 
     Raises:
         OSError: if the disk fails.
@@ -264,9 +235,7 @@ def _create_file(path: Path) -> tuple[int, str] | None:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     taken_from = ""
     while True:
-        # with O_EXCL, only one process can create the file. If the file exists, remove
-        # it if its holder is dead. The removal returns None if the holder is alive, and
-        # an empty name if the file has vanished
+        # with O_EXCL, only one process can create the file, also on network disks
         try:
             descriptor = os.open(path, flags, 0o666)
         except FileExistsError:
@@ -276,14 +245,11 @@ def _create_file(path: Path) -> tuple[int, str] | None:
             taken_from = dead_holder or taken_from
             continue
 
-        # write the machine, the process and the cluster job, for other processes
         content = f"{name_machine()} {os.getpid()} {_name_job() or '-'}"
         try:
             os.pwrite(descriptor, content.encode(), 0)
         except BaseException:
-            # Give the claim up if the content cannot be written. If the file cannot be
-            # removed either, other processes replace it later, because nobody touches
-            # it any more.
+            # a file that cannot be removed looks dead later, as nobody touches it
             with suppress(OSError):
                 path.unlink()
             os.close(descriptor)
@@ -292,14 +258,11 @@ def _create_file(path: Path) -> tuple[int, str] | None:
 
 
 def _evict_dead_holder(path: Path) -> str | None:
-    """Remove the file of a claim (a lock) if the process that holds it is dead.
-
-    Args:
-        path: File of the claim.
+    """Remove the file of a claim if the process that holds it is dead.
 
     Returns:
-        Name of the dead holder. It is empty if the file no longer exists. If the holder
-        is alive, or if another process has just replaced the file, the result is None.
+        Name of the dead holder, or "" if the file no longer exists. None if the holder
+        is alive, or if another process has just replaced the file.
 
     Raises:
         OSError: if the disk fails.
@@ -313,14 +276,11 @@ def _evict_dead_holder(path: Path) -> str | None:
         if _is_holder_alive(path):
             return None
 
-        # Several processes may notice the dead holder at the same time. Each of them
-        # tries to rename the file to a name of its own. Only the first succeeds, and
-        # the others get FileNotFoundError.
+        # if several processes rename the file, only the first does not get an error
         holder = find_holder(path)
         moved = name_partial_file(path)
         os.rename(path, moved)
-        # a new holder may have replaced the file before the renaming. Its file
-        # must go back
+        # the file of a new holder must go back
         if not _is_same_file(descriptor, moved):
             os.rename(moved, path)
             return None
@@ -356,18 +316,15 @@ def _keep_alive(
 def _remove_file(
     path: Path, descriptor: int, is_released: threading.Event, lock: threading.Lock
 ) -> None:
-    """Release a claim (a lock): stop its heartbeat, and remove its file.
+    """Release a claim: stop its heartbeat, and remove its file.
 
-    If another process has replaced the file, the new file stays. Errors of the disk are
-    ignored, because the work under the claim is done. A file that could not be removed
-    is later replaced by another process, because nobody touches it any more.
+    A new file of another process stays. Errors of the disk are ignored.
 
     Args:
         path: File of the claim.
         descriptor: Descriptor of the file that this process created. It is closed.
-        is_released: Event that ends the heartbeat, a thread that touches the file.
-        lock: Lock between this function and the thread. It is held while the descriptor
-            is used or closed.
+        is_released: Event that ends the heartbeat.
+        lock: Lock under which the descriptor is used or closed.
     """
     is_released.set()
     with lock, suppress(OSError):

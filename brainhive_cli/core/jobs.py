@@ -1,9 +1,8 @@
-"""Work of commands, described before it begins.
+"""Jobs: descriptions of the work of commands before it begins.
 
-A job is the work of one command. A job can list and check the inputs of the command,
-and count its units of work, such as epochs. A job that makes a run folder also has
-stages. A stage is a set of cells that can be computed in any order. A cell is a part of
-the run that has a file of its own, such as the model of one subject and one seed.
+A job that makes a run folder has stages. A stage is a set of cells, which can be
+computed in any order. A cell is a part of the run with a file of its own, such as
+a trained model.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,11 +33,11 @@ class Job:
     recipe: Any
 
     def inputs(self) -> Iterable[Input]:
-        """List the inputs that the command reads, and find out which are missing."""
+        """List the inputs that the command reads, with errors for missing inputs."""
         return ()
 
     def check(self) -> None:
-        """Open the inputs, and raise an error if they do not fit. Nothing is written.
+        """Open the inputs without writing anything.
 
         Raises:
             BrainhiveError: if an input does not fit the recipe.
@@ -55,7 +54,7 @@ class Job:
     def list_inputs(self) -> list[Input]:
         """List the inputs of the command and its experiment trackers.
 
-        An error that `check` raises is listed as an input that is missing.
+        An error of `check` is listed as a missing input.
         """
         return collect_inputs(
             partial(trackers.list_inputs, self.recipe.run.trackers),
@@ -66,13 +65,12 @@ class Job:
 
 @dataclass(frozen=True)
 class FunctionJob(Job):
-    """Work of a command whose module describes it with functions of the recipe.
+    """Work of a command that functions of its module describe.
 
     Attributes:
         recipe: Settings of the command.
         find_inputs: Function that lists the inputs of a recipe.
-        make_preview: Function that describes the planned work of a recipe in tables. By
-            default, there are no tables.
+        make_preview: Function that describes the planned work of a recipe in tables.
     """
 
     recipe: Any
@@ -80,11 +78,10 @@ class FunctionJob(Job):
     make_preview: Callable[[Any], Sequence[Table]] = lambda recipe: ()
 
     def inputs(self) -> Iterable[Input]:
-        """List the inputs that the command reads."""
+        """List the inputs that the command reads, or only the input that is missing."""
         try:
             return self.find_inputs(self.recipe)
         except MissingData as error:
-            # the other inputs are unknown until this input exists
             return [Input(error.message, error=error)]
 
     def preview(self) -> Sequence[Table]:
@@ -107,8 +104,7 @@ class UnresolvedJob(Job):
     Attributes:
         recipe: Settings of the command.
         error: Error about the missing input.
-        list_known_inputs: Function that lists the inputs that the recipe alone tells.
-            By default, there are none.
+        list_known_inputs: Function that lists the inputs that the recipe names.
     """
 
     recipe: Any
@@ -116,11 +112,11 @@ class UnresolvedJob(Job):
     list_known_inputs: Callable[[], Iterable[Input]] = lambda: ()
 
     def count_work(self) -> Work | None:
-        """Raise the error about the missing input, because the work is unknown."""
+        """Raise the error about the missing input."""
         raise self.error
 
     def list_inputs(self) -> list[Input]:
-        """List the trackers, the missing input, and the inputs that are known."""
+        """List the trackers, the missing input, and inputs that the recipe names."""
         missing_input = Input(self.error.message, error=self.error)
         return collect_inputs(
             partial(trackers.list_inputs, self.recipe.run.trackers),
@@ -130,9 +126,7 @@ class UnresolvedJob(Job):
 
 
 LoggedMetrics = Mapping[str, Mapping[str, Metric]]
-"""Metrics for trackers, keyed by scope (the subjects or cells of a metric, such as
-"all") and by name.
-"""
+"""Metrics for trackers, keyed by scope (such as "all" subjects) and by name."""
 
 
 @dataclass(frozen=True)
@@ -141,22 +135,17 @@ class CellStage:
 
     Attributes:
         title: Description of the work, shown with the progress.
-        files: Path of the file of each cell in the run folder, keyed by the name of
-            the cell.
-        compute: Function that computes a cell from the name of the cell and the
-            processes that share the cell. The driver writes the returned value to the
-            file of the cell with `weights.save_cell`. The function returns None if it
-            has written the file itself.
-        sharing: Way in which the processes share the cells.
-
-            - "alone": each process computes cells of its own.
-            - "together": all processes compute each cell together.
-            - "either": "together" if there are fewer cells than processes, otherwise
-              "alone".
+        files: Path of the file of each cell in the run folder, by name of the cell.
+        compute: Function of the name of a cell and of the processes that share it.
+            It returns the value for the file of the cell, or None if it has
+            written the file.
+        sharing: "alone" if each process computes cells of its own, or "together" if all
+            processes compute each cell. "either" is "together" if there are fewer cells
+            than processes, otherwise "alone".
         is_finished: Function that returns True if the cell of a name is finished. If
-            it is None, a cell is finished when its file exists.
-        count_work: Function that counts the work of the cells of the passed names. It
-            is None if the time of a cell depends on more than this work.
+            None, a cell is finished when its file exists.
+        count_work: Function that counts the work of the named cells. None if the time
+            of a cell depends on more than this work.
     """
 
     title: str
@@ -172,7 +161,7 @@ class Summary:
     """Results that a run stores when it is finished.
 
     Attributes:
-        measurements: Metrics of the run, and facts about their data.
+        measurements: Metrics of the run, and facts (other values) about their data.
         artifacts: Further files that people read, such as figures.
     """
 
@@ -182,13 +171,13 @@ class Summary:
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A run that the driver has opened.
+    """A run whose folder is open.
 
     Attributes:
         folder: Folder of the run.
         launch: Processes that compute the run.
         parts: Results of the runs that this run consists of, such as the variants of a
-            sweep, keyed by the names of these runs.
+            sweep, by name of the run.
         compared_results: Results of the runs that this run is compared with.
     """
 
@@ -206,20 +195,17 @@ class OpenRun:
         caveats: Sequence[str] = (),
         clock: str = "epoch",
     ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-        """Record the curves of a cell in the experiment trackers of the recipe.
-
-        A cell is a part of a run that can be computed alone, such as a trained model.
+        """Record the curves of a cell, such as a trained model, in experiment trackers.
 
         Args:
             cell: Name of the cell.
             recipe: Settings of the cell, with the names of the trackers.
             launch: Processes that share the cell. Only the main process records.
             caveats: Limits of the numbers, such as "selected on test", for the title.
-            clock: Key of the event's time, the x-axis of the curves, such as "epoch".
+            clock: Key of the time in an event, such as "epoch".
 
         Yields:
-            A function that records an event, a mapping from names of curves to values
-            at one time.
+            A function that records an event, a mapping from names of curves to values.
         """
         with trackers.open_trackers(
             names=recipe.run.trackers if launch.is_main else (),
@@ -235,8 +221,8 @@ class OpenRun:
 class RunJob(Job):
     """Work of a command that writes a run folder.
 
-    The driver first calls `inputs`. If the run is not finished, it then calls `check`,
-    `prepare`, `stages` and `summarise`. It calls `describe` in any case.
+    The driver calls `inputs`, then `check`, `prepare`, `stages` and `summarise` if the
+    run is not finished, then `describe`.
 
     Attributes:
         summarises_together: True if all processes take part in `summarise`.
@@ -248,7 +234,7 @@ class RunJob(Job):
 
     @property
     def label(self) -> str:
-        """First part of the name of the run folder. The fingerprint follows it."""
+        """First part of the name of the run folder, before the fingerprint."""
         raise NotImplementedError
 
     @property
@@ -257,13 +243,11 @@ class RunJob(Job):
         return ()
 
     def pin_versions(self) -> tuple["RunJob", dict[str, str]]:
-        """Find the current version of each input whose content may change.
-
-        An example is a repository on the hub that the recipe names without a revision.
+        """Find the current versions of inputs whose content may change.
 
         Returns:
-            The job with these versions in its recipe, and the versions keyed by the
-            names of the inputs.
+            The job with these versions in its recipe, and the versions by name
+            of the input.
         """
         return self, {}
 
@@ -289,16 +273,14 @@ class RunJob(Job):
     def stages(self, run: OpenRun) -> Iterator[CellStage]:
         """Yield the stages of the computation, one after the other.
 
-        The job loads the data of a stage before it yields the stage, and frees the data
-        when the driver asks for the next stage.
+        The data of a stage are in memory only until the next stage is requested.
         """
         yield from ()
 
     def summarise(self, run: OpenRun) -> Summary:
         """Compute the metrics of the run from its finished cells.
 
-        All processes call this method if `summarises_together` is True. Otherwise only
-        the main process calls this method.
+        Only the main process calls it, unless `summarises_together` is True.
         """
         raise NotImplementedError
 
@@ -321,13 +303,11 @@ def resolve(module: Any, recipe: Any) -> Job:
 
     Args:
         module: Module of the command. It has a function `resolve_job` that makes the
-            job. If it lacks this function, it has a function `inputs` that lists the
-            inputs of a recipe.
+            job, or a function `inputs` that lists the inputs of a recipe.
         recipe: Settings of the command.
 
     Returns:
-        The job. If `resolve_job` raises an error, because an input is missing: an
-        `UnresolvedJob`, which holds the error.
+        The job. If `resolve_job` raises a BrainhiveError, an `UnresolvedJob` with it.
     """
     if not hasattr(module, "resolve_job"):
         return FunctionJob(recipe, module.inputs)
@@ -349,19 +329,16 @@ def list_inputs(module: Any, recipe: Any) -> list[Input]:
 
 
 def key_work(command: str, job: Job) -> tuple[Work | None, str]:
-    """Count the work of a command, and make the key under which its pace is stored.
+    """Count the work of a command, and make the key of its pace.
 
-    The pace is the time per unit of work, such as a training step, on the device of the
-    recipe. The option `--check` predicts the time of a command from the pace of earlier
-    commands with the same key.
+    The pace is the time per unit of work.
 
     Args:
         command: Name of the command.
         job: Inputs and work of the command.
 
     Returns:
-        The amount of work and the key, or `(None, "")` if the command does not count
-        its work.
+        The amount of work and the key, or `(None, "")` if the work is not counted.
     """
     work = job.count_work()
     if not work:
