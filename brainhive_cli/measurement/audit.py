@@ -90,7 +90,7 @@ class AlternativeRanking(NamedTuple):
 
     Attributes:
         check: Name of the check that looks for this protocol.
-        name: Name of the protocol, such as `CSLS of 10`.
+        name: Name such as `CSLS of 10`.
         ranks: Ranks [N] of the targets.
     """
 
@@ -168,7 +168,7 @@ def audit(result: ForeignResult) -> list[Row]:
         has_finding, points, evidence = judge(checked)
         is_cause = check in causes
 
-        # add the scores of alternative rankings and the reading to the evidence
+        # extend the evidence
         for alternative in alternatives:
             if alternative.check == check:
                 score = checked.compute_top_k(alternative.ranks)
@@ -205,8 +205,8 @@ def _find_causes(
         claims: Claimed top-k scores in percent, keyed by k.
 
     Returns:
-        Names of the checks with an alternative ranking that equals every claim, except
-        for rounding. Without claims, all checks with an alternative ranking.
+        Names of the checks with an alternative ranking that gives every claimed score,
+        except for rounding. Without claims, all checks with an alternative ranking.
     """
     causes = set[str]()
     for alternative in alternatives:
@@ -242,12 +242,10 @@ def _make_row(
     Args:
         check: Name of the check.
         has_finding: True for a finding, None if the files cannot decide.
-        points: Effect on the score in percentage points, or None. Dropped
-            without a finding.
+        points: Effect on the score in percentage points, or None.
         evidence: Numbers from which the outcome follows.
-        needed_data: Data that would make the check decidable and the effect known.
-            Added to the evidence if the check is undecided, or its finding
-            has no points.
+        needed_data: Data that the evidence asks for if the check is undecided, or has a
+            finding without points.
     """
     state = STATES[has_finding]
     if not has_finding:
@@ -263,7 +261,7 @@ def _choose_readings(
     """Choose the readings of the files that are compared with the claims.
 
     Args:
-        result: Retrieval result of another project, as it is in the files.
+        result: Retrieval result as it is in the files.
         claims: Claimed top-k scores in percent, keyed by k.
 
     Returns:
@@ -276,7 +274,6 @@ def _choose_readings(
     if not claims or _agree(members, claims, points=MAX_ROUNDING_POINTS):
         return [Reading(name, members, is_reached=True)]
 
-    # other readings
     choices = [Reading(name, members, is_reached=False)]
     for reading_name, reading_members in list_readings(result):
         if _agree(reading_members, claims):
@@ -300,10 +297,9 @@ def _agree(
     random. Without claims, the function returns False.
 
     Args:
-        members: Result of each training (seed or subject) in the files.
+        members: Result of each training (seed or subject).
         claims: Claimed top-k scores in percent, keyed by k.
-        deviations: Tolerance for the sampling error of a score, in standard deviations
-            of a score over samples of test signals.
+        deviations: Tolerance for the sampling error, in standard deviations of a score.
         points: Smallest tolerance for rounding, in percentage points.
     """
     for k, claim in claims.items():
@@ -333,7 +329,7 @@ def _explain(
     """Explain a claimed score that is higher than the score computed from the files.
 
     Args:
-        result: Retrieval result of another project.
+        result: Result of the checked training.
         other_trainings: Results of the other trainings in the files.
         claims: Claimed top-k scores in percent, keyed by k.
         is_far: True if the claim differs from the computed score by more than
@@ -363,20 +359,14 @@ def _explain(
 
 
 def _score_plain_ranking(result: ForeignResult, k: int) -> tuple[float, float]:
-    """Compute the top-k score of a plain ranking and its highest plausible value.
+    """Compute the top-k score by plain similarity, and its highest plausible value.
 
-    A plain ranking sorts the candidates of a signal by similarity alone. If fewer
-    candidates are claimed than the files hold, the score is the mean over all subsets
-    with the claimed number of candidates.
-
-    Args:
-        result: Retrieval result of another project.
-        k: Largest rank that counts as a hit.
+    If fewer candidates are claimed than the files hold, the score is the mean over all
+    subsets with the claimed number of candidates.
 
     Returns:
-        The score in percent, with ties against the model, and the highest plausible
-        score for random ties (equal values at the precision of the file)
-        or random subsets.
+        The score in percent, with ties against the model, and its highest plausible
+        value if ties (equal at the precision of the file) or subsets are random.
     """
     from scipy.stats import hypergeom
 
@@ -393,7 +383,7 @@ def _score_plain_ranking(result: ForeignResult, k: int) -> tuple[float, float]:
         chances = hypergeom.cdf(k - 1, pool - 1, result.ranks - 1, claimed_pool - 1)
         hits = chances
 
-    # mean over signals, plus the deviation that random ties or subsets make plausible
+    # add the deviation that random ties or subsets make plausible
     deviation = np.sqrt((chances * (1 - chances)).sum()) / len(chances)
     highest = max(hits.mean(), chances.mean() + MAX_TIE_DEVIATIONS * deviation)
     return 100 * float(hits.mean()), 100 * float(highest)
@@ -470,15 +460,15 @@ def _check_signals_together(result: ForeignResult) -> Judgement:
     first choices are wrong.
 
     Returns:
-        `Judgement(has_finding, points, evidence)`, with a finding if there is a trace.
-        The evidence lists the traces. The points are None.
+        `Judgement(has_finding, points, evidence)`. The evidence lists the traces. The
+        points are None.
     """
     values = result.similarities.double()
     traces = list[str]()
     n_signals, n_candidates = values.shape
 
-    # wrong first choices in a one-to-one assignment, except pairs of signals that chose
-    # each other's picture, because such pictures may look alike
+    # pairs of signals that chose each other's picture do not count as wrong, because
+    # such pictures may look alike
     first_choices = values.argmax(1)
     targets = result.targets[:, 0]
     n_chosen = len(first_choices.unique())
@@ -520,15 +510,13 @@ def _compute_spread(similarities: Tensor) -> float:
 def _check_standardisation(result: ForeignResult) -> Judgement:
     """Find predicted embeddings that were standardised over the test signals.
 
-    The mean of each column over the test signals is then 0, or the mean of the gallery,
-    or the mean of the training pictures in this column.
+    There is a finding if all columns that vary, at least `MIN_EFFECTIVE_DIMENSIONS`,
+    have the mean 0, or all the mean of the gallery or of the training pictures.
 
     Returns:
-        `Judgement(has_finding, points, evidence)`. There is a finding if all columns
-        that vary, at least `MIN_EFFECTIVE_DIMENSIONS`, have a mean of the same kind.
-        The points are the score minus an estimate of the score without standardisation,
-        or None if this is not positive. Not decidable without predictions
-        or gallery embeddings.
+        `Judgement(has_finding, points, evidence)`. The points are the score minus an
+        estimate without standardisation, or None if not positive. Not decidable without
+        predictions or gallery embeddings.
     """
     predictions = result.predictions
     gallery = result.gallery
@@ -577,8 +565,8 @@ def _score_without_standardisation(
     """Estimate the score that predictions had before they were standardised.
 
     In each dimension, predictions get the mean of the embeddings, and their standard
-    deviation times the correlation of predictions and embeddings, as a
-    linear regression gives.
+    deviation times the correlation of predictions and embeddings, as in
+    a linear regression.
 
     Args:
         result: Retrieval result of another project.
@@ -595,7 +583,7 @@ def _score_without_standardisation(
     seen_scores = (seen_embeddings - seen_embeddings.mean(0)) / seen_embeddings.std(0)
     correlations = (predicted_scores * seen_scores).mean(0).clamp(min=0)  # [D]
 
-    # scale and shift the predictions as a regression does, then score them
+    # scale and shift the predictions as a regression does
     spread = correlations * embeddings.std(0)
     estimates = predicted_scores * spread + embeddings.mean(0)
     similarities = compute_similarities(estimates, embeddings, COSINE)
@@ -625,7 +613,7 @@ def _check_training_copies(result: ForeignResult) -> Judgement:
 
     Returns:
         `Judgement(has_finding, points, evidence)`. Not decidable if embeddings are
-        missing, if their widths differ, or if they vary in fewer
+        missing, differ in width, or vary in fewer
         than `MIN_EFFECTIVE_DIMENSIONS` dimensions.
     """
     gallery = result.gallery
@@ -637,8 +625,8 @@ def _check_training_copies(result: ForeignResult) -> Judgement:
     gallery = normalise_tokens(gallery.nan_to_num(0))
     train_embeddings = normalise_tokens(train_embeddings.nan_to_num(0))
 
-    # The participation ratio trace(C)^2 / trace(C^2) of the covariance C estimates the
-    # number of dimensions in which the embeddings vary.
+    # the participation ratio trace(C)^2 / trace(C^2) of the covariance C estimates the
+    # number of effective dimensions
     covariance = torch.atleast_2d(torch.cov(train_embeddings.T))
     squared_trace = covariance.trace() ** 2
     if squared_trace < MIN_EFFECTIVE_DIMENSIONS * covariance.square().sum():
@@ -662,8 +650,7 @@ def _score_without(
 
     Returns:
         `Judgement(has_finding, points, evidence)`, with a finding if any signal shows a
-        training picture. The points are the score of all signals minus the score of the
-        others, or None if no signal or every signal shows a training picture.
+        training picture. The points are None if no signal or every signal does.
     """
     n_trained = is_trained.sum()
     evidence = f"{n_trained} of {len(is_trained)} signals show {description}"
@@ -685,14 +672,13 @@ def _check_epoch(result: ForeignResult) -> Judgement:
 
     Returns:
         `Judgement(has_finding, points, evidence)`. The points are the best test score
-        minus the best unselected score. Not decidable without a log, or if the claim is
-        the best score and a log has no validation scores.
+        minus the best unselected score. Not decidable without a log, or if a log of a
+        best score lacks validation scores.
     """
     logs = list(find_logs(result).values())
     if not logs:
         return Judgement(None, None, "")
 
-    # mean best test score, and mean best score of epochs not chosen by test scores
     best = float(np.mean([np.nanmax(log.scores) for log in logs]))
     unselected = float(np.mean([np.nanmax(log.unselected_scores) for log in logs]))
     evidence = (
@@ -725,9 +711,8 @@ def _check_collapse(result: ForeignResult) -> Judgement:
     There is a finding if all of these conditions hold:
 
     - One picture is the nearest of nearly all signals, and often a wrong one.
-    - The score is not higher than the score of a ranking that is the same
-      for all signals.
-    - The score of this fixed ranking is more than 1.5 times chance.
+    - The score is not higher than the score of one fixed ranking for all signals.
+    - The score of the fixed ranking is more than 1.5 times chance.
 
     Returns:
         `Judgement(has_finding, points, evidence)`. The points are the
@@ -763,15 +748,14 @@ def _check_collapse(result: ForeignResult) -> Judgement:
 def _check_interval(result: ForeignResult) -> Judgement:
     """Find a claimed interval of top-1 that treats repeated signals as independent.
 
-    There is a finding if pictures have several signals, and the claimed interval has
-    about the width of the interval over signals, and less than 70 % of the width of the
-    interval over pictures.
+    There is a finding if the claimed interval has about the width of the interval over
+    signals, and less than 70 % of the width over pictures, of which some
+    have several signals.
 
     Returns:
         `Judgement(has_finding, points, evidence)`. The points are the half width over
         pictures minus the claimed half width. Not decidable with too few pictures.
     """
-    # interval over pictures, each with its signals
     hits = (result.ranks <= 1).astype(float)
     n_signals = len(result.seen_names)
     items = Items([range(n_signals)], [result.seen_names], "pictures")

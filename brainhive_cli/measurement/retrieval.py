@@ -106,8 +106,8 @@ class Gallery:
             seen_indices: Gallery index [N] of the picture that was seen in each signal.
 
         Returns:
-            Gallery indices [N, K], the seen picture among them. K is the largest number
-            of candidates of a concept. Shorter rows are padded with -1.
+            Gallery indices [N, K], the seen picture among them. Shorter rows are
+            padded with -1.
         """
         indices_of_concept: dict[str, list[int]] = {}
         for index, concept in enumerate(self.concepts):
@@ -134,8 +134,8 @@ class Scores:
         image_ids: Image id [N] of the picture that each signal showed, or name of the
             trial if held-out trials show training pictures. Empty in a further table of
             the same signals.
-        labels: Image id [N] of the picture that counts as right for each signal. It is
-            the picture that was shown, or in a control measurement another picture.
+        labels: Image id [N] of the picture that counts as right for each signal: the
+            shown picture, or in a control measurement another picture.
         concepts: Concept [N] of each label.
         groups: Run, session or fold [N] of each signal, within which labels are
             exchanged. Empty if all labels may be exchanged.
@@ -149,15 +149,13 @@ class Scores:
         n_targets: Number of candidates that count as right.
         values: Further metrics [N], keyed by metric:
 
-            - `map`: average precision, with all candidates of the label's
-              concept as relevant.
-            - `top1_expected`: share of all possible subsets of the candidates in which
-              the label ranks first.
+            - `map`: average precision over the candidates with the label's concept.
+            - `top1_expected`: share of all subsets of the candidates in which the
+              label ranks first.
             - `reliability`: contribution of each picture to the correlation between
-              halves of the repetitions. Its mean over pictures is the correlation.
-            - In a table of a brain region, a metric per head (output of the model): the
-              relative squared change of its prediction if the region has
-              the mean signal.
+              halves of the repetitions, which is its mean.
+            - In a table of a brain region, per head (output of the model): relative
+              squared change of its prediction if the region has the mean signal.
         relevant: Number [N] of candidates with the concept of the label.
         nearest_concepts: Concept [N] of the candidate most similar to each signal.
         auc_parts: Contribution [N] of each signal to the area under the ROC curve.
@@ -165,7 +163,7 @@ class Scores:
         train_similarities: Largest cosine similarity [N] of the label to a training
             picture, in the space in which pictures are ranked.
         control: Metrics [1 + K], keyed by metric: the value for the shown pictures,
-            then the values of K random permutations.
+            then for K random permutations.
 
         verdict_ids: Image ids [P] of the test pictures in `verdict_ranks`.
         verdict_ranks: Ranks [n, P] of these pictures, as uint16, for each signal whose
@@ -175,12 +173,11 @@ class Scores:
             `corrections · csls`, `repetitions · 4` or `regions · V1`.
         description: In a further table, how its values were measured.
 
-        ceiling: Scores of one half of the repetitions of each picture, ranked by the
-            other half. They do not depend on a model.
+        ceiling: Scores of one half of the repetitions of each picture, ranked by
+            the other half.
         repetitions: Largest number of repetitions of a picture, in a ceiling.
         repetition_ratio: Number of all repetitions divided by the number in one half,
-            in a ceiling. 2 if every picture has an even number of
-            repetitions, else larger.
+            in a ceiling. Larger than 2 if a picture has an odd number of repetitions.
         reason: In a ceiling that could not be measured, the reason.
     """
 
@@ -280,16 +277,15 @@ def permute_targets(
 
             - `none`: each signal with the picture that it showed.
             - `shuffled`: the signals are permuted.
-            - `permuted`: all pictures of the tested split are permuted. If `parts` are
-              given, the signals are permuted.
+            - `permuted`: all pictures of the tested split are permuted, or the signals
+              if `parts` are given.
         seed: Seed of the permutations.
-        parts: Part [N] of the recording of each signal. Signals are permuted within
-            parts. Empty if whole pictures are held out.
+        parts: Part [N] of the recording of each signal, within which signals are
+            permuted. Empty if whole pictures are held out.
 
     Yields:
-        Gallery indices [N] of the pictures that the signals are paired with. The first
-        array is the control itself. Up to `MAX_DRAWS` further permutations follow. With
-        `none`, only the seen pictures are yielded.
+        Gallery indices [N] of the paired pictures: the control itself, then up to
+        `MAX_DRAWS` further permutations. With `none`, only the seen pictures.
     """
     if control == "none":
         yield seen_indices
@@ -415,9 +411,9 @@ def _rank_backward(
         target: Gallery index [N] of the picture that counts as right for each signal.
 
     Returns:
-        The scores, keyed by `BACKWARD`. They hold, for each picture, the rank of its
-        most similar signal among the signals of other pictures. Empty if some pictures
-        have more signals than others.
+        The scores, keyed by `BACKWARD`, with the rank of the most similar signal of
+        each picture among the signals of others. Empty if pictures have unequal
+        numbers of signals.
     """
     pictures, counts = np.unique(target, return_counts=True)
     if (counts != counts[0]).any():
@@ -450,9 +446,9 @@ def compute_auc_parts(tokens: Tensor, target: Int64, gallery: Tensor) -> list[fl
         gallery: Tokens [2, D] of the two pictures.
 
     Returns:
-        Contribution [N] of each signal: 2 * (share of won pairs among the pairs of the
-        signal) - area. Its mean over the signals of either picture is the area. Empty
-        if all signals belong to the same picture.
+        2 * (share of won pairs among the pairs of the signal) - area, for each of N
+        signals. The mean over the signals of either picture is the area. Empty if all
+        signals belong to one picture.
 
     Source: DeLong, DeLong and Clarke-Pearson 1988.
     """
@@ -558,8 +554,7 @@ def rank_for_verdict(
 
     Returns:
         A copy of `items` with `verdict_ids` (image ids of the P ranked pictures, at
-        most `MAX_VERDICT_PICTURES`) and `verdict_ranks` (ranks [n, P] for the signals
-        whose label is one of them).
+        most `MAX_VERDICT_PICTURES`) and `verdict_ranks` [n, P].
     """
     pictures = draw_verdict_pictures(np.arange(len(gallery.test_rows)))  # [P]
     image_ids = [gallery.image_ids[index] for index in pictures]
@@ -595,15 +590,14 @@ def depends_on_other_trials(
     Args:
         encode: Function that computes tokens [n, D] of the signals [n, ...]
             of n trials.
-        signals: Signals [N, ...] of the test trials. At most `MAX_TRIALS_ENCODED_ALONE`
-            evenly spaced trials are tried.
+        signals: Signals [N, ...] of the test trials, of which at most
+            `MAX_TRIALS_ENCODED_ALONE` evenly spaced trials are tried.
 
     Returns:
-        True if the token of a trial encoded alone differs by more than rounding from
-        its token in the batch. Also True if a token is not a number.
+        True if a token differs by more than rounding when its trial is encoded alone,
+        or is not a number.
 
-    Source: MOABB 1.7.2, `CrossSubjectMode.TRAIN_TRIALWISE`, which scores one trial
-    at a time.
+    Source: MOABB 1.7.2, `CrossSubjectMode.TRAIN_TRIALWISE`.
     """
     positions = np.linspace(0, len(signals) - 1, MAX_TRIALS_ENCODED_ALONE)
     trial_indices = np.unique(positions.round().astype(np.int64))
