@@ -64,16 +64,14 @@ class Moments(AlignmentConfig):
     def learn(self, tokens: Tensor, references: Tensor) -> Alignment:
         """Fit a map that gives a new subject's tokens the moments of the references.
 
-        A dimension in which `tokens` vary by rounding errors only is shifted,
-        but not scaled.
-
         Args:
-            tokens: Tokens [n, D] of the new subject, one recording per row.
+            tokens: Tokens [n, D] of the new subject.
             references: Tokens [m, D] of training subjects.
 
         Returns:
-            A function that shifts and scales tokens [N, D], so that each dimension of
-            `tokens` gets the mean and the standard deviation of `references`.
+            A map of tokens [N, D] that gives each dimension of `tokens` the mean and
+            the standard deviation of `references`. Dimensions that vary by rounding
+            errors only are not scaled.
         """
         # without Bessel's correction, a single recording has a spread of 0, not NaN
         mean = tokens.mean(0)
@@ -103,13 +101,13 @@ class Coral(AlignmentConfig):
         """Fit a map that gives a new subject's tokens the covariance of the references.
 
         Args:
-            tokens: Tokens [n, D] of the new subject, one recording per row.
+            tokens: Tokens [n, D] of the new subject.
             references: Tokens [m, D] of training subjects.
 
         Returns:
-            A function that multiplies tokens [N, D] by the inverse square root of the
-            covariance of `tokens`, then by the square root of the covariance of
-            `references`. A ridge is added to the diagonal of both covariances.
+            A map of tokens [N, D]. It multiplies them by the inverse square root of the
+            covariance of `tokens`, then by the square root of the
+            covariance of `references`.
         """
         # variances along principal axes, and power, of each covariance
         covariances = (
@@ -170,15 +168,13 @@ class Procrustes(AlignmentConfig):
     def learn(self, tokens: Tensor, references: Tensor) -> Alignment:
         """Fit the rotation of a new subject's tokens to their references.
 
-        The orthogonal map may include a reflection. Directions that are orthogonal to
-        all tokens and references stay unchanged.
-
         Args:
-            tokens: Tokens [n, D] of the new subject, one recording per row.
+            tokens: Tokens [n, D] of the new subject.
             references: Tokens or targets [n, D] of the same stimuli, row by row.
 
         Returns:
-            A function that rotates tokens [N, D] of the new subject.
+            A rotation of tokens [N, D], which may include a reflection. Directions that
+            are orthogonal to all tokens and references stay unchanged.
         """
         # orthonormal basis [D, K] of the space that tokens and references span
         n_pairs, width = tokens.shape
@@ -218,12 +214,12 @@ class RidgeAlignment(AlignmentConfig):
         """Fit the linear map of a new subject's tokens to their references.
 
         Args:
-            tokens: Tokens [n, D] of the new subject, one recording per row.
+            tokens: Tokens [n, D] of the new subject.
             references: Tokens or targets [n, D] of the same stimuli, row by row.
 
         Returns:
-            A function that adds to each token [N, D] of the new subject the difference
-            to its reference that ridge regression predicts.
+            A map of tokens [N, D]. It adds to each token the difference to its
+            reference that ridge regression predicts.
         """
         # with fewer pairs than dimensions, the dual form has the smaller matrix
         n_pairs, width = tokens.shape

@@ -78,8 +78,7 @@ def compare_hits(
             item is a unit.
 
     Returns:
-        The difference of the hit rates, first run minus second run,
-        as from `compare_values`.
+        The difference of hit rates, first run minus second run (see `compare_values`).
     """
     first_hits = [(np.atleast_2d(ranks) == 1) * 1.0 for ranks in first]
     second_hits = [(np.atleast_2d(ranks) == 1) * 1.0 for ranks in second]
@@ -98,12 +97,12 @@ def compare_values(
 
     - Up to four: the signs of the differences of units are flipped, for all subjects at
       once. The result holds for these subjects.
-    - Five or more: a t test adds the variances over subjects and over units. The result
+    - Five or more: a t test adds the variances over subjects and units. The result
       holds for people in general.
 
     Args:
         first: Values of each subject in the first run: [N] for N items, or [S, N] for S
-            seeds, which are averaged for each item.
+            seeds, which are averaged.
         second: Values of the same items and subjects in the second run. The number of
             seeds may differ.
         items: Items, and their units (groups of items that are alike). If None, each
@@ -111,12 +110,10 @@ def compare_values(
 
     Returns:
         The mean difference, first minus second, with p, the 95 % interval, and the
-        effect size d_z over subjects. With fewer than six units there is no p
-        and no interval.
+        effect size d_z over subjects. Without p and interval for fewer than six units.
 
     Source: Clark 1973, The language-as-fixed-effect fallacy; Cohen 1988 (d_z).
     """
-    # difference of each item, averaged over seeds
     first_means = [_average_seeds(values) for values in first]
     second_means = [_average_seeds(values) for values in second]
     sizes = [len(values) for values in first_means]
@@ -198,27 +195,25 @@ def _widen_for_hits(
 ) -> tuple[float, float]:
     """Widen the interval of a difference of hit rates to the interval of paired shares.
 
-    With increases max(d, 0) and decreases max(-d, 0) of the differences d, the ends of
-    the wider interval of the mean D are
+    The wider interval of the mean difference D is
 
-        D - sqrt(a₁² + b₂² - 2 r a₁ b₂)  and  D + sqrt(a₂² + b₁² - 2 r a₂ b₁).
+        D - sqrt(a₁² + b₂² - 2 r a₁ b₂)  to  D + sqrt(a₂² + b₁² - 2 r a₂ b₁).
 
-    Index 1 is for increases, 2 for decreases. The distances from their means to the
-    lower and upper end of their intervals are a and b, and r is the correlation
-    of these means.
+    Index 1 is for the increases max(d, 0), 2 for the decreases max(-d, 0). The interval
+    of each mean ends a below and b above it. The correlation of the two means is r.
 
     Args:
         low: Lower end of the interval of the test.
         high: Upper end of the interval of the test.
-        differences: Differences [N] of the items of each subject, in [-1, 1].
+        differences: Differences d [N] of the items of each subject, in [-1, 1].
         items: Items and their units.
 
     Returns:
         The ends of the wider interval. It excludes 0 if the interval of the test does.
 
     Source: Newcombe 1998, Improved confidence intervals for the difference between
-    binomial proportions based on paired data; Zou and Donner 2008 (the ends of a
-    difference from the ends of its terms).
+    binomial proportions based on paired data; Zou and Donner 2008 (a difference
+    of two terms).
     """
     # for increases and decreases: distances from the mean to the ends of its interval
     lower_distances = []
@@ -285,10 +280,9 @@ def crossed_t_test(
         items: Items and their units, such as concepts.
 
     Returns:
-        Two-sided p, and the lower and upper end of the 95 % interval. All three are
-        None if all items belong to one unit. If no difference varies, p is the p of a
-        sign test over subjects. The interval then is the mean, or None if the mean is
-        not 0 and p is not significant.
+        Two-sided p, and the ends of the 95 % interval. All are None for a single unit.
+        If no difference varies, p is the p of a sign test over subjects. The interval
+        then is the mean, or None if the mean is not 0 and p is not significant.
     """
     from scipy.special import stdtr, stdtrit
 
@@ -301,7 +295,7 @@ def crossed_t_test(
     covariance = components.covariance
     variance = subject_variance + covariance
 
-    # without variance, only the signs of the differences can be tested
+    # without variance, only signs can be tested
     if variance < ROUNDING**2:
         if abs(mean) < ROUNDING:
             return 1.0, 0.0, 0.0
@@ -310,7 +304,6 @@ def crossed_t_test(
             return p, None, None
         return p, mean, mean
 
-    # degrees of freedom by Satterthwaite
     noise = 0.0
     if subject_variance:
         noise = (components.noise_variance / subject_variance) ** NOISE_POWER
@@ -362,7 +355,7 @@ class ComparedSource:
     Attributes:
         run: Measurements of the run.
         name: Name of the run or source in messages and tables.
-        source: Source whose cells are compared.
+        source: Name of the source in the run.
     """
 
     run: Measurements
@@ -389,9 +382,9 @@ def compare_ranks(
             the two runs.
 
     Returns:
-        The differences, first run minus second run, with p values that are adjusted for
-        the number of differences. Then an error for each pair that cannot be compared,
-        because galleries (sets of candidate pictures), subjects or items differ.
+        The differences, first run minus second run, with p values adjusted for their
+        number. Then an error for each pair with different galleries (sets of candidate
+        pictures), subjects or items.
     """
     compared = []
     errors = []
@@ -441,7 +434,6 @@ def _compare_ranks(first_run: Measurements, second_run: Measurements) -> Differe
             "set --subjects to subjects of both runs, and use the same split",
         )
 
-    # ranks [S, N] of each subject
     first_ranks = []
     second_ranks = []
     for subject, ids in first_ids.items():
@@ -481,9 +473,9 @@ def adjust_together(**groups: Sequence[Difference]) -> list[list[Difference]]:
             `source`, `run`, `variant` or `pair`.
 
     Returns:
-        Copies of the groups, in the order of the arguments, with three more fields:
-        `p_adjusted` (None without a p value), `tests` (number of p values) and
-        `tests_of` (description of these tests).
+        Copies of the groups, in the order of the arguments, with `p_adjusted` (None
+        without a p value), `tests` (number of p values) and
+        `tests_of` (their description).
     """
     differences: list[Difference] = []
     for group in groups.values():
@@ -523,7 +515,6 @@ def _describe_tests(groups: Mapping[str, Sequence[Difference]], tests: int) -> s
             n_pairs += len(pairs)
             counts.append(_count_nouns(len(pairs), kind))
 
-    # write the product of metrics and pairs
     pairs_text = counts[0] if len(counts) == 1 else f"({' + '.join(counts)})"
     text = f"{_count_nouns(len(metrics), 'metric')} × {pairs_text}"
     if tests != len(metrics) * n_pairs:
@@ -548,9 +539,9 @@ def compare_runs(
         noun: Kind of the other runs in the description of the tests, such as "variant".
 
     Returns:
-        The differences in every metric, with p values that are adjusted for all metrics
-        and runs. Then an error for each run that cannot be compared with `run`, because
-        its protocol, subjects or items differ.
+        The differences in every metric, with p values adjusted for all metrics and
+        runs. Then an error for each run that differs in protocol, subjects, items
+        or all metrics.
     """
     first_source = ComparedSource(run, name, run.facts.sources[0])
     first_protocol = _sizing_protocol(first_source)
@@ -588,9 +579,6 @@ def _compare_metrics(
     first_source: ComparedSource, second_source: ComparedSource
 ) -> list[Difference]:
     """Compare two sources of runs in every metric that both have.
-
-    Returns:
-        The difference in each metric, first source minus second source.
 
     Raises:
         BrainhiveError: if the sources share no metric, or differ in subjects or items.
@@ -659,12 +647,11 @@ def _find_cells(
 
     Args:
         source: Source of the cells, for the message of the error.
-        cells: Cells of the source, keyed by subject, or by None if they do not depend
-            on a signal.
+        cells: Cells keyed by subject, or by None if they do not depend on a signal.
         subject: Name of the subject.
 
     Raises:
-        BrainhiveError: if the source has cells of neither the subject nor None.
+        BrainhiveError: if there are cells of neither the subject nor None.
     """
     if subject in cells:
         return cells[subject]
@@ -688,12 +675,11 @@ def _compare_metric(
         metric: Name of the metric.
         pairs: Cells of both sources for each subject, with one cell per seed.
         ids: Image ids [N] of the compared items of each subject.
-        items: The items named by `ids`, and their units (groups of items
-            that are alike).
+        items: The items named by `ids`, and their units.
 
     Returns:
-        The difference, first source minus second source. None if no item has a value in
-        all seeds of both sources.
+        First source minus second source, or None without an item that has values in all
+        seeds of both sources.
     """
     first_values = []
     second_values = []
@@ -717,7 +703,7 @@ def _group_items(run: Measurements, ids: Sequence[Sequence[str]]) -> Items:
 
     Args:
         run: Measurements of the run.
-        ids: Image ids [N] of the items of each subject.
+        ids: Image ids [N] of each subject.
     """
     facts = run.facts
     unit_of: dict[str, str] = {}
@@ -732,11 +718,6 @@ def _describe_limits(
     first_run: Measurements, second_run: Measurements, subjects: int
 ) -> dict[str, Any]:
     """Describe the scope and the limits of a comparison.
-
-    Args:
-        first_run: Measurements of the first run.
-        second_run: Measurements of the second run.
-        subjects: Number of compared subjects.
 
     Returns:
         Fields of a `Difference`: `scope` (units such as "these films", or empty),
@@ -766,15 +747,15 @@ def _describe_limits(
 def _collect_values(
     cells: Sequence[CellItems], ids: Sequence[str], metric: str
 ) -> Float64:
-    """Collect the values of a metric from the cells of a subject.
+    """Collect the values [S, N] of a metric from the cells of S seeds.
 
     Args:
-        cells: Cells of the subject, one for each seed.
-        ids: Image ids [N] of the items, in the order of the returned columns.
+        cells: Cells of a subject, one for each seed.
+        ids: Image ids [N] of the items.
         metric: Name of the metric, or `ranks`.
 
     Returns:
-        Values [S, N] for S seeds, with NaN for an item without a value.
+        Values [S, N], with NaN for an item without a value.
     """
     rows = []
     for cell in cells:

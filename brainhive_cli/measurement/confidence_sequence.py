@@ -9,15 +9,13 @@ and simulated for all moments (`benchmarks/simulated_statistics --only live`).
 Source: Robbins 1970; Howard, Ramdas, McAuliffe & Sekhon 2021; Waudby-Smith
 & Ramdas 2023.
 
-**Test.** The null hypothesis is that answers do not depend on pictures. Frequencies may
-change from block to block. If pictures or answers come in random order within a block,
-odds^hits divided by its mean over all orders has the mean 1. Products of these ratios
-over blocks, averaged over several `odds`, are a martingale. At every moment, 1 divided
-by its largest value so far is a p value (Ville).
+**Test.** The null hypothesis is that answers do not depend on pictures. If pictures or
+answers come in random order within a block, odds^hits divided by its mean over all
+orders has the mean 1. Products over blocks, averaged over several `odds`, are a
+martingale, and 1 divided by its largest value so far is a p value (Ville).
 
-Source: Lehmann & Stein 1949 (tests by permutation within blocks); Turner, Ly & Grünwald
-2024 (blocks of contingency tables); Koning 2024 (betting on groups of permutations);
-for the mean, Riordan 1958 (rook polynomials).
+Source: Lehmann & Stein 1949; Turner, Ly & Grünwald 2024; Koning 2024; for the mean,
+Riordan 1958 (rook polynomials).
 """
 
 from collections import Counter
@@ -62,8 +60,8 @@ drift.
 class HitRate:
     """Hits among the trials so far, and the evidence that answers follow the pictures.
 
-    The interval of a moment is not intersected with earlier ones, as the intersection
-    becomes empty if the rate drifts. It would be 4 to 17 % narrower from 100 trials on.
+    The interval is not intersected with earlier ones, which would make it 4 to 17 %
+    narrower from 100 trials on, but empty if the rate drifts.
 
     Attributes:
         pool: Number of pictures to choose from.
@@ -161,8 +159,8 @@ def measure_evidence(shown: Sequence[str], answers: Sequence[str]) -> Float64:
     pictures. A hit is an answer that equals the picture.
 
     Args:
-        shown: Names [m] of the pictures that were shown in the m trials of the block.
-        answers: Names [m] of the pictures that were decoded in these trials.
+        shown: Names [m] of the shown pictures of the m trials of the block.
+        answers: Names [m] of the decoded pictures.
 
     Returns:
         Natural logarithm [K] of the evidence for each of the `LOG_ODDS`.
@@ -198,13 +196,11 @@ def hit_rate_interval(
 ) -> tuple[float, float]:
     """Compute the interval of a hit rate at one moment of a session.
 
-    If every trial is a hit with the same probability, whatever the trials before, the
-    intervals of all moments contain it with a probability of at least `level`.
-
     Args:
         hits: Number of hits, from 0 to `trials`.
         trials: Number of trials. Without trials, the interval is [0, 1].
-        level: Probability with which all intervals hold, in (0, 1).
+        level: Probability with which the intervals of all moments hold, in (0, 1), if
+            every trial is a hit with the same probability, whatever the trials before.
 
     Returns:
         Lower and upper end of the interval.

@@ -27,13 +27,13 @@ class Products:
     """Sums of products of N training samples, from which a ridge regression is solved.
 
     The regression predicts Q outputs from F features. With fewer samples than features,
-    the products are between samples (dual form), else between features (primal form).
+    the products are between samples (dual form), else between features.
 
     Attributes:
-        gram: Products [F, F] of centred features with each other. In the dual form,
-            products [N, N] of samples with each other.
-        cross: Products [F, Q] of features with outputs. In the dual form, the
-            outputs [N, Q].
+        gram: Products [F, F] of centred features, or [N, N] of samples in
+            the dual form.
+        cross: Products [F, Q] of features with outputs, or outputs [N, Q] in
+            the dual form.
         squares: Sum of squares [Q] of each centred output.
         mean: Mean [Q] of each output.
         count: Number N of samples.
@@ -55,8 +55,7 @@ class Products:
 
         Args:
             features: Features [N, F], each with mean 0.
-            outputs: Chunks [n, Q] of the outputs, in the order of the samples. In the
-                primal form they are read one at a time.
+            outputs: Chunks [n, Q] of the outputs, in the order of the samples.
         """
         # in float32, rounding errors of the many eigenvalues of 0 change the penalty
         if len(features) < features.shape[1]:
@@ -73,7 +72,7 @@ class Products:
                 samples=features,
             )
 
-        # sums over all chunks: features times outputs, outputs, and squares of outputs
+        # sums of features times outputs, of outputs, and of squared outputs
         sums: tuple[Tensor, ...] = ()
         start = 0
         for chunk in outputs:
@@ -87,7 +86,7 @@ class Products:
             start += len(chunk)
         assert start == len(features)
 
-        # centring the outputs does not change `cross`, because features are centred
+        # `cross` needs no centred outputs, because features are centred
         cross, total, squares = sums
         mean = total / start
         return cls(
@@ -134,7 +133,7 @@ class Products:
             outputs: Slice of the output columns that share the penalty.
 
         Returns:
-            The penalty, which is the `alpha` of scikit-learn's `Ridge`.
+            The `alpha` of scikit-learn's `Ridge`.
         """
         # in the dual form, eigenvalues make products with features of these squares
         values, _ = self._factors
@@ -156,19 +155,17 @@ class Products:
         """Predict the outputs of new samples by ridge regression.
 
         Args:
-            features: Features [M, F] of the new samples, minus the mean of
+            features: Features [M, F] of new samples, minus the mean of
                 the training features.
-            alpha: Penalty, which is the `alpha` of scikit-learn's `Ridge`. If None,
-                `choose_alpha` chooses a penalty for these outputs.
-            outputs: Slice of the output columns to predict.
+            alpha: The `alpha` of scikit-learn's `Ridge`. If None, from `choose_alpha`.
+            outputs: Slice of the Q output columns to predict.
 
         Returns:
-            Predictions [M, Q] of the Q outputs in the slice.
+            Predictions [M, Q].
         """
         if alpha is None:
             alpha = self.choose_alpha(outputs)
 
-        # solve the ridge regression in the basis of the eigenvectors
         values, vectors = self._factors
         scaled = (vectors / (values + alpha)).to(self._rotated)
         weights = (scaled @ self._rotated[:, outputs]).to(self.cross)  # [K, Q]
@@ -194,22 +191,20 @@ def choose_penalty(
 
     Args:
         eigenvalues: Eigenvalues [K] of X.T @ X for the training features X.
-        squared_products: Squares [K, Q] of V.T @ X.T @ Y for the eigenvectors V and
-            the outputs Y.
+        squared_products: Squares [K, Q] of V.T @ X.T @ Y for eigenvectors V
+            and outputs Y.
         squares: Sum of squares [Q] of each centred output.
-        count: Degrees of freedom: the number of training samples, minus 1 if
-            features are centred.
+        count: Number of training samples, minus 1 if features are centred.
         n_features: Number of features, or None if it is K. Further eigenvalues are 0.
 
     Returns:
-        The penalty, which is the `alpha` of scikit-learn's `Ridge`.
+        The `alpha` of scikit-learn's `Ridge`.
 
     Source: Golub, Heath and Wahba 1979.
     """
     # divide by the sum of squares of each output, so that all have the same weight
     power = (squared_products / squares.clamp(min=1e-30)).mean(1)  # [K]
 
-    # score each penalty of the grid, which is relative to the mean eigenvalue
     size = n_features or len(eigenvalues)
     mean_eigenvalue = float(eigenvalues.sum()) / size or 1.0
     scores = []
@@ -257,11 +252,11 @@ def project(
     samples sum to 1.
 
     Args:
-        train: Training features [N, F], one sample per row.
+        train: Training features [N, F].
         test: Test features [M, F].
         components: Largest number of components.
-        seed: Seed of the randomised decomposition. It is used if both F and N are more
-            than four times `components`, or if F is larger than N.
+        seed: Seed of the randomised decomposition, used if F and N are both larger than
+            four times `components`, or F is larger than N.
 
     Returns:
         Components [N, K] of the training features, and [M, K] of the test features. If

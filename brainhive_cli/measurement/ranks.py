@@ -108,15 +108,15 @@ def rank_with_precision(
     """Rank the seen picture, and compute the average precision of relevant pictures.
 
     The average precision is the mean of k / (k + w) over the relevant pictures, where w
-    is the number of wrong pictures before the k-th best relevant picture. A wrong
-    picture that ties with a relevant picture ranks before it.
+    is the number of wrong pictures before, or tied with, the k-th
+    best relevant picture.
 
     Args:
         signal_tokens: Tokens (embedding vectors) [N, D] of the signals.
         gallery: Tokens [M, D] of the candidate pictures.
         seen: Gallery index [N] of the picture that each signal showed.
         relevant: Gallery indices [N, K] of the relevant pictures, the seen picture
-            among them. Shorter rows are padded with -1. All other pictures are wrong.
+            among them, padded with -1. All other pictures are wrong.
 
     Returns:
         Ranks [N], as `rank_targets` computes them, and average precision [N] in
@@ -144,7 +144,6 @@ def rank_with_precision(
     sorted_counts = wrong_before.masked_fill(~is_target, largest).sort(1).values.cpu()
     is_sorted_target = is_target.sort(1, descending=True).values.cpu()
 
-    # precision at each relevant picture
     k = torch.arange(1, sorted_counts.shape[1] + 1)
     precision = (k / (k + sorted_counts.double())).where(is_sorted_target, 0)
     return seen_ranks.cpu(), precision.sum(1) / is_target.sum(1).cpu()
@@ -155,12 +154,12 @@ def find_nearest(signal_tokens: Tensor, gallery: Tensor | Iterable[Tensor]) -> T
 
     Args:
         signal_tokens: Tokens (embedding vectors) [N, D] of the signals.
-        gallery: Tokens [M, D] of the candidates, or an iterable over blocks [m, D] of
-            these tokens, which saves memory.
+        gallery: Tokens [M, D] of the candidates, or blocks [m, D] of them
+            to save memory.
 
     Returns:
         Gallery index [N] of the most similar candidate of each signal, on the CPU. The
-        first of several equally similar candidates is taken.
+        first if several are equally similar.
     """
     best = torch.full((len(signal_tokens),), -torch.inf)
     best_index = torch.zeros(len(signal_tokens), dtype=torch.long)
@@ -196,9 +195,8 @@ def expected_subset_hits(
     C(N - r, w - 1) of the C(N - 1, w - 1) subsets that hold it and w - 1 others.
 
     Args:
-        signal_tokens: Tokens (embedding vectors) [N, D] of the signals, with one
-            signal per picture.
-        image_tokens: Tokens [N, D] of the pictures, in the order of the signals.
+        signal_tokens: Tokens (embedding vectors) [N, D] of the signals.
+        image_tokens: Tokens [N, D] of their pictures, each with one signal.
         subset_size: Number w of items in a subset, at most N.
 
     Returns:
@@ -226,12 +224,12 @@ def _prepare_tokens(
     """Check the inputs of a ranking, and move them to the device of the signals.
 
     Args:
-        signal_tokens: Tokens (embedding vectors) [N, D] of the signals.
+        signal_tokens: Tokens [N, D] of the signals, or similarities [N, M].
         gallery: Tokens [M, D] of the candidates, or None.
         target: Index [N] of each signal's right candidate, or indices [N, K].
 
     Returns:
-        The signal tokens, the gallery and the targets [N, K], without gradients.
+        The three inputs without gradients, with targets [N, K].
 
     Raises:
         BrainhiveError: if a token is not finite.
@@ -361,7 +359,7 @@ def summarise_ranks(
 
     Args:
         ranks_of_subjects: Ranks of each subject: [N] for N items, or [S, N] for S
-            seeds. A metric is averaged over seeds for each item.
+            seeds, which are averaged for each item.
         pool: Number M of candidates in the gallery.
         split: Part of the data set that the signals belong to, such as "test".
         items: Items, and their units (groups of items that are alike). If None, each
@@ -374,7 +372,6 @@ def summarise_ranks(
     Returns:
         The metrics with their 95 % intervals. The median rank has no interval.
     """
-    # ranks, and the probability of each rank under guessing
     groups = [
         np.atleast_2d(np.asarray(ranks, np.float64)) for ranks in ranks_of_subjects
     ]  # [S, N] of each subject
@@ -422,11 +419,10 @@ def _replace_by_median(
 ) -> Metric:
     """Replace the mean rank in a metric by the median rank, which has no interval.
 
-    Ranks are averaged over models, and medians over items are averaged over subjects.
-
     Args:
         metric: Metric with the mean rank.
-        groups: Ranks [S, N] of the N items by S models, for each subject.
+        groups: Ranks [S, N] of each subject. Ranks are averaged over S models, and
+            medians over N items are averaged over subjects.
         guess: Probabilities of the ranks 1, 2, … in a random order.
     """
     medians = [np.median(group.mean(0)) for group in groups]
@@ -479,8 +475,7 @@ def chance_of_precision(pool: int, relevant: Int64) -> Float64:
     Returns:
         Expected average precision [N] of each signal.
 
-    Source: Bestgen 2015, Exact Expected Average Precision of the Random Baseline
-    for System Evaluation.
+    Source: Bestgen 2015, Exact Expected Average Precision of the Random Baseline.
     """
     harmonic = float((1 / np.arange(1, pool + 1)).sum())
     return (harmonic + (relevant - 1) / max(1, pool - 1) * (pool - harmonic)) / pool

@@ -75,7 +75,6 @@ def separate_repetitions(
     if sessions is None and runs is None and onset_s is None:
         return parts
 
-    # sort the trials by time
     picture_of_trial = np.nonzero(is_there)[0]
     order = TrialOrder.from_trials(
         np.arange(len(picture_of_trial)),
