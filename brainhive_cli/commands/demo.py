@@ -190,7 +190,7 @@ class DemoRun(RunJob):
         for generator in system.generators:
             joined_generators.assemble(generator, home_folder() / generator)
 
-        # join the overrides of each step; later overrides win
+        # later overrides of a step win over earlier overrides
         overrides = {}
         for name, step in self.steps.steps.items():
             step_overrides = list(system.overrides.get(name, []))
@@ -227,7 +227,7 @@ class DemoRun(RunJob):
     ) -> list[Difference]:
         """List by how much the controls of HAVIR decrease its top-1 accuracy.
 
-        Other systems have no controls, which gives an empty list.
+        The list is empty for other systems, which have no controls.
         """
         if self.recipe.system != "havir":
             return []
@@ -288,7 +288,8 @@ def _lay_out_page(
 ) -> Page:
     """Lay out the page: a summary, and a section for each step that has written a run.
 
-    Steps with shuffled trials have no section, since they only estimate chance.
+    The sections have the order of `COMMAND_ORDER`. Steps with shuffled trials have no
+    section, since they only estimate chance.
     """
     groups = []
     names = sorted(

@@ -303,7 +303,7 @@ def _push_files(
             upload = partial(api.preupload_lfs_files, repository, additions)
             call_in_thread(upload)
 
-            # by `parent_commit`, the hub refuses to commit to a changed repository
+            # `parent_commit` lets the hub refuse a commit if the repository has changed
             commit = api.create_commit(
                 repository,
                 operations,
