@@ -149,9 +149,6 @@ def _check_arguments(**arguments: object) -> None:
                 f"{name} must be {description}; see help(brainhive_cli.api)",
             )
 
-        # every number can be part of a file name
-        if isinstance(value, Integral):
-            continue
         problem = describe_bad_text(str(value))
         if problem:
             raise RecipeError(
@@ -405,8 +402,9 @@ def compare(*runs: "Run | str | Path", labels: "list[str] | None" = None) -> Com
         else:
             references.append(str(compared_run.path))
 
-    options = {"runs": references, "labels": labels}
-    recipe = command.Recipe.resolve("compare", None, options, [])
+    recipe = command.Recipe.resolve(
+        "compare", None, {"runs": references, "labels": labels}, []
+    )
     return Comparison(command.compare_runs(recipe))
 
 
@@ -428,9 +426,8 @@ def open_run(name: str | Path) -> Run:
 
     _check_arguments(path=name)
     run_name, variant = split_variant(str(name))
-    folder = runs.find(
-        Paths().under_home("runs"), command=None, reference=str(run_name)
-    )
+    runs_folder = Paths().under_home("runs")
+    folder = runs.find(runs_folder, command=None, reference=str(run_name))
     return Run(folder, variant)
 
 
@@ -572,8 +569,7 @@ def run(
 
             # the other processes do the work, and this process only reads the result
             exit_code = launch.relaunch(resolved.run, n_processes, resolved.MEMORY_HINT)
-            is_interrupted = exit_code != 0
-            if is_interrupted:
+            if exit_code:  # the user has pressed Ctrl-C
                 raise KeyboardInterrupt
             return module.run(resolved, launch.READ_ONLY)
     finally:

@@ -254,8 +254,8 @@ def _check_dataset(config: Any, recipe: Recipe, is_thorough: bool) -> CheckOutco
     name, facts, problems, table = inspect_dataset(
         config, recipe.paths, recipe.subjects, is_thorough
     )
-    result = Result(home_folder(), (table,), details={"datasets": {name: facts}})
-    return result, list(problems)
+    details = {"datasets": {name: facts}}
+    return Result(home_folder(), (table,), details=details), list(problems)
 
 
 def _check_signal_store(path: Path, recipe: Recipe) -> CheckOutcome:

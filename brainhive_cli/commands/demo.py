@@ -242,8 +242,7 @@ class DemoRun(RunJob):
 
     def _list_tables(self, steps: Mapping[str, workflow.FinishedStep]) -> list[Table]:
         """List a table of the steps, and a table of the effects of controls if any."""
-        title = f"Demo, on {self.system.signals}"
-        tables = [workflow.summarise_steps(steps, title)]
+        tables = [workflow.summarise_steps(steps, f"Demo, on {self.system.signals}")]
         effects = self._list_effects(steps)
         if effects:
             tables.append(replace(difference_table(effects), title=EFFECTS_TITLE))

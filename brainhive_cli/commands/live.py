@@ -561,11 +561,9 @@ def _make_tables(measurements: Measurements) -> tuple[Table, ...]:
     for reason, n_dropped in counts.pop("dropped").items():
         counts[f"dropped: {reason}"] = n_dropped
 
-    hit_rates = metric_table(
-        "Shown picture ranked first", measurements.scopes, "trials", ("top1", "top5")
-    )
+    scopes = measurements.scopes
     tables = (
-        hit_rates,
+        metric_table("Shown picture ranked first", scopes, "trials", ("top1", "top5")),
         Table("Latency, ms", ("stage", "median", "95 %", "most"), latency_rows),
         Table("Stream", ("what", "count"), list(counts.items())),
     )

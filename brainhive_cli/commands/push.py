@@ -90,8 +90,9 @@ class Recipe(FileRecipe):
 def inputs(recipe: Recipe) -> list[Input]:
     """List the run that is pushed, and the terms of the data that it was trained on."""
     _, shared_run = _resolve(recipe)
-    listed_inputs = [Input(f"run {shared_run.run.path.name}")]
-    return listed_inputs + collect_inputs(partial(_list_terms, shared_run, recipe))
+    return [Input(f"run {shared_run.run.path.name}")] + collect_inputs(
+        partial(_list_terms, shared_run, recipe)
+    )
 
 
 def _list_terms(shared_run: SharedRun, recipe: Recipe) -> list[Input]:
@@ -378,9 +379,9 @@ def _explain_refusals(name: str) -> Iterator[None]:
                 "look at the change, then run the same command again",
             ),
         }
-        problem = f"the hub answers {status} for {name}: {first_line(error)}"
         other_refusal = BrainhiveError(
-            problem, "run the same command again, which continues the push"
+            f"the hub answers {status} for {name}: {first_line(error)}",
+            "run the same command again, which continues the push",
         )
         raise refusals.get(status, other_refusal) from error
     except ValueError as error:

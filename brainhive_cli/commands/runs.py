@@ -250,7 +250,6 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         RecipeError: if the recipe names too many or too few runs.
     """
     verb = recipe.words[0] if recipe.words else ""
-    root = recipe.paths.under_home("runs")
     if verb == SHOW:
         return _show(_find_shown(recipe))
     if verb == VERIFY:
@@ -261,7 +260,8 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     if verb == REMOVE:
         _remove(runs, recipe.yes)
         rows = [(_name(run_folder),) for run_folder in runs]
-        return Result(root, (Table("Removed runs", ("run",), rows, is_list=True),))
+        table = Table("Removed runs", ("run",), rows, is_list=True)
+        return Result(recipe.paths.under_home("runs"), (table,))
     return _list_runs(recipe, runs)
 
 
@@ -371,8 +371,12 @@ def _show(shown_run: ShownRun) -> Result:
     metrics_table = metric_table("Metrics", metrics, "of")
     if metrics_table.rows:
         tables.append(metrics_table)
-    hint = Line("report", reference)
-    return Result(folder.path, tuple(tables), shown_run.measurements, hint=hint)
+    return Result(
+        folder.path,
+        tuple(tables),
+        shown_run.measurements,
+        hint=Line("report", reference),
+    )
 
 
 def _remove(runs: Sequence[RunFolder], has_consent: bool) -> None:
