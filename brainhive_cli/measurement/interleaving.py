@@ -1,7 +1,7 @@
 """Exchangeability of the labels of trials or pictures, judged by their order in time.
 
 Signals drift, so trials that are near in time are alike. If similar pictures were shown
-together, time alone reveals their labels, which are then not exchangeable.
+together, time reveals their labels, which are then not exchangeable.
 
 - Item: a tested picture or trial.
 - Label: picture or concept that a trial shows.
@@ -124,8 +124,8 @@ class Interleaving:
         """Find which labels may be exchanged if single trials are held out.
 
         Time reveals labels if they were shown in blocks, or in the same order in all
-        runs. Labels are exchanged only within parts in which they were interleaved.
-        Without such parts, the result holds the `problem`.
+        runs. Labels are exchanged within parts in which they were interleaved, or there
+        is a `problem`.
 
         Args:
             order: The trials. Each trial is an item.
@@ -157,8 +157,8 @@ class Interleaving:
         - Time reveals nothing: the labels of blocks are exchanged within their group.
         - All groups have the same labels at the same positions, without blocks: labels
           are exchanged within short stretches of time, in all groups at once.
-        - Otherwise: labels are exchanged within parts in which they are interleaved.
-          Without such parts, the result holds the `problem`.
+        - Otherwise: labels are exchanged within parts in which they are interleaved, or
+          there is a `problem`.
 
         Args:
             order: The trials. Each trial is an item.
@@ -214,15 +214,13 @@ class Interleaving:
     def from_pictures(cls, order: TrialOrder, fold: Int64) -> Self:
         """Find which pictures may exchange their labels in a permutation test.
 
-        Labels are exchanged only within parts in which they were interleaved in time.
-
         Args:
             order: The trials. Items are pictures, and labels are their concepts.
-            fold: Cross-validation fold [I] of each picture. Pictures are exchanged only
-                within a fold.
+            fold: Cross-validation fold [I] of each picture, within which
+                labels are exchanged.
 
         Returns:
-            The `parts` for exchanges of pictures within their concept, and the
+            The `parts` for exchanges of pictures within their concept, and
             `concept_parts` for exchanges of concepts. Without parts, a
             `problem` or `concept_problem`.
         """
@@ -321,14 +319,14 @@ def find_interleaved(
 
     Args:
         order: The trials, sorted by time.
-        classes: Class [I] of each item, such as its fold. Labels are exchanged
-            only within classes.
-        groups: Run or session [n] of each trial, whose order of labels must differ.
-            None if models are trained on other pictures than the tested pictures.
+        classes: Class [I] of each item, such as its fold, within which
+            labels are exchanged.
+        groups: Run or session [n] of each trial, whose order of labels must
+            differ, or None.
 
     Returns:
         Part [I] of each item, as its class and the number of its stretch, or None if
-        there are no parts in which labels are interleaved.
+        there are no such parts.
     """
     # find the finest parts in which labels can be exchanged
     for parts in (order.run, order.session, np.zeros_like(order.run)):
@@ -384,7 +382,7 @@ def _divide(
         max_stretches: Largest number of stretches in a stratum.
 
     Returns:
-        Number [I] of the stretch of each item. Strata share no numbers.
+        Number [I] of the stretch of each item, unique over all strata.
     """
     from sklearn.tree import DecisionTreeRegressor
 

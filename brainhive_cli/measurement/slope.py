@@ -65,9 +65,9 @@ def fit_slope(
         cosines: Cosine similarity [U] of each unit to its nearest training picture,
             not all equal.
         scores: Rank advantage [U] of each unit.
-        protocol: Name of the protocol, which the metric states.
-        split: Name of the split, which the metric states.
-        seeds: Seeds of the trainings, which the metric states.
+        protocol: Name of the protocol.
+        split: Name of the split.
+        seeds: Seeds of the trainings.
 
     Returns:
         The metric `nearest_slope`, without an interval if there are fewer than

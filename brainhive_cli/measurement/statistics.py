@@ -62,10 +62,10 @@ class Interval:
         low: Lower end of the interval, or None.
         high: Upper end of the interval, or None.
         method: Method and population of the interval, or the reason why there is none.
-        these_subjects: Lower and upper end of the interval for the tested subjects, or
-            None with a single subject or without an interval.
-        people: Lower and upper end of the interval for people in general, or None with
-            a single subject, without an interval, or if it is too wide.
+        these_subjects: Ends of the interval for the tested subjects, or None with a
+            single subject or without an interval.
+        people: Ends of the interval for people in general, or None with a single
+            subject, without an interval, or if it is too wide.
     """
 
     low: float | None
@@ -79,18 +79,15 @@ class Interval:
 class MeanVariance:
     """Components of the sampling variance of a mean over S subjects.
 
-    The overall mean is the average of the subjects' means.
-
     Attributes:
         estimates: Mean [S] of the values of each subject.
-        variance: Variance of the overall mean over random units, for fixed subjects. It
-            is `covariance` + `noise_variance`, unless one of these is cut off at 0.
+        variance: Variance of the mean over random units, for fixed subjects. It is
+            `covariance` + `noise_variance`, unless one of these is cut off at 0.
         dof: Satterthwaite's degrees of freedom of `variance`.
         covariance: Covariance between two subjects' means, due to shared units.
-        noise_variance: Variance of the overall mean by noise that
-            differs between subjects.
-        subject_variance: Variance of the overall mean over random subjects,
-            at least `noise_variance`.
+        noise_variance: Variance of the mean by noise that differs between subjects.
+        subject_variance: Variance of the mean over random subjects, at least
+            `noise_variance`.
     """
 
     estimates: Float64
@@ -128,8 +125,7 @@ def measure(
         interval_options: Further arguments of `estimate_interval`.
 
     Returns:
-        The mean with its interval. If there are several seeds, with a model each, it
-        has the standard deviation over seeds.
+        The mean with its interval, and with the sd over seeds if each has a model.
 
     Raises:
         BrainhiveError: if a subject has no values, or a value is not finite.
@@ -204,26 +200,25 @@ def estimate_interval(
     - Fewer than `MIN_UNITS_FOR_INTERVAL` units, or equal values that are not
       shares: no interval.
     - Fewer than `MIN_SUBJECTS_FOR_POPULATION` subjects, or no variance over subjects:
-      an interval over units for these subjects, by Wilson for shares, or else by t.
-    - More subjects: a t interval for people in general. Its variance is over subjects,
-      plus their covariance by shared units.
+      an interval for these subjects over units, by Wilson for shares, or else by t.
+    - More subjects: a t interval for people in general, whose variance includes the
+      covariance of subjects by shared units.
 
-    With two limits, t intervals are computed on the logit scale, and stay within them.
+    With two limits, t intervals are computed on the logit scale.
 
     Args:
         groups: Values of each subject: [N] for N items, or [S, N] of S models, which
             are averaged for each item.
-        items: Items and their units. If None, items are independent, and subjects share
-            all items if their numbers are equal, and otherwise none.
+        items: Items and their units. If None, items are independent, and shared by
+            subjects with equal numbers of items.
         limits: Smallest and largest possible mean, such as 0 and 1.
-        is_share: True if values are shares, such as hits. If None, values count as
-            shares if the limits are 0 and 1, or if there are no limits and all values
-            are 0 or 1.
+        is_share: True if values are shares, such as hits. If None, values are shares if
+            the limits are 0 and 1, or if there are no limits and all values are 0 or 1.
         max_hits: Largest number of independent hits that all values together count for,
             if they only approximate a share.
 
     Returns:
-        The interval. Its `method` is the reason if there is none.
+        The interval, or in its `method` the reason why there is none.
 
     Raises:
         BrainhiveError: if a subject has no values, or a value is not finite.
@@ -397,8 +392,8 @@ def _variance_over_units(
     """Compute the cluster-robust variance (CR2) of a mean, and its degrees of freedom.
 
     The variance is the sum of influence² / (1 - l). The leverage l of a unit is its
-    share of the weight of its stratum, averaged over subjects by weight. A unit that is
-    alone in its stratum is assumed to vary like the other units.
+    share of the weight of its stratum, averaged over subjects by weight. Units that are
+    alone in their stratum count like the others.
 
     Args:
         influence: Influence [U] of each unit on the mean: the sum of its deviations
@@ -408,8 +403,8 @@ def _variance_over_units(
         strata: Index [U] of the stratum of each unit.
 
     Returns:
-        The variance and Satterthwaite's degrees of freedom for independent items. They
-        are 0 and 1 if no stratum has two units.
+        The variance and Satterthwaite's degrees of freedom, or 0 and 1 if no stratum
+        has two units.
 
     Source: Bell and McCaffrey 2002, Bias reduction in standard errors for linear
     regression with multi-stage samples; Imbens and Kolesár 2016.
@@ -548,7 +543,7 @@ def _max_effective_hits(
         groups: Values [S, N] of S models for N items, by subject.
         values: Value of each item of each subject, averaged over models.
         limits: Values of a miss and of a hit, such as 0 and 1.
-        are_hits: True if all values of `groups` are hits or misses.
+        are_hits: True if all values are hits or misses.
     """
     if are_hits:
         return sum(map(np.size, groups))
@@ -569,9 +564,9 @@ class SignFlips:
 
     Attributes:
         p: Two-sided p of the hypothesis that the true mean is 0.
-        p_above: One-sided p of the measured mean or a larger mean, if the true
+        p_above: One-sided p of a mean at least as large as measured, if the true
             mean is 0.
-        p_below: One-sided p of the measured mean or a smaller mean, if the true
+        p_below: One-sided p of a mean at most as large as measured, if the true
             mean is 0.
         least_p: Smallest two-sided p that the test can give.
         low: Lower end of the 95 % interval of the mean, or None with too few flips.
@@ -589,9 +584,8 @@ class SignFlips:
 def flip_signs(values: Sequence[Array], items: Items) -> SignFlips:
     """Test if the mean over subjects and items is 0, by flipping the signs of units.
 
-    If the signs of some units are flipped, the mean over all units stays or grows
-    exactly if the mean of the flipped units is at most 0. So p values and the interval
-    follow from the means of sets of units, and always agree.
+    Flipping the signs of some units increases the mean exactly if their own mean is
+    negative. So p and the interval both follow from the means of sets of units.
 
     Args:
         values: Values [N] of the N items of each subject.
@@ -625,8 +619,7 @@ def flip_signs(values: Sequence[Array], items: Items) -> SignFlips:
 
     # interval, with half of the significance level beyond each end
     n_beyond = int(np.floor(count * SIGNIFICANCE_LEVEL / 2 + 1e-9))
-    low = None
-    high = None
+    low = high = None
     if n_beyond:
         low = float(means[n_beyond - 1])
         high = float(means[-n_beyond])

@@ -1,9 +1,8 @@
 """Permutation tests of the order of trials in time.
 
 A trial shows an item: a picture, or the trial itself if single trials are tested. Each
-item has a label, such as its concept. A part is a stretch of the recording, such as a
-run. Random orders exchange the items of a stratum. An order is clumped if trials that
-are near in time are alike.
+item has a label, such as its concept. Random orders exchange items within a stratum. An
+order is clumped if trials that are near in time are alike.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -65,9 +64,8 @@ class TrialOrder(NamedTuple):
             session: Session [n] of each trial, or None for a single session.
             run: Run [n] of each trial within its session, or None for a single run.
             onset_s: Onset [n] of each trial in seconds, or None for a random order.
-            features: Features [I, K] of the items, or None.
+            features: Features [I, K] of the items.
         """
-        # sort the trials
         zeros = np.zeros(len(item), np.int64)
         session = zeros if session is None else session
         run = zeros if run is None else run
@@ -121,8 +119,8 @@ def p_of_clumping(
 ) -> float:
     """Test if trials that are near in time are more alike than in random orders.
 
-    Trials of a stratum are near if they are in the same window of a part, or in
-    different parts in the same window of the time since its start.
+    Trials of a stratum are near if they are in the same window of a part, or of the
+    time since the start of different parts.
 
     Args:
         order: The trials, sorted by time.
@@ -167,8 +165,8 @@ def p_of_shared_order(
     Args:
         order: The trials, sorted by time.
         group: Run or session [n] of each trial.
-        strata: Stratum [n] of each trial. If None, there is a single stratum. Random
-            orders exchange blocks of trials within a stratum of a group.
+        strata: Stratum [n] of each trial, or None for a single stratum. Random orders
+            exchange blocks of trials within a stratum of a group.
 
     Returns:
         The p value. It is 1 if there is only one group.
@@ -200,11 +198,14 @@ def p_of_shared_order(
 def p_of_transitions(order: TrialOrder) -> float:
     """Test if labels predict the next label better than in random orders.
 
-    A transition is a pair of successive trials of a run with different labels. The test
-    counts how often the same transitions recur. Random orders exchange trials in a run.
+    The test counts how often pairs of successive, different labels recur in runs.
+    Random orders exchange the trials of a run.
 
     Args:
         order: The trials, sorted by time.
+
+    Returns:
+        The p value.
     """
     is_same_run = order.run[1:] == order.run[:-1]
 
@@ -227,7 +228,7 @@ def _exchange_items(item: Int64, strata: Int64) -> Iterator[Int64]:
         strata: Stratum [I] of each item.
 
     Yields:
-        The items [n] of the trials: first as they were shown, then in random orders.
+        The items [n] of the trials, first as they were shown.
     """
     rng = np.random.default_rng(0)
     rows = np.argsort(strata, kind="stable")
@@ -247,7 +248,7 @@ def _exchange_blocks(item: Int64, block: Int64, stratum: Int64) -> Iterator[Int6
         stratum: Stratum [n] of each trial.
 
     Yields:
-        The items [n] of the trials: first as they were shown, then in random orders.
+        The items [n] of the trials, first as they were shown.
     """
     rng = np.random.default_rng(0)
     positions = np.argsort(stratum, kind="stable")
@@ -269,8 +270,7 @@ def _test_order(
 
     Args:
         measure: Function that computes J statistics from the items [n] of the trials.
-        orders: Items [n] of the trials, first in the measured order, then
-            in random orders.
+        orders: Items [n] of the trials, first in the measured order.
     """
     statistics: list[list[float]] = []
     for item in islice(orders, 1 + RANDOM_ORDERS):
@@ -396,8 +396,8 @@ def _count_pairs(window: Int64, label: Int64) -> float:
 def _p_of_first(statistics: Sequence[Sequence[float]]) -> float:
     """Compute the p value of the first order, which is the measured order.
 
-    Statistics are standardised over the orders. The p value is the share of orders
-    whose largest score is at least the largest score of the first order.
+    It is the share of orders whose largest standardised statistic is at least the
+    largest of the first order.
 
     Args:
         statistics: J statistics [1 + K, J] of the measured order and K random orders.

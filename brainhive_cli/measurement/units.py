@@ -62,11 +62,10 @@ estimate of this ratio exists (Bengio and Grandvalet 2004).
 class ExchangeClass(NamedTuple):
     """Units of equal composition, whose labels may be exchanged with each other.
 
-    A group holds the items of a unit that the same subjects saw in the same part.
-
     Attributes:
         members: Indices [g, m] of the m items of each of the g units, sorted by group.
-        group_sizes: Number of items in each group of a unit, equal for all units.
+        group_sizes: Number of items in each group of a unit. The same subjects saw the
+            items of a group in the same part.
     """
 
     members: tuple[tuple[int, ...], ...]
@@ -77,8 +76,8 @@ def fold_null_inflation(values: Sequence[Array], pool: float = math.inf) -> floa
     """Compute the factor by which shared training data widens a null distribution.
 
     In cross-validation, the folds train each other's models, so the results of trials
-    correlate. Labels that are permuted after training ignore this. The factor corrects
-    the variance of their mean:
+    correlate. Labels that are permuted after training ignore this, so the variance of
+    the mean is multiplied by a factor:
 
     - Whole numbers: 1 + r², where r² = 3 / π · K / (K + 1). For ranks among K
       candidates, r is the correlation of a rank with a classifier's margin.
@@ -93,7 +92,7 @@ def fold_null_inflation(values: Sequence[Array], pool: float = math.inf) -> floa
 
     Source: Noirhomme et al. 2014, Biased binomial assessment of cross-validated
     estimation of classification accuracies (labels permuted before training);
-    `benchmarks/simulated_statistics --only pooled_folds equal_learners` (upper bounds).
+    `benchmarks/simulated_statistics --only pooled_folds equal_learners`.
     """
     are_whole = all((np.asarray(group) % 1 == 0).all() for group in values)
     return 1 + 3 / math.pi / (1 + 1 / pool) if are_whole else 2.0
@@ -103,7 +102,7 @@ def widen_null_distribution(sums: Float64, middle: Any, inflation: float) -> Flo
     """Multiply the variance of a null distribution by a factor.
 
     Each value is first moved at random by at most half the smallest distance between
-    two values, because whole numbers would otherwise get gaps between them.
+    two values, so that whole numbers do not leave gaps.
 
     Args:
         sums: Statistic [K] under permuted labels or flipped signs.
@@ -127,13 +126,12 @@ class Items:
         ids: Names [N] of the items of each subject. Subjects may share items.
         units: Name [N] of the unit of each item, by subject.
         kind: Description of the units in the plural, such as "concepts".
-        is_film: True if the items are clips that follow each other in `order`.
-        strata: Name [N] of the stratum of each item, by subject. If None, all
-            units are compared.
+        is_film: True if the items are clips of a film.
+        strata: Name [N] of the stratum of each item, by subject, or None for
+            a single stratum.
         order: Names of the clips in the order of their film.
         scope: Units that results hold for, such as "these 2 concepts", or "" for all.
-        inflation: Variance of a mean divided by its estimate from the units,
-            such as `FOLD_INFLATION`.
+        inflation: Factor of the variance of a mean, such as `FOLD_INFLATION`.
         parts: Part of the recording of each item, by name. Labels are exchanged only
             within parts. If empty, there is one part.
         problem: Reason why labels cannot be exchanged at all, or "".
@@ -198,7 +196,7 @@ class Items:
 
     @cached_property
     def names(self) -> list[Hashable]:
-        """Return the names [I] of all items, without repeats and in film order."""
+        """Return the names [I] of all items without repeats, clips in film order."""
         names = dict.fromkeys(chain.from_iterable(self.ids))
         film_names = [name for name in self.order if name in names]
         return list(dict.fromkeys(film_names + list(names)))
@@ -278,8 +276,7 @@ class Items:
         """Permute the labels of exchangeable items, in the same way for all subjects.
 
         - Clips of a film are shifted along the film, and from its end to its start.
-        - Other items are exchanged within their unit and part, if the same
-          subjects saw them.
+        - Items of a unit and part are exchanged, if the same subjects saw them.
         - Whole units of a stratum are exchanged, if the parts and subjects of their
           items are equal.
 
@@ -288,9 +285,9 @@ class Items:
             seed: Seed of the K random permutations, if more than K exist.
 
         Returns:
-            Permutations [K, I] of the I `names`. Each row holds, for each name, the
-            index of the name whose label it gets. There are no rows if labels cannot be
-            exchanged. The array is read-only.
+            Permutations [K, I] of the I `names`: the index of the name whose label
+            each name gets. There are no rows if labels cannot be exchanged. The
+            array is read-only.
         """
         count = len(self.names)
         if self.problem:
@@ -460,7 +457,7 @@ def _draw_orders(
     Args:
         orders: Permutations [K, I] of all items. The columns of the members change.
         members: Indices [g, m] of the m items of each of the g units.
-        group_sizes: Number of items in each group of a unit. The sizes sum to m.
+        group_sizes: Number of items in each group of a unit.
     """
     # exchange whole units
     batch_size = max(1, NUMBERS_PER_BATCH // members.size)
@@ -526,8 +523,7 @@ def list_strata(
         units: Name [N] of the unit of each item, by subject.
 
     Returns:
-        Name [N] of the stratum of each item, by subject. It is the name of the unit, or
-        None for units of a single item.
+        Name [N] of the stratum of each item, by subject: the name of its unit, or None.
     """
     unit_of: dict[Hashable, Hashable] = {}
     for subject_ids, subject_units in zip(ids, units, strict=True):
@@ -566,8 +562,7 @@ class StimulusGrouping:
             are held out.
         group_kind: "runs", "sessions" or "trials", if they are held out, else "".
         block_of: Block of successive trials with equal labels, by name of the trial.
-        has_folds: True if models of several folds, which share training data,
-            tested the items.
+        has_folds: True if models of several folds tested the items.
     """
 
     criterion: GroupingCriterion = "concept"
@@ -660,9 +655,10 @@ class StimulusGrouping:
             kind = f"a block of fewer than {min_clips} neighbouring {self.medium}s"
         else:
             kind = f"blocks of {n_clips // n_blocks} neighbouring {self.medium}s"
-        block_of = {}
-        for position, name in enumerate(clips.names):
-            block_of[name] = position * n_blocks // n_clips
+        block_of = {
+            name: position * n_blocks // n_clips
+            for position, name in enumerate(clips.names)
+        }
         return replace(clips, units=look_up_names(block_of, ids), kind=kind)
 
 

@@ -15,9 +15,9 @@ MIN_SENSORS = 4
 def flatten_positions(positions: Float64) -> Float64:
     """Project positions on the head onto a plane, with the nose up.
 
-    The top of the head becomes the point (0, 0). The distance of a position from this
-    point is its angle from the top, divided by 90 degrees. The angle is measured at the
-    centre of the sphere that fits the positions best.
+    The distance of a position from the centre of the plane is its angle from the
+    top of the head, divided by 90 degrees. The angle is measured at the centre of
+    a fitted sphere.
 
     Args:
         positions: Positions [K, 3] of sensors in any unit. The columns x, y and z point

@@ -216,9 +216,8 @@ class LivePage:
         # browsers send the address or the name of the host, without port 80
         port = self._socket.getsockname()[1]
         suffix = "" if port == 80 else f":{port}"
-        hosts = []
-        for name in (address, "127.0.0.1", "localhost", self._host.lower()):
-            hosts.append(f"{name}{suffix}")
+        names = (address, "127.0.0.1", "localhost", self._host.lower())
+        hosts = [f"{name}{suffix}" for name in names]
 
         # an access log would contain the token
         config = uvicorn.Config(
@@ -246,9 +245,9 @@ class LivePage:
         Any thread may call this method. It does not wait for browsers.
 
         Args:
-            event: Values that JSON can represent, with the key `kind`. A result also
-                has `window`, the number of the decoded time window, and may have
-                `hits`, the hit rate so far.
+            event: Values that JSON can represent, with the key `kind`. A result
+                also has `window`, the number of its time window, and may have
+                `hits`, the hit rate.
             drawing: PNG file of the picture that was drawn from the signal
                 of this window.
         """
@@ -288,9 +287,8 @@ class LivePage:
         """
         with self._lock:
             drawings = list(map(int, self.drawings))
-            text = _write_json(
-                {"kind": "history", "hits": self._hits, "drawings": drawings}
-            )
+            history = {"kind": "history", "hits": self._hits, "drawings": drawings}
+            text = _write_json(history)
         yield f"retry: {RETRY_MS}\ndata: {text}\n\n"
 
         last_number = 0

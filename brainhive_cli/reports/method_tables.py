@@ -55,9 +55,7 @@ def list_retrievals(runs: Sequence[ShownRun]) -> list[ShownRun]:
         facts = shown_run.measurements.facts
         path = shown_run.folder.path
 
-        references = {}
-        for variant in facts.variants:
-            references[variant] = f"{path}:{variant}"
+        references = {variant: f"{path}:{variant}" for variant in facts.variants}
         if isinstance(facts, WorkflowFacts) and facts.retrievals:
             references = facts.retrievals
 
@@ -194,10 +192,7 @@ def tabulate_protocol(title: str, rows: Sequence[ShownRun], against: str) -> Tab
         lines.append(line)
 
     # leave out columns without values
-    columns = []
-    for column in lines[0]:
-        if any(map(itemgetter(column), lines)):
-            columns.append(column)
+    columns = [column for column in lines[0] if any(map(itemgetter(column), lines))]
 
     # the highest of several test scores is biased upwards
     n_results = sum(not row_reasons for row_reasons in reasons.values())

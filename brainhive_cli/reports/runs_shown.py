@@ -61,13 +61,12 @@ from brainhive_cli.reports.tables import (
 def find_shown_run(runs: Path, reference: str | None = None) -> tuple[RunFolder, str]:
     """Find a finished run, or one variant of a sweep.
 
-    If the reference is the name of a command, the name of the run found is printed.
+    If the newest run of a command is chosen, its name is printed.
 
     Args:
         runs: Folder of all runs.
-        reference: Path of a run, its name, the end of its name, or the name of a
-            command, also with `:VARIANT`. A command, or None, stands for its newest
-            run with metrics.
+        reference: Path of a run, the end of its name, or the name of a command, also
+            with `:VARIANT`. A command, or None, stands for its newest run with metrics.
 
     Returns:
         The run, and the name of the variant. The name is "" if no variant is requested,
@@ -82,10 +81,7 @@ def find_shown_run(runs: Path, reference: str | None = None) -> tuple[RunFolder,
     is_command = name in folder_names and not is_run(runs / name)
     if not name or is_command:
         run_folder = find_newest(
-            runs,
-            name or None,
-            _explain_lack,
-            required_content="metrics",
+            runs, name or None, _explain_lack, required_content="metrics"
         )
     else:
         run_folder = find_run(runs, None, name)
@@ -138,8 +134,7 @@ class ShownRun:
         is_control: True if signals were shuffled or labels permuted.
         metrics: Metrics pooled over all cells, or the metrics of a single scope.
         variants: Pooled metrics of each variant of a sweep, by name with caveats.
-        cells: Cells with their metrics. If the run compares sources, these are the
-            cells of `source`.
+        cells: Cells with metrics, of `source` if the run compares sources.
         typical_metrics: Pooled metrics, or else metrics of the first variant or cell.
         headlines: Names of the metrics that summarise the run.
         main_headline: Name of the most important metric.
@@ -263,8 +258,8 @@ def list_part_metrics(measurements: Measurements) -> dict[str, Mapping[str, Metr
         measurements: Metrics of the run by scope, and facts about the run.
 
     Returns:
-        Metrics by name. A caveat (phrase that limits a number) follows the name, if
-        some of the others do not have this caveat.
+        Metrics by name. The name includes caveats (phrases that limit a number) that
+        some of the others do not have.
     """
     facts = measurements.facts
     part_metrics = {}
@@ -388,9 +383,10 @@ def _lay_out_runs(group: RunGroup) -> list[Table]:
     )
 
     # protocol of each run, if they differ
-    protocols = {}
-    for label, metrics in runs_with_metrics.items():
-        protocols[label] = next(iter(metrics.values())).protocol
+    protocols = {
+        label: next(iter(metrics.values())).protocol
+        for label, metrics in runs_with_metrics.items()
+    }
     is_same_protocol = len(set(protocols.values())) < 2
     protocol_rows = [] if is_same_protocol else list(protocols.items())
 
@@ -469,24 +465,23 @@ def _lay_out_run(shown_run: ShownRun) -> list[Table]:
         best=best.by_metric,
         note=explain_bold(best, "variants"),
     )
-    tables.append(variant_table)
-    return tables + _lay_out_cells(shown_run)
+    return tables + [variant_table] + _lay_out_cells(shown_run)
 
 
 def choose_best_run(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> BestLabels:
     """Choose the runs of a group whose values are bold in a table.
 
-    Tests compare the first run with each later run. Among the runs with the best score,
-    the first run stays if it is significantly better than all others. A later run stays
-    if it, and every other best run, is significantly better than the first.
+    Only the first run is tested against the others. If it has the best score, it must
+    be significantly better than all others. If not, all runs with the best score must
+    be significantly better than the first run.
 
     Args:
         group: The runs, and their differences.
         run_metrics: Metrics by the label of the run.
 
     Returns:
-        Labels of the best runs by metric, without metrics in which no run stays, and a
-        phrase that says how the best was chosen.
+        Labels of the best runs by metric, without metrics in which tests confirm no
+        run, and a phrase that says how the best was chosen.
     """
     comparable = {
         label: run_metrics[label]
@@ -501,12 +496,9 @@ def choose_best_run(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> Best
 
     # later runs and metrics in which the first run is significantly better or worse
     first_label = group.runs[0].label
-    first_wins = set[tuple[str, str]]()
-    first_losses = set[tuple[str, str]]()
-    for pair in group.differences:
-        if pair.is_significant:
-            results = first_wins if pair.is_better else first_losses
-            results.add((pair.second, pair.metric))
+    significant = [pair for pair in group.differences if pair.is_significant]
+    first_wins = {(pair.second, pair.metric) for pair in significant if pair.is_better}
+    first_losses = {(pair.second, pair.metric) for pair in significant} - first_wins
 
     # keep the best labels that the results confirm
     significant_labels = {}
@@ -527,9 +519,7 @@ def list_comparable(group: RunGroup) -> list[str]:
     labels = list(group.metrics)
     if not group.refusals:
         return labels
-    paired_labels = {labels[0]}
-    for pair in group.differences:
-        paired_labels.add(pair.second)
+    paired_labels = {labels[0]} | {pair.second for pair in group.differences}
     return [label for label in labels if label in paired_labels]
 
 
@@ -556,14 +546,12 @@ def _lay_out_cells(shown_run: ShownRun) -> list[Table]:
         return []
     subject_rows = {}
     model_rows = {}
-    seeds = []
     all_metrics: list[Metric] = []
     for cell in cells:
         subject_rows[cell.subject] = cell.metrics
         model_rows[cell.name] = cell.metrics
-        seeds.append(cell.seed)
         all_metrics += cell.metrics.values()
-    seeds = list(dict.fromkeys(seeds))
+    seeds = list(dict.fromkeys(cell.seed for cell in cells))
 
     # tables of subjects by seeds
     if len(seeds) > 1 and "" not in subject_rows:

@@ -188,9 +188,9 @@ def _tabulate_numbers(title: str, numbers: Mapping[str, Any]) -> list[Table]:
     regions = numbers.get(BY_REGION)
     if regions:
         columns = ("region", "voxels", "median, %", "90 % quantile, %")
-        region_rows = []
-        for region, values in regions.items():
-            region_rows.append([region] + list(values.values()))
+        region_rows = [
+            [region] + list(values.values()) for region, values in regions.items()
+        ]
         tables.append(Table("Noise ceiling by region", columns, region_rows))
     return tables
 
