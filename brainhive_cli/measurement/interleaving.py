@@ -61,8 +61,7 @@ class Interleaving:
     Attributes:
         parts: Part [I] of the recording, within which labels are exchanged.
         blocks: Block [I] of each item. The labels of a block are exchanged together.
-        concept_parts: Part [I] within which concepts are exchanged, or None if concepts
-            cannot be exchanged.
+        concept_parts: Part [I] within which concepts are exchanged, or None.
         problem: Reason why labels cannot be distinguished from time, or "".
         concept_problem: Reason why concepts cannot be distinguished from time, or "".
         follows_time: True if time alone reveals something about the labels.
@@ -151,10 +150,8 @@ class Interleaving:
     def _from_groups(cls, order: TrialOrder, group: Int64, group_kind: str) -> Self:
         """Find which labels may be exchanged if whole runs or sessions are held out.
 
-        Time reveals labels if all groups have the same order, or if near
-        blocks are alike.
-
-        - Time reveals nothing: the labels of blocks are exchanged within their group.
+        - Groups differ in their order, and near blocks are not alike: the labels of
+          blocks are exchanged within their group.
         - All groups have the same labels at the same positions, without blocks: labels
           are exchanged within short stretches of time, in all groups at once.
         - Otherwise: labels are exchanged within parts in which they are interleaved, or
@@ -262,13 +259,7 @@ class Interleaving:
 
 
 def _describe_problem(is_blocked: bool, has_shared_order: bool, groups: str) -> str:
-    """Describe why labels cannot be distinguished from time.
-
-    Args:
-        is_blocked: True if trials of the same label were shown together.
-        has_shared_order: True if all groups have the same order of labels.
-        groups: Kind of the groups, "runs" or "sessions".
-    """
+    """Describe why labels cannot be distinguished from time."""
     kind = "labels" if has_shared_order or is_blocked else "similar labels"
     order = f"in the same order in all {groups}" if has_shared_order else "in blocks"
     return CONFOUNDED_WITH_TIME.format(kind, order)
@@ -294,12 +285,11 @@ def list_caveats(orders: Iterable[Interleaving], has_seen: bool) -> list[str]:
 def _number_slots(order: TrialOrder, group: Int64) -> Int64 | None:
     """Return the position [I] of each item in its group, from 0.
 
+    It is None if the labels at a position differ between groups.
+
     Args:
         order: The trials. Each trial is an item.
         group: Run or session [n] of each trial.
-
-    Returns:
-        The positions, or None if the labels at a position differ between groups.
     """
     slots = np.empty(len(order.label), np.int64)
     slots[order.item] = count_positions(group)
@@ -376,7 +366,7 @@ def _divide(
     of items change most, or without features their labels.
 
     Args:
-        order: The trials, with the features and labels of the items.
+        order: The trials.
         stratum: Number [I] of the stratum of each item.
         mean_time: Mean time [I] of the trials of each item, as a share of the part.
         max_stretches: Largest number of stretches in a stratum.

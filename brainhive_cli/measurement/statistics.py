@@ -328,8 +328,7 @@ def estimate_mean_variance(groups: Sequence[ValueArray], items: Items) -> MeanVa
 
     Args:
         groups: Values [N] of the N items of each of the S subjects.
-        items: Items and their units. If the items have strata, variances are
-            computed within strata.
+        items: Items and their units. Variances are computed within strata.
 
     Returns:
         The mean of each subject, and the components of the variance.
@@ -443,8 +442,8 @@ def _t_interval(
 ) -> tuple[float, float]:
     """Compute the 95 % t interval of a mean, with its lower and upper end.
 
-    - The mean lies between two limits: the interval is computed on the logit scale.
-    - Otherwise: the interval is symmetric, and cut off at the limits.
+    If the mean lies between two limits, the interval is computed on the logit scale.
+    Otherwise it is symmetric, and cut off at the limits.
 
     Args:
         mean: Estimate of the mean.
@@ -487,7 +486,7 @@ def _share_interval(
         components: Components of the variance of the mean.
         items: Items and their units.
         limits: Values of a miss and of a hit.
-        max_hits: Upper bound of n. If None, `_max_effective_hits` computes it.
+        max_hits: Upper bound of n, or None for `_max_effective_hits`.
     """
     from scipy.special import ndtri, stdtrit  # quantiles of the normal and t
 
@@ -542,7 +541,7 @@ def _max_effective_hits(
     Args:
         groups: Values [S, N] of S models for N items, by subject.
         values: Value of each item of each subject, averaged over models.
-        limits: Values of a miss and of a hit, such as 0 and 1.
+        limits: Values of a miss and of a hit.
         are_hits: True if all values are hits or misses.
     """
     if are_hits:

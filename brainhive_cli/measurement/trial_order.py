@@ -224,11 +224,8 @@ def _exchange_items(item: Int64, strata: Int64) -> Iterator[Int64]:
     """Yield orders of trials without end, in which items are exchanged within strata.
 
     Args:
-        item: Item [n] of each trial.
+        item: Item [n] of each trial. The measured order is the first order.
         strata: Stratum [I] of each item.
-
-    Yields:
-        The items [n] of the trials, first as they were shown.
     """
     rng = np.random.default_rng(0)
     rows = np.argsort(strata, kind="stable")
@@ -243,12 +240,9 @@ def _exchange_blocks(item: Int64, block: Int64, stratum: Int64) -> Iterator[Int6
     """Yield orders of trials without end, in which blocks are exchanged within strata.
 
     Args:
-        item: Item [n] of each trial.
+        item: Item [n] of each trial. The measured order is the first order.
         block: Block [n] of each trial, in ascending order.
         stratum: Stratum [n] of each trial.
-
-    Yields:
-        The items [n] of the trials, first as they were shown.
     """
     rng = np.random.default_rng(0)
     positions = np.argsort(stratum, kind="stable")
@@ -320,9 +314,9 @@ class _Windows:
 
     Attributes:
         numbers: Window number [n] of each trial, for each length.
-        sums: Two sparse matrices [W, V] for each length L, which sum V windows of
-            length L / 2 (trials for L = 1) to W windows of length L. The second matrix
-            is for shifted windows.
+        sums: Two sparse matrices [W, V] for each length, which sum V windows
+            of half this length (or trials) to W windows. The second matrix is
+            for shifted windows.
     """
 
     def __init__(self, parts: Int64, position: Int64) -> None:
@@ -368,8 +362,8 @@ class _Windows:
             item: Item [n] of each trial.
 
         Returns:
-            Two sums for each length of window, with and without the shift. The list is
-            empty without features.
+            Two sums for each length of window, with and without the shift, or an empty
+            list without features.
         """
         if features is None:
             return []

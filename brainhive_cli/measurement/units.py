@@ -354,7 +354,7 @@ class Items:
                 unit_of[name] = unit
                 subject_mask[name] |= 1 << subject
 
-        # items of a unit may be exchanged if their subjects and parts are equal
+        # items with equal keys may be exchanged
         part_names = dict.fromkeys(self.parts.values())
         part_indices = {name: index for index, name in enumerate(part_names)}
         item_keys = []
@@ -374,7 +374,7 @@ class Items:
             stratum = int(self.stratum_of_unit[unit])
             classes[stratum, composition].append(tuple(indices))
 
-        # items with equal keys are next to each other and form a group
+        # items with equal keys form a group
         exchange_classes = []
         for (_, composition), unit_members in classes.items():
             group_sizes = tuple(Counter(composition).values())
@@ -420,7 +420,6 @@ def _permute(
             _draw_orders(orders, identity[np.array(members)], group_sizes, rng)
         return orders
 
-    # combine the permutations of all classes
     orders = np.tile(identity, (total, 1))
     orders_of_classes = [_list_orders(exchange_class) for exchange_class in classes]
     for order, combination in zip(orders, product(*orders_of_classes), strict=True):
@@ -439,7 +438,6 @@ def _list_orders(exchange_class: ExchangeClass) -> list[Int64]:
     ends = np.cumsum(group_sizes)
     orders = []
     for permuted_units in permutations(members):
-        # list the orders of each group of items, for all units one after another
         group_orders = []
         for unit in permuted_units:
             for size, end in zip(group_sizes, ends, strict=True):
@@ -458,6 +456,7 @@ def _draw_orders(
         orders: Permutations [K, I] of all items. The columns of the members change.
         members: Indices [g, m] of the m items of each of the g units.
         group_sizes: Number of items in each group of a unit.
+        rng: Random generator.
     """
     # exchange whole units
     batch_size = max(1, NUMBERS_PER_BATCH // members.size)

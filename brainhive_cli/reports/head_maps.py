@@ -86,7 +86,7 @@ def draw_head(
         title: Title of the map.
         positions: Position by sensor name, from `place_sensors`.
         values: Value by sensor name.
-        value: Name and unit of the values, which label the colours.
+        value: Name and unit of the values.
         is_diverging: True if the colours are centred on 0.
     """
     points = [

@@ -106,8 +106,7 @@ def resolve_host(host: str) -> str:
 class _LimitedSocket(socket.socket):
     """Listening socket that closes new connections if too many are open.
 
-    Otherwise connections could use up the files of the process, which uvicorn
-    does not limit.
+    Unlimited connections could use up the files of the process.
 
     Args:
         *arguments: Arguments of a socket.
@@ -277,13 +276,9 @@ class LivePage:
         self._socket.close()
 
     async def stream_messages(self) -> AsyncIterator[str]:
-        """Yield the messages of the session to a browser, until the server stops.
+        """Yield server-sent events to a browser, until the server stops.
 
-        The first message holds the hit rates so far, and the windows
-        that have drawings.
-
-        Yields:
-            Texts in the format of server-sent events.
+        The first event holds the hit rates so far, and the windows that have drawings.
         """
         with self._lock:
             drawings = list(map(int, self.drawings))
@@ -322,7 +317,7 @@ def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
     Requests from other sites, for other hosts or without the token are refused.
 
     Args:
-        page: The page, which has the events, pictures and drawings.
+        page: The page.
         token: Token in the address of the page.
         hosts: Names and addresses of the host, with the port, in lower case.
     """

@@ -113,11 +113,7 @@ def _name_method(shown_run: ShownRun, used_names: Sequence[str]) -> str:
     """Name the table row of a run after the settings that its workflow varied.
 
     They follow the first " · " of its label. Without settings, the label is the name.
-
-    Args:
-        shown_run: Retrieval run.
-        used_names: Names of other rows. If the name is among them, the row is named
-            after the folder of the run.
+    If another row has this name, the name of the run's folder is used.
     """
     mode = shown_run.measurements.facts.mode
     settings = [value for value in shown_run.label.split(" · ")[1:] if value != mode]
@@ -253,12 +249,10 @@ def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]
 
     Args:
         row: Retrieval run of the method.
-        difference: Difference of its top-1 accuracy from the reference, or None if they
-            were not compared.
+        difference: Difference of its top-1 accuracy from the reference, or None.
 
     Returns:
-        Values or table cells by the name of the column. Absent values are
-        None or empty.
+        Values or table cells by the name of the column. Absent values are None or "".
     """
     facts = row.measurements.facts
     metrics = row.metrics
@@ -296,16 +290,14 @@ def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]
 def _measure_cost(row: ShownRun) -> dict[str, float | None]:
     """Sum up the cost of the trainings whose models a retrieval run has tested.
 
-    Trainings whose runs cannot be read are left out. Unknown values are None.
-
     Returns:
         Minutes of all trainings (`min`), largest memory of a training (`GB`) and
-        largest number of weights in millions (`M weights`).
+        largest number of weights in millions (`M weights`), or None if unknown.
     """
     # `cell.took` is the cost of a cell, a model of a subject and a seed
     seconds = memory_bytes = n_weights = 0.0
     for name, variant in map(split_variant, row.measurements.facts.runs):
-        with suppress(BrainhiveError):
+        with suppress(BrainhiveError):  # deleted runs are left out
             run_folder = find_run(row.folder.path.parents[1], "train-align", str(name))
             for cell in run_folder.measurements().facts.cells.values():
                 if variant in ("", cell.variant):

@@ -84,11 +84,7 @@ def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
 
 
 def _list_results(scores: Sequence[CardScores]) -> list[Any]:
-    """List the pooled test results of a model as `EvalResult` of huggingface_hub.
-
-    Args:
-        scores: Scores of each run. Runs without a test are left out.
-    """
+    """List the pooled test results of a model as `EvalResult` of huggingface_hub."""
     from huggingface_hub import EvalResult
 
     results = []
@@ -128,7 +124,7 @@ def _write_cell(value: Any, key: str = "") -> str:
 
     Args:
         value: The value.
-        key: Key of the value in the set-up, which decides how it is written.
+        key: Name of the setting, which decides how the value is written.
     """
     return escape_markdown(format_setting(key, value).replace("\n", " "))
 

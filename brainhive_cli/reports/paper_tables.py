@@ -113,8 +113,8 @@ def _list_metric_names(shown_run: ShownRun) -> list[str]:
 def _average_run(shown_run: ShownRun, names: Sequence[str]) -> dict[str, MeanSd]:
     """Compute the value and the standard deviation of each metric for a paper table.
 
-    The value is pooled, or else the mean over subjects. The standard deviation is over
-    subjects, or over seeds for a single subject, or None. Metrics that the run lacks
+    The value is pooled, or else the mean over subjects (or variants or cells). The
+    standard deviation is over these, or else over seeds, or None. Absent metrics
     are left out.
     """
     row = {}
@@ -140,12 +140,7 @@ def _average(values: Sequence[float]) -> MeanSd:
 
 
 def _write_caption(group: RunGroup, best: BestLabels) -> str:
-    """Write the caption of a paper table, which explains its values and signs.
-
-    Args:
-        group: The runs of the table.
-        best: The labels of the runs whose values are bold.
-    """
+    """Write the caption of a paper table, which explains its values and signs."""
     caveats: list[str] = []
     for shown_run in group.runs:
         caveats += shown_run.measurements.caveats

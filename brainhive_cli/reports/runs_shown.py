@@ -250,9 +250,9 @@ def choose_headline(metrics: Mapping[str, Metric]) -> str:
 def list_part_metrics(measurements: Measurements) -> dict[str, Mapping[str, Metric]]:
     """List the metrics of each variant, cell or scope of a run.
 
-    A run without variants lists its cells (models of a subject and a seed). A
-    run without cells lists all its scopes (named groups of metrics). Empty
-    groups are left out.
+    - A sweep lists its variants.
+    - Another run lists its cells (models of a subject and a seed).
+    - A run without cells lists its scopes (named groups of metrics).
 
     Args:
         measurements: Metrics of the run by scope, and facts about the run.
@@ -300,8 +300,7 @@ def name_subject_and_seed(
 
     Args:
         cell_facts: Facts about the cell.
-        metrics: Metrics of the cell by name, which give the seed if
-            `cell_facts` has none.
+        metrics: Metrics of the cell by name, which give a seed that `cell_facts` lacks.
 
     Returns:
         Subject, such as "sub-01", and seed. Each is "" if it is not known.
@@ -408,10 +407,7 @@ def _lay_out_runs(group: RunGroup) -> list[Table]:
 
 
 def _lay_out_subjects(group: RunGroup) -> Table:
-    """Lay out the first headline metric of several runs, with a row for each subject.
-
-    Values are means over seeds. With several subjects, the last row has mean and sd.
-    """
+    """Lay out the first headline metric of several runs, by subject and run."""
     name = next(iter(group.runs[0].headlines), "")
     columns = ["subject"]
     run_means = []  # by subject, for each run
@@ -539,7 +535,7 @@ def _lay_out_cells(shown_run: ShownRun) -> list[Table]:
     """Lay out the metrics of the cells of a run, if there are several.
 
     If all subjects are known and there are several seeds, each headline metric has a
-    table of subjects by seeds. Otherwise a single table has a row for each cell.
+    table of subjects by seeds. Otherwise a table has a row for each cell.
     """
     cells = shown_run.cells
     if len(cells) < 2:
@@ -553,7 +549,6 @@ def _lay_out_cells(shown_run: ShownRun) -> list[Table]:
         all_metrics += cell.metrics.values()
     seeds = list(dict.fromkeys(cell.seed for cell in cells))
 
-    # tables of subjects by seeds
     if len(seeds) > 1 and "" not in subject_rows:
         caveats = list_metric_caveats(all_metrics)
         note = add_footnotes(

@@ -179,7 +179,7 @@ def _tabulate_numbers(title: str, numbers: Mapping[str, Any]) -> list[Table]:
 
     Args:
         title: Name of the signal file and of the split.
-        numbers: Numbers by name, and with fMRI the ceilings of regions by `BY_REGION`.
+        numbers: Numbers by name, with ceilings of regions below `BY_REGION`.
     """
     rows = [item for item in numbers.items() if not isinstance(item[1], Mapping)]
     tables = [
@@ -206,7 +206,6 @@ def _draw_lines(
     """Make a figure of several lines.
 
     Args:
-        title: Title of the figure.
         axis: Label of the horizontal axis.
         at: Positions [K] on the horizontal axis.
         lines: Values [K] of each line by its name.
@@ -228,7 +227,7 @@ def _draw_voxels(
         space: Brain regions of the voxels, and their positions if known.
 
     Returns:
-        The figures, and the ceilings of each region as numbers for JSON.
+        The figures, and numbers for JSON.
     """
     # without regions, all voxels are one region
     regions = {
@@ -282,7 +281,6 @@ def _draw_sensors(
         evoked: Mean [C, T] over the repetitions of all stimuli, before whitening if the
             recording has whiteners.
         split_half: Split-half reliability [C, T].
-        recording: Recording of a split.
 
     Returns:
         The figures, and numbers for JSON.
