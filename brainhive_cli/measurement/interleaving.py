@@ -80,13 +80,14 @@ class Interleaving:
 
     def take(self, rows: Int64) -> Self:
         """Select items by their row numbers."""
+        indices = rows.tolist()
         concept_parts = self.concept_parts
         if concept_parts:
-            concept_parts = [concept_parts[row] for row in rows.tolist()]
+            concept_parts = [concept_parts[index] for index in indices]
         return replace(
             self,
-            parts=[self.parts[row] for row in rows.tolist()],
-            blocks=[self.blocks[row] for row in rows.tolist()],
+            parts=[self.parts[index] for index in indices],
+            blocks=[self.blocks[index] for index in indices],
             concept_parts=concept_parts,
         )
 
@@ -152,8 +153,9 @@ class Interleaving:
 
         - Groups differ in their order, and near blocks are not alike: the labels of
           blocks are exchanged within their group.
-        - All groups have the same labels at the same positions, without blocks: labels
-          are exchanged within short stretches of time, in all groups at once.
+        - All groups have the same labels at the same positions, and near trials are
+          not alike: labels are exchanged within short stretches of time, in all
+          groups at once.
         - Otherwise: labels are exchanged within parts in which they are interleaved, or
           there is a `problem`.
 
@@ -169,12 +171,11 @@ class Interleaving:
         if slots is not None:
             tested_order = order.take(trial_group == trial_group[0])
 
-        # test if trials of a label were shown together
         by_label = tested_order._replace(features=None)
         p_by_label = p_of_clumping(by_label, group[tested_order.item], group)
         is_blocked = p_by_label <= MAX_CLUMPED_P
 
-        # test if near blocks have similar features, and if groups have the same order
+        # likeness of near blocks, and of the order of groups
         is_block_start = np.diff(number_blocks(tested_order), prepend=-1) > 0
         block_starts = tested_order.take(is_block_start).label_each_item()
         p_by_features = p_of_clumping(block_starts, group[block_starts.item], group)
@@ -195,7 +196,6 @@ class Interleaving:
             stretches: list[Hashable] = (slots // TRIALS_PER_STRETCH).tolist()
             return cls(parts=stretches, blocks=slots.tolist(), follows_time=True)
 
-        # exchange labels within parts in which they are interleaved
         parts = find_interleaved(order, group, trial_group)
         problem = ""
         if parts is None:
@@ -217,8 +217,8 @@ class Interleaving:
                 labels are exchanged.
 
         Returns:
-            The `parts` for exchanges of pictures within their concept, and
-            `concept_parts` for exchanges of concepts. Without parts, a
+            The `parts` for exchanges of pictures within their concept,
+            and `concept_parts` for exchanges of concepts, or else a
             `problem` or `concept_problem`.
         """
         # if a concept has several pictures, exchange pictures within it, and concepts
@@ -311,14 +311,14 @@ def find_interleaved(
         order: The trials, sorted by time.
         classes: Class [I] of each item, such as its fold, within which
             labels are exchanged.
-        groups: Run or session [n] of each trial, whose order of labels must
-            differ, or None.
+        groups: Run or session [n] of each trial, whose order of labels must differ, or
+            None if models are trained on other pictures.
 
     Returns:
         Part [I] of each item, as its class and the number of its stretch, or None if
         there are no such parts.
     """
-    # find the finest parts in which labels can be exchanged
+    # finest parts in which labels can be exchanged
     for parts in (order.run, order.session, np.zeros_like(order.run)):
         stratum = _stratify(order.item, parts, classes)
         if _can_exchange(order, stratum):

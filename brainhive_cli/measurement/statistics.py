@@ -125,20 +125,21 @@ def measure(
         interval_options: Further arguments of `estimate_interval`.
 
     Returns:
-        The mean with its interval, and with the sd over seeds if each has a model.
+        The mean with its interval, and with the sd over several seeds if each
+        has a model.
 
     Raises:
         BrainhiveError: if a subject has no values, or a value is not finite.
     """
-    models = [np.atleast_2d(group) for group in groups]  # [S, N] of each subject
-    interval = estimate_interval(models, items, **interval_options)
-    subject_means = [group.mean(0).mean(-1) for group in models]
+    model_values = [np.atleast_2d(group) for group in groups]
+    interval = estimate_interval(model_values, items, **interval_options)
+    subject_means = [group.mean(0).mean(-1) for group in model_values]
 
     # standard deviation over seeds, if each seed has a model
     seed_sd = None
-    model_counts = {len(group) for group in models}
+    model_counts = {len(group) for group in model_values}
     if len(seeds) > 1 and model_counts == {len(seeds)}:
-        seed_means = np.mean([group.mean(-1) for group in models], 0)
+        seed_means = np.mean([group.mean(-1) for group in model_values], 0)
         seed_sd = float(seed_means.std(ddof=1))
 
     # the protocol says if a model was selected by its test scores
@@ -149,7 +150,7 @@ def measure(
     return Metric(
         name=name,
         value=float(np.mean(subject_means)),
-        n=sum(group.shape[1] for group in models),
+        n=sum(group.shape[1] for group in model_values),
         pool=pool,
         chance=chance,
         low=interval.low,
@@ -227,19 +228,20 @@ def estimate_interval(
     (crossed variances); Korn and Graubard 1998 (effective number of hits); Wilson 1927;
     Clark 1973 (items as a random effect).
     """
-    models = [np.atleast_2d(np.asarray(group, np.float64)) for group in groups]
-    _check_values(models)
-    items = items or Items.from_sizes([group.shape[-1] for group in models])
+    model_values = [np.atleast_2d(np.asarray(group, np.float64)) for group in groups]
+    _check_values(model_values)
+    items = items or Items.from_sizes([group.shape[-1] for group in model_values])
 
-    # average over models, so that each item counts once
-    components = estimate_mean_variance([group.mean(0) for group in models], items)
+    # the mean over models counts each item once
+    components = estimate_mean_variance(
+        [group.mean(0) for group in model_values], items
+    )
     mean = float(components.estimates.mean())
-    subjects = len(models)
+    subjects = len(model_values)
     units_text = f"{items.n_units} {items.kind}"
 
-    # find the limits of shares
     if is_share is None:
-        are_hits = all(np.isin(group, (0, 1)).all() for group in models)
+        are_hits = all(np.isin(group, (0, 1)).all() for group in model_values)
         is_share = limits == (0.0, 1.0) or (limits == (None, None) and are_hits)
     if is_share and None in limits:
         limits = (0.0, 1.0)
@@ -252,7 +254,7 @@ def estimate_interval(
     method = "none: no item differs from others"
     if is_share and low is not None and high is not None:
         unit_interval = _share_interval(
-            models, components, items, limits=(low, high), max_hits=max_hits
+            model_values, components, items, limits=(low, high), max_hits=max_hits
         )
         method = f"Wilson over {units_text}"
     elif components.variance > 0:
@@ -297,19 +299,19 @@ def estimate_interval(
     )
 
 
-def _check_values(models: Sequence[Float64]) -> None:
+def _check_values(model_values: Sequence[Float64]) -> None:
     """Raise an error if a subject has no values, or if a value is not finite.
 
     Args:
-        models: Values [S, N] of S models for N items, by subject.
+        model_values: Values [S, N] of S models for N items, by subject.
     """
-    has_values = [group.ndim == 2 and group.size > 0 for group in models]
-    if not models or not all(has_values):
+    has_values = [group.ndim == 2 and group.size > 0 for group in model_values]
+    if not model_values or not all(has_values):
         raise BrainhiveError(
             "nothing to measure: a subject has no items",
             "check the split that is evaluated",
         )
-    for group in models:
+    for group in model_values:
         is_finite = np.isfinite(group)
         if not is_finite.all():
             raise BrainhiveError(
@@ -355,7 +357,6 @@ def estimate_mean_variance(groups: Sequence[ValueArray], items: Items) -> MeanVa
         is_rounding = np.abs(unit_influence) < ROUNDING * np.abs(values).max()
         unit_influence[is_rounding] = 0
 
-        # variance of this subject's mean over units
         weights[subject] = sizes / len(values)
         variance, _ = _variance_over_units(
             unit_influence, weights[subject : subject + 1], strata
@@ -392,13 +393,12 @@ def _variance_over_units(
 
     The variance is the sum of influence² / (1 - l). The leverage l of a unit is its
     share of the weight of its stratum, averaged over subjects by weight. Units that are
-    alone in their stratum count like the others.
+    alone in their stratum are assumed to vary like the others.
 
     Args:
         influence: Influence [U] of each unit on the mean: the sum of its deviations
             from the mean of the stratum, divided by the number of all items.
-        weights: Weight [S, U] of each unit in the mean, by subject. All weights
-            sum to 1.
+        weights: Weight [S, U] of each unit in the mean, by subject, with the sum 1.
         strata: Index [U] of the stratum of each unit.
 
     Returns:
@@ -444,12 +444,6 @@ def _t_interval(
 
     If the mean lies between two limits, the interval is computed on the logit scale.
     Otherwise it is symmetric, and cut off at the limits.
-
-    Args:
-        mean: Estimate of the mean.
-        error: Standard error of the mean.
-        dof: Degrees of freedom of the standard error.
-        limits: Smallest and largest possible mean.
     """
     from scipy.special import expit, logit, stdtrit
 
@@ -513,7 +507,6 @@ def _share_interval(
             quantiles = stdtrit([item_dof, components.dof], UPPER_QUANTILE)
             size *= float(quantiles[0] / quantiles[1]) ** 2
 
-    # Wilson's interval
     z = ndtri(UPPER_QUANTILE)
     centre = (share + z**2 / (2 * size)) / (1 + z**2 / size)
     variance = share * (1 - share) / size + z**2 / (4 * size**2)
@@ -534,8 +527,8 @@ def _max_effective_hits(
     """Compute the largest number of independent hits that all values count for.
 
     - All values are hits or misses: each value counts for 1.
-    - At most half of the items lie at the same limit: each of them
-      counts for `MAX_HITS_PER_ITEM`.
+    - At most half of the items lie at the same limit: each item counts for
+      `MAX_HITS_PER_ITEM`.
     - Otherwise: fewer, down to `MAX_HITS_PER_ITEM_AT_LIMIT` if all lie there.
 
     Args:

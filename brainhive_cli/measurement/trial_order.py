@@ -119,8 +119,8 @@ def p_of_clumping(
 ) -> float:
     """Test if trials that are near in time are more alike than in random orders.
 
-    Trials of a stratum are near if they are in the same window of a part, or of the
-    time since the start of different parts.
+    Trials of a stratum are near if they share a window of a part, or a window of the
+    time since the start of their parts.
 
     Args:
         order: The trials, sorted by time.
@@ -284,7 +284,7 @@ def list_parts(item: Int64, parts: Int64) -> list[Hashable]:
         parts: Part [n] of each trial.
 
     Returns:
-        Tuple [I] of the parts of each item, sorted and without repeats.
+        Sorted tuple [I] of the parts of each item.
     """
     parts_of: dict[int, set[int]] = {}
     for index, number in zip(item.tolist(), parts.tolist(), strict=True):

@@ -64,8 +64,8 @@ class ExchangeClass(NamedTuple):
 
     Attributes:
         members: Indices [g, m] of the m items of each of the g units, sorted by group.
-        group_sizes: Number of items in each group of a unit. The same subjects saw the
-            items of a group in the same part.
+        group_sizes: Number of items in each group of a unit, which the same subjects
+            saw in the same part.
     """
 
     members: tuple[tuple[int, ...], ...]
@@ -75,7 +75,7 @@ class ExchangeClass(NamedTuple):
 def fold_null_inflation(values: Sequence[Array], pool: float = math.inf) -> float:
     """Compute the factor by which shared training data widens a null distribution.
 
-    In cross-validation, the folds train each other's models, so the results of trials
+    In cross-validation, trials of a fold train the models of other folds, so results
     correlate. Labels that are permuted after training ignore this, so the variance of
     the mean is multiplied by a factor:
 
@@ -362,7 +362,6 @@ class Items:
             part_index = part_indices.get(self.parts.get(name), 0)
             item_keys.append((subject_mask[name], part_index))
 
-        # sort the items of each unit by their keys
         members = defaultdict[int, list[int]](list)
         for index in sorted(range(len(item_keys)), key=item_keys.__getitem__):
             members[unit_of[self.names[index]]].append(index)
@@ -458,7 +457,6 @@ def _draw_orders(
         group_sizes: Number of items in each group of a unit.
         rng: Random generator.
     """
-    # exchange whole units
     batch_size = max(1, NUMBERS_PER_BATCH // members.size)
     units = np.arange(len(members), dtype=members.dtype)
     for start in range(0, len(orders), batch_size):
@@ -476,13 +474,13 @@ def _draw_orders(
 
 
 def number_names(names: Sequence[Sequence[Hashable]]) -> list[Int64]:
-    """Number names in the order in which they first appear in any of the lists.
+    """Number names from 0, in the order in which they first appear in any of the lists.
 
     Args:
-        names: Lists [N] of names, which may repeat within a list and between lists.
+        names: Lists [N] of names.
 
     Returns:
-        Numbers [N], from 0, of the names of each list.
+        Numbers [N] of the names of each list.
     """
     unique_names = dict.fromkeys(chain.from_iterable(names))
     number_of = {name: number for number, name in enumerate(unique_names)}

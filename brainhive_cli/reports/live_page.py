@@ -143,7 +143,7 @@ class LivePage:
     Args:
         title: Title of the page.
         read_picture: Function that returns the PNG file of a gallery picture by its id,
-            or None for an unknown id. Threads of the server call it in turn.
+            or None. Threads of the server call it in turn.
         host: Name or address to listen on.
         port: Port to listen on, or 0 for a free port.
 
@@ -244,11 +244,9 @@ class LivePage:
         Any thread may call this method. It does not wait for browsers.
 
         Args:
-            event: Values that JSON can represent, with the key `kind`. A result
-                also has `window`, the number of its time window, and may have
-                `hits`, the hit rate.
-            drawing: PNG file of the picture that was drawn from the signal
-                of this window.
+            event: Values that JSON can represent, with the key `kind`. A result also
+                has the number of its time `window`, and may have `hits`, the hit rate.
+            drawing: PNG file of the picture that was drawn from this window.
         """
         text = _write_json(event)
         with self._lock:

@@ -88,22 +88,18 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
         except BrainhiveError as error:
             problems.append(error)
             continue
-        is_voxels = isinstance(recording.space, Voxels)
 
-        # add maps of the best sample of each channel or voxel
+        # maps of the best sample of each channel or voxel, figures and numbers
         maps[f"{split} reliability"] = split_half.max(1)
         maps[f"{split} noise ceiling"] = ceiling.max(1)
-        if not is_voxels:
-            best_samples = split_half.argmax(1)  # [C]
-            best_times_ms = recording.times_s[best_samples] * 1000
-            maps[f"{split} reliability at ms"] = best_times_ms
-
-        # figures, and numbers over channels and times
         if isinstance(recording.space, Voxels):
             figures, numbers = _draw_voxels(
                 split_half[:, 0], ceiling[:, 0], recording.space
             )
         else:
+            best_samples = split_half.argmax(1)  # [C]
+            best_times_ms = recording.times_s[best_samples] * 1000
+            maps[f"{split} reliability at ms"] = best_times_ms
             figures, numbers = _draw_sensors(evoked, split_half, recording)
         numbers["stimuli"] = len(counts)
         measures = {"split-half reliability": split_half, "noise ceiling, %": ceiling}
@@ -318,7 +314,6 @@ def _draw_sensors(
     if (times_ms < 0).any():
         numbers["window before onset, %"] = 100 * float((times_ms < 0).mean())
 
-    # curves over time, and the matrix of channels and times
     reliability_lines = {
         channel_name: split_half[channel],
         "median of channels": np.median(split_half, 0),
