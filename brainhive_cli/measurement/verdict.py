@@ -215,7 +215,6 @@ def _test_concepts(
     Args:
         contributions: Contribution [I, I] of each item to the mean rank, for each item
             as its label. 0 if the items were not compared.
-        items: Stimuli that are tested.
         pool: Number of candidates of each signal.
         concepts: Concept [I] of each item.
         parts: Part in which labels are exchanged, by name of the item. None if unknown.
@@ -289,7 +288,6 @@ def _test_permutations(
             candidate as its label.
         labels: Column [I] of the candidate that each block shows.
         orders: Permutations [K, I] of the blocks, without the identity.
-        method: Description of the permutations.
         items: Items, whose `inflation` multiplies the variance of the null
             distribution.
         pool: Number of candidates of each signal.
@@ -341,7 +339,6 @@ def _test_units(
 
     Args:
         ranks: Rank [N, P] of each candidate for the N signals of each subject.
-        items: Items of the signals, with their units.
         columns: Column in `ranks` of the candidate that each item shows, by name.
         pool: Number of candidates of each signal.
         parts: Part of the recording that each item belongs to, by name. None if

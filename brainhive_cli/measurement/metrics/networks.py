@@ -73,13 +73,13 @@ class MetricNetwork:
 
     Attributes:
         title: Name of the network in messages.
-        side_px: Side of the square pictures that the network takes.
+        side_px: Side of the pictures that the network takes.
         outputs: Functions that read a node's features from the module's output, keyed
             by node. A node is a layer whose features are compared.
         source: Address of the weights: a URL or `hub:OWNER/NAME`.
-        load: Function that builds the module from the path that `fetch` returns.
+        load: Function that builds the module from the path of `fetch`.
         colours: Mean and standard deviation by which pictures are normalised.
-        takes_clips: True if the module takes clips [B, F, 3, H, W], not pictures.
+        takes_clips: True if the module takes clips, not pictures.
         weights: Name of the weight file at the hub.
         files: Names of the other files at the hub.
     """
@@ -208,7 +208,7 @@ class Features:
         Args:
             media: Pictures [B, 3, H, W] or clips [B, F, 3, H, W] with values in 0..1.
             node: Name of the node.
-            prepare: Function that is applied to the features, such as a normalisation.
+            prepare: Function of the features, such as a normalisation.
 
         Returns:
             Result of `prepare` for features [B, D] or [B, F, D].
@@ -497,7 +497,7 @@ def _classify(compare: Callable[..., Tensor], n_ways: int, n_labels: int) -> Met
     """Describe the metric of n-way classification by the logits of a network.
 
     Args:
-        compare: Function that computes the metric, `n_way` or `n_way_of_frames`.
+        compare: `n_way` or `n_way_of_frames`.
         n_ways: Number of classes in a trial, where all right classes count as 1.
         n_labels: Number of right classes of a stimulus.
     """

@@ -48,8 +48,7 @@ def find_inputs(metric: str) -> list[Input]:
         metric: Name of the metric, `LPIPS` or `FID`.
 
     Returns:
-        Two inputs of a command, libraries and weights. A missing input has an error
-        that says how to get it.
+        Inputs of a command: libraries and weights, with an error if they are missing.
     """
     error = find_error(partial(_require_libraries, metric))
     libraries = Input(f"libraries of {metric}", error=error)
