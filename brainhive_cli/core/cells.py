@@ -1,9 +1,8 @@
 """Division of the cells of a run among workers, which claim them in turn.
 
-A cell is a piece of work whose result is a file, such as the training of a model for a
-subject with a seed. A worker is one start of the command. It consists of several
-processes if it uses several GPUs. Several workers can run on several machines that
-share a disk. A claim is a lock on a cell, which only one worker can hold.
+A cell is a piece of work whose result is a file, such as the training of a model.
+A worker is one start of the command. Workers may run on several machines that
+share a disk.
 """
 
 import errno
@@ -24,21 +23,16 @@ from brainhive_cli.core.errors import (
 from brainhive_cli.core.launch import Launch
 
 WORKERS_VARIABLE = "BRAINHIVE_WORKERS"
-"""Environment variable of a cluster job. It holds the number of tasks that run the same
-command line.
+"""Environment variable of a cluster job with the number of tasks that share the cells.
 """
 CELLS_FILE = ".cells.json"
-"""File of a run that lists the cells. It maps the name of each cell to the path of the
-file that marks the cell as finished.
-"""
+"""File of a run with the path of the file that marks a cell as finished, by cell."""
 FIRST_POLL_S = 0.05
-"""Time after which a waiting worker looks for a free cell for the second time."""
+"""First time that a worker waits before it looks for a free cell again."""
 MAX_POLL_S = 2.0
-"""Longest time between two such attempts. The time grows from attempt to attempt."""
+"""Longest such time. The time grows from attempt to attempt."""
 NOTICE_POLL_S = 0.5
-"""Time between two such attempts from which on a message tells that the worker waits.
-The time grows to this value within one and a half seconds.
-"""
+"""Time from which on a message tells that the worker waits."""
 TEMPORARY_ERRORS = {
     errno.EIO,
     errno.ESTALE,
@@ -54,9 +48,8 @@ MAX_FAILING_S = 120.0
 IsFinished = Callable[[str], bool]
 """Function that returns True if the cell with this name is finished."""
 OnClaim = Callable[[str, str], None]
-"""Function that is called when a cell is claimed. Its arguments are the name of the
-cell, and the name of the dead worker that held the cell before (empty if there was
-none).
+"""Function that is called with the name of a claimed cell, and with the name of the
+dead worker that held the cell before, or "".
 """
 
 
@@ -67,37 +60,29 @@ def share_cells(
     on_claim: OnClaim | None = None,
     is_finished: IsFinished | None = None,
 ) -> Iterator[Iterator[str]]:
-    """Share the cells of a run among several workers, perhaps on several machines.
+    """Share the cells (pieces of work) of a run among several workers.
 
-    A cell is a piece of work, such as the training for a subject with a seed. A worker
-    is one start of the command. Use this function in a `with` block, and compute each
-    cell that the iterator yields. A yielded cell is claimed, so other workers leave it
-    to this worker. The iterator ends when all cells are finished, by this worker or by
-    others. If another worker dies, its cell is yielded here.
-
-    Claims only save double work. If two workers compute the same cell in spite of the
-    claim, the result is still right, because the file of a cell gets its final name
-    when it is complete.
+    Compute each cell that the iterator yields, because other workers leave it out. The
+    iterator ends when all cells are finished, by any worker. Two workers may still get
+    the same cell, so the file of a cell must get its final name only when complete.
 
     Args:
         cells: Path of the file that marks a cell as finished, by name of the cell. The
-            claim is a hidden file in the same folder. Creating this hidden file also
-            makes a network disk show the present files of the folder.
+            claim is a hidden file in the same folder.
         launch: Processes of this worker. They compute each cell together, so all of
             them must iterate.
-        on_claim: Called in the main process when a cell is claimed, with the name of
-            the cell and the name of the dead worker that held it before (or empty).
-        is_finished: Returns True if the cell with this name is finished. By default a
-            cell is finished if its file exists.
+        on_claim: Called in the main process with the name of a claimed cell, and with
+            the name of the dead worker that held it before, or "".
+        is_finished: Returns True if the cell with this name is finished. If None, a
+            cell is finished when its file exists.
 
     Yields:
         Iterator over the names of the cells that this worker has claimed.
 
     Raises:
-        BrainhiveError: if the process was asked to stop. The current cell is completed
-            first.
+        BrainhiveError: if the process was asked to stop, after the current cell.
         Unfinished: if this launch may only read results, and a cell is not finished.
-        OSError: if the disk fails for two minutes.
+        OSError: if the disk fails, after two minutes for `TEMPORARY_ERRORS`.
     """
     claimed_cells = _claim_each(
         cells, launch, on_claim or (lambda name, taken_from: None), is_finished
@@ -115,27 +100,17 @@ def _claim_each(
     on_claim: OnClaim,
     is_finished: IsFinished | None,
 ) -> Generator[str]:
-    """Yield cells that this worker has claimed, until all cells are finished.
+    """Yield the names of cells that this worker has claimed, until all are finished.
 
-    A cell is a piece of work that several workers share. A claim keeps the others from
-    computing the same cell.
+    A claim ends when the caller asks for the next cell or closes the generator.
 
     Args:
         cells: Path of the file that marks a cell as finished, by name of the cell.
         launch: Processes of this worker. Only the main process claims cells.
         on_claim: Called in the main process with the name of a claimed cell, and with
-            the name of the dead worker that held it before (or empty).
-        is_finished: Returns True if the cell with this name is finished. None to look
-            for the file of the cell.
-
-    Yields:
-        Name of a claimed cell. The claim is released when the caller asks for the next
-        cell or closes the generator.
-
-    Raises:
-        BrainhiveError: if the process was asked to stop.
-        Unfinished: if this launch may only read results, and a cell is not finished.
-        OSError: if the disk fails for two minutes.
+            the name of the dead worker that held it before, or "".
+        is_finished: Returns True if the cell with this name is finished. If None, a
+            cell is finished when its file exists.
     """
     is_finished = is_finished or (lambda name: cells[name].is_file())
     if launch.is_read_only:
@@ -143,8 +118,7 @@ def _claim_each(
             raise Unfinished("some cells are not finished")
         return
 
-    # the queue holds the unfinished cells. It is rotated, so each search for a free
-    # cell begins where the search before has ended
+    # the queue is rotated, so each search begins where the search before has ended
     todo = deque(cells)
     failing_since_s = None
     delay_s = FIRST_POLL_S
@@ -165,15 +139,13 @@ def _claim_each(
                 if error.errno not in TEMPORARY_ERRORS or is_too_long:
                     raise
 
-        # send the name of the cell from the main process to all processes. `gather`
-        # returns the values of all processes, and the main process is the first
-        name = todo[0] if claim else None
-        is_over = not todo
-        name, is_over = launch.gather((name, is_over))[0]
+        # all processes get the name from the first process, which is the main process
+        claimed_name = todo[0] if claim else None
+        name, is_over = launch.gather((claimed_name, not todo))[0]
         if name is None and is_over:
             return
 
-        # without a free cell, wait: other workers finish their cells, or die
+        # without a free cell, wait for other workers
         if name is None:
             if launch.is_main and not has_told_waiting and delay_s >= NOTICE_POLL_S:
                 _tell_waiting({cell: cells[cell] for cell in todo})
@@ -196,11 +168,7 @@ def _claim_each(
 
 
 def _tell_waiting(cells: Mapping[str, Path]) -> None:
-    """Print the names of unfinished cells, with the workers that compute them.
-
-    Args:
-        cells: Path of the file that marks a cell as finished, by name of the cell.
-    """
+    """Print the names of unfinished cells, with the workers that compute them."""
     names = []
     for cell, file in cells.items():
         holder = find_holder(claim_path(file)) or "free"
@@ -211,42 +179,32 @@ def _tell_waiting(cells: Mapping[str, Path]) -> None:
 def _claim_next(
     todo: deque[str], cells: Mapping[str, Path], is_finished: IsFinished
 ) -> Claim | None:
-    """Claim the next unfinished cell in a queue that no worker has claimed.
-
-    A cell is a piece of work, such as the training of a model. Several processes, the
-    workers, share the cells of a run. A claim is a lock file, which keeps other workers
-    from computing the cell.
+    """Claim the next cell in a queue that is not finished and not claimed.
 
     Args:
-        todo: Names of the cells that may be unfinished. The function changes this
-            queue. It removes finished cells, and moves cells that another worker holds
-            to the end. The claimed cell becomes the first item.
+        todo: Names of cells. Finished cells are removed, cells of other workers move to
+            the end, and the claimed cell becomes the first item.
         cells: Path of the file that marks a cell as finished, by name of the cell.
-        is_finished: Function that takes the name of a cell, and returns True if the
-            cell is finished.
+        is_finished: Returns True if the cell with this name is finished.
 
     Returns:
         The claim of the cell `todo[0]`, or None if no unfinished cell is free.
 
     Raises:
-        OSError: if the disk fails. The affected cell is then at the end of the queue.
+        OSError: if the disk fails. The cell concerned is then at the end of the queue.
     """
     for name in list(todo):
-        # move the first cell to the end, and try to claim the cell. The attempt returns
-        # None if another worker holds the cell
         todo.rotate(-1)
         claim = None
         if not is_finished(name):
             claim = Claim.attempt(claim_path(cells[name]))
 
-        # check again, because another worker may have finished and released the cell
-        # between the first check and the claim
+        # another worker may have finished the cell just before the claim
         if is_finished(name):
             todo.pop()
             if claim:
                 claim.release()
         elif claim:
-            # move the cell back to the beginning
             todo.rotate(1)
             return claim
     return None
@@ -264,9 +222,6 @@ def claim_path(file: Path) -> Path:
 def read_cells(run_folder: Path) -> dict[str, str]:
     """Read the list of the cells (pieces of work) of a run.
 
-    Args:
-        run_folder: Folder of the run.
-
     Returns:
         Path (below the folder) of the file that marks a cell as finished, by name of
         the cell. Empty if the run has no list.
@@ -280,18 +235,13 @@ def announce(
 ) -> None:
     """Print the amount and the expected duration of work that will take long.
 
-    The duration is estimated from the pace (seconds per item) of earlier work of this
-    kind on the same device. Without earlier work, the progress display prints the
-    message later, once it has measured the pace.
-
     Args:
         work: Kind of the work, and number of its items.
         command: Name of the command that does the work, such as `train-align`.
-        runs: Folder of all runs. It holds the file with the paces of earlier work.
+        runs: Folder of all runs, with the seconds per item of earlier work.
         launch: Processes that do the work. Only the main process prints.
         remaining_share: Share of the items that remain to be done, from 0 to 1.
     """
-    # a pace is stored with a peak of memory, which is not needed here
     key = work.key(command, launch.device_name, launch.processes)
     item_s, _ = read_paces(runs).get(key, (None, 0))
     remaining_work = replace(work, count=max(1, round(work.count * remaining_share)))

@@ -11,7 +11,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 INDENT = " " * 4
-"""Indent of the lines below the first, if a row is written as a list."""
+"""Indent of the second line and further lines of a row that is written as a list."""
 UNSAFE_CODES = (
     range(9),
     range(10, 32),
@@ -29,26 +29,22 @@ UNSAFE_CODES = (
     # surrogates, which no encoding can write
     range(0xD800, 0xE000),
 )
-"""Code points of unsafe characters. They end a line, control a terminal, reverse text,
-are invisible or cannot be encoded.
+"""Code points of characters that end a line, control a terminal, reverse text, are
+invisible or cannot be encoded.
 """
 ONE_LINE_ESCAPES = {
     code: ascii(chr(code))[1:-1] for code in chain.from_iterable(UNSAFE_CODES)
 }
-"""Escapes of unsafe characters, such as `\\n`, for `str.translate`. A translated text
-always stays in a single line.
-"""
+"""Escapes of unsafe characters, such as `\\n`, for `str.translate`."""
 MULTI_LINE_ESCAPES = dict(ONE_LINE_ESCAPES)
-"""The same escapes for texts of several lines, which keep their line breaks."""
+"""The same escapes without the line break, for texts of several lines."""
 del MULTI_LINE_ESCAPES[ord("\n")]
 CELL_ESCAPES = {**ONE_LINE_ESCAPES, ord("\t"): r"\t"}
-"""The same escapes for cells of tables in files. Tabs are escaped too, because they may
-separate cells.
-"""
+"""The same escapes and `\\t`, because tabs may separate cells in files."""
 FORMULA = re.compile(r"(^|;)(?=[=+\-@＝＋－＠])")
-"""Positions in a text at which a spreadsheet may see the start of a formula: at the
-beginning and after a semicolon, which separates cells in some countries (OWASP, CSV
-injection).
+"""Positions at which a spreadsheet may see the start of a formula: at the
+beginning of a text, and after a semicolon, which separates cells in some countries
+(OWASP, CSV injection).
 """
 NUMBERS = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?( to -?[\d.]+)?", re.ASCII)
 """Text of a number, or of the two ends of an interval."""
@@ -62,14 +58,12 @@ class TableCell:
 
     Attributes:
         text: Text of the cell.
-        small: Small additional text, such as an interval. An HTML page shows it below
-            `text`, and a terminal behind `text`.
+        small: Small additional text, such as an interval.
         value: Value in JSON and for sorting the column. If None, the text is used.
         is_best: True for the best value of a column.
         mark: Sign behind the text, such as a sign of significance.
-        is_grey: True if the row is not a result, such as a control. It is read in the
-            first cell of a row only. The row is grey, and stays at the bottom when a
-            reader sorts the table.
+        is_grey: True in the first cell of a row that is not a result, such as a
+            control. The row is grey, and stays at the bottom when the table is sorted.
     """
 
     text: str
@@ -103,10 +97,7 @@ else:
 
 @dataclass(frozen=True)
 class Table:
-    """Table with a title.
-
-    A table can be printed, written to a file, or stored as an artifact of a run (an
-    element of the run's HTML page).
+    """Table with a title, for a terminal, a file or the page of a run.
 
     Attributes:
         title: Text above the table.
@@ -115,10 +106,9 @@ class Table:
         section: Heading of the section of the page in which the table is shown.
         note: Text below the table.
         kind: Type of the artifact, by which a stored table is recognised.
-        is_list: True to leave out the headings if a terminal is too narrow for the
-            table and prints each row as a list. It is not stored.
-        is_copied: True if the cells hold lines that a user copies, so a terminal must
-            not fold the cells. It is not stored.
+        is_list: True to leave out the headings if a narrow terminal shows each row
+            as a list.
+        is_copied: True if a terminal must not fold the cells, because users copy them.
     """
 
     title: str
@@ -141,11 +131,9 @@ class Table:
         object.__setattr__(self, "rows", tuple(map(tuple, self.rows)))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the table as plain values for JSON.
+        """Return the title, the note and the rows for JSON.
 
-        Returns:
-            Dict with `title`, `note` and `rows`. Each row is a dict from the heading to
-            the value of a cell.
+        Each row is a dictionary from the headings to the values of its cells.
         """
         rows = []
         for row in self.rows:
@@ -164,13 +152,12 @@ def _plain_value(cell: Any) -> Any:
 def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     """Write a table as the text of a CSV file.
 
-    `_write_cell` writes an apostrophe before a text that a spreadsheet would run as a
-    formula, such as `=1+1`. Some spreadsheets show the apostrophe, others hide it.
+    A text that a spreadsheet would run as a formula, such as `=1+1`,
+    gets an apostrophe.
 
     Args:
         columns: Headings of the columns, in order.
-        rows: Values of each row, keyed by heading. If a row has no value for a heading,
-            its cell is empty.
+        rows: Values of each row, keyed by heading. A missing value gives an empty cell.
 
     Returns:
         Text of the file: a line of headings, and a line for each row.
@@ -206,21 +193,17 @@ def escape_markdown(value: Any) -> str:
 def format_number(value: Any) -> str:
     """Write a number for people, with fewer decimals for larger numbers.
 
-    The absolute value of a float decides its format:
-    - below 0.0005, but not 0: scientific notation, such as 4.9e-04
-    - below 10: three decimals
-    - below 1,000: one decimal
-    - larger: no decimals
-
-    An integer has all its digits. None, infinity and NaN become a dash. Any other value
-    is written as `str` writes it.
+    - float, by its absolute value: 4.9e-04 below 0.0005, three decimals below 10, one
+      decimal below 1,000, otherwise no decimals. 0 has three decimals.
+    - integer: all digits, with commas from 10,000
+    - None, infinity and NaN: a dash
+    - other values: as `str` writes them
     """
     if value is None:
         return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
 
-    # integers of five or more digits have a comma between thousands
     if isinstance(value, int):
         return f"{value:,}" if abs(value) >= 10_000 else str(value)
     if not isfinite(value):
@@ -240,7 +223,7 @@ def format_tick(value: float) -> str:
 
 
 def format_p(p: float | None) -> str:
-    """Write a p value with two digits. None (no test was made) becomes a dash."""
+    """Write a p value with two digits, or a dash for None (no test was made)."""
     return "–" if p is None else f"{p:.2g}"
 
 
@@ -264,27 +247,24 @@ def make_subject_seed_table(
 ) -> Table:
     """Make a table of a metric, with a row per subject and a column per seed.
 
-    The last column has the mean and standard deviation over seeds. The last row has the
-    mean and standard deviation over subjects.
+    The last column and the last row have the mean and standard deviation over seeds
+    and over subjects.
 
     Args:
         title: Title of the table.
-        values: Values of the metric, by subject and then by random seed of the
-            training. There is a value for each model with this seed that was tested on
-            this subject. The table shows the mean of these values.
+        values: Values of the metric, by subject and then by seed. The table shows the
+            mean of the values of a subject and a seed.
         seeds: Seeds in the order of the columns.
         note: Text below the table.
 
     Returns:
-        Table with the columns `subject`, a column such as `seed 0` for each seed, and
-        `mean ± sd`. A cell without a value is None.
+        Table with the columns `subject`, `seed 0` and so on, and `mean ± sd`. A cell
+        without a value is None.
     """
-    # make the row of each subject
     rows: list[list[Value]] = []
     values_of_seed: dict[str, list[float]] = {seed: [] for seed in seeds}
     subject_means = []
     for subject, subject_values in values.items():
-        # average the values of models with the same seed
         seed_means = {seed: mean(scores) for seed, scores in subject_values.items()}
         row: list[Value] = [subject]
         for seed in seeds:
@@ -307,13 +287,9 @@ def make_subject_seed_table(
 
 
 def render(table: Table) -> Any:
-    """Turn a table into an object that the library rich can print in a terminal.
+    """Turn a table into a `rich.console.Group` of its title and its cells.
 
-    If the terminal is too narrow, rich folds the text of long cells into several lines.
-
-    Returns:
-        A `rich.console.Group` of the title and the table. The note of the table is left
-        out.
+    Long cells are folded if the terminal is too narrow.
     """
     from rich.box import SIMPLE_HEAD
     from rich.console import Group
@@ -325,12 +301,10 @@ def render(table: Table) -> Any:
         rich_table.add_column(Text(_format_cell(heading)), overflow="fold")
     for row in table.rows:
         texts = [Text(_format_cell(cell)) for cell in row]
-        # the first cell of a row says whether the row is grey, as for a control
         is_grey = TableCell.from_value(row[0]).is_grey
         rich_table.add_row(*texts, style="dim" if is_grey else None)
 
-    # the title stands above the table, because rich would fold a title inside the table
-    # at the width of the table
+    # rich would fold a title inside the table at the width of the table
     title = Text(table.title.translate(ONE_LINE_ESCAPES), style="bold")
     return Group(title, rich_table)
 
@@ -338,14 +312,13 @@ def render(table: Table) -> Any:
 def write_as_list(table: Table, width: int) -> str:
     """Write a table as a list, for a terminal that is too narrow for the table.
 
-    The first cell of each row stands on its own line, without its heading. An indented
-    paragraph with the other cells follows. In this paragraph, the heading stands before
-    each cell, unless `table.is_list` is True. Cells without a value are left out.
+    The first cell of each row is a line. The other cells follow in an indented
+    paragraph, after their headings unless `is_list` is True. Cells without a value
+    are left out.
 
     Args:
         table: Table with a title and perhaps a note.
-        width: Largest number of characters in a line, for the indented paragraphs and
-            the note. The other lines are not folded.
+        width: Largest number of characters in a line of a paragraph or note.
 
     Returns:
         Text of the title, the rows and the note. It ends with an empty line.
@@ -362,7 +335,6 @@ def write_as_list(table: Table, width: int) -> str:
                 cells.append(text if table.is_list else f"{heading} {text}")
         lines.append(_format_cell(row[0]))
 
-        # fold the other cells into indented lines
         cell_line = fill(
             " · ".join(cells),
             width,
@@ -379,7 +351,7 @@ def write_as_list(table: Table, width: int) -> str:
 
 
 def measure_table_width(table: Table) -> int:
-    """Return the number of letters in the lines of a table in a terminal."""
+    """Return the number of characters in the lines of a table in a terminal."""
     widths = []
     for column in zip(table.columns, *table.rows, strict=True):
         widths.append(max(len(_format_cell(cell)) for cell in column))
@@ -392,8 +364,6 @@ def _format_cell(cell: Any) -> str:
         return "–"
     if isinstance(cell, TableCell) and cell.small:
         return f"{cell} ({cell.small})".translate(ONE_LINE_ESCAPES)
-    return (
-        f"{cell:.4g}"
-        if isinstance(cell, float)
-        else str(cell).translate(ONE_LINE_ESCAPES)
-    )
+    if isinstance(cell, float):
+        return f"{cell:.4g}"
+    return str(cell).translate(ONE_LINE_ESCAPES)
