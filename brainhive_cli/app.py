@@ -25,15 +25,7 @@ from brainhive_cli.core.errors import RecipeError
 def _skip_checks(parameters: list[Any], ctx: Any) -> list[Any]:
     """Switch off the checks of values while a shell completes a command line.
 
-    The checks of Typer import pydantic, for which the user would have to wait.
-
-    Args:
-        parameters: Parameters of a command, which are changed in place.
-        ctx: Context of Click. If its `resilient_parsing` is true, a shell completes a
-            command line, and the command does not run.
-
-    Returns:
-        The same parameters.
+    Returns `parameters`, which are changed in place.
     """
     if ctx.resilient_parsing:
         for parameter in parameters:
@@ -68,8 +60,8 @@ class SectionedGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the subcommand that the user has typed.
 
-        If the command line is invalid and contains `--json`, write the error as JSON,
-        then raise the error as usual.
+        If the command line has an error and contains `--json`, also write the
+        error as JSON.
         """
         arguments = ctx._protected_args + ctx.args
         try:
@@ -107,20 +99,14 @@ class SectionedGroup(TyperGroup):
 def _make_callback(command: Command) -> Callable[..., None]:
     """Make the function that Typer calls to run a command.
 
-    Typer reads the options of the command from the signature of this function.
-
-    Args:
-        command: Command with its flags and help texts.
-
-    Returns:
-        The function. It takes the values of all options by name.
+    The signature of the function has the options of the command, for Typer.
     """
 
     def call(**values: Any) -> None:
         # imported here, because help and completion do not need this module
         from brainhive_cli.cli.execute import execute
 
-        # The flags set recipe keys. The remaining values are the common options.
+        # the remaining values are the common options
         flags = {key: values.pop(key.replace(".", "_")) for key in command.flags}
         execute(command.name, flags, values, command.positional_key)
 
@@ -134,13 +120,12 @@ def _make_callback(command: Command) -> Callable[..., None]:
             command.complete,
         )
 
-    # A flag that has no completion of its own completes the allowed values of its key.
+    # complete the values of other flags by the allowed values of their keys
     for key, parameter in command.flags.items():
         if parameter.default.autocompletion is None:
             parameter.default.autocompletion = make_value_completer(key)
 
-    # The help lists the options in the order of the signature. A parameter must not
-    # contain a dot, so `train.steps` becomes `train_steps`.
+    # the name of a parameter has no dot, so `train.steps` becomes `train_steps`
     parameters = {"overrides": arguments}
     for key, option in command.flags.items():
         parameters[key.replace(".", "_")] = option

@@ -22,8 +22,8 @@ MAX_NUMBERS = 10_000
 def split_commas(value: Any) -> Any:
     """Split a text such as `a,b` into a list.
 
-    Flags and overrides therefore do not need brackets. A list and None are returned
-    unchanged. Any other value becomes a list of length 1.
+    A list, a tuple and None are returned unchanged. Any other value becomes a list
+    of length 1.
     """
     if isinstance(value, str):
         items = [item.strip() for item in value.split(",")]
@@ -34,7 +34,7 @@ def split_commas(value: Any) -> Any:
 def read_ranges(value: Any) -> Any:
     """Split a text such as `1-4,7` into a list, and expand the ranges to numbers.
 
-    Items that are not ranges stay unchanged. The type of the key checks them later.
+    Items that are not ranges stay unchanged.
     """
     items = split_commas(value)
     if not isinstance(items, list | tuple):

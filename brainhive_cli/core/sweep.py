@@ -1,7 +1,7 @@
 """Variants of a swept recipe, and their collected results.
 
 A sweep compares all combinations of several values. Ablations compare the recipe with
-named changes of the recipe. Each combination or change is a variant.
+named changes of it. Each combination or change is a variant.
 """
 
 import copy
@@ -27,11 +27,9 @@ from brainhive_cli.core.runs import RunFolder
 SHARED_SECTIONS = ("dataset", "paths", "run", "published", "sweep", "ablations")
 """Sections that are the same for all variants of a run."""
 MAX_VARIANTS = 1000
-"""Largest number of variants of a run. Each variant is trained separately, and has its
-own columns in tables.
-"""
+"""Largest number of variants of a run, each of which is trained separately."""
 FULL_VARIANT = "full"
-"""Label of the variant without changes, which the ablations are compared with."""
+"""Label of the variant without changes, which ablations are compared with."""
 
 
 def read_sweep(value: Any) -> Any:
@@ -82,18 +80,12 @@ class SweptRecipe(Recipe):
 
     @model_validator(mode="after")
     def _check_variants(self) -> Self:
-        """Raise an error if the recipe has both sweep and ablations, or if the sweep
-        has more than `MAX_VARIANTS` combinations.
-
-        `sweep` maps each key to its values, and each combination of values is a variant
-        of the run. `ablations` lists variants directly.
-        """
+        """Raise an error for too many variants, or for both sweep and ablations."""
         if self.sweep and self.ablations:
             raise RecipeError(
                 "the recipe has both sweep and ablations", "make a run of each"
             )
-        # count the combinations without making them, because there may be too many
-        # for the memory
+        # the combinations themselves may be too many for the memory
         n_combinations = prod(map(len, self.sweep.values()))
         if n_combinations > MAX_VARIANTS:
             raise RecipeError(
@@ -119,8 +111,8 @@ def make_variants(recipe: R) -> dict[str, R]:
         recipe: Recipe, with or without a sweep or ablations.
 
     Returns:
-        Recipes by the label of the variant. If the recipe has neither a sweep nor
-        ablations, the recipe itself with the label "".
+        Recipes by the label of the variant. A recipe without sweep and ablations is
+        returned itself, with the label "".
 
     Raises:
         RecipeError: if a key is unknown or belongs to `SHARED_SECTIONS`, a value is
@@ -129,7 +121,6 @@ def make_variants(recipe: R) -> dict[str, R]:
     if not recipe.is_swept:
         return {"": recipe}
 
-    # list the label and the changed values of each variant
     changes_by_label: list[tuple[str, Mapping[str, Any]]] = []
     if recipe.ablations:
         changes_by_label.append((FULL_VARIANT, {}))
@@ -166,17 +157,14 @@ def make_variants(recipe: R) -> dict[str, R]:
 def select_variant(recipes: Mapping[str, R], variant: str, run: str) -> R:
     """Return the recipe of one variant of a run.
 
-    A sweep is a run that tries several variants of its recipe (its settings).
-
     Args:
-        recipes: Recipes by the label of the variant, from `make_variants`. If the run
-            is not a sweep, it has one recipe with an empty label.
+        recipes: Recipes by the label of the variant, from `make_variants`.
         variant: Label of the variant. Empty for a run that is not a sweep.
         run: Name of the run, for the error message.
 
     Raises:
-        RecipeError: if the run has no such variant, or if the run is a sweep and
-            `variant` is empty. The hint lists the variants.
+        RecipeError: if the run has no such variant, with a hint that
+            lists the variants.
     """
     if variant in recipes:
         return recipes[variant]
@@ -191,20 +179,17 @@ def select_variant(recipes: Mapping[str, R], variant: str, run: str) -> R:
 def collect_variants(results: Mapping[str, Result]) -> Measurements:
     """Collect the results of all variants in a single object, without averaging them.
 
-    A variant is a version of the same recipe with some other settings.
-
     Args:
         results: Result of the run of each variant, by the label of the variant.
 
     Returns:
         The measurements of all variants, with three fields:
-        - the metrics by scope. A scope is the name of a group of metrics, such as
-          `subject 1`. Here, each scope begins with the label of a variant.
-        - why a metric is missing and what the user can do, by the name of the metric
-        - the facts (values other than metrics that the report prints), merged over
-          variants
+
+        - the metrics by scope (name of a group such as "subject 1"), after the label
+          of the variant
+        - why a metric is missing, by the name of the metric
+        - the facts (other values), merged over variants
     """
-    # `scope(label, name)` joins the label of the variant and the name of the group
     scopes = {}
     missing: dict[str, str] = {}
     for label, result in results.items():
@@ -212,8 +197,7 @@ def collect_variants(results: Mapping[str, Result]) -> Measurements:
             scopes[scope(label, name)] = metrics
         missing |= result.metrics.missing
 
-    # Collect the facts that are kept for each variant: the name of its run, its values
-    # on the validation pictures, and the origins of its pictures.
+    # collect the facts of each variant
     variants = {}
     for label, result in results.items():
         facts = result.metrics.facts
@@ -221,9 +205,7 @@ def collect_variants(results: Mapping[str, Result]) -> Measurements:
             run=result.folder.name, validation=facts.validation, sources=facts.sources
         )
 
-    # Merge the other facts: caveats (limits of the numbers), the subjects or stimuli
-    # that the results hold for, and the settings. All variants are results of the same
-    # command, so their facts have the same class.
+    # merge the other facts, which have the same class in all variants
     all_facts = [result.metrics.facts for result in results.values()]
     caveat_lists = [facts.caveats for facts in all_facts]
     scope_texts = [facts.scope for facts in all_facts if facts.scope]
@@ -248,8 +230,8 @@ def read_sweep_run(folder: RunFolder) -> Measurements:
 def _write_label(key: str, value: Any) -> str:
     """Write the label of a swept value, which becomes part of the name of a folder.
 
-    The label of a word is the word itself, such as `nice`. The label of a number, a
-    boolean or None contains the key too, such as `lr=0.1`.
+    A word is its own label, such as `nice`. Other values have the key too,
+    as in `lr=0.1`.
 
     Args:
         key: Dotted recipe key. The label contains only its last step.

@@ -1,7 +1,6 @@
 """Experiment trackers such as Weights & Biases, opened through accelerate.
 
-A tracker records the curves of each cell of a run. A cell is a part of the run with
-curves of its own: one trained model (a subject and a seed), a prior or an evaluation.
+A tracker records the curves of each cell of a run, such as a trained model.
 """
 
 import hashlib
@@ -21,22 +20,19 @@ PROJECT = "brainhive"
 TIME_NAMES = {"epoch", "epochs", "step"}
 """Names of the values that state the time of an event. They are not curves."""
 FOLDER_ARGUMENTS = {"wandb": "dir", "swanlab": "log_dir"}
-"""Trackers that can resume a cell by its id. Each value is the name of the tracker's
-argument for the folder of its files.
+"""Trackers that can resume a cell by its id, with the name of their argument for the
+folder of their files.
 """
 
 
 def list_inputs(names: Sequence[str]) -> list[Input]:
-    """List experiment trackers, such as Weights & Biases, as inputs of a command.
-
-    A command lists its inputs, so that missing inputs are reported before it starts.
+    """List experiment trackers as inputs of a command.
 
     Args:
         names: Names of the trackers, which are also the names of their packages.
 
     Returns:
-        An `Input` for each tracker. The `error` of the input is set if the package of
-        the tracker is not installed.
+        An `Input` for each tracker, with an error if its package is not installed.
     """
     inputs = []
     for name in names:
@@ -58,33 +54,26 @@ def open_trackers(
     caveats: Sequence[str] = (),
     clock: str = "epoch",
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Record the curves of a cell in experiment trackers.
+    """Record the curves of a cell (such as a trained model) in experiment trackers.
 
-    A cell is one part of a run: one trained model (for a subject and a seed), a prior
-    or an evaluation. If the training of a cell is resumed, the trackers of
-    `FOLDER_ARGUMENTS` (Weights & Biases and SwanLab) continue its curves.
+    The trackers in `FOLDER_ARGUMENTS` continue the curves of a cell that is resumed.
 
     Args:
         names: Names of the trackers, such as "wandb". Empty to record nothing.
-        run_folder: Folder of the run. The trackers group the cells by the name of this
-            folder.
+        run_folder: Folder of the run, by whose name the trackers group the cells.
         cell: Name of the cell.
         settings: Settings that the trackers show next to the curves.
         caveats: Limits of the numbers, such as "selected on test", for the title.
-        clock: Key of an event under which its time is stored, such as "epoch".
+        clock: Key of the time in an event, such as "epoch".
 
     Yields:
-        A function that records an event in all trackers. An event is a mapping from the
-        names of curves to their values at one time, with the time under the key
-        `clock`.
+        A function that records an event, a mapping from names of curves to values.
     """
-    # the caveats follow the name of the cell in brackets
     title = extend_title(cell, caveats)
     trackers = [_open(name, run_folder, title, settings) for name in names]
 
     def log_event(event: Mapping[str, Any]) -> None:
-        # Record only numbers. The names in TIME_NAMES, such as "step", are times, which
-        # are not curves.
+        # trackers record only numbers
         curves = {}
         for name, value in event.items():
             if isinstance(value, int | float) and name not in TIME_NAMES:
@@ -101,16 +90,13 @@ def open_trackers(
 
 
 def _open(name: str, run_folder: Path, title: str, settings: Mapping[str, Any]) -> Any:
-    """Open an experiment tracker for a cell (a trained model or an evaluation).
+    """Start an experiment tracker, a `GeneralTracker` of accelerate, for a cell.
 
     Args:
         name: Name of the tracker.
         run_folder: Folder of the run.
         title: Name of the cell, with the caveats of its numbers.
         settings: Settings that the tracker shows next to the curves.
-
-    Returns:
-        The tracker, a `GeneralTracker` of accelerate, which is started already.
     """
     from accelerate import PartialState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
@@ -127,8 +113,7 @@ def _open(name: str, run_folder: Path, title: str, settings: Mapping[str, Any]) 
     else:
         options = make_run_options(name, run_folder, title, settings)
         tracker = tracker_class(PROJECT, **options)
-    # by default, accelerate records only in the main process, but any process may
-    # train the cell
+    # any process may train the cell, and by default only the main process records
     tracker.main_process_only = False
     tracker.start()
     return tracker
@@ -139,19 +124,15 @@ def make_run_options(
 ) -> dict[str, Any]:
     """Make the keyword arguments with which a tracker starts or continues a cell.
 
-    A cell is one part of a run, such as a trained model or an evaluation.
-
     Args:
         name: Name of the tracker.
-        run_folder: Folder of the run. The tracker groups the cells by the name of this
-            folder.
+        run_folder: Folder of the run, by whose name the tracker groups the cells.
         title: Name of the cell, with the caveats of its numbers.
         settings: Settings that the tracker shows next to the curves.
 
     Returns:
-        Keyword arguments of the tracker's class. The trackers of `FOLDER_ARGUMENTS`
-        (Weights & Biases and SwanLab) also get an id of the cell, and the folder for
-        the files that the tracker writes.
+        Keyword arguments of the tracker's class. The trackers in `FOLDER_ARGUMENTS`
+        also get an id of the cell, and the folder for their files.
     """
     options = {
         "name": title,
@@ -160,8 +141,7 @@ def make_run_options(
         "resume": "allow",
     }
 
-    # The id depends only on names, so it is the same when a training is resumed, also
-    # on another machine. The tracker then continues the curves with this id.
+    # the id depends only on names, so it stays the same on another machine
     if name in FOLDER_ARGUMENTS:
         identity = f"{run_folder.parent.name}/{run_folder.name}/{title}"
         options["id"] = hashlib.sha256(identity.encode()).hexdigest()[:16]
