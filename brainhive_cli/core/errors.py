@@ -335,9 +335,9 @@ def guess(name: str, names: Iterable[str], prefix: str = "") -> str:
     # many names begin with the same one or two letters
     similar_names = []
     if len(written_name) > 2:
-        for folded in names_by_folded:
-            if folded.startswith(written_name):
-                similar_names.append(folded)
+        similar_names = [
+            folded for folded in names_by_folded if folded.startswith(written_name)
+        ]
     if not similar_names:
         similar_names = get_close_matches(written_name, names_by_folded)
     if not similar_names:

@@ -365,8 +365,8 @@ def find_input(
         revision_options = [f"--revision={revision}"] if revision else []
         file_names = _prefix_patterns(subfolder, files)
         weight_patterns = _prefix_patterns(subfolder, weights)
-        needed_patterns = list(files) + list(optional_patterns)
-        download_names = _prefix_patterns(subfolder, needed_patterns)
+        optional_names = _prefix_patterns(subfolder, optional_patterns)
+        download_names = file_names + optional_names
         with silence_hub():
             hub_files = snapshot(
                 repository,
@@ -387,7 +387,6 @@ def find_input(
 
     # the first pattern of weights that matches
     hub_names = [file.filename for file in hub_files]
-    weight_names: list[str] = []
     for pattern in weight_patterns:
         weight_names = fnmatch.filter(hub_names, pattern)
         if weight_names:
@@ -425,9 +424,8 @@ def download_line(
     Returns:
         Command line, such as `hf download owner/name config.json`.
     """
-    distinct_patterns = list(dict.fromkeys(patterns))
-    if "**" in distinct_patterns:
-        distinct_patterns.remove("**")
+    distinct_patterns = dict.fromkeys(patterns)
+    distinct_patterns.pop("**", None)
 
     # `hf download` takes file names as arguments, and a pattern as the value of a flag
     arguments = ["hf", "download", repository]
@@ -465,7 +463,7 @@ def parse_repository(
         repository_type = "dataset"
         names = names[1:]
     if len(names) == 1 and owner:
-        names = [owner, names[0]]
+        names = [owner] + names
 
     # the subfolder and the revision become paths in the cache
     subfolder = "/".join(names[2:])
@@ -673,13 +671,14 @@ def digest_cached_file(file: Path, by_name: bool = True) -> str:
     cached_name = file.resolve().name
     if by_name and file.is_symlink() and len(cached_name) == 64:
         return cached_name
-    if file.stat().st_size < MIN_KEPT_DIGEST_BYTES:
+    status = file.stat()
+    if status.st_size < MIN_KEPT_DIGEST_BYTES:
         return documents.digest_file(file)
 
     # return the stored digest if the file is unchanged
     name = documents.digest_text(make_portable(str(file.absolute())))
     digest_path = home_folder() / DIGEST_FOLDER / name
-    stamp = f"{file.stat().st_size} {file.stat().st_mtime_ns}"
+    stamp = f"{status.st_size} {status.st_mtime_ns}"
     with suppress(OSError, ValueError):
         text = read_regular(digest_path).decode()
         stored_stamp, content_digest = text.rsplit(" ", 1)

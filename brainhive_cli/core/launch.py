@@ -406,6 +406,7 @@ def open_device(name: object) -> "torch.device":
     except (RuntimeError, ValueError):
         raise no_device from None
 
+    is_mps = device.type == "mps" and torch.backends.mps.is_available()
     if device.type == "cuda":
         n_gpus = torch.cuda.device_count()
         if (device.index or 0) >= n_gpus:
@@ -413,10 +414,7 @@ def open_device(name: object) -> "torch.device":
                 f"device {name}: {n_gpus} CUDA devices are visible",
                 "set device=cpu, or check nvidia-smi",
             )
-    elif device.type == "mps":
-        if not torch.backends.mps.is_available():
-            raise no_device
-    elif device.type != "cpu":
+    elif device.type != "cpu" and not is_mps:
         raise no_device
     return device
 
@@ -431,7 +429,7 @@ def count_processes(options: RunOptions) -> int:
     if "LOCAL_RANK" in os.environ:
         return 1
     if options.processes is not None:
-        return options.processes or 1
+        return options.processes
     if options.device == "cpu" or not may_have_gpu():
         return 1
     import torch
@@ -467,10 +465,9 @@ def relaunch(options: RunOptions, processes: int, less_memory: str = "") -> int:
     initial_environment = dict(os.environ)
     with TemporaryDirectory() as reports:
         # `python -m` would import other code in the working directory first
-        import_path = os.pathsep.join(map(os.path.abspath, sys.path))
-        os.environ[REPORTS_VARIABLE] = reports
         os.environ["PYTHONSAFEPATH"] = "1"
-        os.environ["PYTHONPATH"] = import_path
+        os.environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, sys.path))
+        os.environ[REPORTS_VARIABLE] = reports
 
         # the config file of the user may be damaged or meant for other work
         config = Path(reports, "launch.yaml")
@@ -576,14 +573,15 @@ def _find_cause(
         less_memory: Overrides that make the command use less memory, or "".
     """
     # read the reports in the order of time
-    errors: list[BrainhiveError] = []
-    losses: list[BrainhiveError] = []
+    losses = []
     for path in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns):
         exit_code, message, hint, is_loss = documents.read(
             path, tuple[int, str, str, bool]
         )
-        reported_errors = losses if is_loss else errors
-        reported_errors.append(BrainhiveError(message, hint, exit_code))
+        error = BrainhiveError(message, hint, exit_code)
+        if not is_loss:
+            return error
+        losses.append(error)
 
     # torch ends the other processes with SIGTERM when a process fails
     signals = {}
@@ -594,8 +592,6 @@ def _find_cause(
             if signals[rank] != Signals.SIGTERM:
                 kill_signals[rank] = signals[rank]
 
-    if errors:
-        return errors[0]
     if losses and not kill_signals:
         return losses[0]
     if not signals:
@@ -671,10 +667,7 @@ def find_failed_import(error: BaseException | None) -> MissingExtra | None:
         An error that names the library, or None if no import of `IMPORT_PROBES` failed.
     """
     failure = _find_broken_library(error)
-    if failure is None:
-        return None
-    library, cause = failure
-    return _describe(library, cause)
+    return _describe(failure[0], failure[1]) if failure else None
 
 
 def _find_broken_library(

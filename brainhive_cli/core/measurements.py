@@ -547,9 +547,7 @@ def name_rows(metrics: Mapping[str, Iterable[Metric | None]]) -> dict[str, str]:
         label: list_metric_caveats(row_metrics)
         for label, row_metrics in metrics.items()
     }
-    shared_caveats = set(CAVEATS)
-    for row_caveats in caveats.values():
-        shared_caveats &= set(row_caveats)
+    shared_caveats = set(CAVEATS).intersection(*caveats.values())
     return {
         label: extend_title(label, set(row_caveats) - shared_caveats)
         for label, row_caveats in caveats.items()

@@ -156,11 +156,11 @@ def find_bad_proxy(error: Exception) -> BrainhiveError | None:
         An error that names variables such as HTTPS_PROXY, or None for
         any other failure.
     """
-    variables = []
-    for name in os.environ:
-        if name.lower().endswith("_proxy") and name.lower() != "no_proxy":
-            variables.append(name)
-
+    variables = [
+        name
+        for name in os.environ
+        if name.lower().endswith("_proxy") and name.lower() != "no_proxy"
+    ]
     reason = str(error)
     if not variables or not PROXY_ERROR.search(reason):
         return None

@@ -245,14 +245,11 @@ class Recipe(Section):
         for key in self.FINGERPRINT_EXCLUDE:
             section, _, section_key = key.partition(".")
             excluded[section] = {section_key} if section_key else True
-        changed_fields = self.model_dump(
-            mode="json", exclude_defaults=True, exclude=excluded
-        )
+        fields = self.model_dump(mode="json", exclude_defaults=True, exclude=excluded)
         # drop sections in which only excluded keys are set
-        fields = {}
-        for name, value in changed_fields.items():
-            if value or name not in excluded:
-                fields[name] = value
+        for name in excluded:
+            if name in fields and not fields[name]:
+                del fields[name]
 
         # List all digests, because `fields` lacks paths with default values. Leave out
         # the paths, because they may differ on another machine.
