@@ -199,8 +199,7 @@ def _read_headers(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """Yield the headers of the regular files in a tar, and refuse damaged headers.
 
     Raises:
-        TarError: if a header is damaged, has a negative size or an unknown type, or
-            belongs to a sparse file.
+        TarError: if a header is damaged, or of a sparse file.
     """
     # `tarfile` would read forever at a negative size
     for member in tar:

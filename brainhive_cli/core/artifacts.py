@@ -46,7 +46,7 @@ class Titled:
 
     Attributes:
         title: Text above the artifact.
-        section: Heading of the section of the page with the artifact.
+        section: Heading above the artifact's section of the page.
         note: Text below the artifact.
     """
 
@@ -63,8 +63,8 @@ class CurveLine:
     Attributes:
         name: Name in the legend.
         values: Values [N] at the positions along the axis.
-        low: Lower ends [N] of the 95 % intervals, or None without intervals.
-        high: Upper ends [N] of the 95 % intervals, or None without intervals.
+        low: Lower ends [N] of the 95 % intervals, or None.
+        high: Upper ends [N] of the 95 % intervals, or None.
         chance: Expected value of guessing, drawn as a broken line, or None.
     """
 
@@ -134,11 +134,11 @@ class Heatmap(Titled):
         values: Matrix [R, C].
         rows: Names [R] of the rows, or empty.
         columns: Names [C] of the columns, or empty.
-        row_axis: Label of the vertical axis, along which the rows are stacked.
+        row_axis: Label of the vertical axis.
         column_axis: Label of the horizontal axis.
         value: Label of the colour bar, with the unit.
-        low: Value with the first colour, or None for the lowest value of the matrix.
-        high: Value with the last colour, or None for the highest value of the matrix.
+        low: Value with the first colour, or None for the lowest value.
+        high: Value with the last colour, or None for the highest value.
         is_diverging: True for different colours of negative and positive values.
         kind: Type in the stored list of artifacts.
     """
@@ -181,7 +181,7 @@ class SheetTile:
     Attributes:
         file: Path of the picture or clip below the run, or "" for a gap.
         lines: Lines of text below the picture.
-        metrics: Values of the picture's metrics, by name of the metric.
+        metrics: Values of the picture's metrics, by name.
         verdict: `right` or `wrong` if the picture was retrieved, or "".
         poster: Path below the run of a still picture of a clip.
     """
@@ -239,7 +239,7 @@ class Point:
         x: Coordinate from left to right.
         y: Coordinate from bottom to top.
         name: Name of the sensor.
-        value: Value that decides the colour, or None without a value.
+        value: Value that decides the colour, or None.
     """
 
     x: Value
@@ -380,7 +380,7 @@ def list_files(artifact: Artifact) -> Iterator[str]:
 
 
 def save_picture(run_folder: "RunFolder", name: str, picture: "Image") -> str:
-    """Save a small copy of a picture in a run, for the HTML page of the run.
+    """Save a small copy of a picture in a run, for its HTML page.
 
     Args:
         run_folder: Folder with the results of the run.

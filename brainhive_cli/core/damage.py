@@ -1,7 +1,6 @@
 """Errors for damaged files, as distinct from errors of the machine.
 
-A damaged file is cut short, changed or malicious. Errors of the machine come from the
-disk, the permissions, the memory or the GPU.
+Errors of the machine come from the disk, the permissions, the memory or the GPU.
 """
 
 import csv
@@ -74,8 +73,7 @@ def report_damage(
         path: File that the block reads.
         way_out: Advice on how to get an undamaged file.
         error: Class of the error that is raised for a damaged file.
-        exceptions: Exceptions that count as damage, or `(Exception,)` for a library
-            such as nibabel with exceptions of its own.
+        exceptions: Exceptions that count as damage. nibabel has exceptions of its own.
 
     Raises:
         BrainhiveError: if the file is damaged, or not regular. The class is `error`.

@@ -84,11 +84,10 @@ def run(
 
     Args:
         command: Name of the command. The run folder lies in `runs/<command>`.
-        job: Job of the command, which computes the cells and describes the results.
+        job: Job that computes the cells (such as models), and describes the results.
         launch: Processes that share the work. Each of them calls this function.
         force: True to start a new run even if a finished run exists.
-        finished_names: List to which the name of a finished run is added. If it is
-            None, a message is printed instead.
+        finished_names: List to add the name of a finished run to, or None to print it.
 
     Returns:
         Result of the run, with the work of this call.
@@ -173,12 +172,11 @@ def run_each(
         jobs: Work of each run, keyed by a name for the run.
         launch: Processes that share the work.
         force: True to start new runs even if finished runs exist.
-        title: Description of the runs for the progress bar.
+        title: Label of the progress bar.
 
     Returns:
         Result of each run, under the same name as in `jobs`.
     """
-    # `run` fills this list
     finished_names = list[str]()
     results = {}
     with console.progress(title, len(jobs)) as bar:
@@ -198,14 +196,10 @@ def _prepare(
 
     The inputs of a finished run or a read-only launch are neither checked nor created.
 
-    Args:
-        force: True to start a new run even if a finished run exists.
-
     Returns:
         The job, with the current versions of its inputs in its recipe, and the digests
         and versions of the inputs by name.
     """
-    # list the inputs, and find the current versions of inputs that may change
     require_inputs(trackers.list_inputs(job.recipe.run.trackers))
     inputs = list(job.inputs())
     try:
@@ -244,9 +238,9 @@ def _compute(job: RunJob, open_run: OpenRun) -> Work | None:
     was_untouched = open_run.launch.run_on_main(lambda: is_untouched(open_run.folder))
 
     # compute the stages, and announce the summary as work only without stages
-    stage_results = []
-    for stage in job.stages(open_run):
-        stage_results.append(compute_stage(open_run, stage, planned_work))
+    stage_results = [
+        compute_stage(open_run, stage, planned_work) for stage in job.stages(open_run)
+    ]
     summary_work = None if stage_results else planned_work
     has_finished = _finish(job, open_run, summary_work)
 
@@ -293,7 +287,6 @@ def compute_stage(
     )
     cell_launch = launch.single_process if computes_alone else launch
 
-    # announce the work that remains
     work = planned_work
     remaining_share = len(unfinished_cells) / len(stage.files)
     if stage.count_work is not None:
@@ -352,10 +345,10 @@ def _finish(job: RunJob, open_run: OpenRun, work: Work | None) -> bool:
 
     Args:
         open_run: Run whose cells are finished.
-        work: Work whose expected duration is printed first, or None to print nothing.
+        work: Work whose expected duration is printed first, or None.
 
     Returns:
-        True if this launch finished the run. False if another worker has finished it.
+        True if this launch finished the run, False if another worker has.
     """
     folder, launch = open_run.folder, open_run.launch
     with claim_finish(folder, launch) as may_finish:
@@ -394,9 +387,8 @@ def start_run(
         recipe: Settings of the run.
         launch: Processes that share the run. The main process writes the folder.
         force: True to start a new run even if a finished run exists.
-        digests: Digests of the inputs by name, which are part of the fingerprint.
-        finished_names: List to which the name of a finished run is added. If it is
-            None, a message is printed instead.
+        digests: Digests of the inputs by name, as a part of the fingerprint.
+        finished_names: List to add the name of a finished run to, or None to print it.
 
     Returns:
         The folder, in every process.
@@ -424,12 +416,11 @@ def start_run(
     if not folder.is_finished:
         folder = _join_run(folder, recipe, launch)
 
-    # record the repeated use of a finished run
     if folder.is_finished:
         if finished_names is None:
-            age = folder.age
             console.say(
-                f"found run {path.name}, finished {age}; --again starts a new one"
+                f"found run {path.name}, finished {folder.age}; --again starts a new "
+                "one"
             )
         else:
             finished_names.append(path.name)
@@ -448,7 +439,7 @@ def start_run(
 def _join_run(folder: RunFolder, recipe: Recipe, launch: Launch) -> RunFolder:
     """Add this process to the workers of an unfinished run.
 
-    A worker without other workers also writes the recipe and the environment.
+    Without other workers, the recipe and the environment are written too.
 
     Args:
         folder: Folder of the run, which need not exist.
@@ -505,7 +496,6 @@ def _locate(
     The folders of repeated runs are called `name`, `name-2`, `name-3` and so on.
 
     Args:
-        label: First part of the name, before the fingerprint of the recipe.
         force: True for a new folder even if a run exists.
         digests: Digests of the inputs by name.
 
@@ -550,7 +540,7 @@ def claim_cells(
         An iterator over the cells that this command has claimed. It ends when all cells
         are finished, by this command or by others.
     """
-    # list the cells in .cells.json to count the progress, except for the summary
+    # list the cells, to count the progress
     is_summary = METRICS_FILE in files
     if launch.is_main and not is_summary:
         listed_files = read_cells(folder.path)

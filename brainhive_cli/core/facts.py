@@ -1,7 +1,4 @@
-"""Facts of a run: every result of a command that is not a number with an interval.
-
-Each command has its own class of facts, such as `RetrievalFacts`.
-"""
+"""Facts of a run: every result of a command that is not a number with an interval."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
@@ -270,8 +267,7 @@ class Facts(FrozenModel):
         unit_count: Number of these groups.
         stimuli: Number of different stimuli, or 0 if unknown.
         scope: Subjects or stimuli of the claims, such as "these films", or "".
-        inflation: Factor by which training data that folds share increase the variance
-            of a mean. 1 without such folds.
+        inflation: Factor by which folds with shared training data raise the variance.
         set_up: Settings by dotted key (see `flatten`).
         seen_in_training: Pictures left out, because a model was trained on them.
         published: Values of a paper, with its name (`source`) and the differences of
@@ -439,8 +435,7 @@ class RetrievalFacts(Facts):
         baseline: Ridge that was fitted as a baseline.
         repetitions: Largest number of repetitions in the noise ceiling, or 0.
         subset_ways: Requested size of the subsets of the candidates, or 0.
-        subset_pools: Sizes of the subsets, ascending. A subset is smaller than
-            requested if its subject saw fewer pictures.
+        subset_pools: Sizes of the subsets, ascending. They may be less than requested.
     """
 
     command: str = "eval-retrieval"
@@ -487,7 +482,7 @@ class AxisClaim(FrozenModel):
 
     Attributes:
         axis: Axis along which positions were tested.
-        place: Position with the strongest effect, if possible a significant position.
+        place: Position with the strongest effect, if possible significant.
         p: p of this position, corrected for all positions of all analyses.
         first: First time above chance, or time by which an effect has begun, or "".
     """
@@ -529,9 +524,9 @@ class Amount(FrozenModel):
 
     Attributes:
         name: Name of the amount.
-        pictures: Number of pictures, averaged over persons.
-        trials: Number of trials, averaged over persons.
-        minutes: Minutes of recording, averaged over persons, or None if unknown.
+        pictures: Mean number of pictures over persons.
+        trials: Mean number of trials over persons.
+        minutes: Mean minutes of recording over persons, or None if unknown.
     """
 
     name: str
@@ -579,9 +574,9 @@ class CalibrationFacts(Facts):
         suffices: Indices of two amounts, or None if not measured. All amounts that
             surely give less than 90 % of everything lie below the first. All amounts
             from the second on surely give 90 % or more.
-        better: Indices of two amounts, or None if not compared. All amounts at which
-            transfer surely beats training from scratch lie below the first. At all
-            amounts from the second on, it surely does not.
+        better: Indices of two amounts, or None if not compared with enough people. All
+            amounts at which transfer surely beats training from scratch lie below the
+            first. At all amounts from the second on, it surely does not.
         strength: Strength of transfer, by model and person.
         trained_on: Smallest and largest number of people that a model was trained on.
         seen_share: Share of the new persons' pictures that these people saw too.
@@ -614,7 +609,7 @@ class LiveFacts(Facts):
         ended: Reason why the session ended.
         latency_ms: Median, 95th percentile and maximum, by stage such as `decoding`.
         stream: Counts of the stream, such as lost samples.
-        differs: Sentences on differences from the processing offline.
+        differs: Differences from the processing offline, as sentences.
         hits: Number of trials in which the shown picture ranked first.
         is_interleaved: True if slow drift of the signal cannot explain the hits.
         anytime_p: p that holds whenever the session ends, or None without a test.

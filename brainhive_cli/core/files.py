@@ -207,14 +207,13 @@ def require_content(path: AnyPath) -> None:
         path: File, which need not exist.
 
     Raises:
-        NotFetched: if the file is a dead link, or a pointer to missing content.
+        NotFetched: if the file is such a placeholder, or any dead link.
     """
     error = find_unfetched([path])
     if error is None:
         return
 
-    # Count all placeholders in the folder. This file comes first, because the message
-    # names the first placeholder. It may have been fetched in the meantime.
+    # count all placeholders in the folder, and name this one first
     files = [file for file in Path(path).parent.iterdir() if not file.is_dir()]
     files.sort()
     files.insert(0, Path(path))
@@ -228,7 +227,6 @@ def _find_fetch_command(path: AnyPath) -> str:
         A command with `{}` for the folder, `DEAD_LINK_HINT` for another dead link, or
         "" for any other path.
     """
-    # read the target of a dead link, or the content of a small file
     is_dead_link = os.path.islink(path) and not os.path.exists(path)
     if is_dead_link:
         content = os.fsencode(os.readlink(path))
@@ -323,7 +321,7 @@ def open_descriptor(
     try:
         descriptor = os.open(path, flags, 0o666)
     except FileNotFoundError:
-        # a dead link gets an error with the command that fetches the content
+        # a dead link may be a placeholder
         require_content(path)
         raise
     try:
@@ -347,7 +345,7 @@ def require_regular(
     Args:
         path: File.
         max_bytes: Largest allowed size, or None for any size.
-        status: Result of `os.stat` for the file, or None to call `os.stat` here.
+        status: Result of `os.stat` for the file, or None.
 
     Raises:
         UnfitFile: if the file is not regular, or too large.
@@ -435,7 +433,6 @@ def walk(
         """Yield the path and the entry of each file and folder below a folder.
 
         Args:
-            path: Folder, relative to `root`.
             visited: Device and inode number of each folder above this folder.
         """
         # a link may lead to a folder that contains the link, so stop there
@@ -705,8 +702,7 @@ def atomic_write(final: Path, is_lasting: bool = True) -> Iterator[Path]:
     except BaseException as error:
         remove(temporary)
 
-        # the error of a full disk names the temporary path or no file, so raise an
-        # error that names the final path
+        # the error of a full disk names the temporary path, or no path
         if isinstance(error, BrainhiveError):
             raise
         number = system_error_number(error)
@@ -720,7 +716,7 @@ def publish(temporary: Path, final: Path) -> None:
     """Force a complete file or folder to the disk, and then rename it.
 
     Args:
-        temporary: Path of the complete file or folder.
+        temporary: Complete file or folder.
         final: Path after renaming, in the same folder.
 
     Raises:
@@ -749,8 +745,8 @@ def require_free_space(folder: Path, size: int, purpose: str, hint: str) -> int:
     Args:
         folder: Folder of the new files, which need not exist.
         size: Size of the new files in bytes.
-        purpose: Description of the new files, with which the error message begins.
-        hint: Advice for the user if there is too little space.
+        purpose: Beginning of the error message, a description of the files.
+        hint: Advice in the error message.
 
     Returns:
         Free space in bytes.

@@ -392,7 +392,7 @@ def fill(
     """Load weights into a module after comparing their names, shapes and dtypes.
 
     If a parameter is on the meta device, the tensors of `state` become the weights,
-    with their dtype. Otherwise, the numbers are copied into the module's tensors.
+    with their dtype. Otherwise, their numbers are copied.
 
     Args:
         module: Module.
@@ -440,7 +440,7 @@ def reading(
     Errors of the machine, failed imports and errors in a user's code pass unchanged.
 
     Args:
-        origin: File of the weights, or a description of them, for the error.
+        origin: File or description of the weights, for the error.
         hint: Advice for the user if the file is damaged.
         error: Class of the error if the file is damaged.
         files: Files of weights that are first compared with their digests.
@@ -487,9 +487,6 @@ def _unwrap(content: Any) -> Any:
 
     Args:
         content: The dictionary, perhaps in other dictionaries under `WRAPPER_KEYS`.
-
-    Raises:
-        TypeError: if the content is not a dictionary.
     """
     for key in WRAPPER_KEYS:
         if not isinstance(content, dict):
@@ -500,16 +497,7 @@ def _unwrap(content: Any) -> Any:
 
 
 def _verify(path: Path, hint: str) -> None:
-    """Raise an error if a file of weights does not exist, or was changed.
-
-    - A zip of torch.save is compared with its own checksums.
-    - A safetensors file of Brainhive is compared with the digest in its metadata.
-    - Other files have no digest, and only need to exist.
-
-    Raises:
-        MissingData: if the file does not exist.
-        ValueError: if the content differs from its checksum or digest.
-    """
+    """Raise an error if a file does not exist, or differs from its checksums or digest."""
     if not is_file(path):
         raise MissingData(f"there is no file {path}", hint)
     if _is_torch(path):
@@ -544,7 +532,6 @@ def _digest(names: Iterable[str], get_tensor: Callable[[str], Any]) -> str:
     """Compute a digest of the names, dtypes, shapes and bytes of tensors.
 
     Args:
-        names: Names of the tensors, in any order.
         get_tensor: Function that takes a name, and returns an array or a CPU tensor.
 
     Returns:
@@ -627,9 +614,9 @@ def save_cell(path: Path, content: Any) -> None:
             arrays[name] = torch.from_numpy(np.array(value))
             return {"array": name}
         if is_dataclass(value):
-            encoded_fields = {}
-            for item in fields(value):
-                encoded_fields[item.name] = encode(getattr(value, item.name))
+            encoded_fields = {
+                item.name: encode(getattr(value, item.name)) for item in fields(value)
+            }
             return {"type": type(value).__name__, "fields": encoded_fields}
         if isinstance(value, Mapping):
             # the keys may be numbers, but those of a JSON object are texts
@@ -668,9 +655,7 @@ def load_cell(path: Path, *types: type) -> Any:
         if "array" in value:
             return arrays[value["array"]].numpy()
         if "type" in value:
-            arguments = {}
-            for name, item in value["fields"].items():
-                arguments[name] = decode(item)
+            arguments = {name: decode(item) for name, item in value["fields"].items()}
             return classes[value["type"]](**arguments)
         if "items" in value:
             return {decode(key): decode(item) for key, item in value["items"]}
