@@ -103,7 +103,7 @@ class Curve(Titled):
         style: Lines, or bars next to each other.
         is_logarithmic: True if the horizontal axis is logarithmic, with base 2.
         marks: Marked positions or intervals by name, as in `onset: 0`.
-        kind: Type in the stored list of artifacts.
+        kind: Type in the stored list.
     """
 
     axis: str
@@ -140,7 +140,7 @@ class Heatmap(Titled):
         low: Value with the first colour, or None for the lowest value.
         high: Value with the last colour, or None for the highest value.
         is_diverging: True for different colours of negative and positive values.
-        kind: Type in the stored list of artifacts.
+        kind: Type in the stored list.
     """
 
     values: Sequence[Sequence[OptionalValue]]
@@ -214,7 +214,7 @@ class Sheet(Titled):
         columns: Headings [C]. The first column shows the stimulus, the others show
             retrieved or generated pictures.
         rows: Rows of the sheet, from top to bottom.
-        kind: Type in the stored list of artifacts.
+        kind: Type in the stored list.
     """
 
     columns: Sequence[str]
@@ -256,7 +256,7 @@ class Topomap(Titled):
         points: Sensors with their positions and values.
         value: Label of the colour bar, with the unit.
         is_diverging: True for different colours of negative and positive values.
-        kind: Type in the stored list of artifacts.
+        kind: Type in the stored list.
     """
 
     points: Sequence[Point]
@@ -272,7 +272,7 @@ class Media(Titled):
     Attributes:
         file: Path below the run of a PNG, JPEG, WebP, GIF, SVG, MP4 or WebM file.
         poster: Path below the run of a still picture of a clip.
-        kind: Type in the stored list of artifacts.
+        kind: Type in the stored list.
     """
 
     file: str

@@ -158,14 +158,14 @@ class Difference(FrozenModel):
         difference: First value minus second value, averaged over subjects.
         low: Lower end of the 95 % interval, or None with too few items.
         high: Upper end, or None.
-        interval: Method of the interval, with its subjects and items.
+        interval: Method, subjects and items of the interval.
         n: Number of compared items over all subjects.
         subjects: Number of subjects.
         p_value: Two-sided p, or None with too few items.
         p_adjusted: p adjusted for the number of tests, or None.
-        test: Method of the test, with its subjects and items.
+        test: Method, subjects and items of the test.
         least_p: Smallest p that the test can give.
-        cohens_dz: Mean of the subjects' differences by their standard deviation.
+        cohens_dz: Mean of the subjects' differences, by their standard deviation.
         lower_is_better: True if smaller values are better.
         scope: Subjects or stimuli of the claim, such as "these films", or "".
         limits: Sentences that limit the claim.
@@ -269,7 +269,7 @@ class Facts(FrozenModel):
         scope: Subjects or stimuli of the claims, such as "these films", or "".
         inflation: Factor by which folds with shared training data raise the variance.
         set_up: Settings by dotted key (see `flatten`).
-        seen_in_training: Pictures left out, because a model was trained on them.
+        seen_in_training: Pictures left out, as a model was trained on them.
         published: Values of a paper, with its name (`source`) and the differences of
             its methods (`differs`).
         cells: Facts of the models, by scope of the metrics, such as `all`.
@@ -345,8 +345,8 @@ class GalleryFacts(FrozenModel):
         dataset: Data set of the candidates.
         splits: Splits whose pictures are candidates.
         pictures: Number of candidates.
-        held_out: Description of the held-out trials. Empty if pictures are held out.
-        digest: Digest of the candidates. Two runs with the same digest are comparable.
+        held_out: Description of held-out trials, or "" for held-out pictures.
+        digest: Digest of the candidates, equal in comparable runs.
     """
 
     dataset: str
@@ -578,7 +578,7 @@ class CalibrationFacts(Facts):
             amounts at which transfer surely beats training from scratch lie below the
             first. At all amounts from the second on, it surely does not.
         strength: Strength of transfer, by model and person.
-        trained_on: Smallest and largest number of people that a model was trained on.
+        trained_on: Smallest and largest number of people in the training of a model.
         seen_share: Share of the new persons' pictures that these people saw too.
         epochs: Epochs of each training, or None in closed form.
         pictures_left_out: Number of pictures left out, by person.
@@ -694,7 +694,7 @@ def cite(**papers: Sequence[str]) -> dict[str, list[str]]:
 
 
 def merge_set_ups(set_ups: Sequence[SetUp]) -> dict[str, Any]:
-    """Merge the settings of several subjects or runs, to describe their mean result.
+    """Merge the settings of several subjects or runs.
 
     - A setting that some mappings lack is left out.
     - Different values become a text such as `100 Hz or 250 Hz`.

@@ -246,7 +246,7 @@ def open_regular(path: AnyPath, max_bytes: int | None = None) -> BufferedReader:
 
     Args:
         path: File.
-        max_bytes: Largest allowed size, or None for any size.
+        max_bytes: Largest allowed size, or None.
 
     Raises:
         UnfitFile: if the file is not regular, or too large.
@@ -304,7 +304,7 @@ def open_descriptor(
         path: File.
         flags: Flags of `os.open`, such as `os.O_CREAT`.
         follow: True to open the target of a link. False to refuse links.
-        max_bytes: Largest allowed size, or None for any size.
+        max_bytes: Largest allowed size, or None.
 
     Returns:
         The file descriptor, which the caller must close.
@@ -344,7 +344,7 @@ def require_regular(
 
     Args:
         path: File.
-        max_bytes: Largest allowed size, or None for any size.
+        max_bytes: Largest allowed size, or None.
         status: Result of `os.stat` for the file, or None.
 
     Raises:
@@ -634,8 +634,7 @@ def is_running(process: int) -> bool:
 def read_disk_clock(folder: Path) -> float:
     """Return the time in seconds since 1970 that new files in a folder get.
 
-    A network disk may have another clock than this machine. The function creates a
-    temporary file to read it.
+    A temporary file is created, because a network disk has a clock of its own.
     """
     prefix = f"{name_partial_file(folder / 'clock').name}."
     with tempfile.NamedTemporaryFile(prefix=prefix, dir=folder) as probe:
@@ -649,7 +648,7 @@ def remove_leftovers(folder: Path) -> None:
     - Files of this machine: if their process no longer runs.
     - Files of another machine or container: if older than `MAX_PARTIAL_AGE_S`.
 
-    Repeated calls for a folder do nothing, because the function is cached.
+    Repeated calls do nothing, because the function is cached.
 
     Args:
         folder: Folder. Its subfolders are not searched.
@@ -720,7 +719,7 @@ def publish(temporary: Path, final: Path) -> None:
         final: Path after renaming, in the same folder.
 
     Raises:
-        OSError: if the disk is full or fails. In this case, nothing is renamed.
+        OSError: if the disk is full or fails. Nothing is then renamed.
     """
     # renaming alone could leave an empty file after a power cut
     paths = list(temporary.rglob("*")) if temporary.is_dir() else [temporary]

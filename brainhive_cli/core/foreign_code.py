@@ -90,9 +90,6 @@ def import_module(path: str, name: str, description: str, contract: str) -> Modu
         description: Description of the code, for errors.
         contract: Module of Brainhive that documents the functions which the code needs.
 
-    Returns:
-        The module.
-
     Raises:
         RecipeError: if the code is not allowed, or cannot be imported.
         MissingExtra: if the module, or a module that it imports, is not installed.
@@ -235,8 +232,7 @@ def _describe_module(module: Any) -> str:
         module: Name of the module, or None for code without a module.
 
     Returns:
-        The description of an imported module, the name of a module in the same package,
-        or "" for other modules.
+        Description of imported code, name of a module in its package, or "".
     """
     if module in _imported:
         return _imported[module].description

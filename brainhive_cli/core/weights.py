@@ -1,7 +1,7 @@
 """Files of weights, of checkpoints and of the results of cells.
 
 The files may come from strangers, so no code in a file is run. A cell is a part of a
-run, such as the model of one subject and one seed.
+run, such as one subject's model.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def read(
 
     Args:
         path: File. Its first bytes decide its format.
-        hint: Advice for the user if the file is missing or damaged.
-        error: Class of the error if the file is damaged.
+        hint: Advice in the error message.
+        error: Class of the error for a damaged file.
 
     Returns:
         Tensors on the CPU, by name without the prefixes of torch.compile and
@@ -120,8 +120,8 @@ def read_arrays(
 
     Args:
         path: File.
-        hint: Advice for the user if the file is missing or damaged.
-        error: Class of the error if the file is damaged.
+        hint: Advice in the error message.
+        error: Class of the error for a damaged file.
 
     Returns:
         NumPy arrays, keyed by name.
@@ -270,7 +270,7 @@ class Checkpoint:
 
 
 def verify(path: Path) -> None:
-    """Compare the content of a file of weights with its digest, if it has a digest.
+    """Compare a file of weights with its digest, if it has a digest.
 
     Raises:
         MissingData: if the file does not exist, or is damaged.
@@ -398,7 +398,7 @@ def fill(
         module: Module.
         state: Weights to load, keyed by name.
         origin: File or description of the weights, for the error.
-        hint: Advice for the user if the weights do not fit.
+        hint: Advice in the error message.
         error: Class of the error.
 
     Raises:
@@ -441,8 +441,8 @@ def reading(
 
     Args:
         origin: File or description of the weights, for the error.
-        hint: Advice for the user if the file is damaged.
-        error: Class of the error if the file is damaged.
+        hint: Advice in the error message.
+        error: Class of the error for a damaged file.
         files: Files of weights that are first compared with their digests.
         problem: Description of the damage.
 
@@ -497,7 +497,7 @@ def _unwrap(content: Any) -> Any:
 
 
 def _verify(path: Path, hint: str) -> None:
-    """Raise an error if a file does not exist, or differs from its checksums or digest."""
+    """Raise an error if a file is missing, or differs from its checksums or digest."""
     if not is_file(path):
         raise MissingData(f"there is no file {path}", hint)
     if _is_torch(path):
