@@ -7,12 +7,6 @@
 
 Errors are `BrainhiveError`, with a `message` and a `hint`. Relative paths start at the
 folder `BRAINHIVE_HOME`, or at the working directory if that variable is not set.
-
-- Run: one execution of a command, and the folder that it writes.
-- Cell: a trained model with its training subjects, test subjects and seed.
-- Head: an output of a model, such as an embedding or a caption.
-- Part: an exchangeable component of a recipe, such as an encoder.
-- Caveat: a text on the limits of a number, such as "simulated".
 """
 
 import importlib
@@ -254,7 +248,7 @@ class Run:
 
     @cached_property
     def cells(self) -> "list[Cell]":
-        """Trained models of a run of train-align, with their subjects and seeds."""
+        """Cells (trained models) of the run, with their subjects and seeds."""
         return self._align.cells
 
     def aligner(self, cell: str = "", device: str = "cpu") -> "Aligner":
@@ -262,7 +256,7 @@ class Run:
 
         Args:
             cell: Name of the cell, as in `cells`, or "" for the only cell.
-            device: Device to load the model on, such as `cuda:0`.
+            device: Device, such as `cuda:0`.
 
         Raises:
             BrainhiveError: if there is no such cell, or if `cell` is "" and there are
@@ -310,7 +304,7 @@ class Run:
 
         Args:
             cell: Name of the cell, as in `cells`, or "" for the only cell.
-            device: Device to load the model on, such as `cuda:0`.
+            device: Device, such as `cuda:0`.
 
         Raises:
             BrainhiveError: if there is no such cell, or if `cell` is "" and there are
@@ -441,7 +435,7 @@ def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "A
             - the path of a model folder
             - `hub:owner/name[@revision]`, for an uploaded run or model folder
         cell: Name of the cell (trained model), or "" for the only cell.
-        device: Device to load the model on, such as `cuda:0`.
+        device: Device, such as `cuda:0`.
 
     Returns:
         The model on this device.
@@ -471,10 +465,10 @@ def open_store(dataset: str, split: str, encoder: str) -> "TargetStore":
         encoder: Name of the encoder, such as `clip-h14`.
 
     Returns:
-        The store of N pictures, with a row for each picture:
-        - `embedding` [N, *shape]: the output of the encoder
-        - `image_ids` [N]: the name of the picture
-        - `concepts` [N]: the concept that the picture shows
+        The store of N pictures, with these arrays:
+        - `embedding` [N, *shape]: output of the encoder
+        - `image_ids` [N]: name of the picture
+        - `concepts` [N]: concept that the picture shows
         - `done` [N]: True if the picture is embedded already
     """
     from brainhive_cli.core.recipe import Paths
@@ -521,8 +515,8 @@ def run(
         recipe: Path of a YAML file, or name of a shipped recipe. If None, the default
             recipe of the command.
         again: If True, start a new run even if the same run is finished.
-        allow_code: If True, run code that is not part of Brainhive, such as the code of
-            a model from the hub.
+        allow_code: If True, allow code from outside Brainhive, such as a model's on the
+            hub.
         keys: Settings that replace values of the recipe, nested (`train={"lr": 1e-3}`)
             or dotted (`**{"train.lr": 1e-3}`). A dict changes only the keys in it, but
             a dict with the key `kind` replaces a whole part, such as an encoder.
@@ -582,7 +576,6 @@ def _list_keys(keys: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
     Empty dicts, and dicts with the key `kind`, such as an encoder, are not flattened.
 
     Args:
-        keys: Values or nested dicts, keyed by name.
         prefix: Text before each key, such as `train.`.
     """
     for key, value in keys.items():
@@ -635,8 +628,8 @@ def store_trials(
             - the name of a column of the MNE metadata, or of an xarray coordinate
             - None, if the names of the MNE events are the pictures
         dataset: Data set of the pictures, as its kind, or as a dict such as
-            `{"kind": "image-folder", "root": FOLDER, "test_share": 0.2}`. The kind
-            `categories` has no files: its pictures are the categories in `pictures`.
+            `{"kind": "image-folder", "root": FOLDER, "test_share": 0.2}`. The pictures
+            of the kind `categories` are the categories in `pictures`, without files.
         subject: Number of the subject.
         session: Session label [n] of each trial, or None for a single session.
         run: Label [n] of the recording run (block) of each trial, or None if unknown.
@@ -683,12 +676,10 @@ def _resolve_dataset(dataset: Any, image_ids: Sequence[str]) -> Any:
     """Return the config of a data set, whose method `build` makes the data set.
 
     Args:
-        dataset: The data set, as
-            - a config, which is returned unchanged
-            - its kind, such as `image-folder`
-            - a dict of its kind and its other settings. If the kind is `categories`,
-              and there is neither `names` nor `root`, the categories are `image_ids`.
-        image_ids: Picture or category [n] of each trial.
+        dataset: Config, which is returned unchanged, kind (such as `image-folder`), or
+            dict of the kind and other settings.
+        image_ids: Picture or category [n] of each trial. They are the categories if the
+            kind is `categories`, with neither `names` nor `root`.
     """
     from brainhive_cli.core import parts
     from brainhive_cli.core.errors import RecipeError
@@ -737,19 +728,17 @@ def fit(
         session: Session label [n] of each trial, or None for a single session.
         test_share: Share of the concepts of the folder to test. Unused if the folder
             has a subfolder `test`.
-        encoders: Names of the encoders that embed the pictures. If None, the usual
+        encoders: Names of the encoders that embed the pictures, or None for the usual
             encoders of the data set.
         keys: Settings of the recipe of train-align, such as `{"backbone":
             "brain-mlp"}`.
         axes: Axes of the signals, as in `store_trials`.
 
     Returns:
-        The run of train-align, with the models, and the run of eval-retrieval, with
-        their scores.
+        The run of train-align, and the run of eval-retrieval.
 
     Raises:
-        RecipeError: if there are too few runs, or too few trials of a category, to hold
-            some out.
+        RecipeError: if there are too few runs, or too few trials of a category.
     """
     import numpy as np
 
@@ -875,12 +864,12 @@ def decode(
             picture on the screen, by default as in the training.
 
     Returns:
-        Similarity [N, M] of each signal to each picture of the gallery, and the rank of
-        the seen picture. Trials of pictures outside the gallery are left out.
+        Similarity [N, M] of signals and pictures, and the rank of each seen picture.
+        Trials of pictures outside the gallery are left out.
 
     Raises:
         BrainhiveError: if the recording has another sampling rate than the model, or
-            lacks one of the model's channels.
+            lacks one of its channels.
     """
     import numpy as np
     from torch.nn.functional import normalize
@@ -934,12 +923,7 @@ def decode(
 
 
 def _choose_subject(member: "TrainedModel", subject: int | None) -> int:
-    """Return the requested subject, or the only test subject of a trained model.
-
-    Args:
-        member: Trained model, with its test subjects in `member.cell.tested_on`.
-        subject: Number of the requested subject, or None.
-    """
+    """Return the requested subject, or the only test subject of a trained model."""
     from brainhive_cli.core.errors import RecipeError
 
     test_subjects = member.cell.tested_on

@@ -86,15 +86,15 @@ def list_checks(
 
     Args:
         recipe: Settings of the command.
-        is_thorough: If True, check every picture and trial of data sets instead of a
-            sample, and measure the health of embeddings anew instead of reading it.
+        is_thorough: If True, check all of a data set instead of a sample, and measure
+            the health of embeddings anew instead of reading it.
 
     Returns:
         Pairs of the name of the checked item, and a function that runs the check.
 
     Raises:
-        RecipeError: if `plots` is set, but the recipe names no signal store (trials)
-            and no data set.
+        RecipeError: if `plots` is set, but no signal store (trials) and no data set is
+            named.
         MissingData: if `plots` is set, but the data sets have no signal stores, or if
             no file has one of the names.
     """
@@ -188,14 +188,14 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
 
     Args:
         recipe: Settings of the command.
-        launch: Processes and device. They are not used.
-        force: If True, check every picture and trial of data sets instead of a sample,
-            and measure the health of embeddings anew instead of reading it.
+        launch: Not used.
+        force: If True, check all of a data set instead of a sample, and measure the
+            health of embeddings anew instead of reading it.
 
     Returns:
         A table for each kind of checked items, such as the runs. The exit code is the
-        code of `MissingData` if a file is missing. Otherwise it is the largest exit
-        code of the problems, or 0 if there is no problem.
+        code of `MissingData` if a file is missing, else the largest code of the
+        problems, or 0.
 
     Raises:
         MissingData: if no file has one of the names, or if there is no store.

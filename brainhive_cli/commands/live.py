@@ -581,13 +581,13 @@ def draw_session(
     Args:
         folder: Folder of the run. Shown and decoded pictures are saved in its subfolder
             `gallery`. Pictures from a generator are read from `drawings`.
-        results: Results of the first windows as plain values. See `LiveResult.event`.
+        results: Results of the first windows, as in `LiveResult.event`.
         score: Ranks of the shown pictures in the tested trials.
         read_picture: Returns the PNG file of an image id, or None.
 
     Returns:
-        A sheet with the pictures of the first windows if there are results, and a curve
-        of the hit rate over the trials if trials were tested.
+        A sheet with the pictures of any first windows, and a curve of the hit rate over
+        any tested trials.
     """
     figures: list[Artifact] = []
     if results:
@@ -649,7 +649,7 @@ def _draw_sheet(
     A row has the shown picture, the most similar candidates, and any drawing.
 
     Args:
-        results: Results of the windows as plain values. See `LiveResult.event`.
+        results: Results of the windows, as in `LiveResult.event`.
         read_picture: Returns the PNG file of an image id, or None.
     """
     tile_maker = _TileMaker(folder, read_picture)

@@ -197,8 +197,7 @@ def _resolve(recipe: Recipe) -> tuple[str, SharedRun]:
         the terms of its data and the files that may be shared.
 
     Raises:
-        RecipeError: if the recipe does not name a run and a repository, or if the name
-            of the run has a variant or begins with `hub:`.
+        RecipeError: if the words are not a repository and the name of a whole run.
         MissingData: if the run does not exist.
         BrainhiveError: if a file must not be shared, such as one with an absolute path.
     """

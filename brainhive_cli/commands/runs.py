@@ -426,8 +426,8 @@ class _CellVerification:
         embeddings: Lines on embeddings that have changed since the run.
         metrics: Lines on metrics that differ.
         skip_reasons: Reasons why the evaluation was not compared.
-        environment: Lines on versions, device, commit and inputs that differ. They do
-            not fail the verification.
+        environment: Lines on differences that do not fail the verification, such as
+            versions.
     """
 
     cell_name: str
@@ -497,8 +497,8 @@ def _verify(
             cell with the fewest subjects is trained.
 
     Returns:
-        A table of the differences in weights, embeddings, metrics and ranks. The exit
-        code is 1 if any of them differs.
+        A table of the differences. The exit code is 1 if weights, embeddings, metrics
+        or ranks differ, else 0.
 
     Raises:
         MissingData: if signals or embeddings are absent.
@@ -592,7 +592,7 @@ def _verify(
 def _use_threads(n_threads: int | None) -> Iterator[None]:
     """Set the number of threads of PyTorch, and restore it at the end.
 
-    The number of threads changes the order of sums, and so the last digits of results.
+    The number changes the order of sums, and so the last digits of results.
 
     Args:
         n_threads: Number of threads. None, or 0, keeps the present number.

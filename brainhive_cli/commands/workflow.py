@@ -370,8 +370,8 @@ def _insert_runs(
         match: Match of `RUN_REFERENCE`.
 
     Returns:
-        Names or paths of the runs, separated by commas. A step that was not run yet is
-        written as <NAME>. Other text in braces, such as YAML, is not changed.
+        Names or paths of the runs, separated by commas, with <NAME> for a step without
+        a run. Other text in braces, such as YAML, is not changed.
     """
     subpath = match["subpath"] or ""
     runs = []
@@ -479,8 +479,6 @@ def _estimate_duration(
     """Estimate the seconds that a job will take, from earlier jobs of its kind.
 
     Args:
-        command: Command of the job, such as `embed`.
-        job: Job of an unfinished step.
         paces: Seconds per unit of work, and bytes of memory, by the key of `key_work`.
 
     Returns:
