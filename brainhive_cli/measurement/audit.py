@@ -240,10 +240,8 @@ def _make_row(
     """Make the row of a check in the table of the audit.
 
     Args:
-        check: Name of the check.
         has_finding: True for a finding, None if the files cannot decide.
         points: Effect on the score in percentage points, or None.
-        evidence: Numbers from which the outcome follows.
         needed_data: Data that the evidence asks for if the check is undecided, or has a
             finding without points.
     """
@@ -261,7 +259,6 @@ def _choose_readings(
     """Choose the readings of the files that are compared with the claims.
 
     Args:
-        result: Retrieval result as it is in the files.
         claims: Claimed top-k scores in percent, keyed by k.
 
     Returns:
@@ -329,8 +326,6 @@ def _explain(
     """Explain a claimed score that is higher than the score computed from the files.
 
     Args:
-        result: Result of the checked training.
-        other_trainings: Results of the other trainings in the files.
         claims: Claimed top-k scores in percent, keyed by k.
         is_far: True if the claim differs from the computed score by more than
             two seeds differ.
@@ -338,7 +333,6 @@ def _explain(
     Returns:
         The first explanation by which the claim may be right, or an empty text.
     """
-    # the claim is from other trainings, or from predictions that the files lack
     if any(_agree([training], claims) for training in other_trainings):
         return "the claim is the score of another training in the files"
     if result.claims.get("trainings", 1) > 1:
@@ -347,7 +341,6 @@ def _explain(
     if result.predictions is None and has_repetitions:
         return "the predictions of a picture's signals may have been averaged"
 
-    # the claim is the score of another epoch
     claim = claims[result.k]
     for log in find_logs(result).values():
         tolerance = compute_rounding(claim) + log.rounding
@@ -396,7 +389,6 @@ def _rank_with_corrections(result: ForeignResult) -> Iterator[AlternativeRanking
     or standardised over the test signals. Nothing is ranked for more than
     `MAX_CORRECTED_SIZE` signals or candidates.
     """
-    # corrections of the similarities
     values = result.similarities.double()
     if max(values.shape) > MAX_CORRECTED_SIZE:
         return
@@ -455,9 +447,9 @@ def _check_ties(result: ForeignResult) -> Judgement:
 def _check_signals_together(result: ForeignResult) -> Judgement:
     """Find traces of a method that uses all test signals together.
 
-    All signals have different first choices, or means or sums of exponentials over the
-    signals are equal for all pictures. A trace counts if at least `MIN_WRONG_CHOICES`
-    first choices are wrong.
+    The traces are different first choices for all signals, and means or sums of
+    exponentials over the signals that are equal for all pictures. A trace counts if at
+    least `MIN_WRONG_CHOICES` first choices are wrong.
 
     Returns:
         `Judgement(has_finding, points, evidence)`. The evidence lists the traces. The
@@ -485,7 +477,8 @@ def _check_signals_together(result: ForeignResult) -> Judgement:
     # candidates without missing similarities, which have the lowest value
     is_complete = (values > values.min()).all(0) | (result.n_missing == 0)  # [M]
     has_wrong = (result.ranks > 1).sum() >= MIN_WRONG_CHOICES
-    if has_wrong and len(values.unique()) > 2 and is_complete.sum() > 2:
+    has_sums = len(values.unique()) > 2 and is_complete.sum() > 2
+    if has_wrong and has_sums:
         complete = values[:, is_complete]
 
         # a constant row, such as a lost signal filled with 0, carries no information
@@ -510,8 +503,9 @@ def _compute_spread(similarities: Tensor) -> float:
 def _check_standardisation(result: ForeignResult) -> Judgement:
     """Find predicted embeddings that were standardised over the test signals.
 
-    There is a finding if all columns that vary, at least `MIN_EFFECTIVE_DIMENSIONS`,
-    have the mean 0, or all the mean of the gallery or of the training pictures.
+    There is a finding if the columns that vary, at least `MIN_EFFECTIVE_DIMENSIONS`,
+    all have the mean 0, all the mean of the gallery, or all the mean of
+    the training pictures.
 
     Returns:
         `Judgement(has_finding, points, evidence)`. The points are the score minus an
@@ -523,7 +517,7 @@ def _check_standardisation(result: ForeignResult) -> Judgement:
     if predictions is None or gallery is None:
         return Judgement(None, None, "")
 
-    # predictions without missing values, and their spread in each column
+    # predictions without missing values
     is_finite = predictions.isfinite().all(1)
     values = predictions.double()[is_finite]
     if len(values) < 2 or (result.ranks > 1).sum() < MIN_WRONG_CHOICES:
@@ -562,19 +556,15 @@ def _check_standardisation(result: ForeignResult) -> Judgement:
 def _score_without_standardisation(
     result: ForeignResult, predictions: Tensor, gallery: Tensor
 ) -> float:
-    """Estimate the score that predictions had before they were standardised.
+    """Estimate the score in percent that predictions had before standardisation.
 
     In each dimension, predictions get the mean of the embeddings, and their standard
     deviation times the correlation of predictions and embeddings, as in
     a linear regression.
 
     Args:
-        result: Retrieval result of another project.
         predictions: Predicted embeddings [N, D] of the N test signals, in float64.
         gallery: Embeddings [M, D] of the candidate pictures.
-
-    Returns:
-        The estimated top-k score in percent.
     """
     # correlation of predicted and seen embeddings in each dimension
     embeddings = gallery.double().nan_to_num(0)
@@ -614,7 +604,7 @@ def _check_training_copies(result: ForeignResult) -> Judgement:
     Returns:
         `Judgement(has_finding, points, evidence)`. Not decidable if embeddings are
         missing, differ in width, or vary in fewer
-        than `MIN_EFFECTIVE_DIMENSIONS` dimensions.
+        than `MIN_EFFECTIVE_DIMENSIONS` directions.
     """
     gallery = result.gallery
     train_embeddings = result.train_embeddings
@@ -643,7 +633,6 @@ def _score_without(
     """Compute how much the score falls without the signals that show training pictures.
 
     Args:
-        result: Retrieval result of another project.
         is_trained: Mask [N] of the test signals that show a training picture.
         description: Description of these pictures, such as "training
             pictures, by name".
@@ -672,8 +661,8 @@ def _check_epoch(result: ForeignResult) -> Judgement:
 
     Returns:
         `Judgement(has_finding, points, evidence)`. The points are the best test score
-        minus the best unselected score. Not decidable without a log, or if a log of a
-        best score lacks validation scores.
+        minus the best unselected score. Not decidable without a log, or if the claim is
+        the best score and a log has no validation scores.
     """
     logs = list(find_logs(result).values())
     if not logs:
@@ -693,7 +682,7 @@ def _check_epoch(result: ForeignResult) -> Judgement:
     rounding = compute_rounding(claim) + max(log.rounding for log in logs)
     is_best = abs(claim - best) <= rounding < claim - unselected
 
-    # the claim may also be an unselected score of a single training
+    # the claim may also be the first or last unselected score of a single training
     for log in logs:
         reported_scores = log.unselected_scores[[0, -1]]
         is_best &= not (np.abs(reported_scores - claim) <= rounding).any()
@@ -715,8 +704,7 @@ def _check_collapse(result: ForeignResult) -> Judgement:
     - The score of the fixed ranking is more than 1.5 times chance.
 
     Returns:
-        `Judgement(has_finding, points, evidence)`. The points are the
-        score minus chance.
+        `Judgement(has_finding, points, evidence)`. The points are the score minus chance.
     """
     # how often each picture is the nearest
     values = result.similarities.double()

@@ -206,7 +206,6 @@ def _widen_for_hits(
         low: Lower end of the interval of the test.
         high: Upper end of the interval of the test.
         differences: Differences d [N] of the items of each subject, in [-1, 1].
-        items: Items and their units.
 
     Returns:
         The ends of the wider interval. It excludes 0 if the interval of the test does.
@@ -501,7 +500,6 @@ def _describe_tests(groups: Mapping[str, Sequence[Difference]], tests: int) -> s
     """Describe adjusted tests, such as "2 metrics × (2 sources + 1 run)".
 
     Args:
-        groups: Groups of differences, keyed by the kind of the compared objects.
         tests: Number of differences that have a p value.
     """
     # count the metrics, and the pairs of compared objects of each kind
@@ -646,9 +644,7 @@ def _find_cells(
     """Find the cells of a subject, or else the cells that do not depend on a signal.
 
     Args:
-        source: Source of the cells, for the message of the error.
         cells: Cells keyed by subject, or by None if they do not depend on a signal.
-        subject: Name of the subject.
 
     Raises:
         BrainhiveError: if there are cells of neither the subject nor None.
@@ -672,7 +668,6 @@ def _compare_metric(
     """Compare a metric over the items that have a value in both sources.
 
     Args:
-        metric: Name of the metric.
         pairs: Cells of both sources for each subject, with one cell per seed.
         ids: Image ids [N] of the compared items of each subject.
         items: The items named by `ids`, and their units.
@@ -702,7 +697,6 @@ def _group_items(run: Measurements, ids: Sequence[Sequence[str]]) -> Items:
     """Group items by the units that a run was measured with.
 
     Args:
-        run: Measurements of the run.
         ids: Image ids [N] of each subject.
     """
     facts = run.facts
@@ -750,7 +744,6 @@ def _collect_values(
     """Collect the values [S, N] of a metric from the cells of S seeds.
 
     Args:
-        cells: Cells of a subject, one for each seed.
         ids: Image ids [N] of the items.
         metric: Name of the metric, or `ranks`.
 

@@ -1,9 +1,9 @@
 """Hit rate of a live session, with an interval and a test that hold at every moment.
 
-**Interval.** The ratio of the mean likelihood over a prior to the likelihood at the
-true rate is a martingale. It ever reaches 1 / (1 - level) with a probability of at most
-1 - level (Ville's inequality), so the interval holds all rates whose ratio is below. If
-the rate drifts, it holds for the mean rate so far, which is proven for a single moment
+**Interval.** Divide the mean likelihood over a prior by the likelihood at a rate. At
+the true rate, this martingale ever reaches 1 / (1 - level) with a probability of at
+most 1 - level (Ville), so the interval holds all rates at which it has not. If the rate
+drifts, the interval holds for the mean rate so far, which is proven for a single moment
 and simulated for all moments (`benchmarks/simulated_statistics --only live`).
 
 Source: Robbins 1970; Howard, Ramdas, McAuliffe & Sekhon 2021; Waudby-Smith

@@ -56,14 +56,12 @@ def rank_targets(
         signal_tokens: Tokens (embedding vectors) [N, D] of the signals, or their
             similarities [N, M] to the candidates if `gallery` is None.
         gallery: Tokens [M, D] of the candidate pictures, or None.
-        target: Index [N] of the picture that each signal showed, among the candidates.
-            If several candidates show it, indices [N, K], padded with -1, of which the
-            most similar is ranked.
-        tie: Largest difference between two similarities that count as equal. Negative
-            if ties count for the model.
+        target: Candidate [N] that each signal showed. If several candidates show the
+            picture, [N, K], padded with -1, of which the most similar is ranked.
+        tie: Largest difference between similarities that count as equal.
 
     Returns:
-        Rank [N] of each signal's target, on the CPU. 1 is the best rank.
+        Rank [N] of each signal's target, from 1, on the CPU.
 
     Raises:
         BrainhiveError: if a token is not finite.
@@ -191,8 +189,8 @@ def expected_subset_hits(
 ) -> tuple[Float64, Float64]:
     """Compute how often each test item ranks first in random subsets of the items.
 
-    An item is a signal with its picture. Of N items, an item with rank r is first in
-    C(N - r, w - 1) of the C(N - 1, w - 1) subsets that hold it and w - 1 others.
+    An item is a signal with its picture. With rank r among N items, it is first in C(N
+    - r, w - 1) of the C(N - 1, w - 1) subsets that hold it and w - 1 others.
 
     Args:
         signal_tokens: Tokens (embedding vectors) [N, D] of the signals.
@@ -203,8 +201,7 @@ def expected_subset_hits(
         Share [N] of subsets in which the picture ranks first for its signal, and share
         [N] in which the signal ranks first for its picture.
 
-    Source: MindEye (arXiv 2305.18274), section 4.1, which draws 30
-    random subsets instead.
+    Source: MindEye (arXiv 2305.18274), section 4.1, which draws 30 random subsets.
     """
     # share(1) = 1 and share(r + 1) = share(r) * (N - r - w + 1) / (N - r)
     count = len(signal_tokens)
@@ -267,8 +264,7 @@ def count_at_least(
         queries: Tokens (embedding vectors) [N, D] of the queries, or their similarities
             [N, M] to the candidates if `gallery` is None.
         gallery: Tokens [M, D] of the candidates, or None.
-        targets: Indices [N, K] of the right candidates, padded with -1. All other
-            candidates are wrong.
+        targets: Indices [N, K] of the right candidates, padded with -1.
         thresholds: J cosine similarities [N, J] for each query, in float64.
         tie: Tolerance of the comparison. If negative, candidates at the threshold
             do not count.
@@ -281,7 +277,7 @@ def count_at_least(
     pool = queries.shape[1] if gallery is None else len(gallery)
     block_size = max(1, MAX_SIMILARITIES // max(queries.shape))
     for start in range(0, pool, block_size):
-        # similarities in float64, because float32 cannot distinguish near ties
+        # float32 cannot distinguish near ties
         block = slice(start, start + block_size)
         if gallery is None:
             similarity = signals[:, block].clone()
@@ -420,7 +416,6 @@ def _replace_by_median(
     """Replace the mean rank in a metric by the median rank, which has no interval.
 
     Args:
-        metric: Metric with the mean rank.
         groups: Ranks [S, N] of each subject. Ranks are averaged over S models, and
             medians over N items are averaged over subjects.
         guess: Probabilities of the ranks 1, 2, … in a random order.
@@ -450,7 +445,7 @@ def chance_of_ranks(pool: int, targets: int = 1) -> Float64:
         targets: Number K of right candidates.
 
     Returns:
-        Probabilities [M - K + 1] of the ranks 1 to M - K + 1.
+        Probabilities of the ranks 1 to M - K + 1.
     """
     # probability of a wrong candidate at each position, if all before are wrong
     n_wrong = pool - targets

@@ -113,7 +113,6 @@ class Gallery:
         for index, concept in enumerate(self.concepts):
             indices_of_concept.setdefault(concept, []).append(index)
 
-        # pad every list with -1 to the length of the longest list
         index_lists = []
         for index in seen_indices:
             index_lists.append(indices_of_concept[self.concepts[index]])
@@ -240,13 +239,12 @@ class Scores:
         is_compared = [label in column_of for label in self.labels]
         columns = [column_of[label] for label in self.labels if label in column_of]
 
-        # rank of the label for its own signal, and number of pictures ranked for it
         ranks = np.where(self.verdict_ranks > 0, self.verdict_ranks, np.nan)  # [n, P]
         rows = np.arange(len(columns))
         own_ranks = ranks[rows, columns]  # [n]
         n_compared = np.isfinite(ranks).sum(1)  # [n]
 
-        # mean rank of the label for signals with other labels
+        # mean rank for signals with other labels
         ranks[rows, columns] = np.nan
         n_others = np.isfinite(ranks).sum(0)[columns]
         mean_ranks = np.nansum(ranks, 0)[columns] / np.maximum(n_others, 1)
@@ -353,7 +351,7 @@ def rank_gallery(
     Returns:
         The scores of `items`, keyed by subject, with the columns that depend on ranks.
     """
-    # rank of the label, average precision and nearest candidate of each signal
+    # rank the gallery for all signals together
     signal_tokens = torch.cat(list(tokens.values()))  # [N, D]
     labels: list[str] = []
     for subject_items in items.values():
@@ -437,8 +435,9 @@ def compute_auc_parts(tokens: Tensor, target: Int64, gallery: Tensor) -> list[fl
     """Compute how much each signal contributes to the area under the ROC curve.
 
     The score of a signal is its similarity to the second of two pictures minus its
-    similarity to the first. The area is the share of pairs of signals in which the
-    signal of the second picture has the higher score. A tie counts as half.
+    similarity to the first. A pair of signals is won if the signal of the second
+    picture has the higher score. A tie is half a win. The area is the share
+    of won pairs.
 
     Args:
         tokens: Tokens [N, D] of the signals.
@@ -465,7 +464,7 @@ def compute_auc_parts(tokens: Tensor, target: Int64, gallery: Tensor) -> list[fl
     wins[is_second] = _count_wins(scores[is_second], scores[~is_second])
     wins[~is_second] = _count_wins(-scores[~is_second], -scores[is_second])
 
-    # every comparison is counted twice, once for each of its two signals
+    # each comparison is counted for both of its signals
     area = wins.sum() / (2 * n_first * n_second)
     n_comparisons = np.where(is_second, n_first, n_second)
     contributions: list[float] = (2 * wins / n_comparisons - area).tolist()
@@ -506,7 +505,6 @@ def rank_corrected(
         RecipeError: if there are more than `MAX_CORRECTED_CANDIDATES`
             candidates to correct.
     """
-    # the one-hot tokens of corrected similarities are [M, M]
     pool = len(gallery.image_ids)
     if corrections and pool > MAX_CORRECTED_CANDIDATES:
         raise RecipeError(
