@@ -477,8 +477,8 @@ def _check_signals_together(result: ForeignResult) -> Judgement:
     # candidates without missing similarities, which have the lowest value
     is_complete = (values > values.min()).all(0) | (result.n_missing == 0)  # [M]
     has_wrong = (result.ranks > 1).sum() >= MIN_WRONG_CHOICES
-    has_sums = len(values.unique()) > 2 and is_complete.sum() > 2
-    if has_wrong and has_sums:
+    can_compare_sums = len(values.unique()) > 2 and is_complete.sum() > 2
+    if has_wrong and can_compare_sums:
         complete = values[:, is_complete]
 
         # a constant row, such as a lost signal filled with 0, carries no information
@@ -704,7 +704,7 @@ def _check_collapse(result: ForeignResult) -> Judgement:
     - The score of the fixed ranking is more than 1.5 times chance.
 
     Returns:
-        `Judgement(has_finding, points, evidence)`. The points are the score minus chance.
+        `Judgement(has_finding, points, evidence)`. Points are the score minus chance.
     """
     # how often each picture is the nearest
     values = result.similarities.double()
