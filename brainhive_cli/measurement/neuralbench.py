@@ -56,8 +56,8 @@ def score(
             "top5_acc": ranks < 5,
         }
         for name, values in values_by_name.items():
-            mean = values.float().mean().item()
-            scores[f"{SCORE_PREFIX}{name}{ending}"] = mean
+            key = f"{SCORE_PREFIX}{name}{ending}"
+            scores[key] = values.float().mean().item()
     return scores
 
 

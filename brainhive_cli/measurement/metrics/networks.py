@@ -588,15 +588,16 @@ def load_metrics(
     Raises:
         MissingData: if the files cannot be downloaded or are damaged.
     """
-    # metrics with the same `features` share computed features, so reuse the functions
+    # metrics with the same function `features` share the computed features
     network = NETWORKS[name].build(device)
     functions = dict[Any, Callable[..., Tensor]]()
     completed = {}
     for metric in metrics:
         _, node, part = FEATURE_METRICS[metric]
-        prepare = part.features
-        if (node, prepare) not in functions:
-            compute = partial(network.compute_node, node=node, prepare=prepare)
-            functions[node, prepare] = compute
-        completed[metric] = replace(part, features=functions[node, prepare])
+        key = (node, part.features)
+        if key not in functions:
+            functions[key] = partial(
+                network.compute_node, node=node, prepare=part.features
+            )
+        completed[metric] = replace(part, features=functions[key])
     return completed
