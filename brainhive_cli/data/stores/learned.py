@@ -57,12 +57,12 @@ from brainhive_cli.data.stores.target_store import (
     first_with_pixels,
 )
 
-FILE = "learned.safetensors"
+ARRAYS_FILE = "learned.safetensors"
 """The file of its arrays in a model folder; all else is the block `learned` of its
 config. Its metadata hold that block, too, and the digest of the weights that it is of,
 so that the history of a weight file is known wherever both are copied to.
 """
-LEARNED_FILE = "learned.json"
+BLOCK_FILE = "learned.json"
 """The file of that block in a folder whose config has another format."""
 EpochSelection = Literal["last epoch", "validation", "", "test"]
 """Possible selections of an epoch ("" where nothing says), harmless ones first. Of two,
@@ -70,18 +70,19 @@ the later stands for both.
 """
 PICTURE_ARRAYS = ("pixels", "hashes", "concepts", "start_concepts")
 """Arrays of `LearnedPictures` besides the names, in a file."""
-OF_ARRAYS = ("pictures", "trials", "normalisers", "normaliser", "whiteners")
+ARRAY_FIELDS = ("pictures", "trials", "normalisers", "normaliser", "whiteners")
 """Attributes of `Learned` that are no part of its block; the block has a digest of the
 pictures.
 """
-NORMALISER, WHITENER = "normaliser.", "whitener."
+NORMALISER_PREFIX = "normaliser."
+WHITENER_PREFIX = "whitener."
 """Before the number of a subject, in the names of arrays."""
 Ids = Sequence[str]
-JOINED = " + "
+DATASET_SEPARATOR = " + "
 """Between the names of several data sets."""
 
 NameTuple = tuple[str, ...]
-Confirm = Callable[[int, int], Likeness | None]
+ComparePair = Callable[[int, int], Likeness | None]
 """Compares the pixels of the picture of a row with those of a learned one, which the
 hash of its name names; None where one of them is not on this machine.
 """
@@ -89,30 +90,30 @@ hash of its name names; None where one of them is not on this machine.
 
 IndexedPicture = tuple[StimulusSet, int]
 """A picture of a set, by its row."""
-MAX_SEEN = 0.2
+MAX_SEEN_SHARE = 0.2
 """Share of the tested pictures that may be left out. A fifth fewer items make intervals
 12 % wider; where more were seen in training, the split itself is at fault, and the rest
 of it a selection that nobody chose.
 """
-MAX_NAMES = 5
+MAX_NAMED_PICTURES = 5
 """Pictures that a warning names; further ones are counted."""
-ALTERED: dict[Likeness | None, str] = {
+ALTERED_WARNINGS: dict[Likeness | None, str] = {
     "mirrored": "are mirrored copies of training pictures",
     None: "may be near-copies of training pictures, which are not here to be compared",
 }
 """Warnings of pictures that are tested though they resemble learned ones, by the kind
 of likeness.
 """
-COPIED = "are copies of training pictures, and are tested"
-SEEN_CONCEPT = (
+COPY_WARNING = "are copies of training pictures, and are tested"
+CONCEPT_WARNING = (
     "show concepts of which a model saw other pictures in earlier training, or in that "
     "of another data set"
 )
-TWIN = "have the same embeddings as another candidate"
+EQUAL_WARNING = "have the same embeddings as another candidate"
 """Further warnings, of copies under other names, concepts and duplicates."""
 
 
-def hashes_of(dataset: str, names: Ids) -> UInt64:
+def hash_names(dataset: str, names: Ids) -> UInt64:
     """Hash the names of a data set's pictures to 64 bits each: [N]."""
     # the data set is part of the hash, since numbered files of two sets have equal
     # names
@@ -127,12 +128,12 @@ def hash_concepts(concepts: Ids) -> UInt64:
     """Hash names of concepts, [N], without the numbers before them, as in `00012_owl`
     and `n0123_owl`.
     """
-    return hashes_of(
+    return hash_names(
         "", [re.sub(r"^n?\d+_", "", concept).lower() for concept in concepts]
     )
 
 
-def _none() -> UInt64:
+def _make_empty_hashes() -> UInt64:
     return np.empty(0, np.uint64)
 
 
@@ -142,7 +143,7 @@ class LearnedPictures:
     by its pixels.
 
     Attributes:
-        names: [N] `hashes_of` the pictures, ascending.
+        names: [N] `hash_names` the pictures, ascending.
         pixels: [P] digests of their pixels, ascending; of those pictures whose target
             stores have them.
         has_all_pixels: Whether every picture's pixels are known.
@@ -152,17 +153,17 @@ class LearnedPictures:
         start_concepts: [S] the same of what the model started from, without its own.
     """
 
-    names: UInt64 = field(default_factory=_none)
-    pixels: UInt64 = field(default_factory=_none)
+    names: UInt64 = field(default_factory=_make_empty_hashes)
+    pixels: UInt64 = field(default_factory=_make_empty_hashes)
     has_all_pixels: bool = False
     hashes: UInt64 = field(
         default_factory=lambda: np.empty((0, PIXEL_WORDS), np.uint64)
     )
-    concepts: UInt64 = field(default_factory=_none)
-    start_concepts: UInt64 = field(default_factory=_none)
+    concepts: UInt64 = field(default_factory=_make_empty_hashes)
+    start_concepts: UInt64 = field(default_factory=_make_empty_hashes)
 
     @classmethod
-    def of(
+    def from_image_ids(
         cls,
         dataset: str,
         image_ids: Ids,
@@ -178,7 +179,7 @@ class LearnedPictures:
             concepts: [N] what they show; none where that is not known.
         """
         # hash names and concepts to 64 bits
-        names = hashes_of(dataset, image_ids)
+        names = hash_names(dataset, image_ids)
         shown = np.unique(hash_concepts([*filter(None, concepts)]))
         if pixels is None:
             return cls(np.unique(names), concepts=shown)
@@ -197,7 +198,7 @@ class LearnedPictures:
         """Count the pictures by their names."""
         return len(self.names)
 
-    def after(self, before: Self) -> Self:
+    def inherit(self, before: Self) -> Self:
         """Add the pictures of what a model started from."""
         # concepts of earlier trainings, without those of this one
         started = reduce(
@@ -212,12 +213,12 @@ class LearnedPictures:
             np.setdiff1d(started, self.concepts),
         )
 
-    def contain(
+    def find_members(
         self,
         dataset: str,
         image_ids: Ids,
         pixels: UInt64 | None = None,
-        confirm: Confirm | None = None,
+        confirm: ComparePair | None = None,
         max_distance: int = MAX_DISTANCE,
     ) -> Bool:
         """Find which pictures of a data set are among these, by name, by pixels or as
@@ -232,7 +233,7 @@ class LearnedPictures:
             max_distance: Of near-copies.
         """
         # by name, then by equal pixels, then as near-copies
-        among = np.isin(hashes_of(dataset, image_ids), self.names)
+        among = np.isin(hash_names(dataset, image_ids), self.names)
         if pixels is None:
             return among
         among |= np.isin(pixels[:, 0], self.pixels)
@@ -240,7 +241,7 @@ class LearnedPictures:
         # the rest is compared on pixels; a pair that cannot be compared counts as a
         # copy
         if confirm is not None:
-            alike = find_alike(pixels, ~among, [self], confirm, max_distance)
+            alike = find_similar_pictures(pixels, ~among, [self], confirm, max_distance)
             for kind in (*COPIES, None):
                 among[[row for row, _ in alike.get(kind, ())]] = True
         return among
@@ -252,11 +253,11 @@ class LearnedPictures:
         return hashlib.sha256(b"".join(arrays)).hexdigest()[:16]
 
 
-def find_alike(
+def find_similar_pictures(
     pixels: UInt64,
     is_sought: Bool,
     pictures: Sequence[LearnedPictures],
-    confirm: Confirm,
+    confirm: ComparePair,
     max_distance: int = MAX_DISTANCE,
 ) -> dict[Likeness | None, list[tuple[int, int]]]:
     """Find pictures [M] that are like learned ones but have other pixels: pairs of row
@@ -284,13 +285,13 @@ def find_alike(
     return alike
 
 
-def compare_on_pixels(
+def make_pair_comparison(
     image_ids: Ids,
     dataset: Dataset,
     split: str,
     learned_sets: Iterable[Dataset],
     learned_split: str = "train",
-) -> Confirm:
+) -> ComparePair:
     """Make what compares pictures with learned ones on their pixels, where both are on
     this machine.
 
@@ -313,7 +314,7 @@ def compare_on_pixels(
         for learned_set in learned_sets:
             with suppress(MissingData):
                 images = learned_set.images(learned_split)
-                names = hashes_of(learned_set.pictured_as, images.image_ids).tolist()
+                names = hash_names(learned_set.pictured_as, images.image_ids).tolist()
                 learned |= {name: (images, row) for row, name in enumerate(names)}
         return tested, learned
 
@@ -326,14 +327,14 @@ def compare_on_pixels(
             return None
         pair = tested[image_ids[row]], learned[name]
         try:
-            return _compare_once(open_kept(), *pair)
+            return _compare_cached(open_kept(), *pair)
         except (MissingData, BadPicture):
             return None
 
     return confirm
 
 
-def _compare_once(kept: KeptLikenesses, *pair: IndexedPicture) -> Likeness:
+def _compare_cached(kept: KeptLikenesses, *pair: IndexedPicture) -> Likeness:
     """Compare a tested and a learned picture on pixels, unless a command of this home
     has compared them before.
 
@@ -371,7 +372,7 @@ def _digest_file(images: StimulusSet, index: int) -> int | None:
     eq=False,
     config=ConfigDict(arbitrary_types_allowed=True, extra="forbid"),
 )
-class Learned:
+class TrainingHistory:
     """Training data of a model and of all that it started from; without arguments it is
     not known.
 
@@ -419,12 +420,12 @@ class Learned:
     stimulus_kinds: NameTuple = ()
     recording_kinds: NameTuple = ()
     pictures: InstanceOf[LearnedPictures] = field(default_factory=LearnedPictures)
-    trials: UInt64 = field(default_factory=_none)
+    trials: UInt64 = field(default_factory=_make_empty_hashes)
     normalisers: Mapping[int, InstanceOf[Normaliser]] = field(default_factory=dict)
     normaliser: InstanceOf[Normaliser] | None = None
     whiteners: Mapping[int, Float32] = field(default_factory=dict)
 
-    def after(self, before: Self) -> Self:
+    def inherit(self, before: Self) -> Self:
         """Add what the model that training started from had learned from."""
 
         # kinds are known only where both trainings state theirs
@@ -441,7 +442,7 @@ class Learned:
         return replace(
             self,
             selection=max(selections, key=get_args(EpochSelection).index),
-            dataset=JOINED.join(dict.fromkeys(datasets)),
+            dataset=DATASET_SEPARATOR.join(dict.fromkeys(datasets)),
             people=people,
             has_all_subjects=self.has_all_subjects and before.has_all_subjects,
             signals={**before.signals, **self.signals},
@@ -450,7 +451,7 @@ class Learned:
             or before.is_whitened_by_tested,
             stimulus_kinds=join(self.stimulus_kinds, before.stimulus_kinds),
             recording_kinds=join(self.recording_kinds, before.recording_kinds),
-            pictures=self.pictures.after(before.pictures),
+            pictures=self.pictures.inherit(before.pictures),
             trials=np.union1d(self.trials, before.trials),
         )
 
@@ -461,7 +462,7 @@ class Learned:
         """
         return self.people.get(self.recordings, ())
 
-    def refuse_subjects(
+    def require_new_subjects(
         self, dataset: Dataset, tested: Iterable[int], model: str
     ) -> None:
         """Refuse to test a model as on new people whom it, or anything that it started
@@ -537,7 +538,7 @@ class Learned:
         # the block of the config: attributes without arrays
         pictures = self.pictures
         block = {
-            key: value for key, value in vars(self).items() if key not in OF_ARRAYS
+            key: value for key, value in vars(self).items() if key not in ARRAY_FIELDS
         }
         known = {"has_all_pixels": pictures.has_all_pixels, "digest": pictures.digest}
         block["pictures"] = {"count": len(pictures), **known}
@@ -549,7 +550,7 @@ class Learned:
             "trials": self.trials,
         }
         normalisers = {
-            f"{NORMALISER}{subject}.": normaliser
+            f"{NORMALISER_PREFIX}{subject}.": normaliser
             for subject, normaliser in self.normalisers.items()
         }
         if self.normaliser:
@@ -558,7 +559,7 @@ class Learned:
             arrays[f"{before}mean"] = normaliser.mean
             arrays[f"{before}matrix"] = normaliser.matrix
         for subject, matrices in self.whiteners.items():
-            arrays[f"{WHITENER}{subject}"] = matrices
+            arrays[f"{WHITENER_PREFIX}{subject}"] = matrices
 
         # metadata: the block, and the digest of the weights
         about = {
@@ -566,7 +567,7 @@ class Learned:
             "weights": _digest_weights(weights_files),
         }
         weights.save(
-            folder / FILE,
+            folder / ARRAYS_FILE,
             {name: torch.tensor(array) for name, array in arrays.items()},
             about,
         )
@@ -576,14 +577,14 @@ class Learned:
         """Write all into a folder of another config, as a prior's."""
         # weights are written before, as the arrays record their digest
         block = self.save(folder, *_list_weights(folder))
-        (folder / LEARNED_FILE).write_text(json.dumps(block, indent=2) + "\n")
+        (folder / BLOCK_FILE).write_text(json.dumps(block, indent=2) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Self:
         """Read back what `write` wrote, as `load` does; not known where there is no
         such file.
         """
-        block = folder / LEARNED_FILE
+        block = folder / BLOCK_FILE
         if not block.is_file():
             return cls()
         return cls.load(block, documents.read(block), *_list_weights(folder))
@@ -593,7 +594,7 @@ class Learned:
         """Read the history that lies next to a weight file, as `load` does; not known
         where there is none.
         """
-        file = weights_file.parent / FILE
+        file = weights_file.parent / ARRAYS_FILE
         about = weights.read_metadata(file) if file.is_file() else {}
         # other programs write files of this name without our metadata
         if "learned" not in about:
@@ -620,7 +621,7 @@ class Learned:
         )
 
         # the block must have exactly the attributes of this version
-        known = {one.name for one in dataclass_fields(cls)} - {*OF_ARRAYS}
+        known = {one.name for one in dataclass_fields(cls)} - {*ARRAY_FIELDS}
         if wrong := sorted(fields.keys() - known) or sorted(known - fields.keys()):
             problem = (
                 "which nothing reads" if wrong[0] in fields else "which it must have"
@@ -632,9 +633,11 @@ class Learned:
         learned: Self = documents.check(document, str(file), kind)["learned"]
 
         # arrays; any damage is reported with the file's name
-        with weights.reading(folder / FILE, documents.DAMAGED_HINT, BrainhiveError):
+        with weights.reading(
+            folder / ARRAYS_FILE, documents.DAMAGED_HINT, BrainhiveError
+        ):
             arrays = weights.read_arrays(
-                folder / FILE, documents.DAMAGED_HINT, BrainhiveError
+                folder / ARRAYS_FILE, documents.DAMAGED_HINT, BrainhiveError
             )
 
             # pictures, which must be those of the block
@@ -650,8 +653,8 @@ class Learned:
             # subject
             whiteners, statistics = {}, {}
             for name in arrays:
-                if name.startswith(WHITENER):
-                    whiteners[int(name.removeprefix(WHITENER))] = arrays[name]
+                if name.startswith(WHITENER_PREFIX):
+                    whiteners[int(name.removeprefix(WHITENER_PREFIX))] = arrays[name]
                 elif name.endswith("mean"):
                     before = name.removesuffix("mean")
                     normaliser = Normaliser(arrays[name], arrays[f"{before}matrix"])
@@ -659,25 +662,30 @@ class Learned:
             learned = replace(
                 learned,
                 pictures=pictures,
-                trials=arrays.get("trials", _none()),
+                trials=arrays.get("trials", _make_empty_hashes()),
                 whiteners=whiteners,
                 normaliser=statistics.pop("", None),
                 normalisers={
-                    int(name.removeprefix(NORMALISER).rstrip(".")): each
+                    int(name.removeprefix(NORMALISER_PREFIX).rstrip(".")): each
                     for name, each in statistics.items()
                 },
             )
 
         # weights that another program wrote may have learned from anything since
         digest = _digest_weights(weights_files)
-        if digest and weights.read_metadata(folder / FILE).get("weights") == digest:
+        if (
+            digest
+            and weights.read_metadata(folder / ARRAYS_FILE).get("weights") == digest
+        ):
             return learned
-        return learned.after(cls())  # an unknown history
+        return learned.inherit(cls())  # an unknown history
 
 
 def _list_weights(folder: Path) -> list[Path]:
     """List the weight files of a folder, in order of their names."""
-    return sorted(path for path in folder.rglob("*.safetensors") if path.name != FILE)
+    return sorted(
+        path for path in folder.rglob("*.safetensors") if path.name != ARRAYS_FILE
+    )
 
 
 def _digest_weights(files: Sequence[Path]) -> str:
@@ -739,14 +747,16 @@ class TestedPictures:
         split: str,
         fold: int,
         stores: Mapping[str, TargetStore],
-        models: Mapping[int, Sequence[Learned]],
-        confirm: Confirm,
-        sources: Mapping[str, Learned] | None = None,
+        models: Mapping[int, Sequence[TrainingHistory]],
+        confirm: ComparePair,
+        sources: Mapping[str, TrainingHistory] | None = None,
         allows_copies: bool = False,
     ) -> None:
         listed, pixels = first_with_pixels(stores)
         self.image_ids = listed.image_ids
-        self.done = listed.done & dataset.holdout.choose_stimuli(listed, split, fold)
+        self.is_tested = listed.done & dataset.holdout.choose_stimuli(
+            listed, split, fold
+        )
 
         # where trials of seen stimuli are held out, nothing is compared
         shows_seen = dataset.holdout.shows_seen and split == "test"
@@ -764,11 +774,11 @@ class TestedPictures:
         alike: dict[Likeness | None, list[tuple[int, int]]] = {}
         if pixels is not None and learned_pictures:
             known = [
-                each.contain(dataset.pictured_as, self.image_ids, pixels)
+                each.find_members(dataset.pictured_as, self.image_ids, pixels)
                 for each in learned_pictures
             ]
-            is_sought = self.done & ~np.logical_or.reduce(known)
-            alike = find_alike(pixels, is_sought, learned_pictures, confirm)
+            is_sought = self.is_tested & ~np.logical_or.reduce(known)
+            alike = find_similar_pictures(pixels, is_sought, learned_pictures, confirm)
         near_copies = [pair for kind in COPIES for pair in alike.get(kind, ())]
 
         def are_copies(learned: LearnedPictures) -> Bool:
@@ -785,35 +795,35 @@ class TestedPictures:
             """[M] whether pictures are among learned ones: by name, and copies unless
             these are allowed.
             """
-            is_learned = learned.contain(dataset.pictured_as, self.image_ids)
+            is_learned = learned.find_members(dataset.pictured_as, self.image_ids)
             return is_learned if allows_copies else is_learned | are_copies(learned)
 
         # what is left out: of each subject, and by what else learned from pictures
-        self.by_subject = {
+        self.seen_by_subject = {
             subject: nowhere
             if shows_seen
             else np.logical_or.reduce([are_seen(learned.pictures) for learned in each])
             for subject, each in models.items()
         }
-        self.by_source = {
+        self.seen_by_source = {
             name: are_seen(learned.pictures) for name, learned in all_sources.items()
         }
-        seen = [nowhere, *self.by_subject.values(), *self.by_source.values()]
-        self.is_seen: Bool = np.logical_or.reduce(seen) & self.done
+        seen = [nowhere, *self.seen_by_subject.values(), *self.seen_by_source.values()]
+        self.is_seen: Bool = np.logical_or.reduce(seen) & self.is_tested
 
         # resemblances, which warn, exclude pictures that are left out
-        self.alike: dict[str, Bool] = {}
+        self.masks_by_warning: dict[str, Bool] = {}
         if learned_pictures:
             copies = (
                 np.logical_or.reduce([*map(are_copies, learned_pictures)])
                 & ~self.is_seen
-                & self.done
+                & self.is_tested
             )
-            self.alike[COPIED] = copies
-            for kind, warning in ALTERED.items():
+            self.masks_by_warning[COPY_WARNING] = copies
+            for kind, warning in ALTERED_WARNINGS.items():
                 is_altered = nowhere.copy()
                 is_altered[[row for row, _ in alike.get(kind, ())]] = True
-                self.alike[warning] = is_altered & ~self.is_seen & ~copies
+                self.masks_by_warning[warning] = is_altered & ~self.is_seen & ~copies
 
             # concepts of earlier trainings, and of this one where it was on another
             # data set
@@ -828,7 +838,7 @@ class TestedPictures:
                 if each.recordings != people
             ]
             is_known = np.isin(hash_concepts(listed.concepts), np.concatenate(concepts))
-            self.alike[SEEN_CONCEPT] = is_known & self.done
+            self.masks_by_warning[CONCEPT_WARNING] = is_known & self.is_tested
 
         # copies cannot be excluded where pixels are unknown
         are_known = shows_seen or (
@@ -837,10 +847,15 @@ class TestedPictures:
         self.caveats = [] if are_known else [UNKNOWN_PICTURES]
         if any("imported" in store.attributes for store in stores.values()):
             self.caveats.append(UNKNOWN_NETWORK)
-        self.twins = find_twins(stores.values(), self.done)
-        self.caveats += [TWINS] if self.twins.any() else []
-        for warning, caveat in ((COPIED, SEEN_COPIES), (SEEN_CONCEPT, SEEN_CONCEPTS)):
-            self.caveats += [caveat] if np.any(self.alike.get(warning, False)) else []
+        self.has_equal_embedding = find_twins(stores.values(), self.is_tested)
+        self.caveats += [TWINS] if self.has_equal_embedding.any() else []
+        for warning, caveat in (
+            (COPY_WARNING, SEEN_COPIES),
+            (CONCEPT_WARNING, SEEN_CONCEPTS),
+        ):
+            self.caveats += (
+                [caveat] if np.any(self.masks_by_warning.get(warning, False)) else []
+            )
 
         # a line for what is left out, and for each kind of resemblance
         left_out = (
@@ -848,17 +863,21 @@ class TestedPictures:
             "tested"
         )
         self.warnings = []
-        kinds = {left_out: self.is_seen, TWIN: self.twins, **self.alike}
+        kinds = {
+            left_out: self.is_seen,
+            EQUAL_WARNING: self.has_equal_embedding,
+            **self.masks_by_warning,
+        }
         for warning, rows in kinds.items():
             if rows.any():
                 names = list(self.image_ids[np.flatnonzero(rows)])
-                listing = ", ".join(names[:MAX_NAMES]) + (
-                    " …" if len(names) > MAX_NAMES else ""
+                listing = ", ".join(names[:MAX_NAMED_PICTURES]) + (
+                    " …" if len(names) > MAX_NAMED_PICTURES else ""
                 )
-                total = f"{rows.sum()} of the {self.done.sum()} {self.title}"
+                total = f"{rows.sum()} of the {self.is_tested.sum()} {self.title}"
                 self.warnings.append(f"{total} {warning}: {listing}")
 
-    def find_seen(self, subject: int, rows: Int64, model: str) -> Bool:
+    def find_seen_signals(self, subject: int, rows: Int64, model: str) -> Bool:
         """Find the signals of a subject that show a picture which was seen in training:
         [N].
 
@@ -868,17 +887,18 @@ class TestedPictures:
             model: What the subject's models are called.
 
         Raises:
-            BrainhiveError: if more than `MAX_SEEN` of the pictures were seen.
+            BrainhiveError: if more than `MAX_SEEN_SHARE` of the pictures were seen.
         """
         # the subject's models, and other sources such as a prior
-        seen = {model: self.by_subject[subject], **self.by_source}
+        seen = {model: self.seen_by_subject[subject], **self.seen_by_source}
         shown = np.unique(rows)
         for source, is_seen in seen.items():
-            if len(shown) and is_seen[shown].mean() > MAX_SEEN:
+            if len(shown) and is_seen[shown].mean() > MAX_SEEN_SHARE:
                 raise BrainhiveError(
                     f"{source} was trained on {is_seen[shown].sum()} of the "
                     f"{len(shown)} {self.title} that it is tested on, by name, by "
-                    f"pixels or as near-copies; at most {MAX_SEEN:.0%} can be left out",
+                    f"pixels or as near-copies; at most {MAX_SEEN_SHARE:.0%} can be "
+                    "left out",
                     "evaluate on pictures that were held out, or train again on a "
                     "split without them; or hold out trials of seen pictures: all "
                     "pictures in one folder `train`, and dataset.holdout='{by: runs, "
@@ -892,7 +912,7 @@ class TestedPictures:
         return is_left_out
 
 
-def describe_tested(
+def summarise_tested_pictures(
     compared: Iterable[TestedPictures], warnings: Iterable[str]
 ) -> tuple[SeenPictures, list[str]]:
     """Describe one split's pictures as several runs are tested on them: what was left
@@ -907,7 +927,9 @@ def describe_tested(
     is_seen = np.logical_or.reduce([tested.is_seen for tested in runs])
     names = list(runs[0].image_ids[is_seen])
     left_out = SeenPictures(
-        count=len(names), of=int(runs[0].done.sum()), names=names[:MAX_NAMES]
+        count=len(names),
+        of=int(runs[0].is_tested.sum()),
+        names=names[:MAX_NAMED_PICTURES],
     )
     # runs share most warnings, each of which is shown once
     lines = list(dict.fromkeys(chain(warnings, *(tested.warnings for tested in runs))))

@@ -29,7 +29,7 @@ from brainhive_cli.core.measurements import (
     scope,
 )
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.stores.learned import describe_tested
+from brainhive_cli.data.stores.learned import summarise_tested_pictures
 from brainhive_cli.data.stores.target_store import first_with_pixels
 from brainhive_cli.evaluation.calibration.amounts import EVERYTHING, UNITS
 from brainhive_cli.evaluation.calibration.job import Job
@@ -204,7 +204,7 @@ def conclude(
             Amount(name=name, pictures=pictures, trials=trials, minutes=known)
         )
     counts = [len(model.cell.trained_on) for model in job.align.models]
-    seen, warnings = describe_tested(
+    seen, warnings = summarise_tested_pictures(
         [job.align.tested_pictures("test")], job.align.signal_warnings
     )
     facts = CalibrationFacts(
@@ -356,7 +356,7 @@ def share_seen(job: Job) -> float:
     for model in job.align.models:
         store, pixels = first_with_pixels(model.stores("train"))
         # pictures are compared by names and pixels: copies count, too
-        is_common = model.learned.pictures.contain(
+        is_common = model.learned.pictures.find_members(
             job.align.dataset.pictured_as,
             store.image_ids,
             pixels,

@@ -230,11 +230,13 @@ class Job:
         )
         name = self.align.dataset.pictured_as
         known = None if known is None else known[rows]
-        tested_pictures = LearnedPictures.of(name, test.image_ids[rows], known)
+        tested_pictures = LearnedPictures.from_image_ids(
+            name, test.image_ids[rows], known
+        )
         confirm = self.align.confirm_copy("train", "test")
-        is_dropped = tested_pictures.contain(name, train.image_ids, pixels, confirm)[
-            trials.stimulus
-        ]
+        is_dropped = tested_pictures.find_members(
+            name, train.image_ids, pixels, confirm
+        )[trials.stimulus]
         trials = trials.take(~is_dropped)
 
         # test trials of the pictures that are ranked

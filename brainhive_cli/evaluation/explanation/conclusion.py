@@ -18,7 +18,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.signals.space_files import write_maps
 from brainhive_cli.data.signals.spaces import Sensors, Voxels, channel_rows
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.learned import describe_tested
+from brainhive_cli.data.stores.learned import summarise_tested_pictures
 from brainhive_cli.evaluation.explanation.claims import bound_onsets, state_claims
 from brainhive_cli.evaluation.explanation.encoding_model import (
     CEILINGS,
@@ -188,7 +188,7 @@ def conclude(
                 section=SECTION,
             )
         )
-    seen, warnings = describe_tested(
+    seen, warnings = summarise_tested_pictures(
         [align.tested_pictures(spec.split)], align.signal_warnings
     )
     facts = {

@@ -14,7 +14,7 @@ from brainhive_cli.core.measurements import PRIOR_OF_OTHERS, extend_protocol
 from brainhive_cli.core.runs import RunFolder, split_variant
 from brainhive_cli.data.datasets import alike_of, list_pictures, list_stimuli
 from brainhive_cli.data.media.stimuli import StimulusSet
-from brainhive_cli.data.stores.learned import JOINED, Learned
+from brainhive_cli.data.stores.learned import DATASET_SEPARATOR, TrainingHistory
 from brainhive_cli.evaluation.reconstruction.folders import BASELINES, DEFAULT
 from brainhive_cli.evaluation.reconstruction.generation import (
     CELL_INDEPENDENT,
@@ -249,7 +249,7 @@ class Job:
             is_of_others = f"{drawn}-".partition("-")[0] != "demo"
         else:
             learned_on = (
-                Learned.read(prior.folder).dataset.split(JOINED)
+                TrainingHistory.read(prior.folder).dataset.split(DATASET_SEPARATOR)
                 if prior.folder
                 else [""]
             )
@@ -370,7 +370,7 @@ def find_run(recipe: Recipe, prior: Any) -> TrainedRun:
 
     # what the prior was trained to generate is no test of it either
     folder = priors.describe(source).folder
-    learned = Learned() if folder is None else Learned.read(folder)
+    learned = TrainingHistory() if folder is None else TrainingHistory.read(folder)
     return (
         replace(align, sources={f"the prior {source}": learned})
         if len(learned.pictures)

@@ -18,7 +18,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder, split_variant
 from brainhive_cli.core.sweep import make_variants, read_sweep_run
-from brainhive_cli.data.stores.learned import describe_tested
+from brainhive_cli.data.stores.learned import summarise_tested_pictures
 from brainhive_cli.evaluation.reconstruction.evaluation import (
     compare_with,
     find_runs_to_compare,
@@ -381,7 +381,7 @@ def score_media(job: Job, run: OpenRun, opened: Opened) -> Summary:
     generated_by = recipe.model_dump(mode="json", include=GENERATED_BY)
     prior = parts.load("priors", priors.describe(recipe.prior.source).kind).Config.cites
     papers = cite(prior=prior, generator=parts.list_papers(recipe.generator))
-    seen, warnings = describe_tested(
+    seen, warnings = summarise_tested_pictures(
         [align.tested_pictures(recipe.split)], align.signal_warnings
     )
     facts = ReconstructionFacts(

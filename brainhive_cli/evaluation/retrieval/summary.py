@@ -37,7 +37,7 @@ from brainhive_cli.core.measurements import (
     scope,
 )
 from brainhive_cli.data.datasets import alike_of
-from brainhive_cli.data.stores.learned import describe_tested
+from brainhive_cli.data.stores.learned import summarise_tested_pictures
 from brainhive_cli.evaluation.retrieval.folds import (
     Measured,
     measure_classes,
@@ -229,7 +229,7 @@ def summarise_job(
     ceilings = measure_ceilings(halves, Cells([], alike, halving, spec.split))
 
     # the tested pictures that were seen, and what a reader of the numbers must know
-    seen, warnings = describe_tested(
+    seen, warnings = summarise_tested_pictures(
         (
             align_run.tested_pictures(spec.split, fold)
             for align_run in job.runs
@@ -304,7 +304,9 @@ def describe_twins(job: Job, tables: Sequence[Scores]) -> list[str]:
     for run in job.runs:
         for fold in run.folds:
             compared = run.tested_pictures(job.recipe.split, fold)
-            twins.update(compared.image_ids[np.flatnonzero(compared.twins)])
+            twins.update(
+                compared.image_ids[np.flatnonzero(compared.has_equal_embedding)]
+            )
     hits = np.concatenate([scores.ranks == 1 for scores in tables])
     is_twin = np.concatenate([np.isin(scores.labels, [*twins]) for scores in tables])
     if not 0 < is_twin.sum() < len(is_twin):

@@ -22,7 +22,7 @@ from pydantic import ConfigDict
 
 from brainhive_cli.core import documents, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.data.stores.learned import EpochSelection, Learned
+from brainhive_cli.data.stores.learned import EpochSelection, TrainingHistory
 from brainhive_cli.models.foreign_weights import (
     NameTable,
     State,
@@ -212,7 +212,7 @@ def holds_model(path: Path) -> bool:
     return any(name.startswith((RIDGES, "lin0.")) for name in _state(path))
 
 
-def learned_in(path: Path) -> Learned:
+def learned_in(path: Path) -> TrainingHistory:
     """Say what such a model learned from; which stimuli is not in the file.
 
     Raises:
@@ -226,7 +226,7 @@ def learned_in(path: Path) -> Learned:
     selection: EpochSelection = (
         "last epoch" if dataset == "nsd" and _has_ridges(_state(path)) else "test"
     )
-    return Learned(
+    return TrainingHistory(
         selection,
         dataset,
         recordings=dataset,

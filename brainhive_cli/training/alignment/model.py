@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import documents, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.data.stores.learned import Learned
+from brainhive_cli.data.stores.learned import TrainingHistory
 from brainhive_cli.models import backbones, fusers, heads as outputs
 from brainhive_cli.models.blocks import LINEAR, Adapter, ChannelMixing
 from brainhive_cli.models.signal_spec import check_signal
@@ -49,12 +49,16 @@ class Aligner(nn.Module):
             the backbone.
     """
 
-    def __init__(self, layout: Layout, learned: Learned | None = None) -> None:
+    def __init__(self, layout: Layout, learned: TrainingHistory | None = None) -> None:
         super().__init__()
         layout.check()
 
         # the order of construction decides the initial weights
-        self.layout, self.learned, spec = layout, learned or Learned(), layout.spec
+        self.layout, self.learned, spec = (
+            layout,
+            learned or TrainingHistory(),
+            layout.spec,
+        )
         self.losses: Tensors = {}
         self.subject_layer: ChannelMixing | None = None
         if layout.subject_layer == LINEAR:

@@ -6,7 +6,7 @@ from typing import Any
 from brainhive_cli.core import documents, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.runs import METRICS_FILE
-from brainhive_cli.data.stores.learned import Learned
+from brainhive_cli.data.stores.learned import TrainingHistory
 from brainhive_cli.training.alignment import layout as layouts
 from brainhive_cli.training.alignment.layout import FORMAT, FormatVersion
 
@@ -29,7 +29,7 @@ def holds_model(path: Path) -> bool:
     return layouts.holds_model(path) if layouts.is_checkpoint(path) else is_model(path)
 
 
-def learned_in(folder: Path) -> Learned:
+def learned_in(folder: Path) -> TrainingHistory:
     """Read what the model of a folder learned from, without its weights.
 
     Raises:
@@ -40,7 +40,7 @@ def learned_in(folder: Path) -> Learned:
     return read_config(folder)[1]
 
 
-def read_config(folder: Path) -> tuple[dict[str, Any], Learned]:
+def read_config(folder: Path) -> tuple[dict[str, Any], TrainingHistory]:
     """Read a folder's config.json: the fields of the layout, and what the model learned
     from.
 
@@ -57,7 +57,7 @@ def read_config(folder: Path) -> tuple[dict[str, Any], Learned]:
         WAY,
     )
     block = fields.pop("learned", None)
-    return fields, Learned() if block is None else Learned.load(
+    return fields, TrainingHistory() if block is None else TrainingHistory.load(
         path, block, find_weights(folder)
     )
 

@@ -26,7 +26,7 @@ from brainhive_cli.core.measurements import ALL, Measurements, Metric, index_by_
 from brainhive_cli.core.parts import list_papers
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import PUBLISHED, Dataset, list_pictures
-from brainhive_cli.data.stores.learned import Learned, LearnedPictures
+from brainhive_cli.data.stores.learned import LearnedPictures, TrainingHistory
 from brainhive_cli.data.targets.encoder_stores import store_inputs
 from brainhive_cli.data.targets.next_commands import only_if_recorded
 from brainhive_cli.measurement.metrics import perceptual
@@ -298,10 +298,10 @@ def _save(training: Training, folder: Path) -> None:
     recipe = training.recipe
     name = recipe.dataset.build(recipe.paths).pictured_as
     source = recipe.continue_from
-    pictures = LearnedPictures.of(
+    pictures = LearnedPictures.from_image_ids(
         name, images.image_ids, training.pictures.targets.pixels, images.concepts
     )
-    learned = Learned(
+    learned = TrainingHistory(
         "last epoch",
         name,
         has_all_subjects=True,
@@ -312,7 +312,7 @@ def _save(training: Training, folder: Path) -> None:
 
     # and of the prior that it continued from
     if source is not None and (before := priors.describe(source).folder) is not None:
-        learned = learned.after(Learned.read(before))
+        learned = learned.inherit(TrainingHistory.read(before))
     learned.write(folder)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.stores.learned import Learned
+from brainhive_cli.data.stores.learned import TrainingHistory
 from brainhive_cli.training.alignment.trained.sharing import PATH, cut_paths, find_terms
 from tests.tools.upload_hub import brainhive, done, newest, two_lines
 from tests.worlds.command_fixtures import at_home
@@ -157,7 +157,7 @@ def test_terms_follow_from_kinds_and_not_from_names() -> None:
         (("image-folder",), ("simulated",), "models of own data (image-folder)"),
         ((), ("things-eeg",), "models of data of unknown origin"),
     ):
-        learned = Learned(
+        learned = TrainingHistory(
             *("last epoch", "things-eeg", "things-eeg", {"things-eeg": (1,)}, True),
             stimulus_kinds=pictures,
             recording_kinds=recordings,

@@ -17,7 +17,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.facts import SeenPictures
 from brainhive_cli.core.jobs import list_inputs
 from brainhive_cli.data.media.picture_digests import describe_pixels
-from brainhive_cli.data.stores.learned import Learned, LearnedPictures
+from brainhive_cli.data.stores.learned import LearnedPictures, TrainingHistory
 from brainhive_cli.demo.pictures import draw, scenes
 from brainhive_cli.evaluation.reconstruction.run import resolve_job
 from tests.worlds.reconstructions import align, cut, pictures_of
@@ -88,8 +88,8 @@ def test_pictures_that_the_prior_was_trained_on_are_left_out_and_many_are_refuse
     ids = [scene.image_id for scene in scenes("test")]
     overrides = (*drawing, f"align_run={aligned}", f"prior={own_prior}")
     pixels = np.stack([describe_pixels(draw(scene)) for scene in scenes("test")[:21]])
-    seen_pictures = LearnedPictures.of("drawn", ids[:2], pixels[:2])
-    Learned(pictures=seen_pictures).write(own_prior)
+    seen_pictures = LearnedPictures.from_image_ids("drawn", ids[:2], pixels[:2])
+    TrainingHistory(pictures=seen_pictures).write(own_prior)
 
     result = go("reconstruct", *overrides)
 
@@ -102,8 +102,8 @@ def test_pictures_that_the_prior_was_trained_on_are_left_out_and_many_are_refuse
     )
 
     # 21 of 100 are too many
-    seen_pictures = LearnedPictures.of("drawn", ids[:21], pixels)
-    Learned(pictures=seen_pictures).write(own_prior)
+    seen_pictures = LearnedPictures.from_image_ids("drawn", ids[:21], pixels)
+    TrainingHistory(pictures=seen_pictures).write(own_prior)
     with pytest.raises(BrainhiveError, match=r"seen .*\b21\b.*\b100\b"):
         go("reconstruct", *overrides, again=True)
 

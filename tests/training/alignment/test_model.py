@@ -12,7 +12,7 @@ from torch import Tensor
 
 from brainhive_cli import aligner
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.data.stores.learned import Learned
+from brainhive_cli.data.stores.learned import TrainingHistory
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import FROM_MEAN
@@ -308,7 +308,7 @@ def test_a_folder_without_a_history_learned_from_what_nobody_says(
     config = json.loads((folder / "config.json").read_text())
     del config["learned"]
     (folder / "config.json").write_text(json.dumps(config))
-    assert learned_in(folder).caveats == Learned().caveats
+    assert learned_in(folder).caveats == TrainingHistory().caveats
     assert read_config(folder)[0] == fields
 
 

@@ -18,7 +18,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.signals.normalisations import Normaliser, pool_statistics
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.learned import Learned
+from brainhive_cli.data.stores.learned import TrainingHistory
 from brainhive_cli.data.targets.model_input import spec_of
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.training.alignment.model import Aligner
@@ -390,7 +390,7 @@ class SourceModel:
             changes["stages"] = [Stage(epochs=self.train.epochs, lr=lr, freeze=frozen)]
 
         # one training, with the record of what normalised the person's recordings
-        learned = Learned()
+        learned = TrainingHistory()
         if self.normalisation is not None and trials.normaliser is not None:
             learned = replace(learned, normalisers={person: trials.normaliser})
         data = CellData(

@@ -25,8 +25,8 @@ from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.overlap import Overlap
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.learned import (
-    Learned,
     TestedPictures,
+    TrainingHistory,
 )
 from brainhive_cli.data.stores.recordings import Recordings
 from brainhive_cli.data.stores.target_store import TargetStore
@@ -152,12 +152,12 @@ class TrainedModel:
         return module
 
     @cached_property
-    def _described(self) -> tuple[Layout, Learned]:
+    def _described(self) -> tuple[Layout, TrainingHistory]:
         """Its architecture and the record of its training, as its folder says them;
         once for all that open it.
         """
 
-        def read() -> tuple[Layout, Learned]:
+        def read() -> tuple[Layout, TrainingHistory]:
             if self.run.is_model:
                 from brainhive_cli.training.alignment import model as aligners
 
@@ -183,7 +183,7 @@ class TrainedModel:
         return layout
 
     @cached_property
-    def learned(self) -> Learned:
+    def learned(self) -> TrainingHistory:
         """Record of its training data, with all that it started from.
 
         Raises:
@@ -195,7 +195,7 @@ class TrainedModel:
         recipe = run.recipes.get(cell.variant)
         if run.tests_new_subjects or (recipe is not None and recipe.mode == "inter"):
             model = f"{run.name}, {cell.name},"
-            learned.refuse_subjects(run.dataset, cell.tested_on, model)
+            learned.require_new_subjects(run.dataset, cell.tested_on, model)
         return learned
 
     def refuse_learned_trials(self, subject: int, split: str) -> None:
@@ -690,7 +690,7 @@ class TrainedModel:
             BrainhiveError: if they are too many.
         """
         tested = self.run.tested_pictures(split, self.cell.fold)
-        is_seen = tested.find_seen(
+        is_seen = tested.find_seen_signals(
             subject, rows, f"{self.run.folder.path}, {self.cell.name},"
         )
 

@@ -31,10 +31,10 @@ from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.learned import (
-    Confirm,
-    Learned,
+    ComparePair,
     TestedPictures,
-    compare_on_pixels,
+    TrainingHistory,
+    make_pair_comparison,
 )
 from brainhive_cli.data.stores.recordings import Recordings
 from brainhive_cli.data.stores.target_store import TargetStore
@@ -135,7 +135,7 @@ class TrainedRun:
     other_dataset: Any = None
     subjects: Sequence[int] | None = None
     chosen: Sequence[Cell] | None = None
-    sources: Mapping[str, Learned] = field(default_factory=dict)
+    sources: Mapping[str, TrainingHistory] = field(default_factory=dict)
     allows_copies: bool = False
     channel_mapping: ChannelChoice = "none"
     _cache: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
@@ -434,7 +434,7 @@ class TrainedRun:
 
         def compare() -> TestedPictures:
             # all models of a subject, in this fold
-            models: dict[int, list[Learned]] = {}
+            models: dict[int, list[TrainingHistory]] = {}
             for model in self.models:
                 for subject in model.cell.tested_on if model.cell.fold == fold else ():
                     models.setdefault(subject, []).append(model.learned)
@@ -452,17 +452,17 @@ class TrainedRun:
 
         return self.once(("tested pictures", split, fold), compare)
 
-    def confirm_copy(self, split: str, learned_split: str = "train") -> Confirm:
+    def confirm_copy(self, split: str, learned_split: str = "train") -> ComparePair:
         """Compare pictures of a split with learned ones, where both are on this
         machine.
         """
         dataset = self.dataset
 
-        def open_pictures() -> Confirm:
+        def open_pictures() -> ComparePair:
             # learned pictures may be of this data set or of that of the training
             sets = [each for each in (dataset, self._trained_on) if each is not None]
             ids = self.models[0].pictures(split).image_ids
-            return compare_on_pixels(ids, dataset, split, sets, learned_split)
+            return make_pair_comparison(ids, dataset, split, sets, learned_split)
 
         key = "copies", split, learned_split
         return self.once(key, open_pictures, is_of_data=True)

@@ -31,7 +31,7 @@ from brainhive_cli.core.runs import (
     RunFolder,
 )
 from brainhive_cli.data.downloads.sources import SOURCES
-from brainhive_cli.data.stores.learned import Learned
+from brainhive_cli.data.stores.learned import TrainingHistory
 from brainhive_cli.data.targets.encoder_stores import IDENTITIES
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model_files import read_config
@@ -91,7 +91,7 @@ class SharedRun:
 
     run: RunFolder
     files: Files
-    learned: Learned
+    learned: TrainingHistory
     layout: Layout | None
     cells: list[str]
     licence: str
@@ -137,7 +137,7 @@ class SharedRun:
             files[IDENTITIES] = _write_json(cut_paths(run.read_json(IDENTITIES)))
         else:
             models, model = {}, run.path / "model"
-            histories = [Learned.read(model)]
+            histories = [TrainingHistory.read(model)]
             files |= {name: model / name for name in PRIOR_FILES}
         # not every model has all of these files
         files = {
@@ -158,7 +158,7 @@ class SharedRun:
             _refuse_unfit(name, content)
 
         # the terms of all that the models learned from
-        learned = reduce(lambda first, second: first.after(second), histories)
+        learned = reduce(lambda first, second: first.inherit(second), histories)
         priors = {layout.prior for layout in layouts if layout.prior}
         foreign = sorted(
             cut_paths(prior) for prior in priors if not prior.startswith("demo:")
@@ -202,7 +202,7 @@ class SharedRun:
 
 
 def find_terms(
-    learned: Learned, is_prior: bool, priors: Sequence[str] = ()
+    learned: TrainingHistory, is_prior: bool, priors: Sequence[str] = ()
 ) -> tuple[str, str, dict[str, str]]:
     """Find the terms of all data that models learned from.
 

@@ -26,7 +26,11 @@ from brainhive_cli.data.signals.augmentations import (
     shuffle_repetitions,
 )
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.learned import Confirm, Learned, LearnedPictures
+from brainhive_cli.data.stores.learned import (
+    ComparePair,
+    LearnedPictures,
+    TrainingHistory,
+)
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.measurement.ranks import rank_targets as find_ranks, summarise_ranks
@@ -45,7 +49,7 @@ hardly; UBP's.
 """
 EASY, USUAL, HARD = 0, 1, 2
 """Indices among the alternatives."""
-Pictures = tuple[str, Sequence[str], UInt64 | None, Confirm]
+Pictures = tuple[str, Sequence[str], UInt64 | None, ComparePair]
 MAX_COPY_DISTANCE = 8
 """Most bits in which views of copies among training pictures differ. JPEG, squares,
 bars and apertures change fewer; there are so many pairs of training pictures that to
@@ -214,7 +218,7 @@ class CellData:
     starts: Mapping[int, Mapping[str, Path]] = field(default_factory=dict)
     tested: list[Trials] = field(default_factory=list)
     tested_targets: Targets = field(default_factory=lambda: Targets({}))
-    learned: Learned = field(default_factory=Learned)
+    learned: TrainingHistory = field(default_factory=TrainingHistory)
     repetitions: Literal["average", "single", "random"] = "average"
     random_k: int = 2
     alike: StimulusGrouping = field(default_factory=StimulusGrouping)
@@ -560,11 +564,11 @@ def held_out_of(
     dataset, image_ids, pixels, confirm = pictures
     if pixels is None:
         return held_out
-    learned = LearnedPictures.of(
+    learned = LearnedPictures.from_image_ids(
         dataset, [*compress(image_ids, held_out)], pixels[held_out]
     )
-    is_copy: Confirm = lambda row, name: confirm(row, name) or ""  # noqa: E731 (what is not here is learned)
-    return learned.contain(dataset, image_ids, pixels, is_copy, MAX_COPY_DISTANCE)
+    is_copy: ComparePair = lambda row, name: confirm(row, name) or ""  # noqa: E731 (what is not here is learned)
+    return learned.find_members(dataset, image_ids, pixels, is_copy, MAX_COPY_DISTANCE)
 
 
 def select_held_out(data: CellData, averages: SignalBank) -> list[Query]:

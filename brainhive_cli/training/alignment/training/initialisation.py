@@ -16,7 +16,7 @@ from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder, split_variant
-from brainhive_cli.data.stores.learned import EpochSelection, Learned
+from brainhive_cli.data.stores.learned import EpochSelection, TrainingHistory
 from brainhive_cli.models.foreign_weights import below, file_input, find_file
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment import layout as layouts, model_files
@@ -110,7 +110,7 @@ def _draw_as_reference(module: nn.Module) -> None:
             nn.init.zeros_(bias)
 
 
-def learned_by(data: CellData, train: Train) -> Learned:
+def learned_by(data: CellData, train: Train) -> TrainingHistory:
     """Return the record of a cell's training data, with that of its starts."""
     stimuli = [trials.stimulus for trials in data.trials]
     is_validated = any(data.held_out[rows[rows >= 0]].any() for rows in stimuli)
@@ -128,11 +128,11 @@ def learned_by(data: CellData, train: Train) -> Learned:
         for part, path in start.items()
     )
     for before in filter(None, starts):
-        learned = learned.after(before)
+        learned = learned.inherit(before)
     return learned
 
 
-def read_history(path: Path, part: str) -> Learned | None:
+def read_history(path: Path, part: str) -> TrainingHistory | None:
     """Read the record of the training data of a start's weights, by their folder or the
     file next to them.
 
@@ -151,7 +151,7 @@ def read_history(path: Path, part: str) -> Learned | None:
     is_public = is_transformers or parts.is_kind("datasets", path.parent.name)
     if part and is_public and not layouts.is_upstream(weights.read(path)):
         return None
-    return Learned.read_next_to(path)
+    return TrainingHistory.read_next_to(path)
 
 
 def load_start(aligner: Aligner, path: Path, part: str = "") -> None:

@@ -315,7 +315,7 @@ class Job:
             for part, path in chain(*(start.items() for start in starts.values())):
                 if (learned := read_history(path, part)) is not None:
                     model = f"{cell.name}, which starts from {path},"
-                    learned.refuse_subjects(self.dataset, cell.tested_on, model)
+                    learned.require_new_subjects(self.dataset, cell.tested_on, model)
         self._starts[cell.name] = starts
         return starts
 

@@ -140,7 +140,7 @@ def fit(
     aligner.learned = learned_by(data, settings)
     if start is not None:
         take_over(aligner, start)
-        aligner.learned = aligner.learned.after(start.learned)
+        aligner.learned = aligner.learned.inherit(start.learned)
     if is_closed_form(layout):
         return _fit_in_closed_form(aligner, data, seed, callbacks, launch)
     keep_freed_memory()

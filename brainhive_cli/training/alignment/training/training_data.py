@@ -26,9 +26,9 @@ from brainhive_cli.data.signals.normalisations import (
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.learned import (
-    Learned,
     LearnedPictures,
-    compare_on_pixels,
+    TrainingHistory,
+    make_pair_comparison,
 )
 from brainhive_cli.data.stores.recordings import caveats_of
 from brainhive_cli.data.stores.target_store import (
@@ -198,7 +198,7 @@ class TrainingData:
 
         # pictures that validate, and their copies, by the share of concepts
         dataset, ids = job.dataset, self.stimuli.image_ids
-        confirm = compare_on_pixels(ids, dataset, "train", [dataset])
+        confirm = make_pair_comparison(ids, dataset, "train", [dataset])
         # of tens of thousands of pictures copies are not found at once
         known = (dataset.pictured_as, ids, self.pixels, confirm) if reads else None
         self.read = read
@@ -277,8 +277,8 @@ class TrainingData:
 
             # a picture that looks like a learned one, and cannot be compared with it,
             # counts as learned
-            confirm = compare_on_pixels(ids, dataset, "test", [dataset])
-            seen = learned.pictures.contain(name, ids, pixels, confirm)
+            confirm = make_pair_comparison(ids, dataset, "test", [dataset])
+            seen = learned.pictures.find_members(name, ids, pixels, confirm)
 
             # unseen test signals, normalised as those of the training
             for subject in cell.tested_on:
@@ -327,7 +327,7 @@ class TrainingData:
         recipe: Recipe,
         subjects: Sequence[Trials],
         statistics: Sequence[Statistics],
-    ) -> Learned:
+    ) -> TrainingHistory:
         """Describe what a cell's model learns from; what selects the epoch is added
         later.
         """
@@ -338,7 +338,9 @@ class TrainingData:
         # which cells of a sweep share
         if (key := rows.tobytes()) not in self._pictures:
             shown = self.stimuli.image_ids[rows], pixels, self.stimuli.concepts[rows]
-            self._pictures[key] = LearnedPictures.of(dataset.pictured_as, *shown)
+            self._pictures[key] = LearnedPictures.from_image_ids(
+                dataset.pictured_as, *shown
+            )
         # without pixels
         is_of_names = getattr(self.recipe.dataset, "target", "exemplars") != "exemplars"
         are_known = (is_of_names or pixels is not None) and not self.has_foreign_targets
@@ -362,7 +364,7 @@ class TrainingData:
             refuse_other_widths({trials.width for trials in subjects})
             if statistics:
                 normaliser = normalisation.build(pool_statistics(statistics))
-        return Learned(
+        return TrainingHistory(
             dataset=dataset.pictured_as,
             recordings=dataset.people,
             people={dataset.people: numbers},

@@ -11,7 +11,7 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SELECTED_ON_TEST, SIMULATED, UNKNOWN_HISTORY
-from brainhive_cli.data.stores.learned import FILE
+from brainhive_cli.data.stores.learned import ARRAYS_FILE
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.training.alignment import model as aligners
 
@@ -59,7 +59,7 @@ def test_a_subject_whom_a_start_was_trained_on_is_not_new_however_it_is_named(
     folder = model_in(joint, "all_seed-1")
     copied = tmp_path / "copied"
     copied.mkdir()
-    for name in (WEIGHTS, FILE):
+    for name in (WEIGHTS, ARRAYS_FILE):
         shutil.copy(folder / name, copied / name)
     inter = (
         "train-align",
@@ -129,7 +129,7 @@ def test_weights_selected_on_test_keep_that_mark_when_they_are_copied(
     start = f"train.start_from={{backbone: {copied / 'weights.safetensors'}}}"
 
     unknown = go(*alone, start).metrics
-    shutil.copy(folder / FILE, copied)
+    shutil.copy(folder / ARRAYS_FILE, copied)
     known = go(*alone, start, "seeds=2")
 
     assert (

@@ -37,19 +37,19 @@ from brainhive_cli.data.signals.holdout import SEPARATE_TEST, Holdout
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.stores import learned as module
 from brainhive_cli.data.stores.learned import (
-    ALTERED,
-    COPIED,
-    FILE,
-    SEEN_CONCEPT,
-    TWIN,
-    Learned,
+    ALTERED_WARNINGS,
+    ARRAYS_FILE,
+    CONCEPT_WARNING,
+    COPY_WARNING,
+    EQUAL_WARNING,
     LearnedPictures,
     TestedPictures,
-    compare_on_pixels,
-    describe_tested,
-    find_alike,
+    TrainingHistory,
+    find_similar_pictures,
     hash_concepts,
-    hashes_of,
+    hash_names,
+    make_pair_comparison,
+    summarise_tested_pictures,
 )
 from brainhive_cli.training.alignment import (
     model as aligners,
@@ -75,7 +75,9 @@ def known_by(*digests: int) -> np.ndarray:
     return np.array([[digest, *[0] * 24] for digest in digests], np.uint64)
 
 
-def learned(dataset: str = "faces", ids: list[str] = IDS, **fields: object) -> Learned:
+def learned(
+    dataset: str = "faces", ids: list[str] = IDS, **fields: object
+) -> TrainingHistory:
     given = {
         "selection": "validation",
         "dataset": dataset,
@@ -84,7 +86,9 @@ def learned(dataset: str = "faces", ids: list[str] = IDS, **fields: object) -> L
     }
     given = given | {"has_all_subjects": True} | fields
     pixels = known_by(*(zlib.crc32(image_id.encode()) for image_id in ids))
-    return Learned(pictures=LearnedPictures.of(dataset, ids, pixels), **given)  # type: ignore[arg-type]
+    return TrainingHistory(
+        pictures=LearnedPictures.from_image_ids(dataset, ids, pixels), **given
+    )  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -116,11 +120,11 @@ def test_a_model_folder_says_what_its_model_learned_from(folder: Path) -> None:
             == MEAN.digest
         )
         np.testing.assert_array_equal(found.whiteners[2], KEPT["whiteners"][2])
-        assert found.pictures.contain(
+        assert found.pictures.find_members(
             "faces", ["train/dog/1", "test/dog/1"]
         ).tolist() == [True, False]
         # another data set's are other pictures
-        assert not found.pictures.contain("other", IDS).any()
+        assert not found.pictures.find_members("other", IDS).any()
         assert found.caveats == []
 
 
@@ -143,7 +147,7 @@ def test_a_history_of_another_model_or_format_or_without_one_of_its_facts_is_ref
 
     path.write_text(json.dumps(sound))
     Aligner(LAYOUT, learned=learned(ids=["other"])).save(tmp_path / "other")
-    (folder / FILE).write_bytes((tmp_path / "other" / FILE).read_bytes())
+    (folder / ARRAYS_FILE).write_bytes((tmp_path / "other" / ARRAYS_FILE).read_bytes())
     with pytest.raises(BrainhiveError, match="does not belong to its config"):
         aligners.load(folder)
 
@@ -154,11 +158,11 @@ def test_pictures_are_known_again_by_their_pixels_under_any_name(folder: Path) -
         known_by(zlib.crc32(name)) for name in (b"train/cat/1", b"test/cat/1")
     )
 
-    assert found.contain("others", ["test/new"], copy).all()
-    assert not found.contain("others", ["test/new"], other).any()
-    assert not found.contain("others", ["test/new"]).any()
+    assert found.find_members("others", ["test/new"], copy).all()
+    assert not found.find_members("others", ["test/new"], other).any()
+    assert not found.find_members("others", ["test/new"]).any()
     # a file that was changed since
-    assert found.contain("faces", ["train/cat/2"], other).all()
+    assert found.find_members("faces", ["train/cat/2"], other).all()
 
 
 def test_a_history_is_as_good_as_the_worst_that_it_began_from() -> None:
@@ -168,13 +172,17 @@ def test_a_history_is_as_good_as_the_worst_that_it_began_from() -> None:
         ("", "validation", [UNKNOWN_SELECTION]),
         ("last epoch", "validation", []),
     ):
-        assert learned(selection=own).after(learned(selection=before)).caveats == both
+        assert learned(selection=own).inherit(learned(selection=before)).caveats == both
     unknown = replace(
-        learned("drawn", ["a"]), pictures=LearnedPictures.of("drawn", ["a"])
+        learned("drawn", ["a"]), pictures=LearnedPictures.from_image_ids("drawn", ["a"])
     )
-    assert learned().after(unknown).caveats == unknown.caveats == [UNKNOWN_PICTURES]
-    assert learned().after(Learned()).caveats == Learned().caveats == [UNKNOWN_HISTORY]
-    assert learned(selection="test").after(Learned()).caveats == [
+    assert learned().inherit(unknown).caveats == unknown.caveats == [UNKNOWN_PICTURES]
+    assert (
+        learned().inherit(TrainingHistory()).caveats
+        == TrainingHistory().caveats
+        == [UNKNOWN_HISTORY]
+    )
+    assert learned(selection="test").inherit(TrainingHistory()).caveats == [
         UNKNOWN_HISTORY,
         SELECTED_ON_TEST,
     ]
@@ -188,7 +196,7 @@ def test_changed_weights_beside_a_history_have_an_unknown_one(
     had a top-1 of 1.00 of 30 without a caveat.
     """
     file = folder / "model.safetensors"
-    assert Learned.read_next_to(file).caveats == []
+    assert TrainingHistory.read_next_to(file).caveats == []
     if saved_by == "another program":
         save_file(load_file(file), file)
     else:
@@ -198,7 +206,7 @@ def test_changed_weights_beside_a_history_have_an_unknown_one(
     for found in (
         aligners.load(folder).learned,
         model_files.learned_in(folder),
-        Learned.read_next_to(file),
+        TrainingHistory.read_next_to(file),
     ):
         assert UNKNOWN_HISTORY in found.caveats and found.subjects == (1, 2)
 
@@ -207,13 +215,13 @@ def test_a_child_says_of_each_tested_subject_whether_it_is_new() -> None:
     """Issue 60, row 12: a child of a run on subject 3, trained on 1 and 2 and tested on
     3, read as a new model does.
     """
-    child = learned().after(learned(people={"eeg": (3,)}))
+    child = learned().inherit(learned(people={"eeg": (3,)}))
 
     known, new = "trained on subject", "new subject"
     assert child.describe_subjects("eeg", [3]) == f"{known} 3"
     assert child.describe_subjects("eeg", [2, 4, 3]) == f"{known} 2, 3; {new} 4"
     assert child.describe_subjects("meg", [3]) == f"{new} 3"
-    assert new not in child.after(Learned()).describe_subjects("eeg", [4])
+    assert new not in child.inherit(TrainingHistory()).describe_subjects("eeg", [4])
 
 
 def test_subjects_pictures_and_simulation_are_inherited() -> None:
@@ -221,7 +229,7 @@ def test_subjects_pictures_and_simulation_are_inherited() -> None:
         "drawn", ["a"], people={"eeg": (1, 3), "meg": (4,)}, is_simulated=True
     )
 
-    found = learned(people={"eeg": (2,)}).after(before)
+    found = learned(people={"eeg": (2,)}).inherit(before)
 
     assert found.people == {"eeg": (1, 2, 3), "meg": (4,)} and found.subjects == (
         1,
@@ -230,8 +238,8 @@ def test_subjects_pictures_and_simulation_are_inherited() -> None:
     )
     assert found.dataset == "drawn + faces"
     assert (
-        found.pictures.contain("drawn", ["a"]).all()
-        and found.pictures.contain("faces", IDS).all()
+        found.pictures.find_members("drawn", ["a"]).all()
+        and found.pictures.find_members("faces", IDS).all()
     )
     assert found.caveats == [TRAINED_ON_SIMULATED]
     assert replace(found, selection="").caveats == [
@@ -244,10 +252,10 @@ PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
 
 
 def test_names_are_hashed_with_their_data_set() -> None:
-    names = hashes_of("a", ["1", "2", "1"])
+    names = hash_names("a", ["1", "2", "1"])
     assert names[0] == names[2] != names[1] and names.dtype == np.uint64
-    assert not np.isin(hashes_of("b", ["1", "2"]), names).any()
-    assert hashes_of("a", []).shape == (0,)
+    assert not np.isin(hash_names("b", ["1", "2"]), names).any()
+    assert hash_names("a", []).shape == (0,)
 
     same = ["owl", "Owl", "00012_owl", "n0123_OWL", "n01_owl"]
     assert len(np.unique(hash_concepts(same))) == 1
@@ -279,18 +287,18 @@ def test_pictures_of_two_trainings_are_those_of_either(
     def of(numbers: list[int], has_pixels: bool) -> LearnedPictures:
         names, pixels = [f"p{number}" for number in numbers], pixels_of(*numbers)
         concepts = [f"c{number // 2}" for number in numbers]
-        return LearnedPictures.of(
+        return LearnedPictures.from_image_ids(
             "set", names, pixels if has_pixels else None, concepts
         )
 
-    found = of(own, has_own).after(of(start, has_start))
+    found = of(own, has_own).inherit(of(start, has_start))
 
     every = [*range(1, 10)]
     names = [f"p{number}" for number in every]
-    by_name = found.contain("set", names)
+    by_name = found.find_members("set", names)
     assert by_name.tolist() == [number in own + start for number in every]
     with_pixels = own * has_own + start * has_start
-    by_pixels = found.contain("other", names, pixels_of(*every))
+    by_pixels = found.find_members("other", names, pixels_of(*every))
     assert by_pixels.tolist() == [number in with_pixels for number in every]
     assert found.has_all_pixels == (has_own and has_start)
     assert len(found) == len({*own, *start})
@@ -303,7 +311,7 @@ def test_pictures_of_two_trainings_are_those_of_either(
     assert {*found.concepts.tolist()} == concepts(own)
     # what training saw itself is no concept of its start
     assert {*found.start_concepts.tolist()} == concepts(start) - concepts(own)
-    further = of([], True).after(found)
+    further = of([], True).inherit(found)
     assert {*further.start_concepts.tolist()} == concepts(own + start)
     for array in (found.names, found.pixels, found.concepts):
         assert (np.diff(array.astype(object)) > 0).all()
@@ -311,15 +319,15 @@ def test_pictures_of_two_trainings_are_those_of_either(
 
 def test_pictures_without_a_hash_are_known_by_their_digest() -> None:
     pixels = np.concatenate([pixels_of(1, hashed=False), pixels_of(2)])
-    found = LearnedPictures.of("set", ["a", "b"], pixels, ["", "owl"])
+    found = LearnedPictures.from_image_ids("set", ["a", "b"], pixels, ["", "owl"])
     assert found.pixels.tolist() == [1, 2] and len(found.hashes) == 1
-    assert found.hashes[0, 0] == hashes_of("set", ["b"])[0]
+    assert found.hashes[0, 0] == hash_names("set", ["b"])[0]
     assert found.concepts.tolist() == hash_concepts(["owl"]).tolist()
 
 
 @pytest.mark.parametrize("name", ["names", *module.PICTURE_ARRAYS])
 def test_the_digest_of_pictures_changes_with_each_array(name: str) -> None:
-    found = LearnedPictures.of("set", ["a"], pixels_of(1), ["owl"])
+    found = LearnedPictures.from_image_ids("set", ["a"], pixels_of(1), ["owl"])
     found = replace(found, start_concepts=np.array([5], np.uint64))
     changed = getattr(found, name).copy()
     changed.ravel()[0] += 1
@@ -343,7 +351,7 @@ def near(pixels: np.ndarray, bits: int, digest: int = 99) -> np.ndarray:
 def test_near_copies_and_what_cannot_be_compared_are_contained(
     likeness: Any, is_contained: bool
 ) -> None:
-    found = LearnedPictures.of("set", ["a", "b"], pixels_of(1, 2))
+    found = LearnedPictures.from_image_ids("set", ["a", "b"], pixels_of(1, 2))
     tested = np.concatenate([near(pixels_of(2), 8), pixels_of(7)])
     compared = list[tuple[int, int]]()
 
@@ -352,16 +360,19 @@ def test_near_copies_and_what_cannot_be_compared_are_contained(
         return likeness
 
     names = ["x", "y"]
-    assert found.contain("set", names, tested, confirm).tolist() == [
+    assert found.find_members("set", names, tested, confirm).tolist() == [
         is_contained,
         False,
     ]
-    assert compared == [(0, hashes_of("set", ["b"]).tolist()[0])]
-    assert not found.contain("set", names, tested, confirm, 7).any()
-    assert not found.contain("set", names, tested).any()
+    assert compared == [(0, hash_names("set", ["b"]).tolist()[0])]
+    assert not found.find_members("set", names, tested, confirm, 7).any()
+    assert not found.find_members("set", names, tested).any()
     # what is known by its name or pixels is not compared again
     compared.clear()
-    assert found.contain("set", ["a", "y"], tested, confirm).tolist() == [True, False]
+    assert found.find_members("set", ["a", "y"], tested, confirm).tolist() == [
+        True,
+        False,
+    ]
     assert not compared
 
 
@@ -369,15 +380,15 @@ def test_one_copy_settles_a_picture() -> None:
     """Five learned pictures are near to each of two tested ones."""
     ids = [*"abcd"]
     learned_pixels = np.concatenate([near(pixels_of(1), bits) for bits in range(4)])
-    pictures = LearnedPictures.of("set", ids, learned_pixels)
-    letter = dict(zip(hashes_of("set", ids).tolist(), ids, strict=True))
+    pictures = LearnedPictures.from_image_ids("set", ids, learned_pixels)
+    letter = dict(zip(hash_names("set", ids).tolist(), ids, strict=True))
     tested = np.concatenate([near(pixels_of(1), 0)] * 3)
 
     def find(likenesses: str) -> dict[Any, Any]:
         kinds = dict(
             zip("-?mc.", ("", None, "mirrored", "cropped", "copy"), strict=True)
         )
-        found = find_alike(
+        found = find_similar_pictures(
             tested,
             np.array([False, True, False]),
             # of two trainings that share some
@@ -433,18 +444,18 @@ def test_pictures_are_compared_where_both_are_on_this_machine(
     tested = data_set("T", "ab-")
     learned_sets = [data_set("absent", "", False), data_set("L", "l-")]
     learned_sets.append(data_set("M", "m"))
-    confirm = compare_on_pixels(
+    confirm = make_pair_comparison(
         ["b", "a", "elsewhere", "-"], tested, "test", learned_sets
     )
 
-    first, lost = hashes_of("L", ["l", "-"]).tolist()
-    (other,), (unknown,) = (hashes_of(n, ["m"]).tolist() for n in ("M", "L"))
+    first, lost = hash_names("L", ["l", "-"]).tolist()
+    (other,), (unknown,) = (hash_names(n, ["m"]).tolist() for n in ("M", "L"))
     assert confirm(0, first) == "bl" and confirm(1, other) == "am"
     for row, name in ((2, first), (3, first), (0, lost), (0, unknown)):
         assert confirm(row, name) is None
     # held-out pictures lie in the split train; sets are listed once
     assert splits == ["T train", "absent train", "L train", "M train"]
-    compare_on_pixels("ba", tested, "other", learned_sets[1:2], "test")(0, first)
+    make_pair_comparison("ba", tested, "other", learned_sets[1:2], "test")(0, first)
     assert splits[4:] == ["T other", "L test"]
 
 
@@ -474,10 +485,10 @@ def test_two_pictures_are_compared_once_in_a_home(
     dataset: Any = SimpleNamespace(
         images=lambda split: images, pictured_as="set", holdout=SEPARATE_TEST
     )
-    _, learned = hashes_of("set", "ab").tolist()
+    _, learned = hash_names("set", "ab").tolist()
 
     def confirm() -> Any:
-        return compare_on_pixels("ab", dataset, "train", [dataset])(0, learned)
+        return make_pair_comparison("ab", dataset, "train", [dataset])(0, learned)
 
     # a later command decodes no file, and compares nothing
     assert [confirm(), confirm()] == ["mirrored"] * 2
@@ -498,7 +509,7 @@ FLAGS = ("has_all_subjects", "is_simulated", "is_whitened_by_tested")
 def test_a_history_joins_that_of_its_start(seed: int) -> None:
     random = np.random.default_rng(seed)
 
-    def draw(name: str) -> Learned:
+    def draw(name: str) -> TrainingHistory:
         kinds = [(), ("a",), ("c", "b")][random.integers(3)]
         return learned(
             name,
@@ -513,7 +524,7 @@ def test_a_history_joins_that_of_its_start(seed: int) -> None:
 
     own, start = draw("own"), draw("start")
 
-    found = own.after(start)
+    found = own.inherit(start)
 
     assert found.has_all_subjects == (own.has_all_subjects and start.has_all_subjects)
     for name in FLAGS[1:]:
@@ -526,7 +537,7 @@ def test_a_history_joins_that_of_its_start(seed: int) -> None:
     assert found.people == {"eeg": tuple(sorted(eeg)), "own": (1,), "start": (1,)}
     assert found.signals == {"s": "own", "own": "x", "start": "x"}
     assert {*found.trials.tolist()} == {*own.trials.tolist(), *start.trials.tolist()}
-    assert found.dataset == "start + own" and own.after(own).dataset == "own"
+    assert found.dataset == "start + own" and own.inherit(own).dataset == "own"
     # statistics are of its own training
     assert [*found.normalisers] == [len("own")]
 
@@ -551,11 +562,11 @@ def test_subjects_that_a_model_learned_from_are_not_tested_as_new() -> None:
     def people(name: str, *left_out: int) -> Any:
         return SimpleNamespace(people=name, list_left_out=lambda tested: {*left_out})
 
-    found.refuse_subjects(people("eeg", 3, 4), [3], "it")
-    found.refuse_subjects(people("fmri", 1, 5), [1], "it")
+    found.require_new_subjects(people("eeg", 3, 4), [3], "it")
+    found.require_new_subjects(people("fmri", 1, 5), [1], "it")
     for name, number in (("eeg", 2), ("meg", 5)):
         with pytest.raises(BrainhiveError, match=f"subject {number} of {name}"):
-            found.refuse_subjects(people(name, 3, number), [3], "it")
+            found.require_new_subjects(people(name, 3, number), [3], "it")
 
 
 def test_a_subject_without_statistics_of_its_own_gets_the_mean() -> None:
@@ -569,29 +580,29 @@ def test_a_subject_without_statistics_of_its_own_gets_the_mean() -> None:
 def test_a_history_beside_a_config_of_another_format_comes_back(
     tmp_path: Path,
 ) -> None:
-    assert Learned.read(tmp_path).caveats == Learned().caveats
+    assert TrainingHistory.read(tmp_path).caveats == TrainingHistory().caveats
     for name in ("b", "a"):
         (tmp_path / name).mkdir()
         module.weights.save(tmp_path / name / "x.safetensors", {})
     trials = np.array([3, 9], np.uint64)
     learned(**KEPT, trials=trials).write(tmp_path)
 
-    found = Learned.read(tmp_path)
+    found = TrainingHistory.read(tmp_path)
 
     assert found.caveats == [] and found.trials.tolist() == [3, 9]
     assert found.normaliser is not None and found.normaliser.digest == MEAN.digest
     # a further weight file may have learned from anything
     module.weights.save(tmp_path / "a" / "y.safetensors", {})
-    assert Learned.read(tmp_path).caveats == [UNKNOWN_HISTORY]
+    assert TrainingHistory.read(tmp_path).caveats == [UNKNOWN_HISTORY]
 
 
 def test_a_file_of_the_same_name_by_another_program_is_no_history(
     tmp_path: Path,
 ) -> None:
     weights = tmp_path / "model.safetensors"
-    assert Learned.read_next_to(weights).caveats == Learned().caveats
-    save_file({}, tmp_path / FILE)
-    assert Learned.read_next_to(weights).caveats == Learned().caveats
+    assert TrainingHistory.read_next_to(weights).caveats == TrainingHistory().caveats
+    save_file({}, tmp_path / ARRAYS_FILE)
+    assert TrainingHistory.read_next_to(weights).caveats == TrainingHistory().caveats
 
 
 IMAGES = [f"t{row}" for row in range(20)]
@@ -615,7 +626,7 @@ def stores_of(
 
 
 def compare_pictures(
-    models: dict[int, list[Learned]],
+    models: dict[int, list[TrainingHistory]],
     confirm: Callable[[int, int], Any] = lambda row, name: "",
     stores: Any = None,
     split: str = "test",
@@ -631,9 +642,9 @@ def compare_pictures(
 
 def model_of(
     ids: list[str], pixels: Any = None, concepts: list[str] | None = None, **more: Any
-) -> Learned:
+) -> TrainingHistory:
     pixels = pixels_of(*range(1, 1 + len(ids))) if pixels is None else pixels
-    pictures = LearnedPictures.of("set", ids, pixels, concepts or [])
+    pictures = LearnedPictures.from_image_ids("set", ids, pixels, concepts or [])
     return replace(learned(**more), pictures=pictures)
 
 
@@ -644,7 +655,7 @@ def rows_of(mask: np.ndarray) -> list[int]:
 def test_each_subject_leaves_out_what_any_of_its_models_learned_from() -> None:
     by_name, by_pixels = model_of(["t3"]), model_of(["x"], pixels_of(105))
     near_copy = model_of(["n"], near(pixels_of(107), 3))
-    name = hashes_of("set", ["n"]).tolist()[0]
+    name = hash_names("set", ["n"]).tolist()[0]
     models = {1: [by_name, by_pixels], 2: [near_copy], 3: [model_of(["z"])]}
     prior = {"prior": model_of(["t9"])}
 
@@ -654,24 +665,24 @@ def test_each_subject_leaves_out_what_any_of_its_models_learned_from() -> None:
         sources=prior,
     )
 
-    assert {who: rows_of(seen) for who, seen in found.by_subject.items()} == {
+    assert {who: rows_of(seen) for who, seen in found.seen_by_subject.items()} == {
         1: [3, 5],
         2: [7],
         3: [],
     }
-    assert rows_of(found.by_source["prior"]) == [9]
+    assert rows_of(found.seen_by_source["prior"]) == [9]
     assert rows_of(found.is_seen) == [3, 5, 7, 9] and found.caveats == []
-    assert not any(rows.any() for rows in found.alike.values())
+    assert not any(rows.any() for rows in found.masks_by_warning.values())
     shown = np.array([5, 5, 0, 9, 3, *range(10, 20)])
-    assert rows_of(found.find_seen(1, shown, "it")) == [0, 1, 3, 4]
-    assert rows_of(found.find_seen(3, shown, "it")) == [3]
+    assert rows_of(found.find_seen_signals(1, shown, "it")) == [0, 1, 3, 4]
+    assert rows_of(found.find_seen_signals(3, shown, "it")) == [3]
 
     # the same with a store in which a picture has no targets
     done = np.ones(20, bool)
     done[[3, 7]] = False
     stores = stores_of(pixels_of(*range(100, 120)), done=done)
     fewer = compare_pictures(models, lambda row, other: "copy", stores, sources=prior)
-    assert rows_of(fewer.is_seen) == [5, 9] and rows_of(~fewer.done) == [3, 7]
+    assert rows_of(fewer.is_seen) == [5, 9] and rows_of(~fewer.is_tested) == [3, 7]
 
 
 def test_copies_that_are_allowed_are_tested_with_a_caveat() -> None:
@@ -679,20 +690,25 @@ def test_copies_that_are_allowed_are_tested_with_a_caveat() -> None:
 
     found = compare_pictures(models, allows_copies=True)
 
-    assert rows_of(found.is_seen) == rows_of(found.by_subject[1]) == [3]
-    assert rows_of(found.alike[COPIED]) == [5] and found.caveats == [SEEN_COPIES]
+    assert rows_of(found.is_seen) == rows_of(found.seen_by_subject[1]) == [3]
+    assert rows_of(found.masks_by_warning[COPY_WARNING]) == [5] and found.caveats == [
+        SEEN_COPIES
+    ]
     assert len(found.warnings) == 2 and "t5" in found.warnings[1]
-    assert not compare_pictures(models).alike[COPIED].any()
+    assert not compare_pictures(models).masks_by_warning[COPY_WARNING].any()
 
 
-@pytest.mark.parametrize("likeness", [*ALTERED, "copy", ""])
+@pytest.mark.parametrize("likeness", [*ALTERED_WARNINGS, "copy", ""])
 def test_altered_pictures_are_tested_with_a_warning(likeness: Any) -> None:
     models = {1: [model_of(["n"], near(pixels_of(107), 3))]}
 
     found = compare_pictures(models, lambda row, name: likeness)
 
-    altered = {kind: rows_of(found.alike[ALTERED[kind]]) for kind in ALTERED}
-    expected = {kind: [7] if kind == likeness else [] for kind in ALTERED}
+    altered = {
+        kind: rows_of(found.masks_by_warning[ALTERED_WARNINGS[kind]])
+        for kind in ALTERED_WARNINGS
+    }
+    expected = {kind: [7] if kind == likeness else [] for kind in ALTERED_WARNINGS}
     assert altered == expected
     assert rows_of(found.is_seen) == ([7] if likeness == "copy" else [])
     assert len(found.warnings) == (likeness != "")
@@ -702,15 +718,17 @@ def test_altered_pictures_are_tested_with_a_warning(likeness: Any) -> None:
 def test_concepts_of_earlier_trainings_alone_are_named() -> None:
     own = model_of(["a"], concepts=["c1"], recordings="eeg")
     other = model_of(["b"], concepts=["c2"], recordings="meg")
-    started = model_of(["c"], concepts=["c3"], recordings="eeg").after(
+    started = model_of(["c"], concepts=["c3"], recordings="eeg").inherit(
         model_of(["d"], concepts=["c4", "c3"], recordings="eeg")
     )
     done = np.arange(20) != 2
 
-    def concepts(*models: Learned, stores: Any = None) -> list[int]:
+    def concepts(*models: TrainingHistory, stores: Any = None) -> list[int]:
         found = compare_pictures({1: [*models]}, stores=stores)
-        assert (SEEN_CONCEPTS in found.caveats) == found.alike[SEEN_CONCEPT].any()
-        return rows_of(found.alike[SEEN_CONCEPT])
+        assert (SEEN_CONCEPTS in found.caveats) == found.masks_by_warning[
+            CONCEPT_WARNING
+        ].any()
+        return rows_of(found.masks_by_warning[CONCEPT_WARNING])
 
     assert concepts(own) == [] and concepts(other) == [2] and concepts(started) == [4]
     assert concepts(own, other, started) == [2, 4]
@@ -725,15 +743,19 @@ def test_trials_of_seen_stimuli_leave_out_none() -> None:
     found = compare_pictures(
         models, holdout=holdout, sources={"prior": model_of(["t3"])}
     )
-    assert not found.is_seen.any() and found.alike == {} and found.by_source == {}
-    assert found.done.all() and found.warnings == []
+    assert (
+        not found.is_seen.any()
+        and found.masks_by_warning == {}
+        and found.seen_by_source == {}
+    )
+    assert found.is_tested.all() and found.warnings == []
     # stores without pixels say nothing of trials
     assert compare_pictures(models, holdout=holdout, stores=stores_of()).caveats == []
     trained = compare_pictures(models, holdout=holdout, split="train")
     assert rows_of(trained.is_seen) == [3]
     # of pictures, those of the fold are tested
     by_picture = compare_pictures(models, holdout=Holdout(by="pictures", test=["t3"]))
-    assert rows_of(by_picture.done) == rows_of(by_picture.is_seen) == [3]
+    assert rows_of(by_picture.is_tested) == rows_of(by_picture.is_seen) == [3]
 
 
 def test_what_stores_do_not_say_is_a_caveat() -> None:
@@ -749,7 +771,7 @@ def test_what_stores_do_not_say_is_a_caveat() -> None:
         found = compare_pictures(models, stores=stores)
         assert found.caveats == caveats and rows_of(found.is_seen) == [3]
     # no model learned from pictures
-    assert compare_pictures({}).alike == {}
+    assert compare_pictures({}).masks_by_warning == {}
 
 
 def test_pictures_with_equal_embeddings_are_named() -> None:
@@ -757,9 +779,9 @@ def test_pictures_with_equal_embeddings_are_named() -> None:
     embedding[[4, 9]] = 2 * embedding[0]
     stores = stores_of(pixels_of(*range(100, 120)), embedding, np.arange(20) != 9)
     found = compare_pictures({1: [model_of(["z"])]}, stores=stores)
-    assert rows_of(found.twins) == [0, 4] and found.caveats == [TWINS]
+    assert rows_of(found.has_equal_embedding) == [0, 4] and found.caveats == [TWINS]
     (line,) = found.warnings
-    assert TWIN in line and "t0, t4" in line and "2 of the 19" in line
+    assert EQUAL_WARNING in line and "t0, t4" in line and "2 of the 19" in line
 
 
 @pytest.mark.parametrize(("count", "is_refused"), [(4, False), (5, True)])
@@ -773,14 +795,14 @@ def test_more_than_a_fifth_of_seen_pictures_is_refused(
 
     if is_refused:
         with pytest.raises(BrainhiveError, match="it was trained on 5 of the 20"):
-            found.find_seen(1, rows, "it")
+            found.find_seen_signals(1, rows, "it")
     else:
-        assert found.find_seen(1, rows, "it").sum() == 50 + count
-    assert not found.find_seen(2, rows, "it").any()
-    assert len(found.find_seen(1, rows[:0], "it")) == 0
+        assert found.find_seen_signals(1, rows, "it").sum() == 50 + count
+    assert not found.find_seen_signals(2, rows, "it").any()
+    assert len(found.find_seen_signals(1, rows[:0], "it")) == 0
     # of what is shown, not of all pictures
     with pytest.raises(BrainhiveError, match="2 of the 3"):
-        found.find_seen(1, np.array([0, 1, 19]), "it")
+        found.find_seen_signals(1, np.array([0, 1, 19]), "it")
     (line,) = found.warnings
     assert ("…" in line) == (count > 5) and f"{count} of the 20" in line
 
@@ -789,7 +811,7 @@ def test_runs_are_described_by_what_any_of_them_leaves_out() -> None:
     one = compare_pictures({1: [model_of(["t3", "t5"])]})
     two = compare_pictures({1: [model_of(["t5", *IMAGES[10:15]])]})
 
-    seen, lines = describe_tested([one, two, one], ["first", *one.warnings])
+    seen, lines = summarise_tested_pictures([one, two, one], ["first", *one.warnings])
 
     names = ["t3", "t5", "t10", "t11", "t12"]
     assert (seen.count, seen.of, seen.names) == (7, 20, names)

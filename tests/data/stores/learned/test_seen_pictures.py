@@ -24,7 +24,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import image_folder
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.signals.holdout import SEPARATE_TEST
-from brainhive_cli.data.stores.learned import Learned, TestedPictures
+from brainhive_cli.data.stores.learned import TestedPictures, TrainingHistory
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.training.alignment import model_files
 from brainhive_cli.training.alignment.training.batches import held_out_of
@@ -213,7 +213,7 @@ def test_near_copies_are_left_out_and_unconfirmed_without_the_picture(go, home, 
     others = SimpleNamespace(
         name="others", pictured_as="others", people="others", holdout=SEPARATE_TEST
     )
-    models = {1: [Learned(pictures=learned)]}
+    models = {1: [TrainingHistory(pictures=learned)]}
     tested = TestedPictures(
         others, "test", 1, {"e": store}, models, lambda row, name: None
     )

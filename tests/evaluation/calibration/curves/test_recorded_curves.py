@@ -212,7 +212,7 @@ def test_conclusions(
     headline: str,
 ) -> None:
     module = "brainhive_cli.evaluation.calibration.curves"
-    monkeypatch.setattr(f"{module}.describe_tested", lambda *_: ({}, []))
+    monkeypatch.setattr(f"{module}.summarise_tested_pictures", lambda *_: ({}, []))
     chosen = ",".join(arm for arm in arms if arm != "coral")
     words = [f"arms={chosen}", *(["alignments=coral"] if "coral" in arms else [])]
     pulls = dict.fromkeys(NAMES, 0.3)
@@ -248,7 +248,7 @@ def test_an_arm_that_was_not_measured_of_everybody_is_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     module = "brainhive_cli.evaluation.calibration.curves"
-    monkeypatch.setattr(f"{module}.describe_tested", lambda *_: ({}, []))
+    monkeypatch.setattr(f"{module}.summarise_tested_pictures", lambda *_: ({}, []))
     parts = parts_of()
     first = next(iter(parts))
     parts[first] = Part(

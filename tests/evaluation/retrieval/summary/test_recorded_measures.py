@@ -398,7 +398,7 @@ def test_many_concepts_have_no_table_of_confusions() -> None:
 
 def test_pictures_with_a_twin_are_told_from_others() -> None:
     twins = np.isin(np.arange(14), [2, 5])
-    compared = SimpleNamespace(image_ids=np.array(NAMES), twins=twins)
+    compared = SimpleNamespace(image_ids=np.array(NAMES), has_equal_embedding=twins)
     run = SimpleNamespace(folds=[1], tested_pictures=lambda split, fold: compared)
     job: Any = SimpleNamespace(runs=[run], recipe=SimpleNamespace(split="test"))
     shown = ["p02", "p05", "p05", "p00", "p01", "p03"]

@@ -14,7 +14,7 @@ import pytest
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.learned import Learned
+from brainhive_cli.data.stores.learned import TrainingHistory
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.trained.new_trials import prepare_as, read_new
 from tests.tools.recorded_numbers import Recorded
@@ -30,7 +30,7 @@ def member_of(
     spec: SignalSpec, stored: Trials | None = None, delay_s: float = 0.0
 ) -> Any:
     """A model that reads such signals, and has a whitener of the first person."""
-    learned = Learned(whiteners={1: WHITENERS}, recorded_channels=RECORDED)
+    learned = TrainingHistory(whiteners={1: WHITENERS}, recorded_channels=RECORDED)
     store = SimpleNamespace(splits={"train": stored})
     source = SimpleNamespace(
         path=lambda subject: Path(__file__ if stored else "absent"),

@@ -11,7 +11,7 @@ import torch
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.stores.learned import Learned
+from brainhive_cli.data.stores.learned import TrainingHistory
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import Layout
@@ -29,7 +29,9 @@ TIMES_S = tuple((np.arange(SAMPLES) - 2) / RATE_HZ)
 
 
 def sensors_model(
-    learned: Learned | None = None, names: tuple[str, ...] = NAMES, **signal: Any
+    learned: TrainingHistory | None = None,
+    names: tuple[str, ...] = NAMES,
+    **signal: Any,
 ) -> Aligner:
     """A model of two people, with a matrix of channels for each."""
     spec = SignalSpec(
@@ -57,13 +59,13 @@ def voxels_model(**signal: Any) -> Aligner:
     return Aligner(layout).eval()
 
 
-def whitened() -> Learned:
+def whitened() -> TrainingHistory:
     """A record of two sessions of the first person, of more channels than the model
     takes.
     """
     random = np.random.default_rng(3)
     whiteners = random.normal(size=(2, 3, 3)).astype(np.float32)
-    return Learned(whiteners={1: whiteners}, recorded_channels=RECORDED)
+    return TrainingHistory(whiteners={1: whiteners}, recorded_channels=RECORDED)
 
 
 def normaliser(rows: int, columns: int) -> Normaliser:

@@ -14,7 +14,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.facts import CellFacts, Facts
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.stores.learned import Learned
+from brainhive_cli.data.stores.learned import TrainingHistory
 from brainhive_cli.training.alignment.trained.sharing import (
     SharedRun,
     _refuse_unfit,
@@ -26,9 +26,9 @@ from brainhive_cli.training.alignment.trained.sharing import (
 
 def learned_from(
     stimuli: tuple[str, ...], recordings: tuple[str, ...], **known: Any
-) -> Learned:
+) -> TrainingHistory:
     known = {"has_all_subjects": True, **known}
-    return Learned(stimulus_kinds=stimuli, recording_kinds=recordings, **known)
+    return TrainingHistory(stimulus_kinds=stimuli, recording_kinds=recordings, **known)
 
 
 @pytest.mark.parametrize(

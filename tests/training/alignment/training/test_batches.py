@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.learned import hashes_of
+from brainhive_cli.data.stores.learned import hash_names
 from brainhive_cli.data.targets.model_input import spec_of
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Recipe
@@ -338,7 +338,7 @@ def test_copies_of_held_out_pictures_are_held_out_too(by: Any) -> None:
 
     # equal pixels are not compared, and hashes of nine bits' distance are not near
     assert np.flatnonzero(found & ~held_out).tolist() == [first, second]
-    assert compared == [(second, hashes_of("set", IDS).tolist()[original])]
+    assert compared == [(second, hash_names("set", IDS).tolist()[original])]
     for likeness, count in (("mirrored", 1), ("cropped", 2), (None, 1), ("", 1)):
         confirmed = ("set", IDS, pixels, lambda row, name, kind=likeness: kind)
         again = held_out_of(CONCEPTS, 0.25, confirmed, by)

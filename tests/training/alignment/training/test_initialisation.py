@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.stores.learned import Learned
+from brainhive_cli.data.stores.learned import TrainingHistory
 from brainhive_cli.models.blocks import FusionEncoder
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
@@ -252,9 +252,9 @@ def test_the_record_of_a_training_has_those_of_its_starts(
     data: CellData, tmp_path: Path
 ) -> None:
     start = sensors_model((1,))
-    start.learned = Learned("test", "demo", "demo", {"demo": (3,)}, True)
+    start.learned = TrainingHistory("test", "demo", "demo", {"demo": (3,)}, True)
     start.save(tmp_path / "model")
-    own = Learned("last epoch", "demo", "demo", {"demo": (1,)}, True)
+    own = TrainingHistory("last epoch", "demo", "demo", {"demo": (1,)}, True)
     cell = replace(data, learned=own)
     assert learned_by(cell, Train()).people == {"demo": (1,)}
     begun = replace(cell, starts={1: {"": tmp_path / "model"}})

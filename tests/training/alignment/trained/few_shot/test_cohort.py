@@ -13,7 +13,7 @@ import torch
 
 from brainhive_cli.data.signals.normalisations import Euclidean
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.learned import Learned
+from brainhive_cli.data.stores.learned import TrainingHistory
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.measurement.ranks import rank_targets
 from brainhive_cli.models.heads import Head
@@ -81,7 +81,11 @@ def base_of(
     )
     held_out = np.zeros(len(features), np.bool_)
     data = CellData(
-        people, targets, held_out, None, learned=Learned(normalisers=normalisers)
+        people,
+        targets,
+        held_out,
+        None,
+        learned=TrainingHistory(normalisers=normalisers),
     )
     return SourceModel(
         fit(layout, data, (), Train(validation=0.0)), targets, (), Train(), people
