@@ -129,7 +129,7 @@ class Interleaving:
 
         Args:
             order: The trials. Each trial is an item.
-            fold: Cross-validation fold [I] in which each item was tested.
+            fold: Cross-validation fold [I] of each item.
         """
         by_label = order._replace(features=None)
         whole_recording = np.zeros_like(order.run)
@@ -270,8 +270,8 @@ def list_caveats(orders: Iterable[Interleaving], has_seen: bool) -> list[str]:
 
     Args:
         orders: Interleaving of the labels, for each subject and model.
-        has_seen: True if models were trained on other trials of the test pictures. An
-            unknown order is a caveat only then.
+        has_seen: True if models were trained on other trials of the test pictures, so
+            that an unknown order is a caveat.
     """
     caveats = set()
     for order in orders:

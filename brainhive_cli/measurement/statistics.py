@@ -369,7 +369,7 @@ def estimate_mean_variance(groups: Sequence[ValueArray], items: Items) -> MeanVa
     variance, dof = _variance_over_units(influence, weights / subjects, strata)
     variance *= items.inflation
 
-    # split the variance into the covariance of subjects and their own noise
+    # covariance of subjects, and their own noise
     mean_variance = float((subject_variances * items.inflation).mean())
     covariance = max(0.0, (subjects * variance - mean_variance) / max(1, subjects - 1))
     noise_variance = max(0.0, mean_variance - covariance) / subjects

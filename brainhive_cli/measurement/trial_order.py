@@ -221,11 +221,11 @@ def p_of_transitions(order: TrialOrder) -> float:
 
 
 def _exchange_items(item: Int64, strata: Int64) -> Iterator[Int64]:
-    """Yield orders of trials without end, in which items are exchanged within strata.
+    """Yield the measured order of trials, then random orders without end.
 
     Args:
-        item: Item [n] of each trial. The measured order is the first order.
-        strata: Stratum [I] of each item.
+        item: Item [n] of each trial.
+        strata: Stratum [I] of each item, within which items are exchanged.
     """
     rng = np.random.default_rng(0)
     rows = np.argsort(strata, kind="stable")
@@ -237,12 +237,12 @@ def _exchange_items(item: Int64, strata: Int64) -> Iterator[Int64]:
 
 
 def _exchange_blocks(item: Int64, block: Int64, stratum: Int64) -> Iterator[Int64]:
-    """Yield orders of trials without end, in which blocks are exchanged within strata.
+    """Yield the measured order of trials, then random orders without end.
 
     Args:
-        item: Item [n] of each trial. The measured order is the first order.
+        item: Item [n] of each trial.
         block: Block [n] of each trial, in ascending order.
-        stratum: Stratum [n] of each trial.
+        stratum: Stratum [n] of each trial, within which blocks are exchanged.
     """
     rng = np.random.default_rng(0)
     positions = np.argsort(stratum, kind="stable")
@@ -324,7 +324,7 @@ class _Windows:
 
         Args:
             parts: Part [n] of each trial. A window lies within a part.
-            position: Number [n] of the trials before each trial in its part or group.
+            position: Number [n] of earlier trials in the same part or group.
         """
         from scipy.sparse import csr_array
 

@@ -285,9 +285,8 @@ class Items:
             seed: Seed of the K random permutations, if more than K exist.
 
         Returns:
-            Permutations [K, I] of the I `names`: the index of the name whose label
-            each name gets. There are no rows if labels cannot be exchanged. The
-            array is read-only.
+            Read-only permutations [K, I] of the I `names`: the index of the name whose
+            label each name gets. There are no rows if labels cannot be exchanged.
         """
         count = len(self.names)
         if self.problem:
@@ -455,7 +454,6 @@ def _draw_orders(
         orders: Permutations [K, I] of all items. The columns of the members change.
         members: Indices [g, m] of the m items of each of the g units.
         group_sizes: Number of items in each group of a unit.
-        rng: Random generator.
     """
     batch_size = max(1, NUMBERS_PER_BATCH // members.size)
     units = np.arange(len(members), dtype=members.dtype)

@@ -96,13 +96,14 @@ def tabulate_methods(runs: Sequence[ShownRun], against: str) -> list[Table]:
         rows += _list_corrected(shown_run)
 
     # controls, such as a test with shuffled signals, cannot be the reference
-    row_names = [""]
+    row_names = []
     for row in chain(*rows_by_title.values()):
         if not row.is_control:
             row_names.append(row.label)
-    if len(row_names) == 1 or against not in row_names:
+    has_reference = against in row_names if against else bool(row_names)
+    if not has_reference:
         name = f" {against!r}" if against else ""
-        row_list = ", ".join(row_names[1:]) or "name runs of workflow or eval-retrieval"
+        row_list = ", ".join(row_names) or "name runs of workflow or eval-retrieval"
         raise RecipeError(f"no retrieval{name} among these runs", f"rows: {row_list}")
     return [
         tabulate_protocol(title, rows, against) for title, rows in rows_by_title.items()

@@ -258,8 +258,8 @@ def list_part_metrics(measurements: Measurements) -> dict[str, Mapping[str, Metr
         measurements: Metrics of the run by scope, and facts about the run.
 
     Returns:
-        Metrics by name. The name includes caveats (phrases that limit a number) that
-        some of the others do not have.
+        Metrics by name, with caveats (phrases that limit a number) that some of the
+        others do not have.
     """
     facts = measurements.facts
     part_metrics = {}
@@ -476,8 +476,7 @@ def choose_best_run(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> Best
         run_metrics: Metrics by the label of the run.
 
     Returns:
-        Labels of the best runs by metric, without metrics in which tests confirm no
-        run, and a phrase that says how the best was chosen.
+        Best runs by metric, if tests confirm them, and the phrase for their choice.
     """
     comparable = {
         label: run_metrics[label]
