@@ -167,7 +167,7 @@ def folder(
             )
         return root / subfolder
 
-    # a folder of the package, or of the user
+    # a local folder
     if colon and scheme == "demo":
         path = resolve_below(
             DEMO_WEIGHTS, location, source="the reference demo:", error=MissingData
@@ -351,7 +351,7 @@ def find_input(
     if find_weights(reference, files, weights):
         return Input(name)
 
-    # a folder of the user lacks a file
+    # a folder of the user
     if not reference.startswith(HUB_PREFIX):
         folder_path = locate(reference)
         missing = [file for file in files if not (folder_path / file).is_file()]
@@ -487,10 +487,7 @@ def _list_client_errors() -> tuple[type[Exception], ...]:
 
 
 def _read_response(error: BaseException | None) -> tuple[int, Any]:
-    """Read the HTTP status and headers from an error of the hub's client, or its cause.
-
-    Returns `(0, {})` if the hub did not respond.
-    """
+    """Read the HTTP status and headers from an error or its cause, else 0 and {}."""
     from huggingface_hub.errors import HfHubHTTPError
 
     if error is None:
@@ -590,9 +587,9 @@ def _describe_failure(
 
 
 def _count_bytes(files: Iterable[Any]) -> int:
-    """Add up the attributes `file_size` of files. Negative sizes count as 0.
+    """Add up the sizes of files. The hub may state wrong sizes.
 
-    The sum is at most `sys.maxsize`, because the hub may state wrong sizes.
+    Negative sizes count as 0, and the sum is at most `sys.maxsize`.
     """
     total = sum(max(file.file_size or 0, 0) for file in files)
     return min(total, sys.maxsize)
@@ -648,8 +645,7 @@ def digest(path: Path, weights: Sequence[str] = WEIGHT_PATTERNS) -> str:
 def digest_cached_file(file: Path, by_name: bool = True) -> str:
     """Compute the digest of a file, or return the digest that an earlier call stored.
 
-    Digests of large files are stored below home. They are valid until the size or the
-    modification time of the file changes.
+    Digests of large files are stored below home, with the size and modification time.
 
     Args:
         file: File.
@@ -700,7 +696,7 @@ class Manifest(BaseModel):
         format: Version of the layout of the repository.
         brainhive: Version of Brainhive that trained the model.
         command: Command that made the run.
-        run: Name of the run on the machine that trained it.
+        run: Name of the run on its machine.
     """
 
     format: StrictInt
@@ -742,8 +738,8 @@ def inspect_repository(reference: str) -> tuple[Literal["run", "model", ""], str
         reference: `hub:owner/name[/subfolder][@revision]`.
 
     Returns:
-        Kind ("run", "model" or ""), and the reference with the commit. Without a
-        manifest and config, the reference is unchanged.
+        Kind ("run", "model" or ""), and the reference, with the commit if the
+        repository has a manifest or config.
 
     Raises:
         MissingData: if the repository does not exist, or the hub cannot be reached.

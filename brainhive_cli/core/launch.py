@@ -189,10 +189,7 @@ class Launch:
     def run_on_main(self, function: Callable[[], T]) -> T:
         """Call a function in the main process, and return its result in all processes.
 
-        All processes must call this method.
-
-        Args:
-            function: Function without arguments. Its result must be picklable.
+        All processes must call this method. The result must be picklable.
         """
         self.barrier()
         main_result = function() if self.rank == 0 else None
@@ -200,14 +197,7 @@ class Launch:
         return result
 
     def run_main_first(self, function: Callable[[], T]) -> T:
-        """Call a function in the main process, and then in all other processes.
-
-        Args:
-            function: Function without arguments.
-
-        Returns:
-            The result of the call in this process.
-        """
+        """Call a function in the main process, then in all other processes."""
         if self.rank == 0:
             result = function()
             self.barrier()
@@ -216,14 +206,7 @@ class Launch:
         return function()
 
     def gather(self, item: Any) -> list[Any]:
-        """Collect an object from every process, and return the same list in each.
-
-        Args:
-            item: Picklable object of this process.
-
-        Returns:
-            The objects in the order of the ranks.
-        """
+        """Collect a picklable object from every process in a list for every process."""
         if self.processes == 1:
             return [item]
         import torch.distributed
@@ -260,7 +243,6 @@ class Launch:
         with warnings.catch_warnings(action="ignore"):
             padded_shares = all_gather(padded_share)
 
-        # drop the padding
         shares = []
         for padded_rows, length in zip(padded_shares, lengths, strict=True):
             shares.append(padded_rows[:length])
@@ -308,11 +290,7 @@ class Launch:
                 parameter.grad = average.view_as(parameter).clone()
 
     def autocast(self, precision: str) -> AbstractContextManager[Any]:
-        """Return a context manager in which torch computes in a precision.
-
-        Args:
-            precision: "fp32", "bf16" or "fp16".
-        """
+        """Return a context in which torch computes in "fp32", "bf16" or "fp16"."""
         import torch
 
         if precision == "fp32":
@@ -369,7 +347,7 @@ def start(options: RunOptions) -> Launch:
                 f"start at most {n_gpus} processes here, or set run.device=cpu",
             )
 
-    # without a launcher, this process is alone
+    # this process is alone
     if os.environ.get("WORLD_SIZE", "1") in ("1", ""):
         return Launch(0, 1, "cpu" if uses_cpu else "cuda")
 
@@ -521,10 +499,6 @@ def relaunch(options: RunOptions, processes: int, less_memory: str = "") -> int:
 def write_report(code: int, error: BrainhiveError) -> bool:
     """Write the error of this process to a file, which `relaunch` reads.
 
-    Args:
-        code: Exit code of this process.
-        error: Error that ends this process.
-
     Returns:
         True if the error was written. False if `relaunch` did not start this process.
     """
@@ -549,9 +523,6 @@ def exit_worker(code: int) -> None:
     """End this process without Python's shutdown if a launcher started it.
 
     A thread of gloo may abort a process that shuts down (pytorch pull request 179291).
-
-    Args:
-        code: Exit code of this process.
     """
     if os.environ.get("WORLD_SIZE", "1") not in ("1", ""):
         with suppress(OSError):

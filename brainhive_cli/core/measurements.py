@@ -244,13 +244,7 @@ class Metric:
 
 
 def interval_text(low: float | None, high: float | None, digits: int = 3) -> str:
-    """Write an interval for a table, such as `0.213–0.402`, or a dash for None.
-
-    Args:
-        low: Lower end, or None if there is no interval.
-        high: Upper end, or None if there is no interval.
-        digits: Number of decimals.
-    """
+    """Write an interval for a table, such as `0.213–0.402`, or a dash for None."""
     if low is None or high is None:
         return "–"
     # a dash before a minus sign would look like a second dash
@@ -431,12 +425,7 @@ class Measurements:
 
 
 def _select_variant(values: Mapping[str, Any], variant: str) -> dict[str, Any]:
-    """Select the values of a variant, and remove the variant from their keys.
-
-    Args:
-        values: Values by a key such as `VARIANT · subject 1`.
-        variant: Name of a variant, a set of settings that a run tries.
-    """
+    """Select the values of keys such as `VARIANT · subject 1`, and shorten the keys."""
     selected = {}
     for name, value in values.items():
         # retrieval and training use different separators
@@ -447,11 +436,7 @@ def _select_variant(values: Mapping[str, Any], variant: str) -> dict[str, Any]:
 
 
 def scope(*parts: str) -> str:
-    """Make the name of a scope (a group of metrics), such as `brain · subject 1`.
-
-    Args:
-        parts: Parts of the name, such as `brain`. Empty parts are left out.
-    """
+    """Make the name of a scope, such as `brain · subject 1`. Parts may be ""."""
     return " · ".join(filter(None, parts))
 
 
@@ -556,7 +541,6 @@ def name_rows(metrics: Mapping[str, Iterable[Metric | None]]) -> dict[str, str]:
 
 def metric_title(name: str) -> str:
     """Return the title of a metric in tables, as in papers."""
-    # the name of two-way identification ends with the encoder
     if name.startswith(TWO_WAY):
         return f"two-way ({name.removeprefix(TWO_WAY)})"
     return METRIC_NAMES.get(name, name.replace("_", " "))

@@ -1,7 +1,7 @@
 """Recipes of commands: the base class, and its values from files, flags and overrides.
 
-A recipe holds all settings of a command. A section is a block of a recipe, such as
-`train`. A part is a section whose key `kind` selects an implementation.
+A recipe holds all settings of a command. A section is a block of it, such as `train`. A
+part is a section whose key `kind` selects an implementation.
 """
 
 import copy
@@ -232,13 +232,10 @@ class Recipe(Section):
         return False
 
     def fingerprint(self) -> str:
-        """Return a hash of the recipe and of the files to which it refers.
+        """Return a hash of the recipe and of its files, in 10 hexadecimal digits.
 
         Values equal to the defaults and keys in `FINGERPRINT_EXCLUDE` do not count. The
         digest of a file or reference counts instead of its path.
-
-        Returns:
-            10 hexadecimal digits.
         """
         # exclude whole sections, and single keys of sections
         excluded: dict[str, Any] = {"digests": True}
@@ -308,9 +305,7 @@ class Recipe(Section):
 
     @classmethod
     def drop_replaced(cls, fields: dict[str, Any], layer: Mapping[str, Any]) -> None:
-        """Remove fields that do not fit the keys of a recipe file.
-
-        The base class removes nothing.
+        """Let subclasses remove fields that do not fit the keys of a recipe file.
 
         Args:
             fields: Values by key from the extended recipes, which are changed in place.
@@ -342,7 +337,7 @@ class Recipe(Section):
         for layer in reversed(read_extended(path, command).values()):
             cls.drop_replaced(fields, layer)
             fields = merge_with_default(fields, layer, merges_all=True)
-        # the recipe in a run folder already names the recipe of that run
+        # the recipe of a run already has a name
         if "recipe_name" not in fields and name is not None:
             fields["recipe_name"] = recipe_name_of(path)
 
@@ -399,9 +394,7 @@ class TrainedRunRecipe(Recipe):
 def _refuse_bad_text(value: Any, key: str = "recipe") -> None:
     """Raise a RecipeError if a text has control characters or is not UTF-8.
 
-    Args:
-        value: Value of a key. Lists and sections are checked without `TEXT_KEYS`.
-        key: Key of the value, for the error message.
+    Values of `TEXT_KEYS` are not checked. The error names the last key above a text.
     """
     if isinstance(value, Mapping):
         for name, item in value.items():
@@ -516,11 +509,6 @@ def _write_example(model: type[BaseModel], problem: ErrorDetails, section: str) 
 
     The hint has the examples of the field, else a default that is a number or text,
     else the first allowed value, else nothing. For a whole section, it has the keys.
-
-    Args:
-        model: Class of the recipe or section that was validated.
-        problem: Problem of the key, as pydantic describes it.
-        section: Dotted key of the section, or "" for a whole recipe.
     """
     # the innermost section, and the name of the key in it
     inner_model, inner_keys = _find_section(model, problem["loc"])
@@ -538,7 +526,6 @@ def _write_example(model: type[BaseModel], problem: ErrorDetails, section: str) 
             return f"as in {key}.KEY=VALUE, with the keys {known_keys}"
         return ""
 
-    # take the examples of the field, or a default that is a number or text
     field = inner_model.model_fields[name]
     values = list(field.examples or [])
     default = field.get_default(call_default_factory=True, validated_data={})
@@ -584,7 +571,6 @@ def find_recipe(command: str, name: str | None) -> Path:
         if os.path.isfile(candidate):
             return candidate
 
-    # suggest the most similar name
     names = []
     for path in sorted(root.rglob(file_name)):
         if path.parent != root:
@@ -710,9 +696,6 @@ def _to_index(section: dict[str, Any] | list[Any], step: str, key: str) -> Any:
         section: Section or list in which the step selects an item.
         step: Name or number between two dots of the key.
         key: Whole dotted key, for the error message.
-
-    Raises:
-        RecipeError: if the section is a list without an item of this index.
     """
     if isinstance(section, dict):
         return step

@@ -1,8 +1,8 @@
 """Folders of runs: their files, and the search for finished runs.
 
-A run is the folder with the results of a command. It is finished when the folder has
-the file `metrics.json`. A cell of a run is a piece of its work, such as the training
-for a subject with a seed. A sweep is a run that tries several variants of its recipe.
+A run is the folder with the results of a command. It is finished when it has the file
+`metrics.json`. A cell is a piece of its work, such as the training for a subject with a
+seed. A sweep is a run that tries several variants of its recipe.
 """
 
 import hashlib
@@ -61,8 +61,7 @@ class RunFolder:
 
     Attributes:
         path: Path of the folder.
-        end_presence: Function that `finish` calls at its end, such as to remove the
-            mark that a command works in the folder.
+        end_presence: Function that `finish` calls at its end, such as to remove a mark.
     """
 
     path: Path
@@ -101,10 +100,7 @@ class RunFolder:
 
     @property
     def command(self) -> str:
-        """Name of the command that made the run, such as `train-align`.
-
-        It is read from the manifest of the hub, or else from the parent folder.
-        """
+        """Command such as `train-align`, from the manifest or the parent folder."""
         manifest = hub.read_manifest(self.path) if self.is_shared else None
         return manifest.command if manifest else self.path.absolute().parent.name
 
@@ -151,10 +147,7 @@ class RunFolder:
 
     @property
     def changed_s(self) -> float:
-        """Time of the last change or reuse of the run, in seconds since 1970.
-
-        The last change of a finished run is its end.
-        """
+        """Seconds since 1970 at the last change, or at the last reuse if later."""
         reused = self.read_found().found
         if reused is None:
             return self.written_s
@@ -173,8 +166,7 @@ class RunFolder:
             name: Document below the run. For a cell it is `cells/CELL/metrics.json`.
 
         Raises:
-            MissingData: if the run or cell is not finished.
-            BrainhiveError: if the document has another schema or is damaged.
+            BrainhiveError: if the document is missing, damaged, or has another schema.
         """
         return Measurements.from_document(self.read_json(name), self.path / name)
 
@@ -211,12 +203,7 @@ class RunFolder:
         return documents.read(self.path / name, kind, max_bytes=MAX_DOCUMENT_BYTES)
 
     def read_text(self, name: str, max_bytes: int = MAX_DOCUMENT_BYTES) -> str:
-        """Read a text file of the run, or return an empty text if the file is missing.
-
-        Args:
-            name: Path of the file below the run.
-            max_bytes: Largest size of the file.
-        """
+        """Read a text file of the run, or return "" if the file is missing."""
         path = self.path / name
         if not path.is_file():
             return ""
@@ -227,10 +214,7 @@ class RunFolder:
     ) -> None:
         """Write a JSON document of the run, which appears only when it is complete.
 
-        Args:
-            name: Path of the document below the run.
-            document: Content. Paths below the home folder become relative to it.
-            indent: Spaces of an indent, or None for a single line.
+        Paths below the home folder become relative to it.
         """
         text = json.dumps(make_portable(document), indent=indent, default=str)
         self.write_text(name, text + "\n")
@@ -275,27 +259,19 @@ class RunFolder:
         )
 
     def log(self, **event: Any) -> None:
-        """Append an event to the log of the run, `log.jsonl`.
-
-        Args:
-            event: Values by name, such as `step` and `loss`. The time is added.
-        """
+        """Append an event with values such as `step` and `loss` to `log.jsonl`."""
         line = json.dumps({"time": round(time.time(), 3), **event}, default=str)
         with open(self.path / "log.jsonl", "a", opener=open_unless_link) as stream:
             stream.write(line + "\n")
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """Yield the events in the log of the run, `log.jsonl`. Skip damaged lines."""
+        """Yield the events in the log `log.jsonl`. Skip damaged lines."""
         for line in self.read_text("log.jsonl").splitlines():
             with suppress(BrainhiveError):
                 yield documents.parse(line, "an event")
 
     def forget_events_after(self, step: int) -> None:
-        """Remove damaged lines and events of later steps from `log.jsonl`.
-
-        Args:
-            step: Step of the checkpoint from which a training continues.
-        """
+        """Remove damaged lines and events after a step from the log `log.jsonl`."""
         if not (self.path / "log.jsonl").is_file():
             return
         lines = []
@@ -477,7 +453,6 @@ def _find_folders(runs: Path, command: str | None, reference: str) -> list[Path]
         if path.is_dir():
             return [path]
 
-    # the whole name
     if command:
         named_paths = [runs / command / reference]
     else:
@@ -486,7 +461,6 @@ def _find_folders(runs: Path, command: str | None, reference: str) -> list[Path]
     if folders:
         return folders
 
-    # the end of the name
     ending = f"-{reference}"
     return [
         run.path
@@ -496,13 +470,7 @@ def _find_folders(runs: Path, command: str | None, reference: str) -> list[Path]
 
 
 def _list_finished(runs: Path, command: str | None, reference: str) -> Hint:
-    """Make a hint with the finished runs, or with the command that makes a run.
-
-    Args:
-        runs: Folder of all runs.
-        command: Command of the runs, or None for any.
-        reference: Text that named no run.
-    """
+    """Make a hint with the finished runs, or with the command that makes a run."""
     names = [run.path.name for run in list_finished_runs(runs, command)]
     if not names:
         return Line(command or "demo")
@@ -580,11 +548,7 @@ def find_newest(
 
 
 def format_age(moment_s: float) -> str:
-    """Write how long ago a moment was, such as "2 hours ago".
-
-    Args:
-        moment_s: The moment, in seconds since 1970.
-    """
+    """Write the time since a moment in seconds since 1970, such as "2 hours ago"."""
     # the moment may lie in the future, because the clocks of machines differ
     passed_s = max(0.0, time.time() - moment_s)
     for unit, length_s in (("day", 86400), ("hour", 3600), ("minute", 60)):
