@@ -270,8 +270,7 @@ class Facts(FrozenModel):
         inflation: Factor by which folds with shared training data raise the variance.
         set_up: Settings by dotted key (see `flatten`).
         seen_in_training: Pictures left out, as a model was trained on them.
-        published: Values of a paper, with its name (`source`) and the differences of
-            its methods (`differs`).
+        published: Values of a paper (`source`), whose methods may differ (`differs`).
         cells: Facts of the models, by scope of the metrics, such as `all`.
         variants: Variants of a sweep, by label.
         sources: Origins of pictures. The first is tested, the others are controls.
@@ -364,8 +363,8 @@ class Control(FrozenModel):
         draws: Number of draws.
         n: Number of items.
         pool: Number of candidates of each item.
-        metrics: By metric: the value without the control (`measured`), the `mean` of
-            the draws, their middle 95 % (`low`, `high`), and `p`.
+        metrics: The value without the control (`measured`), `mean` of the draws, their
+            middle 95 % (`low`, `high`) and `p`, by metric.
     """
 
     kind: str
@@ -539,7 +538,7 @@ class Strength(FrozenModel):
     """Strength with which transfer pulls a new model towards the model of other people.
 
     Attributes:
-        pulls: Strength by amount. None stands for zero-shot, without any training.
+        pulls: Strength by amount, or None for zero-shot, without training.
         chosen_by: `people`: by the accuracy in other people. `recipe`: by the recipe.
             `closed form`: the model has none. Otherwise: by the number of pictures.
         people: Number of people whose accuracy was used.
@@ -638,7 +637,7 @@ class WorkflowFacts(Facts):
     Attributes:
         commands: Command line of each step.
         findings: Finding of each step.
-        retrievals: Path of each eval-retrieval below the folder of runs.
+        retrievals: Path of each eval-retrieval below the runs.
         control_effects: Effect of each control on each head of the model.
     """
 
@@ -704,7 +703,7 @@ def merge_set_ups(set_ups: Sequence[SetUp]) -> dict[str, Any]:
         set_ups: Settings of each subject or run, by dotted key such as `train.lr`.
 
     Returns:
-        Settings by dotted key.
+        Merged settings.
     """
     # a dict keeps the order of the keys, a set does not
     keys: dict[str, None] = {}

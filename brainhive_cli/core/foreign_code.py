@@ -127,7 +127,7 @@ def describe_user_error(error: BaseException) -> BrainhiveError | None:
 
     Returns:
         An error that names the innermost line of the user's code in the traceback, or
-        else an object that this code defines. None if there is neither.
+        else an object that this code defines, or None.
     """
     # find the innermost line of the user's code, and collect objects on the way
     location = ""
