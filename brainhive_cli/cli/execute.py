@@ -103,9 +103,8 @@ def execute(
         command: Name of the command.
         flags: Values of the command's flags, by recipe key. None for an unset flag.
         common: Values of the options that all commands have, by name.
-        positional_key: Recipe key for the arguments that are no
-            overrides `key.path=value`, such as runs. Empty if the
-            command takes no such arguments.
+        positional_key: Recipe key for arguments such as runs, which are not overrides
+            `key.path=value`. Empty if the command takes none.
 
     Raises:
         typer.Exit: with the exit code of the command.
@@ -152,13 +151,13 @@ def execute(
                 exit_code = _show_error(error, common)
     from brainhive_cli.core import launch
 
-    # If this process is one of several, it ends at once, even if threads still run.
+    # one of several processes ends at once, even if threads still run
     launch.exit_worker(exit_code)
     raise typer.Exit(exit_code)
 
 
 def _show_interrupt(as_json: bool) -> None:
-    """Write that the command was interrupted. With `as_json`, also write it as JSON."""
+    """Write that the command was interrupted, and write it also as JSON if requested."""
     console.say(f"interrupted: {CONTINUE_HINT}")
     if as_json:
         console.show_json(
@@ -214,6 +213,7 @@ def has_key(recipe: Any, key: str) -> bool:
         # a mapping accepts any key
         if not isinstance(value, BaseModel) or step == "kind":
             return True
+        # only the first step may be missing
         if step not in type(value).model_fields:
             return value is recipe
         value = getattr(value, step)
@@ -324,8 +324,7 @@ def _plan(command: str, job: Job, inputs: list[Input]) -> list[Table]:
     Args:
         command: Name of the command.
         job: Work of the command.
-        inputs: Inputs of the work. If the device of the recipe does not exist, an input
-            with this error is appended.
+        inputs: Inputs of the work. An error of the device is appended as an input.
     """
     # the table of inputs reports the same errors as the preview
     tables: list[Table] = []
@@ -360,12 +359,12 @@ def _show_plan(
 ) -> int:
     """Write the plan of a command and its missing inputs, and return the exit code.
 
-    The exit code is 0, or that of `MissingData` if an input is missing.
+    The exit code is not 0 if an input is missing.
 
     Args:
         tables: Tables of the plan.
         inputs: Inputs of the work, such as stores and weights.
-        recipe: Resolved recipe. Only the JSON document contains it.
+        recipe: Resolved recipe, which only the JSON document contains.
         as_json: If True, write a JSON document instead of tables and warnings.
     """
     missing = describe_missing(inputs)
@@ -390,8 +389,7 @@ def _show_result(result: Any, as_json: bool) -> None:
     """Write the tables, files, finding (main result in words) and hint of a result.
 
     Args:
-        result: An instance of `Result`. If its `printed_tables` is None, all
-            tables are written.
+        result: Instance of `Result`.
         as_json: If True, write a JSON document instead.
     """
     from brainhive_cli.reports import sentences
@@ -415,8 +413,7 @@ def _show_result(result: Any, as_json: bool) -> None:
         report_line = Line("report", result.folder)
         console.say(f"{n_hidden} more table{plural}: {report_line}")
 
-    # A command without printed tables writes its finding on stderr, because programs
-    # may read its stdout.
+    # a command without printed tables keeps its stdout for programs
     if finding:
         write = console.say if result.printed_tables == () else console.show_text
         write(finding, *sentences.explain_caveats(result.metrics))
@@ -449,8 +446,8 @@ def list_recipe_folders(command: str, recipe: str | None) -> list[str]:
         recipe: Value of `--recipe`: a name, or the path of a file. None if unset.
 
     Returns:
-        Folders such as `papers/havir`, relative to the folder of shipped recipes. The
-        recipe's own folder comes first. Empty if `recipe` is None or not shipped.
+        Folders such as `papers/havir`, relative to the folder of shipped recipes, the
+        recipe's own folder first. Folders elsewhere are left out.
     """
     if recipe is None:
         return []
@@ -501,8 +498,6 @@ def complete_line(
         if (root / folder / file_name).is_file():
             folders.append(folder)
 
-    # Add the recipe, and remove the arguments that the recipe sets. An argument with a
-    # value is a tuple (key, value), and any other argument is a text.
     arguments = list(line.arguments)
     argument_keys = [item[0] for item in arguments if isinstance(item, tuple)]
     if folders and "recipe" not in argument_keys:
@@ -528,7 +523,7 @@ def _is_needed(argument: Any, recipe: str, command: str, keys: Set[str]) -> bool
             means that other encoders suit the hint too.
         recipe: Name of the shipped recipe of the suggested line.
         command: Command of the suggested line.
-        keys: Recipe keys that the user's own flags and overrides set.
+        keys: Recipe keys that the user's own line sets.
     """
     if not isinstance(argument, tuple):
         return True
@@ -539,7 +534,7 @@ def _is_needed(argument: Any, recipe: str, command: str, keys: Set[str]) -> bool
     if key != "encoders":
         return False
 
-    # the argument is `--encoders`: compare it with the encoders of the recipe
+    # compare the encoders of the argument with the encoders of the recipe
     settings = read_recipe(find_recipe(command, recipe), command)
     recipe_encoders = _resolve_encoders(split_commas(settings.get("encoders") or []))
     if is_suggested or not recipe_encoders:
@@ -548,8 +543,7 @@ def _is_needed(argument: Any, recipe: str, command: str, keys: Set[str]) -> bool
     if command == "embed":
         # `embed` must compute the embeddings of all encoders in the argument
         return any(encoder not in recipe_encoders for encoder in encoders)
-    # other commands must use no encoder outside the argument, because its embeddings
-    # may be missing
+    # outside the argument, embeddings may be missing
     return any(encoder not in encoders for encoder in recipe_encoders)
 
 

@@ -104,7 +104,6 @@ def submit(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any])
         inputs = list_inputs(module, recipe)
         steps = _plan_steps(command, module, recipe, folder, common["allow_code"])
 
-    # print the scripts, or require that all inputs are on this machine
     download_lines = _list_downloads(inputs)
     if common["check"]:
         missing = describe_missing(inputs)
@@ -155,18 +154,17 @@ def _list_downloads(inputs: Sequence[Input]) -> list[str]:
 
 
 def _pin_run(recipe: Recipe, inputs: Sequence[Input]) -> Recipe:
-    """Name the run of train-align that the tasks of a cluster job must read.
+    """Name the run of train-align in a recipe that would read the newest run.
 
-    Without the name, each task would read the run that is the newest when
-    the task starts.
+    The tasks of a job start at different times, so they could read different runs.
 
     Args:
         recipe: Recipe of the submitted command.
         inputs: Inputs of the work. The input of a run has a name such as "run NAME".
 
     Returns:
-        A copy of the recipe with the run under the key `align_run`. The recipe itself
-        if it has no such key, names a run or is swept, or if no input is a run.
+        A copy of the recipe with the run, or the recipe itself if it names a run, is
+        swept or has no key `align_run`, or if no input is a run.
     """
     run_names = []
     for item in inputs:
@@ -192,9 +190,6 @@ def _plan_steps(
         recipe: Resolved recipe.
         folder: Folder of the submission.
         runs_code: True if the user's line had `--allow-code`.
-
-    Returns:
-        Script and number of tasks of each step, in the order of the steps.
 
     Raises:
         RecipeError: if two steps would have scripts of the same name.
@@ -234,8 +229,8 @@ def _plan_steps(
 def _count_cells(module: Any, recipe: Recipe) -> int:
     """Count the cells (pieces of work such as trained models) of a command.
 
-    Returns 1 for a command that counts no work, and the largest number of tasks that
-    the recipe allows if the work is unknown.
+    Returns 1 if the command counts no work, and the largest allowed number of tasks if
+    the work is unknown.
     """
     try:
         work = resolve(module, recipe).count_work()
@@ -249,8 +244,8 @@ def _select_pending_steps(
 ) -> ClusterSteps:
     """Select the steps of a submission that are not finished.
 
-    Returns all steps of an unfinished command, and the last step of a workflow if only
-    its summary is missing. Empty if the command is finished.
+    Returns the last step of a workflow if only its summary is missing. Empty if the
+    whole command is finished.
     """
     with console.progress("checking which steps are finished"):
         # with READ_ONLY, a command raises Unfinished if work remains
@@ -304,9 +299,6 @@ def _fill_template(
         tasks: Number of tasks of the job.
         folder: Folder of the submission.
 
-    Returns:
-        The text of the script.
-
     Raises:
         MissingData: if the template does not exist.
         RecipeError: if the template is invalid, or a value must not stand in a script.
@@ -328,7 +320,7 @@ def _fill_template(
     if cluster.container:
         program = _wrap_in_container(cluster.container, has_gpu=gpus > 0)
 
-    # collect the values that the template may use, and quote them for the shell
+    # collect the values for the template, and quote them for the shell
     values = cluster.model_dump() | {
         "name": f"brainhive-{step}",
         "step": step,
@@ -375,11 +367,10 @@ def _show_scripts(
 ) -> int:
     """Print the job scripts of a submission, and return the exit code.
 
-    The exit code is 0, or that of `MissingData` if `missing` has a line.
-
     Args:
         steps: Job script and number of tasks, by name of the step.
-        missing: Descriptions of the inputs that the user must still provide.
+        missing: Descriptions of inputs that the user must still provide. If there are
+            any, the exit code is not 0.
         download_lines: Command lines that download inputs.
         as_json: If True, print a JSON document.
     """
@@ -419,7 +410,7 @@ def _queue_steps(
         steps: Steps in their order.
 
     Returns:
-        A dictionary with the keys `step`, `id` and `tasks` (number) for each job.
+        The step, id and number of tasks (`step`, `id` and `tasks`) of each job.
 
     Raises:
         BrainhiveError: if the scheduler rejects a job.

@@ -46,8 +46,8 @@ def list_encoders() -> list[str]:
     """List the names of encoders, to complete a command line.
 
     Returns:
-        Names of the encoders of Brainhive, then names of the user's own models, whose
-        vectors are in the folder `embeddings` of the home folder.
+        Names of the encoders of Brainhive, then of the user's models with vectors in
+        the folder `embeddings` of the home folder.
     """
     file = shipped_folder("completions") / "encoders.txt"
     shipped_names = file.read_text("utf-8").split()
@@ -109,12 +109,10 @@ def make_completer(
     Args:
         listers: Functions that return lists of valid names.
         fixed_names: Further valid names, which are suggested first.
-        is_list: True if the value is a list of names, separated by commas. The last
-            name is then completed.
+        is_list: True if the value is a list of names, separated by commas.
 
     Returns:
-        A function from the text that the user has typed to the values that
-        begin with it.
+        A function from the typed text to the values that begin with it.
     """
 
     def complete(incomplete: str) -> list[str]:
@@ -241,8 +239,6 @@ def make_arguments(
 ) -> Parameter:
     """Make the parameter for all arguments of a command that follow no flag.
 
-    They are names or files, and overrides `key.path=value`, in any order.
-
     Args:
         metavar: Placeholder in the help, such as `[NAME]... [KEY.PATH=VALUE]...`.
         description: Help text.
@@ -353,11 +349,9 @@ class Command:
         example: Arguments of an example, which the help shows.
         flags: Flags by the recipe key that they set.
         switches: Flags without a value that set no recipe key, by name.
-        positional_key: Recipe key for the arguments that are not overrides. Empty if
-            the command takes no such arguments.
+        positional_key: Recipe key for arguments that are not overrides, or "".
         metavar: Placeholder in the help for these arguments: NAME or PATH.
-        complete: Function that completes these arguments. If None, only recipe
-            keys are completed.
+        complete: Function that completes these arguments, if any.
         can_share_work: True if several processes can share the work.
     """
 

@@ -55,8 +55,7 @@ _muted_blocks: list[bool] = []
 def writes_messages() -> bool:
     """Return True if this process may write messages and results.
 
-    It is False inside a `mute_messages` block, and if the environment variable RANK is
-    set to another number than 0.
+    It may not inside a `mute_messages` block, or with another RANK than 0.
     """
     return os.environ.get("RANK", "0") == "0" and not _muted_blocks
 
@@ -72,11 +71,7 @@ def mute_messages() -> Iterator[None]:
 
 
 def say(*lines: str) -> None:
-    """Write a message on stderr.
-
-    Args:
-        lines: Lines of the message. Control characters are escaped.
-    """
+    """Write lines of a message on stderr, with escaped control characters."""
     if writes_messages():
         _write(*lines)
 
@@ -121,20 +116,15 @@ def _write(*lines: str, style: str | None = None, console: Any = None) -> None:
 
 
 def show_text(*lines: str) -> None:
-    """Write a result on stdout.
-
-    Args:
-        lines: Lines of the result. Control characters are escaped.
-    """
+    """Write lines of a result on stdout, with escaped control characters."""
     if writes_messages():
         _write(*lines, console=_stdout())
 
 
 def summarise_names(names: Sequence[str]) -> str:
-    """Write the number of names and the names, as in `2: a, b` or `9: a … i`.
+    """Write the number of names and the names, as in `2: a, b`.
 
-    Only the first and the last of more than four names are written. The text is
-    empty without names.
+    More than four names become `9: a … i`, and no names an empty text.
     """
     if not names:
         return ""
@@ -186,8 +176,7 @@ def announce(amount: str, item_s: float | None, items: float) -> None:
 def mute_libraries() -> Iterator[None]:
     """Hide messages and bars of transformers and diffusers inside the block.
 
-    Error messages still appear. A library that is imported inside the block
-    is not muted.
+    Error messages still appear. A library that is imported later is not muted.
     """
     # switch messages and bars off, and note the previous settings
     previous_settings = []
@@ -260,14 +249,11 @@ def show_json(document: Any, indent: int | None = 2) -> None:
 def show_table(table: Table) -> None:
     """Write a table on stdout.
 
-    A table that is wider than the terminal is written in one of two ways:
+    A table that is wider than the terminal is written in one of three ways:
 
-    - with at most `MAX_FOLDED_COLUMNS` columns and `is_list` False: with line breaks
-      inside the cells, unless `is_copied` is True
-    - otherwise: as a list, with a block of lines for each row
-
-    Args:
-        table: Table to write.
+    - as a list, if `is_list` is True or it has more than `MAX_FOLDED_COLUMNS` columns
+    - unchanged, if `is_copied` is True
+    - with line breaks inside its cells otherwise
     """
     if not writes_messages():
         return
@@ -322,9 +308,7 @@ class Bar:
             the training of one of several models.
 
     Attributes:
-        total: Number of items to do, or None if they are not counted.
         items: Number of finished items.
-        is_of_item: True if this work is a single item of the enclosing work.
         label: Description, followed by the latest note in brackets.
         is_announced: True if the expected duration has been written.
     """
@@ -355,7 +339,7 @@ class Bar:
             note: Text in brackets after the description, or "".
 
         Raises:
-            KeyboardInterrupt: if the user pressed Ctrl-C earlier, and a library
+            KeyboardInterrupt: if the user pressed Ctrl-C and a library
                 swallowed the exception.
         """
         raise_if_interrupted()
@@ -369,10 +353,10 @@ class Bar:
             _display_on(_stderr()).announce_long_work()
 
     def measure_item_s(self) -> float | None:
-        """Compute the mean duration of an item in seconds.
+        """Compute the mean duration of an item in seconds, or None if it is unknown.
 
-        The items of the first call of `advance` do not count, because they may open
-        files. Returns None before later items are finished.
+        The items of the first call of `advance` do not count, because they
+        may open files.
         """
         if self._first is None:
             return None
@@ -483,8 +467,7 @@ class _Display:
 
     Attributes:
         bars: Bars from the outermost to the innermost work.
-        amount: End of the message about long work, such as " for 192 trained models".
-            It may be empty.
+        amount: End of a message, such as " for 192 trained models", or "".
         live: Display of rich, which redraws this object twice a second.
         draws: True if bars are drawn on a terminal.
     """
@@ -540,9 +523,7 @@ class _Display:
                 bar.is_announced = True
 
     def say_lines(self, has_ended: threading.Event) -> None:
-        """Write a line of progress every `PROGRESS_INTERVAL_S`, until the
-        work has ended.
-        """
+        """Write a line of progress every `PROGRESS_INTERVAL_S` until the work ends."""
         while not has_ended.wait(PROGRESS_INTERVAL_S):
             say(self.describe())
 
@@ -576,13 +557,7 @@ def _stderr() -> Any:
 
 @lru_cache(1)
 def _console_on(stream: Any) -> Any:
-    """Return the console that writes to stderr.
-
-    Bars and messages must share it, so it is cached until `stream` changes.
-
-    Args:
-        stream: Current stderr.
-    """
+    """Return the console that writes to stderr, cached until `stream` changes."""
     from rich.console import Console
 
     return Console(stderr=True, emoji=False)
