@@ -157,7 +157,7 @@ def execute(
 
 
 def _show_interrupt(as_json: bool) -> None:
-    """Write that the command was interrupted, and write it also as JSON if requested."""
+    """Write that the command was interrupted, on request also as JSON."""
     console.say(f"interrupted: {CONTINUE_HINT}")
     if as_json:
         console.show_json(

@@ -1,8 +1,4 @@
-"""Inputs, results and pace of commands.
-
-The pace of a command is its time per unit of work. `--check` estimates the time of a
-command from the pace of the last run of the same kind.
-"""
+"""Inputs, results and pace (time per unit of work) of commands."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,10 +28,9 @@ class Input:
         name: Name of the input.
         size: Size of the download in bytes, or None if it is unknown or not needed.
         error: Error that says why the input cannot be used, with advice as its hint.
-            None if the input exists or can be downloaded.
         line: Command line that downloads the input, or "".
         is_optional: True if the command also runs without the input.
-        note: Text that is shown instead of the state. An input with a note never
+        note: Text that is shown instead of the state, so the input never
             counts as missing.
         reference: Name of the input in recipes, or "" if it is the same as `name`.
         digest: Digest of the content for the fingerprint of the run, or "".
@@ -68,8 +63,7 @@ class Input:
 
         Returns:
             The input. Its `error` is set if no file was found, or if a file is a
-            placeholder whose content DataLad or Git LFS has not fetched. Its `size`
-            is None otherwise.
+            placeholder whose content DataLad or Git LFS has not fetched.
         """
         files = [present] if isinstance(present, Path) else present or []
         # the error about placeholders is None if all files have their content
@@ -130,13 +124,11 @@ def collect_inputs(
 ) -> list[Input]:
     """Collect the inputs of a command (files, data sets, weights) without duplicates.
 
-    An error of a function is added as an input, unless a required input
-    already reports it.
+    An error of a function becomes an input, unless a required input already reports it.
 
     Args:
         sources: Functions that return inputs.
         checks: Functions that raise an error if an input does not fit the settings.
-            They are called after all sources.
 
     Returns:
         Inputs with distinct names. Only the first input of each name is kept.
@@ -183,7 +175,7 @@ def describe_missing(inputs: Iterable[Input]) -> list[str]:
 
     Returns:
         A line for each distinct hint, such as "no a.h5, and 2 more (download it)".
-        Errors about missing data come last. Empty if no input is missing.
+        Errors about missing data come last.
     """
     # errors about missing data come last, because invalid values are more urgent
     errors = []
@@ -217,8 +209,8 @@ def tabulate(
 
     Args:
         inputs: Inputs of the command, such as data sets and weights.
-        published: Licence ("licence") and size in gigabytes ("gb") of published
-            weights, by name of the input.
+        published: Licence ("licence") and gigabytes ("gb") of weights, by name
+            of the input.
 
     Returns:
         A table with a row for each input.
@@ -237,8 +229,8 @@ class Work:
     """An amount of work, from which `--check` estimates time and memory.
 
     Attributes:
-        kind: Text that identifies the kind of work, such as the network and the data.
-            All units of a kind take the same time.
+        kind: Kind of work, such as the network and the data. All its units take
+            the same time.
         count: Number of units.
         unit: Name of the units, such as "epochs".
         seconds: Duration of the work in seconds, or None for the duration
@@ -292,8 +284,8 @@ class Work:
             key: Key of the pace (see `key`).
 
         Returns:
-            A sentence under "time", and a sentence under "memory". Without earlier
-            work, the time is "unknown until …", and "memory" is left out.
+            Sentences under "time" and "memory". Without earlier work, there is only
+            "time", which says that it is unknown.
         """
         amount = self.describe()
         pace = read_paces(runs).get(key)
@@ -379,12 +371,13 @@ class Result:
     ) -> None:
         """Store the seconds per unit of this work and the peak of memory.
 
-        Nothing is stored if the work was not counted, or if the launch is read-only.
+        Only the main process of a launch stores them, if the work was counted and the
+        launch is not read-only.
 
         Args:
             command: Name of the command.
-            launch: Processes that did the work. Only the main process stores the pace.
-            runs: Folder of all runs. It holds the file with the paces.
+            launch: Processes that did the work.
+            runs: Folder of runs, which holds the file of paces.
             seconds: Duration of the command, for work without a duration of its own.
         """
         if self.work and launch.is_main and not launch.is_read_only:

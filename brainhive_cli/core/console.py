@@ -249,11 +249,11 @@ def show_json(document: Any, indent: int | None = 2) -> None:
 def show_table(table: Table) -> None:
     """Write a table on stdout.
 
-    A table that is wider than the terminal is written in one of three ways:
+    A table that is wider than the terminal is written by the first rule that applies:
 
     - as a list, if `is_list` is True or it has more than `MAX_FOLDED_COLUMNS` columns
     - unchanged, if `is_copied` is True
-    - with line breaks inside its cells otherwise
+    - with line breaks inside its cells
     """
     if not writes_messages():
         return

@@ -1,12 +1,10 @@
 """Registry of the interchangeable parts of a recipe, such as data sets and backbones.
 
-- part: component that a recipe selects, such as a loss. Its module has a frozen class
-  `Config` with a `build` method.
+- part: component that a recipe selects, such as a loss, with a class `Config`
 - knob: field of a Config, which a recipe can set
-- shelf: collection of all parts of one sort, such as all losses. It is a folder
-  whose files and rows of `rows.yaml` are the parts, or a file with the parts in
-  the dict `TINY`.
-- kind: name of a part on its shelf, or import path of the module of a user's part
+- shelf: all parts of one sort, such as all losses. It is a folder whose files and rows
+  of `rows.yaml` are the parts, or a file with the parts in the dict `TINY`.
+- kind: name of a part on its shelf, or import path of a user's part
 """
 
 import importlib
@@ -113,7 +111,7 @@ class Config(Section):
 
     @model_serializer(mode="wrap")
     def _with_kind(self, serialize: Any) -> dict[str, Any]:
-        # when the document is read back, the kind selects the class of the part
+        # the kind selects the class when the document is read
         return {"kind": self.kind, **serialize(self)}
 
 
@@ -123,12 +121,10 @@ class PartRow(BaseModel):
     Further keys of the entry set these defaults, or attributes of the Config class.
 
     Attributes:
-        family: Kind of the other part on the shelf, or a class below
-            `brainhive_cli.data`, such as `published.nsd.NsdPictures`.
-        about: Description of the part in one sentence. If empty, the docstring of the
-            family's Config is used.
-        tiny: Knobs of the small example for tests (`TINY`) that differ
-            from the family's.
+        family: Kind of the other part, or a class below `brainhive_cli.data`,
+            such as `published.nsd.NsdPictures`.
+        about: Description of the part, or "" for the description of the family.
+        tiny: Knobs of the example for tests (`TINY`) that differ from the family's.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -144,11 +140,7 @@ def shelf_module_name(shelf: str) -> str:
 
 
 def import_shelf(shelf: str) -> ModuleType:
-    """Import the module of a shelf: a package, or a single file.
-
-    A part that contains parts of another shelf calls it in `build`, because an import
-    at the top could be circular.
-    """
+    """Import the module of a shelf: a package, or a single file."""
     return importlib.import_module(shelf_module_name(shelf))
 
 
@@ -225,18 +217,16 @@ def load(shelf: str, kind: str) -> ModuleType:
 
     Args:
         shelf: Name of the collection that the part belongs to, such as `losses`.
-        kind: Name of the part in this collection, or import path (with a dot) of a
-            module that the user has written.
+        kind: Name of the part, or import path (with a dot) of a user's module.
 
     Returns:
         Module with the part's class `Config`. A part of Brainhive also has `TINY`,
         small values of the Config for tests.
 
     Raises:
-        RecipeError: if the shelf has no such part, if the user's module does not define
-            a part, or if its import is not allowed.
-        MissingExtra: if the user's module, or a package that it imports,
-            is not installed.
+        RecipeError: if the shelf has no such part, or the user's module defines none or
+            is not allowed.
+        MissingExtra: if the user's module, or a package that it imports, is missing.
     """
     # the kind may be a number in a recipe
     if not isinstance(kind, str):
@@ -271,12 +261,9 @@ def _load_own_part(shelf: str, path: str) -> ModuleType:
         shelf: Collection to which the part belongs, such as `losses`.
         path: Import path of the module.
 
-    Returns:
-        Module with a class `Config`, a subclass of the base class of the shelf.
-
     Raises:
-        RecipeError: if the module does not define such a class, or its import
-            is not allowed.
+        RecipeError: if the module has no class `Config` of its own for this shelf, or
+            its import is not allowed.
         MissingExtra: if the module, or a module that it imports, is not installed.
     """
     module = foreign_code.import_module(
@@ -285,7 +272,7 @@ def _load_own_part(shelf: str, path: str) -> ModuleType:
     config = getattr(module, "Config", None)
     base = find_base_class(shelf)
 
-    # a Config that the user's module imports from elsewhere belongs to another part
+    # an imported Config belongs to another part
     is_part = (
         isinstance(config, type)
         and issubclass(config, base)
@@ -317,13 +304,11 @@ def _make_module(name: str, config: Any, tiny: Any) -> ModuleType:
 def _module_of_row(shelf: str, kind: str) -> ModuleType:
     """Make the module of a part that is a row of a `rows.yaml`.
 
+    Its `Config` is a subclass of the Config of the row's family.
+
     Args:
         shelf: Shelf of the part, such as `datasets`.
         kind: Name of the row.
-
-    Returns:
-        Module with `Config`, a subclass of the Config of the row's family, and with
-        `TINY`, a Config with small values for tests.
     """
     # find the family: a class of a published data set, or a part of this shelf
     row = read_rows(shelf)[kind]
@@ -360,7 +345,7 @@ def _module_of_row(shelf: str, kind: str) -> ModuleType:
         annotation.append(Field(**settings))
         fields[name] = Annotated[tuple(annotation)]
 
-    # derive the class of the row, whose `kind` follows from the name of its module
+    # the name of its module gives the class its `kind`
     path = f"{shelf_module_name(shelf)}.{file_name_from_kind(kind)}"
     config: Any = create_model(
         "Config",
@@ -381,7 +366,7 @@ def resolve(shelf: str, value: Any, default: str | None = None) -> Any:
 
     Args:
         shelf: Collection to which the part belongs, such as `losses`.
-        value: Kind of the part, or a mapping `{kind: …, setting: …}`. A Config
+        value: Kind of the part, a mapping `{kind: …, setting: …}`, or a Config, which
             is returned unchanged.
         default: Kind of the part if `value` is a mapping without the key `kind`.
 
@@ -408,8 +393,7 @@ def list_papers(value: object) -> list[str]:
     """List the papers that describe the parts in a recipe or in a section of a recipe.
 
     Args:
-        value: Config of a part, section of a recipe, or mapping or list of these. All
-            values inside it are searched too.
+        value: Config, section of a recipe, or nested mapping or list of these.
 
     Returns:
         BibTeX keys in `reports/references.bib`, each once.
@@ -472,8 +456,7 @@ def part_field(shelf: str, default: str, description: str) -> Any:
 
     Args:
         shelf: Shelf of the part, such as `losses`.
-        default: Kind of the part if the recipe lacks the key, or gives
-            knobs without `kind`.
+        default: Kind of the part if the recipe does not name a kind.
         description: Help text of the recipe key.
     """
     field = Field(default, validate_default=True, description=description)
