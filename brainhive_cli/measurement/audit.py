@@ -182,8 +182,8 @@ def audit(result: ForeignResult) -> list[Row]:
             plain_score, _ = plain_scores[k]
             points = claims[k] - plain_score
             if check == CLAIMED:
-                others = reading.members[1:]
-                reason = _explain(checked, others, claims, bool(far_claims))
+                other_members = reading.members[1:]
+                reason = _explain(checked, other_members, claims, bool(far_claims))
                 if reason:
                     has_finding = None
                     evidence += f"; {reason}"
@@ -481,7 +481,7 @@ def _check_signals_together(result: ForeignResult) -> Judgement:
     if has_wrong and can_compare_sums:
         complete = values[:, is_complete]
 
-        # a constant row, such as a lost signal filled with 0, carries no information
+        # leave out constant rows, such as a lost signal filled with 0
         complete = complete[complete.amax(1) > complete.amin(1)]
 
         # means, or sums of exponentials, that hardly differ between candidates
@@ -526,7 +526,6 @@ def _check_standardisation(result: ForeignResult) -> Judgement:
     is_varied = spread > 0
     tolerance = max(MAX_MEAN_DIFFERENCE, PRECISION.get(predictions.dtype, 0))
 
-    # means that standardised columns may have
     means = {"0": torch.zeros_like(spread), "of the gallery": gallery.nanmean(0)}
     train_embeddings = result.train_embeddings
     if train_embeddings is not None and train_embeddings.shape[1:] == gallery.shape[1:]:
@@ -706,7 +705,6 @@ def _check_collapse(result: ForeignResult) -> Judgement:
     Returns:
         `Judgement(has_finding, points, evidence)`. Points are the score minus chance.
     """
-    # how often each picture is the nearest
     values = result.similarities.double()
     n_signals, n_candidates = values.shape
     counts = values.argmax(1).bincount(minlength=n_candidates)
@@ -714,7 +712,6 @@ def _check_collapse(result: ForeignResult) -> Judgement:
     n_never = (counts == 0).sum()
     chance = 100 * result.k / result.pool
 
-    # rank all signals by their mean similarities
     mean_similarities = values.mean(0).expand_as(values)
     constant = replace(result, similarities=mean_similarities).compute_top_k()
     evidence = (

@@ -266,8 +266,8 @@ def crossed_t_test(
     """Test if the mean difference for people and units in general is 0.
 
     The variance of the mean is s + c, where s is the variance over the S subjects, and
-    c the covariance of two subjects, who saw the same units. The degrees of
-    freedom are Satterthwaite's,
+    c the covariance of two subjects, who saw the same units. The degrees of freedom
+    (Satterthwaite) are
 
         (s + c)² / (s² / f + c² / u)  with  1 / f = (1 - q) / (S - 1) + q / (S u).
 
@@ -311,7 +311,6 @@ def crossed_t_test(
     )
     dof = variance**2 / (subject_term + covariance**2 / components.dof)
 
-    # t test, and the interval that is its inversion
     error = float(np.sqrt(variance))
     reach = float(stdtrit(dof, 1 - SIGNIFICANCE_LEVEL / 2)) * error
     p = float(2 * stdtr(dof, -abs(mean) / error))
@@ -382,7 +381,7 @@ def compare_ranks(
 
     Returns:
         The differences, first run minus second run, with p values adjusted for their
-        number. Then an error for each pair with different galleries (sets of candidate
+        number. Then an error for each pair with different galleries (candidate
         pictures), subjects or items.
     """
     compared = []
@@ -502,7 +501,6 @@ def _describe_tests(groups: Mapping[str, Sequence[Difference]], tests: int) -> s
     Args:
         tests: Number of differences that have a p value.
     """
-    # count the metrics, and the pairs of compared objects of each kind
     metrics = set()
     n_pairs = 0
     counts = []
@@ -644,7 +642,8 @@ def _find_cells(
     """Find the cells of a subject, or else the cells that do not depend on a signal.
 
     Args:
-        cells: Cells keyed by subject, or by None if they do not depend on a signal.
+        cells: Cells (results of a subject and a seed), keyed by subject, or by None if
+            they do not depend on a signal.
 
     Raises:
         BrainhiveError: if there are cells of neither the subject nor None.
@@ -668,7 +667,7 @@ def _compare_metric(
     """Compare a metric over the items that have a value in both sources.
 
     Args:
-        pairs: Cells of both sources for each subject, with one cell per seed.
+        pairs: Cells (results of a seed) of both sources, for each subject.
         ids: Image ids [N] of the compared items of each subject.
         items: The items named by `ids`, and their units.
 
@@ -717,7 +716,6 @@ def _describe_limits(
         Fields of a `Difference`: `scope` (units such as "these films", or empty),
         `limits` (warnings), and `differs` (settings in which the runs differ).
     """
-    # warn if the runs were tested on different signals
     first_set_up = first_run.facts.set_up
     second_set_up = second_run.facts.set_up
     limits = []
@@ -748,7 +746,7 @@ def _collect_values(
         metric: Name of the metric, or `ranks`.
 
     Returns:
-        Values [S, N], with NaN for an item without a value.
+        The values, with NaN for an item without a value.
     """
     rows = []
     for cell in cells:

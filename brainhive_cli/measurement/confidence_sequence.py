@@ -225,7 +225,7 @@ def hit_rate_interval(
     if misses == 0:
         return float(np.exp(threshold / trials)), 1.0
 
-    # the excess is negative at the observed rate, and has a root on either side
+    # the excess is negative at the observed rate
     rate = hits / trials
     max_rate = float(np.nextafter(1, 0))
     low = brentq(excess, MIN_RATE, rate, xtol=1e-15)

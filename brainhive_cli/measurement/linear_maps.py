@@ -143,7 +143,7 @@ class Products:
             n_features = self.samples.shape[1]
             squared *= values[:, None]
 
-        # the mean of each feature was subtracted, which takes one degree of freedom
+        # centred features lose one degree of freedom
         degrees_of_freedom = max(1, self.count - 1)
         return choose_penalty(
             values, squared, self.squares[outputs], degrees_of_freedom, n_features

@@ -377,7 +377,7 @@ def summarise_ranks(
     def rank_auc(ranks: Any) -> Any:
         return 1 - (ranks - 1) / max(1, pool - targets)
 
-    # function of the ranks that is averaged for each metric, and limits of the mean
+    # function that is averaged for each metric, and limits of the mean
     rank_limits = (1.0, float(pool))
     share_limits = (0.0, 1.0)
     transforms: dict[str, tuple[Callable[[Any], Any], Limits]] = {}
