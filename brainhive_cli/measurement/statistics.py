@@ -358,11 +358,10 @@ def estimate_mean_variance(groups: Sequence[ValueArray], items: Items) -> MeanVa
         unit_influence[is_rounding] = 0
 
         weights[subject] = sizes / len(values)
-        variance, _ = _variance_over_units(
+        subject_variances[subject], _ = _variance_over_units(
             unit_influence, weights[subject : subject + 1], strata
         )
         estimates[subject] = values.mean()
-        subject_variances[subject] = variance
         influence += unit_influence / subjects
 
     # variance over units, which subjects may share
@@ -509,8 +508,8 @@ def _share_interval(
 
     z = ndtri(UPPER_QUANTILE)
     centre = (share + z**2 / (2 * size)) / (1 + z**2 / size)
-    variance = share * (1 - share) / size + z**2 / (4 * size**2)
-    reach = z / (1 + z**2 / size) * np.sqrt(variance)
+    wilson_variance = share * (1 - share) / size + z**2 / (4 * size**2)
+    reach = z / (1 + z**2 / size) * np.sqrt(wilson_variance)
 
     # rounding must not exclude the share itself
     lower_share = min(float(share), float(centre - reach))
