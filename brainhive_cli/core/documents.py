@@ -1,7 +1,6 @@
 """Reader of JSON and YAML documents, which checks their types and digests.
 
-The documents of a finished run are listed with their digests in its file `SHA256SUMS`,
-the digest list.
+The digest list `SHA256SUMS` of a finished run has the digests of its documents.
 """
 
 import hashlib
@@ -72,10 +71,9 @@ def read(
 
     Args:
         path: File of the document.
-        kind: Expected type of the content, which pydantic can check, such as a model
-            or `dict[str, int]`.
-        hint: Advice in the error message if the document is damaged.
-        error: Class of the error that is raised for a damaged document.
+        kind: Type that pydantic can check, such as a model or `dict[str, int]`.
+        hint: Advice in the error about a damaged document.
+        error: Class of the error about a damaged document.
         is_yaml: True for YAML, False for JSON, None to decide by the suffix .yaml.
         max_bytes: Size limit in bytes. 0 for the limit in `MAX_DOCUMENT_BYTES`.
         has_nan: True to allow NaN in JSON.
@@ -150,10 +148,9 @@ def parse(
     Args:
         text: Text of the document.
         name: Name of the document in messages, such as its path.
-        kind: Expected type of the content, which pydantic can check, such as a model
-            or `dict[str, int]`.
-        hint: Advice in the error message if the document is damaged.
-        error: Class of the error that is raised for a damaged document.
+        kind: Type that pydantic can check, such as a model or `dict[str, int]`.
+        hint: Advice in the error about a damaged document.
+        error: Class of the error about a damaged document.
         is_yaml: True for YAML, False for JSON.
         has_nan: True to allow NaN in JSON.
 
@@ -161,8 +158,8 @@ def parse(
         Content of the document as an instance of `kind`.
 
     Raises:
-        BrainhiveError: of the class `error`, if the text cannot be parsed, or its
-            content is not a `kind`.
+        BrainhiveError: of the class `error`, if the text cannot be parsed or is
+            not a `kind`.
     """
     try:
         if is_yaml:
@@ -197,19 +194,18 @@ def check(
 
     Args:
         value: Content of a JSON or YAML document: dicts, lists, numbers and texts.
-        name: Name of the document in error messages, such as its path.
-        kind: Expected type, which pydantic can check, or a `TypeAdapter` of
-            such a type.
-        hint: Advice to the user, which the error carries.
-        error: Class of the error that is raised if the content has another type.
+        name: Name of the document in messages, such as its path.
+        kind: Type that pydantic can check, or a `TypeAdapter` of such a type.
+        hint: Advice in the error about another type.
+        error: Class of the error about another type.
 
     Returns:
         The content as an instance of the expected type.
 
     Raises:
-        BrainhiveError: of the class `error`, with the key, reason and value of the
-            first problem. Validators may raise subclasses of BrainhiveError, which pass
-            unchanged except for RecipeError.
+        BrainhiveError: of the class `error`, about the first problem. Errors of
+            validators that are a special kind of BrainhiveError, except for
+            RecipeError, pass unchanged.
     """
     try:
         if isinstance(kind, TypeAdapter):
@@ -234,11 +230,10 @@ def check(
 
 
 def require_schema(document: Mapping[str, Any], version: int, subject: str) -> None:
-    """Raise an error if the format of a document has a version that cannot be read.
+    """Raise an error if a document has a version of its format that cannot be read.
 
     Args:
-        document: Content of the document, with the version number under
-            the key `schema`.
+        document: Content of the document, with its version under the key `schema`.
         version: Version number that this program reads.
         subject: Beginning of the error message, such as `PATH holds metrics`.
 
@@ -294,10 +289,9 @@ class _Loader(yaml.CSafeLoader):
 
 
 def _parse_yaml(text: str) -> Any:
-    """Parse YAML, and refuse keys and aliases that no file of settings needs.
+    """Parse YAML, and refuse repeated keys, keys that are not texts, and many aliases.
 
-    Aliases of aliases let a small malicious file stand for a document that fills the
-    memory, so nodes are counted before values are made.
+    With aliases of aliases, a small malicious file could fill the memory.
 
     Raises:
         ValueError: if a key is not a text or is repeated in its mapping, or if the
@@ -305,8 +299,7 @@ def _parse_yaml(text: str) -> Any:
     """
     loader = _Loader(text)
     try:
-        # Count the nodes level by level, the target of an alias once for each alias.
-        # Without aliases, a document has at most as many nodes as letters.
+        # count the nodes level by level, the target of an alias once for each alias
         root = loader.get_single_node()
         level = [] if root is None else [root]
         count = 0
@@ -329,11 +322,7 @@ def _parse_yaml(text: str) -> Any:
 
 
 def _check_keys(mapping: yaml.MappingNode) -> None:
-    """Raise an error if a mapping has a repeated key, or a key that is not a text.
-
-    Raises:
-        ValueError: if a key is repeated or not a text, with the line numbers from 1.
-    """
+    """Raise a ValueError if a mapping has a repeated key, or a key that is not a text."""
     first_lines: dict[tuple[str, str], int] = {}
     for key, _ in mapping.value:
         # the key `<<`, which inserts another mapping, has the tag `merge`
@@ -360,7 +349,7 @@ def write_digests(folder: Path, digests: Mapping[str, str]) -> None:
     with atomic_write(folder / SHA256SUMS) as partial_file:
         partial_file.write_text("".join(lines), "utf-8")
 
-    # a file that is written twice within a tick of the clock may keep its time and size
+    # a file that is written twice in a moment may keep its time and size
     _parse_digests.cache_clear()
 
 
@@ -402,8 +391,7 @@ def list_documents(folder: Path) -> Iterator[str]:
 def list_files(folder: Path) -> Iterator[Path]:
     """List the files in the folder of a run and its subfolders.
 
-    Hidden files, files in hidden folders, files of experiment trackers and files
-    without a suffix are left out.
+    Hidden files, files of experiment trackers and files without a suffix are left out.
 
     Args:
         folder: Folder of the run.
@@ -426,8 +414,8 @@ def read_digests(folder: Path) -> Mapping[str, str]:
         folder: Folder with the results of a command.
 
     Returns:
-        SHA-256 digests in hexadecimal, keyed by the path of the file relative to the
-        folder. Empty if there is no list, or if it is larger than `MAX_LIST_BYTES`.
+        SHA-256 digests in hexadecimal, by path below the folder. Empty if there is no
+        list, or if it is larger than `MAX_LIST_BYTES`.
     """
     path = folder / SHA256SUMS
     if not path.is_file():
@@ -435,7 +423,6 @@ def read_digests(folder: Path) -> Mapping[str, str]:
     status = path.stat()
     if status.st_size > MAX_LIST_BYTES:
         return {}
-    # the results are cached, so an unchanged list is parsed only once
     return _parse_digests(path.absolute(), status.st_mtime_ns, status.st_size)
 
 
@@ -459,9 +446,6 @@ def _parse_digests(path: Path, mtime_ns: int, size: int) -> Mapping[str, str]:
         mtime_ns: Time of the last change in nanoseconds, as a part of the key
             of the cache.
         size: Size in bytes, as a part of the key of the cache.
-
-    Returns:
-        Digests in hexadecimal, keyed by the path of the file.
     """
     digests = {}
     for line in read_lines(path, MAX_LIST_BYTES, "replace"):

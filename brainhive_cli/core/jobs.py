@@ -1,8 +1,7 @@
 """Jobs: descriptions of the work of commands before it begins.
 
-A job that makes a run folder has stages. A stage is a set of cells, which can be
-computed in any order. A cell is a part of the run with a file of its own, such as
-a trained model.
+A job that makes a run has stages. A stage is a set of cells that can be computed in any
+order. A cell is a part of the run with its own file, such as a trained model.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -78,14 +77,14 @@ class FunctionJob(Job):
     make_preview: Callable[[Any], Sequence[Table]] = lambda recipe: ()
 
     def inputs(self) -> Iterable[Input]:
-        """List the inputs that the command reads, or only the input that is missing."""
+        """List the inputs, or only the input that is missing."""
         try:
             return self.find_inputs(self.recipe)
         except MissingData as error:
             return [Input(error.message, error=error)]
 
     def preview(self) -> Sequence[Table]:
-        """Describe the planned work of the command in tables, for `--check`."""
+        """Describe the planned work in tables, for `--check`."""
         return self.make_preview(self.recipe)
 
     def list_inputs(self) -> list[Input]:
@@ -136,12 +135,10 @@ class CellStage:
     Attributes:
         title: Description of the work, shown with the progress.
         files: Path of the file of each cell in the run folder, by name of the cell.
-        compute: Function of the name of a cell and of the processes that share it.
-            It returns the value for the file of the cell, or None if it has
-            written the file.
-        sharing: "alone" if each process computes cells of its own, or "together" if all
-            processes compute each cell. "either" is "together" if there are fewer cells
-            than processes, otherwise "alone".
+        compute: Function of the name of a cell and of the processes that share it. It
+            returns the value for the file, or None if it has written the file.
+        sharing: "alone" if each process computes cells of its own, "together" if all
+            compute each cell, "either" for "together" with fewer cells than processes.
         is_finished: Function that returns True if the cell of a name is finished. If
             None, a cell is finished when its file exists.
         count_work: Function that counts the work of the named cells. None if the time
@@ -176,8 +173,8 @@ class OpenRun:
     Attributes:
         folder: Folder of the run.
         launch: Processes that compute the run.
-        parts: Results of the runs that this run consists of, such as the variants of a
-            sweep, by name of the run.
+        parts: Results of the runs inside this run, such as the variants of a
+            sweep, by name.
         compared_results: Results of the runs that this run is compared with.
     """
 
@@ -221,11 +218,12 @@ class OpenRun:
 class RunJob(Job):
     """Work of a command that writes a run folder.
 
-    The driver calls `inputs`, then `check`, `prepare`, `stages` and `summarise` if the
-    run is not finished, then `describe`.
+    The driver calls `inputs`, `check`, `prepare`, `stages`, `summarise` and `describe`,
+    for a finished run only `inputs` and `describe`.
 
     Attributes:
-        summarises_together: True if all processes take part in `summarise`.
+        summarises_together: True if all processes call `summarise`, not only
+            the main process.
         tracker_name: Name under which trackers show the metrics of a finished run.
     """
 
@@ -271,17 +269,13 @@ class RunJob(Job):
         return False
 
     def stages(self, run: OpenRun) -> Iterator[CellStage]:
-        """Yield the stages of the computation, one after the other.
-
-        The data of a stage are in memory only until the next stage is requested.
+        """Yield the stages, each with its data in memory only until the
+        next is requested.
         """
         yield from ()
 
     def summarise(self, run: OpenRun) -> Summary:
-        """Compute the metrics of the run from its finished cells.
-
-        Only the main process calls it, unless `summarises_together` is True.
-        """
+        """Compute the metrics of the run from its finished cells."""
         raise NotImplementedError
 
     def describe(self, run: OpenRun) -> Result:
@@ -302,8 +296,8 @@ def resolve(module: Any, recipe: Any) -> Job:
     """Make the job of a command, an object with its inputs and its amount of work.
 
     Args:
-        module: Module of the command. It has a function `resolve_job` that makes the
-            job, or a function `inputs` that lists the inputs of a recipe.
+        module: Module of the command, with a function `resolve_job` that makes the job,
+            or a function `inputs` that lists the inputs of a recipe.
         recipe: Settings of the command.
 
     Returns:

@@ -17,11 +17,11 @@ UNSAFE_CODES = (
     range(10, 32),
     range(127, 160),
     [0x2028, 0x2029],
-    # characters that change the direction of text, so that a name reads like another
+    # characters that change the direction of text
     [0x061C, 0x200E, 0x200F],
     range(0x202A, 0x202F),
     range(0x2066, 0x206A),
-    # characters without width, with which two different names look the same
+    # characters without width
     [0xAD, 0x180E, 0xFEFF],
     range(0x200B, 0x200E),
     range(0x2060, 0x2065),
@@ -103,11 +103,10 @@ class Table:
         title: Text above the table.
         columns: Headings [C] of the columns.
         rows: Cells [R, C], which are plain values or instances of `TableCell`.
-        section: Heading of the section of the page in which the table is shown.
+        section: Heading of the section of the page.
         note: Text below the table.
         kind: Type of the artifact, by which a stored table is recognised.
-        is_list: True to leave out the headings if a narrow terminal shows each row
-            as a list.
+        is_list: True to leave out the headings in a list of rows.
         is_copied: True if a terminal must not fold the cells, because users copy them.
     """
 
@@ -131,10 +130,7 @@ class Table:
         object.__setattr__(self, "rows", tuple(map(tuple, self.rows)))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the title, the note and the rows for JSON.
-
-        Each row is a dictionary from the headings to the values of its cells.
-        """
+        """Return the title, the note and the rows for JSON, each row by heading."""
         rows = []
         for row in self.rows:
             values = map(_plain_value, row)
@@ -178,9 +174,8 @@ def _write_cell(value: Any) -> Any:
 
 
 def make_visible(value: Any) -> Any:
-    """Replace the unsafe characters of a text by escapes, such as `\\x1b`.
-
-    Values that are not texts are returned unchanged.
+    """Replace unsafe characters of a text by escapes, and return
+    other values unchanged.
     """
     return value.translate(MULTI_LINE_ESCAPES) if isinstance(value, str) else value
 
@@ -247,8 +242,7 @@ def make_subject_seed_table(
 ) -> Table:
     """Make a table of a metric, with a row per subject and a column per seed.
 
-    The last column and the last row have the mean and standard deviation over seeds
-    and over subjects.
+    The last column and the last row have the mean and standard deviation.
 
     Args:
         title: Title of the table.
