@@ -62,15 +62,14 @@ def share_cells(
 ) -> Iterator[Iterator[str]]:
     """Share the cells (pieces of work) of a run among several workers.
 
-    Compute each cell that the iterator yields, because other workers leave it out. The
-    iterator ends when all cells are finished, by any worker. Two workers may still get
-    the same cell, so the file of a cell must get its final name only when complete.
+    Compute each cell that the iterator yields. The iterator ends when all cells are
+    finished, by any worker. In rare cases, two workers get the same cell, so its file
+    must get its final name only when complete.
 
     Args:
-        cells: Path of the file that marks a cell as finished, by name of the cell. The
-            claim is a hidden file in the same folder.
-        launch: Processes of this worker. They compute each cell together, so all of
-            them must iterate.
+        cells: Path of the file that marks a cell as finished, by name of the cell. A
+            hidden file in the same folder is the claim.
+        launch: Processes of this worker, which must all iterate.
         on_claim: Called in the main process with the name of a claimed cell, and with
             the name of the dead worker that held it before, or "".
         is_finished: Returns True if the cell with this name is finished. If None, a
@@ -106,9 +105,9 @@ def _claim_each(
 
     Args:
         cells: Path of the file that marks a cell as finished, by name of the cell.
-        launch: Processes of this worker. Only the main process claims cells.
-        on_claim: Called in the main process with the name of a claimed cell, and with
-            the name of the dead worker that held it before, or "".
+        launch: Processes of this worker.
+        on_claim: Called in the main process with the names of a claimed cell and of the
+            dead worker that held it before (or "").
         is_finished: Returns True if the cell with this name is finished. If None, a
             cell is finished when its file exists.
     """

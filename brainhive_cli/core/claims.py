@@ -97,12 +97,10 @@ def _read_holder(path: Path) -> re.Match[str] | None:
 class Claim:
     """Claim on a path, which only a single process can hold at a time.
 
-    A holder counts as dead if its process on this machine has ended, or if it has
-    not touched the file of the claim for 100 seconds. Another process may then take
-    the claim over.
-
-    Two processes may hold the same claim if a disk shows files minutes late. Results
-    must therefore get their final names only when they are complete.
+    Another process may take the claim over if the holder's process on this machine has
+    ended, or if the holder has not touched the file of the claim for 100 seconds. A
+    disk that shows files minutes late allows two holders, so results must get their
+    final names only when complete.
 
     Args:
         path: File of the claim.
@@ -131,8 +129,17 @@ class Claim:
             time.sleep(delay_s * random.uniform(0.5, 1))
             delay_s = min(2 * delay_s, MAX_POLL_S)
             created = _create_file(path)
-        descriptor, taken_from = created
-        self._hold(path, descriptor, taken_from)
+        descriptor, self.taken_from = created
+        is_released = threading.Event()
+        lock = threading.Lock()
+
+        # a thread that refers to this object would keep it from being collected
+        thread_args = (descriptor, is_released, lock)
+        threading.Thread(target=_keep_alive, args=thread_args, daemon=True).start()
+        # also called when this object is collected, and at the end of the process
+        self._release = weakref.finalize(
+            self, _remove_file, path, descriptor, is_released, lock
+        )
 
     @classmethod
     def for_path(cls, path: Path, wait: bool = False) -> Self:
@@ -154,33 +161,10 @@ class Claim:
         Returns:
             The claim, or None if a living process holds it.
         """
-        created = _create_file(path)
-        if created is None:
+        try:
+            return cls(path, str(path))
+        except BrainhiveError:
             return None
-        descriptor, taken_from = created
-        claim = cls.__new__(cls)
-        claim._hold(path, descriptor, taken_from)
-        return claim
-
-    def _hold(self, path: Path, descriptor: int, taken_from: str) -> None:
-        """Keep the claim alive until it is released or garbage-collected.
-
-        Args:
-            path: File of the claim, which this process has created.
-            descriptor: Descriptor of the open file.
-            taken_from: Name of the dead process that held the claim before, or "".
-        """
-        self.taken_from = taken_from
-        is_released = threading.Event()
-        lock = threading.Lock()
-
-        # a thread that refers to this object would keep it from being collected
-        thread_args = (descriptor, is_released, lock)
-        threading.Thread(target=_keep_alive, args=thread_args, daemon=True).start()
-        # also called when this object is collected, and at the end of the process
-        self._release = weakref.finalize(
-            self, _remove_file, path, descriptor, is_released, lock
-        )
 
     def release(self) -> None:
         """Let other processes claim the path."""

@@ -322,7 +322,7 @@ def _parse_yaml(text: str) -> Any:
 
 
 def _check_keys(mapping: yaml.MappingNode) -> None:
-    """Raise a ValueError if a mapping has a repeated key, or a key that is not a text."""
+    """Raise a ValueError if a key of a mapping is repeated or is not a text."""
     first_lines: dict[tuple[str, str], int] = {}
     for key, _ in mapping.value:
         # the key `<<`, which inserts another mapping, has the tag `merge`

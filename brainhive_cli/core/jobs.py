@@ -269,9 +269,7 @@ class RunJob(Job):
         return False
 
     def stages(self, run: OpenRun) -> Iterator[CellStage]:
-        """Yield the stages, each with its data in memory only until the
-        next is requested.
-        """
+        """Yield the stages, and keep the data of only a single stage in memory."""
         yield from ()
 
     def summarise(self, run: OpenRun) -> Summary:

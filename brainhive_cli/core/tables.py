@@ -174,9 +174,7 @@ def _write_cell(value: Any) -> Any:
 
 
 def make_visible(value: Any) -> Any:
-    """Replace unsafe characters of a text by escapes, and return
-    other values unchanged.
-    """
+    """Replace unsafe characters of a text by escapes. Return other values unchanged."""
     return value.translate(MULTI_LINE_ESCAPES) if isinstance(value, str) else value
 
 
