@@ -290,10 +290,10 @@ def perform(
         force: If True, run again even if the same run is finished.
 
     Returns:
-        A `Launch` (this process and its device), and the result of the command.
+        A `Launch` (this process and its device), and the result.
 
     Raises:
-        BrainhiveError: if the command fails. Other exceptions are converted to it.
+        BrainhiveError: if the command fails.
         KeyboardInterrupt: if the user interrupts the command.
     """
     from brainhive_cli.core import launch
@@ -485,11 +485,8 @@ def complete_line(
     Args:
         line: Suggested command line.
         list_folders: Function that lists the shipped folders of the user's recipe.
-        keys: Recipe keys that the user's flags and overrides set.
+        keys: Recipe keys that the user's own line sets.
         is_allowed: True if the user's own line had `--allow-code`.
-
-    Returns:
-        The completed line.
     """
     root = shipped_recipes()
     file_name = f"{line.command}.yaml"

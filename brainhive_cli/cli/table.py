@@ -161,8 +161,7 @@ def complete_key(ctx: Any, incomplete: str) -> list[str]:
         incomplete: Part of the argument that the user has typed so far.
 
     Returns:
-        Suggestions `key=` for the keys that begin with the text. If only one key can be
-        meant, suggestions `key=value` for all its values.
+        Suggestions `key=`, or suggestions `key=value` if only one key can be meant.
     """
     values_by_key = list_key_values(ctx.command.name)
     key, equals, _ = incomplete.partition("=")
@@ -204,8 +203,7 @@ def make_option(
     Args:
         flag: Flag as the user types it, such as "--encoders".
         description: Help text.
-        default: Text that the help shows as the default. The parameter itself is None
-            if the user does not set the flag.
+        default: Text that the help shows as the default. An unset parameter is None.
         complete: Function that completes the value.
         value: Type of the value, which is bool for a flag without a value.
         limits: Limits of the value for `typer.Option`, such as `min=1`.

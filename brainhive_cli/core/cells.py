@@ -190,10 +190,10 @@ def _claim_next(
         The claim of the cell `todo[0]`, or None if no unfinished cell is free.
 
     Raises:
-        OSError: if the disk fails. The cell concerned is then at the end of the queue.
+        OSError: if the disk fails. The cell is then at the end of the queue.
     """
     for name in list(todo):
-        todo.rotate(-1)
+        todo.rotate(-1)  # moves the first cell to the end
         claim = None
         if not is_finished(name):
             claim = Claim.attempt(claim_path(cells[name]))
@@ -204,7 +204,7 @@ def _claim_next(
             if claim:
                 claim.release()
         elif claim:
-            todo.rotate(1)
+            todo.rotate(1)  # moves the cell back to the front
             return claim
     return None
 

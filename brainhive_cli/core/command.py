@@ -62,8 +62,8 @@ class Input:
             size: Size of the download in bytes, or None if it is unknown.
 
         Returns:
-            The input. Its `error` is set if no file was found, or if a file is a
-            placeholder whose content DataLad or Git LFS has not fetched.
+            The input, with an error if no file was found, or if DataLad or Git LFS has
+            not fetched the content of a file.
         """
         files = [present] if isinstance(present, Path) else present or []
         # the error about placeholders is None if all files have their content
@@ -324,12 +324,12 @@ class Result:
     Attributes:
         folder: Run folder, or folder of the HDF5 files that the command wrote.
         tables: Results as tables.
-        metrics: Metrics of the run, which `--json` prints together with the tables.
+        metrics: Metrics of the run.
         files: Paths of figures and pages for people, keyed by name.
         hint: Command that the user usually runs next.
         exit_code: Exit code of the command. It is not 0 if a check failed.
         printed_tables: Tables that are printed, or None to print all.
-        work: Work of this call. Its pace is stored for later estimates.
+        work: Work of this call, for estimates of later work.
         details: JSON values for programs, from a command without metrics.
     """
 
@@ -369,14 +369,12 @@ class Result:
     def keep_pace(
         self, command: str, launch: Launch, runs: Path, seconds: float
     ) -> None:
-        """Store the seconds per unit of this work and the peak of memory.
-
-        Only the main process of a launch stores them, if the work was counted and the
-        launch is not read-only.
+        """Store the seconds per unit of counted work and the peak of memory.
 
         Args:
             command: Name of the command.
-            launch: Processes that did the work.
+            launch: Processes that did the work. Only the main process stores, unless
+                the launch is read-only.
             runs: Folder of runs, which holds the file of paces.
             seconds: Duration of the command, for work without a duration of its own.
         """

@@ -402,8 +402,8 @@ def progress(
 ) -> Iterator[Bar]:
     """Show the progress of the work in the block, on stderr.
 
-    - terminal: after `DELAY_S`, a bar for the innermost block, and for each enclosing
-      block with a total
+    - terminal: after `DELAY_S`, a bar for the innermost block and for each block
+      with a total
     - no terminal: a line every `PROGRESS_INTERVAL_S`, and a line at the end of the
       outermost block with a total
 

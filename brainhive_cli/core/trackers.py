@@ -56,12 +56,11 @@ def open_trackers(
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Record the curves of a cell (such as a trained model) in experiment trackers.
 
-    The trackers in `FOLDER_ARGUMENTS` continue the curves of a cell that is resumed.
-
     Args:
         names: Names of the trackers, such as "wandb". Empty to record nothing.
         run_folder: Folder of the run, by whose name the trackers group the cells.
-        cell: Name of the cell.
+        cell: Name of the cell. `FOLDER_ARGUMENTS` lists trackers that can
+            resume its curves.
         settings: Settings that the trackers show next to the curves.
         caveats: Limits of the numbers, such as "selected on test", for the title.
         clock: Key of the time in an event, such as "epoch".
@@ -131,8 +130,8 @@ def make_run_options(
         settings: Settings that the tracker shows next to the curves.
 
     Returns:
-        Keyword arguments of the tracker's class. The trackers in `FOLDER_ARGUMENTS`
-        also get an id of the cell, and the folder for their files.
+        Keyword arguments of the tracker's class. Trackers in `FOLDER_ARGUMENTS` also
+        get an id of the cell and a folder for their files.
     """
     options = {
         "name": title,
