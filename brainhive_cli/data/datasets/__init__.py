@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -38,6 +38,23 @@ ROOT: Any = Field(
     "", description="folder of the data set; default: its name below paths.data"
 )
 """The key `root` of data sets."""
+
+
+@runtime_checkable
+class HasUsualEncoders(Protocol):
+    """Config of a data set that chooses the encoders of a recipe without encoders."""
+
+    @property
+    def usual_encoders(self) -> Sequence[Any]:
+        """Names or configs of the encoders, or empty for the general default."""
+
+
+@runtime_checkable
+class HasOfflineEncoders(Protocol):
+    """Config of a data set that chooses encoders for when the default's are absent."""
+
+    offline_encoders: ClassVar[Sequence[Any]]
+    """Names or configs of encoders that need no weights of the hub."""
 
 
 @dataclass(frozen=True)

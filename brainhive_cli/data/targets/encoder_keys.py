@@ -13,6 +13,7 @@ from brainhive_cli.core.errors import (
 )
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder, split_variant
+from brainhive_cli.data.datasets import HasOfflineEncoders, HasUsualEncoders
 from brainhive_cli.data.stores.target_store import (
     find_own,
 )
@@ -38,9 +39,15 @@ def with_usual_encoders(fields: Any) -> Any:
     with suppress(BrainhiveError):  # which the key's own type raises
         dataset = fields.get("dataset")
         config = parts.resolve("datasets", dataset) if dataset else None
-        usual = getattr(config, "usual_encoders", None)
-        if not usual and not all(resolve(name).is_here for name in USUAL):
-            usual = getattr(config, "offline_encoders", None)
+        usual: Sequence[Any] = ()
+        if isinstance(config, HasUsualEncoders):
+            usual = config.usual_encoders
+        if (
+            not usual
+            and isinstance(config, HasOfflineEncoders)
+            and not all(resolve(name).is_here for name in USUAL)
+        ):
+            usual = config.offline_encoders
         if usual:
             return {**fields, "encoders": [*usual]}
     return fields

@@ -10,7 +10,11 @@ from brainhive_cli.core.errors import (
     write_value,
 )
 from brainhive_cli.core.recipe import Paths, read_recipe, shipped_recipes
-from brainhive_cli.data.datasets import Dataset
+from brainhive_cli.data.datasets import (
+    Dataset,
+    HasOfflineEncoders,
+    HasUsualEncoders,
+)
 from brainhive_cli.data.stores.recordings import recorded_subjects
 from brainhive_cli.data.stores.target_store import find, holds_own_vectors
 from brainhive_cli.models.encoders import (
@@ -84,8 +88,11 @@ def next_command(
 
 def suggest_encoders(dataset: parts.Config) -> list[str]:
     """Name an encoder that needs no network, where the usual ones of a data set do."""
-    usual = getattr(dataset, "usual_encoders", None) or USUAL
-    usual = getattr(dataset, "offline_encoders", None) or usual
+    usual: Sequence[Any] = USUAL
+    if isinstance(dataset, HasUsualEncoders) and dataset.usual_encoders:
+        usual = dataset.usual_encoders
+    if isinstance(dataset, HasOfflineEncoders) and dataset.offline_encoders:
+        usual = dataset.offline_encoders
     if all(resolve(encoder).is_here for encoder in usual):
         return []
     # the demo's networks have only seen the demo's pictures
