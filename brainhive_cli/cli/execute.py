@@ -321,10 +321,7 @@ def perform(
 def _plan(command: str, job: Job, inputs: list[Input]) -> list[Table]:
     """Make the tables that `--check` shows: planned work, inputs, and time and memory.
 
-    Args:
-        command: Name of the command.
-        job: Work of the command.
-        inputs: Inputs of the work. An error of the device is appended as an input.
+    An error of the device is appended to `inputs`.
     """
     # the table of inputs reports the same errors as the preview
     tables: list[Table] = []
@@ -358,8 +355,6 @@ def _show_plan(
     tables: Sequence[Table], inputs: Sequence[Input], recipe: Any, as_json: bool = False
 ) -> int:
     """Write the plan of a command and its missing inputs, and return the exit code.
-
-    The exit code is not 0 if an input is missing.
 
     Args:
         tables: Tables of the plan.

@@ -190,9 +190,6 @@ def _plan_steps(
         recipe: Resolved recipe.
         folder: Folder of the submission.
         runs_code: True if the user's line had `--allow-code`.
-
-    Raises:
-        RecipeError: if two steps would have scripts of the same name.
     """
     is_workflow = command == "workflow"
     names = recipe.list_steps() if is_workflow else [command]
@@ -269,14 +266,12 @@ def _select_pending_steps(
 def _wrap_in_container(container: str, has_gpu: bool) -> list[str]:
     """Return the words of a command line that starts `brainhive` in a container.
 
-    The home folder of Brainhive, the working folder and the cache of Hugging Face keep
-    their paths inside.
-
     Args:
         container: Apptainer image.
         has_gpu: True if the container needs access to the GPUs of the node.
     """
     cache = os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")
+    # these folders have the same paths inside and outside the container
     folders = [os.path.abspath(path) for path in (home_folder(), Path.cwd(), cache)]
     program = ["apptainer", "exec"]
     if has_gpu:
@@ -298,10 +293,6 @@ def _fill_template(
         line: Arguments of the command line that each task runs.
         tasks: Number of tasks of the job.
         folder: Folder of the submission.
-
-    Raises:
-        MissingData: if the template does not exist.
-        RecipeError: if the template is invalid, or a value must not stand in a script.
     """
     cluster = recipe.run.cluster
     path = shipped_folder("recipes") / "cluster/slurm.sh.j2"
@@ -369,8 +360,7 @@ def _show_scripts(
 
     Args:
         steps: Job script and number of tasks, by name of the step.
-        missing: Descriptions of inputs that the user must still provide. If there are
-            any, the exit code is not 0.
+        missing: Descriptions of inputs that the user must still provide.
         download_lines: Command lines that download inputs.
         as_json: If True, print a JSON document.
     """
@@ -411,9 +401,6 @@ def _queue_steps(
 
     Returns:
         The step, id and number of tasks (`step`, `id` and `tasks`) of each job.
-
-    Raises:
-        BrainhiveError: if the scheduler rejects a job.
     """
     # later edits of the user's recipe must not change waiting tasks
     (folder / LOGS_FOLDER).mkdir(parents=True, exist_ok=True)
@@ -455,12 +442,7 @@ def _queue_steps(
 
 
 def _run_scheduler(program: str, *arguments: str) -> str:
-    """Run a program of SLURM, such as `sbatch`, and return its output on stdout.
-
-    Raises:
-        MissingExtra: if the program is not on this machine.
-        BrainhiveError: if the program fails, with the last line that it wrote.
-    """
+    """Run a program of SLURM, such as `sbatch`, and return its output on stdout."""
     try:
         process = subprocess.run(
             [program, *arguments],

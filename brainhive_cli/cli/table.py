@@ -28,8 +28,7 @@ def list_kinds(shelf: str) -> list[str]:
         shelf: Name of a folder of parts, such as "backbones".
 
     Returns:
-        The kinds, from the names of modules and from the keys of `rows.yaml`, in the
-        order of `core.parts.list_kinds`.
+        The kinds, in the order of `core.parts.list_kinds`.
     """
     package = Path(__file__).parents[1]
     names = [file.stem for file in package.glob(f"*/{shelf}/[!_]*.py")]
@@ -223,12 +222,7 @@ def make_option(
 
 
 def make_switch(flag: str, description: str) -> Parameter:
-    """Make a flag without a value.
-
-    Args:
-        flag: Flag, as the user types it.
-        description: Help text.
-    """
+    """Make a flag without a value, with its help text."""
     return make_option(flag, description, value=bool)
 
 

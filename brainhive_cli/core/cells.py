@@ -188,9 +188,6 @@ def _claim_next(
 
     Returns:
         The claim of the cell `todo[0]`, or None if no unfinished cell is free.
-
-    Raises:
-        OSError: if the disk fails. The cell is then at the end of the queue.
     """
     for name in list(todo):
         todo.rotate(-1)  # moves the first cell to the end

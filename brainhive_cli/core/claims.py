@@ -85,10 +85,7 @@ def is_held_by_this_process(path: Path) -> bool:
 
 
 def _read_holder(path: Path) -> re.Match[str] | None:
-    """Match the file of a claim with `HOLDER`, or return None if it has other content.
-
-    None is also returned if the file cannot be read.
-    """
+    """Match the file of a claim with `HOLDER`, or return None if that fails."""
     with suppress(OSError):
         return HOLDER.fullmatch(path.read_text("utf-8", "replace"))
     return None
@@ -185,9 +182,6 @@ def _is_holder_alive(path: Path) -> bool:
     """Return True if the process that holds a claim counts as alive.
 
     It is dead if it ran on this machine and has ended, or after `MISSED_HEARTBEATS`.
-
-    Raises:
-        OSError: if the file is missing or the disk fails.
     """
     holder = _read_holder(path)
     is_local = holder is not None and holder["machine"] == name_machine()
@@ -205,15 +199,9 @@ def _is_holder_alive(path: Path) -> bool:
 def _create_file(path: Path) -> tuple[int, str] | None:
     """Create the file of a claim, also in place of the file of a dead process.
 
-    Args:
-        path: File of the claim. A missing parent folder is created.
-
     Returns:
         The descriptor of the open file, and the name of the dead process, or "". None
         if a living process holds the claim.
-
-    Raises:
-        OSError: if the disk fails.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -247,9 +235,6 @@ def _evict_dead_holder(path: Path) -> str | None:
     Returns:
         Name of the dead holder, or "" if the file no longer exists. None if the holder
         is alive, or if another process has just replaced the file.
-
-    Raises:
-        OSError: if the disk fails.
     """
     # the open descriptor identifies the file even if another process replaces it
     try:
@@ -300,9 +285,7 @@ def _keep_alive(
 def _remove_file(
     path: Path, descriptor: int, is_released: threading.Event, lock: threading.Lock
 ) -> None:
-    """Release a claim: stop its heartbeat, and remove its file.
-
-    A new file of another process stays. Errors of the disk are ignored.
+    """Release a claim: stop its heartbeat, and remove its file unless it was replaced.
 
     Args:
         path: File of the claim.

@@ -203,9 +203,8 @@ def check(
         The content as an instance of the expected type.
 
     Raises:
-        BrainhiveError: of the class `error`, about the first problem. Errors of
-            validators that are a special kind of BrainhiveError, except for
-            RecipeError, pass unchanged.
+        BrainhiveError: of the class `error`, or of a special class that
+            a validator raises.
     """
     try:
         if isinstance(kind, TypeAdapter):
@@ -291,11 +290,8 @@ class _Loader(yaml.CSafeLoader):
 def _parse_yaml(text: str) -> Any:
     """Parse YAML, and refuse repeated keys, keys that are not texts, and many aliases.
 
-    With aliases of aliases, a small malicious file could fill the memory.
-
-    Raises:
-        ValueError: if a key is not a text or is repeated in its mapping, or if the
-            document has more nodes than letters because of its aliases.
+    With aliases of aliases, a small malicious file could fill the memory. A document
+    must not have more nodes than letters.
     """
     loader = _Loader(text)
     try:
@@ -377,9 +373,6 @@ def find_changes(folder: Path, exclude: Container[str] = ()) -> Iterator[str]:
 def list_documents(folder: Path) -> Iterator[str]:
     """List the documents that belong into the digest list of a run.
 
-    Args:
-        folder: Folder of the run.
-
     Yields:
         Paths below the folder, sorted.
     """
@@ -392,9 +385,6 @@ def list_files(folder: Path) -> Iterator[Path]:
     """List the files in the folder of a run and its subfolders.
 
     Hidden files, files of experiment trackers and files without a suffix are left out.
-
-    Args:
-        folder: Folder of the run.
 
     Yields:
         Paths of the files, which begin with `folder`, in sorted order.
@@ -409,9 +399,6 @@ def list_files(folder: Path) -> Iterator[Path]:
 
 def read_digests(folder: Path) -> Mapping[str, str]:
     """Read the digest list of a run.
-
-    Args:
-        folder: Folder with the results of a command.
 
     Returns:
         SHA-256 digests in hexadecimal, by path below the folder. Empty if there is no
@@ -439,13 +426,12 @@ def digest_file(path: Path) -> str:
 
 @lru_cache(maxsize=64)
 def _parse_digests(path: Path, mtime_ns: int, size: int) -> Mapping[str, str]:
-    """Parse a digest list. Lines of another form are ignored.
+    """Parse a digest list, without lines of another form.
 
     Args:
         path: Absolute path of the list.
-        mtime_ns: Time of the last change in nanoseconds, as a part of the key
-            of the cache.
-        size: Size in bytes, as a part of the key of the cache.
+        mtime_ns: Time of the last change, for the key of the cache.
+        size: Size in bytes, for the key of the cache.
     """
     digests = {}
     for line in read_lines(path, MAX_LIST_BYTES, "replace"):

@@ -259,12 +259,7 @@ def _load_own_part(shelf: str, path: str) -> ModuleType:
 
     Args:
         shelf: Collection to which the part belongs, such as `losses`.
-        path: Import path of the module.
-
-    Raises:
-        RecipeError: if the module has no class `Config` of its own for this shelf, or
-            its import is not allowed.
-        MissingExtra: if the module, or a module that it imports, is not installed.
+        path: Import path of the module, which must have a class `Config` of its own.
     """
     module = foreign_code.import_module(
         path, path, f"the {SHELVES[shelf]} {path}", shelf_module_name(shelf)
@@ -288,13 +283,7 @@ def _load_own_part(shelf: str, path: str) -> ModuleType:
 
 
 def _make_module(name: str, config: Any, tiny: Any) -> ModuleType:
-    """Make a module object for a part that has no file.
-
-    Args:
-        name: Import path of the module.
-        config: Class of the part's Config.
-        tiny: Config with small values for tests.
-    """
+    """Make a module object for a part that has no file."""
     module = ModuleType(name, config.__doc__)
     vars(module).update(Config=config, TINY=tiny)
     return module
@@ -305,10 +294,6 @@ def _module_of_row(shelf: str, kind: str) -> ModuleType:
     """Make the module of a part that is a row of a `rows.yaml`.
 
     Its `Config` is a subclass of the Config of the row's family.
-
-    Args:
-        shelf: Shelf of the part, such as `datasets`.
-        kind: Name of the row.
     """
     # find the family: a class of a published data set, or a part of this shelf
     row = read_rows(shelf)[kind]
@@ -340,6 +325,7 @@ def _module_of_row(shelf: str, kind: str) -> ModuleType:
         settings = dict(field["attributes"])
         settings["default"] = getattr(validated, name)
         settings["default_factory"] = None
+        # a type and its metadata
         annotation = [field["annotation"]]
         annotation += field["metadata"]
         annotation.append(Field(**settings))
@@ -419,11 +405,8 @@ def build_module(config: Any, *arguments: Any) -> "torch.nn.Module":
         config: Config of the part.
         arguments: Arguments of the method `build` of this Config.
 
-    Returns:
-        The network or loss.
-
     Raises:
-        BrainhiveError: if the part's `build` does not return a `torch.nn.Module`.
+        BrainhiveError: if `build` does not return a `torch.nn.Module`.
     """
     import torch
 

@@ -59,8 +59,7 @@ def open_trackers(
     Args:
         names: Names of the trackers, such as "wandb". Empty to record nothing.
         run_folder: Folder of the run, by whose name the trackers group the cells.
-        cell: Name of the cell. `FOLDER_ARGUMENTS` lists trackers that can
-            resume its curves.
+        cell: Name of the cell.
         settings: Settings that the trackers show next to the curves.
         caveats: Limits of the numbers, such as "selected on test", for the title.
         clock: Key of the time in an event, such as "epoch".
