@@ -110,7 +110,6 @@ def _make_callback(command: Command) -> Callable[..., None]:
         flags = {key: values.pop(key.replace(".", "_")) for key in command.flags}
         execute(command.name, flags, values, command.positional_key)
 
-    # arguments without a flag
     arguments = OVERRIDES
     if command.positional_key:
         nouns = {"PATH": "Files, folders or patterns", "NAME": "Names"}

@@ -117,13 +117,11 @@ def _claim_each(
             raise Unfinished("some cells are not finished")
         return
 
-    # the queue is rotated, so each search begins where the search before has ended
     todo = deque(cells)
     failing_since_s = None
     delay_s = FIRST_POLL_S
     has_told_waiting = False
     while True:
-        # the main process claims a cell for all processes of the launch
         claim = None
         if launch.is_main:
             raise_if_asked_to_stop()
@@ -144,7 +142,6 @@ def _claim_each(
         if name is None and is_over:
             return
 
-        # without a free cell, wait for other workers
         if name is None:
             if launch.is_main and not has_told_waiting and delay_s >= NOTICE_POLL_S:
                 _tell_waiting({cell: cells[cell] for cell in todo})

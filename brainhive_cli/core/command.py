@@ -211,9 +211,6 @@ def tabulate(
         inputs: Inputs of the command, such as data sets and weights.
         published: Licence ("licence") and gigabytes ("gb") of weights, by name
             of the input.
-
-    Returns:
-        A table with a row for each input.
     """
     rows = []
     for item in inputs:
@@ -261,8 +258,7 @@ class Work:
 
         Args:
             runs: Folder of runs, which holds the file of paces.
-            key: Key of the pace (see `key`). An earlier pace of the same
-                key is replaced.
+            key: Key of the pace (see `key`), whose earlier pace is replaced.
             seconds: Duration of the work.
             peak_bytes: Largest memory in use, in bytes.
         """
@@ -284,8 +280,8 @@ class Work:
             key: Key of the pace (see `key`).
 
         Returns:
-            Sentences under "time" and "memory". Without earlier work, there is only
-            "time", which says that it is unknown.
+            Sentences under "time" and "memory". Without earlier work, "time" says that
+            it is unknown, and "memory" is left out.
         """
         amount = self.describe()
         pace = read_paces(runs).get(key)
@@ -348,8 +344,7 @@ class Result:
 
         The tables of a run with variants and of a workflow already have their caveats.
         """
-        # The text of a hint repeats options of the current command line, so it is
-        # written now. A frozen dataclass allows new values only through `object`.
+        # a frozen dataclass allows new values only through `object`
         object.__setattr__(self, "hint", str(self.hint))
         facts = self.metrics.facts
         if facts.variants or isinstance(facts, WorkflowFacts):

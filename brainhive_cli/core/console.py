@@ -167,7 +167,6 @@ def announce(amount: str, item_s: float | None, items: float) -> None:
             f"about {write_duration(item_s * items)} for {amount}, each "
             f"{write_duration(item_s)} in the last run of this kind"
         )
-        # the innermost bar must not announce the work again
         if display.bars:
             display.bars[-1].is_announced = True
 
@@ -178,7 +177,6 @@ def mute_libraries() -> Iterator[None]:
 
     Error messages still appear. A library that is imported later is not muted.
     """
-    # switch messages and bars off, and note the previous settings
     previous_settings = []
     for library_name in ("diffusers", "transformers"):
         logging = sys.modules.get(f"{library_name}.utils.logging")
@@ -265,7 +263,6 @@ def show_table(table: Table) -> None:
         sys.stdout.write(write_as_list(table, width))
         return
 
-    # draw the table as text
     console.width = UNFOLDED_COLUMNS if table.is_copied else width
     with console.capture() as capture:
         console.print(render(table), highlight=False, markup=False)
@@ -339,8 +336,7 @@ class Bar:
             note: Text in brackets after the description, or "".
 
         Raises:
-            KeyboardInterrupt: if the user pressed Ctrl-C and a library
-                swallowed the exception.
+            KeyboardInterrupt: if a library has swallowed the user's Ctrl-C.
         """
         raise_if_interrupted()
         self.items += items
@@ -491,7 +487,7 @@ class _Display:
         return "; ".join(f"{bar.label}: {bar.status}" for bar in self.select_bars())
 
     def announce_long_work(self) -> None:
-        """Write the expected remaining time of the outermost counted work, once.
+        """Write the remaining time of the outermost counted work, once.
 
         Times up to `ANNOUNCED_S` are not written.
         """
@@ -510,7 +506,6 @@ class _Display:
         if item_bars:
             item_s *= timed_bar.total or 1
 
-        # write the message, and mark all bars
         remaining_items = (outermost.total or 0) - outermost.items
         remaining_s = item_s * remaining_items
         if remaining_s > ANNOUNCED_S:

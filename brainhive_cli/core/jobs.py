@@ -98,11 +98,11 @@ class FunctionJob(Job):
 
 @dataclass(frozen=True)
 class UnresolvedJob(Job):
-    """Work that is unknown because an input is missing.
+    """Work that is unknown because of an error.
 
     Attributes:
         recipe: Settings of the command.
-        error: Error about the missing input.
+        error: The error, such as a missing input.
         list_known_inputs: Function that lists the inputs that the recipe names.
     """
 
@@ -111,15 +111,15 @@ class UnresolvedJob(Job):
     list_known_inputs: Callable[[], Iterable[Input]] = lambda: ()
 
     def count_work(self) -> Work | None:
-        """Raise the error about the missing input."""
+        """Raise the error, because the amount of work is unknown."""
         raise self.error
 
     def list_inputs(self) -> list[Input]:
-        """List the trackers, the missing input, and inputs that the recipe names."""
-        missing_input = Input(self.error.message, error=self.error)
+        """List the trackers, the error as an input, and inputs in the recipe."""
+        error_input = Input(self.error.message, error=self.error)
         return collect_inputs(
             partial(trackers.list_inputs, self.recipe.run.trackers),
-            lambda: [missing_input],
+            lambda: [error_input],
             self.list_known_inputs,
         )
 
@@ -311,19 +311,12 @@ def resolve(module: Any, recipe: Any) -> Job:
 
 
 def list_inputs(module: Any, recipe: Any) -> list[Input]:
-    """List the inputs of a command.
-
-    Args:
-        module: Module of the command, as in `resolve`.
-        recipe: Settings of the command.
-    """
+    """List the inputs of a command, from its module and its settings."""
     return resolve(module, recipe).list_inputs()
 
 
 def key_work(command: str, job: Job) -> tuple[Work | None, str]:
-    """Count the work of a command, and make the key of its pace.
-
-    The pace is the time per unit of work.
+    """Count the work of a command, and make the key of its pace (time per unit).
 
     Args:
         command: Name of the command.

@@ -148,15 +148,14 @@ def _plain_value(cell: Any) -> Any:
 def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     """Write a table as the text of a CSV file.
 
-    A text that a spreadsheet would run as a formula, such as `=1+1`,
-    gets an apostrophe.
+    An apostrophe keeps spreadsheets from running a text such as `=1+1` as a formula.
 
     Args:
         columns: Headings of the columns, in order.
         rows: Values of each row, keyed by heading. A missing value gives an empty cell.
 
     Returns:
-        Text of the file: a line of headings, and a line for each row.
+        Text of the file, which begins with the headings.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -267,7 +266,6 @@ def make_subject_seed_table(
         rows.append(row)
         subject_means.append(mean(seed_means.values()))
 
-    # make the last row, over subjects
     last_row: list[Value] = ["mean ± sd"]
     last_row += [format_mean_sd(values_of_seed[seed]) for seed in seeds]
     last_row.append(format_mean_sd(subject_means))
@@ -313,7 +311,7 @@ def write_as_list(table: Table, width: int) -> str:
         width: Largest number of characters in a line of a paragraph or note.
 
     Returns:
-        Text of the title, the rows and the note. It ends with an empty line.
+        Text that ends with an empty line.
     """
     from textwrap import fill
 

@@ -79,7 +79,6 @@ def open_trackers(
         for tracker in trackers:
             tracker.log(curves, step=event[clock])
 
-    # close the trackers even if the training fails
     try:
         yield log_event
     finally:
