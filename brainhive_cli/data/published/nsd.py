@@ -1,6 +1,4 @@
-"""Natural Scenes Dataset: pictures, design of trials, masks of voxels, single-trial
-betas; NSD-Imagery.
-"""
+"""Natural Scenes Dataset (NSD): pictures, single-trial betas and NSD-Imagery."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -47,30 +45,51 @@ from brainhive_cli.data.recordings.contract import fill_subject
 from brainhive_cli.data.signals.holdout import OF_TRAIN, SEPARATE_TEST, Holdout
 from brainhive_cli.data.signals.spaces import Voxels
 
-SESSIONS = (40, 40, 32, 30, 40, 32, 40, 30)
-"""Sessions of subjects 1 to 8."""
-SUBJECTS = range(1, len(SESSIONS) + 1)
-SESSION_TRIALS = 750
-"""Trials of a session."""
-LAST_SESSIONS = {982: 37, 1000: max(SESSIONS)}
-"""The last session by the number of test pictures: in the 37 of the first release 982
-of the shared pictures were seen, and 8,859 others.
+SPLITS = ("train", "test")
+FETCH_HINT = fetch_line("nsd")
+
+N_SESSIONS = (40, 40, 32, 30, 40, 32, 40, 30)
+"""Number of sessions of subjects 1 to 8. Source: Allen et al. 2022."""
+SUBJECTS = range(1, len(N_SESSIONS) + 1)
+TRIALS_PER_SESSION = 750
+LAST_SESSIONS = {982: 37, 1000: max(N_SESSIONS)}
+"""Last session by the number of test pictures. The first release had 37 sessions, with
+982 of the shared pictures and 8,859 others per subject.
 """
-SHARED, PICTURES = 1000, 73000
-"""Pictures that all subjects were to see, and pictures in all."""
+N_PICTURES = 73_000
+N_SHARED = 1000
+"""Number of pictures that all subjects were to see."""
+N_TRAINING = 9_000
+"""Number of pictures per subject that nobody else saw."""
+
 STIMULI = "nsd_stimuli.hdf5"
-INFO = "nsd_stim_info_merged.csv"
-BYTES = PICTURES * 425 * 425 * 3
-"""Size of the pictures."""
-CURATED = "COCO_73k_annots_curated.npy"
-"""MindEye1's captions, [73000, 5] strings by 73k id; '' where there are fewer."""
-CAPTIONS, OWN = 5, 9_000
-"""Captions of a picture; training pictures of a subject, which nobody else saw."""
-CAPTION_SOURCE = (
-    f"hf download pscotti/naturalscenesdataset {CURATED} --repo-type dataset "
+STIMULI_DATASET = "imgBrick"
+"""HDF5 dataset of the pictures [73000, 425, 425, 3]."""
+STIMULI_BYTES = N_PICTURES * 425 * 425 * 3
+STIM_INFO = "nsd_stim_info_merged.csv"
+ROW_COLUMN = "nsdId"
+SHARED_COLUMN = "shared1000"
+FIRST_TRIAL_COLUMN = "subject{}_rep0"
+"""Columns of STIM_INFO: row in imgBrick, "True" for a shared picture, and trial of the
+first repetition for a subject, which is 0 for pictures not shown.
+"""
+CAPTIONS = "COCO_73k_annots_curated.npy"
+"""MindEye1's captions: strings [73000, 5], "" where a picture has fewer."""
+CAPTIONS_PER_PICTURE = 5
+CAPTIONS_HINT = (
+    f"hf download pscotti/naturalscenesdataset {CAPTIONS} --repo-type dataset "
     "--local-dir"
 )
-MATRIX = "nsd_expdesign.mat"
+DESIGN = "nsd_expdesign.mat"
+ORDER_VARIABLE = "masterordering"
+PICTURES_VARIABLE = "subjectim"
+"""Variables of DESIGN, which count from 1: position [30000] of each trial's picture in
+the list of the subject, and these lists [8, 10000] of pictures, shared ones first.
+"""
+
+SPACE = "func1pt8mm"
+MASKS_FOLDER = "nsddata/ppdata/subj{:02d}/{}/roi"
+"""Folder of the masks, by subject and space."""
 ATLASES = {
     "nsdgeneral": "",
     "prf-visualrois": "V1v V1d V2v V2d V3v V3d hV4",
@@ -81,30 +100,53 @@ ATLASES = {
     "floc-bodies": "EBA FBA-1 FBA-2 mTL-bodies",
     "streams": "early midventral midlateral midparietal ventral lateral parietal",
 }
-"""Masks, and names of the labels 1, 2, … of each; 0 and -1 are no region."""
+"""Names of the labels 1, 2, … in each mask. Labels 0 and -1 are no region."""
 GENERAL = "nsdgeneral"
-"""The mask whose voxels all prepared files hold, in C order."""
-EARLY, HIGHER = "prf-visualrois", "higher_vis"
-"""The mask of early visual areas, and the region of all kept voxels outside them, as
-MindEye2 calls it.
-"""
-PERCENT = 300
-"""Factor by which betas are multiplied in the files."""
-SPACE = "draw or resample it on the volumes of preparation.space, of the same subject"
-SPLITS = ("train", "test")
-FOLDER = "nsddata_betas/ppdata/subj{subject:02d}"
-ROI = "nsddata/ppdata/subj{:02d}/{}/roi"
-SOURCE = fetch_line("nsd")
-ROOT_OF_BETAS: Any = Field(
-    "", description="folder of nsddata and nsddata_betas; default: nsd below paths.data"
+"""Mask whose voxels all prepared files hold, in C order."""
+EARLY = "prf-visualrois"
+HIGHER = "higher_vis"
+"""Mask of the early visual areas, and MindEye2's name for all other voxels."""
+OWN_MASK_HINT = (
+    "draw or resample it on the volumes of preparation.space, of the same subject"
 )
 
+BETAS_FOLDER = "nsddata_betas/ppdata/subj{subject:02d}"
+BETAS = "betas_session{session:02d}"
+BETAS_NUMBER = re.compile(r"betas_session(\d+)\..*")
+BETAS_DATASET = "betas"
+"""HDF5 dataset of the betas [trials, Z, Y, X], int16."""
+NCSNR = "ncsnr"
+"""Volume of the published noise ceiling."""
+STORED_PER_PERCENT = 300
+"""Stored value of a beta of 1 percent."""
 
-def name_picture(row: int) -> str:
-    """Name a picture by its row of imgBrick counted from 0, as NSD's files do, which
-    count from 1.
-    """
-    return f"nsd{row + 1:05d}"
+IMAGERY_HINT = fetch_line("nsd-imagery")
+IMAGERY_FOLDER = f"{BETAS_FOLDER}/{SPACE}/nsdimagerybetas_fithrf_GLMdenoise_RR"
+IMAGERY_BETAS = "betas_nsdimagery.*"
+IMAGERY_RUNS = (
+    "visA attA imgA_1 visB attB imgB_1 visC attC imgC_1 imgA_2 imgB_2 imgC_2".split()
+)
+"""Runs in the order of the betas: task, set of six stimuli, and number of the two
+imagery runs of a set.
+"""
+IMAGERY_TABLE = "nsddata/bdata/nsdimagery/nsdimagery_subj{subject:02d}_{run}.tsv"
+IMAGERY_PICKLE = "nsdimagery_stimuli.pkl3"
+BLOCKS_KEY = "exps"
+STIMULI_KEY = "cues"
+"""The laboratory's own file, and its keys of the block and stimulus of all betas."""
+BLOCK = re.compile(r"(vis|img|att)([ABC])")
+"""Task and stimulus set in the name of a block."""
+BETAS_PER_TRIAL = {"vis": 1, "img": 1, "att": 2}
+SPLIT_OF_TASK = {
+    "vis": "test",
+    "img": "imagery",
+    "att": "trials of the attention task, each of which has two",
+}
+"""Split of the trials of a task, or the reason why they are left out."""
+
+BETAS_ROOT: Any = Field(
+    "", description="folder of nsddata and nsddata_betas; default: nsd below paths.data"
+)
 
 
 class NsdPictures(parts.Config):
@@ -126,224 +168,30 @@ class NsdPictures(parts.Config):
     holdout: Holdout | None = OF_TRAIN
 
     def build(self, paths: Paths) -> Dataset:
-        """Point at the data; nothing is read yet."""
-        # subjects, each with stores of their own
-        chosen = sorted(set(self.subjects or ()))
-        if absent := [subject for subject in chosen if subject not in SUBJECTS]:
-            raise RecipeError(f"nsd has no subject {absent[0]}", "it has 1 to 8")
+        """Make the data set. No file is read yet."""
+        subjects = sorted(set(self.subjects or ()))
+        for subject in subjects:
+            if subject not in SUBJECTS:
+                raise RecipeError(
+                    f"nsd has no subject {subject}", f"it has 1 to {max(SUBJECTS)}"
+                )
+
+        # pictures of some subjects have stores of their own
         root = paths.dataset("nsd", self.root)
-        name = "-".join(map(str, ["nsd", *chosen]))
-        listed = partial(_list_pictures, root, name, chosen)
+        name = "-".join(["nsd"] + [str(subject) for subject in subjects])
         published = PUBLISHED["nsd"]
-        if chosen:  # whose training pictures are those of nobody else
-            published = replace(
-                published, stimuli={**published.stimuli, "train": OWN * len(chosen)}
-            )
+        if subjects:
+            counts = {**published.stimuli, "train": N_TRAINING * len(subjects)}
+            published = replace(published, stimuli=counts)
         return Dataset(
             name,
             SPLITS,
-            listed,
-            "nsd",
+            partial(_list_pictures, root, name, subjects),
+            recorded_as="nsd",
             published_sizes=published,
             holdout=self.holdout or SEPARATE_TEST,
             files=partial(_list_files, root),
         )
-
-
-def _list_files(root: Path, split: str, reads: str) -> list[Input]:
-    """List the files of a split that hold `reads`."""
-    if reads == "captions":
-        return [
-            Input.of_file(
-                find_files_named(CURATED, root),
-                root / CURATED,
-                f"{CAPTION_SOURCE} {root}",
-            )
-        ]
-    return [
-        Input.of_file(find_files_named(name, root), root / name, SOURCE, size)
-        for name, size in ((STIMULI, BYTES), (INFO, None))
-    ]
-
-
-def _read_picture(path: Path, rows: Int64, index: int) -> Image.Image:
-    """Read a picture of `imgBrick` [73000, 425, 425, 3]; the file is closed again
-    afterwards.
-    """
-    row = int(rows[index])
-    with decoding(f"{name_picture(row)} in {path}"), hdf5.open_unlocked(path) as file:
-        return Image.fromarray(hdf5.open_numbers(file, "imgBrick", "u")[row])
-
-
-def _list_pictures(
-    root: Path, name: str, subjects: Sequence[int], split: str
-) -> StimulusSet:
-    """List the pictures of a split that the subjects were shown; captions where their
-    file is there.
-    """
-    # the brick of pictures, which stays on disk
-    path = find_anywhere(STIMULI, root)
-    with hdf5.open_file(path, SOURCE, MissingData) as file:
-        count = len(hdf5.open_numbers(file, "imgBrick", "u"))
-
-    # pictures that all subjects saw are the test
-    shared, shown = _read_rows(root, subjects)
-    if not shared or max(shown) >= count:
-        raise BrainhiveError(
-            f"{path} has {count} pictures, but not those {len(shared)} that all "
-            "subjects saw",
-            SOURCE,
-        )
-    is_shared, is_shown = (np.isin(np.arange(count), rows) for rows in (shared, shown))
-    # [N] of imgBrick
-    rows = np.flatnonzero((is_shared == (split == "test")) & is_shown)
-    image_ids = Names.of(map(name_picture, rows.tolist()))
-    read = partial(_read_picture, path, rows)
-    images = StimulusSet(
-        name, split, image_ids, image_ids, read, way_out=f"{CAPTION_SOURCE} {root}"
-    )
-
-    # captions, where their file is here
-    files = find_files_named(CURATED, root)
-    if not files:
-        return images
-    return replace(
-        images, captions=partial(_list_captions, files[0], rows), captions_each=CAPTIONS
-    )
-
-
-def _list_captions(path: Path, rows: Int64, index: int) -> list[str]:
-    """List the captions of a picture, in their order."""
-    # a picture with fewer than five captions has empty strings
-    texts = _map_captions(path)
-    row = int(rows[index])
-    return [text for text in map(str, texts[row]) if text] if row < len(texts) else []
-
-
-@cache
-def _map_captions(path: Path) -> Array:
-    """Map the captions [73000, 5], strings."""
-    with report_damage(path, f"{CAPTION_SOURCE} {path.parent}"):
-        texts = pickles.array(pickles.load(path))
-        if texts.ndim != 2 or texts.dtype.kind not in "UO":
-            raise ValueError(
-                f"it holds {texts.dtype} {list(texts.shape)}, not strings [N, K]"
-            )
-        return texts
-
-
-def _read_rows(root: Path, subjects: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Read the rows that all subjects saw, and those that any of `subjects` saw: all
-    without subjects.
-    """
-
-    def read_row(row: dict[str, str]) -> tuple[int, bool, bool]:
-        # a subject's column has the trial of the first repetition, 0 where there was
-        # none
-        is_shown = not subjects or any(
-            int(row[f"subject{subject}_rep0"]) for subject in subjects
-        )
-        return int(row["nsdId"]), row["shared1000"] == "True", is_shown
-
-    table = read_table(find_anywhere(INFO, root), SOURCE, read_row)
-    shared = [row for row, is_shared, _ in table if is_shared]
-    return shared, [row for row, _, is_shown in table if is_shown]
-
-
-def find_anywhere(name: str, *roots: Path) -> Path:
-    """Find a file, at any depth below one of several roots; MissingData where it is not
-    there.
-    """
-    for root in roots:
-        for path in find_files_named(name, root):
-            return path
-    raise MissingData(f"nsd: no {roots[-1]}/**/{name}", SOURCE)
-
-
-def read_design(path: Path, subject: int) -> tuple[Int64, Bool]:
-    """Read the trials of a subject in the order of time, over all sessions that were
-    planned.
-
-    Returns:
-        The picture of each trial [30000], as a row of imgBrick counted from 0; and
-        whether it is one of those that all subjects were to see [30000].
-
-    Raises:
-        MissingData: if the file is damaged.
-    """
-    from scipy.io import loadmat
-
-    with report_damage(path, SOURCE, exceptions=(Exception,)):
-        content = loadmat(path, variable_names=("masterordering", "subjectim"))
-        # [30000]
-        order = np.asarray(content["masterordering"]).ravel().astype(np.int64)
-        # [subjects, 10000]
-        pictures = np.asarray(content["subjectim"]).astype(np.int64)
-        # MATLAB counts from 1; the first 1000 of the order are the shared pictures
-        return pictures[subject - 1, order - 1] - 1, order <= SHARED
-
-
-def find_volume(folder: Path, name: str, endings: Sequence[str] = NIFTI) -> Path | None:
-    """Find a file of one of several formats; None where there is none."""
-    return next(
-        (path for ending in endings if is_file(path := folder / f"{name}{ending}")),
-        None,
-    )
-
-
-def open_voxels(
-    folder: Path, base: str, drawn: Mapping[str, Path] = MappingProxyType({})
-) -> tuple[dict[str, Path], Mask, Voxels]:
-    """Read the mask of the voxels that are kept, and their regions.
-
-    A region that a subject does not have is there, and empty, so that all subjects have
-    the same list.
-
-    Args:
-        folder: That of NSD's masks, as nsddata/ppdata/subjXX/func1pt8mm/roi.
-        base: The mask whose voxels are kept.
-        drawn: The user's own masks, which must be there.
-
-    Returns:
-        All masks by name, that of the kept voxels, and these with their regions.
-
-    Raises:
-        MissingData: if the one whose voxels are kept is missing, or one of the user's
-            own.
-    """
-    for name, drawn_path in drawn.items():
-        if not drawn_path.is_file():
-            raise MissingData(
-                f"no mask {drawn_path}",
-                f"preparation.masks.{name}: a NIfTI file for each subject",
-            )
-
-    # NSD's masks may be missing, but for the base
-    names = dict.fromkeys([base, *ATLASES])
-    files = {
-        name: path for name in names if (path := find_volume(folder, name)) is not None
-    } | {**drawn}
-    if base not in files:
-        way = f"preparation.voxels=NAME, of {', '.join(files)}" if files else SOURCE
-        raise MissingData(f"nsd: no mask {folder / base}.nii.gz", way)
-
-    # regions of the kept voxels
-    mask = replace(Mask.open(files[base], SOURCE), compares_affines=False)
-    regions = {}
-    for name, path in files.items():
-        # only the user's own masks must name the same space in their headers
-        is_own = name in drawn
-        labels = replace(
-            mask, way_out=SPACE if is_own else SOURCE, compares_affines=is_own
-        ).read(path)
-        regions[name] = labels > 0
-        regions |= {
-            label: labels == number
-            for number, label in enumerate(ATLASES.get(name, "").split(), 1)
-        }
-    if EARLY in regions:
-        regions[HIGHER] = ~regions[EARLY]
-    return files, mask, Voxels(regions, grid=mask.grid)
 
 
 class NsdBetas(PublishedSteps):
@@ -351,11 +199,11 @@ class NsdBetas(PublishedSteps):
 
     nsddata and nsddata_betas are read as they are distributed. `test` is the pictures
     that all subjects saw. A region is named as its label (`V1v`, `FFA-1`, `ventral`), a
-    mask as its file (`nsdgeneral`, `floc-faces`); `higher_vis` is what lies outside of
+    mask as its file (`nsdgeneral`, `floc-faces`). `higher_vis` holds all voxels outside
     prf-visualrois.
 
-    Source: Allen et al. 2022; z-scores as MindEye2 has them, by the training trials of
-    each session.
+    Source: Allen et al. 2022. Z-scores use the training trials of each session, as in
+    MindEye2.
     """
 
     name = "nsd"
@@ -364,14 +212,12 @@ class NsdBetas(PublishedSteps):
     min_ncsnr: ClassVar[None] = None  # type: ignore[misc]
     max_voxels: ClassVar[None] = None  # type: ignore[misc]
 
-    root: str = ROOT_OF_BETAS
-    space: Pattern = Field(
-        "func1pt8mm", description="of the volumes: func1pt8mm or func1mm"
-    )
+    root: str = BETAS_ROOT
+    space: Pattern = Field(SPACE, description="of the volumes: func1pt8mm or func1mm")
     betas: Pattern = Field(
         "betas_fithrf_GLMdenoise_RR", description="version of the betas, a folder"
     )
-    voxels: str = Field("nsdgeneral", description="mask of the voxels that are kept")
+    voxels: str = Field(GENERAL, description="mask of the voxels that are kept")
     masks: dict[str, str] = Field(
         {},
         description="own masks, which become regions: name: NIfTI file of each "
@@ -394,8 +240,8 @@ class NsdBetas(PublishedSteps):
     )
 
     def build(self, paths: Paths) -> PublishedBetas:
-        """Point at the data; nothing is read yet."""
-        folder = f"{FOLDER}/{self.space}/{self.betas}"
+        """Make the preparation. No file is read yet."""
+        folder = f"{BETAS_FOLDER}/{self.space}/{self.betas}"
         return PublishedBetas(self, paths.dataset("nsd", self.root), patterns=[folder])
 
     @property
@@ -409,135 +255,54 @@ class NsdBetas(PublishedSteps):
             raise MissingData(
                 f"nsd has no subject {subject}", f"it has 1 to {max(SUBJECTS)}"
             )
-        most = LAST_SESSIONS[self.test_pictures]
-        sessions = self.sessions or range(1, SESSIONS[subject - 1] + 1)
-        return sorted(session for session in sessions if session <= most)
+        last_session = LAST_SESSIONS[self.test_pictures]
+        sessions = self.sessions or range(1, N_SESSIONS[subject - 1] + 1)
+        return sorted(session for session in sessions if session <= last_session)
 
     def find(self, root: Path, subject: int) -> Subject:
         """Read masks and design, and check the header of each session's betas."""
-        # the betas of each session, and the kept voxels with their regions
-        folder = root / FOLDER.format(subject=subject) / self.space / self.betas
-        files = {
-            session: _find_betas(folder, session)
-            for session in self.list_sessions(subject)
-        }
-        drawn = {
+        folder = root / BETAS_FOLDER.format(subject=subject) / self.space / self.betas
+        sessions = self.list_sessions(subject)
+        betas = {session: _find_betas(folder, session) for session in sessions}
+        own_masks = {
             name: locate(fill_subject(path, subject)).absolute()
             for name, path in self.masks.items()
         }
-        masks, mask, space = open_voxels(
-            root / ROI.format(subject, self.space), self.voxels, drawn
-        )
+        masks_folder = root / MASKS_FOLDER.format(subject, self.space)
+        masks = find_masks(masks_folder, self.voxels, own_masks)
+        design = find_nsd_file(DESIGN, root)
+        files = [design] + list(masks.values())
 
-        # the published noise ceiling, where it is there; NaN is no signal
-        ceilings = [path for path in [find_volume(folder, "ncsnr")] if path]
-        for path in ceilings:
-            space = replace(
-                space, maps={"ncsnr": np.nan_to_num(mask.read(path).astype(np.float64))}
-            )
+        # the published noise ceiling may be absent, and is NaN without signal
+        mask, voxels = read_voxels(masks, self.voxels, own_masks)
+        ncsnr = find_volume(folder, NCSNR)
+        if ncsnr is not None:
+            ceiling = np.nan_to_num(mask.read(ncsnr).astype(np.float64))
+            voxels = replace(voxels, maps={NCSNR: ceiling})
+            files.append(ncsnr)
 
         # picture and split of each trial by the design
-        design = find_anywhere(MATRIX, root)
         rows, is_test = read_design(design, subject)
         trials: list[Trial] = []
-        for session, path in files.items():
-            check_betas(path, mask, SESSION_TRIALS)
-            for trial in range(
-                (session - 1) * SESSION_TRIALS, session * SESSION_TRIALS
-            ):
+        for session, path in betas.items():
+            require_betas(path, mask, TRIALS_PER_SESSION)
+            start = (session - 1) * TRIALS_PER_SESSION
+            for trial in range(start, start + TRIALS_PER_SESSION):
                 split = "test" if is_test[trial] else "train"
                 trials.append((name_picture(int(rows[trial])), split, session, None))
+
+        def read_session(session: int) -> Array:
+            stored = read_betas(betas[session], mask, TRIALS_PER_SESSION)
+            return stored / np.float32(STORED_PER_PERCENT)
+
         return Subject(
-            [design, *masks.values(), *ceilings, *files.values()],
-            space,
+            files + list(betas.values()),
+            voxels,
             mask.width,
             trials,
-            lambda session: (
-                read_betas(files[session], mask, SESSION_TRIALS) / np.float32(PERCENT)
-            ),
-            {"masks": [*masks], "kept": self.voxels},
+            read_session,
+            {"masks": list(masks), "kept": self.voxels},
         )
-
-
-def _find_betas(folder: Path, session: int) -> Path:
-    """Find the betas of a session; MissingData names the sessions that are there."""
-    name = f"betas_session{session:02d}"
-    if (path := find_volume(folder, name, (".hdf5", *NIFTI))) is None:
-        # sessions that are here, for the hint
-        files = "\n".join(path.name for path in folder.glob("betas_session*"))
-        numbers = map(int, re.findall(r"^betas_session(\d+)\.", files, re.MULTILINE))
-        there = ",".join(map(str, sorted({*numbers})))
-        way = f", or take what is there: preparation.sessions={there}" if there else ""
-        raise MissingData(
-            f"nsd: no {folder / name}.nii.gz, nor .hdf5", f"{SOURCE}{way}"
-        )
-    return path
-
-
-def check_betas(path: Path, mask: Mask, trials: int) -> None:
-    """Check the header of a session's betas.
-
-    Raises:
-        BrainhiveError: if they are of another shape or dtype, or the file is damaged.
-    """
-    # shape [X, Y, Z, trials] and dtype, in either format
-    if path.suffix == ".hdf5":
-        with hdf5.open_file(path, SOURCE) as file:
-            stored = hdf5.open_numbers(file, "betas", "i")
-            # MATLAB wrote these files: their axes are [trials, Z, Y, X]
-            shape = stored.shape[::-1]
-            dtype = stored.dtype
-    else:
-        image = open_image(path, SOURCE)
-        shape = image.shape
-        dtype = image.get_data_dtype()
-
-    # [X, Y, Z, trials]: a beta for each voxel of the mask's volume and each trial
-    expected = [*mask.inside.shape, trials]
-    if [*shape] != expected or dtype != np.int16:
-        raise BrainhiveError(
-            f"{path} holds {dtype} {[*shape]}, not int16 {expected} as mask and design "
-            "have it",
-            SOURCE,
-        )
-
-
-def read_betas(path: Path, mask: Mask, trials: int) -> NDArray[np.int16]:
-    """Read a session's betas [trials, V] of the voxels of a mask, in its C order; 300
-    is 1 percent.
-
-    A volume (NIfTI), or a plane of voxels (HDF5), is in memory at a time; `check_betas`
-    has checked the file.
-    """
-    if path.suffix != ".hdf5":
-        return mask.read_series(path)
-
-    # one plane of the volume for all trials at a time
-    x, y, z = np.nonzero(mask.inside)  # [V] each
-    betas = np.empty((trials, len(x)), np.int16)
-    with hdf5.open_file(path, SOURCE) as file:
-        stored = hdf5.open_numbers(file, "betas", "i")
-        for plane in np.unique(z).tolist():
-            is_in_plane = z == plane  # [V]
-            betas[:, is_in_plane] = stored[:, plane][:, y[is_in_plane], x[is_in_plane]]
-    return betas
-
-
-IMAGERY_SOURCE = fetch_line("nsd-imagery")
-IMAGERY = f"{FOLDER}/func1pt8mm/nsdimagerybetas_fithrf_GLMdenoise_RR"
-RUNS = "visA attA imgA_1 visB attB imgB_1 visC attC imgC_1 imgA_2 imgB_2 imgC_2".split()
-"""Runs in the order of the betas: task, set of six stimuli, and number of two runs of
-imagery.
-"""
-BLOCK = re.compile(r"(vis|img|att)([ABC])")
-PICKLE = "nsdimagery_stimuli.pkl3"
-TABLES = "nsddata/bdata/nsdimagery/nsdimagery_subj{subject:02d}_{run}.tsv"
-BETAS_OF_A_TRIAL = {"vis": 1, "img": 1, "att": 2}
-SPLIT_OF_TASK = {
-    "vis": "test",
-    "img": "imagery",
-    "att": "trials of the attention task, each of which has two",
-}
 
 
 class Imagery(PublishedSteps):
@@ -545,27 +310,26 @@ class Imagery(PublishedSteps):
     were trained on NSD.
 
     Betas are read in a mask of NSD's. Trials are those of the public tables
-    nsdimagery_subj0N_RUN.tsv, or, where these are not there, of the laboratory's own
-    nsdimagery_stimuli.pkl3. A stimulus is called by its set and what `column` of the
-    tables, or the pickle's cue, says of it, as `A-X`; a name of a picture's file is
-    that picture. The public files do not say which picture a value of CONDITION is, so
-    that pictures are called as these values are. Seen stimuli are `test`, imagined ones
-    `imagery`; trials of the attention task are left out. Voxels are z-scored within
-    each run by all of its trials: none is of training.
+    nsdimagery_subj0N_RUN.tsv or, without these, of the laboratory's own
+    nsdimagery_stimuli.pkl3. A stimulus is named by its set and the value of `column` in
+    the tables (or the pickle's cue), such as `A-X`. The name of a picture's file stands
+    for that picture. The public files do not say which picture a value of CONDITION is,
+    so pictures have the names of these values. Seen stimuli are `test`, imagined ones
+    `imagery`. Trials of the attention task are left out. Voxels are z-scored within
+    each run by all of its trials, as no trial is for training.
     """
 
     name = "nsd-imagery"
     folder = "nsd"
-    patterns = (IMAGERY,)
+    patterns = (IMAGERY_FOLDER,)
     keeps_constant = True
     zscore: ClassVar[str] = "run"  # type: ignore[misc]
     min_ncsnr: ClassVar[None] = None  # type: ignore[misc]
     max_voxels: ClassVar[None] = None  # type: ignore[misc]
 
-    root: str = ROOT_OF_BETAS
+    root: str = BETAS_ROOT
     voxels: str = Field(
-        "nsdgeneral",
-        description="mask of the voxels that are kept, as NSD's were prepared",
+        GENERAL, description="mask of the voxels that are kept, as NSD's were prepared"
     )
     column: str = Field(
         "CONDITION",
@@ -573,74 +337,348 @@ class Imagery(PublishedSteps):
     )
 
     def find(self, root: Path, subject: int) -> Subject:
-        """Read masks, and the stimulus of each trial; a run is a series of trials of
-        one block.
+        """Read masks and the stimulus of each trial. A run is a series of trials of the
+        same block.
         """
-        # betas, and the tables of their runs
-        masks, mask, voxels = open_voxels(
-            root / ROI.format(subject, "func1pt8mm"), self.voxels
-        )
-        betas = find_file(
-            root / IMAGERY.format(subject=subject), "betas_nsdimagery.*", IMAGERY_SOURCE
-        )
-        tables = [TABLES.format(subject=subject, run=run) for run in RUNS]
+        masks = find_masks(root / MASKS_FOLDER.format(subject, SPACE), self.voxels)
+        mask, voxels = read_voxels(masks, self.voxels)
+        folder = root / IMAGERY_FOLDER.format(subject=subject)
+        betas = find_file(folder, IMAGERY_BETAS, IMAGERY_HINT)
 
-        # block and stimulus of each beta, by the laboratory's pickle or the public
-        # tables
-        blocks = []
-        stimuli = []
-        has_tables = any((root / name).exists() for name in tables)
-        pickle = None if has_tables else find_below(root, f"**/{PICKLE}")
-        if pickle is not None:
-            paths = [pickle]
-            with report_damage(pickle, IMAGERY_SOURCE):
-                content = pickles.load(pickle)
-                blocks, stimuli = (
-                    pickles.array(content[key]).astype(str).ravel().tolist()
-                    for key in ("exps", "cues")
-                )
-        else:
-            paths = [find_file(root, name, IMAGERY_SOURCE) for name in tables]
-            for path, run in zip(paths, RUNS, strict=True):
-                for stimulus in read_table(
-                    path, IMAGERY_SOURCE, itemgetter(self.column)
-                ):
-                    count = BETAS_OF_A_TRIAL[run[:3]]
-                    blocks += [run] * count
-                    stimuli += [stimulus] * count
-
-        # as many as there are betas, each with a name but for the attention task
-        check_betas(betas, mask, len(blocks))
-        pairs = zip(blocks, stimuli, strict=True)
-        if unnamed := sum(
-            not name and not block.startswith("att") for block, name in pairs
-        ):
+        # every beta has a stimulus, except in the attention task
+        paths, blocks, stimuli = _read_imagery_trials(root, subject, self.column)
+        require_betas(betas, mask, len(blocks))
+        n_unnamed = 0
+        for block, stimulus in zip(blocks, stimuli, strict=True):
+            if not stimulus and not block.startswith("att"):
+                n_unnamed += 1
+        if n_unnamed:
             raise BrainhiveError(
-                f"{paths[0].parent}: {unnamed} trials have nothing in column "
+                f"{paths[0].parent}: {n_unnamed} trials have nothing in column "
                 f"{self.column}",
                 "preparation.column=CONDITION",
             )
 
         # a run begins where the block changes
-        runs = np.cumsum(
-            [1, *(block != before for before, block in pairwise(blocks))]
-        ).tolist()
-        trials = []
-        with report_damage(paths[0], IMAGERY_SOURCE):
-            for block, stimulus, run in zip(blocks, stimuli, runs, strict=True):
-                # a picture's file, or the set and the cue
-                ((task, letter),) = BLOCK.findall(block)
+        is_start = [block != previous for previous, block in pairwise(blocks)]
+        runs = np.cumsum([1] + is_start).tolist()
+        trials: list[Trial] = []
+        with report_damage(paths[0], IMAGERY_HINT):
+            for block, stimulus, run_number in zip(blocks, stimuli, runs, strict=True):
+                matches = BLOCK.findall(block)
+                if len(matches) != 1:
+                    raise ValueError(f"its block {block!r} names no task and set")
+                task, stimulus_set = matches[0]
                 file = PurePath(stimulus)
-                name = (
-                    file.stem
-                    if file.suffix.lower() in PICTURE_ENDINGS
-                    else f"{letter}-{stimulus}"
-                )
-                trials.append((name, SPLIT_OF_TASK[task], 1, run))
-        return Subject(
-            [betas, *paths, *masks.values()],
-            voxels,
-            mask.width,
-            trials,
-            lambda session: read_betas(betas, mask, len(trials)) / np.float32(PERCENT),
+                is_picture = file.suffix.lower() in PICTURE_ENDINGS
+                name = file.stem if is_picture else f"{stimulus_set}-{stimulus}"
+                trials.append((name, SPLIT_OF_TASK[task], 1, run_number))
+
+        def read_session(session: int) -> Array:
+            stored = read_betas(betas, mask, len(trials))
+            return stored / np.float32(STORED_PER_PERCENT)
+
+        files = [betas] + paths + list(masks.values())
+        return Subject(files, voxels, mask.width, trials, read_session)
+
+
+def name_picture(row: int) -> str:
+    """Return the 73k id of a picture: row 0 of imgBrick is `nsd00001`."""
+    return f"nsd{row + 1:05d}"
+
+
+def find_nsd_file(name: str, *roots: Path) -> Path:
+    """Find a file at any depth below one of several roots.
+
+    Raises:
+        MissingData: if no root has the file.
+    """
+    for root in roots:
+        paths = find_files_named(name, root)
+        if paths:
+            return paths[0]
+    raise MissingData(f"nsd: no {roots[-1]}/**/{name}", FETCH_HINT)
+
+
+def find_volume(folder: Path, name: str, endings: Sequence[str] = NIFTI) -> Path | None:
+    """Find a file with one of several endings, or return None."""
+    for ending in endings:
+        path = folder / f"{name}{ending}"
+        if is_file(path):
+            return path
+    return None
+
+
+def find_masks(
+    folder: Path, base: str, own_masks: Mapping[str, Path] = MappingProxyType({})
+) -> dict[str, Path]:
+    """Find the masks of a subject. Masks of NSD may be absent, except the base.
+
+    Args:
+        folder: Folder of NSD's masks, such as nsddata/ppdata/subj01/func1pt8mm/roi.
+        base: Mask whose voxels are kept.
+        own_masks: The user's masks by name.
+
+    Raises:
+        MissingData: if the base or one of the user's masks is absent.
+    """
+    for name, path in own_masks.items():
+        if not path.is_file():
+            raise MissingData(
+                f"no mask {path}",
+                f"preparation.masks.{name}: a NIfTI file for each subject",
+            )
+
+    masks = {}
+    for name in dict.fromkeys([base] + list(ATLASES)):
+        volume = find_volume(folder, name)
+        if volume is not None:
+            masks[name] = volume
+    masks.update(own_masks)
+    if base not in masks:
+        names = ", ".join(masks)
+        hint = f"preparation.voxels=NAME, of {names}" if masks else FETCH_HINT
+        raise MissingData(f"nsd: no mask {folder / base}.nii.gz", hint)
+    return masks
+
+
+def _find_betas(folder: Path, session: int) -> Path:
+    """Find the betas of a session, or raise MissingData with the available sessions."""
+    name = BETAS.format(session=session)
+    path = find_volume(folder, name, (".hdf5", *NIFTI))
+    if path is not None:
+        return path
+
+    numbers = set()
+    for file in folder.glob("*"):
+        match = BETAS_NUMBER.fullmatch(file.name)
+        if match:
+            numbers.add(int(match[1]))
+    hint = FETCH_HINT
+    if numbers:
+        sessions = ",".join(str(number) for number in sorted(numbers))
+        hint += f", or use the sessions you have: preparation.sessions={sessions}"
+    raise MissingData(f"nsd: no {folder / name}.nii.gz, nor .hdf5", hint)
+
+
+def _list_files(root: Path, split: str, content: str) -> list[Input]:
+    """List the files of "captions" or of pictures. All splits have the same files."""
+    if content == "captions":
+        hint = f"{CAPTIONS_HINT} {root}"
+        files = find_files_named(CAPTIONS, root)
+        return [Input.of_file(files, root / CAPTIONS, hint)]
+    return [
+        Input.of_file(find_files_named(name, root), root / name, FETCH_HINT, size)
+        for name, size in ((STIMULI, STIMULI_BYTES), (STIM_INFO, None))
+    ]
+
+
+def _list_pictures(
+    root: Path, name: str, subjects: Sequence[int], split: str
+) -> StimulusSet:
+    """List the pictures of a split that the subjects saw, with captions if there are
+    any.
+    """
+    path = find_nsd_file(STIMULI, root)
+    with hdf5.open_file(path, FETCH_HINT, MissingData) as file:
+        count = len(hdf5.open_numbers(file, STIMULI_DATASET, "u"))
+    shared_rows, seen_rows = _read_stim_info(root, subjects)
+    if not shared_rows or max(seen_rows) >= count:
+        raise BrainhiveError(
+            f"{path} has {count} pictures, which do not include all of the "
+            f"{len(shared_rows)} that all subjects saw",
+            FETCH_HINT,
+        )
+
+    # rows [N] of imgBrick, which stays on disk
+    is_shared = np.isin(np.arange(count), shared_rows)
+    is_seen = np.isin(np.arange(count), seen_rows)
+    rows = np.flatnonzero((is_shared == (split == "test")) & is_seen)
+    image_ids = Names.of(name_picture(row) for row in rows.tolist())
+    pictures = StimulusSet(
+        name,
+        split,
+        image_ids,
+        concepts=image_ids,
+        open=partial(_read_picture, path, rows),
+        way_out=f"{CAPTIONS_HINT} {root}",
+    )
+    files = find_files_named(CAPTIONS, root)
+    if not files:
+        return pictures
+    captions = partial(_list_captions, files[0], rows)
+    return replace(pictures, captions=captions, captions_each=CAPTIONS_PER_PICTURE)
+
+
+def _read_stim_info(root: Path, subjects: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Read which pictures were shared, and which ones the subjects saw.
+
+    Args:
+        root: Folder of the data set.
+        subjects: Numbers of subjects. All pictures count as seen if there are none.
+
+    Returns:
+        Rows in imgBrick of the shared and of the seen pictures.
+    """
+    columns = [FIRST_TRIAL_COLUMN.format(subject) for subject in subjects]
+
+    def read_row(cells: dict[str, str]) -> tuple[int, bool, bool]:
+        first_trials = [int(cells[column]) for column in columns]
+        is_seen = not columns or any(first_trials)
+        return int(cells[ROW_COLUMN]), cells[SHARED_COLUMN] == "True", is_seen
+
+    table = read_table(find_nsd_file(STIM_INFO, root), FETCH_HINT, read_row)
+    shared_rows = [row for row, is_shared, _ in table if is_shared]
+    seen_rows = [row for row, _, is_seen in table if is_seen]
+    return shared_rows, seen_rows
+
+
+def read_design(path: Path, subject: int) -> tuple[Int64, Bool]:
+    """Read the trials of a subject in the order of time, for all planned sessions.
+
+    Returns:
+        Row [30000] of each trial's picture in imgBrick, counted from 0, and flags
+        [30000] of shared pictures.
+
+    Raises:
+        MissingData: if the file is damaged.
+    """
+    from scipy.io import loadmat
+
+    with report_damage(path, FETCH_HINT, exceptions=(Exception,)):
+        content = loadmat(path, variable_names=(ORDER_VARIABLE, PICTURES_VARIABLE))
+        order = np.asarray(content[ORDER_VARIABLE]).ravel().astype(np.int64)
+        pictures = np.asarray(content[PICTURES_VARIABLE]).astype(np.int64)
+        return pictures[subject - 1, order - 1] - 1, order <= N_SHARED
+
+
+def read_voxels(
+    masks: Mapping[str, Path],
+    base: str,
+    own_masks: Mapping[str, Path] = MappingProxyType({}),
+) -> tuple[Mask, Voxels]:
+    """Read the mask of the kept voxels, and their regions.
+
+    Regions that a subject lacks are empty, so all subjects have the same list.
+
+    Args:
+        masks: Files of all masks by name.
+        base: Mask whose voxels are kept.
+        own_masks: The user's masks by name, which must lie in the space of the base.
+    """
+    mask = replace(Mask.open(masks[base], FETCH_HINT), compares_affines=False)
+    own_mask = replace(mask, way_out=OWN_MASK_HINT, compares_affines=True)
+    regions = {}
+    for name, path in masks.items():
+        labels = (own_mask if name in own_masks else mask).read(path)
+        regions[name] = labels > 0
+        for number, label in enumerate(ATLASES.get(name, "").split(), 1):
+            regions[label] = labels == number
+    if EARLY in regions:
+        regions[HIGHER] = ~regions[EARLY]
+    return mask, Voxels(regions, grid=mask.grid)
+
+
+def _read_imagery_trials(
+    root: Path, subject: int, column: str
+) -> tuple[list[Path], list[str], list[str]]:
+    """Read the trials of NSD-Imagery from the public tables, or else from the pickle.
+
+    Returns:
+        The files that were read, and the block and stimulus of each beta.
+    """
+    names = [IMAGERY_TABLE.format(subject=subject, run=run) for run in IMAGERY_RUNS]
+    has_tables = any((root / name).exists() for name in names)
+    pickle = None if has_tables else find_below(root, f"**/{IMAGERY_PICKLE}")
+    if pickle is not None:
+        with report_damage(pickle, IMAGERY_HINT):
+            content = pickles.load(pickle)
+            blocks = pickles.array(content[BLOCKS_KEY]).astype(str).ravel().tolist()
+            stimuli = pickles.array(content[STIMULI_KEY]).astype(str).ravel().tolist()
+        return [pickle], blocks, stimuli
+
+    blocks = []
+    stimuli = []
+    paths = [find_file(root, name, IMAGERY_HINT) for name in names]
+    for path, run_name in zip(paths, IMAGERY_RUNS, strict=True):
+        n_betas = BETAS_PER_TRIAL[run_name[:3]]
+        for stimulus in read_table(path, IMAGERY_HINT, itemgetter(column)):
+            blocks += [run_name] * n_betas
+            stimuli += [stimulus] * n_betas
+    return paths, blocks, stimuli
+
+
+def _read_picture(path: Path, rows: Int64, index: int) -> Image.Image:
+    """Read a picture of imgBrick. The file is closed again, for worker processes."""
+    row = int(rows[index])
+    with decoding(f"{name_picture(row)} in {path}"), hdf5.open_unlocked(path) as file:
+        return Image.fromarray(hdf5.open_numbers(file, STIMULI_DATASET, "u")[row])
+
+
+def _list_captions(path: Path, rows: Int64, index: int) -> list[str]:
+    """List the captions of a picture, in the order of the file."""
+    table = _read_captions(path)
+    row = int(rows[index])
+    if row >= len(table):
+        return []
+    return [str(caption) for caption in table[row] if str(caption)]
+
+
+@cache
+def _read_captions(path: Path) -> Array:
+    """Read the captions [73000, 5] of all pictures."""
+    with report_damage(path, f"{CAPTIONS_HINT} {path.parent}"):
+        table = pickles.array(pickles.load(path))
+        if table.ndim != 2 or table.dtype.kind not in "UO":
+            raise ValueError(
+                f"it holds {table.dtype} {list(table.shape)}, not strings [N, K]"
+            )
+        return table
+
+
+def read_betas(path: Path, mask: Mask, n_trials: int) -> NDArray[np.int16]:
+    """Read the stored betas of a session that `require_betas` has checked.
+
+    One volume (NIfTI) or one plane of voxels (HDF5) is in memory at a time.
+
+    Returns:
+        Betas [trials, V] of the voxels of the mask, in C order.
+    """
+    if path.suffix != ".hdf5":
+        return mask.read_series(path)
+
+    x, y, z = np.nonzero(mask.inside)  # [V] each
+    betas = np.empty((n_trials, len(x)), np.int16)
+    with hdf5.open_file(path, FETCH_HINT) as file:
+        dataset = hdf5.open_numbers(file, BETAS_DATASET, "i")
+        for plane in np.unique(z).tolist():
+            is_inside = z == plane  # [V]
+            betas[:, is_inside] = dataset[:, plane][:, y[is_inside], x[is_inside]]
+    return betas
+
+
+def require_betas(path: Path, mask: Mask, n_trials: int) -> None:
+    """Raise an error if the header of a session's betas has another shape or dtype.
+
+    Raises:
+        BrainhiveError: if the header differs, or the file is damaged.
+    """
+    if path.suffix == ".hdf5":
+        with hdf5.open_file(path, FETCH_HINT) as file:
+            dataset = hdf5.open_numbers(file, BETAS_DATASET, "i")
+            # MATLAB wrote these files with the axes in reverse order
+            shape = dataset.shape[::-1]
+            dtype = dataset.dtype
+    else:
+        image = open_image(path, FETCH_HINT)
+        shape = image.shape
+        dtype = image.get_data_dtype()
+
+    # [X, Y, Z, trials]
+    expected_shape = [*mask.inside.shape, n_trials]
+    if list(shape) != expected_shape or dtype != np.int16:
+        raise BrainhiveError(
+            f"{path} holds {dtype} {list(shape)}, but mask and design need int16 "
+            f"{expected_shape}",
+            FETCH_HINT,
         )
