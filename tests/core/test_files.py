@@ -21,7 +21,7 @@ from brainhive_cli.data.files import hdf5, pickles
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.published.nsd import read_design
 from brainhive_cli.data.recordings import tables
-from brainhive_cli.data.recordings.files import files_of
+from brainhive_cli.data.recordings.files import list_recording_files
 from brainhive_cli.data.stores import session_store
 
 
@@ -74,7 +74,7 @@ FETCHED_READERS: dict[str, Callable[[Path], Any]] = {
     "a.h5": lambda path: hdf5.open_file(path, "prepare").__enter__(),
     "a.safetensors": weights.read,
     "model/model.safetensors": lambda path: hub.folder(str(path.parent)),
-    "sub-01_eeg.fif": files_of,
+    "sub-01_eeg.fif": list_recording_files,
 }
 POINTERS = {
     "git lfs pull": "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n",

@@ -21,8 +21,8 @@ from brainhive_cli.data.files.bids_labels import VERSIONS
 from brainhive_cli.data.fmri.volumes import CORTEX, NIFTI, Mask, open_image
 from brainhive_cli.data.recordings.ledger import Ledger
 from brainhive_cli.data.recordings.tables import (
-    ABSENT,
-    NO_VALUE,
+    EMPTY_CELLS,
+    NOT_AVAILABLE,
     name_events,
     read_number,
     read_table,
@@ -368,9 +368,9 @@ def read_events(
         other = [name for name in wanted if _plain(row[name]) not in wanted[name]]
         if other:
             dropped[f"events whose {other[0]} is {row[other[0]]}"] += 1
-        elif row[stimulus] in ABSENT:
+        elif row[stimulus] in EMPTY_CELLS:
             dropped[f"events without {stimulus}{kind}"] += 1
-        elif row["onset"] in ABSENT:
+        elif row["onset"] in EMPTY_CELLS:
             dropped["events of pictures without an onset"] += 1
         else:
             onset_s, duration_s = (
@@ -425,7 +425,7 @@ def find_onset_unit(pictures: Sequence[tuple[float, float, float]], where: str) 
 def _plain(value: object) -> str:
     """Write numbers alike: 1, 01 and 1.0."""
     number = read_number(value)
-    return NO_VALUE.sub("n/a", str(value)) if np.isnan(number) else str(number)
+    return NOT_AVAILABLE.sub("n/a", str(value)) if np.isnan(number) else str(number)
 
 
 def read_confounds(
@@ -479,7 +479,7 @@ def read_confounds(
     values = {}
     for name in names:
         column = np.array([read_number(row[name]) for row in rows])
-        if rows[0][name] in ABSENT:
+        if rows[0][name] in EMPTY_CELLS:
             noted["confounds with n/a in the first row, taken as 0"] += 1
             column[0] = 0
         if not np.isfinite(column).all():

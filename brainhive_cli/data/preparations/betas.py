@@ -49,7 +49,7 @@ from brainhive_cli.data.fmri.volumes import (
 )
 from brainhive_cli.data.recordings.contract import cached_method
 from brainhive_cli.data.recordings.labels import (
-    SESSION,
+    SESSION_LABEL,
     describe_labels,
     group_by_session,
     read_label,
@@ -60,7 +60,7 @@ from brainhive_cli.data.recordings.shown_pictures import (
     build_stimuli,
     match_pictures,
 )
-from brainhive_cli.data.recordings.tables import ABSENT, read_table
+from brainhive_cli.data.recordings.tables import EMPTY_CELLS, read_table
 
 HDF5 = (".h5", ".hdf5", ".mat")
 """Endings of HDF5; MATLAB writes it with -v7.3."""
@@ -170,7 +170,7 @@ class OwnBetas(PublishedBetas):
             (
                 source
                 for source in files.values()
-                if not SESSION.search(str(source[0].relative_to(self.root)))
+                if not SESSION_LABEL.search(str(source[0].relative_to(self.root)))
             ),
             None,
         )
@@ -224,7 +224,7 @@ class OwnBetas(PublishedBetas):
                     )
                 # a line without a picture has a beta, too
                 picture = line[self.config.column]
-                name = "" if picture in ABSENT else picture
+                name = "" if picture in EMPTY_CELLS else picture
                 trials.append((name, "", session, _read_number(line, "run", 1, where)))
                 session_rows.setdefault(session, []).append(counts[source])
                 counts[source] += 1

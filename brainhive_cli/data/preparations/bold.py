@@ -50,7 +50,7 @@ from brainhive_cli.data.fmri.volumes import Mask, find_vertices
 from brainhive_cli.data.recordings.contract import Overview, cached_method, fill_subject
 from brainhive_cli.data.recordings.event_names import (
     EventNames,
-    find_table,
+    find_event_table,
 )
 from brainhive_cli.data.recordings.labels import (
     describe_labels,
@@ -65,7 +65,11 @@ from brainhive_cli.data.recordings.shown_pictures import (
     choose_stimuli,
     match_pictures,
 )
-from brainhive_cli.data.recordings.tables import ENTITIES, find_absent, read_table
+from brainhive_cli.data.recordings.tables import (
+    ENTITIES,
+    find_missing_column,
+    read_table,
+)
 from brainhive_cli.data.signals.spaces import Surface, Voxels
 
 PEAK_S = 6.0
@@ -232,7 +236,7 @@ class Bold(Betas):
         files = [*dict.fromkeys(chain(*runs, mask, *regions))]
         if absent := [path for path in files if not is_file(path)]:
             raise MissingData(f"no file {absent[0]}", AGAIN)
-        table = filter(None, [find_table(self.root)])
+        table = filter(None, [find_event_table(self.root)])
         return [*files, *table, *filter(Path.is_file, self.stimuli.lists)]
 
     def width(self, subject: int) -> int:
@@ -372,11 +376,11 @@ class Bold(Betas):
         tasks = {
             task
             for task, names in columns.items()
-            if not find_absent(stimulus, [*names, *ENTITIES])
+            if not find_missing_column(stimulus, [*names, *ENTITIES])
         }
         if not tasks:
             there = dict.fromkeys(chain(*columns.values()))
-            absent = find_absent(stimulus, [*there, *ENTITIES]) or stimulus
+            absent = find_missing_column(stimulus, [*there, *ENTITIES]) or stimulus
             raise MissingData(
                 f"no events.tsv of BOLD in {self.derived} has a column {absent}",
                 f"preparation.stimulus=COLUMN, of {', '.join(there) or 'none'}",
@@ -566,7 +570,7 @@ class Bold(Betas):
         *columns, events = zip(*shown, strict=True)
         numbers, ends_s, onsets_s, durations_s = map(np.array, columns)
         names = EventNames(
-            find_table(self.root), self._pictures[0], self.stimuli.are_categories
+            find_event_table(self.root), self._pictures[0], self.stimuli.are_categories
         ).name_pictures(events)
 
         # pictures that the data set lacks are modelled, too: they evoke responses

@@ -17,12 +17,12 @@ from brainhive_cli.data.recordings.channels import KeptChannels
 from brainhive_cli.data.recordings.contract import cached_method
 from brainhive_cli.data.recordings.epochs import (
     Axes,
-    Epoched,
-    name_tables,
+    JoinedEpochs,
+    name_trial_tables,
     read_epochs,
     require_span,
 )
-from brainhive_cli.data.recordings.headers import Header, describe
+from brainhive_cli.data.recordings.headers import Header, make_header
 from brainhive_cli.data.signals.cutting import Cutting, Milliseconds, Steps
 
 EpochWindow = tuple[Milliseconds, Milliseconds]
@@ -104,7 +104,7 @@ class Epochs(Own):
     def files(self, subject: int) -> Sequence[Path]:
         """List the files of a subject, with the tables of trials."""
         paths = chain(*self._sessions(subject).values())
-        tables = chain(*map(name_tables, paths))
+        tables = chain(*map(name_trial_tables, paths))
         return [*super().files(subject), *filter(Path.is_file, tables)]
 
     def session(self, subject: int, session: int) -> Any:
@@ -118,14 +118,14 @@ class Epochs(Own):
             trials.provenance["preparation"] = window
         return recordings
 
-    def _read(self, path: Path) -> Epoched:
+    def _read(self, path: Path) -> JoinedEpochs:
         config = self.config
         return read_epochs(
             path, config.axes, config.rename, config.montage, config.column
         )
 
     @cached_method
-    def _about(self, path: Path) -> tuple[Header, Epoched]:
+    def _about(self, path: Path) -> tuple[Header, JoinedEpochs]:
         """Describe a file, without its signals."""
         epoched = self._read(path)
         with naming(path):
@@ -134,7 +134,9 @@ class Epochs(Own):
             shown = []
             for start, names in zip(starts.tolist(), epoched.names, strict=True):
                 shown += [(start, name) for name in names if name]
-            header = describe(raw, "names of trials", shown, doubts=epoched.doubts)
+            header = make_header(
+                raw, "names of trials", shown, warnings=epoched.warnings
+            )
             return header, epoched._replace(raw=None)
 
     @cached_method

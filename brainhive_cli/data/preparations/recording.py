@@ -30,7 +30,7 @@ from brainhive_cli.data.files.ids import spans, summarise_names
 from brainhive_cli.data.files.named_files import list_named_parts
 from brainhive_cli.data.recordings.channels import (
     KeptChannels,
-    compare_facts,
+    compare_rates_and_references,
     compare_subjects,
     describe_channels,
     group_by_entry,
@@ -46,11 +46,11 @@ from brainhive_cli.data.recordings.contract import (
 from brainhive_cli.data.recordings.event_names import (
     UNNAMED,
     EventNames,
-    find_table,
+    find_event_table,
 )
 from brainhive_cli.data.recordings.files import (
-    files_of,
     list_other_formats,
+    list_recording_files,
     list_recordings,
     list_signal_files,
 )
@@ -63,7 +63,7 @@ from brainhive_cli.data.recordings.headers import (
 from brainhive_cli.data.recordings.labels import describe_labels
 from brainhive_cli.data.recordings.ledger import Ledger
 from brainhive_cli.data.recordings.opening import open_raw
-from brainhive_cli.data.recordings.samples import StillPieces, read_channels
+from brainhive_cli.data.recordings.samples import FlatSegments, read_channels
 from brainhive_cli.data.recordings.shown_pictures import (
     StimuliKey,
     build_stimuli,
@@ -208,7 +208,7 @@ class Own(Preparation):
         recordings = chain(*self._sessions(subject).values())
         table = [] if self._table is None else [self._table]
         lists = filter(Path.is_file, self.stimuli.lists)
-        return [*chain(*map(files_of, recordings)), *table, *lists]
+        return [*chain(*map(list_recording_files, recordings)), *table, *lists]
 
     def sessions(self, subject: int) -> Sequence[int]:
         """List the sessions that the files name."""
@@ -229,7 +229,7 @@ class Own(Preparation):
             require_noise_splits(
                 [split for split, count in counts.items() if count], self.config
             )
-        shape = (len(channels.names), len(cutting.times_s))
+        shape = (len(channels.ch_names), len(cutting.times_s))
         return {split: (count, *shape) for split, count in counts.items() if count}
 
     def session(self, subject: int, session: int) -> Mapping[str, Trials]:
@@ -274,7 +274,7 @@ class Own(Preparation):
 
         # whiten them without a copy
         with naming(first):
-            matrix = normalise(epochs, rows, self.config, channels.names)
+            matrix = normalise(epochs, rows, self.config, channels.ch_names)
 
         # facts for the store
         headers = self._headers(subject, session)
@@ -289,7 +289,7 @@ class Own(Preparation):
             "recorded_unit": channels.unit,
             "modality": channels.modality,
             "reference": [header.reference for header in headers.values()],
-            "events_from": [header.events_from for header in headers.values()],
+            "events_from": [header.event_source for header in headers.values()],
             "unmatched": self._names.match(channels.headers.values())[1],
         }
         # facts that not all recordings have
@@ -365,7 +365,7 @@ class Own(Preparation):
         lines += [
             f"subject {spans(numbers)}: {text}" for text, numbers in warnings.items()
         ]
-        lines += compare_facts(channels, self.config.rate_hz)
+        lines += compare_rates_and_references(channels, self.config.rate_hz)
         lines += self._list_idle_names(channels)
         differences, way = compare_subjects(channels, suspects, self.config.exclude)
 
@@ -408,8 +408,8 @@ class Own(Preparation):
         kinds = set[str]()
         for subject_channels in channels.values():
             for path, header in subject_channels.headers.items():
-                names.update(header.names)
-                kinds.update(header.types)
+                names.update(header.ch_names)
+                kinds.update(header.ch_types)
                 if config.rename:
                     plain = config.model_copy(update={"rename": {}, "montage": ""})
                     names.update(replace(self, config=plain)._open(path).ch_names)
@@ -486,7 +486,7 @@ class Own(Preparation):
                     "preparation.events=FILE.csv, with columns event and picture",
                 )
             return path
-        return find_table(self.root)
+        return find_event_table(self.root)
 
     @cached_property
     def _pictures(self) -> tuple[list[str], dict[str, Int64]]:
@@ -508,7 +508,7 @@ class Own(Preparation):
         delay_s = self.config.delay_ms / 1000
         names = self._names
         header = read_header(path, self.config, delay_s, names.find_pictures)
-        if header.events_from.startswith("channel"):
+        if header.event_source.startswith("channel"):
             names.require_codes(path)
         return header
 
@@ -527,7 +527,7 @@ class Own(Preparation):
             """Write names of the recipe as those of recordings are written."""
             return [
                 name
-                if name in first.names
+                if name in first.ch_names
                 else config.rename.get(name, standard_name(name))
                 for name in names
             ]
@@ -547,11 +547,11 @@ class Own(Preparation):
         headers = self._headers(subject, session)
         # all recordings have the channels, rate and unit of the first
         for path in headers:
-            channels.check(path)
+            channels.require_consistent(path)
         # channels that are flat throughout are refused before signals are read
         variances = [channels.measure_variances(path) for path in headers]
         with naming(next(iter(headers))):
-            refuse_flat(np.max(variances, 0), channels.names)
+            refuse_flat(np.max(variances, 0), channels.ch_names)
         cutting = self._make_cutting(channels)
         chosen = choose_trials(headers, self._names, self._pictures[1], cutting)
         return channels, cutting, *chosen
@@ -593,8 +593,8 @@ class Own(Preparation):
             config = self.config
             onsets = pairs[:, 0]
             raw = self._open(path)
-            names = channels.names
-            pieces = StillPieces(int(raw.n_times), float(raw.info["sfreq"]))
+            names = channels.ch_names
+            pieces = FlatSegments(int(raw.n_times), float(raw.info["sfreq"]))
             breaks = channels.headers[path].breaks
             samples = read_channels(
                 raw, path, names, config.band_hz, config.phase, breaks, pieces
@@ -602,7 +602,7 @@ class Own(Preparation):
             with naming(path):
                 signal = cutting.cut(samples, names, onsets, 1.0, True)  # [n, C, T]
             # still samples are looked for before the filter, which would hide them
-            is_still = pieces.are_still(onsets, cutting.span, len(names))
+            is_still = pieces.are_flat(onsets, cutting.span, len(names))
             is_lost = np.isnan(signal[:, 0, 0])
             faults.append(np.where(is_lost, LOST, np.where(is_still, FLAT, "")))
             is_live = faults[-1] == ""
@@ -636,7 +636,7 @@ def choose_trials(
     """
     first, header = next(iter(headers.items()))
     matched = names.match(headers.values())
-    names.require_match(matched, first, header.events_from)
+    names.require_match(matched, first, header.event_source)
     row_of_event, left_over = matched
 
     split_of = {
@@ -651,21 +651,21 @@ def choose_trials(
         shown = sorted({(onset, row_of_event[name]) for onset, name in known})
         pairs = np.array(shown, np.int64).reshape(-1, 2)
         onsets, rows = pairs.T
-        for name in filter(row_of_event.__contains__, header.without_onset):
+        for name in filter(row_of_event.__contains__, header.events_without_onset):
             dropped[split_of[row_of_event[name]]]["without an onset"] += 1
 
         # events without a picture, unless they lie at the onset of one, count as those
         # of the first split
         shown_at = {*onsets.tolist()}
         others = [name for at, name in header.events if at not in shown_at]
-        for name in [*others, *header.without_onset]:
+        for name in [*others, *header.events_without_onset]:
             if name not in row_of_event:
                 is_unnamed = name in left_over.get(UNNAMED, ())
                 reason = "not in the table" if is_unnamed else "no such picture"
                 next(iter(dropped.values()))[reason] += 1
 
         # trials that lie wholly in the recording, outside of BAD spans, one at a time
-        is_inside = cutting.fits(onsets, header.samples)
+        is_inside = cutting.fits(onsets, header.n_times)
         is_simultaneous = np.isin(onsets, onsets[1:][np.diff(onsets) == 0])
         is_kept = np.ones(len(onsets), bool)
         for index, onset in enumerate(onsets.tolist()):
@@ -702,7 +702,7 @@ def _list_doubts(headers: Mapping[Path, Header]) -> Iterator[str]:
     # files by doubt, so that many files with one doubt are one line
     files: dict[str, list[str]] = {}
     for path, header in headers.items():
-        for doubt in header.doubts:
+        for doubt in header.warnings:
             files.setdefault(doubt, []).append(path.name)
     for doubt, (name, *further) in files.items():
         yield f"{f'{1 + len(further)} recordings' if further else name}: {doubt}"

@@ -40,7 +40,7 @@ from brainhive_cli.data.fmri.betas import (
 from brainhive_cli.data.fmri.volumes import Mask
 from brainhive_cli.data.media.pictures import decode, decoding
 from brainhive_cli.data.media.stimuli import StimulusSet
-from brainhive_cli.data.recordings.shown_pictures import keys_of_stimuli
+from brainhive_cli.data.recordings.shown_pictures import name_stimuli_keys
 from brainhive_cli.data.signals.holdout import read_split
 from brainhive_cli.data.signals.spaces import Voxels
 
@@ -225,7 +225,7 @@ class LaionFmriBetas(PublishedSteps):
         # split of each picture
         name = f"sub-{subject:02d}"
         stimuli = self.stimuli
-        with keys_of_stimuli():
+        with name_stimuli_keys():
             split_of, split_file = stimuli.read_split(
                 locate(stimuli.root) if stimuli.root else root
             )

@@ -15,7 +15,7 @@ from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.files.ids import spans
 from brainhive_cli.data.recordings.headers import Header
-from brainhive_cli.data.recordings.opening import UNITS
+from brainhive_cli.data.recordings.opening import CHANNEL_UNITS
 from brainhive_cli.data.signals.cutting import SMALLEST
 from brainhive_cli.data.signals.spaces import (
     Sensors,
@@ -72,25 +72,25 @@ class KeptChannels:
     """
 
     headers: Mapping[Path, Header]
-    names: tuple[str, ...]
-    kinds: tuple[str, ...]
+    ch_names: tuple[str, ...]
+    ch_types: tuple[str, ...]
     unit: str
     space: Sensors
-    without_position: Sequence[str]
+    names_without_position: Sequence[str]
     has_file_positions: bool
 
     @property
     def modality(self) -> str:
         """Kind of the recordings, by the types of channels."""
-        kinds = (MODALITIES.get(kind, kind.upper()) for kind in self.kinds)
+        kinds = (MODALITIES.get(kind, kind.upper()) for kind in self.ch_types)
         return " and ".join(dict.fromkeys(kinds))
 
     def measure_variances(self, path: Path) -> Float64:
         """Return the variances [C] of a recording in the units of `UNITS`."""
-        scales = [UNITS.get(kind, (1.0, ""))[0] for kind in self.kinds]
-        return self.headers[path].get_variances(self.names) * np.square(scales)
+        scales = [CHANNEL_UNITS.get(kind, (1.0, ""))[0] for kind in self.ch_types]
+        return self.headers[path].get_variances(self.ch_names) * np.square(scales)
 
-    def check(self, path: Path) -> None:
+    def require_consistent(self, path: Path) -> None:
         """Compare a recording with the first.
 
         Raises:
@@ -100,7 +100,7 @@ class KeptChannels:
         # the same channels at the same rate
         first, first_header = next(iter(self.headers.items()))
         header = self.headers[path]
-        _require_names(path, header, self.names)
+        _require_names(path, header, self.ch_names)
         leave_out = "or leave it out: preparation.files=PATTERN"
         if abs(header.rate_hz / first_header.rate_hz - 1) > RATE_TOLERANCE:
             raise BrainhiveError(
@@ -111,8 +111,8 @@ class KeptChannels:
 
         # signals in the same unit, with the same references taken out; NaN where the
         # first stands still
-        ratio = _spread(header, self.names) / (
-            _spread(first_header, self.names) or np.nan
+        ratio = _spread(header, self.ch_names) / (
+            _spread(first_header, self.ch_names) or np.nan
         )
         if ratio >= OTHER_UNIT or 0 < ratio <= 1 / OTHER_UNIT:
             raise BrainhiveError(
@@ -121,11 +121,11 @@ class KeptChannels:
                 "mne takes V and T: multiply one of them by raw.apply_function and "
                 f"save it, {leave_out}",
             )
-        if header.compensation != first_header.compensation:
+        if header.compensation_grade != first_header.compensation_grade:
             raise BrainhiveError(
-                f"{path} has CTF's compensation of grade {header.compensation}, but "
-                f"{first.name} {first_header.compensation}",
-                "bring both to one grade by mne's raw.apply_gradient_compensation, "
+                f"{path} has CTF compensation of grade {header.compensation_grade}, "
+                f"but {first.name} has grade {first_header.compensation_grade}",
+                "bring both to one grade with mne's raw.apply_gradient_compensation, "
                 f"{leave_out}",
             )
 
@@ -152,19 +152,19 @@ def keep_channels(
             that is good, or channels have several units and are not whitened.
     """
     path, header = next(iter(headers.items()))
-    kind_of = dict(zip(header.names, header.types, strict=True))
+    kind_of = dict(zip(header.ch_names, header.ch_types, strict=True))
     if wanted:  # the recipe's list, in its order
         names = tuple(name for name in wanted if name not in exclude)
         _require_names(path, header, names)
     else:
         # the good channels of the types, in the order of the first recording
-        chosen = types or (("eeg",) if "eeg" in header.types else MEG)
-        if not {*header.types} & {*chosen}:
+        chosen = types or (("eeg",) if "eeg" in header.ch_types else MEG)
+        if not {*header.ch_types} & {*chosen}:
             raise BrainhiveError(
                 f"{path} has no channels of type {' or '.join(chosen)}",
-                f"preparation.types=…; it has: {', '.join(sorted({*header.types}))}",
+                f"preparation.types=…; it has: {', '.join(sorted({*header.ch_types}))}",
             )
-        left_out = {*exclude, *chain(*(each.bad for each in headers.values()))}
+        left_out = {*exclude, *chain(*(each.bads for each in headers.values()))}
         names = tuple(
             name
             for name, kind in kind_of.items()
@@ -179,7 +179,7 @@ def keep_channels(
 
     # one unit, unless whitening makes one of several
     kinds = tuple(kind_of[name] for name in names)
-    units = {UNITS.get(kind, (1.0, "SI"))[1]: kind for kind in kinds}
+    units = {CHANNEL_UNITS.get(kind, (1.0, "SI"))[1]: kind for kind in kinds}
     if len(units) > 1 and not whiten:
         raise BrainhiveError(
             f"channels of types {' and '.join(units.values())} have different units",
@@ -188,7 +188,7 @@ def keep_channels(
         )
 
     # positions of the file, or else those that names of EEG have in the 10-05 system
-    positions = header.positions[[*map(header.names.index, names)]]
+    positions = header.positions[[*map(header.ch_names.index, names)]]
     has_file_positions = not np.isnan(positions).any()
     if not has_file_positions and {*kinds} == {"eeg"}:
         positions = standard_positions(names)
@@ -205,11 +205,11 @@ def keep_channels(
 
 
 def _require_names(path: Path, header: Header, names: Sequence[str]) -> None:
-    if absent := ",".join(name for name in names if name not in header.names):
+    if absent := ",".join(name for name in names if name not in header.ch_names):
         raise BrainhiveError(
             f"{path} has no channel {absent}",
             f"preparation.exclude=[{absent}], or rename one of its "
-            f"{', '.join(header.names)}",
+            f"{', '.join(header.ch_names)}",
         )
 
 
@@ -243,10 +243,10 @@ def describe_channels(
     # source of the positions
     header = next(iter(channels.headers.values()))
     positions = "of the file" if channels.has_file_positions else "10-05, by name"
-    if without := channels.without_position:
+    if without := channels.names_without_position:
         positions = (
             f"none, without {' '.join(without)}"
-            if len(without) < len(channels.names)
+            if len(without) < len(channels.ch_names)
             else "none"
         )
 
@@ -254,9 +254,9 @@ def describe_channels(
     rows = []
     files = len(channels.headers)
     bad_in = _count_bad(channels)
-    for kind in dict.fromkeys(header.types):
-        names = [*compress(header.names, np.array(header.types) == kind)]
-        count = len({*names} & {*channels.names})
+    for kind in dict.fromkeys(header.ch_types):
+        names = [*compress(header.ch_names, np.array(header.ch_types) == kind)]
+        count = len({*names} & {*channels.ch_names})
         bad = [
             name
             if bad_in[name] == files
@@ -272,7 +272,7 @@ def describe_channels(
 
 def _count_bad(channels: KeptChannels) -> Counter[str]:
     """Count the recordings in which each channel was marked as bad."""
-    return Counter(chain(*({*header.bad} for header in channels.headers.values())))
+    return Counter(chain(*({*header.bads} for header in channels.headers.values())))
 
 
 def list_unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[str]]]:
@@ -280,23 +280,23 @@ def list_unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[st
     and their names.
     """
     # names of eyes, heart, triggers and the like
-    names = np.array(channels.names)
-    kinds = np.array(channels.kinds)
-    eeg = [*compress(channels.names, kinds == "eeg")]
+    names = np.array(channels.ch_names)
+    kinds = np.array(channels.ch_types)
+    eeg = [*compress(channels.ch_names, kinds == "eeg")]
     if other := [name for name in eeg if NO_EEG.fullmatch(plain_name(name))]:
         yield f"{', '.join(other)}: EEG by the file, but not by name", other
 
     # names of an amplifier's inputs say nothing of positions; other names may lie
     # outside the 10-05 system
     if not channels.has_file_positions:
-        if are_inputs(channels.names):
+        if are_inputs(channels.ch_names):
             yield (
                 "channels are called by inputs of BioSemi's amplifier: "
                 "preparation.montage=biosemi64, or what the cap is called in mne, "
                 "gives their names and positions",
                 [],
             )
-        is_unknown = ~np.isfinite(standard_positions(channels.names)).all(1)
+        is_unknown = ~np.isfinite(standard_positions(channels.ch_names)).all(1)
         strange = [name for name in names[is_unknown].tolist() if name not in other]
         if eeg and is_unknown.mean() < 0.5 and strange:
             yield (
@@ -305,28 +305,28 @@ def list_unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[st
             )
 
     bad_in = _count_bad(channels)
-    if bad := [name for name in channels.names if name in bad_in]:
+    if bad := [name for name in channels.ch_names if name in bad_in]:
         yield f"{', '.join(bad)}: named in preparation.channels, but marked as bad", bad
 
     # signals of no brain's size
     first = next(iter(channels.headers.values()))
-    for kind in dict.fromkeys(channels.kinds):
+    for kind in dict.fromkeys(channels.ch_types):
         spread = _spread(first, names[kinds == kind].tolist())
         if text := describe_size(kind, spread):
             yield text, []
 
     # variances far from the median of the channel's type in its file
     for path, header in channels.headers.items():
-        if not {*channels.names} <= {*header.names}:
+        if not {*channels.ch_names} <= {*header.ch_names}:
             continue  # which the preparation refuses
         # [C]
-        variances = header.get_variances(channels.names)
+        variances = header.get_variances(channels.ch_names)
         # [C]
         medians = np.array([np.median(variances[kinds == kind]) for kind in kinds])
         ratios = np.divide(
             variances, medians, out=np.ones(len(names)), where=medians > 0
         )
-        for name, ratio in zip(channels.names, ratios, strict=True):
+        for name, ratio in zip(channels.ch_names, ratios, strict=True):
             if ratio > MANY_TIMES:
                 unit = ", as if it had no unit" if ratio * SMALLEST > 1 else ""
                 yield (
@@ -345,7 +345,7 @@ def describe_size(kind: str, spread: float) -> str:
         kind: Type of their channels, as mne names it.
         spread: Their standard deviation within a second, in mne's unit.
     """
-    factor, unit = UNITS.get(kind, (1.0, "SI"))
+    factor, unit = CHANNEL_UNITS.get(kind, (1.0, "SI"))
     low, high = WORKING.get(kind, (0.0, np.inf))
     if not spread or low < spread * factor < high:
         return ""
@@ -360,7 +360,7 @@ def describe_size(kind: str, spread: float) -> str:
     )
 
 
-def compare_facts(
+def compare_rates_and_references(
     subject_channels: Mapping[int, KeptChannels], rate_hz: float | None
 ) -> Iterator[str]:
     """Describe how the rates and references of recordings differ.
@@ -410,7 +410,9 @@ def compare_subjects(
         Warnings; and the override, empty where nothing is to be changed.
     """
     # subjects that lack channels of others, or have them in another order
-    kept = {subject: channels.names for subject, channels in subject_channels.items()}
+    kept = {
+        subject: channels.ch_names for subject, channels in subject_channels.items()
+    }
     all_names = dict.fromkeys(name for names in kept.values() for name in names)
     lacking = {
         subject: [(" ".join(name for name in all_names if name not in names),)]

@@ -70,7 +70,7 @@ class Overview:
 
     tables: tuple[Table, ...] = ()
     warnings: tuple[str, ...] = ()
-    way: str = ""
+    override: str = ""
 
 
 class NoTrials(MissingData):

@@ -21,14 +21,14 @@ from brainhive_cli.data.files.bids_labels import natural_key
 from brainhive_cli.data.files.ids import plain_name
 from brainhive_cli.data.files.named_files import require_own
 from brainhive_cli.data.recordings.channels import describe_size, keep_channels
-from brainhive_cli.data.recordings.headers import describe
+from brainhive_cli.data.recordings.headers import make_header
 from brainhive_cli.data.recordings.opening import (
-    UNITS,
-    readable,
-    refusing_damage,
+    CHANNEL_UNITS,
+    refuse_truncated,
+    report_unreadable,
     require_own_content,
 )
-from brainhive_cli.data.recordings.tables import ABSENT, read_table
+from brainhive_cli.data.recordings.tables import EMPTY_CELLS, read_table
 from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.signals.spaces import (
     Sensors,
@@ -72,7 +72,7 @@ class Axes(Section):
     unit: str = Field("", description="of the signals, as µV")
 
 
-class Epoched(NamedTuple):
+class JoinedEpochs(NamedTuple):
     """Epochs of a file, laid end to end.
 
     Attributes:
@@ -90,16 +90,16 @@ class Epoched(NamedTuple):
     span: tuple[int, int]
     runs: Int64 | None = None
     onset_s: Float64 | None = None
-    doubts: Sequence[str] = ()
+    warnings: Sequence[str] = ()
 
 
-def lay_end_to_end(
+def join_epochs(
     epochs: Any,
     path: Path,
     rename: Mapping[str, str],
     cap: str,
     names: Sequence[Sequence[str]],
-) -> Epoched:
+) -> JoinedEpochs:
     """Lay mne's epochs end to end; their electrodes are named as those of recordings.
 
     Raises:
@@ -122,12 +122,12 @@ def lay_end_to_end(
     rate_hz = getattr(epochs, "_raw_sfreq", None)
     is_timed = count > 1 and np.diff(at).min() > 1
     onset_s = at / (rate_hz or epochs.info["sfreq"]) if is_timed else None
-    return Epoched(raw, names, (first, first + samples - 1), None, onset_s)
+    return JoinedEpochs(raw, names, (first, first + samples - 1), None, onset_s)
 
 
 def read_epochs(
     path: Path, axes: Axes, rename: Mapping[str, str], cap: str, column: str
-) -> Epoched:
+) -> JoinedEpochs:
     """Read epochs of mne or EEGLAB, or an array, with what each trial showed.
 
     Pictures are named by the table next to the file, `STEM_trials.csv` or .tsv, with a
@@ -150,7 +150,7 @@ def read_epochs(
     import mne
 
     suffix = path.name.removesuffix(".gz").rpartition(".")[2].lower()
-    with refusing_damage(path), readable(path):
+    with refuse_truncated(path), report_unreadable(path):
         require_own_content(path)
         if suffix == "fif":
             content: Any = {}
@@ -182,7 +182,7 @@ def read_epochs(
     # pictures by a table, a column or the events
     rows = list[dict[str, str]]()
     names = list[str]()
-    tables = name_tables(path)
+    tables = name_trial_tables(path)
     several: Sequence[Sequence[str]] = ()
     table = _find_table(tables)
     if table is not None:
@@ -194,13 +194,13 @@ def read_epochs(
                 "a file a session: sub-01_ses-02, …",
             )
         rows = _choose_rows(rows, epochs, column or PICTURE, table)
-        names = read_names(row[column or PICTURE] for row in rows)
+        names = read_picture_names(row[column or PICTURE] for row in rows)
     elif suffix == "fif":
-        names = name_trials(epochs, column, str(path))
+        names = read_epoch_names(epochs, column, str(path))
     elif suffix == "set" and not column:
         several = _name_eeglab(content, path)
     elif isinstance(content, Mapping) and (column or PICTURE) in content:
-        names = read_names(content[column or PICTURE])
+        names = read_picture_names(content[column or PICTURE])
     elif column:
         columns = [*content] if isinstance(content, Mapping) else []
         _require_column(column, columns, str(path))
@@ -214,8 +214,10 @@ def read_epochs(
         )
 
     # run of each trial, where the table has it
-    epoched = lay_end_to_end(epochs, path, rename, cap, several)
-    labels = [*map(plain_name, read_names(row.get("run", "n/a") for row in rows))]
+    epoched = join_epochs(epochs, path, rename, cap, several)
+    labels = [
+        *map(plain_name, read_picture_names(row.get("run", "n/a") for row in rows))
+    ]
     runs = None if "" in labels or not labels else _number_runs(labels)
     doubts = []
     if runs is None and any(labels):
@@ -225,13 +227,13 @@ def read_epochs(
         ]
     return epoched._replace(
         runs=runs,
-        doubts=doubts,
+        warnings=doubts,
         # EEGLAB counts samples over its epochs, and not in the recording
         onset_s=epoched.onset_s if suffix == "fif" else None,
     )
 
 
-def name_tables(path: Path) -> list[Path]:
+def name_trial_tables(path: Path) -> list[Path]:
     """Name the tables that may say what each trial of a file showed."""
     whole = path.name.partition(".")[0]
     stems = dict.fromkeys([re.sub(r"[-_]epo$", "", whole), whole])
@@ -320,7 +322,7 @@ def _number_runs(labels: Sequence[str]) -> Int64:
     return np.array([found[label] for label in labels], np.int64)
 
 
-def read_names(names: Any) -> list[str]:
+def read_picture_names(names: Any) -> list[str]:
     """Read names of pictures as text; empty where there is none (None, NaN, n/a).
 
     Raises:
@@ -333,11 +335,11 @@ def read_names(names: Any) -> list[str]:
             "one name of a picture for each trial",
         )
     texts = (name.decode() if isinstance(name, bytes) else name for name in listed)
-    absent = {None, *ABSENT}
+    absent = {None, *EMPTY_CELLS}
     return ["" if text in absent or text != text else str(text) for text in texts]
 
 
-def name_trials(epochs: Any, column: str, where: str = "the epochs") -> list[str]:
+def read_epoch_names(epochs: Any, column: str, where: str = "the epochs") -> list[str]:
     """Name what each of mne's epochs showed: by a column of the metadata, else by its
     event.
 
@@ -353,7 +355,7 @@ def name_trials(epochs: Any, column: str, where: str = "the epochs") -> list[str
     if column:
         _require_column(column, columns, f"the metadata of {where}")
     if (column or PICTURE) in columns:
-        return read_names(epochs.metadata[column or PICTURE])
+        return read_picture_names(epochs.metadata[column or PICTURE])
     name_of = {number: str(name) for name, number in epochs.event_id.items()}
     return [name_of[number] for number in epochs.events[:, 2]]
 
@@ -378,7 +380,7 @@ def _name_eeglab(eeg: Any, path: Path) -> list[tuple[str, ...]]:
     Raises:
         BrainhiveError: if events lie elsewhere.
     """
-    with readable(path):
+    with report_unreadable(path):
         events = eeg["event"] if isinstance(eeg["event"], list) else [eeg["event"]]
         # events count samples over all epochs, from 1
         timed: dict[int, list[tuple[float, str]]] = {}
@@ -482,7 +484,7 @@ def as_trials(
             axes = axes_of_array | axes
         trials = _of_array(np.asarray(signal), axes, where)
         trials = replace(
-            trials, image_ids=read_names(() if pictures is None else pictures)
+            trials, image_ids=read_picture_names(() if pictures is None else pictures)
         )
 
     # onsets, or the order of rows, unless that says nothing of time
@@ -587,13 +589,13 @@ def _of_array(signal: Any, axes: Mapping[str, Any], where: str) -> Trials:
 def _of_epochs(epochs: Any, pictures: Any, axes: Mapping[str, Any]) -> Trials:
     path = Path("the epochs")
     if pictures is None or isinstance(pictures, str):
-        pictures = name_trials(epochs, pictures or "")
+        pictures = read_epoch_names(epochs, pictures or "")
 
     # good channels of EEG, or else of MEG, in the unit of recordings
-    epoched = lay_end_to_end(epochs, path, {}, "", ())
-    header = describe(epoched.raw, "", ())
+    epoched = join_epochs(epochs, path, {}, "", ())
+    header = make_header(epoched.raw, "", ())
     wanted = [
-        name if name in header.names else standard_name(name)
+        name if name in header.ch_names else standard_name(name)
         for name in axes.get("channels") or ()
     ]
     try:
@@ -601,13 +603,13 @@ def _of_epochs(epochs: Any, pictures: Any, axes: Mapping[str, Any]) -> Trials:
     except BrainhiveError as error:
         error.hint = error.hint.replace("preparation.", "")
         raise
-    scale = np.array([[UNITS[kind][0]] for kind in channels.kinds])  # [C, 1]
-    signal = epoched.raw.get_data(picks=[*channels.names]) * scale
-    shape = (len(channels.names), len(epochs), -1)
+    scale = np.array([[CHANNEL_UNITS[kind][0]] for kind in channels.ch_types])  # [C, 1]
+    signal = epoched.raw.get_data(picks=[*channels.ch_names]) * scale
+    shape = (len(channels.ch_names), len(epochs), -1)
     onset_s = epoched.onset_s
     return Trials(
         signal.reshape(shape).transpose(1, 0, 2)[:, None],
-        read_names(pictures),
+        read_picture_names(pictures),
         channels.space,
         np.asarray(epochs.times, np.float64),
         header.rate_hz,

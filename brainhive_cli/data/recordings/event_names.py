@@ -20,12 +20,12 @@ from brainhive_cli.data.files.ids import (
 )
 from brainhive_cli.data.recordings.headers import Header
 from brainhive_cli.data.recordings.ledger import Ledger
-from brainhive_cli.data.recordings.tables import ABSENT, read_table
+from brainhive_cli.data.recordings.tables import EMPTY_CELLS, read_table
 
 COLUMNS = ("event", "picture")
 STIMULI = "stimuli/stimuli.tsv"
 """Table of the pictures of a BIDS data set (draft extension 44)."""
-TABLES = ("events.csv", "events.tsv", STIMULI)
+EVENT_TABLES = ("events.csv", "events.tsv", STIMULI)
 """Names of the table of events in the folder of the recordings."""
 ORIGINAL = re.compile(r'original filename "([^"/]+)"')
 """File of a picture at its source, in the descriptions of NEMAR's nm000232."""
@@ -105,9 +105,9 @@ class EventNames:
         read = self._read_stimulus if is_stimuli else itemgetter(*COLUMNS)
         table: dict[str, str] = {}
         for event, picture in map(read, rows):
-            if event in ABSENT or picture in ABSENT:
+            if event in EMPTY_CELLS or picture in EMPTY_CELLS:
                 # a row without both is blank
-                is_row = not {event, picture} <= {*ABSENT}
+                is_row = not {event, picture} <= {*EMPTY_CELLS}
                 self.ledger.leave_out("rows", REASON, path.name, int(is_row))
                 continue
             table.setdefault(event, picture)
@@ -128,7 +128,7 @@ class EventNames:
         event = row.get("stimulus_id", "")
         path = row.get("filename", "")
         # the draft names a file by its id and type, where no column does
-        if path in ABSENT:
+        if path in EMPTY_CELLS:
             path = f"{event}_{row.get('type', 'image')}"
         is_absent = row.get("present", "").lower() == "false"
         picture = f"{path} (present: false)" if is_absent else path
@@ -319,7 +319,7 @@ class EventNames:
             BrainhiveError: if a name could mean several pictures.
         """
         events = [name for header in headers for _, name in header.events]
-        events += [name for header in headers for name in header.without_onset]
+        events += [name for header in headers for name in header.events_without_onset]
         pictures = self._find(events)
 
         # events and pictures without a match
@@ -365,11 +365,11 @@ class EventNames:
         )
 
 
-def find_table(root: Path) -> Path | None:
+def find_event_table(root: Path) -> Path | None:
     """Find the table of events in a folder of recordings, or of a BIDS data set; None
     where there is none.
     """
-    return next(filter(is_file, map(root.joinpath, TABLES)), None)
+    return next(filter(is_file, map(root.joinpath, EVENT_TABLES)), None)
 
 
 def _drop_type(event: str) -> str:

@@ -26,8 +26,12 @@ from brainhive_cli.data.files.named_files import (
     list_further_parts,
     list_named_parts,
 )
-from brainhive_cli.data.recordings.labels import SUBJECT, group_by_session, read_session
-from brainhive_cli.data.recordings.tables import table_of
+from brainhive_cli.data.recordings.labels import (
+    SUBJECT_LABEL,
+    group_by_session,
+    read_session,
+)
+from brainhive_cli.data.recordings.tables import find_sidecar
 
 ENDINGS = (".fif", ".fif.gz", ".edf", ".bdf", ".set", ".vhdr")
 COMPANIONS = {".vhdr": (".eeg", ".vmrk"), ".set": (".fdt",)}
@@ -128,8 +132,8 @@ def _refuse_versions(root: Path, paths: Sequence[Path]) -> None:
         *folders, name = path.relative_to(root).parts
         name = name.partition(".")[0]
         # sub-01_old beside sub-01 holds copies of the same names
-        if SUBJECT.search(name):
-            folders = [folder for folder in folders if not SUBJECT.match(folder)]
+        if SUBJECT_LABEL.search(name):
+            folders = [folder for folder in folders if not SUBJECT_LABEL.match(folder)]
         text = re.sub(r"(?<=run-)0+(?=\d)", "", "_".join([*folders, name]).lower())
         entities = tuple(
             part
@@ -201,7 +205,7 @@ def list_other_formats(root: Path, pattern: str) -> list[Path]:
     ]
 
 
-def files_of(path: Path) -> list[Path]:
+def list_recording_files(path: Path) -> list[Path]:
     """List the files that are read of a recording: with its continuations, and the
     tables of BIDS next to it.
 
@@ -215,7 +219,7 @@ def files_of(path: Path) -> list[Path]:
     # signals and markers beside a header, and tables that say which events and channels
     # it has
     companions = map(path.with_suffix, COMPANIONS.get(path.suffix.lower(), ()))
-    tables = (table_of(path, what) for what in ("events", "channels"))
+    tables = (find_sidecar(path, what) for what in ("events", "channels"))
     return [
         path,
         *filter(is_file, companions),

@@ -23,15 +23,19 @@ from brainhive_cli.core.errors import (
     naming,
 )
 from brainhive_cli.core.only_match import choose_only
-from brainhive_cli.data.recordings.opening import UNITS, open_raw, readable
+from brainhive_cli.data.recordings.opening import (
+    CHANNEL_UNITS,
+    open_raw,
+    report_unreadable,
+)
 from brainhive_cli.data.recordings.tables import (
-    ABSENT,
-    find_absent,
+    EMPTY_CELLS,
+    find_missing_column,
+    find_sidecar,
     is_read_as_bids,
     name_events,
+    name_sidecars,
     read_table,
-    table_of,
-    tables_of,
 )
 
 BAD = re.compile(r"(comment/)?(bad|edge).*", re.IGNORECASE | re.DOTALL)
@@ -146,7 +150,7 @@ class Header:
     """Content of a recording, apart from its signals.
 
     Attributes:
-        names: [C] names of the channels.
+        ch_names: [C] names of the channels.
         types: [C] types of the channels as mne names them.
         bad: Names of the channels that were marked as bad.
         positions: [C, 3] in metres; NaN where they are not known.
@@ -166,21 +170,21 @@ class Header:
         doubts: What is unusual about its events and tables, a line each.
     """
 
-    names: tuple[str, ...]
-    types: tuple[str, ...]
-    bad: tuple[str, ...]
+    ch_names: tuple[str, ...]
+    ch_types: tuple[str, ...]
+    bads: tuple[str, ...]
     positions: Float64
     rate_hz: float
     filtered_hz: tuple[float, float]
-    samples: int
+    n_times: int
     events: tuple[tuple[int, str], ...]
     bad_spans: tuple[tuple[int, int, str], ...]
-    events_from: str
+    event_source: str
     variances: Float64
-    without_onset: tuple[str, ...]
+    events_without_onset: tuple[str, ...]
     reference: str
-    compensation: int | None
-    doubts: tuple[str, ...]
+    compensation_grade: int | None
+    warnings: tuple[str, ...]
 
     @property
     def breaks(self) -> list[tuple[int, int]]:
@@ -191,7 +195,7 @@ class Header:
 
     def get_variances(self, names: Sequence[str]) -> Float64:
         """Return the variances of channels by name, in mne's units."""
-        return self.variances[[*map(self.names.index, names)]]
+        return self.variances[[*map(self.ch_names.index, names)]]
 
     def find_bad_span(self, onset: int, span: tuple[int, int]) -> str:
         """Describe the first of the bad spans that a trial overlaps; empty if none
@@ -240,7 +244,7 @@ def read_header(
     # mne-bids puts the events.tsv instead of its annotations
     if is_read_as_bids(path, has_bids_onsets):
         unchanged = open_raw(path, has_bids_onsets=False)
-    with readable(path):
+    with report_unreadable(path):
         # annotations: events, spans without trials, and interruptions
         rate_hz = float(raw.info["sfreq"])
         markers, own_spans = _read_annotations(unchanged, path)
@@ -268,7 +272,7 @@ def read_header(
                 doubts.append(f"{table} and {witness} disagree: {doubt}")
 
         delay = round(delay_s * rate_hz)
-        return describe(
+        return make_header(
             raw,
             source,
             sorted((at + delay, text) for at, text in events if at is not None),
@@ -278,13 +282,13 @@ def read_header(
         )
 
 
-def describe(
+def make_header(
     raw: Any,
-    events_from: str,
+    event_source: str,
     events: Sequence[tuple[int, str]],
     bad_spans: Sequence[tuple[int, int, str]] = (),
-    without_onset: Sequence[str] = (),
-    doubts: Sequence[str] = (),
+    events_without_onset: Sequence[str] = (),
+    warnings: Sequence[str] = (),
 ) -> Header:
     """Describe the channels of a recording that is open in mne; arguments are those of
     `Header`.
@@ -321,12 +325,12 @@ def describe(
         int(raw.n_times),
         tuple(events),
         tuple(bad_spans),
-        events_from,
+        event_source,
         np.ma.filled(means, np.nan),
-        tuple(without_onset),
+        tuple(events_without_onset),
         _read_reference(raw) if "eeg" in raw else "",
         raw.compensation_grade,
-        tuple(doubts),
+        tuple(warnings),
     )
 
 
@@ -334,11 +338,11 @@ def _read_reference(raw: Any) -> str:
     """Read the reference of EEG from the sidecar of BIDS, or else as mne notes it."""
     file = raw.filenames[0]
     known = dict[str, Any]()
-    if file and (sidecar := table_of(Path(file), "eeg", ".json")):
+    if file and (sidecar := find_sidecar(Path(file), "eeg", ".json")):
         with suppress(BrainhiveError):  # of no use for anything else
             known = documents.read(sidecar)
     reference = str(known.get("EEGReference", ""))
-    if reference not in ABSENT:
+    if reference not in EMPTY_CELLS:
         return reference
     if any("reference" in projection["desc"] for projection in raw.info["projs"]):
         return "average, as a projection"
@@ -389,7 +393,7 @@ def _find_events(
     stim_channel = keys.stim_channel
     onset_unit = keys.onset_unit
     # the events.tsv, if it has the column, or all of a template, with any entries
-    table = table_of(path, "events")
+    table = find_sidecar(path, "events")
     if column and table is None:
         raise MissingData(
             f"{path} has no events.tsv with a column {column}",
@@ -398,9 +402,9 @@ def _find_events(
         )
     if table is not None and not stim_channel:
         columns, rows = read_table(table)
-        if column or not find_absent("", columns):
+        if column or not find_missing_column("", columns):
             name = name_events(table, columns, rows, column, path)
-            if any(row[name] not in ABSENT for row in rows):
+            if any(row[name] not in EMPTY_CELLS for row in rows):
                 events = _list_rows(table, rows, name, onset_unit, raw.info["sfreq"])
                 return events, table.name, _check_order(table, events)
         if column:
@@ -469,9 +473,8 @@ def _list_stimulus(raw: Any) -> list[str]:
 
 
 def _table_for(path: Path, column: str = "stim_file", unit: str = "s") -> str:
-    return (
-        f"{tables_of(path, 'events')[-1].name} with columns onset ({unit}) and {column}"
-    )
+    table = name_sidecars(path, "events")[-1]
+    return f"{table.name} with columns onset ({unit}) and {column}"
 
 
 def _list_rows(
@@ -480,11 +483,11 @@ def _list_rows(
     """List sample and description of the rows of a table that describe events, all with
     an onset or n/a.
     """
-    described = [row for row in rows if row[column] not in ABSENT]
+    described = [row for row in rows if row[column] not in EMPTY_CELLS]
     try:
         texts = [row["onset"] for row in described]
         onsets_s = np.array(
-            [np.nan if text in ABSENT else float(text) for text in texts]
+            [np.nan if text in EMPTY_CELLS else float(text) for text in texts]
         )
         if np.isinf(onsets_s).any():
             raise ValueError("one is infinite")
@@ -634,7 +637,7 @@ def _read_codes(
         (kind,) = raw.get_channel_types(picks=picks)
         # a channel that the file takes for a signal in volts has codes in its own unit
         if kind != "stim" and np.abs(values).max(initial=0) < 0.5:
-            values = values * UNITS.get(kind, (1.0, ""))[0]
+            values = values * CHANNEL_UNITS.get(kind, (1.0, ""))[0]
         codes[name] = _round_codes(np.nan_to_num(values), name)
 
     # channels that change between two values are the bits of one code

@@ -12,7 +12,7 @@ from brainhive_cli.data.files.bids_labels import (
     number_subjects,
 )
 
-SUBJECT = re.compile(
+SUBJECT_LABEL = re.compile(
     r"(?<![^/_. ])sub(?:ject|j)?(?:[-_]?|-([a-z]+?)[-_]?)(\d+)", re.IGNORECASE
 )
 """Subject in a path, at the start of a part of a name: `subset1` and `subliminal_01`
@@ -25,7 +25,7 @@ LABEL_END = re.compile(r"(?!ses|run|task|acq)[A-Za-z0-9]*")
 UNNUMBERED = re.compile(r"\bsub-[A-Za-z]+(?=[_/.]|$)")
 """Label of a subject without a number."""
 
-SESSION = re.compile(
+SESSION_LABEL = re.compile(
     r"(?<![^/_. ])ses(?:sion|s)?(?:(?:[-_]?|-([a-z]+?)[-_]?)(\d+)([a-z]*)|-([a-z]+))",
     re.IGNORECASE,
 )
@@ -88,7 +88,9 @@ def read_session(path: Path, root: Path) -> str:
     """Read the label of the last session in a path below a folder: 01 of ses-01; empty
     where it has none.
     """
-    sessions = SESSION.findall(path.as_posix().removeprefix(f"{root.as_posix()}/"))
+    sessions = SESSION_LABEL.findall(
+        path.as_posix().removeprefix(f"{root.as_posix()}/")
+    )
     return "".join(sessions[-1]) if sessions else ""
 
 
@@ -101,7 +103,7 @@ def read_label(path: Path, root: Path) -> str:
     """
     # the last subject in the path counts, with what follows its number: 07A
     relative_path = path.as_posix().removeprefix(f"{root.as_posix()}/")
-    for match in reversed([*SUBJECT.finditer(relative_path)]):
+    for match in reversed([*SUBJECT_LABEL.finditer(relative_path)]):
         end = LABEL_END.match(relative_path, match.end())
         return f"sub-{match[1] or ''}{match[2]}{end[0] if end else ''}"
     if unnumbered := UNNUMBERED.search(relative_path):

@@ -40,7 +40,7 @@ DAMAGE = re.compile(
 )
 """Warnings of mne about a file that ends early."""
 
-UNITS = {
+CHANNEL_UNITS = {
     **dict.fromkeys(
         ("eeg", "ecog", "seeg", "dbs", "eog", "emg", "ecg", "misc"), (1e6, "µV")
     ),
@@ -75,7 +75,7 @@ WAYS = {
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
+def report_unreadable(path: Path) -> Iterator[None]:
     """Turn any error of a reader of a foreign format into MissingData or MissingExtra,
     with its way out.
     """
@@ -93,7 +93,7 @@ def readable(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def refusing_damage(path: Path) -> Iterator[None]:
+def refuse_truncated(path: Path) -> Iterator[None]:
     """Refuse a file that ends early, which mne opens with a warning.
 
     Raises:
@@ -104,7 +104,7 @@ def refusing_damage(path: Path) -> Iterator[None]:
         redirect_stdout(StringIO()),  # where mne logs
     ):
         warnings.simplefilter("always")
-        with readable(path):
+        with report_unreadable(path):
             verify_compressed(path)
         yield
     for warning in warned:
@@ -149,7 +149,7 @@ def open_raw(
     """
     import mne
 
-    with refusing_damage(path), readable(path):
+    with refuse_truncated(path), report_unreadable(path):
         if path.suffix.lower() == ".vhdr":
             for name in VHDR_FILE.findall(read_regular(path).decode("latin-1")):
                 # markers that are not there mne looks for by the name of the recording
@@ -182,6 +182,6 @@ def open_raw(
                 raise ValueError(f"its signals are in another folder, {folder}")
             require_own(path, part.name)
 
-    with readable(path):
+    with report_unreadable(path):
         name_electrodes(raw, path, rename or {}, cap)
     return raw

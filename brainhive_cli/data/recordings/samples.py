@@ -11,7 +11,7 @@ from brainhive_cli.core.arrays import Bool, Float64, Int64
 from brainhive_cli.core.errors import (
     naming,
 )
-from brainhive_cli.data.recordings.opening import UNITS, readable
+from brainhive_cli.data.recordings.opening import CHANNEL_UNITS, report_unreadable
 from brainhive_cli.data.signals.cutting import Band, CausalFilter, refuse_high_edges
 
 PIECE_S = 0.1
@@ -23,7 +23,7 @@ all of the file.
 """
 
 
-class StillPieces:
+class FlatSegments:
     """Pieces of a recording in which channels do not change at all, as those of an
     amplifier at its limit.
 
@@ -43,7 +43,7 @@ class StillPieces:
         pieces = row[: len(self._counts) * self._size].reshape(-1, self._size)
         self._counts += (pieces == pieces[:, :1]).all(1)
 
-    def are_still(self, onsets: Int64, span: tuple[int, int], channels: int) -> Bool:
+    def are_flat(self, onsets: Int64, span: tuple[int, int], channels: int) -> Bool:
         """Mark the trials [n] in most of which most channels stand still."""
         # sums over pieces in which most channels stand still, by which spans are
         # counted
@@ -60,7 +60,7 @@ def read_channels(
     band_hz: Band,
     phase: str,
     breaks: Iterable[tuple[int, int]],
-    pieces: StillPieces,
+    pieces: FlatSegments,
 ) -> Iterator[Float64]:
     """Read channels one after the other, in the unit of `UNITS`, and filter them.
 
@@ -80,13 +80,14 @@ def read_channels(
     with naming(path):
         refuse_high_edges(band_hz, rate_hz)
     scales = [
-        UNITS.get(kind, (1.0, ""))[0] for kind in raw.get_channel_types(list(names))
+        CHANNEL_UNITS.get(kind, (1.0, ""))[0]
+        for kind in raw.get_channel_types(list(names))
     ]
 
     # as many channels at a time as fit into READ_BYTES in float64
     step = max(1, READ_BYTES // (8 * int(raw.n_times)))
     for start in range(0, len(names), step):
-        with readable(path):
+        with report_unreadable(path):
             # [channels, samples]
             block = raw.get_data(picks=list(names[start : start + step]))
         for row, scale in zip(block, scales[start:], strict=False):

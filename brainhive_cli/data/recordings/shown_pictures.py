@@ -38,7 +38,7 @@ def list_pictures(stimuli: Any) -> tuple[list[str], NDArray[np.str_]]:
     the other.
     """
     # keys of the data set are nested in the preparation's recipe
-    with keys_of_stimuli():
+    with name_stimuli_keys():
         split_ids = {
             split: [*stimuli.images(split).image_ids] for split in stimuli.splits
         }
@@ -68,12 +68,12 @@ def build_stimuli(config: Any, paths: Paths) -> Any:
     """Build the data set of the pictures that the key `stimuli` of a preparation
     names.
     """
-    with keys_of_stimuli():
+    with name_stimuli_keys():
         return config.stimuli.build(paths)
 
 
 @contextmanager
-def keys_of_stimuli() -> Iterator[None]:
+def name_stimuli_keys() -> Iterator[None]:
     """Name keys of pictures as the preparation's recipe does, in errors of the
     block.
     """

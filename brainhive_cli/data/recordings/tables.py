@@ -27,10 +27,10 @@ MODALITY = re.compile(r"_(eeg|meg|ieeg)$")
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 """First bytes of text in UTF-16."""
 
-ABSENT = ("", "n/a")
+EMPTY_CELLS = ("", "n/a")
 """Entries of BIDS tables that say nothing."""
 
-NO_VALUE = re.compile(r"^(n/?a|nan)$", re.IGNORECASE)
+NOT_AVAILABLE = re.compile(r"^(n/?a|nan)$", re.IGNORECASE)
 """The same as R, pandas and EEGLAB write it."""
 
 STIMULUS_COLUMNS = ("stim_file", "stimulus_id")
@@ -50,7 +50,7 @@ WIDE = re.compile(r"\d{4,}")
 """Width in a field that takes more memory than any name has letters."""
 
 
-def tables_of(path: Path, what: str, ending: str = ".tsv") -> list[Path]:
+def name_sidecars(path: Path, what: str, ending: str = ".tsv") -> list[Path]:
     """Name the events.tsv or channels.tsv next to a recording: as it is called, and
     last as in BIDS.
     """
@@ -62,17 +62,17 @@ def tables_of(path: Path, what: str, ending: str = ".tsv") -> list[Path]:
     ]
 
 
-def table_of(path: Path, what: str, ending: str = ".tsv") -> Path | None:
+def find_sidecar(path: Path, what: str, ending: str = ".tsv") -> Path | None:
     """Find the events.tsv or channels.tsv of a recording; None if there is none.
 
     It lies next to the recording; or, as BIDS has it, in a folder above up to the root
     of the data set, and has entities of the recording alone: the nearest one counts, of
     one folder that with most entities.
     """
-    table = next(filter(is_file, tables_of(path, what, ending)), None)
+    table = next(filter(is_file, name_sidecars(path, what, ending)), None)
     if table is not None:
         return table
-    root = bids_root(path)
+    root = find_bids_root(path)
     if root is None:
         return None
     entities = {*path.name.partition(".")[0].split("_")}
@@ -87,7 +87,7 @@ def table_of(path: Path, what: str, ending: str = ".tsv") -> Path | None:
     return None
 
 
-def bids_root(path: Path) -> Path | None:
+def find_bids_root(path: Path) -> Path | None:
     """Find the root of the BIDS data set that a recording lies in; None where it lies
     in none.
     """
@@ -102,7 +102,9 @@ def is_read_as_bids(path: Path, has_bids_onsets: bool) -> bool:
     BIDS's.
     """
     return (
-        has_bids_onsets and path.name.startswith("sub-") and bids_root(path) is not None
+        has_bids_onsets
+        and path.name.startswith("sub-")
+        and find_bids_root(path) is not None
     )
 
 
@@ -149,7 +151,7 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     names = [name.strip() for name in lines[0]] if lines else []
     rows = []
     for number, line in enumerate(lines[1:], 2):
-        cells = [NO_VALUE.sub("n/a", cell.strip()) for cell in line]
+        cells = [NOT_AVAILABLE.sub("n/a", cell.strip()) for cell in line]
         if not any(cells) and len(cells) < len(names):
             continue  # a blank line
         if any(names[len(cells) :]) or any(cells[len(names) :]):
@@ -177,7 +179,7 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     ]
 
 
-def find_absent(template: str, known: Sequence[str]) -> str:
+def find_missing_column(template: str, known: Sequence[str]) -> str:
     """Find the first column that a template of event names needs and a table lacks;
     empty where there is none. A column alone is a template, too, and a broken one is no
     column; the empty one needs any of `STIMULUS_COLUMNS`.
@@ -218,13 +220,13 @@ def name_events(
     parts = dict(re.findall(r"(?<![^_])([a-z]+)-([^_.]+)", recording.name))
     entities = {name: parts[key] for name, key in ENTITIES.items() if key in parts}
     way = f"it has: {', '.join(columns)}"
-    if absent := find_absent(template, [*entities, *columns]):
+    if absent := find_missing_column(template, [*entities, *columns]):
         raise BrainhiveError(f"{table} has no column {absent}", way)
     if not template:
         template = " or ".join(filter(columns.__contains__, STIMULUS_COLUMNS))
         for row in rows:
             entries = [row.get(name, "") for name in STIMULUS_COLUMNS]
-            row[template] = next((e for e in entries if e not in ABSENT), "n/a")
+            row[template] = next((e for e in entries if e not in EMPTY_CELLS), "n/a")
         return template
 
     # an integer may have zeros or a point: 00013, 13.0
@@ -235,7 +237,7 @@ def name_events(
         try:
             for field, column, spec, integer in fields:
                 value = values[column]
-                if value in ABSENT:
+                if value in EMPTY_CELLS:
                     name = "n/a"
                     break
                 if WIDE.search(spec):

@@ -195,8 +195,8 @@ class Job(CommandJob):
             overview = self.preparation.look_over(self.subjects)
         for line in overview.warnings:
             console.warn(line)
-        if overview.way:
-            console.say(f"  try: {overview.way}")
+        if overview.override:
+            console.say(f"  try: {overview.override}")
         return overview.tables
 
     def path(self, subject: int) -> Path:

@@ -18,7 +18,7 @@ from brainhive_cli.data.recordings.headers import (
     RecordingKeys,
     read_header,
 )
-from brainhive_cli.data.recordings.opening import UNITS, open_raw
+from brainhive_cli.data.recordings.opening import CHANNEL_UNITS, open_raw
 from brainhive_cli.data.streams import (
     Blocks,
     Clock,
@@ -132,7 +132,7 @@ def replay(
             for text in (error.message, error.hint)
         )
         raise
-    for doubt in header.doubts:
+    for doubt in header.warnings:
         warn(f"{path.name}: {doubt}")
     raw = open_raw(path, config.onset_unit == "s", config.rename, config.montage)
     rate_hz = header.rate_hz
@@ -148,12 +148,12 @@ def replay(
             events.append((onset, name))
 
     # units in which prepared signals are stored
-    scaled = [UNITS.get(kind, (1.0, "SI")) for kind in header.types]
+    scaled = [CHANNEL_UNITS.get(kind, (1.0, "SI")) for kind in header.ch_types]
     scales = np.array([scale for scale, _ in scaled])
     stream_format = StreamFormat(
         path.name,
-        header.names,
-        header.types,
+        header.ch_names,
+        header.ch_types,
         tuple(unit for _, unit in scaled),
         rate_hz,
         header.positions,
@@ -164,8 +164,8 @@ def replay(
     # read in blocks, as a recording may be larger than memory
     def read_blocks() -> Blocks:
         step = max(1, round(BLOCK_S * rate_hz))
-        for start in range(0, header.samples, step):
-            stop = min(start + step, header.samples)
+        for start in range(0, header.n_times, step):
+            stop = min(start + step, header.n_times)
             block = raw.get_data(start=start, stop=stop).T * scales  # [n, C]
             yield (
                 block,

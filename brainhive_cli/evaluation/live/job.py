@@ -30,8 +30,8 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.core.recipe import SIGNALS
 from brainhive_cli.data.datasets import require_split
-from brainhive_cli.data.recordings.event_names import TABLES, EventNames
-from brainhive_cli.data.recordings.tables import bids_root
+from brainhive_cli.data.recordings.event_names import EVENT_TABLES, EventNames
+from brainhive_cli.data.recordings.tables import find_bids_root
 from brainhive_cli.data.signals.cutting import Cutting
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.signals.windows import Windows
@@ -328,15 +328,17 @@ class Job:
             for recording in source.open(person).splits.values():
                 stored = recording.provenance
                 table = stored.get("preparation", {}).get("events") or ""
-                names = {Path(name).name for name in (table, *TABLES)}
+                names = {Path(name).name for name in (table, *EVENT_TABLES)}
                 files = map(locate, stored.get("files", ()))
                 paths += [path for path in files if path.name in names]
 
         # the folders
         file = getattr(self.recipe.source, "file", "")
-        folders = [locate(file).parent, bids_root(locate(file))] if file else []
+        folders = [locate(file).parent, find_bids_root(locate(file))] if file else []
         folders.append(self.recipe.paths.under_home("data") / "recordings")
-        paths += [folder / name for folder in filter(None, folders) for name in TABLES]
+        paths += [
+            folder / name for folder in filter(None, folders) for name in EVENT_TABLES
+        ]
         return [path for path in dict.fromkeys(paths) if path.is_file()]
 
 

@@ -13,7 +13,7 @@ from brainhive_cli.data.recordings import epochs
 from brainhive_cli.data.recordings.epochs import (
     as_trials,
     cut_trials,
-    read_names,
+    read_picture_names,
     require_span,
 )
 from brainhive_cli.data.signals.cutting import Cutting, Steps
@@ -109,10 +109,10 @@ def test_labels_of_runs_are_numbered(labels: list[str], numbers: list[int]) -> N
 
 def test_names_of_pictures_are_texts() -> None:
     given = ["a", b"b", None, np.nan, "n/a", "", 3]
-    assert read_names(given) == ["a", "b", "", "", "", "", "3"]
+    assert read_picture_names(given) == ["a", "b", "", "", "", "", "3"]
     for wrong in ([["a"]], 3):
         with pytest.raises(BrainhiveError):
-            read_names(wrong)
+            read_picture_names(wrong)
 
 
 def test_numbers_of_labels_are_sorted_and_one_is_that_of_all() -> None:
@@ -195,7 +195,7 @@ def test_epochs_lie_end_to_end() -> None:
 
     def lay(events: np.ndarray) -> Any:
         made = mne.EpochsArray(signal, info, events, tmin=-0.05, verbose="ERROR")
-        return epochs.lay_end_to_end(made, Path("x"), {}, "", [("a",)] * 4)
+        return epochs.join_epochs(made, Path("x"), {}, "", [("a",)] * 4)
 
     found = lay(events)
     joined = np.concatenate([*signal], 1)
@@ -207,7 +207,9 @@ def test_epochs_lie_end_to_end() -> None:
 
 
 def test_tables_of_trials_are_called_as_their_file() -> None:
-    names = [path.name for path in epochs.name_tables(Path("d/sub-01-epo.fif.gz"))]
+    names = [
+        path.name for path in epochs.name_trial_tables(Path("d/sub-01-epo.fif.gz"))
+    ]
     assert names == [
         "sub-01_trials.csv",
         "sub-01_trials.tsv",

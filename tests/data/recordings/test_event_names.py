@@ -18,7 +18,7 @@ def table(tmp_path):
 
 
 def match(path, *events):
-    header = SimpleNamespace(events=[*enumerate(events)], without_onset=())
+    header = SimpleNamespace(events=[*enumerate(events)], events_without_onset=())
     return EventNames(path, IDS).match([header])
 
 

@@ -10,13 +10,13 @@ import pytest
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.recordings.event_names import EventNames
 from brainhive_cli.data.recordings.files import (
-    files_of,
     list_other_formats,
+    list_recording_files,
     list_recordings,
 )
 from brainhive_cli.data.recordings.labels import describe_labels
 from brainhive_cli.data.recordings.opening import open_raw
-from brainhive_cli.data.recordings.tables import ABSENT, read_table
+from brainhive_cli.data.recordings.tables import EMPTY_CELLS, read_table
 from tests.worlds.own_recordings import Shown, make_raw
 
 
@@ -136,7 +136,7 @@ def test_the_continuations_and_tables_of_a_recording_are_among_its_files(
     parts = sorted(path.name for path in tmp_path.iterdir())
     (tmp_path / "sub-01_events.tsv").write_text("0")
     ((first,),) = list_recordings(tmp_path, "*")[1].values()
-    names = [path.name for path in files_of(first)]
+    names = [path.name for path in list_recording_files(first)]
     assert (
         len(parts) == 3
         and sorted(names[:3]) == parts
@@ -181,7 +181,9 @@ def test_tables_are_read_as_spreadsheets_r_and_pandas_write_them(tmp_path):
     lines = [f"{text}\tnan.png" for text in ("NA", "NaN", "N/A", "nan", "", "na")]
     path = tmp_path / "events.tsv"
     path.write_text("\n".join(["onset\tname", *lines]))
-    assert {row["onset"] for row in read_table(path)[1]} == {"n/a", ""} == {*ABSENT}
+    assert (
+        {row["onset"] for row in read_table(path)[1]} == {"n/a", ""} == {*EMPTY_CELLS}
+    )
     assert {row["name"] for row in read_table(path)[1]} == {"nan.png"}
     path.write_text("event\tpicture\n1\ta.png\n2\tNA\nNaN\tb.png\n")
     assert EventNames(path, ["a.png", "b.png"]).table == {"1": "a.png"}
@@ -202,7 +204,7 @@ def test_parts_that_no_file_names_are_recordings_of_their_own(tmp_path, names):
         raw.save(tmp_path / name, verbose="ERROR")
     (listed,) = list_recordings(tmp_path, "*")[1].values()
     assert [path.name for path in listed] == [*names]
-    assert files_of(listed[0]) == [tmp_path / names[0]]
+    assert list_recording_files(listed[0]) == [tmp_path / names[0]]
 
 
 def test_a_format_that_is_not_read_is_named(tmp_path):

@@ -101,9 +101,9 @@ def test_what_is_no_eeg_or_not_alive_is_named_with_the_line_that_leaves_it_out(
     )
     assert 200 < times < 600  # (200 / 10)² = 400
     override = "'preparation.exclude=[VEOG,ECG1,EMG,Marker,X9,Oz,POz]'"
-    assert overview.way.startswith(f"{override} leaves them out")
+    assert overview.override.startswith(f"{override} leaves them out")
     after = build(exclude=[*more]).look_over((1,))
-    assert after.warnings == () and after.way == ""
+    assert after.warnings == () and after.override == ""
     assert after.tables[0].rows[0][3:6] == (6, "–", "10-05, by name")
 
 
@@ -237,7 +237,7 @@ def test_old_names_of_electrodes_are_written_as_the_new_ones(folder: Path) -> No
     record(folder, 2, names=("T7", "T8", "P7", "Pz", "O1", "P8"))
     record(folder, 3, names=("T3", "T7", "P7", "Pz", "O1", "P8"))
     made = build(whiten="no")
-    names = [made._channels(subject).names for subject in (1, 2, 3)]
+    names = [made._channels(subject).ch_names for subject in (1, 2, 3)]
     assert names[0] == names[1] == ("T7", "T8", "P7", "Pz", "O1", "P8")
     assert names[2][:2] == ("T3", "T7")
     assert channel_rows(names[1], ["T3"]).tolist() == [0]

@@ -19,7 +19,7 @@ from brainhive_cli.data.files.bids_labels import (
 )
 from brainhive_cli.data.preparations.recording import choose_trials
 from brainhive_cli.data.recordings.channels import (
-    compare_facts,
+    compare_rates_and_references,
     compare_subjects,
     describe_channels,
     describe_size,
@@ -37,8 +37,12 @@ from brainhive_cli.data.recordings.headers import (
     _round_codes,
 )
 from brainhive_cli.data.recordings.labels import read_label, read_session
-from brainhive_cli.data.recordings.samples import StillPieces, filter_samples
-from brainhive_cli.data.recordings.tables import find_absent, name_events, read_number
+from brainhive_cli.data.recordings.samples import FlatSegments, filter_samples
+from brainhive_cli.data.recordings.tables import (
+    find_missing_column,
+    name_events,
+    read_number,
+)
 from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
@@ -59,21 +63,21 @@ TYPES = ("eeg", "eeg", "eeg", "eeg", "eeg", "stim", "mag")
 def header(**changes: Any) -> Header:
     """Describe a recording of five channels of EEG, of codes and of MEG."""
     values = {
-        "names": NAMES,
-        "types": TYPES,
-        "bad": ("X7",),
+        "ch_names": NAMES,
+        "ch_types": TYPES,
+        "bads": ("X7",),
         "positions": np.full((7, 3), np.nan),
         "rate_hz": 500.0,
         "filtered_hz": (0.1, 100.0),
-        "samples": 9000,
+        "n_times": 9000,
         "events": tuple((300 + 611 * row, "abc"[row % 3]) for row in range(15)),
         "bad_spans": ((1500, 1600, "BAD"), (4000, 4000, "boundary")),
-        "events_from": "annotations",
+        "event_source": "annotations",
         "variances": np.array([100, 90, 0, 2e4, 80, 1, 1e-6]) * 1e-12,
-        "without_onset": ("a", "z"),
+        "events_without_onset": ("a", "z"),
         "reference": "as recorded",
-        "compensation": None,
-        "doubts": (),
+        "compensation_grade": None,
+        "warnings": (),
     }
     return Header(**{**values, **changes})
 
@@ -83,7 +87,7 @@ PATHS = [Path(f"sub-{number:02d}.fif") for number in range(1, 5)]
 
 def test_channels(recorded: Recorded) -> None:
     first = header()
-    second = header(bad=("Fp1",), rate_hz=512.0, reference="average")
+    second = header(bads=("Fp1",), rate_hz=512.0, reference="average")
     located = np.arange(21.0).reshape(7, 3)
     kept = {
         "default": keep_channels({PATHS[0]: first}, None, (), (), False),
@@ -102,10 +106,10 @@ def test_channels(recorded: Recorded) -> None:
     for name, channels in kept.items():
         unusual = list(list_unusual_channels(channels))
         rows[name] = {
-            "names": [NAMES.index(channel) for channel in channels.names],
+            "names": [NAMES.index(channel) for channel in channels.ch_names],
             "variances": channels.measure_variances(PATHS[0]) * 1e12,
             "positions": channels.space.positions,
-            "without": len(channels.without_position),
+            "without": len(channels.names_without_position),
             "described": describe_channels(channels),
             "unusual": [[text, len(names)] for text, names in unusual],
             "modality": len(channels.modality.split()),
@@ -113,7 +117,7 @@ def test_channels(recorded: Recorded) -> None:
         }
     other = keep_channels({PATHS[1]: second}, None, (), (), False)
     turned = keep_channels(
-        {PATHS[2]: first}, None, [*kept["default"].names[::-1]], (), False
+        {PATHS[2]: first}, None, [*kept["default"].ch_names[::-1]], (), False
     )
     subjects = {1: kept["default"], 3: other, 4: kept["default"]}
     found = [
@@ -126,7 +130,10 @@ def test_channels(recorded: Recorded) -> None:
         rows=rows,
         compared=[[len(lines), *lines, way] for lines, way in found],
         ways=[way.count(",") - way.count("channels=") for _, way in found],
-        facts=[*compare_facts(subjects, None), *compare_facts(subjects, 250)],
+        facts=[
+            *compare_rates_and_references(subjects, None),
+            *compare_rates_and_references(subjects, 250),
+        ],
         sizes=[
             describe_size(kind, spread)
             for kind, spread in (
@@ -150,8 +157,8 @@ def test_channels(recorded: Recorded) -> None:
         {"rate_hz": 500.01},
         {"variances": np.array([100, 90, 0, 2e4, 80, 1, 1e-6]) * 1e-8},
         {"variances": np.array([100, 90, 0, 2e4, 80, 1, 1e-6]) * 1e-16},
-        {"names": (*NAMES[:2], "O9", *NAMES[3:])},
-        {"compensation": 1},
+        {"ch_names": (*NAMES[:2], "O9", *NAMES[3:])},
+        {"compensation_grade": 1},
     ],
 )
 def test_recordings_that_differ_from_the_first_are_refused(
@@ -160,13 +167,13 @@ def test_recordings_that_differ_from_the_first_are_refused(
     alike = header(
         rate_hz=500.004,
         variances=header().variances * 9e3,
-        bad=(),
+        bads=(),
     )
     headers = dict(zip(PATHS, (header(), alike, header(**changes)), strict=False))
     channels = keep_channels(headers, None, (), (), False)
-    channels.check(PATHS[1])
+    channels.require_consistent(PATHS[1])
     with pytest.raises(BrainhiveError):
-        channels.check(PATHS[2])
+        channels.require_consistent(PATHS[2])
 
 
 def test_spans_of_headers() -> None:
@@ -184,7 +191,7 @@ def test_trials_are_chosen(recorded: Recorded) -> None:
     events += [(8990, "c"), (50, "a"), (300, "a")]
     headers = {
         PATHS[0]: header(events=tuple(sorted(events))),
-        PATHS[1]: header(samples=2000, without_onset=()),
+        PATHS[1]: header(n_times=2000, events_without_onset=()),
     }
     rows = {"a": 0, "b": 1, "c": 2}
     names: Any = SimpleNamespace(
@@ -268,7 +275,7 @@ def test_rows_of_tables(recorded: Recorded) -> None:
         ["a", "n/a"],
     ]
     absent = [
-        find_absent(template, ["number", "stimulus_id"])
+        find_missing_column(template, ["number", "stimulus_id"])
         for template in ("", "{number}{run}", "{number", "other", "number")
     ]
     assert absent == ["", "run", "{number", "other", ""]
@@ -334,7 +341,7 @@ def test_still_pieces_and_filters(recorded: Recorded) -> None:
     samples[:3, 400:700] = 5
     samples[:2, 1200:1300] = 5
     samples[:, 1900:] = 1
-    pieces = StillPieces(2030, 500.0)
+    pieces = FlatSegments(2030, 500.0)
     for row in samples:
         pieces.add(row)
     onsets = np.arange(50, 2000, 75)
@@ -344,7 +351,7 @@ def test_still_pieces_and_filters(recorded: Recorded) -> None:
     recorded(
         digits=5,
         still=[
-            pieces.are_still(onsets, span, 4) for span in ((-20, 100), (0, 0), (-50, 9))
+            pieces.are_flat(onsets, span, 4) for span in ((-20, 100), (0, 0), (-50, 9))
         ],
         filtered=[
             filter_samples(signal, 100.0, band, phase, breaks)

@@ -108,12 +108,12 @@ def bids(tmp_path):
 
 def test_bids_tables_of_the_root_count_beside_the_recording_s_own_interruptions(bids):
     header = read_header(bids, RecordingKeys())
-    assert len(header.events) == COUNT and header.events_from == "task-x_events.tsv"
+    assert len(header.events) == COUNT and header.event_source == "task-x_events.tsv"
     assert [text for *_, text in header.bad_spans] == [
         "Comment/BAD_blink",
         "Comment/New Segment/",
     ]
-    assert header.bad == ("Pz",) and sorted(header.names) == ["Cz", "Pz"]
+    assert header.bads == ("Pz",) and sorted(header.ch_names) == ["Cz", "Pz"]
 
 
 def test_a_pulse_is_one_event_whatever_its_lines_do_for_a_sample(tmp_path):
@@ -133,8 +133,8 @@ def test_a_pulse_is_one_event_whatever_its_lines_do_for_a_sample(tmp_path):
         expected = (
             (int(at), str(code + added)) for at, code in zip(ONSETS, CODES, strict=True)
         )
-        assert header.events == tuple(expected) and bool(header.doubts) == is_doubted
-        assert (f"adds {added}" in header.events_from) == bool(added)
+        assert header.events == tuple(expected) and bool(header.warnings) == is_doubted
+        assert (f"adds {added}" in header.event_source) == bool(added)
 
 
 def test_codes_are_read_from_the_channel_that_combines_lines_or_is_named(tmp_path):
@@ -143,7 +143,7 @@ def test_codes_are_read_from_the_channel_that_combines_lines_or_is_named(tmp_pat
         make(tmp_path / "x_raw.fif", {**lines, "STI101": pulses()}), RecordingKeys()
     )
     assert (
-        header.events_from == "channel STI101"
+        header.event_source == "channel STI101"
         and [int(code) for _, code in header.events] == CODES
     )
 
@@ -172,7 +172,7 @@ def test_onsets_of_a_table_are_compared_with_markers(tmp_path):
     path = make(tmp_path / "x_raw.fif", {"STI 014": pulses()})
     for shift_s in (0.2, 0):
         write_rows(tmp_path / "x_raw_events.tsv", TIMES_S + shift_s)
-        assert bool(read_header(path, RecordingKeys()).doubts) == bool(shift_s)
+        assert bool(read_header(path, RecordingKeys()).warnings) == bool(shift_s)
 
     # by more than from one event to the next, each would lie at another picture
     write_rows(tmp_path / "x_raw_events.tsv", [0.01, *TIMES_S + 7.3])
@@ -187,7 +187,7 @@ def test_trigger_lines_are_the_bits_of_one_code(tmp_path, name):
     lines = {name.format(bit + 1): (pulses() >> bit & 1) * 5 for bit in range(4)}
     header = read_header(make(tmp_path / "x_raw.fif", lines), RecordingKeys())
     assert [int(code) for _, code in header.events] == CODES
-    assert name.format(1) in header.events_from
+    assert name.format(1) in header.event_source
 
 
 def test_lines_whose_names_do_not_number_them_are_refused(tmp_path):
@@ -251,7 +251,7 @@ def test_a_clock_that_restarts_is_refused_and_another_order_is_described(tmp_pat
     with pytest.raises(BrainhiveError, match=r"events\.tsv.*10"):
         read_header(path, RecordingKeys())
     write_rows(table, [*TIMES_S[::2], *TIMES_S[1::2]])
-    doubts = read_header(path, RecordingKeys()).doubts
+    doubts = read_header(path, RecordingKeys()).warnings
     assert any("go back 1 times" in doubt for doubt in doubts)
 
 
@@ -261,7 +261,7 @@ def test_codes_count_where_no_annotation_stands_for_a_picture(tmp_path):
     path = make(tmp_path / "x_raw.fif", stims, [(900, "blink"), (2000, "cough")])
     header = read_header(path, RecordingKeys(), find_pictures=listed.intersection)
     assert [int(code) for _, code in header.events] == CODES
-    assert header.events_from == "channel STI 014"
+    assert header.event_source == "channel STI 014"
     # annotations that do are read as before
     path = make(tmp_path / "y_raw.fif", stims, [(900, "9"), (2000, "10")])
     header = read_header(path, RecordingKeys(), find_pictures=listed.intersection)
@@ -275,7 +275,7 @@ def test_of_several_channels_the_one_with_codes_of_pictures_is_read(tmp_path):
     path = make(tmp_path / "x_raw.fif", {"Pictures": pulses(), "Keys": keys})
     listed = {str(code) for code in CODES}
     header = read_header(path, RecordingKeys(), find_pictures=listed.intersection)
-    assert header.events_from == "channel Pictures"
+    assert header.event_source == "channel Pictures"
 
 
 def test_spans_and_cuts_are_read_in_samples(tmp_path):

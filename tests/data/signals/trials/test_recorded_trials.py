@@ -304,7 +304,7 @@ def test_names_of_events(recorded: Recorded, tmp_path: Path) -> None:
     events = ["1", "Stimulus/S  1", "Stimulus/S  2", "Stimulus/2", "Comment/3"]
     events += ["Response/1", "Stimulus/S  0", "5", "Comment/5", "12", "S  5", "005"]
     header: Any = SimpleNamespace(
-        events=[*enumerate(events)], without_onset=("1", "unknown")
+        events=[*enumerate(events)], events_without_onset=("1", "unknown")
     )
     names = EventNames(table, ids)
     matched, left_over = names.match([header])
