@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from brainhive_cli.data.fmri import glm
-from brainhive_cli.data.fmri.glm import Session, TrialRun
+from brainhive_cli.data.fmri.glm import BoldSession, TrialRun
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "--voxels": {"type": int, "help": "of `session`; each takes 14 kB of disk"},
@@ -67,7 +67,9 @@ def simulate(
         )
         values = sources + 1.5 * random.standard_normal((voxels, VOLUMES))
         values += random.standard_normal((voxels, 1)) * np.linspace(-1, 1, VOLUMES)
-        for number, regressors in enumerate(glm.design(one, STIMULUS_S, "library")):
+        for number, regressors in enumerate(
+            glm.build_design(one, STIMULUS_S, "library")
+        ):
             values[hrf == number] += (
                 regressors @ betas[one.stimuli][:, hrf == number]
             ).T
@@ -82,13 +84,13 @@ def lss(on: Bench) -> None:
     voxels = on.pick(20, 5000, 5000)
     (run,) = make_runs(1)
     (series,) = simulate([run], voxels)
-    (regressors,) = glm.design(run, STIMULUS_S, "glover")
-    drift = glm.polynomials(VOLUMES, 3)
+    (regressors,) = glm.build_design(run, STIMULUS_S, "glover")
+    drift = glm.build_polynomials(VOLUMES, 3)
     series = series.T.astype(np.float64)
 
     def ours() -> NDArray[np.float64]:
         clean = regressors - drift @ (drift.T @ regressors)
-        return glm.lss_weights(clean.T @ clean) @ (clean.T @ series)
+        return glm.compute_lss_weights(clean.T @ clean) @ (clean.T @ series)
 
     def peer() -> NDArray[np.float64]:
         total = regressors.sum(1)
@@ -110,12 +112,12 @@ def hrf(on: Bench) -> None:
     voxels = on.pick(20, 5000, 20_000)
     (run,) = make_runs(1)
     (series,) = simulate([run], voxels)
-    designs = [glm.design(run, STIMULUS_S, "library")]
-    drift = glm.polynomials(VOLUMES, 3)
+    designs = [glm.build_design(run, STIMULUS_S, "library")]
+    drift = glm.build_polynomials(VOLUMES, 3)
 
     def ours() -> NDArray[np.float64]:
         return glm.survey_voxels(
-            Session([run], lambda _, part: series[part], voxels, designs)
+            BoldSession([run], lambda _, part: series[part], voxels, designs)
         )[3]
 
     def peer() -> NDArray[np.float64]:

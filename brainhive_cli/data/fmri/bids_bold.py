@@ -18,7 +18,12 @@ from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.only_match import choose_only
 from brainhive_cli.data.files.bids_labels import VERSIONS
-from brainhive_cli.data.fmri.volumes import CORTEX, NIFTI, Mask, open_image
+from brainhive_cli.data.fmri.volumes import (
+    CIFTI_CORTEX,
+    NIFTI_ENDINGS,
+    Mask,
+    open_image,
+)
 from brainhive_cli.data.recordings.ledger import Ledger
 from brainhive_cli.data.recordings.tables import (
     EMPTY_CELLS,
@@ -28,8 +33,8 @@ from brainhive_cli.data.recordings.tables import (
     read_table,
 )
 
-AGAIN = "copy it again, or let fMRIPrep make it again"
-SERIES = (
+COPY_HINT = "copy it again, or let fMRIPrep make it again"
+BOLD_PATTERNS = (
     "*_bold.nii.gz",
     "*_bold.nii",
     "*_hemi-L_*bold.func.gii",
@@ -38,7 +43,7 @@ SERIES = (
 """fMRIPrep's names of volumes, surfaces (the right hemisphere lies next to the left)
 and grayordinates.
 """
-GROUPS: Mapping[str, Sequence[str]] = {
+CONFOUND_COLUMNS: Mapping[str, Sequence[str]] = {
     "motion": ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"),
     "cosine": ("cosine*",),
     "non_steady": ("non_steady_state_outlier*",),
@@ -49,11 +54,11 @@ GROUPS: Mapping[str, Sequence[str]] = {
 """fMRIPrep's columns of each group of confounds; of CompCor the first components, as is
 usual.
 """
-OPTIONAL = ("cosine", "non_steady", "motion_outlier")
+OPTIONAL_CONFOUNDS = ("cosine", "non_steady", "motion_outlier")
 """Groups without a column in a run that is short, or has no such volume."""
 # headers hold the TR as float32, or in milliseconds
 HEADER_TOLERANCE_S = 1e-3
-LONGEST_TR_S = 100
+MAX_TR_S = 100
 """A larger TR is one in milliseconds."""
 
 
@@ -76,7 +81,7 @@ class BidsFile(NamedTuple):
     space: str
 
 
-Folders = Callable[[Path], Sequence[BidsFile]]
+ListFolder = Callable[[Path], Sequence[BidsFile]]
 """Lists the files in a folder of one data set, each folder once."""
 ShownPicture = tuple[float, float, str]
 """When a picture was shown, for how long (NaN where that is not known), both in the
@@ -99,11 +104,11 @@ class BoldRun(NamedTuple):
     """
 
     number: int
-    series: tuple[Path, ...]
-    events: Path
+    bold_files: tuple[Path, ...]
+    events_file: Path
     sidecars: tuple[Sequence[Path], Sequence[Path]]
-    confounds: Path | None
-    images: Mapping[str, Path]
+    confounds_file: Path | None
+    image_files: Mapping[str, Path]
     files: Sequence[Path]
 
 
@@ -128,8 +133,8 @@ def list_folder(root: Path, folder: Path) -> list[BidsFile]:
     return sorted(files, key=lambda file: len(file.entities))
 
 
-def inherit(
-    folders: Folders, file: BidsFile, ending: str, *suffixes: str
+def find_inherited_files(
+    folders: ListFolder, file: BidsFile, ending: str, *suffixes: str
 ) -> list[Path]:
     """List the files that describe `file` by BIDS's inheritance, nearer ones, which
     override, last.
@@ -144,7 +149,7 @@ def inherit(
     ]
 
 
-def refuse_versions(files: Iterable[BidsFile]) -> None:
+def require_one_version(files: Iterable[BidsFile]) -> None:
     """Refuse two files of one acquisition, as of two reconstructions, or packed and
     unpacked.
 
@@ -172,7 +177,7 @@ def refuse_versions(files: Iterable[BidsFile]) -> None:
 
 
 def find_runs(
-    raw: Folders, derived: Folders, files: Iterable[BidsFile], ledger: Ledger
+    raw: ListFolder, derived: ListFolder, files: Iterable[BidsFile], ledger: Ledger
 ) -> list[BoldRun]:
     """Find the files of the runs of a session by their derived BOLD; runs without
     events are left out, and counted.
@@ -181,7 +186,7 @@ def find_runs(
     labelled = []
     for file in files:
         label = file.entities.get("run", "")
-        tables = inherit(raw, file, ".tsv", "events")
+        tables = find_inherited_files(raw, file, ".tsv", "events")
         if tables:
             labelled.append((len(label), label, file.path, file, tables[-1]))
         else:
@@ -203,15 +208,19 @@ def find_runs(
         if path.suffix == ".gii":
             series = path, path.with_name(path.name.replace("_hemi-L_", "_hemi-R_"))
         # the former before 20.2
-        confounds = inherit(derived, described, ".tsv", "regressors", "timeseries")[-1:]
-        own, further = (inherit(root, file, ".json", "bold") for root in (raw, derived))
+        confounds = find_inherited_files(
+            derived, described, ".tsv", "regressors", "timeseries"
+        )[-1:]
+        own, further = (
+            find_inherited_files(root, file, ".json", "bold") for root in (raw, derived)
+        )
 
         # masks and labels of the same run, space and resolution
         images = {
             image.entities.get("desc", ""): image.path
             for image in derived(file.folder)
             if image.suffix in ("mask", "dseg")
-            and image.path.name.endswith(NIFTI)
+            and image.path.name.endswith(NIFTI_ENDINGS)
             and {**image.entities, "desc": ""} == {**file.entities, "desc": ""}
         }
         table = next(iter(confounds), None)
@@ -238,7 +247,7 @@ def read_timing(run: BoldRun) -> tuple[int, float, float, str]:
     )
 
     # the TR of the JSON, which the header may not contradict
-    path = run.series[0]
+    path = run.bold_files[0]
     tr_s = derived.get("RepetitionTime") or raw.get("RepetitionTime")
     if not _is_time(tr_s) or not tr_s:
         problem = (
@@ -249,8 +258,8 @@ def read_timing(run: BoldRun) -> tuple[int, float, float, str]:
         raise BrainhiveError(
             problem, f'write {{"RepetitionTime": 2.0}}, with its TR, into {json}'
         )
-    volumes, header_s = _read_header(path)
-    header_s = header_s / 1000 if header_s > LONGEST_TR_S else header_s
+    volumes, header_s = _read_bold_header(path)
+    header_s = header_s / 1000 if header_s > MAX_TR_S else header_s
     # tools that know no TR write 0 or 1
     if header_s > 0 and header_s != 1 and abs(header_s - tr_s) > HEADER_TOLERANCE_S:
         raise BrainhiveError(
@@ -274,15 +283,15 @@ def read_timing(run: BoldRun) -> tuple[int, float, float, str]:
 
 def _is_time(value: Any) -> bool:
     """Whether a value of a JSON is a number of seconds, and not of milliseconds."""
-    return type(value) in (int, float) and 0 <= value < LONGEST_TR_S
+    return type(value) in (int, float) and 0 <= value < MAX_TR_S
 
 
-def _read_header(path: Path) -> tuple[int, float]:
+def _read_bold_header(path: Path) -> tuple[int, float]:
     """Read the number of volumes of BOLD, and the TR in its header, in s or ms; 0 if
     not known.
     """
-    image = open_image(path, AGAIN)
-    with report_damage(path, AGAIN, exceptions=(Exception,)):
+    image = open_image(path, COPY_HINT)
+    with report_damage(path, COPY_HINT, exceptions=(Exception,)):
         if path.suffix == ".gii":
             # an array for each volume, or one [V, T], as nilearn writes it
             first = image.darrays[0].data
@@ -292,21 +301,21 @@ def _read_header(path: Path) -> tuple[int, float]:
             return image.shape[0], axis.step if axis.unit == "SECOND" else 0.0
         if image.ndim != 4:
             raise BrainhiveError(
-                f"{path} is {list(image.shape)}, not [X, Y, Z, T]", AGAIN
+                f"{path} is {list(image.shape)}, not [X, Y, Z, T]", COPY_HINT
             )
         return image.shape[3], float(image.header.get_zooms()[3])
 
 
-def read_series(run: BoldRun, space: Mask | Mapping[str, int], volumes: int) -> Float32:
+def read_bold(run: BoldRun, space: Mask | Mapping[str, int], volumes: int) -> Float32:
     """Read the BOLD [T, V] of the voxels of a mask, or of the vertices of both
     hemispheres.
     """
     if isinstance(space, Mask):
-        return space.read_series(run.series[0]).astype(np.float32, copy=False)
+        return space.read_series(run.bold_files[0]).astype(np.float32, copy=False)
 
     # vertices [T, V] of each hemisphere
-    images = [open_image(path, AGAIN) for path in run.series]
-    with report_damage(run.series[0], AGAIN, exceptions=(Exception,)):
+    images = [open_image(path, COPY_HINT) for path in run.bold_files]
+    with report_damage(run.bold_files[0], COPY_HINT, exceptions=(Exception,)):
         if len(images) == 2:
             # GIFTI: an array for each volume, or one [V, T], as nilearn writes it
             sides = [
@@ -317,20 +326,21 @@ def read_series(run: BoldRun, space: Mask | Mapping[str, int], volumes: int) -> 
             # CIFTI: grayordinates, of which the cortex is read
             values = np.asarray(images[0].dataobj)
             axis = images[0].header.get_axis(1)
-            sides = [values[:, axis.name == name] for name in CORTEX.values()]
+            sides = [values[:, axis.name == name] for name in CIFTI_CORTEX.values()]
 
     # left and right hemisphere side by side
     if [side.shape for side in sides] != [(volumes, size) for size in space.values()]:
         shapes = " and ".join(str([*side.shape]) for side in sides)
         raise BrainhiveError(
-            f"{run.series[0]} has {shapes}, other runs {[*space.values()]} vertices",
-            AGAIN,
+            f"{run.bold_files[0]} has {shapes}, other runs "
+            f"{[*space.values()]} vertices",
+            COPY_HINT,
         )
     return np.concatenate(sides, 1, dtype=np.float32)
 
 
 def read_events(
-    path: Path, stimulus: str, where: Mapping[str, Any], series: Path
+    path: Path, stimulus: str, conditions: Mapping[str, Any], bold_file: Path
 ) -> tuple[list[ShownPicture], Counter[str]]:
     """Read the pictures of a run in the order of time.
 
@@ -349,15 +359,17 @@ def read_events(
     """
     # the columns that the recipe names
     columns, rows = read_table(path)
-    if absent := [name for name in ("onset", *where) if name not in columns]:
+    if absent := [name for name in ("onset", *conditions) if name not in columns]:
         way = "preparation.stimulus=COLUMN, preparation.where={COLUMN: VALUE}"
         raise BrainhiveError(
             f"{path} has no column {absent[0]}", f"it has {', '.join(columns)}: {way}"
         )
-    stimulus = name_events(path, columns, rows, stimulus, series)
+    stimulus = name_events(path, columns, rows, stimulus, bold_file)
     wanted = {
-        column: {*map(_plain, values if isinstance(values, list) else [values])}
-        for column, values in where.items()
+        column: {
+            *map(_normalise_value, values if isinstance(values, list) else [values])
+        }
+        for column, values in conditions.items()
     }
 
     # events with these values and a picture, and the reason why others are none
@@ -365,7 +377,9 @@ def read_events(
     dropped = Counter[str]()
     for line, row in enumerate(rows, 2):
         kind = f" (trial_type {row['trial_type']})" if "trial_type" in columns else ""
-        other = [name for name in wanted if _plain(row[name]) not in wanted[name]]
+        other = [
+            name for name in wanted if _normalise_value(row[name]) not in wanted[name]
+        ]
         if other:
             dropped[f"events whose {other[0]} is {row[other[0]]}"] += 1
         elif row[stimulus] in EMPTY_CELLS:
@@ -422,7 +436,7 @@ def find_onset_unit(pictures: Sequence[tuple[float, float, float]], where: str) 
     return choose_only(fitting, f"the onsets of {where}", way) or "s"
 
 
-def _plain(value: object) -> str:
+def _normalise_value(value: object) -> str:
     """Write numbers alike: 1, 01 and 1.0."""
     number = read_number(value)
     return NOT_AVAILABLE.sub("n/a", str(value)) if np.isnan(number) else str(number)
@@ -449,24 +463,24 @@ def read_confounds(
     """
     if not groups:
         return {}
-    path = run.confounds
+    path = run.confounds_file
     if path is None:
         raise MissingData(
-            f"{run.series[0]} has no desc-confounds_timeseries.tsv next to it",
+            f"{run.bold_files[0]} has no desc-confounds_timeseries.tsv next to it",
             "preparation.confounds=[] does without",
         )
     columns, rows = read_table(path)
     if len(rows) != volumes:
         raise BrainhiveError(
-            f"{path} has {len(rows)} rows for {volumes} volumes", AGAIN
+            f"{path} has {len(rows)} rows for {volumes} volumes", COPY_HINT
         )
 
     # columns of each group
     names: dict[str, None] = {}
     for group in groups:
-        for pattern in GROUPS.get(group, (group,)):
+        for pattern in CONFOUND_COLUMNS.get(group, (group,)):
             matches = sorted(match_pattern(columns, pattern))
-            if not matches and group not in OPTIONAL:
+            if not matches and group not in OPTIONAL_CONFOUNDS:
                 there = dict.fromkeys(re.sub(r"\d+$", "*", name) for name in columns)
                 raise BrainhiveError(
                     f"{path} has no column {pattern} of the confounds {group}",

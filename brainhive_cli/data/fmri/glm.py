@@ -77,7 +77,7 @@ class TrialRun:
             what they explain.
     """
 
-    times_s: Float64
+    frame_times_s: Float64
     onsets_s: Float64
     stimuli: Int64
     tr_s: float
@@ -86,7 +86,7 @@ class TrialRun:
     has_drift: bool = True
 
 
-class Estimates(NamedTuple):
+class TrialEstimates(NamedTuple):
     """Estimated betas.
 
     Attributes:
@@ -110,14 +110,14 @@ class Estimates(NamedTuple):
 
 def estimate_trials(
     runs: Sequence[TrialRun],
-    read: Callable[[int, slice], Float32],
-    voxels: int,
+    read_voxels: Callable[[int, slice], Float32],
+    n_voxels: int,
     estimator: Estimator,
     stimulus_s: float,
     hrf: str = "glover",
     seed: int = 0,
-    block: int = 2000,
-) -> Estimates:
+    block_size: int = 2000,
+) -> TrialEstimates:
     """Estimate a beta for each trial and voxel.
 
     Args:
@@ -147,8 +147,8 @@ def estimate_trials(
     designs = []
     for number, run in enumerate(runs):
         trials = len(run.onsets_s)
-        volumes = len(run.times_s)
-        nuisance = drift_basis(run).shape[1]
+        volumes = len(run.frame_times_s)
+        nuisance = build_drift_basis(run).shape[1]
         if run.confounds is not None:
             nuisance += run.confounds.shape[1]
         if trials + nuisance >= volumes:
@@ -158,7 +158,7 @@ def estimate_trials(
                 "leave some out",
             )
         name = hrf if estimator in ("lsa", "lss") else "library"
-        regressors = design(run, stimulus_s, name)
+        regressors = build_design(run, stimulus_s, name)
         # betas of the tail of an HRF would be huge, and lengths that ridge regression
         # shrinks theirs
         peaks = np.abs(regressors).max(1, keepdims=True)  # [H, 1, n]
@@ -166,16 +166,17 @@ def estimate_trials(
         designs.append(regressors * (peaks >= least))
 
     # estimate the betas
-    session = Session(runs, read, voxels, designs, block)
+    session = BoldSession(runs, read_voxels, n_voxels, designs, block_size)
     # for small matrices two threads took ten times as long on a busy machine
     with threadpool_limits(1):
         if estimator == "denoised":
             assumed = [
-                design(run, stimulus_s, "assumed").sum(2, keepdims=True) for run in runs
+                build_design(run, stimulus_s, "assumed").sum(2, keepdims=True)
+                for run in runs
             ]
-            return denoise(session, assumed, seed)
-        solve = solve_exactly(
-            session, lss_weights if estimator == "lss" else lsa_weights
+            return estimate_denoised(session, assumed, seed)
+        solve = make_exact_solver(
+            session, compute_lss_weights if estimator == "lss" else compute_lsa_weights
         )
         estimates = fit_trials(session, survey_voxels(session), solve)
 
@@ -186,7 +187,7 @@ def estimate_trials(
 
 
 @cache
-def hrf_library(
+def build_hrf_library(
     stimulus_s: float, tr_s: float, name: str = "library"
 ) -> Callable[[Float64], Float64]:
     """Build GLMsingle's HRFs for stimuli of some duration.
@@ -208,8 +209,8 @@ def hrf_library(
         rows = np.loadtxt(folder / "hrf_library.csv", delimiter=",")
         delay, late, scale, late_scale, ratio, onset = rows.T[:, :, None]
         times_s = np.arange(HRF_SAMPLES) * HRF_STEP_S - onset
-        undershoot = gamma_density(times_s, late / late_scale, late_scale) / ratio
-        responses = gamma_density(times_s, delay / scale, scale) - undershoot
+        undershoot = evaluate_gamma(times_s, late / late_scale, late_scale) / ratio
+        responses = evaluate_gamma(times_s, delay / scale, scale) - undershoot
 
     # a stimulus of some length: the HRF is summed over its duration
     boxcar = np.ones(max(1, round(stimulus_s / HRF_STEP_S)))
@@ -221,14 +222,14 @@ def hrf_library(
     return lambda lags_s: np.nan_to_num(interpolate(lags_s)) / peaks
 
 
-def gamma_density(times_s: Float64, shape: Any, scale: Any) -> Float64:
+def evaluate_gamma(times_s: Float64, shape: Any, scale: Any) -> Float64:
     """Evaluate the density of a gamma distribution; 0 up to 0 s."""
     from scipy.stats import gamma
 
     return gamma.pdf(times_s, shape, scale=scale)
 
 
-def canonical_hrf(kind: str, tr_s: float, shift_s: float = 0.0) -> Float64:
+def sample_canonical_hrf(kind: str, tr_s: float, shift_s: float = 0.0) -> Float64:
     """Sample a canonical HRF, shifted to a later onset, on nilearn's grid of about
     TR/50; its sum is 1.
 
@@ -239,13 +240,13 @@ def canonical_hrf(kind: str, tr_s: float, shift_s: float = 0.0) -> Float64:
     times_s = np.linspace(0, CANONICAL_S, round(CANONICAL_S * OVERSAMPLING / tr_s))
     # nilearn's delay of one step
     times_s = times_s - tr_s / OVERSAMPLING - shift_s
-    response = gamma_density(times_s, shape, scale) - ratio * gamma_density(
+    response = evaluate_gamma(times_s, shape, scale) - ratio * evaluate_gamma(
         times_s, late_shape, scale
     )
     return response / response.sum()
 
 
-def canonical_design(
+def build_canonical_design(
     run: TrialRun, stimulus_s: float, kind: str, shift_s: float = 0.0
 ) -> Float64:
     """Build a regressor a trial with a canonical HRF, from boxcars on nilearn's grid.
@@ -257,8 +258,8 @@ def canonical_design(
     from scipy.interpolate import make_interp_spline
 
     # nilearn's grid: from LEAD_S before the first volume to about a TR behind the last
-    times_s = run.times_s
-    intervals = len(run.times_s) - 1
+    times_s = run.frame_times_s
+    intervals = len(run.frame_times_s) - 1
     end_s = times_s[-1] * (1 + 1 / intervals)
     start_s = times_s[0] - LEAD_S
     steps = round(
@@ -271,7 +272,7 @@ def canonical_design(
     last = np.maximum(np.searchsorted(grid_s, run.onsets_s + stimulus_s), first + 1)
     # the response to a boxcar is that to a step up and to a later step down: sums of
     # the HRF
-    sums = np.r_[0, np.cumsum(canonical_hrf(kind, run.tr_s, shift_s))]
+    sums = np.r_[0, np.cumsum(sample_canonical_hrf(kind, run.tr_s, shift_s))]
     rows = np.arange(1, steps + 2)[:, None]
     up, down = (sums[np.clip(rows - step, 0, len(sums) - 1)] for step in (first, last))
     # linear between steps; zero for a trial before the grid
@@ -280,7 +281,7 @@ def canonical_design(
     )
 
 
-def design(run: TrialRun, stimulus_s: float, name: str) -> Float64:
+def build_design(run: TrialRun, stimulus_s: float, name: str) -> Float64:
     """Build a regressor a trial for each HRF, sampled at the times of the run's
     volumes.
 
@@ -294,37 +295,37 @@ def design(run: TrialRun, stimulus_s: float, name: str) -> Float64:
         [H, T, n]; H is 20 for `library`, else 1.
     """
     if name in CANONICAL:
-        return canonical_design(run, stimulus_s, name)[None]
+        return build_canonical_design(run, stimulus_s, name)[None]
     # [T, n, H]
-    responses = hrf_library(stimulus_s, run.tr_s, name)(
-        run.times_s[:, None] - run.onsets_s
+    responses = build_hrf_library(stimulus_s, run.tr_s, name)(
+        run.frame_times_s[:, None] - run.onsets_s
     )
     return np.ascontiguousarray(responses.transpose(2, 0, 1))
 
 
-def drift_basis(run: TrialRun) -> Float64:
+def build_drift_basis(run: TrialRun) -> Float64:
     """Build the orthonormal polynomials [T, d] that model a run's drift, or its
     constant alone.
     """
-    volumes = len(run.times_s)
-    degree = polynomial_degree(volumes * run.tr_s / 60) if run.has_drift else 0
-    return polynomials(volumes, degree)
+    volumes = len(run.frame_times_s)
+    degree = choose_polynomial_degree(volumes * run.tr_s / 60) if run.has_drift else 0
+    return build_polynomials(volumes, degree)
 
 
-def polynomial_degree(minutes: float) -> int:
+def choose_polynomial_degree(minutes: float) -> int:
     """Choose the degree of a run's drift: half its minutes, halves rounded up
     (GLMsingle).
     """
     return floor(minutes / 2 + 0.5)
 
 
-def polynomials(volumes: int, degree: int) -> Float64:
+def build_polynomials(volumes: int, degree: int) -> Float64:
     """Build orthonormal polynomials [T, degree + 1]."""
     powers = np.linspace(-1, 1, volumes)[:, None] ** np.arange(degree + 1)
-    return orthonormalise(powers, np.empty((volumes, 0)))
+    return extend_basis(powers, np.empty((volumes, 0)))
 
 
-def orthonormalise(columns: Float64 | None, basis: Float64) -> Float64:
+def extend_basis(columns: Float64 | None, basis: Float64) -> Float64:
     """Extend an orthonormal basis [T, B] by columns [T, K], in order; dependent ones
     become 0.
     """
@@ -339,14 +340,14 @@ def orthonormalise(columns: Float64 | None, basis: Float64) -> Float64:
     return basis
 
 
-def lsa_weights(gram: Float64) -> Float64:
+def compute_lsa_weights(gram: Float64) -> Float64:
     """Weights of least squares on all trials: the pseudoinverse of the regressors'
     products [..., n, n].
     """
     return np.asarray(np.linalg.pinv(gram, rcond=MIN_EIGENVALUE, hermitian=True))
 
 
-def lss_weights(gram: Float64) -> Float64:
+def compute_lss_weights(gram: Float64) -> Float64:
     """Weights of least squares on each trial and the sum of the other trials, for all
     trials at once.
 
@@ -361,7 +362,9 @@ def lss_weights(gram: Float64) -> Float64:
     # [n, 2, n]: which trials a regressor sums
     sums = np.concatenate([alone, 1 - alone], 1)
     # [..., n, 2, 2]
-    weights = lsa_weights(sums @ gram[..., None, :, :] @ sums.transpose(0, 2, 1))
+    weights = compute_lsa_weights(
+        sums @ gram[..., None, :, :] @ sums.transpose(0, 2, 1)
+    )
     # the beta of the trial itself is the first, as weights of all regressors
     return np.einsum("...tk,tkn->...tn", weights[..., 0, :], sums)
 
@@ -383,9 +386,9 @@ class RunModel:
     ) -> None:
         # one orthonormal basis: drift, then confounds, then components of the noise
         # pool
-        drift = drift_basis(run)
-        confounded = orthonormalise(run.confounds, drift)
-        basis = orthonormalise(components, confounded)
+        drift = build_drift_basis(run)
+        confounded = extend_basis(run.confounds, drift)
+        basis = extend_basis(components, confounded)
         # without polynomials, confounds model the drift (fMRIPrep's cosines)
         drifts = (drift if run.has_drift else confounded).shape[1]
         self.trials = regressors.shape[2]
@@ -400,7 +403,7 @@ class RunModel:
         self.regressors = np.concatenate([regressors, nuisance], 2)
         self.gram = self.regressors.transpose(0, 2, 1) @ self.regressors
 
-    def clean(self, components: int | None = None) -> tuple[Float64, Float64]:
+    def remove_nuisance(self, components: int | None = None) -> tuple[Float64, Float64]:
         """Remove confounds and the first components, or all, from the products of
         trials.
 
@@ -416,17 +419,17 @@ class RunModel:
         identity = np.broadcast_to(np.eye(n), gram.shape)
         return gram, np.concatenate([identity, -cross], 2)
 
-    def weigh(
+    def compute_weights(
         self, solve: Callable[[Float64], Float64], components: int | None = None
     ) -> Float64:
         """Weights [H, n, n + m] of the products with the series, by `lsa_weights` or
         `lss_weights`.
         """
-        gram, projection = self.clean(components)
+        gram, projection = self.remove_nuisance(components)
         return solve(gram) @ projection
 
 
-class Group:
+class VoxelGroup:
     """Products of the series of v voxels of one HRF that the estimators need.
 
     Attributes:
@@ -453,7 +456,7 @@ class Group:
             [matrix[self.hrf] @ rows[: matrix.shape[2]] for matrix, rows in pairs]
         )
 
-    def explain(self, betas: Float64) -> Float64:
+    def explain_squares(self, betas: Float64) -> Float64:
         """Sum the squares [v] that betas [trials, v] explain of the series without
         drift: b(2Xᵀy − XᵀXb).
         """
@@ -464,10 +467,10 @@ class Group:
             model.gram[self.hrf, : model.trials, : model.trials]
             for model in self.models
         ]
-        return np.einsum("nv,nv->v", betas, 2 * y - multiply(grams, betas))
+        return np.einsum("nv,nv->v", betas, 2 * y - multiply_by_run(grams, betas))
 
 
-def multiply(matrices: Sequence[Float64], values: Float64) -> Float64:
+def multiply_by_run(matrices: Sequence[Float64], values: Float64) -> Float64:
     """Multiply the rows of each run in values [trials, v] by the matrix [n, n] of the
     run.
     """
@@ -476,7 +479,7 @@ def multiply(matrices: Sequence[Float64], values: Float64) -> Float64:
 
 
 @dataclass(frozen=True)
-class Session:
+class BoldSession:
     """Runs that are fitted together, their series, and a design [H, T, n] and
     components [T, P] of each.
     """
@@ -508,7 +511,7 @@ class Session:
             (stimuli[:, None] == stimuli) & (run[:, None] != run), dtype=np.float64
         )
 
-    def blocks(self) -> Iterator[tuple[slice, Float64, Float64, list[Float64]]]:
+    def read_blocks(self) -> Iterator[tuple[slice, Float64, Float64, list[Float64]]]:
         """Read voxels, and in each run their mean, and sum of squares and series
         without drift.
 
@@ -535,13 +538,13 @@ class Session:
                 values[:, (squares <= floors).any(0)] = 0
             yield voxels, means, squares, series
 
-    def groups(self, hrf_index: Int64) -> Iterator[Group]:
+    def read_groups(self, hrf_index: Int64) -> Iterator[VoxelGroup]:
         """Read voxels, those of one HRF in a block together."""
-        for voxels, _, _, series in self.blocks():
+        for voxels, _, _, series in self.read_blocks():
             # voxels of one HRF share their weights
             for hrf in np.unique(hrf_index[voxels]):
                 rows = np.flatnonzero(hrf_index[voxels] == hrf)
-                yield Group(
+                yield VoxelGroup(
                     self.models,
                     hrf,
                     voxels.start + rows,
@@ -556,24 +559,26 @@ H], percent of these squares that all trials explain with each HRF.
 """
 
 
-def survey_voxels(session: Session) -> Survey:
+def survey_voxels(session: BoldSession) -> Survey:
     """Measure the series, and fit all trials of each run at once with each HRF, without
     components.
     """
     mean, tsnr, squares = np.zeros((3, session.voxels))
     r2 = np.zeros((session.voxels, len(session.designs[0])))  # [V, H]
-    lengths = np.array([len(run.times_s) for run in session.runs])
-    weights = [model.weigh(lsa_weights, 0) for model in session.models]
-    for voxels, means, powers, series in session.blocks():
+    lengths = np.array([len(run.frame_times_s) for run in session.runs])
+    weights = [
+        model.compute_weights(compute_lsa_weights, 0) for model in session.models
+    ]
+    for voxels, means, powers, series in session.read_blocks():
         # infinite squares: tSNR and R² of a constant voxel become 0
         powers[powers == 0] = np.inf
         squares[voxels], mean[voxels] = powers.sum(0), np.average(means, 0, lengths)
         # squares / volumes are the variance without drift
         tsnr[voxels] = (means * np.sqrt(lengths[:, None] / powers)).mean(0)
         for hrf in range(r2.shape[1]):
-            group = Group(session.models, hrf, voxels, series)
+            group = VoxelGroup(session.models, hrf, voxels, series)
             r2[voxels, hrf] = (
-                100 * group.explain(group.solve(weights)) / squares[voxels]
+                100 * group.explain_squares(group.solve(weights)) / squares[voxels]
             )
 
     # in percent of the mean, noise outside the brain or series without mean are useless
@@ -589,17 +594,17 @@ Solution = tuple[Float64, Float64, Any]
 """Betas [trials, v] that R² is of, betas that are returned, fraction [v]."""
 
 
-def solve_exactly(
-    session: Session, solve: Callable[[Float64], Float64]
-) -> Callable[[Group], Solution]:
+def make_exact_solver(
+    session: BoldSession, solve: Callable[[Float64], Float64]
+) -> Callable[[VoxelGroup], Solution]:
     """Make a solver by `lsa_weights` or `lss_weights`."""
-    weights = [model.weigh(solve) for model in session.models]
+    weights = [model.compute_weights(solve) for model in session.models]
     return lambda group: (betas := group.solve(weights), betas, 1.0)
 
 
 def fit_trials(
-    session: Session, survey: Survey, solve: Callable[[Group], Solution]
-) -> Estimates:
+    session: BoldSession, survey: Survey, solve: Callable[[VoxelGroup], Solution]
+) -> TrialEstimates:
     """Estimate all trials with the HRF of the largest R²."""
     mean, tsnr, squares, hrf_r2 = survey
     index = hrf_r2.argmax(1)
@@ -608,10 +613,10 @@ def fit_trials(
     r2, fraction = np.zeros((2, session.voxels))
     # percent of the mean; 0 where a voxel has none
     scale = 100 / np.where(mean == 0, np.inf, np.abs(mean))
-    for group in session.groups(index):
+    for group in session.read_groups(index):
         # R² is of the fit; the betas that are returned may be rescaled
         fitted, final, fraction[group.voxels] = solve(group)
-        r2[group.voxels] = 100 * group.explain(fitted) / squares[group.voxels]
+        r2[group.voxels] = 100 * group.explain_squares(fitted) / squares[group.voxels]
         betas[:, group.voxels] = final * scale[group.voxels]
 
     # maps by name
@@ -624,10 +629,12 @@ def fit_trials(
         "scaling": "percent of the voxel's mean over all volumes of all runs",
         "constant_voxels": int(maps["is_constant"].sum()),
     }
-    return Estimates(betas, maps, facts)
+    return TrialEstimates(betas, maps, facts)
 
 
-def denoise(session: Session, assumed: Sequence[Float64], seed: int) -> Estimates:
+def estimate_denoised(
+    session: BoldSession, assumed: Sequence[Float64], seed: int
+) -> TrialEstimates:
     """Estimate with components of a noise pool and ridge regression: GLMsingle's type
     D.
 
@@ -643,25 +650,25 @@ def denoise(session: Session, assumed: Sequence[Float64], seed: int) -> Estimate
     is_variable = np.isfinite(squares)
 
     # type A: one beta for all trials tells responses from noise
-    r2 = explain_together(replace(session, designs=assumed), squares)
-    threshold = mixture_threshold(r2[is_variable], seed)
+    r2 = measure_type_a_r2(replace(session, designs=assumed), squares)
+    threshold = find_mixture_threshold(r2[is_variable], seed)
     pool = choose_noise_pool(mean, r2, threshold) & is_variable
 
     # type C: components of the noise pool; type D: ridge regression with them
-    trend, session = add_components(
+    trend, session = add_noise_components(
         session, hrf_r2.argmax(1), pool, is_variable & (r2 > threshold)
     )
-    estimates = fit_trials(session, survey, solve_ridge(session))
+    estimates = fit_trials(session, survey, make_ridge_solver(session))
     estimates.facts.update(
         threshold=threshold,
         noise_pool=int(pool.sum()),
         pc_trend=trend.tolist(),
-        pc_number=choose_components(trend),
+        pc_number=choose_component_count(trend),
     )
     return estimates
 
 
-def explain_together(session: Session, squares: Float64) -> Float64:
+def measure_type_a_r2(session: BoldSession, squares: Float64) -> Float64:
     """R² [V] in percent of one beta for all trials of all runs (GLMsingle's type A).
 
     Args:
@@ -669,15 +676,19 @@ def explain_together(session: Session, squares: Float64) -> Float64:
         squares: [V], of the series without drift.
     """
     explained = np.zeros(session.voxels)
-    grams, projections = zip(*(model.clean() for model in session.models), strict=True)
-    for group in session.groups(np.zeros(session.voxels, np.int64)):
+    grams, projections = zip(
+        *(model.remove_nuisance() for model in session.models), strict=True
+    )
+    for group in session.read_groups(np.zeros(session.voxels, np.int64)):
         # of one regressor, the normal equation is a division
         beta = group.solve(projections).sum(0) / np.sum(grams)
-        explained[group.voxels] = group.explain(np.tile(beta, (len(session.runs), 1)))
+        explained[group.voxels] = group.explain_squares(
+            np.tile(beta, (len(session.runs), 1))
+        )
     return 100 * explained / squares
 
 
-def mixture_threshold(values: Float64, seed: int) -> float:
+def find_mixture_threshold(values: Float64, seed: int) -> float:
     """Find the largest R² [V] at which two fitted Gaussians are equally likely; noise
     lies below.
 
@@ -714,9 +725,9 @@ def choose_noise_pool(mean: Float64, r2: Float64, threshold: float) -> Bool:
     return pool
 
 
-def add_components(
-    session: Session, hrf_index: Int64, pool: Bool, judges: Bool
-) -> tuple[Float64, Session]:
+def add_noise_components(
+    session: BoldSession, hrf_index: Int64, pool: Bool, judges: Bool
+) -> tuple[Float64, BoldSession]:
     """Add as many components of the noise pool as repetitions call for, judged in some
     voxels (type C).
 
@@ -727,21 +738,21 @@ def add_components(
         Minus the median badness [P + 1] of 0 … P components, and the session with those
         chosen.
     """
-    columns = noise_components(session, pool)
-    trend = -np.median(judge_components(session, columns, hrf_index)[judges], 0)
-    number = choose_components(trend)
+    columns = find_noise_components(session, pool)
+    trend = -np.median(score_components(session, columns, hrf_index)[judges], 0)
+    number = choose_component_count(trend)
     return trend, replace(
         session, components=[values[:, :number] for values in columns]
     )
 
 
-def noise_components(session: Session, pool: Bool) -> list[Float64]:
+def find_noise_components(session: BoldSession, pool: Bool) -> list[Float64]:
     """Find the components [T, P] of each run that explain most of the pool's series at
     length 1.
     """
     # products [T, T] of each run, summed over voxels
-    moments = [np.zeros((len(run.times_s),) * 2) for run in session.runs]
-    for voxels, _, squares, series in session.blocks():
+    moments = [np.zeros((len(run.frame_times_s),) * 2) for run in session.runs]
+    for voxels, _, squares, series in session.read_blocks():
         is_noise = pool[voxels]
         for moment, power, values in zip(moments, squares, series, strict=True):
             # length 1, so that large voxels weigh no more than small ones
@@ -754,8 +765,8 @@ def noise_components(session: Session, pool: Bool) -> list[Float64]:
     return [columns / columns.std(0, ddof=1) for columns in vectors]
 
 
-def judge_components(
-    session: Session, columns: Sequence[Float64], hrf_index: Int64
+def score_components(
+    session: BoldSession, columns: Sequence[Float64], hrf_index: Int64
 ) -> Float64:
     """Judge betas with the first 0 … P components as nuisance, besides the confounds:
     badness [V, P + 1].
@@ -763,18 +774,18 @@ def judge_components(
     session = replace(session, components=columns)
     counts = range(columns[0].shape[1] + 1)
     weights = [
-        [model.weigh(lsa_weights, count) for model in session.models]
+        [model.compute_weights(compute_lsa_weights, count) for model in session.models]
         for count in counts
     ]
     badness = np.zeros((session.voxels, len(counts)))
-    for group in session.groups(hrf_index):
+    for group in session.read_groups(hrf_index):
         # numbers of components share their products, so that voxels are read once
         candidates = [*map(group.solve, weights)]
         badness[group.voxels] = score_repetitions(session, candidates).T
     return badness
 
 
-def choose_components(trend: Float64) -> int:
+def choose_component_count(trend: Float64) -> int:
     """Choose the first number of components whose gain over none is within 5 % of the
     largest [P + 1].
     """
@@ -782,7 +793,7 @@ def choose_components(trend: Float64) -> int:
     return int(np.argmax(TOLERANCE * gains >= gains.max()))
 
 
-def score_repetitions(session: Session, candidates: Sequence[Float64]) -> Float64:
+def score_repetitions(session: BoldSession, candidates: Sequence[Float64]) -> Float64:
     """Score how badly betas of all runs but one predict those of the same stimuli in
     the run left out.
 
@@ -850,7 +861,7 @@ def fractional_ridge(
 
     # betas in the eigenbasis [trials, v]; directions of rounding alone become 0
     values = np.where(is_used, values, np.inf)
-    rotated = multiply([matrix.T for matrix in vectors], products) / values
+    rotated = multiply_by_run([matrix.T for matrix in vectors], products) / values
     # lengths as shares of least squares
     # [penalties, v]
     lengths = np.sqrt((1 / (1 + penalties / values)).T ** 2 @ rotated**2)
@@ -864,10 +875,13 @@ def fractional_ridge(
     )
 
     # back to trials
-    return [multiply(vectors, rotated / (1 + penalty / values)) for penalty in chosen.T]
+    return [
+        multiply_by_run(vectors, rotated / (1 + penalty / values))
+        for penalty in chosen.T
+    ]
 
 
-def rescale(betas: Float64, target: Float64) -> Float64:
+def rescale_betas(betas: Float64, target: Float64) -> Float64:
     """Scale and shift betas [trials, v] to fit others by least squares; those that
     would change sign stay.
     """
@@ -878,17 +892,19 @@ def rescale(betas: Float64, target: Float64) -> Float64:
     return np.where(slope >= 0, slope * deviations + target.mean(0), betas)
 
 
-def solve_ridge(
-    session: Session, fractions: Sequence[float] = FRACTIONS
-) -> Callable[[Group], Solution]:
+def make_ridge_solver(
+    session: BoldSession, fractions: Sequence[float] = FRACTIONS
+) -> Callable[[VoxelGroup], Solution]:
     """Make a solver by ridge regression, with the fraction that repetitions judge best
     for each voxel.
     """
     # one decomposition for each run and HRF serves all voxels
-    grams, projections = zip(*(model.clean() for model in session.models), strict=True)
+    grams, projections = zip(
+        *(model.remove_nuisance() for model in session.models), strict=True
+    )
     spectra = [np.linalg.eigh(gram) for gram in grams]
 
-    def solve(group: Group) -> Solution:
+    def solve(group: VoxelGroup) -> Solution:
         hrf_spectra = [
             (values[group.hrf], vectors[group.hrf]) for values, vectors in spectra
         ]
@@ -898,6 +914,6 @@ def solve_ridge(
         best = score_repetitions(session, candidates)[1:].argmin(0)
         # [trials, v]
         fitted = np.stack(candidates)[best + 1, :, np.arange(len(best))].T
-        return fitted, rescale(fitted, candidates[0]), np.asarray(fractions)[best]
+        return fitted, rescale_betas(fitted, candidates[0]), np.asarray(fractions)[best]
 
     return solve

@@ -18,11 +18,11 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import expand_pattern, home_folder, is_file, read_lines
 from brainhive_cli.core.only_match import choose_only
 from brainhive_cli.data.fmri.volumes import (
-    CIFTI,
-    CORTEX,
+    CIFTI_CORTEX,
+    CIFTI_ENDINGS,
     Mask,
+    find_inside,
     find_threshold,
-    is_inside,
     open_image,
     read_volume,
     round_labels,
@@ -98,7 +98,7 @@ def find_region_files(
     return files
 
 
-def name_voxels(
+def read_regions(
     files: Mapping[str, Sequence[Path]],
     space: Mask | Surface | Mapping[str, int],
     thresholds: Mapping[str, float],
@@ -132,14 +132,14 @@ def name_voxels(
     grid = surface = None
     if isinstance(space, Surface):
         surface = space
-        space = count_sides(space)
+        space = count_hemisphere_rows(space)
     if isinstance(space, Mask):
         width = space.width
         grid = space.grid
     else:
         sides = np.repeat([*space], [*space.values()])  # [V]
         width = len(sides)
-        regions = {side: sides == side for side in space if side in CORTEX}
+        regions = {side: sides == side for side in space if side in CIFTI_CORTEX}
 
     # a threshold without a file would have no effect
     if unknown := {*thresholds} - {*files, "mask"}:
@@ -188,12 +188,12 @@ def name_voxels(
     return Voxels(regions, grid=grid, surface=surface), readings
 
 
-def count_sides(surface: Surface) -> dict[str, int]:
+def count_hemisphere_rows(surface: Surface) -> dict[str, int]:
     """Count the rows of each hemisphere, by its name, and under an empty name those
     that are no vertices, where there are any.
     """
     counts = [int((surface.vertices[:, 0] == side).sum()) for side in (0, 1, -1)]
-    sides = dict(zip((*CORTEX, ""), counts, strict=True))
+    sides = dict(zip((*CIFTI_CORTEX, ""), counts, strict=True))
     return {side: count for side, count in sides.items() if side or count}
 
 
@@ -237,7 +237,7 @@ def _read_parts(
         regions = [(f"{atlas}-{label:.0f}", maps[:, 0] == label) for label in present]
         return count, regions, "labels without names"
     if several == 1:
-        return count, [(atlas, is_inside(maps[:, 0], threshold))], kind
+        return count, [(atlas, find_inside(maps[:, 0], threshold))], kind
 
     # several masks, or maps of probabilities, numbered from 0 or 1 in the table
     if kind == "labels" and any(
@@ -251,7 +251,7 @@ def _read_parts(
     first = min(1, *table) if table else 1
     regions = [
         (table.get(first + row, f"{atlas}-{row + 1}"), inside)
-        for row, inside in enumerate(is_inside(maps, threshold).T)
+        for row, inside in enumerate(find_inside(maps, threshold).T)
     ]
     return count, regions, f"{several} maps, {kind}"
 
@@ -307,7 +307,7 @@ def _read_maps(path: Path, space: Mask | Mapping[str, int]) -> Maps:
             raise BrainhiveError(
                 f"{path} is of a surface, {space.path} of a volume", WAY_OUT
             )
-        replace(space, way_out=WAY_OUT).require_grid_of(path)
+        replace(space, way_out=WAY_OUT).require_same_grid(path)
         volume = read_volume(path, WAY_OUT)
         if volume.ndim not in (3, 4):
             raise BrainhiveError(
@@ -343,7 +343,7 @@ def _read_maps(path: Path, space: Mask | Mapping[str, int]) -> Maps:
             # Workbench writes ??? into any file
             if not all(map(UNNAMED.fullmatch, known.values())):
                 labels = [known] * values.shape[1]
-        elif path.name.endswith(CIFTI):
+        elif path.name.endswith(CIFTI_ENDINGS):
             image = open_image(path, WAY_OUT)
             rows = image.header.get_axis(0)
             axis = image.header.get_axis(1)
@@ -351,7 +351,7 @@ def _read_maps(path: Path, space: Mask | Mapping[str, int]) -> Maps:
             # with other grayordinates than those of the cortex
             if len(values) != sum(sizes):
                 values = np.concatenate(
-                    [values[axis.name == name] for name in CORTEX.values()]
+                    [values[axis.name == name] for name in CIFTI_CORTEX.values()]
                 )
                 values = np.pad(values, [(0, sum(sizes[2:])), (0, 0)])
             labels = [

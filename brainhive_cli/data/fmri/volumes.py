@@ -16,9 +16,9 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import open_regular
 from brainhive_cli.data.signals.spaces import Grid, Surface
 
-NIFTI = (".nii.gz", ".nii")
-ENDINGS = (*NIFTI, ".mgz", ".mgh", ".gii")
-CIFTI = (
+NIFTI_ENDINGS = (".nii.gz", ".nii")
+IMAGE_ENDINGS = (*NIFTI_ENDINGS, ".mgz", ".mgh", ".gii")
+CIFTI_ENDINGS = (
     ".dscalar.nii",
     ".dlabel.nii",
     ".dtseries.nii",
@@ -26,7 +26,7 @@ CIFTI = (
     ".ptseries.nii",
 )
 """Endings of CIFTI, of grayordinates or parcels."""
-CORTEX = {
+CIFTI_CORTEX = {
     "left": "CIFTI_STRUCTURE_CORTEX_LEFT",
     "right": "CIFTI_STRUCTURE_CORTEX_RIGHT",
 }
@@ -60,8 +60,8 @@ def open_image(path: Path, way_out: str) -> Any:
     # it writes what it corrects in headers to the terminal
     nibabel.imageglobals.logger.disabled = True
     with report_damage(path, way_out, exceptions=(Exception,)):
-        if not path.name.endswith(ENDINGS):
-            raise ValueError(f"it is none of {', '.join(ENDINGS)}")
+        if not path.name.endswith(IMAGE_ENDINGS):
+            raise ValueError(f"it is none of {', '.join(IMAGE_ENDINGS)}")
         # the only encoding by which a GIFTI file names another file, which nibabel
         # would read
         if path.suffix == ".gii":
@@ -91,7 +91,7 @@ def find_vertices(paths: Sequence[Path], way_out: str) -> Surface | None:
         paths: GIFTI of the left and the right hemisphere; or CIFTI.
         way_out: One line on how to get sound ones.
     """
-    if not paths[0].name.endswith((".gii", *CIFTI)):
+    if not paths[0].name.endswith((".gii", *CIFTI_ENDINGS)):
         return None
     from nibabel.cifti2 import BrainModelAxis
 
@@ -108,10 +108,10 @@ def find_vertices(paths: Sequence[Path], way_out: str) -> Surface | None:
             if not isinstance(axis, BrainModelAxis):
                 return None
             hemisphere = np.full(len(axis), -1)
-            for side, name in enumerate(CORTEX.values()):
+            for side, name in enumerate(CIFTI_CORTEX.values()):
                 hemisphere[axis.name == name] = side
             vertex = np.where(hemisphere < 0, -1, axis.vertex)
-            sizes = tuple(axis.nvertices.get(name, 0) for name in CORTEX.values())
+            sizes = tuple(axis.nvertices.get(name, 0) for name in CIFTI_CORTEX.values())
         return Surface(np.stack([hemisphere, vertex], 1).astype(np.int32), sizes)
 
 
@@ -154,7 +154,7 @@ def round_labels(values: Array) -> Array:
 
 
 def find_threshold(
-    values: Array, path: Path, key: str, least: float | None = None
+    values: Array, path: Path, key: str, threshold: float | None = None
 ) -> tuple[float, str]:
     """Find what the values of a file are, and from which value on voxels or vertices
     are inside.
@@ -171,8 +171,8 @@ def find_threshold(
     Raises:
         BrainhiveError: if that is not clear.
     """
-    if least is not None:
-        return least, f"{least:g} and more"
+    if threshold is not None:
+        return threshold, f"{threshold:g} and more"
     # masks have one value, probabilities fractions up to 1
     shown = np.unique(values[np.isfinite(values) & (values != 0)])
     is_whole = bool((shown == np.rint(shown)).all())
@@ -218,7 +218,7 @@ def find_threshold(
     raise BrainhiveError(problem, f"{way}, {path.name.partition('.')[0]}.tsv")
 
 
-def is_inside(values: Array, threshold: float) -> Bool:
+def find_inside(values: Array, threshold: float) -> Bool:
     """Tell where values are inside: at least a threshold, and neither 0 nor NaN."""
     return np.isfinite(values) & (values >= threshold) & (values != 0)
 
@@ -262,8 +262,8 @@ class Mask:
         cls,
         path: Path,
         way_out: str,
-        above: float | None = None,
-        least: float | None = None,
+        exclusive_threshold: float | None = None,
+        threshold: float | None = None,
     ) -> "Mask":
         """Read a mask, labels, or probabilities of which half and more is inside.
 
@@ -279,11 +279,14 @@ class Mask:
                 values are.
         """
         values = read_volume(path, way_out)
-        kind = f"above {above}"
-        if above is None:
-            values = round_labels(values) if least is None else values
-            threshold, kind = find_threshold(values, path, "mask", least)
-        inside = values > above if above is not None else is_inside(values, threshold)
+        if exclusive_threshold is not None:
+            kind = f"above {exclusive_threshold}"
+            inside = values > exclusive_threshold
+        else:
+            if threshold is None:
+                values = round_labels(values)
+            lowest, kind = find_threshold(values, path, "mask", threshold)
+            inside = find_inside(values, lowest)
         if inside.ndim != 3 or not inside.any():
             raise BrainhiveError(f"{path} is no mask [X, Y, Z] of voxels", way_out)
         return cls(
@@ -294,7 +297,7 @@ class Mask:
             kind=kind,
         )
 
-    def require_grid_of(self, path: Path) -> Any:
+    def require_same_grid(self, path: Path) -> Any:
         """Open an image [X, Y, Z] or [X, Y, Z, n]; refuse one of another shape, or in
         another space.
 
@@ -324,16 +327,16 @@ class Mask:
         """Open a series of volumes [X, Y, Z, n] on the same grid; values stay on
         disk.
         """
-        image = self.require_grid_of(path)
+        image = self.require_same_grid(path)
         if image.ndim != 4:
             raise BrainhiveError(
                 f"{path} is {list(image.shape)}, not [X, Y, Z, n]", self.way_out
             )
         return image
 
-    def read(self, path: Path) -> Array:
+    def read_values(self, path: Path) -> Array:
         """Read the values [V] of a volume on the same grid."""
-        self.require_grid_of(path)
+        self.require_same_grid(path)
         return read_volume(path, self.way_out)[self.inside]
 
     def read_series(self, path: Path, volumes: Sequence[int] | None = None) -> Array:

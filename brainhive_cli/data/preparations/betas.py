@@ -38,11 +38,11 @@ from brainhive_cli.data.fmri.betas import (
 from brainhive_cli.data.fmri.regions import (
     Thresholds,
     find_region_files,
-    name_voxels,
+    read_regions,
 )
 from brainhive_cli.data.fmri.volumes import (
-    CIFTI,
-    NIFTI,
+    CIFTI_ENDINGS,
+    NIFTI_ENDINGS,
     Mask,
     find_vertices,
     open_image,
@@ -65,9 +65,9 @@ from brainhive_cli.data.recordings.tables import EMPTY_CELLS, read_table
 HDF5 = (".h5", ".hdf5", ".mat")
 """Endings of HDF5; MATLAB writes it with -v7.3."""
 ENDINGS = {
-    "betas": (*NIFTI, *HDF5, ".npy", ".npz"),
+    "betas": (*NIFTI_ENDINGS, *HDF5, ".npy", ".npz"),
     "trials": (".csv", ".tsv"),
-    "mask": NIFTI,
+    "mask": NIFTI_ENDINGS,
 }
 """File endings of each kind."""
 KEYS = ("betas", "betasmd", "modelmd")
@@ -182,7 +182,7 @@ class OwnBetas(PublishedBetas):
         )
         least = self.config.thresholds.get("mask")
         mask = next(
-            (Mask.open(path, MASK, least=least) for (path,) in masks.values()), None
+            (Mask.open(path, MASK, threshold=least) for (path,) in masks.values()), None
         )
 
         # a trial for each line of the tables, and the row of its beta
@@ -254,7 +254,7 @@ class OwnBetas(PublishedBetas):
         regions = {"mask": [mask.path]} if mask else {}
         regions |= find_region_files(self.config.regions, subject, self.root, label)
         space = mask or find_vertices([first], AGAIN) or {"": widths[0]}
-        voxels, self.readings[subject] = name_voxels(
+        voxels, self.readings[subject] = read_regions(
             regions, space, self.config.thresholds
         )
         # it is no atlas
@@ -391,7 +391,7 @@ class OwnBetas(PublishedBetas):
         # volumes: trials lie along the last axis, or are files
         if _is_volume(path):
             assert mask is not None  # as for all volumes
-            shapes = [tuple(mask.require_grid_of(each).shape) for each in source]
+            shapes = [tuple(mask.require_same_grid(each).shape) for each in source]
             is_series = len(shapes[0]) == 4
             shape = shapes[0] if is_series else (*shapes[0], len(source))
             if len(shape) == 4 and shape[3] == count:
@@ -480,7 +480,7 @@ class OwnBetas(PublishedBetas):
         if mask and _is_volume(source[0]):
             if is_last:
                 return mask.read_series(source[0], rows)
-            return np.stack([mask.read(source[row]) for row in rows])
+            return np.stack([mask.read_values(source[row]) for row in rows])
 
         # arrays: one slice, of which rows are chosen in memory
         part = slice(rows[0], rows[-1] + 1)
@@ -501,7 +501,7 @@ class OwnBetas(PublishedBetas):
         with ExitStack() as stack:
             is_hdf5 = path.suffix in HDF5
             name = self.config.key
-            if path.name.endswith(CIFTI):
+            if path.name.endswith(CIFTI_ENDINGS):
                 yield open_image(path, AGAIN).dataobj
                 return
             # a file, or an array itself (.npy)
@@ -528,7 +528,7 @@ class OwnBetas(PublishedBetas):
 
 
 def _is_volume(path: Path) -> bool:
-    return path.name.endswith(NIFTI) and not path.name.endswith(CIFTI)
+    return path.name.endswith(NIFTI_ENDINGS) and not path.name.endswith(CIFTI_ENDINGS)
 
 
 def _read_number(line: Mapping[str, str], name: str, default: int, where: str) -> int:

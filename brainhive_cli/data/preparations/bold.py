@@ -26,25 +26,25 @@ from brainhive_cli.data.files.bids_labels import (
 from brainhive_cli.data.files.ids import plain_id
 from brainhive_cli.data.fmri.betas import Betas, BetaSteps, SessionBetas, SessionTrials
 from brainhive_cli.data.fmri.bids_bold import (
-    AGAIN,
-    SERIES,
+    BOLD_PATTERNS,
+    COPY_HINT,
     BoldRun,
+    find_inherited_files,
     find_onset_unit,
     find_runs,
-    inherit,
     list_folder,
+    read_bold,
     read_confounds,
     read_events,
-    read_series,
     read_timing,
-    refuse_versions,
+    require_one_version,
 )
 from brainhive_cli.data.fmri.glm import TrialRun, estimate_trials
 from brainhive_cli.data.fmri.regions import (
     Thresholds,
-    count_sides,
+    count_hemisphere_rows,
     find_region_files,
-    name_voxels,
+    read_regions,
 )
 from brainhive_cli.data.fmri.volumes import Mask, find_vertices
 from brainhive_cli.data.recordings.contract import Overview, cached_method, fill_subject
@@ -235,7 +235,7 @@ class Bold(Betas):
         regions = self._region_files(subject).values()
         files = [*dict.fromkeys(chain(*runs, mask, *regions))]
         if absent := [path for path in files if not is_file(path)]:
-            raise MissingData(f"no file {absent[0]}", AGAIN)
+            raise MissingData(f"no file {absent[0]}", COPY_HINT)
         table = filter(None, [find_event_table(self.root)])
         return [*files, *table, *filter(Path.is_file, self.stimuli.lists)]
 
@@ -253,7 +253,7 @@ class Bold(Betas):
         """Read the regions of a subject, once."""
         space = self._space(subject)
         files = self._region_files(subject)
-        voxels, readings = name_voxels(files, space, self.config.thresholds)
+        voxels, readings = read_regions(files, space, self.config.thresholds)
         # how the recipe's mask was read, as of regions
         if isinstance(space, Mask) and self.config.mask:
             readings = {"mask": space.kind, **readings}
@@ -264,7 +264,7 @@ class Bold(Betas):
         """Name the subjects whose labels are not their numbers, and runs left out."""
         paths = {
             subject: {
-                session: [run.series[0] for run in runs]
+                session: [run.bold_files[0] for run in runs]
                 for session, runs in sessions.items()
             }
             for subject, sessions in self._runs.items()
@@ -282,11 +282,12 @@ class Bold(Betas):
         files, trial_runs, trials = self._design(subject, session)
         space = self._space(subject)
         config = self.config
-        sides = space if isinstance(space, Mask) else count_sides(space)
+        sides = space if isinstance(space, Mask) else count_hemisphere_rows(space)
         pairs = zip(files, trial_runs, strict=True)
         # [T, V] each
         series = [
-            read_series(run, sides, len(trial_run.times_s)) for run, trial_run in pairs
+            read_bold(run, sides, len(trial_run.frame_times_s))
+            for run, trial_run in pairs
         ]
 
         # fit blocks of voxels, each read as [voxels, T]
@@ -351,7 +352,7 @@ class Bold(Betas):
             for file in derived(folder.relative_to(self.derived))
             if file.space
             and file.entities.get("desc", "preproc") == "preproc"
-            and any(map(file.path.match, SERIES))
+            and any(map(file.path.match, BOLD_PATTERNS))
             and matches_pattern(
                 (file.folder / file.path.name).as_posix(), self.config.files
             )
@@ -368,7 +369,7 @@ class Bold(Betas):
         # the task whose events name pictures
         columns: dict[str, dict[str, None]] = defaultdict(dict)  # of events, by task
         for file in files:
-            for path in inherit(raw, file, ".tsv", "events")[-1:]:
+            for path in find_inherited_files(raw, file, ".tsv", "events")[-1:]:
                 columns[file.entities.get("task", "")] |= dict.fromkeys(
                     read_table(path)[0]
                 )
@@ -389,7 +390,7 @@ class Bold(Betas):
 
         # runs by the subject and session that their folder names
         series = [file for file in files if file.entities.get("task", "") == task]
-        refuse_versions(series)
+        require_one_version(series)
         folder_files = {
             folder: [*part]
             for folder, part in groupby(series, lambda file: file.path.parent)
@@ -438,14 +439,14 @@ class Bold(Betas):
         runs = self._all_runs(subject)
         way_out = "preparation.mask=FILE, a mask on the grid of the BOLD"
         path = self._mask_file(subject)
-        if runs[0].series[0].name.endswith((".gii", ".dtseries.nii")):
+        if runs[0].bold_files[0].name.endswith((".gii", ".dtseries.nii")):
             if path:
                 raise BrainhiveError(
                     f"{path} is a mask of volumes, the BOLD is of a surface",
                     "leave it out",
                 )
             # of grayordinates the cortex is read, the left hemisphere first
-            surface = find_vertices(runs[0].series, AGAIN)
+            surface = find_vertices(runs[0].bold_files, COPY_HINT)
             assert surface is not None  # by the ending of the file
             side = surface.vertices[:, 0]
             rows = np.concatenate([np.flatnonzero(side == one) for one in (0, 1)])
@@ -453,18 +454,20 @@ class Bold(Betas):
 
         # the recipe's mask, or those of fMRIPrep, on the grid of all runs
         paths = (
-            [path] if path else [run.images.get("brain", run.series[0]) for run in runs]
+            [path]
+            if path
+            else [run.image_files.get("brain", run.bold_files[0]) for run in runs]
         )
-        if absent := {run.series[0] for run in runs} & {*paths}:
+        if absent := {run.bold_files[0] for run in runs} & {*paths}:
             raise MissingData(
                 f"{min(absent)} has no desc-brain_mask next to it", way_out
             )
         masks = [
-            Mask.open(path, way_out, least=self.config.thresholds.get("mask"))
+            Mask.open(path, way_out, threshold=self.config.thresholds.get("mask"))
             for path in paths
         ]
-        for image in [*paths, *(run.series[0] for run in runs)]:
-            masks[0].require_grid_of(image)
+        for image in [*paths, *(run.bold_files[0] for run in runs)]:
+            masks[0].require_same_grid(image)
         counts = np.sum([mask.inside for mask in masks], 0)  # [X, Y, Z]
         inside = counts == len(masks)
         if not inside.any():
@@ -490,7 +493,7 @@ class Bold(Betas):
 
     def _label(self, subject: int) -> str:
         return read_label(
-            self._all_runs(subject)[0].series[0], self.derived
+            self._all_runs(subject)[0].bold_files[0], self.derived
         ).removeprefix("sub-")
 
     def _region_files(self, subject: int) -> dict[str, list[Path]]:
@@ -498,7 +501,7 @@ class Bold(Betas):
         labels = {
             name: [path]
             for run in reversed(self._all_runs(subject))
-            for name, path in run.images.items()
+            for name, path in run.image_files.items()
             if name == "aparcaseg"
         }
         return labels | find_region_files(
@@ -529,7 +532,7 @@ class Bold(Betas):
         for run in session_runs:
             volumes, tr_s, *_ = timings[run.number] = read_timing(run)
             events_of_run[run.number] = read_events(
-                run.events, config.stimulus, config.where, run.series[0]
+                run.events_file, config.stimulus, config.where, run.bold_files[0]
             )
             for onset, *_ in events_of_run[run.number][0]:
                 timed.append((onset, tr_s, volumes * tr_s))
@@ -581,7 +584,7 @@ class Bold(Betas):
         dropped.update(unmatched)
         # sessions that the recipe assigns to one split have no trials of others
         if isinstance(config.sessions, dict):
-            label = read_session(session_runs[0].series[0], self.derived)
+            label = read_session(session_runs[0].bold_files[0], self.derived)
             split = config.sessions[str(find_pattern(label, config.sessions))]
             is_other = ~np.isin(splits, ["", split])
             dropped[f"trials of other splits than {split}, which ses-{label} is of"] = (

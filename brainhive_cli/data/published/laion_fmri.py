@@ -246,13 +246,16 @@ class LaionFmriBetas(PublishedSteps):
             r2 = f"{images}_stat-rsquare_desc-R2mean_statmap.nii.gz"
             path = find_file(folder, r2, SOURCE)
             least = self.above_r2
-        mask = Mask.open(path, SOURCE, above=least)
+        mask = Mask.open(path, SOURCE, exclusive_threshold=least)
         # regions, called as files without hyphens
         paths = sorted(
             path for pattern in REGIONS for path in root.glob(pattern.format(name))
         )
         regions = {
-            NAME_OF_REGION.sub(r"\1", file.name).replace("-", ""): mask.read(file) > 0
+            NAME_OF_REGION.sub(r"\1", file.name).replace("-", ""): mask.read_values(
+                file
+            )
+            > 0
             for file in paths
         }
 

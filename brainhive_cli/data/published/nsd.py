@@ -38,7 +38,7 @@ from brainhive_cli.data.fmri.betas import (
     Subject,
     Trial,
 )
-from brainhive_cli.data.fmri.volumes import NIFTI, Mask, open_image
+from brainhive_cli.data.fmri.volumes import NIFTI_ENDINGS, Mask, open_image
 from brainhive_cli.data.media.pictures import decoding
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.recordings.contract import fill_subject
@@ -277,7 +277,7 @@ class NsdBetas(PublishedSteps):
         mask, voxels = read_voxels(masks, self.voxels, own_masks)
         ncsnr = find_volume(folder, NCSNR)
         if ncsnr is not None:
-            ceiling = np.nan_to_num(mask.read(ncsnr).astype(np.float64))
+            ceiling = np.nan_to_num(mask.read_values(ncsnr).astype(np.float64))
             voxels = replace(voxels, maps={NCSNR: ceiling})
             files.append(ncsnr)
 
@@ -400,7 +400,9 @@ def find_nsd_file(name: str, *roots: Path) -> Path:
     raise MissingData(f"nsd: no {roots[-1]}/**/{name}", FETCH_HINT)
 
 
-def find_volume(folder: Path, name: str, endings: Sequence[str] = NIFTI) -> Path | None:
+def find_volume(
+    folder: Path, name: str, endings: Sequence[str] = NIFTI_ENDINGS
+) -> Path | None:
     """Find a file with one of several endings, or return None."""
     for ending in endings:
         path = folder / f"{name}{ending}"
@@ -445,7 +447,7 @@ def find_masks(
 def _find_betas(folder: Path, session: int) -> Path:
     """Find the betas of a session, or raise MissingData with the available sessions."""
     name = BETAS.format(session=session)
-    path = find_volume(folder, name, (".hdf5", *NIFTI))
+    path = find_volume(folder, name, (".hdf5", *NIFTI_ENDINGS))
     if path is not None:
         return path
 
@@ -570,7 +572,7 @@ def read_voxels(
     own_mask = replace(mask, way_out=OWN_MASK_HINT, compares_affines=True)
     regions = {}
     for name, path in masks.items():
-        labels = (own_mask if name in own_masks else mask).read(path)
+        labels = (own_mask if name in own_masks else mask).read_values(path)
         regions[name] = labels > 0
         for number, label in enumerate(ATLASES.get(name, "").split(), 1):
             regions[label] = labels == number

@@ -15,13 +15,13 @@ import nibabel
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.fmri.bids_bold import (
     BoldRun,
+    find_inherited_files,
     find_runs,
-    inherit,
     list_folder,
     read_confounds,
     read_events,
     read_timing,
-    refuse_versions,
+    require_one_version,
 )
 from brainhive_cli.data.recordings.ledger import Ledger
 
@@ -70,7 +70,7 @@ def test_nearer_files_and_those_of_more_entities_come_last(tmp_path: Path) -> No
         write(tmp_path / name)
     bold = write(tmp_path / FUNC / "sub-01_task-x_run-01_bold.nii.gz")
     file = next(f for f in list_folder(tmp_path, FUNC) if f.path == bold)
-    found = inherit(folders(tmp_path), file, ".json", "bold")
+    found = find_inherited_files(folders(tmp_path), file, ".json", "bold")
     assert found == [tmp_path / name for name in names]
 
 
@@ -97,7 +97,7 @@ def test_runs_have_the_numbers_of_their_labels(
 ) -> None:
     runs = runs_of(tmp_path, *names)
     assert [run.number for run in runs] == numbers
-    labels = [run.series[0].name.split("_")[1] for run in runs]
+    labels = [run.bold_files[0].name.split("_")[1] for run in runs]
     assert "run-10" not in names or labels == ["run-1", "run-2", "run-10"]
 
 
@@ -117,22 +117,22 @@ def test_runs_have_their_masks_confounds_and_hemispheres(tmp_path: Path) -> None
     (run,) = find_runs(folders(tmp_path), folders(tmp_path), files, ledger)
 
     right = left.with_name(left.name.replace("hemi-L", "hemi-R"))
-    assert run.series == (left, right)
-    assert (run.confounds, run.images) == (table, {"brain": mask})
+    assert run.bold_files == (left, right)
+    assert (run.confounds_file, run.image_files) == (table, {"brain": mask})
     assert [*ledger.counts.values()] == [1]
 
 
 def test_two_versions_of_one_run_are_refused(tmp_path: Path) -> None:
     for name in ("sub-01_run-1_bold.nii.gz", "sub-01_run-2_bold.nii.gz"):
         write(tmp_path / FUNC / name)
-    refuse_versions(list_folder(tmp_path, FUNC))
+    require_one_version(list_folder(tmp_path, FUNC))
     write(tmp_path / FUNC / "sub-01_rec-b_run-1_bold.nii.gz")
     with pytest.raises(BrainhiveError, match="rec-b"):
-        refuse_versions(list_folder(tmp_path, FUNC))
+        require_one_version(list_folder(tmp_path, FUNC))
     other = Path("sub-02/func")
     write(tmp_path / other / "sub-01_run-3_bold.nii.gz")
     with pytest.raises(BrainhiveError, match="sub-02"):
-        refuse_versions(list_folder(tmp_path, other))
+        require_one_version(list_folder(tmp_path, other))
 
 
 @pytest.mark.parametrize(

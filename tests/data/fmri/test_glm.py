@@ -19,31 +19,31 @@ from scipy.stats import gamma
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.fmri import glm
 from brainhive_cli.data.fmri.glm import (
-    Estimates,
-    Session,
+    BoldSession,
+    TrialEstimates,
     TrialRun,
-    add_components,
-    canonical_design,
-    canonical_hrf,
-    choose_components,
+    add_noise_components,
+    build_canonical_design,
+    build_design,
+    build_hrf_library,
+    build_polynomials,
+    choose_component_count,
     choose_noise_pool,
-    design,
+    choose_polynomial_degree,
+    compute_lsa_weights,
+    compute_lss_weights,
     estimate_trials,
-    explain_together,
+    find_mixture_threshold,
+    find_noise_components,
     fit_trials,
     fractional_ridge,
-    hrf_library,
-    judge_components,
-    lsa_weights,
-    lss_weights,
-    mixture_threshold,
-    noise_components,
-    polynomial_degree,
-    polynomials,
-    rescale,
+    make_exact_solver,
+    make_ridge_solver,
+    measure_type_a_r2,
+    rescale_betas,
+    sample_canonical_hrf,
+    score_components,
     score_repetitions,
-    solve_exactly,
-    solve_ridge,
     survey_voxels,
 )
 
@@ -112,27 +112,27 @@ class Reference:
             for run in range(self.count)
         ]
 
-    def session(self, name: str, is_ours: bool, has_extra: bool = False) -> Session:
+    def session(self, name: str, is_ours: bool, has_extra: bool = False) -> BoldSession:
         """Designs by our formula and at exact lags, or the reference's samples of its
         HRFs put at volumes.
         """
         runs = self.runs(has_extra)
         if is_ours:
-            designs = [design(run, self.stimulus_s, name) for run in runs]
+            designs = [build_design(run, self.stimulus_s, name) for run in runs]
         else:
             samples = self.tensors[f"input.hrf_{name}"]
             samples = samples.reshape(len(samples), -1)
             designs = []
             for run in runs:
                 regressors = np.zeros(
-                    (samples.shape[1], len(run.times_s), len(run.onsets_s))
+                    (samples.shape[1], len(run.frame_times_s), len(run.onsets_s))
                 )
                 for trial, onset_s in enumerate(run.onsets_s):
                     first = round(onset_s / self.tr_s)
-                    part = samples[: len(run.times_s) - first]
+                    part = samples[: len(run.frame_times_s) - first]
                     regressors[:, first : first + len(part), trial] = part.T
                 designs.append(regressors)
-        return Session(runs, self.read, self.voxels, designs)
+        return BoldSession(runs, self.read, self.voxels, designs)
 
     def assumed(self, is_ours: bool = True) -> list[Array]:
         return [
@@ -140,26 +140,26 @@ class Reference:
             for regressors in self.session("assumed", is_ours).designs
         ]
 
-    def noise_pool(self, session: Session) -> Array:
+    def noise_pool(self, session: BoldSession) -> Array:
         mean, _, squares, _ = survey_voxels(session)
-        r2 = explain_together(replace(session, designs=self.assumed()), squares)
+        r2 = measure_type_a_r2(replace(session, designs=self.assumed()), squares)
         return choose_noise_pool(mean, r2, self["threshold_r2"][0])
 
-    def denoised(self, is_ours: bool) -> tuple[Array, Session]:
+    def denoised(self, is_ours: bool) -> tuple[Array, BoldSession]:
         """Components are chosen with the reference's threshold; its mixture has no
         seed.
         """
         session = self.session("library", is_ours)
         judges = self["pc_voxels"].astype(bool)
-        return add_components(
+        return add_noise_components(
             session,
             survey_voxels(session)[3].argmax(1),
             self.noise_pool(session),
             judges,
         )
 
-    def add_components(self, session: Session, count: int) -> Session:
-        columns = noise_components(session, self["noise_pool"].astype(bool))
+    def add_components(self, session: BoldSession, count: int) -> BoldSession:
+        columns = find_noise_components(session, self["noise_pool"].astype(bool))
         return replace(session, components=[values[:, :count] for values in columns])
 
 
@@ -168,12 +168,18 @@ def reference(golden: Path) -> Reference:
     return Reference(golden)
 
 
-def fit(session: Session, solve: Callable[[Array], Array] = lsa_weights) -> Estimates:
-    return fit_trials(session, survey_voxels(session), solve_exactly(session, solve))
+def fit(
+    session: BoldSession, solve: Callable[[Array], Array] = compute_lsa_weights
+) -> TrialEstimates:
+    return fit_trials(
+        session, survey_voxels(session), make_exact_solver(session, solve)
+    )
 
 
-def shrink(session: Session, *fractions: float, is_rescaled: bool = True) -> Estimates:
-    solve = solve_ridge(session, fractions or glm.FRACTIONS)
+def shrink(
+    session: BoldSession, *fractions: float, is_rescaled: bool = True
+) -> TrialEstimates:
+    solve = make_ridge_solver(session, fractions or glm.FRACTIONS)
     if is_rescaled:
         return fit_trials(session, survey_voxels(session), solve)
 
@@ -207,7 +213,7 @@ def test_hrfs_are_those_of_the_reference(golden: Path) -> None:
             for number in times.split("s_tr")
         )
         lags_s = np.arange(len(tensors[key])) * tr_s
-        ours = hrf_library(stimulus_s, tr_s, name)(lags_s)
+        ours = build_hrf_library(stimulus_s, tr_s, name)(lags_s)
         # the reference extrapolates its table by up to a second, where the HRF is over
         table_s = 48.9 if name == "assumed" else 50
         inside = lags_s <= table_s + max(stimulus_s - 0.1, 0) + 1e-9
@@ -241,7 +247,7 @@ def test_hrfs_are_the_fitted_differences_of_two_gammas(
         difference = response - undershoot / of["ratio"]
         expected.append(difference / difference.max())
 
-    found = hrf_library(0.1, 0.1, name)(times_s)
+    found = build_hrf_library(0.1, 0.1, name)(times_s)
 
     np.testing.assert_allclose(found, np.transpose(expected), atol=tolerance)
 
@@ -249,17 +255,17 @@ def test_hrfs_are_the_fitted_differences_of_two_gammas(
 @pytest.mark.golden
 def test_drift_and_its_degree_are_those_of_the_reference(golden: Path) -> None:
     tensors, _ = load(golden, "hrf")
-    assert [polynomial_degree(minutes) for minutes in tensors["input.minutes"]] == list(
-        tensors["expected.degree"]
-    )
+    assert [
+        choose_polynomial_degree(minutes) for minutes in tensors["input.minutes"]
+    ] == list(tensors["expected.degree"])
     session, config = load(golden, "glmsingle")
     for run, degree in enumerate(session["input.polynomial_degree"]):
         minutes = session[f"input.bold_{run}"].shape[1] * config["tr"] / 60
-        assert polynomial_degree(minutes) == degree
+        assert choose_polynomial_degree(minutes) == degree
     for key in (key for key in tensors if "polynomials" in key):
         volumes, degree = map(int, key.rpartition(".")[2].split("_"))
         np.testing.assert_allclose(
-            polynomials(volumes, degree), tensors[key], atol=1e-6
+            build_polynomials(volumes, degree), tensors[key], atol=1e-6
         )
 
 
@@ -269,7 +275,7 @@ def test_the_threshold_of_a_mixture_is_that_of_the_reference(
     golden: Path, seed: int
 ) -> None:
     tensors, _ = load(golden, "hrf")
-    threshold = mixture_threshold(tensors["input.mixture"], seed)
+    threshold = find_mixture_threshold(tensors["input.mixture"], seed)
     assert threshold == pytest.approx(
         tensors["expected.mixture_threshold"][0], rel=0.01
     )
@@ -297,7 +303,7 @@ def test_a_run_alone_explains_as_much_as_within_type_b(reference: Reference) -> 
     voxels = np.arange(reference.voxels)
 
     for number, run in enumerate(whole.runs):
-        alone = Session(
+        alone = BoldSession(
             [run],
             lambda _, block, number=number: reference.read(number, block),
             reference.voxels,
@@ -315,7 +321,9 @@ def test_one_beta_for_all_trials_explains_as_much_as_type_a(
 ) -> None:
     session = reference.session("library", True)
     squares = survey_voxels(session)[2]
-    r2 = explain_together(replace(session, designs=reference.assumed(is_ours)), squares)
+    r2 = measure_type_a_r2(
+        replace(session, designs=reference.assumed(is_ours)), squares
+    )
     assert np.abs(r2 - reference["a.r2"]).max() < R2_POINTS
 
 
@@ -325,17 +333,17 @@ def test_components_and_what_repetitions_say_of_them_are_those_of_type_c(
 ) -> None:
     session = reference.session("library", True)
     pool = reference["noise_pool"].astype(bool)
-    columns = noise_components(session, pool)
+    columns = find_noise_components(session, pool)
     for run, values in enumerate(columns):
         expected = reference[f"pc_regressors_{run}"]
         np.testing.assert_allclose(
             values * np.sign((values * expected).sum(0)), expected, atol=1e-3
         )
-    badness = judge_components(session, columns, reference["hrf_index"])
+    badness = score_components(session, columns, reference["hrf_index"])
     np.testing.assert_allclose(badness, reference["glm_badness"], rtol=1e-4)
     trend = -np.median(badness[reference["pc_voxels"].astype(bool)], 0)
     np.testing.assert_allclose(trend, reference["pc_trend"], rtol=1e-5)
-    assert choose_components(trend) == reference["pc_number"][0]
+    assert choose_component_count(trend) == reference["pc_number"][0]
 
 
 @pytest.mark.golden
@@ -353,7 +361,7 @@ def test_denoised_betas_are_those_of_type_c(
     reference: Reference, is_ours: bool
 ) -> None:
     trend, session = reference.denoised(is_ours)
-    assert choose_components(trend) == reference["pc_number"][0]
+    assert choose_component_count(trend) == reference["pc_number"][0]
     np.testing.assert_allclose(trend, reference["pc_trend"], rtol=1e-5)
     estimates = fit(session)
     assert np.abs(estimates.maps["r2"] - reference["c.r2"]).max() < R2_POINTS
@@ -383,7 +391,7 @@ def test_the_mixture_separates_the_voxels_of_the_reference(
     """Golden value: the voxels above its threshold, whose mixture has no seed."""
     r2 = reference["a.r2"]
 
-    above = r2 > mixture_threshold(r2, seed)
+    above = r2 > find_mixture_threshold(r2, seed)
 
     np.testing.assert_array_equal(above, reference["pc_voxels"].astype(bool))
 
@@ -399,15 +407,15 @@ def test_one_threshold_bounds_the_noise_pool_and_the_judges(
     assert pool_threshold == judges_threshold
     voxels = {}
 
-    def note(session: Session, hrf_index: Array, pool: Array, judges: Array) -> Any:
+    def note(session: BoldSession, hrf_index: Array, pool: Array, judges: Array) -> Any:
         voxels.update(noise_pool=pool, pc_voxels=judges)
-        return add_components(session, hrf_index, pool, judges)
+        return add_noise_components(session, hrf_index, pool, judges)
 
-    monkeypatch.setattr(glm, "mixture_threshold", lambda *_: pool_threshold)
-    monkeypatch.setattr(glm, "add_components", note)
+    monkeypatch.setattr(glm, "find_mixture_threshold", lambda *_: pool_threshold)
+    monkeypatch.setattr(glm, "add_noise_components", note)
 
     session = reference.session("library", True)
-    estimates = glm.denoise(session, reference.assumed(), seed=0)
+    estimates = glm.estimate_denoised(session, reference.assumed(), seed=0)
 
     for name, selected in voxels.items():
         np.testing.assert_array_equal(selected, reference[name].astype(bool))
@@ -416,15 +424,15 @@ def test_one_threshold_bounds_the_noise_pool_and_the_judges(
 
 
 def ridge_candidates(
-    reference: Reference, session: Session
+    reference: Reference, session: BoldSession
 ) -> Iterator[tuple[Array, list[Array]]]:
     """Yield voxels, and their betas [trials, v] by least squares and by each of the
     fractions.
     """
-    pairs = [model.clean() for model in session.models]
+    pairs = [model.remove_nuisance() for model in session.models]
     spectra = [np.linalg.eigh(gram) for gram, _ in pairs]
     fractions = (1.0, *glm.FRACTIONS)
-    for group in session.groups(reference["hrf_index"]):
+    for group in session.read_groups(reference["hrf_index"]):
         hrf_spectra = [
             (values[group.hrf], vectors[group.hrf]) for values, vectors in spectra
         ]
@@ -462,7 +470,7 @@ def test_shrunk_betas_are_rescaled_as_in_type_d(reference: Reference) -> None:
         for column, fraction in enumerate(reference["fraction"][voxels]):
             number = int(np.abs(glm.FRACTIONS - fraction).argmin())
             shrunk[:, column] = candidates[1 + number][:, column]
-        rescaled[:, voxels] = rescale(shrunk, candidates[0])
+        rescaled[:, voxels] = rescale_betas(shrunk, candidates[0])
         expected[:, voxels] = slope * shrunk + shift
 
     assert distance(rescaled.T, expected.T, reference.brain) < SPREAD
@@ -512,7 +520,7 @@ def test_the_assumed_hrf_alone_gives_its_betas(
 def test_lss_with_fitted_hrfs_is_that_of_the_reference_in_percent_of_each_run(
     reference: Reference,
 ) -> None:
-    betas = fit(reference.session("library", True), lss_weights).betas.T.astype(
+    betas = fit(reference.session("library", True), compute_lss_weights).betas.T.astype(
         np.float64
     )
     ends = np.cumsum([len(run.stimuli) for run in reference.runs()])[:-1]
@@ -544,9 +552,9 @@ def test_confounds_are_projected_out_with_and_without_components(
     assert distance(without.betas.T, expected, reference.brain) < SPREAD
     assert distance(without.betas.T, fault, reference.brain) > 100 * SPREAD
 
-    columns = noise_components(session, reference["noise_pool"].astype(bool))
+    columns = find_noise_components(session, reference["noise_pool"].astype(bool))
     index = estimates.maps["hrf_index"].astype(np.int64)
-    badness = judge_components(session, columns, index)
+    badness = score_components(session, columns, index)
     without = score_repetitions(session, [estimates.betas.astype(np.float64)])[0]
     np.testing.assert_allclose(badness[:, 0], without, rtol=1e-4)
 
@@ -604,18 +612,20 @@ def nilearn_runs(
 def test_canonical_hrfs_and_designs_are_nilearns(nilearn: Any, kind: Any) -> None:
     tensors, config = nilearn
     np.testing.assert_allclose(
-        canonical_hrf(kind, config["tr"]), tensors[f"expected.hrf.{kind}"], atol=1e-12
+        sample_canonical_hrf(kind, config["tr"]),
+        tensors[f"expected.hrf.{kind}"],
+        atol=1e-12,
     )
     drifts = [kind, "glover_polynomial3"] if kind == "glover" else [kind]
     for drift in drifts:
         for number, run in enumerate(nilearn_runs(tensors, config, drift)):
             expected = tensors[f"expected.design.{drift}_{number}"]
-            ours = canonical_design(run, config["stimulus_s"], kind)
+            ours = build_canonical_design(run, config["stimulus_s"], kind)
             np.testing.assert_allclose(
                 ours, expected[:, : len(run.onsets_s)], atol=NILEARN
             )
             if "polynomial" in drift:
-                basis = polynomials(len(expected), 3)
+                basis = build_polynomials(len(expected), 3)
                 nuisance = expected[:, len(run.onsets_s) :]
                 np.testing.assert_allclose(
                     basis @ (basis.T @ nuisance), nuisance, atol=NILEARN
@@ -626,9 +636,9 @@ def in_unit_of_data(
     tensors: dict[str, Array], number: int, run: TrialRun, solve: Any, **options: Any
 ) -> Array:
     bold = tensors[f"input.bold_{number}"]
-    designs = [canonical_design(run, **options)[None]]
+    designs = [build_canonical_design(run, **options)[None]]
     estimates = fit(
-        Session([run], lambda _, voxels: bold[voxels], len(bold), designs), solve
+        BoldSession([run], lambda _, voxels: bold[voxels], len(bold), designs), solve
     )
     return estimates.betas.T * bold.mean(1, dtype=np.float64)[:, None] / 100
 
@@ -639,12 +649,12 @@ def test_lsa_is_nilearns(nilearn: Any, kind: Any) -> None:
     tensors, config = nilearn
     for number, run in enumerate(nilearn_runs(tensors, config, kind)):
         bold = tensors[f"input.bold_{number}"].astype(np.float64)
-        regressors = canonical_design(run, config["stimulus_s"], kind)
-        betas = solve_run(regressors, run, bold, lsa_weights)
+        regressors = build_canonical_design(run, config["stimulus_s"], kind)
+        betas = solve_run(regressors, run, bold, compute_lsa_weights)
         assert distance(betas, tensors[f"expected.lsa.{kind}_{number}"]) < NILEARN
         options = {"stimulus_s": config["stimulus_s"], "kind": kind}
         # float32 at the end
-        whole = in_unit_of_data(tensors, number, run, lsa_weights, **options)
+        whole = in_unit_of_data(tensors, number, run, compute_lsa_weights, **options)
         assert distance(whole, betas) < 1e-6
 
 
@@ -652,7 +662,7 @@ def solve_run(
     regressors: Array, run: TrialRun, bold: Array, solve: Callable[[Array], Array]
 ) -> Array:
     model = glm.RunModel(run, regressors[None])
-    return (model.weigh(solve)[0] @ (model.regressors[0].T @ bold.T)).T
+    return (model.compute_weights(solve)[0] @ (model.regressors[0].T @ bold.T)).T
 
 
 @pytest.mark.golden
@@ -663,7 +673,7 @@ def test_lsa_with_the_derivative_of_the_hrf_is_nilearns(nilearn: Any) -> None:
     tensors, config = nilearn
     for number, run in enumerate(nilearn_runs(tensors, config, "spm")):
         regressors, later = (
-            canonical_design(run, config["stimulus_s"], "spm", shift)
+            build_canonical_design(run, config["stimulus_s"], "spm", shift)
             for shift in (0, 0.1)
         )
         derivatives = (regressors - later) / 0.1
@@ -676,7 +686,7 @@ def test_lsa_with_the_derivative_of_the_hrf_is_nilearns(nilearn: Any) -> None:
             regressors,
             run,
             tensors[f"input.bold_{number}"].astype(np.float64),
-            lsa_weights,
+            compute_lsa_weights,
         )
         assert (
             distance(betas, tensors[f"expected.lsa.spm_derivative_{number}"]) < NILEARN
@@ -688,8 +698,8 @@ def test_lss_is_nilearns_with_one_regressor_for_the_others(nilearn: Any) -> None
     tensors, config = nilearn
     for number, run in enumerate(nilearn_runs(tensors, config, "glover")):
         bold = tensors[f"input.bold_{number}"].astype(np.float64)
-        regressors = canonical_design(run, config["stimulus_s"], "glover")
-        betas = solve_run(regressors, run, bold, lss_weights)
+        regressors = build_canonical_design(run, config["stimulus_s"], "glover")
+        betas = solve_run(regressors, run, bold, compute_lss_weights)
         assert (
             distance(betas, tensors[f"expected.lss_others.glover_{number}"]) < NILEARN
         )
@@ -743,7 +753,9 @@ class World:
     def read(self, run: int, voxels: slice) -> Array:
         return self.bold[run][voxels]
 
-    def estimate(self, estimator: Any, runs: Any = None, **options: Any) -> Estimates:
+    def estimate(
+        self, estimator: Any, runs: Any = None, **options: Any
+    ) -> TrialEstimates:
         runs, voxels = runs or self.runs, len(self.bold[0])
         return estimate_trials(
             runs, self.read, voxels, estimator, STIMULUS_S, hrf="spm", **options
@@ -816,7 +828,7 @@ def test_a_trial_outside_its_run_is_0_and_leaves_others_alone(
 
 
 def test_more_regressors_than_volumes_are_refused(world: World) -> None:
-    volumes = len(world.runs[0].times_s)
+    volumes = len(world.runs[0].frame_times_s)
     run = replace(
         world.runs[0],
         confounds=np.random.default_rng(0).standard_normal((volumes, volumes - 10)),
@@ -848,7 +860,7 @@ def test_more_than_half_of_the_voxels_have_a_mean(
     )
     series[8] = 3
 
-    def estimate() -> Estimates:
+    def estimate() -> TrialEstimates:
         return estimate_trials([run], lambda _, part: series[part], 9, "lsa", 1.0)
 
     if is_refused:

@@ -14,9 +14,9 @@ from nibabel.freesurfer import write_annot
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.fmri.regions import (
     WANG,
-    count_sides,
+    count_hemisphere_rows,
     find_region_files,
-    name_voxels,
+    read_regions,
 )
 from brainhive_cli.data.fmri.volumes import Mask
 from brainhive_cli.data.signals.spaces import Surface
@@ -45,7 +45,7 @@ def mask(tmp_path: Path) -> Mask:
     )
 
 
-def read_regions(
+def load_regions(
     files: dict[str, list[Path]],
     space: Mask | tuple[int, ...],
     thresholds: dict[str, float] | None = None,
@@ -55,12 +55,12 @@ def read_regions(
         if isinstance(space, Mask)
         else {str(number): size for number, size in enumerate(space)}
     )
-    voxels, readings = name_voxels(files, sizes, thresholds or {})
+    voxels, readings = read_regions(files, sizes, thresholds or {})
     return {**voxels.regions}, readings
 
 
-def read(mask: Mask, **files: Path) -> dict[str, np.ndarray]:
-    return read_regions({name: [path] for name, path in files.items()}, mask)[0]
+def load_masked_regions(mask: Mask, **files: Path) -> dict[str, np.ndarray]:
+    return load_regions({name: [path] for name, path in files.items()}, mask)[0]
 
 
 BLOCKS = np.arange(1, 61).reshape(SHAPE).astype(np.float32)
@@ -81,18 +81,18 @@ def test_a_file_of_regions_is_what_its_values_say(tmp_path: Path, mask: Mask) ->
         ((BLOCKS > 9)[..., None], {}, {"V1": BLOCKS > 9}, "mask"),
     ):
         save(path, np.asarray(values, np.float32))
-        masks, readings = read_regions({"V1": [path]}, mask, thresholds)
+        masks, readings = load_regions({"V1": [path]}, mask, thresholds)
         assert readings["V1"].startswith(kind)
         np.testing.assert_equal(
             masks, {name: inside[INSIDE] for name, inside in regions.items()}
         )
     with pytest.raises(BrainhiveError, match=r"thresholds\.V2: no region is called so"):
-        read_regions({"V1": [path]}, mask, {"V2": 0.5})
+        load_regions({"V1": [path]}, mask, {"V2": 0.5})
     save(path, PARCELS)
     with pytest.raises(
         BrainhiveError, match="may be labels, or probabilities in percent"
     ) as error:
-        read_regions({"V1": [path]}, mask)
+        load_regions({"V1": [path]}, mask)
     assert "thresholds.V1=LEAST" in error.value.hint
 
 
@@ -122,7 +122,7 @@ def test_a_table_beside_an_atlas_names_its_labels(tmp_path: Path, mask: Mask) ->
         ("atlas.csv", "label,region\n1,V1\n2,Fusiform face\n3,elsewhere\n"),
     ):
         (tmp_path / table).write_text(text)
-        regions = read(mask, visual=atlas)
+        regions = load_masked_regions(mask, visual=atlas)
         assert [*regions] == ["V1", "Fusiform_face"], table
         np.testing.assert_array_equal(regions["Fusiform_face"], values[INSIDE] == 2)
         (tmp_path / table).unlink()
@@ -137,7 +137,7 @@ def test_labels_and_masks_that_were_scaled_are_whole_numbers(
     path = save(tmp_path / "atlas.nii.gz", (values * (1 + error)).astype(np.float32))
     inside = Mask.open(path, "save it again").inside
     np.testing.assert_array_equal(inside, values > 0)
-    regions, readings = read_regions({"atlas": [path]}, mask)
+    regions, readings = load_regions({"atlas": [path]}, mask)
     assert readings == {"atlas": "labels without names"}
     np.testing.assert_array_equal(regions["atlas-2"], values[INSIDE] == 2)
     # residues of an interpolation are no voxels, and shares stay shares
@@ -152,10 +152,10 @@ def test_two_tables_beside_an_atlas_must_agree(tmp_path: Path, mask: Mask) -> No
     atlas = save(tmp_path / "atlas.nii.gz", draw(0, 1, 2))
     (tmp_path / "atlas.txt").write_text("1 V1\n2 V2\n")
     (tmp_path / "atlas.tsv").write_text("index\tname\n1\tV1\n2\tV2\n")
-    assert [*read(mask, visual=atlas)] == ["V1", "V2"]
+    assert [*load_masked_regions(mask, visual=atlas)] == ["V1", "V2"]
     (tmp_path / "atlas.tsv").write_text("index\tname\n1\tV2\n2\tV1\n")
     with pytest.raises(BrainhiveError, match=r"atlas\.txt.*atlas\.tsv"):
-        read(mask, visual=atlas)
+        load_masked_regions(mask, visual=atlas)
 
 
 def test_the_labels_of_freesurfer_in_a_volume_are_the_regions_of_both_hemispheres(
@@ -163,7 +163,7 @@ def test_the_labels_of_freesurfer_in_a_volume_are_the_regions_of_both_hemisphere
 ) -> None:
     values = draw(1005, 2005, 1021, 2004, 17, 41)
     name = "sub-01_space-T1w_desc-aparcaseg_dseg.nii.gz"
-    regions = read(mask, anatomy=save(tmp_path / name, values))
+    regions = load_masked_regions(mask, anatomy=save(tmp_path / name, values))
     assert len(regions) == 34 and not {"corpuscallosum", "unknown"} & {*regions}
     np.testing.assert_array_equal(
         regions["cuneus"], np.isin(values[INSIDE], [1005, 2005])
@@ -185,7 +185,7 @@ def test_the_atlas_of_wang_and_kastner_comes_with_its_names_a_file_a_hemisphere(
             np.where(here, values, 0).astype(np.int16),
         )
     files = find_region_files({"atlas": "maxprob_vol_?h.nii.gz"}, 1, tmp_path)
-    regions = read_regions(files, mask)[0]
+    regions = load_regions(files, mask)[0]
     assert (
         [*regions] == WANG
         and len(WANG) == 25
@@ -201,14 +201,18 @@ def test_what_lies_elsewhere_or_has_nothing_of_the_mask_is_refused(
     with pytest.raises(
         BrainhiveError, match=r"moved\.nii lies in another space"
     ) as error:
-        read(mask, V1=save(tmp_path / "moved.nii", draw(1), np.diag([2.0, 1, 1, 1])))
+        load_masked_regions(
+            mask, V1=save(tmp_path / "moved.nii", draw(1), np.diag([2.0, 1, 1, 1]))
+        )
     assert error.value.hint.startswith("preparation.regions")
     with pytest.raises(
         BrainhiveError, match=r"outside\.nii has nothing in the \d+ voxels"
     ):
-        read(mask, V1=save(tmp_path / "outside.nii", (~INSIDE).astype(np.uint8)))
+        load_masked_regions(
+            mask, V1=save(tmp_path / "outside.nii", (~INSIDE).astype(np.uint8))
+        )
     with pytest.raises(BrainhiveError, match=r"lh\.aparc\.annot is of a surface"):
-        read(mask, aparc=tmp_path / "lh.aparc.annot")
+        load_masked_regions(mask, aparc=tmp_path / "lh.aparc.annot")
 
 
 def write_annots(folder: Path) -> np.ndarray:
@@ -228,13 +232,13 @@ def test_annotations_of_a_surface_name_regions_of_both_hemispheres(
     labels = write_annots(tmp_path)
     files = find_region_files({"glasser": "?h.HCP-MMP1.annot"}, 1, tmp_path)
     for vertices in ((LEFT, RIGHT), (LEFT + RIGHT,)):
-        regions = read_regions(files, vertices)[0]
+        regions = load_regions(files, vertices)[0]
         assert [*regions] == ["V1", "MT"]
         np.testing.assert_array_equal(regions["MT"], labels == 2)
     with pytest.raises(
         BrainhiveError, match=r"lh\.HCP-MMP1\.annot have 30 vertices, the betas 70"
     ):
-        read_regions({"glasser": files["glasser"][:1]}, (LEFT, RIGHT))
+        load_regions({"glasser": files["glasser"][:1]}, (LEFT, RIGHT))
 
 
 def test_gifti_has_labels_with_names(tmp_path: Path) -> None:
@@ -251,7 +255,7 @@ def test_gifti_has_labels_with_names(tmp_path: Path) -> None:
             tmp_path / f"hemi-{side}_dseg.label.gii",
         )
     files = find_region_files({"visual": "hemi-?_dseg.label.gii"}, 1, tmp_path)
-    regions = read_regions(files, (LEFT, RIGHT))[0]
+    regions = load_regions(files, (LEFT, RIGHT))[0]
     assert [*regions] == ["V1_d", "MT"]
     np.testing.assert_array_equal(regions["MT"], labels == 2)
 
@@ -288,7 +292,7 @@ def test_labels_of_the_cortex_in_cifti_are_padded_for_other_rows(
     image = nibabel.Cifti2Image(labels.astype(np.float32), (rows, sides[0] + sides[1]))
     nibabel.save(image, path)
 
-    regions = read_regions({"atlas": [path]}, (LEFT, RIGHT, 5))[0]
+    regions = load_regions({"atlas": [path]}, (LEFT, RIGHT, 5))[0]
 
     for number, name in ((1, "V1"), (2, "MT")):
         expected = np.append(labels[0] == number, np.zeros(5, bool))
@@ -298,6 +302,6 @@ def test_labels_of_the_cortex_in_cifti_are_padded_for_other_rows(
 def test_rows_are_counted_by_hemisphere() -> None:
     vertices = np.array([[0, 4], [0, 5], [1, 2], [-1, -1], [-1, -1], [-1, -1]])
     surface = Surface(vertices.astype(np.int32), (9, 9))
-    assert count_sides(surface) == {"left": 2, "right": 1, "": 3}
+    assert count_hemisphere_rows(surface) == {"left": 2, "right": 1, "": 3}
     of_left = replace(surface, vertices=surface.vertices[:2])
-    assert count_sides(of_left) == {"left": 2, "right": 0}
+    assert count_hemisphere_rows(of_left) == {"left": 2, "right": 0}

@@ -11,7 +11,7 @@ pytest.importorskip("nibabel")
 import nibabel
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.data.fmri.volumes import find_threshold, is_inside, open_image
+from brainhive_cli.data.fmri.volumes import find_inside, find_threshold, open_image
 
 
 @pytest.fixture
@@ -79,5 +79,5 @@ def test_values_say_from_which_on_a_voxel_is_inside(
 
 def test_voxels_are_inside_from_the_threshold_on() -> None:
     values = np.array([np.nan, -1, 0, 0.5, 1, np.inf])
-    assert is_inside(values, 0.5).tolist() == [0, 0, 0, 1, 1, 0]
-    assert is_inside(values, -1).tolist() == [0, 1, 0, 1, 1, 0]
+    assert find_inside(values, 0.5).tolist() == [0, 0, 0, 1, 1, 0]
+    assert find_inside(values, -1).tolist() == [0, 1, 0, 1, 1, 0]

@@ -98,11 +98,11 @@ def test_images_of_another_shape_or_in_another_space_are_refused(
     with pytest.raises(
         BrainhiveError, match=r"moved\.nii lies in another space than .*mask\.nii\.gz"
     ):
-        mask.read(other)
+        mask.read_values(other)
     small = save(tmp_path / "small.nii", np.zeros((3, 4, 6), np.float32))
     with pytest.raises(
         BrainhiveError, match=r"small\.nii is \[3, 4, 6\], .* \[3, 4, 5\]"
     ):
-        mask.read(small)
+        mask.read_values(small)
     rounded = save(tmp_path / "rounded.nii", np.ones(SHAPE, np.float32), AFFINE + 1e-5)
-    assert mask.read(rounded).all()
+    assert mask.read_values(rounded).all()

@@ -12,17 +12,17 @@ import torch
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.fmri.glm import (
-    Session,
+    BoldSession,
     TrialRun,
-    add_components,
-    canonical_hrf,
+    add_noise_components,
+    build_design,
+    build_drift_basis,
     choose_noise_pool,
-    design,
-    drift_basis,
+    choose_polynomial_degree,
     estimate_trials,
     fractional_ridge,
-    polynomial_degree,
-    rescale,
+    rescale_betas,
+    sample_canonical_hrf,
     survey_voxels,
 )
 from brainhive_cli.data.signals import cutting, normalisations, selection
@@ -451,7 +451,7 @@ def bold_runs(has_extra: bool) -> tuple[list[TrialRun], list[np.ndarray]]:
         times_s = np.arange(volumes) * tr_s + 0.3 * number
         confounds = random.normal(size=(volumes, 2)).cumsum(0) if has_extra else None
         run = TrialRun(times_s, onsets_s, stimuli, tr_s, 1 + number // 2, confounds)
-        response = design(run, 2.0, "library")[7] @ tuning[:, stimuli].T
+        response = build_design(run, 2.0, "library")[7] @ tuning[:, stimuli].T
         shared = random.normal(size=(volumes, 2)) @ random.normal(size=(2, 30)) * 2
         noise = random.normal(size=(volumes, 30)) * 1.5
         trend = np.linspace(-3, 3, volumes)[:, None] ** 2
@@ -476,7 +476,7 @@ def test_single_trials(recorded: Recorded, estimator: Any, has_extra: bool) -> N
         estimator,
         2.0,
         hrf="spm" if has_extra else "glover",
-        block=11,
+        block_size=11,
     )
     if estimator in ("lsa", "lss"):
         # responses to short stimuli are small
@@ -495,12 +495,14 @@ def test_single_trials(recorded: Recorded, estimator: Any, has_extra: bool) -> N
 
 def test_steps_of_single_trials(recorded: Recorded) -> None:
     runs, bold = bold_runs(True)
-    designs = [design(run, 0.5, "library") for run in runs]
-    session = Session(runs, lambda run, voxels: bold[run][voxels], 30, designs, 7)
+    designs = [build_design(run, 0.5, "library") for run in runs]
+    session = BoldSession(runs, lambda run, voxels: bold[run][voxels], 30, designs, 7)
     mean, tsnr, squares, r2 = survey_voxels(session)
     pool = choose_noise_pool(mean, r2.max(1), 40.0) & np.isfinite(squares)
-    trend, denoised = add_components(session, r2.argmax(1), pool, r2.max(1) > 30)
-    spectra = [np.linalg.eigh(model.clean()[0][3]) for model in session.models]
+    trend, denoised = add_noise_components(session, r2.argmax(1), pool, r2.max(1) > 30)
+    spectra = [
+        np.linalg.eigh(model.remove_nuisance()[0][3]) for model in session.models
+    ]
     products = draw(sum(len(run.stimuli) for run in runs), 4)
     shrunk = fractional_ridge(spectra, products, (1.0, 0.6, 0.05))
     recorded(
@@ -511,19 +513,23 @@ def test_steps_of_single_trials(recorded: Recorded) -> None:
         trend=trend,
         components=[values.shape[1] for values in denoised.components or []],
         shrunk=shrunk,
-        rescaled=[rescale(each, shrunk[0]) for each in (shrunk[1], -shrunk[1])],
+        rescaled=[rescale_betas(each, shrunk[0]) for each in (shrunk[1], -shrunk[1])],
         repetitions=session.repetitions.toarray(),
-        degrees=[polynomial_degree(minutes) for minutes in (0.9, 1, 2.9, 3, 5.2)],
-        drifts=[drift_basis(run) for run in runs],
+        degrees=[
+            choose_polynomial_degree(minutes) for minutes in (0.9, 1, 2.9, 3, 5.2)
+        ],
+        drifts=[build_drift_basis(run) for run in runs],
         designs=[
-            design(run, stimulus_s, name)
+            build_design(run, stimulus_s, name)
             for run in runs
             for stimulus_s in (0.0, 3.0)
             for name in ("glover", "spm", "assumed", "library")
         ],
-        hrfs=[canonical_hrf(*each) for each in (("spm", 2.0), ("glover", 1.1, 0.7))],
+        hrfs=[
+            sample_canonical_hrf(*each) for each in (("spm", 2.0), ("glover", 1.1, 0.7))
+        ],
         means=[
             [voxels.start, voxels.stop, *chain(means.sum(1), powers.sum(1))]
-            for voxels, means, powers, _ in session.blocks()
+            for voxels, means, powers, _ in session.read_blocks()
         ],
     )
