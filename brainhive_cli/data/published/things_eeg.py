@@ -1,9 +1,4 @@
-"""THINGS-EEG2: pictures by concept, and signals by subject, as distributed or as other
-projects prepare them.
-
-THINGS-MEG has files of the same forms. Nothing but arrays and plain types is read of
-them, unless the user trusts one.
-"""
+"""THINGS-EEG2 and THINGS-MEG: pictures, and signals that are ready to be decoded."""
 
 import os
 import re
@@ -17,6 +12,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from brainhive_cli.core import documents, parts
+from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, naming
 from brainhive_cli.core.files import walk
@@ -38,61 +34,87 @@ MONTAGE = tuple(
     "FC4 FC6 FT8 FT10 T7 C5 C3 C1 Cz C2 C4 C6 T8 TP9 TP7 CP5 CP3 CP1 CPz CP2 CP4 CP6 "
     "TP8 TP10 P7 P5 P3 P1 Pz P2 P4 P6 P8 PO7 PO3 POz PO4 PO8 O1 Oz O2".split()
 )
-"""The 63 of THINGS-EEG2 from front to back, as NICE and all papers after it; not the
-amplifier's order.
+"""The 63 channels of THINGS-EEG2 from front to back, as in NICE and later papers. The
+amplifier has another order.
 """
-# the channels of the back of the head, which decoding papers use
 POSTERIOR = tuple("P7 P5 P3 P1 Pz P2 P4 P6 P8 PO7 PO3 POz PO4 PO8 O1 Oz O2".split())
+"""Channels at the back of the head, which decoding papers use."""
 MONTAGES = {
     "things-eeg": MONTAGE,
     "things-meg": tuple(f"MEG{number:03d}" for number in range(1, 272)),
 }
-"""Channels in the order of files that do not name them, by the data set."""
+"""Channels of files that do not name them, by data set."""
 STIMULUS_MS = 100.0
-"""Time that each picture was shown. Source: Gifford et al. 2022."""
-FOLDERS = {"train": ("training_images", "train_images"), "test": ("test_images",)}
-"""Names of the folder of a split's pictures; in image ids always the first."""
-CALLED = {name: names[0] for names in FOLDERS.values() for name in names}
-IMAGE = re.compile(rf"(?:.*/)?({'|'.join(CALLED)})/(.+)")
-RESIZED = "resize"
-"""Part of the name of a folder of pictures that were squashed to 224 × 224
-(Image_set_Resize).
+"""Presentation time of each picture. Source: Gifford et al. 2022."""
+
+PICTURE_FOLDERS = {
+    "train": ("training_images", "train_images"),
+    "test": ("test_images",),
+}
+"""Folders of a split's pictures, as projects call them. Image ids begin with the first.
 """
-NUMBER = re.compile(r"^\d+_")
-"""Prefix of the folder of a concept, as the files are distributed."""
-FILES = {
+FOLDER_IN_IDS = {name: names[0] for names in PICTURE_FOLDERS.values() for name in names}
+PICTURE_PATH = re.compile(rf"(?:.*/)?({'|'.join(FOLDER_IN_IDS)})/(.+)")
+RESIZED = "resize"
+"""Text in the name of a folder of pictures that were squashed to 224 × 224, such as
+Image_set_Resize.
+"""
+CONCEPT_NUMBER = re.compile(r"^\d+_")
+"""Number before the concept in the name of its folder, such as `00001_`."""
+METADATA = "image_metadata.npy"
+"""Table of THINGS-EEG2's pictures, in the order of their numbers."""
+CONCEPTS_KEY = "{}_img_concepts"
+FILES_KEY = "{}_img_files"
+"""Keys of METADATA with the concepts and the file names of a split."""
+
+DISTRIBUTED_FILES = {
+    "train": ("train.pt", "preprocessed_eeg_training.npy"),
+    "test": ("test.pt", "preprocessed_eeg_test.npy"),
+}
+"""Files of a split: UBP's, and the bare pickles of NICE, AlignVis, ATM and the data
+set's authors.
+"""
+OTHER_FILES = {
     "train": (
-        "train.pt",
-        "preprocessed_eeg_training.npy",
         "train.npy",
         "preprocessed_meg_training.pkl",
         "train_sub{subject}.pkl",
     ),
-    "test": (
-        "test.pt",
-        "preprocessed_eeg_test.npy",
-        "test.npy",
-        "preprocessed_meg_zs_test.pkl",
-        "test_sub{subject}.pkl",
-    ),
+    "test": ("test.npy", "preprocessed_meg_zs_test.pkl", "test_sub{subject}.pkl"),
 }
-"""Names of the file of a split: by UBP, and NICE, AlignVis, ATM and the data's authors,
-which are read as distributed, the second a bare pickle; by NeuroBridge and SAMGA; by
-ATM, of MEG; by AlignVis, of MEG.
+"""Further files of a split: NeuroBridge's and SAMGA's, ATM's of MEG, and AlignVis's of
+MEG.
 """
-METADATA = "image_metadata.npy"
-"""The table of THINGS-EEG2's pictures, whose order numbers them."""
-KEYS = ("eeg", "preprocessed_eeg_data", "data", "meg_data")
-"""Names of the signal: by UBP (of MEG, too); by NICE, AlignVis, ATM and the data's
-authors; by NeuroBridge; by ATM and AlignVis (of MEG).
+SUBJECT_FOLDERS = ("sub-{subject:02d}/", "*/sub-{subject:02d}/", "", "*/")
+"""Folders of prepared files. The last two need the subject in the file's name."""
+
+PAIRED_KEY = "eeg"
+ARRAY_KEY = "data"
+TRIALS_KEY = "meg_data"
+SIGNAL_KEYS = (PAIRED_KEY, "preprocessed_eeg_data", ARRAY_KEY, TRIALS_KEY)
+"""Keys of the signal: UBP's, with pictures; NICE's, AlignVis's, ATM's and the data set
+authors'; NeuroBridge's; and ATM's and AlignVis's of MEG.
 """
-PATHS = ("img", "meg_images")
-"""Names of the pictures, by UBP and AlignVis; other files are in the order of the
-pictures' paths.
+PAIRED_PICTURES_KEY = "img"
+PICTURES_KEYS = (PAIRED_PICTURES_KEY, "meg_images")
+"""Keys of the paths of the pictures: UBP's and AlignVis's. Files without them have the
+order of the paths.
 """
-CHANNELS = ("ch_names", "channels")
+CHANNELS_KEYS = ("ch_names", "channels")
+TIMES_KEY = "times"
+SESSIONS_KEY = "session"
+"""Key of UBP's sessions [N, R], counted from 0."""
 INFO = "info.json"
 UNITS = {"mvnn": "whitened", "zscore": "z-score"}
+"""Unit of the signals by the normalisation in INFO."""
+FORMS = (
+    "a dict of eeg and img, preprocessed_eeg_data, data or meg_data, or an array [..., "
+    "R, C, T]"
+)
+PREPARED_HINT = (
+    "get the prepared files of a project, or prepare raw ones: "
+    "preparation.kind=things-eeg or things-meg"
+)
 
 
 class Distributed(parts.Config):
@@ -102,12 +124,12 @@ class Distributed(parts.Config):
 
     Attributes:
         name: Name of the data set and of its pictures.
-        published: Name of the folder of signals in the files as they are distributed.
-        subjects: The subjects who took part.
-        rate_hz: Rate of the signals.
+        published: Pattern of the folder of the distributed signals.
+        subjects: Numbers of all subjects.
+        rate_hz: Sampling rate of the signals.
         unit: Unit of the signals.
-        channels: The channels that decoding uses by default; None is all.
-        stimulus_ms: Time that each picture was shown.
+        channels: Default channels for decoding, or None for all.
+        stimulus_ms: Presentation time of each picture.
     """
 
     name: ClassVar[str] = "things-eeg"
@@ -127,91 +149,83 @@ class Distributed(parts.Config):
     holdout: Holdout | None = OF_TRAIN
 
     def build(self, paths: Paths) -> Dataset:
-        """Point at the data; nothing is read yet."""
-        # signals of a preparation that was chosen by name are kept under another name
+        """Make the data set. No file is read yet."""
+        # signals of another preparation have another name
         root = paths.dataset(self.name, self.root)
-        is_usual = "*" in self.signals or self.signals in ("", self.published)
-        recordings = (
-            self.name if is_usual else f"{self.name}--{self.signals.replace('/', '--')}"
-        )
+        recorded_as = self.name
+        if "*" not in self.signals and self.signals not in ("", self.published):
+            recorded_as = f"{self.name}--{self.signals.replace('/', '--')}"
         return Dataset(
             self.name,
-            tuple(FILES),
-            partial(self.images, root),
-            recordings,
-            self.name,
+            splits=tuple(PICTURE_FOLDERS),
+            images=partial(self.list_pictures, root),
+            recorded_as=recorded_as,
+            pictured_as=self.name,
             subjects=self.subjects,
-            open_recording=partial(self.recording, root),
+            open_recording=partial(self.open_recording, root),
             holdout=self.holdout or SEPARATE_TEST,
-            find_recording=lambda subject: [
-                self._file(root, subject, split) for split in FILES
-            ],
+            find_recording=partial(self._find_files, root),
             channels=self.channels,
             published_sizes=PUBLISHED[self.name],
         )
 
-    def images(self, root: Path, split: str) -> StimulusSet:
-        """List the pictures of a split:
+    def list_pictures(self, root: Path, split: str) -> StimulusSet:
+        """List the pictures of a split, such as
         `<root>/**/{training,train,test}_images/<concept>/*`.
 
-        Of several such folders the originals are taken, rather than resized ones.
+        Folders of original pictures win over folders of resized ones.
         """
-        # folders of the split, those of originals before resized ones; the first with
-        # pictures counts
-        paths = [
-            path
-            for path, entry in walk(root, enters=lambda name: name not in CALLED)
-            if entry.is_dir() and Path(path).name in FOLDERS[split]
-        ]
-        folders = [
-            root / path
-            for path in sorted(paths, key=lambda path: (RESIZED in path.lower(), path))
-        ]
-        folder = next((path for path in folders if any(pictures_below(path))), None)
-        if folder is None:
-            problem = f"no pictures in {root}/**/{FOLDERS[split][0]}/<concept>/*.jpg"
-            raise MissingData(
-                f"{self.name}: {problem}", fetch_line(self.name, self.root)
-            )
-
-        # a concept is the folder of a picture, and its caption
-        files = list(pictures_below(folder.parent, folder.name))
-        images = from_files(
-            self.name,
-            split,
-            folder.parent,
-            files,
-            [file.split("/")[-2] for file in files],
-        )
+        folder = self._find_picture_folder(root, split)
+        paths = list(pictures_below(folder.parent, folder.name))
+        concepts = [path.split("/")[-2] for path in paths]
+        pictures = from_files(self.name, split, folder.parent, paths, concepts)
         return replace(
-            images,
-            image_ids=Names.of(map(image_id, files)),
-            captions=partial(_list_captions, images.concepts),
+            pictures,
+            image_ids=Names.of(make_image_id(path) for path in paths),
+            captions=partial(_list_captions, pictures.concepts),
             captions_each=1,
         )
 
-    def recording(self, root: Path, subject: int, split: str) -> Trials:
+    def open_recording(self, root: Path, subject: int, split: str) -> Trials:
         """Open `<signals>/sub-XX/{train,test}.pt`: a dict of the signal [N, R, C, T]
         and `img` [N, R].
 
-        Files without `img` (NICE's) are in the order of the pictures' paths.
+        Files without `img` (NICE's) have the order of the pictures' paths.
         """
-        path = self._file(root, subject, split)
+        path = self._find_file(root, subject, split)
         way_out = f"delete it, then: {fetch_line(self.name, self.root)}"
-        list_pictures = partial(_list_pictures, self, (), root, split)
-        return read_recording(path, split, self, list_pictures, way_out, self.rate_hz)
+        list_ids = partial(_list_image_ids, self, (), root, split)
+        return read_recording(path, split, self, list_ids, way_out, self.rate_hz)
 
-    def _file(self, root: Path, subject: int, split: str) -> Path:
+    def _find_picture_folder(self, root: Path, split: str) -> Path:
+        """Find the folder of a split's pictures, or raise MissingData."""
+        names = PICTURE_FOLDERS[split]
+        folders = []
+        for path, entry in walk(root, enters=lambda name: name not in FOLDER_IN_IDS):
+            if entry.is_dir() and Path(path).name in names:
+                folders.append(path)
+        folders.sort(key=lambda path: (RESIZED in path.lower(), path))
+        for path in folders:
+            if any(pictures_below(root / path)):
+                return root / path
+        raise MissingData(
+            f"{self.name}: no pictures in {root}/**/{names[0]}/<concept>/*.jpg",
+            fetch_line(self.name, self.root),
+        )
+
+    def _find_file(self, root: Path, subject: int, split: str) -> Path:
+        """Find the only file of a subject and split, or raise MissingData."""
         signals = self.signals or self.published
         folder = f"{signals}/sub-{subject:02d}"
-        # the first name that is here; one pattern may match several preparations
-        matches = (sorted(root.glob(f"{folder}/{name}")) for name in FILES[split][:2])
-        paths = next(filter(None, matches), [])
+        paths: list[Path] = []
+        for name in DISTRIBUTED_FILES[split]:
+            paths = paths or sorted(root.glob(f"{folder}/{name}"))
         if not paths:
             raise MissingData(
                 f"{self.name}: no recording {root}/{folder}/{split}.pt",
                 fetch_line(self.name, self.root),
             )
+        # a pattern may match several preparations
         if len(paths) > 1:
             names = ", ".join(path.relative_to(root).parts[0] for path in paths)
             raise MissingData(
@@ -221,56 +235,60 @@ class Distributed(parts.Config):
             )
         return paths[0]
 
+    def _find_files(self, root: Path, subject: int) -> list[Path]:
+        """Find the files of all splits of a subject."""
+        return [self._find_file(root, subject, split) for split in PICTURE_FOLDERS]
 
-def _list_captions(concepts: Names, index: int) -> list[str]:
-    """Name what a picture shows, as ATM does by the folder `00001_aardvark` of its
-    concept.
+
+class Prepared(parts.Config):
+    """THINGS-EEG2 and THINGS-MEG in the forms that other projects prepare, whatever
+    their files are called.
+
+    Forms: UBP's and BrainHiVE's train.pt; NICE's, AlignVis's and ATM's bare pickles
+    named .npy; the .npy of the data's authors; NeuroBridge's and SAMGA's train.npy, an
+    array with an info.json or a bare pickle; ATM's and AlignVis's pickles of MEG. They
+    lie in sub-XX, one folder below root or two.
+
+    Files that do not name their pictures must have the order of the pictures' paths,
+    which is read from image_metadata.npy or from the pictures.
     """
-    return [f"This picture is {NUMBER.sub('', concepts[index])}"]
 
+    root: str = Field(
+        "", description="folder of the subjects; default: that of `stimuli`"
+    )
+    stimuli: Any = parts.part_field(
+        "datasets", "things-eeg", "the data set of the pictures that were shown"
+    )
 
-def image_id(path: str) -> str:
-    """Name a picture by its path from the folder of its split on; by its stem where
-    that is not said.
-    """
-    stem = os.path.splitext(path)[0]
-    match = IMAGE.fullmatch(stem)
-    return f"{CALLED[match[1]]}/{match[2]}" if match else stem.rsplit("/", 1)[-1]
-
-
-def read_metadata(path: Path, source: str) -> dict[str, list[str]]:
-    """Read the ids of the pictures of each split, in the order of their numbers.
-
-    Args:
-        path: The table.
-        source: How to get it.
-
-    Raises:
-        BrainhiveError: if it is no such table.
-    """
-    image_ids = {}
-    with report_damage(path, source, BrainhiveError):
-        table = pickles.load(path)
-        for split, folders in FOLDERS.items():
-            # concept and file of each picture
-            pairs = zip(
-                table[f"{split}_img_concepts"], table[f"{split}_img_files"], strict=True
+    def build(self, paths: Paths) -> PreparedFiles:
+        """Make the preparation. No file is read yet."""
+        dataset = self.stimuli
+        if not isinstance(dataset, Distributed):
+            name = dataset.build(paths).name
+            raise RecipeError(
+                f"no project prepares {name}", "stimuli: things-eeg or things-meg"
             )
-            image_ids[split] = [
-                f"{folders[0]}/{concept}/{Path(file).stem}" for concept, file in pairs
-            ]
-    return image_ids
+        root = paths.dataset(dataset.name, self.root or dataset.root)
+        picture_root = paths.dataset(dataset.name, dataset.root)
+        read = partial(_read_prepared, dataset, root, picture_root)
+        return PreparedFiles(
+            dataset.name,
+            root,
+            PREPARED_HINT,
+            {split: _list_patterns(split) for split in PICTURE_FOLDERS},
+            read,
+            has_single_files=True,
+        )
 
 
 class ArrayInfo(BaseModel):
-    """The info.json that NeuroBridge's scripts write for all subjects' arrays; it holds
-    more.
+    """Fields of the info.json that NeuroBridge writes for the arrays of all subjects.
 
     Attributes:
-        ch_names: Channels in their order; empty in some files of MEG.
-        times: Seconds after the picture's onset; in older files also those before it,
-            which the arrays lack.
-        sfreq: Samples a second.
+        ch_names: Channels in their order, empty in some files of MEG.
+        times: Seconds after stimulus onset. Older files list times before the onset,
+            too, which the arrays lack.
+        sfreq: Sampling rate in Hz.
 
     Source: github.com/feroooooo/NeuroBridge, preprocess_eeg.py and preprocess_meg.py.
     """
@@ -284,250 +302,277 @@ class ArrayInfo(BaseModel):
     test_data_shape: list[int] = []
 
 
+def _list_patterns(split: str) -> list[str]:
+    """List the patterns of a split's prepared files that name the subject."""
+    patterns = []
+    for folder in SUBJECT_FOLDERS:
+        for name in DISTRIBUTED_FILES[split] + OTHER_FILES[split]:
+            if "sub" in folder + name:
+                patterns.append(folder + name)
+    return patterns
+
+
+def _list_image_ids(
+    dataset: Distributed, table_folders: Sequence[Path], root: Path, split: str
+) -> Sequence[str]:
+    """List the image ids of a split, in the order of the pictures' paths.
+
+    Args:
+        dataset: Data set of the pictures.
+        table_folders: Folders that may hold image_metadata.npy, which replaces the
+            pictures.
+        root: Folder of the pictures.
+        split: Split of the pictures.
+    """
+    if dataset.name == "things-eeg":
+        for folder in table_folders:
+            if (folder / METADATA).is_file():
+                return read_metadata(folder / METADATA, PREPARED_HINT)[split]
+    return list(dataset.list_pictures(root, split).image_ids)
+
+
+def _list_captions(concepts: Names, index: int) -> list[str]:
+    """Caption a picture by the folder of its concept, such as `00001_aardvark`, as ATM
+    does.
+    """
+    return [f"This picture is {CONCEPT_NUMBER.sub('', concepts[index])}"]
+
+
+def make_image_id(path: str) -> str:
+    """Return the path of a picture from the folder of its split on, or its stem if the
+    path has no such folder.
+    """
+    stem = os.path.splitext(path)[0]
+    match = PICTURE_PATH.fullmatch(stem)
+    if match is None:
+        return stem.rsplit("/", 1)[-1]
+    return f"{FOLDER_IN_IDS[match[1]]}/{match[2]}"
+
+
+def read_metadata(path: Path, way_out: str) -> dict[str, list[str]]:
+    """Read the image ids of each split, in the order of their numbers.
+
+    Args:
+        path: Path of image_metadata.npy.
+        way_out: Advice on how to get it, for errors.
+
+    Raises:
+        BrainhiveError: if the file is no such table.
+    """
+    image_ids = {}
+    with report_damage(path, way_out, BrainhiveError):
+        table = pickles.load(path)
+        for split, folders in PICTURE_FOLDERS.items():
+            concepts = table[CONCEPTS_KEY.format(split)]
+            files = table[FILES_KEY.format(split)]
+            image_ids[split] = [
+                f"{folders[0]}/{concept}/{Path(file).stem}"
+                for concept, file in zip(concepts, files, strict=True)
+            ]
+    return image_ids
+
+
+def _read_info(path: Path) -> ArrayInfo | None:
+    """Read the info.json of an array from its folder or the folder above, if any."""
+    for folder in (path.parent, path.parent.parent):
+        if (folder / INFO).is_file():
+            way_out = "copy it again with its arrays, or prepare them again"
+            return documents.read(folder / INFO, ArrayInfo, way_out)
+    return None
+
+
 def read_recording(
     path: Path,
     split: str,
-    things: "Distributed",
-    list_pictures: Callable[[], Sequence[str]],
+    dataset: Distributed,
+    list_image_ids: Callable[[], Sequence[str]],
     way_out: str,
     rate_hz: float | None = None,
 ) -> Trials:
-    """Read the signals of a split in any of the forms; they stay where they are.
+    """Read the signals of a split from a file of any form. They stay on disk.
 
     Args:
-        path: Array [N, R, C, T] or [concepts, pictures, R, C, T]; or a dict that holds
-            one, or trials [n, C, T] with the picture of each.
-        split: Whose pictures they must be.
-        things: The data set, which says what neither the file nor info.json does.
-        list_pictures: Lists the pictures of the split, for files that are in the order
-            of their paths.
-        way_out: How to get a sound file.
-        rate_hz: Of the signals; None where the file says it.
+        path: Array [N, R, C, T] or [concepts, pictures, R, C, T], or a dict that holds
+            such an array, or trials [n, C, T] with the picture of each.
+        split: Split of the pictures in the file.
+        dataset: Data set with the facts that neither the file nor info.json has.
+        list_image_ids: Lists the image ids of files that do not name their pictures.
+        way_out: Advice on how to get a sound file, for errors.
+        rate_hz: Sampling rate, or None if the file says it.
 
     Raises:
-        BrainhiveError: if it is none of this.
+        BrainhiveError: if the file has another form, or pictures of another split.
     """
-    # UBP's files name their pictures, so that `eeg` alone is another format
     content = pickles.load(path, way_out=way_out)
-    is_array = isinstance(content, np.ndarray)
-    is_dict = isinstance(content, Mapping)
-    key = next((key for key in KEYS if is_dict and key in content), "")
-    if not is_array and (not key or (key == KEYS[0] and PATHS[0] not in content)):
-        held = f"has keys {sorted(map(str, content))}" if is_dict else "is another"
-        raise BrainhiveError(f"{path} {held}, not {FORMS}", way_out)
-    form = "array" if is_array else "dict of " + ", ".join(sorted(map(str, content)))
+    unit = dataset.unit
+    info = None
+    if isinstance(content, np.ndarray):
+        form = "array"
+        content = {ARRAY_KEY: content}
+        info = _read_info(path)
+    else:
+        _require_form(content, path, way_out)
+        form = "dict of " + ", ".join(sorted(map(str, content)))
     provenance: dict[str, Any] = {
         "source": path.name,
         "form": f"{path.suffix.removeprefix('.')}: {form}",
     }
-
-    # the info.json that NeuroBridge writes next to its arrays says their channels,
-    # times and unit
-    unit = things.unit
-    if is_array:
-        key = KEYS[2]
-        content = {KEYS[2]: content}
-        # in the array's folder, or in that of all subjects
-        candidates = (folder / INFO for folder in (path.parent, path.parent.parent))
-        if info_file := next(filter(Path.is_file, candidates), None):
-            way = "copy it again with its arrays, or prepare them again"
-            info = documents.read(info_file, ArrayInfo, way)
-            content |= {CHANNELS[0]: info.ch_names, "times": np.array(info.times)}
-            provenance["info"] = info.model_dump(exclude={"ch_names", "times"})
-            unit = UNITS.get(info.normalization or "", unit)
-            rate_hz = info.sfreq
+    if info is not None:
+        content[CHANNELS_KEYS[0]] = info.ch_names
+        content[TIMES_KEY] = np.array(info.times)
+        provenance["info"] = info.model_dump(exclude={"ch_names", "times"})
+        unit = UNITS.get(info.normalization or "", unit)
+        rate_hz = info.sfreq
+    provenance["stimulus_ms"] = dataset.stimulus_ms
 
     with report_damage(path, way_out, BrainhiveError), naming(path):
-        times_s = (
-            pickles.array(content["times"]).astype(np.float64)
-            if "times" in content
-            else np.zeros(0)
-        )
+        times_s = np.zeros(0)
+        if TIMES_KEY in content:
+            times_s = pickles.array(content[TIMES_KEY]).astype(np.float64)
         if rate_hz is None and len(times_s) > 1:
             # the median, as single times may be rounded
             rate_hz = round(1 / float(np.median(np.diff(times_s))), 6)
-        rate_hz = rate_hz or things.rate_hz
-        signal: Any = pickles.array(content[key])
-        images = next((content[key] for key in PATHS if key in content), None)
+        rate_hz = rate_hz or dataset.rate_hz
 
-        # bring the signal to [N, R, C, T]; AlignVis stores single trials
-        counts = None
-        if signal.ndim == 5:  # [concepts, pictures, R, C, T]
+        # bring the signal to [N, R, C, T]
+        signal_key = _find_key(content, SIGNAL_KEYS)
+        pictures = content.get(_find_key(content, PICTURES_KEYS))
+        signal: Any = pickles.array(content[signal_key])
+        repetitions = None
+        if signal.ndim == 5:
             signal = signal.reshape(-1, *signal.shape[2:])
-        # trials [n, C, T]
-        if signal.ndim == 3 and key == KEYS[3] and images is not None:
-            shown = pickles.array(images).astype(str)
-            trials = signal
-            if shown.shape != trials.shape[:1]:
-                raise BrainhiveError(
-                    f"{list(trials.shape)} trials come with {list(shown.shape)} "
-                    "pictures"
-                )
-            images, table, counts = group_trials(shown)  # table [N, R] of trials
-            read = gather_trials(
-                table, trials.shape[1:], trials.dtype, trials.__getitem__
-            )
-            signal = LazyRows(
-                (*table.shape, *trials.shape[1:]), trials.dtype, read, path
-            )
+        elif signal.ndim == 3 and signal_key == TRIALS_KEY and pictures is not None:
+            signal, pictures, repetitions = _group_trials(signal, pictures, path)
         if len(signal.shape) != 4:
             raise BrainhiveError(f"signals {list(signal.shape)} are not [N, R, C, T]")
 
-        # published lists of times begin before the picture, though the samples before
-        # it were cut off: these times are left out where they, and no others, are too
-        # many; half a sample of tolerance, for rounding
-        samples = signal.shape[3]
-        before = int((times_s < -0.5 / rate_hz).sum())
-        if not len(times_s):
-            times_s = np.arange(samples) / rate_hz
-        elif len(times_s) - before == samples:
-            times_s = times_s[before:]
-
-        # sessions [N, R] of UBP's files count from 0; NeuroBridge's list of channels
-        # may be empty
-        sessions = (
-            pickles.array(content["session"]).astype(np.int8)
-            if "session" in content
-            else None
-        )
-        names = pickles.array(
-            next((content[key] for key in CHANNELS if key in content), ())
-        ).astype(str)
+        sessions = None
+        if SESSIONS_KEY in content:
+            sessions = pickles.array(content[SESSIONS_KEY]).astype(np.int8)
+        ch_names = pickles.array(content.get(_find_key(content, CHANNELS_KEYS), ()))
+        channels = tuple(ch_names.astype(str).tolist()) or MONTAGES[dataset.name]
         recording = Trials(
             signal,
-            image_ids=list_pictures() if images is None else _image_ids(images),
-            space=Sensors(tuple(names.tolist()) or MONTAGES[things.name]),
-            times_s=times_s,
-            rate_hz=rate_hz,
-            unit=unit,
-            provenance={**provenance, "stimulus_ms": things.stimulus_ms},
-            repetitions=counts,
+            list_image_ids() if pictures is None else _read_image_ids(pictures),
+            Sensors(channels),
+            _select_times(times_s, signal.shape[3], rate_hz),
+            rate_hz,
+            unit,
+            provenance,
+            repetitions=repetitions,
             sessions=sessions,
         )
-
-        # pictures must belong to the split
-        folders = [names[0] for other, names in FOLDERS.items() if other != split]
-        if odd := next(
-            (name for name in recording.image_ids if name.split("/")[0] in folders),
-            None,
-        ):
-            raise BrainhiveError(
-                f"{odd} is no {split} picture: the files of train and test may be "
-                "swapped"
-            )
+        _require_split(recording.image_ids, split)
         return recording
 
 
-def _image_ids(images: Any) -> list[str]:
-    """Turn paths [N] or [N, R] into image ids, or stems where that is all there is.
-
-    Raises:
-        BrainhiveError: if those of a row are not of one picture.
-    """
-    # repetitions share a row, so they must be of one picture
-    paths = pickles.array(images).astype(str)
-    if paths.ndim == 2:
-        odd = np.flatnonzero((paths != paths[:, :1]).any(1))
-        if odd.size:
-            raise BrainhiveError(
-                f"the repetitions of row {odd[0]} are of several pictures in 'img'"
-            )
-        paths = paths[:, 0]
-    return [image_id(path) for path in paths.tolist()]
-
-
-PARENTS = ("sub-{subject:02d}/", "*/sub-{subject:02d}/", "", "*/")
-"""Folders of the file below root; the last two only where its name says the subject."""
-PREPARED = {
-    split: [
-        f"{folder}{name}"
-        for folder in PARENTS
-        for name in names
-        if "sub" in folder + name
-    ]
-    for split, names in FILES.items()
-}
-FORMS = (
-    "a dict of eeg and img, preprocessed_eeg_data, data or meg_data, or an array [..., "
-    "R, C, T]"
-)
-AS_PREPARED = (
-    "get the prepared files of a project, or prepare raw ones: "
-    "preparation.kind=things-eeg or things-meg"
-)
-
-
-class Prepared(parts.Config):
-    """THINGS-EEG2 and THINGS-MEG in the forms that other projects prepare, whatever
-    their files are called.
-
-    Forms: UBP's and BrainHiVE's train.pt; NICE's, AlignVis's and ATM's bare pickles
-    named .npy; the .npy of the data's authors; NeuroBridge's and SAMGA's train.npy, an
-    array with an info.json or a bare pickle; ATM's and AlignVis's pickles of MEG. They
-    lie in sub-XX, one folder below root or two.
-
-    Files that do not say what their pictures are must be in the order of the pictures'
-    paths, which image_metadata.npy lists, or the pictures themselves do.
-    """
-
-    root: str = Field(
-        "", description="folder of the subjects; default: that of `stimuli`"
-    )
-    stimuli: Any = parts.part_field(
-        "datasets", "things-eeg", "the data set of the pictures that were shown"
-    )
-
-    def build(self, paths: Paths) -> PreparedFiles:
-        """Point at the data; nothing is read yet."""
-        if not isinstance(self.stimuli, Distributed):
-            name = self.stimuli.build(paths).name
-            raise RecipeError(
-                f"no project prepares {name}", "stimuli: things-eeg or things-meg"
-            )
-        things = self.stimuli
-        root, images = (
-            paths.dataset(things.name, folder)
-            for folder in (self.root or things.root, things.root)
-        )
-        read = partial(_read_prepared, things, root, images)
-        return PreparedFiles(
-            things.name, root, AS_PREPARED, PREPARED, read, has_single_files=True
-        )
-
-
 def _read_prepared(
-    things: Distributed,
+    dataset: Distributed,
     root: Path,
-    images: Path,
+    picture_root: Path,
     files: FilesByRow,
     subject: int,
     split: str,
 ) -> Trials:
-    """Read the signals of a split, in any of the forms."""
+    """Open the prepared signals of a split. A read fails if they are not finite."""
     path = files[split][0]
-    list_pictures = partial(
-        _list_pictures, things, (root, root.parent, images), images, split
-    )
-    recording = read_recording(path, split, things, list_pictures, AS_PREPARED)
-
-    # rows are read, and must be finite, when they are indexed
+    table_folders = (root, root.parent, picture_root)
+    list_ids = partial(_list_image_ids, dataset, table_folders, picture_root, split)
+    recording = read_recording(path, split, dataset, list_ids, PREPARED_HINT)
     signal = recording.signal
-    shape = tuple(signal.shape)
-    dtype = np.dtype(signal.dtype)
-    return replace(
-        recording,
-        signal=LazyRows(shape, dtype, lambda part: np.asarray(signal[part]), path),
-    )
+
+    def read_rows(rows: slice) -> Array:
+        return np.asarray(signal[rows])
+
+    lazy_signal = LazyRows(tuple(signal.shape), np.dtype(signal.dtype), read_rows, path)
+    return replace(recording, signal=lazy_signal)
 
 
-def _list_pictures(
-    things: Distributed, tables: Sequence[Path], images: Path, split: str
-) -> Sequence[str]:
-    """List the pictures in the order of their paths: by the first table in folders,
-    else by their files.
+def _find_key(content: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """Return the first of some keys that a mapping has, or ""."""
+    for key in keys:
+        if key in content:
+            return key
+    return ""
+
+
+def _group_trials(
+    trials: Array, paths: Any, path: Path
+) -> tuple[LazyRows, Array, Int64]:
+    """Group the trials of AlignVis by picture.
+
+    Args:
+        trials: Signals [n, C, T].
+        paths: Path [n] of each trial's picture.
+        path: File of the trials.
+
+    Returns:
+        Signals [N, R, C, T], paths [N] of the pictures, and repetitions [N] of each.
     """
-    # the table suffices: the pictures need not be here
-    for folder in tables:
-        if things.name == "things-eeg" and (path := folder / METADATA).is_file():
-            return read_metadata(path, AS_PREPARED)[split]
-    return list(things.images(images, split).image_ids)
+    shown_paths = pickles.array(paths).astype(str)
+    if shown_paths.shape != trials.shape[:1]:
+        raise BrainhiveError(
+            f"{list(trials.shape)} trials come with {list(shown_paths.shape)} pictures"
+        )
+    picture_paths, table, counts = group_trials(shown_paths)
+    shape = trials.shape[1:]
+    read = gather_trials(table, shape, trials.dtype, trials.__getitem__)
+    signal = LazyRows((*table.shape, *shape), trials.dtype, read, path)
+    return signal, picture_paths, counts
+
+
+def _select_times(times_s: Float64, n_samples: int, rate_hz: float) -> Float64:
+    """Return the times [T] of the samples, from 0 s on if the file lists none.
+
+    Published lists may hold times before the onset whose samples were cut off. They are
+    left out if the lengths then agree.
+    """
+    if not len(times_s):
+        return np.arange(n_samples) / rate_hz
+    # half a sample of tolerance, for rounding
+    n_before = int((times_s < -0.5 / rate_hz).sum())
+    if len(times_s) - n_before == n_samples:
+        return times_s[n_before:]
+    return times_s
+
+
+def _read_image_ids(pictures: Any) -> list[str]:
+    """Make image ids from the paths [N] or [N, R] of pictures.
+
+    Raises:
+        BrainhiveError: if the repetitions in a row show different pictures.
+    """
+    paths = pickles.array(pictures).astype(str)
+    if paths.ndim == 2:
+        mixed_rows = np.flatnonzero((paths != paths[:, :1]).any(1))
+        if mixed_rows.size:
+            raise BrainhiveError(
+                f"the repetitions of row {mixed_rows[0]} are of several pictures in "
+                "'img'"
+            )
+        paths = paths[:, 0]
+    return [make_image_id(path) for path in paths.tolist()]
+
+
+def _require_form(content: Any, path: Path, way_out: str) -> None:
+    """Raise an error unless a file holds a dict with a known key of the signal."""
+    if not isinstance(content, Mapping):
+        kind = type(content).__name__
+        raise BrainhiveError(f"{path} holds a {kind}, not {FORMS}", way_out)
+    key = _find_key(content, SIGNAL_KEYS)
+    # UBP's files name their pictures, so `eeg` alone is another format
+    if not key or (key == PAIRED_KEY and PAIRED_PICTURES_KEY not in content):
+        keys = sorted(map(str, content))
+        raise BrainhiveError(f"{path} has keys {keys}, not {FORMS}", way_out)
+
+
+def _require_split(image_ids: Sequence[str], split: str) -> None:
+    """Raise an error if pictures lie in the folder of another split."""
+    split_folder = PICTURE_FOLDERS[split][0]
+    other_folders = set(FOLDER_IN_IDS.values()) - {split_folder}
+    for image_id in image_ids:
+        if image_id.split("/")[0] in other_folders:
+            raise BrainhiveError(
+                f"{image_id} is no {split} picture: the files of train and test may be "
+                "swapped"
+            )

@@ -19,30 +19,23 @@ from tests.tools.trial_numbers import numbers_of_trials
 CONCEPTS, IMAGES, TESTS = 2, 3, 2
 
 
-def made(root: Path, stimuli: str = "things-eeg", **knobs: Any):
+def make_preparation(root: Path, stimuli: str = "things-eeg", **keys: Any):
     return Prepared(
-        root=str(root), stimuli={"kind": stimuli, "root": str(root)}, **knobs
+        root=str(root), stimuli={"kind": stimuli, "root": str(root)}, **keys
     ).build(Paths())
 
 
-def metadata(root: Path) -> dict[str, list[str]]:
-    """Write the table of pictures; returns their ids by split."""
-    train = [
-        (f"{c + 1:05d}_thing{c}", f"thing{c}_{i:02d}s.jpg")
-        for c in range(CONCEPTS)
-        for i in range(IMAGES)
-    ]
+def write_metadata(root: Path) -> dict[str, list[str]]:
+    """Write the table of pictures, and return their ids by split."""
+    train = []
+    for c in range(CONCEPTS):
+        for i in range(IMAGES):
+            train.append((f"{c + 1:05d}_thing{c}", f"thing{c}_{i:02d}s.jpg"))
     test = [(f"{c + 1:05d}_probe{c}", f"probe{c}_01b.jpg") for c in range(TESTS)]
-    table = {
-        **{
-            "train_img_concepts": [c for c, _ in train],
-            "train_img_files": [f for _, f in train],
-        },
-        **{
-            "test_img_concepts": [c for c, _ in test],
-            "test_img_files": [f for _, f in test],
-        },
-    }
+    table = {}
+    for split, pictures in (("train", train), ("test", test)):
+        table[f"{split}_img_concepts"] = [concept for concept, _ in pictures]
+        table[f"{split}_img_files"] = [file for _, file in pictures]
     root.mkdir(parents=True, exist_ok=True)
     np.save(root / "image_metadata.npy", np.array(table, object), allow_pickle=True)
     return {
@@ -51,7 +44,7 @@ def metadata(root: Path) -> dict[str, list[str]]:
     }
 
 
-def signal(*shape: int, dtype: str = "float32") -> np.ndarray:
+def make_signal(*shape: int, dtype: str = "float32") -> np.ndarray:
     return np.random.default_rng(len(shape)).normal(size=shape).astype(dtype)
 
 
@@ -82,7 +75,7 @@ def test_published_forms_hold_what_was_recorded(
     formats = golden / "prepare/formats"
     shutil.copytree(formats / form, tmp_path / "prepared")
     shutil.copy(formats / "image_metadata.npy", tmp_path)
-    preparation = made(tmp_path / "prepared")
+    preparation = make_preparation(tmp_path / "prepared")
     assert (
         isinstance(preparation, Merged)
         and preparation.subjects == (1,)
@@ -135,10 +128,10 @@ def test_neurobridge_arrays_by_concept_are_in_the_order_of_paths(
 
 
 def check_arrays(tmp_path: Path, is_dict: bool) -> None:
-    ids = metadata(tmp_path)
+    ids = write_metadata(tmp_path)
     arrays = {
-        "train": signal(CONCEPTS, IMAGES, 4, 63, 250),
-        "test": signal(TESTS, 1, 8, 63, 250),
+        "train": make_signal(CONCEPTS, IMAGES, 4, 63, 250),
+        "test": make_signal(TESTS, 1, 8, 63, 250),
     }
     for split, array in arrays.items():
         path = tmp_path / f"preprocessed_eeg/sub-01/{split}.npy"
@@ -147,7 +140,7 @@ def check_arrays(tmp_path: Path, is_dict: bool) -> None:
             dump(path, {"data": array, "ch_names": list(MONTAGE), "times": times})
         else:
             save(path, array)
-    preparation = made(tmp_path)
+    preparation = make_preparation(tmp_path)
     for split, array in arrays.items():
         found = preparation.recording(1, split)
         assert list(found.image_ids) == ids[split] and found.rate_hz == 250
@@ -157,38 +150,35 @@ def check_arrays(tmp_path: Path, is_dict: bool) -> None:
         assert found.times_s[0] == pytest.approx(0)
 
 
-def info(**changes: Any) -> dict[str, Any]:
-    """What NeuroBridge's preprocess_eeg.py writes: the times of whole epochs, the shape
-    of one session.
+def make_info(**changes: Any) -> dict[str, Any]:
+    """Return the info.json of NeuroBridge's preprocess_eeg.py, with the times of whole
+    epochs and the shapes of a session.
     """
-    montage = list(MONTAGE)
-    return {
-        **{"ch_names": montage[::-1], "times": (np.arange(300) / 250 - 0.2).tolist()},
-        **{
-            "baseline_duration": 0.2,
-            "after_duration": 1.0,
-            "normalization": "zscore",
-            "sfreq": 250.0,
-        },
-        **{"precision": "fp16", "seed": 20200220},
-        **{
-            "train_data_shape": [8270, 2, 63, 250],
-            "test_data_shape": [200, 20, 63, 250],
-            **changes,
-        },
+    values = {
+        "ch_names": list(MONTAGE)[::-1],
+        "times": (np.arange(300) / 250 - 0.2).tolist(),
+        "baseline_duration": 0.2,
+        "after_duration": 1.0,
+        "normalization": "zscore",
+        "sfreq": 250.0,
+        "precision": "fp16",
+        "seed": 20200220,
+        "train_data_shape": [8270, 2, 63, 250],
+        "test_data_shape": [200, 20, 63, 250],
     }
+    return {**values, **changes}
 
 
-def neurobridge(root: Path, **changes: Any) -> Path:
+def write_neurobridge(root: Path, **changes: Any) -> Path:
     """Write the arrays of subject 1, and their info.json."""
-    metadata(root)
+    write_metadata(root)
     folder = root / "preprocessed_eeg"
     save(
         folder / "sub-01/train.npy",
-        signal(CONCEPTS, IMAGES, 4, 63, 250, dtype="float16"),
+        make_signal(CONCEPTS, IMAGES, 4, 63, 250, dtype="float16"),
     )
-    save(folder / "sub-01/test.npy", signal(TESTS, 1, 8, 63, 250, dtype="float16"))
-    (folder / "info.json").write_text(json.dumps(info(**changes)))
+    save(folder / "sub-01/test.npy", make_signal(TESTS, 1, 8, 63, 250, dtype="float16"))
+    (folder / "info.json").write_text(json.dumps(make_info(**changes)))
     return root
 
 
@@ -202,9 +192,11 @@ def test_info_beside_neurobridge_arrays_says_unit_rate_channels_and_times(
         (tmp_path / "plain", {"normalization": "none"}, ("whitened", 250.0, 0.0)),
         (tmp_path / "slow", {"sfreq": 200, "times": times}, ("z-score", 200.0, -0.05)),
     ):
-        found = made(neurobridge(root, **changes)).recording(1, "train")
+        found = make_preparation(write_neurobridge(root, **changes)).recording(
+            1, "train"
+        )
         assert (found.unit, found.rate_hz, found.times_s[0]) == pytest.approx(expected)
-        assert list(found.space.names) == info()["ch_names"]
+        assert list(found.space.names) == make_info()["ch_names"]
         assert found.provenance["info"]["normalization"] == changes.get(
             "normalization", "zscore"
         )
@@ -220,12 +212,15 @@ def test_atm_pickles_of_meg_are_read(tmp_path: Path, recorded) -> None:
                 path = tmp_path / folder / thing / f"thing{concept}_{image:02d}s.jpg"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(b"")
-    train, test = signal(CONCEPTS, IMAGES, 1, 5, 201), signal(TESTS, 1, 12, 5, 201)
+    train, test = (
+        make_signal(CONCEPTS, IMAGES, 1, 5, 201),
+        make_signal(TESTS, 1, 12, 5, 201),
+    )
     times = np.arange(201) / 200
     for name, array in (("training", train), ("zs_test", test)):
         content = {"meg_data": array, "ch_names": montage, "times": times}
         dump(tmp_path / f"Preprocessed/sub-02/preprocessed_meg_{name}.pkl", content)
-    preparation = made(tmp_path, "things-meg")
+    preparation = make_preparation(tmp_path, "things-meg")
     assert preparation.subjects == (2,) and preparation.dataset == "things-meg"
     found = preparation.recording(2, "train")
     np.testing.assert_array_equal(found.signal[0:9], train.reshape(-1, 1, 5, 201))
@@ -240,7 +235,7 @@ def test_atm_pickles_of_meg_are_read(tmp_path: Path, recorded) -> None:
 def test_alignvis_pickles_of_meg_trials_are_grouped_by_picture(
     tmp_path: Path, recorded
 ) -> None:
-    train, test = signal(3, 271, 201), signal(5, 271, 201)
+    train, test = make_signal(3, 271, 201), make_signal(5, 271, 201)
     shown = [
         "training_images/a/a_01b.jpg",
         "training_images/b/b_01b.jpg",
@@ -254,7 +249,7 @@ def test_alignvis_pickles_of_meg_trials_are_grouped_by_picture(
             "meg_images": np.array(images, object),
         }
         dump(tmp_path / f"{split}_sub3.pkl", content)
-    preparation = made(tmp_path, "things-meg")
+    preparation = make_preparation(tmp_path, "things-meg")
     assert preparation.subjects == (3,)
     found = preparation.recording(3, "test")
     assert list(found.image_ids) == ["test_images/v/v_02s", "test_images/w/w_02s"]
@@ -264,38 +259,39 @@ def test_alignvis_pickles_of_meg_trials_are_grouped_by_picture(
     recorded(digits=5, **numbers_of_trials(found))
 
 
-def whole(tmp_path: Path) -> Path:
-    """Files of UBP's kind of one subject."""
+def write_ubp(tmp_path: Path) -> Path:
+    """Write UBP's files of subject 1."""
     for split, folder in (("train", "training_images"), ("test", "test_images")):
         pictures = [f"{folder}/00001_thing/thing_{n:02d}s.jpg" for n in range(2)]
         things_files.save_eeg(
             tmp_path,
             1,
             split,
-            things_files.eeg_content(signal(2, 3, 63, 10, dtype="float16"), pictures),
+            things_files.eeg_content(
+                make_signal(2, 3, 63, 10, dtype="float16"), pictures
+            ),
         )
     return tmp_path
 
 
 def test_swapped_files_are_refused(tmp_path: Path) -> None:
-    train, test = made(whole(tmp_path)).files(1)
-    aside = train.rename(train.with_name("aside"))
-    test.rename(train), aside.rename(test)
-    with pytest.raises(
-        BrainhiveError, match=r"train\.pt: test_images/\S+ is no train picture.*swapped"
-    ):
-        made(tmp_path).recording(1, "train")
+    train, test = make_preparation(write_ubp(tmp_path)).files(1)
+    renamed_train = train.rename(train.with_name("renamed"))
+    test.rename(train)
+    renamed_train.rename(test)
+    with pytest.raises(BrainhiveError, match=r"train\.pt: test_images/\S+ .*train"):
+        make_preparation(tmp_path).recording(1, "train")
 
 
-def test_files_that_are_missing_several_or_cut_short_are_named(tmp_path: Path) -> None:
-    whole(tmp_path)
-    path = made(tmp_path).files(1)[0]
+def test_missing_repeated_and_damaged_files_are_named(tmp_path: Path) -> None:
+    write_ubp(tmp_path)
+    path = make_preparation(tmp_path).files(1)[0]
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(BrainhiveError, match=r"train\.pt .*cut short"):
-        made(tmp_path).recording(1, "train")
+    with pytest.raises(BrainhiveError, match=r"train\.pt "):
+        make_preparation(tmp_path).recording(1, "train")
     shutil.copytree(path.parent, tmp_path / "other/sub-01")
-    with pytest.raises(MissingData, match="several train files of subject 1"):
-        made(tmp_path).files(1)
-    with pytest.raises(MissingData, match=r"no .*sub-07/train\.pt"):
-        made(tmp_path).files(7)
+    with pytest.raises(MissingData, match=r"subject 1:.*other/sub-01"):
+        make_preparation(tmp_path).files(1)
+    with pytest.raises(MissingData, match=r"sub-07/train\.pt"):
+        make_preparation(tmp_path).files(7)
