@@ -16,9 +16,9 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.vectors import (
-    BATCH,
     NAMES,
     PARQUET_PART,
+    VECTORS_PER_BATCH,
     write_parquet,
 )
 from brainhive_cli.data.files.hdf5 import short_name
@@ -133,8 +133,8 @@ def _write_npy(store: TargetStore, rows: Int64, folder: Path) -> Path:
     with atomic_write(file) as new_file, atomic_write(ids_file) as new_ids_file:
         new_ids_file.write_text(id_lines, "utf-8")
         array = np.lib.format.open_memmap(new_file, "w+", store.embedding.dtype, shape)
-        for start in range(0, len(rows), BATCH):
-            batch_rows = rows[start : start + BATCH]
-            array[start : start + BATCH] = store.embedding[batch_rows]
+        for start in range(0, len(rows), VECTORS_PER_BATCH):
+            batch_rows = rows[start : start + VECTORS_PER_BATCH]
+            array[start : start + VECTORS_PER_BATCH] = store.embedding[batch_rows]
         array.flush()
     return file

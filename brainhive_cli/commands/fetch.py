@@ -20,11 +20,11 @@ from brainhive_cli.core.recipe import FileRecipe
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.downloads.downloads import (
     download_files,
-    find_missing,
-    find_outdated,
+    find_missing_files,
+    find_outdated_files,
 )
 from brainhive_cli.data.downloads.hosts import (
-    DESCRIPTION,
+    DESCRIPTION_FILE,
     LISTERS,
     RemoteFile,
     choose_files,
@@ -162,14 +162,14 @@ def _list_requested_files(
     """
     # if the hub cannot be reached, the hint is a download command without the folder
     try:
-        host_files = list_files(host) if host else list(source.web)
+        host_files = list_files(host) if host else list(source.web_files)
     except hub.Unreachable as error:
         if not host.startswith("hub:"):
             raise
         hint = f"{error.hint} --local-dir {shlex.quote(str(root))}"
         raise hub.Unreachable(error.message, hint) from error
 
-    outdated_names = find_outdated(host_files, root)
+    outdated_names = find_outdated_files(host_files, root)
     if outdated_names:
         console.warn(
             f"{root} holds files of another version, which are not in "
@@ -194,8 +194,8 @@ def _group_hosts(source: Source) -> list[tuple[str, ...]]:
     The list is empty if the data set has to be downloaded by hand.
     """
     groups = [source.hosts] if source.hosts else []
-    groups += [(host,) for host in source.further]
-    if source.web:
+    groups += [(host,) for host in source.further_hosts]
+    if source.web_files:
         groups.append(("",))
     return groups
 
@@ -229,7 +229,7 @@ def _list_source(
     for hosts in _group_hosts(source):
         host, files = _try_hosts(hosts, list_host)
         files_by_host[host] = files
-        missing_by_host[host] = find_missing(files, root)
+        missing_by_host[host] = find_missing_files(files, root)
     missing_files = list(chain.from_iterable(missing_by_host.values()))
     changed_names = [file.name for file in missing_files if (root / file.name).exists()]
     if changed_names:
@@ -320,13 +320,13 @@ def inputs(recipe: Recipe) -> list[Input]:
     def list_download(kind: str, source: Source, root: Path) -> list[Input]:
         if not _group_hosts(source):
             raise MissingData(
-                f"{kind} has to be downloaded by hand; {source.about}",
+                f"{kind} has to be downloaded by hand; {source.summary}",
                 " && ".join(_list_steps(source, root, recipe)),
             )
         try:
             files_by_host, missing_by_host = _list_source(kind, source, root, recipe)
         except hub.Unreachable as error:
-            return [Input(f"{kind}: {source.about}", error=error)]
+            return [Input(f"{kind}: {source.summary}", error=error)]
         description = _describe_source(
             kind, source, root, files_by_host, missing_by_host
         )
@@ -374,14 +374,14 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
             )
             exit_code = MissingData.exit_code
         tables.append(table)
-        if source.elsewhere:
-            console.say(f"{kind}, also: {source.elsewhere}")
+        if source.other_sources:
+            console.say(f"{kind}, also: {source.other_sources}")
 
     # suggest the next command for the first data set
     kind, (_, root) = next(iter(sources.items()))
     if kind in CONVERTERS:
         hint = Line("workflow", ("recipe", kind))
-    elif (root / DESCRIPTION).is_file():
+    elif (root / DESCRIPTION_FILE).is_file():
         hint = Line("prepare", ("from", "recording"), f"preparation.root={root}")
     else:
         known_names = [name for name in recipe.names if name in SOURCES]
@@ -423,7 +423,7 @@ def _fetch_source(
     def download_from(host: str) -> None:
         if host not in missing_by_host:
             host_files = _list_requested_files(source, root, recipe, host)
-            missing_by_host[host] = find_missing(host_files, root)
+            missing_by_host[host] = find_missing_files(host_files, root)
         download_files(missing_by_host[host], root)
 
     for hosts in _group_hosts(source):
@@ -435,7 +435,7 @@ def _fetch_source(
         for file in files:
             path = root / file.name
             if find_archive_suffix(path):
-                folder = choose_destination(path, root, source.tops)
+                folder = choose_destination(path, root, source.member_prefixes)
                 console.say(f"unpacking {path} into {folder}")
                 details[f"unpacked {path.name}"] = unpack(path, folder)
         if kind in CONVERTERS:

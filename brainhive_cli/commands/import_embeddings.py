@@ -22,12 +22,12 @@ from brainhive_cli.core.launch import Launch, library_versions
 from brainhive_cli.core.recipe import FileRecipe
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.exchange.vectors import (
-    IN_ORDER,
+    ORDERED_LAYOUT,
     StoredShare,
     Vectors,
-    checked_batches,
     copy_vectors,
     open_vectors,
+    read_checked_batches,
 )
 from brainhive_cli.data.files.ids import match_names, summarise_names
 from brainhive_cli.data.media.stimuli import StimulusSet
@@ -175,7 +175,7 @@ def match_vectors(
     vectors = open_vectors(files, config.known_as, recipe.suffix, ordered_ids)
 
     first_file = vectors.files[0]
-    if len(recipe.encoders) > 1 and not vectors.says_encoder:
+    if len(recipe.encoders) > 1 and not vectors.has_encoder_name:
         raise BrainhiveError(
             f"{first_file} does not say which of the encoders made it",
             "name one encoder: --encoders NAME",
@@ -249,7 +249,7 @@ def _check_shape(vectors: Vectors, config: EncoderConfig) -> None:
     Shapes are not compared if `config` does not tell the shape, or has views "all".
     """
     first_file = vectors.files[0]
-    batch = next(checked_batches(vectors), None)
+    batch = next(read_checked_batches(vectors), None)
     if batch is None:
         raise BrainhiveError(f"{first_file} holds no vectors", "fetch it again")
 
@@ -344,7 +344,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
             digest = _digest(vectors.files)
 
         # only the user can check the order of vectors without names
-        if vectors.layout == IN_ORDER:
+        if vectors.layout == ORDERED_LAYOUT:
             images = splits[0]
             console.say(
                 f"{vectors.files[0]} has no names, so its rows are taken in the order "
@@ -377,7 +377,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
                 attributes,
                 dtype=recipe.dtype,
                 skip_missing=recipe.skip_missing,
-                identified=identified,
+                pixel_digests=identified,
             )
             launch.run_on_main(copy)
         for _, path, _ in shares:

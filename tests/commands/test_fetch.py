@@ -17,7 +17,7 @@ from brainhive_cli.app import app
 from brainhive_cli.core.archives import unpack
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.downloads.downloads import NOTES
+from brainhive_cli.data.downloads.downloads import NOTES_FILE
 from brainhive_cli.data.downloads.sources import SOURCES
 from brainhive_cli.data.published import things_eeg
 from tests.publishers import things_files
@@ -110,7 +110,7 @@ def test_a_file_of_equal_size_and_another_digest_is_fetched_again(
     content, state = path.read_bytes(), path.stat()
     path.write_bytes(content[::-1])
     if is_stamp_kept:
-        (home / "data/things-eeg" / NOTES).unlink()
+        (home / "data/things-eeg" / NOTES_FILE).unlink()
         os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
     hub.fetched.clear()
     checked = fetch("things-eeg", "unpack=false", "--check")

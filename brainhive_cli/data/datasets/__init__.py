@@ -34,7 +34,7 @@ SPLIT_FOLDERS = {
     "test": ("test",),
 }
 """Names of the folder of each split."""
-ROOT: Any = Field(
+ROOT_FIELD: Any = Field(
     "", description="folder of the data set; default: its name below paths.data"
 )
 """The key `root` of data sets."""
@@ -79,7 +79,7 @@ class PublishedFacts:
     cites: tuple[str, ...] = ()
 
 
-PUBLISHED = documents.read(
+PUBLISHED_FACTS = documents.read(
     Path(__file__).with_name("numbers.yaml"), dict[str, PublishedFacts]
 )
 """Published facts by the name of the data set."""
@@ -221,14 +221,16 @@ class Dataset:
             stimulus=kind,
         )
 
-    def list_left_out(self, tested: Iterable[int]) -> set[int]:
+    def list_excluded_subjects(self, tested: Iterable[int]) -> set[int]:
         """List the subjects that a model must not have learned from, to be tested on
         some as new ones.
         """
         people = {subject: self.same_person(subject) for subject in tested}
         return {*people}.union(*([] if self.crosses_studies else people.values()))
 
-    def choose_others(self, among: Iterable[int], tested: int) -> tuple[int, ...]:
+    def choose_training_subjects(
+        self, among: Iterable[int], tested: int
+    ) -> tuple[int, ...]:
         """Choose whom mode inter trains on, to test a subject."""
         person = {*self.same_person(tested)} - {tested}
         return tuple(
@@ -273,7 +275,7 @@ def require_split(dataset: Dataset, split: str, key: str) -> None:
         )
 
 
-def alike_of(
+def make_grouping(
     dataset: Dataset, image_ids: Iterable[str], concepts: Iterable[str]
 ) -> StimulusGrouping:
     """Group the stimuli of a split, listed in the order of the data set, by what makes
@@ -286,11 +288,11 @@ def alike_of(
     )
 
 
-def alike_items(dataset: Dataset, stimuli: Any, rows: Iterable[Iterable[int]]) -> Items:
+def group_rows(dataset: Dataset, stimuli: Any, rows: Iterable[Iterable[int]]) -> Items:
     """Group stimuli by their rows in a target store, one list a subject, by what makes
     them alike.
     """
-    alike = alike_of(dataset, stimuli.image_ids, stimuli.concepts)
+    alike = make_grouping(dataset, stimuli.image_ids, stimuli.concepts)
     return alike.make_items(
         [[stimuli.image_ids[row] for row in listed] for listed in rows]
     )
@@ -306,7 +308,7 @@ def describe_test_claims(dataset: Dataset, subjects: int) -> str:
         return ""
     try:
         stimuli = dataset.images(stored)
-        alike = alike_of(dataset, stimuli.image_ids, stimuli.concepts)
+        alike = make_grouping(dataset, stimuli.image_ids, stimuli.concepts)
     except BrainhiveError:  # which the inventory of pictures says
         return ""
     # pictures that were also shown in training allow other statements

@@ -14,7 +14,7 @@ from brainhive_cli.core import documents, parts
 from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import ROOT, Dataset
+from brainhive_cli.data.datasets import ROOT_FIELD, Dataset
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.files.published_files import fetch_line
 from brainhive_cli.data.media.stimuli import StimulusSet, from_files, pictures_below
@@ -40,7 +40,7 @@ class Config(parts.Config):
     annotations/captions_*.json, where that file is there.
     """
 
-    root: str = ROOT
+    root: str = ROOT_FIELD
     year: int = Field(2017, description="which folders: train2017, val2017, test2017")
 
     def build(self, paths: Paths) -> Dataset:

@@ -98,7 +98,7 @@ class Config(parts.Config):
             way = hint_at_folder(
                 root, "dataset.root", self.root, "one sub-folder a concept"
             )
-            fetched = (kind for kind, source in SOURCES.items() if source.web)
+            fetched = (kind for kind, source in SOURCES.items() if source.web_files)
             from_web = next(
                 (kind for kind in fetched if paths.dataset(kind, "") in root.parents),
                 "",

@@ -21,7 +21,7 @@ from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import walk
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import ROOT, SPLIT_FOLDERS, Dataset
+from brainhive_cli.data.datasets import ROOT_FIELD, SPLIT_FOLDERS, Dataset
 from brainhive_cli.data.files.ids import PICTURES, Names
 from brainhive_cli.data.files.parquet import open_parquet
 from brainhive_cli.data.files.published_files import fetch_line
@@ -52,7 +52,7 @@ class Config(parts.Config):
     of its own.
     """
 
-    root: str = ROOT
+    root: str = ROOT_FIELD
 
     def build(self, paths: Paths) -> Dataset:
         """Find the splits that are there."""

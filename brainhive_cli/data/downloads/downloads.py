@@ -27,13 +27,18 @@ from brainhive_cli.core.files import (
     publish,
     read_lines,
 )
-from brainhive_cli.data.downloads.hosts import ETAG, RemoteFile, asking, open_address
+from brainhive_cli.data.downloads.hosts import (
+    ETAG,
+    RemoteFile,
+    open_url,
+    report_host_errors,
+)
 
 MEGABYTE = 1_000_000
 DOWNLOADS_AT_ONCE = 8
 GRACE_S = 1.6
 """Time that other downloads have to end before the failure of one is raised."""
-NOTES = ".fetched.jsonl"
+NOTES_FILE = ".fetched.jsonl"
 """File in the folder of a data set that notes the files which were checked, a line
 each; the last line of a file counts.
 """
@@ -67,7 +72,7 @@ class Note(BaseModel):
     url: str
 
 
-def find_missing(files: Sequence[RemoteFile], folder: Path) -> list[RemoteFile]:
+def find_missing_files(files: Sequence[RemoteFile], folder: Path) -> list[RemoteFile]:
     """List the files that a folder lacks, or holds with another content.
 
     Files are read for their digests, unless size and time are as noted.
@@ -82,7 +87,7 @@ def find_missing(files: Sequence[RemoteFile], folder: Path) -> list[RemoteFile]:
     return missing
 
 
-def find_outdated(listed: Sequence[RemoteFile], folder: Path) -> list[str]:
+def find_outdated_files(listed: Sequence[RemoteFile], folder: Path) -> list[str]:
     """Name the files of another version of a data set that a folder holds, and that
     this version lacks.
 
@@ -133,7 +138,7 @@ def _read_notes(folder: Path) -> dict[str, Note]:
     """Read the notes of a folder by the names of files."""
     notes = {}
     with suppress(FileNotFoundError):
-        for line in read_lines(folder / NOTES, errors="replace"):
+        for line in read_lines(folder / NOTES_FILE, errors="replace"):
             # a process that was killed may leave half a line
             with suppress(ValueError):
                 note = Note.model_validate_json(line)
@@ -153,7 +158,10 @@ def _write_note(file: RemoteFile, folder: Path) -> None:
         url=file.url,
     )
     # a line at the end, since several processes may write; the folder may be read-only
-    with suppress(OSError), open(folder / NOTES, "a", opener=open_unless_link) as notes:
+    with (
+        suppress(OSError),
+        open(folder / NOTES_FILE, "a", opener=open_unless_link) as notes,
+    ):
         notes.write(f"{note.model_dump_json()}\n")
 
 
@@ -243,7 +251,7 @@ def _download_repository(
         allow_patterns=[escape(file.name) for file in files],
         force_download=is_changed,
     )
-    if wrong := find_missing(files, folder):
+    if wrong := find_missing_files(files, folder):
         raise MissingData(
             f"{reference} gave another content of {wrong[0].name} than it lists",
             "fetch it again, or tell its owner",
@@ -345,7 +353,7 @@ def _complete(file: RemoteFile, part: Path, path: Path) -> Iterator[int]:
     while start < size < file.size:
         start = size
         try:
-            with asking(file.url, line):
+            with report_host_errors(file.url, line):
                 answer, first = _ask_from(file, start)
             mode = "ab" if first else "wb"
             with answer, open(part, mode, opener=open_unless_link) as out:
@@ -380,7 +388,7 @@ def _complete(file: RemoteFile, part: Path, path: Path) -> Iterator[int]:
 
 def _read_block(answer: Any, size: int, url: str, line: str) -> bytes:
     """Read what has come of an answer, at most so many bytes; none at its end."""
-    with asking(url, line):
+    with report_host_errors(url, line):
         return bytes(answer.read1(size))
 
 
@@ -391,7 +399,7 @@ def _ask_from(file: RemoteFile, start: int) -> tuple[Any, int]:
         The answer, and the byte that it begins with: `start`, or 0.
     """
     for requested_start in dict.fromkeys((start, 0)):
-        answer = open_address(file.url, requested_start)
+        answer = open_url(file.url, requested_start)
         first = _find_first_byte(answer, file.size)
         if first in (requested_start, 0):
             return answer, first

@@ -51,7 +51,7 @@ REFUSALS = {
     **dict.fromkeys(BUSY_STATUSES, "the server is busy: try again in some minutes"),
 }
 """Meaning of answers."""
-DESCRIPTION = "dataset_description.json"
+DESCRIPTION_FILE = "dataset_description.json"
 """File of a BIDS data set that names its licence."""
 ETAG = "etag"
 """In the place of a digest's algorithm: the content has another tag in each version."""
@@ -188,11 +188,11 @@ def _list_nemar(rest: str) -> list[RemoteFile]:
             f"{identifier} has no version {tag}",
             f"it has: {', '.join(manifests) or 'none'}",
         )
-    with asking(server):
+    with report_host_errors(server):
         url = urljoin(server, manifests[tag])
     content = _read_json(url, object)
     entries = content.get("files") if isinstance(content, dict) else content
-    with asking(url):
+    with report_host_errors(url):
         return [
             RemoteFile(
                 name=entry.path,
@@ -233,7 +233,7 @@ def _list_bucket(bucket: str, prefix: str, cut: int = 0) -> list[RemoteFile]:
         url = f"{server}?list-type=2&prefix={quote(prefix, safe='')}"
         if token:
             url += f"&continuation-token={quote(token, safe='')}"
-        with asking(url):
+        with report_host_errors(url):
             try:
                 content = _read(url)
             except HTTPError as error:
@@ -335,7 +335,7 @@ def read_licence(reference: str, files: Sequence[RemoteFile]) -> str:
             info: Any = HfApi().repo_info(name, repo_type=kind)
             licences = _Licence(License=info.card_data["license"]).names
         for file in files:
-            if file.name == DESCRIPTION:
+            if file.name == DESCRIPTION_FILE:
                 licences = _read_json(file.url, _Licence).names
     return ", ".join(licences)[: documents.MAX_SHOWN_CHARACTERS]
 
@@ -353,7 +353,7 @@ class _Licence(BaseModel):
 
 def _read(url: str) -> bytes:
     """Read a list."""
-    with open_address(url) as answer:
+    with open_url(url) as answer:
         content = bytes(answer.read(MAX_LIST_BYTES + 1))
     if len(content) > MAX_LIST_BYTES:
         raise ValueError(f"it is longer than {MAX_LIST_BYTES:,} bytes")
@@ -362,19 +362,19 @@ def _read(url: str) -> bytes:
 
 def _read_json(url: str, kind: type[Document]) -> Document:
     """Read a list in JSON."""
-    with asking(url):
+    with report_host_errors(url):
         text = _read(url).decode("utf-8-sig")
     return documents.parse(text, url, kind, FAULTY, MissingData)
 
 
-def open_address(url: str, start: int = 0) -> Any:
+def open_url(url: str, start: int = 0) -> Any:
     """Ask for what has an address, from a byte on; see `open_web`."""
     headers = {"Range": f"bytes={start}-"} if start else {}
     return open_web(Request(url, headers=headers), TIMEOUT_S)
 
 
 @contextmanager
-def asking(url: str, line: str = "") -> Iterator[None]:
+def report_host_errors(url: str, line: str = "") -> Iterator[None]:
     """Turn errors of an answer, or of its absence, into errors of ours."""
     way = (
         f"{hub.DOWNLOAD_ELSEWHERE}{line}"

@@ -30,22 +30,22 @@ class Source:
     """
 
     hosts: tuple[str, ...] = ()
-    further: tuple[str, ...] = ()
-    web: tuple[RemoteFile, ...] = ()
+    further_hosts: tuple[str, ...] = ()
+    web_files: tuple[RemoteFile, ...] = ()
     terms: str = "its host's"
     steps: tuple[str, ...] = ()
-    elsewhere: str = ""
-    tops: tuple[str, ...] = ()
+    other_sources: str = ""
+    member_prefixes: tuple[str, ...] = ()
     subjects: tuple[int, ...] = ()
-    known: str = ""
+    size_and_licence: str = ""
     model_licence: str = ""
 
     @property
-    def about(self) -> str:
+    def summary(self) -> str:
         """Size and licence as far as they are known without a network, and where the
         terms stand.
         """
-        return "; ".join(filter(None, [self.known, f"terms: {self.terms}"]))
+        return "; ".join(filter(None, [self.size_and_licence, f"terms: {self.terms}"]))
 
 
 SOURCES = documents.read(Path(__file__).with_name("sources.yaml"), dict[str, Source])

@@ -35,7 +35,7 @@ NOT_IN_NAMES = re.compile(r'[\[\]"\\]|[^\w -~]|^\s+|\s+$|^n/a$')
 """Parts of names of channels that BrainVision, tables or mne cannot hold."""
 TASK, GAP = "live", "BAD boundary"
 """Name of the task, and annotation where samples are missing."""
-PAUSE_S, HELD_S = 10.0, 5.0
+PAUSE_S, HELD_BACK_S = 10.0, 5.0
 """A block ends amid a pause of so many seconds between events, so that no trial is cut
 and filters settle before the next one. The newest seconds wait in memory, as they may
 belong to the next block.
@@ -126,7 +126,7 @@ class SessionFolder:
             self._results = open(path, "xb", buffering=0, opener=open_unless_link)  # noqa: SIM115
             self._write_positions()
 
-    def add(self, samples: Float64) -> None:
+    def add_samples(self, samples: Float64) -> None:
         """Append samples [n, C], in the units of the format; the block before them ends
         if it is time.
 
@@ -137,7 +137,7 @@ class SessionFolder:
         # events of the samples before these have come by now
         rate_hz = self._format.rate_hz
         size = 4 * samples.shape[1]
-        held = round(HELD_S * rate_hz)
+        held = round(HELD_BACK_S * rate_hz)
         is_full = (self._count - self._start) * size > MAX_BLOCK_BYTES
         if is_full or self._count - self._last_event > PAUSE_S * rate_hz:
             self._write(self._count - held, is_end=True)

@@ -37,7 +37,7 @@ from brainhive_cli.data.stores.target_store import (
 )
 from brainhive_cli.data.stores.target_writer import Blank, filling, finish_stores
 
-BATCH = 1024
+VECTORS_PER_BATCH = 1024
 """Vectors read or written at a time."""
 NAMES = "file_names.txt"
 """Where thingsvision keeps the order of its features."""
@@ -47,7 +47,7 @@ PARQUET_PART = "-part-"
 """BrainHiVE's parquet files are called {data
 set}_{split}_{encoder}-part-00000-of-00000.parquet.
 """
-IN_ORDER = "rows in the order of the pictures"
+ORDERED_LAYOUT = "rows in the order of the pictures"
 """The layout of an array without names."""
 AGAIN = "fetch it again"
 """What to do about a damaged file."""
@@ -71,8 +71,8 @@ class Vectors:
     layout: str
     files: Sequence[Path]
     names: Sequence[str]
-    batches: Callable[[], Iterator[Array]]
-    says_encoder: bool = False
+    read_batches: Callable[[], Iterator[Array]]
+    has_encoder_name: bool = False
 
 
 def open_vectors(
@@ -128,7 +128,7 @@ def open_vectors(
     return vectors
 
 
-def checked_batches(vectors: Vectors) -> Iterator[Array]:
+def read_checked_batches(vectors: Vectors) -> Iterator[Array]:
     """Read batches [n, *shape], all of one shape without an axis of 0.
 
     Raises:
@@ -138,7 +138,7 @@ def checked_batches(vectors: Vectors) -> Iterator[Array]:
     file = vectors.files[0]
     shape = ()
     with report_damage(file, AGAIN):
-        for batch in vectors.batches():
+        for batch in vectors.read_batches():
             # the first batch fixes the shape of all
             shape = shape or batch.shape[1:]
             if (
@@ -193,7 +193,9 @@ def _cache(files: Sequence[Path], known_as: Sequence[str]) -> Vectors:
 def _from_parquet(files: Sequence[Path]) -> Iterator[Array]:
     for file in files:
         # nested lists are flattened level by level, each of one length: [n, …]
-        for batch in open_parquet(file).iter_batches(BATCH, columns=["emb"]):
+        for batch in open_parquet(file).iter_batches(
+            VECTORS_PER_BATCH, columns=["emb"]
+        ):
             values = batch.column(0)
             shape = [len(batch)]
             while hasattr(values.type, "value_type"):
@@ -220,7 +222,7 @@ def _dictionaries(files: Sequence[Path], row_names: Sequence[str] | None) -> Vec
             and len(files) == 1
         ):
             return Vectors(
-                IN_ORDER, files, list(row_names), partial(_in_batches, [content])
+                ORDERED_LAYOUT, files, list(row_names), partial(_in_batches, [content])
             )
         # other objects have no names by which vectors could be matched
         if not isinstance(content, Mapping):
@@ -294,8 +296,10 @@ def _tree(folders: Sequence[Path], suffix: str) -> Vectors:
     files = list(names)
 
     def batches() -> Iterator[Array]:
-        for start in range(0, len(files), BATCH):
-            yield _stacked([*map(pickles.load, files[start : start + BATCH])])
+        for start in range(0, len(files), VECTORS_PER_BATCH):
+            yield _stacked(
+                [*map(pickles.load, files[start : start + VECTORS_PER_BATCH])]
+            )
 
     return Vectors(f"*{ending}", files, list(names.values()), batches)
 
@@ -327,8 +331,8 @@ def _in_batches(arrays: Iterable[Any]) -> Iterator[Array]:
     list may be [1, D].
     """
     for array in arrays:
-        for start in range(0, len(array), BATCH):
-            batch = array[start : start + BATCH]
+        for start in range(0, len(array), VECTORS_PER_BATCH):
+            batch = array[start : start + VECTORS_PER_BATCH]
             yield _stacked(batch) if isinstance(batch, list) else pickles.array(batch)
 
 
@@ -350,7 +354,7 @@ def copy_vectors(
     attributes: Mapping[str, Any],
     dtype: str,
     skip_missing: bool,
-    identified: dict[str, UInt64],
+    pixel_digests: dict[str, UInt64],
 ) -> None:
     """Copy vectors to their stores, which get their final names when complete, or leave
     nothing.
@@ -369,14 +373,14 @@ def copy_vectors(
             not fit into the dtype, or are not as many as their names.
     """
     # the first batch tells the shape of all
-    batches = checked_batches(vectors)
+    batches = read_checked_batches(vectors)
     first = next(batches, np.empty((0, 0)))
     blanks = []
     pixels = []
     for images, path, store_rows in shares:
         blank_pixels = np.zeros((len(images), PIXEL_WORDS), np.uint64)
-        split_pixels = identified.setdefault(images.split, blank_pixels)
-        pixels.append(identify_pictures(images, store_rows, split_pixels))
+        split_pixels = pixel_digests.setdefault(images.split, blank_pixels)
+        pixels.append(digest_pictures(images, store_rows, split_pixels))
         about = {**attributes, "dataset": images.dataset, "split": images.split}
         blanks.append(
             Blank(
@@ -432,9 +436,7 @@ def copy_vectors(
         finish_stores(writers, ALONE)
 
 
-def identify_pictures(
-    images: StimulusSet, rows: Int64, pixels: UInt64
-) -> UInt64 | None:
+def digest_pictures(images: StimulusSet, rows: Int64, pixels: UInt64) -> UInt64 | None:
     """Give what the pictures of some rows are known by, [N, 25]; None where they are
     not all here.
 
@@ -490,8 +492,8 @@ def write_parquet(store: TargetStore, file: Path, rows: Int64) -> None:
         ) as writer,
     ):
         # batch by batch, as a store may be larger than memory
-        for start in range(0, len(rows), BATCH):
-            batch = rows[start : start + BATCH]
+        for start in range(0, len(rows), VECTORS_PER_BATCH):
+            batch = rows[start : start + VECTORS_PER_BATCH]
             ids = list(store.image_ids[batch])
             values = np.asarray(store.embedding[batch], np.float32)
             nested = pyarrow.array(values.reshape(-1))  # [n, …] as lists of lists

@@ -17,7 +17,7 @@ from brainhive_cli.core.command import Input
 from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import PUBLISHED, ROOT, Dataset
+from brainhive_cli.data.datasets import PUBLISHED_FACTS, ROOT_FIELD, Dataset
 from brainhive_cli.data.files import pickles
 from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.files.ids import Names
@@ -122,7 +122,7 @@ class Clips(parts.Config):
     neighbouring clips are alike.
     """
 
-    root: str = ROOT
+    root: str = ROOT_FIELD
     captions: Literal["blip2", "qwen"] = Field(
         "blip2",
         description="whose captions: BLIP-2's of the third frame; or Qwen2.5-VL's of "
@@ -140,7 +140,7 @@ class Clips(parts.Config):
             partial(_list_clips, root, name, CAPTIONS[self.captions]),
             "cc2017",
             alike_by="neighbours",
-            published_sizes=PUBLISHED["cc2017"],
+            published_sizes=PUBLISHED_FACTS["cc2017"],
             files=partial(_list_files, root, CAPTIONS[self.captions]),
         )
 
@@ -332,12 +332,12 @@ class Cc2017Bold(parts.Config):
     there are no regions.
     """
 
-    root: str = ROOT
+    root: str = ROOT_FIELD
 
     def build(self, paths: Paths) -> PreparedFiles:
         """Point at the data; nothing is read yet."""
         root = paths.dataset("cc2017", self.root)
-        published = PUBLISHED["cc2017"]
+        published = PUBLISHED_FACTS["cc2017"]
         voxels = published.voxels
         patterns = {
             split: [folder + RESPONSES.replace("{split}", split) for folder in FOLDERS]

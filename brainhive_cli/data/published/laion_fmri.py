@@ -22,7 +22,12 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.key_types import Numbers
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import PUBLISHED, ROOT, Dataset, list_split_pictures
+from brainhive_cli.data.datasets import (
+    PUBLISHED_FACTS,
+    ROOT_FIELD,
+    Dataset,
+    list_split_pictures,
+)
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.files.published_files import (
@@ -85,7 +90,7 @@ class LaionFmriPictures(parts.Config):
     the default are data sets with stores of their own, as `laion-fmri-sub-01-tau`.
     """
 
-    root: str = ROOT
+    root: str = ROOT_FIELD
     pool: str = Field(
         DEFAULT[0],
         pattern=r"^(shared|pooled|sub-\d\d)$",
@@ -122,7 +127,7 @@ class LaionFmriPictures(parts.Config):
             SPLITS,
             listed,
             pictured_as=NAME,
-            published_sizes=PUBLISHED.get(name),
+            published_sizes=PUBLISHED_FACTS.get(name),
             files=lambda split, _: list_split_pictures(name, split, listed),
         )
 

@@ -25,7 +25,12 @@ from brainhive_cli.core.errors import (
 from brainhive_cli.core.files import walk
 from brainhive_cli.core.key_types import NameList, UniqueNames, yaml_no_as_text
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import PUBLISHED, ROOT, Dataset, list_split_pictures
+from brainhive_cli.data.datasets import (
+    PUBLISHED_FACTS,
+    ROOT_FIELD,
+    Dataset,
+    list_split_pictures,
+)
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.published_files import (
     cut_ending,
@@ -82,7 +87,7 @@ class MosaicPictures(parts.Config):
     person and study: 1 to 93, or by name, as sub-01_NSD.
     """
 
-    root: str = ROOT
+    root: str = ROOT_FIELD
     studies: UniqueNames = Field(
         PICTURED,
         description="studies whose pictures are listed; others than the default have "
@@ -114,7 +119,7 @@ class MosaicPictures(parts.Config):
             tuple(splits),
             listed,
             NAME,
-            published_sizes=PUBLISHED[NAME],
+            published_sizes=PUBLISHED_FACTS[NAME],
             files=lambda split, _: list_split_pictures(name, split, listed),
             same_person=cache(partial(find_records, root)),
             crosses_studies=self.across == "studies",

@@ -23,7 +23,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import find_files_named, is_file, locate
 from brainhive_cli.core.key_types import Numbers, Pattern
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import PUBLISHED, ROOT, Dataset
+from brainhive_cli.data.datasets import PUBLISHED_FACTS, ROOT_FIELD, Dataset
 from brainhive_cli.data.files import hdf5, pickles
 from brainhive_cli.data.files.ids import PICTURES as PICTURE_ENDINGS, Names
 from brainhive_cli.data.files.published_files import (
@@ -159,7 +159,7 @@ class NsdPictures(parts.Config):
     COCO's: those of COCO_73k_annots_curated.npy anywhere below the folder.
     """
 
-    root: str = ROOT
+    root: str = ROOT_FIELD
     subjects: Numbers | None = Field(
         None,
         description="only what these subjects were shown, 10,000 pictures each, in "
@@ -179,7 +179,7 @@ class NsdPictures(parts.Config):
         # pictures of some subjects have stores of their own
         root = paths.dataset("nsd", self.root)
         name = "-".join(["nsd"] + [str(subject) for subject in subjects])
-        published = PUBLISHED["nsd"]
+        published = PUBLISHED_FACTS["nsd"]
         if subjects:
             counts = {**published.stimuli, "train": N_TRAINING * len(subjects)}
             published = replace(published, stimuli=counts)

@@ -16,7 +16,7 @@ from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
 from brainhive_cli.core.files import is_file
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import PUBLISHED
+from brainhive_cli.data.datasets import PUBLISHED_FACTS
 from brainhive_cli.data.files import hdf5, pickles
 from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.published.nsd import (
@@ -64,7 +64,10 @@ MINDEYE2_BETAS = "betas_all_subj{subject:02d}_fp32_renorm.hdf5"
 MINDEYE2_DATASET = "betas"
 """HDF5 dataset of the betas [trials, V]."""
 MINDEYE2_BYTES = {
-    subject: 4 * n_sessions * TRIALS_PER_SESSION * PUBLISHED["nsd"].voxels[subject]
+    subject: 4
+    * n_sessions
+    * TRIALS_PER_SESSION
+    * PUBLISHED_FACTS["nsd"].voxels[subject]
     for subject, n_sessions in zip(SUBJECTS, N_SESSIONS, strict=True)
 }
 """Size of the float32 betas of each subject."""

@@ -9,7 +9,12 @@ from typing import ClassVar
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import PUBLISHED, ROOT, Dataset, list_split_pictures
+from brainhive_cli.data.datasets import (
+    PUBLISHED_FACTS,
+    ROOT_FIELD,
+    Dataset,
+    list_split_pictures,
+)
 from brainhive_cli.data.files.published_files import (
     fetch_line,
     find_below,
@@ -42,7 +47,7 @@ class FmriPictures(parts.Config):
     trials: ClassVar[str] = ""
     people: ClassVar[str] = ""
 
-    root: str = ROOT
+    root: str = ROOT_FIELD
     holdout: Holdout | None = OF_TRAIN
 
     def build(self, paths: Paths) -> Dataset:
@@ -54,7 +59,7 @@ class FmriPictures(parts.Config):
             listed,
             holdout=self.holdout or SEPARATE_TEST,
             people=self.people,
-            published_sizes=PUBLISHED[self.name],
+            published_sizes=PUBLISHED_FACTS[self.name],
             files=lambda split, _: list_split_pictures(self.name, split, listed),
         )
 

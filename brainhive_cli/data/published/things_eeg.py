@@ -18,7 +18,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, 
 from brainhive_cli.core.files import walk
 from brainhive_cli.core.key_types import Pattern
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import PUBLISHED, ROOT, Dataset
+from brainhive_cli.data.datasets import PUBLISHED_FACTS, ROOT_FIELD, Dataset
 from brainhive_cli.data.files import pickles
 from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.files.ids import Names
@@ -140,7 +140,7 @@ class Distributed(parts.Config):
     channels: ClassVar[tuple[str, ...] | None] = POSTERIOR
     stimulus_ms: ClassVar[float] = STIMULUS_MS
 
-    root: str = ROOT
+    root: str = ROOT_FIELD
     signals: Pattern = Field(
         "",
         description="folder of sub-XX/{train,test}.pt below root, or a pattern; "
@@ -166,7 +166,7 @@ class Distributed(parts.Config):
             holdout=self.holdout or SEPARATE_TEST,
             find_recording=partial(self._find_files, root),
             channels=self.channels,
-            published_sizes=PUBLISHED[self.name],
+            published_sizes=PUBLISHED_FACTS[self.name],
         )
 
     def list_pictures(self, root: Path, split: str) -> StimulusSet:

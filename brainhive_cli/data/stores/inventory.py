@@ -15,7 +15,7 @@ from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.datasets import PUBLISHED, Dataset, describe_test_claims
+from brainhive_cli.data.datasets import PUBLISHED_FACTS, Dataset, describe_test_claims
 from brainhive_cli.data.files import published_files
 from brainhive_cli.data.files.ids import match_names, summarise_names
 from brainhive_cli.data.media.stimuli import StimulusSet, describe_unread
@@ -28,7 +28,7 @@ from brainhive_cli.data.stores.target_store import (
     making,
 )
 
-STIMULI = {name: published.stimuli for name, published in PUBLISHED.items()}
+STIMULI = {name: published.stimuli for name, published in PUBLISHED_FACTS.items()}
 """Pictures of each split, as their publishers say."""
 SHOWN_TO_ALL = ("things-eeg", "things-meg")
 """Data sets each of whose subjects saw all of these pictures."""

@@ -24,7 +24,7 @@ from brainhive_cli.core.jobs import Job as CommandJob
 from brainhive_cli.core.launch import Launch, library_version, library_versions
 from brainhive_cli.core.recipe import BaseRecipe, RunOptions
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.datasets import PUBLISHED
+from brainhive_cli.data.datasets import PUBLISHED_FACTS
 from brainhive_cli.data.files.subjects import Subjects
 from brainhive_cli.data.recordings.contract import Merged, NoTrials, Preparation
 from brainhive_cli.data.recordings.ledger import Ledger
@@ -105,7 +105,7 @@ class Job(CommandJob):
         except BrainhiveError as error:
             # without files, plan with the subjects that the publisher names
             missing = error
-            subjects = [*getattr(PUBLISHED.get(dataset), "voxels", ())]
+            subjects = [*getattr(PUBLISHED_FACTS.get(dataset), "voxels", ())]
             if not subjects:
                 raise
 

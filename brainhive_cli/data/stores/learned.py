@@ -478,7 +478,7 @@ class TrainingHistory:
         """
         # numbers identify subjects only among people of the same name
         people = dataset.people
-        left_out = dataset.list_left_out(tested)
+        left_out = dataset.list_excluded_subjects(tested)
         if seen := sorted(left_out.intersection(self.people.get(people, ()))):
             raise BrainhiveError(
                 f"{model} is to be tested on new subjects, but it, or a model that it "

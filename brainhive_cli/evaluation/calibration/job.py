@@ -16,7 +16,7 @@ from brainhive_cli.core.command import Input, Work
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import TRIALS_TOGETHER, extend_protocol
-from brainhive_cli.data.datasets import alike_items
+from brainhive_cli.data.datasets import group_rows
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.learned import LearnedPictures
 from brainhive_cli.data.stores.target_store import first_with_pixels
@@ -302,7 +302,7 @@ class Job:
         """List the tested pictures of each person, and which of them are alike."""
         pictures = next(iter(self.align.stores("test").values()))
         rows = [person.tested.stimulus for person in self.people.values()]
-        return alike_items(self.align.dataset, pictures, rows)
+        return group_rows(self.align.dataset, pictures, rows)
 
     def describe_protocol(self, is_together: bool = False) -> str:
         """Name the way of measuring, with all that a reader must know, as of trials

@@ -13,7 +13,7 @@ from torch import Tensor
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.datasets import alike_items
+from brainhive_cli.data.datasets import group_rows
 from brainhive_cli.data.signals.repetitions import (
     average_by_part,
     average_repetitions,
@@ -272,7 +272,7 @@ def _encode(
         for part in average_repetitions(learned, is_mixed):
             yield torch.from_numpy(part.reshape(len(part), -1)).to(device)
 
-    units = alike_items(
+    units = group_rows(
         reader.member.run.dataset, reader.member.pictures("train"), [rows]
     )
     labels = Labels.of(np.arange(len(measured)), reader.pictures, spec.draws, spec.seed)

@@ -19,7 +19,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.facts import describe_signals
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import extend_protocol
-from brainhive_cli.data.datasets import alike_items, require_split
+from brainhive_cli.data.datasets import group_rows, require_split
 from brainhive_cli.data.signals.selection import window_starts
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
@@ -252,7 +252,7 @@ class Job:
         concept_parts = zip(
             *(order.concept_parts or () for order in orders), strict=False
         )
-        return alike_items(
+        return group_rows(
             align.dataset, pictures, [shared] * len(orders)
         ).exchange_within(
             dict(zip(names, parts, strict=True)),

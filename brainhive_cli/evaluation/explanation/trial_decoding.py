@@ -16,7 +16,7 @@ from brainhive_cli.core.artifacts import Heatmap
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.jobs import Summary
 from brainhive_cli.core.measurements import scope
-from brainhive_cli.data.datasets import alike_of
+from brainhive_cli.data.datasets import make_grouping
 from brainhive_cli.data.signals.trials import Trials, take
 from brainhive_cli.evaluation.explanation.conclusion import Scopes, finish
 from brainhive_cli.evaluation.explanation.figures import Drawn
@@ -101,7 +101,7 @@ def explain_trials(job: Job) -> Summary:
         for each in subjects
     )
     # trials are grouped by run, session or block, and not by what they show
-    alike = alike_of(align.dataset, (), ())
+    alike = make_grouping(align.dataset, (), ())
     alike = align.dataset.holdout.group_alike(
         alike, chain.from_iterable(rows), align.folds
     )

@@ -412,7 +412,7 @@ class Loop:
             # saved after windows were handed on
             if (recorder := self._recorder) is not None:
                 with self._saving():
-                    recorder.add(chunk.samples)
+                    recorder.add_samples(chunk.samples)
                     for sample in gaps:
                         recorder.mark_gap(sample)
                     for name, sample in located:

@@ -12,7 +12,7 @@ from brainhive_cli.core.facts import describe_signals
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import PRIOR_OF_OTHERS, extend_protocol
 from brainhive_cli.core.runs import RunFolder, split_variant
-from brainhive_cli.data.datasets import alike_of, list_pictures, list_stimuli
+from brainhive_cli.data.datasets import list_pictures, list_stimuli, make_grouping
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.stores.learned import DATASET_SEPARATOR, TrainingHistory
 from brainhive_cli.evaluation.reconstruction.folders import BASELINES, DEFAULT
@@ -319,7 +319,7 @@ class Job:
             dict(zip(images.image_ids, images.concepts, strict=True)).__getitem__,
             lambda image_id: annotate_stimulus(images, rows[image_id]),
             replace(
-                alike_of(self.align.dataset, images.image_ids, images.concepts),
+                make_grouping(self.align.dataset, images.image_ids, images.concepts),
                 has_folds=len({cell.fold for cell, _ in self.cells}) > 1,
             ),
         )

@@ -20,7 +20,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import MAX_MISFILED_P, RIDGE_RECIPE, Answer, Baseline
 from brainhive_cli.core.files import make_portable
 from brainhive_cli.core.recipe import validate, write_yaml
-from brainhive_cli.data.datasets import alike_of
+from brainhive_cli.data.datasets import make_grouping
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.targets.targets import StoreTargets
 from brainhive_cli.evaluation.retrieval.job import Job
@@ -485,7 +485,7 @@ def find_order(job: Job, device: torch.device) -> Baseline:
         open_gallery(opened, [spec.split], only_shown=spec.only_shown).test_rows
     )
     candidates = read_targets(opened[0], spec.split, rows, device)
-    alike = alike_of(
+    alike = make_grouping(
         align.dataset, rows.tolist(), opened[0].pictures(spec.split).concepts[rows]
     )
 

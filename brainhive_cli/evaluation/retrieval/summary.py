@@ -36,7 +36,7 @@ from brainhive_cli.core.measurements import (
     merge_caveats,
     scope,
 )
-from brainhive_cli.data.datasets import alike_of
+from brainhive_cli.data.datasets import make_grouping
 from brainhive_cli.data.stores.learned import summarise_tested_pictures
 from brainhive_cli.evaluation.retrieval.folds import (
     Measured,
@@ -434,7 +434,7 @@ def find_alike(
     trials by group.
     """
     run = job.runs[0]
-    alike = alike_of(run.dataset, gallery.image_ids, gallery.concepts)
+    alike = make_grouping(run.dataset, gallery.image_ids, gallery.concepts)
     # only test splits consist of held-out trials
     if job.recipe.split != "test":
         return alike

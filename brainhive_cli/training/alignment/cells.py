@@ -65,7 +65,7 @@ def cells_of(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
         elif recipe.mode == "inter":
             among = source.list_subjects(recipe.trained_on)
             groups = [
-                (name, dataset.choose_others(among, *tested), tested)
+                (name, dataset.choose_training_subjects(among, *tested), tested)
                 for name, _, tested in groups
             ]
             # without a choice, only those whom another study recorded are tested

@@ -9,7 +9,7 @@ import numpy as np
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import cite, flatten
-from brainhive_cli.data.datasets import PUBLISHED, Dataset
+from brainhive_cli.data.datasets import PUBLISHED_FACTS, Dataset
 from brainhive_cli.data.signals.holdout import Holdout
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.signals.spaces import Sensors
@@ -151,7 +151,7 @@ def cite_data(dataset: Dataset, subjects: Sequence[Trials], origin: str = "") ->
 
     # papers of the recordings, of their stimuli, and of the data set of the training
     names = dict.fromkeys([dataset.recorded_as, dataset.pictured_as, origin])
-    known = [PUBLISHED[name] for name in names if name in PUBLISHED]
+    known = [PUBLISHED_FACTS[name] for name in names if name in PUBLISHED_FACTS]
     return cite(
         dataset=[key for published in known for key in published.cites], signals=signals
     )

@@ -25,7 +25,7 @@ from brainhive_cli.core.launch import Launch, count_processes
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, index_by_name
 from brainhive_cli.core.parts import list_papers
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.datasets import PUBLISHED, Dataset, list_pictures
+from brainhive_cli.data.datasets import PUBLISHED_FACTS, Dataset, list_pictures
 from brainhive_cli.data.stores.learned import LearnedPictures, TrainingHistory
 from brainhive_cli.data.targets.encoder_stores import store_inputs
 from brainhive_cli.data.targets.next_commands import only_if_recorded
@@ -276,7 +276,7 @@ def _train(recipe: Recipe, pictures: PriorExamples, run: OpenRun) -> Measurement
     # the papers behind it
     dataset = recipe.dataset.build(recipe.paths)
     names = dict.fromkeys([dataset.recorded_as, dataset.pictured_as])
-    published = [PUBLISHED[name] for name in names if name in PUBLISHED]
+    published = [PUBLISHED_FACTS[name] for name in names if name in PUBLISHED_FACTS]
     papers = cite(
         prior=list_papers(recipe.prior),
         generator=list_papers(recipe.generator),

@@ -196,7 +196,7 @@ def read_folder(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != downloads.NOTES
+        if path.is_file() and path.name != downloads.NOTES_FILE
     }
 
 

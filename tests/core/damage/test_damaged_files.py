@@ -23,7 +23,7 @@ from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import coco
-from brainhive_cli.data.exchange.vectors import checked_batches, open_vectors
+from brainhive_cli.data.exchange.vectors import open_vectors, read_checked_batches
 from brainhive_cli.data.files import pickles
 from brainhive_cli.data.media import pictures
 from brainhive_cli.data.signals.spaces import Sensors
@@ -148,7 +148,7 @@ def table(path: Path) -> None:
 
 def read_table(path: Path) -> Any:
     vectors = open_vectors([path], ["e"])
-    return content([list(vectors.names), list(checked_batches(vectors))])
+    return content([list(vectors.names), list(read_checked_batches(vectors))])
 
 
 def annotations(path: Path) -> None:

@@ -19,8 +19,8 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.downloads import downloads
 from brainhive_cli.data.downloads.downloads import (
     download_files,
-    find_missing,
-    find_outdated,
+    find_missing_files,
+    find_outdated_files,
 )
 from brainhive_cli.data.downloads.hosts import RemoteFile
 from tests.tools.web_server import Routes, send, serving
@@ -193,9 +193,9 @@ def test_a_file_of_equal_size_and_another_digest_is_missing(
     digest = hashlib.new(name, prefix + b"first").hexdigest()
     file = RemoteFile("a.txt", "http://127.0.0.1/", 5, f"{algorithm}:{digest}")
     (tmp_path / "a.txt").write_bytes(b"first")
-    assert find_missing([file], tmp_path) == []
+    assert find_missing_files([file], tmp_path) == []
     (tmp_path / "a.txt").write_bytes(b"other")
-    assert find_missing([file], tmp_path) == [file]
+    assert find_missing_files([file], tmp_path) == [file]
 
 
 def test_a_checked_file_is_read_again_only_once_it_has_changed(
@@ -203,7 +203,7 @@ def test_a_checked_file_is_read_again_only_once_it_has_changed(
 ) -> None:
     file = list_body(routes, sha256(BODY))
     download_files([file], tmp_path)
-    with (tmp_path / downloads.NOTES).open("a") as notes:
+    with (tmp_path / downloads.NOTES_FILE).open("a") as notes:
         notes.write('{"name": "a.b')  # as a killed process leaves it
 
     def refuse(*_: object) -> str:
@@ -212,12 +212,12 @@ def test_a_checked_file_is_read_again_only_once_it_has_changed(
     later = RemoteFile(file.name, file.url, file.size, sha256(b"later"))
     with monkeypatch.context() as patch:
         patch.setattr(downloads, "_digest", refuse)
-        assert find_missing([file], tmp_path) == []
-        assert find_missing([later], tmp_path) == [later]
+        assert find_missing_files([file], tmp_path) == []
+        assert find_missing_files([later], tmp_path) == [later]
     os.utime(tmp_path / "a.bin", ns=(1, 1))
-    assert find_missing([file], tmp_path) == []
+    assert find_missing_files([file], tmp_path) == []
     (tmp_path / "a.bin").write_bytes(BODY[::-1])
-    assert find_missing([file], tmp_path) == [file]
+    assert find_missing_files([file], tmp_path) == [file]
     download_files([file], tmp_path)
     assert (tmp_path / "a.bin").read_bytes() == BODY
 
@@ -227,11 +227,11 @@ def test_another_tag_of_the_host_means_another_version(
 ) -> None:
     file, later = list_body(routes, "etag:a-2"), list_body(routes, "etag:b-2")
     download_files([file], tmp_path)
-    assert find_missing([file], tmp_path) == []
-    assert find_missing([later], tmp_path) == [later]
+    assert find_missing_files([file], tmp_path) == []
+    assert find_missing_files([later], tmp_path) == [later]
     # without a note, the size decides
-    (tmp_path / downloads.NOTES).unlink()
-    assert find_missing([later], tmp_path) == []
+    (tmp_path / downloads.NOTES_FILE).unlink()
+    assert find_missing_files([later], tmp_path) == []
 
 
 def test_files_that_a_later_version_lacks_are_named(
@@ -247,15 +247,15 @@ def test_files_that_a_later_version_lacks_are_named(
     first = list_version("nemar:x@1", "kept", "gone", "sub-01/gone", "sub-02/gone")
     download_files(first, tmp_path)
     download_files(list_version("nemar:y@1", "other"), tmp_path)
-    assert find_outdated(first, tmp_path) == []
+    assert find_outdated_files(first, tmp_path) == []
     later = list_version("nemar:x@2", "kept", "sub-01/new")
     gone = {"gone", "sub-01/gone", "sub-02/gone"}
-    assert {*find_outdated(later, tmp_path)} == gone
+    assert {*find_outdated_files(later, tmp_path)} == gone
     # of one folder, nothing is known of the others
     folder = list_version("nemar:x@2", "sub-01/new", "sub-01/more")
-    assert find_outdated(folder, tmp_path) == ["sub-01/gone"]
+    assert find_outdated_files(folder, tmp_path) == ["sub-01/gone"]
     (tmp_path / "gone").unlink()
-    assert "gone" not in find_outdated(later, tmp_path)
+    assert "gone" not in find_outdated_files(later, tmp_path)
 
 
 def test_an_absent_file_is_told_while_another_server_drips(

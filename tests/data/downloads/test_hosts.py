@@ -239,7 +239,7 @@ def test_a_licence_is_read_or_left_out(
 ) -> None:
     routes.answers["/d"] = body
     for url in (f"{routes.address}d", "http://[x"):
-        file = RemoteFile(hosts.DESCRIPTION, url, 5)
+        file = RemoteFile(hosts.DESCRIPTION_FILE, url, 5)
         expected = licence if url.endswith("d") else ""
         assert hosts.read_licence("nemar:nm1", [file]) == expected
 

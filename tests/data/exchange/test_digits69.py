@@ -98,14 +98,14 @@ def fetch(
         Thread(target=server.serve_forever, daemon=True).start()
         content = path.read_bytes()
         url = f"http://127.0.0.1:{server.server_port}/{path.name}"
-        (known,) = sources.SOURCES["digits69"].web
+        (known,) = sources.SOURCES["digits69"].web_files
         file = replace(
             known,
             size=len(content),
             url=url,
             digest=f"sha256:{hashlib.sha256(content).hexdigest()}",
         )
-        source = replace(sources.SOURCES["digits69"], web=(file,))
+        source = replace(sources.SOURCES["digits69"], web_files=(file,))
         monkeypatch.setattr(sources, "SOURCES", {**sources.SOURCES, "digits69": source})
         monkeypatch.setattr("brainhive_cli.commands.fetch.SOURCES", sources.SOURCES)
         yield lambda *words: CliRunner().invoke(app, ["fetch", "digits69", *words])

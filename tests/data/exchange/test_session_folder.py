@@ -91,7 +91,7 @@ def add_in_chunks(folder, samples):
     random, at = np.random.default_rng(2), 0
     while at < len(samples):
         chunk = samples[at : at + int(random.integers(1, 60))]
-        folder.add(chunk)
+        folder.add_samples(chunk)
         at += len(chunk)
 
 
@@ -156,7 +156,7 @@ def test_a_session_becomes_the_epochs_that_are_cut_by_hand(pictures, column):
 
 def test_a_session_is_not_written_over(tmp_path):
     folder = SessionFolder(tmp_path, FORMAT, 1)
-    folder.add(draw_samples(10))
+    folder.add_samples(draw_samples(10))
     folder.add_event(5, "S 1", "")
     folder.close()
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -187,7 +187,7 @@ from brainhive_cli.data.exchange.session_folder import SessionFolder
 folder, samples = SessionFolder(Path(sys.argv[1]), FORMAT, 1), draw_samples()
 for at in range(0, 100_000_000, 7):
     row = np.arange(at, at + 7) % len(samples)
-    folder.add(samples[row])
+    folder.add_samples(samples[row])
     if at % 5600 < 700:  # trials of three seconds, and a pause of twenty
         folder.add_event(at, f"S {at}", "cat")
     folder.add_result({"at": at})
@@ -235,7 +235,7 @@ for name in ("FORMAT", "MEG"):
     rate_hz, channels = int(format.rate_hz), len(format.channels)
     samples = tested.draw_samples(20_000, channels)
     for at in range(0, 20 * rate_hz, rate_hz // 10):
-        folder.add(samples[at : at + rate_hz // 10])
+        folder.add_samples(samples[at : at + rate_hz // 10])
         if at % rate_hz == 0:
             folder.add_event(at, "S 1", "cat")
         time.sleep(0.003)
@@ -339,7 +339,7 @@ def test_blocks_become_runs_of_one_session_and_no_trial_is_cut_across_a_gap(
         root, replace(FORMAT, simulated="brainhive demo", channels=strange), 1
     )
     for start, onset in zip(range(0, 3 * length, length), onsets, strict=True):
-        folder.add(samples[start : start + length])
+        folder.add_samples(samples[start : start + length])
         folder.add_event(onset, "S 1", image_id(PICTURES[0]))
     folder.mark_gap(2 * length + 800)
     folder.add_event(2 * length + 790, "S 1", image_id(PICTURES[0]))
@@ -370,7 +370,7 @@ def test_blocks_become_runs_of_one_session_and_no_trial_is_cut_across_a_gap(
 
 def test_a_session_without_pictures_has_a_table_without_rows(tmp_path):
     folder = SessionFolder(tmp_path / "session", FORMAT, 1)
-    folder.add(draw_samples(500))
+    folder.add_samples(draw_samples(500))
     folder.add_event(200, "pause", "")
     folder.close()
 

@@ -12,10 +12,10 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.exchange import vectors
 from brainhive_cli.data.exchange.vectors import (
     Vectors,
-    checked_batches,
     copy_vectors,
-    identify_pictures,
+    digest_pictures,
     open_vectors,
+    read_checked_batches,
     write_parquet,
 )
 from brainhive_cli.data.files.ids import Names
@@ -31,7 +31,7 @@ CONCEPTS = [f"c{number % 3}" for number in range(7)]
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vectors, "BATCH", 3)
+    monkeypatch.setattr(vectors, "VECTORS_PER_BATCH", 3)
 
 
 def store_of(path: Path, values: np.ndarray, dtype: str = "float32") -> TargetStore:
@@ -55,9 +55,9 @@ def test_a_parquet_file_gives_back_ids_and_vectors(
     write_parquet(store_of(tmp_path / "set/train/vae.h5", values), file, rows)
     found = open_vectors([file], ["vae"])
 
-    assert found.layout == "parquet" and found.says_encoder
+    assert found.layout == "parquet" and found.has_encoder_name
     assert found.names == [IDS[row] for row in rows]
-    batches = list(found.batches())
+    batches = list(found.read_batches())
     assert [len(batch) for batch in batches] == [3, 2]
     assert np.array_equal(np.concatenate(batches), values[rows])
     import pyarrow.parquet
@@ -80,7 +80,7 @@ def test_files_of_the_named_encoder_are_chosen(tmp_path: Path) -> None:
     for file in list((tmp_path / "files").iterdir()):
         file.rename(file.with_name(file.name.replace("-part-", "-")))
     unnamed = open_vectors([tmp_path / "files"], ["x"])
-    assert sorted(unnamed.names) == IDS[1:3] and not unnamed.says_encoder
+    assert sorted(unnamed.names) == IDS[1:3] and not unnamed.has_encoder_name
 
 
 def test_dictionaries_of_vectors_are_joined(tmp_path: Path) -> None:
@@ -91,7 +91,11 @@ def test_dictionaries_of_vectors_are_joined(tmp_path: Path) -> None:
     torch.save({"c": torch.tensor([[5.0, 6.0]])}, tmp_path / "2.pt")
     found = open_vectors([tmp_path / "1.pt", tmp_path / "2.pt"], [])
     assert list(found.names) == ["a", "b", "c"] and found.layout == "dictionary"
-    assert np.concatenate(list(found.batches())).tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert np.concatenate(list(found.read_batches())).tolist() == [
+        [1, 2],
+        [3, 4],
+        [5, 6],
+    ]
 
 
 def test_a_list_of_names_goes_with_the_array_of_its_length(tmp_path: Path) -> None:
@@ -99,7 +103,7 @@ def test_a_list_of_names_goes_with_the_array_of_its_length(tmp_path: Path) -> No
     np.savez(tmp_path / "1.npz", ids=ids, values=values, mean=np.ones((3, 3)))
     found = open_vectors([tmp_path / "1.npz"], [])
     assert list(found.names) == ["a", "b"]
-    assert np.array_equal(np.concatenate(list(found.batches())), values)
+    assert np.array_equal(np.concatenate(list(found.read_batches())), values)
     np.savez(tmp_path / "2.npz", ids=ids, values=values, more=values)
     with pytest.raises(BrainhiveError):
         open_vectors([tmp_path / "2.npz"], [])
@@ -110,7 +114,7 @@ def test_an_array_without_names_has_those_of_known_rows(tmp_path: Path) -> None:
     np.save(tmp_path / "1.npy", values)
     found = open_vectors([tmp_path / "1.npy"], [], row_names=list("abcd"))
     assert found.layout == vectors.IN_ORDER and list(found.names) == list("abcd")
-    assert [batch.tolist() for batch in found.batches()] == [
+    assert [batch.tolist() for batch in found.read_batches()] == [
         values[:3].tolist(),
         values[3:].tolist(),
     ]
@@ -126,7 +130,7 @@ def test_a_folder_has_a_vector_for_each_picture(tmp_path: Path) -> None:
         np.save(path, np.full((1, 2), len(name)))
     found = open_vectors([tmp_path], [], "_vae")
     assert list(found.names) == ["cat/1", "dog/2"]
-    assert [batch.tolist() for batch in found.batches()] == [[[9, 9], [9, 9]]]
+    assert [batch.tolist() for batch in found.read_batches()] == [[[9, 9], [9, 9]]]
     assert len(open_vectors([tmp_path], []).names) == 3
     with pytest.raises(MissingData):
         open_vectors([tmp_path], [], "_dino")
@@ -137,7 +141,7 @@ def test_a_folder_has_a_vector_for_each_picture(tmp_path: Path) -> None:
 
 def test_vectors_of_one_number_stay_vectors(tmp_path: Path) -> None:
     torch.save({"a": torch.tensor([1.0]), "b": torch.tensor([2.0])}, tmp_path / "1.pt")
-    (batch,) = open_vectors([tmp_path / "1.pt"], []).batches()
+    (batch,) = open_vectors([tmp_path / "1.pt"], []).read_batches()
     assert batch.tolist() == [[1], [2]]
 
 
@@ -147,7 +151,7 @@ def test_parts_of_features_are_read_in_order(tmp_path: Path) -> None:
     np.save(tmp_path / "features_01.npy", np.array([[1.0], [2.0]]))
     found = open_vectors([tmp_path], [])
     assert found.layout == "thingsvision" and list(found.names) == list("abcd")
-    assert np.concatenate(list(found.batches())).ravel().tolist() == [1, 2, 3, 4]
+    assert np.concatenate(list(found.read_batches())).ravel().tolist() == [1, 2, 3, 4]
     np.savez(tmp_path / "features_03.npz", np.ones(1))
     with pytest.raises(BrainhiveError):
         open_vectors([tmp_path], [])
@@ -168,13 +172,13 @@ def test_batches_are_numbers_of_one_shape(second: Any, is_refused: bool) -> None
     source = Vectors("x", [Path("x")], [], lambda: iter([np.ones((3, 2)), second]))
     if is_refused:
         with pytest.raises(BrainhiveError):
-            list(checked_batches(source))
+            list(read_checked_batches(source))
     else:
-        assert [len(batch) for batch in checked_batches(source)] == [3, 1]
+        assert [len(batch) for batch in read_checked_batches(source)] == [3, 1]
     for empty in (np.ones((2, 0)), np.ones(2)):
         lone = Vectors("x", [Path("x")], [], lambda empty=empty: iter([empty]))
         with pytest.raises(BrainhiveError):
-            list(checked_batches(lone))
+            list(read_checked_batches(lone))
 
 
 def pictures(split: str = "train", **facts: Any) -> StimulusSet:
@@ -195,7 +199,7 @@ def no_pixels() -> np.ndarray:
 
 def test_pictures_of_the_rows_are_identified_if_all_are_here() -> None:
     images = pictures()
-    found = identify_pictures(images, np.array([2, -1, 0, 2]), no_pixels())
+    found = digest_pictures(images, np.array([2, -1, 0, 2]), no_pixels())
     assert found is not None and found.any(1).tolist() == [
         True,
         False,
@@ -203,9 +207,9 @@ def test_pictures_of_the_rows_are_identified_if_all_are_here() -> None:
         *[False] * 4,
     ]
     assert np.array_equal(found[2], describe_pixels(images.open(2)))
-    assert identify_pictures(images, np.array([2, 5]), no_pixels()) is None
+    assert digest_pictures(images, np.array([2, 5]), no_pixels()) is None
     for facts in ({"has_pictures": False}, {"missing": MissingData("none", "fetch")}):
-        assert identify_pictures(pictures(**facts), np.array([2]), no_pixels()) is None
+        assert digest_pictures(pictures(**facts), np.array([2]), no_pixels()) is None
 
 
 def test_pictures_are_read_once_for_several_encoders(tmp_path: Path) -> None:
@@ -226,7 +230,7 @@ def test_pictures_are_read_once_for_several_encoders(tmp_path: Path) -> None:
         copy_vectors([share], source, {}, "float32", False, identified)
 
         # as if the vectors were the only ones
-        expected = identify_pictures(pictures(), np.array(rows), no_pixels())
+        expected = digest_pictures(pictures(), np.array(rows), no_pixels())
         assert np.array_equal(TargetStore.open(path).pixels, expected)
     assert sorted(opened) == [0, 2, 3]
 

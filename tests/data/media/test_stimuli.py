@@ -95,8 +95,8 @@ def test_one_person_is_not_learned_from_under_another_number(
         return (2, 3) if subject in (2, 3) else (subject,)
 
     found = dataset(same_person=same_person, crosses_studies=crosses)
-    assert found.list_left_out([2]) == left_out
-    assert found.choose_others([1, 2, 3, 4], 2) == others
+    assert found.list_excluded_subjects([2]) == left_out
+    assert found.choose_training_subjects([1, 2, 3, 4], 2) == others
 
 
 def test_recordings_and_splits_that_are_not_there_are_refused() -> None:

@@ -9,7 +9,7 @@ import yaml
 from brainhive_cli import __version__
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingExtra
-from brainhive_cli.data.datasets import PUBLISHED
+from brainhive_cli.data.datasets import PUBLISHED_FACTS
 
 CHECKOUT = Path(__file__).parents[3]
 PACKAGE = CHECKOUT / "brainhive_cli"
@@ -59,12 +59,12 @@ def test_every_reference_is_named_by_a_part_a_data_set_or_a_recipe():
 
 def test_every_published_data_set_names_its_papers():
     assert {
-        name for name, published in PUBLISHED.items() if not published.cites
+        name for name, published in PUBLISHED_FACTS.items() if not published.cites
     } == set()
     assert {
-        key for published in PUBLISHED.values() for key in published.cites
+        key for published in PUBLISHED_FACTS.values() for key in published.cites
     } <= ENTRIES.keys()
-    assert {*parts.list_kinds("datasets")} - WITHOUT_PAPERS <= PUBLISHED.keys()
+    assert {*parts.list_kinds("datasets")} - WITHOUT_PAPERS <= PUBLISHED_FACTS.keys()
 
 
 def test_the_reference_of_this_software_is_that_of_citation_cff():

@@ -228,7 +228,7 @@ def find_terms(
     )
 
     # terms of each public data set
-    sources = {name: SOURCES[name].about for name in kinds if name in SOURCES}
+    sources = {name: SOURCES[name].summary for name in kinds if name in SOURCES}
     sources |= {
         name: "drawn and simulated by Brainhive"
         for name in kinds

@@ -52,7 +52,7 @@ def add(folder: SessionFolder, start: int, stop: int, size: int = 3) -> None:
     """Add samples that are their numbers, and wait for what is written."""
     for at in range(start, stop, size):
         numbers = np.arange(at, min(at + size, stop), dtype=float)
-        folder.add(numbers[:, None] + np.zeros(3))
+        folder.add_samples(numbers[:, None] + np.zeros(3))
         folder._writing.result()
 
 
@@ -96,7 +96,7 @@ def test_blocks_are_written_and_end_amid_pauses(
 
 def test_a_session_without_pictures_lists_none(runs: list[Run], tmp_path: Path) -> None:
     folder = SessionFolder(tmp_path, FORMAT, 7)
-    folder.add(np.zeros((20, 3)))
+    folder.add_samples(np.zeros((20, 3)))
     folder.add_event(4, "S 1", "")
     folder.close()
     table = (tmp_path / "stimuli/stimuli.tsv").read_text()

@@ -126,7 +126,7 @@ def pictures_are_single(monkeypatch: pytest.MonkeyPatch) -> None:
         names = [[stimuli.image_ids[row] for row in listed] for listed in rows]
         return Items.independent(names, "pictures")
 
-    monkeypatch.setattr(f"{module}.alike_items", list_items)
+    monkeypatch.setattr(f"{module}.group_rows", list_items)
 
 
 def values_of(found: SubjectProfiles) -> dict[str, Any]:
@@ -220,7 +220,7 @@ def test_pictures_that_all_were_shown(
         return Items.independent(names, "pictures")
 
     monkeypatch.setattr(f"{module}.TrainedModel", Model)
-    monkeypatch.setattr(f"{module}.alike_items", list_items)
+    monkeypatch.setattr(f"{module}.group_rows", list_items)
     pictures = LEVELS["test"]["looks"]
     align: Any = SimpleNamespace(
         dataset=None,
