@@ -1,8 +1,7 @@
-"""Anyone's own epochs: files of mne, EEGLAB or NumPy whose trials were cut before."""
+"""Trials of epochs that mne, EEGLAB or NumPy saved."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -12,7 +11,7 @@ from pydantic import Field, model_validator
 from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import RecipeError, naming
 from brainhive_cli.core.recipe import Paths, validate
-from brainhive_cli.data.preparations.recording import Own, OwnKeys
+from brainhive_cli.data.preparations.recording import OwnRecordings, OwnSignalKeys
 from brainhive_cli.data.recordings.channels import KeptChannels
 from brainhive_cli.data.recordings.contract import cached_method
 from brainhive_cli.data.recordings.epochs import (
@@ -26,16 +25,18 @@ from brainhive_cli.data.recordings.headers import Header, make_header
 from brainhive_cli.data.signals.cutting import Cutting, Milliseconds, Steps
 
 EpochWindow = tuple[Milliseconds, Milliseconds]
-LAST = 0.4
-"""Share of a sample by which a window ends behind the last one of an epoch."""
+END_MARGIN_SAMPLES = 0.4
+"""Samples by which the default window ends after the last sample of an epoch, because
+`keep_ms` excludes the sample at its end.
+"""
 
 
-class Config(OwnKeys):
+class Config(OwnSignalKeys):
     """Epochs in -epo.fif or .set, or arrays [trials, channels, times] in .npy or .npz.
 
-    `sub-01_ses-01-epo.fif` or `sub-01_ses-01.npy`; next to it
-    `sub-01_ses-01_trials.csv` with a line for each trial, unless metadata or events
-    name the pictures.
+    The files are called `sub-01_ses-01-epo.fif` or `sub-01_ses-01.npy`. A table
+    `sub-01_ses-01_trials.csv` beside them has a line for each trial, unless metadata or
+    events name the pictures.
     """
 
     # a filter takes the whole recording, and codes are no channel of epochs
@@ -45,70 +46,73 @@ class Config(OwnKeys):
 
     column: str = Field(
         "",
-        description="column of that table, or of mne's metadata; default: picture",
+        description="column of the pictures in the table of trials or in mne's "
+        "metadata; default: picture",
     )
     axes: Axes = Field(
-        Axes(), description="of arrays whose file does not say them itself"
+        Axes(), description="axes of arrays whose file does not describe them"
     )
     epoch_ms: EpochWindow | None = Field(  # type: ignore[assignment]
         None,
-        exclude_if=lambda window: window is None,  # a store names what the files say
-        description="start and stop of a trial; default: all of each epoch",
+        exclude_if=lambda window: window is None,  # a store has the window of the files
+        description="start and stop of a trial; default: the whole epoch",
     )
     baseline: bool | None = Field(  # type: ignore[assignment]
         None,
         exclude_if=lambda baseline: baseline is None,
-        description="subtract the mean of the samples up to the onset; default: if "
-        "epochs begin before it",
+        description="subtract the mean of the samples up to the onset; default: true "
+        "for epochs that begin before the onset",
     )
     keep_ms: EpochWindow | None = Field(  # type: ignore[assignment]
         None,
         exclude_if=lambda window: window is None,
-        description="times that are kept, the last excluded; default: from the onset",
+        description="times to keep, the last excluded; default: from the onset",
     )
     whitened: Literal["unknown"] | bool = Field(
-        "unknown", description="whether signals were whitened before"
+        "unknown", description="true if the signals were whitened before"
     )
     averaged: Literal["unknown"] | bool = Field(
-        "unknown", description="whether each is an average of several trials"
+        "unknown", description="true if each epoch is an average of several trials"
     )
     in_order: bool = Field(
         True,
         exclude_if=lambda in_order: in_order,
-        description="whether trials are stored in the order of time",
+        description="true if the epochs are stored in the order of time",
     )
 
+    # replaces the validator of `Steps`, which needs a window
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.whitened is True and self.whiten != "no":
             raise RecipeError(
-                "preparation.whitened: they would be whitened twice",
+                "preparation.whitened is true, so the signals would be whitened twice",
                 "preparation.whiten=no",
             )
         return self
 
     def build(self, paths: Paths) -> "Epochs":
-        """Point at the files; nothing is read yet."""
-        return Epochs.find(self, paths)
+        """Create the preparation without reading a file."""
+        return Epochs.from_config(self, paths)
 
 
 TINY = Config()
 
 
 @dataclass(frozen=True)
-class Epochs(Own):
+class Epochs(OwnRecordings):
     """The epochs below one folder."""
 
     are_epochs: ClassVar[bool] = True
 
     def files(self, subject: int) -> Sequence[Path]:
-        """List the files of a subject, with the tables of trials."""
-        paths = chain(*self._sessions(subject).values())
-        tables = chain(*map(name_trial_tables, paths))
-        return [*super().files(subject), *filter(Path.is_file, tables)]
+        """List the files of a subject and the tables of trials."""
+        paths = list(super().files(subject))
+        for epochs_path in self._list_paths(subject):
+            paths += filter(Path.is_file, name_trial_tables(epochs_path))
+        return paths
 
     def session(self, subject: int, session: int) -> Any:
-        """Prepare the trials of a session, by split, with the window of the files."""
+        """Prepare the trials of a session, and note their window."""
         steps = self._make_cutting(self._channels(subject)).steps
         window = steps.model_dump(
             mode="json", include={"epoch_ms", "keep_ms", "baseline"}
@@ -119,66 +123,73 @@ class Epochs(Own):
         return recordings
 
     def _read(self, path: Path) -> JoinedEpochs:
+        """Read the epochs of a file."""
         config = self.config
         return read_epochs(
             path, config.axes, config.rename, config.montage, config.column
         )
 
     @cached_method
-    def _about(self, path: Path) -> tuple[Header, JoinedEpochs]:
-        """Describe a file, without its signals."""
+    def _read_without_signals(self, path: Path) -> tuple[Header, JoinedEpochs]:
+        """Read the header and the trials of a file, once; `raw` becomes None."""
         epoched = self._read(path)
+        first, last = epoched.span
         with naming(path):
-            raw, (first, last) = epoched.raw, epoched.span
+            # the epochs lie end to end
             starts = np.arange(len(epoched.names)) * (last - first + 1) - first
-            shown = []
-            for start, names in zip(starts.tolist(), epoched.names, strict=True):
-                shown += [(start, name) for name in names if name]
+            events: list[tuple[int, str]] = []
+            for onset, names in zip(starts.tolist(), epoched.names, strict=True):
+                events += [(onset, name) for name in names if name]
             header = make_header(
-                raw, "names of trials", shown, warnings=epoched.warnings
+                epoched.raw, "names of trials", events, warnings=epoched.warnings
             )
             return header, epoched._replace(raw=None)
 
     @cached_method
     def _read_header(self, path: Path) -> Header:
-        return self._about(path)[0]
+        return self._read_without_signals(path)[0]
 
     def _open(self, path: Path) -> Any:
         return self._read(path).raw
 
     def _make_cutting(self, channels: KeptChannels) -> Cutting:
-        path, header = next(iter(channels.headers.items()))
-        span = self._about(path)[1].span
+        """Return the cutting of the recipe's window, or of all samples in the first
+        file.
+        """
         config = self.config
-        # so that the last sample, which is excluded at its own time, is kept
-        ends = span[0], span[1] + LAST
-        start, stop = (round(sample * 1000 / header.rate_hz, 3) for sample in ends)
-        window = config.epoch_ms or (start, stop)
+        first_path, header = next(iter(channels.headers.items()))
+        first, last = self._read_without_signals(first_path)[1].span
+        start_ms = round(first * 1000 / header.rate_hz, 3)
+        stop_ms = round((last + END_MARGIN_SAMPLES) * 1000 / header.rate_hz, 3)
+        window_ms = config.epoch_ms or (start_ms, stop_ms)
         fields = {
             "rate_hz": config.rate_hz,
             "whiten": config.whiten,
             "whiten_by": config.whiten_by,
-            "epoch_ms": window,
-            "baseline": start < 0 if config.baseline is None else config.baseline,
-            "keep_ms": config.keep_ms or (max(0.0, window[0]), window[1]),
+            "epoch_ms": window_ms,
+            "baseline": start_ms < 0 if config.baseline is None else config.baseline,
+            "keep_ms": config.keep_ms or (max(0.0, window_ms[0]), window_ms[1]),
         }
-        with naming(path):
+        with naming(first_path):
             cutting = Cutting(validate(Steps, fields, "preparation"), header.rate_hz)
-        for each in channels.headers:
-            with naming(each):
-                require_span(cutting, self._about(each)[1].span)
+        for path in channels.headers:
+            with naming(path):
+                require_span(cutting, self._read_without_signals(path)[1].span)
         return cutting
 
-    def _when(
-        self, path: Path, number: int, onsets: Int64, cutting: Cutting
+    def _locate_trials(
+        self, path: Path, file_number: int, onsets: Int64, cutting: Cutting
     ) -> tuple[Int64, Float64, Int64]:
-        # runs of the table, or the file; onsets where events have them
-        _, epoched = self._about(path)
+        _, epoched = self._read_without_signals(path)
         first, last = epoched.span
         rows = (onsets + first) // (last - first + 1)
-        runs = epoched.runs
-        onset_s = epoched.onset_s
-        runs = np.full(len(rows), number) if runs is None else runs[rows]
-        onset_s = np.full(len(rows), np.nan) if onset_s is None else onset_s[rows]
+        if epoched.runs is None:
+            runs = np.full(len(rows), file_number)
+        else:
+            runs = epoched.runs[rows]
+        if epoched.onset_s is None:
+            onset_s = np.full(len(rows), np.nan)
+        else:
+            onset_s = epoched.onset_s[rows]
         numbers = rows if self.config.in_order else np.full(len(rows), -1)
         return runs, onset_s, numbers

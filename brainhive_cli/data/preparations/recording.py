@@ -1,9 +1,7 @@
-"""Anyone's own recordings, as mne reads them: events become pictures by a table or by
-their names.
-"""
+"""Trials of any lab's M/EEG recordings, as mne reads them."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -14,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.arrays import Float32, Float64, Int64
+from brainhive_cli.core.arrays import Bool, Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.key_types import NameList, UniqueNames
@@ -81,24 +79,22 @@ from brainhive_cli.data.signals.cutting import (
 from brainhive_cli.data.signals.spaces import standard_name
 from brainhive_cli.data.signals.trials import Trials
 
-FLAT, LOST = "flat", "samples were lost (NaN)"
-"""Why trials are dropped during which the amplifier stood at a limit or was off, or
-that have NaN in all channels.
-"""
+FLAT_REASON = "flat"
+"""Reason for dropping a trial in which the amplifier was off or saturated."""
+LOST_REASON = "samples were lost (NaN)"
+"""Reason for dropping a trial with NaN in all channels."""
 TrialTables = Mapping[Path, Int64]
-"""Trials of each recording, [n, 2]: sample of the onset, and row of the picture among
-all.
-"""
+"""Trials [n, 2] of each recording: sample of the onset, row of the picture."""
 
 
-class OwnKeys(ElectrodeKeys, Steps):
-    """Keys of anyone's own recordings, continuous or cut."""
+class OwnSignalKeys(ElectrodeKeys, Steps):
+    """Keys of the preparations of any lab's recordings and epochs."""
 
     root: str = Field(
         "", description="folder of the recordings; default: recordings below paths.data"
     )
     files: str = Field(
-        "*", description="pattern of the files that are read, as *task-images*"
+        "*", description="pattern of the files to read, such as *task-images*"
     )
     subject_numbers: SubjectNumbers = Field({})
     sessions: ChosenSessions = Field(None, exclude_if=lambda sessions: not sessions)
@@ -107,58 +103,60 @@ class OwnKeys(ElectrodeKeys, Steps):
         "",
         description="table (CSV or TSV) with columns event and picture; default: "
         "events.csv, events.tsv or BIDS's stimuli/stimuli.tsv in the folder; "
-        "without one, events are called by their pictures",
+        "without a table, each event has the name of its picture",
     )
     types: UniqueNames | None = Field(
         None,
-        description="types of channels as mne names them; default: eeg, or else mag "
-        "and grad",
+        description="channel types as in mne; default: eeg, or mag and grad in "
+        "recordings without EEG",
     )
     channels: UniqueNames | None = Field(
         None,
-        description="channels, in the order of the store; default: all of `types` that "
-        "none marked as bad",
+        description="channels, in the order of the store; default: all channels of "
+        "`types` that no recording marks as bad",
     )
-    exclude: NameList = Field([], description="channels that are left out")
+    exclude: NameList = Field([], description="channels to leave out")
     stimulus_ms: float | None = Field(
         None,
         gt=0,
-        description="how long each picture was shown, which figures shade; default: "
-        "not known",
+        description="duration of each picture, which figures shade; default: unknown",
     )
 
 
-class Config(RecordingKeys, OwnKeys):
-    """Recordings in fif, edf, bdf, set or vhdr, alone (`sub-01_ses-01.fif`) or in a
-    BIDS data set.
+class Config(RecordingKeys, OwnSignalKeys):
+    """Recordings in fif, edf, bdf, set or vhdr.
+
+    They lie in any folder, such as `sub-01_ses-01.fif`, or in a BIDS data set.
     """
 
     delay_ms: float = Field(
         0.0,
         ge=-600_000,
         le=600_000,
-        exclude_if=lambda delay: not delay,  # stores name it only where it is chosen
-        description="ms from an event to its picture on the screen, as a photodiode "
-        "has it; added to all",
+        exclude_if=lambda delay: not delay,  # stores name it only if the user sets it
+        description="delay in ms from an event to its picture on the screen, as a "
+        "photodiode measures it; added to all onsets",
     )
     band_hz: Band = Field(
         (None, None),
-        description="lower and upper edge of a filter over the whole recording, as "
-        "mne's; or null",
+        description="lower and upper edge of mne's filter over the whole recording; "
+        "null for no edge",
     )
     phase: Literal["zero", "forward"] = Field(
         "zero",
-        description="of that filter: zero looks ahead (mne's FIR); forward is causal, "
-        "as live decoding needs (Butterworth of fourth order, whose delay "
-        "stays)",
+        description="phase of that filter: zero looks ahead (mne's FIR); forward is "
+        "causal, as live decoding needs (Butterworth of fourth order, which delays the "
+        "signal)",
     )
 
     @model_validator(mode="after")
-    def _has_a_band_in_order(self) -> Self:
+    def _check_band(self) -> Self:
         low, high = self.band_hz
-        if min(low or 1, high or 1) <= 0 or (low and high and low >= high):
+        is_positive = min(low or 1, high or 1) > 0
+        if not is_positive or (low and high and low >= high):
             raise ValueError(
-                f"band_hz {[low, high]} is not from a lower to an upper edge"
+                f"band_hz is {[low, high]}; its lower edge must be above 0 and below "
+                "its upper edge"
             )
         if not (low or high):
             refuse_idle(
@@ -166,30 +164,31 @@ class Config(RecordingKeys, OwnKeys):
             )
         return self
 
-    def build(self, paths: Paths) -> "Own":
-        """Point at the recordings; nothing is read yet."""
-        return Own.find(self, paths)
+    def build(self, paths: Paths) -> "OwnRecordings":
+        """Create the preparation without reading a recording."""
+        return OwnRecordings.from_config(self, paths)
 
 
 TINY = Config()
 
 
 @dataclass(frozen=True)
-class Own(Preparation):
+class OwnRecordings(Preparation):
     """The recordings below one folder.
 
     Attributes:
-        dataset: The data set of the pictures.
+        stimuli: Data set of the pictures.
+        dataset: Name of that data set.
     """
 
-    config: Any  # OwnKeys, and those of the kind of recordings
+    config: Any  # OwnSignalKeys, and the keys of the subclass
     root: Path
     stimuli: Any
     dataset: str
     are_epochs: ClassVar[bool] = False
 
     @classmethod
-    def find(cls, config: Any, paths: Paths) -> Self:
+    def from_config(cls, config: Any, paths: Paths) -> Self:
         """Find the folder and the pictures that a recipe names."""
         root = paths.dataset("recordings", config.root)
         config = choose_stimuli(config, paths, root)
@@ -198,160 +197,133 @@ class Own(Preparation):
 
     @property
     def subjects(self) -> tuple[int, ...]:
-        """The subjects that the files name."""
+        """Subjects with recordings, ascending."""
         return tuple(sorted(self._recordings))
 
     def files(self, subject: int) -> Sequence[Path]:
-        """List the recordings of a subject, what they need, the table, and lists of
-        pictures.
+        """List a subject's recordings, the files beside them, and the tables of events
+        and pictures.
         """
-        recordings = chain(*self._sessions(subject).values())
-        table = [] if self._table is None else [self._table]
-        lists = filter(Path.is_file, self.stimuli.lists)
-        return [*chain(*map(list_recording_files, recordings)), *table, *lists]
+        paths: list[Path] = []
+        for recording in self._list_paths(subject):
+            paths += list_recording_files(recording)
+        if self._table is not None:
+            paths.append(self._table)
+        return paths + [path for path in self.stimuli.lists if path.is_file()]
 
     def sessions(self, subject: int) -> Sequence[int]:
-        """List the sessions that the files name."""
+        """List the sessions of a subject, ascending."""
         return sorted(self._sessions(subject))
 
     def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
-        """Count the trials of a session."""
-        # trials by split
-        channels, cutting, trials, _ = self._choose(subject, session)
-        rows = np.concatenate([*trials.values()])[:, 1]
-        counts = {
-            split: int(np.isin(rows, of_split).sum())
-            for split, of_split in self._pictures[1].items()
-        }
+        """Count the trials, channels and samples of a session by split."""
+        channels, cutting, trials, _ = self._choose_trials(subject, session)
+        rows = np.concatenate(list(trials.values()))[:, 1]
+        counts = {}
+        for split, split_rows in self._pictures[1].items():
+            count = int(np.isin(rows, split_rows).sum())
+            if count:
+                counts[split] = count
 
         # trials whose noise can be measured
         with naming(next(iter(trials))):
-            require_noise_splits(
-                [split for split, count in counts.items() if count], self.config
-            )
-        shape = (len(channels.ch_names), len(cutting.times_s))
-        return {split: (count, *shape) for split, count in counts.items() if count}
+            require_noise_splits(list(counts), self.config)
+        n_channels = len(channels.ch_names)
+        n_samples = len(cutting.times_s)
+        return {
+            split: (count, n_channels, n_samples) for split, count in counts.items()
+        }
 
     def session(self, subject: int, session: int) -> Mapping[str, Trials]:
-        """Prepare the trials of a session, by split."""
-        channels, cutting, trials, dropped = self._choose(subject, session)
+        """Cut, clean and whiten the trials of a session."""
+        channels, cutting, trials, dropped = self._choose_trials(subject, session)
+        image_ids, split_rows = self._pictures
 
         # cut the trials of each split
-        epochs = {}  # [n, C, T]
-        rows = {}  # [n] picture of each trial
-        times: dict[str, Any] = {}  # run and onset of each, [n, 1]
-        for split, split_rows in self._pictures[1].items():
-            selected = {
-                path: pairs[np.isin(pairs[:, 1], split_rows)]
-                for path, pairs in trials.items()
-            }
-            pairs = np.concatenate([*selected.values()])
-            if not len(pairs):
+        epochs = {}  # [n, C, T] by split
+        picture_rows = {}  # [n] by split
+        times = {}
+        for split, rows in split_rows.items():
+            split_trials = {}
+            for path, pairs in trials.items():
+                split_trials[path] = pairs[np.isin(pairs[:, 1], rows)]
+            split_pairs = np.concatenate(list(split_trials.values()))
+            if not len(split_pairs):
                 continue
-            signal, faults = self._cut(selected, channels, cutting)
-            is_live = faults == ""
-            dropped[split].update(faults[~is_live].tolist())
-            if len(signal):
-                epochs[split] = signal
-                rows[split] = pairs[is_live, 1]
-                timed = (
-                    self._when(path, number, onsets[:, 0], cutting)
-                    for number, (path, onsets) in enumerate(selected.items())
-                )
-                runs, onset_s, numbers = (
-                    np.concatenate(each)[is_live, None]
-                    for each in zip(*timed, strict=True)
-                )
-                # of epochs, only their order may be known, or nothing
-                times[split] = {"runs": runs.astype(np.int16)}
-                if np.isfinite(onset_s).all():
-                    times[split]["onset_s"] = onset_s
-                elif numbers.min() >= 0:
-                    times[split]["trial_numbers"] = numbers
-        first = next(iter(trials))
+            signal, faults = self._cut(split_trials, channels, cutting)
+            is_good = faults == ""
+            dropped[split].update(faults[~is_good].tolist())
+            if not len(signal):
+                continue
+            epochs[split] = signal
+            picture_rows[split] = split_pairs[is_good, 1]
+            times[split] = self._collect_times(split_trials, is_good, cutting)
+        first_path = next(iter(trials))
         if not epochs:
-            raise _no_trials(first, dropped)
+            raise _make_no_trials_error(first_path, dropped)
 
         # whiten them without a copy
-        with naming(first):
-            matrix = normalise(epochs, rows, self.config, channels.ch_names)
+        with naming(first_path):
+            matrix = normalise(epochs, picture_rows, self.config, channels.ch_names)
 
         # facts for the store
         headers = self._headers(subject, session)
-        highpass_hz, lowpass_hz = np.array(
-            [header.filtered_hz for header in headers.values()]
-        ).T
+        highpass_hz = max(header.filtered_hz[0] for header in headers.values())
+        lowpass_hz = min(header.filtered_hz[1] for header in headers.values())
         provenance = {
             "time_shift": cutting.resampling.time_shift,
             "recorded_hz": cutting.recorded_hz,
             "stimulus_ms": self.config.stimulus_ms,
-            "filtered_hz": [float(highpass_hz.max()), float(lowpass_hz.min())],
+            "filtered_hz": [float(highpass_hz), float(lowpass_hz)],
             "recorded_unit": channels.unit,
             "modality": channels.modality,
             "reference": [header.reference for header in headers.values()],
             "events_from": [header.event_source for header in headers.values()],
             "unmatched": self._names.match(channels.headers.values())[1],
         }
-        # facts that not all recordings have
-        if doubts := list(_list_doubts(headers)):
-            provenance["doubts"] = doubts
-        if programs := read_simulated(*headers):
+        warnings = _describe_warnings(headers)
+        if warnings:
+            provenance["doubts"] = warnings
+        programs = read_simulated(*headers)
+        if programs:
             provenance["simulated"] = programs
         provenance["dropped_by_split"] = {
             split: dict(counts) for split, counts in dropped.items()
         }
 
-        # trials [n, 1, C, T]
-        return {
-            split: Trials(
-                signal[:, None],
-                [self._pictures[0][row] for row in rows[split]],
+        recordings = {}
+        for split, signal in epochs.items():
+            recordings[split] = Trials(
+                signal[:, None],  # [n, 1, C, T]
+                [image_ids[row] for row in picture_rows[split]],
                 channels.space,
                 cutting.times_s,
                 cutting.rate_hz,
-                channels.unit if matrix is None else "whitened",
-                {"dropped": dropped[split], **provenance},
+                unit=channels.unit if matrix is None else "whitened",
+                provenance={"dropped": dropped[split], **provenance},
                 whiteners=None if matrix is None else matrix[None],
                 **times[split],
             )
-            for split, signal in epochs.items()
-        }
+        return recordings
 
     def look_over(self, subjects: Sequence[int]) -> Overview:
-        """Describe channels and pictures shown; warn of unusual facts and of
-        leftovers.
-        """
-        image_ids, split_rows = self._pictures
-        channels = {}
-        counts = {}  # [pictures] by session
+        """Describe the channels and the shown pictures, and warn of unusual facts."""
         lines = describe_labels(
             self._recordings, self.root, subjects, self.config.subject_numbers
         )
-        # a folder may hold both: which are read is said
-        sessions = (sessions.values() for sessions in self._recordings.values())
-        read = {*chain(*chain(*sessions))}
-        lines += [*self._list_unread_files(read), *self._names.ledger.describe()]
+        lines += self._list_unread_files()
+        lines += self._names.ledger.describe()
+        channels = {}
+        counts = {}  # [pictures] by subject and session
         for subject in subjects:
             try:
                 subject_channels = self._channels(subject)
-                session_counts = {}
-                for session in self._sessions(subject):
-                    # how often the recordings of the session show each picture
-                    headers = self._headers(subject, session).values()
-                    rows, _ = self._names.match(headers)
-                    seen = [
-                        rows[name]
-                        for header in headers
-                        for _, name in {*header.events}
-                        if name in rows
-                    ]
-                    session_counts[session] = np.bincount(
-                        np.array(seen, np.int64), minlength=len(image_ids)
-                    )
-                lines += self._describe_left_over(subject)
-                channels[subject], counts[subject] = subject_channels, session_counts
+                subject_counts = self._count_pictures(subject)
+                lines += self._describe_unmatched(subject)
             except BrainhiveError:
                 continue  # the preparation of this subject raises it
+            channels[subject] = subject_channels
+            counts[subject] = subject_counts
         if not channels:
             return Overview((), tuple(lines))
 
@@ -367,7 +339,10 @@ class Own(Preparation):
         ]
         lines += compare_rates_and_references(channels, self.config.rate_hz)
         lines += self._list_idle_names(channels)
-        differences, way = compare_subjects(channels, suspects, self.config.exclude)
+        differences, override = compare_subjects(
+            channels, suspects, self.config.exclude
+        )
+        lines += differences
 
         # one row for all subjects with the same channels of a type
         channel_rows = group_by_entry(
@@ -376,85 +351,116 @@ class Own(Preparation):
         columns = ("subject", "type", "channels", "kept", "bad", "positions", "names")
         tables = (
             Table("Channels", columns, channel_rows),
-            _tabulate_pictures(counts, split_rows),
+            _tabulate_pictures(counts, self._pictures[1]),
         )
-        return Overview(tables, (*lines, *differences), way)
+        return Overview(tables, tuple(lines), override)
 
-    def _list_unread_files(self, read: Collection[Path]) -> list[str]:
-        """Describe files of signals that are not read, and parts that are read by
-        themselves.
+    def _list_unread_files(self) -> list[str]:
+        """Describe files that are not read, and parts of recordings that are read as
+        whole recordings.
         """
         ledger = Ledger()
-        kind = "recording" if self.are_epochs else "epochs"
+        other_kind = "recording" if self.are_epochs else "epochs"
+        recordings = set[Path]()
+        for subject in self._recordings:
+            recordings.update(self._list_paths(subject))
         for path in list_signal_files(self.root, "*", not self.are_epochs):
-            if path not in read:
-                reason = f"not read here but by prepare --from {kind}"
+            if path not in recordings:
+                reason = f"not read here but by prepare --from {other_kind}"
                 ledger.leave_out("files", reason, path.name)
         for path in list_other_formats(self.root, self.config.files):
             reason = "of a format that is not read (mne saves .fif)"
             ledger.leave_out("files", reason, path.name)
-        lines = [
-            f"{path.name} is read as a recording of its own: no other file names it as "
-            "its next part"
-            for path in sorted(read)
-            if list_named_parts(path)
-        ]
-        return ledger.describe() + lines
+
+        lines = ledger.describe()
+        for path in sorted(recordings):
+            if list_named_parts(path):
+                lines.append(
+                    f"{path.name} is read as a recording of its own: no other file "
+                    "names it as its next part"
+                )
+        return lines
 
     def _list_idle_names(self, channels: Mapping[int, KeptChannels]) -> list[str]:
         """Describe names of channels in the recipe that no recording has."""
         config = self.config
-        names = set[str]()
-        kinds = set[str]()
+        file_names = set[str]()
+        file_types = set[str]()
         for subject_channels in channels.values():
             for path, header in subject_channels.headers.items():
-                names.update(header.ch_names)
-                kinds.update(header.ch_types)
+                file_names.update(header.ch_names)
+                file_types.update(header.ch_types)
                 if config.rename:
-                    plain = config.model_copy(update={"rename": {}, "montage": ""})
-                    names.update(replace(self, config=plain)._open(path).ch_names)
-        idle = {
-            key: [
-                name
-                for name in listed or ()
-                if not {name, standard_name(name), config.rename.get(name)} & names
-            ]
-            for key, listed in (("rename", config.rename), ("exclude", config.exclude))
-        }
-        idle["types"] = [kind for kind in config.types or () if kind not in kinds]
-        return [
-            f"no recording has {', '.join(absent)}, which preparation.{key} names"
-            for key, absent in idle.items()
-            if absent
-        ]
+                    unchanged = config.model_copy(update={"rename": {}, "montage": ""})
+                    raw = replace(self, config=unchanged)._open(path)
+                    file_names.update(raw.ch_names)
 
-    def _describe_left_over(self, subject: int) -> list[str]:
-        """List sessions that other subjects have, and events and pictures without a
+        lines = []
+        for key, names in (
+            ("rename", config.rename),
+            ("exclude", config.exclude),
+            ("types", config.types or ()),
+        ):
+            absent = []
+            for name in names:
+                if key == "types":
+                    is_present = name in file_types
+                else:
+                    spellings = {name, standard_name(name), config.rename.get(name)}
+                    is_present = not spellings.isdisjoint(file_names)
+                if not is_present:
+                    absent.append(name)
+            if absent:
+                lines.append(
+                    f"no recording has {', '.join(absent)}, which preparation.{key} "
+                    "names"
+                )
+        return lines
+
+    def _count_pictures(self, subject: int) -> dict[int, Int64]:
+        """Count how often each session of a subject shows each picture [pictures]."""
+        counts = {}
+        for session in self._sessions(subject):
+            headers = self._headers(subject, session).values()
+            row_of_event, _ = self._names.match(headers)
+            rows = []
+            for header in headers:
+                # an event that is coded twice counts once
+                for _, name in set(header.events):
+                    if name in row_of_event:
+                        rows.append(row_of_event[name])
+            counts[session] = np.bincount(
+                np.array(rows, np.int64), minlength=len(self._pictures[0])
+            )
+        return counts
+
+    def _describe_unmatched(self, subject: int) -> list[str]:
+        """Describe absent sessions, doubtful events, and events or pictures without a
         match.
         """
-        # sessions of other subjects
         lines = []
-        known = {*chain(*self._recordings.values())}
-        if absent := sorted(known - self._recordings[subject].keys()):
+        all_sessions = set(chain.from_iterable(self._recordings.values()))
+        absent = sorted(all_sessions - self._recordings[subject].keys())
+        if absent:
             lines.append(f"no recording of session {', '.join(map(str, absent))}")
-
-        # doubts of headers about events and tables
-        lines += _list_doubts(self._headers(subject))
+        headers = self._headers(subject)
+        lines += _describe_warnings(headers)
 
         # events and pictures without a match
-        rows, left_over = self._names.match(self._headers(subject).values())
-        lines += [
-            f"{what}, {summarise_names([*names])}" for what, names in left_over.items()
-        ]
+        row_of_event, unmatched = self._names.match(headers.values())
+        for description, names in unmatched.items():
+            lines.append(f"{description}, {summarise_names(list(names))}")
         image_ids = self._pictures[0]
-        unseen = sorted({*range(len(image_ids))} - {*rows.values()})
-        if names := [image_ids[row] for row in unseen]:
-            shown = summarise_names(names, len(image_ids))
-            lines.append(f"pictures that were not shown, {shown}")
+        shown_rows = set(row_of_event.values())
+        unseen = [name for row, name in enumerate(image_ids) if row not in shown_rows]
+        if unseen:
+            summary = summarise_names(unseen, len(image_ids))
+            lines.append(f"pictures that were not shown, {summary}")
         return [f"subject {subject}: {line}" for line in lines]
 
     @cached_property
     def _recordings(self) -> dict[int, dict[int, list[Path]]]:
+        """Recordings by subject and session."""
         return list_recordings(
             self.root,
             self.config.files,
@@ -464,22 +470,25 @@ class Own(Preparation):
         )
 
     def _sessions(self, subject: int) -> dict[int, list[Path]]:
+        """Return a subject's recordings by session."""
         if subject not in self._recordings:
             raise MissingData(
                 f"no recording of subject {subject} below {self.root}",
-                f"there are: {', '.join(map(str, self.subjects))}",
+                f"subjects with recordings: {', '.join(map(str, self.subjects))}",
             )
         return self._recordings[subject]
 
+    def _list_paths(self, subject: int) -> list[Path]:
+        """List the recordings of a subject, session by session."""
+        return list(chain.from_iterable(self._sessions(subject).values()))
+
     @cached_property
     def _table(self) -> Path | None:
-        """The table of events: that of the recipe, or the usual one; None where there
-        is none.
-        """
+        """Table of events: the recipe's, or a file of a usual name, or None."""
         if self.config.events:
             path = locate(self.config.events)
-            # from the working directory, else in the folder of the recordings
-            path = path if path.exists() else self.root / self.config.events
+            if not path.exists():
+                path = self.root / self.config.events
             if not path.is_file():
                 raise MissingData(
                     f"no table {path}",
@@ -490,16 +499,16 @@ class Own(Preparation):
 
     @cached_property
     def _pictures(self) -> tuple[list[str], dict[str, Int64]]:
-        """Ids of the pictures of all splits [pictures], and the rows of each split
-        among them.
-        """
-        image_ids, splits = list_pictures(self.stimuli)
-        return image_ids, {
-            split: np.flatnonzero(splits == split) for split in self.stimuli.splits
-        }
+        """Ids of all pictures, and the rows of each split in that list."""
+        image_ids, picture_splits = list_pictures(self.stimuli)
+        split_rows = {}
+        for split in self.stimuli.splits:
+            split_rows[split] = np.flatnonzero(picture_splits == split)
+        return image_ids, split_rows
 
     @cached_property
     def _names(self) -> EventNames:
+        """Pictures of the events."""
         return EventNames(self._table, self._pictures[0], self.stimuli.are_categories)
 
     @cached_method
@@ -513,50 +522,61 @@ class Own(Preparation):
         return header
 
     def _headers(self, subject: int, session: int | None = None) -> dict[Path, Header]:
-        """Read the headers of a subject's recordings, or of those of one session."""
-        sessions = self._sessions(subject)
-        groups = sessions.values() if session is None else [sessions[session]]
-        return {path: self._read_header(path) for paths in groups for path in paths}
+        """Read the headers of a subject's recordings, of one session or of all."""
+        if session is None:
+            paths = self._list_paths(subject)
+        else:
+            paths = self._sessions(subject)[session]
+        return {path: self._read_header(path) for path in paths}
 
     def _channels(self, subject: int) -> KeptChannels:
+        """Choose the channels of a subject."""
         config = self.config
         headers = self._headers(subject)
-        first = next(iter(headers.values()))
-
-        def write(names: Sequence[str]) -> list[str]:
-            """Write names of the recipe as those of recordings are written."""
-            return [
-                name
-                if name in first.ch_names
-                else config.rename.get(name, standard_name(name))
-                for name in names
-            ]
-
-        # codes of events are no signal, whatever the file calls their channel
-        exclude = write([*config.exclude, *filter(None, [config.stim_channel])])
-        wanted = write(config.channels or ())
+        first_header = next(iter(headers.values()))
+        exclude = list(config.exclude)
+        if config.stim_channel:  # codes are not a signal, whatever the channel's type
+            exclude.append(config.stim_channel)
         return keep_channels(
-            headers, config.types, wanted, exclude, config.whiten != "no"
+            headers,
+            config.types,
+            self._translate_names(config.channels or (), first_header),
+            self._translate_names(exclude, first_header),
+            config.whiten != "no",
         )
 
-    def _choose(
+    def _translate_names(self, names: Sequence[str], header: Header) -> list[str]:
+        """Turn the recipe's names of channels into the names of a recording."""
+        translated = []
+        for name in names:
+            if name not in header.ch_names:
+                name = self.config.rename.get(name, standard_name(name))
+            translated.append(name)
+        return translated
+
+    def _choose_trials(
         self, subject: int, session: int
     ) -> tuple[KeptChannels, Cutting, TrialTables, dict[str, Counter[str]]]:
-        """Choose channels and trials of a session."""
+        """Choose the channels and trials of a session; count the dropped trials by
+        split and reason.
+        """
         channels = self._channels(subject)
         headers = self._headers(subject, session)
         # all recordings have the channels, rate and unit of the first
         for path in headers:
             channels.require_consistent(path)
-        # channels that are flat throughout are refused before signals are read
+        # refuse flat channels before any signal is read
         variances = [channels.measure_variances(path) for path in headers]
         with naming(next(iter(headers))):
             refuse_flat(np.max(variances, 0), channels.ch_names)
         cutting = self._make_cutting(channels)
-        chosen = choose_trials(headers, self._names, self._pictures[1], cutting)
-        return channels, cutting, *chosen
+        trials, dropped = choose_trials(
+            headers, self._names, self._pictures[1], cutting
+        )
+        return channels, cutting, trials, dropped
 
     def _make_cutting(self, channels: KeptChannels) -> Cutting:
+        """Return the cutting at the rate of the subject's first recording."""
         return Cutting(self.config, next(iter(channels.headers.values())).rate_hz)
 
     def _open(self, path: Path) -> Any:
@@ -564,14 +584,49 @@ class Own(Preparation):
         config = self.config
         return open_raw(path, config.onset_unit == "s", config.rename, config.montage)
 
-    def _when(
-        self, path: Path, number: int, onsets: Int64, cutting: Cutting
+    def _collect_times(
+        self, trials: TrialTables, is_good: Bool, cutting: Cutting
+    ) -> dict[str, Any]:
+        """Return the runs and times of trials, as arguments of `Trials`.
+
+        Args:
+            trials: Trials of each recording of a session.
+            is_good: [n] True for each trial that is kept.
+            cutting: Cutting of the trials.
+
+        Returns:
+            `runs` with `onset_s`, or with `trial_numbers` if only their order is known,
+            each [kept, 1].
+        """
+        runs = []
+        onset_s = []
+        numbers = []
+        for file_number, (path, pairs) in enumerate(trials.items()):
+            columns = self._locate_trials(path, file_number, pairs[:, 0], cutting)
+            runs.append(columns[0])
+            onset_s.append(columns[1])
+            numbers.append(columns[2])
+        times: dict[str, Any] = {
+            "runs": np.concatenate(runs)[is_good, None].astype(np.int16)
+        }
+        kept_onset_s = np.concatenate(onset_s)[is_good, None]
+        kept_numbers = np.concatenate(numbers)[is_good, None]
+        if np.isfinite(kept_onset_s).all():
+            times["onset_s"] = kept_onset_s
+        elif kept_numbers.min() >= 0:
+            times["trial_numbers"] = kept_numbers
+        return times
+
+    def _locate_trials(
+        self, path: Path, file_number: int, onsets: Int64, cutting: Cutting
     ) -> tuple[Int64, Float64, Int64]:
-        """Give the run of each trial [n] of a file, its onset in seconds (NaN if not
-        known) and its number in the order of time (-1 if not known).
+        """Return the run [n], onset in seconds [n] and order in time [n] of a file's
+        trials.
+
+        An unknown onset is NaN, an unknown order -1.
         """
         # each file is a run
-        runs = np.full(len(onsets), number)
+        runs = np.full(len(onsets), file_number)
         return runs, onsets / cutting.recorded_hz, onsets
 
     def _cut(
@@ -580,9 +635,11 @@ class Own(Preparation):
         """Cut trials out of the recordings of one session.
 
         Returns:
-            Trials [live, C, T], and why each [n] is dropped; empty of those that are
-            kept.
+            The kept trials [kept, C, T], and for each trial [n] the reason for dropping
+            it, or an empty text.
         """
+        config = self.config
+        names = channels.ch_names
         epochs = []
         faults = []
         for path, pairs in trials.items():
@@ -590,26 +647,27 @@ class Own(Preparation):
                 continue
 
             # read, filter and cut
-            config = self.config
             onsets = pairs[:, 0]
             raw = self._open(path)
-            names = channels.ch_names
-            pieces = FlatSegments(int(raw.n_times), float(raw.info["sfreq"]))
+            segments = FlatSegments(int(raw.n_times), float(raw.info["sfreq"]))
             breaks = channels.headers[path].breaks
             samples = read_channels(
-                raw, path, names, config.band_hz, config.phase, breaks, pieces
+                raw, path, names, config.band_hz, config.phase, breaks, segments
             )
             with naming(path):
-                signal = cutting.cut(samples, names, onsets, 1.0, True)  # [n, C, T]
-            # still samples are looked for before the filter, which would hide them
-            is_still = pieces.are_flat(onsets, cutting.span, len(names))
-            is_lost = np.isnan(signal[:, 0, 0])
-            faults.append(np.where(is_lost, LOST, np.where(is_still, FLAT, "")))
-            is_live = faults[-1] == ""
-            epochs.append(signal if is_live.all() else signal[is_live])
-        return (
-            epochs[0] if len(epochs) == 1 else np.concatenate(epochs)
-        ), np.concatenate(faults)
+                signal = cutting.cut(
+                    samples, names, onsets, scale=1.0, may_be_lost=True
+                )  # [n, C, T]
+            # `segments` holds unfiltered samples, because a filter hides flat ones
+            is_flat = segments.are_flat(onsets, cutting.span, len(names))
+            file_faults = np.where(is_flat, FLAT_REASON, "")
+            file_faults = np.where(np.isnan(signal[:, 0, 0]), LOST_REASON, file_faults)
+            is_good = file_faults == ""
+            faults.append(file_faults)
+            epochs.append(signal if is_good.all() else signal[is_good])
+        # a single recording is not copied
+        joined = epochs[0] if len(epochs) == 1 else np.concatenate(epochs)
+        return joined, np.concatenate(faults)
 
 
 def choose_trials(
@@ -618,122 +676,141 @@ def choose_trials(
     split_rows: Mapping[str, Int64],
     cutting: Cutting,
 ) -> tuple[TrialTables, dict[str, Counter[str]]]:
-    """Choose the events of pictures whose trials lie in the recording, outside of BAD
-    spans, one at a time.
+    """Choose the trials of one picture that lie in the recording, outside of BAD spans.
 
     Args:
         headers: Headers of the recordings of one session.
-        names: Pictures that events stand for.
-        split_rows: The rows of each split among all pictures.
+        names: Pictures of the events.
+        split_rows: Rows of each split in the list of all pictures.
         cutting: Cutting of trials.
 
     Returns:
-        The trials of each recording, and by split the number of dropped ones, by
-        reason. Events without a picture count as those of the first split.
+        The trials of each recording, and the number of dropped trials by split and
+        reason. Events without a picture count in the first split.
 
     Raises:
-        NoTrials: if nothing is left.
+        NoTrials: if no trial is left.
     """
-    first, header = next(iter(headers.items()))
-    matched = names.match(headers.values())
-    names.require_match(matched, first, header.event_source)
-    row_of_event, left_over = matched
+    first_path, first_header = next(iter(headers.items()))
+    matches = names.match(headers.values())
+    names.require_match(matches, first_path, first_header.event_source)
+    row_of_event, unmatched = matches
+    unnamed_events = unmatched.get(UNNAMED, ())
 
-    split_of = {
-        row: split for split, rows in split_rows.items() for row in rows.tolist()
-    }
+    split_of_row: dict[int, str] = {}
+    for split, rows in split_rows.items():
+        split_of_row |= dict.fromkeys(rows.tolist(), split)
     dropped: dict[str, Counter[str]] = {split: Counter() for split in split_rows}
+    first_split = next(iter(split_rows))
 
-    # onsets and pictures in the order of time; an event that is coded twice counts once
     trials = {}
     for path, header in headers.items():
-        known = [event for event in header.events if event[1] in row_of_event]
-        shown = sorted({(onset, row_of_event[name]) for onset, name in known})
-        pairs = np.array(shown, np.int64).reshape(-1, 2)
-        onsets, rows = pairs.T
-        for name in filter(row_of_event.__contains__, header.events_without_onset):
-            dropped[split_of[row_of_event[name]]]["without an onset"] += 1
+        # onsets and pictures in the order of time; an event coded twice counts once
+        events = set()
+        for onset, name in header.events:
+            if name in row_of_event:
+                events.add((onset, row_of_event[name]))
+        pairs = np.array(sorted(events), np.int64).reshape(-1, 2)
+        onsets, picture_rows = pairs.T
+        for name in header.events_without_onset:
+            if name in row_of_event:
+                split = split_of_row[row_of_event[name]]
+                dropped[split]["without an onset"] += 1
 
-        # events without a picture, unless they lie at the onset of one, count as those
-        # of the first split
-        shown_at = {*onsets.tolist()}
-        others = [name for at, name in header.events if at not in shown_at]
-        for name in [*others, *header.events_without_onset]:
+        # a second event at the onset of a picture needs no picture
+        picture_onsets = set(onsets.tolist())
+        event_names = [
+            name for onset, name in header.events if onset not in picture_onsets
+        ]
+        event_names += header.events_without_onset
+        for name in event_names:
             if name not in row_of_event:
-                is_unnamed = name in left_over.get(UNNAMED, ())
+                is_unnamed = name in unnamed_events
                 reason = "not in the table" if is_unnamed else "no such picture"
-                next(iter(dropped.values()))[reason] += 1
+                dropped[first_split][reason] += 1
 
-        # trials that lie wholly in the recording, outside of BAD spans, one at a time
+        # each dropped trial counts for one reason
         is_inside = cutting.fits(onsets, header.n_times)
-        is_simultaneous = np.isin(onsets, onsets[1:][np.diff(onsets) == 0])
+        repeated_onsets = onsets[1:][np.diff(onsets) == 0]
+        is_simultaneous = np.isin(onsets, repeated_onsets)
         is_kept = np.ones(len(onsets), bool)
         for index, onset in enumerate(onsets.tolist()):
-            # one reason for each trial; two pictures at once come before all others
-            reason = "" if is_inside[index] else "beyond the recording"
-            reason = reason or header.find_bad_span(onset, cutting.span)
-            if reason := "two pictures at once" if is_simultaneous[index] else reason:
-                dropped[split_of[rows[index]]][reason] += 1
+            if is_simultaneous[index]:
+                reason = "two pictures at once"
+            elif not is_inside[index]:
+                reason = "beyond the recording"
+            else:
+                reason = header.find_bad_span(onset, cutting.span)
+            if reason:
+                dropped[split_of_row[picture_rows[index]]][reason] += 1
                 is_kept[index] = False
         trials[path] = pairs[is_kept]
 
     if not any(map(len, trials.values())):
-        raise _no_trials(first, dropped)
+        raise _make_no_trials_error(first_path, dropped)
     return trials, dropped
 
 
-def _no_trials(path: Path, dropped: Mapping[str, Mapping[str, int]]) -> NoTrials:
-    counts = [
-        f"{count} {reason}"
-        for split in dropped.values()
-        for reason, count in split.items()
-    ]
+def _make_no_trials_error(
+    path: Path, dropped: Mapping[str, Mapping[str, int]]
+) -> NoTrials:
+    counts = []
+    for split_counts in dropped.values():
+        counts += [f"{count} {reason}" for reason, count in split_counts.items()]
     return NoTrials(
-        f"{path} has no whole trial: {', '.join(counts)}",
-        "leave it out: preparation.files=PATTERN, or preparation.epoch_ms=[start, "
-        "stop] of shorter trials",
+        f"{path} has no complete trial: {', '.join(counts)}",
+        "leave the file out: preparation.files=PATTERN; or cut shorter trials: "
+        "preparation.epoch_ms=[start, stop]",
     )
 
 
-def _list_doubts(headers: Mapping[Path, Header]) -> Iterator[str]:
-    """Describe what is unusual about events and tables of recordings, with their
-    names.
-    """
-    # files by doubt, so that many files with one doubt are one line
-    files: dict[str, list[str]] = {}
+def _describe_warnings(headers: Mapping[Path, Header]) -> list[str]:
+    """Describe each warning of headers, with its recording or their number."""
+    file_names: dict[str, list[str]] = {}
     for path, header in headers.items():
-        for doubt in header.warnings:
-            files.setdefault(doubt, []).append(path.name)
-    for doubt, (name, *further) in files.items():
-        yield f"{f'{1 + len(further)} recordings' if further else name}: {doubt}"
+        for warning in header.warnings:
+            file_names.setdefault(warning, []).append(path.name)
+    lines = []
+    for warning, names in file_names.items():
+        source = names[0] if len(names) == 1 else f"{len(names)} recordings"
+        lines.append(f"{source}: {warning}")
+    return lines
 
 
 def _tabulate_pictures(
     counts: Mapping[int, Mapping[int, Int64]], split_rows: Mapping[str, Int64]
 ) -> Table:
-    """Tabulate how often pictures were shown; a row stands for all subjects and
+    """Tabulate how often pictures were shown, with one row for all subjects and
     sessions that are alike.
 
     Args:
-        counts: Number of times that each subject was shown each picture, [pictures] by
-            session.
-        split_rows: The rows of each split among these.
+        counts: How often each picture was shown [pictures], by subject and session.
+        split_rows: Rows of each split in the list of pictures.
     """
-
-    def list_splits(times_shown: Int64) -> Iterator[tuple[str, str, str]]:
-        """Yield the pictures of each split, and how often these were shown."""
-        for split, rows in split_rows.items():
-            seen = times_shown[rows][times_shown[rows] > 0]
-            if len(seen):
-                often = f"{seen.min()} to {seen.max()}, mostly {np.median(seen):g}"
-                often = often if np.ptp(seen) else str(seen[0])
-                yield split, f"{len(seen)} of {len(rows)}", often
-
-    subject_rows = {
-        subject: group_by_entry(
-            {session: [*list_splits(times)] for session, times in sessions.items()}
-        )
-        for subject, sessions in counts.items()
-    }
+    subject_rows = {}
+    for subject, sessions in counts.items():
+        session_rows = {}
+        for session, times_shown in sessions.items():
+            session_rows[session] = _describe_splits(times_shown, split_rows)
+        subject_rows[subject] = group_by_entry(session_rows)
     columns = ("subject", "session", "split", "pictures", "times shown")
     return Table("Pictures that were shown", columns, group_by_entry(subject_rows))
+
+
+def _describe_splits(
+    times_shown: Int64, split_rows: Mapping[str, Int64]
+) -> list[tuple[str, str, str]]:
+    """Describe for each split how many pictures were shown, and how often."""
+    entries = []
+    for split, rows in split_rows.items():
+        counts = times_shown[rows]
+        counts = counts[counts > 0]
+        if not len(counts):
+            continue
+        if np.ptp(counts):
+            median = np.median(counts)
+            frequency = f"{counts.min()} to {counts.max()}, mostly {median:g}"
+        else:
+            frequency = str(counts[0])
+        entries.append((split, f"{len(counts)} of {len(rows)}", frequency))
+    return entries

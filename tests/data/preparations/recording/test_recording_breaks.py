@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.preparations.recording import LOST, Config
+from brainhive_cli.data.preparations.recording import LOST_REASON, Config
 from brainhive_cli.data.recordings.headers import RecordingKeys, read_header
 from brainhive_cli.data.recordings.samples import filter_samples
 from tests.tools.trial_numbers import numbers_of_splits
@@ -112,7 +112,7 @@ def test_trials_whose_samples_were_lost_are_dropped_and_counted(data, recorded):
     raw._data[:, -100:] = np.nan
     raw.save(data / "sub-01_raw.fif", verbose="ERROR")
     found = prepare()
-    assert sum(each.provenance["dropped"][LOST] for each in found.values()) == 2
+    assert sum(each.provenance["dropped"][LOST_REASON] for each in found.values()) == 2
     signals = read_all(found)
     assert len(signals) == len(shown.pictures) - 2
     assert all(np.isfinite(signal).all() for signal in signals.values())

@@ -10,7 +10,11 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.preparations.recording import Config, Own, _tabulate_pictures
+from brainhive_cli.data.preparations.recording import (
+    Config,
+    OwnRecordings,
+    _tabulate_pictures,
+)
 from brainhive_cli.data.recordings.epochs import as_trials, warn_of_size
 from brainhive_cli.data.recordings.files import list_recordings
 from brainhive_cli.data.signals.spaces import channel_rows
@@ -70,7 +74,7 @@ def record(
     return raw
 
 
-def build(**knobs: Any) -> Own:
+def build(**knobs: Any) -> OwnRecordings:
     return Config(**knobs).build(Paths())
 
 
