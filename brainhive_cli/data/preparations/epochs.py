@@ -34,9 +34,9 @@ END_MARGIN_SAMPLES = 0.4
 class Config(OwnSignalKeys):
     """Epochs in -epo.fif or .set, or arrays [trials, channels, times] in .npy or .npz.
 
-    The files are called `sub-01_ses-01-epo.fif` or `sub-01_ses-01.npy`. A table
-    `sub-01_ses-01_trials.csv` beside them has a line for each trial, unless metadata or
-    events name the pictures.
+    The files are called `sub-01_ses-01-epo.fif` or `sub-01_ses-01.npy`. The table
+    `sub-01_ses-01_trials.csv` next to them has a line for each trial, unless metadata
+    or events name the pictures.
     """
 
     # a filter takes the whole recording, and codes are no channel of epochs

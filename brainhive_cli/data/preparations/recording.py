@@ -201,7 +201,7 @@ class OwnRecordings(Preparation):
         return tuple(sorted(self._recordings))
 
     def files(self, subject: int) -> Sequence[Path]:
-        """List a subject's recordings, the files beside them, and the tables of events
+        """List a subject's recordings, the files next to them, and the tables of events
         and pictures.
         """
         paths: list[Path] = []
