@@ -1,6 +1,7 @@
 """Typer application with all commands of the table, and the layout of its help."""
 
 from collections.abc import Callable
+from copy import copy
 from inspect import Signature
 from itertools import groupby
 from typing import Annotated, Any
@@ -23,14 +24,15 @@ from brainhive_cli.core.errors import RecipeError
 
 
 def _skip_checks(parameters: list[Any], ctx: Any) -> list[Any]:
-    """Switch off the checks of values while a shell completes a command line.
+    """Return parameters that check their values, except during shell completion."""
+    if not ctx.resilient_parsing:
+        return parameters
 
-    Returns `parameters`, which are changed in place.
-    """
-    if ctx.resilient_parsing:
-        for parameter in parameters:
-            parameter.process_value = lambda ctx, value: value
-    return parameters
+    # click keeps the parameters for the next command line, so only copies are changed
+    unchecked_parameters = [copy(parameter) for parameter in parameters]
+    for parameter in unchecked_parameters:
+        parameter.process_value = lambda ctx, value: value
+    return unchecked_parameters
 
 
 class FastCommand(TyperCommand):

@@ -272,15 +272,16 @@ def _describe_source(
         files_by_host: Selected files.
         missing_by_host: Files to download.
     """
-    # a web server has no reference, so the address of its first selected file is shown
     files = list(chain.from_iterable(files_by_host.values()))
     total = console.size(_count_bytes(files_by_host))
     missing_bytes = _count_bytes(missing_by_host)
     download = console.size(missing_bytes) if missing_bytes else "nothing"
-    addresses = [host or files[0].url for host in files_by_host]
 
+    addresses = []
     licences = []
     for host, host_files in files_by_host.items():
+        # a web server has no reference, so the address of its first file is shown
+        addresses.append(host or host_files[0].url)
         if host:
             licence = read_licence(host, host_files) or "not stated on its page"
             if licence not in licences:

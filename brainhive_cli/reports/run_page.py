@@ -311,7 +311,10 @@ def draw_headline(shown_run: ShownRun) -> Curve | None:
         if has_one_cell_each and 1 < n_cells <= MAX_BARS:
             bar_metrics |= subject_metrics
     bars = _make_bars(bar_metrics, name)
-    if bars is None or len(bars.at) > 1 or any(bars.lines[0].low or ()):
+    if bars is None or len(bars.at) > 1:
+        return bars
+    (low,) = bars.lines[0].low or [None]
+    if low is not None:
         return bars
     for artifact in shown_run.artifacts:
         if isinstance(artifact, Curve) and artifact.style == "lines":

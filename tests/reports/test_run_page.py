@@ -285,6 +285,14 @@ def test_of_runs_that_are_compared_the_verdict_is_their_difference(tmp_path):
         assert fact in lead
 
 
+def test_a_bar_whose_interval_begins_at_zero_is_still_the_headline(tmp_path):
+    """A lower end of 0 was taken for the lack of an interval."""
+    page = lay_out_page([RunGroup([run(tmp_path, "low", top1=0.1)])])
+    headline = page.headlines[0]
+    assert headline.style == "bars"
+    assert headline.lines[0].low == [0.0]
+
+
 def test_every_warning_stands_in_one_place_before_the_numbers(tmp_path):
     facts = {
         "caveats": ["simulated"],
