@@ -23,7 +23,7 @@ import torch
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
-from brainhive_cli.data.signals.spaces import Sensors, standard_positions
+from brainhive_cli.data.signals.spaces import Sensors, look_up_positions
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.demo import simulation
 from brainhive_cli.measurement.ranks import rank_targets
@@ -131,7 +131,7 @@ def main() -> None:
         for cap in ("biosemi64", "biosemi32")
     }
     whole = [name for name in montages["biosemi64"] if name != "Iz"]
-    places = flatten_positions(standard_positions(whole))
+    places = flatten_positions(look_up_positions(whole))
     simulation.CHANNELS.clear()
     simulation.CHANNELS.update(
         {name: (x, y) for name, (x, y) in zip(whole, places.tolist(), strict=True)}

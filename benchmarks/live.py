@@ -150,9 +150,9 @@ def cut(on: Bench) -> None:
             windows.add_event("event", onset_s)
         for start in range(0, len(samples), chunk):
             block = samples[start : start + chunk]
-            windows.add(block, (start + np.arange(len(block))) / rate_hz)
-            windows.locate()
-            list(windows.cut())
+            windows.add_samples(block, (start + np.arange(len(block))) / rate_hz)
+            windows.locate_events()
+            list(windows.cut_windows())
         assert windows.counts.windows == len(onsets)
 
     def bare() -> None:

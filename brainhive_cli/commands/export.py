@@ -18,7 +18,7 @@ from brainhive_cli.core.key_types import NameList, OneRun, split_commas
 from brainhive_cli.core.launch import Launch, library_versions
 from brainhive_cli.core.recipe import TrainedRunRecipe
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.signals.spaces import Voxels, axis_lists
+from brainhive_cli.data.signals.spaces import Voxels, list_axis_values
 from brainhive_cli.measurement import neuralbench
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.references import choose_cell
@@ -268,7 +268,7 @@ def _describe_voxels(trained: TrainedModel, subject: int) -> dict[str, Any]:
     assert isinstance(space, Voxels)
 
     description: dict[str, Any] = {}
-    for name, values in axis_lists(space).items():
+    for name, values in list_axis_values(space).items():
         description[name] = np.asarray(values).tolist()
     if space.grid:
         description["shape"] = list(space.grid.shape)

@@ -377,7 +377,7 @@ def _find_pictures(session: OpenSession) -> ReadPicture:
     for split in ("train", session.job.recipe.gallery):
         # without picture files, the page shows names
         with suppress(MissingData):
-            images = dataset.images(dataset.holdout.stored_split(split))
+            images = dataset.images(dataset.holdout.name_stored_split(split))
             if images.has_pictures:
                 for row, image_id in enumerate(images.image_ids):
                     positions[image_id] = (images, row)

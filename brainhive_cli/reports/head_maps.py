@@ -6,7 +6,7 @@ import numpy as np
 
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.artifacts import Point, Topomap
-from brainhive_cli.data.signals.spaces import Sensors, Voxels, standard_positions
+from brainhive_cli.data.signals.spaces import Sensors, Voxels, look_up_positions
 
 MIN_SENSORS = 4
 """Fewest sensors with a known position that make a map."""
@@ -58,7 +58,7 @@ def place_sensors(space: Sensors | Voxels) -> dict[str, tuple[float, float]]:
         return {}
     positions = space.positions  # [C, 3]
     if positions is None:
-        positions = standard_positions(space.names)
+        positions = look_up_positions(space.names)
 
     # (0, 0, 0) stands for a sensor without a position
     has_position = np.isfinite(positions).all(1) & positions.any(1)

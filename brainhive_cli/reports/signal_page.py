@@ -14,7 +14,7 @@ from brainhive_cli.core.measurements import list_footnotes, mark
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.files.hdf5 import short_name
 from brainhive_cli.data.signals.reliability import measure_reliability
-from brainhive_cli.data.signals.repetitions import WHITENED
+from brainhive_cli.data.signals.repetitions import WHITENED_UNIT
 from brainhive_cli.data.signals.space_files import write_maps
 from brainhive_cli.data.signals.spaces import Sensors, Voxels
 from brainhive_cli.data.signals.trials import Trials
@@ -136,7 +136,7 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
         raise problems[0]
 
     # write the maps; whitened channels have no position
-    if isinstance(space, Sensors) and first_recording.unit == WHITENED:
+    if isinstance(space, Sensors) and first_recording.unit == WHITENED_UNIT:
         space = replace(space, positions=np.full((len(space.names), 3), np.nan))
     write_maps(folder, store.path.stem, maps, space)
 
@@ -293,7 +293,7 @@ def _draw_sensors(
     unit = recording.unit
     if recording.whiteners is not None:
         unit = UNWHITENED
-    elif recording.unit == WHITENED:
+    elif recording.unit == WHITENED_UNIT:
         unit = MIXTURES
 
     # times around the peak at which reliability is at least half as high

@@ -59,7 +59,7 @@ def onsets(random: Random, band_hz: Any, baseline: bool, length_ms: int) -> list
         samples[:, begin : begin + len(course)] += patterns[category, :, None] * course
     filtered = [filter_samples(channel, 250.0, band_hz, "zero") for channel in samples]
     cutting, names = Cutting(steps, 250.0), [str(number) for number in range(8)]
-    trials = cutting.cut(filtered, names, begins, 1.0)
+    trials = cutting.cut_trials(filtered, names, begins, 1.0)
 
     # windows of 48 ms, decoded in two halves
     means = trials[:, :, :240].reshape(320, 8, 20, 12).mean(3)

@@ -268,7 +268,7 @@ def require_split(dataset: Dataset, split: str, key: str) -> None:
         RecipeError: naming the key of the recipe.
     """
     # a split that holdout makes lies in the stores of `train`
-    if dataset.holdout.stored_split(split) not in dataset.splits:
+    if dataset.holdout.name_stored_split(split) not in dataset.splits:
         known = ", ".join(dataset.splits)
         raise RecipeError(
             f"{key}: {dataset.name} has no split {split!r}", f"it has: {known}"
@@ -303,7 +303,7 @@ def describe_test_claims(dataset: Dataset, subjects: int) -> str:
     stimuli are here.
     """
     # held-out trials are of the pictures in `train`
-    stored, holdout = dataset.holdout.stored_split("test"), dataset.holdout
+    stored, holdout = dataset.holdout.name_stored_split("test"), dataset.holdout
     if stored not in dataset.splits:
         return ""
     try:
@@ -312,7 +312,7 @@ def describe_test_claims(dataset: Dataset, subjects: int) -> str:
     except BrainhiveError:  # which the inventory of pictures says
         return ""
     # pictures that were also shown in training allow other statements
-    if holdout.shows_seen:
+    if holdout.has_seen_pictures:
         return holdout.describe_claims(len(stimuli), subjects)
     return (
         describe_claims(alike.make_items([list(alike.concept_of)]), subjects)

@@ -26,7 +26,7 @@ from brainhive_cli.data.media.stimuli import (
     from_files,
     pictures_below,
 )
-from brainhive_cli.data.signals.holdout import OF_TRAIN, SEPARATE_TEST, Holdout
+from brainhive_cli.data.signals.holdout import HOLDOUT_FIELD, SEPARATE_TEST, Holdout
 
 FEW_PICTURES = 300
 """Training pictures up to which a ridge is the usual brain encoder."""
@@ -61,7 +61,7 @@ class Config(parts.Config):
         description="text file with a test picture in each line, as CONCEPT/FILE.jpg; "
         "all others are train, whatever folders are called",
     )
-    holdout: Holdout | None = OF_TRAIN
+    holdout: Holdout | None = HOLDOUT_FIELD
     exclude_test_concepts: bool = Field(
         True,
         description="with test_list: leave training pictures out whose concept a test "

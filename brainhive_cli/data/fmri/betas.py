@@ -36,7 +36,7 @@ from brainhive_cli.data.recordings.contract import (
 )
 from brainhive_cli.data.recordings.shown_pictures import list_pictures
 from brainhive_cli.data.signals.spaces import Voxels
-from brainhive_cli.data.signals.trials import Trials, take
+from brainhive_cli.data.signals.trials import Trials, index_optional
 
 BLOCK_BYTES = 2**27
 """Limit of the signals in memory while voxels are measured."""
@@ -321,8 +321,8 @@ class Betas(Preparation):
                 unit,
                 # of no split: the first has them
                 {"dropped": {} if recordings else dict(trials.dropped), **provenance},
-                runs=take(runs, split_rows[:, None]),  # [n, 1]
-                onset_s=take(trials.onset_s, split_rows[:, None]),
+                runs=index_optional(runs, split_rows[:, None]),  # [n, 1]
+                onset_s=index_optional(trials.onset_s, split_rows[:, None]),
                 trial_numbers=split_rows[:, None] if trials.onset_s is None else None,
             )
         return recordings

@@ -72,11 +72,11 @@ from brainhive_cli.data.signals.cutting import (
     Band,
     Cutting,
     Steps,
-    normalise,
-    refuse_flat,
+    refuse_flat_channels,
     require_noise_splits,
+    whiten_session,
 )
-from brainhive_cli.data.signals.spaces import standard_name
+from brainhive_cli.data.signals.spaces import standardise_name
 from brainhive_cli.data.signals.trials import Trials
 
 FLAT_REASON = "flat"
@@ -264,7 +264,9 @@ class OwnRecordings(Preparation):
 
         # whiten them without a copy
         with naming(first_path):
-            matrix = normalise(epochs, picture_rows, self.config, channels.ch_names)
+            matrix = whiten_session(
+                epochs, picture_rows, self.config, channels.ch_names
+            )
 
         # facts for the store
         headers = self._headers(subject, session)
@@ -406,7 +408,7 @@ class OwnRecordings(Preparation):
                 if key == "types":
                     is_present = name in file_types
                 else:
-                    spellings = {name, standard_name(name), config.rename.get(name)}
+                    spellings = {name, standardise_name(name), config.rename.get(name)}
                     is_present = not spellings.isdisjoint(file_names)
                 if not is_present:
                     absent.append(name)
@@ -550,7 +552,7 @@ class OwnRecordings(Preparation):
         translated = []
         for name in names:
             if name not in header.ch_names:
-                name = self.config.rename.get(name, standard_name(name))
+                name = self.config.rename.get(name, standardise_name(name))
             translated.append(name)
         return translated
 
@@ -568,7 +570,7 @@ class OwnRecordings(Preparation):
         # refuse flat channels before any signal is read
         variances = [channels.measure_variances(path) for path in headers]
         with naming(next(iter(headers))):
-            refuse_flat(np.max(variances, 0), channels.ch_names)
+            refuse_flat_channels(np.max(variances, 0), channels.ch_names)
         cutting = self._make_cutting(channels)
         trials, dropped = choose_trials(
             headers, self._names, self._pictures[1], cutting
@@ -655,7 +657,7 @@ class OwnRecordings(Preparation):
                 raw, path, names, config.band_hz, config.phase, breaks, segments
             )
             with naming(path):
-                signal = cutting.cut(
+                signal = cutting.cut_trials(
                     samples, names, onsets, scale=1.0, may_be_lost=True
                 )  # [n, C, T]
             # `segments` holds unfiltered samples, because a filter hides flat ones
@@ -730,7 +732,7 @@ def choose_trials(
                 dropped[first_split][reason] += 1
 
         # each dropped trial counts for one reason
-        is_inside = cutting.fits(onsets, header.n_times)
+        is_inside = cutting.are_complete(onsets, header.n_times)
         repeated_onsets = onsets[1:][np.diff(onsets) == 0]
         is_simultaneous = np.isin(onsets, repeated_onsets)
         is_kept = np.ones(len(onsets), bool)

@@ -42,7 +42,7 @@ from brainhive_cli.data.fmri.volumes import NIFTI_ENDINGS, Mask, open_image
 from brainhive_cli.data.media.pictures import decoding
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.recordings.contract import fill_subject
-from brainhive_cli.data.signals.holdout import OF_TRAIN, SEPARATE_TEST, Holdout
+from brainhive_cli.data.signals.holdout import HOLDOUT_FIELD, SEPARATE_TEST, Holdout
 from brainhive_cli.data.signals.spaces import Voxels
 
 SPLITS = ("train", "test")
@@ -165,7 +165,7 @@ class NsdPictures(parts.Config):
         description="only what these subjects were shown, 10,000 pictures each, in "
         "stores of their own; default: all 73,000",
     )
-    holdout: Holdout | None = OF_TRAIN
+    holdout: Holdout | None = HOLDOUT_FIELD
 
     def build(self, paths: Paths) -> Dataset:
         """Make the data set. No file is read yet."""

@@ -38,7 +38,7 @@ from brainhive_cli.data.published.nsd import (
 )
 from brainhive_cli.data.published.prepared_files import FilesByRow, PreparedFiles
 from brainhive_cli.data.signals.spaces import Voxels
-from brainhive_cli.data.signals.trials import Trials, gather_trials, group_trials
+from brainhive_cli.data.signals.trials import Trials, group_trials, make_trial_reader
 
 MINDEYE1_HINT = (
     "hf download pscotti/naturalscenesdataset --repo-type dataset --include "
@@ -392,7 +392,7 @@ def _read_mindeye2(
     def read_pictures(rows: slice) -> Array:
         with hdf5.open_file(path, MINDEYE2_HINT) as file:
             betas = file[MINDEYE2_DATASET]
-            read_trials = gather_trials(
+            read_trials = make_trial_reader(
                 trials, (width, 1), dtype, lambda trial: betas[trial][:, None]
             )
             return read_trials(rows)

@@ -22,7 +22,7 @@ from brainhive_cli.data.files.published_files import (
     read_splits,
 )
 from brainhive_cli.data.media.stimuli import StimulusSet, from_files, pictures_below
-from brainhive_cli.data.signals.holdout import OF_TRAIN, SEPARATE_TEST, Holdout
+from brainhive_cli.data.signals.holdout import HOLDOUT_FIELD, SEPARATE_TEST, Holdout
 
 CONCEPT = re.compile(r"n\d{8}(?=_)|[a-z]+(?=\d+$)|.+(?=_\d+[a-z]+$)")
 """Concept in a stem of ImageNet (n01443537_22563), of BOLD5000's scenes (abbey1) and of
@@ -48,7 +48,7 @@ class FmriPictures(parts.Config):
     people: ClassVar[str] = ""
 
     root: str = ROOT_FIELD
-    holdout: Holdout | None = OF_TRAIN
+    holdout: Holdout | None = HOLDOUT_FIELD
 
     def build(self, paths: Paths) -> Dataset:
         """Point at the data; nothing is read yet."""

@@ -25,9 +25,9 @@ from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.files.published_files import fetch_line
 from brainhive_cli.data.media.stimuli import StimulusSet, from_files, pictures_below
 from brainhive_cli.data.published.prepared_files import FilesByRow, PreparedFiles
-from brainhive_cli.data.signals.holdout import OF_TRAIN, SEPARATE_TEST, Holdout
+from brainhive_cli.data.signals.holdout import HOLDOUT_FIELD, SEPARATE_TEST, Holdout
 from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials, gather_trials, group_trials
+from brainhive_cli.data.signals.trials import Trials, group_trials, make_trial_reader
 
 MONTAGE = tuple(
     "Fp1 Fp2 AF7 AF3 AFz AF4 AF8 F7 F5 F3 F1 F2 F4 F6 F8 FT9 FT7 FC5 FC3 FC1 FCz FC2 "
@@ -146,7 +146,7 @@ class Distributed(parts.Config):
         description="folder of sub-XX/{train,test}.pt below root, or a pattern; "
         "default: the published one",
     )
-    holdout: Holdout | None = OF_TRAIN
+    holdout: Holdout | None = HOLDOUT_FIELD
 
     def build(self, paths: Paths) -> Dataset:
         """Make the data set. No file is read yet."""
@@ -516,7 +516,7 @@ def _group_trials(
         )
     picture_paths, table, counts = group_trials(shown_paths)
     shape = trials.shape[1:]
-    read = gather_trials(table, shape, trials.dtype, trials.__getitem__)
+    read = make_trial_reader(table, shape, trials.dtype, trials.__getitem__)
     signal = LazyRows((*table.shape, *shape), trials.dtype, read, path)
     return signal, picture_paths, counts
 

@@ -24,7 +24,7 @@ from brainhive_cli.data.published.things_eeg import (
     read_metadata,
 )
 from brainhive_cli.data.recordings.contract import Preparation, list_subjects
-from brainhive_cli.data.signals.cutting import Cutting, Steps, normalise
+from brainhive_cli.data.signals.cutting import Cutting, Steps, whiten_session
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials, group_trials
 
@@ -196,13 +196,13 @@ class RawRecordings(Preparation):
                 if is_scaled:
                     channels = (_scale(each, cutting.rate_hz) for each in channels)
                 unit = 1.0 if is_scaled else MICROVOLTS
-                epochs[split] = cutting.cut(channels, names, onsets[split], unit)
+                epochs[split] = cutting.cut_trials(channels, names, onsets[split], unit)
                 if is_scaled:
                     np.clip(epochs[split], -LARGEST, LARGEST, out=epochs[split])
 
         # whiten them where they lie
         with naming(self._file(subject, session, "train")):
-            matrix = normalise(epochs, codes, self.config, names)
+            matrix = whiten_session(epochs, codes, self.config, names)
         return {
             split: Trials(
                 epochs[split][:, None],  # [n, 1, C, T]
@@ -297,7 +297,7 @@ class RawRecordings(Preparation):
             )
         factor = self.cutting.recorded_hz / RATE_HZ
         onsets = np.rint(onsets * factor).astype(np.int64)
-        fits = self.cutting.fits(onsets, int(signal.shape[1] * factor))
+        fits = self.cutting.are_complete(onsets, int(signal.shape[1] * factor))
         trials = np.flatnonzero(fits & is_picture)  # rows of events
         beyond = int((~fits & is_picture).sum())
         dropped = {"target": int((~is_picture).sum()), "beyond the recording": beyond}

@@ -19,9 +19,9 @@ from brainhive_cli.data.recordings.opening import CHANNEL_UNITS
 from brainhive_cli.data.signals.cutting import SMALLEST
 from brainhive_cli.data.signals.spaces import (
     Sensors,
-    are_inputs,
-    plain_name,
-    standard_positions,
+    are_amplifier_inputs,
+    look_up_positions,
+    strip_electrode_name,
 )
 
 MEG = ("mag", "grad")
@@ -191,7 +191,7 @@ def keep_channels(
     positions = header.positions[[*map(header.ch_names.index, names)]]
     has_file_positions = not np.isnan(positions).any()
     if not has_file_positions and {*kinds} == {"eeg"}:
-        positions = standard_positions(names)
+        positions = look_up_positions(names)
     without = [*compress(names, np.any(np.isnan(positions), 1))]
     return KeptChannels(
         headers,
@@ -283,20 +283,20 @@ def list_unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[st
     names = np.array(channels.ch_names)
     kinds = np.array(channels.ch_types)
     eeg = [*compress(channels.ch_names, kinds == "eeg")]
-    if other := [name for name in eeg if NO_EEG.fullmatch(plain_name(name))]:
+    if other := [name for name in eeg if NO_EEG.fullmatch(strip_electrode_name(name))]:
         yield f"{', '.join(other)}: EEG by the file, but not by name", other
 
     # names of an amplifier's inputs say nothing of positions; other names may lie
     # outside the 10-05 system
     if not channels.has_file_positions:
-        if are_inputs(channels.ch_names):
+        if are_amplifier_inputs(channels.ch_names):
             yield (
                 "channels are called by inputs of BioSemi's amplifier: "
                 "preparation.montage=biosemi64, or what the cap is called in mne, "
                 "gives their names and positions",
                 [],
             )
-        is_unknown = ~np.isfinite(standard_positions(channels.ch_names)).all(1)
+        is_unknown = ~np.isfinite(look_up_positions(channels.ch_names)).all(1)
         strange = [name for name in names[is_unknown].tolist() if name not in other]
         if eeg and is_unknown.mean() < 0.5 and strange:
             yield (

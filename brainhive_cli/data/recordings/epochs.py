@@ -34,8 +34,8 @@ from brainhive_cli.data.signals.spaces import (
     Sensors,
     Voxels,
     name_electrodes,
-    standard_name,
-    standard_names,
+    standardise_name,
+    standardise_names,
 )
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.models.signal_spec import UNIT_SIZES, name_unit
@@ -561,7 +561,7 @@ def _of_array(signal: Any, axes: Mapping[str, Any], where: str) -> Trials:
     times_s: Any = axes.get("times_s")
     unit: Any = axes.get("unit")
     if space is None and (channels := axes.get("channels")) is not None:
-        space = Sensors(standard_names(channels))
+        space = Sensors(standardise_names(channels))
     if is_voxels:
         space = space or Voxels({})
         times_s = np.zeros(1)
@@ -595,7 +595,7 @@ def _of_epochs(epochs: Any, pictures: Any, axes: Mapping[str, Any]) -> Trials:
     epoched = join_epochs(epochs, path, {}, "", ())
     header = make_header(epoched.raw, "", ())
     wanted = [
-        name if name in header.ch_names else standard_name(name)
+        name if name in header.ch_names else standardise_name(name)
         for name in axes.get("channels") or ()
     ]
     try:
@@ -668,7 +668,7 @@ def cut_trials(
     require_span(cutting, (first, first + samples - 1))
     onsets = np.arange(count) * samples - first
     rows = (np.ravel(signal[:, row]).astype(np.float64) for row in range(channels))
-    return cutting.cut(rows, [*names], onsets, 1.0), cutting
+    return cutting.cut_trials(rows, [*names], onsets, 1.0), cutting
 
 
 def require_span(cutting: Cutting, span: tuple[int, int]) -> None:

@@ -145,10 +145,10 @@ def mix_repetitions(
     is_there = torch.arange(signal.shape[1], device=signal.device) < count[:, None]
     # absent ones could hold NaN, which a weight of 0 would not remove
     there = signal.masked_fill(~is_there[..., None, None], 0)
-    return weighted(there, _weights(is_there, config, generator))
+    return average_weighted(there, _weights(is_there, config, generator))
 
 
-def weighted(signal: Tensor, weights: Tensor) -> Tensor:
+def average_weighted(signal: Tensor, weights: Tensor) -> Tensor:
     """Average repetitions [B, R, C, T] with weights [B, R]: [B, C, T]."""
     import torch
 
@@ -184,7 +184,7 @@ def _weights(is_there: Tensor, config: Augment, generator: torch.Generator) -> T
     return torch.where(drawn >= 1 - config.repetitions_one, alone, weights)
 
 
-def shuffle_repetitions(
+def draw_repetitions(
     signal: Tensor, count: Tensor, most: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Take up to `most` repetitions of each trial at random, each at most once.

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from brainhive_cli.core.arrays import Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError, find_rows
-from brainhive_cli.data.signals.spaces import Sensors, standard_positions
+from brainhive_cli.data.signals.spaces import Sensors, look_up_positions
 from brainhive_cli.models.signal_spec import MEG
 
 ChannelChoice = Literal["none", "spline", "common"]
@@ -52,7 +52,7 @@ class ChannelMapping:
     shared: int
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """Description for protocols."""
         return (
             f"channels mapped by {WORDS[self.kind]}: {self.shared} of "
@@ -114,8 +114,10 @@ def map_channels(
             recorded.names, recorded.positions, where, recorded.positions is None
         )
         chosen = np.flatnonzero(np.isfinite(from_m).all(1)).tolist()
-        origin = fit_origin(from_m[chosen], where)
-        matrix[:, chosen] = spline_weights(from_m[chosen] - origin, to_m - origin)
+        origin = fit_head_centre(from_m[chosen], where)
+        matrix[:, chosen] = compute_spline_weights(
+            from_m[chosen] - origin, to_m - origin
+        )
     elif not chosen:
         raise BrainhiveError(
             f"{where} has no channel of the model", "use a data set of the same sensors"
@@ -141,7 +143,7 @@ def _locate(
     where none is known.
     """
     located = (
-        standard_positions(names)
+        look_up_positions(names)
         if positions is None
         else np.array(positions, np.float64)
     )
@@ -156,7 +158,7 @@ def _locate(
     return located
 
 
-def fit_origin(positions: Float64, where: str = "the recording") -> Float64:
+def fit_head_centre(positions: Float64, where: str = "the recording") -> Float64:
     """Fit a sphere to sensors by least squares, and return its centre [3].
 
     Sensors in the face are left out, as mne does.
@@ -185,7 +187,7 @@ def fit_origin(positions: Float64, where: str = "the recording") -> Float64:
     return centre
 
 
-def spline_weights(
+def compute_spline_weights(
     from_positions: Float64, to_positions: Float64, alpha: float = ALPHA
 ) -> Float64:
     """Compute how potentials elsewhere on the head follow from those at sensors, by
@@ -193,7 +195,7 @@ def spline_weights(
 
     Args:
         from_positions: [C', 3] of the sensors, from the centre of the head
-            (`fit_origin`); any unit.
+            (`fit_head_centre`); any unit.
         to_positions: [C, 3] of the positions to interpolate at.
         alpha: Regularisation, added to the diagonal.
 

@@ -95,7 +95,7 @@ class Steps(parts.Config):
         return self
 
     @classmethod
-    def of(cls, preparation: Mapping[str, Any]) -> Self:
+    def from_preparation(cls, preparation: Mapping[str, Any]) -> Self:
         """Read them among the steps that made a model's signals."""
         keys = preparation.keys() & cls.model_fields.keys()
         return cls.model_validate({key: preparation[key] for key in keys})
@@ -276,12 +276,12 @@ class Cutting:
         self._kept = slice(int(first), int(last))
         self.times_s: Float64 = times_ms[self._kept] / 1000
 
-    def fits(self, onsets: Int64, samples: int) -> Bool:
+    def are_complete(self, onsets: Int64, samples: int) -> Bool:
         """Mark the trials [n] that lie wholly in a recording of so many samples."""
         start, stop = self.span
         return (onsets + start >= 0) & (onsets + stop < samples)
 
-    def cut(
+    def cut_trials(
         self,
         channels: Iterable[Array],
         names: Sequence[str],
@@ -354,12 +354,12 @@ class Cutting:
         # the noise, where it is measured, finds flat channels itself
         epochs[is_lost] = 0
         if self.steps.whiten == "no" and not is_lost.all():
-            refuse_flat(np.einsum("nct,nct->c", epochs, epochs), names)
+            refuse_flat_channels(np.einsum("nct,nct->c", epochs, epochs), names)
         epochs[is_lost] = np.nan
         return epochs
 
 
-def covariance(epochs: SignalArray, stimuli: Int64, across: Across) -> Float64:
+def estimate_covariance(epochs: SignalArray, stimuli: Int64, across: Across) -> Float64:
     """Average the shrunk covariances [C, C] of blocks, with equal weight for each
     stimulus.
 
@@ -452,7 +452,7 @@ def _sum_shrunk(centred: SignalArray, weights: Float64) -> Float64:
     return total + np.diag((weights * shrinkage) @ variances)
 
 
-def refuse_flat(variances: Array, names: Sequence[str]) -> None:
+def refuse_flat_channels(variances: Array, names: Sequence[str]) -> None:
     """Refuse channels [C] that hold no signal, or signals in another unit.
 
     Raises:
@@ -476,14 +476,14 @@ def refuse_flat(variances: Array, names: Sequence[str]) -> None:
         )
 
 
-def whitener(noise: Float64, names: Sequence[str]) -> Float64:
+def compute_whitener(noise: Float64, names: Sequence[str]) -> Float64:
     """Compute Σ^(-1/2) [C, C] of a covariance of noise.
 
     Raises:
         BrainhiveError: naming flat channels; or if channels are sums of others, as
             after average reference.
     """
-    refuse_flat(np.diag(noise), names)
+    refuse_flat_channels(np.diag(noise), names)
     values, directions = np.linalg.eigh(noise)  # [C], [C, C]
     if values[0] <= SMALLEST * values[-1]:
         raise BrainhiveError(
@@ -494,7 +494,7 @@ def whitener(noise: Float64, names: Sequence[str]) -> Float64:
     return (directions * values**-0.5) @ directions.T
 
 
-def whiten(epochs: SignalArray, matrix: SignalArray) -> None:
+def apply_whitener(epochs: SignalArray, matrix: SignalArray) -> None:
     """Multiply trials [n, C, T] by a whitener [C, C], in place."""
     step = max(1, CHUNK // epochs[0].size)
     factor = matrix.astype(epochs.dtype)
@@ -536,7 +536,7 @@ def measure_noise(
     measured = require_noise_splits(epochs, steps)
     with np.errstate(over="ignore", invalid="ignore"):  # an overflow is refused below
         covariances = [
-            covariance(epochs[split], stimuli[split], steps.whiten)
+            estimate_covariance(epochs[split], stimuli[split], steps.whiten)
             for split in measured
         ]
         noise = np.mean(covariances, 0)  # [C, C]
@@ -551,7 +551,7 @@ def measure_noise(
     return noise
 
 
-def normalise(
+def whiten_session(
     epochs: Mapping[str, Float32],
     stimuli: Mapping[str, Int64],
     steps: Steps,
@@ -573,7 +573,7 @@ def normalise(
     """
     if steps.whiten == "no":
         return None
-    matrix = whitener(measure_noise(epochs, stimuli, steps, names), names)
+    matrix = compute_whitener(measure_noise(epochs, stimuli, steps, names), names)
     for signal in epochs.values():
-        whiten(signal, matrix)
+        apply_whitener(signal, matrix)
     return matrix

@@ -20,7 +20,7 @@ from brainhive_cli.core.files import locate
 from brainhive_cli.core.measurements import NORMALISED_BY_TESTED, SEEN_PICTURES
 from brainhive_cli.core.sections import Section
 from brainhive_cli.data.files.ids import match_ids
-from brainhive_cli.data.signals.trials import Trials, take
+from brainhive_cli.data.signals.trials import Trials, index_optional
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.trial_order import (
     SMALLEST_P,
@@ -39,7 +39,7 @@ out.
 """
 MAX_FOLDS = 1000
 """Folds of a split, each of which is a model."""
-SPLIT_FORM = "dataset.holdout.split=FILE.json of variants with train_ids and test_ids"
+SPLIT_HINT = "dataset.holdout.split=FILE.json of variants with train_ids and test_ids"
 
 
 class Holdout(Section):
@@ -110,7 +110,7 @@ class Holdout(Section):
         return bool(self.by)
 
     @property
-    def shows_seen(self) -> bool:
+    def has_seen_pictures(self) -> bool:
         """Whether the tested pictures were also shown in training trials."""
         return self.by in ("trials", "runs", "sessions")
 
@@ -121,7 +121,7 @@ class Holdout(Section):
         return [*range(1, folds + 1)]
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """Name for protocols, as "runs held out, 12 folds"; empty where the split
         `test` is tested.
         """
@@ -145,7 +145,7 @@ class Holdout(Section):
         digest = documents.digest_file(path)
         return [Input(f"split {path.name}", reference=self.split, digest=digest)]
 
-    def stored_split(self, split: str) -> str:
+    def name_stored_split(self, split: str) -> str:
         """Name the split in whose stores a split lies: held-out trials lie in those of
         `train`.
         """
@@ -161,7 +161,7 @@ class Holdout(Section):
             RecipeError: if there are fewer pictures than folds, or a listed picture is
                 unknown.
         """
-        if not self.divides_train or self.shows_seen:
+        if not self.divides_train or self.has_seen_pictures:
             return np.ones(len(stimuli.image_ids), bool)
         if self.split:
             # pictures that the file does not list are on neither side
@@ -188,15 +188,15 @@ class Holdout(Section):
         """
         if not self.divides_train:
             return recording
-        if self.shows_seen:
+        if self.has_seen_pictures:
             return recording.hold_out(
                 self.hold_out_trials(recording, fold, where), split
             )
         # held-out pictures: sides are split later, and no step may be fitted to both
-        self.refuse_fitted(recording, where)
+        self.refuse_fitted_signals(recording, where)
         return recording
 
-    def list_other_side(
+    def list_opposite_trials(
         self, recordings: Mapping[str, Trials], split: str, fold: int, where: str
     ) -> list[Trials]:
         """List the trials that test a model which learns from a split, or that it
@@ -212,7 +212,7 @@ class Holdout(Section):
             The trials; none of pictures that are held out, which `choose_stimuli` tells
             apart.
         """
-        if self.shows_seen:
+        if self.has_seen_pictures:
             # both sides are trials of the split `train`
             other = "test" if split == "train" else "train"
             return [self.choose_trials(recordings["train"], other, fold, where)]
@@ -258,10 +258,10 @@ class Holdout(Section):
         # items and their labels: trials and what they show, or pictures and their
         # concepts
         row = np.nonzero(is_there)[0]  # [n] of each trial
-        if self.shows_seen:
+        if self.has_seen_pictures:
             item = np.arange(len(row))
             label = [shown[index] for index in row]
-            group = self.number_tested(recording, where)[is_there]
+            group = self.number_test_groups(recording, where)[is_there]
         else:
             item = row
             group = np.zeros(len(shown), np.int64)
@@ -275,9 +275,9 @@ class Holdout(Section):
                 group[is_tested & (rows >= 0)] = fold
 
         # their order in time
-        sessions = take(recording.sessions, is_there)
-        runs = take(recording.runs, is_there)
-        time = take(recording.times_in_run, is_there)
+        sessions = index_optional(recording.sessions, is_there)
+        runs = index_optional(recording.runs, is_there)
+        time = index_optional(recording.times_in_run, is_there)
         is_known = time is not None
         if has_order or (sessions is None and runs is None and not is_known):
             return Interleaving(
@@ -285,19 +285,19 @@ class Holdout(Section):
             )
 
         # what each item shows; stimuli without embeddings are like no other
-        stimulus = rows[row] if self.shows_seen else rows
+        stimulus = rows[row] if self.has_seen_pictures else rows
         values = np.where((stimulus >= 0)[:, None], features()[stimulus], 0)
         order = TrialOrder.from_trials(item, label, sessions, runs, time, values)
         interleaving = (
             Interleaving.from_trials(order, group, self.by)
-            if self.shows_seen
+            if self.has_seen_pictures
             else Interleaving.from_pictures(order, group)
         )
         # pictures that are held out were never shown before, so no pair repeats
-        repeats = self.shows_seen and p_of_transitions(order) <= SMALLEST_P
+        repeats = self.has_seen_pictures and p_of_transitions(order) <= SMALLEST_P
         return replace(interleaving, is_known=is_known, repeats=repeats)
 
-    def group_alike(
+    def add_fold_groups(
         self,
         alike: StimulusGrouping,
         tested: Iterable[tuple[str, str, Hashable]],
@@ -312,7 +312,7 @@ class Holdout(Section):
                 subjects.
             folds: Those that were tested.
         """
-        if self.shows_seen:
+        if self.has_seen_pictures:
             group_of = {}
             block_of = {}
             for name, group, block in tested:
@@ -335,7 +335,7 @@ class Holdout(Section):
         who = "this subject" if subjects == 1 else f"these {subjects} subjects"
         about = f"{stimuli} stimuli" + (f" in these {few}" if few else "")
         return (
-            f"{self.words}: results hold for other trials of these {about}, and "
+            f"{self.description}: results hold for other trials of these {about}, and "
             f"{who if subjects else 'who is recorded'}"
         )
 
@@ -345,7 +345,7 @@ class Holdout(Section):
         """
         # z-scored within the run or session that is tested
         is_own = recording.preparation.get("zscore") in (self.by.removesuffix("s"),)
-        return ([SEEN_PICTURES] if self.shows_seen else []) + (
+        return ([SEEN_PICTURES] if self.has_seen_pictures else []) + (
             [NORMALISED_BY_TESTED] if is_own else []
         )
 
@@ -386,7 +386,7 @@ class Holdout(Section):
             chosen = order[fold - 1 :: self.folds][:tested]
         if not 0 < tested < count:
             raise RecipeError(
-                f"holdout: {self.words} of {count} pictures",
+                f"holdout: {self.description} of {count} pictures",
                 "fewer folds, or another share",
             )
         is_tested = np.zeros(count, bool)
@@ -403,7 +403,7 @@ class Holdout(Section):
                 is unknown.
         """
         # single trials are dealt out, else whole runs or sessions
-        self.refuse_fitted(recording, where)
+        self.refuse_fitted_signals(recording, where)
         is_there = recording.is_there
         if self.by == "trials":
             # those of each stimulus in a random order; one trial alone is never tested
@@ -441,7 +441,7 @@ class Holdout(Section):
             tested = drawn[: round((self.share or 0) * total)].tolist()
         if not tested or len(tested) == total:
             raise RecipeError(
-                f"holdout: {self.words}, and {where} has {total} {self.by}",
+                f"holdout: {self.description}, and {where} has {total} {self.by}",
                 f"at most {total} folds" if total > 1 else "hold out trials",
             )
         return is_there & np.isin(groups, tested)
@@ -470,7 +470,7 @@ class Holdout(Section):
         numbers[is_there] = np.unique(pairs[is_there], return_inverse=True)[1]
         return numbers
 
-    def number_tested(self, recording: Trials, where: str) -> Int64:
+    def number_test_groups(self, recording: Trials, where: str) -> Int64:
         """Number the fold (from 1, 0 if none), run or session that tests each trial,
         [N, R].
         """
@@ -499,7 +499,7 @@ class Holdout(Section):
             "trials": [f"{whose} fold {fold}"] * len(absent),
         }[self.by]
 
-    def refuse_fitted(self, recording: Trials, where: str) -> None:
+    def refuse_fitted_signals(self, recording: Trials, where: str) -> None:
         """Refuse signals whose preparation was fitted to trials that are held out here.
 
         Raises:
@@ -528,7 +528,7 @@ class Holdout(Section):
 
 
 def read_split(
-    path: Path, hint: str = SPLIT_FORM, name_of: Callable[[str], str] = str
+    path: Path, hint: str = SPLIT_HINT, name_of: Callable[[str], str] = str
 ) -> list[dict[str, str]]:
     """Read the side, `train` or `test`, of each picture in each variant.
 
@@ -565,7 +565,7 @@ def read_split(
 SEPARATE_TEST = Holdout.model_construct(by="")  # type: ignore[arg-type]
 """Nothing of the split `train` is held out: the split `test` is tested."""
 
-OF_TRAIN: Any = Field(
+HOLDOUT_FIELD: Any = Field(
     None,
     description="what is tested of the pictures or trials of `train`, as {by: runs, "
     "folds: 12}, instead of the split `test`",

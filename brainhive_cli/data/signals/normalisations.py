@@ -72,7 +72,7 @@ def pool_statistics(subjects: Sequence[Statistics]) -> Statistics:
     Raises:
         BrainhiveError: if they differ in width.
     """
-    refuse_other_widths(
+    require_equal_widths(
         {len(values) for statistics in subjects for values in statistics.values()}
     )
     return {
@@ -81,7 +81,7 @@ def pool_statistics(subjects: Sequence[Statistics]) -> Statistics:
     }
 
 
-def refuse_other_widths(widths: set[int]) -> None:
+def require_equal_widths(widths: set[int]) -> None:
     """Refuse subjects whose statistics have no mean, as they differ in width.
 
     Args:
@@ -113,7 +113,7 @@ class Channel(parts.Config):
         total = np.zeros((1, 1))
         products = np.zeros((1, 1))
         for chunk in signals:
-            flat = flatten(chunk)
+            flat = join_samples(chunk)
             count += flat.shape[1]
             total = total + flat.sum(1, keepdims=True)
             squares = (
@@ -130,7 +130,7 @@ class Channel(parts.Config):
 
     def build(self, statistics: Statistics) -> Normaliser:
         """Make the normalisation that signals of these statistics need."""
-        matrix = (inverse_root if self.mixes_channels else inverse_spread)(
+        matrix = (compute_inverse_root if self.mixes_channels else inverse_spread)(
             statistics["covariance"]
         )
         return Normaliser(
@@ -198,7 +198,7 @@ class Euclidean(parts.Config):
         count = 0
         total = np.zeros((1, 1))
         for chunk in signals:
-            flat = flatten(chunk)
+            flat = join_samples(chunk)
             count += len(chunk)
             total = total + flat @ flat.T
         return {"reference": total / count}
@@ -215,7 +215,7 @@ class Euclidean(parts.Config):
         shrunk = (1 - self.shrinkage) * reference
         shrunk += self.shrinkage * mean_variance * np.eye(channels)
         # zeros as the mean: channels are only mixed
-        matrix = inverse_root(shrunk).astype(np.float32)
+        matrix = compute_inverse_root(shrunk).astype(np.float32)
         return Normaliser(np.zeros((channels, 1), np.float32), matrix)
 
 
@@ -261,10 +261,10 @@ class Riemannian(Euclidean):
                 products = products[::2]
                 stride = 2 * stride
         is_affine_invariant = self.mean == "affine-invariant"
-        return {"reference": mean_product(np.stack(products), is_affine_invariant)}
+        return {"reference": average_products(np.stack(products), is_affine_invariant)}
 
 
-def flatten(signal: Float32) -> Float64:
+def join_samples(signal: Float32) -> Float64:
     """Join the samples of all trials [n, C, T]: [C, n T]."""
     return signal.transpose(1, 0, 2).reshape(signal.shape[1], -1).astype(np.float64)
 
@@ -276,7 +276,7 @@ def inverse_spread(variances: Float64) -> Float64:
     return 1 / np.sqrt(np.maximum(variances, SMALLEST * variances.max()))
 
 
-def inverse_root(matrix: Float64) -> Float64:
+def compute_inverse_root(matrix: Float64) -> Float64:
     """Give the symmetric inverse square root of a covariance [C, C]; see
     `inverse_spread`.
     """
@@ -285,7 +285,7 @@ def inverse_root(matrix: Float64) -> Float64:
     return (directions * inverse_spread(variances)) @ directions.T
 
 
-def mean_product(products: Float64, is_affine_invariant: bool) -> Float64:
+def average_products(products: Float64, is_affine_invariant: bool) -> Float64:
     """Average positive matrices by the affine-invariant, or by the log-Euclidean
     metric.
 

@@ -30,7 +30,7 @@ class Overlap:
     end_s: float
 
     @classmethod
-    def of(cls, recordings: Iterable[Trials], times_s: Float64) -> Self | None:
+    def measure(cls, recordings: Iterable[Trials], times_s: Float64) -> Self | None:
         """Compare a window with the time between onsets.
 
         Args:

@@ -14,7 +14,7 @@ from brainhive_cli.core.measurements import (
 Provenance = Mapping[str, Any]
 """Facts of the origin of signals; `sessions` holds further facts of each session."""
 
-SELECTING = {
+SELECTION_KEYS = {
     *"root files sessions task derivatives where trials key info stimuli events column "
     "onset_unit stim_channel delay_ms stimulus stimulus_ms stimulus_s channels types "
     "exclude mask masks regions voxels repetitions seed shuffle test_pictures "
@@ -59,7 +59,7 @@ def read_preparation(provenance: Provenance) -> dict[str, Any]:
     steps: dict[str, Any] = {}
     for source in [*provenance.get("sessions", ()), provenance]:
         steps |= source.get("preparation", {})
-    steps = flatten({key: steps[key] for key in steps if key not in SELECTING})
+    steps = flatten({key: steps[key] for key in steps if key not in SELECTION_KEYS})
     if SIMULATED in list_caveats(provenance):
         steps["simulated"] = True
     return steps

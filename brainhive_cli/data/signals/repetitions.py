@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from brainhive_cli.core.arrays import Array, Float32, Float64, Int64
-from brainhive_cli.data.signals.trials import COPIED_STIMULI, Trials
+from brainhive_cli.data.signals.trials import MAX_STIMULI_PER_READ, Trials
 from brainhive_cli.measurement.reliability import average_parts
 from brainhive_cli.measurement.repetitions import separate_repetitions
 
-WHITENED = "whitened"
+WHITENED_UNIT = "whitened"
 """Unit of signals after multivariate noise normalisation."""
 
 
@@ -96,8 +96,8 @@ def average_by_part(
 def _slice_stimuli(trials: Trials) -> list[slice]:
     """Divide the stimuli into chunks that fit into memory."""
     return [
-        slice(start, start + COPIED_STIMULI)
-        for start in range(0, len(trials.signal), COPIED_STIMULI)
+        slice(start, start + MAX_STIMULI_PER_READ)
+        for start in range(0, len(trials.signal), MAX_STIMULI_PER_READ)
     ]
 
 

@@ -41,7 +41,7 @@ _OPERATORS = {"&": "&", "|": "|", "-": "& ~", "(": "(", ")": ")"}
 """Signs of sets as Python's operators on masks, which bind alike."""
 
 
-def window_starts(
+def list_window_starts(
     times_ms: NDArray[np.floating], width_ms: float, step_ms: float
 ) -> list[float]:
     """List where windows begin: from the first sample, as long as they end within the
@@ -68,7 +68,9 @@ def window_starts(
     return list(np.arange(times_ms[0], last + CLOSE_MS, step_ms))
 
 
-def inside(times_ms: NDArray[np.floating], start_ms: float, width_ms: float) -> Bool:
+def mark_window(
+    times_ms: NDArray[np.floating], start_ms: float, width_ms: float
+) -> Bool:
     """Mark the samples of a window: [T]."""
     # half-open, so that adjoining windows share no sample
     return (times_ms >= start_ms - CLOSE_MS) & (
@@ -76,7 +78,9 @@ def inside(times_ms: NDArray[np.floating], start_ms: float, width_ms: float) -> 
     )
 
 
-def region_masks(regions: Mapping[str, Sequence[int]], voxels: int) -> dict[str, Bool]:
+def make_region_masks(
+    regions: Mapping[str, Sequence[int]], voxels: int
+) -> dict[str, Bool]:
     """Mark the voxels of each region that has any, by name: [V, 1]."""
     rows = np.arange(voxels)[:, None]
     return {
@@ -209,7 +213,7 @@ class Signal(Section):
             BrainhiveError: naming channels, regions or a window that the trials do not
                 have.
         """
-        masks = split_masks(
+        masks = find_stream_masks(
             self.region_split,
             trials.space,
             self.region_control,
@@ -252,7 +256,7 @@ def compile_set(expression: str) -> CodeType:
     return compile(tree, "region_split", "eval")
 
 
-def split_masks(
+def find_stream_masks(
     expressions: Mapping[str, str],
     space: Sensors | Voxels,
     control: RegionControl = "none",

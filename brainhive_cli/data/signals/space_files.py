@@ -19,7 +19,7 @@ from brainhive_cli.data.signals.spaces import (
     Sensors,
     Surface,
     Voxels,
-    standard_positions,
+    look_up_positions,
 )
 
 
@@ -95,7 +95,7 @@ def _write_table(maps: Mapping[str, Float32], space: Sensors | Voxels) -> bytes:
     if isinstance(space, Sensors):
         positions = space.positions
         if positions is None:
-            positions = standard_positions(space.names)
+            positions = look_up_positions(space.names)
         columns["name"] = space.names
         columns |= dict(zip("xyz", np.asarray(positions).T.tolist(), strict=True))
     else:

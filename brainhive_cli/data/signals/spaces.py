@@ -135,7 +135,7 @@ class Voxels:
         )
 
 
-def axis_lists(space: Sensors | Voxels) -> dict[str, Any]:
+def list_axis_values(space: Sensors | Voxels) -> dict[str, Any]:
     """Give all that has one entry a channel, or a voxel, and is the same in all
     recordings of a subject.
     """
@@ -152,7 +152,7 @@ def axis_lists(space: Sensors | Voxels) -> dict[str, Any]:
     )
 
 
-def channel_rows(channels: Sequence[str], names: Sequence[str]) -> Int64:
+def find_channel_rows(channels: Sequence[str], names: Sequence[str]) -> Int64:
     """Find channels by name or region (`occipital`), each once.
 
     Raises:
@@ -161,13 +161,13 @@ def channel_rows(channels: Sequence[str], names: Sequence[str]) -> Int64:
     chosen = []
     for name in names:
         region = name.lower()
-        name = name if name in channels else standard_name(name)
+        name = name if name in channels else standardise_name(name)
         # a region stands for all its channels, any other name for one
         if region in REGIONS:
             members = [
                 row
                 for row, channel in enumerate(channels)
-                if region_of(channel) == region
+                if find_channel_region(channel) == region
             ]
         else:
             members = [
@@ -206,13 +206,13 @@ def find_region(
     )
 
 
-def region_of(channel: str) -> str | None:
+def find_channel_region(channel: str) -> str | None:
     """Name the region of a channel; None for a name that is not of the 10-10 system."""
     match = _NAME.match(channel)
     return _REGION_OF.get(match[1].lower()) if match else None
 
 
-def sample_range(times_s: Float64, window_ms: tuple[float, float] | None) -> slice:
+def find_sample_range(times_s: Float64, window_ms: tuple[float, float] | None) -> slice:
     """Find the samples whose time lies in [start, stop), in milliseconds after onset;
     all when None.
 
@@ -286,17 +286,17 @@ def name_electrodes(raw: Any, path: Path, rename: Mapping[str, str], cap: str) -
         # the recipe comes first; inputs and the 10-05 system are of EEG alone
         new = (
             rename.get(name)
-            or rename.get(plain_name(name))
+            or rename.get(strip_electrode_name(name))
             or (electrode_of_input.get(name, name) if kind == "eeg" else name)
         )
-        names[name] = standard_name(new) if kind == "eeg" else new
+        names[name] = standardise_name(new) if kind == "eeg" else new
 
     # a name that two channels would have stays as the file has it
     counts = Counter(names.values())
     if twice := [
         name
         for name, new in names.items()
-        if counts[new] > 1 and {name, plain_name(name)} & {*rename}
+        if counts[new] > 1 and {name, strip_electrode_name(name)} & {*rename}
     ]:
         raise RecipeError(
             f"preparation.rename: {path} would have two channels {names[twice[0]]}",
@@ -319,7 +319,7 @@ def name_electrodes(raw: Any, path: Path, rename: Mapping[str, str], cap: str) -
         raw.set_montage(montage, on_missing="ignore", verbose="ERROR")
 
 
-def are_inputs(names: Sequence[str]) -> bool:
+def are_amplifier_inputs(names: Sequence[str]) -> bool:
     """Whether channels are called by inputs of an amplifier, not by electrodes: more
     than A1 and A2.
     """
@@ -353,41 +353,39 @@ def _read_template() -> dict[str, tuple[str, Float64]]:
     return {name.lower(): (name, position) for name, position in positions.items()}
 
 
-def standard_positions(names: Sequence[str]) -> Float64:
+def look_up_positions(names: Sequence[str]) -> Float64:
     """Look up positions [C, 3] of electrodes in the 10-05 system, in the head frame;
     NaN for other names.
     """
     unknown = "", np.full(3, np.nan)
     # C3 is an input where channels are called by inputs, else an electrode
-    are_all_inputs = are_inputs(names)
+    are_all_inputs = are_amplifier_inputs(names)
     known = [
         unknown
         if are_all_inputs and INPUT.fullmatch(name)
-        else _read_template().get(plain_name(name).lower(), unknown)
+        else _read_template().get(strip_electrode_name(name).lower(), unknown)
         for name in names
     ]
     return np.array([position for _, position in known])
 
 
-def standard_name(name: str) -> str:
+def standardise_name(name: str) -> str:
     """Write the name of an electrode as the 10-05 system does; any other name stays as
     it is.
     """
-    plain = plain_name(name).lower()
+    plain = strip_electrode_name(name).lower()
     return _read_template().get(OLD_NAMES.get(plain, plain), (name, None))[0]
 
 
-def standard_names(names: Sequence[str]) -> list[str]:
-    """Write names of electrodes as `standard_name` does; those stay that would be equal
-    to another.
-    """
-    written = [*map(standard_name, names)]
+def standardise_names(names: Sequence[str]) -> list[str]:
+    """Standardise names of electrodes, except those that would equal another name."""
+    written = [*map(standardise_name, names)]
     counts = Counter(written)
     pairs = zip(names, written, strict=True)
     return [new if counts[new] == 1 else name for name, new in pairs]
 
 
-def plain_name(name: str) -> str:
+def strip_electrode_name(name: str) -> str:
     """Write an electrode's name without what EDF files put around it: `EEG Fp1-REF`,
     `Fc5.`.
     """

@@ -25,17 +25,17 @@ from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.spaces import (
     Sensors,
     Voxels,
-    axis_lists,
-    channel_rows,
+    find_channel_rows,
     find_region,
-    sample_range,
+    find_sample_range,
+    list_axis_values,
 )
 from brainhive_cli.models.signal_spec import name_modality
 
 if TYPE_CHECKING:
     import torch
 
-COPIED_STIMULI = 256
+MAX_STIMULI_PER_READ = 256
 """Stimuli whose signals are read at a time, at most."""
 REGION_NAME = r"(?!-$)[^\s&|()]+"
 """What a region may be called where sets of them are written; it may hold hyphens, as
@@ -45,7 +45,7 @@ STEP_TOLERANCE = 0.02
 """Share of the time between samples by which it may differ from 1 / rate, as after
 resampling.
 """
-BY_TRIAL = {
+PADDING_VALUES = {
     "sessions": -1,
     "runs": -1,
     "onset_s": np.nan,
@@ -195,7 +195,10 @@ class Trials:
         lists: list[tuple[str, Any, int]] = [
             ("image ids", self.image_ids if len(self.image_ids) else None, 0),
             ("repetitions", self.repetitions, 0),
-            *((name, values, 2) for name, values in axis_lists(self.space).items()),
+            *(
+                (name, values, 2)
+                for name, values in list_axis_values(self.space).items()
+            ),
             ("times", self.times_s, 3),
         ]
         if isinstance(self.space, Voxels):
@@ -288,8 +291,8 @@ class Trials:
             # rows of the split as recorded, also after an earlier selection
             index=index if self.index is None else self.index[index],
             **{
-                name: take(getattr(self, name), index)
-                for name in (*BY_TRIAL, "repetitions")
+                name: index_optional(getattr(self, name), index)
+                for name in (*PADDING_VALUES, "repetitions")
             },
             # a view where rows follow each other
             **{
@@ -323,7 +326,7 @@ class Trials:
             name: np.take_along_axis(
                 np.where(is_chosen, values, absent), order, 1
             ).astype(values.dtype)
-            for name, absent in BY_TRIAL.items()
+            for name, absent in PADDING_VALUES.items()
             if (values := getattr(chosen, name)) is not None
         }
         shape = (len(rows), order.shape[1], *signal.shape[2:])  # [n, r, C, T]
@@ -369,7 +372,7 @@ class Trials:
 
         # lists [N, R] become [n, 1]
         known: dict[str, Any] = {
-            name: take(getattr(self, name), trials) for name in BY_TRIAL
+            name: index_optional(getattr(self, name), trials) for name in PADDING_VALUES
         }
         return replace(
             self,
@@ -417,7 +420,7 @@ class Trials:
         space = self.space
         rows = np.arange(self.signal.shape[2])
         if channels is not None and isinstance(space, Sensors):
-            rows = channel_rows(space.names, channels)
+            rows = find_channel_rows(space.names, channels)
         elif channels is not None and isinstance(space, Voxels):
             masks = [
                 space.regions[find_region(name, space.regions)] for name in channels
@@ -433,7 +436,7 @@ class Trials:
             rows = np.flatnonzero(np.any(list(sets.values()), 0))
         if isinstance(space, Voxels):
             space = replace(space, regions={**space.regions, **sets})
-        samples = sample_range(self.times_s, window_ms)
+        samples = find_sample_range(self.times_s, window_ms)
         times_s = self.times_s[samples]
         if normalises_trials and len(times_s) < 2:
             raise RecipeError(
@@ -491,13 +494,13 @@ class Trials:
 
         from brainhive_cli.data.signals.augmentations import (
             Augment,
+            draw_repetitions,
             mix_repetitions,
-            shuffle_repetitions,
         )
 
         singles = torch.from_numpy(self.singles)
         counts = torch.from_numpy(self.counts)
-        chosen = shuffle_repetitions(singles, counts, count, generator)
+        chosen = draw_repetitions(singles, counts, count, generator)
         # the default Augment has equal weights
         averages = mix_repetitions(*chosen, Augment(), generator).numpy()
         return self.change(averages=averages, singles=None)
@@ -610,14 +613,14 @@ class Trials:
 
     def _read_all(self, as_singles: bool) -> Float32:
         count, most, _, samples = self.signal.shape
-        if count <= COPIED_STIMULI:
+        if count <= MAX_STIMULI_PER_READ:
             return self.read(slice(None), as_singles)
         # blocks bound the memory for conversion and sums
         repetitions = (most,) if as_singles else ()
         signals = np.empty((count, *repetitions, self.width, samples), np.float32)
         with console.progress(f"reading {self.where}", count) as bar:
-            for start in range(0, count, COPIED_STIMULI):
-                part = slice(start, min(start + COPIED_STIMULI, count))
+            for start in range(0, count, MAX_STIMULI_PER_READ):
+                part = slice(start, min(start + MAX_STIMULI_PER_READ, count))
                 signals[part] = self.read(part, as_singles)
                 bar.advance(part.stop - start)
         return signals
@@ -636,9 +639,11 @@ class Trials:
             digests = np.concatenate(
                 [
                     digest_trials(
-                        np.asarray(self.signal[start : start + COPIED_STIMULI])
+                        np.asarray(self.signal[start : start + MAX_STIMULI_PER_READ])
                     )
-                    for start in range(0, max(1, len(self.signal)), COPIED_STIMULI)
+                    for start in range(
+                        0, max(1, len(self.signal)), MAX_STIMULI_PER_READ
+                    )
                 ]
             )
         return np.where(self.is_there, digests, np.uint64(0))
@@ -712,7 +717,7 @@ class Trials:
         return {"stimulus": (0.0, durations.pop())}
 
 
-def take(values: Array | None, index: Any) -> Array | None:
+def index_optional(values: Array | None, index: Any) -> Array | None:
     """Take a part of an array that may not be known."""
     return None if values is None else values[index]
 
@@ -739,7 +744,7 @@ def digest_trials(signal: Array) -> UInt64:
     return digests.reshape(signal.shape[:2])
 
 
-def gather_trials(
+def make_trial_reader(
     table: Int64, shape: Sequence[int], dtype: DTypeLike, trial: Callable[[int], Any]
 ) -> Callable[[Any], Array]:
     """Read trials one by one, in the order of the file; missing repetitions are zeros.

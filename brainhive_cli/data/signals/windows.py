@@ -107,7 +107,7 @@ class Windows:
         # with the number of the event's sample
         self._due: deque[tuple[str, float, int]] = deque()
 
-    def add(self, samples: Float64, times_s: Float64) -> list[int]:
+    def add_samples(self, samples: Float64, times_s: Float64) -> list[int]:
         """Add samples [n, C] at ascending times [n]; return the numbers of samples that
         follow a gap.
         """
@@ -154,7 +154,7 @@ class Windows:
         self.counts.events += 1
         self._waiting.append((name, time_s))
 
-    def locate(self) -> list[tuple[str, int]]:
+    def locate_events(self) -> list[tuple[str, int]]:
         """Find the samples of the events that waited for them; name and sample of
         each.
         """
@@ -182,7 +182,7 @@ class Windows:
         self._waiting = waiting
         return located
 
-    def cut(self) -> Iterator[CutWindow]:
+    def cut_windows(self) -> Iterator[CutWindow]:
         """Cut the windows whose samples are all there, in the order of their events.
 
         Raises:
@@ -208,7 +208,9 @@ class Windows:
                 span, onset = self._samples[rows], np.array([-start])  # [span, C]
                 try:
                     # [1, C, T]
-                    epochs = self.cutting.cut(span.T.copy(), self.channels, onset, 1.0)
+                    epochs = self.cutting.cut_trials(
+                        span.T.copy(), self.channels, onset, 1.0
+                    )
                 except BrainhiveError as error:
                     self.counts.dropped[error.message] += 1
                     continue

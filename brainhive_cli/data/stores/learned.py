@@ -309,7 +309,7 @@ def make_pair_comparison(
         learned: dict[int, IndexedPicture] = {}
         # pictures of an absent set cannot be compared: `confirm` then returns None
         with suppress(MissingData):
-            images = dataset.images(dataset.holdout.stored_split(split))
+            images = dataset.images(dataset.holdout.name_stored_split(split))
             tested = {name: (images, row) for row, name in enumerate(images.image_ids)}
         for learned_set in learned_sets:
             with suppress(MissingData):
@@ -759,12 +759,11 @@ class TestedPictures:
         )
 
         # where trials of seen stimuli are held out, nothing is compared
-        shows_seen = dataset.holdout.shows_seen and split == "test"
-        self.title = (
-            f"{'stimuli' if shows_seen else f'{split} pictures'} of {dataset.name}"
-        )
-        histories = [] if shows_seen else [*chain(*models.values())]
-        all_sources = {} if shows_seen else dict(sources or {})
+        has_seen_pictures = dataset.holdout.has_seen_pictures and split == "test"
+        title = "stimuli" if has_seen_pictures else f"{split} pictures"
+        self.title = f"{title} of {dataset.name}"
+        histories = [] if has_seen_pictures else [*chain(*models.values())]
+        all_sources = {} if has_seen_pictures else dict(sources or {})
         learned_pictures = [
             learned.pictures for learned in (*histories, *all_sources.values())
         ]
@@ -801,7 +800,7 @@ class TestedPictures:
         # what is left out: of each subject, and by what else learned from pictures
         self.seen_by_subject = {
             subject: nowhere
-            if shows_seen
+            if has_seen_pictures
             else np.logical_or.reduce([are_seen(learned.pictures) for learned in each])
             for subject, each in models.items()
         }
@@ -841,7 +840,7 @@ class TestedPictures:
             self.masks_by_warning[CONCEPT_WARNING] = is_known & self.is_tested
 
         # copies cannot be excluded where pixels are unknown
-        are_known = shows_seen or (
+        are_known = has_seen_pictures or (
             pixels is not None and not are_foreign(stores.values())
         )
         self.caveats = [] if are_known else [UNKNOWN_PICTURES]

@@ -69,7 +69,7 @@ class Recordings:
         """
         holdout, where = self.dataset.holdout, f"{self.dataset.name} subject {subject}"
         # held-out trials lie in the stored split `train`
-        recording = self.open(subject)[holdout.stored_split(split)]
+        recording = self.open(subject)[holdout.name_stored_split(split)]
         return holdout.choose_trials(recording, split, self.fold, where)
 
     def can_fill_fold(self, subject: int) -> bool:
@@ -89,7 +89,7 @@ class Recordings:
         """Open the recordings of a split, of those subjects who have a store with
         it.
         """
-        stored = self.dataset.holdout.stored_split(split)
+        stored = self.dataset.holdout.name_stored_split(split)
         return {
             subject: self.recording(subject, split)
             for subject, store in self._open_stores(subjects).items()

@@ -19,7 +19,7 @@ from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.signals.spaces import Voxels
-from brainhive_cli.data.signals.trials import BY_TRIAL, Trials, group_trials
+from brainhive_cli.data.signals.trials import PADDING_VALUES, Trials, group_trials
 from brainhive_cli.data.stores.signal_store import SignalStore, difference_of
 
 DType = Literal["float32", "float16"]
@@ -154,7 +154,7 @@ def _join(
         values = known[name]
         if values is not None:
             known[name] = np.where(
-                trials < 0, BY_TRIAL[name], values[:, 0][trials]
+                trials < 0, PADDING_VALUES[name], values[:, 0][trials]
             ).astype(values.dtype)
 
     # signals stay in the files of their sessions until they are read

@@ -18,7 +18,13 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import publish, resolve_below
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.ids import Names
-from brainhive_cli.data.signals.spaces import Grid, Sensors, Surface, Voxels, axis_lists
+from brainhive_cli.data.signals.spaces import (
+    Grid,
+    Sensors,
+    Surface,
+    Voxels,
+    list_axis_values,
+)
 from brainhive_cli.data.signals.trials import Trials, digest_trials
 
 FORMAT = 3
@@ -147,7 +153,7 @@ class SignalStore:
 
         # what the axes mean, then each split: shape, checksums, stimuli and steps
         about = [first.unit, first.rate_hz, first.times_s.tolist()]
-        for name, values in axis_lists(first.space).items():
+        for name, values in list_axis_values(first.space).items():
             listed = repr(np.asarray(values).tolist()).encode()
             about.append((name, xxhash.xxh3_64_hexdigest(listed)))
         for split, recording in self.splits.items():
@@ -324,7 +330,7 @@ def difference_of(first: Trials, other: Trials) -> str:
     nothing.
     """
     # sensors and voxels, or spaces with different lists
-    lists, others = axis_lists(first.space), axis_lists(other.space)
+    lists, others = list_axis_values(first.space), list_axis_values(other.space)
     if lists.keys() != others.keys():
         return "space"
     # lists of the space, then times, rate and unit

@@ -51,7 +51,7 @@ def describe_store(store: SignalStore) -> dict[str, Any]:
     # axes, caveats and origin are those of all splits
     first = next(iter(store.splits.values()))
     width = first.signal.shape[2]
-    overlap = Overlap.of(store.splits.values(), first.times_s)
+    overlap = Overlap.measure(store.splits.values(), first.times_s)
     if isinstance(first.space, Voxels):
         space = {"voxels": width, "regions": list(first.space.regions)}
     else:

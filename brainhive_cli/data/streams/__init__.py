@@ -54,7 +54,7 @@ class StreamFormat:
 
     Attributes:
         name: Name of the stream, or of the file that is replayed.
-        channels: [C] names, as prepared recordings have them (`standard_name`).
+        channels: [C] names, as prepared recordings have them (`standardise_name`).
         kinds: [C] types, as mne names them: eeg, mag, grad, eog, stim, misc …
         units: [C] units of the samples; empty where the stream declares none.
         rate_hz: Nominal sampling rate.

@@ -27,7 +27,7 @@ from brainhive_cli.data.recordings.lsl_library import (
     resolve_streams,
 )
 from brainhive_cli.data.recordings.tables import read_number
-from brainhive_cli.data.signals.spaces import standard_name
+from brainhive_cli.data.signals.spaces import standardise_name
 from brainhive_cli.data.streams import Chunk, Event, StreamConfig, StreamFormat, Wanted
 from brainhive_cli.data.streams._sample_times import SampleTimes
 from brainhive_cli.models.signal_spec import UNIT_SIZES, name_unit
@@ -476,7 +476,7 @@ def _read_format(
     kinds = [kind_of.get(kind, "misc") for kind in types]
     # names of EEG in the standard spelling, unless two channels would get one name
     standard = [
-        standard_name(each) if kind == "eeg" else each
+        standardise_name(each) if kind == "eeg" else each
         for each, kind in zip(names, kinds, strict=True)
     ]
     repeated = Counter(standard)

@@ -48,7 +48,7 @@ def open_stores(
     """
     root = paths.under_home("embeddings")
     line = write_embedding(dataset_config, encoders)
-    split = dataset.holdout.stored_split(split)
+    split = dataset.holdout.name_stored_split(split)
     try:
         stores = target_store.open_all(
             root, dataset.name, split, [config.name for config in encoders]
@@ -95,7 +95,7 @@ def store_inputs(
     another run.
     """
     root = paths.under_home("embeddings")
-    stored = dataset.holdout.stored_split(split)
+    stored = dataset.holdout.name_stored_split(split)
     listed = list[Input]()
     files = [
         target_store.find(root, dataset.name, stored, encoder.name)[0]

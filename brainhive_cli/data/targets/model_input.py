@@ -23,7 +23,7 @@ from brainhive_cli.data.signals.channel_mapping import ChannelChoice, map_channe
 from brainhive_cli.data.signals.normalisations import Normaliser, Statistics
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.signals.spaces import Sensors, Voxels
-from brainhive_cli.data.signals.trials import COPIED_STIMULI, Trials
+from brainhive_cli.data.signals.trials import MAX_STIMULI_PER_READ, Trials
 from brainhive_cli.data.stores.recordings import Recordings
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.models.signal_spec import SignalSpec
@@ -133,8 +133,8 @@ def measure_training(
     with console.progress(f"measuring {trials.where}", len(trials.signal)) as bar:
         # in blocks, as signals need not fit into memory
         def read() -> Iterator[Float32]:
-            for start in range(0, len(trials.signal), COPIED_STIMULI):
-                yield (chunk := trials.read(slice(start, start + COPIED_STIMULI)))
+            for start in range(0, len(trials.signal), MAX_STIMULI_PER_READ):
+                yield (chunk := trials.read(slice(start, start + MAX_STIMULI_PER_READ)))
                 bar.advance(len(chunk))
 
         return source.signal.normalise.measure(read())
@@ -189,7 +189,7 @@ def match_split(
     dataset = source.dataset
     store = source.open(subject)
     holdout = source.dataset.holdout
-    stored = store.splits.get(holdout.stored_split(split))
+    stored = store.splits.get(holdout.name_stored_split(split))
     recorded_ids = () if stored is None else stored.image_ids
     # simulated signals are of all stimuli of their split; a real recording may lack
     # some
@@ -209,7 +209,7 @@ def match_split(
     matched = trials.take(is_in_fold)
     other_side = [
         trials.take(~is_in_fold),
-        *holdout.list_other_side(store.splits, split, source.fold, where),
+        *holdout.list_opposite_trials(store.splits, split, source.fold, where),
     ]
     matched.refuse_copies(
         np.concatenate([other.digests.ravel() for other in other_side]),

@@ -111,7 +111,7 @@ def are_embedded(
     """
     root = paths.under_home("embeddings")
     return all(
-        find(root, dataset.name, dataset.holdout.stored_split(split), config.name)[
+        find(root, dataset.name, dataset.holdout.name_stored_split(split), config.name)[
             0
         ].is_file()
         for split in splits or dataset.splits

@@ -16,7 +16,7 @@ from brainhive_cli.core.jobs import Summary
 from brainhive_cli.core.measurements import Measurements, Metric, scope
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.signals.space_files import write_maps
-from brainhive_cli.data.signals.spaces import Sensors, Voxels, channel_rows
+from brainhive_cli.data.signals.spaces import Sensors, Voxels, find_channel_rows
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.learned import summarise_tested_pictures
 from brainhive_cli.evaluation.explanation.claims import bound_onsets, state_claims
@@ -238,7 +238,7 @@ def collect_maps(
         # sensors that the model does not read have no row, voxels no value
         means = {name: np.mean(values, 0) for name, values in maps.items()}
         if isinstance(space, Sensors) and trials.mapping is None:
-            space = space.select(channel_rows(space.names, reader.sensors))
+            space = space.select(find_channel_rows(space.names, reader.sensors))
         elif isinstance(space, Sensors):
             space = Sensors(reader.sensors)
         elif trials.recorded is not None:

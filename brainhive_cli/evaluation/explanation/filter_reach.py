@@ -106,7 +106,9 @@ def _simulate(
         samples[half : half + len(effect)] = effect
         for edges, phase in filters:
             samples = filter_samples(samples, recorded_hz, edges, phase)
-        cut = cutting.cut([samples], ["effect"], onsets, 1.0)[:, 0]  # [effects, T]
+        cut = cutting.cut_trials([samples], ["effect"], onsets, 1.0)[
+            :, 0
+        ]  # [effects, T]
         is_shown = np.abs(cut) >= LEAK * np.abs(samples).max()
         shown_ms = np.where(is_shown, times_ms[:, None], -np.inf).max(0)
         begun = np.maximum(begun, shown_ms)

@@ -20,7 +20,7 @@ from brainhive_cli.core.facts import describe_signals
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import extend_protocol
 from brainhive_cli.data.datasets import group_rows, require_split
-from brainhive_cli.data.signals.selection import window_starts
+from brainhive_cli.data.signals.selection import list_window_starts
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.target_store import TargetStore
@@ -94,7 +94,7 @@ class Job:
         refuse_sweep(align)
         analyses = recipe.analyses
         holdout = align.dataset.holdout
-        has_trials = holdout.shows_seen
+        has_trials = holdout.has_seen_pictures
         wants_trials = bool(OF_TRIALS.keys() & analyses)
         if has_trials != wants_trials and (wants_trials or analyses != [*ANALYSES]):
             why = (
@@ -163,7 +163,7 @@ class Job:
             if OF_WINDOWS & {*recipe.analyses} and trials.channels:
                 window = recipe.window
                 times_ms = trials.times_s * 1000
-                window_starts(times_ms, window.width_ms, window.step_ms)
+                list_window_starts(times_ms, window.width_ms, window.step_ms)
 
         # values of regions are averaged over people
         regions = [
@@ -300,7 +300,7 @@ class Job:
         words = [align.mode, align.dataset.name, align.variant]
         words += [f"zero-shot from {align.origin}" if align.tests_new_subjects else ""]
         words += [
-            align.dataset.holdout.words,
+            align.dataset.holdout.description,
             f"head {recipe.head}" if recipe.head else "",
         ]
         words += describe_signals(align.set_up(recipe.split))

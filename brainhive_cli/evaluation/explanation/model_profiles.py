@@ -11,7 +11,11 @@ from torch import Tensor
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.signals.selection import inside, region_masks, window_starts
+from brainhive_cli.data.signals.selection import (
+    list_window_starts,
+    make_region_masks,
+    mark_window,
+)
 from brainhive_cli.evaluation.explanation.job import Reader, margins_among
 from brainhive_cli.evaluation.explanation.profiles import (
     BAND,
@@ -84,12 +88,12 @@ def window_masks(times_ms: Float64, window: Window) -> tuple[Axis, list[Tensor]]
         RecipeError: if the window is longer than the signal.
     """
     # a window may lie between two samples
-    starts = window_starts(times_ms, window.width_ms, window.step_ms)
+    starts = list_window_starts(times_ms, window.width_ms, window.step_ms)
     width_ms = window.width_ms
     masks = {
         start: mask
         for start in starts
-        if (mask := inside(times_ms, start, width_ms)).any()
+        if (mask := mark_window(times_ms, start, width_ms)).any()
     }
     axis = Axis.of_windows(np.array([[start, start + width_ms] for start in masks]))
     return axis, [*map(torch.from_numpy, masks.values())]
@@ -105,7 +109,7 @@ def list_parts(reader: Reader, window: Window) -> tuple[Axis, list[Tensor]]:
     """
     if reader.trials.channels:
         return window_masks(reader.times_ms, window)
-    regions = region_masks(reader.regions(), reader.signal.shape[1])
+    regions = make_region_masks(reader.regions(), reader.signal.shape[1])
     return Axis(REGION, [*regions]), [*map(torch.from_numpy, regions.values())]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore, RecipeError
-from brainhive_cli.data.signals.trials import take
+from brainhive_cli.data.signals.trials import index_optional
 from brainhive_cli.measurement.units import Items
 
 EXCHANGES = 20
@@ -153,10 +153,12 @@ class Profile:
         rows = locate(self.axis.at, at)
         return replace(
             self,
-            axis=replace(self.axis, at=list(at), spans=take(self.axis.spans, rows)),
+            axis=replace(
+                self.axis, at=list(at), spans=index_optional(self.axis.spans, rows)
+            ),
             values=self.values[rows],
-            null=take(self.null, np.s_[:, rows]),
-            shuffled=take(self.shuffled, rows),
+            null=index_optional(self.null, np.s_[:, rows]),
+            shuffled=index_optional(self.shuffled, rows),
         )
 
 

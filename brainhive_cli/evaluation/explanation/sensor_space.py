@@ -11,7 +11,7 @@ from torch import Tensor
 
 from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.signals.repetitions import WHITENED, average_by_session
+from brainhive_cli.data.signals.repetitions import WHITENED_UNIT, average_by_session
 from brainhive_cli.data.signals.trials import Trials
 
 
@@ -119,7 +119,7 @@ def find_mixture(trials: Trials) -> BrainhiveError | None:
             "signal.normalise_trials=false, or signals without whitening",
         )
     # without the whiteners, mixing cannot be undone
-    if recording.whiteners is None and recording.unit == WHITENED:
+    if recording.whiteners is None and recording.unit == WHITENED_UNIT:
         return BrainhiveError(
             "the signals were whitened, and the store does not have the whiteners: its "
             "channels are mixtures of sensors",

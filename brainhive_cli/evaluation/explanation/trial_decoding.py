@@ -17,7 +17,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.jobs import Summary
 from brainhive_cli.core.measurements import scope
 from brainhive_cli.data.datasets import make_grouping
-from brainhive_cli.data.signals.trials import Trials, take
+from brainhive_cli.data.signals.trials import Trials, index_optional
 from brainhive_cli.evaluation.explanation.conclusion import Scopes, finish
 from brainhive_cli.evaluation.explanation.figures import Drawn
 from brainhive_cli.evaluation.explanation.findings import (
@@ -102,7 +102,7 @@ def explain_trials(job: Job) -> Summary:
     )
     # trials are grouped by run, session or block, and not by what they show
     alike = make_grouping(align.dataset, (), ())
-    alike = align.dataset.holdout.group_alike(
+    alike = align.dataset.holdout.add_fold_groups(
         alike, chain.from_iterable(rows), align.folds
     )
     items = alike.make_items([decoded.names for decoded in subjects])
@@ -270,7 +270,7 @@ def decode(job: Job, subject: int) -> DecodedTrials:
             rows = [row for row, mask in enumerate(masks) if not (mask & ~free).any()]
             if not rows:
                 raise BrainhiveError(overlap.problem, "a longer time between trials")
-            at, spans = [axis.at[row] for row in rows], take(axis.spans, rows)
+            at, spans = [axis.at[row] for row in rows], index_optional(axis.spans, rows)
             axis, masks = (
                 replace(axis, at=at, spans=spans),
                 [masks[row] for row in rows],

@@ -20,13 +20,13 @@ from brainhive_cli.data.recordings.event_names import EventNames
 from brainhive_cli.data.signals.cutting import (
     Cutting,
     Steps,
+    apply_whitener,
+    compute_whitener,
     measure_noise,
-    whiten,
-    whitener,
 )
 from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.signals.spaces import Sensors, standard_positions
-from brainhive_cli.data.signals.trials import BY_TRIAL, Trials
+from brainhive_cli.data.signals.spaces import Sensors, look_up_positions
+from brainhive_cli.data.signals.trials import PADDING_VALUES, Trials
 from brainhive_cli.data.signals.windows import CutWindow
 from brainhive_cli.data.targets.model_input import choose_input
 from brainhive_cli.evaluation.live.recipe import Recipe
@@ -103,7 +103,7 @@ class LivePreparation:
             spec: What the model is built for.
         """
         # positions of the model's electrodes, or standard ones; none if one is unknown
-        known = dict(zip(channels, standard_positions(list(channels)), strict=True))
+        known = dict(zip(channels, look_up_positions(list(channels)), strict=True))
         # the model's positions replace standard ones
         known |= dict(zip(spec.names, spec.positions or (), strict=False))
         positions = np.array([known[name] for name in channels])  # [E, 3]
@@ -166,7 +166,7 @@ def plan_preparation(member: TrainedModel, recipe: Recipe) -> LivePreparation:
         span_ms = first_ms, last_ms + 1000 / spec.rate_hz
         known |= {"epoch_ms": span_ms, "keep_ms": span_ms, "rate_hz": spec.rate_hz}
         known |= {"baseline": False, "whiten": "no"}
-    steps = Steps.of(known)
+    steps = Steps.from_preparation(known)
     low, high = known.get("band_hz") or (None, None)
 
     # what cannot be as it was offline
@@ -325,7 +325,7 @@ class WindowDecoder:
                 noise = measure_noise(
                     {"train": np.stack(trials)}, {"train": stimuli}, steps, channels
                 )
-                self.whitener = whitener(noise, channels).astype(np.float32)
+                self.whitener = compute_whitener(noise, channels).astype(np.float32)
                 self._noise_trials = []
             windows, shown = windows[missing:], shown[missing:]
         if not windows:
@@ -334,7 +334,7 @@ class WindowDecoder:
         # windows, whitened as those of a store
         epochs = np.stack([window.signal for window in windows])  # [n, E, T]
         if self.whitener is not None:
-            whiten(epochs, self.whitener)
+            apply_whitener(epochs, self.whitener)
 
         # averages of each searched picture's trials so far, where there are several
         rows = [row for row, _ in shown]
@@ -405,7 +405,7 @@ class WindowDecoder:
         """
         # what the model takes of the windows, of which the lists of the template say
         # nothing
-        unknown: dict[str, Any] = dict.fromkeys(BY_TRIAL)
+        unknown: dict[str, Any] = dict.fromkeys(PADDING_VALUES)
         windows = replace(
             self.template,
             signal=epochs[:, None],

@@ -216,9 +216,9 @@ class Job:
 
         differs = () if preparation is None else preparation.differs
         # trials of seen pictures are compared with those of the training
-        shows_seen = self.align.dataset.holdout.shows_seen
+        has_seen_pictures = self.align.dataset.holdout.has_seen_pictures
         learned_trials, knows_trials = (
-            read_learned_trials(member) if shows_seen else (None, True)
+            read_learned_trials(member) if has_seen_pictures else (None, True)
         )
         stream: Stream | WindowStream = recipe.source.build(plan.want(open_recording))
         windows = columns = None
@@ -243,7 +243,7 @@ class Job:
                     caveats.append(CHANNELS_MAPPED)
                 # windows prepared in another way would not be known again
                 knows_trials &= not (
-                    shows_seen and (differs or CHANNELS_MAPPED in caveats)
+                    has_seen_pictures and (differs or CHANNELS_MAPPED in caveats)
                 )
             decoder = WindowDecoder(
                 member,

@@ -401,11 +401,13 @@ class Loop:
                 chunk = replace(chunk, samples=samples, times_s=times_s)
 
             # samples that follow a gap, which the recording marks
-            gaps = windows.add(chunk.samples[:, self.session.columns], chunk.times_s)
+            gaps = windows.add_samples(
+                chunk.samples[:, self.session.columns], chunk.times_s
+            )
             for event in chunk.events:
                 windows.add_event(event.name, event.time_s)
-            located = windows.locate()
-            if ready := [*windows.cut()]:
+            located = windows.locate_events()
+            if ready := [*windows.cut_windows()]:
                 cut_s = stream.now_s()
                 yield [(window, read_s, cut_s) for window in ready]
 

@@ -104,10 +104,10 @@ class Job:
 
         # settings that contradict the stimuli or the folds
         images = list_stimuli(
-            align.dataset, align.dataset.holdout.stored_split(recipe.split)
+            align.dataset, align.dataset.holdout.name_stored_split(recipe.split)
         )
         is_folded = len({cell.fold for cell, _ in cells}) > 1
-        if (holdout := align.dataset.holdout).shows_seen:
+        if (holdout := align.dataset.holdout).has_seen_pictures:
             raise RecipeError(
                 (
                     f"{align.name} holds out {holdout.by} of seen pictures, and "
@@ -176,7 +176,7 @@ class Job:
         # sources that start from stored embeddings need their split
         splits = {"mean_embedding": TRAIN, "images": recipe.split}
         dataset = self.align.dataset
-        stored_split = dataset.holdout.stored_split(recipe.split)
+        stored_split = dataset.holdout.name_stored_split(recipe.split)
         metrics = choose_metrics(self.images.medium, recipe.metrics)
         return [
             priors.find_input(recipe.prior.source),
@@ -265,7 +265,10 @@ class Job:
         words = [
             *filter(
                 None,
-                [f"{align.mode} {align.dataset.name}", align.dataset.holdout.words],
+                [
+                    f"{align.mode} {align.dataset.name}",
+                    align.dataset.holdout.description,
+                ],
             )
         ]
         return extend_protocol(

@@ -258,7 +258,7 @@ class ReconstructionRun(Job, ScoredRun):
     def _open(self, launch: Launch) -> Opened:
         recipe, align = self.recipe, self.align
         # the files of the stimuli must be here
-        stored_split = align.dataset.holdout.stored_split(recipe.split)
+        stored_split = align.dataset.holdout.name_stored_split(recipe.split)
         images = align.dataset.images(stored_split)
         if images.missing is not None:
             raise images.missing

@@ -301,7 +301,7 @@ def save_pictures(
         if not shown:
             continue
         try:
-            images = dataset.images(dataset.holdout.stored_split(split))
+            images = dataset.images(dataset.holdout.name_stored_split(split))
             if not images.has_pictures:
                 continue
             ids = [gallery.image_ids[row] for row in shown]

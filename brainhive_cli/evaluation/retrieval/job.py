@@ -150,7 +150,7 @@ class Job:
         dataset = self.runs[0].dataset
         listed = list[Input]()
         for split in self.recipe.splits if self.recipe.sheet_rows else ():
-            listed += list_pictures(dataset, dataset.holdout.stored_split(split))
+            listed += list_pictures(dataset, dataset.holdout.name_stored_split(split))
         return [replace(picture, is_optional=True) for picture in listed]
 
     def check(self) -> None:

@@ -19,7 +19,7 @@ from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.measurements import BACKWARD, TRIALS_TOGETHER, scope
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.data.signals.selection import region_masks
+from brainhive_cli.data.signals.selection import make_region_masks
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.scopes import (
@@ -185,7 +185,11 @@ def measure_nearest(models: Models, tested: Tensor, split: str) -> Float64:
     data set, or have no embeddings here.
     """
     run = models[0].run
-    if split == "train" or run.dataset.holdout.shows_seen or run.origin is not None:
+    if (
+        split == "train"
+        or run.dataset.holdout.has_seen_pictures
+        or run.origin is not None
+    ):
         return np.empty(0)
     with suppress(MissingData):
         # blocks of training pictures, of which one is held at a time
@@ -355,7 +359,7 @@ def mask_regions(trials: Trials) -> dict[str, Tensor]:
     Raises:
         RecipeError: if there is none.
     """
-    regions = region_masks(trials.regions, trials.width)
+    regions = make_region_masks(trials.regions, trials.width)
     if not regions:
         raise RecipeError(
             "region_shares is of voxels in regions, which the signals have not",

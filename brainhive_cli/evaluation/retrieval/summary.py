@@ -260,7 +260,7 @@ def summarise_job(
             dataset=run.dataset.name,
             splits=spec.gallery,
             pictures=len(gallery.image_ids),
-            held_out=run.dataset.holdout.words
+            held_out=run.dataset.holdout.description
             if run.dataset.holdout.divides_train
             else "",
             # comparisons of runs check that their galleries are the same
@@ -442,7 +442,9 @@ def find_alike(
         zip(each.image_ids, each.groups, each.interleaving.blocks, strict=True)
         for each in tested
     )
-    return run.dataset.holdout.group_alike(alike, chain.from_iterable(rows), run.folds)
+    return run.dataset.holdout.add_fold_groups(
+        alike, chain.from_iterable(rows), run.folds
+    )
 
 
 def measure_scopes(name: str, tested: Cells) -> Scopes:

@@ -134,7 +134,7 @@ def _check_holdout(recipe: Recipe, holdout: Holdout) -> None:
         )
 
     # labels are known from training
-    if recipe.backbone.is_classifier and not holdout.shows_seen:
+    if recipe.backbone.is_classifier and not holdout.has_seen_pictures:
         raise RecipeError(
             f"{recipe.backbone.kind} tells apart what it was trained on, and pictures "
             "are held out",
@@ -142,13 +142,13 @@ def _check_holdout(recipe: Recipe, holdout: Holdout) -> None:
         )
 
     # seen pictures: neither zero-shot results nor other starts
-    if holdout.shows_seen and recipe.published is not None:
+    if holdout.has_seen_pictures and recipe.published is not None:
         raise RecipeError(
             f"published results are zero-shot, and with {holdout.by} held out a "
             "model has seen all pictures",
             "published=null, or dataset.holdout.by=pictures",
         )
-    if holdout.shows_seen and any(recipe.train.starts):
+    if holdout.has_seen_pictures and any(recipe.train.starts):
         raise RecipeError(
             f"train.start_from names what may have learned from the {holdout.by} "
             "that are held out",

@@ -65,7 +65,7 @@ def describe_recipe(recipe: Recipe, holdout: Holdout) -> Fields:
     settings = {**flatten(fields), **flatten(stages, "train.stages")}
 
     # without validation the last epoch is kept
-    if holdout.shows_seen:
+    if holdout.has_seen_pictures:
         settings["train.validation"] = 0.0
     if settings.get("train.selection") == "best" and not settings["train.validation"]:
         settings["train.selection"] = "last"

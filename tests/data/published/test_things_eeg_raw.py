@@ -10,7 +10,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import shuffle_range
 from brainhive_cli.data.files import pickles
 from brainhive_cli.data.published.things_eeg_raw import TARGET, ThingsEegRaw
-from brainhive_cli.data.signals.cutting import covariance
+from brainhive_cli.data.signals.cutting import estimate_covariance
 from tests.tools.trial_numbers import numbers_of_trials
 
 SPLITS = {"training": "train", "test": "test"}
@@ -181,7 +181,7 @@ def test_noise_of_each_partition_is_the_published_one(
         expected = 1e12 * values[f"{prefix}{split}"]
         trials = [session[split] for session in unwhitened[name]]
         found = [
-            covariance(
+            estimate_covariance(
                 each.signal[:, 0],
                 np.unique(each.image_ids, return_inverse=True)[1],
                 across,

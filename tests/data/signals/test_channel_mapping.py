@@ -12,12 +12,12 @@ from safetensors.numpy import load_file
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.channel_mapping import (
-    fit_origin,
+    compute_spline_weights,
+    fit_head_centre,
     map_channels,
-    spline_weights,
 )
 from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.signals.spaces import Sensors, standard_positions
+from brainhive_cli.data.signals.spaces import Sensors, look_up_positions
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.targets.model_input import choose_input, model_input
 from tests.worlds.model_layouts import spec_of
@@ -56,9 +56,9 @@ def test_positions_by_name_are_those_of_the_head_frame_from_the_fitted_origin(
     golden: Path,
 ) -> None:
     tensors, from_names, to_names = read(golden)
-    from_m, to_m = standard_positions(from_names), standard_positions(to_names)
+    from_m, to_m = look_up_positions(from_names), look_up_positions(to_names)
 
-    origin = fit_origin(from_m)
+    origin = fit_head_centre(from_m)
 
     np.testing.assert_allclose(origin, tensors["origin"], atol=ROUNDING)
     np.testing.assert_allclose(from_m - origin, tensors["from_position"], atol=ROUNDING)
@@ -67,14 +67,14 @@ def test_positions_by_name_are_those_of_the_head_frame_from_the_fitted_origin(
 
 def test_weights_of_splines_are_those_of_mne(golden: Path) -> None:
     tensors, from_names, to_names = read(golden)
-    from_m, to_m = standard_positions(from_names), standard_positions(to_names)
-    from_m, to_m = from_m - fit_origin(from_m), to_m - fit_origin(from_m)
+    from_m, to_m = look_up_positions(from_names), look_up_positions(to_names)
+    from_m, to_m = from_m - fit_head_centre(from_m), to_m - fit_head_centre(from_m)
 
-    weights = spline_weights(from_m, to_m)
+    weights = compute_spline_weights(from_m, to_m)
 
     np.testing.assert_allclose(weights, tensors["expected.matrix"], atol=ROUNDING)
     np.testing.assert_allclose(weights.sum(1), 1, atol=ROUNDING)
-    unregularised = spline_weights(from_m, to_m, alpha=0.0)
+    unregularised = compute_spline_weights(from_m, to_m, alpha=0.0)
     np.testing.assert_allclose(
         unregularised, tensors["expected.matrix_alpha_0"], atol=ROUNDING
     )
@@ -87,12 +87,14 @@ def test_positions_outside_the_head_frame_give_wrong_weights(golden: Path) -> No
     head frame and origin.
     """
     tensors, from_names, to_names = read(golden)
-    from_m, to_m = standard_positions(from_names), standard_positions(to_names)
+    from_m, to_m = look_up_positions(from_names), look_up_positions(to_names)
     montage = [tensors[f"montage_{side}"].astype(np.float64) for side in ("from", "to")]
     wrong = tensors["wrong.matrix_uncentred"]
 
-    right = spline_weights(from_m - fit_origin(from_m), to_m - fit_origin(from_m))
-    uncentred = spline_weights(*montage)
+    right = compute_spline_weights(
+        from_m - fit_head_centre(from_m), to_m - fit_head_centre(from_m)
+    )
+    uncentred = compute_spline_weights(*montage)
 
     np.testing.assert_allclose(uncentred, wrong, atol=ROUNDING)
     assert np.abs(right - wrong).max() > 1000 * ROUNDING
@@ -143,7 +145,9 @@ def test_channels_are_mapped_on_request_only() -> None:
     selection = choose_input(SPEC, recording(), "here", channel_mapping="spline")
     averages = recording().signal.mean(1)
     mapped = selection.averages
-    assert selection.mapping.words == "channels mapped by splines: 2 of 3 recorded"
+    assert (
+        selection.mapping.description == "channels mapped by splines: 2 of 3 recorded"
+    )
     assert mapped.shape == (3, 3, 5) and selection.singles.shape == (3, 2, 3, 5)
     np.testing.assert_allclose(
         mapped[:, 0], averages[:, CAP.index("Oz")], atol=ROUNDING
@@ -220,9 +224,9 @@ def test_the_centre_of_a_head_is_that_of_its_sensors(
     positions = sphere(count, radius_m, centre_m)
     if not is_head:
         with pytest.raises(BrainhiveError, match="around a head"):
-            fit_origin(positions)
+            fit_head_centre(positions)
         return
-    np.testing.assert_allclose(fit_origin(positions), centre_m, atol=1e-6)
+    np.testing.assert_allclose(fit_head_centre(positions), centre_m, atol=1e-6)
     face = np.array([[0.0, 0.2, -0.1], [0.3, 0.1, -0.2]])
-    with_face = fit_origin(np.concatenate([face, positions]))
+    with_face = fit_head_centre(np.concatenate([face, positions]))
     np.testing.assert_allclose(with_face, centre_m, atol=1e-6)

@@ -81,7 +81,7 @@ def test_a_slow_wave_comes_back_whatever_the_offset_of_the_recording():
 
     def cut_with(baseline):
         cutting = Cutting(Steps(baseline=baseline), rate_hz)
-        return cutting.cut([volts], ["Oz"], starts + 200, 1e6)[:, 0]
+        return cutting.cut_trials([volts], ["Oz"], starts + 200, 1e6)[:, 0]
 
     time = starts[:, None] + 4 * np.arange(50, 300) + 1  # 1 ms late
     expected = np.sin(2 * np.pi * 3 * time / rate_hz)
@@ -121,7 +121,7 @@ def test_the_noise_is_the_mean_of_scikit_learns_covariances(
     epochs = draw_epochs(12)
     stimuli = np.array([5, 2, 5, 7, 2, 5, 2, 9, 9, 5, 1, 1])
 
-    found = cutting.covariance(epochs.copy(), stimuli, across)
+    found = cutting.estimate_covariance(epochs.copy(), stimuli, across)
 
     each = []
     for stimulus in np.unique(stimuli):
@@ -136,8 +136,8 @@ def test_the_noise_is_the_mean_of_scikit_learns_covariances(
 def test_noise_over_time_needs_a_stimulus_that_was_shown_twice() -> None:
     epochs = draw_epochs(3)
     with pytest.raises(BrainhiveError, match="twice"):
-        cutting.covariance(epochs, np.array([1, 2, 3]), "time")
-    assert cutting.covariance(epochs, np.array([1, 2, 2]), "time").any()
+        cutting.estimate_covariance(epochs, np.array([1, 2, 3]), "time")
+    assert cutting.estimate_covariance(epochs, np.array([1, 2, 2]), "time").any()
 
 
 def test_whitened_trials_have_uncorrelated_noise_of_size_one() -> None:
@@ -148,12 +148,12 @@ def test_whitened_trials_have_uncorrelated_noise_of_size_one() -> None:
         stimuli = {split: np.arange(len(signal)) for split, signal in epochs.items()}
         steps = Steps(whiten_by=whiten_by)  # type: ignore[arg-type]
 
-        matrix = cutting.normalise(epochs, stimuli, steps, names)
+        matrix = cutting.whiten_session(epochs, stimuli, steps, names)
 
         assert matrix is not None
         noise = np.mean(
             [
-                cutting.covariance(before[split], stimuli[split], "epochs")
+                cutting.estimate_covariance(before[split], stimuli[split], "epochs")
                 for split in measured
             ],
             0,
@@ -165,7 +165,7 @@ def test_whitened_trials_have_uncorrelated_noise_of_size_one() -> None:
             np.testing.assert_allclose(signal, expected, rtol=1e-3, atol=1e-4)
 
     plain = {"train": draw_epochs(9)}
-    none = cutting.normalise(plain, {}, Steps(whiten="no"), names)
+    none = cutting.whiten_session(plain, {}, Steps(whiten="no"), names)
     assert none is None and np.array_equal(plain["train"], draw_epochs(9))
 
 
@@ -181,7 +181,7 @@ def test_noise_is_measured_in_splits_that_there_are() -> None:
 
 def test_channels_without_signal_of_their_own_are_refused() -> None:
     names, noise = ["a", "b", "c"], np.diag([4.0, 1.0, 2.0])
-    root = cutting.whitener(noise, names)
+    root = cutting.compute_whitener(noise, names)
     np.testing.assert_allclose(root @ root, np.linalg.inv(noise))
     for smallest, message in (
         (0.0, "flat channels: b"),
@@ -190,11 +190,11 @@ def test_channels_without_signal_of_their_own_are_refused() -> None:
         (3.9e-9, "channels a, c are .* as b"),
     ):
         with pytest.raises(BrainhiveError, match=message):
-            cutting.refuse_flat(np.array([4.0, smallest, 2.0]), names)
-    cutting.refuse_flat(np.array([4.0, 4.1e-9, 2.0]), names)
+            cutting.refuse_flat_channels(np.array([4.0, smallest, 2.0]), names)
+    cutting.refuse_flat_channels(np.array([4.0, 4.1e-9, 2.0]), names)
     summed = np.ones((3, 3)) + np.diag([1.0, 0.0, 0.0])
     with pytest.raises(BrainhiveError, match="singular"):
-        cutting.whitener(summed, names)
+        cutting.compute_whitener(summed, names)
     huge = {"train": draw_epochs(4).astype(np.float32)}
     huge["train"][:, 2] *= 1e30
     with pytest.raises(BrainhiveError, match="channel c"):
@@ -260,7 +260,7 @@ def test_trials_are_the_samples_around_their_onsets(baseline: bool) -> None:
     recording = np.random.default_rng(0).normal(size=(2, 40)) + 1000
     onsets = np.array([4, 20, 31])
 
-    found = cut.cut(recording, ["a", "b"], onsets, 2.0)
+    found = cut.cut_trials(recording, ["a", "b"], onsets, 2.0)
 
     assert cut.span == (-4, 8) and cut.rate_hz == 100
     np.testing.assert_allclose(cut.times_s, np.arange(-2, 6) / 100, atol=1e-12)
@@ -271,7 +271,7 @@ def test_trials_are_the_samples_around_their_onsets(baseline: bool) -> None:
             mean = channel[onset - 4 : onset + 1].mean() if baseline else 0
             expected = 2 * (channel[onset - 2 : onset + 6] - mean)
             np.testing.assert_allclose(values, expected, atol=1e-3)
-    assert cut.fits(np.array([3, 4, 31, 32]), 40).tolist() == [
+    assert cut.are_complete(np.array([3, 4, 31, 32]), 40).tolist() == [
         False,
         True,
         True,
@@ -280,14 +280,14 @@ def test_trials_are_the_samples_around_their_onsets(baseline: bool) -> None:
     # resampled, a constant stays what it is
     constant = np.full((1, 40), 7.0)
     # the noise finds flat channels where it is measured
-    assert np.isfinite(cut.cut(constant, ["a"], onsets, 2.0)).all()
+    assert np.isfinite(cut.cut_trials(constant, ["a"], onsets, 2.0)).all()
     steps = steps.model_copy(update={"rate_hz": 50.0, "whiten": "no"})
     flat = Cutting(steps, 100.0)
     if not baseline:
-        np.testing.assert_allclose(flat.cut(constant, ["a"], onsets, 2.0), 14)
+        np.testing.assert_allclose(flat.cut_trials(constant, ["a"], onsets, 2.0), 14)
     else:
         with pytest.raises(BrainhiveError, match="flat channels: a"):
-            flat.cut(constant, ["a"], onsets, 2.0)
+            flat.cut_trials(constant, ["a"], onsets, 2.0)
 
 
 def test_lost_trials_are_nan_and_other_infinite_values_refused(
@@ -297,21 +297,21 @@ def test_lost_trials_are_nan_and_other_infinite_values_refused(
     cut, names = Cutting(steps, 100.0), ["a", "b"]
     recording = np.random.default_rng(0).normal(size=(2, 60))
     onsets = np.array([4, 20, 34, 45])
-    whole = cut.cut(recording.copy(), names, onsets, 1.0)
+    whole = cut.cut_trials(recording.copy(), names, onsets, 1.0)
     recording[:, 33] = np.nan
 
-    found = cut.cut(recording.copy(), names, onsets, 1.0, may_be_lost=True)
+    found = cut.cut_trials(recording.copy(), names, onsets, 1.0, may_be_lost=True)
 
     assert np.isnan(found).all((1, 2)).tolist() == [False, False, True, False]
     np.testing.assert_allclose(found[[0, 1, 3]], whole[[0, 1, 3]])
     monkeypatch.setattr(cutting, "ROWS", 1)
-    again = cut.cut(recording.copy(), names, onsets, 1.0, may_be_lost=True)
+    again = cut.cut_trials(recording.copy(), names, onsets, 1.0, may_be_lost=True)
     np.testing.assert_array_equal(again, found)
     with pytest.raises(BrainhiveError, match=r"channel a, b has .* 1 of 4"):
-        cut.cut(recording.copy(), names, onsets, 1.0)
+        cut.cut_trials(recording.copy(), names, onsets, 1.0)
     recording[0, 20:24] = np.inf
     with pytest.raises(BrainhiveError, match=r"channel a has .* 1 of 4"):
-        cut.cut(recording.copy(), names, onsets, 1.0, may_be_lost=True)
+        cut.cut_trials(recording.copy(), names, onsets, 1.0, may_be_lost=True)
 
 
 @pytest.mark.parametrize(

@@ -329,14 +329,14 @@ def test_padding_is_never_tested() -> None:
 def test_each_trial_has_the_number_of_the_fold_or_run_that_tests_it() -> None:
     recording = record(IN_FOUR_RUNS)
     holdout = Holdout(by="trials", folds=3)
-    numbers = holdout.number_tested(recording, "here")
+    numbers = holdout.number_test_groups(recording, "here")
     for fold, mask in enumerate(hold_out_folds(holdout, recording), 1):
         assert ((numbers == fold) == mask).all()
 
-    by_run = Holdout(by="runs", folds=2).number_tested(recording, "here")
+    by_run = Holdout(by="runs", folds=2).number_test_groups(recording, "here")
     assert by_run.tolist() == IN_FOUR_RUNS
     single = record(repetitions=[4, 4, 1])
-    assert holdout.number_tested(single, "here")[2].tolist() == [0, 0, 0, 0]
+    assert holdout.number_test_groups(single, "here")[2].tolist() == [0, 0, 0, 0]
 
 
 def stimuli_of(ids: list[str], concepts: list[str] | None = None) -> Any:
@@ -491,11 +491,11 @@ def test_held_out_pictures_leave_the_trials_to_the_choice_of_pictures() -> None:
     holdout, recording = Holdout(by="pictures", folds=2), record(IN_FOUR_RUNS)
 
     assert holdout.choose_trials(recording, "test", 1, "here") is recording
-    assert holdout.list_other_side({"train": recording}, "test", 1, "here") == []
-    assert not holdout.shows_seen
+    assert holdout.list_opposite_trials({"train": recording}, "test", 1, "here") == []
+    assert not holdout.has_seen_pictures
     for each, stored in ((holdout, "train"), (SEPARATE_TEST, "test")):
-        assert each.stored_split("test") == stored
-        assert [each.stored_split(name) for name in ("train", "shared")] == [
+        assert each.name_stored_split("test") == stored
+        assert [each.name_stored_split(name) for name in ("train", "shared")] == [
             "train",
             "shared",
         ]
@@ -505,7 +505,7 @@ def test_each_split_is_compared_with_the_other_side_of_models() -> None:
     recordings = {"train": record(), "test": record(), "shared": record()}
 
     def list_other(holdout: Holdout, split: str) -> list[Trials]:
-        return holdout.list_other_side(recordings, split, 1, "here")
+        return holdout.list_opposite_trials(recordings, split, 1, "here")
 
     tested = [recordings["test"], recordings["shared"]]
     for split, others in (
@@ -527,13 +527,13 @@ def test_tested_trials_are_grouped_by_run_and_block() -> None:
     tested = [("t1", "run 1", 0), ("t2", "run 1", 1), ("t3", "run 2", 0)]
     runs, pictures = Holdout(by="runs", folds=2), Holdout(by="pictures", folds=2)
 
-    alike = runs.group_alike(StimulusGrouping(), tested, [1, 2])
+    alike = runs.add_fold_groups(StimulusGrouping(), tested, [1, 2])
 
     assert alike.has_folds and alike.group_kind == "runs"
     assert alike.group_of == {"t1": "run 1", "t2": "run 1", "t3": "run 2"}
     assert len({*alike.block_of.values()}) == 3
-    assert not runs.group_alike(StimulusGrouping(), tested, [2]).has_folds
-    plain = pictures.group_alike(StimulusGrouping(), tested, [1, 2])
+    assert not runs.add_fold_groups(StimulusGrouping(), tested, [2]).has_folds
+    plain = pictures.add_fold_groups(StimulusGrouping(), tested, [1, 2])
     assert plain.has_folds and not plain.group_of and not plain.block_of
 
 
@@ -669,7 +669,7 @@ def test_trials_exchange_labels_within_their_run_or_fold(
 
     ((order, group),) = compared
     is_there = recording.is_there
-    numbers = holdout.number_tested(recording, "here")[is_there]
+    numbers = holdout.number_test_groups(recording, "here")[is_there]
     assert len(group) == 35 and group.tolist() == numbers.tolist()
     # items are trials, whose label is what they show
     rows = np.nonzero(is_there)[0]
@@ -728,6 +728,6 @@ def test_protocols_name_what_is_held_out_and_how_much(tmp_path: Path) -> None:
         ({"test": ["a/7", "b/9"]}, "a/7, b/9"),
         ({"split": "tau.json"}, "tau"),
     ):
-        words = Holdout(by="pictures", **amount).words
+        words = Holdout(by="pictures", **amount).description
         assert fact in words and "pictures" in words and "None" not in words
         assert sum(other in words for other in ("12 folds", "0.25", "a/7", "tau")) == 1

@@ -14,7 +14,7 @@ from brainhive_cli.data.signals.normalisations import (
     Riemannian,
     Template,
     Whiten,
-    mean_product,
+    average_products,
     pool_statistics,
 )
 
@@ -119,7 +119,7 @@ def test_a_riemannian_mean_takes_evenly_spaced_trials_that_have_room(
         monkeypatch.setattr(normalisations, "MAX_BYTES", room * size)
         for kind in ("affine-invariant", "log-euclidean"):
             found = Riemannian(mean=kind).measure(chunks)["reference"]
-            expected = mean_product(products[::stride], kind == "affine-invariant")
+            expected = average_products(products[::stride], kind == "affine-invariant")
             np.testing.assert_allclose(found, expected)
 
 
@@ -128,8 +128,8 @@ def test_dead_trials_do_not_count_in_a_riemannian_mean(signal):
     dead = np.insert(products, [0, 4, 9], 0, axis=0)
     for is_affine_invariant in (True, False):
         np.testing.assert_allclose(
-            mean_product(dead, is_affine_invariant),
-            mean_product(products, is_affine_invariant),
+            average_products(dead, is_affine_invariant),
+            average_products(products, is_affine_invariant),
         )
 
 

@@ -38,13 +38,13 @@ def test_windows_longer_than_the_time_between_onsets_overlap(spacing_s, words):
     """Issue 84, row 5: nothing was said of it."""
     onset_s = None if spacing_s is None else 5 + spacing_s * np.arange(8)
 
-    found = Overlap.of([trials(onset_s)], TIMES_S)
+    found = Overlap.measure([trials(onset_s)], TIMES_S)
 
     assert (found.description if found else "") == words
 
 
 def test_times_of_no_other_response_lie_between_the_windows_of_neighbours():
-    found = Overlap.of([trials(0.8 * np.arange(8))], TIMES_S)
+    found = Overlap.measure([trials(0.8 * np.arange(8))], TIMES_S)
 
     # the window before ends at .19, the next picture comes at .8
     free = TIMES_S[found.find_free(TIMES_S)]
@@ -56,8 +56,8 @@ def test_splits_that_share_runs_are_one_sequence():
     """Training and test pictures that alternate come twice as often as each of them."""
     train, test = trials(2.0 * np.arange(8)), trials(1 + 2.0 * np.arange(8))
 
-    assert Overlap.of([train], TIMES_S) is None
-    assert Overlap.of([train, test], TIMES_S) is None
+    assert Overlap.measure([train], TIMES_S) is None
+    assert Overlap.measure([train, test], TIMES_S) is None
     close = trials(0.9 + 2.0 * np.arange(8))
     words = "a picture every 0.90 s, windows overlap by 0.10 s"
-    assert Overlap.of([train, close], TIMES_S).description == words
+    assert Overlap.measure([train, close], TIMES_S).description == words

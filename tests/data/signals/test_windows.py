@@ -107,12 +107,12 @@ def test_windows_are_trials_of_the_whole_recording():
     for onset in onsets:
         windows.add_event(str(onset), onset / rate_hz)
     for start in range(0, len(samples), 37):
-        windows.add(samples[start : start + 37], times_s[start : start + 37])
-        windows.locate()
-        cut += windows.cut()
+        windows.add_samples(samples[start : start + 37], times_s[start : start + 37])
+        windows.locate_events()
+        cut += windows.cut_windows()
 
     filtered = CausalFilter(band_hz, rate_hz)(samples)
-    expected = Cutting(steps, rate_hz).cut(filtered.T, CHANNELS, onsets, 1.0)
+    expected = Cutting(steps, rate_hz).cut_trials(filtered.T, CHANNELS, onsets, 1.0)
 
     np.testing.assert_array_equal([window.signal for window in cut], expected)
     assert [window.sample for window in cut] == onsets.tolist()
@@ -132,9 +132,9 @@ def test_no_window_is_cut_across_a_gap_and_filters_start_anew():
     ):
         windows.add_event(name, onset_s)
 
-    gaps = windows.add(samples, times_s)
-    windows.locate()
-    cut = [*windows.cut()]
+    gaps = windows.add_samples(samples, times_s)
+    windows.locate_events()
+    cut = [*windows.cut_windows()]
 
     assert gaps == [1000] and (windows.counts.gaps, windows.counts.lost) == (1, 125)
     assert [window.name for window in cut] == ["before", "after"]
@@ -146,11 +146,11 @@ def test_no_window_is_cut_across_a_gap_and_filters_start_anew():
 def test_an_event_older_than_what_is_kept_is_counted_and_one_to_come_waits():
     windows = open_windows()
     times_s = np.arange(round((HISTORY_S + 20) * RATE_HZ)) / RATE_HZ
-    windows.add(count_samples(0, len(times_s)), times_s)
+    windows.add_samples(count_samples(0, len(times_s)), times_s)
     windows.add_event("old", 1.0)
     windows.add_event("first", times_s[-1] + 60)
-    windows.locate()
-    assert [*windows.cut()] == [] and windows.counts.dropped == {
+    windows.locate_events()
+    assert [*windows.cut_windows()] == [] and windows.counts.dropped == {
         "before the samples that are kept": 1
     }
 
@@ -164,11 +164,11 @@ def test_memory_does_not_grow():
     windows, samples = open_windows(), count_samples(0, RATE_HZ)
     tracemalloc.start()
     for second in range(240):
-        windows.add(samples, second + np.arange(RATE_HZ) / RATE_HZ)
+        windows.add_samples(samples, second + np.arange(RATE_HZ) / RATE_HZ)
         windows.add_event("one", second + 0.3)
         windows.add_event("two", second + 0.6)
-        windows.locate()
-        assert len([*windows.cut()]) == 2 or second < 2
+        windows.locate_events()
+        assert len([*windows.cut_windows()]) == 2 or second < 2
         if second == 60:
             gc.collect()
             before, _ = tracemalloc.get_traced_memory()
@@ -205,9 +205,11 @@ def test_windows_are_those_of_a_count_by_hand_in_chunks_of_any_size(seed):
         windows.add_event(name, time_s)
     while at < len(times_s):
         stop = at + int(random.integers(0, 90))
-        windows.add(count_samples(at, at + len(times_s[at:stop])), times_s[at:stop])
-        windows.locate()
-        cut += windows.cut()
+        windows.add_samples(
+            count_samples(at, at + len(times_s[at:stop])), times_s[at:stop]
+        )
+        windows.locate_events()
+        cut += windows.cut_windows()
         at = stop
     windows.drop_waiting()
 

@@ -14,7 +14,7 @@ import pytest
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.signals.spaces import Sensors, Voxels
-from brainhive_cli.data.signals.trials import COPIED_STIMULI, Trials
+from brainhive_cli.data.signals.trials import MAX_STIMULI_PER_READ, Trials
 from brainhive_cli.data.stores import signal_store
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.targets.model_input import match_stimuli
@@ -41,7 +41,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_both_splits_come_back_mapped_with_all_that_describes_them(path: Path) -> None:
     train, test = (
-        recording(COPIED_STIMULI + 3, 2),
+        recording(MAX_STIMULI_PER_READ + 3, 2),
         recording(4, 7, repetitions=np.array([7, 1, 3, 7])),
     )
     SignalStore.write(path, {"train": train, "test": test})

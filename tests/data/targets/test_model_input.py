@@ -7,7 +7,7 @@ import pytest
 
 from brainhive_cli.data.signals.normalisations import Whiten
 from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import COPIED_STIMULI, Trials
+from brainhive_cli.data.signals.trials import MAX_STIMULI_PER_READ, Trials
 from brainhive_cli.data.stores.signal_store import SignalStore
 from tests.worlds.array_trials import make_trials
 
@@ -16,7 +16,7 @@ CHANNELS = ("P7", "Oz", "Cz")
 
 def recorded(path: Path, seed: int = 0) -> Trials:
     """A selection of a subject's store, with ragged repetitions."""
-    count, random = COPIED_STIMULI + 7, np.random.default_rng(seed)
+    count, random = MAX_STIMULI_PER_READ + 7, np.random.default_rng(seed)
     signal = random.normal(size=(count, 3, 3, 8)).astype(np.float32)
     repetitions = np.resize([3, 1, 2], count)
     ids = [f"c/p{number}" for number in range(count)]

@@ -22,11 +22,13 @@ from brainhive_cli.evaluation.retrieval.measure import (
 class Model:
     """A model that knows the tokens of its training pictures [M, D]."""
 
-    def __init__(self, tokens, rows=None, ids=None, shows_seen=False, origin=None):
+    def __init__(
+        self, tokens, rows=None, ids=None, has_seen_pictures=False, origin=None
+    ):
         self.tokens = tokens
         self.kept = np.arange(len(tokens)) if rows is None else np.array(rows)
         self.ids = ids or [f"{row}" for row in range(len(tokens))]
-        holdout = SimpleNamespace(shows_seen=shows_seen)
+        holdout = SimpleNamespace(has_seen_pictures=has_seen_pictures)
         dataset = SimpleNamespace(holdout=holdout)
         self.run = SimpleNamespace(dataset=dataset, origin=origin)
 
@@ -80,7 +82,7 @@ def test_models_are_joined_by_the_mean_of_their_cosines(monkeypatch):
     ("model", "split"),
     [
         (Model(draw(4, 2)), "train"),
-        (Model(draw(4, 2), shows_seen=True), "test"),
+        (Model(draw(4, 2), has_seen_pictures=True), "test"),
         (Model(draw(4, 2), origin="another data set"), "test"),
         (Model(None, rows=[], ids=["a"]), "test"),
     ],

@@ -21,7 +21,10 @@ from torch import nn
 from brainhive_cli import aligner
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
-from brainhive_cli.data.signals.channel_mapping import fit_origin, spline_weights
+from brainhive_cli.data.signals.channel_mapping import (
+    compute_spline_weights,
+    fit_head_centre,
+)
 from brainhive_cli.models import backbones
 from brainhive_cli.models.backbones.braindecode import (
     TINY,
@@ -218,8 +221,8 @@ def test_channels_are_copied_by_name_and_interpolated_by_place_as_mne_does(golde
     ):
         names, matrix = choose_channels(signal, electrodes, takes_any=True)
 
-        centre = fit_origin(np.concatenate([places, electrode_places[absent]]))
-        weights = spline_weights(places - centre, electrode_places - centre)
+        centre = fit_head_centre(np.concatenate([places, electrode_places[absent]]))
+        weights = compute_spline_weights(places - centre, electrode_places - centre)
         assert names == electrodes
         np.testing.assert_allclose(matrix[absent], weights[absent], **tolerances)
         # channels of equal names are copied, whatever the centre

@@ -370,7 +370,7 @@ class TrainedModel:
         # the changed network encodes the pictures anew
         group = run.once(("network", *names), open_network)
         adapter.attach(group.network.module)
-        images = run.dataset.images(run.dataset.holdout.stored_split(split))
+        images = run.dataset.images(run.dataset.holdout.name_stored_split(split))
         return compute_online(group, images, self.pictures(split), keys)
 
     def decoded(self, subject: int, split: str) -> tuple[Decoded, Int64]:
@@ -488,7 +488,7 @@ class TrainedModel:
         """
         # only held-out trials in groups (runs or sessions) have such names
         holdout = self.run.dataset.holdout
-        if split != "test" or not holdout.shows_seen:
+        if split != "test" or not holdout.has_seen_pictures:
             return [], []
         trials = self.trials(subject, split)
         groups = holdout.name_groups(trials, f"subject {subject}", self.cell.fold)
@@ -518,7 +518,7 @@ class TrainedModel:
 
         def find() -> Interleaving:
             return dataset.holdout.find_interleaving(
-                self.source.open(subject)[dataset.holdout.stored_split(split)],
+                self.source.open(subject)[dataset.holdout.name_stored_split(split)],
                 self.pictures(split),
                 split,
                 f"{dataset.name} subject {subject}",
@@ -533,9 +533,9 @@ class TrainedModel:
 
     def find_overlap(self, trials: Trials, split: str) -> Overlap | None:
         """Find by how much the windows that the model reads of a subject overlap."""
-        stored = self.run.dataset.holdout.stored_split(split)
+        stored = self.run.dataset.holdout.name_stored_split(split)
         recording = self.source.open(trials.subject)[stored]
-        return Overlap.of([recording], trials.times_s)
+        return Overlap.measure([recording], trials.times_s)
 
     def trials(
         self,

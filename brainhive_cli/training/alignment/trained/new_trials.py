@@ -12,7 +12,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, MissingData, find_rows
 from brainhive_cli.data.recordings.epochs import as_trials, cut_trials, warn_of_size
 from brainhive_cli.data.recordings.shown_pictures import match_pictures
-from brainhive_cli.data.signals.cutting import Steps, whiten
+from brainhive_cli.data.signals.cutting import Steps, apply_whitener
 from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.models.signal_spec import UNIT_SIZES, name_unit
@@ -148,7 +148,7 @@ def prepare_as(
     left = list[str]()
     times_s, rate_hz = trials.times_s, trials.rate_hz
     if "epoch_ms" in known:
-        steps = Steps.of(known)
+        steps = Steps.from_preparation(known)
         try:
             assert rate_hz is not None  # as of all sensors
             signal, cutting = cut_trials(signal, times_s, rate_hz, steps, names)
@@ -188,7 +188,7 @@ def prepare_as(
         chosen = np.array(rows, np.int64)
         signal, unit = np.ascontiguousarray(signal[:, chosen]), "whitened"
         space = trials.space.select(chosen)
-        whiten(signal, learned.whiteners[subject][-1])
+        apply_whitener(signal, learned.whiteners[subject][-1])
         left.append("the noise of the training's last session whitens the epochs")
     return (
         replace(

@@ -16,7 +16,7 @@ from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.damage import is_machine_error
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, first_line
 from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.signals.spaces import Sensors, channel_rows
+from brainhive_cli.data.signals.spaces import Sensors, find_channel_rows
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.targets.model_input import choose_input
 from brainhive_cli.models.signal_spec import resampling_matrix
@@ -107,7 +107,7 @@ class PortableModel(nn.Module):
             width = len(self.names)
             whitener = np.eye(width)
             if self.is_whitening:
-                rows = channel_rows(self.names, recorded)
+                rows = find_channel_rows(self.names, recorded)
                 whitener = learned.whiteners[subject][-1] @ whitener[rows]
 
             # samples at the model's rate, of which it reads its window

@@ -501,7 +501,7 @@ class TrainedRun:
                 # a model may be opened where no signals are
                 with suppress(MissingData):
                     orders.append(model.find_order(subject, split))
-        has_seen = self.dataset.holdout.shows_seen and split == "test"
+        has_seen = self.dataset.holdout.has_seen_pictures and split == "test"
         return merge_caveats(
             self.signal_caveats,
             list_caveats(orders, has_seen),
@@ -610,7 +610,7 @@ class TrainedRun:
         # what replaced channels that recordings lack
         if self.channel_mapping != "none":
             words = dict.fromkeys(
-                chosen.mapping.words for chosen in selections if chosen.mapping
+                chosen.mapping.description for chosen in selections if chosen.mapping
             )
             trained["channel_mapping"] = " or ".join(words) or "none"
         return describe_run(dataset, tested, trained, selections, self.origin or "")

@@ -22,8 +22,8 @@ from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.signals.augmentations import (
     Augmentation,
+    draw_repetitions,
     mix_repetitions,
-    shuffle_repetitions,
 )
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.learned import (
@@ -453,7 +453,7 @@ class Batches:
                 copy_to_device(torch.from_numpy(rows), self.launch.device)
             ]
             if self.random_k is not None:
-                signal, counts = shuffle_repetitions(
+                signal, counts = draw_repetitions(
                     signal, counts, self.random_k, generator
                 )
             signal = mix_repetitions(signal, counts, self.augment, generator)

@@ -360,14 +360,14 @@ class Job:
 
         # folds of held-out trials that test none, or whose training trials do not
         # suffice
-        if not (holdout := self.dataset.holdout).shows_seen:
+        if not (holdout := self.dataset.holdout).has_seen_pictures:
             return
         for subject in list_subjects(cells):
             folds = {cell.fold for cell in cells if subject in cell.trained_on}
             for fold in sorted({*holdout.fold_numbers} - folds):
                 console.warn(
-                    f"{holdout.words}: subject {subject} has none in fold {fold}, "
-                    "which goes without it"
+                    f"{holdout.description}: subject {subject} has none in fold "
+                    f"{fold}, which goes without it"
                 )
         for variant, fold, trained_on in {
             (cell.variant, cell.fold, cell.trained_on): None for cell in cells
@@ -378,7 +378,7 @@ class Job:
                 for subject, recording in source.recordings(trained_on, split).items():
                     if len({*recording.image_ids}) < least:
                         raise RecipeError(
-                            f"holdout: {holdout.words}: fold {fold} of subject "
+                            f"holdout: {holdout.description}: fold {fold} of subject "
                             f"{subject} has too few stimuli in {split}",
                             "another number of folds, another share, or more trials",
                         )

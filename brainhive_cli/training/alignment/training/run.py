@@ -151,7 +151,7 @@ def _next_command(job: Job, folder: RunFolder) -> Hint:
     """
     recipe = job.recipe
     # without test stimuli there is no gallery to retrieve from
-    if job.dataset.holdout.stored_split("test") not in job.dataset.splits:
+    if job.dataset.holdout.name_stored_split("test") not in job.dataset.splits:
         return Line("report", folder.path.name)
     hint = Line("eval-retrieval", ("run", folder.path))
     if are_embedded(job.dataset, recipe.encoders, recipe.paths, ["test"]):

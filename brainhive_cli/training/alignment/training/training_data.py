@@ -21,7 +21,7 @@ from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED
 from brainhive_cli.data.signals.normalisations import (
     Statistics,
     pool_statistics,
-    refuse_other_widths,
+    require_equal_widths,
 )
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
@@ -234,7 +234,7 @@ class TrainingData:
 
         # concepts [M] that validate; none where the question is which of seen stimuli
         # was shown
-        share = 0.0 if dataset.holdout.shows_seen else train.validation
+        share = 0.0 if dataset.holdout.has_seen_pictures else train.validation
         held_out = self.hold_out(share=share, by=train.validation_by)
 
         # signals of the subjects, and what normalises them
@@ -361,7 +361,7 @@ class TrainingData:
             normalisation is not None
             and recipe.signal.normalise_by == "training_subjects"
         ):
-            refuse_other_widths({trials.width for trials in subjects})
+            require_equal_widths({trials.width for trials in subjects})
             if statistics:
                 normaliser = normalisation.build(pool_statistics(statistics))
         return TrainingHistory(

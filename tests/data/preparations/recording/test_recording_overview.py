@@ -17,7 +17,7 @@ from brainhive_cli.data.preparations.recording import (
 )
 from brainhive_cli.data.recordings.epochs import as_trials, warn_of_size
 from brainhive_cli.data.recordings.files import list_recordings
-from brainhive_cli.data.signals.spaces import channel_rows
+from brainhive_cli.data.signals.spaces import find_channel_rows
 from brainhive_cli.data.stores.signal_store import SignalStore
 from tests.worlds.own_recordings import (
     CHANNELS,
@@ -244,7 +244,7 @@ def test_old_names_of_electrodes_are_written_as_the_new_ones(folder: Path) -> No
     names = [made._channels(subject).ch_names for subject in (1, 2, 3)]
     assert names[0] == names[1] == ("T7", "T8", "P7", "Pz", "O1", "P8")
     assert names[2][:2] == ("T3", "T7")
-    assert channel_rows(names[1], ["T3"]).tolist() == [0]
+    assert find_channel_rows(names[1], ["T3"]).tolist() == [0]
 
 
 @pytest.mark.parametrize("whiten", ["no", "epochs"])

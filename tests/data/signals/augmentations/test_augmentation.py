@@ -11,9 +11,9 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import validate
 from brainhive_cli.data.signals.augmentations import (
     Augment,
+    average_weighted,
+    draw_repetitions,
     mix_repetitions,
-    shuffle_repetitions,
-    weighted,
 )
 
 
@@ -72,7 +72,7 @@ def test_weights_count_by_their_share_as_in_the_reference(golden: Path):
     """Golden values: MindEye1's random convex mixture of three repetitions."""
     havir = load_file(golden / "havir" / "losses.safetensors")
 
-    mixed = weighted(havir["in.repeats"][..., None], havir["in.repeat_weights"])
+    mixed = average_weighted(havir["in.repeats"][..., None], havir["in.repeat_weights"])
 
     assert torch.allclose(mixed[..., 0], havir["out.repeats_combined"], rtol=1e-4)
 
@@ -90,9 +90,7 @@ def test_each_draw_takes_so_many_of_those_that_are_there_each_once():
     count = torch.tensor([5, 3, 2, 1]).repeat(100)
     signal[torch.arange(5) >= count[:, None]] = torch.nan
 
-    taken, left = shuffle_repetitions(
-        signal, count, 2, torch.Generator().manual_seed(0)
-    )
+    taken, left = draw_repetitions(signal, count, 2, torch.Generator().manual_seed(0))
 
     assert taken.shape == (400, 2, 1, 1) and torch.equal(left, count.clamp(max=2))
     for number in (5, 3, 2):

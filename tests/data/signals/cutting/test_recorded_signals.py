@@ -29,21 +29,21 @@ from brainhive_cli.data.signals import cutting, normalisations, selection
 from brainhive_cli.data.signals.augmentations import (
     Augment,
     Smooth,
+    average_weighted,
+    draw_repetitions,
     mix_repetitions,
-    shuffle_repetitions,
-    weighted,
 )
-from brainhive_cli.data.signals.channel_mapping import fit_origin, map_channels
+from brainhive_cli.data.signals.channel_mapping import fit_head_centre, map_channels
 from brainhive_cli.data.signals.cutting import (
     CausalFilter,
     Cutting,
     Resampling,
     Steps,
-    covariance,
+    compute_whitener,
+    estimate_covariance,
     measure_noise,
-    normalise,
     require_noise_splits,
-    whitener,
+    whiten_session,
 )
 from brainhive_cli.data.signals.normalisations import (
     Channel,
@@ -51,26 +51,26 @@ from brainhive_cli.data.signals.normalisations import (
     Riemannian,
     Template,
     Whiten,
-    flatten,
-    mean_product,
+    average_products,
+    join_samples,
     pool_statistics,
 )
 from brainhive_cli.data.signals.selection import (
     Signal,
-    inside,
+    find_stream_masks,
     list_regions,
-    split_masks,
-    window_starts,
+    list_window_starts,
+    mark_window,
 )
 from brainhive_cli.data.signals.spaces import (
     Sensors,
     Voxels,
-    channel_rows,
-    region_of,
-    sample_range,
-    standard_name,
-    standard_names,
-    standard_positions,
+    find_channel_region,
+    find_channel_rows,
+    find_sample_range,
+    look_up_positions,
+    standardise_name,
+    standardise_names,
 )
 from brainhive_cli.data.signals.windows import Windows
 from tests.tools.recorded_numbers import Recorded
@@ -113,7 +113,7 @@ def test_cutting(recorded: Recorded, name: str) -> None:
     start, stop = made.span
     edges = np.array([-start - 1, -start, 4 * rate_hz - stop - 1, 4 * rate_hz - stop])
     samples[:, onsets[2] + start] = np.nan
-    epochs = made.cut(samples, ("a", "b", "c"), onsets, 2.0, may_be_lost=True)
+    epochs = made.cut_trials(samples, ("a", "b", "c"), onsets, 2.0, may_be_lost=True)
     recorded(
         digits=5,
         span=made.span,
@@ -121,7 +121,7 @@ def test_cutting(recorded: Recorded, name: str) -> None:
         time_shift=made.resampling.time_shift,
         inside=[made.resampling.inside.start, made.resampling.inside.stop],
         times_s=made.times_s,
-        fits=made.fits(edges, 4 * rate_hz),
+        fits=made.are_complete(edges, 4 * rate_hz),
         lost=np.isnan(epochs).all((1, 2)),
         epochs=[*epochs],
         first=epochs[:, :, 0].ravel()[:12],
@@ -178,7 +178,7 @@ def test_whitening(recorded: Recorded) -> None:
             rows[f"{across}, {whiten_by}"] = {
                 "measured": require_noise_splits(epochs, steps) == ["train", "test"],
                 "noise": measure_noise(epochs, stimuli, steps, CAP),
-                "matrix": normalise(whitened, stimuli, steps, CAP),
+                "matrix": whiten_session(whitened, stimuli, steps, CAP),
                 "whitened": [*whitened.values()],
             }
     few = epochs["test"][:4, :, :3]
@@ -187,10 +187,10 @@ def test_whitening(recorded: Recorded) -> None:
     recorded(
         digits=4,
         rows=rows,
-        few=covariance(few, np.arange(4), "epochs"),
-        few_exactly=covariance(exact, np.array([1, 1, 0, 0]), "time"),
-        one_constant=covariance(one_constant, stimuli["train"], "epochs"),
-        root=whitener(mixing @ mixing.T, CAP),
+        few=estimate_covariance(few, np.arange(4), "epochs"),
+        few_exactly=estimate_covariance(exact, np.array([1, 1, 0, 0]), "time"),
+        one_constant=estimate_covariance(one_constant, stimuli["train"], "epochs"),
+        root=compute_whitener(mixing @ mixing.T, CAP),
     )
 
 
@@ -198,7 +198,7 @@ def test_whitening(recorded: Recorded) -> None:
 def test_flat_channels(recorded: Recorded, ratio: float) -> None:
     variances = np.array([1.0, 0.3, ratio])
     try:
-        cutting.refuse_flat(variances, CAP[:3])
+        cutting.refuse_flat_channels(variances, CAP[:3])
         numbers = "not refused"
     except BrainhiveError as error:
         numbers = f"{error.message.startswith('flat'):d} {error.message}"
@@ -252,11 +252,11 @@ def test_means_of_products(recorded: Recorded) -> None:
     recorded(
         digits=5,
         means=[
-            mean_product(values, is_affine)
+            average_products(values, is_affine)
             for values in (products, few, products[:1])
             for is_affine in (True, False)
         ],
-        flat=flatten(signal.astype(np.float32)),
+        flat=join_samples(signal.astype(np.float32)),
     )
 
 
@@ -280,7 +280,7 @@ def test_augmentations(recorded: Recorded) -> None:
     shuffled = {}
     for most in (1, 3, 7):
         random.manual_seed(2)
-        chosen, counts = shuffle_repetitions(signal, count, most, random)
+        chosen, counts = draw_repetitions(signal, count, most, random)
         shuffled[most] = [chosen.nan_to_num(9), counts]
     smooth = Smooth(p=0.4)
     plain = signal[:, 0]
@@ -292,14 +292,16 @@ def test_augmentations(recorded: Recorded) -> None:
         drawn=drawn,
         smoothed=smooth.apply(plain, drawn),
         short=smooth.apply(plain[:, :, :2], drawn),
-        weighted=weighted(plain[:6].reshape(2, 3, 3, 8), torch.tensor([[1, 2, 3.0]])),
+        weighted=average_weighted(
+            plain[:6].reshape(2, 3, 3, 8), torch.tensor([[1, 2, 3.0]])
+        ),
     )
 
 
 @pytest.mark.parametrize("kind", ["spline", "common"])
 def test_channel_mappings(recorded: Recorded, kind: Any) -> None:
     names = ("C3", "C4", "oz", "O1", "Fz", "FCz")
-    positions = standard_positions(CAP)
+    positions = look_up_positions(CAP)
     zeroed = positions.copy()
     zeroed[1] = 0
     signal = draw(2, 6, 3).astype(np.float32)
@@ -312,13 +314,16 @@ def test_channel_mappings(recorded: Recorded, kind: Any) -> None:
             "matrix": mapping.matrix,
             "shared": mapping.shared,
             "sources": [CAP.index(name) for name in mapping.sources],
-            "words": mapping.words,
+            "words": mapping.description,
             "mapped": mapping(read),
             "filled": mapping(read, mean),
         }
-    sphere = positions - fit_origin(positions)
+    sphere = positions - fit_head_centre(positions)
     recorded(
-        digits=5, rows=rows, origin=fit_origin(positions), length=(sphere**2).sum(1)
+        digits=5,
+        rows=rows,
+        origin=fit_head_centre(positions),
+        length=(sphere**2).sum(1),
     )
 
 
@@ -335,22 +340,22 @@ def test_windows_of_a_stream(recorded: Recorded) -> None:
     for band in ((None, None), (0.5, 30.0)):
         windows = Windows(Cutting(steps, 100), ("a", "b"), band)
         windows.add_event("early", 6.98)
-        found: list[Any] = [windows.locate()]
+        found: list[Any] = [windows.locate_events()]
         cut = []
         for number, start in enumerate(range(0, 3000, 170)):
-            gaps = windows.add(
+            gaps = windows.add_samples(
                 samples[start : start + 170], times_s[start : start + 170]
             )
-            windows.add(samples[:0], times_s[:0])
+            windows.add_samples(samples[:0], times_s[:0])
             for name, time_s in events[number * 3 : number * 3 + 3]:
                 windows.add_event(name, time_s)
             if number % 4 < 3:
-                found.append([gaps, *[row for _, row in windows.locate()]])
-                cut += windows.cut()
+                found.append([gaps, *[row for _, row in windows.locate_events()]])
+                cut += windows.cut_windows()
         windows.add_event("late", times_s[-1] + 0.004)
         windows.add_event("too old", 8.0)
-        windows.locate()
-        cut += windows.cut()
+        windows.locate_events()
+        cut += windows.cut_windows()
         windows.drop_waiting()
         rows[str(band)] = {
             "found": found,
@@ -375,7 +380,7 @@ def region_space() -> Voxels:
 def test_region_splits(recorded: Recorded, control: Any) -> None:
     sets = {"early": "V1 - V1-ventral", "v2": "V2", "rest": "all - (early | V2)"}
     sets["both"] = "V1 & V2 | V1-ventral"
-    found = split_masks(sets, region_space(), control)
+    found = find_stream_masks(sets, region_space(), control)
     recorded(
         masks={name: np.flatnonzero(mask) for name, mask in found.items()},
         regions=[len(list_regions(text)) for text in sets.values()],
@@ -407,35 +412,37 @@ def test_selection(recorded: Recorded) -> None:
         rows=rows,
         by_default=[by_default.rows, by_default.averages],
         split=[split.select(cortex, None, "it").regions],
-        rows_of_names=channel_rows(names, ["heog", "central", "CZ"]),
-        regions=[(region_of(name) or "none 0") + "1" for name in names],
-        known=[region_of(name) is not None for name in names],
-        starts=[window_starts(times_ms, *size) for size in ((20, 7), (84, 4), (8, 19))],
-        inside=[inside(times_ms, *size) for size in ((0, 12), (-20, 4), (1, 100))],
+        rows_of_names=find_channel_rows(names, ["heog", "central", "CZ"]),
+        regions=[(find_channel_region(name) or "none 0") + "1" for name in names],
+        known=[find_channel_region(name) is not None for name in names],
+        starts=[
+            list_window_starts(times_ms, *size) for size in ((20, 7), (84, 4), (8, 19))
+        ],
+        inside=[mark_window(times_ms, *size) for size in ((0, 12), (-20, 4), (1, 100))],
         ranges=[
             [found.start, found.stop]
             for found in (
-                sample_range(times_ms / 1000, window)
+                find_sample_range(times_ms / 1000, window)
                 for window in (None, (-20, 0), (-23.9, 67.9), (1, 4.1))
             )
         ],
         masks=[
             mask.ravel()
-            for mask in selection.region_masks({"a": [0, 3], "b": []}, 5).values()
+            for mask in selection.make_region_masks({"a": [0, 3], "b": []}, 5).values()
         ],
     )
 
 
 def test_names_and_positions_of_electrodes(recorded: Recorded) -> None:
     names = ("EEG Fp1-REF", "fc5.", "T3", "T5", "Oz", "A1", "Iz", "X9")
-    written = [standard_name(name) for name in names]
-    inputs = standard_positions(("A1", "A2", "C3"))
+    written = [standardise_name(name) for name in names]
+    inputs = look_up_positions(("A1", "A2", "C3"))
     assert written == ["Fp1", "FC5", "T7", "P7", "Oz", "A1", "Iz", "X9"]
-    assert standard_names(["T3", "T7", "fz"]) == ["T3", "T7", "Fz"]
+    assert standardise_names(["T3", "T7", "fz"]) == ["T3", "T7", "Fz"]
     assert (
-        np.isnan(standard_positions(("A3", "C3"))).all() and not np.isnan(inputs).any()
+        np.isnan(look_up_positions(("A3", "C3"))).all() and not np.isnan(inputs).any()
     )
-    recorded(digits=5, positions=standard_positions(names), inputs=inputs)
+    recorded(digits=5, positions=look_up_positions(names), inputs=inputs)
 
 
 def bold_runs(has_extra: bool) -> tuple[list[TrialRun], list[np.ndarray]]:

@@ -7,7 +7,7 @@ import pytest
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import validate
-from brainhive_cli.data.signals.selection import Signal, split_masks
+from brainhive_cli.data.signals.selection import Signal, find_stream_masks
 from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.signals.trials import Trials
 
@@ -25,7 +25,7 @@ PAPER = {"spatial": "nsdgeneral & prf-visualrois", "semantic": "nsdgeneral - spa
 
 
 def found(control: Any = "none", **expressions: str) -> dict[str, list[int]]:
-    masks = split_masks(expressions, SPACE, control)
+    masks = find_stream_masks(expressions, SPACE, control)
     return {name: np.flatnonzero(mask).tolist() for name, mask in masks.items()}
 
 

@@ -4,7 +4,11 @@ import pytest
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.data.published.things_eeg import MONTAGE, POSTERIOR
-from brainhive_cli.data.signals.spaces import REGIONS, channel_rows, region_of
+from brainhive_cli.data.signals.spaces import (
+    REGIONS,
+    find_channel_region,
+    find_channel_rows,
+)
 
 
 def test_a_channel_lies_where_the_10_10_system_says():
@@ -19,23 +23,23 @@ def test_a_channel_lies_where_the_10_10_system_says():
         "occipital",
         None,
     ]
-    assert [region_of(channel) for channel in channels] == regions
+    assert [find_channel_region(channel) for channel in channels] == regions
 
 
 def test_every_channel_of_things_eeg_lies_somewhere_and_the_posterior_ones_behind():
-    assert {region_of(channel) for channel in MONTAGE} == set(REGIONS)
-    rows = channel_rows(MONTAGE, ["parietal", "Occipital"])
+    assert {find_channel_region(channel) for channel in MONTAGE} == set(REGIONS)
+    rows = find_channel_rows(MONTAGE, ["parietal", "Occipital"])
     assert {MONTAGE[row] for row in rows} == set(POSTERIOR)
 
 
 def test_regions_and_names_mix_and_each_channel_comes_once():
     channels = ("Cz", "O1", "P7", "O2")
-    assert channel_rows(channels, ["O2", "occipital", "cz"]).tolist() == [3, 1, 0]
+    assert find_channel_rows(channels, ["O2", "occipital", "cz"]).tolist() == [3, 1, 0]
 
 
 def test_a_region_without_channels_and_a_misspelt_one_are_refused():
     with pytest.raises(RecipeError, match="no channel 'temporal' in the data"):
-        channel_rows(("Oz", "O1"), ["temporal"])
+        find_channel_rows(("Oz", "O1"), ["temporal"])
     with pytest.raises(RecipeError) as caught:
-        channel_rows(("Oz", "O1"), ["ocipital"])
+        find_channel_rows(("Oz", "O1"), ["ocipital"])
     assert "did you mean occipital?" in caught.value.hint

@@ -22,8 +22,8 @@ from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import (
     Trials,
     digest_trials,
-    gather_trials,
     group_trials,
+    make_trial_reader,
 )
 from brainhive_cli.data.targets import model_input as model_input_module
 from brainhive_cli.data.targets.model_input import (
@@ -112,7 +112,9 @@ def test_holdouts(
             chosen = holdout.choose_trials(trials, split, fold, "it")
             # labels of trials of seen pictures are groups that were tested together
             groups = (
-                holdout.name_groups(chosen, "1", fold) if holdout.shows_seen else []
+                holdout.name_groups(chosen, "1", fold)
+                if holdout.has_seen_pictures
+                else []
             )
             folds[f"{fold}, {split}"] = {
                 "stimuli": holdout.choose_stimuli(STIMULI, split, fold),
@@ -122,7 +124,7 @@ def test_holdouts(
                 "groups": len({*groups}),
                 "other": [
                     other.signal.shape
-                    for other in holdout.list_other_side(
+                    for other in holdout.list_opposite_trials(
                         {"train": trials, "test": trials.take(np.arange(2))},
                         split,
                         fold,
@@ -142,8 +144,8 @@ def test_holdouts(
         )
         orders.append([found.parts, found.blocks, found.is_known, found.repeats])
     tested = None
-    if holdout.shows_seen:
-        tested = holdout.number_tested(trials, "it")
+    if holdout.has_seen_pictures:
+        tested = holdout.number_test_groups(trials, "it")
     recorded(
         digits=5,
         folds=folds,
@@ -151,7 +153,7 @@ def test_holdouts(
             [len({*parts}), len({*blocks}), *rest] for parts, blocks, *rest in orders
         ],
         tested=tested,
-        words=holdout.words,
+        words=holdout.description,
         claims=[holdout.describe_claims(9, number) for number in (0, 1, 3)],
         caveats=len(holdout.caveats(trials)),
         fingerprint=len(holdout.inputs()),
@@ -168,12 +170,14 @@ def test_trials(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(3)
     twice = scaled.take(np.array([8, 0, 5])).choose(np.eye(3, 4, dtype=bool))
     grouped = group_trials(np.array(["b", "a", "b", "c", "a", "b"]))
-    gather = gather_trials(grouped[1], (2, 1), "f4", lambda row: np.full((2, 1), row))
+    gather = make_trial_reader(
+        grouped[1], (2, 1), "f4", lambda row: np.full((2, 1), row)
+    )
     constant = np.ones((2, 2, 3, 4), np.float32)
     constant[1, 0] = np.arange(12).reshape(3, 4)
     whole = [trials.averages, trials.singles]
     digests = trials.digests
-    monkeypatch.setattr("brainhive_cli.data.signals.trials.COPIED_STIMULI", 4)
+    monkeypatch.setattr("brainhive_cli.data.signals.trials.MAX_STIMULI_PER_READ", 4)
     in_blocks = [record().averages, record().singles, record().digests == digests]
     recorded(
         digits=5,
@@ -209,7 +213,7 @@ def test_input_of_models(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) ->
     }
     counting = replace(spec, names=("0", "1"), positions=None)
     counted = match_recording(counting, other, Signal(), ["Fp1", "O1"], "it")
-    monkeypatch.setattr(model_input_module, "COPIED_STIMULI", 4)
+    monkeypatch.setattr(model_input_module, "MAX_STIMULI_PER_READ", 4)
     fractions = {}
     for name, holdout in (
         ("all", SEPARATE_TEST),
@@ -250,7 +254,7 @@ def test_windows_that_overlap(recorded: Recorded) -> None:
             )
             for onset in onset_s
         ]
-        found = Overlap.of(listed, times_s)
+        found = Overlap.measure(listed, times_s)
         rows.append(
             [found, found.find_free(times_s), found.description, found.problem]
             if found

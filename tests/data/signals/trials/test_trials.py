@@ -23,8 +23,8 @@ from brainhive_cli.data.signals.spaces import Sensors, Voxels
 from brainhive_cli.data.signals.trials import (
     Trials,
     digest_trials,
-    gather_trials,
     group_trials,
+    make_trial_reader,
 )
 from brainhive_cli.data.stores.signal_store import SignalStore
 
@@ -97,7 +97,7 @@ def test_trials_of_a_fold_know_their_place_among_all_and_both_sides_share_none(
         1,
     ] and learned.averages.ravel().tolist() == [2, 8, 2]
     assert sorted([*learned.index.tolist(), *tested.index.tolist()]) == [*range(7)]
-    (other,) = holdout.list_other_side({"train": trials}, "test", 1, "here")
+    (other,) = holdout.list_opposite_trials({"train": trials}, "test", 1, "here")
     assert other.index.tolist() == learned.index.tolist()
 
 
@@ -105,9 +105,14 @@ def test_where_nothing_of_the_training_is_held_out_the_split_test_is_tested() ->
     trials = record()
 
     assert SEPARATE_TEST.choose_trials(trials, "train", 1, "here") is trials
-    assert SEPARATE_TEST.stored_split("test") == "test" and not SEPARATE_TEST.words
+    assert (
+        SEPARATE_TEST.name_stored_split("test") == "test"
+        and not SEPARATE_TEST.description
+    )
     splits = {"train": trials, "test": record()}
-    assert SEPARATE_TEST.list_other_side(splits, "train", 1, "here") == [splits["test"]]
+    assert SEPARATE_TEST.list_opposite_trials(splits, "train", 1, "here") == [
+        splits["test"]
+    ]
 
 
 CHANNELS = ("Fz", "Oz", "Pz")
@@ -288,7 +293,7 @@ def test_many_stimuli_are_read_in_blocks_as_few_are(
     whole, digests = draw_trials(0), draw_trials(0).digests
     averages, singles = whole.averages, whole.singles
     for block in (1, 3, 6, 7):
-        monkeypatch.setattr(trials_module, "COPIED_STIMULI", block)
+        monkeypatch.setattr(trials_module, "MAX_STIMULI_PER_READ", block)
         for is_mapped in (True, False):
             trials = draw_trials(0, is_mapped)
             assert np.array_equal(trials.averages, averages)
@@ -605,7 +610,7 @@ def test_gathered_trials_are_read_forwards_and_absent_ones_are_zeros() -> None:
         return np.full((2, 3), number)
 
     table = np.array([[5, 0], [2, -1], [4, 1]])
-    gather = gather_trials(table, (2, 3), np.float32, read)
+    gather = make_trial_reader(table, (2, 3), np.float32, read)
 
     found = gather(slice(0, 2))
 

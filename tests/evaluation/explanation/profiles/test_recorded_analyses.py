@@ -141,7 +141,7 @@ def test_many_stimuli_are_read_in_chunks(
     monkeypatch: pytest.MonkeyPatch, recorded: Recorded
 ) -> None:
     whole = np.concatenate([*average_repetitions(recording(9, whitened=True))])
-    monkeypatch.setattr(repetitions, "COPIED_STIMULI", 4)
+    monkeypatch.setattr(repetitions, "MAX_STIMULI_PER_READ", 4)
 
     chunks = [*average_repetitions(recording(9, whitened=True))]
 

@@ -80,7 +80,7 @@ class Model:
     def __init__(self, number: int = 0, fold: int = 1, voxels: bool = False) -> None:
         self.number, self.voxels = number, voxels
         self.cell = Cell(f"all/{number}", (1, 2), (1, 2), number, fold=fold)
-        holdout = SimpleNamespace(shows_seen=False, divides_train=False)
+        holdout = SimpleNamespace(has_seen_pictures=False, divides_train=False)
         dataset = SimpleNamespace(
             name="made", holdout=holdout, alike_by="concept", stimulus="picture"
         )
@@ -674,7 +674,7 @@ def test_sheets_of_queries(recorded: Recorded, tmp_path: Path) -> None:
         )
 
     model.run.dataset.images = images
-    model.run.dataset.holdout.stored_split = lambda split: split
+    model.run.dataset.holdout.name_stored_split = lambda split: split
     run = RunFolder(tmp_path)
     words = ("gallery=train+test", "sheet_rows=4", "seed=2")
 

@@ -194,7 +194,7 @@ def test_an_order_of_trials_is_found_once_by_encoders() -> None:
         return f"order {len(found)}"
 
     holdout = SimpleNamespace(
-        find_interleaving=find, stored_split=lambda split: "stored"
+        find_interleaving=find, name_stored_split=lambda split: "stored"
     )
     run.dataset = SimpleNamespace(holdout=holdout, name="", alike_by="concept")
     models = [object.__new__(TrainedModel) for _ in range(3)]

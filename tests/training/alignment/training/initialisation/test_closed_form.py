@@ -180,7 +180,7 @@ def test_a_closed_form_that_begins_with_no_weights_takes_no_start(
 def test_a_closed_form_reads_signals_in_blocks(
     cell: tuple[Layout, CellData], monkeypatch: pytest.MonkeyPatch, is_mapped: bool
 ) -> None:
-    monkeypatch.setattr(trials_module, "COPIED_STIMULI", 8)
+    monkeypatch.setattr(trials_module, "MAX_STIMULI_PER_READ", 8)
     layout, data = cell
     expected = fit(layout, data, [], Train(validation=0.25), seed=1)
     reads = list[int]()
