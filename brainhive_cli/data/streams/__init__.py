@@ -11,7 +11,7 @@ import numpy as np
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Float64
-from brainhive_cli.data.recordings.headers import FindPictures
+from brainhive_cli.data.recordings.stim_channels import FindPictures
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.signals.windows import CutWindow
 

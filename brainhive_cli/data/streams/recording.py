@@ -13,12 +13,9 @@ from brainhive_cli.core.console import warn
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import locate
 from brainhive_cli.data.files.bids_labels import read_simulated
-from brainhive_cli.data.recordings.headers import (
-    FindPictures,
-    RecordingKeys,
-    read_header,
-)
+from brainhive_cli.data.recordings.headers import RecordingKeys, read_header
 from brainhive_cli.data.recordings.opening import CHANNEL_UNITS, open_raw
+from brainhive_cli.data.recordings.stim_channels import FindPictures
 from brainhive_cli.data.streams import (
     Blocks,
     Clock,

@@ -180,7 +180,7 @@ def test_a_recording_of_rest_is_refused_with_the_key_that_leaves_it_out(nemar):
     assert told.exit_code == 1
     words = " ".join(told.output.split())
     assert "task-rest_run-01_events.tsv has entries in no row of column" in words
-    assert "recordings that show pictures: preparation.files=PATTERN" in words
+    assert "preparation.files=PATTERN" in words
 
 
 @pytest.mark.parametrize(

@@ -30,14 +30,16 @@ from brainhive_cli.data.recordings.channels import (
 from brainhive_cli.data.recordings.headers import (
     Header,
     _check_order,
-    _combine_lines,
-    _drop_doubled,
-    _find_changes,
-    _list_rows,
-    _round_codes,
+    _read_event_rows,
 )
 from brainhive_cli.data.recordings.labels import read_label, read_session
 from brainhive_cli.data.recordings.samples import FlatSegments, filter_samples
+from brainhive_cli.data.recordings.stim_channels import (
+    _combine_lines,
+    _round_codes,
+    drop_repeats,
+    find_code_changes,
+)
 from brainhive_cli.data.recordings.tables import (
     find_missing_column,
     name_events,
@@ -220,7 +222,7 @@ def test_codes(recorded: Recorded) -> None:
     negative = np.where(pulses == 0, -4, pulses)
     short = codes_of((0, 50), (6, 1), (0, 50), (7, 1), (0, 50), (6, 2), (0, 9))
     found = {
-        name: _find_changes(codes, rate_hz, lambda events: {"9", "6"} & {*events})
+        name: find_code_changes(codes, rate_hz, lambda events: {"9", "6"} & {*events})
         for name, codes, rate_hz in (
             ("pulses", pulses, 1000.0),
             ("slow", pulses, 5000.0),
@@ -238,7 +240,7 @@ def test_codes(recorded: Recorded) -> None:
     names = ["STI001", "STI002", "STI003", "STI004"]
     combined = _combine_lines({n: np.asarray(v) for n, v in lines.items()}, names)[1]
     of_zero = _combine_lines({"D0": pulses % 2, "D5": pulses > 6}, ["D0", "D5"])[1]
-    doubled = _drop_doubled(
+    doubled = drop_repeats(
         [(0, "a"), (9, "a"), (18, "a"), (31, "a"), (31, "b"), (40, "b"), (5, "b")], 1000
     )
     rounded = _round_codes(np.array([0, 0, 0.1, 4.2, 7.9, 3.74, 8, 8, 8, 8.0]), "STI")
@@ -261,7 +263,7 @@ def test_rows_of_tables(recorded: Recorded) -> None:
     rows = [{"onset": text, "name": f"p{n}"} for n, text in enumerate(texts)]
     rows[4]["name"] = "n/a"
     path = Path("sub-01_ses-02_task-x_events.tsv")
-    listed = [_list_rows(path, rows, "name", unit, 250.0) for unit in ("s", "ms")]
+    listed = [_read_event_rows(path, rows, "name", unit, 250.0) for unit in ("s", "ms")]
     backward = [(at, "") for at in (0, 100, 205, 50, None, 160, 260)]
     table = [{"number": "07", "kind": "a"}, {"number": "12.0", "kind": "n/a"}]
     named = [

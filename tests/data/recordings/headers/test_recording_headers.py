@@ -11,9 +11,9 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.recordings.headers import (
     RecordingKeys,
     _read_annotations,
-    compare_onsets,
     read_header,
 )
+from brainhive_cli.data.recordings.onset_shift import compare_onsets
 
 mne = pytest.importorskip("mne")
 RATE_HZ, COUNT = 500, 20

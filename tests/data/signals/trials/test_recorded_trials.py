@@ -12,8 +12,8 @@ import torch
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.recordings.event_names import EventNames
-from brainhive_cli.data.recordings.headers import compare_onsets
 from brainhive_cli.data.recordings.ledger import Ledger
+from brainhive_cli.data.recordings.onset_shift import compare_onsets
 from brainhive_cli.data.signals.holdout import SEPARATE_TEST, Holdout
 from brainhive_cli.data.signals.normalisations import Channel
 from brainhive_cli.data.signals.overlap import Overlap

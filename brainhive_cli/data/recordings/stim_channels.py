@@ -1,0 +1,271 @@
+"""Events from the codes of stimulus channels."""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from brainhive_cli.core.arrays import Bool, Float64, Int64
+from brainhive_cli.core.errors import BrainhiveError, naming
+from brainhive_cli.core.only_match import choose_only
+from brainhive_cli.data.recordings.opening import CHANNEL_UNITS
+
+COMBINED_CHANNEL = re.compile(r"STI ?101|STI ?014|Status|UPPT001", re.IGNORECASE)
+"""Names of channels that combine single trigger lines, in MEGIN, mne, BioSemi and CTF
+files.
+"""
+TRIGGER_LINE = re.compile(r"(.*?)(\d+)(\D*)")
+"""Name of a trigger line. The number says which bit of the code the line is."""
+MAX_GLITCH_S = 1e-3
+"""Longest time for which the lines of a port differ while a code is set. It is at least
+one sample.
+"""
+MIN_REPEAT_S = 0.01
+"""Shortest time between two events of the same name."""
+MAX_FRACTIONAL_SHARE = 0.2
+"""Largest share of samples, among those that differ from the most frequent code, that
+are more than 0.25 from a whole number. Noise stays below. Codes that were resampled or
+filtered have 0.3 to 0.5.
+"""
+MIN_RESTING_LEVEL = 256
+"""Smallest level other than 0 at which a channel can rest, because lines are always
+high.
+"""
+MAX_LINE_NUMBER = 32
+"""Largest number of a trigger line. No port has more lines."""
+
+FindPictures = Callable[[Collection[str]], Collection[str]]
+"""Returns the names of events, among all names, that stand for pictures."""
+
+
+class EventList(NamedTuple):
+    """Events of a recording from one source.
+
+    Attributes:
+        events: Sample and name of each event. The sample is None without an onset.
+        source: Name of the source, such as "channel STI101".
+        warnings: Unusual facts about the events, a line each.
+    """
+
+    events: Sequence[tuple[int | None, str]]
+    source: str
+    warnings: list[str]
+
+
+def list_stim_channels(raw: Any) -> list[str]:
+    """List the names of the channels of type `stim`."""
+    pairs = zip(raw.ch_names, raw.get_channel_types(), strict=True)
+    return [name for name, ch_type in pairs if ch_type == "stim"]
+
+
+def read_stim_events(
+    raw: Any, path: Path, stim_channels: Sequence[str], find_pictures: FindPictures
+) -> EventList:
+    """Read the events of the stimulus channel that codes pictures.
+
+    The arguments and errors are those of `read_codes`. `path` is named in errors.
+    """
+    with naming(path):
+        channel, codes = read_codes(raw, stim_channels, find_pictures)
+    rate_hz = float(raw.info["sfreq"])
+    resting_level, events, warnings = find_code_changes(codes, rate_hz, find_pictures)
+    source = f"channel {channel}"
+    if resting_level:
+        source += f", which adds {resting_level} to each code"
+    lines = [f"channel {channel}: {warning}" for warning in warnings]
+    return EventList(events, source, lines)
+
+
+def read_codes(
+    raw: Any, stim_channels: Sequence[str], find_pictures: FindPictures
+) -> tuple[str, Int64]:
+    """Read the codes of a stimulus channel, or of trigger lines that form one code.
+
+    Args:
+        raw: Recording in mne.
+        stim_channels: Names of channels. If no name says that a channel combines the
+            others, the channel with the most codes of pictures is read.
+        find_pictures: Finds the codes of pictures.
+
+    Returns:
+        Name of the channel or lines, and the code [n_times] of each sample.
+
+    Raises:
+        BrainhiveError: if codes are not whole numbers, or if the channel or the bit of
+            a line is ambiguous.
+    """
+    # STI101 is preferred to other channels that combine lines
+    combined = [name for name in stim_channels if COMBINED_CHANNEL.fullmatch(name)]
+    combined.sort(key=lambda name: "101" not in name)
+    codes = {}
+    for name in combined[:1] or stim_channels:
+        picks = [raw.ch_names.index(name)]
+        (values,) = raw.get_data(picks=picks)
+        (ch_type,) = raw.get_channel_types(picks=picks)
+        # mne scales the codes of a channel whose type is a signal
+        if ch_type != "stim" and np.abs(values).max(initial=0) < 0.5:
+            values = values * CHANNEL_UNITS.get(ch_type, (1.0, ""))[0]
+        codes[name] = _round_codes(np.nan_to_num(values), name)
+
+    # channels with two values are the bits of a code
+    counts = {name: len(np.unique(values)) for name, values in codes.items()}
+    changing = [name for name, count in counts.items() if count > 1]
+    if len(changing) > 1 and max(counts.values()) == 2:
+        lines = {name: codes[name] for name in changing}
+        return _combine_lines(lines, stim_channels)
+
+    # rank channels by their numbers of pictures and of codes
+    scores = {}
+    for name, values in codes.items():
+        code_names = [str(code) for code in np.unique(values)]
+        scores[name] = (len(find_pictures(code_names)), counts[name])
+    best_score = max(scores.values())
+    best_channels = [name for name, score in scores.items() if score == best_score]
+    if len(changing) > 1:
+        readings = {f"channel {name}": codes[name] for name in best_channels}
+        choose_only(readings, "codes", "preparation.stim_channel=NAME")
+    return best_channels[0], codes[best_channels[0]]
+
+
+def find_code_changes(
+    codes: Int64, rate_hz: float, find_pictures: FindPictures
+) -> tuple[int, list[tuple[int, str]], list[str]]:
+    """Find the changes of a stimulus channel to a code.
+
+    Args:
+        codes: Code [n_times] of each sample.
+        rate_hz: Sampling rate.
+        find_pictures: Finds the codes of pictures, which count even if they are short.
+
+    Returns:
+        Resting level (lines that are always high add it to each code, else 0), sample
+        and code of each event, and warnings.
+    """
+    # spans of one code. mne.find_events would miss an event at sample 0
+    starts = np.flatnonzero(np.diff(codes, prepend=codes[:1] - 1))
+    values = codes[starts]
+    lengths = np.diff(starts, append=len(codes))
+    max_glitch = max(1, int(MAX_GLITCH_S * rate_hz))
+    warnings = []
+
+    # if most codes last long, short spans show lines that change one after another
+    if (values != 0).any() and np.median(lengths[values != 0]) >= 2 * max_glitch:
+        is_glitch = lengths <= max_glitch
+        is_glitch[-1] = False  # the recording may end within a code
+        is_glitch &= ~_are_pulses(values, is_glitch, find_pictures)
+        for index in np.flatnonzero(is_glitch)[::-1].tolist():
+            values[index] = values[index + 1]
+        is_start = np.diff(values, prepend=values[:1] - 1) != 0
+        starts = starts[is_start]
+        values = values[is_start]
+        if is_glitch.any():
+            length_ms = 1000 * max_glitch / rate_hz
+            warnings.append(
+                f"codes or gaps of up to {length_ms:.2g} ms are left out, "
+                f"{is_glitch.sum()} times"
+            )
+
+    # the most frequent level is a resting level if it is high enough
+    levels, counts = np.unique(values, return_counts=True)
+    resting_level = int(levels[counts.argmax()])
+    is_low = 0 <= resting_level < MIN_RESTING_LEVEL
+    if is_low or counts.max() <= 0.4 * len(values):
+        resting_level = 0
+
+    is_event = (values != 0) & (values != resting_level)
+    code_names = [str(code) for code in values[is_event]]
+    pairs = zip(starts[is_event].tolist(), code_names, strict=True)
+    events, repeat_warnings = drop_repeats(pairs, rate_hz)
+    return resting_level, events, warnings + repeat_warnings
+
+
+def drop_repeats(
+    events: Iterable[tuple[int, str]], rate_hz: float
+) -> tuple[list[tuple[int, str]], list[str]]:
+    """Drop events that follow an event of the same name within `MIN_REPEAT_S`.
+
+    Returns:
+        The remaining events in order, and a warning if events were dropped.
+    """
+    last_samples: dict[str, int] = {}
+    distinct = []
+    ordered = sorted(events)
+    for sample, name in ordered:
+        distance = sample - last_samples.get(name, -np.inf)
+        if distance > MIN_REPEAT_S * rate_hz:
+            distinct.append((sample, name))
+        # dropped events count too, so a line that bounces for long is one event
+        last_samples[name] = sample
+    count = len(ordered) - len(distinct)
+    if not count:
+        return distinct, []
+    limit_ms = MIN_REPEAT_S * 1000
+    warning = (
+        f"events that repeat one within {limit_ms:.0f} ms count once, {count} times"
+    )
+    return distinct, [warning]
+
+
+def _round_codes(values: Float64, name: str) -> Int64:
+    """Round values to codes, and raise an error if they were resampled or filtered."""
+    codes = np.rint(values).astype(np.int64)
+    levels, counts = np.unique(codes, return_counts=True)
+    is_changed = codes != levels[counts.argmax()]
+    is_fractional = np.abs(values - codes)[is_changed] > 0.25
+    if len(is_fractional) and is_fractional.mean() > MAX_FRACTIONAL_SHARE:
+        raise BrainhiveError(
+            f"channel {name} has no whole numbers in {is_fractional.mean():.0%} of its "
+            "samples, so it was resampled or filtered",
+            "find the events before that, and save them as annotations or events.tsv",
+        )
+    return codes
+
+
+def _combine_lines(
+    lines: Mapping[str, Int64], names: Sequence[str]
+) -> tuple[str, Int64]:
+    """Combine trigger lines, which are numbered from 0 or 1, into one code.
+
+    Args:
+        lines: Values [n_times] of each line that changes.
+        names: Names of all lines.
+
+    Returns:
+        Name of the lines, and the code [n_times].
+
+    Raises:
+        BrainhiveError: if the names do not number the lines.
+    """
+    matches = [TRIGGER_LINE.fullmatch(name) for name in names]
+    numbers = [int(match[2]) for match in matches if match]
+    stems = {(match[1], match[3]) for match in matches if match}
+    is_numbered = len(set(numbers)) == len(names) and len(stems) == 1
+    if not is_numbered or max(numbers) > MAX_LINE_NUMBER:
+        raise BrainhiveError(
+            f"channels {', '.join(lines)} have two values each, and their names do not "
+            "say which bit of a code each channel is",
+            "preparation.stim_channel=NAME of the channel that marks pictures, or "
+            "write an events.tsv",
+        )
+    first_number = min(1, *numbers)
+    code = np.zeros(len(next(iter(lines.values()))), np.int64)
+    for name, number in zip(names, numbers, strict=True):
+        if name in lines:
+            is_high = lines[name] > lines[name].min()
+            code += is_high.astype(np.int64) << (number - first_number)
+    return f"{names[0]} to {names[-1]}", code
+
+
+def _are_pulses(values: Int64, is_short: Bool, find_pictures: FindPictures) -> Bool:
+    """Mark the short spans [n] that are codes of pictures.
+
+    Such a code never lasts longer, and sets a line that is low in both neighbours.
+    """
+    neighbours = np.append(0, values[:-1]) | np.append(values[1:], 0)
+    sets_line = (values & ~neighbours) != 0
+    short_codes = set(values[is_short].tolist()) - set(values[~is_short].tolist())
+    picture_codes = find_pictures([str(code) for code in short_codes])
+    is_picture = np.isin(values, [int(code) for code in picture_codes])
+    return is_short & sets_line & is_picture
