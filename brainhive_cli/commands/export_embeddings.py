@@ -16,7 +16,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.vectors import (
-    NAMES,
+    NAMES_FILE,
     PARQUET_PART,
     VECTORS_PER_BATCH,
     write_parquet,
@@ -125,7 +125,7 @@ def _write_npy(store: TargetStore, rows: Int64, folder: Path) -> Path:
         source=f"{store.path}: its data set, split or encoder",
     )
     file = encoder_folder / "features.npy"
-    ids_file = encoder_folder / NAMES
+    ids_file = encoder_folder / NAMES_FILE
     shape = (len(rows),) + store.embedding.shape[1:]
     id_lines = "".join(f"{image_id}\n" for image_id in store.image_ids[rows])
 

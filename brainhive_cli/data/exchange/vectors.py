@@ -1,6 +1,4 @@
-"""Vectors of pictures as other projects keep them: recognised by layout, copied to
-stores, and written.
-"""
+"""Embeddings of pictures in the file layouts of other projects."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,34 +36,35 @@ from brainhive_cli.data.stores.target_store import (
 from brainhive_cli.data.stores.target_writer import Blank, filling, finish_stores
 
 VECTORS_PER_BATCH = 1024
-"""Vectors read or written at a time."""
-NAMES = "file_names.txt"
-"""Where thingsvision keeps the order of its features."""
-FEATURES = (".npy", ".pt")
-"""Endings of the files of its features."""
+NAMES_FILE = "file_names.txt"
+"""File in which thingsvision lists the pictures of its features, one per line."""
+FEATURE_SUFFIXES = (".npy", ".pt")
+"""Suffixes of the feature files of thingsvision."""
 PARQUET_PART = "-part-"
-"""BrainHiVE's parquet files are called {data
-set}_{split}_{encoder}-part-00000-of-00000.parquet.
+"""Text after the encoder in the names of BrainHiVE's parquet files, which are
+{data set}_{split}_{encoder}-part-00000-of-00000.parquet.
 """
 ORDERED_LAYOUT = "rows in the order of the pictures"
-"""The layout of an array without names."""
-AGAIN = "fetch it again"
-"""What to do about a damaged file."""
-ALONE = Launch(0, 1, torch.device("cpu"))
-"""One process reads files from start to end."""
+"""Layout of an array without names."""
+DAMAGE_HINT = "fetch it again"
+ONE_PROCESS = Launch(0, 1, torch.device("cpu"))
+"""Launch of a single process, because files are read from start to end."""
+StoredShare = tuple[StimulusSet, Path, Int64]
+"""Pictures of a store, path of the store, and the store's row [N] of each vector, which
+is -1 for vectors of other stores.
+"""
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """Vectors in somebody else's files.
+    """N vectors of an encoder in files of another project.
 
     Attributes:
-        layout: Whose way of keeping them it is.
-        files: The files that hold them.
-        names: [N] what the files call the pictures.
-        batches: Reads the vectors, [n, D] or [n, S, D] at a time, in the order of
-            `names`.
-        says_encoder: Whether the files' names say which encoder made them.
+        layout: Layout of the files, such as "parquet" or "thingsvision".
+        files: Files that hold the vectors.
+        names: Name [N] of each picture in the files.
+        read_batches: Reads batches [n, D] or [n, S, D] in the order of `names`.
+        has_encoder_name: True if the file names name the encoder.
     """
 
     layout: str
@@ -77,275 +76,73 @@ class Vectors:
 
 def open_vectors(
     files: Sequence[Path],
-    known_as: Sequence[str],
+    encoder_names: Sequence[str],
     suffix: str = "",
     row_names: Sequence[str] | None = None,
 ) -> Vectors:
-    """Recognise the layout of files or folders; the vectors stay on disk where the
-    layout allows.
+    """Recognise the layout of files and read the names of their vectors.
 
     Args:
-        files: Files, or one folder.
-        known_as: Names of the encoder, which choose among BrainHiVE's parquet files.
-        suffix: What follows the picture's name in the names of files that hold one
-            vector each.
-        row_names: Names of the rows of an array that has none; None where such an array
-            is refused.
+        files: Files or folders.
+        encoder_names: Names of the encoder, which select among BrainHiVE's parquet
+            files.
+        suffix: Text between the picture's name and `.npy` in files of one vector.
+        row_names: Names of the rows of an array without names, or None to refuse such
+            an array.
 
     Raises:
-        MissingData: if nothing there is known.
-        BrainhiveError: if a file is broken, unsafe or of another layout.
+        MissingData: if the layout is unknown, or if no file belongs to the encoder.
+        RecipeError: if the layout does not use `suffix`.
+        BrainhiveError: if a file is damaged, unsafe or in an unexpected form.
     """
-    with report_damage(files[0], AGAIN):
-        # the layout follows from the files
-        below = (file / name for file in files for name, _ in walk(file))
-        tables = [
-            file
-            for file in (*files, *below)
-            if file.suffix == ".parquet" and not file.is_dir()
-        ]
-        if len(files) == 1 and (files[0] / NAMES).is_file():
-            vectors = _thingsvision(files[0])
-        elif tables:
-            vectors = _cache(tables, known_as)
+    with report_damage(files[0], DAMAGE_HINT):
+        parquet_files = _find_parquet_files(files)
+        if len(files) == 1 and (files[0] / NAMES_FILE).is_file():
+            vectors = _open_thingsvision(files[0])
+        elif parquet_files:
+            vectors = _open_parquet_cache(parquet_files, encoder_names)
         elif all(file.is_dir() for file in files):
-            vectors = _tree(files, suffix)
+            vectors = _open_folders(files, suffix)
         elif all(file.suffix in pickles.ENDINGS for file in files):
-            vectors = _dictionaries(files, row_names)
+            vectors = _open_dictionaries(files, row_names)
         else:
             raise MissingData(
-                f"{files[0]} is in no known layout",
-                f"known: .parquet, {', '.join(pickles.ENDINGS)}, a folder of .npy, "
-                "a folder of thingsvision",
+                f"{files[0]}: the layout of the vectors is not known",
+                f"name files in .parquet, {', '.join(pickles.ENDINGS)}, a folder of "
+                ".npy files, or a folder of thingsvision",
             )
 
-    # a suffix that selects nothing is an error in the command line
     if suffix and vectors.layout != f"*{suffix}.npy":
         raise RecipeError(
-            f"suffix is {suffix!r}, which has no effect on the layout {vectors.layout}",
-            "no suffix",
+            f"suffix is {suffix!r}, but the layout {vectors.layout} has no suffix",
+            "leave out suffix",
         )
     return vectors
 
 
 def read_checked_batches(vectors: Vectors) -> Iterator[Array]:
-    """Read batches [n, *shape], all of one shape without an axis of 0.
+    """Read batches [n, D] or [n, S, D] of equal shape.
 
     Raises:
-        BrainhiveError: if they differ in shape, are empty or are no numbers.
+        BrainhiveError: if vectors differ in shape, are empty or are not numbers, or if
+            a file is damaged.
     """
-    # batches are read lazily, so damage may show only here
     file = vectors.files[0]
-    shape = ()
-    with report_damage(file, AGAIN):
+    shape: tuple[int, ...] = ()
+    with report_damage(file, DAMAGE_HINT):
         for batch in vectors.read_batches():
-            # the first batch fixes the shape of all
-            shape = shape or batch.shape[1:]
-            if (
-                batch.shape[1:] != shape
-                or not shape
-                or 0 in shape
-                or batch.dtype.kind not in "fiu"
-            ):
-                problem = (
-                    f"{file} has {batch.dtype} {list(batch.shape[1:])} where vectors "
-                    "of numbers should be"
-                )
+            batch_shape = batch.shape[1:]
+            if not shape:
+                shape = batch_shape
+            is_empty = not shape or 0 in shape
+            is_number = batch.dtype.kind in "fiu"
+            if batch_shape != shape or is_empty or not is_number:
                 raise BrainhiveError(
-                    f"{problem}, all of one shape", "give one encoder's vectors only"
+                    f"{file} holds {batch.dtype} values of shape {list(batch_shape)}, "
+                    "but all vectors must be numbers of one shape",
+                    "give the vectors of one encoder only",
                 )
             yield batch
-
-
-def _cache(files: Sequence[Path], known_as: Sequence[str]) -> Vectors:
-    """BrainHiVE's cache: `image_id` (the file's stem) and `emb`; files' names say which
-    encoder made them.
-    """
-    # files of the encoder, where file names say it
-    makers = {file: file.stem.rpartition(PARQUET_PART)[0] for file in files}
-    endings = tuple(f"_{name}" for name in known_as)
-    ours = [file for file, maker in makers.items() if maker.endswith(endings)]
-    if any(makers.values()) and not ours:
-        raise MissingData(
-            f"no parquet of {' or '.join(known_as)}, only "
-            f"{', '.join(sorted({*makers.values()})[:6])}",
-            "give the encoder that made them: --encoders NAME",
-        )
-
-    # names of the rows, without their vectors
-    files = ours or files
-    names: list[str] = []
-    for file in files:
-        with report_damage(file, AGAIN):
-            table = open_parquet(file)
-        columns = table.schema_arrow.names
-        # full ids, or stems
-        column = "path" if "path" in columns else "image_id"
-        if not {column, "emb"} <= {*columns}:
-            raise BrainhiveError(
-                f"{file} has columns {', '.join(columns)}, not image_id and emb",
-                "rename them",
-            )
-        names += map(str, table.read([column]).column(0).to_pylist())
-    return Vectors("parquet", files, names, partial(_from_parquet, files), bool(ours))
-
-
-def _from_parquet(files: Sequence[Path]) -> Iterator[Array]:
-    for file in files:
-        # nested lists are flattened level by level, each of one length: [n, …]
-        for batch in open_parquet(file).iter_batches(
-            VECTORS_PER_BATCH, columns=["emb"]
-        ):
-            values = batch.column(0)
-            shape = [len(batch)]
-            while hasattr(values.type, "value_type"):
-                (length,) = {*values.value_lengths().to_pylist()}
-                shape.append(length)
-                values = values.flatten()
-            yield values.to_numpy(zero_copy_only=False).reshape(shape)
-
-
-def _dictionaries(files: Sequence[Path], row_names: Sequence[str] | None) -> Vectors:
-    """Dicts of {name: vector}, or of a list of names with an array of vectors; one
-    array in a known order.
-    """
-    names = []
-    arrays = []
-    for file in files:
-        content = pickles.load(file)
-        # an array without names, whose rows are those of a known list
-        is_array = isinstance(content, np.ndarray | torch.Tensor) and content.ndim > 1
-        if (
-            is_array
-            and row_names is not None
-            and len(content) == len(row_names)
-            and len(files) == 1
-        ):
-            return Vectors(
-                ORDERED_LAYOUT, files, list(row_names), partial(_in_batches, [content])
-            )
-        # other objects have no names by which vectors could be matched
-        if not isinstance(content, Mapping):
-            counted = f"{len(content)} vectors" if is_array else type(content).__name__
-            names_known = (
-                "" if row_names is None else f", for {len(row_names)} pictures"
-            )
-            raise BrainhiveError(
-                f"{file} holds {counted} without ids, not a dict{names_known}",
-                "save a dict of vectors by name, or put the names of its rows into "
-                f"{NAMES} next to features{file.suffix}, or name the split whose "
-                "pictures they are, in order: --splits train",
-            )
-
-        # lists of names with arrays of vectors, or a vector for each name
-        ids = {
-            key: texts for key, value in content.items() if (texts := _strings(value))
-        }
-        if ids:
-            chosen = _take_only(ids, "ids", file)
-            vectors = {
-                key: value
-                for key, value in content.items()
-                if getattr(value, "ndim", 0) > 1 and len(value) == len(chosen)
-            }
-            arrays.append(_take_only(vectors, "vectors", file))
-        else:
-            chosen = map(str, content)
-            arrays.append(list(content.values()))
-        names += chosen
-    return Vectors("dictionary", files, names, partial(_in_batches, arrays))
-
-
-def _strings(value: Any) -> list[str]:
-    """Read a list or array of strings; empty if it is none."""
-    # arrays of byte strings are decoded
-    if isinstance(value, np.ndarray) and value.dtype.kind == "S":
-        value = np.char.decode(value)
-    if isinstance(value, np.ndarray) and value.dtype.kind in "OU":
-        value = value.tolist()
-    if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
-        return list(value)
-    return []
-
-
-def _take_only(candidates: Mapping[str, Any], what: str, file: Path) -> Any:
-    if len(candidates) == 1:
-        return next(iter(candidates.values()))
-    names = ", ".join(candidates) or "nothing"
-    raise BrainhiveError(
-        f"{file}: its {what} could be {names}", "save a dict of one list and one array"
-    )
-
-
-def _tree(folders: Sequence[Path], suffix: str) -> Vectors:
-    """One `.npy` a picture, in the pictures' own folders (AlignVis:
-    `<stem>_<encoder>.npy`).
-    """
-    ending = f"{suffix}.npy"
-    # names of pictures are paths below the folder, without the ending
-    names = {
-        folder / name: name.removesuffix(ending)
-        for folder in folders
-        for name, _ in walk(folder)
-        if name.endswith(ending)
-    }
-    if not names:
-        raise MissingData(
-            f"{folders[0]} has no *{ending}", "give the folder that holds the vectors"
-        )
-    files = list(names)
-
-    def batches() -> Iterator[Array]:
-        for start in range(0, len(files), VECTORS_PER_BATCH):
-            yield _stacked(
-                [*map(pickles.load, files[start : start + VECTORS_PER_BATCH])]
-            )
-
-    return Vectors(f"*{ending}", files, list(names.values()), batches)
-
-
-def _thingsvision(folder: Path) -> Vectors:
-    """`file_names.txt` next to `features.npy` (or .pt), or to `features_01.npy` and so
-    on.
-    """
-    # thingsvision writes one name a line, and numbers its files by parts
-    names = read_regular(folder / NAMES).decode().split("\n")
-    files = sorted(folder.glob("features*.*"))
-    if len({file.suffix for file in files}) != 1 or files[0].suffix not in FEATURES:
-        present = ", ".join(file.name for file in files) or "none"
-        raise BrainhiveError(
-            f"{folder}: needs features of one kind, has {present}",
-            f"known: {', '.join(FEATURES)}",
-        )
-
-    def batches() -> Iterator[Array]:
-        for file in files:
-            content = pickles.load(file)
-            yield from _in_batches(content if isinstance(content, list) else [content])
-
-    return Vectors("thingsvision", files, [name for name in names if name], batches)
-
-
-def _in_batches(arrays: Iterable[Any]) -> Iterator[Array]:
-    """Cut arrays, tensors, or lists of either, into batches [n, D]; one vector of a
-    list may be [1, D].
-    """
-    for array in arrays:
-        for start in range(0, len(array), VECTORS_PER_BATCH):
-            batch = array[start : start + VECTORS_PER_BATCH]
-            yield _stacked(batch) if isinstance(batch, list) else pickles.array(batch)
-
-
-def _stacked(vectors: Sequence[Any]) -> Array:
-    stacked = np.stack([*map(pickles.array, vectors)])
-    # encoders may save one picture's vector as [1, D]
-    return stacked[:, 0] if stacked.ndim > 2 and stacked.shape[1] == 1 else stacked
-
-
-StoredShare = tuple[StimulusSet, Path, Int64]
-"""The vectors that go to one store: its pictures, its path, and [N] its row of each
-vector of the source; -1 for those that go elsewhere.
-"""
 
 
 def copy_vectors(
@@ -356,154 +153,377 @@ def copy_vectors(
     skip_missing: bool,
     pixel_digests: dict[str, UInt64],
 ) -> None:
-    """Copy vectors to their stores, which get their final names when complete, or leave
-    nothing.
+    """Copy the vectors of an encoder to stores, which appear when they are complete.
 
     Args:
-        shares: The stores.
-        vectors: Of one encoder.
+        shares: Stores with their pictures and rows.
+        vectors: N vectors.
         attributes: Attributes of the stores.
-        dtype: In which the vectors are kept.
-        skip_missing: Accept vectors that are not finite, which count as none.
-        identified: What pictures are known by, [N, 25] by split; it grows, so that the
-            vectors of the next encoder read no picture again.
+        dtype: Dtype of the stored vectors.
+        skip_missing: If True, vectors that are not finite are left out with a warning.
+        pixel_digests: Digests [M, 25] of the M pictures of a split, keyed by split, and
+            0 for pictures that were not read. New digests are added.
 
     Raises:
-        BrainhiveError: if vectors differ in shape, are no numbers, are not finite, do
-            not fit into the dtype, or are not as many as their names.
+        BrainhiveError: if vectors differ in shape, are not numbers, are not finite, do
+            not fit into the dtype, or if their number differs from the number of names.
     """
-    # the first batch tells the shape of all
+    # the shape of the first batch is the shape of all
     batches = read_checked_batches(vectors)
-    first = next(batches, np.empty((0, 0)))
+    first_batch = next(batches, np.empty((0, 0)))
     blanks = []
-    pixels = []
+    digests_of_shares = []
     for images, path, store_rows in shares:
-        blank_pixels = np.zeros((len(images), PIXEL_WORDS), np.uint64)
-        split_pixels = pixel_digests.setdefault(images.split, blank_pixels)
-        pixels.append(digest_pictures(images, store_rows, split_pixels))
-        about = {**attributes, "dataset": images.dataset, "split": images.split}
+        no_digests = np.zeros((len(images), PIXEL_WORDS), np.uint64)
+        split_digests = pixel_digests.setdefault(images.split, no_digests)
+        digests = digest_pictures(images, store_rows, split_digests)
+        digests_of_shares.append(digests)
         blanks.append(
             Blank(
                 path,
                 images.image_ids,
                 images.concepts,
-                first.shape[1:],
+                first_batch.shape[1:],
                 dtype,
-                about,
-                has_pixels=pixels[-1] is not None,
+                {**attributes, "dataset": images.dataset, "split": images.split},
+                has_pixels=digests is not None,
             )
         )
 
-    # copy batch by batch; rows that no share wants are left out
-    at = 0
-    absent = list[str]()
+    n_copied = 0
+    missing_names: list[str] = []
     progress = console.progress("copying vectors", len(vectors.names))
-    with filling(blanks, ALONE, force=True, keep=False) as writers, progress as bar:
-        for batch in chain([first], batches):  # [n, *shape]
+    with (
+        filling(blanks, ONE_PROCESS, force=True, keep=False) as writers,
+        progress as bar,
+    ):
+        for batch in chain([first_batch], batches):  # [n, *shape]
+            end = n_copied + len(batch)
+            names = vectors.names[n_copied:end]
             is_finite = find_finite(batch)
-            for (_, _, store_rows), writer, known in zip(
-                shares, writers, pixels, strict=True
+            for (_, _, store_rows), writer, digests in zip(
+                shares, writers, digests_of_shares, strict=True
             ):
-                # the store's rows of this batch; names may end before the vectors do
-                rows = store_rows[at : at + len(batch)]
-                # gaps are of interest only where a store wants the row
-                is_wanted = rows >= 0
-                is_known = is_finite[: len(rows)]
-                names = vectors.names[at : at + len(batch)]
-                absent += compress(names, is_wanted & ~is_known)
-                is_copied = is_wanted & is_known
-                to = rows[is_copied]
-                more = {} if known is None else {PIXELS: known[to]}
-                writer.write(to, batch[: len(rows)][is_copied], **more)
-            at += len(batch)
+                # there may be fewer names than vectors
+                batch_rows = store_rows[n_copied:end]
+                is_in_store = batch_rows >= 0
+                is_valid = is_finite[: len(batch_rows)]
+                missing_names += compress(names, is_in_store & ~is_valid)
+
+                is_copied = is_in_store & is_valid
+                rows = batch_rows[is_copied]
+                datasets = {} if digests is None else {PIXELS: digests[rows]}
+                writer.write(rows, batch[: len(batch_rows)][is_copied], **datasets)
+            n_copied = end
             bar.advance(len(batch))
-        # a mismatch is seen only at the end, and leaves no store behind
-        if at != len(vectors.names):
+
+        # an error here leaves no stores behind
+        if n_copied != len(vectors.names):
             raise BrainhiveError(
-                f"{vectors.files[0]} holds {at} vectors for {len(vectors.names)} names",
-                "fetch it again, with the list of names that belongs to it",
+                f"{vectors.files[0]} holds {n_copied} vectors for "
+                f"{len(vectors.names)} names",
+                "fetch it again, with the list of its names",
             )
-        if absent:
-            listed = summarise_names(absent, len(vectors.names))
-            problem = f"{vectors.files[0]}: vectors that are not finite, {listed}"
+        if missing_names:
+            summary = summarise_names(missing_names, len(vectors.names))
+            problem = f"{vectors.files[0]}: vectors that are not finite, {summary}"
             if not skip_missing:
                 raise BrainhiveError(
                     problem,
-                    "give finite ones (half precision overflows), or accept the gaps "
-                    "with --skip-missing",
+                    "give finite vectors (half precision can overflow), or accept the "
+                    "gaps with --skip-missing",
                 )
-            console.warn(f"{problem}; these pictures count as absent")
-        finish_stores(writers, ALONE)
+            console.warn(f"{problem}; their pictures count as absent")
+        finish_stores(writers, ONE_PROCESS)
 
 
-def digest_pictures(images: StimulusSet, rows: Int64, pixels: UInt64) -> UInt64 | None:
-    """Give what the pictures of some rows are known by, [N, 25]; None where they are
-    not all here.
-
-    Copies of training pictures among tested ones are known by it.
+def digest_pictures(images: StimulusSet, rows: Int64, digests: UInt64) -> UInt64 | None:
+    """Compute the digests of pictures, by which copies of training pictures are found.
 
     Args:
-        images: The pictures.
-        rows: Rows of pictures; negative ones are of none.
-        pixels: [N, 25] to be filled; zeros where a picture was not read yet.
+        images: N pictures.
+        rows: Rows of the pictures to read. Negative rows are ignored.
+        digests: Digests [N, 25], or 0 for pictures that were not read. It is filled.
+
+    Returns:
+        `digests`, or None if pictures are absent or cannot be read.
     """
     if not images.has_pictures or images.missing is not None:
         return None
-    rows = np.unique(rows[rows >= 0])
-    rows = rows[~pixels[rows].any(1)]
+    picture_rows = np.unique(rows[rows >= 0])
+    new_rows = picture_rows[~digests[picture_rows].any(1)]
 
-    def identify(row: int) -> UInt64:
+    def digest_picture(row: int) -> UInt64:
         return describe_pixels(images.open(row))
 
-    title = f"reading pictures of {images.dataset}/{images.split}"
-    with ThreadPoolExecutor() as pool, console.progress(title, len(rows)) as bar:
+    split = f"{images.dataset}/{images.split}"
+    progress = console.progress(f"reading pictures of {split}", len(new_rows))
+    with ThreadPoolExecutor() as pool, progress as bar:
         try:
-            for row, words in zip(rows, pool.map(identify, rows.tolist()), strict=True):
-                pixels[row] = words
+            new_digests = pool.map(digest_picture, new_rows.tolist())
+            for row, digest in zip(new_rows, new_digests, strict=True):
+                digests[row] = digest
                 bar.advance()
         except (BrainhiveError, OSError) as error:
             pool.shutdown(cancel_futures=True)
             console.warn(
-                f"copies among {images.dataset}/{images.split} stay unknown: "
-                f"{first_line(error)}"
+                f"{split}: copies of pictures cannot be found, because a picture "
+                f"cannot be read: {first_line(error)}"
             )
             return None
-    return pixels
+    return digests
 
 
 def write_parquet(store: TargetStore, file: Path, rows: Int64) -> None:
-    """Write rows of a store as BrainHiVE's cache has them; the final name appears when
-    all is there.
+    """Write rows of a store as a parquet file in the layout of BrainHiVE's cache.
+
+    The file appears when it is complete.
     """
     import pyarrow
 
-    # schema of BrainHiVE's cache; vectors of tokens are lists of lists
-    kind = pyarrow.float32()  # exact for float16 too, which few readers know
+    # float32 holds float16 exactly, and more programs read it
+    vector_type = pyarrow.float32()
     for _ in store.embedding.shape[1:]:
-        kind = pyarrow.list_(kind)
+        vector_type = pyarrow.list_(vector_type)
     text = pyarrow.string()
     schema = pyarrow.schema(
-        {"image_id": text, "path": text, "concept": text, "emb": kind}
+        {"image_id": text, "path": text, "concept": text, "emb": vector_type}
     )
     with (
-        atomic_write(file) as part,
+        atomic_write(file) as temporary_file,
         import_pyarrow().ParquetWriter(
-            part, schema, write_page_checksum=True
+            temporary_file, schema, write_page_checksum=True
         ) as writer,
     ):
-        # batch by batch, as a store may be larger than memory
+        # the store may be larger than memory
         for start in range(0, len(rows), VECTORS_PER_BATCH):
-            batch = rows[start : start + VECTORS_PER_BATCH]
-            ids = list(store.image_ids[batch])
-            values = np.asarray(store.embedding[batch], np.float32)
-            nested = pyarrow.array(values.reshape(-1))  # [n, …] as lists of lists
-            for width in reversed(values.shape[1:]):
-                ends = np.arange(0, len(nested) + 1, width, dtype=np.int32)
+            batch_rows = rows[start : start + VECTORS_PER_BATCH]
+            ids = list(store.image_ids[batch_rows])
+            stems = [image_id.rsplit("/", 1)[-1] for image_id in ids]
+            concepts = list(store.concepts[batch_rows])
+
+            # nest the values of each vector into lists
+            values = np.asarray(store.embedding[batch_rows], np.float32)
+            nested = pyarrow.array(values.reshape(-1))
+            for length in reversed(values.shape[1:]):
+                ends = np.arange(0, len(nested) + 1, length, dtype=np.int32)
                 nested = pyarrow.ListArray.from_arrays(ends, nested)
-            columns = [
-                [name.rsplit("/", 1)[-1] for name in ids],
-                ids,
-                list(store.concepts[batch]),
-                nested,
-            ]
+            columns = [stems, ids, concepts, nested]
             writer.write_batch(pyarrow.record_batch(columns, schema=schema))
+
+
+def _find_parquet_files(paths: Sequence[Path]) -> list[Path]:
+    """List the parquet files among paths, and in the folders among them."""
+    candidates = list(paths)
+    for path in paths:
+        candidates += [path / name for name, _ in walk(path)]
+    return [
+        path for path in candidates if path.suffix == ".parquet" and not path.is_dir()
+    ]
+
+
+def _open_parquet_cache(files: Sequence[Path], encoder_names: Sequence[str]) -> Vectors:
+    """Open parquet files in the layout of BrainHiVE's cache.
+
+    The column `emb` holds the vectors, `path` the image ids. Files without `path` have
+    only the stems, in `image_id`.
+    """
+    # select the files whose names name the encoder
+    encoder_files = []
+    sources = set()
+    for file in files:
+        source = file.stem.rpartition(PARQUET_PART)[0]
+        sources.add(source)
+        if any(source.endswith(f"_{name}") for name in encoder_names):
+            encoder_files.append(file)
+    if any(sources) and not encoder_files:
+        raise MissingData(
+            f"no parquet file of {' or '.join(encoder_names)} among "
+            f"{', '.join(sorted(sources)[:6])}",
+            "name the encoder of the files: --encoders NAME",
+        )
+
+    selected_files = encoder_files or files
+    names: list[str] = []
+    for file in selected_files:
+        with report_damage(file, DAMAGE_HINT):
+            table = open_parquet(file)
+        columns = table.schema_arrow.names
+        id_column = "path" if "path" in columns else "image_id"
+        if id_column not in columns or "emb" not in columns:
+            raise BrainhiveError(
+                f"{file} has columns {', '.join(columns)}, but needs image_id and emb",
+                "rename its columns",
+            )
+        ids = table.read([id_column]).column(0).to_pylist()
+        names += [str(image_id) for image_id in ids]
+    return Vectors(
+        "parquet",
+        selected_files,
+        names,
+        partial(_read_parquet, selected_files),
+        has_encoder_name=bool(encoder_files),
+    )
+
+
+def _read_parquet(files: Sequence[Path]) -> Iterator[Array]:
+    """Read batches [n, D] or [n, S, D] from nested lists of equal length."""
+    for file in files:
+        for batch in open_parquet(file).iter_batches(
+            VECTORS_PER_BATCH, columns=["emb"]
+        ):
+            values = batch.column(0)
+            shape = [len(batch)]
+            while hasattr(values.type, "value_type"):
+                (length,) = set(values.value_lengths().to_pylist())
+                shape.append(length)
+                values = values.flatten()
+            yield values.to_numpy(zero_copy_only=False).reshape(shape)
+
+
+def _open_dictionaries(
+    files: Sequence[Path], row_names: Sequence[str] | None
+) -> Vectors:
+    """Open dicts of vectors, or a single array in the order of `row_names`."""
+    names: list[str] = []
+    arrays = []
+    for file in files:
+        content = pickles.load(file)
+        if isinstance(content, Mapping):
+            file_names, values = _read_dictionary(content, file)
+            names += file_names
+            arrays.append(values)
+            continue
+
+        is_array = isinstance(content, np.ndarray | torch.Tensor) and content.ndim > 1
+        n_rows = len(content) if is_array else 0
+        has_one_array = is_array and len(files) == 1
+        if has_one_array and row_names is not None and n_rows == len(row_names):
+            read_batches = partial(_read_arrays, [content])
+            return Vectors(ORDERED_LAYOUT, files, list(row_names), read_batches)
+
+        problem = f"{file} holds "
+        problem += f"{n_rows} vectors" if is_array else type(content).__name__
+        problem += " without names"
+        if row_names is not None:
+            problem += f", for {len(row_names)} pictures"
+        raise BrainhiveError(
+            problem,
+            "save a dict of vectors by name; or put the names of the rows into "
+            f"{NAMES_FILE} next to features{file.suffix}; or name the split whose "
+            "pictures have this order: --splits train",
+        )
+    return Vectors("dictionary", files, names, partial(_read_arrays, arrays))
+
+
+def _read_dictionary(content: Mapping[Any, Any], file: Path) -> tuple[list[str], Any]:
+    """Read a dict with a vector for each name, or with a list of names and an array.
+
+    Returns:
+        The N names, and an array [N, ...] or list of vectors.
+    """
+    name_lists = {}
+    for key, value in content.items():
+        texts = _read_strings(value)
+        if texts:
+            name_lists[key] = texts
+    if not name_lists:
+        return [str(key) for key in content], list(content.values())
+
+    names = _require_single(name_lists, "lists of names", file)
+    arrays = {}
+    for key, value in content.items():
+        if getattr(value, "ndim", 0) > 1 and len(value) == len(names):
+            arrays[key] = value
+    return names, _require_single(arrays, f"arrays of {len(names)} vectors", file)
+
+
+def _read_strings(value: Any) -> list[str]:
+    """Read a list or array of strings, or return an empty list for other values."""
+    if isinstance(value, np.ndarray) and value.dtype.kind == "S":
+        value = np.char.decode(value)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OU":
+        value = value.tolist()
+    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        return list(value)
+    return []
+
+
+def _require_single(candidates: Mapping[str, Any], nouns: str, file: Path) -> Any:
+    """Return the only value of a dict, or raise an error that names all keys."""
+    if len(candidates) != 1:
+        raise BrainhiveError(
+            f"{file} holds {len(candidates)} {nouns}: "
+            f"{', '.join(candidates) or 'none'}",
+            "save a dict of one list of names and one array of vectors",
+        )
+    (value,) = candidates.values()
+    return value
+
+
+def _open_folders(folders: Sequence[Path], suffix: str) -> Vectors:
+    """Open folders with a file `{picture}{suffix}.npy` for each picture, as AlignVis
+    writes them.
+    """
+    ending = f"{suffix}.npy"
+    files = []
+    names = []
+    for folder in folders:
+        for path, _ in walk(folder):
+            if path.endswith(ending):
+                files.append(folder / path)
+                names.append(path.removesuffix(ending))
+    if not files:
+        raise MissingData(
+            f"{folders[0]} has no files *{ending}", "name the folder of the vectors"
+        )
+    return Vectors(f"*{ending}", files, names, partial(_read_single_vectors, files))
+
+
+def _read_single_vectors(files: Sequence[Path]) -> Iterator[Array]:
+    """Read batches [n, D] or [n, S, D] from files of one vector."""
+    for start in range(0, len(files), VECTORS_PER_BATCH):
+        batch_files = files[start : start + VECTORS_PER_BATCH]
+        yield _stack([pickles.load(file) for file in batch_files])
+
+
+def _open_thingsvision(folder: Path) -> Vectors:
+    """Open a folder of thingsvision, with features in one file or in numbered parts."""
+    names = read_regular(folder / NAMES_FILE).decode().split("\n")
+    files = sorted(folder.glob("features*.*"))
+    suffixes = {file.suffix for file in files}
+    if len(suffixes) != 1 or not suffixes.issubset(FEATURE_SUFFIXES):
+        file_names = ", ".join(file.name for file in files) or "none"
+        raise BrainhiveError(
+            f"{folder} needs feature files of one type, but has {file_names}",
+            f"types: {', '.join(FEATURE_SUFFIXES)}",
+        )
+    return Vectors(
+        "thingsvision",
+        files,
+        [name for name in names if name],
+        partial(_read_features, files),
+    )
+
+
+def _read_features(files: Sequence[Path]) -> Iterator[Array]:
+    """Read batches [n, D] from arrays or lists of arrays in feature files."""
+    for file in files:
+        content = pickles.load(file)
+        arrays = content if isinstance(content, list) else [content]
+        yield from _read_arrays(arrays)
+
+
+def _read_arrays(arrays: Iterable[Any]) -> Iterator[Array]:
+    """Cut arrays, tensors, or lists of vectors into batches [n, D] or [n, S, D]."""
+    for array in arrays:
+        for start in range(0, len(array), VECTORS_PER_BATCH):
+            batch = array[start : start + VECTORS_PER_BATCH]
+            yield _stack(batch) if isinstance(batch, list) else pickles.array(batch)
+
+
+def _stack(vectors: Sequence[Any]) -> Array:
+    """Stack vectors [D], [1, D] or [S, D] to [n, D] or [n, S, D]."""
+    stacked = np.stack([pickles.array(vector) for vector in vectors])
+    is_row = stacked.ndim > 2 and stacked.shape[1] == 1
+    return stacked[:, 0] if is_row else stacked

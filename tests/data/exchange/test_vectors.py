@@ -1,4 +1,4 @@
-"""Vectors in files of others: layouts, batches, and copies in stores."""
+"""Layouts, batches and stored copies of vectors in files of other projects."""
 
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vectors, "VECTORS_PER_BATCH", 3)
 
 
-def store_of(path: Path, values: np.ndarray, dtype: str = "float32") -> TargetStore:
+def write_store(path: Path, values: np.ndarray, dtype: str = "float32") -> TargetStore:
     path.parent.mkdir(parents=True, exist_ok=True)
     Blank(path, IDS, CONCEPTS, values.shape[1:], dtype, {}).create()
     writer = TargetWriter(path)
@@ -52,12 +52,12 @@ def test_a_parquet_file_gives_back_ids_and_vectors(
     rows = np.array([6, 0, 2, 3, 1])
     file = tmp_path / "set_train_vae-part-00000-of-00000.parquet"
 
-    write_parquet(store_of(tmp_path / "set/train/vae.h5", values), file, rows)
-    found = open_vectors([file], ["vae"])
+    write_parquet(write_store(tmp_path / "set/train/vae.h5", values), file, rows)
+    source = open_vectors([file], ["vae"])
 
-    assert found.layout == "parquet" and found.has_encoder_name
-    assert found.names == [IDS[row] for row in rows]
-    batches = list(found.read_batches())
+    assert source.layout == "parquet" and source.has_encoder_name
+    assert source.names == [IDS[row] for row in rows]
+    batches = list(source.read_batches())
     assert [len(batch) for batch in batches] == [3, 2]
     assert np.array_equal(np.concatenate(batches), values[rows])
     import pyarrow.parquet
@@ -68,7 +68,7 @@ def test_a_parquet_file_gives_back_ids_and_vectors(
 
 
 def test_files_of_the_named_encoder_are_chosen(tmp_path: Path) -> None:
-    store = store_of(tmp_path / "set/train/vae.h5", np.ones((7, 2), np.float32))
+    store = write_store(tmp_path / "set/train/vae.h5", np.ones((7, 2), np.float32))
     for encoder, row in (("vae", 1), ("clip", 2)):
         file = tmp_path / f"files/set_train_{encoder}-part-00000-of-00001.parquet"
         file.parent.mkdir(exist_ok=True)
@@ -89,9 +89,9 @@ def test_dictionaries_of_vectors_are_joined(tmp_path: Path) -> None:
         tmp_path / "1.pt",
     )
     torch.save({"c": torch.tensor([[5.0, 6.0]])}, tmp_path / "2.pt")
-    found = open_vectors([tmp_path / "1.pt", tmp_path / "2.pt"], [])
-    assert list(found.names) == ["a", "b", "c"] and found.layout == "dictionary"
-    assert np.concatenate(list(found.read_batches())).tolist() == [
+    source = open_vectors([tmp_path / "1.pt", tmp_path / "2.pt"], [])
+    assert list(source.names) == ["a", "b", "c"] and source.layout == "dictionary"
+    assert np.concatenate(list(source.read_batches())).tolist() == [
         [1, 2],
         [3, 4],
         [5, 6],
@@ -101,9 +101,9 @@ def test_dictionaries_of_vectors_are_joined(tmp_path: Path) -> None:
 def test_a_list_of_names_goes_with_the_array_of_its_length(tmp_path: Path) -> None:
     ids, values = np.array(["a", "b"], "S3"), np.arange(6.0).reshape(2, 3)
     np.savez(tmp_path / "1.npz", ids=ids, values=values, mean=np.ones((3, 3)))
-    found = open_vectors([tmp_path / "1.npz"], [])
-    assert list(found.names) == ["a", "b"]
-    assert np.array_equal(np.concatenate(list(found.read_batches())), values)
+    source = open_vectors([tmp_path / "1.npz"], [])
+    assert list(source.names) == ["a", "b"]
+    assert np.array_equal(np.concatenate(list(source.read_batches())), values)
     np.savez(tmp_path / "2.npz", ids=ids, values=values, more=values)
     with pytest.raises(BrainhiveError):
         open_vectors([tmp_path / "2.npz"], [])
@@ -112,9 +112,11 @@ def test_a_list_of_names_goes_with_the_array_of_its_length(tmp_path: Path) -> No
 def test_an_array_without_names_has_those_of_known_rows(tmp_path: Path) -> None:
     values = np.arange(8.0).reshape(4, 2)
     np.save(tmp_path / "1.npy", values)
-    found = open_vectors([tmp_path / "1.npy"], [], row_names=list("abcd"))
-    assert found.layout == vectors.IN_ORDER and list(found.names) == list("abcd")
-    assert [batch.tolist() for batch in found.read_batches()] == [
+    source = open_vectors([tmp_path / "1.npy"], [], row_names=list("abcd"))
+    assert source.layout == vectors.ORDERED_LAYOUT and list(source.names) == list(
+        "abcd"
+    )
+    assert [batch.tolist() for batch in source.read_batches()] == [
         values[:3].tolist(),
         values[3:].tolist(),
     ]
@@ -128,9 +130,9 @@ def test_a_folder_has_a_vector_for_each_picture(tmp_path: Path) -> None:
         path = tmp_path / f"{name}.npy"
         path.parent.mkdir(exist_ok=True)
         np.save(path, np.full((1, 2), len(name)))
-    found = open_vectors([tmp_path], [], "_vae")
-    assert list(found.names) == ["cat/1", "dog/2"]
-    assert [batch.tolist() for batch in found.read_batches()] == [[[9, 9], [9, 9]]]
+    source = open_vectors([tmp_path], [], "_vae")
+    assert list(source.names) == ["cat/1", "dog/2"]
+    assert [batch.tolist() for batch in source.read_batches()] == [[[9, 9], [9, 9]]]
     assert len(open_vectors([tmp_path], []).names) == 3
     with pytest.raises(MissingData):
         open_vectors([tmp_path], [], "_dino")
@@ -149,9 +151,9 @@ def test_parts_of_features_are_read_in_order(tmp_path: Path) -> None:
     (tmp_path / "file_names.txt").write_text("a\nb\nc\nd\n")
     np.save(tmp_path / "features_02.npy", np.array([[3.0], [4.0]]))
     np.save(tmp_path / "features_01.npy", np.array([[1.0], [2.0]]))
-    found = open_vectors([tmp_path], [])
-    assert found.layout == "thingsvision" and list(found.names) == list("abcd")
-    assert np.concatenate(list(found.read_batches())).ravel().tolist() == [1, 2, 3, 4]
+    source = open_vectors([tmp_path], [])
+    assert source.layout == "thingsvision" and list(source.names) == list("abcd")
+    assert np.concatenate(list(source.read_batches())).ravel().tolist() == [1, 2, 3, 4]
     np.savez(tmp_path / "features_03.npz", np.ones(1))
     with pytest.raises(BrainhiveError):
         open_vectors([tmp_path], [])
@@ -193,23 +195,26 @@ def pictures(split: str = "train", **facts: Any) -> StimulusSet:
     return StimulusSet("set", split, *names, **facts)
 
 
-def no_pixels() -> np.ndarray:
+def make_empty_digests() -> np.ndarray:
     return np.zeros((len(IDS), PIXEL_WORDS), np.uint64)
 
 
 def test_pictures_of_the_rows_are_identified_if_all_are_here() -> None:
     images = pictures()
-    found = digest_pictures(images, np.array([2, -1, 0, 2]), no_pixels())
-    assert found is not None and found.any(1).tolist() == [
+    digests = digest_pictures(images, np.array([2, -1, 0, 2]), make_empty_digests())
+    assert digests is not None and digests.any(1).tolist() == [
         True,
         False,
         True,
         *[False] * 4,
     ]
-    assert np.array_equal(found[2], describe_pixels(images.open(2)))
-    assert digest_pictures(images, np.array([2, 5]), no_pixels()) is None
+    assert np.array_equal(digests[2], describe_pixels(images.open(2)))
+    assert digest_pictures(images, np.array([2, 5]), make_empty_digests()) is None
     for facts in ({"has_pictures": False}, {"missing": MissingData("none", "fetch")}):
-        assert digest_pictures(pictures(**facts), np.array([2]), no_pixels()) is None
+        assert (
+            digest_pictures(pictures(**facts), np.array([2]), make_empty_digests())
+            is None
+        )
 
 
 def test_pictures_are_read_once_for_several_encoders(tmp_path: Path) -> None:
@@ -230,7 +235,7 @@ def test_pictures_are_read_once_for_several_encoders(tmp_path: Path) -> None:
         copy_vectors([share], source, {}, "float32", False, identified)
 
         # as if the vectors were the only ones
-        expected = digest_pictures(pictures(), np.array(rows), no_pixels())
+        expected = digest_pictures(pictures(), np.array(rows), make_empty_digests())
         assert np.array_equal(TargetStore.open(path).pixels, expected)
     assert sorted(opened) == [0, 2, 3]
 
@@ -242,7 +247,7 @@ ROWS = {
 }
 
 
-def copy(tmp_path: Path, values: np.ndarray, skip_missing: bool = False) -> Any:
+def copy_values(tmp_path: Path, values: np.ndarray, skip_missing: bool = False) -> Any:
     names = [f"v{number}" for number in range(8)]
     source = Vectors(
         "x",
@@ -261,11 +266,11 @@ def copy(tmp_path: Path, values: np.ndarray, skip_missing: bool = False) -> Any:
 
 
 def test_vectors_go_to_the_rows_of_their_stores(tmp_path: Path) -> None:
-    train, test = copy(tmp_path, VALUES)
+    train, test = copy_values(tmp_path, VALUES)
     for store, rows in ((train, ROWS["train"]), (test, ROWS["test"])):
-        wanted = np.flatnonzero(rows >= 0)
-        assert np.array_equal(store.embedding[rows[wanted]], VALUES[wanted])
-        assert np.flatnonzero(store.done).tolist() == sorted(rows[wanted])
+        vector_rows = np.flatnonzero(rows >= 0)
+        assert np.array_equal(store.embedding[rows[vector_rows]], VALUES[vector_rows])
+        assert np.flatnonzero(store.done).tolist() == sorted(rows[vector_rows])
         assert store.pixels is not None
         assert store.pixels.any(1).tolist() == store.done.tolist()
     assert (test.attributes["dataset"], test.attributes["split"]) == ("set", "test")
@@ -274,14 +279,14 @@ def test_vectors_go_to_the_rows_of_their_stores(tmp_path: Path) -> None:
 
 def test_vectors_that_are_not_finite_are_refused_or_left_out(tmp_path: Path) -> None:
     values = VALUES.copy()
-    # of a row that nobody wants, of one that somebody does
+    # no store has row 4, but a store has row 3
     values[4, 0] = np.nan
-    copy(tmp_path / "unwanted", values)
+    copy_values(tmp_path / "unwanted", values)
     values[3, 1] = np.inf
     with pytest.raises(BrainhiveError):
-        copy(tmp_path / "refused", values)
+        copy_values(tmp_path / "refused", values)
     assert not list((tmp_path / "refused").rglob("*.h5*"))
-    train, _ = copy(tmp_path / "skipped", values, skip_missing=True)
+    train, _ = copy_values(tmp_path / "skipped", values, skip_missing=True)
     assert np.flatnonzero(train.done).tolist() == [0, 1, 2]
 
 
@@ -290,5 +295,5 @@ def test_vectors_that_are_not_as_many_as_names_are_refused(
     tmp_path: Path, count: int
 ) -> None:
     with pytest.raises(BrainhiveError):
-        copy(tmp_path, np.ones((count, 2)))
+        copy_values(tmp_path, np.ones((count, 2)))
     assert not list(tmp_path.rglob("*.h5*"))

@@ -1,6 +1,4 @@
-"""import-embeddings and export-embeddings: what others keep becomes a store, and comes
-back bit by bit.
-"""
+"""Embeddings of other programs, imported into stores and exported again."""
 
 from collections.abc import Callable
 from functools import partial
@@ -56,9 +54,7 @@ def ids(things: Path) -> dict[str, list[str]]:
 
 @pytest.fixture
 def unique(things: Path, ids: dict[str, list[str]]) -> dict[str, list[str]]:
-    """The same pictures under names of which no two are alike, as those of THINGS
-    are.
-    """
+    """Give each picture a different file name, as THINGS does."""
     root, renamed = things / "data/things-eeg", {}
     for split, of in ids.items():
         renamed[split] = []
@@ -93,16 +89,14 @@ def open_store(
     )
 
 
-def left(home: Path) -> list[str]:
-    """List what lies where stores lie."""
+def list_stored_files(home: Path) -> list[str]:
+    """List the names of the files in the folder of stores."""
     return [path.name for path in (home / "embeddings").rglob("*") if path.is_file()]
 
 
 @pytest.fixture
 def cache(tmp_path: Path, unique: dict[str, list[str]]) -> Path:
-    """The public cache's layout: stems, parts in another order, two encoders side by
-    side.
-    """
+    """Write the public cache: stems of image ids, and two encoders in one folder."""
     folder = tmp_path / "cache" / "things-eeg"
     for seed, encoder in enumerate((B32, VAE)):
         for split, of in unique.items():
@@ -137,7 +131,8 @@ def test_the_public_cache_is_imported_by_stem_and_exported_as_it_was(
 ):
     import_(cache / "things_test_*.parquet")  # a pattern chooses among files
     assert (
-        left(things) == ["clip-b32.h5"] and len(open_store(things, "test").done) == 12
+        list_stored_files(things) == ["clip-b32.h5"]
+        and len(open_store(things, "test").done) == 12
     )
 
     result = import_(cache, encoders="clip-b32,vae", again=True)
@@ -181,13 +176,9 @@ def test_a_collapsed_cache_is_imported_with_a_warning(
     )
 
     (warning,) = [
-        line
-        for line in capsys.readouterr().err.splitlines()
-        if "failed its health check" in line
+        line for line in capsys.readouterr().err.splitlines() if "health check" in line
     ]
-    assert (
-        "usual is 0.7 at most" in warning and "some public caches are broken" in warning
-    )
+    assert "0.7" in warning
     assert result.tables[0].rows[0][-1] == "failed"
 
 
@@ -205,7 +196,7 @@ def test_pictures_without_a_vector_are_refused_or_accepted(
     for fact in (*facts, "elsewhere/x"):
         assert fact in caught.value.message
     assert "--skip-missing" in caught.value.hint
-    assert left(things) == []
+    assert list_stored_files(things) == []
 
     import_(tmp_path / "some.pt", "skip_missing=true")
     found = open_store(things)
@@ -270,7 +261,7 @@ def test_dictionaries_of_vectors_with_ids_are_imported(
     import_(path)
 
     np.testing.assert_array_equal(open_store(things).embedding, values)
-    assert left(things) == ["clip-b32.h5"]
+    assert list_stored_files(things) == ["clip-b32.h5"]
 
 
 def test_thingsvision_s_output_folder_is_imported_also_in_parts(
@@ -325,33 +316,28 @@ def test_an_export_comes_back_bit_by_bit(
     )
 
 
-def test_what_cannot_be_right_is_told_and_leaves_nothing(
-    import_, things, ids, tmp_path
-):
-    of = ids["train"]
-    write_parquet(cut := tmp_path / "cut.parquet", of, vectors(80))
-    cut.write_bytes(cut.read_bytes()[:-20])
-    write_parquet(
-        other := tmp_path / f"things_train_{VAE}-part-00000-of-00000.parquet",
-        of,
-        vectors(80),
-    )
-    (notes := tmp_path / "notes.md").write_text("nothing")
-    dictionaries = {
-        "all input arrays must have the same shape": {
-            name: torch.ones(512 + (name == of[-1])) for name in of
-        },
-        "holds 80 vectors without ids": torch.ones(80, 512),
-        "where vectors of numbers should be": dict.fromkeys(of, 1.0),
+def test_files_that_are_no_vectors_are_refused(import_, things, ids, tmp_path):
+    names = ids["train"]
+    write_parquet(tmp_path / "cut.parquet", names, vectors(80))
+    content = (tmp_path / "cut.parquet").read_bytes()
+    (tmp_path / "cut.parquet").write_bytes(content[:-20])
+    other = f"things_train_{VAE}-part-00000-of-00000.parquet"
+    write_parquet(tmp_path / other, names, vectors(80))
+    (tmp_path / "notes.md").write_text("nothing")
+    shapes = {name: torch.ones(512) for name in names} | {names[-1]: torch.ones(513)}
+    torch.save(shapes, tmp_path / "shapes.pt")
+    torch.save(torch.ones(80, 512), tmp_path / "array.pt")
+    torch.save(dict.fromkeys(names, 1.0), tmp_path / "numbers.pt")
+
+    facts = {
+        "cut.parquet": r"cut\.parquet",
+        other: "clip-b32 .*things_train_vae",
+        "notes.md": r"notes\.md",
+        "shapes.pt": r"shapes\.pt.*shape",
+        "array.pt": r"array\.pt .*80",
+        "numbers.pt": r"numbers\.pt .*\[\]",
     }
-    files = {
-        "is damaged or cut short": cut,
-        "no parquet of clip-b32 or CLIP-ViT-B-32-.*, only things_train_": other,
-        "is in no known layout": notes,
-    }
-    for number, (told, content) in enumerate(dictionaries.items()):
-        torch.save(content, files.setdefault(told, tmp_path / f"{number}.pt"))
-    for told, file in files.items():
-        with pytest.raises(BrainhiveError, match=told):
-            import_(file)
-    assert left(things) == []
+    for name, fact in facts.items():
+        with pytest.raises(BrainhiveError, match=fact):
+            import_(tmp_path / name)
+    assert list_stored_files(things) == []
