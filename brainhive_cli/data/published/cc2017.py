@@ -1,8 +1,7 @@
-"""cc2017: clips of two seconds of film with captions, labels and key objects, and
-responses to them.
-"""
+"""cc2017: clips of two seconds of film with annotations, and fMRI responses to them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from brainhive_cli.core import documents, parts
-from brainhive_cli.core.arrays import Bool, UInt8
+from brainhive_cli.core.arrays import Array, Bool, UInt8
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import MissingData
@@ -29,15 +28,23 @@ from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.signals.trials import Trials
 
 SPLITS = ("train", "test")
-FRAMES, RATE_HZ = 6, 3.0
-"""Frames of a clip of two seconds, and their rate."""
-CLIPS_OF_A_FILM = 240
-"""Clips of a film of eight minutes: 18 are shown in training, 5 in the test."""
-# files of frames, captions and labels, as the two repositories call them
-FILES = "GT_{split}_3fps.pt"
+FETCH_HINT = fetch_line("cc2017")
+
+FRAMES_PER_CLIP = 6
+FRAME_RATE_HZ = 3.0
+CLIPS_PER_FILM = 240
+"""Clips of two seconds in a film of eight minutes. Training shows 18 films, the test 5.
+"""
+FRAMES = "GT_{split}_3fps.pt"
+FRAMES_AXES = ("N", FRAMES_PER_CLIP, 3, "H", "W")
 CAPTIONS = {"blip2": "GT_{split}_caption.pt", "qwen": "GT_{split}_caption_qwen.pt"}
+"""Files of frames and of captions, by the model that wrote them. Source:
+gongzx/cc2017_dataset and McGregorW/NEURONS on Hugging Face.
+"""
 LABELS = "qwen_{split}_caption_tag_category_id.json"
-CONCEPTS = tuple(
+LABELS_KEY = "category_id"
+"""File of labels, a list with an object per clip, and the key of its flags [51]."""
+LABEL_NAMES = tuple(
     "animal|human|vehicle|building|clothing|weapon|plant|appliance|tool|container|body "
     "part|furniture|device|fabric|fruit|vegetable|insect|landscape feature|water "
     "body|organism|fish|reptile|mammal|accessory|sports equipment|food|drink|light "
@@ -47,18 +54,19 @@ CONCEPTS = tuple(
     "field|money|timekeeping device|decoration|art|stationery|kitchen "
     "appliance|rock/mineral|soil/substrate|climate/atmosphere component".split("|")
 )
-"""The 51 labels of a clip, in their order.
+"""Names of the 51 labels of a clip, in the order of the file.
 
 Source: xmed-lab/NEURONS (plain words).
 """
-OBJECTS = "mask_cls_{split}_qwen_video"
-"""The masks of all objects, a picture each and frame: mask_{clip}_f{frame}_{label}.png,
-not 0 inside.
+MASKS = "mask_cls_{split}_qwen_video"
+MASK = "mask_{clip}_f{frame}"
+"""Folder of the masks of all objects, and name of a frame. The mask of an object is the
+picture mask_{clip}_f{frame}_{label}.png, which is not 0 inside.
 """
-NAMES = "mask_cls_dict_{split}_qwen_video.json"
-"""Names of the labels of each frame."""
-LARGE = 0.5
-"""Share of the picture from which on an object is taken for its setting."""
+MASK_NAMES = "mask_cls_dict_{split}_qwen_video.json"
+"""File of the names of the labels of each frame."""
+SETTING_SHARE = 0.5
+"""Share of the picture from which on an object counts as the setting."""
 BACKGROUND = (
     "None|air|airport|alley|area|arena|avenue|back|background|bale|baseball field|"
     "beach|bone|boulevard|building|center|classroom|cloud|collar|color|column|"
@@ -74,10 +82,7 @@ BACKGROUND = (
     "track|trail|trash|tray|tugboat|tunnel|tv|valley|village|wall|water|way|weed|"
     "wood|woods|world|writing|yard"
 ).split("|")
-"""Names of masks that are no key object.
-
-Source: xmed-lab/NEURONS (plain words), as the next.
-"""
+"""Names of masks that are no key object. Source: xmed-lab/NEURONS (plain words)."""
 PRIORITY = (
     "man|baby|woman|child|bull|panda "
     "cub|dog|bear|horse|sheep|cat|chicken|duck|elephant|monkey|penguin|labrador "
@@ -85,30 +90,13 @@ PRIORITY = (
     "shark|tugboat|tug boat|deer|lion|buffalo|ant|hammock|butterfly|butterfly "
     "fish|stingray|parrot fish|parrotfish|fish|eagle|owl|turtle"
 ).split("|")
-"""Names of persons and animals, one of which is the key object if it moves."""
-RESPONSES = "subj{subject:02d}_{split}_fmri.pt"
+"""Names of persons and animals, which win over other objects if they move. Source:
+xmed-lab/NEURONS (plain words).
+"""
+RESPONSES = "subj{{subject:02d}}_{}_fmri.pt"
+RESPONSES_AXES = ("N", "R", "V")
 REPETITIONS = {"train": 2, "test": 10}
-SOURCE = fetch_line("cc2017")
-"""Hint on how to get the files."""
-
-
-def _open_tensor(path: Path, axes: str) -> Any:
-    """Open a file of torch with one tensor or array, and check its axes, as `N, 6, H,
-    W`; no row is read.
-    """
-    with report_damage(path, SOURCE):
-        tensor = pickles.load(path, verify=False)
-        shape = list(getattr(tensor, "shape", ()))
-        expected = axes.split(", ")
-        # letters stand for any length but 0
-        fits = [
-            str(length) == axis or axis.isalpha()
-            for length, axis in zip(shape, expected, strict=False)
-        ]
-        if len(shape) != len(expected) or not all(fits) or 0 in shape:
-            kind = getattr(tensor, "dtype", type(tensor).__name__)
-            raise ValueError(f"it holds {kind} {shape}, not numbers [{axes}]")
-        return tensor
+"""Repetitions R of each clip."""
 
 
 class Clips(parts.Config):
@@ -130,195 +118,20 @@ class Clips(parts.Config):
     )
 
     def build(self, paths: Paths) -> Dataset:
-        """Point at the data; nothing is read yet."""
+        """Make the data set. No file is read yet."""
         root = paths.dataset("cc2017", self.root)
+        captions = CAPTIONS[self.captions]
         # captions of another model have stores of their own
         name = "cc2017" if self.captions == "blip2" else f"cc2017-{self.captions}"
         return Dataset(
             name,
             SPLITS,
-            partial(_list_clips, root, name, CAPTIONS[self.captions]),
-            "cc2017",
+            partial(_list_clips, root, name, captions),
+            recorded_as="cc2017",
             alike_by="neighbours",
             published_sizes=PUBLISHED_FACTS["cc2017"],
-            files=partial(_list_files, root, CAPTIONS[self.captions]),
+            files=partial(_list_files, root, captions),
         )
-
-
-def _list_files(root: Path, captions: str, split: str, reads: str) -> list[Input]:
-    """List the files of a split that hold `reads`."""
-    # the names of objects, and an archive of their masks
-    if reads == "masks":
-        names, folder, archive = _find_masks(root, split)
-        packed = f"masks/{OBJECTS}.tar.gz".format(split=split)
-        return [
-            Input.of_file(names, root / f"masks/{NAMES.format(split=split)}", SOURCE),
-            Input.of_file(folder or archive, root / packed, SOURCE),
-        ]
-
-    patterns = {
-        "pixels": FILES,
-        "captions": captions,
-        "labels": f"qwen_annotation/{LABELS}",
-    }
-    name = patterns[reads].format(split=split)
-    return [Input.of_file(find_below(root, Path(name).name), root / name, SOURCE)]
-
-
-def _find_masks(root: Path, split: str) -> tuple[Path | None, ...]:
-    """Find the names of objects, and the folder of their masks, or its archive."""
-    names = NAMES, OBJECTS, f"{OBJECTS}.tar.gz"
-    return tuple(find_below(root, name.format(split=split)) for name in names)
-
-
-def _list_clips(root: Path, name: str, captions: str, split: str) -> StimulusSet:
-    """List the clips of a split, with captions, masks and labels where their files are
-    there.
-    """
-    frames_name = FILES.format(split=split)
-    frames = find_below(root, frames_name)
-    if not frames:
-        raise MissingData(f"cc2017: no {root}/{frames_name}", SOURCE)
-    count = len(_open_tensor(frames, f"N, {FRAMES}, 3, H, W"))
-
-    # one caption, one list of labels, and the masks of all objects for each clip, where
-    # they are here
-    read_captions = labels = None
-    if captions_path := find_below(root, captions.format(split=split)):
-        with report_damage(captions_path, SOURCE):
-            array = pickles.array(pickles.load(captions_path)).reshape(-1)
-            if array.dtype.kind not in "UO" or len(array) != count:
-                raise ValueError(
-                    f"it holds {len(array)} {array.dtype}, not captions of {count} "
-                    "clips"
-                )
-        read_captions = partial(_list_captions, Names.of(array.tolist()))
-    names, masks, _ = _find_masks(root, split)
-    if labels_path := find_below(root, LABELS.format(split=split)):
-        entries = documents.read(labels_path, list[dict[str, Any]], SOURCE, MissingData)
-        with report_damage(labels_path, SOURCE):
-            # [N, 51]
-            labels = np.array([entry["category_id"] for entry in entries], np.uint8)
-            if labels.shape != (count, len(CONCEPTS)):
-                raise ValueError(
-                    f"it has labels {[*labels.shape]}, not {[count, len(CONCEPTS)]}"
-                )
-
-    return StimulusSet(
-        name,
-        split,
-        Names.of(f"{split}/{index}" for index in range(count)),
-        Names.of(
-            f"{split}/film-{index // CLIPS_OF_A_FILM + 1:02d}" for index in range(count)
-        ),
-        partial(_read_clip, frames),
-        captions=read_captions,
-        captions_each=0 if read_captions is None else 1,
-        frames=FRAMES,
-        masks=partial(_choose_mask, masks, names) if masks and names else None,
-        labels=None if labels is None else labels.__getitem__,
-        label_names=() if labels is None else CONCEPTS,
-        way_out=SOURCE,
-    )
-
-
-def _read_clip(path: Path, index: int) -> Clip:
-    """Read a clip of a tensor in 0..1, or of bytes, that stays on disk."""
-    with decoding(f"clip {index} of {path}"):
-        # values in 0..1 become bytes
-        pixels = pickles.array(pickles.load(path, verify=False)[index])  # [F, 3, H, W]
-        if pixels.dtype != np.uint8:
-            low = pixels.min()
-            high = pixels.max()
-            if not 0 <= low <= high <= 1:  # NaN, too
-                raise ValueError(
-                    f"its values lie in {low:g} to {high:g}, not in 0 to 1"
-                )
-            pixels = np.rint(pixels * np.float32(255)).astype(np.uint8)
-        return Clip(np.ascontiguousarray(np.moveaxis(pixels, 1, -1)), RATE_HZ)
-
-
-def _list_captions(texts: Names, index: int) -> list[str]:
-    """List the one caption of a clip, or none."""
-    return [text for text in [texts[index]] if text.strip()]
-
-
-def _choose_mask(folder: Path, path: Path, index: int) -> UInt8:
-    """Read the masks [F, H, W] of a clip's key object; empty, perhaps [F, 1, 1],
-    without one.
-    """
-    # masks [H, W] of each name by frame; objects with the same name are joined
-    names = _read_names(path)
-    object_masks: dict[str, dict[int, Bool]] = {}
-    for frame in range(FRAMES):
-        for label, name in names.get(f"mask_{index}_f{frame}", {}).items():
-            file = folder / f"mask_{index}_f{frame}_{label}.png"
-            mask = np.asarray(decode(str(file), file)).max(-1) > 0
-            frames = object_masks.setdefault(name, {})
-            frames[frame] = mask | frames.get(frame, np.zeros_like(mask))
-
-    # all frames of each object, [F, H, W]; empty where it is not seen
-    sizes = {mask.shape for frames in object_masks.values() for mask in frames.values()}
-    empty = np.zeros(next(iter(sizes), (1, 1)), bool)
-    object_masks[""] = {}  # without a key object
-    masks = {
-        name: np.stack([frames.get(n, empty) for n in range(FRAMES)])
-        for name, frames in object_masks.items()
-    }
-    return masks[key_object(masks) or ""].astype(np.uint8)
-
-
-@cache  # 26,000 frames, which every clip is looked up in
-def _read_names(path: Path) -> dict[str, dict[str, str]]:
-    return documents.read(path, dict[str, dict[str, str]], SOURCE, MissingData)
-
-
-def key_object(masks: Mapping[str, Bool]) -> str | None:
-    """Choose the object that moves most; a person or an animal before others, a small
-    one before a large one.
-
-    Args:
-        masks: [F, H, W] of each named object; a frame in which it is not seen is empty.
-
-    Returns:
-        Its name; None where there is nothing but background.
-
-    Source: xmed-lab/NEURONS, which masks teach its segmentation.
-    """
-    # objects that are no background, by how far they move; persons and animals count
-    # double
-    known = {
-        name: mask
-        for name, mask in masks.items()
-        if name not in BACKGROUND and mask.any()
-    }
-    scores = {
-        name: _path_px(mask) * (2 if name in PRIORITY else 1)
-        for name, mask in known.items()
-    }
-
-    # moving persons and animals first, then small objects, then any
-    moving = [name for name in known if name in PRIORITY and scores[name] > 0]
-    # by the last frame in which it is seen
-    small = [
-        name
-        for name, mask in known.items()
-        if next(filter(np.any, mask[::-1])).mean() < LARGE
-    ]
-    return max(moving or small or known, key=scores.__getitem__, default=None)
-
-
-def _path_px(mask: Bool) -> float:
-    """Add up the distances in pixels by which the centre moves between successive
-    frames with the object.
-    """
-    # centre of the object in each frame, None where it is not seen
-    centres = [np.argwhere(frame).mean(0) if frame.any() else None for frame in mask]
-    return sum(
-        float(np.linalg.norm(after - before))
-        for before, after in pairwise(centres)
-        if before is not None and after is not None
-    )
 
 
 class Cc2017Bold(parts.Config):
@@ -335,35 +148,256 @@ class Cc2017Bold(parts.Config):
     root: str = ROOT_FIELD
 
     def build(self, paths: Paths) -> PreparedFiles:
-        """Point at the data; nothing is read yet."""
+        """Make the preparation. No file is read yet."""
         root = paths.dataset("cc2017", self.root)
         published = PUBLISHED_FACTS["cc2017"]
-        voxels = published.voxels
-        patterns = {
-            split: [folder + RESPONSES.replace("{split}", split) for folder in FOLDERS]
-            for split in SPLITS
-        }
-        # as the publisher has them, in float32
-        sizes = {
-            split: {n: 4 * count * REPETITIONS[split] * v for n, v in voxels.items()}
-            for split, count in published.stimuli.items()
-        }
-        return PreparedFiles("cc2017", root, SOURCE, patterns, _read_responses, sizes)
+        patterns = {}
+        sizes = {}
+        for split, n_clips in published.stimuli.items():
+            name = RESPONSES.format(split)
+            patterns[split] = [folder + name for folder in FOLDERS]
+            # bytes of a voxel in float32
+            voxel_bytes = 4 * n_clips * REPETITIONS[split]
+            sizes[split] = {
+                subject: voxel_bytes * width
+                for subject, width in published.voxels.items()
+            }
+        return PreparedFiles(
+            "cc2017", root, FETCH_HINT, patterns, _read_responses, sizes
+        )
+
+
+def _find_masks(root: Path, split: str) -> tuple[Path | None, Path | None, Path | None]:
+    """Find the names of objects, the folder of their masks, and its archive."""
+    folder = MASKS.format(split=split)
+    return (
+        find_below(root, MASK_NAMES.format(split=split)),
+        find_below(root, folder),
+        find_below(root, f"{folder}.tar.gz"),
+    )
+
+
+def _list_files(root: Path, captions: str, split: str, content: str) -> list[Input]:
+    """List the files of a split with "pixels", "captions", "labels" or "masks"."""
+    if content == "masks":
+        names, folder, archive = _find_masks(root, split)
+        expected_names = root / "masks" / MASK_NAMES.format(split=split)
+        expected_archive = root / "masks" / f"{MASKS}.tar.gz".format(split=split)
+        return [
+            Input.of_file(names, expected_names, FETCH_HINT),
+            Input.of_file(folder or archive, expected_archive, FETCH_HINT),
+        ]
+
+    patterns = {
+        "pixels": FRAMES,
+        "captions": captions,
+        "labels": f"qwen_annotation/{LABELS}",
+    }
+    path = root / patterns[content].format(split=split)
+    return [Input.of_file(find_below(root, path.name), path, FETCH_HINT)]
+
+
+def _list_clips(root: Path, name: str, captions: str, split: str) -> StimulusSet:
+    """List the clips of a split, with the annotations whose files are there."""
+    frames_name = FRAMES.format(split=split)
+    frames = find_below(root, frames_name)
+    if not frames:
+        raise MissingData(f"cc2017: no {root}/{frames_name}", FETCH_HINT)
+    count = len(_open_tensor(frames, FRAMES_AXES))
+
+    films = [index // CLIPS_PER_FILM + 1 for index in range(count)]
+    clips = StimulusSet(
+        name,
+        split,
+        image_ids=Names.of(f"{split}/{index}" for index in range(count)),
+        concepts=Names.of(f"{split}/film-{film:02d}" for film in films),
+        open=partial(_read_clip, frames),
+        frames=FRAMES_PER_CLIP,
+        way_out=FETCH_HINT,
+    )
+    annotations: dict[str, Any] = {}
+    captions_path = find_below(root, captions.format(split=split))
+    if captions_path:
+        texts = _read_captions(captions_path, count)
+        annotations["captions"] = partial(_list_captions, texts)
+        annotations["captions_each"] = 1
+    names, masks, _ = _find_masks(root, split)
+    if masks and names:
+        annotations["masks"] = partial(_read_key_mask, masks, names)
+    labels_path = find_below(root, LABELS.format(split=split))
+    if labels_path:
+        annotations["labels"] = _read_labels(labels_path, count).__getitem__
+        annotations["label_names"] = LABEL_NAMES
+    return replace(clips, **annotations)
+
+
+def _open_tensor(path: Path, axes: Sequence[str | int]) -> Any:
+    """Open a torch file with one tensor or array. The values stay on disk.
+
+    Args:
+        path: Path of the file.
+        axes: Length of each axis, or a letter for any length but 0.
+
+    Raises:
+        MissingData: if the file is damaged, or has other axes.
+    """
+    with report_damage(path, FETCH_HINT):
+        tensor = pickles.load(path, verify=False)
+        shape = list(getattr(tensor, "shape", ()))
+        fits = len(shape) == len(axes) and 0 not in shape
+        for length, axis in zip(shape, axes, strict=False):
+            fits &= isinstance(axis, str) or length == axis
+        if not fits:
+            kind = getattr(tensor, "dtype", type(tensor).__name__)
+            expected = ", ".join(str(axis) for axis in axes)
+            raise ValueError(f"it holds {kind} {shape}, not numbers [{expected}]")
+        return tensor
+
+
+def _read_captions(path: Path, count: int) -> Names:
+    """Read the captions of all clips of a split."""
+    with report_damage(path, FETCH_HINT):
+        texts = pickles.array(pickles.load(path)).reshape(-1)
+        if texts.dtype.kind not in "UO" or len(texts) != count:
+            raise ValueError(
+                f"it holds {len(texts)} {texts.dtype}, not captions of {count} clips"
+            )
+    return Names.of(texts.tolist())
+
+
+def _read_labels(path: Path, count: int) -> UInt8:
+    """Read the flags [N, 51] of the labels of all clips of a split."""
+    entries = documents.read(path, list[dict[str, Any]], FETCH_HINT, MissingData)
+    with report_damage(path, FETCH_HINT):
+        labels = np.array([entry[LABELS_KEY] for entry in entries], np.uint8)
+        expected_shape = (count, len(LABEL_NAMES))
+        if labels.shape != expected_shape:
+            raise ValueError(
+                f"it has labels {list(labels.shape)}, not {list(expected_shape)}"
+            )
+    return labels
+
+
+@cache  # 26,000 frames, which every clip needs
+def _read_mask_names(path: Path) -> dict[str, dict[str, str]]:
+    """Read the names of the labels of all frames."""
+    return documents.read(path, dict[str, dict[str, str]], FETCH_HINT, MissingData)
+
+
+def _list_captions(texts: Names, index: int) -> list[str]:
+    """List the caption of a clip, if it is not blank."""
+    text = texts[index]
+    return [text] if text.strip() else []
+
+
+def _read_clip(path: Path, index: int) -> Clip:
+    """Read a clip of a tensor of bytes, or of values from 0 to 1."""
+    with decoding(f"clip {index} of {path}"):
+        pixels = pickles.array(pickles.load(path, verify=False)[index])  # [F, 3, H, W]
+        if pixels.dtype != np.uint8:
+            low = pixels.min()
+            high = pixels.max()
+            if not 0 <= low <= high <= 1:  # also True for NaN
+                raise ValueError(
+                    f"its values lie in {low:g} to {high:g}, not in 0 to 1"
+                )
+            pixels = np.rint(pixels * np.float32(255)).astype(np.uint8)
+        frames = np.ascontiguousarray(np.moveaxis(pixels, 1, -1))
+        return Clip(frames, FRAME_RATE_HZ)
+
+
+def _read_key_mask(folder: Path, names_path: Path, index: int) -> UInt8:
+    """Read the masks [F, H, W] of a clip's key object.
+
+    Without a key object all are empty, and [F, 1, 1] if the clip has no masks.
+    """
+    names = _read_mask_names(names_path)
+    shape = (1, 1)
+    object_frames: dict[str, dict[int, Bool]] = {}
+    for frame in range(FRAMES_PER_CLIP):
+        mask_name = MASK.format(clip=index, frame=frame)
+        for label, name in names.get(mask_name, {}).items():
+            file = folder / f"{mask_name}_{label}.png"
+            mask = np.asarray(decode(str(file), file)).max(-1) > 0
+            shape = mask.shape
+            # masks with the same name are joined
+            frames = object_frames.setdefault(name, {})
+            frames[frame] = mask | frames[frame] if frame in frames else mask
+
+    empty = np.zeros(shape, bool)
+    masks = {}
+    for name, frames in object_frames.items():
+        ordered = [frames.get(frame, empty) for frame in range(FRAMES_PER_CLIP)]
+        masks[name] = np.stack(ordered)
+    key_object = choose_key_object(masks)
+    if key_object is None:
+        return np.zeros((FRAMES_PER_CLIP, *shape), np.uint8)
+    return masks[key_object].astype(np.uint8)
+
+
+def choose_key_object(masks: Mapping[str, Bool]) -> str | None:
+    """Choose the object that moves most.
+
+    Moving persons and animals win over small objects, which win over large ones.
+
+    Args:
+        masks: Masks [F, H, W] of each object, empty in frames without it.
+
+    Returns:
+        Name of the object, or None if there is only background.
+
+    Source: xmed-lab/NEURONS, which learns segmentation from the masks of this object.
+    """
+    objects = {
+        name: mask
+        for name, mask in masks.items()
+        if name not in BACKGROUND and mask.any()
+    }
+    scores = {}
+    for name, mask in objects.items():
+        weight = 2 if name in PRIORITY else 1
+        scores[name] = weight * _measure_path_px(mask)
+
+    candidates = []
+    for name in objects:
+        if name in PRIORITY and scores[name] > 0:
+            candidates.append(name)
+    if not candidates:
+        for name, mask in objects.items():
+            last_frame = mask[mask.any((1, 2))][-1]
+            if last_frame.mean() < SETTING_SHARE:
+                candidates.append(name)
+    return max(candidates or objects, key=scores.__getitem__, default=None)
+
+
+def _measure_path_px(mask: Bool) -> float:
+    """Add up the distances between the object's centres in successive frames [F, H, W].
+
+    Pairs of frames count only if the object is in both.
+    """
+    centres = [np.argwhere(frame).mean(0) if frame.any() else None for frame in mask]
+    length_px = 0.0
+    for centre, next_centre in pairwise(centres):
+        if centre is not None and next_centre is not None:
+            length_px += float(np.linalg.norm(next_centre - centre))
+    return length_px
 
 
 def _read_responses(files: FilesByRow, subject: int, split: str) -> Trials:
-    """Open the responses of a split."""
+    """Open the responses of a split. They stay on disk."""
     path = files[split][0]
-    with report_damage(path, SOURCE):
-        signal = pickles.array(_open_tensor(path, "N, R, V"))
+    with report_damage(path, FETCH_HINT):
+        responses = pickles.array(_open_tensor(path, RESPONSES_AXES))  # [N, R, V]
+
+    def read_clips(rows: slice) -> Array:
+        return responses[rows][..., None]
+
     return Trials(
-        LazyRows(
-            (*signal.shape, 1), signal.dtype, lambda part: signal[part][..., None], path
-        ),
-        [f"{split}/{index}" for index in range(len(signal))],
+        LazyRows((*responses.shape, 1), responses.dtype, read_clips, path),
+        [f"{split}/{index}" for index in range(len(responses))],
         Voxels({}),
-        np.zeros(1),
-        None,
-        "z-score",
-        {"source": path.name},
+        times_s=np.zeros(1),
+        rate_hz=None,
+        unit="z-score",
+        provenance={"source": path.name},
     )

@@ -1,6 +1,4 @@
-"""cc2017 as it is distributed: frames that stay on disk, captions in pickles, labels,
-masks in tars.
-"""
+"""Clips of cc2017 as they are distributed, with captions, labels and masks."""
 
 import pickle
 import shutil
@@ -25,23 +23,23 @@ from tests.publishers.cc2017_files import (
 )
 
 
-def cc2017(**knobs: str) -> Dataset:
-    return Clips(**knobs).build(Paths())
+def make_dataset(**keys: str) -> Dataset:
+    return Clips(**keys).build(Paths())
 
 
-def clips(split: str = "train", **knobs: str) -> StimulusSet:
-    return cc2017(**knobs).images(split)
+def list_clips(split: str = "train", **keys: str) -> StimulusSet:
+    return make_dataset(**keys).images(split)
 
 
 @pytest.fixture
 def root(home: Path) -> Path:
-    """The files, the masks unpacked."""
+    """Write the files, with unpacked masks."""
     root = cc2017_files.write(home / "data/cc2017")
     cc2017_files.unpack_masks(root)
     return root
 
 
-def test_clips_are_the_frames_of_the_tensor_in_any_of_its_forms(home):
+def test_clips_are_the_frames_of_tensors_of_any_dtype(home):
     for dtype, is_archive, rounding in (
         (torch.float32, True, 0),
         (torch.float16, False, 0.63),
@@ -50,27 +48,23 @@ def test_clips_are_the_frames_of_the_tensor_in_any_of_its_forms(home):
         shutil.rmtree(root, ignore_errors=True)
         cc2017_files.write(root, dtype=dtype, is_archive=is_archive, masks="none")
 
-        found = pickle.loads(pickle.dumps(clips("test")))  # as for workers
+        found = pickle.loads(pickle.dumps(list_clips("test")))  # as for workers
 
         assert (len(found), found.frames, found.medium) == (COUNTS["test"], 6, "clip")
-        for index, frames in enumerate(
-            np.moveaxis(frames_of("test", COUNTS["test"]) * 255, 2, -1)
-        ):
+        expected = np.moveaxis(frames_of("test", COUNTS["test"]) * 255, 2, -1)
+        for index, frames in enumerate(expected):
             clip = found.open(index)
-            assert (clip.rate_hz, clip.frames.dtype, clip.frames.shape) == (
-                3.0,
-                np.uint8,
-                (6, 8, 8, 3),
-            )
+            assert clip.rate_hz == 3.0
+            assert (clip.frames.dtype, clip.frames.shape) == (np.uint8, (6, 8, 8, 3))
             # float16 keeps 0.13 near 255
             assert np.abs(clip.frames - frames).max() <= 0.001 + rounding
 
 
-def test_a_clip_is_called_by_its_index_and_its_film_is_its_concept(home):
+def test_the_id_is_the_index_and_the_concept_is_the_film(home):
     cc2017_files.write(
         home / "data/cc2017", {"train": 481, "test": 2}, torch.uint8, masks="none"
     )
-    found = clips("train")
+    found = list_clips("train")
     assert (
         found.image_ids[:2] == ["train/0", "train/1"]
         and found.image_ids[480] == "train/480"
@@ -78,28 +72,32 @@ def test_a_clip_is_called_by_its_index_and_its_film_is_its_concept(home):
     assert [found.concepts[n] for n in (0, 239, 240, 480)] == [
         f"train/film-0{n}" for n in (1, 1, 2, 3)
     ]
-    assert cc2017().splits == ("train", "test") and clips("test").image_ids == [
+    assert make_dataset().splits == ("train", "test") and list_clips(
+        "test"
+    ).image_ids == [
         "test/0",
         "test/1",
     ]
 
 
-def test_captions_are_read_from_numpys_pickles_and_qwens_are_a_set_of_their_own(home):
+def test_captions_of_both_models_are_read(home):
     cc2017_files.write(home / "data/cc2017", text=object, masks="none")
 
-    own, other = clips(), clips(captions="qwen")
+    blip2 = list_clips()
+    qwen = list_clips(captions="qwen")
 
-    for found, how in ((own, "blip2"), (other, "qwen")):
-        expected = captions_of("train", COUNTS["train"], how)
+    for found, model in ((blip2, "blip2"), (qwen, "qwen")):
+        expected = captions_of("train", COUNTS["train"], model)
         assert [found.captions_of(n) for n in range(len(found))] == [
             [text] for text in expected
         ]
-    assert (own.dataset, other.dataset) == ("cc2017", "cc2017-qwen")
-    assert {cc2017(captions=how).recorded_as for how in ("blip2", "qwen")} == {"cc2017"}
+    assert (blip2.dataset, qwen.dataset) == ("cc2017", "cc2017-qwen")
+    for model in ("blip2", "qwen"):
+        assert make_dataset(captions=model).recorded_as == "cc2017"
 
 
-def test_labels_are_those_of_the_json_with_the_names_of_51_concepts(root):
-    found = clips("test")
+def test_labels_are_read_with_their_51_names(root):
+    found = list_clips("test")
     assert np.array_equal([found.labels_of(n) for n in range(3)], labels_of("test", 3))
     assert len(found.label_names) == 51 and found.label_names[:3] == (
         "animal",
@@ -108,60 +106,54 @@ def test_labels_are_those_of_the_json_with_the_names_of_51_concepts(root):
     )
 
 
-def test_the_key_object_is_chosen_among_the_masks_of_all_objects(root):
-    found = clips()
+def test_masks_of_the_key_object_are_read(root):
+    found = list_clips()
     for index, expected in enumerate(key_masks_of(COUNTS["train"])):
         masks = np.stack(found.masks_of(index))
         assert masks.dtype == np.uint8 and np.array_equal(masks, expected)
 
 
-def test_what_is_not_there_is_none_and_where_it_is_had_is_said(home):
+def test_absent_annotations_are_none(home):
     root = cc2017_files.write(home / "data/cc2017")
-    assert clips().masks is None  # packed still
+    assert list_clips().masks is None  # the archive is not unpacked
     for name in (
         "GT_train_caption.pt",
         "qwen_annotation/qwen_train_caption_tag_category_id.json",
     ):
         (root / name).unlink()
     (root / "masks/mask_cls_train_qwen_video.tar.gz").unlink()
-    found = clips()
-    assert (found.captions, found.masks, found.labels, found.label_names) == (
-        None,
-        None,
-        None,
-        (),
-    )
-    assert found.way_out == "brainhive fetch cc2017" and clips("test").captions
+    found = list_clips()
+    assert (found.captions, found.masks, found.labels) == (None, None, None)
+    assert found.label_names == ()
+    assert found.way_out == "brainhive fetch cc2017" and list_clips("test").captions
 
 
-def cut(path: Path) -> None:
+def cut_short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def caption_of(root: Path, content: object) -> None:
+def save_captions(root: Path, content: object) -> None:
     torch.save(content, root / "GT_train_caption.pt")
 
 
 BAD = {
-    r"no .*/GT_train_3fps\.pt$": lambda root: (root / "GT_train_3fps.pt").unlink(),
-    r"GT_train_3fps\.pt is damaged or cut short": lambda root: cut(
-        root / "GT_train_3fps.pt"
+    r"/GT_train_3fps\.pt$": lambda root: (root / "GT_train_3fps.pt").unlink(),
+    r"GT_train_3fps\.pt ": lambda root: cut_short(root / "GT_train_3fps.pt"),
+    r"GT_train_caption\.pt .*4 object.* 5 ": lambda root: save_captions(
+        root, np.array(list("abcd"), object)
     ),
-    r"GT_train_caption\.pt .*it holds 4 object, not captions of 5 clips": lambda root: (
-        caption_of(root, np.array(list("abcd"), object))
-    ),
-    r"GT_train_caption\.pt holds Python objects that could run code": lambda root: (
-        caption_of(root, np.array([Path("a")] * 5, object))
+    r"GT_train_caption\.pt .*Python objects": lambda root: save_captions(
+        root, np.array([Path("a")] * 5, object)
     ),
 }
 
 
-def test_bad_files_are_one_line_with_a_way_out(home):
+def test_bad_files_are_named_with_a_hint(home):
     for message, spoil in BAD.items():
         shutil.rmtree(home / "data", ignore_errors=True)
         spoil(cc2017_files.write(home / "data/cc2017", masks="none"))
         with pytest.raises(BrainhiveError, match=message) as caught:
-            clips()
+            list_clips()
         assert (
             "\n" not in caught.value.message
             and caught.value.hint
@@ -173,13 +165,13 @@ def test_bad_files_are_one_line_with_a_way_out(home):
     ("shape", "is_read"),
     [((1, 6, 1, 4), True), ((0, 6, 4, 4), False), ((2, 5, 4, 4), False)],
 )
-def test_a_tensor_has_the_axes_of_its_publisher(tmp_path, shape, is_read):
+def test_tensors_with_other_axes_are_refused(tmp_path, shape, is_read):
     path = tmp_path / "frames.pt"
     torch.save(torch.zeros(shape), path)
     if is_read:
-        assert tuple(_open_tensor(path, "N, 6, H, W").shape) == shape
+        assert tuple(_open_tensor(path, ("N", 6, "H", "W")).shape) == shape
     else:
         with pytest.raises(BrainhiveError):
-            _open_tensor(path, "N, 6, H, W")
+            _open_tensor(path, ("N", 6, "H", "W"))
     with pytest.raises(BrainhiveError):
-        _open_tensor(path, "N, 6, H")
+        _open_tensor(path, ("N", 6, "H"))
