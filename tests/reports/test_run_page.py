@@ -21,7 +21,7 @@ from brainhive_cli.core.measurements import ALL, CAVEATS, Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import TableCell
 from brainhive_cli.reports.paper_tables import paper_table, write_table
-from brainhive_cli.reports.run_page import choose_pictures, lay_out_page
+from brainhive_cli.reports.run_page import choose_pictures, draw_headline, lay_out_page
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, lay_out_tables
 from brainhive_cli.reports.sentences import MEANINGS, describe_methods, state_finding
 
@@ -287,8 +287,7 @@ def test_of_runs_that_are_compared_the_verdict_is_their_difference(tmp_path):
 
 def test_a_bar_whose_interval_begins_at_zero_is_still_the_headline(tmp_path):
     """A lower end of 0 was taken for the lack of an interval."""
-    page = lay_out_page([RunGroup([run(tmp_path, "low", top1=0.1)])])
-    headline = page.headlines[0]
+    headline = draw_headline(run(tmp_path, "low", top1=0.1))
     assert headline.style == "bars"
     assert headline.lines[0].low == [0.0]
 
