@@ -43,14 +43,14 @@ def send(seconds: float) -> None:
 
 def read_ours() -> Iterator[Any]:
     """Yield samples [n, C] as Brainhive's stream reads them."""
-    from brainhive_cli.data.streams import Wanted
+    from brainhive_cli.data.streams import StreamRequest
     from brainhive_cli.data.streams.lsl import Config
 
     def open_recording() -> Any:
         raise NotImplementedError
 
-    wanted = Wanted((), "eeg", "µV", RATE_HZ, (0.0, 1.0), (), open_recording)
-    stream = Config(marker_channel="channel 2").build(wanted)
+    request = StreamRequest((), "eeg", "µV", RATE_HZ, (0.0, 1.0), (), open_recording)
+    stream = Config(marker_channel="channel 2").build(request)
     while (chunk := stream.read(0.5)) is not None:
         yield chunk.samples
 

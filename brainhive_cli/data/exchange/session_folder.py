@@ -75,7 +75,7 @@ class SessionFolder:
     ) -> None:
         import mne_bids  # before the session starts, as that takes seconds
 
-        channels = zip(format.channels, format.kinds, format.units, strict=True)
+        channels = zip(format.channels, format.channel_types, format.units, strict=True)
         self._scales = np.array([_scale_of(*channel) for channel in channels])
 
         # samples [n, C] that are not on the disk, and events by sample of the session,
@@ -94,7 +94,9 @@ class SessionFolder:
         self._shown = dict[str, None]()
         # as BIDS calls them; categories have no files
         self._type = {"picture": "image", "clip": "video"}.get(stimulus, "n/a")
-        self._datatype = "eeg" if {"mag", "grad"}.isdisjoint(format.kinds) else "meg"
+        self._datatype = (
+            "eeg" if {"mag", "grad"}.isdisjoint(format.channel_types) else "meg"
+        )
         self._path = mne_bids.BIDSPath(
             f"{subject:02d}", "01", datatype=self._datatype, root=root
         )
@@ -258,7 +260,9 @@ class SessionFolder:
 
         format = self._format
         rate_hz = self._format.rate_hz
-        info = mne.create_info(self._names, rate_hz, [*format.kinds], verbose="ERROR")
+        info = mne.create_info(
+            self._names, rate_hz, [*format.channel_types], verbose="ERROR"
+        )
         if self._datatype == "meg" and format.positions is not None:
             for channel, position in zip(info["chs"], format.positions, strict=True):
                 if np.isfinite(position).all():
@@ -287,7 +291,9 @@ class SessionFolder:
         are known.
         """
         # MEG needs no table, as its positions are in the .fif
-        rows = [row for row, kind in enumerate(self._format.kinds) if kind == "eeg"]
+        rows = [
+            row for row, kind in enumerate(self._format.channel_types) if kind == "eeg"
+        ]
         positions = self._format.positions
         if (
             self._datatype == "meg"

@@ -132,7 +132,7 @@ class Betas(Preparation):
     all.
 
     Attributes:
-        readings: What the files of a subject's regions were taken for, by name, once
+        file_kinds: What the files of a subject's regions were taken for, by name, once
             they are read.
         stimuli: The data set of the pictures, where trials name them by path, file or
             id.
@@ -140,7 +140,7 @@ class Betas(Preparation):
 
     config: Any  # BetaSteps, and the keys of the subclass
     root: Path
-    readings: dict[int, Mapping[str, str]] = field(default_factory=dict)
+    file_kinds: dict[int, Mapping[str, str]] = field(default_factory=dict)
     stimuli: Any = None
     dataset: str = field(init=False)
 
@@ -155,24 +155,24 @@ class Betas(Preparation):
         return list_pictures(self.stimuli)
 
     @abstractmethod
-    def voxels(self, subject: int) -> Voxels:
+    def load_voxels(self, subject: int) -> Voxels:
         """Give the V voxels of a subject: regions, maps of all sessions, and their
         positions.
         """
 
     @abstractmethod
-    def width(self, subject: int) -> int:
+    def count_voxels(self, subject: int) -> int:
         """Count the voxels of a subject."""
 
     @abstractmethod
-    def trials(self, subject: int, session: int) -> SessionTrials:
+    def list_trials(self, subject: int, session: int) -> SessionTrials:
         """List the trials of a session; no beta is read."""
 
     @abstractmethod
-    def read(self, subject: int, session: int) -> SessionBetas:
+    def read_betas(self, subject: int, session: int) -> SessionBetas:
         """Read, or estimate, the betas of a session."""
 
-    def notes(self, subjects: Sequence[int]) -> list[str]:
+    def list_notes(self, subjects: Sequence[int]) -> list[str]:
         """List facts about the files of subjects that the overview has, a line each."""
         return []
 
@@ -180,7 +180,7 @@ class Betas(Preparation):
         """Count the trials of a session by split."""
         trials, rows, _ = self._choose_trials(subject, session)
         splits = trials.splits[rows]
-        width = self.width(subject)
+        width = self.count_voxels(subject)
         return {
             split: (int((splits == split).sum()), width, 1)
             for split in _list_splits(splits)
@@ -202,7 +202,7 @@ class Betas(Preparation):
                 voxels by.
         """
         # trials of a picture
-        trials = self.trials(subject, session)
+        trials = self.list_trials(subject, session)
         if missing is not None and len(missing):
             splits = trials.splits.copy()
             splits[missing] = ""
@@ -254,20 +254,20 @@ class Betas(Preparation):
         """
         shown = Counter[str]()
         for session in self.sessions(subject):
-            trials = self.trials(subject, session)
+            trials = self.list_trials(subject, session)
             shown.update(compress(trials.image_ids, trials.splits == "train"))
         return sum(number > 1 for number in shown.values())
 
     def session(self, subject: int, session: int) -> Mapping[str, Trials]:
         """Read the betas of a session, by split, z-scored."""
         _, rows, _ = self._choose_trials(subject, session)
-        betas, estimated_maps, estimation = self.read(subject, session)
+        betas, estimated_maps, estimation = self.read_betas(subject, session)
         is_kept, is_sound = choose_estimates(betas[rows])
         trials, rows, groups = self._choose_trials(subject, session, rows[~is_kept])
         # [n], [n, V]
         splits = trials.splits[rows]
         values = betas[rows]
-        space = self.voxels(subject)
+        space = self.load_voxels(subject)
 
         # a voxel that was not recorded, or never changes, in some session is left out
         # of all in the end
@@ -392,16 +392,16 @@ class Betas(Preparation):
         for subject in subjects:
             try:
                 session_trials = {
-                    session: self.trials(subject, session)
+                    session: self.list_trials(subject, session)
                     for session in self.sessions(subject)
                 }
                 sizes = [
                     f"{name} ({mask.sum()})"
-                    for name, mask in self.voxels(subject).regions.items()
+                    for name, mask in self.load_voxels(subject).regions.items()
                     if mask.any()
                 ]
                 regions = summarise_names(sizes) if sizes else "none"
-                widths.append((subject, self.width(subject), regions))
+                widths.append((subject, self.count_voxels(subject), regions))
             except BrainhiveError:
                 continue  # the preparation of this subject raises it
 
@@ -442,12 +442,12 @@ class Betas(Preparation):
                 )
 
         # what was left out of all subjects, once their files are known
-        lines = [*self.notes(subjects), *lines]
+        lines = [*self.list_notes(subjects), *lines]
 
         # trials by session, voxels, and how files of regions were read; a plain mask
         # needs no row
         readings = (
-            (n, *pair) for n in subjects for pair in self.readings.get(n, {}).items()
+            (n, *pair) for n in subjects for pair in self.file_kinds.get(n, {}).items()
         )
         files = [row for row in readings if row[1:] != ("mask", "mask")]
         columns = (
@@ -485,7 +485,7 @@ class Subject(NamedTuple):
         voxels: Regions, maps and positions.
         width: Number of voxels.
         trials: The trials, as many as there are betas.
-        read: Reader of the betas [n, V] of a session.
+        read_betas: Reader of the betas [n, V] of a session.
         facts: Facts for the store, as the trials over which betas were estimated
             together (`fitted`).
     """
@@ -494,7 +494,7 @@ class Subject(NamedTuple):
     voxels: Voxels
     width: int
     trials: Sequence[Trial]
-    read: Callable[[int], Array]
+    read_betas: Callable[[int], Array]
     facts: Mapping[str, Any] = {}
 
 
@@ -528,7 +528,7 @@ class PublishedSteps(BetaSteps):
         """Find the subjects whose files have names instead of numbers."""
         return ()
 
-    def find(self, root: Path, subject: int) -> Subject:
+    def open_subject(self, root: Path, subject: int) -> Subject:
         """Find all of a subject but the values of betas; MissingData where a file is
         not there.
         """
@@ -565,25 +565,25 @@ class PublishedBetas(Betas):
 
     def files(self, subject: int) -> Sequence[Path]:
         """List all files of a subject."""
-        return [*dict.fromkeys(self.subject(subject).files)]
+        return [*dict.fromkeys(self.open_subject(subject).files)]
 
     def sessions(self, subject: int) -> Sequence[int]:
         """List the sessions in which there are trials."""
         return self.config.list_sessions(subject) or sorted(
-            {session for _, _, session, _ in self.subject(subject).trials}
+            {session for _, _, session, _ in self.open_subject(subject).trials}
         )
 
-    def voxels(self, subject: int) -> Voxels:
+    def load_voxels(self, subject: int) -> Voxels:
         """Give regions, maps and positions of the voxels."""
-        return self.subject(subject).voxels
+        return self.open_subject(subject).voxels
 
-    def width(self, subject: int) -> int:
+    def count_voxels(self, subject: int) -> int:
         """Count the voxels."""
-        return self.subject(subject).width
+        return self.open_subject(subject).width
 
-    def trials(self, subject: int, session: int) -> SessionTrials:
+    def list_trials(self, subject: int, session: int) -> SessionTrials:
         """List the trials of a session."""
-        about = self.subject(subject)
+        about = self.open_subject(subject)
         trials = [trial for trial in about.trials if trial[2] == session]
         names, splits, _, runs = zip(*trials, strict=True)
         # a split that is none of SPLITS is the reason why a trial is left out
@@ -595,15 +595,15 @@ class PublishedBetas(Betas):
             provenance=about.facts,
         )
 
-    def read(self, subject: int, session: int) -> SessionBetas:
+    def read_betas(self, subject: int, session: int) -> SessionBetas:
         """Read the betas of a session."""
-        values = self.subject(subject).read(session)
+        values = self.open_subject(subject).read_betas(session)
         return values.astype(np.float32, copy=False), {}, {}
 
     @cached_method
-    def subject(self, subject: int) -> Subject:
+    def open_subject(self, subject: int) -> Subject:
         """Find all of a subject but the values of betas, once."""
-        return self.config.find(self.root, subject)
+        return self.config.open_subject(self.root, subject)
 
 
 def choose_estimates(betas: Float32) -> tuple[Bool, Bool]:

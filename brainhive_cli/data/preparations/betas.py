@@ -159,7 +159,7 @@ class OwnBetas(PublishedBetas):
         return tuple(sorted(self._files["betas"]))
 
     @cached_method
-    def subject(self, subject: int) -> Subject:
+    def open_subject(self, subject: int) -> Subject:
         """Read the mask, regions and tables of a subject, and compare them with the
         betas.
         """
@@ -254,7 +254,7 @@ class OwnBetas(PublishedBetas):
         regions = {"mask": [mask.path]} if mask else {}
         regions |= find_region_files(self.config.regions, subject, self.root, label)
         space = mask or find_vertices([first], AGAIN) or {"": widths[0]}
-        voxels, self.readings[subject] = read_regions(
+        voxels, self.file_kinds[subject] = read_regions(
             regions, space, self.config.thresholds
         )
         # it is no atlas
@@ -276,7 +276,7 @@ class OwnBetas(PublishedBetas):
             read,
         )
 
-    def notes(self, subjects: Sequence[int]) -> list[str]:
+    def list_notes(self, subjects: Sequence[int]) -> list[str]:
         """Name the subjects whose labels are not their numbers."""
         return describe_labels(
             self._files["betas"], self.root, subjects, self.config.subject_numbers
@@ -295,10 +295,10 @@ class OwnBetas(PublishedBetas):
             )
         return sorted(numbers)
 
-    def trials(self, subject: int, session: int) -> SessionTrials:
+    def list_trials(self, subject: int, session: int) -> SessionTrials:
         """Match the lines of a session with pictures."""
         # lines in the order of the betas that `subject` reads
-        lines = super().trials(subject, session)
+        lines = super().list_trials(subject, session)
         names = lines.image_ids
         image_ids, splits, dropped = match_pictures(names, self.stimuli, self._pictures)
         unmatched = {

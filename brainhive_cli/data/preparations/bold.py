@@ -239,12 +239,12 @@ class Bold(Betas):
         table = filter(None, [find_event_table(self.root)])
         return [*files, *table, *filter(Path.is_file, self.stimuli.lists)]
 
-    def width(self, subject: int) -> int:
+    def count_voxels(self, subject: int) -> int:
         """Count voxels, or vertices of both hemispheres."""
         space = self._space(subject)
         return space.width if isinstance(space, Mask) else len(space.vertices)
 
-    def voxels(self, subject: int) -> Voxels:
+    def load_voxels(self, subject: int) -> Voxels:
         """Name the regions of voxels or vertices."""
         return self._voxels(subject)
 
@@ -257,10 +257,10 @@ class Bold(Betas):
         # how the recipe's mask was read, as of regions
         if isinstance(space, Mask) and self.config.mask:
             readings = {"mask": space.kind, **readings}
-        self.readings[subject] = readings
+        self.file_kinds[subject] = readings
         return voxels
 
-    def notes(self, subjects: Sequence[int]) -> list[str]:
+    def list_notes(self, subjects: Sequence[int]) -> list[str]:
         """Name the subjects whose labels are not their numbers, and runs left out."""
         paths = {
             subject: {
@@ -273,11 +273,11 @@ class Bold(Betas):
         lines = describe_labels(paths, self.derived, subjects, numbers)
         return [*lines, *self.ledger.describe()]
 
-    def trials(self, subject: int, session: int) -> SessionTrials:
+    def list_trials(self, subject: int, session: int) -> SessionTrials:
         """List the pictures that are modelled, and count those that are not."""
         return self._design(subject, session)[2]
 
-    def read(self, subject: int, session: int) -> SessionBetas:
+    def read_betas(self, subject: int, session: int) -> SessionBetas:
         """Estimate the betas of a session."""
         files, trial_runs, trials = self._design(subject, session)
         space = self._space(subject)
@@ -295,7 +295,7 @@ class Bold(Betas):
             return estimate_trials(
                 trial_runs,
                 lambda run, voxels: series[run][:, voxels].T,
-                self.width(subject),
+                self.count_voxels(subject),
                 config.estimator,
                 trials.provenance["stimulus_s"],
                 config.hrf,
@@ -311,7 +311,7 @@ class Bold(Betas):
         # timing and confounds of each session; runs that are alike are listed once
         trials, *further_tables = overview.tables
         for subject, session, *_ in trials.rows:
-            known = self.trials(subject, session).provenance
+            known = self.list_trials(subject, session).provenance
             timing = known["timing"]
             confounds = known["confounds"]
             columns = {

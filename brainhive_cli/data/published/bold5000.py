@@ -75,7 +75,7 @@ class Bold5000Betas(PublishedSteps):
         description="type of the betas, as files are called",
     )
 
-    def find(self, root: Path, subject: int) -> Subject:
+    def open_subject(self, root: Path, subject: int) -> Subject:
         """Compare the list of pictures with the betas, of which headers alone are
         read.
         """

@@ -57,7 +57,7 @@ class Averages(PublishedSteps):
             patterns=[name for form in self.forms for name in form],
         )
 
-    def find(self, root: Path, subject: int) -> Subject:
+    def open_subject(self, root: Path, subject: int) -> Subject:
         """Read the labels of all samples; each file is a session."""
         # the files of the first form that is there
         forms = [

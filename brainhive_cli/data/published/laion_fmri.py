@@ -225,7 +225,7 @@ class LaionFmriBetas(PublishedSteps):
             self, root, stimuli=self.stimuli.build(paths), patterns=patterns
         )
 
-    def find(self, root: Path, subject: int) -> Subject:
+    def open_subject(self, root: Path, subject: int) -> Subject:
         """Read masks, and the tables of trials; refuse the pool of another subject."""
         # split of each picture
         name = f"sub-{subject:02d}"

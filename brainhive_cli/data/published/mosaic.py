@@ -217,7 +217,7 @@ class MosaicBetas(PublishedSteps):
         """Find the records whose files are there, at any depth."""
         return sorted(_find_files(root))
 
-    def find(self, root: Path, subject: int) -> Subject:
+    def open_subject(self, root: Path, subject: int) -> Subject:
         """List the trials of a record; no beta is read."""
         name = {number: name for name, number in RECORDS.items()}.get(subject)
         if name is None:

@@ -259,7 +259,7 @@ class NsdBetas(PublishedSteps):
         sessions = self.sessions or range(1, N_SESSIONS[subject - 1] + 1)
         return sorted(session for session in sessions if session <= last_session)
 
-    def find(self, root: Path, subject: int) -> Subject:
+    def open_subject(self, root: Path, subject: int) -> Subject:
         """Read masks and design, and check the header of each session's betas."""
         folder = root / BETAS_FOLDER.format(subject=subject) / self.space / self.betas
         sessions = self.list_sessions(subject)
@@ -336,7 +336,7 @@ class Imagery(PublishedSteps):
         description="column of the public tables that names the stimulus of a trial",
     )
 
-    def find(self, root: Path, subject: int) -> Subject:
+    def open_subject(self, root: Path, subject: int) -> Subject:
         """Read masks and the stimulus of each trial. A run is a series of trials of the
         same block.
         """

@@ -55,7 +55,7 @@ class ThingsFmriBetas(PublishedSteps):
         "as papers do",
     )
 
-    def find(self, root: Path, subject: int) -> Subject:
+    def open_subject(self, root: Path, subject: int) -> Subject:
         """Read the tables of trials and of voxels, and find the responses in pandas'
         table.
         """

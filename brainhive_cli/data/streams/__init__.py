@@ -20,7 +20,7 @@ CHUNK_S = 0.02
 
 
 class StreamConfig(parts.Config):
-    """Base of the Configs of streams; `build(wanted)` opens a `Stream`, or a
+    """Base of the Configs of streams; `build(request)` opens a `Stream`, or a
     `WindowStream`.
     """
 
@@ -55,7 +55,7 @@ class StreamFormat:
     Attributes:
         name: Name of the stream, or of the file that is replayed.
         channels: [C] names, as prepared recordings have them (`standardise_name`).
-        kinds: [C] types, as mne names them: eeg, mag, grad, eog, stim, misc …
+        channel_types: [C] types, as mne names them: eeg, mag, grad, eog, stim, misc …
         units: [C] units of the samples; empty where the stream declares none.
         rate_hz: Nominal sampling rate.
         positions: [C, 3] positions of the sensors in metres, NaN where unknown; None
@@ -67,7 +67,7 @@ class StreamFormat:
 
     name: str
     channels: tuple[str, ...]
-    kinds: tuple[str, ...]
+    channel_types: tuple[str, ...]
     units: tuple[str, ...]
     rate_hz: float
     positions: Float64 | None = None
@@ -121,7 +121,7 @@ class Stream(Protocol):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class StreamRequest:
     """Purpose of an opened stream: the model's input, and the pictures that are
     searched.
 
@@ -242,7 +242,7 @@ class Replay:
         """Read the clock of the signal, whose first sample is at 0."""
         return self.clock.now_s()
 
-    def time_of(self, numbers: Any) -> Any:
+    def compute_times(self, numbers: Any) -> Any:
         """Give the seconds of samples by their numbers."""
         breaks = np.searchsorted(self._starts, numbers, "right")
         return (numbers + breaks) / self.format.rate_hz
@@ -272,7 +272,7 @@ class Replay:
         # split what is due from what follows: [count, C]
         samples = self._samples[:count]
         self._samples = self._samples[count:]
-        times_s = self.time_of(np.arange(self._next, self._next + count))
+        times_s = self.compute_times(np.arange(self._next, self._next + count))
         self._next += count
         # events up to the last sample; later ones come with their samples
         events = tuple(event for event in self._events if event.time_s <= times_s[-1])

@@ -3,7 +3,7 @@ lost.
 
 LSL's own smoothing (`dejitter`) counts samples, so that a loss of 3 s shifts all later
 times by as much, for tens of seconds, and shows no step. Unsmoothed timestamps show
-steps of many samples wherever a program stamps its samples late. Hence this loop: a
+steps of many samples wherever a program timestamps its samples late. Hence this loop: a
 phase-locked one, which is restarted where a loss is certain.
 """
 
@@ -70,11 +70,11 @@ class SampleTimes:
         self._measured = list[float]()
         self._is_measured = False
 
-    def settle(self, stamps: Float64) -> Float64:
+    def settle_times(self, timestamps: Float64) -> Float64:
         """Give the times of the oldest samples that have none yet.
 
         Args:
-            stamps: [n] timestamps of the samples that came, in seconds.
+            timestamps: [n] timestamps of the samples that came, in seconds.
 
         Returns:
             [m] times, ascending; fewer than came while it is open whether samples were
@@ -82,7 +82,7 @@ class SampleTimes:
             had before: the clock went back.
         """
         times = []
-        for stamp in stamps.tolist():
+        for stamp in timestamps.tolist():
             # the first sample is on time by definition
             if self._last_s == -math.inf:
                 self._last_s = stamp - self._period_s
@@ -113,19 +113,19 @@ class SampleTimes:
             self._pending.clear()
         return np.array(times)
 
-    def measure_rate(self, stamps: Float64) -> float | None:
+    def measure_rate(self, timestamps: Float64) -> float | None:
         """Measure the rate at which samples really come, at the start and after each
         long gap.
 
         Args:
-            stamps: [n] timestamps of the samples that came, in seconds.
+            timestamps: [n] timestamps of the samples that came, in seconds.
 
         Returns:
             The rate, once it is known and differs from the nominal one.
         """
         # a gap or a clock that goes back, as after a restart of the sender, starts the
         # measurement again
-        for stamp in stamps.tolist():
+        for stamp in timestamps.tolist():
             is_gap = (
                 bool(self._measured)
                 and not 0 <= stamp - self._measured[-1] <= MOST_GAP_S

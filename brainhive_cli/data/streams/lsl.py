@@ -28,7 +28,13 @@ from brainhive_cli.data.recordings.lsl_library import (
 )
 from brainhive_cli.data.recordings.tables import read_number
 from brainhive_cli.data.signals.spaces import standardise_name
-from brainhive_cli.data.streams import Chunk, Event, StreamConfig, StreamFormat, Wanted
+from brainhive_cli.data.streams import (
+    Chunk,
+    Event,
+    StreamConfig,
+    StreamFormat,
+    StreamRequest,
+)
 from brainhive_cli.data.streams._sample_times import SampleTimes
 from brainhive_cli.models.signal_spec import UNIT_SIZES, name_unit
 
@@ -126,7 +132,7 @@ class Config(StreamConfig):
             )
         return self
 
-    def build(self, wanted: Wanted) -> "LslStream":
+    def build(self, request: StreamRequest) -> "LslStream":
         """Find the streams, wait for those that are missing, and open them.
 
         Raises:
@@ -136,7 +142,7 @@ class Config(StreamConfig):
             RecipeError: if several match, or one does not fit the knobs.
             BrainhiveError: if a stream does not open.
         """
-        return LslStream(self, wanted)
+        return LslStream(self, request)
 
 
 class LslStream:
@@ -148,13 +154,13 @@ class LslStream:
 
     Args:
         config: Its keys.
-        wanted: Channels, unit and rate of the model.
+        request: Channels, unit and rate of the model.
     """
 
-    def __init__(self, config: Config, wanted: Wanted) -> None:
+    def __init__(self, config: Config, request: StreamRequest) -> None:
         lsl = import_lsl()
         signal_info, marker_info = _wait_for_streams(
-            config, TYPES.get(wanted.kind, wanted.kind)
+            config, TYPES.get(request.kind, request.kind)
         )
 
         # a stream is described only once it is open
@@ -163,7 +169,7 @@ class LslStream:
             f"stream {signal_info.name!r} does not describe itself"
         ):
             described = ElementTree.fromstring(self._signal.get_sinfo(OPEN_S).as_xml)
-        self.format, self._scale = _read_format(described, config, wanted)
+        self.format, self._scale = _read_format(described, config, request)
         # the channel of codes is known by name, and its values are never scaled
         self._code_row: int | None = None
         if config.marker_channel:
@@ -185,7 +191,7 @@ class LslStream:
         # times of samples and events
         self._clock = lsl.local_clock
         delay_s = config.marker_delay_s
-        self._delay_s = wanted.delay_s if delay_s is None else delay_s
+        self._delay_s = request.delay_s if delay_s is None else delay_s
         self._times = SampleTimes(self.format.rate_hz)
         # [n, C] samples whose times are not settled
         self._untimed = np.empty((0, len(self._scale)))
@@ -306,7 +312,7 @@ class LslStream:
             )
 
         # samples wait for their times; those of a clock that went back have none
-        times_s = self._times.settle(new_stamps)
+        times_s = self._times.settle_times(new_stamps)
         samples = np.concatenate([self._untimed, new])
         self._untimed = samples[len(times_s) :]
         samples = samples[: len(times_s)]
@@ -445,7 +451,7 @@ def _open_inlet(lsl: Any, info: Any) -> Any:
 
 
 def _read_format(
-    described: ElementTree.Element, config: Config, wanted: Wanted
+    described: ElementTree.Element, config: Config, request: StreamRequest
 ) -> tuple[StreamFormat, Float64]:
     """Read a stream's description (LSL's XML): its format, and [C] factors to the units
     of the format.
@@ -471,7 +477,7 @@ def _read_format(
 
     # types, those of the model where none is declared
     kind_of = {kind: kind for kind in KINDS} | dict.fromkeys(STIM, "stim")
-    kind_of |= dict.fromkeys(("", TYPES.get(wanted.kind, "").casefold()), wanted.kind)
+    kind_of |= dict.fromkeys(("", TYPES.get(request.kind, "").casefold()), request.kind)
     types = (row.findtext("type", "").strip().casefold() for row in rows)
     kinds = [kind_of.get(kind, "misc") for kind in types]
     # names of EEG in the standard spelling, unless two channels would get one name
@@ -495,19 +501,19 @@ def _read_format(
         # a recipe's unit must be of the quantity that the model takes
         unit = name_unit(config.unit)
         size, quantity = UNIT_SIZES.get(unit, (1.0, unit))
-        wanted_size, wanted_quantity = UNIT_SIZES.get(wanted.unit, (1.0, wanted.unit))
+        wanted_size, wanted_quantity = UNIT_SIZES.get(request.unit, (1.0, request.unit))
         if quantity != wanted_quantity:
             known = ", ".join(
                 name for name, (_, of) in UNIT_SIZES.items() if of == wanted_quantity
             )
             raise RecipeError(
-                f"source.unit is {config.unit!r}, and the model takes {wanted.unit!r}",
-                f"one of: {known or wanted.unit}",
+                f"source.unit is {config.unit!r}, and the model takes {request.unit!r}",
+                f"one of: {known or request.unit}",
             )
         # factors of the model's channels alone; others keep their units
         for index, kind in enumerate(kinds):
-            if kind == wanted.kind:
-                units[index] = wanted.unit
+            if kind == request.kind:
+                units[index] = request.unit
                 scale[index] = size / wanted_size
 
     # positions as mne-lsl sends them: NaN or zeros where there is none

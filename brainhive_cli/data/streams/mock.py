@@ -15,7 +15,7 @@ from brainhive_cli.data.streams import (
     Replay,
     StreamConfig,
     StreamFormat,
-    Wanted,
+    StreamRequest,
 )
 
 NOISE = 10.0
@@ -44,7 +44,7 @@ class Config(StreamConfig):
         1.0, gt=0, le=1e6, description="seconds of the stream in a second"
     )
 
-    def build(self, wanted: Wanted) -> Replay:
+    def build(self, request: StreamRequest) -> Replay:
         """Lay out the signal; it is made while it is read.
 
         Raises:
@@ -52,7 +52,7 @@ class Config(StreamConfig):
                 signals.
         """
         # only continuous, unprepared trials from onset on can be joined to a signal
-        recording = wanted.open_recording()
+        recording = request.open_recording()
         is_continuous = (
             recording is not None
             and "simulated" in recording.provenance
@@ -61,7 +61,7 @@ class Config(StreamConfig):
             and recording.times_s[0] == 0
         )
         return simulate(
-            self, wanted, recording if is_continuous else None, Clock(self.speed)
+            self, request, recording if is_continuous else None, Clock(self.speed)
         )
 
 
@@ -69,43 +69,43 @@ TINY = Config(events=3)
 
 
 def simulate(
-    config: Config, wanted: Wanted, recording: Trials | None, clock: Clock
+    config: Config, request: StreamRequest, recording: Trials | None, clock: Clock
 ) -> Replay:
     """Simulate a stream: trials of a simulated person with a signal between them, or
     noise alone.
 
     Args:
         config: Its keys.
-        wanted: Channels, unit, rate and pictures.
+        request: Channels, unit, rate and pictures.
         recording: Simulated trials from onset on; None for noise alone.
         clock: Decides what has arrived.
     """
     # format: that of the recording, or that which the model wants
-    rate_hz = wanted.rate_hz
-    channels = wanted.channels
+    rate_hz = request.rate_hz
+    channels = request.channels
     simulated = PROVENANCE
     if recording is not None:
         assert isinstance(recording.space, Sensors) and recording.rate_hz is not None
         rate_hz = recording.rate_hz
         channels = tuple(recording.space.names)
         simulated = str(recording.provenance["simulated"])
-    kinds = (wanted.kind,) * len(channels)
-    units = (wanted.unit,) * len(channels)
+    kinds = (request.kind,) * len(channels)
+    units = (request.unit,) * len(channels)
     stream_format = StreamFormat(
         "mock", channels, kinds, units, rate_hz, simulated=simulated
     )
     if recording is None:
-        return Replay(stream_format, clock, make_noise(config, wanted, rate_hz))
+        return Replay(stream_format, clock, make_noise(config, request, rate_hz))
     return Replay(stream_format, clock, join_trials(config, recording, rate_hz))
 
 
-def make_noise(config: Config, wanted: Wanted, rate_hz: float) -> Blocks:
+def make_noise(config: Config, request: StreamRequest, rate_hz: float) -> Blocks:
     """Make noise, an event in the middle of each interval, and one more interval behind
     the last.
     """
     # one interval of noise an event [n, C]; the last one lets its window end
     random = np.random.default_rng(SEED)
-    names = list(wanted.image_ids)
+    names = list(request.image_ids)
     interval = max(1, round(config.interval_s * rate_hz))
     count = config.events or 10**9
     for number in range(count + 1):
@@ -115,7 +115,7 @@ def make_noise(config: Config, wanted: Wanted, rate_hz: float) -> Blocks:
             # so that there are samples before the first event
             middle = number * interval + interval // 2
             events = [Event(middle / rate_hz, name)]
-        yield NOISE * random.standard_normal((interval, len(wanted.channels))), events
+        yield NOISE * random.standard_normal((interval, len(request.channels))), events
 
 
 def join_trials(config: Config, recording: Trials, rate_hz: float) -> Blocks:

@@ -23,7 +23,7 @@ from brainhive_cli.data.streams import (
     Replay,
     StreamConfig,
     StreamFormat,
-    Wanted,
+    StreamRequest,
 )
 
 BLOCK_S = 10.0
@@ -73,7 +73,7 @@ class Config(StreamConfig, RecordingKeys):
         except MissingData as error:
             return [Input(str(locate(self.file)), error=error)]
 
-    def build(self, wanted: Wanted) -> Replay:
+    def build(self, request: StreamRequest) -> Replay:
         """Open the recording.
 
         Raises:
@@ -83,15 +83,15 @@ class Config(StreamConfig, RecordingKeys):
         """
         path = self.find_file()
         delay_ms = self.delay_ms
-        delay_s = wanted.delay_s
+        delay_s = request.delay_s
         delay_s = delay_s if delay_ms is None else delay_ms / 1000
         return replay(
             self,
             path,
-            wanted.span_s,
+            request.span_s,
             Clock(self.speed),
             delay_s,
-            wanted.find_pictures,
+            request.find_pictures,
         )
 
 
@@ -167,7 +167,7 @@ def replay(
             yield (
                 block,
                 [
-                    Event(float(replayed.time_of(at)), name)
+                    Event(float(replayed.compute_times(at)), name)
                     for at, name in events
                     if start <= at < stop
                 ],

@@ -8,7 +8,7 @@ from pydantic import Field
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.signals.windows import CutWindow
-from brainhive_cli.data.streams import Clock, StreamConfig, Wanted
+from brainhive_cli.data.streams import Clock, StreamConfig, StreamRequest
 
 SEED = 0
 """Seed of the order of trials."""
@@ -28,13 +28,13 @@ class Config(StreamConfig):
         1.0, gt=0, le=1e6, description="seconds of the replay in a second"
     )
 
-    def build(self, wanted: Wanted) -> "ReplayedTrials":
+    def build(self, request: StreamRequest) -> "ReplayedTrials":
         """Open the store.
 
         Raises:
             MissingData: if the person has none.
         """
-        recording = wanted.open_recording()
+        recording = request.open_recording()
         if recording is None:
             raise MissingData(
                 "the person has no signal store to replay",

@@ -39,7 +39,7 @@ from brainhive_cli.data.streams import (
     Stream,
     StreamConfig,
     StreamFormat,
-    Wanted,
+    StreamRequest,
     WindowStream,
 )
 from brainhive_cli.data.targets.model_input import choose_input
@@ -362,8 +362,8 @@ class SessionPlan:
     preparation: LivePreparation | None
     delay_s: float
 
-    def want(self, open_recording: Callable[[], Trials | None]) -> Wanted:
-        """Say for what a stream is opened; `open_recording` as in `Wanted`."""
+    def want(self, open_recording: Callable[[], Trials | None]) -> StreamRequest:
+        """Say for what a stream is opened; `open_recording` as in `StreamRequest`."""
         unit, channels, span_s = DEFAULT_UNIT, self.spec.names, (0.0, 1.0)
         if self.preparation is not None:
             unit = self.preparation.unit
@@ -378,7 +378,7 @@ class SessionPlan:
             known = (self.names, self.further_names)
             return {event for each in known for event in each.find_pictures(events)}
 
-        return Wanted(
+        return StreamRequest(
             channels,
             kind,
             unit,
@@ -514,7 +514,9 @@ def choose_columns(
                 f"{summarise_names(list(stream.channels))}",
                 "; or ".join(ways) or "a stream that has it",
             )
-        columns = [index for index, each in enumerate(stream.kinds) if each == kind]
+        columns = [
+            index for index, each in enumerate(stream.channel_types) if each == kind
+        ]
 
     # one unit, that of the model's preparation
     for unit in (stream.units[index] for index in columns):

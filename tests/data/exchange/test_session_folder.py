@@ -271,7 +271,7 @@ def test_a_write_that_fails_leaves_the_samples_before(tmp_path, name):
         "01", "01", "live", run="01", root=tmp_path, datatype="meg" if is_meg else "eeg"
     )
     channels = len(format.channels)
-    info = mne.create_info([*format.channels], format.rate_hz, [*format.kinds])
+    info = mne.create_info([*format.channels], format.rate_hz, [*format.channel_types])
     run = GrowingRun(path, info, datetime.now(UTC), np.ones(channels))
     samples = draw_samples(3000, channels).astype(np.float32)
     run.append(samples[:1000], [(0, 7, {"trial_type": "S 7"})])

@@ -138,11 +138,11 @@ def test_betas_are_read_as_programs_write_them(folder: Path, recorded) -> None:
         np.testing.assert_array_equal(
             recordings["test"].signal[:, 0, :, 0], values[6:], kind
         )
-        assert [*betas.voxels(1).regions] == (
+        assert [*betas.load_voxels(1).regions] == (
             ["left", "right"] if kind == "cifti" else []
         ), kind
         if kind == "cifti":
-            surface = betas.voxels(1).surface
+            surface = betas.load_voxels(1).surface
             assert surface.sizes == (VOXELS - 5, 5)
             assert surface.vertices[-6:, 1].tolist() == [VOXELS - 6, *range(5)]
     recorded(digits=5, **numbers_of_preparation(betas))
@@ -274,7 +274,9 @@ def test_an_atlas_may_be_the_mask_and_its_labels_are_regions(folder: Path) -> No
     save_betas(folder / f"{BY_FILE}betas.npy", make_betas(8))
     write_table(folder / f"{BY_FILE}trials.csv", NAMES)
     save_volume(folder / "sub-01_ffa.nii.gz", (labels == 2).astype(np.uint8))
-    regions = build(regions={"FFA": "sub-{subject:02d}_ffa.nii.gz"}).voxels(1).regions
+    regions = (
+        build(regions={"FFA": "sub-{subject:02d}_ffa.nii.gz"}).load_voxels(1).regions
+    )
     assert [*regions] == ["V1", "V2", "FFA"]
     np.testing.assert_array_equal(regions["V1"], labels[INSIDE] == 1)
     np.testing.assert_array_equal(regions["FFA"], regions["V2"])

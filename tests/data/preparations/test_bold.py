@@ -106,8 +106,8 @@ def test_betas_of_each_run_follow_the_true_ones(data, written, recorded):
     for subject in prepared.subjects:
         for session in prepared.sessions(subject):
             trials, values = (
-                prepared.trials(subject, session),
-                prepared.read(subject, session)[0],
+                prepared.list_trials(subject, session),
+                prepared.read_betas(subject, session)[0],
             )
             for run in np.unique(trials.runs).tolist():
                 key = (f"sub-{subject:02d}", f"ses-{session:02d}", run)
@@ -124,7 +124,7 @@ def test_every_oddity_is_counted(data, recorded):
     prepared = build()
     zero = {"confounds that are zero throughout, left out": 2}  # rot_z
     first, second, last = (
-        prepared.trials(*which) for which in ((1, 1), (1, 2), (2, 2))
+        prepared.list_trials(*which) for which in ((1, 1), (1, 2), (2, 2))
     )
     assert first.dropped == {
         "events without stim_file (trial_type blank)": 6,
@@ -160,7 +160,7 @@ def test_every_oddity_is_counted(data, recorded):
     [("stimulus_id", ""), ("number", "stim-{task}{number:03d}")],
 )
 def test_ids_of_a_stimuli_tsv_name_the_same_pictures(data, mini_bids, column, template):
-    expected = build().trials(1, 1)
+    expected = build().list_trials(1, 1)
     files = [f"images/{name}" for name in mini_bids.PICTURES]
     stems = [file.rpartition(".")[0] for file in files]
     for path in data.rglob("*_events.tsv"):
@@ -185,14 +185,14 @@ def test_ids_of_a_stimuli_tsv_name_the_same_pictures(data, mini_bids, column, te
         return table
 
     table, prepared = write_stimuli(), build(stimulus=template)
-    trials = prepared.trials(1, 1)
+    trials = prepared.list_trials(1, 1)
     assert trials.image_ids == expected.image_ids and any(trials.image_ids)
     assert trials.splits.tolist() == expected.splits.tolist()
     assert table in prepared.files(1) and not trials.unmatched
 
     # a picture that is not distributed, and a template that fits no table
     write_stimuli(gone=[0])
-    unmatched = build(stimulus=template).trials(1, 1).unmatched
+    unmatched = build(stimulus=template).list_trials(1, 1).unmatched
     assert unmatched == ["gone/0.jpg (present: false)"]
     with pytest.raises(MissingData, match="has a column nothing") as raised:
         build(stimulus="stim-{nothing}").subjects  # noqa: B018
@@ -202,15 +202,17 @@ def test_ids_of_a_stimuli_tsv_name_the_same_pictures(data, mini_bids, column, te
 def test_sidecars_are_inherited_key_by_key_and_their_tr_is_that_of_the_header(data):
     side = derived(data, f"{OTHER_RUN}_space-T1w_desc-preproc_bold.json")
     edit_json(side, RepetitionTime=None)
-    assert build().trials(1, 2).provenance["timing"][1]["tr_s"] == 1.6  # of the raw run
+    assert (
+        build().list_trials(1, 2).provenance["timing"][1]["tr_s"] == 1.6
+    )  # of the raw run
     edit_json(data / f"{OTHER_RUN}_bold.json", RepetitionTime=None)
     with pytest.raises(
         BrainhiveError, match=r"its header has a TR of 1\.6 s, its JSON one of 2 s"
     ):
-        build().trials(1, 2)
+        build().list_trials(1, 2)
     edit_json(data / "task-images_bold.json", RepetitionTime=None)
     with pytest.raises(BrainhiveError, match="no RepetitionTime in seconds") as raised:
-        build().trials(1, 2)
+        build().list_trials(1, 2)
     assert "run-2_space-T1w_desc-preproc_bold.json" in raised.value.hint
 
 
@@ -221,25 +223,25 @@ def test_pictures_at_the_edges_of_a_run_are_left_out_where_their_response_peaks_
     response is not.
     """
     path = data / f"{RUN}_events.tsv"
-    expected = build().trials(1, 1)
+    expected = build().list_trials(1, 1)
     more = [
         [at, 2.0, "picture", f"images/{TESTED[0]}", "n/a"]
         for at in (-30, -8, -4, 193, 195, 199, "n/a")
     ]
     edit_table(path, lambda rows: [*rows, *more])
-    trials = build().trials(1, 1)
+    trials = build().list_trials(1, 1)
     assert len(trials.image_ids) == len(expected.image_ids) + 4  # -8, -4, 193 and 195
     # -4 and 193
     assert (trials.splits == "test").sum() == (expected.splits == "test").sum() + 2
     assert trials.dropped[bold.PEAK_OUTSIDE] == 4  # -30, -8, 195 and 199
     assert trials.dropped["events of pictures without an onset"] == 1
-    assert np.isfinite(build().read(1, 1)[0]).all()
+    assert np.isfinite(build().read_betas(1, 1)[0]).all()
 
 
 @pytest.mark.parametrize("number", [-6, 194])
 def test_a_response_may_peak_at_the_first_or_last_moment_of_a_run(data, number):
     """Runs take 200 s; a response peaks 6 s after its picture."""
-    path, expected = data / f"{RUN}_events.tsv", build().trials(1, 1)
+    path, expected = data / f"{RUN}_events.tsv", build().list_trials(1, 1)
     inwards = 0.1 if number < 0 else -0.1
     more = [
         [onset, 2.0, "picture", f"images/{TESTED[0]}", "n/a"]
@@ -247,7 +249,7 @@ def test_a_response_may_peak_at_the_first_or_last_moment_of_a_run(data, number):
     ]
     edit_table(path, lambda rows: [*rows, *more])
 
-    trials = build().trials(1, 1)
+    trials = build().list_trials(1, 1)
 
     assert (trials.splits == "test").sum() == (expected.splits == "test").sum() + 2
     assert trials.dropped[bold.PEAK_OUTSIDE] == 1
@@ -281,7 +283,7 @@ def test_the_unit_of_onsets_is_the_only_one_that_fits_the_run(step, tr_s, unit):
 
 @pytest.mark.parametrize(("unit", "size_s"), [("ms", 1e-3), ("volumes", 2.0)])
 def test_onsets_and_durations_are_read_in_their_unit(data, unit, size_s):
-    expected = build().trials(1, 1)
+    expected = build().list_trials(1, 1)
     for path in (data / "sub-01/ses-01/func").glob("*_events.tsv"):
         edit_table(
             path,
@@ -291,7 +293,7 @@ def test_onsets_and_durations_are_read_in_their_unit(data, unit, size_s):
                 if row[2] == "picture"
             ],
         )
-    trials = build(onset_unit=unit).trials(1, 1)
+    trials = build(onset_unit=unit).list_trials(1, 1)
     np.testing.assert_allclose(trials.onset_s, expected.onset_s)
     assert trials.provenance["stimulus_s"] == 2
     noted = trials.noted[f"pictures whose onsets are in {unit}"]
@@ -305,18 +307,20 @@ def test_voxels_are_those_that_the_masks_of_all_sessions_share(data, mini_bids):
     mask[tuple(places[3])] = False
     mini_bids.save(path, mask.astype(np.uint8))
     prepared = build()
-    assert prepared.width(1) == len(places) - 1 and prepared.width(2) == len(places)
+    assert prepared.count_voxels(1) == len(places) - 1 and prepared.count_voxels(
+        2
+    ) == len(places)
     np.testing.assert_array_equal(
-        prepared.voxels(1).grid.indices, np.delete(places, 3, axis=0)
+        prepared.load_voxels(1).grid.indices, np.delete(places, 3, axis=0)
     )
-    assert prepared.read(1, 1)[0].shape == (48, len(places) - 1)
+    assert prepared.read_betas(1, 1)[0].shape == (48, len(places) - 1)
     # the mask that costs a voxel is named
     lines = [line for line in prepared.look_over([1, 2]).warnings if "voxels" in line]
     assert len(lines) == 1 and path.name in lines[0]
     assert lines[0].startswith("1 voxels left out")
     path.unlink()
     with pytest.raises(MissingData, match="no desc-brain_mask next to it"):
-        build().width(1)
+        build().count_voxels(1)
     # a mask and a region of the lab's own
     mini_bids.save(data / "masks/sub-1.nii.gz", np.ones_like(mask).astype(np.uint8))
     drawn = np.zeros(mini_bids.SHAPE, np.uint8)
@@ -327,8 +331,8 @@ def test_voxels_are_those_that_the_masks_of_all_sessions_share(data, mini_bids):
         regions={"V1": "rois/sub-{subject:02d}_V1.nii.gz"},
     )
     assert (
-        prepared.width(1) == mask.size
-        and prepared.voxels(1).regions["V1"].sum() == drawn.sum()
+        prepared.count_voxels(1) == mask.size
+        and prepared.load_voxels(1).regions["V1"].sum() == drawn.sum()
     )
     assert data / "rois/sub-01_V1.nii.gz" in prepared.files(1)
 
@@ -388,18 +392,21 @@ def write_surfaces(data: Path, mini_bids, space: str):
 
 def test_surfaces_give_the_betas_of_volumes(data, mini_bids, recorded):
     volumes = build()
-    expected, provenance = volumes.read(1, 2)[0], volumes.trials(1, 2).provenance
+    expected, provenance = (
+        volumes.read_betas(1, 2)[0],
+        volumes.list_trials(1, 2).provenance,
+    )
     left = expected[:, ::2].shape[1]
     for space in ("fsaverage6", "fsLR_den-91k"):
         write_surfaces(data, mini_bids, space)
         prepared = build(space=space.partition("_")[0])
-        values = prepared.read(1, 2)[0]
+        values = prepared.read_betas(1, 2)[0]
         np.testing.assert_allclose(
             values, np.concatenate([expected[:, ::2], expected[:, 1::2]], 1), rtol=1e-5
         )
-        regions = prepared.voxels(1).regions
-        assert prepared.voxels(1).grid is None and regions["left"].sum() == left
-        surface = prepared.voxels(1).surface
+        regions = prepared.load_voxels(1).regions
+        assert prepared.load_voxels(1).grid is None and regions["left"].sum() == left
+        surface = prepared.load_voxels(1).surface
         assert surface.sizes == (left, len(values.T) - left)
         sides = [
             np.column_stack([np.full(size, side), np.arange(size)])
@@ -407,8 +414,8 @@ def test_surfaces_give_the_betas_of_volumes(data, mini_bids, recorded):
         ]
         np.testing.assert_array_equal(surface.vertices, np.concatenate(sides))
         assert regions["right"][left:].all()
-        assert prepared.trials(1, 2).provenance == provenance
-    recorded(digits=4, space=numbers_of_space(prepared.voxels(1)), values=values)
+        assert prepared.list_trials(1, 2).provenance == provenance
+    recorded(digits=4, space=numbers_of_space(prepared.load_voxels(1)), values=values)
 
 
 def test_what_is_missing_is_one_line_with_its_way_out(data, home):
@@ -447,7 +454,7 @@ def test_an_interrupted_command_continues_and_writes_the_same_bytes(
         "preparation.stimuli.test_list=test.txt",
     )
     go("prepare", *overrides)
-    read, sessions = Bold.read, []
+    read, sessions = Bold.read_betas, []
 
     def interrupt(self, subject, session):
         if session == 2:
@@ -455,10 +462,10 @@ def test_an_interrupted_command_continues_and_writes_the_same_bytes(
         return read(self, subject, session)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Bold, "read", interrupt)
+        patch.setattr(Bold, "read_betas", interrupt)
         go("prepare", *overrides, "name=again")
     monkeypatch.setattr(
-        Bold, "read", lambda *which: (sessions.append(which[1:]), read(*which))[1]
+        Bold, "read_betas", lambda *which: (sessions.append(which[1:]), read(*which))[1]
     )
     go("prepare", *overrides, "name=again")
     assert (1, 1) not in sessions and (1, 2) in sessions
@@ -486,8 +493,8 @@ def test_repetitions_of_test_pictures_choose_nothing(data, monkeypatch):
     """
     seen = []
     monkeypatch.setattr(bold, "estimate_trials", lambda runs, *rest: seen.extend(runs))
-    assert build("denoised").read(1, 1) is None
-    splits = build("denoised").trials(1, 1).splits
+    assert build("denoised").read_betas(1, 1) is None
+    splits = build("denoised").list_trials(1, 1).splits
     numbers, counts = np.unique(
         np.concatenate([run.stimuli for run in seen]), return_counts=True
     )

@@ -25,7 +25,7 @@ def settle(
     times, settled, sent_s = SampleTimes(rate_hz), [], 0.0
     for chunk, rows in enumerate(true_s.reshape(-1, size)):
         sent_s = max(sent_s, rows[-1] + late_s(chunk))
-        settled.append(times.settle(sent_s - np.arange(size)[::-1] / rate_hz))
+        settled.append(times.settle_times(sent_s - np.arange(size)[::-1] / rate_hz))
     values = np.concatenate(settled)
     is_timed = ~np.isnan(values)
     return values[is_timed], true_s[: len(values)][is_timed]

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra, install_line
-from brainhive_cli.data.streams import Chunk, Stream, Wanted
+from brainhive_cli.data.streams import Chunk, Stream, StreamRequest
 from brainhive_cli.data.streams.lsl import Config, LslStream
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -34,11 +34,13 @@ needs_lsl = pytest.mark.skipif(
 )
 
 
-def want(unit: str = "µV", kind: str = "eeg") -> Wanted:
+def want(unit: str = "µV", kind: str = "eeg") -> StreamRequest:
     def open_recording() -> Any:
         raise NotImplementedError
 
-    return Wanted(("Fp1", "Oz"), kind, unit, 1000.0, (-0.2, 0.8), (), open_recording)
+    return StreamRequest(
+        ("Fp1", "Oz"), kind, unit, 1000.0, (-0.2, 0.8), (), open_recording
+    )
 
 
 def read_until(
@@ -141,7 +143,7 @@ def run_counting() -> dict[str, Any]:
         "seen": seen,
         "onsets": onsets.tolist(),
         "channels": signal_format.channels,
-        "kinds": signal_format.kinds,
+        "kinds": signal_format.channel_types,
         "units": signal_format.units,
         "rate_hz": signal_format.rate_hz,
         "after_close": opened[0].read(0),
@@ -260,7 +262,7 @@ def run_refusals() -> dict[str, Any]:
         Amplifier("raw", (), "Raw"),
     ]
     senders += [open_markers("notes", kind="Notes"), open_markers("texts")]
-    cases: dict[str, tuple[Config, Wanted]] = {
+    cases: dict[str, tuple[Config, StreamRequest]] = {
         "several": (Config(), want()),
         "text": (Config(name="notes"), want()),
         "absent": (Config(), want("fT", "mag")),
@@ -271,9 +273,9 @@ def run_refusals() -> dict[str, Any]:
     }
     results: dict[str, Any] = {}
 
-    def build(case: str, config: Config, wanted: Wanted) -> None:
+    def build(case: str, config: Config, request: StreamRequest) -> None:
         try:
-            config.model_copy(update={"wait_s": 0.0}).build(wanted)
+            config.model_copy(update={"wait_s": 0.0}).build(request)
         except BrainhiveError as error:
             results[case] = [type(error).__name__, error.message, error.hint]
 

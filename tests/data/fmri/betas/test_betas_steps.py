@@ -52,19 +52,19 @@ class InMemory(Betas):
     def sessions(self, subject):
         return sorted(self.held)
 
-    def voxels(self, subject):
+    def load_voxels(self, subject):
         return Voxels({})
 
-    def width(self, subject):
+    def count_voxels(self, subject):
         return VOXELS
 
-    def trials(self, subject, session):
+    def list_trials(self, subject, session):
         _, names, splits, runs = self.held[session]
         return SessionTrials(
             names, np.array(splits), np.array(runs), {"blank trials": 3}
         )
 
-    def read(self, subject, session):
+    def read_betas(self, subject, session):
         return self.held[session][0].copy(), {}, {}
 
     def prepare(self, folder: Path) -> dict[str, Trials]:

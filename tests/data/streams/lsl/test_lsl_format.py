@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.data.streams import Wanted, lsl
+from brainhive_cli.data.streams import StreamRequest, lsl
 from brainhive_cli.data.streams.lsl import Config, LslStream
 
 CHANNELS = [
@@ -39,8 +39,8 @@ def describe(channels: Any = CHANNELS, count: int | None = None) -> ElementTree.
     )
 
 
-def want(kind: str = "eeg", unit: str = "µV") -> Wanted:
-    return Wanted(("Fp1",), kind, unit, 500.0, (0.0, 1.0), (), lambda: None)
+def want(kind: str = "eeg", unit: str = "µV") -> StreamRequest:
+    return StreamRequest(("Fp1",), kind, unit, 500.0, (0.0, 1.0), (), lambda: None)
 
 
 def test_a_stream_is_described_by_names_types_units_and_places() -> None:
@@ -48,7 +48,7 @@ def test_a_stream_is_described_by_names_types_units_and_places() -> None:
     assert (found.name, found.rate_hz) == ("cap", 512.5)
     # two channels would get the name Fz
     assert found.channels == ("Fp1", "FZ", "fz", "HEOG", "Trig", "Light")
-    assert found.kinds == ("eeg", "eeg", "eeg", "eog", "stim", "misc")
+    assert found.channel_types == ("eeg", "eeg", "eeg", "eog", "stim", "misc")
     assert found.units == ("µV", "mV", "µV", "", "", "")
     assert scale.tolist() == [1] * 6 and found.positions is not None
     assert found.positions[0].tolist() == [0.01, 0.02, 0.03]
@@ -72,7 +72,7 @@ def test_a_unit_of_the_recipe_counts_for_the_channels_of_the_model() -> None:
 def test_channels_without_types_are_those_of_the_model() -> None:
     channels = [("MEG1", "", "fT", ()), ("MEG2", "MEG", "", ()), ("a", "EEG", "V", ())]
     found, _ = lsl._read_format(describe(channels), Config(), want("mag", "fT"))
-    assert found.kinds == ("mag", "mag", "eeg") and found.positions is None
+    assert found.channel_types == ("mag", "mag", "eeg") and found.positions is None
     assert found.units == ("fT", "", "V")
 
 
@@ -80,7 +80,7 @@ def test_names_of_the_recipe_replace_those_of_the_stream() -> None:
     # a description of other channels than there are counts for nothing
     names = ["oz", "Pz"]
     found, _ = lsl._read_format(describe(count=2), Config(channels=names), want())
-    assert found.channels == ("Oz", "Pz") and found.kinds == ("eeg", "eeg")
+    assert found.channels == ("Oz", "Pz") and found.channel_types == ("eeg", "eeg")
     for channels in ([], ["Oz"], ["Oz", "Oz"], ["Oz", "Pz", "Cz"]):
         with pytest.raises(RecipeError):
             lsl._read_format(describe(count=2), Config(channels=channels), want())
@@ -207,7 +207,7 @@ def read_all(stamps: Any, now_s: float = 1000.0, other_clock: int = 0) -> Any:
     stream._untimed, stream._clock = np.empty((0, 2)), lambda: now_s
     stream._other_clock, stream._scale = other_clock, np.array([2.0, 0.5])
     stream._times = SimpleNamespace(
-        measure_rate=lambda stamps: None, settle=lambda stamps: stamps[:-1]
+        measure_rate=lambda stamps: None, settle_times=lambda stamps: stamps[:-1]
     )
     return stream, stream._read_samples(0.0)
 

@@ -11,7 +11,7 @@ from brainhive_cli.data.streams import (
     Event,
     Replay,
     StreamFormat,
-    Wanted,
+    StreamRequest,
     mock as mocks,
 )
 from brainhive_cli.data.streams._sample_times import SampleTimes
@@ -86,19 +86,20 @@ def test_a_clock_waits_in_seconds_of_the_wall(
 
 
 def test_noise_with_events(recorded: Recorded) -> None:
-    wanted = Wanted(
+    request = StreamRequest(
         ("O1", "Cz"), "eeg", "µV", 30.0, (0.0, 1.0), list("abcdef"), lambda: None
     )
     config = mocks.Config(events=4, interval_s=0.5)
     made = [
-        [samples, *events] for samples, events in mocks.make_noise(config, wanted, 30.0)
+        [samples, *events]
+        for samples, events in mocks.make_noise(config, request, 30.0)
     ]
     shown = [" ".join(str(ord(event.name)) for event in events) for _, *events in made]
     recorded(5, blocks=made, shown=shown)
 
 
 def send(rate_hz: float, seed: int) -> np.ndarray:
-    """Give stamps of samples in chunks that jitter, of which some are late, some lost
+    """Give timestamps of samples in chunks that jitter. Some are late, some are lost
     and some come again.
     """
     random = np.random.default_rng(seed)
@@ -118,8 +119,8 @@ def test_times_of_samples_that_jitter_and_are_lost(
     recorded: Recorded, rate_hz: float
 ) -> None:
     times, settled, counts = SampleTimes(rate_hz), [], []
-    for stamps in np.split(send(rate_hz, 0), 240):
-        settled.append(times.settle(stamps))
+    for timestamps in np.split(send(rate_hz, 0), 240):
+        settled.append(times.settle_times(timestamps))
         counts.append(len(settled[-1]))
     values = np.concatenate(settled)
     steps = np.flatnonzero(np.diff(values) > 1.5 / rate_hz)
@@ -142,12 +143,12 @@ def test_rates_that_differ_from_the_declared_one(
     recorded: Recorded, share: float
 ) -> None:
     times, found = SampleTimes(RATE_HZ), []
-    stamps = 5 + np.arange(1400) / (share * RATE_HZ)
+    timestamps = 5 + np.arange(1400) / (share * RATE_HZ)
     # two long gaps, and a clock that goes back
-    stamps[150:] += 0.45
-    stamps[200:] += 0.55
-    stamps[900:] -= 0.2
-    for number, part in enumerate(np.split(stamps, 140)):
+    timestamps[150:] += 0.45
+    timestamps[200:] += 0.55
+    timestamps[900:] -= 0.2
+    for number, part in enumerate(np.split(timestamps, 140)):
         rate_hz = times.measure_rate(part)
         found += [] if rate_hz is None else [[number, rate_hz]]
     recorded(found=found, measured=len(times._measured), is_known=times._is_measured)

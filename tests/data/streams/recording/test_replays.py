@@ -12,7 +12,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import demo
 from brainhive_cli.data.streams import (
     Clock,
-    Wanted,
+    StreamRequest,
     WindowStream,
     mock as mocks,
     recording as recordings,
@@ -49,7 +49,7 @@ def simulated():
 
 
 def want(recording=None, channels=("O1", "Cz")):
-    return Wanted(
+    return StreamRequest(
         channels, "eeg", "µV", 250.0, (0.0, 1.0), ["owl", "cat"], lambda: recording
     )
 
@@ -244,7 +244,7 @@ def test_codes_are_replayed_where_no_annotation_stands_for_a_picture(tmp_path):
     stim = mne.io.RawArray(codes, channel, verbose="ERROR")
     file = tmp_path / "sub-01_ses-01.fif"
     raw.add_channels([stim], force_update_info=True).save(file, verbose="ERROR")
-    wanted = replace(want(), find_pictures=lambda events: {*events} - {"blink"})
-    stream = recordings.Config(file=str(file), speed=1e6).build(wanted)
+    request = replace(want(), find_pictures=lambda events: {*events} - {"blink"})
+    stream = recordings.Config(file=str(file), speed=1e6).build(request)
     events = [event for chunk in drain(stream) for event in chunk.events]
     assert [event.name for event in events][:2] == ["1", "2"]
