@@ -361,17 +361,18 @@ def _insert_runs(
     results: Mapping[str, Result],
     match: re.Match[str],
 ) -> str:
-    """Return the runs that a reference to a step, such as {embed}, stands for.
+    """Return the text that replaces a reference to a step, such as `{embed}`.
 
     Args:
-        axis_values: Axis values of the step that holds the reference. Runs for other
-            values of these axes are left out.
+        recipe: Workflow with all steps.
+        axis_values: Values of the matrix axes in the step that has the reference.
         results: Results of the earlier steps, by name.
         match: Match of `RUN_REFERENCE`.
 
     Returns:
-        Names or paths of the runs, separated by commas, with <NAME> for a step without
-        a run. Other text in braces, such as YAML, is not changed.
+        Names of the step's runs, separated by commas. A reference with a subpath, such
+        as `{embed/model}`, gives paths, and a step without a run gives `<NAME>`. Text
+        in braces that names no step is returned unchanged.
     """
     subpath = match["subpath"] or ""
     runs = []

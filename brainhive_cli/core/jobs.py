@@ -291,7 +291,7 @@ class RunJob(Job):
 
 
 def resolve(module: Any, recipe: Any) -> Job:
-    """Make the job of a command, an object with its inputs and its amount of work.
+    """Make a job from a recipe. A job lists its inputs and its amount of work.
 
     Args:
         module: Module of the command, with a function `resolve_job` that makes the job,

@@ -520,7 +520,7 @@ def list_metric_caveats(metrics: Iterable[Metric | None]) -> list[str]:
 
 
 def name_rows(metrics: Mapping[str, Iterable[Metric | None]]) -> dict[str, str]:
-    """Name the rows of a table by labels and caveats, without caveats of all rows.
+    """Name the rows of a table by their labels, and by caveats that not all rows share.
 
     Args:
         metrics: Metrics of each row, or None for empty cells, keyed by label.

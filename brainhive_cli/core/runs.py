@@ -370,7 +370,7 @@ def reference(run: RunFolder, runs: Path, variant: str = "") -> str:
 
 
 def split_variant(reference: str | None) -> tuple[str | None, str]:
-    """Split the text `RUN:VARIANT` by which a user names a variant of a sweep.
+    """Split the text `RUN:VARIANT`, which names a variant of a sweep.
 
     The path of an existing folder is not split.
 

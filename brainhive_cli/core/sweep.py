@@ -180,15 +180,11 @@ def collect_variants(results: Mapping[str, Result]) -> Measurements:
     """Collect the results of all variants in a single object, without averaging them.
 
     Args:
-        results: Result of the run of each variant, by the label of the variant.
+        results: Result of each variant, keyed by the label of the variant.
 
     Returns:
-        The measurements of all variants, with three fields:
-
-        - the metrics by scope (name of a group such as "subject 1"), after the label
-          of the variant
-        - why a metric is missing, by the name of the metric
-        - the facts (other values), merged over variants
+        Metrics of all variants, keyed by variant and group of subjects. Other values,
+        such as caveats, are merged.
     """
     scopes = {}
     missing: dict[str, str] = {}
@@ -205,14 +201,14 @@ def collect_variants(results: Mapping[str, Result]) -> Measurements:
             run=result.folder.name, validation=facts.validation, sources=facts.sources
         )
 
-    # merge the other facts, which have the same class in all variants
+    # merge the other facts of the variants
     all_facts = [result.metrics.facts for result in results.values()]
     caveat_lists = [facts.caveats for facts in all_facts]
-    scope_texts = [facts.scope for facts in all_facts if facts.scope]
+    claim_limits = [facts.scope for facts in all_facts if facts.scope]
     facts_class = type(all_facts[0])
     shared_facts = facts_class(
         caveats=merge_caveats(*caveat_lists),
-        scope=", ".join(dict.fromkeys(scope_texts)),
+        scope=", ".join(dict.fromkeys(claim_limits)),
         set_up=merge_set_ups([facts.set_up for facts in all_facts]),
         variants=variants,
     )

@@ -653,15 +653,17 @@ def _score_without(
 
 
 def _check_epoch(result: ForeignResult) -> Judgement:
-    """Find a claimed score that is the best test score of all epochs.
+    """Find out if a claimed score was reached by choosing the epoch on test data.
 
-    There is no finding if the claim may also be a score that was not chosen by test
-    scores (`EpochLog.unselected_scores`). Scores of several trainings are averaged.
+    An unselected score, such as the score of the last epoch, needs no test score to
+    choose an epoch (`EpochLog.unselected_scores`).
 
     Returns:
-        `Judgement(has_finding, points, evidence)`. The points are the best test score
-        minus the best unselected score. Not decidable without a log, or if the claim is
-        the best score and a log has no validation scores.
+        - Finding: the claim equals the best test score of all epochs and no unselected
+          score. The points are the difference of the best scores of both kinds.
+        - No finding: any other claim.
+        - Not decidable: there is no log, or no validation score in the log of a claim
+          that would be a finding.
     """
     logs = list(find_logs(result).values())
     if not logs:
@@ -681,10 +683,10 @@ def _check_epoch(result: ForeignResult) -> Judgement:
     rounding = compute_rounding(claim) + max(log.rounding for log in logs)
     is_best = abs(claim - best) <= rounding < claim - unselected
 
-    # the claim may also be the first or last unselected score of a single training
+    # compare with the score of the last epoch, and of the best epoch by a logged score
     for log in logs:
-        reported_scores = log.unselected_scores[[0, -1]]
-        is_best &= not (np.abs(reported_scores - claim) <= rounding).any()
+        usual_scores = log.unselected_scores[[0, -1]]
+        is_best &= not (np.abs(usual_scores - claim) <= rounding).any()
     if not is_best or best - unselected <= MAX_ROUNDING_POINTS:
         return Judgement(False, None, evidence)
     if not all(log.is_validated for log in logs):

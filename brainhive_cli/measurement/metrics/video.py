@@ -223,8 +223,9 @@ def n_way(
 def expected_hits(scores: Tensor, right_classes: Tensor, n_ways: int) -> Tensor:
     """Compute the expected share of hits in n-way classification.
 
-    A trial is a hit if k = `n_ways` - 1 random wrong classes score below the best right
-    class. If m of W wrong classes do, the share is C(m, k) / C(W, k).
+    A trial draws k = `n_ways` - 1 of W wrong classes. It is a hit if all of them score
+    lower than the best right class. If m wrong classes have lower scores, the expected
+    share is C(m, k) / C(W, k).
 
     Args:
         scores: Scores [B, K] of K classes for B reconstructions.
