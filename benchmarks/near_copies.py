@@ -323,7 +323,7 @@ def correlate_pictures(first: Image.Image, second: Image.Image) -> float:
     """Correlate the luminance of two pictures."""
     details = []
     for picture in (first, second):
-        light = np.asarray(near_copies._reduce(picture).getchannel(0), np.float32)
+        light = np.asarray(near_copies._make_square(picture).getchannel(0), np.float32)
         details.append(
             near_copies._measure_details(
                 light, near_copies._NO_MARGINS, near_copies._BAND + 1

@@ -1,13 +1,8 @@
-"""Near-copies of pictures: candidates by perceptual hashes of views, confirmed on
-pixels.
+"""Search for near-copies: pictures after compression, resizing or other edits.
 
-A near-copy shows a learned picture after compression, with another contrast, without
-colours, blurred, at another size, or in a way that stimuli are prepared: cut to a
-square, with a side cut off, between bars or behind an aperture. Its exact digest
-(`picture_digests.digest_pixels`) is another one. Pictures are compared by their
-*details*: DCT coefficients, each ring of frequencies scaled to one size. A layout that
-many pictures share, such as a thing on white ground, then weighs little. Pictures of
-few details, such as gratings, are alike by nature and are not compared with each other.
+Hashes of a picture's windows (views) give candidates, which are confirmed on pixels.
+They are compared by *details*: DCT coefficients, each ring of frequencies scaled to one
+norm. A layout that many pictures share, such as an object on white, weighs little.
 """
 
 from collections.abc import Iterator
@@ -23,413 +18,243 @@ from brainhive_cli.core.arrays import Float32, Float64, Int64, UInt64
 from brainhive_cli.data.media.stimuli import Clip
 
 Likeness = Literal["copy", "mirrored", "cropped", ""]
+"""Result of a comparison of two pictures, empty if they differ."""
 Pairs = tuple[Int64, Int64]
-"""Rows of tested pictures and of learned ones, [P] each."""
+"""Rows [P] of test pictures, and rows [P] of training pictures."""
 
 COPIES: tuple[Likeness, ...] = ("copy", "cropped")
-"""Likenesses of pictures that are taken for one. A mirrored picture is another
+"""Likenesses of pictures that count as the same. A mirrored picture is another
 stimulus.
 """
-CENTRE_MARGINS, SIDE_MARGIN = (0.05, 0.12), 0.16
-"""Shares that views leave out at all sides and at one side; they match pictures cropped
-by 3 to 15 % and by up to 20 %.
+CENTRE_MARGINS = (0.05, 0.12)
+"""Shares that views leave out at each side, to match pictures cropped by 3 to 15 %."""
+SIDE_MARGIN = 0.16
+"""Share that a view leaves out at one side, to match pictures cropped there by up to
+20 %.
 """
 SQUARE_MARGINS = (0, 0.0625, (1 - 0.5**0.5) / 2)
-"""The same of the centre square: all of it, 224 of 256 px, and the square within its
-circle (apertures).
+"""Shares of the centre square that views leave out at each side: nothing, all but 224
+of 256 px, and all but the square inside its circle, for apertures.
 """
 VIEWS = 12
 WORDS = 2 * VIEWS
-"""64-bit words of a hash: two of each view."""
+"""Number of 64-bit words of a hash: two for each view."""
 BORDER_LEVELS = 10
-"""Most levels by which pixels of a border differ from that of the first corner."""
+"""Largest grey-level difference between a border pixel and the first corner."""
 MIN_DETAILS = 46
-"""Least number of independent details that one picture of a pair has. Gratings and
-Gabor patches have at most 26, or 32 dithered to a palette, squares and blocks of colour
-42; handwritten digits 59 or more, photographs 50 (benchmarks/near_copies.py).
+"""Number of independent details below which pictures look alike by nature. Gratings and
+Gabor patches have at most 26 (32 dithered to a palette), blocks of colour 42,
+handwritten digits at least 59, photographs 50 (benchmarks/near_copies.py).
 """
-MIN_DETAILS_OF_BLURRED = 80
-"""The same of the other picture where one has fewer, as a blurred one has."""
-MAX_DISTANCE, MAX_EVEN_DISTANCE = 34, 20
-"""Most bits in which the hashes of candidates' views differ, of 128 and of the 64 of
-even frequencies. None to 2 of 14,280 pairs of different photographs are as near
-(benchmarks/near_copies.py).
+MIN_DETAILS_OF_SHARPER = 80
+"""Smallest number of details of the other picture if one has fewer than MIN_DETAILS."""
+MAX_DISTANCE = 34
+"""Largest number of the 128 bits of a view that differ between candidates. Of 14,280
+pairs of different photographs, 0 to 2 are candidates (benchmarks/near_copies.py).
 """
+MAX_EVEN_DISTANCE = 20
+"""Largest number of the 64 bits of even frequencies that differ between candidates."""
 NEAREST = 4
-"""Candidates of each tested picture: the learned pictures of the nearest hashes."""
+"""Number of candidates per test picture: the training pictures with nearest hashes."""
 FADE = 0.03
-"""Amplitude of a ring, as a share of all, at which its weight is half: blur leaves less
-of fine details.
+"""Amplitude of a ring, relative to all, at which its weight is half. Blur weakens fine
+details.
 """
 MIN_CORRELATION = 0.97
-"""Least correlation of the luminance of copies; different pictures reach .96 at most,
-of 2,000 digits.
+"""Smallest correlation of the luminance of copies. Different pictures reach at most
+0.96, in 2,000 digits.
 """
 MIN_FIRST_CORRELATION = 0.6
-"""The same of the best pair of views, by coarse details, from which a window is
-searched.
-"""
+"""Smallest correlation of coarse details of two views that starts a search."""
 SEARCH = ((0.04, 8, 0.8), (0.02, 12, 0.93), (0.01, 24, 0.95), (0.005, 24, 0.98))
-"""Steps of that search: share of a side, highest frequency, least correlation at its
-end.
+"""Stages of the search for a window: step as a share of a side, highest frequency,
+smallest final correlation.
 """
 REACH = 0.2
-"""Share of a side by which the search moves an edge at most."""
-MIN_COLOUR, MIN_COLOUR_CORRELATION = 0.05, 0.85
-"""Least chroma of a picture with colours of its own, relative to luminance; least
-correlation of those of copies. Demo pictures that differ in colour alone have .2 or
-more, and reach .80.
+"""Largest share of a side by which the search moves an edge."""
+MIN_COLOUR = 0.05
+"""Smallest chroma of a coloured picture, relative to luminance. Demo pictures that
+differ only in colour have 0.2 or more.
 """
+MIN_COLOUR_CORRELATION = 0.85
+"""Smallest correlation of the chroma of copies. The same demo pictures reach 0.80."""
 ROUNDING = 0.1
-"""DCT coefficients closer to 0 than this are 0. They are sums of 64 x 64 grey levels,
-which reach 1e6, where float32 rounds by 0.06. CPUs round differently. The coefficients
-of photographs are larger.
+"""DCT coefficients closer to 0 count as 0. They are sums of 64 x 64 grey levels up to
+1e6, which float32 rounds by 0.06, differently on each CPU.
 """
 
-_SIDE_PX = 64  # of the thumbnails whose details are measured
-_CANVAS_PX = 128  # of the pictures of which windows are compared
+_SIDE_PX = 64  # side of the thumbnails whose details are measured
+_CANVAS_PX = 128  # side of the squares whose windows are compared
 _NO_MARGINS = np.zeros(4)
 _EDGE_SHIFTS = np.concatenate([np.eye(4), -np.eye(4)])  # of a window's edges, [8, 4]
-# hashes compared at one time: 2 MiB of 64-bit words, which a core's cache holds; and
-# the tested pictures among them
+# hashes compared at a time, which as 2 MiB of 64-bit words fit the cache of a core
 _BLOCK_PAIRS = 2**18
-_BLOCK_ROWS = 32
-# most bits that bands find faster than a comparison of all pairs
+_BLOCK_ROWS = 32  # test pictures in such a block
+# largest distance that bands find faster than a comparison of all pairs
 _MAX_BANDED_DISTANCE = 10
 
-# Views of a picture: all within its borders, parts of that, its centre square; all with
-# the borders.
+# margins [12, 4] of the views in their windows, which `_locate_views` numbers
 _MARGINS = np.concatenate(
     [
         np.repeat([0, *CENTRE_MARGINS], 4).reshape(-1, 4),
         SIDE_MARGIN * np.eye(4),
         np.repeat([*SQUARE_MARGINS, 0, SQUARE_MARGINS[-1]], 4).reshape(-1, 4),
     ]
-)  # [12, 4], of windows that are numbered in `_locate_views`
+)
 _WINDOWS = [0] * 7 + [2] * 3 + [1, 3]
 _INNER = 9
 _WHOLE = 10
 _WHOLE_INNER = 11
-_PAIRS = [(0, view) for view in range(_WHOLE)] + [
-    (view, 0) for view in range(1, _WHOLE)
-]
+# compared views: the whole picture with each part, and inner parts with each other
+_PAIRS = [(0, view) for view in range(_WHOLE)]
+_PAIRS += [(view, 0) for view in range(1, _WHOLE)]
 _PAIRS += [(view, view) for view in (_INNER, _WHOLE, _WHOLE_INNER)]
 _FIRSTS, _SECONDS = np.transpose(_PAIRS)
-# without its left side is without its right side
+# a mirror exchanges the views that leave out the left side and the right side
 _MIRRORED_VIEWS = [0, 1, 2, 5, 4, 3, *range(6, VIEWS)]
 
-# [64, 64], in half cycles a picture
+# in half cycles per picture, [64, 64]
 _FREQUENCY = np.hypot(*np.mgrid[:_SIDE_PX, :_SIDE_PX])
-# without the mean, [255]
+# indices of the lowest frequencies, without the mean, [255]
 _LOWEST = np.argsort(_FREQUENCY[:16, :16], None, kind="stable")[1:]
-_BY_PARITY = (_LOWEST[_LOWEST % 2 == 0], _LOWEST[_LOWEST % 2 == 1])  # of columns
-_HASHED = np.concatenate([lowest[:64] for lowest in _BY_PARITY])  # [128]
+_LOWEST_EVEN = _LOWEST[_LOWEST % 2 == 0]
+_LOWEST_ODD = _LOWEST[_LOWEST % 2 == 1]
+_HASHED = np.concatenate([_LOWEST_EVEN[:64], _LOWEST_ODD[:64]])  # [128]
 # the bit in the word of odd frequencies
 _HAS_FEW_DETAILS = np.packbits(np.arange(64) == 63).view(np.uint64)
 
-# highest frequencies compared: JPEG and resizing change those above
+# highest compared frequency, because JPEG and resizing change higher ones
 _BAND = 24
 _CHROMA_BAND = 8
 _COMPARED = _FREQUENCY[: _BAND + 1, : _BAND + 1].ravel()  # [625]
-# [625, 23]
+# ring of each compared frequency, [625, 23]
 _RINGS = (_COMPARED[:, None].astype(int) == range(1, _BAND)).astype(np.float32)
 _CHROMA_WEIGHTS = _COMPARED * (_COMPARED <= _CHROMA_BAND)
 _MIRROR_SIGNS = np.tile(np.float32((-1) ** np.arange(_BAND + 1)), _BAND + 1)  # [625]
 
 
-@lru_cache(2**12)
-def _make_dct(low: float, high: float, side_px: int, count: int) -> Float32:
-    """Make the matrix [count, side_px] of the lowest DCT frequencies of a line between
-    two margins.
-    """
-    # DCT-II on fractional pixel edges, so that margins need not be whole pixels
-    start = low * side_px
-    stop = (1 - high) * side_px
-    edges = np.clip(np.arange(side_px + 1), start, stop) - start
-    centres = (edges[1:] + edges[:-1]) / 2
-    widths = np.diff(edges)
-    dct = np.cos(np.pi / (stop - start) * np.outer(np.arange(count), centres)) * widths
-    dct[0] /= np.sqrt(2)
-    return np.asarray(dct * _SIDE_PX / (stop - start), np.float32)
-
-
-def _measure_details(square: Float32, margins: Float64, count: int) -> Float32:
-    """Measure the lowest frequencies of a window of squares [..., S, S]: [..., count *
-    count].
-    """
-    # rounded margins share matrices, which are cached
-    left, upper, right, lower = np.round(margins, 4).tolist()
-    side_px = square.shape[-1]
-    rows = _make_dct(upper, lower, side_px, count)
-    columns = _make_dct(left, right, side_px, count)
-    return np.asarray((rows @ square @ columns.T).reshape(*square.shape[:-2], -1))
-
-
 def hash_picture(stimulus: Image.Image | Clip) -> UInt64:
-    """Hash what a picture shows, or the middle frame of a clip: signs of its views'
-    lowest DCT frequencies.
-
-    Args:
-        stimulus: Of any size and aspect, which do not count.
+    """Hash the views of a picture of any size, or of the middle frame of a clip.
 
     Returns:
-        [24]: of each view 64 bits of frequencies that are even from left to right, and
-        64 of odd ones. The last bit says that it has few details. All zero for a
-        constant picture, which is no candidate.
+        Words [24]: for each view the signs of the 64 lowest DCT coefficients that are
+        even from left to right, then of 64 odd ones. The last bit is set if the picture
+        has few details. All zero for a constant picture, which is never a candidate.
 
     Source: Zauner, Implementation and benchmarking of perceptual image hash functions
-    (2010), DCT hash. Signs replace its comparison with the median, so that the hash of
-    a mirrored picture follows.
+    (2010), DCT hash. Signs replace the comparison with the median, so that the hash of
+    the mirrored picture follows.
     """
-    # a constant picture has no signs but rounding
-    frame = _frame(stimulus)
+    frame = _get_frame(stimulus)
     grey = frame.convert("L").resize(
         (_SIDE_PX, _SIDE_PX), Image.Resampling.BILINEAR, reducing_gap=2
     )
+    # the signs of a constant picture would be rounding errors
     if np.ptp(np.asarray(grey)) <= BORDER_LEVELS:
         return np.zeros(WORDS, np.uint64)
+
     square = np.asarray(grey, np.float32)
-    # signs of the lowest frequencies of each view, and a bit for few details
-    views = np.stack(
-        [_measure_details(square, view, 16) for view in _locate_views(grey, frame.size)]
-    )
-    signs = views[:, _HASHED] > ROUNDING  # [12, 128]
+    views = []
+    for margins in _locate_views(grey, frame.size):
+        views.append(_measure_details(square, margins, 16))
+    signs = np.stack(views)[:, _HASHED] > ROUNDING  # [12, 128]
     signs[:, -1] = count_details(grey) < MIN_DETAILS
     return np.packbits(signs).view(np.uint64)
 
 
 def count_details(grey: Image.Image) -> float:
-    """Count the independent details of a grey thumbnail of 64 px: the participation
-    ratio of its gradient.
+    """Count the independent details of a grey thumbnail of 64 x 64 px.
 
     Returns:
-        (sum of e)² / (sum of e²) over the energies e of DCT coefficients weighted by
-        frequency: the number of coefficients if all have one energy, about 2 for a
-            grating, 0 for a constant picture.
+        (sum of e)² / (sum of e²), the participation ratio, where e are the squared DCT
+        coefficients weighted by frequency: about 2 for a grating, 0 for a constant
+        picture, the number of coefficients if all e are equal.
     """
     details = _measure_details(np.asarray(grey, np.float32), _NO_MARGINS, _SIDE_PX)
     details[np.abs(details) <= ROUNDING] = 0
     energy = np.square(details * _FREQUENCY.ravel())
-    return float(energy.sum() ** 2 / np.square(energy).sum()) if energy.any() else 0.0
-
-
-def _locate_views(grey: Image.Image, size: tuple[int, int]) -> Float64:
-    """Return left, upper, right and lower margins of a picture's views, as shares of
-    its sides: [12, 4].
-    """
-
-    def nest(windows: Float64, margins: Float64) -> Float64:
-        return windows + margins * np.tile(1 - windows[:, :2] - windows[:, 2:], 2)
-
-    # what lies within the borders, all of the picture, and the centre squares of both
-    windows = np.stack([_measure_borders(np.asarray(grey, np.int16)), _NO_MARGINS])
-    sides = (1 - windows[:, :2] - windows[:, 2:]) * size
-    squares = nest(windows, np.tile(0.5 - sides.min(1, keepdims=True) / sides / 2, 2))
-    return nest(np.concatenate([windows, squares])[_WINDOWS], _MARGINS)
-
-
-def _measure_borders(grey: NDArray[np.int16]) -> Float64:
-    """Return the margins of a border of one level around a rectangle, none around what
-    has another shape.
-    """
-    differs = np.abs(grey - grey[0, 0]) > BORDER_LEVELS
-    # a border of one level around a rectangle that is large enough to be a picture
-    rows = np.flatnonzero(differs.any(1))
-    columns = np.flatnonzero(differs.any(0))
-    if not len(rows):
-        return _NO_MARGINS
-    top = rows[0]
-    bottom = rows[-1]
-    left = columns[0]
-    right = columns[-1]
-    content = differs[top : bottom + 1, left : right + 1]
-    # a disc or letters touch their bounding box at few pixels only
-    edges = np.concatenate([content[[0, -1]].ravel(), content[:, [0, -1]].ravel()])
-    is_rectangle = edges.mean() > 0.3 and min(content.shape) >= _SIDE_PX / 2
-    margins = (
-        np.array([left, top, _SIDE_PX - 1 - right, _SIDE_PX - 1 - bottom]) / _SIDE_PX
-    )
-    return margins if is_rectangle else _NO_MARGINS
+    if not energy.any():
+        return 0.0
+    return float(energy.sum() ** 2 / np.square(energy).sum())
 
 
 def find_candidates(
-    tested: UInt64, learned: UInt64, max_distance: int = MAX_DISTANCE
+    test_hashes: UInt64, train_hashes: UInt64, max_distance: int = MAX_DISTANCE
 ) -> list[tuple[int, int, int]]:
-    """Find the learned pictures that each tested picture may be a near-copy of.
+    """Find the training pictures of which each test picture may be a near-copy.
 
-    All of one picture is compared with each view of the other, and inner parts with
-    each other: as they are and mirrored.
+    The whole of one picture is compared with each view of the other, and inner parts
+    with each other, both as they are and mirrored.
 
     Args:
-        tested: [M, 24] hashes.
-        learned: [N, 24] hashes.
-        max_distance: Most bits that differ, of 128.
+        test_hashes: Hashes [M, 24].
+        train_hashes: Hashes [N, 24].
+        max_distance: Largest number of bits, of 128, that differ.
 
     Returns:
-        Row of the tested picture, row of the learned one, and the bits, of 128, in
-        which hashes of two views differ, or those of one and the mirrored other; at
-        most `NEAREST` of each tested picture, by tested row and distance.
+        Test row, training row, and the bits that differ between their nearest views,
+        sorted by test row and distance. A test picture has at most `NEAREST`.
     """
-    tested_rows = np.flatnonzero(tested.any(1))
-    learned_rows = np.flatnonzero(learned[:, :2].any(1))
+    test_rows = np.flatnonzero(test_hashes.any(1))
+    train_rows = np.flatnonzero(train_hashes[:, :2].any(1))
     list_pairs = _list_banded if max_distance <= _MAX_BANDED_DISTANCE else _list_all
     max_even_distance = min(MAX_EVEN_DISTANCE, max_distance)
-    found = [np.empty((0, 3), np.int64)]
+
+    blocks = [np.empty((0, 3), np.int64)]
     count = 0
     for first, second in _PAIRS:
         # words of even and of odd frequencies, [2, M] and [2, N]
-        tested_words = tested[tested_rows, 2 * first : 2 * first + 2].T.copy()
-        learned_words = learned[learned_rows, 2 * second : 2 * second + 2].T.copy()
-        for row, column in list_pairs(tested_words, learned_words, max_distance):
-            # Even frequencies, which a mirror does not change, exclude most pairs.
-            even = np.bitwise_count(tested_words[0][row] ^ learned_words[0][column])
+        test_words = test_hashes[test_rows, 2 * first : 2 * first + 2].T.copy()
+        train_words = train_hashes[train_rows, 2 * second : 2 * second + 2].T.copy()
+        for row, column in list_pairs(test_words, train_words, max_distance):
+            # a mirror keeps even frequencies, and these exclude most pairs
+            even = np.bitwise_count(test_words[0][row] ^ train_words[0][column])
             is_alike = even <= max_even_distance
             row = row[is_alike]
             column = column[is_alike]
             even = even[is_alike]
 
-            # It flips the signs of odd ones.
-            words = tested_words[1][row], learned_words[1][column]
-            odd = np.bitwise_count(words[0] ^ words[1])
+            # a mirror flips the signs of odd frequencies
+            test_odd = test_words[1][row]
+            train_odd = train_words[1][column]
+            odd = np.bitwise_count(test_odd ^ train_odd)
             distance = even + np.minimum(odd, 64 - odd)
-            is_near = (distance <= max_distance) & (
-                words[0] & words[1] & _HAS_FEW_DETAILS == 0
-            )
-            near = tested_rows[row], distance, learned_rows[column]
-            found.append(np.column_stack(near)[is_near])
+            both_have_few_details = test_odd & train_odd & _HAS_FEW_DETAILS != 0
+            is_near = (distance <= max_distance) & ~both_have_few_details
+            triples = np.column_stack([test_rows[row], distance, train_rows[column]])
+            blocks.append(triples[is_near])
 
-            # memory stays bounded where many pictures are alike
-            count += len(found[-1])
+            # limit the memory if many pictures are alike
+            count += len(blocks[-1])
             if count > _BLOCK_PAIRS:
-                found = [_keep_nearest(found)]
+                blocks = [_keep_nearest(blocks)]
                 count = 0
 
-    return [
-        (row, learned_row, distance)
-        for row, distance, learned_row in _keep_nearest(found).tolist()
-    ]
-
-
-def _keep_nearest(found: list[Int64]) -> Int64:
-    """Keep the nearest learned pictures of each tested one, each by its nearest views.
-
-    Args:
-        found: Arrays [P, 3] of tested rows, distances and learned rows.
-
-    Returns:
-        [P, 3] by tested row and distance.
-    """
-    # the nearest views of each pair of pictures
-    pairs = np.concatenate(found)
-    rows, distances, learned_rows = pairs.T
-    pairs = pairs[np.lexsort((distances, learned_rows, rows))]
-    is_first = np.ones(len(pairs), bool)
-    is_first[1:] = np.diff(pairs[:, ::2], axis=0).any(1)
-    pairs = pairs[is_first]
-
-    # the nearest of each tested picture
-    rows, distances, learned_rows = pairs.T
-    pairs = pairs[np.lexsort((learned_rows, distances, rows))]
-    rank = np.arange(len(pairs)) - np.searchsorted(pairs[:, 0], pairs[:, 0])
-    return pairs[rank < NEAREST]
-
-
-def _list_all(
-    tested_words: UInt64, learned_words: UInt64, max_distance: int
-) -> Iterator[Pairs]:
-    """Yield the pairs of words [2, M] and [2, N] whose even frequencies are alike.
-
-    Every pair is compared: words that differ in 20 bits agree in short bands only, as
-    most pairs do.
-    """
-    # long rows of learned words, as NumPy has little overhead in those
-    width = max(1, _BLOCK_PAIRS // _BLOCK_ROWS)
-    limit = min(MAX_EVEN_DISTANCE, max_distance)
-    for start in range(0, learned_words.shape[1], width):
-        learned_even = learned_words[0, start : start + width]
-        for first_row in range(0, tested_words.shape[1], _BLOCK_ROWS):
-            tested_even = tested_words[0, first_row : first_row + _BLOCK_ROWS, None]
-            even = np.bitwise_count(tested_even ^ learned_even)
-            row, column = np.divmod(np.flatnonzero(even <= limit), even.shape[1])
-            yield first_row + row, start + column
-
-
-def _list_banded(
-    tested_words: UInt64, learned_words: UInt64, max_distance: int
-) -> Iterator[Pairs]:
-    """Yield the pairs of words [2, M] and [2, N] that agree in all bits of a band.
-
-    Of `max_distance + 1` bands, bits that differ leave one unchanged (pigeonhole).
-
-    Source: Norouzi, Punjani and Fleet, Fast search in Hamming space with multi-index
-    hashing (2012).
-    """
-    # Odd frequencies get fewer bands, as a mirror may also flip all their bits. Bands
-    # of four or more are of 16 bits at most, which NumPy sorts by their digits.
-    band_counts = max_distance // 2 + 1, (max_distance + 1) // 2
-    for is_odd, band_count in enumerate(band_counts):
-        edges = np.linspace(0, 64, max(4, band_count) + 1).astype(np.uint64)
-        for low, high in pairwise(edges):
-            mask = (np.uint64(1) << (high - low)) - np.uint64(1)
-            keys = []
-            for words in (tested_words[is_odd], learned_words[is_odd]):
-                band = words >> low & mask
-                # a band and its mirrored one have one key
-                key = np.minimum(band, band ^ mask) if is_odd else band
-                keys.append(key.astype(np.uint16))
-            yield from _list_equal(*keys)
-
-
-def _list_equal(
-    tested_keys: NDArray[np.uint16], learned_keys: NDArray[np.uint16]
-) -> Iterator[Pairs]:
-    """Yield the pairs of equal keys [M] and [N], in blocks."""
-    by_key = np.argsort(learned_keys, kind="stable")
-    key_counts = np.bincount(learned_keys, minlength=2**16)
-    counts = key_counts[tested_keys]
-    starts = np.cumsum(key_counts)[tested_keys] - counts  # [M] in `by_key`
-    ends = np.cumsum(counts)
-
-    # blocks of whole tested rows
-    first_row = 0
-    while first_row < len(ends):
-        before = ends[first_row] - counts[first_row]
-        last_row = np.searchsorted(ends, before + _BLOCK_PAIRS, "right")
-        last_row = max(first_row + 1, int(last_row))
-        block = slice(first_row, last_row)
-        row = np.repeat(np.arange(first_row, last_row), counts[block])
-        shift = np.repeat(starts[block] - ends[block] + counts[block], counts[block])
-        yield row, by_key[before + np.arange(len(row)) + shift]
-        first_row = last_row
+    candidates = []
+    for row, distance, train_row in _keep_nearest(blocks).tolist():
+        candidates.append((row, train_row, distance))
+    return candidates
 
 
 def confirm_near_copy(
-    tested: Image.Image | Clip, learned: Image.Image | Clip
+    test_stimulus: Image.Image | Clip, train_stimulus: Image.Image | Clip
 ) -> Likeness:
-    """Confirm on pixels that a candidate is a near-copy.
-
-    Args:
-        tested: A tested picture, or a clip, whose middle frame counts.
-        learned: A learned one.
+    """Compare the pixels of two pictures, or of the middle frames of clips.
 
     Returns:
-        "copy"; "mirrored", a part of it too; "cropped": they share a part, within
-        borders or an aperture too; "" for different pictures.
+        "copy", "cropped" if they share a part, "mirrored" if one shows all or a part
+        of the other mirrored, or "" if they differ.
     """
-    # squares in Y, Cb, Cr, of which windows are taken
-    sides = (_CANVAS_PX, _CANVAS_PX)
-    first, second = (
-        _prepare(
-            frame.resize(sides, Image.Resampling.BILINEAR, reducing_gap=2)
-            .convert("YCbCr")
-            .tobytes(),
-            frame.size,
-        )
-        for frame in map(_frame, (tested, learned))
-    )
-    counts = first.detail_count, second.detail_count
-    # gratings are alike by nature, so pictures of few details are not compared
-    if min(counts) < MIN_DETAILS and max(counts) < MIN_DETAILS_OF_BLURRED:
+    pictures = []
+    for stimulus in (test_stimulus, train_stimulus):
+        frame = _get_frame(stimulus)
+        pictures.append(_prepare(_make_square(frame).tobytes(), frame.size))
+    first, second = pictures
+
+    # pictures of few details, such as gratings, all look alike
+    detail_counts = (first.detail_count, second.detail_count)
+    has_few = min(detail_counts) < MIN_DETAILS
+    if has_few and max(detail_counts) < MIN_DETAILS_OF_SHARPER:
         return ""
     if _are_equal(first, second):
         return "copy"
@@ -441,31 +266,203 @@ def confirm_near_copy(
     return "mirrored" if _share_part(mirrored, second) else ""
 
 
-class _Prepared(NamedTuple):
-    """A picture as a square in Y, Cb, Cr; its luminance as it is and equalised; details
-    of views of both.
-    """
+@lru_cache(2**12)
+def _make_dct(low: float, high: float, side_px: int, count: int) -> Float32:
+    """Make the matrix [count, side_px] of the lowest frequencies of a DCT-II.
 
-    square: Float32  # [3, 128, 128]
-    lights: Float32  # [2, 128, 128]
-    views: Float64  # [12, 4]
-    details: Float32  # [2, 12, 625]
+    Args:
+        low: Share of the pixels that are left out at the start.
+        high: Share of the pixels that are left out at the end.
+        side_px: Number of pixels.
+        count: Number of frequencies.
+    """
+    # pixels may lie partly inside the margins
+    start = low * side_px
+    stop = (1 - high) * side_px
+    edges = np.clip(np.arange(side_px + 1), start, stop) - start
+    centres = (edges[1:] + edges[:-1]) / 2
+    widths = np.diff(edges)
+    dct = np.cos(np.pi / (stop - start) * np.outer(np.arange(count), centres)) * widths
+    dct[0] /= np.sqrt(2)
+    return np.asarray(dct * _SIDE_PX / (stop - start), np.float32)
+
+
+def _measure_details(squares: Float32, margins: Float64, count: int) -> Float32:
+    """Compute DCT coefficients of a window of squares.
+
+    Args:
+        squares: Pixels [..., S, S].
+        margins: Left, upper, right and lower margin [4] of the window, as shares.
+        count: Number of frequencies in each direction.
+
+    Returns:
+        Coefficients [..., count * count].
+    """
+    # rounded margins share cached matrices
+    left, upper, right, lower = np.round(margins, 4).tolist()
+    side_px = squares.shape[-1]
+    rows = _make_dct(upper, lower, side_px, count)
+    columns = _make_dct(left, right, side_px, count)
+    return np.asarray((rows @ squares @ columns.T).reshape(*squares.shape[:-2], -1))
+
+
+def _nest(windows: Float64, margins: Float64) -> Float64:
+    """Convert margins in windows, both [W, 4], to margins in the picture."""
+    return windows + margins * np.tile(1 - windows[:, :2] - windows[:, 2:], 2)
+
+
+def _locate_views(grey: Image.Image, size: tuple[int, int]) -> Float64:
+    """Compute the left, upper, right and lower margins [12, 4] of the views, as shares.
+
+    Args:
+        grey: Thumbnail of the picture.
+        size: Width and height of the picture.
+    """
+    # the picture inside its borders, the whole picture, and the centre squares of both
+    windows = np.stack([_measure_borders(np.asarray(grey, np.int16)), _NO_MARGINS])
+    sides = (1 - windows[:, :2] - windows[:, 2:]) * size
+    margins = 0.5 - sides.min(1, keepdims=True) / sides / 2
+    squares = _nest(windows, np.tile(margins, 2))
+    return _nest(np.concatenate([windows, squares])[_WINDOWS], _MARGINS)
+
+
+def _measure_borders(grey: NDArray[np.int16]) -> Float64:
+    """Measure the margins [4] of a border of one grey level around a rectangle.
+
+    They are 0 around another shape, or a rectangle shorter than half of the picture.
+    """
+    is_content = np.abs(grey - grey[0, 0]) > BORDER_LEVELS
+    rows = np.flatnonzero(is_content.any(1))
+    columns = np.flatnonzero(is_content.any(0))
+    if not len(rows):
+        return _NO_MARGINS
+    top = rows[0]
+    bottom = rows[-1]
+    left = columns[0]
+    right = columns[-1]
+    box = is_content[top : bottom + 1, left : right + 1]
+
+    # a disc or letters touch the edges of their box with few pixels
+    edges = np.concatenate([box[[0, -1]].ravel(), box[:, [0, -1]].ravel()])
+    if edges.mean() <= 0.3 or min(box.shape) < _SIDE_PX / 2:
+        return _NO_MARGINS
+    margins = np.array([left, top, _SIDE_PX - 1 - right, _SIDE_PX - 1 - bottom])
+    return margins / _SIDE_PX
+
+
+def _keep_nearest(blocks: list[Int64]) -> Int64:
+    """Keep the nearest training pictures of each test picture.
+
+    Args:
+        blocks: Arrays [P, 3] of test rows, distances of views, and training rows.
+
+    Returns:
+        Array [P, 3], sorted by test row and distance.
+    """
+    # keep the smallest distance of each pair of pictures
+    pairs = np.concatenate(blocks)
+    rows, distances, train_rows = pairs.T
+    pairs = pairs[np.lexsort((distances, train_rows, rows))]
+    is_first = np.ones(len(pairs), bool)
+    is_first[1:] = np.diff(pairs[:, ::2], axis=0).any(1)
+    pairs = pairs[is_first]
+
+    # keep the nearest training pictures
+    rows, distances, train_rows = pairs.T
+    pairs = pairs[np.lexsort((train_rows, distances, rows))]
+    rank = np.arange(len(pairs)) - np.searchsorted(pairs[:, 0], pairs[:, 0])
+    return pairs[rank < NEAREST]
+
+
+def _list_all(
+    test_words: UInt64, train_words: UInt64, max_distance: int
+) -> Iterator[Pairs]:
+    """Compare all words [2, M] and [2, N], and yield pairs with similar even words."""
+    # NumPy is fast on long rows of words
+    width = max(1, _BLOCK_PAIRS // _BLOCK_ROWS)
+    limit = min(MAX_EVEN_DISTANCE, max_distance)
+    for start in range(0, train_words.shape[1], width):
+        train_even = train_words[0, start : start + width]
+        for first_row in range(0, test_words.shape[1], _BLOCK_ROWS):
+            test_even = test_words[0, first_row : first_row + _BLOCK_ROWS, None]
+            even = np.bitwise_count(test_even ^ train_even)
+            row, column = np.divmod(np.flatnonzero(even <= limit), even.shape[1])
+            yield first_row + row, start + column
+
+
+def _list_banded(
+    test_words: UInt64, train_words: UInt64, max_distance: int
+) -> Iterator[Pairs]:
+    """Yield pairs of words [2, M] and [2, N] that agree in all bits of a band.
+
+    Words that differ in `max_distance` bits agree in one of `max_distance + 1` bands.
+
+    Source: Norouzi, Punjani and Fleet, Fast search in Hamming space with multi-index
+    hashing (2012).
+    """
+    # a mirror may flip all odd bits, so these have fewer bands
+    # four or more bands have at most 16 bits, which NumPy sorts fast
+    band_counts = (max_distance // 2 + 1, (max_distance + 1) // 2)
+    for is_odd, band_count in enumerate(band_counts):
+        edges = np.linspace(0, 64, max(4, band_count) + 1).astype(np.uint64)
+        for low, high in pairwise(edges):
+            mask = (np.uint64(1) << (high - low)) - np.uint64(1)
+            keys = []
+            for words in (test_words[is_odd], train_words[is_odd]):
+                band = words >> low & mask
+                # a band and its mirror image share a key
+                key = np.minimum(band, band ^ mask) if is_odd else band
+                keys.append(key.astype(np.uint16))
+            yield from _list_equal(keys[0], keys[1])
+
+
+def _list_equal(
+    test_keys: NDArray[np.uint16], train_keys: NDArray[np.uint16]
+) -> Iterator[Pairs]:
+    """Yield the pairs of equal keys [M] and [N], in blocks."""
+    by_key = np.argsort(train_keys, kind="stable")
+    key_counts = np.bincount(train_keys, minlength=2**16)
+    counts = key_counts[test_keys]
+    starts = np.cumsum(key_counts)[test_keys] - counts  # [M] in `by_key`
+    ends = np.cumsum(counts)
+
+    # each block contains all pairs of its test rows
+    first_row = 0
+    while first_row < len(ends):
+        previous_pairs = ends[first_row] - counts[first_row]
+        last_row = np.searchsorted(ends, previous_pairs + _BLOCK_PAIRS, "right")
+        last_row = max(first_row + 1, int(last_row))
+        block = slice(first_row, last_row)
+        row = np.repeat(np.arange(first_row, last_row), counts[block])
+        shift = np.repeat(starts[block] - ends[block] + counts[block], counts[block])
+        yield row, by_key[previous_pairs + np.arange(len(row)) + shift]
+        first_row = last_row
+
+
+class _PreparedPicture(NamedTuple):
+    """A picture, prepared for the comparison of its windows."""
+
+    square: Float32  # Y, Cb and Cr, [3, 128, 128]
+    lights: Float32  # luminance, then equalised luminance, [2, 128, 128]
+    views: Float64  # margins of the views, [12, 4]
+    details: Float32  # DCT coefficients of the lights in each view, [2, 12, 625]
     detail_count: float
 
     @classmethod
-    def of(cls, square: Image.Image, size: tuple[int, int]) -> Self:
+    def from_square(cls, square: Image.Image, size: tuple[int, int]) -> Self:
+        """Prepare a square in Y, Cb, Cr of a picture of this width and height."""
         light = square.getchannel(0)
-        # details of all views [2, 12, 625], of the luminance as it is and equalised
         grey = light.resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BILINEAR)
         views = _locate_views(grey, size)
         lights = np.stack(
-            [np.asarray(each, np.float32) for each in (light, ImageOps.equalize(light))]
+            [
+                np.asarray(light, np.float32),
+                np.asarray(ImageOps.equalize(light), np.float32),
+            ]
         )
-        details = np.stack(
-            [_measure_details(lights, view, _BAND + 1) for view in views], 1
-        )
+        details = [_measure_details(lights, margins, _BAND + 1) for margins in views]
         channels = np.moveaxis(np.asarray(square, np.float32), -1, 0)
-        return cls(channels, lights, views, details, count_details(grey))
+        return cls(channels, lights, views, np.stack(details, 1), count_details(grey))
 
     def mirror(self) -> Self:
         """Mirror the picture left to right: odd frequencies change their signs."""
@@ -476,137 +473,152 @@ class _Prepared(NamedTuple):
         return self._replace(square=square, lights=lights, views=views, details=details)
 
 
-# of two pictures: the luminance of either may have been equalised
+# compared luminances: as they are, or either picture equalised
 _LIGHTS = ((0, 0), (0, 1), (1, 0))
 
 
+def _get_frame(stimulus: Image.Image | Clip) -> Image.Image:
+    """Return a picture as RGB, or the middle frame of a clip."""
+    if isinstance(stimulus, Clip):
+        return Image.fromarray(stimulus.frames[len(stimulus.frames) // 2])
+    return stimulus if stimulus.mode == "RGB" else stimulus.convert("RGB")
+
+
+def _make_square(picture: Image.Image) -> Image.Image:
+    """Resize a picture to a square of 128 x 128 px in Y, Cb, Cr."""
+    square = picture.resize(
+        (_CANVAS_PX, _CANVAS_PX), Image.Resampling.BILINEAR, reducing_gap=2
+    )
+    return square.convert("YCbCr")
+
+
 @lru_cache(64)
-def _prepare(square: bytes, size: tuple[int, int]) -> _Prepared:
-    """Prepare a square in Y, Cb, Cr of a picture of some size, which is often compared
-    with several others, once.
-    """
+def _prepare(square: bytes, size: tuple[int, int]) -> _PreparedPicture:
+    """Prepare a picture from the bytes of its square, once for several comparisons."""
     picture = Image.frombytes("YCbCr", (_CANVAS_PX, _CANVAS_PX), square)
-    return _Prepared.of(picture, size)
+    return _PreparedPicture.from_square(picture, size)
 
 
-def _are_equal(first: _Prepared, second: _Prepared) -> bool:
-    """Say whether pictures are alike as a whole."""
-    pairs = [
-        (first.details[light][_WHOLE], second.details[other][_WHOLE])
-        for light, other in _LIGHTS
-    ]
-    is_alike = max(float(_correlate(*pair)) for pair in pairs) >= MIN_CORRELATION
+def _are_equal(first: _PreparedPicture, second: _PreparedPicture) -> bool:
+    """Return True if two pictures are alike as a whole."""
+    correlations = []
+    for light, other_light in _LIGHTS:
+        correlation = _correlate(
+            first.details[light][_WHOLE], second.details[other_light][_WHOLE]
+        )
+        correlations.append(float(correlation))
+    is_alike = max(correlations) >= MIN_CORRELATION
     return is_alike and _have_equal_colours(first, _NO_MARGINS, second, _NO_MARGINS)
 
 
-def _share_part(first: _Prepared, second: _Prepared) -> bool:
-    """Say whether windows of two pictures are alike: near the views that are most
-    so.
-    """
-    details = [
-        (first.details[light][_FIRSTS], second.details[other][_SECONDS])
-        for light, other in _LIGHTS
-    ]
-    scores = np.stack([_correlate(*pair, highest=10) for pair in details])  # [3, P]
+def _share_part(first: _PreparedPicture, second: _PreparedPicture) -> bool:
+    """Return True if two pictures have alike windows near their most similar views."""
+    score_lists = []
+    for light, other_light in _LIGHTS:
+        details = first.details[light][_FIRSTS]
+        other_details = second.details[other_light][_SECONDS]
+        score_lists.append(_correlate(details, other_details, highest=10))
+    scores = np.stack(score_lists)  # [3, P]
     if scores.max() < MIN_FIRST_CORRELATION:
         return False
 
-    # search in either picture for the window that shows the other's
-    best, pair = np.unravel_index(int(np.argmax(scores)), scores.shape)
-    (light, other), (view, other_view) = _LIGHTS[best], _PAIRS[pair]
-    sides = (
-        (first, light, first.views[view]),
-        (second, other, second.views[other_view]),
-    )
-    return _align(*sides[0], *sides[1]) or _align(*sides[1], *sides[0])
+    # search in each picture for the window that shows the view of the other
+    light_row, pair_row = np.unravel_index(int(np.argmax(scores)), scores.shape)
+    light, other_light = _LIGHTS[light_row]
+    view, other_view = _PAIRS[pair_row]
+    window = first.views[view]
+    other_window = second.views[other_view]
+    return _find_window(
+        first, light, window, second, other_light, other_window
+    ) or _find_window(second, other_light, other_window, first, light, window)
 
 
-def _align(
-    full: _Prepared,
-    full_light: int,
+def _find_window(
+    picture: _PreparedPicture,
+    light: int,
     start: Float64,
-    part: _Prepared,
+    part: _PreparedPicture,
     part_light: int,
     part_window: Float64,
 ) -> bool:
-    """Say whether a window of a picture, not far from that at the start, shows a window
-    of another.
-    """
-    details = _measure_details(part.lights[part_light], part_window, _BAND + 1)
-    window = start
-    least_margins = np.maximum(start - REACH, 0)
+    """Return True if a window near `start` [4] shows the same as a window of `part`.
 
-    # Move one edge at a time, by ever smaller steps, while the correlation grows.
-    for step, highest, least in SEARCH:
-        best = -1.0
-        moved = window[None]
+    Args:
+        picture: Picture whose windows are searched.
+        light: Index of its luminance in `lights`.
+        start: Margins of the first window.
+        part: The other picture.
+        part_light: Index of its luminance in `lights`.
+        part_window: Margins [4] of its window.
+    """
+    part_details = _measure_details(part.lights[part_light], part_window, _BAND + 1)
+    window = start
+    min_margins = np.maximum(start - REACH, 0)
+
+    # move one edge at a time, by ever smaller steps, while the correlation grows
+    for step, highest, min_score in SEARCH:
+        best_score = -1.0
+        windows = window[None]
         while True:
-            views = np.stack(
-                [
-                    _measure_details(full.lights[full_light], each, _BAND + 1)
-                    for each in moved
-                ]
-            )
-            scores = _correlate(views, details, highest)
-            if scores.max() <= best:
+            details = []
+            for margins in windows:
+                details.append(
+                    _measure_details(picture.lights[light], margins, _BAND + 1)
+                )
+            scores = _correlate(np.stack(details), part_details, highest)
+            if scores.max() <= best_score:
                 break
-            best = scores.max()
-            window = moved[np.argmax(scores)]
-            moved = np.clip(window + step * _EDGE_SHIFTS, least_margins, start + REACH)
-        if best < least:
+            best_score = scores.max()
+            window = windows[np.argmax(scores)]
+            windows = np.clip(window + step * _EDGE_SHIFTS, min_margins, start + REACH)
+        if best_score < min_score:
             return False
-    return _have_equal_colours(full, window, part, part_window)
+    return _have_equal_colours(picture, window, part, part_window)
 
 
 def _have_equal_colours(
-    first: _Prepared, window: Float64, second: _Prepared, other: Float64
+    first: _PreparedPicture,
+    window: Float64,
+    second: _PreparedPicture,
+    other_window: Float64,
 ) -> bool:
-    """Say whether the colours of two windows agree; those of a picture in grey or of
-    one tint do with any.
-    """
+    """Return True if the colours of two windows agree, or if one has only one tint."""
     all_details = []
     own_chromas = []
-    for prepared, margins in ((first, window), (second, other)):
-        details = (
-            _measure_details(prepared.square, margins, _BAND + 1) * _CHROMA_WEIGHTS
-        )  # [3, 625] of Y, Cb, Cr
+    for picture, margins in ((first, window), (second, other_window)):
+        # [3, 625] of Y, Cb, Cr
+        details = _measure_details(picture.square, margins, _BAND + 1) * _CHROMA_WEIGHTS
         light = details[0]
         chroma = details[1:]
         energy = max(float(light @ light), 1.0)
-        # without that of a tint
+        # subtract the chroma of a tint, which follows the luminance
         own_chroma = chroma - np.outer(chroma @ light, light) / energy
         if np.linalg.norm(own_chroma) < MIN_COLOUR * np.sqrt(energy):
             return True
         all_details.append(details)
         own_chromas.append(own_chroma)
 
-    def correlate(left: Float32, right: Float32) -> float:
-        return float(
-            np.vdot(left, right) / (np.linalg.norm(left) * np.linalg.norm(right))
-        )
-
-    # faint colours, which a small mark changes, count less
-    chromas = [details[1:] for details in all_details]
-    highest = max(correlate(*own_chromas), correlate(*chromas))
-    return (
-        highest >= MIN_COLOUR_CORRELATION or correlate(*all_details) >= MIN_CORRELATION
-    )
+    # a small mark changes faint colours, which weigh less beside luminance
+    own_correlation = _compute_cosine(own_chromas[0], own_chromas[1])
+    correlation = _compute_cosine(all_details[0][1:], all_details[1][1:])
+    if max(own_correlation, correlation) >= MIN_COLOUR_CORRELATION:
+        return True
+    return _compute_cosine(all_details[0], all_details[1]) >= MIN_CORRELATION
 
 
-def _frame(stimulus: Image.Image | Clip) -> Image.Image:
-    """Take a picture as RGB, or the middle frame of a clip."""
-    if isinstance(stimulus, Clip):
-        return Image.fromarray(stimulus.frames[len(stimulus.frames) // 2])
-    return stimulus if stimulus.mode == "RGB" else stimulus.convert("RGB")
+def _compute_cosine(first: Float32, second: Float32) -> float:
+    """Compute the cosine of two arrays of one shape, taken as vectors."""
+    norms = np.linalg.norm(first) * np.linalg.norm(second)
+    return float(np.vdot(first, second) / norms)
 
 
 def _correlate(
     first: Float32, second: Float32, highest: int = _BAND
 ) -> NDArray[np.floating]:
-    """Correlate details [..., 625] by rings of frequencies; average over those that
-    neither lacks: [...].
+    """Average the cosines [...] of rings of details [..., 625] below `highest`.
+
+    A ring weighs little if its amplitude is low in one of the pictures.
     """
-    # norms by ring, each ring scaled to one size
     rings = _RINGS[:, : highest - 1]
     counts = rings.sum(0)
     norms = [np.sqrt(np.square(details) @ rings) for details in (first, second)]

@@ -113,7 +113,7 @@ def test_details(recorded: Recorded, pictures: dict[str, Picture]) -> None:
     for name in ("itself", "part", "other colours", "framed", "mostly another"):
         picture = pictures[name]
         square = picture.resize((128, 128)).convert("YCbCr")
-        prepared[name] = near_copies._Prepared.of(square, picture.size)
+        prepared[name] = near_copies._PreparedPicture.from_square(square, picture.size)
     first = prepared["itself"]
     window = np.array([0.05, 0.0, 0.1, 0.02])
     mirrored = first.mirror()
