@@ -133,7 +133,7 @@ def pictures_decoded_here() -> Iterator[None]:
     from brainhive_cli.data.media import decoding
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoding, "DECODERS", 0)
+        patch.setattr(decoding, "MAX_DECODERS", 0)
         yield
 
 

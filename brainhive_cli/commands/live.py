@@ -39,7 +39,7 @@ from brainhive_cli.core.measurements import (
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.session_folder import SessionFolder
-from brainhive_cli.data.media.media_files import first_frame, to_bytes
+from brainhive_cli.data.media.media_files import get_first_frame, to_bytes
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.streams import WindowStream
 from brainhive_cli.evaluation.live.decoder import EventRow, LiveResult
@@ -407,7 +407,7 @@ def _read_picture(
     except (BrainhiveError, OSError) as error:
         console.warn(f"the picture {image_id} cannot be shown: {first_line(error)}")
         return None
-    picture = first_frame(stimulus).convert("RGB")
+    picture = get_first_frame(stimulus).convert("RGB")
     picture.thumbnail((MAX_PICTURE_PX, MAX_PICTURE_PX))
     return _write_png(picture)
 

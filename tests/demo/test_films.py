@@ -51,14 +51,14 @@ def test_the_data_set_gives_clips_with_captions_masks_and_labels(built) -> None:
         and shown.medium == "clip"
         and shown.frames == len(clip.frames) == 6
     )
-    assert shown.masks_of(5)[0].shape == clip.frames.shape[1:3]
+    assert shown.get_masks(5)[0].shape == clip.frames.shape[1:3]
     names = [
         name
-        for name, is_shown in zip(shown.label_names, shown.labels_of(5), strict=True)
+        for name, is_shown in zip(shown.label_names, shown.get_labels(5), strict=True)
         if is_shown
     ]
     assert names == [film.scene.category, film.scene.background]
-    assert film.scene.shape in " ".join(shown.captions_of(5))
+    assert film.scene.shape in " ".join(shown.get_captions(5))
 
 
 SHOWN = films.films("test")[:6]

@@ -44,7 +44,7 @@ SHOWN = scenes("train")[0]
 def test_each_picture_has_five_captions_of_what_is_shown_not_where() -> None:
     images = demo.Config().build(Paths()).images("test")
 
-    found = images.captions_of(3)
+    found = images.get_captions(3)
 
     assert found == captions(scenes("test")[3])
     assert len(found) == len(set(found)) == CAPTIONS_EACH == images.captions_each

@@ -110,7 +110,14 @@ def list_stimuli(dataset: "Dataset", split: str) -> StimulusSet:
     numbers = captions, published.captions, published.frames
     annotated = annotations, annotations
     return StimulusSet(
-        dataset.name, split, ids, ids, id_of, *numbers, *annotated, missing=missing
+        dataset.name,
+        split,
+        ids,
+        ids,
+        id_of,
+        *numbers,
+        *annotated,
+        missing_error=missing,
     )
 
 
@@ -138,7 +145,7 @@ def list_split_pictures(
     except BrainhiveError as error:
         return [Input(label, None, error)]
     # categories without exemplars have no pictures
-    return [Input(label, None, stimuli.missing)] if stimuli.has_pictures else []
+    return [Input(label, None, stimuli.missing_error)] if stimuli.has_pictures else []
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.files.ids import Names, read_category
 from brainhive_cli.data.media.pictures import decode
-from brainhive_cli.data.media.stimuli import Clip, StimulusSet, pictures_below
+from brainhive_cli.data.media.stimuli import Clip, StimulusSet, find_pictures
 from brainhive_cli.data.signals.holdout import SEPARATE_TEST, Holdout
 
 SIDE_PX = 256
@@ -157,9 +157,7 @@ def _list(
         # files of each category, and the number of other files among them
         unread = Counter[str]()
         files = {
-            name: [*pictures_below(root, name, unread)]
-            if (root / name).is_dir()
-            else []
+            name: [*find_pictures(root, name, unread)] if (root / name).is_dir() else []
             for name in names
         }
         if empty := [name for name, listed in files.items() if not listed]:
@@ -172,7 +170,7 @@ def _list(
         offered = {
             "open": partial(_open, root, [*files.values()], most),
             "frames": most,
-            "unread": unread,
+            "unread_counts": unread,
         }
     ids = Names.of(names)
     way_out = (

@@ -17,7 +17,11 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import ROOT_FIELD, Dataset
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.files.published_files import fetch_line
-from brainhive_cli.data.media.stimuli import StimulusSet, from_files, pictures_below
+from brainhive_cli.data.media.stimuli import (
+    StimulusSet,
+    find_pictures,
+    make_stimulus_set,
+)
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
 LARGEST = 4 << 30
@@ -72,7 +76,7 @@ def _images(root: Path, year: int, split: str) -> StimulusSet:
     """
     folder = _folder(root, split, year)
     # ids begin with the folder of the split
-    files = list(pictures_below(folder.parent, folder.name)) if folder else []
+    files = list(find_pictures(folder.parent, folder.name)) if folder else []
     if not folder or not files:
         raise MissingData(
             f"coco: no pictures {root}/{SPLITS[split]}{year}/*.jpg", SOURCE
@@ -81,7 +85,7 @@ def _images(root: Path, year: int, split: str) -> StimulusSet:
     # a concept is the category that covers most of a picture
     covers = _concepts(root / "annotations" / f"instances_{folder.name}.json")
     concepts = [covers.get(name, name) for name in (Path(file).stem for file in files)]
-    images = from_files("coco", split, folder.parent, files, concepts)
+    images = make_stimulus_set("coco", split, folder.parent, files, concepts)
 
     # captions, read when the first is needed
     path = root / "annotations" / f"captions_{folder.name}.json"

@@ -23,8 +23,8 @@ from brainhive_cli.data.files.published_files import fetch_line
 from brainhive_cli.data.media.stimuli import (
     StimulusSet,
     describe_unread,
-    from_files,
-    pictures_below,
+    find_pictures,
+    make_stimulus_set,
 )
 from brainhive_cli.data.signals.holdout import HOLDOUT_FIELD, SEPARATE_TEST, Holdout
 
@@ -143,7 +143,7 @@ def _images(
     """List the pictures of a split, sorted by path."""
     folder = folders.get(split, "")
     unread = Counter[str]()
-    files = list(pictures_below(root, folder, unread))
+    files = list(find_pictures(root, folder, unread))
     if not files:
         problem = f"image-folder: no pictures under {root / folder}"
         if unread:
@@ -159,7 +159,7 @@ def _images(
         rows = _choose(config, root, split, files, np.array(concepts)).tolist()
         files = [files[row] for row in rows]
         concepts = [concepts[row] for row in rows]
-    return from_files(name, split, root, files, concepts, unread)
+    return make_stimulus_set(name, split, root, files, concepts, unread)
 
 
 def _choose(

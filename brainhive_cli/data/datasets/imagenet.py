@@ -25,12 +25,12 @@ from brainhive_cli.data.datasets import ROOT_FIELD, SPLIT_FOLDERS, Dataset
 from brainhive_cli.data.files.ids import PICTURES, Names
 from brainhive_cli.data.files.parquet import open_parquet
 from brainhive_cli.data.files.published_files import fetch_line
-from brainhive_cli.data.media.pictures import decode, decoding
+from brainhive_cli.data.media.pictures import decode, report_bad_picture
 from brainhive_cli.data.media.stimuli import (
     StimulusSet,
-    check_unique,
-    from_files,
-    pictures_below,
+    find_pictures,
+    make_stimulus_set,
+    require_unique_ids,
 )
 
 # split by the name of its folder, and folders and classes in paths
@@ -103,7 +103,7 @@ def _images(root: Path, sources: Sequence[tuple[str, Path]], split: str) -> Stim
         # a concept is the folder of a picture; one directly in the split's folder says
         # it by its name, or not
         [folder] = folders
-        files = list(pictures_below(folder.parent, folder.name))
+        files = list(find_pictures(folder.parent, folder.name))
         concepts = []
         for file in files:
             *_, above, name = file.split("/")
@@ -111,7 +111,7 @@ def _images(root: Path, sources: Sequence[tuple[str, Path]], split: str) -> Stim
             concepts.append(
                 _describe(os.path.splitext(name)[0], "", ())[1] if is_loose else above
             )
-        images = from_files("imagenet", split, folder.parent, files, concepts)
+        images = make_stimulus_set("imagenet", split, folder.parent, files, concepts)
     elif paths:
         names, labels, groups = list_parquet(paths)
 
@@ -121,7 +121,7 @@ def _images(root: Path, sources: Sequence[tuple[str, Path]], split: str) -> Stim
         classes = ImageNetInfo("imagenet-1k").label_names()
         pairs = [_describe(*pair, classes) for pair in zip(names, labels, strict=True)]
         image_ids = Names.of(image_id for image_id, _ in pairs)
-        check_unique(
+        require_unique_ids(
             [*image_ids], lambda index: f"{names[index]} in {_locate(groups, index)[0]}"
         )
         images = StimulusSet(
@@ -178,7 +178,7 @@ def _read_picture(image_ids: Names, groups: Groups, index: int) -> Image.Image:
     """Decode a picture of a parquet file."""
     path, group, row = _locate(groups, index)
     name = f"{image_ids[index]} in {path}"
-    with decoding(name):
+    with report_bad_picture(name):
         data = _read_group(path, group)[row].as_py()
         if data is None:
             raise ValueError("the file holds no bytes for it")

@@ -248,7 +248,7 @@ def digest_pictures(images: StimulusSet, rows: Int64, digests: UInt64) -> UInt64
     Returns:
         `digests`, or None if pictures are absent or cannot be read.
     """
-    if not images.has_pictures or images.missing is not None:
+    if not images.has_pictures or images.missing_error is not None:
         return None
     picture_rows = np.unique(rows[rows >= 0])
     new_rows = picture_rows[~digests[picture_rows].any(1)]

@@ -21,7 +21,7 @@ from brainhive_cli.data.media.picture_digests import describe_pixels
 from brainhive_cli.data.media.pictures import BadPicture
 from brainhive_cli.data.media.stimuli import StimulusSet
 
-DECODERS = 16
+MAX_DECODERS = 16
 """The most decoding processes by default."""
 BATCHES_AHEAD = 2
 """Batches that each process prepares in advance."""
@@ -47,7 +47,7 @@ class PreprocessedBatch(NamedTuple):
     bad: list[str]
 
 
-def decoders(workers: int | None, launch: Launch) -> int:
+def count_decoders(workers: int | None, launch: Launch) -> int:
     """Say how many processes decode pictures: spare cores, sixteen at most.
 
     On macOS none but those that are asked for: what is forked there may crash in
@@ -57,10 +57,10 @@ def decoders(workers: int | None, launch: Launch) -> int:
         return workers or 0
     # one core is left to the process that runs the model
     spare = max(0, (os.cpu_count() or 1) // launch.processes - 1)
-    return min(DECODERS, spare) if workers is None else workers
+    return min(MAX_DECODERS, spare) if workers is None else workers
 
 
-def decoded(
+def decode_batches(
     rows: Int64,
     images: StimulusSet,
     views: Mapping[str, Callable[[Any], Tensor]],

@@ -17,7 +17,7 @@ from brainhive_cli.core.files import atomic_write, open_descriptor, read_regular
 from brainhive_cli.data.media import near_copies, pictures
 from brainhive_cli.data.media.near_copies import Likeness
 
-FILE = ".likenesses"
+FILE_NAME = ".likenesses"
 """The file in a home: a line for each pair of pictures."""
 MAX_BYTES = 4_000_000
 """Size beyond which the older half of the file is dropped: 90,000 pairs. NSD's test
@@ -43,7 +43,7 @@ class KeptLikenesses:
     """
 
     def __init__(self, home: Path) -> None:
-        self._file = home / FILE
+        self._file = home / FILE_NAME
         try:
             content = read_regular(self._file).decode("ascii", "replace")
         except FileNotFoundError:

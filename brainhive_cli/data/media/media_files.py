@@ -19,7 +19,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingExtra, install_line
 from brainhive_cli.core.files import open_regular, require_regular
 from brainhive_cli.data.files.bids_labels import natural_key
 from brainhive_cli.data.files.ids import PICTURES
-from brainhive_cli.data.media.pictures import decode, decoding, turn_upright
+from brainhive_cli.data.media.pictures import decode, report_bad_picture, turn_upright
 from brainhive_cli.data.media.stimuli import Clip
 
 RATE_HZ = 8.0
@@ -84,7 +84,7 @@ def read(path: Path) -> Image.Image | Clip:
     # videos are known by their ending; a picture tells by itself whether it has several
     # frames
     if path.is_dir():
-        return read_frames_of(path)
+        return read_frame_folder(path)
     if path.suffix.lower() in VIDEOS:
         return read_video(path)
     picture = decode(str(path), path)
@@ -113,7 +113,7 @@ def to_clip(opened: Image.Image | Clip) -> Clip:
     return opened if isinstance(opened, Clip) else Clip(np.asarray(opened)[None], None)
 
 
-def first_frame(opened: Image.Image | Clip) -> Image.Image:
+def get_first_frame(opened: Image.Image | Clip) -> Image.Image:
     """Give the picture itself, or the first frame of a clip."""
     return opened if isinstance(opened, Image.Image) else opened.to_pictures()[0]
 
@@ -131,7 +131,7 @@ def is_animated(path: Path) -> bool:
         return False
 
 
-def read_frames_of(folder: Path) -> Clip:
+def read_frame_folder(folder: Path) -> Clip:
     """Read a folder of frames, in the order of the numbers in their names; nothing says
     their rate.
 
@@ -142,7 +142,7 @@ def read_frames_of(folder: Path) -> Clip:
     # frames in the order of their numbers, of one size
     # not macOS's ._ files
     shown = (file for file in folder.iterdir() if not file.name.startswith("."))
-    files = sorted_by_number(file for file in shown if file.suffix.lower() in PICTURES)
+    files = sort_by_number(file for file in shown if file.suffix.lower() in PICTURES)
     if not files:
         raise BrainhiveError(
             f"{folder} has no frames", f"frames end in {', '.join(sorted(PICTURES))}"
@@ -155,7 +155,7 @@ def read_frames_of(folder: Path) -> Clip:
     return Clip(np.stack(frames), None)
 
 
-def sorted_by_number(files: Iterable[Path]) -> list[Path]:
+def sort_by_number(files: Iterable[Path]) -> list[Path]:
     """Sort files as people count: `frame_2.png` before `frame_10.png`."""
     return sorted(files, key=lambda file: natural_key(file.as_posix()))
 
@@ -173,7 +173,11 @@ def read_animation(path: Path) -> Clip:
     """
     pictures = []
     durations = []
-    with decoding(path), open_regular(path) as content, Image.open(content) as file:
+    with (
+        report_bad_picture(path),
+        open_regular(path) as content,
+        Image.open(content) as file,
+    ):
         for frame in ImageSequence.Iterator(file):
             pictures.append(np.asarray(turn_upright(frame.convert("RGB"))))
             # which a WebP has once it is decoded
@@ -203,7 +207,7 @@ def read_video(path: Path) -> Clip:
         MissingExtra: if PyAV is not installed.
         BadPicture: naming the file, if it cannot be decoded.
     """
-    with decoding(path):  # PyAV's errors are among those that it knows
+    with report_bad_picture(path):  # PyAV's errors are among those that it knows
         library = _library(path)
         # a pipe or a device would block PyAV
         require_regular(path)

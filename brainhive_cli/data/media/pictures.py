@@ -33,7 +33,7 @@ def decode(source: str | BytesIO, name: object) -> Image.Image:
     Raises:
         BadPicture: naming the picture.
     """
-    with decoding(name):
+    with report_bad_picture(name):
         # regular files only: opening a pipe or device could wait for ever
         opened = (
             open_regular(source) if isinstance(source, str) else nullcontext(source)
@@ -68,7 +68,7 @@ def turn_upright(picture: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def decoding(name: object) -> Iterator[None]:
+def report_bad_picture(name: object) -> Iterator[None]:
     """Turn what decoding a picture raises, until the block ends, into BadPicture that
     names it.
 

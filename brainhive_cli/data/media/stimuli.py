@@ -86,8 +86,8 @@ class StimulusSet:
     object_names: tuple[str, ...] = ()
     way_out: str = ""
     has_pictures: bool = True
-    missing: MissingData | None = None
-    unread: Mapping[str, int] = field(default_factory=dict)
+    missing_error: MissingData | None = None
+    unread_counts: Mapping[str, int] = field(default_factory=dict)
     file_of: Callable[[int], str] | None = None
     medium: Literal["picture", "clip"] = field(init=False)
 
@@ -99,7 +99,7 @@ class StimulusSet:
         """Count the stimuli."""
         return len(self.image_ids)
 
-    def captions_of(self, index: int) -> list[str]:
+    def get_captions(self, index: int) -> list[str]:
         """Give the K captions of a stimulus; one that has fewer repeats them.
 
         Raises:
@@ -114,7 +114,7 @@ class StimulusSet:
             )
         return [captions[index % len(captions)] for index in range(self.captions_each)]
 
-    def masks_of(self, index: int) -> list[UInt8] | UInt8:
+    def get_masks(self, index: int) -> list[UInt8] | UInt8:
         """Give the mask [H, W] of each frame of a clip, or that of a picture.
 
         Raises:
@@ -126,7 +126,7 @@ class StimulusSet:
             raise self._miscounted("masks", masks, index, f"{self.frames or 1} frames")
         return masks[0] if self.frames is None else list(masks)  # [H, W], or F of these
 
-    def labels_of(self, index: int) -> UInt8:
+    def get_labels(self, index: int) -> UInt8:
         """Give the labels [K] of a stimulus.
 
         Raises:
@@ -148,23 +148,23 @@ class StimulusSet:
             f"get the {what} of these stimuli",
         )
 
-    def reader(
+    def get_reader(
         self, what: Literal["captions", "masks", "labels"]
     ) -> Callable[[int], Any]:
         """Return the function that gives captions, masks or labels of a stimulus, as
         encoders take them.
         """
         return {
-            "captions": self.captions_of,
-            "masks": self.masks_of,
-            "labels": self.labels_of,
+            "captions": self.get_captions,
+            "masks": self.get_masks,
+            "labels": self.get_labels,
         }[what]
 
 
-def pictures_below(
+def find_pictures(
     root: Path,
     folder: str = "",
-    unread: Counter[str] | None = None,
+    unread_counts: Counter[str] | None = None,
     endings: Collection[str] = PICTURES,
 ) -> Iterator[str]:
     """Yield the picture files in a folder of `root`, as POSIX paths below `root`; see
@@ -182,23 +182,27 @@ def pictures_below(
             # was not fetched
             if entry.is_file() or (entry.is_symlink() and not entry.is_dir()):
                 yield path
-        elif unread is not None and entry.is_file():
-            unread[ending] += 1
+        elif unread_counts is not None and entry.is_file():
+            unread_counts[ending] += 1
 
 
-def describe_unread(unread: Mapping[str, int]) -> str:
+def describe_unread(unread_counts: Mapping[str, int]) -> str:
     """Describe the files that lie among pictures and are not read, as `4 not read: 3
     .heic, 1 .txt`.
     """
     # the most frequent ending first
-    counts = sorted(unread.items(), key=lambda item: (-item[1], item[0]))
+    counts = sorted(unread_counts.items(), key=lambda item: (-item[1], item[0]))
     listed = ", ".join(
         f"{count:,} {ending or 'without ending'}" for ending, count in counts
     )
-    return f"{sum(unread.values()):,} not read: {listed}" if unread else ""
+    return (
+        f"{sum(unread_counts.values()):,} not read: {listed}" if unread_counts else ""
+    )
 
 
-def check_unique(image_ids: Sequence[str], locate: Callable[[int], object]) -> None:
+def require_unique_ids(
+    image_ids: Sequence[str], locate: Callable[[int], object]
+) -> None:
     """Refuse two pictures with the same image id.
 
     Args:
@@ -215,13 +219,13 @@ def check_unique(image_ids: Sequence[str], locate: Callable[[int], object]) -> N
             )
 
 
-def from_files(
+def make_stimulus_set(
     dataset: str,
     split: str,
     root: Path,
     files: Sequence[str],
     concepts: Sequence[str],
-    unread: Mapping[str, int] = MappingProxyType({}),
+    unread_counts: Mapping[str, int] = MappingProxyType({}),
 ) -> StimulusSet:
     """Make an image set of files below an image root.
 
@@ -239,7 +243,7 @@ def from_files(
     """
     # an id is a path without its ending, so cat.jpg and cat.png would have one id
     parts = [os.path.splitext(file) for file in files]
-    check_unique([stem for stem, _ in parts], lambda index: root / files[index])
+    require_unique_ids([stem for stem, _ in parts], lambda index: root / files[index])
     image_ids = Names.of(stem for stem, _ in parts)
     file_of = partial(_name_file, root, image_ids, Names.of(end for _, end in parts))
 
@@ -252,8 +256,8 @@ def from_files(
         image_ids,
         Names.of(concepts),
         partial(_open_file, file_of),
-        missing=missing and find_unfetched(paths),
-        unread=dict(unread),
+        missing_error=missing and find_unfetched(paths),
+        unread_counts=dict(unread_counts),
         file_of=file_of,
     )
 

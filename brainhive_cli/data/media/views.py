@@ -55,7 +55,7 @@ def crop_centre(
     return pixels, torch.tensor(sizes, dtype=torch.float32)
 
 
-def crop_of_the_original(sizes: Tensor) -> Tensor:
+def use_crop_of_original(sizes: Tensor) -> Tensor:
     """Replace the crop's corner in ids [B, 6] by that of a crop of the picture before
     it was resized.
 
@@ -128,7 +128,7 @@ def read_pictures(
     return np.array(rows), torch.stack(shown), torch.stack(sizes), stacked
 
 
-def loaded(
+def load_batches(
     read: Callable[[Sequence[int]], BatchContent],
     count: int,
     rows: Iterable[list[int]],

@@ -21,7 +21,7 @@ from brainhive_cli.data.files import pickles
 from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.files.published_files import FOLDERS, fetch_line, find_below
-from brainhive_cli.data.media.pictures import decode, decoding
+from brainhive_cli.data.media.pictures import decode, report_bad_picture
 from brainhive_cli.data.media.stimuli import Clip, StimulusSet
 from brainhive_cli.data.published.prepared_files import FilesByRow, PreparedFiles
 from brainhive_cli.data.signals.spaces import Voxels
@@ -292,7 +292,7 @@ def _list_captions(texts: Names, index: int) -> list[str]:
 
 def _read_clip(path: Path, index: int) -> Clip:
     """Read a clip of a tensor of bytes, or of values from 0 to 1."""
-    with decoding(f"clip {index} of {path}"):
+    with report_bad_picture(f"clip {index} of {path}"):
         pixels = pickles.array(pickles.load(path, verify=False)[index])  # [F, 3, H, W]
         if pixels.dtype != np.uint8:
             low = pixels.min()

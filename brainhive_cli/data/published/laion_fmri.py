@@ -43,7 +43,7 @@ from brainhive_cli.data.fmri.betas import (
     Subject,
 )
 from brainhive_cli.data.fmri.volumes import Mask
-from brainhive_cli.data.media.pictures import decode, decoding
+from brainhive_cli.data.media.pictures import decode, report_bad_picture
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.recordings.shown_pictures import name_stimuli_keys
 from brainhive_cli.data.signals.holdout import read_split
@@ -177,7 +177,7 @@ def _read_picture(path: Path, rows: Int64, index: int) -> Image.Image:
     afterwards.
     """
     name = f"row {rows[index]} of {path}"
-    with decoding(name), hdf5.open_unlocked(path) as file:
+    with report_bad_picture(name), hdf5.open_unlocked(path) as file:
         # an encoded picture as a row of bytes
         content = hdf5.find_dataset(file, "images")[int(rows[index])]
         return decode(BytesIO(content.astype(np.uint8).tobytes()), name)

@@ -41,7 +41,11 @@ from brainhive_cli.data.files.published_files import (
 )
 from brainhive_cli.data.files.subjects import PEOPLE, RECORDS
 from brainhive_cli.data.fmri.betas import PublishedSteps, Subject
-from brainhive_cli.data.media.stimuli import StimulusSet, from_files, pictures_below
+from brainhive_cli.data.media.stimuli import (
+    StimulusSet,
+    find_pictures,
+    make_stimulus_set,
+)
 from brainhive_cli.data.signals.spaces import Surface, Voxels
 
 NAME = "mosaic"
@@ -145,7 +149,7 @@ def _list_pictures(
         {file for record, file, _ in listed if record.partition("_")[2] in studies}
     )
     folder = find_below(root, "stimuli/raw") or root / "stimuli/raw"
-    there = {*pictures_below(folder)}
+    there = {*find_pictures(folder)}
     missing = [file for file in files if file not in there]
     if missing or not files:
         which = missing[0] if missing else f"of {', '.join(studies)}"
@@ -158,7 +162,7 @@ def _list_pictures(
         match[0] if (match := CONCEPT.match(cut_ending(file))) else cut_ending(file)
         for file in files
     ]
-    return from_files(name, split, folder, files, concepts)
+    return make_stimulus_set(name, split, folder, files, concepts)
 
 
 def find_records(root: Path, subject: int) -> set[int]:

@@ -39,7 +39,7 @@ from brainhive_cli.data.fmri.betas import (
     Trial,
 )
 from brainhive_cli.data.fmri.volumes import NIFTI_ENDINGS, Mask, open_image
-from brainhive_cli.data.media.pictures import decoding
+from brainhive_cli.data.media.pictures import report_bad_picture
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.recordings.contract import fill_subject
 from brainhive_cli.data.signals.holdout import HOLDOUT_FIELD, SEPARATE_TEST, Holdout
@@ -613,7 +613,10 @@ def _read_imagery_trials(
 def _read_picture(path: Path, rows: Int64, index: int) -> Image.Image:
     """Read a picture of imgBrick. The file is closed again, for worker processes."""
     row = int(rows[index])
-    with decoding(f"{name_picture(row)} in {path}"), hdf5.open_unlocked(path) as file:
+    with (
+        report_bad_picture(f"{name_picture(row)} in {path}"),
+        hdf5.open_unlocked(path) as file,
+    ):
         return Image.fromarray(hdf5.open_numbers(file, STIMULI_DATASET, "u")[row])
 
 

@@ -21,7 +21,11 @@ from brainhive_cli.data.files.published_files import (
     find_file,
     read_splits,
 )
-from brainhive_cli.data.media.stimuli import StimulusSet, from_files, pictures_below
+from brainhive_cli.data.media.stimuli import (
+    StimulusSet,
+    find_pictures,
+    make_stimulus_set,
+)
 from brainhive_cli.data.signals.holdout import HOLDOUT_FIELD, SEPARATE_TEST, Holdout
 
 CONCEPT = re.compile(r"n\d{8}(?=_)|[a-z]+(?=\d+$)|.+(?=_\d+[a-z]+$)")
@@ -80,7 +84,7 @@ def _list_pictures(root: Path, config: FmriPictures, split: str) -> StimulusSet:
     # split
     is_shared = all(split_folders == names for split_folders in config.folders.values())
     above, below = (folder, "") if is_shared else (folder.parent, folder.name)
-    stems = {file: PurePath(file).stem for file in pictures_below(above, below)}
+    stems = {file: PurePath(file).stem for file in find_pictures(above, below)}
     if config.trials:
         split_of = read_splits(find_file(root, config.trials, source), source)
         stems = {
@@ -90,4 +94,4 @@ def _list_pictures(root: Path, config: FmriPictures, split: str) -> StimulusSet:
     concepts = [
         match[0] if (match := CONCEPT.match(stem)) else stem for stem in stems.values()
     ]
-    return from_files(config.name, split, above, [*stems], concepts)
+    return make_stimulus_set(config.name, split, above, [*stems], concepts)

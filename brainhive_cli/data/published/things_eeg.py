@@ -23,7 +23,11 @@ from brainhive_cli.data.files import pickles
 from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.files.published_files import fetch_line
-from brainhive_cli.data.media.stimuli import StimulusSet, from_files, pictures_below
+from brainhive_cli.data.media.stimuli import (
+    StimulusSet,
+    find_pictures,
+    make_stimulus_set,
+)
 from brainhive_cli.data.published.prepared_files import FilesByRow, PreparedFiles
 from brainhive_cli.data.signals.holdout import HOLDOUT_FIELD, SEPARATE_TEST, Holdout
 from brainhive_cli.data.signals.spaces import Sensors
@@ -176,9 +180,9 @@ class Distributed(parts.Config):
         Folders of original pictures win over folders of resized ones.
         """
         folder = self._find_picture_folder(root, split)
-        paths = list(pictures_below(folder.parent, folder.name))
+        paths = list(find_pictures(folder.parent, folder.name))
         concepts = [path.split("/")[-2] for path in paths]
-        pictures = from_files(self.name, split, folder.parent, paths, concepts)
+        pictures = make_stimulus_set(self.name, split, folder.parent, paths, concepts)
         return replace(
             pictures,
             image_ids=Names.of(make_image_id(path) for path in paths),
@@ -206,7 +210,7 @@ class Distributed(parts.Config):
                 folders.append(path)
         folders.sort(key=lambda path: (RESIZED in path.lower(), path))
         for path in folders:
-            if any(pictures_below(root / path)):
+            if any(find_pictures(root / path)):
                 return root / path
         raise MissingData(
             f"{self.name}: no pictures in {root}/**/{names[0]}/<concept>/*.jpg",

@@ -225,22 +225,22 @@ def _pictures(
             part.counts[split] = f"{count:,}"
             if count < least:
                 part.counts[split] += f" of {least:,}"
-            if stimuli.unread:
-                part.counts[split] += f", {describe_unread(stimuli.unread)}"
+            if stimuli.unread_counts:
+                part.counts[split] += f", {describe_unread(stimuli.unread_counts)}"
             if count < least:
                 raise MissingData(
                     f"{dataset.name} has {count:,} of {least:,} {split} pictures",
                     published_files.fetch_line(dataset.name),
                 )
-            if stimuli.missing is not None:
-                raise stimuli.missing
+            if stimuli.missing_error is not None:
+                raise stimuli.missing_error
             # all pictures and annotations, or some, evenly over the split
             for index in range(count) if everything else _some(count):
                 if stimuli.has_pictures:
                     stimuli.open(index)
                 for what in ANNOTATIONS:
                     if getattr(stimuli, what):
-                        stimuli.reader(what)(index)
+                        stimuli.get_reader(what)(index)
 
     return part, images
 

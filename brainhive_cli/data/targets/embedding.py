@@ -19,7 +19,7 @@ from brainhive_cli.core.arrays import Bool, Int64, UInt64
 from brainhive_cli.core.errors import raise_if_asked_to_stop
 from brainhive_cli.core.files import make_portable
 from brainhive_cli.core.launch import Launch, library_versions
-from brainhive_cli.data.media.decoding import decoded
+from brainhive_cli.data.media.decoding import decode_batches
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.stores.target_store import PIXELS, TargetStore
 from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
@@ -88,7 +88,10 @@ class StoreJob:
             if stored.get(key) != self.attributes[key]
         ]
         # without the files, stand-ins replace the pictures
-        if self.images.missing is None and store.image_ids != self.images.image_ids:
+        if (
+            self.images.missing_error is None
+            and store.image_ids != self.images.image_ids
+        ):
             differs.append("pictures")
         # known only once the weights are loaded
         if group and stored.get("preprocessing") != group.encoder.preprocessing:
@@ -147,7 +150,7 @@ class StoreJob:
         shape = shape_of(self.config, group.shapes[self.config.name], images)
         if (count := alternatives(self.config, images)) is not None:
             attributes, shape = {**attributes, "alternatives": count}, (count, *shape)
-        # digests of pixels exist only where the stimuli themselves are decoded
+        # digests of pixels exist only where the stimuli themselves are decode_batches
         decodes = self.config.encodes == "pixels" and not self.config.pictures
         names = images.image_ids, images.concepts
         return Blank(
@@ -210,7 +213,9 @@ def stream(
     }
 
     # batches are decoded by workers, encoded here, and written by a thread
-    batches = decoded(rows, images, views, needed, batch_size, workers, on_gpu, readers)
+    batches = decode_batches(
+        rows, images, views, needed, batch_size, workers, on_gpu, readers
+    )
     with ThreadPoolExecutor(1) as writing:
         for batch in batches:
             raise_if_asked_to_stop()  # what is written is kept

@@ -17,7 +17,7 @@ from brainhive_cli.core.files import locate
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.files.ids import Names, match_names, summarise_names
 from brainhive_cli.data.media.pictures import decode
-from brainhive_cli.data.media.stimuli import Clip, StimulusSet, pictures_below
+from brainhive_cli.data.media.stimuli import Clip, StimulusSet, find_pictures
 from brainhive_cli.models.encoders import (
     EMBEDDING,
     SEEN,
@@ -201,7 +201,7 @@ class EncoderGroup:
         config = self.configs[0]
         if config.encodes != "pixels":
             views_each(config, stimuli)  # raises where there are none
-            return stimuli.reader(config.encodes)
+            return stimuli.get_reader(config.encodes)
         return open_pictures(config.pictures, stimuli) if config.pictures else None
 
     @cached_property
@@ -365,7 +365,7 @@ def open_pictures(folder: str, stimuli: StimulusSet) -> Callable[[int], Image.Im
             f"no folder {folder!r} of pictures", "name a folder that exists"
         )
     # file of each stimulus by its row
-    names = list(pictures_below(root))
+    names = list(find_pictures(root))
     rows, _ = match_names(names, stimuli.image_ids, each_once=True)
     name_of_row = dict(zip(rows.tolist(), names, strict=True))
     # all missing pictures in one error

@@ -19,7 +19,7 @@ from brainhive_cli.core.launch import READ_ONLY, Launch
 from brainhive_cli.core.recipe import BaseRecipe
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import Dataset, list_stimuli
-from brainhive_cli.data.media.decoding import decoders
+from brainhive_cli.data.media.decoding import count_decoders
 from brainhive_cli.data.media.stimuli import describe_unread
 from brainhive_cli.data.stores.target_store import path_of
 from brainhive_cli.data.stores.target_writer import filling, finish_stores
@@ -152,7 +152,10 @@ class Job(CommandJob):
             return files
 
         # not every data set lists its files
-        for error in [self.absent, *(store.images.missing for store in self.stores)]:
+        for error in [
+            self.absent,
+            *(store.images.missing_error for store in self.stores),
+        ]:
             if error is not None:
                 raise error
         return files
@@ -217,7 +220,7 @@ class Job(CommandJob):
         """Say which files among the pictures are not read."""
         splits = {store.images.split: store.images for store in self.stores}
         for images in splits.values():
-            if unread := describe_unread(images.unread):
+            if unread := describe_unread(images.unread_counts):
                 console.say(
                     f"files among the {images.split} pictures of {self.dataset.name}: "
                     f"{unread}"
@@ -283,7 +286,7 @@ class Job(CommandJob):
                 list(dict.fromkeys(groups[store.path] for store in stores)),
                 dict(zip(names, writers, strict=True)),
                 recipe.batch_size,
-                decoders(recipe.run.workers, launch),
+                count_decoders(recipe.run.workers, launch),
                 launch,
                 bar,
             )

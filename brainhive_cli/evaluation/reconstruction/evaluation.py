@@ -238,7 +238,7 @@ class Selection:
         if key in self.saved:
             return self.saved[key]
         if self.medium == "picture":
-            picture = media_files.first_frame(media)
+            picture = media_files.get_first_frame(media)
             self.saved[key] = SheetTile(
                 artifacts.save_picture(self.run, f"{kind}/{len(self.saved)}", picture)
             )

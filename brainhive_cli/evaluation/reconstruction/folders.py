@@ -32,8 +32,8 @@ from brainhive_cli.data.media.pictures import BadPicture, decode
 from brainhive_cli.data.media.stimuli import (
     Clip,
     StimulusSet,
-    check_unique,
-    pictures_below,
+    find_pictures,
+    require_unique_ids,
 )
 from brainhive_cli.evaluation.reconstruction.generation import (
     TRAIN,
@@ -269,7 +269,7 @@ def list_media(folder: str, medium: Medium = "picture") -> dict[str, Path]:
                 )
             clips.add(file if is_clip else file.parent)
         # neighbours in a film stay neighbours
-        paths = media_files.sorted_by_number(clips)
+        paths = media_files.sort_by_number(clips)
         way = (
             f"clips end in {', '.join(sorted(VIDEOS | ANIMATED))}, or are folders of "
             "frames"
@@ -282,7 +282,7 @@ def list_media(folder: str, medium: Medium = "picture") -> dict[str, Path]:
         (path.with_suffix("") if path.is_file() else path).relative_to(root).as_posix()
         for path in paths
     ]
-    check_unique(names, paths.__getitem__)
+    require_unique_ids(names, paths.__getitem__)
     return dict(zip(names, paths, strict=True))
 
 
@@ -300,7 +300,7 @@ def _visible_files(folder: str, medium: Medium) -> list[Path]:
             f"no folder {folder!r}", f"give a folder of {medium}s that exists"
         )
     endings = PICTURES if medium == "picture" else VIDEOS | PICTURES
-    return [root / path for path in pictures_below(root, "", None, endings)]
+    return [root / path for path in find_pictures(root, "", None, endings)]
 
 
 def read_caveats_around(folder: str) -> list[str]:

@@ -260,8 +260,8 @@ class ReconstructionRun(Job, ScoredRun):
         # the files of the stimuli must be here
         stored_split = align.dataset.holdout.name_stored_split(recipe.split)
         images = align.dataset.images(stored_split)
-        if images.missing is not None:
-            raise images.missing
+        if images.missing_error is not None:
+            raise images.missing_error
         job = replace(self, prior=self.prior.to(launch.device), images=images)
         heads = StimulusHeads.of(align, job.prior, launch.device)
 

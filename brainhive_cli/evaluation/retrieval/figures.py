@@ -28,7 +28,7 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.files.ids import match_names
-from brainhive_cli.data.media.media_files import first_frame
+from brainhive_cli.data.media.media_files import get_first_frame
 from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.evaluation.retrieval.measure import (
     Models,
@@ -316,7 +316,7 @@ def save_pictures(
             if image_row < 0:
                 continue
             try:
-                picture = first_frame(images.open(image_row))
+                picture = get_first_frame(images.open(image_row))
             except (BrainhiveError, OSError) as error:
                 problems.append(first_line(error))
                 continue

@@ -22,7 +22,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.ids import Names
-from brainhive_cli.data.media.decoding import decoders
+from brainhive_cli.data.media.decoding import count_decoders
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.media.views import (
     BatchContent,
@@ -30,7 +30,7 @@ from brainhive_cli.data.media.views import (
     PictureBatch,
     View,
     crop_centre,
-    loaded,
+    load_batches,
     read_pictures,
 )
 from brainhive_cli.data.stores.target_writer import Blank, filling, finish_stores
@@ -192,7 +192,10 @@ def encode_latents(
         # batches of this process's share
         (writer,) = writers
         pending, share = {*writer.pending.tolist()}, launch.shard(rows.tolist())
-        size, workers = recipe.train.batch_size, decoders(recipe.run.workers, launch)
+        size, workers = (
+            recipe.train.batch_size,
+            count_decoders(recipe.run.workers, launch),
+        )
         batches = [
             [*share[start : start + size]] for start in range(0, len(share), size)
         ]
@@ -202,7 +205,7 @@ def encode_latents(
         count = sum(map(len, batches)) * launch.processes
         with console.progress(f"encoding {images.dataset}", count) as bar:
             read = partial(read_pictures, images, view, {}, None)
-            for batch in loaded(read, len(images), batches, workers, launch):
+            for batch in load_batches(read, len(images), batches, workers, launch):
                 latents = generator.encode(batch.image.to(launch.device).float() / 255)
                 writer.write(
                     batch.rows, latents.cpu().numpy(), sizes=batch.sizes.numpy()
@@ -257,7 +260,7 @@ def batches(
 
     # workers decode ahead; step and positions seed the noise of each picture
     decodes = pictures.latents is None or pictures.targets.groups
-    loader = loaded(
+    loader = load_batches(
         pictures.read, len(pictures.images), order(), workers if decodes else 0, launch
     )
     for (step, cut), batch in zip(product(steps, cuts), loader, strict=True):

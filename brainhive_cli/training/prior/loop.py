@@ -25,8 +25,8 @@ from brainhive_cli.core.errors import (
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.data.media.decoding import decoders
-from brainhive_cli.data.media.views import PictureBatch, crop_of_the_original
+from brainhive_cli.data.media.decoding import count_decoders
+from brainhive_cli.data.media.views import PictureBatch, use_crop_of_original
 from brainhive_cli.data.targets.encoder_keys import match_prior
 from brainhive_cli.models import priors
 from brainhive_cli.models.adamw import AdamW
@@ -324,7 +324,7 @@ class Training:
         `crop_ids` says.
         """
         is_original = self.recipe.crop_ids == "original"
-        sizes = crop_of_the_original(batch.sizes) if is_original else batch.sizes
+        sizes = use_crop_of_original(batch.sizes) if is_original else batch.sizes
         return sizes.to(self.launch.device, non_blocking=True)
 
     def _random(self, *position: int) -> torch.Generator:
@@ -417,7 +417,7 @@ def train(
 
     # pictures of the remaining steps, in the same order as without an interruption
     steps = range(learner.step, settings.steps)
-    workers = decoders(recipe.run.workers, launch)
+    workers = count_decoders(recipe.run.workers, launch)
     passes = settings.accumulate
     count = training.pictures.count_in_step(size, passes, launch.processes)
     examples = batches(

@@ -53,4 +53,4 @@ def test_fetch_takes_both_repositories_and_unpacks_the_masks(
     }
     assert fetched_names.isdisjoint({"subj01_train_fmri.pt", weights.name})
     images = Clips().build(Paths()).images("train")
-    assert np.array_equal(np.stack(images.masks_of(0)), key_masks_of(2)[0])
+    assert np.array_equal(np.stack(images.get_masks(0)), key_masks_of(2)[0])

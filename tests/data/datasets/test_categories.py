@@ -68,7 +68,9 @@ def test_a_name_is_what_encoders_of_text_read() -> None:
         .images("train")
     )
 
-    assert stimuli.captions_of(1) == ["scrambled pictures"] and not stimuli.has_pictures
+    assert (
+        stimuli.get_captions(1) == ["scrambled pictures"] and not stimuli.has_pictures
+    )
     with pytest.raises(MissingData, match="is the name of a category, no picture"):
         stimuli.open(0)
 
@@ -118,7 +120,7 @@ def test_folders_of_exemplars_name_the_categories(tmp_path: Path) -> None:
     stimuli = config.build(Paths()).images("train")
     assert list(stimuli.image_ids) == list(stimuli.concepts) == ["cat", "owl"]
     assert (stimuli.dataset, stimuli.split, stimuli.frames) == ("animals", "train", 1)
-    assert stimuli.unread == {".txt": 1} and stimuli.has_pictures
+    assert stimuli.unread_counts == {".txt": 1} and stimuli.has_pictures
     assert stimuli.open(1).frames.shape == (1, 256, 256, 3)
     for names in (["cat", "dog"], ["cat", "none"]):
         (tmp_path / "dog").mkdir(exist_ok=True)
@@ -153,7 +155,10 @@ def test_labels_are_flags_in_the_order_of_names() -> None:
     config = Config(names=["b", "a", "c"])
     stimuli = config.build(Paths()).images("train")
     assert stimuli.label_names == ("b", "a", "c") and not stimuli.has_pictures
-    assert [stimuli.labels_of(row).tolist() for row in (0, 2)] == [[1, 0, 0], [0, 0, 1]]
+    assert [stimuli.get_labels(row).tolist() for row in (0, 2)] == [
+        [1, 0, 0],
+        [0, 0, 1],
+    ]
     assert config.usual_encoders == [{"kind": "concepts", "count": 3}]
     assert config.build(Paths()).stimulus == "category"
     assert Config(root="x", target="label").usual_encoders == []

@@ -99,10 +99,10 @@ def test_captions_are_those_of_the_annotations_up_to_five(root: Path) -> None:
 
     found = Config().build(Paths()).images("train")
 
-    assert found.captions_of(0) == ["a bowl", "two bowls", "bowls", "a dog", "food"]
-    assert found.captions_of(1) == ["a dog"] * 5  # one that has fewer repeats them
+    assert found.get_captions(0) == ["a bowl", "two bowls", "bowls", "a dog", "food"]
+    assert found.get_captions(1) == ["a dog"] * 5  # one that has fewer repeats them
     with pytest.raises(MissingData, match="has no captions of train2017/000000000030"):
-        found.captions_of(2)
+        found.get_captions(2)
 
 
 def test_annotations_of_another_layout_or_cut_short_are_one_clear_error(

@@ -56,7 +56,7 @@ def test_named_sub_folders_are_splits(tmp_path: Path) -> None:
     assert dataset.splits == ("train", "test")
     train, test = dataset.images("train"), dataset.images("test")
     assert (train.dataset, train.split, test.split) == ("mine", "train", "test")
-    assert train.unread == {".md": 1} and not test.unread
+    assert train.unread_counts == {".md": 1} and not test.unread_counts
     assert train.image_ids == ("train/cat/one", "train/deep/dog/two", "train/notes.txt")
     assert train.concepts == ("cat", "dog", "notes.txt")
     assert (test.image_ids, test.concepts) == (("test/loose",), ("loose",))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media import stimuli
-from brainhive_cli.data.media.decoding import decoded
+from brainhive_cli.data.media.decoding import decode_batches
 from brainhive_cli.data.media.pictures import BadPicture
 from brainhive_cli.data.media.stimuli import StimulusSet
 
@@ -52,7 +52,9 @@ def test_each_picture_is_decoded_once_for_those_that_want_it(tmp_path, workers):
 
     read, bad = 0, []
     found: dict[str, dict[int, Tensor]] = {name: {} for name in VIEWS}
-    for batch in decoded(rows, image_set(tmp_path / "log"), VIEWS, wanted, 8, workers):
+    for batch in decode_batches(
+        rows, image_set(tmp_path / "log"), VIEWS, wanted, 8, workers
+    ):
         read, bad = read + batch.read, bad + batch.bad
         for name, views in batch.views.items():
             found[name] |= {
@@ -81,7 +83,9 @@ def test_many_pictures_take_few_file_descriptors(tmp_path):
     resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + 40, before[1]))
     try:
         batches = list(
-            decoded(np.arange(COUNT), image_set(tmp_path / "log"), VIEWS, wanted, 50, 1)
+            decode_batches(
+                np.arange(COUNT), image_set(tmp_path / "log"), VIEWS, wanted, 50, 1
+            )
         )
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from brainhive_cli.data.media import kept_likenesses
-from brainhive_cli.data.media.kept_likenesses import FILE, KeptLikenesses
+from brainhive_cli.data.media.kept_likenesses import FILE_NAME, KeptLikenesses
 from brainhive_cli.data.media.near_copies import Likeness
 
 PAIRS: dict[tuple[int, int], Likeness] = {
@@ -32,7 +32,7 @@ def find_all(home: Path) -> dict[tuple[int, int], Likeness | None]:
 
 def test_a_later_command_finds_what_was_kept(tmp_path: Path) -> None:
     assert set(find_all(tmp_path).values()) == {None}
-    assert not (tmp_path / FILE).exists()  # nothing to keep
+    assert not (tmp_path / FILE_NAME).exists()  # nothing to keep
     keep_all(tmp_path)
     assert find_all(tmp_path) == PAIRS
     assert KeptLikenesses(tmp_path).find((1, 3)) is None
@@ -75,13 +75,13 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], bool]] = {
 def test_another_file_is_ignored_and_replaced(tmp_path: Path, name: str) -> None:
     damage, is_replaced = DAMAGES[name]
     keep_all(tmp_path)
-    damage(tmp_path / FILE)
+    damage(tmp_path / FILE_NAME)
     keep_all(tmp_path)
     assert find_all(tmp_path) == (PAIRS if is_replaced else dict.fromkeys(PAIRS))
 
 
 def test_damaged_lines_alone_are_lost(tmp_path: Path) -> None:
-    file = tmp_path / FILE
+    file = tmp_path / FILE_NAME
     keep_all(tmp_path)
     lines = file.read_text().splitlines(keepends=True)
     # a write that a full disk cut off, then a later one; a word of no likeness
@@ -96,13 +96,13 @@ def test_only_the_newest_half_of_a_long_file_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep_all(tmp_path)
-    size = (tmp_path / FILE).stat().st_size
+    size = (tmp_path / FILE_NAME).stat().st_size
     monkeypatch.setattr(kept_likenesses, "MAX_BYTES", size)
     assert find_all(tmp_path) == PAIRS
     monkeypatch.setattr(kept_likenesses, "MAX_BYTES", size - 1)
     newest = [*PAIRS][2:]
     assert [pair for pair, likeness in find_all(tmp_path).items() if likeness] == newest
-    assert (tmp_path / FILE).stat().st_size < size
+    assert (tmp_path / FILE_NAME).stat().st_size < size
 
 
 def test_a_home_without_room_keeps_nothing(

@@ -24,7 +24,7 @@ def test_a_clip_keeps_all_its_frames(tmp_path):
 
     assert pixels.shape == (5, 12, 16, 3) and np.array_equal(opened.frames, pixels)
     assert (media_files.to_media(opened) - clip).abs().max() <= 0.5 / 255 + 1e-6
-    assert np.array_equal(np.asarray(media_files.first_frame(opened)), pixels[0])
+    assert np.array_equal(np.asarray(media_files.get_first_frame(opened)), pixels[0])
 
 
 def test_a_picture_keeps_its_pixels(tmp_path):
@@ -37,7 +37,7 @@ def test_a_picture_keeps_its_pixels(tmp_path):
         np.asarray(opened), pixels
     )
     assert (media_files.to_media(opened) - CLIP[0]).abs().max() <= 0.5 / 255 + 1e-6
-    assert media_files.first_frame(opened) is opened
+    assert media_files.get_first_frame(opened) is opened
 
 
 @pytest.mark.parametrize("size", [(37, 53), (500, 375)])

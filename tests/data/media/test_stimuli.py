@@ -23,10 +23,10 @@ from brainhive_cli.data.media import stimuli as media_stimuli
 from brainhive_cli.data.media.pictures import BadPicture, decode
 from brainhive_cli.data.media.stimuli import (
     StimulusSet,
-    check_unique,
     describe_unread,
-    from_files,
-    pictures_below,
+    find_pictures,
+    make_stimulus_set,
+    require_unique_ids,
 )
 
 NAMES = Names.of(["a", "b"])
@@ -39,35 +39,35 @@ def stimuli(**facts: Any) -> StimulusSet:
 def test_captions_repeat_to_fill_up() -> None:
     captions = {0: ["x", "y"], 1: []}
     found = stimuli(captions=captions.__getitem__, captions_each=5)
-    assert found.captions_of(0) == ["x", "y", "x", "y", "x"]
-    for without in (lambda: found.captions_of(1), lambda: stimuli().captions_of(0)):
+    assert found.get_captions(0) == ["x", "y", "x", "y", "x"]
+    for without in (lambda: found.get_captions(1), lambda: stimuli().get_captions(0)):
         with pytest.raises(MissingData):
             without()
-    assert found.reader("captions")(0) == found.captions_of(0)
+    assert found.get_reader("captions")(0) == found.get_captions(0)
     assert found.medium == "picture" and len(found) == 2
 
 
 def test_masks_are_one_a_frame() -> None:
     masks = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
     of_clip = stimuli(masks=lambda row: masks[: 3 - row], frames=3)
-    assert [mask.tolist() for mask in of_clip.masks_of(0)] == masks.tolist()
+    assert [mask.tolist() for mask in of_clip.get_masks(0)] == masks.tolist()
     of_picture = stimuli(masks=lambda row: masks[:1] if row == 0 else masks[0])
-    assert np.array_equal(of_picture.masks_of(0), masks[0])
+    assert np.array_equal(of_picture.get_masks(0), masks[0])
     assert of_clip.medium == "clip"
     for without in (of_clip, of_picture):
         with pytest.raises(MissingData):
-            without.masks_of(1)
+            without.get_masks(1)
     with pytest.raises(MissingData):
-        stimuli().masks_of(0)
+        stimuli().get_masks(0)
 
 
 def test_labels_are_one_a_name() -> None:
     flags = [np.array([1, 0], np.uint8), np.ones(3, np.uint8)]
     labelled = stimuli(labels=flags.__getitem__, label_names=("x", "y"))
-    assert labelled.labels_of(0).tolist() == [1, 0]
+    assert labelled.get_labels(0).tolist() == [1, 0]
     with pytest.raises(MissingData):
-        labelled.labels_of(1)
-    assert stimuli().labels_of(0).shape == (0,)
+        labelled.get_labels(1)
+    assert stimuli().get_labels(0).shape == (0,)
 
 
 def dataset(**facts: Any) -> Dataset:
@@ -121,14 +121,19 @@ def test_published_numbers_stand_for_stimuli_that_are_not_here() -> None:
     found = list_stimuli(dataset(images=absent, published_sizes=sizes), "train")
     assert list(found.image_ids) == ["train/0", "train/1", "train/2"]
     assert (found.captions_each, found.frames, found.medium) == (5, 6, "clip")
-    assert found.missing is not None and found.captions and found.masks and found.labels
+    assert (
+        found.missing_error is not None
+        and found.captions
+        and found.masks
+        and found.labels
+    )
     plain = PublishedFacts(stimuli={"train": 1})
     found = list_stimuli(dataset(images=absent, published_sizes=plain), "train")
     assert found.captions is None and found.masks is None and found.medium == "picture"
     for published in (None, plain):
         with pytest.raises(MissingData):
             list_stimuli(dataset(images=absent, published_sizes=published), "test")
-    assert list_stimuli(dataset(), "train").missing is None
+    assert list_stimuli(dataset(), "train").missing_error is None
 
 
 def test_pictures_are_listed_by_ending_and_others_counted(tmp_path: Path) -> None:
@@ -146,33 +151,37 @@ def test_pictures_are_listed_by_ending_and_others_counted(tmp_path: Path) -> Non
     (tmp_path / "x/folder.png").mkdir()
     os.symlink(tmp_path / "none", tmp_path / "x/link.png")
     unread = Counter[str]()
-    found = list(pictures_below(tmp_path, "x", unread))
+    found = list(find_pictures(tmp_path, "x", unread))
     assert sorted(found) == ["x/a.jpg", "x/b.PNG", "x/link.png"]
     assert unread == {".heic": 2, ".txt": 1, "": 1}
     assert describe_unread(unread) == "4 not read: 2 .heic, 1 without ending, 1 .txt"
     assert describe_unread({}) == ""
-    assert list(pictures_below(tmp_path, "x", endings={".txt"})) == ["x/c.txt"]
+    assert list(find_pictures(tmp_path, "x", endings={".txt"})) == ["x/c.txt"]
 
 
 def test_ids_are_paths_without_endings(tmp_path: Path) -> None:
     for name, level in (("a.x.png", 10), ("b/c.webp", 200)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("L", (4, 4), level).save(tmp_path / name, lossless=True)
-    found = from_files(
+    found = make_stimulus_set(
         "set", "test", tmp_path, ["a.x.png", "b/c.webp"], ["u", "v"], {".t": 2}
     )
     assert list(found.image_ids) == ["a.x", "b/c"] and list(found.concepts) == [
         "u",
         "v",
     ]
-    assert (found.dataset, found.split, found.unread) == ("set", "test", {".t": 2})
+    assert (found.dataset, found.split, found.unread_counts) == (
+        "set",
+        "test",
+        {".t": 2},
+    )
     assert [found.open(row).getpixel((0, 0)) for row in (0, 1)] == [
         (10,) * 3,
         (200,) * 3,
     ]
-    check_unique(["a", "b"], str)
+    require_unique_ids(["a", "b"], str)
     with pytest.raises(BrainhiveError) as caught:
-        check_unique(["a", "b", "a"], lambda index: f"file{index}")
+        require_unique_ids(["a", "b", "a"], lambda index: f"file{index}")
     assert "file2 and file0" in caught.value.message
 
 
@@ -206,7 +215,7 @@ def test_few_of_many_files_are_examined(
     monkeypatch.setattr(media_stimuli, "find_unfetched", find)
     for count in (999, 1000, 2500):
         files = [f"{number}.png" for number in range(count)]
-        from_files("set", "train", tmp_path, files, files)
+        make_stimulus_set("set", "train", tmp_path, files, files)
     assert examined == [999, 500, 834]
 
 
@@ -214,7 +223,7 @@ def test_few_of_many_files_are_examined(
     "facts, state",
     [
         ({}, ["here"]),
-        ({"missing": MissingData("not fetched")}, ["missing"]),
+        ({"missing_error": MissingData("not fetched")}, ["missing"]),
         ({"has_pictures": False}, []),
     ],
 )

@@ -61,7 +61,7 @@ def true() -> Conditioning:
     encoder = resolve("demo-text").build()
     with torch.inference_mode():
         ids = torch.stack(
-            [encoder.preprocess(images.captions_of(n)[0]) for n in range(ITEMS)]
+            [encoder.preprocess(images.get_captions(n)[0]) for n in range(ITEMS)]
         )
         found["texts"] = encoder.module(ids).clone()
     return Conditioning(**found)

@@ -140,6 +140,6 @@ def test_a_check_lists_the_pictures_that_only_the_sheet_needs(dataset: Dataset) 
     assert list_pictures(dataset) == [("pictures: test pictures", "here")]
     assert list_pictures(dataset, sheet_rows=0) == []
 
-    change_images(dataset, missing=MissingData("not fetched"))
+    change_images(dataset, missing_error=MissingData("not fetched"))
     assert [state for _, state in list_pictures(dataset)] == ["missing (optional)"]
     assert len(list_pictures(dataset, gallery="train+test")) == 2

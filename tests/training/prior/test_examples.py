@@ -36,7 +36,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         empty = torch.empty(0)
         return (PictureBatch(np.array(rows), empty, empty, {}) for rows in order)
 
-    monkeypatch.setattr(examples, "loaded", load)
+    monkeypatch.setattr(examples, "load_batches", load)
     return calls
 
 

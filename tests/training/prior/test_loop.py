@@ -45,7 +45,7 @@ class Small(Training):
 def begin(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Begin a training of six steps of four pictures in passes, without a generator."""
     monkeypatch.setattr(loop, "embed_empty_prompt", lambda *_: None)
-    monkeypatch.setattr(loop, "decoders", lambda *_: 0)
+    monkeypatch.setattr(loop, "count_decoders", lambda *_: 0)
 
     def draw(pictures: Any, steps: range, size: int, passes: int, *_: Any) -> Any:
         empty = torch.empty(0)

@@ -249,7 +249,7 @@ def test_laions_pictures_are_rows_of_their_table_with_captions(home, laion) -> N
             picture.width == 9 + row % 3
             and abs(picture.getpixel((4, 4))[0] - 3 * row) < 4
         )
-        assert listed.captions_of(index) == [
+        assert listed.get_captions(index) == [
             f"{labels[row]}, {place}" for place in (0, 1)
         ]
 

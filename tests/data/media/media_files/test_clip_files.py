@@ -10,7 +10,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.media_files import (
     read_animation,
-    read_frames_of,
+    read_frame_folder,
     write_video,
 )
 from brainhive_cli.data.media.pictures import BadPicture
@@ -57,7 +57,7 @@ def test_frames_of_a_folder_are_in_the_order_of_their_numbers(tmp_path):
     with pytest.raises(
         BrainhiveError, match=r"frames in .*clip differ in size: \[\(4, 4\), \(4, 5\)\]"
     ):
-        read_frames_of(tmp_path / "clip")
+        read_frame_folder(tmp_path / "clip")
     (tmp_path / "empty").mkdir()
     with pytest.raises(BrainhiveError, match="has no frames"):
-        read_frames_of(tmp_path / "empty")
+        read_frame_folder(tmp_path / "empty")

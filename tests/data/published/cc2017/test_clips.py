@@ -88,7 +88,7 @@ def test_captions_of_both_models_are_read(home):
 
     for found, model in ((blip2, "blip2"), (qwen, "qwen")):
         expected = captions_of("train", COUNTS["train"], model)
-        assert [found.captions_of(n) for n in range(len(found))] == [
+        assert [found.get_captions(n) for n in range(len(found))] == [
             [text] for text in expected
         ]
     assert (blip2.dataset, qwen.dataset) == ("cc2017", "cc2017-qwen")
@@ -98,7 +98,7 @@ def test_captions_of_both_models_are_read(home):
 
 def test_labels_are_read_with_their_51_names(root):
     found = list_clips("test")
-    assert np.array_equal([found.labels_of(n) for n in range(3)], labels_of("test", 3))
+    assert np.array_equal([found.get_labels(n) for n in range(3)], labels_of("test", 3))
     assert len(found.label_names) == 51 and found.label_names[:3] == (
         "animal",
         "human",
@@ -109,7 +109,7 @@ def test_labels_are_read_with_their_51_names(root):
 def test_masks_of_the_key_object_are_read(root):
     found = list_clips()
     for index, expected in enumerate(key_masks_of(COUNTS["train"])):
-        masks = np.stack(found.masks_of(index))
+        masks = np.stack(found.get_masks(index))
         assert masks.dtype == np.uint8 and np.array_equal(masks, expected)
 
 

@@ -124,8 +124,8 @@ def test_captions_are_read_by_row_without_empty_ones(root: Path) -> None:
 
     test = make_dataset().images("test")
 
-    assert test.captions_of(1) == ["5 a", "5 b", "5 a", "5 b", "5 a"]
-    assert pickle.loads(pickle.dumps(test)).captions_of(0)[0] == "2 a"
+    assert test.get_captions(1) == ["5 a", "5 b", "5 a", "5 b", "5 a"]
+    assert pickle.loads(pickle.dumps(test)).get_captions(0)[0] == "2 a"
 
 
 def test_damaged_stimuli_and_tables_are_refused(

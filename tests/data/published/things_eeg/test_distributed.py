@@ -98,7 +98,7 @@ def test_a_caption_names_the_concept_as_its_folder_does(
     for split in ("train", "test"):
         # worker processes get pickled pictures
         images = pickle.loads(pickle.dumps(make_eeg().images(split)))
-        captions[split] = [images.captions_of(row) for row in range(len(images))]
+        captions[split] = [images.get_captions(row) for row in range(len(images))]
 
     assert captions["train"] == [
         ["This picture is aardvark"],

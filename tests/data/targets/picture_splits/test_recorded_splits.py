@@ -14,10 +14,10 @@ from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.media.views import (
     crop_centre,
-    crop_of_the_original,
-    loaded,
+    load_batches,
     read_pictures,
     to_pictures,
+    use_crop_of_original,
 )
 from brainhive_cli.data.targets import likeness
 from brainhive_cli.data.targets.likeness import find_features
@@ -105,7 +105,7 @@ def test_crops_for_training(recorded: Recorded, resize: Any) -> None:
 
 def test_corners_are_those_of_a_crop_of_the_original() -> None:
     sizes = torch.tensor([[45, 61, 3, 9, 16, 32], [10, 80, 1, 2, 16, 16]]).float()
-    assert crop_of_the_original(sizes).tolist() == [
+    assert use_crop_of_original(sizes).tolist() == [
         [45, 61, 14, 14, 16, 32],
         [10, 80, 0, 32, 16, 16],
     ]
@@ -146,11 +146,11 @@ def test_batches_are_loaded_in_their_order() -> None:
         return read_pictures(pictures(), view, {}, None, rows)
 
     alone = Launch(0, 1, torch.device("cpu"))
-    found = list(loaded(read, 5, [[3, 1], [0]], 0, alone))
+    found = list(load_batches(read, 5, [[3, 1], [0]], 0, alone))
     assert [batch.rows.tolist() for batch in found] == [[3, 1], [0]]
     assert found[0].image[:, 0].tolist() == [3, 1] and found[1].step == 0
     with pytest.raises(BrainhiveError):
-        list(loaded(read, 5, [[4]], 0, alone))
+        list(load_batches(read, 5, [[4]], 0, alone))
 
 
 def test_tensors_become_pictures() -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media.stimuli import StimulusSet
-from brainhive_cli.data.media.views import crop_centre, crop_of_the_original
+from brainhive_cli.data.media.views import crop_centre, use_crop_of_original
 from brainhive_cli.data.stores import health
 from brainhive_cli.data.stores.health import measure_health
 from brainhive_cli.data.stores.target_store import TargetStore
@@ -131,7 +131,7 @@ def test_crops(recorded: Recorded) -> None:
         digits=5,
         pixels=[crop for crop, _ in crops],
         sizes=sizes,
-        original=[crop_of_the_original(sizes), crop_of_the_original(sizes / 3)],
+        original=[use_crop_of_original(sizes), use_crop_of_original(sizes / 3)],
     )
 
 

@@ -16,7 +16,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media.views import (
     PictureBatch,
     crop_centre,
-    crop_of_the_original,
+    use_crop_of_original,
 )
 from brainhive_cli.models import priors
 from brainhive_cli.models.heads import Conditioning
@@ -167,7 +167,7 @@ def test_crop_ids_of_the_original_are_as_published():
         [[375.0, 500, 0, 85, 512, 512], [1201, 1802, 0, 128, 512, 512]]
     )
 
-    ids = crop_of_the_original(resized)
+    ids = use_crop_of_original(resized)
 
     # max(0, round((height - 512) / 2)) of the picture as it is, halves to even, as the
     # repository has it
