@@ -1,13 +1,11 @@
-"""Other people's retrieval results in a folder: similarities or embeddings, ids, scores
-by epoch and claims, by their usual names.
-"""
+"""Retrieval results of other projects, read from a folder of files."""
 
 import csv
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -33,310 +31,359 @@ from brainhive_cli.data.files.ids import plain_id, plain_name, summarise_names
 from brainhive_cli.measurement.foreign_result import ForeignResult
 from brainhive_cli.measurement.readings import COSINE, compute_similarities
 
-NAMED = "audit.yaml"
-"""The file that names arrays, as `similarities: file.npz:key`, and `claims`."""
-AGAIN = "save it again, as an array or table of numbers or names"
-MAX_NAME_LETTERS = 256
-"""Letters of the longest name of a value; values with longer ones are not read."""
-MAX_VALUES = 100_000
-"""Most values of one file."""
-MAX_PADDING = 10
-"""Cells of a table for each one that is in its file, at most."""
-MAX_LISTED_LETTERS = 1000
-"""Letters of the names that a message lists."""
-LARGEST = 1e30
-"""Numbers further from zero are missing: their squares are infinite in float32."""
-MATRICES = {
+ROLES_FILE = "audit.yaml"
+"""File that names the array of a role, as `similarities: file.npz:key`, and claims."""
+SAVE_HINT = "save it again, as an array or table of numbers or names"
+MAX_NAME_CHARACTERS = 256
+"""Largest length of an array's name. Arrays with longer names are not read."""
+MAX_ARRAYS_PER_FILE = 100_000
+MAX_TABLE_FILLING = 10
+"""Largest number of cells in a table for each cell in its file."""
+MAX_MESSAGE_CHARACTERS = 1000
+"""Largest length of the names in a message."""
+MAX_MAGNITUDE = 1e30
+"""Largest absolute value of a number. Squares of larger ones overflow in float32."""
+MATRIX_PATTERNS = {
     "train_vectors": r"train",
     "similarities": r"(?<!dis)sim|logits",
     "predicted": r"pred|eeg|meg|fmri|brain",
     "gallery": r"gallery|ima?ge?|clip",
 }
-"""Pattern of the names of each array [N, M], [N, D]; the first that fits counts."""
-SEVERAL = ("similarities", "predicted")
-"""Roles that have an array of each seed or subject."""
-LISTS = {
+"""Pattern in the names of arrays [N, M] or [N, D], keyed by role. The first match
+counts.
+"""
+REPEATED_ROLES = ("similarities", "predicted")
+"""Roles that may have an array for each seed or subject."""
+LIST_PATTERNS = {
     "log": r"(test|val|dev|train).*(acc|top|loss|auc|rank)",
     "train_ids": r"train",
     "gallery_ids": r"gallery|candidate",
     "seen": r"seen|test|label|target|(id|name)s?\b",
 }
-"""Pattern of the names of each list of names, row numbers or scores."""
-CLAIMS = {
-    role: rf"^((test|mean|best|metrics|results?)_)*({pattern})$"
-    for role, pattern in {
-        **{f"top{k}": rf"(top|acc|recall)[\W_]?{k}" for k in (3, 5)},
-        "top1": r"(top|acc|recall)[\W_]?1|acc(uracy)?",
-        "pool": r"pool(_size)?|n?[\W_]?ways?",
-        "trainings": r"(n|num)?_?(seeds|subjects|folds|runs)",
-        "spread": r"(top|acc|recall)\w*_(std|sd)",
-        "interval": r"ci|interval",
-    }.items()
+"""Pattern in the names of lists of names, row numbers or scores, keyed by role."""
+CLAIM_NAMES = {
+    "top3": r"(top|acc|recall)[\W_]?3",
+    "top5": r"(top|acc|recall)[\W_]?5",
+    "top1": r"(top|acc|recall)[\W_]?1|acc(uracy)?",
+    "pool": r"pool(_size)?|n?[\W_]?ways?",
+    "trainings": r"(n|num)?_?(seeds|subjects|folds|runs)",
+    "spread": r"(top|acc|recall)\w*_(std|sd)",
+    "interval": r"ci|interval",
 }
-"""Pattern of the name of each claimed value."""
+CLAIM_PATTERNS = {
+    role: rf"^((test|mean|best|metrics|results?)_)*({name})$"
+    for role, name in CLAIM_NAMES.items()
+}
+"""Pattern of the whole name of a claimed value, keyed by role."""
 COUNTS = {"pool", "trainings"}
-"""Claims that are no shares."""
+"""Claims that are numbers of items. Other claims are shares."""
 MAX_CLAIM = 1e9
-"""The largest claimed count or share."""
+EPOCH_COLUMNS = ("epoch", "epochs", "step")
+"""Columns that number the rows of a table of scores."""
+
+
+@dataclass(frozen=True)
+class _ResultFiles:
+    """Arrays of a folder, keyed by labels such as "run.npz:similarities".
+
+    Attributes:
+        roles: Content of `audit.yaml`, with labels keyed by role.
+    """
+
+    folder: Path
+    arrays: dict[str, Array]
+    roles: Mapping[str, Any]
+
+    def list_labels(self) -> str:
+        """Join the keys of all arrays for a message."""
+        return _join_labels(self.arrays) or "nothing"
+
+    def find_all(self, role: str, size: int = 0) -> list[Array]:
+        """Find the arrays of a role, for example an array for each seed.
+
+        Args:
+            role: Role such as "similarities".
+            size: Length of the arrays, or 0 for any.
+
+        Raises:
+            MissingData: if unlike arrays have the role, or if the array that
+                `audit.yaml` names is absent or unfit.
+        """
+        if role in self.roles:
+            labels = [str(self.roles[role])]
+        else:
+            labels = [
+                label
+                for label, array in self.arrays.items()
+                if _has_role(array, label, role) and size in (0, len(array))
+            ]
+        arrays = [self.arrays[label] for label in labels if label in self.arrays]
+
+        # names and arrays of seeds differ in numbers alone
+        kinds = {re.sub(r"\d+", "", label) for label in labels}
+        shapes = {array.shape for array in arrays}
+        are_seeds = role in REPEATED_ROLES and len(kinds) == len(shapes) == 1
+        # arrays with NaN are not equal
+        are_equal = all(np.array_equal(array, arrays[0]) for array in arrays[1:])
+        is_absent = len(arrays) < len(labels)
+        if is_absent or not (are_equal or are_seeds):
+            raise MissingData(
+                f"{self.folder}: {role} could be {_join_labels(labels)}, and the "
+                f"folder holds {self.list_labels()}",
+                f"name an array in {self.folder / ROLES_FILE}: {role}: FILE:KEY",
+            )
+        for label, array in zip(labels, arrays, strict=True):
+            _require_role(array, role, f"{self.folder / label}")
+        return arrays[:1] if are_equal else arrays
+
+    def find(self, role: str, size: int = 0) -> Array:
+        """Find the array of a role as `find_all` does, or an empty array [0, 0]."""
+        arrays = self.find_all(role, size)
+        return arrays[0] if arrays else np.empty((0, 0))
+
+    def find_names(self, role: str, size: int = 0) -> list[str]:
+        """Find a list of names without folders and endings, or an empty list."""
+        texts = self.find(role, size).astype(str)
+        return [plain_name(plain_id(text)) for text in texts]
 
 
 def open_result(folder: Path) -> ForeignResult:
-    """Read the files of a folder, and find what each array, list and value is.
+    """Read a folder, and recognise arrays, lists and claims by their names.
 
     Raises:
-        MissingData: if there are no similarities or embeddings, or no such folder.
-        BrainhiveError: if arrays do not belong together, or several have one role.
+        MissingData: if the folder, the similarities or the labels are absent, or if
+            several arrays have one role.
+        RecipeError: if `audit.yaml` has unknown keys or values of another type.
     """
     if not folder.is_dir():
         raise MissingData(f"there is no folder {folder}", "name a folder of results")
+    files = _ResultFiles(folder, _read_folder(folder), _read_roles(folder))
 
-    # what is there, by file:name
-    values: dict[str, Array] = {}
-    for path in sorted(folder.iterdir()):
-        try:
-            with report_damage(path, AGAIN):
-                for name, value in _read_values(path).items():
-                    values[f"{path.name}:{name}".rstrip(":")] = value
-        except BrainhiveError as error:
-            console.warn(f"not read: {error.message}")
-    listed = ", ".join(values)[:MAX_LISTED_LETTERS] or "nothing"
-    named: dict[str, Any] = {}
-    if (folder / NAMED).is_file():
-        named = documents.read(folder / NAMED, hint=f"correct {folder / NAMED}")
-    for role in named.keys() - (roles := {*MATRICES, *LISTS, "claims"}):
-        raise RecipeError(
-            f"{folder / NAMED} names {role!r}, which is no role",
-            f"roles: {', '.join(sorted(roles))}",
-        )
-    for role, value in named.items():
-        if not isinstance(value, dict if role == "claims" else str):
-            raise RecipeError(
-                f"{folder / NAMED}: {role} is {documents.show_value(value)}",
-                "write claims as {top1: 41.0 %, pool: 200}, and all else as FILE:KEY",
-            )
+    gallery = _convert_to_matrix(files.find("gallery"))
+    predictions = []
+    for array in files.find_all("predicted"):
+        matrix = _convert_to_matrix(array)
+        if matrix.shape[1] == gallery.shape[1]:
+            predictions.append(matrix)
+    matrices = _find_similarities(files, predictions, gallery)
+    n_signals, n_candidates = matrices[0].shape
 
-    def choose_all(role: str, size: int = 0) -> list[Array]:
-        """Find the values of a role, of a size if there is one. Several differ only by
-        the numbers in their names, as those of seeds do.
-        """
-        labels = [
-            label
-            for label, value in values.items()
-            if value.ndim
-            and size in (0, len(value))
-            and _find_role(MATRICES if value.ndim > 1 else LISTS, label) == role
-        ]
-        if role in named:
-            labels = [str(named[role])]
-        arrays = [values[label] for label in labels if label in values]
-        kinds = {re.sub(r"\d+", "", label) for label in labels}
-        are_seeds = len(kinds) == len({array.shape for array in arrays}) == 1
-        # NaN is not equal to itself
-        is_clear = all(np.array_equal(array, arrays[0]) for array in arrays[1:])
-        if not (is_clear or (are_seeds and role in SEVERAL)) or len(arrays) < len(
-            labels
-        ):
-            options = ", ".join(labels)[:MAX_LISTED_LETTERS]
-            raise MissingData(
-                f"{folder}: {role} could be {options}, of {listed}",
-                f"name one in {folder / NAMED}: {role}: FILE:KEY",
-            )
-        for label, array in zip(labels, arrays, strict=True):
-            _check_array(array, role, f"{folder / label}")
-        return arrays[:1] if is_clear else arrays
-
-    def choose(role: str, size: int = 0) -> Array:
-        """Find the value of a role, of a size if there is one; else an empty one."""
-        arrays = choose_all(role, size)
-        return arrays[0] if arrays else np.empty((0, 0))
-
-    # similarities are of a file, or cosines of embeddings, as precise as these
-    gallery = _as_matrix(choose("gallery"))
-    predictions = [_as_matrix(array) for array in choose_all("predicted")]
-    predictions = [each for each in predictions if each.shape[1] == gallery.shape[1]]
-    matrices = list[Tensor]()
-    for array in choose_all("similarities"):
-        stack = array if array.ndim == 3 else array[None]
-        matrices += [_as_matrix(similarities) for similarities in stack]
-    if not matrices:
-        for predicted in predictions:
-            precision = torch.promote_types(predicted.dtype, gallery.dtype)
-            matrices.append(
-                compute_similarities(predicted, gallery, COSINE).to(precision)
-            )
-    if not matrices or not matrices[0].numel():
-        problem = f"{folder} has no similarities [N, M], or predictions [N, D] and a "
+    # lists of names; without names, row numbers name the candidates
+    train_ids = files.find_names("train_ids")
+    gallery_ids = files.find_names("gallery_ids", n_candidates)
+    seen_names = files.find_names("seen", n_signals)
+    if not seen_names and n_signals == n_candidates:
+        seen_names = gallery_ids or [str(row) for row in range(n_candidates)]
+    targets = _find_targets(seen_names, gallery_ids, n_signals, n_candidates)
+    if not targets:
         raise MissingData(
-            f"{problem}gallery [M, D] that match, but {listed}",
-            f"name the arrays in {folder / NAMED}: similarities: FILE.npz:KEY",
+            f"{folder}: no list says which of {n_candidates} candidates {n_signals} "
+            "signals show",
+            f"add lists of names, and name them in {ROLES_FILE}: seen, gallery_ids",
         )
-    if not len(choose("seen", len(matrices[0]))):
-        is_turned = (
-            matrices[0].shape[0]
-            != matrices[0].shape[1]
-            == len(choose("seen", matrices[0].shape[1]))
-        )
-        matrices = [matrix.T if is_turned else matrix for matrix in matrices]
-    count, width = matrices[0].shape
+    first_targets = targets.pop(next(iter(targets)))
 
-    # names by role; row numbers are names of the rows of a gallery without any
-    train_ids, gallery_ids, seen = (
-        [plain_name(plain_id(text)) for text in choose(role, size).astype(str)]
-        for role, size in (("train_ids", 0), ("gallery_ids", width), ("seen", count))
-    )
-    rows_of = [str(row) for row in range(width)]
-    if not seen and count == width:
-        seen = gallery_ids or rows_of
-
-    # labels may count from 0, from 1, or be names of candidates in their order
-    meanings = {"names": gallery_ids}
-    if not gallery_ids:
-        meanings = {
-            "labels that count from 0": rows_of,
-            "labels that count from 1": [str(row + 1) for row in range(width)],
-            "candidates in the order of signals": seen,
-        }
-    targets = dict[str, Tensor]()
-    for meaning, names in meanings.items():
-        rows_of_name = defaultdict[str, list[int]](list)
-        for row, name in enumerate(names):
-            rows_of_name[name].append(row)
-        rows = [torch.tensor(rows_of_name.get(name, [])) for name in seen]
-        if len(names) != width or len(rows) != count or not all(map(len, rows)):
-            continue
-        if min(map(len, rows)) < width:  # else no candidate is wrong
-            targets[meaning] = pad_sequence(rows, batch_first=True, padding_value=-1)
-    first = targets.pop(next(iter(targets), ""), None)
-    if first is None:
-        raise MissingData(
-            f"{folder}: nothing says which of {width} candidates {count} signals show",
-            f"add lists of names, and name them in {NAMED}: seen, gallery_ids",
-        )
-    for name, claim in _flatten("", named.get("claims", {})):
+    for name, claim in _flatten("", files.roles.get("claims", {})):
         with suppress(TypeError, ValueError, OverflowError):
-            values[f"{NAMED}:{name}"] = _read_array(claim)
-    claims = _read_claims(values)
-    results = list[ForeignResult]()
+            files.arrays[f"{ROLES_FILE}:{name}"] = _read_array(claim)
+    claims = _read_claims(files.arrays)
+    log = _read_log(files.arrays)
+    train_embeddings = _convert_to_matrix(files.find("train_vectors"))
     if len(predictions) != len(matrices):
         predictions = []
+    results = []
     for similarities, predicted in zip_longest(matrices, predictions):
-        results.append(
-            ForeignResult(
-                similarities=similarities,
-                targets=first,
-                seen_names=seen,
-                train_ids=train_ids,
-                gallery=gallery if len(gallery) == width else None,
-                train_embeddings=_as_matrix(choose("train_vectors")),
-                log=_read_log(values),
-                claims=claims,
-                predictions=predicted,
-                alternative_targets=targets,
-            )
+        result = ForeignResult(
+            similarities=similarities,
+            targets=first_targets,
+            seen_names=seen_names,
+            train_ids=train_ids,
+            gallery=gallery if len(gallery) == n_candidates else None,
+            train_embeddings=train_embeddings,
+            log=log,
+            claims=claims,
+            predictions=predicted,
+            alternative_targets=targets,
         )
+        results.append(result)
     return replace(results[0], other_trainings=results[1:])
 
 
-def _check_array(array: Array, role: str, where: str) -> None:
-    """Refuse what cannot have a role: a list as a matrix, names as numbers, no number.
+def _read_folder(folder: Path) -> dict[str, Array]:
+    """Read the arrays of all files, with a warning for files that cannot be read."""
+    arrays: dict[str, Array] = {}
+    for path in sorted(folder.iterdir()):
+        try:
+            with report_damage(path, SAVE_HINT):
+                for name, array in _read_arrays(path).items():
+                    arrays[f"{path.name}:{name}".rstrip(":")] = array
+        except BrainhiveError as error:
+            console.warn(f"not read: {error.message}")
+    return arrays
 
-    Raises:
-        MissingData: naming the array, its type and shape.
-    """
-    is_matrix = role in MATRICES
-    if is_matrix == (array.ndim < 2) or not array.ndim:
-        kind = "a matrix of numbers" if is_matrix else "a list of names or numbers"
-        raise MissingData(
-            f"{where} is {array.dtype} {list(array.shape)}, and {role} is {kind}",
-            f"save it again, or name another in {NAMED}: {role}: FILE:KEY",
+
+def _read_roles(folder: Path) -> dict[str, Any]:
+    """Read `audit.yaml`, or return an empty dict if it is absent."""
+    path = folder / ROLES_FILE
+    if not path.is_file():
+        return {}
+
+    content: dict[str, Any] = documents.read(path, hint=f"correct {path}")
+    roles = {"claims"}.union(MATRIX_PATTERNS, LIST_PATTERNS)
+    for role in content.keys() - roles:
+        raise RecipeError(
+            f"{path} has the key {role!r}, which is no role",
+            f"roles: {', '.join(sorted(roles))}",
         )
-    if is_matrix and array.size and not np.isfinite(_as_numbers(array)).any():
+    for role, value in content.items():
+        if not isinstance(value, dict if role == "claims" else str):
+            raise RecipeError(
+                f"{path}: {role} is {documents.show_value(value)}",
+                "write claims as {top1: 41.0 %, pool: 200}, and roles as FILE:KEY",
+            )
+    return content
+
+
+def _find_similarities(
+    files: _ResultFiles, predictions: Sequence[Tensor], gallery: Tensor
+) -> list[Tensor]:
+    """Find the similarities [N, M] of each training, or compute cosines.
+
+    Args:
+        files: Arrays of the folder.
+        predictions: Embeddings [N, D] of each training.
+        gallery: Embeddings [M, D] of the candidates.
+    """
+    matrices = []
+    for array in files.find_all("similarities"):
+        trainings = array if array.ndim == 3 else array[None]
+        matrices += [_convert_to_matrix(similarities) for similarities in trainings]
+    if not matrices:
+        for predicted in predictions:
+            dtype = torch.promote_types(predicted.dtype, gallery.dtype)
+            cosines = compute_similarities(predicted, gallery, COSINE)
+            matrices.append(cosines.to(dtype))
+    if not matrices or not matrices[0].numel():
         raise MissingData(
-            f"{where}: none of its {array.size:,} values is a number up to {LARGEST:g}",
-            f"save it again, or name another in {NAMED}: {role}: FILE:KEY",
+            f"{files.folder} has no similarities [N, M], and no predictions [N, D] "
+            f"with a gallery [M, D]; it holds {files.list_labels()}",
+            f"name the arrays in {files.folder / ROLES_FILE}: "
+            "similarities: FILE.npz:KEY",
         )
 
+    # the matrix is transposed if the list of seen pictures has the length of its rows
+    n_rows, n_columns = matrices[0].shape
+    if len(files.find("seen", n_rows)) or n_rows == n_columns:
+        return matrices
+    is_transposed = len(files.find("seen", n_columns)) == n_columns
+    return [matrix.T for matrix in matrices] if is_transposed else matrices
 
-def _as_matrix(array: Array) -> Tensor:
-    """Make a matrix [N, M] or [N, D]; NaN is a missing value."""
-    return torch.from_numpy(_as_numbers(array)).flatten(1)
 
+def _find_targets(
+    seen_names: Sequence[str],
+    gallery_ids: Sequence[str],
+    n_signals: int,
+    n_candidates: int,
+) -> dict[str, Tensor]:
+    """Find the right candidates [N, K] of each signal, padded with -1.
 
-def _as_numbers(values: Array) -> Array:
-    """Copy numbers as floats; NaN where they are missing, infinite or too large.
-
-    Raises:
-        ValueError: if they are names.
+    Returns:
+        Candidates keyed by a meaning of the labels. Meanings that do not fit all
+        signals, or by which all candidates are right, are left out.
     """
-    numbers = values.astype(values.dtype if values.dtype.kind == "f" else np.float64)
-    limit = min(LARGEST, float(np.finfo(numbers.dtype).max))
-    numbers[~(np.abs(numbers) <= limit)] = np.nan
-    return numbers
+    meanings: dict[str, Sequence[str]] = {"names": gallery_ids}
+    if not gallery_ids:
+        rows = range(n_candidates)
+        meanings = {
+            "labels that count from 0": [str(row) for row in rows],
+            "labels that count from 1": [str(row + 1) for row in rows],
+            "candidates in the order of signals": seen_names,
+        }
+    targets = {}
+    for meaning, names in meanings.items():
+        if len(names) != n_candidates or len(seen_names) != n_signals:
+            continue
+        rows_of_name = defaultdict[str, list[int]](list)
+        for row, name in enumerate(names):
+            rows_of_name[name].append(row)
+        target_rows = [torch.tensor(rows_of_name.get(name, [])) for name in seen_names]
+        counts = {len(rows) for rows in target_rows}
+        if 0 not in counts and counts != {n_candidates}:
+            targets[meaning] = pad_sequence(
+                target_rows, batch_first=True, padding_value=-1
+            )
+    return targets
 
 
-def _read_values(path: Path) -> dict[str, Array]:
-    """Read the arrays, lists and values of a file by name, and warn of what is neither
-    numbers nor names.
-    """
-    values = dict[str, Array]()
-    unread = dict[str, str]()
-    for count, (name, content) in enumerate(_flatten("", _read(path))):
-        if count >= MAX_VALUES:
-            raise ValueError(f"it holds more than {MAX_VALUES:,} values")
+def _read_arrays(path: Path) -> dict[str, Array]:
+    """Read the arrays of a file by name, with a warning for values of other types."""
+    arrays = {}
+    problems = {}
+    for count, (name, content) in enumerate(_flatten("", _read_file(path))):
+        if count >= MAX_ARRAYS_PER_FILE:
+            raise ValueError(f"it holds more than {MAX_ARRAYS_PER_FILE:,} values")
         if content is None:
             continue
         try:
-            values[name] = _read_array(content)
+            arrays[name] = _read_array(content)
         except (TypeError, ValueError, OverflowError) as error:
-            unread[name or path.name] = first_line(error)
-    if unread:
-        names = summarise_names([*unread])[:MAX_LISTED_LETTERS]
-        reason = next(iter(unread.values()))
-        console.warn(f"not read: {path}: values without use, {names} ({reason})")
-    return values
+            problems[name or path.name] = first_line(error)
+    if problems:
+        names = summarise_names(list(problems))[:MAX_MESSAGE_CHARACTERS]
+        problem = next(iter(problems.values()))
+        console.warn(f"not read: {path}: values without use, {names} ({problem})")
+    return arrays
 
 
-def _read(path: Path) -> Any:
-    """Read an array, a list of names, or a document or table of these by name."""
+def _read_file(path: Path) -> Any:
+    """Read an array, a list of names or a dict of these. Other files give None."""
     if path.suffix in pickles.ENDINGS:
-        return pickles.load(path, way_out=AGAIN)
+        return pickles.load(path, way_out=SAVE_HINT)
     if path.suffix == ".json":
-        return documents.read(path, TypeAdapter(Any), AGAIN, has_nan=True)
+        return documents.read(path, TypeAdapter(Any), SAVE_HINT, has_nan=True)
     if path.suffix not in (".csv", ".txt"):
         return None
-    lines = [*filter(None, read_lines(path))]
+
+    lines = [line for line in read_lines(path) if line]
     if path.suffix == ".txt":
         return lines
-    heads, *rows = csv.reader(lines) if lines else [[]]
-    if len(rows) * len(heads) > MAX_PADDING * sum(map(len, rows)):
+    if not lines:
+        return {}
+    heading, *rows = csv.reader(lines)
+    n_cells = sum(len(row) for row in rows)
+    if len(rows) * len(heading) > MAX_TABLE_FILLING * n_cells:
         raise ValueError("most of its rows are shorter than its heading")
-    columns = zip_longest(heads, *rows, fillvalue="")
-    return {head: [cell or "nan" for cell in cells] for head, *cells in columns if head}
+    columns = {}
+    for name, *cells in zip_longest(heading, *rows, fillvalue=""):
+        if name:
+            columns[name] = [cell or "nan" for cell in cells]
+    return columns
 
 
 def _flatten(name: str, content: Any) -> Iterator[tuple[str, Any]]:
-    """Give whatever is no mapping with its name; None instead of what has too long a
-    name.
+    """Yield the values of nested dicts with names such as "metrics_top1".
+
+    Values with too long names are None.
     """
     if not isinstance(content, Mapping) or not content:
         yield name, content
         return
     for key, value in content.items():
-        inner = f"{name}_{key}".strip("_")
-        is_short = len(inner) <= MAX_NAME_LETTERS
-        yield from _flatten(inner, value if is_short else None)
+        full_name = f"{name}_{key}".strip("_")
+        is_short = len(full_name) <= MAX_NAME_CHARACTERS
+        yield from _flatten(full_name, value if is_short else None)
 
 
 def _read_array(content: Any) -> Array:
-    """Make an array of native numbers or of text; null is NaN among numbers.
+    """Convert a value to an array of text or of numbers in native byte order.
 
     Raises:
-        TypeError: if it is something else, as dates, complex numbers or structures.
+        TypeError: if it holds other types, such as dates or complex numbers.
         ValueError: if it is empty or ragged, or text that is not UTF-8.
     """
     try:
         values = pickles.array(content)
-    except TypeError:
+    except TypeError:  # None among numbers becomes NaN
         values = np.asarray(content, np.float64)
     if not values.size:
         raise ValueError("it is empty")
@@ -355,65 +402,119 @@ def _read_array(content: Any) -> Array:
     return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
+def _convert_to_matrix(array: Array) -> Tensor:
+    """Convert an array to floats [N, M] or [N, D]."""
+    return torch.from_numpy(_convert_to_floats(array)).flatten(1)
+
+
+def _convert_to_floats(values: Array) -> Array:
+    """Copy numbers as floats, with NaN for infinite or too large values.
+
+    Raises:
+        ValueError: if they are names.
+    """
+    floats = values.astype(values.dtype if values.dtype.kind == "f" else np.float64)
+    limit = min(MAX_MAGNITUDE, float(np.finfo(floats.dtype).max))
+    is_valid = np.abs(floats) <= limit
+    floats[~is_valid] = np.nan
+    return floats
+
+
 def _find_role(patterns: Mapping[str, str], label: str) -> str:
-    """Find what a value is by its name in the file, else by that of the file."""
+    """Find the role of a label such as "run.npz:img", or return an empty text."""
     name = label.rpartition(":")[2].lower()
-    return next((role for role in patterns if re.search(patterns[role], name)), "")
+    for role, pattern in patterns.items():
+        if re.search(pattern, name):
+            return role
+    return ""
 
 
-def _read_log(values: Mapping[str, Array]) -> dict[str, Float64]:
-    """Read scores by epoch, of two epochs or more, of each training in a table."""
-    log = dict[str, Float64]()
-    for label, value in values.items():
-        if value.ndim != 1 or _find_role(LISTS, label) != "log":
+def _has_role(array: Array, label: str, role: str) -> bool:
+    """Return True if an array has a role by its dimensions and name."""
+    patterns = MATRIX_PATTERNS if array.ndim > 1 else LIST_PATTERNS
+    return array.ndim > 0 and _find_role(patterns, label) == role
+
+
+def _read_log(arrays: Mapping[str, Array]) -> dict[str, Float64]:
+    """Read the scores [E] of each training, if they have at least two epochs."""
+    log = {}
+    for label, array in arrays.items():
+        if array.ndim != 1 or _find_role(LIST_PATTERNS, label) != "log":
             continue
-        with suppress(ValueError):
-            scores = _as_numbers(value).astype(np.float64)
-            starts = _find_starts(values, label)
-            for number, part in enumerate(np.split(scores, starts)):
-                if np.isfinite(part).sum() > 1:
-                    training = f"training {number} " if len(starts) else ""
-                    log[f"{training}{label}".lower()] = part
+        with suppress(ValueError):  # text, or mixed trainings
+            scores = _convert_to_floats(array).astype(np.float64)
+            starts = _find_training_starts(arrays, label)
+            for number, training_scores in enumerate(np.split(scores, starts)):
+                if np.isfinite(training_scores).sum() > 1:
+                    prefix = f"training {number} " if len(starts) else ""
+                    log[f"{prefix}{label}".lower()] = training_scores
     return log
 
 
-def _find_starts(values: Mapping[str, Array], label: str) -> Int64:
-    """Find where epochs begin again in a table of several trainings.
+def _find_training_starts(arrays: Mapping[str, Array], label: str) -> Int64:
+    """Find the rows of a table at which further trainings begin.
 
     Raises:
         ValueError: if the rows of trainings are mixed.
     """
-    for name in ("epoch", "epochs", "step"):
-        epochs = values.get(f"{label.rpartition(':')[0]}:{name}")
-        if epochs is not None and epochs.shape == values[label].shape:
-            starts = 1 + np.flatnonzero(np.diff(_as_numbers(epochs)) <= 0)
-            times = np.unique(epochs, return_counts=True)[1].max()
-            if len(starts) >= times:
-                raise ValueError("epochs of trainings are mixed")
-            return starts
+    file = label.rpartition(":")[0]
+    for column in EPOCH_COLUMNS:
+        epochs = arrays.get(f"{file}:{column}")
+        if epochs is None or epochs.shape != arrays[label].shape:
+            continue
+        steps = np.diff(_convert_to_floats(epochs))
+        starts = 1 + np.flatnonzero(steps <= 0)
+        _, counts = np.unique(epochs, return_counts=True)
+        if len(starts) >= counts.max():
+            raise ValueError("epochs of trainings are mixed")
+        return starts
     return np.empty(0, np.int64)
 
 
-def _read_claims(values: Mapping[str, Array]) -> dict[str, float]:
-    """Read claimed values, shares in percent; of an interval half its width."""
-    claims = dict[str, float]()
+def _read_claims(arrays: Mapping[str, Array]) -> dict[str, float]:
+    """Read claimed values, with shares in percent and half the width of an interval."""
+    claims: dict[str, float] = {}
     is_percent = False
-    for label, value in values.items():
-        role = _find_role(CLAIMS, label)
-        if role == "trainings" and value.size > 1:
-            claims[role] = value.size
+    for label, array in arrays.items():
+        role = _find_role(CLAIM_PATTERNS, label)
+        if role == "trainings" and array.size > 1:
+            claims[role] = array.size
         elif role == "spread":
             claims.setdefault("trainings", 2)
-        elif role and value.size == (2 if role == "interval" else 1):
+        elif role and array.size == (2 if role == "interval" else 1):
             with suppress(ValueError):
-                numbers = np.char.strip(value.astype(str), " %").astype(np.float64)
-                claim = float(numbers.max() if value.size == 1 else np.ptp(numbers / 2))
-                if not (role in COUNTS) <= claim <= MAX_CLAIM:
+                numbers = np.char.strip(array.astype(str), " %").astype(np.float64)
+                is_interval = array.size == 2
+                claim = float(np.ptp(numbers / 2) if is_interval else numbers.max())
+                min_claim = 1 if role in COUNTS else 0
+                if not min_claim <= claim <= MAX_CLAIM:
                     console.warn(f"not read: {label} claims {claim:g} as {role}")
                     continue
                 claims[role] = claim
-                is_percent |= role not in COUNTS and ("%" in str(value) or claim > 1)
-    return {
-        role: value if is_percent or role in COUNTS else 100 * value
-        for role, value in claims.items()
-    }
+                is_percent |= role not in COUNTS and ("%" in str(array) or claim > 1)
+    for role in claims.keys() - COUNTS:
+        if not is_percent:
+            claims[role] *= 100
+    return claims
+
+
+def _join_labels(labels: Iterable[str]) -> str:
+    """Join labels for a message, cut to its largest length."""
+    return ", ".join(labels)[:MAX_MESSAGE_CHARACTERS]
+
+
+def _require_role(array: Array, role: str, label: str) -> None:
+    """Raise an error if an array has other dimensions than its role, or no number."""
+    is_matrix = role in MATRIX_PATTERNS
+    hint = f"save it again, or name another in {ROLES_FILE}: {role}: FILE:KEY"
+    if is_matrix == (array.ndim < 2) or not array.ndim:
+        kind = "a matrix of numbers" if is_matrix else "a list of names or numbers"
+        raise MissingData(
+            f"{label} is {array.dtype} {list(array.shape)}, and {role} is {kind}", hint
+        )
+    if is_matrix and array.size and not np.isfinite(_convert_to_floats(array)).any():
+        raise MissingData(
+            f"{label}: none of its {array.size:,} values is a number up to "
+            f"{MAX_MAGNITUDE:g}",
+            hint,
+        )

@@ -1,4 +1,4 @@
-"""Roles, claims and scores by epoch in other people's results."""
+"""Roles, claims and scores by epoch in results of other projects."""
 
 from pathlib import Path
 from typing import Any
@@ -8,15 +8,15 @@ import pytest
 
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.data.exchange.foreign_results import (
-    LISTS,
-    MATRICES,
-    _as_numbers,
-    _check_array,
+    LIST_PATTERNS,
+    MATRIX_PATTERNS,
+    _convert_to_floats,
     _find_role,
-    _read,
     _read_array,
     _read_claims,
+    _read_file,
     _read_log,
+    _require_role,
     open_result,
 )
 
@@ -48,16 +48,16 @@ def test_claims_are_read_in_percent(
 @pytest.mark.parametrize(
     ("patterns", "label", "role"),
     [
-        (MATRICES, "run.npz:Similarity", "similarities"),
-        (MATRICES, "run.npz:dissimilarity", ""),
-        (MATRICES, "pred.npy", "predicted"),
-        (MATRICES, "x.npz:train_eeg", "train_vectors"),
-        (MATRICES, "x.npz:img_feats", "gallery"),
-        (LISTS, "log.csv:val_acc", "log"),
-        (LISTS, "a.txt:train_names", "train_ids"),
-        (LISTS, "candidates.txt", "gallery_ids"),
-        (LISTS, "a.json:ids", "seen"),
-        (LISTS, "a.json:idea", ""),
+        (MATRIX_PATTERNS, "run.npz:Similarity", "similarities"),
+        (MATRIX_PATTERNS, "run.npz:dissimilarity", ""),
+        (MATRIX_PATTERNS, "pred.npy", "predicted"),
+        (MATRIX_PATTERNS, "x.npz:train_eeg", "train_vectors"),
+        (MATRIX_PATTERNS, "x.npz:img_feats", "gallery"),
+        (LIST_PATTERNS, "log.csv:val_acc", "log"),
+        (LIST_PATTERNS, "a.txt:train_names", "train_ids"),
+        (LIST_PATTERNS, "candidates.txt", "gallery_ids"),
+        (LIST_PATTERNS, "a.json:ids", "seen"),
+        (LIST_PATTERNS, "a.json:idea", ""),
     ],
 )
 def test_roles_follow_from_names(patterns: Any, label: str, role: str) -> None:
@@ -85,12 +85,12 @@ def test_scores_of_several_trainings_are_divided() -> None:
 
 
 def test_numbers_that_are_infinite_or_too_large_are_missing() -> None:
-    found = _as_numbers(np.array([1, 2e30, -1e30, -np.inf, np.nan], np.float64))
+    found = _convert_to_floats(np.array([1, 2e30, -1e30, -np.inf, np.nan], np.float64))
     assert np.isnan(found).tolist() == [False, True, False, True, True]
     half = np.array([65504, np.inf], np.float16)
-    assert _as_numbers(half).dtype == np.float16
-    assert np.isnan(_as_numbers(half)).tolist() == [False, True]
-    assert _as_numbers(np.array([1, 2])).dtype == np.float64
+    assert _convert_to_floats(half).dtype == np.float16
+    assert np.isnan(_convert_to_floats(half)).tolist() == [False, True]
+    assert _convert_to_floats(np.array([1, 2])).dtype == np.float64
 
 
 @pytest.mark.parametrize(
@@ -132,21 +132,21 @@ def test_other_contents_are_refused(content: Any) -> None:
 def test_arrays_fit_their_roles(array: Any, role: str, is_refused: bool) -> None:
     if is_refused:
         with pytest.raises(MissingData):
-            _check_array(array, role, "x")
+            _require_role(array, role, "x")
     else:
-        _check_array(array, role, "x")
+        _require_role(array, role, "x")
 
 
 def test_tables_are_read_by_column(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_text("epoch,acc,\n1,0.5\n\n2,\n")
-    assert _read(path) == {"epoch": ["1", "2"], "acc": ["0.5", "nan"]}
+    assert _read_file(path) == {"epoch": ["1", "2"], "acc": ["0.5", "nan"]}
     path.write_text(",".join("abcdefghijkl") + "\n1\n")
     with pytest.raises(ValueError, match="rows"):
-        _read(path)
+        _read_file(path)
     (tmp_path / "ids.txt").write_text("a\n\nb\n")
-    assert _read(tmp_path / "ids.txt") == ["a", "b"]
-    assert _read(tmp_path / "notes.md") is None
+    assert _read_file(tmp_path / "ids.txt") == ["a", "b"]
+    assert _read_file(tmp_path / "notes.md") is None
 
 
 def test_labels_may_count_from_one_and_matrices_be_turned(tmp_path: Path) -> None:
