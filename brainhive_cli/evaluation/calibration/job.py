@@ -234,9 +234,8 @@ class Job:
             name, test.image_ids[rows], known
         )
         confirm = self.align.confirm_copy("train", "test")
-        is_dropped = tested_pictures.find_members(
-            name, train.image_ids, pixels, confirm
-        )[trials.stimulus]
+        is_copy = tested_pictures.find_members(name, train.image_ids, pixels, confirm)
+        is_dropped = is_copy[trials.stimulus]
         trials = trials.take(~is_dropped)
 
         # test trials of the pictures that are ranked

@@ -125,12 +125,12 @@ def test_tested_pictures_are_not_learned_from(
     shown = {"train": np.arange(1, 9), "test": np.array([0, 2, 3, 4, 6, 7, 8, 9])}
     asked: dict[str, Any] = {}
 
-    def contain(name: Any, ids: Any, pixels: Any, confirm: Any) -> np.ndarray:
+    def find_members(name: Any, ids: Any, pixels: Any, confirm: Any) -> np.ndarray:
         return np.isin(np.arange(10), tested_copies)
 
     def pictures_of(name: Any, ids: Any, pixels: Any) -> Any:
         asked["ids"] = list(ids)
-        return SimpleNamespace(contain=contain)
+        return SimpleNamespace(find_members=find_members)
 
     rows = np.array([2, 3, 6])
     member = SimpleNamespace(
@@ -148,7 +148,9 @@ def test_tested_pictures_are_not_learned_from(
     gather = SimpleNamespace(gather=lambda rows: {"one": rows})
     monkeypatch.setattr(jobs, "TrainedModel", lambda *_: member)
     monkeypatch.setattr(jobs, "first_with_pixels", lambda store_of: (store, None))
-    monkeypatch.setattr(jobs, "LearnedPictures", SimpleNamespace(of=pictures_of))
+    monkeypatch.setattr(
+        jobs, "LearnedPictures", SimpleNamespace(from_image_ids=pictures_of)
+    )
     monkeypatch.setattr(jobs, "Targets", SimpleNamespace(of=lambda *_: gather))
 
     person = job.people[3]

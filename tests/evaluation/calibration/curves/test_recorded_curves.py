@@ -140,10 +140,10 @@ def job_of(*words: str, backbone: str = "nice", **changes: Any) -> Any:
         return {"one": store}
 
     def model(cell: Cell) -> Any:
-        def contain(name: Any, ids: Any, pixels: Any, confirm: Any) -> np.ndarray:
+        def find_members(name: Any, ids: Any, pixels: Any, confirm: Any) -> np.ndarray:
             return np.arange(22) % (2 + 2 * cell.seed) == 0
 
-        pictures = SimpleNamespace(contain=contain)
+        pictures = SimpleNamespace(find_members=find_members)
         learned = SimpleNamespace(pictures=pictures)
         return SimpleNamespace(cell=cell, stores=stores, learned=learned)
 
