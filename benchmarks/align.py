@@ -24,7 +24,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.published.things_eeg import POSTERIOR
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores.recordings import Recordings
-from brainhive_cli.data.stores.target_store import TargetStore, path_of
+from brainhive_cli.data.stores.target_store import TargetStore, build_store_path
 from brainhive_cli.data.targets.model_input import read_training
 from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.cell_folder import train_cell
@@ -193,7 +193,7 @@ def _write_parquet(home: Path, ids: list[str]) -> None:
 
     for encoder, name in UPSTREAM.items():
         values = TargetStore.open(
-            path_of(home / "embeddings", "things-eeg", "train", encoder)
+            build_store_path(home / "embeddings", "things-eeg", "train", encoder)
         ).embedding
         stems = [Path(each).name for each in ids]
         table = pyarrow.table({"image_id": stems, "emb": list(np.asarray(values))})
@@ -256,7 +256,7 @@ def opening(on: Bench) -> None:
     )
     dataset = parts.resolve("datasets", "things-eeg").build(paths)
     pictures = TargetStore.open(
-        path_of(on.home / "embeddings", "things-eeg", "train", "vae")
+        build_store_path(on.home / "embeddings", "things-eeg", "train", "vae")
     )
     source, opened = Recordings(dataset, paths, Signal()), []
 

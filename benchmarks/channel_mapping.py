@@ -98,7 +98,9 @@ def show_top1(
     for cell in align.cells:
         (subject,), device = cell.tested_on, torch.device("cpu")
         member = TrainedModel(replace(align, channel_mapping=kind), cell, device)
-        recording = cut(align.source(cell.variant).recording(subject, "test"), names)
+        recording = cut(
+            align.source(cell.variant).open_recording(subject, "test"), names
+        )
         responses, gallery = (
             member.trials(subject, "test", recording=recording),
             member.rows("test"),

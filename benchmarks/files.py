@@ -16,8 +16,8 @@ from harness import Bench, brainhive, main
 from safetensors.torch import load_file, save_file
 
 from brainhive_cli.core import weights
-from brainhive_cli.data.stores.target_store import TargetStore, path_of
-from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
+from brainhive_cli.data.stores.target_store import TargetStore, build_store_path
+from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
 
 DIM, BATCH = 1024, 1024
 """A batch of BrainHiVE's training."""
@@ -35,7 +35,7 @@ def writing(on: Bench) -> None:
 
     def ours() -> float:
         path = on.folder() / "ours.h5"
-        Blank(path, ids, ids, (DIM,), "float32", {}).create()
+        StorePlan(path, ids, ids, (DIM,), "float32", {}).create()
         writer = TargetWriter(path)
 
         def write() -> None:
@@ -74,7 +74,9 @@ def large_store(on: Bench) -> TargetStore:
         for row in range(rows)
     ]
     synthetic.write_targets(on.home, "large", "train", ids, {"vae": DIM})
-    return TargetStore.open(path_of(on.home / "embeddings", "large", "train", "vae"))
+    return TargetStore.open(
+        build_store_path(on.home / "embeddings", "large", "train", "vae")
+    )
 
 
 def opening(on: Bench) -> None:

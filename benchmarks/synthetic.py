@@ -23,8 +23,8 @@ from brainhive_cli.data.signals.spaces import Sensors, Voxels
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores import signal_store
 from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.data.stores.target_store import path_of
-from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
+from brainhive_cli.data.stores.target_store import build_store_path
+from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.models.backbones import havir, mindeye2, neurons
 from brainhive_cli.models.heads import FUSED, TOKEN, Head, Heads
@@ -110,9 +110,9 @@ def write_targets(
     random = np.random.default_rng(0)
     concepts = [name.split("/")[1] if "/" in name else name for name in ids]
     for encoder, width in dims.items():
-        path = path_of(home / "embeddings", dataset, split, encoder)
+        path = build_store_path(home / "embeddings", dataset, split, encoder)
         attributes = {"encoder": encoder, "dataset": dataset, "split": split}
-        Blank(path, ids, concepts, (width,), "float32", attributes).create()
+        StorePlan(path, ids, concepts, (width,), "float32", attributes).create()
         writer = TargetWriter(path)
         writer.write(
             np.arange(len(ids)), random.standard_normal((len(ids), width), np.float32)
@@ -136,7 +136,9 @@ def write_signals(
         recording = Trials(
             signal, list(ids), Sensors(POSTERIOR), times_s, RATE_HZ, "random"
         )
-        path = signal_store.path_of(home / "signals", "things-eeg", "default", subject)
+        path = signal_store.build_store_path(
+            home / "signals", "things-eeg", "default", subject
+        )
         SignalStore.write(path, {"train": recording})
 
 

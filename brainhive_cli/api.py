@@ -476,7 +476,7 @@ def open_store(dataset: str, split: str, encoder: str) -> "TargetStore":
 
     _check_arguments(dataset=dataset, split=split, encoder=encoder)
     folder = Paths().under_home("embeddings")
-    return target_store.open_all(folder, dataset, split, [encoder])[encoder]
+    return target_store.open_stores(folder, dataset, split, [encoder])[encoder]
 
 
 def open_signals(dataset: str, subject: int, name: str = "default") -> "SignalStore":
@@ -496,7 +496,9 @@ def open_signals(dataset: str, subject: int, name: str = "default") -> "SignalSt
     from brainhive_cli.data.stores import signal_store
 
     _check_arguments(dataset=dataset, subject=subject, name=name)
-    path = signal_store.path_of(Paths().under_home("signals"), dataset, name, subject)
+    path = signal_store.build_store_path(
+        Paths().under_home("signals"), dataset, name, subject
+    )
     return signal_store.SignalStore.open(path)
 
 
@@ -661,7 +663,7 @@ def store_trials(
     trials = epochs.as_trials(X, pictures, **axes)
     stimuli = _resolve_dataset(dataset, trials.image_ids).build(Paths())
     folder = Paths().under_home("signals")
-    path = signal_store.path_of(folder, stimuli.recorded_as, name, subject)
+    path = signal_store.build_store_path(folder, stimuli.recorded_as, name, subject)
 
     # steps before storing, as far as they are known
     earlier_steps = {}
@@ -669,7 +671,9 @@ def store_trials(
         earlier_steps["whitened"] = bool(whitened)
     if averaged is not None:
         earlier_steps["averaged"] = bool(averaged)
-    return own_arrays.store(trials, stimuli, path, subject, session, run, earlier_steps)
+    return own_arrays.store_arrays(
+        trials, stimuli, path, subject, session, run, earlier_steps
+    )
 
 
 def _resolve_dataset(dataset: Any, image_ids: Sequence[str]) -> Any:

@@ -26,15 +26,19 @@ from brainhive_cli.core.tables import Table
 from brainhive_cli.data.files.hdf5 import short_name
 from brainhive_cli.data.files.subjects import Subjects
 from brainhive_cli.data.stores.health import (
-    COLUMNS,
     FAILED,
+    HEALTH_COLUMNS,
     PASSED,
-    health_row,
-    health_table,
+    make_health_row,
+    make_health_table,
 )
 from brainhive_cli.data.stores.inventory import inspect_dataset
 from brainhive_cli.data.stores.signal_store import SignalStore, is_signal_store
-from brainhive_cli.data.stores.store_tables import COUNTED, count_rows, describe_store
+from brainhive_cli.data.stores.store_tables import (
+    COUNT_COLUMNS,
+    describe_store,
+    make_count_rows,
+)
 from brainhive_cli.data.stores.target_store import (
     TargetStore,
     expand_patterns,
@@ -269,20 +273,20 @@ def _check_signal_store(path: Path, recipe: Recipe) -> CheckOutcome:
     # the path ends with the data set, the preparation and the subject
     dataset, name = short_name(path.absolute()).split("/", 1)
     title = f"Signal stores of {dataset}"
-    columns = ("store",) + COUNTED + ("check",)
+    columns = ("store",) + COUNT_COLUMNS + ("check",)
     try:
         store = SignalStore.open(path)
         store.verify()
     except BrainhiveError as error:
         # a store that cannot be read has no counts
-        row = (name,) + ("–",) * len(COUNTED) + (FAILED,)
+        row = (name,) + ("–",) * len(COUNT_COLUMNS) + (FAILED,)
         return _report_store(path, error.in_one_line, Table(title, columns, [row]))
 
     # `overlap` is a sentence if windows of trials overlap in time, else ""
     facts = {"problem": ""} | describe_store(store)
     if facts["overlap"]:
         console.say(f"{name}: {facts['overlap']}")
-    rows = [(name,) + counts + (PASSED,) for counts in count_rows(facts)]
+    rows = [(name,) + counts + (PASSED,) for counts in make_count_rows(facts)]
     table = Table(title, columns, rows)
 
     files = {}
@@ -308,16 +312,16 @@ def _check_target_store(path: Path, is_thorough: bool) -> CheckOutcome:
     try:
         store = TargetStore.open(path)
         store.verify()
-        health = store.measured() if is_thorough else store.health
+        health = store.remeasure_health() if is_thorough else store.health
         problem = problem_of(store, health)
     except BrainhiveError as error:
         # the health of a damaged store is unknown
-        unknown_figures = ("–",) * (len(COLUMNS) - 2)
-        table = health_table([(path.name,) + unknown_figures + (FAILED,)])
+        unknown_figures = ("–",) * (len(HEALTH_COLUMNS) - 2)
+        table = make_health_table([(path.name,) + unknown_figures + (FAILED,)])
         return _report_store(path, error.in_one_line, table)
 
-    row = health_row(store.path, health, bool(problem), holds_annotations(store))
-    return _report_store(path, problem, health_table([row]), **asdict(health))
+    row = make_health_row(store.path, health, bool(problem), holds_annotations(store))
+    return _report_store(path, problem, make_health_table([row]), **asdict(health))
 
 
 def _report_store(path: Path, problem: str, table: Table, **facts: Any) -> CheckOutcome:

@@ -11,7 +11,11 @@ from brainhive_cli.core.errors import BrainhiveError, Line
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.stores.target_store import TargetStore, find_own, path_of
+from brainhive_cli.data.stores.target_store import (
+    TargetStore,
+    build_store_path,
+    find_own_vectors,
+)
 from brainhive_cli.data.targets.encoder_stores import warn_of_problems
 from brainhive_cli.data.targets.job import Job, Recipe
 from brainhive_cli.data.targets.next_commands import next_command
@@ -85,7 +89,9 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     files = {}
     if recipe.held_out and not launch.is_read_only:
         encoder = recipe.encoders[0].name
-        store = TargetStore.open(path_of(root, job.dataset.name, "train", encoder))
+        store = TargetStore.open(
+            build_store_path(root, job.dataset.name, "train", encoder)
+        )
         folder = root / job.dataset.name / "splits"
         write = partial(write_split, store, recipe.held_out, folder)
         files["split"] = launch.run_on_main(write)
@@ -154,7 +160,7 @@ def list_encoders() -> Result:
     # add encoders whose embeddings the user has imported
     root = Paths().under_home("embeddings")
     for name in own_names():
-        path = find_own(root, name)
+        path = find_own_vectors(root, name)
         if path is not None:
             size = _write_shape(TargetStore.open(path).shape)
             rows.append((name, size, "–", IMPORTED, "–", "yes"))

@@ -259,11 +259,11 @@ def _describe_voxels(trained: TrainedModel, subject: int) -> dict[str, Any]:
         Lists by name, with a value for each voxel, and the `shape` and `affine` of the
         volume if it is known. Empty if the subject has no stored signals.
     """
-    if not trained.source.path(subject).is_file():
+    if not trained.source.build_path(subject).is_file():
         return {}
 
     # all splits have the same voxels
-    recording = next(iter(trained.source.open(subject).splits.values()))
+    recording = next(iter(trained.source.open_store(subject).splits.values()))
     space = trained.source.select(recording, trained.run.name).space
     assert isinstance(space, Voxels)
 

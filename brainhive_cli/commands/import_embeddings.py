@@ -31,8 +31,12 @@ from brainhive_cli.data.exchange.vectors import (
 )
 from brainhive_cli.data.files.ids import match_names, summarise_names
 from brainhive_cli.data.media.stimuli import StimulusSet
-from brainhive_cli.data.stores.health import health_row, health_table
-from brainhive_cli.data.stores.target_store import TargetStore, expand_patterns, path_of
+from brainhive_cli.data.stores.health import make_health_row, make_health_table
+from brainhive_cli.data.stores.target_store import (
+    TargetStore,
+    build_store_path,
+    expand_patterns,
+)
 from brainhive_cli.data.targets.encoder_keys import encoders_by_key
 from brainhive_cli.data.targets.encoder_stores import problem_of, warn_of_problems
 from brainhive_cli.data.targets.next_commands import next_command
@@ -198,7 +202,7 @@ def match_vectors(
             rows = np.where(is_in_split, matched_rows - first_row, -1)
             if not recipe.skip_missing:
                 _require_all_pictures(images, rows, unknown_names)
-            path = path_of(root, images.dataset, images.split, config.name)
+            path = build_store_path(root, images.dataset, images.split, config.name)
             shares.append((images, path, rows))
         first_row = end_row
 
@@ -387,10 +391,10 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     for store in stores:
         warn_of_problems(store)
         has_problem = bool(problem_of(store))
-        rows.append(health_row(store.path, store.health, has_problem))
+        rows.append(make_health_row(store.path, store.health, has_problem))
     folder = recipe.paths.under_home("embeddings") / splits[0].dataset
     hint = next_command(recipe.dataset, recipe.encoders, recipe.paths)
-    return Result(folder, (health_table(rows),), hint=hint)
+    return Result(folder, (make_health_table(rows),), hint=hint)
 
 
 def _digest(files: Sequence[Path]) -> str:

@@ -13,7 +13,11 @@ from brainhive_cli.core.tables import Table
 from brainhive_cli.data.recordings.contract import Merged, NoTrials
 from brainhive_cli.data.stores.job import Job, Recipe
 from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.data.stores.store_tables import COUNTED, count_rows, describe_store
+from brainhive_cli.data.stores.store_tables import (
+    COUNT_COLUMNS,
+    describe_store,
+    make_count_rows,
+)
 from brainhive_cli.data.targets.next_commands import next_command
 
 resolve_job = Job.resolve
@@ -115,11 +119,11 @@ def _tabulate_stores(job: Job) -> Table:
     # the title names the caveats of all stores, such as `simulated`
     rows = []
     for subject, description in descriptions.items():
-        for counts in count_rows(description):
+        for counts in make_count_rows(description):
             rows.append((subject,) + counts)
     caveats = [description["caveats"] for description in descriptions.values()]
     title = extend_title(f"Signals of {dataset}", merge_caveats(*caveats))
-    return Table(title, ("subject",) + COUNTED, rows)
+    return Table(title, ("subject",) + COUNT_COLUMNS, rows)
 
 
 def _write_next_command(recipe: Recipe, job: Job) -> str:

@@ -19,7 +19,11 @@ from brainhive_cli.data.signals.space_files import write_maps
 from brainhive_cli.data.signals.spaces import Sensors, Voxels
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.data.stores.store_tables import COUNTED, count_rows, describe_store
+from brainhive_cli.data.stores.store_tables import (
+    COUNT_COLUMNS,
+    describe_store,
+    make_count_rows,
+)
 from brainhive_cli.reports.drawings import draw_slices
 from brainhive_cli.reports.head_maps import draw_head, place_sensors
 from brainhive_cli.reports.page import Page, PageSection, group_artifacts
@@ -142,7 +146,7 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
 
     # trials and steps of the preparation
     described = describe_store(store)
-    tables = [Table("Trials", COUNTED, list(count_rows(described)))]
+    tables = [Table("Trials", COUNT_COLUMNS, list(make_count_rows(described)))]
     steps = [(step, str(value)) for step, value in first_recording.preparation.items()]
     if steps:
         tables.append(Table("Preparation", ("step", "setting"), steps))

@@ -19,18 +19,18 @@ from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
+from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
 
 
 def write_target_store(
     home: Path, encoder: str, embedding: NDArray[np.float32]
 ) -> Path:
     """Write a finished store of embeddings [N, D], and return its path."""
-    path = target_store.path_of(home / "embeddings", "set", "train", encoder)
+    path = target_store.build_store_path(home / "embeddings", "set", "train", encoder)
     ids = [f"c/p{number:03d}" for number in range(len(embedding))]
     concepts = ["c"] * len(ids)
     attributes = {"encoder": encoder}
-    Blank(path, ids, concepts, embedding.shape[1:], "float32", attributes).create()
+    StorePlan(path, ids, concepts, embedding.shape[1:], "float32", attributes).create()
     writer = TargetWriter(path)
     writer.write(np.arange(len(embedding)), embedding)
     writer.close()

@@ -27,7 +27,9 @@ def folder(home: Path, pictures: Path) -> tuple[str, ...]:
 def store_of(
     home: Path, encoder: str = "brainhive_cli-models-encoders-python-example"
 ) -> Path:
-    return target_store.path_of(home / "embeddings", "pictures", "train", encoder)
+    return target_store.build_store_path(
+        home / "embeddings", "pictures", "train", encoder
+    )
 
 
 def embed_directly(reference: object, pictures: Path) -> np.ndarray:

@@ -151,7 +151,7 @@ def compare_with_retrieval(
         start: Sample of the store at which the window of the file starts.
     """
     trained = open_model(str(run), Paths()).models[0]
-    signal = trained.source.recording(1, "test").averages
+    signal = trained.source.open_recording(1, "test").averages
     whiteners = trained.learned.whiteners
     if whiteners:
         signal = np.linalg.inv(whiteners[1][-1]) @ signal
@@ -198,7 +198,7 @@ def test_the_last_whitener_is_folded_in_and_a_submission_needs_torch_alone(
 def test_channels_rate_and_window_are_the_user_s(runs: dict[str, Path]) -> None:
     # the window of the model is within that of the store
     recording = open_model(str(runs["plain"]), Paths()).models[0].source
-    times_ms = 1000 * recording.recording(1, "test").times_s
+    times_ms = 1000 * recording.open_recording(1, "test").times_s
     ends_ms = times_ms[5], times_ms[-1] + 4
     order = ",".join(reversed(CHANNELS))
     window = f"{ends_ms[0]:g},{ends_ms[1]:g}"

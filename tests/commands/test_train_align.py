@@ -15,7 +15,7 @@ from brainhive_cli.core import jobs
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores import recordings
-from brainhive_cli.data.stores.target_store import TargetStore, path_of
+from brainhive_cli.data.stores.target_store import TargetStore, build_store_path
 from brainhive_cli.training.alignment.training import training_data
 from brainhive_cli.training.alignment.training.batches import held_out_of
 from brainhive_cli.training.alignment.training.job import Job
@@ -54,7 +54,7 @@ def test_a_check_resolves_once_and_asks_once_who_is_recorded(
     small, trained, monkeypatch
 ):
     calls = list[str]()
-    list_people, resolve = recordings.recorded_subjects, Job.resolve.__func__
+    list_people, resolve = recordings.list_recorded_subjects, Job.resolve.__func__
 
     def list_recorded(*arguments):
         calls.append("subjects")
@@ -64,7 +64,7 @@ def test_a_check_resolves_once_and_asks_once_who_is_recorded(
         calls.append("job")
         return resolve(cls, recipe)
 
-    monkeypatch.setattr(recordings, "recorded_subjects", list_recorded)
+    monkeypatch.setattr(recordings, "list_recorded_subjects", list_recorded)
     monkeypatch.setattr(Job, "resolve", classmethod(resolve_job))
     recipe = train_align.Recipe.resolve("train-align", None, {}, small)
     job = jobs.resolve(train_align, recipe)
@@ -123,7 +123,9 @@ def test_a_mode_decides_whom_a_cell_learns_from(go, small, world, runs):
 def test_only_signals_that_are_not_held_out_move_the_weights(
     own, trained, go, small, by
 ):
-    pictures = TargetStore.open(path_of(own / "embeddings", DATASET, "train", ENCODER))
+    pictures = TargetStore.open(
+        build_store_path(own / "embeddings", DATASET, "train", ENCODER)
+    )
     held_out = held_out_of(pictures.concepts, 0.25, by=by)
     settings = (
         *small,

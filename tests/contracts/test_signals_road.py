@@ -36,7 +36,7 @@ def test_a_model_folder_alone_decodes_a_recording(
     tokens = model.encode_signal(signal, torch.zeros(len(signal), dtype=torch.long))
     embeddings = torch.from_numpy(np.array(pictures.embedding))
     images = model.encode_image(dict.fromkeys(model.layout.dims, embeddings))
-    seen = torch.from_numpy(pictures.rows(recording.image_ids))
+    seen = torch.from_numpy(pictures.find_rows(recording.image_ids))
     top1 = float((rank_targets(tokens, images, seen) == 1).float().mean())
 
     assert top1 == pytest.approx(
@@ -61,7 +61,7 @@ def test_model_input_reads_what_training_and_retrieval_read(
     spec, learned = member.module.layout.spec, member.module.learned
     assert spec.signal["name"] == "default" and 1 in learned.normalisers
     for split in ("train", "test"):
-        recording = member.run.source("").recording(1, split)
+        recording = member.run.source("").open_recording(1, split)
         expected = member.trials(1, split, is_tested=False).averages
         found = api.model_input(spec, recording, learned.normaliser_of(1))
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)

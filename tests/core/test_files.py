@@ -51,7 +51,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "a.json": documents.read,
     "a.png": media_files.read,
     "events.tsv": tables.read_table,
-    "train.tsv": lambda path: session_store.describe_files([path]),
+    "train.tsv": lambda path: session_store.collect_file_facts([path]),
     "nsd_expdesign.mat": lambda path: read_design(path, 1),
 }
 

@@ -43,7 +43,7 @@ def embedding(world: Path, image_id: str) -> torch.Tensor:
     """Read the embedding of a test picture, [1, D]."""
     (path,) = world.glob("embeddings/demo-noise-0.3-40-concepts/test/*example.h5")
     store = TargetStore.open(path)
-    return torch.from_numpy(np.array(store.embedding[store.rows([image_id])]))
+    return torch.from_numpy(np.array(store.embedding[store.find_rows([image_id])]))
 
 
 def generate(

@@ -22,8 +22,8 @@ from brainhive_cli.data.signals.spaces import Sensors, Voxels
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores import signal_store
 from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.data.stores.target_store import path_of
-from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
+from brainhive_cli.data.stores.target_store import build_store_path
+from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(os.environ.get("BRAINHIVE_GOLDEN") or ROOT.parent / "shared" / "golden")
@@ -145,10 +145,10 @@ def write_targets(
     """Write target stores of one split: arrays [N, *shape] by the store's name."""
     concepts = [name.split("/")[-2] if "/" in name else name for name in ids]
     for encoder, values in stores.items():
-        path = path_of(home / "embeddings", dataset, split, encoder)
+        path = build_store_path(home / "embeddings", dataset, split, encoder)
         attributes = {"encoder": encoder, "dataset": dataset, "split": split}
         shape = values.shape[1:]
-        Blank(path, ids, concepts, shape, str(values.dtype), attributes).create()
+        StorePlan(path, ids, concepts, shape, str(values.dtype), attributes).create()
         writer = TargetWriter(path)
         writer.write(np.arange(len(ids)), values)
         writer.close()
@@ -158,7 +158,7 @@ def write_targets(
 def write_signals(home: Path, dataset: str, recordings: Mapping[str, Trials]) -> None:
     """Write the signal store of the planted subject."""
     root = home / "signals"
-    path = signal_store.path_of(root, dataset, "default", SUBJECT)
+    path = signal_store.build_store_path(root, dataset, "default", SUBJECT)
     SignalStore.write(path, recordings)
 
 

@@ -28,12 +28,16 @@ from brainhive_cli.data.files.parquet import import_pyarrow, open_parquet
 from brainhive_cli.data.media.picture_digests import describe_pixels
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.stores.target_store import (
-    PIXEL_WORDS,
-    PIXELS,
+    PIXEL_HASH_WORDS,
+    PIXELS_DATASET,
     TargetStore,
-    find_finite,
+    find_finite_rows,
 )
-from brainhive_cli.data.stores.target_writer import Blank, filling, finish_stores
+from brainhive_cli.data.stores.target_writer import (
+    StorePlan,
+    finish_stores,
+    open_writers,
+)
 
 VECTORS_PER_BATCH = 1024
 NAMES_FILE = "file_names.txt"
@@ -174,12 +178,12 @@ def copy_vectors(
     blanks = []
     digests_of_shares = []
     for images, path, store_rows in shares:
-        no_digests = np.zeros((len(images), PIXEL_WORDS), np.uint64)
+        no_digests = np.zeros((len(images), PIXEL_HASH_WORDS), np.uint64)
         split_digests = pixel_digests.setdefault(images.split, no_digests)
         digests = digest_pictures(images, store_rows, split_digests)
         digests_of_shares.append(digests)
         blanks.append(
-            Blank(
+            StorePlan(
                 path,
                 images.image_ids,
                 images.concepts,
@@ -194,13 +198,15 @@ def copy_vectors(
     missing_names: list[str] = []
     progress = console.progress("copying vectors", len(vectors.names))
     with (
-        filling(blanks, ONE_PROCESS, force=True, keep=False) as writers,
+        open_writers(
+            blanks, ONE_PROCESS, force=True, keeps_unfinished=False
+        ) as writers,
         progress as bar,
     ):
         for batch in chain([first_batch], batches):  # [n, *shape]
             end = n_copied + len(batch)
             names = vectors.names[n_copied:end]
-            is_finite = find_finite(batch)
+            is_finite = find_finite_rows(batch)
             for (_, _, store_rows), writer, digests in zip(
                 shares, writers, digests_of_shares, strict=True
             ):
@@ -212,7 +218,7 @@ def copy_vectors(
 
                 is_copied = is_in_store & is_valid
                 rows = batch_rows[is_copied]
-                datasets = {} if digests is None else {PIXELS: digests[rows]}
+                datasets = {} if digests is None else {PIXELS_DATASET: digests[rows]}
                 writer.write(rows, batch[: len(batch_rows)][is_copied], **datasets)
             n_copied = end
             bar.advance(len(batch))

@@ -253,7 +253,7 @@ class Holdout(Section):
         """
         is_there = recording.is_there
         shown = [*map(str, recording.image_ids)]
-        rows = stimuli.rows(shown)
+        rows = stimuli.find_rows(shown)
 
         # items and their labels: trials and what they show, or pictures and their
         # concepts

@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     pass
 
 
-VALUES_IN_MEMORY = 2**24
+MAX_VALUES_IN_MEMORY = 2**24
 """Values in memory at a time, 64 MiB in float32, however wide the vectors."""
 
-PAIRED_VECTORS = 1024
+MAX_PAIRED_VECTORS = 1024
 """Vectors, drawn with a seed, all of whose pairs give the median cosine."""
 
-CHECKED_VECTORS = 256
+MAX_CHECKED_VECTORS = 256
 """Of these, vectors whose near-duplicates are counted among all: the share is known
 within 6 %.
 """
 
-DUPLICATE_COSINE = 0.99999
+MIN_DUPLICATE_COSINE = 0.99999
 """A cosine above this: a near-duplicate, as of one picture decoded twice; small
 networks reach 0.999.
 """
 
-DEAD_SPREAD_SHARE = 1e-6
+MAX_DEAD_SPREAD_SHARE = 1e-6
 """A dimension that spreads less than this share of the widest is dead: float32 rounds
 as much.
 """
@@ -40,7 +40,7 @@ as much.
 MIN_VECTORS = 16
 """Fewer vectors than this may well be alike, and say nothing about an encoder."""
 
-COLUMNS = tuple("store vectors norm spread dead NaN cosine near check".split())
+HEALTH_COLUMNS = tuple("store vectors norm spread dead NaN cosine near check".split())
 """Of the table of figures."""
 
 PASSED, FAILED = "passed", "failed"
@@ -70,7 +70,7 @@ class Health:
     median_pair_cosine: float
     near_duplicates: float
 
-    def problems(
+    def list_problems(
         self, usual_cosine: tuple[float, float], usual_repeats: float, usual_dead: float
     ) -> list[tuple[str, str]]:
         """List the problems, each with its likely cause, the most severe first.
@@ -129,7 +129,7 @@ class Health:
         return problems
 
 
-def health_row(
+def make_health_row(
     path: Path, health: Health, has_failed: bool, are_annotations: bool = False
 ) -> tuple[object, ...]:
     """Write a store's figures under `COLUMNS`, rounded; the spread is the median
@@ -155,9 +155,9 @@ def health_row(
     )
 
 
-def health_table(rows: Iterable[tuple[object, ...]]) -> Table:
+def make_health_table(rows: Iterable[tuple[object, ...]]) -> Table:
     """Make the table of rows that `health_row` wrote."""
-    return Table("Health of embeddings", COLUMNS, tuple(rows))
+    return Table("Health of embeddings", HEALTH_COLUMNS, tuple(rows))
 
 
 def measure_health(embedding: Any, rows: Int64) -> Health:
@@ -169,14 +169,14 @@ def measure_health(embedding: Any, rows: Int64) -> Health:
     """
     # a random sample [n, D], all pairs of which are compared
     width = prod(embedding.shape[1:])
-    sample = _sample(embedding, rows, width)
-    checked = sample[:CHECKED_VECTORS]
+    sample = _draw_unit_vectors(embedding, rows, width)
+    checked = sample[:MAX_CHECKED_VECTORS]
 
     # sums over all vectors, in float64
     vectors, non_finite, zeros, norms = 0, 0, 0, 0.0
     origin, total, squares = np.zeros(width), np.zeros(width), np.zeros(width)
     near = np.zeros(len(checked), np.int64)
-    for values in _blocks(embedding, rows, width):  # [n, D]
+    for values in _read_blocks(embedding, rows, width):  # [n, D]
         finite = np.isfinite(values)
         non_finite += finite.size - int(np.count_nonzero(finite))
         values = values[finite.all(1)].astype(np.float64)
@@ -184,7 +184,9 @@ def measure_health(embedding: Any, rows: Int64) -> Health:
             origin = values[0].copy()  # sums of what is left of it lose no digits
         lengths = np.sqrt(np.einsum("nd,nd->n", values, values))
         # duplicates of the checked vectors among the vectors of this block
-        near += ((_units(values, lengths) @ checked.T) > DUPLICATE_COSINE).sum(0)
+        near += (
+            (_normalise_vectors(values, lengths) @ checked.T) > MIN_DUPLICATE_COSINE
+        ).sum(0)
         values -= origin
         total += values.sum(0)
         squares += np.einsum("nd,nd->d", values, values)
@@ -203,35 +205,37 @@ def measure_health(embedding: Any, rows: Int64) -> Health:
         dimensions=width,
         mean_norm=float(norms / count),
         spread=np.quantile(spread, (0, 0.05, 0.5, 0.95, 1)).tolist(),
-        dead_dimensions=int((spread <= DEAD_SPREAD_SHARE * spread.max()).sum()),
+        dead_dimensions=int((spread <= MAX_DEAD_SPREAD_SHARE * spread.max()).sum()),
         non_finite=non_finite,
         median_pair_cosine=float(np.median(pairs)) if len(pairs) else 0.0,
         near_duplicates=float(is_near.mean()) if len(checked) else 0.0,
     )
 
 
-def _sample(embedding: Any, rows: Int64, width: int) -> Float32:
+def _draw_unit_vectors(embedding: Any, rows: Int64, width: int) -> Float32:
     """Draw finite vectors at random, as units [n, D]."""
     # fewer of wide vectors, so that the sample fits into memory
-    count = min(len(rows), PAIRED_VECTORS, max(MIN_VECTORS, VALUES_IN_MEMORY // width))
+    count = min(
+        len(rows), MAX_PAIRED_VECTORS, max(MIN_VECTORS, MAX_VALUES_IN_MEMORY // width)
+    )
     drawn = np.random.default_rng(0).choice(rows, count, replace=False)
     # row by row: these rows lie far apart, and no others are read
     values = np.array([embedding[row] for row in drawn], np.float32)
     values = values.reshape(count, width)
     values = values[np.isfinite(values).all(1)]
-    return _units(values, np.linalg.norm(values, axis=1))
+    return _normalise_vectors(values, np.linalg.norm(values, axis=1))
 
 
-def _blocks(embedding: Any, rows: Int64, width: int) -> Iterator[Array]:
+def _read_blocks(embedding: Any, rows: Int64, width: int) -> Iterator[Array]:
     """Read rows in blocks [n, D], each with few enough values for a CPU's cache."""
     is_read = np.zeros(len(embedding), bool)
     is_read[rows] = True
-    step = max(1, VALUES_IN_MEMORY // 16 // width)
+    step = max(1, MAX_VALUES_IN_MEMORY // 16 // width)
     # contiguous slices, of which the requested rows are selected
     for start in range(0, len(embedding), step):
         values = np.asarray(embedding[start : start + step]).reshape(-1, width)
         yield values[is_read[start : start + step]]
 
 
-def _units(values: Array, lengths: Array) -> Float32:
+def _normalise_vectors(values: Array, lengths: Array) -> Float32:
     return (values / np.where(lengths > 0, lengths, 1)[:, None]).astype(np.float32)

@@ -20,21 +20,23 @@ from brainhive_cli.data.files import published_files
 from brainhive_cli.data.files.ids import match_names, summarise_names
 from brainhive_cli.data.media.stimuli import StimulusSet, describe_unread
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.recordings import recorded_subjects
-from brainhive_cli.data.stores.signal_store import SignalStore, size_of
+from brainhive_cli.data.stores.recordings import list_recorded_subjects
+from brainhive_cli.data.stores.signal_store import SignalStore, count_bytes
 from brainhive_cli.data.stores.target_store import (
     TargetStore,
+    build_command_line,
     holds_own_vectors,
-    making,
 )
 
-STIMULI = {name: published.stimuli for name, published in PUBLISHED_FACTS.items()}
+N_PUBLISHED_PICTURES = {
+    name: published.stimuli for name, published in PUBLISHED_FACTS.items()
+}
 """Pictures of each split, as their publishers say."""
 SHOWN_TO_ALL = ("things-eeg", "things-meg")
 """Data sets each of whose subjects saw all of these pictures."""
 ANNOTATIONS: Sequence[Literal["masks", "labels"]] = ("masks", "labels")
 """Annotations that are checked with the pictures that have them."""
-SAMPLED_ITEMS = 64
+MAX_SAMPLED_ITEMS = 64
 """Pictures of a split that are decoded, and trials that are looked at, evenly over
 all.
 """
@@ -61,17 +63,17 @@ class DatasetPart:
     is_whole: bool = True
     is_raw: bool = False
 
-    def note(self, error: BrainhiveError) -> None:
+    def add_problem(self, error: BrainhiveError) -> None:
         """Keep an error, if it is the first."""
         self.problem = self.problem or error
 
     @contextmanager
-    def noting(self) -> Iterator[None]:
+    def catch_problem(self) -> Iterator[None]:
         """Keep the error, if it is the first, that ends the block."""
         try:
             yield
         except BrainhiveError as error:
-            self.note(error)
+            self.add_problem(error)
 
     @property
     def state(self) -> str:
@@ -84,7 +86,7 @@ class DatasetPart:
 
 
 def inspect_dataset(
-    config: Any, paths: Paths, subjects: Sequence[int] | None, everything: bool = False
+    config: Any, paths: Paths, subjects: Sequence[int] | None, checks_all: bool = False
 ) -> tuple[str, dict[str, Any], list[BrainhiveError], Table]:
     """List what there is of a data set, and look for what is bad in it.
 
@@ -92,7 +94,7 @@ def inspect_dataset(
         config: Of the data set.
         paths: Where everything lies.
         subjects: Whose recordings; all when None.
-        everything: Decode every picture and verify every row of signal stores, not
+        checks_all: Decode every picture and verify every row of signal stores, not
             some.
 
     Returns:
@@ -113,7 +115,7 @@ def inspect_dataset(
     else:
         name = dataset.name
         splits = dataset.splits
-        listed, claims = _list_parts(config, dataset, paths, subjects, everything)
+        listed, claims = _list_parts(config, dataset, paths, subjects, checks_all)
 
     # one error for each kind and way out, as one command repairs them all
     problems_of_hint: dict[tuple[type[BrainhiveError], str], list[BrainhiveError]] = {}
@@ -158,20 +160,20 @@ def _list_parts(
     dataset: Dataset,
     paths: Paths,
     subjects: Sequence[int] | None,
-    everything: bool,
+    checks_all: bool,
 ) -> tuple[list[DatasetPart], str]:
     """List pictures, recordings and stores, and say which statements the test split
     will allow.
     """
     # pictures, and the subjects with recordings, raw or prepared
-    pictures, images = _pictures(dataset, everything)
+    pictures, images = _inspect_pictures(dataset, checks_all)
     signals = paths.under_home("signals") / dataset.recorded_as
     # of recordings that `prepare` reads, if it reads any of this data set
     raw_subjects = ()
     if config.kind in parts.list_kinds("preparations"):
         raw = parts.resolve("preparations", {"kind": config.kind, "root": config.root})
         raw_subjects = raw.build(paths).subjects
-    known = sorted({*recorded_subjects(dataset, paths), *raw_subjects})
+    known = sorted({*list_recorded_subjects(dataset, paths), *raw_subjects})
     chosen = known if subjects is None else subjects
     stores = {
         subject: sorted(signals.glob(f"*/sub-{subject:02d}.h5")) for subject in chosen
@@ -180,7 +182,7 @@ def _list_parts(
     # recordings of each subject: prepared files, else raw ones
     listed = [pictures]
     for subject in () if dataset.is_simulated else chosen:
-        part = _recordings(dataset, subject, images)
+        part = _inspect_recordings(dataset, subject, images)
         if part.state == "missing" and stores[subject]:  # which is all that is needed
             continue
         if part.state == "missing" and subject in raw_subjects:
@@ -197,31 +199,31 @@ def _list_parts(
         part = DatasetPart(
             f"signals {path.parent.name}/{path.stem}", size=path.stat().st_size
         )
-        with part.noting():
+        with part.catch_problem():
             store = SignalStore.open(path)
-            if everything:
+            if checks_all:
                 store.verify()
             for split, recording in store.splits.items():
-                _look(part, dataset, recording, split, images, str(path))
+                _inspect_split(part, dataset, recording, split, images, str(path))
         listed.append(part)
     embeddings = paths.under_home("embeddings") / dataset.name
     files = chain(*((embeddings / split).glob("*.h5") for split in dataset.splits))
     encoders = sorted({path.stem for path in files})
-    listed += [_targets(embeddings, encoder, images) for encoder in encoders]
+    listed += [_inspect_targets(embeddings, encoder, images) for encoder in encoders]
     return listed, describe_test_claims(dataset, len(chosen))
 
 
-def _pictures(
-    dataset: Dataset, everything: bool
+def _inspect_pictures(
+    dataset: Dataset, checks_all: bool
 ) -> tuple[DatasetPart, dict[str, StimulusSet]]:
     part = DatasetPart("pictures")
     images = {}
     # count the pictures, compare with the publisher's count, and decode them
     for split in dataset.splits:
-        with part.noting():
+        with part.catch_problem():
             images[split] = stimuli = dataset.images(split)
             count = len(stimuli)
-            least = STIMULI.get(dataset.name, {}).get(split, 0)
+            least = N_PUBLISHED_PICTURES.get(dataset.name, {}).get(split, 0)
             part.counts[split] = f"{count:,}"
             if count < least:
                 part.counts[split] += f" of {least:,}"
@@ -235,7 +237,7 @@ def _pictures(
             if stimuli.missing_error is not None:
                 raise stimuli.missing_error
             # all pictures and annotations, or some, evenly over the split
-            for index in range(count) if everything else _some(count):
+            for index in range(count) if checks_all else _sample_rows(count):
                 if stimuli.has_pictures:
                     stimuli.open(index)
                 for what in ANNOTATIONS:
@@ -245,29 +247,29 @@ def _pictures(
     return part, images
 
 
-def _some(count: int) -> list[int]:
+def _sample_rows(count: int) -> list[int]:
     """Choose rows evenly, the first and the last among them."""
-    rows = np.linspace(0, max(count - 1, 0), min(count, SAMPLED_ITEMS)).astype(int)
+    rows = np.linspace(0, max(count - 1, 0), min(count, MAX_SAMPLED_ITEMS)).astype(int)
     return [int(row) for row in np.unique(rows)]
 
 
-def _recordings(
+def _inspect_recordings(
     dataset: Dataset, subject: int, images: Mapping[str, StimulusSet]
 ) -> DatasetPart:
     """Open a subject's files: their axes, some trials, and whether pictures match."""
     part = DatasetPart(f"subject {subject}")
     size = 0
-    with part.noting():
+    with part.catch_problem():
         for split in dataset.splits:
             recording = dataset.recording(subject, split)
-            size += size_of(recording)
+            size += count_bytes(recording)
             where = f"{dataset.name} subject {subject}"
-            _look(part, dataset, recording, split, images, where)
+            _inspect_split(part, dataset, recording, split, images, where)
     part.size = size or None
     return part
 
 
-def _look(
+def _inspect_split(
     part: DatasetPart,
     dataset: Dataset,
     recording: Trials,
@@ -281,22 +283,28 @@ def _look(
     stimuli, most = recording.signal.shape[:2]
     least = int(recording.counts.min(initial=most))
     # fewer pictures than every subject saw: a partial recording
-    shown = STIMULI[dataset.name].get(split, 0) if dataset.name in SHOWN_TO_ALL else 0
+    shown = (
+        N_PUBLISHED_PICTURES[dataset.name].get(split, 0)
+        if dataset.name in SHOWN_TO_ALL
+        else 0
+    )
     part.is_whole &= stimuli >= shown
     of = f" of {shown:,}" if stimuli < shown else ""
     part.counts[split] = (
         f"{stimuli:,}{of} × {most if least == most else f'{least}–{most}'}"
     )
     # unknown pictures come before bad values
-    if text := _unknown_pictures(recording, split, images) or _bad_values(recording):
-        part.note(
+    if text := _describe_unknown_pictures(
+        recording, split, images
+    ) or _describe_bad_values(recording):
+        part.add_problem(
             BrainhiveError(
                 f"{where}, {split}: {text}", "download it, or prepare it, again"
             )
         )
 
 
-def _unknown_pictures(
+def _describe_unknown_pictures(
     recording: Trials, split: str, images: Mapping[str, StimulusSet]
 ) -> str:
     if split not in images:  # whose own line says so
@@ -314,9 +322,9 @@ def _unknown_pictures(
     )
 
 
-def _bad_values(recording: Trials) -> str:
+def _describe_bad_values(recording: Trials) -> str:
     # trials evenly over the recording
-    rows = _some(len(recording.image_ids))
+    rows = _sample_rows(len(recording.image_ids))
     sample = np.stack([recording.signal[row][0] for row in rows])  # [n, C, T]
     if not np.isfinite(sample).all():
         return "values that are not finite"
@@ -327,7 +335,7 @@ def _bad_values(recording: Trials) -> str:
     return f"{is_flat.sum()} flat channels or voxels of {len(is_flat)}"
 
 
-def _targets(
+def _inspect_targets(
     embeddings: Path, encoder: str, images: Mapping[str, StimulusSet]
 ) -> DatasetPart:
     part = DatasetPart(f"targets {encoder}")
@@ -339,12 +347,14 @@ def _targets(
     for split, stimuli in images.items():
         path = embeddings / split / f"{encoder}.h5"
         if not path.is_file():
-            part.note(MissingData(f"no {path}", making(path, is_own)))
+            part.add_problem(
+                MissingData(f"no {path}", build_command_line(path, is_own))
+            )
             continue
         size += path.stat().st_size
-        with part.noting():
+        with part.catch_problem():
             store = TargetStore.open(path)
             part.counts[split] = f"{len(store.image_ids):,}"
-            store.refuse_other_pictures(stimuli.image_ids, store.making)
+            store.require_pictures(stimuli.image_ids, store.command_line)
     part.size = size
     return part

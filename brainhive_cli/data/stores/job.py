@@ -29,9 +29,9 @@ from brainhive_cli.data.files.subjects import Subjects
 from brainhive_cli.data.recordings.contract import Merged, NoTrials, Preparation
 from brainhive_cli.data.recordings.ledger import Ledger
 from brainhive_cli.data.stores import session_store
-from brainhive_cli.data.stores.recordings import find_absent
+from brainhive_cli.data.stores.recordings import find_absent_subjects
 from brainhive_cli.data.stores.session_store import DType, cast_signal, list_sessions
-from brainhive_cli.data.stores.signal_store import SignalStore, path_of
+from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
 
 LIBRARIES = ("mne", "nibabel", "scipy")
 """Whose versions signals depend on, apart from those of all numbers."""
@@ -178,7 +178,7 @@ class Job(CommandJob):
         due = [
             subject for subject in self.subjects if force or not self.is_done(subject)
         ]
-        errors = find_absent(
+        errors = find_absent_subjects(
             self.subjects, lambda subject: subject not in due or self.files(subject)
         )
         for error in errors.values():
@@ -201,7 +201,9 @@ class Job(CommandJob):
 
     def path(self, subject: int) -> Path:
         """Return where a subject's store lies."""
-        return path_of(self.signals, self.preparation.dataset, self.name, subject)
+        return build_store_path(
+            self.signals, self.preparation.dataset, self.name, subject
+        )
 
     def list_due(self) -> list[int]:
         """List the subjects who have no store yet."""
@@ -238,9 +240,9 @@ class Job(CommandJob):
             for session in self.sessions(subject)
         }
 
-    def files(self, subject: int) -> session_store.Known:
+    def files(self, subject: int) -> session_store.FileFacts:
         """List the files of a subject, and what each is known by."""
-        return session_store.describe_files(self.preparation.files(subject))
+        return session_store.collect_file_facts(self.preparation.files(subject))
 
     def provenance(self, subject: int) -> dict[str, Any]:
         """Say what a subject's store is made from."""
@@ -288,7 +290,7 @@ class Job(CommandJob):
             else:
                 difference = ""
                 with suppress(MissingData):  # of raw data that were deleted
-                    difference = session_store.files_difference(
+                    difference = session_store.describe_file_difference(
                         stored["files"], self.files(subject)
                     )
                 if not difference:
@@ -402,7 +404,7 @@ class Job(CommandJob):
                 ledger.leave_out("sessions", "no whole trial", f"session {session}")
         if ledger.counts:
             provenance["left_out"] = ledger.as_facts()
-        joined = session_store.join(stores, preparation.order_seed, provenance)
+        joined = session_store.join_sessions(stores, preparation.order_seed, provenance)
         SignalStore.write(self.path(subject), preparation.finish(subject, joined))
         # those of other settings and files, too
         for path in list_sessions(self.sessions_folder, subject):

@@ -50,11 +50,11 @@ from brainhive_cli.data.media.pictures import BadPicture
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.stores.target_store import (
-    PIXEL_WORDS,
+    PIXEL_HASH_WORDS,
     TargetStore,
-    are_foreign,
-    find_twins,
+    find_equal_embeddings,
     first_with_pixels,
+    has_unknown_pictures,
 )
 
 ARRAYS_FILE = "learned.safetensors"
@@ -157,7 +157,7 @@ class LearnedPictures:
     pixels: UInt64 = field(default_factory=_make_empty_hashes)
     has_all_pixels: bool = False
     hashes: UInt64 = field(
-        default_factory=lambda: np.empty((0, PIXEL_WORDS), np.uint64)
+        default_factory=lambda: np.empty((0, PIXEL_HASH_WORDS), np.uint64)
     )
     concepts: UInt64 = field(default_factory=_make_empty_hashes)
     start_concepts: UInt64 = field(default_factory=_make_empty_hashes)
@@ -841,12 +841,14 @@ class TestedPictures:
 
         # copies cannot be excluded where pixels are unknown
         are_known = has_seen_pictures or (
-            pixels is not None and not are_foreign(stores.values())
+            pixels is not None and not has_unknown_pictures(stores.values())
         )
         self.caveats = [] if are_known else [UNKNOWN_PICTURES]
         if any("imported" in store.attributes for store in stores.values()):
             self.caveats.append(UNKNOWN_NETWORK)
-        self.has_equal_embedding = find_twins(stores.values(), self.is_tested)
+        self.has_equal_embedding = find_equal_embeddings(
+            stores.values(), self.is_tested
+        )
         self.caveats += [TWINS] if self.has_equal_embedding.any() else []
         for warning, caveat in (
             (COPY_WARNING, SEEN_COPIES),

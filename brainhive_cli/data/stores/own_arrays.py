@@ -17,11 +17,11 @@ from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.recordings.epochs import warn_of_size
 from brainhive_cli.data.recordings.shown_pictures import list_pictures, match_pictures
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.session_store import join
+from brainhive_cli.data.stores.session_store import join_sessions
 from brainhive_cli.data.stores.signal_store import SignalStore
 
 
-def store(
+def store_arrays(
     trials: Trials,
     dataset: Dataset,
     path: Path,
@@ -59,8 +59,8 @@ def store(
         error.hint = error.hint.replace(key, "dataset={'kind': …, 'root': FOLDER}")
         raise
     rows = np.flatnonzero(splits != "")
-    sessions, labels = _number(session, "session", len(splits))
-    runs, _ = _number(run, "run", len(splits))
+    sessions, labels = _number_labels(session, "session", len(splits))
+    runs, _ = _number_labels(run, "run", len(splits))
     steps = {"kind": "arrays", "whitened": "unknown", "averaged": "unknown", **said}
     left = dict(dropped)
     provenance = {
@@ -93,7 +93,7 @@ def store(
             left = {}
         if session_trials:
             stores.append(SignalStore(path, session_trials))
-    SignalStore.write(path, join(stores, None, provenance))
+    SignalStore.write(path, join_sessions(stores, None, provenance))
     for reason, count in dropped.items():
         console.warn(f"{path.stem}: {count} of {len(splits)} trials left out, {reason}")
     return replace(
@@ -103,7 +103,7 @@ def store(
     )
 
 
-def _number(labels: Any, name: str, count: int) -> tuple[Int64, list[Any]]:
+def _number_labels(labels: Any, name: str, count: int) -> tuple[Int64, list[Any]]:
     """Number the labels [n] of sessions or runs, sorted; one alone is that of all."""
     listed = np.atleast_1d(0 if labels is None else labels)
     if len(listed) not in (1, count):

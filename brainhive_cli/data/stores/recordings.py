@@ -19,7 +19,11 @@ from brainhive_cli.data.datasets import Dataset, PublishedFacts
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.signal_store import SignalStore, path_of, subjects_of
+from brainhive_cli.data.stores.signal_store import (
+    SignalStore,
+    build_store_path,
+    list_store_subjects,
+)
 
 
 @dataclass(frozen=True)
@@ -38,18 +42,20 @@ class Recordings:
     signal: Signal
     fold: int = 1
 
-    def path(self, subject: int) -> Path:
+    def build_path(self, subject: int) -> Path:
         """Return where a subject's store lies."""
         root = self.paths.under_home("signals")
-        return path_of(root, self.dataset.recorded_as, self.signal.name, subject)
+        return build_store_path(
+            root, self.dataset.recorded_as, self.signal.name, subject
+        )
 
-    def open(self, subject: int) -> SignalStore:
+    def open_store(self, subject: int) -> SignalStore:
         """Open a subject's store; nothing is written.
 
         Raises:
             MissingData: if `prepare` has not created it.
         """
-        path = self.path(subject)
+        path = self.build_path(subject)
         if not path.is_file():
             raise MissingData(
                 f"no signals {path}",
@@ -58,7 +64,7 @@ class Recordings:
         # the file's state is part of the cache's key: a changed store is opened anew
         return _open_once(path, hdf5.state_of(path))
 
-    def recording(self, subject: int, split: str) -> Trials:
+    def open_recording(self, subject: int, split: str) -> Trials:
         """Open a subject's recording of a split: in the fold, where trials of `train`
         are held out.
 
@@ -69,7 +75,7 @@ class Recordings:
         """
         holdout, where = self.dataset.holdout, f"{self.dataset.name} subject {subject}"
         # held-out trials lie in the stored split `train`
-        recording = self.open(subject)[holdout.name_stored_split(split)]
+        recording = self.open_store(subject)[holdout.name_stored_split(split)]
         return holdout.choose_trials(recording, split, self.fold, where)
 
     def can_fill_fold(self, subject: int) -> bool:
@@ -77,21 +83,24 @@ class Recordings:
         store is there.
         """
         holdout = self.dataset.holdout
-        if holdout.by not in ("runs", "sessions") or not self.path(subject).is_file():
+        if (
+            holdout.by not in ("runs", "sessions")
+            or not self.build_path(subject).is_file()
+        ):
             return True
         try:
-            self.recording(subject, "test")
+            self.open_recording(subject, "test")
         except RecipeError:
             return False
         return True
 
-    def recordings(self, subjects: Sequence[int], split: str) -> dict[int, Trials]:
+    def open_recordings(self, subjects: Sequence[int], split: str) -> dict[int, Trials]:
         """Open the recordings of a split, of those subjects who have a store with
         it.
         """
         stored = self.dataset.holdout.name_stored_split(split)
         return {
-            subject: self.recording(subject, split)
+            subject: self.open_recording(subject, split)
             for subject, store in self._open_stores(subjects).items()
             if stored in store.splits
         }
@@ -99,27 +108,27 @@ class Recordings:
     def _open_stores(self, subjects: Iterable[int]) -> dict[int, SignalStore]:
         """Open the stores of those subjects who have one."""
         return {
-            subject: self.open(subject)
+            subject: self.open_store(subject)
             for subject in subjects
-            if self.path(subject).is_file()
+            if self.build_path(subject).is_file()
         }
 
     def are_prepared(self, subjects: Iterable[int]) -> bool:
         """Return True if all subjects have a store."""
-        return all(self.path(subject).is_file() for subject in subjects)
+        return all(self.build_path(subject).is_file() for subject in subjects)
 
-    def identities(self, subjects: Sequence[int]) -> dict[str, str]:
+    def collect_identities(self, subjects: Sequence[int]) -> dict[str, str]:
         """Give what the signals of subjects are known by, of those who have a store, by
         its name.
         """
         stores = self._open_stores(subjects).items()
-        return {self.name_of(subject): store.identity for subject, store in stores}
+        return {self.name_store(subject): store.identity for subject, store in stores}
 
-    def name_of(self, subject: int) -> str:
+    def name_store(self, subject: int) -> str:
         """Name a subject's store, as recipes and models do among what they have
         read.
         """
-        return f"{SIGNALS} {hdf5.short_name(self.path(subject))}"
+        return f"{SIGNALS} {hdf5.short_name(self.build_path(subject))}"
 
     def select(self, recording: Trials, where: str) -> Trials:
         """Select what a brain model sees of a recording, not normalised; `where` names
@@ -138,7 +147,7 @@ class Recordings:
         Raises:
             MissingData: if a subject is neither recorded nor published, or nobody is.
         """
-        recorded = recorded_subjects(self.dataset, self.paths, self.signal.name)
+        recorded = list_recorded_subjects(self.dataset, self.paths, self.signal.name)
         published = (self.dataset.published_sizes or PublishedFacts({})).voxels
         absent = [subject for subject in subjects or [] if subject not in recorded]
         listed = list(subjects or recorded or published)
@@ -151,7 +160,7 @@ class Recordings:
         """Say that the preparation does not have some subjects, or nobody."""
         # names of other preparations, for the hint
         dataset, preparation = self.dataset, self.signal.name
-        recorded = recorded_subjects(dataset, self.paths, preparation)
+        recorded = list_recorded_subjects(dataset, self.paths, preparation)
         signals = self.paths.under_home("signals") / dataset.recorded_as
         others = {path.parent.name for path in signals.glob("*/sub-*.h5")}
         prepared = sorted(others - {preparation})
@@ -168,16 +177,16 @@ class Recordings:
             way += f"; signal.name takes other stores: {', '.join(prepared)}"
         return MissingData(f"{dataset.pictured_as} has no subject {whom}", way)
 
-    def inputs(self, subjects: Sequence[int]) -> list[Input]:
+    def list_inputs(self, subjects: Sequence[int]) -> list[Input]:
         """List the stores of subjects, each with its identity, or else what it would be
         made from.
 
         All absent stores have the same error, which names the subjects that are there.
         """
-        digests, size = self.identities(subjects), None
-        names = {subject: self.name_of(subject) for subject in subjects}
+        digests, size = self.collect_identities(subjects), None
+        names = {subject: self.name_store(subject) for subject in subjects}
         if self.dataset.subjects:
-            errors = find_absent(subjects, self._find_recording)
+            errors = find_absent_subjects(subjects, self._find_recording)
             published = self.dataset.published_sizes
             size = published.subject_bytes if published else None
         else:
@@ -198,7 +207,7 @@ class Recordings:
         Raises:
             MissingData: if there is neither.
         """
-        path = self.path(subject)
+        path = self.build_path(subject)
         if path.is_file():
             return
         if self.signal.name != "default":  # which no data set's own files become
@@ -216,14 +225,14 @@ class Recordings:
                 both missing.
         """
         # all recordings must be there before the first store is written
-        require_inputs(self.inputs(subjects))
+        require_inputs(self.list_inputs(subjects))
         launch.run_on_main(
             partial(self._write_missing, subjects, launch.single_process)
         )
 
     def _write_missing(self, subjects: Sequence[int], launch: Launch) -> None:
         dataset = self.dataset
-        files = {str(subject): self.path(subject) for subject in subjects}
+        files = {str(subject): self.build_path(subject) for subject in subjects}
 
         # no other command may write the same stores
         with share_cells(files, launch) as free:
@@ -243,9 +252,9 @@ class Recordings:
                             recording, provenance={**stamp, **recording.provenance}
                         )
                         bar.advance(1, split)
-                    SignalStore.write(self.path(subject), stamped)
+                    SignalStore.write(self.build_path(subject), stamped)
 
-    def refuse_copied_people(self, subjects: Iterable[int]) -> None:
+    def require_distinct_people(self, subjects: Iterable[int]) -> None:
         """Refuse subjects of whom two have equal trials, so that they are not two
         people.
 
@@ -269,7 +278,7 @@ class Recordings:
                 [recording.digests.ravel() for recording in recordings]
             )
 
-    def caveats(self, subjects: Sequence[int]) -> list[str]:
+    def list_caveats(self, subjects: Sequence[int]) -> list[str]:
         """List the caveats of the signals that subjects are tested on."""
         tested = []
         for store in self._open_stores(subjects).values():
@@ -278,7 +287,7 @@ class Recordings:
             names = names or [*store.splits]
             tested += [store.splits[name] for name in names]
         held_out = [self.dataset.holdout.caveats(recording) for recording in tested]
-        return merge_caveats(caveats_of(self.dataset, tested), *held_out)
+        return merge_caveats(list_recording_caveats(self.dataset, tested), *held_out)
 
 
 @lru_cache(maxsize=256)
@@ -287,7 +296,7 @@ def _open_once(path: Path, state: tuple[int, ...]) -> SignalStore:
     return SignalStore.open(path)
 
 
-def caveats_of(dataset: Dataset, recordings: Iterable[Trials]) -> list[str]:
+def list_recording_caveats(dataset: Dataset, recordings: Iterable[Trials]) -> list[str]:
     """List the caveats of recordings that are kept under a data set: those that their
     stores carry.
 
@@ -298,7 +307,7 @@ def caveats_of(dataset: Dataset, recordings: Iterable[Trials]) -> list[str]:
     return merge_caveats(simulated, *(recording.caveats for recording in recordings))
 
 
-def find_absent(
+def find_absent_subjects(
     subjects: Sequence[int], find: Callable[[int], object]
 ) -> dict[int, MissingData]:
     """Find the subjects who lack something.
@@ -330,7 +339,7 @@ def find_absent(
     return dict.fromkeys(errors, first)
 
 
-def recorded_subjects(
+def list_recorded_subjects(
     dataset: Dataset, paths: Paths, preparation: str | None = None
 ) -> tuple[int, ...]:
     """List whose signals there are: a data set's own subjects, or those with a store of
@@ -343,4 +352,6 @@ def recorded_subjects(
     """
     signals = paths.under_home("signals")
     # a data set without a list of subjects has those with a store
-    return dataset.subjects or subjects_of(signals, dataset.recorded_as, preparation)
+    return dataset.subjects or list_store_subjects(
+        signals, dataset.recorded_as, preparation
+    )

@@ -20,13 +20,13 @@ from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.signals.trials import PADDING_VALUES, Trials, group_trials
-from brainhive_cli.data.stores.signal_store import SignalStore, difference_of
+from brainhive_cli.data.stores.signal_store import SignalStore, describe_difference
 
 DType = Literal["float32", "float16"]
-Known = Mapping[str, Mapping[str, Any]]
+FileFacts = Mapping[str, Mapping[str, Any]]
 """Name of a file to its bytes, and of tables and small files the SHA-256, too."""
-TABLES = (".csv", ".tsv", ".txt")
-SMALL_BYTES = 2**20
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
+MAX_HASHED_BYTES = 2**20
 """Bytes of a file below which it is known by its content, as tables are; others are
 known by their size.
 """
@@ -86,7 +86,7 @@ def write_session(
     SignalStore.write(path, stored)
 
 
-def join(
+def join_sessions(
     stores: Sequence[SignalStore], order_seed: int | None, provenance: Mapping[str, Any]
 ) -> dict[str, Trials]:
     """Join the sessions of a subject by split: stimuli by id, their repetitions by
@@ -117,18 +117,18 @@ def join(
         }
         space = replace(space, maps=maps)
     return {
-        split: replace(_join(recordings, order_seed, provenance), space=space)
+        split: replace(_join_split(recordings, order_seed, provenance), space=space)
         for split, recordings in trials_of_split.items()
     }
 
 
-def _join(
+def _join_split(
     recordings: Sequence[Trials], order_seed: int | None, provenance: Mapping[str, Any]
 ) -> Trials:
     # sessions have the same axes
     first = recordings[0]
     for other in recordings[1:]:
-        if difference := difference_of(first, other):
+        if difference := describe_difference(first, other):
             names = [
                 f"session {recording.provenance.get('session')}"
                 for recording in (first, other)
@@ -199,7 +199,7 @@ def _concatenate(values: Iterable[Array | None]) -> Array | None:
     return np.concatenate(known) if len(known) == len(listed) else None
 
 
-def describe_files(paths: Iterable[Path]) -> Known:
+def collect_file_facts(paths: Iterable[Path]) -> FileFacts:
     """Say by what the files that a store is made from are known: size, and digest where
     that is cheap.
     """
@@ -209,24 +209,24 @@ def describe_files(paths: Iterable[Path]) -> Known:
         size = path.stat().st_size
         known[make_portable(str(path))] = {"bytes": size}
         # large files are known by their size, as a digest would read all of them
-        if path.suffix.lower() in TABLES or size < SMALL_BYTES:
+        if path.suffix.lower() in TABLE_SUFFIXES or size < MAX_HASHED_BYTES:
             known[make_portable(str(path))]["sha256"] = hashlib.sha256(
                 read_regular(path)
             ).hexdigest()
     return known
 
 
-def files_difference(old: Known, new: Known) -> str:
+def describe_file_difference(old: FileFacts, new: FileFacts) -> str:
     """Name the first file by which a store's files differ from others; empty if they do
     not.
     """
-    old = _below_their_folder(old)
-    new = _below_their_folder(new)
+    old = _name_below_shared_folder(old)
+    new = _name_below_shared_folder(new)
     names = (name for name in {**old, **new} if old.get(name) != new.get(name))
     return next((f"from other files than now, such as {name}" for name in names), "")
 
 
-def _below_their_folder(files: Known) -> Known:
+def _name_below_shared_folder(files: FileFacts) -> FileFacts:
     """Name files from the folder that holds all, as raw data may be moved."""
     parts_of = {PurePath(name).parts: known for name, known in files.items()}
     # folders that all names share are left out

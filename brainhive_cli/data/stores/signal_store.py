@@ -29,11 +29,11 @@ from brainhive_cli.data.signals.trials import Trials, digest_trials
 
 FORMAT = 3
 """Of a signal store; the number that it carries."""
-AGAIN = "run again what made it: prepare, or the command that needs the signals"
+REMAKE_HINT = "run again what made it: prepare, or the command that needs the signals"
 """Way out of a damaged store."""
-COPIED_BYTES = 2**26
+MAX_COPIED_BYTES = 2**26
 """Copied at a time, at most; one stimulus where it is larger."""
-OPTIONAL = {
+OPTIONAL_ARRAYS = {
     "sessions": "i",
     "whiteners": "f",
     "runs": "i",
@@ -61,7 +61,7 @@ class SignalStore:
             BrainhiveError: if the file is corrupt or of another format, or an axis does
                 not match its list.
         """
-        with hdf5.open_file(path, AGAIN) as file:
+        with hdf5.open_file(path, REMAKE_HINT) as file:
             # attributes of the right format
             about = hdf5.get_attributes(file)
             if about.get("format") != FORMAT or about.get("holds") != "signal":
@@ -107,11 +107,11 @@ class SignalStore:
             recordings = {}
             for split in about["splits"]:
                 optional: dict[str, Any] = {
-                    n: read(f"{split}/{n}", kind) for n, kind in OPTIONAL.items()
+                    n: read(f"{split}/{n}", kind) for n, kind in OPTIONAL_ARRAYS.items()
                 }
                 try:
                     recordings[split] = Trials(
-                        signal=hdf5.open_rows(file, f"{split}/signal", AGAIN),
+                        signal=hdf5.open_rows(file, f"{split}/signal", REMAKE_HINT),
                         image_ids=Names(hdf5.read_strings(file, f"{split}/image_id")),
                         space=space,
                         times_s=np.asarray(about["times_s"], np.float64),
@@ -176,8 +176,8 @@ class SignalStore:
         Raises:
             BrainhiveError: if one does not match.
         """
-        with hdf5.open_file(self.path, AGAIN) as file:
-            hdf5.verify_rows(file, AGAIN)
+        with hdf5.open_file(self.path, REMAKE_HINT) as file:
+            hdf5.verify_rows(file, REMAKE_HINT)
 
     @staticmethod
     def write(path: Path, recordings: Mapping[str, Trials]) -> None:
@@ -199,7 +199,7 @@ class SignalStore:
                     "are of",
                     "Trials(image_ids=[…]), one for each of its N rows",
                 )
-            if difference := difference_of(first, recording):
+            if difference := describe_difference(first, recording):
                 raise BrainhiveError(
                     f"{path.stem}: the {split} signals have other {difference} "
                     "than the first",
@@ -255,7 +255,9 @@ class SignalStore:
                 f"{split}/image_id": image_ids.packed,
                 f"{split}/repetitions": recording.counts,
             }
-            arrays |= {f"{split}/{name}": getattr(recording, name) for name in OPTIONAL}
+            arrays |= {
+                f"{split}/{name}": getattr(recording, name) for name in OPTIONAL_ARRAYS
+            }
             about["provenance"][split] = recording.provenance
             about["pictures"][split] = image_ids.digest
 
@@ -274,7 +276,7 @@ class SignalStore:
                     digests = hdf5.RowWriter(part, f"{split}/digests")
                     # at least one stimulus at a time, however large it is
                     row_bytes = int(np.prod(signal.shape[1:])) * signal.dtype.itemsize
-                    step = max(1, COPIED_BYTES // max(1, row_bytes))
+                    step = max(1, MAX_COPIED_BYTES // max(1, row_bytes))
                     for start in range(0, len(signal), step):
                         values = np.asarray(signal[start : start + step])
                         rows = np.arange(start, start + len(values))
@@ -293,17 +295,17 @@ class SignalStore:
 
 def is_signal_store(path: Path) -> bool:
     """Whether a store holds signals."""
-    with hdf5.open_file(path, AGAIN) as file:
+    with hdf5.open_file(path, REMAKE_HINT) as file:
         return hdf5.get_attributes(file).get("holds") == "signal"
 
 
-def path_of(signals: Path, dataset: str, name: str, subject: int) -> Path:
+def build_store_path(signals: Path, dataset: str, name: str, subject: int) -> Path:
     """Say where a subject's store lies."""
     source = "the data set or preparation of a store,"
     return resolve_below(signals, dataset, name, f"sub-{subject:02d}.h5", source=source)
 
 
-def subjects_of(
+def list_store_subjects(
     signals: Path, dataset: str, preparation: str | None = None
 ) -> tuple[int, ...]:
     """List the subjects who have a store in a preparation of a data set; in any of them
@@ -316,7 +318,7 @@ def subjects_of(
     return tuple(sorted(int(match[1]) for match in matches if match))
 
 
-def size_of(recording: Trials) -> int:
+def count_bytes(recording: Trials) -> int:
     """Count the bytes that a recording takes in a store."""
     return int(np.prod(recording.signal.shape)) * np.dtype(_dtype(recording)).itemsize
 
@@ -325,7 +327,7 @@ def _dtype(recording: Trials) -> str:
     return "float16" if recording.signal.dtype == np.float16 else "float32"
 
 
-def difference_of(first: Trials, other: Trials) -> str:
+def describe_difference(first: Trials, other: Trials) -> str:
     """Say in what two recordings differ that a store keeps once; empty if in
     nothing.
     """

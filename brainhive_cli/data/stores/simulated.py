@@ -67,15 +67,17 @@ def _measure_stored(
     root = paths.under_home("embeddings")
     stores = {}
     for name in {"train": None, split: None}:  # once if the split is train
-        stores[name] = target_store.open_all(root, source.name, name, [config.meaning])[
-            config.meaning
-        ]
+        stores[name] = target_store.open_stores(
+            root, source.name, name, [config.meaning]
+        )[config.meaning]
 
     # low-level features, and meaning in units of the training embeddings
     images = source.images(split)
     measure = voxels.measure_looks if config.space == "voxels" else simulation.low_level
     low = np.stack([measure(images.open(index)) for index in range(len(images))])
-    meaning = np.asarray(stores[split].embedding[stores[split].rows(images.image_ids)])
+    meaning = np.asarray(
+        stores[split].embedding[stores[split].find_rows(images.image_ids)]
+    )
     learned = np.asarray(stores["train"].embedding)
     # 1e-6: a dimension that never varies
     return low, simulation.standardise(meaning, learned.mean(0), learned.std(0) + 1e-6)

@@ -11,7 +11,7 @@ from brainhive_cli.data.signals.overlap import Overlap
 from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.stores.signal_store import SignalStore
 
-COUNTED = ("split", "pictures", "repetitions", "trials", "dropped")
+COUNT_COLUMNS = ("split", "pictures", "repetitions", "trials", "dropped")
 """Columns of `count_rows`."""
 
 
@@ -73,7 +73,7 @@ def describe_store(store: SignalStore) -> dict[str, Any]:
     }
 
 
-def count_rows(described: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
+def make_count_rows(described: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
     """Write a row a split of a store that `describe_store` described."""
     voxels = _describe_lost_voxels(described["provenance"])
     for split, counts in described["splits"].items():

@@ -32,25 +32,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 4
-PIXELS = "pixels"
+PIXELS_DATASET = "pixels"
 """The dataset of what the stimuli's pixels are known by, in stores whose making decoded
 them.
 """
-PIXEL_WORDS = 25
+PIXEL_HASH_WORDS = 25
 """64-bit words that a stimulus is known by: a digest of its pixels, and 24 of a
 perceptual hash.
 """
-TWIN_DISTANCE = 0.0003
+MAX_EQUAL_DISTANCE = 0.0003
 """Distance of unit embeddings below which two are one: one picture in two batches, of
 which float16 keeps some numbers with another last digit.
 """
-DIRECTIONS = 16
+N_DIRECTIONS = 16
 """Random directions in which embeddings are compared."""
-ROWS_READ = 1024
+ROWS_PER_BLOCK = 1024
 """Rows that are looked through at a time."""
-NUMBERS_READ = 2**24
+VALUES_PER_BLOCK = 2**24
 """Numbers of embeddings that are compared at a time."""
-VIEW = re.compile(r"(?P<encoder>.+)-view-(?P<index>\d{1,6})(?P<digest>-[0-9a-f]{8})?")
+VIEW_NAME = re.compile(
+    r"(?P<encoder>.+)-view-(?P<index>\d{1,6})(?P<digest>-[0-9a-f]{8})?"
+)
 """The name of an encoder of one frame or caption; with `-all` instead of the view, that
 of all of them.
 """
@@ -87,8 +89,8 @@ class TargetStore:
     attributes: dict[str, Any]
     shape: tuple[int, ...]
     alternatives: int | None
-    is_own: bool
-    making: Line
+    has_own_vectors: bool
+    command_line: Line
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -98,21 +100,21 @@ class TargetStore:
             MissingData: if it is absent or not finished.
             BrainhiveError: if the file is corrupt or of another format.
         """
-        with hdf5.open_file(path, making(path)) as file:
+        with hdf5.open_file(path, build_command_line(path)) as file:
             # attributes of the right format
             attributes = hdf5.get_attributes(file)
             if attributes.get("format") != FORMAT or "embedding" not in file:
                 raise BrainhiveError(
                     f"{path} is not a target store of format {FORMAT}",
-                    f"{making(path)} --again",
+                    f"{build_command_line(path)} --again",
                 )
 
             # rows stay on disk; names and marks are read
-            embedding = hdf5.open_rows(file, "embedding", making(path))
+            embedding = hdf5.open_rows(file, "embedding", build_command_line(path))
             done = hdf5.read_flags(file, "done")
             pixels = (
-                np.array(hdf5.map_numbers(file, PIXELS, "u"))
-                if PIXELS in file
+                np.array(hdf5.map_numbers(file, PIXELS_DATASET, "u"))
+                if PIXELS_DATASET in file
                 else None
             )
             # a store that lacks these attributes is known by its folders and its name
@@ -129,7 +131,7 @@ class TargetStore:
             # a picture whose embedding is not finite counts as one that has none
             health = attributes.get("health")
             if isinstance(health, Mapping) and health.get("non_finite"):
-                done = done & find_finite(embedding)
+                done = done & find_finite_rows(embedding)
 
             # shape of one target, which follows the axis of alternatives where there is
             # one
@@ -146,10 +148,10 @@ class TargetStore:
                 embedding.shape[1 if alternatives is None else 2 :],
                 alternatives,
                 is_own,
-                making(path, is_own),
+                build_command_line(path, is_own),
             )
 
-    def view(self, encoder: str, index: int | None) -> Self:
+    def select_view(self, encoder: str, index: int | None) -> Self:
         """Give the store of one view, which `encoder` encodes alone, of one with
         targets [F, …] of all.
 
@@ -181,11 +183,11 @@ class TargetStore:
             BrainhiveError: if one does not match.
         """
         # the seal covers the names
-        with hdf5.open_file(self.path, self.making) as file:
-            hdf5.verify_rows(file, self.making)
+        with hdf5.open_file(self.path, self.command_line) as file:
+            hdf5.verify_rows(file, self.command_line)
 
     @property
-    def content(self) -> str:
+    def digest(self) -> str:
         """Digest of all embeddings, by the checksums of their rows."""
         sums = np.asarray(self.embedding.checksums, np.uint64)
         return hashlib.sha256(sums.tobytes()).hexdigest()[:16]
@@ -201,17 +203,17 @@ class TargetStore:
             self.attributes.get("health"),
             f"{self.path}: attribute: health",
             Health,
-            f"{self.making} --again",
+            f"{self.command_line} --again",
         )
 
-    def measured(self) -> Health:
+    def remeasure_health(self) -> Health:
         """Measure the health again, also of embeddings that are not finite."""
-        with hdf5.open_file(self.path, self.making) as file:
+        with hdf5.open_file(self.path, self.command_line) as file:
             return measure_health(
                 self.embedding, np.flatnonzero(hdf5.read_flags(file, "done"))
             )
 
-    def refuse_other_pictures(self, image_ids: Sequence[str], line: Hint) -> None:
+    def require_pictures(self, image_ids: Sequence[str], line: Hint) -> None:
         """Refuse a store whose stimuli are not those that its data set and split have
         now.
 
@@ -246,7 +248,7 @@ class TargetStore:
         read = np.asarray(values[rows], np.float32)
         return torch.from_numpy(read.reshape(len(rows), -1))
 
-    def rows(self, image_ids: Sequence[str]) -> Int64:
+    def find_rows(self, image_ids: Sequence[str]) -> Int64:
         """Find the rows of image ids; -1 for a picture that was skipped as bad when
         embedding.
         """
@@ -254,18 +256,20 @@ class TargetStore:
         return np.where(self.done[rows], rows, -1)
 
 
-def find_finite(embedding: Any) -> Bool:
+def find_finite_rows(embedding: Any) -> Bool:
     """Find the rows [N] of embeddings [N, …] whose values are all finite, some at a
     time.
     """
-    starts = range(0, len(embedding), ROWS_READ)
-    blocks = (np.isfinite(embedding[start : start + ROWS_READ]) for start in starts)
+    starts = range(0, len(embedding), ROWS_PER_BLOCK)
+    blocks = (
+        np.isfinite(embedding[start : start + ROWS_PER_BLOCK]) for start in starts
+    )
     is_finite = [block.reshape(len(block), -1).all(1) for block in blocks]
     # a store without rows has no blocks
     return np.concatenate([np.ones(0, bool), *is_finite])
 
 
-def find_twins(stores: Iterable[TargetStore], is_candidate: Bool) -> Bool:
+def find_equal_embeddings(stores: Iterable[TargetStore], is_candidate: Bool) -> Bool:
     """Find the candidates [M] whose embeddings another one has, too, in every store.
 
     Embeddings count as equal up to the rounding of one picture in two batches. They are
@@ -280,26 +284,26 @@ def find_twins(stores: Iterable[TargetStore], is_candidate: Bool) -> Bool:
     projections = []
     for store in stores:
         width = prod(store.embedding.shape[1:])
-        directions = np.random.default_rng(0).standard_normal((width, DIRECTIONS))
+        directions = np.random.default_rng(0).standard_normal((width, N_DIRECTIONS))
         parts = []
-        for block in np.array_split(rows, 1 + len(rows) * width // NUMBERS_READ):
+        for block in np.array_split(rows, 1 + len(rows) * width // VALUES_PER_BLOCK):
             flat = store.embedding[block].reshape(len(block), -1).astype(np.float64)
             lengths = np.linalg.norm(flat, axis=1, keepdims=True)
             parts.append(flat / np.maximum(lengths, 1e-30) @ directions)
-        projections.append(np.concatenate(parts) / DIRECTIONS**0.5)
+        projections.append(np.concatenate(parts) / N_DIRECTIONS**0.5)
     points = np.hstack(projections)
     distances, _ = KDTree(points).query(points, k=2)  # the first is the point itself
-    is_twin[rows] = distances[:, 1] < TWIN_DISTANCE
+    is_twin[rows] = distances[:, 1] < MAX_EQUAL_DISTANCE
     return is_twin
 
 
-def path_of(embeddings: Path, dataset: str, split: str, encoder: str) -> Path:
+def build_store_path(embeddings: Path, dataset: str, split: str, encoder: str) -> Path:
     """Say where the store of (data set, split, encoder) lies."""
     source = "the data set, split or encoder of a store,"
     return resolve_below(embeddings, dataset, split, f"{encoder}.h5", source=source)
 
 
-def find(
+def find_store(
     embeddings: Path, dataset: str, split: str, encoder: str
 ) -> tuple[Path, int | None]:
     """Find the store of an encoder: its own, or for one view that of all, and the index
@@ -309,10 +313,10 @@ def find(
         The path, that of its own store where neither is there; and the index of the
         view.
     """
-    path = path_of(embeddings, dataset, split, encoder)
+    path = build_store_path(embeddings, dataset, split, encoder)
     # without its own store, one view is read from the store of all views
-    if not path.is_file() and (view := VIEW.fullmatch(encoder)):
-        combined = path_of(
+    if not path.is_file() and (view := VIEW_NAME.fullmatch(encoder)):
+        combined = build_store_path(
             embeddings, dataset, split, f"{view['encoder']}-all{view['digest'] or ''}"
         )
         if combined.is_file():
@@ -320,7 +324,7 @@ def find(
     return path, None
 
 
-def making(path: Path, is_own: bool = False) -> Line:
+def build_command_line(path: Path, is_own: bool = False) -> Line:
     """Say which command line makes the store at `path`; that of own vectors (`is_own`)
     imports them.
     """
@@ -336,11 +340,11 @@ def holds_own_vectors(path: Path) -> bool:
     cannot be opened.
     """
     with suppress(BrainhiveError):
-        return TargetStore.open(path).is_own
+        return TargetStore.open(path).has_own_vectors
     return False
 
 
-def find_own(embeddings: Path, name: str) -> Path | None:
+def find_own_vectors(embeddings: Path, name: str) -> Path | None:
     """Find a store of own vectors of a name, of any data set and split."""
     # shipped encoders' names are never those of own vectors
     paths = embeddings.glob(f"*/*/{name}.h5") if not describe_bad_own_name(name) else ()
@@ -357,7 +361,7 @@ def first_with_pixels(
     return next(iter(stores.values())), next(pixels, None)
 
 
-def are_foreign(stores: Iterable[TargetStore]) -> bool:
+def has_unknown_pictures(stores: Iterable[TargetStore]) -> bool:
     """Whether some targets are of unknown pictures: vectors that were imported without
     the pictures that they are named after, or made of other pictures.
     """
@@ -368,7 +372,7 @@ def are_foreign(stores: Iterable[TargetStore]) -> bool:
     )
 
 
-def open_all(
+def open_stores(
     embeddings: Path, dataset: str, split: str, encoders: Sequence[str]
 ) -> dict[str, TargetStore]:
     """Open one store an encoder.
@@ -377,7 +381,7 @@ def open_all(
         MissingData: naming every store that is missing, with the line that makes them.
     """
     # all missing stores in one error: own vectors are imported, others embedded
-    paths = {name: find(embeddings, dataset, split, name) for name in encoders}
+    paths = {name: find_store(embeddings, dataset, split, name) for name in encoders}
     absent = [name for name, (path, _) in paths.items() if not path.is_file()]
     if absent:
         problem = (
@@ -397,7 +401,10 @@ def open_all(
     stores = {
         path: _open_once(path, hdf5.state_of(path)) for path, _ in {*paths.values()}
     }
-    return {name: stores[path].view(name, view) for name, (path, view) in paths.items()}
+    return {
+        name: stores[path].select_view(name, view)
+        for name, (path, view) in paths.items()
+    }
 
 
 @lru_cache(maxsize=256)

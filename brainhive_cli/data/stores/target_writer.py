@@ -24,13 +24,17 @@ from brainhive_cli.data.stores.health import Health, measure_health
 
 if TYPE_CHECKING:
     pass
-from brainhive_cli.data.stores.target_store import FORMAT, PIXEL_WORDS, PIXELS
+from brainhive_cli.data.stores.target_store import (
+    FORMAT,
+    PIXEL_HASH_WORDS,
+    PIXELS_DATASET,
+)
 
-SUMS = f"{hdf5.CHECKSUMS}/embedding"
+CHECKSUMS_DATASET = f"{hdf5.CHECKSUMS}/embedding"
 
 
 @dataclass(frozen=True)
-class Blank:
+class StorePlan:
     """A store before it is filled.
 
     Attributes:
@@ -51,7 +55,7 @@ class Blank:
     shape: tuple[int, ...]
     dtype: str
     attributes: dict[str, Any]
-    more: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    extra_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     has_pixels: bool = False
 
     def create(self) -> None:
@@ -70,12 +74,18 @@ class Blank:
         }
         # datasets that are written row by row, and lists that are written now
         spaces = {"embedding": ((count, *self.shape), self.dtype)}
-        spaces |= {name: ((count, *row), "float32") for name, row in self.more.items()}
-        spaces |= {PIXELS: ((count, PIXEL_WORDS), "uint64")} if self.has_pixels else {}
+        spaces |= {
+            name: ((count, *row), "float32") for name, row in self.extra_shapes.items()
+        }
+        spaces |= (
+            {PIXELS_DATASET: ((count, PIXEL_HASH_WORDS), "uint64")}
+            if self.has_pixels
+            else {}
+        )
         arrays = {"image_id": ids.packed, "concept": Names.of(self.concepts).packed}
 
         # resume what was interrupted
-        if part.is_file() and _is_same(part, spaces, arrays, attributes):
+        if part.is_file() and _matches_plan(part, spaces, arrays, attributes):
             hdf5.unseal(part)
         else:
             hdf5.create(
@@ -83,11 +93,13 @@ class Blank:
             )
 
 
-def find_pending(path: Path) -> Int64:
+def find_pending_rows(path: Path) -> Int64:
     """Find the rows of an unfinished store that are not written yet."""
     with hdf5.open_unlocked(hdf5.part_of(path)) as file:
         # a row without a checksum was not written, whatever its mark says
-        return np.flatnonzero((file["done"][()] != 1) | (file[SUMS][()] == 0))
+        return np.flatnonzero(
+            (file["done"][()] != 1) | (file[CHECKSUMS_DATASET][()] == 0)
+        )
 
 
 class TargetWriter:
@@ -98,9 +110,11 @@ class TargetWriter:
             not written now.
     """
 
-    def __init__(self, path: Path, pending: Int64 | None = None) -> None:
+    def __init__(self, path: Path, pending_rows: Int64 | None = None) -> None:
         self.path = path
-        self.pending = find_pending(path) if pending is None else pending
+        self.pending_rows = (
+            find_pending_rows(path) if pending_rows is None else pending_rows
+        )
         part = hdf5.part_of(path)
         with hdf5.open_unlocked(part) as file:
             # the largest float16; only such stores can overflow
@@ -161,12 +175,12 @@ def finish_stores(writers: Sequence[TargetWriter], launch: Launch) -> None:
 
 
 @contextmanager
-def filling(
-    blanks: Sequence[Blank],
+def open_writers(
+    blanks: Sequence[StorePlan],
     launch: Launch,
     force: bool = False,
-    keep: bool = True,
-    reopen: bool = False,
+    keeps_unfinished: bool = True,
+    reopens_finished: bool = False,
 ) -> Iterator[list[TargetWriter]]:
     """Create stores, or resume interrupted ones, and lock them until the block ends.
 
@@ -187,15 +201,17 @@ def filling(
     """
     with ExitStack() as stack:
         # the main process creates the stores; all learn from it which rows are pending
-        create = partial(_create, blanks, stack, force, keep, reopen)
+        create = partial(
+            _create_stores, blanks, stack, force, keeps_unfinished, reopens_finished
+        )
         yield [
             stack.enter_context(closing(TargetWriter(path, pending)))
             for path, pending in launch.run_on_main(create).items()
         ]
 
 
-def _create(
-    blanks: Sequence[Blank], stack: ExitStack, force: bool, keep: bool, reopen: bool
+def _create_stores(
+    blanks: Sequence[StorePlan], stack: ExitStack, force: bool, keep: bool, reopen: bool
 ) -> dict[Path, Int64]:
     """Claim and create stores until the stack is left; find the pending rows of each,
     by path.
@@ -213,10 +229,10 @@ def _create(
         if not keep:
             stack.callback(part.unlink, missing_ok=True)
         blank.create()
-    return {blank.path: find_pending(blank.path) for blank in blanks}
+    return {blank.path: find_pending_rows(blank.path) for blank in blanks}
 
 
-def _is_same(
+def _matches_plan(
     part: Path,
     spaces: Mapping[str, tuple[tuple[int, ...], str]],
     arrays: Mapping[str, Array],
@@ -229,7 +245,10 @@ def _is_same(
         with hdf5.open_file(part, "") as file:
             # the same datasets, attributes and lists; every row has room for a checksum
             spaces = {**spaces, "done": (spaces["embedding"][0][:1], "uint8")}
-            stored = {name: hdf5.map_numbers(file, name) for name in (*spaces, SUMS)}
+            stored = {
+                name: hdf5.map_numbers(file, name)
+                for name in (*spaces, CHECKSUMS_DATASET)
+            }
             return (
                 attributes.items() <= hdf5.get_attributes(file).items()
                 and all(

@@ -21,8 +21,8 @@ from brainhive_cli.core.files import make_portable
 from brainhive_cli.core.launch import Launch, library_versions
 from brainhive_cli.data.media.decoding import decode_batches
 from brainhive_cli.data.media.stimuli import StimulusSet
-from brainhive_cli.data.stores.target_store import PIXELS, TargetStore
-from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
+from brainhive_cli.data.stores.target_store import PIXELS_DATASET, TargetStore
+from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
 from brainhive_cli.data.targets.encoder_groups import (
     EncoderGroup,
     alternatives,
@@ -138,7 +138,7 @@ class StoreJob:
         size = console.size(values * np.dtype(self.dtype).itemsize)
         return f"to do{why}, {size} to write"
 
-    def blank(self, group: EncoderGroup) -> Blank:
+    def blank(self, group: EncoderGroup) -> StorePlan:
         """Describe the store before it is filled."""
         # what made the targets, by which `reason` compares
         images, encoder = self.images, group.encoder
@@ -153,7 +153,7 @@ class StoreJob:
         # digests of pixels exist only where the stimuli themselves are decode_batches
         decodes = self.config.encodes == "pixels" and not self.config.pictures
         names = images.image_ids, images.concepts
-        return Blank(
+        return StorePlan(
             self.path, *names, shape, self.dtype, attributes, has_pixels=decodes
         )
 
@@ -186,7 +186,7 @@ def stream(
     indices = np.arange(len(images))
     # [N] by encoder
     pending = {
-        name: np.isin(indices, writer.pending) for name, writer in writers.items()
+        name: np.isin(indices, writer.pending_rows) for name, writer in writers.items()
     }
     lacking = np.flatnonzero(np.logical_or.reduce([*pending.values()]))
     bar.expect(len(lacking) - len(images))  # less what an earlier command stored
@@ -264,7 +264,9 @@ def _write(
     """
     if there is not None:
         there.synchronize()
-    arrays = {"values": values.numpy()} | ({} if pixels is None else {PIXELS: pixels})
+    arrays = {"values": values.numpy()} | (
+        {} if pixels is None else {PIXELS_DATASET: pixels}
+    )
     if not lacks.all():  # nearly always all are lacking: then nothing is copied
         rows = rows[lacks]
         arrays = {name: array[lacks] for name, array in arrays.items()}

@@ -15,7 +15,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder, split_variant
 from brainhive_cli.data.datasets import HasOfflineEncoders, HasUsualEncoders
 from brainhive_cli.data.stores.target_store import (
-    find_own,
+    find_own_vectors,
 )
 from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import (
@@ -93,7 +93,7 @@ def _named(key: str) -> EncoderConfig | None:
     with suppress(RecipeError):
         config = resolve(knobs if len(knobs) > 1 else key)
         # an unknown name is that of own vectors, if a store of them is here
-        is_known = config.kind != IMPORTED or find_own(
+        is_known = config.kind != IMPORTED or find_own_vectors(
             Paths().under_home("embeddings"), key
         )
         return config if config.name == key and is_known else None

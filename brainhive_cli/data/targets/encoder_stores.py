@@ -50,7 +50,7 @@ def open_stores(
     line = write_embedding(dataset_config, encoders)
     split = dataset.holdout.name_stored_split(split)
     try:
-        stores = target_store.open_all(
+        stores = target_store.open_stores(
             root, dataset.name, split, [config.name for config in encoders]
         )
     except MissingData as error:
@@ -59,7 +59,7 @@ def open_stores(
     # the name of a store that an encoder made is not the encoder's
     for config in encoders:
         made_by = stores[config.name].attributes["config"]
-        if config.kind == IMPORTED and not stores[config.name].is_own:
+        if config.kind == IMPORTED and not stores[config.name].has_own_vectors:
             reference = made_by.get("source") or made_by.get("kind", "NAME")
             raise RecipeError(
                 f"{stores[config.name].path} holds no own vectors: "
@@ -70,7 +70,7 @@ def open_stores(
     # stores are of the pictures that the data set has today
     first = next(iter(stores.values()))
     with suppress(MissingData):  # the pictures need not be on this machine
-        first.refuse_other_pictures((images or dataset.images(split)).image_ids, line)
+        first.require_pictures((images or dataset.images(split)).image_ids, line)
     for other in stores.values():
         warn_of_problems(other)
         # all are of the same stimuli, row by row
@@ -98,7 +98,7 @@ def store_inputs(
     stored = dataset.holdout.name_stored_split(split)
     listed = list[Input]()
     files = [
-        target_store.find(root, dataset.name, stored, encoder.name)[0]
+        target_store.find_store(root, dataset.name, stored, encoder.name)[0]
         for encoder in encoders
     ]
     # all stores are opened once, and their error stands for each that is missing
@@ -163,7 +163,7 @@ def open_alternatives(
         dataset = first.attributes["dataset"]
         split = first.attributes["split"]
         try:
-            opened = target_store.open_all(
+            opened = target_store.open_stores(
                 paths.under_home("embeddings"), dataset, split, names
             )
         except MissingData as error:
@@ -200,7 +200,7 @@ def identity_of(store: TargetStore) -> dict[str, str]:
         "preprocessing": made_by.get("preprocessing", ""),
         "network": made_by.get("weights", {}).get("network", ""),
         "pictures": store.image_ids.digest,
-        "content": store.content,
+        "content": store.digest,
     }
 
 
@@ -257,7 +257,8 @@ def refuse_others(
                 f"{here['store']} was made with other {' and '.join(differs)} than "
                 f"{locate_stored(trained_on.get('store', name))} was when "
                 f"{folder.path} was trained on it",
-                f"make both in one way ({stores[name].making} --again), or train again",
+                f"make both in one way ({stores[name].command_line} --again), or train "
+                "again",
             )
 
 
@@ -271,9 +272,9 @@ def list_changed(folder: RunFolder, stores: Mapping[str, TargetStore]) -> list[s
     recorded = folder.read_json(IDENTITIES, dict[str, dict[str, str]])
     for name, store in stores.items():
         store.verify()
-        there = recorded.get(name, {}).get("content", store.content)
-        if there != store.content:
-            changed.append(f"{store.path}: {there} there, {store.content} here")
+        there = recorded.get(name, {}).get("content", store.digest)
+        if there != store.digest:
+            changed.append(f"{store.path}: {there} there, {store.digest} here")
     return changed
 
 
@@ -289,7 +290,7 @@ def problem_of(store: TargetStore, health: Health | None = None) -> str:
         The line; empty if the store passes its health check.
     """
     encoder = encoder_of(store)
-    problems = (health or store.health).problems(
+    problems = (health or store.health).list_problems(
         encoder.usual_cosine, encoder.usual_repeats, encoder.usual_dead
     )
     if not problems:
@@ -299,11 +300,12 @@ def problem_of(store: TargetStore, health: Health | None = None) -> str:
     is_ours = "imported" not in store.attributes
     advice = (
         "fix that"
-        if is_ours or store.is_own
+        if is_ours or store.has_own_vectors
         else "it was imported, and some public caches are broken"
     )
     return (
-        f"{figures} (likely {problems[0][1]}); {advice}; then: {store.making} --again"
+        f"{figures} (likely {problems[0][1]}); {advice}; "
+        f"then: {store.command_line} --again"
     )
 
 

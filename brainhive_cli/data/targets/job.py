@@ -21,8 +21,8 @@ from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import Dataset, list_stimuli
 from brainhive_cli.data.media.decoding import count_decoders
 from brainhive_cli.data.media.stimuli import describe_unread
-from brainhive_cli.data.stores.target_store import path_of
-from brainhive_cli.data.stores.target_writer import filling, finish_stores
+from brainhive_cli.data.stores.target_store import build_store_path
+from brainhive_cli.data.stores.target_writer import finish_stores, open_writers
 from brainhive_cli.data.targets.embedding import StoreJob, stream
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.targets.encoder_keys import with_usual_encoders
@@ -120,7 +120,7 @@ class Job(CommandJob):
                     StoreJob(
                         config,
                         images,
-                        path_of(root, dataset.name, split, config.name),
+                        build_store_path(root, dataset.name, split, config.name),
                         recipe.precision,
                         config.store_dtype or recipe.dtype,
                         recipe.skip_bad,
@@ -278,7 +278,7 @@ class Job(CommandJob):
         """
         recipe, images = self.recipe, stores[0].images
         blanks = [store.blank(groups[store.path]) for store in stores]
-        with filling(blanks, launch, self.force) as writers:
+        with open_writers(blanks, launch, self.force) as writers:
             names = [store.config.name for store in stores]
             undecodable = stream(
                 images,

@@ -113,7 +113,7 @@ def read_training(
     if normalisation is None or not measures:
         return trials, None
     # statistics are of all recorded stimuli; where stimuli are held out, of the fold's
-    selected = source.select(source.recording(subject, "train"), where)
+    selected = source.select(source.open_recording(subject, "train"), where)
     statistics = measure_training(source, selected, stimuli)
     return trials.normalise(normalisation.build(statistics)), statistics
 
@@ -126,7 +126,7 @@ def measure_training(
     """
     holdout = source.dataset.holdout
     if holdout.divides_train:  # whose stimuli all lie in one store
-        rows = stimuli.rows(trials.image_ids)
+        rows = stimuli.find_rows(trials.image_ids)
         trials = trials.take(
             (rows >= 0) & holdout.choose_stimuli(stimuli, "train", source.fold)[rows]
         )
@@ -168,7 +168,9 @@ def measure_new_subject(
     where = f"{source.dataset.name} subject {subject} train"
     options = source.dataset.channels, is_same_store, channel_mapping
     # the channels and window of the model, which the normaliser is for
-    trials = choose_input(spec, source.recording(subject, "train"), where, *options)
+    trials = choose_input(
+        spec, source.open_recording(subject, "train"), where, *options
+    )
     return normalisation.build(measure_training(source, trials, stimuli))
 
 
@@ -187,7 +189,7 @@ def match_split(
             has now, or trials that are learned are copies of tested ones.
     """
     dataset = source.dataset
-    store = source.open(subject)
+    store = source.open_store(subject)
     holdout = source.dataset.holdout
     stored = store.splits.get(holdout.name_stored_split(split))
     recorded_ids = () if stored is None else stored.image_ids
@@ -202,7 +204,7 @@ def match_split(
         )
     # trials with a row in the store, and which of them the fold has in this split
     where = f"{dataset.name} subject {subject} {split}"
-    trials = match_stimuli(source.recording(subject, split), stimuli, where)
+    trials = match_stimuli(source.open_recording(subject, split), stimuli, where)
     is_in_fold = holdout.choose_stimuli(stimuli, split, source.fold)[trials.stimulus]
 
     # no trial is both learned and tested
@@ -243,7 +245,7 @@ def match_stimuli(trials: Trials, stimuli: TargetStore, where: str) -> Trials:
             "Trials(image_ids=[…]); api.model_input, which matches nothing, needs none",
         )
     # rows in the store, -1 where a stimulus has none
-    rows = stimuli.rows(trials.image_ids)
+    rows = stimuli.find_rows(trials.image_ids)
     is_known = rows >= 0
     if not is_known.all():
         console.warn(

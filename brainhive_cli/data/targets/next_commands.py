@@ -15,8 +15,8 @@ from brainhive_cli.data.datasets import (
     HasOfflineEncoders,
     HasUsualEncoders,
 )
-from brainhive_cli.data.stores.recordings import recorded_subjects
-from brainhive_cli.data.stores.target_store import find, holds_own_vectors
+from brainhive_cli.data.stores.recordings import list_recorded_subjects
+from brainhive_cli.data.stores.target_store import find_store, holds_own_vectors
 from brainhive_cli.models.encoders import (
     IMPORTED,
     USUAL,
@@ -45,7 +45,7 @@ def write_embedding(dataset: parts.Config, encoders: Sequence[EncoderConfig]) ->
 
 def only_if_recorded(dataset: Any, paths: Paths) -> Any:
     """Give the data set if it has recordings, as train-align needs; else None."""
-    return dataset if recorded_subjects(dataset.build(paths), paths) else None
+    return dataset if list_recorded_subjects(dataset.build(paths), paths) else None
 
 
 def next_command(
@@ -65,7 +65,7 @@ def next_command(
     """
     built = dataset.build(paths)
     # without recordings there is nothing to align
-    if not recorded_subjects(built, paths):
+    if not list_recorded_subjects(built, paths):
         return str(Line("train-prior", ("dataset", dataset), ("encoders", encoders)))
     # the encoders of the shelf whose embeddings of the training stimuli are there
     stores = sorted(
@@ -111,9 +111,9 @@ def are_embedded(
     """
     root = paths.under_home("embeddings")
     return all(
-        find(root, dataset.name, dataset.holdout.name_stored_split(split), config.name)[
-            0
-        ].is_file()
+        find_store(
+            root, dataset.name, dataset.holdout.name_stored_split(split), config.name
+        )[0].is_file()
         for split in splits or dataset.splits
         for config in encoders
     )

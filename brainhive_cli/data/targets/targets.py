@@ -234,7 +234,7 @@ def compute_online(
         BrainhiveError: if the stimuli are not those of the store.
     """
     # rows are those of the store, so that its stimuli must be the same
-    store.refuse_other_pictures(stimuli.image_ids, Line("embed"))
+    store.require_pictures(stimuli.image_ids, Line("embed"))
     return {keys[name]: OnlineTargets(stimuli, group, name) for name in group.names}
 
 
@@ -432,7 +432,7 @@ def open_targets(
         stored = [
             c
             for c in encoders
-            if target_store.find(root, dataset.name, split, c.name)[0].is_file()
+            if target_store.find_store(root, dataset.name, split, c.name)[0].is_file()
         ]
     stores = (
         open_stores(dataset, dataset_config, split, stored, paths, images)

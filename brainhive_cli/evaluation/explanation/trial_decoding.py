@@ -184,7 +184,7 @@ def check_folds(job: Job) -> None:
     for subject, cells in job.subjects.items():
         for cell in cells:
             member = TrainedModel(job.align, cell)
-            if not member.source.path(subject).is_file():
+            if not member.source.build_path(subject).is_file():
                 continue
             train, _ = (
                 member.trials(subject, name, is_tested=False, is_normalised=False)

@@ -460,13 +460,13 @@ def read_learned_trials(member: TrainedModel) -> tuple[Tensor | None, bool]:
     """
     # stores that changed since the training hold other trials
     learned, source = member.module.learned, member.source
-    stored = source.identities(learned.subjects)
+    stored = source.collect_identities(learned.subjects)
     described = [
         describe_trials(
             torch.from_numpy(member.trials(subject, "train", is_tested=False).averages)
         )
         for subject in learned.subjects
-        if (name := source.name_of(subject)) in stored
+        if (name := source.name_store(subject)) in stored
         and stored[name] == learned.signals.get(name)
     ]
     is_complete = learned.has_all_subjects and stored == {**learned.signals}

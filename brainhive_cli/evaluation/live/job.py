@@ -162,10 +162,10 @@ class Job:
                     choose_columns(
                         plan.preparation, stream.format, recipe.channel_mapping, source
                     )
-        if source.has_windows and member.source.path(self.subject).is_file():
+        if source.has_windows and member.source.build_path(self.subject).is_file():
             choose_input(
                 member.layout.spec,
-                member.source.recording(self.subject, recipe.gallery),
+                member.source.open_recording(self.subject, recipe.gallery),
                 STREAM,
                 self.align.dataset.channels,
                 channel_mapping=recipe.channel_mapping,
@@ -212,7 +212,7 @@ class Job:
                 self.align.prepare_signals(launch)
             except MissingData:
                 return None
-            return self.align.models[0].source.recording(self.subject, split)
+            return self.align.models[0].source.open_recording(self.subject, split)
 
         differs = () if preparation is None else preparation.differs
         # trials of seen pictures are compared with those of the training
@@ -323,9 +323,9 @@ class Job:
         # files of stores: a table of the recipe, or one with the usual name
         paths, source = list[Path](), member.source
         for person in (self.subject, *self.cell.trained_on):
-            if not source.path(person).is_file():
+            if not source.build_path(person).is_file():
                 continue
-            for recording in source.open(person).splits.values():
+            for recording in source.open_store(person).splits.values():
                 stored = recording.provenance
                 table = stored.get("preparation", {}).get("events") or ""
                 names = {Path(name).name for name in (table, *EVENT_TABLES)}

@@ -325,7 +325,7 @@ def make_decoded_sets(
     without_cell: dict[SourceName, Decoded | None] = {}
     if "images" in sources:
         # stores of a split have the same rows
-        rows = next(iter(heads.align.stores(split).values())).rows(ids)
+        rows = next(iter(heads.align.stores(split).values())).find_rows(ids)
         without_cell["images"] = Decoded.join([*heads.iterate_blocks(split, rows)])
     if "zeroed" in sources:
         without_cell["zeroed"] = None

@@ -166,7 +166,7 @@ def _expect_s(job: Job, spec: SignalSpec, compared: Sequence[bool]) -> float:
     operations = 0.0
     for cell in run.cells:
         if cell.seed == run.cells[0].seed:
-            stored = run.source(cell.variant).open(cell.trained_on[0])["train"]
+            stored = run.source(cell.variant).open_store(cell.trained_on[0])["train"]
             pictures, most = stored.signal.shape[:2]
             count = pictures * (most if is_of_trials else 1) * len(cell.trained_on)
             components = features if len(cell.trained_on) > 1 else COMPONENTS
@@ -438,7 +438,7 @@ def _expect_orders_s(job: Job) -> float:
     operations = 0.0
     for (subject, _), cell in tests.items():
         people = [subject] if subject in cell.trained_on else cell.trained_on
-        stored = run.source(cell.variant).open(people[0])["train"]
+        stored = run.source(cell.variant).open_store(people[0])["train"]
         features = int(np.prod(stored.signal.shape[2:]))
         most = min(SIGNALS, SIGNAL_BYTES // (4 * features))
         count = min(most, len(stored.signal) * len(people))

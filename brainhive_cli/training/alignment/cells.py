@@ -106,7 +106,7 @@ def cells_of(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
                     if people
                 ]
         if not listed:  # the holdout itself says why
-            source.recordings(subjects, "test")
+            source.open_recordings(subjects, "test")
         cells += listed
     return cells
 

@@ -33,7 +33,11 @@ from brainhive_cli.data.media.views import (
     load_batches,
     read_pictures,
 )
-from brainhive_cli.data.stores.target_writer import Blank, filling, finish_stores
+from brainhive_cli.data.stores.target_writer import (
+    StorePlan,
+    finish_stores,
+    open_writers,
+)
 from brainhive_cli.data.targets.targets import Targets, open_targets
 from brainhive_cli.training.prior.recipe import Recipe
 
@@ -185,13 +189,13 @@ def encode_latents(
     # an empty store of latents [M, C, h, w]
     attributes = {"dataset": images.dataset, "split": images.split}
     shape, sizes = generator.latent_shape(recipe.resolution_px), {"sizes": (6,)}
-    blank = Blank(
+    blank = StorePlan(
         path, images.image_ids, images.concepts, shape, "float32", attributes, sizes
     )
-    with filling([blank], launch, reopen=True) as writers:
+    with open_writers([blank], launch, reopens_finished=True) as writers:
         # batches of this process's share
         (writer,) = writers
-        pending, share = {*writer.pending.tolist()}, launch.shard(rows.tolist())
+        pending, share = {*writer.pending_rows.tolist()}, launch.shard(rows.tolist())
         size, workers = (
             recipe.train.batch_size,
             count_decoders(recipe.run.workers, launch),

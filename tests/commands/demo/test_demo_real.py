@@ -12,7 +12,7 @@ from brainhive_cli.core import artifacts
 from brainhive_cli.core.command import Result
 from brainhive_cli.core.measurements import SEEN_PICTURES, SIMULATED
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.stores.signal_store import SignalStore, path_of
+from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
 from tests.worlds.command_fixtures import Go, at_home
 
 NAMES = ["face", "house", "cat", "shoe", "bottle", "scissors", "chair", "scrambledpix"]
@@ -84,7 +84,7 @@ def test_the_page_shows_confusions_and_voxels_and_says_that_a_person_was_recorde
 def test_betas_know_their_runs_and_nothing_was_fitted_across_them(
     home: Path, shown: Result
 ) -> None:
-    path = path_of(home / "signals", "haxby2001", "default", 1)
+    path = build_store_path(home / "signals", "haxby2001", "default", 1)
     recording = SignalStore.open(path)["train"]
 
     assert list(recording.image_ids) == sorted(NAMES)

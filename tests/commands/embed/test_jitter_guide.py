@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.data.stores.target_store import TargetStore, path_of
+from brainhive_cli.data.stores.target_store import TargetStore, build_store_path
 from brainhive_cli.models.encoders import resolve
 
 pytestmark = pytest.mark.nightly
@@ -50,7 +50,9 @@ def test_mirrored_pictures_are_embedded_and_drawn_from(things, blocks, monkeypat
         assert ended.exit_code == 0, ended.stderr
 
     plain, mirrored = (
-        TargetStore.open(path_of(things / "embeddings", "things-eeg", "train", name))
+        TargetStore.open(
+            build_store_path(things / "embeddings", "things-eeg", "train", name)
+        )
         for name in ("demo-clip", "mirrored-clip")
     )
     encoder = resolve("demo-clip").build()

@@ -19,7 +19,7 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.signal_store import SignalStore, path_of
+from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
 from tests.worlds.command_fixtures import Go, at_home
 
 NAMES, RUNS, SENSORS = ("face", "house", "shoe"), 12, 20
@@ -69,7 +69,7 @@ def record(
         repetitions=np.array(trial_counts),
         runs=runs,
     )
-    path = path_of(home / "signals", f"of-{len(names)}", "default", subject)
+    path = build_store_path(home / "signals", f"of-{len(names)}", "default", subject)
     path.parent.mkdir(parents=True, exist_ok=True)
     SignalStore.write(path, {"train": recording})
 
@@ -140,7 +140,7 @@ def test_what_cannot_be_held_out_or_claimed_is_refused(
 
 def test_copies_of_held_out_trials_are_refused_by_name(home: Path, go: Go) -> None:
     """Copies of training trials would be decoded even from noise."""
-    path = path_of(home / "signals", "of-3", "default", 3)
+    path = build_store_path(home / "signals", "of-3", "default", 3)
     record(home, 3, 0.6)
     recording = SignalStore.open(path)["train"]
     signal = np.array(recording.signal)
@@ -225,7 +225,7 @@ def test_drift_without_any_label_is_never_above_chance(
         onset_s=positions * 2.0,
     )
     with at_home(tmp_path):
-        path = path_of(tmp_path / "signals", "abc", "default", 1)
+        path = build_store_path(tmp_path / "signals", "abc", "default", 1)
         path.parent.mkdir(parents=True)
         SignalStore.write(path, {"train": recording})
         fields = {

@@ -16,7 +16,7 @@ from brainhive_cli.core.measurements import SEEN_PICTURES
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.signal_store import SignalStore, path_of
+from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
 from brainhive_cli.evaluation.retrieval.scopes import scopes_below
 from brainhive_cli.models.encoders.python import example
 from tests.worlds.command_fixtures import COLOURS, Go, at_home
@@ -46,7 +46,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[Path]:
         recording = Trials(
             signal.astype(np.float32), ids, space, np.zeros(1), None, "µV"
         )
-        store = path_of(home / "signals", "image-folder", "default", 1)
+        store = build_store_path(home / "signals", "image-folder", "default", 1)
         store.parent.mkdir(parents=True)
         SignalStore.write(store, {"train": recording})
         go("embed", DATASET, f"encoders=[{COLOURS!r}]")
@@ -113,9 +113,9 @@ def test_clusters_are_held_out_by_a_file_whose_content_names_the_run(
         flat_id_of[image_id] = f"train/{path.stem}"
 
     # the same signals with these image ids
-    store = path_of(home / "signals", "image-folder", "default", 1)
+    store = build_store_path(home / "signals", "image-folder", "default", 1)
     train = SignalStore.open(store).splits["train"]
-    flat_store = path_of(home / "signals", "flat", "default", 1)
+    flat_store = build_store_path(home / "signals", "flat", "default", 1)
     flat_store.parent.mkdir(parents=True)
     recording = Trials(
         train.signal[:],

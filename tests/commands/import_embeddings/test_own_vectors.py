@@ -14,7 +14,11 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.measurements import UNKNOWN_NETWORK, UNKNOWN_PICTURES
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.stores.target_store import TargetStore, are_foreign, path_of
+from brainhive_cli.data.stores.target_store import (
+    TargetStore,
+    build_store_path,
+    has_unknown_pictures,
+)
 from brainhive_cli.data.targets.next_commands import next_command
 from brainhive_cli.models.heads import FUSED
 from tests.worlds.own_recordings import PICTURES, write_pictures
@@ -44,7 +48,7 @@ def vectors(own_home: Path) -> Vectors:
 
     def write(split: str, seed: int = 0) -> Path:
         store = TargetStore.open(
-            path_of(own_home / "embeddings", DATASET, split, COLOURS_STORE)
+            build_store_path(own_home / "embeddings", DATASET, split, COLOURS_STORE)
         )
         mixing = np.random.default_rng(seed).normal(size=(12, 16))
         np.save(
@@ -142,10 +146,10 @@ def test_pictures_of_own_vectors_are_known_unless_one_cannot_be_read(
     pixels = [store.pixels for store in stores()]
     assert len(pixels) == 2
     digests = np.concatenate([words[:, 0] for words in pixels if words is not None])
-    assert len({*digests}) == len(names) and not are_foreign(stores())
+    assert len({*digests}) == len(names) and not has_unknown_pictures(stores())
 
     (tmp_path / "pictures" / f"{names[0]}.png").write_bytes(b"no picture")
-    assert are_foreign(stores())
+    assert has_unknown_pictures(stores())
     warning = capsys.readouterr().err
     assert "warning" in warning and "pictures/test" in warning
 
@@ -154,7 +158,7 @@ def test_pictures_of_own_vectors_are_known_unless_one_cannot_be_read(
 def test_own_vectors_leave_and_come_back_by_their_name(go, small, own_home, import_):
     import_("mine")
     stored = {
-        split: path_of(own_home / "embeddings", DATASET, split, "mine")
+        split: build_store_path(own_home / "embeddings", DATASET, split, "mine")
         for split in ("train", "test")
     }
     before = {

@@ -20,8 +20,8 @@ from typer.testing import CliRunner, Result
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.stores.target_store import path_of
-from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
+from brainhive_cli.data.stores.target_store import build_store_path
+from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
 from brainhive_cli.evaluation.reconstruction.generation import decode_signals, seed_of
 from brainhive_cli.models.priors._fusion_files import CLASSES, WEIGHTS
 from brainhive_cli.models.priors._fusion_network import FusionPrior
@@ -72,11 +72,11 @@ def embedded(things: Path) -> Path:
             for file in sorted((root / folder).rglob("*.png"))
         ]
         for encoder, dim in STORES.items():
-            path = path_of(things / "embeddings", "things-eeg", split, encoder)
+            path = build_store_path(things / "embeddings", "things-eeg", split, encoder)
             ids = [file.as_posix() for file in files]
             concepts = [file.parent.name for file in files]
             attributes = {"encoder": encoder, "dataset": "things-eeg", "split": split}
-            Blank(path, ids, concepts, (dim,), "float32", attributes).create()
+            StorePlan(path, ids, concepts, (dim,), "float32", attributes).create()
             writer = TargetWriter(path)
             embedding = random.standard_normal((len(ids), dim), np.float32)
             writer.write(np.arange(len(ids)), embedding)

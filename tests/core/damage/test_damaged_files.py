@@ -30,7 +30,7 @@ from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
+from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
 
 COUNT = 20
 IDS = [f"train/c{number % 3}/p{number:02d}" for number in range(COUNT)]
@@ -83,11 +83,11 @@ def targets(path: Path) -> None:
         "config": {"kind": "timm"},
         "weights": {},
     }
-    Blank(
+    StorePlan(
         path, IDS, [each.split("/")[1] for each in IDS], (8,), "float32", attributes
     ).create()
     writer = TargetWriter(path)
-    writer.write(writer.pending, VALUES)
+    writer.write(writer.pending_rows, VALUES)
     writer.close()
     writer.finish()
 

@@ -11,8 +11,8 @@ import h5py
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.stores.signal_store import path_of
-from brainhive_cli.data.stores.target_store import path_of as target_path
+from brainhive_cli.data.stores.signal_store import build_store_path
+from brainhive_cli.data.stores.target_store import build_store_path as target_path
 from brainhive_cli.data.targets import targets
 from brainhive_cli.training.alignment.training import training_data
 
@@ -36,7 +36,7 @@ def own(
     shutil.copytree(world / "embeddings", tmp_path / "embeddings")
     (tmp_path / f"signals/{DATASET}/default").mkdir(parents=True)
     shutil.copy(
-        path_of(world / "signals", DATASET, "default", 1),
+        build_store_path(world / "signals", DATASET, "default", 1),
         tmp_path / f"signals/{DATASET}/default",
     )
     monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path))
@@ -81,7 +81,7 @@ def store_of(home: Path, split: str) -> Path:
 
 
 def signals_of(home: Path) -> Path:
-    return path_of(home / "signals", DATASET, "default", 1)
+    return build_store_path(home / "signals", DATASET, "default", 1)
 
 
 def test_training_refuses_targets(own, go, small, monkeypatch):

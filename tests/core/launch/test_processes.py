@@ -70,7 +70,7 @@ def test_embed_shares_the_pictures_and_shows_a_childs_error_as_one_line(
         and str(last) in lines[0]
     )
     assert lines[1].startswith("  try: ")
-    assert TargetWriter(path).pending.tolist() == [11]  # no other picture was lost
+    assert TargetWriter(path).pending_rows.tolist() == [11]  # no other picture was lost
     go("embed", *settings, "skip_bad=true")
     two = np.array(TargetStore.open(path).embedding)
     go("embed", *settings, "skip_bad=true", again=True)

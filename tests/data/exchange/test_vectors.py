@@ -22,8 +22,8 @@ from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media.picture_digests import describe_pixels
 from brainhive_cli.data.media.pictures import BadPicture
 from brainhive_cli.data.media.stimuli import StimulusSet
-from brainhive_cli.data.stores.target_store import PIXEL_WORDS, TargetStore
-from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
+from brainhive_cli.data.stores.target_store import PIXEL_HASH_WORDS, TargetStore
+from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
 
 IDS = [f"set/p{number}" for number in range(7)]
 CONCEPTS = [f"c{number % 3}" for number in range(7)]
@@ -36,7 +36,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write_store(path: Path, values: np.ndarray, dtype: str = "float32") -> TargetStore:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Blank(path, IDS, CONCEPTS, values.shape[1:], dtype, {}).create()
+    StorePlan(path, IDS, CONCEPTS, values.shape[1:], dtype, {}).create()
     writer = TargetWriter(path)
     writer.write(np.arange(7), values)
     writer.close()
@@ -196,7 +196,7 @@ def pictures(split: str = "train", **facts: Any) -> StimulusSet:
 
 
 def make_empty_digests() -> np.ndarray:
-    return np.zeros((len(IDS), PIXEL_WORDS), np.uint64)
+    return np.zeros((len(IDS), PIXEL_HASH_WORDS), np.uint64)
 
 
 def test_pictures_of_the_rows_are_identified_if_all_are_here() -> None:

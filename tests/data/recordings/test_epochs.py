@@ -49,7 +49,7 @@ def test_arrays_are_stored_by_session_and_split(recorded: Recorded, home: Path) 
     )
     trials = as_trials(**arrays(onset_s=np.arange(9) * 1.5))
     session = ["late", "early", *["late"] * 4, *["early"] * 3]
-    stored = own_arrays.store(
+    stored = own_arrays.store_arrays(
         trials,
         dataset,
         home / "signals/sub-01.h5",
@@ -66,7 +66,9 @@ def test_arrays_are_stored_by_session_and_split(recorded: Recorded, home: Path) 
     )
     for wrong in ({"session": [1, 2]}, {"run": [1] * 8}):
         with pytest.raises(BrainhiveError):
-            own_arrays.store(trials, dataset, home / "signals/sub-02.h5", 1, **wrong)
+            own_arrays.store_arrays(
+                trials, dataset, home / "signals/sub-02.h5", 1, **wrong
+            )
 
 
 def test_arrays_say_their_axes(recorded: Recorded) -> None:
@@ -116,10 +118,10 @@ def test_names_of_pictures_are_texts() -> None:
 
 
 def test_numbers_of_labels_are_sorted_and_one_is_that_of_all() -> None:
-    numbers, labels = own_arrays._number(["b", "a", "b"], "session", 3)
+    numbers, labels = own_arrays._number_labels(["b", "a", "b"], "session", 3)
     assert (numbers.tolist(), labels) == ([1, 0, 1], ["a", "b"])
-    assert own_arrays._number("x", "run", 2)[0].tolist() == [0, 0]
-    assert own_arrays._number(None, "run", 2)[1] == [0]
+    assert own_arrays._number_labels("x", "run", 2)[0].tolist() == [0, 0]
+    assert own_arrays._number_labels(None, "run", 2)[1] == [0]
 
 
 @pytest.mark.parametrize(

@@ -344,7 +344,7 @@ def stimuli_of(ids: list[str], concepts: list[str] | None = None) -> Any:
     return SimpleNamespace(
         image_ids=ids,
         concepts=concepts or ids,
-        rows=lambda names: np.array(
+        find_rows=lambda names: np.array(
             [-1 if name == "bad" else ids.index(name) for name in names]
         ),
     )

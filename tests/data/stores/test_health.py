@@ -29,7 +29,7 @@ def problems(
 ) -> list[str]:
     return [
         what
-        for what, _ in measure_health(vectors, np.arange(len(vectors))).problems(
+        for what, _ in measure_health(vectors, np.arange(len(vectors))).list_problems(
             usual, repeats, 0.1
         )
     ]
@@ -45,7 +45,7 @@ def test_the_figures_are_those_of_numpy(
 ) -> None:
     whole = measure_health(vectors, np.arange(400))
     # blocks of 7 rows, which do not divide 400
-    monkeypatch.setattr(health, "VALUES_IN_MEMORY", 16 * 24 * 7)
+    monkeypatch.setattr(health, "MAX_VALUES_IN_MEMORY", 16 * 24 * 7)
 
     found = measure_health(vectors, np.arange(400))
 
@@ -69,7 +69,7 @@ def test_the_figures_are_those_of_numpy(
     assert measure_health(vectors.reshape(400, 6, 4), np.arange(400)) == found
 
     # of many vectors, only the pairs of a sample
-    monkeypatch.setattr(health, "PAIRED_VECTORS", 100)
+    monkeypatch.setattr(health, "MAX_PAIRED_VECTORS", 100)
     sampled = measure_health(vectors, np.arange(400)).median_pair_cosine
     assert sampled == pytest.approx(median, abs=0.02)  # four standard errors
 

@@ -10,7 +10,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores import inventory
-from brainhive_cli.data.stores.signal_store import SignalStore, path_of
+from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
 from tests.worlds.own_recordings import PICTURES, write_pictures
 
 
@@ -50,7 +50,7 @@ def recording(ids, **changes):
 
 
 def keep(home, train, test):
-    path = path_of(home / "signals", "image-folder", "default", 1)
+    path = build_store_path(home / "signals", "image-folder", "default", 1)
     path.parent.mkdir(parents=True, exist_ok=True)
     SignalStore.write(path, {"train": train, "test": test})
 
@@ -90,7 +90,7 @@ def test_pictures_that_were_not_fetched_are_counted_and_named(pictures):
 
 def test_a_data_set_that_is_there_is_counted_by_split_and_subject(home, pictures):
     keep(home, recording(PICTURES["train"]), recording(PICTURES["test"]))
-    found = take(everything=True)
+    found = take(checks_all=True)
     assert states(found) == {
         "pictures": "complete",
         "signals default/sub-01": "complete",
@@ -161,11 +161,11 @@ def test_bad_signals_are_named(home, pictures):
     ("count", "rows"), [(0, []), (1, [0]), (3, [0, 1, 2]), (64, [*range(64)])]
 )
 def test_few_rows_are_all_looked_at(count, rows):
-    assert inventory._some(count) == rows
+    assert inventory._sample_rows(count) == rows
 
 
 def test_many_rows_are_looked_at_evenly():
-    rows = inventory._some(500)
+    rows = inventory._sample_rows(500)
     assert len(rows) == 64 and rows[0] == 0 and rows[-1] == 499
     assert {*np.diff(rows).tolist()} == {7, 8}
 
@@ -174,9 +174,11 @@ def test_a_channel_is_flat_only_where_several_trials_have_one_value():
     signal = np.random.default_rng(0).normal(size=(3, 2, 3, 5)).astype(np.float32)
     signal[:, 0, 1] = 4
     names = ["a", "b", "c"]
-    assert inventory._bad_values(recording(names, signal=signal)).startswith("1 flat")
+    assert inventory._describe_bad_values(recording(names, signal=signal)).startswith(
+        "1 flat"
+    )
     one = recording(names[:1], signal=signal[:1], repetitions=np.array([1]))
-    assert not inventory._bad_values(one)
+    assert not inventory._describe_bad_values(one)
     # each trial by itself is constant
     signal[1, 0, 1] = 5
-    assert not inventory._bad_values(recording(names, signal=signal))
+    assert not inventory._describe_bad_values(recording(names, signal=signal))

@@ -36,7 +36,7 @@ def recording(count: int, most: int, **fields: Any) -> Trials:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return signal_store.path_of(tmp_path, "set", "default", 3)
+    return signal_store.build_store_path(tmp_path, "set", "default", 3)
 
 
 def test_both_splits_come_back_mapped_with_all_that_describes_them(path: Path) -> None:
@@ -147,7 +147,7 @@ def test_sessions_whiteners_positions_and_float16_come_back(path: Path) -> None:
         found["train"].signal.dtype == np.float16
         and found["test"].signal.dtype == np.float32
     )
-    assert [signal_store.size_of(found[split]) for split in ("train", "test")] == [
+    assert [signal_store.count_bytes(found[split]) for split in ("train", "test")] == [
         270,
         120,
     ]
@@ -210,7 +210,7 @@ def test_a_store_whose_writing_broke_does_not_open_and_is_written_anew(
 
 
 def test_a_damaged_row_is_named_with_the_way_to_make_it_again(tmp_path: Path) -> None:
-    path = signal_store.path_of(tmp_path, "set", "slow", 3)
+    path = signal_store.build_store_path(tmp_path, "set", "slow", 3)
     SignalStore.write(path, {"train": recording(9, 2)})
     content = bytearray(path.read_bytes())
     row_bytes = SignalStore.open(path)["train"].signal[0].nbytes
@@ -222,9 +222,9 @@ def test_a_damaged_row_is_named_with_the_way_to_make_it_again(tmp_path: Path) ->
         BrainhiveError, match="row 5 of train/signal does not match its checksum"
     ) as caught:
         found["train"].signal[:]
-    assert caught.value.hint == f"delete it, then: {signal_store.AGAIN}"
+    assert caught.value.hint == f"delete it, then: {signal_store.REMAKE_HINT}"
     with pytest.raises(
         BrainhiveError, match="row 5 of train/signal does not match its checksum"
     ) as caught:
         found.verify()
-    assert caught.value.hint == f"delete it, then: {signal_store.AGAIN}"
+    assert caught.value.hint == f"delete it, then: {signal_store.REMAKE_HINT}"

@@ -6,7 +6,7 @@ import pytest
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.session_store import join, write_session
+from brainhive_cli.data.stores.session_store import join_sessions, write_session
 from brainhive_cli.data.stores.signal_store import SignalStore
 
 C, T = 3, 5
@@ -42,7 +42,7 @@ def stores(tmp_path, *sessions, dtype="float32"):
 def test_repetitions_come_by_session_and_time_with_ragged_counts(tmp_path):
     found = stores(tmp_path, trials(["b", "a", "b"], 0), trials(["c", "b"], 10))
 
-    made = join(found, None, {"subject": 7})["train"]
+    made = join_sessions(found, None, {"subject": 7})["train"]
 
     assert list(made.image_ids) == ["a", "b", "c"] and made.repetitions.tolist() == [
         1,
@@ -65,7 +65,7 @@ def test_onsets_of_trials_are_kept_where_every_session_knows_them(tmp_path):
         trials(["b", "a", "b"], 0, onset_s=np.array([[0.5], [1], [1.5]])),
         trials(["c", "b"], 10, onset_s=np.array([[0.25], [2]])),
     ]
-    made = join(stores(tmp_path, *timed), None, {})["train"]
+    made = join_sessions(stores(tmp_path, *timed), None, {})["train"]
     SignalStore.write(tmp_path / "whole.h5", {"train": made})
     again = SignalStore.open(tmp_path / "whole.h5")
     nan = np.nan
@@ -78,7 +78,9 @@ def test_onsets_of_trials_are_kept_where_every_session_knows_them(tmp_path):
     assert chosen.onset_s.ravel().tolist() == [1, 1.5, 2]
 
     assert (
-        join(stores(tmp_path, timed[0], trials(["b"], 10)), None, {})["train"].onset_s
+        join_sessions(stores(tmp_path, timed[0], trials(["b"], 10)), None, {})[
+            "train"
+        ].onset_s
         is None
     )
     with pytest.raises(BrainhiveError, match="onsets that are not one a repetition"):
@@ -92,13 +94,13 @@ def test_sessions_of_other_channels_are_refused(tmp_path):
     with pytest.raises(
         BrainhiveError, match="session 1 and session 2 differ in their channels"
     ):
-        join(found, None, {})
+        join_sessions(found, None, {})
 
 
 def test_float16_is_kept_and_what_does_not_fit_it_is_refused(tmp_path):
     (found,) = stores(tmp_path, trials(["a", "b"], 0), dtype="float16")
     assert found["train"].signal.dtype == np.float16
-    assert join([found], None, {})["train"].signal.dtype == np.float16
+    assert join_sessions([found], None, {})["train"].signal.dtype == np.float16
     with pytest.raises(
         BrainhiveError, match="signals of up to 70001 do not fit float16"
     ):

@@ -58,7 +58,7 @@ def test_opening_signals_that_were_not_prepared_is_missing_data_and_writes_nothi
     dataset: Recorded, home: Path
 ) -> None:
     with pytest.raises(MissingData, match=r"no signals .*sub-01\.h5"):
-        source_of(dataset).open(1)
+        source_of(dataset).open_store(1)
     assert not list(home.rglob("*.h5")) and not dataset.opened
 
 
@@ -74,7 +74,7 @@ def test_stores_are_created_once_and_by_the_main_process_alone(
     prepare(HERE)
     prepare(HERE)
     assert dataset.opened == [(1, "train"), (1, "test"), (2, "train"), (2, "test")]
-    found = source_of(dataset).open(2)["test"]
+    found = source_of(dataset).open_store(2)["test"]
     assert (found.signal[:] == 2).all()
 
 
@@ -91,7 +91,7 @@ def test_nothing_is_written_while_a_recording_is_missing(
     # the first that is missing, how many more, and who is there
     assert refused.value.message == "no recording of 1, nor of 1 more"
     assert refused.value.hint == "download it, or those that are there: --subjects 2"
-    listed = source.inputs([2, 1, 3])
+    listed = source.list_inputs([2, 1, 3])
     assert [one.error for one in listed] == [None, listed[1].error, listed[1].error]
     assert [one.size for one in listed] == [None, 10, 10]
     assert str(listed[1].error) == refused.value.message
@@ -104,11 +104,11 @@ def test_a_store_is_listed_with_what_its_signals_are_known_by(
     source.prepare([1], HERE)
     dataset.here = ()
 
-    stored, absent = source.inputs([1, 2])
+    stored, absent = source.list_inputs([1, 2])
 
-    assert stored.digest == source.open(1).identity and not stored.is_missing
+    assert stored.digest == source.open_store(1).identity and not stored.is_missing
     assert absent.is_missing and not absent.digest
-    assert absent.name == source.name_of(2)
+    assert absent.name == source.name_store(2)
     assert absent.error is not None
     assert absent.error.hint == "download it, or those that are there: --subjects 1"
 
@@ -116,7 +116,7 @@ def test_a_store_is_listed_with_what_its_signals_are_known_by(
 def test_signals_of_another_preparation_are_not_made_of_own_files(
     dataset: Recorded,
 ) -> None:
-    (one,) = source_of(dataset, name="mine").inputs([1])
+    (one,) = source_of(dataset, name="mine").list_inputs([1])
     assert one.error is not None and "mine/sub-01.h5" in one.error.message
     assert one.error.hint == "signal.name=default uses the data set's own"
 
@@ -141,7 +141,7 @@ def test_subjects_are_named_recorded_or_published(
     assert source.list_subjects(None) == [7, 8]
     assert source.list_subjects([8]) == [8]
     store = {split: dataset.recording(1, split) for split in dataset.splits}
-    SignalStore.write(source.path(1), store)
+    SignalStore.write(source.build_path(1), store)
     assert source.list_subjects(None) == [1]
     assert source.list_subjects([8, 1]) == [8, 1]
     with pytest.raises(MissingData, match="no subject 8, 9 in signals default"):
@@ -155,10 +155,10 @@ def test_published_people_who_were_not_recorded_are_missing(
     dataset.published_sizes = PublishedFacts({}, voxels={7: 10, 8: 10})
     source = source_of(dataset)
     store = {split: dataset.recording(7, split) for split in dataset.splits}
-    SignalStore.write(source.path(7), store)
+    SignalStore.write(source.build_path(7), store)
     dataset.opened.clear()
 
-    stored, absent = source.inputs([7, 8])
+    stored, absent = source.list_inputs([7, 8])
     with pytest.raises(MissingData) as refused:
         source.prepare([7, 8], HERE)
 

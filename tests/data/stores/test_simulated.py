@@ -12,7 +12,7 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import Dataset, demo
 from brainhive_cli.data.stores import simulated, target_store
-from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
+from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
 from brainhive_cli.demo import simulation
 
 COUNTS = {"train": 12, "test": 4}
@@ -30,11 +30,13 @@ def pictures(home: Path) -> Path:
                 generator.integers(0, 255, (32, 32, 3), dtype=np.uint8)
             ).save(path)
         images = dataset(home).images(split)
-        path = target_store.path_of(home / "embeddings", "photos", split, "vae")
-        Blank(path, images.image_ids, images.concepts, (8,), "float32", {}).create()
+        path = target_store.build_store_path(
+            home / "embeddings", "photos", split, "vae"
+        )
+        StorePlan(path, images.image_ids, images.concepts, (8,), "float32", {}).create()
         writer = TargetWriter(path)
         writer.write(
-            writer.pending, generator.normal(size=(count, 8)).astype(np.float32)
+            writer.pending_rows, generator.normal(size=(count, 8)).astype(np.float32)
         )
         writer.close()
         writer.finish()

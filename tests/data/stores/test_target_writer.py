@@ -10,7 +10,11 @@ import torch
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.stores.target_writer import Blank, filling, finish_stores
+from brainhive_cli.data.stores.target_writer import (
+    StorePlan,
+    finish_stores,
+    open_writers,
+)
 
 ALONE = Launch(0, 1, torch.device("cpu"))
 IDS = [f"p{number}" for number in range(6)]
@@ -18,15 +22,15 @@ VALUES = np.random.default_rng(0).normal(size=(6, 3, 2, 2)).astype(np.float32)
 
 
 @pytest.fixture
-def blanks(tmp_path: Path) -> list[Blank]:
+def blanks(tmp_path: Path) -> list[StorePlan]:
     """A store of latents, and one of vectors with a further dataset."""
-    latents = Blank(
+    latents = StorePlan(
         tmp_path / "latents.h5", IDS, IDS, (3, 2, 2), "float32", {"encoder": "a"}
     )
     more = {"sizes": (2,)}
     return [
         latents,
-        Blank(
+        StorePlan(
             tmp_path / "vectors.h5", IDS, IDS, (12,), "float16", {"encoder": "b"}, more
         ),
     ]
@@ -43,11 +47,11 @@ def write(writers, rows):
 
 def test_a_store_that_another_command_writes_is_refused(blanks):
     with (
-        filling(blanks, ALONE) as writers,
+        open_writers(blanks, ALONE) as writers,
         pytest.raises(
             BrainhiveError, match=r"latents\.h5 is being written by another command"
         ),
-        filling(blanks, ALONE),
+        open_writers(blanks, ALONE),
     ):
         write(writers, [0])
 
@@ -55,13 +59,13 @@ def test_a_store_that_another_command_writes_is_refused(blanks):
 def test_processes_fill_the_rows_that_the_main_process_found_pending(
     blanks, monkeypatch
 ):
-    with filling(blanks, ALONE) as writers:
+    with open_writers(blanks, ALONE) as writers:
         write(writers, [0, 1])
     # the main process looked before the first row was written
     seen = {blank.path: np.arange(len(IDS)) for blank in blanks}
     monkeypatch.setattr(Launch, "run_on_main", lambda launch, act: seen)
-    with filling(blanks, replace(ALONE, rank=1, processes=2)) as writers:
-        assert all(len(writer.pending) == len(IDS) for writer in writers)
+    with open_writers(blanks, replace(ALONE, rank=1, processes=2)) as writers:
+        assert all(len(writer.pending_rows) == len(IDS) for writer in writers)
 
 
 def test_embeddings_that_are_not_finite_count_as_absent_and_float16_takes_what_it_holds(
@@ -69,8 +73,8 @@ def test_embeddings_that_are_not_finite_count_as_absent_and_float16_takes_what_i
 ):
     values = np.ones((len(IDS), 3), np.float32)
     values[1, 2] = np.nan
-    blank = Blank(tmp_path / "a.h5", IDS, IDS, (3,), "float16", {"encoder": "a"})
-    with filling([blank], ALONE) as writers:
+    blank = StorePlan(tmp_path / "a.h5", IDS, IDS, (3,), "float16", {"encoder": "a"})
+    with open_writers([blank], ALONE) as writers:
         with pytest.raises(
             BrainhiveError, match=r"values up to 70000 do not fit into float16"
         ) as caught:
@@ -82,7 +86,7 @@ def test_embeddings_that_are_not_finite_count_as_absent_and_float16_takes_what_i
         finish_stores(writers, ALONE)
 
     store = TargetStore.open(tmp_path / "a.h5")
-    assert store.health.non_finite == store.measured().non_finite == 1
-    assert np.flatnonzero(~store.done).tolist() == [1] and store.rows(
+    assert store.health.non_finite == store.remeasure_health().non_finite == 1
+    assert np.flatnonzero(~store.done).tolist() == [1] and store.find_rows(
         [IDS[1], IDS[0]]
     ).tolist() == [-1, 0]

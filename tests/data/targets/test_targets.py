@@ -12,7 +12,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
+from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
 from brainhive_cli.data.targets import targets
 from brainhive_cli.data.targets.encoder_groups import grouped
 from brainhive_cli.data.targets.targets import OnlineTargets, StoreTargets, Targets
@@ -25,7 +25,7 @@ IDS = [f"p{number}" for number in range(6)]
 def store(
     path: Path, shape: tuple[int, ...], dtype: str = "float32", **more: int
 ) -> TargetStore:
-    Blank(path, IDS, IDS, shape, dtype, {"encoder": path.stem, **more}).create()
+    StorePlan(path, IDS, IDS, shape, dtype, {"encoder": path.stem, **more}).create()
     writer = TargetWriter(path)
     writer.write(np.arange(6), np.random.default_rng(0).normal(size=(6, *shape)))
     writer.close()

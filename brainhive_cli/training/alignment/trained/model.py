@@ -210,7 +210,11 @@ class TrainedModel:
         learned = self.learned
         source = self.run.source(self.cell.variant)
         is_known = subject in learned.subjects and not run.tests_new_subjects
-        stored = source.open(subject).splits if source.path(subject).is_file() else {}
+        stored = (
+            source.open_store(subject).splits
+            if source.build_path(subject).is_file()
+            else {}
+        )
         for name, recording in stored.items():
             # any split of a new person, the tested split of a known one
             if not is_known or name == split != "train":
@@ -518,7 +522,9 @@ class TrainedModel:
 
         def find() -> Interleaving:
             return dataset.holdout.find_interleaving(
-                self.source.open(subject)[dataset.holdout.name_stored_split(split)],
+                self.source.open_store(subject)[
+                    dataset.holdout.name_stored_split(split)
+                ],
                 self.pictures(split),
                 split,
                 f"{dataset.name} subject {subject}",
@@ -528,13 +534,13 @@ class TrainedModel:
 
         # cells of the same encoders have the same order
         encoders = (config.name for config in self.encoders)
-        key = "order", self.source.path(subject), split, *encoders
+        key = "order", self.source.build_path(subject), split, *encoders
         return self.run.once(key, find, is_of_data=True)
 
     def find_overlap(self, trials: Trials, split: str) -> Overlap | None:
         """Find by how much the windows that the model reads of a subject overlap."""
         stored = self.run.dataset.holdout.name_stored_split(split)
-        recording = self.source.open(trials.subject)[stored]
+        recording = self.source.open_store(trials.subject)[stored]
         return Overlap.measure([recording], trials.times_s)
 
     def trials(
@@ -574,7 +580,7 @@ class TrainedModel:
                     trials = match_stimuli(trials, self.pictures(split), where)
             else:
                 # stores of one preparation lie in one folder
-                folder = source.name_of(subject).rpartition("/")[0]
+                folder = source.name_store(subject).rpartition("/")[0]
                 is_same_store = any(
                     name.rpartition("/")[0] == folder
                     for name in self._described[1].signals
@@ -648,8 +654,8 @@ class TrainedModel:
     def _stored_facts(self, subject: int) -> Iterator[Mapping[str, Any]]:
         """Yield the provenance of a subject's store, then of those of the training."""
         for person in (subject, *self.cell.trained_on):
-            if self.source.path(person).is_file():
-                for recording in self.source.open(person).splits.values():
+            if self.source.build_path(person).is_file():
+                for recording in self.source.open_store(person).splits.values():
                     yield recording.provenance
                     yield from recording.provenance.get("sessions", ())
 

@@ -54,9 +54,11 @@ def read_new(
     shape = np.shape(signal) if isinstance(signal, np.ndarray) else ()
     if len(shape) == 2 and "space" not in here:
         # voxels in the order of the subject's store, whose regions a model may read
-        path = member.source.path(subject)
+        path = member.source.build_path(subject)
         stored = (
-            [*member.source.open(subject).splits.values()] if path.is_file() else []
+            [*member.source.open_store(subject).splits.values()]
+            if path.is_file()
+            else []
         )
         spaces = [each.space for each in stored if each.signal.shape[2] == shape[1]]
         here |= {"space": spaces[0]} if spaces else {}

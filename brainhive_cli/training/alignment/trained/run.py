@@ -346,7 +346,7 @@ class TrainedRun:
 
         # signals of the tested subjects, and the stores of each split
         for variant, recipe in self.recipes.items():
-            yield from self.source(variant).inputs(self._tested_on(variant))
+            yield from self.source(variant).list_inputs(self._tested_on(variant))
             for split in splits:
                 yield from store_inputs(
                     self.dataset,
@@ -396,7 +396,7 @@ class TrainedRun:
                         splits[-1],
                         is_normalised=member.has_normaliser(subject),
                     )
-                elif member.source.path(subject).is_file():
+                elif member.source.build_path(subject).is_file():
                     member.trials(
                         subject, splits[-1], is_tested=False, is_normalised=False
                     )
@@ -420,7 +420,7 @@ class TrainedRun:
         people = [*chain(*(cell.trained_on for cell in trained))]
         for variant in self.recipes:
             tested = self._tested_on(variant)
-            self.source(variant).refuse_copied_people([*tested, *people])
+            self.source(variant).require_distinct_people([*tested, *people])
 
     def _tested_on(self, variant: str) -> list[int]:
         """List the subjects that cells of a variant are tested on."""
@@ -517,7 +517,7 @@ class TrainedRun:
         """
         return merge_caveats(
             *(
-                self.source(label).caveats(self._tested_on(label))
+                self.source(label).list_caveats(self._tested_on(label))
                 for label in self.recipes
             )
         )
@@ -530,7 +530,7 @@ class TrainedRun:
         changed: dict[str, None] = {}
         for model in self.models:
             variant, there = model.cell.variant, model.learned.signals
-            here = self.source(variant).identities(self._tested_on(variant))
+            here = self.source(variant).collect_identities(self._tested_on(variant))
             # a store of unknown identity counts as unchanged
             changed |= dict.fromkeys(
                 f"{name} has changed since models were trained on it"
@@ -588,7 +588,7 @@ class TrainedRun:
 
         # the signals of each tested subject, matched to those of the training
         selections = []
-        recordings = self.source(variant).recordings(tested, split)
+        recordings = self.source(variant).open_recordings(tested, split)
         for subject, recording in recordings.items():
             options = dataset.channels, f"{dataset.name} subject {subject}"
             if layout is not None and is_matched:

@@ -231,10 +231,10 @@ class Job:
             listed = []
             for variant in self.variants.values():
                 source = self.signals(variant)
-                listed += source.inputs(self._list_read(variant))
+                listed += source.list_inputs(self._list_read(variant))
                 # whom the publisher names may be tested, and have no store yet
                 if not self.dataset.subjects:
-                    tested = source.inputs(list_subjects(self.cells))
+                    tested = source.list_inputs(list_subjects(self.cells))
                     listed += [replace(one, digest="") for one in tested]
             return listed
 
@@ -274,10 +274,12 @@ class Job:
         # subjects and signals, then targets, priors and starts
         cells = self.cells
         for recipe in self.variants.values():
-            self.signals(recipe).refuse_copied_people(list_subjects(cells))
+            self.signals(recipe).require_distinct_people(list_subjects(cells))
         for variant, trained_on in {(cell.variant, cell.trained_on) for cell in cells}:
             source, together = self.signals(self.variants[variant]), list[Trials]()
-            for subject, recording in source.recordings(trained_on, "train").items():
+            for subject, recording in source.open_recordings(
+                trained_on, "train"
+            ).items():
                 where = f"{self.dataset.name} subject {subject} train"
                 selected = source.select(recording, where)
                 together.append(replace(selected, subject=subject))
@@ -341,7 +343,7 @@ class Job:
             count = recipe.finetune.sessions or 0
             trained_on = cell.trained_on if count else ()
             for subject, recording in (
-                self.signals(recipe).recordings(trained_on, "train").items()
+                self.signals(recipe).open_recordings(trained_on, "train").items()
             ):
                 sessions = recording.sessions
 
@@ -375,7 +377,9 @@ class Job:
             source = replace(self.signals(self.variants[variant]), fold=fold)
             # training needs two stimuli, a test one
             for split, least in {"train": 2, "test": 1}.items():
-                for subject, recording in source.recordings(trained_on, split).items():
+                for subject, recording in source.open_recordings(
+                    trained_on, split
+                ).items():
                     if len({*recording.image_ids}) < least:
                         raise RecipeError(
                             f"holdout: {holdout.description}: fold {fold} of subject "
@@ -396,7 +400,9 @@ class Job:
             dataset, signals = self.dataset, list[Trials]()
             # of signals of the test, for which no training is thrown away
             with suppress(BrainhiveError):
-                recordings = self.signals(recipe).recordings(tested, "test").items()
+                recordings = (
+                    self.signals(recipe).open_recordings(tested, "test").items()
+                )
                 signals = [
                     recipe.signal.select(
                         recording, dataset.channels, f"{dataset.name} subject {subject}"

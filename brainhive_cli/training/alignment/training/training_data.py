@@ -30,11 +30,11 @@ from brainhive_cli.data.stores.learned import (
     TrainingHistory,
     make_pair_comparison,
 )
-from brainhive_cli.data.stores.recordings import caveats_of
+from brainhive_cli.data.stores.recordings import list_recording_caveats
 from brainhive_cli.data.stores.target_store import (
     TargetStore,
-    are_foreign,
     first_with_pixels,
+    has_unknown_pictures,
 )
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.targets.encoder_keys import match_keys
@@ -129,7 +129,7 @@ class TrainingData:
             recipe.train.embedding_alternatives, self.stores, recipe.paths
         )
         stored = Targets.of(self.stores, launch, self.keys, reads, further)
-        self.has_foreign_targets = are_foreign(
+        self.has_foreign_targets = has_unknown_pictures(
             [*self.stores.values(), *chain(*further.values())]
         )
 
@@ -180,7 +180,7 @@ class TrainingData:
         # signals that need more than half of the free memory stay on disk
         needed, is_varied = 0, mixed > 0 or signal.repetitions != "average"
         for subject in subjects:
-            recording = self.signals.recording(subject, "train")
+            recording = self.signals.open_recording(subject, "train")
             where = f"{job.dataset.name} subject {subject} train"
             count, most, *rest = self.signals.select(recording, where).signal.shape
             needed += 4 * count * (1 + most * is_varied) * prod(rest)
@@ -347,8 +347,10 @@ class TrainingData:
 
         # provenance of the signals: caveats and whitening of each subject
         numbers = tuple(trials.subject for trials in subjects)
-        recordings = {number: self.signals.open(number)["train"] for number in numbers}
-        caveats = caveats_of(dataset, recordings.values())
+        recordings = {
+            number: self.signals.open_store(number)["train"] for number in numbers
+        }
+        caveats = list_recording_caveats(dataset, recordings.values())
         whiteners = {
             subject: recording.whiteners.astype(np.float32)
             for subject, recording in recordings.items()
@@ -369,7 +371,7 @@ class TrainingData:
             recordings=dataset.people,
             people={dataset.people: numbers},
             has_all_subjects=True,
-            signals=self.signals.identities(numbers),
+            signals=self.signals.collect_identities(numbers),
             recorded_channels=tuple(space.names)
             if whiteners and isinstance(space, Sensors)
             else (),

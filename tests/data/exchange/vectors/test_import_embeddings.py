@@ -85,7 +85,7 @@ def open_store(
     home: Path, split: str = "train", encoder: str = "clip-b32"
 ) -> TargetStore:
     return TargetStore.open(
-        target_store.path_of(home / "embeddings", "things-eeg", split, encoder)
+        target_store.build_store_path(home / "embeddings", "things-eeg", split, encoder)
     )
 
 
@@ -201,7 +201,7 @@ def test_pictures_without_a_vector_are_refused_or_accepted(
     import_(tmp_path / "some.pt", "skip_missing=true")
     found = open_store(things)
     assert (
-        found.rows(ids["train"][4:6]).tolist() == [-1, 5]
+        found.find_rows(ids["train"][4:6]).tolist() == [-1, 5]
         and found.attributes["skipped"] == 5
     )
     (warning,) = [

@@ -11,7 +11,7 @@ import pytest
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
+from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
 
 COUNT, DIM = 300, 8
 IDS = [f"train/c{number % 7}/p{number:03d}" for number in range(COUNT)]
@@ -21,7 +21,7 @@ VALUES = np.random.default_rng(0).normal(size=(COUNT, DIM)).astype(np.float32)
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "set/train/encoder.h5"
-    Blank(
+    StorePlan(
         path, IDS, IDS, (DIM,), "float32", {"encoder": "encoder"}, {"sizes": (2,)}
     ).create()
     writer = TargetWriter(path)

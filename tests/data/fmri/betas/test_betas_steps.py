@@ -22,9 +22,9 @@ from brainhive_cli.data.fmri.betas import (
 from brainhive_cli.data.recordings.shown_pictures import list_pictures, match_pictures
 from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.session_store import join, write_session
+from brainhive_cli.data.stores.session_store import join_sessions, write_session
 from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.data.stores.store_tables import count_rows, describe_store
+from brainhive_cli.data.stores.store_tables import describe_store, make_count_rows
 from tests.worlds.array_trials import make_trials
 
 VOXELS = 12
@@ -74,7 +74,7 @@ class InMemory(Betas):
             path = folder / f"ses-{session}.h5"
             write_session(path, session, self.session(1, session), "float32")
             stores.append(SignalStore.open(path))
-        return self.finish(1, join(stores, None, {}))
+        return self.finish(1, join_sessions(stores, None, {}))
 
 
 def make(
@@ -180,7 +180,7 @@ def test_voxels_that_many_trials_lack_are_counted_by_the_session_that_costs_most
     betas.held[2][0][5, :] = 0
     recordings = betas.prepare(tmp_path)
     assert recordings["train"].signal.shape[2] == 3
-    row = next(count_rows(describe_store(SignalStore(tmp_path, recordings))))
+    row = next(make_count_rows(describe_store(SignalStore(tmp_path, recordings))))
     lost = VOXELS - 3
     assert f"{lost} of {VOXELS} voxels" in row[-1] and "session 2" in row[-1]
     assert f"1 {NOT_ESTIMATED}" in row[-1]

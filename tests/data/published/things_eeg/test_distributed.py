@@ -150,7 +150,7 @@ def test_bare_pickles_named_npy_are_in_the_order_of_the_pictures(
     (root / "Preprocessed_data_250Hz").symlink_to(
         formats / "bare_pickle/Preprocessed_data_250Hz"
     )
-    require_inputs(Recordings(make_eeg(), Paths(), Signal()).inputs([1]))
+    require_inputs(Recordings(make_eeg(), Paths(), Signal()).list_inputs([1]))
     for split in CONCEPTS:
         found = make_eeg().recording(1, split)
         expected = make_eeg(root=str(formats / "whitened_pt")).recording(1, split)

@@ -48,12 +48,16 @@ from brainhive_cli.data.recordings.tables import (
 from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.session_store import cast_signal, join, write_session
+from brainhive_cli.data.stores.session_store import (
+    cast_signal,
+    join_sessions,
+    write_session,
+)
 from brainhive_cli.data.stores.signal_store import (
     SignalStore,
-    difference_of,
-    size_of,
-    subjects_of,
+    count_bytes,
+    describe_difference,
+    list_store_subjects,
 )
 from tests.tools.recorded_numbers import Recorded
 from tests.tools.trial_numbers import numbers_of_trials
@@ -394,11 +398,11 @@ def test_sessions_are_joined(recorded: Recorded, tmp_path: Path) -> None:
     found = {
         str(seed): {
             split: numbers_of_trials(trials)
-            for split, trials in join(made, seed, {"subject": 1}).items()
+            for split, trials in join_sessions(made, seed, {"subject": 1}).items()
         }
         for seed in (None, 4)
     }
-    untimed = join(
+    untimed = join_sessions(
         [
             made[0],
             SignalStore(
@@ -419,8 +423,12 @@ def test_sessions_are_joined(recorded: Recorded, tmp_path: Path) -> None:
         digits=5,
         found=found,
         untimed=[values.runs is None for values in untimed.values()],
-        size=[size_of(session(1, kind)) for kind in ("float16", "float32", "float64")],
-        subjects=[subjects_of(tmp_path, "set", name) for name in (None, "a b", "d")],
+        size=[
+            count_bytes(session(1, kind)) for kind in ("float16", "float32", "float64")
+        ],
+        subjects=[
+            list_store_subjects(tmp_path, "set", name) for name in (None, "a b", "d")
+        ],
     )
     changes: dict[str, Any] = {
         "channels": {"space": Sensors(("Cz", "O1"), np.eye(3)[:2])},
@@ -432,7 +440,7 @@ def test_sessions_are_joined(recorded: Recorded, tmp_path: Path) -> None:
         "": {"provenance": {}},
     }
     for name, change in changes.items():
-        assert difference_of(session(1), replace(session(1), **change)) == name
+        assert describe_difference(session(1), replace(session(1), **change)) == name
 
 
 @pytest.mark.parametrize(

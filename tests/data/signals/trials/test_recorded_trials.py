@@ -68,7 +68,7 @@ CONCEPTS = ["abc"[row % 3] for row in range(PICTURES)]
 STIMULI = SimpleNamespace(
     image_ids=record().image_ids,
     concepts=CONCEPTS,
-    rows=lambda names: np.array([int(name[2:]) for name in names]),
+    find_rows=lambda names: np.array([int(name[2:]) for name in names]),
 )
 
 
@@ -224,7 +224,7 @@ def test_input_of_models(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) ->
         )
         source.signal = SimpleNamespace(normalise=Channel())
         fractions[name] = measure_training(source, trials, STIMULI)
-    known = SimpleNamespace(rows=lambda ids: np.arange(PICTURES) * 2 % 5 - 1)
+    known = SimpleNamespace(find_rows=lambda ids: np.arange(PICTURES) * 2 % 5 - 1)
     recorded(
         digits=5,
         spec=spec,

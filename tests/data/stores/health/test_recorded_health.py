@@ -9,15 +9,15 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.stores import health as health_module, target_store
-from brainhive_cli.data.stores.health import Health, health_row, measure_health
+from brainhive_cli.data.stores.health import Health, make_health_row, measure_health
 from brainhive_cli.data.stores.target_store import (
     TargetStore,
-    are_foreign,
-    find_finite,
-    find_twins,
+    find_equal_embeddings,
+    find_finite_rows,
     first_with_pixels,
+    has_unknown_pictures,
 )
-from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
+from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
 from tests.tools.recorded_numbers import Recorded
 
 
@@ -40,8 +40,8 @@ def draw(count: int, width: int) -> np.ndarray:
 def test_health_of_vectors(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch, count: int, block: int
 ) -> None:
-    monkeypatch.setattr(health_module, "VALUES_IN_MEMORY", block)
-    monkeypatch.setattr(health_module, "PAIRED_VECTORS", 300)
+    monkeypatch.setattr(health_module, "MAX_VALUES_IN_MEMORY", block)
+    monkeypatch.setattr(health_module, "MAX_PAIRED_VECTORS", 300)
     values = draw(count, 6)
     chosen = np.flatnonzero(np.arange(count) % 7 != 6)
     recorded(
@@ -49,7 +49,7 @@ def test_health_of_vectors(
         whole=measure_health(values, np.arange(count)),
         chosen=measure_health(values.reshape(count, 3, 2), chosen),
         none=measure_health(values, np.arange(0)),
-        finite=find_finite(values).sum(),
+        finite=find_finite_rows(values).sum(),
     )
 
 
@@ -75,7 +75,7 @@ def test_limits_of_health_are_those_of_the_encoder(
     changes: dict[str, Any], count: int
 ) -> None:
     health = Health(**{**vars(SOUND), **changes})
-    problems = health.problems((0.1, 0.5), 0.25, 0.1)
+    problems = health.list_problems((0.1, 0.5), 0.25, 0.1)
     assert len(problems) == count
 
 
@@ -84,9 +84,9 @@ def test_figures_of_health_are_rounded_for_a_table() -> None:
         9, 5, 1.23456, [0.1, 0.2, 0.34567, 4.0, 5.0], 6, 7, 0.12345, 0.98765
     )
     path = Path("a/b/set/train/vae.h5")
-    row = health_row(path, health, True)
+    row = make_health_row(path, health, True)
     assert row == ("set/train/vae", 9, 1.23, 0.346, 6, 7, 0.123, 0.988, "failed")
-    assert health_row(path, health, False, True) == (
+    assert make_health_row(path, health, False, True) == (
         "set/train/vae",
         9,
         "–",
@@ -103,7 +103,7 @@ def test_figures_of_health_are_rounded_for_a_table() -> None:
 def test_twins_are_alike_in_every_store(
     monkeypatch: pytest.MonkeyPatch, numbers: int
 ) -> None:
-    monkeypatch.setattr(target_store, "NUMBERS_READ", numbers)
+    monkeypatch.setattr(target_store, "VALUES_PER_BLOCK", numbers)
     random = np.random.default_rng(0)
     one, other = random.normal(size=(12, 40)), random.normal(size=(12, 5, 8))
     # a copy at another length, one that is rounded, and one in one store only
@@ -112,12 +112,12 @@ def test_twins_are_alike_in_every_store(
     other[11] += 0.02
     stores: Any = [SimpleNamespace(embedding=one), SimpleNamespace(embedding=other)]
     every = np.ones(12, bool)
-    assert np.flatnonzero(find_twins(stores, every)).tolist() == [1, 2, 5, 7]
-    alone = np.flatnonzero(find_twins(stores[:1], every)).tolist()
+    assert np.flatnonzero(find_equal_embeddings(stores, every)).tolist() == [1, 2, 5, 7]
+    alone = np.flatnonzero(find_equal_embeddings(stores[:1], every)).tolist()
     assert alone == [1, 2, 3, 4, 5, 7, 9, 11]
-    assert not find_twins(stores, np.arange(12) < 5).any()
-    assert not find_twins(stores, np.arange(12) == 5).any()
-    assert not find_twins(stores, np.arange(12) < 0).any()
+    assert not find_equal_embeddings(stores, np.arange(12) < 5).any()
+    assert not find_equal_embeddings(stores, np.arange(12) == 5).any()
+    assert not find_equal_embeddings(stores, np.arange(12) < 0).any()
 
 
 @pytest.mark.parametrize(("distance", "is_twin"), [(2.0e-4, True), (4.5e-4, False)])
@@ -130,7 +130,7 @@ def test_twins_differ_by_rounding_at_most(distance: float, is_twin: bool) -> Non
         step -= (step @ unit) * unit
         pair = np.stack([unit, unit + distance * step / np.linalg.norm(step)])
         store: Any = SimpleNamespace(embedding=pair)
-        found.append(bool(find_twins([store], np.ones(2, bool)).all()))
+        found.append(bool(find_equal_embeddings([store], np.ones(2, bool)).all()))
     # a few random directions keep distances within some 20 %
     assert np.mean(found) > 0.7 if is_twin else np.mean(found) < 0.3
 
@@ -141,7 +141,9 @@ IDS = [f"train/p{number}" for number in range(6)]
 def make(path: Path, shape: tuple[int, ...] = (3, 2), **attributes: Any) -> TargetStore:
     path.parent.mkdir(parents=True, exist_ok=True)
     has_pixels = attributes.pop("has_pixels", False)
-    Blank(path, IDS, IDS, shape, "float32", attributes, has_pixels=has_pixels).create()
+    StorePlan(
+        path, IDS, IDS, shape, "float32", attributes, has_pixels=has_pixels
+    ).create()
     writer = TargetWriter(path)
     values = np.arange(6.0 * np.prod(shape)).reshape(6, *shape)
     values[4] = np.nan
@@ -155,7 +157,7 @@ def make(path: Path, shape: tuple[int, ...] = (3, 2), **attributes: Any) -> Targ
 def test_rows_without_a_finite_target_are_none(tmp_path: Path) -> None:
     store = make(tmp_path / "set/train/vae.h5", has_pixels=True)
     assert store.done.tolist() == [True] * 4 + [False] * 2
-    assert store.rows(["p3", "p4", "train/p0", "p5"]).tolist() == [3, -1, 0, -1]
+    assert store.find_rows(["p3", "p4", "train/p0", "p5"]).tolist() == [3, -1, 0, -1]
     about = store.attributes
     assert (about["encoder"], about["split"], about["dataset"]) == (
         "vae",
@@ -164,7 +166,11 @@ def test_rows_without_a_finite_target_are_none(tmp_path: Path) -> None:
     )
     assert about["skipped"] == 1 and about["pictures"] == store.image_ids.digest
     assert store.pixels is not None and store.pixels.shape == (6, 25)
-    assert store.shape == (3, 2) and store.alternatives is None and not store.is_own
+    assert (
+        store.shape == (3, 2)
+        and store.alternatives is None
+        and not store.has_own_vectors
+    )
 
 
 def test_flat_rows_are_of_the_first_alternative(tmp_path: Path) -> None:
@@ -178,33 +184,35 @@ def test_flat_rows_are_of_the_first_alternative(tmp_path: Path) -> None:
 
 def test_one_view_is_read_from_the_store_of_all(tmp_path: Path) -> None:
     store = make(tmp_path / "set/train/vae-all.h5", config={"views": "all"})
-    view = store.view("vae-view-1", 1)
+    view = store.select_view("vae-view-1", 1)
     assert view.shape == (2,) and view.embedding[3].tolist() == [20, 21]
     assert view.attributes["config"] == {"views": 1}
     assert view.attributes["encoder"] == "vae-view-1"
-    assert store.view("vae-all", None) is store
+    assert store.select_view("vae-all", None) is store
     with pytest.raises(BrainhiveError):
-        store.view("vae-view-3", 3)
+        store.select_view("vae-view-3", 3)
     for name, found in (
         ("vae-view-2", (store.path, 2)),
         ("vae-view-2-0123abcd", (tmp_path / "set/train/vae-view-2-0123abcd.h5", None)),
         ("vae", (tmp_path / "set/train/vae.h5", None)),
     ):
-        assert target_store.find(tmp_path, "set", "train", name) == found
-    opened = target_store.open_all(tmp_path, "set", "train", ["vae-view-2", "vae-all"])
+        assert target_store.find_store(tmp_path, "set", "train", name) == found
+    opened = target_store.open_stores(
+        tmp_path, "set", "train", ["vae-view-2", "vae-all"]
+    )
     assert [opened[name].shape for name in opened] == [(2,), (3, 2)]
 
 
 def test_a_store_of_other_pictures_is_refused(tmp_path: Path) -> None:
     store = make(tmp_path / "set/train/vae.h5")
-    store.refuse_other_pictures(IDS, "embed")
+    store.require_pictures(IDS, "embed")
     for ids, changes in (
         (IDS[::-1], "the order differs"),
         ([*IDS[2:], "new"], "1 added, 2 removed"),
         (IDS[:5], "0 added, 1 removed"),
     ):
         with pytest.raises(BrainhiveError) as caught:
-            store.refuse_other_pictures(ids, "embed")
+            store.require_pictures(ids, "embed")
         assert caught.value.message.endswith(changes)
 
 
@@ -230,7 +238,7 @@ def test_imported_vectors_without_pictures_are_foreign(
 ) -> None:
     usual = make(tmp_path / "set/train/a.h5")
     store = make(tmp_path / "set/train/b.h5", **attributes)
-    assert are_foreign([usual, store]) == is_foreign
+    assert has_unknown_pictures([usual, store]) == is_foreign
 
 
 @pytest.mark.parametrize(
@@ -247,7 +255,7 @@ def test_values_that_float16_cannot_hold_are_refused(
 ) -> None:
     path = tmp_path / "set/train/vae.h5"
     path.parent.mkdir(parents=True)
-    Blank(path, IDS, IDS, (2,), "float16", {}).create()
+    StorePlan(path, IDS, IDS, (2,), "float16", {}).create()
     writer = TargetWriter(path)
     if is_refused:
         with pytest.raises(BrainhiveError):
@@ -256,7 +264,7 @@ def test_values_that_float16_cannot_hold_are_refused(
         writer.write(np.arange(2), np.array(values))
     writer.close()
     pending = [*range(6)] if is_refused else [2, 3, 4, 5]
-    assert TargetWriter(path).pending.tolist() == pending
+    assert TargetWriter(path).pending_rows.tolist() == pending
 
 
 def test_stores_are_listed_once_and_hidden_files_are_none(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.files import hdf5
-from brainhive_cli.data.stores.target_store import TargetStore, path_of
+from brainhive_cli.data.stores.target_store import TargetStore, build_store_path
 from brainhive_cli.data.targets.encoder_stores import keep_identity
 from brainhive_cli.data.targets.next_commands import write_embedding
 from brainhive_cli.models import encoders
@@ -33,7 +33,7 @@ def own(world: Path, tmp_path: Path) -> Path:
 
 def remake(embeddings: Path, split: str, **made_by: Any) -> str:
     """Say of a store that something else made it."""
-    path = path_of(embeddings, DATASET, split, ENCODER)
+    path = build_store_path(embeddings, DATASET, split, ENCODER)
     with resealed(path) as file:
         hdf5.set_attributes(file, made_by)
     return str(path)
@@ -43,7 +43,7 @@ def test_a_test_store_of_another_making_is_refused_with_both_named(
     go, small, world, own, tmp_path
 ):
     run = go("train-align", *small).folder
-    trained_on = path_of(world / "embeddings", DATASET, "train", ENCODER)
+    trained_on = build_store_path(world / "embeddings", DATASET, "train", ENCODER)
     for made_by, what in (
         ({"preprocessing": "squash"}, "preprocessing"),
         (IMPORTED, "weights and preprocessing"),
@@ -82,7 +82,7 @@ def test_a_run_does_not_go_on_with_a_store_that_was_made_anew(own, tmp_path):
     def begin() -> None:
         keep_identity(folder, {ENCODER: TargetStore.open(path)})
 
-    path = path_of(own, DATASET, "train", ENCODER)
+    path = build_store_path(own, DATASET, "train", ENCODER)
     begin()
     begin()
     remake(own, "train", weights={"digest": "b" * 64})

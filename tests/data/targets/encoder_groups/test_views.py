@@ -15,7 +15,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media.stimuli import Clip, StimulusSet
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
+from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
 from brainhive_cli.data.targets.embedding import stream
 from brainhive_cli.data.targets.encoder_groups import (
     Network,
@@ -242,7 +242,7 @@ def test_other_pictures_are_found_by_the_ends_of_ids(tmp_path: Path) -> None:
 
 def begin(path: Path, count: int, done: Sequence[int]) -> TargetWriter:
     ids = [f"p{row}" for row in range(count)]
-    Blank(path, ids, ids, (12,), "float32", {}, has_pixels=True).create()
+    StorePlan(path, ids, ids, (12,), "float32", {}, has_pixels=True).create()
     writer = TargetWriter(path)
     rows = np.array(done, int)
     zeros = np.zeros((len(rows), 12), np.float32)

@@ -13,7 +13,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import image_folder
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
+from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
 from brainhive_cli.data.targets.encoder_keys import encoders_by_key
 from brainhive_cli.data.targets.encoder_stores import (
     IDENTITIES,
@@ -44,7 +44,7 @@ def make(
     **about: Any,
 ) -> TargetStore:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Blank(path, ids, ids, shape, "float32", about).create()
+    StorePlan(path, ids, ids, shape, "float32", about).create()
     writer = TargetWriter(path)
     if values is None:
         values = np.random.default_rng(0).normal(size=(20, *shape))
@@ -107,7 +107,7 @@ MADE_BY = {"weights": {"digest": "w", "network": "n"}, "preprocessing": "p"}
 def test_an_identity_says_what_made_a_store(tmp_path: Path) -> None:
     store = make(tmp_path / "a.h5", **MADE_BY)
     found = identity_of(store)
-    assert found.pop("content") == store.content and len(store.content) == 16
+    assert found.pop("content") == store.digest and len(store.digest) == 16
     assert found.pop("pictures") == store.image_ids.digest
     expected = {"weights": "w", "preprocessing": "p", "network": "n"}
     assert found == {"store": str(store.path), **expected}
@@ -163,9 +163,9 @@ def test_changed_embeddings_are_listed(tmp_path: Path) -> None:
     (line,) = list_changed(folder, {"a": changed})
     assert line.split() == [
         f"{changed.path}:",
-        store.content,
+        store.digest,
         "there,",
-        changed.content,
+        changed.digest,
         "here",
     ]
     # older runs say nothing of the content
@@ -177,7 +177,7 @@ def test_a_collapsed_store_is_reported_with_its_line(tmp_path: Path) -> None:
     collapsed = make(tmp_path / "set/train/vae.h5", values=np.ones((20, 4)))
     assert problem_of(make(tmp_path / "set/train/clip-b32.h5")) == ""
     line = problem_of(collapsed)
-    assert "collapsed" in line and line.endswith(f"{collapsed.making} --again")
+    assert "collapsed" in line and line.endswith(f"{collapsed.command_line} --again")
     sound = make(tmp_path / "set/train/dino.h5").health
     assert problem_of(collapsed, sound) == ""
     imported = make(

@@ -14,7 +14,7 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.data.datasets import Dataset, image_folder
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media.stimuli import Clip, StimulusSet
-from brainhive_cli.data.stores.target_store import TargetStore, path_of
+from brainhive_cli.data.stores.target_store import TargetStore, build_store_path
 from brainhive_cli.models.encoders import vd_text
 from brainhive_cli.models.encoders.python import example
 
@@ -165,7 +165,7 @@ def test_each_frame_of_a_clip_is_embedded(go, home, monkeypatch):
     )
 
     found = TargetStore.open(
-        path_of(
+        build_store_path(
             home / "embeddings",
             "clips",
             "train",

@@ -12,7 +12,7 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.data.datasets import Dataset, image_folder
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media.stimuli import Clip, StimulusSet
-from brainhive_cli.data.stores.target_store import TargetStore, path_of
+from brainhive_cli.data.stores.target_store import TargetStore, build_store_path
 
 COUNT, FRAMES, NAMES = 5, 6, ("animal", "human", "vehicle")
 ENCODERS = "encoders=[key-object-mask, {kind: concepts, count: 3}, caption-tokens]"
@@ -54,7 +54,7 @@ def embed(go):
 
 
 def store(home: Path, name: str) -> TargetStore:
-    (path,) = path_of(home / "embeddings", "clips", "train", name).parent.glob(
+    (path,) = build_store_path(home / "embeddings", "clips", "train", name).parent.glob(
         f"{name}*.h5"
     )
     return TargetStore.open(path)

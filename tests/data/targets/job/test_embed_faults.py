@@ -83,7 +83,9 @@ def settings(pictures: Path, code_allowed: None) -> tuple[str, ...]:
 
 def stores(home: Path) -> dict[str, Path]:
     return {
-        encoder: target_store.path_of(home / "embeddings", "pictures", "train", name)
+        encoder: target_store.build_store_path(
+            home / "embeddings", "pictures", "train", name
+        )
         for encoder, name in NAMES.items()
     }
 
@@ -159,7 +161,7 @@ def test_a_disk_that_fills_up_is_named_and_leaves_a_store_that_resumes(
     assert "tests-worlds-slow_encoders-filling.h5" in told[0]
     assert told[1].strip().startswith("try: ") and "ulimit -f" in told[1]
     assert not store.exists()
-    lacking = target_writer.TargetWriter(store).pending
+    lacking = target_writer.TargetWriter(store).pending_rows
     # those never decoded, and what waited to be written when the disk was full
     assert len(lacking) >= 4
     files = sorted(pictures.rglob("*.png"))

@@ -64,7 +64,9 @@ def open_store(home: Path) -> TargetStore:
 
 
 def path(home: Path, encoder: str = "local--network") -> Path:
-    return target_store.path_of(home / "embeddings", "pictures", "train", encoder)
+    return target_store.build_store_path(
+        home / "embeddings", "pictures", "train", encoder
+    )
 
 
 def directly(network: Path, pictures: Path) -> np.ndarray:

@@ -36,7 +36,7 @@ def config_of(output: str) -> encoders.EncoderConfig:
 
 
 def store_of(home: Path, output: str) -> Path:
-    return target_store.path_of(
+    return target_store.build_store_path(
         home / "embeddings", "pictures", "train", config_of(output).name
     )
 
@@ -82,7 +82,9 @@ def test_latents_and_tokens_keep_their_shape_in_a_store(go, home, pictures, fold
 
     flat, latent = (
         TargetStore.open(
-            target_store.path_of(home / "embeddings", "pictures", "train", one.name)
+            target_store.build_store_path(
+                home / "embeddings", "pictures", "train", one.name
+            )
         )
         for one in encoders.resolve(knobs).outputs
     )
@@ -123,7 +125,9 @@ def test_degraded_pictures_share_one_network_and_one_decoding(
     plain, made = encoders.resolve(TIMM).build(), set()
     for config in encoders.resolve(encoder).outputs:
         found = TargetStore.open(
-            target_store.path_of(home / "embeddings", "pictures", "train", config.name)
+            target_store.build_store_path(
+                home / "embeddings", "pictures", "train", config.name
+            )
         )
         assert found.attributes["config"]["degrade"] == config.degrade
         assert config.degrade in found.attributes["preprocessing"]

@@ -17,7 +17,7 @@ from brainhive_cli.data.media.views import crop_centre, use_crop_of_original
 from brainhive_cli.data.stores import health
 from brainhive_cli.data.stores.health import measure_health
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
+from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
 from brainhive_cli.data.targets import encoder_groups, likeness, picture_splits, targets
 from brainhive_cli.data.targets.embedding import stream
 from brainhive_cli.data.targets.encoder_groups import Network
@@ -46,7 +46,9 @@ def store(path: Path, values: np.ndarray, lacks: tuple[int, ...] = ()) -> Target
     """Write vectors, and skip some."""
     ids = [f"c{row // 5}/{row}" for row in range(COUNT)]
     concepts = [f"c{row // 5}" for row in range(COUNT)]
-    Blank(path, ids, concepts, values.shape[1:], "float32", {"encoder": "e"}).create()
+    StorePlan(
+        path, ids, concepts, values.shape[1:], "float32", {"encoder": "e"}
+    ).create()
     writer = TargetWriter(path)
     rows = np.array([row for row in range(COUNT) if row not in lacks])
     writer.write(rows, values[rows])
@@ -102,11 +104,11 @@ def test_health(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     values[40:42] = 0
     rows = np.arange(2, COUNT)
     whole = measure_health(values, rows)
-    monkeypatch.setattr(health, "CHECKED_VECTORS", 20)
-    monkeypatch.setattr(health, "PAIRED_VECTORS", 30)
+    monkeypatch.setattr(health, "MAX_CHECKED_VECTORS", 20)
+    monkeypatch.setattr(health, "MAX_PAIRED_VECTORS", 30)
     constant = measure_health(np.ones((COUNT, 2, 3), np.float32), rows)
     figures = [
-        [figure for figure, _ in each.problems((0.0, 0.2), 0.01, 0)]
+        [figure for figure, _ in each.list_problems((0.0, 0.2), 0.01, 0)]
         for each in (whole, constant)
     ]
     recorded(
@@ -202,7 +204,7 @@ def test_each_store_gets_the_rows_that_it_lacks() -> None:
                 zip(rows.tolist(), values[:, 0].tolist(), strict=True)
             )
 
-        return SimpleNamespace(write=write, pending=lacks[name])
+        return SimpleNamespace(write=write, pending_rows=lacks[name])
 
     lacks = {"a": [0, 1, 2], "b": [0, 2, 4, 6], "b2": [6, 7]}
     counts: list[int] = []

@@ -215,8 +215,8 @@ def test_trials_are_described_by_some_of_their_numbers(recorded: Recorded) -> No
 def test_learned_trials_are_those_of_stores_that_have_not_changed() -> None:
     trials = {subject: draw(4, 2, 3, seed=subject).numpy() for subject in (1, 2, 3)}
     source = SimpleNamespace(
-        identities=lambda subjects: {"s1": "a", "s2": "changed"},
-        name_of=lambda subject: f"s{subject}",
+        collect_identities=lambda subjects: {"s1": "a", "s2": "changed"},
+        name_store=lambda subject: f"s{subject}",
     )
     learned = SimpleNamespace(
         subjects=(1, 2, 3),

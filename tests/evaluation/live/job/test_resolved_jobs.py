@@ -80,7 +80,7 @@ def member_of(*train: str) -> Any:
             raise MissingData("no embeddings")
         return SimpleNamespace(image_ids=[*train])
 
-    source = SimpleNamespace(path=lambda person: Path("nowhere"))
+    source = SimpleNamespace(build_path=lambda person: Path("nowhere"))
     return SimpleNamespace(pictures=pictures, source=source)
 
 

@@ -144,7 +144,7 @@ class Store:
         self.done = np.arange(count) % 4 != 2
         self.alternatives = self.pixels = None
 
-    def rows(self, image_ids: Any) -> np.ndarray:
+    def find_rows(self, image_ids: Any) -> np.ndarray:
         return np.array([self.image_ids.index(name) for name in image_ids])
 
 

@@ -176,7 +176,9 @@ def job_of(*words: str, training: Any = (), **facts: Any) -> Any:
     run.dataset.holdout = SimpleNamespace(divides_train=facts.get("trials", False))
     vars(run).update(
         stores=lambda split: {name: SimpleNamespace(shape=(30, 10)) for name in names},
-        source=lambda variant: SimpleNamespace(open=lambda person: {"train": stored}),
+        source=lambda variant: SimpleNamespace(
+            open_store=lambda person: {"train": stored}
+        ),
     )
     return SimpleNamespace(
         runs=[run],

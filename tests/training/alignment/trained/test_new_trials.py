@@ -33,8 +33,8 @@ def member_of(
     learned = TrainingHistory(whiteners={1: WHITENERS}, recorded_channels=RECORDED)
     store = SimpleNamespace(splits={"train": stored})
     source = SimpleNamespace(
-        path=lambda subject: Path(__file__ if stored else "absent"),
-        open=lambda subject: store,
+        build_path=lambda subject: Path(__file__ if stored else "absent"),
+        open_store=lambda subject: store,
     )
     return SimpleNamespace(
         module=SimpleNamespace(layout=SimpleNamespace(spec=spec), learned=learned),

@@ -26,10 +26,10 @@ class Recordings:
     def __init__(self, facts: dict[int, list[dict[str, Any]]]) -> None:
         self.facts = facts
 
-    def path(self, subject: int) -> Any:
+    def build_path(self, subject: int) -> Any:
         return SimpleNamespace(is_file=lambda: subject in self.facts)
 
-    def open(self, subject: int) -> Any:
+    def open_store(self, subject: int) -> Any:
         splits = enumerate(self.facts[subject])
         return SimpleNamespace(
             splits={n: SimpleNamespace(provenance=each) for n, each in splits}
@@ -201,7 +201,8 @@ def test_an_order_of_trials_is_found_once_by_encoders() -> None:
     for model, encoder in zip(models, "aab", strict=True):
         model.run, model.encoders = run, [SimpleNamespace(name=encoder)]
         model.source = SimpleNamespace(  # type: ignore[assignment]
-            path=lambda subject: subject, open=lambda subject: {"stored": None}
+            build_path=lambda subject: subject,
+            open_store=lambda subject: {"stored": None},
         )
         model.pictures = lambda split: None  # type: ignore[assignment,method-assign,return-value]
     orders = [model.find_order(1, "test") for model in models]
