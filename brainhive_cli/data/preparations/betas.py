@@ -1,16 +1,14 @@
-"""Anyone's own single-trial betas: files of voxels, and a table of what each trial
-showed.
-"""
+"""Single-trial betas that a lab estimated, with tables of their pictures."""
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -34,6 +32,7 @@ from brainhive_cli.data.fmri.betas import (
     PublishedBetas,
     SessionTrials,
     Subject,
+    Trial,
 )
 from brainhive_cli.data.fmri.regions import (
     Thresholds,
@@ -49,7 +48,6 @@ from brainhive_cli.data.fmri.volumes import (
 )
 from brainhive_cli.data.recordings.contract import cached_method
 from brainhive_cli.data.recordings.labels import (
-    SESSION_LABEL,
     describe_labels,
     group_by_session,
     read_label,
@@ -62,50 +60,64 @@ from brainhive_cli.data.recordings.shown_pictures import (
 )
 from brainhive_cli.data.recordings.tables import EMPTY_CELLS, read_table
 
-HDF5 = (".h5", ".hdf5", ".mat")
-"""Endings of HDF5; MATLAB writes it with -v7.3."""
-ENDINGS = {
-    "betas": (*NIFTI_ENDINGS, *HDF5, ".npy", ".npz"),
+HDF5_ENDINGS = (".h5", ".hdf5", ".mat")
+"""Endings of HDF5 files. MATLAB writes HDF5 with -v7.3."""
+FILE_ENDINGS = {
+    "betas": (*NIFTI_ENDINGS, *HDF5_ENDINGS, ".npy", ".npz"),
     "trials": (".csv", ".tsv"),
     "mask": NIFTI_ENDINGS,
 }
-"""File endings of each kind."""
-KEYS = ("betas", "betasmd", "modelmd")
-"""Names of the array where the recipe has none; the last two are GLMsingle's, of Python
-and MATLAB.
+"""File endings by kind of file."""
+ARRAY_NAMES = ("betas", "betasmd", "modelmd")
+"""Names of the array that are tried if the recipe has none. GLMsingle writes the last
+two, in Python and in MATLAB.
 """
 SourceFiles = tuple[Path, ...]
-"""The files of an array of betas: one, or a volume for each beta."""
-FileLayout = tuple[bool, bool, int]
-"""Axes of an array of betas: whether the last axis is that of trials, not the first;
-whether the others are [Z, Y, X], as MATLAB writes them; and how many voxels are read.
+"""Files of an array of betas: one file, or one volume per beta."""
+MAX_COMPARED_TRIALS = 16
+"""Largest number of trials that are read to compare layouts."""
+MAX_CONSTANT_SHARE = 0.01
+"""Share of the mask's voxels by which a layout may have more constant voxels in the
+mask than another layout.
 """
-COMPARED_TRIALS = 16
-"""Trials that are read to compare layouts."""
-MAX_MISPLACED, MIN_CONTRAST = 0.01, 0.8
-"""Share of the mask's voxels by which layouts may differ in constant voxels, and
-difference of mean ranks of voxels inside and outside of the mask, which is 1 at most.
+MIN_RANK_CONTRAST = 0.8
+"""Smallest clear difference between the mean ranks of voxels inside and outside of the
+mask. The largest possible difference is 1.
 """
-PADDING = re.compile(r"(?<!\d)0+(?=\d)")
+PADDING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 """Zeros before a number."""
 NUMBER = re.compile(r"[A-Za-z]*[-_ ]?(\d+)(?:\.0+)?")
-"""Number of a session or run as tables write it: 1, 01, 1.0, ses-01."""
-# hints of errors
-AGAIN = "save it again, or correct preparation.betas"
-AXES = (
-    "a line for each of n betas, which are [X, Y, Z, n] (of arrays with the mask's X, "
-    "Y, Z), n volumes, [n, voxels] or, if that is not square, [voxels, n]"
+"""Number of a session or run in a table, such as 1, 01, 1.0 or ses-01."""
+SAVE_HINT = "save it again, or correct preparation.betas"
+SHAPE_HINT = (
+    "write one line per beta; n betas are [X, Y, Z, n] on the grid of the mask, n "
+    "volumes, [n, voxels], or [voxels, n] if that is not square"
 )
-TWO_LAYOUTS = "save them as NIfTI, or as [trials, voxels of the mask]"
-MASK = "preparation.mask=PATTERN of a mask on the grid of the betas"
+LAYOUT_HINT = "save the betas as NIfTI, or as [trials, voxels of the mask]"
+MASK_HINT = "preparation.mask=PATTERN of a mask on the grid of the betas"
+
+
+class ArrayLayout(NamedTuple):
+    """Axes of an array of betas.
+
+    Attributes:
+        is_trials_last: True if trials are the last axis, False if they are the first.
+        is_reversed: True if the other axes are [Z, Y, X], as MATLAB writes them.
+        n_voxels: Number of voxels that are read.
+        has_grid: True if the array holds volumes.
+    """
+
+    is_trials_last: bool
+    is_reversed: bool
+    n_voxels: int
+    has_grid: bool
 
 
 class Config(BetaSteps):
-    """Single-trial betas in NIfTI, HDF5 or NumPy, and a table with a picture for each.
+    """Single-trial betas in NIfTI, HDF5 or NumPy, and a table of their pictures.
 
-    `sub-01_ses-01_betas.nii.gz`, `sub-01_ses-01_trials.csv`, `sub-01_mask.nii.gz`:
-    paths say whose files are, as those of recordings do. Without `ses`, one file holds
-    all sessions.
+    The files are called `sub-01_ses-01_betas.nii.gz`, `sub-01_ses-01_trials.csv` and
+    `sub-01_mask.nii.gz`. A file without `ses` in its path holds all sessions.
     """
 
     root: str = Field(
@@ -115,32 +127,34 @@ class Config(BetaSteps):
     sessions: ChosenSessions = Field(None, exclude_if=lambda sessions: not sessions)
     betas: str = Field(
         "*_betas.*",
-        description="files: NIfTI in 4-D, or a volume a trial; CIFTI; or arrays",
+        description="pattern of the files: NIfTI in 4-D or one volume per trial, "
+        "CIFTI, or arrays",
     )
     key: str = Field(
         "betas",
-        description="name of the array in HDF5, .npz or a dict in .npy; default: also "
-        "GLMsingle's betasmd or modelmd",
+        description="name of the array in HDF5, .npz or a dict in .npy; by default "
+        "GLMsingle's betasmd and modelmd are found, too",
     )
     trials: str = Field(
         "*_trials.*",
-        description="tables (CSV, TSV): a line a beta; picture, session, run",
+        description="pattern of the tables (CSV, TSV): a line per beta, with columns "
+        "picture, session and run",
     )
-    column: str = Field("picture", description="column of the names of the pictures")
+    column: str = Field("picture", description="column with the names of the pictures")
     mask: str = Field(
         "sub-??_mask.nii*",
-        description="NIfTI masks or atlases, above 0 where voxels are kept",
+        description="pattern of NIfTI masks or atlases; voxels above 0 are kept",
     )
     regions: dict[str, str] = Field(
         {},
-        description="masks, atlases, below root or else home: "
+        description="masks and atlases, relative to root or home, such as "
         "regions.V1=sub-{subject:02d}_V1.nii.gz",
     )
     thresholds: Thresholds = Field({}, exclude_if=lambda thresholds: not thresholds)
     stimuli: StimuliKey = "image-folder"
 
     def build(self, paths: Paths) -> "OwnBetas":
-        """Point at the files; nothing is read yet."""
+        """Create the preparation without reading a file."""
         return OwnBetas(
             self, paths.dataset("betas", self.root), stimuli=build_stimuli(self, paths)
         )
@@ -151,394 +165,467 @@ TINY = Config()
 
 @dataclass(frozen=True)
 class OwnBetas(PublishedBetas):
-    """The betas below one root."""
+    """The betas below one folder."""
 
     @property
     def subjects(self) -> tuple[int, ...]:
-        """The subjects whose betas are there."""
+        """Subjects with betas, ascending."""
         return tuple(sorted(self._files["betas"]))
 
     @cached_method
     def open_subject(self, subject: int) -> Subject:
-        """Read the mask, regions and tables of a subject, and compare them with the
+        """Read the mask, regions and tables of a subject, and check that they fit the
         betas.
         """
-        # betas and a table by session; betas without `ses` are of all sessions
-        files = self._find("betas", subject)
-        tables = self._find("trials", subject)
-        of_all = next(
-            (
-                source
-                for source in files.values()
-                if not SESSION_LABEL.search(str(source[0].relative_to(self.root)))
-            ),
-            None,
-        )
+        files = self._find_files("betas", subject)
+        tables = self._find_files("trials", subject)
+        mask = self._open_mask(subject, files)
 
-        # volumes need a mask
-        has_volumes = any(_is_volume(source[0]) for source in files.values())
-        masks = (
-            self._find("mask", subject) if has_volumes or self._files["mask"] else {}
-        )
-        least = self.config.thresholds.get("mask")
-        mask = next(
-            (Mask.open(path, MASK, threshold=least) for (path,) in masks.values()), None
-        )
-
-        # a trial for each line of the tables, and the row of its beta
-        trials = []
-        session_rows: dict[int, list[int]] = {}
-        counts = Counter[SourceFiles]()
-        for session_of_table, (table,) in sorted(tables.items()):
-            # several sessions of betas with one table need a session in each line
-            needed = [self.config.column]
-            needed += ["session"] * (len(tables) == 1 < len(files))
-            needed += ["run"] * (self.config.zscore == "run")
-            header, lines = read_table(table)
-            if not lines or not {*needed} <= {*header}:
-                raise BrainhiveError(
-                    f"{table} needs columns {' and '.join(needed)}",
-                    f"it has {len(lines)} lines of {', '.join(header)}; "
-                    "preparation.column=NAME",
-                )
-
-            for number, line in enumerate(lines, 2):
-                where = f"{table}, line {number}"
-                session = _read_number(line, "session", session_of_table, where)
-                # a table that is named by a session lists no other
-                if len(tables) > 1 and session != session_of_table:
-                    raise BrainhiveError(
-                        f"{where} is of session {session}",
-                        "correct it, or the file's name",
-                    )
-                source = of_all or files.get(session)
-                if source is None and session not in (
-                    chosen_numbers(self.config.sessions) or [session]
-                ):
-                    continue  # of a session that the recipe leaves out
-                if source is None:
-                    raise MissingData(
-                        f"{where} is of session {session}, of which no betas are below "
-                        f"{self.root}",
-                        "copy them, or take these lines out of the table",
-                    )
-                # a line without a picture has a beta, too
-                picture = line[self.config.column]
-                name = "" if picture in EMPTY_CELLS else picture
-                trials.append((name, "", session, _read_number(line, "run", 1, where)))
-                session_rows.setdefault(session, []).append(counts[source])
-                counts[source] += 1
-
-        # betas without lines would be left out unnoticed
-        if unread := [source for source in files.values() if not counts[source]]:
-            raise MissingData(
-                f"{unread[0][0]} has betas, and no table lists their trials",
-                "write the table of its session, or move the betas away",
-            )
+        # betas without `ses` in their path are of all sessions
+        shared_source = None
+        for source in files.values():
+            if shared_source is None and not read_session(source[0], self.root):
+                shared_source = source
+        trials, session_rows, counts = self._read_trials(files, tables, shared_source)
 
         # all files of a subject have the same voxels
-        layouts = {
-            source: self._find_layout(source, count, mask)
-            for source, count in counts.items()
-        }
-        widths = [width for *_, width in layouts.values()]
-        if len({*widths}) > 1:
+        layouts = {}
+        for source, count in counts.items():
+            layouts[source] = self._find_layout(source, count, mask)
+        widths = [layout.n_voxels for layout in layouts.values()]
+        if len(set(widths)) > 1:
             raise BrainhiveError(
                 f"files of subject {subject} have {', '.join(map(str, widths))} voxels",
                 "all sessions of a subject have the same voxels",
             )
 
         # the mask may be an atlas with regions
-        (first, *_), *_ = counts
-        label = read_label(first, self.root).removeprefix("sub-")
-        regions = {"mask": [mask.path]} if mask else {}
-        regions |= find_region_files(self.config.regions, subject, self.root, label)
-        space = mask or find_vertices([first], AGAIN) or {"": widths[0]}
-        voxels, self.file_kinds[subject] = read_regions(
-            regions, space, self.config.thresholds
+        first_path = next(iter(counts))[0]
+        label = read_label(first_path, self.root).removeprefix("sub-")
+        region_files = {} if mask is None else {"mask": [mask.path]}
+        region_files |= find_region_files(
+            self.config.regions, subject, self.root, label
         )
-        # it is no atlas
-        named = {**voxels.regions}
-        named.pop("mask", None)
+        space = mask or find_vertices([first_path], SAVE_HINT) or {"": widths[0]}
+        voxels, self.file_kinds[subject] = read_regions(
+            region_files, space, self.config.thresholds
+        )
+        regions = dict(voxels.regions)
+        regions.pop("mask", None)  # of a mask without labels
 
-        def read(session: int) -> Array:
-            """Read the betas [n, V] of a session as its table lists them."""
-            source = of_all or files[session]
+        def read_session_betas(session: int) -> Array:
+            """Read the betas [n, V] of a session in the order of its trials."""
+            source = shared_source or files[session]
             return self._read_rows(source, session_rows[session], layouts[source], mask)
 
         # all files that the store depends on
-        lists = filter(Path.is_file, self.stimuli.lists)
+        paths: list[Path] = []
+        for group in chain(files.values(), tables.values(), region_files.values()):
+            paths += group
+        paths += [path for path in self.stimuli.lists if path.is_file()]
         return Subject(
-            [*chain(*files.values(), *tables.values(), *regions.values(), lists)],
-            replace(voxels, regions=named),
-            widths[0],
-            trials,
-            read,
+            files=paths,
+            voxels=replace(voxels, regions=regions),
+            width=widths[0],
+            trials=trials,
+            read_betas=read_session_betas,
         )
 
     def list_notes(self, subjects: Sequence[int]) -> list[str]:
-        """Name the subjects whose labels are not their numbers."""
+        """List subjects whose labels are not their numbers."""
         return describe_labels(
             self._files["betas"], self.root, subjects, self.config.subject_numbers
         )
 
     def sessions(self, subject: int) -> Sequence[int]:
-        """List the sessions in which there are trials, or those of the recipe."""
-        there = super().sessions(subject)
-        # labels have chosen among files
-        numbers = chosen_numbers(self.config.sessions) or there
-        if absent := {*numbers} - {*there}:
+        """List the recipe's sessions, or all sessions with trials.
+
+        Raises:
+            MissingData: if a session of the recipe has no trials.
+        """
+        recorded = super().sessions(subject)
+        # labels of the recipe have selected files, and numbers select here
+        numbers = chosen_numbers(self.config.sessions) or recorded
+        absent = set(numbers) - set(recorded)
+        if absent:
             raise MissingData(
                 f"no trials of subject {subject}, session {min(absent)}, below "
                 f"{self.root}",
-                f"preparation.sessions={','.join(map(str, there))}",
+                f"preparation.sessions={','.join(map(str, recorded))}",
             )
         return sorted(numbers)
 
     def list_trials(self, subject: int, session: int) -> SessionTrials:
-        """Match the lines of a session with pictures."""
-        # lines in the order of the betas that `subject` reads
-        lines = super().list_trials(subject, session)
-        names = lines.image_ids
+        """Match the trials of a session with pictures."""
+        trials = super().list_trials(subject, session)
+        names = trials.image_ids
         image_ids, splits, dropped = match_pictures(names, self.stimuli, self._pictures)
-        unmatched = {
-            name
-            for name, image_id in zip(names, image_ids, strict=True)
-            if name and not image_id
-        }
+        unmatched = set()
+        for name, image_id in zip(names, image_ids, strict=True):
+            if name and not image_id:
+                unmatched.add(name)
         return SessionTrials(
-            image_ids, splits, lines.runs, dropped, unmatched=sorted(unmatched)
+            image_ids, splits, trials.runs, dropped, unmatched=sorted(unmatched)
         )
 
     @cached_property
     def _files(self) -> Mapping[str, Mapping[int, Mapping[int, list[Path]]]]:
         """Files by kind, subject and session."""
-        # files of each kind by ending and pattern
-        names = sorted(name for name, entry in walk(self.root) if not entry.is_dir())
-        kind_paths = {
-            kind: [
+        file_names = sorted(
+            name for name, entry in walk(self.root) if not entry.is_dir()
+        )
+        kind_paths: dict[str, list[Path]] = {}
+        for kind, endings in FILE_ENDINGS.items():
+            pattern = getattr(self.config, kind)
+            kind_paths[kind] = [
                 self.root / name
-                for name in names
-                if name.endswith(endings)
-                and matches_pattern(name, getattr(self.config, kind))
+                for name in file_names
+                if name.endswith(endings) and matches_pattern(name, pattern)
             ]
-            for kind, endings in ENDINGS.items()
-        }
 
-        # sessions of betas and of tables alike; a file without `ses` is of all
+        # number the sessions of betas and tables together
         labels = {
             read_session(path, self.root)
-            for kind in ("betas", "trials")
-            for path in kind_paths[kind]
+            for path in kind_paths["betas"] + kind_paths["trials"]
         }
-        is_in_column = labels == {""} and chosen_numbers(self.config.sessions)
-        chosen = number_sessions(
-            labels - {""}, None if is_in_column else self.config.sessions
-        )
-        # a mask of sub-07B is not for the betas of sub-07A; that of sub-7 is for sub-07
+        sessions = self.config.sessions
+        # numbers select in a column if no path has a session
+        if labels == {""} and chosen_numbers(sessions):
+            sessions = None
+        session_numbers = number_sessions(labels - {""}, sessions)
+        if session_numbers is not None:
+            session_numbers = {**session_numbers, "": 1}
+
+        # a mask of sub-07B is not for the betas of sub-07A, but sub-7 is sub-07
         label_paths = dict[str, Path]()
-        numbers = self.config.subject_numbers
-        for path in chain(*kind_paths.values()):
+        subject_numbers = self.config.subject_numbers
+        for path in chain.from_iterable(kind_paths.values()):
             label = read_label(path, self.root)
-            label = label if label in numbers else PADDING.sub("", label)
+            if label not in subject_numbers:
+                label = PADDING_ZEROS.sub("", label)
             label_paths.setdefault(label, path)
-        number_subjects(label_paths, numbers)
-        return {
-            kind: group_by_session(
+        number_subjects(label_paths, subject_numbers)
+
+        # a mask is of all sessions
+        files = {}
+        for kind, paths in kind_paths.items():
+            files[kind] = group_by_session(
                 self.root,
                 paths,
-                numbers,
-                None if chosen is None or kind == "mask" else {**chosen, "": 1},
+                subject_numbers,
+                None if kind == "mask" else session_numbers,
             )
-            for kind, paths in kind_paths.items()
-        }
+        return files
 
-    def _find(self, kind: str, subject: int) -> dict[int, SourceFiles]:
-        """Find the betas, tables or masks of a subject by session: one file each, or
-        volumes in 3-D.
+    def _find_files(self, kind: str, subject: int) -> dict[int, SourceFiles]:
+        """Find the betas, trials or masks of a subject: a file per session, or a series
+        of volumes.
         """
         files = self._files[kind].get(subject, {})
+        pattern = getattr(self.config, kind)
         if not files:
-            wanted = f"{getattr(self.config, kind)} ({', '.join(ENDINGS[kind])})"
             raise MissingData(
-                f"no {kind} of subject {subject} below {self.root}: {wanted}",
+                f"no {kind} of subject {subject} below {self.root}: {pattern} "
+                f"({', '.join(FILE_ENDINGS[kind])})",
                 f"preparation.root=FOLDER, or preparation.{kind}=PATTERN",
             )
-        for paths in files.values():
+        sources = {}
+        for session, paths in files.items():
             is_series = kind == "betas" and all(map(_is_volume, paths))
-            if len(paths) > 1 and not (
-                is_series and all(open_image(path, AGAIN).ndim == 3 for path in paths)
-            ):
+            if len(paths) > 1 and is_series:
+                is_series = all(open_image(path, SAVE_HINT).ndim == 3 for path in paths)
+            if len(paths) > 1 and not is_series:
                 raise BrainhiveError(
                     f"{paths[0]} and {paths[1]} are both {kind} of one subject and "
                     "session",
-                    f"preparation.{kind}=PATTERN that one of them has",
+                    f"preparation.{kind}=PATTERN that only one of them matches",
                 )
-        # natural order: beta_10 follows beta_9
-        return {
-            session: tuple(sorted(paths, key=lambda path: natural_key(str(path))))
-            for session, paths in files.items()
-        }
+            # natural order: beta_10 follows beta_9
+            paths = sorted(paths, key=lambda path: natural_key(str(path)))
+            sources[session] = tuple(paths)
+        return sources
+
+    def _open_mask(self, subject: int, files: Mapping[int, SourceFiles]) -> Mask | None:
+        """Open a subject's mask, which volumes need and arrays may have."""
+        needs_mask = any(_is_volume(source[0]) for source in files.values())
+        if not needs_mask and not self._files["mask"]:
+            return None
+        source = next(iter(self._find_files("mask", subject).values()))
+        threshold = self.config.thresholds.get("mask")
+        return Mask.open(source[0], MASK_HINT, threshold=threshold)
+
+    def _read_trials(
+        self,
+        files: Mapping[int, SourceFiles],
+        tables: Mapping[int, SourceFiles],
+        shared_source: SourceFiles | None,
+    ) -> tuple[list[Trial], dict[int, list[int]], Counter[SourceFiles]]:
+        """Read the tables of a subject.
+
+        Args:
+            files: Betas by session.
+            tables: Table by session.
+            shared_source: Betas of all sessions, if there are such.
+
+        Returns:
+            The trials, the rows of each session in its betas, and the number of trials
+            of each file of betas.
+        """
+        # several sessions of betas with one table need a session in each line
+        columns = [self.config.column]
+        if len(tables) == 1 < len(files):
+            columns.append("session")
+        if self.config.zscore == "run":
+            columns.append("run")
+        sessions = chosen_numbers(self.config.sessions)
+
+        trials: list[Trial] = []
+        session_rows: dict[int, list[int]] = {}
+        counts = Counter[SourceFiles]()
+        for table_session, (table,) in sorted(tables.items()):
+            header, lines = read_table(table)
+            if not lines or not set(columns) <= set(header):
+                raise BrainhiveError(
+                    f"{table} needs the columns {' and '.join(columns)}",
+                    f"it has {len(lines)} lines of {', '.join(header)}; "
+                    "preparation.column=NAME",
+                )
+            for line_number, line in enumerate(lines, 2):
+                position = f"{table}, line {line_number}"
+                session = _read_number(line, "session", table_session, position)
+                # a table that is named by a session lists no other
+                if len(tables) > 1 and session != table_session:
+                    raise BrainhiveError(
+                        f"{position} is of session {session}, and its file of session "
+                        f"{table_session}",
+                        "correct the line, or rename the file",
+                    )
+                source = shared_source or files.get(session)
+                if source is None and sessions and session not in sessions:
+                    continue
+                if source is None:
+                    raise MissingData(
+                        f"{position} is of session {session}, of which no betas are "
+                        f"below {self.root}",
+                        "copy them, or delete the lines of this session",
+                    )
+                # a line without a picture has a beta, too
+                picture = line[self.config.column]
+                name = "" if picture in EMPTY_CELLS else picture
+                run = _read_number(line, "run", 1, position)
+                trials.append((name, "", session, run))
+                session_rows.setdefault(session, []).append(counts[source])
+                counts[source] += 1
+
+        # betas without lines would be left out unnoticed
+        for source in files.values():
+            if not counts[source]:
+                raise MissingData(
+                    f"{source[0]} has betas, and no table lists their trials",
+                    "write the table of its session, or move the betas away",
+                )
+        return trials, session_rows, counts
 
     def _find_layout(
-        self, source: SourceFiles, count: int, mask: Mask | None
-    ) -> FileLayout:
-        """Find the axes of betas, of which there must be as many as lines in the
-        tables.
+        self, source: SourceFiles, n_trials: int, mask: Mask | None
+    ) -> ArrayLayout:
+        """Find the only layout of betas that fits the table, the mask and the values.
+
+        Raises:
+            BrainhiveError: if no layout fits, or several do.
         """
         path = source[0]
-        layouts = dict[str, FileLayout]()
-        # volumes: trials lie along the last axis, or are files
         if _is_volume(path):
-            assert mask is not None  # as for all volumes
-            shapes = [tuple(mask.require_same_grid(each).shape) for each in source]
+            assert mask is not None  # `_open_mask` opens it for volumes
+            shapes = [tuple(mask.require_same_grid(image).shape) for image in source]
             is_series = len(shapes[0]) == 4
             shape = shapes[0] if is_series else (*shapes[0], len(source))
-            if len(shape) == 4 and shape[3] == count:
-                layouts["volumes"] = is_series, False, mask.width
+            layouts = {}
+            if len(shape) == 4 and shape[3] == n_trials:
+                layouts["volumes"] = ArrayLayout(is_series, False, mask.width, True)
         else:
-            # arrays: trials lie along the first axis, or the last
             with self._open_array(path) as array:
                 shape = tuple(array.shape)
-            grid, width = (mask.inside.shape, mask.width) if mask else ((), 0)
-            for is_last, voxels in ((False, shape[1:]), (True, shape[:-1])):
-                if not voxels or shape[-1 if is_last else 0] != count:
-                    continue
-                trials = "trials last" if is_last else "trials first"
-                # GLMsingle has [V, 1, 1, n]
-                sides = [size for size in voxels if size > 1]
-                if len(sides) < 2:
-                    layouts[trials] = is_last, False, max(sides, default=1)
-                elif voxels == grid and (is_last or path.suffix != ".mat"):
-                    layouts[f"{trials} of [X, Y, Z]"] = is_last, False, width
-                # MATLAB and SimpleITK reverse axes
-                if len(sides) > 1 and voxels == grid[::-1]:
-                    layouts[f"{trials} of [Z, Y, X]"] = is_last, True, width
+            is_matlab = path.suffix == ".mat"
+            layouts = _list_layouts(shape, n_trials, mask, is_matlab)
 
-        # one layout alone fits the trials, the mask and the values
-        fitting = {
-            name: layout
-            for name, layout in layouts.items()
-            if mask is None or layout[2] == mask.width
-        }
-        if len(fitting) > 1 and mask and len(sides) > 1:
-            fitting = self._compare_layouts(source, count, fitting, mask)
-        layout = choose_only(fitting, f"{path}, {[*shape]},", TWO_LAYOUTS)
+        if mask is not None:
+            layouts = {
+                name: layout
+                for name, layout in layouts.items()
+                if layout.n_voxels == mask.width
+            }
+            has_grid = all(layout.has_grid for layout in layouts.values())
+            if len(layouts) > 1 and has_grid:
+                layouts = self._compare_layouts(source, n_trials, layouts, mask)
+        layout = choose_only(layouts, f"{path}, {list(shape)},", LAYOUT_HINT)
         if layout is None:
-            voxels_of_mask = f", the mask {mask.width} voxels" if mask else ""
+            mask_size = f", the mask {mask.width} voxels" if mask else ""
+            needs_mask = len(shape) == 4 and mask is None
             raise BrainhiveError(
-                f"{path} is {list(shape)}; its table has {count} lines{voxels_of_mask}",
-                MASK if len(shape) == 4 and not mask else AXES,
+                f"{path} is {list(shape)}; its table has {n_trials} lines{mask_size}",
+                MASK_HINT if needs_mask else SHAPE_HINT,
             )
         return layout
 
     def _compare_layouts(
         self,
         source: SourceFiles,
-        count: int,
-        layouts: dict[str, FileLayout],
+        n_trials: int,
+        layouts: Mapping[str, ArrayLayout],
         mask: Mask,
-    ) -> dict[str, FileLayout]:
-        """Choose the layouts by which the mask tells the voxels of an array apart.
+    ) -> Mapping[str, ArrayLayout]:
+        """Keep the layouts in which the mask separates the voxels of the brain.
 
-        Voxels outside of a brain are constant or missing, or vary far more. A layout is
-        left out if it has more constant voxels in the mask than another. If the spread
-        over trials of nearly all voxels in the mask is smaller, or larger, than that of
-        the others by some layouts, these are chosen.
+        Voxels outside of a brain are constant or missing, or vary far more. A layout
+        with more constant voxels in the mask than another is left out. Then a clear
+        difference of the spread over trials inside and outside of the mask decides.
         """
         from scipy.stats import rankdata
 
         inside = mask.inside.ravel()
-        rows = range(min(count, COMPARED_TRIALS))
-        constant = dict[str, int]()
+        rows = range(min(n_trials, MAX_COMPARED_TRIALS))
+        n_constant = dict[str, int]()
         contrast = dict[str, float]()
         for name, layout in layouts.items():
             values = np.nan_to_num(self._read_rows(source, rows, layout, None))
             spread = np.ptp(values, 0)  # [X · Y · Z]
-            constant[name] = int((spread[inside] == 0).sum())
+            n_constant[name] = int((spread[inside] == 0).sum())
             # difference of the mean ranks, 1 where the two do not overlap
             ranks = rankdata(spread) / (len(spread) / 2)
             difference = ranks[inside].mean() - ranks[~inside].mean()
             contrast[name] = abs(float(difference))
-        limit = min(constant.values()) + MAX_MISPLACED * mask.width
-        kept = {name: layouts[name] for name in layouts if constant[name] <= limit}
-        clear = {name: kept[name] for name in kept if contrast[name] >= MIN_CONTRAST}
-        return clear or kept
+
+        limit = min(n_constant.values()) + MAX_CONSTANT_SHARE * mask.width
+        possible = {
+            name: layout
+            for name, layout in layouts.items()
+            if n_constant[name] <= limit
+        }
+        clear = {
+            name: layout
+            for name, layout in possible.items()
+            if contrast[name] >= MIN_RANK_CONTRAST
+        }
+        return clear or possible
 
     def _read_rows(
         self,
         source: SourceFiles,
         rows: Sequence[int],
-        layout: FileLayout,
+        layout: ArrayLayout,
         mask: Mask | None,
     ) -> Array:
-        """Read some betas [n, V]; of an array in one slice from the first row to the
-        last.
+        """Read betas [n, V] by their rows, which ascend.
+
+        An array is read in one slice from the first row to the last.
         """
-        is_last, is_reversed, _ = layout
-        # volumes are read through the mask
         if mask and _is_volume(source[0]):
-            if is_last:
+            if layout.is_trials_last:
                 return mask.read_series(source[0], rows)
             return np.stack([mask.read_values(source[row]) for row in rows])
 
-        # arrays: one slice, of which rows are chosen in memory
-        part = slice(rows[0], rows[-1] + 1)
+        span = slice(rows[0], rows[-1] + 1)
         with self._open_array(source[0]) as array:
-            block = np.asarray(array[..., part] if is_last else array[part])
-        block = np.moveaxis(block, -1, 0) if is_last else block  # [n, …]
-        block = block.transpose(0, 3, 2, 1) if is_reversed else block
-        # arrays of volumes are read through the mask, too
+            if layout.is_trials_last:
+                block = np.moveaxis(np.asarray(array[..., span]), -1, 0)
+            else:
+                block = np.asarray(array[span])  # [n, …]
+        if layout.is_reversed:
+            block = block.transpose(0, 3, 2, 1)
         if mask and block.shape[1:] == mask.inside.shape:
             block = block[:, mask.inside]
-        return block.reshape(len(block), -1)[np.subtract(rows, part.start)]
+        return block.reshape(len(block), -1)[np.subtract(rows, span.start)]
 
     @contextmanager
     def _open_array(self, path: Path) -> Iterator[Any]:
-        """Open the array of a file; its values stay on disk, unless they are
-        compressed.
-        """
+        """Open the array of a file. Values stay on disk unless they are compressed."""
+        if path.name.endswith(CIFTI_ENDINGS):
+            yield open_image(path, SAVE_HINT).dataobj
+            return
         with ExitStack() as stack:
-            is_hdf5 = path.suffix in HDF5
-            name = self.config.key
-            if path.name.endswith(CIFTI_ENDINGS):
-                yield open_image(path, AGAIN).dataobj
-                return
-            # a file, or an array itself (.npy)
-            content = (
-                stack.enter_context(hdf5.open_file(path, AGAIN))
-                if is_hdf5
-                else pickles.load(path)
+            array: Any
+            if path.suffix in HDF5_ENDINGS:
+                file = stack.enter_context(hdf5.open_file(path, SAVE_HINT))
+                array = hdf5.open_numbers(file, self._choose_array_name(path, file))
+            else:
+                array = pickles.load(path)
+                if not isinstance(array, np.ndarray):
+                    array = array[self._choose_array_name(path, array)]
+            if array.dtype.kind not in hdf5.NUMBERS:
+                raise BrainhiveError(
+                    f"{path} holds {array.dtype}, which are not numbers", SAVE_HINT
+                )
+            yield array
+
+    def _choose_array_name(self, path: Path, names: Collection[str]) -> str:
+        """Choose the recipe's array of a file, or the only array with a usual name."""
+        array_name = self.config.key
+        usual_names = [name for name in ARRAY_NAMES if name in names]
+        if array_name == ARRAY_NAMES[0] and len(usual_names) == 1:
+            array_name = usual_names[0]
+        if array_name not in names:
+            raise BrainhiveError(
+                f"{path} has no array {array_name}, only {', '.join(names)}",
+                "preparation.key=NAME",
             )
-            # several arrays: that of the recipe, or the only one with a usual name
-            if not isinstance(content, np.ndarray):
-                names = [key for key in KEYS if key in content]
-                if name == KEYS[0] and len(names) == 1:
-                    name = names[0]
-                if name not in content:
-                    raise BrainhiveError(
-                        f"{path} holds {', '.join(map(str, content))}, and nothing "
-                        f"called {name}",
-                        "preparation.key=NAME",
-                    )
-                content = hdf5.open_numbers(content, name) if is_hdf5 else content[name]
-            if content.dtype.kind not in hdf5.NUMBERS:
-                raise BrainhiveError(f"{path} holds {content.dtype}, no numbers", AGAIN)
-            yield content
+        return str(array_name)
+
+
+def _list_layouts(
+    shape: tuple[int, ...], n_trials: int, mask: Mask | None, is_matlab: bool
+) -> dict[str, ArrayLayout]:
+    """List the layouts of an array that fit the number of trials and the mask's grid.
+
+    Args:
+        shape: Shape of the array.
+        n_trials: Number of lines in the table.
+        mask: Mask of the subject.
+        is_matlab: True for a file of MATLAB, which reverses the axes of HDF5.
+    """
+    grid = mask.inside.shape if mask else ()
+    n_voxels = mask.width if mask else 0
+    layouts = {}
+    for is_last in (False, True):
+        voxel_shape = shape[:-1] if is_last else shape[1:]
+        if not voxel_shape or shape[-1 if is_last else 0] != n_trials:
+            continue
+        name = "trials last" if is_last else "trials first"
+        # GLMsingle has [V, 1, 1, n]
+        sizes = [size for size in voxel_shape if size > 1]
+        if len(sizes) < 2:
+            layouts[name] = ArrayLayout(is_last, False, max(sizes, default=1), False)
+            continue
+        if voxel_shape == grid and (is_last or not is_matlab):
+            layouts[f"{name} of [X, Y, Z]"] = ArrayLayout(
+                is_last, False, n_voxels, True
+            )
+        # MATLAB and SimpleITK reverse axes
+        if voxel_shape == grid[::-1]:
+            layouts[f"{name} of [Z, Y, X]"] = ArrayLayout(is_last, True, n_voxels, True)
+    return layouts
 
 
 def _is_volume(path: Path) -> bool:
     return path.name.endswith(NIFTI_ENDINGS) and not path.name.endswith(CIFTI_ENDINGS)
 
 
-def _read_number(line: Mapping[str, str], name: str, default: int, where: str) -> int:
-    """Read the number of a session or run; the default where the table has no such
-    column.
+def _read_number(
+    line: Mapping[str, str], column: str, default: int, position: str
+) -> int:
+    """Read the number of a session or run.
+
+    Args:
+        line: Cells of a line by column.
+        column: "session" or "run".
+        default: Number if the table has no such column.
+        position: File and line, for the message.
     """
-    text = line.get(name, str(default))
+    text = line.get(column, str(default))
     match = NUMBER.fullmatch(text)
     if not match:
         raise BrainhiveError(
-            f"{where}: {name} {text!r} is no number", f"as 1, or {name}-01"
+            f"{position}: {column} {text!r} is not a number",
+            f"write 1, or {column}-01",
         )
     return int(match[1])

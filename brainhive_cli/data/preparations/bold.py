@@ -1,10 +1,10 @@
-"""Your own fMRI: single-trial betas of BOLD in BIDS, preprocessed by fMRIPrep."""
+"""Single-trial betas of BOLD in BIDS that fMRIPrep preprocessed."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
-from itertools import chain, groupby
+from itertools import chain
 from pathlib import Path
 from typing import Literal, Self
 
@@ -28,6 +28,7 @@ from brainhive_cli.data.fmri.betas import Betas, BetaSteps, SessionBetas, Sessio
 from brainhive_cli.data.fmri.bids_bold import (
     BOLD_PATTERNS,
     COPY_HINT,
+    BidsFile,
     BoldRun,
     find_inherited_files,
     find_onset_unit,
@@ -73,10 +74,14 @@ from brainhive_cli.data.recordings.tables import (
 from brainhive_cli.data.signals.spaces import Surface, Voxels
 
 PEAK_S = 6.0
-"""Time after the onset of a picture at which its response is about largest."""
-LAST_S, FIRST_S = 1.0, -20.0
-"""A picture that begins later, seen from the last volume, or earlier, seen from the
-start of the run, leaves no response in it that could be modelled.
+"""Approximate time from the onset of a picture to the peak of its response."""
+MIN_REMAINING_S = 1.0
+"""Shortest time from the onset of a picture to the last volume in which its response
+can be modelled.
+"""
+EARLIEST_ONSET_S = -20.0
+"""Pictures that begin earlier, relative to the start of the run, have no response in
+the run.
 """
 AFTER_END = "pictures that begin after the end of the run"
 PEAK_OUTSIDE = (
@@ -84,107 +89,120 @@ PEAK_OUTSIDE = (
 )
 DURATION_TOLERANCE_S = 0.1
 """Largest difference of durations that one HRF models; it has steps of this length."""
+SURFACE_ENDINGS = (".gii", ".dtseries.nii")
+"""Endings of BOLD that has vertices in place of voxels."""
 
 
 class Config(BetaSteps):
-    """BOLD in BIDS, preprocessed by fMRIPrep: volumes, or surfaces (GIFTI, CIFTI).
+    """BOLD in BIDS, preprocessed by fMRIPrep, as volumes or surfaces (GIFTI, CIFTI).
 
-    A beta is estimated for each picture of each run, in percent of signal change;
-    sessions are fitted apart.
+    A beta is estimated for each picture of each run, in percent of signal change. Each
+    session is fitted by itself.
     """
 
     root: str = Field(
         "", description="folder of the BIDS data set; default: bids below paths.data"
     )
     derivatives: str = Field(
-        "derivatives/fmriprep", description="fMRIPrep's, below `root` or anywhere"
+        "derivatives/fmriprep",
+        description="folder of fMRIPrep's derivatives, below root or anywhere",
     )
     files: str = Field(
         "*",
-        exclude_if=lambda files: files == "*",  # stores name it only where it is chosen
-        description="pattern of the BOLD that is read, as *_rec-nordic_* where runs "
+        exclude_if=lambda files: (
+            files == "*"
+        ),  # stores name it only if the user sets it
+        description="pattern of the BOLD files to read, such as *_rec-nordic_* if runs "
         "have several versions",
     )
     subject_numbers: SubjectNumbers = Field({})
     task: str = Field(
-        "", description="task; default: the only one whose events name pictures"
+        "", description="task; default: the only task whose events name pictures"
     )
     space: str = Field(
         "",
-        description="of the BOLD, as T1w or fsLR:den-91k; default: T1w, or the only "
-        "one",
+        description="space of the BOLD, such as T1w or fsLR:den-91k; default: T1w, or "
+        "the only space",
     )
     sessions: SplitSessions = Field(None)
     stimuli: StimuliKey = "image-folder"
     stimulus: str = Field(
         "",
-        description="column of the events.tsv that names the picture, or a template as "
-        "stim-{task}{number:05d}; default: stim_file, else stimulus_id",
+        description="column of the events.tsv that names the picture, or a template "
+        "such as stim-{task}{number:05d}; default: stim_file, else stimulus_id",
     )
     where: dict[str, str | float | list[str | float]] = Field(
         {},
-        description="only events with these values, as {trial_type: picture} or "
-        "{trial_type: [1, 2]}",
+        description="read only events with these values, such as {trial_type: picture} "
+        "or {trial_type: [1, 2]}",
     )
     onset_unit: Literal["", "s", "ms", "volumes"] = Field(
         "",
         exclude_if=lambda unit: not unit,
-        description="of onsets and durations; default: that which alone fits the run",
+        description="unit of onsets and durations; default: the only unit that fits "
+        "the run",
     )
     stimulus_s: float | None = Field(
-        None, gt=0, description="seconds of a picture; default: as events say"
+        None,
+        gt=0,
+        description="duration of a picture in seconds; default: as in the events",
     )
     estimator: Literal["lsa", "lss", "hrf", "denoised"] = Field(
         "denoised",
         description="lsa: all trials of a run at once; lss: each trial against the "
-        "others; hrf: lsa with the best of 20 HRFs by voxel; denoised: "
-        "that, less noise, by training pictures shown in several runs",
+        "others; hrf: lsa with the best of 20 HRFs for each voxel; denoised: hrf with "
+        "noise removed and betas regularised, tuned on training pictures shown in "
+        "several runs",
     )
     hrf: Literal["glover", "spm"] = Field("glover", description="HRF of lsa and lss")
     confounds: NameList | None = Field(
         None,
-        description="fMRIPrep's motion, cosine, non_steady, motion_outlier, "
-        "a_comp_cor, t_comp_cor, or columns as trans_*_derivative1; "
-        "default: motion, cosine and non_steady, or of denoised non_steady",
+        description="groups of fMRIPrep's confounds (motion, cosine, non_steady, "
+        "motion_outlier, a_comp_cor, t_comp_cor) or columns such as "
+        "trans_*_derivative1; default: motion, cosine and non_steady, but only "
+        "non_steady for denoised",
     )
     mask: str = Field(
         "",
-        description="NIfTI of the voxels, with {subject:02d} or {label}; default: "
+        description="NIfTI mask, with {subject:02d} or {label} in its path; default: "
         "fMRIPrep's masks",
     )
     regions: dict[str, str] = Field(
         {},
-        description="masks and atlases besides aparcaseg, below root or else home, "
-        "name: file with {subject:02d} or {label}",
+        description="masks and atlases besides aparcaseg as {NAME: FILE}, relative to "
+        "root or home, with {subject:02d} or {label} in the path",
     )
     thresholds: Thresholds = Field({}, exclude_if=lambda thresholds: not thresholds)
 
     @model_validator(mode="after")
-    def _has_steps_that_fit(self) -> Self:
+    def _check_steps(self) -> Self:
         if self.hrf != "glover" and self.estimator not in ("lsa", "lss"):
             raise ValueError(
-                f"hrf {self.hrf} is for lsa and lss; {self.estimator} fits one by voxel"
+                f"hrf {self.hrf} applies to lsa and lss; {self.estimator} chooses an "
+                "HRF for each voxel"
             )
         groups = self.confounds or ()
-        if any("comp_cor" in name for name in groups) and "cosine" not in groups:
+        has_comp_cor = any("comp_cor" in name for name in groups)
+        if has_comp_cor and "cosine" not in groups:
             raise ValueError(
-                "CompCor was computed after the high-pass of cosine: name cosine, too"
+                "CompCor was computed after a high-pass filter: name cosine in "
+                "confounds, too"
             )
         return self
 
     def citations(self) -> tuple[str, ...]:
-        """List the paper of the estimator."""
+        """Return the paper of the estimator."""
         return ("mumford2012",) if self.estimator in ("lsa", "lss") else ("prince2022",)
 
     def build(self, paths: Paths) -> "Bold":
-        """Point at the data set; nothing is read yet."""
+        """Create the preparation without reading a file."""
         root = paths.dataset("bids", self.root)
-        folder = locate(self.derivatives)
-        # a folder anywhere, else one below the data set
-        derived = folder if folder.is_dir() else root / self.derivatives
+        derivatives = locate(self.derivatives)
+        if not derivatives.is_dir():
+            derivatives = root / self.derivatives
         config = choose_stimuli(self, paths, root)
         stimuli = build_stimuli(config, paths)
-        return Bold(config, root, derived=derived, stimuli=stimuli)
+        return Bold(config, root, derivatives=derivatives, stimuli=stimuli)
 
 
 TINY = Config()
@@ -195,100 +213,108 @@ class Bold(Betas):
     """The BOLD of one BIDS data set.
 
     Attributes:
-        derived: The folder of the derivatives.
-        ledger: Runs that are left out, once they are listed.
+        derivatives: Folder of the derivatives.
+        ledger: Runs that are left out, filled when the runs are listed.
     """
 
-    derived: Path = Path()
+    derivatives: Path = Path()
     ledger: Ledger = field(default_factory=Ledger)
 
     @property
     def subjects(self) -> tuple[int, ...]:
-        """The subjects with BOLD of the task in the space."""
+        """Subjects with BOLD of the task in the space, ascending."""
         return tuple(sorted(self._runs))
 
     def sessions(self, subject: int) -> Sequence[int]:
-        """List the sessions of a subject, or those of the recipe."""
-        # labels were matched when files were listed; numbers select here
-        there = sorted(self._runs.get(subject, ()))
-        sessions = sorted(chosen_numbers(self.config.sessions)) or there
-        if absent := [session for session in sessions or [1] if session not in there]:
-            problem = (
-                f"no BOLD with events of subject {subject}, session {absent[0]}, in "
-                f"{self.derived}"
-            )
-            listed = (
-                f"sessions={','.join(map(str, there))}"
-                if there
-                else "derivatives=FOLDER"
-            )
-            raise MissingData(problem, f"preparation.{listed}")
+        """List the recipe's sessions, or all sessions of a subject.
+
+        Raises:
+            MissingData: if a session has no BOLD with events.
+        """
+        # labels of the recipe have selected files, and numbers select here
+        recorded = sorted(self._runs.get(subject, ()))
+        sessions = sorted(chosen_numbers(self.config.sessions)) or recorded
+        for session in sessions or [1]:
+            if session not in recorded:
+                override = "derivatives=FOLDER"
+                if recorded:
+                    override = f"sessions={','.join(map(str, recorded))}"
+                raise MissingData(
+                    f"no BOLD with events of subject {subject}, session {session}, in "
+                    f"{self.derivatives}",
+                    f"preparation.{override}",
+                )
         return sessions
 
     def files(self, subject: int) -> Sequence[Path]:
-        """List BOLD, events, confounds, masks and sidecars of all runs, regions, and
-        lists of pictures.
+        """List the files of all runs, masks and regions, and the tables of pictures.
+
+        Raises:
+            MissingData: if a file is absent, such as the target of a link.
         """
-        # each file once; a link may lead to a file that is not there
-        runs = (run.files for run in self._all_runs(subject))
-        mask = filter(None, [self._mask_file(subject)])
-        regions = self._region_files(subject).values()
-        files = [*dict.fromkeys(chain(*runs, mask, *regions))]
-        if absent := [path for path in files if not is_file(path)]:
-            raise MissingData(f"no file {absent[0]}", COPY_HINT)
-        table = filter(None, [find_event_table(self.root)])
-        return [*files, *table, *filter(Path.is_file, self.stimuli.lists)]
+        paths: list[Path] = []
+        for run in self._list_runs(subject):
+            paths += run.files
+        mask_path = self._find_mask(subject)
+        if mask_path is not None:
+            paths.append(mask_path)
+        for region_paths in self._find_regions(subject).values():
+            paths += region_paths
+        paths = list(dict.fromkeys(paths))
+        for path in paths:
+            if not is_file(path):
+                raise MissingData(f"no file {path}", COPY_HINT)
+
+        table = find_event_table(self.root)
+        if table is not None:
+            paths.append(table)
+        return paths + [path for path in self.stimuli.lists if path.is_file()]
 
     def count_voxels(self, subject: int) -> int:
-        """Count voxels, or vertices of both hemispheres."""
-        space = self._space(subject)
+        """Count the voxels, or the vertices of both hemispheres."""
+        space = self._open_space(subject)
         return space.width if isinstance(space, Mask) else len(space.vertices)
 
     def load_voxels(self, subject: int) -> Voxels:
-        """Name the regions of voxels or vertices."""
-        return self._voxels(subject)
+        """Return the regions and positions of the voxels or vertices."""
+        return self._read_voxels(subject)
 
     @cached_method
-    def _voxels(self, subject: int) -> Voxels:
+    def _read_voxels(self, subject: int) -> Voxels:
         """Read the regions of a subject, once."""
-        space = self._space(subject)
-        files = self._region_files(subject)
-        voxels, readings = read_regions(files, space, self.config.thresholds)
-        # how the recipe's mask was read, as of regions
+        space = self._open_space(subject)
+        files = self._find_regions(subject)
+        voxels, file_kinds = read_regions(files, space, self.config.thresholds)
         if isinstance(space, Mask) and self.config.mask:
-            readings = {"mask": space.kind, **readings}
-        self.file_kinds[subject] = readings
+            file_kinds = {"mask": space.kind, **file_kinds}
+        self.file_kinds[subject] = file_kinds
         return voxels
 
     def list_notes(self, subjects: Sequence[int]) -> list[str]:
-        """Name the subjects whose labels are not their numbers, and runs left out."""
-        paths = {
-            subject: {
+        """List subjects whose labels are not their numbers, and runs left out."""
+        bold_files: dict[int, dict[int, list[Path]]] = {}
+        for subject, sessions in self._runs.items():
+            bold_files[subject] = {
                 session: [run.bold_files[0] for run in runs]
                 for session, runs in sessions.items()
             }
-            for subject, sessions in self._runs.items()
-        }
         numbers = self.config.subject_numbers
-        lines = describe_labels(paths, self.derived, subjects, numbers)
-        return [*lines, *self.ledger.describe()]
+        lines = describe_labels(bold_files, self.derivatives, subjects, numbers)
+        return lines + self.ledger.describe()
 
     def list_trials(self, subject: int, session: int) -> SessionTrials:
-        """List the pictures that are modelled, and count those that are not."""
+        """List the modelled pictures, and count the others by reason."""
         return self._design(subject, session)[2]
 
     def read_betas(self, subject: int, session: int) -> SessionBetas:
         """Estimate the betas of a session."""
-        files, trial_runs, trials = self._design(subject, session)
-        space = self._space(subject)
-        config = self.config
-        sides = space if isinstance(space, Mask) else count_hemisphere_rows(space)
-        pairs = zip(files, trial_runs, strict=True)
-        # [T, V] each
-        series = [
-            read_bold(run, sides, len(trial_run.frame_times_s))
-            for run, trial_run in pairs
-        ]
+        runs, trial_runs, trials = self._design(subject, session)
+        space = self._open_space(subject)
+        if not isinstance(space, Mask):
+            space = count_hemisphere_rows(space)
+        series = []  # [T, V] of each run
+        for run, trial_run in zip(runs, trial_runs, strict=True):
+            series.append(read_bold(run, space, len(trial_run.frame_times_s)))
 
         # fit blocks of voxels, each read as [voxels, T]
         with naming(f"session {session} of subject {subject}"):
@@ -296,41 +322,39 @@ class Bold(Betas):
                 trial_runs,
                 lambda run, voxels: series[run][:, voxels].T,
                 self.count_voxels(subject),
-                config.estimator,
+                self.config.estimator,
                 trials.provenance["stimulus_s"],
-                config.hrf,
+                self.config.hrf,
             )
 
     def look_over(self, subjects: Sequence[int]) -> Overview:
-        """Count trials, and describe the timing of volumes."""
+        """Count the trials, and describe the timing and confounds of the runs."""
         overview = super().look_over(subjects)
-        models = []
         if not overview.tables:
             return overview
 
-        # timing and confounds of each session; runs that are alike are listed once
-        trials, *further_tables = overview.tables
-        for subject, session, *_ in trials.rows:
-            known = self.list_trials(subject, session).provenance
-            timing = known["timing"]
-            confounds = known["confounds"]
-            columns = {
-                "TR (s)": [f"{run['tr_s']:g}" for run in timing],
-                "first (s)": [f"{run['start_s']:g}" for run in timing],
-                "by": [run["source"] for run in timing],
-                "confounds": [str(len(names)) for names in confounds],
-                "shown (s)": [f"{known['stimulus_s']:g}"],
-            }
-            texts = (", ".join(sorted({*column})) for column in columns.values())
-            models.append((subject, session, *texts, known["repeated"]))
-        table = Table(
-            "Models", ("subject", "session", *columns, "repeated"), tuple(models)
-        )
-        return replace(overview, tables=(trials, table, *further_tables))
+        # runs of a session that are alike are listed once
+        trials_table, *other_tables = overview.tables
+        columns = ("TR (s)", "first (s)", "by", "confounds", "shown (s)")
+        rows = []
+        for subject, session, *_ in trials_table.rows:
+            facts = self.list_trials(subject, session).provenance
+            timing = facts["timing"]
+            texts = [
+                {f"{run['tr_s']:g}" for run in timing},
+                {f"{run['start_s']:g}" for run in timing},
+                {run["source"] for run in timing},
+                {str(len(names)) for names in facts["confounds"]},
+                {f"{facts['stimulus_s']:g}"},
+            ]
+            cells = [", ".join(sorted(values)) for values in texts]
+            rows.append((subject, session, *cells, facts["repeated"]))
+        table = Table("Models", ("subject", "session", *columns, "repeated"), rows)
+        return replace(overview, tables=(trials_table, table, *other_tables))
 
     @cached_property
     def _runs(self) -> dict[int, dict[int, list[BoldRun]]]:
-        """Find the runs of all subjects, by session."""
+        """Runs by subject and session."""
         if not self.root.is_dir():
             raise MissingData(
                 f"no folder {self.root}",
@@ -338,189 +362,193 @@ class Bold(Betas):
                     self.root, "preparation.root", self.config.root, "a BIDS data set"
                 ),
             )
+        list_raw = cache(partial(list_folder, self.root))
+        list_derived = cache(partial(list_folder, self.derivatives))
 
         # the BOLD of one space
-        raw = cache(partial(list_folder, self.root))
-        derived = cache(partial(list_folder, self.derived))
-        folders = [
-            *self.derived.glob("sub-*/func"),
-            *self.derived.glob("sub-*/ses-*/func"),
-        ]
-        files = [
-            file
-            for folder in sorted(folders)
-            for file in derived(folder.relative_to(self.derived))
-            if file.space
-            and file.entities.get("desc", "preproc") == "preproc"
-            and any(map(file.path.match, BOLD_PATTERNS))
-            and matches_pattern(
-                (file.folder / file.path.name).as_posix(), self.config.files
-            )
-        ]
+        files = []
+        folders = list(self.derivatives.glob("sub-*/func"))
+        folders += self.derivatives.glob("sub-*/ses-*/func")
+        for folder in sorted(folders):
+            for file in list_derived(folder.relative_to(self.derivatives)):
+                name = (file.folder / file.path.name).as_posix()
+                if (
+                    file.space
+                    and file.entities.get("desc", "preproc") == "preproc"
+                    and any(map(file.path.match, BOLD_PATTERNS))
+                    and matches_pattern(name, self.config.files)
+                ):
+                    files.append(file)
         if not files:
-            where = f"below {self.derived}, of files={self.config.files}"
             raise MissingData(
-                f"no BOLD in a space that runs share {where}",
+                f"no BOLD in a space that runs share below {self.derivatives}, of "
+                f"files={self.config.files}",
                 "preparation.derivatives=FOLDER, of fmriprep --output-spaces T1w",
             )
         space = self._choose("space", {file.space for file in files}, "T1w")
         files = [file for file in files if file.space == space]
 
         # the task whose events name pictures
-        columns: dict[str, dict[str, None]] = defaultdict(dict)  # of events, by task
+        task_columns = defaultdict[str, list[str]](list)
         for file in files:
-            for path in find_inherited_files(raw, file, ".tsv", "events")[-1:]:
-                columns[file.entities.get("task", "")] |= dict.fromkeys(
-                    read_table(path)[0]
-                )
+            tables = find_inherited_files(list_raw, file, ".tsv", "events")
+            if tables:
+                task_columns[file.entities.get("task", "")] += read_table(tables[-1])[0]
         stimulus = self.config.stimulus
         tasks = {
             task
-            for task, names in columns.items()
-            if not find_missing_column(stimulus, [*names, *ENTITIES])
+            for task, columns in task_columns.items()
+            if not find_missing_column(stimulus, [*columns, *ENTITIES])
         }
         if not tasks:
-            there = dict.fromkeys(chain(*columns.values()))
-            absent = find_missing_column(stimulus, [*there, *ENTITIES]) or stimulus
+            columns = list(dict.fromkeys(chain.from_iterable(task_columns.values())))
+            absent = find_missing_column(stimulus, [*columns, *ENTITIES]) or stimulus
             raise MissingData(
-                f"no events.tsv of BOLD in {self.derived} has a column {absent}",
-                f"preparation.stimulus=COLUMN, of {', '.join(there) or 'none'}",
+                f"no events.tsv of BOLD in {self.derivatives} has a column {absent}",
+                f"preparation.stimulus=COLUMN, of {', '.join(columns) or 'none'}",
             )
         task = self._choose("task", tasks)
+        files = [file for file in files if file.entities.get("task", "") == task]
+        require_one_version(files)
 
         # runs by the subject and session that their folder names
-        series = [file for file in files if file.entities.get("task", "") == task]
-        require_one_version(series)
-        folder_files = {
-            folder: [*part]
-            for folder, part in groupby(series, lambda file: file.path.parent)
-        }
-        runs: dict[int, dict[int, list[BoldRun]]] = {}
-        # labels of sessions are numbered over all subjects alike
-        labels = [read_session(folder, self.derived) for folder in folder_files]
+        folder_files = defaultdict[Path, list[BidsFile]](list)
+        for file in files:
+            folder_files[file.path.parent].append(file)
+        labels = [read_session(folder, self.derivatives) for folder in folder_files]
         sessions = self.config.sessions
-        numbers = number_sessions(
+        # numbers select in `sessions`, labels here
+        session_numbers = number_sessions(
             labels, None if chosen_numbers(sessions) else sessions
         )
         groups = group_by_session(
-            self.derived, folder_files, self.config.subject_numbers, numbers
+            self.derivatives, folder_files, self.config.subject_numbers, session_numbers
         )
-        for subject, session_paths in groups.items():
-            for session, paths in session_paths.items():
-                series = [file for path in paths for file in folder_files[path]]
-                if session_runs := find_runs(raw, derived, series, self.ledger):
+        runs: dict[int, dict[int, list[BoldRun]]] = {}
+        for subject, session_folders in groups.items():
+            for session, paths in session_folders.items():
+                session_files = list(
+                    chain.from_iterable(folder_files[path] for path in paths)
+                )
+                session_runs = find_runs(
+                    list_raw, list_derived, session_files, self.ledger
+                )
+                if session_runs:
                     runs.setdefault(subject, {})[session] = session_runs
         return runs
 
     def _choose(self, key: str, options: set[str], usual: str = "") -> str:
-        """Choose the recipe's task or space, or the only one, or the usual one."""
-        wanted = getattr(self.config, key) or (
-            usual if len(options) > 1 else min(options)
-        )
-        # T1w stands for T1w:res-2, if that alone is there
+        """Choose the recipe's task or space, the only option, or the usual option."""
+        name = getattr(self.config, key)
+        if not name:
+            name = usual if len(options) > 1 else min(options)
+        # T1w stands for T1w:res-2, if only that is present
         matches = [
             option
             for option in options
-            if option == wanted or option.startswith(f"{wanted}:")
+            if option == name or option.startswith(f"{name}:")
         ]
-        if len(matches) != 1 or not wanted:
+        if len(matches) != 1 or not name:
             raise MissingData(
-                f"{self.derived} has BOLD of the {key}s {', '.join(sorted(options))}",
-                f"preparation.{key}=ONE",
+                f"{self.derivatives} has BOLD of the {key}s "
+                f"{', '.join(sorted(options))}",
+                f"preparation.{key}=NAME, one of these {key}s",
             )
         return matches[0]
 
     @cached_method
-    def _space(self, subject: int) -> Mask | Surface:
-        """Read the mask of voxels that all runs have; on surfaces, the vertices of the
-        first run.
+    def _open_space(self, subject: int) -> Mask | Surface:
+        """Return the voxels in the masks of all runs, or the vertices of the first
+        run.
         """
-        # surfaces have vertices, not voxels
-        runs = self._all_runs(subject)
+        runs = self._list_runs(subject)
+        bold_files = [run.bold_files[0] for run in runs]
         way_out = "preparation.mask=FILE, a mask on the grid of the BOLD"
-        path = self._mask_file(subject)
-        if runs[0].bold_files[0].name.endswith((".gii", ".dtseries.nii")):
-            if path:
+        mask_path = self._find_mask(subject)
+        if bold_files[0].name.endswith(SURFACE_ENDINGS):
+            if mask_path:
                 raise BrainhiveError(
-                    f"{path} is a mask of volumes, the BOLD is of a surface",
-                    "leave it out",
+                    f"{mask_path} is a mask of volumes, but the BOLD is of a surface",
+                    "leave out preparation.mask",
                 )
-            # of grayordinates the cortex is read, the left hemisphere first
             surface = find_vertices(runs[0].bold_files, COPY_HINT)
-            assert surface is not None  # by the ending of the file
-            side = surface.vertices[:, 0]
-            rows = np.concatenate([np.flatnonzero(side == one) for one in (0, 1)])
-            return replace(surface, vertices=surface.vertices[rows])
+            assert surface is not None  # the ending says that it is a surface
+            # the cortex alone, the left hemisphere first
+            hemisphere = surface.vertices[:, 0]
+            left = surface.vertices[hemisphere == 0]
+            right = surface.vertices[hemisphere == 1]
+            return replace(surface, vertices=np.concatenate([left, right]))
 
-        # the recipe's mask, or those of fMRIPrep, on the grid of all runs
-        paths = (
-            [path]
-            if path
-            else [run.image_files.get("brain", run.bold_files[0]) for run in runs]
-        )
-        if absent := {run.bold_files[0] for run in runs} & {*paths}:
-            raise MissingData(
-                f"{min(absent)} has no desc-brain_mask next to it", way_out
-            )
-        masks = [
-            Mask.open(path, way_out, threshold=self.config.thresholds.get("mask"))
-            for path in paths
-        ]
-        for image in [*paths, *(run.bold_files[0] for run in runs)]:
-            masks[0].require_same_grid(image)
+        # the recipe's mask, or fMRIPrep's masks, on the grid of all runs
+        if mask_path:
+            paths = [mask_path]
+        else:
+            paths = []
+            for run in runs:
+                if "brain" not in run.image_files:
+                    raise MissingData(
+                        f"{run.bold_files[0]} has no desc-brain_mask next to it",
+                        way_out,
+                    )
+                paths.append(run.image_files["brain"])
+        threshold = self.config.thresholds.get("mask")
+        masks = [Mask.open(path, way_out, threshold=threshold) for path in paths]
+        for path in paths + bold_files:
+            masks[0].require_same_grid(path)
         counts = np.sum([mask.inside for mask in masks], 0)  # [X, Y, Z]
         inside = counts == len(masks)
         if not inside.any():
             raise BrainhiveError(
                 f"the brain masks of subject {subject} share no voxel", way_out
             )
-        lost = int((counts > 0).sum() - inside.sum())
         smallest = min(masks, key=lambda mask: mask.width)
-        reason = f"which not all {len(masks)} brain masks have"
-        self.ledger.leave_out("voxels", reason, smallest.path.name, lost)
+        self.ledger.leave_out(
+            "voxels",
+            f"which not all {len(masks)} brain masks have",
+            smallest.path.name,
+            count=int((counts > 0).sum() - inside.sum()),
+        )
         return replace(masks[0], inside=inside)
 
-    def _all_runs(self, subject: int) -> list[BoldRun]:
-        return [
-            run
-            for session in self.sessions(subject)
-            for run in self._runs[subject][session]
-        ]
+    def _list_runs(self, subject: int) -> list[BoldRun]:
+        """List a subject's runs of all sessions."""
+        runs = []
+        for session in self.sessions(subject):
+            runs += self._runs[subject][session]
+        return runs
 
-    def _mask_file(self, subject: int) -> Path | None:
-        name = fill_subject(self.config.mask, subject, self._label(subject))
+    def _find_mask(self, subject: int) -> Path | None:
+        """Return the recipe's mask of a subject, or None."""
+        name = fill_subject(self.config.mask, subject, self._read_label(subject))
         return locate(name) if name else None
 
-    def _label(self, subject: int) -> str:
-        return read_label(
-            self._all_runs(subject)[0].bold_files[0], self.derived
-        ).removeprefix("sub-")
+    def _read_label(self, subject: int) -> str:
+        """Return the label of a subject without `sub-`, such as 07A."""
+        path = self._list_runs(subject)[0].bold_files[0]
+        return read_label(path, self.derivatives).removeprefix("sub-")
 
-    def _region_files(self, subject: int) -> dict[str, list[Path]]:
-        # fMRIPrep's segmentation, of the first run that has one
-        labels = {
-            name: [path]
-            for run in reversed(self._all_runs(subject))
-            for name, path in run.image_files.items()
-            if name == "aparcaseg"
-        }
-        return labels | find_region_files(
-            self.config.regions, subject, self.root, self._label(subject)
+    def _find_regions(self, subject: int) -> dict[str, list[Path]]:
+        """Find the recipe's regions, and the aparcaseg of the first run that has it."""
+        region_files = find_region_files(
+            self.config.regions, subject, self.root, self._read_label(subject)
         )
+        for run in self._list_runs(subject):
+            if "aparcaseg" in run.image_files:
+                return {"aparcaseg": [run.image_files["aparcaseg"]], **region_files}
+        return region_files
 
     @cached_method
     def _design(
         self, subject: int, session: int
     ) -> tuple[list[BoldRun], list[TrialRun], SessionTrials]:
-        """Read events, times and confounds of a session, and choose the pictures that
-        are modelled.
+        """Choose the pictures of a session that are modelled.
 
         Returns:
-            The files of its runs, onsets and confounds of each run, and the trials of
-            all.
+            The runs with pictures, their onsets and confounds, and the trials of all
+            runs.
         """
         config = self.config
-        where = f"session {session} of subject {subject}"
+        position = f"session {session} of subject {subject}"
         session_runs = self._runs[subject][session]
         dropped = Counter[str]()
         noted = Counter[str]()
@@ -528,151 +556,159 @@ class Bold(Betas):
         # pictures of all runs, and the unit of their onsets
         events_of_run = {}
         timings = {}
-        timed = []
+        onset_times = []  # onset, TR, and duration of the run
         for run in session_runs:
-            volumes, tr_s, *_ = timings[run.number] = read_timing(run)
+            timings[run.number] = read_timing(run)
+            n_volumes, tr_s, *_ = timings[run.number]
             events_of_run[run.number] = read_events(
                 run.events_file, config.stimulus, config.where, run.bold_files[0]
             )
             for onset, *_ in events_of_run[run.number][0]:
-                timed.append((onset, tr_s, volumes * tr_s))
-        unit = config.onset_unit or find_onset_unit(timed, where)
+                onset_times.append((onset, tr_s, n_volumes * tr_s))
+        unit = config.onset_unit or find_onset_unit(onset_times, position)
         if unit != "s":
-            noted[f"pictures whose onsets are in {unit}"] = len(timed)
+            noted[f"pictures whose onsets are in {unit}"] = len(onset_times)
 
-        # pictures with a response in their run that can be modelled
-        shown = []
+        # pictures whose response in their run can be modelled
+        pictures = []  # run, end of the run, onset, duration and name
         for run in session_runs:
-            volumes, tr_s, start_s, _ = timings[run.number]
-            pictures, no_pictures = events_of_run[run.number]
-            size_s = {"s": 1, "ms": 1e-3, "volumes": tr_s}[unit]
-            pictures = [
-                (onset * size_s, duration * size_s, name)
-                for onset, duration, name in pictures
+            n_volumes, tr_s, start_s, _ = timings[run.number]
+            run_pictures, run_dropped = events_of_run[run.number]
+            unit_s = {"s": 1, "ms": 1e-3, "volumes": tr_s}[unit]
+            end_s = n_volumes * tr_s
+            latest_s = (n_volumes - 1) * tr_s + start_s - MIN_REMAINING_S
+            begun = []
+            for onset, duration, name in run_pictures:
+                if onset * unit_s < end_s:
+                    begun.append((onset * unit_s, duration * unit_s, name))
+            modelled = [
+                picture for picture in begun if EARLIEST_ONSET_S < picture[0] < latest_s
             ]
-            end_s = volumes * tr_s
-            latest_s = (volumes - 1) * tr_s + start_s - LAST_S
-            begun = [picture for picture in pictures if picture[0] < end_s]
-            modelled = [picture for picture in begun if FIRST_S < picture[0] < latest_s]
-            dropped.update(no_pictures)
-            dropped[AFTER_END] += len(pictures) - len(begun)
+            dropped.update(run_dropped)
+            dropped[AFTER_END] += len(run_pictures) - len(begun)
             dropped[PEAK_OUTSIDE] += len(begun) - len(modelled)
             noted["runs without a picture"] += not modelled
-            shown += [(run.number, end_s, *picture) for picture in modelled]
-        if not shown:
-            reasons = ", ".join(
-                f"{count} {reason}" for reason, count in (+dropped).items()
-            )
+            pictures += [(run.number, end_s, *picture) for picture in modelled]
+        if not pictures:
+            reasons = [f"{count} {reason}" for reason, count in (+dropped).items()]
             raise MissingData(
-                f"{where} shows no picture: {reasons}",
-                "onsets count from the first volume: preparation.onset_unit=ms; "
-                "preparation.sessions=[…] leaves it out",
+                f"{position} shows no picture: {', '.join(reasons)}",
+                "onsets count from the first volume: preparation.onset_unit=ms; or "
+                "leave the session out: preparation.sessions=[…]",
             )
-
-        # run, its end, time and name [n] of the pictures of all runs
-        *columns, events = zip(*shown, strict=True)
-        numbers, ends_s, onsets_s, durations_s = map(np.array, columns)
-        names = EventNames(
+        run_numbers, run_ends, onsets, durations, events = zip(*pictures, strict=True)
+        numbers = np.array(run_numbers)
+        ends_s = np.array(run_ends)
+        onsets_s = np.array(onsets)
+        durations_s = np.array(durations)
+        event_names = EventNames(
             find_event_table(self.root), self._pictures[0], self.stimuli.are_categories
-        ).name_pictures(events)
+        )
+        names = event_names.name_pictures(events)
 
-        # pictures that the data set lacks are modelled, too: they evoke responses
+        # pictures that the data set lacks evoke responses, and are modelled, too
         image_ids, splits, unmatched = match_pictures(
             names, self.stimuli, self._pictures
         )
-        peaks_inside = (onsets_s + PEAK_S >= 0) & (onsets_s + PEAK_S <= ends_s)
         dropped.update(unmatched)
-        # sessions that the recipe assigns to one split have no trials of others
-        if isinstance(config.sessions, dict):
-            label = read_session(session_runs[0].bold_files[0], self.derived)
+        if isinstance(config.sessions, dict):  # sessions by split
+            label = read_session(session_runs[0].bold_files[0], self.derivatives)
             split = config.sessions[str(find_pattern(label, config.sessions))]
             is_other = ~np.isin(splits, ["", split])
             dropped[f"trials of other splits than {split}, which ses-{label} is of"] = (
                 int(is_other.sum())
             )
             splits = np.where(is_other, "", splits)
-        dropped[PEAK_OUTSIDE] += int(((splits != "") & ~peaks_inside).sum())
+        # trials without a split are modelled, and not stored
+        peaks_s = onsets_s + PEAK_S
+        is_peak_inside = (peaks_s >= 0) & (peaks_s <= ends_s)
+        dropped[PEAK_OUTSIDE] += int(((splits != "") & ~is_peak_inside).sum())
 
-        # pictures that are shown again; those that will test a model choose nothing
-        # here, and count as new
-        pairs = zip(image_ids, names, strict=True)
-        ids = [image_id or plain_id(name) for image_id, name in pairs]
+        # number the stimuli; a tested stimulus gets a new number each time, so that its
+        # repetitions choose nothing
+        ids = []
+        unknown_names = set()
+        for image_id, name in zip(image_ids, names, strict=True):
+            ids.append(image_id or plain_id(name))
+            if not image_id:
+                unknown_names.add(name)
         stimuli = np.unique(ids, return_inverse=True)[1].astype(np.int64)
         is_tested = ~np.isin(splits, ["train", ""])
         stimuli[is_tested] = -1 - np.flatnonzero(is_tested)
-        # stimuli in several runs, by which `denoised` chooses
-        counts = Counter(
-            stimulus
-            for stimulus, _ in {*zip(stimuli.tolist(), numbers.tolist(), strict=True)}
-        )
-        repeated = sum(count > 1 for count in counts.values())
-        if config.estimator == "denoised" and not repeated:
+        stimulus_runs = np.unique(np.stack([stimuli, numbers], 1), axis=0)
+        n_runs = np.unique(stimulus_runs[:, 0], return_counts=True)[1]
+        n_repeated = int((n_runs > 1).sum())
+        if config.estimator == "denoised" and not n_repeated:
             raise BrainhiveError(
-                f"{where} shows no training picture in two runs, by which estimator "
+                f"{position} shows no training picture in two runs, by which estimator "
                 "denoised chooses",
                 "preparation.estimator=hrf, which needs no repetitions",
             )
 
-        # one duration for all pictures
-        # of NaN, too
-        if (
-            config.stimulus_s is None
-            and not np.ptp(durations_s) <= DURATION_TOLERANCE_S
-        ):
-            known = f"for {durations_s.min():g} to {durations_s.max():g} s"
+        # all pictures have one duration; the comparison is False for NaN
+        is_equal = np.ptp(durations_s) <= DURATION_TOLERANCE_S
+        if config.stimulus_s is None and not is_equal:
+            durations = f"for {durations_s.min():g} to {durations_s.max():g} s"
             if np.isnan(durations_s).any():
-                known = "without a duration"
+                durations = "without a duration"
             raise BrainhiveError(
-                f"{where} shows pictures {known}",
-                "preparation.stimulus_s=SECONDS models all alike; "
-                "preparation.where={…} takes some",
+                f"{position} shows pictures {durations}",
+                "preparation.stimulus_s=SECONDS is used for all pictures; "
+                "preparation.where={…} selects some of them",
             )
 
         # onsets, pictures and confounds [T] of each run with pictures
         groups = config.confounds
-        if groups is None:  # the estimator `denoised` finds noise by itself
-            further = [] if config.estimator == "denoised" else ["motion", "cosine"]
-            groups = [*further, "non_steady"]
-        files = [run for run in session_runs if run.number in numbers]
-        runs = []
-        confounds = []
+        if groups is None:
+            groups = ["non_steady"]
+            if config.estimator != "denoised":  # which finds noise by itself
+                groups = ["motion", "cosine", "non_steady"]
+        runs = [run for run in session_runs if run.number in numbers]
+        trial_runs = []
+        confound_names = []
         timing = []
-        for run in files:
-            volumes, tr_s, start_s, _ = timings[run.number]
-            keys = ("volumes", "tr_s", "start_s", "source")
-            timing.append(dict(zip(keys, timings[run.number], strict=True)))
-            nuisance = read_confounds(run, groups, volumes, noted)
-            confounds.append([*nuisance])
-            is_shown = numbers == run.number
-            runs.append(
+        for run in runs:
+            n_volumes, tr_s, start_s, source = timings[run.number]
+            timing.append(
+                {
+                    "volumes": n_volumes,
+                    "tr_s": tr_s,
+                    "start_s": start_s,
+                    "source": source,
+                }
+            )
+            confounds = read_confounds(run, groups, n_volumes, noted)
+            confound_names.append(list(confounds))
+            is_in_run = numbers == run.number
+            trial_runs.append(
                 TrialRun(
-                    np.arange(volumes, dtype=np.float64) * tr_s + start_s,
-                    onsets_s[is_shown],
-                    stimuli[is_shown],
+                    np.arange(n_volumes, dtype=np.float64) * tr_s + start_s,
+                    onsets_s[is_in_run],
+                    stimuli[is_in_run],
                     tr_s,
-                    confounds=np.stack([*nuisance.values()], 1) if nuisance else None,
-                    has_drift=not any(name.startswith("cosine") for name in nuisance),
+                    confounds=np.stack(list(confounds.values()), 1)
+                    if confounds
+                    else None,
+                    has_drift=not any(name.startswith("cosine") for name in confounds),
                 )
             )
 
-        # facts for the store, and the trials whose response peaks inside their run
+        # facts for the store
         provenance = {
             "fitted": "by session, training and test trials together",
             "stimulus_s": config.stimulus_s or float(np.median(durations_s)),
-            "repeated": repeated,
+            "repeated": n_repeated,
             "timing": timing,
-            "confounds": confounds,
+            "confounds": confound_names,
         }
-        unknown = sorted(
-            {
-                name
-                for name, image_id in zip(names, image_ids, strict=True)
-                if not image_id
-            }
-        )
-        # trials without a split are modelled, and not stored
-        splits = np.where(peaks_inside, splits, "")
         trials = SessionTrials(
-            image_ids, splits, numbers, +dropped, +noted, unknown, provenance, onsets_s
+            image_ids,
+            splits=np.where(is_peak_inside, splits, ""),
+            runs=numbers,
+            dropped=+dropped,  # without zeros
+            noted=+noted,
+            unmatched=sorted(unknown_names),
+            provenance=provenance,
+            onset_s=onsets_s,
         )
-        return files, runs, trials
+        return runs, trial_runs, trials

@@ -1,6 +1,4 @@
-"""A lab's own betas: files and tables as people have them, and what of them does not
-agree.
-"""
+"""Single-trial betas that a lab estimated, in the formats that programs write."""
 
 import shutil
 from pathlib import Path
@@ -73,8 +71,10 @@ def build(**keys):
 
 
 def save_as(kind: str, folder: Path, values: np.ndarray) -> str:
-    """Save the betas [8, V] of a session as a program does; give the pattern of its
-    files.
+    """Save the betas [8, V] of a session in a program's format.
+
+    Returns:
+        Pattern of the files.
     """
     volume = np.zeros((*SHAPE, len(values)), np.float32)
     volume[INSIDE] = values.T
@@ -117,9 +117,15 @@ def save_as(kind: str, folder: Path, values: np.ndarray) -> str:
 
 def test_betas_are_read_as_programs_write_them(folder: Path, recorded) -> None:
     values = make_betas(len(NAMES))
+    # the first two need no mask
     for kind in (
-        *("glmsingle, flat", "cifti"),  # need no mask
-        *("a volume a trial", "glmsingle", "hdf5", "matlab", "trials first"),
+        "glmsingle, flat",
+        "cifti",
+        "a volume a trial",
+        "glmsingle",
+        "hdf5",
+        "matlab",
+        "trials first",
     ):
         shutil.rmtree(folder / "sub-01", ignore_errors=True)
         pattern = save_as(kind, folder, values)
@@ -177,9 +183,7 @@ def test_files_named_by_subject_and_session_need_no_keys(folder: Path) -> None:
             path.unlink()
 
 
-def test_a_file_of_all_sessions_is_divided_by_the_tables_column(
-    folder: Path, recorded
-) -> None:
+def test_a_file_of_all_sessions_is_divided_by_a_column(folder: Path, recorded) -> None:
     values = make_betas(16)
     save_mask(folder)
     save_betas(folder / "sub-1_task-images_betas.nii.gz", values)
@@ -213,7 +217,7 @@ def test_a_session_without_betas_may_be_left_out(folder: Path) -> None:
     write_table(folder / "sub-1_trials.csv", NAMES * 3, session=sessions)
 
     assert build(sessions=[1, 3]).sessions(1) == [1, 3]
-    with pytest.raises(MissingData, match="line 10 is of session 2"):
+    with pytest.raises(MissingData, match=r"line 10 .*session 2"):
         build().sessions(1)
 
 
@@ -221,15 +225,12 @@ def test_another_number_of_lines_than_of_betas_is_refused(folder: Path) -> None:
     save_mask(folder)
     save_betas(folder / f"{BY_FILE}betas.nii.gz", make_betas(7))
     write_table(folder / f"{BY_FILE}trials.csv", NAMES)
-    problem = (
-        r"betas\.nii\.gz is \[3, 4, 5, 7\]; its table has 8 lines, "
-        rf"the mask {VOXELS} voxels"
-    )
+    problem = rf"betas\.nii\.gz .*\[3, 4, 5, 7\].*\b8 lines.*\b{VOXELS} voxels"
     with pytest.raises(BrainhiveError, match=problem):
         build().shapes(1, 1)
 
 
-def test_blank_rows_and_pictures_that_the_data_set_lacks_are_counted_and_listed(
+def test_blank_rows_and_unknown_pictures_are_counted_and_listed(
     folder: Path, go, recorded
 ) -> None:
     names = [*NAMES, "", "NaN", "train/cat/none.png", "train/cat/none.png", NAMES[0]]
@@ -238,31 +239,29 @@ def test_blank_rows_and_pictures_that_the_data_set_lacks_are_counted_and_listed(
     write_table(folder / f"{BY_FILE}trials.csv", names, run=["run-1"] * len(names))
     overview = build().look_over([1])
     assert overview.tables[0].rows == ((1, 1, 1, 7, 2, 8, 1),)
-    assert overview.warnings == (
-        "subject 1, session 1: 2 blank trials",
-        "subject 1, session 1: 2 trials of pictures that image-folder does not have",
-        "subject 1: pictures that image-folder does not have, 1: train/cat/none.png",
-    )
+    blank, absent, unmatched = overview.warnings
+    assert "session 1" in blank and "2 blank" in blank
+    assert "session 1" in absent and "2 trials" in absent
+    assert "image-folder" in absent
+    assert unmatched.endswith(" 1: train/cat/none.png")
     result = go("prepare", "preparation.kind=betas")
     assert result.tables[0].rows[0][:5] == (1, "train", 6, "1 to 2", 7)
-    assert result.tables[0].rows[0][5].startswith("2 blank trials")
+    assert "2 blank" in result.tables[0].rows[0][5]
     recorded(digits=5, **numbers_of_stores(folder.parents[1]))
 
 
-def test_what_is_missing_is_named_with_its_key(folder: Path) -> None:
+def test_a_missing_file_is_named_with_its_key(folder: Path) -> None:
     save_betas(folder / f"{BY_FILE}betas.nii", make_betas(8))
-    with pytest.raises(MissingData, match="no trials of subject 1 below") as error:
+    with pytest.raises(MissingData, match="trials of subject 1 ") as error:
         build().files(1)
     assert "preparation.trials=PATTERN" in error.value.hint
     table = folder / f"{BY_FILE}trials.csv"
     table.write_text("stimulus\nx\n")
-    with pytest.raises(MissingData, match="no mask of subject 1"):
+    with pytest.raises(MissingData, match="mask of subject 1 "):
         build().shapes(1, 1)
     save_mask(folder)
     write_table(table, [f"x{row}.png" for row in range(8)])
-    with pytest.raises(
-        MissingData, match="no picture that was shown is in image-folder, of 8: x"
-    ) as error:
+    with pytest.raises(MissingData, match=r"image-folder.* 8: x0") as error:
         build().shapes(1, 1)
     assert "preparation.stimuli.root" in error.value.hint
 
@@ -305,7 +304,7 @@ def test_values_decide_between_two_orders_of_axes(
     np.testing.assert_array_equal(signal[:, 0, :, 0], values[:6])
 
 
-def test_two_orders_of_axes_that_no_value_tells_apart_are_refused(folder: Path) -> None:
+def test_orders_of_axes_that_values_do_not_decide_are_refused(folder: Path) -> None:
     save_reversible(folder, 1, (3, 0, 1, 2))
     with pytest.raises(BrainhiveError, match=r"betas\.h5.*\[X, Y, Z\].*\[Z, Y, X\]"):
         build().session(1, 1)
