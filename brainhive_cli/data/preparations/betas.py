@@ -474,7 +474,7 @@ class OwnBetas(PublishedBetas):
         n_trials: int,
         layouts: Mapping[str, ArrayLayout],
         mask: Mask,
-    ) -> Mapping[str, ArrayLayout]:
+    ) -> dict[str, ArrayLayout]:
         """Keep the layouts in which the mask separates the voxels of the brain.
 
         Voxels outside of a brain are constant or missing, or vary far more. A layout

@@ -310,11 +310,10 @@ class Bold(Betas):
         """Estimate the betas of a session."""
         runs, trial_runs, trials = self._design(subject, session)
         space = self._open_space(subject)
-        if not isinstance(space, Mask):
-            space = count_hemisphere_rows(space)
+        shape = space if isinstance(space, Mask) else count_hemisphere_rows(space)
         series = []  # [T, V] of each run
         for run, trial_run in zip(runs, trial_runs, strict=True):
-            series.append(read_bold(run, space, len(trial_run.frame_times_s)))
+            series.append(read_bold(run, shape, len(trial_run.frame_times_s)))
 
         # fit blocks of voxels, each read as [voxels, T]
         with naming(f"session {session} of subject {subject}"):
@@ -648,11 +647,13 @@ class Bold(Betas):
         # all pictures have one duration; the comparison is False for NaN
         is_equal = np.ptp(durations_s) <= DURATION_TOLERANCE_S
         if config.stimulus_s is None and not is_equal:
-            durations = f"for {durations_s.min():g} to {durations_s.max():g} s"
+            problem = (
+                f"shows pictures for {durations_s.min():g} to {durations_s.max():g} s"
+            )
             if np.isnan(durations_s).any():
-                durations = "without a duration"
+                problem = "shows pictures without a duration"
             raise BrainhiveError(
-                f"{position} shows pictures {durations}",
+                f"{position} {problem}",
                 "preparation.stimulus_s=SECONDS is used for all pictures; "
                 "preparation.where={…} selects some of them",
             )
