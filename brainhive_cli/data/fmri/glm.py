@@ -1,10 +1,4 @@
-"""Single-trial betas of BOLD: one estimate a trial and voxel, from series of runs and
-onsets of trials.
-
-Nuisance regressors belong to one run, so that runs share no regressor and have normal
-equations of their own. Voxels are read in blocks, those of one HRF are solved together,
-and of their series only the products with the regressors are needed.
-"""
+"""General linear models that estimate single-trial betas from BOLD."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,63 +12,74 @@ import numpy as np
 from brainhive_cli.core.arrays import Array, Bool, Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 
-HRF_STEP_S, HRF_SAMPLES = 0.1, 501
-"""Grid of GLMsingle's library: to 50 s after the onset."""
-CANONICAL = {"glover": (6 / 0.9, 12 / 0.9, 0.9, 0.48), "spm": (6.0, 16.0, 1.0, 0.167)}
-"""Shapes of response and undershoot, scale of both, share of the undershoot: as nilearn
-has them.
+Estimator = Literal["lsa", "lss", "hrf", "denoised"]
+HRF_STEP_S = 0.1
+HRF_SAMPLES = 501
+"""Samples of an HRF in GLMsingle's library, which reaches to 50 s after the onset."""
+CANONICAL_HRFS = {
+    "glover": (6 / 0.9, 12 / 0.9, 0.9, 0.48),
+    "spm": (6.0, 16.0, 1.0, 0.167),
+}
+"""Gamma shapes of response and undershoot, their scale in seconds, and the weight of
+the undershoot. Source: nilearn 0.14, `glm.first_level.hemodynamic_models`.
 """
-OVERSAMPLING, CANONICAL_S, LEAD_S = 50, 32.0, 24.0
-"""nilearn's grid: steps a TR, length of an HRF, time before the first volume."""
-MIN_EIGENVALUE = 1e-10
-"""Directions of a design with less than this share of the largest eigenvalue are not
+OVERSAMPLING = 50
+CANONICAL_HRF_S = 32.0
+LEAD_S = 24.0
+"""Time of nilearn's grid before the first volume. The grid has `OVERSAMPLING` steps a
+TR.
+"""
+MIN_EIGENVALUE_RATIO = 1e-10
+"""Directions of a design with a smaller share of the largest eigenvalue are not
 estimated.
 """
-Estimator = Literal["lsa", "lss", "hrf", "denoised"]
-BRIGHT_SHARE, BRIGHT_PERCENTILE = 0.1, 99
-"""A voxel of the noise pool is brighter than this share of this percentile of the
-voxels' means.
+MIN_BRIGHTNESS = 0.1
+BRIGHT_PERCENTILE = 99
+"""Voxels of the noise pool are brighter than `MIN_BRIGHTNESS` times this percentile of
+all voxels.
 """
-MAX_COMPONENTS, TOLERANCE = 10, 1.05
-"""GLMsingle's `n_pcs` and `pcstop`."""
+MAX_COMPONENTS = 10
+"""GLMsingle's `n_pcs`."""
+TOLERANCE = 1.05
+"""GLMsingle's `pcstop`."""
 FRACTIONS = tuple((np.arange(20, 0, -1) / 20).tolist())
 """GLMsingle's `fracs`: 1, .95 … .05."""
 THRESHOLD_STEPS = 20_000
-PENALTIES, PENALTY_STEP = (0.01, 1e4), 0.2
-"""fracridge's grid: shares of the smallest and of the largest eigenvalue, and its step
-in powers of ten.
+PENALTY_LIMITS = (0.01, 1e4)
+"""Limits of fracridge's grid, as shares of the smallest and of the largest
+eigenvalue.
 """
+PENALTY_STEP = 0.2
+"""Step of fracridge's grid in powers of ten."""
 MIN_RESPONSE = 0.1
-"""Share of the largest sample of its run that a trial's regressor must reach for a beta
-that is not 0.
+"""Smallest peak of a trial's regressor, as a share of the largest peak in its run.
+Trials with a smaller peak get a beta of 0.
 """
 MIN_TSNR = 1.0
-"""Half of the voxels must have more; magnitudes of pure noise have 1.9, series without
+"""Half of the voxels must have more. Magnitudes of pure noise have 1.9, series without
 mean 0.
 """
 MIN_POWER = 1e-24
-"""Share of a series' squares that must be left without drift; rounding leaves about
+"""Share of the sum of squares that must remain without drift. Rounding leaves about
 1e-30 of a constant.
 """
 
 
 @dataclass(frozen=True)
 class TrialRun:
-    """One run: when volumes were acquired, which trials it shows, and what is projected
-    out.
+    """Volumes, trials and confounds of a BOLD run.
 
     Attributes:
-        times_s: [T], seconds of each volume after the start of the first stored one:
-            k·TR + StartTime.
-        onsets_s: [n], in order of time; any real number.
-        stimuli: [n] int64; equal numbers are repetitions of one stimulus, over all
-            runs.
-        tr_s: Repetition time of this run; runs may differ.
-        session: Betas are z-scored within it where repetitions are compared.
-        confounds: [T, K], finite.
-        has_drift: Polynomials of GLMsingle's degree model the drift. Without, a
-            constant and the confounds do (fMRIPrep's cosines), and R² does not count
-            what they explain.
+        frame_times_s: Time [T] of each volume after the start of the first stored
+            volume, k·TR + StartTime.
+        onsets_s: Onset [n] of each trial in ascending order, on the same clock.
+        stimuli: Number [n] of the stimulus, equal for repetitions in all runs.
+        tr_s: Repetition time, which may differ between runs.
+        session: Session within which betas are z-scored to compare repetitions.
+        confounds: Nuisance regressors [T, K], finite.
+        has_drift: If True, polynomials of GLMsingle's degree model the drift.
+            Otherwise a constant and the confounds do (fMRIPrep's cosines), and R² is
+            computed without them.
     """
 
     frame_times_s: Float64
@@ -90,16 +95,15 @@ class TrialEstimates(NamedTuple):
     """Estimated betas.
 
     Attributes:
-        betas: [trials, V], in the order of runs, then time; percent of the voxel's mean
-            over all volumes of all runs; zero where a voxel is constant, or a run has
-            the tail of a response alone or none of it.
-        maps: Name → [V]. `r2`: percent of the series without drift that the fitted
-            model explains, before any rescaling. `tsnr`: mean over runs of mean /
-            standard deviation without drift. `is_constant` (bool): constant or not
-            finite in some run; the other maps are then 0, fraction 1. Where the
-            estimator chooses them, `hrf_index` (0 … 19) and `fraction` (of the
-            unregularised betas' length).
-        facts: `scaling`, `constant_voxels`; of `denoised` also `threshold`,
+        betas: Betas [trials, V] in the order of runs and onsets, in percent of the
+            voxel's mean over all runs. 0 for constant voxels, and for trials with less
+            than `MIN_RESPONSE` in their run.
+        maps: Values [V] by name. `r2` is the percent of the series without drift that
+            the model explains before rescaling. `tsnr` is averaged over runs.
+            `is_constant` marks voxels that are constant or not finite in a run. Some
+            estimators add `hrf_index` (0 … 19) and `fraction` (of the unregularised
+            length).
+        facts: `scaling` and `constant_voxels`. `denoised` adds `threshold`,
             `noise_pool`, `pc_trend` and `pc_number`.
     """
 
@@ -121,80 +125,89 @@ def estimate_trials(
     """Estimate a beta for each trial and voxel.
 
     Args:
-        runs: Those that are fitted together, such as the runs of a session.
-        read: Run, voxels → raw series [v, T], scaled as in the file; called several
-            times for each.
-        voxels: How many there are.
-        estimator: `lsa` (all trials of a run at once) and `lss` (each trial and the sum
-            of the others) with a canonical HRF; `hrf`: lsa with the best of 20 HRFs by
-            voxel (GLMsingle's type B); `denoised`: that with components of a noise pool
-            and fractional ridge regression (type D), both chosen by stimuli that are
-            repeated in several runs; without any it is `hrf`.
+        runs: Runs that are fitted together, such as those of a session.
+        read_voxels: Returns the unscaled series [v, T] of a run and a slice of voxels.
+            It is called several times for each.
+        n_voxels: Number of voxels V.
+        estimator: `lsa` (all trials of a run at once) or `lss` (each trial and the sum
+            of the others) with a canonical HRF, `hrf` (lsa with the best of 20 HRFs
+            for each voxel, GLMsingle's type B), or `denoised` (also with noise
+            components and ridge regression, type D).
         stimulus_s: Duration of a stimulus.
-        hrf: Of `lsa` and `lss`.
-        seed: Of the mixture of Gaussians that bounds the noise pool.
-        block: Voxels that are read at a time.
+        hrf: HRF of `lsa` and `lss`, `glover` or `spm`.
+        seed: Seed of the mixture of Gaussians that bounds the noise pool.
+        block_size: Number of voxels in memory.
 
     Raises:
         BrainhiveError: if a run has more regressors than volumes, most voxels have no
-            mean or do not vary, or `denoised` lacks noise.
+            mean or do not vary, or `denoised` finds no noise.
 
     Source: Prince et al. 2022 (GLMsingle); Mumford et al. 2012 (LSA, LSS).
     """
     from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
-    # a design for each run: a regressor for each trial and HRF
+    # a regressor for each trial and HRF
+    hrf_name = hrf if estimator in ("lsa", "lss") else "library"
     designs = []
     for number, run in enumerate(runs):
-        trials = len(run.onsets_s)
-        volumes = len(run.frame_times_s)
-        nuisance = build_drift_basis(run).shape[1]
-        if run.confounds is not None:
-            nuisance += run.confounds.shape[1]
-        if trials + nuisance >= volumes:
-            raise BrainhiveError(
-                f"run {number} (from 0): {trials} trials, drift and confounds "
-                f"({nuisance}) are too many for {volumes} volumes",
-                "leave some out",
-            )
-        name = hrf if estimator in ("lsa", "lss") else "library"
-        regressors = build_design(run, stimulus_s, name)
-        # betas of the tail of an HRF would be huge, and lengths that ridge regression
-        # shrinks theirs
+        _require_degrees_of_freedom(number, run)
+        regressors = build_design(run, stimulus_s, hrf_name)
+        # the tail of an HRF alone would have a huge beta, and distort the lengths of
+        # ridge regression
         peaks = np.abs(regressors).max(1, keepdims=True)  # [H, 1, n]
-        least = MIN_RESPONSE * peaks.max(2, keepdims=True, initial=0)
-        designs.append(regressors * (peaks >= least))
+        min_peaks = MIN_RESPONSE * peaks.max(2, keepdims=True, initial=0)
+        designs.append(regressors * (peaks >= min_peaks))
 
-    # estimate the betas
-    session = BoldSession(runs, read_voxels, n_voxels, designs, block_size)
     # for small matrices two threads took ten times as long on a busy machine
+    session = BoldSession(runs, read_voxels, n_voxels, designs, block_size)
     with threadpool_limits(1):
         if estimator == "denoised":
-            assumed = [
-                build_design(run, stimulus_s, "assumed").sum(2, keepdims=True)
-                for run in runs
-            ]
+            assumed = []
+            for run in runs:
+                regressors = build_design(run, stimulus_s, "assumed")
+                assumed.append(regressors.sum(2, keepdims=True))
             return estimate_denoised(session, assumed, seed)
-        solve = make_exact_solver(
-            session, compute_lss_weights if estimator == "lss" else compute_lsa_weights
-        )
+
+        is_lss = estimator == "lss"
+        compute_weights = compute_lss_weights if is_lss else compute_lsa_weights
+        solve = make_exact_solver(session, compute_weights)
         estimates = fit_trials(session, survey_voxels(session), solve)
 
-    # leave out maps that the estimator does not make
-    for name in ("fraction",) if estimator == "hrf" else ("fraction", "hrf_index"):
-        del estimates.maps[name]
+    # leave out the maps that this estimator does not choose
+    del estimates.maps["fraction"]
+    if estimator != "hrf":
+        del estimates.maps["hrf_index"]
     return estimates
+
+
+def _require_degrees_of_freedom(number: int, run: TrialRun) -> None:
+    """Raise an error if a run has as many regressors as volumes, or more."""
+    n_trials = len(run.onsets_s)
+    n_volumes = len(run.frame_times_s)
+    n_nuisance = build_drift_basis(run).shape[1]
+    if run.confounds is not None:
+        n_nuisance += run.confounds.shape[1]
+    if n_trials + n_nuisance >= n_volumes:
+        raise BrainhiveError(
+            f"run {number} (counted from 0): {n_trials} trials and {n_nuisance} "
+            f"regressors of drift and confounds are too many for {n_volumes} volumes",
+            "use fewer preparation.confounds, or leave out the run",
+        )
 
 
 @cache
 def build_hrf_library(
     stimulus_s: float, tr_s: float, name: str = "library"
 ) -> Callable[[Float64], Float64]:
-    """Build GLMsingle's HRFs for stimuli of some duration.
+    """Build GLMsingle's responses to a stimulus.
+
+    Args:
+        stimulus_s: Duration of the stimulus.
+        tr_s: Repetition time. The largest response at a multiple of it is 1.
+        name: `library` (H = 20) or `assumed` (H = 1).
 
     Returns:
-        Seconds since the onset [...] → responses [..., H]; H is 20 for `library`, 1 for
-        `assumed`. As there, the largest sample at multiples of the TR is 1.
+        Function from seconds since the onset [...] to responses [..., H].
 
     Source: cvnlab/GLMsingle, `getcanonicalhrflibrary` (rebuilt from a formula),
     `getcanonicalhrf` (a table).
@@ -203,428 +216,481 @@ def build_hrf_library(
 
     folder = Path(__file__).parent
     if name == "assumed":
-        responses = np.loadtxt(folder / "assumed_hrf.txt").reshape(1, -1)
+        hrfs = np.loadtxt(folder / "assumed_hrf.txt").reshape(1, -1)
     else:
-        # response less undershoot, each a gamma density: [20, samples]
+        # subtract the undershoot from the response: [20, samples]
         rows = np.loadtxt(folder / "hrf_library.csv", delimiter=",")
         delay, late, scale, late_scale, ratio, onset = rows.T[:, :, None]
         times_s = np.arange(HRF_SAMPLES) * HRF_STEP_S - onset
         undershoot = evaluate_gamma(times_s, late / late_scale, late_scale) / ratio
-        responses = evaluate_gamma(times_s, delay / scale, scale) - undershoot
+        hrfs = evaluate_gamma(times_s, delay / scale, scale) - undershoot
 
-    # a stimulus of some length: the HRF is summed over its duration
+    # sum the HRF over the duration of the stimulus
     boxcar = np.ones(max(1, round(stimulus_s / HRF_STEP_S)))
-    responses = np.stack([np.convolve(response, boxcar) for response in responses], 1)
+    responses = np.stack([np.convolve(hrf, boxcar) for hrf in hrfs], 1)
     grid_s = np.arange(len(responses)) * HRF_STEP_S
     interpolate = PchipInterpolator(grid_s, responses, extrapolate=False)
-    # the peak is that of samples at multiples of the TR
     peaks = interpolate(np.arange(0, grid_s[-1], tr_s)).max(0)
     return lambda lags_s: np.nan_to_num(interpolate(lags_s)) / peaks
 
 
 def evaluate_gamma(times_s: Float64, shape: Any, scale: Any) -> Float64:
-    """Evaluate the density of a gamma distribution; 0 up to 0 s."""
+    """Evaluate the density of a gamma distribution, which is 0 up to 0 s."""
     from scipy.stats import gamma
 
     return gamma.pdf(times_s, shape, scale=scale)
 
 
 def sample_canonical_hrf(kind: str, tr_s: float, shift_s: float = 0.0) -> Float64:
-    """Sample a canonical HRF, shifted to a later onset, on nilearn's grid of about
-    TR/50; its sum is 1.
+    """Sample a canonical HRF on nilearn's grid of about TR/50, with a sum of 1.
 
-    Source: nilearn 0.14, `glm.first_level.hemodynamic_models`, with its delay of one
-    step.
+    Args:
+        kind: `glover` or `spm`.
+        tr_s: Repetition time.
+        shift_s: Delay of the HRF.
+
+    Source: nilearn 0.14, `glm.first_level.hemodynamic_models`.
     """
-    shape, late_shape, scale, ratio = CANONICAL[kind]
-    times_s = np.linspace(0, CANONICAL_S, round(CANONICAL_S * OVERSAMPLING / tr_s))
-    # nilearn's delay of one step
-    times_s = times_s - tr_s / OVERSAMPLING - shift_s
-    response = evaluate_gamma(times_s, shape, scale) - ratio * evaluate_gamma(
-        times_s, late_shape, scale
-    )
+    shape, late_shape, scale, ratio = CANONICAL_HRFS[kind]
+    n_samples = round(CANONICAL_HRF_S * OVERSAMPLING / tr_s)
+    # nilearn delays the HRF by one step
+    delay_s = tr_s / OVERSAMPLING
+    times_s = np.linspace(0, CANONICAL_HRF_S, n_samples) - delay_s - shift_s
+    undershoot = ratio * evaluate_gamma(times_s, late_shape, scale)
+    response = evaluate_gamma(times_s, shape, scale) - undershoot
     return response / response.sum()
 
 
 def build_canonical_design(
     run: TrialRun, stimulus_s: float, kind: str, shift_s: float = 0.0
 ) -> Float64:
-    """Build a regressor a trial with a canonical HRF, from boxcars on nilearn's grid.
+    """Build regressors [T, n] of the trials with a canonical HRF, as nilearn does.
 
-    Returns:
-        [T, n]; zero for a trial more than 24 s before the first volume, where the grid
-        begins.
+    Trials more than 24 s before the first volume have regressors of 0.
     """
     from scipy.interpolate import make_interp_spline
 
-    # nilearn's grid: from LEAD_S before the first volume to about a TR behind the last
-    times_s = run.frame_times_s
-    intervals = len(run.frame_times_s) - 1
-    end_s = times_s[-1] * (1 + 1 / intervals)
-    start_s = times_s[0] - LEAD_S
-    steps = round(
-        (end_s - start_s) * intervals / (times_s[-1] - times_s[0]) * OVERSAMPLING
-    )
-    grid_s = np.linspace(start_s, end_s, steps + 1)
+    # nilearn's grid ends about a TR after the last volume
+    frame_times_s = run.frame_times_s
+    n_intervals = len(frame_times_s) - 1
+    stop_s = frame_times_s[-1] * (1 + 1 / n_intervals)
+    start_s = frame_times_s[0] - LEAD_S
+    steps_per_s = n_intervals / (frame_times_s[-1] - frame_times_s[0]) * OVERSAMPLING
+    n_steps = round((stop_s - start_s) * steps_per_s)
+    grid_s = np.linspace(start_s, stop_s, n_steps + 1)
 
-    # the step at which each boxcar begins, and a later one at which it ends
-    first = np.searchsorted(grid_s, run.onsets_s)
-    last = np.maximum(np.searchsorted(grid_s, run.onsets_s + stimulus_s), first + 1)
-    # the response to a boxcar is that to a step up and to a later step down: sums of
-    # the HRF
-    sums = np.r_[0, np.cumsum(sample_canonical_hrf(kind, run.tr_s, shift_s))]
-    rows = np.arange(1, steps + 2)[:, None]
-    up, down = (sums[np.clip(rows - step, 0, len(sums) - 1)] for step in (first, last))
-    # linear between steps; zero for a trial before the grid
-    return make_interp_spline(grid_s, (up - down) * (run.onsets_s >= start_s), k=1)(
-        times_s
-    )
+    # the response to a boxcar is a cumulative HRF minus a later cumulative HRF
+    onset_steps = np.searchsorted(grid_s, run.onsets_s)
+    offset_steps = np.searchsorted(grid_s, run.onsets_s + stimulus_s)
+    offset_steps = np.maximum(offset_steps, onset_steps + 1)
+    cumulative = np.r_[0, np.cumsum(sample_canonical_hrf(kind, run.tr_s, shift_s))]
+    last = len(cumulative) - 1
+    rows = np.arange(1, n_steps + 2)[:, None]
+    rise = cumulative[np.clip(rows - onset_steps, 0, last)]
+    fall = cumulative[np.clip(rows - offset_steps, 0, last)]
+    responses = (rise - fall) * (run.onsets_s >= start_s)
+    return make_interp_spline(grid_s, responses, k=1)(frame_times_s)
 
 
 def build_design(run: TrialRun, stimulus_s: float, name: str) -> Float64:
-    """Build a regressor a trial for each HRF, sampled at the times of the run's
-    volumes.
+    """Build a design matrix with a regressor for each trial.
 
     Args:
-        run: Its onsets need not lie on volumes.
+        run: Run whose onsets need not coincide with volumes.
         stimulus_s: Duration of a stimulus.
-        name: `glover`, `spm`, `assumed` or `library`; the last two are normalised at
-            this run's TR.
+        name: HRF: `glover`, `spm`, `assumed` or `library`.
 
     Returns:
-        [H, T, n]; H is 20 for `library`, else 1.
+        Design matrices [H, T, n] of the H HRFs, 20 for `library` and 1 otherwise.
     """
-    if name in CANONICAL:
+    if name in CANONICAL_HRFS:
         return build_canonical_design(run, stimulus_s, name)[None]
-    # [T, n, H]
-    responses = build_hrf_library(stimulus_s, run.tr_s, name)(
-        run.frame_times_s[:, None] - run.onsets_s
-    )
+    lags_s = run.frame_times_s[:, None] - run.onsets_s
+    responses = build_hrf_library(stimulus_s, run.tr_s, name)(lags_s)  # [T, n, H]
     return np.ascontiguousarray(responses.transpose(2, 0, 1))
 
 
 def build_drift_basis(run: TrialRun) -> Float64:
-    """Build the orthonormal polynomials [T, d] that model a run's drift, or its
-    constant alone.
-    """
-    volumes = len(run.frame_times_s)
-    degree = choose_polynomial_degree(volumes * run.tr_s / 60) if run.has_drift else 0
-    return build_polynomials(volumes, degree)
+    """Build an orthonormal basis [T, d] of a run's drift, or a constant [T, 1]."""
+    n_volumes = len(run.frame_times_s)
+    minutes = n_volumes * run.tr_s / 60
+    degree = choose_polynomial_degree(minutes) if run.has_drift else 0
+    return build_polynomials(n_volumes, degree)
 
 
 def choose_polynomial_degree(minutes: float) -> int:
-    """Choose the degree of a run's drift: half its minutes, halves rounded up
-    (GLMsingle).
-    """
+    """Return half the minutes of a run, rounded half up, as GLMsingle does."""
     return floor(minutes / 2 + 0.5)
 
 
-def build_polynomials(volumes: int, degree: int) -> Float64:
+def build_polynomials(n_volumes: int, degree: int) -> Float64:
     """Build orthonormal polynomials [T, degree + 1]."""
-    powers = np.linspace(-1, 1, volumes)[:, None] ** np.arange(degree + 1)
-    return extend_basis(powers, np.empty((volumes, 0)))
+    powers = np.linspace(-1, 1, n_volumes)[:, None] ** np.arange(degree + 1)
+    return extend_basis(powers, np.empty((n_volumes, 0)))
 
 
 def extend_basis(columns: Float64 | None, basis: Float64) -> Float64:
-    """Extend an orthonormal basis [T, B] by columns [T, K], in order; dependent ones
-    become 0.
+    """Orthonormalise columns [T, K], and append them to a basis [T, B].
+
+    Columns that depend on earlier columns become 0, so that their number is kept.
     """
-    for column in () if columns is None else columns.T:
-        rest = column
-        for _ in range(2):  # the second time removes what rounding left
-            rest = rest - basis @ (basis.T @ rest)
-        length = np.linalg.norm(rest)
-        # zeros instead of no column, as callers count columns
-        is_new = length > MIN_EIGENVALUE**0.5 * np.linalg.norm(column)
-        basis = np.column_stack([basis, rest / length if is_new else 0 * rest])
+    if columns is None:
+        return basis
+    for column in columns.T:
+        remainder = column
+        for _ in range(2):  # the second pass removes rounding errors of the first
+            remainder = remainder - basis @ (basis.T @ remainder)
+        length = np.linalg.norm(remainder)
+        if length > MIN_EIGENVALUE_RATIO**0.5 * np.linalg.norm(column):
+            remainder = remainder / length
+        else:
+            remainder = 0 * remainder
+        basis = np.column_stack([basis, remainder])
     return basis
 
 
 def compute_lsa_weights(gram: Float64) -> Float64:
-    """Weights of least squares on all trials: the pseudoinverse of the regressors'
-    products [..., n, n].
-    """
-    return np.asarray(np.linalg.pinv(gram, rcond=MIN_EIGENVALUE, hermitian=True))
+    """Compute the pseudoinverse [..., n, n] of the gram matrix of all trials."""
+    weights = np.linalg.pinv(gram, rcond=MIN_EIGENVALUE_RATIO, hermitian=True)
+    return np.asarray(weights)
 
 
 def compute_lss_weights(gram: Float64) -> Float64:
-    """Weights of least squares on each trial and the sum of the other trials, for all
-    trials at once.
+    """Compute the weights of least squares on each trial and the sum of the others.
 
     Args:
-        gram: [..., n, n], products of the regressors without nuisance.
+        gram: Products [..., n, n] of the trials' regressors, without nuisance.
 
     Returns:
-        [..., n, n]; betas are weights @ products of regressors and series.
+        Weights [..., n, n], by which the products with the series become betas.
     """
-    # of each trial: its regressor, and the sum of the other trials
-    alone = np.eye(gram.shape[-1])[:, None]
-    # [n, 2, n]: which trials a regressor sums
-    sums = np.concatenate([alone, 1 - alone], 1)
-    # [..., n, 2, 2]
-    weights = compute_lsa_weights(
-        sums @ gram[..., None, :, :] @ sums.transpose(0, 2, 1)
-    )
-    # the beta of the trial itself is the first, as weights of all regressors
-    return np.einsum("...tk,tkn->...tn", weights[..., 0, :], sums)
+    # each trial has a model of two regressors: itself and the sum of the others
+    is_trial = np.eye(gram.shape[-1])[:, None]
+    members = np.concatenate([is_trial, 1 - is_trial], 1)  # [n, 2, n]
+    model_grams = members @ gram[..., None, :, :] @ members.transpose(0, 2, 1)
+    weights = compute_lsa_weights(model_grams)  # [..., n, 2, 2]
+    # keep the beta of the trial itself
+    return np.einsum("...tk,tkn->...tn", weights[..., 0, :], members)
 
 
 class RunModel:
-    """The regressors of a run, and what is projected out of them and of the series.
+    """Normal equations of a run.
 
     Attributes:
-        drift: [T, d], orthonormal: what R² does not count.
-        trials, confounds: How many regressors are trials, and how many of the nuisance
-            are confounds.
-        regressors: [H, T, n + M], without drift: trials, then orthonormal nuisance
-            (confounds, components).
-        gram: [H, n + M, n + M], their products.
+        drift: Orthonormal regressors [T, d] that R² does not count.
+        n_trials: Number n of trials.
+        n_confounds: Number of nuisance regressors that are confounds.
+        regressors: Regressors [H, T, n + M] without drift: the trials, followed by
+            orthonormal confounds and noise components.
+        gram: Products [H, n + M, n + M] of the regressors.
     """
 
     def __init__(
         self, run: TrialRun, regressors: Float64, components: Float64 | None = None
     ) -> None:
-        # one orthonormal basis: drift, then confounds, then components of the noise
-        # pool
+        # one orthonormal basis of drift, confounds and noise components
         drift = build_drift_basis(run)
-        confounded = extend_basis(run.confounds, drift)
-        basis = extend_basis(components, confounded)
+        drift_and_confounds = extend_basis(run.confounds, drift)
+        basis = extend_basis(components, drift_and_confounds)
         # without polynomials, confounds model the drift (fMRIPrep's cosines)
-        drifts = (drift if run.has_drift else confounded).shape[1]
-        self.trials = regressors.shape[2]
-        self.confounds = confounded.shape[1] - drifts
-        self.drift = basis[:, :drifts]
-        nuisance = basis[:, drifts:]
+        n_drift = (drift if run.has_drift else drift_and_confounds).shape[1]
+        self.n_trials = regressors.shape[2]
+        self.n_confounds = drift_and_confounds.shape[1] - n_drift
+        self.drift = basis[:, :n_drift]
+        nuisance = basis[:, n_drift:]
 
-        # drift is projected out at once; nuisance stays, as components are chosen later
+        # drift is removed now, nuisance later, when the components are chosen
         regressors = regressors - self.drift @ (self.drift.T @ regressors)
-        # [H, T, M]
-        nuisance = np.broadcast_to(nuisance, (len(regressors), *nuisance.shape))
+        n_hrfs = len(regressors)
+        nuisance = np.broadcast_to(nuisance, (n_hrfs, *nuisance.shape))  # [H, T, M]
         self.regressors = np.concatenate([regressors, nuisance], 2)
         self.gram = self.regressors.transpose(0, 2, 1) @ self.regressors
 
-    def remove_nuisance(self, components: int | None = None) -> tuple[Float64, Float64]:
-        """Remove confounds and the first components, or all, from the products of
-        trials.
+    def remove_nuisance(
+        self, n_components: int | None = None
+    ) -> tuple[Float64, Float64]:
+        """Project confounds and noise components out of the trials.
+
+        Args:
+            n_components: Number of components, all by default.
 
         Returns:
-            Products of the regressors [H, n, n], and a matrix [H, n, n + m] by which
-            those with the series are to be multiplied.
+            Products [H, n, n] of the trials' regressors, and a matrix [H, n, n + m]
+            that removes the nuisance from their products with the series.
         """
-        n = self.trials
-        # nuisance is orthonormal, so that products are enough to project it out
-        end = None if components is None else n + self.confounds + components
+        n = self.n_trials
+        end = None
+        if n_components is not None:
+            end = n + self.n_confounds + n_components
+        # nuisance is orthonormal, so its products with the trials are enough
         cross = self.gram[:, :n, n:end]
         gram = self.gram[:, :n, :n] - cross @ cross.transpose(0, 2, 1)
         identity = np.broadcast_to(np.eye(n), gram.shape)
         return gram, np.concatenate([identity, -cross], 2)
 
     def compute_weights(
-        self, solve: Callable[[Float64], Float64], components: int | None = None
+        self, solve: Callable[[Float64], Float64], n_components: int | None = None
     ) -> Float64:
-        """Weights [H, n, n + m] of the products with the series, by `lsa_weights` or
-        `lss_weights`.
+        """Compute the weights [H, n, n + m] that turn products into betas.
+
+        Args:
+            solve: `compute_lsa_weights` or `compute_lss_weights`.
+            n_components: Number of noise components, all by default.
         """
-        gram, projection = self.remove_nuisance(components)
+        gram, projection = self.remove_nuisance(n_components)
         return solve(gram) @ projection
 
 
 class VoxelGroup:
-    """Products of the series of v voxels of one HRF that the estimators need.
+    """Voxels with the same HRF, and the products of their series with the regressors.
 
     Attributes:
-        hrf: Which HRF.
-        voxels: [v], which of all.
-        products: [n + M, v] of each run, of regressors and series.
+        hrf_index: Index of the HRF.
+        voxels: Indices [v] of the voxels.
+        products: Products [n + M, v] of regressors and series, for each run.
     """
 
     def __init__(
-        self, models: list[RunModel], hrf: int, voxels: Any, series: list[Float64]
+        self,
+        models: list[RunModel],
+        hrf_index: int,
+        voxels: Any,
+        series: list[Float64],
     ) -> None:
         self.models = models
-        self.hrf = hrf
+        self.hrf_index = hrf_index
         self.voxels = voxels
-        # estimators need the products alone, so that series leave memory
-        pairs = zip(models, series, strict=True)
-        self.products = [model.regressors[hrf].T @ values for model, values in pairs]
+        # the series are not stored, because the products suffice
+        self.products = []
+        for model, values in zip(models, series, strict=True):
+            self.products.append(model.regressors[hrf_index].T @ values)
 
     def solve(self, weights: Sequence[Float64]) -> Float64:
-        """Estimate betas [trials, v] by the weights [H, n, n + m] of each run."""
-        pairs = zip(weights, self.products, strict=True)
-        # weights may be of fewer components than there are products
-        return np.concatenate(
-            [matrix[self.hrf] @ rows[: matrix.shape[2]] for matrix, rows in pairs]
-        )
+        """Compute betas [trials, v] from the weights [H, n, n + m] of each run."""
+        betas = []
+        for run_weights, products in zip(weights, self.products, strict=True):
+            # the weights may leave out the last noise components
+            n_regressors = run_weights.shape[2]
+            betas.append(run_weights[self.hrf_index] @ products[:n_regressors])
+        return np.concatenate(betas)
 
     def explain_squares(self, betas: Float64) -> Float64:
-        """Sum the squares [v] that betas [trials, v] explain of the series without
-        drift: b(2Xᵀy − XᵀXb).
+        """Compute the sum of squares [v] that betas [trials, v] explain.
+
+        It is b(2Xᵀy − XᵀXb), for series y and regressors X without drift.
         """
-        # products [trials, v] with the series, without those of nuisance
-        pairs = zip(self.models, self.products, strict=True)
-        y = np.concatenate([rows[: model.trials] for model, rows in pairs])
-        grams = [
-            model.gram[self.hrf, : model.trials, : model.trials]
-            for model in self.models
-        ]
-        return np.einsum("nv,nv->v", betas, 2 * y - multiply_by_run(grams, betas))
+        trial_products = []
+        grams = []
+        for model, products in zip(self.models, self.products, strict=True):
+            n = model.n_trials
+            trial_products.append(products[:n])
+            grams.append(model.gram[self.hrf_index, :n, :n])
+        products = np.concatenate(trial_products)
+        residual = 2 * products - multiply_by_run(grams, betas)
+        return np.einsum("nv,nv->v", betas, residual)
 
 
 def multiply_by_run(matrices: Sequence[Float64], values: Float64) -> Float64:
-    """Multiply the rows of each run in values [trials, v] by the matrix [n, n] of the
-    run.
+    """Multiply the trials of each run in values [trials, v] by the run's matrix
+    [n, n].
     """
-    parts = np.split(values, np.cumsum([*map(len, matrices)])[:-1])
-    return np.concatenate([*map(np.matmul, matrices, parts)])
+    ends = np.cumsum([len(matrix) for matrix in matrices])
+    run_values = np.split(values, ends[:-1])
+    return np.concatenate(list(map(np.matmul, matrices, run_values)))
 
 
 @dataclass(frozen=True)
 class BoldSession:
-    """Runs that are fitted together, their series, and a design [H, T, n] and
-    components [T, P] of each.
+    """Runs that are fitted together.
+
+    Attributes:
+        runs: Runs, each with its own nuisance regressors and normal equations.
+        read_voxels: Returns the series [v, T] of a run and a slice of voxels.
+        n_voxels: Number of voxels.
+        designs: Design matrices [H, T, n] of each run.
+        block_size: Number of voxels in memory.
+        components: Noise components [T, P] of each run.
     """
 
     runs: Sequence[TrialRun]
-    read: Callable[[int, slice], Float32]
-    voxels: int
+    read_voxels: Callable[[int, slice], Float32]
+    n_voxels: int
     designs: Sequence[Float64]
-    block: int = 2000
+    block_size: int = 2000
     components: Sequence[Float64] | None = None
 
     @cached_property
     def models(self) -> list[RunModel]:
-        """The runs' equations."""
-        none: list[None] = [None] * len(self.runs)
-        return [*map(RunModel, self.runs, self.designs, self.components or none)]
+        """Normal equations of each run."""
+        components = self.components
+        if components is None:
+            return list(map(RunModel, self.runs, self.designs))
+        return list(map(RunModel, self.runs, self.designs, components))
 
     @cached_property
     def repetitions(self) -> Any:
-        """Pairs of trials [trials, trials] of one stimulus in different runs, as a
-        sparse matrix of ones.
+        """Sparse matrix [trials, trials], 1 where two runs show the same stimulus.
+
+        Repetitions within a run do not count, as runs are left out one by one.
         """
         from scipy.sparse import csr_array
 
         stimuli = np.concatenate([run.stimuli for run in self.runs])
-        run = np.repeat(range(len(self.runs)), [len(run.stimuli) for run in self.runs])
-        # leave-one-run-out: repetitions within a run are no pairs; sparse, as few are
-        return csr_array(
-            (stimuli[:, None] == stimuli) & (run[:, None] != run), dtype=np.float64
-        )
+        n_trials = [len(run.stimuli) for run in self.runs]
+        runs = np.repeat(range(len(self.runs)), n_trials)
+        is_repetition = (stimuli[:, None] == stimuli) & (runs[:, None] != runs)
+        return csr_array(is_repetition, dtype=np.float64)
 
     def read_blocks(self) -> Iterator[tuple[slice, Float64, Float64, list[Float64]]]:
-        """Read voxels, and in each run their mean, and sum of squares and series
-        without drift.
+        """Read blocks of voxels, and remove the drift.
 
         Yields:
-            Voxels; means and squares [R, v]; series [T, v]. All 0 where a voxel does
-            not vary in some run.
+            Slice of voxels, means [R, v] of each run, sums of squares [R, v] without
+            drift, and series [T, v] of each run without drift. All are 0 if a voxel is
+            constant in a run.
         """
-        for start in range(0, self.voxels, self.block):
-            voxels = slice(start, min(start + self.block, self.voxels))
+        for start in range(0, self.n_voxels, self.block_size):
+            voxels = slice(start, min(start + self.block_size, self.n_voxels))
             series = []
-            means, squares, floors = np.zeros((3, len(self.runs), voxels.stop - start))
+            shape = (3, len(self.runs), voxels.stop - start)
+            means, squares, min_squares = np.zeros(shape)
             for run, model in enumerate(self.models):
-                values = self.read(run, voxels).T.astype(np.float64)  # [T, v]
+                values = self.read_voxels(run, voxels).T.astype(np.float64)  # [T, v]
                 # a voxel that is not finite counts as constant
                 values[:, ~np.isfinite(values).all(0)] = 0
                 means[run] = values.mean(0)
-                floors[run] = MIN_POWER * np.einsum("tv,tv->v", values, values)
-                # series without drift, in place, as they are the largest arrays
+                min_squares[run] = MIN_POWER * np.einsum("tv,tv->v", values, values)
+                # in place, because series are the largest arrays
                 values -= model.drift @ (model.drift.T @ values)
                 squares[run] = np.einsum("tv,tv->v", values, values)
                 series.append(values)
-            # constant in one run: zero in all
+
+            is_constant = (squares <= min_squares).any(0)
             for values in (means, squares, *series):
-                values[:, (squares <= floors).any(0)] = 0
+                values[:, is_constant] = 0
             yield voxels, means, squares, series
 
-    def read_groups(self, hrf_index: Int64) -> Iterator[VoxelGroup]:
-        """Read voxels, those of one HRF in a block together."""
+    def read_groups(self, hrf_indices: Int64) -> Iterator[VoxelGroup]:
+        """Read voxels in blocks, and group those of a block by their HRF [V]."""
         for voxels, _, _, series in self.read_blocks():
-            # voxels of one HRF share their weights
-            for hrf in np.unique(hrf_index[voxels]):
-                rows = np.flatnonzero(hrf_index[voxels] == hrf)
-                yield VoxelGroup(
-                    self.models,
-                    hrf,
-                    voxels.start + rows,
-                    [values[:, rows] for values in series],
-                )
+            # voxels with the same HRF have the same weights
+            block_indices = hrf_indices[voxels]
+            for hrf_index in np.unique(block_indices):
+                columns = np.flatnonzero(block_indices == hrf_index)
+                group_series = [values[:, columns] for values in series]
+                numbers = voxels.start + columns
+                yield VoxelGroup(self.models, hrf_index, numbers, group_series)
 
 
-Survey = tuple[Float64, Float64, Float64, Float64]
-"""Facts of voxels before their trials are estimated: mean and tSNR [V]; sum of squares
-[V] of the series without drift, infinite where a voxel is constant in a run; and R² [V,
-H], percent of these squares that all trials explain with each HRF.
-"""
+class VoxelSurvey(NamedTuple):
+    """Facts of voxels, known before their trials are estimated.
 
-
-def survey_voxels(session: BoldSession) -> Survey:
-    """Measure the series, and fit all trials of each run at once with each HRF, without
-    components.
+    Attributes:
+        mean: Mean [V] over all volumes.
+        tsnr: Temporal signal-to-noise ratio [V], averaged over runs.
+        squares: Sum of squares [V] of the series without drift, infinite if the voxel
+            is constant in a run.
+        r2: Percent [V, H] of these squares that all trials explain with each HRF.
     """
-    mean, tsnr, squares = np.zeros((3, session.voxels))
-    r2 = np.zeros((session.voxels, len(session.designs[0])))  # [V, H]
-    lengths = np.array([len(run.frame_times_s) for run in session.runs])
-    weights = [
-        model.compute_weights(compute_lsa_weights, 0) for model in session.models
-    ]
-    for voxels, means, powers, series in session.read_blocks():
-        # infinite squares: tSNR and R² of a constant voxel become 0
-        powers[powers == 0] = np.inf
-        squares[voxels], mean[voxels] = powers.sum(0), np.average(means, 0, lengths)
-        # squares / volumes are the variance without drift
-        tsnr[voxels] = (means * np.sqrt(lengths[:, None] / powers)).mean(0)
-        for hrf in range(r2.shape[1]):
-            group = VoxelGroup(session.models, hrf, voxels, series)
-            r2[voxels, hrf] = (
-                100 * group.explain_squares(group.solve(weights)) / squares[voxels]
-            )
 
-    # in percent of the mean, noise outside the brain or series without mean are useless
+    mean: Float64
+    tsnr: Float64
+    squares: Float64
+    r2: Float64
+
+
+def survey_voxels(session: BoldSession) -> VoxelSurvey:
+    """Measure the series, and fit them with each HRF and without noise components.
+
+    Raises:
+        BrainhiveError: unless most voxels that vary have a mean above the noise.
+    """
+    mean, tsnr, squares = np.zeros((3, session.n_voxels))
+    r2 = np.zeros((session.n_voxels, len(session.designs[0])))  # [V, H]
+    lengths = np.array([len(run.frame_times_s) for run in session.runs])
+    weights = []
+    for model in session.models:
+        weights.append(model.compute_weights(compute_lsa_weights, 0))
+    for voxels, means, run_squares, series in session.read_blocks():
+        # infinite squares make tSNR and R² of a constant voxel 0
+        run_squares[run_squares == 0] = np.inf
+        squares[voxels] = run_squares.sum(0)
+        mean[voxels] = np.average(means, 0, lengths)
+        # squares / volumes are the variance without drift
+        tsnr[voxels] = (means * np.sqrt(lengths[:, None] / run_squares)).mean(0)
+        for hrf_index in range(r2.shape[1]):
+            group = VoxelGroup(session.models, hrf_index, voxels, series)
+            explained = group.explain_squares(group.solve(weights))
+            r2[voxels, hrf_index] = 100 * explained / squares[voxels]
+
+    # percent of a mean that is below the noise has no meaning
     if 2 * np.sum(tsnr >= MIN_TSNR) <= np.isfinite(squares).sum():
         raise BrainhiveError(
             "most voxels do not vary, or have a mean below their standard deviation",
-            "mask the brain, and take BOLD whose mean was not removed",
+            "use a mask of the brain, and BOLD from which the mean was not removed",
         )
-    return mean, tsnr, squares, r2
+    return VoxelSurvey(mean, tsnr, squares, r2)
 
 
-Solution = tuple[Float64, Float64, Any]
-"""Betas [trials, v] that R² is of, betas that are returned, fraction [v]."""
+class Solution(NamedTuple):
+    """Betas of a voxel group.
+
+    Attributes:
+        fitted: Betas [trials, v] from which R² is computed.
+        final: Betas [trials, v] that are returned to the caller.
+        fraction: Length of the fitted betas [v], as a share of least squares.
+    """
+
+    fitted: Float64
+    final: Float64
+    fraction: Any
 
 
 def make_exact_solver(
     session: BoldSession, solve: Callable[[Float64], Float64]
 ) -> Callable[[VoxelGroup], Solution]:
-    """Make a solver by `lsa_weights` or `lss_weights`."""
+    """Return a least-squares solver.
+
+    Args:
+        session: Runs.
+        solve: `compute_lsa_weights` or `compute_lss_weights`.
+    """
     weights = [model.compute_weights(solve) for model in session.models]
-    return lambda group: (betas := group.solve(weights), betas, 1.0)
+
+    def solve_group(group: VoxelGroup) -> Solution:
+        betas = group.solve(weights)
+        return Solution(betas, betas, 1.0)
+
+    return solve_group
 
 
 def fit_trials(
-    session: BoldSession, survey: Survey, solve: Callable[[VoxelGroup], Solution]
+    session: BoldSession,
+    survey: VoxelSurvey,
+    solve: Callable[[VoxelGroup], Solution],
 ) -> TrialEstimates:
-    """Estimate all trials with the HRF of the largest R²."""
-    mean, tsnr, squares, hrf_r2 = survey
-    index = hrf_r2.argmax(1)
-    trials = sum(len(run.stimuli) for run in session.runs)
-    betas = np.zeros((trials, session.voxels), np.float32)
-    r2, fraction = np.zeros((2, session.voxels))
-    # percent of the mean; 0 where a voxel has none
-    scale = 100 / np.where(mean == 0, np.inf, np.abs(mean))
-    for group in session.read_groups(index):
-        # R² is of the fit; the betas that are returned may be rescaled
-        fitted, final, fraction[group.voxels] = solve(group)
-        r2[group.voxels] = 100 * group.explain_squares(fitted) / squares[group.voxels]
-        betas[:, group.voxels] = final * scale[group.voxels]
+    """Estimate all trials with the HRF of the largest R² in each voxel."""
+    hrf_indices = survey.r2.argmax(1)
+    n_trials = sum(len(run.stimuli) for run in session.runs)
+    betas = np.zeros((n_trials, session.n_voxels), np.float32)
+    r2, fraction = np.zeros((2, session.n_voxels))
+    # factors to percent of the mean, 0 for voxels without a mean
+    scale = 100 / np.where(survey.mean == 0, np.inf, np.abs(survey.mean))
+    for group in session.read_groups(hrf_indices):
+        voxels = group.voxels
+        solution = solve(group)
+        explained = group.explain_squares(solution.fitted)
+        r2[voxels] = 100 * explained / survey.squares[voxels]
+        betas[:, voxels] = solution.final * scale[voxels]
+        fraction[voxels] = solution.fraction
 
-    # maps by name
-    numbers = {"r2": r2, "tsnr": tsnr, "hrf_index": index, "fraction": fraction}
     maps: dict[str, Array] = {
-        name: values.astype(np.float32) for name, values in numbers.items()
+        "r2": r2.astype(np.float32),
+        "tsnr": survey.tsnr.astype(np.float32),
+        "hrf_index": hrf_indices.astype(np.float32),
+        "fraction": fraction.astype(np.float32),
+        "is_constant": np.isinf(survey.squares),
     }
-    maps["is_constant"] = np.isinf(squares)
     facts = {
         "scaling": "percent of the voxel's mean over all volumes of all runs",
         "constant_voxels": int(maps["is_constant"].sum()),
@@ -635,33 +701,31 @@ def fit_trials(
 def estimate_denoised(
     session: BoldSession, assumed: Sequence[Float64], seed: int
 ) -> TrialEstimates:
-    """Estimate with components of a noise pool and ridge regression: GLMsingle's type
-    D.
+    """Estimate trials with noise components and ridge regression (GLMsingle's type D).
 
     Args:
-        session: Its designs have the HRFs of the library.
-        assumed: [1, T, 1] of each run, one regressor for all trials with the assumed
-            HRF.
-        seed: Of the mixture that the threshold comes from.
+        session: Runs, with designs of the library's HRFs.
+        assumed: Regressor [1, T, 1] of all trials of each run with the assumed HRF.
+        seed: Seed of the mixture of Gaussians.
     """
-    # HRFs, and which voxels vary
     survey = survey_voxels(session)
-    mean, _, squares, hrf_r2 = survey
-    is_variable = np.isfinite(squares)
+    is_variable = np.isfinite(survey.squares)
 
-    # type A: one beta for all trials tells responses from noise
-    r2 = measure_type_a_r2(replace(session, designs=assumed), squares)
+    # type A separates responses from noise
+    type_a = replace(session, designs=assumed)
+    r2 = measure_type_a_r2(type_a, survey.squares)
     threshold = find_mixture_threshold(r2[is_variable], seed)
-    pool = choose_noise_pool(mean, r2, threshold) & is_variable
+    noise_pool = choose_noise_pool(survey.mean, r2, threshold) & is_variable
+    is_responsive = is_variable & (r2 > threshold)
 
-    # type C: components of the noise pool; type D: ridge regression with them
+    # type C adds noise components, type D ridge regression
     trend, session = add_noise_components(
-        session, hrf_r2.argmax(1), pool, is_variable & (r2 > threshold)
+        session, survey.r2.argmax(1), noise_pool, is_responsive
     )
     estimates = fit_trials(session, survey, make_ridge_solver(session))
     estimates.facts.update(
         threshold=threshold,
-        noise_pool=int(pool.sum()),
+        noise_pool=int(noise_pool.sum()),
         pc_trend=trend.tolist(),
         pc_number=choose_component_count(trend),
     )
@@ -669,167 +733,202 @@ def estimate_denoised(
 
 
 def measure_type_a_r2(session: BoldSession, squares: Float64) -> Float64:
-    """R² [V] in percent of one beta for all trials of all runs (GLMsingle's type A).
+    """Measure R² of one beta for all trials of all runs (GLMsingle's type A).
 
     Args:
-        session: Its designs have one regressor.
-        squares: [V], of the series without drift.
+        session: Runs, with designs of a single regressor.
+        squares: Sum of squares [V] of the series without drift.
+
+    Returns:
+        R² [V] in percent.
     """
-    explained = np.zeros(session.voxels)
-    grams, projections = zip(
-        *(model.remove_nuisance() for model in session.models), strict=True
-    )
-    for group in session.read_groups(np.zeros(session.voxels, np.int64)):
-        # of one regressor, the normal equation is a division
+    explained = np.zeros(session.n_voxels)
+    grams, projections = _remove_nuisance(session)
+    for group in session.read_groups(np.zeros(session.n_voxels, np.int64)):
+        # the normal equation of a single regressor is a division
         beta = group.solve(projections).sum(0) / np.sum(grams)
-        explained[group.voxels] = group.explain_squares(
-            np.tile(beta, (len(session.runs), 1))
-        )
+        betas = np.tile(beta, (len(session.runs), 1))
+        explained[group.voxels] = group.explain_squares(betas)
     return 100 * explained / squares
 
 
+def _remove_nuisance(session: BoldSession) -> tuple[list[Float64], list[Float64]]:
+    """Return the matrices of `RunModel.remove_nuisance` of each run."""
+    grams = []
+    projections = []
+    for model in session.models:
+        gram, projection = model.remove_nuisance()
+        grams.append(gram)
+        projections.append(projection)
+    return grams, projections
+
+
 def find_mixture_threshold(values: Float64, seed: int) -> float:
-    """Find the largest R² [V] at which two fitted Gaussians are equally likely; noise
-    lies below.
+    """Fit two Gaussians, and find the largest R² at which both are equally likely.
+
+    Args:
+        values: R² [V].
+        seed: Seed of the fit.
+
+    Returns:
+        The threshold, below which voxels are noise.
 
     Raises:
-        BrainhiveError: if one of them is likelier everywhere.
+        BrainhiveError: if the same Gaussian is likelier everywhere.
 
-    Source: cvnlab/GLMsingle, `findtailthreshold`; seeded here.
+    Source: cvnlab/GLMsingle, `findtailthreshold`.
     """
     from sklearn.mixture import GaussianMixture
 
     mixture = GaussianMixture(
         2, tol=1e-10, n_init=3, max_iter=10_000, random_state=seed
     ).fit(values[:, None])
-    # the last change of the likelier Gaussian, on a fine grid
     grid = np.linspace(values.min(), values.max(), THRESHOLD_STEPS)
     changes = np.flatnonzero(np.diff(mixture.predict(grid[:, None])))
     if not len(changes):
         raise BrainhiveError(
-            "R² of voxels do not separate noise from responses", "try estimator=hrf"
+            "the R² of voxels does not separate noise from responses",
+            "preparation.estimator=hrf needs no noise",
         )
     return float(grid[changes[-1]])
 
 
 def choose_noise_pool(mean: Float64, r2: Float64, threshold: float) -> Bool:
-    """Choose voxels [V] of a bright mean whose R² by `explain_together` is below a
-    threshold.
-    """
-    bright = BRIGHT_SHARE * np.percentile(mean, BRIGHT_PERCENTILE)
-    pool = (mean > bright) & (r2 < threshold)
-    if not pool.any():
+    """Choose the bright voxels [V] whose type A R² is below a threshold."""
+    min_mean = MIN_BRIGHTNESS * np.percentile(mean, BRIGHT_PERCENTILE)
+    noise_pool = (mean > min_mean) & (r2 < threshold)
+    if not noise_pool.any():
         raise BrainhiveError(
-            f"no voxel has R² below {threshold:.3g} %: no noise", "try estimator=hrf"
+            f"no voxel has an R² below {threshold:.3g} %, so none is noise",
+            "preparation.estimator=hrf needs no noise",
         )
-    return pool
+    return noise_pool
 
 
 def add_noise_components(
-    session: BoldSession, hrf_index: Int64, pool: Bool, judges: Bool
+    session: BoldSession, hrf_indices: Int64, noise_pool: Bool, is_responsive: Bool
 ) -> tuple[Float64, BoldSession]:
-    """Add as many components of the noise pool as repetitions call for, judged in some
-    voxels (type C).
+    """Add the number of noise components with which repetitions agree best (type C).
 
-    Confounds are projected out however many components there are; GLMsingle loses them
-    where there are none.
+    Args:
+        session: Runs. Confounds are removed, which GLMsingle omits without components.
+        hrf_indices: Index [V] of each voxel's HRF.
+        noise_pool: Voxels [V] from which components are computed.
+        is_responsive: Voxels [V] whose betas judge the components.
 
     Returns:
-        Minus the median badness [P + 1] of 0 … P components, and the session with those
-        chosen.
+        Negative median badness [P + 1] with 0 … P components, and the new session.
     """
-    columns = find_noise_components(session, pool)
-    trend = -np.median(score_components(session, columns, hrf_index)[judges], 0)
-    number = choose_component_count(trend)
-    return trend, replace(
-        session, components=[values[:, :number] for values in columns]
-    )
+    components = find_noise_components(session, noise_pool)
+    badness = score_components(session, components, hrf_indices)
+    trend = -np.median(badness[is_responsive], 0)
+    count = choose_component_count(trend)
+    first_components = [values[:, :count] for values in components]
+    return trend, replace(session, components=first_components)
 
 
-def find_noise_components(session: BoldSession, pool: Bool) -> list[Float64]:
-    """Find the components [T, P] of each run that explain most of the pool's series at
-    length 1.
-    """
+def find_noise_components(session: BoldSession, noise_pool: Bool) -> list[Float64]:
+    """Find the principal components [T, P] of the noise pool in each run."""
     # products [T, T] of each run, summed over voxels
-    moments = [np.zeros((len(run.frame_times_s),) * 2) for run in session.runs]
+    moments = []
+    for run in session.runs:
+        n_volumes = len(run.frame_times_s)
+        moments.append(np.zeros((n_volumes, n_volumes)))
     for voxels, _, squares, series in session.read_blocks():
-        is_noise = pool[voxels]
+        is_noise = noise_pool[voxels]
         for moment, power, values in zip(moments, squares, series, strict=True):
-            # length 1, so that large voxels weigh no more than small ones
+            # unit length gives all voxels the same weight
             noise = values[:, is_noise] / np.sqrt(power[is_noise])
             moment += noise @ noise.T
-    count = min(MAX_COMPONENTS, pool.sum())
 
-    # eigenvalues ascend: the last columns explain most
-    vectors = [np.linalg.eigh(moment)[1][:, : -count - 1 : -1] for moment in moments]
-    return [columns / columns.std(0, ddof=1) for columns in vectors]
+    # eigenvalues ascend, so the last vectors explain most
+    n_components = min(MAX_COMPONENTS, noise_pool.sum())
+    components = []
+    for moment in moments:
+        vectors = np.linalg.eigh(moment)[1][:, : -n_components - 1 : -1]
+        components.append(vectors / vectors.std(0, ddof=1))
+    return components
 
 
 def score_components(
-    session: BoldSession, columns: Sequence[Float64], hrf_index: Int64
+    session: BoldSession, components: Sequence[Float64], hrf_indices: Int64
 ) -> Float64:
-    """Judge betas with the first 0 … P components as nuisance, besides the confounds:
-    badness [V, P + 1].
+    """Score how badly repetitions agree with 0 … P noise components.
+
+    Args:
+        session: Runs.
+        components: Noise components [T, P] of each run.
+        hrf_indices: Index [V] of each voxel's HRF.
+
+    Returns:
+        Badness [V, P + 1].
     """
-    session = replace(session, components=columns)
-    counts = range(columns[0].shape[1] + 1)
-    weights = [
-        [model.compute_weights(compute_lsa_weights, count) for model in session.models]
-        for count in counts
-    ]
-    badness = np.zeros((session.voxels, len(counts)))
-    for group in session.read_groups(hrf_index):
-        # numbers of components share their products, so that voxels are read once
-        candidates = [*map(group.solve, weights)]
+    session = replace(session, components=components)
+    counts = range(components[0].shape[1] + 1)
+    weights = []
+    for count in counts:
+        run_weights = []
+        for model in session.models:
+            run_weights.append(model.compute_weights(compute_lsa_weights, count))
+        weights.append(run_weights)
+
+    # all counts use the same products, so each voxel is read once
+    badness = np.zeros((session.n_voxels, len(counts)))
+    for group in session.read_groups(hrf_indices):
+        candidates = list(map(group.solve, weights))
         badness[group.voxels] = score_repetitions(session, candidates).T
     return badness
 
 
 def choose_component_count(trend: Float64) -> int:
-    """Choose the first number of components whose gain over none is within 5 % of the
-    largest [P + 1].
+    """Choose the smallest count whose gain is within 5 % of the largest.
+
+    Args:
+        trend: Negative badness [P + 1] with 0 … P components.
     """
     gains = trend - trend[0]
     return int(np.argmax(TOLERANCE * gains >= gains.max()))
 
 
 def score_repetitions(session: BoldSession, candidates: Sequence[Float64]) -> Float64:
-    """Score how badly betas of all runs but one predict those of the same stimuli in
-    the run left out.
+    """Score how badly betas in other runs predict the betas of the same stimuli.
 
-    Betas are z-scored within sessions by mean and standard deviation of the first
-    candidate's. The sum of (z_i − f_t)² over pairs of trials, f of the first candidate,
-    is Σ n_i z_i² − 2 z_i Σ_t f_t + Σ_t f_t².
+    The sum of (z_i − f_t)² over pairs of trials is Σ n_i z_i² − 2 z_i Σ_t f_t +
+    Σ_t f_t², where f are the z-scored betas of the first candidate.
 
     Args:
-        session: Tells which trials are repetitions.
-        candidates: [trials, v] of each.
+        session: Runs.
+        candidates: Betas [trials, v] of P candidates, z-scored within sessions by mean
+            and standard deviation of the first candidate.
 
     Returns:
-        Badness [P, v] of P candidates.
+        Badness [P, v].
     """
-    # mean and spread of each session, [trials, v], by the first candidate
+    # center and scale of each session, [trials, v]
     first = candidates[0]
     center = np.empty_like(first)
     scale = np.empty_like(first)
-    sessions = np.concatenate(
-        [np.full(len(run.stimuli), run.session) for run in session.runs]
-    )
-    for name in np.unique(sessions):
-        trials = first[sessions == name]
-        spread = trials.std(0, ddof=min(1, len(trials) - 1))  # 0 of a single trial
-        center[sessions == name] = trials.mean(0)
-        scale[sessions == name] = 1 / np.where(spread > 0, spread, np.inf)
+    sessions = []
+    for run in session.runs:
+        sessions.append(np.full(len(run.stimuli), run.session))
+    session_of_trial = np.concatenate(sessions)
+    for number in np.unique(session_of_trial):
+        is_member = session_of_trial == number
+        betas = first[is_member]
+        spread = betas.std(0, ddof=min(1, len(betas) - 1))  # 0 if there is one trial
+        center[is_member] = betas.mean(0)
+        scale[is_member] = 1 / np.where(spread > 0, spread, np.inf)
 
-    # terms of the sum that all candidates share; `partners` is n of the docstring
-    first = (first - center) * scale
-    partners = session.repetitions.sum(1)[:, None]
-    sums = session.repetitions @ first
-    constant = np.einsum("tv,tv->v", partners * first, first)
-    scores = ((candidate - center) * scale for candidate in candidates)
-    return np.stack(
-        [constant + np.einsum("tv,tv->v", partners * z - 2 * sums, z) for z in scores]
-    )
+    # the last term is the same for all candidates
+    f = (first - center) * scale
+    n_pairs = session.repetitions.sum(1)[:, None]
+    sums = session.repetitions @ f
+    constant = np.einsum("tv,tv->v", n_pairs * f, f)
+    badness = []
+    for candidate in candidates:
+        z = (candidate - center) * scale
+        badness.append(constant + np.einsum("tv,tv->v", n_pairs * z - 2 * sums, z))
+    return np.stack(badness)
 
 
 def fractional_ridge(
@@ -840,50 +939,51 @@ def fractional_ridge(
     """Shrink the betas of voxels to fractions of their length over all runs.
 
     Args:
-        spectra: Eigenvalues [n] and eigenvectors [n, n] of the regressors' products in
-            each run: together they are those of all runs, as runs share no regressor.
-        products: [trials, v], of regressors and series.
-        fractions: 1 is least squares.
+        spectra: Eigenvalues [n] and eigenvectors [n, n] of each run's gram matrix.
+        products: Products [trials, v] of regressors and series.
+        fractions: Fractions of the length of least squares.
 
     Returns:
         Betas [trials, v] of each fraction.
 
     Source: Rokem and Kay 2020, with their grid of penalties.
     """
-    eigenvalues, vectors = zip(*spectra, strict=True)
+    eigenvalues = [values for values, _ in spectra]
+    vectors = [matrix for _, matrix in spectra]
     values = np.concatenate(eigenvalues)[:, None]
-    is_used = values > MIN_EIGENVALUE * values.max()
+    is_estimated = values > MIN_EIGENVALUE_RATIO * values.max()
 
-    # the grid of penalties; 0 is least squares
-    lowest = floor(np.log10(PENALTIES[0] * values[is_used].min()))
-    highest = ceil(np.log10(PENALTIES[1] * values.max()))
-    penalties = np.r_[0, 10 ** np.arange(lowest, highest, PENALTY_STEP)]
+    # the grid of penalties begins with 0, which is least squares
+    low_share, high_share = PENALTY_LIMITS
+    low = floor(np.log10(low_share * values[is_estimated].min()))
+    high = ceil(np.log10(high_share * values.max()))
+    penalties = np.r_[0, 10 ** np.arange(low, high, PENALTY_STEP)]
 
-    # betas in the eigenbasis [trials, v]; directions of rounding alone become 0
-    values = np.where(is_used, values, np.inf)
+    # betas in the eigenbasis [trials, v], without directions of mere rounding
+    values = np.where(is_estimated, values, np.inf)
     rotated = multiply_by_run([matrix.T for matrix in vectors], products) / values
-    # lengths as shares of least squares
-    # [penalties, v]
-    lengths = np.sqrt((1 / (1 + penalties / values)).T ** 2 @ rotated**2)
+
+    # lengths [penalties, v] as shares of least squares
+    shrinkage = 1 / (1 + penalties / values)
+    lengths = np.sqrt(shrinkage.T**2 @ rotated**2)
     lengths /= np.where(lengths[0] > 0, lengths[0], 1)
 
-    # penalties of the fractions; reversed, as lengths fall while penalties grow
+    # interpolate the penalties, reversed because lengths fall while penalties grow
     logs = np.log1p(penalties)[::-1]
-    # [v, fractions]
-    chosen = np.expm1(
-        [np.interp(fractions, column, logs) for column in lengths[::-1].T]
-    )
+    log_penalties = [np.interp(fractions, column, logs) for column in lengths[::-1].T]
+    voxel_penalties = np.expm1(log_penalties)  # [v, fractions]
 
-    # back to trials
-    return [
-        multiply_by_run(vectors, rotated / (1 + penalty / values))
-        for penalty in chosen.T
-    ]
+    # rotate back to trials
+    betas = []
+    for penalty in voxel_penalties.T:
+        betas.append(multiply_by_run(vectors, rotated / (1 + penalty / values)))
+    return betas
 
 
 def rescale_betas(betas: Float64, target: Float64) -> Float64:
-    """Scale and shift betas [trials, v] to fit others by least squares; those that
-    would change sign stay.
+    """Scale and shift betas [trials, v] to fit target betas by least squares.
+
+    Voxels whose betas would change their sign are left unchanged.
     """
     deviations = betas - betas.mean(0)
     variance = np.einsum("tv,tv->v", deviations, deviations)
@@ -895,25 +995,21 @@ def rescale_betas(betas: Float64, target: Float64) -> Float64:
 def make_ridge_solver(
     session: BoldSession, fractions: Sequence[float] = FRACTIONS
 ) -> Callable[[VoxelGroup], Solution]:
-    """Make a solver by ridge regression, with the fraction that repetitions judge best
-    for each voxel.
-    """
-    # one decomposition for each run and HRF serves all voxels
-    grams, projections = zip(
-        *(model.remove_nuisance() for model in session.models), strict=True
-    )
+    """Return a ridge solver that chooses each voxel's fraction by repetitions."""
+    # a decomposition for each run and HRF serves all voxels
+    grams, projections = _remove_nuisance(session)
     spectra = [np.linalg.eigh(gram) for gram in grams]
 
-    def solve(group: VoxelGroup) -> Solution:
-        hrf_spectra = [
-            (values[group.hrf], vectors[group.hrf]) for values, vectors in spectra
-        ]
+    def solve_group(group: VoxelGroup) -> Solution:
+        hrf = group.hrf_index
+        hrf_spectra = [(values[hrf], vectors[hrf]) for values, vectors in spectra]
         products = group.solve(projections)
+        # the first candidate is least squares, with which the others are compared
         candidates = fractional_ridge(hrf_spectra, products, (1.0, *fractions))
-        # the first is least squares, the reference of `rescale`
         best = score_repetitions(session, candidates)[1:].argmin(0)
-        # [trials, v]
-        fitted = np.stack(candidates)[best + 1, :, np.arange(len(best))].T
-        return fitted, rescale_betas(fitted, candidates[0]), np.asarray(fractions)[best]
+        columns = np.arange(len(best))
+        fitted = np.stack(candidates)[best + 1, :, columns].T  # [trials, v]
+        final = rescale_betas(fitted, candidates[0])
+        return Solution(fitted, final, np.asarray(fractions)[best])
 
-    return solve
+    return solve_group

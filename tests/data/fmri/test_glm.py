@@ -184,8 +184,8 @@ def shrink(
         return fit_trials(session, survey_voxels(session), solve)
 
     def solve_without_rescaling(group: Any) -> Any:
-        fitted, _, fraction = solve(group)
-        return fitted, fitted, fraction
+        solution = solve(group)
+        return solution._replace(final=solution.fitted)
 
     return fit_trials(session, survey_voxels(session), solve_without_rescaling)
 
@@ -434,7 +434,8 @@ def ridge_candidates(
     fractions = (1.0, *glm.FRACTIONS)
     for group in session.read_groups(reference["hrf_index"]):
         hrf_spectra = [
-            (values[group.hrf], vectors[group.hrf]) for values, vectors in spectra
+            (values[group.hrf_index], vectors[group.hrf_index])
+            for values, vectors in spectra
         ]
         products = group.solve([projection for _, projection in pairs])
         yield group.voxels, fractional_ridge(hrf_spectra, products, fractions)
@@ -835,7 +836,7 @@ def test_more_regressors_than_volumes_are_refused(world: World) -> None:
     )
     with pytest.raises(
         BrainhiveError,
-        match=f"run 0 .*{STIMULI} trials, .* are too many for {volumes} ",
+        match=rf"run 0 .*\b{STIMULI} trials.*\b{volumes} volumes",
     ):
         world.estimate("lsa", [run, *world.runs[1:]])
 
@@ -843,7 +844,7 @@ def test_more_regressors_than_volumes_are_refused(world: World) -> None:
 def test_series_whose_mean_was_removed_are_refused() -> None:
     world = World()
     world.bold = [bold - bold.mean(1, keepdims=True) for bold in world.bold]
-    with pytest.raises(BrainhiveError, match="a mean below their standard deviation"):
+    with pytest.raises(BrainhiveError, match="standard deviation"):
         world.estimate("lsa")
 
 
