@@ -49,11 +49,10 @@ MINDEYE1_FOLDERS = {"train": ("train", "val"), "test": ("test",)}
 """Folders of the tars of a split. `val` has 300 training pictures."""
 SIGNAL = "nsdgeneral.npy"
 PICTURE = "coco73k.npy"
-COUNT = "num_uniques.npy"
 TRIALS = "trial.npy"
 """Endings of the members of a MindEye1 sample, which has up to three trials of a
-picture: signals [R, V], row of the picture in imgBrick, number of different trials, and
-numbers of the trials, if known. Trials are repeated to fill three rows.
+picture: signals [3, V], row of the picture in imgBrick, and numbers of the trials.
+Trials are repeated to fill three rows.
 """
 
 MINDEYE2_HINT = (
@@ -333,14 +332,9 @@ def _read_mindeye1(
     trial_rows: list[list[int]] = []
     for sample in samples:
         pictures.append(int(read_member(sample, PICTURE, MINDEYE1_HINT).item()))
-        _, members = sample
-        if TRIALS in members:
-            numbers = read_member(sample, TRIALS, MINDEYE1_HINT)
-            _, rows = np.unique(numbers, return_index=True)
-            trial_rows.append(rows.tolist())
-        else:
-            count = int(read_member(sample, COUNT, MINDEYE1_HINT).item())
-            trial_rows.append(list(range(count)))
+        numbers = read_member(sample, TRIALS, MINDEYE1_HINT)
+        _, rows = np.unique(numbers, return_index=True)
+        trial_rows.append(rows.tolist())
     repetitions = np.array([len(rows) for rows in trial_rows], np.int64)
 
     first_signal = read_member(samples[0], SIGNAL, MINDEYE1_HINT)

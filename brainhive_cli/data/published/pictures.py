@@ -1,4 +1,4 @@
-"""Pictures that a data set of fMRI showed, as files in folders."""
+"""Pictures that an fMRI data set showed, as files in folders."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -29,8 +29,8 @@ from brainhive_cli.data.media.stimuli import (
 from brainhive_cli.data.signals.holdout import HOLDOUT_FIELD, SEPARATE_TEST, Holdout
 
 CONCEPT = re.compile(r"n\d{8}(?=_)|[a-z]+(?=\d+$)|.+(?=_\d+[a-z]+$)")
-"""Concept in a stem of ImageNet (n01443537_22563), of BOLD5000's scenes (abbey1) and of
-THINGS (dog_12s).
+"""Concept in the name of a picture of ImageNet (n01443537_22563), of BOLD5000's scenes
+(abbey1) and of THINGS (dog_12s).
 """
 
 
@@ -39,11 +39,11 @@ class FmriPictures(parts.Config):
 
     Attributes:
         name: Name of the data set and of its pictures.
-        folders: Folders of the pictures of each split, at most three below root; the
-            first counts.
-        trials: Pattern of the list of trials that says the split of each picture; empty
-            where folders say it.
-        people: The data set that has the same subjects, if another has them.
+        folders: Folders of the pictures of each split, at most three below root. The
+            first that is there counts.
+        trials: Pattern of the list of trials that has the split of each picture, or ""
+            if each split has its own folder.
+        people: Data set with the same subjects, if there is any.
     """
 
     name: ClassVar[str]
@@ -55,43 +55,56 @@ class FmriPictures(parts.Config):
     holdout: Holdout | None = HOLDOUT_FIELD
 
     def build(self, paths: Paths) -> Dataset:
-        """Point at the data; nothing is read yet."""
-        listed = partial(_list_pictures, paths.dataset(self.name, self.root), self)
+        """Make the data set. No file is read yet."""
+        root = paths.dataset(self.name, self.root)
+        list_pictures = partial(_list_pictures, root, self)
         return Dataset(
             self.name,
             tuple(self.folders),
-            listed,
+            list_pictures,
             holdout=self.holdout or SEPARATE_TEST,
             people=self.people,
             published_sizes=PUBLISHED_FACTS[self.name],
-            files=lambda split, _: list_split_pictures(self.name, split, listed),
+            files=lambda split, _: list_split_pictures(self.name, split, list_pictures),
         )
+
+
+def _find_folder(root: Path, config: FmriPictures, split: str) -> Path:
+    """Find the first folder of a split's pictures, or raise MissingData."""
+    names = config.folders[split]
+    for name in names:
+        folder = find_below(root, name)
+        if folder is not None:
+            return folder
+    raise MissingData(
+        f"{config.name}: no folder {' or '.join(names)} of pictures in {root}",
+        fetch_line(config.name),
+    )
 
 
 def _list_pictures(root: Path, config: FmriPictures, split: str) -> StimulusSet:
-    """List the pictures of a split, by folders or by the trials that showed them."""
-    # the folder of the split
-    names = config.folders[split]
-    source = fetch_line(config.name)
-    folder = next((path for name in names if (path := find_below(root, name))), None)
-    if folder is None:
-        raise MissingData(
-            f"{config.name}: no folder {' or '.join(names)} of pictures in {root}",
-            source,
-        )
+    """List the pictures of a split by its folder, or by the list of trials."""
+    folder = _find_folder(root, config, split)
+    image_root = folder.parent
+    subfolder = folder.name
+    # ids begin below a folder that all splits share
+    if all(names == config.folders[split] for names in config.folders.values()):
+        image_root = folder
+        subfolder = ""
 
-    # where all splits share a folder, image ids begin below it, and trials say the
-    # split
-    is_shared = all(split_folders == names for split_folders in config.folders.values())
-    above, below = (folder, "") if is_shared else (folder.parent, folder.name)
-    stems = {file: PurePath(file).stem for file in find_pictures(above, below)}
+    stems = {}
+    for path in find_pictures(image_root, subfolder):
+        stems[path] = PurePath(path).stem
     if config.trials:
+        source = fetch_line(config.name)
         split_of = read_splits(find_file(root, config.trials, source), source)
         stems = {
-            file: stem for file, stem in stems.items() if split_of.get(stem) == split
+            path: stem for path, stem in stems.items() if split_of.get(stem) == split
         }
-    # a stem of another form is a concept of its own
-    concepts = [
-        match[0] if (match := CONCEPT.match(stem)) else stem for stem in stems.values()
-    ]
-    return make_stimulus_set(config.name, split, above, [*stems], concepts)
+
+    # a picture with another name is its own concept
+    concepts = []
+    for stem in stems.values():
+        match = CONCEPT.match(stem)
+        concepts.append(match[0] if match else stem)
+    return make_stimulus_set(config.name, split, image_root, list(stems), concepts)

@@ -1,4 +1,4 @@
-"""Recordings that others prepared, in one file or several for each subject."""
+"""Signals that other projects have prepared, in one or more files per subject."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,28 +10,25 @@ from brainhive_cli.data.recordings.contract import list_subjects
 from brainhive_cli.data.signals.trials import Trials
 
 FilesByRow = Mapping[str, Sequence[Path]]
-"""The files of a subject, by the name of their row."""
+"""Files of a subject, by the name of their patterns."""
 
 
 @dataclass(frozen=True)
 class PreparedFiles:
-    """Files that others have prepared, in which all repetitions of a stimulus lie
-    together.
+    """Prepared files, in which all repetitions of a stimulus lie together.
 
     Attributes:
-        dataset: The data set whose stimuli were shown.
-        root: The folder of the files.
-        source: Hint on how to get the files.
-        patterns: Patterns of paths below the root, with `{subject}`, by names that
-            `read` knows: the first pattern with files counts. Subjects are those with
-                files of the first name.
-        read: Function from a subject's files, subject and split to the recording.
-        sizes: Bytes by subject, where they are known, by name.
-        optional: Names of files without which a recording can be made.
-        has_single_files: Whether one file is read by name, and several, of any pattern,
-            are refused.
-        design: Name of a file that is read for every subject, and the function that
-            finds it.
+        dataset: Data set of the stimuli.
+        root: Folder of the files.
+        source: Advice on how to get the files, for errors.
+        patterns: Patterns of paths below the root, with `{subject}`, by name. The first
+            pattern with files counts. A subject exists if it has files of the first
+            name.
+        read: Returns the recording of a subject's files, subject and split.
+        sizes: Known sizes in bytes, by name and subject.
+        optional: Names of files that may be absent.
+        has_single_files: If True, several files of a name are refused.
+        design: Name of a file that every subject needs, and the function that finds it.
     """
 
     dataset: str
@@ -51,67 +48,66 @@ class PreparedFiles:
         return list_subjects(self.root, next(iter(self.patterns.values())))
 
     def files(self, subject: int) -> Sequence[Path]:
-        """List all files of a subject; MissingData where one is missing that must be
-        there.
+        """List all files of a subject.
+
+        Raises:
+            MissingData: if a required file is absent.
         """
-        paths = [path for group in self._find(subject).values() for path in group]
-        return [*paths, self.design[1]()] if self.design else paths
+        paths = []
+        for matches in self._find_files(subject).values():
+            paths += matches
+        if self.design:
+            _, find_design = self.design
+            paths.append(find_design())
+        return paths
 
     def inputs(self, subject: int) -> list[Input]:
-        """List the same, where they are missing too."""
-        listed = []
+        """List all files of a subject as inputs, absent ones included."""
+        inputs = []
         for name, patterns in self.patterns.items():
-            # what is missing has a size, where it is known, and the way to get it
-            expected = patterns[0].format(subject=subject)
+            expected_path = self.root / patterns[0].format(subject=subject)
             size = self.sizes.get(name, {}).get(subject)
-            one = Input.of_file(
-                self._match(name, subject), self.root / expected, self.source, size
-            )
-            listed.append(replace(one, is_optional=name in self.optional))
+            paths = self._match_files(name, subject)
+            item = Input.of_file(paths, expected_path, self.source, size)
+            inputs.append(replace(item, is_optional=name in self.optional))
 
-        # the design is one file for all subjects
         if self.design:
-            name, find = self.design
+            name, find_design = self.design
             try:
-                find()
-                listed.append(Input(name))
+                find_design()
+                inputs.append(Input(name))
             except BrainhiveError as error:
-                listed.append(Input(name, error=error))
-        return listed
+                inputs.append(Input(name, error=error))
+        return inputs
 
     def recording(self, subject: int, split: str) -> Trials:
-        """Open a split's signals, which are read, and must be finite, when they are
-        sliced.
-        """
-        return self.read(self._find(subject), subject, split)
+        """Open a split. Signals are read when they are sliced, and must be finite."""
+        return self.read(self._find_files(subject), subject, split)
 
-    def _match(self, name: str, subject: int) -> list[Path]:
-        """List the files of a name: those of its first pattern that has any, or of all,
-        to refuse several.
+    def _match_files(self, name: str, subject: int) -> list[Path]:
+        """List the files of the first pattern that has any, or of all patterns if only
+        a single file is allowed.
         """
-        patterns = [pattern.format(subject=subject) for pattern in self.patterns[name]]
-        matches = [
-            paths for pattern in patterns if (paths := sorted(self.root.glob(pattern)))
-        ]
-        if self.has_single_files:
-            return list(dict.fromkeys(path for paths in matches for path in paths))
-        return next(iter(matches), [])
+        paths: list[Path] = []
+        for pattern in self.patterns[name]:
+            if not paths or self.has_single_files:
+                paths += sorted(self.root.glob(pattern.format(subject=subject)))
+        return list(dict.fromkeys(paths))
 
-    def _find(self, subject: int) -> FilesByRow:
-        """Find the files of a subject by name; refuse missing ones, and several where
-        one is read.
+    def _find_files(self, subject: int) -> dict[str, list[Path]]:
+        """Find the files of a subject by name.
+
+        Raises:
+            MissingData: if a required file is absent, or a single file is not single.
         """
         require_inputs(self.inputs(subject))
-        files = {name: self._match(name, subject) for name in self.patterns}
+        files = {name: self._match_files(name, subject) for name in self.patterns}
         for name, paths in files.items():
-            # only the user knows which of several files is meant
             if self.has_single_files and len(paths) > 1:
-                several = ", ".join(
-                    path.relative_to(self.root).as_posix() for path in paths
-                )
+                names = [path.relative_to(self.root).as_posix() for path in paths]
                 raise MissingData(
                     f"{self.root} has several {name} files of subject {subject}: "
-                    f"{several}",
-                    "preparation.root=FOLDER, that of one of them",
+                    f"{', '.join(names)}",
+                    "preparation.root=FOLDER, with only one of them",
                 )
         return files

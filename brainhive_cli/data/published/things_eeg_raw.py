@@ -1,4 +1,4 @@
-"""Raw recordings of THINGS-EEG2, and their preparation."""
+"""Preparation of THINGS-EEG2 from its raw recordings."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,38 +28,45 @@ from brainhive_cli.data.signals.cutting import Cutting, Steps, whiten_session
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials, group_trials
 
-PARTITIONS = {"train": "training", "test": "test"}
-"""Name of a split in the names of its files."""
-TARGET = 99999
-"""Code of a target, which the subject answers; it is no stimulus."""
 FOLDERS = ("raw_eeg", "raw_data", "Raw_data", "eeg_dataset/raw_data", "")
-"""Folders below root in which the subjects' folders may lie."""
-MICROVOLTS = 1e6
-"""Factor from volts, the unit of the files."""
+"""Folders below root that may hold the folders of the subjects."""
+RECORDING = "sub-{subject:02d}/ses-{session:02d}/raw_eeg_{partition}.npy"
+PARTITIONS = {"train": "training", "test": "test"}
+"""Path of a recording, and the name of each split in it."""
+SIGNAL_KEY = "raw_eeg_data"
+NAMES_KEY = "ch_names"
+TYPES_KEY = "ch_types"
+RATE_KEY = "sfreq"
+"""Keys of a recording: samples [channels, samples] in volts, names and types of the
+channels, and sampling rate.
+"""
+STIMULUS_TYPE = "stim"
+"""Type of the channel of event codes, which are numbers of pictures, from 1 on."""
+TARGET = 99999
+"""Code of a target, which the subject had to report. It shows no picture."""
 RATE_HZ = 1000
-"""Rate of all published recordings."""
+"""Sampling rate of all published recordings. Source: Gifford et al. 2022."""
+MICROVOLTS = 1e6
+"""Factor from volts to microvolts."""
 SOURCE = (
     "get raw_eeg of THINGS-EEG2 at https://osf.io/crxs4, and image_metadata.npy at "
     "https://osf.io/qkgtf"
 )
-"""Addresses of the files, for errors; as the README of NeuroBridge
-(feroooooo/NeuroBridge) and others say.
-"""
-
+"""Addresses of the files, as in the README of NeuroBridge (feroooooo/NeuroBridge)."""
 
 MAINS_HZ = sorted({*range(50, 301, 50), *range(60, 301, 60)})
-"""Mains frequencies of both kinds and their harmonics, as NeuralBench removes them."""
-PASSED_HZ = (0.1, 75.0)
-"""NeuralBench's filter."""
-LARGEST = 20.0
-"""Interquartile ranges at which NeuralBench's signals are cut."""
+BAND_HZ = (0.1, 75.0)
+CLIP_IQR = 20.0
+"""NeuralBench's notch filters, band, and limit of signals in interquartile ranges.
+Source: facebookresearch/neuroai, defaults of its EEG tasks.
+"""
 
 
 class ThingsEegRaw(Steps):
     """THINGS-EEG2 from its raw recordings: events, trials, baseline, resampling,
     repetitions, whitener.
 
-    They lie in `<root>/raw_eeg/sub-XX/ses-0Y/raw_eeg_{training,test}.npy`;
+    They lie in `<root>/raw_eeg/sub-XX/ses-0Y/raw_eeg_{training,test}.npy`.
     image_metadata.npy names pictures. The defaults are the steps of NICE, AlignVis and
     UBP, with all repetitions kept.
 
@@ -86,7 +93,7 @@ class ThingsEegRaw(Steps):
         "default: all",
     )
     seed: int = Field(
-        20200220, ge=0, lt=2**32, description="of the draw, and of `shuffle`"
+        20200220, ge=0, lt=2**32, description="seed of `repetitions` and of `shuffle`"
     )
     shuffle: bool = Field(
         False,
@@ -101,12 +108,13 @@ class ThingsEegRaw(Steps):
     )
     whiten_by: Literal["training", "both"] = Field(  # each session has training trials
         "training",
-        description="whose noise: training trials alone, or the mean with that of the "
-        "test trials",
+        description="trials whose noise is measured: training, or both (mean of "
+        "training and test)",
     )
 
     @model_validator(mode="after")
-    def _has_a_use_of_the_seed(self) -> Self:
+    def _refuse_unused_seed(self) -> Self:
+        """Raise an error for a seed without random steps."""
         if self.repetitions is None and not self.shuffle:
             refuse_idle(
                 self,
@@ -117,7 +125,7 @@ class ThingsEegRaw(Steps):
         return self
 
     def build(self, paths: Paths) -> "RawRecordings":
-        """Point at the data; nothing is read yet."""
+        """Make the preparation. No file is read yet."""
         root = paths.dataset("things-eeg", self.root)
         channels = tuple(self.channels or MONTAGE)
         seed = self.seed if self.shuffle else None
@@ -125,21 +133,35 @@ class ThingsEegRaw(Steps):
         return RawRecordings(self, root, channels, Cutting(self, rate_hz), seed)
 
 
-Recorded = tuple[Array, list[int], Int64, Int64, dict[str, int]]
-"""A recording, mapped: signal [channels, samples] in volts, and the row of each channel
-that is used; of each trial that is used its onset, a sample, and the number of its
-picture, from 1 on; and counts of left out events, by reason.
-"""
+@dataclass(frozen=True)
+class OpenRecording:
+    """Recording whose samples stay on disk, with the trials that are used.
+
+    Attributes:
+        signal: Samples [channels, samples] in volts.
+        rows: Row in `signal` of each used channel.
+        onsets: Sample [n] of each trial's onset.
+        codes: Number [n] of each trial's picture, from 1 on.
+        dropped: Number of other events, by reason.
+    """
+
+    signal: Array
+    rows: list[int]
+    onsets: Int64
+    codes: Int64
+    dropped: dict[str, int]
 
 
 @dataclass(frozen=True)
 class RawRecordings(Preparation):
-    """The raw recordings below one root.
+    """The raw recordings below a root.
 
     Attributes:
+        config: Keys of the recipe.
+        root: Folder of the recordings.
         channels: Channels in the order of the store.
         cutting: Steps from samples to trials.
-        order_seed: Seed of the last shuffle.
+        order_seed: Seed of the shuffle of repetitions, or None.
     """
 
     config: ThingsEegRaw
@@ -158,199 +180,214 @@ class RawRecordings(Preparation):
         """List the recordings of a subject, and the table of pictures."""
         if not (self.root / METADATA).is_file():
             raise MissingData(f"no {self.root / METADATA}", SOURCE)
-        pairs = [
-            (session, split)
-            for session in self.sessions(subject)
-            for split in PARTITIONS
-        ]
-        return [*(self._file(subject, *pair) for pair in pairs), self.root / METADATA]
+        paths = []
+        for session in self.sessions(subject):
+            for split in PARTITIONS:
+                paths.append(self._find_file(subject, session, split))
+        return [*paths, self.root / METADATA]
 
     def sessions(self, subject: int) -> Sequence[int]:
         """List the sessions that the recipe names."""
         return sorted(self.config.sessions)
 
     def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
-        """Count the trials of a session."""
-        shape = len(self.channels), len(self.cutting.times_s)
-        # events are read, no signal
-        codes = {split: self._open(subject, session, split)[3] for split in PARTITIONS}
-        return {split: (len(shown), *shape) for split, shown in codes.items()}
+        """Return the shape [n, C, T] of a session's trials, by split."""
+        shapes = {}
+        for split in PARTITIONS:
+            n_trials = len(self._open(subject, session, split).codes)
+            shapes[split] = n_trials, len(self.channels), len(self.cutting.times_s)
+        return shapes
 
     def session(self, subject: int, session: int) -> Mapping[str, Trials]:
         """Prepare the trials of a session, by split."""
-        # cut the trials, in microvolts
-        cutting = self.cutting
-        names = self.channels
         is_scaled = self.config.continuous != "none"
-        # by split: [n, C, T], [n], [n], counts
-        epochs = {}
-        codes = {}
-        onsets = {}
-        dropped = {}
+        unit = "IQR" if is_scaled else "µV"
+        cutting = self.cutting
+        recordings = {}
+        epochs = {}  # [n, C, T]
         for split in PARTITIONS:
-            signal, rows, onsets[split], codes[split], dropped[split] = self._open(
-                subject, session, split
-            )
-            with naming(self._file(subject, session, split)):
-                channels = _read_channels(signal, rows)
+            recording = self._open(subject, session, split)
+            recordings[split] = recording
+            with naming(self._find_file(subject, session, split)):
+                channels = _read_channels(recording.signal, recording.rows)
+                scale = MICROVOLTS
                 if is_scaled:
-                    channels = (_scale(each, cutting.rate_hz) for each in channels)
-                unit = 1.0 if is_scaled else MICROVOLTS
-                epochs[split] = cutting.cut_trials(channels, names, onsets[split], unit)
+                    rate_hz = cutting.rate_hz
+                    channels = (_scale(samples, rate_hz) for samples in channels)
+                    scale = 1.0
+                epochs[split] = cutting.cut_trials(
+                    channels, self.channels, recording.onsets, scale
+                )
                 if is_scaled:
-                    np.clip(epochs[split], -LARGEST, LARGEST, out=epochs[split])
+                    np.clip(epochs[split], -CLIP_IQR, CLIP_IQR, out=epochs[split])
 
-        # whiten them where they lie
-        with naming(self._file(subject, session, "train")):
-            matrix = whiten_session(epochs, codes, self.config, names)
-        return {
-            split: Trials(
+        # whiten in place
+        codes = {split: recording.codes for split, recording in recordings.items()}
+        with naming(self._find_file(subject, session, "train")):
+            whitener = whiten_session(epochs, codes, self.config, self.channels)
+        trials = {}
+        for split, recording in recordings.items():
+            image_ids = self._image_ids[split]
+            provenance = {
+                "dropped": recording.dropped,
+                "recorded_unit": "µV",
+                "time_shift": cutting.resampling.time_shift,
+                "stimulus_ms": STIMULUS_MS,
+            }
+            trials[split] = Trials(
                 epochs[split][:, None],  # [n, 1, C, T]
-                [self._image_ids[split][code - 1] for code in codes[split]],
-                Sensors(names),
+                [image_ids[code - 1] for code in recording.codes],
+                Sensors(self.channels),
                 cutting.times_s,
                 cutting.rate_hz,
-                "whitened" if matrix is not None else "IQR" if is_scaled else "µV",
-                {
-                    "dropped": dropped[split],
-                    "recorded_unit": "µV",
-                    "time_shift": cutting.resampling.time_shift,
-                    "stimulus_ms": STIMULUS_MS,
-                },
-                whiteners=None if matrix is None else matrix[None],
-                onset_s=onsets[split][:, None]
-                / cutting.recorded_hz,  # each file is a run
+                unit if whitener is None else "whitened",
+                provenance,
+                whiteners=None if whitener is None else whitener[None],
+                # each file is a run
+                onset_s=recording.onsets[:, None] / cutting.recorded_hz,
             )
-            for split in PARTITIONS
-        }
+        return trials
 
     @cached_property
     def _image_ids(self) -> dict[str, list[str]]:
-        """Ids of the pictures of each split, in the order of their numbers."""
+        """Image ids of each split, in the order of their numbers."""
         return read_metadata(self.root / METADATA, SOURCE)
 
     @cached_property
     def _folder(self) -> Path:
-        # the first folder that holds subjects, or the usual one, for the error
+        """The first folder that holds subjects, or the usual one for errors."""
         folders = [self.root / name for name in FOLDERS]
-        return next(
-            (folder for folder in folders if any(folder.glob("sub-*"))), folders[0]
-        )
+        for folder in folders:
+            if any(folder.glob("sub-*")):
+                return folder
+        return folders[0]
 
-    def _file(self, subject: int, session: int, split: str) -> Path:
-        name = f"sub-{subject:02d}/ses-{session:02d}/raw_eeg_{PARTITIONS[split]}.npy"
+    def _find_file(self, subject: int, session: int, split: str) -> Path:
+        """Find a recording, or raise MissingData."""
+        partition = PARTITIONS[split]
+        name = RECORDING.format(subject=subject, session=session, partition=partition)
         path = self._folder / name
         if not path.is_file():
             raise MissingData(f"no recording {path}", SOURCE)
         return path
 
-    def _open(self, subject: int, session: int, split: str) -> Recorded:
-        """Open a recording, choose trials of pictures that lie in it, and draw
-        repetitions where asked for.
+    def _open(self, subject: int, session: int, split: str) -> OpenRecording:
+        """Open a recording, and select its complete trials of pictures.
 
         Raises:
-            BrainhiveError: if it lacks a channel, has no trials, or is none of
+            BrainhiveError: if the recording lacks a channel or trials, or is not of
                 THINGS-EEG2.
         """
-        # signals [channels, samples], names and types of channels, rate, and events of
-        # the stimulus channel
-        path = self._file(subject, session, split)
-        content = pickles.load(path)
-        with report_damage(path, SOURCE, BrainhiveError):
-            signal = content["raw_eeg_data"]
-            names, types = (
-                [*map(str, content[key])] for key in ("ch_names", "ch_types")
-            )
-            rate_hz = float(content["sfreq"])
-            if signal.ndim != 2 or not len(signal) == len(names) == len(types):
-                raise ValueError(
-                    f"signals {list(signal.shape)} come with {len(names)} channels"
-                )
-            stimulus = np.array(signal[types.index("stim")])
-            onsets = np.flatnonzero(stimulus)
-            codes = stimulus[onsets].astype(np.int64)
-
-        # the published rate, and the channels of the recipe
-        if rate_hz != RATE_HZ:
+        path = self._find_file(subject, session, split)
+        signal, names, onsets, codes = _open_file(path)
+        absent_names = [name for name in self.channels if name not in names]
+        if absent_names:
             raise BrainhiveError(
-                f"{path} has {rate_hz:g} samples a second, the published "
-                f"recordings {RATE_HZ}",
-                "use the recordings as published; preparation.kind=recording reads "
-                "those of other rates",
-            )
-        if absent := [name for name in self.channels if name not in names]:
-            raise BrainhiveError(
-                f"{path} has no channel {', '.join(absent)}",
+                f"{path} has no channel {', '.join(absent_names)}",
                 f"preparation.channels=[...] of those it has: {', '.join(names)}",
             )
-
-        # events that are pictures of this split, and lie in the recording
         is_picture = codes != TARGET
         pictures = codes[is_picture]
         count = len(self._image_ids[split])
         if not len(pictures) or pictures.min() < 1 or pictures.max() > count:
             raise BrainhiveError(
-                f"{path} has pictures beyond 1 to {count}, those of {split} in "
-                f"{METADATA}",
+                f"{path} has no pictures, or numbers beyond 1 to {count}, the {split} "
+                f"pictures in {METADATA}",
                 "the files of training and test may be swapped, or be of another "
                 "data set",
             )
+
+        # leave out trials that go beyond the recording
         factor = self.cutting.recorded_hz / RATE_HZ
         onsets = np.rint(onsets * factor).astype(np.int64)
-        fits = self.cutting.are_complete(onsets, int(signal.shape[1] * factor))
-        trials = np.flatnonzero(fits & is_picture)  # rows of events
-        beyond = int((~fits & is_picture).sum())
-        dropped = {"target": int((~is_picture).sum()), "beyond the recording": beyond}
+        n_samples = int(signal.shape[1] * factor)
+        is_complete = self.cutting.are_complete(onsets, n_samples)
+        trials = np.flatnonzero(is_complete & is_picture)  # rows of events
+        n_beyond = int((~is_complete & is_picture).sum())
+        n_targets = int((~is_picture).sum())
+        dropped = {"target": n_targets, "beyond the recording": n_beyond}
         if not len(trials):
             raise BrainhiveError(
-                f"{path} has no whole trial of a picture: {beyond} go beyond it",
+                f"{path} has no complete trial of a picture: {n_beyond} go beyond it",
                 "preparation.epoch_ms=[start, stop]",
             )
 
-        # as many trials of each picture as papers draw, picture by picture in the order
-        # drawn
         if self.config.repetitions:
-            count = self.config.repetitions[list(PARTITIONS).index(split)]
-            # drawn as the data's authors, NICE and AlignVis do, by a generator made
-            # anew for each picture
-            _, table, counts = group_trials(codes[trials])
-            pairs = zip(table, counts.tolist(), strict=True)
-            chosen = np.concatenate(
-                [
-                    rows[shuffle_range(most, self.config.seed)[:count]]
-                    for rows, most in pairs
-                ]
+            max_count = self.config.repetitions[list(PARTITIONS).index(split)]
+            drawn = _draw_trials(codes[trials], max_count, self.config.seed)
+            dropped["not drawn"] = len(trials) - len(drawn)
+            trials = trials[drawn]
+        rows = [names.index(name) for name in self.channels]
+        return OpenRecording(signal, rows, onsets[trials], codes[trials], dropped)
+
+
+def _open_file(path: Path) -> tuple[Array, list[str], Int64, Int64]:
+    """Open a recording file. The samples stay on disk.
+
+    Returns:
+        Samples [channels, samples] in volts, channel names, and the sample [n] and code
+        [n] of each event.
+
+    Raises:
+        BrainhiveError: if the file is damaged, or has another rate than published.
+    """
+    content = pickles.load(path)
+    with report_damage(path, SOURCE, BrainhiveError):
+        signal = content[SIGNAL_KEY]
+        names = [str(name) for name in content[NAMES_KEY]]
+        types = [str(channel_type) for channel_type in content[TYPES_KEY]]
+        rate_hz = float(content[RATE_KEY])
+        if signal.ndim != 2 or not len(signal) == len(names) == len(types):
+            raise ValueError(
+                f"signals {list(signal.shape)} come with {len(names)} channels"
             )
-            dropped["not drawn"] = len(trials) - len(chosen)
-            trials = trials[chosen]
-        return (
-            signal,
-            [*map(names.index, self.channels)],
-            onsets[trials],
-            codes[trials],
-            dropped,
+        stimulus = np.array(signal[types.index(STIMULUS_TYPE)])
+        onsets = np.flatnonzero(stimulus)
+        codes = stimulus[onsets].astype(np.int64)
+    if rate_hz != RATE_HZ:
+        raise BrainhiveError(
+            f"{path} has {rate_hz:g} samples a second, but the published recordings "
+            f"have {RATE_HZ}",
+            "use the recordings as published; preparation.kind=recording reads those "
+            "of other rates",
         )
+    return signal, names, onsets, codes
 
 
 def _read_channels(signal: Array, rows: Sequence[int]) -> Iterator[Float64]:
-    """Read the samples of one channel after the other."""
+    """Yield the samples of one channel after the other."""
     for row in rows:
         samples = np.array(signal[row], np.float64)
-        # or the pages of a recording would count as memory of this process
+        # pages of the mapped file would count as memory of this process
         hdf5.release_pages(signal)
         yield samples
 
 
-def _scale(samples: Float64, rate_hz: float) -> Float64:
-    """Filter, resample and scale one channel, as NeuralBench does.
+def _draw_trials(codes: Int64, max_count: int, seed: int) -> Int64:
+    """Draw trials of each picture, as the data set's authors, NICE and AlignVis do.
 
-    Source: facebookresearch/neuroai, defaults of its EEG tasks.
+    Args:
+        codes: Picture [n] of each trial.
+        max_count: Largest number of trials of a picture.
+        seed: Seed of the generator, which is made anew for each picture.
+
+    Returns:
+        Rows of the drawn trials, picture by picture.
     """
+    _, table, counts = group_trials(codes)
+    rows = []
+    for picture_rows, count in zip(table, counts.tolist(), strict=True):
+        rows.append(picture_rows[shuffle_range(count, seed)[:max_count]])
+    return np.concatenate(rows)
+
+
+def _scale(samples: Float64, rate_hz: float) -> Float64:
+    """Filter, resample and scale the samples of a channel, as NeuralBench does."""
     from mne import filter as filters
 
     quiet = {"verbose": "ERROR"}
     cleaned = filters.notch_filter(samples, RATE_HZ, MAINS_HZ, **quiet)
-    cleaned = filters.filter_data(cleaned, RATE_HZ, *PASSED_HZ, **quiet)
+    cleaned = filters.filter_data(cleaned, RATE_HZ, *BAND_HZ, **quiet)
     cleaned = filters.resample(cleaned, rate_hz, RATE_HZ, npad="auto", **quiet)
-    low, middle, high = np.percentile(cleaned, (25, 50, 75))
-    return np.asarray((cleaned - middle) / (high - low or 1.0))
+    low, median, high = np.percentile(cleaned, (25, 50, 75))
+    return np.asarray((cleaned - median) / (high - low or 1.0))

@@ -14,7 +14,7 @@ from brainhive_cli.data.signals.cutting import estimate_covariance
 from tests.tools.trial_numbers import numbers_of_trials
 
 SPLITS = {"training": "train", "test": "test"}
-"""Our names of the published partitions."""
+"""Name of the split by the name of its partition in files."""
 
 
 @pytest.fixture(scope="module")
@@ -26,24 +26,27 @@ def raw(mini_raw, small_eeg, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def published(mini_raw, golden_eeg, tmp_path_factory):
-    """The recordings that the golden files were made of."""
+    """Write the recordings from which the golden files were made."""
     folder = tmp_path_factory.mktemp("published")
     mini_raw.make_eeg(folder, golden_eeg.size, golden_eeg.seed)
     return folder
 
 
-def sessions(raw, subject=1, **knobs):
-    made = ThingsEegRaw(root=str(raw), **knobs).build(Paths())
-    return [made.session(subject, session) for session in made.sessions(subject)]
+def prepare_sessions(raw, subject=1, **keys):
+    preparation = ThingsEegRaw(root=str(raw), **keys).build(Paths())
+    numbers = preparation.sessions(subject)
+    return [preparation.session(subject, number) for number in numbers]
 
 
-def published_sessions(published, golden_eeg, **knobs):
-    """Prepare them with the repetitions and the seed of the golden files."""
-    return sessions(published, golden_eeg.size.subject, **golden_eeg.knobs, **knobs)
+def prepare_published(published, golden_eeg, **keys):
+    """Prepare the sessions with the repetitions and the seed of the golden files."""
+    return prepare_sessions(
+        published, golden_eeg.size.subject, **golden_eeg.knobs, **keys
+    )
 
 
-def settings_of_authors(golden):
-    """The settings of the data set's authors, except for the whitening."""
+def read_author_settings(golden):
+    """Return the settings of the data set's authors, without the whitening."""
     names = np.load(golden / "prepare/eeg100_authors.npz")["ch_names"]
     return {
         "channels": names.tolist(),
@@ -55,24 +58,23 @@ def settings_of_authors(golden):
 
 @pytest.fixture(scope="module")
 def unwhitened(golden, published, golden_eeg):
-    """Sessions that are cut but not whitened, by the golden file with their values."""
-    settings = {"eeg_steps": {}, "eeg100_authors": settings_of_authors(golden)}
+    """Cut but do not whiten the sessions, by the golden file with their values."""
+    settings = {"eeg_steps": {}, "eeg100_authors": read_author_settings(golden)}
     return {
-        name: published_sessions(published, golden_eeg, whiten="no", **knobs)
-        for name, knobs in settings.items()
+        name: prepare_published(published, golden_eeg, whiten="no", **keys)
+        for name, keys in settings.items()
     }
 
 
-def merged(found, split, seed):
+def merge_sessions(found, split, seed):
     """Join the repetitions of each picture over sessions, shuffled as published."""
-    trials = [each[split] for each in found]
-    pictures = sorted({name for each in trials for name in each.image_ids})
+    recordings = [session[split] for session in found]
+    signal = np.concatenate([trials.signal[:, 0] for trials in recordings])
+    image_ids = np.concatenate([trials.image_ids for trials in recordings])
     rows = []
-    for picture in pictures:
-        own = [
-            each.signal[np.array(each.image_ids) == picture][:, 0] for each in trials
-        ]
-        rows.append(np.concatenate(own)[shuffle_range(sum(map(len, own)), seed)])
+    for picture in np.unique(image_ids):
+        repetitions = signal[image_ids == picture]
+        rows.append(repetitions[shuffle_range(len(repetitions), seed)])
     return np.stack(rows)
 
 
@@ -94,7 +96,7 @@ def test_raw_recordings_are_the_golden_ones(golden, published, golden_eeg):
         assert signal.shape == tuple(probe[f"shape_{name}"])
         np.testing.assert_array_equal(onsets, probe[f"onset_{name}"])
         np.testing.assert_array_equal(events[onsets], probe[f"code_{name}"])
-        # as their page says: not bit for bit
+        # the page of the golden files says that bits may differ
         samples = signal[:, :: int(probe["every"])]
         np.testing.assert_allclose(samples, probe[f"raw_{name}"], rtol=1e-9)
 
@@ -105,16 +107,15 @@ def test_each_session_draws_the_published_trials(
     """Golden values: numbers of the drawn trials [picture, k] among those that show no
     target, and codes of the pictures.
     """
-    steps, probe = (
-        np.load(golden / f"prepare/{name}.npz")
-        for name in ("eeg_steps", "eeg_raw_probe")
-    )
+    steps = np.load(golden / "prepare/eeg_steps.npz")
+    probe = np.load(golden / "prepare/eeg_raw_probe.npz")
     table = np.load(published / "image_metadata.npy", allow_pickle=True).item()
     for number, session in enumerate(unwhitened["eeg_steps"], 1):
         for partition, split in SPLITS.items():
             name = f"ses-{number:02d}_{partition}"
-            drawn, codes = steps[f"chosen_{name}"], steps[f"images_{name}"]
-            # samples of a millisecond
+            drawn = steps[f"chosen_{name}"]
+            codes = steps[f"images_{name}"]
+            # a sample lasts a millisecond
             onsets = probe[f"onset_{name}"][probe[f"code_{name}"] != TARGET]
             files = np.array(table[f"{split}_img_files"])[codes - 1]
 
@@ -150,8 +151,8 @@ def test_channels_are_in_the_published_order(golden, published, name):
 
 def test_times_before_the_cut_are_the_published_ones(golden, published):
     expected = np.load(golden / "prepare/eeg_steps.npz")["times_before_cut"]
-    made = ThingsEegRaw(root=str(published), keep_ms=(-200, 1000)).build(Paths())
-    np.testing.assert_allclose(made.cutting.times_s, expected, atol=1e-9)
+    preparation = ThingsEegRaw(root=str(published), keep_ms=(-200, 1000)).build(Paths())
+    np.testing.assert_allclose(preparation.cutting.times_s, expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["eeg_steps", "eeg100_authors"])
@@ -179,16 +180,12 @@ def test_noise_of_each_partition_is_the_published_one(
     for split in ("train", "test"):
         # from square volts to square microvolts
         expected = 1e12 * values[f"{prefix}{split}"]
-        trials = [session[split] for session in unwhitened[name]]
-        found = [
-            estimate_covariance(
-                each.signal[:, 0],
-                np.unique(each.image_ids, return_inverse=True)[1],
-                across,
-            )
-            for each in trials
-        ]
-        # their page: 2e-7 between implementations in float32
+        found = []
+        for session in unwhitened[name]:
+            trials = session[split]
+            _, pictures = np.unique(trials.image_ids, return_inverse=True)
+            found.append(estimate_covariance(trials.signal[:, 0], pictures, across))
+        # implementations in float32 differ by 2e-7, says the page of the golden files
         atol = 1e-6 * np.abs(expected).max()
         np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
 
@@ -201,12 +198,12 @@ def assert_whiteners_near(found, expected):
 
 
 def test_alignvis_preparation_is_the_published_one(golden, published, golden_eeg):
-    found = published_sessions(published, golden_eeg, shuffle=True)
+    found = prepare_published(published, golden_eeg, shuffle=True)
     steps = np.load(golden / "prepare/eeg_steps.npz")
     assert_whiteners_near(found, steps["whitener"])
     for split in ("train", "test"):
         expected = np.load(golden / f"prepare/eeg250_{split}.npz")
-        joined = merged(found, split, golden_eeg.repetition_seed)
+        joined = merge_sessions(found, split, golden_eeg.repetition_seed)
         np.testing.assert_allclose(joined, expected["data"], atol=1.5e-5)
     times_s = found[0]["train"].times_s
     assert len(times_s) == expected["data"].shape[-1] and times_s[0] == 0
@@ -217,28 +214,27 @@ def test_preparation_of_the_data_set_s_authors_is_theirs(
     golden, published, golden_eeg, across
 ):
     expected = np.load(golden / "prepare/eeg100_authors.npz")
-    found = published_sessions(
+    found = prepare_published(
         published,
         golden_eeg,
         whiten=across,
         whiten_by="both",
-        **settings_of_authors(golden),
+        **read_author_settings(golden),
     )
     assert_whiteners_near(found, expected[f"{across}_whitener"])
     for split in ("train", "test"):
-        joined = merged(found, split, golden_eeg.repetition_seed)
+        joined = merge_sessions(found, split, golden_eeg.repetition_seed)
         np.testing.assert_allclose(joined, expected[f"{across}_{split}"], atol=1.5e-5)
     times_s = found[0]["train"].times_s
     np.testing.assert_allclose(times_s, expected["times"], atol=1e-9)
 
 
 def test_all_repetitions_are_kept_by_default_and_counted(raw, recorded):
-    found = sessions(raw)[0]["train"]
+    found = prepare_sessions(raw)[0]["train"]
     counts = np.unique(found.image_ids, return_counts=True)[1]
-    assert sorted(counts) == [2, 2, 3] and found.provenance["dropped"] == {
-        "target": 1,
-        "beyond the recording": 0,
-    }
+    assert sorted(counts) == [2, 2, 3]
+    dropped = {"target": 1, "beyond the recording": 0}
+    assert found.provenance["dropped"] == dropped
     recorded(digits=5, **numbers_of_trials(found))
 
 
@@ -249,30 +245,34 @@ def test_test_trials_do_not_change_the_whitener(mini_raw, small_eeg, raw, tmp_pa
         path = tmp_path / f"raw_eeg/sub-01/ses-{session:02d}/raw_eeg_test.npy"
         other = tmp_path / f"raw_eeg/sub-01/ses-{session % 4 + 1:02d}/raw_eeg_test.npy"
         path.write_bytes(other.read_bytes())
-    for before, after in zip(sessions(raw), sessions(tmp_path), strict=True):
+    for before, after in zip(
+        prepare_sessions(raw), prepare_sessions(tmp_path), strict=True
+    ):
         np.testing.assert_array_equal(
             before["train"].whiteners[0], after["train"].whiteners[0]
         )
         np.testing.assert_array_equal(before["train"].signal, after["train"].signal)
-    both = (
-        sessions(root, whiten_by="both")[0]["train"].whiteners[0]
+    # they do with whiten_by=both
+    whitener, other_whitener = (
+        prepare_sessions(root, whiten_by="both")[0]["train"].whiteners[0]
         for root in (raw, tmp_path)
     )
-    # which the test trials of other sessions do change
-    assert not np.array_equal(*both)
+    assert not np.array_equal(whitener, other_whitener)
 
 
 def test_signals_are_neuralbench_s_before_trials_are_cut(raw, recorded):
-    """By the functions that its own code calls, of mne and scikit-learn."""
+    """Expected values come from the functions of mne and scikit-learn that it calls."""
     mne = pytest.importorskip("mne")
     from sklearn.preprocessing import RobustScaler
 
     window = {"epoch_ms": (-200, 800), "keep_ms": (-200, 800), "rate_hz": 120}
     window |= {"sessions": [1], "channels": ["Pz", "O1"]}
-    found = sessions(raw, continuous="neuralbench", whiten="no", **window)[0]["train"]
+    found = prepare_sessions(raw, continuous="neuralbench", whiten="no", **window)[0][
+        "train"
+    ]
     path = raw / "raw_eeg/sub-01/ses-01/raw_eeg_training.npy"
     content = np.load(path, allow_pickle=True).item()
-    names = [*found.space.names]
+    names = list(found.space.names)
     info = mne.create_info(names, 1000, "eeg")
     rows = [content["ch_names"].index(name) for name in names]
     whole = mne.io.RawArray(content["raw_eeg_data"][rows].astype(float), info)
