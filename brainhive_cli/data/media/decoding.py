@@ -1,4 +1,4 @@
-"""Stimuli decoded and preprocessed in processes of their own, by torch's DataLoader."""
+"""Decoding and preprocessing of stimuli in worker processes of a torch DataLoader."""
 
 import gc
 import os
@@ -22,88 +22,90 @@ from brainhive_cli.data.media.pictures import BadPicture
 from brainhive_cli.data.media.stimuli import StimulusSet
 
 MAX_DECODERS = 16
-"""The most decoding processes by default."""
+"""Largest default number of decoding processes."""
 BATCHES_AHEAD = 2
-"""Batches that each process prepares in advance."""
+"""Number of batches that each process prepares in advance."""
 
 
 class PreprocessedBatch(NamedTuple):
-    """Stimuli, preprocessed for each encoder.
+    """Stimuli, preprocessed for each encoder that needs them.
 
     Attributes:
-        read: How many pictures, bad ones included.
-        rows: Which pictures each encoder sees, [B].
-        views: Preprocessed pictures by encoder, [B, 3, H, W]; no entry where it sees
-            none of them.
-        pixels: `describe_pixels` of the pictures by encoder, [B, 25]; none for one that
-            reads something else.
-        bad: What could not be decoded.
+        n_read: Number of stimuli, including those that could not be decoded.
+        rows: Rows [B] of the stimuli, keyed by encoder.
+        views: Preprocessed stimuli [B, 3, H, W], keyed by encoder.
+        pixels: Identities [B, 25] from `describe_pixels`, keyed by encoder. Encoders
+            that read captions or other annotations are absent.
+        problems: Message for each stimulus that could not be decoded.
     """
 
-    read: int
+    n_read: int
     rows: dict[str, Int64]
     views: dict[str, Tensor]
     pixels: dict[str, UInt64]
-    bad: list[str]
+    problems: list[str]
 
 
 def count_decoders(workers: int | None, launch: Launch) -> int:
-    """Say how many processes decode pictures: spare cores, sixteen at most.
+    """Return the number of processes that decode pictures.
 
-    On macOS none but those that are asked for: what is forked there may crash in
-    Apple's libraries (multiprocessing's documentation, contexts and start methods).
+    Args:
+        workers: Requested number. By default, all spare cores up to 16, or 0 on macOS,
+            where a forked process may crash in Apple's libraries (Python documentation,
+            multiprocessing, contexts and start methods).
+        launch: Processes that share the machine.
     """
+    if workers is not None:
+        return workers
     if sys.platform == "darwin":
-        return workers or 0
-    # one core is left to the process that runs the model
-    spare = max(0, (os.cpu_count() or 1) // launch.processes - 1)
-    return min(MAX_DECODERS, spare) if workers is None else workers
+        return 0
+    # leave one core to the process that runs the model
+    n_spare = max(0, (os.cpu_count() or 1) // launch.processes - 1)
+    return min(MAX_DECODERS, n_spare)
 
 
 def decode_batches(
     rows: Int64,
     images: StimulusSet,
     views: Mapping[str, Callable[[Any], Tensor]],
-    needed: Mapping[str, Bool],
+    is_needed: Mapping[str, Bool],
     batch_size: int,
     workers: int,
     pinned: bool = False,
     readers: Mapping[str, Callable[[int], Any]] = MappingProxyType({}),
 ) -> Iterator[PreprocessedBatch]:
-    """Yield pictures in whatever order their batches are ready; each is decoded once
-    for all encoders.
+    """Decode each stimulus once for all encoders, and yield batches as they get ready.
 
     Args:
-        rows: Which pictures.
-        images: The whole set.
-        views: Preprocessing by encoder.
-        needed: Which of all pictures each encoder sees, [N].
-        batch_size: Pictures a batch.
-        workers: Processes that decode; none are started for a few pictures.
-        pinned: Deliver pages that a GPU reads by itself, while the next batch is
-            prepared.
-        readers: What encoders read instead of the stimulus, by row: its captions, or
-            another picture.
+        rows: Rows of the stimuli to decode.
+        images: Stimulus set of N stimuli.
+        views: Preprocessing, keyed by encoder.
+        is_needed: Flags [N] of the stimuli that an encoder needs, keyed by encoder.
+        batch_size: Number of stimuli in a batch.
+        workers: Number of decoding processes. Two batches or fewer are decoded in this
+            process.
+        pinned: If True, put batches in pinned memory, from which a GPU copies.
+        readers: Function from row to caption, mask or other picture, keyed by the
+            encoders that read it instead of the stimulus.
 
     Raises:
-        BrainhiveError: if an encoder's views of one batch differ in size.
+        BrainhiveError: if an encoder preprocesses a batch to several sizes.
     """
-    if len(rows) <= 2 * batch_size:  # not worth starting processes for
+    if len(rows) <= 2 * batch_size:
         workers = 0
+    decode = partial(_decode_batch, images, views, is_needed, readers)
     loader: DataLoader[PreprocessedBatch | BrainhiveError] = DataLoader(
         rows,  # type: ignore[arg-type]
         batch_size,
         num_workers=workers,
-        # data sets and encoders hold functions
+        # data sets and encoders hold functions, which spawn cannot pickle
         multiprocessing_context="fork" if workers else None,
         prefetch_factor=BATCHES_AHEAD if workers else None,
-        collate_fn=partial(
-            catch_error, partial(_decode_batch, images, views, needed, readers)
-        ),
+        collate_fn=partial(catch_error, decode),
         pin_memory=pinned,
         in_order=False,
     )
-    # a collection writes on all that processes share, and so copies it for each
+    # a garbage collection would write on shared memory, and so copy it
     gc.freeze()
     try:
         for batch in loader:
@@ -114,72 +116,77 @@ def decode_batches(
         gc.unfreeze()
 
 
-def catch_error(read: Callable[[Sequence[int]], Any], rows: Sequence[int]) -> Any:
-    """Read rows in a loader, which would hide an error in a worker's traceback: it is
-    returned.
+def catch_error(read_rows: Callable[[Sequence[int]], Any], rows: Sequence[int]) -> Any:
+    """Return `read_rows(rows)`, or the error if it is the user's to correct.
+
+    An error that is raised in a worker would end in a traceback of the DataLoader.
     """
     try:
-        return read(rows)
+        return read_rows(rows)
+    except BrainhiveError as error:
+        return error
     except Exception as error:
-        described = (
-            error
-            if isinstance(error, BrainhiveError)
-            else foreign_code.describe_user_error(error)
-        )
-        if described:
-            return described
+        user_error = foreign_code.describe_user_error(error)
+        if user_error:
+            return user_error
         raise
 
 
 def _decode_batch(
     images: StimulusSet,
     views: Mapping[str, Callable[[Any], Tensor]],
-    needed: Mapping[str, Bool],
+    is_needed: Mapping[str, Bool],
     readers: Mapping[str, Callable[[int], Any]],
     rows: Sequence[int],
 ) -> PreprocessedBatch:
-    """Decode a batch of rows."""
-    # lists by encoder: rows that it sees, identities of their pixels, and their views
-    seen: dict[str, list[int]] = {name: [] for name in views}
-    pixels: dict[str, list[UInt64]] = {
-        name: [] for name in views if name not in readers
-    }
-    stacks: dict[str, list[Tensor]] = {name: [] for name in views}
-    bad = []
+    """Decode and preprocess the stimuli of some rows."""
+    view_lists: dict[str, list[Tensor]] = {name: [] for name in views}
+    row_lists: dict[str, list[int]] = {name: [] for name in views}
+    pixel_lists: dict[str, list[UInt64]] = {}
+    for name in views:
+        if name not in readers:
+            pixel_lists[name] = []
+
+    problems = []
     for row in map(int, rows):
-        names = [name for name in views if needed[name][row]]
-        decoding = [name for name in names if name in pixels]
+        names = [name for name in views if is_needed[name][row]]
+        pixel_names = [name for name in names if name in pixel_lists]
+        sources = {}
         try:
-            # each encoder's picture or clip, decoded once, or what it reads instead
-            sources = {name: readers[name](row) for name in names if name in readers}
-            if decoding or not names:
-                sources |= dict.fromkeys(decoding, images.open(row))
+            for name in names:
+                if name in readers:
+                    sources[name] = readers[name](row)
+            if pixel_names or not names:
+                sources |= dict.fromkeys(pixel_names, images.open(row))
         except BadPicture as error:
-            bad.append(error.message)
+            problems.append(error.message)
             continue
 
-        # identity of the pixels, then the view of each encoder
-        if decoding:
-            identity = describe_pixels(sources[decoding[0]])
-            for name in decoding:
-                pixels[name].append(identity)
+        if pixel_names:
+            identity = describe_pixels(sources[pixel_names[0]])
+            for name in pixel_names:
+                pixel_lists[name].append(identity)
         for name in names:
-            stacks[name].append(views[name](sources[name]))
-            seen[name].append(row)
-    # arrays of encoders that see any of the pictures
-    stacked = {
-        name: _stack(tensors, name) for name, tensors in stacks.items() if tensors
-    }
-    shown = {name: np.array(arrays) for name, arrays in seen.items() if arrays}
-    digests = {name: np.stack(arrays) for name, arrays in pixels.items() if arrays}
-    return PreprocessedBatch(len(rows), shown, stacked, digests, bad)
+            view_lists[name].append(views[name](sources[name]))
+            row_lists[name].append(row)
+
+    # leave out encoders without a stimulus
+    batch = PreprocessedBatch(len(rows), {}, {}, {}, problems)
+    for name, tensors in view_lists.items():
+        if tensors:
+            batch.rows[name] = np.array(row_lists[name])
+            batch.views[name] = _stack(tensors, name)
+            if name in pixel_lists:
+                batch.pixels[name] = np.stack(pixel_lists[name])
+    return batch
 
 
 def _stack(views: Sequence[Tensor], encoder: str) -> Tensor:
+    """Stack preprocessed stimuli, which must have one shape."""
     if len({view.shape for view in views}) > 1:
         raise BrainhiveError(
-            f"{encoder} preprocesses pictures of one batch to several sizes, one "
-            f"to {list(views[0].shape)}",
-            "let its preprocessing end in one size, or batch_size=1",
+            f"{encoder} preprocesses pictures of one batch to several sizes, such as "
+            f"{list(views[0].shape)}",
+            "let its preprocessing end in one size, or set batch_size=1",
         )
     return torch.stack(list(views))

@@ -1,4 +1,4 @@
-"""Likenesses of pictures that were compared on pixels, kept for later commands."""
+"""File of compared pictures: the likeness of each pair, kept for later commands."""
 
 import os
 import re
@@ -18,13 +18,13 @@ from brainhive_cli.data.media import near_copies, pictures
 from brainhive_cli.data.media.near_copies import Likeness
 
 FILE_NAME = ".likenesses"
-"""The file in a home: a line for each pair of pictures."""
+"""Name of the file, which has a line for each pair of pictures."""
 MAX_BYTES = 4_000_000
-"""Size beyond which the older half of the file is dropped: 90,000 pairs. NSD's test
-pictures have 4,000 with their candidates.
+"""File size above which the older half of the lines is deleted: 90,000 pairs. NSD's
+test pictures have 4,000 pairs.
 """
 DIFFERENT = "different"
-"""The word for no likeness in the file."""
+"""Text in the file for pictures that differ."""
 LIKENESSES: Mapping[str, Likeness] = {
     likeness or DIFFERENT: likeness for likeness in get_args(Likeness)
 }
@@ -32,14 +32,13 @@ _LINE = re.compile(rf"([0-9a-f]{{32}}) ({'|'.join(LIKENESSES)})\n")
 
 
 class KeptLikenesses:
-    """Likenesses of pairs of pictures, by digests of both, in a file of a home.
+    """Likenesses of pairs of pictures, in a file that several processes may share.
 
-    Processes may share the file: each appends a likeness when it finds one. Reading
-    removes lines that are damaged, foreign or too old. Where nothing can be written,
-    likenesses are kept until the command ends.
+    Opening the file deletes damaged lines. If the file cannot be written, likenesses
+    are kept until the command ends.
 
     Args:
-        home: The folder of the file.
+        home: Folder of the file.
     """
 
     def __init__(self, home: Path) -> None:
@@ -50,29 +49,37 @@ class KeptLikenesses:
             content = ""
         except (OSError, BrainhiveError):
             content = "unreadable"
-        words = dict(_LINE.findall(content))
+        text_of_key = dict(_LINE.findall(content))
 
-        # a file with other content, or a too long one, is written anew
-        valid = _write_lines(words)
+        # rewrite a file that is too long or has damaged lines
+        valid = _format_lines(text_of_key)
         if len(valid) > MAX_BYTES:
-            words = dict([*words.items()][len(words) // 2 :])
-            valid = _write_lines(words)
+            items = list(text_of_key.items())
+            text_of_key = dict(items[len(items) // 2 :])
+            valid = _format_lines(text_of_key)
         if valid != content:
-            with suppress(OSError), atomic_write(self._file, is_lasting=False) as part:
-                part.write_text(valid)
-        self._likenesses = {key: LIKENESSES[word] for key, word in words.items()}
+            with suppress(OSError), atomic_write(self._file, is_lasting=False) as file:
+                file.write_text(valid)
+        self._likenesses = {key: LIKENESSES[text] for key, text in text_of_key.items()}
 
     def find(self, digests: Sequence[int]) -> Likeness | None:
-        """Find the likeness of a tested and a learned picture by their digests; None if
-        they were not compared.
+        """Return the likeness of two pictures, or None if they were never compared.
+
+        Args:
+            digests: Digests of the test picture and the training picture.
         """
-        return self._likenesses.get(_key_of(digests))
+        return self._likenesses.get(_make_key(digests))
 
     def keep(self, digests: Sequence[int], likeness: Likeness) -> None:
-        """Keep the likeness of a tested and a learned picture by their digests."""
-        key = _key_of(digests)
+        """Append the likeness of two pictures to the file.
+
+        Args:
+            digests: Digests of the test picture and the training picture.
+            likeness: Result of their comparison.
+        """
+        key = _make_key(digests)
         self._likenesses[key] = likeness
-        line = _write_lines({key: likeness or DIFFERENT})
+        line = _format_lines({key: likeness or DIFFERENT})
         # a single write, so that lines of several processes do not mix
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
         with suppress(OSError, BrainhiveError):
@@ -81,19 +88,20 @@ class KeptLikenesses:
                 file.write(line.encode())
 
 
-def _write_lines(words: Mapping[str, str]) -> str:
-    return "".join(f"{key} {word}\n" for key, word in words.items())
+def _format_lines(text_of_key: Mapping[str, str]) -> str:
+    """Format the lines of the file."""
+    return "".join(f"{key} {text}\n" for key, text in text_of_key.items())
 
 
-def _key_of(digests: Sequence[int]) -> str:
-    """Write the key of a pair of pictures, as this version compares them."""
-    pair = _digest_comparison(), *digests
-    return xxhash.xxh3_128_hexdigest(repr(pair).encode())
+def _make_key(digests: Sequence[int]) -> str:
+    """Return the key of a pair of pictures. It changes with the code that compares."""
+    key = (_digest_comparison(), *digests)
+    return xxhash.xxh3_128_hexdigest(repr(key).encode())
 
 
 @cache
 def _digest_comparison() -> str:
-    """Digest what decodes and compares pictures: the code, and its libraries."""
+    """Digest the code and the libraries that decode and compare pictures."""
     digest = xxhash.xxh3_64(f"{PIL.__version__} {np.__version__}".encode())
     for module in (near_copies, pictures):
         digest.update(Path(str(module.__file__)).read_bytes())

@@ -1,7 +1,7 @@
 """Search for near-copies: pictures after compression, resizing or other edits.
 
 Hashes of a picture's windows (views) give candidates, which are confirmed on pixels.
-They are compared by *details*: DCT coefficients, each ring of frequencies scaled to one
+They are compared by *details*: DCT coefficients, each ring of frequencies scaled to unit
 norm. A layout that many pictures share, such as an object on white, weighs little.
 """
 
@@ -47,7 +47,7 @@ Gabor patches have at most 26 (32 dithered to a palette), blocks of colour 42,
 handwritten digits at least 59, photographs 50 (benchmarks/near_copies.py).
 """
 MIN_DETAILS_OF_SHARPER = 80
-"""Smallest number of details of the other picture if one has fewer than MIN_DETAILS."""
+"""Smallest number of details of a picture whose partner has fewer than MIN_DETAILS."""
 MAX_DISTANCE = 34
 """Largest number of the 128 bits of a view that differ between candidates. Of 14,280
 pairs of different photographs, 0 to 2 are candidates (benchmarks/near_copies.py).
@@ -202,23 +202,25 @@ def find_candidates(
 
     blocks = [np.empty((0, 3), np.int64)]
     count = 0
-    for first, second in _PAIRS:
+    for test_view, train_view in _PAIRS:
         # words of even and of odd frequencies, [2, M] and [2, N]
-        test_words = test_hashes[test_rows, 2 * first : 2 * first + 2].T.copy()
-        train_words = train_hashes[train_rows, 2 * second : 2 * second + 2].T.copy()
+        test_words = test_hashes[test_rows, 2 * test_view : 2 * test_view + 2].T.copy()
+        train_words = train_hashes[
+            train_rows, 2 * train_view : 2 * train_view + 2
+        ].T.copy()
         for row, column in list_pairs(test_words, train_words, max_distance):
             # a mirror keeps even frequencies, and these exclude most pairs
-            even = np.bitwise_count(test_words[0][row] ^ train_words[0][column])
-            is_alike = even <= max_even_distance
+            n_even = np.bitwise_count(test_words[0][row] ^ train_words[0][column])
+            is_alike = n_even <= max_even_distance
             row = row[is_alike]
             column = column[is_alike]
-            even = even[is_alike]
+            n_even = n_even[is_alike]
 
             # a mirror flips the signs of odd frequencies
             test_odd = test_words[1][row]
             train_odd = train_words[1][column]
-            odd = np.bitwise_count(test_odd ^ train_odd)
-            distance = even + np.minimum(odd, 64 - odd)
+            n_odd = np.bitwise_count(test_odd ^ train_odd)
+            distance = n_even + np.minimum(n_odd, 64 - n_odd)
             both_have_few_details = test_odd & train_odd & _HAS_FEW_DETAILS != 0
             is_near = (distance <= max_distance) & ~both_have_few_details
             triples = np.column_stack([test_rows[row], distance, train_rows[column]])
@@ -242,28 +244,28 @@ def confirm_near_copy(
     """Compare the pixels of two pictures, or of the middle frames of clips.
 
     Returns:
-        "copy", "cropped" if they share a part, "mirrored" if one shows all or a part
-        of the other mirrored, or "" if they differ.
+        "copy", "cropped" if they share a part, "mirrored" if they share all or a part
+        in mirror image, or "" if they differ.
     """
     pictures = []
     for stimulus in (test_stimulus, train_stimulus):
         frame = _get_frame(stimulus)
         pictures.append(_prepare(_make_square(frame).tobytes(), frame.size))
-    first, second = pictures
+    test_picture, train_picture = pictures
 
     # pictures of few details, such as gratings, all look alike
-    detail_counts = (first.detail_count, second.detail_count)
+    detail_counts = (test_picture.detail_count, train_picture.detail_count)
     has_few = min(detail_counts) < MIN_DETAILS
     if has_few and max(detail_counts) < MIN_DETAILS_OF_SHARPER:
         return ""
-    if _are_equal(first, second):
+    if _are_equal(test_picture, train_picture):
         return "copy"
-    mirrored = first.mirror()
-    if _are_equal(mirrored, second):
+    mirrored = test_picture.mirror()
+    if _are_equal(mirrored, train_picture):
         return "mirrored"
-    if _share_part(first, second):
+    if _share_part(test_picture, train_picture):
         return "cropped"
-    return "mirrored" if _share_part(mirrored, second) else ""
+    return "mirrored" if _share_part(mirrored, train_picture) else ""
 
 
 @lru_cache(2**12)
@@ -327,7 +329,7 @@ def _locate_views(grey: Image.Image, size: tuple[int, int]) -> Float64:
 
 
 def _measure_borders(grey: NDArray[np.int16]) -> Float64:
-    """Measure the margins [4] of a border of one grey level around a rectangle.
+    """Measure the margins [4] of a border of constant grey level around a rectangle.
 
     They are 0 around another shape, or a rectangle shorter than half of the picture.
     """
@@ -385,8 +387,8 @@ def _list_all(
         train_even = train_words[0, start : start + width]
         for first_row in range(0, test_words.shape[1], _BLOCK_ROWS):
             test_even = test_words[0, first_row : first_row + _BLOCK_ROWS, None]
-            even = np.bitwise_count(test_even ^ train_even)
-            row, column = np.divmod(np.flatnonzero(even <= limit), even.shape[1])
+            n_even = np.bitwise_count(test_even ^ train_even)
+            row, column = np.divmod(np.flatnonzero(n_even <= limit), n_even.shape[1])
             yield first_row + row, start + column
 
 
@@ -499,24 +501,24 @@ def _prepare(square: bytes, size: tuple[int, int]) -> _PreparedPicture:
     return _PreparedPicture.from_square(picture, size)
 
 
-def _are_equal(first: _PreparedPicture, second: _PreparedPicture) -> bool:
+def _are_equal(picture: _PreparedPicture, other: _PreparedPicture) -> bool:
     """Return True if two pictures are alike as a whole."""
     correlations = []
     for light, other_light in _LIGHTS:
         correlation = _correlate(
-            first.details[light][_WHOLE], second.details[other_light][_WHOLE]
+            picture.details[light][_WHOLE], other.details[other_light][_WHOLE]
         )
         correlations.append(float(correlation))
     is_alike = max(correlations) >= MIN_CORRELATION
-    return is_alike and _have_equal_colours(first, _NO_MARGINS, second, _NO_MARGINS)
+    return is_alike and _have_equal_colours(picture, _NO_MARGINS, other, _NO_MARGINS)
 
 
-def _share_part(first: _PreparedPicture, second: _PreparedPicture) -> bool:
+def _share_part(picture: _PreparedPicture, other: _PreparedPicture) -> bool:
     """Return True if two pictures have alike windows near their most similar views."""
     score_lists = []
     for light, other_light in _LIGHTS:
-        details = first.details[light][_FIRSTS]
-        other_details = second.details[other_light][_SECONDS]
+        details = picture.details[light][_FIRSTS]
+        other_details = other.details[other_light][_SECONDS]
         score_lists.append(_correlate(details, other_details, highest=10))
     scores = np.stack(score_lists)  # [3, P]
     if scores.max() < MIN_FIRST_CORRELATION:
@@ -526,11 +528,11 @@ def _share_part(first: _PreparedPicture, second: _PreparedPicture) -> bool:
     light_row, pair_row = np.unravel_index(int(np.argmax(scores)), scores.shape)
     light, other_light = _LIGHTS[light_row]
     view, other_view = _PAIRS[pair_row]
-    window = first.views[view]
-    other_window = second.views[other_view]
+    window = picture.views[view]
+    other_window = other.views[other_view]
     return _find_window(
-        first, light, window, second, other_light, other_window
-    ) or _find_window(second, other_light, other_window, first, light, window)
+        picture, light, window, other, other_light, other_window
+    ) or _find_window(other, other_light, other_window, picture, light, window)
 
 
 def _find_window(
@@ -546,7 +548,7 @@ def _find_window(
     Args:
         picture: Picture whose windows are searched.
         light: Index of its luminance in `lights`.
-        start: Margins of the first window.
+        start: Margins of the initial window.
         part: The other picture.
         part_light: Index of its luminance in `lights`.
         part_window: Margins [4] of its window.
@@ -577,17 +579,19 @@ def _find_window(
 
 
 def _have_equal_colours(
-    first: _PreparedPicture,
+    picture: _PreparedPicture,
     window: Float64,
-    second: _PreparedPicture,
+    other: _PreparedPicture,
     other_window: Float64,
 ) -> bool:
-    """Return True if the colours of two windows agree, or if one has only one tint."""
+    """Return True if the colours of two windows agree, or if a window has a single tint."""
     all_details = []
     own_chromas = []
-    for picture, margins in ((first, window), (second, other_window)):
+    for prepared, margins in ((picture, window), (other, other_window)):
         # [3, 625] of Y, Cb, Cr
-        details = _measure_details(picture.square, margins, _BAND + 1) * _CHROMA_WEIGHTS
+        details = (
+            _measure_details(prepared.square, margins, _BAND + 1) * _CHROMA_WEIGHTS
+        )
         light = details[0]
         chroma = details[1:]
         energy = max(float(light @ light), 1.0)
@@ -606,26 +610,28 @@ def _have_equal_colours(
     return _compute_cosine(all_details[0], all_details[1]) >= MIN_CORRELATION
 
 
-def _compute_cosine(first: Float32, second: Float32) -> float:
-    """Compute the cosine of two arrays of one shape, taken as vectors."""
-    norms = np.linalg.norm(first) * np.linalg.norm(second)
-    return float(np.vdot(first, second) / norms)
+def _compute_cosine(vector: Float32, other: Float32) -> float:
+    """Compute the cosine of two arrays of the same shape, taken as vectors."""
+    norms = np.linalg.norm(vector) * np.linalg.norm(other)
+    return float(np.vdot(vector, other) / norms)
 
 
 def _correlate(
-    first: Float32, second: Float32, highest: int = _BAND
+    details: Float32, other_details: Float32, highest: int = _BAND
 ) -> NDArray[np.floating]:
     """Average the cosines [...] of rings of details [..., 625] below `highest`.
 
-    A ring weighs little if its amplitude is low in one of the pictures.
+    A ring weighs little if its amplitude is low in either picture.
     """
     rings = _RINGS[:, : highest - 1]
     counts = rings.sum(0)
-    norms = [np.sqrt(np.square(details) @ rings) for details in (first, second)]
+    norms = []
+    for values in (details, other_details):
+        norms.append(np.sqrt(np.square(values) @ rings))
     weights = np.sqrt(counts)
     for norm in norms:
         amplitude = norm / np.sqrt(counts)
         total = np.linalg.norm(norm, axis=-1, keepdims=True)
         weights = weights * amplitude / (amplitude + FADE * total + 1e-6)
-    cosines = (first * second) @ rings / (norms[0] * norms[1] + 1e-6)
+    cosines = (details * other_details) @ rings / (norms[0] * norms[1] + 1e-6)
     return (weights * cosines).sum(-1) / (weights.sum(-1) + 1e-6)

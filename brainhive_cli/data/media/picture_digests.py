@@ -1,4 +1,4 @@
-"""Digests of what pictures and clips show, whatever their files are."""
+"""Digests of the pixels of pictures and clips."""
 
 import numpy as np
 import xxhash
@@ -10,13 +10,11 @@ from brainhive_cli.data.media.stimuli import Clip
 
 
 def digest_pixels(stimulus: Image.Image | Clip) -> int:
-    """Digest what a stimulus shows (xxh3, 64 bits): its pixels, or those of all frames,
-    and their shape.
+    """Compute a 64-bit digest (xxh3) of the pixels of a picture or clip.
 
-    Files of one picture in different lossless formats, or under different names, have
-    one digest.
+    The digest depends on neither the file name nor a lossless file format.
     """
-    # the shape is a part of the digest: [4, 1] and [2, 2] may have equal bytes
+    # include the shape, because [4, 1] and [2, 2] may have equal bytes
     pixels = stimulus.frames if isinstance(stimulus, Clip) else np.asarray(stimulus)
     digest = xxhash.xxh3_64(str(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels).data)
@@ -24,7 +22,6 @@ def digest_pixels(stimulus: Image.Image | Clip) -> int:
 
 
 def describe_pixels(stimulus: Image.Image | Clip) -> UInt64:
-    """Give what a stimulus is known by, [25]: the digest of its pixels, and its
-    perceptual hash.
-    """
-    return np.array([digest_pixels(stimulus), *hash_picture(stimulus)], np.uint64)
+    """Return the digest of a stimulus's pixels, then its perceptual hash, [25]."""
+    digest = np.array([digest_pixels(stimulus)], np.uint64)
+    return np.concatenate([digest, hash_picture(stimulus)])

@@ -14,8 +14,8 @@ from brainhive_cli.core.errors import (
 from brainhive_cli.core.files import UnfitFile, open_regular
 
 FORMATS = "AVIF BMP DIB GIF ICO JPEG JPEG2000 PNG PPM TIFF WEBP".split()
-"""Formats that PIL may read, whatever a file's ending: for others it runs programs
-(EPS: Ghostscript).
+"""Formats that PIL may decode, whatever the file's ending. PIL would run programs for
+others, such as Ghostscript for EPS.
 """
 
 
@@ -24,43 +24,36 @@ class BadPicture(BrainhiveError):
 
 
 def decode(source: str | BytesIO, name: object) -> Image.Image:
-    """Decode a picture as RGB.
+    """Decode a picture as RGB, upright.
 
     Args:
-        source: A file, or its bytes.
-        name: Name of the picture, for the error.
+        source: Path of the file, or its content.
+        name: Name of the picture in the error message.
 
     Raises:
-        BadPicture: naming the picture.
+        BadPicture: if it cannot be decoded, or has 32 bits per pixel.
     """
     with report_bad_picture(name):
-        # regular files only: opening a pipe or device could wait for ever
-        opened = (
-            open_regular(source) if isinstance(source, str) else nullcontext(source)
-        )
-        with opened as content, Image.open(content, formats=FORMATS) as picture:
-            # PIL verifies the checksums of a PNG only when told to
+        # opening a pipe or device could wait forever
+        file = open_regular(source) if isinstance(source, str) else nullcontext(source)
+        with file as content, Image.open(content, formats=FORMATS) as picture:
+            # PIL checks the checksums of a PNG only in `verify`, which ends its use
             if picture.format == "PNG":
-                with Image.open(content, formats=("PNG",)) as twin:
-                    twin.verify()
+                with Image.open(content, formats=("PNG",)) as duplicate:
+                    duplicate.verify()
 
-            # grey of 16 bits becomes 8 bits; PIL's own conversion would turn it white
             if picture.mode in ("I", "F"):
-                raise ValueError("32 bits a pixel, of no known range")
+                raise ValueError("32 bits per pixel, with an unknown range of values")
+            # PIL would clip 16-bit grey levels to 255
             if picture.mode.startswith("I;16"):
-                eight_bits = turn_upright(picture).point(
-                    lambda level: level * (1 / 256)
-                )
-                return eight_bits.convert("L").convert("RGB")
+                upright = turn_upright(picture)
+                scaled = upright.point(lambda level: level * (1 / 256))
+                return scaled.convert("L").convert("RGB")
             return turn_upright(picture).convert("RGB")
 
 
 def turn_upright(picture: Image.Image) -> Image.Image:
-    """Turn a picture, in place, as the EXIF orientation of its file says, as every
-    viewer does.
-
-    An EXIF block that is damaged says nothing, to viewers neither.
-    """
+    """Rotate a picture in place by its EXIF orientation. Damaged EXIF is ignored."""
     picture.load()
     with suppress(*DAMAGE_EXCEPTIONS):
         ImageOps.exif_transpose(picture, in_place=True)
@@ -69,24 +62,30 @@ def turn_upright(picture: Image.Image) -> Image.Image:
 
 @contextmanager
 def report_bad_picture(name: object) -> Iterator[None]:
-    """Turn what decoding a picture raises, until the block ends, into BadPicture that
-    names it.
+    """Context manager that reports a picture that cannot be decoded.
 
-    An error of the machine is raised as it is.
+    Errors of the machine, such as a lack of memory, pass through unchanged.
+
+    Args:
+        name: Name of the picture in the message.
+
+    Raises:
+        BadPicture: if the block raises another error.
     """
     try:
         yield
     except (*DAMAGE_EXCEPTIONS, Image.DecompressionBombError) as error:
+        # the picture itself may be sound, so it must not count as bad
         if is_machine_error(error):
-            raise  # a gap in a store would be for good
+            raise
         if isinstance(error, UnfitFile):
             reason = str(error.strerror)
         elif isinstance(error, UnidentifiedImageError):
-            # Pillow's message holds the number of the open file
+            # Pillow's message has the number of the open file
             reason = "Pillow does not recognise its format"
         else:
             reason = first_line(error)
         raise BadPicture(
             f"{name} cannot be decoded: {reason}",
-            "replace the file (embed accepts the gap with --skip-bad)",
+            "replace the file (embed leaves out such pictures with --skip-bad)",
         ) from error

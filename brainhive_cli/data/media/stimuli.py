@@ -1,4 +1,4 @@
-"""Stimuli of a data set: pictures and clips, listed by split."""
+"""Stimulus sets: the pictures or clips of a split of a data set."""
 
 import os
 from collections import Counter
@@ -22,7 +22,7 @@ from brainhive_cli.data.files.ids import PICTURES, Names
 from brainhive_cli.data.media.pictures import decode
 
 EXAMINED_FILES = 1000
-"""Files of a split, evenly over it, whose content is looked for when it is listed."""
+"""Number of files of a split, evenly spaced, that are checked for their content."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,15 +30,15 @@ class Clip:
     """A video clip.
 
     Attributes:
-        frames: [F, H, W, 3], uint8, RGB.
-        rate_hz: Frames a second; None where nothing says it, as of a folder of frames.
+        frames: RGB frames [F, H, W, 3], uint8.
+        rate_hz: Frames per second, or None if unknown, as for a folder of frames.
     """
 
     frames: UInt8
     rate_hz: float | None
 
     def to_pictures(self) -> list[Image.Image]:
-        """Turn the frames into pictures."""
+        """Convert the frames to pictures."""
         return [Image.fromarray(frame) for frame in self.frames]
 
 
@@ -47,27 +47,24 @@ class StimulusSet:
     """The ordered stimuli of one split.
 
     Attributes:
-        image_ids: Path below the image root, POSIX, without extension.
+        image_ids: Paths below the image root, with /, without extension.
         concepts: Concept of each stimulus.
-        open: Index to picture, or to Clip; raises BadPicture. It is pickled into worker
-            processes, and holds no open file.
-        captions: Index to the captions of a stimulus; None where there are none at all.
-        captions_each: Number of captions that are used, K.
-        frames: Frames of each clip; None where the stimuli are pictures.
-        masks: Index to the masks of the key object, uint8 [F, H, W], [1, H, W] of a
-            picture: 1 where it is.
-        labels: Index to flags for `label_names`, uint8 [K].
+        open: Function from index to picture or Clip, which may raise BadPicture. It is
+            pickled for worker processes, so it holds no open file.
+        captions: Function from index to the captions of a stimulus, if there are any.
+        captions_each: Number K of captions used per stimulus.
+        frames: Number of frames of each clip, or None for pictures.
+        masks: Function from index to the masks of the key object, uint8 [F, H, W], or
+            [1, H, W] for a picture. They are 1 inside the object.
+        labels: Function from index to flags [K], uint8, for the names in `label_names`.
         label_names: Names of the labels.
-        objects: Name of each stimulus' key object; None where nothing says it.
-        object_names: All names that an object may have.
-        way_out: How to get captions, masks or labels that are not there.
-        has_pictures: Whether stimuli can be opened: categories without exemplars are
-            names.
-        missing: Why files are not here; without any, as many stimuli as are published
-            stand for them.
-        unread: Number of files that lie among the pictures and are none, by ending.
-        file_of: Index to the path of the file that holds the picture and nothing else;
-            None where there are no such files.
+        objects: Name of the key object of each stimulus, if known.
+        object_names: All names that a key object may have.
+        way_out: Advice on how to get missing captions, masks or labels.
+        has_pictures: If False, stimuli cannot be opened: they are categories.
+        missing_error: Error about absent files. The stimuli may then be placeholders.
+        unread_counts: Number of files that are no pictures, keyed by extension.
+        file_of: Function from index to path, if each stimulus is a file.
         medium: Kind of the stimuli.
     """
 
@@ -92,15 +89,15 @@ class StimulusSet:
     medium: Literal["picture", "clip"] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Name the medium."""
+        """Set the medium."""
         vars(self)["medium"] = "picture" if self.frames is None else "clip"
 
     def __len__(self) -> int:
-        """Count the stimuli."""
+        """Return the number of stimuli."""
         return len(self.image_ids)
 
     def get_captions(self, index: int) -> list[str]:
-        """Give the K captions of a stimulus; one that has fewer repeats them.
+        """Return the K captions of a stimulus. Fewer captions are repeated.
 
         Raises:
             MissingData: if it has none.
@@ -115,107 +112,103 @@ class StimulusSet:
         return [captions[index % len(captions)] for index in range(self.captions_each)]
 
     def get_masks(self, index: int) -> list[UInt8] | UInt8:
-        """Give the mask [H, W] of each frame of a clip, or that of a picture.
+        """Return the masks [H, W] of a clip's frames, or the mask of a picture.
 
         Raises:
-            MissingData: if they are not one a frame.
+            MissingData: if the number of masks is not the number of frames.
         """
-        # [F, H, W]
         masks = self.masks(index) if self.masks else np.zeros((0, 0, 0), np.uint8)
-        if masks.ndim != 3 or len(masks) != (self.frames or 1):
-            raise self._miscounted("masks", masks, index, f"{self.frames or 1} frames")
-        return masks[0] if self.frames is None else list(masks)  # [H, W], or F of these
+        n_frames = self.frames or 1
+        if masks.ndim != 3 or len(masks) != n_frames:
+            raise self._make_count_error("masks", masks, index, f"{n_frames} frames")
+        return masks[0] if self.frames is None else list(masks)
 
     def get_labels(self, index: int) -> UInt8:
-        """Give the labels [K] of a stimulus.
+        """Return the label flags [K] of a stimulus.
 
         Raises:
-            MissingData: if they are not one a name.
+            MissingData: if the number of flags is not the number of label names.
         """
-        flags = self.labels(index) if self.labels else np.zeros(0, np.uint8)  # [K]
-        if flags.shape != (len(self.label_names),):
-            raise self._miscounted(
-                "labels", flags, index, f"{len(self.label_names)} names"
-            )
+        flags = self.labels(index) if self.labels else np.zeros(0, np.uint8)
+        n_names = len(self.label_names)
+        if flags.shape != (n_names,):
+            raise self._make_count_error("labels", flags, index, f"{n_names} names")
         return flags
 
-    def _miscounted(
-        self, what: str, values: UInt8, index: int, needed: str
+    def _make_count_error(
+        self, noun: str, values: UInt8, index: int, expected: str
     ) -> MissingData:
+        """Make the error about a wrong number of masks or labels."""
         return MissingData(
-            f"{self.dataset}/{self.split}: the {what} {list(values.shape)} of "
-            f"{self.image_ids[index]} are not one for each of {needed}",
-            f"get the {what} of these stimuli",
+            f"{self.dataset}/{self.split}: the {noun} of {self.image_ids[index]} have "
+            f"the shape {list(values.shape)}, not a value for each of {expected}",
+            f"get the {noun} of these stimuli",
         )
 
     def get_reader(
-        self, what: Literal["captions", "masks", "labels"]
+        self, annotation: Literal["captions", "masks", "labels"]
     ) -> Callable[[int], Any]:
-        """Return the function that gives captions, masks or labels of a stimulus, as
-        encoders take them.
-        """
-        return {
+        """Return the method that gets captions, masks or labels of a stimulus."""
+        readers = {
             "captions": self.get_captions,
             "masks": self.get_masks,
             "labels": self.get_labels,
-        }[what]
+        }
+        return readers[annotation]
 
 
 def find_pictures(
     root: Path,
     folder: str = "",
     unread_counts: Counter[str] | None = None,
-    endings: Collection[str] = PICTURES,
+    extensions: Collection[str] = PICTURES,
 ) -> Iterator[str]:
-    """Yield the picture files in a folder of `root`, as POSIX paths below `root`; see
-    `walk`.
+    """Yield the picture files in a folder and its subfolders.
 
     Args:
-        root: The folder below which paths are.
-        folder: One in it.
-        unread: Gets the number of all other files, by ending.
-        endings: Of those that are listed, in lower case.
+        root: Folder to which the yielded paths are relative.
+        folder: Folder in `root` that is searched.
+        unread_counts: Counts the other files by extension.
+        extensions: Extensions of the files to yield, in lower case.
     """
     for path, entry in walk(root, folder):
-        if (ending := os.path.splitext(path)[1].lower()) in endings:
-            # a folder may be called like a picture; a link to nowhere is a picture that
-            # was not fetched
+        extension = os.path.splitext(path)[1].lower()
+        if extension in extensions:
+            # a dead link is a picture that was not fetched, a folder is none
             if entry.is_file() or (entry.is_symlink() and not entry.is_dir()):
                 yield path
         elif unread_counts is not None and entry.is_file():
-            unread_counts[ending] += 1
+            unread_counts[extension] += 1
 
 
 def describe_unread(unread_counts: Mapping[str, int]) -> str:
-    """Describe the files that lie among pictures and are not read, as `4 not read: 3
-    .heic, 1 .txt`.
-    """
-    # the most frequent ending first
-    counts = sorted(unread_counts.items(), key=lambda item: (-item[1], item[0]))
-    listed = ", ".join(
-        f"{count:,} {ending or 'without ending'}" for ending, count in counts
-    )
-    return (
-        f"{sum(unread_counts.values()):,} not read: {listed}" if unread_counts else ""
-    )
+    """Describe files that are not read, such as `4 not read: 3 .heic, 1 .txt`."""
+    if not unread_counts:
+        return ""
+    items = sorted(unread_counts.items(), key=lambda item: (-item[1], item[0]))
+    texts = []
+    for extension, count in items:
+        texts.append(f"{count:,} {extension or 'without ending'}")
+    return f"{sum(unread_counts.values()):,} not read: {', '.join(texts)}"
 
 
 def require_unique_ids(
     image_ids: Sequence[str], locate: Callable[[int], object]
 ) -> None:
-    """Refuse two pictures with the same image id.
+    """Raise an error if two pictures have the same image id.
 
     Args:
         image_ids: Id of each picture.
-        locate: Index to the path of the picture, for the error.
+        locate: Function from index to the path of a picture, for the message.
     """
-    first: dict[str, int] = {}
+    first_index_of: dict[str, int] = {}
     for index, image_id in enumerate(image_ids):
-        # the index of the first picture with this id
-        if (other := first.setdefault(image_id, index)) != index:
+        first_index = first_index_of.setdefault(image_id, index)
+        if first_index != index:
             raise BrainhiveError(
-                f"{locate(index)} and {locate(other)} have one image id, {image_id!r}",
-                "rename or remove one",
+                f"{locate(index)} and {locate(first_index)} have the same image id, "
+                f"{image_id!r}",
+                "rename or remove either file",
             )
 
 
@@ -227,50 +220,54 @@ def make_stimulus_set(
     concepts: Sequence[str],
     unread_counts: Mapping[str, int] = MappingProxyType({}),
 ) -> StimulusSet:
-    """Make an image set of files below an image root.
+    """Make a stimulus set of picture files.
 
     Args:
         dataset: Name of the data set.
         split: Name of the split.
-        root: The image root.
-        files: Paths of the pictures below it.
+        root: Image root.
+        files: Paths below the root.
         concepts: Concept of each picture.
-        unread: Number of files that lie among the pictures and are none, by ending.
+        unread_counts: Number of files that are no pictures, keyed by extension.
 
     Raises:
-        BrainhiveError: if two files differ in their endings only, and so have one image
-            id.
+        BrainhiveError: if two files differ only in their extension.
     """
-    # an id is a path without its ending, so cat.jpg and cat.png would have one id
-    parts = [os.path.splitext(file) for file in files]
-    require_unique_ids([stem for stem, _ in parts], lambda index: root / files[index])
-    image_ids = Names.of(stem for stem, _ in parts)
-    file_of = partial(_name_file, root, image_ids, Names.of(end for _, end in parts))
+    stems = []
+    extensions = []
+    for file in files:
+        stem, extension = os.path.splitext(file)
+        stems.append(stem)
+        extensions.append(extension)
+    require_unique_ids(stems, lambda index: root / files[index])
+    image_ids = Names.of(stems)
+    file_of = partial(_make_path, root, image_ids, Names.of(extensions))
 
-    # content that was not fetched lacks by folders: of many files some are looked at
+    # whole folders are fetched or not, so a sample of many files is enough
     paths = [f"{root}/{file}" for file in files]
-    missing = find_unfetched(paths[:: len(paths) // EXAMINED_FILES + 1])
+    step = len(paths) // EXAMINED_FILES + 1
+    missing_error = find_unfetched(paths[::step])
+    if missing_error:
+        missing_error = find_unfetched(paths)
     return StimulusSet(
         dataset,
         split,
         image_ids,
         Names.of(concepts),
-        partial(_open_file, file_of),
-        missing_error=missing and find_unfetched(paths),
+        open=partial(_open_file, file_of),
+        missing_error=missing_error,
         unread_counts=dict(unread_counts),
         file_of=file_of,
     )
 
 
-def _name_file(root: Path, image_ids: Names, endings: Names, index: int) -> str:
-    """Give the path of a picture, which is kept in two parts, so that an image set
-    holds the long one once.
-    """
-    # not a Path: it interns its parts, in a table of which each process would come to
-    # hold a copy
-    return f"{root}/{image_ids[index]}{endings[index]}"
+def _make_path(root: Path, image_ids: Names, extensions: Names, index: int) -> str:
+    """Return the path of a picture, composed so that ids are held in memory once."""
+    # a Path would intern its parts, so that each process grows a copy of all names
+    return f"{root}/{image_ids[index]}{extensions[index]}"
 
 
 def _open_file(file_of: Callable[[int], str], index: int) -> Image.Image:
+    """Decode the picture of an index."""
     path = file_of(index)
     return decode(path, path)

@@ -1,4 +1,4 @@
-"""Pictures as training sees them, read in processes of their own."""
+"""Pictures as a training sees them: cropped, with their sizes, in batches."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,69 +19,63 @@ from brainhive_cli.data.media.media_files import to_bytes
 from brainhive_cli.data.media.stimuli import StimulusSet
 
 View = Callable[[Image.Image], tuple[Tensor, Tensor]]
-"""Bytes [3, side, side] of a picture as training sees it, and its six ids, as
-`crop_centre` gives them.
+"""Function from a picture to its bytes [3, side, side] and size ids [6], such as
+`crop_centre`.
 """
 Latents = Callable[[int], tuple[Tensor, Tensor]]
-"""Latent [C, h, w] of a picture as the generator encodes it, and its sizes [6], as in
-`Batch`.
-"""
+"""Function from the row of a picture to its latent [C, h, w] and size ids [6]."""
 
 
 def crop_centre(
     picture: Image.Image, side: int, resize: Literal["lanczos", "bilinear"]
 ) -> tuple[Tensor, Tensor]:
-    """Resize the short side of a picture for training, and crop its centre.
+    """Resize the short side of a picture, and crop its centre.
 
     Args:
         picture: The picture.
-        side: Pixels of the crop.
+        side: Side of the crop in pixels.
         resize: Interpolation.
 
     Returns:
-        Bytes [3, side, side], and its six size and crop ids in pixels of the resized
-        picture.
+        Bytes [3, side, side], and size ids [6] in pixels of the resized picture, as in
+        `PictureBatch.sizes`.
     """
     from torchvision.transforms.v2 import functional as F
 
-    # resize the short side, crop the centre
     resized = F.resize(picture, [side], F.InterpolationMode(resize))
-    top, left = (
-        round((length - side) / 2) for length in (resized.height, resized.width)
-    )
+    top = round((resized.height - side) / 2)
+    left = round((resized.width - side) / 2)
     pixels = F.pil_to_tensor(F.crop(resized, top, left, side, side))
-    # ids of the diffusion model: original size, corner of the crop, its size
     sizes = [picture.height, picture.width, top, left, side, side]
     return pixels, torch.tensor(sizes, dtype=torch.float32)
 
 
 def use_crop_of_original(sizes: Tensor) -> Tensor:
-    """Replace the crop's corner in ids [B, 6] by that of a crop of the picture before
-    it was resized.
+    """Replace the crop's corner in size ids [B, 6] by a crop of the original picture.
 
-    Source: BrainHiVE's repository, train_prior.py; a side that is too short has 0.
+    The corner is at 0 along a side that is shorter than the crop.
+
+    Source: BrainHiVE's repository, train_prior.py.
     """
-    # ids are [original height, width, top, left, target height, width]
     original = sizes[:, :2]
     target = sizes[:, 4:]
-    return torch.cat(
-        [original, ((original - target) / 2).round().clamp(min=0), target], 1
-    )
+    corner = ((original - target) / 2).round().clamp(min=0)
+    return torch.cat([original, corner, target], 1)
 
 
 @dataclass(frozen=True)
 class PictureBatch:
-    """Pictures that are read together.
+    """A batch of B pictures of a training step.
 
     Attributes:
-        rows: [B] of the stimuli.
-        image: Bytes [B, 3, H, W], or latents [B, C, h, w] where they were computed
-            before.
-        sizes: [B, 6] ids in pixels: original height, width; top, left of the crop;
-            target height, width.
-        views: [B, 3, H, W] by name, preprocessed for encoders that embed in each step.
-        step: Of the training.
-        positions: [B] among the pictures of the step, over all processes.
+        rows: Rows [B] of the pictures in the stimulus set.
+        image: Bytes [B, 3, H, W], or stored latents [B, C, h, w].
+        sizes: Size ids [B, 6] in pixels: height and width of the original picture, top
+            and left of the crop, height and width of the crop.
+        views: Preprocessed pictures [B, 3, H, W] for encoders that run in each step,
+            keyed by encoder.
+        step: Number of the training step.
+        positions: Positions [B] of the pictures in the step, over all processes.
     """
 
     rows: Int64
@@ -93,7 +87,7 @@ class PictureBatch:
 
 
 BatchContent = tuple[Int64, Tensor, Tensor, dict[str, Tensor]]
-"""The first four fields of a `Batch`."""
+"""The first four fields of a `PictureBatch`."""
 
 
 def read_pictures(
@@ -106,26 +100,26 @@ def read_pictures(
     """Read pictures for training.
 
     Args:
-        images: The pictures.
-        view: Resizing and crop.
-        views: Preprocessing of encoders, by name.
-        latents: Gives what is known of a picture already, which then is opened for
-            encoders alone.
-        rows: Which pictures.
+        images: Stimulus set of the pictures.
+        view: Function that resizes and crops a picture.
+        views: Preprocessing of encoders, keyed by encoder.
+        latents: Function that replaces `view`. Pictures are then only opened for
+            encoders.
+        rows: Rows of the pictures.
     """
-    shown = list[Tensor]()
-    sizes = list[Tensor]()
-    seen: dict[str, list[Tensor]] = {name: [] for name in views}
+    image_list = list[Tensor]()
+    size_list = list[Tensor]()
+    view_lists: dict[str, list[Tensor]] = {name: [] for name in views}
     for row in rows:
         if latents is None or views:
             picture = images.open(row)
             for name, preprocess in views.items():
-                seen[name].append(preprocess(picture))
-        image, size = latents(row) if latents else view(picture)
-        shown.append(image)
-        sizes.append(size)
-    stacked = {name: torch.stack(tensors) for name, tensors in seen.items()}
-    return np.array(rows), torch.stack(shown), torch.stack(sizes), stacked
+                view_lists[name].append(preprocess(picture))
+        image, sizes = latents(row) if latents else view(picture)
+        image_list.append(image)
+        size_list.append(sizes)
+    stacked = {name: torch.stack(tensors) for name, tensors in view_lists.items()}
+    return np.array(rows), torch.stack(image_list), torch.stack(size_list), stacked
 
 
 def load_batches(
@@ -135,25 +129,33 @@ def load_batches(
     workers: int,
     launch: Launch,
 ) -> Iterator[PictureBatch]:
-    """Yield batches of these rows, of `count` pictures, in their order.
+    """Read batches of pictures in worker processes, and yield them in order.
+
+    Args:
+        read: Function that reads the pictures of some rows.
+        count: Number of pictures in the stimulus set.
+        rows: Rows of each batch.
+        workers: Number of processes, 0 for this process.
+        launch: Device for which the batches are prepared.
 
     Raises:
         BrainhiveError: if a picture cannot be decoded.
     """
-    for content in DataLoader(
+    loader: DataLoader[BatchContent | BrainhiveError] = DataLoader(
         range(count),  # type: ignore[arg-type]
         batch_sampler=rows,  # type: ignore[arg-type]
         num_workers=workers,
         collate_fn=partial(catch_error, read),
-        # data sets and encoders hold functions
+        # data sets and encoders hold functions, which spawn cannot pickle
         multiprocessing_context="fork" if workers else None,
         pin_memory=launch.device.type == "cuda",
-    ):
+    )
+    for content in loader:
         if isinstance(content, BrainhiveError):
             raise content
         yield PictureBatch(*content)
 
 
 def to_pictures(images: Tensor) -> list[Image.Image]:
-    """Turn [B, 3, H, W] in 0..1 into pictures."""
-    return [*map(Image.fromarray, to_bytes(images))]
+    """Convert tensors [B, 3, H, W] in 0..1 to pictures."""
+    return [Image.fromarray(pixels) for pixels in to_bytes(images)]

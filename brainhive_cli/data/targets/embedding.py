@@ -219,7 +219,7 @@ def stream(
     with ThreadPoolExecutor(1) as writing:
         for batch in batches:
             raise_if_asked_to_stop()  # what is written is kept
-            bad += batch.bad
+            bad += batch.problems
             for group in (group for group in groups if group.name in batch.views):
                 at = batch.rows[group.name]
                 # one forward pass; the copies to the CPU are asynchronous
@@ -244,7 +244,7 @@ def stream(
             # bounds what waits, and raises what failed
             while len(writes) > AHEAD * len(writers):
                 writes.popleft().result()
-            bar.advance(batch.read * launch.processes)
+            bar.advance(batch.n_read * launch.processes)
         # the last writes, whose errors are raised here
         for write in writes:
             write.result()

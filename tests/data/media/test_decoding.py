@@ -1,6 +1,4 @@
-"""Pictures decoded in processes: each once, for the encoders that want it, in few file
-descriptors.
-"""
+"""Pictures are decoded once for all encoders, and with few file descriptors."""
 
 import resource
 from collections import Counter
@@ -23,7 +21,7 @@ BAD = 7
 
 
 def image_set(log: Path) -> StimulusSet:
-    """Pictures of one grey each, their row; opening is logged."""
+    """Make pictures whose grey level is their row. Opening one is logged."""
 
     def opened(row: int) -> Image.Image:
         with log.open("a") as lines:
@@ -44,18 +42,19 @@ VIEWS = {"plain": corner, "double": lambda picture: 2 * corner(picture)}
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_each_picture_is_decoded_once_for_those_that_want_it(tmp_path, workers):
+def test_each_picture_is_decoded_once_for_all_encoders(tmp_path, workers):
     rows = np.arange(10, COUNT)
     wanted = {"plain": np.arange(COUNT) % 2 == 0, "double": np.arange(COUNT) % 3 == 0}
     rows = np.append(rows, BAD)
     wanted["plain"][BAD] = True
 
-    read, bad = 0, []
+    n_read, problems = 0, []
     found: dict[str, dict[int, Tensor]] = {name: {} for name in VIEWS}
     for batch in decode_batches(
         rows, image_set(tmp_path / "log"), VIEWS, wanted, 8, workers
     ):
-        read, bad = read + batch.read, bad + batch.bad
+        n_read += batch.n_read
+        problems += batch.problems
         for name, views in batch.views.items():
             found[name] |= {
                 int(r): v.clone() for r, v in zip(batch.rows[name], views, strict=True)
@@ -63,7 +62,7 @@ def test_each_picture_is_decoded_once_for_those_that_want_it(tmp_path, workers):
 
     opened = Counter((tmp_path / "log").read_text().split())
     assert opened == Counter(map(str, rows))
-    assert (read, bad) == (len(rows), [f"picture {BAD}"])
+    assert (n_read, problems) == (len(rows), [f"picture {BAD}"])
     for name, factor in (("plain", 1), ("double", 2)):
         assert sorted(found[name]) == [row for row in rows[:-1] if wanted[name][row]]
         assert all(

@@ -1,4 +1,4 @@
-"""Likenesses are kept by the content of pictures, whatever lies in their file."""
+"""Likenesses are kept in a file, which may be damaged or shared."""
 
 import os
 from collections.abc import Callable
@@ -68,7 +68,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], bool]] = {
     "a folder": (make_folder, False),
     "a pipe": (make_pipe, True),
 }
-"""What lies in place of the file, and whether a file can replace it."""
+"""Damage of the file, and True if a new file can replace it."""
 
 
 @pytest.mark.parametrize("name", DAMAGES)
@@ -84,7 +84,7 @@ def test_damaged_lines_alone_are_lost(tmp_path: Path) -> None:
     file = tmp_path / FILE_NAME
     keep_all(tmp_path)
     lines = file.read_text().splitlines(keepends=True)
-    # a write that a full disk cut off, then a later one; a word of no likeness
+    # a line cut off by a full disk, and a line with an unknown likeness
     damaged = [lines[0][:20], lines[1], lines[2].replace("mirrored", "turned"), "\0\n"]
     file.write_text("".join([*damaged, lines[3]]))
     found = find_all(tmp_path)

@@ -1,4 +1,4 @@
-"""Generated media in files: nothing is lost on the way to disk and back."""
+"""Files of pictures and clips keep pixels, frames and rates."""
 
 import struct
 
@@ -51,11 +51,11 @@ def test_squares_and_tensors_of_pictures_are_those_of_torchvision(size):
 
     assert np.array_equal(np.asarray(square), np.asarray(true))
     assert torch.equal(media, TF.pil_to_tensor(true) / 255)
-    # by which convolutions choose their way
+    # convolutions choose their algorithm by strides
     assert media.stride() == (TF.pil_to_tensor(true) / 255).stride()
 
 
-def test_a_video_is_read_as_it_is_seen(tmp_path):
+def test_a_rotated_video_is_read_upright(tmp_path):
     av = pytest.importorskip("av")
     path, halves = tmp_path / "clip.mp4", np.zeros((2, 32, 48, 3), np.uint8)
     halves[:, :16] = 255  # white above black
@@ -88,7 +88,7 @@ def write_halves(path):
     [(1, (0, -1, 1, 0)), (2, (-1, 0, 0, -1)), (3, (0, 1, -1, 0))],
 )
 def test_a_video_is_turned_as_its_file_says(tmp_path, quarters, matrix):
-    """The matrix of the track's header, by which phones turn their videos."""
+    """Phones turn their videos by the matrix in the header of the track."""
     path = tmp_path / "clip.mp4"
     halves = write_halves(path)
     content = path.read_bytes()
@@ -108,7 +108,7 @@ def test_outlines_of_masks_are_two_pixels_wide_and_inside():
     frames = np.full((2, 20, 20, 3), 100, np.uint8)
     masks = np.zeros((2, 10, 10), bool)
     masks[0, 2:8, 3:9] = True
-    # of a side that the picture cuts there is no outline
+    # the edge of the picture has no outline
     masks[1, :6, 4:] = True
 
     drawn = media_files.outline_masks(frames, masks, 20)
@@ -121,7 +121,7 @@ def test_outlines_of_masks_are_two_pixels_wide_and_inside():
     assert np.array_equal(drawn, expected)
     sized = media_files.outline_masks(frames, None, 12)
     assert sized.shape == (2, 12, 12, 3) and (sized == 100).all()
-    # masks that are not one a frame are not drawn
+    # fewer masks than frames are not drawn
     assert (media_files.outline_masks(frames, masks[:1], 20) == 100).all()
 
 

@@ -1,4 +1,4 @@
-"""Stimulus sets and data sets: captions, masks, people and files by counted values."""
+"""Stimulus sets, and the data sets that have them."""
 
 import os
 from collections import Counter
@@ -47,7 +47,7 @@ def test_captions_repeat_to_fill_up() -> None:
     assert found.medium == "picture" and len(found) == 2
 
 
-def test_masks_are_one_a_frame() -> None:
+def test_each_frame_has_a_mask() -> None:
     masks = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
     of_clip = stimuli(masks=lambda row: masks[: 3 - row], frames=3)
     assert [mask.tolist() for mask in of_clip.get_masks(0)] == masks.tolist()
@@ -61,7 +61,7 @@ def test_masks_are_one_a_frame() -> None:
         stimuli().get_masks(0)
 
 
-def test_labels_are_one_a_name() -> None:
+def test_each_label_name_has_a_flag() -> None:
     flags = [np.array([1, 0], np.uint8), np.ones(3, np.uint8)]
     labelled = stimuli(labels=flags.__getitem__, label_names=("x", "y"))
     assert labelled.get_labels(0).tolist() == [1, 0]
@@ -156,7 +156,7 @@ def test_pictures_are_listed_by_ending_and_others_counted(tmp_path: Path) -> Non
     assert unread == {".heic": 2, ".txt": 1, "": 1}
     assert describe_unread(unread) == "4 not read: 2 .heic, 1 without ending, 1 .txt"
     assert describe_unread({}) == ""
-    assert list(find_pictures(tmp_path, "x", endings={".txt"})) == ["x/c.txt"]
+    assert list(find_pictures(tmp_path, "x", extensions={".txt"})) == ["x/c.txt"]
 
 
 def test_ids_are_paths_without_endings(tmp_path: Path) -> None:

@@ -43,5 +43,5 @@ def test_folders_without_pictures_or_with_two_of_one_name_are_refused(tmp_path):
         list_media(str(tmp_path))
     for ending in ("png", "jpg"):
         Image.new("RGB", (4, 4)).save(tmp_path / f"x.{ending}")
-    with pytest.raises(BrainhiveError, match="have one image id"):
+    with pytest.raises(BrainhiveError, match=r"x\.\w+ and .*x\.\w+"):
         list_media(str(tmp_path))

@@ -1,6 +1,4 @@
-"""Clips of others: videos, animated pictures and folders of frames, with their
-rates.
-"""
+"""Clips in videos, animated pictures and folders of frames, with their rates."""
 
 import numpy as np
 import pytest
@@ -17,7 +15,7 @@ from brainhive_cli.data.media.pictures import BadPicture
 from tests.worlds.clips import clip, save_animation, save_frames
 
 
-def test_a_video_keeps_frames_and_rate_and_odd_sides_get_a_pixel(tmp_path):
+def test_a_video_keeps_frames_and_rate_and_pads_odd_sides(tmp_path):
     pytest.importorskip("av")
     side_px = 31
     frames = clip(0, side_px)
@@ -26,10 +24,10 @@ def test_a_video_keeps_frames_and_rate_and_odd_sides_get_a_pixel(tmp_path):
     opened = media_files.read(tmp_path / "clip.mp4")
 
     assert opened.rate_hz == pytest.approx(3) and opened.frames.shape == (6, 32, 32, 3)
-    # of a lossy codec
+    # the codec is lossy
     assert np.abs(opened.frames[:, :side_px, :side_px].astype(int) - frames).mean() < 8
     (tmp_path / "clip.mp4").write_bytes(b"no video")
-    with pytest.raises(BadPicture, match=r"clip\.mp4 cannot be decoded"):
+    with pytest.raises(BadPicture, match=r"clip\.mp4"):
         media_files.read(tmp_path / "clip.mp4")
 
 
@@ -54,10 +52,8 @@ def test_frames_of_a_folder_are_in_the_order_of_their_numbers(tmp_path):
 
     assert np.array_equal(opened.frames, frames) and opened.rate_hz is None
     Image.new("RGB", (5, 4)).save(tmp_path / "clip" / "12.png")
-    with pytest.raises(
-        BrainhiveError, match=r"frames in .*clip differ in size: \[\(4, 4\), \(4, 5\)\]"
-    ):
+    with pytest.raises(BrainhiveError, match=r"clip.*\[\(4, 4\), \(4, 5\)\]"):
         read_frame_folder(tmp_path / "clip")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(BrainhiveError, match="has no frames"):
+    with pytest.raises(BrainhiveError, match="empty"):
         read_frame_folder(tmp_path / "empty")
