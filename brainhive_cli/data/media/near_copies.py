@@ -1,8 +1,8 @@
 """Search for near-copies: pictures after compression, resizing or other edits.
 
 Hashes of a picture's windows (views) give candidates, which are confirmed on pixels.
-They are compared by *details*: DCT coefficients, each ring of frequencies scaled to unit
-norm. A layout that many pictures share, such as an object on white, weighs little.
+They are compared by *details*: DCT coefficients, each ring of frequencies scaled to
+unit norm. A layout that many pictures share, such as a thing on white, weighs little.
 """
 
 from collections.abc import Iterator
@@ -584,7 +584,7 @@ def _have_equal_colours(
     other: _PreparedPicture,
     other_window: Float64,
 ) -> bool:
-    """Return True if the colours of two windows agree, or if a window has a single tint."""
+    """Return True if the colours of two windows agree, or if either has one tint."""
     all_details = []
     own_chromas = []
     for prepared, margins in ((picture, window), (other, other_window)):
