@@ -14,13 +14,12 @@ from brainhive_cli.core.recipe import Paths, validate
 from brainhive_cli.data.preparations.recording import OwnRecordings, OwnSignalKeys
 from brainhive_cli.data.recordings.channels import KeptChannels
 from brainhive_cli.data.recordings.contract import cached_method
-from brainhive_cli.data.recordings.epochs import (
+from brainhive_cli.data.recordings.epoch_files import (
     Axes,
-    JoinedEpochs,
     name_trial_tables,
     read_epochs,
-    require_span,
 )
+from brainhive_cli.data.recordings.epochs import JoinedEpochs, require_span
 from brainhive_cli.data.recordings.headers import Header, make_header
 from brainhive_cli.data.signals.cutting import Cutting, Milliseconds, Steps
 

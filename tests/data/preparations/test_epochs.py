@@ -194,7 +194,7 @@ def test_what_does_not_fit_is_said(folder) -> None:
     with pytest.raises(BrainhiveError, match="lists 2 sessions of one file"):
         prepare(epochs, axes=AXES)
     table.unlink()
-    with pytest.raises(BrainhiveError, match="nothing says what 0 of them showed"):
+    with pytest.raises(BrainhiveError, match=r"nothing .* 0 of them"):
         prepare(epochs, axes=AXES)
     write_trials(folder)
     with pytest.raises(BrainhiveError, match="from -200 to 1000 ms") as caught:

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.recordings import epochs
+from brainhive_cli.data.recordings import epoch_files
 from brainhive_cli.data.recordings.epochs import (
     as_trials,
     cut_trials,
+    join_epochs,
     read_picture_names,
     require_span,
+    warn_of_size,
 )
 from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.stores import own_arrays
@@ -106,7 +108,7 @@ def test_arrays_say_their_axes(recorded: Recorded) -> None:
     ],
 )
 def test_labels_of_runs_are_numbered(labels: list[str], numbers: list[int]) -> None:
-    assert epochs._number_runs(labels).tolist() == numbers
+    assert epoch_files._number_runs(labels).tolist() == numbers
 
 
 def test_names_of_pictures_are_texts() -> None:
@@ -160,11 +162,13 @@ def test_events_of_eeglab_are_those_at_the_onset() -> None:
     content = eeglab(
         *[(11, "a"), (11, "a"), (11.3, 7.0), (30, "key"), (62, "b"), (61.4, "c")]
     )
-    names = epochs._name_eeglab(content, Path("x.set"))
+    names = epoch_files._name_eeglab_trials(content, Path("x.set"))
     assert names == [("a", "7"), ("c",), ()]
-    assert epochs._name_eeglab(eeglab((11, "a"), trials=1), Path("x.set")) == [("a",)]
+    assert epoch_files._name_eeglab_trials(
+        eeglab((11, "a"), trials=1), Path("x.set")
+    ) == [("a",)]
     with pytest.raises(BrainhiveError):
-        epochs._name_eeglab(eeglab((14, "a"), (64, "b")), Path("x.set"))
+        epoch_files._name_eeglab_trials(eeglab((14, "a"), (64, "b")), Path("x.set"))
 
 
 def test_lines_of_a_table_are_chosen_by_codes() -> None:
@@ -181,7 +185,7 @@ def test_lines_of_a_table_are_chosen_by_codes() -> None:
         table = Path("trials.csv")
         return [
             row["picture"]
-            for row in epochs._choose_rows(rows, epochs_cut, "picture", table)
+            for row in epoch_files._choose_rows(rows, epochs_cut, "picture", table)
         ]
 
     assert choose("a", "b", "a") == ["a", "b", "a"]
@@ -197,7 +201,7 @@ def test_epochs_lie_end_to_end() -> None:
 
     def lay(events: np.ndarray) -> Any:
         made = mne.EpochsArray(signal, info, events, tmin=-0.05, verbose="ERROR")
-        return epochs.join_epochs(made, Path("x"), {}, "", [("a",)] * 4)
+        return join_epochs(made, Path("x"), {}, "", [("a",)] * 4)
 
     found = lay(events)
     joined = np.concatenate([*signal], 1)
@@ -210,7 +214,7 @@ def test_epochs_lie_end_to_end() -> None:
 
 def test_tables_of_trials_are_called_as_their_file() -> None:
     names = [
-        path.name for path in epochs.name_trial_tables(Path("d/sub-01-epo.fif.gz"))
+        path.name for path in epoch_files.name_trial_tables(Path("d/sub-01-epo.fif.gz"))
     ]
     assert names == [
         "sub-01_trials.csv",
@@ -224,7 +228,7 @@ def test_signals_of_no_brain_s_size_are_warned_of(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     trials = as_trials(**arrays())
-    epochs.warn_of_size(trials, "sub-01")
+    warn_of_size(trials, "sub-01")
     assert not capsys.readouterr().err
-    epochs.warn_of_size(replace(trials, unit="V"), "sub-01")
+    warn_of_size(replace(trials, unit="V"), "sub-01")
     assert "sub-01" in capsys.readouterr().err
