@@ -18,7 +18,7 @@ from brainhive_cli.data.stores.target_store import (
 )
 from brainhive_cli.data.targets.encoder_stores import warn_of_problems
 from brainhive_cli.data.targets.job import Job, Recipe
-from brainhive_cli.data.targets.next_commands import next_command
+from brainhive_cli.data.targets.next_commands import write_next_command
 from brainhive_cli.data.targets.picture_splits import write_split
 from brainhive_cli.models.encoders import IMPORTED, own_names
 
@@ -43,11 +43,11 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     with console.progress("listing pictures"):
         job = Job.resolve(recipe, launch, force)
         require_inputs(job.inputs())
-    job.report_unread()
+    job.report_unread_files()
 
     # a cell is a group of stores whose pictures are read together
-    networks = job.match_networks()  # encoders of each due store, keyed by its path
-    cells = job.divide(networks)
+    networks = job.find_due_networks()  # encoders of each due store, keyed by its path
+    cells = job.divide_into_cells(networks)
     claimed_files = {name: stores[0].path for name, stores in cells.items()}
     filled_paths = set[Path]()
     undecodable_names = list[str]()
@@ -69,7 +69,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         share_cells(claimed_files, launch, is_finished=is_filled) as claimed_cells,
     ):
         for cell in claimed_cells:
-            undecodable_names += job.fill(cells[cell], networks, launch, bar)
+            undecodable_names += job.fill_stores(cells[cell], networks, launch, bar)
             filled_paths |= {store.path for store in cells[cell]}
 
     if undecodable_names and not recipe.skip_bad:
@@ -102,7 +102,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         root / job.dataset.name,
         (table,),
         files=files,
-        hint=next_command(recipe.dataset, recipe.encoders, recipe.paths),
+        hint=write_next_command(recipe.dataset, recipe.encoders, recipe.paths),
         work=work if has_filled_all else None,
     )
 

@@ -37,9 +37,9 @@ from brainhive_cli.data.stores.target_store import (
     build_store_path,
     expand_patterns,
 )
-from brainhive_cli.data.targets.encoder_keys import encoders_by_key
+from brainhive_cli.data.targets.encoder_keys import find_encoders
 from brainhive_cli.data.targets.encoder_stores import problem_of, warn_of_problems
-from brainhive_cli.data.targets.next_commands import next_command
+from brainhive_cli.data.targets.next_commands import write_next_command
 from brainhive_cli.models.encoders import (
     IMPORTED,
     OWN_NAME_HINT,
@@ -105,7 +105,7 @@ class Recipe(FileRecipe):
 
         # a head is named after its encoder, so the name must be free and valid
         imported = resolve({"kind": IMPORTED, "source": name})
-        known_encoder = encoders_by_key([name]).get(name)
+        known_encoder = find_encoders([name]).get(name)
         if known_encoder is not None and known_encoder.kind != IMPORTED:
             raise RecipeError(
                 f"own vectors cannot be called {name!r}, which is a name of the "
@@ -393,7 +393,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         has_problem = bool(problem_of(store))
         rows.append(make_health_row(store.path, store.health, has_problem))
     folder = recipe.paths.under_home("embeddings") / splits[0].dataset
-    hint = next_command(recipe.dataset, recipe.encoders, recipe.paths)
+    hint = write_next_command(recipe.dataset, recipe.encoders, recipe.paths)
     return Result(folder, (make_health_table(rows),), hint=hint)
 
 

@@ -18,7 +18,7 @@ from brainhive_cli.data.stores.store_tables import (
     describe_store,
     make_count_rows,
 )
-from brainhive_cli.data.targets.next_commands import next_command
+from brainhive_cli.data.targets.next_commands import write_next_command
 
 resolve_job = Job.resolve
 
@@ -135,7 +135,7 @@ def _write_next_command(recipe: Recipe, job: Job) -> str:
     stimuli = getattr(config, "stimuli", None)
     try:
         stimuli = stimuli or parts.resolve("datasets", job.preparation.dataset)
-        return next_command(stimuli, [], recipe.paths, *signal_name)
+        return write_next_command(stimuli, [], recipe.paths, *signal_name)
     except RecipeError:
         # the data set is a Python module of the user
         return str(Line("embed", "dataset.kind=MODULE"))

@@ -41,7 +41,10 @@ def targets_of(
     """Targets in memory; `others` are alternatives of each."""
     further = tuple(map(torch.from_numpy, others))
     return Targets(
-        {key: StoreTargets(values, further=further) for key, values in tensors.items()}
+        {
+            key: StoreTargets(values, other_values=further)
+            for key, values in tensors.items()
+        }
     )
 
 

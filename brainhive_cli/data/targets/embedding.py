@@ -31,7 +31,7 @@ from brainhive_cli.data.targets.encoder_groups import (
 from brainhive_cli.data.targets.encoder_stores import is_same_network
 from brainhive_cli.models.encoders import EncoderConfig
 
-AHEAD = 4
+MAX_WAITING_BATCHES = 4
 """Batches of a store that may wait in memory to be written."""
 
 
@@ -67,7 +67,7 @@ class StoreJob:
             "precision": self.precision,
         }
 
-    def reason(self, group: EncoderGroup | None) -> str:
+    def describe_reason(self, group: EncoderGroup | None) -> str:
         """Say why there is work to do; empty for a finished store of these pictures,
         made in this way.
 
@@ -110,7 +110,7 @@ class StoreJob:
         return "has gaps" if stored["skipped"] and not self.skip_bad else ""
 
     @property
-    def imported(self) -> str:
+    def import_note(self) -> str:
         """Say from where the store was imported, and what follows; empty for one that
         was made here.
         """
@@ -126,8 +126,8 @@ class StoreJob:
         """Say whether the store is done, or why not and how many bytes will be
         written.
         """
-        if not (reason := self.reason(None)):
-            return self.imported or "done"
+        if not (reason := self.describe_reason(None)):
+            return self.import_note or "done"
         why = f" ({reason})" if self.path.is_file() else ""
         if (shape := self.config.known_shape) is None:
             return f"to do, of a size that is known with the weights{why}"
@@ -138,7 +138,7 @@ class StoreJob:
         size = console.size(values * np.dtype(self.dtype).itemsize)
         return f"to do{why}, {size} to write"
 
-    def blank(self, group: EncoderGroup) -> StorePlan:
+    def make_plan(self, group: EncoderGroup) -> StorePlan:
         """Describe the store before it is filled."""
         # what made the targets, by which `reason` compares
         images, encoder = self.images, group.encoder
@@ -158,7 +158,7 @@ class StoreJob:
         )
 
 
-def stream(
+def embed_stimuli(
     images: StimulusSet,
     groups: Sequence[EncoderGroup],
     writers: Mapping[str, TargetWriter],
@@ -242,7 +242,7 @@ def stream(
                         )
                     )
             # bounds what waits, and raises what failed
-            while len(writes) > AHEAD * len(writers):
+            while len(writes) > MAX_WAITING_BATCHES * len(writers):
                 writes.popleft().result()
             bar.advance(batch.n_read * launch.processes)
         # the last writes, whose errors are raised here

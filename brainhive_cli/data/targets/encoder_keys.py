@@ -27,7 +27,7 @@ from brainhive_cli.models.encoders import (
 )
 
 
-def with_usual_encoders(fields: Any) -> Any:
+def add_usual_encoders(fields: Any) -> Any:
     """Complete a recipe that names no encoders by those of its data set, where that has
     some, as a label, or has others where weights of the usual ones are not here.
     """
@@ -53,8 +53,8 @@ def with_usual_encoders(fields: Any) -> Any:
     return fields
 
 
-def encoders_by_key(
-    keys: Iterable[str], maybe: Iterable[EncoderConfig] = ()
+def find_encoders(
+    keys: Iterable[str], candidates: Iterable[EncoderConfig] = ()
 ) -> dict[str, EncoderConfig]:
     """Find the encoder of each key: a candidate, the one of that upstream name, or the
     one of that name.
@@ -73,7 +73,7 @@ def encoders_by_key(
         parts.load("encoders", kind).Config for kind in parts.list_kinds("encoders")
     ]
     upstream = {config.upstream: config for config in shelf if config.upstream}
-    meant = {name: config for config in maybe for name in config.known_as}
+    meant = {name: config for config in candidates for name in config.known_as}
     # a candidate first, since its options are known
     encoder_of_key = {
         key: meant.get(key) or (upstream[key]() if key in upstream else _named(key))
@@ -100,7 +100,7 @@ def _named(key: str) -> EncoderConfig | None:
     return None
 
 
-def recipe_around(folder: Path) -> dict[str, Any]:
+def read_run_recipe(folder: Path) -> dict[str, Any]:
     """Read the recipe of the run that a prior's or model's folder lies in; empty
     outside of a run.
     """
@@ -111,14 +111,14 @@ def recipe_around(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def encoders_around(folder: Path) -> list[EncoderConfig]:
+def read_run_encoders(folder: Path) -> list[EncoderConfig]:
     """Read the encoders of the run that a prior's or model's folder lies in; none
     outside of a run.
 
     A run that goes on from a model, as calibrate's, has the encoders of the run of that
     model.
     """
-    recipe = recipe_around(folder)
+    recipe = read_run_recipe(folder)
     # calibrate names the run of its model, and no encoders
     if "encoders" not in recipe and isinstance(
         reference := recipe.get("align_run"), str
@@ -135,10 +135,10 @@ def encoders_around(folder: Path) -> list[EncoderConfig]:
 
 
 def describe_keys(
-    keys: Collection[str], maybe: Iterable[EncoderConfig]
+    keys: Collection[str], candidates: Iterable[EncoderConfig]
 ) -> tuple[str, str]:
     """Name the encoders of keys, and the arguments that select them."""
-    encoders = encoders_by_key(keys, maybe)
+    encoders = find_encoders(keys, candidates)
     unknown = sorted(set(keys) - encoders.keys())
     names = ", ".join([*map(str, encoders.values()), *unknown])
     if unknown:
@@ -156,7 +156,7 @@ def match_keys(
     encoders: Sequence[EncoderConfig],
     dims: Mapping[str, int],
     owner: str,
-    maybe: Iterable[EncoderConfig] = (),
+    candidates: Iterable[EncoderConfig] = (),
 ) -> dict[str, str]:
     """Find a prior's key of each encoder.
 
@@ -175,7 +175,7 @@ def match_keys(
     }
     # each encoder has a key, and each key an encoder
     if "" in keys.values() or sorted(keys.values()) != sorted(dims):
-        wanted, hint = describe_keys(dims, [*maybe, *encoders])
+        wanted, hint = describe_keys(dims, [*candidates, *encoders])
         raise BrainhiveError(
             f"{owner} takes the encoders {wanted}, not {', '.join(map(str, encoders))}",
             hint,
@@ -193,7 +193,7 @@ def _fused_by(prior: str) -> tuple[Path, Mapping[str, int]]:
     return described.folder, described.dims
 
 
-def encoders_of(prior: str) -> list[EncoderConfig]:
+def find_prior_encoders(prior: str) -> list[EncoderConfig]:
     """Find the encoders of a prior, without reading its weights.
 
     Raises:
@@ -201,8 +201,8 @@ def encoders_of(prior: str) -> list[EncoderConfig]:
             names no encoder.
     """
     folder, dims = _fused_by(prior)
-    around = encoders_around(folder)
-    encoders = encoders_by_key(dims, around)
+    around = read_run_encoders(folder)
+    encoders = find_encoders(dims, around)
     # an encoder that its key does not name cannot be built from the key
     if len(encoders) < len(dims):
         names, hint = describe_keys(dims, around)
@@ -212,9 +212,9 @@ def encoders_of(prior: str) -> list[EncoderConfig]:
     return list(encoders.values())
 
 
-def match_prior(prior: str, encoders: Sequence[EncoderConfig]) -> dict[str, str]:
+def match_prior_keys(prior: str, encoders: Sequence[EncoderConfig]) -> dict[str, str]:
     """Find a prior's key of each encoder, without reading its weights; raises as
     `match_keys` does.
     """
     folder, dims = _fused_by(prior)
-    return match_keys(encoders, dims, f"the prior {prior}", encoders_around(folder))
+    return match_keys(encoders, dims, f"the prior {prior}", read_run_encoders(folder))

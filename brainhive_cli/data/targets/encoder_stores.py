@@ -22,7 +22,7 @@ from brainhive_cli.data.stores.health import Health
 from brainhive_cli.data.stores.target_store import (
     TargetStore,
 )
-from brainhive_cli.data.targets.next_commands import write_embedding
+from brainhive_cli.data.targets.next_commands import write_embed_commands
 from brainhive_cli.models.encoders import (
     IMPORTED,
     AnnotationConfig,
@@ -47,7 +47,7 @@ def open_stores(
     as `open_targets`.
     """
     root = paths.under_home("embeddings")
-    line = write_embedding(dataset_config, encoders)
+    line = write_embed_commands(dataset_config, encoders)
     split = dataset.holdout.name_stored_split(split)
     try:
         stores = target_store.open_stores(

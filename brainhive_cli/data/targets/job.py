@@ -23,10 +23,10 @@ from brainhive_cli.data.media.decoding import count_decoders
 from brainhive_cli.data.media.stimuli import describe_unread
 from brainhive_cli.data.stores.target_store import build_store_path
 from brainhive_cli.data.stores.target_writer import finish_stores, open_writers
-from brainhive_cli.data.targets.embedding import StoreJob, stream
+from brainhive_cli.data.targets.embedding import StoreJob, embed_stimuli
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
-from brainhive_cli.data.targets.encoder_keys import with_usual_encoders
-from brainhive_cli.data.targets.next_commands import write_embedding
+from brainhive_cli.data.targets.encoder_keys import add_usual_encoders
+from brainhive_cli.data.targets.next_commands import write_embed_commands
 from brainhive_cli.data.targets.picture_splits import HeldOut
 from brainhive_cli.models.encoders import IMPORTED, USUAL, Encoders
 
@@ -65,7 +65,7 @@ class Recipe(BaseRecipe):
     @model_validator(mode="before")
     @classmethod
     def _takes_the_encoders_of_its_dataset(cls, fields: Any) -> Any:
-        return with_usual_encoders(fields)
+        return add_usual_encoders(fields)
 
     @model_validator(mode="after")
     def _has_encoders_that_encode(self) -> Self:
@@ -75,7 +75,7 @@ class Recipe(BaseRecipe):
                     f"{imported[0].name} was imported as vectors, so nothing here can "
                     "embed pictures by it"
                 ),
-                write_embedding(self.dataset, imported[:1]),
+                write_embed_commands(self.dataset, imported[:1]),
             )
         return self
 
@@ -97,7 +97,7 @@ class Job(CommandJob):
     dataset: Dataset
     groups: list[EncoderGroup]
     stores: list[StoreJob]
-    absent: BrainhiveError | None = None
+    listing_error: BrainhiveError | None = None
     force: bool = False
 
     @classmethod
@@ -153,7 +153,7 @@ class Job(CommandJob):
 
         # not every data set lists its files
         for error in [
-            self.absent,
+            self.listing_error,
             *(store.images.missing_error for store in self.stores),
         ]:
             if error is not None:
@@ -189,7 +189,7 @@ class Job(CommandJob):
         """Return whether a store is to be filled, compared with its encoder if that is
         known.
         """
-        return self.force or bool(store.reason(group))
+        return self.force or bool(store.describe_reason(group))
 
     def count_work(self, due: Collection[Path] | None = None) -> Work | None:
         """Count the pictures to embed over all splits, and name their networks; None if
@@ -216,7 +216,7 @@ class Job(CommandJob):
         }
         return Work(kind, sum(counts.values()), "pictures", cells=len(cells))
 
-    def report_unread(self) -> None:
+    def report_unread_files(self) -> None:
         """Say which files among the pictures are not read."""
         splits = {store.images.split: store.images for store in self.stores}
         for images in splits.values():
@@ -227,7 +227,7 @@ class Job(CommandJob):
                 )
 
     @console.progress("comparing stores with their encoders")
-    def match_networks(self) -> dict[Path, EncoderGroup]:
+    def find_due_networks(self) -> dict[Path, EncoderGroup]:
         """Find the stores to be filled, each with its network.
 
         Encoders whose weights are on this machine are built in any case, and compared
@@ -239,17 +239,19 @@ class Job(CommandJob):
             if not (group.configs[0].is_here or any(map(self.is_due, stores))):
                 continue
             for store in stores:
-                reason = "" if self.force else store.reason(group)
+                reason = "" if self.force else store.describe_reason(group)
                 if reason and store.path.is_file():
                     console.say(f"{store.path} {reason}: it is embedded again")
                 if self.force or reason:
                     groups[store.path] = group
         for store in self.stores:
-            if store.path not in groups and store.imported:
-                console.say(f"{store.path} {store.imported}")
+            if store.path not in groups and store.import_note:
+                console.say(f"{store.path} {store.import_note}")
         return groups
 
-    def divide(self, groups: Mapping[Path, EncoderGroup]) -> dict[str, list[StoreJob]]:
+    def divide_into_cells(
+        self, groups: Mapping[Path, EncoderGroup]
+    ) -> dict[str, list[StoreJob]]:
         """Divide the stores to be filled into cells, by name.
 
         Tasks of a cluster share cells, a split and a network each. Alone, a split is
@@ -266,7 +268,7 @@ class Job(CommandJob):
                 cells[f"{store.images.split}{network}"].append(store)
         return cells
 
-    def fill(
+    def fill_stores(
         self,
         stores: Sequence[StoreJob],
         groups: Mapping[Path, EncoderGroup],
@@ -277,10 +279,10 @@ class Job(CommandJob):
         cannot be decoded.
         """
         recipe, images = self.recipe, stores[0].images
-        blanks = [store.blank(groups[store.path]) for store in stores]
+        blanks = [store.make_plan(groups[store.path]) for store in stores]
         with open_writers(blanks, launch, self.force) as writers:
             names = [store.config.name for store in stores]
-            undecodable = stream(
+            undecodable = embed_stimuli(
                 images,
                 # a shared network runs once
                 list(dict.fromkeys(groups[store.path] for store in stores)),

@@ -25,7 +25,9 @@ from brainhive_cli.models.encoders import (
 )
 
 
-def write_embedding(dataset: parts.Config, encoders: Sequence[EncoderConfig]) -> str:
+def write_embed_commands(
+    dataset: parts.Config, encoders: Sequence[EncoderConfig]
+) -> str:
     """Write the lines that embed a data set by encoders, or by the default; own vectors
     are imported.
     """
@@ -43,12 +45,12 @@ def write_embedding(dataset: parts.Config, encoders: Sequence[EncoderConfig]) ->
     return " && ".join(map(str, lines))
 
 
-def only_if_recorded(dataset: Any, paths: Paths) -> Any:
+def keep_if_recorded(dataset: Any, paths: Paths) -> Any:
     """Give the data set if it has recordings, as train-align needs; else None."""
     return dataset if list_recorded_subjects(dataset.build(paths), paths) else None
 
 
-def next_command(
+def write_next_command(
     dataset: Any, encoders: Sequence[EncoderConfig], paths: Paths, *more: str
 ) -> str:
     """Write the line of the next step that has what it needs.
@@ -80,7 +82,7 @@ def next_command(
     # embeddings of the training stimuli come first, as train-align reads them
     if not chosen or not are_embedded(built, chosen, paths, ["train"]):
         if encoders:
-            return write_embedding(dataset, encoders)
+            return write_embed_commands(dataset, encoders)
         suggested = ("encoders", suggest_encoders(dataset), SUGGESTED)
         return str(Line("embed", ("dataset", dataset), suggested))
     return str(Line("train-align", ("dataset", dataset), ("encoders", chosen), *more))
@@ -119,7 +121,7 @@ def are_embedded(
     )
 
 
-def write_prior(name: str, prior: str, dataset: Any = None) -> list[Any]:
+def write_prior_arguments(name: str, prior: str, dataset: Any = None) -> list[Any]:
     """Write the words that give a command a prior: a shipped recipe for it, or the
     prior itself.
 

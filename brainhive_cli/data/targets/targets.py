@@ -31,12 +31,12 @@ from brainhive_cli.data.targets.encoder_groups import (
     views_each,
 )
 from brainhive_cli.data.targets.encoder_stores import open_stores
-from brainhive_cli.data.targets.next_commands import write_embedding
+from brainhive_cli.data.targets.next_commands import write_embed_commands
 from brainhive_cli.models.encoders import (
     EncoderConfig,
 )
 
-ONLINE_AT_ONCE = 512
+MAX_ONLINE_STIMULI = 512
 """Stimuli that networks encode at once: pictures of 224 pixels are 308 MB."""
 CPU = torch.device("cpu")
 
@@ -61,21 +61,21 @@ class StoreTargets:
     values: Tensor | LazyRows
     done: Bool = field(default_factory=lambda: np.zeros(0, bool))
     device: torch.device = CPU
-    further: tuple[Tensor | LazyRows, ...] = ()
+    other_values: tuple[Tensor | LazyRows, ...] = ()
     pixels: UInt64 | None = None
 
     def __post_init__(self) -> None:
         """Count alternatives, and note the shape of a target."""
         self.shape = tuple(self.values.shape[1:])
-        self.alternatives = 1 + len(self.further)
+        self.alternatives = 1 + len(self.other_values)
 
     @classmethod
-    def of(
+    def from_store(
         cls,
         store: TargetStore,
         device: torch.device,
-        hold: bool,
-        further: Sequence[TargetStore] = (),
+        on_device: bool,
+        other_stores: Sequence[TargetStore] = (),
     ) -> "StoreTargets":
         """Read a store: all of it onto the device (`hold`), in the store's dtype, or
         batch by batch.
@@ -90,7 +90,7 @@ class StoreTargets:
         """
         # [N, *shape] each: the store's alternatives, then those of further stores
         values: list[Any] = []
-        for opened in (store, *further):
+        for opened in (store, *other_stores):
             count = opened.alternatives
             values += (
                 [opened.embedding]
@@ -98,11 +98,11 @@ class StoreTargets:
                 else [opened.embedding.column(k) for k in range(count)]
             )
         # in the store's dtype: float16 takes half the memory
-        if hold:
+        if on_device:
             values = [torch.from_numpy(np.array(array)).to(device) for array in values]
         return cls(values[0], store.done, device, tuple(values[1:]), store.pixels)
 
-    def gather(self, rows: Int64 | Tensor, which: Tensor | None = None) -> Tensor:
+    def gather(self, rows: Int64 | Tensor, choices: Tensor | None = None) -> Tensor:
         """Gather the targets of some rows: float32 [B, *shape], on the device.
 
         Args:
@@ -112,9 +112,9 @@ class StoreTargets:
         # the first alternative of all rows, which the chosen ones replace
         gathered = self._gather(self.values, rows)
         for alternative, values in enumerate(
-            self.further if which is not None else (), 1
+            self.other_values if choices is not None else (), 1
         ):
-            is_this: Any = which == alternative
+            is_this: Any = choices == alternative
             # a GPU would be waited for by a choice of rows
             if isinstance(values, Tensor):
                 is_row = is_this.view(-1, *[1] * (values.ndim - 1))
@@ -171,15 +171,15 @@ class OnlineTargets:
         """Shape of one target, which the network is loaded for."""
         return shape_of(self.config, self.group.shapes[self.name], self.stimuli)
 
-    def chosen(self, values: Tensor, which: Tensor | None) -> Tensor:
+    def choose(self, values: Tensor, choices: Tensor | None) -> Tensor:
         """Choose an alternative of what the network gives for `views`: [B, *shape]."""
         has_several = self.alternatives > 1 and self.combines
-        return _choose(values, which) if has_several else values
+        return _choose(values, choices) if has_several else values
 
-    def views(
+    def load_views(
         self,
         rows: Int64 | Tensor,
-        which: Tensor | None = None,
+        choices: Tensor | None = None,
         opened: dict[int, Any] | None = None,
     ) -> Tensor:
         """Decode and preprocess stimuli in this process: [B, 3, H, W].
@@ -209,7 +209,7 @@ class OnlineTargets:
         is_single = (
             self.combines or views_each(self.group.configs[0], self.stimuli) is None
         )
-        return views if is_single else _choose(views, which)
+        return views if is_single else _choose(views, choices)
 
     @cached_property
     def _reader(self) -> Callable[[int], Any] | None:
@@ -219,7 +219,7 @@ class OnlineTargets:
         return self.group.reader(self.stimuli)
 
 
-def compute_online(
+def make_online_targets(
     group: EncoderGroup,
     stimuli: StimulusSet,
     store: TargetStore,
@@ -238,10 +238,10 @@ def compute_online(
     return {keys[name]: OnlineTargets(stimuli, group, name) for name in group.names}
 
 
-def _choose(values: Tensor, which: Tensor | None) -> Tensor:
+def _choose(values: Tensor, choices: Tensor | None) -> Tensor:
     """Choose one of K for each row of [B, K, …]; the first when None."""
     alternative = (
-        torch.zeros(len(values), dtype=torch.int64) if which is None else which
+        torch.zeros(len(values), dtype=torch.int64) if choices is None else choices
     )
     return values[torch.arange(len(values)), alternative.to(values.device)]  # [B, …]
 
@@ -282,13 +282,13 @@ class Targets:
         self.alternatives = {key: count for key, count in counts.items() if count > 1}
 
     @classmethod
-    def of(
+    def from_stores(
         cls,
         stores: Mapping[str, TargetStore],
         launch: Launch,
         keys: Mapping[str, str] | None = None,
-        hold: bool = True,
-        further: Mapping[str, Sequence[TargetStore]] = MappingProxyType({}),
+        on_device: bool = True,
+        other_stores: Mapping[str, Sequence[TargetStore]] = MappingProxyType({}),
     ) -> "Targets":
         """Make targets of stores that are open.
 
@@ -303,17 +303,17 @@ class Targets:
                 `open_alternatives`).
         """
         # copies may take half of the free memory, and each process has its own
-        every = [*stores.values(), *chain.from_iterable(further.values())]
+        every = [*stores.values(), *chain.from_iterable(other_stores.values())]
         needed = sum(store.embedding.nbytes for store in every) * launch.processes
-        if hold and needed > count_free_bytes(launch.device) / 2:
+        if on_device and needed > count_free_bytes(launch.device) / 2:
             console.say(f"the targets need {needed / 1e9:.1f} GB, so they stay on disk")
-            hold = False
+            on_device = False
         # encoders are called by the fuser's keys, where it has keys
         key_of = {name: name for name in stores} | {**(keys or {})}
         return cls(
             {
-                key_of[name]: StoreTargets.of(
-                    store, launch.device, hold, further.get(name, ())
+                key_of[name]: StoreTargets.from_store(
+                    store, launch.device, on_device, other_stores.get(name, ())
                 )
                 for name, store in stores.items()
             }
@@ -346,7 +346,7 @@ class Targets:
         self,
         rows: Int64 | Tensor,
         views: Mapping[str, Tensor] | None = None,
-        which: Mapping[str, Tensor] = MappingProxyType({}),
+        choices: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> dict[str, Tensor]:
         """Give the targets of some rows, float32 [B, *shape] by key; each group runs
         once.
@@ -357,15 +357,15 @@ class Targets:
             views: The stimuli as each of `groups` sees them, [B, 3, H, W] by its name;
                 decoded here if none.
         """
-        if self.groups and views is None and len(rows) > ONLINE_AT_ONCE:
+        if self.groups and views is None and len(rows) > MAX_ONLINE_STIMULI:
             # many stimuli in blocks, since their decoded pictures take memory
             blocks = [
-                slice(start, start + ONLINE_AT_ONCE)
-                for start in range(0, len(rows), ONLINE_AT_ONCE)
+                slice(start, start + MAX_ONLINE_STIMULI)
+                for start in range(0, len(rows), MAX_ONLINE_STIMULI)
             ]
             gathered = [
                 self.gather(
-                    rows[block], None, {key: which[key][block] for key in which}
+                    rows[block], None, {key: choices[key][block] for key in choices}
                 )
                 for block in blocks
             ]
@@ -380,16 +380,16 @@ class Targets:
         blocks_of_key = {}
         for key, source in self.sources.items():
             if isinstance(source, StoreTargets):
-                blocks_of_key[key] = source.gather(rows, which.get(key))
+                blocks_of_key[key] = source.gather(rows, choices.get(key))
                 continue
             group = source.group
             if group not in computed:
                 # what the data loader prepared, else decode the stimuli here
                 seen = (views or {}).get(group.name)
                 if seen is None:
-                    seen = source.views(rows, which.get(key), opened)
+                    seen = source.load_views(rows, choices.get(key), opened)
                 computed[group] = group.encode(seen)
-            values = source.chosen(computed[group][source.name], which.get(key))
+            values = source.choose(computed[group][source.name], choices.get(key))
             blocks_of_key[key] = values.clone()  # or it could not be used in training
         return blocks_of_key
 
@@ -439,12 +439,13 @@ def open_targets(
         if stored
         else {}
     )
-    sources = Targets.of(stores, launch, hold=False).sources
+    sources = Targets.from_stores(stores, launch, on_device=False).sources
     missing = [config for config in encoders if config not in stored]
     for config in missing:
         if config.pictures:  # at each step, the stimulus itself would be seen
             raise MissingData(
-                f"{config.name} has no store", write_embedding(dataset_config, [config])
+                f"{config.name} has no store",
+                write_embed_commands(dataset_config, [config]),
             )
     # encoders of one network share it, and compute in float32
     for group in grouped(missing, "fp32", launch):

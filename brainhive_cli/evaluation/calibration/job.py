@@ -220,7 +220,9 @@ class Job:
         member, (subject,) = TrainedModel(self.align, cell), cell.tested_on
         rows = member.rows("test")
         test_stores = member.stores("test")
-        targets = Targets.of(test_stores, Launch(0, 1, "cpu"), member.layout.encoders)
+        targets = Targets.from_stores(
+            test_stores, Launch(0, 1, "cpu"), member.layout.encoders
+        )
         gallery = targets.gather(torch.from_numpy(rows))
 
         # trials that are learned from: never a tested picture, whatever it is called
@@ -263,7 +265,9 @@ class Job:
         reader = TrainedModel(run, run.cells[0] if left_out else cell, launch.device)
         model = reader.module
         alone = Launch(0, 1, launch.device)
-        targets = Targets.of(reader.stores("train"), alone, model.layout.encoders)
+        targets = Targets.from_stores(
+            reader.stores("train"), alone, model.layout.encoders
+        )
         terms = self.training.loss_terms
         train = self.training.train
 

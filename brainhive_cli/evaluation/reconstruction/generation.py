@@ -132,8 +132,11 @@ class StimulusHeads:
             keys: Keys of the embeddings that the heads are computed from; None for all.
         """
         # embeddings of these keys, and the rows that fit in memory
-        opened = Targets.of(
-            self.align.stores(split), Launch(0, 1, self.device), self.keys, hold=False
+        opened = Targets.from_stores(
+            self.align.stores(split),
+            Launch(0, 1, self.device),
+            self.keys,
+            on_device=False,
         )
         sources = {
             key: source

@@ -293,7 +293,7 @@ def read_targets(
     stores, parts = model.stores(split), []
     width = TARGET_WIDTH // len(stores)
     for number, store in enumerate(stores.values()):
-        source = StoreTargets.of(store, torch.device("cpu"), hold=False)
+        source = StoreTargets.from_store(store, torch.device("cpu"), on_device=False)
         random = np.random.default_rng(number)
         size = int(np.prod(source.shape))
         column = torch.from_numpy(random.integers(width, size=size))

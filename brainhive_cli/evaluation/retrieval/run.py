@@ -18,7 +18,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL, BACKWARD, Measurements, scope
 from brainhive_cli.core.sweep import collect_variants, read_sweep_run
 from brainhive_cli.data.targets.encoder_stores import keep_identity
-from brainhive_cli.data.targets.next_commands import write_prior
+from brainhive_cli.data.targets.next_commands import write_prior_arguments
 from brainhive_cli.evaluation.retrieval.job import NOT_COMPARED, Job
 from brainhive_cli.evaluation.retrieval.tables import REQUESTED, lay_out, sweep_tables
 from brainhive_cli.measurement.comparison import adjust_together, compare_ranks
@@ -145,7 +145,9 @@ class RetrievalRun(Job, RunJob):
         # suggest to draw through the prior, or else a report
         hint = Line("report", path)
         if prior := facts.prior:  # without one there is nothing to draw through
-            drawing = write_prior("reconstruct", prior, self.runs[0].dataset_config)
+            drawing = write_prior_arguments(
+                "reconstruct", prior, self.runs[0].dataset_config
+            )
             hint = Line("reconstruct", *drawing, ("run", measurements.facts.run))
         tables, requested = (
             tuple(lay_out(measurements, parts)) for parts in (None, REQUESTED)

@@ -21,7 +21,10 @@ from brainhive_cli.core.sections import added_field, refuse_idle
 from brainhive_cli.core.sweep import SweptRecipe, make_variants, read_sweep
 from brainhive_cli.data.files.subjects import Subjects
 from brainhive_cli.data.signals.selection import Signal, list_regions
-from brainhive_cli.data.targets.encoder_keys import encoders_of, with_usual_encoders
+from brainhive_cli.data.targets.encoder_keys import (
+    add_usual_encoders,
+    find_prior_encoders,
+)
 from brainhive_cli.models.encoders import (
     USUAL,
     EncoderConfig,
@@ -264,8 +267,8 @@ class Recipe(SweptRecipe):
             if reference := next(
                 (prior for prior in priors if isinstance(prior, str)), None
             ):
-                fields = {**fields, "encoders": encoders_of(reference)}
-        return with_usual_encoders(fields)
+                fields = {**fields, "encoders": find_prior_encoders(reference)}
+        return add_usual_encoders(fields)
 
     @model_validator(mode="after")
     def _every_head_is_trained(self) -> Self:

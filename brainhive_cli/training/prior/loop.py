@@ -27,7 +27,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.media.decoding import count_decoders
 from brainhive_cli.data.media.views import PictureBatch, use_crop_of_original
-from brainhive_cli.data.targets.encoder_keys import match_prior
+from brainhive_cli.data.targets.encoder_keys import match_prior_keys
 from brainhive_cli.models import priors
 from brainhive_cli.models.adamw import AdamW
 from brainhive_cli.models.blocks import order_embeddings
@@ -153,7 +153,7 @@ def make_prior(
         return prior, keys
 
     # a loaded prior fixes its encoders
-    return prior, match_prior(source, recipe.encoders)
+    return prior, match_prior_keys(source, recipe.encoders)
 
 
 class PriorLearner:

@@ -28,7 +28,7 @@ from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import PUBLISHED_FACTS, Dataset, list_pictures
 from brainhive_cli.data.stores.learned import LearnedPictures, TrainingHistory
 from brainhive_cli.data.targets.encoder_stores import store_inputs
-from brainhive_cli.data.targets.next_commands import only_if_recorded
+from brainhive_cli.data.targets.next_commands import keep_if_recorded
 from brainhive_cli.measurement.metrics import perceptual
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.models import encoders, priors
@@ -195,7 +195,7 @@ class PriorRun(RunJob):
         sheet = path / "samples" / f"{LAST}.png"
         hint = Line(
             "train-align",
-            ("dataset", only_if_recorded(recipe.dataset, recipe.paths)),
+            ("dataset", keep_if_recorded(recipe.dataset, recipe.paths)),
             ("encoders", recipe.encoders),
             ("prior", path / "model"),
         )

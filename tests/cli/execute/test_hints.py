@@ -149,7 +149,7 @@ def test_the_line_to_embed_names_an_encoder_that_is_here(
         ("things-eeg", " --encoders lite0"),
     ):
         dataset = parts.resolve("datasets", kind)
-        line = next_commands.next_command(dataset, [], Paths())
+        line = next_commands.write_next_command(dataset, [], Paths())
         assert line == f"brainhive embed --dataset {kind}{words}"
 
     # a recipe with encoders of its own keeps them

@@ -19,7 +19,7 @@ from brainhive_cli.data.stores.target_store import (
     build_store_path,
     has_unknown_pictures,
 )
-from brainhive_cli.data.targets.next_commands import next_command
+from brainhive_cli.data.targets.next_commands import write_next_command
 from brainhive_cli.models.heads import FUSED
 from tests.worlds.own_recordings import PICTURES, write_pictures
 
@@ -118,7 +118,7 @@ def test_own_vectors_are_trained_on_evaluated_and_mixed_by_their_name(
     for result in (evaluated, both):
         assert UNKNOWN_PICTURES not in result.metrics.caveats
         assert UNKNOWN_NETWORK in result.metrics.caveats
-    listed = next_command(
+    listed = write_next_command(
         parts.resolve("datasets", yaml.safe_load(small[0].partition("=")[2])),
         (),
         Paths(),

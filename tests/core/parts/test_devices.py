@@ -152,7 +152,7 @@ def cell_of(config: Any) -> tuple[Layout, CellData]:
         else {}
     )
     sources = {
-        name: StoreTargets(values, device=HERE.device, further=(values,))
+        name: StoreTargets(values, device=HERE.device, other_values=(values,))
         for name, values in drawn.items()
     }
     is_held_out = np.arange(PICTURES) < PICTURES // 2

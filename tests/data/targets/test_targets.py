@@ -43,7 +43,7 @@ def test_targets_of_any_shape_are_the_same_held_or_gathered_from_the_file(
     rows = np.array([4, 0, 0])
 
     for hold in (True, False):
-        sources = Targets.of({"one": found}, ALONE, {"one": "key"}, hold)
+        sources = Targets.from_stores({"one": found}, ALONE, {"one": "key"}, hold)
         assert sources.shapes == {"key": shape}
         for asked in (rows, torch.from_numpy(rows)):
             values = sources.gather(asked)["key"]
@@ -60,7 +60,7 @@ def test_targets_that_need_more_than_half_of_the_free_memory_stay_on_disk(
         targets, "count_free_bytes", lambda device: 2 * found.embedding.nbytes + spare
     )
 
-    source = Targets.of({"one": found}, ALONE).sources["one"]
+    source = Targets.from_stores({"one": found}, ALONE).sources["one"]
 
     assert (
         isinstance(source, StoreTargets)
@@ -69,14 +69,16 @@ def test_targets_that_need_more_than_half_of_the_free_memory_stay_on_disk(
 
 
 def test_tokens_are_refused_where_vectors_are_fused(tmp_path):
-    tokens = Targets.of(
+    tokens = Targets.from_stores(
         {name: store(tmp_path / f"{name}.h5", (3, 4)) for name in ("a",)}, ALONE
     )
     with pytest.raises(
         BrainhiveError, match=r"targets of a have the shape \[3, 4\], and only vectors"
     ):
         _ = tokens.dims
-    assert Targets.of({"b": store(tmp_path / "b.h5", (5,))}, ALONE).dims == {"b": 5}
+    assert Targets.from_stores({"b": store(tmp_path / "b.h5", (5,))}, ALONE).dims == {
+        "b": 5
+    }
 
 
 def test_online_targets_of_several_outputs_take_one_forward_pass():
@@ -111,7 +113,7 @@ def test_online_targets_of_several_outputs_take_one_forward_pass():
 def test_each_row_takes_the_alternative_that_is_named(tmp_path, hold):
     several = store(tmp_path / "several.h5", (3, 5), alternatives=3)
     further = store(tmp_path / "further.h5", (5,))
-    source = StoreTargets.of(several, ALONE.device, hold, [further])
+    source = StoreTargets.from_store(several, ALONE.device, hold, [further])
     assert source.shape == (5,) and source.alternatives == 4
 
     found = source.gather(np.array([1, 0, 5, 5]), torch.tensor([2, 0, 3, 1]))

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.data.targets.encoder_keys import encoders_by_key
+from brainhive_cli.data.targets.encoder_keys import find_encoders
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import degrade, fovea_mask, open_clip
 
@@ -88,7 +88,7 @@ def test_a_list_of_degradations_is_an_encoder_each_known_by_its_own_name() -> No
     plain = encoders.resolve("clip-rn50")
     assert blurs[0].network_key == plain.network_key
     assert blurs[0].known_shape == plain.known_shape == (1024,)
-    found = encoders_by_key(
+    found = find_encoders(
         ["clip-rn50-gaussian-1", "clip-rn50-noise-25-view-2", "clip-rn50-blur-3"]
     )
     assert [*found] == ["clip-rn50-gaussian-1", "clip-rn50-noise-25-view-2"]

@@ -324,7 +324,9 @@ class TrainedModel:
                 refuse_other_target(name, head, digest_of(store), str(store.path))
 
         # targets from stores, and from the network that learned with the model
-        stored = Targets.of(stores, Launch(0, 1, self.module.device), keys, hold=False)
+        stored = Targets.from_stores(
+            stores, Launch(0, 1, self.module.device), keys, on_device=False
+        )
         targets = Targets({**stored.sources, **self._compute_adapted(split, keys)})
 
         # encode in blocks: tokens [M, D]; an ablated embedding is replaced by its mean
@@ -350,7 +352,7 @@ class TrainedModel:
                 pictures not those of the store.
         """
         from brainhive_cli.data.targets.encoder_groups import grouped
-        from brainhive_cli.data.targets.targets import compute_online
+        from brainhive_cli.data.targets.targets import make_online_targets
 
         run, adapter = self.run, self.module.adapter
         if adapter is None:
@@ -375,7 +377,7 @@ class TrainedModel:
         group = run.once(("network", *names), open_network)
         adapter.attach(group.network.module)
         images = run.dataset.images(run.dataset.holdout.name_stored_split(split))
-        return compute_online(group, images, self.pictures(split), keys)
+        return make_online_targets(group, images, self.pictures(split), keys)
 
     def decoded(self, subject: int, split: str) -> tuple[Decoded, Int64]:
         """Decode a subject's averaged signals, once: answers that are sampled are then

@@ -39,10 +39,10 @@ from brainhive_cli.data.stores.learned import (
 from brainhive_cli.data.stores.recordings import Recordings
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_keys import (
-    encoders_around,
-    encoders_by_key,
-    encoders_of,
-    recipe_around,
+    find_encoders,
+    find_prior_encoders,
+    read_run_encoders,
+    read_run_recipe,
 )
 from brainhive_cli.data.targets.encoder_stores import (
     store_inputs,
@@ -52,9 +52,9 @@ from brainhive_cli.data.targets.model_input import (
 )
 from brainhive_cli.data.targets.next_commands import (
     are_embedded,
-    only_if_recorded,
-    write_embedding,
-    write_prior,
+    keep_if_recorded,
+    write_embed_commands,
+    write_prior_arguments,
 )
 from brainhive_cli.measurement.interleaving import Interleaving, list_caveats
 from brainhive_cli.models import priors
@@ -624,7 +624,7 @@ def _describe_training(path: Path, layout: Layout, is_same: bool) -> Recipe:
         MissingData: if an encoder is nowhere named.
     """
     # the encoders that made its targets
-    encoders = encoders_by_key(layout.encoders, encoders_around(path))
+    encoders = find_encoders(layout.encoders, read_run_encoders(path))
     if nameless := sorted(layout.encoders.keys() - encoders.keys()):
         raise MissingData(
             f"the model {path} takes embeddings {', '.join(nameless)}, and nothing "
@@ -737,23 +737,32 @@ def write_training(source: str, paths: Paths, dataset: Any) -> str:
     that of the prior.
     """
     described = priors.describe(source)
-    arguments = write_prior("train-align", source, dataset) if described.dims else []
+    arguments = (
+        write_prior_arguments("train-align", source, dataset) if described.dims else []
+    )
 
     # a recipe names its own data set; without one in use, take the one that the prior
     # was trained on
     is_prior = ("prior", source) in arguments
     if dataset is None and is_prior and (folder := described.folder):
-        of = recipe_around(folder).get("dataset")
-        dataset = of and only_if_recorded(parts.resolve("datasets", of), paths)
+        of = read_run_recipe(folder).get("dataset")
+        dataset = of and keep_if_recorded(parts.resolve("datasets", of), paths)
     flag = ("dataset", dataset if is_prior or not arguments else None)
-    drawing = write_prior("reconstruct", source, dataset) or [("prior", source)]
+    drawing = write_prior_arguments("reconstruct", source, dataset) or [
+        ("prior", source)
+    ]
     lines = [Line("train-align", flag, *arguments), Line("reconstruct", *drawing)]
 
     # what the brain model is trained to predict comes first, unless the prior's
     # encoders have no known names
     with suppress(RecipeError):
-        default, encoders = Recipe.model_fields["dataset"].default, encoders_of(source)
+        default, encoders = (
+            Recipe.model_fields["dataset"].default,
+            find_prior_encoders(source),
+        )
         pictures = dataset or parts.resolve("datasets", default)
         if not are_embedded(pictures.build(paths), encoders, paths):
-            return " && ".join([write_embedding(pictures, encoders), *map(str, lines)])
+            return " && ".join(
+                [write_embed_commands(pictures, encoders), *map(str, lines)]
+            )
     return " && ".join(map(str, lines))

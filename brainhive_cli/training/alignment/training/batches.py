@@ -389,7 +389,7 @@ class Batches:
             else self.feedback.alternative_of(index)
             for key, count in self.targets.alternatives.items()
         }
-        targets = self.targets.gather(stimulus, which=which)
+        targets = self.targets.gather(stimulus, choices=which)
 
         # mixings of all processes are drawn, since the loss compares over the whole
         # batch

@@ -21,7 +21,7 @@ from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.recordings import Recordings
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.encoder_keys import encoders_by_key, match_prior
+from brainhive_cli.data.targets.encoder_keys import find_encoders, match_prior_keys
 from brainhive_cli.data.targets.encoder_stores import open_stores, store_inputs
 from brainhive_cli.data.targets.model_input import spec_of
 from brainhive_cli.models import priors
@@ -188,7 +188,7 @@ class Job:
                     for other in alternatives
                     if name in configs
                 ]
-                configs |= encoders_by_key(alternatives, alike)
+                configs |= find_encoders(alternatives, alike)
         return [*configs.values()]
 
     def describe_priors(self) -> dict[str, priors.Description]:
@@ -203,7 +203,7 @@ class Job:
         for recipe in self.variants.values():
             if recipe.prior:
                 described[recipe.prior] = prior = priors.describe(recipe.prior)
-                match_prior(recipe.prior, recipe.fused_encoders)
+                match_prior_keys(recipe.prior, recipe.fused_encoders)
                 sizes = {**prior.fuser, "dropout": recipe.train.prior_dropout}
                 chosen = {
                     "dim": recipe.dim,

@@ -13,7 +13,7 @@ from brainhive_cli.core.measurements import Measurements, merge_caveats
 from brainhive_cli.core.runs import METRICS_FILE, RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.targets.encoder_stores import keep_identity, problem_of
-from brainhive_cli.data.targets.next_commands import are_embedded, write_embedding
+from brainhive_cli.data.targets.next_commands import are_embedded, write_embed_commands
 from brainhive_cli.training.alignment.cells import Cell, list_subjects
 from brainhive_cli.training.alignment.training.job import Job
 from brainhive_cli.training.alignment.training.results import learning_curves, tables
@@ -156,4 +156,4 @@ def _next_command(job: Job, folder: RunFolder) -> Hint:
     hint = Line("eval-retrieval", ("run", folder.path))
     if are_embedded(job.dataset, recipe.encoders, recipe.paths, ["test"]):
         return hint
-    return f"{write_embedding(recipe.dataset, recipe.encoders)} && {hint}"
+    return f"{write_embed_commands(recipe.dataset, recipe.encoders)} && {hint}"

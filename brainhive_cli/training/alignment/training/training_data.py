@@ -50,7 +50,11 @@ from brainhive_cli.data.targets.model_input import (
     read_training,
     spec_of,
 )
-from brainhive_cli.data.targets.targets import OnlineTargets, Targets, compute_online
+from brainhive_cli.data.targets.targets import (
+    OnlineTargets,
+    Targets,
+    make_online_targets,
+)
 from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.models import priors
 from brainhive_cli.models.blocks import shapes_of
@@ -128,7 +132,7 @@ class TrainingData:
         further = open_alternatives(
             recipe.train.embedding_alternatives, self.stores, recipe.paths
         )
-        stored = Targets.of(self.stores, launch, self.keys, reads, further)
+        stored = Targets.from_stores(self.stores, launch, self.keys, reads, further)
         self.has_foreign_targets = has_unknown_pictures(
             [*self.stores.values(), *chain(*further.values())]
         )
@@ -223,7 +227,7 @@ class TrainingData:
         """
         if self.adapted is None:
             return {}
-        return compute_online(
+        return make_online_targets(
             self.adapted, self.job.dataset.images(split), store, self.keys
         )
 
@@ -295,7 +299,9 @@ class TrainingData:
                         normaliser
                     )
                 )
-            stored = Targets.of(stores, self.launch, self.keys, self.reads).sources
+            stored = Targets.from_stores(
+                stores, self.launch, self.keys, self.reads
+            ).sources
             tested_targets = Targets(
                 {**stored, **self._compute_adapted("test", stimuli)}
             )

@@ -15,7 +15,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.stores.target_store import TargetStore, build_store_path
 from brainhive_cli.data.targets.encoder_stores import keep_identity
-from brainhive_cli.data.targets.next_commands import write_embedding
+from brainhive_cli.data.targets.next_commands import write_embed_commands
 from brainhive_cli.models import encoders
 from tests.tools.changed_stores import resealed
 
@@ -95,7 +95,10 @@ def test_lines_embed_by_encoders_or_the_default_and_import_own_vectors() -> None
     own = encoders.resolve({"kind": "imported", "source": "mine"})
     timm = encoders.resolve({"kind": "timm", "architecture": "test_vit"})
     commands = [
-        [line.split()[1] for line in write_embedding(dataset, chosen).split(" && ")]
+        [
+            line.split()[1]
+            for line in write_embed_commands(dataset, chosen).split(" && ")
+        ]
         for chosen in ([], [timm], [own], [timm, own])
     ]
     assert commands == [

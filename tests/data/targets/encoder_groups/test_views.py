@@ -16,7 +16,7 @@ from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media.stimuli import Clip, StimulusSet
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
-from brainhive_cli.data.targets.embedding import stream
+from brainhive_cli.data.targets.embedding import embed_stimuli
 from brainhive_cli.data.targets.encoder_groups import (
     Network,
     _combine,
@@ -95,7 +95,7 @@ def test_frames_are_targets_of_their_own_or_one(code_allowed: None, views: Any) 
     assert targets.alternatives == counts and targets.done.tolist() == [True] * 4
     if views == "each":
         which = {config.name: torch.tensor([2, 0, 1])}
-        (found,) = targets.gather(ROWS, which=which).values()
+        (found,) = targets.gather(ROWS, choices=which).values()
         torch.testing.assert_close(found, every[range(3), [2, 0, 1]])
 
 
@@ -263,7 +263,7 @@ def test_only_what_a_store_lacks_is_written(code_allowed: None, tmp_path: Path) 
     }
 
     with console.progress("embedding", 5) as bar:
-        bad = stream(stimuli, groups, writers, 2, 0, ALONE, bar)
+        bad = embed_stimuli(stimuli, groups, writers, 2, 0, ALONE, bar)
 
     assert bad == []
     for number, (name, rows) in enumerate(done.items()):

@@ -14,7 +14,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import image_folder
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
-from brainhive_cli.data.targets.encoder_keys import encoders_by_key
+from brainhive_cli.data.targets.encoder_keys import find_encoders
 from brainhive_cli.data.targets.encoder_stores import (
     IDENTITIES,
     _difference,
@@ -29,7 +29,7 @@ from brainhive_cli.data.targets.encoder_stores import (
     problem_of,
     refuse_others,
 )
-from brainhive_cli.data.targets.next_commands import write_embedding
+from brainhive_cli.data.targets.next_commands import write_embed_commands
 from brainhive_cli.models.encoders import EncoderConfig, resolve
 
 IDS = [f"p{number}" for number in range(20)]
@@ -71,7 +71,7 @@ def test_a_line_embeds_what_encoders_make_and_imports_the_rest(
         for name in names
     ]
     config = image_folder.Config(root="mine")
-    lines = write_embedding(config, encoders).split(" && ")
+    lines = write_embed_commands(config, encoders).split(" && ")
     assert [line.split()[1] for line in lines] == commands
     assert ("clip-b32" in lines[0]) == ("clip-b32" in names)
 
@@ -212,7 +212,7 @@ def test_alternatives_are_of_the_same_stimuli_and_shape(tmp_path: Path) -> None:
 
 def test_keys_name_encoders_by_themselves_or_as_upstream_does() -> None:
     keys = ["vae", "CLIP-ViT-H-14-laion2B-s32B-b79K", "nobody's"]
-    found = encoders_by_key(keys)
+    found = find_encoders(keys)
     assert {key: config.name for key, config in found.items()} == {
         keys[1]: "clip-h14",
         "vae": "vae",

@@ -19,7 +19,7 @@ from brainhive_cli.data.stores.health import measure_health
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
 from brainhive_cli.data.targets import encoder_groups, likeness, picture_splits, targets
-from brainhive_cli.data.targets.embedding import stream
+from brainhive_cli.data.targets.embedding import embed_stimuli
 from brainhive_cli.data.targets.encoder_groups import Network
 from brainhive_cli.data.targets.likeness import find_features
 from brainhive_cli.data.targets.picture_splits import (
@@ -158,11 +158,11 @@ def test_views_are_combined(recorded: Recorded) -> None:
 def test_one_of_several_views_is_chosen(count: int, has_several: bool) -> None:
     values = torch.arange(12.0).reshape(2, 3, 2)
     online: Any = SimpleNamespace(alternatives=count, combines=True)
-    chosen = OnlineTargets.chosen(online, values, torch.tensor([2, 0]))
+    chosen = OnlineTargets.choose(online, values, torch.tensor([2, 0]))
     expected = torch.stack([values[0, 2], values[1, 0]]) if has_several else values
     assert torch.equal(chosen, expected)
     online.combines = False
-    assert torch.equal(OnlineTargets.chosen(online, values, None), values)
+    assert torch.equal(OnlineTargets.choose(online, values, None), values)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -210,7 +210,7 @@ def test_each_store_gets_the_rows_that_it_lacks() -> None:
     counts: list[int] = []
     bar: Any = SimpleNamespace(advance=counts.append, expect=counts.append)
 
-    bad = stream(
+    bad = embed_stimuli(
         images,
         [group("a", factor=10), group("b", "b2", factor=100)],
         {name: writer(name) for name in written},

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from brainhive_cli import aligner
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SELECTED_ON_TEST
-from brainhive_cli.data.targets.encoder_keys import encoders_by_key
+from brainhive_cli.data.targets.encoder_keys import find_encoders
 from brainhive_cli.models.blocks import FusionEncoder
 from brainhive_cli.models.heads import Decoded, Head
 from brainhive_cli.models.signal_spec import SignalSpec
@@ -211,8 +211,7 @@ def test_neurons_checkpoint_is_the_model_that_wrote_it(
     assert found.layout.backbone["mode"] == "published"
     assert (found.learned.dataset, found.learned.subjects) == ("cc2017", (SUBJECT,))
     names = {
-        key: config.name
-        for key, config in encoders_by_key(found.layout.encoders).items()
+        key: config.name for key, config in find_encoders(found.layout.encoders).items()
     }
     assert names == {
         each: each for each in ("clip-bigg-tokens-view-2", "clip-bigg-text")
