@@ -1,9 +1,10 @@
-"""Handwritten sixes and nines with fMRI (van Gerven et al. 2010), as folders that
-commands read.
+"""Handwritten sixes and nines with fMRI, converted to folders that commands read.
+
+Source: van Gerven et al. 2010.
 """
 
 import gzip
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,26 +16,31 @@ from brainhive_cli.core.errors import Line
 from brainhive_cli.core.files import atomic_write
 
 FILE = "69dataset2.mat"
+"""Array of the file, by MATLAB variable: `X` pictures that were shown [N, pixels],
+`X_prior` further digits, `Y` betas [N, V], `stimulus_label` labels, and
+`region_of_interest_label` and `region_of_interest_mask` names and masks of regions.
+"""
 DIGITS = {1: "six", 2: "nine"}
-"""Name of each label of the file; also the folder of its pictures."""
+"""Name by label. It also names the folder of the pictures."""
+BRAIN_REGION = "primary"
+"""Region whose voxels, in MATLAB's order, are the columns of the betas."""
 AREAS = ("V1", "V2", "V3")
+AREA_REGIONS = ("lh.{}d", "lh.{}v", "rh.{}d", "rh.{}v")
+"""Regions of an area: dorsal and ventral, in both hemispheres."""
 VOXEL_MM = 2.0
-"""The file states no voxel size and no affine; nothing is computed from this one."""
+"""Voxel size in the NIfTI files. The MATLAB file has no voxel size and no affine, and
+nothing is computed from this size.
+"""
 
 
 def write_folders(root: Path) -> str:
-    """Convert the file of a folder into pictures, betas, masks of areas and further
-    digits below it.
+    """Convert the MATLAB file of a folder, unless the converted files exist.
 
-    `images/train/{six,nine}` are the pictures that were shown, `betas` the response
-    amplitudes as NIfTI with masks and a table of trials, `further/train/digit` digits
-    that were not shown.
-
-    Args:
-        root: The folder that holds the file.
+    Writes the shown pictures to `images/train/{six,nine}`, betas, masks of areas and a
+    table of trials to `betas`, and further digits to `further/train/digit`.
 
     Returns:
-        What was written, for people.
+        Summary of the files for the user.
 
     Raises:
         MissingData: if the file is damaged.
@@ -42,87 +48,64 @@ def write_folders(root: Path) -> str:
     import nibabel
     from scipy.io import loadmat
 
-    done = root / "betas/sub-01_ses-01_trials.csv"
-    if done.is_file():
+    # the table is written last, so the other files exist if it exists
+    table_path = root / "betas/sub-01_ses-01_trials.csv"
+    if table_path.is_file():
         return "there already"
 
-    # arrays of the MATLAB file; a damaged one ends in the way out of `reading`
     with report_damage(root / FILE, f"delete it, then: {Line('fetch', 'digits69')}"):
         content = loadmat(root / FILE)
-        labels = content["stimulus_label"].ravel().tolist()
-        # [N, H, W]
-        shown = _unfold_pictures(content["X"])
-        further = _unfold_pictures(content["X_prior"])
+        pictures = _unfold_pictures(content["X"])  # [N, H, W]
+        further_pictures = _unfold_pictures(content["X_prior"])
         betas = np.asarray(content["Y"], np.float32)  # [N, V]
-        names = [
-            str(name[0]).removesuffix(".nii")
-            for name in content["region_of_interest_label"].ravel()
-        ]
-        masks = [
-            np.asarray(mask) > 0 for mask in content["region_of_interest_mask"].ravel()
-        ]
-        regions = dict(zip(names, masks, strict=True))
-        # [X, Y, Z], its voxels are those of the betas in MATLAB's order
-        brain = regions["primary"]
-        # each area is the union of both hemispheres, dorsal and ventral
-        areas = {
-            area: brain
-            & np.any(
-                [
-                    regions[f"{side}.{area}{half}"]
-                    for side in ("lh", "rh")
-                    for half in "dv"
-                ],
-                0,
-            )
-            for area in AREAS
-        }
-        digits = [DIGITS[label] for label in labels]
-        # volumes in MATLAB's order, in which the columns of the betas count voxels
+        regions = {}
+        for name, mask in zip(
+            content["region_of_interest_label"].ravel(),
+            content["region_of_interest_mask"].ravel(),
+            strict=True,
+        ):
+            regions[str(name[0]).removesuffix(".nii")] = np.asarray(mask) > 0
+        brain = regions[BRAIN_REGION]  # [X, Y, Z]
+        images = {"sub-01_mask": brain.astype(np.uint8)}
+        for area in AREAS:
+            masks = [regions[region.format(area)] for region in AREA_REGIONS]
+            area_mask = brain & np.any(masks, 0)
+            images[f"sub-01_{area}"] = area_mask.astype(np.uint8)
         volumes = np.zeros((brain.size, len(betas)), np.float32)
         volumes[brain.ravel(order="F")] = betas.T
+        paths = []
+        for number, label in enumerate(content["stimulus_label"].ravel().tolist()):
+            digit = DIGITS[label]
+            paths.append(f"train/{digit}/{digit}_{number:03d}.png")
+    images["sub-01_ses-01_betas"] = volumes.reshape(brain.shape + (-1,), order="F")
 
-    # one folder a digit, named by it
-    paths = [
-        f"train/{digit}/{digit}_{number:03d}.png" for number, digit in enumerate(digits)
+    _write_pictures(root / "images", paths, pictures)
+    further_paths = [
+        f"train/digit/{number:04d}.png" for number in range(len(further_pictures))
     ]
-    _save_pictures(root / "images", paths, shown)
-    _save_pictures(
-        root / "further",
-        (f"train/digit/{n:04d}.png" for n in range(len(further))),
-        further,
-    )
-
-    # NIfTI files of the masks and the betas; without a time stamp, so that bytes repeat
+    _write_pictures(root / "further", further_paths, further_pictures)
     affine = np.diag([VOXEL_MM, VOXEL_MM, VOXEL_MM, 1.0])
-    images = {
-        f"sub-01_{area}": mask.astype(np.uint8)
-        for area, mask in {"mask": brain, **areas}.items()
-    }
-    images["sub-01_ses-01_betas"] = volumes.reshape(
-        (*brain.shape, len(betas)), order="F"
-    )
     for name, values in images.items():
+        img = nibabel.Nifti1Image(values, affine)
+        # equal content gives equal bytes without a time stamp
         with atomic_write(root / f"betas/{name}.nii.gz") as path:
-            path.write_bytes(
-                gzip.compress(nibabel.Nifti1Image(values, affine).to_bytes(), mtime=0)
-            )
-    with atomic_write(done) as path:  # the last, so that it says that all is there
-        path.write_text("\n".join(["picture", *paths]) + "\n", encoding="utf-8")
+            path.write_bytes(gzip.compress(img.to_bytes(), mtime=0))
+    with atomic_write(table_path) as path:
+        path.write_text("\n".join(["picture"] + paths) + "\n", encoding="utf-8")
     return (
-        f"{len(shown)} pictures, {betas.shape[1]} voxels, {len(further)} further digits"
+        f"{len(pictures)} pictures, {betas.shape[1]} voxels, "
+        f"{len(further_pictures)} further digits"
     )
 
 
 def _unfold_pictures(rows: UInt8) -> UInt8:
-    """Bring pictures [N, pixels], column by column as MATLAB keeps them, to [N, H,
-    W].
-    """
+    """Reshape square pictures [N, pixels] in MATLAB's order to [N, H, W]."""
     side = round(rows.shape[1] ** 0.5)
     return rows.reshape(len(rows), side, side).transpose(0, 2, 1)
 
 
-def _save_pictures(root: Path, names: Iterable[str], pictures: UInt8) -> None:
-    for name, pixels in zip(names, pictures, strict=True):
-        with atomic_write(root / name, is_lasting=False) as path:
+def _write_pictures(folder: Path, paths: Sequence[str], pictures: UInt8) -> None:
+    """Write pictures [N, H, W] as PNG files."""
+    for relative_path, pixels in zip(paths, pictures, strict=True):
+        with atomic_write(folder / relative_path, is_lasting=False) as path:
             Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB").save(path)

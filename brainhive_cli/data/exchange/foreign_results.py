@@ -173,7 +173,7 @@ def open_result(folder: Path) -> ForeignResult:
     gallery_ids = files.find_names("gallery_ids", n_candidates)
     seen_names = files.find_names("seen", n_signals)
     if not seen_names and n_signals == n_candidates:
-        seen_names = gallery_ids or [str(row) for row in range(n_candidates)]
+        seen_names = gallery_ids or list(map(str, range(n_candidates)))
     targets = _find_targets(seen_names, gallery_ids, n_signals, n_candidates)
     if not targets:
         raise MissingData(
@@ -293,10 +293,9 @@ def _find_targets(
     """
     meanings: dict[str, Sequence[str]] = {"names": gallery_ids}
     if not gallery_ids:
-        rows = range(n_candidates)
         meanings = {
-            "labels that count from 0": [str(row) for row in rows],
-            "labels that count from 1": [str(row + 1) for row in rows],
+            "labels that count from 0": list(map(str, range(n_candidates))),
+            "labels that count from 1": list(map(str, range(1, n_candidates + 1))),
             "candidates in the order of signals": seen_names,
         }
     targets = {}
@@ -307,7 +306,7 @@ def _find_targets(
         for row, name in enumerate(names):
             rows_of_name[name].append(row)
         target_rows = [torch.tensor(rows_of_name.get(name, [])) for name in seen_names]
-        counts = {len(rows) for rows in target_rows}
+        counts = set(map(len, target_rows))
         if 0 not in counts and counts != {n_candidates}:
             targets[meaning] = pad_sequence(
                 target_rows, batch_first=True, padding_value=-1
@@ -344,13 +343,13 @@ def _read_file(path: Path) -> Any:
     if path.suffix not in (".csv", ".txt"):
         return None
 
-    lines = [line for line in read_lines(path) if line]
+    lines = list(filter(None, read_lines(path)))
     if path.suffix == ".txt":
         return lines
     if not lines:
         return {}
     heading, *rows = csv.reader(lines)
-    n_cells = sum(len(row) for row in rows)
+    n_cells = sum(map(len, rows))
     if len(rows) * len(heading) > MAX_TABLE_FILLING * n_cells:
         raise ValueError("most of its rows are shorter than its heading")
     columns = {}

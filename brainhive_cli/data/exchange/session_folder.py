@@ -1,13 +1,13 @@
-"""Session of one person, saved while it runs as a BIDS data set."""
+"""A live session of one person, saved while it runs as a BIDS data set."""
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,333 +21,331 @@ from brainhive_cli.data.files.ids import table_text
 from brainhive_cli.data.streams import StreamFormat
 from brainhive_cli.models.signal_spec import UNIT_SIZES, name_unit
 
-BASES = {
+MNE_UNITS = {
     "mag": "T",
     "grad": "T/m",
     **dict.fromkeys(("eeg", "eog", "ecg", "emg", "ecog", "seeg", "dbs"), "V"),
 }
-"""Units in which mne has channels, by their types; numbers of other types are saved as
-they are.
-"""
+"""Unit of MNE by channel type. Samples of other types are saved unchanged."""
+DEFAULT_VOLTAGE_V = 1e-6
+"""BrainVision's unit of voltages without a unit."""
 BAD_PREFIX = re.compile("bad|edge", re.IGNORECASE)
-"""Beginning of an annotation of which mne, and `prepare`, take no trial."""
-NOT_IN_NAMES = re.compile(r'[\[\]"\\]|[^\w -~]|^\s+|\s+$|^n/a$')
-"""Parts of names of channels that BrainVision, tables or mne cannot hold."""
-TASK, GAP = "live", "BAD boundary"
-"""Name of the task, and annotation where samples are missing."""
-PAUSE_S, HELD_BACK_S = 10.0, 5.0
-"""A block ends amid a pause of so many seconds between events, so that no trial is cut
-and filters settle before the next one. The newest seconds wait in memory, as they may
-belong to the next block.
+"""Prefix of annotations by which MNE and `prepare` reject trials."""
+INVALID_IN_CHANNEL_NAMES = re.compile(r'[\[\]"\\]|[^\w -~]|^\s+|\s+$|^n/a$')
+"""Text in channel names that BrainVision, tables or MNE cannot hold."""
+TASK = "live"
+GAP = "BAD boundary"
+"""Annotation where samples are missing."""
+MISSING_CELL = "n/a"
+STIMULUS_TYPES = {"picture": "image", "clip": "video"}
+"""BIDS type by kind of stimulus. Categories have no files."""
+STIMULI_HEADER = "stimulus_id\tfilename\ttype\n"
+COORDINATE_SYSTEM = {"EEGCoordinateSystem": "CapTrak", "EEGCoordinateUnits": "m"}
+"""BIDS name of the head frame of MNE, and its unit."""
+PAUSE_S = 10.0
+"""Time without events after which a block ends, so that no trial is cut and filters
+settle before the next trial.
 """
-WRITE_EVERY_S = 1.0
-"""Seconds of samples that are written at once."""
+HELD_BACK_S = 5.0
+"""Newest samples in memory, which may belong to the next block."""
+WRITE_INTERVAL_S = 1.0
 MAX_BLOCK_BYTES = 10**9
-"""Samples of the longest block; mne reads no .fif file of more than 2 GB."""
-WAY_OUT = "free space, or put the folder back; what was saved before can be prepared"
+"""Largest size of a block's samples. MNE reads .fif files of at most 2 GB."""
+SAVE_HINT = "free space, or restore the folder; earlier blocks can be prepared"
+
+
+class _Event(NamedTuple):
+    """Event at a sample of the session, with its marker and picture."""
+
+    sample: int
+    marker: str
+    image: str
 
 
 class SessionFolder:
-    """A session of one person: samples and events by block, and results line by line.
+    """A BIDS data set to which a live session appends samples, events and results.
 
-    Each block is a run of the data set, which grows while it is recorded. A thread of
-    its own appends to it once a second, so that a process that is killed loses the last
-    `HELD_S` seconds and no more. A block begins with the first event. Positions of
-    electrodes are written where those of all EEG channels are known. One thread calls
-    all methods, but for `add_result`, which any other may call.
-
-    Pictures have a number as stimulus_id, which stimuli/stimuli.tsv lists by the draft
-    extension 44 of BIDS; stim_file names them, too.
+    A block lasts from its first event to a pause and becomes a run. Samples are written
+    every second. If the process is killed, the last `HELD_BACK_S` seconds are lost.
+    One thread calls all methods except `add_result`, which other threads may call.
+    `stimuli/stimuli.tsv` lists the pictures as BIDS extension 44 (a draft) proposes.
 
     Args:
-        root: Folder of the data set, which is new.
-        format: Of the stream. EEG without a unit is taken for µV, as BrainVision does.
+        root: New folder of the data set.
+        format: Format of the stream.
         subject: Number of the person.
-        stimulus: Kind of the stimuli.
+        stimulus: Kind of the stimuli, such as "picture".
 
     Raises:
-        BrainhiveError: if the format has units that cannot be written, or the system
-            refuses to write.
+        BrainhiveError: if a unit cannot be converted, or the folder cannot be written.
     """
 
     def __init__(
         self, root: Path, format: StreamFormat, subject: int, stimulus: str = "picture"
     ) -> None:
-        import mne_bids  # before the session starts, as that takes seconds
+        # this import takes seconds, so it precedes the session
+        import mne_bids
 
         channels = zip(format.channels, format.channel_types, format.units, strict=True)
-        self._scales = np.array([_scale_of(*channel) for channel in channels])
+        self._scales = np.array([_find_scale(*channel) for channel in channels])
 
-        # samples [n, C] that are not on the disk, and events by sample of the session,
-        # marker and picture
+        # samples [n, C] in memory, and numbers of samples of the session
         self._samples = [np.empty((0, len(format.channels)), np.float32)]
-        self._events = list[tuple[int, str, str]]()
-        # samples that have come, the first that waits, and the first of the block
-        self._count = 0
-        self._first = 0
-        self._start = 0
+        self._events: list[_Event] = []
+        self._n_samples = 0
+        self._n_written = 0
+        self._block_start = 0
         self._last_event = 0
         self._has_block = False
         self._format = format
-        self._began = datetime.now(UTC)
-        self._names = [NOT_IN_NAMES.sub("_", name) for name in format.channels]
-        self._shown = dict[str, None]()
-        # as BIDS calls them; categories have no files
-        self._type = {"picture": "image", "clip": "video"}.get(stimulus, "n/a")
-        self._datatype = (
-            "eeg" if {"mag", "grad"}.isdisjoint(format.channel_types) else "meg"
-        )
+        self._start_time = datetime.now(UTC)
+        self._channel_names = [
+            INVALID_IN_CHANNEL_NAMES.sub("_", name) for name in format.channels
+        ]
+        self._stimulus_ids: dict[str, str] = {}
+        self._stimulus_type = STIMULUS_TYPES.get(stimulus, MISSING_CELL)
+        is_meg = not {"mag", "grad"}.isdisjoint(format.channel_types)
+        self._datatype = "meg" if is_meg else "eeg"
         self._path = mne_bids.BIDSPath(
             f"{subject:02d}", "01", datatype=self._datatype, root=root
         )
 
-        # the thread that writes, and what it alone uses: the run, and numbers of kinds
-        # of events
+        # the thread that writes, and variables that only this thread uses
         self._writer = ThreadPoolExecutor(1)
         self._writing = Future[None]()
         self._writing.set_result(None)
         self._run: GrowingRun | None = None
-        self._runs = 0
-        self._kinds = dict[str, int]()
+        self._n_runs = 0
+        self._event_numbers: dict[str, int] = {}
 
-        # the data set, whose description mne-bids completes
-        about = {
+        # mne-bids adds further keys to the description
+        generator = {
             "Name": "Brainhive",
             "Version": __version__,
             "Description": format.simulated or TASK,
         }
-        description = {"Name": root.resolve().name, "GeneratedBy": [about]}
-        description |= {SIMULATED: format.simulated} if format.simulated else {}
-        with _explain_errors(root):
+        description: dict[str, Any] = {
+            "Name": root.resolve().name,
+            "GeneratedBy": [generator],
+        }
+        if format.simulated:
+            description[SIMULATED] = format.simulated
+        with _report_write_errors(root):
             self._path.directory.mkdir(parents=True)
-            (root / DESCRIPTION).write_text(
-                json.dumps(description, indent=2) + "\n", "utf-8"
-            )
+            _write_json(root / DESCRIPTION, description)
             (root / ".bidsignore").write_text("results.jsonl\n")
             path = root / "results.jsonl"
             self._results = open(path, "xb", buffering=0, opener=open_unless_link)  # noqa: SIM115
             self._write_positions()
 
     def add_samples(self, samples: Float64) -> None:
-        """Append samples [n, C], in the units of the format; the block before them ends
-        if it is time.
+        """Append samples [n, C] in the units of the format, and write earlier ones.
 
         Raises:
-            BrainhiveError: if the disk is full or the folder gone, when samples before
-                these were written.
+            BrainhiveError: if earlier samples could not be written.
         """
-        # events of the samples before these have come by now
         rate_hz = self._format.rate_hz
-        size = 4 * samples.shape[1]
-        held = round(HELD_BACK_S * rate_hz)
-        is_full = (self._count - self._start) * size > MAX_BLOCK_BYTES
-        if is_full or self._count - self._last_event > PAUSE_S * rate_hz:
-            self._write(self._count - held, is_end=True)
-        elif (
-            self._count - self._first > held + WRITE_EVERY_S * rate_hz
-            and self._writing.done()
-        ):
-            self._write(self._count - held)
+        n_held_back = round(HELD_BACK_S * rate_hz)
+        stop = self._n_samples - n_held_back
+        block_bytes = (self._n_samples - self._block_start) * 4 * samples.shape[1]
+        is_pause = self._n_samples - self._last_event > PAUSE_S * rate_hz
+        is_due = stop - self._n_written > WRITE_INTERVAL_S * rate_hz
+        if is_pause or block_bytes > MAX_BLOCK_BYTES:
+            self._write(stop, is_end=True)
+        elif is_due and self._writing.done():
+            self._write(stop)
         self._samples.append(samples.astype(np.float32))
-        self._count += len(samples)
+        self._n_samples += len(samples)
 
     def add_event(self, sample: int, name: str, image: str) -> None:
-        """Append an event; outside of the samples of a block there is none.
+        """Append an event.
 
         Args:
-            sample: Counted from 0.
-            name: The marker.
-            image: Id of the picture that was shown; empty where none was, or none is
-                known.
+            sample: Number of the sample in the session, from 0.
+            name: Marker. "event" precedes names by which MNE would reject trials.
+            image: Id of the picture that was shown, or "".
         """
-        # names that mne would read as a BAD span, and so take no trial of, get a prefix
-        name = _cell_text(name)
-        name = f"event {name}" if BAD_PREFIX.match(name) else name
-        self._events.append((sample, name, _cell_text(image)))
+        marker = _make_cell(name)
+        if BAD_PREFIX.match(marker):
+            marker = f"event {marker}"
+        self._events.append(_Event(sample, marker, _make_cell(image)))
         self._last_event = max(self._last_event, sample)
 
     def mark_gap(self, sample: int) -> None:
-        """Mark that samples are missing before this one, so that no trial is cut
-        across.
-        """
-        self._events.append((sample, GAP, "n/a"))
+        """Mark missing samples before a sample, so that trials across are rejected."""
+        self._events.append(_Event(sample, GAP, MISSING_CELL))
 
     def add_result(self, result: Mapping[str, Any]) -> None:
-        """Append a line to results.jsonl.
+        """Append a line to results.jsonl, without a buffer that a killed process loses.
 
         Raises:
-            BrainhiveError: see `add`.
+            BrainhiveError: if the line cannot be written.
         """
-        # lines are unbuffered, so that a killed session keeps its results
         line = json.dumps(
             dict(result), ensure_ascii=False, default=lambda value: value.tolist()
         )
-        with _explain_errors(self._path.root):
+        with _report_write_errors(self._path.root):
             self._results.write(f"{line}\n".encode(errors="backslashreplace"))
 
     def close(self) -> None:
-        """Write the samples that wait, and end the last block; may be called twice.
+        """Write all samples and end the last block. Further calls do nothing.
 
         Raises:
-            BrainhiveError: see `add`.
+            BrainhiveError: if samples cannot be written.
         """
         self._results.close()
         with self._writer:
-            if self._count > self._first:
-                self._write(self._count, is_end=True)
+            if self._n_samples > self._n_written:
+                self._write(self._n_samples, is_end=True)
         self._writing.result()
 
     def _write(self, stop: int, is_end: bool = False) -> None:
-        """Have samples up to one written, with their events. Those of a block without
-        events are dropped when it ends.
+        """Start to write the samples before `stop`, with their events.
+
+        Blocks without events are dropped at their end.
         """
-        # what was written before is there, or raises why not
+        # raise the error of the previous write, if any
         self._writing.result()
 
-        # events of these samples; later ones wait for theirs
-        events = sorted(
-            event for event in self._events if self._start <= event[0] < stop
-        )
-        is_begun = any(name != GAP for _, name, _ in events)
-        if not (is_end or self._has_block or is_begun):
+        # take the events of the block that have their samples
+        start = self._block_start
+        events = sorted(event for event in self._events if start <= event.sample < stop)
+        has_events = any(event.marker != GAP for event in events)
+        is_in_block = self._has_block or has_events
+        if not is_end and not is_in_block:
             return
-        self._events = [event for event in self._events if event[0] >= stop]
+        self._events = [event for event in self._events if event.sample >= stop]
         samples = np.concatenate(self._samples)
-        self._samples = [samples[stop - self._first :].copy()]
-        if self._has_block or is_begun:
-            written = samples[: stop - self._first]
-            block = self._start, written, events, is_end
-            self._writing = self._writer.submit(self._write_samples, *block)
+        n_new = stop - self._n_written
+        self._samples = [samples[n_new:].copy()]
+        if is_in_block:
+            self._writing = self._writer.submit(
+                self._append_to_run, start, samples[:n_new], events, is_end
+            )
             self._has_block = True
-        self._first = stop
+        self._n_written = stop
         if is_end:
-            self._start = stop
+            self._block_start = stop
             self._has_block = False
-            self._last_event = self._count
+            self._last_event = self._n_samples
 
-    def _write_samples(
-        self,
-        start: int,
-        samples: Float32,
-        events: list[tuple[int, str, str]],
-        is_end: bool,
+    def _append_to_run(
+        self, start: int, samples: Float32, events: list[_Event], is_end: bool
     ) -> None:
-        """Append samples [n, C] and events to the run of the block that began with a
-        sample; the run is made with the first.
-        """
-        with _explain_errors(self._path.root):
+        """Append samples [n, C] and events to the run of the block from `start`."""
+        with _report_write_errors(self._path.root):
             if self._run is None:
-                self._runs += 1
+                self._n_runs += 1
                 self._run = self._make_run(start)
-            ids = self._list_stimuli([image for _, _, image in events])
+            self._list_stimuli(event.image for event in events)
             rows = []
-            for sample, name, image in events:
-                kind = self._kinds.setdefault(name, len(self._kinds) + 1)
+            for sample, marker, image in events:
+                number = self._event_numbers.setdefault(
+                    marker, len(self._event_numbers) + 1
+                )
                 columns = {
-                    "trial_type": name,
+                    "trial_type": marker,
                     "stim_file": image,
-                    "stimulus_id": ids.get(image, "n/a"),
+                    "stimulus_id": self._stimulus_ids.get(image, MISSING_CELL),
                 }
-                rows.append((sample - start, kind, columns))
+                rows.append((sample - start, number, columns))
             self._run.append(samples, rows)
             if is_end:
                 self._run.finish()
                 self._run = None
 
     def _make_run(self, start: int) -> GrowingRun:
-        """Make the files of a run whose first sample is given."""
+        """Make the files of the run from sample `start`, with positions of MEG."""
         import mne
 
         format = self._format
-        rate_hz = self._format.rate_hz
         info = mne.create_info(
-            self._names, rate_hz, [*format.channel_types], verbose="ERROR"
+            self._channel_names,
+            format.rate_hz,
+            list(format.channel_types),
+            verbose="ERROR",
         )
         if self._datatype == "meg" and format.positions is not None:
             for channel, position in zip(info["chs"], format.positions, strict=True):
                 if np.isfinite(position).all():
                     channel["loc"][:3] = position
-        path = self._path.copy().update(task=TASK, run=f"{self._runs:02d}")
-        began = self._began + timedelta(seconds=start / rate_hz)
-        return GrowingRun(path, info, began, self._scales)
+        path = self._path.copy().update(task=TASK, run=f"{self._n_runs:02d}")
+        start_time = self._start_time + timedelta(seconds=start / format.rate_hz)
+        return GrowingRun(path, info, start_time, self._scales)
 
-    def _list_stimuli(self, images: Sequence[str]) -> dict[str, str]:
-        """Give all pictures that were shown so far their stimulus_id, and list them."""
-        count = len(self._shown)
-        self._shown |= dict.fromkeys(image for image in images if image != "n/a")
-        ids = {
-            image: f"stim-{number:05d}" for number, image in enumerate(self._shown, 1)
-        }
+    def _list_stimuli(self, images: Iterable[str]) -> None:
+        """Give new pictures a stimulus_id, and write all to stimuli/stimuli.tsv."""
+        ids = self._stimulus_ids
+        n_before = len(ids)
+        for image in images:
+            if image != MISSING_CELL:
+                ids.setdefault(image, f"stim-{len(ids) + 1:05d}")
         table = self._path.root / "stimuli/stimuli.tsv"
-        if len(ids) > count or not table.exists():
-            rows = [f"{ids[image]}\t{image}\t{self._type}\n" for image in ids]
-            with atomic_write(table) as part:
-                header = "stimulus_id\tfilename\ttype\n"
-                part.write_text(header + "".join(rows), "utf-8")
-        return ids
+        if len(ids) > n_before or not table.exists():
+            rows = STIMULI_HEADER
+            for image, stimulus_id in ids.items():
+                rows += f"{stimulus_id}\t{image}\t{self._stimulus_type}\n"
+            with atomic_write(table) as path:
+                path.write_text(rows, "utf-8")
 
     def _write_positions(self) -> None:
-        """Write the electrodes in mne's head frame, which BIDS calls CapTrak, where all
-        are known.
+        """Write the positions of EEG electrodes, if all are known.
+
+        MEG positions are in the .fif files.
         """
-        # MEG needs no table, as its positions are in the .fif
-        rows = [
-            row for row, kind in enumerate(self._format.channel_types) if kind == "eeg"
-        ]
         positions = self._format.positions
-        if (
-            self._datatype == "meg"
-            or positions is None
-            or not np.isfinite(positions[rows]).all()
-        ):
+        if self._datatype == "meg" or positions is None:
             return
-        # table of positions in metres, and the file that names its frame
-        lines = [
-            "\t".join([self._names[row], *map(repr, positions[row].tolist())])
-            for row in rows
-        ]
+        lines = ["name\tx\ty\tz"]
+        for name, channel_type, position in zip(
+            self._channel_names, self._format.channel_types, positions, strict=True
+        ):
+            if channel_type == "eeg":
+                if not np.isfinite(position).all():
+                    return
+                x, y, z = position.tolist()
+                lines.append(f"{name}\t{x}\t{y}\t{z}")
         table = self._path.copy().update(suffix="electrodes", extension=".tsv").fpath
-        table.write_text("\n".join(["name\tx\ty\tz", *lines, ""]), "utf-8")
-        frame = {"EEGCoordinateSystem": "CapTrak", "EEGCoordinateUnits": "m"}
-        system = self._path.copy().update(suffix="coordsystem", extension=".json").fpath
-        system.write_text(json.dumps(frame, indent=2) + "\n", "utf-8")
+        table.write_text("\n".join(lines) + "\n", "utf-8")
+        sidecar = self._path.copy().update(suffix="coordsystem", extension=".json")
+        _write_json(sidecar.fpath, COORDINATE_SYSTEM)
 
 
-def _cell_text(text: str) -> str:
-    """Write a text as a cell of a table; one that UTF-8 does not have has question
-    marks.
-    """
-    return table_text(text.encode(errors="replace").decode()) or "n/a"
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
+def _make_cell(text: str) -> str:
+    """Make a table cell, with ? for characters that UTF-8 cannot encode."""
+    return table_text(text.encode(errors="replace").decode()) or MISSING_CELL
 
 
 @contextmanager
-def _explain_errors(root: Path) -> Iterator[None]:
-    """Turn errors of the system, and of libraries that write for us, into two lines."""
+def _report_write_errors(root: Path) -> Iterator[None]:
+    """Report errors of the system and of libraries as errors of the data set."""
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
         raise BrainhiveError(
-            f"{root}: the session cannot be saved: {first_line(error)}", WAY_OUT
+            f"{root}: the session cannot be saved: {first_line(error)}", SAVE_HINT
         ) from error
 
 
-def _scale_of(name: str, kind: str, unit: str) -> float:
-    """Give the factor from a channel's samples to mne's unit.
+def _find_scale(name: str, channel_type: str, unit: str) -> float:
+    """Return the factor from a channel's samples to the unit of MNE.
 
     Raises:
-        BrainhiveError: if they are of another quantity than the type of the channel.
+        BrainhiveError: if the unit does not fit the channel type.
     """
-    # channels of other types have no unit in mne, and keep their numbers
-    base = BASES.get(kind)
-    if base is None:
+    mne_unit = MNE_UNITS.get(channel_type)
+    if mne_unit is None:
         return 1.0
-    # BrainVision's default unit
-    if base == "V" and not unit.strip():
-        return 1e-6
+    if mne_unit == "V" and not unit.strip():
+        return DEFAULT_VOLTAGE_V
     factor, quantity = UNIT_SIZES.get(name_unit(unit), (0.0, ""))
-    if quantity != base:
+    if quantity != mne_unit:
         raise BrainhiveError(
-            f"channel {name} of type {kind} has the unit {unit or 'of nothing'}",
-            "µV, mV or V for EEG; fT or T, fT/cm or T/m for MEG",
+            f"channel {name} of type {channel_type} has the unit {unit or 'none'}",
+            "use µV, mV or V for EEG, and fT, T, fT/cm or T/m for MEG",
         )
     return factor

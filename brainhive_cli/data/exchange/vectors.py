@@ -41,7 +41,7 @@ from brainhive_cli.data.stores.target_writer import (
 
 VECTORS_PER_BATCH = 1024
 NAMES_FILE = "file_names.txt"
-"""File in which thingsvision lists the pictures of its features, one per line."""
+"""File in which thingsvision lists the pictures of its features, a line each."""
 FEATURE_SUFFIXES = (".npy", ".pt")
 """Suffixes of the feature files of thingsvision."""
 PARQUET_PART = "-part-"
@@ -90,7 +90,7 @@ def open_vectors(
         files: Files or folders.
         encoder_names: Names of the encoder, which select among BrainHiVE's parquet
             files.
-        suffix: Text between the picture's name and `.npy` in files of one vector.
+        suffix: Text between the picture's name and `.npy` in files of a single vector.
         row_names: Names of the rows of an array without names, or None to refuse such
             an array.
 
@@ -362,7 +362,7 @@ def _open_parquet_cache(files: Sequence[Path], encoder_names: Sequence[str]) -> 
                 "rename its columns",
             )
         ids = table.read([id_column]).column(0).to_pylist()
-        names += [str(image_id) for image_id in ids]
+        names += map(str, ids)
     return Vectors(
         "parquet",
         selected_files,
@@ -434,7 +434,7 @@ def _read_dictionary(content: Mapping[Any, Any], file: Path) -> tuple[list[str],
         if texts:
             name_lists[key] = texts
     if not name_lists:
-        return [str(key) for key in content], list(content.values())
+        return list(map(str, content)), list(content.values())
 
     names = _require_single(name_lists, "lists of names", file)
     arrays = {}
@@ -487,10 +487,10 @@ def _open_folders(folders: Sequence[Path], suffix: str) -> Vectors:
 
 
 def _read_single_vectors(files: Sequence[Path]) -> Iterator[Array]:
-    """Read batches [n, D] or [n, S, D] from files of one vector."""
+    """Read batches [n, D] or [n, S, D] from files of a single vector."""
     for start in range(0, len(files), VECTORS_PER_BATCH):
         batch_files = files[start : start + VECTORS_PER_BATCH]
-        yield _stack([pickles.load(file) for file in batch_files])
+        yield _stack(list(map(pickles.load, batch_files)))
 
 
 def _open_thingsvision(folder: Path) -> Vectors:
@@ -507,7 +507,7 @@ def _open_thingsvision(folder: Path) -> Vectors:
     return Vectors(
         "thingsvision",
         files,
-        [name for name in names if name],
+        list(filter(None, names)),
         partial(_read_features, files),
     )
 
@@ -530,6 +530,6 @@ def _read_arrays(arrays: Iterable[Any]) -> Iterator[Array]:
 
 def _stack(vectors: Sequence[Any]) -> Array:
     """Stack vectors [D], [1, D] or [S, D] to [n, D] or [n, S, D]."""
-    stacked = np.stack([pickles.array(vector) for vector in vectors])
+    stacked = np.stack(list(map(pickles.array, vectors)))
     is_row = stacked.ndim > 2 and stacked.shape[1] == 1
     return stacked[:, 0] if is_row else stacked

@@ -10,8 +10,8 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.exchange import session_folder
-from brainhive_cli.data.exchange.growing_run import FLOAT, _write_tag
-from brainhive_cli.data.exchange.session_folder import SessionFolder, _scale_of
+from brainhive_cli.data.exchange.growing_run import FLOAT32, _make_tag
+from brainhive_cli.data.exchange.session_folder import SessionFolder, _find_scale
 from brainhive_cli.data.files.bids_labels import read_simulated
 from brainhive_cli.data.streams import StreamFormat
 from tests.tools.recorded_numbers import Recorded
@@ -144,13 +144,13 @@ def test_results_are_lines_of_json(runs: list[Run], tmp_path: Path) -> None:
 def test_samples_are_scaled_to_the_units_of_mne(
     kind: str, unit: str, scale: float
 ) -> None:
-    assert _scale_of("A1", kind, unit) == pytest.approx(scale)
+    assert _find_scale("A1", kind, unit) == pytest.approx(scale)
 
 
 @pytest.mark.parametrize(("kind", "unit"), [("eeg", "fT"), ("mag", ""), ("ecg", "kg")])
 def test_units_of_another_quantity_are_refused(kind: str, unit: str) -> None:
     with pytest.raises(BrainhiveError):
-        _scale_of("A1", kind, unit)
+        _find_scale("A1", kind, unit)
 
 
 def test_the_nearest_description_says_who_simulated(tmp_path: Path) -> None:
@@ -172,4 +172,4 @@ def test_the_nearest_description_says_who_simulated(tmp_path: Path) -> None:
 
 def test_a_tag_of_a_fif_file_is_sixteen_bytes() -> None:
     expected = bytes([0, 0, 1, 44, 0, 0, 0, 4, 0, 0, 1, 1, 0, 0, 0, 0])
-    assert _write_tag(FLOAT, 257) == expected
+    assert _make_tag(FLOAT32, 257) == expected
