@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from brainhive_cli.core.arrays import UInt8
+from brainhive_cli.core.arrays import Array, UInt8
 from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import Line
 from brainhive_cli.core.files import atomic_write
@@ -66,7 +66,7 @@ def write_folders(root: Path) -> str:
         ):
             regions[str(name[0]).removesuffix(".nii")] = np.asarray(mask) > 0
         brain = regions[BRAIN_REGION]  # [X, Y, Z]
-        images = {"sub-01_mask": brain.astype(np.uint8)}
+        images: dict[str, Array] = {"sub-01_mask": brain.astype(np.uint8)}
         for area in AREAS:
             masks = [regions[region.format(area)] for region in AREA_REGIONS]
             area_mask = brain & np.any(masks, 0)
@@ -77,7 +77,8 @@ def write_folders(root: Path) -> str:
         for number, label in enumerate(content["stimulus_label"].ravel().tolist()):
             digit = DIGITS[label]
             paths.append(f"train/{digit}/{digit}_{number:03d}.png")
-    images["sub-01_ses-01_betas"] = volumes.reshape(brain.shape + (-1,), order="F")
+    shape = brain.shape + (len(betas),)
+    images["sub-01_ses-01_betas"] = volumes.reshape(shape, order="F")
 
     _write_pictures(root / "images", paths, pictures)
     further_paths = [

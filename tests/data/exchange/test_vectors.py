@@ -210,7 +210,10 @@ def test_pictures_of_the_rows_are_identified_if_all_are_here() -> None:
     ]
     assert np.array_equal(digests[2], describe_pixels(images.open(2)))
     assert digest_pictures(images, np.array([2, 5]), make_empty_digests()) is None
-    for facts in ({"has_pictures": False}, {"missing": MissingData("none", "fetch")}):
+    for facts in (
+        {"has_pictures": False},
+        {"missing_error": MissingData("none", "fetch")},
+    ):
         assert (
             digest_pictures(pictures(**facts), np.array([2]), make_empty_digests())
             is None
