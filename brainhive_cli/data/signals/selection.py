@@ -25,12 +25,16 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.sections import Section, refuse_idle
 from brainhive_cli.data.signals.spaces import Sensors, Voxels, find_region
-from brainhive_cli.data.signals.trials import REGION_NAME, Trials
+from brainhive_cli.data.signals.trials import Trials
 
 CLOSE_MS = 1e-6
 """Times closer than this are one: above the rounding of seconds to milliseconds."""
 CONTROL_SEED = 0
 """Seed of the sets that `region_control: random` draws."""
+REGION_NAME = r"(?!-$)[^\s&|()]+"
+"""Pattern of the name of a region in a set expression. It may hold hyphens, as in
+`prf-visualrois`.
+"""
 RegionControl = Literal["none", "swapped", "random", "all"]
 WAY = (
     "names of regions, & | - and parentheses, with spaces around -: nsdgeneral - (V1v "

@@ -1,10 +1,8 @@
-"""Trials of a subject: signals with what was shown, where and when; chosen, averaged
-and normalised late.
-"""
+"""Trials of one subject: signals, stimuli and times, read when they are needed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
@@ -36,14 +34,10 @@ if TYPE_CHECKING:
     import torch
 
 MAX_STIMULI_PER_READ = 256
-"""Stimuli whose signals are read at a time, at most."""
-REGION_NAME = r"(?!-$)[^\s&|()]+"
-"""What a region may be called where sets of them are written; it may hold hyphens, as
-`prf-visualrois`.
-"""
+"""Largest number of stimuli whose signals are read at a time."""
 STEP_TOLERANCE = 0.02
-"""Share of the time between samples by which it may differ from 1 / rate, as after
-resampling.
+"""Largest relative difference of the time between samples from 1 / rate. Resampling
+causes small differences.
 """
 PADDING_VALUES = {
     "sessions": -1,
@@ -52,66 +46,64 @@ PADDING_VALUES = {
     "trial_numbers": -1,
     "known_digests": 0,
 }
-"""Lists [N, R] of trials, and what they have where there is none."""
+"""Fields [N, R] of `Trials`, and their value where a repetition does not exist."""
 
 
 @dataclass(frozen=True)
 class Trials:
-    """Trials of one subject while the stimuli of one split were shown: in a store, in
-    memory or of a stream.
+    """Trials of one subject and split, in a store, in memory or from a stream.
 
-    What is chosen of them is read late: `averages`, `singles` and `read` read it.
+    `averages`, `singles` and `read` read the signals.
 
     Attributes:
-        signal: [N, R, C, T], or [N, R, V, 1] of voxels; indexed along N, of the
-            source's dtype; need not be in memory.
-        image_ids: [N] stimulus ids, or file stems where the source knows no more; ()
-            where nobody knows what was seen: such trials can be decoded, but neither
-                stored nor learned from.
-        space: What the third axis is: sensors, or voxels.
-        times_s: [T] seconds after stimulus onset.
-        rate_hz: Samples a second; None where there is one sample and no rate.
-        repetitions: [N] how many of R there are; None when all are.
-        sessions: [N, R] index of the session of each repetition, -1 where there is
-            none; None if not known.
-        provenance: Facts of the origin. `preparation` holds the keys of its recipe,
-            `sessions` what each session says, `simulated` how a program made the
-            signals, `source` the file that others had prepared; `recorded_unit` is that
-            before whitening. Preparations add facts of their own.
-        whiteners: [S, C, C], Σ^(-1/2) by which the signals of each session were
-            multiplied; None if by none.
-        runs: [N, R] number of the run of each repetition within its session, -1 where
-            there is none; None if not known.
-        onset_s: [N, R] seconds from the start of its run to the stimulus of each
-            repetition, NaN where there is none; None if not known.
-        trial_numbers: [N, R] number of each repetition in the order of time, from 0,
-            where onsets are not known; -1 where there is none; None if not known.
-        known_digests: [N, R] `digest_trials` of the signal as it was recorded, where a
-            store has them.
-        subject: Number of the subject, where it is known.
-        stimulus: [N] row of each stimulus in the target stores; empty before they are
-            matched.
-        index: [N] which stimuli these are of all that were recorded in the split, or
-            which trials where each is a row; None where they are all.
+        signal: Signals [N, R, C, T], or [N, R, V, 1] of voxels, in memory or not. They
+            are indexed along N and have the dtype of the source.
+        image_ids: Stimulus ids [N], or file stems if the source has no ids. () if the
+            stimuli are unknown. Such trials can be decoded, but not stored or learned
+            from.
+        space: Sensors or voxels of the third axis.
+        times_s: Times [T] of the samples, in seconds after stimulus onset.
+        rate_hz: Sampling rate, or None for a single sample without a rate.
+        unit: Unit of the signals, such as "µV".
+        provenance: Facts about the origin: the recipe keys in `preparation`, the facts
+            of each session in `sessions`, the parameters of simulated signals in
+            `simulated`, the file of prepared signals in `source`, the unit before
+            whitening in `recorded_unit`, and further facts of preparations.
+        repetitions: Number of repetitions [N] of each stimulus, or None for R.
+        sessions: Session [N, R] of each repetition, from 0, or None if unknown. Here
+            and below, repetitions that do not exist have `PADDING_VALUES`.
+        whiteners: Whitener [S, C, C] of each session, by which its signals were
+            multiplied, or None.
+        runs: Run [N, R] within the session, or None if unknown.
+        onset_s: Stimulus onset [N, R] in seconds from the start of the run, or None if
+            unknown.
+        trial_numbers: Number [N, R] of each repetition in the order of time, from 0, or
+            None if unknown.
+        known_digests: Digests [N, R] of the recorded signals (`digest_trials`), or None
+            if the store has none.
+        subject: Number of the subject, or 0 if unknown.
+        stimulus: Row [N] of each stimulus in the target stores. Empty before stimuli
+            are matched.
+        index: Position [N] of each row among all stimuli of the split, or among all
+            trials if each row is a trial. None if no rows were left out.
         where: Name of the trials in errors.
-        recorded: The same trials with all channels and samples, where some were
+        recorded: The same trials with all channels and samples, or None if nothing was
             selected.
-        rows: [C] which channels or voxels of `recorded` these are.
-        samples: Which of its samples.
-        scale: Factor on its signals.
-        normalises_trials: Whether each repetition and channel is centred over time and
+        rows: Row [C] of each channel or voxel in `recorded`.
+        samples: Selected samples of `recorded`.
+        scale: Factor by which the signals were multiplied.
+        normalises_trials: If True, each repetition and channel is centred over time and
             divided by its norm when it is read.
-        mapping: From these channels to a model's, before the normaliser; None where
-            they are these.
-        normaliser: Normalises what is read.
-        counts: [N] how many repetitions of each stimulus there are.
-        is_there: [N, R] which repetitions there are.
-        width: C or V of what is read: of the model, where channels are mapped.
-        channels: Names of the channels that are read; () for voxels.
+        mapping: Mapping to the channels of a model, before normalisation, or None.
+        normaliser: Normalisation of the signals that are read, or None.
+        counts: Number of repetitions [N] of each stimulus.
+        is_there: True [N, R] for repetitions that exist.
+        width: Number of channels or voxels that are read, after the mapping.
+        channels: Names of the channels that are read, or () for voxels.
 
     Raises:
-        BrainhiveError: if an axis of the signal has another length than one of its
-            lists, or the times do not match the rate.
+        BrainhiveError: if the length of an axis differs from the length of its list, or
+            the times do not match the rate.
     """
 
     signal: Any
@@ -145,17 +137,15 @@ class Trials:
     channels: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Check every axis against every list, and derive what follows from the
-        fields.
-        """
+        """Check the fields against each other, and derive the other fields."""
         try:
-            # a part of trials that were checked is not checked again
+            # selections of checked trials need no second check
             if self.recorded is None and self.index is None:
                 self._check_axes()
-            count, most, width, _ = self.signal.shape
-            counts = (
-                np.full(count, most) if self.repetitions is None else self.repetitions
-            )
+            n_stimuli, n_repetitions, width, _ = self.signal.shape
+            counts = self.repetitions
+            if counts is None:
+                counts = np.full(n_stimuli, n_repetitions)
             channels = self.space.names if isinstance(self.space, Sensors) else ()
             if self.mapping is not None:
                 width = len(self.mapping.matrix)
@@ -163,228 +153,214 @@ class Trials:
             # the dataclass is frozen
             vars(self).update(
                 counts=counts,
-                is_there=np.arange(most) < counts[:, None],
+                is_there=np.arange(n_repetitions) < counts[:, None],
                 width=int(width),
                 channels=tuple(channels),
             )
         except (AttributeError, TypeError, ValueError) as error:
             raise BrainhiveError(
-                f"a recording has a field of another type: {first_line(error)}",
+                f"a field of a recording has the wrong type: {first_line(error)}",
                 "help(brainhive_cli.api.Trials) lists the types of its fields",
             ) from error
 
     def _check_axes(self) -> None:
-        # fields by type, as callers of the API make trials, too
+        """Raise an error if the signal, its lists and its times do not fit together."""
+        # types, because callers of the API construct trials, too
         documents.check(
             self.provenance, "provenance of a recording", dict, "provenance={}"
         )
-        documents.check(self.unit, "unit of a recording", str, "a unit, as uV")
+        documents.check(self.unit, "unit of a recording", str, "a unit such as uV")
         shape = list(self.signal.shape)
         if len(shape) != 4:
             raise BrainhiveError(f"signals {shape} are not [N, R, C, T]")
         if self.signal.dtype.kind not in NUMBERS:
             raise BrainhiveError(f"signals are {self.signal.dtype}, not real numbers")
         if not isinstance(self.image_ids, Names) and not all(
-            isinstance(one, str) for one in self.image_ids
+            isinstance(image_id, str) for image_id in self.image_ids
         ):
             raise BrainhiveError(
-                "image ids of a recording are not all text", "str(number)"
+                "the image ids of a recording are not all text", "str(number)"
             )
 
-        # each list belongs to an axis of the signal
+        # lists with a value for each position of an axis
         lists: list[tuple[str, Any, int]] = [
-            ("image ids", self.image_ids if len(self.image_ids) else None, 0),
             ("repetitions", self.repetitions, 0),
-            *(
-                (name, values, 2)
-                for name, values in list_axis_values(self.space).items()
-            ),
             ("times", self.times_s, 3),
         ]
+        if len(self.image_ids):
+            lists.append(("image ids", self.image_ids, 0))
+        for name, values in list_axis_values(self.space).items():
+            lists.append((name, values, 2))
         if isinstance(self.space, Voxels):
-            lists += [
-                (f"values of the map {name}", values, 2)
-                for name, values in self.space.maps.items()
-            ]
+            for name, values in self.space.maps.items():
+                lists.append((f"values of the map {name}", values, 2))
         for name, values, axis in lists:
             if values is not None and len(values) != shape[axis]:
                 raise BrainhiveError(
                     f"signals {shape} come with {len(values)} {name}, not {shape[axis]}"
                 )
 
-        # counts of repetitions, and times
-        counts = np.asarray(shape[1] if self.repetitions is None else self.repetitions)
-        if ((counts < 1) | (counts > shape[1])).any():
-            raise BrainhiveError(
-                f"signals {shape} come with counts of repetitions beyond 1 to "
-                f"{shape[1]}"
-            )
+        # sampling times, where NaN fails the comparison
         if self.rate_hz is None and shape[3] != 1:
             raise BrainhiveError(f"signals of {shape[3]} samples have no sampling rate")
-        # [T - 1], 1 each; none of one sample
-        steps = np.diff(self.times_s) * (self.rate_hz or 1)
-        # of NaN, too
-        if self.rate_hz and not (np.abs(steps - 1) <= STEP_TOLERANCE).all():
+        if self.rate_hz:
+            steps = np.diff(self.times_s) * self.rate_hz  # [T - 1]
+            step_errors = np.abs(steps - 1)
+            if not (step_errors <= STEP_TOLERANCE).all():
+                step_ms = steps[step_errors.argmax()] * 1000 / self.rate_hz
+                raise BrainhiveError(
+                    f"times lie {step_ms:g} ms apart, not {1000 / self.rate_hz:g} ms "
+                    f"as at {self.rate_hz:g} Hz",
+                    "correct the times, or the sampling rate",
+                )
+        self._check_repetitions(shape)
+
+    def _check_repetitions(self, shape: list[int]) -> None:
+        """Raise an error if values of repetitions do not fit the signal."""
+        n_stimuli, n_repetitions, n_channels, _ = shape
+        counts = self.repetitions
+        if counts is None:
+            counts = np.full(n_stimuli, n_repetitions)
+        if ((counts < 1) | (counts > n_repetitions)).any():
             raise BrainhiveError(
-                "times lie "
-                f"{steps[np.abs(steps - 1).argmax()] * 1000 / self.rate_hz:g} ms "
-                f"apart, not {1000 / self.rate_hz:g} ms as at {self.rate_hz:g} Hz",
-                "correct the times, or the sampling rate",
+                f"signals {shape} come with numbers of repetitions outside 1 to "
+                f"{n_repetitions}"
             )
 
-        # single trials: a value wherever there is a repetition, and nowhere else
-        # [N, R]
-        is_there = np.arange(shape[1]) < np.broadcast_to(counts, shape[:1])[:, None]
-        for name, trials in {
+        # a value for each repetition, and padding elsewhere
+        is_there = np.arange(n_repetitions) < counts[:, None]  # [N, R]
+        lists = {
             "runs": self.runs,
             "onsets": self.onset_s,
             "trial numbers": self.trial_numbers,
             "sessions": self.sessions,
-        }.items():
-            if trials is None:
+        }
+        for name, values in lists.items():
+            if values is None:
                 continue
-            is_known = np.isfinite(trials) if name == "onsets" else trials >= 0
-            if trials.shape != is_there.shape or (is_known != is_there).any():
+            has_value = np.isfinite(values) if name == "onsets" else values >= 0
+            if values.shape != is_there.shape or (has_value != is_there).any():
                 raise BrainhiveError(
-                    f"signals {shape} come with {name} that are not one a repetition"
+                    f"signals {shape} come with {name} that do not have exactly one "
+                    "value for each repetition"
                 )
 
         # a whitener for each session
         if self.whiteners is not None:
-            if [*self.whiteners.shape[1:]] != [shape[2]] * 2:
+            if self.whiteners.shape[1:] != (n_channels, n_channels):
                 raise BrainhiveError(
                     f"signals {shape} come with whiteners {list(self.whiteners.shape)}"
                 )
-            most = len(self.whiteners)
-            if self.sessions is not None and self.sessions.max(initial=-1) >= most:
+            n_whiteners = len(self.whiteners)
+            if self.sessions is not None and (self.sessions >= n_whiteners).any():
                 raise BrainhiveError(
-                    f"signals {shape} come with {most} whiteners for more sessions"
+                    f"signals {shape} come with {n_whiteners} whiteners for more "
+                    "sessions"
                 )
 
     @property
     def times_in_run(self) -> Array | None:
-        """[N, R] onset of each trial in its run, or its number in the order of time;
-        None if neither is known.
-        """
+        """Onsets [N, R] of the trials in their runs, or `trial_numbers`, or None."""
         return self.trial_numbers if self.onset_s is None else self.onset_s
 
     def take(self, rows: Int64 | Bool) -> Self:
-        """Take stimuli by their indices, in this order, or by a mask; what was read is
-        not read again.
+        """Select stimuli by row numbers, in their order, or by a mask.
+
+        Signals that were read stay in memory.
         """
-        signal = all_rows = self.signal
+        signal = self.signal
         index = np.arange(len(signal))[rows]
-        # in memory: copied now; in a store: rows are composed, and read when needed
+        # rows in memory are copied now, rows of a store are read when needed
         if type(signal) is np.ndarray:
             signal = signal[index]
         elif not np.array_equal(index, np.arange(len(signal))):
             signal = LazyRows(
-                (len(index), *all_rows.shape[1:]),
-                all_rows.dtype,
-                lambda part: all_rows[_as_slice(index[part])],
+                (len(index), *signal.shape[1:]),
+                signal.dtype,
+                partial(_read_rows, signal, index),
             )
+
+        fields: dict[str, Any] = {}
+        for name in (*PADDING_VALUES, "repetitions"):
+            fields[name] = index_optional(getattr(self, name), index)
+        for name, values in self._signals_in_memory().items():
+            fields[name] = values[_as_slice(index)]
         return self.change(
             signal=signal,
             image_ids=Names.of(self.image_ids)[index] if len(self.image_ids) else (),
             recorded=self.recorded and self.recorded.take(index),
             stimulus=self.stimulus[index] if len(self.stimulus) else self.stimulus,
-            # rows of the split as recorded, also after an earlier selection
+            # positions in the recorded split, also after an earlier selection
             index=index if self.index is None else self.index[index],
-            **{
-                name: index_optional(getattr(self, name), index)
-                for name in (*PADDING_VALUES, "repetitions")
-            },
-            # a view where rows follow each other
-            **{
-                name: values[_as_slice(index)]
-                for name, values in self._list_read().items()
-            },
+            **fields,
         )
 
     def choose(self, is_chosen: Bool) -> Self:
-        """Choose some of the repetitions [N, R]; stimuli without one are left out."""
+        """Select repetitions by a mask [N, R]. Stimuli without any are left out."""
         rows = np.flatnonzero(is_chosen.any(1))
-        chosen = self.take(rows)
-        is_chosen = is_chosen[rows]
-        # nothing to reorder: what is in memory stays
-        if (is_chosen == chosen.is_there).all():
-            return chosen
+        trials = self.take(rows)
+        mask = is_chosen[rows]  # [n, R]
+        if (mask == trials.is_there).all():
+            return trials
 
-        # the chosen repetitions first, and as many columns as the most of them
-        counts = is_chosen.sum(1)
-        signal = chosen.signal
-        # [n, r]
-        order = np.argsort(~is_chosen, 1, kind="stable")[:, : counts.max(initial=0)]
+        # move the selected repetitions to the front, and drop the columns behind them
+        counts = mask.sum(1)
+        n_columns = counts.max(initial=0)
+        order = np.argsort(~mask, 1, kind="stable")[:, :n_columns]  # [n, r]
+        fields: dict[str, Any] = {}
+        for name, padding in PADDING_VALUES.items():
+            values = getattr(trials, name)
+            if values is not None:
+                padded = np.where(mask, values, padding)
+                ordered = np.take_along_axis(padded, order, 1)
+                fields[name] = ordered.astype(values.dtype)
 
-        def choose(values: Array, part: Any = slice(None)) -> Array:
-            """Bring signals [n, R, C, T] into this order; zeros where there is none."""
-            values = np.where(is_chosen[part][..., None, None], values, 0)
-            return np.take_along_axis(values, order[part][..., None, None], 1)
+        # single trials in memory stay, but averages were over other repetitions
+        in_memory = trials._signals_in_memory()
+        if "singles" in in_memory:
+            fields["singles"] = _reorder(in_memory["singles"], mask, order)
+        if "averages" in in_memory:
+            fields["averages"] = None
 
-        # lists [N, R] of trials in this order
-        known: dict[str, Any] = {
-            name: np.take_along_axis(
-                np.where(is_chosen, values, absent), order, 1
-            ).astype(values.dtype)
-            for name, absent in PADDING_VALUES.items()
-            if (values := getattr(chosen, name)) is not None
-        }
-        shape = (len(rows), order.shape[1], *signal.shape[2:])  # [n, r, C, T]
-
-        # single trials in memory are reordered; averages were over other repetitions
-        if "singles" in (before := chosen._list_read()):
-            known["singles"] = choose(before["singles"])
-        averages = {"averages": None} if "averages" in before else {}
-        return chosen.change(
-            **averages,
-            signal=LazyRows(
-                shape,
-                signal.dtype,
-                lambda part: choose(np.asarray(signal[part]), part),
-            ),
+        signal = trials.signal
+        shape = (len(rows), n_columns, *signal.shape[2:])  # [n, r, C, T]
+        read = partial(_read_repetitions, signal, mask, order)
+        return trials.change(
+            signal=LazyRows(shape, signal.dtype, read),
             repetitions=counts,
-            recorded=chosen.recorded and chosen.recorded.choose(is_chosen),
-            **known,
+            recorded=trials.recorded and trials.recorded.choose(mask),
+            **fields,
         )
 
     def hold_out(self, is_tested: Bool, split: str) -> Self:
-        """Take the trials that test a model (`test`) or that it learns from (`train`),
-        a row [1, C, T] each.
+        """Select the test or training trials of a fold, each as a row [1, C, T].
 
-        Several may have one stimulus; `index` is then their position among all trials.
+        Several rows may show the same stimulus. `index` is the position of a row among
+        all trials.
 
         Args:
-            is_tested: [N, R] which trials a fold tests.
-            split: Which side of the fold.
+            is_tested: Mask [N, R] of the trials that the fold tests.
+            split: "test" or "train".
         """
-        # a trial is a row, read late
-        is_chosen = is_tested if split == "test" else self.is_there & ~is_tested
-        signal, rows, columns = self.signal, *np.nonzero(is_chosen)
-        names = self.image_ids
+        is_selected = is_tested if split == "test" else self.is_there & ~is_tested
+        rows, columns = np.nonzero(is_selected)
         trials = (rows[:, None], columns[:, None])
-
-        def read(part: Any) -> Array:
-            # a store is indexed along N alone
-            distinct, inverse = np.unique(rows[part], return_inverse=True)
-            return np.asarray(signal[_as_slice(distinct)])[inverse, columns[part]][
-                :, None
-            ]
-
-        # lists [N, R] become [n, 1]
-        known: dict[str, Any] = {
-            name: index_optional(getattr(self, name), trials) for name in PADDING_VALUES
-        }
+        fields: dict[str, Any] = {}
+        for name in PADDING_VALUES:
+            fields[name] = index_optional(getattr(self, name), trials)  # [n, 1]
+        fields["known_digests"] = self.digests[trials]
         return replace(
             self,
-            signal=LazyRows((len(rows), 1, *signal.shape[2:]), signal.dtype, read),
-            image_ids=Names.of(names[row] for row in rows.tolist())
-            if len(names)
-            else (),
+            signal=LazyRows(
+                (len(rows), 1, *self.signal.shape[2:]),
+                self.signal.dtype,
+                partial(_read_trials, self.signal, rows, columns),
+            ),
+            image_ids=Names.of(self.image_ids)[rows] if len(self.image_ids) else (),
             repetitions=None,
-            # position among all trials, for which several have one stimulus
-            index=np.flatnonzero(is_chosen[self.is_there]),
+            index=np.flatnonzero(is_selected[self.is_there]),
             stimulus=self.stimulus[rows] if len(self.stimulus) else self.stimulus,
-            **{**known, "known_digests": self.digests[trials]},
+            **fields,
         )
 
     def select(
@@ -396,27 +372,23 @@ class Trials:
         sets: Mapping[str, Bool] = MappingProxyType({}),
         normalises_trials: bool = False,
     ) -> Self:
-        """Select channels by name or region, or voxels by region, and a window, and
-        scale the signals.
-
-        Channels come in the order of their names, voxels in that of the data.
+        """Select channels or voxels and a time window, and scale the signals.
 
         Args:
-            channels: Names; None: all. Where there are sets of voxels, all that lie in
-                one of them.
-            window_ms: Start and stop after onset; None: all.
+            channels: Channels or regions, or None for all. Channels come in this order,
+                voxels in the order of the data. `sets` replace it.
+            window_ms: Start and stop after onset, or None for all samples.
             scale: Factor.
             where: Name of the trials, for errors.
-            sets: Masks [V] of all voxels by name, which become regions: those that
-                streams of a model read.
-            normalises_trials: Whether each repetition and channel is centred over the
-                window and divided by its norm before centring, before it is scaled.
+            sets: Masks [V] of voxels, which become regions. The voxels of all sets are
+                selected.
+            normalises_trials: If True, each repetition and channel is centred over the
+                window and divided by its norm before centring, then scaled.
 
         Raises:
-            RecipeError: naming what the data do not have, and the nearest name.
+            RecipeError: if the data lack a channel, a region or a part of the window.
         """
-        # rows [C]: channels in the order of their names, or voxels in that of the data
-        signal = self.signal
+        # rows [C] of channels or voxels
         space = self.space
         rows = np.arange(self.signal.shape[2])
         if channels is not None and isinstance(space, Sensors):
@@ -431,11 +403,11 @@ class Trials:
                     f"no voxel lies in {', '.join(channels)}",
                     f"regions: {' '.join(space.regions)}",
                 )
-        # streams of a model read the union of their sets
         if sets:
             rows = np.flatnonzero(np.any(list(sets.values()), 0))
         if isinstance(space, Voxels):
             space = replace(space, regions={**space.regions, **sets})
+
         samples = find_sample_range(self.times_s, window_ms)
         times_s = self.times_s[samples]
         if normalises_trials and len(times_s) < 2:
@@ -443,26 +415,16 @@ class Trials:
                 f"signal.normalise_trials acts over time, and {where} has one sample",
                 "signal.normalise_trials=false",
             )
-
-        # float32, as brain models compute; read late, some stimuli at a time
-        def read(part: Any) -> Float32:
-            chosen = np.asarray(signal[part, :, :, samples])[:, :, rows].astype(
-                np.float32, copy=False
-            )
-            if normalises_trials:
-                # the norm before centring, as AlignVis; channels of zeros stay 0
-                norm = np.linalg.norm(chosen, axis=-1, keepdims=True)
-                chosen = chosen - chosen.mean(-1, keepdims=True)
-                chosen = chosen / np.where(norm == 0, 1, norm)
-            return chosen if scale == 1 else chosen * np.float32(scale)
-
-        shape = (*signal.shape[:2], len(rows), len(times_s))
+        shape = (*self.signal.shape[:2], len(rows), len(times_s))
+        read = partial(
+            _read_selection, self.signal, rows, samples, scale, normalises_trials
+        )
         return replace(
             self,
             signal=LazyRows(shape, np.dtype(np.float32), read),
             space=space.select(rows),
             times_s=times_s,
-            # of all channels; `recorded` has them
+            # whiteners need all channels, which `recorded` has
             whiteners=None,
             recorded=self,
             rows=rows,
@@ -473,22 +435,24 @@ class Trials:
         )
 
     def normalise(self, normaliser: Normaliser | None) -> Self:
-        """Normalise what is read."""
-        # signals in memory are normalised otherwise, or mapped: they are read again
+        """Replace the normalisation of the signals that are read."""
+        # normalised or mapped signals in memory are read again
         if (
             normaliser is None
             or self.normaliser is not None
             or self.mapping is not None
         ):
             return replace(self, normaliser=normaliser)
-        before = {
-            name: normaliser(values) for name, values in self._list_read().items()
+        normalised = {
+            name: normaliser(values)
+            for name, values in self._signals_in_memory().items()
         }
-        return self.change(normaliser=normaliser, **before)
+        return self.change(normaliser=normaliser, **normalised)
 
     def average(self, count: int, generator: "torch.Generator") -> Self:
-        """Average up to `count` repetitions of each stimulus, drawn at random, each at
-        most once.
+        """Average up to `count` random repetitions of each stimulus.
+
+        No repetition is drawn twice.
         """
         import torch
 
@@ -500,187 +464,190 @@ class Trials:
 
         singles = torch.from_numpy(self.singles)
         counts = torch.from_numpy(self.counts)
-        chosen = draw_repetitions(singles, counts, count, generator)
-        # the default Augment has equal weights
-        averages = mix_repetitions(*chosen, Augment(), generator).numpy()
-        return self.change(averages=averages, singles=None)
+        repetitions, n_drawn = draw_repetitions(singles, counts, count, generator)
+        # the default `Augment` has equal weights
+        averages = mix_repetitions(repetitions, n_drawn, Augment(), generator)
+        return self.change(averages=averages.numpy(), singles=None)
 
     def change(self, **values: Any) -> Self:
-        """Change fields; `averages` and `singles` in memory are kept, unless they are
-        among the values.
+        """Change fields, and keep `averages` and `singles` that are in memory.
+
+        New values of these two replace them, or remove them if None.
         """
-        # `replace` makes an object without what cached properties hold
-        before = self._list_read()
-        held = {
-            name: signal
-            for name in ("averages", "singles")
-            if (signal := values.pop(name, before.get(name))) is not None
-        }
+        # `replace` drops the values of cached properties
+        in_memory: dict[str, Any] = dict(self._signals_in_memory())
+        for name in ("averages", "singles"):
+            if name in values:
+                in_memory[name] = values.pop(name)
         changed = replace(self, **values)
-        vars(changed).update(held)
+        for name, signal in in_memory.items():
+            if signal is not None:
+                vars(changed)[name] = signal
         return changed
 
-    def _list_read(self) -> dict[str, Float32]:
-        """List the signals in memory by the property that read them."""
-        return {
-            name: vars(self)[name]
-            for name in ("averages", "singles")
-            if name in vars(self)
-        }
+    def _signals_in_memory(self) -> dict[str, Float32]:
+        """Return the cached `averages` and `singles`, keyed by their name."""
+        names = ("averages", "singles")
+        return {name: vars(self)[name] for name in names if name in vars(self)}
 
     @property
     def positions(self) -> tuple[tuple[float, float, float], ...] | None:
-        """Positions of the channels in metres; None for voxels or mapped channels, or
-        if one is unknown.
+        """Positions of the channels in metres.
+
+        None for voxels or mapped channels, or if a position is unknown.
         """
-        known = self.space.positions if isinstance(self.space, Sensors) else None
-        if known is None or self.mapping is not None or not np.isfinite(known).all():
+        positions = self.space.positions if isinstance(self.space, Sensors) else None
+        if positions is None or self.mapping is not None:
             return None
-        return tuple((x, y, z) for x, y, z in np.asarray(known, np.float64).tolist())
+        if not np.isfinite(positions).all():
+            return None
+        rows = np.asarray(positions, np.float64).tolist()
+        return tuple((x, y, z) for x, y, z in rows)
 
     @property
     def regions(self) -> dict[str, tuple[int, ...]]:
-        """Indices of each region's voxels; empty for sensors."""
+        """Indices of the voxels of each region. Empty for sensors."""
         masks = self.space.regions if isinstance(self.space, Voxels) else {}
         return {
             name: tuple(np.flatnonzero(mask).tolist()) for name, mask in masks.items()
         }
 
-    def read(self, part: Any, as_singles: bool = False) -> Float32:
-        """Read the averages over repetitions of some stimuli, mapped and normalised.
+    def read(self, stimuli: Any, as_singles: bool = False) -> Float32:
+        """Read the mapped and normalised signals of stimuli, averaged over repetitions.
 
         Args:
-            part: Slice or rows of the N stimuli.
-            as_singles: Whether to read each repetition by itself; absent ones are zeros
-                before normalisation.
+            stimuli: Slice or row numbers of the stimuli.
+            as_singles: If True, read single repetitions. Those that do not exist are
+                zeros before normalisation.
 
         Returns:
-            [n, C, T], or [n, R, C, T].
+            Averages [n, C, T], or single repetitions [n, R, C, T].
 
         Raises:
-            BrainhiveError: if a value is not finite; it names the picture and the
-                channel.
+            BrainhiveError: if a value is not finite.
         """
-        held = self._list_read().get("singles" if as_singles else "averages")
-        if held is not None:
-            return held[part]
+        in_memory = self._signals_in_memory()
+        name = "singles" if as_singles else "averages"
+        if name in in_memory:
+            return in_memory[name][stimuli]
 
-        # float32 before sums, for which float16 is too coarse
-        signal = np.asarray(self.signal[part]).astype(np.float32, copy=as_singles)
-        counts = self.counts[part]
-        # absent repetitions become zeros, whatever the source has there
+        # sums in float16 would be too coarse
+        signal = np.asarray(self.signal[stimuli]).astype(np.float32, copy=as_singles)
+        counts = self.counts[stimuli]
         if (counts < signal.shape[1]).any():
             is_there = np.arange(signal.shape[1]) < counts[:, None]
             signal = np.where(is_there[..., None, None], signal, 0)
         if not as_singles:
             signal = signal.sum(1) * (1 / counts[:, None, None]).astype(np.float32)
-
-        # a value that is not finite, by picture and channel
         if not np.isfinite(signal).all():
-            index, *_, row, _ = np.argwhere(~np.isfinite(signal))[0]
-            number = np.arange(len(self.signal))[part][index]
-            ids = self.image_ids
-            picture = f"picture {ids[number]}" if len(ids) else f"row {number}"
-            which = f"voxel {row if self.rows is None else self.rows[row]}"
-            if isinstance(self.space, Sensors):
-                which = f"channel {self.space.names[row]}"
-            raise BrainhiveError(
-                f"{self.where}: a signal is not finite, of {picture}, {which}",
-                "repair the recording, or leave the channel out with signal.channels",
-            )
+            self._raise_not_finite(signal, stimuli)
 
-        # the normaliser is of the model's channels, so that these are mapped first
+        # the normaliser has the channels of the mapping
         if self.mapping is not None:
-            signal = self.mapping(
-                signal, self.normaliser.mean if self.normaliser else None
-            )
+            mean = self.normaliser.mean if self.normaliser else None
+            signal = self.mapping(signal, mean)
         return self.normaliser(signal) if self.normaliser else signal
+
+    def _raise_not_finite(self, signal: Float32, stimuli: Any) -> None:
+        """Raise an error that names the first value of a signal that is not finite.
+
+        Args:
+            signal: Signals [n, ..., C, T] before the mapping.
+            stimuli: Slice or row numbers of these stimuli.
+        """
+        index, *_, row, _ = np.argwhere(~np.isfinite(signal))[0]
+        number = np.arange(len(self.signal))[stimuli][index]
+        stimulus = f"row {number}"
+        if len(self.image_ids):
+            stimulus = f"picture {self.image_ids[number]}"
+        channel = f"voxel {row if self.rows is None else self.rows[row]}"
+        if isinstance(self.space, Sensors):
+            channel = f"channel {self.space.names[row]}"
+        raise BrainhiveError(
+            f"{self.where}: a signal is not finite, of {stimulus}, {channel}",
+            "repair the recording, or leave the channel out with signal.channels",
+        )
 
     @cached_property
     def averages(self) -> Float32:
-        """[N, C, T] averages over repetitions, in memory."""
+        """Averages over repetitions [N, C, T], in memory."""
         if "singles" in vars(self):
-            # normalised, absent repetitions need not be zeros
-            there = np.where(self.is_there[..., None, None], self.singles, 0)
+            # after normalisation, padding may differ from zero
+            singles = np.where(self.is_there[..., None, None], self.singles, 0)
             counts = self.counts[:, None, None].astype(np.float32)
-            return there.sum(1, dtype=np.float32) / counts
+            return singles.sum(1, dtype=np.float32) / counts
         return self._read_all(False)
 
     @cached_property
     def singles(self) -> Float32:
-        """[N, R, C, T] each repetition by itself, in memory."""
+        """Single repetitions [N, R, C, T], in memory."""
         return self._read_all(True)
 
     def _read_all(self, as_singles: bool) -> Float32:
-        count, most, _, samples = self.signal.shape
-        if count <= MAX_STIMULI_PER_READ:
+        """Read the signals of all stimuli, in blocks that bound the memory."""
+        n_stimuli, n_repetitions, _, n_samples = self.signal.shape
+        if n_stimuli <= MAX_STIMULI_PER_READ:
             return self.read(slice(None), as_singles)
-        # blocks bound the memory for conversion and sums
-        repetitions = (most,) if as_singles else ()
-        signals = np.empty((count, *repetitions, self.width, samples), np.float32)
-        with console.progress(f"reading {self.where}", count) as bar:
-            for start in range(0, count, MAX_STIMULI_PER_READ):
-                part = slice(start, min(start + MAX_STIMULI_PER_READ, count))
-                signals[part] = self.read(part, as_singles)
-                bar.advance(part.stop - start)
+        shape: tuple[int, ...] = (n_stimuli, self.width, n_samples)
+        if as_singles:
+            shape = (n_stimuli, n_repetitions, self.width, n_samples)
+        signals = np.empty(shape, np.float32)
+        with console.progress(f"reading {self.where}", n_stimuli) as bar:
+            for start in range(0, n_stimuli, MAX_STIMULI_PER_READ):
+                stop = min(start + MAX_STIMULI_PER_READ, n_stimuli)
+                signals[start:stop] = self.read(slice(start, stop), as_singles)
+                bar.advance(stop - start)
         return signals
 
     @cached_property
     def digests(self) -> UInt64:
-        """[N, R] digest of each trial, 0 where there is none; of a store without them,
-        all rows are read.
+        """Digest [N, R] of each recorded trial, and 0 as padding.
+
+        If a store has no digests, all its rows are read.
         """
         digests = self.known_digests
-        # a selection is known by its trials as they were recorded
         if digests is None and self.recorded is not None:
             digests = self.recorded.digests
-        # in blocks, as the signal need not fit into memory
         if digests is None:
-            digests = np.concatenate(
-                [
-                    digest_trials(
-                        np.asarray(self.signal[start : start + MAX_STIMULI_PER_READ])
-                    )
-                    for start in range(
-                        0, max(1, len(self.signal)), MAX_STIMULI_PER_READ
-                    )
-                ]
-            )
+            # in blocks, because the signal may not fit into memory
+            blocks = []
+            for start in range(0, max(1, len(self.signal)), MAX_STIMULI_PER_READ):
+                signal = self.signal[start : start + MAX_STIMULI_PER_READ]
+                blocks.append(digest_trials(np.asarray(signal)))
+            digests = np.concatenate(blocks)
         return np.where(self.is_there, digests, np.uint64(0))
 
     def refuse_copies(
         self, digests: UInt64, where: str, source: str, hint: str
     ) -> None:
-        """Refuse trials that are equal, number by number, to trials that must be
-        others.
+        """Raise an error if trials are copies of other trials.
 
         Args:
-            digests: Digests of those.
-            where: What the recording is.
-            source: What the others are.
-            hint: What to do.
+            digests: Digests [K] of the other trials.
+            where: Name of these trials, for errors.
+            source: Name of the other trials, for errors.
+            hint: Advice for the error.
 
         Raises:
             BrainhiveError: with the number of copies, and the stimulus, session and run
-                of the first.
+                of the first copy.
         """
-        # digest 0: no trial, or one of equal numbers, which two may well have
-        is_known = self.digests > 0
-        is_copy = is_known & np.isin(self.digests, digests)
-        if is_copy.any():
-            # the first copy by stimulus, session and run
-            row, column = np.argwhere(is_copy)[0]
-            words = [f"of {self.image_ids[row]}"]
-            if self.sessions is not None:
-                words.append(f"session {self.sessions[row, column] + 1}")
-            if self.runs is not None:
-                words.append(f"run {self.runs[row, column]}")
-            copies = (
-                f"{is_copy.sum()} of {is_known.sum()} trials are copies of {source}"
-            )
-            raise BrainhiveError(
-                f"{where}: {copies}; the first is {', '.join(words)}", hint
-            )
+        # padding and constant trials have digest 0, and are no copies
+        has_digest = self.digests > 0
+        is_copy = has_digest & np.isin(self.digests, digests)
+        if not is_copy.any():
+            return
+        row, column = np.argwhere(is_copy)[0]
+        first_copy = [f"of {self.image_ids[row]}"]
+        if self.sessions is not None:
+            first_copy.append(f"session {self.sessions[row, column] + 1}")
+        if self.runs is not None:
+            first_copy.append(f"run {self.runs[row, column]}")
+        raise BrainhiveError(
+            f"{where}: {is_copy.sum()} of {has_digest.sum()} trials are copies of "
+            f"{source}. The first is {', '.join(first_copy)}",
+            hint,
+        )
 
     @property
     def caveats(self) -> list[str]:
@@ -689,14 +656,14 @@ class Trials:
 
     @property
     def preparation(self) -> dict[str, Any]:
-        """Steps that made these numbers, by dotted key, as far as they are known."""
+        """Known steps that made the signals, by dotted key."""
         return provenance.read_preparation(self.provenance)
 
     @property
     def modality(self) -> str:
         """Kind of the recordings, as `prepare` noted it, else by unit and channels."""
-        noted = provenance.read_modality(self.provenance)
-        return noted or name_modality(self.channels, self.unit)
+        modality = provenance.read_modality(self.provenance)
+        return modality or name_modality(self.channels, self.unit)
 
     @property
     def made_by(self) -> tuple[str, ...]:
@@ -705,11 +672,12 @@ class Trials:
 
     @property
     def stimulus_marks(self) -> dict[str, Mark]:
-        """Mark the stimulus in ms after onset, for as long as it was shown.
+        """Start and end of the stimulus on the time axis, in ms after onset.
 
-        Sessions that differ in the duration have a mark of the onset alone.
+        Only the onset if its duration differs between sessions or is unknown. Empty if
+        no sample follows the onset, as in voxels.
         """
-        if self.times_s[-1] <= 0:  # voxels
+        if self.times_s[-1] <= 0:
             return {}
         durations = provenance.list_durations_ms(self.provenance)
         if len(durations) != 1:
@@ -718,27 +686,23 @@ class Trials:
 
 
 def index_optional(values: Array | None, index: Any) -> Array | None:
-    """Take a part of an array that may not be known."""
+    """Index an array, or return None if it is None."""
     return None if values is None else values[index]
 
 
-def _as_slice(rows: Any) -> Any:
-    """Write ascending rows without a gap as a slice, which reads no copy."""
-    is_whole = len(rows) and np.array_equal(
-        rows, np.arange(rows[0], rows[0] + len(rows))
-    )
-    return slice(int(rows[0]), int(rows[-1]) + 1) if is_whole else rows
-
-
 def digest_trials(signal: Array) -> UInt64:
-    """Digest each trial of signals [N, R, C, T] as a store keeps them: [N, R].
+    """Digest each trial of signals.
 
-    It is 0 where all numbers of a trial are equal, which two trials may well have.
+    Args:
+        signal: Signals [N, R, C, T], as a store holds them.
+
+    Returns:
+        Digests [N, R]. 0 if all numbers of a trial are equal, because different trials
+        may be constant.
     """
-    # a trial a row: [N R, C T]
-    trials = np.ascontiguousarray(signal, np.float32).reshape(
-        prod(signal.shape[:2]), prod(signal.shape[2:])
-    )
+    n_trials = prod(signal.shape[:2])
+    trials = np.ascontiguousarray(signal, np.float32)
+    trials = trials.reshape(n_trials, prod(signal.shape[2:]))
     is_constant = (trials == trials[:, :1]).all(1)
     digests = np.where(is_constant, np.uint64(0), hdf5.row_checksums(trials))
     return digests.reshape(signal.shape[:2])
@@ -746,43 +710,112 @@ def digest_trials(signal: Array) -> UInt64:
 
 def make_trial_reader(
     table: Int64, shape: Sequence[int], dtype: DTypeLike, trial: Callable[[int], Any]
-) -> Callable[[Any], Array]:
-    """Read trials one by one, in the order of the file; missing repetitions are zeros.
+) -> Callable[[slice], Array]:
+    """Make a function that reads the repetitions of stimuli trial by trial.
 
     Args:
-        table: [N, R] trial of each repetition, -1 where there is none.
-        shape: Of a trial, C and T.
-        dtype: Of the result.
-        trial: Number of a trial to its signal [C, T].
+        table: Number [N, R] of the trial of each repetition, or -1 as padding.
+        shape: Shape (C, T) of a trial.
+        dtype: Dtype of the signals.
+        trial: Returns the signal [C, T] of a trial by its number.
+
+    Returns:
+        Function from a slice of stimuli to their signals [n, R, C, T]. Padding is zero.
     """
-
-    def read(part: slice) -> Array:
-        numbers = table[part].ravel()
-        trials = np.zeros((len(numbers), *shape), dtype)
-        # ascending, so that the file is read from front to back
-        for position in np.argsort(numbers, kind="stable").tolist():
-            if numbers[position] >= 0:
-                trials[position] = trial(int(numbers[position]))
-        return trials.reshape(*table[part].shape, *shape)
-
-    return read
+    return partial(_read_trials_by_number, table, tuple(shape), dtype, trial)
 
 
 def group_trials(stimuli: Array) -> tuple[Array, Int64, Int64]:
     """Group trials by stimulus.
 
     Args:
-        stimuli: [trials] numbers or names, in the order of time.
+        stimuli: Number or name [n] of the stimulus of each trial, in the order of time.
 
     Returns:
-        The stimuli [N], ascending; the trials of each [N, R], -1 where there is none;
-        how many there are [N].
+        The stimuli [N], ascending, the trials [N, R] of each with -1 as padding, and
+        their number [N].
     """
     names, inverse, counts = np.unique(stimuli, return_inverse=True, return_counts=True)
     table = np.full((len(names), counts.max(initial=0)), -1, np.int64)
-    # rows are filled one after another; a stable sort leaves trials in the order of
-    # time
-    table[np.arange(table.shape[1]) < counts[:, None]] = np.argsort(
-        inverse, kind="stable"
-    )
+    # a stable sort keeps the trials of a stimulus in the order of time
+    is_there = np.arange(table.shape[1]) < counts[:, None]
+    table[is_there] = np.argsort(inverse, kind="stable")
     return names, table, counts
+
+
+def _as_slice(rows: Any) -> Any:
+    """Convert ascending rows without gaps to a slice, which copies nothing."""
+    is_contiguous = len(rows) and np.array_equal(
+        rows, np.arange(rows[0], rows[0] + len(rows))
+    )
+    return slice(int(rows[0]), int(rows[-1]) + 1) if is_contiguous else rows
+
+
+def _read_rows(signal: Any, index: Int64, stimuli: Any) -> Array:
+    """Read stimuli of a selection, whose rows in the signal are `index`."""
+    rows: Array = signal[_as_slice(index[stimuli])]
+    return rows
+
+
+def _reorder(signal: Array, mask: Bool, order: Int64) -> Array:
+    """Reorder the repetitions of signals [n, R, C, T], with zeros as padding.
+
+    Args:
+        signal: Signals [n, R, C, T].
+        mask: True [n, R] for the repetitions to keep.
+        order: Column [n, r] in `signal` of each repetition.
+    """
+    kept = np.where(mask[..., None, None], signal, 0)
+    return np.take_along_axis(kept, order[..., None, None], 1)
+
+
+def _read_repetitions(signal: Any, mask: Bool, order: Int64, stimuli: Any) -> Array:
+    """Read stimuli [n, R, C, T], reordered as by `_reorder`."""
+    return _reorder(np.asarray(signal[stimuli]), mask[stimuli], order[stimuli])
+
+
+def _read_trials(signal: Any, rows: Int64, columns: Int64, trials: Any) -> Array:
+    """Read single trials [n, 1, C, T] by their rows and columns in the signal."""
+    # a store is indexed along N only
+    distinct_rows, inverse = np.unique(rows[trials], return_inverse=True)
+    repetitions = np.asarray(signal[_as_slice(distinct_rows)])
+    return repetitions[inverse, columns[trials]][:, None]
+
+
+def _read_trials_by_number(
+    table: Int64,
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    trial: Callable[[int], Any],
+    stimuli: slice,
+) -> Array:
+    """Read the repetitions [n, R, C, T] of stimuli (`make_trial_reader`)."""
+    numbers = table[stimuli].ravel()
+    trials = np.zeros((len(numbers), *shape), dtype)
+    # ascending, so the file is read from front to back
+    for position in np.argsort(numbers, kind="stable").tolist():
+        if numbers[position] >= 0:
+            trials[position] = trial(int(numbers[position]))
+    return trials.reshape(*table[stimuli].shape, *shape)
+
+
+def _read_selection(
+    signal: Any,
+    rows: Int64,
+    samples: slice,
+    scale: float,
+    normalises_trials: bool,
+    stimuli: Any,
+) -> Float32:
+    """Read selected channels and samples as float32, normalised and scaled.
+
+    Source: the normalisation is AlignVis'.
+    """
+    selected = np.asarray(signal[stimuli, :, :, samples])[:, :, rows]
+    selected = selected.astype(np.float32, copy=False)
+    if normalises_trials:
+        # the norm before centring, where channels of zeros stay 0
+        norm = np.linalg.norm(selected, axis=-1, keepdims=True)
+        selected = selected - selected.mean(-1, keepdims=True)
+        selected = selected / np.where(norm == 0, 1, norm)
+    return selected if scale == 1 else selected * np.float32(scale)

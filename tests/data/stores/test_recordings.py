@@ -174,7 +174,7 @@ UNFIT = [
         "come with 4 voxels in the mask of region V1, not 3",
     ),
     ({"rate_hz": None}, "signals of 5 samples have no sampling rate"),
-    ({"sessions": np.zeros((4, 3), np.int8)}, "sessions that are not one a repetition"),
+    ({"sessions": np.zeros((4, 3), np.int8)}, r"signals \[4, 2, 3, 5\] .*sessions"),
 ]
 
 

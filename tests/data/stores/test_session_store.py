@@ -83,7 +83,7 @@ def test_onsets_of_trials_are_kept_where_every_session_knows_them(tmp_path):
         ].onset_s
         is None
     )
-    with pytest.raises(BrainhiveError, match="onsets that are not one a repetition"):
+    with pytest.raises(BrainhiveError, match="onsets"):
         trials(["b", "a"], 0, onset_s=np.array([[0.5], [nan]]))
 
 
