@@ -54,8 +54,8 @@ FAULTS = (
     ),
     Fault("(onsets + start >= 0) & (onsets + stop < samples)", "onsets + start >= 0"),
     Fault(
-        "spread = np.minimum((fourth - squares)",
-        "spread = np.maximum((fourth - squares)",
+        "spread = np.minimum((fourth_moments - squares)",
+        "spread = np.maximum((fourth_moments - squares)",
     ),
     Fault('training = members[splits[members] == "train"]', "training = members"),
     Fault("if sealed and sealed[0] != _digest(", "if sealed and not _digest("),

@@ -16,7 +16,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.files.ids import spans
 from brainhive_cli.data.recordings.headers import Header
 from brainhive_cli.data.recordings.opening import CHANNEL_UNITS
-from brainhive_cli.data.signals.cutting import SMALLEST
+from brainhive_cli.data.signals.cutting import MIN_VARIANCE_SHARE
 from brainhive_cli.data.signals.spaces import (
     Sensors,
     are_amplifier_inputs,
@@ -328,13 +328,15 @@ def list_unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[st
         )
         for name, ratio in zip(channels.ch_names, ratios, strict=True):
             if ratio > MANY_TIMES:
-                unit = ", as if it had no unit" if ratio * SMALLEST > 1 else ""
+                unit = (
+                    ", as if it had no unit" if ratio * MIN_VARIANCE_SHARE > 1 else ""
+                )
                 yield (
                     f"{name} has {ratio:.0f} times the median variance in {path.name}"
                     f"{unit}",
                     [name],
                 )
-            elif ratio <= SMALLEST**2:
+            elif ratio <= MIN_VARIANCE_SHARE**2:
                 yield f"{name} is flat in {path.name}", [name]
 
 

@@ -1,12 +1,4 @@
-"""Steps from a continuous signal to trials, which preparations and streams share:
-filter, cutting, whitening.
-
-Whitening is multivariate noise normalisation: signals times the inverse root of the
-noise's covariance, as Guggenmos et al. 2018, THINGS-EEG2's authors and NICE apply it.
-The covariance of each block of observations is shrunk as in scikit-learn's discriminant
-analysis (Ledoit-Wolf on standardised columns), then all are averaged. Here the blocks
-of a chunk are one batched product.
-"""
+"""Steps from a continuous signal to whitened trials."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress
@@ -25,27 +17,32 @@ from brainhive_cli.core.key_types import yaml_no_as_text
 from brainhive_cli.core.sections import refuse_idle
 from brainhive_cli.data.signals.trials import group_trials
 
-ROWS = 256
-"""Trials of one channel that are cut at a time: 2 MiB, which stays in a CPU's cache."""
-Across = Literal["epochs", "time"]
-"""Observations of a block: `epochs`, the samples of one trial, so that the response
-itself counts as noise; `time`, the trials of one stimulus at one time.
+TRIALS_PER_BATCH = 256
+"""Number of trials of a channel that are cut at a time. They take 2 MiB, which stays in
+the cache of a CPU.
 """
-CHUNK = 2**18
-"""Values in a chunk of blocks: 1 MiB in float32, which stays in a CPU's cache."""
-SMALLEST = 1e-9
-"""Share of the largest variance below which a direction holds rounding and no
-signal.
+VALUES_PER_BATCH = 2**18
+"""Number of values in a batch of blocks. As float32 they take 1 MiB, which stays in the
+cache of a CPU.
+"""
+MIN_VARIANCE_SHARE = 1e-9
+"""Smallest share of the largest variance at which a direction holds signal. Below it is
+rounding.
+"""
+NoiseBlocks = Literal["epochs", "time"]
+"""Observations of a block of noise. `epochs`: the samples of a trial, so the response
+counts as noise. `time`: the trials of a stimulus at one time.
 """
 SignalArray = NDArray[np.floating[Any]]
 Band = tuple[float | None, float | None]
-"""Lower and upper edge of a filter in Hz; None where there is none."""
+"""Lower and upper edge of a filter in Hz, each None if there is no such edge."""
 Milliseconds = Annotated[float, Field(ge=-3_600_000, le=3_600_000)]  # an hour
 
 
 class Steps(parts.Config):
-    """Baseline, resampling, cut, whitening: the defaults are those of NICE, AlignVis
-    and UBP.
+    """Recipe keys of cutting, resampling and whitening.
+
+    The defaults are the settings of NICE, AlignVis and UBP.
     """
 
     epoch_ms: tuple[Milliseconds, Milliseconds] = Field(
@@ -55,28 +52,30 @@ class Steps(parts.Config):
         True, description="subtract the mean of the samples up to the onset, inclusive"
     )
     rate_hz: float = Field(
-        250, gt=0, description="resampled to this, as mne does it, if recorded faster"
+        250,
+        gt=0,
+        description="rate after resampling as in MNE, if the recording is faster",
     )
     keep_ms: tuple[float, float] = Field(
         (0, 1000),
-        description="times that are kept, before the noise is measured; the last "
-        "excluded",
+        description="start and stop of the samples to keep, stop excluded; the noise "
+        "is measured in them",
     )
     whiten: Annotated[Literal["epochs", "time", "no"], yaml_no_as_text] = Field(
         "epochs",
-        description="noise that is normalised: over the samples of each trial, or over "
-        "the trials of each picture at each time",
+        description="whiten the noise over the samples of each trial (epochs), or over "
+        "the trials of each picture at each time (time)",
     )
     whiten_by: Literal["training", "both"] = Field(
         "training",
-        description="whose noise: that of a session's training trials, or the mean "
-        "with that of test trials",
+        description="measure the noise in the training trials of each session, or "
+        "average it over training and test trials (both)",
     )
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _check_times(self) -> Self:
         start, stop = self.epoch_ms
-        if not start < stop or (self.baseline and start > 0):
+        if start >= stop or (self.baseline and start > 0):
             raise ValueError(
                 f"epoch_ms {[start, stop]} does not go from before the onset to after "
                 "it"
@@ -96,25 +95,24 @@ class Steps(parts.Config):
 
     @classmethod
     def from_preparation(cls, preparation: Mapping[str, Any]) -> Self:
-        """Read them among the steps that made a model's signals."""
+        """Select these keys from all keys of a preparation."""
         keys = preparation.keys() & cls.model_fields.keys()
         return cls.model_validate({key: preparation[key] for key in keys})
 
     def citations(self) -> tuple[str, ...]:
-        """List the paper of the whitening, where it is done."""
+        """List the paper of the whitening, if signals are whitened."""
         return () if self.whiten == "no" else ("guggenmos2018",)
 
 
 class CausalFilter:
-    """Butterworth filter of fourth order that never looks ahead, and goes on from chunk
-    to chunk.
+    """Butterworth filter of fourth order that continues from chunk to chunk.
 
-    It starts as if the first sample had lasted for ever: the offset of an amplifier, a
-    thousand times the signal, would ring for half a minute. A signal gives the same
-    numbers in one chunk or in many.
+    It sees no later samples, and a signal in chunks gives the same numbers as in one
+    piece. It starts as if the first sample had lasted forever, because the offset of an
+    amplifier, a thousand times the signal, would ring for half a minute.
 
     Args:
-        band_hz: Lower and upper edge; None where there is none.
+        band_hz: Lower and upper edge, each None if there is no such edge.
         rate_hz: Sampling rate.
 
     Raises:
@@ -125,10 +123,16 @@ class CausalFilter:
         from scipy.signal import butter
 
         refuse_high_edges(band_hz, rate_hz)
-        low, high = band_hz
-        kind = "bandpass" if low and high else "high" if low else "low"
-        # scipy takes the edge of a filter with one edge as a number, not as a list
-        edges = band_hz if low and high else low or high
+        low_hz, high_hz = band_hz
+        # scipy takes a single edge as a number, not as a list
+        edges: Any = high_hz
+        kind = "low"
+        if low_hz and high_hz:
+            edges = band_hz
+            kind = "bandpass"
+        elif low_hz:
+            edges = low_hz
+            kind = "high"
         self._sections = butter(4, edges, kind, fs=rate_hz, output="sos")
         self._state: Float64 | None = None  # [sections, 2, ...]
 
@@ -139,10 +143,10 @@ class CausalFilter:
         if not len(samples):
             return np.asarray(samples, np.float64)
         if self._state is None:
-            steady = sosfilt_zi(self._sections)  # [sections, 2]
-            self._state = (
-                steady.reshape(*steady.shape, *(1,) * (samples.ndim - 1)) * samples[0]
-            )
+            steady_state = sosfilt_zi(self._sections)  # [sections, 2]
+            channel_axes = (1,) * (samples.ndim - 1)
+            steady_state = steady_state.reshape(steady_state.shape + channel_axes)
+            self._state = steady_state * samples[0]
         filtered, self._state = sosfilt(self._sections, samples, axis=0, zi=self._state)
         return filtered
 
@@ -152,34 +156,30 @@ class CausalFilter:
 
 
 def refuse_high_edges(band_hz: Band, rate_hz: float) -> None:
-    """Refuse a band that reaches half the sampling rate.
-
-    Raises:
-        BrainhiveError: naming the edge.
-    """
-    for edge in filter(None, band_hz):
-        if edge >= rate_hz / 2:
+    """Raise an error if an edge of a band is not below half the sampling rate."""
+    for edge_hz in band_hz:
+        if edge_hz and edge_hz >= rate_hz / 2:
             raise BrainhiveError(
-                f"a filter edge of {edge:g} Hz is not below half the rate, {rate_hz:g} "
-                "Hz",
+                f"a filter edge of {edge_hz:g} Hz is not below half the rate, "
+                f"{rate_hz:g} Hz",
                 f"preparation.band_hz=[low, high] below {rate_hz / 2:g}",
             )
 
 
 class Resampling:
-    """Resampling of epochs in the way of `mne.Epochs.resample`: padded with their
-    edges, cut in frequency.
+    """Resampling of epochs as in `mne.Epochs.resample`.
 
-    The lengths are rounded, so that the samples do not lie quite where mne says; data
-    that others have prepared have the same error.
+    Epochs are padded with their edges, and cut in the frequency domain. The lengths are
+    rounded, so the samples lie slightly beside the times that MNE gives. Data that were
+    prepared with MNE have the same error.
 
     Args:
-        samples: Samples of an epoch.
-        rate_hz: Rate before.
-        to_hz: Rate after; not more.
+        samples: Number of samples of an epoch.
+        rate_hz: Rate before resampling.
+        to_hz: Rate after resampling, at most `rate_hz`.
 
     Attributes:
-        inside: Resampled samples that belong to the epoch, and not to the padding.
+        inside: Slice of the resampled samples without the padding.
         time_shift: Delay of the first sample in milliseconds, and the true rate.
     """
 
@@ -187,59 +187,55 @@ class Resampling:
         self.samples = samples
         self.is_identity = rate_hz == to_hz
 
-        # padded to a power of two, which the transform is fast at; the padding is
-        # resampled, too
+        # pad to a power of two, for which the transform is fast
         self._padded = 2 ** ceil(log2(samples + 2 * min(samples // 8, 100)))
         self._before = (self._padded - samples) // 2
         self._resampled = max(round(self._padded * to_hz / rate_hz), 1)
-        first = round(self._before * to_hz / rate_hz)
-        self.inside = slice(first, first + max(round(samples * to_hz / rate_hz), 1))
+        start = round(self._before * to_hz / rate_hz)
+        self.inside = slice(start, start + max(round(samples * to_hz / rate_hz), 1))
 
-        # what rounding does to times
-        step = self._padded / self._resampled  # samples before for one after
-        late_ms = (first * step - self._before) * 1000 / rate_hz
+        # errors of the times by rounding
+        step = self._padded / self._resampled  # old samples in a new sample
+        late_ms = (start * step - self._before) * 1000 / rate_hz
         true_hz = rate_hz if self.is_identity else round(rate_hz / step, 3)
         self.time_shift = {"late_ms": round(late_ms, 3), "rate_hz": true_hz}
 
     def __call__(self, epochs: Array) -> Array:
-        """Resample [n, samples], in their own precision."""
+        """Resample epochs [n, samples] in their own precision."""
         from scipy import fft
 
         if self.is_identity:
             return epochs
-        # spectrum of epochs that are padded with their edges, [n, frequencies]
-        padded = self._padded
-        resampled = self._resampled
-        after = padded - self.samples - self._before
-        spectrum = fft.rfft(
-            np.pad(epochs, ((0, 0), (self._before, after)), "edge"), axis=1
-        )
+        n_after = self._padded - self.samples - self._before
+        padded = np.pad(epochs, ((0, 0), (self._before, n_after)), "edge")
+        spectrum = fft.rfft(padded, axis=1)  # [n, frequencies]
 
-        # cut at the new Nyquist frequency, whose value counts for two; the factor keeps
-        # amplitudes
-        spectrum = spectrum[:, : resampled // 2 + 1] * (resampled / padded)
-        if resampled % 2 == 0:
-            spectrum[:, -1] *= 2 if resampled < padded else 0.5
-        return fft.irfft(spectrum, resampled, axis=1, overwrite_x=True)[:, self.inside]
+        # cut at the new Nyquist frequency, and scale to keep the amplitudes
+        n_frequencies = self._resampled // 2 + 1
+        spectrum = spectrum[:, :n_frequencies] * (self._resampled / self._padded)
+        if self._resampled % 2 == 0:
+            # the value at the Nyquist frequency stands for two
+            spectrum[:, -1] *= 2 if self._resampled < self._padded else 0.5
+        resampled = fft.irfft(spectrum, self._resampled, axis=1, overwrite_x=True)
+        return resampled[:, self.inside]
 
 
 class Cutting:
-    """Cutting of trials out of a recording of one rate.
+    """Cutting of trials from a recording.
 
     Args:
-        steps: The keys of the recipe.
-        recorded_hz: Samples a second of the recording.
+        steps: Recipe keys.
+        recorded_hz: Sampling rate of the recording.
 
     Attributes:
-        rate_hz: Samples a second of the trials: a recording is never resampled to more
-            than it has.
-        span: First and last sample of a trial, from its onset.
+        rate_hz: Sampling rate of the trials, at most the rate of the recording.
+        span: First and last sample of a trial in the recording, from its onset.
         resampling: Resampling of a trial.
-        times_s: Times [T] of the kept samples, as mne gives them.
+        times_s: Times [T] of the samples of a trial, as MNE gives them.
 
     Raises:
-        BrainhiveError: if the times that are kept hold no sample, or one whose noise
-            cannot be measured.
+        BrainhiveError: if `keep_ms` holds no sample, or only one sample where the noise
+            needs two.
     """
 
     def __init__(self, steps: Steps, recorded_hz: float) -> None:
@@ -250,15 +246,13 @@ class Cutting:
         self.span = start, stop
         self.resampling = Resampling(stop - start + 1, recorded_hz, self.rate_hz)
 
-        # times of all samples of a trial
+        # times of all samples of a trial, from its first recorded sample
         inside = self.resampling.inside
-        first_ms = start * 1000 / recorded_hz  # of a whole sample
-        times_ms = (
-            first_ms + np.arange(inside.stop - inside.start) * 1000 / self.rate_hz
-        )
+        n_samples = inside.stop - inside.start
+        start_ms = start * 1000 / recorded_hz
+        times_ms = start_ms + np.arange(n_samples) * 1000 / self.rate_hz
 
-        # 1e-6 ms: a sample at a limit of keep_ms counts as inside, whatever rounding
-        # does
+        # 1e-6 ms above rounding, so a sample at a limit of keep_ms counts
         first, last = np.searchsorted(times_ms + 1e-6, steps.keep_ms)
         if first == last:
             raise BrainhiveError(
@@ -273,11 +267,16 @@ class Cutting:
                 "preparation.keep_ms=[start, stop], further apart; or "
                 "preparation.whiten=time, or no",
             )
-        self._kept = slice(int(first), int(last))
-        self.times_s: Float64 = times_ms[self._kept] / 1000
+        self._kept_samples = slice(int(first), int(last))
+        self.times_s: Float64 = times_ms[self._kept_samples] / 1000
 
     def are_complete(self, onsets: Int64, samples: int) -> Bool:
-        """Mark the trials [n] that lie wholly in a recording of so many samples."""
+        """Return True [n] for trials that lie wholly in a recording.
+
+        Args:
+            onsets: Onset [n] of each trial, as a sample number.
+            samples: Number of samples of the recording.
+        """
         start, stop = self.span
         return (onsets + start >= 0) & (onsets + stop < samples)
 
@@ -289,69 +288,62 @@ class Cutting:
         scale: float,
         may_be_lost: bool = False,
     ) -> Float32:
-        """Cut trials out of a recording, one channel at a time.
-
-        Resampling is in float32; means are subtracted before it in the precision of the
-        recording, whose offset may be a thousand times the signal.
+        """Cut trials from a recording, one channel at a time.
 
         Args:
-            channels: The samples of each channel.
-            names: Names of the channels.
-            onsets: [trials] samples.
-            scale: Factor to the unit of the result.
-            may_be_lost: Whether trials may have NaN in all channels, as where samples
-                were lost.
+            channels: Samples of each channel.
+            names: Names [C] of the channels.
+            onsets: Onset [n] of each trial, as a sample number.
+            scale: Factor to the unit of the trials.
+            may_be_lost: If True, trials may have NaN in all channels.
 
         Returns:
-            [trials, C, T]; NaN in trials that were lost.
+            Trials [n, C, T], with NaN in lost trials.
 
         Raises:
-            BrainhiveError: naming a channel with values that are not finite, or flat
-                ones where no noise is measured, which would find them.
+            BrainhiveError: if a channel has values that are not finite, or is flat and
+                nothing is whitened. (Whitening refuses flat channels later.)
         """
-        # without a baseline the mean of the trial is subtracted, and added again after
-        # resampling
+        # the baseline of each trial, or without a baseline all its samples
         first = self.span[0]
-        resampling = self.resampling
-        inside = self._kept
         baseline = slice(0, 1 - first) if self.steps.baseline else slice(None)
 
-        # [trials, C, T]
-        epochs = np.empty(
-            (len(onsets), len(names), inside.stop - inside.start), np.float32
-        )
-        is_finite = np.empty(epochs.shape[:2], bool)
+        shape = (len(onsets), len(names), len(self.times_s))  # [n, C, T]
+        epochs = np.empty(shape, np.float32)
+        is_finite = np.empty(shape[:2], bool)
         for index, samples in enumerate(channels):
-            # a view: nothing is copied yet
-            windows = sliding_window_view(samples, resampling.samples)
-            for start in range(0, len(onsets), ROWS):
-                trials = windows[onsets[start : start + ROWS] + first]  # [n, samples]
+            # a view, which copies nothing
+            windows = sliding_window_view(samples, self.resampling.samples)
+            for start in range(0, len(onsets), TRIALS_PER_BATCH):
+                # an offset may be a thousand times the signal, so subtract the mean
+                # before the conversion to float32
+                batch_onsets = onsets[start : start + TRIALS_PER_BATCH]
+                trials = windows[batch_onsets + first]  # [b, samples]
                 means = trials[:, baseline].mean(1, keepdims=True)
                 trials -= means
                 centred = np.multiply(
                     trials, scale, dtype=np.float32, casting="same_kind"
                 )
-                block = resampling(centred)[:, inside]  # [n, T]
-                # resampling would leave the means as they are
+                block = self.resampling(centred)[:, self._kept_samples]  # [b, T]
+                # without a baseline, trials keep their mean
                 if not self.steps.baseline:
                     block = block + (means * scale).astype(np.float32)
                 rows = slice(start, start + len(trials))
                 is_finite[rows, index] = np.isfinite(block).all(1)
                 epochs[rows, index] = block
 
-        # a trial without any channel was lost; else the channel is at fault
+        # a trial without any finite channel is lost, other faults are of the channel
         is_lost = np.zeros(len(epochs), bool)
         if may_be_lost:
             is_lost |= ~is_finite.any(1)
-        counts = (~is_finite[~is_lost]).sum(0)  # [C]
-        if bad := [*compress(names, counts)]:
+        n_faults = (~is_finite[~is_lost]).sum(0)  # [C]
+        if n_faults.any():
             raise BrainhiveError(
-                f"channel {', '.join(bad)} has NaN or infinite values in "
-                f"{counts.max()} of {len(epochs)} trials",
+                f"channel {', '.join(compress(names, n_faults))} has NaN or infinite "
+                f"values in {n_faults.max()} of {len(epochs)} trials",
                 "leave it out: preparation.channels=[...]",
             )
 
-        # the noise, where it is measured, finds flat channels itself
         epochs[is_lost] = 0
         if self.steps.whiten == "no" and not is_lost.all():
             refuse_flat_channels(np.einsum("nct,nct->c", epochs, epochs), names)
@@ -359,72 +351,89 @@ class Cutting:
         return epochs
 
 
-def estimate_covariance(epochs: SignalArray, stimuli: Int64, across: Across) -> Float64:
-    """Average the shrunk covariances [C, C] of blocks, with equal weight for each
-    stimulus.
+def estimate_covariance(
+    epochs: SignalArray, stimuli: Int64, across: NoiseBlocks
+) -> Float64:
+    """Average the shrunk covariances of blocks, with equal weight for each stimulus.
+
+    The shrinkage is as in scikit-learn's discriminant analysis: Ledoit-Wolf, on
+    standardised channels.
 
     Args:
-        epochs: [trials, C, T] of one session, in a unit in which the values are near 1,
-            as microvolts are.
-        stimuli: [trials], the stimulus of each trial.
+        epochs: Trials [n, C, T] of a session, in a unit in which values are near 1,
+            such as microvolts.
+        stimuli: Stimulus [n] of each trial.
         across: Observations of a block.
 
+    Returns:
+        Covariance [C, C].
+
     Raises:
-        BrainhiveError: if no stimulus was shown twice, as `time` needs.
+        BrainhiveError: if `across` is `time`, and no stimulus was shown twice.
+
+    Source: Guggenmos et al. 2018, as in the code of THINGS-EEG2 and NICE.
     """
-    total = np.zeros((epochs.shape[1],) * 2)  # [C, C]
-    for blocks, weights in (_trials if across == "epochs" else _times)(epochs, stimuli):
+    iterate = _iterate_trials if across == "epochs" else _iterate_times
+    n_channels = epochs.shape[1]
+    total = np.zeros((n_channels, n_channels))
+    for blocks, weights in iterate(epochs, stimuli):
         total += _sum_shrunk(blocks - blocks.mean(2, keepdims=True), weights)
     return total
 
 
-def _trials(
+def _iterate_trials(
     epochs: SignalArray, stimuli: Int64
 ) -> Iterator[tuple[SignalArray, Float64]]:
-    """Yield trials [n, C, T] and their weights [n]."""
-    # each stimulus weighs the same, however often it was shown
-    _, stimulus, counts = np.unique(stimuli, return_inverse=True, return_counts=True)
-    weights = 1 / (counts[stimulus] * len(counts))
+    """Yield batches of trials [b, C, T] and their weights [b]."""
+    # each stimulus has the same weight, however often it was shown
+    _, numbers, counts = np.unique(stimuli, return_inverse=True, return_counts=True)
+    weights = 1 / (counts[numbers] * len(counts))
 
-    step = max(1, CHUNK // epochs[0].size)
+    step = max(1, VALUES_PER_BATCH // epochs[0].size)
     for start in range(0, len(epochs), step):
         yield epochs[start : start + step], weights[start : start + step]
 
 
-def _times(
+def _iterate_times(
     epochs: SignalArray, stimuli: Int64
 ) -> Iterator[tuple[SignalArray, Float64]]:
-    """Yield the trials of each stimulus and time as observations [n, C, R], and the
-    weights [n].
+    """Yield batches of the trials [b, C, R] of a stimulus at one time, and weights [b].
+
+    Raises:
+        BrainhiveError: if no stimulus was shown twice.
     """
     _, table, counts = group_trials(stimuli)
-    blocks = int((counts > 1).sum()) * epochs.shape[2]
-    if not blocks:
+    n_blocks = int((counts > 1).sum()) * epochs.shape[2]
+    if not n_blocks:
         raise BrainhiveError(
             "no stimulus was shown twice in this session", "preparation.whiten=epochs"
         )
 
-    # stimuli with equal numbers of trials form one batch
+    # a batch has stimuli with equal numbers of trials
     for repetitions in np.unique(counts[counts > 1]):
         rows = table[counts == repetitions, :repetitions]  # [S, R]
-        step = max(1, CHUNK // (epochs[0].size * repetitions))
+        step = max(1, VALUES_PER_BATCH // (epochs[0].size * repetitions))
         for start in range(0, len(rows), step):
             repeated = epochs[rows[start : start + step]]  # [s, R, C, T]
-            observations = repeated.transpose(0, 3, 2, 1).reshape(
-                -1, repeated.shape[2], repetitions
-            )
-            # [n, C, R]; two trials may nearly cancel
+            observations = repeated.transpose(0, 3, 2, 1)  # [s, T, C, R]
+            observations = observations.reshape(-1, repeated.shape[2], repetitions)
+            # two trials may nearly cancel, which needs float64
             observations = observations.astype(np.float64)
-            yield observations, np.full(len(observations), 1 / blocks)
+            yield observations, np.full(len(observations), 1 / n_blocks)
 
 
 def _sum_shrunk(centred: SignalArray, weights: Float64) -> Float64:
-    """Sum shrunk covariances, (1 - λ) S + λ diag(S), of blocks.
+    """Sum the shrunk covariances (1 - λ) S + λ diag(S) of blocks.
 
     Args:
-        centred: [n, C, T] blocks of T observations with mean 0, each with its λ; they
-            are overwritten.
-        weights: [n].
+        centred: Blocks [n, C, T] of T observations with mean 0, each with its own λ.
+            They are overwritten.
+        weights: Weight [n] of each block.
+
+    Returns:
+        Weighted sum [C, C].
+
+    Source: Ledoit and Wolf 2004.
     """
     count, channels, observations = centred.shape
 
@@ -437,55 +446,57 @@ def _sum_shrunk(centred: SignalArray, weights: Float64) -> Float64:
     channel_sums = ((products * products) @ precisions).astype(np.float64)  # [n, C, 1]
     squares = (channel_sums * precisions).sum((1, 2)) / observations**2  # [n]
 
-    # λ [n] of Ledoit and Wolf 2004: the variance of the estimate over its distance from
-    # the identity; the variance is the spread of the squared lengths of standardised
-    # observations [n, T]
+    # λ [n]: the variance of the estimate over its distance from the identity, where the
+    # variance is the spread of the squared lengths [n, T] of standardised observations
     lengths = (precisions.transpose(0, 2, 1) @ np.square(centred, out=centred))[:, 0]
-    fourth = (lengths.astype(np.float64) ** 2).mean(1)
+    fourth_moments = (lengths.astype(np.float64) ** 2).mean(1)
     distance = (squares - channels) / channels
-    spread = np.minimum((fourth - squares) / (channels * observations), distance)
+    n_values = channels * observations
+    spread = np.minimum((fourth_moments - squares) / n_values, distance)
     shrinkage = np.divide(spread, distance, out=np.zeros(count), where=distance > 0)
 
-    # (1 - λ) S in one product over blocks, λ diag(S) on the diagonal
+    # sum (1 - λ) S in one product over blocks, and λ diag(S) on the diagonal
     weight = (weights * (1 - shrinkage) / observations).astype(centred.dtype)
     total = (weight @ products.reshape(count, -1)).reshape(channels, channels)
     return total + np.diag((weights * shrinkage) @ variances)
 
 
 def refuse_flat_channels(variances: Array, names: Sequence[str]) -> None:
-    """Refuse channels [C] that hold no signal, or signals in another unit.
+    """Raise an error if channels hold no signal, or signals in another unit.
 
-    Raises:
-        BrainhiveError: naming them.
+    Args:
+        variances: Variance [C] of each channel.
+        names: Names [C] of the channels.
     """
     largest = variances.max()
-    # what lies even further below the largest is rounding
-    if flat := [*compress(names, variances <= SMALLEST**2 * largest)]:
+    flat = list(compress(names, variances <= MIN_VARIANCE_SHARE**2 * largest))
+    if flat:
         raise BrainhiveError(
             f"flat channels: {', '.join(flat)}",
             f"leave them out: preparation.exclude=[{','.join(flat)}]",
         )
-    is_small = variances <= SMALLEST * largest
-    if small := [*compress(names, is_small)]:
+    is_small = variances <= MIN_VARIANCE_SHARE * largest
+    if is_small.any():
         ratio = np.sqrt(largest / variances[is_small].max())
         raise BrainhiveError(
             f"channels {', '.join(compress(names, ~is_small))} are {ratio:.0e} times "
-            f"as large as {', '.join(small)}, as if they had no unit",
+            f"as large as {', '.join(compress(names, is_small))}, as if they had no "
+            "unit",
             "correct the units in the file, or leave some out: "
             "preparation.channels=[...]",
         )
 
 
 def compute_whitener(noise: Float64, names: Sequence[str]) -> Float64:
-    """Compute Σ^(-1/2) [C, C] of a covariance of noise.
+    """Compute the whitener Σ^(-1/2) [C, C] of a covariance of noise.
 
     Raises:
-        BrainhiveError: naming flat channels; or if channels are sums of others, as
-            after average reference.
+        BrainhiveError: if a channel is flat or a sum of others, as after an average
+            reference.
     """
     refuse_flat_channels(np.diag(noise), names)
     values, directions = np.linalg.eigh(noise)  # [C], [C, C]
-    if values[0] <= SMALLEST * values[-1]:
+    if values[0] <= MIN_VARIANCE_SHARE * values[-1]:
         raise BrainhiveError(
             "the covariance of the noise is singular: channels are sums of one another",
             "leave out the reference, or bad channels that were interpolated; or "
@@ -496,7 +507,7 @@ def compute_whitener(noise: Float64, names: Sequence[str]) -> Float64:
 
 def apply_whitener(epochs: SignalArray, matrix: SignalArray) -> None:
     """Multiply trials [n, C, T] by a whitener [C, C], in place."""
-    step = max(1, CHUNK // epochs[0].size)
+    step = max(1, VALUES_PER_BATCH // epochs[0].size)
     factor = matrix.astype(epochs.dtype)
     for start in range(0, len(epochs), step):
         epochs[start : start + step] = factor @ epochs[start : start + step]
@@ -506,17 +517,17 @@ def require_noise_splits(splits: Iterable[str], steps: Steps) -> list[str]:
     """List the splits of a session in which noise is measured.
 
     Raises:
-        BrainhiveError: if it has none of those that it is to be measured in.
+        BrainhiveError: if signals are whitened, and the session has no such split.
     """
-    measured = [
+    noise_splits = [
         split for split in splits if split == "train" or steps.whiten_by == "both"
     ]
-    if steps.whiten != "no" and not measured:
+    if steps.whiten != "no" and not noise_splits:
         raise BrainhiveError(
-            "this session has no training trials, whose noise is to be measured",
+            "this session has no training trials, in which noise is measured",
             "preparation.whiten_by=both, or preparation.whiten=no",
         )
-    return measured
+    return noise_splits
 
 
 def measure_noise(
@@ -525,27 +536,35 @@ def measure_noise(
     steps: Steps,
     names: Sequence[str],
 ) -> Float64:
-    """Measure the covariance [C, C] of the noise of one session; arguments are those of
-    `normalise`.
+    """Measure the noise covariance of a session.
+
+    Args:
+        epochs: Trials [n, C, T] of each split.
+        stimuli: Stimulus [n] of each trial, by split.
+        steps: Recipe keys, with whitening.
+        names: Names [C] of the channels.
+
+    Returns:
+        Covariance [C, C].
 
     Raises:
-        BrainhiveError: if there are no trials whose noise is to be measured, or
-            channels hold values whose squares overflow.
+        BrainhiveError: if there are no trials to measure, or the squares of a channel
+            overflow.
     """
     assert steps.whiten != "no"
-    measured = require_noise_splits(epochs, steps)
-    with np.errstate(over="ignore", invalid="ignore"):  # an overflow is refused below
-        covariances = [
-            estimate_covariance(epochs[split], stimuli[split], steps.whiten)
-            for split in measured
-        ]
-        noise = np.mean(covariances, 0)  # [C, C]
+    splits = require_noise_splits(epochs, steps)
+    covariances = []
+    with np.errstate(over="ignore", invalid="ignore"):  # the result is checked below
+        for split in splits:
+            covariances.append(
+                estimate_covariance(epochs[split], stimuli[split], steps.whiten)
+            )
+        noise = np.mean(covariances, 0)
     if not np.isfinite(noise).all():
-        # [C]
-        most = np.max([np.abs(epochs[split]).max((0, 2)) for split in measured], 0)
+        peaks = np.max([np.abs(epochs[split]).max((0, 2)) for split in splits], 0)
         raise BrainhiveError(
-            f"channel {names[most.argmax()]} has values of up to {most.max():.3g}, too "
-            "large to whiten",
+            f"channel {names[peaks.argmax()]} has values of up to {peaks.max():.3g}, "
+            "too large to whiten",
             "leave it out: preparation.channels=[...]; or correct its unit",
         )
     return noise
@@ -557,23 +576,25 @@ def whiten_session(
     steps: Steps,
     names: Sequence[str],
 ) -> Float64 | None:
-    """Whiten the trials of one session in place.
+    """Whiten the trials of a session in place.
 
     Args:
-        epochs: [n, C, T] of each split; `train` first.
-        stimuli: [n] of each split.
-        steps: Keys of the whitening.
-        names: Names of the channels.
+        epochs: Trials [n, C, T] of each split, `train` first.
+        stimuli: Stimulus [n] of each trial, by split.
+        steps: Recipe keys.
+        names: Names [C] of the channels.
 
     Returns:
-        Σ^(-1/2) [C, C]; None where nothing is whitened.
+        Whitener Σ^(-1/2) [C, C], or None without whitening.
 
     Raises:
-        BrainhiveError: as `measure_noise`; or if channels are flat, or sums of others.
+        BrainhiveError: if the noise cannot be measured, or channels are flat or sums of
+            others.
     """
     if steps.whiten == "no":
         return None
-    matrix = compute_whitener(measure_noise(epochs, stimuli, steps, names), names)
+    noise = measure_noise(epochs, stimuli, steps, names)
+    matrix = compute_whitener(noise, names)
     for signal in epochs.values():
         apply_whitener(signal, matrix)
     return matrix

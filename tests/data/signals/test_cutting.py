@@ -12,7 +12,7 @@ from sklearn.covariance import ledoit_wolf
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.signals import cutting
 from brainhive_cli.data.signals.cutting import (
-    ROWS,
+    TRIALS_PER_BATCH,
     CausalFilter,
     Cutting,
     Resampling,
@@ -75,7 +75,7 @@ def test_the_time_shift_of_the_published_preparations_is_known(
 
 def test_a_slow_wave_comes_back_whatever_the_offset_of_the_recording():
     rng = np.random.default_rng(0)
-    rate_hz, starts = 1000, np.sort(rng.integers(0, 8000, ROWS + 3))
+    rate_hz, starts = 1000, np.sort(rng.integers(0, 8000, TRIALS_PER_BATCH + 3))
     wave = np.sin(2 * np.pi * 3 * np.arange(10_000) / rate_hz)
     volts = 0.5 + 1e-6 * wave  # half a volt of offset
 
@@ -117,7 +117,7 @@ def test_the_noise_is_the_mean_of_scikit_learns_covariances(
     monkeypatch: pytest.MonkeyPatch, across: str, chunk: int
 ) -> None:
     """Each stimulus weighs the same; single ones have no spread over trials."""
-    monkeypatch.setattr(cutting, "CHUNK", chunk)
+    monkeypatch.setattr(cutting, "VALUES_PER_BATCH", chunk)
     epochs = draw_epochs(12)
     stimuli = np.array([5, 2, 5, 7, 2, 5, 2, 9, 9, 5, 1, 1])
 
@@ -304,7 +304,7 @@ def test_lost_trials_are_nan_and_other_infinite_values_refused(
 
     assert np.isnan(found).all((1, 2)).tolist() == [False, False, True, False]
     np.testing.assert_allclose(found[[0, 1, 3]], whole[[0, 1, 3]])
-    monkeypatch.setattr(cutting, "ROWS", 1)
+    monkeypatch.setattr(cutting, "TRIALS_PER_BATCH", 1)
     again = cut.cut_trials(recording.copy(), names, onsets, 1.0, may_be_lost=True)
     np.testing.assert_array_equal(again, found)
     with pytest.raises(BrainhiveError, match=r"channel a, b has .* 1 of 4"):
