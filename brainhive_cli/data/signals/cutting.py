@@ -170,7 +170,7 @@ class Resampling:
     """Resampling of epochs as in `mne.Epochs.resample`.
 
     Epochs are padded with their edges, and cut in the frequency domain. The lengths are
-    rounded, so the samples lie slightly beside the times that MNE gives. Data that were
+    rounded, so the samples deviate slightly from the times that MNE gives. Data that were
     prepared with MNE have the same error.
 
     Args:
