@@ -73,7 +73,7 @@ class Steps(parts.Config):
     )
 
     @model_validator(mode="after")
-    def _check_times(self) -> Self:
+    def _fits_together(self) -> Self:
         start, stop = self.epoch_ms
         if start >= stop or (self.baseline and start > 0):
             raise ValueError(
@@ -170,8 +170,8 @@ class Resampling:
     """Resampling of epochs as in `mne.Epochs.resample`.
 
     Epochs are padded with their edges, and cut in the frequency domain. The lengths are
-    rounded, so the samples deviate slightly from the times that MNE gives. Data that were
-    prepared with MNE have the same error.
+    rounded, so the samples deviate slightly from the times that MNE gives, as in data
+    that were prepared with MNE.
 
     Args:
         samples: Number of samples of an epoch.
