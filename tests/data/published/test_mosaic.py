@@ -350,6 +350,6 @@ def test_records_of_one_person_are_never_on_both_sides_of_a_test_of_new_people(
 def test_parcels_are_chosen_by_patterns_with_and_without_a_side(
     patterns: list[str], names: set[str]
 ) -> None:
-    rows, voxels = mosaic._choose_voxels(patterns)
+    rows, voxels = mosaic._select_parcels(patterns)
     assert {*voxels.regions} == names
     np.testing.assert_array_equal(rows, rows_of(*names))
