@@ -118,7 +118,7 @@ def test_many_stimuli_are_encoded_in_blocks(
 ) -> None:
     from brainhive_cli.data.targets import targets
 
-    monkeypatch.setattr(targets, "ONLINE_AT_ONCE", block)
+    monkeypatch.setattr(targets, "MAX_ONLINE_STIMULI", block)
     stimuli, config = clips(5), encoder()
     which, rows = torch.tensor([1, 0, 2, 1, 2]), np.arange(5)
     (found,) = (
