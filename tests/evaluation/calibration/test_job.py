@@ -151,7 +151,7 @@ def test_tested_pictures_are_not_learned_from(
     monkeypatch.setattr(
         jobs, "LearnedPictures", SimpleNamespace(from_image_ids=pictures_of)
     )
-    monkeypatch.setattr(jobs, "Targets", SimpleNamespace(of=lambda *_: gather))
+    monkeypatch.setattr(jobs, "Targets", SimpleNamespace(from_stores=lambda *_: gather))
 
     person = job.people[3]
 

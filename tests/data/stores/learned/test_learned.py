@@ -560,7 +560,9 @@ def test_subjects_that_a_model_learned_from_are_not_tested_as_new() -> None:
     found = learned(people={"eeg": (1, 2), "meg": (5,)})
 
     def people(name: str, *left_out: int) -> Any:
-        return SimpleNamespace(people=name, list_left_out=lambda tested: {*left_out})
+        return SimpleNamespace(
+            people=name, list_excluded_subjects=lambda tested: {*left_out}
+        )
 
     found.require_new_subjects(people("eeg", 3, 4), [3], "it")
     found.require_new_subjects(people("fmri", 1, 5), [1], "it")
