@@ -41,7 +41,9 @@ FAULTS = (
     Fault("(stimulus >= 0) & ~data.held_out[stimulus]", "stimulus >= 0"),
     Fault("self.learned.load_state_dict(self.weights)", "pass"),
     Fault("[learner.steps_done :]", "[:]"),
-    Fault("is_seen[shown].mean() > MAX_SEEN_SHARE", "is_seen[shown].mean() > 1"),
+    Fault(
+        "is_seen[shown_rows].mean() > MAX_SEEN_SHARE", "is_seen[shown_rows].mean() > 1"
+    ),
     Fault("neighbours[order] = np.roll(order, 1)", "neighbours[order] = order"),
     Fault(
         "torch.lerp(values[self.partner], values, share)",

@@ -1,5 +1,6 @@
-"""Record of the training data of a model, inherited by models that start from it;
-tested pictures compared with it.
+"""Training history of a model: the pictures, signals and people that it learned from.
+
+A model that starts from another model inherits the history of that model.
 """
 
 import hashlib
@@ -8,8 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields as dataclass_fields, replace
-from functools import cache, reduce
-from itertools import chain, compress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -58,99 +58,100 @@ from brainhive_cli.data.stores.target_store import (
 )
 
 ARRAYS_FILE = "learned.safetensors"
-"""The file of its arrays in a model folder; all else is the block `learned` of its
-config. Its metadata hold that block, too, and the digest of the weights that it is of,
-so that the history of a weight file is known wherever both are copied to.
+"""File of a history in a model folder. It holds the arrays, and in its metadata the
+block `learned` and the digest of the weights. It may be copied with the weights.
 """
 BLOCK_FILE = "learned.json"
-"""The file of that block in a folder whose config has another format."""
+"""File of the block `learned` in a folder whose config has another format."""
 EpochSelection = Literal["last epoch", "validation", "", "test"]
-"""Possible selections of an epoch ("" where nothing says), harmless ones first. Of two,
-the later stands for both.
+"""How the kept epoch was selected, or "" if unknown. Two selections are merged into the
+later one of this list.
 """
 PICTURE_ARRAYS = ("pixels", "hashes", "concepts", "start_concepts")
-"""Arrays of `LearnedPictures` besides the names, in a file."""
+"""Arrays of `LearnedPictures` in the file, besides the names."""
 ARRAY_FIELDS = ("pictures", "trials", "normalisers", "normaliser", "whiteners")
-"""Attributes of `Learned` that are no part of its block; the block has a digest of the
-pictures.
-"""
+"""Fields of `TrainingHistory` that are stored as arrays, not in the block."""
 NORMALISER_PREFIX = "normaliser."
+"""Prefix of a subject number in the names of arrays, such as `normaliser.3.mean`."""
 WHITENER_PREFIX = "whitener."
-"""Before the number of a subject, in the names of arrays."""
-Ids = Sequence[str]
+"""Prefix of a subject number in the names of arrays, such as `whitener.3`."""
 DATASET_SEPARATOR = " + "
-"""Between the names of several data sets."""
+"""Text between the names of several data sets."""
 
 NameTuple = tuple[str, ...]
 ComparePair = Callable[[int, int], Likeness | None]
-"""Compares the pixels of the picture of a row with those of a learned one, which the
-hash of its name names; None where one of them is not on this machine.
+"""Function that compares two pictures on their pixels: a tested picture, by its row,
+and a learned picture, by the hash of its name. Returns None if one cannot be read.
 """
-
-
+RowPair = tuple[int, int]
+"""Row of a tested picture, and hash of the name of a learned picture."""
 IndexedPicture = tuple[StimulusSet, int]
-"""A picture of a set, by its row."""
+"""Set of pictures, and row of a picture in it."""
+
 MAX_SEEN_SHARE = 0.2
-"""Share of the tested pictures that may be left out. A fifth fewer items make intervals
-12 % wider; where more were seen in training, the split itself is at fault, and the rest
-of it a selection that nobody chose.
+"""Largest share of the tested pictures that may be left out. A fifth fewer items make
+intervals 12 % wider. A larger share means that the split itself is wrong.
 """
 MAX_NAMED_PICTURES = 5
-"""Pictures that a warning names; further ones are counted."""
+"""Largest number of pictures that a warning names."""
 ALTERED_WARNINGS: dict[Likeness | None, str] = {
     "mirrored": "are mirrored copies of training pictures",
     None: "may be near-copies of training pictures, which are not here to be compared",
 }
-"""Warnings of pictures that are tested though they resemble learned ones, by the kind
-of likeness.
-"""
+"""Warnings of tested pictures that resemble learned pictures, by kind of likeness."""
 COPY_WARNING = "are copies of training pictures, and are tested"
+"""Warning of tested copies under other names."""
 CONCEPT_WARNING = (
-    "show concepts of which a model saw other pictures in earlier training, or in that "
-    "of another data set"
+    "show concepts of which a model saw other pictures in an earlier training, or in "
+    "the training on another data set"
 )
+"""Warning of tested pictures whose concept is not new to a model."""
 EQUAL_WARNING = "have the same embeddings as another candidate"
-"""Further warnings, of copies under other names, concepts and duplicates."""
+"""Warning of candidates that cannot be told apart."""
+SEEN_WARNING = (
+    "were seen in training (same name, same pixels or a near-copy), and are not tested"
+)
+"""Warning of pictures that are left out."""
 
 
-def hash_names(dataset: str, names: Ids) -> UInt64:
-    """Hash the names of a data set's pictures to 64 bits each: [N]."""
-    # the data set is part of the hash, since numbered files of two sets have equal
-    # names
-    joined = b"".join(
-        hashlib.blake2b(f"{dataset}\0{name}".encode(), digest_size=8).digest()
-        for name in names
-    )
-    return np.frombuffer(joined, "<u8").astype(np.uint64)  # [N]
+def hash_names(dataset: str, names: Sequence[str]) -> UInt64:
+    """Hash the names of a data set's pictures to 64 bits each [N].
 
-
-def hash_concepts(concepts: Ids) -> UInt64:
-    """Hash names of concepts, [N], without the numbers before them, as in `00012_owl`
-    and `n0123_owl`.
+    The name of the data set is part of each hash, because numbered files of two data
+    sets may have equal names.
     """
-    return hash_names(
-        "", [re.sub(r"^n?\d+_", "", concept).lower() for concept in concepts]
-    )
+    digests = []
+    for name in names:
+        text = f"{dataset}\0{name}".encode()
+        digests.append(hashlib.blake2b(text, digest_size=8).digest())
+    return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
+
+
+def hash_concepts(concepts: Sequence[str]) -> UInt64:
+    """Hash concepts [N], without numbers such as in `00012_owl` and `n0123_owl`."""
+    names = [re.sub(r"^n?\d+_", "", concept).lower() for concept in concepts]
+    return hash_names("", names)
 
 
 def _make_empty_hashes() -> UInt64:
+    """Make an empty array of hashes [0]."""
     return np.empty(0, np.uint64)
 
 
 @dataclass(frozen=True, eq=False)
 class LearnedPictures:
-    """The pictures that a model learned from: a picture is known again by its name or
-    by its pixels.
+    """Pictures that a model learned from, identified by name and by pixels.
 
     Attributes:
-        names: [N] `hash_names` the pictures, ascending.
-        pixels: [P] digests of their pixels, ascending; of those pictures whose target
-            stores have them.
-        has_all_pixels: Whether every picture's pixels are known.
-        hashes: [H, 25] name and perceptual hash of the pictures that have one.
-        concepts: [K] `hash_concepts` of what they show, ascending; of the model's own
-            training.
-        start_concepts: [S] the same of what the model started from, without its own.
+        names: Hashes [N] of the names, see `hash_names`, ascending.
+        pixels: Digests [P] of the pixels, ascending, as far as they are known.
+        has_all_pixels: True if the pixels of every picture are known.
+        hashes: Hash of the name, and perceptual hash, of the pictures that have one
+            [H, 25].
+        concepts: Hashes [K] of the concepts of the model's own training, see
+            `hash_concepts`, ascending.
+        start_concepts: Hashes [S] of further concepts, which only the model that
+            training started from had seen.
     """
 
     names: UInt64 = field(default_factory=_make_empty_hashes)
@@ -166,204 +167,257 @@ class LearnedPictures:
     def from_image_ids(
         cls,
         dataset: str,
-        image_ids: Ids,
+        image_ids: Sequence[str],
         pixels: UInt64 | None = None,
-        concepts: Ids = (),
+        concepts: Sequence[str] = (),
     ) -> Self:
         """Describe pictures of a data set.
 
         Args:
-            dataset: The name of its pictures.
-            image_ids: [N].
-            pixels: [N, 25] what their pixels are known by; None where no store says it.
-            concepts: [N] what they show; none where that is not known.
+            dataset: Name of the set of pictures.
+            image_ids: Image ids [N].
+            pixels: Digests of the pixels and perceptual hashes [N, 25], or None if
+                unknown.
+            concepts: Concepts [N], or empty if unknown.
         """
-        # hash names and concepts to 64 bits
-        names = hash_names(dataset, image_ids)
-        shown = np.unique(hash_concepts([*filter(None, concepts)]))
+        name_hashes = hash_names(dataset, image_ids)
+        concept_names = [concept for concept in concepts if concept]
+        concept_hashes = np.unique(hash_concepts(concept_names))
         if pixels is None:
-            return cls(np.unique(names), concepts=shown)
+            return cls(np.unique(name_hashes), concepts=concept_hashes)
 
-        # perceptual hashes [H, 25] of the pictures that have one
-        identified = np.column_stack([names, pixels[:, 1:]])[pixels[:, 1:].any(1)]
+        # a row of zeros is not a perceptual hash
+        has_hash = pixels[:, 1:].any(1)
+        hashes = np.column_stack([name_hashes, pixels[:, 1:]])[has_hash]  # [H, 25]
         return cls(
-            np.unique(names),
-            np.unique(pixels[:, 0]),
-            True,
-            np.unique(identified, axis=0),
-            shown,
+            names=np.unique(name_hashes),
+            pixels=np.unique(pixels[:, 0]),
+            has_all_pixels=True,
+            hashes=np.unique(hashes, axis=0),
+            concepts=concept_hashes,
         )
 
     def __len__(self) -> int:
         """Count the pictures by their names."""
         return len(self.names)
 
-    def inherit(self, before: Self) -> Self:
-        """Add the pictures of what a model started from."""
-        # concepts of earlier trainings, without those of this one
-        started = reduce(
-            np.union1d, (before.concepts, before.start_concepts, self.start_concepts)
-        )
+    def inherit(self, start: Self) -> Self:
+        """Add the pictures of the model that training started from."""
+        start_concepts = np.union1d(start.concepts, start.start_concepts)
+        start_concepts = np.union1d(start_concepts, self.start_concepts)
         return type(self)(
-            np.union1d(self.names, before.names),
-            np.union1d(self.pixels, before.pixels),
-            self.has_all_pixels and before.has_all_pixels,
-            np.unique(np.concatenate([self.hashes, before.hashes]), axis=0),
-            self.concepts,
-            np.setdiff1d(started, self.concepts),
+            names=np.union1d(self.names, start.names),
+            pixels=np.union1d(self.pixels, start.pixels),
+            has_all_pixels=self.has_all_pixels and start.has_all_pixels,
+            hashes=np.unique(np.concatenate([self.hashes, start.hashes]), axis=0),
+            concepts=self.concepts,
+            start_concepts=np.setdiff1d(start_concepts, self.concepts),
         )
 
     def find_members(
         self,
         dataset: str,
-        image_ids: Ids,
+        image_ids: Sequence[str],
         pixels: UInt64 | None = None,
-        confirm: ComparePair | None = None,
+        compare: ComparePair | None = None,
         max_distance: int = MAX_DISTANCE,
     ) -> Bool:
-        """Find which pictures of a data set are among these, by name, by pixels or as
-        near-copies: [N].
+        """Find the pictures of a data set that are among these pictures.
 
         Args:
-            dataset: As `of` has it, and so the next two.
-            image_ids: [N].
-            pixels: [N, 25].
-            confirm: Says what is a near-copy; without it, only equal pixels are copies.
-                A picture that cannot be compared counts as one.
-            max_distance: Of near-copies.
-        """
-        # by name, then by equal pixels, then as near-copies
-        among = np.isin(hash_names(dataset, image_ids), self.names)
-        if pixels is None:
-            return among
-        among |= np.isin(pixels[:, 0], self.pixels)
+            dataset: Name of the set of pictures.
+            image_ids: Image ids [N].
+            pixels: Digests of the pixels and perceptual hashes [N, 25]. Without them,
+                only names are compared.
+            compare: Compares a candidate for a near-copy. None if only equal pixels
+                count as copies.
+            max_distance: Largest distance of the hashes of near-copies, in bits.
 
-        # the rest is compared on pixels; a pair that cannot be compared counts as a
-        # copy
-        if confirm is not None:
-            alike = find_similar_pictures(pixels, ~among, [self], confirm, max_distance)
-            for kind in (*COPIES, None):
-                among[[row for row, _ in alike.get(kind, ())]] = True
-        return among
+        Returns:
+            True [N] for each picture with the name, the pixels or a near-copy of one of
+            these pictures. A candidate that cannot be compared counts as a near-copy.
+        """
+        is_member = np.isin(hash_names(dataset, image_ids), self.names)
+        if pixels is None:
+            return is_member
+        is_member |= np.isin(pixels[:, 0], self.pixels)
+
+        if compare is not None:
+            similar = find_similar_pictures(
+                pixels, ~is_member, [self], compare, max_distance
+            )
+            for likeness, pairs in similar.items():
+                if likeness is None or likeness in COPIES:
+                    is_member[[row for row, _ in pairs]] = True
+        return is_member
 
     @property
     def digest(self) -> str:
-        """Digest of all their arrays."""
-        arrays = [getattr(self, name).tobytes() for name in ("names", *PICTURE_ARRAYS)]
-        return hashlib.sha256(b"".join(arrays)).hexdigest()[:16]
+        """Digest of all arrays, 16 hexadecimal digits."""
+        digest = hashlib.sha256(self.names.tobytes())
+        for name in PICTURE_ARRAYS:
+            digest.update(getattr(self, name).tobytes())
+        return digest.hexdigest()[:16]
 
 
 def find_similar_pictures(
     pixels: UInt64,
-    is_sought: Bool,
+    is_compared: Bool,
     pictures: Sequence[LearnedPictures],
-    confirm: ComparePair,
+    compare: ComparePair,
     max_distance: int = MAX_DISTANCE,
-) -> dict[Likeness | None, list[tuple[int, int]]]:
-    """Find pictures [M] that are like learned ones but have other pixels: pairs of row
-    and name, by likeness.
+) -> dict[Likeness | None, list[RowPair]]:
+    """Find tested pictures that resemble learned pictures but have other pixels.
 
-    Wherever pictures are compared, this decides. Candidates by hash are compared on
-    pixels; None is of those that cannot be, where a picture is not here.
-    """
-    alike: dict[Likeness | None, list[tuple[int, int]]] = {}
-
-    # one copy settles a picture; other likenesses are listed once
-    every = np.concatenate([learned_pictures.hashes for learned_pictures in pictures])
-    learned = np.unique(every, axis=0)  # [H, 25]
-    settled = set()
-    # a row of zeros is no candidate
-    hashes = np.where(is_sought[:, None], pixels[:, 1:], 0)
-    for row, learned_row, _ in find_candidates(hashes, learned[:, 1:], max_distance):
-        name = int(learned[learned_row, 0])
-        # None: not comparable; likenesses that are no copies are listed once a picture
-        likeness = confirm(row, name)
-        if likeness in (None, *COPIES) or (likeness and row not in settled):
-            alike.setdefault(likeness, []).append((row, name))
-            if likeness:
-                settled.add(row)
-    return alike
-
-
-def make_pair_comparison(
-    image_ids: Ids,
-    dataset: Dataset,
-    split: str,
-    learned_sets: Iterable[Dataset],
-    learned_split: str = "train",
-) -> ComparePair:
-    """Make what compares pictures with learned ones on their pixels, where both are on
-    this machine.
+    Candidates have similar perceptual hashes, and are then compared on their pixels.
 
     Args:
-        image_ids: [M] of the rows that are compared.
-        dataset: The data set that these are of.
-        split: The split that these are of.
-        learned_sets: Data sets that learned pictures may be of.
-        learned_split: The split that these are of.
+        pixels: Digests of the pixels and perceptual hashes [M, 25] of tested pictures.
+        is_compared: True [M] for the tested pictures that are compared.
+        pictures: Learned pictures of each model.
+        compare: Compares a candidate on pixels.
+        max_distance: Largest distance of the hashes of candidates, in bits.
+
+    Returns:
+        Pairs by likeness, with the key None for pairs that cannot be compared. All
+        copies of a picture are listed, and other likenesses only until a first pair.
+    """
+    all_hashes = np.concatenate([learned.hashes for learned in pictures])
+    learned_hashes = np.unique(all_hashes, axis=0)  # [H, 25]
+    # a row of zeros has no candidates
+    hashes = np.where(is_compared[:, None], pixels[:, 1:], 0)
+    candidates = find_candidates(hashes, learned_hashes[:, 1:], max_distance)
+
+    similar: dict[Likeness | None, list[RowPair]] = {}
+    rows_with_likeness = set()
+    for row, learned_row, _ in candidates:
+        name = int(learned_hashes[learned_row, 0])
+        likeness = compare(row, name)
+        if likeness == "":
+            continue
+        is_copy = likeness is None or likeness in COPIES
+        if is_copy or row not in rows_with_likeness:
+            similar.setdefault(likeness, []).append((row, name))
+        if likeness is not None:
+            rows_with_likeness.add(row)
+    return similar
+
+
+class PixelComparison:
+    """Comparison of tested pictures with learned pictures on their pixels.
+
+    It is a `ComparePair`. Every pair is compared once, and data sets are opened when
+    the first pair is compared.
+
+    Args:
+        image_ids: Image ids [M] of the tested pictures.
+        dataset: Data set of the tested pictures.
+        split: Split of the tested pictures.
+        learned_sets: Data sets that may have the learned pictures.
+        learned_split: Split of the learned pictures.
     """
 
-    @cache
-    def list_pictures() -> tuple[dict[str, IndexedPicture], dict[int, IndexedPicture]]:
-        tested = {}
-        learned: dict[int, IndexedPicture] = {}
-        # pictures of an absent set cannot be compared: `confirm` then returns None
-        with suppress(MissingData):
-            images = dataset.images(dataset.holdout.name_stored_split(split))
-            tested = {name: (images, row) for row, name in enumerate(images.image_ids)}
-        for learned_set in learned_sets:
-            with suppress(MissingData):
-                images = learned_set.images(learned_split)
-                names = hash_names(learned_set.pictured_as, images.image_ids).tolist()
-                learned |= {name: (images, row) for row, name in enumerate(names)}
-        return tested, learned
+    def __init__(
+        self,
+        image_ids: Sequence[str],
+        dataset: Dataset,
+        split: str,
+        learned_sets: Iterable[Dataset],
+        learned_split: str = "train",
+    ) -> None:
+        self._image_ids = image_ids
+        self._dataset = dataset
+        self._split = split
+        self._learned_sets = learned_sets
+        self._learned_split = learned_split
+        self._likenesses: dict[RowPair, Likeness | None] = {}
 
-    open_kept = cache(lambda: KeptLikenesses(home_folder()))
+    def __call__(self, row: int, name: int) -> Likeness | None:
+        """Compare a tested picture with a learned picture.
 
-    @cache
-    def confirm(row: int, name: int) -> Likeness | None:
-        tested, learned = list_pictures()
-        if image_ids[row] not in tested or name not in learned:
+        Args:
+            row: Row of the tested picture.
+            name: Hash of the name of the learned picture.
+
+        Returns:
+            The likeness, or None if one of the pictures is not on this machine or
+            cannot be decoded.
+        """
+        pair = (row, name)
+        if pair not in self._likenesses:
+            self._likenesses[pair] = self._compare(row, name)
+        return self._likenesses[pair]
+
+    def _compare(self, row: int, name: int) -> Likeness | None:
+        """Compare two pictures, or return None if one cannot be read."""
+        tested = self._tested_pictures.get(self._image_ids[row])
+        learned = self._learned_pictures.get(name)
+        if tested is None or learned is None:
             return None
-        pair = tested[image_ids[row]], learned[name]
         try:
-            return _compare_cached(open_kept(), *pair)
+            return _compare_cached(self._cache, tested, learned)
         except (MissingData, BadPicture):
             return None
 
-    return confirm
+    @cached_property
+    def _cache(self) -> KeptLikenesses:
+        """Likenesses that earlier commands found."""
+        return KeptLikenesses(home_folder())
+
+    @cached_property
+    def _tested_pictures(self) -> dict[str, IndexedPicture]:
+        """Tested pictures by image id. Empty if the data set is missing."""
+        with suppress(MissingData):
+            split = self._dataset.holdout.name_stored_split(self._split)
+            images = self._dataset.images(split)
+            return {name: (images, row) for row, name in enumerate(images.image_ids)}
+        return {}
+
+    @cached_property
+    def _learned_pictures(self) -> dict[int, IndexedPicture]:
+        """Pictures of the learned data sets that are here, by hash of the name."""
+        pictures: dict[int, IndexedPicture] = {}
+        for dataset in self._learned_sets:
+            with suppress(MissingData):
+                images = dataset.images(self._learned_split)
+                names = hash_names(dataset.pictured_as, images.image_ids).tolist()
+                pictures |= {name: (images, row) for row, name in enumerate(names)}
+        return pictures
 
 
-def _compare_cached(kept: KeptLikenesses, *pair: IndexedPicture) -> Likeness:
-    """Compare a tested and a learned picture on pixels, unless a command of this home
-    has compared them before.
+def _compare_cached(
+    cache: KeptLikenesses, tested: IndexedPicture, learned: IndexedPicture
+) -> Likeness:
+    """Compare two pictures on pixels, unless the cache has their likeness.
 
     Raises:
-        MissingData: if a picture is not here.
-        BadPicture: if it cannot be decoded.
+        MissingData: if a picture is missing.
+        BadPicture: if a picture cannot be decoded.
     """
-    # digest files, or the pixels of pictures that have no files of their own
-    files = [_digest_file(*picture) for picture in pair]
-    digests = [digest for digest in files if digest is not None]
-    opened = list[Any]()
+    # pictures without files are identified by their pixels
+    pair = (tested, learned)
+    stimuli = []
+    file_digests = [_digest_file(images, row) for images, row in pair]
+    digests = [digest for digest in file_digests if digest is not None]
     if len(digests) < len(pair):
-        opened = [images.open(index) for images, index in pair]
-        digests = [*map(digest_pixels, opened)]
+        stimuli = [images.open(row) for images, row in pair]
+        digests = [digest_pixels(stimulus) for stimulus in stimuli]
 
-    likeness = kept.find(digests)
+    likeness = cache.find(digests)
     if likeness is None:
-        opened = opened or [images.open(index) for images, index in pair]
-        likeness = confirm_near_copy(*opened)
-        kept.keep(digests, likeness)
+        if not stimuli:
+            stimuli = [images.open(row) for images, row in pair]
+        likeness = confirm_near_copy(stimuli[0], stimuli[1])
+        cache.keep(digests, likeness)
     return likeness
 
 
-def _digest_file(images: StimulusSet, index: int) -> int | None:
-    """Digest the file of a picture; None where it has none, or it cannot be read."""
+def _digest_file(images: StimulusSet, row: int) -> int | None:
+    """Digest the file of a picture. None if it has no file or cannot be read."""
     if images.file_of is None:
         return None
     with suppress(OSError, MissingData):
-        return xxhash.xxh3_64_intdigest(read_regular(images.file_of(index)))
+        return xxhash.xxh3_64_intdigest(read_regular(images.file_of(row)))
     return None
 
 
@@ -373,38 +427,36 @@ def _digest_file(images: StimulusSet, index: int) -> int | None:
     config=ConfigDict(arbitrary_types_allowed=True, extra="forbid"),
 )
 class TrainingHistory:
-    """Training data of a model and of all that it started from; without arguments it is
-    not known.
+    """Training data of a model, and of all models that its training started from.
+
+    Without arguments, the history is unknown.
 
     Attributes:
-        selection: What selected the kept epoch: "validation", "last epoch" or "test";
-            "" where it is not known. A test anywhere in a model's history is kept.
-        dataset: Name of the data set; "" where it is not known.
-        recordings: The name of the people whose signals it learned from itself, as
-            `Dataset.people` has it.
-        people: Subjects that it and what it started from learned from, by that name.
-        has_all_subjects: Whether these are all.
-        signals: What the signals are known by, by the name of their store.
-        is_simulated: Whether the provenance of some of the signals says that a program
-            made them.
-        is_whitened_by_tested: Whether it says that noise of test trials had a part in
-            their whitening.
-        stimulus_kinds: Kinds of the data sets of all pictures that it and what it
-            started from learned from, as `things-eeg` or `image-folder`; empty where
-            one is not known. A name does not say the kind.
-        recording_kinds: Kinds of the preparations of all their signals
-            (`Trials.made_by`); empty where one is not known, and of priors.
-        pictures: With those held out for validation; empty where they are not known.
-        trials: [K] digests of all trials that it and what it started from learned from,
-            ascending.
-        normalisers: What normalised the signals of each subject of its own training, by
-            their numbers.
-        normaliser: The mean of theirs, for others; None where these are normalised by
-            themselves.
-        whiteners: [S, C, C] of each subject of its own training whose signals were
-            whitened before they were
-            stored: Σ^(-1/2) of each session, of all recorded channels.
-        recorded_channels: [C] of the whiteners, in order.
+        selection: How the kept epoch was selected. "test" if a model in the history was
+            selected on test.
+        dataset: Name of the data set, or "" if unknown.
+        recordings: Name of the group of people in the model's own training, see
+            `Dataset.people`.
+        people: Subjects that were learned from, by name of the group of people.
+        has_all_subjects: True if `people` is complete.
+        signals: Identity of the signals, by name of their store.
+        split: Split that was learned from.
+        recorded_channels: Names [C] of the channels of the whiteners.
+        is_simulated: True if some of the signals were simulated.
+        is_whitened_by_tested: True if noise of test trials was used to whiten the
+            signals.
+        stimulus_kinds: Kinds of the data sets of all pictures, such as `things-eeg`.
+            Empty if one is unknown.
+        recording_kinds: Kinds of the preparations of all signals, see `Trials.made_by`.
+            Empty if one is unknown, and for priors.
+        pictures: Pictures that were learned from or used for validation. Empty if
+            unknown.
+        trials: Digests [K] of all trials that were learned from, ascending.
+        normalisers: Normaliser of each subject of the model's own training.
+        normaliser: Mean of these normalisers, for other subjects. None if other
+            subjects are normalised by their own signals.
+        whiteners: Whiteners [S, C, C] of the sessions of each subject whose signals
+            were whitened before they were stored.
     """
 
     selection: EpochSelection = ""
@@ -425,89 +477,92 @@ class TrainingHistory:
     normaliser: InstanceOf[Normaliser] | None = None
     whiteners: Mapping[int, Float32] = field(default_factory=dict)
 
-    def inherit(self, before: Self) -> Self:
-        """Add what the model that training started from had learned from."""
-
-        # kinds are known only where both trainings state theirs
-        def join(kinds: NameTuple, kinds_before: NameTuple) -> NameTuple:
-            known = kinds and kinds_before
-            return tuple(sorted({*kinds, *kinds_before})) if known else ()
-
-        # join data sets and people, and keep the later selection
-        people = dict(before.people)
+    def inherit(self, start: Self) -> Self:
+        """Add the history of the model that training started from."""
+        people = dict(start.people)
         for name, subjects in self.people.items():
-            people[name] = tuple(sorted({*subjects, *people.get(name, ())}))
-        selections = self.selection, before.selection
-        datasets = filter(None, [before.dataset, self.dataset])
+            all_subjects = set(subjects).union(people.get(name, ()))
+            people[name] = tuple(sorted(all_subjects))
+
+        # the selection later in the list of selections wins
+        severity = get_args(EpochSelection).index
+        selection = max(self.selection, start.selection, key=severity)
+        datasets = [name for name in (start.dataset, self.dataset) if name]
         return replace(
             self,
-            selection=max(selections, key=get_args(EpochSelection).index),
+            selection=selection,
             dataset=DATASET_SEPARATOR.join(dict.fromkeys(datasets)),
             people=people,
-            has_all_subjects=self.has_all_subjects and before.has_all_subjects,
-            signals={**before.signals, **self.signals},
-            is_simulated=self.is_simulated or before.is_simulated,
+            has_all_subjects=self.has_all_subjects and start.has_all_subjects,
+            signals={**start.signals, **self.signals},
+            is_simulated=self.is_simulated or start.is_simulated,
             is_whitened_by_tested=self.is_whitened_by_tested
-            or before.is_whitened_by_tested,
-            stimulus_kinds=join(self.stimulus_kinds, before.stimulus_kinds),
-            recording_kinds=join(self.recording_kinds, before.recording_kinds),
-            pictures=self.pictures.inherit(before.pictures),
-            trials=np.union1d(self.trials, before.trials),
+            or start.is_whitened_by_tested,
+            stimulus_kinds=_merge_kinds(self.stimulus_kinds, start.stimulus_kinds),
+            recording_kinds=_merge_kinds(self.recording_kinds, start.recording_kinds),
+            pictures=self.pictures.inherit(start.pictures),
+            trials=np.union1d(self.trials, start.trials),
         )
 
     @property
     def subjects(self) -> tuple[int, ...]:
-        """Subjects of its own data set that it, or what it started from, learned
-        from.
-        """
+        """Subjects of the model's own group of people that were learned from."""
         return self.people.get(self.recordings, ())
 
     def require_new_subjects(
         self, dataset: Dataset, tested: Iterable[int], model: str
     ) -> None:
-        """Refuse to test a model as on new people whom it, or anything that it started
-        from, learned from.
+        """Raise an error if the model learned from a subject that is tested as new.
 
         Args:
-            dataset: Whose people are tested.
-            tested: Their numbers.
-            model: What the model is called.
+            dataset: Data set of the tested subjects.
+            tested: Tested subjects.
+            model: Name of the model, for the error.
 
         Raises:
-            BrainhiveError: naming them.
+            BrainhiveError: if the model, or a model in its history, was trained on one
+                of the subjects.
         """
-        # numbers identify subjects only among people of the same name
+        # subject numbers identify people only within a group
         people = dataset.people
-        left_out = dataset.list_excluded_subjects(tested)
-        if seen := sorted(left_out.intersection(self.people.get(people, ()))):
+        excluded_subjects = dataset.list_excluded_subjects(tested)
+        trained = excluded_subjects.intersection(self.people.get(people, ()))
+        if trained:
+            subjects = ", ".join(str(subject) for subject in sorted(trained))
             raise BrainhiveError(
                 f"{model} is to be tested on new subjects, but it, or a model that it "
-                f"started from, was trained on subject {', '.join(map(str, seen))} of "
-                f"{people}",
+                f"started from, was trained on subject {subjects} of {people}",
                 "start from a model that was trained without them, or use mode=joint",
             )
 
     def describe_subjects(self, people: str, tested: Iterable[int]) -> str:
-        """Say of tested subjects, as `refuse_subjects`, whether it or what it started
-        from knows them.
+        """Describe which tested subjects are new to the model.
+
+        Args:
+            people: Name of the group of people.
+            tested: Tested subjects.
+
+        Returns:
+            A phrase such as "trained on subject 1, 2; new subject 3". Subjects are
+            "perhaps trained on" if the history does not list all subjects.
         """
-        # an unlisted subject is new only where the list of subjects is complete
-        trained, groups = self.people.get(people, ()), dict[str, list[str]]()
-        unknown = (
-            "new subject" if self.has_all_subjects else "perhaps trained on subject"
-        )
+        trained = self.people.get(people, ())
+        untrained_phrase = "perhaps trained on subject"
+        if self.has_all_subjects:
+            untrained_phrase = "new subject"
+        subjects_of_phrase: dict[str, list[str]] = {}
         for subject in tested:
-            words = "trained on subject" if subject in trained else unknown
-            groups.setdefault(words, []).append(str(subject))
+            phrase = "trained on subject" if subject in trained else untrained_phrase
+            subjects_of_phrase.setdefault(phrase, []).append(str(subject))
         return "; ".join(
-            f"{words} {', '.join(subjects)}" for words, subjects in groups.items()
+            f"{phrase} {', '.join(subjects)}"
+            for phrase, subjects in subjects_of_phrase.items()
         )
 
     @property
     def caveats(self) -> list[str]:
         """Caveats of every number that depends on the model."""
-        # whatever is not known of the history is a caveat, too
-        holds = {
+        conditions = {
             TRAINED_ON_SIMULATED: self.is_simulated,
             WHITENED_BY_TESTED: self.is_whitened_by_tested,
             UNKNOWN_PICTURES: not self.pictures.has_all_pixels,
@@ -515,231 +570,242 @@ class TrainingHistory:
             SELECTED_ON_TEST: self.selection == "test",
             UNKNOWN_HISTORY: not self.has_all_subjects,
         }
-        return merge_caveats(compress(holds, holds.values()))
-
-    def normaliser_of(self, subject: int) -> Normaliser | None:
-        """Return what normalises a subject's signals; None: it comes from the subject's
-        training signals.
-        """
-        return self.normalisers.get(
-            subject, None if subject in self.subjects else self.normaliser
+        return merge_caveats(
+            caveat for caveat, applies in conditions.items() if applies
         )
 
+    def normaliser_of(self, subject: int) -> Normaliser | None:
+        """Return the normaliser of a subject's signals.
+
+        None means that the signals are normalised by the subject's training signals.
+        """
+        mean = None if subject in self.subjects else self.normaliser
+        return self.normalisers.get(subject, mean)
+
     def save(self, folder: Path, *weights_files: Path) -> dict[str, Any]:
-        """Write the arrays, and whose history they are; return the block for the
-        config.
+        """Write the arrays and the digest of the weights to `ARRAYS_FILE`.
 
         Args:
-            folder: Where to.
-            weights_files: The weights that learned from them, written before.
+            folder: Folder of the model.
+            weights_files: Files of the weights, which must exist.
+
+        Returns:
+            The block `learned` for the config of the model.
         """
         import torch
 
-        # the block of the config: attributes without arrays
-        pictures = self.pictures
-        block = {
+        # the block of the config: fields without arrays
+        block: dict[str, Any] = {
             key: value for key, value in vars(self).items() if key not in ARRAY_FIELDS
         }
-        known = {"has_all_pixels": pictures.has_all_pixels, "digest": pictures.digest}
-        block["pictures"] = {"count": len(pictures), **known}
-
-        # pictures, statistics and whitening matrices as arrays
-        arrays: dict[str, Array] = {
-            "pictures": pictures.names,
-            **{name: getattr(pictures, name) for name in PICTURE_ARRAYS},
-            "trials": self.trials,
+        block["pictures"] = {
+            "count": len(self.pictures),
+            "has_all_pixels": self.pictures.has_all_pixels,
+            "digest": self.pictures.digest,
         }
+
+        # pictures, normalisers and whiteners as arrays
+        arrays: dict[str, Array] = {"pictures": self.pictures.names}
+        for name in PICTURE_ARRAYS:
+            arrays[name] = getattr(self.pictures, name)
+        arrays["trials"] = self.trials
         normalisers = {
             f"{NORMALISER_PREFIX}{subject}.": normaliser
             for subject, normaliser in self.normalisers.items()
         }
         if self.normaliser:
             normalisers[""] = self.normaliser
-        for before, normaliser in normalisers.items():
-            arrays[f"{before}mean"] = normaliser.mean
-            arrays[f"{before}matrix"] = normaliser.matrix
+        for prefix, normaliser in normalisers.items():
+            arrays[f"{prefix}mean"] = normaliser.mean
+            arrays[f"{prefix}matrix"] = normaliser.matrix
         for subject, matrices in self.whiteners.items():
             arrays[f"{WHITENER_PREFIX}{subject}"] = matrices
 
-        # metadata: the block, and the digest of the weights
-        about = {
+        metadata = {
             "learned": json.dumps(block),
             "weights": _digest_weights(weights_files),
         }
-        weights.save(
-            folder / ARRAYS_FILE,
-            {name: torch.tensor(array) for name, array in arrays.items()},
-            about,
-        )
+        tensors = {name: torch.tensor(array) for name, array in arrays.items()}
+        weights.save(folder / ARRAYS_FILE, tensors, metadata)
         return block
 
-    def write(self, folder: Path) -> None:
-        """Write all into a folder of another config, as a prior's."""
-        # weights are written before, as the arrays record their digest
+    def write_folder(self, folder: Path) -> None:
+        """Write `ARRAYS_FILE` and `BLOCK_FILE` into a folder that has its weights."""
         block = self.save(folder, *_list_weights(folder))
         (folder / BLOCK_FILE).write_text(json.dumps(block, indent=2) + "\n")
 
     @classmethod
-    def read(cls, folder: Path) -> Self:
-        """Read back what `write` wrote, as `load` does; not known where there is no
-        such file.
+    def read_folder(cls, folder: Path) -> Self:
+        """Read the history of a folder with `BLOCK_FILE`, see `load`.
+
+        Without that file, the history is unknown.
         """
-        block = folder / BLOCK_FILE
-        if not block.is_file():
+        block_file = folder / BLOCK_FILE
+        if not block_file.is_file():
             return cls()
-        return cls.load(block, documents.read(block), *_list_weights(folder))
+        block: dict[str, Any] = documents.read(block_file)
+        return cls.load(block_file, block, *_list_weights(folder))
 
     @classmethod
     def read_next_to(cls, weights_file: Path) -> Self:
-        """Read the history that lies next to a weight file, as `load` does; not known
-        where there is none.
+        """Read the history from the folder of a weights file, see `load`.
+
+        Without our file `ARRAYS_FILE`, the history is unknown.
         """
         file = weights_file.parent / ARRAYS_FILE
-        about = weights.read_metadata(file) if file.is_file() else {}
+        metadata = weights.read_metadata(file) if file.is_file() else {}
         # other programs write files of this name without our metadata
-        if "learned" not in about:
+        if "learned" not in metadata:
             return cls()
-        block = documents.parse(about["learned"], f"{file}: learned", dict[str, Any])
+        block = documents.parse(metadata["learned"], f"{file}: learned", dict[str, Any])
         return cls.load(file, block, weights_file)
 
     @classmethod
     def load(cls, file: Path, block: Any, *weights_files: Path) -> Self:
-        """Read back what `save` wrote; of other weights than these, or changed ones, it
-        is not all.
+        """Load the history that `save` wrote.
+
+        Args:
+            file: File of the block. `ARRAYS_FILE` is in the same folder.
+            block: Block `learned` of the config.
+            weights_files: Files of the weights.
+
+        Returns:
+            The history. If the weights have changed since, it is marked as incomplete.
 
         Raises:
-            BrainhiveError: if the file is damaged, or not the one that the block was
-                written with.
+            BrainhiveError: if a file is damaged, or the block and the arrays do not
+                belong together.
         """
-        # plain values, which stand in a config or document
-        folder = file.parent
-        fields = documents.check(
+        document = documents.check(
             {"learned": block}, str(file), dict[str, dict[str, Any]]
-        )["learned"]
-        about = documents.check(
+        )
+        fields = document["learned"]
+        picture_facts = documents.check(
             fields.pop("pictures", {}), f"{file}: learned.pictures", dict[str, Any]
         )
+        cls._require_block_fields(fields, file)
+        kind = dict[str, cls]  # type: ignore[valid-type]
+        checked = documents.check({"learned": fields}, str(file), kind)
+        history: Self = checked["learned"]
 
-        # the block must have exactly the attributes of this version
-        known = {one.name for one in dataclass_fields(cls)} - {*ARRAY_FIELDS}
-        if wrong := sorted(fields.keys() - known) or sorted(known - fields.keys()):
-            problem = (
-                "which nothing reads" if wrong[0] in fields else "which it must have"
-            )
-            raise BrainhiveError(
-                f"{file}: learned.{wrong[0]}, {problem}", documents.DAMAGED_HINT
-            )
-        document, kind = {"learned": fields}, dict[str, cls]  # type: ignore[valid-type]
-        learned: Self = documents.check(document, str(file), kind)["learned"]
-
-        # arrays; any damage is reported with the file's name
-        with weights.reading(
-            folder / ARRAYS_FILE, documents.DAMAGED_HINT, BrainhiveError
-        ):
+        # any damage is reported with the name of the file
+        arrays_file = file.parent / ARRAYS_FILE
+        with weights.reading(arrays_file, documents.DAMAGED_HINT, BrainhiveError):
             arrays = weights.read_arrays(
-                folder / ARRAYS_FILE, documents.DAMAGED_HINT, BrainhiveError
+                arrays_file, documents.DAMAGED_HINT, BrainhiveError
             )
-
-            # pictures, which must be those of the block
+            picture_arrays = {name: arrays.pop(name) for name in PICTURE_ARRAYS}
             pictures = LearnedPictures(
-                arrays.pop("pictures"),
-                has_all_pixels=about["has_all_pixels"] is True,
-                **{name: arrays.pop(name) for name in PICTURE_ARRAYS},
+                names=arrays.pop("pictures"),
+                has_all_pixels=picture_facts["has_all_pixels"] is True,
+                **picture_arrays,
             )
-            if pictures.digest != about["digest"]:
+            if pictures.digest != picture_facts["digest"]:
                 raise ValueError("it does not belong to its config.json")
 
-            # digests of trials, whitening matrices [S, C, C] and statistics of each
-            # subject
-            whiteners, statistics = {}, {}
-            for name in arrays:
+            whiteners = {}
+            normalisers = {}
+            mean_normaliser = None
+            for name, array in arrays.items():
                 if name.startswith(WHITENER_PREFIX):
-                    whiteners[int(name.removeprefix(WHITENER_PREFIX))] = arrays[name]
+                    whiteners[int(name.removeprefix(WHITENER_PREFIX))] = array
                 elif name.endswith("mean"):
-                    before = name.removesuffix("mean")
-                    normaliser = Normaliser(arrays[name], arrays[f"{before}matrix"])
-                    statistics[before] = normaliser
-            learned = replace(
-                learned,
+                    prefix = name.removesuffix("mean")
+                    normaliser = Normaliser(array, arrays[f"{prefix}matrix"])
+                    if prefix:
+                        subject = prefix.removeprefix(NORMALISER_PREFIX).rstrip(".")
+                        normalisers[int(subject)] = normaliser
+                    else:
+                        mean_normaliser = normaliser
+            history = replace(
+                history,
                 pictures=pictures,
                 trials=arrays.get("trials", _make_empty_hashes()),
                 whiteners=whiteners,
-                normaliser=statistics.pop("", None),
-                normalisers={
-                    int(name.removeprefix(NORMALISER_PREFIX).rstrip(".")): each
-                    for name, each in statistics.items()
-                },
+                normaliser=mean_normaliser,
+                normalisers=normalisers,
             )
 
-        # weights that another program wrote may have learned from anything since
+        # changed weights may have learned from anything
         digest = _digest_weights(weights_files)
-        if (
-            digest
-            and weights.read_metadata(folder / ARRAYS_FILE).get("weights") == digest
-        ):
-            return learned
-        return learned.inherit(cls())  # an unknown history
+        stored_digest = weights.read_metadata(arrays_file).get("weights")
+        if digest and stored_digest == digest:
+            return history
+        return history.inherit(cls())
+
+    @classmethod
+    def _require_block_fields(cls, block: Mapping[str, Any], file: Path) -> None:
+        """Raise an error unless a block has exactly the fields of this version."""
+        names = {item.name for item in dataclass_fields(cls)}.difference(ARRAY_FIELDS)
+        unknown = sorted(block.keys() - names)
+        absent = sorted(names - block.keys())
+        if unknown:
+            problem = f"learned.{unknown[0]} is unknown"
+        elif absent:
+            problem = f"learned.{absent[0]} is missing"
+        else:
+            return
+        raise BrainhiveError(f"{file}: {problem}", documents.DAMAGED_HINT)
+
+
+def _merge_kinds(kinds: NameTuple, start_kinds: NameTuple) -> NameTuple:
+    """Merge the kinds of two trainings. Empty if those of either are unknown."""
+    if not kinds or not start_kinds:
+        return ()
+    return tuple(sorted(set(kinds).union(start_kinds)))
 
 
 def _list_weights(folder: Path) -> list[Path]:
-    """List the weight files of a folder, in order of their names."""
-    return sorted(
-        path for path in folder.rglob("*.safetensors") if path.name != ARRAYS_FILE
-    )
+    """List the weights files of a folder, in order of their names."""
+    files = folder.rglob("*.safetensors")
+    return sorted(file for file in files if file.name != ARRAYS_FILE)
 
 
 def _digest_weights(files: Sequence[Path]) -> str:
-    """Join the digests of weight files; empty where one has none, as another program
-    wrote it.
-    """
-    # whoever reads the weights says that they are damaged or absent
+    """Join the digests of weights files. Empty if a file has none or is damaged."""
+    digests = []
     with suppress(BrainhiveError, OSError):
-        if all(digests := [weights.read_digest(file) for file in files]):
-            return " ".join(digests)
+        for file in files:
+            digest = weights.read_digest(file)
+            if not digest:
+                return ""
+            digests.append(digest)
+        return " ".join(digests)
     return ""
 
 
 class TestedPictures:
-    """The pictures of a split, compared with those that the models which are tested on
-    them learned from.
+    """Pictures of a split, compared with the pictures that the tested models saw.
 
-    Pictures stay candidates of a gallery; what is left out are the signals that were
-    recorded of them. Trials of seen stimuli, which a data set may hold out, leave out
-    none.
+    Signals of seen pictures are not tested, but the pictures stay candidates. If the
+    data set holds out trials of seen pictures, nothing is left out.
 
     Args:
-        dataset: Whose pictures are tested.
-        split: Which of them.
-        fold: Fold that is tested, where the data set holds out any.
-        stores: The target stores of the split, by encoder.
-        models: What the models that are tested on each subject learned from.
-        confirm: Says whether a tested picture is a near-copy of a learned one.
-        sources: What else learned from pictures, such as a prior, by what it is called.
-        allows_copies: Whether copies of learned pictures under other names are tested.
+        dataset: Data set of the pictures.
+        split: Split of the pictures.
+        fold: Fold that is tested, if the data set holds out folds.
+        stores: Target stores of the split, by encoder.
+        models: Histories of the models that are tested on each subject.
+        compare: Compares a candidate for a near-copy.
+        sources: Histories of other models, such as a prior, by name.
+        allows_copies: True to test copies of learned pictures under other names.
 
     Attributes:
-        image_ids: [M] the pictures, in the rows of the target stores.
-        done: [M] whether they have targets, and are tested.
-        title: Name of the pictures: `test pictures of things-eeg`.
-        by_subject: [M] whether a model that is tested on a subject learned from them,
-            by subject. All models of a subject share it, so that they are tested on the
-            same items.
-        by_source: [M] whether something else did, such as a prior, by what that is
-            called.
-        is_seen: [M] whether any subject's models, or anything else, learned from them.
-        alike: [M] whether they are tested though they are like learned pictures, by the
-            warning that says
-            how: copies under other names, altered ones, and those of whose concept a
-                model saw other
-            pictures, in training of another data set or in that of what it started
-            from. What its own data set holds out says nothing of that.
-        twins: [M] whether another one has the same embeddings.
-        caveats: Caveats of every number that depends on them; those of the models are
-            the models' own.
+        image_ids: Image ids [M], in the order of the rows of the stores.
+        is_tested: True [M] for pictures of the fold that have targets.
+        title: Name of the pictures, such as `test pictures of things-eeg`.
+        seen_by_subject: True [M] for pictures that a model of the subject saw. All
+            models of a subject are tested on the same pictures.
+        seen_by_source: True [M] for pictures that another model saw, by its name.
+        is_seen: True [M] for tested pictures that any of these models saw.
+        masks_by_warning: True [M] for tested pictures that resemble learned pictures,
+            by the warning about them.
+        has_equal_embedding: True [M] if another picture has the same embeddings.
+        caveats: Caveats of every number that depends on the pictures.
         warnings: Warnings for the reader, one line each.
     """
 
-    __test__ = False  # no test, though pytest would take it for one by its name
+    __test__ = False  # pytest collects classes whose names begin with Test
 
     def __init__(
         self,
@@ -748,190 +814,223 @@ class TestedPictures:
         fold: int,
         stores: Mapping[str, TargetStore],
         models: Mapping[int, Sequence[TrainingHistory]],
-        confirm: ComparePair,
+        compare: ComparePair,
         sources: Mapping[str, TrainingHistory] | None = None,
         allows_copies: bool = False,
     ) -> None:
-        listed, pixels = first_with_pixels(stores)
-        self.image_ids = listed.image_ids
-        self.is_tested = listed.done & dataset.holdout.choose_stimuli(
-            listed, split, fold
-        )
+        first_store, self._pixels = first_with_pixels(stores)
+        self._picture_set = dataset.pictured_as
+        self._allows_copies = allows_copies
+        self.image_ids = first_store.image_ids
+        is_in_fold = dataset.holdout.choose_stimuli(first_store, split, fold)
+        self.is_tested = first_store.done & is_in_fold
 
-        # where trials of seen stimuli are held out, nothing is compared
+        # nothing is compared if trials of seen pictures are held out
         has_seen_pictures = dataset.holdout.has_seen_pictures and split == "test"
         title = "stimuli" if has_seen_pictures else f"{split} pictures"
         self.title = f"{title} of {dataset.name}"
-        histories = [] if has_seen_pictures else [*chain(*models.values())]
-        all_sources = {} if has_seen_pictures else dict(sources or {})
-        learned_pictures = [
-            learned.pictures for learned in (*histories, *all_sources.values())
-        ]
-        nowhere = np.zeros(len(self.image_ids), bool)  # [M]
+        histories: list[TrainingHistory] = []
+        source_histories: dict[str, TrainingHistory] = {}
+        if not has_seen_pictures:
+            for subject_histories in models.values():
+                histories.extend(subject_histories)
+            source_histories.update(sources or {})
+        learned = [history.pictures for history in histories]
+        learned.extend(history.pictures for history in source_histories.values())
+        self._similar = self._find_similar(learned, compare)
 
-        # near-copies among the pictures that are not known by their names or pixels
-        alike: dict[Likeness | None, list[tuple[int, int]]] = {}
-        if pixels is not None and learned_pictures:
-            known = [
-                each.find_members(dataset.pictured_as, self.image_ids, pixels)
-                for each in learned_pictures
-            ]
-            is_sought = self.is_tested & ~np.logical_or.reduce(known)
-            alike = find_similar_pictures(pixels, is_sought, learned_pictures, confirm)
-        near_copies = [pair for kind in COPIES for pair in alike.get(kind, ())]
-
-        def are_copies(learned: LearnedPictures) -> Bool:
-            """[M] whether pictures have the pixels of learned ones, or nearly."""
-            is_copy = (
-                nowhere.copy()
-                if pixels is None
-                else np.isin(pixels[:, 0], learned.pixels)
-            )
-            is_copy[[row for row, name in near_copies if name in learned.names]] = True
-            return is_copy
-
-        def are_seen(learned: LearnedPictures) -> Bool:
-            """[M] whether pictures are among learned ones: by name, and copies unless
-            these are allowed.
-            """
-            is_learned = learned.find_members(dataset.pictured_as, self.image_ids)
-            return is_learned if allows_copies else is_learned | are_copies(learned)
-
-        # what is left out: of each subject, and by what else learned from pictures
-        self.seen_by_subject = {
-            subject: nowhere
-            if has_seen_pictures
-            else np.logical_or.reduce([are_seen(learned.pictures) for learned in each])
-            for subject, each in models.items()
-        }
+        # pictures that are left out
+        self.seen_by_subject: dict[int, Bool] = {}
+        for subject, subject_histories in models.items():
+            is_seen = self._make_mask()
+            if not has_seen_pictures:
+                for history in subject_histories:
+                    is_seen |= self._find_seen(history.pictures)
+            self.seen_by_subject[subject] = is_seen
         self.seen_by_source = {
-            name: are_seen(learned.pictures) for name, learned in all_sources.items()
+            name: self._find_seen(history.pictures)
+            for name, history in source_histories.items()
         }
-        seen = [nowhere, *self.seen_by_subject.values(), *self.seen_by_source.values()]
-        self.is_seen: Bool = np.logical_or.reduce(seen) & self.is_tested
+        self.is_seen = self._make_mask()
+        for masks in (self.seen_by_subject, self.seen_by_source):
+            for mask in masks.values():
+                self.is_seen |= mask
+        self.is_seen &= self.is_tested
 
-        # resemblances, which warn, exclude pictures that are left out
+        # tested pictures that resemble learned pictures
         self.masks_by_warning: dict[str, Bool] = {}
-        if learned_pictures:
-            copies = (
-                np.logical_or.reduce([*map(are_copies, learned_pictures)])
-                & ~self.is_seen
-                & self.is_tested
+        if learned:
+            self.masks_by_warning = self._find_resemblances(learned)
+            is_known = _find_known_concepts(
+                first_store.concepts, histories, dataset.people
             )
-            self.masks_by_warning[COPY_WARNING] = copies
-            for kind, warning in ALTERED_WARNINGS.items():
-                is_altered = nowhere.copy()
-                is_altered[[row for row, _ in alike.get(kind, ())]] = True
-                self.masks_by_warning[warning] = is_altered & ~self.is_seen & ~copies
-
-            # concepts of earlier trainings, and of this one where it was on another
-            # data set
-            people = dataset.people
-            concepts = [
-                np.empty(0, np.uint64),
-                *(each.pictures.start_concepts for each in histories),
-            ]
-            concepts += [
-                each.pictures.concepts
-                for each in histories
-                if each.recordings != people
-            ]
-            is_known = np.isin(hash_concepts(listed.concepts), np.concatenate(concepts))
             self.masks_by_warning[CONCEPT_WARNING] = is_known & self.is_tested
-
-        # copies cannot be excluded where pixels are unknown
-        are_known = has_seen_pictures or (
-            pixels is not None and not has_unknown_pictures(stores.values())
-        )
-        self.caveats = [] if are_known else [UNKNOWN_PICTURES]
-        if any("imported" in store.attributes for store in stores.values()):
-            self.caveats.append(UNKNOWN_NETWORK)
         self.has_equal_embedding = find_equal_embeddings(
             stores.values(), self.is_tested
         )
-        self.caveats += [TWINS] if self.has_equal_embedding.any() else []
+
+        # copies cannot be excluded if the pixels are unknown
+        has_all_pixels = self._pixels is not None
+        has_all_pixels = has_all_pixels and not has_unknown_pictures(stores.values())
+        self.caveats = []
+        if not has_seen_pictures and not has_all_pixels:
+            self.caveats.append(UNKNOWN_PICTURES)
+        if any("imported" in store.attributes for store in stores.values()):
+            self.caveats.append(UNKNOWN_NETWORK)
+        if self.has_equal_embedding.any():
+            self.caveats.append(TWINS)
         for warning, caveat in (
             (COPY_WARNING, SEEN_COPIES),
             (CONCEPT_WARNING, SEEN_CONCEPTS),
         ):
-            self.caveats += (
-                [caveat] if np.any(self.masks_by_warning.get(warning, False)) else []
-            )
+            if np.any(self.masks_by_warning.get(warning, False)):
+                self.caveats.append(caveat)
+        self.warnings = self._list_warnings()
 
-        # a line for what is left out, and for each kind of resemblance
-        left_out = (
-            "were seen in training, by name, by pixels or as near-copies, and are not "
-            "tested"
-        )
-        self.warnings = []
-        kinds = {
-            left_out: self.is_seen,
-            EQUAL_WARNING: self.has_equal_embedding,
-            **self.masks_by_warning,
-        }
-        for warning, rows in kinds.items():
-            if rows.any():
-                names = list(self.image_ids[np.flatnonzero(rows)])
-                listing = ", ".join(names[:MAX_NAMED_PICTURES]) + (
-                    " …" if len(names) > MAX_NAMED_PICTURES else ""
-                )
-                total = f"{rows.sum()} of the {self.is_tested.sum()} {self.title}"
-                self.warnings.append(f"{total} {warning}: {listing}")
+    def _make_mask(self) -> Bool:
+        """Make a mask [M] that is False everywhere."""
+        return np.zeros(len(self.image_ids), bool)
+
+    def _find_similar(
+        self, learned: Sequence[LearnedPictures], compare: ComparePair
+    ) -> dict[Likeness | None, list[RowPair]]:
+        """Find tested pictures that resemble learned pictures.
+
+        Returns:
+            Pairs by likeness, see `find_similar_pictures`.
+        """
+        if self._pixels is None or not learned:
+            return {}
+        is_member = self._make_mask()
+        for pictures in learned:
+            is_member |= pictures.find_members(
+                self._picture_set, self.image_ids, self._pixels
+            )
+        is_compared = self.is_tested & ~is_member
+        return find_similar_pictures(self._pixels, is_compared, learned, compare)
+
+    def _find_copies(self, learned: LearnedPictures) -> Bool:
+        """Find the pictures [M] with the pixels or a near-copy of a learned picture."""
+        is_copy = self._make_mask()
+        if self._pixels is not None:
+            is_copy |= np.isin(self._pixels[:, 0], learned.pixels)
+        for kind in COPIES:
+            for row, name in self._similar.get(kind, ()):
+                if name in learned.names:
+                    is_copy[row] = True
+        return is_copy
+
+    def _find_seen(self, learned: LearnedPictures) -> Bool:
+        """Find the pictures [M] that were learned. Allowed copies do not count."""
+        is_seen = learned.find_members(self._picture_set, self.image_ids)
+        if not self._allows_copies:
+            is_seen |= self._find_copies(learned)
+        return is_seen
+
+    def _find_resemblances(self, learned: Sequence[LearnedPictures]) -> dict[str, Bool]:
+        """Find tested copies and altered pictures.
+
+        Returns:
+            Masks [M] by warning.
+        """
+        is_copy = self._make_mask()
+        for pictures in learned:
+            is_copy |= self._find_copies(pictures)
+        is_copy &= self.is_tested & ~self.is_seen
+        masks = {COPY_WARNING: is_copy}
+        for kind, warning in ALTERED_WARNINGS.items():
+            is_altered = self._make_mask()
+            for row, _ in self._similar.get(kind, ()):
+                is_altered[row] = True
+            masks[warning] = is_altered & ~self.is_seen & ~is_copy
+        return masks
+
+    def _list_warnings(self) -> list[str]:
+        """List a warning for the pictures left out and for each kind of resemblance."""
+        masks = {SEEN_WARNING: self.is_seen, EQUAL_WARNING: self.has_equal_embedding}
+        masks.update(self.masks_by_warning)
+        warnings = []
+        for warning, mask in masks.items():
+            if mask.any():
+                names = list(self.image_ids[np.flatnonzero(mask)])
+                listing = ", ".join(names[:MAX_NAMED_PICTURES])
+                if len(names) > MAX_NAMED_PICTURES:
+                    listing += " …"
+                total = f"{len(names)} of the {self.is_tested.sum()} {self.title}"
+                warnings.append(f"{total} {warning}: {listing}")
+        return warnings
 
     def find_seen_signals(self, subject: int, rows: Int64, model: str) -> Bool:
-        """Find the signals of a subject that show a picture which was seen in training:
-        [N].
+        """Find the signals of a subject that show a picture seen in training.
 
         Args:
-            subject: Who.
-            rows: [N] row of what each signal shows.
-            model: What the subject's models are called.
+            subject: Subject.
+            rows: Row [N] of the picture that each signal shows.
+            model: Name of the subject's models, for the error.
+
+        Returns:
+            True [N] for each signal that is left out.
 
         Raises:
             BrainhiveError: if more than `MAX_SEEN_SHARE` of the pictures were seen.
         """
-        # the subject's models, and other sources such as a prior
-        seen = {model: self.seen_by_subject[subject], **self.seen_by_source}
-        shown = np.unique(rows)
-        for source, is_seen in seen.items():
-            if len(shown) and is_seen[shown].mean() > MAX_SEEN_SHARE:
+        masks = {model: self.seen_by_subject[subject], **self.seen_by_source}
+        shown_rows = np.unique(rows)
+        is_left_out = np.zeros(len(rows), bool)
+        for source, is_seen in masks.items():
+            if len(shown_rows) and is_seen[shown_rows].mean() > MAX_SEEN_SHARE:
+                n_seen = is_seen[shown_rows].sum()
                 raise BrainhiveError(
-                    f"{source} was trained on {is_seen[shown].sum()} of the "
-                    f"{len(shown)} {self.title} that it is tested on, by name, by "
-                    f"pixels or as near-copies; at most {MAX_SEEN_SHARE:.0%} can be "
-                    "left out",
+                    f"{source} was trained on {n_seen} of the {len(shown_rows)} "
+                    f"{self.title} that it is tested on (same name, same pixels or a "
+                    f"near-copy). At most {MAX_SEEN_SHARE:.0%} can be left out",
                     "evaluate on pictures that were held out, or train again on a "
-                    "split without them; or hold out trials of seen pictures: all "
-                    "pictures in one folder `train`, and dataset.holdout='{by: runs, "
-                    "folds: N}'; copies=allow tests copies under other names",
+                    "split without them. To hold out trials of seen pictures instead, "
+                    "put all pictures in one folder `train` and set "
+                    "dataset.holdout='{by: runs, folds: N}'. copies=allow tests copies "
+                    "under other names",
                 )
-
-        # a signal is left out if any of them saw its picture: [N]
-        is_left_out: Bool = np.logical_or.reduce(
-            [is_seen[rows] for is_seen in seen.values()]
-        )
+            is_left_out |= is_seen[rows]
         return is_left_out
 
 
+def _find_known_concepts(
+    concepts: Sequence[str], histories: Iterable[TrainingHistory], people: str
+) -> Bool:
+    """Find the pictures [M] whose concept a model saw in other pictures.
+
+    Concepts of a model's own training count only if it was on another group of people.
+    """
+    known_concepts = _make_empty_hashes()
+    for history in histories:
+        known_concepts = np.union1d(known_concepts, history.pictures.start_concepts)
+        if history.recordings != people:
+            known_concepts = np.union1d(known_concepts, history.pictures.concepts)
+    return np.isin(hash_concepts(concepts), known_concepts)
+
+
 def summarise_tested_pictures(
-    compared: Iterable[TestedPictures], warnings: Iterable[str]
+    runs: Iterable[TestedPictures], warnings: Iterable[str]
 ) -> tuple[SeenPictures, list[str]]:
-    """Describe one split's pictures as several runs are tested on them: what was left
-    out, and warnings.
+    """Summarise the pictures of a split on which several runs are tested.
 
     Args:
-        compared: The pictures, by run.
-        warnings: Further ones.
+        runs: Tested pictures of each run.
+        warnings: Further warnings.
+
+    Returns:
+        The pictures that any run leaves out, and all distinct warnings.
     """
-    # a picture counts as seen if it is so for any run
-    runs = list(compared)
-    is_seen = np.logical_or.reduce([tested.is_seen for tested in runs])
-    names = list(runs[0].image_ids[is_seen])
-    left_out = SeenPictures(
+    tested_pictures = list(runs)
+    first = tested_pictures[0]
+    is_seen = np.logical_or.reduce([tested.is_seen for tested in tested_pictures])
+    names = list(first.image_ids[is_seen])
+    seen_pictures = SeenPictures(
         count=len(names),
-        of=int(runs[0].is_tested.sum()),
+        of=int(first.is_tested.sum()),
         names=names[:MAX_NAMED_PICTURES],
     )
-    # runs share most warnings, each of which is shown once
-    lines = list(dict.fromkeys(chain(warnings, *(tested.warnings for tested in runs))))
-    return left_out, lines
+    lines = list(warnings)
+    for tested in tested_pictures:
+        lines.extend(tested.warnings)
+    return seen_pictures, list(dict.fromkeys(lines))

@@ -249,7 +249,9 @@ class Job:
             is_of_others = f"{drawn}-".partition("-")[0] != "demo"
         else:
             learned_on = (
-                TrainingHistory.read(prior.folder).dataset.split(DATASET_SEPARATOR)
+                TrainingHistory.read_folder(prior.folder).dataset.split(
+                    DATASET_SEPARATOR
+                )
                 if prior.folder
                 else [""]
             )
@@ -373,7 +375,9 @@ def find_run(recipe: Recipe, prior: Any) -> TrainedRun:
 
     # what the prior was trained to generate is no test of it either
     folder = priors.describe(source).folder
-    learned = TrainingHistory() if folder is None else TrainingHistory.read(folder)
+    learned = (
+        TrainingHistory() if folder is None else TrainingHistory.read_folder(folder)
+    )
     return (
         replace(align, sources={f"the prior {source}": learned})
         if len(learned.pictures)

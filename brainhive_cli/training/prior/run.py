@@ -312,8 +312,8 @@ def _save(training: Training, folder: Path) -> None:
 
     # and of the prior that it continued from
     if source is not None and (before := priors.describe(source).folder) is not None:
-        learned = learned.inherit(TrainingHistory.read(before))
-    learned.write(folder)
+        learned = learned.inherit(TrainingHistory.read_folder(before))
+    learned.write_folder(folder)
 
 
 def _learn(training: Training, run: OpenRun, learner: PriorLearner) -> list[float]:

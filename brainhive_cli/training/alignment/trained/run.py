@@ -32,9 +32,9 @@ from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.learned import (
     ComparePair,
+    PixelComparison,
     TestedPictures,
     TrainingHistory,
-    make_pair_comparison,
 )
 from brainhive_cli.data.stores.recordings import Recordings
 from brainhive_cli.data.stores.target_store import TargetStore
@@ -462,7 +462,7 @@ class TrainedRun:
             # learned pictures may be of this data set or of that of the training
             sets = [each for each in (dataset, self._trained_on) if each is not None]
             ids = self.models[0].pictures(split).image_ids
-            return make_pair_comparison(ids, dataset, split, sets, learned_split)
+            return PixelComparison(ids, dataset, split, sets, learned_split)
 
         key = "copies", split, learned_split
         return self.once(key, open_pictures, is_of_data=True)

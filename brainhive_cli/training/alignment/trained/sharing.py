@@ -137,7 +137,7 @@ class SharedRun:
             files[IDENTITIES] = _write_json(cut_paths(run.read_json(IDENTITIES)))
         else:
             models, model = {}, run.path / "model"
-            histories = [TrainingHistory.read(model)]
+            histories = [TrainingHistory.read_folder(model)]
             files |= {name: model / name for name in PRIOR_FILES}
         # not every model has all of these files
         files = {

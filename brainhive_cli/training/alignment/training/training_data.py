@@ -27,8 +27,8 @@ from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.learned import (
     LearnedPictures,
+    PixelComparison,
     TrainingHistory,
-    make_pair_comparison,
 )
 from brainhive_cli.data.stores.recordings import list_recording_caveats
 from brainhive_cli.data.stores.target_store import (
@@ -202,7 +202,7 @@ class TrainingData:
 
         # pictures that validate, and their copies, by the share of concepts
         dataset, ids = job.dataset, self.stimuli.image_ids
-        confirm = make_pair_comparison(ids, dataset, "train", [dataset])
+        confirm = PixelComparison(ids, dataset, "train", [dataset])
         # of tens of thousands of pictures copies are not found at once
         known = (dataset.pictured_as, ids, self.pixels, confirm) if reads else None
         self.read = read
@@ -281,7 +281,7 @@ class TrainingData:
 
             # a picture that looks like a learned one, and cannot be compared with it,
             # counts as learned
-            confirm = make_pair_comparison(ids, dataset, "test", [dataset])
+            confirm = PixelComparison(ids, dataset, "test", [dataset])
             seen = learned.pictures.find_members(name, ids, pixels, confirm)
 
             # unseen test signals, normalised as those of the training

@@ -133,7 +133,8 @@ def test_too_many_copies_are_refused_or_tested_on_request_and_numbers_say_so(
     go("embed", others, COLOURS)
 
     with pytest.raises(
-        BrainhiveError, match=f"on 3 of the {TEST} test pictures of photos .*by pixels"
+        BrainhiveError,
+        match=f"on 3 of the {TEST} test pictures of photos .*same pixels",
     ):
         go("eval-retrieval", f"run={run}", *QUICK)
     with pytest.raises(BrainhiveError, match="test pictures of others"):
@@ -278,7 +279,7 @@ def test_concepts_that_were_trained_on_are_never_reported_as_tested(go, home, ph
     model = f"run={run / 'cells/sub-01_seed-1/model'}"
     assert seen in refused(go, "eval-retrieval", model, split, *asked)[0]
     go("embed", renamed, COLOURS)
-    seen = seen.replace("photos", "others") + ", by name"
+    seen = seen.replace("photos", "others") + " (same name"
     assert seen in refused(go, "eval-retrieval", f"run={run}", renamed, *asked)[0]
     assert not list(home.glob("runs/eval-retrieval/*/metrics.json"))
 
