@@ -107,7 +107,7 @@ CONCEPT_WARNING = (
 )
 """Warning of tested pictures whose concept is not new to a model."""
 EQUAL_WARNING = "have the same embeddings as another candidate"
-"""Warning of candidates that cannot be told apart."""
+"""Warning of candidates that a model cannot distinguish."""
 SEEN_WARNING = (
     "were seen in training (same name, same pixels or a near-copy), and are not tested"
 )
