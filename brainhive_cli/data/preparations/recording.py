@@ -42,7 +42,7 @@ from brainhive_cli.data.recordings.contract import (
     cached_method,
 )
 from brainhive_cli.data.recordings.event_names import (
-    UNNAMED,
+    NOT_IN_TABLE,
     EventNames,
     find_event_table,
 )
@@ -697,7 +697,7 @@ def choose_trials(
     matches = names.match(headers.values())
     names.require_match(matches, first_path, first_header.event_source)
     row_of_event, unmatched = matches
-    unnamed_events = unmatched.get(UNNAMED, ())
+    unnamed_events = unmatched.get(NOT_IN_TABLE, ())
 
     split_of_row: dict[int, str] = {}
     for split, rows in split_rows.items():

@@ -1,9 +1,8 @@
-"""Names of events: pictures that the markers of a recording or a stream stand for."""
+"""Pictures that are named by the events of a recording or a stream."""
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -23,31 +22,35 @@ from brainhive_cli.data.recordings.ledger import Ledger
 from brainhive_cli.data.recordings.tables import EMPTY_CELLS, read_table
 
 COLUMNS = ("event", "picture")
-STIMULI = "stimuli/stimuli.tsv"
+STIMULI_TABLE = "stimuli/stimuli.tsv"
 """Table of the pictures of a BIDS data set (draft extension 44)."""
-EVENT_TABLES = ("events.csv", "events.tsv", STIMULI)
-"""Names of the table of events in the folder of the recordings."""
-ORIGINAL = re.compile(r'original filename "([^"/]+)"')
-"""File of a picture at its source, in the descriptions of NEMAR's nm000232."""
-TYPE = re.compile(r"(Stimulus|Comment|Response)/")
-"""Type of a marker, which BrainVision's reader puts before its name."""
-CODE = re.compile(r"S *(\d+)")
-"""Code of a trigger as BrainVision writes it."""
-RESPONSE = re.compile(r"R *\d+")
-"""Code of a response as BrainVision writes it: the letter says its type."""
-ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
+EVENT_TABLES = ("events.csv", "events.tsv", STIMULI_TABLE)
+"""Paths of the table of events in the folder of the recordings."""
+ORIGINAL_NAME = re.compile(r'original filename "([^"/]+)"')
+"""Name of a picture at its source, in the descriptions of NEMAR's nm000232."""
+MARKER_TYPE = re.compile(r"(Stimulus|Comment|Response)/")
+"""Type of a marker, which mne's reader of BrainVision files puts before its name."""
+TRIGGER_CODE = re.compile(r"S *(\d+)")
+"""Code of a trigger in BrainVision files."""
+RESPONSE_CODE = re.compile(r"R *\d+")
+"""Code of a response in BrainVision files, whose letter says the type."""
+LEADING_ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
 """Leading zeros of a number in a name."""
-REASON = "without an event or a picture"
-"""Why rows of a table are left out."""
-# reasons for leftovers, as the overview and the store word them
-UNNAMED = "events that the table does not have"
-NO_PICTURE = "pictures of events that the data set does not have"
-UNUSED = "events of the table that were not recorded"
+INCOMPLETE_ROW = "without an event or a picture"
+"""Reason why rows of a table are left out."""
+BDF_CODE_BITS = 17
+"""Bits of a code in the trigger channel of a BDF file. Other formats hold codes in
+single precision, with 24 bits.
+"""
+# kinds of events and pictures without a match, as overviews and stores call them
+NOT_IN_TABLE = "events that the table does not have"
+NOT_IN_DATASET = "pictures of events that the data set does not have"
+NOT_RECORDED = "events of the table that were not recorded"
 
 
-Matched = tuple[Mapping[str, int], Mapping[str, Mapping[str, int] | Sequence[str]]]
-"""Events to the rows of their pictures; and events and pictures without a match, by
-kind in words: events with their counts.
+EventMatch = tuple[Mapping[str, int], Mapping[str, Mapping[str, int] | Sequence[str]]]
+"""Row of the picture of each event, and events and pictures without a match by kind.
+Recorded events have their counts.
 """
 
 
@@ -55,20 +58,19 @@ class EventNames:
     """Pictures that events stand for.
 
     Args:
-        path: Table from events to pictures; None where events are called by their
-            pictures.
+        path: Table of events and pictures, or None if events have names of pictures.
         image_ids: Image ids of the data set.
-        is_exact: Whether they are called by their whole names, as categories are, and
-            not by ends of paths.
+        is_exact: If True, pictures are categories, whose whole names must match. Else
+            ends of paths match too.
 
     Attributes:
-        path: The table's file.
-        table: Name of an event to its picture; None where there is no table.
-        ledger: Rows of the table that are left out.
+        path: Path of the table, or None.
+        table: Picture of each event in the table, or None.
+        ledger: Counts of the rows that are left out.
 
     Raises:
-        BrainhiveError: if the table lacks a column, or gives an event, or two whose
-            numbers differ in leading zeros alone, two pictures.
+        BrainhiveError: if the table lacks a column, or if an event has two pictures.
+            Leading zeros do not tell events apart.
     """
 
     def __init__(
@@ -77,304 +79,339 @@ class EventNames:
         self.path = path
         self.image_ids = image_ids
         self._is_exact = is_exact
-        # whether events may be called by their pictures, as stim_file beside a
-        # stimuli.tsv, which lists the pictures of all sessions
+        # with a stimuli.tsv, events may have names of pictures (stim_file) too
         self._may_be_pictures = path is None
         self.ledger = Ledger()
-        # names by which the data set may have a picture, the usual one last
-        self._candidates = dict[str, list[str]]()
-        # events of the table, by their names without leading zeros
-        self._plain_keys = dict[str, str]()
+        # possible names of a picture in the data set, the preferred name last
+        self._candidates: dict[str, list[str]] = {}
+        # events of the table by their names without leading zeros
+        self._plain_keys: dict[str, str] = {}
         self.table = None if path is None else self._read_table(path)
         self._pictures = self.table or {}
         self._require_zeros()
 
     def _read_table(self, path: Path) -> dict[str, str]:
-        """Read the picture of each event; rows that lack either are skipped."""
+        """Read the picture of each event. Incomplete rows are left out."""
         columns, rows = read_table(path)
         is_stimuli = path.name == "stimuli.tsv" and "event" not in columns
         self._may_be_pictures = is_stimuli
-        absent = [name for name in COLUMNS if name not in columns]
-        if absent and not is_stimuli:
+        absent_columns = [name for name in COLUMNS if name not in columns]
+        if absent_columns and not is_stimuli:
             raise BrainhiveError(
-                f"{path} has no column {' and '.join(absent)}",
+                f"{path} has no column {' and '.join(absent_columns)}",
                 f"its first line: {', '.join(columns)}; needed: event, picture",
             )
 
-        # one picture for each event, whatever zeros its numbers begin with
-        read = self._read_stimulus if is_stimuli else itemgetter(*COLUMNS)
         table: dict[str, str] = {}
-        for event, picture in map(read, rows):
+        for row in rows:
+            if is_stimuli:
+                event, picture = self._read_stimulus(row)
+            else:
+                event, picture = row["event"], row["picture"]
             if event in EMPTY_CELLS or picture in EMPTY_CELLS:
-                # a row without both is blank
-                is_row = not {event, picture} <= {*EMPTY_CELLS}
-                self.ledger.leave_out("rows", REASON, path.name, int(is_row))
+                is_blank = event in EMPTY_CELLS and picture in EMPTY_CELLS
+                count = int(not is_blank)
+                self.ledger.leave_out("rows", INCOMPLETE_ROW, path.name, count)
                 continue
+            # events that differ in leading zeros must have the same picture
             table.setdefault(event, picture)
-            first = self._plain_keys.setdefault(_plain_key(event), event)
-            if table[first] != picture:
-                name = event if event == first else f"{first} or {event}"
+            first_event = self._plain_keys.setdefault(_strip_zeros(event), event)
+            if table[first_event] != picture:
+                is_same = event == first_event
+                names = event if is_same else f"{first_event} or {event}"
                 raise BrainhiveError(
-                    f"{path}: event {name} has pictures {table[first]} and {picture}"
+                    f"{path}: event {names} has the pictures {table[first_event]} and "
+                    f"{picture}"
                 )
         if not table and not is_stimuli:
             raise BrainhiveError(
-                f"{path} has no rows", "a line for each event: its name, its picture"
+                f"{path} has no rows",
+                "write a line for each event: its name, its picture",
             )
         return table
 
     def _read_stimulus(self, row: Mapping[str, str]) -> tuple[str, str]:
-        """Read event and picture of a row of a stimuli.tsv."""
+        """Read the event and the picture of a row of a stimuli.tsv."""
         event = row.get("stimulus_id", "")
         path = row.get("filename", "")
-        # the draft names a file by its id and type, where no column does
+        # without a filename, the draft names a file by its id and type
         if path in EMPTY_CELLS:
             path = f"{event}_{row.get('type', 'image')}"
         is_absent = row.get("present", "").lower() == "false"
         picture = f"{path} (present: false)" if is_absent else path
-        # files of an archive may have the names of their source
-        source = ORIGINAL.search(row.get("description", ""))
-        sources = [f"{path.rpartition('/')[0]}/{source[1]}"] if source else []
-        self._candidates[picture] = [*sources, path]
+        # the data set may use the names of the source
+        names = [path]
+        original = ORIGINAL_NAME.search(row.get("description", ""))
+        if original:
+            folder = path.rpartition("/")[0]
+            names.insert(0, f"{folder}/{original[1]}")
+        self._candidates[picture] = names
         return event, picture
 
     def _require_zeros(self) -> None:
-        """Refuse a table whose names a spreadsheet may have rid of leading zeros: of
-        two pictures 7 and 0007, it would name the first for both.
+        """Raise an error if a spreadsheet may have dropped leading zeros of pictures.
 
-        Raises:
-            BrainhiveError: naming the pictures, if the table writes no leading zero.
+        The picture 7 is ambiguous if the data set has 7 and 0007, unless the table
+        writes other leading zeros.
         """
-        names = [name for name in self._pictures.values() if name.isdecimal()]
-        if any(name.startswith("0") and name != "0" for name in names):
+        numbers = [name for name in self._pictures.values() if name.isdecimal()]
+        if any(name.startswith("0") and name != "0" for name in numbers):
             return
-        numbered: dict[int, list[str]] = {}
+        ids_of_number: dict[int, list[str]] = {}
         for image_id in self.image_ids:
             stem = image_id.rpartition("/")[2]
             if stem.isdecimal():
-                numbered.setdefault(int(stem), []).append(image_id)
-        for name in names:
-            if len(image_ids := numbered.get(int(name), [])) > 1:
+                ids_of_number.setdefault(int(stem), []).append(image_id)
+        for name in numbers:
+            image_ids = ids_of_number.get(int(name), [])
+            if len(image_ids) > 1:
                 raise BrainhiveError(
-                    f"{self.path}: picture {name} may be {' or '.join(image_ids)}: "
-                    "spreadsheets drop leading zeros",
+                    f"{self.path}: picture {name} may be {' or '.join(image_ids)}, "
+                    "because spreadsheets drop leading zeros",
                     "name pictures by their paths: train/cat/0007.jpg",
                 )
 
     def require_pictures(self, pictures: str) -> None:
-        """Refuse a table that names none of the pictures.
+        """Raise an error if the table names no picture of the data set.
 
         Args:
-            pictures: What they are called, for the message.
-
-        Raises:
-            BrainhiveError: if it names none, or a name could mean several.
+            pictures: Name of the data set's pictures in the message.
         """
-        # one picture that is there is enough
         if self.count_pictures():
             return
-        names = summarise_names([*dict.fromkeys(self._pictures.values())])
+        names = summarise_names(list(dict.fromkeys(self._pictures.values())))
         raise BrainhiveError(
             f"{self.path}: none of its pictures is in {pictures}, of {names}",
             f"its pictures are called {', '.join(self.image_ids[:3])} …",
         )
 
     def count_pictures(self) -> int:
-        """Count these pictures that the table names."""
-        return len({*self._match(self._pictures.values()).values()})
+        """Count the pictures of the data set that the table names."""
+        return len(set(self._match_pictures(self._pictures.values()).values()))
 
     def find_pictures(self, events: Iterable[str]) -> list[str]:
-        """Find the events that stand for pictures, be they in the data set or not.
+        """Return the events that stand for pictures, in the data set or not.
 
         Raises:
-            BrainhiveError: if a name could mean several pictures.
+            BrainhiveError: if a name fits several pictures.
         """
-        return [
-            event
-            for event, (_, row) in self._find(events).items()
-            if row is not None or self._find_key(event) in self._pictures
-        ]
+        picture_events = []
+        for event, (_, row) in self._look_up(events).items():
+            if row is not None or self._find_key(event) in self._pictures:
+                picture_events.append(event)
+        return picture_events
 
     def require_codes(self, path: Path) -> None:
-        """Refuse a table with two codes that a recording's channel cannot tell apart.
+        """Raise an error if a recording cannot tell two codes of the table apart.
 
         Args:
-            path: The recording: BioSemi's has 17 bits, others have single precision.
-
-        Raises:
-            BrainhiveError: naming both codes.
+            path: Recording, whose format limits the bits of a code.
         """
-        held: dict[float, str] = {}
-        for event in filter(str.isdecimal, self._pictures):
+        is_bdf = path.suffix.lower() == ".bdf"
+        stored_codes: dict[float, str] = {}
+        for event in self._pictures:
+            if not event.isdecimal():
+                continue
             code = int(event)
-            is_bdf = path.suffix.lower() == ".bdf"
-            value = float(code % 2**17 if is_bdf else np.float32(code))
-            other = held.setdefault(value, event)
-            if self._pictures[other] != self._pictures[event]:
+            stored = float(code % 2**BDF_CODE_BITS if is_bdf else np.float32(code))
+            first_event = stored_codes.setdefault(stored, event)
+            if self._pictures[first_event] != self._pictures[event]:
+                bits = BDF_CODE_BITS if is_bdf else 24
                 raise BrainhiveError(
-                    f"{path} has codes {other} and {event} of {self.path} as one: its "
-                    f"trigger channel holds {17 if is_bdf else 24} bits",
+                    f"{path} cannot tell the codes {first_event} and {event} of "
+                    f"{self.path} apart: its trigger channel holds {bits} bits",
                     "name pictures in an events.tsv",
                 )
 
     def find_row(self, event: str) -> int | None:
-        """Find the row of one event's picture; None where it has none.
+        """Return the row of an event's picture, or None.
 
         A response counts only if the table lists it with its type.
 
         Raises:
-            BrainhiveError: if the name could mean several pictures.
+            BrainhiveError: if the name fits several pictures.
         """
-        if self._find_type(event) == "Response":
+        if self._read_type(event) == "Response":
             return None
-        return next((row for _, row in self._find([event]).values()), None)
+        _, row = self._look_up([event]).get(event, ("", None))
+        return row
 
     def name_pictures(self, events: Sequence[str]) -> list[str]:
-        """Name the picture of each event, by its image id if the data set has it."""
-        pictures = self._find(events)
-        named = (pictures.get(event, (event, None)) for event in events)
-        return [name if row is None else self.image_ids[row] for name, row in named]
+        """Return the image id of each event, or else its name in table or recording."""
+        pictures = self._look_up(events)
+        names = []
+        for event in events:
+            name, row = pictures.get(event, (event, None))
+            names.append(name if row is None else self.image_ids[row])
+        return names
 
-    def _find(self, events: Iterable[str]) -> dict[str, tuple[str, int | None]]:
-        """Find picture and row (None where the data set lacks it) of the events that
-        the table has.
+    def _look_up(self, events: Iterable[str]) -> dict[str, tuple[str, int | None]]:
+        """Look up the picture of each event, and its row or None.
 
-        A name without a type stands for the markers of one type: stimuli if there are
-        any, else comments or responses.
+        Events that are not in the table are left out. A name without a type stands for
+        stimuli if there are any, else for comments or for responses.
 
         Raises:
             BrainhiveError: if both comments and responses have such names.
         """
-        pictures = {
-            event: self._pictures.get(key, key)
-            for event in dict.fromkeys(events)
-            if (key := self._find_key(event)) is not None
-        }
-        rows = self._match(pictures.values())
-        types = {event: self._find_type(event) for event in pictures}
-        found = {types[name] for name, picture in pictures.items() if picture in rows}
-        if "Stimulus" not in found:
+        pictures = {}
+        for event in dict.fromkeys(events):
+            key = self._find_key(event)
+            if key is not None:
+                pictures[event] = self._pictures.get(key, key)
+        rows = self._match_pictures(pictures.values())
+        types = {event: self._read_type(event) for event in pictures}
+        matched_types = set()
+        for event, picture in pictures.items():
+            if picture in rows:
+                matched_types.add(types[event])
+
+        excluded_types = set()
+        if "Stimulus" in matched_types:
+            excluded_types = {"Comment", "Response"}
+        else:
             choose_only(
-                {f"its {name}s": name for name in sorted(found - {""})},
+                {f"its {kind}s": kind for kind in sorted(matched_types - {""})},
                 str(self.path or "the markers of pictures"),
-                "preparation.events=TABLE that names markers with their type, as "
+                "preparation.events=TABLE that names markers with their type, such as "
                 "Comment/1",
             )
-        excluded = {"Comment", "Response"} if "Stimulus" in found else set()
-        return {
-            name: (picture, rows.get(picture))
-            for name, picture in pictures.items()
-            if types[name] not in excluded
-        }
+        matches = {}
+        for event, picture in pictures.items():
+            if types[event] not in excluded_types:
+                matches[event] = (picture, rows.get(picture))
+        return matches
 
-    def _match(self, pictures: Iterable[str]) -> dict[str, int]:
-        """Find the rows of those pictures that the data set has. Tables cannot hold
-        tabs in names.
-        """
-        # categories by their names, not by ends of paths
+    def _match_pictures(self, pictures: Iterable[str]) -> dict[str, int]:
+        """Find the rows of pictures that the data set has. Tabs count as spaces."""
+        rows: dict[str, int] = {}
         if self._is_exact:
-            known = {
-                read_category(name): row for row, name in enumerate(self.image_ids)
-            }
-            keys = {name: read_category(name) for name in pictures}
-            return {name: known[key] for name, key in keys.items() if key in known}
-        # the last of its names by which the data set has a picture
-        pairs = [
-            (picture, table_text(name))
-            for picture in dict.fromkeys(pictures)
-            for name in self._candidates.get(picture, [picture])
-        ]
-        names = [name for _, name in pairs]
-        known_names = map(table_text, self.image_ids)
-        rows, _ = match_names(names, [*known_names])
-        matched = zip(pairs, rows.tolist(), strict=True)
-        return {picture: row for (picture, _), row in matched if row >= 0}
+            image_names = [read_category(name) for name in self.image_ids]
+            row_of = {name: row for row, name in enumerate(image_names)}
+            for picture in pictures:
+                category = read_category(picture)
+                if category in row_of:
+                    rows[picture] = row_of[category]
+            return rows
+
+        # match all names of each picture. The last match wins
+        pairs = []
+        for picture in dict.fromkeys(pictures):
+            for name in self._candidates.get(picture, [picture]):
+                pairs.append((picture, table_text(name)))
+        dataset_names = [table_text(image_id) for image_id in self.image_ids]
+        matched_rows, _ = match_names([name for _, name in pairs], dataset_names)
+        for (picture, _), row in zip(pairs, matched_rows.tolist(), strict=True):
+            if row >= 0:
+                rows[picture] = row
+        return rows
 
     def _find_key(self, event: str) -> str | None:
-        """Find an event in the table: its name, without its type, or its code alone."""
+        """Find an event in the table by its name, with or without type, or its code."""
         plain = _drop_type(event)
-        code = CODE.fullmatch(plain)
-        # as it is, without its type, and the number of a code: 7 of `S  7`
-        keys = map(self._find_listed, (event, plain, code[1] if code else plain))
-        return next(filter(None, keys), event if self._may_be_pictures else None)
+        names = [event, plain]
+        code = TRIGGER_CODE.fullmatch(plain)
+        if code:
+            names.append(code[1])  # 7 for `S  7`
+        for name in names:
+            key = self._find_table_event(name)
+            if key:
+                return key
+        return event if self._may_be_pictures else None
 
-    def _find_listed(self, name: str) -> str | None:
-        """Find a name in the table, whatever zeros its numbers begin with."""
+    def _find_table_event(self, name: str) -> str | None:
+        """Find a name in the table, up to leading zeros."""
         if name in self._pictures:
             return name
-        return self._plain_keys.get(_plain_key(name))
+        return self._plain_keys.get(_strip_zeros(name))
 
-    def _find_type(self, event: str) -> str:
-        """Return the type of a marker; empty if the table lists it with its type, or
-        its name says the type.
-        """
-        match = TYPE.match(event)
-        is_explicit = self._find_listed(event) or RESPONSE.fullmatch(_drop_type(event))
-        return "" if match is None or is_explicit else match[1]
+    def _read_type(self, event: str) -> str:
+        """Return the type of a marker, or "" if table or code state the type."""
+        match = MARKER_TYPE.match(event)
+        if match is None or self._find_table_event(event):
+            return ""
+        return "" if RESPONSE_CODE.fullmatch(_drop_type(event)) else match[1]
 
-    def match(self, headers: Iterable[Header]) -> Matched:
+    def match(self, headers: Iterable[Header]) -> EventMatch:
         """Match the events of recordings with pictures.
 
         Raises:
-            BrainhiveError: if a name could mean several pictures.
+            BrainhiveError: if a name fits several pictures.
         """
-        events = [name for header in headers for _, name in header.events]
-        events += [name for header in headers for name in header.events_without_onset]
-        pictures = self._find(events)
+        events = []
+        events_without_onset: list[str] = []
+        for header in headers:
+            events += [name for _, name in header.events]
+            events_without_onset += header.events_without_onset
+        events += events_without_onset
+        pictures = self._look_up(events)
 
-        # events and pictures without a match
-        known = [pictures[event] for event in events if event in pictures]
-        recorded = {*map(self._find_key, pictures)}
-        left_over: dict[str, Mapping[str, int] | Sequence[str]] = {
-            UNNAMED: Counter(event for event in events if event not in pictures),
-            NO_PICTURE: Counter(picture for picture, row in known if row is None),
-            UNUSED: []
-            if self._may_be_pictures
-            else [event for event in self._pictures if event not in recorded],
+        # count events and pictures without a match
+        rows = {}
+        for event, (_, row) in pictures.items():
+            if row is not None:
+                rows[event] = row
+        unknown_events = [event for event in events if event not in pictures]
+        unknown_pictures = []
+        for event in events:
+            if event in pictures and event not in rows:
+                unknown_pictures.append(pictures[event][0])
+        unrecorded_events = []
+        if not self._may_be_pictures:
+            recorded_keys = {self._find_key(event) for event in pictures}
+            unrecorded_events = [
+                event for event in self._pictures if event not in recorded_keys
+            ]
+        unmatched: dict[str, Mapping[str, int] | Sequence[str]] = {
+            NOT_IN_TABLE: Counter(unknown_events),
+            NOT_IN_DATASET: Counter(unknown_pictures),
+            NOT_RECORDED: unrecorded_events,
         }
-        return (
-            {event: row for event, (_, row) in pictures.items() if row is not None},
-            {what: names for what, names in left_over.items() if names},
-        )
+        return rows, {kind: names for kind, names in unmatched.items() if names}
 
-    def require_match(self, matched: Matched, path: Path, source: str) -> None:
-        """Refuse a session none of whose events is a picture.
+    def require_match(self, match: EventMatch, path: Path, source: str) -> None:
+        """Raise an error if no event of a session stands for a picture.
 
-        Raises:
-            BrainhiveError: with names of both sides.
+        Args:
+            match: Result of `match` for the session.
+            path: Recording to name in the error.
+            source: Source of its events.
         """
-        rows, left_over = matched
+        rows, unmatched = match
         if rows:
             return
 
-        # no event has a name of the table or data set, or the table names pictures of
-        # another data set
-        unnamed = left_over.get(UNNAMED, ())
-        without = left_over.get(NO_PICTURE, ())
-        known = [*(self.table or self.image_ids)]
-        where = self.path or "the pictures"
-        if without and self.table:
-            known = [*self.image_ids]
-            where = f"the data set, by {self.path}"
-        names = summarise_names([*unnamed, *without])
+        # the table lacks the events, or names pictures of another data set
+        unknown_pictures = list(unmatched.get(NOT_IN_DATASET, ()))
+        names = summarise_names(
+            list(unmatched.get(NOT_IN_TABLE, ())) + unknown_pictures
+        )
+        valid_names = list(self.table or self.image_ids)
+        target = str(self.path or "the pictures")
+        if unknown_pictures and self.table:
+            valid_names = list(self.image_ids)
+            target = f"the data set, by {self.path}"
         raise BrainhiveError(
-            f"{path}: none of its events ({source}) is in {where}, of {names}",
-            f"it has: {', '.join(known[:3])} …; preparation.stimuli.root=FOLDER, "
+            f"{path}: none of its events ({source}) is in {target}, of {names}",
+            f"it has: {', '.join(valid_names[:3])} …; preparation.stimuli.root=FOLDER, "
             "preparation.events=TABLE, preparation.column=NAME or "
             "preparation.stim_channel=NAME",
         )
 
 
 def find_event_table(root: Path) -> Path | None:
-    """Find the table of events in a folder of recordings, or of a BIDS data set; None
-    where there is none.
-    """
-    return next(filter(is_file, map(root.joinpath, EVENT_TABLES)), None)
+    """Return the table of events in a folder of recordings, or None."""
+    for name in EVENT_TABLES:
+        if is_file(root / name):
+            return root / name
+    return None
 
 
 def _drop_type(event: str) -> str:
-    return " ".join(TYPE.sub("", event, count=1).split())
+    """Remove the type of a marker, and repeated spaces."""
+    return " ".join(MARKER_TYPE.sub("", event, count=1).split())
 
 
-def _plain_key(name: str) -> str:
-    return ZEROS.sub("", " ".join(plain_name(name).split()))
+def _strip_zeros(name: str) -> str:
+    """Remove leading zeros of numbers in a name, and repeated spaces."""
+    return LEADING_ZEROS.sub("", " ".join(plain_name(name).split()))

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.recordings.event_names import UNNAMED, EventNames
+from brainhive_cli.data.recordings.event_names import NOT_IN_TABLE, EventNames
 
 IDS = ["train/ant", "train/boat", "train/car"]
 
@@ -26,7 +26,7 @@ def match(path, *events):
 def test_a_number_stands_for_stimuli_and_not_for_other_markers(table, other):
     rows, left_over = match(table, "Stimulus/1", "Stimulus/S  2", f"{other}/3")
     assert rows == {"Stimulus/1": 0, "Stimulus/S  2": 1}
-    assert left_over[UNNAMED] == {f"{other}/3": 1}
+    assert left_over[NOT_IN_TABLE] == {f"{other}/3": 1}
 
 
 def test_markers_of_one_type_alone_are_pictures(table):

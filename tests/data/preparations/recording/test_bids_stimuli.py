@@ -294,7 +294,7 @@ def test_ids_that_differ_in_leading_zeros_alone_are_refused_by_name(tmp_path):
     path = tmp_path / "stimuli.tsv"
     rows = [("stim-test1", "a.jpg"), ("stim-test001", "b.jpg")]
     write_table(path, ("stimulus_id", "filename"), rows)
-    problem = r"event stim-test1 or stim-test001 has pictures a\.jpg and b\.jpg"
+    problem = r"event stim-test1 or stim-test001 has the pictures a\.jpg and b\.jpg"
     with pytest.raises(BrainhiveError, match=problem):
         EventNames(path, ["a", "b"])
     # decimals are no leading zeros
