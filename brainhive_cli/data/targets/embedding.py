@@ -1,6 +1,4 @@
-"""Work of embed: whether a store is done, and pictures through networks into those that
-are not.
-"""
+"""Embeddings of stimuli, from frozen encoders into target stores."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -32,7 +30,7 @@ from brainhive_cli.data.targets.encoder_stores import is_same_network
 from brainhive_cli.models.encoders import EncoderConfig
 
 MAX_WAITING_BATCHES = 4
-"""Batches of a store that may wait in memory to be written."""
+"""Largest number of batches of a store that wait in memory to be written."""
 
 
 @dataclass
@@ -40,13 +38,13 @@ class StoreJob:
     """One store to be filled.
 
     Attributes:
-        config: The encoder.
-        images: The stimuli.
-        path: Where the store lies, or will lie.
+        config: Encoder.
+        images: Stimuli.
+        path: Path of the store.
         precision: Autocast dtype of the forward pass.
-        dtype: In which targets are kept.
-        skip_bad: Whether pictures that cannot be decoded are accepted as gaps.
-        attributes: What makes the targets, but for weights and preprocessing.
+        dtype: Dtype of the stored targets.
+        skip_bad: If True, pictures that cannot be decoded become gaps.
+        attributes: Settings of the targets, without weights and preprocessing.
     """
 
     config: EncoderConfig
@@ -57,7 +55,7 @@ class StoreJob:
     skip_bad: bool
 
     def __post_init__(self) -> None:
-        """List what makes the targets."""
+        """Collect the settings of the targets."""
         self.attributes: dict[str, Any] = {
             "encoder": self.config.name,
             "config": make_portable(self.config.model_dump(mode="json")),
@@ -68,21 +66,19 @@ class StoreJob:
         }
 
     def describe_reason(self, group: EncoderGroup | None) -> str:
-        """Say why there is work to do; empty for a finished store of these pictures,
-        made in this way.
+        """Describe why the store must be filled, or return an empty text if it is done.
+
+        An imported store is compared by its pictures alone.
 
         Args:
-            group: The encoder; None where its weights are not on this machine, and are
-                taken to be those of the store. What made an imported store is not
-                compared.
+            group: Encoder, to compare with the store. None if its weights are not on
+                this machine.
         """
         if not self.path.is_file():
             return "does not exist"
         store = TargetStore.open(self.path)
-
-        # compare settings, pictures, preprocessing and weights
         stored = store.attributes
-        differs = [
+        differences = [
             key
             for key in ("config", "dtype", "precision")
             if stored.get(key) != self.attributes[key]
@@ -92,69 +88,78 @@ class StoreJob:
             self.images.missing_error is None
             and store.image_ids != self.images.image_ids
         ):
-            differs.append("pictures")
-        # known only once the weights are loaded
-        if group and stored.get("preprocessing") != group.encoder.preprocessing:
-            differs.append("preprocessing")
-        if group and stored["weights"].get("digest") != group.encoder.weights.get(
-            "digest"
-        ):
-            differs.append("weights")
-        if group and not is_same_network(stored["weights"], group.encoder.weights):
-            differs.append("network")
-        # what made an imported store is not known, but for its pictures
+            differences.append("pictures")
+        if group is not None:
+            weights = group.encoder.weights
+            if stored.get("preprocessing") != group.encoder.preprocessing:
+                differences.append("preprocessing")
+            if stored["weights"].get("digest") != weights.get("digest"):
+                differences.append("weights")
+            if not is_same_network(stored["weights"], weights):
+                differences.append("network")
+
         if "imported" in stored:
-            return "was made with other pictures" if "pictures" in differs else ""
-        if differs:
-            return f"was made with other {', '.join(differs)}"
+            is_other = "pictures" in differences
+            return "was made with other pictures" if is_other else ""
+        if differences:
+            return f"was made with other {', '.join(differences)}"
         return "has gaps" if stored["skipped"] and not self.skip_bad else ""
 
     @property
     def import_note(self) -> str:
-        """Say from where the store was imported, and what follows; empty for one that
-        was made here.
-        """
-        origin = ", ".join(TargetStore.open(self.path).attributes.get("imported", ()))
-        if not origin:
+        """Sources of an imported store and the way to replace it, or an empty text."""
+        sources = TargetStore.open(self.path).attributes.get("imported", ())
+        if not sources:
             return ""
         return (
-            f"was imported from {origin}, so what made it is not known: --again makes "
-            "it here"
+            f"was imported from {', '.join(sources)}, so its encoder is not known: "
+            "--again embeds the pictures here"
         )
 
     def describe(self) -> str:
-        """Say whether the store is done, or why not and how many bytes will be
-        written.
-        """
-        if not (reason := self.describe_reason(None)):
+        """Describe the state of the store, with the number of bytes to write."""
+        reason = self.describe_reason(None)
+        if not reason:
             return self.import_note or "done"
-        why = f" ({reason})" if self.path.is_file() else ""
-        if (shape := self.config.known_shape) is None:
-            return f"to do, of a size that is known with the weights{why}"
+        suffix = f" ({reason})" if self.path.is_file() else ""
+        view_shape = self.config.known_shape
+        if view_shape is None:
+            return f"to do, of a size that is known with the weights{suffix}"
 
         # size of the targets, without names and checksums
-        count = len(self.images) * (alternatives(self.config, self.images) or 1)
-        values = count * prod(shape_of(self.config, shape, self.images))
-        size = console.size(values * np.dtype(self.dtype).itemsize)
-        return f"to do{why}, {size} to write"
+        n_targets = len(self.images) * (alternatives(self.config, self.images) or 1)
+        n_values = n_targets * prod(shape_of(self.config, view_shape, self.images))
+        size = console.size(n_values * np.dtype(self.dtype).itemsize)
+        return f"to do{suffix}, {size} to write"
 
     def make_plan(self, group: EncoderGroup) -> StorePlan:
         """Describe the store before it is filled."""
-        # what made the targets, by which `reason` compares
-        images, encoder = self.images, group.encoder
-        made_by = {"weights": encoder.weights, "preprocessing": encoder.preprocessing}
-        if space := getattr(encoder.module, "latent_space", ""):  # of an autoencoder
-            made_by["latent_space"] = space
-        attributes = {**self.attributes, **made_by, "versions": library_versions()}
-        # several captions or frames are an axis K before the shape of a target
+        images = self.images
+        encoder = group.encoder
+        attributes = {
+            **self.attributes,
+            "weights": encoder.weights,
+            "preprocessing": encoder.preprocessing,
+        }
+        latent_space = getattr(encoder.module, "latent_space", "")
+        if latent_space:
+            attributes["latent_space"] = latent_space
+        attributes["versions"] = library_versions()
         shape = shape_of(self.config, group.shapes[self.config.name], images)
-        if (count := alternatives(self.config, images)) is not None:
-            attributes, shape = {**attributes, "alternatives": count}, (count, *shape)
-        # digests of pixels exist only where the stimuli themselves are decode_batches
-        decodes = self.config.encodes == "pixels" and not self.config.pictures
-        names = images.image_ids, images.concepts
+        # several captions or frames are an axis K before the shape of a target
+        n_alternatives = alternatives(self.config, images)
+        if n_alternatives is not None:
+            attributes["alternatives"] = n_alternatives
+            shape = (n_alternatives, *shape)
         return StorePlan(
-            self.path, *names, shape, self.dtype, attributes, has_pixels=decodes
+            self.path,
+            images.image_ids,
+            images.concepts,
+            shape,
+            self.dtype,
+            attributes,
+            # an encoder of other pictures or captions does not decode the stimuli
+            has_pixels=self.config.encodes == "pixels" and not self.config.pictures,
         )
 
 
@@ -167,107 +172,120 @@ def embed_stimuli(
     launch: Launch,
     bar: console.Bar,
 ) -> list[str]:
-    """Decode in worker processes, encode here, write in a thread; each picture is
-    decoded once.
+    """Embed the stimuli that stores lack, and decode each stimulus once.
+
+    Worker processes decode, this process encodes, and a thread writes.
 
     Args:
-        images: The whole set; what a store holds already is not embedded.
-        groups: Networks that encode the pictures.
-        writers: The stores to be filled, by encoder.
-        batch_size: Pictures a forward pass.
-        workers: Processes that decode.
-        launch: This process among those that share the work.
-        bar: Counts the pictures.
+        images: Stimulus set of N stimuli.
+        groups: Encoders of the stores.
+        writers: Writers of the stores, by encoder name.
+        batch_size: Number of stimuli per forward pass.
+        workers: Number of decoding processes.
+        launch: Processes that share the stimuli.
+        bar: Progress bar that counts stimuli.
 
     Returns:
-        What could not be decoded.
+        Descriptions of the stimuli that could not be decoded.
     """
     # this process's share of the rows that any store lacks
-    indices = np.arange(len(images))
-    # [N] by encoder
-    pending = {
-        name: np.isin(indices, writer.pending_rows) for name, writer in writers.items()
-    }
-    lacking = np.flatnonzero(np.logical_or.reduce([*pending.values()]))
-    bar.expect(len(lacking) - len(images))  # less what an earlier command stored
-    rows = lacking[np.asarray(launch.shard(range(len(lacking))), int)]
+    row_numbers = np.arange(len(images))
+    is_pending = {}  # [N] by encoder
+    for name, writer in writers.items():
+        is_pending[name] = np.isin(row_numbers, writer.pending_rows)
+    pending_rows = np.flatnonzero(np.logical_or.reduce(list(is_pending.values())))
+    bar.expect(len(pending_rows) - len(images))  # less than the stored stimuli
+    shard = np.asarray(launch.shard(range(len(pending_rows))), int)
 
-    # encoders of each group that still lack rows, and the rows that they lack
-    bad = []
-    writes: deque[Future[None]] = deque()
+    # encoders, preprocessing and needed rows of each group
+    names = {}
+    readers = {}
+    is_needed = {}  # [N] by group
+    for group in groups:
+        members = [name for name in group.names if name in writers]
+        names[group.name] = members
+        is_needed[group.name] = np.logical_or.reduce(
+            [is_pending[name] for name in members]
+        )
+        reader = group.reader(images)
+        if reader is not None:
+            readers[group.name] = reader
     on_gpu = launch.device.type == "cuda"
-    names = {
-        group.name: [name for name in group.names if name in writers]
-        for group in groups
-    }
-    views = {group.name: group.view for group in groups}
-    readers = {
-        group.name: read
-        for group in groups
-        if (read := group.reader(images)) is not None
-    }
-    # [N] by group: rows that any of its stores lacks
-    needed = {
-        group: np.logical_or.reduce([pending[name] for name in members])
-        for group, members in names.items()
-    }
-
-    # batches are decoded by workers, encoded here, and written by a thread
     batches = decode_batches(
-        rows, images, views, needed, batch_size, workers, on_gpu, readers
+        pending_rows[shard],
+        images,
+        {group.name: group.view for group in groups},
+        is_needed,
+        batch_size,
+        workers,
+        pinned=on_gpu,
+        readers=readers,
     )
-    with ThreadPoolExecutor(1) as writing:
+
+    problems = []
+    writes: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(1) as executor:
         for batch in batches:
-            raise_if_asked_to_stop()  # what is written is kept
-            bad += batch.problems
-            for group in (group for group in groups if group.name in batch.views):
-                at = batch.rows[group.name]
+            raise_if_asked_to_stop()  # written batches are kept
+            problems += batch.problems
+            for group in groups:
+                if group.name not in batch.views:
+                    continue
+                rows = batch.rows[group.name]
                 # one forward pass; the copies to the CPU are asynchronous
                 outputs = group.encode(batch.views[group.name])
-                values = {
+                embeddings = {
                     name: outputs[name].to("cpu", non_blocking=True)
                     for name in names[group.name]
                 }
-                # the writing thread waits for the copies, this one does not
-                there = (
-                    torch.cuda.current_stream(launch.device).record_event()
-                    if on_gpu
-                    else None
-                )
-                for name, embeddings in values.items():
-                    lacks, pixels = pending[name][at], batch.pixels.get(group.name)
-                    writes.append(
-                        writing.submit(
-                            _write, writers[name], at, embeddings, pixels, lacks, there
-                        )
+                # the writing thread waits for the copies, this thread does not
+                copied = None
+                if on_gpu:
+                    copied = torch.cuda.current_stream(launch.device).record_event()
+                for name, values in embeddings.items():
+                    write = executor.submit(
+                        _write_pending,
+                        writers[name],
+                        rows,
+                        values,
+                        pixels=batch.pixels.get(group.name),
+                        is_pending=is_pending[name][rows],
+                        copied=copied,
                     )
-            # bounds what waits, and raises what failed
+                    writes.append(write)
+            # limit the waiting batches, and raise errors of the thread
             while len(writes) > MAX_WAITING_BATCHES * len(writers):
                 writes.popleft().result()
             bar.advance(batch.n_read * launch.processes)
-        # the last writes, whose errors are raised here
         for write in writes:
             write.result()
-    return bad
+    return problems
 
 
-def _write(
+def _write_pending(
     writer: TargetWriter,
     rows: Int64,
     values: Tensor,
     pixels: UInt64 | None,
-    lacks: Bool,
-    there: Any,
+    is_pending: Bool,
+    copied: Any,
 ) -> None:
-    """Write what the store lacks of embeddings [B, …] and words of pixels [B, 25], once
-    they are `there`.
+    """Write the embeddings that a store lacks.
+
+    Args:
+        writer: Writer of the store.
+        rows: Rows [B] of the stimuli.
+        values: Embeddings [B, …] on the CPU.
+        pixels: Identity of the pixels [B, 25], if the stimuli were decoded.
+        is_pending: [B] True for each row that the store lacks.
+        copied: CUDA event after the copy to the CPU, or None.
     """
-    if there is not None:
-        there.synchronize()
-    arrays = {"values": values.numpy()} | (
-        {} if pixels is None else {PIXELS_DATASET: pixels}
-    )
-    if not lacks.all():  # nearly always all are lacking: then nothing is copied
-        rows = rows[lacks]
-        arrays = {name: array[lacks] for name, array in arrays.items()}
+    if copied is not None:
+        copied.synchronize()
+    arrays = {"values": values.numpy()}
+    if pixels is not None:
+        arrays[PIXELS_DATASET] = pixels
+    if not is_pending.all():  # rare, so that rows are seldom copied
+        rows = rows[is_pending]
+        arrays = {name: array[is_pending] for name, array in arrays.items()}
     writer.write(rows, **arrays)

@@ -1,4 +1,4 @@
-"""Job of embed: the stores of a data set's pictures by frozen encoders."""
+"""Recipe and job of embed, which fills target stores with embeddings."""
 
 import os
 from collections import defaultdict
@@ -32,20 +32,22 @@ from brainhive_cli.models.encoders import IMPORTED, USUAL, Encoders
 
 
 class Recipe(BaseRecipe):
-    """Recipe of embed: a data set and its encoders."""
+    """Recipe of embed."""
 
     MEMORY_HINT = "a smaller batch_size"
 
-    dataset: Any = parts.part_field("datasets", "things-eeg", "whose pictures")
+    dataset: Any = parts.part_field(
+        "datasets", "things-eeg", "data set of the pictures"
+    )
     encoders: Encoders = Field(
-        [*USUAL],
+        list(USUAL),
         validate_default=True,
         min_length=1,
         description="frozen encoders",
     )
     splits: NameList | None = Field(None, description="splits to embed; default: all")
     batch_size: int = Field(
-        64, gt=0, le=2**16, description="pictures a forward pass, on each process"
+        64, gt=0, le=2**16, description="pictures per forward pass and process"
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="autocast dtype of the forward pass"
@@ -58,39 +60,38 @@ class Recipe(BaseRecipe):
     )
     held_out: HeldOut | None = Field(
         None,
-        description="split of the training pictures by the first encoder, as {by: "
-        "clusters, folds: 5}, written for dataset.holdout.split",
+        description="split of the training pictures by the first encoder, such as {by: "
+        "clusters, folds: 5}, as a file for dataset.holdout.split",
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _takes_the_encoders_of_its_dataset(cls, fields: Any) -> Any:
+    def _add_usual_encoders(cls, fields: Any) -> Any:
         return add_usual_encoders(fields)
 
     @model_validator(mode="after")
-    def _has_encoders_that_encode(self) -> Self:
-        if imported := [config for config in self.encoders if config.kind == IMPORTED]:
-            raise RecipeError(
-                (
-                    f"{imported[0].name} was imported as vectors, so nothing here can "
-                    "embed pictures by it"
-                ),
-                write_embed_commands(self.dataset, imported[:1]),
-            )
+    def _refuse_imported_vectors(self) -> Self:
+        for config in self.encoders:
+            if config.kind == IMPORTED:
+                raise RecipeError(
+                    f"{config.name} was imported as vectors, so it has no encoder that "
+                    "can embed pictures",
+                    write_embed_commands(self.dataset, [config]),
+                )
         return self
 
 
 @dataclass(frozen=True)
 class Job(CommandJob):
-    """Stores that are filled.
+    """The target stores of a recipe.
 
     Attributes:
-        recipe: Its settings.
+        recipe: Settings.
         dataset: Data set of the stimuli.
-        groups: Networks of the encoders, which are loaded when they are first used.
+        groups: Encoders by network. A network is loaded when it is first used.
         stores: Stores split by split, one per encoder.
-        absent: Why stimuli cannot be listed; no stores are known then.
-        force: Whether stores that are done are filled again.
+        listing_error: Reason why stimuli cannot be listed. `stores` is then empty.
+        force: If True, finished stores are filled again.
     """
 
     recipe: Recipe
@@ -106,78 +107,75 @@ class Job(CommandJob):
     ) -> Self:
         """Resolve the stores, each with its encoder, stimuli, path and dtype.
 
-        Stimuli without their files are as many as are published.
+        Without the files of the stimuli, their published number counts.
         """
         dataset: Dataset = recipe.dataset.build(recipe.paths)
         groups = grouped(recipe.encoders, recipe.precision, launch)
         root = recipe.paths.under_home("embeddings")
         stores = list[StoreJob]()
         try:
-            # encoders of a split share its list of stimuli
             for split in dict.fromkeys(recipe.splits or dataset.splits):
+                # encoders of a split share its list of stimuli
                 images = list_stimuli(dataset, split)
-                stores += [
-                    StoreJob(
+                for config in recipe.encoders:
+                    store = StoreJob(
                         config,
                         images,
                         build_store_path(root, dataset.name, split, config.name),
-                        recipe.precision,
-                        config.store_dtype or recipe.dtype,
-                        recipe.skip_bad,
+                        precision=recipe.precision,
+                        dtype=config.store_dtype or recipe.dtype,
+                        skip_bad=recipe.skip_bad,
                     )
-                    for config in recipe.encoders
-                ]
+                    stores.append(store)
         except BrainhiveError as error:
-            # `inputs` lists weights nevertheless
+            # `inputs` lists the weights nevertheless
             return cls(recipe, dataset, groups, [], error, force)
         return cls(recipe, dataset, groups, stores, force=force)
 
     def inputs(self) -> list[Input]:
-        """List the files of the stimuli, and the weights of encoders whose stores are
-        not all done.
+        """List the files of the stimuli, and the weights of encoders with an unfinished
+        store.
         """
         return collect_inputs(
             self._list_files, self._list_weights, checks=[self._build_encoders]
         )
 
     def _list_files(self) -> list[Input]:
-        # pixels, and what else of a stimulus the encoders read
-        encoders = self.recipe.encoders
-        reads = dict.fromkeys(["pixels", *(config.encodes for config in encoders)])
+        # pixels, and the captions, masks or labels that encoders read
+        media = ["pixels"] + [config.encodes for config in self.recipe.encoders]
         files = list[Input]()
         for split in self.recipe.splits or self.dataset.splits:
-            for medium in reads:
+            for medium in dict.fromkeys(media):
                 files += self.dataset.files(split, medium)
         if any(file.is_missing for file in files):
             return files
 
         # not every data set lists its files
-        for error in [
-            self.listing_error,
-            *(store.images.missing_error for store in self.stores),
-        ]:
+        errors = [self.listing_error]
+        errors += [store.images.missing_error for store in self.stores]
+        for error in errors:
             if error is not None:
                 raise error
         return files
 
     def _list_weights(self) -> list[Input]:
-        # weights that are here are compared with the stores
-        due = {store.config.name for store in self.stores if self.is_due(store)}
-        listed = list[Input]()
+        # present weights are compared with the stores
+        due_names = {store.config.name for store in self.stores if self.is_due(store)}
+        weights = list[Input]()
         for config in self.recipe.encoders:
-            if not self.stores or config.is_here or config.name in due:
-                listed += config.inputs()
-        return listed
+            if not self.stores or config.is_here or config.name in due_names:
+                weights += config.inputs()
+        return weights
 
     def _build_encoders(self) -> None:
-        # of those that are here
+        """Build the encoders whose weights are on this machine."""
         for group in self.groups:
             if group.configs[0].is_here:
                 with naming(", ".join(group.names)):
                     _ = group.encoder.preprocessing
 
     def preview(self) -> list[Table]:
-        """Lay out the stores: done, or why not and how large they become."""
+        """Tabulate the stores with their number of stimuli and their state."""
         root = self.recipe.paths.under_home("embeddings").parent
         rows = [
             (str(store.path.relative_to(root)), len(store.images), store.describe())
@@ -186,41 +184,47 @@ class Job(CommandJob):
         return [Table("Stores", ("store", "stimuli", "state"), rows)] if rows else []
 
     def is_due(self, store: StoreJob, group: EncoderGroup | None = None) -> bool:
-        """Return whether a store is to be filled, compared with its encoder if that is
-        known.
+        """Return True if a store must be filled.
+
+        Args:
+            store: The store.
+            group: Encoder, to compare with the store.
         """
         return self.force or bool(store.describe_reason(group))
 
     def count_work(self, due: Collection[Path] | None = None) -> Work | None:
-        """Count the pictures to embed over all splits, and name their networks; None if
-        nothing is due.
+        """Count the pictures to embed over all splits, or return None if there are
+        none.
 
         Args:
-            due: Paths of the stores to be filled; default: of those that are not done.
+            due: Paths of the stores to fill. By default, all unfinished stores.
         """
-        # the kind of work decides which earlier pace estimates this one
         if due is None:
             due = {store.path for store in self.stores if self.is_due(store)}
-        todo = [store for store in self.stores if store.path in due]
-        if not todo:
+        due_stores = [store for store in self.stores if store.path in due]
+        if not due_stores:
             return None
-        names = dict.fromkeys(store.config.name for store in todo)
-        kind = (
-            f"{' + '.join(names)} of {self.recipe.dataset.kind} in "
-            f"{self.recipe.precision}"
-        )
-        counts = {store.images.split: len(store.images) for store in todo}
-        # a cell is a split and a network, as in `divide`
+        names = dict.fromkeys(store.config.name for store in due_stores)
+        counts = {store.images.split: len(store.images) for store in due_stores}
+        # a cell is a split and a network, as in `divide_into_cells`
         cells = {
             (store.images.split, store.config.network_key) for store in self.stores
         }
-        return Work(kind, sum(counts.values()), "pictures", cells=len(cells))
+        return Work(
+            # earlier work of this kind estimates the pace
+            f"{' + '.join(names)} of {self.recipe.dataset.kind} in "
+            f"{self.recipe.precision}",
+            sum(counts.values()),
+            "pictures",
+            cells=len(cells),
+        )
 
     def report_unread_files(self) -> None:
-        """Say which files among the pictures are not read."""
+        """Print the files among the pictures that are not read."""
         splits = {store.images.split: store.images for store in self.stores}
         for images in splits.values():
-            if unread := describe_unread(images.unread_counts):
+            unread = describe_unread(images.unread_counts)
+            if unread:
                 console.say(
                     f"files among the {images.split} pictures of {self.dataset.name}: "
                     f"{unread}"
@@ -228,15 +232,15 @@ class Job(CommandJob):
 
     @console.progress("comparing stores with their encoders")
     def find_due_networks(self) -> dict[Path, EncoderGroup]:
-        """Find the stores to be filled, each with its network.
+        """Find the network of each store that must be filled.
 
-        Encoders whose weights are on this machine are built in any case, and compared
-        with their stores.
+        Encoders whose weights are on this machine are always built, and compared with
+        their stores.
         """
         groups = {}
         for group in self.groups:
             stores = [store for store in self.stores if store.config in group.configs]
-            if not (group.configs[0].is_here or any(map(self.is_due, stores))):
+            if not group.configs[0].is_here and not any(map(self.is_due, stores)):
                 continue
             for store in stores:
                 reason = "" if self.force else store.describe_reason(group)
@@ -252,20 +256,21 @@ class Job(CommandJob):
     def divide_into_cells(
         self, groups: Mapping[Path, EncoderGroup]
     ) -> dict[str, list[StoreJob]]:
-        """Divide the stores to be filled into cells, by name.
+        """Divide the stores to fill into named cells.
 
-        Tasks of a cluster share cells, a split and a network each. Alone, a split is
-        one cell, so that its pictures are decoded once for all networks.
+        On a cluster a cell is a split and a network. On one machine a cell is a split,
+        so that its pictures are decoded once for all networks.
+
+        Args:
+            groups: Network of each store to fill, by path.
         """
         cells = defaultdict[str, list[StoreJob]](list)
         for store in self.stores:
             if store.path in groups:
-                network = (
-                    f" by {groups[store.path].name}"
-                    if WORKERS_VARIABLE in os.environ
-                    else ""
-                )
-                cells[f"{store.images.split}{network}"].append(store)
+                cell = store.images.split
+                if WORKERS_VARIABLE in os.environ:
+                    cell += f" by {groups[store.path].name}"
+                cells[cell].append(store)
         return cells
 
     def fill_stores(
@@ -275,34 +280,42 @@ class Job(CommandJob):
         launch: Launch,
         bar: console.Bar,
     ) -> list[str]:
-        """Embed the pictures of one split with all its encoders; return the names that
-        cannot be decoded.
+        """Embed the pictures of one split with all its encoders.
+
+        Args:
+            stores: Stores of the split.
+            groups: Network of each store, by path.
+            launch: Processes that share the work.
+            bar: Progress bar that counts pictures.
+
+        Returns:
+            Descriptions of the pictures that cannot be decoded.
         """
-        recipe, images = self.recipe, stores[0].images
-        blanks = [store.make_plan(groups[store.path]) for store in stores]
-        with open_writers(blanks, launch, self.force) as writers:
+        recipe = self.recipe
+        images = stores[0].images
+        plans = [store.make_plan(groups[store.path]) for store in stores]
+        with open_writers(plans, launch, self.force) as writers:
             names = [store.config.name for store in stores]
-            undecodable = embed_stimuli(
+            split_groups = dict.fromkeys(groups[store.path] for store in stores)
+            local_problems = embed_stimuli(
                 images,
-                # a shared network runs once
-                list(dict.fromkeys(groups[store.path] for store in stores)),
+                list(split_groups),
                 dict(zip(names, writers, strict=True)),
                 recipe.batch_size,
                 count_decoders(recipe.run.workers, launch),
                 launch,
                 bar,
             )
-
-            # gather failures of all processes; gaps are accepted only with `skip_bad`
-            bad = [name for names in launch.gather(undecodable) for name in names]
-            if len(bad) == len(images):
+            problems = list[str]()
+            for process_problems in launch.gather(local_problems):
+                problems += process_problems
+            if len(problems) == len(images):
                 raise BrainhiveError(
-                    (
-                        f"none of the {len(bad)} pictures of {images.dataset} can be "
-                        f"decoded; {bad[0]}"
-                    ),
+                    f"none of the {len(problems)} pictures of {images.dataset} can be "
+                    f"decoded; {problems[0]}",
                     "check the files",
                 )
-            if recipe.skip_bad or not bad:
+            # gaps are accepted only with `skip_bad`
+            if recipe.skip_bad or not problems:
                 finish_stores(writers, launch)
-        return bad
+        return problems

@@ -141,7 +141,7 @@ def test_every_line_in_a_message_is_one_that_the_command_line_takes(
 def test_the_line_to_embed_names_an_encoder_that_is_here(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(next_commands, "recorded_subjects", lambda *found: [1])
+    monkeypatch.setattr(next_commands, "list_recorded_subjects", lambda *found: [1])
     (home / "data/image-folder/train/cat").mkdir(parents=True)
     for kind, words in (
         ("demo", " --encoders demo-clip"),
