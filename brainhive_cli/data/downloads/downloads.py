@@ -1,4 +1,4 @@
-"""Downloads of the files of a data set, which are resumed, checked and noted."""
+"""Downloads of files, which are resumed after an interruption and checked."""
 
 import hashlib
 import os
@@ -35,33 +35,33 @@ from brainhive_cli.data.downloads.hosts import (
 )
 
 MEGABYTE = 1_000_000
-DOWNLOADS_AT_ONCE = 8
+MAX_THREADS = 8
 GRACE_S = 1.6
-"""Time that other downloads have to end before the failure of one is raised."""
+"""Time that other downloads have to end before the error of a download is raised."""
 NOTES_FILE = ".fetched.jsonl"
-"""File in the folder of a data set that notes the files which were checked, a line
-each; the last line of a file counts.
-"""
-HEX = "[0-9a-f]" * 8
-"""Pattern of the content, and of the writer, in the name of a part."""
-POLL_S = 0.2
+"""File with a line for each checked file. The last line of a file counts."""
+HASH_PATTERN = "[0-9a-f]" * 8
+"""Pattern of the two hashes in the name of a partial file: content and writer."""
+POLL_INTERVAL_S = 0.2
 """Time between two looks at a file that another process downloads."""
-POLLS_UNTIL_SAID = 10
-"""Looks after which it is said that another process is waited for."""
+POLLS_BEFORE_MESSAGE = 10
+HTTP_PARTIAL_CONTENT = 206
+HTTP_RANGE_NOT_SATISFIABLE = 416
 Reports = SimpleQueue[int | BaseException | None]
-"""What threads report: bytes that came, None at the end of a file, or an error."""
+"""Reports of threads: number of received bytes, None at the end of a file, or an error.
+"""
 
 
 class Note(BaseModel):
-    """A file whose content was checked.
+    """Note of a file whose content was checked.
 
     Attributes:
-        name: Its path in the folder of the data set.
-        size: Its bytes.
-        mtime_ns: Its time; another one says that the file was changed since.
-        digest: As the host listed it; see `RemoteFile`.
-        version: The data set and its version; see `RemoteFile`.
-        url: Its address.
+        name: Path in the folder of the data set.
+        size: Size in bytes.
+        mtime_ns: Modification time. Another time means that the file has changed.
+        digest: Digest of the content, as in `RemoteFile`.
+        version: Version of the data set, as in `RemoteFile`.
+        url: Address of the file.
     """
 
     name: str
@@ -73,73 +73,108 @@ class Note(BaseModel):
 
 
 def find_missing_files(files: Sequence[RemoteFile], folder: Path) -> list[RemoteFile]:
-    """List the files that a folder lacks, or holds with another content.
+    """List the files that a folder lacks or holds with other content.
 
-    Files are read for their digests, unless size and time are as noted.
+    Files are read and noted, unless a note has their size and time.
     """
     notes = _read_notes(folder)
-    missing = []
+    missing_files = []
     with console.progress("compare files", len(files)) as bar:
         for file in files:
-            if not _is_there(file, folder, notes):
-                missing.append(file)
+            if not _check_file(file, folder, notes):
+                missing_files.append(file)
             bar.advance()
-    return missing
+    return missing_files
 
 
-def find_outdated_files(listed: Sequence[RemoteFile], folder: Path) -> list[str]:
-    """Name the files of another version of a data set that a folder holds, and that
-    this version lacks.
+def find_outdated_files(files: Sequence[RemoteFile], folder: Path) -> list[str]:
+    """List the files of other versions of a data set that this version lacks.
 
     Args:
-        listed: All files of this version, or of one of its folders.
-        folder: The folder of the data set.
+        files: All files of this version, or of a folder of it.
+        folder: Local folder of the data set.
+
+    Returns:
+        Names of files that exist.
     """
-    names = {file.name for file in listed}
-    versions = {file.version for file in listed}
+    names = {file.name for file in files}
+    versions = {file.version for file in files}
     data_sets = {version.partition("@")[0] for version in versions if version}
     top = os.path.commonpath([os.path.dirname(f"/{name}") for name in names])
-    outdated = []
+    outdated_names = []
     for note in _read_notes(folder).values():
         is_other = note.version not in versions and note.name not in names
-        is_listed_here = os.path.commonpath([top, f"/{note.name}"]) == top
-        is_of_these = note.version.partition("@")[0] in data_sets
-        if is_other and is_listed_here and is_of_these:
-            outdated.append(note.name)
-    return [name for name in outdated if (folder / name).is_file()]
+        is_in_top = os.path.commonpath([top, f"/{note.name}"]) == top
+        has_data_set = note.version.partition("@")[0] in data_sets
+        if is_other and is_in_top and has_data_set and (folder / note.name).is_file():
+            outdated_names.append(note.name)
+    return outdated_names
 
 
-def _is_there(file: RemoteFile, folder: Path, notes: Mapping[str, Note]) -> bool:
-    """Return True if a folder holds the file with the listed content."""
-    path = folder / file.name
-    if not path.is_file() or path.stat().st_size != file.size:
-        return False
+def download_files(files: Sequence[RemoteFile], folder: Path) -> None:
+    """Download files into a folder, and resume interrupted downloads.
 
-    # the note knows the digest, if the host gives one of the same algorithm
-    algorithm = file.digest.partition(":")[0]
-    note = notes.get(file.name)
-    if (
-        note
-        and (note.size, note.mtime_ns) == (file.size, path.stat().st_mtime_ns)
-        and note.digest.partition(":")[0] == algorithm
-    ):
-        return note.digest == file.digest
+    Raises:
+        MissingData: if a host cannot be reached, or sends other content.
+        OSError: if the disk is full or fails.
+    """
+    # the client of the hub downloads a repository at once; it keeps changed files
+    # unless they are forced
+    repositories = defaultdict[tuple[str, bool], list[RemoteFile]](list)
+    queue = SimpleQueue[RemoteFile]()
+    total_bytes = 0
+    for file in files:
+        if file.url.startswith(hub.HUB_PREFIX):
+            is_changed = (folder / file.name).exists()
+            repositories[file.url, is_changed].append(file)
+        else:
+            queue.put(file)
+            total_bytes += file.size
+    for (reference, is_changed), repository_files in repositories.items():
+        _download_repository(reference, repository_files, folder, is_changed)
 
-    # size alone decides where the content has no digest
-    if algorithm in ("", ETAG):
-        return True
-    if _digest(path, algorithm) != file.digest:
-        return False
-    _write_note(file, folder)
-    return True
+    # Ctrl-C does not wait for daemon threads
+    reports = Reports()
+    stop_event = Event()
+    n_unfinished = queue.qsize()
+    received_bytes = 0
+    threads = []
+    for _ in range(min(n_unfinished, MAX_THREADS)):
+        thread = Thread(
+            target=_run_worker, args=(queue, folder, reports, stop_event), daemon=True
+        )
+        thread.start()
+        threads.append(thread)
+    with console.progress("download, MB", total_bytes // MEGABYTE or None) as bar:
+        try:
+            while n_unfinished:
+                report = reports.get()
+                if isinstance(report, BaseException):
+                    raise report
+                if report is None:
+                    n_unfinished -= 1
+                else:
+                    shown_mb = received_bytes // MEGABYTE
+                    received_bytes += report
+                    bar.advance(received_bytes // MEGABYTE - shown_mb)
+        except Exception:
+            # start no further files, and let the others end
+            with suppress(Empty):
+                while True:
+                    queue.get_nowait()
+            for thread in threads:
+                thread.join(GRACE_S / MAX_THREADS)
+            raise
+        finally:
+            stop_event.set()
 
 
 def _read_notes(folder: Path) -> dict[str, Note]:
-    """Read the notes of a folder by the names of files."""
+    """Read the notes of a folder, keyed by file name."""
     notes = {}
     with suppress(FileNotFoundError):
         for line in read_lines(folder / NOTES_FILE, errors="replace"):
-            # a process that was killed may leave half a line
+            # a killed process may leave half a line
             with suppress(ValueError):
                 note = Note.model_validate_json(line)
                 notes[note.name] = note
@@ -147,17 +182,17 @@ def _read_notes(folder: Path) -> dict[str, Note]:
 
 
 def _write_note(file: RemoteFile, folder: Path) -> None:
-    """Note a file that was checked; without a note it is read again."""
-    state = (folder / file.name).stat()
+    """Append the note of a checked file, if the folder is writable."""
+    stat = (folder / file.name).stat()
     note = Note(
         name=file.name,
-        size=state.st_size,
-        mtime_ns=state.st_mtime_ns,
+        size=stat.st_size,
+        mtime_ns=stat.st_mtime_ns,
         digest=file.digest,
         version=file.version,
         url=file.url,
     )
-    # a line at the end, since several processes may write; the folder may be read-only
+    # other processes may append at the same time
     with (
         suppress(OSError),
         open(folder / NOTES_FILE, "a", opener=open_unless_link) as notes,
@@ -165,80 +200,52 @@ def _write_note(file: RemoteFile, folder: Path) -> None:
         notes.write(f"{note.model_dump_json()}\n")
 
 
-def _digest(path: Path, algorithm: str) -> str:
-    """Digest a file, by `sha256`, `md5` or `git`."""
-    name = algorithm
+def _check_file(file: RemoteFile, folder: Path, notes: Mapping[str, Note]) -> bool:
+    """Return True if a folder holds a file with the listed content, and note it."""
+    path = folder / file.name
+    if not path.is_file() or path.stat().st_size != file.size:
+        return False
+
+    algorithm = file.digest.partition(":")[0]
+    note = notes.get(file.name)
+    if note is not None:
+        is_unchanged = note.mtime_ns == path.stat().st_mtime_ns
+        has_algorithm = note.digest.partition(":")[0] == algorithm
+        if is_unchanged and has_algorithm and note.size == file.size:
+            return note.digest == file.digest
+
+    # the size decides if the digest cannot be computed
+    if algorithm in ("", ETAG):
+        return True
+    if _digest_file(path, algorithm) != file.digest:
+        return False
+    _write_note(file, folder)
+    return True
+
+
+def _digest_file(path: Path, algorithm: str) -> str:
+    """Compute a digest such as "md5:900150983cd2…" by `sha256`, `md5` or `git`."""
+    hash_name = algorithm
     prefix = b""
-    if algorithm == "git":  # which digests the size, too
-        name = "sha1"
+    if algorithm == "git":
+        hash_name = "sha1"
         prefix = b"blob %d\0" % path.stat().st_size
     with path.open("rb") as file:
-        content = hashlib.file_digest(file, partial(hashlib.new, name, prefix))
-    return f"{algorithm}:{content.hexdigest()}"
-
-
-def download_files(files: Sequence[RemoteFile], folder: Path) -> None:
-    """Download files into a folder; what was interrupted is resumed.
-
-    Raises:
-        MissingData: if a host cannot be reached, or has another content.
-        OSError: if the disk of the folder is full or fails.
-    """
-    # the hub's own client fetches its files, one request for each repository; it would
-    # keep a file that was changed since it came
-    repositories = defaultdict[tuple[str, bool], list[RemoteFile]](list)
-    waiting = SimpleQueue[RemoteFile]()
-    size = 0
-    for file in files:
-        if file.url.startswith(hub.HUB_PREFIX):
-            repositories[file.url, (folder / file.name).exists()].append(file)
-        else:
-            waiting.put(file)
-            size += file.size
-    for (reference, is_changed), group in repositories.items():
-        _download_repository(reference, group, folder, is_changed)
-
-    # small files wait for answers, so several are fetched at once; the threads are
-    # daemons, for which Ctrl-C does not wait
-    reports = Reports()
-    is_over = Event()
-    remaining = waiting.qsize()
-    received = 0
-    threads = []
-    for _ in range(min(remaining, DOWNLOADS_AT_ONCE)):
-        thread = Thread(
-            target=_work, args=(waiting, folder, reports, is_over), daemon=True
-        )
-        thread.start()
-        threads.append(thread)
-    with console.progress("download, MB", size // MEGABYTE or None) as bar:
-        try:
-            while remaining:
-                report = reports.get()
-                if isinstance(report, BaseException):
-                    raise report
-                if report is None:
-                    remaining -= 1
-                else:
-                    before = received
-                    received += report
-                    bar.advance(received // MEGABYTE - before // MEGABYTE)
-        except Exception:
-            # no more files are begun, and those that are nearly there may end
-            with suppress(Empty):
-                while True:
-                    waiting.get_nowait()
-            for thread in threads:
-                thread.join(GRACE_S / DOWNLOADS_AT_ONCE)
-            raise
-        finally:
-            is_over.set()
+        digest = hashlib.file_digest(file, partial(hashlib.new, hash_name, prefix))
+    return f"{algorithm}:{digest.hexdigest()}"
 
 
 def _download_repository(
     reference: str, files: Sequence[RemoteFile], folder: Path, is_changed: bool
 ) -> None:
-    """Download files of a repository of the hub; again those that were changed here."""
+    """Download files of a repository of the hub.
+
+    Args:
+        reference: Reference such as "hub:datasets/owner/name@commit".
+        files: Files to download.
+        folder: Local folder.
+        is_changed: If True, files that exist are downloaded again.
+    """
     kind, repository, _, revision = hub.parse_repository(
         reference.removeprefix(hub.HUB_PREFIX)
     )
@@ -247,28 +254,32 @@ def _download_repository(
         kind,
         revision=revision,
         local_dir=folder,
-        # file names may hold characters that patterns read as wildcards
+        # names may hold wildcards
         allow_patterns=[escape(file.name) for file in files],
         force_download=is_changed,
     )
-    if wrong := find_missing_files(files, folder):
+    wrong_files = find_missing_files(files, folder)
+    if wrong_files:
         raise MissingData(
-            f"{reference} gave another content of {wrong[0].name} than it lists",
+            f"{reference}: the content of {wrong_files[0].name} is not as listed",
             "fetch it again, or tell its owner",
         )
 
 
-def _work(
-    files: "SimpleQueue[RemoteFile]", folder: Path, reports: Reports, is_over: Event
+def _run_worker(
+    queue: "SimpleQueue[RemoteFile]",
+    folder: Path,
+    reports: Reports,
+    stop_event: Event,
 ) -> None:
-    """Download files until there are no more, in one of several threads."""
+    """Download the files of a queue in a thread, until it is empty or must stop."""
     with suppress(Empty):
         while True:
-            file = files.get_nowait()
+            file = queue.get_nowait()
             try:
-                for size in _download(file, folder):
-                    reports.put(size)
-                    if is_over.is_set():
+                for n_bytes in _download_file(file, folder):
+                    reports.put(n_bytes)
+                    if stop_event.is_set():
                         return
             except BaseException as error:
                 reports.put(error)
@@ -276,146 +287,158 @@ def _work(
             reports.put(None)
 
 
-def _download(file: RemoteFile, folder: Path) -> Iterator[int]:
-    """Download a file, or what is missing of it; it gets its name when it is whole and
-    its content was checked.
+def _download_file(file: RemoteFile, folder: Path) -> Iterator[int]:
+    """Download a file, or the missing end of it, and publish it after a check.
 
     Yields:
-        Bytes that came.
+        Numbers of received bytes.
     """
     path = folder / file.name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        claim = yield from _claim(path)
+        claim = yield from _claim_file(path)
         try:
-            # another process may have downloaded it meanwhile
-            if path.exists() and _is_there(file, folder, _read_notes(folder)):
+            # another process may have downloaded it
+            if path.exists() and _check_file(file, folder, _read_notes(folder)):
                 yield file.size
                 return
-            part = _take_part(file, path)
-            yield from _complete(file, part, path)
-            publish(part, path)
+            partial_path = _adopt_partial_file(file, path)
+            yield from _complete_file(file, partial_path, path)
+            publish(partial_path, path)
             _write_note(file, folder)
-            for other in _list_parts(path):  # of other versions
-                other.unlink()
+            # remove partial files of other versions
+            for other_path in _list_partial_files(path):
+                other_path.unlink()
         finally:
             claim.release()
-    except OSError as error:  # writing names no file
+    except OSError as error:
+        # errors of writing have no file name
         error.filename = error.filename or str(path)
         raise
 
 
-def _claim(path: Path) -> Generator[int, None, Claim]:
-    """Claim a file, of which one process alone may write the part."""
-    claimed = path.with_name(f".{path.name}.claim")
-    polls = 0
-    while (claim := Claim.attempt(claimed)) is None:
-        polls += 1
-        if polls == POLLS_UNTIL_SAID:
-            console.say(
-                f"{path} is being downloaded by {find_holder(claimed)}: waiting for it"
-            )
+def _claim_file(path: Path) -> Generator[int, None, Claim]:
+    """Wait until no other process downloads a file, and claim it.
+
+    Yields:
+        0, while another process downloads the file.
+    """
+    claim_path = path.with_name(f".{path.name}.claim")
+    n_polls = 0
+    claim = Claim.attempt(claim_path)
+    while claim is None:
+        n_polls += 1
+        if n_polls == POLLS_BEFORE_MESSAGE:
+            holder = find_holder(claim_path)
+            console.say(f"waiting for {path}, which {holder} downloads")
         yield 0
-        time.sleep(POLL_S)
+        time.sleep(POLL_INTERVAL_S)
+        claim = Claim.attempt(claim_path)
     return claim
 
 
-def _take_part(file: RemoteFile, path: Path) -> Path:
-    """Name the part of a file, and take over what a process that has ended left of it.
+def _adopt_partial_file(file: RemoteFile, path: Path) -> Path:
+    """Rename the longest partial file of this content for this process.
 
-    The name is new each time: a process that was taken for dead finds its own gone. It
-    is of this content alone, as one of another version has another size or digest.
+    The new name is random, so that a process that is still writing finds its file gone.
     """
-    key = documents.digest_text(f"{file.size} {file.digest}")[:8]
-    part = path.with_name(f"{path.name}.{key}.{token_hex(4)}{PARTIAL_SUFFIX}")
-    parts = _list_parts(path, key)
-    for other in sorted(parts, key=lambda item: item.lstat().st_size):
-        other.rename(part)  # the longest is the last
-    return part
+    content_hash = documents.digest_text(f"{file.size} {file.digest}")[:8]
+    partial_path = path.with_name(
+        f"{path.name}.{content_hash}.{token_hex(4)}{PARTIAL_SUFFIX}"
+    )
+    old_paths = _list_partial_files(path, content_hash)
+    # later renames replace earlier ones
+    for old_path in sorted(old_paths, key=lambda item: item.lstat().st_size):
+        old_path.rename(partial_path)
+    return partial_path
 
 
-def _list_parts(path: Path, key: str = HEX) -> list[Path]:
-    """List the parts of a file, of all contents or of one."""
-    return [*path.parent.glob(f"{escape(path.name)}.{key}.{HEX}{PARTIAL_SUFFIX}")]
+def _list_partial_files(path: Path, content_hash: str = HASH_PATTERN) -> list[Path]:
+    """List the partial files of a file, of any content by default."""
+    pattern = f"{escape(path.name)}.{content_hash}.{HASH_PATTERN}{PARTIAL_SUFFIX}"
+    return list(path.parent.glob(pattern))
 
 
-def _complete(file: RemoteFile, part: Path, path: Path) -> Iterator[int]:
-    """Download what a part lacks, as long as something comes, and check the whole.
+def _complete_file(file: RemoteFile, partial_path: Path, path: Path) -> Iterator[int]:
+    """Download the missing end of a partial file, and check the whole file.
+
+    Requests are repeated as long as each of them brings bytes.
 
     Yields:
-        Bytes that came.
+        Numbers of received bytes.
     """
-    line = shlex.join(["curl", "-L", "--create-dirs", "-o", str(path), file.url])
+    command = shlex.join(["curl", "-L", "--create-dirs", "-o", str(path), file.url])
     start = -1
-    size = part.stat().st_size if part.exists() else 0
+    size = partial_path.stat().st_size if partial_path.exists() else 0
     if not file.size:
-        part.touch()
+        partial_path.touch()
     while start < size < file.size:
         start = size
         try:
-            with report_host_errors(file.url, line):
-                answer, first = _ask_from(file, start)
-            mode = "ab" if first else "wb"
-            with answer, open(part, mode, opener=open_unless_link) as out:
-                # a server may send without end
-                room = file.size + 1 - first
-                while block := _read_block(answer, min(MEGABYTE, room), file.url, line):
-                    part.stat()  # an error if another process has taken it over
-                    room -= out.write(block)
+            with report_host_errors(file.url, command):
+                response, response_start = _request_range(file, start)
+            mode = "ab" if response_start else "wb"
+            with response, open(partial_path, mode, opener=open_unless_link) as stream:
+                # stop a byte after the end, as a server may send without end
+                max_bytes = file.size + 1 - response_start
+                while max_bytes:
+                    with report_host_errors(file.url, command):
+                        block = bytes(response.read1(min(MEGABYTE, max_bytes)))
+                    if not block:
+                        break
+                    partial_path.stat()  # an error if another process has renamed it
+                    max_bytes -= stream.write(block)
                     yield len(block)
         except MissingData as error:
-            # the range is not satisfiable where the server's file is shorter
-            if getattr(error.__cause__, "code", 0) == 416:
+            # the file of the server may be shorter than the partial file
+            if getattr(error.__cause__, "code", 0) == HTTP_RANGE_NOT_SATISFIABLE:
                 break
-            is_longer = part.exists() and part.stat().st_size > start
-            if not (isinstance(error, hub.Unreachable) and is_longer):
+            has_grown = partial_path.exists() and partial_path.stat().st_size > start
+            if not (isinstance(error, hub.Unreachable) and has_grown):
                 raise
-        size = part.stat().st_size
+        size = partial_path.stat().st_size
 
-    # the content is known, so anything else that a server sends is refused
     algorithm = file.digest.partition(":")[0]
-    is_unchecked = algorithm in ("", ETAG)
-    if size != file.size or not (
-        is_unchecked or _digest(part, algorithm) == file.digest
-    ):
-        part.unlink(missing_ok=True)
-        tag = "; a bucket that encrypts may give wrong tags" * (size == file.size)
-        raise MissingData(
-            f"{file.url} gave {size:,} bytes that are not the known {file.size:,}{tag}",
-            f"fetch it again, or by hand: {line}",
+    is_valid = size == file.size
+    if is_valid and algorithm not in ("", ETAG):
+        is_valid = _digest_file(partial_path, algorithm) == file.digest
+    if not is_valid:
+        partial_path.unlink(missing_ok=True)
+        problem = (
+            f"{file.url} sent {size:,} bytes, which are not the expected {file.size:,}"
         )
+        if size == file.size:
+            problem += " (buckets that encrypt may list wrong digests)"
+        raise MissingData(problem, f"fetch it again, or by hand: {command}")
 
 
-def _read_block(answer: Any, size: int, url: str, line: str) -> bytes:
-    """Read what has come of an answer, at most so many bytes; none at its end."""
-    with report_host_errors(url, line):
-        return bytes(answer.read1(size))
-
-
-def _ask_from(file: RemoteFile, start: int) -> tuple[Any, int]:
-    """Ask for a file from a byte on; for all of it where the answer begins elsewhere.
+def _request_range(file: RemoteFile, start: int) -> tuple[Any, int]:
+    """Request a file from a byte on, or the whole file if the host ignores the range.
 
     Returns:
-        The answer, and the byte that it begins with: `start`, or 0.
+        The response, and the position of its first byte: `start` or 0.
     """
     for requested_start in dict.fromkeys((start, 0)):
-        answer = open_url(file.url, requested_start)
-        first = _find_first_byte(answer, file.size)
-        if first in (requested_start, 0):
-            return answer, first
-        answer.close()
+        response = open_url(file.url, requested_start)
+        response_start = _read_range_start(response, file.size)
+        if response_start in (requested_start, 0):
+            return response, response_start
+        response.close()
     raise MissingData(
-        f"{file.url} answers with another part of the file than the one requested",
+        f"{file.url} sends another range of the file than the requested range",
         "fetch it later, or tell its host",
     )
 
 
-def _find_first_byte(answer: Any, size: int) -> int:
-    """Find the first byte of an answer; -1 if it is of a file of another size, or does
-    not say.
+def _read_range_start(response: Any, size: int) -> int:
+    """Read the position of a response's first byte in a file of `size` bytes.
+
+    Returns:
+        The position, or -1 if it is not stated or belongs to a file of another size.
     """
-    if answer.status != 206:
+    if response.status != HTTP_PARTIAL_CONTENT:
         return 0
+    content_range = response.headers.get("Content-Range", "")
     pattern = r"bytes (\d{1,18})-\d+/(\d+|\*)"
-    match = re.fullmatch(pattern, answer.headers.get("Content-Range", ""), re.ASCII)
+    match = re.fullmatch(pattern, content_range, re.ASCII)
     return int(match[1]) if match and match[2] in (str(size), "*") else -1

@@ -1,8 +1,8 @@
-"""Lists of the files that hosts of data sets have: the hub, NEMAR, OpenNeuro, S3."""
+"""Lists of the files of data sets on the hub, NEMAR, OpenNeuro and S3."""
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -30,46 +30,48 @@ from brainhive_cli.data.files.subjects import RECORDS
 
 Document = TypeVar("Document")
 NEMAR = "https://data.nemar.org/"
-# the certificate of the first form has no bucket whose name has a dot
 S3 = "https://{}.s3.amazonaws.com/"
+"""Address of a bucket. Its certificate excludes names with a dot."""
 S3_WITH_DOT = "https://s3.amazonaws.com/{}/"
+"""Address of a bucket whose name has a dot."""
+S3_HOST = "s3.amazonaws"
+S3_REGION_HOST = "s3.{}.amazonaws"
+"""Host of the buckets of a region, in place of `S3_HOST`."""
+REGION_HEADER = "x-amz-bucket-region"
+"""Header in which S3 names the region of a bucket that it redirects to."""
 OPENNEURO = "openneuro.org"
-"""Bucket of OpenNeuro, with a folder for each data set."""
+"""Bucket of OpenNeuro, which holds a folder for each data set."""
 TIMEOUT_S = 60
-"""Seconds without an answer after which a server counts as unreachable."""
 MAX_LIST_BYTES = 1 << 26
-"""Bytes of the longest list that is read; NEMAR's of 3,689 files has 2 MB."""
+"""Largest size of a list. NEMAR's list of 3,689 files has 2 MB."""
 MAX_PAGES = 2_000
-"""Pages of the longest list of a bucket; each has a thousand files."""
-GLOBAL = "s3.amazonaws"
-"""In the addresses of S3; that of a region has its name in between."""
-REGION = "x-amz-bucket-region"
-"""Header by which S3 says where a bucket is that is asked for elsewhere."""
-REFUSALS = {
+"""Largest number of pages in the list of a bucket. A page has 1,000 files."""
+STATUS_MEANINGS = {
     403: "it is not public",
-    404: "there is none of this name",
+    404: "it does not exist",
     **dict.fromkeys(BUSY_STATUSES, "the server is busy: try again in some minutes"),
 }
-"""Meaning of answers."""
+"""Meaning of HTTP statuses."""
 DESCRIPTION_FILE = "dataset_description.json"
 """File of a BIDS data set that names its licence."""
 ETAG = "etag"
-"""In the place of a digest's algorithm: the content has another tag in each version."""
-FAULTY = "check the name, or tell its host"
-"""Way out of a list that is none."""
+"""Algorithm of digests that are not computed from the content, but change with it."""
+HOST_HINT = "check the name, or tell its host"
+SUBJECT_PATTERN = re.compile(r"sub(?:ject|j)?[-_]?(\d{1,18})(_[A-Za-z0-9]+)?")
+"""Subject in a file name: its number, and the study of a record of MOSAIC."""
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a host.
+    """File on a host.
 
     Attributes:
-        name: Its path in the folder of the data set.
-        url: Its address; of the hub's files, the reference of their repository.
-        size: Bytes.
-        digest: `sha256:`, `md5:` or `git:` and the digest of its content; or `etag:`
-            and a tag that changes with the content; empty where the host gives neither.
-        version: The data set and its version, as `nemar:ID@2`; empty where the host has
+        name: Path in the folder of the data set.
+        url: Address, or reference of the repository for the hub.
+        size: Size in bytes.
+        digest: Digest such as "sha256:1544e7…", by `sha256`, `md5`, `git` or `etag`, or
+            "" if the host has none.
+        version: Data set and version such as "nemar:nm000232@2", or "" if the host has
             no versions.
     """
 
@@ -80,22 +82,22 @@ class RemoteFile:
     version: str = ""
 
 
-class _Version(BaseModel):
-    """A version of a data set of NEMAR."""
+class _NemarVersion(BaseModel):
+    """Version of a data set of NEMAR."""
 
     version: str
     manifest_url: str
 
 
-class _Index(BaseModel):
-    """The versions of a data set of NEMAR."""
+class _NemarIndex(BaseModel):
+    """Versions of a data set of NEMAR."""
 
     latest: str | None = None
-    versions: list[_Version]
+    versions: list[_NemarVersion]
 
 
-class _Entry(BaseModel):
-    """A file in the manifest of a version."""
+class _NemarFile(BaseModel):
+    """File in the manifest of a version of NEMAR."""
 
     path: str
     url: str | None = None
@@ -110,21 +112,22 @@ def list_files(reference: str) -> list[RemoteFile]:
 
     Args:
         reference: `hub:[datasets/]owner/name[/folder][@revision]`,
-            `nemar:ID[/folder][@version]`, `openneuro:ID[/folder]` or
-            `s3:bucket/prefix`, where a prefix may be a file.
+            `nemar:ID[/folder][@version]`, `openneuro:ID[/folder]`, or
+            `s3:bucket/prefix` with a folder or file as prefix.
 
     Raises:
-        MissingData: if the host cannot be reached, or does not have it.
-        RecipeError: if it is no such reference.
+        MissingData: if the host cannot be reached or has no such files.
+        RecipeError: if the reference has another form.
     """
-    host, _, rest = reference.partition(":")
-    if host not in LISTERS or not rest.strip("/"):
+    host, _, path = reference.partition(":")
+    path = path.strip("/")
+    if host not in LISTERS or not path:
         raise RecipeError(
-            f"no host is known of {reference!r}",
+            f"{reference!r} names no data set of a known host",
             "nemar:ID, openneuro:ID, s3:BUCKET/PREFIX or hub:datasets/OWNER/NAME",
         )
-    files = LISTERS[host](rest.strip("/"))
-    names = set[str]()
+    files = LISTERS[host](path)
+    names: set[str] = set()
     for file in files:
         resolve_below(
             Path(), file.name, source=f"the list of {reference}", error=MissingData
@@ -144,190 +147,42 @@ def list_files(reference: str) -> list[RemoteFile]:
     return files
 
 
-def _list_hub(rest: str) -> list[RemoteFile]:
-    kind, repository, folder, revision = hub.parse_repository(rest)
-    patterns = [f"{folder}/**"] if folder else None
-    # the hub's client would create the folder
-    with hub.silence_hub(), TemporaryDirectory() as empty:
-        listed = hub.snapshot(
-            repository,
-            kind,
-            revision=revision,
-            allow_patterns=patterns,
-            dry_run=True,
-            local_dir=empty,
-        )
-    if not listed:
-        return []
-    # files are fetched of the commit that was listed
-    commit = listed[0].commit_hash
-    pinned = f"hub:{rest.partition('@')[0]}@{commit}"
-    digests = hub.list_digests(repository, kind, commit)
-    return [
-        RemoteFile(
-            name=file.filename,
-            url=pinned,
-            size=file.file_size or 0,
-            digest=digests.get(file.filename, ""),
-            version=f"hub:{kind}/{repository}@{commit}",
-        )
-        for file in listed
-    ]
-
-
-def _list_nemar(rest: str) -> list[RemoteFile]:
-    # the index names the versions, and each version's manifest its files
-    path, _, version = rest.partition("@")
-    identifier, _, folder = path.partition("/")
-    server = urljoin(NEMAR, f"{quote(identifier)}/")
-    index = _read_json(server, _Index)
-    tag = version or index.latest or "(none is published)"
-    manifests = {item.version: item.manifest_url for item in index.versions}
-    if tag not in manifests:
-        raise MissingData(
-            f"{identifier} has no version {tag}",
-            f"it has: {', '.join(manifests) or 'none'}",
-        )
-    with report_host_errors(server):
-        url = urljoin(server, manifests[tag])
-    content = _read_json(url, object)
-    entries = content.get("files") if isinstance(content, dict) else content
-    with report_host_errors(url):
-        return [
-            RemoteFile(
-                name=entry.path,
-                url=urljoin(url, entry.url or entry.bytes_url),
-                size=entry.size,
-                digest=f"{entry.checksum_algorithm}:{entry.checksum.lower()}",
-                version=f"nemar:{identifier}@{tag}",
-            )
-            for entry in documents.check(
-                entries, url, list[_Entry], FAULTY, MissingData
-            )
-            if not folder or entry.path.startswith(f"{folder}/")
-        ]
-
-
-def _list_openneuro(rest: str) -> list[RemoteFile]:
-    return _list_bucket(OPENNEURO, f"{rest}/", rest.find("/") + 1 or len(rest) + 1)
-
-
-def _list_s3(rest: str) -> list[RemoteFile]:
-    # the prefix of a folder, or else the key of a file; both keep their path
-    bucket, _, prefix = rest.partition("/")
-    return _list_bucket(bucket, prefix and f"{prefix}/") or [
-        file for file in _list_bucket(bucket, prefix) if file.name == prefix
-    ]
-
-
-def _list_bucket(bucket: str, prefix: str, cut: int = 0) -> list[RemoteFile]:
-    """List the files of a public bucket whose keys begin with a prefix; their names
-    lack the first `cut` characters of the key.
-    """
-    server = (S3_WITH_DOT if "." in bucket else S3).format(quote(bucket, safe=""))
-    files = list[RemoteFile]()
-    keys = set[str]()
-    token = ""
-    for _ in range(MAX_PAGES):
-        # a page has a thousand keys
-        url = f"{server}?list-type=2&prefix={quote(prefix, safe='')}"
-        if token:
-            url += f"&continuation-token={quote(token, safe='')}"
-        with report_host_errors(url):
-            try:
-                content = _read(url)
-            except HTTPError as error:
-                # a bucket of another region has its own address
-                region = error.headers.get(REGION) or ""
-                regional = server.replace(GLOBAL, f"s3.{region}.amazonaws")
-                is_name = re.fullmatch("[a-z0-9-]+", region)
-                if error.code != 301 or regional == server or not is_name:
-                    raise
-                server = regional
-                continue
-            parser = ElementTree.XMLParser(target=_PlainTree())
-            page = ElementTree.fromstring(content, parser)
-            previous_keys = len(keys)
-            for entry in page.iterfind("{*}Contents"):
-                key, size, etag = (
-                    entry.findtext(f"{{*}}{tag}", "") for tag in ("Key", "Size", "ETag")
-                )
-                keys.add(key)
-                # a key with a slash at its end stands for a folder
-                if key and size and not key.endswith("/"):
-                    # the tag of a file that was uploaded in parts is no digest of it
-                    tag = etag.strip('"')
-                    kind = "md5" if re.fullmatch("[0-9a-f]{32}", tag) else ETAG
-                    files.append(
-                        RemoteFile(
-                            name=key[cut:],
-                            url=f"{server}{quote(key)}",
-                            size=int(size),
-                            digest=f"{kind}:{tag}" if tag else "",
-                        )
-                    )
-        token = page.findtext("{*}NextContinuationToken") or ""
-        if not token:
-            return files
-        if len(keys) == previous_keys:
-            break
-    raise MissingData(
-        f"{server} does not end its list, after {len(keys):,} files",
-        "name a folder of it, or tell its host",
-    )
-
-
-class _PlainTree(ElementTree.TreeBuilder):
-    """Elements of a document that declares nothing, as entities that grow."""
-
-    def doctype(self, *_: object) -> None:
-        """Refuse declarations, which no list has."""
-        raise ValueError("it declares a document type")
-
-
-LISTERS: Mapping[str, Callable[[str], list[RemoteFile]]] = {
-    "hub": _list_hub,
-    "nemar": _list_nemar,
-    "openneuro": _list_openneuro,
-    "s3": _list_s3,
-}
-
-
 def choose_files(
     files: Sequence[RemoteFile],
-    subjects: Mapping[int, object] | list[int] | None = None,
+    subjects: Collection[int] | None = None,
     include: Sequence[str] = (),
 ) -> list[RemoteFile]:
-    """Choose files of some subjects, those of no subject included, that match a
-    pattern; a pattern after `!` leaves files out.
+    """Select files by subjects and patterns.
+
+    Args:
+        files: Files of a data set.
+        subjects: Subjects to select, or None for all. Files without a subject in their
+            name are always selected.
+        include: Patterns such as "sub-*/**". "!" before a pattern excludes files.
     """
-    wanted = [pattern for pattern in include if not pattern.startswith("!")] or ["*"]
-    unwanted = [pattern[1:] for pattern in include if pattern.startswith("!")]
-
-    def matches(name: str, pattern: str) -> bool:
-        # a pattern without a folder is of files in any
-        return fnmatch(name if "/" in pattern else name.rpartition("/")[2], pattern)
-
-    def is_chosen(name: str) -> bool:
-        # MOSAIC's records have numbers over all of its studies
-        match = re.search(r"sub(?:ject|j)?[-_]?(\d{1,18})(_[A-Za-z0-9]+)?", name)
-        subject = match and RECORDS.get(match[0], int(match[1]))
-        return (
-            (subjects is None or match is None or subject in subjects)
-            and any(matches(name, pattern) for pattern in wanted)
-            and not any(matches(name, pattern) for pattern in unwanted)
-        )
-
-    return [file for file in files if is_chosen(file.name)]
+    patterns = []
+    excluded_patterns = []
+    for pattern in include:
+        if pattern.startswith("!"):
+            excluded_patterns.append(pattern[1:])
+        else:
+            patterns.append(pattern)
+    selected_files = []
+    for file in files:
+        is_included = _matches_any(file.name, patterns or ["*"])
+        is_excluded = _matches_any(file.name, excluded_patterns)
+        subject = _parse_subject(file.name)
+        has_subject = subjects is None or subject is None or subject in subjects
+        if has_subject and is_included and not is_excluded:
+            selected_files.append(file)
+    return selected_files
 
 
 def read_licence(reference: str, files: Sequence[RemoteFile]) -> str:
-    """Read the licence that a repository's page or a BIDS data set names; empty if none
-    is named.
-    """
+    """Read the licence of a repository or BIDS data set, or return an empty text."""
     from huggingface_hub import HfApi
 
-    # a licence is information only, so whatever a host answers is no error
+    # the licence is only shown, so no answer of a host is an error
     licences: list[str] = []
     with suppress(Exception):
         if reference.startswith("hub:"):
@@ -340,73 +195,255 @@ def read_licence(reference: str, files: Sequence[RemoteFile]) -> str:
     return ", ".join(licences)[: documents.MAX_SHOWN_CHARACTERS]
 
 
-class _Licence(BaseModel):
-    """The licence in a description of a data set."""
-
-    License: str | list[str]
-
-    @property
-    def names(self) -> list[str]:
-        """Its names; a description may have several."""
-        return [self.License] if isinstance(self.License, str) else self.License
-
-
-def _read(url: str) -> bytes:
-    """Read a list."""
-    with open_url(url) as answer:
-        content = bytes(answer.read(MAX_LIST_BYTES + 1))
-    if len(content) > MAX_LIST_BYTES:
-        raise ValueError(f"it is longer than {MAX_LIST_BYTES:,} bytes")
-    return content
-
-
-def _read_json(url: str, kind: type[Document]) -> Document:
-    """Read a list in JSON."""
-    with report_host_errors(url):
-        text = _read(url).decode("utf-8-sig")
-    return documents.parse(text, url, kind, FAULTY, MissingData)
-
-
 def open_url(url: str, start: int = 0) -> Any:
-    """Ask for what has an address, from a byte on; see `open_web`."""
+    """Request an address from a byte on, as `open_web` does."""
     headers = {"Range": f"bytes={start}-"} if start else {}
     return open_web(Request(url, headers=headers), TIMEOUT_S)
 
 
 @contextmanager
-def report_host_errors(url: str, line: str = "") -> Iterator[None]:
-    """Turn errors of an answer, or of its absence, into errors of ours."""
-    way = (
-        f"{hub.DOWNLOAD_ELSEWHERE}{line}"
-        if line
-        else "check the network, or fetch it later"
-    )
+def report_host_errors(url: str, command: str = "") -> Iterator[None]:
+    """Context manager that reports errors of requests, and of reading responses.
+
+    Args:
+        url: Address of the request.
+        command: Command that downloads the file in another way, for the hint.
+
+    Raises:
+        MissingData: if the host refuses, or if its response cannot be read.
+        hub.Unreachable: if the host does not respond.
+    """
     try:
         yield
     except HTTPError as error:
-        cause = REFUSALS.get(error.code, "")
-        if region := error.headers.get(REGION):
-            cause = f"the bucket is in the region {region}"
+        reason = STATUS_MEANINGS.get(error.code, "")
+        region = error.headers.get(REGION_HEADER)
+        if region:
+            reason = f"the bucket is in the region {region}"
+        problem = f"{url} cannot be fetched: {first_line(error)}"
+        if reason:
+            problem += f", {reason}"
         raise MissingData(
-            f"{url} cannot be fetched: {first_line(error)}"
-            f"{f', {cause}' if cause else ''}",
-            "check the name, or fetch it later, or with another program",
+            problem, "check the name, or fetch it later, or with another program"
         ) from error
     except (
         OSError,
         HTTPException,
         ValueError,
-        LookupError,  # of an encoding that nobody knows
+        LookupError,  # of an unknown encoding
         ElementTree.ParseError,
     ) as error:
-        if bad_proxy := find_bad_proxy(error):
+        bad_proxy = find_bad_proxy(error)
+        if bad_proxy:
             raise bad_proxy from error
-        # errors of urllib are of the system; an address may be none
-        if isinstance(error, OSError | HTTPException) and not isinstance(
-            error, InvalidURL
-        ):
-            reason = getattr(error, "reason", error)
-            raise hub.Unreachable(f"{url} cannot be fetched: {reason}", way) from error
+
+        # an invalid address is an HTTPException, but no problem of the network
+        is_network_error = isinstance(error, OSError | HTTPException)
+        if is_network_error and not isinstance(error, InvalidURL):
+            cause = getattr(error, "reason", error)
+            hint = "check the network, or fetch it later"
+            if command:
+                hint = f"{hub.DOWNLOAD_ELSEWHERE}{command}"
+            raise hub.Unreachable(f"{url} cannot be fetched: {cause}", hint) from error
         raise MissingData(
-            f"{url} cannot be read: {first_line(error)}", FAULTY
+            f"{url} cannot be read: {first_line(error)}", HOST_HINT
         ) from error
+
+
+def _matches_any(name: str, patterns: Sequence[str]) -> bool:
+    """Return True if a path, or its last part for patterns without /, matches."""
+    base_name = name.rpartition("/")[2]
+    return any(
+        fnmatch(name if "/" in pattern else base_name, pattern) for pattern in patterns
+    )
+
+
+def _parse_subject(name: str) -> int | None:
+    """Parse the subject in a path, or the number of a record of MOSAIC."""
+    match = SUBJECT_PATTERN.search(name)
+    return RECORDS.get(match[0], int(match[1])) if match else None
+
+
+def _list_hub(path: str) -> list[RemoteFile]:
+    """List the files of a repository of the hub at its present commit."""
+    kind, repository, folder, revision = hub.parse_repository(path)
+    patterns = [f"{folder}/**"] if folder else None
+    # the client of the hub would create the folder
+    with hub.silence_hub(), TemporaryDirectory() as empty_folder:
+        hub_files = hub.snapshot(
+            repository,
+            kind,
+            revision=revision,
+            allow_patterns=patterns,
+            dry_run=True,
+            local_dir=empty_folder,
+        )
+    if not hub_files:
+        return []
+    commit = hub_files[0].commit_hash
+    digests = hub.list_digests(repository, kind, commit)
+    return [
+        RemoteFile(
+            name=file.filename,
+            url=f"hub:{path.partition('@')[0]}@{commit}",
+            size=file.file_size or 0,
+            digest=digests.get(file.filename, ""),
+            version=f"hub:{kind}/{repository}@{commit}",
+        )
+        for file in hub_files
+    ]
+
+
+def _list_nemar(path: str) -> list[RemoteFile]:
+    """List the files of a version of a data set, the latest by default.
+
+    The index of the data set names a manifest of each version, which lists its files.
+    """
+    data_set, _, version = path.partition("@")
+    identifier, _, folder = data_set.partition("/")
+    server = urljoin(NEMAR, f"{quote(identifier)}/")
+    index = _read_json(server, _NemarIndex)
+    version = version or index.latest or "(none is published)"
+    manifests = {item.version: item.manifest_url for item in index.versions}
+    if version not in manifests:
+        raise MissingData(
+            f"{identifier} has no version {version}",
+            f"it has: {', '.join(manifests) or 'none'}",
+        )
+    with report_host_errors(server):
+        url = urljoin(server, manifests[version])
+    content = _read_json(url, object)
+    entries = content.get("files") if isinstance(content, dict) else content
+    files = []
+    with report_host_errors(url):
+        for entry in documents.check(
+            entries, url, list[_NemarFile], HOST_HINT, MissingData
+        ):
+            if not folder or entry.path.startswith(f"{folder}/"):
+                file = RemoteFile(
+                    name=entry.path,
+                    url=urljoin(url, entry.url or entry.bytes_url),
+                    size=entry.size,
+                    digest=f"{entry.checksum_algorithm}:{entry.checksum.lower()}",
+                    version=f"nemar:{identifier}@{version}",
+                )
+                files.append(file)
+    return files
+
+
+def _list_openneuro(path: str) -> list[RemoteFile]:
+    """List the files of a data set, with names below its folder."""
+    identifier = path.partition("/")[0]
+    return _list_bucket(OPENNEURO, f"{path}/", n_removed=len(identifier) + 1)
+
+
+def _list_s3(path: str) -> list[RemoteFile]:
+    """List the files of a folder of a bucket, or a single file, named by their keys."""
+    bucket, _, prefix = path.partition("/")
+    files = _list_bucket(bucket, f"{prefix}/" if prefix else "")
+    if files:
+        return files
+    return [file for file in _list_bucket(bucket, prefix) if file.name == prefix]
+
+
+def _list_bucket(bucket: str, prefix: str, n_removed: int = 0) -> list[RemoteFile]:
+    """List the files of a public bucket whose keys begin with a prefix.
+
+    Args:
+        bucket: Name of the bucket.
+        prefix: Start of the keys.
+        n_removed: Number of characters that the names lack at the start of the keys.
+    """
+    server = (S3_WITH_DOT if "." in bucket else S3).format(quote(bucket, safe=""))
+    files = []
+    keys: set[str] = set()
+    token = ""
+    for _ in range(MAX_PAGES):
+        url = f"{server}?list-type=2&prefix={quote(prefix, safe='')}"
+        if token:
+            url += f"&continuation-token={quote(token, safe='')}"
+        with report_host_errors(url):
+            try:
+                content = _read_bytes(url)
+            except HTTPError as error:
+                # a bucket of another region has its own address
+                region = error.headers.get(REGION_HEADER) or ""
+                regional_server = server.replace(S3_HOST, S3_REGION_HOST.format(region))
+                is_name = re.fullmatch("[a-z0-9-]+", region)
+                if error.code != 301 or regional_server == server or not is_name:
+                    raise
+                server = regional_server
+                continue
+            parser = ElementTree.XMLParser(target=_PlainTree())
+            page = ElementTree.fromstring(content, parser)
+            n_previous_keys = len(keys)
+            for entry in page.iterfind("{*}Contents"):
+                key = entry.findtext("{*}Key", "")
+                size = entry.findtext("{*}Size", "")
+                etag = entry.findtext("{*}ETag", "").strip('"')
+                keys.add(key)
+                # a key with a slash at its end stands for a folder
+                if key and size and not key.endswith("/"):
+                    # the tag of a file in several uploads is no MD5
+                    is_md5 = re.fullmatch("[0-9a-f]{32}", etag)
+                    algorithm = "md5" if is_md5 else ETAG
+                    file = RemoteFile(
+                        name=key[n_removed:],
+                        url=f"{server}{quote(key)}",
+                        size=int(size),
+                        digest=f"{algorithm}:{etag}" if etag else "",
+                    )
+                    files.append(file)
+        token = page.findtext("{*}NextContinuationToken") or ""
+        if not token:
+            return files
+        if len(keys) == n_previous_keys:
+            break
+    raise MissingData(
+        f"the list of {server} does not end after {len(keys):,} files",
+        "name a folder of it, or tell its host",
+    )
+
+
+LISTERS: Mapping[str, Callable[[str], list[RemoteFile]]] = {
+    "hub": _list_hub,
+    "nemar": _list_nemar,
+    "openneuro": _list_openneuro,
+    "s3": _list_s3,
+}
+"""Function by host that lists the files of a reference without the host."""
+
+
+class _PlainTree(ElementTree.TreeBuilder):
+    """Parsed document without declarations, which could define growing entities."""
+
+    def doctype(self, *_: object) -> None:
+        """Refuse a declaration."""
+        raise ValueError("it declares a document type")
+
+
+class _Licence(BaseModel):
+    """Licence in a description of a data set."""
+
+    License: str | list[str]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the licence."""
+        return [self.License] if isinstance(self.License, str) else self.License
+
+
+def _read_bytes(url: str) -> bytes:
+    """Read a list of at most `MAX_LIST_BYTES`."""
+    with open_url(url) as response:
+        content = bytes(response.read(MAX_LIST_BYTES + 1))
+    if len(content) > MAX_LIST_BYTES:
+        raise ValueError(f"it is longer than {MAX_LIST_BYTES:,} bytes")
+    return content
+
+
+def _read_json(url: str, model: type[Document]) -> Document:
+    """Read a JSON list and validate it."""
+    with report_host_errors(url):
+        text = _read_bytes(url).decode("utf-8-sig")
+    return documents.parse(text, url, model, HOST_HINT, MissingData)

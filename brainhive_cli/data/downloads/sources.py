@@ -1,4 +1,4 @@
-"""Sources of each data set: its hosts, its terms, and what people do themselves."""
+"""Hosts, terms and manual steps for the download of each data set."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,24 +9,23 @@ from brainhive_cli.data.downloads.hosts import RemoteFile
 
 @dataclass(frozen=True)
 class Source:
-    """Sources of a data set.
+    """Hosts and terms of a data set.
 
     Attributes:
-        hosts: References of hosts that have the same files, as `hosts.list_files` takes
-            them; the next one is asked where one fails.
-        further: References of further files of the same folder.
-        web: Files of a web server.
-        terms: Where its licence, or agreement, stands.
-        steps: What people do themselves, in order; `{root}` is the folder of the data
-            set, `{subjects}` those whose recordings they want.
-        elsewhere: Where else it is, or more of it.
-        tops: How files at the top of an archive of the first folder begin, if they
-            belong into a folder of the archive's name.
-        subjects: All subjects, where steps name them.
-        known: Size and licence, as far as they are known without a network.
-        model_licence: Licence, by the hub's list, that brain models of its recordings
-            may have; empty where nothing that was read here says that such models may
-            be shared.
+        hosts: References of hosts with equal files, for `hosts.list_files`. If a host
+            fails, the next is tried.
+        further_hosts: References of further files of the same folder.
+        web_files: Files of a web server.
+        terms: Address of the licence or agreement, or the licence itself.
+        steps: Manual steps in order, with `{root}` for the local folder and
+            `{subjects}` for the requested subjects.
+        other_sources: Description of other sources.
+        member_prefixes: Start of the names in archives that are unpacked into a folder
+            with the archive's name.
+        subjects: All subjects, if `steps` name them.
+        size_and_licence: Description for use without a network, or "".
+        model_licence: Licence that the hub lists, under which models of the recordings
+            may be shared, or "" if no source permits it.
     """
 
     hosts: tuple[str, ...] = ()
@@ -42,11 +41,10 @@ class Source:
 
     @property
     def summary(self) -> str:
-        """Size and licence as far as they are known without a network, and where the
-        terms stand.
-        """
-        return "; ".join(filter(None, [self.size_and_licence, f"terms: {self.terms}"]))
+        """Size, licence and terms in a sentence."""
+        terms = f"terms: {self.terms}"
+        return f"{self.size_and_licence}; {terms}" if self.size_and_licence else terms
 
 
 SOURCES = documents.read(Path(__file__).with_name("sources.yaml"), dict[str, Source])
-"""By the kind of the data set."""
+"""Sources by kind of the data set."""

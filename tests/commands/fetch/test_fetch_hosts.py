@@ -301,7 +301,7 @@ def test_a_busy_server_is_asked_again_and_a_bucket_in_its_own_region(
     assert read_folder(home / "data/ds004212") == CONTENT
     # an address without a region cannot be redirected, so the error names the region
     monkeypatch.setattr(hosts, "S3_WITH_DOT", address.replace("/{}", "/x/{}"))
-    monkeypatch.setattr(hosts, "GLOBAL", "no address")
+    monkeypatch.setattr(hosts, "S3_HOST", "no address")
     refused = fetch("openneuro:ds004212", "--check")
     assert "301" in join_output(refused) and "us-east-2" in join_output(refused)
 

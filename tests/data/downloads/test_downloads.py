@@ -1,4 +1,4 @@
-"""Downloads: one process writes a part, ranges are checked, digests decide."""
+"""Downloads: partial files, ranges, digests and several processes."""
 
 import errno
 import hashlib
@@ -38,7 +38,7 @@ def routes() -> Iterator[Routes]:
 def list_body(
     routes: Routes, digest: str = "etag:a-2", body: bytes = BODY
 ) -> RemoteFile:
-    """List a file whose host gives a body."""
+    """Serve a body as a.bin, and list it."""
     routes.answers.setdefault("/a.bin", body)
     return RemoteFile("a.bin", f"{routes.address}a.bin", len(body), digest)
 
@@ -48,7 +48,7 @@ def sha256(body: bytes) -> str:
 
 
 def break_off(request: BaseHTTPRequestHandler) -> None:
-    """Send a part of the body, and end."""
+    """Send half of the body, and end the connection."""
     request.send_response(200)
     request.send_header("Content-Length", str(len(BODY)))
     request.end_headers()
@@ -67,7 +67,7 @@ def drip(request: BaseHTTPRequestHandler) -> None:
 
 
 def leave_half(routes: Routes, folder: Path, digest: str = "etag:a-2") -> RemoteFile:
-    """Leave a part as an interrupted download does."""
+    """Leave a partial file as an interrupted download does."""
     file = list_body(routes, digest)
     is_first = [True]
 
@@ -88,7 +88,7 @@ def leave_half(routes: Routes, folder: Path, digest: str = "etag:a-2") -> Remote
     return file
 
 
-def test_a_file_that_another_process_downloads_is_waited_for_and_not_touched(
+def test_a_download_of_another_process_is_waited_for(
     routes: Routes, tmp_path: Path
 ) -> None:
     file = list_body(routes, sha256(BODY))
@@ -106,7 +106,7 @@ def test_a_file_that_another_process_downloads_is_waited_for_and_not_touched(
     assert ended.wait(5) and routes.asked == []
 
 
-def test_a_part_that_another_process_has_taken_over_is_written_no_more(
+def test_an_adopted_partial_file_is_written_no_more(
     routes: Routes, tmp_path: Path
 ) -> None:
     file = list_body(routes)
@@ -157,8 +157,8 @@ def test_a_range_is_appended_only_where_it_begins(
     routes.answers["/a.bin"] = answer
     download_files([file], tmp_path)
     assert (tmp_path / "a.bin").read_bytes() == BODY
-    is_fitting = start in (0, HALF) and str(start) in stated_range.partition("/")[0]
-    asked = [("/a.bin", f"bytes={HALF}-")] + [("/a.bin", "")] * (not is_fitting)
+    is_valid = start in (0, HALF) and str(start) in stated_range.partition("/")[0]
+    asked = [("/a.bin", f"bytes={HALF}-")] + [("/a.bin", "")] * (not is_valid)
     assert routes.asked == asked
 
 
@@ -174,7 +174,7 @@ def test_a_host_that_always_answers_with_another_range_is_refused(
     assert not (tmp_path / "a.bin").exists()
 
 
-def test_the_part_of_another_version_is_not_continued_and_goes(
+def test_a_partial_file_of_another_version_is_removed(
     routes: Routes, tmp_path: Path
 ) -> None:
     leave_half(routes, tmp_path, "etag:a-2")
@@ -211,7 +211,7 @@ def test_a_checked_file_is_read_again_only_once_it_has_changed(
 
     later = RemoteFile(file.name, file.url, file.size, sha256(b"later"))
     with monkeypatch.context() as patch:
-        patch.setattr(downloads, "_digest", refuse)
+        patch.setattr(downloads, "_digest_file", refuse)
         assert find_missing_files([file], tmp_path) == []
         assert find_missing_files([later], tmp_path) == [later]
     os.utime(tmp_path / "a.bin", ns=(1, 1))
@@ -251,7 +251,7 @@ def test_files_that_a_later_version_lacks_are_named(
     later = list_version("nemar:x@2", "kept", "sub-01/new")
     gone = {"gone", "sub-01/gone", "sub-02/gone"}
     assert {*find_outdated_files(later, tmp_path)} == gone
-    # of one folder, nothing is known of the others
+    # a list of a folder says nothing about other folders
     folder = list_version("nemar:x@2", "sub-01/new", "sub-01/more")
     assert find_outdated_files(folder, tmp_path) == ["sub-01/gone"]
     (tmp_path / "gone").unlink()
@@ -294,7 +294,7 @@ def limit_files() -> Iterator[Callable[[int], None]]:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_disk_without_room_is_no_matter_of_the_host(
+def test_a_full_disk_is_an_error_of_the_system(
     routes: Routes, tmp_path: Path, limit_files: Callable[[int], None]
 ) -> None:
     file = list_body(routes)
@@ -330,7 +330,7 @@ def test_a_file_in_the_place_of_a_folder_is_named(
 def test_the_first_byte_of_an_answer_is_read(status, content_range, first):
     headers = {"Content-Range": content_range} if content_range else {}
     answer = SimpleNamespace(status=status, headers=headers)
-    assert downloads._find_first_byte(answer, 10) == first
+    assert downloads._read_range_start(answer, 10) == first
 
 
 @pytest.mark.parametrize(
@@ -341,6 +341,6 @@ def test_the_first_byte_of_an_answer_is_read(status, content_range, first):
     ],
 )
 def test_digests_are_those_of_md5_and_git(tmp_path, algorithm, digest):
-    # of RFC 1321, and of `git hash-object`
+    # from RFC 1321 and `git hash-object`
     (tmp_path / "file").write_bytes(b"abc")
-    assert downloads._digest(tmp_path / "file", algorithm) == digest
+    assert downloads._digest_file(tmp_path / "file", algorithm) == digest

@@ -1,4 +1,4 @@
-"""Lists of hosts: whatever a host answers ends in one error, and opens nothing else."""
+"""Lists of hosts: an invalid response is an error, and nothing else is opened."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def page(*keys: str, size: str = "1", token: str = "") -> bytes:
 
 
 def refuse(reference: str) -> str:
-    """Return the refusal of a list; another try would not help."""
+    """Return the message of a list that is refused for good."""
     with pytest.raises(MissingData) as caught:
         list_files(reference)
     assert not isinstance(caught.value, hub.Unreachable) and caught.value.hint
@@ -130,9 +130,7 @@ def test_a_manifest_of_another_form_is_refused(routes: Routes, body: bytes) -> N
     refuse("nemar:nm1")
 
 
-def test_no_file_of_this_machine_is_read_as_a_list(
-    routes: Routes, tmp_path: Path
-) -> None:
+def test_local_files_are_not_read_as_lists(routes: Routes, tmp_path: Path) -> None:
     local, pipe = tmp_path / "list.json", tmp_path / "pipe"
     local.write_text(json.dumps([ENTRY]))
     os.mkfifo(pipe)
