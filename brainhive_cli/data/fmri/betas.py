@@ -1,6 +1,4 @@
-"""Single-trial betas of any origin: recordings by split, z-scored, of voxels that
-repetitions choose.
-"""
+"""Recordings of single-trial betas, z-scored, with voxels chosen by noise ceiling."""
 
 from abc import abstractmethod
 from collections import Counter, defaultdict
@@ -38,28 +36,37 @@ from brainhive_cli.data.recordings.shown_pictures import list_pictures
 from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.signals.trials import Trials, index_optional
 
-BLOCK_BYTES = 2**27
-"""Limit of the signals in memory while voxels are measured."""
-MIN_ZEROS = 0.25
-"""Share of zeros in a trial from which on they are no estimates."""
+MAX_BLOCK_BYTES = 2**27
+"""Largest block of signals in memory while noise ceilings are measured."""
+MIN_ZERO_SHARE = 0.25
+"""Smallest share of zeros in a trial at which its zeros count as missing betas."""
 NOT_ESTIMATED = "trials without an estimate in all or many voxels"
-REPEATED = 20
-"""Training stimuli shown twice or more, below which a choice of voxels would be one of
-noise.
+MIN_REPEATED_STIMULI = 20
+"""Smallest number of repeated training stimuli from which voxels are chosen. With fewer
+the choice would follow noise.
 """
 SPLITS = ("train", "test", "imagery", "artificial")
-"""Splits of published trials; in place of another stands the reason why a trial is left
-out.
-"""
+"""Splits of published trials."""
+TRIAL_COLUMNS = (
+    "subject",
+    "session",
+    "runs",
+    "train trials",
+    "test trials",
+    "pictures",
+    "shown again",
+)
+VOXEL_COLUMNS = ("subject", "voxels", "regions that have any")
+FILE_COLUMNS = ("subject", "name", "taken for")
 
 
 class BetaSteps(parts.Config):
-    """Steps from single-trial betas of any origin to recordings.
+    """Steps from single-trial betas to recordings.
 
     Attributes:
         unit: Unit of the betas before they are z-scored.
-        keeps_constant: Whether voxels that do not vary are kept, for models that know
-            voxels by their order.
+        keeps_constant: If True, constant voxels are kept, for models that expect a
+            fixed order of voxels.
     """
 
     unit: ClassVar[str] = "% signal change"
@@ -67,47 +74,44 @@ class BetaSteps(parts.Config):
 
     zscore: Annotated[Literal["session", "run", "no"], yaml_no_as_text] = Field(
         "session",
-        description="z-score each voxel within a session or run, by its training "
-        "trials; of one without training trials by all of its own",
+        description="z-score each voxel within a session or run by its training "
+        "trials, or by all trials if it has no training trials",
     )
     min_ncsnr: float | None = Field(
         None,
         gt=0,
         description=(
-            "keep voxels of at least this ncsnr, by the repetitions of training stimuli"
+            "least ncsnr of a voxel, measured on repetitions of training stimuli"
         ),
     )
     max_voxels: int | None = Field(
-        None, gt=0, description="keep so many voxels, those of the highest ncsnr"
+        None, gt=0, description="number of voxels to keep, those of the highest ncsnr"
     )
 
     @property
     def scale(self) -> str:
-        """Trials within which voxels are z-scored: `session`, `run` or `no`."""
+        """Unit within which voxels are z-scored: `session`, `run` or `no`."""
         return self.zscore
 
     def list_sessions(self, subject: int) -> Sequence[int]:
-        """List the sessions of a subject where they are known without files; else
-        none.
-        """
+        """List the sessions of a subject, or nothing if only its files name them."""
         return ()
 
 
 @dataclass(frozen=True)
 class SessionTrials:
-    """The trials of a session, in the order of its betas.
+    """Trials of a session, in the order of its betas.
 
     Attributes:
-        image_ids: [n] of the stimuli that were shown; "" where none was.
-        splits: [n] of the split of each; "" where a trial is left out.
-        runs: [n] number of the run; None where that is not known.
-        onset_s: [n] seconds from its start to each stimulus; None where that is not
-            known.
-        dropped: Number of trials that are left out, or have no beta at all, by reason.
-        noted: Other unusual facts, with counts, in words: each is a line of the plan.
-        unmatched: Names in the trials of pictures that the data set does not have, each
-            once.
-        provenance: Further facts on the session for the store.
+        image_ids: Image id [n] of each trial, "" if no stimulus was shown.
+        splits: Split [n] of each trial, "" if the trial is left out.
+        runs: Run number [n] of each trial, or None if unknown.
+        onset_s: Seconds [n] from the start of the run to each stimulus, or None if
+            unknown.
+        dropped: Number of trials that are left out or have no beta, by reason.
+        noted: Number of trials or runs with another unusual fact, by description.
+        unmatched: Names of pictures that the data set lacks, without duplicates.
+        provenance: Further facts for the store.
     """
 
     image_ids: Sequence[str]
@@ -121,21 +125,21 @@ class SessionTrials:
 
 
 SessionBetas = tuple[Float32, Mapping[str, Array], Mapping[str, Any]]
-"""Betas of a session [n, V], in the order of `SessionTrials`, NaN where a voxel was not
-recorded; measures of voxels by their estimation, [V] by name; and facts on it.
+"""Betas [n, V] of a session in the order of `SessionTrials`, NaN where a voxel was not
+recorded. Maps [V] of the estimation, by name. Facts about the estimation.
 """
 
 
 @dataclass(frozen=True)
 class Betas(Preparation):
-    """A preparation of betas: subclasses say where they are, all else is the same for
-    all.
+    """Base of the preparations of betas.
 
     Attributes:
-        file_kinds: What the files of a subject's regions were taken for, by name, once
-            they are read.
-        stimuli: The data set of the pictures, where trials name them by path, file or
-            id.
+        file_kinds: Interpretation of each file of masks and regions, such as
+            {1: {"V1": "labels without names"}}, by subject and name. Filled when the
+            files are read.
+        stimuli: Data set of the pictures, if trials name them by path, file or id.
+        dataset: Name of the data set of the pictures.
     """
 
     config: Any  # BetaSteps, and the keys of the subclass
@@ -145,10 +149,9 @@ class Betas(Preparation):
     dataset: str = field(init=False)
 
     def __post_init__(self) -> None:
-        """Name the data set of the pictures."""
-        vars(self)["dataset"] = str(
-            self.stimuli.recorded_as if self.stimuli else self.config.name
-        )
+        """Set the name of the data set."""
+        name = self.stimuli.recorded_as if self.stimuli else self.config.name
+        object.__setattr__(self, "dataset", str(name))
 
     @cached_property
     def _pictures(self) -> tuple[list[str], NDArray[np.str_]]:
@@ -156,9 +159,7 @@ class Betas(Preparation):
 
     @abstractmethod
     def load_voxels(self, subject: int) -> Voxels:
-        """Give the V voxels of a subject: regions, maps of all sessions, and their
-        positions.
-        """
+        """Load the regions, maps and positions of a subject's voxels."""
 
     @abstractmethod
     def count_voxels(self, subject: int) -> int:
@@ -166,152 +167,161 @@ class Betas(Preparation):
 
     @abstractmethod
     def list_trials(self, subject: int, session: int) -> SessionTrials:
-        """List the trials of a session; no beta is read."""
+        """List the trials of a session without reading betas."""
 
     @abstractmethod
     def read_betas(self, subject: int, session: int) -> SessionBetas:
-        """Read, or estimate, the betas of a session."""
+        """Read or estimate the betas of a session."""
 
     def list_notes(self, subjects: Sequence[int]) -> list[str]:
-        """List facts about the files of subjects that the overview has, a line each."""
+        """List facts about the files of subjects, a line each, for the overview."""
         return []
 
     def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
-        """Count the trials of a session by split."""
+        """Return the shape [n, V, 1] of each split of a session, by split."""
         trials, rows, _ = self._choose_trials(subject, session)
         splits = trials.splits[rows]
-        width = self.count_voxels(subject)
-        return {
-            split: (int((splits == split).sum()), width, 1)
-            for split in _list_splits(splits)
-        }
+        n_voxels = self.count_voxels(subject)
+        shapes = {}
+        for split in _list_splits(splits):
+            shapes[split] = (int((splits == split).sum()), n_voxels, 1)
+        return shapes
 
     def _choose_trials(
-        self, subject: int, session: int, missing: Array | None = None
+        self, subject: int, session: int, missing_rows: Array | None = None
     ) -> tuple[SessionTrials, Array, dict[int, Array]]:
-        """List the trials of a session, the rows that are used, and by run or session
-        those of them that are z-scored together; none is read.
+        """Choose the trials of a session, without reading betas.
 
         Args:
-            subject: By number.
-            session: By number.
-            missing: Rows of trials whose betas were not estimated.
+            subject: Subject number.
+            session: Session number.
+            missing_rows: Rows of trials whose betas were not estimated.
+
+        Returns:
+            All trials, the rows that are used, and by run or session the positions in
+            these rows that are z-scored together.
 
         Raises:
-            BrainhiveError: if there are too few to use, to z-score by, or to choose
-                voxels by.
+            BrainhiveError: if there are too few trials to use, to z-score by, or to
+                choose voxels by.
         """
-        # trials of a picture
         trials = self.list_trials(subject, session)
-        if missing is not None and len(missing):
+        if missing_rows is not None and len(missing_rows):
             splits = trials.splits.copy()
-            splits[missing] = ""
-            dropped = {**trials.dropped, NOT_ESTIMATED: len(missing)}
+            splits[missing_rows] = ""
+            dropped = {**trials.dropped, NOT_ESTIMATED: len(missing_rows)}
             trials = replace(trials, splits=splits, dropped=dropped)
-        where = f"session {session} of subject {subject}"
         rows = np.flatnonzero(trials.splits != "")
         if not len(rows):
-            reasons = [f"{count} {why}" for why, count in trials.dropped.items()]
+            reasons = [f"{count} {reason}" for reason, count in trials.dropped.items()]
             raise BrainhiveError(
-                f"{where} has no trial of a picture: {', '.join(reasons)}",
+                f"session {session} of subject {subject} has no trial of a picture: "
+                f"{', '.join(reasons)}",
                 "correct its events, or leave it out: preparation.sessions=[…]",
             )
 
-        # two trials or more to z-score by, in each run or in the session
+        # group the trials by run, or put all of the session into group 0
         numbers = np.zeros(len(rows), np.int64)
         if self.config.scale == "run" and trials.runs is not None:
             numbers = trials.runs[rows]
         groups = {}
         if self.config.scale != "no":
-            runs = np.unique(numbers).tolist()
-            groups = {run: np.flatnonzero(numbers == run) for run in runs}
-        for group, members in groups.items():
+            for number in np.unique(numbers).tolist():
+                groups[number] = np.flatnonzero(numbers == number)
+        for number, members in groups.items():
             splits = trials.splits[rows[members]]
-            if ((splits == "train").sum() or len(splits)) < 2:
-                problem = (
-                    f"{where}: {self.config.scale} {group} has one trial to z-score by"
+            n_trials = int((splits == "train").sum()) or len(splits)
+            if n_trials < 2:
+                scale = "session" if self.config.scale == "run" else "no"
+                raise BrainhiveError(
+                    f"session {session} of subject {subject}: {self.config.scale} "
+                    f"{number} has one trial to z-score by",
+                    f"preparation.zscore={scale}",
                 )
-                way = "session" if self.config.scale == "run" else "no"
-                raise BrainhiveError(problem, f"preparation.zscore={way}")
-
-        # enough repetitions for a choice of voxels
-        chooses_voxels = (
-            self.config.min_ncsnr is not None or self.config.max_voxels is not None
-        )
-        if chooses_voxels and (repeated := self._count_repeated(subject)) < REPEATED:
-            raise BrainhiveError(
-                f"subject {subject}: {repeated} training stimuli were shown twice or "
-                f"more, too few to choose voxels by, which takes {REPEATED}",
-                "leave out preparation.min_ncsnr and preparation.max_voxels; choose by "
-                "region instead",
-            )
+        self._require_repetitions(subject)
         return trials, rows, groups
+
+    def _require_repetitions(self, subject: int) -> None:
+        """Raise an error if few repetitions would choose the voxels of a subject."""
+        if self.config.min_ncsnr is None and self.config.max_voxels is None:
+            return
+        n_repeated = self._count_repeated(subject)
+        if n_repeated < MIN_REPEATED_STIMULI:
+            raise BrainhiveError(
+                f"subject {subject}: {n_repeated} training stimuli were shown twice or "
+                f"more, and a choice of voxels needs {MIN_REPEATED_STIMULI}",
+                "leave out preparation.min_ncsnr and preparation.max_voxels, and "
+                "choose voxels by region instead",
+            )
 
     @cached_method
     def _count_repeated(self, subject: int) -> int:
-        """Count, once, the training stimuli of a subject that were shown twice or
-        more.
-        """
-        shown = Counter[str]()
+        """Count the training stimuli of a subject that were shown twice or more."""
+        counts = Counter[str]()
         for session in self.sessions(subject):
             trials = self.list_trials(subject, session)
-            shown.update(compress(trials.image_ids, trials.splits == "train"))
-        return sum(number > 1 for number in shown.values())
+            counts.update(compress(trials.image_ids, trials.splits == "train"))
+        return sum(count > 1 for count in counts.values())
 
     def session(self, subject: int, session: int) -> Mapping[str, Trials]:
-        """Read the betas of a session, by split, z-scored."""
+        """Read the z-scored betas of a session, by split."""
         _, rows, _ = self._choose_trials(subject, session)
         betas, estimated_maps, estimation = self.read_betas(subject, session)
-        is_kept, is_sound = choose_estimates(betas[rows])
-        trials, rows, groups = self._choose_trials(subject, session, rows[~is_kept])
-        # [n], [n, V]
-        splits = trials.splits[rows]
-        values = betas[rows]
+        has_betas, is_sound = choose_estimates(betas[rows])
+        missing_rows = rows[~has_betas]
+        trials, rows, groups = self._choose_trials(subject, session, missing_rows)
+        splits = trials.splits[rows]  # [n]
+        values = betas[rows]  # [n, V]
         space = self.load_voxels(subject)
 
-        # a voxel that was not recorded, or never changes, in some session is left out
-        # of all in the end
+        # voxels that are missing or constant in a session are left out in `finish`
         values[:, ~is_sound] = 0
         is_sound &= np.ptp(values, 0) > 0
 
-        # z-score each group by its training trials, or by all where it has none
-        untrained = []
-        for group, members in groups.items():
-            training = members[splits[members] == "train"]
-            if not len(training):
-                untrained.append(group)
-            known = values[training if len(training) else members]
-            mean = known.mean(0, np.float64)
-            spread = known.std(0, dtype=np.float64)
-            varies = np.ptp(known, 0) > 0
+        # z-score each group by its training trials, or by all trials without them
+        groups_without_training = []
+        for number, members in groups.items():
+            reference_rows = members[splits[members] == "train"]
+            if not len(reference_rows):
+                groups_without_training.append(number)
+                reference_rows = members
+            reference = values[reference_rows]
+            mean = reference.mean(0, np.float64)
+            spread = reference.std(0, dtype=np.float64)
+            varies = np.ptp(reference, 0) > 0
             is_sound &= varies
-            # in place: of all voxels of a brain, copies in float64 are large
+            # in place, because copies of a whole brain in float64 are large
             values[members] -= mean
             values[members] /= np.where(is_sound, spread, 1)
             if self.config.keeps_constant:
                 values[np.ix_(members, np.flatnonzero(~varies))] = 0
 
         # maps of the subject, of the estimation, and of this session
-        maps = {**space.maps, **estimated_maps, "is_sound": is_sound}
-        space = replace(
-            space,
-            maps={name: np.asarray(map_, np.float64) for name, map_ in maps.items()},
-        )
+        all_maps = {**space.maps, **estimated_maps, "is_sound": is_sound}
+        maps = {name: np.asarray(map_, np.float64) for name, map_ in all_maps.items()}
+        space = replace(space, maps=maps)
 
-        # facts on the session that the store keeps
+        # facts for the store
         unit = self.config.unit if self.config.scale == "no" else "z-score"
-        facts = {"noted": dict(trials.noted), "constant_voxels": int((~is_sound).sum())}
-        provenance: dict[str, Any] = {**facts, **trials.provenance, **estimation}
-        if untrained:
-            provenance["z_scored_without_training_trials"] = untrained
-        if programs := read_simulated(*self.files(subject)):
+        provenance: dict[str, Any] = {
+            "noted": dict(trials.noted),
+            "constant_voxels": int((~is_sound).sum()),
+            **trials.provenance,
+            **estimation,
+        }
+        if groups_without_training:
+            provenance["z_scored_without_training_trials"] = groups_without_training
+        programs = read_simulated(*self.files(subject))
+        if programs:
             provenance["simulated"] = programs
 
-        # one recording for each split, training first
+        # a recording for each split
         runs = None if trials.runs is None else trials.runs.astype(np.int16)
         recordings: dict[str, Trials] = {}
         for split in _list_splits(splits):
             split_rows = rows[splits == split]
+            # trials without a split are counted in the first recording
+            dropped = {} if recordings else dict(trials.dropped)
             recordings[split] = Trials(
                 values[splits == split][:, None, :, None],  # [n, 1, V, 1]
                 [trials.image_ids[row] for row in split_rows.tolist()],
@@ -319,8 +329,7 @@ class Betas(Preparation):
                 np.zeros(1),
                 None,
                 unit,
-                # of no split: the first has them
-                {"dropped": {} if recordings else dict(trials.dropped), **provenance},
+                {"dropped": dropped, **provenance},
                 runs=index_optional(runs, split_rows[:, None]),  # [n, 1]
                 onset_s=index_optional(trials.onset_s, split_rows[:, None]),
                 trial_numbers=split_rows[:, None] if trials.onset_s is None else None,
@@ -330,164 +339,146 @@ class Betas(Preparation):
     def finish(
         self, subject: int, recordings: Mapping[str, Trials]
     ) -> dict[str, Trials]:
-        """Measure voxels by the repetitions of training stimuli, and keep those that
-        are wanted.
+        """Measure the noise ceilings of voxels, and keep the voxels that are asked for.
+
+        Raises:
+            BrainhiveError: if no voxel is left.
         """
         space = next(iter(recordings.values())).space
         assert isinstance(space, Voxels)
-        maps = {**space.maps}
-        least = self.config.min_ncsnr
-        most = self.config.max_voxels
-        # the mean over sessions
+        maps = dict(space.maps)
+        min_ncsnr = self.config.min_ncsnr
+        max_voxels = self.config.max_voxels
+        # `is_sound` is a mean over sessions
         is_sound = (maps.pop("is_sound") == 1) | self.config.keeps_constant
 
-        # noise ceilings by the repetitions of training stimuli; voxels that all stay
-        # have published ones
-        repeated = 0
-        highest = ""
-        rows = np.flatnonzero(is_sound)
+        # measure noise ceilings on training stimuli, unless constant voxels are kept,
+        # which have published ceilings
+        n_repeated = 0
         if "train" in recordings and not self.config.keeps_constant:
-            ncsnr, repeated = measure_ncsnr(recordings["train"])
-            maps |= {"ncsnr": ncsnr} if repeated else {}
+            ncsnr, n_repeated = measure_ncsnr(recordings["train"])
+            if n_repeated:
+                maps["ncsnr"] = ncsnr
 
-        # the voxels with the highest ncsnr, in their own order
-        if least is not None or most is not None:
+        # keep the voxels of the highest ncsnr in their order
+        rows = np.flatnonzero(is_sound)
+        highest = ""
+        if min_ncsnr is not None or max_voxels is not None:
             ratios = maps["ncsnr"]
             highest = f"; the highest ncsnr is {ratios.max():.2g}"
-            rows = rows[np.argsort(-ratios[rows], kind="stable")[:most]]
-            rows = np.sort(rows[ratios[rows] >= (least or 0)])
+            rows = rows[np.argsort(-ratios[rows], kind="stable")[:max_voxels]]
+            rows = np.sort(rows[ratios[rows] >= (min_ncsnr or 0)])
         if not len(rows):
             raise BrainhiveError(
                 f"subject {subject}: no voxel is left, {is_sound.sum()} vary in each "
                 f"session{highest}",
-                "a lower preparation.min_ncsnr; or other sessions or mask",
+                "lower preparation.min_ncsnr, or choose other sessions or another mask",
             )
 
-        # counts for the store, and the signals of the chosen voxels alone
         counts = {
             "read": len(is_sound),
             "constant_or_missing_in_a_session": int((~is_sound).sum()),
             "kept": len(rows),
         }
         if len(rows) < is_sound.sum():
-            counts["chosen_by_training_stimuli"] = repeated
+            counts["chosen_by_training_stimuli"] = n_repeated
         space = replace(space, maps=maps).select(rows)
-        return {
-            split: replace(
+        selected = {}
+        for split, recording in recordings.items():
+            selected[split] = replace(
                 recording,
                 signal=_select_voxels(recording.signal, rows),  # [N, R, kept V, 1]
                 space=space,
                 provenance={**recording.provenance, "voxels": counts},
             )
-            for split, recording in recordings.items()
-        }
+        return selected
 
     def look_over(self, subjects: Sequence[int]) -> Overview:
-        """Count voxels and the trials of each session, and list unusual facts about
-        them.
+        """Count the voxels and the trials of each session, and list unusual facts.
+
+        Subjects that cannot be read are left out, as their preparation raises the
+        error.
         """
-        rows = []
-        widths = []
-        lines = list[str]()
+        trial_rows = []
+        voxel_rows = []
+        warnings = list[str]()
         for subject in subjects:
             try:
-                session_trials = {
-                    session: self.list_trials(subject, session)
-                    for session in self.sessions(subject)
-                }
-                sizes = [
-                    f"{name} ({mask.sum()})"
-                    for name, mask in self.load_voxels(subject).regions.items()
-                    if mask.any()
-                ]
+                session_trials = {}
+                for session in self.sessions(subject):
+                    session_trials[session] = self.list_trials(subject, session)
+                sizes = []
+                for name, mask in self.load_voxels(subject).regions.items():
+                    if mask.any():
+                        sizes.append(f"{name} ({mask.sum()})")
                 regions = summarise_names(sizes) if sizes else "none"
-                widths.append((subject, self.count_voxels(subject), regions))
+                voxel_rows.append((subject, self.count_voxels(subject), regions))
             except BrainhiveError:
-                continue  # the preparation of this subject raises it
+                continue
 
-            # one row for each session; unusual facts are joined over sessions
-            # count by session, by fact
-            unusual: dict[str, dict[int, int]] = defaultdict(dict)
-            unmatched: dict[str, None] = {}
             for session, trials in session_trials.items():
-                shown = [*filter(None, trials.image_ids)]
-                pictures = len({*shown})
-                counts = Counter(trials.splits.tolist())
-                rows.append(
-                    (
-                        subject,
-                        session,
-                        "–" if trials.runs is None else len(np.unique(trials.runs)),
-                        counts["train"],
-                        counts["test"],
-                        pictures,
-                        len(shown) - pictures,
-                    )
-                )
-                unmatched |= dict.fromkeys(trials.unmatched)
-                for reason, count in {**trials.dropped, **trials.noted}.items():
-                    if count > 0:
-                        unusual[reason][session] = count
-            lines += [
-                (
-                    f"subject {subject}, session {spans([*sessions])}: "
-                    f"{sum(sessions.values())} {reason}"
-                )
-                for reason, sessions in unusual.items()
-            ]
-            if unmatched:
-                lines.append(
-                    f"subject {subject}: pictures that {self.dataset} does not have, "
-                    f"{summarise_names([*unmatched])}"
-                )
+                trial_rows.append((subject, session, *_count_trials(trials)))
+            warnings += self._describe_unusual(subject, session_trials)
 
-        # what was left out of all subjects, once their files are known
-        lines = [*self.list_notes(subjects), *lines]
+        # notes are complete once all files are read
+        warnings = self.list_notes(subjects) + warnings
 
-        # trials by session, voxels, and how files of regions were read; a plain mask
-        # needs no row
-        readings = (
-            (n, *pair) for n in subjects for pair in self.file_kinds.get(n, {}).items()
-        )
-        files = [row for row in readings if row[1:] != ("mask", "mask")]
-        columns = (
-            "subject",
-            "session",
-            "runs",
-            "train trials",
-            "test trials",
-            "pictures",
-            "shown again",
-        )
+        # interpretations of files, without plain masks
+        file_rows = []
+        for subject in subjects:
+            for name, kind in self.file_kinds.get(subject, {}).items():
+                if (name, kind) != ("mask", "mask"):
+                    file_rows.append((subject, name, kind))
         tables = (
-            Table("Trials listed", columns, rows),
-            Table(
-                "Voxels read", ("subject", "voxels", "regions that have any"), widths
-            ),
-            Table(
-                "Files of masks and regions", ("subject", "name", "taken for"), files
-            ),
+            Table("Trials listed", TRIAL_COLUMNS, trial_rows),
+            Table("Voxels read", VOXEL_COLUMNS, voxel_rows),
+            Table("Files of masks and regions", FILE_COLUMNS, file_rows),
         )
-        return Overview(tuple(table for table in tables if table.rows), tuple(lines))
+        shown_tables = tuple(table for table in tables if table.rows)
+        return Overview(shown_tables, tuple(warnings))
+
+    def _describe_unusual(
+        self, subject: int, session_trials: Mapping[int, SessionTrials]
+    ) -> list[str]:
+        """Describe unusual facts about the trials of a subject, a line each."""
+        counts: dict[str, dict[int, int]] = defaultdict(dict)  # by fact and session
+        unmatched: dict[str, None] = {}
+        for session, trials in session_trials.items():
+            unmatched |= dict.fromkeys(trials.unmatched)
+            for fact, count in {**trials.dropped, **trials.noted}.items():
+                if count > 0:
+                    counts[fact][session] = count
+
+        lines = []
+        for fact, session_counts in counts.items():
+            total = sum(session_counts.values())
+            sessions = spans(list(session_counts))
+            lines.append(f"subject {subject}, session {sessions}: {total} {fact}")
+        if unmatched:
+            lines.append(
+                f"subject {subject}: pictures that {self.dataset} does not have, "
+                f"{summarise_names(list(unmatched))}"
+            )
+        return lines
 
 
 Trial = tuple[str, str, int, int | None]
-"""Picture, split, session and run, which may not be known; or in place of a split why
-it is left out.
+"""Image id, split, session and run of a trial. None is an unknown run. A trial that is
+left out has the reason in place of a split.
 """
 
 
 class Subject(NamedTuple):
-    """Content of the files of a subject.
+    """Files of a subject with published betas.
 
     Attributes:
         files: All files that are read.
-        voxels: Regions, maps and positions.
+        voxels: Regions, maps and positions of the voxels.
         width: Number of voxels.
-        trials: The trials, as many as there are betas.
-        read_betas: Reader of the betas [n, V] of a session.
-        facts: Facts for the store, as the trials over which betas were estimated
-            together (`fitted`).
+        trials: Trials in the order of the betas.
+        read_betas: Returns the betas [n, V] of a session.
+        facts: Facts for the store, such as `fitted`, the trials whose betas were
+            estimated together.
     """
 
     files: Sequence[Path]
@@ -499,17 +490,14 @@ class Subject(NamedTuple):
 
 
 class PublishedSteps(BetaSteps):
-    """Published betas of a data set: names of its files, what they hold, and the steps
-    from there.
+    """Base of the steps of data sets that publish betas.
 
     Attributes:
         name: Name of the data set.
-        patterns: Files or folders, at most three folders below the root, one of which
-            each subject has.
-        folder: Name of the folder below paths.data, where it is not that of the data
-            set.
-        numbers: Numbers of its subjects, where other files of such names are none of
-            its own.
+        patterns: Patterns of files or folders, at most three folders below the root.
+            Each subject has at least one of them.
+        folder: Name of the folder below paths.data, if it is not the data set's name.
+        numbers: Numbers of all subjects, if unrelated files have similar names.
     """
 
     name: ClassVar[str]
@@ -520,79 +508,83 @@ class PublishedSteps(BetaSteps):
     root: str = Field(
         "",
         description=(
-            "folder of the files; default: the data set's name below paths.data"
+            "folder of the files; default: folder of the data set below paths.data"
         ),
     )
 
     def find_subjects(self, root: Path) -> Collection[int]:
-        """Find the subjects whose files have names instead of numbers."""
+        """Find the subjects whose files have names, or return nothing."""
         return ()
 
     def open_subject(self, root: Path, subject: int) -> Subject:
-        """Find all of a subject but the values of betas; MissingData where a file is
-        not there.
+        """Open the files of a subject, without reading betas.
+
+        Raises:
+            MissingData: if a file is missing.
         """
         raise NotImplementedError
 
     def build(self, paths: Paths) -> "PublishedBetas":
-        """Point at the data; nothing is read yet."""
+        """Return the preparation, without opening files."""
         root = paths.dataset(self.folder or self.name, self.root)
         return PublishedBetas(self, root, patterns=self.patterns)
 
 
 @dataclass(frozen=True)
 class PublishedBetas(Betas):
-    """The betas below one root.
+    """Published betas below a root.
 
     Attributes:
-        patterns: Files or folders, at most three folders below the root, one of which
-            each subject has.
+        patterns: Patterns of files or folders, of which each subject has at least one.
     """
 
     patterns: Sequence[str] = ()
 
     @property
     def subjects(self) -> tuple[int, ...]:
-        """The subjects whose files are there."""
-        if known := self.config.find_subjects(self.root):
-            return tuple(known)
-        patterns = self.patterns
-        numbers = self.config.numbers
-        labels = list_subjects(
-            self.root, [folder + pattern for pattern in patterns for folder in FOLDERS]
-        )
-        return tuple(subject for subject in labels if subject in (numbers or labels))
+        """Subjects with files."""
+        named_subjects = self.config.find_subjects(self.root)
+        if named_subjects:
+            return tuple(named_subjects)
+        patterns = []
+        for pattern in self.patterns:
+            patterns += [folder + pattern for folder in FOLDERS]
+        subjects = list_subjects(self.root, patterns)
+        numbers = self.config.numbers or subjects
+        return tuple(subject for subject in subjects if subject in numbers)
 
     def files(self, subject: int) -> Sequence[Path]:
         """List all files of a subject."""
-        return [*dict.fromkeys(self.open_subject(subject).files)]
+        return list(dict.fromkeys(self.open_subject(subject).files))
 
     def sessions(self, subject: int) -> Sequence[int]:
-        """List the sessions in which there are trials."""
-        return self.config.list_sessions(subject) or sorted(
-            {session for _, _, session, _ in self.open_subject(subject).trials}
-        )
+        """List the sessions that have trials."""
+        sessions = self.config.list_sessions(subject)
+        if sessions:
+            return sessions
+        trials = self.open_subject(subject).trials
+        return sorted({session for _, _, session, _ in trials})
 
     def load_voxels(self, subject: int) -> Voxels:
-        """Give regions, maps and positions of the voxels."""
+        """Load the regions, maps and positions of a subject's voxels."""
         return self.open_subject(subject).voxels
 
     def count_voxels(self, subject: int) -> int:
-        """Count the voxels."""
+        """Count the voxels of a subject."""
         return self.open_subject(subject).width
 
     def list_trials(self, subject: int, session: int) -> SessionTrials:
         """List the trials of a session."""
-        about = self.open_subject(subject)
-        trials = [trial for trial in about.trials if trial[2] == session]
+        content = self.open_subject(subject)
+        trials = [trial for trial in content.trials if trial[2] == session]
         names, splits, _, runs = zip(*trials, strict=True)
-        # a split that is none of SPLITS is the reason why a trial is left out
+        # a trial that is left out has the reason in place of a split
         return SessionTrials(
             names,
             np.where(np.isin(splits, SPLITS), splits, ""),
             None if None in runs else np.array(runs),
             Counter(split for split in splits if split not in SPLITS),
-            provenance=about.facts,
+            provenance=content.facts,
         )
 
     def read_betas(self, subject: int, session: int) -> SessionBetas:
@@ -602,93 +594,107 @@ class PublishedBetas(Betas):
 
     @cached_method
     def open_subject(self, subject: int) -> Subject:
-        """Find all of a subject but the values of betas, once."""
+        """Open the files of a subject, without reading betas."""
         return self.config.open_subject(self.root, subject)
 
 
 def choose_estimates(betas: Float32) -> tuple[Bool, Bool]:
-    """Choose trials and voxels that all have estimates, so that most betas are kept.
+    """Choose trials and voxels without missing betas, so that most betas are kept.
 
-    A beta that is not finite is no estimate, nor is 0 in a trial of which at least
-    `MIN_ZEROS` of the voxels are 0 that others are not. The trials that lack most are
-    left out, as many as leave most betas, and then the voxels that others lack.
+    A beta is missing if it is not finite. A beta of 0 is missing if at least
+    `MIN_ZERO_SHARE` of the trial's voxels are 0, without voxels that are always 0.
 
     Args:
-        betas: [n, V].
+        betas: Betas [n, V].
 
     Returns:
-        Whether each trial [n] and each voxel [V] is kept.
+        Masks of the trials [n] and of the voxels [V] that are kept.
     """
     is_missing = ~np.isfinite(betas)
     is_zero = betas == 0
     varies = ~is_zero.all(0)
     is_zero &= varies
-    share = is_zero.sum(1, keepdims=True) / max(1, varies.sum())
-    is_missing |= is_zero & (share >= MIN_ZEROS)
+    zero_share = is_zero.sum(1, keepdims=True) / max(1, varies.sum())
+    is_missing |= is_zero & (zero_share >= MIN_ZERO_SHARE)
 
-    # trials that lack most first: how many must go so that each voxel is there
+    # drop trials with most missing betas first, and count for each voxel the drops
+    # after which it is complete
     order = np.argsort(-is_missing.sum(1), kind="stable")
-    needed = np.zeros(betas.shape[1], np.int64)
+    n_drops = np.zeros(betas.shape[1], np.int64)
     for position, row in enumerate(order, 1):
-        needed[is_missing[row]] = position
-    numbers = np.arange(len(order))
-    widths = np.searchsorted(np.sort(needed), numbers, "right")
-    number = int(((len(order) - numbers) * widths).argmax())
-    return ~np.isin(numbers, order[:number]), needed <= number
+        n_drops[is_missing[row]] = position
+
+    # the product of trials and voxels that remain is largest
+    counts = np.arange(len(order))
+    n_voxels = np.searchsorted(np.sort(n_drops), counts, "right")
+    best = int(((len(order) - counts) * n_voxels).argmax())
+    return ~np.isin(counts, order[:best]), n_drops <= best
 
 
 def measure_ncsnr(recording: Trials) -> tuple[Float64, int]:
     """Measure the noise-ceiling signal-to-noise ratio of voxels.
 
-    The variance of the noise is the mean, over stimuli that were shown twice or more,
-    of that over repetitions; what it leaves of the variance of all trials is the
-    signal's. Of betas that are z-scored by session, as NSD's, that is 1.
+    The variance over repetitions, averaged over repeated stimuli, is the noise. The
+    rest of the variance of all trials is the signal. NSD z-scores betas by session,
+    which makes the variance of all trials 1.
 
     Returns:
-        [V], 0 where no stimulus was shown twice; and the number of stimuli that were.
+        Ratios [V], 0 without repetitions, and the number of repeated stimuli.
 
     Source: Allen et al. 2022.
     """
     signal = recording.signal
     counts = recording.repetitions
     assert counts is not None  # as in every joined recording
-    repeated = int((counts > 1).sum())
+    n_repeated = int((counts > 1).sum())
 
-    # sums over blocks of stimuli: of values, of squares, and of variances over
-    # repetitions
+    # sums over blocks of stimuli
     noise, sums, squares = np.zeros((3, signal.shape[2]))  # [V] each
-    step = max(1, BLOCK_BYTES // (8 * int(np.prod(signal.shape[1:]))))
+    step = max(1, MAX_BLOCK_BYTES // (8 * int(np.prod(signal.shape[1:]))))
     for start in range(0, len(signal), step):
-        shown = counts[start : start + step, None]  # [n, 1]
+        block_counts = counts[start : start + step, None]  # [n, 1]
         values = np.array(signal[start : start + step], np.float64)[..., 0]  # [n, R, V]
         # absent repetitions count in no sum
-        values[np.arange(values.shape[1]) >= shown] = np.nan
+        values[np.arange(values.shape[1]) >= block_counts] = np.nan
         sums += np.nansum(values, (0, 1))
         squares += np.nansum(values**2, (0, 1))
-        noise += np.nanvar(values[shown[:, 0] > 1], 1, ddof=1).sum(0)
+        noise += np.nanvar(values[block_counts[:, 0] > 1], 1, ddof=1).sum(0)
 
-    # signal variance is total variance less noise variance
-    noise /= max(1, repeated)
-    explained = np.maximum(
-        squares / counts.sum() - (sums / counts.sum()) ** 2 - noise, 0
+    # the signal is the total variance without the noise
+    noise /= max(1, n_repeated)
+    n_trials = counts.sum()
+    variance = squares / n_trials - (sums / n_trials) ** 2
+    explained = np.maximum(variance - noise, 0)
+    ratio = np.zeros_like(noise)
+    np.divide(explained, noise, out=ratio, where=noise > 0)
+    return np.sqrt(ratio), n_repeated
+
+
+def _count_trials(trials: SessionTrials) -> tuple[str | int, ...]:
+    """Count runs, training and test trials, pictures and repetitions of a session."""
+    counts = Counter(trials.splits.tolist())
+    image_ids = list(filter(None, trials.image_ids))
+    n_pictures = len(set(image_ids))
+    return (
+        "–" if trials.runs is None else len(np.unique(trials.runs)),
+        counts["train"],
+        counts["test"],
+        n_pictures,
+        len(image_ids) - n_pictures,
     )
-    return np.sqrt(
-        np.divide(explained, noise, out=np.zeros_like(noise), where=noise > 0)
-    ), repeated
 
 
 def _list_splits(splits: NDArray[np.str_]) -> list[str]:
-    """List the splits of trials, training first whatever was shown first."""
-    return sorted(
-        {*splits.tolist()} - {""}, key=lambda split: (split != "train", split)
-    )
+    """List the splits of trials in alphabetical order, but training first."""
+    names = set(splits.tolist()) - {""}
+    return sorted(names, key=lambda split: (split != "train", split))
 
 
 def _select_voxels(signal: Any, rows: Int64) -> LazyRows:
-    """Select voxels of a signal [N, R, V, 1]; values are read where the result is
-    sliced.
-    """
+    """Select voxels of a signal [N, R, V, 1] that is read when it is sliced."""
     shape = (*signal.shape[:2], len(rows), 1)
-    return LazyRows(
-        shape, signal.dtype, lambda part: np.asarray(signal[part])[:, :, rows]
-    )
+
+    def read(items: Any) -> Array:
+        return np.asarray(signal[items])[:, :, rows]
+
+    return LazyRows(shape, signal.dtype, read)

@@ -242,19 +242,17 @@ def test_a_least_ratio_keeps_the_voxels_that_reach_it(tmp_path):
     np.testing.assert_array_equal(kept.space.maps["ncsnr"], ncsnr[ncsnr >= least])
     with pytest.raises(
         BrainhiveError,
-        match=r"no voxel is left, 12 vary in each session; the highest ncsnr is",
+        match=r"subject 1.*\b12\b.*ncsnr",
     ):
         make(min_ncsnr=99).prepare(tmp_path / "none")
 
 
 def test_too_few_repeated_training_pictures_choose_no_voxels(tmp_path):
     betas = make(train=19, max_voxels=4)
-    with pytest.raises(
-        BrainhiveError, match="19 training stimuli were shown twice or more, too few"
-    ) as error:
+    with pytest.raises(BrainhiveError, match=r"\b19\b.*\b20\b") as error:
         betas.prepare(tmp_path)
     assert "preparation.max_voxels" in error.value.hint
-    with pytest.raises(BrainhiveError, match="19 training stimuli"):
+    with pytest.raises(BrainhiveError, match=r"\b19\b.*\b20\b"):
         betas.shapes(1, 1)  # as a plan does
 
 

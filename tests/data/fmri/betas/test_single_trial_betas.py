@@ -14,7 +14,7 @@ def test_the_noise_ceiling_is_counted_stimulus_by_stimulus(rows_at_once, monkeyp
     counts = np.array([3, 1, 2, 3, 2, 1, 3])
     signal = random.normal(size=(7, 1, 4, 1)) + random.normal(size=(7, 3, 4, 1)) / 2
     signal[..., 3, :] = random.normal(size=(7, 3, 1))  # noise alone
-    monkeypatch.setattr(betas, "BLOCK_BYTES", 8 * 12 * rows_at_once)
+    monkeypatch.setattr(betas, "MAX_BLOCK_BYTES", 8 * 12 * rows_at_once)
 
     found, repeated = measure_ncsnr(
         make_trials(1, signal, range(7), rate_hz=None, counts=counts)
