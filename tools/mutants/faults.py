@@ -59,7 +59,10 @@ FAULTS = (
         "spread = np.minimum((fourth_moments - squares)",
         "spread = np.maximum((fourth_moments - squares)",
     ),
-    Fault('training = members[splits[members] == "train"]', "training = members"),
+    Fault(
+        'reference_rows = members[splits[members] == "train"]',
+        "reference_rows = members",
+    ),
     Fault("if sealed and sealed[0] != _digest(", "if sealed and not _digest("),
     Fault("rows.verify(slice(start, start + step))", "rows.verify(slice(0, 0))"),
     Fault("if differs.any():", "if not differs.size:"),
