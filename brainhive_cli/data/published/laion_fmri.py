@@ -1,13 +1,10 @@
-"""LAION-fMRI: pictures in train and test as the publisher's split files have them, and
-single-trial betas.
-"""
+"""LAION-fMRI: pictures in the publisher's splits, and single-trial betas."""
 
 import re
 from collections import defaultdict
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
-from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -51,33 +48,40 @@ from brainhive_cli.data.signals.spaces import Voxels
 
 NAME = "laion-fmri"
 SPLITS = ("train", "test")
-SOURCE = fetch_line(NAME)
-DEFAULT = ("shared", "random_0")
+FETCH_HINT = fetch_line(NAME)
+DEFAULT_POOL = "shared"
+DEFAULT_SPLIT = "random_0"
 """Pool and split whose stores have the plain name."""
-# files of pictures, of their names and of captions, as the publisher calls them
 PICTURES = "task-images_stimuli.h5"
+PICTURES_DATASET = "images"
+"""HDF5 dataset of encoded pictures [N], a row of bytes each."""
 METADATA = "task-images_metadata.csv"
+"""Table of the pictures, in the order of their rows in PICTURES."""
 CAPTIONS = "task-images_desc-captions.csv"
-SPLIT_FILES = (
+SPLIT_LIST = "splits/**/{pool}/{split}.json"
+SPLIT_LIST_HINT = (
     "copy laion_fmri/splits/data of the publisher's package into that folder, as splits"
 )
 
-
 FOLDER = "derivatives/glmsingle-tedana/"
+_RUN = "ses-{session:02d}/func/sub-{subject:02d}_ses-{session:02d}_task-images"
+BETAS = _RUN + "_space-T1w_stat-effect_desc-SingletrialBetas_statmap.nii.gz"
+TRIALS = _RUN + "_desc-SingletrialBetas_trials.tsv"
+MASK = "sub-{:02d}_task-images_space-T1w_desc-meanR2gt15mask_mask.nii.gz"
+R2 = "sub-{:02d}_task-images_space-T1w_stat-rsquare_desc-R2mean_statmap.nii.gz"
+"""Files of a session's betas and trials, of the mask, and of the R² of all voxels, in
+percent of variance, averaged over sessions.
+"""
+MASK_R2 = 15
+"""R² above which voxels are in MASK, which the publisher made in May 2026."""
 REGIONS = (
     "derivatives/atlases/{0}/rois/[!.]*.nii.gz",
     "derivatives/rois/{0}/*/{0}_space-T1w_*label-*_mask.nii.gz",
 )
-"""Paths of regions as distributed since May 2026, and later; those of surfaces are not
-read.
-"""
-NAME_OF_REGION = re.compile(r"(?:.*_label-)?(.+?)(?:_mask)?\.nii\.gz")
+"""Files of regions, as distributed in May 2026 and later. Surfaces are not read."""
+REGION_NAME = re.compile(r"(?:.*_label-)?(.+?)(?:_mask)?\.nii\.gz")
 SESSIONS = range(1, 31)
-"""Sessions that are distributed of each subject; 31 to 34 are withheld."""
-MASK_R2 = 15
-"""Percent of variance, the mean over sessions, above which voxels are in the
-publisher's mask of May 2026.
-"""
+"""Distributed sessions. The publisher withholds sessions 31 to 34."""
 UNUSED = "trials of pictures that are neither in train nor in test"
 
 
@@ -92,95 +96,49 @@ class LaionFmriPictures(parts.Config):
 
     root: str = ROOT_FIELD
     pool: str = Field(
-        DEFAULT[0],
+        DEFAULT_POOL,
         pattern=r"^(shared|pooled|sub-\d\d)$",
         description="shared: what all subjects saw; pooled: all pictures of all "
         "subjects, who may be trained together on either; sub-01 and so "
         "on: all pictures of that subject, for whom alone it is",
     )
     split: str = Field(
-        DEFAULT[1],
+        DEFAULT_SPLIT,
         pattern=r"^\w+$",
         description="file of the pool: tau, cluster_k5_0 to cluster_k5_4, or, not of "
         "`pooled`, random_0 to random_4 or ood",
     )
 
     def read_split(self, root: Path) -> tuple[dict[str, str], Path]:
-        """Read the split of each picture from the user's copy of the split files;
-        return the file, too.
+        """Read the split of each picture from the user's copy of the split files.
+
+        Returns:
+            Split by image id, and the path of the file.
 
         Raises:
-            MissingData: if it is not there, or is no split.
+            MissingData: if the file is absent, or no split.
         """
-        # the first variant of the split, in which each picture is once
-        path = find_file(root, f"splits/**/{self.pool}/{self.split}.json", SPLIT_FILES)
-        return read_split(path, SPLIT_FILES, cut_ending)[0], path
+        name = SPLIT_LIST.format(pool=self.pool, split=self.split)
+        path = find_file(root, name, SPLIT_LIST_HINT)
+        # each variant has all pictures
+        variants = read_split(path, SPLIT_LIST_HINT, cut_ending)
+        return variants[0], path
 
     def build(self, paths: Paths) -> Dataset:
-        """Point at the data; nothing is read yet."""
-        # stores of another split than the default are called by it
-        words = self.pool, self.split
-        name = NAME if words == DEFAULT else "-".join([NAME, *words])
-        listed = partial(_list_pictures, paths.dataset(NAME, self.root), self, name)
+        """Make the data set. No file is read yet."""
+        name = NAME
+        if (self.pool, self.split) != (DEFAULT_POOL, DEFAULT_SPLIT):
+            name = f"{NAME}-{self.pool}-{self.split}"
+        root = paths.dataset(NAME, self.root)
+        list_pictures = partial(_list_pictures, root, self, name)
         return Dataset(
             name,
             SPLITS,
-            listed,
+            list_pictures,
             pictured_as=NAME,
             published_sizes=PUBLISHED_FACTS.get(name),
-            files=lambda split, _: list_split_pictures(name, split, listed),
+            files=lambda split, _: list_split_pictures(name, split, list_pictures),
         )
-
-
-def _list_pictures(
-    root: Path, config: LaionFmriPictures, name: str, split: str
-) -> StimulusSet:
-    """List the pictures of a split, with captions where their file is there."""
-    split_of, _ = config.read_split(root)
-    ids = Names.of(image_id for image_id, side in split_of.items() if side == split)
-
-    # the row of each picture in the HDF5 file, by the table of names
-    path = find_file(root, PICTURES, SOURCE)
-    table = find_file(root, METADATA, SOURCE)
-    names = read_table(table, SOURCE, lambda row: cut_ending(row["image_name"]))
-    with report_damage(table, SOURCE):
-        row_of = {name: row for row, name in enumerate(names)}
-        rows = np.array([row_of[image_id] for image_id in ids])  # [N]
-    images = StimulusSet(
-        name, split, ids, ids, partial(_read_picture, path, rows), way_out=SOURCE
-    )
-    captions = find_below(root, CAPTIONS)
-    if captions is None:
-        return images
-
-    # captions of each picture in the order of their numbers
-    texts = defaultdict(list)
-    entries = read_table(
-        captions,
-        SOURCE,
-        lambda row: (
-            cut_ending(row["image_name"]),
-            int(row["caption_idx"]),
-            row["caption"],
-        ),
-    )
-    for name, _, text in sorted(entries):
-        texts[name].append(text)
-    lists = [texts[image_id] for image_id in ids]
-    return replace(
-        images, captions=partial(getitem, lists), captions_each=max(map(len, lists))
-    )
-
-
-def _read_picture(path: Path, rows: Int64, index: int) -> Image.Image:
-    """Decode the file in a row of `images`; the HDF5 file is closed again
-    afterwards.
-    """
-    name = f"row {rows[index]} of {path}"
-    with report_bad_picture(name), hdf5.open_unlocked(path) as file:
-        # an encoded picture as a row of bytes
-        content = hdf5.find_dataset(file, "images")[int(rows[index])]
-        return decode(BytesIO(content.astype(np.uint8).tobytes()), name)
 
 
 class LaionFmriBetas(PublishedSteps):
@@ -190,10 +148,10 @@ class LaionFmriBetas(PublishedSteps):
     They lie below derivatives/glmsingle-tedana, of voxels by their R².
 
     R² above 15 % is the mask that the publisher's package made in May 2026, and is read
-    from it where it is there; later versions take R² above 0, all voxels with any fit.
-    A region is called as its file without hyphens, `FFA1` and `pSTSfaces`: on the
-    bucket it has them, as the package saves it it has none.
-    The folder says whose betas they are: numbers of people in names of pictures
+    from it if it is there. Later versions take R² above 0, all voxels with any fit.
+    Regions are named as their files without hyphens, such as `FFA1` and `pSTSfaces`,
+    because the bucket and the publisher's package differ in hyphens.
+    The folder says whose betas they are. Numbers of people in names of pictures
     (`_p04`) and in split files are older codes, which mean other subjects.
     """
 
@@ -215,25 +173,29 @@ class LaionFmriBetas(PublishedSteps):
     )
 
     def build(self, paths: Paths) -> PublishedBetas:
-        """Point at the data; nothing is read yet."""
-        # the data set of this pool and split, and the folders of the subjects that the
-        # pool is of
+        """Make the preparation. No file is read yet."""
+        # the pool of a subject is for that subject alone
         pool = self.stimuli.pool
-        root = paths.dataset(NAME, self.root)
-        patterns = [FOLDER + (pool if pool.startswith("sub-") else "sub-{subject:02d}")]
+        subjects = pool if pool.startswith("sub-") else "sub-{subject:02d}"
         return PublishedBetas(
-            self, root, stimuli=self.stimuli.build(paths), patterns=patterns
+            self,
+            paths.dataset(NAME, self.root),
+            stimuli=self.stimuli.build(paths),
+            patterns=[FOLDER + subjects],
         )
 
     def open_subject(self, root: Path, subject: int) -> Subject:
-        """Read masks, and the tables of trials; refuse the pool of another subject."""
-        # split of each picture
+        """Read masks and the tables of trials.
+
+        Raises:
+            BrainhiveError: if the pool is for another subject, or a session has other
+                numbers of betas and trials.
+        """
         name = f"sub-{subject:02d}"
         stimuli = self.stimuli
         with name_stimuli_keys():
-            split_of, split_file = stimuli.read_split(
-                locate(stimuli.root) if stimuli.root else root
-            )
+            picture_root = locate(stimuli.root) if stimuli.root else root
+            split_of, split_list = stimuli.read_split(picture_root)
         if stimuli.pool not in ("shared", "pooled", name):
             raise BrainhiveError(
                 f"pool {stimuli.pool} is for that subject alone: {name} may be trained "
@@ -241,58 +203,41 @@ class LaionFmriBetas(PublishedSteps):
                 "preparation.stimuli.pool=shared, whose test is the same for all",
             )
 
-        # voxels and their regions
         folder = root / FOLDER / name
-        images = f"{name}_task-images_space-T1w"
-        # the publisher's mask, or voxels by R² where it is absent or not asked for
-        path = find_below(folder, f"{images}_desc-meanR2gt15mask_mask.nii.gz")
-        least = 0.0
-        if path is None or self.above_r2 != MASK_R2:
-            r2 = f"{images}_stat-rsquare_desc-R2mean_statmap.nii.gz"
-            path = find_file(folder, r2, SOURCE)
-            least = self.above_r2
-        mask = Mask.open(path, SOURCE, exclusive_threshold=least)
-        # regions, called as files without hyphens
-        paths = sorted(
-            path for pattern in REGIONS for path in root.glob(pattern.format(name))
-        )
-        regions = {
-            NAME_OF_REGION.sub(r"\1", file.name).replace("-", ""): mask.read_values(
-                file
-            )
-            > 0
-            for file in paths
-        }
+        mask = self._open_mask(folder, subject)
+        region_paths: list[Path] = []
+        for pattern in REGIONS:
+            region_paths += root.glob(pattern.format(name))
+        region_paths.sort()
+        regions = {}
+        for path in region_paths:
+            region = REGION_NAME.sub(r"\1", path.name).replace("-", "")
+            regions[region] = mask.read_values(path) > 0
 
-        # the betas and trials of each session, whose numbers must agree
         betas = {}
         tables = []
         trials = []
         for session in self.sessions or SESSIONS:
-            stem = f"ses-{session:02d}/func/{name}_ses-{session:02d}_task-images"
-            volumes = (
-                f"{stem}_space-T1w_stat-effect_desc-SingletrialBetas_statmap.nii.gz"
-            )
-            betas[session] = find_file(folder, volumes, SOURCE)
-            tables.append(
-                find_file(folder, f"{stem}_desc-SingletrialBetas_trials.tsv", SOURCE)
-            )
-            rows = sorted(read_table(tables[-1], SOURCE, _read_trial))
-            # betas and trials are matched by their number alone
-            count = int(mask.open_series(betas[session]).shape[3])
-            if count != len(rows):
+            names = {"subject": subject, "session": session}
+            betas[session] = find_file(folder, BETAS.format(**names), FETCH_HINT)
+            table = find_file(folder, TRIALS.format(**names), FETCH_HINT)
+            tables.append(table)
+            rows = sorted(read_table(table, FETCH_HINT, _read_trial))
+            # a trial has nothing but its number in common with its beta
+            n_betas = int(mask.open_series(betas[session]).shape[3])
+            if n_betas != len(rows):
                 raise BrainhiveError(
-                    f"session {session} of subject {subject} has {count} betas of "
+                    f"session {session} of subject {subject} has {n_betas} betas of "
                     f"{len(rows)} trials",
-                    SOURCE,
+                    FETCH_HINT,
                 )
-            # a picture of neither split has the reason instead of its split
-            trials += [
-                (picture, split_of.get(picture, UNUSED), session, run)
-                for _, picture, run in rows
-            ]
+            for _, picture, run_number in rows:
+                split = split_of.get(picture, UNUSED)
+                trials.append((picture, split, session, run_number))
+
+        files = [split_list, mask.path] + region_paths + tables
         return Subject(
-            [split_file, path, *paths, *tables, *betas.values()],
+            files + list(betas.values()),
             Voxels(regions, grid=mask.grid),
             mask.width,
             trials,
@@ -300,10 +245,69 @@ class LaionFmriBetas(PublishedSteps):
             {"fitted": "session by session, training and test together"},
         )
 
+    def _open_mask(self, folder: Path, subject: int) -> Mask:
+        """Open the publisher's mask, or make one from R² if it is absent or another
+        limit is set.
+        """
+        path = find_below(folder, MASK.format(subject))
+        if path is not None and self.above_r2 == MASK_R2:
+            return Mask.open(path, FETCH_HINT, exclusive_threshold=0.0)
+        path = find_file(folder, R2.format(subject), FETCH_HINT)
+        return Mask.open(path, FETCH_HINT, exclusive_threshold=self.above_r2)
 
-def _read_trial(row: dict[str, str]) -> tuple[int, str, int]:
-    return (
-        int(row["beta_index"]),
-        cut_ending(row["label"]),
-        int(row["run"].rpartition("-")[2]),
+
+def _list_pictures(
+    root: Path, config: LaionFmriPictures, name: str, split: str
+) -> StimulusSet:
+    """List the pictures of a split, with captions if there are any."""
+    split_of, _ = config.read_split(root)
+    image_ids = Names.of(key for key, value in split_of.items() if value == split)
+    path = find_file(root, PICTURES, FETCH_HINT)
+    table = find_file(root, METADATA, FETCH_HINT)
+    names = read_table(table, FETCH_HINT, _read_image_id)
+    with report_damage(table, FETCH_HINT):
+        row_of = {image_id: row for row, image_id in enumerate(names)}
+        rows = np.array([row_of[image_id] for image_id in image_ids])  # [N]
+    pictures = StimulusSet(
+        name,
+        split,
+        image_ids,
+        concepts=image_ids,
+        open=partial(_read_picture, path, rows),
+        way_out=FETCH_HINT,
     )
+    captions = find_below(root, CAPTIONS)
+    if captions is None:
+        return pictures
+
+    texts = defaultdict(list)
+    for image_id, _, text in sorted(read_table(captions, FETCH_HINT, _read_caption)):
+        texts[image_id].append(text)
+    lists = [texts[image_id] for image_id in image_ids]
+    n_captions = max(len(captions) for captions in lists)
+    return replace(pictures, captions=lists.__getitem__, captions_each=n_captions)
+
+
+def _read_image_id(cells: dict[str, str]) -> str:
+    """Read the image id from a row of METADATA or CAPTIONS."""
+    return cut_ending(cells["image_name"])
+
+
+def _read_caption(cells: dict[str, str]) -> tuple[str, int, str]:
+    """Read the image id, the number and the text of a caption."""
+    return _read_image_id(cells), int(cells["caption_idx"]), cells["caption"]
+
+
+def _read_trial(cells: dict[str, str]) -> tuple[int, str, int]:
+    """Read the number, the image id and the run of a trial."""
+    run_number = int(cells["run"].rpartition("-")[2])
+    return int(cells["beta_index"]), cut_ending(cells["label"]), run_number
+
+
+def _read_picture(path: Path, rows: Int64, index: int) -> Image.Image:
+    """Decode a picture. The file is closed again, for worker processes."""
+    row = int(rows[index])
+    name = f"row {row} of {path}"
+    with report_bad_picture(name), hdf5.open_unlocked(path) as file:
+        content = hdf5.find_dataset(file, PICTURES_DATASET)[row]
+        return decode(BytesIO(content.astype(np.uint8).tobytes()), name)

@@ -39,7 +39,7 @@ from brainhive_cli.data.files.published_files import (
     read_table,
 )
 from brainhive_cli.data.files.subjects import PEOPLE, RECORDS
-from brainhive_cli.data.fmri.betas import PublishedSteps, Subject, Trial
+from brainhive_cli.data.fmri.betas import PublishedSteps, Subject
 from brainhive_cli.data.media.stimuli import (
     StimulusSet,
     find_pictures,
@@ -197,7 +197,7 @@ class MosaicBetas(PublishedSteps):
         listed_trials = _read_trials(lists, record)
         with hdf5.open_file(path, FETCH_HINT) as file:
             trial_names = sorted(file["betas"], key=_split_repetition)
-        trials: list[Trial] = []
+        trials = []
         for trial in trial_names:
             picture, split = listed_trials.get(trial, ("", UNLISTED))
             trials.append((picture, split, 1, None))
@@ -277,14 +277,11 @@ def _list_pictures(
     folder = find_below(root, STIMULI_FOLDER) or root / STIMULI_FOLDER
     absent_pictures = sorted(names - set(find_pictures(folder)))
     if absent_pictures or not pictures:
-        subject = f"of {', '.join(studies)}"
-        count = ""
-        if absent_pictures:
-            subject = absent_pictures[0]
-        if len(absent_pictures) > 1:
-            count = f", nor {len(absent_pictures) - 1} more"
+        n_others = len(absent_pictures) - 1
+        subject = absent_pictures[0] if absent_pictures else f"of {', '.join(studies)}"
+        others = f", nor {n_others} more" if n_others > 0 else ""
         raise MissingData(
-            f"no {split} picture {subject} in {folder}{count}",
+            f"no {split} picture {subject} in {folder}{others}",
             f"dataset.studies=[STUDY] lists fewer; {FETCH_HINT}",
         )
 
@@ -339,13 +336,14 @@ def _select_parcels(patterns: list[str] | None) -> tuple[Int64, Voxels]:
     parcels, surface = _read_atlas()
     regions: dict[str, Bool] = {}
     for pattern in patterns:
-        n_regions = 0
-        for name, mask in parcels.items():
-            name_without_side = name[2:]
-            if fnmatchcase(name, pattern) or fnmatchcase(name_without_side, pattern):
-                regions[name] = mask
-                n_regions += 1
-        if not n_regions:
+        # without its side, L_V1 is V1
+        matches = {
+            name: mask
+            for name, mask in parcels.items()
+            if fnmatchcase(name, pattern) or fnmatchcase(name[2:], pattern)
+        }
+        regions |= matches
+        if not matches:
             raise RecipeError(
                 f"preparation.regions: MOSAIC has no parcel {pattern!r}",
                 f"{guess(pattern, parcels)}parcels as L_V1, or V1 of both sides",

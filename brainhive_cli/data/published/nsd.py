@@ -7,11 +7,9 @@ from functools import cache, partial
 from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path, PurePath
-from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
@@ -36,7 +34,6 @@ from brainhive_cli.data.fmri.betas import (
     PublishedBetas,
     PublishedSteps,
     Subject,
-    Trial,
 )
 from brainhive_cli.data.fmri.volumes import NIFTI_ENDINGS, Mask, open_image
 from brainhive_cli.data.media.pictures import report_bad_picture
@@ -117,7 +114,7 @@ BETAS_DATASET = "betas"
 """HDF5 dataset of the betas [trials, Z, Y, X], int16."""
 NCSNR = "ncsnr"
 """Volume of the published noise ceiling."""
-STORED_PER_PERCENT = 300
+STORED_PER_PERCENT = np.float32(300)
 """Stored value of a beta of 1 percent."""
 
 IMAGERY_HINT = fetch_line("nsd-imagery")
@@ -143,10 +140,6 @@ SPLIT_OF_TASK = {
     "att": "trials of the attention task, each of which has two",
 }
 """Split of the trials of a task, or the reason why they are left out."""
-
-BETAS_ROOT: Any = Field(
-    "", description="folder of nsddata and nsddata_betas; default: nsd below paths.data"
-)
 
 
 class NsdPictures(parts.Config):
@@ -194,7 +187,24 @@ class NsdPictures(parts.Config):
         )
 
 
-class NsdBetas(PublishedSteps):
+class NsdSteps(PublishedSteps):
+    """Steps that keep all voxels of a mask.
+
+    Models know the voxels by their order.
+    """
+
+    keeps_constant = True
+    min_ncsnr: ClassVar[None] = None  # type: ignore[misc]
+    max_voxels: ClassVar[None] = None  # type: ignore[misc]
+
+    root: str = Field(
+        "",
+        description="folder of nsddata and nsddata_betas; default: nsd below "
+        "paths.data",
+    )
+
+
+class NsdBetas(NsdSteps):
     """NSD from its single-trial betas: voxels of a mask, regions, z-scores by session.
 
     nsddata and nsddata_betas are read as they are distributed. `test` is the pictures
@@ -208,11 +218,7 @@ class NsdBetas(PublishedSteps):
 
     name = "nsd"
     numbers = SUBJECTS
-    keeps_constant = True
-    min_ncsnr: ClassVar[None] = None  # type: ignore[misc]
-    max_voxels: ClassVar[None] = None  # type: ignore[misc]
 
-    root: str = BETAS_ROOT
     space: Pattern = Field(SPACE, description="of the volumes: func1pt8mm or func1mm")
     betas: Pattern = Field(
         "betas_fithrf_GLMdenoise_RR", description="version of the betas, a folder"
@@ -283,7 +289,7 @@ class NsdBetas(PublishedSteps):
 
         # picture and split of each trial by the design
         rows, is_test = read_design(design, subject)
-        trials: list[Trial] = []
+        trials = []
         for session, path in betas.items():
             require_betas(path, mask, TRIALS_PER_SESSION)
             start = (session - 1) * TRIALS_PER_SESSION
@@ -291,21 +297,17 @@ class NsdBetas(PublishedSteps):
                 split = "test" if is_test[trial] else "train"
                 trials.append((name_picture(int(rows[trial])), split, session, None))
 
-        def read_session(session: int) -> Array:
-            stored = read_betas(betas[session], mask, TRIALS_PER_SESSION)
-            return stored / np.float32(STORED_PER_PERCENT)
-
         return Subject(
             files + list(betas.values()),
             voxels,
             mask.width,
             trials,
-            read_session,
+            lambda session: read_betas(betas[session], mask, TRIALS_PER_SESSION),
             {"masks": list(masks), "kept": self.voxels},
         )
 
 
-class Imagery(PublishedSteps):
+class Imagery(NsdSteps):
     """NSD-Imagery: the voxels of NSD, seeing and imagining 18 stimuli, for models that
     were trained on NSD.
 
@@ -322,12 +324,8 @@ class Imagery(PublishedSteps):
     name = "nsd-imagery"
     folder = "nsd"
     patterns = (IMAGERY_FOLDER,)
-    keeps_constant = True
     zscore: ClassVar[str] = "run"  # type: ignore[misc]
-    min_ncsnr: ClassVar[None] = None  # type: ignore[misc]
-    max_voxels: ClassVar[None] = None  # type: ignore[misc]
 
-    root: str = BETAS_ROOT
     voxels: str = Field(
         GENERAL, description="mask of the voxels that are kept, as NSD's were prepared"
     )
@@ -340,8 +338,8 @@ class Imagery(PublishedSteps):
         """Read masks and the stimulus of each trial. A run is a series of trials of the
         same block.
         """
-        masks = find_masks(root / MASKS_FOLDER.format(subject, SPACE), self.voxels)
-        mask, voxels = read_voxels(masks, self.voxels)
+        masks = find_masks(root / MASKS_FOLDER.format(subject, SPACE), self.voxels, {})
+        mask, voxels = read_voxels(masks, self.voxels, {})
         folder = root / IMAGERY_FOLDER.format(subject=subject)
         betas = find_file(folder, IMAGERY_BETAS, IMAGERY_HINT)
 
@@ -362,7 +360,7 @@ class Imagery(PublishedSteps):
         # a run begins where the block changes
         is_start = [block != previous for previous, block in pairwise(blocks)]
         runs = np.cumsum([1] + is_start).tolist()
-        trials: list[Trial] = []
+        trials = []
         with report_damage(paths[0], IMAGERY_HINT):
             for block, stimulus, run_number in zip(blocks, stimuli, runs, strict=True):
                 matches = BLOCK.findall(block)
@@ -374,12 +372,13 @@ class Imagery(PublishedSteps):
                 name = file.stem if is_picture else f"{stimulus_set}-{stimulus}"
                 trials.append((name, SPLIT_OF_TASK[task], 1, run_number))
 
-        def read_session(session: int) -> Array:
-            stored = read_betas(betas, mask, len(trials))
-            return stored / np.float32(STORED_PER_PERCENT)
-
-        files = [betas] + paths + list(masks.values())
-        return Subject(files, voxels, mask.width, trials, read_session)
+        return Subject(
+            [betas] + paths + list(masks.values()),
+            voxels,
+            mask.width,
+            trials,
+            lambda session: read_betas(betas, mask, len(trials)),
+        )
 
 
 def name_picture(row: int) -> str:
@@ -412,7 +411,7 @@ def find_volume(
 
 
 def find_masks(
-    folder: Path, base: str, own_masks: Mapping[str, Path] = MappingProxyType({})
+    folder: Path, base: str, own_masks: Mapping[str, Path]
 ) -> dict[str, Path]:
     """Find the masks of a subject. Masks of NSD may be absent, except the base.
 
@@ -493,9 +492,10 @@ def _list_pictures(
         )
 
     # rows [N] of imgBrick, which stays on disk
-    is_shared = np.isin(np.arange(count), shared_rows)
-    is_seen = np.isin(np.arange(count), seen_rows)
-    rows = np.flatnonzero((is_shared == (split == "test")) & is_seen)
+    split_rows = set(seen_rows) & set(shared_rows)
+    if split != "test":
+        split_rows = set(seen_rows) - set(shared_rows)
+    rows = np.array(sorted(split_rows), np.int64)
     image_ids = Names.of(name_picture(row) for row in rows.tolist())
     pictures = StimulusSet(
         name,
@@ -557,7 +557,7 @@ def read_design(path: Path, subject: int) -> tuple[Int64, Bool]:
 def read_voxels(
     masks: Mapping[str, Path],
     base: str,
-    own_masks: Mapping[str, Path] = MappingProxyType({}),
+    own_masks: Mapping[str, Path],
 ) -> tuple[Mask, Voxels]:
     """Read the mask of the kept voxels, and their regions.
 
@@ -641,8 +641,8 @@ def _read_captions(path: Path) -> Array:
         return table
 
 
-def read_betas(path: Path, mask: Mask, n_trials: int) -> NDArray[np.int16]:
-    """Read the stored betas of a session that `require_betas` has checked.
+def read_betas(path: Path, mask: Mask, n_trials: int) -> Array:
+    """Read the betas of a session in percent, after `require_betas` has checked them.
 
     One volume (NIfTI) or one plane of voxels (HDF5) is in memory at a time.
 
@@ -650,7 +650,7 @@ def read_betas(path: Path, mask: Mask, n_trials: int) -> NDArray[np.int16]:
         Betas [trials, V] of the voxels of the mask, in C order.
     """
     if path.suffix != ".hdf5":
-        return mask.read_series(path)
+        return mask.read_series(path) / STORED_PER_PERCENT
 
     x, y, z = np.nonzero(mask.inside)  # [V] each
     betas = np.empty((n_trials, len(x)), np.int16)
@@ -659,7 +659,7 @@ def read_betas(path: Path, mask: Mask, n_trials: int) -> NDArray[np.int16]:
         for plane in np.unique(z).tolist():
             is_inside = z == plane  # [V]
             betas[:, is_inside] = dataset[:, plane][:, y[is_inside], x[is_inside]]
-    return betas
+    return betas / STORED_PER_PERCENT
 
 
 def require_betas(path: Path, mask: Mask, n_trials: int) -> None:

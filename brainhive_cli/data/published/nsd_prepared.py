@@ -277,7 +277,7 @@ def read_region_masks(
     for root in roots:
         folder = root / MASKS_FOLDER.format(subject, SPACE)
         if folder.is_dir():
-            mask, voxels = read_voxels(find_masks(folder, GENERAL), GENERAL)
+            mask, voxels = read_voxels(find_masks(folder, GENERAL, {}), GENERAL, {})
             if mask.width != width:
                 raise BrainhiveError(
                     f"{mask.path} has {mask.width} voxels, the signals {width}", hint

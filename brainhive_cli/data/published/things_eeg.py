@@ -484,11 +484,9 @@ def _read_prepared(
     list_ids = partial(_list_image_ids, dataset, table_folders, picture_root, split)
     recording = read_recording(path, split, dataset, list_ids, PREPARED_HINT)
     signal = recording.signal
-
-    def read_rows(rows: slice) -> Array:
-        return np.asarray(signal[rows])
-
-    lazy_signal = LazyRows(tuple(signal.shape), np.dtype(signal.dtype), read_rows, path)
+    shape = tuple(signal.shape)
+    dtype = np.dtype(signal.dtype)
+    lazy_signal = LazyRows(shape, dtype, lambda rows: np.asarray(signal[rows]), path)
     return replace(recording, signal=lazy_signal)
 
 

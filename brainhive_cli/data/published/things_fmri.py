@@ -1,14 +1,15 @@
-"""THINGS-fMRI: single-trial betas, a table of voxels and trials that pandas wrote."""
+"""Single-trial betas of THINGS-fMRI."""
 
 import csv
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core.arrays import Float32
+from brainhive_cli.core.arrays import Float32, Int64
 from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.key_types import yaml_no_as_text
 from brainhive_cli.data.files import hdf5
@@ -22,10 +23,16 @@ from brainhive_cli.data.fmri.betas import PublishedSteps, Subject
 from brainhive_cli.data.signals.spaces import Voxels
 
 NAME = "things-fmri"
-SOURCE = fetch_line(NAME)
-FILES = ("ResponseData.h5", "StimulusMetadata.csv", "VoxelMetadata.csv")
-READ_VOXELS = 2048
-"""Rows of the table that are read at a time: all trials of them are 160 MB."""
+FETCH_HINT = fetch_line(NAME)
+RESPONSES = "sub-{subject:02d}_ResponseData.h5"
+STIMULI = "sub-{subject:02d}_StimulusMetadata.csv"
+VOXELS = "sub-{subject:02d}_VoxelMetadata.csv"
+"""Tables of betas (written by pandas), trials and voxels."""
+RESPONSES_GROUP = "ResponseData"
+"""HDF5 group of blocks of columns: `…_items`, their names, and `…_values` [V, columns].
+"""
+VOXELS_PER_READ = 2048
+"""Rows of the table that are read at a time. All trials of them take 160 MB."""
 TESTED = "training trials of concepts that test pictures show"
 
 
@@ -35,13 +42,13 @@ class ThingsFmriBetas(PublishedSteps):
 
     sub-0X_{ResponseData.h5,StimulusMetadata.csv,VoxelMetadata.csv} of betas_csv.
 
-    Columns of 0 and 1 in the table of voxels are regions, other numbers maps. Noise
-    ceilings and split-half correlations were measured on test pictures: who chooses
-    voxels by them chooses by the test.
+    Columns of 0 and 1 in the table of voxels are regions, other columns maps. Noise
+    ceilings and split-half correlations were measured on test pictures, so voxels that
+    are chosen by them are chosen by the test.
     """
 
     name = NAME
-    patterns = ("sub-{subject:02d}_" + FILES[0],)
+    patterns = (RESPONSES,)
     unit = "z-score"
 
     zscore: Annotated[Literal["session", "run", "no"], yaml_no_as_text] = Field(
@@ -56,101 +63,102 @@ class ThingsFmriBetas(PublishedSteps):
     )
 
     def open_subject(self, root: Path, subject: int) -> Subject:
-        """Read the tables of trials and of voxels, and find the responses in pandas'
-        table.
-        """
-        # trials; training pictures of tested concepts have a reason instead of their
-        # split
+        """Read the tables of trials and voxels, and find the columns of the betas."""
         responses, stimuli, voxels = (
-            find_file(root, f"sub-{subject:02d}_{name}", SOURCE) for name in FILES
+            find_file(root, name.format(subject=subject), FETCH_HINT)
+            for name in (RESPONSES, STIMULI, VOXELS)
         )
-        table = read_table(stimuli, SOURCE, _read_trial)
-        tested = {
-            concept
-            for concept, _, split, *_ in table
-            if split == "test" and self.drop_test_concepts
-        }
-        trials = [
-            (
-                picture,
-                TESTED if split == "train" and concept in tested else split,
-                session,
-                run,
-            )
-            for concept, picture, split, session, run, _ in table
-        ]
-        # name and session of each trial, in the order of the table
-        ids = [trial_id for *_, trial_id in table]
-        sessions = np.array([session for _, _, session, _ in trials])
+        table = read_table(stimuli, FETCH_HINT, _read_trial)
+        test_concepts = {trial.concept for trial in table if trial.split == "test"}
+        trials = []
+        for trial in table:
+            split = trial.split
+            is_tested = split == "train" and trial.concept in test_concepts
+            if is_tested and self.drop_test_concepts:
+                split = TESTED
+            trials.append((trial.picture, split, trial.session, trial.run))
+        ids = [trial.trial_id for trial in table]
+        sessions = np.array([trial.session for trial in table])
+        dataset_name, width, columns = _find_columns(responses, ids)
 
-        # the block [V, trials] of pandas' table that holds the betas
-        with hdf5.open_file(responses, SOURCE) as file:
-            group = file["ResponseData"]
-            name = max(
-                (name for name in group if name.endswith("_values")),
-                key=lambda name: group[name].shape[-1],
-            )
-            width, count = hdf5.open_numbers(file, f"ResponseData/{name}", "f").shape
-
-            # columns by the names of trials, else in order: pandas pickles names of
-            # several types
-            items = hdf5.find_dataset(group, name.replace("_values", "_items"))
-            names = [] if items.dtype.hasobject else items[:].astype(str).tolist()
-            name_columns = {trial: column for column, trial in enumerate(names)}
-            are_named = len({*ids}) == len(ids) and {*ids} <= name_columns.keys()
-            if not are_named and count != len(ids):
-                raise ValueError(
-                    f"its {count} columns are not the {len(ids)} trials of the table "
-                    "of stimuli"
-                )
-            columns = np.array(
-                [name_columns[trial] for trial in ids] if are_named else range(count)
-            )
-
-        def read(session: int) -> Float32:
-            # columns of the session, read in one slice from the first to the last
-            chosen = columns[sessions == session]
-            first = chosen.min()
-            stop = chosen.max() + 1
-            betas = np.empty((len(chosen), width), np.float32)  # [n, V]
-            with hdf5.open_file(responses, SOURCE) as file:
-                stored = hdf5.open_numbers(file, f"ResponseData/{name}", "f")
-                # a block of voxels at a time bounds memory
-                for start in range(0, width, READ_VOXELS):
-                    block = stored[start : start + READ_VOXELS, first:stop]
-                    betas[:, start : start + READ_VOXELS] = block[:, chosen - first].T
+        def read_session(session: int) -> Float32:
+            # read from the first to the last column in one slice
+            session_columns = columns[sessions == session]
+            start = session_columns.min()
+            stop = session_columns.max() + 1
+            betas = np.empty((len(session_columns), width), np.float32)  # [n, V]
+            with hdf5.open_file(responses, FETCH_HINT) as file:
+                dataset = hdf5.open_numbers(file, dataset_name, "f")
+                for voxel in range(0, width, VOXELS_PER_READ):
+                    block = dataset[voxel : voxel + VOXELS_PER_READ, start:stop]
+                    block = block[:, session_columns - start]
+                    betas[:, voxel : voxel + VOXELS_PER_READ] = block.T
             return betas
 
-        return Subject(
-            [responses, stimuli, voxels],
-            _read_voxels(voxels, width),
-            width,
-            trials,
-            read,
-        )
+        files = [responses, stimuli, voxels]
+        space = _read_voxels(voxels, width)
+        return Subject(files, space, width, trials, read_session)
 
 
-def _read_trial(row: dict[str, str]) -> tuple[str, str, str, int, int, str]:
-    session = int(row["session"])
-    run = int(row["run"])
-    return (
-        row["concept"],
-        cut_ending(row["stimulus"]),
-        row["trial_type"],
-        session,
-        run,
-        row["trial_id"],
+class StimulusTrial(NamedTuple):
+    """Row of the table of trials."""
+
+    concept: str
+    picture: str
+    split: str
+    session: int
+    run: int
+    trial_id: str
+
+
+def _find_columns(path: Path, trial_ids: Sequence[str]) -> tuple[str, int, Int64]:
+    """Find the betas of trials in pandas' table.
+
+    Columns are matched by name, or by order if pandas pickled their names, as it does
+    with names of several types.
+
+    Returns:
+        Name of the HDF5 dataset, number of voxels, and column [n] of each trial.
+    """
+    with hdf5.open_file(path, FETCH_HINT) as file:
+        # the widest block, as others hold the number of the voxel
+        group = file[RESPONSES_GROUP]
+        blocks = [name for name in group if name.endswith("_values")]
+        block = max(blocks, key=lambda name: group[name].shape[-1])
+        dataset_name = f"{RESPONSES_GROUP}/{block}"
+        width, count = hdf5.open_numbers(file, dataset_name, "f").shape
+
+        items = hdf5.find_dataset(group, block.replace("_values", "_items"))
+        names = [] if items.dtype.hasobject else items[:].astype(str).tolist()
+        column_of = {name: column for column, name in enumerate(names)}
+        unique_ids = set(trial_ids)
+        if len(unique_ids) == len(trial_ids) and unique_ids <= column_of.keys():
+            columns = [column_of[trial_id] for trial_id in trial_ids]
+        elif count == len(trial_ids):
+            columns = list(range(count))
+        else:
+            raise ValueError(
+                f"its {count} columns are not the {len(trial_ids)} trials of the table "
+                "of stimuli"
+            )
+        return dataset_name, width, np.array(columns)
+
+
+def _read_trial(cells: dict[str, str]) -> StimulusTrial:
+    """Read a row of the table of trials."""
+    return StimulusTrial(
+        cells["concept"],
+        cut_ending(cells["stimulus"]),
+        cells["trial_type"],
+        int(cells["session"]),
+        int(cells["run"]),
+        cells["trial_id"],
     )
 
 
 def _read_voxels(path: Path, width: int) -> Voxels:
-    """Read regions and maps [V]: columns of 0 and 1, and of other numbers; it has no
-    positions.
-    """
-    # [V, columns], NaN where an entry is empty
-    regions = {}
-    maps = {}
-    with report_damage(path, SOURCE), path.open(encoding="utf-8-sig") as file:
+    """Read the regions and maps of the voxels. The table has no positions."""
+    with report_damage(path, FETCH_HINT), path.open(encoding="utf-8-sig") as file:
         names = next(csv.reader(file))
         table = np.loadtxt(
             file,
@@ -164,10 +172,12 @@ def _read_voxels(path: Path, width: int) -> Voxels:
                 f"its {len(table)} voxels are not the {width} of the responses"
             )
 
+    regions = {}
+    maps = {}
     for name, values in zip(names, table.T, strict=True):
-        # subject_id is 1 of the first
+        # subject_id is 1 for the first subject
         if np.isin(values, [0, 1]).all() and not name.endswith("_id"):
-            # as LO1 (prf): sets of regions are written with blanks and brackets
+            # names of regions have no blanks or brackets, unlike "LO1 (prf)"
             regions[re.sub(r"[\s&|()]+", "-", name).strip("-")] = values == 1
         else:
             maps[name] = np.nan_to_num(values).astype(np.float64)
