@@ -105,7 +105,7 @@ class Holdout(Section):
 
     @property
     def divides_train(self) -> bool:
-        """Return True if a part of the split `train` is tested, not the split `test`."""
+        """Return True if a part of the split `train` is tested instead of `test`."""
         return bool(self.by)
 
     @property

@@ -295,9 +295,7 @@ def find_stream_masks(
     for name, expression in expressions.items():
         known = {**space.regions, **masks}
         operands = {
-            f"r{index}": known[
-                find_region(region, known, f"{where}: ", f", of {expression!r}")
-            ]
+            f"r{index}": known[find_region(region, known, where, expression)]
             for index, region in enumerate(list_regions(expression))
         }
         masks[name] = eval(compile_set(expression), {"__builtins__": {}}, operands)

@@ -141,7 +141,7 @@ def test_a_run_that_was_z_scored_by_its_own_trials_is_tested_and_stamped() -> No
 
 
 def test_unknown_runs_and_more_folds_than_runs_are_refused() -> None:
-    with pytest.raises(BrainhiveError, match="here: .*run"):
+    with pytest.raises(BrainhiveError, match=r"here: .*\brun\b"):
         Holdout(by="runs", folds=2).hold_out_trials(record(), 1, "here")
     with pytest.raises(RecipeError, match="here has 4 runs"):
         Holdout(by="runs", folds=5).hold_out_trials(record(IN_FOUR_RUNS), 5, "here")
