@@ -1,4 +1,4 @@
-"""Keys of targets: the encoders that a prior, a model or a recipe names."""
+"""Encoders that a prior, a model or a recipe names."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -28,128 +28,135 @@ from brainhive_cli.models.encoders import (
 
 
 def add_usual_encoders(fields: Any) -> Any:
-    """Complete a recipe that names no encoders by those of its data set, where that has
-    some, as a label, or has others where weights of the usual ones are not here.
+    """Add encoders to a recipe that names no encoders, heads or prior.
+
+    These are the usual encoders of its data set, or else the offline encoders if
+    weights of the default encoders are absent.
+
+    Args:
+        fields: Keys of the recipe before validation.
     """
-    # a recipe that names encoders, heads or a prior stays as it is
-    if not isinstance(fields, dict) or not {"encoders", "heads", "prior"}.isdisjoint(
-        fields
-    ):
+    if not isinstance(fields, dict):
         return fields
-    with suppress(BrainhiveError):  # which the key's own type raises
+    if not {"encoders", "heads", "prior"}.isdisjoint(fields):
+        return fields
+    with suppress(BrainhiveError):  # the type of the key raises it
         dataset = fields.get("dataset")
         config = parts.resolve("datasets", dataset) if dataset else None
-        usual: Sequence[Any] = ()
+        encoders: Sequence[Any] = ()
         if isinstance(config, HasUsualEncoders):
-            usual = config.usual_encoders
+            encoders = config.usual_encoders
         if (
-            not usual
+            not encoders
             and isinstance(config, HasOfflineEncoders)
             and not all(resolve(name).is_here for name in USUAL)
         ):
-            usual = config.offline_encoders
-        if usual:
-            return {**fields, "encoders": [*usual]}
+            encoders = config.offline_encoders
+        if encoders:
+            return {**fields, "encoders": list(encoders)}
     return fields
 
 
 def find_encoders(
     keys: Iterable[str], candidates: Iterable[EncoderConfig] = ()
 ) -> dict[str, EncoderConfig]:
-    """Find the encoder of each key: a candidate, the one of that upstream name, or the
-    one of that name.
+    """Find the encoder of each key of an embedding.
+
+    A key is looked up among the candidates, the names of upstream projects, and the
+    names of encoders, in this order.
 
     Args:
-        keys: Of the embeddings.
-        maybe: Candidates, whose keys may not say how to build them (a function, other
-            options).
+        keys: Keys of the embeddings.
+        candidates: Encoders whose keys may not say how to build them, such as a user's
+            function.
 
     Returns:
-        The encoders by key, in the order of their names; a key that names no encoder is
-        absent.
+        Encoders by key, in the order of their names, without keys that name no encoder.
     """
-    # names of upstream projects, and of the candidates
     shelf = [
         parts.load("encoders", kind).Config for kind in parts.list_kinds("encoders")
     ]
     upstream = {config.upstream: config for config in shelf if config.upstream}
-    meant = {name: config for config in candidates for name in config.known_as}
-    # a candidate first, since its options are known
-    encoder_of_key = {
-        key: meant.get(key) or (upstream[key]() if key in upstream else _named(key))
-        for key in keys
-    }
-    known = {
-        key: config for key, config in encoder_of_key.items() if config is not None
-    }
-    return dict(sorted(known.items(), key=lambda item: item[1].name))
+    candidate_of_key: dict[str, EncoderConfig] = {}
+    for candidate in candidates:
+        candidate_of_key |= dict.fromkeys(candidate.known_as, candidate)
+
+    encoders = {}
+    for key in keys:
+        config = candidate_of_key.get(key)
+        if config is None and key in upstream:
+            config = upstream[key]()
+        elif config is None:
+            config = _find_by_name(key)
+        if config is not None:
+            encoders[key] = config
+    return dict(sorted(encoders.items(), key=lambda item: item[1].name))
 
 
-def _named(key: str) -> EncoderConfig | None:
+def _find_by_name(key: str) -> EncoderConfig | None:
+    """Return the encoder with a name, such as a name with a degradation, or None."""
     match = NAME.fullmatch(key)
-    # options that the name says, as degradation and view
-    seen = match.groupdict() if match else {}
-    knobs = {knob: value for knob, value in seen.items() if value}
+    options = {}
+    if match:
+        options = {name: value for name, value in match.groupdict().items() if value}
     with suppress(RecipeError):
-        config = resolve(knobs if len(knobs) > 1 else key)
-        # an unknown name is that of own vectors, if a store of them is here
-        is_known = config.kind != IMPORTED or find_own_vectors(
-            Paths().under_home("embeddings"), key
-        )
-        return config if config.name == key and is_known else None
+        config = resolve(options if len(options) > 1 else key)
+        # any other name may be a store of imported vectors
+        embeddings = Paths().under_home("embeddings")
+        if config.kind == IMPORTED and not find_own_vectors(embeddings, key):
+            return None
+        return config if config.name == key else None
     return None
 
 
 def read_run_recipe(folder: Path) -> dict[str, Any]:
-    """Read the recipe of the run that a prior's or model's folder lies in; empty
-    outside of a run.
+    """Read the recipe of the run that contains the folder of a prior or model.
+
+    Returns:
+        The recipe, or an empty dict outside of a run.
     """
-    for above in folder.resolve().parents:
-        # a folder with both files is that of a run
-        if (above / "recipe.yaml").is_file() and (above / "environment.json").is_file():
-            return RunFolder(above).recipe()
+    for parent in folder.resolve().parents:
+        # the folder of a run holds both files
+        has_recipe = (parent / "recipe.yaml").is_file()
+        if has_recipe and (parent / "environment.json").is_file():
+            return RunFolder(parent).recipe()
     return {}
 
 
 def read_run_encoders(folder: Path) -> list[EncoderConfig]:
-    """Read the encoders of the run that a prior's or model's folder lies in; none
-    outside of a run.
+    """Read the encoders of the run that contains the folder of a prior or model.
 
-    A run that goes on from a model, as calibrate's, has the encoders of the run of that
-    model.
+    A run of calibrate names the run of its model, whose encoders are then read.
+
+    Returns:
+        The encoders, or an empty list outside of a run.
     """
     recipe = read_run_recipe(folder)
-    # calibrate names the run of its model, and no encoders
-    if "encoders" not in recipe and isinstance(
-        reference := recipe.get("align_run"), str
-    ):
+    reference = recipe.get("align_run")
+    if "encoders" not in recipe and isinstance(reference, str):
         paths = documents.check(
             recipe.get("paths", {}), f"the recipe around {folder}: paths", Paths
         )
-        with suppress(BrainhiveError):  # of a run that is not here
+        with suppress(BrainhiveError):  # the run may be absent
             name, _ = split_variant(reference)
-            recipe = runs.find(
-                paths.under_home("runs"), "train-align", str(name)
-            ).recipe()
+            run = runs.find(paths.under_home("runs"), "train-align", str(name))
+            recipe = run.recipe()
     return [resolve(encoder) for encoder in recipe.get("encoders", [])]
 
 
 def describe_keys(
     keys: Collection[str], candidates: Iterable[EncoderConfig]
 ) -> tuple[str, str]:
-    """Name the encoders of keys, and the arguments that select them."""
+    """Return the names of the encoders of keys, and advice on how to select them."""
     encoders = find_encoders(keys, candidates)
-    unknown = sorted(set(keys) - encoders.keys())
-    names = ", ".join([*map(str, encoders.values()), *unknown])
-    if unknown:
-        return (
-            names,
-            (
-                "name with --encoders all of them, also what made the embeddings "
-                f"{', '.join(unknown)}"
-            ),
+    unknown_keys = sorted(set(keys) - encoders.keys())
+    names = ", ".join([str(config) for config in encoders.values()] + unknown_keys)
+    if unknown_keys:
+        return names, (
+            "name all encoders with --encoders, also the encoders of the embeddings "
+            f"{', '.join(unknown_keys)}"
         )
-    return names, join_words([("encoders", [*encoders.values()])])
+    return names, join_words([("encoders", list(encoders.values()))])
 
 
 def match_keys(
@@ -161,51 +168,52 @@ def match_keys(
     """Find a prior's key of each encoder.
 
     Args:
-        encoders: Those to be fused.
+        encoders: Encoders to fuse.
         dims: Width of each embedding, by the prior's key.
-        owner: The prior, for the message.
-        maybe: Encoders that it may have been trained with, to name them.
+        owner: Name of the prior for the message.
+        candidates: Encoders that the prior may have been trained with, for the message.
+
+    Returns:
+        Key of each encoder, by the encoder's name.
 
     Raises:
-        BrainhiveError: naming both lists, if they are not the same encoders.
+        BrainhiveError: if the prior has other encoders.
     """
-    keys = {
-        config.name: next((key for key in config.known_as if key in dims), "")
-        for config in encoders
-    }
-    # each encoder has a key, and each key an encoder
-    if "" in keys.values() or sorted(keys.values()) != sorted(dims):
-        wanted, hint = describe_keys(dims, [*candidates, *encoders])
+    keys = {}
+    for config in encoders:
+        prior_keys = [key for key in config.known_as if key in dims]
+        keys[config.name] = prior_keys[0] if prior_keys else ""
+    if sorted(keys.values()) != sorted(dims):
+        names, hint = describe_keys(dims, [*candidates, *encoders])
         raise BrainhiveError(
-            f"{owner} takes the encoders {wanted}, not {', '.join(map(str, encoders))}",
+            f"{owner} takes the encoders {names}, not {', '.join(map(str, encoders))}",
             hint,
         )
     return keys
 
 
-def _fused_by(prior: str) -> tuple[Path, Mapping[str, int]]:
-    described = priors.describe(prior)
-    if described.folder is None or not described.dims:
+def _describe_fusion(prior: str) -> tuple[Path, Mapping[str, int]]:
+    """Return the folder of a prior, and the width of each embedding that it fuses."""
+    description = priors.describe(prior)
+    if description.folder is None or not description.dims:
         raise RecipeError(
             f"the prior {prior} fuses no embeddings",
-            "leave prior out, or name another one",
+            "leave prior out, or name another prior",
         )
-    return described.folder, described.dims
+    return description.folder, description.dims
 
 
 def find_prior_encoders(prior: str) -> list[EncoderConfig]:
-    """Find the encoders of a prior, without reading its weights.
+    """Find the encoders of a prior without reading its weights.
 
     Raises:
-        RecipeError: if it fuses no embeddings, or has one of them under a key that
-            names no encoder.
+        RecipeError: if the prior fuses no embeddings, or a key names no encoder.
     """
-    folder, dims = _fused_by(prior)
-    around = read_run_encoders(folder)
-    encoders = find_encoders(dims, around)
-    # an encoder that its key does not name cannot be built from the key
+    folder, dims = _describe_fusion(prior)
+    candidates = read_run_encoders(folder)
+    encoders = find_encoders(dims, candidates)
     if len(encoders) < len(dims):
-        names, hint = describe_keys(dims, around)
+        names, hint = describe_keys(dims, candidates)
         raise RecipeError(
             f"the prior {prior} takes the encoders {names}, not all known by name", hint
         )
@@ -213,8 +221,10 @@ def find_prior_encoders(prior: str) -> list[EncoderConfig]:
 
 
 def match_prior_keys(prior: str, encoders: Sequence[EncoderConfig]) -> dict[str, str]:
-    """Find a prior's key of each encoder, without reading its weights; raises as
-    `match_keys` does.
+    """Find a prior's key of each encoder without reading its weights.
+
+    Raises:
+        BrainhiveError: if the prior has other encoders.
     """
-    folder, dims = _fused_by(prior)
+    folder, dims = _describe_fusion(prior)
     return match_keys(encoders, dims, f"the prior {prior}", read_run_encoders(folder))

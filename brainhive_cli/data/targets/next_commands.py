@@ -1,4 +1,4 @@
-"""Command lines that make missing target stores and priors."""
+"""Command lines of the next step, such as to embed pictures or train a prior."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,74 +28,75 @@ from brainhive_cli.models.encoders import (
 def write_embed_commands(
     dataset: parts.Config, encoders: Sequence[EncoderConfig]
 ) -> str:
-    """Write the lines that embed a data set by encoders, or by the default; own vectors
-    are imported.
+    """Write the command lines that embed a data set, joined by `&&`.
+
+    Args:
+        dataset: Config of the data set.
+        encoders: Encoders, or none for the default. Imported vectors have no encoder,
+            and get a line of import-embeddings each.
     """
-    # there is no encoder for own vectors: a line for each of them, and one for the
-    # others
-    encoding = [config for config in encoders if config.kind != IMPORTED]
     flag = ("dataset", dataset)
-    lines = (
-        [Line("embed", flag, ("encoders", encoding))]
-        if encoding or not encoders
-        else []
-    )
-    vectors = [("as", config.name) for config in encoders if config.kind == IMPORTED]
-    lines += [Line("import-embeddings", "FILE", flag, name) for name in vectors]
+    networks = [config for config in encoders if config.kind != IMPORTED]
+    lines = []
+    if networks or not encoders:
+        lines.append(Line("embed", flag, ("encoders", networks)))
+    for config in encoders:
+        if config.kind == IMPORTED:
+            lines.append(Line("import-embeddings", "FILE", flag, ("as", config.name)))
     return " && ".join(map(str, lines))
 
 
 def keep_if_recorded(dataset: Any, paths: Paths) -> Any:
-    """Give the data set if it has recordings, as train-align needs; else None."""
+    """Return the config of a data set if it has recordings, or None."""
     return dataset if list_recorded_subjects(dataset.build(paths), paths) else None
 
 
 def write_next_command(
-    dataset: Any, encoders: Sequence[EncoderConfig], paths: Paths, *more: str
+    dataset: Any, encoders: Sequence[EncoderConfig], paths: Paths, *arguments: str
 ) -> str:
-    """Write the line of the next step that has what it needs.
+    """Write the command line of the next step.
 
-    That is `embed` where encoders have no embeddings of the training stimuli, else
-    `train-align`; without recordings `train-prior`, which can embed by itself.
+    It is `train-prior` without recordings, `embed` without embeddings of the training
+    stimuli, and `train-align` otherwise.
 
     Args:
-        dataset: Its Config.
-        encoders: Whose embeddings are next; none for those that are there, or else the
-            default.
-        paths: Where embeddings and signals lie.
-        more: Further arguments of train-align.
+        dataset: Config of the data set.
+        encoders: Encoders of the next step. If empty, all encoders with a store of the
+            training stimuli.
+        paths: Folders of embeddings and signals.
+        arguments: Arguments of train-align.
     """
+    flag = ("dataset", dataset)
     built = dataset.build(paths)
-    # without recordings there is nothing to align
     if not list_recorded_subjects(built, paths):
-        return str(Line("train-prior", ("dataset", dataset), ("encoders", encoders)))
-    # the encoders of the shelf whose embeddings of the training stimuli are there
-    stores = sorted(
-        (paths.under_home("embeddings") / built.name / "train").glob("*.h5")
-    )
-    known = [
-        path.stem
-        for path in stores
-        if parts.is_kind("encoders", path.stem) or holds_own_vectors(path)
-    ]
-    chosen = encoders or [resolve(name) for name in known]
-    # embeddings of the training stimuli come first, as train-align reads them
-    if not chosen or not are_embedded(built, chosen, paths, ["train"]):
-        if encoders:
-            return write_embed_commands(dataset, encoders)
-        suggested = ("encoders", suggest_encoders(dataset), SUGGESTED)
-        return str(Line("embed", ("dataset", dataset), suggested))
-    return str(Line("train-align", ("dataset", dataset), ("encoders", chosen), *more))
+        return str(Line("train-prior", flag, ("encoders", encoders)))
+    ready_encoders = list(encoders)
+    if not encoders:
+        folder = paths.under_home("embeddings") / built.name / "train"
+        for path in sorted(folder.glob("*.h5")):
+            if parts.is_kind("encoders", path.stem) or holds_own_vectors(path):
+                ready_encoders.append(resolve(path.stem))
+
+    # embeddings of the training stimuli come first, because train-align reads them
+    if ready_encoders and are_embedded(built, ready_encoders, paths, ["train"]):
+        return str(Line("train-align", flag, ("encoders", ready_encoders), *arguments))
+    if encoders:
+        return write_embed_commands(dataset, encoders)
+    return str(Line("embed", flag, ("encoders", suggest_encoders(dataset), SUGGESTED)))
 
 
 def suggest_encoders(dataset: parts.Config) -> list[str]:
-    """Name an encoder that needs no network, where the usual ones of a data set do."""
-    usual: Sequence[Any] = USUAL
+    """Suggest an encoder that is present if the usual encoders of a data set are not.
+
+    Returns:
+        Name of the encoder, or an empty list if the usual encoders are present.
+    """
+    encoders: Sequence[Any] = USUAL
     if isinstance(dataset, HasUsualEncoders) and dataset.usual_encoders:
-        usual = dataset.usual_encoders
+        encoders = dataset.usual_encoders
     if isinstance(dataset, HasOfflineEncoders) and dataset.offline_encoders:
-        usual = dataset.offline_encoders
-    if all(resolve(encoder).is_here for encoder in usual):
+        encoders = dataset.offline_encoders
+    if all(resolve(encoder).is_here for encoder in encoders):
         return []
     # the demo's networks have only seen the demo's pictures
     is_demo = parts.kind_from_file_name(dataset.kind).startswith("demo")
@@ -108,57 +109,61 @@ def are_embedded(
     paths: Paths,
     splits: Sequence[str] | None = None,
 ) -> bool:
-    """Whether there are stores of some encoders for some splits, or all where none are
-    named.
+    """Return True if each encoder has a store of each split.
+
+    Args:
+        dataset: Data set.
+        encoders: Encoders.
+        paths: Folder of the embeddings.
+        splits: Names of the splits. By default, all splits of the data set.
     """
     root = paths.under_home("embeddings")
-    return all(
-        find_store(
-            root, dataset.name, dataset.holdout.name_stored_split(split), config.name
-        )[0].is_file()
-        for split in splits or dataset.splits
-        for config in encoders
-    )
+    for split in splits or dataset.splits:
+        stored_split = dataset.holdout.name_stored_split(split)
+        for config in encoders:
+            path, _ = find_store(root, dataset.name, stored_split, config.name)
+            if not path.is_file():
+                return False
+    return True
 
 
 def write_prior_arguments(name: str, prior: str, dataset: Any = None) -> list[Any]:
-    """Write the words that give a command a prior: a shipped recipe for it, or the
-    prior itself.
+    """Write the arguments that give a command a prior.
+
+    A shipped recipe with this prior is preferred. A recipe of another data set lends
+    only its generator.
 
     Args:
-        name: The subcommand.
-        prior: What the user calls the prior.
-        dataset: Config of the data set in use. A recipe for another one lends its
-            generator alone.
+        name: Subcommand.
+        prior: Reference of the prior, as the user writes it.
+        dataset: Config of the data set in use.
+
+    Returns:
+        Arguments of `Line`. Empty if the default recipe has the prior.
     """
-    # a shipped recipe of this subcommand with this prior
-    for file in sorted(shipped_recipes().rglob(f"{name}.yaml")):
-        content = read_recipe(file)
-        if content.get("prior") != prior:
+    root = shipped_recipes()
+    for path in sorted(root.rglob(f"{name}.yaml")):
+        recipe = read_recipe(path)
+        if recipe.get("prior") != prior:
             continue
-        # a recipe at the top is the default, which needs no words
-        below = file.parent.relative_to(shipped_recipes()).as_posix()
-        if dataset is None or below == "." or _dataset_of(content) == dataset.kind:
-            return [] if below == "." else [("recipe", below)]
-        drawing = {
-            key: content[key]
-            for key in ("generator", "resolution_px")
-            if key in content
-        }
-        return [
-            ("prior", prior),
-            *(f"{key}={write_value(value)}" for key, value in drawing.items()),
-        ]
+        if path.parent == root:  # the default recipe
+            return []
+        if dataset is None or _read_dataset_kind(recipe) == dataset.kind:
+            return [("recipe", path.parent.relative_to(root).as_posix())]
+        arguments: list[Any] = [("prior", prior)]
+        for key in ("generator", "resolution_px"):
+            if key in recipe:
+                arguments.append(f"{key}={write_value(recipe[key])}")
+        return arguments
     return [("prior", prior)]
 
 
-def _dataset_of(recipe: Mapping[str, Any]) -> str:
-    """Name the kind of data set of a shipped recipe, or of the training whose run it
-    takes.
+def _read_dataset_kind(recipe: Mapping[str, Any]) -> str:
+    """Return the kind of the data set in a shipped recipe, or in the training whose run
+    it takes.
     """
-    # without a data set, it is that of the training whose run the recipe takes
     if "dataset" not in recipe and recipe.get("align_run"):
         training = str(recipe["align_run"]).partition(":")[0]
         recipe = read_recipe(shipped_recipes() / training / "train-align.yaml")
-    reference = recipe.get("dataset", "")
-    return str(reference["kind"] if isinstance(reference, Mapping) else reference)
+    dataset = recipe.get("dataset", "")
+    return str(dataset["kind"] if isinstance(dataset, Mapping) else dataset)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from types import MappingProxyType
 from typing import Any
@@ -37,25 +37,25 @@ from brainhive_cli.models.encoders import (
 )
 
 MAX_ONLINE_STIMULI = 512
-"""Stimuli that networks encode at once: pictures of 224 pixels are 308 MB."""
+"""Largest number of stimuli that networks encode at once: 308 MB as pictures of 224
+pixels.
+"""
 CPU = torch.device("cpu")
 
 
 @dataclass
 class StoreTargets:
-    """Targets read from a store.
+    """Targets that are read from a store.
 
     Attributes:
-        values: [N, *shape] on the device, or in a mapped file from which each batch is
+        values: Targets [N, *shape] on the device, or in a file from which each batch is
             gathered.
-        done: Whether the stimulus of each row could be decoded, [N].
-        device: Where gathered targets go.
-        further: More targets of the same stimuli, each like `values`.
-        pixels: What the stimuli's pixels are known by, [N, 25], where the store says
-            it.
+        done: [N] True for each stimulus that could be decoded.
+        device: Device of gathered targets.
+        other_values: Further targets of the same stimuli, each like `values`.
+        pixels: Identity [N, 25] of the stimuli's pixels, if the store has it.
         shape: Shape of one target.
-        alternatives: Number of targets of each stimulus: further stores, five captions,
-            six frames.
+        alternatives: Number of targets of each stimulus, such as five captions.
     """
 
     values: Tensor | LazyRows
@@ -65,7 +65,7 @@ class StoreTargets:
     pixels: UInt64 | None = None
 
     def __post_init__(self) -> None:
-        """Count alternatives, and note the shape of a target."""
+        """Count the alternatives, and read the shape of a target."""
         self.shape = tuple(self.values.shape[1:])
         self.alternatives = 1 + len(self.other_values)
 
@@ -77,82 +77,75 @@ class StoreTargets:
         on_device: bool,
         other_stores: Sequence[TargetStore] = (),
     ) -> "StoreTargets":
-        """Read a store: all of it onto the device (`hold`), in the store's dtype, or
-        batch by batch.
+        """Create targets from an open store.
 
         Args:
-            store: The store; its own alternatives, where it has that axis, are the
-                source's.
-            device: Where gathered targets go.
-            hold: Copy everything to the device.
-            further: Stores of the same stimuli and shape, whose targets are
-                alternatives too.
+            store: Store, whose axis of alternatives becomes alternatives.
+            device: Device of gathered targets.
+            on_device: If True, copy all targets to the device, in the store's dtype.
+                Otherwise each batch is read from the file.
+            other_stores: Stores of the same stimuli and shape, as further alternatives.
         """
-        # [N, *shape] each: the store's alternatives, then those of further stores
-        values: list[Any] = []
-        for opened in (store, *other_stores):
-            count = opened.alternatives
-            values += (
-                [opened.embedding]
-                if count is None
-                else [opened.embedding.column(k) for k in range(count)]
-            )
-        # in the store's dtype: float16 takes half the memory
+        values: list[Any] = []  # [N, *shape] of each alternative
+        for opened_store in (store, *other_stores):
+            embedding = opened_store.embedding
+            if opened_store.alternatives is None:
+                values.append(embedding)
+            else:
+                values += map(embedding.column, range(opened_store.alternatives))
         if on_device:
             values = [torch.from_numpy(np.array(array)).to(device) for array in values]
         return cls(values[0], store.done, device, tuple(values[1:]), store.pixels)
 
     def gather(self, rows: Int64 | Tensor, choices: Tensor | None = None) -> Tensor:
-        """Gather the targets of some rows: float32 [B, *shape], on the device.
+        """Gather targets as float32 [B, *shape] on the device.
 
         Args:
-            rows: Which stimuli, [B].
-            which: Which alternative of each, [B]; the first when None.
+            rows: Rows [B] of the stimuli.
+            choices: Number [B] of each stimulus's alternative. By default the first.
         """
-        # the first alternative of all rows, which the chosen ones replace
         gathered = self._gather(self.values, rows)
-        for alternative, values in enumerate(
-            self.other_values if choices is not None else (), 1
-        ):
-            is_this: Any = choices == alternative
-            # a GPU would be waited for by a choice of rows
+        if choices is None:
+            return gathered
+        # replace the first alternative where another is chosen
+        for number, values in enumerate(self.other_values, 1):
+            is_chosen: Any = choices == number
             if isinstance(values, Tensor):
-                is_row = is_this.view(-1, *[1] * (values.ndim - 1))
+                # selecting rows would wait for the GPU
+                is_row = is_chosen.view(-1, *[1] * (values.ndim - 1))
                 gathered = torch.where(is_row, self._gather(values, rows), gathered)
                 continue
-            # of a file only rows of this alternative are read
-            chosen = (
-                rows[is_this]
-                if isinstance(rows, Tensor)
-                else rows[is_this.cpu().numpy()]
-            )
-            gathered[is_this] = self._gather(values, chosen)
+            # read only the rows of this alternative from the file
+            if isinstance(rows, Tensor):
+                chosen_rows: Int64 | Tensor = rows[is_chosen]
+            else:
+                chosen_rows = rows[is_chosen.cpu().numpy()]
+            gathered[is_chosen] = self._gather(values, chosen_rows)
         return gathered
 
     def _gather(self, values: Tensor | LazyRows, rows: Int64 | Tensor) -> Tensor:
+        """Gather the rows of one alternative."""
         if isinstance(values, Tensor):
             index = rows if isinstance(rows, Tensor) else torch.from_numpy(rows)
             return values[copy_to_device(index, values.device)].float()
-        # files are read on the CPU, and the batch is copied
-        chosen = rows.cpu().numpy() if isinstance(rows, Tensor) else rows
-        return copy_to_device(
-            torch.from_numpy(np.asarray(values[chosen], np.float32)), self.device
-        )
+        file_rows = rows.cpu().numpy() if isinstance(rows, Tensor) else rows
+        batch = torch.from_numpy(np.asarray(values[file_rows], np.float32))
+        return copy_to_device(batch, self.device)
 
 
 @dataclass
 class OnlineTargets:
-    """Targets computed from the stimulus whenever they are gathered.
+    """Targets that are computed from the stimulus whenever they are gathered.
 
     Attributes:
-        stimuli: The stimuli of the split.
-        group: The network, with one or several outputs.
-        name: Which of its outputs.
-        config: The encoder.
+        stimuli: Stimuli of the split.
+        group: Network with one or several outputs.
+        name: Name of one output.
+        config: Encoder of this output.
         alternatives: Number of frames or captions of each stimulus.
-        combines: Whether an output combines all views of a stimulus.
-        done: Every stimulus is taken to be sound: one that is not is an error when it
-            is decoded.
+        combines: True if an output of the group combines all views of a stimulus.
+        done: [N] True for each stimulus. A stimulus that cannot be decoded raises an
+            error when it is gathered.
     """
 
     stimuli: StimulusSet
@@ -168,54 +161,56 @@ class OnlineTargets:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one target, which the network is loaded for."""
+        """Shape of one target. Loads the network."""
         return shape_of(self.config, self.group.shapes[self.name], self.stimuli)
 
     def choose(self, values: Tensor, choices: Tensor | None) -> Tensor:
-        """Choose an alternative of what the network gives for `views`: [B, *shape]."""
-        has_several = self.alternatives > 1 and self.combines
-        return _choose(values, choices) if has_several else values
+        """Choose an alternative [B, *shape] of the network's output."""
+        has_alternatives = self.alternatives > 1 and self.combines
+        return _choose(values, choices) if has_alternatives else values
 
     def load_views(
         self,
         rows: Int64 | Tensor,
         choices: Tensor | None = None,
-        opened: dict[int, Any] | None = None,
+        stimulus_cache: dict[int, Any] | None = None,
     ) -> Tensor:
-        """Decode and preprocess stimuli in this process: [B, 3, H, W].
+        """Decode and preprocess stimuli in this process.
 
-        Of several frames or captions, one; all of them, [B, K, …], where an output
-        combines them. What is decoded is kept in `opened`, by row, for other groups
-        that see the same stimuli.
+        Args:
+            rows: Rows [B] of the stimuli.
+            choices: Number [B] of each stimulus's frame or caption.
+            stimulus_cache: Decoded stimuli by row, which other groups share.
+
+        Returns:
+            Views [B, 3, H, W], or [B, K, …] where an output combines all K views.
         """
-        # groups that see the same stimuli share what is decoded
-        opened_sources = {} if opened is None else opened
-
-        def view(row: int) -> Tensor:
-            # captions, masks, labels, or pictures instead of the stimuli
-            if self._reader is not None:
-                return self.group.view(self._reader(row))
-            if row not in opened_sources:
-                opened_sources[row] = self.stimuli.open(row)
-            return self.group.view(opened_sources[row])
-
-        # all pictures at each step, unchanged and by nothing random
+        load = partial(
+            self._load_view,
+            stimulus_cache={} if stimulus_cache is None else stimulus_cache,
+        )
+        # a network that learns sees all its pictures at each step, so threads load them
         if self.group.network.learns:
             with ThreadPoolExecutor() as threads:
-                views = torch.stack([*threads.map(view, rows.tolist())])
+                views = torch.stack(list(threads.map(load, rows.tolist())))
         else:
-            views = torch.stack([view(row) for row in rows.tolist()])
-        # all views [B, K, …] where an output combines them, else one of K
-        is_single = (
-            self.combines or views_each(self.group.configs[0], self.stimuli) is None
-        )
-        return views if is_single else _choose(views, choices)
+            views = torch.stack([load(row) for row in rows.tolist()])
+        n_views = views_each(self.group.configs[0], self.stimuli)
+        if self.combines or n_views is None:
+            return views
+        return _choose(views, choices)
+
+    def _load_view(self, row: int, stimulus_cache: dict[int, Any]) -> Tensor:
+        """Preprocess the stimulus of a row, or what the encoder reads instead of it."""
+        if self._reader is not None:
+            return self.group.view(self._reader(row))
+        if row not in stimulus_cache:
+            stimulus_cache[row] = self.stimuli.open(row)
+        return self.group.view(stimulus_cache[row])
 
     @cached_property
     def _reader(self) -> Callable[[int], Any] | None:
-        """Gives what is encoded instead of a stimulus; other pictures are looked for
-        once.
-        """
+        """Reader of captions, masks, labels or other pictures, or None for stimuli."""
         return self.group.reader(self.stimuli)
 
 
@@ -225,29 +220,33 @@ def make_online_targets(
     store: TargetStore,
     keys: Mapping[str, str],
 ) -> dict[str, OnlineTargets]:
-    """Compute what a network gives for the stimuli of a store whenever they are
-    gathered.
+    """Create targets that a network computes for the stimuli of a store.
 
-    Targets are by the key of each encoder.
+    Args:
+        group: Network.
+        stimuli: Stimuli in the order of the store.
+        store: Store of the same stimuli.
+        keys: Key of each encoder, by its name.
+
+    Returns:
+        Targets by the key of the encoder.
 
     Raises:
-        BrainhiveError: if the stimuli are not those of the store.
+        BrainhiveError: if the stimuli are not the stimuli of the store.
     """
-    # rows are those of the store, so that its stimuli must be the same
     store.require_pictures(stimuli.image_ids, Line("embed"))
     return {keys[name]: OnlineTargets(stimuli, group, name) for name in group.names}
 
 
 def _choose(values: Tensor, choices: Tensor | None) -> Tensor:
-    """Choose one of K for each row of [B, K, …]; the first when None."""
-    alternative = (
-        torch.zeros(len(values), dtype=torch.int64) if choices is None else choices
-    )
-    return values[torch.arange(len(values)), alternative.to(values.device)]  # [B, …]
+    """Choose one of K alternatives for each row of [B, K, …], by default the first."""
+    if choices is None:
+        choices = torch.zeros(len(values), dtype=torch.int64)
+    return values[torch.arange(len(values)), choices.to(values.device)]  # [B, …]
 
 
 TargetSource = StoreTargets | OnlineTargets
-"""What one encoder computes for each stimulus of a split."""
+"""Targets of one encoder for the stimuli of a split."""
 
 
 @dataclass
@@ -255,31 +254,30 @@ class Targets:
     """Targets of several encoders for the same stimuli, row by row.
 
     Attributes:
-        sources: By key: the encoder's name, or the key of a fuser.
-        done: Whether every source has a target for a row, [N].
-        pixels: Identity of the stimuli's pixels, [N, 25]; None where no store says it.
-        groups: The networks that compute targets at each step.
-        alternatives: Number of targets of each stimulus, by key, where they are
-            several.
+        sources: Targets by key, which is an encoder's name or the key of a fuser.
+        done: [N] True for each stimulus with a target in every source.
+        pixels: Identity [N, 25] of the stimuli's pixels, or None if no store has it.
+        groups: Networks that compute targets at each step.
+        alternatives: Number of targets of each stimulus, by key, without ones.
     """
 
     sources: dict[str, TargetSource]
 
     def __post_init__(self) -> None:
-        """Join what the sources say of their stimuli."""
-        sources = self.sources.values()
-        self.done = np.logical_and.reduce([source.done for source in sources])
-        stored = [
-            source.pixels for source in sources if isinstance(source, StoreTargets)
-        ]
-        self.pixels = next((pixels for pixels in stored if pixels is not None), None)
-        # each network once, since its targets share one forward pass
-        groups = (
-            source.group for source in sources if isinstance(source, OnlineTargets)
+        """Join the facts of the sources."""
+        self.done = np.logical_and.reduce(
+            [source.done for source in self.sources.values()]
         )
-        self.groups = list(dict.fromkeys(groups))
-        counts = {key: source.alternatives for key, source in self.sources.items()}
-        self.alternatives = {key: count for key, count in counts.items() if count > 1}
+        self.pixels = None
+        self.groups: list[EncoderGroup] = []
+        self.alternatives = {}
+        for key, source in self.sources.items():
+            if isinstance(source, StoreTargets):
+                self.pixels = source.pixels if self.pixels is None else self.pixels
+            elif source.group not in self.groups:
+                self.groups.append(source.group)
+            if source.alternatives > 1:
+                self.alternatives[key] = source.alternatives
 
     @classmethod
     def from_stores(
@@ -290,34 +288,31 @@ class Targets:
         on_device: bool = True,
         other_stores: Mapping[str, Sequence[TargetStore]] = MappingProxyType({}),
     ) -> "Targets":
-        """Make targets of stores that are open.
+        """Create targets from open stores.
 
         Args:
-            stores: By the encoder's name.
-            launch: On whose device targets are used, and how many processes share the
-                memory.
-            keys: The key of each encoder; default: its name.
-            hold: Copy all to the device where they fit; else each batch is gathered
-                from the files.
-            further: Stores whose targets are alternatives, by the encoder's name (see
-                `open_alternatives`).
+            stores: Stores by encoder name.
+            launch: Device of the targets, and processes that share its memory.
+            keys: Key of each encoder, by default its name.
+            on_device: If True, copy all targets to the device if they take at most half
+                of its free memory.
+            other_stores: Stores with further alternatives, by encoder name.
         """
-        # copies may take half of the free memory, and each process has its own
-        every = [*stores.values(), *chain.from_iterable(other_stores.values())]
-        needed = sum(store.embedding.nbytes for store in every) * launch.processes
-        if on_device and needed > count_free_bytes(launch.device) / 2:
-            console.say(f"the targets need {needed / 1e9:.1f} GB, so they stay on disk")
+        all_stores = list(stores.values())
+        all_stores += chain.from_iterable(other_stores.values())
+        n_bytes = sum(store.embedding.nbytes for store in all_stores) * launch.processes
+        if on_device and n_bytes > count_free_bytes(launch.device) / 2:
+            console.say(
+                f"the targets need {n_bytes / 1e9:.1f} GB, so they stay on disk"
+            )
             on_device = False
-        # encoders are called by the fuser's keys, where it has keys
-        key_of = {name: name for name in stores} | {**(keys or {})}
-        return cls(
-            {
-                key_of[name]: StoreTargets.from_store(
-                    store, launch.device, on_device, other_stores.get(name, ())
-                )
-                for name, store in stores.items()
-            }
-        )
+        sources: dict[str, TargetSource] = {}
+        for name, store in stores.items():
+            key = (keys or {}).get(name, name)
+            sources[key] = StoreTargets.from_store(
+                store, launch.device, on_device, other_stores.get(name, ())
+            )
+        return cls(sources)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -326,10 +321,10 @@ class Targets:
 
     @property
     def dims(self) -> dict[str, int]:
-        """Width of each target, by key, where all are vectors.
+        """Width of each target, by key.
 
         Raises:
-            BrainhiveError: if one is no vector.
+            BrainhiveError: if a target is not a vector.
         """
         shapes = self.shapes
         for key, shape in shapes.items():
@@ -348,50 +343,46 @@ class Targets:
         views: Mapping[str, Tensor] | None = None,
         choices: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> dict[str, Tensor]:
-        """Give the targets of some rows, float32 [B, *shape] by key; each group runs
-        once.
+        """Gather targets as float32 [B, *shape] by key, with one pass of each network.
 
         Args:
-            rows: Which stimuli, [B].
-            which: Which alternative of each, [B] by key; the first where none is named.
-            views: The stimuli as each of `groups` sees them, [B, 3, H, W] by its name;
-                decoded here if none.
+            rows: Rows [B] of the stimuli.
+            views: Preprocessed stimuli [B, 3, H, W] by name of the group. By default
+                they are decoded here.
+            choices: Number [B] of each stimulus's alternative, by key. By default the
+                first.
         """
         if self.groups and views is None and len(rows) > MAX_ONLINE_STIMULI:
-            # many stimuli in blocks, since their decoded pictures take memory
-            blocks = [
-                slice(start, start + MAX_ONLINE_STIMULI)
-                for start in range(0, len(rows), MAX_ONLINE_STIMULI)
-            ]
-            gathered = [
-                self.gather(
-                    rows[block], None, {key: choices[key][block] for key in choices}
-                )
-                for block in blocks
-            ]
+            # decoded pictures take memory, so they are encoded in blocks
+            blocks = []
+            for start in range(0, len(rows), MAX_ONLINE_STIMULI):
+                block = slice(start, start + MAX_ONLINE_STIMULI)
+                block_choices = {key: choices[key][block] for key in choices}
+                blocks.append(self.gather(rows[block], choices=block_choices))
             return {
-                key: torch.cat([block[key] for block in gathered])
-                for key in gathered[0]
+                key: torch.cat([block[key] for block in blocks]) for key in blocks[0]
             }
 
-        # stored targets are read; encoders of a group share one forward pass
-        computed = {}
-        opened: dict[int, Any] = {}
-        blocks_of_key = {}
+        targets = {}
+        outputs: dict[EncoderGroup, dict[str, Tensor]] = {}
+        stimulus_cache: dict[int, Any] = {}
         for key, source in self.sources.items():
+            source_choices = choices.get(key)
             if isinstance(source, StoreTargets):
-                blocks_of_key[key] = source.gather(rows, choices.get(key))
+                targets[key] = source.gather(rows, source_choices)
                 continue
             group = source.group
-            if group not in computed:
-                # what the data loader prepared, else decode the stimuli here
-                seen = (views or {}).get(group.name)
-                if seen is None:
-                    seen = source.load_views(rows, choices.get(key), opened)
-                computed[group] = group.encode(seen)
-            values = source.choose(computed[group][source.name], choices.get(key))
-            blocks_of_key[key] = values.clone()  # or it could not be used in training
-        return blocks_of_key
+            if group not in outputs:
+                group_views = (views or {}).get(group.name)
+                if group_views is None:
+                    group_views = source.load_views(
+                        rows, source_choices, stimulus_cache
+                    )
+                outputs[group] = group.encode(group_views)
+            values = source.choose(outputs[group][source.name], source_choices)
+            # a tensor of inference mode cannot be used in training, but its copy can
+            targets[key] = values.clone()
+        return targets
 
 
 def open_targets(
@@ -404,51 +395,48 @@ def open_targets(
     compute_missing: bool = False,
     images: StimulusSet | None = None,
 ) -> Targets:
-    """Open the targets of several encoders over the same stimuli, after a health check.
+    """Open the targets of several encoders for the same stimuli, after a health check.
 
-    Each batch is gathered from the files.
+    Each batch is read from the files.
 
     Args:
-        dataset: Whose stimuli.
-        dataset_config: The data set's Config, for the command line that would embed it.
-        split: Which of them.
-        encoders: One source each.
-        paths: Where stores lie.
-        launch: On whose device targets are used, and how many processes share the
-            memory.
-        compute_missing: Compute what has no store at each step.
-        images: The stimuli, where they are listed already: of ImageNet that takes a
-            while.
+        dataset: Data set of the stimuli.
+        dataset_config: Config of the data set, for the command line in an error.
+        split: Name of the split.
+        encoders: Encoders.
+        paths: Folder of the stores.
+        launch: Device of the targets, and processes that share its memory.
+        compute_missing: If True, compute the targets without a store at each step.
+        images: Stimuli of the split. By default they are listed, which takes a while
+            for ImageNet.
 
     Raises:
-        MissingData: if a store is missing, with the line that makes it.
-        BrainhiveError: if a store is another data set's, or of other stimuli than the
-            data set or another store.
+        MissingData: if a store is absent, with the command line that makes it.
+        BrainhiveError: if a store has other stimuli than the data set or another store.
     """
-    # encoders with a store; the others are computed, if the caller allows it
-    stored = list(encoders)
-    if compute_missing:
-        root = paths.under_home("embeddings")
-        stored = [
-            c
-            for c in encoders
-            if target_store.find_store(root, dataset.name, split, c.name)[0].is_file()
-        ]
-    stores = (
-        open_stores(dataset, dataset_config, split, stored, paths, images)
-        if stored
-        else {}
-    )
-    sources = Targets.from_stores(stores, launch, on_device=False).sources
-    missing = [config for config in encoders if config not in stored]
-    for config in missing:
-        if config.pictures:  # at each step, the stimulus itself would be seen
+    # encoders with a store; the other encoders compute if the caller allows it
+    root = paths.under_home("embeddings")
+    stored = []
+    online = []
+    for config in encoders:
+        path, _ = target_store.find_store(root, dataset.name, split, config.name)
+        if not compute_missing or path.is_file():
+            stored.append(config)
+        elif config.pictures:  # the encoder would see the stimulus itself
             raise MissingData(
                 f"{config.name} has no store",
                 write_embed_commands(dataset_config, [config]),
             )
+        else:
+            online.append(config)
+
+    sources: dict[str, TargetSource] = {}
+    if stored:
+        stores = open_stores(dataset, dataset_config, split, stored, paths, images)
+        sources |= Targets.from_stores(stores, launch, on_device=False).sources
     # encoders of one network share it, and compute in float32
-    for group in grouped(missing, "fp32", launch):
+    for group in grouped(online, "fp32", launch):
         stimuli = images or dataset.images(split)
-        sources |= {name: OnlineTargets(stimuli, group, name) for name in group.names}
+        for name in group.names:
+            sources[name] = OnlineTargets(stimuli, group, name)
     return Targets(sources)

@@ -1,6 +1,4 @@
-"""Which encoders a prior or a model takes: found by its keys, or by the run that it
-lies in.
-"""
+"""Encoders of a prior or a model, found by its keys or by its run."""
 
 import shutil
 
@@ -11,19 +9,19 @@ from brainhive_cli.data.targets.encoder_keys import match_keys
 from brainhive_cli.models.encoders import resolve
 from brainhive_cli.training.alignment.recipe import Recipe
 
-COLOURS = "python:brainhive_cli.models.encoders.python:example"
+CUSTOM_ENCODER = "python:brainhive_cli.models.encoders.python:example"
 ENCODER = "brainhive_cli-models-encoders-python-example"
-"""How stores and priors call it."""
+"""Name of that encoder in stores and priors."""
 
 
-def names(recipe: str | None, *overrides: str, **flags: str) -> list[str]:
+def list_encoders(recipe: str | None, *overrides: str, **flags: str) -> list[str]:
     return [
         config.name
         for config in Recipe.resolve("train-align", recipe, flags, overrides).encoders
     ]
 
 
-def test_a_prior_of_other_encoders_is_refused_with_the_names_that_it_wants():
+def test_a_prior_of_other_encoders_is_refused_by_name():
     dims = {"CLIP-ViT-H-14-laion2B-s32B-b79K": 1024, "vae": 1024}
 
     assert match_keys([resolve("clip-h14"), resolve("vae")], dims, "the prior P") == {
@@ -31,24 +29,20 @@ def test_a_prior_of_other_encoders_is_refused_with_the_names_that_it_wants():
         "vae": "vae",
     }
     with pytest.raises(
-        BrainhiveError, match="P takes the encoders clip-h14, vae, not vae"
+        BrainhiveError, match=r"prior P .*\bclip-h14, vae, not vae"
     ) as caught:
         match_keys([resolve("vae")], dims, "the prior P")
     assert caught.value.hint == "--encoders clip-h14,vae"
 
 
-def test_a_key_that_says_nothing_is_told_and_the_encoder_asked_for(prior):
-    with pytest.raises(
-        RecipeError, match=f"takes the encoders {ENCODER}, not all known"
-    ) as caught:
-        names(None, prior=str(prior))
-    assert caught.value.hint.startswith("name with --encoders all of them")
-    assert names(None, prior=str(prior), encoders=COLOURS) == [ENCODER]
+def test_a_key_without_an_encoder_is_named_in_the_error(prior):
+    with pytest.raises(RecipeError, match=ENCODER) as caught:
+        list_encoders(None, prior=str(prior))
+    assert "--encoders" in caught.value.hint and ENCODER in caught.value.hint
+    assert list_encoders(None, prior=str(prior), encoders=CUSTOM_ENCODER) == [ENCODER]
 
 
-def test_a_model_of_anyones_encoder_is_evaluated_where_its_run_is(
-    go, small, world, tmp_path
-):
+def test_a_model_of_a_users_encoder_is_evaluated_in_its_run(go, small, world, tmp_path):
     model = go("train-align", *small).folder / "cells" / "sub-01_seed-1" / "model"
     test = (small[0], "subjects=1", "sheet_rows=0", f"paths.runs={tmp_path / 'runs'}")
 
@@ -57,21 +51,18 @@ def test_a_model_of_anyones_encoder_is_evaluated_where_its_run_is(
         == "above chance"
     )
     elsewhere = shutil.copytree(model, tmp_path / "elsewhere")
-    with pytest.raises(
-        MissingData,
-        match=f"takes embeddings {ENCODER}, and nothing says what made them",
-    ):
+    with pytest.raises(MissingData, match=ENCODER):
         go("eval-retrieval", f"run={elsewhere}", *test)
 
 
-def test_without_encoders_those_of_the_prior_are_taken_and_named_ones_stay():
-    assert names(None) == ["clip-h14", "vae"]
-    assert names(None, "sweep.prior=demo:prior") == ["demo-clip", "demo-vae"]
-    assert names(None, prior="demo:prior", encoders="clip-b32") == ["clip-b32"]
-    named, taken = (
+def test_encoders_are_named_by_the_recipe_or_by_the_prior():
+    assert list_encoders(None) == ["clip-h14", "vae"]
+    assert list_encoders(None, "sweep.prior=demo:prior") == ["demo-clip", "demo-vae"]
+    assert list_encoders(None, prior="demo:prior", encoders="clip-b32") == ["clip-b32"]
+    named, inherited = (
         Recipe.resolve(
             "train-align", None, {"prior": "demo:prior", "encoders": encoders}, []
         )
         for encoders in ("demo-clip,demo-vae", None)
     )
-    assert named.fingerprint() == taken.fingerprint()
+    assert named.fingerprint() == inherited.fingerprint()

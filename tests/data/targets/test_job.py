@@ -8,21 +8,19 @@ from brainhive_cli.commands import embed
 from brainhive_cli.core.command import Result
 from brainhive_cli.core.launch import READ_ONLY
 
-COLOURS = "python:brainhive_cli.models.encoders.python:example"
+ENCODER = "python:brainhive_cli.models.encoders.python:example"
 
 
-def test_who_only_reads_writes_no_split(
-    go: Callable[..., Result], pictures: Path
-) -> None:
+def test_a_preview_writes_no_split(go: Callable[..., Result], pictures: Path) -> None:
     words: tuple[Any, ...] = (
         f"dataset={{kind: image-folder, root: {pictures}}}",
-        f"encoders=['{COLOURS}']",
+        f"encoders=['{ENCODER}']",
         "held_out={by: clusters, folds: 2}",
     )
-    written = go("embed", *words).files["split"]
-    assert written.is_file()
-    written.unlink()
+    split_file = go("embed", *words).files["split"]
+    assert split_file.is_file()
+    split_file.unlink()
 
-    found = embed.run(embed.Recipe.resolve("embed", None, {}, words), READ_ONLY)
+    result = embed.run(embed.Recipe.resolve("embed", None, {}, words), READ_ONLY)
 
-    assert "split" not in found.files and not written.exists()
+    assert "split" not in result.files and not split_file.exists()
