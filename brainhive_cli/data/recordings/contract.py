@@ -23,38 +23,48 @@ Arguments = ParamSpec("Arguments")
 
 MethodResult = TypeVar("MethodResult")
 
-# {subject}, or with zeros up to a width: {subject:02d}
-SUBJECT = re.compile(r"\{subject(?::0\dd)?\}")
+SUBJECT_FIELD = re.compile(r"\{subject(?::0\dd)?\}")
+"""Field of a pattern for the subject's number: `{subject}`, or `{subject:02d}`."""
 
 
 def fill_subject(pattern: str, subject: int, label: str = "") -> str:
-    """Fill in `{subject}`, `{subject:02d}` and `{label}`, which is 07A of sub-07A, of a
-    path.
+    """Fill in the fields `{subject}`, `{subject:02d}` and `{label}` of a path.
+
+    Args:
+        pattern: Path with these fields.
+        subject: Number of the subject.
+        label: Label of the subject, such as "07A" for sub-07A. If empty, `{label}` is
+            left as it is.
     """
-    # the subject's field alone, so that {label} stays
-    path = SUBJECT.sub(lambda field: field[0].format(subject=subject), pattern)
+    path = SUBJECT_FIELD.sub(lambda field: field[0].format(subject=subject), pattern)
     return path.replace("{label}", label) if label else path
 
 
 def list_subjects(root: Path, patterns: Iterable[str]) -> tuple[int, ...]:
-    """List the subjects of whom there are files or folders of these patterns, which
-    have `{subject}`.
+    """List the subjects with a file or folder that matches a pattern.
+
+    Args:
+        root: Folder.
+        patterns: Patterns of paths below `root`, with a field `{subject}`.
+
+    Returns:
+        Numbers of the subjects, ascending.
     """
     subjects: set[int] = set()
     for pattern in patterns:
-        for path in root.glob(SUBJECT.sub("*", pattern)):
-            # a number in the path is the subject if the pattern with that number
-            # matches
-            numbers = map(int, re.findall(r"\d+", str(path.relative_to(root))))
-            subjects.update(n for n in numbers if path.match(pattern.format(subject=n)))
+        for path in root.glob(SUBJECT_FIELD.sub("*", pattern)):
+            # try each number in the path as the subject
+            for digits in re.findall(r"\d+", str(path.relative_to(root))):
+                if path.match(pattern.format(subject=int(digits))):
+                    subjects.add(int(digits))
     return tuple(sorted(subjects))
 
 
 def cached_method(
     method: Callable[Concatenate[Any, Arguments], MethodResult],
 ) -> cached_property[Callable[Arguments, MethodResult]]:
-    """Compute a method once for each of its arguments, as long as the object lives."""
-    # the property belongs to one object, and its cache vanishes with it
+    """Decorate a method to cache its results as long as its object lives."""
+    # functools.cache on the method would keep the object alive
     return cached_property(lambda self: cache(partial(method, self)))  # type: ignore[arg-type, return-value]
 
 
@@ -65,7 +75,7 @@ class Overview:
     Attributes:
         tables: Contents of the recordings.
         warnings: Unusual facts, a line each.
-        way: The override that avoids them; empty where there is none.
+        override: Override of the recipe that avoids the warnings, or "".
     """
 
     tables: tuple[Table, ...] = ()
@@ -74,17 +84,16 @@ class Overview:
 
 
 class NoTrials(MissingData):
-    """A session without any whole trial, which is left out of its subject's store."""
+    """Error for a session without a whole trial, which its subject's store omits."""
 
 
 class Preparation(ABC):
-    """Base of preparations that prepare session by session.
+    """Base class of preparations that read one session after the other.
 
     Attributes:
-        dataset: The data set whose stimuli were shown, under whose name the signals are
-            kept.
-        order_seed: Seed by which the repetitions of a stimulus are shuffled in the end;
-            None for the order of time.
+        dataset: Name of the data set of the stimuli, under which signals are stored.
+        order_seed: Seed that shuffles the repetitions of each stimulus, or None to keep
+            the order of time.
     """
 
     dataset: str
@@ -93,14 +102,14 @@ class Preparation(ABC):
     @property
     @abstractmethod
     def subjects(self) -> tuple[int, ...]:
-        """The subjects whose files are there."""
+        """Numbers of the subjects with files."""
 
     @abstractmethod
     def files(self, subject: int) -> Sequence[Path]:
-        """List all files that are read of a subject; none is opened.
+        """List the files of a subject that are read, without opening them.
 
         Raises:
-            MissingData: naming the first file that is missing, and where to get it.
+            MissingData: with the first missing file and its source.
         """
 
     @abstractmethod
@@ -109,74 +118,70 @@ class Preparation(ABC):
 
     @abstractmethod
     def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
-        """Count the trials, channels and samples [n, C, T] that a session will have, by
-        split.
+        """Return the shape [n, C, T] of a session's trials by split.
 
-        Files are opened and checked, signals are not read.
+        Open and check the files, but read no signals.
 
         Raises:
-            NoTrials: if it has no whole trial.
-            BrainhiveError: naming a file that is damaged or does not hold what it
-                should.
+            NoTrials: if the session has no whole trial.
+            BrainhiveError: if a file is damaged or has unexpected content.
         """
 
     @abstractmethod
     def session(self, subject: int, session: int) -> Mapping[str, Trials]:
-        """Read one session and prepare its trials [n, 1, C, T], by split; none that is
-        empty.
+        """Read a session, and prepare its trials [n, 1, C, T] by split.
 
-        The provenance has the number of other trials as `dropped`, by reason.
+        Empty splits are left out. `provenance["dropped"]` counts the omitted trials by
+        reason.
 
         Raises:
-            NoTrials: if it has no whole trial.
-            BrainhiveError: naming a file that is damaged or does not hold what it
-                should.
+            NoTrials: if the session has no whole trial.
+            BrainhiveError: if a file is damaged or has unexpected content.
         """
 
     def look_over(self, subjects: Sequence[int]) -> Overview:
-        """Describe recordings of which little is known before their headers are opened.
-
-        Subjects whose files cannot be prepared are left out.
-        """
+        """Describe the recordings of subjects. Subjects with errors are left out."""
         return Overview()
 
     def finish(
         self, subject: int, recordings: Mapping[str, Trials]
     ) -> Mapping[str, Trials]:
-        """Take the steps that need all sessions of a subject: joined recordings [N, R,
-        C, T], by split.
+        """Apply the steps that need all sessions of a subject.
 
-        Signals need not be in memory.
+        Args:
+            subject: Number of the subject.
+            recordings: Trials [N, R, C, T] of all sessions by split. Signals may be on
+                disk.
         """
         return recordings
 
 
 @runtime_checkable
 class Merged(Protocol):
-    """Contract of a preparation whose files hold all repetitions of a stimulus
-    together.
-    """
+    """Contract of preparations whose files join all repetitions of a stimulus."""
 
     @property
     def dataset(self) -> str:
-        """As of a Preparation."""
+        """Name of the data set of the stimuli, under which signals are stored."""
 
     @property
     def subjects(self) -> tuple[int, ...]:
-        """As of a Preparation."""
+        """Numbers of the subjects with files."""
 
     def files(self, subject: int) -> Sequence[Path]:
-        """List all files that are read of a subject, as a Preparation does."""
+        """List the files of a subject that are read, without opening them.
+
+        Raises:
+            MissingData: with the first missing file and its source.
+        """
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that the files hold."""
+        """Names of the splits in the files."""
 
     def recording(self, subject: int, split: str) -> Trials:
-        """Open a subject's recording of a split; its signal is sliced later, so it need
-        not be in memory.
+        """Open a subject's trials of a split. Its signals may stay on disk.
 
         Raises:
-            BrainhiveError: naming a file that is damaged or does not hold what it
-                should.
+            BrainhiveError: if a file is damaged or has unexpected content.
         """

@@ -1,34 +1,27 @@
-"""Labels in the names of files: the subject and the session of a recording."""
+"""Labels of subjects and sessions in the paths of recordings."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from brainhive_cli.core.errors import (
-    BrainhiveError,
-)
-from brainhive_cli.data.files.bids_labels import (
-    number_session,
-    number_subjects,
-)
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.files.bids_labels import number_session, number_subjects
 
 SUBJECT_LABEL = re.compile(
     r"(?<![^/_. ])sub(?:ject|j)?(?:[-_]?|-([a-z]+?)[-_]?)(\d+)", re.IGNORECASE
 )
-"""Subject in a path, at the start of a part of a name: `subset1` and `subliminal_01`
-are none.
+"""Subject at the start of an entity in a path. `subset1` and `subliminal_01` are no
+subjects.
 """
-
 LABEL_END = re.compile(r"(?!ses|run|task|acq)[A-Za-z0-9]*")
-"""Rest of a subject's label behind its first number."""
-
-UNNUMBERED = re.compile(r"\bsub-[A-Za-z]+(?=[_/.]|$)")
+"""Remaining letters of a subject's label after its first number, such as A of 07A."""
+UNNUMBERED_LABEL = re.compile(r"\bsub-[A-Za-z]+(?=[_/.]|$)")
 """Label of a subject without a number."""
-
 SESSION_LABEL = re.compile(
     r"(?<![^/_. ])ses(?:sion|s)?(?:(?:[-_]?|-([a-z]+?)[-_]?)(\d+)([a-z]*)|-([a-z]+))",
     re.IGNORECASE,
 )
+"""Session at the start of an entity in a path."""
 
 
 def group_by_session(
@@ -37,80 +30,79 @@ def group_by_session(
     subject_numbers: Mapping[str, int] | None,
     session_numbers: Mapping[str, int] | None,
 ) -> dict[int, dict[int, list[Path]]]:
-    """Group files or folders by the subject and session in their paths below a folder.
+    """Group files or folders by the subject and session in their paths.
 
     Args:
-        root: The folder.
+        root: Folder.
         paths: Files or folders below it.
-        subject_numbers: The recipe's numbers of subjects by label.
-        session_numbers: Numbers of sessions by label, without those that are left out;
-            None for the first number of each label.
+        subject_numbers: Number of a subject by its label, in the recipe.
+        session_numbers: Number of a session by its label. Other sessions are left out.
+            If None, the first number in a label is the number, or 1.
 
     Raises:
-        BrainhiveError: naming one whose path does not say which subject's it is, or two
-            that clash.
+        BrainhiveError: if a path has no subject, or if two labels have the same number.
     """
-    # numbers of subjects depend on the labels of all paths together
-    labels = {
-        path: (read_label(path, root), read_session(path, root)) for path in paths
-    }
-    label_paths = dict[str, Path]()  # the first of each
-    for path, (label, _) in labels.items():
+    # the number of a subject depends on the labels of all paths
+    labels = {}
+    label_paths: dict[str, Path] = {}
+    for path in paths:
+        label = read_label(path, root)
+        labels[path] = (label, read_session(path, root))
         label_paths.setdefault(label, path)
     numbers = number_subjects(label_paths, subject_numbers or {})
 
     recordings: dict[int, dict[int, list[Path]]] = {}
-    # label and first path by subject and session
+    # label and first path of each subject's session
     first_paths: dict[tuple[int, int], tuple[str, Path]] = {}
-    for path, (label, name) in labels.items():
-        # the session's number, 1 where the path has none
-        session = (
-            number_session(name)
-            if session_numbers is None
-            else session_numbers.get(name)
-        )
-        if session is None:
+    for path, (label, session_label) in labels.items():
+        subject = numbers[label]
+        if session_numbers is None:
+            session = number_session(session_label)
+        elif session_label in session_numbers:
+            session = session_numbers[session_label]
+        else:
             continue
-        first_name, first = first_paths.setdefault(
-            (numbers[label], session), (name, path)
-        )
-        if first_name != name:
+        entry = (session_label, path)
+        first_label, first_path = first_paths.setdefault((subject, session), entry)
+        if first_label != session_label:
             raise BrainhiveError(
-                f"{path} and {first} are of two sessions {session}",
-                "rename one; or preparation.sessions=LABEL,LABEL numbers sessions in "
-                "this order",
+                f"{path} and {first_path} are of two sessions {session}",
+                "rename one of them, or number the sessions by their order in "
+                "preparation.sessions=LABEL,LABEL",
             )
-        recordings.setdefault(numbers[label], {}).setdefault(session, []).append(path)
+        recordings.setdefault(subject, {}).setdefault(session, []).append(path)
     return recordings
 
 
 def read_session(path: Path, root: Path) -> str:
-    """Read the label of the last session in a path below a folder: 01 of ses-01; empty
-    where it has none.
-    """
-    sessions = SESSION_LABEL.findall(
-        path.as_posix().removeprefix(f"{root.as_posix()}/")
-    )
+    """Read the last session label in a path below `root`: "01" for ses-01, or ""."""
+    sessions = SESSION_LABEL.findall(_make_relative(path, root))
     return "".join(sessions[-1]) if sessions else ""
 
 
 def read_label(path: Path, root: Path) -> str:
-    """Read the label of the subject in a path below a folder, as BIDS has it: sub-01 of
-    Subject_01.
+    """Read the last subject label in a path below `root`: "sub-07A" for Subject_07A.
 
     Raises:
-        BrainhiveError: if the path does not say whose it is.
+        BrainhiveError: if the path has no subject.
     """
-    # the last subject in the path counts, with what follows its number: 07A
-    relative_path = path.as_posix().removeprefix(f"{root.as_posix()}/")
-    for match in reversed([*SUBJECT_LABEL.finditer(relative_path)]):
+    relative_path = _make_relative(path, root)
+    matches = list(SUBJECT_LABEL.finditer(relative_path))
+    if matches:
+        match = matches[-1]
         end = LABEL_END.match(relative_path, match.end())
         return f"sub-{match[1] or ''}{match[2]}{end[0] if end else ''}"
-    if unnumbered := UNNUMBERED.search(relative_path):
+    unnumbered = UNNUMBERED_LABEL.search(relative_path)
+    if unnumbered:
         return unnumbered[0]
     raise BrainhiveError(
         f"{path} does not say whose it is", "name it sub-01_ses-01… or sub-01…"
     )
+
+
+def _make_relative(path: Path, root: Path) -> str:
+    """Return the path below `root` as a POSIX path."""
+    return path.as_posix().removeprefix(f"{root.as_posix()}/")
 
 
 def describe_labels(
@@ -119,41 +111,35 @@ def describe_labels(
     subjects: Sequence[int],
     subject_numbers: Mapping[str, int],
 ) -> list[str]:
-    """Describe subjects and sessions whose labels are not their numbers, and labels
-    without files.
+    """Describe labels that differ from their numbers, and labels without files.
 
     Args:
         files: Paths by subject and session.
-        root: The folder that they are below.
-        subjects: Those that are described.
-        subject_numbers: The recipe's numbers of subjects by label.
+        root: Folder above the paths.
+        subjects: Subjects to describe.
+        subject_numbers: Number of a subject by its label, in the recipe.
     """
-    labels = set[str]()
-    lines = list[str]()
-    sessions: dict[int, str] = {}
+    labels: set[str] = set()
+    lines = []
+    session_labels: dict[int, str] = {}
     for subject, session_paths in files.items():
-        labels_of_files = dict.fromkeys(
-            read_label(path, root) for paths in session_paths.values() for path in paths
-        )
-        # sub-07 is subject 7, and needs no line
-        if subject in subjects and [
-            label[4:].lstrip("0") for label in labels_of_files
-        ] != [str(subject)]:
-            lines.append(f"subject {subject} is {' and '.join(labels_of_files)}")
-        labels |= labels_of_files.keys()
-        sessions |= {
-            number: read_session(paths[0], root)
-            for number, paths in session_paths.items()
-        }
+        subject_labels: dict[str, None] = {}
+        for session, paths in session_paths.items():
+            for path in paths:
+                subject_labels[read_label(path, root)] = None
+            session_labels[session] = read_session(paths[0], root)
+        labels |= subject_labels.keys()
+        # subject 7 is sub-07 and needs no line
+        plain_labels = [label[4:].lstrip("0") for label in subject_labels]
+        if subject in subjects and plain_labels != [str(subject)]:
+            lines.append(f"subject {subject} is {' and '.join(subject_labels)}")
 
-    # labels of sessions that are not their numbers
-    if renamed := [
-        f"{n} is ses-{name}"
-        for n, name in sorted(sessions.items())
-        if name.lstrip("0") not in ("", str(n))
-    ]:
-        lines.append(f"session {', '.join(renamed)}")
-    # labels that the recipe numbers, and no file has
-    absent = sorted(subject_numbers.keys() - labels)
-    lines += [f"no file is of {label}, which subject_numbers names" for label in absent]
+    renamed_sessions = []
+    for session, label in sorted(session_labels.items()):
+        if label.lstrip("0") not in ("", str(session)):
+            renamed_sessions.append(f"{session} is ses-{label}")
+    if renamed_sessions:
+        lines.append(f"session {', '.join(renamed_sessions)}")
+    for label in sorted(subject_numbers.keys() - labels):
+        lines.append(f"no file is of {label}, which subject_numbers names")
     return lines

@@ -1,6 +1,4 @@
-"""The LSL library: imported without messages, with errors that say what to do, and an
-outlet of results.
-"""
+"""Access to the LSL library mne-lsl."""
 
 import json
 import time
@@ -16,20 +14,16 @@ from brainhive_cli.core.errors import (
     install_line,
 )
 
-RESULTS = "BrainhiveResults"
-"""Type of streams of results: not Markers, which programs search for markers of
-stimuli.
-"""
+RESULT_STREAM_TYPE = "BrainhiveResults"
+"""Type of streams of results. Programs would take the type Markers for stimuli."""
 MAX_STREAMS = 1024
-"""Streams of one search, as in mne-lsl."""
-LINGER_S = 0.5
-"""Seconds after which a stream may close: what is not transmitted by then is lost with
-it.
-"""
+"""Largest number of streams in a search, as in mne-lsl."""
+TRANSMISSION_S = 0.5
+"""Time before a stream closes, because closing discards untransmitted samples."""
 
 
 def import_lsl() -> Any:
-    """Import `mne_lsl.lsl`; what it logs would come on stdout, among results.
+    """Import `mne_lsl.lsl`, and silence its log on stdout.
 
     Raises:
         MissingExtra: if mne-lsl or its liblsl is absent or does not load.
@@ -39,11 +33,11 @@ def import_lsl() -> Any:
         from mne_lsl import lsl
     except ModuleNotFoundError as error:
         raise MissingExtra(
-            f"streams of LSL need mne-lsl: {first_line(error)}",
+            f"LSL streams need mne-lsl: {first_line(error)}",
             install_line("live"),
         ) from error
     except (ImportError, OSError, RuntimeError) as error:
-        # a liblsl that is absent, or of another system
+        # liblsl is absent, or built for another system
         raise MissingExtra(
             f"mne-lsl does not load its liblsl: {first_line(error)}",
             "pip install --force-reinstall mne-lsl; unset MNE_LSL_LIB and PYLSL_LIB",
@@ -53,20 +47,22 @@ def import_lsl() -> Any:
 
 
 def resolve_streams(wait_s: float) -> list[Any]:
-    """Search the streams of the network, by name.
+    """Return the info of each stream in the network, sorted by name.
 
-    mne-lsl's own search fails where one of them declares a rate that is no number or a
-    name that is not UTF-8, and gives one of two that are called the same.
+    The search of mne-lsl fails if the rate of any stream is no number, or if a name is
+    not UTF-8. It also returns only one of two streams with the same name.
+
+    Args:
+        wait_s: Duration of the search.
     """
     from mne_lsl.lsl.load_liblsl import lib
     from mne_lsl.lsl.stream_info import _BaseStreamInfo
 
     buffer = (c_void_p * MAX_STREAMS)()
     count = lib.lsl_resolve_all(byref(buffer), MAX_STREAMS, c_double(wait_s))
-    # by all that tells streams apart, so that two of one name are two
     streams = {}
     for pointer in buffer[:count]:
-        # streams whose description cannot be read are left out
+        # leave out streams whose info cannot be read
         with suppress(KeyError, UnicodeDecodeError):
             info = _BaseStreamInfo(pointer)
             streams[info.name, info.source_id, info.stype, info.uid] = info
@@ -75,19 +71,15 @@ def resolve_streams(wait_s: float) -> list[Any]:
 
 @contextmanager
 def explain_lsl_errors(problem: str) -> Iterator[None]:
-    """Turn errors of the library into BrainhiveError.
+    """Context manager that turns errors of the library into BrainhiveError.
 
     Args:
-        problem: What failed, with the name of the stream.
+        problem: Beginning of the message, with the name of the stream.
     """
     try:
         yield
-    except (
-        RuntimeError,
-        OSError,
-        ValueError,
-        SyntaxError,
-    ) as error:  # SyntaxError: a description that is no XML
+    # mne-lsl raises SyntaxError for a description that is no XML
+    except (RuntimeError, OSError, ValueError, SyntaxError) as error:
         raise BrainhiveError(
             f"{problem}: {first_line(error)}",
             "restart the program that sends it, then this command",
@@ -95,11 +87,11 @@ def explain_lsl_errors(problem: str) -> Iterator[None]:
 
 
 class ResultOutlet:
-    """Stream of results, each one JSON document as text, for stimulus programs.
+    """LSL stream of results as JSON texts.
 
     Args:
         name: Name of the stream.
-        source_id: Identifier by which receivers recover the stream after a restart.
+        source_id: Identifier with which receivers find the stream after a restart.
 
     Raises:
         MissingExtra: if mne-lsl is absent.
@@ -110,30 +102,32 @@ class ResultOutlet:
         lsl = import_lsl()
         self._name = name
         with explain_lsl_errors(f"results cannot be sent as stream {name!r}"):
-            # rate 0, as results come irregularly; one channel of text
-            self._outlet = lsl.StreamOutlet(
-                lsl.StreamInfo(name, RESULTS, 1, 0.0, "string", source_id)
+            info = lsl.StreamInfo(
+                name,
+                RESULT_STREAM_TYPE,
+                n_channels=1,
+                sfreq=0.0,  # irregular
+                dtype="string",
+                source_id=source_id,
             )
+            self._outlet = lsl.StreamOutlet(info)
 
     def push(self, result: Mapping[str, Any]) -> None:
-        """Send a result: values of JSON, numbers and arrays of numpy; others are
-        written as text.
-        """
-        # arrays as lists, all else that JSON does not have as text
-        document = json.dumps(
-            result,
-            ensure_ascii=False,
-            default=lambda value: (
-                value.tolist() if hasattr(value, "tolist") else str(value)
-            ),
-        )
+        """Send a result. Arrays become lists, and other unknown values texts."""
+        document = json.dumps(result, ensure_ascii=False, default=_convert_to_json)
         with explain_lsl_errors(f"results cannot be sent as stream {self._name!r}"):
             self._outlet.push_sample([document])
 
     def close(self) -> None:
-        """Close the stream, once receivers had time to take the last result; may be
-        called twice.
+        """Close the stream after receivers had time for the last result.
+
+        A second call has no effect.
         """
         if self._outlet is not None and self._outlet.has_consumers:
-            time.sleep(LINGER_S)
+            time.sleep(TRANSMISSION_S)
         self._outlet = None
+
+
+def _convert_to_json(value: Any) -> Any:
+    """Convert a NumPy value to a list or number, and any other value to text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)

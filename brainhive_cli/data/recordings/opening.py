@@ -1,4 +1,4 @@
-"""Recordings opened by mne, with errors that say what to do about a damaged file."""
+"""Recordings that are opened with mne or mne-bids."""
 
 import re
 import warnings
@@ -19,151 +19,85 @@ from brainhive_cli.core.errors import (
     MissingExtra,
     first_line,
 )
-from brainhive_cli.core.files import (
-    read_regular,
-    require_regular,
-)
+from brainhive_cli.core.files import read_regular, require_regular
 from brainhive_cli.data.files import hdf5
-from brainhive_cli.data.files.named_files import (
-    require_own,
-    require_own_parts,
-)
+from brainhive_cli.data.files.named_files import require_own, require_own_parts
 from brainhive_cli.data.recordings.tables import is_read_as_bids
 from brainhive_cli.data.signals.spaces import name_electrodes
 
 VHDR_FILE = re.compile(
     r"^\s*(?:DataFile|MarkerFile)\s*[=:]\s*(?:\./)?(.*?)\s*$", re.I | re.M
 )
-
-DAMAGE = re.compile(
+"""Name of a companion file in the header of a BrainVision recording."""
+EDF_TYPE = slice(192, 197)
+"""Bytes of an EDF or BDF header with its type. Source: Kemp and Olivan 2003."""
+DISCONTINUOUS_TYPES = (b"EDF+D", b"BDF+D")
+"""Types of EDF+ and BDF+ files with pauses."""
+DAMAGE_WARNING = re.compile(
     r"does not match the file size|Omitted \d+ annotation|Invalid tag|truncated|corrupt"
 )
 """Warnings of mne about a file that ends early."""
-
+MICROVOLTS = (1e6, "µV")
 CHANNEL_UNITS = {
-    **dict.fromkeys(
-        ("eeg", "ecog", "seeg", "dbs", "eog", "emg", "ecg", "misc"), (1e6, "µV")
-    ),
+    "eeg": MICROVOLTS,
+    "ecog": MICROVOLTS,
+    "seeg": MICROVOLTS,
+    "dbs": MICROVOLTS,
+    "eog": MICROVOLTS,
+    "emg": MICROVOLTS,
+    "ecg": MICROVOLTS,
+    "misc": MICROVOLTS,
     "mag": (1e15, "fT"),
     "grad": (1e13, "fT/cm"),
 }
-"""Factor from mne's unit of each type of channel, and the unit in which values are near
-1 to 1000.
+"""Factor from mne's unit to our unit, and our unit, by type of channel. Values in our
+unit are near 1 to 1000.
 """
-
-# hint of every error about a damaged recording
-AGAIN = "copy or export it again; a whole one that mne opens can be saved as .fif"
-
-WAYS = {
+EXPORT_HINT = "copy or export it again; if mne opens a complete file, save it as .fif"
+"""Hint for a damaged recording."""
+READER_HINTS = {
     r"not seem to contain epochs": str(Line("prepare", ("from", "recording"))),
     r"number of trials is \d+": str(Line("prepare", ("from", "epochs"))),
     r"HDF reader|pymatreader": "it is of MATLAB 7.3: pip install pymatreader, or save "
-    "it in EEGLAB with 'Save as v6' (pop_saveset(EEG, "
-    "'version', '6'))",
-    r"EDF\+D": (
-        "export it without pauses; where there are none, mne opens it and saves it as "
-        ".fif"
-    ),
-    r"Active Shielding": (
-        "MaxFilter, or mne.preprocessing.maxwell_filter; then save it as .fif"
-    ),
+    "it in EEGLAB with 'Save as v6' (pop_saveset(EEG, 'version', '6'))",
+    r"EDF\+D": "export it without pauses; if there are none, open it with mne and save "
+    "it as .fif",
+    r"Active Shielding": "apply MaxFilter or mne.preprocessing.maxwell_filter, and "
+    "save it as .fif",
     r"Duplicate channel names|Channel mismatch|Missing channels|not in.*channel": (
         "correct its channels.tsv"
     ),
 }
-"""Ways out of what readers say, by a part of it, where the file is not damaged."""
-
-
-@contextmanager
-def report_unreadable(path: Path) -> Iterator[None]:
-    """Turn any error of a reader of a foreign format into MissingData or MissingExtra,
-    with its way out.
-    """
-    try:
-        yield
-    except Exception as error:
-        # our own errors have hints; errors of the machine are not the file's fault
-        if isinstance(error, BrainhiveError) or is_machine_error(error):
-            raise
-        way = next(
-            (way for part, way in WAYS.items() if re.search(part, str(error))), AGAIN
-        )
-        kind = MissingExtra if isinstance(error, ImportError) else MissingData
-        raise kind(f"{path} cannot be read: {first_line(error)}", way) from error
-
-
-@contextmanager
-def refuse_truncated(path: Path) -> Iterator[None]:
-    """Refuse a file that ends early, which mne opens with a warning.
-
-    Raises:
-        MissingData: naming it.
-    """
-    with (
-        warnings.catch_warnings(record=True) as warned,
-        redirect_stdout(StringIO()),  # where mne logs
-    ):
-        warnings.simplefilter("always")
-        with report_unreadable(path):
-            verify_compressed(path)
-        yield
-    for warning in warned:
-        message = str(warning.message)
-        if DAMAGE.search(message):
-            reason = first_line(warning.message)  # type: ignore[arg-type]
-            raise MissingData(f"{path} is damaged: {reason}", AGAIN)
-
-
-def require_own_content(path: Path) -> None:
-    """Refuse a recording that is no plain file, and one in .fif or HDF5 (MATLAB 7.3)
-    that names other files than its own.
-
-    Raises:
-        ValueError, UnfitFile: naming the file.
-        BrainhiveError: if it is a file of another recording.
-    """
-    require_regular(path)
-    if path.name.lower().endswith((".fif", ".fif.gz")):
-        require_own_parts(path)
-    elif h5py.is_hdf5(path):
-        with hdf5.open_unlocked(path) as file:
-            hdf5.refuse_other_files(file, has_datasets=True)
+"""Hints for errors of readers without damage, by a pattern of the message."""
 
 
 def open_raw(
     path: Path,
     has_bids_onsets: bool = True,
     rename: Mapping[str, str] | None = None,
-    cap: str = "",
+    montage: str = "",
 ) -> Any:
-    """Open a recording with mne, and mne-bids in a BIDS data set unless its onsets are
-    not BIDS's.
+    """Open a recording with mne-bids in a BIDS data set, else with mne.
 
-    Signals stay on disk. The checksum of a .fif.gz is compared first, since mne reads
-    parts of the file. Channels get names and positions by `name_electrodes`.
+    Signals stay on disk. The checksum of a .fif.gz is verified first.
+
+    Args:
+        path: Path of the recording.
+        has_bids_onsets: If False, onsets in tables are not in seconds, and mne-bids is
+            not used.
+        rename: New names of channels, by their names in the file.
+        montage: Montage in mne, or "" for the positions in the file.
 
     Raises:
-        MissingData: if it cannot be read, ends early, or names files outside its
-            folder.
+        MissingData: if the file is damaged, or names files outside its folder.
         MissingExtra: if mne needs another package for its format.
     """
     import mne
 
     with refuse_truncated(path), report_unreadable(path):
-        if path.suffix.lower() == ".vhdr":
-            for name in VHDR_FILE.findall(read_regular(path).decode("latin-1")):
-                # markers that are not there mne looks for by the name of the recording
-                if not name.lower().endswith(".vmrk") or (path.parent / name).exists():
-                    require_own(path, name)
+        _require_own_companions(path)
         require_own_content(path)
-        if path.suffix.lower() in (".edf", ".bdf"):
-            with path.open("rb") as file:
-                # mne would read the samples as if there were no pauses, and events by
-                # the clock
-                if file.read(256)[192:197] in (b"EDF+D", b"BDF+D"):
-                    raise ValueError(
-                        "it is of type EDF+D, with pauses between its records"
-                    )
+        _refuse_pauses(path)
         if is_read_as_bids(path, has_bids_onsets):
             import mne_bids
 
@@ -175,13 +109,92 @@ def open_raw(
             raw = mne.io.read_raw(path, preload=False, verbose="WARNING")
 
         # the signals must lie next to the header, and belong to no other recording
-        for part in (Path(name or path) for name in raw.filenames):
-            folder = part.parent.resolve()
-            # DataLad's files are links into its own folder
+        for name in raw.filenames:
+            signal_path = Path(name or path)
+            folder = signal_path.parent.resolve()
+            # in DataLad, the files are links into another folder
             if folder not in (path.parent.resolve(), path.resolve().parent):
                 raise ValueError(f"its signals are in another folder, {folder}")
-            require_own(path, part.name)
+            require_own(path, signal_path.name)
 
     with report_unreadable(path):
-        name_electrodes(raw, path, rename or {}, cap)
+        name_electrodes(raw, path, rename or {}, montage)
     return raw
+
+
+def require_own_content(path: Path) -> None:
+    """Raise an error if a recording is no regular file, or reads other files.
+
+    Raises:
+        ValueError, UnfitFile: with the name of the file.
+        BrainhiveError: if a file belongs to another recording.
+    """
+    require_regular(path)
+    if path.name.lower().endswith((".fif", ".fif.gz")):
+        require_own_parts(path)
+    elif h5py.is_hdf5(path):  # MATLAB 7.3
+        with hdf5.open_unlocked(path) as file:
+            hdf5.refuse_other_files(file, has_datasets=True)
+
+
+@contextmanager
+def report_unreadable(path: Path) -> Iterator[None]:
+    """Context manager that turns errors of a reader into errors with a hint.
+
+    Raises:
+        MissingExtra: if a package is missing.
+        MissingData: for any other error of the reader. Errors of the machine, such as a
+            lack of memory, pass through.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, BrainhiveError) or is_machine_error(error):
+            raise
+        hints = [
+            hint
+            for pattern, hint in READER_HINTS.items()
+            if re.search(pattern, str(error))
+        ]
+        error_class = MissingExtra if isinstance(error, ImportError) else MissingData
+        raise error_class(
+            f"{path} cannot be read: {first_line(error)}",
+            hints[0] if hints else EXPORT_HINT,
+        ) from error
+
+
+@contextmanager
+def refuse_truncated(path: Path) -> Iterator[None]:
+    """Context manager that raises MissingData if mne warns that a file ends early."""
+    with (
+        warnings.catch_warnings(record=True) as caught_warnings,
+        redirect_stdout(StringIO()),  # mne logs to stdout
+    ):
+        warnings.simplefilter("always")
+        with report_unreadable(path):
+            verify_compressed(path)
+        yield
+    for warning in caught_warnings:
+        if DAMAGE_WARNING.search(str(warning.message)):
+            reason = first_line(warning.message)  # type: ignore[arg-type]
+            raise MissingData(f"{path} is damaged: {reason}", EXPORT_HINT)
+
+
+def _require_own_companions(path: Path) -> None:
+    """Raise an error if a .vhdr file names files of another recording."""
+    if path.suffix.lower() != ".vhdr":
+        return
+    for name in VHDR_FILE.findall(read_regular(path).decode("latin-1")):
+        # mne replaces an absent marker file by the name of the recording
+        if not name.lower().endswith(".vmrk") or (path.parent / name).exists():
+            require_own(path, name)
+
+
+def _refuse_pauses(path: Path) -> None:
+    """Raise an error for an EDF+ or BDF+ file with pauses, which mne would ignore."""
+    if path.suffix.lower() not in (".edf", ".bdf"):
+        return
+    with path.open("rb") as file:
+        header = file.read(256)
+    if header[EDF_TYPE] in DISCONTINUOUS_TYPES:
+        raise ValueError("it is of type EDF+D, with pauses between its records")

@@ -1,4 +1,4 @@
-"""Samples of a recording, read channel by channel and filtered."""
+"""Samples of a recording, read and filtered channel by channel."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -8,49 +8,53 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli.core.arrays import Bool, Float64, Int64
-from brainhive_cli.core.errors import (
-    naming,
-)
+from brainhive_cli.core.errors import naming
 from brainhive_cli.data.recordings.opening import CHANNEL_UNITS, report_unreadable
 from brainhive_cli.data.signals.cutting import Band, CausalFilter, refuse_high_edges
 
-PIECE_S = 0.1
-"""Seconds without any change that no signal has, however coarse its numbers are."""
-
+SEGMENT_S = 0.1
+"""Time for which no signal is constant, even with coarse values."""
 READ_BYTES = 2**29
-"""Limit of signals in memory, unless one channel is more; each block of channels reads
-all of the file.
+"""Largest block of signals in memory, unless one channel is larger. mne reads the whole
+file for each block of channels.
 """
 
 
 class FlatSegments:
-    """Pieces of a recording in which channels do not change at all, as those of an
-    amplifier at its limit.
+    """Segments of a recording in which channels are constant.
+
+    An amplifier at its limit, for example, gives such segments.
 
     Args:
-        samples: Samples of the recording.
-        rate_hz: Its sampling rate.
+        n_times: Number of samples of the recording.
+        rate_hz: Sampling rate.
     """
 
-    def __init__(self, samples: int, rate_hz: float) -> None:
-        self._size = max(2, round(PIECE_S * rate_hz))
-        # channels that stand still
-        self._counts = np.zeros(samples // self._size, np.int64)
+    def __init__(self, n_times: int, rate_hz: float) -> None:
+        self._length = max(2, round(SEGMENT_S * rate_hz))
+        # number of constant channels in each segment
+        self._counts = np.zeros(n_times // self._length, np.int64)
 
-    def add(self, row: Float64) -> None:
-        """Add a channel [samples]."""
-        # [pieces, samples]
-        pieces = row[: len(self._counts) * self._size].reshape(-1, self._size)
-        self._counts += (pieces == pieces[:, :1]).all(1)
+    def add(self, samples: Float64) -> None:
+        """Add a channel [n_times]."""
+        n_used = len(self._counts) * self._length
+        segments = samples[:n_used].reshape(-1, self._length)
+        self._counts += (segments == segments[:, :1]).all(1)
 
-    def are_flat(self, onsets: Int64, span: tuple[int, int], channels: int) -> Bool:
-        """Mark the trials [n] in most of which most channels stand still."""
-        # sums over pieces in which most channels stand still, by which spans are
-        # counted
-        sums = np.concatenate([[0], np.cumsum(self._counts > channels / 2)])
-        first, last = ((onsets + at) // self._size for at in span)
-        last = np.maximum(last, first + 1).clip(max=len(self._counts))
-        return sums[last] - sums[first] > (last - first) / 2
+    def are_flat(self, onsets: Int64, span: tuple[int, int], n_channels: int) -> Bool:
+        """Mark the trials [n] in which most channels are constant most of the time.
+
+        Args:
+            onsets: Sample [n] of each trial's onset.
+            span: First and last sample of a trial, relative to its onset.
+            n_channels: Number of all channels.
+        """
+        is_flat = self._counts > n_channels / 2
+        flat_before = np.concatenate([[0], np.cumsum(is_flat)])
+        starts = (onsets + span[0]) // self._length
+        stops = (onsets + span[1]) // self._length
+        stops = np.maximum(stops, starts + 1).clip(max=len(self._counts))
+        return flat_before[stops] - flat_before[starts] > (stops - starts) / 2
 
 
 def read_channels(
@@ -60,40 +64,40 @@ def read_channels(
     band_hz: Band,
     phase: str,
     breaks: Iterable[tuple[int, int]],
-    pieces: FlatSegments,
+    segments: FlatSegments,
 ) -> Iterator[Float64]:
-    """Read channels one after the other, in the unit of `UNITS`, and filter them.
+    """Read, scale and filter one channel after the other.
 
     Args:
-        raw: As mne opened it.
-        path: Its file, for errors.
-        names: Those that are read, in order.
-        band_hz: Lower and upper edge of a filter; None where there is none.
-        phase: `zero`, or `forward`: causal.
-        breaks: Breaks of the recording, as of `Header`.
-        pieces: To which each channel is added before it is filtered.
+        raw: Recording in mne.
+        path: Path of its file, for errors.
+        names: Names of the channels, in order.
+        band_hz: Lower and upper edge of the filter, or None for no edge.
+        phase: "zero", or "forward" for a causal filter.
+        breaks: `Header.breaks` of the recording.
+        segments: Object to which each channel is added before it is filtered.
+
+    Yields:
+        Samples [n_times] in the unit of `CHANNEL_UNITS`.
 
     Raises:
-        MissingData: if they cannot be read.
+        MissingData: if the samples cannot be read.
     """
     rate_hz = float(raw.info["sfreq"])
     with naming(path):
         refuse_high_edges(band_hz, rate_hz)
-    scales = [
-        CHANNEL_UNITS.get(kind, (1.0, ""))[0]
-        for kind in raw.get_channel_types(list(names))
-    ]
+    ch_types = raw.get_channel_types(list(names))
+    scales = [CHANNEL_UNITS.get(ch_type, (1.0, ""))[0] for ch_type in ch_types]
 
-    # as many channels at a time as fit into READ_BYTES in float64
+    # read as many channels as fit into READ_BYTES in float64
     step = max(1, READ_BYTES // (8 * int(raw.n_times)))
     for start in range(0, len(names), step):
         with report_unreadable(path):
-            # [channels, samples]
             block = raw.get_data(picks=list(names[start : start + step]))
-        for row, scale in zip(block, scales[start:], strict=False):
-            pieces.add(row)
-            yield filter_samples(row * scale, rate_hz, band_hz, phase, breaks)
-        del block, row  # gone before the next is read
+        for samples, scale in zip(block, scales[start:], strict=False):
+            segments.add(samples)
+            yield filter_samples(samples * scale, rate_hz, band_hz, phase, breaks)
+        del block, samples  # free the memory before the next block
 
 
 def filter_samples(
@@ -103,10 +107,9 @@ def filter_samples(
     phase: str,
     breaks: Iterable[tuple[int, int]] = (),
 ) -> Float64:
-    """Filter the samples [n] of one channel as `read_channels` does.
+    """Filter the samples [n] of a channel, separately between breaks and NaN like mne.
 
-    Each stretch between breaks, and between samples that were lost (NaN), is filtered
-    by itself, as mne does it.
+    The arguments are those of `read_channels`.
     """
     from mne.filter import filter_data
 
@@ -114,23 +117,23 @@ def filter_samples(
         return samples
     is_gap = ~np.isfinite(samples)
     edges = {0, len(samples)}
-    for low, high in breaks:
-        is_gap[max(0, low) : max(0, high)] = True
-        edges |= {low, high}
-    edges |= {*(1 + np.flatnonzero(np.diff(is_gap))).tolist()}
+    for start, stop in breaks:
+        is_gap[max(0, start) : max(0, stop)] = True
+        edges |= {start, stop}
+    edges.update((1 + np.flatnonzero(np.diff(is_gap))).tolist())
+    inner_edges = sorted(edge for edge in edges if 0 <= edge <= len(samples))
+
     filtered = samples.copy()
-    for start, stop in pairwise(
-        sorted(edge for edge in edges if 0 <= edge <= len(samples))
-    ):
+    for start, stop in pairwise(inner_edges):
         if is_gap[start]:
             continue
-        stretch = samples[start:stop]
+        part = samples[start:stop]
         if phase == "forward":
-            filtered[start:stop] = CausalFilter(band_hz, rate_hz)(stretch)
+            filtered[start:stop] = CausalFilter(band_hz, rate_hz)(part)
             continue
-        # an offset would ring where a stretch is shorter than the filter
-        offset = stretch.mean()
-        filtered[start:stop] = filter_data(
-            stretch - offset, rate_hz, *band_hz, verbose="ERROR"
-        ) + (0 if band_hz[0] else offset)
+        # an offset would ring if the part is shorter than the filter
+        offset = part.mean()
+        low_hz, high_hz = band_hz
+        part = filter_data(part - offset, rate_hz, low_hz, high_hz, verbose="ERROR")
+        filtered[start:stop] = part + (0 if low_hz else offset)
     return filtered

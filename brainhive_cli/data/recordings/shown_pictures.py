@@ -1,7 +1,7 @@
-"""Pictures that were shown in a recording, as a preparation's key names them."""
+"""Pictures that were shown in a recording."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,57 +30,66 @@ StimuliKey = Annotated[
         description="the data set of the pictures that were shown",
     ),
 ]
-"""Key of preparations of anyone's own data, by default `image-folder`."""
+"""Recipe key of a preparation for its data set of pictures."""
 
 
 def list_pictures(stimuli: Any) -> tuple[list[str], NDArray[np.str_]]:
-    """List image id and split [pictures] of the pictures of a data set, one split after
-    the other.
+    """List the image id and the split of each picture, split by split.
+
+    Args:
+        stimuli: Data set.
+
+    Returns:
+        Image ids and splits, as long as the number of pictures.
     """
-    # keys of the data set are nested in the preparation's recipe
+    image_ids: list[str] = []
+    splits: list[str] = []
     with name_stimuli_keys():
-        split_ids = {
-            split: [*stimuli.images(split).image_ids] for split in stimuli.splits
-        }
-    # one list over all splits
-    image_ids = [image_id for ids in split_ids.values() for image_id in ids]
-    return image_ids, np.repeat([*split_ids], [len(ids) for ids in split_ids.values()])
+        for split in stimuli.splits:
+            split_ids = list(stimuli.images(split).image_ids)
+            image_ids += split_ids
+            splits += [split] * len(split_ids)
+    return image_ids, np.array(splits, str)
 
 
 def choose_stimuli(config: Any, paths: Paths, root: Path) -> Any:
-    """Choose the pictures in `stimuli` of a BIDS data set where a preparation's config
-    names none, and there is no usual folder.
+    """Set the key `stimuli` to the folder `stimuli` of a BIDS data set.
+
+    The key stays unchanged if it is set, if the default image folder exists, or if the
+    data set has no pictures.
+
+    Args:
+        config: Config of a preparation.
+        paths: Paths of the data sets.
+        root: Folder of the BIDS data set.
+
+    Returns:
+        The config, or a copy with the new value.
     """
     keys = config.stimuli
+    if keys.kind != "image-folder" or keys.root:
+        return config
+    if paths.dataset("image-folder").is_dir():
+        return config
     folder = root / "stimuli"
-    if (
-        keys.kind != "image-folder"
-        or keys.root
-        or paths.dataset("image-folder").is_dir()
-        or not any(Path(name).suffix.lower() in PICTURES for name, _ in walk(folder))
-    ):
+    if not any(Path(name).suffix.lower() in PICTURES for name, _ in walk(folder)):
         return config
     keys = keys.model_copy(update={"root": str(folder), "name": keys.name or root.name})
     return config.model_copy(update={"stimuli": keys})
 
 
 def build_stimuli(config: Any, paths: Paths) -> Any:
-    """Build the data set of the pictures that the key `stimuli` of a preparation
-    names.
-    """
+    """Build the data set of the key `stimuli` of a preparation."""
     with name_stimuli_keys():
         return config.stimuli.build(paths)
 
 
 @contextmanager
 def name_stimuli_keys() -> Iterator[None]:
-    """Name keys of pictures as the preparation's recipe does, in errors of the
-    block.
-    """
+    """Context manager that writes `preparation.stimuli.` for `dataset.` in hints."""
     try:
         yield
     except BrainhiveError as error:
-        # the data set writes its keys as if it were a section of the recipe
         error.hint = error.hint.replace("dataset.", "preparation.stimuli.")
         raise
 
@@ -88,80 +97,92 @@ def name_stimuli_keys() -> Iterator[None]:
 def match_pictures(
     names: Sequence[str], stimuli: Any, pictures: tuple[Sequence[str], NDArray[np.str_]]
 ) -> tuple[list[str], NDArray[np.str_], Counter[str]]:
-    """Match the names of pictures in trials with the pictures of a data set.
+    """Match the picture names of trials with the pictures of a data set.
 
     Args:
-        names: [n] a path, a file name or an id; "" where no picture was shown.
-        stimuli: The data set.
-        pictures: Image ids and splits [pictures] of its pictures.
+        names: Path, file name or image id [n] of each trial, or "" for a blank trial.
+        stimuli: Data set.
+        pictures: Image ids and splits of its pictures, from `list_pictures`.
 
     Returns:
-        Image ids [n] and splits [n], "" where there is none, and the number of trials
-        without, by reason.
+        Image id [n] and split [n] of each trial ("" without a match), and counts of the
+        trials without a match by reason.
 
     Raises:
-        MissingData: if no picture of the data set was shown.
+        MissingData: if no trial has a match.
     """
-    # match paths, and shorten those that match nothing by one folder at a time
     image_ids, image_splits = pictures
-    distinct = list(dict.fromkeys(filter(None, names)))
-    stems = Counter(image_id.rpartition("/")[2] for image_id in image_ids)
-    rows = {}
-    ends = {name: name.replace("\\", "/") for name in distinct}
-    # names that are ids themselves, or contain all of one
-    exact_names: set[str] | None = None
-    if stimuli.are_categories:  # `cue/face` is no `face`
-        known = {read_category(name): row for row, name in enumerate(image_ids)}
-        rows = {
-            name: known[key]
-            for name in distinct
-            if (key := read_category(name)) in known
-        }
-        ends = {}
-        exact_names = {*rows}
-    # a path may begin with a folder that the data set has not, as images/cat/cat_01.jpg
-    while ends:
-        matched, _ = match_names([*ends.values()], image_ids)
-        rows |= {
-            name: row
-            for name, row in zip(ends, matched.tolist(), strict=True)
-            if row >= 0
-        }
-        exact_names = {*rows} if exact_names is None else exact_names
-        ends = {
-            name: end.partition("/")[2]
-            for name, end in ends.items()
-            if name not in rows
-        }
-        ends = {
-            name: end
-            for name, end in ends.items()
-            if "/" in end or stems[plain_id(end)] == 1
-        }
+    distinct_names = list(dict.fromkeys(name for name in names if name))
+    if stimuli.are_categories:
+        rows = _match_categories(distinct_names, image_ids)
+    else:
+        rows = _match_paths(distinct_names, image_ids)
     if not rows:
         raise MissingData(
             f"no picture that was shown is in {stimuli.name}, of "
-            f"{summarise_names(distinct)}",
+            f"{summarise_names(distinct_names)}",
             f"it has: {', '.join(image_ids[:3])} …: preparation.stimuli.root=FOLDER",
         )
 
-    # dog/01.jpg is not the data set's cat/01, though that has no other 01, where
-    # cat/01.jpg was shown, too
-    shared = Counter(rows.values())
-    rows = {
+    trial_ids = []
+    trial_splits = []
+    missing_counts = Counter[str]()
+    for name in names:
+        row = rows.get(name)
+        trial_ids.append("" if row is None else image_ids[row])
+        trial_splits.append("" if row is None else image_splits[row])
+        if row is None:
+            absent = f"trials of pictures that {stimuli.name} does not have"
+            missing_counts[absent if name else "blank trials"] += 1
+    return trial_ids, np.array(trial_splits, str), missing_counts
+
+
+def _match_categories(names: Iterable[str], image_ids: Sequence[str]) -> dict[str, int]:
+    """Find the rows of categories by whole names: `cue/face` does not match `face`."""
+    categories = [read_category(image_id) for image_id in image_ids]
+    row_of = {category: row for row, category in enumerate(categories)}
+    rows = {}
+    for name in names:
+        category = read_category(name)
+        if category in row_of:
+            rows[name] = row_of[category]
+    return rows
+
+
+def _match_paths(names: Iterable[str], image_ids: Sequence[str]) -> dict[str, int]:
+    """Find the rows of pictures by paths, also without their first folders.
+
+    For example, images/cat/cat_01.jpg matches cat/cat_01.
+    """
+    stem_counts = Counter(image_id.rpartition("/")[2] for image_id in image_ids)
+    rows: dict[str, int] = {}
+    path_of = {name: name.replace("\\", "/") for name in names}
+    exact_names: set[str] = set()  # matches of whole paths
+    is_first = True
+    while path_of:
+        matched_rows, _ = match_names(list(path_of.values()), image_ids)
+        for name, row in zip(path_of, matched_rows.tolist(), strict=True):
+            if row >= 0:
+                rows[name] = row
+        if is_first:
+            exact_names = set(rows)
+            is_first = False
+
+        # remove a folder from the paths without a match
+        shorter_paths = {}
+        for name, path in path_of.items():
+            if name in rows:
+                continue
+            shorter_path = path.partition("/")[2]
+            is_unique = stem_counts[plain_id(shorter_path)] == 1
+            if "/" in shorter_path or is_unique:
+                shorter_paths[name] = shorter_path
+        path_of = shorter_paths
+
+    # if cat/01.jpg matches the picture cat/01, the short match of dog/01.jpg is wrong
+    row_counts = Counter(rows.values())
+    return {
         name: row
         for name, row in rows.items()
-        if name in (exact_names or ()) or shared[row] == 1
+        if name in exact_names or row_counts[row] == 1
     }
-
-    # blank trials and pictures of no data set have no id
-    absent = f"trials of pictures that {stimuli.name} does not have"
-    return (
-        [image_ids[rows[name]] if name in rows else "" for name in names],
-        np.array(
-            [image_splits[rows[name]] if name in rows else "" for name in names], str
-        ),
-        Counter(
-            absent if name else "blank trials" for name in names if name not in rows
-        ),
-    )

@@ -1,4 +1,4 @@
-"""Tables that accompany recordings: events, channels and electrodes of BIDS."""
+"""Tables next to recordings: events, channels and electrodes of BIDS."""
 
 import csv
 import re
@@ -8,108 +8,102 @@ from pathlib import Path
 
 import numpy as np
 
-from brainhive_cli.core.errors import (
-    BrainhiveError,
-    first_line,
-)
-from brainhive_cli.core.files import (
-    is_file,
-    read_regular,
-)
+from brainhive_cli.core.errors import BrainhiveError, first_line
+from brainhive_cli.core.files import is_file, read_regular
 from brainhive_cli.core.only_match import choose_only
 from brainhive_cli.data.files.ids import plain_name
-from brainhive_cli.data.files.named_files import (
-    SPLIT,
-)
+from brainhive_cli.data.files.named_files import SPLIT
 
-MODALITY = re.compile(r"_(eeg|meg|ieeg)$")
-
-UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+MODALITY_SUFFIX = re.compile(r"_(eeg|meg|ieeg)$")
+UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 """First bytes of text in UTF-16."""
-
 EMPTY_CELLS = ("", "n/a")
-"""Entries of BIDS tables that say nothing."""
-
+"""Cells of BIDS tables without a value."""
 NOT_AVAILABLE = re.compile(r"^(n/?a|nan)$", re.IGNORECASE)
-"""The same as R, pandas and EEGLAB write it."""
-
+"""Cell without a value, as BIDS, R, pandas and EEGLAB write it."""
 STIMULUS_COLUMNS = ("stim_file", "stimulus_id")
-"""Columns of BIDS that name the picture of an event, the latter in its draft extension
-44; in each row the first with an entry counts.
+"""Columns of BIDS that name the picture of an event. The first column with a value in
+the row counts. The second is from draft extension 44.
 """
-
 ENTITIES = {"subject": "sub", "session": "ses", "task": "task", "run": "run"}
-"""Entities of a file's name that a template of event names may hold, and their keys."""
-
-FIELD = re.compile(r"(\{([^{}:]+):?([^{}]*?([bdoxX])?)\})")
-"""Field of a template: its column or entity, Python's format, and the type of an
-integer.
-"""
-
-WIDE = re.compile(r"\d{4,}")
-"""Width in a field that takes more memory than any name has letters."""
+"""Entities of a file name that templates of event names may use, and their keys."""
+TEMPLATE_FIELD = re.compile(r"(\{([^{}:]+):?([^{}]*?([bdoxX])?)\})")
+"""Field of a template: column or entity, Python's format, and type of an integer."""
+LARGE_WIDTH = re.compile(r"\d{4,}")
+"""Width in a template field that would exhaust the memory."""
+CSV_SEPARATORS = "\t;,"
 
 
-def name_sidecars(path: Path, what: str, ending: str = ".tsv") -> list[Path]:
-    """Name the events.tsv or channels.tsv next to a recording: as it is called, and
-    last as in BIDS.
+def name_sidecars(path: Path, suffix: str, extension: str = ".tsv") -> list[Path]:
+    """Return the possible paths of a sidecar in the folder of a recording.
+
+    Args:
+        path: Path of the recording, such as `sub-01_task-x_eeg.vhdr`.
+        suffix: BIDS suffix of the sidecar, such as "events".
+        extension: Extension of the sidecar.
+
+    Returns:
+        Paths such as `sub-01_task-x_eeg_events.tsv`. The path of BIDS is the last.
     """
     stem = path.name.partition(".")[0]
     unsplit = SPLIT.sub("", stem)
-    return [
-        path.with_name(f"{name}_{what}{ending}")
-        for name in (stem, unsplit, MODALITY.sub("", unsplit))
-    ]
+    stems = (stem, unsplit, MODALITY_SUFFIX.sub("", unsplit))
+    return [path.with_name(f"{name}_{suffix}{extension}") for name in stems]
 
 
-def find_sidecar(path: Path, what: str, ending: str = ".tsv") -> Path | None:
-    """Find the events.tsv or channels.tsv of a recording; None if there is none.
+def find_sidecar(path: Path, suffix: str, extension: str = ".tsv") -> Path | None:
+    """Find the sidecar of a recording by the inheritance principle of BIDS.
 
-    It lies next to the recording; or, as BIDS has it, in a folder above up to the root
-    of the data set, and has entities of the recording alone: the nearest one counts, of
-    one folder that with most entities.
+    A sidecar in the recording's folder wins. Else it is in the nearest folder up to the
+    root of the BIDS data set, has no entities that the recording lacks, and has the
+    most entities.
+
+    Returns:
+        Path of the sidecar, or None.
     """
-    table = next(filter(is_file, name_sidecars(path, what, ending)), None)
-    if table is not None:
-        return table
+    for sidecar in name_sidecars(path, suffix, extension):
+        if is_file(sidecar):
+            return sidecar
     root = find_bids_root(path)
     if root is None:
         return None
-    entities = {*path.name.partition(".")[0].split("_")}
-    for folder in [*path.parents][: len(path.relative_to(root).parts)]:
-        parts = {
-            table: {*table.name.removesuffix(f"{what}{ending}").split("_")} - {""}
-            for table in folder.glob(f"*{what}{ending}")
-            if is_file(table)
-        }
-        if fitting := [table for table in parts if parts[table] <= entities]:
-            return max(fitting, key=lambda table: len(parts[table]))
+    entities = set(path.name.partition(".")[0].split("_"))
+    n_folders = len(path.relative_to(root).parts)
+    for folder in list(path.parents)[:n_folders]:
+        n_entities = {}
+        for sidecar in folder.glob(f"*{suffix}{extension}"):
+            stem = sidecar.name.removesuffix(f"{suffix}{extension}")
+            sidecar_entities = set(stem.split("_")) - {""}
+            if is_file(sidecar) and sidecar_entities <= entities:
+                n_entities[sidecar] = len(sidecar_entities)
+        if n_entities:
+            return max(n_entities, key=n_entities.__getitem__)
     return None
 
 
 def find_bids_root(path: Path) -> Path | None:
-    """Find the root of the BIDS data set that a recording lies in; None where it lies
-    in none.
-    """
-    # not the nearest folder; the outermost data set counts
-    folders = reversed(list(path.parents)[1:5])
-    named = (each for each in folders if (each / "dataset_description.json").is_file())
-    return next(named, None)
+    """Return the root of the outermost BIDS data set with a recording, or None."""
+    folders = list(path.parents)[1:5]
+    for folder in reversed(folders):
+        if (folder / "dataset_description.json").is_file():
+            return folder
+    return None
 
 
 def is_read_as_bids(path: Path, has_bids_onsets: bool) -> bool:
-    """Whether mne-bids opens a recording, unless onsets in its tables are not
-    BIDS's.
+    """Return True if mne-bids opens a recording.
+
+    Args:
+        path: Path of the recording.
+        has_bids_onsets: If False, the onsets in its tables are not in seconds.
     """
-    return (
-        has_bids_onsets
-        and path.name.startswith("sub-")
-        and find_bids_root(path) is not None
-    )
+    if not (has_bids_onsets and path.name.startswith("sub-")):
+        return False
+    return find_bids_root(path) is not None
 
 
 def read_number(text: object) -> float:
-    """Read a number that anyone may have written; NaN where there is none."""
+    """Read a number. Any other text is NaN."""
     try:
         return float(str(text))
     except ValueError:
@@ -117,37 +111,34 @@ def read_number(text: object) -> float:
 
 
 def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Read a table with a header line: .tsv, or .csv with commas or semicolons; NA and
-    NaN are read as n/a.
+    """Read a .tsv or .csv table with a header line.
 
-    Spreadsheets write UTF-8, UTF-16, or Windows-1252, and may name the separator in a
-    first line `sep=;`.
+    The encoding is UTF-8, UTF-16 or Windows-1252. NA and NaN become n/a. Columns of
+    the same name and values are read once. A first line `sep=;` is skipped.
+
+    Returns:
+        Names of the columns, and the rows as mappings from column to cell.
 
     Raises:
-        BrainhiveError: if it is no such table, a line has other cells than the header,
-            or two different columns have one name.
+        BrainhiveError: if the file is no table, or if a line has a different number of
+            cells than the header, or if columns of the same name differ.
     """
     try:
-        content = read_regular(path)
-        # UTF-16 with its mark, UTF-8 with or without one, else Windows-1252
-        try:
-            text = content.decode("utf-16" if content[:2] in UTF_16 else "utf-8-sig")
-        except UnicodeDecodeError:
-            text = content.decode("cp1252")
+        text = _decode(read_regular(path))
         text = re.sub(r"\Asep=.\r?\n", "", text)
-
-        # of a .csv the most frequent separator of the first line counts
-        first = text.partition("\n")[0]
-        separator = max("\t;,", key=first.count) if path.suffix != ".tsv" else "\t"
+        separator = "\t"
+        if path.suffix != ".tsv":
+            header_line = text.partition("\n")[0]
+            separator = max(CSV_SEPARATORS, key=header_line.count)
         file = StringIO(text, newline="")
-        lines = [*csv.reader(file, delimiter=separator, strict=True)]
+        lines = list(csv.reader(file, delimiter=separator, strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise BrainhiveError(
             f"{path} is no table: {first_line(error)}",
-            'save it as CSV in UTF-8, where " within a cell is written twice',
+            'save it as CSV in UTF-8, and write " within a cell twice',
         ) from error
 
-    # cells of each line; blank ones at its end have no name
+    # lines may end with empty cells that have no column
     names = [name.strip() for name in lines[0]] if lines else []
     rows = []
     for number, line in enumerate(lines[1:], 2):
@@ -156,40 +147,56 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
             continue  # a blank line
         if any(names[len(cells) :]) or any(cells[len(names) :]):
             raise BrainhiveError(
-                f"{path}, line {number} has {len(cells)} cells, its first line "
+                f"{path}, line {number} has {len(cells)} cells, but the first line has "
                 f"{len(names)}",
-                "write as many, n/a where there is no value",
+                "write as many cells, with n/a where there is no value",
             )
         rows.append(cells)
 
-    # a name may stand over several columns, if these are equal
-    columns: dict[str, dict[str, list[str]]] = {}
+    # columns of the same name must be equal
+    readings: dict[str, dict[str, list[str]]] = {}
     for index, name in enumerate(names):
         if name:
             column = [cells[index] for cells in rows]
             label = f"column {index + 1} ({', '.join(column[:2])} …)"
-            columns.setdefault(name, {})[label] = column
-    way = "rename one of the columns, or take it out"
-    chosen = [
-        choose_only(readings, f"{path}: {name}", way) or []
-        for name, readings in columns.items()
-    ]
-    return [*columns], [
-        dict(zip(columns, cells, strict=True)) for cells in zip(*chosen, strict=True)
-    ]
+            readings.setdefault(name, {})[label] = column
+    hint = "rename or remove one of the columns"
+    columns = []
+    for name, column_readings in readings.items():
+        columns.append(choose_only(column_readings, f"{path}: {name}", hint) or [])
+    table_rows = []
+    for row_cells in zip(*columns, strict=True):
+        table_rows.append(dict(zip(readings, row_cells, strict=True)))
+    return list(readings), table_rows
 
 
-def find_missing_column(template: str, known: Sequence[str]) -> str:
-    """Find the first column that a template of event names needs and a table lacks;
-    empty where there is none. A column alone is a template, too, and a broken one is no
-    column; the empty one needs any of `STIMULUS_COLUMNS`.
+def _decode(content: bytes) -> str:
+    """Decode text in UTF-16 with a byte order mark, UTF-8, or else Windows-1252."""
+    encoding = "utf-16" if content[:2] in UTF_16_MARKS else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError:
+        return content.decode("cp1252")
+
+
+def find_missing_column(template: str, columns: Sequence[str]) -> str:
+    """Return the first column that a template of event names lacks, or "".
+
+    Args:
+        template: As in `name_events`.
+        columns: Names of the columns and entities that exist.
     """
     if not template:
-        return " or ".join(STIMULUS_COLUMNS) * {*STIMULUS_COLUMNS}.isdisjoint(known)
-    names = [name for _, name, *_ in FIELD.findall(template)]
-    if not names or {*"{}"} & {*FIELD.sub("", template)}:
-        names = [template]
-    return next((name for name in names if name not in known), "")
+        has_column = any(name in columns for name in STIMULUS_COLUMNS)
+        return "" if has_column else " or ".join(STIMULUS_COLUMNS)
+    names = [name for _, name, *_ in TEMPLATE_FIELD.findall(template)]
+    remaining_text = TEMPLATE_FIELD.sub("", template)
+    if not names or "{" in remaining_text or "}" in remaining_text:
+        names = [template]  # a column, or a malformed template
+    for name in names:
+        if name not in columns:
+            return name
+    return ""
 
 
 def name_events(
@@ -199,54 +206,80 @@ def name_events(
     template: str,
     recording: Path,
 ) -> str:
-    """Name the event of each row of an events.tsv, in a column that is added.
+    """Add a column with the name of each event to the rows of an events.tsv.
 
     Args:
-        table: Its file.
-        columns: Its columns.
-        rows: Its rows.
-        template: A column; text with columns and `ENTITIES` in braces, as
-            `stim-{task}{number:05d}`; or empty for the first of `STIMULUS_COLUMNS` that
-            has an entry in the row.
-        recording: The file that the table describes.
+        table: Path of the table.
+        columns: Names of its columns.
+        rows: Rows of the table, which are changed.
+        template: Column, or text with columns and `ENTITIES` in braces, such as
+            `stim-{task}{number:05d}`. If empty, `STIMULUS_COLUMNS` are used.
+        recording: Path of the recording, whose name has the entities.
 
     Returns:
-        The column of the names, n/a in rows that lack a value.
+        Name of the added column. Rows without a value have n/a.
 
     Raises:
-        BrainhiveError: if the template is broken, or does not fit the table.
+        BrainhiveError: if the template is malformed, or does not fit the table.
     """
-    # entities of the file's name count where no column has their name
-    parts = dict(re.findall(r"(?<![^_])([a-z]+)-([^_.]+)", recording.name))
-    entities = {name: parts[key] for name, key in ENTITIES.items() if key in parts}
-    way = f"it has: {', '.join(columns)}"
-    if absent := find_missing_column(template, [*entities, *columns]):
-        raise BrainhiveError(f"{table} has no column {absent}", way)
+    # columns win over entities of the same name
+    labels = dict(re.findall(r"(?<![^_])([a-z]+)-([^_.]+)", recording.name))
+    entities = {name: labels[key] for name, key in ENTITIES.items() if key in labels}
+    hint = f"it has: {', '.join(columns)}"
+    missing_column = find_missing_column(template, list(entities) + list(columns))
+    if missing_column:
+        raise BrainhiveError(f"{table} has no column {missing_column}", hint)
     if not template:
-        template = " or ".join(filter(columns.__contains__, STIMULUS_COLUMNS))
-        for row in rows:
-            entries = [row.get(name, "") for name in STIMULUS_COLUMNS]
-            row[template] = next((e for e in entries if e not in EMPTY_CELLS), "n/a")
-        return template
+        return _copy_stimulus_column(columns, rows)
 
-    # an integer may have zeros or a point: 00013, 13.0
-    fields = FIELD.findall(template)
-    for line, row in enumerate(rows if fields else (), 2):
-        values = entities | row
-        name = template
+    fields = TEMPLATE_FIELD.findall(template)
+    if not fields:
+        return template
+    for line, row in enumerate(rows, 2):
         try:
-            for field, column, spec, integer in fields:
-                value = values[column]
-                if value in EMPTY_CELLS:
-                    name = "n/a"
-                    break
-                if WIDE.search(spec):
-                    raise ValueError("a width of more than 999 letters")
-                number = int(plain_name(value)) if integer else value
-                name = name.replace(field, format(number, spec))
+            row[template] = _fill_template(template, fields, entities | row)
         except ValueError as error:
             raise BrainhiveError(
-                f"{table}, line {line}: no {template}: {error}", way
+                f"{table}, line {line}: no {template}: {error}", hint
             ) from error
-        row[template] = name
     return template
+
+
+def _copy_stimulus_column(
+    columns: Sequence[str], rows: Sequence[dict[str, str]]
+) -> str:
+    """Add a column with the first value in `STIMULUS_COLUMNS`, and return its name."""
+    used_columns = [name for name in STIMULUS_COLUMNS if name in columns]
+    name = " or ".join(used_columns)
+    for row in rows:
+        cells = [row.get(column, "") for column in STIMULUS_COLUMNS]
+        values = [cell for cell in cells if cell not in EMPTY_CELLS]
+        row[name] = values[0] if values else "n/a"
+    return name
+
+
+def _fill_template(
+    template: str,
+    fields: Sequence[tuple[str, str, str, str]],
+    values: dict[str, str],
+) -> str:
+    """Fill in the fields of a template, or return n/a if a value is absent.
+
+    Args:
+        template: Text with fields.
+        fields: Groups of `TEMPLATE_FIELD` for each field.
+        values: Values by column or entity. An integer may be written as 00013 or 13.0.
+
+    Raises:
+        ValueError: if a value does not fit its format.
+    """
+    name = template
+    for field, column, format_spec, integer_type in fields:
+        value = values[column]
+        if value in EMPTY_CELLS:
+            return "n/a"
+        if LARGE_WIDTH.search(format_spec):
+            raise ValueError("a width of more than 999 letters")
+        number = int(plain_name(value)) if integer_type else value
+        name = name.replace(field, format(number, format_spec))
+    return name

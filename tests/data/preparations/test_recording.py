@@ -302,7 +302,7 @@ def test_files_that_are_missing_or_nobody_s_are_named(data):
     with pytest.raises(MissingData, match=r"sub-01_ses-01\.(vhdr|eeg)"):
         build().shapes(1, 1)
     path.rename(data / "eeg.vhdr")
-    with pytest.raises(BrainhiveError, match="does not say whose it is"):
+    with pytest.raises(BrainhiveError, match=r"eeg\.vhdr"):
         build().subjects  # noqa: B018
 
 
@@ -313,9 +313,7 @@ def scale_up(raw):
 def test_sessions_of_one_person_that_disagree_are_refused_by_the_plan_too(data):
     record_shown(data, session=1, seed=1)
     record_shown(data, session=2, seed=2, change=scale_up)
-    problem = (
-        r"ses-02\.fif has signals of 1e\+06 times the size of those of sub-01_ses-01"
-    )
+    problem = r"ses-02\.fif .* 1e\+06 times .* sub-01_ses-01"
     for prepare in (build().shapes, build().session):
         with pytest.raises(BrainhiveError, match=problem):
             prepare(1, 2)

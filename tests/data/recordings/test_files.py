@@ -93,8 +93,8 @@ def test_two_files_of_one_recording_are_refused_with_the_key_that_chooses(tmp_pa
     assert "sub-01_task-a_run-1_proc-filt_eeg.vhdr" in error.value.message
     assert len(list_recordings(tmp_path, "*proc-filt*")[1][1]) == 1
     assert (
-        f"preparation.files=PATTERN takes one of them, or move one out of {tmp_path}"
-        in error.value.hint
+        "preparation.files=PATTERN" in error.value.hint
+        and f"{tmp_path}" in error.value.hint
     )
 
 
