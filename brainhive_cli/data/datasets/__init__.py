@@ -1,4 +1,4 @@
-"""Data sets: stimuli, and the recordings made with them."""
+"""Data sets of stimuli and the recordings made with them."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,11 +33,11 @@ SPLIT_FOLDERS = {
     "validation": ("validation", "val"),
     "test": ("test",),
 }
-"""Names of the folder of each split."""
+"""Folder names by split. The first name that exists counts."""
 ROOT_FIELD: Any = Field(
     "", description="folder of the data set; default: its name below paths.data"
 )
-"""The key `root` of data sets."""
+"""Key `root` of data sets."""
 
 
 @runtime_checkable
@@ -59,14 +59,14 @@ class HasOfflineEncoders(Protocol):
 
 @dataclass(frozen=True)
 class PublishedFacts:
-    """Facts published of a data set, known before its files are here.
+    """Published facts about a data set, known without its files.
 
     Attributes:
-        stimuli: Number of pictures or clips of each split.
-        voxels: Number of voxels V of each subject.
-        frames: Frames of each clip; None where stimuli are pictures.
+        stimuli: Number of pictures or clips by split.
+        voxels: Number of voxels by subject.
+        frames: Frames of each clip, or None for pictures.
         captions: Captions of each stimulus.
-        subject_bytes: Bytes of a subject's recordings as they are distributed, without
+        subject_bytes: Size of a subject's published recordings in bytes, without
             headers and pictures.
         cites: Keys of its papers in reports/references.bib.
     """
@@ -82,111 +82,104 @@ class PublishedFacts:
 PUBLISHED_FACTS = documents.read(
     Path(__file__).with_name("numbers.yaml"), dict[str, PublishedFacts]
 )
-"""Published facts by the name of the data set."""
+"""Published facts by name of the data set."""
 
 
 def list_stimuli(dataset: "Dataset", split: str) -> StimulusSet:
-    """List the stimuli of a split; without their files, as many as are published stand
-    for them.
+    """List the stimuli of a split, or stand-ins of the published number.
+
+    Stand-ins have numbered ids and `missing_error`, and must not be opened.
 
     Raises:
-        MissingData: if their files are not here, and their number is not known.
+        MissingData: if the files are absent and their number is not published.
     """
-    # the true stimuli, if their files are here
     try:
         return dataset.images(split)
     except MissingData as error:
-        missing, published = error, dataset.published_sizes
-        if published is None or split not in published.stimuli:
+        missing_error = error
+        facts = dataset.published_sizes
+        if facts is None or split not in facts.stimuli:
             raise
 
-    # stand-ins with the published numbers, which nobody opens
-    ids = Names.of(f"{split}/{index}" for index in range(published.stimuli[split]))
-    # published captions and annotations have stand-ins, too
-    id_of: Any = ids.__getitem__
-    captions, annotations = (
-        id_of if count else None for count in (published.captions, published.frames)
-    )
-    numbers = captions, published.captions, published.frames
-    annotated = annotations, annotations
+    ids = Names.of(f"{split}/{index}" for index in range(facts.stimuli[split]))
+    stand_in: Any = ids.__getitem__
+    annotation = stand_in if facts.frames else None
     return StimulusSet(
         dataset.name,
         split,
         ids,
         ids,
-        id_of,
-        *numbers,
-        *annotated,
-        missing_error=missing,
+        stand_in,
+        captions=stand_in if facts.captions else None,
+        captions_each=facts.captions,
+        frames=facts.frames,
+        masks=annotation,
+        labels=annotation,
+        missing_error=missing_error,
     )
 
 
 def list_pictures(dataset: "Dataset", split: str) -> list[Input]:
-    """List the files of a split's pictures; the pictures themselves as one input where
-    the data set does not name its files.
-    """
-    files = [*dataset.files(split, "pixels")]
+    """List the picture files of a split, or the pictures as a single input."""
+    files = list(dataset.files(split, "pixels"))
     return files or list_split_pictures(dataset.name, split, dataset.images)
 
 
 def list_split_pictures(
     name: str, split: str, images: Callable[[str], StimulusSet]
 ) -> list[Input]:
-    """List the pictures of a split as one input.
+    """List the pictures of a split as a single input, with an error if they are absent.
 
     Args:
         name: Name of the data set.
-        split: The split.
-        images: Lists the pictures of a split, and raises where they are absent.
+        split: Name of the split.
+        images: Function that lists the stimuli of a split.
+
+    Returns:
+        A list of the input, which is empty if the stimuli have no pictures.
     """
     label = f"{name}: {split} pictures"
     try:
         stimuli = images(split)
     except BrainhiveError as error:
         return [Input(label, None, error)]
-    # categories without exemplars have no pictures
-    return [Input(label, None, stimuli.missing_error)] if stimuli.has_pictures else []
+    if not stimuli.has_pictures:
+        return []
+    return [Input(label, None, stimuli.missing_error)]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set, built by its part's Config: stimuli that a function lists by split,
-    and recordings, if any.
+    """Stimuli and recordings of a data set, made by its Config.
 
-    Without functions of its own, its signals are those that `prepare` kept under its
-    name.
+    A data set without `open_recording` has the signals that `prepare` stored.
 
     Attributes:
-        splits: The splits that are there, or all that there could be where nothing is.
-        images: Split to its stimuli; raises MissingData, also where the split is none
-            of `splits`.
-        recorded_as: The name that signals are kept under, where the same pictures have
-            several; default: `name`.
-        pictured_as: The name of the pictures, of which these may be a part, as `nsd-1`
-            is of `nsd`; default: that of the signals.
-        people: The name of the data set whose subjects these are, of which 1 is the
-            same person in all of one name; default: that of the signals.
-        subjects: The subjects who saw them; none where there are pictures alone: then
-            stores name them.
-        open_recording: Subject and split to a recording.
-        find_recording: Finds the files of a subject's recording, and reads none of
-            them; raises MissingData.
-        is_simulated: Whether its signals are simulated; every result on them says so.
-        channels: The default channels of decoding; None is all.
-        lists: Files that divide pictures into splits.
-        alike_by: Property by which stimuli are alike: intervals and permutations take
-            those together.
-        are_categories: Whether events call stimuli by their whole names, not by ends of
-            paths.
-        published_sizes: Published numbers, known before their files are here.
-        holdout: Part of the trials of its split `train` that is tested; default: the
-            split `test` is.
-        files: Split, and part of stimuli (pixels, captions, masks, labels), to the
-            files of that.
-        same_person: Subject to all subjects who are the same person.
-        crosses_studies: Whether mode inter trains on the tested person's recordings of
-            other studies, and on nobody else's.
-        stimulus: Kind of stimulus that subjects saw, in the singular.
+        splits: Splits that exist, or all possible splits if there are no files.
+        images: Lists the stimuli of a split. Raises MissingData if they are absent, or
+            if the split is not in `splits`.
+        recorded_as: Name of the stored signals, by default `name`.
+        pictured_as: Name of the pictures, such as "nsd" for the subset "nsd-1", by
+            default `recorded_as`.
+        people: Name of the data set with the same people as subjects 1, 2 …, by
+            default `recorded_as`.
+        subjects: Recorded subjects, or () if the stores list them.
+        open_recording: Opens the recording of a subject and split.
+        find_recording: Finds the files of a subject, without reading them. Raises
+            MissingData.
+        is_simulated: True if the signals are simulated. Results carry a caveat then.
+        channels: Default channels of decoding, or None for all.
+        lists: Files that divide the pictures into splits.
+        alike_by: Property by which stimuli are alike. Statistics group them by it.
+        are_categories: True if events name whole categories, not picture files.
+        published_sizes: Published facts, which need no files.
+        holdout: Choice of the tested trials of `train`, by default the split `test`.
+        files: Lists the files of a split with "pixels", "captions", "masks" or
+            "labels".
+        same_person: Lists all subjects who are the same person as a subject.
+        crosses_studies: True if mode inter trains on the tested person's recordings of
+            other studies only.
+        stimulus: Kind of the stimuli.
     """
 
     name: str
@@ -211,47 +204,58 @@ class Dataset:
     stimulus: Literal["picture", "clip", "category"] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Name signals, pictures, people and the kind of stimulus, and have splits
-        checked.
-        """
-        recorded_as, kind = self.recorded_as or self.name, "picture"
+        """Set default names and the kind of stimuli, and check splits in `images`."""
+        recorded_as = self.recorded_as or self.name
+        stimulus = "picture"
         if self.are_categories:
-            kind = "category"
+            stimulus = "category"
         elif self.alike_by == "neighbours":
-            kind = "clip"
-        # the dataclass is frozen
+            stimulus = "clip"
+        # a frozen dataclass cannot be assigned to
         vars(self).update(
             recorded_as=recorded_as,
             pictured_as=self.pictured_as or recorded_as,
             people=self.people or recorded_as,
             images=partial(_list_split, self.name, self.splits, self.images),
-            stimulus=kind,
+            stimulus=stimulus,
         )
 
-    def list_excluded_subjects(self, tested: Iterable[int]) -> set[int]:
-        """List the subjects that a model must not have learned from, to be tested on
-        some as new ones.
+    def list_excluded_subjects(self, tested_subjects: Iterable[int]) -> set[int]:
+        """List the subjects that a model tested on new subjects must not train on.
+
+        These are the tested subjects. Unless `crosses_studies` is set, all subjects who
+        are the same people are added.
         """
-        people = {subject: self.same_person(subject) for subject in tested}
-        return {*people}.union(*([] if self.crosses_studies else people.values()))
+        excluded = set()
+        for subject in tested_subjects:
+            excluded.add(subject)
+            if not self.crosses_studies:
+                excluded.update(self.same_person(subject))
+        return excluded
 
     def choose_training_subjects(
-        self, among: Iterable[int], tested: int
+        self, subjects: Iterable[int], tested_subject: int
     ) -> tuple[int, ...]:
-        """Choose whom mode inter trains on, to test a subject."""
-        person = {*self.same_person(tested)} - {tested}
+        """Choose the subjects on which mode inter trains.
+
+        These are other people, or the same person if `crosses_studies` is set.
+        """
+        person = self.same_person(tested_subject)
         return tuple(
             subject
-            for subject in among
-            if subject != tested and (subject in person) == self.crosses_studies
+            for subject in subjects
+            if subject != tested_subject and (subject in person) == self.crosses_studies
         )
 
     def recording(self, subject: int, split: str) -> Trials:
-        """Open one subject's recording of a split; MissingData where it is absent."""
-        # pictures alone: prepare or simulate signals of them
+        """Open the recording of a subject and split.
+
+        Raises:
+            MissingData: if it is absent, or if the data set has pictures only.
+        """
         if self.open_recording is None:
             raise MissingData(
-                f"{self.name} holds pictures only and has no recordings of its own",
+                f"{self.name} has no recordings, only pictures",
                 f"{Line('prepare', ('from', 'recording'))}, or dataset.kind=simulated",
             )
         return self.open_recording(subject, split)
@@ -260,7 +264,7 @@ class Dataset:
 def _list_split(
     name: str, splits: Sequence[str], images: Callable[[str], StimulusSet], split: str
 ) -> StimulusSet:
-    """List the stimuli of a split, which the data set must have."""
+    """List the stimuli of a split, or raise MissingData if the split is unknown."""
     if split not in splits:
         raise MissingData(
             f"{name} has no split {split!r}", f"it has: {', '.join(splits)}"
@@ -269,60 +273,70 @@ def _list_split(
 
 
 def require_split(dataset: Dataset, split: str, key: str) -> None:
-    """Refuse a split that the data set does not have.
+    """Raise an error if a data set has no such split.
+
+    Args:
+        dataset: Data set.
+        split: Split of the data set or of its holdout.
+        key: Recipe key of the split, for the message.
 
     Raises:
-        RecipeError: naming the key of the recipe.
+        RecipeError: if the split does not exist.
     """
-    # a split that holdout makes lies in the stores of `train`
     if dataset.holdout.name_stored_split(split) not in dataset.splits:
-        known = ", ".join(dataset.splits)
         raise RecipeError(
-            f"{key}: {dataset.name} has no split {split!r}", f"it has: {known}"
+            f"{key}: {dataset.name} has no split {split!r}",
+            f"it has: {', '.join(dataset.splits)}",
         )
 
 
 def make_grouping(
     dataset: Dataset, image_ids: Iterable[str], concepts: Iterable[str]
 ) -> StimulusGrouping:
-    """Group the stimuli of a split, listed in the order of the data set, by what makes
-    them alike.
+    """Make the rules that group alike stimuli of a split.
+
+    Args:
+        dataset: Data set.
+        image_ids: Image ids [N] in the order of the data set.
+        concepts: Concept [N] of each stimulus.
     """
-    # only clips, cut from films, have neighbours
     medium = "clip" if dataset.alike_by == "neighbours" else "picture"
-    return StimulusGrouping(
-        dataset.alike_by, dict(zip(image_ids, concepts, strict=True)), medium
-    )
+    concept_of = dict(zip(image_ids, concepts, strict=True))
+    return StimulusGrouping(dataset.alike_by, concept_of, medium)
 
 
 def group_rows(dataset: Dataset, stimuli: Any, rows: Iterable[Iterable[int]]) -> Items:
-    """Group stimuli by their rows in a target store, one list a subject, by what makes
-    them alike.
+    """Group alike stimuli of each subject.
+
+    Args:
+        dataset: Data set.
+        stimuli: Stimuli with `image_ids` and `concepts`, such as a target store.
+        rows: Rows [N] of the stimuli of each subject.
     """
-    alike = make_grouping(dataset, stimuli.image_ids, stimuli.concepts)
-    return alike.make_items(
-        [[stimuli.image_ids[row] for row in listed] for listed in rows]
-    )
+    grouping = make_grouping(dataset, stimuli.image_ids, stimuli.concepts)
+    ids = []
+    for subject_rows in rows:
+        ids.append([stimuli.image_ids[row] for row in subject_rows])
+    return grouping.make_items(ids)
 
 
-def describe_test_claims(dataset: Dataset, subjects: int) -> str:
-    """Describe the statements that tests on so many subjects allow; empty where no test
-    stimuli are here.
+def describe_test_claims(dataset: Dataset, n_subjects: int) -> str:
+    """Describe the stimuli and people for which test results will hold.
+
+    Returns:
+        A sentence, or an empty text if the test stimuli are absent.
     """
-    # held-out trials are of the pictures in `train`
-    stored, holdout = dataset.holdout.name_stored_split("test"), dataset.holdout
-    if stored not in dataset.splits:
+    split = dataset.holdout.name_stored_split("test")
+    if split not in dataset.splits:
         return ""
     try:
-        stimuli = dataset.images(stored)
-        alike = make_grouping(dataset, stimuli.image_ids, stimuli.concepts)
-    except BrainhiveError:  # which the inventory of pictures says
+        stimuli = dataset.images(split)
+        grouping = make_grouping(dataset, stimuli.image_ids, stimuli.concepts)
+    except BrainhiveError:  # reported with the input of the pictures
         return ""
-    # pictures that were also shown in training allow other statements
-    if holdout.has_seen_pictures:
-        return holdout.describe_claims(len(stimuli), subjects)
-    return (
-        describe_claims(alike.make_items([list(alike.concept_of)]), subjects)
-        if alike.concept_of
-        else ""
-    )
+    if dataset.holdout.has_seen_pictures:
+        return dataset.holdout.describe_claims(len(stimuli), n_subjects)
+    if not grouping.concept_of:
+        return ""
+    items = grouping.make_items([list(grouping.concept_of)])
+    return describe_claims(items, n_subjects)

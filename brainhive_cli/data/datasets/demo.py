@@ -1,6 +1,4 @@
-"""The embedded world: drawn pictures and films, and EEG or fMRI that is simulated of
-pictures.
-"""
+"""Demo data sets: drawn pictures and films with simulated EEG or fMRI."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
@@ -20,10 +18,13 @@ from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.demo import films, pictures, simulation, voxels
 
 SPLITS = ("train", "test")
-# of the simulated signals: trials of each picture, and the seed of a split's noise
 REPETITIONS = {"train": 4, "test": 16}
+"""Simulated trials of each picture, by split. Other splits are simulated as "test"."""
 SEEDS = {"train": 1, "test": 2}
+"""Seed of the noise, by split."""
 Space = Literal["sensors", "voxels"]
+OBJECT_FACTORS = ("category", "shape", "colour", "texture")
+PLACE_FACTORS = ("background",)
 CONCEPTS = Field(
     pictures.TRAIN_CONCEPTS,
     gt=1,
@@ -33,47 +34,53 @@ CONCEPTS = Field(
 SUBJECTS = Field(4, gt=0, le=999, description="simulated subjects")
 SPACE: Any = Field(
     "sensors",
-    description="sensors: EEG; voxels: fMRI, each subject with other numbers of voxels",
+    description="sensors: EEG; voxels: fMRI, with a number of voxels for each subject",
 )
 
 
 class Config(parts.Config):
-    """Drawn pictures with captions, and simulated EEG or fMRI of them; nothing is
-    downloaded.
-    """
+    """Drawn pictures with captions, and simulated EEG or fMRI. Needs no download."""
 
     subjects: int = SUBJECTS
     noise: float = Field(
         1.0,
         ge=0,
-        description="size of the noise; 1 as calibrated: the one knob of difficulty",
+        description="size of the noise: 1 is calibrated, more is harder to decode",
     )
     space: Space = SPACE
     concepts: int = CONCEPTS
 
     def build(self, paths: Paths) -> datasets.Dataset:
-        """Make the data set; pictures and signals are made on demand."""
-        # settings that differ from the defaults have stores of their own
+        """Make the data set, whose pictures and signals are made on demand."""
+        # the name of the stores tells other settings than the defaults
         name = "demo" if self.noise == 1.0 else f"demo-noise-{self.noise:g}"
         if self.concepts != pictures.TRAIN_CONCEPTS:
             name += f"-{self.concepts}-concepts"
-        read_scenes = partial(_list_scenes, self.concepts)  # [N] of a split
 
-        def simulate(subject: int, split: str) -> Trials:
-            scenes = read_scenes(split)
-            features = measure_features(scenes, self.space)
-            ids = [scene.image_id for scene in scenes]
-            return simulated(self.space, *features, subject, split, self.noise, ids)
+        list_scenes = partial(_list_scenes, self.concepts)
+
+        def open_recording(subject: int, split: str) -> Trials:
+            scenes = list_scenes(split)
+            low_level, semantic = measure_features(scenes, self.space)
+            return simulate_trials(
+                self.space,
+                low_level,
+                semantic,
+                subject,
+                split,
+                self.noise,
+                [scene.image_id for scene in scenes],
+            )
 
         return datasets.Dataset(
             name,
             SPLITS,
-            partial(list_images, name, read_scenes),
-            # the pictures' embeddings serve both spaces
+            partial(list_images, name, list_scenes),
+            # both spaces share the embeddings of the pictures
             recorded_as=name if self.space == "sensors" else f"{name}-{self.space}",
             pictured_as=name,
             subjects=tuple(range(1, self.subjects + 1)),
-            open_recording=simulate,
+            open_recording=open_recording,
             is_simulated=True,
         )
 
@@ -94,8 +101,8 @@ class Films(parts.Config):
     )
 
     def build(self, paths: Paths) -> datasets.Dataset:
-        """Make the data set; films and signals are made on demand."""
-        # settings that differ from the defaults have stores of their own
+        """Make the data set, whose films and signals are made on demand."""
+        # the name of the stores tells other settings than the defaults
         name = "demo-films"
         if self.concepts != pictures.TRAIN_CONCEPTS:
             name += f"-{self.concepts}-concepts"
@@ -106,13 +113,16 @@ class Films(parts.Config):
             "test": self.test_films,
         }
 
-        def simulate(subject: int, split: str) -> Trials:
-            shown = _list_films(counts, split)
-            # repetitions; seed and size of the noise
-            knobs = REPETITIONS[split], SEEDS[split], 1.0
-            ids = [film.scene.image_id for film in shown]
+        def open_recording(subject: int, split: str) -> Trials:
+            split_films = _list_films(counts, split)
             return simulate_voxels(
-                _measure_films(shown), subject, *knobs, ids, voxels.FILMS
+                _measure_films(split_films),
+                subject,
+                REPETITIONS[split],
+                SEEDS[split],
+                noise=1.0,
+                image_ids=[film.scene.image_id for film in split_films],
+                cortex=voxels.FILMS,
             )
 
         return datasets.Dataset(
@@ -120,77 +130,74 @@ class Films(parts.Config):
             SPLITS,
             partial(_list_clips, name, counts),
             subjects=tuple(range(1, self.subjects + 1)),
-            open_recording=simulate,
+            open_recording=open_recording,
             is_simulated=True,
         )
 
 
-def _list_scenes(concepts: int, split: str) -> tuple[pictures.Scene, ...]:
+def _list_scenes(n_concepts: int, split: str) -> tuple[pictures.Scene, ...]:
+    """List the scenes of the test split, or of some training concepts."""
     scenes = pictures.scenes(split)  # type: ignore[arg-type]
-    most = concepts * pictures.TRAIN_PICTURES_PER_CONCEPT
-    return tuple(scenes[:most] if split == "train" else scenes)
+    if split == "train":
+        scenes = scenes[: n_concepts * pictures.TRAIN_PICTURES_PER_CONCEPT]
+    return tuple(scenes)
 
 
 def list_images(
-    name: str, read_scenes: Callable[[str], tuple[pictures.Scene, ...]], split: str
+    name: str, list_scenes: Callable[[str], tuple[pictures.Scene, ...]], split: str
 ) -> stimuli.StimulusSet:
-    """List the scenes of a split; a picture is drawn when it is opened."""
-    scenes = read_scenes(split)
-    ids, concepts = (
-        Names.of(getattr(scene, key) for scene in scenes)
-        for key in ("image_id", "concept")
-    )
-    read = partial(_draw, scenes), partial(_describe, scenes)
+    """List the scenes of a split as pictures, which are drawn when they are opened."""
+    scenes = list_scenes(split)
     return stimuli.StimulusSet(
-        name, split, ids, concepts, *read, pictures.CAPTIONS_EACH
+        name,
+        split,
+        Names.of(scene.image_id for scene in scenes),
+        Names.of(scene.concept for scene in scenes),
+        partial(_draw_scene, scenes),
+        captions=partial(_describe_scene, scenes),
+        captions_each=pictures.CAPTIONS_EACH,
     )
 
 
-def _draw(scenes: Sequence[pictures.Scene], index: int) -> Image.Image:
+def _draw_scene(scenes: Sequence[pictures.Scene], index: int) -> Image.Image:
     return pictures.draw(scenes[index])
 
 
-def _describe(scenes: Sequence[pictures.Scene], index: int) -> list[str]:
+def _describe_scene(scenes: Sequence[pictures.Scene], index: int) -> list[str]:
     return pictures.captions(scenes[index])
 
 
 def _list_films(counts: Mapping[str, int], split: str) -> tuple[films.Film, ...]:
-    # fewer films are the first of the same list
+    """List the first `counts[split]` films of a split."""
     return tuple(films.films(split)[: counts[split]])  # type: ignore[arg-type]
 
 
 def _list_clips(
     name: str, counts: Mapping[str, int], split: str
 ) -> stimuli.StimulusSet:
-    """List the films of a split; clips, captions, masks and labels are made when they
-    are read.
-    """
-    shown = _list_films(counts, split)
-    ids, concepts = (
-        Names.of(getattr(film.scene, key) for film in shown)
-        for key in ("image_id", "concept")
-    )
+    """List the films of a split as clips, which are made when they are read."""
+    split_films = _list_films(counts, split)
     return stimuli.StimulusSet(
         name,
         split,
-        ids,
-        concepts,
-        partial(_read_film, shown, "clip"),
-        captions=partial(_read_film, shown, "captions"),
+        Names.of(film.scene.image_id for film in split_films),
+        Names.of(film.scene.concept for film in split_films),
+        partial(_read_film, split_films, "clip"),
+        captions=partial(_read_film, split_films, "captions"),
         captions_each=pictures.CAPTIONS_EACH,
         frames=films.FRAMES,
-        masks=partial(_read_film, shown, "masks"),
-        labels=partial(_read_film, shown, "labels"),
+        masks=partial(_read_film, split_films, "masks"),
+        labels=partial(_read_film, split_films, "labels"),
         label_names=films.LABELS,
-        # the key object is the thing that moves
-        objects=Names.of(film.scene.shape for film in shown),
+        # the key object is the moving shape
+        objects=Names.of(film.scene.shape for film in split_films),
         object_names=pictures.SHAPES,
     )
 
 
-def _read_film(shown: Sequence[films.Film], content: str, index: int) -> Any:
-    """Give the clip, captions, masks or labels of a film."""
-    film = shown[index]
+def _read_film(split_films: Sequence[films.Film], content: str, index: int) -> Any:
+    """Return the "clip", "captions", "masks" or "labels" of a film."""
+    film = split_films[index]
     if content == "clip":
         return stimuli.Clip(film.frames(), films.RATE_HZ)
     if content == "captions":
@@ -202,68 +209,62 @@ def _read_film(shown: Sequence[films.Film], content: str, index: int) -> Any:
 def measure_features(
     scenes: tuple[pictures.Scene, ...], space: Space
 ) -> tuple[simulation.Floats, simulation.Floats]:
-    """Measure the features of scenes that drive EEG or voxels: low-level [N, F] and
-    semantic ones [N, G].
-    """
-    measures: Any = simulation.low_level, simulation.semantic
-    if space == "voxels":
-        measures = voxels.measure_looks, voxels.measure_meaning
-    low_level, semantic = measures
-    drawn = map(pictures.draw, scenes)
-    return np.stack([*map(low_level, drawn)]), np.stack([*map(semantic, scenes)])
+    """Measure the low-level [N, F] and semantic features [N, G] that drive signals."""
+    low_level_rows = []
+    semantic_rows = []
+    for scene in scenes:
+        picture = pictures.draw(scene)
+        if space == "voxels":
+            low_level_rows.append(voxels.measure_looks(picture))
+            semantic_rows.append(voxels.measure_meaning(scene))
+        else:
+            low_level_rows.append(simulation.low_level(picture))
+            semantic_rows.append(simulation.semantic(scene))
+    return np.stack(low_level_rows), np.stack(semantic_rows)
 
 
 @lru_cache
-def _measure_films(shown: tuple[films.Film, ...]) -> dict[str, simulation.Floats]:
-    """Measure the features that drive voxels: looks, averaged over frames as a slow
-    response does; the rest.
+def _measure_films(
+    split_films: tuple[films.Film, ...],
+) -> dict[str, simulation.Floats]:
+    """Measure the features [N, F] of films that drive voxels, keyed by name.
 
-    Returns:
-        [N, F] by name.
+    Low-level features are averaged over frames, as the slow response of fMRI does.
     """
-    # one row of features for each film
-    steps = {
-        name: np.array(step, np.float32) for name, step in films.DIRECTIONS.items()
-    }
-    rows = [
-        {
-            "looks": np.mean(
-                [
-                    simulation.low_level(Image.fromarray(frame))
-                    for frame in film.frames()
-                ],
-                0,
-            ),
-            "motion": steps[film.direction],  # [2]
-            "object": simulation.semantic(
-                film.scene, ("category", "shape", "colour", "texture")
-            ),
-            "place": simulation.semantic(film.scene, ("background",)),
-        }
-        for film in shown
-    ]
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    rows: dict[str, list[Any]] = {"looks": [], "motion": [], "object": [], "place": []}
+    for film in split_films:
+        frame_features = []
+        for frame in film.frames():
+            frame_features.append(simulation.low_level(Image.fromarray(frame)))
+        rows["looks"].append(np.mean(frame_features, 0))
+        step = np.array(films.DIRECTIONS[film.direction], np.float32)  # [2]
+        rows["motion"].append(step)
+        rows["object"].append(simulation.semantic(film.scene, OBJECT_FACTORS))
+        rows["place"].append(simulation.semantic(film.scene, PLACE_FACTORS))
+    return {name: np.stack(values) for name, values in rows.items()}
 
 
-def simulated(
+def simulate_trials(
     space: Space,
-    low: simulation.Floats,
+    low_level: simulation.Floats,
     semantic: simulation.Floats,
     subject: int,
     split: str,
     noise: float,
     image_ids: list[str],
 ) -> Trials:
-    """Simulate a recording of features [N, F] and [N, G], and label it as such."""
-    # splits of other data sets than the demo are simulated as its test
-    repetitions, seed = (
-        values.get(split, values["test"]) for values in (REPETITIONS, SEEDS)
-    )
-    knobs = (subject, repetitions, seed, noise)
-    if space == "voxels":
-        return simulate_voxels({"looks": low, "meaning": semantic}, *knobs, image_ids)
+    """Simulate EEG or fMRI from low-level [N, F] and semantic features [N, G].
 
-    signal = simulation.simulate(low, semantic, *knobs)  # [N, R, C, T]
+    The provenance of the trials says that they are simulated.
+    """
+    repetitions = REPETITIONS.get(split, REPETITIONS["test"])
+    seed = SEEDS.get(split, SEEDS["test"])
+    if space == "voxels":
+        features = {"looks": low_level, "meaning": semantic}
+        return simulate_voxels(features, subject, repetitions, seed, noise, image_ids)
+
+    # [N, R, C, T]
+    signal = simulation.simulate(low_level, semantic, subject, repetitions, seed, noise)
     return Trials(
         signal,
         image_ids,
@@ -284,24 +285,22 @@ def simulate_voxels(
     image_ids: list[str],
     cortex: voxels.Cortex = voxels.PICTURES,
 ) -> Trials:
-    """Simulate fMRI of features [N, F] by name, and label it as such; arguments as
-    `voxels.simulate`.
+    """Simulate fMRI from features [N, F], keyed by name, as `voxels.simulate` does.
+
+    Some subjects see pictures less often than `repetitions`. Their trials end in zeros.
     """
-    # pictures are shown less often than `repetitions` to some subjects; the rest is
-    # zero
-    shown = voxels.repetitions(subject, len(image_ids), repetitions, seed)  # [N]
-    is_there = np.arange(repetitions) < shown[:, None]
+    counts = voxels.repetitions(subject, len(image_ids), repetitions, seed)  # [N]
+    is_recorded = np.arange(repetitions) < counts[:, None]  # [N, R]
     # [N, R, V, 1]
     signal = voxels.simulate(features, subject, repetitions, seed, noise, cortex=cortex)
-    signal[~is_there] = 0
-
+    signal[~is_recorded] = 0
     return Trials(
         signal,
         image_ids,
-        Voxels(voxels.regions(subject, cortex)),
-        np.zeros(1),
-        None,
-        voxels.UNIT,
-        {"simulated": voxels.PROVENANCE},
-        shown,
+        space=Voxels(voxels.regions(subject, cortex)),
+        times_s=np.zeros(1),
+        rate_hz=None,
+        unit=voxels.UNIT,
+        provenance={"simulated": voxels.PROVENANCE},
+        repetitions=counts,
     )

@@ -8,7 +8,7 @@ from pydantic import Field
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
-from brainhive_cli.data.datasets.demo import SPACE, SUBJECTS, Space, simulated
+from brainhive_cli.data.datasets.demo import SPACE, SUBJECTS, Space, simulate_trials
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.demo import simulation, voxels
@@ -39,7 +39,9 @@ class Simulated(parts.Config):
         def simulate(subject: int, split: str) -> Trials:
             features = _measure_stored(self, paths, source, split)
             ids = list(source.images(split).image_ids)
-            return simulated(self.space, *features, subject, split, self.noise, ids)
+            return simulate_trials(
+                self.space, *features, subject, split, self.noise, ids
+            )
 
         return datasets.Dataset(
             source.name,
