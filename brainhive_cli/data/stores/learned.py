@@ -53,7 +53,7 @@ from brainhive_cli.data.stores.target_store import (
     PIXEL_HASH_WORDS,
     TargetStore,
     find_equal_embeddings,
-    first_with_pixels,
+    get_stimuli_and_pixels,
     has_unknown_pictures,
 )
 
@@ -818,7 +818,7 @@ class TestedPictures:
         sources: Mapping[str, TrainingHistory] | None = None,
         allows_copies: bool = False,
     ) -> None:
-        first_store, self._pixels = first_with_pixels(stores)
+        first_store, self._pixels = get_stimuli_and_pixels(stores)
         self._picture_set = dataset.pictured_as
         self._allows_copies = allows_copies
         self.image_ids = first_store.image_ids

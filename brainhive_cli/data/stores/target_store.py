@@ -1,4 +1,4 @@
-"""Target store: the output of one encoder for the stimuli of a split."""
+"""Target store: HDF5 file with the output of an encoder for the stimuli of a split."""
 
 import hashlib
 import os
@@ -32,52 +32,52 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 4
+"""Version of the format, as stored in the attributes."""
 PIXELS_DATASET = "pixels"
-"""The dataset of what the stimuli's pixels are known by, in stores whose making decoded
-them.
+"""Dataset with the digest and the perceptual hash of each stimulus, if the stimuli were
+decoded.
 """
 PIXEL_HASH_WORDS = 25
-"""64-bit words that a stimulus is known by: a digest of its pixels, and 24 of a
-perceptual hash.
-"""
+"""64-bit words per stimulus: a digest of its pixels, and 24 of a perceptual hash."""
 MAX_EQUAL_DISTANCE = 0.0003
-"""Distance of unit embeddings below which two are one: one picture in two batches, of
-which float16 keeps some numbers with another last digit.
+"""Distance of unit embeddings below which they count as equal. Float16 rounds the
+embedding of a picture differently in two batches.
 """
 N_DIRECTIONS = 16
-"""Random directions in which embeddings are compared."""
+"""Number of random directions in which embeddings are compared."""
 ROWS_PER_BLOCK = 1024
-"""Rows that are looked through at a time."""
+"""Rows that are checked for finite values at a time."""
 VALUES_PER_BLOCK = 2**24
-"""Numbers of embeddings that are compared at a time."""
+"""Values of embeddings that are projected at a time."""
 VIEW_NAME = re.compile(
     r"(?P<encoder>.+)-view-(?P<index>\d{1,6})(?P<digest>-[0-9a-f]{8})?"
 )
-"""The name of an encoder of one frame or caption; with `-all` instead of the view, that
-of all of them.
+"""Name of an encoder of a single view (frame or caption), such as `vae-view-2`. The
+encoder of all views has `-all` in place of `-view-2`.
 """
 
 
 @dataclass(frozen=True)
 class TargetStore:
-    """A finished store, mapped into memory.
+    """A finished target store, mapped into memory.
 
     Attributes:
-        embedding: [N, *shape]: vectors [N, D], tokens [N, S, D], latents [N, C, h, w]
-            …; [N, K, *shape] where there are alternatives; rows are verified when they
-            are first read.
-        image_ids: The stimulus id of each row.
-        concepts: The concept of each row.
-        done: [N] whether the stimulus could be decoded.
-        pixels: [N, 25] digest of each stimulus's pixels, and its perceptual hash; None
-            where none were decoded, as for imported vectors and captions.
+        path: Path of the file.
+        embedding: Embeddings [N, *shape] or [N, K, *shape], such as vectors [N, D],
+            tokens [N, S, D] or latents [N, C, h, w]. A row is verified when it is first
+            read.
+        image_ids: Stimulus ids [N].
+        concepts: Concepts [N].
+        done: True [N] if the stimulus could be decoded and its embedding is finite.
+        pixels: Digests of the pixels and perceptual hashes [N, 25]. None if no pixels
+            were decoded, as for imported vectors and captions.
         attributes: Encoder, config, weights, preprocessing, data set, split, digest of
             the stimulus ids (`pictures`), versions and health.
-        shape: Shape of one target.
-        alternatives: Number of targets of a stimulus, K (five captions, six frames);
-            None where there is no such axis.
-        is_own: Whether it holds a user's own vectors, under a name of their own.
-        making: The command line that makes it.
+        shape: Shape of a target.
+        alternatives: Number K of alternative targets of a stimulus, such as five
+            captions. None without that axis.
+        has_own_vectors: True if the vectors were imported under the user's own name.
+        command_line: Command line that makes the store.
     """
 
     path: Path
@@ -94,80 +94,81 @@ class TargetStore:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open a finished store.
+        """Open a finished store. The embeddings stay on disk.
 
         Raises:
-            MissingData: if it is absent or not finished.
-            BrainhiveError: if the file is corrupt or of another format.
+            MissingData: if the file is missing or not finished.
+            BrainhiveError: if the file is damaged or has another format.
         """
-        with hdf5.open_file(path, build_command_line(path)) as file:
-            # attributes of the right format
-            attributes = hdf5.get_attributes(file)
-            if attributes.get("format") != FORMAT or "embedding" not in file:
+        command_line = build_command_line(path)
+        with hdf5.open_file(path, command_line) as file:
+            stored_attributes = hdf5.get_attributes(file)
+            has_format = stored_attributes.get("format") == FORMAT
+            if not has_format or "embedding" not in file:
                 raise BrainhiveError(
                     f"{path} is not a target store of format {FORMAT}",
-                    f"{build_command_line(path)} --again",
+                    f"{command_line} --again",
                 )
-
-            # rows stay on disk; names and marks are read
-            embedding = hdf5.open_rows(file, "embedding", build_command_line(path))
+            embedding = hdf5.open_rows(file, "embedding", command_line)
             done = hdf5.read_flags(file, "done")
-            pixels = (
-                np.array(hdf5.map_numbers(file, PIXELS_DATASET, "u"))
-                if PIXELS_DATASET in file
-                else None
-            )
-            # a store that lacks these attributes is known by its folders and its name
-            attributes = {
+            pixels = None
+            if PIXELS_DATASET in file:
+                pixels = np.array(hdf5.map_numbers(file, PIXELS_DATASET, "u"))
+
+            # defaults from the path, for stores that other programs made
+            attributes: dict[str, Any] = {
                 "encoder": path.stem,
                 "split": path.parent.name,
                 "dataset": path.parent.parent.name,
                 "config": {},
                 "weights": {},
                 "skipped": int((~done).sum()),
-                **attributes,
             }
+            attributes.update(stored_attributes)
 
-            # a picture whose embedding is not finite counts as one that has none
+            # a stimulus without a finite embedding counts as not embedded
             health = attributes.get("health")
             if isinstance(health, Mapping) and health.get("non_finite"):
                 done = done & find_finite_rows(embedding)
 
-            # shape of one target, which follows the axis of alternatives where there is
-            # one
             alternatives = attributes.get("alternatives")
-            is_own = attributes["config"].get("kind") == IMPORTED
+            n_outer_axes = 1 if alternatives is None else 2
+            has_own_vectors = attributes["config"].get("kind") == IMPORTED
             return cls(
-                path,
-                embedding,
-                Names(hdf5.read_strings(file, "image_id")),
-                Names(hdf5.read_strings(file, "concept")),
-                done,
-                pixels,
-                attributes,
-                embedding.shape[1 if alternatives is None else 2 :],
-                alternatives,
-                is_own,
-                build_command_line(path, is_own),
+                path=path,
+                embedding=embedding,
+                image_ids=Names(hdf5.read_strings(file, "image_id")),
+                concepts=Names(hdf5.read_strings(file, "concept")),
+                done=done,
+                pixels=pixels,
+                attributes=attributes,
+                shape=embedding.shape[n_outer_axes:],
+                alternatives=alternatives,
+                has_own_vectors=has_own_vectors,
+                command_line=build_command_line(path, has_own_vectors),
             )
 
     def select_view(self, encoder: str, index: int | None) -> Self:
-        """Give the store of one view, which `encoder` encodes alone, of one with
-        targets [F, …] of all.
+        """Select a view of a store whose targets [F, …] have F views.
+
+        Args:
+            encoder: Encoder of that view alone.
+            index: Index of the view, or None for the whole store.
+
+        Returns:
+            The store, as if `encoder` had made it.
 
         Raises:
-            BrainhiveError: if there are fewer.
+            BrainhiveError: if there is no view with this index.
         """
         if index is None:
             return self
-
-        # views lie along the first axis of a target, [F, …]
-        if not index < (count := self.shape[0]):
+        n_views = self.shape[0]
+        if index >= n_views:
             raise BrainhiveError(
-                f"{self.path} has {count} views, none is {index}",
-                "views are counted from 0",
+                f"{self.path} has {n_views} views, and no view {index}",
+                f"use a view from 0 to {n_views - 1}",
             )
-        # attributes as if the encoder of that view alone had made the store
         config = {**self.attributes["config"], "views": index}
         return replace(
             self,
@@ -177,27 +178,26 @@ class TargetStore:
         )
 
     def verify(self) -> None:
-        """Verify the checksums of all rows; reads the whole store.
+        """Verify the checksums of all rows. This reads the whole store.
 
         Raises:
-            BrainhiveError: if one does not match.
+            BrainhiveError: if a checksum does not match.
         """
-        # the seal covers the names
         with hdf5.open_file(self.path, self.command_line) as file:
             hdf5.verify_rows(file, self.command_line)
 
     @property
     def digest(self) -> str:
-        """Digest of all embeddings, by the checksums of their rows."""
-        sums = np.asarray(self.embedding.checksums, np.uint64)
-        return hashlib.sha256(sums.tobytes()).hexdigest()[:16]
+        """Digest of the checksums of all rows, 16 hexadecimal digits."""
+        checksums = np.asarray(self.embedding.checksums, np.uint64)
+        return hashlib.sha256(checksums.tobytes()).hexdigest()[:16]
 
     @cached_property
     def health(self) -> Health:
-        """The health figures in the store.
+        """Health figures, as stored.
 
         Raises:
-            BrainhiveError: if they are not those that this version writes.
+            BrainhiveError: if they are missing or have another format.
         """
         return documents.check(
             self.attributes.get("health"),
@@ -207,98 +207,54 @@ class TargetStore:
         )
 
     def remeasure_health(self) -> Health:
-        """Measure the health again, also of embeddings that are not finite."""
+        """Measure the health of all embeddings again, finite or not."""
         with hdf5.open_file(self.path, self.command_line) as file:
-            return measure_health(
-                self.embedding, np.flatnonzero(hdf5.read_flags(file, "done"))
-            )
+            is_decoded = hdf5.read_flags(file, "done")
+            return measure_health(self.embedding, np.flatnonzero(is_decoded))
 
     def require_pictures(self, image_ids: Sequence[str], line: Hint) -> None:
-        """Refuse a store whose stimuli are not those that its data set and split have
-        now.
+        """Raise an error unless the store has exactly these stimuli in this order.
 
         Args:
-            image_ids: The ids that they have now, in order.
-            line: The command line that makes the store.
+            image_ids: Stimulus ids of the data set and split.
+            line: Command line that makes the store.
 
         Raises:
-            BrainhiveError: with that line.
+            BrainhiveError: if stimuli were added, removed or reordered.
         """
         if self.image_ids == image_ids:
             return
-        # say what changed: the pictures, or only their order
-        stored, current = set(self.image_ids), set(image_ids)
-        split = "{dataset}/{split}".format_map(self.attributes)
-        added, absent = len(current - stored), len(stored - current)
+        stored_ids = set(self.image_ids)
+        current_ids = set(image_ids)
+        n_added = len(current_ids - stored_ids)
+        n_removed = len(stored_ids - current_ids)
         changes = "the order differs"
-        if added or absent:
-            changes = f"{added} added, {absent} removed"
+        if n_added or n_removed:
+            changes = f"{n_added} added, {n_removed} removed"
+        split = f"{self.attributes['dataset']}/{self.attributes['split']}"
         raise BrainhiveError(
             f"{self.path} does not match the pictures that {split} has now: {changes}",
             f"{line} --again",
         )
 
     def read_flat(self, rows: Int64) -> "Tensor":
-        """Read embeddings of pictures, flattened [n, F]; the first of alternatives."""
+        """Read the embeddings of rows, flattened [n, F]. Only the first alternative."""
         import torch
 
-        values = (
-            self.embedding if self.alternatives is None else self.embedding.column(0)
-        )
-        read = np.asarray(values[rows], np.float32)
-        return torch.from_numpy(read.reshape(len(rows), -1))
+        embedding = self.embedding
+        if self.alternatives is not None:
+            embedding = embedding.column(0)
+        values = np.asarray(embedding[rows], np.float32)
+        return torch.from_numpy(values.reshape(len(rows), -1))
 
     def find_rows(self, image_ids: Sequence[str]) -> Int64:
-        """Find the rows of image ids; -1 for a picture that was skipped as bad when
-        embedding.
-        """
+        """Find the rows [n] of stimuli. -1 for a stimulus without an embedding."""
         rows = match_ids(image_ids, self.image_ids, str(self.path))
         return np.where(self.done[rows], rows, -1)
 
 
-def find_finite_rows(embedding: Any) -> Bool:
-    """Find the rows [N] of embeddings [N, …] whose values are all finite, some at a
-    time.
-    """
-    starts = range(0, len(embedding), ROWS_PER_BLOCK)
-    blocks = (
-        np.isfinite(embedding[start : start + ROWS_PER_BLOCK]) for start in starts
-    )
-    is_finite = [block.reshape(len(block), -1).all(1) for block in blocks]
-    # a store without rows has no blocks
-    return np.concatenate([np.ones(0, bool), *is_finite])
-
-
-def find_equal_embeddings(stores: Iterable[TargetStore], is_candidate: Bool) -> Bool:
-    """Find the candidates [M] whose embeddings another one has, too, in every store.
-
-    Embeddings count as equal up to the rounding of one picture in two batches. They are
-    compared in a few random directions, which keep distances.
-    """
-    from scipy.spatial import KDTree
-
-    rows = np.flatnonzero(is_candidate)
-    is_twin = np.zeros(len(is_candidate), bool)
-    if len(rows) < 2:
-        return is_twin
-    projections = []
-    for store in stores:
-        width = prod(store.embedding.shape[1:])
-        directions = np.random.default_rng(0).standard_normal((width, N_DIRECTIONS))
-        parts = []
-        for block in np.array_split(rows, 1 + len(rows) * width // VALUES_PER_BLOCK):
-            flat = store.embedding[block].reshape(len(block), -1).astype(np.float64)
-            lengths = np.linalg.norm(flat, axis=1, keepdims=True)
-            parts.append(flat / np.maximum(lengths, 1e-30) @ directions)
-        projections.append(np.concatenate(parts) / N_DIRECTIONS**0.5)
-    points = np.hstack(projections)
-    distances, _ = KDTree(points).query(points, k=2)  # the first is the point itself
-    is_twin[rows] = distances[:, 1] < MAX_EQUAL_DISTANCE
-    return is_twin
-
-
 def build_store_path(embeddings: Path, dataset: str, split: str, encoder: str) -> Path:
-    """Say where the store of (data set, split, encoder) lies."""
+    """Build the path of a store, `embeddings/DATASET/SPLIT/ENCODER.h5`."""
     source = "the data set, split or encoder of a store,"
     return resolve_below(embeddings, dataset, split, f"{encoder}.h5", source=source)
 
@@ -306,149 +262,221 @@ def build_store_path(embeddings: Path, dataset: str, split: str, encoder: str) -
 def find_store(
     embeddings: Path, dataset: str, split: str, encoder: str
 ) -> tuple[Path, int | None]:
-    """Find the store of an encoder: its own, or for one view that of all, and the index
-    of the view in it.
+    """Find the store of an encoder. A view may be in the store of all views.
 
     Returns:
-        The path, that of its own store where neither is there; and the index of the
-        view.
+        Path of the encoder's own store, and None. If only the store of all views is
+        there, its path and the index of the view.
     """
     path = build_store_path(embeddings, dataset, split, encoder)
-    # without its own store, one view is read from the store of all views
-    if not path.is_file() and (view := VIEW_NAME.fullmatch(encoder)):
-        combined = build_store_path(
-            embeddings, dataset, split, f"{view['encoder']}-all{view['digest'] or ''}"
-        )
+    view = VIEW_NAME.fullmatch(encoder)
+    if view is not None and not path.is_file():
+        all_views = f"{view['encoder']}-all{view['digest'] or ''}"
+        combined = build_store_path(embeddings, dataset, split, all_views)
         if combined.is_file():
             return combined, int(view["index"])
     return path, None
 
 
-def build_command_line(path: Path, is_own: bool = False) -> Line:
-    """Say which command line makes the store at `path`; that of own vectors (`is_own`)
-    imports them.
-    """
-    # the path is DATASET/SPLIT/ENCODER.h5
-    dataset, split = ("dataset", path.parents[1].name), f"splits={path.parent.name}"
-    if is_own:
-        return Line("import-embeddings", "FILE", dataset, ("as", path.stem), split)
-    return Line("embed", dataset, ("encoders", [path.stem]), split)
-
-
-def holds_own_vectors(path: Path) -> bool:
-    """Whether a store holds a user's own vectors under their own name; False where it
-    cannot be opened.
-    """
-    with suppress(BrainhiveError):
-        return TargetStore.open(path).has_own_vectors
-    return False
-
-
 def find_own_vectors(embeddings: Path, name: str) -> Path | None:
-    """Find a store of own vectors of a name, of any data set and split."""
-    # shipped encoders' names are never those of own vectors
-    paths = embeddings.glob(f"*/*/{name}.h5") if not describe_bad_own_name(name) else ()
-    return next(filter(holds_own_vectors, paths), None)
+    """Find a store of own vectors by name, in any data set and split."""
+    # own vectors never have the name of a shipped encoder
+    if describe_bad_own_name(name):
+        return None
+    for path in embeddings.glob(f"*/*/{name}.h5"):
+        if holds_own_vectors(path):
+            return path
+    return None
 
 
-def first_with_pixels(
-    stores: Mapping[str, TargetStore],
-) -> tuple[TargetStore, UInt64 | None]:
-    """Give one of the stores of the same stimuli, and what pixels are known by [N, 25]
-    where one says it.
-    """
-    pixels = (store.pixels for store in stores.values() if store.pixels is not None)
-    return next(iter(stores.values())), next(pixels, None)
+def list_stores(names: Iterable[str] | None, paths: Paths) -> list[Path]:
+    """List the stores of files, folders and patterns, including subfolders.
 
-
-def has_unknown_pictures(stores: Iterable[TargetStore]) -> bool:
-    """Whether some targets are of unknown pictures: vectors that were imported without
-    the pictures that they are named after, or made of other pictures.
-    """
-    return any(
-        ("imported" in store.attributes and store.pixels is None)
-        or store.attributes["config"].get("pictures")
-        for store in stores
-    )
-
-
-def open_stores(
-    embeddings: Path, dataset: str, split: str, encoders: Sequence[str]
-) -> dict[str, TargetStore]:
-    """Open one store an encoder.
+    Args:
+        names: Files, folders and patterns. None for all stores of `paths`.
+        paths: Folders of the project.
 
     Raises:
-        MissingData: naming every store that is missing, with the line that makes them.
+        MissingData: if there is no store.
     """
-    # all missing stores in one error: own vectors are imported, others embedded
-    paths = {name: find_store(embeddings, dataset, split, name) for name in encoders}
-    absent = [name for name, (path, _) in paths.items() if not path.is_file()]
-    if absent:
-        problem = (
-            f"no {split} embeddings of {', '.join(absent)} for {dataset} under "
-            f"{embeddings}"
+    if names is None:
+        folders = [paths.under_home("embeddings")]
+    else:
+        folders = expand_patterns(names)
+    stores: list[Path] = []
+    for folder in folders:
+        if folder.is_file():
+            stores.append(folder)
+        else:
+            # macOS adds hidden files ._NAME.h5 on foreign disks
+            stores.extend(sorted(folder.rglob("[!.]*.h5")))
+    if not stores:
+        searched = ", ".join(str(folder) for folder in folders)
+        raise MissingData(
+            f"no embedding store in {searched}",
+            f"{Line('embed')}, or import-embeddings",
         )
-        imported = [name for name in absent if not describe_bad_own_name(name)]
-        lines = [
-            Line("import-embeddings", "FILE", ("as", name), ("dataset", dataset))
-            for name in imported
-        ]
-        if unknown := [name for name in absent if name not in imported]:
-            lines.insert(0, Line("embed", ("encoders", unknown), ("dataset", dataset)))
-        raise MissingData(problem, " && ".join(map(str, lines)))
-
-    # each file is opened once, even if several encoders are views of it
-    stores = {
-        path: _open_once(path, hdf5.state_of(path)) for path, _ in {*paths.values()}
-    }
-    return {
-        name: stores[path].select_view(name, view)
-        for name, (path, view) in paths.items()
-    }
-
-
-@lru_cache(maxsize=256)
-def _open_once(path: Path, state: tuple[int, ...]) -> TargetStore:
-    """Open a store once for all who read it, as long as its file is the same."""
-    # `state` is part of the cache's key, so that a changed file is opened again
-    return TargetStore.open(path)
+    return list(dict.fromkeys(stores))
 
 
 def expand_patterns(names: Iterable[str]) -> list[Path]:
-    """List the files and folders that names and patterns of a command line stand for,
-    each once.
+    """List the files and folders of names and patterns of a command line, each once.
 
     Raises:
-        MissingData: for a name that stands for none.
+        MissingData: if a name or pattern has no file.
     """
-    # a dict keeps the order, and each path once
-    expanded = {}
+    # a dict keeps the order
+    expanded: dict[Path, None] = {}
     for name in names:
-        if not (paths := expand_pattern(os.path.expanduser(name))):
+        paths = expand_pattern(os.path.expanduser(name))
+        if not paths:
             raise MissingData(f"no file, folder or pattern {name}", "check the name")
         expanded.update(dict.fromkeys(paths))
     return list(expanded)
 
 
-def list_stores(names: Iterable[str] | None, paths: Paths) -> list[Path]:
-    """List the stores that names stand for, also those in a folder; all below
-    paths.embeddings when None.
+def open_stores(
+    embeddings: Path, dataset: str, split: str, encoders: Sequence[str]
+) -> dict[str, TargetStore]:
+    """Open the store of each encoder.
 
     Raises:
-        MissingData: if there is none.
+        MissingData: if stores are missing. The error names all of them.
     """
-    folders = (
-        [paths.under_home("embeddings")] if names is None else expand_patterns(names)
-    )
-    # hidden files are no stores: macOS adds a ._NAME.h5 on foreign disks
-    groups = (
-        [folder] if folder.is_file() else sorted(folder.rglob("[!.]*.h5"))
-        for folder in folders
-    )
-    stores = [store for group in groups for store in group]
-    if not stores:
-        where = ", ".join(map(str, folders))
+    locations = {
+        name: find_store(embeddings, dataset, split, name) for name in encoders
+    }
+    absent = [name for name, (path, _) in locations.items() if not path.is_file()]
+    if absent:
         raise MissingData(
-            f"no embedding store in {where}", f"{Line('embed')}, or import-embeddings"
+            f"no {split} embeddings of {', '.join(absent)} for {dataset} under "
+            f"{embeddings}",
+            _build_missing_commands(absent, dataset),
         )
-    return list(dict.fromkeys(stores))
+
+    # several encoders may be views of a store
+    stores = {}
+    for name, (path, view) in locations.items():
+        store = _open_once(path, hdf5.state_of(path))
+        stores[name] = store.select_view(name, view)
+    return stores
+
+
+def _build_missing_commands(encoders: Sequence[str], dataset: str) -> str:
+    """Build the command lines that make missing stores."""
+    shipped = [name for name in encoders if describe_bad_own_name(name)]
+    lines = []
+    if shipped:
+        lines.append(Line("embed", ("encoders", shipped), ("dataset", dataset)))
+    for name in encoders:
+        if name not in shipped:
+            line = Line("import-embeddings", "FILE", ("as", name), ("dataset", dataset))
+            lines.append(line)
+    return " && ".join(str(line) for line in lines)
+
+
+@lru_cache(maxsize=256)
+def _open_once(path: Path, state: tuple[int, ...]) -> TargetStore:
+    """Open a store, or return it from the cache if its file has not changed.
+
+    Args:
+        path: Path of the store.
+        state: State of the file, see `hdf5.state_of`.
+    """
+    return TargetStore.open(path)
+
+
+def build_command_line(path: Path, has_own_vectors: bool = False) -> Line:
+    """Build the command line that makes a store.
+
+    Args:
+        path: Path of the store, `DATASET/SPLIT/ENCODER.h5`.
+        has_own_vectors: True if the store is made by an import.
+    """
+    dataset = ("dataset", path.parents[1].name)
+    split = f"splits={path.parent.name}"
+    if has_own_vectors:
+        return Line("import-embeddings", "FILE", dataset, ("as", path.stem), split)
+    return Line("embed", dataset, ("encoders", [path.stem]), split)
+
+
+def holds_own_vectors(path: Path) -> bool:
+    """Return True if a store has own vectors. False if it cannot be opened."""
+    with suppress(BrainhiveError):
+        return TargetStore.open(path).has_own_vectors
+    return False
+
+
+def has_unknown_pictures(stores: Iterable[TargetStore]) -> bool:
+    """Return True if a store may be of other pictures than its stimulus ids say.
+
+    Its vectors were imported without the pictures, or made of other pictures.
+    """
+    for store in stores:
+        is_imported = "imported" in store.attributes
+        if is_imported and store.pixels is None:
+            return True
+        if store.attributes["config"].get("pictures"):
+            return True
+    return False
+
+
+def get_stimuli_and_pixels(
+    stores: Mapping[str, TargetStore],
+) -> tuple[TargetStore, UInt64 | None]:
+    """Return the first of several stores of the same stimuli, and the pixel hashes.
+
+    Returns:
+        The store, and the first `pixels` [N, 25] that a store has, or None.
+    """
+    first_store = next(iter(stores.values()))
+    for store in stores.values():
+        if store.pixels is not None:
+            return first_store, store.pixels
+    return first_store, None
+
+
+def find_finite_rows(embedding: Any) -> Bool:
+    """Find the rows [N] of embeddings [N, …] whose values are all finite."""
+    is_finite = np.ones(len(embedding), bool)
+    for start in range(0, len(embedding), ROWS_PER_BLOCK):
+        block = np.isfinite(embedding[start : start + ROWS_PER_BLOCK])
+        is_finite[start : start + len(block)] = block.reshape(len(block), -1).all(1)
+    return is_finite
+
+
+def find_equal_embeddings(stores: Iterable[TargetStore], is_candidate: Bool) -> Bool:
+    """Find the candidates [M] that share their embeddings in every store.
+
+    Embeddings are equal up to `MAX_EQUAL_DISTANCE`, after projection onto a few random
+    directions, which keeps distances.
+
+    Args:
+        stores: Stores of the same stimuli.
+        is_candidate: True [M] for the candidates.
+    """
+    from scipy.spatial import KDTree
+
+    rows = np.flatnonzero(is_candidate)
+    has_equal = np.zeros(len(is_candidate), bool)
+    if len(rows) < 2:
+        return has_equal
+
+    projections = []
+    for store in stores:
+        width = prod(store.embedding.shape[1:])
+        directions = np.random.default_rng(0).standard_normal((width, N_DIRECTIONS))
+        n_blocks = 1 + len(rows) * width // VALUES_PER_BLOCK
+        blocks = []
+        for block_rows in np.array_split(rows, n_blocks):
+            values = store.embedding[block_rows].reshape(len(block_rows), -1)
+            values = values.astype(np.float64)
+            lengths = np.linalg.norm(values, axis=1, keepdims=True)
+            blocks.append(values / np.maximum(lengths, 1e-30) @ directions)
+        projections.append(np.concatenate(blocks) / N_DIRECTIONS**0.5)
+    points = np.hstack(projections)
+
+    # the nearest point is the point itself
+    distances, _ = KDTree(points).query(points, k=2)
+    has_equal[rows] = distances[:, 1] < MAX_EQUAL_DISTANCE
+    return has_equal

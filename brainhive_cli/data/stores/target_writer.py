@@ -1,4 +1,4 @@
-"""Writing of target stores, which an interrupted command resumes."""
+"""Writing of target stores. An interrupted store is resumed."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,7 +6,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +21,6 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.stores.health import Health, measure_health
-
-if TYPE_CHECKING:
-    pass
 from brainhive_cli.data.stores.target_store import (
     FORMAT,
     PIXEL_HASH_WORDS,
@@ -31,22 +28,25 @@ from brainhive_cli.data.stores.target_store import (
 )
 
 CHECKSUMS_DATASET = f"{hdf5.CHECKSUMS}/embedding"
+"""Dataset with the checksum of each row of the embeddings."""
+Spaces = dict[str, tuple[tuple[int, ...], str]]
+"""Shape and dtype of each dataset that is written row by row."""
 
 
 @dataclass(frozen=True)
 class StorePlan:
-    """A store before it is filled.
+    """Plan of a target store that is to be written.
 
     Attributes:
-        path: Where it will lie.
-        image_ids: Stimulus ids, [N].
-        concepts: Concepts, [N].
-        shape: Shape of one target.
-        dtype: In which targets are kept.
-        attributes: What makes them; an interrupted store with the same ones is resumed.
-        more: Shape of a row of further float32 datasets, by name.
-        has_pixels: Whether the stimuli are decoded, so that each row gets what its
-            pixels are known by.
+        path: Path of the finished store.
+        image_ids: Stimulus ids [N].
+        concepts: Concepts [N].
+        shape: Shape of a target.
+        dtype: Dtype of the targets.
+        attributes: Settings that determine the targets. An interrupted store with the
+            same settings is resumed.
+        extra_shapes: Shape of a row of each further float32 dataset, by name.
+        has_pixels: True if each row gets the digest and hash of its pixels.
     """
 
     path: Path
@@ -59,207 +59,208 @@ class StorePlan:
     has_pixels: bool = False
 
     def create(self) -> None:
-        """Create the unfinished store, or keep one that holds the same stimuli and
-        encoder.
-        """
-        # attributes by which an interrupted store of the same targets is recognised
-        part = hdf5.part_of(self.path)
-        ids = Names.of(self.image_ids)
+        """Create the unfinished store, or keep an interrupted one of the same plan."""
+        unfinished_path = hdf5.part_of(self.path)
+        names = Names.of(self.image_ids)
         count = len(self.image_ids)
         attributes = {
             "format": FORMAT,
             "dtype": self.dtype,
-            "pictures": ids.digest,
+            "pictures": names.digest,
             **self.attributes,
         }
-        # datasets that are written row by row, and lists that are written now
-        spaces = {"embedding": ((count, *self.shape), self.dtype)}
-        spaces |= {
-            name: ((count, *row), "float32") for name, row in self.extra_shapes.items()
-        }
-        spaces |= (
-            {PIXELS_DATASET: ((count, PIXEL_HASH_WORDS), "uint64")}
-            if self.has_pixels
-            else {}
-        )
-        arrays = {"image_id": ids.packed, "concept": Names.of(self.concepts).packed}
+        spaces: Spaces = {"embedding": ((count, *self.shape), self.dtype)}
+        for name, shape in self.extra_shapes.items():
+            spaces[name] = ((count, *shape), "float32")
+        if self.has_pixels:
+            spaces[PIXELS_DATASET] = ((count, PIXEL_HASH_WORDS), "uint64")
+        arrays = {"image_id": names.packed, "concept": Names.of(self.concepts).packed}
 
-        # resume what was interrupted
-        if part.is_file() and _matches_plan(part, spaces, arrays, attributes):
-            hdf5.unseal(part)
+        if unfinished_path.is_file() and _matches_plan(
+            unfinished_path, spaces, arrays, attributes
+        ):
+            hdf5.unseal(unfinished_path)
         else:
-            hdf5.create(
-                part, spaces, {**arrays, "done": np.zeros(count, np.uint8)}, attributes
-            )
+            arrays["done"] = np.zeros(count, np.uint8)
+            hdf5.create(unfinished_path, spaces, arrays, attributes)
 
 
 def find_pending_rows(path: Path) -> Int64:
     """Find the rows of an unfinished store that are not written yet."""
     with hdf5.open_unlocked(hdf5.part_of(path)) as file:
-        # a row without a checksum was not written, whatever its mark says
-        return np.flatnonzero(
-            (file["done"][()] != 1) | (file[CHECKSUMS_DATASET][()] == 0)
-        )
+        # a row without a checksum was not written, even if it is marked as done
+        is_done = file["done"][()] == 1
+        has_checksum = file[CHECKSUMS_DATASET][()] != 0
+        return np.flatnonzero(~(is_done & has_checksum))
 
 
 class TargetWriter:
-    """A store being written; rows may come in any order and from several processes.
+    """Writer of an unfinished store. Several processes may write rows in any order.
+
+    Args:
+        path: Path of the finished store.
+        pending_rows: Rows to write. By default, all rows that are not written yet.
 
     Attributes:
-        pending: Rows that were not written when writing began; default: those that are
-            not written now.
+        path: Path of the finished store.
+        pending_rows: Rows that were not written when writing began.
     """
 
     def __init__(self, path: Path, pending_rows: Int64 | None = None) -> None:
         self.path = path
-        self.pending_rows = (
-            find_pending_rows(path) if pending_rows is None else pending_rows
-        )
-        part = hdf5.part_of(path)
-        with hdf5.open_unlocked(part) as file:
-            # the largest float16; only such stores can overflow
-            self._most = np.inf
+        if pending_rows is None:
+            pending_rows = find_pending_rows(path)
+        self.pending_rows = pending_rows
+        unfinished_path = hdf5.part_of(path)
+        with hdf5.open_unlocked(unfinished_path) as file:
+            # only float16 can overflow
+            self._max_value = np.inf
             if file["embedding"].dtype == np.float16:
-                self._most = float(np.finfo(np.float16).max)
-            # one writer for each dataset of rows; names were written at creation
-            self._rows = {
-                name: hdf5.RowWriter(part, name)
-                for name in file.keys() - {"image_id", "concept", hdf5.CHECKSUMS}
+                self._max_value = float(np.finfo(np.float16).max)
+            # names were written when the store was created
+            names = file.keys() - {"image_id", "concept", hdf5.CHECKSUMS}
+            self._writers = {
+                name: hdf5.RowWriter(unfinished_path, name) for name in names
             }
 
-    def write(self, rows: Int64, values: Array, **more: Array) -> None:
-        """Write targets [B, *shape], and the rows of further datasets, then mark these
-        rows done.
+    def write(self, rows: Int64, values: Array, **datasets: Array) -> None:
+        """Write rows and mark them as done.
+
+        Args:
+            rows: Row numbers [B].
+            values: Targets [B, *shape].
+            datasets: Rows [B, …] of the further datasets, by name.
 
         Raises:
-            BrainhiveError: if a value is larger than the store's dtype can hold.
+            BrainhiveError: if a value is too large for the dtype of the store.
         """
-        # float16 would turn larger values, whole numbers too, into infinity
-        if self._most < np.inf:
-            largest = np.abs(
+        # casting to float16 would turn larger values into infinity
+        if self._max_value < np.inf:
+            magnitudes = np.abs(
                 values, where=np.isfinite(values), out=np.zeros_like(values)
-            ).max(initial=0)
-            if largest > self._most:
-                problem = (
-                    f"{self.path}: values up to {largest:.6g} do not fit into float16"
-                )
+            )
+            largest = magnitudes.max(initial=0)
+            if largest > self._max_value:
                 raise BrainhiveError(
-                    f"{problem}, which ends at {self._most:g}", "dtype=float32"
+                    f"{self.path}: values up to {largest:.6g} do not fit into float16, "
+                    f"which ends at {self._max_value:g}",
+                    "dtype=float32",
                 )
-        # values before their marks: a kill in between leaves the rows pending
-        for name, rows_of_name in {"embedding": values, **more}.items():
-            self._rows[name].write(rows, rows_of_name)
-        self._rows["done"].write(rows, np.ones(len(rows), np.uint8))
+        # an interruption before the marks leaves the rows pending
+        self._writers["embedding"].write(rows, values)
+        for name, dataset_rows in datasets.items():
+            self._writers[name].write(rows, dataset_rows)
+        self._writers["done"].write(rows, np.ones(len(rows), np.uint8))
 
     def close(self) -> None:
-        """Stop writing; what is done stays done."""
-        for rows in self._rows.values():
-            rows.close()
+        """Close the files. Written rows are kept."""
+        for writer in self._writers.values():
+            writer.close()
 
     def finish(self) -> Health:
-        """Measure health, seal the store and give it its final name."""
-        # health comes before the seal, which covers the attributes
-        part = hdf5.part_of(self.path)
-        with hdf5.open_unlocked(part) as file:
-            done = file["done"][()].astype(bool)
-            health = measure_health(file["embedding"], np.flatnonzero(done))
-        hdf5.seal(part, {"health": asdict(health), "skipped": int((~done).sum())})
-        publish(part, self.path)
+        """Measure the health, seal the store and give it its final name."""
+        # the seal covers the attributes, so health is measured first
+        unfinished_path = hdf5.part_of(self.path)
+        with hdf5.open_unlocked(unfinished_path) as file:
+            is_done = file["done"][()].astype(bool)
+            health = measure_health(file["embedding"], np.flatnonzero(is_done))
+        n_skipped = int((~is_done).sum())
+        hdf5.seal(unfinished_path, {"health": asdict(health), "skipped": n_skipped})
+        publish(unfinished_path, self.path)
         return health
 
 
 def finish_stores(writers: Sequence[TargetWriter], launch: Launch) -> None:
-    """Give stores their final names when all processes have written their rows."""
+    """Finish stores in the main process, when all processes have written their rows."""
     raise_if_interrupted()
     launch.run_on_main(lambda: [writer.finish() for writer in writers])
 
 
 @contextmanager
 def open_writers(
-    blanks: Sequence[StorePlan],
+    plans: Sequence[StorePlan],
     launch: Launch,
     force: bool = False,
     keeps_unfinished: bool = True,
     reopens_finished: bool = False,
 ) -> Iterator[list[TargetWriter]]:
-    """Create stores, or resume interrupted ones, and lock them until the block ends.
+    """Create or resume stores, and lock them until the block ends.
 
     Args:
-        blanks: The stores; none of another command is written to.
-        launch: This process among those that fill them.
-        force: Start from the first row, also where an interrupted store could be
-            resumed.
-        keep: Keep what is written when the block ends before `finish_stores`, for the
-            next time.
-        reopen: Add to a finished store, which has no final name meanwhile.
+        plans: Plans of the stores.
+        launch: Processes that write the stores.
+        force: True to write all rows again instead of resuming.
+        keeps_unfinished: True to keep written rows if the block ends before
+            `finish_stores`.
+        reopens_finished: True to add rows to a finished store. It loses its final name
+            until it is finished again.
 
     Yields:
-        A writer of each store.
+        A writer for each store.
 
     Raises:
-        BrainhiveError: if another command writes one of the stores.
+        BrainhiveError: if another command is writing one of the stores.
     """
     with ExitStack() as stack:
-        # the main process creates the stores; all learn from it which rows are pending
         create = partial(
-            _create_stores, blanks, stack, force, keeps_unfinished, reopens_finished
+            _create_stores, plans, stack, force, keeps_unfinished, reopens_finished
         )
-        yield [
-            stack.enter_context(closing(TargetWriter(path, pending)))
-            for path, pending in launch.run_on_main(create).items()
-        ]
+        pending_rows = launch.run_on_main(create)
+        writers = []
+        for path, rows in pending_rows.items():
+            writers.append(stack.enter_context(closing(TargetWriter(path, rows))))
+        yield writers
 
 
 def _create_stores(
-    blanks: Sequence[StorePlan], stack: ExitStack, force: bool, keep: bool, reopen: bool
+    plans: Sequence[StorePlan],
+    stack: ExitStack,
+    force: bool,
+    keeps_unfinished: bool,
+    reopens_finished: bool,
 ) -> dict[Path, Int64]:
-    """Claim and create stores until the stack is left; find the pending rows of each,
-    by path.
+    """Claim and create stores, see `open_writers`. The stack releases them.
+
+    Returns:
+        Pending rows by path.
     """
     # claim all stores before the first is changed
-    for blank in blanks:
-        stack.callback(Claim.for_path(blank.path).release)
-    for blank in blanks:
-        part = hdf5.part_of(blank.path)
-        if reopen and blank.path.is_file():
-            # readers must not open a store that is being changed
-            os.replace(blank.path, part)
+    for plan in plans:
+        stack.callback(Claim.for_path(plan.path).release)
+    for plan in plans:
+        unfinished_path = hdf5.part_of(plan.path)
+        if reopens_finished and plan.path.is_file():
+            # nobody may open a store while it is changed
+            os.replace(plan.path, unfinished_path)
         if force:
-            part.unlink(missing_ok=True)
-        if not keep:
-            stack.callback(part.unlink, missing_ok=True)
-        blank.create()
-    return {blank.path: find_pending_rows(blank.path) for blank in blanks}
+            unfinished_path.unlink(missing_ok=True)
+        if not keeps_unfinished:
+            stack.callback(unfinished_path.unlink, missing_ok=True)
+        plan.create()
+    return {plan.path: find_pending_rows(plan.path) for plan in plans}
 
 
 def _matches_plan(
-    part: Path,
-    spaces: Mapping[str, tuple[tuple[int, ...], str]],
-    arrays: Mapping[str, Array],
-    attributes: dict[str, Any],
+    path: Path, spaces: Spaces, arrays: Mapping[str, Array], attributes: dict[str, Any]
 ) -> bool:
-    """Whether an interrupted store was to hold the same; its health figures stand in
-    one that was sealed.
+    """Return True if an interrupted store has these datasets, names and attributes.
+
+    A damaged store returns False.
     """
+    count = spaces["embedding"][0][0]
+    expected_spaces = {**spaces, "done": ((count,), "uint8")}
     try:
-        with hdf5.open_file(part, "") as file:
-            # the same datasets, attributes and lists; every row has room for a checksum
-            spaces = {**spaces, "done": (spaces["embedding"][0][:1], "uint8")}
-            stored = {
-                name: hdf5.map_numbers(file, name)
-                for name in (*spaces, CHECKSUMS_DATASET)
-            }
-            return (
-                attributes.items() <= hdf5.get_attributes(file).items()
-                and all(
-                    (stored[name].shape, stored[name].dtype.name) == spaces[name]
-                    for name in spaces
-                )
-                and all(
-                    np.array_equal(hdf5.read_strings(file, name), array)
-                    for name, array in arrays.items()
-                )
-            )
+        with hdf5.open_file(path, "") as file:
+            # a store without room for checksums is damaged
+            hdf5.map_numbers(file, CHECKSUMS_DATASET)
+            for name, space in expected_spaces.items():
+                dataset = hdf5.map_numbers(file, name)
+                if (dataset.shape, dataset.dtype.name) != space:
+                    return False
+            for name, array in arrays.items():
+                if not np.array_equal(hdf5.read_strings(file, name), array):
+                    return False
+            # a sealed store has further attributes, such as its health
+            return attributes.items() <= hdf5.get_attributes(file).items()
     except BrainhiveError:
-        # interrupted while it was being created, or damaged: nothing in it to keep
         return False

@@ -30,7 +30,7 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.stores.learned import summarise_tested_pictures
-from brainhive_cli.data.stores.target_store import first_with_pixels
+from brainhive_cli.data.stores.target_store import get_stimuli_and_pixels
 from brainhive_cli.evaluation.calibration.amounts import EVERYTHING, UNITS
 from brainhive_cli.evaluation.calibration.job import Job
 from brainhive_cli.evaluation.calibration.measure import Part, keep_arms
@@ -354,7 +354,7 @@ def share_seen(job: Job) -> float:
     """
     shares = []
     for model in job.align.models:
-        store, pixels = first_with_pixels(model.stores("train"))
+        store, pixels = get_stimuli_and_pixels(model.stores("train"))
         # pictures are compared by names and pixels: copies count, too
         is_common = model.learned.pictures.find_members(
             job.align.dataset.pictured_as,

@@ -19,7 +19,7 @@ from brainhive_cli.core.measurements import TRIALS_TOGETHER, extend_protocol
 from brainhive_cli.data.datasets import group_rows
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.learned import LearnedPictures
-from brainhive_cli.data.stores.target_store import first_with_pixels
+from brainhive_cli.data.stores.target_store import get_stimuli_and_pixels
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.evaluation.calibration.amounts import UNITS, Unit, limit_amounts
 from brainhive_cli.evaluation.calibration.recipe import PICTURES, Recipe
@@ -228,7 +228,7 @@ class Job:
         # trials that are learned from: never a tested picture, whatever it is called
         trials = read_raw(member, subject, "train", with_single=self.needs_trials)
         (train, pixels), (test, known) = map(
-            first_with_pixels, (member.stores("train"), test_stores)
+            get_stimuli_and_pixels, (member.stores("train"), test_stores)
         )
         name = self.align.dataset.pictured_as
         known = None if known is None else known[rows]

@@ -147,7 +147,7 @@ def test_tested_pictures_are_not_learned_from(
     run.confirm_copy = lambda *splits: None
     gather = SimpleNamespace(gather=lambda rows: {"one": rows})
     monkeypatch.setattr(jobs, "TrainedModel", lambda *_: member)
-    monkeypatch.setattr(jobs, "first_with_pixels", lambda store_of: (store, None))
+    monkeypatch.setattr(jobs, "get_stimuli_and_pixels", lambda store_of: (store, None))
     monkeypatch.setattr(
         jobs, "LearnedPictures", SimpleNamespace(from_image_ids=pictures_of)
     )

@@ -33,7 +33,7 @@ from brainhive_cli.data.stores.learned import (
 from brainhive_cli.data.stores.recordings import list_recording_caveats
 from brainhive_cli.data.stores.target_store import (
     TargetStore,
-    first_with_pixels,
+    get_stimuli_and_pixels,
     has_unknown_pictures,
 )
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
@@ -119,7 +119,7 @@ class TrainingData:
         self.stores = {
             config.name: stores[config.name] for config in recipe.stored_encoders
         }
-        self.stimuli, self.pixels = first_with_pixels(self.stores)
+        self.stimuli, self.pixels = get_stimuli_and_pixels(self.stores)
         self.prior = priors.load(recipe.prior) if recipe.prior else None
         self.keys = {config.name: config.name for config in recipe.encoders}
         if self.prior:
@@ -276,7 +276,7 @@ class TrainingData:
             stores = open_stores(
                 dataset, ours.dataset, "test", ours.encoders, ours.paths
             )
-            stimuli, pixels = first_with_pixels(stores)
+            stimuli, pixels = get_stimuli_and_pixels(stores)
             name, ids = dataset.pictured_as, stimuli.image_ids
 
             # a picture that looks like a learned one, and cannot be compared with it,

@@ -14,7 +14,7 @@ from brainhive_cli.data.stores.target_store import (
     TargetStore,
     find_equal_embeddings,
     find_finite_rows,
-    first_with_pixels,
+    get_stimuli_and_pixels,
     has_unknown_pictures,
 )
 from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
@@ -219,9 +219,9 @@ def test_a_store_of_other_pictures_is_refused(tmp_path: Path) -> None:
 def test_pixels_of_one_store_are_those_of_all(tmp_path: Path) -> None:
     without = make(tmp_path / "set/train/a.h5")
     known = make(tmp_path / "set/train/b.h5", has_pixels=True)
-    first, pixels = first_with_pixels({"a": without, "b": known})
+    first, pixels = get_stimuli_and_pixels({"a": without, "b": known})
     assert first is without and pixels is known.pixels
-    assert first_with_pixels({"a": without}) == (without, None)
+    assert get_stimuli_and_pixels({"a": without}) == (without, None)
 
 
 @pytest.mark.parametrize(
