@@ -1,10 +1,10 @@
-"""Health of the embeddings in a target store, measured while they are written."""
+"""Health of the embeddings in a target store, measured when they are written."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,51 +12,55 @@ from brainhive_cli.core.arrays import Array, Float32, Int64
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.files import hdf5
 
-if TYPE_CHECKING:
-    pass
-
-
 MAX_VALUES_IN_MEMORY = 2**24
-"""Values in memory at a time, 64 MiB in float32, however wide the vectors."""
-
+"""Largest number of values in memory at a time: 64 MiB in float32."""
 MAX_PAIRED_VECTORS = 1024
-"""Vectors, drawn with a seed, all of whose pairs give the median cosine."""
-
+"""Largest number of random vectors all of whose pairs give the median cosine."""
 MAX_CHECKED_VECTORS = 256
-"""Of these, vectors whose near-duplicates are counted among all: the share is known
-within 6 %.
+"""Largest number of random vectors whose near-duplicates are counted. The share is then
+known within 6 %.
 """
-
 MIN_DUPLICATE_COSINE = 0.99999
-"""A cosine above this: a near-duplicate, as of one picture decoded twice; small
-networks reach 0.999.
+"""Cosine above which two vectors are near-duplicates, such as a picture decoded twice.
+Different pictures reach 0.999 in small networks.
 """
-
 MAX_DEAD_SPREAD_SHARE = 1e-6
-"""A dimension that spreads less than this share of the widest is dead: float32 rounds
+"""Largest spread of a dead dimension, as a share of the largest spread. Float32 rounds
 as much.
 """
-
 MIN_VECTORS = 16
-"""Fewer vectors than this may well be alike, and say nothing about an encoder."""
-
-HEALTH_COLUMNS = tuple("store vectors norm spread dead NaN cosine near check".split())
-"""Of the table of figures."""
-
-PASSED, FAILED = "passed", "failed"
+"""Smallest number of vectors that say something about an encoder. Fewer vectors may be
+alike by chance.
+"""
+HEALTH_COLUMNS = (
+    "store",
+    "vectors",
+    "norm",
+    "spread",
+    "dead",
+    "NaN",
+    "cosine",
+    "near",
+    "check",
+)
+"""Columns of the table of health figures."""
+PASSED = "passed"
+FAILED = "failed"
 
 
 @dataclass(frozen=True)
 class Health:
-    """The health figures of a store; targets of any shape count as flat vectors.
+    """Health figures of a store. Targets of any shape are flattened to vectors.
 
     Attributes:
-        vectors: How many have finite values only; the other figures are of these.
-        dimensions: Values in a vector.
-        spread: Standard deviation over vectors, of the dimension that spreads least,
-            then of those at 5 %, 50 % and 95 %, then of the one that spreads most.
-        dead_dimensions: How many dimensions are the same in all vectors.
-        non_finite: How many values are NaN or infinite.
+        vectors: Number of vectors with finite values only. All further figures but
+            `non_finite` describe these vectors.
+        dimensions: Number of values of a vector.
+        mean_norm: Mean norm of the vectors.
+        spread: Minimum, 5 %, median, 95 % and maximum over dimensions of the standard
+            deviation over vectors.
+        dead_dimensions: Number of dimensions that are constant.
+        non_finite: Number of values that are NaN or infinite.
         median_pair_cosine: Median cosine of random pairs of vectors.
         near_duplicates: Share of vectors that have a near-duplicate in the store.
     """
@@ -73,17 +77,13 @@ class Health:
     def list_problems(
         self, usual_cosine: tuple[float, float], usual_repeats: float, usual_dead: float
     ) -> list[tuple[str, str]]:
-        """List the problems, each with its likely cause, the most severe first.
+        """List the problems with their likely causes, the most severe first.
 
         Args:
-            usual_cosine: The least and most that the encoder's median pair cosine is
-                known to be.
-            usual_repeats: The most that its share of near-duplicates is known to be.
-            usual_dead: The most that its share of dead dimensions is known to be.
+            usual_cosine: Smallest and largest usual median pair cosine of the encoder.
+            usual_repeats: Largest usual share of near-duplicates.
+            usual_dead: Largest usual share of dead dimensions.
         """
-        # values that are not finite count, however few vectors there are
-        low, high = usual_cosine
-        cosine = f"the median cosine of random pairs is {self.median_pair_cosine:.4f}"
         problems = []
         if self.non_finite:
             problems.append(
@@ -95,7 +95,8 @@ class Health:
         if self.vectors < MIN_VECTORS:
             return problems
 
-        # vectors that are too alike, too different, constant, or repeated
+        low, high = usual_cosine
+        cosine = f"the median cosine of random pairs is {self.median_pair_cosine:.4f}"
         if self.median_pair_cosine > high:
             problems.append(
                 (
@@ -132,110 +133,115 @@ class Health:
 def make_health_row(
     path: Path, health: Health, has_failed: bool, are_annotations: bool = False
 ) -> tuple[object, ...]:
-    """Write a store's figures under `COLUMNS`, rounded; the spread is the median
-    dimension's.
+    """Make the row of a store under `HEALTH_COLUMNS`, with rounded figures.
 
-    Of annotations, as labels of 0 and 1, only the count and what is not finite say
-    something.
+    Args:
+        path: Path of the store.
+        health: Health figures.
+        has_failed: True if the store has a problem.
+        are_annotations: True for targets such as labels of 0 and 1, of which only the
+            number of vectors and of values that are not finite are shown.
     """
-    mean_norm, spread = (
-        float(f"{value:.3g}") for value in (health.mean_norm, health.spread[2])
+    figures: tuple[object, ...] = (
+        float(f"{health.mean_norm:.3g}"),
+        float(f"{health.spread[2]:.3g}"),
+        health.dead_dimensions,
+        health.non_finite,
+        round(health.median_pair_cosine, 3),
+        round(health.near_duplicates, 3),
     )
-    cosine, near = (
-        round(value, 3) for value in (health.median_pair_cosine, health.near_duplicates)
-    )
-    figures = mean_norm, spread, health.dead_dimensions, health.non_finite, cosine, near
     if are_annotations:
-        figures = *"–––", health.non_finite, *"––"
-    return (
-        hdf5.short_name(path),
-        health.vectors,
-        *figures,
-        FAILED if has_failed else PASSED,
-    )
+        figures = ("–", "–", "–", health.non_finite, "–", "–")
+    check = FAILED if has_failed else PASSED
+    return (hdf5.short_name(path), health.vectors, *figures, check)
 
 
 def make_health_table(rows: Iterable[tuple[object, ...]]) -> Table:
-    """Make the table of rows that `health_row` wrote."""
+    """Make the table of rows from `make_health_row`."""
     return Table("Health of embeddings", HEALTH_COLUMNS, tuple(rows))
 
 
 def measure_health(embedding: Any, rows: Int64) -> Health:
-    """Describe vectors in one pass, reading slices, so that memory stays bounded.
+    """Measure the health of vectors in one pass, block by block.
 
     Args:
-        embedding: [N, …], an array or HDF5 dataset; trailing axes are flattened.
-        rows: The rows to measure.
+        embedding: Array or HDF5 dataset [N, …]. The further axes are flattened to D.
+        rows: Rows to measure.
     """
-    # a random sample [n, D], all pairs of which are compared
     width = prod(embedding.shape[1:])
-    sample = _draw_unit_vectors(embedding, rows, width)
+    sample = _draw_unit_vectors(embedding, rows, width)  # [n, D]
     checked = sample[:MAX_CHECKED_VECTORS]
 
     # sums over all vectors, in float64
-    vectors, non_finite, zeros, norms = 0, 0, 0, 0.0
-    origin, total, squares = np.zeros(width), np.zeros(width), np.zeros(width)
-    near = np.zeros(len(checked), np.int64)
-    for values in _read_blocks(embedding, rows, width):  # [n, D]
-        finite = np.isfinite(values)
-        non_finite += finite.size - int(np.count_nonzero(finite))
-        values = values[finite.all(1)].astype(np.float64)
-        if not vectors and len(values):
-            origin = values[0].copy()  # sums of what is left of it lose no digits
-        lengths = np.sqrt(np.einsum("nd,nd->n", values, values))
-        # duplicates of the checked vectors among the vectors of this block
-        near += (
-            (_normalise_vectors(values, lengths) @ checked.T) > MIN_DUPLICATE_COSINE
-        ).sum(0)
+    n_vectors = 0
+    n_non_finite = 0
+    n_zero_vectors = 0
+    norm_sum = 0.0
+    origin = np.zeros(width)
+    value_sums = np.zeros(width)
+    square_sums = np.zeros(width)
+    n_near = np.zeros(len(checked), np.int64)
+    for block in _read_blocks(embedding, rows, width):  # [n, D]
+        is_finite = np.isfinite(block)
+        n_non_finite += is_finite.size - int(np.count_nonzero(is_finite))
+        values = block[is_finite.all(1)].astype(np.float64)
+        if n_vectors == 0 and len(values):
+            # sums of differences from a vector lose no digits
+            origin = values[0].copy()
+        norms = np.sqrt(np.einsum("nd,nd->n", values, values))
+        cosines = _normalise_vectors(values, norms) @ checked.T
+        n_near += (cosines > MIN_DUPLICATE_COSINE).sum(0)
         values -= origin
-        total += values.sum(0)
-        squares += np.einsum("nd,nd->d", values, values)
-        vectors += len(values)
-        norms += lengths.sum()
-        zeros += (lengths == 0).sum()
+        value_sums += values.sum(0)
+        square_sums += np.einsum("nd,nd->d", values, values)
+        n_vectors += len(values)
+        norm_sum += norms.sum()
+        n_zero_vectors += (norms == 0).sum()
 
-    # spread of each dimension, [D], and the cosine of each pair
-    count = max(vectors, 1)
-    spread = np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0))
-    pairs = (sample @ sample.T)[np.triu_indices(len(sample), 1)]  # of different vectors
-    # each is near itself, but for zeros
-    is_near = (near > 1) | (~checked.any(1) & (zeros > 1))
+    # standard deviation [D] of each dimension, and cosine of each pair
+    count = max(n_vectors, 1)
+    variances = square_sums / count - (value_sums / count) ** 2
+    spread = np.sqrt(np.maximum(variances, 0))
+    pair_cosines = (sample @ sample.T)[np.triu_indices(len(sample), 1)]
+    # every vector is near itself, except a vector of zeros
+    is_zero = ~checked.any(1)
+    has_duplicate = (n_near > 1) | (is_zero & (n_zero_vectors > 1))
     return Health(
-        vectors,
+        vectors=n_vectors,
         dimensions=width,
-        mean_norm=float(norms / count),
+        mean_norm=float(norm_sum / count),
         spread=np.quantile(spread, (0, 0.05, 0.5, 0.95, 1)).tolist(),
         dead_dimensions=int((spread <= MAX_DEAD_SPREAD_SHARE * spread.max()).sum()),
-        non_finite=non_finite,
-        median_pair_cosine=float(np.median(pairs)) if len(pairs) else 0.0,
-        near_duplicates=float(is_near.mean()) if len(checked) else 0.0,
+        non_finite=n_non_finite,
+        median_pair_cosine=float(np.median(pair_cosines)) if len(pair_cosines) else 0.0,
+        near_duplicates=float(has_duplicate.mean()) if len(checked) else 0.0,
     )
 
 
 def _draw_unit_vectors(embedding: Any, rows: Int64, width: int) -> Float32:
-    """Draw finite vectors at random, as units [n, D]."""
-    # fewer of wide vectors, so that the sample fits into memory
-    count = min(
-        len(rows), MAX_PAIRED_VECTORS, max(MIN_VECTORS, MAX_VALUES_IN_MEMORY // width)
-    )
-    drawn = np.random.default_rng(0).choice(rows, count, replace=False)
-    # row by row: these rows lie far apart, and no others are read
-    values = np.array([embedding[row] for row in drawn], np.float32)
+    """Draw random finite vectors, scaled to length 1 [n, D]. Few if they are wide."""
+    max_vectors = max(MIN_VECTORS, MAX_VALUES_IN_MEMORY // width)
+    count = min(len(rows), MAX_PAIRED_VECTORS, max_vectors)
+    sample_rows = np.random.default_rng(0).choice(rows, count, replace=False)
+    # distant rows are read one by one
+    values = np.array([embedding[row] for row in sample_rows], np.float32)
     values = values.reshape(count, width)
     values = values[np.isfinite(values).all(1)]
     return _normalise_vectors(values, np.linalg.norm(values, axis=1))
 
 
 def _read_blocks(embedding: Any, rows: Int64, width: int) -> Iterator[Array]:
-    """Read rows in blocks [n, D], each with few enough values for a CPU's cache."""
-    is_read = np.zeros(len(embedding), bool)
-    is_read[rows] = True
+    """Read rows in blocks [n, D] that fit into the cache of a CPU."""
+    is_requested = np.zeros(len(embedding), bool)
+    is_requested[rows] = True
     step = max(1, MAX_VALUES_IN_MEMORY // 16 // width)
-    # contiguous slices, of which the requested rows are selected
+    # contiguous slices are read fast, also if some rows are not requested
     for start in range(0, len(embedding), step):
         values = np.asarray(embedding[start : start + step]).reshape(-1, width)
-        yield values[is_read[start : start + step]]
+        yield values[is_requested[start : start + step]]
 
 
-def _normalise_vectors(values: Array, lengths: Array) -> Float32:
-    return (values / np.where(lengths > 0, lengths, 1)[:, None]).astype(np.float32)
+def _normalise_vectors(values: Array, norms: Array) -> Float32:
+    """Scale vectors [n, D] of these norms [n] to length 1. Zeros stay."""
+    divisors = np.where(norms > 0, norms, 1)
+    return (values / divisors[:, None]).astype(np.float32)

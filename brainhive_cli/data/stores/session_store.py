@@ -1,11 +1,8 @@
-"""The sessions of a subject, each a signal store of single trials, joined into one by
-stimulus.
-"""
+"""Sessions of a subject: signal stores of single trials, which are joined."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
@@ -24,31 +21,65 @@ from brainhive_cli.data.stores.signal_store import SignalStore, describe_differe
 
 DType = Literal["float32", "float16"]
 FileFacts = Mapping[str, Mapping[str, Any]]
-"""Name of a file to its bytes, and of tables and small files the SHA-256, too."""
+"""Facts by file name: `bytes`, and `sha256` of tables and small files."""
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
+"""Suffixes of tables, which are always digested."""
 MAX_HASHED_BYTES = 2**20
-"""Bytes of a file below which it is known by its content, as tables are; others are
-known by their size.
-"""
+"""Size from which other files are not digested, because that takes long."""
+
+
+def list_sessions(folder: Path, subject: int) -> list[Path]:
+    """List the session files of a subject, unfinished files included."""
+    pattern = f"sub-{subject:02d}_ses-*.h5*"
+    finished = list(folder.glob(pattern))
+    hidden = list(folder.glob(f".{pattern}"))
+    return finished + hidden
+
+
+def write_session(
+    path: Path, session: int, recordings: Mapping[str, Trials], dtype: DType
+) -> None:
+    """Write the trials of a session. The file gets its name when it is complete.
+
+    Args:
+        path: Path of the file.
+        session: Number of the session.
+        recordings: Trials by split.
+        dtype: Dtype of the stored signals.
+    """
+    stored = {}
+    for split, trials in recordings.items():
+        # the preparation may override these facts
+        provenance = {
+            "session": session,
+            "trials": len(trials.image_ids),
+            "dropped": {},
+            **trials.provenance,
+        }
+        signal = cast_signal(trials.signal, np.dtype(dtype))
+        stored[split] = replace(trials, signal=signal, provenance=provenance)
+    SignalStore.write(path, stored)
 
 
 def cast_signal(signal: Any, dtype: np.dtype[Any]) -> LazyRows:
-    """Give a signal [N, R, C, T] in another dtype, float16 or float32; it is cast where
-    it is sliced.
+    """Cast a signal [N, R, C, T] to float16 or float32. Rows are cast when sliced.
 
-    Slicing raises BrainhiveError if values are too large for the dtype; or all too
-    small, as volts are for float16.
+    Slicing raises a BrainhiveError if values are too large for the dtype, or all too
+    small, such as volts in float16.
     """
     limits = np.finfo(dtype)
+    max_value = float(limits.max)
+    min_normal_value = float(limits.tiny)
 
     def read(rows: slice) -> Array:
         values = np.asarray(signal[rows])
-        most = float(np.abs(values).max(initial=0))
-        # too large, or all so small that precision is lost; infinite values stay
-        fits = not (float(limits.max) < most < np.inf or 0 < most < float(limits.tiny))
-        if values.dtype != dtype and not fits:
+        largest = float(np.abs(values).max(initial=0))
+        # infinite values stay infinite
+        is_too_large = max_value < largest < np.inf
+        is_too_small = 0 < largest < min_normal_value
+        if values.dtype != dtype and (is_too_large or is_too_small):
             raise BrainhiveError(
-                f"signals of up to {most:g} do not fit {dtype}", "dtype=float32"
+                f"signals of up to {largest:g} do not fit {dtype}", "dtype=float32"
             )
         cast = values.astype(dtype, copy=False)
         hdf5.release_pages(signal)
@@ -57,179 +88,160 @@ def cast_signal(signal: Any, dtype: np.dtype[Any]) -> LazyRows:
     return LazyRows(tuple(signal.shape), dtype, read)
 
 
-def list_sessions(folder: Path, subject: int) -> list[Path]:
-    """List the sessions of a subject that are not yet joined, and those that were not
-    finished.
-    """
-    pattern = f"sub-{subject:02d}_ses-*.h5*"
-    return [*folder.glob(pattern), *folder.glob(f".{pattern}")]
-
-
-def write_session(
-    path: Path, session: int, recordings: Mapping[str, Trials], dtype: DType
-) -> None:
-    """Write the trials of one session, by split; the final name appears when all is
-    there.
-    """
-    stored = {}
-    for split, trials in recordings.items():
-        # facts of the session, which the preparation may override
-        about = {
-            "session": session,
-            "trials": len(trials.image_ids),
-            "dropped": {},
-            **trials.provenance,
-        }
-        stored[split] = replace(
-            trials, signal=cast_signal(trials.signal, np.dtype(dtype)), provenance=about
-        )
-    SignalStore.write(path, stored)
-
-
 def join_sessions(
     stores: Sequence[SignalStore], order_seed: int | None, provenance: Mapping[str, Any]
 ) -> dict[str, Trials]:
-    """Join the sessions of a subject by split: stimuli by id, their repetitions by
-    session and time.
+    """Join the sessions of a subject. Signals stay on disk.
 
     Args:
-        stores: The sessions, in their order.
-        order_seed: Shuffles the repetitions of each stimulus in the end; None leaves
-            them.
-        provenance: Of all sessions; that of each is added.
+        stores: Sessions, in their order.
+        order_seed: Seed that shuffles the repetitions of each stimulus. None for the
+            order of sessions and times.
+        provenance: Provenance of all sessions. The facts of each session are added.
+
+    Returns:
+        Trials by split. Stimuli are sorted by id.
 
     Raises:
         BrainhiveError: if sessions differ in channels, times, rate or unit.
     """
-    # recordings by split, in the order of sessions
-    trials_of_split: dict[str, list[Trials]] = {}
+    recordings_of_split: dict[str, list[Trials]] = {}
     for store in stores:
         for split, recording in store.splits.items():
-            trials_of_split.setdefault(split, []).append(recording)
+            recordings_of_split.setdefault(split, []).append(recording)
+
+    # maps of voxels are averaged over sessions
     spaces = [next(iter(store.splits.values())).space for store in stores]
     space = spaces[0]
-    if isinstance(space, Voxels):  # whose maps are those of the mean session
-        maps = {
-            name: np.mean(
-                [other.maps[name] for other in spaces if isinstance(other, Voxels)], 0
-            )
-            for name in space.maps
-        }
+    if isinstance(space, Voxels):
+        voxel_spaces = [other for other in spaces if isinstance(other, Voxels)]
+        maps = {}
+        for name in space.maps:
+            maps[name] = np.mean([other.maps[name] for other in voxel_spaces], 0)
         space = replace(space, maps=maps)
-    return {
-        split: replace(_join_split(recordings, order_seed, provenance), space=space)
-        for split, recordings in trials_of_split.items()
-    }
+
+    joined = {}
+    for split, recordings in recordings_of_split.items():
+        trials = _join_split(recordings, order_seed, provenance)
+        joined[split] = replace(trials, space=space)
+    return joined
 
 
 def _join_split(
     recordings: Sequence[Trials], order_seed: int | None, provenance: Mapping[str, Any]
 ) -> Trials:
-    # sessions have the same axes
-    first = recordings[0]
-    for other in recordings[1:]:
-        if difference := describe_difference(first, other):
-            names = [
-                f"session {recording.provenance.get('session')}"
-                for recording in (first, other)
-            ]
-            raise BrainhiveError(f"{' and '.join(names)} differ in their {difference}")
+    """Join the recordings of a split, see `join_sessions`."""
+    _require_same_axes(recordings)
 
-    # trials of each stimulus over all sessions: [N, R] rows, -1 where there is none
-    ids = np.concatenate(
-        [Names.of(recording.image_ids).packed for recording in recordings]
-    )
-    stimuli, trials, counts = group_trials(ids)
+    # row [N, R] of each trial among all sessions, -1 where there is none
+    image_ids = [Names.of(recording.image_ids).packed for recording in recordings]
+    stimuli, trials, counts = group_trials(np.concatenate(image_ids))
     if order_seed is not None:
         for row, count in zip(trials, counts.tolist(), strict=True):
             row[:count] = row[shuffle_range(count, order_seed)]
 
-    # session, run and onset of each trial
-    starts = np.cumsum([0, *(len(recording.image_ids) for recording in recordings)])
-    # -1 where there is no trial
+    # session [N, R] of each trial, -1 where there is none
+    trial_counts = [len(recording.image_ids) for recording in recordings]
+    starts = np.cumsum(trial_counts) - trial_counts
     sessions = (np.searchsorted(starts, trials, "right") - 1).astype(np.int8)
-    known: dict[str, Any] = {}
-    for name in ("runs", "onset_s", "trial_numbers"):
-        known[name] = _concatenate(getattr(recording, name) for recording in recordings)
-        values = known[name]
-        if values is not None:
-            known[name] = np.where(
-                trials < 0, PADDING_VALUES[name], values[:, 0][trials]
-            ).astype(values.dtype)
 
-    # signals stay in the files of their sessions until they are read
-    # [n, 1, C, T]
+    # run, onset and number of each trial
+    trial_facts: dict[str, Any] = {}
+    for name in ("runs", "onset_s", "trial_numbers"):
+        values = _concatenate_known(
+            [getattr(recording, name) for recording in recordings]
+        )
+        if values is not None:
+            joined_values = values[:, 0][trials]
+            joined_values = np.where(trials < 0, PADDING_VALUES[name], joined_values)
+            values = joined_values.astype(values.dtype)
+        trial_facts[name] = values
+
     signals: list[LazyRows] = [recording.signal for recording in recordings]
     rows = trials - starts[sessions]
     trial_shape = signals[0].shape[2:]
+    dtype = signals[0].dtype
 
-    def read(part: slice) -> Array:
-        """Gather the repetitions of some of the N stimuli; zeros where there is
-        none.
-        """
-        # [n, R, C, T]
-        gathered = np.zeros((*sessions[part].shape, *trial_shape), signals[0].dtype)
+    def read(stimulus_rows: slice) -> Array:
+        """Read the trials [n, R, C, T] of some stimuli. Zeros where there is none."""
+        session_numbers = sessions[stimulus_rows]
+        session_rows = rows[stimulus_rows]
+        values = np.zeros((*session_numbers.shape, *trial_shape), dtype)
         for session, signal in enumerate(signals):
-            is_of_session = sessions[part] == session
-            gathered[is_of_session] = signal[rows[part][is_of_session], 0]
+            is_of_session = session_numbers == session
+            values[is_of_session] = signal[session_rows[is_of_session], 0]
             hdf5.release_pages(signal.read(...))
-        return gathered
+        return values
 
-    # whiteners are stacked in the order of sessions: [S, C, C]
+    session_facts = [recording.provenance for recording in recordings]
     return replace(
-        first,
+        recordings[0],
         known_digests=None,
-        signal=LazyRows((*sessions.shape, *trial_shape), signals[0].dtype, read),
+        signal=LazyRows((*sessions.shape, *trial_shape), dtype, read),
         image_ids=Names(stimuli),
-        provenance={
-            **provenance,
-            "sessions": [recording.provenance for recording in recordings],
-        },
+        provenance={**provenance, "sessions": session_facts},
         repetitions=counts,
         sessions=sessions,
-        whiteners=_concatenate(recording.whiteners for recording in recordings),
-        **known,
+        whiteners=_concatenate_known([recording.whiteners for recording in recordings]),
+        **trial_facts,
     )
 
 
-def _concatenate(values: Iterable[Array | None]) -> Array | None:
-    """Concatenate what is known of each session; None unless all sessions have it."""
-    listed = [*values]
-    known = [array for array in listed if array is not None]
-    return np.concatenate(known) if len(known) == len(listed) else None
+def _require_same_axes(recordings: Sequence[Trials]) -> None:
+    """Raise an error if a session has other axes than the first session."""
+    first = recordings[0]
+    for other in recordings[1:]:
+        difference = describe_difference(first, other)
+        if difference:
+            raise BrainhiveError(
+                f"session {first.provenance.get('session')} and session "
+                f"{other.provenance.get('session')} differ in their {difference}"
+            )
+
+
+def _concatenate_known(arrays: Sequence[Array | None]) -> Array | None:
+    """Concatenate the arrays of all sessions. None if a session has none."""
+    known_arrays = [array for array in arrays if array is not None]
+    if len(known_arrays) < len(arrays):
+        return None
+    return np.concatenate(known_arrays)
 
 
 def collect_file_facts(paths: Iterable[Path]) -> FileFacts:
-    """Say by what the files that a store is made from are known: size, and digest where
-    that is cheap.
-    """
-    known: dict[str, dict[str, Any]] = {}
+    """Collect the size, and of tables and small files the digest, of source files."""
+    facts: dict[str, dict[str, Any]] = {}
     for path in paths:
         require_content(path)
         size = path.stat().st_size
-        known[make_portable(str(path))] = {"bytes": size}
-        # large files are known by their size, as a digest would read all of them
+        file_facts: dict[str, Any] = {"bytes": size}
         if path.suffix.lower() in TABLE_SUFFIXES or size < MAX_HASHED_BYTES:
-            known[make_portable(str(path))]["sha256"] = hashlib.sha256(
-                read_regular(path)
-            ).hexdigest()
-    return known
+            file_facts["sha256"] = hashlib.sha256(read_regular(path)).hexdigest()
+        facts[make_portable(str(path))] = file_facts
+    return facts
 
 
 def describe_file_difference(old: FileFacts, new: FileFacts) -> str:
-    """Name the first file by which a store's files differ from others; empty if they do
-    not.
+    """Describe the first file that was added, removed or changed. Empty if none was.
+
+    Folders that all files share are ignored, because raw data may be moved.
     """
-    old = _name_below_shared_folder(old)
-    new = _name_below_shared_folder(new)
-    names = (name for name in {**old, **new} if old.get(name) != new.get(name))
-    return next((f"from other files than now, such as {name}" for name in names), "")
+    old_files = _name_below_shared_folder(old)
+    new_files = _name_below_shared_folder(new)
+    for name in {**old_files, **new_files}:
+        if old_files.get(name) != new_files.get(name):
+            return f"from other files than now, such as {name}"
+    return ""
 
 
 def _name_below_shared_folder(files: FileFacts) -> FileFacts:
-    """Name files from the folder that holds all, as raw data may be moved."""
-    parts_of = {PurePath(name).parts: known for name, known in files.items()}
-    # folders that all names share are left out
-    folders = zip(*(names[:-1] for names in parts_of), strict=False)
-    shared = len([*takewhile(lambda names: len({*names}) == 1, folders)])
-    return {"/".join(names[shared:]): known for names, known in parts_of.items()}
+    """Remove the folders that all file names share from the names."""
+    paths = [PurePath(name) for name in files]
+    n_shared = 0
+    for folders in zip(*(path.parts[:-1] for path in paths), strict=False):
+        if len(set(folders)) > 1:
+            break
+        n_shared += 1
+    return {
+        "/".join(path.parts[n_shared:]): facts
+        for path, facts in zip(paths, files.values(), strict=True)
+    }

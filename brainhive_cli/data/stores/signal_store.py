@@ -1,4 +1,4 @@
-"""Signal store: one subject's trials by split, mapped into memory."""
+"""Signal store: HDF5 file with the trials of a subject, by split."""
 
 import re
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from glob import escape
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import xxhash
@@ -27,12 +27,15 @@ from brainhive_cli.data.signals.spaces import (
 )
 from brainhive_cli.data.signals.trials import Trials, digest_trials
 
+if TYPE_CHECKING:
+    import h5py
+
 FORMAT = 3
-"""Of a signal store; the number that it carries."""
+"""Version of the format, as stored in the attributes."""
 REMAKE_HINT = "run again what made it: prepare, or the command that needs the signals"
-"""Way out of a damaged store."""
+"""Advice for a damaged store."""
 MAX_COPIED_BYTES = 2**26
-"""Copied at a time, at most; one stimulus where it is larger."""
+"""Largest number of bytes that are copied at a time, except for a single larger row."""
 OPTIONAL_ARRAYS = {
     "sessions": "i",
     "whiteners": "f",
@@ -40,90 +43,44 @@ OPTIONAL_ARRAYS = {
     "onset_s": "f",
     "trial_numbers": "i",
 }
-"""Arrays of a split that a store may lack, and NumPy's letter of the kind of their
-numbers.
-"""
+"""Kind of dtype (NumPy's letter) of the arrays that a split may lack, by name."""
+Spaces = dict[str, tuple[tuple[int, ...], str]]
+"""Shape and dtype of each dataset that is written row by row."""
 
 
 @dataclass(frozen=True)
 class SignalStore:
-    """One subject's finished signal store."""
+    """Finished signal store of a subject.
+
+    Attributes:
+        path: Path of the file.
+        splits: Trials by split. Their signals stay on disk until they are sliced.
+    """
 
     path: Path
     splits: Mapping[str, Trials]
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open a store; the signals stay on disk until sliced.
+        """Open a store.
 
         Raises:
-            MissingData: if there is none.
-            BrainhiveError: if the file is corrupt or of another format, or an axis does
-                not match its list.
+            MissingData: if there is no such file.
+            BrainhiveError: if the file is damaged or has another format.
         """
         with hdf5.open_file(path, REMAKE_HINT) as file:
-            # attributes of the right format
-            about = hdf5.get_attributes(file)
-            if about.get("format") != FORMAT or about.get("holds") != "signal":
+            attributes = hdf5.get_attributes(file)
+            has_format = attributes.get("format") == FORMAT
+            if not has_format or attributes.get("holds") != "signal":
                 raise BrainhiveError(
                     f"{path} is not a signal store of format {FORMAT}",
                     "delete it and run again",
                 )
-
-            def read(name: str, kind: str) -> Array | None:
-                return (
-                    np.array(hdf5.map_numbers(file, name, kind))
-                    if name in file
-                    else None
-                )
-
-            # sensors, or voxels with their regions, maps and grid
-            if about["space"] == "sensors":
-                space: Sensors | Voxels = Sensors(
-                    about["channels"], read("positions", "f")
-                )
-            else:
-                # [regions, V]
-                masks = (
-                    hdf5.read_flags(file, "region_masks") if about["regions"] else ()
-                )
-                voxel_indices = read("places", "i")  # [V, 3]
-                grid = None
-                if voxel_indices is not None:
-                    affine = np.array(about["affine"], np.float64)
-                    grid = Grid(voxel_indices, tuple(about["volume_shape"]), affine)
-                surface, vertices = None, read("vertices", "i")  # [V, 2]
-                if vertices is not None:
-                    surface = Surface(vertices, tuple(about["surface_sizes"]))
-                maps = {
-                    name: np.array(hdf5.map_numbers(file, f"maps/{name}", "f"))
-                    for name in about["maps"]
-                }
-                space = Voxels(
-                    dict(zip(about["regions"], masks, strict=True)), maps, grid, surface
-                )
-
-            # one recording a split; signals stay on disk
+            space = _read_space(file, attributes)
             recordings = {}
-            for split in about["splits"]:
-                optional: dict[str, Any] = {
-                    n: read(f"{split}/{n}", kind) for n, kind in OPTIONAL_ARRAYS.items()
-                }
+            for split in attributes["splits"]:
                 try:
-                    recordings[split] = Trials(
-                        signal=hdf5.open_rows(file, f"{split}/signal", REMAKE_HINT),
-                        image_ids=Names(hdf5.read_strings(file, f"{split}/image_id")),
-                        space=space,
-                        times_s=np.asarray(about["times_s"], np.float64),
-                        rate_hz=about.get("rate_hz"),
-                        unit=about["unit"],
-                        provenance=about["provenance"][split],
-                        repetitions=np.array(
-                            hdf5.map_numbers(file, f"{split}/repetitions", "iu")
-                        ),
-                        known_digests=read(f"{split}/digests", "u"),
-                        **optional,
-                    )
+                    recordings[split] = _open_split(file, attributes, space, split)
                 except BrainhiveError as error:
                     raise BrainhiveError(
                         f"{path}: {error.message}", "delete it and run again"
@@ -131,9 +88,7 @@ class SignalStore:
             return cls(path, recordings)
 
     def __getitem__(self, split: str) -> Trials:
-        """Return the recording of a split; MissingData when the store does not have
-        it.
-        """
+        """Return the trials of a split, or raise MissingData without such a split."""
         if split not in self.splits:
             raise MissingData(
                 f"{self.path} has no {split} signals",
@@ -143,164 +98,112 @@ class SignalStore:
 
     @cached_property
     def identity(self) -> str:
-        """Identity of the signals: 16 hexadecimal digits.
+        """Digest of the signals, 16 hexadecimal digits.
 
-        It is made of the checksums that the store carries, so that no row is read. The
-        same signals written again have the same; versions of libraries and names of
-        files have no part in it.
+        The digest uses the stored checksums, so no row is read. It does not depend on
+        file names or versions of libraries.
         """
+        # meaning of the axes
         first = next(iter(self.splits.values()))
-
-        # what the axes mean, then each split: shape, checksums, stimuli and steps
-        about = [first.unit, first.rate_hz, first.times_s.tolist()]
+        contents: list[Any] = [first.unit, first.rate_hz, first.times_s.tolist()]
         for name, values in list_axis_values(first.space).items():
-            listed = repr(np.asarray(values).tolist()).encode()
-            about.append((name, xxhash.xxh3_64_hexdigest(listed)))
+            text = repr(np.asarray(values).tolist())
+            contents.append((name, xxhash.xxh3_64_hexdigest(text.encode())))
+
+        # shape, checksums, stimuli and steps of each split
         for split, recording in self.splits.items():
             arrays = (recording.repetitions, recording.sessions)
             counts = [None if array is None else array.tobytes() for array in arrays]
             for array in (recording.runs, recording.onset_s, recording.trial_numbers):
-                counts += [] if array is None else [array.tobytes()]
-            # the order in which steps were recorded has no part in it
-            steps = sorted(recording.preparation.items())
-            ids = Names.of(recording.image_ids).digest
-            checksums = xxhash.xxh3_128_hexdigest(
-                np.ascontiguousarray(recording.signal.checksums).data
+                if array is not None:
+                    counts.append(array.tobytes())
+            checksums = np.ascontiguousarray(recording.signal.checksums)
+            contents.append(
+                (
+                    split,
+                    recording.signal.shape,
+                    xxhash.xxh3_128_hexdigest(checksums.data),
+                    Names.of(recording.image_ids).digest,
+                    counts,
+                    sorted(recording.preparation.items()),
+                )
             )
-            about.append((split, recording.signal.shape, checksums, ids, counts, steps))
-        return xxhash.xxh3_64_hexdigest(repr(about).encode())
+        return xxhash.xxh3_64_hexdigest(repr(contents).encode())
 
     def verify(self) -> None:
-        """Verify the checksums of all rows; reads the whole store.
+        """Verify the checksums of all rows. This reads the whole store.
 
         Raises:
-            BrainhiveError: if one does not match.
+            BrainhiveError: if a checksum does not match.
         """
         with hdf5.open_file(self.path, REMAKE_HINT) as file:
             hdf5.verify_rows(file, REMAKE_HINT)
 
     @staticmethod
     def write(path: Path, recordings: Mapping[str, Trials]) -> None:
-        """Write one subject's recordings by split; the final name appears when all is
-        there.
+        """Write the trials of a subject. The file gets its name when it is complete.
 
-        Signals of float16 stay so; others are kept as float32.
+        Float16 signals stay float16. All others are stored as float32.
+
+        Args:
+            path: Path of the store.
+            recordings: Trials by split.
 
         Raises:
-            BrainhiveError: if the splits differ in their channels or regions, times,
-                rate or unit.
+            BrainhiveError: if a split has no image ids, or other channels, regions,
+                times, rate or unit than the first.
         """
-        # splits share their axes, and say what was shown
-        part, first = hdf5.part_of(path), next(iter(recordings.values()))
-        for split, recording in recordings.items():
-            if not len(recording.image_ids):
-                raise BrainhiveError(
-                    f"{path.stem}: nothing says which pictures the {split} signals "
-                    "are of",
-                    "Trials(image_ids=[…]), one for each of its N rows",
-                )
-            if difference := describe_difference(first, recording):
-                raise BrainhiveError(
-                    f"{path.stem}: the {split} signals have other {difference} "
-                    "than the first",
-                    "prepare the splits with the same channels, positions, window, "
-                    "rate and unit",
-                )
-
-        # attributes and arrays of the axes
-        space = first.space
-        about: dict[str, Any] = {
+        _require_same_axes(path, recordings)
+        first = next(iter(recordings.values()))
+        attributes: dict[str, Any] = {
             "format": FORMAT,
             "holds": "signal",
             "splits": list(recordings),
         }
-        if isinstance(space, Voxels):
-            about |= {
-                "space": "voxels",
-                "regions": list(space.regions),
-                "maps": list(space.maps),
-            }
-            # [regions, V]
-            masks = np.array(list(space.regions.values()), bool)
-            arrays = {"region_masks": masks if space.regions else None}
-            for name, values in space.maps.items():
-                arrays[f"maps/{name}"] = np.asarray(values, np.float64)
-            if space.grid is not None:
-                arrays["places"] = space.grid.indices
-                about |= {
-                    "volume_shape": [*space.grid.shape],
-                    "affine": space.grid.affine.tolist(),
-                }
-            if space.surface is not None:
-                arrays["vertices"] = space.surface.vertices
-                about["surface_sizes"] = [*space.surface.sizes]
-        else:
-            about |= {"space": "sensors", "channels": list(space.names)}
-            arrays = {"positions": space.positions}
-        about["times_s"] = [float(time_s) for time_s in first.times_s]
-        about |= {} if first.rate_hz is None else {"rate_hz": float(first.rate_hz)}
-        about |= {"unit": first.unit, "provenance": {}, "pictures": {}}
+        space_attributes, arrays = _describe_space(first.space)
+        attributes.update(space_attributes)
+        attributes["times_s"] = [float(time_s) for time_s in first.times_s]
+        if first.rate_hz is not None:
+            attributes["rate_hz"] = float(first.rate_hz)
+        attributes["unit"] = first.unit
+        attributes["provenance"] = {}
+        attributes["pictures"] = {}
 
-        # room for the signals of each split, and the lists of its trials
-        spaces = {}
+        # the signals of each split are written later, row by row
+        spaces: Spaces = {}
         for split, recording in recordings.items():
-            count, most = recording.signal.shape[:2]  # N, R
-            spaces[f"{split}/signal"] = (
-                tuple(recording.signal.shape),
-                _dtype(recording),
-            )
-            spaces[f"{split}/digests"] = ((count, most), "uint64")
+            n_stimuli, n_repetitions = recording.signal.shape[:2]
+            shape = tuple(recording.signal.shape)
+            spaces[f"{split}/signal"] = (shape, _choose_dtype(recording))
+            spaces[f"{split}/digests"] = ((n_stimuli, n_repetitions), "uint64")
             image_ids = Names.of(recording.image_ids)
-            arrays |= {
-                f"{split}/image_id": image_ids.packed,
-                f"{split}/repetitions": recording.counts,
-            }
-            arrays |= {
-                f"{split}/{name}": getattr(recording, name) for name in OPTIONAL_ARRAYS
-            }
-            about["provenance"][split] = recording.provenance
-            about["pictures"][split] = image_ids.digest
+            arrays[f"{split}/image_id"] = image_ids.packed
+            arrays[f"{split}/repetitions"] = recording.counts
+            for name in OPTIONAL_ARRAYS:
+                arrays[f"{split}/{name}"] = getattr(recording, name)
+            attributes["provenance"][split] = recording.provenance
+            attributes["pictures"][split] = image_ids.digest
+        stored_arrays = {
+            name: array for name, array in arrays.items() if array is not None
+        }
 
-        # create the file, then copy signals some stimuli at a time
+        unfinished_path = hdf5.part_of(path)
         lock = Claim.for_path(path, wait=True)
         try:
-            known = {name: array for name, array in arrays.items() if array is not None}
-            hdf5.create(part, spaces, known, about)
-            counts = [len(recording.signal) for recording in recordings.values()]
-            with console.progress(
-                f"writing {path.parent.name}/{path.stem}", sum(counts)
-            ) as bar:
+            hdf5.create(unfinished_path, spaces, stored_arrays, attributes)
+            n_rows = sum(len(recording.signal) for recording in recordings.values())
+            title = f"writing {path.parent.name}/{path.stem}"
+            with console.progress(title, n_rows) as bar:
                 for split, recording in recordings.items():
-                    signal = recording.signal
-                    writer = hdf5.RowWriter(part, f"{split}/signal")
-                    digests = hdf5.RowWriter(part, f"{split}/digests")
-                    # at least one stimulus at a time, however large it is
-                    row_bytes = int(np.prod(signal.shape[1:])) * signal.dtype.itemsize
-                    step = max(1, MAX_COPIED_BYTES // max(1, row_bytes))
-                    for start in range(0, len(signal), step):
-                        values = np.asarray(signal[start : start + step])
-                        rows = np.arange(start, start + len(values))
-                        writer.write(rows, values)
-                        digests.write(rows, digest_trials(values))
-                        bar.advance(len(values), split)
-                    writer.close()
-                    digests.close()
-
-            # the final name appears with the whole content
-            hdf5.seal(part)
-            publish(part, path)
+                    _copy_signal(unfinished_path, split, recording, bar)
+            hdf5.seal(unfinished_path)
+            publish(unfinished_path, path)
         finally:
             lock.release()
 
 
-def is_signal_store(path: Path) -> bool:
-    """Whether a store holds signals."""
-    with hdf5.open_file(path, REMAKE_HINT) as file:
-        return hdf5.get_attributes(file).get("holds") == "signal"
-
-
 def build_store_path(signals: Path, dataset: str, name: str, subject: int) -> Path:
-    """Say where a subject's store lies."""
+    """Build the path of a store, `signals/DATASET/NAME/sub-XX.h5`."""
     source = "the data set or preparation of a store,"
     return resolve_below(signals, dataset, name, f"sub-{subject:02d}.h5", source=source)
 
@@ -308,38 +211,178 @@ def build_store_path(signals: Path, dataset: str, name: str, subject: int) -> Pa
 def list_store_subjects(
     signals: Path, dataset: str, preparation: str | None = None
 ) -> tuple[int, ...]:
-    """List the subjects who have a store in a preparation of a data set; in any of them
-    where it is None.
+    """List the subjects with a store.
+
+    Args:
+        signals: Folder of all signal stores.
+        dataset: Name of the data set.
+        preparation: Name of the preparation, or None for all preparations.
     """
-    # escaped, since the name of a preparation may hold wildcards
+    # the name of a preparation may hold wildcards
     folder = "*" if preparation is None else escape(preparation)
-    names = {path.stem for path in (signals / dataset).glob(f"{folder}/sub-*.h5")}
-    matches = [re.fullmatch(r"sub-(\d+)", name) for name in names]
-    return tuple(sorted(int(match[1]) for match in matches if match))
+    subjects = set()
+    for path in (signals / dataset).glob(f"{folder}/sub-*.h5"):
+        match = re.fullmatch(r"sub-(\d+)", path.stem)
+        if match:
+            subjects.add(int(match[1]))
+    return tuple(sorted(subjects))
+
+
+def is_signal_store(path: Path) -> bool:
+    """Return True if a store has signals, not embeddings."""
+    with hdf5.open_file(path, REMAKE_HINT) as file:
+        return hdf5.get_attributes(file).get("holds") == "signal"
+
+
+def _read_space(file: "h5py.File", attributes: Mapping[str, Any]) -> Sensors | Voxels:
+    """Read the sensors or voxels of a store."""
+    if attributes["space"] == "sensors":
+        positions = _read_optional(file, "positions", "f")
+        return Sensors(attributes["channels"], positions)
+
+    regions = {}
+    if attributes["regions"]:
+        masks = hdf5.read_flags(file, "region_masks")  # [regions, V]
+        regions = dict(zip(attributes["regions"], masks, strict=True))
+    maps = {}
+    for name in attributes["maps"]:
+        maps[name] = np.array(hdf5.map_numbers(file, f"maps/{name}", "f"))
+    grid = None
+    voxel_indices = _read_optional(file, "places", "i")  # [V, 3]
+    if voxel_indices is not None:
+        affine = np.array(attributes["affine"], np.float64)
+        grid = Grid(voxel_indices, tuple(attributes["volume_shape"]), affine)
+    surface = None
+    vertices = _read_optional(file, "vertices", "i")  # [V, 2]
+    if vertices is not None:
+        surface = Surface(vertices, tuple(attributes["surface_sizes"]))
+    return Voxels(regions, maps, grid, surface)
+
+
+def _open_split(
+    file: "h5py.File",
+    attributes: Mapping[str, Any],
+    space: Sensors | Voxels,
+    split: str,
+) -> Trials:
+    """Open the trials of a split. The signal stays on disk."""
+    optional_arrays: dict[str, Any] = {}
+    for name, kind in OPTIONAL_ARRAYS.items():
+        optional_arrays[name] = _read_optional(file, f"{split}/{name}", kind)
+    repetitions = hdf5.map_numbers(file, f"{split}/repetitions", "iu")
+    return Trials(
+        signal=hdf5.open_rows(file, f"{split}/signal", REMAKE_HINT),
+        image_ids=Names(hdf5.read_strings(file, f"{split}/image_id")),
+        space=space,
+        times_s=np.asarray(attributes["times_s"], np.float64),
+        rate_hz=attributes.get("rate_hz"),
+        unit=attributes["unit"],
+        provenance=attributes["provenance"][split],
+        repetitions=np.array(repetitions),
+        known_digests=_read_optional(file, f"{split}/digests", "u"),
+        **optional_arrays,
+    )
+
+
+def _read_optional(file: "h5py.File", name: str, kind: str) -> Array | None:
+    """Read a dataset whose dtype is of a kind (NumPy's letter). None if missing."""
+    if name not in file:
+        return None
+    return np.array(hdf5.map_numbers(file, name, kind))
+
+
+def _describe_space(
+    space: Sensors | Voxels,
+) -> tuple[dict[str, Any], dict[str, Array | None]]:
+    """Describe sensors or voxels as the attributes and arrays of a store."""
+    if not isinstance(space, Voxels):
+        sensor_attributes = {"space": "sensors", "channels": list(space.names)}
+        return sensor_attributes, {"positions": space.positions}
+
+    attributes: dict[str, Any] = {
+        "space": "voxels",
+        "regions": list(space.regions),
+        "maps": list(space.maps),
+    }
+    arrays: dict[str, Array | None] = {}
+    if space.regions:
+        arrays["region_masks"] = np.array(list(space.regions.values()), bool)
+    for name, values in space.maps.items():
+        arrays[f"maps/{name}"] = np.asarray(values, np.float64)
+    if space.grid is not None:
+        arrays["places"] = space.grid.indices
+        attributes["volume_shape"] = list(space.grid.shape)
+        attributes["affine"] = space.grid.affine.tolist()
+    if space.surface is not None:
+        arrays["vertices"] = space.surface.vertices
+        attributes["surface_sizes"] = list(space.surface.sizes)
+    return attributes, arrays
+
+
+def _copy_signal(
+    unfinished_path: Path, split: str, recording: Trials, bar: console.Bar
+) -> None:
+    """Copy the signal of a split and the digests of its trials, block by block."""
+    signal = recording.signal
+    signal_writer = hdf5.RowWriter(unfinished_path, f"{split}/signal")
+    digest_writer = hdf5.RowWriter(unfinished_path, f"{split}/digests")
+    row_bytes = int(np.prod(signal.shape[1:])) * signal.dtype.itemsize
+    step = max(1, MAX_COPIED_BYTES // max(1, row_bytes))
+    for start in range(0, len(signal), step):
+        values = np.asarray(signal[start : start + step])
+        rows = np.arange(start, start + len(values))
+        signal_writer.write(rows, values)
+        digest_writer.write(rows, digest_trials(values))
+        bar.advance(len(values), split)
+    signal_writer.close()
+    digest_writer.close()
 
 
 def count_bytes(recording: Trials) -> int:
-    """Count the bytes that a recording takes in a store."""
-    return int(np.prod(recording.signal.shape)) * np.dtype(_dtype(recording)).itemsize
+    """Count the bytes of the signal of a recording in a store."""
+    n_values = int(np.prod(recording.signal.shape))
+    return n_values * np.dtype(_choose_dtype(recording)).itemsize
 
 
-def _dtype(recording: Trials) -> str:
+def _choose_dtype(recording: Trials) -> str:
+    """Return the dtype in which the signal of a recording is stored."""
     return "float16" if recording.signal.dtype == np.float16 else "float32"
 
 
+def _require_same_axes(path: Path, recordings: Mapping[str, Trials]) -> None:
+    """Raise an error unless all splits have image ids and the same axes."""
+    first = next(iter(recordings.values()))
+    for split, recording in recordings.items():
+        if not len(recording.image_ids):
+            raise BrainhiveError(
+                f"{path.stem}: the {split} signals have no image ids",
+                "Trials(image_ids=[…]), one for each of its N rows",
+            )
+        difference = describe_difference(first, recording)
+        if difference:
+            raise BrainhiveError(
+                f"{path.stem}: the {split} signals have other {difference} than the "
+                "first split",
+                "prepare the splits with the same channels, positions, window, rate "
+                "and unit",
+            )
+
+
 def describe_difference(first: Trials, other: Trials) -> str:
-    """Say in what two recordings differ that a store keeps once; empty if in
-    nothing.
+    """Name the first property in which two recordings differ.
+
+    Returns:
+        "space", a property of the space such as "regions", "times", "rate_hz" or
+        "unit". Empty if the recordings can be in the same store.
     """
-    # sensors and voxels, or spaces with different lists
-    lists, others = list_axis_values(first.space), list_axis_values(other.space)
-    if lists.keys() != others.keys():
+    first_values = dict(list_axis_values(first.space))
+    other_values = dict(list_axis_values(other.space))
+    if first_values.keys() != other_values.keys():
         return "space"
-    # lists of the space, then times, rate and unit
-    pairs = {name: (values, others[name]) for name, values in lists.items()}
-    pairs |= {
-        name: (getattr(first, name), getattr(other, name))
-        for name in ("times_s", "rate_hz", "unit")
-    }
-    differing = (name for name, pair in pairs.items() if not np.array_equal(*pair))
-    return next(differing, "").removesuffix("_s")
+    for name in ("times_s", "rate_hz", "unit"):
+        first_values[name] = getattr(first, name)
+        other_values[name] = getattr(other, name)
+    for name, values in first_values.items():
+        if not np.array_equal(values, other_values[name]):
+            return name.removesuffix("_s")
+    return ""

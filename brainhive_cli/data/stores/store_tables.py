@@ -1,7 +1,7 @@
-"""Tables that describe a signal store: splits, trials and lost voxels."""
+"""Tables that describe a signal store."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,94 +12,110 @@ from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.stores.signal_store import SignalStore
 
 COUNT_COLUMNS = ("split", "pictures", "repetitions", "trials", "dropped")
-"""Columns of `count_rows`."""
+"""Columns of `make_count_rows`."""
 
 
 def describe_store(store: SignalStore) -> dict[str, Any]:
-    """Describe a store in plain values: its trials by split, also of one of which
-    nothing was left.
+    """Describe a store as JSON values, with the number of trials of each split.
+
+    Splits of which all trials were dropped are included.
     """
-    # what was dropped of each split and session, by reason; a session knows that of
-    # splits that it has not
-    dropped: dict[str, dict[int, Mapping[str, int]]] = defaultdict(dict)
-    for split, recording in store.splits.items():
-        for session in recording.provenance.get("sessions", []):
-            dropped_of_split = session.get("dropped_by_split") or {
-                split: session.get("dropped", {})
-            }
-            for name, numbers in dropped_of_split.items():
-                dropped[name][session.get("session", 0)] = numbers
-
-    # trials of each split, also of one that was dropped as a whole
-    splits = {}
-    for split in {**store.splits, **dropped}:
-        reasons = Counter[str]()
-        for dropped_of_session in dropped[split].values():
-            reasons.update(dropped_of_session)
-        counts = np.zeros(0, np.int64)
-        if split in store.splits:
-            counts = store.splits[split].counts
-        if split in store.splits or any(reasons.values()):
-            most = int(counts.max(initial=0))
-            splits[split] = {
-                "pictures": len(counts),
-                "repetitions": [int(counts.min(initial=most)), most],
-                "trials": int(counts.sum()),
-                "dropped": dict(reasons),
-            }
-
-    # axes, caveats and origin are those of all splits
     first = next(iter(store.splits.values()))
-    width = first.signal.shape[2]
-    overlap = Overlap.measure(store.splits.values(), first.times_s)
+    n_rows = first.signal.shape[2]
     if isinstance(first.space, Voxels):
-        space = {"voxels": width, "regions": list(first.space.regions)}
+        space = {"voxels": n_rows, "regions": list(first.space.regions)}
     else:
-        space = {"channels": width, "names": list(first.space.names)}
+        space = {"channels": n_rows, "names": list(first.space.names)}
+    window_s = first.times_s[[0, -1]]
+    overlap = Overlap.measure(store.splits.values(), first.times_s)
+    caveats = [recording.caveats for recording in store.splits.values()]
+    provenance = {
+        key: value for key, value in first.provenance.items() if key != "files"
+    }
     return {
         **space,
         "rate_hz": first.rate_hz,
-        "window_ms": [round(float(at) * 1000, 1) for at in first.times_s[[0, -1]]],
+        "window_ms": [round(float(time_s) * 1000, 1) for time_s in window_s],
         "unit": first.unit,
-        "caveats": merge_caveats(
-            *(recording.caveats for recording in store.splits.values())
-        ),
+        "caveats": merge_caveats(*caveats),
         "overlap": overlap.description if overlap else "",
         "whiteners": 0 if first.whiteners is None else len(first.whiteners),
-        "provenance": {
-            key: value for key, value in first.provenance.items() if key != "files"
-        },
-        "splits": splits,
+        "provenance": provenance,
+        "splits": _count_trials(store),
     }
 
 
-def make_count_rows(described: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
-    """Write a row a split of a store that `describe_store` described."""
-    voxels = _describe_lost_voxels(described["provenance"])
-    for split, counts in described["splits"].items():
-        least, most = counts["repetitions"]
-        repetitions = str(most) if least == most else f"{least} to {most}"
-        reasons = [
-            f"{count} {reason}" for reason, count in counts["dropped"].items() if count
-        ]
-        dropped = ", ".join([*reasons, *voxels])
-        yield (
-            split,
-            counts["pictures"],
-            repetitions,
-            counts["trials"],
-            dropped or "none",
-        )
+def _count_trials(store: SignalStore) -> dict[str, dict[str, Any]]:
+    """Count the pictures, repetitions, trials and dropped trials of each split."""
+    dropped_trials = _collect_dropped_trials(store)
+    splits = {}
+    for split in {**store.splits, **dropped_trials}:
+        n_dropped = Counter[str]()
+        for numbers in dropped_trials.get(split, {}).values():
+            n_dropped.update(numbers)
+        counts = np.zeros(0, np.int64)
+        if split in store.splits:
+            counts = store.splits[split].counts
+        elif not any(n_dropped.values()):
+            continue
+        max_repetitions = int(counts.max(initial=0))
+        min_repetitions = int(counts.min(initial=max_repetitions))
+        splits[split] = {
+            "pictures": len(counts),
+            "repetitions": [min_repetitions, max_repetitions],
+            "trials": int(counts.sum()),
+            "dropped": dict(n_dropped),
+        }
+    return splits
 
 
-def _describe_lost_voxels(provenance: Mapping[str, Any]) -> list[str]:
-    """Describe how many voxels a store lacks, and the session that costs most."""
+def _collect_dropped_trials(
+    store: SignalStore,
+) -> dict[str, dict[int, Mapping[str, int]]]:
+    """Collect the numbers of dropped trials.
+
+    Returns:
+        Numbers by split, session and reason. A split of a session may be missing from
+        the store, so sessions list the dropped trials of all their splits.
+    """
+    dropped_trials: dict[str, dict[int, Mapping[str, int]]] = defaultdict(dict)
+    for split, recording in store.splits.items():
+        for session in recording.provenance.get("sessions", []):
+            numbers_of_split = session.get("dropped_by_split")
+            if not numbers_of_split:
+                numbers_of_split = {split: session.get("dropped", {})}
+            for name, numbers in numbers_of_split.items():
+                dropped_trials[name][session.get("session", 0)] = numbers
+    return dropped_trials
+
+
+def make_count_rows(description: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
+    """Make a row under `COUNT_COLUMNS` for each split.
+
+    Args:
+        description: Description of a store, from `describe_store`.
+    """
+    lost_voxels = _describe_lost_voxels(description["provenance"])
+    for split, counts in description["splits"].items():
+        low, high = counts["repetitions"]
+        repetitions = str(high) if low == high else f"{low} to {high}"
+        losses = []
+        for reason, count in counts["dropped"].items():
+            if count:
+                losses.append(f"{count} {reason}")
+        losses.extend(lost_voxels)
+        dropped = ", ".join(losses) or "none"
+        yield split, counts["pictures"], repetitions, counts["trials"], dropped
+
+
+def _describe_lost_voxels(provenance: Mapping[str, Any]) -> Sequence[str]:
+    """Describe how many voxels a store lacks, and the session that lost most."""
     counts = provenance.get("voxels", {})
-    lost = counts.get("constant_or_missing_in_a_session")
-    if not lost:
+    n_lost = counts.get("constant_or_missing_in_a_session")
+    if not n_lost:
         return []
-    worst = max(provenance["sessions"], key=lambda facts: facts["constant_voxels"])
+    worst = max(provenance["sessions"], key=lambda session: session["constant_voxels"])
     return [
-        f"{lost} of {counts['read']} voxels without an estimate, "
+        f"{n_lost} of {counts['read']} voxels without an estimate, "
         f"{worst['constant_voxels']} of them in session {worst['session']}"
     ]
