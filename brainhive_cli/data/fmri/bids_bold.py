@@ -1,12 +1,10 @@
-"""Files of BOLD runs in BIDS: raw events, fMRIPrep's derivatives, and the metadata of
-both.
-"""
+"""Files of BOLD runs in BIDS: fMRIPrep's derivatives, raw events and sidecars."""
 
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import filter as match_pattern
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +31,7 @@ from brainhive_cli.data.recordings.tables import (
     read_table,
 )
 
-COPY_HINT = "copy it again, or let fMRIPrep make it again"
+COPY_HINT = "copy it again, or create it again with fMRIPrep"
 BOLD_PATTERNS = (
     "*_bold.nii.gz",
     "*_bold.nii",
@@ -51,27 +49,27 @@ CONFOUND_COLUMNS: Mapping[str, Sequence[str]] = {
     "a_comp_cor": ("a_comp_cor_0[0-4]",),
     "t_comp_cor": ("t_comp_cor_0[0-4]",),
 }
-"""fMRIPrep's columns of each group of confounds; of CompCor the first components, as is
-usual.
-"""
+"""fMRIPrep's columns of each group of confounds, for CompCor the first five."""
 OPTIONAL_CONFOUNDS = ("cosine", "non_steady", "motion_outlier")
-"""Groups without a column in a run that is short, or has no such volume."""
-# headers hold the TR as float32, or in milliseconds
+"""Groups without a column in short runs, or in runs without such volumes."""
+SPACE_ENTITIES = ("cohort", "res", "den")
+"""Entities that fMRIPrep's --output-spaces adds to a space."""
 HEADER_TOLERANCE_S = 1e-3
+"""Largest rounding error of the TR in a header, which holds float32 or milliseconds."""
 MAX_TR_S = 100
-"""A larger TR is one in milliseconds."""
+"""Largest TR in seconds. A larger TR is in milliseconds."""
 
 
 class BidsFile(NamedTuple):
-    """A file of BIDS by the parts of its name.
+    """File of a BIDS data set.
 
     Attributes:
         path: The file.
-        folder: Its folder, below the root.
-        entities: Such as {sub: 01, run: 1}; run-01 is run-1.
-        suffix: What stands before its ending, as `bold`.
-        space: The space as fMRIPrep's --output-spaces has it; empty for the grid of the
-            run itself.
+        folder: Its folder, relative to the root.
+        entities: Such as {sub: 01, run: 1}, where run-01 is 1.
+        suffix: Such as `bold`.
+        space: Space as in fMRIPrep's --output-spaces, such as
+            `MNI152NLin2009cAsym:res-2`. Empty for the grid of the run itself.
     """
 
     path: Path
@@ -82,25 +80,25 @@ class BidsFile(NamedTuple):
 
 
 ListFolder = Callable[[Path], Sequence[BidsFile]]
-"""Lists the files in a folder of one data set, each folder once."""
+"""Lists the files in a folder, which is relative to the root of a data set."""
 ShownPicture = tuple[float, float, str]
-"""When a picture was shown, for how long (NaN where that is not known), both in the
-unit of the table, and what events call it.
+"""Onset and duration of a picture in the unit of the events, and its name in them. An
+unknown duration is NaN.
 """
 
 
 class BoldRun(NamedTuple):
-    """The files of a run.
+    """Files of a BOLD run.
 
     Attributes:
-        number: Number of the run within its session.
-        series: BOLD: one file, or one a hemisphere.
-        events: The nearest table of events.
-        sidecars: JSON of the raw run, and of the derived one; the farthest first.
-        confounds: Table of confounds.
-        images: fMRIPrep's volumes of the same grid by `desc`, as `brain` and
+        number: Number within the session.
+        bold_files: BOLD, with a file for each hemisphere of a surface.
+        events_file: The nearest events.tsv.
+        sidecars: Sidecars of the raw and the derived run, the nearest last.
+        confounds_file: Table of confounds.
+        image_files: fMRIPrep's images on the same grid, by `desc`, such as `brain` and
             `aparcaseg`.
-        files: All of these.
+        files: All of these files.
     """
 
     number: int
@@ -113,230 +111,240 @@ class BoldRun(NamedTuple):
 
 
 def list_folder(root: Path, folder: Path) -> list[BidsFile]:
-    """List the files in a folder below the root, those of the fewest entities first."""
+    """List the files in a folder below the root, files with few entities first."""
     files = []
     for path in sorted((root / folder).glob("[!.]*_*.*")):
-        # sub-01_task-images_run-01_bold.nii.gz: entities, run-01 as run-1, and the
-        # suffix bold
+        # sub-01_task-images_run-01_bold.nii.gz has the suffix bold
         *pairs, suffix = path.name.partition(".")[0].split("_")
         entities = dict(pair.split("-", 1) for pair in pairs if "-" in pair)
         if "run" in entities:
             entities["run"] = entities["run"].lstrip("0")
-        # as MNI152NLin2009cAsym:res-2
-        details = [
-            f":{key}-{entities[key]}"
-            for key in ("cohort", "res", "den")
-            if key in entities
-        ]
-        space = "".join([entities["space"], *details]) if "space" in entities else ""
+        space = entities.get("space", "")
+        if "space" in entities:
+            for key in SPACE_ENTITIES:
+                if key in entities:
+                    space += f":{key}-{entities[key]}"
         files.append(BidsFile(path, folder, entities, suffix, space))
     return sorted(files, key=lambda file: len(file.entities))
 
 
 def find_inherited_files(
-    folders: ListFolder, file: BidsFile, ending: str, *suffixes: str
+    list_files: ListFolder, file: BidsFile, ending: str, *suffixes: str
 ) -> list[Path]:
-    """List the files that describe `file` by BIDS's inheritance, nearer ones, which
-    override, last.
+    """Find the files that describe a file by BIDS's inheritance principle.
+
+    Args:
+        list_files: Lists the files of the data set.
+        file: The described file.
+        ending: Ending of the paths, such as `.json`.
+        suffixes: BIDS suffixes of the paths.
+
+    Returns:
+        Paths, the nearest last.
     """
-    return [
-        other.path
-        for folder in (*reversed(file.folder.parents), file.folder)
-        for other in folders(folder)
-        if other.suffix in suffixes
-        and other.path.name.endswith(ending)
-        and other.entities.items() <= file.entities.items()
-    ]
-
-
-def require_one_version(files: Iterable[BidsFile]) -> None:
-    """Refuse two files of one acquisition, as of two reconstructions, or packed and
-    unpacked.
-
-    Raises:
-        BrainhiveError: naming both; or a file in another subject's folder.
-    """
-    known: dict[frozenset[tuple[str, str]], BidsFile] = {}
-    for file in files:
-        # of sub-01_old, a copy, sub-01
-        label = re.match(r"sub-[a-zA-Z0-9]*", file.folder.parts[0])
-        if label is None or label[0] != f"sub-{file.entities.get('sub')}":
-            raise BrainhiveError(
-                f"{file.path} lies in the folder of another subject",
-                "move or rename it",
-            )
-        acquisition = frozenset(
-            item for item in file.entities.items() if item[0] not in VERSIONS
-        )
-        other = known.setdefault(acquisition, file)
-        if other is not file:
-            raise BrainhiveError(
-                f"{other.path} and {file.path} are of one acquisition, not of two runs",
-                "preparation.files=PATTERN that one of them has, or remove one",
-            )
+    paths = []
+    for folder in (*reversed(file.folder.parents), file.folder):
+        for other in list_files(folder):
+            if (
+                other.suffix in suffixes
+                and other.path.name.endswith(ending)
+                and other.entities.items() <= file.entities.items()
+            ):
+                paths.append(other.path)
+    return paths
 
 
 def find_runs(
-    raw: ListFolder, derived: ListFolder, files: Iterable[BidsFile], ledger: Ledger
+    list_raw: ListFolder,
+    list_derived: ListFolder,
+    files: Iterable[BidsFile],
+    ledger: Ledger,
 ) -> list[BoldRun]:
-    """Find the files of the runs of a session by their derived BOLD; runs without
-    events are left out, and counted.
+    """Find the files of the runs of a session, in the order of their labels.
+
+    Args:
+        list_raw: Lists files of the raw data set.
+        list_derived: Lists files of fMRIPrep.
+        files: Preprocessed BOLD of the session.
+        ledger: Counts runs without events, which are left out.
     """
-    # runs with events in the order of their labels, run-10 behind run-9
-    labelled = []
+    # run-10 follows run-9
+    labelled_files = []
     for file in files:
         label = file.entities.get("run", "")
-        tables = find_inherited_files(raw, file, ".tsv", "events")
+        tables = find_inherited_files(list_raw, file, ".tsv", "events")
         if tables:
-            labelled.append((len(label), label, file.path, file, tables[-1]))
+            sort_key = (len(label), label, file.path)
+            labelled_files.append((*sort_key, file, tables[-1]))
         else:
             ledger.leave_out("runs", "without events.tsv", file.path.name)
-    labelled.sort()
+    labelled_files.sort()
 
-    # numbers of the labels, or else counted
-    numbers = [int(label) if label.isdecimal() else 0 for _, label, *_ in labelled]
-    # runs may differ in other entities, as acq
-    if len({*numbers}) < len(numbers) or 0 in numbers:
-        numbers = [*range(1, len(labelled) + 1)]
+    # labels that are no unique numbers are counted, as runs may differ in `acq`
+    numbers = []
+    for _, label, *_ in labelled_files:
+        numbers.append(int(label) if label.isdecimal() else 0)
+    if len(set(numbers)) < len(numbers) or 0 in numbers:
+        numbers = list(range(1, len(labelled_files) + 1))
 
     runs = []
-    for number, (*_, file, events) in zip(numbers, labelled, strict=True):
-        # the right hemisphere, confounds and JSON of a run
+    for number, (*_, file, events_file) in zip(numbers, labelled_files, strict=True):
         path = file.path
-        described = file._replace(entities={**file.entities, "desc": "confounds"})
-        series: tuple[Path, ...] = (path,)
+        bold_files: tuple[Path, ...] = (path,)
         if path.suffix == ".gii":
-            series = path, path.with_name(path.name.replace("_hemi-L_", "_hemi-R_"))
-        # the former before 20.2
+            right_name = path.name.replace("_hemi-L_", "_hemi-R_")
+            bold_files = (path, path.with_name(right_name))
+        # the suffix was `regressors` before fMRIPrep 20.2
+        described = file._replace(entities={**file.entities, "desc": "confounds"})
         confounds = find_inherited_files(
-            derived, described, ".tsv", "regressors", "timeseries"
+            list_derived, described, ".tsv", "regressors", "timeseries"
         )[-1:]
-        own, further = (
-            find_inherited_files(root, file, ".json", "bold") for root in (raw, derived)
-        )
+        raw_sidecars = find_inherited_files(list_raw, file, ".json", "bold")
+        derived_sidecars = find_inherited_files(list_derived, file, ".json", "bold")
 
-        # masks and labels of the same run, space and resolution
-        images = {
-            image.entities.get("desc", ""): image.path
-            for image in derived(file.folder)
-            if image.suffix in ("mask", "dseg")
-            and image.path.name.endswith(NIFTI_ENDINGS)
-            and {**image.entities, "desc": ""} == {**file.entities, "desc": ""}
-        }
-        table = next(iter(confounds), None)
-        paths = [*series, events, *own, *further, *confounds, *images.values()]
+        # masks and segmentations of the same run, space and resolution
+        image_files = {}
+        run_entities = {**file.entities, "desc": ""}
+        for image in list_derived(file.folder):
+            if (
+                image.suffix in ("mask", "dseg")
+                and image.path.name.endswith(NIFTI_ENDINGS)
+                and {**image.entities, "desc": ""} == run_entities
+            ):
+                image_files[image.entities.get("desc", "")] = image.path
+        paths = [*bold_files, events_file]
+        paths += raw_sidecars + derived_sidecars + confounds
+        paths += image_files.values()
         runs.append(
-            BoldRun(number, series, events, (own, further), table, images, paths)
+            BoldRun(
+                number,
+                bold_files,
+                events_file,
+                (raw_sidecars, derived_sidecars),
+                confounds[0] if confounds else None,
+                image_files,
+                paths,
+            )
         )
     return runs
 
 
 def read_timing(run: BoldRun) -> tuple[int, float, float, str]:
-    """Read when volumes were acquired: key by key from the nearest JSON that has it.
+    """Read the times of volumes from the sidecars and the header of a run.
 
     Returns:
-        Number of volumes, TR, time of the first volume, and what says that.
+        Number of volumes, TR and time of the first volume in seconds, and the source of
+        this time: `StartTime`, `TR/2` or `0`.
 
     Raises:
-        BrainhiveError: if there is no TR, or the header of the BOLD has another.
+        BrainhiveError: if TR or StartTime is no number of seconds, or the header has
+            another TR.
     """
-    # of several JSON files, later ones override earlier ones key by key
-    raw, derived = (
-        dict[str, Any](chain(*(documents.read(path).items() for path in paths)))
-        for paths in run.sidecars
-    )
-
-    # the TR of the JSON, which the header may not contradict
+    # nearer sidecars override others key by key
+    raw_sidecar, derived_sidecar = map(_merge_sidecars, run.sidecars)
     path = run.bold_files[0]
-    tr_s = derived.get("RepetitionTime") or raw.get("RepetitionTime")
-    if not _is_time(tr_s) or not tr_s:
-        problem = (
-            f"{path}: its JSON has no RepetitionTime in "
-            f"seconds{f', but {tr_s}' if tr_s else ''}"
-        )
-        json = f"{path.name.partition('.')[0]}.json"
+    tr_s = derived_sidecar.get("RepetitionTime") or raw_sidecar.get("RepetitionTime")
+    if not _is_seconds(tr_s) or not tr_s:
+        value = f", but {tr_s}" if tr_s else ""
+        name = f"{path.name.partition('.')[0]}.json"
         raise BrainhiveError(
-            problem, f'write {{"RepetitionTime": 2.0}}, with its TR, into {json}'
+            f"{path}: its sidecar has no RepetitionTime in seconds{value}",
+            f'write {{"RepetitionTime": 2.0}} with the TR of the run into {name}',
         )
-    volumes, header_s = _read_bold_header(path)
-    header_s = header_s / 1000 if header_s > MAX_TR_S else header_s
-    # tools that know no TR write 0 or 1
-    if header_s > 0 and header_s != 1 and abs(header_s - tr_s) > HEADER_TOLERANCE_S:
+
+    # programs that do not know the TR write 0 or 1 into the header
+    n_volumes, header_tr_s = _read_bold_header(path)
+    if header_tr_s > MAX_TR_S:
+        header_tr_s = header_tr_s / 1000
+    is_known = header_tr_s > 0 and header_tr_s != 1
+    if is_known and abs(header_tr_s - tr_s) > HEADER_TOLERANCE_S:
         raise BrainhiveError(
-            f"{path}: its header has a TR of {header_s:g} s, its JSON one of {tr_s:g} "
-            f"s",
+            f"{path}: its header has a TR of {header_tr_s:g} s, its sidecar a TR of "
+            f"{tr_s:g} s",
             "find out which is right, and correct RepetitionTime or the header",
         )
 
     # slice-timing correction moves a volume to the middle of its TR
-    start_s = derived.get("StartTime")
+    start_s = derived_sidecar.get("StartTime")
     source = "StartTime"
     if start_s is None:
-        is_corrected = derived.get("SliceTimingCorrected") is True
+        is_corrected = derived_sidecar.get("SliceTimingCorrected") is True
         start_s, source = (tr_s / 2, "TR/2") if is_corrected else (0.0, "0")
-    if not _is_time(start_s):
+    if not _is_seconds(start_s):
         raise BrainhiveError(
-            f"{path}: its JSON has StartTime {start_s}", "correct it: seconds"
+            f"{path}: its sidecar has StartTime {start_s}",
+            "correct StartTime, which is in seconds",
         )
-    return volumes, tr_s, start_s, source
+    return n_volumes, tr_s, start_s, source
 
 
-def _is_time(value: Any) -> bool:
-    """Whether a value of a JSON is a number of seconds, and not of milliseconds."""
+def _merge_sidecars(paths: Sequence[Path]) -> dict[str, Any]:
+    """Read sidecars, of which later ones override earlier ones."""
+    values: dict[str, Any] = {}
+    for path in paths:
+        values.update(documents.read(path))
+    return values
+
+
+def _is_seconds(value: Any) -> bool:
+    """Return True if a value is a number of seconds, and not of milliseconds."""
     return type(value) in (int, float) and 0 <= value < MAX_TR_S
 
 
 def _read_bold_header(path: Path) -> tuple[int, float]:
-    """Read the number of volumes of BOLD, and the TR in its header, in s or ms; 0 if
-    not known.
-    """
-    image = open_image(path, COPY_HINT)
+    """Read the number of volumes, and the TR in s or ms, or 0 if unknown."""
+    img = open_image(path, COPY_HINT)
     with report_damage(path, COPY_HINT, exceptions=(Exception,)):
         if path.suffix == ".gii":
-            # an array for each volume, or one [V, T], as nilearn writes it
-            first = image.darrays[0].data
-            return first.shape[1] if first.ndim == 2 else len(image.darrays), 0.0
+            # an array for each volume, or a single array [V, T], as nilearn writes it
+            values = img.darrays[0].data
+            return values.shape[1] if values.ndim == 2 else len(img.darrays), 0.0
         if path.name.endswith(".dtseries.nii"):
-            axis = image.header.get_axis(0)
-            return image.shape[0], axis.step if axis.unit == "SECOND" else 0.0
-        if image.ndim != 4:
+            axis = img.header.get_axis(0)
+            return img.shape[0], axis.step if axis.unit == "SECOND" else 0.0
+        if img.ndim != 4:
             raise BrainhiveError(
-                f"{path} is {list(image.shape)}, not [X, Y, Z, T]", COPY_HINT
+                f"{path} is {list(img.shape)}, not [X, Y, Z, T]", COPY_HINT
             )
-        return image.shape[3], float(image.header.get_zooms()[3])
+        return img.shape[3], float(img.header.get_zooms()[3])
 
 
-def read_bold(run: BoldRun, space: Mask | Mapping[str, int], volumes: int) -> Float32:
-    """Read the BOLD [T, V] of the voxels of a mask, or of the vertices of both
-    hemispheres.
+def read_bold(run: BoldRun, space: Mask | Mapping[str, int], n_volumes: int) -> Float32:
+    """Read the BOLD [T, V] of voxels or vertices.
+
+    Args:
+        run: Files of the run.
+        space: Mask of the voxels, or number of vertices of each hemisphere.
+        n_volumes: Expected number of volumes T.
     """
+    path = run.bold_files[0]
     if isinstance(space, Mask):
-        return space.read_series(run.bold_files[0]).astype(np.float32, copy=False)
+        return space.read_series(path).astype(np.float32, copy=False)
 
-    # vertices [T, V] of each hemisphere
-    images = [open_image(path, COPY_HINT) for path in run.bold_files]
-    with report_damage(run.bold_files[0], COPY_HINT, exceptions=(Exception,)):
+    images = [open_image(file, COPY_HINT) for file in run.bold_files]
+    hemispheres = []  # [T, V] each
+    with report_damage(path, COPY_HINT, exceptions=(Exception,)):
         if len(images) == 2:
-            # GIFTI: an array for each volume, or one [V, T], as nilearn writes it
-            sides = [
-                np.stack([volume.data for volume in image.darrays]) for image in images
-            ]
-            sides = [side if side.ndim == 2 else side[0].T for side in sides]
+            # GIFTI has an array for each volume, or a single array [V, T]
+            for img in images:
+                values = np.stack([volume.data for volume in img.darrays])
+                hemispheres.append(values if values.ndim == 2 else values[0].T)
         else:
-            # CIFTI: grayordinates, of which the cortex is read
+            # grayordinates outside the cortex are left out
             values = np.asarray(images[0].dataobj)
             axis = images[0].header.get_axis(1)
-            sides = [values[:, axis.name == name] for name in CIFTI_CORTEX.values()]
+            for name in CIFTI_CORTEX.values():
+                hemispheres.append(values[:, axis.name == name])
 
-    # left and right hemisphere side by side
-    if [side.shape for side in sides] != [(volumes, size) for size in space.values()]:
-        shapes = " and ".join(str([*side.shape]) for side in sides)
+    shapes = [values.shape for values in hemispheres]
+    if shapes != [(n_volumes, size) for size in space.values()]:
+        descriptions = " and ".join(str(list(shape)) for shape in shapes)
         raise BrainhiveError(
-            f"{run.bold_files[0]} has {shapes}, other runs "
-            f"{[*space.values()]} vertices",
+            f"{path} has {descriptions}, but {n_volumes} volumes of "
+            f"{list(space.values())} vertices are expected",
             COPY_HINT,
         )
-    return np.concatenate(sides, 1, dtype=np.float32)
+    return np.concatenate(hemispheres, 1, dtype=np.float32)
 
 
 def read_events(
@@ -345,120 +353,123 @@ def read_events(
     """Read the pictures of a run in the order of time.
 
     Args:
-        path: The table.
-        stimulus: The column, or template, that names pictures.
-        where: Columns, and the value or values that pictures have in them.
-        series: The BOLD of the run.
+        path: The events.tsv.
+        stimulus: Column or template that names pictures.
+        conditions: Value or list of values of pictures in each column.
+        bold_file: BOLD of the run, whose entities a template may use.
 
     Returns:
-        The pictures, and the number of other events, by reason.
+        The pictures, and the number of other events by reason.
 
     Raises:
-        BrainhiveError: if a column is missing, a time is no number, or two pictures
-            begin at once.
+        BrainhiveError: if a column is missing, an onset is no number, or two pictures
+            begin at the same time.
     """
-    # the columns that the recipe names
     columns, rows = read_table(path)
-    if absent := [name for name in ("onset", *conditions) if name not in columns]:
-        way = "preparation.stimulus=COLUMN, preparation.where={COLUMN: VALUE}"
+    absent = [name for name in ("onset", *conditions) if name not in columns]
+    if absent:
         raise BrainhiveError(
-            f"{path} has no column {absent[0]}", f"it has {', '.join(columns)}: {way}"
+            f"{path} has no column {absent[0]}",
+            f"choose from {', '.join(columns)}: preparation.stimulus=COLUMN, "
+            "preparation.where={COLUMN: VALUE}",
         )
     stimulus = name_events(path, columns, rows, stimulus, bold_file)
-    wanted = {
-        column: {
-            *map(_normalise_value, values if isinstance(values, list) else [values])
-        }
-        for column, values in conditions.items()
-    }
+    allowed_values = {}
+    for column, value in conditions.items():
+        values = value if isinstance(value, list) else [value]
+        allowed_values[column] = set(map(_normalise_value, values))
 
-    # events with these values and a picture, and the reason why others are none
+    # keep events of these values with a picture, and count the others by reason
     pictures = list[ShownPicture]()
     dropped = Counter[str]()
     for line, row in enumerate(rows, 2):
         kind = f" (trial_type {row['trial_type']})" if "trial_type" in columns else ""
-        other = [
-            name for name in wanted if _normalise_value(row[name]) not in wanted[name]
-        ]
-        if other:
-            dropped[f"events whose {other[0]} is {row[other[0]]}"] += 1
+        failed = []
+        for column, allowed in allowed_values.items():
+            if _normalise_value(row[column]) not in allowed:
+                failed.append(column)
+        if failed:
+            dropped[f"events whose {failed[0]} is {row[failed[0]]}"] += 1
         elif row[stimulus] in EMPTY_CELLS:
             dropped[f"events without {stimulus}{kind}"] += 1
         elif row["onset"] in EMPTY_CELLS:
             dropped["events of pictures without an onset"] += 1
         else:
-            onset_s, duration_s = (
-                read_number(row.get(name, "")) for name in ("onset", "duration")
-            )
-            if np.isnan(onset_s):
+            onset = read_number(row["onset"])
+            if np.isnan(onset):
                 raise BrainhiveError(
-                    f"{path}, line {line}: onset {row['onset']}",
+                    f"{path}, line {line}: onset {row['onset']} is no number",
                     "write seconds, or n/a",
                 )
-            pictures.append((onset_s, duration_s, row[stimulus]))
+            duration = read_number(row.get("duration", ""))
+            pictures.append((onset, duration, row[stimulus]))
 
-    # two pictures at once would have one response
+    # two pictures at the same time would have the same response
     pictures.sort()
-    for picture, later in pairwise(pictures):
-        if picture[0] == later[0]:
+    for picture, next_picture in pairwise(pictures):
+        if picture[0] == next_picture[0]:
             raise BrainhiveError(
-                f"{path}: two pictures begin at {later[0]:g}",
-                "preparation.where={COLUMN: VALUE} chooses one, or correct the table",
+                f"{path}: two pictures begin at {picture[0]:g}",
+                "choose events with preparation.where={COLUMN: VALUE}, or correct the "
+                "table",
             )
     return pictures, dropped
 
 
-def find_onset_unit(pictures: Sequence[tuple[float, float, float]], where: str) -> str:
-    """Find the unit of onsets by the runs that they must lie in.
-
-    Args:
-        pictures: Onset of each picture, and TR and duration of its run in seconds.
-        where: What they are of, for errors.
-
-    Returns:
-        `s`, `ms` or `volumes`; `s` if none fits.
-
-    Raises:
-        BrainhiveError: if two units fit.
-    """
-    # of each picture, the share of its run after which it begins
-    onsets, trs_s, ends_s = np.array(pictures or [(0, 1, 1)]).T
-    shares = {"s": onsets / ends_s, "ms": onsets / 1000 / ends_s}
-    if (onsets == np.rint(onsets)).all() and (trs_s != 1).all():
-        shares["volumes"] = onsets * trs_s / ends_s
-    # seconds are usual, though some pictures may begin after a run that was cut short
-    fitting = {
-        f"in {unit}": unit
-        for unit, share in shares.items()
-        if 0.5 <= share.max() < 1 or (unit == "s" and np.median(share) < 1)
-    }
-    way = "preparation.onset_unit=s, or volumes"
-    return choose_only(fitting, f"the onsets of {where}", way) or "s"
-
-
 def _normalise_value(value: object) -> str:
-    """Write numbers alike: 1, 01 and 1.0."""
+    """Write equal numbers in the same way, such as 1, 01 and 1.0."""
     number = read_number(value)
     return NOT_AVAILABLE.sub("n/a", str(value)) if np.isnan(number) else str(number)
 
 
+def find_onset_unit(pictures: Sequence[tuple[float, float, float]], source: str) -> str:
+    """Find the unit with which onsets lie inside their runs.
+
+    Args:
+        pictures: Onset of each picture, and TR and duration of its run in seconds.
+        source: Description of the pictures for errors.
+
+    Returns:
+        `s`, `ms` or `volumes`. `s` if no unit fits.
+
+    Raises:
+        BrainhiveError: if two units fit.
+    """
+    if not pictures:
+        return "s"
+    # onsets as shares of the duration of the run
+    onsets, trs_s, ends_s = np.array(pictures).T
+    shares = {"s": onsets / ends_s, "ms": onsets / 1000 / ends_s}
+    if (onsets == np.rint(onsets)).all() and (trs_s != 1).all():
+        shares["volumes"] = onsets * trs_s / ends_s
+
+    # seconds also fit if a few pictures begin after a run that was cut short
+    units = {}
+    for unit, share in shares.items():
+        is_mostly_inside = unit == "s" and np.median(share) < 1
+        if 0.5 <= share.max() < 1 or is_mostly_inside:
+            units[f"in {unit}"] = unit
+    hint = "preparation.onset_unit=s, or volumes"
+    return choose_only(units, f"the onsets of {source}", hint) or "s"
+
+
 def read_confounds(
-    run: BoldRun, groups: Sequence[str], volumes: int, noted: Counter[str]
+    run: BoldRun, groups: Sequence[str], n_volumes: int, noted: Counter[str]
 ) -> dict[str, Float64]:
     """Read the confounds of a run.
 
     Args:
-        run: Its files.
-        groups: `GROUPS`, or columns, which may have wildcards.
-        volumes: T.
-        noted: Counts of unusual facts, which are added to.
+        run: Files of the run.
+        groups: Keys of `CONFOUND_COLUMNS`, or columns with or without wildcards.
+        n_volumes: Expected number of volumes T.
+        noted: Counts of unusual facts, which are increased.
 
     Returns:
-        [T] by column, finite.
+        Finite values [T] by column, without columns of zeros.
 
     Raises:
         MissingData: if there is no table.
-        BrainhiveError: if a column is not there, or a value is missing behind the first
+        BrainhiveError: if the table lacks a column, a row, or a value after the first
             row.
     """
     if not groups:
@@ -467,42 +478,66 @@ def read_confounds(
     if path is None:
         raise MissingData(
             f"{run.bold_files[0]} has no desc-confounds_timeseries.tsv next to it",
-            "preparation.confounds=[] does without",
+            "copy it from fMRIPrep, or use none: preparation.confounds=[]",
         )
     columns, rows = read_table(path)
-    if len(rows) != volumes:
+    if len(rows) != n_volumes:
         raise BrainhiveError(
-            f"{path} has {len(rows)} rows for {volumes} volumes", COPY_HINT
+            f"{path} has {len(rows)} rows for {n_volumes} volumes", COPY_HINT
         )
 
-    # columns of each group
+    # columns of each group, without duplicates
     names: dict[str, None] = {}
     for group in groups:
         for pattern in CONFOUND_COLUMNS.get(group, (group,)):
             matches = sorted(match_pattern(columns, pattern))
             if not matches and group not in OPTIONAL_CONFOUNDS:
-                there = dict.fromkeys(re.sub(r"\d+$", "*", name) for name in columns)
+                patterns = dict.fromkeys(re.sub(r"\d+$", "*", name) for name in columns)
                 raise BrainhiveError(
                     f"{path} has no column {pattern} of the confounds {group}",
-                    f"preparation.confounds=[…] of those there: {', '.join(there)}",
+                    f"choose preparation.confounds=[…] from {', '.join(patterns)}",
                 )
             names |= dict.fromkeys(matches)
 
-    # their values [T]; derivatives have none in the first row, and a column of zeros
-    # explains nothing
-    values = {}
+    confounds = {}
     for name in names:
-        column = np.array([read_number(row[name]) for row in rows])
+        values = np.array([read_number(row[name]) for row in rows])
+        # derivatives have no value in the first row
         if rows[0][name] in EMPTY_CELLS:
             noted["confounds with n/a in the first row, taken as 0"] += 1
-            column[0] = 0
-        if not np.isfinite(column).all():
+            values[0] = 0
+        if not np.isfinite(values).all():
             raise BrainhiveError(
                 f"{path}, column {name}: not all of its rows are numbers",
                 "leave it out of preparation.confounds, or correct it",
             )
-        if column.any():
-            values[name] = column
+        if values.any():
+            confounds[name] = values
         else:
             noted["confounds that are zero throughout, left out"] += 1
-    return values
+    return confounds
+
+
+def require_one_version(files: Iterable[BidsFile]) -> None:
+    """Raise an error if an acquisition has two files, as of two reconstructions.
+
+    Files in the folder of another subject are errors, too.
+    """
+    file_of: dict[frozenset[tuple[str, str]], BidsFile] = {}
+    for file in files:
+        # a copy of a folder may be called sub-01_old
+        label = re.match(r"sub-[a-zA-Z0-9]*", file.folder.parts[0])
+        if label is None or label[0] != f"sub-{file.entities.get('sub')}":
+            raise BrainhiveError(
+                f"{file.path} lies in the folder of another subject",
+                "move or rename the file",
+            )
+        acquisition = frozenset(
+            item for item in file.entities.items() if item[0] not in VERSIONS
+        )
+        other = file_of.setdefault(acquisition, file)
+        if other is not file:
+            raise BrainhiveError(
+                f"{other.path} and {file.path} are versions of the same run",
+                "choose one by preparation.files=PATTERN, or remove one",
+            )

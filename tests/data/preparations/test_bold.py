@@ -206,9 +206,7 @@ def test_sidecars_are_inherited_key_by_key_and_their_tr_is_that_of_the_header(da
         build().list_trials(1, 2).provenance["timing"][1]["tr_s"] == 1.6
     )  # of the raw run
     edit_json(data / f"{OTHER_RUN}_bold.json", RepetitionTime=None)
-    with pytest.raises(
-        BrainhiveError, match=r"its header has a TR of 1\.6 s, its JSON one of 2 s"
-    ):
+    with pytest.raises(BrainhiveError, match=r"\b1\.6 s.*\b2 s"):
         build().list_trials(1, 2)
     edit_json(data / "task-images_bold.json", RepetitionTime=None)
     with pytest.raises(BrainhiveError, match="no RepetitionTime in seconds") as raised:
