@@ -1,4 +1,4 @@
-"""Images of brains that nibabel reads, and volumes that are read through a mask."""
+"""Brain images that nibabel reads, and masks of their voxels."""
 
 import gzip
 import math
@@ -25,71 +25,70 @@ CIFTI_ENDINGS = (
     ".pscalar.nii",
     ".ptseries.nii",
 )
-"""Endings of CIFTI, of grayordinates or parcels."""
+"""Endings of CIFTI files of grayordinates or parcels."""
 CIFTI_CORTEX = {
     "left": "CIFTI_STRUCTURE_CORTEX_LEFT",
     "right": "CIFTI_STRUCTURE_CORTEX_RIGHT",
 }
-"""Its names of the vertices of the hemispheres."""
-BLOCK_BYTES = 2**20
-AFFINE_MM = 1e-3
-"""Largest difference between affines of one space: they are written as float32."""
-PROBABLE, PERCENT = 0.5, 50
-"""Least probability at which a voxel is inside, as a share or in percent."""
-ROUNDING = 1e-3
-"""Largest distance from whole numbers, at which labels and masks are these."""
-PARCELS, GRADIENT = 0.6, 0.35
-"""Shares of neighbours with one value: more in a map of labels, less in one of
-probabilities in percent.
+"""CIFTI's names of the vertices of each hemisphere."""
+UNPACKED_BYTES = 2**20
+MAX_AFFINE_DIFFERENCE_MM = 1e-3
+"""Largest difference between two affines of a space, which are stored as float32."""
+MIN_PROBABILITY = 0.5
+MIN_PERCENT = 50
+"""Smallest probability of a voxel inside a region, as a share or in percent."""
+MAX_ROUNDING_ERROR = 1e-3
+"""Largest distance of labels and masks from whole numbers."""
+MIN_EQUAL_NEIGHBOURS_IN_LABELS = 0.6
+MAX_EQUAL_NEIGHBOURS_IN_PERCENT = 0.35
+"""Shares of neighbours with equal values. Maps of labels have more, maps of
+probabilities in percent fewer.
 """
 
 
 def open_image(path: Path, way_out: str) -> Any:
-    """Open the header of a file that nibabel reads, and all of a GIFTI file.
+    """Open a file with nibabel, and read its header, or all of a GIFTI file.
 
     Args:
-        path: The file; only the formats of `ENDINGS`, as others name further files.
-        way_out: One line on how to get a sound one.
+        path: File with one of the `IMAGE_ENDINGS`.
+        way_out: Advice on how to get an undamaged file.
 
     Raises:
-        MissingData: if the file is damaged, names other files, has values that are no
-            real numbers, or claims more than its size allows.
+        MissingData: if the file has another ending, is damaged, refers to another file,
+            has no real values, or claims more values than its size allows.
     """
     import nibabel
 
-    # it writes what it corrects in headers to the terminal
+    # keep nibabel's notes on corrected headers off the terminal
     nibabel.imageglobals.logger.disabled = True
     with report_damage(path, way_out, exceptions=(Exception,)):
         if not path.name.endswith(IMAGE_ENDINGS):
-            raise ValueError(f"it is none of {', '.join(IMAGE_ENDINGS)}")
-        # the only encoding by which a GIFTI file names another file, which nibabel
-        # would read
+            raise ValueError(f"its name ends in none of {', '.join(IMAGE_ENDINGS)}")
+        # nibabel would read the other file to which this encoding refers
         if path.suffix == ".gii":
             with open_regular(path) as file:
                 if b"ExternalFileBinary" in file.read():
                     raise ValueError("its values are in another file")
 
-        # real values, of a size that the file may have
-        image: Any = nibabel.load(path)
+        img: Any = nibabel.load(path)
         if path.suffix != ".gii":
-            dtype = image.get_data_dtype()
+            dtype = img.get_data_dtype()
             if dtype.kind not in "iuf":
                 raise ValueError(f"its values are {dtype}, not real numbers")
-            refuse_inflation(
-                math.prod(image.shape) * dtype.itemsize,
-                path.stat().st_size,
-                "its values",
-            )
-        return image
+            n_bytes = math.prod(img.shape) * dtype.itemsize
+            refuse_inflation(n_bytes, path.stat().st_size, "its values")
+        return img
 
 
 def find_vertices(paths: Sequence[Path], way_out: str) -> Surface | None:
-    """Find which vertices the rows of GIFTI or CIFTI are; None of other files, and of
-    parcels.
+    """Find the vertices of the rows of GIFTI or CIFTI files.
 
     Args:
-        paths: GIFTI of the left and the right hemisphere; or CIFTI.
-        way_out: One line on how to get sound ones.
+        paths: GIFTI files of the left and the right hemisphere, or a CIFTI file.
+        way_out: Advice on how to get undamaged files.
+
+    Returns:
+        Vertices, or None for files of another format and for CIFTI parcels.
     """
     if not paths[0].name.endswith((".gii", *CIFTI_ENDINGS)):
         return None
@@ -97,146 +96,152 @@ def find_vertices(paths: Sequence[Path], way_out: str) -> Surface | None:
 
     images = [open_image(path, way_out) for path in paths]
     with report_damage(paths[0], way_out, exceptions=(Exception,)):
-        # GIFTI has all vertices of a hemisphere, in arrays [V] or [V, T]
         if paths[0].suffix == ".gii":
-            sizes = tuple(len(image.darrays[0].data) for image in images)
-            hemisphere = np.repeat(range(len(sizes)), sizes)
-            vertex = np.concatenate([np.arange(size) for size in sizes])
-        # CIFTI lists them, mostly without the medial wall
+            # GIFTI has all vertices of a hemisphere, in arrays [V] or [V, T]
+            sizes = tuple(len(img.darrays[0].data) for img in images)
+            hemispheres = np.repeat(range(len(sizes)), sizes)
+            vertices = np.concatenate([np.arange(size) for size in sizes])
         else:
+            # CIFTI lists its vertices, mostly without the medial wall
             axis = images[0].header.get_axis(1)
             if not isinstance(axis, BrainModelAxis):
                 return None
-            hemisphere = np.full(len(axis), -1)
-            for side, name in enumerate(CIFTI_CORTEX.values()):
-                hemisphere[axis.name == name] = side
-            vertex = np.where(hemisphere < 0, -1, axis.vertex)
-            sizes = tuple(axis.nvertices.get(name, 0) for name in CIFTI_CORTEX.values())
-        return Surface(np.stack([hemisphere, vertex], 1).astype(np.int32), sizes)
+            hemispheres = np.full(len(axis), -1)
+            for hemisphere, name in enumerate(CIFTI_CORTEX.values()):
+                hemispheres[axis.name == name] = hemisphere
+            vertices = np.where(hemispheres < 0, -1, axis.vertex)
+            names = CIFTI_CORTEX.values()
+            sizes = tuple(axis.nvertices.get(name, 0) for name in names)
+        rows = np.stack([hemispheres, vertices], 1).astype(np.int32)
+        return Surface(rows, sizes)
 
 
 @contextmanager
 def open_volumes(path: Path, way_out: str) -> Iterator[Any]:
-    """Open a NIfTI or MGH image, of which the block reads values; raises as
-    `open_image`.
+    """Context manager that opens a NIfTI or MGH image to read values.
 
-    A compressed file is unpacked once, from one end to the other, and its checksum
-    compared where the block
-    ends: nibabel stops before the checksum.
+    At the end, the rest of a compressed file is read and its checksum compared, which
+    nibabel does not do.
+
+    Args:
+        path: The image.
+        way_out: Advice on how to get an undamaged image.
+
+    Raises:
+        MissingData: as `open_image`, or if the checksum differs.
     """
-    form = type(open_image(path, way_out))
+    image_class = type(open_image(path, way_out))
     unpack: Any = gzip.open if path.suffix in (".gz", ".mgz") else open
     with report_damage(path, way_out), unpack(path, "rb") as file:
-        yield form.from_stream(file)
-        # to the end, where the checksum is compared
-        while file.read(BLOCK_BYTES):
+        yield image_class.from_stream(file)
+        while file.read(UNPACKED_BYTES):
             pass
 
 
 def read_volume(path: Path, way_out: str) -> Array:
-    """Read a NIfTI volume [X, Y, Z], or maps [X, Y, Z, n]; raises as `open_image`."""
-    with open_volumes(path, way_out) as image:
-        values = np.asarray(image.dataobj)
+    """Read a volume [X, Y, Z] or maps [X, Y, Z, n], with the errors of `open_image`."""
+    with open_volumes(path, way_out) as img:
+        values = np.asarray(img.dataobj)
     # FSL, AFNI and SPM write masks as [X, Y, Z, 1]
-    return values.reshape(
-        *values.shape[:3], *(size for size in values.shape[3:] if size > 1)
-    )
+    map_axes = [size for size in values.shape[3:] if size > 1]
+    return values.reshape(*values.shape[:3], *map_axes)
 
 
 def round_labels(values: Array) -> Array:
-    """Round values that are whole numbers apart from errors of scaling and resampling.
+    """Round values that are whole numbers but for errors of scaling and resampling.
 
-    Other values are returned as they are, and so are those that would all become 0.
+    Other values, and values that would all become 0, are returned unchanged.
     """
     rounded = np.rint(values)
-    is_near = np.allclose(values, rounded, 1e-6, ROUNDING, equal_nan=True)
+    is_near = np.allclose(values, rounded, 1e-6, MAX_ROUNDING_ERROR, equal_nan=True)
     return rounded if is_near and np.nan_to_num(rounded).any() else values
 
 
 def find_threshold(
     values: Array, path: Path, key: str, threshold: float | None = None
 ) -> tuple[float, str]:
-    """Find what the values of a file are, and from which value on voxels or vertices
-    are inside.
+    """Find the smallest value of voxels or vertices inside a region.
 
     Args:
-        values: A volume or surface, or with a last axis of maps; 0 and NaN are outside.
-        path: The file, for messages.
-        key: Name of the region, or `mask`, for which the recipe may have a threshold.
-        least: That threshold.
+        values: Values of the file, in which 0 and NaN are outside.
+        path: The file, for errors.
+        key: Name of the region, or `mask`, for errors.
+        threshold: Smallest value that the recipe names.
 
     Returns:
-        The threshold, and what the values are: mask, labels, probabilities, percent.
+        The smallest value, and the kind of the values: `mask`, `labels`, or a
+        description of probabilities, percent or the recipe's threshold.
 
     Raises:
-        BrainhiveError: if that is not clear.
+        BrainhiveError: if the kind is ambiguous.
     """
     if threshold is not None:
         return threshold, f"{threshold:g} and more"
-    # masks have one value, probabilities fractions up to 1
-    shown = np.unique(values[np.isfinite(values) & (values != 0)])
-    is_whole = bool((shown == np.rint(shown)).all())
-    positive = shown[shown > 0]
-    high = shown.max(initial=0)
-    # -1: outside, of NSD
-    is_negative = bool((shown < 0).any() and not (is_whole and shown.min() == -1))
-    if len(positive) <= 1 and not is_negative:
+    distinct = np.unique(values[np.isfinite(values) & (values != 0)])
+    is_whole = bool((distinct == np.rint(distinct)).all())
+    positive = distinct[distinct > 0]
+    high = distinct.max(initial=0)
+    has_negative = bool((distinct < 0).any())
+    if is_whole and has_negative and distinct.min() == -1:
+        has_negative = False  # NSD writes -1 outside
+    if len(positive) <= 1 and not has_negative:
         return 0, "mask"
-    if not is_whole and not is_negative and high <= 1 + 1e-6:
-        return PROBABLE, f"probabilities, {PROBABLE} and more"
+    if not is_whole and not has_negative and high <= 1 + 1e-6:
+        return MIN_PROBABILITY, f"probabilities, {MIN_PROBABILITY} and more"
 
-    # whole numbers: labels, or percent
-    if is_whole and not is_negative:
-        if not PERCENT <= high <= 100:
+    if is_whole and not has_negative:
+        if not MIN_PERCENT <= high <= 100:
             return 0, "labels"
-        # neighbours: labels are mostly equal, probabilities differ from voxel to voxel
-        pairs = [
-            (np.delete(values, -1, axis), np.delete(values, 0, axis))
-            for axis in range(values.ndim)
-        ]
-        alike = np.concatenate(
-            [(one == other)[(one > 0) & (other > 0)] for one, other in pairs]
-        )
-        share = alike.sum() / max(1, len(alike))
-        if share >= PARCELS and np.gcd.reduce(positive.astype(np.int64)) == 1:
+        # most neighbours have equal labels, few have equal probabilities
+        n_equal, n_pairs = _count_equal_neighbours(values)
+        share = n_equal / max(1, n_pairs)
+        divisor = np.gcd.reduce(positive.astype(np.int64))
+        if share >= MIN_EQUAL_NEIGHBOURS_IN_LABELS and divisor == 1:
             return 0, "labels"
-        if len(alike) and share <= GRADIENT:
-            return PERCENT, f"percent, {PERCENT} and more"
+        if n_pairs and share <= MAX_EQUAL_NEIGHBOURS_IN_PERCENT:
+            return MIN_PERCENT, f"percent, {MIN_PERCENT} and more"
+        problem = "may be labels, or probabilities in percent"
+    else:
+        problem = "are neither a mask, labels nor probabilities"
+    raise BrainhiveError(
+        f"{path}: its {len(distinct)} values from {distinct.min():g} to {high:g} "
+        f"{problem}",
+        f"set the smallest value inside with preparation.thresholds.{key}=VALUE, or "
+        f"write names of labels into {path.name.partition('.')[0]}.tsv",
+    )
 
-    # neither is clear: the recipe has to say it
-    kind = "are neither a mask, labels nor probabilities"
-    kind = (
-        "may be labels, or probabilities in percent"
-        if is_whole and not is_negative
-        else kind
-    )
-    problem = f"{path}: its {len(shown)} values from {shown.min():g} to {high:g} {kind}"
-    way = (
-        f"preparation.thresholds.{key}=LEAST takes voxels from a value on; labels need "
-        "a table of names"
-    )
-    raise BrainhiveError(problem, f"{way}, {path.name.partition('.')[0]}.tsv")
+
+def _count_equal_neighbours(values: Array) -> tuple[int, int]:
+    """Count the pairs of positive neighbours with equal values, and all such pairs."""
+    n_equal = n_pairs = 0
+    for axis in range(values.ndim):
+        before = np.delete(values, -1, axis)
+        after = np.delete(values, 0, axis)
+        is_pair = (before > 0) & (after > 0)
+        n_equal += int((before == after)[is_pair].sum())
+        n_pairs += int(is_pair.sum())
+    return n_equal, n_pairs
 
 
 def find_inside(values: Array, threshold: float) -> Bool:
-    """Tell where values are inside: at least a threshold, and neither 0 nor NaN."""
+    """Mark values of at least a threshold that are neither 0 nor NaN."""
     return np.isfinite(values) & (values >= threshold) & (values != 0)
 
 
 @dataclass(frozen=True)
 class Mask:
-    """The voxels of a volume that are kept, in C order.
+    """Voxels of a volume, in C order.
 
     Attributes:
-        path: File of the mask, for messages.
-        inside: [X, Y, Z] whether a voxel is kept.
-        affine: [4, 4] from indices to mm.
-        way_out: Hint on how to get a sound mask.
-        compares_affines: Whether other images must lie in the same space, besides
-            having the same shape; not where a publisher is known to have resampled all,
-            and headers may say less.
-        kind: What its values were taken for.
-        width: Number of voxels, V.
+        path: File of the mask, for errors.
+        inside: True [X, Y, Z] for voxels of the mask.
+        affine: Affine [4, 4] from indices to mm.
+        way_out: Advice on how to get a matching mask, for errors.
+        compares_affines: If False, other images need the same shape, but not the same
+            affine. For publishers who resample all images, and whose headers may say
+            less.
+        kind: Kind of the file's values, as `find_threshold` returns it.
+        width: Number of voxels V.
         grid: Positions of the voxels.
     """
 
@@ -265,18 +270,17 @@ class Mask:
         exclusive_threshold: float | None = None,
         threshold: float | None = None,
     ) -> "Mask":
-        """Read a mask, labels, or probabilities of which half and more is inside.
+        """Read a mask, labels, or probabilities.
 
         Args:
             path: The file.
-            way_out: Hint on how to get a sound one.
-            above: Limit of a map above which voxels are inside, whatever its values
-                are.
-            least: Threshold from which on they are.
+            way_out: Advice on how to get an undamaged file.
+            exclusive_threshold: Voxels with larger values are inside.
+            threshold: Voxels with this value or more are inside.
 
         Raises:
-            BrainhiveError: if it is no volume, or empty, or it is not clear what its
-                values are.
+            BrainhiveError: if it is no volume, has no voxel inside, or the kind of its
+                values is ambiguous.
         """
         values = read_volume(path, way_out)
         if exclusive_threshold is not None:
@@ -288,7 +292,9 @@ class Mask:
             lowest, kind = find_threshold(values, path, "mask", threshold)
             inside = find_inside(values, lowest)
         if inside.ndim != 3 or not inside.any():
-            raise BrainhiveError(f"{path} is no mask [X, Y, Z] of voxels", way_out)
+            raise BrainhiveError(
+                f"{path} is no volume [X, Y, Z] with voxels inside", way_out
+            )
         return cls(
             path,
             inside,
@@ -298,41 +304,35 @@ class Mask:
         )
 
     def require_same_grid(self, path: Path) -> Any:
-        """Open an image [X, Y, Z] or [X, Y, Z, n]; refuse one of another shape, or in
-        another space.
-
-        Args:
-            path: The image.
+        """Open an image [X, Y, Z] or [X, Y, Z, n] on the grid of the mask.
 
         Raises:
-            BrainhiveError: naming both files.
+            BrainhiveError: if its shape or its affine differs.
         """
-        image = open_image(path, self.way_out)
-        if tuple(image.shape[:3]) != self.inside.shape:
-            problem = (
-                f"{path} is {list(image.shape[:3])}, {self.path} {[*self.inside.shape]}"
+        img = open_image(path, self.way_out)
+        shape = list(img.shape[:3])
+        mask_shape = list(self.inside.shape)
+        if shape != mask_shape:
+            raise BrainhiveError(
+                f"{path} is {shape}, {self.path} {mask_shape}", self.way_out
             )
-            raise BrainhiveError(problem, self.way_out)
-        # equal shapes may lie in different spaces
         if self.compares_affines and not np.allclose(
-            image.affine, self.affine, atol=AFFINE_MM
+            img.affine, self.affine, atol=MAX_AFFINE_DIFFERENCE_MM
         ):
-            problem = (
-                f"{path} lies in another space than {self.path}: their affines differ"
+            raise BrainhiveError(
+                f"{path} lies in another space than {self.path}: their affines differ",
+                self.way_out,
             )
-            raise BrainhiveError(problem, self.way_out)
-        return image
+        return img
 
     def open_series(self, path: Path) -> Any:
-        """Open a series of volumes [X, Y, Z, n] on the same grid; values stay on
-        disk.
-        """
-        image = self.require_same_grid(path)
-        if image.ndim != 4:
+        """Open volumes [X, Y, Z, n] on the same grid, without reading values."""
+        img = self.require_same_grid(path)
+        if img.ndim != 4:
             raise BrainhiveError(
-                f"{path} is {list(image.shape)}, not [X, Y, Z, n]", self.way_out
+                f"{path} is {list(img.shape)}, not [X, Y, Z, n]", self.way_out
             )
-        return image
+        return img
 
     def read_values(self, path: Path) -> Array:
         """Read the values [V] of a volume on the same grid."""
@@ -340,25 +340,25 @@ class Mask:
         return read_volume(path, self.way_out)[self.inside]
 
     def read_series(self, path: Path, volumes: Sequence[int] | None = None) -> Array:
-        """Read a series of volumes [n, V], or a part of it; one volume is in memory at
-        a time.
-
-        Values are of the file's dtype, float32 where it scales them.
+        """Read volumes [n, V], with one volume in memory at a time.
 
         Args:
-            path: The series.
-            volumes: Indices of the volumes, ascending, from 0; None for all.
+            path: Volumes [X, Y, Z, n] on the same grid.
+            volumes: Ascending indices of the volumes, all by default.
+
+        Returns:
+            Values in the file's dtype, or in float32 if the header scales them.
         """
         self.open_series(path)
-        with open_volumes(path, self.way_out) as image:
-            # plain values keep their dtype, scaled ones become float32
-            rows = range(image.shape[3]) if volumes is None else volumes
-            is_plain = (image.dataobj.slope, image.dataobj.inter) == (1, 0)
-            dtype = image.get_data_dtype().newbyteorder("=") if is_plain else np.float32
+        with open_volumes(path, self.way_out) as img:
+            if volumes is None:
+                volumes = range(img.shape[3])
+            dtype = np.dtype(np.float32)
+            if (img.dataobj.slope, img.dataobj.inter) == (1, 0):
+                dtype = img.get_data_dtype().newbyteorder("=")
 
-            # [n, V]
             indices = np.nonzero(self.inside)
-            series = np.empty((len(rows), self.width), dtype)
-            for row, values in zip(rows, series, strict=True):
-                values[:] = image.dataobj[..., row][indices]
+            series = np.empty((len(volumes), self.width), dtype)
+            for volume, values in zip(volumes, series, strict=True):
+                values[:] = img.dataobj[..., volume][indices]
             return series
