@@ -522,9 +522,7 @@ class BoldSession:
     @cached_property
     def models(self) -> list[RunModel]:
         """Normal equations of each run."""
-        components = self.components
-        if components is None:
-            return list(map(RunModel, self.runs, self.designs))
+        components: Sequence[Any] = self.components or [None] * len(self.runs)
         return list(map(RunModel, self.runs, self.designs, components))
 
     @cached_property

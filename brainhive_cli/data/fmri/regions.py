@@ -1,13 +1,11 @@
-"""Regions of voxels or vertices by name: masks, atlases and labels of surfaces, as they
-are published.
-"""
+"""Named regions of voxels or vertices, from masks, atlases and surface labels."""
 
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -34,68 +32,94 @@ WAY_OUT = "preparation.regions: {NAME: FILE}, a mask or atlas on the grid of the
 Thresholds = Annotated[
     dict[str, float],
     Field(
-        description="least value that is inside, by name of a region's file, or "
-        "`mask`, as {V1: 0.3}; default: 0.5 of probabilities, 50 of those "
-        "in percent, above 0 of masks and labels",
+        description="smallest value inside a region, by its name or `mask`, as "
+        "{V1: 0.3}; default: 0.5 for probabilities, 50 for percent, above 0 for masks "
+        "and labels",
         examples=["{V1: 0.3}"],
     ),
 ]
-"""Key of preparations with regions of a lab's own."""
-UNNAMED = re.compile(
+"""Type of the recipe key `thresholds`."""
+BACKGROUND_NAME = re.compile(
     r"\?+|unknown|background|medial[_ ]?wall|corpuscallosum|none", re.IGNORECASE
 )
-"""Names in atlases of voxels outside all regions."""
-HEMISPHERE = re.compile(r"^(?:ctx[-_])?[lr]h[-_.]|^[LR]_|^(?:Left|Right)-|_ROI$")
-"""Text around the name of a region that both hemispheres have, as in `ctx-lh-cuneus` or
-`L_V1_ROI`.
-"""
-WANG = (
+"""Names that atlases give to voxels outside all regions."""
+HEMISPHERE_AFFIX = re.compile(r"^(?:ctx[-_])?[lr]h[-_.]|^[LR]_|^(?:Left|Right)-|_ROI$")
+"""Text around the name of a region, as in `ctx-lh-cuneus` or `L_V1_ROI`."""
+LABEL_LINE = re.compile(r'\s*"?(\d+)"?(?:\s*[\t,;]\s*([^\t,;]+)|\s+(\S+))')
+"""Number and name, separated by a tab, comma, semicolon or spaces."""
+FREESURFER_CORTEX = (1, 2)
+"""Thousands of the labels of the left and right cortex in FreeSurfer's table."""
+MAX_FREESURFER_REGION = 35
+"""Largest number of a region of aparc, without thousands."""
+WANG_REGIONS = (
     "V1v V1d V2v V2d V3v V3d hV4 VO1 VO2 PHC1 PHC2 TO2 TO1 LO2 LO1 V3B V3A IPS0 IPS1 "
     "IPS2 IPS3 IPS4 IPS5 SPL1 FEF"
 ).split()
-"""Labels 1 to 25 of the probabilistic atlas of Wang et al. 2015, whose files come
-without names.
+"""Regions of the labels 1 to 25 of the probabilistic atlas of Wang et al. 2015, whose
+files have no names.
 """
 
 
-Maps = tuple[Array, Array, Sequence[Mapping[int, str]]]
-"""Maps of a file of regions: their values [V, n] of voxels or vertices, the same with
-their neighbours in a volume, and names of labels of each map; none where the file has
-none.
-"""
+class RegionMaps(NamedTuple):
+    """Maps of a file of regions.
+
+    Attributes:
+        values: Values [V, n] of voxels or vertices in n maps.
+        volume: The same values with all other voxels, for volumes.
+        names: Names of the labels of each map, empty if the file has no names.
+    """
+
+    values: Array
+    volume: Array
+    names: Sequence[Mapping[int, str]]
+
+
+class FileRegions(NamedTuple):
+    """Regions of a file.
+
+    Attributes:
+        size: Number of voxels or vertices.
+        masks: Name and mask [size] of each region.
+        kind: Description of the file's values.
+    """
+
+    size: int
+    masks: Sequence[tuple[str, Bool]]
+    kind: str
 
 
 def find_region_files(
     patterns: Mapping[str, str], subject: int, root: Path, label: str = ""
 ) -> dict[str, list[Path]]:
-    """Find the files of a subject by the names of regions and atlases.
+    """Find the files of a subject's regions and atlases.
 
     Args:
-        patterns: Name to a path below `root`, else below home, with `{subject}`,
-            `{subject:02d}` or `{label}` and the wildcards of a shell; of a surface,
-            both hemispheres, as `label/?h.aparc.annot`.
-        subject: By number.
-        root: The folder of the betas, or of the BIDS data set.
-        label: Of the subject in the names of files, without `sub-`.
+        patterns: Path of each region or atlas below `root` or the home folder, with
+            `{subject}`, `{subject:02d}` or `{label}` and the wildcards of a shell. A
+            pattern of surfaces finds both hemispheres, as `label/?h.aparc.annot`.
+        subject: Subject number.
+        root: Folder of the betas or of the BIDS data set.
+        label: Subject label in file names, without `sub-`.
 
     Raises:
-        MissingData: naming the paths that were looked for.
+        MissingData: if a pattern finds no file.
     """
-    files = {}
+    region_files = {}
     for name, pattern in patterns.items():
-        # below the betas first, else below home
         path = fill_subject(pattern, subject, label)
-        paths = dict.fromkeys(
-            os.path.abspath(folder / path) for folder in (root, home_folder())
-        )
-        files[name] = next(filter(None, map(expand_pattern, paths)), [])
-        if not files[name]:
+        folders = (root, home_folder())
+        paths = dict.fromkeys(os.path.abspath(folder / path) for folder in folders)
+        files: list[Path] = []
+        for candidate in paths:
+            files = files or expand_pattern(candidate)
+        if not files:
             raise MissingData(
                 f"region {name} of subject {subject}: no file {' or '.join(paths)}",
                 f"preparation.regions.{name}=FILE, absolute or relative to "
                 f"{os.path.abspath(root)}",
             )
-    return files
+        region_files[name] = files
+    return region_files
 
 
 def read_regions(
@@ -103,32 +127,28 @@ def read_regions(
     space: Mask | Surface | Mapping[str, int],
     thresholds: Mapping[str, float],
 ) -> tuple[Voxels, dict[str, str]]:
-    """Name the regions of voxels, or of vertices, whose hemispheres are regions, too.
+    """Read the regions of voxels or vertices.
 
-    A mask, or a map of probabilities from half on, becomes a region under its own name,
-    and each of several maps one of `NAME-1`, `NAME-2` … The labels of an atlas, and
-    several maps, are named by the file itself (.annot, .gii, .dlabel.nii), by a table
-    next to it (.tsv, .txt, .csv of the same stem, as BIDS and FreeSurfer write it), or,
-    of FreeSurfer's aparc+aseg and Wang's atlas, by what they are known to be; else by
-    their numbers. Of two atlases that name a region alike, that of the second is
-    `ATLAS.REGION`.
+    A mask becomes a region with its own name. Maps are named `NAME-1`, `NAME-2` … or by
+    the file, a table next to it, or a known atlas, as labels are. If a second atlas
+    has a region of the same name, it becomes `ATLAS.REGION`.
 
     Args:
-        files: Name to the files of it: one, or one a hemisphere, the left first; a
-            region is that of both.
-        space: The mask of the voxels, or their vertices; or the number of vertices of
-            each hemisphere, by name, or of both.
-        thresholds: Least value that is inside, by name of the file.
+        files: A file of each region or atlas, or a file for each hemisphere, the left
+            first.
+        space: Mask of the voxels, vertices, or number of vertices in each hemisphere.
+            Hemispheres named `left` and `right` become regions.
+        thresholds: Smallest value inside, by name of the region or atlas.
 
     Returns:
-        The voxels, and what each file was taken for by its name.
+        The voxels, and the kind of each file's values, by name.
 
     Raises:
-        BrainhiveError: if a file is damaged, lies on another grid, has nothing where
-            there are betas, or it is not clear what its values are.
+        BrainhiveError: if a file is damaged, has another grid, has no region in the
+            voxels, or holds values of an ambiguous kind.
     """
     regions = dict[str, Bool]()
-    readings = dict[str, str]()
+    kinds = dict[str, str]()
     grid = surface = None
     if isinstance(space, Surface):
         surface = space
@@ -137,227 +157,270 @@ def read_regions(
         width = space.width
         grid = space.grid
     else:
-        sides = np.repeat([*space], [*space.values()])  # [V]
-        width = len(sides)
-        regions = {side: sides == side for side in space if side in CIFTI_CORTEX}
+        hemispheres = np.repeat(list(space), list(space.values()))  # [V]
+        width = len(hemispheres)
+        for hemisphere in space:
+            if hemisphere in CIFTI_CORTEX:
+                regions[hemisphere] = hemispheres == hemisphere
 
     # a threshold without a file would have no effect
-    if unknown := {*thresholds} - {*files, "mask"}:
+    unknown = set(thresholds) - {*files, "mask"}
+    if unknown:
         raise BrainhiveError(
-            f"preparation.thresholds.{min(unknown)}: no region is called so",
-            f"there are: {', '.join(files)}",
+            f"preparation.thresholds.{min(unknown)}: there is no region of this name",
+            f"choose from {', '.join(files)}",
         )
     for atlas, paths in files.items():
-        # regions and their names, of one file or of both hemispheres
-        parts = [
-            _read_parts(path, atlas, space, thresholds.get(atlas)) for path in paths
-        ]
-        # 0: of all voxels
-        counts = [0 if isinstance(space, Mask) else count for count, *_ in parts]
-        if not isinstance(space, Mask) and sum(counts) != width:
-            several = " and ".join(path.name for path in paths)
-            raise BrainhiveError(
-                f"{paths[0].parent}: {several} have {sum(counts)} vertices, the betas "
-                f"{width}",
-                "preparation.regions: {NAME: ?h.FILE}, for both hemispheres",
-            )
+        contents = []
+        for path in paths:
+            contents.append(_read_file(path, atlas, space, thresholds.get(atlas)))
+        if not isinstance(space, Mask):
+            _require_vertices(paths, [content.size for content in contents], width)
 
-        # a mask [V] for each name, of both hemispheres together
-        masks: dict[str, Bool] = {}
-        for start, (count, region_names, _) in zip(
-            np.cumsum([0, *counts]), parts, strict=False
-        ):
-            for name, inside in region_names:
-                # no spaces and operators in names, as sets of regions are written with
-                # them
-                region = re.sub(r"[\s&|()]+", "_", name.strip())
-                if region.strip("-") and not UNNAMED.fullmatch(region):
-                    mask = masks.setdefault(region, np.zeros(width, bool))
-                    mask[start : start + count] |= inside
+        masks = _join_hemispheres(contents, width, isinstance(space, Mask))
         if not any(mask.any() for mask in masks.values()):
             raise BrainhiveError(
-                f"{paths[0]} has nothing in the {width} voxels of the betas", WAY_OUT
+                f"{paths[0]} has no region in the {width} voxels of the betas", WAY_OUT
             )
+        kinds[atlas] = ", ".join(dict.fromkeys(content.kind for content in contents))
+        # names of an earlier atlas get this atlas as a prefix
+        for name, mask in masks.items():
+            regions[f"{atlas}.{name}" if name in regions else name] = mask
+    return Voxels(regions, grid=grid, surface=surface), kinds
 
-        readings[atlas] = ", ".join(dict.fromkeys(reading for *_, reading in parts))
-        # names that an earlier atlas has are prefixed by this atlas
-        regions |= {
-            name if name not in regions else f"{atlas}.{name}": mask
-            for name, mask in masks.items()
-        }
-    return Voxels(regions, grid=grid, surface=surface), readings
+
+def _join_hemispheres(
+    contents: Sequence[FileRegions], width: int, is_volume: bool
+) -> dict[str, Bool]:
+    """Join the regions of hemispheres to masks [width], by name.
+
+    Args:
+        contents: Regions of each file.
+        width: Number of voxels or vertices.
+        is_volume: If True, each file has all voxels.
+    """
+    masks: dict[str, Bool] = {}
+    start = 0
+    for content in contents:
+        for name, inside in content.masks:
+            # spaces and operators would end the name in a set of regions
+            region = re.sub(r"[\s&|()]+", "_", name.strip())
+            if region.strip("-") and not BACKGROUND_NAME.fullmatch(region):
+                mask = masks.setdefault(region, np.zeros(width, bool))
+                mask[start : start + content.size] |= inside
+        if not is_volume:
+            start += content.size
+    return masks
+
+
+def _require_vertices(
+    paths: Sequence[Path], sizes: Sequence[int], n_vertices: int
+) -> None:
+    """Raise an error unless files have as many vertices as the betas together."""
+    if sum(sizes) != n_vertices:
+        names = " and ".join(path.name for path in paths)
+        raise BrainhiveError(
+            f"{paths[0].parent}: {names} have {sum(sizes)} vertices, the betas "
+            f"{n_vertices}",
+            "preparation.regions: {NAME: ?h.FILE}, for both hemispheres",
+        )
 
 
 def count_hemisphere_rows(surface: Surface) -> dict[str, int]:
-    """Count the rows of each hemisphere, by its name, and under an empty name those
-    that are no vertices, where there are any.
-    """
-    counts = [int((surface.vertices[:, 0] == side).sum()) for side in (0, 1, -1)]
-    sides = dict(zip((*CIFTI_CORTEX, ""), counts, strict=True))
-    return {side: count for side, count in sides.items() if side or count}
+    """Count the rows of `left` and `right`, and any other rows under ""."""
+    hemispheres = surface.vertices[:, 0]
+    counts = {}
+    for index, name in enumerate(CIFTI_CORTEX):
+        counts[name] = int((hemispheres == index).sum())
+    if (hemispheres == -1).any():
+        counts[""] = int((hemispheres == -1).sum())
+    return counts
 
 
-def _read_parts(
-    path: Path, atlas: str, space: Mask | Mapping[str, int], least: float | None
-) -> tuple[int, list[tuple[str, Bool]], str]:
-    """Read the number of voxels or vertices of a file, its regions with their names,
-    and what it is.
+def _read_file(
+    path: Path, atlas: str, space: Mask | Mapping[str, int], threshold: float | None
+) -> FileRegions:
+    """Read the regions of a file.
+
+    Args:
+        path: The file.
+        atlas: Name of the region or atlas in the recipe.
+        space: Mask of the voxels, or number of vertices in each hemisphere.
+        threshold: Smallest value inside that the recipe names.
     """
     maps, volume, labels = _read_maps(path, space)
-    if least is None:
+    if threshold is None:
         maps = round_labels(maps)
         volume = round_labels(volume)
-    count, several = maps.shape
-    # what names the labels: the file, the table next to it, or an atlas that is known
+    size, n_maps = maps.shape
+
+    # a single map of whole numbers may be an atlas, named by a table or by its name
     table = _read_table(path)
     source = "of the file"
-    present = np.unique(maps[np.isfinite(maps) & (maps > 0)])
-    # one map of whole numbers may be an atlas
-    if several == 1 and not any(labels) and (present == np.rint(present)).all():
-        labels = [{k: name for k, name in table.items() if k in present}]
+    values = np.unique(maps[np.isfinite(maps) & (maps > 0)])
+    if n_maps == 1 and not any(labels) and (values == np.rint(values)).all():
+        labels = [{label: name for label, name in table.items() if label in values}]
         source = "of the table next to it"
-        if not any(labels) and len(present) > 1:  # a mask may be called wang_V1
-            labels = [_name_known_labels(f"{atlas} {path.name}".lower(), present)]
+        # a mask may be called wang_V1
+        if not any(labels) and len(values) > 1:
+            labels = [_name_known_labels(f"{atlas} {path.name}".lower(), values)]
             source = "of a known atlas"
 
-    # labels become masks; names of several maps begin with the map's number
-    if least is None and any(labels):
-        regions = [
-            (f"{number}." * (several > 1) + HEMISPHERE.sub("", name), values == label)
-            for number, (values, names) in enumerate(
-                zip(maps.T, labels, strict=True), 1
-            )
-            for label, name in names.items()
-        ]
-        return count, regions, f"labels with the names {source}"
+    regions: list[tuple[str, Bool]] = []
+    if threshold is None and any(labels):
+        for number, names in enumerate(labels):
+            prefix = f"{number + 1}." if n_maps > 1 else ""
+            for label, name in names.items():
+                region = prefix + HEMISPHERE_AFFIX.sub("", name)
+                regions.append((region, maps[:, number] == label))
+        return FileRegions(size, regions, f"labels with the names {source}")
 
     # a mask, labels without names, or probabilities
-    threshold, kind = find_threshold(volume, path, atlas, least)
-    if several == 1 and kind == "labels":
-        regions = [(f"{atlas}-{label:.0f}", maps[:, 0] == label) for label in present]
-        return count, regions, "labels without names"
-    if several == 1:
-        return count, [(atlas, find_inside(maps[:, 0], threshold))], kind
+    min_value, kind = find_threshold(volume, path, atlas, threshold)
+    if n_maps == 1 and kind == "labels":
+        for label in values:
+            regions.append((f"{atlas}-{label:.0f}", maps[:, 0] == label))
+        return FileRegions(size, regions, "labels without names")
+    if n_maps == 1:
+        regions.append((atlas, find_inside(maps[:, 0], min_value)))
+        return FileRegions(size, regions, kind)
 
-    # several masks, or maps of probabilities, numbered from 0 or 1 in the table
-    if kind == "labels" and any(
-        len(np.unique(values[values > 0])) > 1 for values in maps.T
-    ):
+    # several masks or maps of probabilities, numbered from 0 or 1 in the table
+    has_labels = any(len(np.unique(column[column > 0])) > 1 for column in maps.T)
+    if kind == "labels" and has_labels:
         raise BrainhiveError(
-            f"{path} has {several} maps of labels without names",
-            "preparation.regions={NAME: FILE} of one map each, or "
-            f"thresholds.{atlas}=LEAST",
+            f"{path} has {n_maps} maps of labels without names",
+            "preparation.regions={NAME: FILE} with files of a single map, or "
+            f"preparation.thresholds.{atlas}=VALUE",
         )
-    first = min(1, *table) if table else 1
-    regions = [
-        (table.get(first + row, f"{atlas}-{row + 1}"), inside)
-        for row, inside in enumerate(find_inside(maps, threshold).T)
-    ]
-    return count, regions, f"{several} maps, {kind}"
+    first = 0 if 0 in table else 1
+    for row, inside in enumerate(find_inside(maps, min_value).T):
+        regions.append((table.get(first + row, f"{atlas}-{row + 1}"), inside))
+    return FileRegions(size, regions, f"{n_maps} maps, {kind}")
 
 
-def _name_known_labels(called: str, present: Array) -> Mapping[int, str]:
-    """Name the labels of an atlas whose file or region is called as FreeSurfer's or
-    Wang's.
+def _name_known_labels(file_name: str, labels: Array) -> Mapping[int, str]:
+    """Name the labels of FreeSurfer's aparc+aseg or Wang's atlas.
+
+    Args:
+        file_name: Lower-case name of the region and its file.
+        labels: Labels in the file.
+
+    Returns:
+        Names by label, empty for another atlas.
     """
-    if re.search(r"aparc\+?aseg", called):
+    if re.search(r"aparc\+?aseg", file_name):
         from mne import read_freesurfer_lut
 
-        # cortex: 1000 + k on the left, 2000 + k on the right, k up to 35
-        lut = read_freesurfer_lut()[0]
-        return {
-            k: name for name, k in lut.items() if k // 1000 in (1, 2) and k % 1000 <= 35
-        }
-    is_wang = re.search(
-        "wang|kastner|maxprob_(vol|surf)", called
-    ) and present.max() <= len(WANG)
-    return dict(enumerate(WANG, 1)) if is_wang else {}
+        names = {}
+        for name, label in read_freesurfer_lut()[0].items():
+            thousands, region = divmod(label, 1000)
+            if thousands in FREESURFER_CORTEX and region <= MAX_FREESURFER_REGION:
+                names[label] = name
+        return names
+    is_wang = re.search("wang|kastner|maxprob_(vol|surf)", file_name)
+    if is_wang and labels.max() <= len(WANG_REGIONS):
+        return dict(enumerate(WANG_REGIONS, 1))
+    return {}
 
 
 def _read_table(path: Path) -> dict[int, str]:
-    """Read the table next to a file: numbers of labels or maps, and behind each its
-    name.
+    """Read names by the number of a label or map from a table next to a file.
+
+    Returns:
+        Names, empty without a table.
+
+    Raises:
+        BrainhiveError: if two tables disagree.
     """
     stem = re.sub(r"\.(nii|mgz|mgh)(\.gz)?$", "", path.name)
-    tables = (path.with_name(stem + ending) for ending in (".csv", ".txt", ".tsv"))
     readings: dict[str, dict[int, str]] = {}
-    for table in filter(is_file, tables):
+    for ending in (".csv", ".txt", ".tsv"):
+        table = path.with_name(stem + ending)
+        if not is_file(table):
+            continue
         names: dict[int, str] = {}
         for line in read_lines(table, errors="replace"):
-            # number and name, by tab, comma, semicolon or spaces; other lines are
-            # headers
-            if match := re.match(
-                r'\s*"?(\d+)"?(?:\s*[\t,;]\s*([^\t,;]+)|\s+(\S+))', line
-            ):
-                names.setdefault(int(match[1]), (match[2] or match[3]).strip(' "'))
+            match = LABEL_LINE.match(line)
+            if match:  # other lines are headers
+                number, separated_name, spaced_name = match.groups()
+                name = (separated_name or spaced_name).strip(' "')
+                names.setdefault(int(number), name)
         if names:
             readings[table.name] = names
     return choose_only(readings, f"labels of {path}", "remove one table") or {}
 
 
-def _read_maps(path: Path, space: Mask | Mapping[str, int]) -> Maps:
-    """Read a volume through the mask; or of a surface .annot, CIFTI, GIFTI, or a
-    .label, without its size.
-    """
+def _read_maps(path: Path, space: Mask | Mapping[str, int]) -> RegionMaps:
+    """Read a volume, or a .annot, .label, GIFTI or CIFTI file of a surface."""
+    if isinstance(space, Mask):
+        return _read_volume_maps(path, space)
+
     from nibabel.freesurfer import read_annot, read_label
 
-    # volumes lie on the grid of the betas, and are read through their mask
-    if isinstance(space, Mask):
-        if path.suffix in (".annot", ".label", ".gii"):
-            raise BrainhiveError(
-                f"{path} is of a surface, {space.path} of a volume", WAY_OUT
-            )
-        replace(space, way_out=WAY_OUT).require_same_grid(path)
-        volume = read_volume(path, WAY_OUT)
-        if volume.ndim not in (3, 4):
-            raise BrainhiveError(
-                f"{path} is {[*volume.shape]}, not [X, Y, Z] or [X, Y, Z, maps]",
-                WAY_OUT,
-            )
-        return volume[space.inside].reshape(space.width, -1), volume, []
-
-    labels: Sequence[Mapping[int, str]] = []
-    sizes = [*space.values()]
+    names: Sequence[Mapping[int, str]] = []
+    sizes = list(space.values())
     with report_damage(path, WAY_OUT, exceptions=(Exception,)):
         if path.suffix == ".annot":
-            values, _, names = read_annot(path)
-            values = values[:, None]
-            labels = [{label: name.decode() for label, name in enumerate(names)}]
+            labels, _, label_names = read_annot(path)
+            values = labels[:, None]
+            names = [dict(enumerate(name.decode() for name in label_names))]
         elif path.suffix == ".label":
             if len(sizes) == 1:
                 raise ValueError(
                     f"it does not say how many of {sizes[0]} vertices are left; take "
                     "an .annot"
                 )
-            # a .label lists the vertices of a region; its name says of which hemisphere
-            values = np.zeros(
-                (sizes[bool(re.search(r"(^|[._])rh[._]|hemi-R", path.name))], 1),
-                np.int64,
-            )
+            # the file lists vertices, and only its name says of which hemisphere
+            is_right = re.search(r"(^|[._])rh[._]|hemi-R", path.name) is not None
+            values = np.zeros((sizes[int(is_right)], 1), np.int64)
             values[read_label(path)] = 1
         elif path.suffix == ".gii":
-            image = open_image(path, WAY_OUT)
-            # [V, n]
-            values = np.stack([array.data.ravel() for array in image.darrays], 1)
-            known = image.labeltable.get_labels_as_dict()
+            img = open_image(path, WAY_OUT)
+            values = np.stack([array.data.ravel() for array in img.darrays], 1)
+            label_names = img.labeltable.get_labels_as_dict()
             # Workbench writes ??? into any file
-            if not all(map(UNNAMED.fullmatch, known.values())):
-                labels = [known] * values.shape[1]
+            if not all(map(BACKGROUND_NAME.fullmatch, label_names.values())):
+                names = [label_names] * values.shape[1]
         elif path.name.endswith(CIFTI_ENDINGS):
-            image = open_image(path, WAY_OUT)
-            rows = image.header.get_axis(0)
-            axis = image.header.get_axis(1)
-            values = np.asarray(image.dataobj).T  # [V, n]
-            # with other grayordinates than those of the cortex
-            if len(values) != sum(sizes):
-                values = np.concatenate(
-                    [values[axis.name == name] for name in CIFTI_CORTEX.values()]
-                )
-                values = np.pad(values, [(0, sum(sizes[2:])), (0, 0)])
-            labels = [
-                {key: name for key, (name, _) in table.items()}
-                for table in getattr(rows, "label", ())
-            ]
+            values, names = _read_cifti_maps(path, sizes)
         else:
             raise ValueError("it is of a volume, and the betas are of a surface")
-    return values, values, labels
+    return RegionMaps(values, values, names)
+
+
+def _read_volume_maps(path: Path, mask: Mask) -> RegionMaps:
+    """Read a volume through a mask."""
+    if path.suffix in (".annot", ".label", ".gii"):
+        raise BrainhiveError(
+            f"{path} is of a surface, {mask.path} of a volume", WAY_OUT
+        )
+    replace(mask, way_out=WAY_OUT).require_same_grid(path)
+    volume = read_volume(path, WAY_OUT)
+    if volume.ndim not in (3, 4):
+        raise BrainhiveError(
+            f"{path} is {list(volume.shape)}, not [X, Y, Z] or [X, Y, Z, maps]", WAY_OUT
+        )
+    values = volume[mask.inside].reshape(mask.width, -1)
+    return RegionMaps(values, volume, [])
+
+
+def _read_cifti_maps(
+    path: Path, sizes: Sequence[int]
+) -> tuple[Array, Sequence[Mapping[int, str]]]:
+    """Read the values [V, n] of CIFTI, and the names of the labels of each map."""
+    from nibabel.cifti2 import LabelAxis
+
+    img = open_image(path, WAY_OUT)
+    map_axis = img.header.get_axis(0)
+    axis = img.header.get_axis(1)
+    values = np.asarray(img.dataobj).T
+    # the file and the betas may have different grayordinates outside the cortex
+    if len(values) != sum(sizes):
+        cortex = [values[axis.name == name] for name in CIFTI_CORTEX.values()]
+        values = np.pad(np.concatenate(cortex), [(0, sum(sizes[2:])), (0, 0)])
+    names = []
+    if isinstance(map_axis, LabelAxis):
+        for table in map_axis.label:
+            names.append({label: name for label, (name, _) in table.items()})
+    return values, names

@@ -110,10 +110,9 @@ def find_vertices(paths: Sequence[Path], way_out: str) -> Surface | None:
             for hemisphere, name in enumerate(CIFTI_CORTEX.values()):
                 hemispheres[axis.name == name] = hemisphere
             vertices = np.where(hemispheres < 0, -1, axis.vertex)
-            names = CIFTI_CORTEX.values()
-            sizes = tuple(axis.nvertices.get(name, 0) for name in names)
-        rows = np.stack([hemispheres, vertices], 1).astype(np.int32)
-        return Surface(rows, sizes)
+            n_vertices = axis.nvertices
+            sizes = tuple(n_vertices.get(name, 0) for name in CIFTI_CORTEX.values())
+        return Surface(np.stack([hemispheres, vertices], 1).astype(np.int32), sizes)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from nibabel.freesurfer import write_annot
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.fmri.regions import (
-    WANG,
+    WANG_REGIONS,
     count_hemisphere_rows,
     find_region_files,
     read_regions,
@@ -86,12 +86,10 @@ def test_a_file_of_regions_is_what_its_values_say(tmp_path: Path, mask: Mask) ->
         np.testing.assert_equal(
             masks, {name: inside[INSIDE] for name, inside in regions.items()}
         )
-    with pytest.raises(BrainhiveError, match=r"thresholds\.V2: no region is called so"):
+    with pytest.raises(BrainhiveError, match=r"thresholds\.V2"):
         load_regions({"V1": [path]}, mask, {"V2": 0.5})
     save(path, PARCELS)
-    with pytest.raises(
-        BrainhiveError, match="may be labels, or probabilities in percent"
-    ) as error:
+    with pytest.raises(BrainhiveError, match=r"V1\.nii.*\b3 to 60\b") as error:
         load_regions({"V1": [path]}, mask)
     assert "thresholds.V1=" in error.value.hint
 
@@ -187,10 +185,10 @@ def test_the_atlas_of_wang_and_kastner_comes_with_its_names_a_file_a_hemisphere(
     files = find_region_files({"atlas": "maxprob_vol_?h.nii.gz"}, 1, tmp_path)
     regions = load_regions(files, mask)[0]
     assert (
-        [*regions] == WANG
-        and len(WANG) == 25
-        and WANG[6] == "hV4"
-        and WANG[-1] == "FEF"
+        [*regions] == WANG_REGIONS
+        and len(WANG_REGIONS) == 25
+        and WANG_REGIONS[6] == "hV4"
+        and WANG_REGIONS[-1] == "FEF"
     )
     np.testing.assert_array_equal(regions["TO2"], values[INSIDE] == 12)
 
@@ -198,20 +196,16 @@ def test_the_atlas_of_wang_and_kastner_comes_with_its_names_a_file_a_hemisphere(
 def test_what_lies_elsewhere_or_has_nothing_of_the_mask_is_refused(
     tmp_path: Path, mask: Mask
 ) -> None:
-    with pytest.raises(
-        BrainhiveError, match=r"moved\.nii lies in another space"
-    ) as error:
+    with pytest.raises(BrainhiveError, match=r"moved\.nii.*mask\.nii") as error:
         load_masked_regions(
             mask, V1=save(tmp_path / "moved.nii", draw(1), np.diag([2.0, 1, 1, 1]))
         )
     assert error.value.hint.startswith("preparation.regions")
-    with pytest.raises(
-        BrainhiveError, match=r"outside\.nii has nothing in the \d+ voxels"
-    ):
+    with pytest.raises(BrainhiveError, match=r"outside\.nii.*\b\d+ voxels"):
         load_masked_regions(
             mask, V1=save(tmp_path / "outside.nii", (~INSIDE).astype(np.uint8))
         )
-    with pytest.raises(BrainhiveError, match=r"lh\.aparc\.annot is of a surface"):
+    with pytest.raises(BrainhiveError, match=r"lh\.aparc\.annot.*mask\.nii"):
         load_masked_regions(mask, aparc=tmp_path / "lh.aparc.annot")
 
 
@@ -235,9 +229,7 @@ def test_annotations_of_a_surface_name_regions_of_both_hemispheres(
         regions = load_regions(files, vertices)[0]
         assert [*regions] == ["V1", "MT"]
         np.testing.assert_array_equal(regions["MT"], labels == 2)
-    with pytest.raises(
-        BrainhiveError, match=r"lh\.HCP-MMP1\.annot have 30 vertices, the betas 70"
-    ):
+    with pytest.raises(BrainhiveError, match=r"lh\.HCP-MMP1\.annot.*\b30\b.*\b70\b"):
         load_regions({"glasser": files["glasser"][:1]}, (LEFT, RIGHT))
 
 

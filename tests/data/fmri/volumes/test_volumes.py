@@ -81,9 +81,9 @@ def test_a_file_that_is_cut_short_or_has_no_real_numbers_is_named(
         )
         path = save(tmp_path / name, values)
         path.write_bytes(path.read_bytes()[:-99])
-        with pytest.raises(MissingData, match=f"{name} is damaged or cut short"):
+        with pytest.raises(MissingData, match=name):
             mask.read_series(path)
-    with pytest.raises(MissingData, match="not real numbers"):
+    with pytest.raises(MissingData, match="complex64"):
         read_volume(
             save(tmp_path / "values.nii.gz", np.zeros(SHAPE, np.complex64)), WAY
         )
@@ -95,14 +95,10 @@ def test_images_of_another_shape_or_in_another_space_are_refused(
     moved = AFFINE.copy()
     moved[0, 3] = 1.0
     other = save(tmp_path / "moved.nii", np.zeros(SHAPE, np.float32), moved)
-    with pytest.raises(
-        BrainhiveError, match=r"moved\.nii lies in another space than .*mask\.nii\.gz"
-    ):
+    with pytest.raises(BrainhiveError, match=r"moved\.nii.*mask\.nii\.gz"):
         mask.read_values(other)
     small = save(tmp_path / "small.nii", np.zeros((3, 4, 6), np.float32))
-    with pytest.raises(
-        BrainhiveError, match=r"small\.nii is \[3, 4, 6\], .* \[3, 4, 5\]"
-    ):
+    with pytest.raises(BrainhiveError, match=r"small\.nii.*\[3, 4, 6\].*\[3, 4, 5\]"):
         mask.read_values(small)
     rounded = save(tmp_path / "rounded.nii", np.ones(SHAPE, np.float32), AFFINE + 1e-5)
     assert mask.read_values(rounded).all()
