@@ -25,22 +25,14 @@ from brainhive_cli.data.signals.spaces import (
 )
 
 MEG_TYPES = ("mag", "grad")
-MODALITIES = {
-    "mag": "MEG",
-    "grad": "MEG",
-    "ref_meg": "MEG",
-    "ecog": "iEEG",
-    "seeg": "iEEG",
-    "dbs": "iEEG",
-}
+MODALITIES = dict.fromkeys(("mag", "grad", "ref_meg"), "MEG")
+MODALITIES |= dict.fromkeys(("ecog", "seeg", "dbs"), "iEEG")
 """Modality of recordings by type of channel in mne. Other types are modalities."""
 MAX_RATE_DIFFERENCE = 1e-5
 """Largest relative difference of the sampling rates of a subject. Headers round them.
 """
 MIN_UNIT_RATIO = 100
-"""Ratio of the spreads of two recordings from which their units differ, or one has no
-signal.
-"""
+"""Ratio of the spreads of two recordings from which their units differ."""
 NON_EEG_NAME = re.compile(
     r".*(EOG|ECG|EKG|EMG|TRIG|STIM|STATUS|MARKER|EVENT|PHOTO|DIODE|AUDIO|PULSE|PLETH|"
     r"RESP|GSR|AUX|COUNTER|BATTERY).*"
@@ -61,7 +53,7 @@ channel, in µV, fT and fT/cm.
 
 @dataclass(frozen=True)
 class KeptChannels:
-    """The C channels that are kept of one subject.
+    """The C channels that are kept of a subject.
 
     Attributes:
         headers: Headers of the subject's recordings, in order.
@@ -95,9 +87,7 @@ class KeptChannels:
     def require_consistent(self, path: Path) -> None:
         """Raise an error if a recording does not fit the first recording.
 
-        Raises:
-            BrainhiveError: if it lacks a channel, or if its sampling rate, unit or CTF
-                compensation differs.
+        It must have the same channels, sampling rate, unit and CTF compensation.
         """
         first_path, first_header = next(iter(self.headers.items()))
         header = self.headers[path]
@@ -136,7 +126,7 @@ def keep_channels(
     exclude: Sequence[str],
     whiten: bool,
 ) -> KeptChannels:
-    """Choose the channels of one subject.
+    """Choose the channels of a subject.
 
     Args:
         headers: Headers of the subject's recordings, in order.
@@ -147,8 +137,8 @@ def keep_channels(
         whiten: True if signals are whitened, so that channels may differ in unit.
 
     Raises:
-        BrainhiveError: if no channel is left, if the first recording lacks a channel,
-            or if units differ without whitening.
+        BrainhiveError: if no channel or a missing channel is chosen, or if units differ
+            without whitening.
     """
     path, header = next(iter(headers.items()))
     type_of = dict(zip(header.ch_names, header.ch_types, strict=True))
@@ -180,7 +170,7 @@ def keep_channels(
                 "preparation.channels='[NAME, …]', or correct the marks",
             )
 
-    # whitening makes the units of all channels one
+    # whitened channels have the same unit
     ch_types = tuple(type_of[name] for name in ch_names)
     type_of_unit = {CHANNEL_UNITS.get(kind, (1.0, "SI"))[1]: kind for kind in ch_types}
     if len(type_of_unit) > 1 and not whiten:
@@ -208,7 +198,7 @@ def keep_channels(
 
 
 def _require_names(path: Path, header: Header, names: Sequence[str]) -> None:
-    """Raise an error if a recording lacks one of the named channels."""
+    """Raise an error if a recording lacks a channel."""
     absent_names = ",".join(name for name in names if name not in header.ch_names)
     if absent_names:
         raise BrainhiveError(

@@ -33,8 +33,7 @@ def fill_subject(pattern: str, subject: int, label: str = "") -> str:
     Args:
         pattern: Path with these fields.
         subject: Number of the subject.
-        label: Label of the subject, such as "07A" for sub-07A. If empty, `{label}` is
-            left as it is.
+        label: Label of the subject, such as "07A", or "" to keep `{label}`.
     """
     path = SUBJECT_FIELD.sub(lambda field: field[0].format(subject=subject), pattern)
     return path.replace("{label}", label) if label else path
@@ -88,7 +87,7 @@ class NoTrials(MissingData):
 
 
 class Preparation(ABC):
-    """Base class of preparations that read one session after the other.
+    """Base class of preparations that read session by session.
 
     Attributes:
         dataset: Name of the data set of the stimuli, under which signals are stored.
@@ -131,8 +130,7 @@ class Preparation(ABC):
     def session(self, subject: int, session: int) -> Mapping[str, Trials]:
         """Read a session, and prepare its trials [n, 1, C, T] by split.
 
-        Empty splits are left out. `provenance["dropped"]` counts the omitted trials by
-        reason.
+        Empty splits are left out. `provenance["dropped"]` counts omitted trials.
 
         Raises:
             NoTrials: if the session has no whole trial.

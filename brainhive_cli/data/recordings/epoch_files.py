@@ -44,7 +44,7 @@ AXIS_KEYS = {
     "rate_hz": ("rate_hz", "sfreq"),
     "unit": ("unit",),
 }
-"""Names of the axes in an .npz file: ours, and those of mne."""
+"""Names of the axes in an .npz file. The last names are mne's."""
 RUN_LABEL = re.compile(r"(?:run|block)?[-_ ]?0*(\d+)(?:\.0*)?", re.IGNORECASE)
 """Label of a run with its number."""
 
@@ -125,7 +125,7 @@ def read_epochs(
 
     joined = join_epochs(epochs, path, rename, montage, trial_names)
     run_names = read_picture_names(row.get("run", "n/a") for row in rows)
-    labels = [plain_name(name) for name in run_names]
+    labels = list(map(plain_name, run_names))
     runs = None
     warnings = []
     if labels and "" not in labels:
@@ -174,7 +174,7 @@ def _load_eeglab(path: Path) -> Any:
 
 
 def _open_eeglab(path: Path, eeg: Any) -> Any:
-    """Open a .set file as mne.Epochs with one event for each trial.
+    """Open a .set file as mne.Epochs with an event for each trial.
 
     Raises:
         ValueError: if its number of trials is impossible.
@@ -191,7 +191,7 @@ def _open_eeglab(path: Path, eeg: Any) -> Any:
         size = path.with_name(signal_name).stat().st_size
     if not 0 < n_trials <= size:
         raise ValueError(f"it names {n_trials} trials")
-    # mne cannot read two events at one onset from the file
+    # mne cannot read simultaneous events from the file
     events = np.ones((n_trials, 3), int)
     events[:, 0] = np.arange(n_trials)
     return mne.read_epochs_eeglab(path, events, {"trial": 1}, verbose="WARNING")
@@ -228,7 +228,6 @@ def _name_eeglab_trials(eeg: Any, path: Path) -> list[tuple[str, ...]]:
     for trial in range(int(eeg["trials"])):
         names = []
         for distance, name in trial_events.get(trial, []):
-            # a repeated name is one event
             if distance < min_distances[trial] + 0.5 and name not in names:
                 names.append(name)
         trial_names.append(tuple(names))
@@ -285,7 +284,7 @@ def _convert_arrays(path: Path, content: Any, axes: Axes) -> Any:
         )
     size, si_unit = UNIT_SIZES[trials.unit]
     assert isinstance(trials.space, Sensors)  # the array has three axes
-    names = [str(name) for name in trials.space.names]
+    names = list(map(str, trials.space.names))
     info = mne.create_info(names, float(trials.rate_hz or 1), CH_TYPES[si_unit])
     scaled = trials.signal[:, 0] * np.float64(size)
     first_s = float(trials.times_s[0])
@@ -302,7 +301,7 @@ def _find_trial_table(tables: Sequence[Path]) -> Path | None:
 
 
 def _read_trial_rows(table: Path, epochs: Any, column: str) -> list[dict[str, str]]:
-    """Read the row of each trial from a table of one session."""
+    """Read the row of each trial from a table."""
     columns, rows = read_table(table)
     require_column(column, columns, str(table))
     sessions = {row.get("session") for row in rows}

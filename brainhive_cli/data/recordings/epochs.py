@@ -55,10 +55,10 @@ AXIS_FORMS: Mapping[str, tuple[str, Any, int]] = {
 
 
 class JoinedEpochs(NamedTuple):
-    """Epochs that are joined into one recording.
+    """Epochs that are joined into a recording.
 
     Attributes:
-        raw: Recording in mne with all n trials, one after the other.
+        raw: Recording in mne with all n trials in order.
         names: Names [n] of the pictures or events of each trial. A trial has several
             names if several events lie at its onset.
         span: First and last sample of a trial, relative to its onset.
@@ -82,7 +82,7 @@ def join_epochs(
     montage: str,
     names: Sequence[Sequence[str]],
 ) -> JoinedEpochs:
-    """Join mne.Epochs into one recording with standard names of electrodes.
+    """Join mne.Epochs into a recording with standard names of electrodes.
 
     Args:
         epochs: Epochs of n trials.
@@ -114,7 +114,7 @@ def join_epochs(
 
 
 def read_picture_names(names: Any) -> list[str]:
-    """Read names of pictures as text. None, NaN and n/a become "".
+    """Read names of pictures as text, or "" for None, NaN and n/a.
 
     Raises:
         BrainhiveError: if `names` is not a one-dimensional list.
@@ -145,7 +145,7 @@ def read_epoch_names(epochs: Any, column: str, source: str = "the epochs") -> li
     """
     columns = []
     if epochs.metadata is not None:
-        columns = [str(name) for name in epochs.metadata]
+        columns = list(map(str, epochs.metadata))
     if column:
         require_column(column, columns, f"the metadata of {source}")
     picture_column = column or PICTURE_COLUMN
@@ -167,7 +167,7 @@ def require_column(column: str, columns: Sequence[str], source: str) -> None:
 def as_trials(
     signal: Any, pictures: Any = None, source: str = "the array", **axes: Any
 ) -> Trials:
-    """Convert arrays, mne.Epochs or xarray to trials with one repetition, [n, 1, C, T].
+    """Convert arrays, mne.Epochs or xarray to trials [n, 1, C, T].
 
     Args:
         signal: Sensors [n, C, T], voxels [n, V], mne.Epochs, or an xarray.DataArray
@@ -240,7 +240,7 @@ def read_axes(axes: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 
 def _is_ordered(values: Float64) -> bool:
-    """Return True for finite numbers that ascend, or for one finite number above 0."""
+    """Return True for finite numbers that ascend, or for a finite number above 0."""
     if not np.isfinite(values).all():
         return False
     return bool((np.diff(values) > 0).all() if values.ndim else values > 0)
@@ -344,7 +344,7 @@ def _read_xarray(array: Any, pictures: Any) -> tuple[Any, Any, dict[str, Any]]:
             f"names that begin with {', '.join(expected)}",
         )
     if isinstance(pictures, str):
-        require_column(pictures, [str(name) for name in array.coords], "the array")
+        require_column(pictures, list(map(str, array.coords)), "the array")
         pictures = array.coords[pictures].values
     axes: dict[str, Any] = {}
     if len(dims) == 3:  # voxels have no names

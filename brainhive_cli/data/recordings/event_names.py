@@ -151,8 +151,8 @@ class EventNames:
     def _require_zeros(self) -> None:
         """Raise an error if a spreadsheet may have dropped leading zeros of pictures.
 
-        The picture 7 is ambiguous if the data set has 7 and 0007, unless the table
-        writes other leading zeros.
+        The picture 7 is ambiguous in a data set with 7 and 0007, unless another
+        number in the table has leading zeros.
         """
         numbers = [name for name in self._pictures.values() if name.isdecimal()]
         if any(name.startswith("0") and name != "0" for name in numbers):
@@ -172,11 +172,7 @@ class EventNames:
                 )
 
     def require_pictures(self, pictures: str) -> None:
-        """Raise an error if the table names no picture of the data set.
-
-        Args:
-            pictures: Name of the data set's pictures in the message.
-        """
+        """Raise an error if the table names no picture of the data set `pictures`."""
         if self.count_pictures():
             return
         names = summarise_names(list(dict.fromkeys(self._pictures.values())))
@@ -286,8 +282,8 @@ class EventNames:
         """Find the rows of pictures that the data set has. Tabs count as spaces."""
         rows: dict[str, int] = {}
         if self._is_exact:
-            image_names = [read_category(name) for name in self.image_ids]
-            row_of = {name: row for row, name in enumerate(image_names)}
+            categories = map(read_category, self.image_ids)
+            row_of = {name: row for row, name in enumerate(categories)}
             for picture in pictures:
                 category = read_category(picture)
                 if category in row_of:
@@ -299,7 +295,7 @@ class EventNames:
         for picture in dict.fromkeys(pictures):
             for name in self._candidates.get(picture, [picture]):
                 pairs.append((picture, table_text(name)))
-        dataset_names = [table_text(image_id) for image_id in self.image_ids]
+        dataset_names = list(map(table_text, self.image_ids))
         matched_rows, _ = match_names([name for _, name in pairs], dataset_names)
         for (picture, _), row in zip(pairs, matched_rows.tolist(), strict=True):
             if row >= 0:
@@ -370,11 +366,11 @@ class EventNames:
         return rows, {kind: names for kind, names in unmatched.items() if names}
 
     def require_match(self, match: EventMatch, path: Path, source: str) -> None:
-        """Raise an error if no event of a session stands for a picture.
+        """Raise an error about the events of a recording if no picture is matched.
 
         Args:
-            match: Result of `match` for the session.
-            path: Recording to name in the error.
+            match: Result of `match`.
+            path: Path of the recording.
             source: Source of its events.
         """
         rows, unmatched = match

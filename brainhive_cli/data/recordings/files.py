@@ -7,12 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
-from brainhive_cli.core.files import (
-    is_file,
-    matches_pattern,
-    require_content,
-    walk,
-)
+from brainhive_cli.core.files import is_file, matches_pattern, require_content, walk
 from brainhive_cli.data.files.bids_labels import natural_key, number_sessions
 from brainhive_cli.data.files.named_files import (
     SPLIT,
@@ -33,26 +28,10 @@ COMPANION_ENDINGS = {".vhdr": (".eeg", ".vmrk"), ".set": (".fdt",)}
 """Endings of the companion files of a recording. A .set may hold its signal itself."""
 HEADER_ENDINGS = {".vmrk": ".vhdr", ".fdt": ".set"}
 """Ending of the recording that a companion file belongs to."""
-OTHER_ENDINGS = (
-    ".xdf",
-    ".xdfz",
-    ".cnt",
-    ".mff",
-    ".ds",
-    ".gdf",
-    ".egi",
-    ".con",
-    ".sqd",
-    ".lay",
-    ".nedf",
-    ".trc",
-    ".nwb",
-    ".mat",
-    ".edf.gz",
-    ".bdf.gz",
-    ".vhdr.gz",
+OTHER_FORMATS = re.compile(
+    r".*\.(xdfz?|cnt|mff|ds|gdf|egi|con|sqd|lay|nedf|trc|nwb|mat|(edf|bdf|vhdr)\.gz)"
 )
-"""Endings of recordings, files or folders, that are not read."""
+"""Names of recordings, files or folders, in formats that are not read."""
 VERSION_ENTITIES = ("proc-", "desc-", "rec-", "split-")
 """BIDS entities that tell versions of a recording apart."""
 SUFFIXES = {"eeg", "meg", "ieeg", "raw"}
@@ -89,7 +68,7 @@ def list_recordings(
 
     Raises:
         MissingData: if a session of the recipe, or the whole folder, has no recording.
-        BrainhiveError: if a path has no subject, or if two files are versions of one
+        BrainhiveError: if a path has no subject, or if two files are versions of a
             recording.
     """
     paths: Iterable[Path] = list_signal_files(root, pattern, are_epochs)
@@ -110,10 +89,7 @@ def list_recordings(
 def list_signal_files(root: Path, pattern: str, are_epochs: bool) -> Iterator[Path]:
     """Yield the first file of each recording below a folder, in natural order.
 
-    Args:
-        root: Folder.
-        pattern: Pattern of their paths.
-        are_epochs: True to yield files of epochs instead of continuous recordings.
+    The arguments are the same as in `list_recordings`.
 
     Raises:
         MissingData: if a companion file has no header file.
@@ -145,10 +121,10 @@ def list_signal_files(root: Path, pattern: str, are_epochs: bool) -> Iterator[Pa
 
 
 def list_other_formats(root: Path, pattern: str) -> list[Path]:
-    """List the files and folders below a folder that end in `OTHER_ENDINGS`."""
+    """List the files and folders below a folder in `OTHER_FORMATS`."""
     paths = []
     for name, _ in walk(root, enters=lambda name: name not in DERIVED_FOLDERS):
-        is_other = name.lower().endswith(OTHER_ENDINGS)
+        is_other = OTHER_FORMATS.fullmatch(name.lower())
         if is_other and matches_pattern(f"{root}/{name}", pattern):
             paths.append(root / name)
     return sorted(paths, key=str)

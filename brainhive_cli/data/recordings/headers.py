@@ -14,12 +14,7 @@ from pydantic import Field, model_validator
 
 from brainhive_cli.core import documents, parts
 from brainhive_cli.core.arrays import Float64
-from brainhive_cli.core.errors import (
-    BrainhiveError,
-    MissingData,
-    first_line,
-    naming,
-)
+from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line, naming
 from brainhive_cli.data.recordings.onset_shift import compare_onsets
 from brainhive_cli.data.recordings.opening import open_raw, report_unreadable
 from brainhive_cli.data.recordings.stim_channels import (
@@ -137,7 +132,7 @@ class Header:
         events_without_onset: Names of the events whose row in the events.tsv has no
             onset.
         reference: EEG reference in the sidecar or mne. Empty without EEG.
-        compensation_grade: Grade of CTF compensation. None for other systems.
+        compensation_grade: Grade of CTF compensation, or None for other systems.
         warnings: Unusual facts about events and tables, a line each.
     """
 
@@ -337,8 +332,8 @@ def _read_annotations(
         elif not (is_boundary or is_numeric):
             markers.append((sample, text))
         else:
-            # EEGLAB puts a boundary between two samples. Its duration is that of the
-            # samples that were cut out. A boundary at the start separates nothing
+            # EEGLAB puts a boundary between two samples. The duration counts removed
+            # samples. A boundary at the start separates nothing
             sample = ceil(round(onset, 3))
             if sample > 0:
                 name = text if is_boundary else "boundary"
@@ -415,8 +410,8 @@ def _read_events_table(
     """Read the events of the events.tsv of a recording.
 
     Returns:
-        The events. None if the keys name a stimulus channel, or if they name no column
-        and the usual columns are absent or empty.
+        The events, or None if the keys name a stimulus channel, or if they name no
+        column and the usual columns are absent or empty.
 
     Raises:
         BrainhiveError: if the keys name a column that is absent or empty.
@@ -486,7 +481,7 @@ def _read_event_rows(
 
 
 def _check_order(path: Path, events: Sequence[tuple[int | None, str]]) -> list[str]:
-    """Describe where the onsets of a table decrease, in at most one line.
+    """Describe where the onsets of a table decrease.
 
     Raises:
         BrainhiveError: if the onsets before and after interleave, as after the restart

@@ -49,8 +49,8 @@ def import_lsl() -> Any:
 def resolve_streams(wait_s: float) -> list[Any]:
     """Return the info of each stream in the network, sorted by name.
 
-    The search of mne-lsl fails if the rate of any stream is no number, or if a name is
-    not UTF-8. It also returns only one of two streams with the same name.
+    The search of mne-lsl fails if a rate is no number or a name is not UTF-8. It also
+    merges streams of the same name.
 
     Args:
         wait_s: Duration of the search.

@@ -37,19 +37,9 @@ DAMAGE_WARNING = re.compile(
     r"does not match the file size|Omitted \d+ annotation|Invalid tag|truncated|corrupt"
 )
 """Warnings of mne about a file that ends early."""
-MICROVOLTS = (1e6, "µV")
-CHANNEL_UNITS = {
-    "eeg": MICROVOLTS,
-    "ecog": MICROVOLTS,
-    "seeg": MICROVOLTS,
-    "dbs": MICROVOLTS,
-    "eog": MICROVOLTS,
-    "emg": MICROVOLTS,
-    "ecg": MICROVOLTS,
-    "misc": MICROVOLTS,
-    "mag": (1e15, "fT"),
-    "grad": (1e13, "fT/cm"),
-}
+VOLT_TYPES = ("eeg", "ecog", "seeg", "dbs", "eog", "emg", "ecg", "misc")
+CHANNEL_UNITS = dict.fromkeys(VOLT_TYPES, (1e6, "µV"))
+CHANNEL_UNITS |= {"mag": (1e15, "fT"), "grad": (1e13, "fT/cm")}
 """Factor from mne's unit to our unit, and our unit, by type of channel. Values in our
 unit are near 1 to 1000.
 """
@@ -141,10 +131,11 @@ def require_own_content(path: Path) -> None:
 def report_unreadable(path: Path) -> Iterator[None]:
     """Context manager that turns errors of a reader into errors with a hint.
 
+    Errors of the machine, such as a lack of memory, pass through.
+
     Raises:
         MissingExtra: if a package is missing.
-        MissingData: for any other error of the reader. Errors of the machine, such as a
-            lack of memory, pass through.
+        MissingData: for any other error of the reader.
     """
     try:
         yield

@@ -15,8 +15,8 @@ from brainhive_cli.data.signals.cutting import Band, CausalFilter, refuse_high_e
 SEGMENT_S = 0.1
 """Time for which no signal is constant, even with coarse values."""
 READ_BYTES = 2**29
-"""Largest block of signals in memory, unless one channel is larger. mne reads the whole
-file for each block of channels.
+"""Largest block of signals in memory, unless a channel is larger. mne reads the whole
+file for each block.
 """
 
 
@@ -66,12 +66,12 @@ def read_channels(
     breaks: Iterable[tuple[int, int]],
     segments: FlatSegments,
 ) -> Iterator[Float64]:
-    """Read, scale and filter one channel after the other.
+    """Read, scale and filter channel by channel.
 
     Args:
         raw: Recording in mne.
         path: Path of its file, for errors.
-        names: Names of the channels, in order.
+        names: Names of the channels.
         band_hz: Lower and upper edge of the filter, or None for no edge.
         phase: "zero", or "forward" for a causal filter.
         breaks: `Header.breaks` of the recording.
@@ -109,7 +109,7 @@ def filter_samples(
 ) -> Float64:
     """Filter the samples [n] of a channel, separately between breaks and NaN like mne.
 
-    The arguments are those of `read_channels`.
+    The arguments are the same as in `read_channels`.
     """
     from mne.filter import filter_data
 

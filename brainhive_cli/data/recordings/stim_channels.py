@@ -30,8 +30,7 @@ are more than 0.25 from a whole number. Noise stays below. Codes that were resam
 filtered have 0.3 to 0.5.
 """
 MIN_RESTING_LEVEL = 256
-"""Smallest level other than 0 at which a channel can rest, because lines are always
-high.
+"""Smallest positive level at which a channel can rest, because lines are always high.
 """
 MAX_LINE_NUMBER = 32
 """Largest number of a trigger line. No port has more lines."""
@@ -41,7 +40,7 @@ FindPictures = Callable[[Collection[str]], Collection[str]]
 
 
 class EventList(NamedTuple):
-    """Events of a recording from one source.
+    """Events of a recording from a single source.
 
     Attributes:
         events: Sample and name of each event. The sample is None without an onset.
@@ -65,7 +64,7 @@ def read_stim_events(
 ) -> EventList:
     """Read the events of the stimulus channel that codes pictures.
 
-    The arguments and errors are those of `read_codes`. `path` is named in errors.
+    The arguments are the same as in `read_codes`. Errors name `path`.
     """
     with naming(path):
         channel, codes = read_codes(raw, stim_channels, find_pictures)
@@ -81,7 +80,7 @@ def read_stim_events(
 def read_codes(
     raw: Any, stim_channels: Sequence[str], find_pictures: FindPictures
 ) -> tuple[str, Int64]:
-    """Read the codes of a stimulus channel, or of trigger lines that form one code.
+    """Read the codes of a stimulus channel, or of trigger lines that form a code.
 
     Args:
         raw: Recording in mne.
@@ -119,7 +118,7 @@ def read_codes(
     # rank channels by their numbers of pictures and of codes
     scores = {}
     for name, values in codes.items():
-        code_names = [str(code) for code in np.unique(values)]
+        code_names = list(map(str, np.unique(values)))
         scores[name] = (len(find_pictures(code_names)), counts[name])
     best_score = max(scores.values())
     best_channels = [name for name, score in scores.items() if score == best_score]
@@ -143,14 +142,14 @@ def find_code_changes(
         Resting level (lines that are always high add it to each code, else 0), sample
         and code of each event, and warnings.
     """
-    # spans of one code. mne.find_events would miss an event at sample 0
+    # spans of a code. mne.find_events would miss an event at sample 0
     starts = np.flatnonzero(np.diff(codes, prepend=codes[:1] - 1))
     values = codes[starts]
     lengths = np.diff(starts, append=len(codes))
     max_glitch = max(1, int(MAX_GLITCH_S * rate_hz))
     warnings = []
 
-    # if most codes last long, short spans show lines that change one after another
+    # if most codes last long, short spans are lines that change at different times
     if (values != 0).any() and np.median(lengths[values != 0]) >= 2 * max_glitch:
         is_glitch = lengths <= max_glitch
         is_glitch[-1] = False  # the recording may end within a code
@@ -175,7 +174,7 @@ def find_code_changes(
         resting_level = 0
 
     is_event = (values != 0) & (values != resting_level)
-    code_names = [str(code) for code in values[is_event]]
+    code_names = map(str, values[is_event])
     pairs = zip(starts[is_event].tolist(), code_names, strict=True)
     events, repeat_warnings = drop_repeats(pairs, rate_hz)
     return resting_level, events, warnings + repeat_warnings
@@ -196,7 +195,7 @@ def drop_repeats(
         distance = sample - last_samples.get(name, -np.inf)
         if distance > MIN_REPEAT_S * rate_hz:
             distinct.append((sample, name))
-        # dropped events count too, so a line that bounces for long is one event
+        # dropped events count too, so a bouncing line makes a single event
         last_samples[name] = sample
     count = len(ordered) - len(distinct)
     if not count:
@@ -226,7 +225,7 @@ def _round_codes(values: Float64, name: str) -> Int64:
 def _combine_lines(
     lines: Mapping[str, Int64], names: Sequence[str]
 ) -> tuple[str, Int64]:
-    """Combine trigger lines, which are numbered from 0 or 1, into one code.
+    """Combine trigger lines, which are numbered from 0 or 1, into a code.
 
     Args:
         lines: Values [n_times] of each line that changes.
@@ -266,6 +265,6 @@ def _are_pulses(values: Int64, is_short: Bool, find_pictures: FindPictures) -> B
     neighbours = np.append(0, values[:-1]) | np.append(values[1:], 0)
     sets_line = (values & ~neighbours) != 0
     short_codes = set(values[is_short].tolist()) - set(values[~is_short].tolist())
-    picture_codes = find_pictures([str(code) for code in short_codes])
-    is_picture = np.isin(values, [int(code) for code in picture_codes])
+    picture_codes = find_pictures(list(map(str, short_codes)))
+    is_picture = np.isin(values, list(map(int, picture_codes)))
     return is_short & sets_line & is_picture

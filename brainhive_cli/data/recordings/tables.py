@@ -43,7 +43,7 @@ def name_sidecars(path: Path, suffix: str, extension: str = ".tsv") -> list[Path
         extension: Extension of the sidecar.
 
     Returns:
-        Paths such as `sub-01_task-x_eeg_events.tsv`. The path of BIDS is the last.
+        Paths, of which the last follows BIDS: `sub-01_task-x_events.tsv`.
     """
     stem = path.name.partition(".")[0]
     unsplit = SPLIT.sub("", stem)
@@ -54,9 +54,8 @@ def name_sidecars(path: Path, suffix: str, extension: str = ".tsv") -> list[Path
 def find_sidecar(path: Path, suffix: str, extension: str = ".tsv") -> Path | None:
     """Find the sidecar of a recording by the inheritance principle of BIDS.
 
-    A sidecar in the recording's folder wins. Else it is in the nearest folder up to the
-    root of the BIDS data set, has no entities that the recording lacks, and has the
-    most entities.
+    It is in the nearest folder up to the root of the BIDS data set, and has the most
+    entities among sidecars whose entities the recording has.
 
     Returns:
         Path of the sidecar, or None.
@@ -113,15 +112,14 @@ def read_number(text: object) -> float:
 def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Read a .tsv or .csv table with a header line.
 
-    The encoding is UTF-8, UTF-16 or Windows-1252. NA and NaN become n/a. Columns of
-    the same name and values are read once. A first line `sep=;` is skipped.
+    NA and NaN become n/a. A first line `sep=;` of spreadsheets is skipped.
 
     Returns:
         Names of the columns, and the rows as mappings from column to cell.
 
     Raises:
-        BrainhiveError: if the file is no table, or if a line has a different number of
-            cells than the header, or if columns of the same name differ.
+        BrainhiveError: if the file is no table, if the number of cells in a line
+            differs from the header, or if columns of the same name differ.
     """
     try:
         text = _decode(read_regular(path))
@@ -268,10 +266,7 @@ def _fill_template(
     Args:
         template: Text with fields.
         fields: Groups of `TEMPLATE_FIELD` for each field.
-        values: Values by column or entity. An integer may be written as 00013 or 13.0.
-
-    Raises:
-        ValueError: if a value does not fit its format.
+        values: Values by column or entity. Integers may be written as 00013 or 13.0.
     """
     name = template
     for field, column, format_spec, integer_type in fields:

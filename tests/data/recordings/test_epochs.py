@@ -1,4 +1,4 @@
-"""Trials that were cut before: their names, runs, events and stores."""
+"""Epochs in memory and in files: names, runs, events and stores."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -27,12 +27,12 @@ CHANNELS = ("Cz", "EEG oz", "O1")
 
 
 def arrays(**changes: Any) -> dict[str, Any]:
-    """Give nine trials of three channels."""
+    """Make nine trials of three channels."""
     random = np.random.default_rng(0)
-    shown = ["train/a.png", "b", "other", "b.png", None, "c", "train/a", "c", "a"]
+    pictures = ["train/a.png", "b", "other", "b.png", None, "c", "train/a", "c", "a"]
     values = {
         "signal": random.normal(size=(9, 3, 60)) + 3,
-        "pictures": shown,
+        "pictures": pictures,
         "channels": CHANNELS,
         "times_s": np.arange(60) / 100 - 0.2,
         "unit": "uV",
@@ -41,13 +41,13 @@ def arrays(**changes: Any) -> dict[str, Any]:
 
 
 def test_arrays_are_stored_by_session_and_split(recorded: Recorded, home: Path) -> None:
-    listed = {"train": ["train/a", "train/b"], "test": ["test/c"]}
+    split_ids = {"train": ["train/a", "train/b"], "test": ["test/c"]}
     dataset: Any = SimpleNamespace(
         name="set",
         recorded_as="set",
         are_categories=False,
-        splits=[*listed],
-        images=lambda split: SimpleNamespace(image_ids=listed[split]),
+        splits=[*split_ids],
+        images=lambda split: SimpleNamespace(image_ids=split_ids[split]),
     )
     trials = as_trials(**arrays(onset_s=np.arange(9) * 1.5))
     session = ["late", "early", *["late"] * 4, *["early"] * 3]
@@ -112,8 +112,8 @@ def test_labels_of_runs_are_numbered(labels: list[str], numbers: list[int]) -> N
 
 
 def test_names_of_pictures_are_texts() -> None:
-    given = ["a", b"b", None, np.nan, "n/a", "", 3]
-    assert read_picture_names(given) == ["a", "b", "", "", "", "", "3"]
+    names = ["a", b"b", None, np.nan, "n/a", "", 3]
+    assert read_picture_names(names) == ["a", "b", "", "", "", "", "3"]
     for wrong in ([["a"]], 3):
         with pytest.raises(BrainhiveError):
             read_picture_names(wrong)
@@ -152,10 +152,10 @@ def test_trials_are_cut_as_those_of_a_recording() -> None:
 
 
 def eeglab(*events: tuple[float, Any], trials: int = 3) -> dict[str, Any]:
-    """Describe epochs of 50 samples with their onset at sample 10."""
-    listed = [{"latency": latency, "type": kind} for latency, kind in events]
+    """Make the EEG structure of epochs of 50 samples with the onset at sample 10."""
+    structures = [{"latency": latency, "type": kind} for latency, kind in events]
     names = {"pnts": 50, "xmin": -0.1, "srate": 100, "trials": trials}
-    return {**names, "event": listed[0] if len(listed) == 1 else listed}
+    return {**names, "event": structures[0] if len(structures) == 1 else structures}
 
 
 def test_events_of_eeglab_are_those_at_the_onset() -> None:
@@ -172,7 +172,7 @@ def test_events_of_eeglab_are_those_at_the_onset() -> None:
 
 
 def test_lines_of_a_table_are_chosen_by_codes() -> None:
-    """Of five events, the second was of another kind, and the third was rejected."""
+    """The second of five events is ignored, and the third is rejected."""
     cut: Any = SimpleNamespace(
         drop_log=((), ("IGNORED",), ("BAD",), (), ()),
         selection=np.array([0, 3, 4]),

@@ -1,4 +1,4 @@
-"""Events stand for pictures by the only reading of their names."""
+"""Pictures that events stand for."""
 
 from types import SimpleNamespace
 

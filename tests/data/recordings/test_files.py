@@ -1,6 +1,4 @@
-"""Files of recordings: which are whose, which are none, and what each is read together
-with.
-"""
+"""Files, tables and labels of recordings."""
 
 import re
 
@@ -22,7 +20,7 @@ from tests.worlds.own_recordings import Shown, make_raw
 
 @pytest.fixture
 def raw():
-    """A recording of two channels, large enough for two files."""
+    """Recording of two channels that fills two files."""
     mne = pytest.importorskip("mne")
     signal = np.random.default_rng(0).normal(scale=1e-6, size=(2, 300_000))
     return mne.io.RawArray(
@@ -38,9 +36,7 @@ def touch(folder, *names):
 
 def test_a_subject_is_its_label(tmp_path):
     touch(tmp_path, "sub-07A_ses-01_eeg.fif", "sub-07B_ses-01_eeg.fif")
-    with pytest.raises(
-        BrainhiveError, match="sub-07A and sub-07B would both be subject 7"
-    ):
+    with pytest.raises(BrainhiveError, match=r"sub-07A.*sub-07B.* 7"):
         list_recordings(tmp_path, "*")
     listed = list_recordings(tmp_path, "*", {"sub-07B": 8})
     labels = {
@@ -48,11 +44,11 @@ def test_a_subject_is_its_label(tmp_path):
     }
     assert labels == {7: ["07A"], 8: ["07B"]}
     lines = describe_labels(listed, tmp_path, [7, 8], {"sub-07B": 8, "sub-9": 9})
-    assert lines[-1] == "no file is of sub-9, which subject_numbers names"
+    assert "sub-9" in lines[-1]
     touch(tmp_path, "sub-anna_ses-01_eeg.fif")
-    with pytest.raises(BrainhiveError, match="sub-anna has no number"):
+    with pytest.raises(BrainhiveError, match="sub-anna"):
         list_recordings(tmp_path, "*", {"sub-07B": 8})
-    # subjects and sessions are read at the start of a part of a name
+    # labels are read at the start of an entity
     touch(tmp_path / "other", "sub-02_ses-03_task-session7_subset1_sesame_9.fif")
     assert [*list_recordings(tmp_path / "other", "*")[2]] == [3]
 
@@ -65,7 +61,7 @@ def test_sessions_are_chosen_and_numbered_by_their_labels(tmp_path):
             for label in ("test1", "train1", "train9", "train10")
         ),
     )
-    for sessions, numbered in (
+    for sessions, numbers in (
         (["train*", "test*"], {1: "train1", 2: "train9", 3: "train10", 4: "test1"}),
         (["test*", "ses-train9"], {1: "test1", 9: "train9"}),
         ([9], {9: "train9"}),
@@ -73,22 +69,22 @@ def test_sessions_are_chosen_and_numbered_by_their_labels(tmp_path):
         listed = list_recordings(tmp_path, "*", sessions=sessions)
         assert {
             number: paths[0].name[11:-8] for number, paths in listed[1].items()
-        } == numbered
-    for sessions, told in (
-        ([1], "are of two sessions 1"),
-        (["imagery*"], r"no session imagery\*"),
+        } == numbers
+    for sessions, fact in (
+        ([1], "sessions 1$"),
+        (["imagery*"], r"imagery\*"),
     ):
-        with pytest.raises(BrainhiveError, match=told):
+        with pytest.raises(BrainhiveError, match=fact):
             list_recordings(tmp_path, "*", sessions=sessions)
 
 
-def test_two_files_of_one_recording_are_refused_with_the_key_that_chooses(tmp_path):
+def test_two_files_of_one_recording_are_refused(tmp_path):
     touch(
         tmp_path,
         "sub-01_task-a_run-1_eeg.vhdr",
         "sub-01_task-a_run-1_proc-filt_eeg.vhdr",
     )
-    with pytest.raises(BrainhiveError, match="are one recording") as error:
+    with pytest.raises(BrainhiveError, match=r"sub-01_task-a_run-1_eeg\.vhdr") as error:
         list_recordings(tmp_path, "*")
     assert "sub-01_task-a_run-1_proc-filt_eeg.vhdr" in error.value.message
     assert len(list_recordings(tmp_path, "*proc-filt*")[1][1]) == 1
@@ -122,9 +118,7 @@ def test_a_fif_file_of_something_else_is_no_recording(tmp_path):
 
 
 @pytest.mark.parametrize("naming", ("neuromag", "bids"))
-def test_the_continuations_and_tables_of_a_recording_are_among_its_files(
-    tmp_path, naming
-):
+def test_parts_and_tables_are_files_of_a_recording(tmp_path, naming):
     pytest.importorskip("mne")
     raw = make_raw(Shown.of(32, 0), 0)
     raw.save(
@@ -144,9 +138,7 @@ def test_the_continuations_and_tables_of_a_recording_are_among_its_files(
     )
 
 
-def test_a_brainvision_header_that_names_other_files_than_its_own_is_refused(
-    tmp_path, raw
-):
+def test_a_vhdr_that_names_foreign_files_is_refused(tmp_path, raw):
     pytest.importorskip("pybv")
     for name in ("sub-01.vhdr", "sub-02.vhdr"):
         raw.copy().crop(0, 1).export(tmp_path / name, verbose="ERROR")
@@ -156,16 +148,12 @@ def test_a_brainvision_header_that_names_other_files_than_its_own_is_refused(
     (tmp_path / "sub-01.vhdr").write_text(
         re.sub(f"{key}=.*", f"{key}=/etc/passwd", header)
     )
-    with pytest.raises(
-        MissingData, match="names a file outside its folder, '/etc/passwd'"
-    ):
+    with pytest.raises(MissingData, match="/etc/passwd"):
         open_raw(tmp_path / "sub-01.vhdr")
     (tmp_path / "sub-01.vhdr").write_text(
         header.replace(f"{key}=sub-01", f"{key}=sub-02")
     )
-    with pytest.raises(
-        BrainhiveError, match=r"sub-01\.vhdr names sub-02\.\w+, a file of another"
-    ) as error:
+    with pytest.raises(BrainhiveError, match=r"sub-01\.vhdr.*sub-02\.\w+") as error:
         open_raw(tmp_path / "sub-01.vhdr")
     assert f"{key}=sub-01" in error.value.hint
 

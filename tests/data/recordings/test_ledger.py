@@ -1,9 +1,9 @@
-"""The ledger counts what was left out by kind and reason, the costliest file first."""
+"""Counts of omitted items by kind and reason."""
 
 from brainhive_cli.data.recordings.ledger import Ledger
 
 
-def test_the_costliest_source_is_named_first():
+def test_the_source_of_most_items_is_named_first():
     ledger = Ledger()
     ledger.leave_out("markers", "not in the table", "sub-01.vhdr", 2)
     ledger.leave_out("markers", "not in the table", "sub-02.vhdr", 40)

@@ -1,4 +1,4 @@
-"""Channels, codes and names of recordings beside those that were recorded."""
+"""Channels, codes and names of recordings, compared with recorded values."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -67,7 +67,7 @@ TYPES = ("eeg", "eeg", "eeg", "eeg", "eeg", "stim", "mag")
 
 
 def header(**changes: Any) -> Header:
-    """Describe a recording of five channels of EEG, of codes and of MEG."""
+    """Make the header of a recording with EEG, trigger and MEG channels."""
     values = {
         "ch_names": NAMES,
         "ch_types": TYPES,
@@ -213,7 +213,7 @@ def test_trials_are_chosen(recorded: Recorded) -> None:
 
 
 def codes_of(*spans: tuple[int, int]) -> np.ndarray:
-    """Give codes that last a number of samples each."""
+    """Return codes from pairs of a code and its number of samples."""
     return np.repeat(*np.transpose(spans))
 
 
@@ -368,7 +368,7 @@ def test_still_pieces_and_filters(recorded: Recorded) -> None:
 
 
 def session(number: int, dtype: str = "float32") -> Trials:
-    """Trials of a session, of which some show one picture."""
+    """Make the trials of a session, some of which show the same picture."""
     random = np.random.default_rng(number)
     count = 5 + number
     return Trials(
