@@ -1,5 +1,5 @@
-"""Preparations: the steps from raw recordings to the trials of each session.
+"""Preparations, which turn raw recordings into the trials of each session.
 
 The contract is in `data/recordings/contract.py`. Preparations of published data sets
-are rows of this shelf: their classes are in `data/published`.
+are rows of this shelf, and their classes are in `data/published`.
 """

@@ -63,7 +63,7 @@ from brainhive_cli.data.recordings.tables import EMPTY_CELLS, read_table
 HDF5_ENDINGS = (".h5", ".hdf5", ".mat")
 """Endings of HDF5 files. MATLAB writes HDF5 with -v7.3."""
 FILE_ENDINGS = {
-    "betas": (*NIFTI_ENDINGS, *HDF5_ENDINGS, ".npy", ".npz"),
+    "betas": NIFTI_ENDINGS + HDF5_ENDINGS + (".npy", ".npz"),
     "trials": (".csv", ".tsv"),
     "mask": NIFTI_ENDINGS,
 }
@@ -73,7 +73,7 @@ ARRAY_NAMES = ("betas", "betasmd", "modelmd")
 two, in Python and in MATLAB.
 """
 SourceFiles = tuple[Path, ...]
-"""Files of an array of betas: one file, or one volume per beta."""
+"""Files of an array of betas: a single file, or a volume per beta."""
 MAX_COMPARED_TRIALS = 16
 """Largest number of trials that are read to compare layouts."""
 MAX_CONSTANT_SHARE = 0.01
@@ -101,9 +101,8 @@ class ArrayLayout(NamedTuple):
     """Axes of an array of betas.
 
     Attributes:
-        is_trials_last: True if trials are the last axis, False if they are the first.
+        is_trials_last: True if trials are the last axis, and not the first.
         is_reversed: True if the other axes are [Z, Y, X], as MATLAB writes them.
-        n_voxels: Number of voxels that are read.
         has_grid: True if the array holds volumes.
     """
 
@@ -165,7 +164,7 @@ TINY = Config()
 
 @dataclass(frozen=True)
 class OwnBetas(PublishedBetas):
-    """The betas below one folder."""
+    """The betas below a folder."""
 
     @property
     def subjects(self) -> tuple[int, ...]:
@@ -222,7 +221,7 @@ class OwnBetas(PublishedBetas):
         paths: list[Path] = []
         for group in chain(files.values(), tables.values(), region_files.values()):
             paths += group
-        paths += [path for path in self.stimuli.lists if path.is_file()]
+        paths += filter(Path.is_file, self.stimuli.lists)
         return Subject(
             files=paths,
             voxels=replace(voxels, regions=regions),
@@ -294,7 +293,7 @@ class OwnBetas(PublishedBetas):
             sessions = None
         session_numbers = number_sessions(labels - {""}, sessions)
         if session_numbers is not None:
-            session_numbers = {**session_numbers, "": 1}
+            session_numbers |= {"": 1}
 
         # a mask of sub-07B is not for the betas of sub-07A, but sub-7 is sub-07
         label_paths = dict[str, Path]()
@@ -364,14 +363,14 @@ class OwnBetas(PublishedBetas):
 
         Args:
             files: Betas by session.
-            tables: Table by session.
-            shared_source: Betas of all sessions, if there are such.
+            tables: Tables by session.
+            shared_source: Betas of all sessions.
 
         Returns:
-            The trials, the rows of each session in its betas, and the number of trials
-            of each file of betas.
+            Trials, the rows of each session in its betas, and the number of trials of
+            each file.
         """
-        # several sessions of betas with one table need a session in each line
+        # a single table of several sessions needs a session in each line
         columns = [self.config.column]
         if len(tables) == 1 < len(files):
             columns.append("session")
@@ -439,7 +438,7 @@ class OwnBetas(PublishedBetas):
             assert mask is not None  # `_open_mask` opens it for volumes
             shapes = [tuple(mask.require_same_grid(image).shape) for image in source]
             is_series = len(shapes[0]) == 4
-            shape = shapes[0] if is_series else (*shapes[0], len(source))
+            shape = shapes[0] if is_series else shapes[0] + (len(source),)
             layouts = {}
             if len(shape) == 4 and shape[3] == n_trials:
                 layouts["volumes"] = ArrayLayout(is_series, False, mask.width, True)
@@ -477,9 +476,9 @@ class OwnBetas(PublishedBetas):
     ) -> dict[str, ArrayLayout]:
         """Keep the layouts in which the mask separates the voxels of the brain.
 
-        Voxels outside of a brain are constant or missing, or vary far more. A layout
-        with more constant voxels in the mask than another is left out. Then a clear
-        difference of the spread over trials inside and outside of the mask decides.
+        Voxels outside of a brain are constant, missing, or vary far more. A layout with
+        more constant voxels in the mask than another is left out, then any without a
+        clear difference of the spread over trials inside and outside of the mask.
         """
         from scipy.stats import rankdata
 
@@ -497,17 +496,14 @@ class OwnBetas(PublishedBetas):
             contrast[name] = abs(float(difference))
 
         limit = min(n_constant.values()) + MAX_CONSTANT_SHARE * mask.width
-        possible = {
-            name: layout
-            for name, layout in layouts.items()
-            if n_constant[name] <= limit
-        }
-        clear = {
-            name: layout
-            for name, layout in possible.items()
-            if contrast[name] >= MIN_RANK_CONTRAST
-        }
-        return clear or possible
+        candidates = {}
+        clear_layouts = {}
+        for name, layout in layouts.items():
+            if n_constant[name] <= limit:
+                candidates[name] = layout
+                if contrast[name] >= MIN_RANK_CONTRAST:
+                    clear_layouts[name] = layout
+        return clear_layouts or candidates
 
     def _read_rows(
         self,
@@ -518,7 +514,7 @@ class OwnBetas(PublishedBetas):
     ) -> Array:
         """Read betas [n, V] by their rows, which ascend.
 
-        An array is read in one slice from the first row to the last.
+        An array is read from the first row to the last at once.
         """
         if mask and _is_volume(source[0]):
             if layout.is_trials_last:
@@ -575,14 +571,7 @@ class OwnBetas(PublishedBetas):
 def _list_layouts(
     shape: tuple[int, ...], n_trials: int, mask: Mask | None, is_matlab: bool
 ) -> dict[str, ArrayLayout]:
-    """List the layouts of an array that fit the number of trials and the mask's grid.
-
-    Args:
-        shape: Shape of the array.
-        n_trials: Number of lines in the table.
-        mask: Mask of the subject.
-        is_matlab: True for a file of MATLAB, which reverses the axes of HDF5.
-    """
+    """List the layouts of an array that fit the number of trials and the mask."""
     grid = mask.inside.shape if mask else ()
     n_voxels = mask.width if mask else 0
     layouts = {}
@@ -613,14 +602,7 @@ def _is_volume(path: Path) -> bool:
 def _read_number(
     line: Mapping[str, str], column: str, default: int, position: str
 ) -> int:
-    """Read the number of a session or run.
-
-    Args:
-        line: Cells of a line by column.
-        column: "session" or "run".
-        default: Number if the table has no such column.
-        position: File and line, for the message.
-    """
+    """Read the number of a session or run, or the default without such a column."""
     text = line.get(column, str(default))
     match = NUMBER.fullmatch(text)
     if not match:

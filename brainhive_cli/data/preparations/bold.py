@@ -88,9 +88,20 @@ PEAK_OUTSIDE = (
     f"pictures whose response peaks ({PEAK_S:g} s after onset) outside the run"
 )
 DURATION_TOLERANCE_S = 0.1
-"""Largest difference of durations that one HRF models; it has steps of this length."""
+"""Largest difference of durations that a single HRF models: its time step."""
 SURFACE_ENDINGS = (".gii", ".dtseries.nii")
 """Endings of BOLD that has vertices in place of voxels."""
+MODEL_COLUMNS = (
+    "subject",
+    "session",
+    "TR (s)",
+    "first (s)",
+    "by",
+    "confounds",
+    "shown (s)",
+    "repeated",
+)
+"""Columns of the table of models in the overview."""
 
 
 class Config(BetaSteps):
@@ -210,7 +221,7 @@ TINY = Config()
 
 @dataclass(frozen=True)
 class Bold(Betas):
-    """The BOLD of one BIDS data set.
+    """The BOLD of a BIDS data set.
 
     Attributes:
         derivatives: Folder of the derivatives.
@@ -268,7 +279,7 @@ class Bold(Betas):
         table = find_event_table(self.root)
         if table is not None:
             paths.append(table)
-        return paths + [path for path in self.stimuli.lists if path.is_file()]
+        return paths + list(filter(Path.is_file, self.stimuli.lists))
 
     def count_voxels(self, subject: int) -> int:
         """Count the voxels, or the vertices of both hemispheres."""
@@ -286,7 +297,7 @@ class Bold(Betas):
         files = self._find_regions(subject)
         voxels, file_kinds = read_regions(files, space, self.config.thresholds)
         if isinstance(space, Mask) and self.config.mask:
-            file_kinds = {"mask": space.kind, **file_kinds}
+            file_kinds = {"mask": space.kind} | file_kinds
         self.file_kinds[subject] = file_kinds
         return voxels
 
@@ -294,10 +305,9 @@ class Bold(Betas):
         """List subjects whose labels are not their numbers, and runs left out."""
         bold_files: dict[int, dict[int, list[Path]]] = {}
         for subject, sessions in self._runs.items():
-            bold_files[subject] = {
-                session: [run.bold_files[0] for run in runs]
-                for session, runs in sessions.items()
-            }
+            bold_files[subject] = {}
+            for session, runs in sessions.items():
+                bold_files[subject][session] = [run.bold_files[0] for run in runs]
         numbers = self.config.subject_numbers
         lines = describe_labels(bold_files, self.derivatives, subjects, numbers)
         return lines + self.ledger.describe()
@@ -332,24 +342,34 @@ class Bold(Betas):
         if not overview.tables:
             return overview
 
-        # runs of a session that are alike are listed once
-        trials_table, *other_tables = overview.tables
-        columns = ("TR (s)", "first (s)", "by", "confounds", "shown (s)")
+        # each value of a session's runs is listed once
+        trials_table = overview.tables[0]
         rows = []
         for subject, session, *_ in trials_table.rows:
             facts = self.list_trials(subject, session).provenance
-            timing = facts["timing"]
-            texts = [
-                {f"{run['tr_s']:g}" for run in timing},
-                {f"{run['start_s']:g}" for run in timing},
-                {run["source"] for run in timing},
-                {str(len(names)) for names in facts["confounds"]},
-                {f"{facts['stimulus_s']:g}"},
-            ]
-            cells = [", ".join(sorted(values)) for values in texts]
-            rows.append((subject, session, *cells, facts["repeated"]))
-        table = Table("Models", ("subject", "session", *columns, "repeated"), rows)
-        return replace(overview, tables=(trials_table, table, *other_tables))
+            tr_s = set()
+            start_s = set()
+            sources = set()
+            n_confounds = set()
+            for run, names in zip(facts["timing"], facts["confounds"], strict=True):
+                tr_s.add(f"{run['tr_s']:g}")
+                start_s.add(f"{run['start_s']:g}")
+                sources.add(run["source"])
+                n_confounds.add(str(len(names)))
+            rows.append(
+                (
+                    subject,
+                    session,
+                    ", ".join(sorted(tr_s)),
+                    ", ".join(sorted(start_s)),
+                    ", ".join(sorted(sources)),
+                    ", ".join(sorted(n_confounds)),
+                    f"{facts['stimulus_s']:g}",
+                    facts["repeated"],
+                )
+            )
+        table = Table("Models", MODEL_COLUMNS, rows)
+        return replace(overview, tables=(trials_table, table) + overview.tables[1:])
 
     @cached_property
     def _runs(self) -> dict[int, dict[int, list[BoldRun]]]:
@@ -364,7 +384,7 @@ class Bold(Betas):
         list_raw = cache(partial(list_folder, self.root))
         list_derived = cache(partial(list_folder, self.derivatives))
 
-        # the BOLD of one space
+        # the BOLD of the recipe's space
         files = []
         folders = list(self.derivatives.glob("sub-*/func"))
         folders += self.derivatives.glob("sub-*/ses-*/func")
@@ -397,11 +417,11 @@ class Bold(Betas):
         tasks = {
             task
             for task, columns in task_columns.items()
-            if not find_missing_column(stimulus, [*columns, *ENTITIES])
+            if not find_missing_column(stimulus, columns + list(ENTITIES))
         }
         if not tasks:
             columns = list(dict.fromkeys(chain.from_iterable(task_columns.values())))
-            absent = find_missing_column(stimulus, [*columns, *ENTITIES]) or stimulus
+            absent = find_missing_column(stimulus, columns + list(ENTITIES)) or stimulus
             raise MissingData(
                 f"no events.tsv of BOLD in {self.derivatives} has a column {absent}",
                 f"preparation.stimulus=COLUMN, of {', '.join(columns) or 'none'}",
@@ -436,11 +456,11 @@ class Bold(Betas):
                     runs.setdefault(subject, {})[session] = session_runs
         return runs
 
-    def _choose(self, key: str, options: set[str], usual: str = "") -> str:
-        """Choose the recipe's task or space, the only option, or the usual option."""
+    def _choose(self, key: str, options: set[str], default: str = "") -> str:
+        """Choose the recipe's task or space, the only option, or the default."""
         name = getattr(self.config, key)
         if not name:
-            name = usual if len(options) > 1 else min(options)
+            name = default if len(options) > 1 else min(options)
         # T1w stands for T1w:res-2, if only that is present
         matches = [
             option
@@ -474,9 +494,10 @@ class Bold(Betas):
             assert surface is not None  # the ending says that it is a surface
             # the cortex alone, the left hemisphere first
             hemisphere = surface.vertices[:, 0]
-            left = surface.vertices[hemisphere == 0]
-            right = surface.vertices[hemisphere == 1]
-            return replace(surface, vertices=np.concatenate([left, right]))
+            rows = np.concatenate(
+                [np.flatnonzero(hemisphere == 0), np.flatnonzero(hemisphere == 1)]
+            )
+            return replace(surface, vertices=surface.vertices[rows])
 
         # the recipe's mask, or fMRIPrep's masks, on the grid of all runs
         if mask_path:
@@ -533,7 +554,7 @@ class Bold(Betas):
         )
         for run in self._list_runs(subject):
             if "aparcaseg" in run.image_files:
-                return {"aparcaseg": [run.image_files["aparcaseg"]], **region_files}
+                return {"aparcaseg": [run.image_files["aparcaseg"]]} | region_files
         return region_files
 
     @cached_method
@@ -569,25 +590,26 @@ class Bold(Betas):
             noted[f"pictures whose onsets are in {unit}"] = len(onset_times)
 
         # pictures whose response in their run can be modelled
-        pictures = []  # run, end of the run, onset, duration and name
+        pictures = []  # run, end of the run, onset, duration and name of the event
         for run in session_runs:
             n_volumes, tr_s, start_s, _ = timings[run.number]
             run_pictures, run_dropped = events_of_run[run.number]
             unit_s = {"s": 1, "ms": 1e-3, "volumes": tr_s}[unit]
             end_s = n_volumes * tr_s
             latest_s = (n_volumes - 1) * tr_s + start_s - MIN_REMAINING_S
-            begun = []
-            for onset, duration, name in run_pictures:
-                if onset * unit_s < end_s:
-                    begun.append((onset * unit_s, duration * unit_s, name))
-            modelled = [
-                picture for picture in begun if EARLIEST_ONSET_S < picture[0] < latest_s
-            ]
+            n_begun = 0
+            n_modelled = 0
+            for onset, duration, event in run_pictures:
+                onset_s = onset * unit_s
+                n_begun += onset_s < end_s
+                if EARLIEST_ONSET_S < onset_s < min(latest_s, end_s):
+                    n_modelled += 1
+                    duration_s = duration * unit_s
+                    pictures.append((run.number, end_s, onset_s, duration_s, event))
             dropped.update(run_dropped)
-            dropped[AFTER_END] += len(run_pictures) - len(begun)
-            dropped[PEAK_OUTSIDE] += len(begun) - len(modelled)
-            noted["runs without a picture"] += not modelled
-            pictures += [(run.number, end_s, *picture) for picture in modelled]
+            dropped[AFTER_END] += len(run_pictures) - n_begun
+            dropped[PEAK_OUTSIDE] += n_begun - n_modelled
+            noted["runs without a picture"] += n_modelled == 0
         if not pictures:
             reasons = [f"{count} {reason}" for reason, count in (+dropped).items()]
             raise MissingData(
@@ -595,15 +617,12 @@ class Bold(Betas):
                 "onsets count from the first volume: preparation.onset_unit=ms; or "
                 "leave the session out: preparation.sessions=[…]",
             )
-        run_numbers, run_ends, onsets, durations, events = zip(*pictures, strict=True)
-        numbers = np.array(run_numbers)
-        ends_s = np.array(run_ends)
-        onsets_s = np.array(onsets)
-        durations_s = np.array(durations)
+        columns = list(zip(*pictures, strict=True))
+        numbers, ends_s, onsets_s, durations_s = map(np.array, columns[:4])
         event_names = EventNames(
             find_event_table(self.root), self._pictures[0], self.stimuli.are_categories
         )
-        names = event_names.name_pictures(events)
+        names = event_names.name_pictures(columns[4])
 
         # pictures that the data set lacks evoke responses, and are modelled, too
         image_ids, splits, unmatched = match_pictures(
@@ -644,7 +663,7 @@ class Bold(Betas):
                 "preparation.estimator=hrf, which needs no repetitions",
             )
 
-        # all pictures have one duration; the comparison is False for NaN
+        # all pictures have the same duration; the comparison is False for NaN
         is_equal = np.ptp(durations_s) <= DURATION_TOLERANCE_S
         if config.stimulus_s is None and not is_equal:
             problem = (

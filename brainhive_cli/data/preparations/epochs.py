@@ -99,7 +99,7 @@ TINY = Config()
 
 @dataclass(frozen=True)
 class Epochs(OwnRecordings):
-    """The epochs below one folder."""
+    """The epochs below a folder."""
 
     are_epochs: ClassVar[bool] = True
 
@@ -132,10 +132,13 @@ class Epochs(OwnRecordings):
     def _read_without_signals(self, path: Path) -> tuple[Header, JoinedEpochs]:
         """Read the header and the trials of a file, once; `raw` becomes None."""
         epoched = self._read(path)
-        first, last = epoched.span
+        first_sample, last_sample = epoched.span
         with naming(path):
             # the epochs lie end to end
-            starts = np.arange(len(epoched.names)) * (last - first + 1) - first
+            starts = (
+                np.arange(len(epoched.names)) * (last_sample - first_sample + 1)
+                - first_sample
+            )
             events: list[tuple[int, str]] = []
             for onset, names in zip(starts.tolist(), epoched.names, strict=True):
                 events += [(onset, name) for name in names if name]
@@ -157,9 +160,9 @@ class Epochs(OwnRecordings):
         """
         config = self.config
         first_path, header = next(iter(channels.headers.items()))
-        first, last = self._read_without_signals(first_path)[1].span
-        start_ms = round(first * 1000 / header.rate_hz, 3)
-        stop_ms = round((last + END_MARGIN_SAMPLES) * 1000 / header.rate_hz, 3)
+        first_sample, last_sample = self._read_without_signals(first_path)[1].span
+        start_ms = round(first_sample * 1000 / header.rate_hz, 3)
+        stop_ms = round((last_sample + END_MARGIN_SAMPLES) * 1000 / header.rate_hz, 3)
         window_ms = config.epoch_ms or (start_ms, stop_ms)
         fields = {
             "rate_hz": config.rate_hz,
@@ -180,8 +183,8 @@ class Epochs(OwnRecordings):
         self, path: Path, file_number: int, onsets: Int64, cutting: Cutting
     ) -> tuple[Int64, Float64, Int64]:
         _, epoched = self._read_without_signals(path)
-        first, last = epoched.span
-        rows = (onsets + first) // (last - first + 1)
+        first_sample, last_sample = epoched.span
+        rows = (onsets + first_sample) // (last_sample - first_sample + 1)
         if epoched.runs is None:
             runs = np.full(len(rows), file_number)
         else:

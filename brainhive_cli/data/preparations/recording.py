@@ -174,7 +174,7 @@ TINY = Config()
 
 @dataclass(frozen=True)
 class OwnRecordings(Preparation):
-    """The recordings below one folder.
+    """The recordings below a folder.
 
     Attributes:
         stimuli: Data set of the pictures.
@@ -209,7 +209,7 @@ class OwnRecordings(Preparation):
             paths += list_recording_files(recording)
         if self._table is not None:
             paths.append(self._table)
-        return paths + [path for path in self.stimuli.lists if path.is_file()]
+        return paths + list(filter(Path.is_file, self.stimuli.lists))
 
     def sessions(self, subject: int) -> Sequence[int]:
         """List the sessions of a subject, ascending."""
@@ -302,7 +302,7 @@ class OwnRecordings(Preparation):
                 cutting.times_s,
                 cutting.rate_hz,
                 unit=channels.unit if matrix is None else "whitened",
-                provenance={"dropped": dropped[split], **provenance},
+                provenance={"dropped": dropped[split]} | provenance,
                 whiteners=None if matrix is None else matrix[None],
                 **times[split],
             )
@@ -329,7 +329,7 @@ class OwnRecordings(Preparation):
         if not channels:
             return Overview((), tuple(lines))
 
-        # one line for all subjects with the same warning
+        # subjects with the same warning share a line
         warnings: dict[str, list[int]] = {}
         suspects = []
         for subject, subject_channels in channels.items():
@@ -346,9 +346,9 @@ class OwnRecordings(Preparation):
         )
         lines += differences
 
-        # one row for all subjects with the same channels of a type
+        # subjects with the same channels of a type share a row
         channel_rows = group_by_entry(
-            {subject: describe_channels(kept) for subject, kept in channels.items()}
+            {number: describe_channels(channels[number]) for number in channels}
         )
         columns = ("subject", "type", "channels", "kept", "bad", "positions", "names")
         tables = (
@@ -358,9 +358,7 @@ class OwnRecordings(Preparation):
         return Overview(tables, tuple(lines), override)
 
     def _list_unread_files(self) -> list[str]:
-        """Describe files that are not read, and parts of recordings that are read as
-        whole recordings.
-        """
+        """Describe files that are not read, and parts that are read as recordings."""
         ledger = Ledger()
         other_kind = "recording" if self.are_epochs else "epochs"
         recordings = set[Path]()
@@ -524,7 +522,7 @@ class OwnRecordings(Preparation):
         return header
 
     def _headers(self, subject: int, session: int | None = None) -> dict[Path, Header]:
-        """Read the headers of a subject's recordings, of one session or of all."""
+        """Read the headers of a subject's recordings in a session or in all."""
         if session is None:
             paths = self._list_paths(subject)
         else:
@@ -589,16 +587,11 @@ class OwnRecordings(Preparation):
     def _collect_times(
         self, trials: TrialTables, is_good: Bool, cutting: Cutting
     ) -> dict[str, Any]:
-        """Return the runs and times of trials, as arguments of `Trials`.
-
-        Args:
-            trials: Trials of each recording of a session.
-            is_good: [n] True for each trial that is kept.
-            cutting: Cutting of the trials.
+        """Return the runs and times of the good trials, as arguments of `Trials`.
 
         Returns:
-            `runs` with `onset_s`, or with `trial_numbers` if only their order is known,
-            each [kept, 1].
+            `runs` [n, 1], with `onset_s` or, if only the order is known, with
+            `trial_numbers`.
         """
         runs = []
         onset_s = []
@@ -622,10 +615,8 @@ class OwnRecordings(Preparation):
     def _locate_trials(
         self, path: Path, file_number: int, onsets: Int64, cutting: Cutting
     ) -> tuple[Int64, Float64, Int64]:
-        """Return the run [n], onset in seconds [n] and order in time [n] of a file's
-        trials.
-
-        An unknown onset is NaN, an unknown order -1.
+        """Return the run, the onset in seconds (NaN if unknown) and the order in time
+        (-1 if unknown) of each trial of a file.
         """
         # each file is a run
         runs = np.full(len(onsets), file_number)
@@ -634,11 +625,11 @@ class OwnRecordings(Preparation):
     def _cut(
         self, trials: TrialTables, channels: KeptChannels, cutting: Cutting
     ) -> tuple[Float32, NDArray[np.str_]]:
-        """Cut trials out of the recordings of one session.
+        """Cut trials out of the recordings of a session.
 
         Returns:
-            The kept trials [kept, C, T], and for each trial [n] the reason for dropping
-            it, or an empty text.
+            The good trials [good, C, T], and the fault of each trial [n], which is
+            empty for a good trial.
         """
         config = self.config
         names = channels.ch_names
@@ -678,10 +669,10 @@ def choose_trials(
     split_rows: Mapping[str, Int64],
     cutting: Cutting,
 ) -> tuple[TrialTables, dict[str, Counter[str]]]:
-    """Choose the trials of one picture that lie in the recording, outside of BAD spans.
+    """Choose the trials of a picture that lie in the recording, outside of BAD spans.
 
     Args:
-        headers: Headers of the recordings of one session.
+        headers: Headers of the recordings of a session.
         names: Pictures of the events.
         split_rows: Rows of each split in the list of all pictures.
         cutting: Cutting of trials.
@@ -731,7 +722,7 @@ def choose_trials(
                 reason = "not in the table" if is_unnamed else "no such picture"
                 dropped[first_split][reason] += 1
 
-        # each dropped trial counts for one reason
+        # a trial is dropped for a single reason
         is_inside = cutting.are_complete(onsets, header.n_times)
         repeated_onsets = onsets[1:][np.diff(onsets) == 0]
         is_simultaneous = np.isin(onsets, repeated_onsets)
@@ -782,8 +773,7 @@ def _describe_warnings(headers: Mapping[Path, Header]) -> list[str]:
 def _tabulate_pictures(
     counts: Mapping[int, Mapping[int, Int64]], split_rows: Mapping[str, Int64]
 ) -> Table:
-    """Tabulate how often pictures were shown, with one row for all subjects and
-    sessions that are alike.
+    """Tabulate how often pictures were shown. Equal subjects and sessions share a row.
 
     Args:
         counts: How often each picture was shown [pictures], by subject and session.
