@@ -1,5 +1,6 @@
-"""Anyone's own recordings: read by mne, matched with pictures, cut as mne cuts them."""
+"""Recordings that mne reads: their trials, compared with the epochs that mne cuts."""
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -36,8 +37,8 @@ def data(home):
     return home / "data/recordings"
 
 
-def build(**knobs):
-    return Config(**knobs).build(Paths())
+def build(**keys):
+    return Config(**keys).build(Paths())
 
 
 def export(raw, folder: Path, kind: str, subject=1, session=1, run=""):
@@ -56,37 +57,41 @@ def write_bids(raw, folder, subject, session):
     import mne_bids
 
     raw.info["line_freq"] = 50
-    place = mne_bids.BIDSPath(
+    bids_path = mne_bids.BIDSPath(
         f"{subject:02d}", f"{session:02d}", "pictures", root=folder, datatype="eeg"
     )
     mne_bids.write_raw_bids(
         raw,
-        place,
+        bids_path,
         format="BrainVision",
         allow_preload=True,
         overwrite=True,
         verbose="ERROR",
     )
-    table = place.copy().update(suffix="events", extension=".tsv").fpath
+    table = bids_path.copy().update(suffix="events", extension=".tsv").fpath
     rows = [line.split("\t") for line in table.read_text().splitlines()]
-    at = rows[0].index("trial_type")
-    lines = [
-        "\t".join([*row, "stim_file" if not i else f"{row[at]}.png"])
-        for i, row in enumerate(rows)
-    ]
+    column = rows[0].index("trial_type")
+    lines = ["\t".join([*rows[0], "stim_file"])]
+    for row in rows[1:]:
+        lines.append("\t".join([*row, f"{row[column]}.png"]))
     table.write_text("\n".join(lines) + "\n")
-    return place.fpath
+    return bids_path.fpath
 
 
 def record_shown(
-    data, kind="fif", seed=0, names=None, repetitions=2, change=lambda raw: raw, **how
+    data, kind="fif", seed=0, names=None, repetitions=2, change=lambda raw: raw, **keys
 ):
+    """Record pictures and save the recording.
+
+    Returns:
+        The shown pictures, the recording and its path.
+    """
     shown = Shown.of(repetitions, seed)
     raw = change(annotate(make_raw(shown, seed), shown, names or list(shown.pictures)))
-    return shown, raw, export(raw, data, kind, **how)
+    return shown, raw, export(raw, data, kind, **keys)
 
 
-def picture_of(shown, split):
+def list_pictures(shown, split):
     return [name for name in shown.pictures if name in PICTURES[split]]
 
 
@@ -108,7 +113,7 @@ def check_trials(data, kind):
     is_train = np.isin(shown.pictures, PICTURES["train"])
     for split, rows in (("train", is_train), ("test", ~is_train)):
         trials = found[split]
-        assert list(trials.image_ids) == picture_of(shown, split)
+        assert list(trials.image_ids) == list_pictures(shown, split)
         assert (
             trials.space.names == CHANNELS
             and trials.unit == "µV"
@@ -135,7 +140,7 @@ def test_codes_of_a_stimulus_channel_are_mapped_by_the_table(data, recorded):
     write_table(data / "events.csv")
     made = build(stimulus_ms=300)
     found = made.session(1, 1)
-    assert list(found["train"].image_ids) == picture_of(shown, "train")
+    assert list(found["train"].image_ids) == list_pictures(shown, "train")
     assert found["train"].stimulus_marks == {"stimulus": (0.0, 300.0)}
     assert found["train"].unit == "whitened" and found["train"].whiteners[0].shape == (
         6,
@@ -146,7 +151,7 @@ def test_codes_of_a_stimulus_channel_are_mapped_by_the_table(data, recorded):
     recorded(digits=4, **numbers_of_preparation(made))
 
 
-def test_what_does_not_match_is_listed_on_both_sides_and_counted(data, recorded):
+def test_unmatched_events_and_pictures_are_listed_and_counted(data, recorded):
     shown = Shown.of(2, 0)
     names = [f"{code}" for code in codes(shown)]
     names[3] = "pause"
@@ -156,8 +161,8 @@ def test_what_does_not_match_is_listed_on_both_sides_and_counted(data, recorded)
         table.write("77,train/zebra/zebra_1.png\n")
     own = build()
     found, lines = own.session(1, 1), own.look_over((1,)).warnings
-    assert "subject 1: events that the table does not have, 1: pause" in lines
-    assert "subject 1: events of the table that were not recorded, 1: 77" in lines
+    assert any(line.endswith(" 1: pause") for line in lines)
+    assert any(line.endswith(" 1: 77") for line in lines)
     assert found["train"].provenance["dropped"]["not in the table"] == 1
     assert found["train"].provenance["unmatched"][
         "events that the table does not have"
@@ -188,7 +193,7 @@ def test_runs_of_a_session_follow_each_other(data, recorded):
     second, _, _ = record_shown(data, seed=2, run="_run-10")
     made = build()
     found = made.session(1, 1)["train"]
-    assert list(found.image_ids) == picture_of(first, "train") + picture_of(
+    assert list(found.image_ids) == list_pictures(first, "train") + list_pictures(
         second, "train"
     )
     is_train = [
@@ -216,18 +221,16 @@ def test_test_trials_do_not_change_the_whitener(data):
     np.testing.assert_array_equal(before.whiteners[0], after.whiteners[0])
 
 
-def test_a_causal_filter_is_butterworth_s_and_does_not_see_later_samples(
-    data, recorded
-):
+def test_a_causal_filter_is_butterworth_without_later_samples(data, recorded):
     shown, raw, path = record_shown(data)
-    how = {
+    keys = {
         "whiten": "no",
         "band_hz": (1, 40),
         "phase": "forward",
         "baseline": False,
         "rate_hz": RATE_HZ,
     }
-    found = build(**how).session(1, 1)["train"].signal[:, 0]
+    found = build(**keys).session(1, 1)["train"].signal[:, 0]
     sections = butter(4, (1, 40), "bandpass", fs=RATE_HZ, output="sos")
     samples = raw.get_data()
     # the first sample lasted for ever
@@ -242,11 +245,11 @@ def test_a_causal_filter_is_butterworth_s_and_does_not_see_later_samples(
         path, overwrite=True, verbose="ERROR"
     )
     np.testing.assert_array_equal(
-        build(**how).session(1, 1)["train"].signal[:2, 0], found[:2]
+        build(**keys).session(1, 1)["train"].signal[:2, 0], found[:2]
     )
-    with pytest.raises(RecipeError, match="phase has no effect without a filter"):
+    with pytest.raises(RecipeError, match=r"\bphase\b"):
         build(phase="forward")
-    recorded(digits=4, **numbers_of_splits(build(**how).session(1, 1)))
+    recorded(digits=4, **numbers_of_splits(build(**keys).session(1, 1)))
 
 
 def truncate(path):
@@ -265,8 +268,8 @@ def change_signal(value):
 def keep_test_pictures(path):
     raw = mne.io.read_raw(path, preload=True, verbose="ERROR")
     keep = [
-        place
-        for place, name in enumerate(raw.annotations.description)
+        row
+        for row, name in enumerate(raw.annotations.description)
         if name.startswith("test/")
     ]
     raw.set_annotations(raw.annotations[keep]).save(
@@ -277,13 +280,11 @@ def keep_test_pictures(path):
 @pytest.mark.parametrize(
     ("harm", "message"),
     (
-        (truncate, r"sub-01_ses-01.fif (cannot be read|is damaged)"),
-        (change_signal(0), r"sub-01_ses-01.fif: flat channels: P7"),
+        (truncate, r"sub-01_ses-01\.fif"),
+        (change_signal(0), r"sub-01_ses-01\.fif.*\bP7\b"),
     ),
 )
-def test_bad_input_gets_a_line_that_names_the_file_and_a_way_out(
-    data, harm, message, capsys
-):
+def test_a_damaged_recording_is_named_with_a_hint(data, harm, message, capsys):
     harm(record_shown(data)[2])
     made = build()
     with pytest.raises(BrainhiveError, match=message) as error:
@@ -294,8 +295,8 @@ def test_bad_input_gets_a_line_that_names_the_file_and_a_way_out(
     assert "warning" not in capsys.readouterr().err
 
 
-def test_files_that_are_missing_or_nobody_s_are_named(data):
-    with pytest.raises(MissingData, match="no recording"):
+def test_missing_and_unlabelled_files_are_named(data):
+    with pytest.raises(MissingData, match=re.escape(str(data))):
         build().subjects  # noqa: B018
     _, _, path = record_shown(data, "vhdr")
     path.with_suffix(".eeg").unlink()
@@ -310,7 +311,7 @@ def scale_up(raw):
     return raw.apply_function(lambda volts: volts * 1e6)
 
 
-def test_sessions_of_one_person_that_disagree_are_refused_by_the_plan_too(data):
+def test_sessions_in_different_units_are_refused_by_the_plan(data):
     record_shown(data, session=1, seed=1)
     record_shown(data, session=2, seed=2, change=scale_up)
     problem = r"ses-02\.fif .* 1e\+06 times .* sub-01_ses-01"
@@ -319,7 +320,7 @@ def test_sessions_of_one_person_that_disagree_are_refused_by_the_plan_too(data):
             prepare(1, 2)
 
 
-def test_magnetometers_with_gradiometers_are_whitened_and_refused_otherwise(data):
+def test_magnetometers_and_gradiometers_need_whitening(data):
     shown = Shown.of(2, 0)
     raw = make_raw(shown, 0, unit=1e-13, types=["mag", "grad", "grad"] * 2)
     annotate(raw, shown, list(shown.pictures)).save(
@@ -333,11 +334,11 @@ def test_magnetometers_with_gradiometers_are_whitened_and_refused_otherwise(data
     )
     assert found.provenance["recorded_unit"] == "fT and fT/cm"
     for prepare in (build(whiten="no").shapes, build(whiten="no").session):
-        with pytest.raises(BrainhiveError, match="mag and grad have different units"):
+        with pytest.raises(BrainhiveError, match="mag and grad"):
             prepare(1, 1)
 
 
-def test_trials_of_an_amplifier_at_its_limit_are_dropped_and_said(data, recorded):
+def test_trials_of_a_saturated_amplifier_are_dropped_and_counted(data, recorded):
     def stand_still(raw):
         raw._data[:5, 5000:10000] = 3e-3  # one channel goes on
         return raw
@@ -373,7 +374,7 @@ def test_a_delay_of_the_screen_moves_trials_to_their_pictures(data):
     ("kind", "modality"), [("eeg", "EEG"), ("mag", "MEG"), ("seeg", "iEEG")]
 )
 @pytest.mark.parametrize("whiten", ["no", "epochs"])
-def test_the_modality_is_that_of_the_channel_types(data, kind, modality, whiten):
+def test_the_channel_types_decide_the_modality(data, kind, modality, whiten):
     shown = Shown.of(2, 0)
     raw = annotate(
         make_raw(shown, 0, unit=1e-13, types=kind), shown, list(shown.pictures)
@@ -386,8 +387,8 @@ def test_the_modality_is_that_of_the_channel_types(data, kind, modality, whiten)
     assert replace(trials, provenance={}, unit="fT").modality == "MEG"
 
 
-def test_flat_channels_are_refused_by_the_plan_too(data):
+def test_flat_channels_are_refused_by_the_plan(data):
     change_signal(0)(record_shown(data)[2])
-    with pytest.raises(BrainhiveError, match=r"flat channels: P7") as error:
+    with pytest.raises(BrainhiveError, match=r"\bP7\b") as error:
         build().shapes(1, 1)
     assert "preparation.exclude=[P7]" in error.value.hint

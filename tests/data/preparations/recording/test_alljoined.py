@@ -101,9 +101,7 @@ def million(home):
     return root
 
 
-def test_the_pictures_of_alljoined_16m_are_those_that_its_tables_name(
-    million, recorded
-):
+def test_the_tables_of_alljoined_16m_name_its_pictures(million, recorded):
     made = build("papers/alljoined-1.6m", "preparation.whiten=no")
     assert (
         made.dataset == "alljoined-1.6m"

@@ -49,12 +49,16 @@ def paint(path: Path) -> None:
 
 
 def microvolts(task: str, number: int) -> float:
-    """Give the level of all channels after a picture, another for each."""
+    """Return the level of all channels after a picture, which differs by picture."""
     return 10.0 * (1 + [*LISTED].index((task, number)))
 
 
 def record(path: Path, levels, kind="bdf") -> list[float]:
-    """Write a recording in which each event raises all channels; return its onsets."""
+    """Write a recording in which each event raises all channels.
+
+    Returns:
+        Onsets of the events in seconds.
+    """
     samples = RATE_HZ * int(3 + EVERY_S * len(levels))
     signal = np.random.default_rng(len(levels)).normal(size=(len(CHANNELS), samples))
     onsets_s = [round(1 + EVERY_S * row, 3) for row in range(len(levels))]
@@ -152,13 +156,11 @@ def prepare(*words: str):
     return CliRunner().invoke(app, ["prepare", *words, *STEPS])
 
 
-def test_nm000232_is_prepared_by_its_recipe_with_the_picture_of_each_trial(
-    nemar, home, recorded
-):
-    told = prepare("--recipe", "papers/things-eeg-nemar")
+def test_nm000232_is_prepared_with_the_picture_of_each_trial(nemar, home, recorded):
+    result = prepare("--recipe", "papers/things-eeg-nemar")
 
-    assert told.exit_code == 0, told.output
-    assert "root: data/things-eeg-nemar/stimuli" in " ".join(told.output.split())
+    assert result.exit_code == 0, result.output
+    assert "root: data/things-eeg-nemar/stimuli" in " ".join(result.output.split())
     store = SignalStore.open(home / "signals/things-eeg/nemar/sub-01.h5")
     for task, numbers in SHOWN.items():
         trials, shown = store[task], [number for number in numbers if number]
@@ -175,11 +177,11 @@ def test_nm000232_is_prepared_by_its_recipe_with_the_picture_of_each_trial(
     recorded(digits=5, **numbers_of_stores(home))
 
 
-def test_a_recording_of_rest_is_refused_with_the_key_that_leaves_it_out(nemar):
-    told = prepare("--recipe", "papers/things-eeg-nemar", "preparation.files=*")
-    assert told.exit_code == 1
-    words = " ".join(told.output.split())
-    assert "task-rest_run-01_events.tsv has entries in no row of column" in words
+def test_a_recording_of_rest_is_refused_with_a_key(nemar):
+    result = prepare("--recipe", "papers/things-eeg-nemar", "preparation.files=*")
+    assert result.exit_code == 1
+    words = " ".join(result.output.split())
+    assert "task-rest_run-01_events.tsv" in words
     assert "preparation.files=PATTERN" in words
 
 
@@ -196,13 +198,11 @@ def test_a_recording_of_rest_is_refused_with_the_key_that_leaves_it_out(nemar):
         ("stim-{category_name:d}", "line 2: .*'00154_sailboat'"),
     ],
 )
-def test_a_template_that_does_not_fit_is_refused_with_the_columns(
-    nemar, template, problem
-):
+def test_a_wrong_template_is_refused_with_the_columns(nemar, template, problem):
     made = build(nemar, files="*_task-test*", column=template)
     with pytest.raises(BrainhiveError, match=problem) as raised:
         made.session(1, 1)
-    assert f"it has: {', '.join(COLUMNS)}" in raised.value.hint
+    assert ", ".join(COLUMNS) in raised.value.hint
 
 
 def build(root: Path, **keys):
@@ -249,14 +249,14 @@ def write_own(root: Path, columns, rows) -> None:
     )
 
 
-def test_ids_of_events_name_the_pictures_in_stimuli_without_any_key(own):
+def test_ids_of_events_name_the_pictures_without_a_key(own):
     write_own(own, ["stimulus_id"], [("stim-02",), ("stim-01",), ("stim-3",)])
     assert read_shown(own) == ["a/cat", "b/owl", "stim-03_image"]
     assert build(own).dataset == "own"
 
-    told = prepare("--from", "recording", "preparation.root=data/own")
-    assert told.exit_code == 0, told.output
-    assert "name: own" in " ".join(told.output.split())
+    result = prepare("--from", "recording", "preparation.root=data/own")
+    assert result.exit_code == 0, result.output
+    assert "name: own" in " ".join(result.output.split())
 
 
 def test_stim_file_is_read_before_stimulus_id_unless_it_is_empty(own):
@@ -268,7 +268,7 @@ def test_stim_file_is_read_before_stimulus_id_unless_it_is_empty(own):
     assert read_shown(own) == ["a/cat", "b/owl"]
 
 
-def test_pictures_of_the_usual_folder_come_before_those_in_stimuli(own, home):
+def test_pictures_of_the_usual_folder_come_before_stimuli(own, home):
     write_own(own, ["stimulus_id"], [("stim-02",)])
     paint(home / "data/image-folder/train/a/cat.jpg")
     made = build(own)
@@ -276,25 +276,23 @@ def test_pictures_of_the_usual_folder_come_before_those_in_stimuli(own, home):
     assert read_shown(own) == ["train/a/cat"]
 
 
-def test_a_picture_that_is_not_present_is_said(own):
+def test_a_picture_that_is_not_present_is_listed(own):
     write_own(own, ["stimulus_id"], [("stim-02",), ("stim-04",), ("stim-04",)])
     made = build(own)
-    assert (
-        "subject 1: pictures of events that the data set does not have, "
-        "1: a/film.jpg (present: false)" in made.look_over([1]).warnings
-    )
+    lines = made.look_over([1]).warnings
+    assert any(line.endswith(" 1: a/film.jpg (present: false)") for line in lines)
     (trials,) = made.session(1, 1).values()
     assert trials.provenance["dropped"] == {"no such picture": 2}
     write_own(own, ["stimulus_id"], [("stim-04",)])
-    with pytest.raises(BrainhiveError, match=r"of 1: a/film.jpg \(present: false\)"):
+    with pytest.raises(BrainhiveError, match=r"1: a/film\.jpg \(present: false\)"):
         read_shown(own)
 
 
-def test_ids_that_differ_in_leading_zeros_alone_are_refused_by_name(tmp_path):
+def test_ids_that_differ_only_in_leading_zeros_are_refused(tmp_path):
     path = tmp_path / "stimuli.tsv"
     rows = [("stim-test1", "a.jpg"), ("stim-test001", "b.jpg")]
     write_table(path, ("stimulus_id", "filename"), rows)
-    problem = r"event stim-test1 or stim-test001 has the pictures a\.jpg and b\.jpg"
+    problem = r"stim-test1 .*stim-test001 .*a\.jpg .*b\.jpg"
     with pytest.raises(BrainhiveError, match=problem):
         EventNames(path, ["a", "b"])
     # decimals are no leading zeros

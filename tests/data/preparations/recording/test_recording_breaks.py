@@ -1,6 +1,4 @@
-"""Recordings with breaks: filters go over stretches, and trials of lost samples are
-dropped.
-"""
+"""Recordings with breaks, between which stretches are filtered by themselves."""
 
 import numpy as np
 import pytest
@@ -42,13 +40,13 @@ def prepare(**keys):
 
 
 def read_all(trials):
-    """Give trials [n, C, T] of all splits by picture and onset."""
+    """Return the trials [C, T] of all splits by picture and onset."""
     keyed = {}
     for split in trials.values():
-        for name, at, signal in zip(
+        for name, onset_s, signal in zip(
             split.image_ids, split.onset_s[:, 0], split.signal[:, 0], strict=True
         ):
-            keyed[name, round(float(at), 3)] = np.asarray(signal)
+            keyed[name, round(float(onset_s), 3)] = np.asarray(signal)
     return keyed
 
 
@@ -119,7 +117,7 @@ def test_trials_whose_samples_were_lost_are_dropped_and_counted(data, recorded):
     recorded(digits=4, **numbers_of_splits(found))
 
 
-def test_a_channel_alone_that_has_no_numbers_is_refused_by_name(data):
+def test_a_channel_with_lost_samples_is_refused_by_name(data):
     _, raw = record_block(0, 0)
     raw._data[2, 500:] = np.nan
     raw.save(data / "sub-01_raw.fif", verbose="ERROR")

@@ -1,7 +1,6 @@
-"""What `prepare` shows of own recordings before it prepares them: channels, positions,
-counts.
-"""
+"""Overview of recordings before they are prepared: channels, positions and counts."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,11 @@ def record(
     pictures: tuple[str, ...] = (),
     names: tuple[str, ...] = CHANNELS,
 ) -> Any:
-    """Save a recording; `more` has further channels of noise of so many microvolts."""
+    """Save a recording.
+
+    Args:
+        more: Standard deviation in µV of further channels of noise, by name.
+    """
     shown = Shown.of(2, session)
     raw = annotate(
         make_raw(shown, 10 * subject + session), shown, list(pictures or shown.pictures)
@@ -74,11 +77,11 @@ def record(
     return raw
 
 
-def build(**knobs: Any) -> OwnRecordings:
-    return Config(**knobs).build(Paths())
+def build(**keys: Any) -> OwnRecordings:
+    return Config(**keys).build(Paths())
 
 
-def test_what_is_no_eeg_or_not_alive_is_named_with_the_line_that_leaves_it_out(
+def test_channels_that_are_no_eeg_are_named_with_an_override(
     folder: Path,
 ) -> None:
     more = {
@@ -92,20 +95,15 @@ def test_what_is_no_eeg_or_not_alive_is_named_with_the_line_that_leaves_it_out(
     }
     record(folder, kind="edf", more=more)
     overview = build().look_over((1,))
-    assert overview.warnings[:3] == (
-        "subject 1: VEOG, ECG1, EMG, Marker: EEG by the file, but not by name",
-        "subject 1: X9: no electrode of the 10-05 system has that name",
-        "subject 1: Oz is flat in sub-01_ses-01.edf",
-    )
-    (noisy,) = overview.warnings[3:]
-    times = int(
-        noisy.removeprefix("subject 1: POz has ").partition(
-            " times the median variance"
-        )[0]
-    )
+    types, names, flat, noisy = overview.warnings
+    assert "subject 1: VEOG, ECG1, EMG, Marker" in types
+    assert "subject 1: X9" in names
+    assert "subject 1: Oz" in flat and "sub-01_ses-01.edf" in flat
+    assert "subject 1: POz" in noisy
+    times = int(re.search(r"(\d+) times", noisy)[1])
     assert 200 < times < 600  # (200 / 10)² = 400
     override = "'preparation.exclude=[VEOG,ECG1,EMG,Marker,X9,Oz,POz]'"
-    assert overview.override.startswith(f"{override} leaves them out")
+    assert overview.override.startswith(override)
     after = build(exclude=[*more]).look_over((1,))
     assert after.warnings == () and after.override == ""
     assert after.tables[0].rows[0][3:6] == (6, "–", "10-05, by name")
@@ -124,28 +122,25 @@ def test_the_types_bads_and_positions_of_channels_are_shown(folder: Path) -> Non
     )
 
 
-def test_subjects_with_different_bad_channels_are_told_and_made_equal_by_the_line_given(
+def test_an_override_makes_the_channels_of_subjects_equal(
     folder: Path, go: Any, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record(folder, 1, bads=("Pz",))
     record(folder, 2, bads=("O1",))
     record(folder, 3, bads=("O1",))
     go("prepare", "preparation.kind=recording")
-    said = " ".join(capsys.readouterr().err.split())
-    assert (
-        "subjects keep different channels, and cannot be trained together: "
-        "subject 1 lacks Pz; subject 2–3 lacks O1" in said
-    )
+    text = " ".join(capsys.readouterr().err.split())
+    assert "subject 1 lacks Pz" in text and "subject 2–3 lacks O1" in text
     override = "preparation.exclude=[O1,Pz]"
-    assert f"try: '{override}' leaves them out" in said
+    assert f"try: '{override}'" in text
     go("prepare", "preparation.kind=recording", override, "name=equal")
-    assert "cannot be trained together" not in capsys.readouterr().err
+    assert "lacks" not in capsys.readouterr().err
     stores = sorted((home / "signals/image-folder/equal").glob("sub-*.h5"))
     names = {tuple(SignalStore.open(path)["train"].space.names) for path in stores}
     assert len(stores) == 3 and names == {("Fp1", "Cz", "P7", "O2")}
 
 
-def test_inputs_of_an_amplifier_become_the_electrodes_of_the_cap_that_is_named(
+def test_a_montage_names_the_inputs_of_an_amplifier(
     folder: Path,
 ) -> None:
     record(folder, names=("A1", "A2", "A3", "A4", "B1", "B2"))
@@ -162,26 +157,24 @@ def test_inputs_of_an_amplifier_become_the_electrodes_of_the_cap_that_is_named(
     assert np.argsort(space.positions[:, 2]).tolist() == np.argsort(heights).tolist()
 
     with pytest.raises(
-        BrainhiveError, match=r"preparation\.montage is 'biosemi6'"
+        BrainhiveError, match=r"preparation\.montage .*'biosemi6'"
     ) as caught:
         build(montage="biosemi6").shapes(1, 1)
-    assert "did you mean biosemi" in caught.value.hint
+    assert "biosemi" in caught.value.hint
 
 
 @pytest.mark.parametrize(
-    ("kind", "unit", "said"),
+    ("kind", "unit", "factor"),
     [
-        ("eeg", 1.0, "probably µV that were read as V; multiply them by 1e-06"),
-        ("eeg", 1e-12, "probably scaled twice; multiply them by 1e+06"),
-        ("mag", 1.0, "probably fT that were read as T; multiply them by 1e-15"),
-        ("mag", 1e-30, "probably scaled twice; multiply them by 1e+15"),
+        ("eeg", 1.0, "1e-06"),
+        ("eeg", 1e-12, "1e+06"),
+        ("mag", 1.0, "1e-15"),
+        ("mag", 1e-30, "1e+15"),
         ("eeg", 1e-6, ""),
         ("mag", 1e-15, ""),
     ],
 )
-def test_signals_in_another_unit_than_the_file_says_are_warned_of(
-    tmp_path, kind, unit, said
-):
+def test_signals_in_a_wrong_unit_cause_a_warning(tmp_path, kind, unit, factor):
     shown = Shown.of(2, 0)
     raw = annotate(make_raw(shown, 0, 10, unit, kind), shown, list(shown.pictures))
     raw.save(tmp_path / "sub-01.fif", verbose="ERROR", fmt="double")
@@ -189,18 +182,19 @@ def test_signals_in_another_unit_than_the_file_says_are_warned_of(
     stimuli = {"kind": "image-folder", "root": str(tmp_path / "pictures")}
     config = Config.model_validate({"root": str(tmp_path), "stimuli": stimuli})
     warnings = config.build(Paths()).look_over((1,)).warnings
-    assert not said or any(said in line for line in warnings)
-    assert said or not any("far from any brain's" in line for line in warnings)
+    lines = [line for line in warnings if "apply_function" in line]
+    assert len(lines) == bool(factor)
+    assert all(f" {factor} " in line for line in lines)
 
 
 def test_a_folder_of_epochs_is_named_with_the_way_out(tmp_path):
     (tmp_path / "sub-01-epo.fif").touch()
-    with pytest.raises(MissingData, match=r"holds epochs, .*sub-01-epo\.fif") as caught:
+    with pytest.raises(MissingData, match=r"sub-01-epo\.fif") as caught:
         list_recordings(tmp_path, "*")
-    assert caught.value.hint == "to read them: brainhive prepare --from epochs"
+    assert "brainhive prepare --from epochs" in caught.value.hint
 
 
-def test_other_rates_and_references_are_said_with_the_subjects(folder: Path) -> None:
+def test_rates_and_references_are_listed_with_the_subjects(folder: Path) -> None:
     for subject, rate_hz in ((1, 500), (2, 200)):
         raw = record(folder, subject)
         raw.resample(rate_hz, verbose="ERROR")
@@ -211,15 +205,16 @@ def test_other_rates_and_references_are_said_with_the_subjects(folder: Path) -> 
         )
     warnings = build(rate_hz=250).look_over((1, 2)).warnings
     (rates,) = [line for line in warnings if "rates" in line]
-    assert "250 of subject 1" in rates and "200 of subject 2" in rates
+    assert re.search(r"\b250\b.*\bsubject 1\b", rates)
+    assert re.search(r"\b200\b.*\bsubject 2\b", rates)
     (references,) = [line for line in warnings if "references" in line]
-    assert "as recorded of subject 1" in references and "of subject 2" in references
+    assert "subject 1" in references and "subject 2" in references
     assert not any(
         "rates" in line for line in build(rate_hz=100).look_over((1, 2)).warnings
     )
 
 
-def test_the_sidecars_of_two_sessions_say_two_references(folder: Path) -> None:
+def test_references_are_read_from_the_sidecars(folder: Path) -> None:
     (folder / "dataset_description.json").write_text('{"Name": "x"}')
     for session, name in ((1, "Cz"), (2, "average")):
         record(folder, session=session)
@@ -233,7 +228,7 @@ def test_the_sidecars_of_two_sessions_say_two_references(folder: Path) -> None:
     assert made.session(1, 2)["train"].provenance["reference"] == ["average"]
 
 
-def test_old_names_of_electrodes_are_written_as_the_new_ones(folder: Path) -> None:
+def test_old_names_of_electrodes_become_new_names(folder: Path) -> None:
     record(folder, 1, names=("EEG T3-REF", "T4", "t5", "Pz", "O1", "T6"))
     record(folder, 2, names=("T7", "T8", "P7", "Pz", "O1", "P8"))
     record(folder, 3, names=("T3", "T7", "P7", "Pz", "O1", "P8"))
@@ -245,9 +240,7 @@ def test_old_names_of_electrodes_are_written_as_the_new_ones(folder: Path) -> No
 
 
 @pytest.mark.parametrize("whiten", ["no", "epochs"])
-def test_channels_without_a_unit_are_named_and_not_the_others(
-    folder: Path, whiten: str
-) -> None:
+def test_only_channels_without_a_unit_are_named(folder: Path, whiten: str) -> None:
     raw = record(folder)
     raw._data[[1, 3]] *= 1e6
     raw.save(folder / "sub-01_ses-01.fif", overwrite=True, verbose="ERROR")
@@ -255,13 +248,13 @@ def test_channels_without_a_unit_are_named_and_not_the_others(
     lines = made.look_over((1,)).warnings
     assert not any("flat" in line for line in lines)
     assert sum("unit" in line for line in lines) == 2
-    with pytest.raises(BrainhiveError, match="channels Cz, Pz are 1e") as info:
+    with pytest.raises(BrainhiveError, match="Cz, Pz") as info:
         made.session(1, 1)
     assert "flat" not in info.value.message
 
 
 @pytest.mark.parametrize("unit", ["V", "µV"])
-def test_arrays_of_no_brain_s_size_are_warned_of(
+def test_arrays_in_a_wrong_unit_cause_a_warning(
     unit: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     signal = np.random.default_rng(0).normal(size=(5, 6, 50)) * 10
@@ -270,12 +263,13 @@ def test_arrays_of_no_brain_s_size_are_warned_of(
     assert ("sub-01: eeg" in capsys.readouterr().err) == (unit == "V")
 
 
-def test_names_that_no_recording_has_are_said(folder: Path) -> None:
+def test_names_without_a_channel_are_listed(folder: Path) -> None:
     record(folder)
     keys = {"rename": {"Fp1": "AF3", "T99": "T7"}, "exclude": ["Fpz"]}
     lines = build(**keys, types=["eeg", "mag"]).look_over((1,)).warnings
-    absent = [line for line in lines if line.startswith("no recording has")]
-    assert [line.split()[3].rstrip(",") for line in absent] == ["T99", "Fpz", "mag"]
+    for key, name in (("rename", "T99"), ("exclude", "Fpz"), ("types", "mag")):
+        (line,) = [line for line in lines if f"preparation.{key}" in line]
+        assert re.search(rf"\b{name}\b", line)
 
 
 def test_pictures_are_counted_by_subject_and_session() -> None:
