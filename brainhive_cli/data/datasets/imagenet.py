@@ -1,12 +1,12 @@
-"""ImageNet-1k: 1,281,167 training, 50,000 validation and 100,000 test pictures of 1000
-classes.
+"""ImageNet-1k as folders of classes, or as parquet files of the hub.
 
-They lie in folders of classes, or many to a file in the hub's parquet files.
+It has 1,281,167 training, 50,000 validation and 100,000 test pictures of 1000 classes.
 """
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from io import BytesIO
 from pathlib import Path
@@ -33,104 +33,108 @@ from brainhive_cli.data.media.stimuli import (
     require_unique_ids,
 )
 
-# split by the name of its folder, and folders and classes in paths
-CALLED = {name: split for split, names in SPLIT_FOLDERS.items() for name in names}
-NAMED = re.compile(rf"(?<![a-z])({'|'.join(CALLED)})(?![a-z])")
+SPLIT_OF_FOLDER = {
+    folder: split for split, folders in SPLIT_FOLDERS.items() for folder in folders
+}
+SPLIT_PATTERN = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_OF_FOLDER)})(?![a-z])")
+"""Split in the path of a parquet file. The last match counts."""
 CLASS = re.compile(r"n\d{8}")
-CLASS_FIRST = re.compile(r"(?:.*/)?(n\d{8})_[^/]+")
+"""Name of a class, such as n01440764."""
+NAME_WITH_CLASS = re.compile(r"(?:.*/)?(n\d{8})_[^/]+")
+"""Name of a picture in the original files, such as n01440764_10026."""
 
-Groups = tuple[Sequence[tuple[Path, int]], Int64]
-"""Row groups, each of a file, in the order of pictures, and the index of the first
-picture of each.
-"""
+
+@dataclass(frozen=True, eq=False)
+class RowGroups:
+    """Row groups of parquet files, in the order of the pictures.
+
+    Attributes:
+        groups: File and number of each of G row groups.
+        starts: Index [G] of the first picture in each row group.
+    """
+
+    groups: Sequence[tuple[Path, int]]
+    starts: Int64
+
+    def locate(self, index: int) -> tuple[Path, int, int]:
+        """Find the file, the row group and the row in the group of a picture."""
+        position = int(np.searchsorted(self.starts, index, "right")) - 1
+        path, group = self.groups[position]
+        return path, group, index - int(self.starts[position])
 
 
 class Config(parts.Config):
     """ImageNet-1k as folders of classes, or as the hub's parquet files.
 
-    A concept is a class (`n01440764`); a picture whose class is not said is a concept
-    of its own.
+    The concept of a picture is its class (`n01440764`), or its own name if the class is
+    not known.
     """
 
     root: str = ROOT_FIELD
 
     def build(self, paths: Paths) -> Dataset:
-        """Find the splits that are there."""
+        """Find the splits that exist, and name all splits if none exists."""
         root = paths.dataset("imagenet", self.root)
-        sources = sorted(set(_find(root)))
-        there = dict(sources)
-        splits = [split for split in SPLIT_FOLDERS if split in there or not there]
-        return Dataset("imagenet", tuple(splits), partial(_images, root, sources))
+        sources = _find_sources(root)
+        found_splits = {split for split, _ in sources}
+        splits = [split for split in SPLIT_FOLDERS if split in found_splits]
+        return Dataset(
+            "imagenet",
+            tuple(splits or SPLIT_FOLDERS),
+            partial(_list_images, root, sources),
+        )
 
 
 TINY = Config()
 
 
-def _find(root: Path) -> Iterator[tuple[str, Path]]:
-    """Search for splits, each with its folder of pictures or one of its parquet
-    files.
-    """
+def _find_sources(root: Path) -> list[tuple[str, Path]]:
+    """Find the splits, each with its folder of pictures or a parquet file."""
+    sources = set()
     for path, entry in walk(root, enters=lambda name: not CLASS.fullmatch(name)):
-        # the last name of a split in the path of a parquet file counts
-        *above, name = path.split("/")
-        ending = os.path.splitext(name)[1].lower()
-        if (
-            not entry.is_dir()
-            and ending == ".parquet"
-            and (synsets := NAMED.findall(path.lower()))
-        ):
-            yield CALLED[synsets[-1]], root / path
+        folders = path.split("/")
+        name = folders.pop()
+        extension = os.path.splitext(name)[1].lower()
+        if entry.is_dir():
+            is_source = CLASS.fullmatch(name) is not None
+        else:
+            is_source = extension in PICTURES
+            if extension == ".parquet":
+                matches = SPLIT_PATTERN.findall(path.lower())
+                if matches:
+                    sources.add((SPLIT_OF_FOLDER[matches[-1]], root / path))
 
-        # pictures or folders of classes below a folder of a split
-        depth = next((n for n, folder in enumerate(above, 1) if folder in CALLED), 0)
-        if depth and (CLASS.fullmatch(name) if entry.is_dir() else ending in PICTURES):
-            yield CALLED[above[depth - 1]], root.joinpath(*above[:depth])
+        # pictures or classes belong to the first folder that names a split
+        if is_source:
+            for depth, folder in enumerate(folders, start=1):
+                if folder in SPLIT_OF_FOLDER:
+                    split_folder = root.joinpath(*folders[:depth])
+                    sources.add((SPLIT_OF_FOLDER[folder], split_folder))
+                    break
+    return sorted(sources)
 
 
-def _images(root: Path, sources: Sequence[tuple[str, Path]], split: str) -> StimulusSet:
-    """List the pictures of a split, which must be there in one form alone."""
+def _list_images(
+    root: Path, sources: Sequence[tuple[str, Path]], split: str
+) -> StimulusSet:
+    """List the pictures of a split from a folder or from parquet files.
+
+    Raises:
+        MissingData: if there are no pictures, or if several folders, or a folder and
+            parquet files, hold the split.
+    """
     paths = [path for source_split, path in sources if source_split == split]
     folders = [path for path in paths if path.is_dir()]
-    if len(folders) > 1 or 0 < len(folders) < len(paths):
+    if folders and len(paths) > 1:
         raise MissingData(
-            f"imagenet: {split} is there several times: {paths[0]} and {paths[-1]}",
+            f"imagenet: {split} exists several times: {paths[0]} and {paths[-1]}",
             "move one elsewhere; or dataset.root=FOLDER",
         )
-
-    # folders of classes, or parquet files
     images = None
     if folders:
-        # a concept is the folder of a picture; one directly in the split's folder says
-        # it by its name, or not
-        [folder] = folders
-        files = list(find_pictures(folder.parent, folder.name))
-        concepts = []
-        for file in files:
-            *_, above, name = file.split("/")
-            is_loose = above == folder.name
-            concepts.append(
-                _describe(os.path.splitext(name)[0], "", ())[1] if is_loose else above
-            )
-        images = make_stimulus_set("imagenet", split, folder.parent, files, concepts)
+        images = _list_folder(folders[0], split)
     elif paths:
-        names, labels, groups = list_parquet(paths)
-
-        # the class of each label's number, in the order of ImageNet-1k
-        from timm.data import ImageNetInfo
-
-        classes = ImageNetInfo("imagenet-1k").label_names()
-        pairs = [_describe(*pair, classes) for pair in zip(names, labels, strict=True)]
-        image_ids = Names.of(image_id for image_id, _ in pairs)
-        require_unique_ids(
-            [*image_ids], lambda index: f"{names[index]} in {_locate(groups, index)[0]}"
-        )
-        images = StimulusSet(
-            "imagenet",
-            split,
-            image_ids,
-            Names.of(concept for _, concept in pairs),
-            partial(_read_picture, image_ids, groups),
-        )
+        images = _list_parquet(paths, split)
     if not images:
         raise MissingData(
             f"imagenet: no {split} pictures in {root}: neither "
@@ -140,109 +144,141 @@ def _images(root: Path, sources: Sequence[tuple[str, Path]], split: str) -> Stim
     return images
 
 
-def _describe(name: str, label: str, classes: Sequence[str]) -> tuple[str, str]:
-    """Return the id and concept of a picture: the class in its name or of its label,
-    else its name.
+def _list_folder(folder: Path, split: str) -> StimulusSet:
+    """List the pictures in the folder of a split, and in its folders of classes."""
+    files = list(find_pictures(folder.parent, folder.name))
+    concepts = []
+    for file in files:
+        parent, name = file.split("/")[-2:]
+        if parent == folder.name:
+            stem = os.path.splitext(name)[0]
+            _, concept = _parse_name(stem, label="", class_names=())
+        else:
+            concept = parent
+        concepts.append(concept)
+    return make_stimulus_set("imagenet", split, folder.parent, files, concepts)
+
+
+def _list_parquet(paths: Sequence[Path], split: str) -> StimulusSet:
+    """List the pictures in the parquet files of a split."""
+    from timm.data import ImageNetInfo
+
+    names, labels, row_groups = _read_parquet_names(paths)
+    class_names = ImageNetInfo("imagenet-1k").label_names()
+    image_ids = []
+    concepts = []
+    for name, label in zip(names, labels, strict=True):
+        image_id, concept = _parse_name(name, label, class_names)
+        image_ids.append(image_id)
+        concepts.append(concept)
+    require_unique_ids(
+        image_ids, lambda index: f"{names[index]} in {row_groups.locate(index)[0]}"
+    )
+    packed_ids = Names.of(image_ids)
+    return StimulusSet(
+        "imagenet",
+        split,
+        packed_ids,
+        Names.of(concepts),
+        partial(_read_picture, packed_ids, row_groups),
+    )
+
+
+def _parse_name(name: str, label: str, class_names: Sequence[str]) -> tuple[str, str]:
+    """Return the image id and the concept of a picture.
+
+    Args:
+        name: Name without extension. The hub writes the class last
+            (ILSVRC2012_val_00000001_n01440764), the original files first.
+        label: Number of the class, or "" or "-1".
+        class_names: Classes in the order of the labels.
     """
-    # the hub writes the class last (ILSVRC2012_val_00000001_n01440764), the original
-    # files first
-    stem, _, last = name.rpartition("_")
-    if stem and CLASS.fullmatch(last):
-        return stem, last
-    if match := CLASS_FIRST.fullmatch(name):
+    stem, _, last_word = name.rpartition("_")
+    if stem and CLASS.fullmatch(last_word):
+        return stem, last_word
+    match = NAME_WITH_CLASS.fullmatch(name)
+    if match:
         return name, match[1]
-    # a label is the number of a class, in the order of ImageNet-1k
-    if label.isdecimal() and int(label) < len(classes):
-        return name, classes[int(label)]
+    if label.isdecimal() and int(label) < len(class_names):
+        return name, class_names[int(label)]
     return name, name.rsplit("/", 1)[-1]
 
 
-def _locate(groups: Groups, index: int) -> tuple[Path, int, int]:
-    """Find a picture: its file, the number of its row group, and its row in that."""
-    files, starts = groups
-    position = int(np.searchsorted(starts, index, "right")) - 1
-    return *files[position], index - int(starts[position])
+def _read_parquet_names(
+    paths: Sequence[Path],
+) -> tuple[list[str], list[str], RowGroups]:
+    """Read the names and labels of the pictures in parquet files.
+
+    A name comes from the column `image_id`, or else from the path of the picture, or
+    else from the file and row.
+
+    Returns:
+        Names without extension, labels or "", and row groups.
+
+    Raises:
+        MissingExtra: if pyarrow is not installed.
+        BrainhiveError: if a file is damaged or holds no pictures.
+    """
+    names: list[str] = []
+    labels: list[str] = []
+    groups = []
+    lengths = [0]
+    for path in paths:
+        with report_damage(path, "download it again"), open_parquet(path) as file:
+            picture_column = _find_picture_column(path, file)
+            path_column = f"{picture_column}.path"
+            columns = {"image_id", path_column, "label"} & _list_columns(file)
+            table = file.read(columns=sorted(columns)).flatten()
+            values = {name: table[name].to_pylist() for name in table.column_names}
+            n_rows = file.metadata.num_rows
+            for group in range(file.num_row_groups):
+                groups.append((path, group))
+                lengths.append(file.metadata.row_group(group).num_rows)
+
+        no_values = [None] * n_rows
+        file_names = values.get("image_id", values.get(path_column, no_values))
+        for row, name in enumerate(file_names):
+            stem, extension = os.path.splitext(name or f"{path.stem}/{row:06d}")
+            is_picture = extension.lower() in PICTURES
+            names.append(stem if is_picture else stem + extension)
+        for label in values.get("label", no_values):
+            labels.append("" if label is None else str(label))
+    return names, labels, RowGroups(groups, np.cumsum(lengths[:-1]))
 
 
-@lru_cache(1)  # the next picture is often in the same row group
-def _read_group(path: Path, group: int) -> Any:
-    """Read the bytes of the pictures of a row group."""
-    with open_parquet(path) as file:
-        column = f"{_find_pictures(path, file)}.bytes"
-        return (
-            file.read_row_group(group, [column], use_threads=False).flatten().column(0)
-        )
-
-
-def _read_picture(image_ids: Names, groups: Groups, index: int) -> Image.Image:
+def _read_picture(image_ids: Names, row_groups: RowGroups, index: int) -> Image.Image:
     """Decode a picture of a parquet file."""
-    path, group, row = _locate(groups, index)
+    path, group, row = row_groups.locate(index)
     name = f"{image_ids[index]} in {path}"
     with report_bad_picture(name):
-        data = _read_group(path, group)[row].as_py()
+        data = _read_row_group(path, group)[row].as_py()
         if data is None:
             raise ValueError("the file holds no bytes for it")
     return decode(BytesIO(data), name)
 
 
+@lru_cache(1)  # the next picture is often in the same row group
+def _read_row_group(path: Path, group: int) -> Any:
+    """Read the encoded pictures of a row group."""
+    with open_parquet(path) as file:
+        column = f"{_find_picture_column(path, file)}.bytes"
+        table = file.read_row_group(group, [column], use_threads=False)
+        return table.flatten().column(0)
+
+
 def _list_columns(file: Any) -> set[str]:
-    return {file.schema.column(n).path for n in range(len(file.schema))}
+    """List the columns of a parquet file, such as "image.bytes"."""
+    return {file.schema.column(index).path for index in range(len(file.schema))}
 
 
-def _find_pictures(path: Path, file: Any) -> str:
-    """Find the column of pictures: a struct of `bytes` and `path`."""
+def _find_picture_column(path: Path, file: Any) -> str:
+    """Find the column of pictures, a struct of `bytes` and `path`."""
     columns = _list_columns(file)
     for name in file.schema_arrow.names:
         if f"{name}.bytes" in columns:
             return str(name)
-    held = ", ".join(file.schema_arrow.names)
     raise BrainhiveError(
-        f"{path} has no pictures: none of its columns {held} holds bytes",
+        f"{path} has no pictures: none of its columns "
+        f"{', '.join(file.schema_arrow.names)} holds bytes",
         "remove it, or move it elsewhere",
     )
-
-
-def list_parquet(files: Sequence[Path]) -> tuple[list[str], list[str], Groups]:
-    """List the rows of parquet files with a column of pictures.
-
-    A picture is called by the column `image_id`, else by its path, else by its file and
-    row.
-
-    Returns:
-        Name of each picture, without ending; its class, a number, empty when it has
-        none; and the row groups.
-
-    Raises:
-        MissingExtra: if pyarrow is not installed.
-        BrainhiveError: naming a file that is no parquet, is cut short, or holds no
-            pictures.
-    """
-    names = []
-    labels = []
-    groups = []
-    lengths = [0]
-    for path in files:
-        with report_damage(path, "download it again"), open_parquet(path) as file:
-            # names and labels where there are any
-            column = _find_pictures(path, file)
-            known = {"image_id", f"{column}.path", "label"} & _list_columns(file)
-            table = file.read(columns=sorted(known)).flatten()
-            values = {name: table[name].to_pylist() for name in table.column_names}
-            nothing = [None] * file.metadata.num_rows
-            for group in range(file.num_row_groups):
-                groups.append((path, group))
-                lengths.append(file.metadata.row_group(group).num_rows)
-
-        # names without the endings of pictures
-        called = values.get("image_id", values.get(f"{column}.path", nothing))
-        stems = (
-            os.path.splitext(name or f"{path.stem}/{row:06d}")
-            for row, name in enumerate(called)
-        )
-        names += [
-            stem if ending.lower() in PICTURES else stem + ending
-            for stem, ending in stems
-        ]
-        classes = values.get("label", nothing)
-        labels += ["" if label is None else str(label) for label in classes]
-    return names, labels, (groups, np.cumsum(lengths[:-1]))

@@ -39,25 +39,23 @@ CONTENT = {
     ],
     "test": [("ILSVRC2012_test_00000001", None), ("ILSVRC2012_test_00000002", None)],
 }
-"""Split to (name, class) of its pictures; ImageNet's test pictures have no class."""
+"""Name and class of each picture by split. Test pictures have no class."""
 BYTES = {
     name: jpeg(n)
     for n, name in enumerate(name for some in CONTENT.values() for name, _ in some)
 }
 
 
-def as_folders(root: Path) -> None:
-    for split, some in CONTENT.items():
-        for name, of in some:
-            path = root / FOLDER[split] / (of or "") / f"{name}.JPEG"
+def write_folders(root: Path) -> None:
+    for split, pictures in CONTENT.items():
+        for name, class_name in pictures:
+            path = root / FOLDER[split] / (class_name or "") / f"{name}.JPEG"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(BYTES[name])
 
 
-def rows(split: str) -> list[dict[str, Any]]:
-    """The rows of ILSVRC/imagenet-1k: a picture's class follows its name; -1 stands for
-    none.
-    """
+def make_rows(split: str) -> list[dict[str, Any]]:
+    """Make the rows of ILSVRC/imagenet-1k, whose names end in the class."""
     label = {TENCH: 0, GOLDFISH: 1, None: -1}
     return [
         {
@@ -71,21 +69,24 @@ def rows(split: str) -> list[dict[str, Any]]:
     ]
 
 
-def write_rows(path: Path, made: list[dict[str, Any]]) -> Path:
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     pyarrow = pytest.importorskip("pyarrow", reason="pyarrow reads parquet files")
     path.parent.mkdir(parents=True, exist_ok=True)
     pytest.importorskip("pyarrow.parquet").write_table(
-        pyarrow.Table.from_pylist(made), path, row_group_size=2
+        pyarrow.Table.from_pylist(rows), path, row_group_size=2
     )
     return path
 
 
-def as_parquet(root: Path) -> None:
+def write_parquet(root: Path) -> None:
     for split in CONTENT:
-        write_rows(root / f"data/{split}-00000-of-00001.parquet", rows(split))
+        write_rows(root / f"data/{split}-00000-of-00001.parquet", make_rows(split))
 
 
-WRITE: dict[str, Callable[[Path], None]] = {"folder": as_folders, "parquet": as_parquet}
+WRITE: dict[str, Callable[[Path], None]] = {
+    "folder": write_folders,
+    "parquet": write_parquet,
+}
 
 
 @pytest.fixture
@@ -111,56 +112,44 @@ def test_every_form_gives_the_same_pictures_names_and_classes(
     above = {"folder": f"train/{TENCH}/"}.get(written, "")
     assert dataset.images("train").image_ids[0] == f"{above}{TENCH}_10026"
     assert pickle.loads(pickle.dumps(dataset.images("train").open))(2).size == (12, 8)
-    for split, some in CONTENT.items():
+    for split, pictures in CONTENT.items():
         images = dataset.images(split)
-        found = {
-            id_.rsplit("/", 1)[-1]: (n, of)
-            for n, (id_, of) in enumerate(
-                zip(images.image_ids, images.concepts, strict=True)
-            )
-        }
-        assert {name: of for name, (_, of) in found.items()} == {
-            name: of or name for name, of in some
-        }
-        for name, (index, _) in found.items():
+        stems = [image_id.rsplit("/", 1)[-1] for image_id in images.image_ids]
+        concepts = dict(zip(stems, images.concepts, strict=True))
+        assert concepts == {name: class_name or name for name, class_name in pictures}
+        for index, name in enumerate(stems):
             with Image.open(io.BytesIO(BYTES[name])) as picture:
                 assert images.open(index).tobytes() == picture.tobytes()
 
 
 def test_a_split_in_two_forms_is_refused(root: Path) -> None:
-    as_folders(root)
-    as_parquet(root)
-    problem = "train is there several times: .*parquet and .*data/imagenet/train"
+    write_folders(root)
+    write_parquet(root)
+    problem = "train .*parquet and .*data/imagenet/train"
     with pytest.raises(MissingData, match=problem):
         imagenet().images("train")
 
 
-def test_a_parquet_that_is_cut_short_or_has_pictures_twice_is_one_clear_error(
+def test_a_parquet_file_without_sound_pictures_is_refused(
     root: Path,
 ) -> None:
-    path = write_rows(root / "train-0.parquet", rows("train"))
+    path = write_rows(root / "train-0.parquet", make_rows("train"))
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(
-        BrainhiveError, match=r"train-0\.\w+ is damaged or cut short: "
-    ) as caught:
+    with pytest.raises(BrainhiveError, match=r"train-0\.parquet") as caught:
         imagenet().images("train")
     assert "\n" not in caught.value.message and caught.value.hint
     write_rows(path, [{"emb": 0.5, "image_id": "a"}])
-    with pytest.raises(
-        BrainhiveError, match=r"has no pictures: none of its columns emb, image_id"
-    ):
+    with pytest.raises(BrainhiveError, match="emb, image_id"):
         imagenet().images("train")
     for shard in range(2):
-        write_rows(root / f"train-{shard}.parquet", rows("train"))
+        write_rows(root / f"train-{shard}.parquet", make_rows("train"))
     with pytest.raises(BrainhiveError, match=rf"'{TENCH}_10026'"):
         imagenet().images("train")
 
 
-def test_a_split_that_is_not_there_says_what_is_expected_where(root: Path) -> None:
-    with pytest.raises(
-        MissingData, match=r"no train pictures in .*data/imagenet: neither"
-    ) as caught:
+def test_an_absent_split_is_named_with_its_folder(root: Path) -> None:
+    with pytest.raises(MissingData, match=r"train .*data/imagenet") as caught:
         imagenet().images("train")
     assert caught.value.hint == "brainhive fetch imagenet"
-    with pytest.raises(MissingData, match="has no split 'dev'"):
+    with pytest.raises(MissingData, match="'dev'"):
         imagenet().images("dev")
