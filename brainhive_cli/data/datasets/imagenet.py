@@ -1,6 +1,5 @@
-"""ImageNet-1k as folders of classes, or as parquet files of the hub.
-
-It has 1,281,167 training, 50,000 validation and 100,000 test pictures of 1000 classes.
+"""ImageNet-1k: 1,281,167 training, 50,000 validation and 100,000 test pictures of 1000
+classes.
 """
 
 import os
