@@ -27,7 +27,7 @@ from brainhive_cli.commands import train_prior
 from brainhive_cli.core import foreign_code
 from brainhive_cli.core.command import Result
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.files.hdf5 import part_of
+from brainhive_cli.data.files.hdf5 import get_part_path
 from brainhive_cli.data.media.views import PictureBatch
 from brainhive_cli.models.encoders.python import example
 from brainhive_cli.models.generators import sdxl
@@ -363,7 +363,7 @@ def rows_done() -> Callable[..., int]:
     """Wait until an unfinished embedding store has some rows, and count them."""
 
     def wait(store: Path, at_least: int) -> int:
-        part, end = part_of(store), time.monotonic() + 60
+        part, end = get_part_path(store), time.monotonic() + 60
         while time.monotonic() < end:
             with (
                 contextlib.suppress(OSError, KeyError),

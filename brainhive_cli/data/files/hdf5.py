@@ -1,14 +1,11 @@
-"""HDF5 stores: contiguous arrays that are written row by row, survive a kill, and whose
-damage is found.
+"""HDF5 files that are written row by row, with checksums.
 
-The file's structure is written once, at creation; rows then go straight to their offset
-in it. So a kill at any moment leaves a file that opens, and processes write to one
-store without a lock between them.
+The structure of a file is written once. Rows then go straight to their offsets, so a
+killed process leaves a readable file, and processes write to it without a lock.
 
-Each row has a checksum, written with it, and a seal covers all other bytes of the file.
-It is verified before HDF5 reads anything: of damaged structures it can crash, or go on
-for ever. A row is verified when it is first read, since stores are larger than what
-most commands read of them.
+Each row has a checksum, which is compared when the row is first read. A seal covers all
+other bytes. It is verified before HDF5 reads the file, because HDF5 can crash or hang
+on damaged structures.
 """
 
 import json
@@ -37,50 +34,51 @@ from brainhive_cli.core.files import (
     open_unless_link,
 )
 
-PART = ".part"
-"""Ending of a store that is still being written; it is renamed when complete."""
-JSON = ("{", "[", '"', "null")
-"""How an attribute begins that is kept as JSON."""
+PART_SUFFIX = ".part"
+"""Suffix of a store until it is complete, after which the file is renamed."""
+JSON_STARTS = ("{", "[", '"', "null")
+"""Starts of an attribute that is stored as JSON."""
 NUMBERS = "fiu"
-"""NumPy's letters of the kinds of dtype that are numbers."""
+"""NumPy's dtype kinds of numbers."""
 CHECKSUMS = "checksum"
-"""The group that has, for each dataset written row by row, the checksums [N] of its
-rows, 0 where none is.
+"""Name of the group with the checksums [N] of the rows of each dataset. A checksum is 0
+until the row is written.
 """
 CHECKSUM_BYTES = 8
 OWN_LINKS = h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT
 SEAL_MARK = b"brnhvsl1"
-"""The last bytes of a sealed file; before them stand the parts that are rows, the
-digest and their count.
+"""Last bytes of a sealed file. Before them are the spans of the rows, the digest of all
+other bytes and the number of spans.
 """
 STRUCTURE_BYTES = 2**16
-"""More than the structure of a file takes, besides its rows and lists."""
+"""Upper limit of the size of a file without rows and lists."""
 SEAL_FOOTER = struct.Struct("<16sQ8s")
+SPAN_BYTES = 16
+"""Size of a span in the seal: start and size, 64 bits each."""
 VERIFIED_BYTES = 2**24
-"""Of rows that are verified at once when all are."""
+"""Size of the block of rows that `verify_rows` reads at a time."""
 
 
-def part_of(path: Path) -> Path:
-    """Return where a store is written until it is complete."""
-    return path.with_name(path.name + PART)
+def get_part_path(path: Path) -> Path:
+    """Return the path at which a store is written until it is complete."""
+    return path.with_name(path.name + PART_SUFFIX)
 
 
-def state_of(path: Path) -> tuple[int, ...]:
-    """Give what changes when a file does: whoever has opened it need not open it again
-    while it is the same.
+def get_file_state(path: Path) -> tuple[int, ...]:
+    """Return numbers that change when the file at a path changes.
+
+    They are its device and inode, which differ after another file was renamed to this
+    path, its size and its modification time.
 
     Raises:
-        OSError: if there is none.
+        OSError: if there is no file.
     """
-    about = path.stat()
-    # device and inode differ after another file was renamed to this path
-    return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def short_name(path: Path) -> str:
-    """Name a store by where it lies: data set, split and encoder, or data set,
-    preparation and subject.
-    """
+    """Return the last three parts of a store's path, such as `things/test/clip`."""
     return "/".join(path.with_suffix("").parts[-3:])
 
 
@@ -90,31 +88,31 @@ def create(
     arrays: Mapping[str, Array],
     attributes: Mapping[str, Any],
 ) -> None:
-    """Create an HDF5 file with `spaces` allocated but not written, and `arrays` and
-    `attributes` written.
+    """Create an HDF5 file, with datasets whose rows `RowWriter` writes later.
 
-    Attributes that are not plain numbers or strings are kept as JSON. Each space gets
-    room for the checksums of its rows, which `RowWriter` writes.
+    Args:
+        path: File to create.
+        spaces: Shape and dtype of datasets that are allocated but not filled, keyed by
+            name. Each gets a dataset for the checksums of its rows.
+        arrays: Datasets that are written now, keyed by name.
+        attributes: Attributes of the file, as in `set_attributes`.
     """
-    # rows, and the checksums of each
-    sums = {
-        f"{CHECKSUMS}/{name}": (shape[:1], "uint64")
-        for name, (shape, _) in spaces.items()
-    }
+    all_spaces = dict(spaces)
+    for name, (shape, _) in spaces.items():
+        all_spaces[f"{CHECKSUMS}/{name}"] = (shape[:1], "uint64")
 
-    size = sum(
-        prod(shape) * np.dtype(dtype).itemsize
-        for shape, dtype in {**spaces, **sums}.values()
-    )
-    size += sum(np.asarray(array).nbytes for array in arrays.values())
+    n_bytes = STRUCTURE_BYTES
+    for shape, dtype in all_spaces.values():
+        n_bytes += prod(shape) * np.dtype(dtype).itemsize
+    for array in arrays.values():
+        n_bytes += np.asarray(array).nbytes
 
-    # the structure, lists and attributes; rows follow later, each at its offset
     with atomic_write(path, is_lasting=False) as part:
-        # without room, HDF5 would fail with noise
-        _allocate(part, size + STRUCTURE_BYTES)
+        # on a full disk, HDF5 would print its own messages
+        _allocate(part, n_bytes)
         with open_unlocked(part, "w") as file:
-            for name, (shape, dtype) in {**spaces, **sums}.items():
-                # allocated and not filled, so that rows can be written by their offset
+            for name, (shape, dtype) in all_spaces.items():
+                # an allocated dataset has an offset, at which rows are written
                 layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
                 layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
                 layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
@@ -122,14 +120,12 @@ def create(
             for name, array in arrays.items():
                 file.create_dataset(name, data=array)
             set_attributes(file, attributes)
-        # again, since HDF5 leaves holes
+        # HDF5 leaves holes in the file
         _allocate(part, part.stat().st_size)
 
 
 def _allocate(path: Path, size: int) -> None:
-    """Allocate a file's bytes, so that a disk that is too small is an error now and not
-    after hours.
-    """
+    """Allocate the bytes of a file, so that a full disk is an error at once."""
     if hasattr(os, "posix_fallocate"):  # not on macOS
         with path.open("ab") as file, name_file(path):
             os.posix_fallocate(file.fileno(), 0, size)
@@ -137,9 +133,7 @@ def _allocate(path: Path, size: int) -> None:
 
 @contextmanager
 def name_file(path: Path) -> Iterator[None]:
-    """Name the file of an error of the system, where functions of descriptors do
-    not.
-    """
+    """Context manager that adds a path to an OSError of a file descriptor."""
     try:
         yield
     except OSError as error:
@@ -147,34 +141,31 @@ def name_file(path: Path) -> Iterator[None]:
 
 
 def set_attributes(file: h5py.File, attributes: Mapping[str, Any]) -> None:
-    """Write attributes on the file's root; mappings, lists and text that could be taken
-    for them as JSON.
+    """Write attributes of a file. Values that are no text or number become JSON.
+
+    Text that starts like JSON also becomes JSON, so that it is read back as text.
     """
     for name, value in attributes.items():
-        # text that begins like JSON is quoted, or reading would parse it
-        is_text = isinstance(value, str) and not value.startswith(JSON)
-        file.attrs[name] = (
-            value
-            if is_text or isinstance(value, int | float | bool)
-            else json.dumps(value)
-        )
+        is_text = isinstance(value, str) and not value.startswith(JSON_STARTS)
+        is_plain = is_text or isinstance(value, int | float | bool)
+        file.attrs[name] = value if is_plain else json.dumps(value)
 
 
 def get_attributes(file: h5py.File) -> dict[str, Any]:
-    """Read back what `set_attributes` wrote."""
+    """Read the attributes that `set_attributes` wrote."""
     attributes = {}
     for name, value in file.attrs.items():
-        if isinstance(value, str):
-            attributes[name] = json.loads(value) if value.startswith(JSON) else value
-        else:
+        if not isinstance(value, str):
             attributes[name] = value.item()
+        elif value.startswith(JSON_STARTS):
+            attributes[name] = json.loads(value)
+        else:
+            attributes[name] = value
     return attributes
 
 
 def open_unlocked(path: Path, mode: str = "r") -> h5py.File:
-    """Open an HDF5 file without locking it: some network disks have no locks, and a
-    store gets its name when it is complete.
-    """
+    """Open an HDF5 file without a lock, which some network disks do not support."""
     return h5py.File(path, mode, locking=False)
 
 
@@ -182,71 +173,70 @@ def open_unlocked(path: Path, mode: str = "r") -> h5py.File:
 def open_file(
     path: Path, made_by: Hint, error: type[BrainhiveError] = BrainhiveError
 ) -> Iterator[h5py.File]:
-    """Open an HDF5 file for reading, and verify its seal where it has one; `open_rows`
-    verifies its rows.
+    """Open an HDF5 file for reading, after verifying its seal if it has one.
 
-    Whatever reading it raises until the block ends is taken for damage, so that the
-    block should do no more.
+    The block should only read: its errors count as damage of the file. `open_rows`
+    verifies the rows.
 
     Args:
         path: The HDF5 file.
-        made_by: The command line that makes such a file, for the hint.
-        error: Raised where it is damaged.
+        made_by: Command line that makes such a file, for the hint.
+        error: Class of the raised error.
 
     Raises:
-        MissingData: if there is no such file.
-        BrainhiveError: if it is not HDF5, cut short, damaged, or holds something else.
+        MissingData: if there is no such file, or it is unfinished.
+        BrainhiveError: if it is damaged, cut short, no HDF5, or has unexpected content.
     """
-    # an unfinished store lies beside it, with another ending
     if not is_file(path):
-        state = "is not finished" if part_of(path).is_file() else "does not exist"
+        is_unfinished = get_part_path(path).is_file()
+        state = "is not finished" if is_unfinished else "does not exist"
         raise MissingData(f"{path} {state}", made_by)
 
-    # the seal first: HDF5 can crash on damaged structures
     with report_damage(path, f"delete it, then: {made_by}", error):
         is_sealed = verify_seal(path)
         with open_unlocked(path) as file:
             # a finished store without its seal was cut short
-            if not is_sealed and CHECKSUMS in file and path.suffix != PART:
+            if not is_sealed and CHECKSUMS in file and path.suffix != PART_SUFFIX:
                 raise ValueError("its seal is missing")
             refuse_other_files(file)
             yield file
 
 
 def refuse_other_files(file: h5py.File, has_datasets: bool = False) -> None:
-    """Refuse a file with links to other files, which HDF5 would follow wherever they
-    lead.
+    """Raise an error if a file has links to other files, which HDF5 would open.
 
     Args:
-        file: The file, open.
-        has_datasets: Whether its datasets are checked as well, for a reader of a
-            library; else `find_dataset` checks those that are read.
+        file: The open file.
+        has_datasets: If True, check the datasets too, for libraries that read them.
+            `find_dataset` checks each dataset that it returns.
 
     Raises:
-        ValueError: naming a link or a dataset.
+        ValueError: if a link or a dataset refers to another file.
     """
 
-    def is_own(name: bytes, link: h5py.h5l.LinkInfo) -> bytes | None:
+    def name_foreign_link(name: bytes, link: h5py.h5l.LinkInfo) -> bytes | None:
         return None if link.type in OWN_LINKS else name
 
-    other = file.id.links.visit(is_own, info=True)
-    if other is not None:
-        raise ValueError(f"{other.decode(errors='replace')} is a link to another file")
+    # `visit` stops at the first name that is returned
+    foreign_name = file.id.links.visit(name_foreign_link, info=True)
+    if foreign_name is not None:
+        text = foreign_name.decode(errors="replace")
+        raise ValueError(f"{text} is a link to another file")
     if has_datasets:
         file.visititems(_require_own_values)
 
 
 def _require_own_values(name: str, item: Any) -> None:
-    """Refuse a dataset whose values are in other files."""
+    """Raise an error if the values of a dataset are in other files."""
     if isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
         raise ValueError(f"the values of {name} are in other files")
 
 
 def find_dataset(file: h5py.Group, name: str) -> h5py.Dataset:
-    """Find a dataset.
+    """Return the dataset of a name.
 
     Raises:
-        ValueError: if it is not there, or its values are in other files.
+        ValueError: if it is absent, or its values are in other files.
     """
     dataset = file.get(name)
     if not isinstance(dataset, h5py.Dataset):
@@ -256,16 +246,16 @@ def find_dataset(file: h5py.Group, name: str) -> h5py.Dataset:
 
 
 def open_numbers(file: h5py.File, name: str, kinds: str = NUMBERS) -> h5py.Dataset:
-    """Find a dataset of numbers, which may be compressed.
+    """Return a dataset of numbers, which may be compressed.
 
     Args:
-        file: The file, open.
-        name: Of the dataset.
-        kinds: NumPy's letters of the kinds of dtype that are accepted; S is a string of
-            fixed width.
+        file: The open file.
+        name: Name of the dataset.
+        kinds: Accepted dtype kinds of NumPy. S is a string of fixed width.
 
     Raises:
-        ValueError: if it is of another kind.
+        ValueError: if it is absent or of another kind, or its values are in other
+            files.
     """
     dataset = find_dataset(file, name)
     if dataset.dtype.kind not in kinds or dataset.shape is None:
@@ -274,11 +264,11 @@ def open_numbers(file: h5py.File, name: str, kinds: str = NUMBERS) -> h5py.Datas
 
 
 def map_numbers(file: h5py.File, name: str, kinds: str = NUMBERS) -> Array:
-    """Map a contiguous dataset of numbers, read-only; processes share its pages.
+    """Map a contiguous dataset of numbers into memory, read-only.
 
     Raises:
-        ValueError: if it is of another kind, not contiguous, or not wholly inside the
-            file.
+        ValueError: as for `open_numbers`, and if the dataset is not contiguous or not
+            wholly inside the file.
     """
     dataset = open_numbers(file, name, kinds)
     if not dataset.size:  # mmap refuses a length of 0
@@ -290,20 +280,18 @@ def map_numbers(file: h5py.File, name: str, kinds: str = NUMBERS) -> Array:
 
 
 def read_strings(file: h5py.File, name: str) -> NDArray[np.bytes_]:
-    """Read strings of fixed width [N], UTF-8."""
+    """Read strings [N] of fixed width, in UTF-8."""
     return np.array(map_numbers(file, name, "S"))
 
 
 def read_flags(file: h5py.File, name: str) -> Bool:
-    """Read truth values, which are kept as bytes or as HDF5's booleans."""
+    """Read booleans, stored as bytes or as HDF5's booleans."""
     return np.array(map_numbers(file, name, "ub")).astype(bool)
 
 
 def release_pages(values: Any) -> None:
-    """Give the pages of a mapped array back, which count as memory of this process; the
-    array stays valid.
-    """
-    # views refer to arrays, and the last of these to the mapping
+    """Free the memory pages of a mapped array. The array stays valid."""
+    # follow the bases of views to the mapping
     while isinstance(values, np.ndarray):
         values = values.base
     if isinstance(values, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
@@ -312,18 +300,18 @@ def release_pages(values: Any) -> None:
 
 @dataclass(frozen=True, eq=False)
 class LazyRows:
-    """Array [N, …] that is read when it is indexed along N; `np.asarray` reads all of
-    it.
+    """Array [N, …] that is read from a file when it is indexed.
+
+    `np.asarray` reads all rows.
 
     Attributes:
-        shape: N, and the shape of a row.
-        dtype: Of the values.
-        read: Reads rows by a slice, indices [n] or a mask [N]; those of a store by what
-            indexes an array.
-        path: The file whose values must be finite, for the error; None where they need
-            not be.
-        checksums: [N] of the rows of a store; None elsewhere.
-        verify: Compares rows of a store with their checksums.
+        shape: Shape [N, …].
+        dtype: Dtype of the values.
+        read: Function that reads rows, given a slice, indices [n] or a mask [N]. For a
+            store, any NumPy index.
+        path: File whose values must be finite, or None if they need not be.
+        checksums: Checksums [N] of the rows of a store.
+        verify: Function that compares rows of a store with their checksums.
     """
 
     shape: tuple[int, ...]
@@ -335,46 +323,49 @@ class LazyRows:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all rows."""
+        """Number of bytes of all rows."""
         return prod(self.shape) * self.dtype.itemsize
 
     def __len__(self) -> int:
-        """N."""
+        """Return N."""
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> Array:
-        """Read rows, or parts of them, by what indexes an array.
+        """Read rows, or parts of them, with a NumPy index.
 
         Raises:
             BrainhiveError: if they are not finite, or a row does not match its
                 checksum.
         """
-        # the first index selects rows, further ones select within rows
-        rows, *rest = index if isinstance(index, tuple) else (index,)
+        # the first index selects rows, and further indices select within rows
+        indices = index if isinstance(index, tuple) else (index,)
+        rows = indices[0]
         if rows is Ellipsis:
-            part: Array = np.asarray(self)[index]
-            return part
-        # rows of a store are compared with their checksums before they are used
+            selection: Array = np.asarray(self)[index]
+            return selection
+        # rows of a store are mapped, so only the selection is copied
         if self.checksums is not None:
             self.verify(rows)
-            return self.read(index)  # mapped: no more than the part is copied
-        # `read` of other files returns [n, …], so that one row is a list of one
-        is_one = isinstance(rows, int | np.integer)
-        values = self.read(np.array([rows]) if is_one else rows)
+            return self.read(index)
+        # `read` of another file returns [n, …], also for a single row
+        is_single = isinstance(rows, int | np.integer)
+        values = self.read(np.array([rows]) if is_single else rows)
         if self.path is not None and not np.isfinite(values).all():
             raise BrainhiveError(
                 f"{self.path} has signals that are not finite",
                 "get or make the file again",
             )
-        return values[(0 if is_one else slice(None), *rest)]
+        first_index = 0 if is_single else slice(None)
+        return values[(first_index, *indices[1:])]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        """Read all rows; raises as indexing does."""
+        """Read all rows, with the errors of indexing."""
         return np.array(self[:], dtype)
 
-    def column(self, position: int) -> "LazyRows":
-        """Select one position of the second axis of a store, [N, …]; what was verified
-        is so of both.
+    def select_column(self, position: int) -> "LazyRows":
+        """Select a position of the second axis of a store, as [N, …].
+
+        Rows that were verified before are not verified again.
         """
         column = self.read((slice(None), position))
         return replace(self, shape=column.shape, read=column.__getitem__)
@@ -383,103 +374,138 @@ class LazyRows:
 def open_rows(
     file: h5py.File, name: str, made_by: Hint, kinds: str = NUMBERS
 ) -> LazyRows:
-    """Map the rows [N, …] of a store; each is compared with its checksum when this
-    process first reads it.
+    """Map the rows [N, …] of a store. Each row is verified when it is first read.
 
     Args:
-        file: The file, open, whose seal was verified.
-        name: Of the dataset.
-        made_by: The command line that makes such a file, for the hint.
-        kinds: NumPy's letters of the kinds of dtype that are accepted.
+        file: The open file, whose seal was verified.
+        name: Name of the dataset.
+        made_by: Command line that makes such a file, for the hint.
+        kinds: Accepted dtype kinds of NumPy.
 
     Raises:
-        ValueError: as `map_numbers` does, or if there are no checksums.
+        ValueError: as for `map_numbers`, or if there are no checksums.
     """
-    # mapped rows, and their checksums [N]
     mapped = map_numbers(file, name, kinds)
-    path = file.filename
-    count = len(mapped) if mapped.ndim else 0
-    checksums = (
-        map_numbers(file, f"{CHECKSUMS}/{name}")
-        if mapped.size
-        else np.zeros(count, np.uint64)
-    )
-    is_due = np.asarray(checksums != 0)  # rows that were never written have none
-    # bytes of each row, [N, bytes]
+    if mapped.size:
+        checksums = map_numbers(file, f"{CHECKSUMS}/{name}")
+    else:
+        checksums = np.zeros(len(mapped) if mapped.ndim else 0, np.uint64)
     values = mapped.view(np.ndarray)
-    numbers = np.arange(count)
-    content = values.reshape(count, -1).view(np.uint8) if mapped.size else values
+    verifier = _RowVerifier(values, checksums, file.filename, name, made_by)
+    return LazyRows(
+        mapped.shape,
+        mapped.dtype,
+        read=values.__getitem__,
+        checksums=checksums,
+        verify=verifier.verify,
+    )
 
-    def verify(index: Any) -> None:
-        """Compare the rows that `index` chooses, unless they were compared before."""
-        if not is_due[index].any():
+
+class _RowVerifier:
+    """Comparison of rows with their checksums, once per row and process.
+
+    Args:
+        values: Mapped rows [N, …].
+        checksums: Checksums [N], 0 for a row that was never written.
+        path: Path of the file.
+        name: Name of the dataset.
+        made_by: Command line that makes such a file, for the hint.
+    """
+
+    def __init__(
+        self, values: Array, checksums: UInt64, path: str, name: str, made_by: Hint
+    ) -> None:
+        self._content = values
+        if values.size:
+            self._content = values.reshape(len(values), -1).view(np.uint8)
+        self._checksums = checksums
+        self._is_due = np.asarray(checksums != 0)
+        self._rows = np.arange(len(checksums))
+        self._path = path
+        self._name = name
+        self._made_by = made_by
+
+    def verify(self, index: Any) -> None:
+        """Verify the rows that a NumPy index selects.
+
+        Raises:
+            DamagedStore: if a row does not match its checksum.
+        """
+        is_due = self._is_due[index]
+        if not is_due.any():
             return
-        # only rows that this process has not compared yet
-        rows = np.unique(numbers[index][is_due[index]])
-        # nothing is copied
-        digests = (xxhash.xxh3_64_intdigest(content[row]) for row in rows.tolist())
-        differs = np.fromiter(digests, np.uint64, len(rows)) != checksums[rows]
-        if differs.any():
-            problem = f"row {rows[differs][0]} of {name} does not match its checksum"
+        rows = np.unique(self._rows[index][is_due])
+        digests = (
+            xxhash.xxh3_64_intdigest(self._content[row]) for row in rows.tolist()
+        )
+        is_equal = np.fromiter(digests, np.uint64, len(rows)) == self._checksums[rows]
+        if not is_equal.all():
             raise DamagedStore(
-                f"{path} is damaged: {problem}", f"delete it, then: {made_by}"
+                f"{self._path} is damaged: row {rows[~is_equal][0]} of {self._name} "
+                "does not match its checksum",
+                f"delete it, then: {self._made_by}",
             )
-        is_due[rows] = False
-
-    read = values.__getitem__
-    return LazyRows(mapped.shape, mapped.dtype, read, None, checksums, verify)
+        self._is_due[rows] = False
 
 
 class RowWriter:
-    """Writes rows of one contiguous dataset to their offset in the file.
+    """Writer of the rows of a contiguous dataset, without HDF5.
 
-    A failed write (no space, say) is an OSError at once, never a damaged file.
+    A failed write, such as on a full disk, is an OSError at once.
     """
 
     def __init__(self, path: Path, name: str) -> None:
+        checksum_name = f"{CHECKSUMS}/{name}"
+        self._path = path
+        self._checksum_offset: int | None = None
         with open_unlocked(path) as file:
-            # offsets of rows and checksums, which are written without HDF5
             dataset = find_dataset(file, name)
-            sums = f"{CHECKSUMS}/{name}"
             self._offset: int = dataset.id.get_offset()
             self._dtype = dataset.dtype
-            self._path = path
-            self._sums: int | None = (
-                find_dataset(file, sums).id.get_offset() if sums in file else None
-            )
             self._row_bytes = prod(dataset.shape[1:]) * self._dtype.itemsize
+            if checksum_name in file:
+                checksums = find_dataset(file, checksum_name)
+                self._checksum_offset = checksums.id.get_offset()
         self._file = open_descriptor(path, os.O_WRONLY, follow=False)
 
     def write(
         self, rows: Sequence[int] | NDArray[np.integer[Any]], values: Array
     ) -> None:
-        """Write `values` [len(rows), …] at `rows`, neighbouring ones in one call, each
-        with its checksums.
+        """Write rows and their checksums.
+
+        Args:
+            rows: Row numbers [n].
+            values: Values [n, …].
         """
         rows = np.asarray(rows, np.int64)
         if not len(rows):
             return
         values = np.ascontiguousarray(values, self._dtype).reshape(len(rows), -1)
-        # runs of successive rows, a write each
-        ends = np.flatnonzero(np.diff(rows) != 1) + 1
-        firsts = rows[np.r_[0, ends]].tolist()
-        sums = row_checksums(values)
-        # rows first: a row without a checksum counts as not written
-        for first, part, part_sums in zip(
-            firsts, np.split(values, ends), np.split(sums, ends), strict=True
-        ):
-            self._write_all(part, self._offset + first * self._row_bytes)
-            if self._sums is not None:
-                self._write_all(part_sums, self._sums + first * CHECKSUM_BYTES)
+        checksums = row_checksums(values)
 
-    def _write_all(self, content: Array, at: int) -> None:
-        left = content.reshape(-1).view(np.uint8).data
+        # write successive rows in one call
+        ends = np.flatnonzero(np.diff(rows) != 1) + 1
+        first_rows = rows[np.r_[0, ends]].tolist()
+        value_blocks = np.split(values, ends)
+        checksum_blocks = np.split(checksums, ends)
+        for first_row, value_block, checksum_block in zip(
+            first_rows, value_blocks, checksum_blocks, strict=True
+        ):
+            # checksums last, since a row without a checksum counts as not written
+            self._write_all(value_block, self._offset + first_row * self._row_bytes)
+            if self._checksum_offset is not None:
+                offset = self._checksum_offset + first_row * CHECKSUM_BYTES
+                self._write_all(checksum_block, offset)
+
+    def _write_all(self, content: Array, offset: int) -> None:
+        """Write the bytes of an array at an offset in the file."""
+        unwritten = content.reshape(-1).view(np.uint8).data
         # pwrite may write less than it was asked to
-        while left:
+        while unwritten:
             with name_file(self._path):
-                written = os.pwrite(self._file, left, at)
-            at += written
-            left = left[written:]
+                n_written = os.pwrite(self._file, unwritten, offset)
+            offset += n_written
+            unwritten = unwritten[n_written:]
 
     def close(self) -> None:
         """Close the file."""
@@ -487,108 +513,128 @@ class RowWriter:
 
 
 def row_checksums(values: Array) -> UInt64:
-    """Compute the checksum (xxh3, 64 bits) of each row's bytes, [N]."""
-    rows = (
-        np.asarray(values).reshape(len(values), -1).view(np.uint8)
-        if values.size
-        else values
-    )
+    """Compute the checksum [N] (xxh3, 64 bits) of the bytes of each row."""
+    rows = values
+    if values.size:
+        rows = np.asarray(values).reshape(len(values), -1).view(np.uint8)
     return np.fromiter(map(xxhash.xxh3_64_intdigest, rows), np.uint64, len(values))
 
 
-def _checksummed(file: h5py.File) -> Iterator[tuple[str, Array]]:
-    """Yield each dataset whose rows have checksums; none that is empty."""
+def _iterate_checked_datasets(file: h5py.File) -> Iterator[tuple[str, Array]]:
+    """Yield the name and the mapped values of each dataset with checksums.
+
+    Empty datasets are left out.
+    """
     names: list[str] = []
-    file.visit(names.append)  # each once, and no link that leads elsewhere
+    file.visit(names.append)  # skips links to other files
     for name in sorted(names):
         if name.startswith(f"{CHECKSUMS}/") and isinstance(file[name], h5py.Dataset):
-            dataset = name.removeprefix(f"{CHECKSUMS}/")
-            values = map_numbers(file, dataset)
+            dataset_name = name.removeprefix(f"{CHECKSUMS}/")
+            values = map_numbers(file, dataset_name)
             if values.size:
-                yield dataset, values
+                yield dataset_name, values
 
 
 def verify_rows(file: h5py.File, made_by: Hint) -> None:
-    """Verify all rows that have a checksum; reads the whole file.
+    """Verify all rows that have a checksum, which reads the whole file.
+
+    Args:
+        file: The open file.
+        made_by: Command line that makes such a file, for the hint.
 
     Raises:
-        DamagedStore: naming the first that does not match.
+        DamagedStore: if a row does not match its checksum.
     """
-    for name, values in _checksummed(file):
+    for name, values in _iterate_checked_datasets(file):
         rows = open_rows(file, name, made_by)
-        step = max(1, VERIFIED_BYTES // values[:1].nbytes)
-        for start in range(0, len(rows), step):
-            rows.verify(slice(start, start + step))
-            # or a store larger than memory would count as this process's
+        n_rows = max(1, VERIFIED_BYTES // values[:1].nbytes)
+        for start in range(0, len(rows), n_rows):
+            rows.verify(slice(start, start + n_rows))
+            # otherwise the whole store would count as memory of this process
             release_pages(rows.read(...))
 
 
 def seal(path: Path, attributes: Mapping[str, Any] | None = None) -> None:
-    """Write the last attributes of a complete store, and the seal by which damage is
-    found.
-    """
+    """Write further attributes of a complete store, then its seal."""
+    spans = []
     with open_unlocked(path, "r+" if attributes else "r") as file:
         set_attributes(file, attributes or {})
-        spans = sorted(
-            (file[name].id.get_offset() or 0, values.nbytes)
-            for name, values in _checksummed(file)
-        )
+        for name, values in _iterate_checked_datasets(file):
+            spans.append((file[name].id.get_offset() or 0, values.nbytes))
+    spans.sort()
 
-    # the seal: spans of the rows, and the digest of all bytes between them
-    parts = np.array(spans, np.uint64).tobytes()
+    span_bytes = np.array(spans, np.uint64).tobytes()
     digest = _digest(path, spans, path.stat().st_size)
-    with path.open("ab") as end:
-        end.write(parts + SEAL_FOOTER.pack(digest, len(spans), SEAL_MARK))
+    with path.open("ab") as sealed_file:
+        sealed_file.write(span_bytes + SEAL_FOOTER.pack(digest, len(spans), SEAL_MARK))
 
 
 def unseal(path: Path) -> None:
-    """Cut the seal off."""
-    if sealed := _read_seal(path):
+    """Remove the seal of a file, if it has one."""
+    file_seal = _read_seal(path)
+    if file_seal:
         with open(path, "r+b", opener=open_unless_link) as file:
-            file.truncate(sealed[2])
+            file.truncate(file_seal.end)
 
 
 def verify_seal(path: Path) -> bool:
-    """Verify all bytes of a file but its rows.
+    """Verify all bytes of a file except its rows.
 
     Returns:
-        Whether it has a seal.
+        True if it has a seal.
 
     Raises:
-        ValueError: if it does not match.
+        ValueError: if the seal does not match.
     """
-    sealed = _read_seal(path)
-    if sealed and sealed[0] != _digest(path, *sealed[1:]):
+    file_seal = _read_seal(path)
+    if file_seal is None:
+        return False
+    if file_seal.digest != _digest(path, file_seal.spans, file_seal.end):
         raise ValueError("its seal does not match its names, attributes and checksums")
-    return sealed is not None
+    return True
 
 
-def _read_seal(path: Path) -> tuple[bytes, list[tuple[int, int]], int] | None:
-    """Read the digest, the parts (start and size) that are rows, and where the file
-    ended before the seal.
+@dataclass(frozen=True)
+class _Seal:
+    """Seal of a file.
+
+    Attributes:
+        digest: Digest of all bytes before the seal except the rows.
+        spans: Start and size of the rows of each dataset.
+        end: Size of the file without the seal.
     """
+
+    digest: bytes
+    spans: list[tuple[int, int]]
+    end: int
+
+
+def _read_seal(path: Path) -> _Seal | None:
+    """Read the seal of a file, or return None if it has none."""
     with path.open("rb") as file:
-        # the footer: digest, number of spans, and mark
-        at = max(0, file.seek(0, os.SEEK_END) - SEAL_FOOTER.size)
-        file.seek(at)
-        content = file.read()
-        if len(content) < SEAL_FOOTER.size or not content.endswith(SEAL_MARK):
+        footer_start = max(0, file.seek(0, os.SEEK_END) - SEAL_FOOTER.size)
+        file.seek(footer_start)
+        footer = file.read()
+        if len(footer) < SEAL_FOOTER.size or not footer.endswith(SEAL_MARK):
             return None
-        digest, count, _ = SEAL_FOOTER.unpack(content)
-        # before it the spans, two numbers of 64 bits each
-        end = at - 16 * count
+        digest, n_spans, _ = SEAL_FOOTER.unpack(footer)
+        end = footer_start - SPAN_BYTES * n_spans
         file.seek(end)
-        parts = np.frombuffer(file.read(16 * count), np.uint64).reshape(-1, 2)
-    return digest, [(int(start), int(size)) for start, size in parts], end
+        numbers = np.frombuffer(file.read(SPAN_BYTES * n_spans), np.uint64)
+    spans = [(int(start), int(size)) for start, size in numbers.reshape(-1, 2)]
+    return _Seal(digest, spans, end)
 
 
 def _digest(path: Path, spans: Sequence[tuple[int, int]], end: int) -> bytes:
-    """Digest what lies between parts of a file, and where these are."""
-    # the spans are digested too, since they say which bytes are left out
+    """Digest the bytes of a file before `end` that are outside of spans.
+
+    The spans are digested too, since they say which bytes are left out.
+    """
     content = np.memmap(path, np.uint8, "r")
-    at = 0
-    total = xxhash.xxh3_128(repr((spans, end)).encode())
-    for start, size in (*spans, (end, 0)):
-        total.update(content[at:start].data)
-        at = start + size
-    return total.digest()
+    digest = xxhash.xxh3_128(repr((spans, end)).encode())
+    gap_start = 0
+    for start, size in spans:
+        digest.update(content[gap_start:start].data)
+        gap_start = start + size
+    digest.update(content[gap_start:end].data)
+    return digest.digest()

@@ -62,7 +62,7 @@ class Recordings:
                 "train-align, eval-retrieval and reconstruct create them",
             )
         # the file's state is part of the cache's key: a changed store is opened anew
-        return _open_once(path, hdf5.state_of(path))
+        return _open_once(path, hdf5.get_file_state(path))
 
     def open_recording(self, subject: int, split: str) -> Trials:
         """Open a subject's recording of a split: in the fold, where trials of `train`

@@ -187,7 +187,7 @@ class SignalStore:
             name: array for name, array in arrays.items() if array is not None
         }
 
-        unfinished_path = hdf5.part_of(path)
+        unfinished_path = hdf5.get_part_path(path)
         lock = Claim.for_path(path, wait=True)
         try:
             hdf5.create(unfinished_path, spaces, stored_arrays, attributes)

@@ -172,7 +172,7 @@ class TargetStore:
         config = {**self.attributes["config"], "views": index}
         return replace(
             self,
-            embedding=self.embedding.column(index),
+            embedding=self.embedding.select_column(index),
             attributes={**self.attributes, "encoder": encoder, "config": config},
             shape=self.shape[1:],
         )
@@ -243,7 +243,7 @@ class TargetStore:
 
         embedding = self.embedding
         if self.alternatives is not None:
-            embedding = embedding.column(0)
+            embedding = embedding.select_column(0)
         values = np.asarray(embedding[rows], np.float32)
         return torch.from_numpy(values.reshape(len(rows), -1))
 
@@ -357,7 +357,7 @@ def open_stores(
     # several encoders may be views of a store
     stores = {}
     for name, (path, view) in locations.items():
-        store = _open_once(path, hdf5.state_of(path))
+        store = _open_once(path, hdf5.get_file_state(path))
         stores[name] = store.select_view(name, view)
     return stores
 
@@ -381,7 +381,7 @@ def _open_once(path: Path, state: tuple[int, ...]) -> TargetStore:
 
     Args:
         path: Path of the store.
-        state: State of the file, see `hdf5.state_of`.
+        state: State of the file, see `hdf5.get_file_state`.
     """
     return TargetStore.open(path)
 

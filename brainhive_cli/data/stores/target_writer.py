@@ -60,7 +60,7 @@ class StorePlan:
 
     def create(self) -> None:
         """Create the unfinished store, or keep an interrupted one of the same plan."""
-        unfinished_path = hdf5.part_of(self.path)
+        unfinished_path = hdf5.get_part_path(self.path)
         names = Names.of(self.image_ids)
         count = len(self.image_ids)
         attributes = {
@@ -87,7 +87,7 @@ class StorePlan:
 
 def find_pending_rows(path: Path) -> Int64:
     """Find the rows of an unfinished store that are not written yet."""
-    with hdf5.open_unlocked(hdf5.part_of(path)) as file:
+    with hdf5.open_unlocked(hdf5.get_part_path(path)) as file:
         # a row without a checksum was not written, even if it is marked as done
         is_done = file["done"][()] == 1
         has_checksum = file[CHECKSUMS_DATASET][()] != 0
@@ -111,7 +111,7 @@ class TargetWriter:
         if pending_rows is None:
             pending_rows = find_pending_rows(path)
         self.pending_rows = pending_rows
-        unfinished_path = hdf5.part_of(path)
+        unfinished_path = hdf5.get_part_path(path)
         with hdf5.open_unlocked(unfinished_path) as file:
             # only float16 can overflow
             self._max_value = np.inf
@@ -160,7 +160,7 @@ class TargetWriter:
     def finish(self) -> Health:
         """Measure the health, seal the store and give it its final name."""
         # the seal covers the attributes, so health is measured first
-        unfinished_path = hdf5.part_of(self.path)
+        unfinished_path = hdf5.get_part_path(self.path)
         with hdf5.open_unlocked(unfinished_path) as file:
             is_done = file["done"][()].astype(bool)
             health = measure_health(file["embedding"], np.flatnonzero(is_done))
@@ -228,7 +228,7 @@ def _create_stores(
     for plan in plans:
         stack.callback(Claim.for_path(plan.path).release)
     for plan in plans:
-        unfinished_path = hdf5.part_of(plan.path)
+        unfinished_path = hdf5.get_part_path(plan.path)
         if reopens_finished and plan.path.is_file():
             # nobody may open a store while it is changed
             os.replace(plan.path, unfinished_path)

@@ -1,6 +1,4 @@
-"""HDF5 stores at the level of bytes: rows in any order, maps, failed writes, claims and
-image ids.
-"""
+"""HDF5 stores are opened without locks, and damage or foreign content is refused."""
 
 import fcntl
 import os
@@ -37,16 +35,16 @@ def read(path: Path, made_by: str = "") -> dict[str, Any]:
 
 
 def test_a_missing_file_is_told_from_an_unfinished_one(path: Path) -> None:
-    with pytest.raises(MissingData, match="does not exist"):
+    with pytest.raises(MissingData, match=r"other\.h5 does not"):
         read(path.with_name("other.h5"))
-    path.rename(hdf5.part_of(path))
-    with pytest.raises(MissingData, match="is not finished"):
+    path.rename(hdf5.get_part_path(path))
+    with pytest.raises(MissingData, match=r"store\.h5 .*finished"):
         read(path)
 
 
-def test_a_store_is_written_and_read_where_no_lock_can_be_had(path: Path) -> None:
-    """As on network disks without locks: another holds them all."""
-    with path.open() as held, hdf5.part_of(path).open("w") as part:
+def test_a_store_is_written_and_read_without_locks(path: Path) -> None:
+    """Another program holds all locks, as on network disks without locks."""
+    with path.open() as held, hdf5.get_part_path(path).open("w") as part:
         for file in (held, part):
             fcntl.flock(file, fcntl.LOCK_EX)
         assert read(path)["name"] == "é"
@@ -54,17 +52,15 @@ def test_a_store_is_written_and_read_where_no_lock_can_be_had(path: Path) -> Non
     assert read(path)["more"] == 1
 
 
-def test_a_file_cut_short_or_of_something_else_is_one_clear_error(path: Path) -> None:
+def test_a_file_cut_short_or_of_another_format_is_refused(path: Path) -> None:
     for content in (
         path.read_bytes()[: path.stat().st_size // 2],
         b"not HDF5 at all" * 100,
     ):
         path.write_bytes(content)
-        with pytest.raises(
-            BrainhiveError, match=r"store\.h5 is damaged or cut short: "
-        ) as caught:
+        with pytest.raises(BrainhiveError, match=r"store\.h5") as caught:
             read(path, "brainhive embed")
-        assert caught.value.hint == "delete it, then: brainhive embed"
+        assert "brainhive embed" in caught.value.hint
         assert "\n" not in caught.value.message
 
 
@@ -89,26 +85,16 @@ def test_ids_match_in_full_or_by_stem() -> None:
 
 
 def test_an_ambiguous_or_unknown_id_is_refused() -> None:
-    for wanted, error, what in (
-        ("two", BrainhiveError, "two could be train/dog/two or test/dog/two"),
-        (
-            "three",
-            MissingData,
-            (
-                "store has no picture 'three', of 5: train/cat/one, train/dog/two, "
-                "test/dog/two …"
-            ),
-        ),
+    for name, error, pattern in (
+        ("two", BrainhiveError, "two .*train/dog/two .*test/dog/two"),
+        ("three", MissingData, "store .*'three'.* 5: train/cat/one, train/dog/two"),
     ):
-        with pytest.raises(error, match=what) as caught:
-            ids.match_ids(["loose", wanted], IDS, "store")
-    assert caught.value.hint.startswith(
-        "name pictures by their paths below the image root, or their stems"
-    )
+        with pytest.raises(error, match=pattern):
+            ids.match_ids(["loose", name], IDS, "store")
 
 
 def test_hdf5_that_names_other_files_is_refused(tmp_path: Path) -> None:
-    """A link, raw storage and a virtual dataset; a pipe there would never end."""
+    """Links, raw storage and virtual datasets refer to files. Reading a pipe would hang."""
     (tmp_path / "secret").write_bytes(b"secretsecret" * 100)
     os.mkfifo(tmp_path / "pipe")
     with h5py.File(tmp_path / "other.h5", "w") as other:

@@ -21,7 +21,7 @@ import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.data.files.hdf5 import part_of
+from brainhive_cli.data.files.hdf5 import get_part_path
 from brainhive_cli.data.stores import target_store, target_writer
 from brainhive_cli.data.stores.target_store import TargetStore
 
@@ -94,7 +94,7 @@ def done(store: Path, expected: np.ndarray) -> int:
     """Count the rows that a store says it has, finished or not, and hold that each of
     them is right.
     """
-    path = store if store.exists() else part_of(store)
+    path = store if store.exists() else get_part_path(store)
     if not path.exists():
         return 0
     with h5py.File(path, "r") as file:
