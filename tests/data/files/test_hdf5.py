@@ -94,7 +94,7 @@ def test_an_ambiguous_or_unknown_id_is_refused() -> None:
 
 
 def test_hdf5_that_names_other_files_is_refused(tmp_path: Path) -> None:
-    """Links, raw storage and virtual datasets refer to files. Reading a pipe would hang."""
+    """Links, raw storage and virtual datasets refer to other files or pipes."""
     (tmp_path / "secret").write_bytes(b"secretsecret" * 100)
     os.mkfifo(tmp_path / "pipe")
     with h5py.File(tmp_path / "other.h5", "w") as other:
