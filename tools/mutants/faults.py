@@ -63,9 +63,9 @@ FAULTS = (
         'reference_rows = members[splits[members] == "train"]',
         "reference_rows = members",
     ),
-    Fault("if sealed and sealed[0] != _digest(", "if sealed and not _digest("),
-    Fault("rows.verify(slice(start, start + step))", "rows.verify(slice(0, 0))"),
-    Fault("if differs.any():", "if not differs.size:"),
+    Fault("if file_seal.digest != _digest(", "if not _digest("),
+    Fault("rows.verify(slice(start, start + n_rows))", "rows.verify(slice(0, 0))"),
+    Fault("if not is_equal.all():", "if not is_equal.size:"),
     Fault("while file.read(CHUNK_BYTES):", "while False:"),
     Fault("if tar.fileobj.read(tarfile.BLOCKSIZE).strip(tarfile.NUL):", "if False:"),
     Fault(

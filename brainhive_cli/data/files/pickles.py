@@ -1,10 +1,9 @@
-"""Other people's .pt, .npy and .npz files, read without running what is in them.
+"""Reader of .pt, .npy, .npz and pickle files that does not run their code.
 
-A file is what its first bytes say: a bare pickle may be called .npy, and an archive of
-torch anything. The names by which NumPy's arrays and torch's tensors are pickled are a
-short list, and stand for functions of this module where those of the libraries would
-accept more than the libraries write. Long arrays and tensors are mapped where they lie
-in the file.
+The format of a file is recognised by its first bytes, not by its name. A pickle may
+only contain the names by which NumPy arrays, torch tensors and plain types are pickled.
+Functions of this module stand for those names, because the functions of the libraries
+accept more than the libraries write.
 """
 
 import pickle
@@ -37,15 +36,15 @@ HEADERS: dict[tuple[int, int], Callable[..., Any]] = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-"""What reads the header of an array, by the format's version; the third is of
-structures only.
+"""Readers of the header of an .npy, keyed by the version of the format. Only structured
+arrays have version 3.
 """
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
-"""The first pickle in a file of torch that is no archive
+"""Content of the first pickle in a torch file that is no zip archive
 (torch.serialization.MAGIC_NUMBER).
 """
 PICKLE = "data.pkl"
-"""The pickle in an archive of torch."""
+"""Name of the pickle in an archive of torch."""
 DTYPES = {
     "Double": "float64",
     "Float": "float32",
@@ -58,186 +57,196 @@ DTYPES = {
     "Byte": "uint8",
     "Bool": "bool",
 }
-"""Of torch's storages."""
-LOCAL_HEADER = 30
-"""Bytes of a zip member's header before its name; at 26 and 28 stand the lengths of
-what follows.
-"""
+"""Dtypes of torch's storages, by the start of their class names."""
+LOCAL_HEADER_BYTES = 30
+"""Size of the header of a zip member before its name and its extra field."""
+LENGTHS_OFFSET = 26
+"""Offset in that header of the lengths of the name and the extra field."""
 SEARCHED_BYTES = 2**16
-"""Searched at a time for the end of a line."""
+"""Size of the blocks in which the end of a line is searched."""
 MIN_MAPPED_BYTES = 2**16
-"""Bytes that are mapped rather than read; pickle itself keeps as many out of its
-frames.
+"""Smallest size of bytes that are mapped, not copied. pickle writes bytes of this size
+outside of its frames.
 """
 DTYPE = re.compile(r"b1|[iu][1248]|f(2|4|8|12|16)|c(8|16|24|32)|[SU]\d+|O[48]?")
 ORDERS = ("<", ">", "|", "=")
-MAX_LISTS, MAX_ITEMS = 2**21, 2**26
-"""Lists in a list, and their items: a list may hold itself, or another many times."""
+MAX_LISTS = 2**21
+"""Largest number of nested lists, in which a repeated list counts each time."""
+MAX_ITEMS = 2**26
+"""Largest number of their items."""
 
 
 class Refused(pickle.UnpicklingError):
-    """A name in a pickle that plain data do not need."""
+    """A pickle has a name that plain data do not need."""
 
 
 def load(path: Path, verify: bool = True, way_out: str = "fetch it again") -> Any:
-    """Read tensors, arrays and plain types, whatever dicts and lists they stand in.
+    """Load tensors, arrays, plain types, and dicts and lists of them.
 
-    Long arrays are mapped where they lie in the file, in their own dtype; nothing of
-    them is read, but for the checksums that archives have. Arrays of an .npz, and
-    tensors of an older file of torch, are read.
+    Large arrays and tensors are memory-mapped, except arrays of an .npz, and tensors of
+    a torch file that is no archive.
 
     Args:
-        path: An archive of torch (pickle protocols 2 to 5), an older file of torch, an
-            .npy, an .npz or a bare pickle, whatever its name.
-        verify: Verify the checksums of tensors; not where a large file is opened again
-            and again.
-        way_out: What to do where it is damaged.
+        path: A torch file (pickle protocols 2 to 5), an .npy, an .npz or a pickle.
+        verify: If True, verify the checksums of tensors. Set it to False if a large
+            file is opened often.
+        way_out: Advice if the file is damaged.
 
     Raises:
-        BrainhiveError: if it cannot be read, or holds anything else, before any of that
-            is made.
+        BrainhiveError: if the file is damaged, or has other Python objects, of which
+            none is made.
     """
     with report_damage(path, way_out):
         try:
             return _load(path, verify)
         except Refused as error:
             raise BrainhiveError(
-                f"{path} holds Python objects that could run code when read: "
+                f"{path} has Python objects that could run code when they are read: "
                 f"{first_line(error)}",
                 "save it again as a dict of plain arrays and lists",
             ) from error
 
 
 def array(value: Any) -> Array:
-    """Turn a value that `load` returned into an array.
+    """Convert a loaded value to an array.
 
     Args:
-        value: An array, a dense tensor, or a list of numbers, of strings, of arrays, or
-            of lists of these.
+        value: An array, a dense tensor, or a nested list of numbers, strings or arrays.
 
     Raises:
         TypeError: if it is something else.
-        ValueError: if it would take far more memory than it has.
+        ValueError: if the array would take far more memory than the value.
     """
     if isinstance(value, list | tuple):
         _require_size(value)
     if hasattr(value, "detach"):
-        value = value.detach()  # of bfloat16, which NumPy does not have
-        return np.asarray(
-            value.float() if str(value.dtype) == "torch.bfloat16" else value
-        )
+        tensor = value.detach()
+        # NumPy has no bfloat16
+        is_bfloat16 = str(tensor.dtype) == "torch.bfloat16"
+        return np.asarray(tensor.float() if is_bfloat16 else tensor)
 
     values: Array = np.asanyarray(value)
-    plain = str | int | float | np.generic
-    if values.dtype.hasobject and not all(
-        isinstance(item, plain) for item in values.flat
-    ):
-        raise TypeError("it holds values that are neither numbers nor names")
+    if values.dtype.hasobject:
+        for item in values.flat:
+            if not isinstance(item, str | int | float | np.generic):
+                raise TypeError("it has values that are neither numbers nor names")
     return values
 
 
 def _require_size(values: Sequence[Any]) -> None:
-    """Refuse lists that repeat others too often, or hold a text of which an array of
-    them all would fill the memory.
+    """Raise an error if an array of nested lists would fill the memory.
+
+    A small pickle may repeat a list many times. Each text of an array takes as much
+    memory as the longest.
     """
     level = [values]
-    lists = items = letters = longest = 0
+    n_lists = n_items = n_letters = longest = 0
     while level:
-        lists += len(level)
-        below = list[Sequence[Any]]()
+        n_lists += len(level)
+        next_level = list[Sequence[Any]]()
         for members in level:
-            items += len(members)
-            if lists > MAX_LISTS or items > MAX_ITEMS:
+            n_items += len(members)
+            if n_lists > MAX_LISTS or n_items > MAX_ITEMS:
                 raise ValueError("its lists repeat too much")
             for member in members:
                 if isinstance(member, str):
-                    letters += len(member)
+                    n_letters += len(member)
                     longest = max(longest, len(member))
                 elif isinstance(member, list | tuple):
-                    below.append(member)
-        level = below
-    refuse_inflation(4 * longest * items, letters, "an array of its texts")
+                    next_level.append(member)
+        level = next_level
+    refuse_inflation(4 * longest * n_items, n_letters, "an array of its texts")
 
 
 def _load(path: Path, verify: bool) -> Any:
+    """Load a file of any format."""
     with path.open("rb") as file:
         magic = file.read(6)
-
-    # a zip: tensors of torch, or arrays of NumPy
     if magic[:2] == b"PK":
-        with zipfile.ZipFile(path) as file:
-            if any(name.partition("/")[2] == PICKLE for name in file.namelist()):
-                members = {
-                    member.filename.partition("/")[2]: member
-                    for member in list_zip_members(file)
-                }
-                # torch wants what it may write to
-                map_member = partial(
-                    _map_member, np.memmap(path, np.uint8, "c"), members, verify
-                )
-                return _read_torch(path, Unpickler(map_member(PICKLE), map_member))
-            # arrays of an .npz may be compressed, and are read into memory
-            refuse_inflation(
-                sum(member.file_size for member in file.infolist()),
-                path.stat().st_size,
-                "its arrays",
-            )
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: _read_member(arrays, name) for name in arrays.files}
-
-    # an array of numbers or names, or one of objects, which NumPy keeps as a pickle
+        return _load_zip(path, verify)
     if magic == b"\x93NUMPY":
-        with path.open("rb") as file:
-            _, _, dtype = HEADERS[np.lib.format.read_magic(file)](file)
-            start = file.tell()
-        if dtype.hasobject:
-            content = Unpickler(np.memmap(path, np.uint8, "r", start)).load()
-        else:
-            content = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(content, np.ndarray) and content.shape == ():
-            return content.item()
-        return content
-
-    # a bare pickle, or the first of an older file of torch
-    return _read_torch(path, Unpickler(np.memmap(path, np.uint8, "r")))
+        return _load_npy(path)
+    return _load_pickle(path, Unpickler(np.memmap(path, np.uint8, "r")))
 
 
-def _read_member(arrays: Any, name: str) -> Array:
-    """Read an array of an .npz; names in an array of objects, or in MATLAB's cells, as
-    strings.
+def _load_zip(path: Path, verify: bool) -> Any:
+    """Load the content of an archive of torch, or the arrays of an .npz by name."""
+    with zipfile.ZipFile(path) as archive:
+        # members of torch are in a folder of any name
+        is_torch = any(name.partition("/")[2] == PICKLE for name in archive.namelist())
+        if is_torch:
+            members = {}
+            for member in list_zip_members(archive):
+                members[member.filename.partition("/")[2]] = member
+            # torch needs writable memory, here copied on write
+            content = np.memmap(path, np.uint8, "c")
+            map_member = partial(_map_member, content, members, verify)
+            return _load_pickle(path, Unpickler(map_member(PICKLE), map_member))
+
+        # arrays of an .npz may be compressed
+        n_bytes = sum(member.file_size for member in archive.infolist())
+        refuse_inflation(n_bytes, path.stat().st_size, "its arrays")
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: _read_npz_array(arrays, name) for name in arrays.files}
+
+
+def _load_npy(path: Path) -> Any:
+    """Load an .npy: a mapped array, an array of objects, or the item of a 0-d array."""
+    with path.open("rb") as file:
+        _, _, dtype = HEADERS[np.lib.format.read_magic(file)](file)
+        start = file.tell()
+    if dtype.hasobject:
+        content = Unpickler(np.memmap(path, np.uint8, "r", start)).load()
+    else:
+        content = np.load(path, mmap_mode="r", allow_pickle=False)
+    if isinstance(content, np.ndarray) and content.shape == ():
+        return content.item()
+    return content
+
+
+def _read_npz_array(arrays: Any, name: str) -> Array:
+    """Read an array of an .npz.
+
+    An array of objects becomes strings if each object is a string, or a MATLAB cell of
+    one string.
     """
     try:
         values: Array = arrays[name]
     except ValueError:
-        # an array of objects is a pickle, which NumPy refuses to read
+        # NumPy refuses to read an array of objects, which is a pickle
         with arrays.zip.open(f"{name}.npy") as file:
             HEADERS[np.lib.format.read_magic(file)](file)
             values = Unpickler(np.frombuffer(file.read(), np.uint8)).load()
-        cells = [*map(np.asarray, values.flat)]
+        cells = [np.asarray(item) for item in values.flat]
         if all(cell.dtype.kind == "U" and cell.size == 1 for cell in cells):
-            values = np.array([cell.item() for cell in cells])
+            return np.array([cell.item() for cell in cells])
     return values
 
 
-def _read_torch(path: Path, unpickler: "Unpickler") -> Any:
-    """Read a pickle; by torch's own safe loader one with kinds of tensors that only it
-    knows.
+def _load_pickle(path: Path, unpickler: "Unpickler") -> Any:
+    """Load a pickle, with torch's safe loader if it has kinds of tensors unknown here.
+
+    Args:
+        path: File of the pickle.
+        unpickler: Reader of the pickle.
+
+    Raises:
+        Refused: if neither can load it.
     """
     try:
         content = unpickler.load()
         if not isinstance(content, int) or content != TORCH_MAGIC:
             return content
-        raise Refused("torch.storage")  # of an older file
+        refusal = Refused("torch.storage")
     except Refused as error:
         if not str(error).startswith("torch."):
             raise
-        refused = error
+        refusal = error
 
     import torch
 
     try:
-        # weights_only: torch runs no code either
-        # it doubts all protocols but the second
+        # torch warns of every protocol but 2
         with warnings.catch_warnings(action="ignore"):
             return torch.load(
                 path,
@@ -246,132 +255,145 @@ def _read_torch(path: Path, unpickler: "Unpickler") -> Any:
                 mmap=zipfile.is_zipfile(path),
             )
     except pickle.UnpicklingError:
-        raise refused from None
+        raise refusal from None
 
 
 def _map_member(
     content: UInt8, members: Mapping[str, ZipInfo], verify: bool, name: str
 ) -> UInt8:
-    """Map a member of an archive of torch where it lies, by its name below the
-    archive's one folder.
+    """Return the mapped bytes of a member of a torch archive.
 
     Args:
-        content: The archive, mapped.
-        members: Its members by name.
-        verify: Whether the checksums of all are verified, which torch does not; the
-            pickle's always is.
-        name: Of the member.
+        content: The mapped archive.
+        members: Members of the archive, keyed by their names below its folder.
+        verify: If True, verify the checksum. The pickle is always verified.
+        name: Key of the member.
 
     Raises:
-        ValueError: if it is compressed, does not lie within the file, or does not match
-            its checksum.
+        ValueError: if it is compressed, outside of the file, or does not match its
+            checksum.
     """
     member = members[name]
-    # the extra field of a local header may be longer or shorter than the zip
-    # directory's
-    header = content[member.header_offset :][:LOCAL_HEADER].tobytes()
-    start = (
-        member.header_offset + LOCAL_HEADER + sum(struct.unpack_from("<HH", header, 26))
-    )
-    part = content[start : start + member.file_size]
-    if member.compress_type != zipfile.ZIP_STORED or len(part) < member.file_size:
-        raise ValueError(f"{name} is compressed, or does not lie within the file")
-    if (
-        (verify or name == PICKLE)
-        and member.CRC
-        and zlib.crc32(part.data) != member.CRC
-    ):
+    # the extra field may have another length here than in the zip directory
+    header_end = member.header_offset + LOCAL_HEADER_BYTES
+    header = content[member.header_offset : header_end].tobytes()
+    name_bytes, extra_bytes = struct.unpack_from("<HH", header, LENGTHS_OFFSET)
+    start = header_end + name_bytes + extra_bytes
+    data = content[start : start + member.file_size]
+    if member.compress_type != zipfile.ZIP_STORED or len(data) < member.file_size:
+        raise ValueError(f"{name} is compressed, or is not wholly inside the file")
+    is_verified = (verify or name == PICKLE) and member.CRC
+    if is_verified and zlib.crc32(data.data) != member.CRC:
         raise ValueError(f"{name} does not match its checksum")
-    return part
+    return data
 
 
 def _rebuild_tensor(
     flat: "Tensor", start: int, shape: Sequence[int], stride: Sequence[int], *_: Any
 ) -> "Tensor":
-    """Shape a tensor from a flat one; torch holds that it lies within.
+    """Make a tensor from a flat tensor. torch refuses one that exceeds it.
 
     Raises:
         ValueError: if it repeats its numbers so often that a copy would fill the
             memory.
     """
-    refuse_inflation(
-        prod(shape) * flat.itemsize, flat.nbytes, f"a tensor {list(shape)}"
-    )
+    n_bytes = prod(shape) * flat.itemsize
+    refuse_inflation(n_bytes, flat.nbytes, f"a tensor {list(shape)}")
     return flat.as_strided(tuple(shape), tuple(stride), start)
 
 
-def _dtype(code: str, *_: Any) -> np.dtype[Any]:
+def _make_dtype(code: str, *_: Any) -> np.dtype[Any]:
+    """Make the dtype of a code such as "f4"."""
     if not DTYPE.fullmatch(code):
         raise Refused(f"numpy.dtype {code!r}")
     return np.dtype(code)
 
 
-def _ordered(dtype: np.dtype[Any], state: tuple[Any, ...]) -> np.dtype[Any]:
-    """Set the order of bytes, which is all that the state of a plain dtype says."""
-    # NumPy's state: version, order, subarray, names and fields, …
-    _, order, *structure = state[:5]
-    if order not in ORDERS or any(part is not None for part in structure):
+def _set_byte_order(dtype: np.dtype[Any], state: tuple[Any, ...]) -> np.dtype[Any]:
+    """Set the byte order of a dtype from the state that NumPy pickles.
+
+    The state is version, order, subarray, names and fields.
+    """
+    order = state[1]
+    is_plain = all(value is None for value in state[2:5])
+    if order not in ORDERS or not is_plain:
         raise Refused("numpy.dtype of a structure")
     return dtype.newbyteorder(order)
 
 
-def _frombuffer(
+def _make_array(
     content: bytes | UInt8,
     dtype: np.dtype[Any],
     shape: tuple[int, ...],
     order: Any,
     axes: tuple[int, ...] | None = None,
 ) -> Array:
-    if dtype.hasobject:  # bytes are never taken for pointers
+    """Make an array from bytes, as NumPy's `_frombuffer`."""
+    # bytes must never become pointers
+    if dtype.hasobject:
         raise Refused("numpy.dtype of objects over bytes")
-    flat: Array = (
-        content.view(dtype)
-        if isinstance(content, np.ndarray)
-        else np.frombuffer(content, dtype)
-    )
-    # an array with permuted axes, pickled as it lies in memory
+    if isinstance(content, np.ndarray):
+        flat: Array = content.view(dtype)
+    else:
+        flat = np.frombuffer(content, dtype)
+    # an array with permuted axes is pickled in the order of the memory
     if order == "K" and axes is not None:
         return flat.reshape(shape).transpose(axes)
     return flat.reshape(shape, order=order)
 
 
-def _array(state: tuple[Any, ...]) -> Array:
-    """Make an array of the state that `ndarray.__reduce__` gives."""
-    # a version stands before these four in newer pickles
+def _make_scalar(dtype: np.dtype[Any], content: bytes | UInt8) -> Any:
+    """Make a NumPy scalar from bytes."""
+    return _make_array(content, dtype, (1,), "C")[0]
+
+
+def _set_array_state(state: tuple[Any, ...]) -> Array:
+    """Make an array from the state that `ndarray.__reduce__` returns."""
+    # newer pickles have a version before these four values
     shape, dtype, is_fortran, content = state[-4:]
     if isinstance(content, list):
         return np.fromiter(content, object, len(content)).reshape(shape)
-    return _frombuffer(content, dtype, shape, "F" if is_fortran else "C")
+    return _make_array(content, dtype, shape, "F" if is_fortran else "C")
 
 
-PLAIN: dict[str, Any] = {
+def _make_bytes() -> bytes:
+    """Make empty bytes, as protocols 0 to 2 write them."""
+    return b""
+
+
+def _make_unfinished_array(*_: Any) -> Array:
+    """Make an array that `load_build` replaces when its state is read."""
+    return np.empty(0)
+
+
+PLAIN_NAMES: dict[str, Any] = {
     "collections.OrderedDict": OrderedDict,
-    "_codecs.encode": encode,  # of bytes, which protocols 0 to 2 write as text
-    **dict.fromkeys(("builtins.bytes", "__builtin__.bytes"), lambda: b""),
-    "numpy.ndarray": None,  # which is only ever an argument
-    "numpy.dtype": _dtype,
+    "_codecs.encode": encode,  # makes bytes from text, in protocols 0 to 2
+    "builtins.bytes": _make_bytes,
+    "__builtin__.bytes": _make_bytes,
+    "numpy.ndarray": None,  # is only an argument
+    "numpy.dtype": _make_dtype,
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
-    **{f"torch.{kind}Storage": dtype for kind, dtype in DTYPES.items()},
 }
-for core in ("numpy.core", "numpy._core"):  # as NumPy 1 and 2 call it
-    # until its state is known
-    PLAIN[f"{core}.multiarray._reconstruct"] = lambda *_: np.empty(0)
-    PLAIN[f"{core}.multiarray.scalar"] = lambda dtype, content: _frombuffer(
-        content, dtype, (1,), "C"
-    )[0]
-    PLAIN[f"{core}.numeric._frombuffer"] = _frombuffer
+"""Values that stand for the names in a pickle."""
+for _class_name, _dtype in DTYPES.items():
+    PLAIN_NAMES[f"torch.{_class_name}Storage"] = _dtype
+for _core in ("numpy.core", "numpy._core"):  # in NumPy 1 and 2
+    PLAIN_NAMES[f"{_core}.multiarray._reconstruct"] = _make_unfinished_array
+    PLAIN_NAMES[f"{_core}.multiarray.scalar"] = _make_scalar
+    PLAIN_NAMES[f"{_core}.numeric._frombuffer"] = _make_array
 
 
 class Unpickler(pickle._Unpickler):
-    """Reads one pickle from mapped bytes, of which long parts are not copied.
+    """Reader of one pickle in mapped bytes, which does not copy large arrays.
 
-    The C class of the standard library would copy them, and give NumPy's dtypes any
-    state.
+    It extends the Python version of pickle's reader. The C version would copy them, and
+    give any state to NumPy's dtypes.
 
     Args:
-        content: [n] bytes, mapped.
-        map_member: Maps a member of the archive of torch that the pickle stands in;
-            None where it is in none.
+        content: Mapped bytes [n].
+        map_member: Function that maps a member of the torch archive of the pickle, if
+            it is in one.
     """
 
     stack: list[Any]
@@ -383,86 +405,83 @@ class Unpickler(pickle._Unpickler):
         self._content = content
         self._start = 0
         self._map_member = map_member
-        # this object is its own file; long bytes are arrays, which pickle takes too
+        # this object is the file that pickle reads, with arrays for large bytes
         super().__init__(self)  # type: ignore[arg-type]
 
     def read(self, count: int) -> bytes | UInt8:
-        """Read `count` bytes.
+        """Read `count` bytes, as an array if they are many.
 
         Raises:
-            EOFError: if there are not so many.
+            EOFError: if fewer bytes are left.
         """
-        if count > len(self._content) - self._start:
-            raise EOFError(
-                f"{count} bytes needed of {len(self._content) - self._start}"
-            )
-        part = self._content[self._start : self._start + count]
+        n_left = len(self._content) - self._start
+        if count > n_left:
+            raise EOFError(f"{count} bytes needed of {n_left}")
+        data = self._content[self._start : self._start + count]
         self._start += count
-        return part if count >= MIN_MAPPED_BYTES else part.tobytes()
+        return data if count >= MIN_MAPPED_BYTES else data.tobytes()
 
     def readline(self) -> bytes:
-        """Read up to the end of the line, and with it."""
+        """Read a line, with its end."""
         line = b""
         while not line.endswith(b"\n") and self._start < len(self._content):
-            following = self._content[
-                self._start : self._start + SEARCHED_BYTES
-            ].tobytes()
-            part = following[: following.find(b"\n") + 1] or following
-            line += part
-            self._start += len(part)
+            end = self._start + SEARCHED_BYTES
+            block = self._content[self._start : end].tobytes()
+            data = block[: block.find(b"\n") + 1] or block
+            line += data
+            self._start += len(data)
         return line
 
     def find_class(self, module: str, name: str) -> Any:
-        """Give what stands for a name.
+        """Return the value that stands for a name in the pickle.
 
         Raises:
-            Refused: if plain data do not need it.
+            Refused: if plain data do not need the name.
         """
         full_name = f"{module}.{name}"
-        if full_name not in PLAIN:
+        if full_name not in PLAIN_NAMES:
             raise Refused(full_name)
-        return PLAIN[full_name]
+        return PLAIN_NAMES[full_name]
 
     def persistent_load(self, pid: Any) -> "Tensor":
-        """Map a tensor's numbers, which lie outside of the pickle, as a flat tensor."""
+        """Map the numbers of a tensor, which are in another member, as a flat tensor.
+
+        Args:
+            pid: Text "storage", dtype, key of the member, device and number of values.
+        """
         if self._map_member is None:
             raise Refused("torch.storage")
         import torch
 
-        # its kind, what is stored, its member, its device, and how many
-        _, dtype, key, _, count = pid
-        kind = getattr(torch, dtype)
+        _, dtype_name, key, _, count = pid
+        dtype = getattr(torch, dtype_name)
         # torch.frombuffer refuses an empty buffer
         if not count:
-            return torch.empty(0, dtype=kind)
-        return torch.frombuffer(
-            self._map_member(f"data/{key}"), dtype=kind, count=count
-        )
+            return torch.empty(0, dtype=dtype)
+        content = self._map_member(f"data/{key}")
+        return torch.frombuffer(content, dtype=dtype, count=count)
 
     def load_build(self) -> None:
-        """Give an array or a dtype its state; attributes of dicts are passed over."""
+        """Set the state of an array or a dtype. Attributes of dicts are ignored."""
         state = self.stack.pop()
         unfinished = self.stack[-1]
         if isinstance(unfinished, np.ndarray):
-            finished: Any = _array(state)
+            finished: Any = _set_array_state(state)
         elif isinstance(unfinished, np.dtype):
-            finished = _ordered(unfinished, state)
+            finished = _set_byte_order(unfinished, state)
         elif type(unfinished) is OrderedDict:
             return
         else:
             raise Refused(f"state of {type(unfinished).__name__}")
 
-        # the pickle may refer to it later, by its number
+        # replace it in the memo, to which the pickle may refer later
         self.stack[-1] = finished
         for number in reversed(self.memo):
             if self.memo[number] is unfinished:
                 self.memo[number] = finished
                 return
 
-    dispatch: ClassVar[dict[int, Any]] = {
-        **pickle._Unpickler.dispatch,
-        pickle.BUILD[0]: load_build,
-        pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[
-            pickle.BINBYTES8[0]
-        ],  # as bytes, which are not copied
-    }
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
+    dispatch[pickle.BUILD[0]] = load_build
+    # read byte arrays as bytes, which are not copied
+    dispatch[pickle.BYTEARRAY8[0]] = dispatch[pickle.BINBYTES8[0]]

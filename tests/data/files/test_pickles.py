@@ -1,4 +1,4 @@
-"""Other people's files: plain data come through, anything that could run does not."""
+"""Plain data are loaded from pickles, and code is refused before it runs."""
 
 import os
 import pickle
@@ -18,21 +18,21 @@ NUMPY_MAKERS = (np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0])
 
 
 class Harmful:
-    """What a pickle may hold and no data need; `os.mkdir` would show that it ran."""
+    """An object whose pickle makes a folder when it is loaded."""
 
     def __reduce__(self) -> Any:
         return os.mkdir, ("harmed",)
 
 
 class Instance:
-    """A class of somebody's, with attributes."""
+    """An object of a class that no reader knows, with attributes."""
 
     def __init__(self) -> None:
         self.attribute = 1
 
 
 def content() -> dict[str, Any]:
-    """Everything that data files hold."""
+    """Make every kind of value that data files contain."""
     random = np.random.default_rng(0)
     large = random.normal(size=(200, 4, 60)).astype(np.float16)
     return {
@@ -76,21 +76,21 @@ def test_the_real_index_of_things_eeg2_is_read(shared: Path) -> None:
 
 def test_tensors_of_an_older_torch_file_are_read_by_torch(tmp_path: Path) -> None:
     path, shared = tmp_path / "a.pt", torch.arange(12).reshape(3, 4)
-    wanted = {
+    expected = {
         "half": torch.rand(5, 3).half(),
         "row": shared[1],
         "turned": shared.T,
         "none": torch.ones(0),
     }
-    torch.save([wanted, ["a"]], path, _use_new_zipfile_serialization=False)
+    torch.save([expected, ["a"]], path, _use_new_zipfile_serialization=False)
 
     found, names = pickles.load(path)
 
-    assert_same(found, wanted)
+    assert_same(found, expected)
     assert names == ["a"]
 
 
-def test_the_formats_that_users_have_are_read_as_numpy_and_torch_read_them(
+def test_formats_of_users_are_read_as_by_numpy_and_torch(
     golden: Path,
 ) -> None:
     files = sorted(
@@ -116,7 +116,7 @@ def test_arrays_and_plain_types_come_through_pickles_of_numpy(tmp_path: Path) ->
         found = pickles.load(path)
         assert_same(found, content())
         assert found["again"] is found["large"]
-        # before, bytes are written as text
+        # protocol 2 writes bytes as text
         assert isinstance(found["large"], np.memmap) == (protocol == 5)
     np.save(path, content(), allow_pickle=True)  # type: ignore[arg-type]
     assert_same(pickles.load(path), content())
@@ -139,7 +139,7 @@ def test_names_in_objects_or_cells_of_matlab_are_read_from_an_npz(
     assert found["x"].tolist() == [0, 1, 2]
 
 
-# of NumPy 1 and 2
+# names of NumPy 1 and 2
 @pytest.mark.parametrize(("protocol", "core"), [(2, "numpy.core"), (5, "numpy._core")])
 def test_arrays_tensors_and_plain_types_come_through_a_torch_file(
     tmp_path: Path, protocol: int, core: str, monkeypatch: pytest.MonkeyPatch
@@ -149,24 +149,24 @@ def test_arrays_tensors_and_plain_types_come_through_a_torch_file(
         "b": torch.ones(3).bfloat16(),
         "0": torch.ones(0, 2),
     }
-    wanted, path = {**content(), **tensors}, tmp_path / "content.pt"
+    expected, path = {**content(), **tensors}, tmp_path / "content.pt"
     with monkeypatch.context() as patch:
         for maker in (*NUMPY_MAKERS, np._core.numeric._frombuffer):
             patch.setattr(
                 maker, "__module__", maker.__module__.replace("numpy._core", core)
             )
-        torch.save(wanted, path, pickle_protocol=protocol)
+        torch.save(expected, path, pickle_protocol=protocol)
     with zipfile.ZipFile(path) as archive:
         assert f"{core}.multiarray".encode() in archive.read("content/data.pkl")
-    # which reads neither protocol 5 nor such arrays
+    # torch itself reads neither protocol 5 nor such arrays
     monkeypatch.setattr(torch, "load", None)
     found = pickles.load(path)
-    assert_same(found, wanted)
+    assert_same(found, expected)
     assert isinstance(found["large"], np.memmap) == (protocol == 5)
 
 
 @pytest.mark.parametrize("harmful", [Harmful(), Instance()])
-def test_objects_are_refused_wherever_they_stand_before_anything_runs(
+def test_objects_are_refused_before_they_run_code(
     tmp_path: Path, harmful: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -177,9 +177,7 @@ def test_objects_are_refused_wherever_they_stand_before_anything_runs(
     np.save("objects.npy", np.array(hidden, object), allow_pickle=True)
     np.savez("objects.npz", hidden=np.array([harmful], object))
     for path in list(tmp_path.iterdir()):
-        with pytest.raises(
-            BrainhiveError, match="holds Python objects that could run code"
-        ) as caught:
+        with pytest.raises(BrainhiveError, match="could run code") as caught:
             pickles.load(path)
         assert "\n" not in caught.value.message
     assert not (tmp_path / "harmed").exists()
@@ -197,9 +195,7 @@ def test_a_file_cut_short_is_one_clear_error(tmp_path: Path) -> None:
         whole = path.read_bytes()
         for share in (0.0, 0.3, 0.9999):
             path.write_bytes(whole[: int(share * len(whole))])
-            with pytest.raises(
-                BrainhiveError, match="is damaged or cut short"
-            ) as caught:
+            with pytest.raises(BrainhiveError, match=path.name) as caught:
                 pickles.load(path)
             assert "\n" not in caught.value.message
 
@@ -207,7 +203,7 @@ def test_a_file_cut_short_is_one_clear_error(tmp_path: Path) -> None:
 def test_lists_that_repeat_one_another_are_no_array(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Issue 86, 7: a pickle of 200 bytes may hold a list twice in a list, 40 deep."""
+    """A pickle of 200 bytes may have a list twice in a list, 40 levels deep."""
     monkeypatch.setattr(pickles, "MAX_LISTS", 2**12)
     monkeypatch.setattr(pickles, "MAX_ITEMS", 2**20)
     nested: Any = [1]
@@ -221,7 +217,7 @@ def test_lists_that_repeat_one_another_are_no_array(
 
 
 def test_a_long_text_among_many_is_no_array() -> None:
-    """Each text of an array has the room of the longest."""
+    """Each text of an array takes as much memory as the longest."""
     with pytest.raises(ValueError, match="in memory"):
         pickles.array(["a" * 2**20, *["b"] * 2**14])
     assert pickles.array([["a", "bc"], ["d", "e"]]).tolist() == [
