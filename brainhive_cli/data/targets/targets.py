@@ -92,7 +92,7 @@ class StoreTargets:
             if opened_store.alternatives is None:
                 values.append(embedding)
             else:
-                values += map(embedding.column, range(opened_store.alternatives))
+                values += map(embedding.select_column, range(opened_store.alternatives))
         if on_device:
             values = [torch.from_numpy(np.array(array)).to(device) for array in values]
         return cls(values[0], store.done, device, tuple(values[1:]), store.pixels)
