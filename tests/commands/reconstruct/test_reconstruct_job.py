@@ -89,7 +89,7 @@ def test_pictures_that_the_prior_was_trained_on_are_left_out_and_many_are_refuse
     overrides = (*drawing, f"align_run={aligned}", f"prior={own_prior}")
     pixels = np.stack([describe_pixels(draw(scene)) for scene in scenes("test")[:21]])
     seen_pictures = LearnedPictures.from_image_ids("drawn", ids[:2], pixels[:2])
-    TrainingHistory(pictures=seen_pictures).write(own_prior)
+    TrainingHistory(pictures=seen_pictures).write_folder(own_prior)
 
     result = go("reconstruct", *overrides)
 
@@ -103,7 +103,7 @@ def test_pictures_that_the_prior_was_trained_on_are_left_out_and_many_are_refuse
 
     # 21 of 100 are too many
     seen_pictures = LearnedPictures.from_image_ids("drawn", ids[:21], pixels)
-    TrainingHistory(pictures=seen_pictures).write(own_prior)
+    TrainingHistory(pictures=seen_pictures).write_folder(own_prior)
     with pytest.raises(BrainhiveError, match=r"seen .*\b21\b.*\b100\b"):
         go("reconstruct", *overrides, again=True)
 
@@ -133,7 +133,7 @@ def test_pictures_that_are_not_fetched_are_missing_before_drawing(
     go, aligned, drawing, monkeypatch
 ):
     def list_unfetched(name, splits, images, split):
-        return replace(images(split), missing=MissingData("not fetched"))
+        return replace(images(split), missing_error=MissingData("not fetched"))
 
     monkeypatch.setattr("brainhive_cli.data.datasets._list_split", list_unfetched)
     recipe = reconstruct.Recipe.resolve("reconstruct", None, {}, drawing)

@@ -435,7 +435,7 @@ def stream_of(channels: str, units: str = "µV", kinds: str = "eeg") -> Any:
         name="a",
         channels=names,
         units=[units] * len(names),
-        kinds=[kinds] * (len(names) - 1) + ["misc"],
+        channel_types=[kinds] * (len(names) - 1) + ["misc"],
     )
 
 

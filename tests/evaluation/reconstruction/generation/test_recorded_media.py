@@ -152,7 +152,7 @@ class Sized:
     """Targets of a store, as those that are trained on."""
 
     @staticmethod
-    def of(stores: Any, launch: Any, keys: Any, hold: bool) -> Any:
+    def from_stores(stores: Any, launch: Any, keys: Any, on_device: bool) -> Any:
         sources = {
             keys[name]: SimpleNamespace(shape=store.embedding.shape[1:], store=store)
             for name, store in stores.items()
