@@ -199,11 +199,13 @@ def embed_stimuli(
 
     # encoders, preprocessing and needed rows of each group
     names = {}
+    views = {}
     readers = {}
     is_needed = {}  # [N] by group
     for group in groups:
         members = [name for name in group.names if name in writers]
         names[group.name] = members
+        views[group.name] = group.view
         is_needed[group.name] = np.logical_or.reduce(
             [is_pending[name] for name in members]
         )
@@ -214,7 +216,7 @@ def embed_stimuli(
     batches = decode_batches(
         pending_rows[shard],
         images,
-        {group.name: group.view for group in groups},
+        views,
         is_needed,
         batch_size,
         workers,
@@ -232,12 +234,11 @@ def embed_stimuli(
                 if group.name not in batch.views:
                     continue
                 rows = batch.rows[group.name]
-                # one forward pass; the copies to the CPU are asynchronous
+                # the copies to the CPU are asynchronous
                 outputs = group.encode(batch.views[group.name])
-                embeddings = {
-                    name: outputs[name].to("cpu", non_blocking=True)
-                    for name in names[group.name]
-                }
+                embeddings = {}
+                for name in names[group.name]:
+                    embeddings[name] = outputs[name].to("cpu", non_blocking=True)
                 # the writing thread waits for the copies, this thread does not
                 copied = None
                 if on_gpu:

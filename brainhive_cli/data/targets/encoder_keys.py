@@ -53,7 +53,7 @@ def add_usual_encoders(fields: Any) -> Any:
         ):
             encoders = config.offline_encoders
         if encoders:
-            return {**fields, "encoders": list(encoders)}
+            return fields | {"encoders": list(encoders)}
     return fields
 
 
@@ -73,10 +73,11 @@ def find_encoders(
     Returns:
         Encoders by key, in the order of their names, without keys that name no encoder.
     """
-    shelf = [
-        parts.load("encoders", kind).Config for kind in parts.list_kinds("encoders")
-    ]
-    upstream = {config.upstream: config for config in shelf if config.upstream}
+    upstream = {}
+    for kind in parts.list_kinds("encoders"):
+        config_class = parts.load("encoders", kind).Config
+        if config_class.upstream:
+            upstream[config_class.upstream] = config_class
     candidate_of_key: dict[str, EncoderConfig] = {}
     for candidate in candidates:
         candidate_of_key |= dict.fromkeys(candidate.known_as, candidate)
@@ -184,7 +185,7 @@ def match_keys(
         prior_keys = [key for key in config.known_as if key in dims]
         keys[config.name] = prior_keys[0] if prior_keys else ""
     if sorted(keys.values()) != sorted(dims):
-        names, hint = describe_keys(dims, [*candidates, *encoders])
+        names, hint = describe_keys(dims, list(candidates) + list(encoders))
         raise BrainhiveError(
             f"{owner} takes the encoders {names}, not {', '.join(map(str, encoders))}",
             hint,

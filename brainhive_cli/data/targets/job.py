@@ -89,7 +89,7 @@ class Job(CommandJob):
         recipe: Settings.
         dataset: Data set of the stimuli.
         groups: Encoders by network. A network is loaded when it is first used.
-        stores: Stores split by split, one per encoder.
+        stores: A store per encoder, split by split.
         listing_error: Reason why stimuli cannot be listed. `stores` is then empty.
         force: If True, finished stores are filled again.
     """
@@ -151,11 +151,11 @@ class Job(CommandJob):
             return files
 
         # not every data set lists its files
-        errors = [self.listing_error]
-        errors += [store.images.missing_error for store in self.stores]
-        for error in errors:
-            if error is not None:
-                raise error
+        if self.listing_error is not None:
+            raise self.listing_error
+        for store in self.stores:
+            if store.images.missing_error is not None:
+                raise store.images.missing_error
         return files
 
     def _list_weights(self) -> list[Input]:
@@ -177,10 +177,10 @@ class Job(CommandJob):
     def preview(self) -> list[Table]:
         """Tabulate the stores with their number of stimuli and their state."""
         root = self.recipe.paths.under_home("embeddings").parent
-        rows = [
-            (str(store.path.relative_to(root)), len(store.images), store.describe())
-            for store in self.stores
-        ]
+        rows = []
+        for store in self.stores:
+            name = str(store.path.relative_to(root))
+            rows.append((name, len(store.images), store.describe()))
         return [Table("Stores", ("store", "stimuli", "state"), rows)] if rows else []
 
     def is_due(self, store: StoreJob, group: EncoderGroup | None = None) -> bool:
@@ -197,19 +197,20 @@ class Job(CommandJob):
         none.
 
         Args:
-            due: Paths of the stores to fill. By default, all unfinished stores.
+            due: Paths of the stores to fill. The default is all unfinished stores.
         """
-        if due is None:
-            due = {store.path for store in self.stores if self.is_due(store)}
-        due_stores = [store for store in self.stores if store.path in due]
-        if not due_stores:
+        names = list[str]()
+        counts = {}  # pictures by split
+        cells = set()  # a split and a network each, as in `divide_into_cells`
+        for store in self.stores:
+            split = store.images.split
+            cells.add((split, store.config.network_key))
+            if self.is_due(store) if due is None else store.path in due:
+                counts[split] = len(store.images)
+                if store.config.name not in names:
+                    names.append(store.config.name)
+        if not counts:
             return None
-        names = dict.fromkeys(store.config.name for store in due_stores)
-        counts = {store.images.split: len(store.images) for store in due_stores}
-        # a cell is a split and a network, as in `divide_into_cells`
-        cells = {
-            (store.images.split, store.config.network_key) for store in self.stores
-        }
         return Work(
             # earlier work of this kind estimates the pace
             f"{' + '.join(names)} of {self.recipe.dataset.kind} in "
@@ -258,7 +259,7 @@ class Job(CommandJob):
     ) -> dict[str, list[StoreJob]]:
         """Divide the stores to fill into named cells.
 
-        On a cluster a cell is a split and a network. On one machine a cell is a split,
+        On a cluster a cell is a split and a network. Otherwise a cell is a split,
         so that its pictures are decoded once for all networks.
 
         Args:
@@ -280,7 +281,7 @@ class Job(CommandJob):
         launch: Launch,
         bar: console.Bar,
     ) -> list[str]:
-        """Embed the pictures of one split with all its encoders.
+        """Embed the pictures of a split with all its encoders.
 
         Args:
             stores: Stores of the split.
@@ -293,10 +294,15 @@ class Job(CommandJob):
         """
         recipe = self.recipe
         images = stores[0].images
-        plans = [store.make_plan(groups[store.path]) for store in stores]
+        plans = []
+        names = []
+        split_groups: dict[EncoderGroup, None] = {}  # a shared network runs once
+        for store in stores:
+            group = groups[store.path]
+            plans.append(store.make_plan(group))
+            names.append(store.config.name)
+            split_groups[group] = None
         with open_writers(plans, launch, self.force) as writers:
-            names = [store.config.name for store in stores]
-            split_groups = dict.fromkeys(groups[store.path] for store in stores)
             local_problems = embed_stimuli(
                 images,
                 list(split_groups),

@@ -115,7 +115,7 @@ def are_embedded(
         dataset: Data set.
         encoders: Encoders.
         paths: Folder of the embeddings.
-        splits: Names of the splits. By default, all splits of the data set.
+        splits: Names of the splits. The default is all splits of the data set.
     """
     root = paths.under_home("embeddings")
     for split in splits or dataset.splits:

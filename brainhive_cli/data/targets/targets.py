@@ -54,7 +54,7 @@ class StoreTargets:
         device: Device of gathered targets.
         other_values: Further targets of the same stimuli, each like `values`.
         pixels: Identity [N, 25] of the stimuli's pixels, if the store has it.
-        shape: Shape of one target.
+        shape: Shape of a target.
         alternatives: Number of targets of each stimulus, such as five captions.
     """
 
@@ -102,7 +102,7 @@ class StoreTargets:
 
         Args:
             rows: Rows [B] of the stimuli.
-            choices: Number [B] of each stimulus's alternative. By default the first.
+            choices: Number [B] of each stimulus's alternative, 0 by default.
         """
         gathered = self._gather(self.values, rows)
         if choices is None:
@@ -124,7 +124,7 @@ class StoreTargets:
         return gathered
 
     def _gather(self, values: Tensor | LazyRows, rows: Int64 | Tensor) -> Tensor:
-        """Gather the rows of one alternative."""
+        """Gather the rows of an alternative."""
         if isinstance(values, Tensor):
             index = rows if isinstance(rows, Tensor) else torch.from_numpy(rows)
             return values[copy_to_device(index, values.device)].float()
@@ -139,8 +139,8 @@ class OnlineTargets:
 
     Attributes:
         stimuli: Stimuli of the split.
-        group: Network with one or several outputs.
-        name: Name of one output.
+        group: Network, which may have several outputs.
+        name: Name of the output.
         config: Encoder of this output.
         alternatives: Number of frames or captions of each stimulus.
         combines: True if an output of the group combines all views of a stimulus.
@@ -161,7 +161,7 @@ class OnlineTargets:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one target. Loads the network."""
+        """Shape of a target. Loads the network."""
         return shape_of(self.config, self.group.shapes[self.name], self.stimuli)
 
     def choose(self, values: Tensor, choices: Tensor | None) -> Tensor:
@@ -239,14 +239,14 @@ def make_online_targets(
 
 
 def _choose(values: Tensor, choices: Tensor | None) -> Tensor:
-    """Choose one of K alternatives for each row of [B, K, …], by default the first."""
+    """Choose an alternative for each row of [B, K, …]. The default is the first."""
     if choices is None:
         choices = torch.zeros(len(values), dtype=torch.int64)
     return values[torch.arange(len(values)), choices.to(values.device)]  # [B, …]
 
 
 TargetSource = StoreTargets | OnlineTargets
-"""Targets of one encoder for the stimuli of a split."""
+"""Targets of an encoder for the stimuli of a split."""
 
 
 @dataclass
@@ -265,9 +265,7 @@ class Targets:
 
     def __post_init__(self) -> None:
         """Join the facts of the sources."""
-        self.done = np.logical_and.reduce(
-            [source.done for source in self.sources.values()]
-        )
+        done = []
         self.pixels = None
         self.groups: list[EncoderGroup] = []
         self.alternatives = {}
@@ -278,6 +276,8 @@ class Targets:
                 self.groups.append(source.group)
             if source.alternatives > 1:
                 self.alternatives[key] = source.alternatives
+            done.append(source.done)
+        self.done = np.logical_and.reduce(done)
 
     @classmethod
     def from_stores(
@@ -316,7 +316,7 @@ class Targets:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of one target, by key."""
+        """Shape of a target, by key."""
         return {key: source.shape for key, source in self.sources.items()}
 
     @property
@@ -326,8 +326,8 @@ class Targets:
         Raises:
             BrainhiveError: if a target is not a vector.
         """
-        shapes = self.shapes
-        for key, shape in shapes.items():
+        dims = {}
+        for key, shape in self.shapes.items():
             if len(shape) != 1:
                 raise BrainhiveError(
                     f"the targets of {key} have the shape {list(shape)}, and only "
@@ -335,7 +335,8 @@ class Targets:
                     "name an output that is a vector, or give these targets a head "
                     "of their own",
                 )
-        return {key: shape[0] for key, shape in shapes.items()}
+            dims[key] = shape[0]
+        return dims
 
     def gather(
         self,
@@ -343,15 +344,16 @@ class Targets:
         views: Mapping[str, Tensor] | None = None,
         choices: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> dict[str, Tensor]:
-        """Gather targets as float32 [B, *shape] by key, with one pass of each network.
+        """Gather targets as float32 [B, *shape] by key. Each network runs once.
 
         Args:
             rows: Rows [B] of the stimuli.
-            views: Preprocessed stimuli [B, 3, H, W] by name of the group. By default
-                they are decoded here.
-            choices: Number [B] of each stimulus's alternative, by key. By default the
-                first.
+            views: Preprocessed stimuli [B, 3, H, W] by name of the group. If None, they
+                are decoded here.
+            choices: Number [B] of each stimulus's alternative, by key. The default is
+                the first.
         """
+        targets = {}
         if self.groups and views is None and len(rows) > MAX_ONLINE_STIMULI:
             # decoded pictures take memory, so they are encoded in blocks
             blocks = []
@@ -359,11 +361,10 @@ class Targets:
                 block = slice(start, start + MAX_ONLINE_STIMULI)
                 block_choices = {key: choices[key][block] for key in choices}
                 blocks.append(self.gather(rows[block], choices=block_choices))
-            return {
-                key: torch.cat([block[key] for block in blocks]) for key in blocks[0]
-            }
+            for key in blocks[0]:
+                targets[key] = torch.cat([block[key] for block in blocks])
+            return targets
 
-        targets = {}
         outputs: dict[EncoderGroup, dict[str, Tensor]] = {}
         stimulus_cache: dict[int, Any] = {}
         for key, source in self.sources.items():
@@ -407,8 +408,8 @@ def open_targets(
         paths: Folder of the stores.
         launch: Device of the targets, and processes that share its memory.
         compute_missing: If True, compute the targets without a store at each step.
-        images: Stimuli of the split. By default they are listed, which takes a while
-            for ImageNet.
+        images: Stimuli of the split. If None, they are listed, which takes a while for
+            ImageNet.
 
     Raises:
         MissingData: if a store is absent, with the command line that makes it.
@@ -434,7 +435,7 @@ def open_targets(
     if stored:
         stores = open_stores(dataset, dataset_config, split, stored, paths, images)
         sources |= Targets.from_stores(stores, launch, on_device=False).sources
-    # encoders of one network share it, and compute in float32
+    # encoders share their network, and compute in float32
     for group in grouped(online, "fp32", launch):
         stimuli = images or dataset.images(split)
         for name in group.names:

@@ -1,6 +1,4 @@
-"""A lab's own BOLD in BIDS, with the oddities that such data have: single-trial betas
-of each run.
-"""
+"""Single-trial betas of BOLD in BIDS, with the irregularities of a lab's data."""
 
 import json
 import shutil
@@ -56,7 +54,7 @@ def written(mini_bids, tmp_path_factory):
 
 @pytest.fixture
 def data(home, written, mini_bids):
-    """A data set of a test's own; with pictures, two of which are test pictures."""
+    """A copy of the data set, with pictures of which two are test pictures."""
     shutil.copytree(written[0], home / "data/bids")
     for number, name in enumerate(mini_bids.PICTURES):
         path = home / "data/image-folder" / name
@@ -66,9 +64,9 @@ def data(home, written, mini_bids):
     return home / "data/bids"
 
 
-def build(estimator="lsa", **knobs) -> Bold:
+def build(estimator="lsa", **keys) -> Bold:
     stimuli = {"kind": "image-folder", "test_list": "test.txt"}
-    return Config(estimator=estimator, stimuli=stimuli, **knobs).build(Paths())
+    return Config(estimator=estimator, stimuli=stimuli, **keys).build(Paths())
 
 
 def derived(data: Path, name: str) -> Path:
@@ -76,7 +74,7 @@ def derived(data: Path, name: str) -> Path:
 
 
 def edit_json(path: Path, **changes):
-    """Change keys of a JSON file; None takes one away."""
+    """Change keys of a JSON file. A key that becomes None is removed."""
     content = {**(json.loads(path.read_text()) if path.is_file() else {}), **changes}
     path.write_text(
         json.dumps({key: value for key, value in content.items() if value is not None})
@@ -84,7 +82,7 @@ def edit_json(path: Path, **changes):
 
 
 def edit_table(path: Path, edit):
-    """Change the lines of a table, lists of cells, behind its header."""
+    """Change the lines of a table, given as lists of cells, below its header."""
     header, *lines = path.read_text().splitlines()
     edited = edit([line.split("\t") for line in lines])
     path.write_text(
@@ -99,8 +97,7 @@ def correlate(values, truth):
     return np.mean([np.corrcoef(column, true)[0, 1] for column, true in pairs])
 
 
-def test_betas_of_each_run_follow_the_true_ones(data, written, recorded):
-    """Which they do not where StartTime is ignored, or one TR taken for all runs."""
+def test_betas_of_each_run_correlate_with_the_true_betas(data, written, recorded):
     prepared = build(hrf="spm")
     found = {}
     for subject in prepared.subjects:
@@ -120,7 +117,7 @@ def test_betas_of_each_run_follow_the_true_ones(data, written, recorded):
     recorded(digits=5, **numbers_of_preparation(prepared))
 
 
-def test_every_oddity_is_counted(data, recorded):
+def test_unusual_events_and_confounds_are_counted(data, recorded):
     prepared = build()
     zero = {"confounds that are zero throughout, left out": 2}  # rot_z
     first, second, last = (
@@ -194,12 +191,12 @@ def test_ids_of_a_stimuli_tsv_name_the_same_pictures(data, mini_bids, column, te
     write_stimuli(gone=[0])
     unmatched = build(stimulus=template).list_trials(1, 1).unmatched
     assert unmatched == ["gone/0.jpg (present: false)"]
-    with pytest.raises(MissingData, match="has a column nothing") as raised:
+    with pytest.raises(MissingData, match=r"\bnothing\b") as raised:
         build(stimulus="stim-{nothing}").subjects  # noqa: B018
     assert f"of onset, duration, trial_type, {column}" in raised.value.hint
 
 
-def test_sidecars_are_inherited_key_by_key_and_their_tr_is_that_of_the_header(data):
+def test_sidecars_are_inherited_by_key_and_agree_with_the_header(data):
     side = derived(data, f"{OTHER_RUN}_space-T1w_desc-preproc_bold.json")
     edit_json(side, RepetitionTime=None)
     assert (
@@ -209,17 +206,15 @@ def test_sidecars_are_inherited_key_by_key_and_their_tr_is_that_of_the_header(da
     with pytest.raises(BrainhiveError, match=r"\b1\.6 s.*\b2 s"):
         build().list_trials(1, 2)
     edit_json(data / "task-images_bold.json", RepetitionTime=None)
-    with pytest.raises(BrainhiveError, match="no RepetitionTime in seconds") as raised:
+    with pytest.raises(BrainhiveError, match="RepetitionTime") as raised:
         build().list_trials(1, 2)
     assert "run-2_space-T1w_desc-preproc_bold.json" in raised.value.hint
 
 
-def test_pictures_at_the_edges_of_a_run_are_left_out_where_their_response_peaks_outside(
+def test_pictures_whose_response_peaks_outside_are_left_out(
     data,
 ):
-    """A late one is modelled, since it changes the last volumes; one without any
-    response is not.
-    """
+    """A late picture is modelled if its response changes the last volumes."""
     path = data / f"{RUN}_events.tsv"
     expected = build().list_trials(1, 1)
     more = [
@@ -237,7 +232,7 @@ def test_pictures_at_the_edges_of_a_run_are_left_out_where_their_response_peaks_
 
 
 @pytest.mark.parametrize("number", [-6, 194])
-def test_a_response_may_peak_at_the_first_or_last_moment_of_a_run(data, number):
+def test_a_response_may_peak_at_the_start_or_end_of_a_run(data, number):
     """Runs take 200 s; a response peaks 6 s after its picture."""
     path, expected = data / f"{RUN}_events.tsv", build().list_trials(1, 1)
     inwards = 0.1 if number < 0 else -0.1
@@ -267,7 +262,7 @@ def test_a_response_may_peak_at_the_first_or_last_moment_of_a_run(data, number):
         (10, 0.8, ""),
     ],
 )
-def test_the_unit_of_onsets_is_the_only_one_that_fits_the_run(step, tr_s, unit):
+def test_the_unit_of_onsets_is_the_only_unit_that_fits(step, tr_s, unit):
     pictures = [(step * number, tr_s, 160.0) for number in range(1, 17)]
     if unit:
         assert find_onset_unit(pictures, "session 1") == unit
@@ -298,7 +293,7 @@ def test_onsets_and_durations_are_read_in_their_unit(data, unit, size_s):
     assert noted == len(trials.image_ids) + trials.dropped[bold.AFTER_END]
 
 
-def test_voxels_are_those_that_the_masks_of_all_sessions_share(data, mini_bids):
+def test_voxels_lie_in_the_masks_of_all_sessions(data, mini_bids):
     path = derived(data, f"{OTHER_RUN}_space-T1w_desc-brain_mask.nii.gz")
     mask = mini_bids.brain_mask()
     places = np.argwhere(mask)
@@ -315,9 +310,9 @@ def test_voxels_are_those_that_the_masks_of_all_sessions_share(data, mini_bids):
     # the mask that costs a voxel is named
     lines = [line for line in prepared.look_over([1, 2]).warnings if "voxels" in line]
     assert len(lines) == 1 and path.name in lines[0]
-    assert lines[0].startswith("1 voxels left out")
+    assert lines[0].startswith("1 voxels")
     path.unlink()
-    with pytest.raises(MissingData, match="no desc-brain_mask next to it"):
+    with pytest.raises(MissingData, match=r"bold\.nii\.gz .*desc-brain_mask"):
         build().count_voxels(1)
     # a mask and a region of the lab's own
     mini_bids.save(data / "masks/sub-1.nii.gz", np.ones_like(mask).astype(np.uint8))
@@ -336,7 +331,7 @@ def test_voxels_are_those_that_the_masks_of_all_sessions_share(data, mini_bids):
 
 
 def write_surfaces(data: Path, mini_bids, space: str):
-    """Write the voxels of each volume as vertices: odd ones left, even ones right."""
+    """Write every second voxel as a left vertex, and the other voxels as right ones."""
     for path in sorted(data.rglob("*_space-T1w_desc-preproc_bold.nii.gz")):
         # [V, T]
         series = np.asarray(nibabel.load(path).dataobj)[mini_bids.brain_mask()].astype(
@@ -416,25 +411,19 @@ def test_surfaces_give_the_betas_of_volumes(data, mini_bids, recorded):
     recorded(digits=4, space=numbers_of_space(prepared.load_voxels(1)), values=values)
 
 
-def test_what_is_missing_is_one_line_with_its_way_out(data, home):
-    with pytest.raises(
-        MissingData, match="no BOLD with events of subject 1, session 3"
-    ) as raised:
+def test_missing_files_are_named_with_a_hint(data, home):
+    with pytest.raises(MissingData, match="subject 1, session 3") as raised:
         build(sessions=[1, 3]).sessions(1)
     assert raised.value.hint == "preparation.sessions=1,2"
-    with pytest.raises(
-        MissingData, match=r"no events\.tsv of BOLD in .* has a column picture"
-    ) as raised:
+    with pytest.raises(MissingData, match=r"events\.tsv .*\bpicture\b") as raised:
         build(stimulus="picture").subjects  # noqa: B018
     assert "of onset, duration, trial_type, stim_file" in raised.value.hint
     shutil.rmtree(derived(data, ""))
-    with pytest.raises(
-        MissingData, match="no BOLD in a space that runs share"
-    ) as raised:
+    with pytest.raises(MissingData, match=r"derivatives/fmriprep") as raised:
         build().subjects  # noqa: B018
     assert "--output-spaces T1w" in raised.value.hint
     shutil.rmtree(data)
-    with pytest.raises(MissingData, match="no folder") as raised:
+    with pytest.raises(MissingData, match=str(data)) as raised:
         build().subjects  # noqa: B018
     assert (
         raised.value.hint
@@ -443,9 +432,7 @@ def test_what_is_missing_is_one_line_with_its_way_out(data, home):
 
 
 @pytest.mark.nightly
-def test_an_interrupted_command_continues_and_writes_the_same_bytes(
-    data, home, go, monkeypatch
-):
+def test_an_interrupted_command_writes_the_same_bytes(data, home, go, monkeypatch):
     overrides = (
         "preparation.kind=bold",
         "preparation.estimator=hrf",
@@ -486,9 +473,6 @@ def test_an_interrupted_command_continues_and_writes_the_same_bytes(
 
 
 def test_repetitions_of_test_pictures_choose_nothing(data, monkeypatch):
-    """Neither components nor fractions of denoised betas, which repetitions of training
-    pictures judge.
-    """
     seen = []
     monkeypatch.setattr(bold, "estimate_trials", lambda runs, *rest: seen.extend(runs))
     assert build("denoised").read_betas(1, 1) is None
@@ -509,4 +493,4 @@ def test_repetitions_of_test_pictures_choose_nothing(data, monkeypatch):
 def test_a_run_without_events_is_counted_and_named(data):
     (data / f"{RUN}_events.tsv").unlink()
     lines = [line for line in build().look_over([1]).warnings if "run-01" in line]
-    assert len(lines) == 1 and lines[0].startswith("1 runs left out")
+    assert len(lines) == 1 and lines[0].startswith("1 runs")

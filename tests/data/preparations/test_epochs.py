@@ -1,4 +1,4 @@
-"""Anyone's own epochs: files and arrays become what their recording becomes."""
+"""Epochs in files and arrays, compared with the trials of their recording."""
 
 import os
 import struct
@@ -43,15 +43,15 @@ def record(names=SHOWN.pictures):
     return annotate(make_raw(SHOWN, seed=0), SHOWN, list(names))
 
 
-def cut(raw, **how):
+def cut(raw, **options):
     events, event_id = mne.events_from_annotations(raw, verbose="ERROR")
-    how = {"tmin": -0.2, "tmax": 1.0, "baseline": None, "preload": True, **how}
-    return mne.Epochs(raw, events, event_id, verbose="ERROR", **how)
+    options = {"tmin": -0.2, "tmax": 1.0, "baseline": None, "preload": True} | options
+    return mne.Epochs(raw, events, event_id, verbose="ERROR", **options)
 
 
-def write_trials(folder, more=()):
+def write_trials(folder, more_lines=()):
     lines = [f"{name}.png,{row // 5}" for row, name in enumerate(SHOWN.pictures)]
-    text = "\n".join(["picture,run", *lines, *more])
+    text = "\n".join(["picture,run", *lines, *more_lines])
     (folder / "sub-01_ses-01_trials.csv").write_text(text + "\n")
 
 
@@ -110,15 +110,16 @@ def test_epochs_become_what_their_recording_becomes(folder, kind, recorded) -> N
         shown = [SHOWN.pictures.index(name) for name in prepared["test"].image_ids[:1]]
         assert prepared["test"].runs[0, 0] == shown[0] // 5
     if kind != "set":
-        (line,) = (one for one in built.look_over([1]).warnings if "not read" in one)
-        assert "sub-01_ses-01.fif" in line and "--from recording" in line
+        lines = built.look_over([1]).warnings
+        (line,) = [line for line in lines if "--from recording" in line]
+        assert "sub-01_ses-01.fif" in line
         built, _ = prepare(recording, **STEPS)
-        assert any("--from epochs" in one for one in built.look_over([1]).warnings)
+        assert any("--from epochs" in line for line in built.look_over([1]).warnings)
     recorded(digits=4, **numbers_of_splits(prepared))
 
 
 @pytest.mark.parametrize("in_order", [True, False])
-def test_an_order_that_nobody_states_is_not_stored(folder, in_order) -> None:
+def test_an_unknown_order_of_trials_is_not_stored(folder, in_order) -> None:
     write(folder, "npy")
     _, prepared = prepare(epochs, axes=AXES, in_order=in_order)
     for trials in prepared.values():
@@ -149,7 +150,7 @@ def test_a_store_of_epochs_equals_that_of_prepare(folder, go) -> None:
         assert (other.unit, other.space.names) == (trials.unit, trials.space.names)
 
     # prepare does not replace it unnoticed, and check describes it
-    with pytest.raises(BrainhiveError, match="made with kind"):
+    with pytest.raises(BrainhiveError, match=r"\bkind\b"):
         go("prepare", "preparation.kind=recording", *steps, "name=cut")
     assert go("check", "stores=signals/image-folder/cut").exit_code == 0
 
@@ -179,31 +180,31 @@ def test_trials_that_were_dropped_or_lack_a_picture_are_left_out(
     recorded(digits=5, **numbers_of_stores(folder.parents[1]))
 
 
-def test_what_does_not_fit_is_said(folder) -> None:
-    with pytest.raises(MissingData, match=r"no epochs .*-epo\.fif, \.set, \.npy"):
+def test_files_that_do_not_fit_are_refused_with_a_hint(folder) -> None:
+    with pytest.raises(MissingData, match=r"-epo\.fif, \.set, \.npy"):
         prepare(epochs)
     write(folder, "npy")
-    with pytest.raises(RecipeError, match="npy does not say its channels and times_s"):
+    with pytest.raises(RecipeError, match=r"\.npy .*channels and times_s"):
         prepare(epochs)
     write_trials(folder, ["train/cat/cat_0.png,9"])
-    with pytest.raises(BrainhiveError, match=r"24 trials, .* 25 of them"):
+    with pytest.raises(BrainhiveError, match=r"\b24\b.*\b25\b"):
         prepare(epochs, axes=AXES)
     table = folder / "sub-01_ses-01_trials.csv"
     lines = [f"{name}.png,{row % 2}" for row, name in enumerate(SHOWN.pictures)]
     table.write_text("\n".join(["picture,session", *lines]))
-    with pytest.raises(BrainhiveError, match="lists 2 sessions of one file"):
+    with pytest.raises(BrainhiveError, match=r"\b2 sessions\b"):
         prepare(epochs, axes=AXES)
     table.unlink()
     with pytest.raises(BrainhiveError, match=r"nothing .* 0 of them"):
         prepare(epochs, axes=AXES)
     write_trials(folder)
-    with pytest.raises(BrainhiveError, match="from -200 to 1000 ms") as caught:
+    with pytest.raises(BrainhiveError, match="-200 to 1000 ms") as caught:
         prepare(epochs, axes=AXES, epoch_ms=(-300, 800))
     assert "preparation.epoch_ms=[-200" in caught.value.hint
-    with pytest.raises(RecipeError, match="whitened twice"):
+    with pytest.raises(RecipeError, match=r"preparation\.whitened"):
         epochs.Config(whitened=True)
     np.save(folder / "sub-01_ses-01.npy", np.zeros((24, 7)))
-    with pytest.raises(BrainhiveError, match="holds 0 arrays"):
+    with pytest.raises(BrainhiveError, match=r"\b0 arrays"):
         prepare(epochs, axes=AXES)
     (folder / "sub-01_ses-01.npy").write_bytes(b"no array")
     with pytest.raises(BrainhiveError, match=r"sub-01_ses-01\.npy"):
@@ -221,8 +222,8 @@ def save_epochs(folder, kept, metadata=None, stem="sub-01_ses-01"):
     kept.save(folder / f"{stem}-epo.fif", verbose="ERROR", overwrite=True)
 
 
-def list_shown(**keys):
-    """The picture of each stored trial, in the order of time."""
+def list_pictures(**keys):
+    """List the picture of each stored trial, in the order of time."""
     _, prepared = prepare(epochs, whiten="no", **keys)
     shown = []
     for trials in prepared.values():
@@ -230,22 +231,21 @@ def list_shown(**keys):
     return [name for _, name in sorted(shown)]
 
 
-def cut_one_code(**how):
-    """Epochs of which all events have one code, and other events are ignored."""
-    events = np.array([[at, 0, 1] for at in SHOWN.onsets])
-    events = np.array([[250, 0, 8], *events])
-    how = {"tmin": -0.2, "tmax": 1.0, "baseline": None, "preload": True, **how}
-    return mne.Epochs(record(), events, {"picture": 1}, verbose="ERROR", **how)
+def cut_one_code(**options):
+    """Cut epochs whose events have the same code, without other events."""
+    events = np.array([[250, 0, 8]] + [[onset, 0, 1] for onset in SHOWN.onsets])
+    options = {"tmin": -0.2, "tmax": 1.0, "baseline": None, "preload": True} | options
+    return mne.Epochs(record(), events, {"picture": 1}, verbose="ERROR", **options)
 
 
-def test_a_table_of_what_was_shown_fits_epochs_after_rejection(folder) -> None:
+def test_a_table_of_pictures_fits_epochs_after_rejection(folder) -> None:
     kept = cut_one_code().drop([0, 3], verbose="ERROR")
     save_epochs(folder, kept)
     write_trials(folder)
-    assert list_shown() == np.delete(SHOWN.pictures, [0, 3]).tolist()
+    assert list_pictures() == np.delete(SHOWN.pictures, [0, 3]).tolist()
 
 
-def test_a_table_that_fits_in_two_orders_is_refused_without_evidence(folder) -> None:
+def test_a_table_that_fits_in_two_orders_is_refused(folder) -> None:
     shuffled = np.random.default_rng(0).permutation(len(SHOWN.pictures))
     names = np.array(SHOWN.pictures)[shuffled]
     table = folder / "sub-01_ses-01_trials.csv"
@@ -257,17 +257,17 @@ def test_a_table_that_fits_in_two_orders_is_refused_without_evidence(folder) -> 
     assert list(prepared["test"].image_ids) == names[is_test].tolist()
     # all events have one code
     save_epochs(folder, cut_one_code()[shuffled])
-    with pytest.raises(BrainhiveError, match=r"trials\.csv.*two ways"):
+    with pytest.raises(BrainhiveError, match=r"trials\.csv"):
         prepare(epochs)
 
 
 def test_a_column_that_the_user_names_must_exist(folder) -> None:
     save_epochs(folder, cut(record()), {"came": SHOWN.pictures})
-    with pytest.raises(BrainhiveError, match="no column cam") as caught:
+    with pytest.raises(BrainhiveError, match=r"\bcam\b") as caught:
         prepare(epochs, column="cam")
     assert "came" in caught.value.hint
-    assert list_shown(column="came") == list(SHOWN.pictures)
-    with pytest.raises(BrainhiveError, match="no column cam"):
+    assert list_pictures(column="came") == list(SHOWN.pictures)
+    with pytest.raises(BrainhiveError, match=r"\bcam\b"):
         api.store_trials(cut(record()), "cam")
 
 
@@ -275,7 +275,7 @@ def test_a_table_may_have_the_whole_name_of_its_file(folder) -> None:
     save_epochs(folder, cut_one_code())
     text = "picture,run\n" + "".join(f"{n},run-0{1}\n" for n in SHOWN.pictures)
     (folder / "sub-01_ses-01-epo_trials.csv").write_text(text)
-    assert list_shown() == list(SHOWN.pictures)
+    assert list_pictures() == list(SHOWN.pictures)
     (folder / "sub-01_ses-01_trials.csv").write_text(text.replace("run-01", "2"))
     with pytest.raises(BrainhiveError, match=r"trials\.csv"):
         prepare(epochs)
@@ -318,12 +318,12 @@ def test_events_at_one_onset_of_eeglab_are_all_read(folder) -> None:
     built, prepared = prepare(epochs, whiten="no")
     assert sum(len(trials.signal) for trials in prepared.values()) == 24
     assert any("DIN8" in line for line in built.look_over([1]).warnings)
-    # whose trials are there
+    # the trials of the other events are kept
     for trials in prepared.values():
         assert trials.provenance["dropped"] == {}
 
 
-def test_the_axes_of_matlab_are_read_where_they_alone_fit(folder) -> None:
+def test_the_axes_of_matlab_are_read_if_only_they_fit(folder) -> None:
     write(folder, "npz")
     _, expected = prepare(epochs, whiten="no")
     path = folder / "sub-01_ses-01.npz"
@@ -351,11 +351,11 @@ def test_epochs_of_eeglab_that_name_a_file_elsewhere_are_refused(folder, name) -
     content = {key: value for key, value in content.items() if key[0] != "_"}
     content["data"] = name.format(root=folder.parent)
     savemat(path, content, oned_as="row")
-    with pytest.raises(BrainhiveError, match=r"secret\.fdt|names sub-02\.fdt"):
+    with pytest.raises(BrainhiveError, match=r"secret\.fdt|sub-02\.fdt"):
         prepare(epochs)
 
 
-def test_a_pipe_in_the_place_of_signals_is_refused_without_waiting(folder) -> None:
+def test_a_pipe_instead_of_signals_is_refused_without_waiting(folder) -> None:
     from scipy.io import loadmat, savemat
 
     path = folder / "sub-01_ses-01.set"
@@ -364,7 +364,7 @@ def test_a_pipe_in_the_place_of_signals_is_refused_without_waiting(folder) -> No
     content = {key: value for key, value in content.items() if key[0] != "_"}
     savemat(path, {**content, "data": "sub-01_ses-01.fdt"}, oned_as="row")
     os.mkfifo(folder / "sub-01_ses-01.fdt")
-    with pytest.raises(BrainhiveError, match=r"sub-01_ses-01\.fdt is a pipe"):
+    with pytest.raises(BrainhiveError, match=r"sub-01_ses-01\.fdt .*pipe"):
         prepare(epochs)
 
 
@@ -395,7 +395,7 @@ PARTS = {
 @pytest.mark.parametrize("kind", ("epo", "raw"))
 @pytest.mark.parametrize("where", PARTS)
 def test_parts_of_fif_elsewhere_and_in_circles_are_refused(folder, kind, where) -> None:
-    """mne reads a file that names itself again and again, until the memory is full."""
+    """A file that names itself would be read by mne until the memory is full."""
     raw = record()
     path = folder / f"sub-01_ses-01-{kind}.fif"
     if where == "number":
@@ -422,7 +422,7 @@ ODD = {
 @pytest.mark.parametrize(
     ("name", "value"), [(name, value) for name in ODD for value in ODD[name]]
 )
-def test_axes_of_another_form_are_named(folder, name, value) -> None:
+def test_axes_of_a_wrong_shape_or_type_are_named(folder, name, value) -> None:
     axes = {"ch_names": CHANNELS, "times": np.arange(301) / 250, "unit": "uV"}
     signal = np.random.default_rng(0).normal(size=(24, 6, 301))
     content = {"X": signal, "picture": SHOWN.pictures, **axes}
@@ -430,6 +430,6 @@ def test_axes_of_another_form_are_named(folder, name, value) -> None:
     np.savez(folder / "sub-01_ses-01.npz", **{**content, "times": times})
     prepare(epochs)
     np.savez(folder / "sub-01_ses-01.npz", **{**content, "times": times, name: value})
-    said = {"sfreq": "rate_hz", "ch_names": "channels", "X": "no trials|301 times"}
-    with pytest.raises(BrainhiveError, match=said.get(name, name)):
+    axes = {"sfreq": "rate_hz", "ch_names": "channels", "X": "no trials|301 times"}
+    with pytest.raises(BrainhiveError, match=axes.get(name, name)):
         prepare(epochs)
