@@ -1,6 +1,4 @@
-"""Contract of streams: continuous signals with events, read while recorded, replayed or
-simulated.
-"""
+"""Contract of streams, which are signals with events that arrive in real time."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,27 +14,25 @@ from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.signals.windows import CutWindow
 
 CHUNK_S = 0.02
-"""Samples of a replay arrive in chunks of this length, as those of amplifiers do."""
+"""Length of the chunks of a replay, similar to the chunks of amplifiers."""
 
 
 class StreamConfig(parts.Config):
-    """Base of the Configs of streams; `build(request)` opens a `Stream`, or a
-    `WindowStream`.
-    """
+    """Base of stream configs, whose `build(request)` opens a stream."""
 
     has_windows: ClassVar[bool] = False
-    """Whether windows come prepared as they are offline: a `WindowStream`."""
+    """If True, `build` opens a `WindowStream` of prepared windows."""
     is_file: ClassVar[bool] = False
-    """Whether it is a file, which can be opened at any time."""
+    """If True, the stream is a file that can be opened at any time."""
     has_markers: ClassVar[bool] = True
-    """Whether events have the names that the lab gives them, which a table explains."""
+    """If True, events have the lab's names, which a table may translate."""
 
 
 class Event(NamedTuple):
     """Event of a stream.
 
     Attributes:
-        time_s: On the clock of the samples.
+        time_s: Time on the clock of the samples.
         name: Marker or code, as text.
     """
 
@@ -45,24 +41,24 @@ class Event(NamedTuple):
 
 
 Blocks = Iterator[tuple[Float64, Sequence[Event]]]
-"""Samples [n, C] with the events among them, one block after the other."""
+"""Iterator over blocks of samples [n, C] and the events among them."""
 
 
 @dataclass(frozen=True)
 class StreamFormat:
-    """Facts of a stream that hold as long as it is open.
+    """Facts of a stream that do not change while it is open.
 
     Attributes:
-        name: Name of the stream, or of the file that is replayed.
-        channels: [C] names, as prepared recordings have them (`standardise_name`).
-        channel_types: [C] types, as mne names them: eeg, mag, grad, eog, stim, misc …
-        units: [C] units of the samples; empty where the stream declares none.
+        name: Name of the stream or of the replayed file.
+        channels: Names [C], spelled as in prepared recordings (`standardise_name`).
+        channel_types: Types [C], named as in MNE: eeg, mag, grad, eog, stim, misc …
+        units: Units [C] of the samples, empty if the stream declares none.
         rate_hz: Nominal sampling rate.
-        positions: [C, 3] positions of the sensors in metres, NaN where unknown; None
-            where none is known.
-        simulated: Program that makes the signal; empty for recorded ones.
-        dropped: Events that are left out beforehand, by reason, such as those in BAD
-            spans of a file.
+        positions: Positions [C, 3] of the sensors in metres, with NaN if unknown. None
+            if all are unknown.
+        simulated: Program that made the signal, empty for a recorded signal.
+        dropped: Number of events that are left out beforehand, such as events in BAD
+            spans, by reason.
     """
 
     name: str
@@ -77,12 +73,12 @@ class StreamFormat:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Samples and events that arrived together; either may be empty.
+    """Samples and events that arrived together.
 
     Attributes:
-        samples: [n, C] in the units of the format.
-        times_s: [n] on the stream's clock, ascending.
-        events: They may come before or after the samples of their time.
+        samples: Samples [n, C] in the units of the format.
+        times_s: Ascending times [n] on the stream's clock.
+        events: Events, which may precede or follow the samples of their time.
     """
 
     samples: Float64
@@ -91,7 +87,7 @@ class Chunk:
 
 
 class Stream(Protocol):
-    """An open stream; `read` is called by one thread.
+    """Open stream. All calls of `read` come from the same thread.
 
     Attributes:
         format: Channels, units and rate.
@@ -103,41 +99,39 @@ class Stream(Protocol):
         """Read the clock of the samples' times."""
 
     def read(self, wait_s: float) -> Chunk | None:
-        """Return what has arrived, oldest first.
+        """Return the samples and events that have arrived, oldest first.
 
         Args:
-            wait_s: How long to wait for the first sample or event; then the chunk is
-                empty.
+            wait_s: Longest time to wait for the first sample or event. Without any, the
+                chunk is empty.
 
         Returns:
-            A chunk; None once the stream has ended.
+            A chunk, or None at the end of the stream.
 
         Raises:
             BrainhiveError: if the stream is lost for good.
         """
 
     def close(self) -> None:
-        """Close the stream; may be called twice."""
+        """Close the stream. A second call has no effect."""
 
 
 @dataclass(frozen=True)
 class StreamRequest:
-    """Purpose of an opened stream: the model's input, and the pictures that are
-    searched.
+    """Input of the model for which a stream is opened.
 
     Attributes:
-        channels: [C] channels of the model, in its order.
-        kind: Their type as mne names it: eeg, mag …
-        unit: Unit of continuous samples that the model's preparation begins with: µV,
-            fT …
+        channels: Channels [C] of the model, in its order.
+        kind: Type of the channels, named as in MNE: eeg, mag …
+        unit: Unit of the samples before the model's preparation: µV, fT …
         rate_hz: Rate of the model's signals.
         span_s: Start and stop of a window after the event.
         image_ids: Pictures of the gallery, which simulated events name.
-        open_recording: Opens the recording of the person that tests the model, in the
-            run's data set; None where the person has none.
+        open_recording: Returns the person's recording that tests the model, or None
+            without a recording.
         delay_s: Seconds from an event to its picture on the screen, as in the model's
             recordings.
-        find_pictures: Finds those of some events that stand for pictures.
+        find_pictures: Returns the names of events that stand for pictures.
     """
 
     channels: tuple[str, ...]
@@ -153,11 +147,11 @@ class StreamRequest:
 
 @runtime_checkable
 class WindowStream(Protocol):
-    """A stream whose windows are prepared already, such as a signal store.
+    """Stream of prepared windows, such as a signal store.
 
     Attributes:
-        template: Trials of one stimulus, which say channels, times, unit and
-            preparation of all windows.
+        template: Trials of a stimulus with the channels, times, unit and preparation of
+            all windows.
     """
 
     template: Trials
@@ -166,22 +160,20 @@ class WindowStream(Protocol):
         """Read the clock of the windows' times."""
 
     def read_windows(self, wait_s: float) -> list[CutWindow] | None:
-        """Return the windows that are due, after at most `wait_s`; None once the stream
-        has ended.
-        """
+        """Wait up to `wait_s`, and return due windows, or None at the end."""
 
     def close(self) -> None:
-        """Close the stream; may be called twice."""
+        """Close the stream. A second call has no effect."""
 
 
 @dataclass
 class Clock:
-    """Clock of a replay, which may run faster than time.
+    """Clock of a replay, which starts when it is first read.
 
     Attributes:
         speed: Seconds of the replay in a second.
-        read: Reads the time in seconds.
-        sleep: Waits for seconds.
+        read: Returns the time in seconds.
+        sleep: Waits for some seconds.
     """
 
     speed: float = 1.0
@@ -189,36 +181,36 @@ class Clock:
     sleep: Callable[[float], None] = time.sleep
 
     def __post_init__(self) -> None:
-        """Stand at 0 until the time is read."""
+        """Leave the clock stopped."""
         self._start: float | None = None
 
     def now_s(self) -> float:
-        """Read the seconds of the replay since they were first read."""
-        # the clock starts at its first reading, not while files are opened
+        """Return the seconds of the replay since the first call."""
         if self._start is None:
             self._start = self.read()
         return (self.read() - self._start) * self.speed
 
-    def wait_until(self, time_s: float, most_s: float) -> bool:
-        """Wait until a time of the replay, at most so many seconds; whether it has
-        come.
+    def wait_until(self, time_s: float, max_wait_s: float) -> bool:
+        """Wait for a time of the replay, and return True if it has come.
+
+        Args:
+            time_s: Seconds of the replay.
+            max_wait_s: Longest wait, in real seconds.
         """
-        # missing time of the replay, in seconds of the wall clock
-        missing_s = (time_s - self.now_s()) / self.speed
-        if missing_s > 0:
-            self.sleep(min(missing_s, most_s))
-        return missing_s <= most_s
+        remaining_s = (time_s - self.now_s()) / self.speed
+        if remaining_s > 0:
+            self.sleep(min(remaining_s, max_wait_s))
+        return remaining_s <= max_wait_s
 
 
 class Replay:
-    """A continuous signal that arrives by a clock, in chunks as those of amplifiers.
+    """Continuous signal that arrives in chunks by a clock.
 
     Args:
         stream_format: Channels, units and rate.
-        clock: Decides what has arrived.
-        blocks: Successive samples [n, C] with the events among them; read when they are
-            needed.
-        starts: Numbers of the samples that follow a break, which takes the time of one.
+        clock: Clock that decides which samples have arrived.
+        blocks: Blocks of samples and events, read when they are needed.
+        starts: Numbers of the samples after a break. A break takes as long as a sample.
     """
 
     def __init__(
@@ -232,54 +224,49 @@ class Replay:
         self.format = stream_format
         self.clock = clock
         self._blocks = blocks
-        # [n, C] that have not arrived yet
+        # samples [n, C] and events that have not arrived, and the next sample's number
         self._samples = np.empty((0, len(stream_format.channels)))
-        # events that have not, and the number of the next sample
         self._events = list[Event]()
         self._next = 0
 
     def now_s(self) -> float:
-        """Read the clock of the signal, whose first sample is at 0."""
+        """Return the time of the signal, whose first sample is at 0."""
         return self.clock.now_s()
 
     def compute_times(self, numbers: Any) -> Any:
-        """Give the seconds of samples by their numbers."""
-        breaks = np.searchsorted(self._starts, numbers, "right")
-        return (numbers + breaks) / self.format.rate_hz
+        """Return the seconds of samples by their numbers."""
+        n_breaks = np.searchsorted(self._starts, numbers, "right")
+        return (numbers + n_breaks) / self.format.rate_hz
 
     def read(self, wait_s: float) -> Chunk | None:
-        """Return the samples that are due, and the events among them; waits for a chunk
-        of them.
-        """
+        """Wait up to `wait_s` for a chunk, and return due samples and events."""
         rate_hz = self.format.rate_hz
-        # blocks are read until a chunk is full, so memory holds one block at most
-        chunk = max(1, round(CHUNK_S * rate_hz))
-        while (
-            len(self._samples) < chunk
-            and (block := next(self._blocks, None)) is not None
-        ):
-            self._samples = np.concatenate([self._samples, block[0]])
-            self._events += block[1]
+        # memory holds a chunk and a block
+        chunk_size = max(1, round(CHUNK_S * rate_hz))
+        while len(self._samples) < chunk_size:
+            block = next(self._blocks, None)
+            if block is None:
+                break
+            samples, events = block
+            self._samples = np.concatenate([self._samples, samples])
+            self._events += events
         if not len(self._samples):
             return None
 
-        # all that is due by now, at most to the end of the blocks in memory
-        least = min(chunk, len(self._samples))
-        if not self.clock.wait_until((self._next + least - 1) / rate_hz, wait_s):
+        # wait for a chunk, and return all due samples in memory
+        min_count = min(chunk_size, len(self._samples))
+        if not self.clock.wait_until((self._next + min_count - 1) / rate_hz, wait_s):
             return Chunk(self._samples[:0], np.empty(0))
-        due = int(self.now_s() * rate_hz) + 1 - self._next
-        count = min(max(least, due), len(self._samples))
-        # split what is due from what follows: [count, C]
-        samples = self._samples[:count]
+        n_due = int(self.now_s() * rate_hz) + 1 - self._next
+        count = min(max(min_count, n_due), len(self._samples))
+        samples = self._samples[:count]  # [count, C]
         self._samples = self._samples[count:]
         times_s = self.compute_times(np.arange(self._next, self._next + count))
         self._next += count
-        # events up to the last sample; later ones come with their samples
-        events = tuple(event for event in self._events if event.time_s <= times_s[-1])
-        self._events = self._events[len(events) :]
-        return Chunk(samples, times_s, events)
+        # later events come with their samples
+        due = [event for event in self._events if event.time_s <= times_s[-1]]
+        self._events = self._events[len(due) :]
+        return Chunk(samples, times_s, tuple(due))
 
     def close(self) -> None:
-        """Do nothing: no device is open, and files are open only while a block is
-        read.
-        """
+        """Do nothing, as files are open only while a block is read."""

@@ -1,11 +1,4 @@
-"""Times of samples, from timestamps that jitter: even steps, except where samples were
-lost.
-
-LSL's own smoothing (`dejitter`) counts samples, so that a loss of 3 s shifts all later
-times by as much, for tens of seconds, and shows no step. Unsmoothed timestamps show
-steps of many samples wherever a program timestamps its samples late. Hence this loop: a
-phase-locked one, which is restarted where a loss is certain.
-"""
+"""Times of samples, estimated from LSL time stamps with jitter."""
 
 import math
 
@@ -14,46 +7,40 @@ import numpy as np
 from brainhive_cli.core.arrays import Float64
 
 LOCK_S = 5.0
-"""Time constant of the loop: 100 ppm of drift lag by .5 ms until the period is learned,
-and jitter is averaged over some 500 chunks of 10 samples at 1000 Hz.
+"""Time constant of the phase-locked loop. A drift of 100 ppm lags by .5 ms until the
+period is learned. Jitter is averaged over about 500 chunks of 10 samples at 1000 Hz.
 """
-JITTER_S, FIRST_JITTER_S = 2.0, 0.01
-"""Time constant of the running mean of the jitter, and its value at the start: that of
-a busy program.
-"""
-LEAST_LOSS = 0.75
-"""Part of a period by which later samples are late when one is lost; with precise
-timestamps.
-"""
-JITTERS = 4.0
-"""Mean jitters beyond which a timestamp is either late or follows a loss."""
-MOST_CORRECTION = 0.4
-"""Part of a period by which a step is corrected at most, so that no step without loss
-looks like one.
-"""
+JITTER_S = 2.0
+"""Time constant of the running mean of the jitter."""
+FIRST_JITTER_S = 0.01
+"""Assumed jitter at the start, typical of a busy program."""
+MIN_LOSS_PERIODS = 0.75
+"""Smallest delay that counts as a loss, in periods, with precise time stamps."""
+MIN_LOSS_JITTERS = 4.0
+"""Smallest delay that counts as a loss or a late stamp, in mean jitters."""
+MAX_CORRECTION_PERIODS = 0.4
+"""Largest correction of a step, in periods, so that it does not look like a loss."""
 HOLD_S = 0.25
-"""Duration of samples that are all late until they are said to follow a loss: after a
-late chunk others are punctual.
+"""Duration of late samples after which they count as a loss. After a delay, samples are
+soon punctual again.
 """
-RATE_S = 5.0
-"""Seconds in which a stream's rate is measured, in two halves: losses of a moment lie
-in one of them.
+RATE_WINDOW_S = 5.0
+"""Duration in which the rate is measured in two halves. A momentary loss lies in one of
+them.
 """
 RATE_TOLERANCE = 0.04
-"""Share by which it may differ: chunks of 50 ms may be missing at both ends of a
+"""Largest relative error of a rate. Chunks of 50 ms may be missing at both ends of a
 half.
 """
-MOST_GAP_S = 0.5
-"""Seconds without samples after which the measurement begins again, as after a restart
-of the sender.
-"""
+MAX_GAP_S = 0.5
+"""Longest gap in a measurement of the rate, which begins again after a longer gap."""
 
 
 class SampleTimes:
-    """Times and rate of the samples of one stream, oldest first.
+    """Times and rate of the samples of a stream, oldest first.
 
-    Samples without loss are less than 1.5 periods apart, those around a loss more than
-    1.7.
+    Samples without a loss are less than 1.5 periods apart, samples around a loss more
+    than 1.7. LSL's own smoothing (`dejitter`) hides a loss and shifts all later times.
 
     Args:
         rate_hz: Nominal sampling rate.
@@ -71,99 +58,110 @@ class SampleTimes:
         self._is_measured = False
 
     def settle_times(self, timestamps: Float64) -> Float64:
-        """Give the times of the oldest samples that have none yet.
+        """Return the times of the oldest samples without times.
 
         Args:
-            timestamps: [n] timestamps of the samples that came, in seconds.
+            timestamps: Time stamps [n] of new samples, in seconds.
 
         Returns:
-            [m] times, ascending; fewer than came while it is open whether samples were
-            lost, for HOLD_S at most. NaN for samples to leave out, whose times others
-            had before: the clock went back.
+            Ascending times [m]. Samples wait up to `HOLD_S` while a loss is uncertain.
+            A time is NaN if the clock went back, and the sample is to be left out.
         """
         times = []
-        for stamp in timestamps.tolist():
-            # the first sample is on time by definition
+        for timestamp in timestamps.tolist():
+            # the first sample is punctual by definition
             if self._last_s == -math.inf:
-                self._last_s = stamp - self._period_s
-            self._pending.append(stamp)
+                self._last_s = timestamp - self._period_s
+            self._pending.append(timestamp)
 
-            # samples that came late are explained by one that is punctual again
+            # late samples wait until a sample is punctual again, or for HOLD_S
+            limit_s = max(
+                MIN_LOSS_PERIODS * self._nominal_s, MIN_LOSS_JITTERS * self._jitter_s
+            )
             count = len(self._pending)
-            limit_s = max(LEAST_LOSS * self._nominal_s, JITTERS * self._jitter_s)
-            if abs(stamp - self._last_s - count * self._period_s) > limit_s:
-                if count < self._hold:
-                    continue
-
-                # a shift of all, large against their own jitter, is a loss
-                expected_s = self._last_s + self._period_s * np.arange(1, count + 1)
-                late_s = np.array(self._pending) - expected_s
-                shift_s = float(np.median(late_s))
-                spread_s = float(np.median(np.abs(late_s - shift_s)))
-                if np.min(late_s * np.sign(shift_s)) > max(limit_s, JITTERS * spread_s):
-                    # times that were given stay, and the next ones show the step
-                    if shift_s < 0:
-                        self._resumed_s = max(
-                            self._resumed_s,
-                            self._last_s + (1 + LEAST_LOSS) * self._nominal_s,
-                        )
-                    self._last_s += shift_s
-                    self._locked = 0
-            times += [self._follow(each, limit_s) for each in self._pending]
+            is_late = abs(timestamp - self._last_s - count * self._period_s) > limit_s
+            if is_late and count < self._hold:
+                continue
+            if is_late:
+                self._skip_loss(limit_s)
+            for pending in self._pending:
+                times.append(self._follow(pending, limit_s))
             self._pending.clear()
         return np.array(times)
 
-    def measure_rate(self, timestamps: Float64) -> float | None:
-        """Measure the rate at which samples really come, at the start and after each
-        long gap.
+    def _skip_loss(self, limit_s: float) -> None:
+        """Shift the loop if all pending samples are shifted by more than their jitter.
 
         Args:
-            timestamps: [n] timestamps of the samples that came, in seconds.
+            limit_s: Smallest shift.
+        """
+        numbers = np.arange(1, len(self._pending) + 1)
+        late_s = np.array(self._pending) - self._last_s - self._period_s * numbers
+        shift_s = float(np.median(late_s))
+        spread_s = float(np.median(np.abs(late_s - shift_s)))
+        min_shift_s = max(limit_s, MIN_LOSS_JITTERS * spread_s)
+        if np.min(late_s * np.sign(shift_s)) <= min_shift_s:
+            return
+        # earlier times are final, so the next time shows the step
+        if shift_s < 0:
+            resumed_s = self._last_s + (1 + MIN_LOSS_PERIODS) * self._nominal_s
+            self._resumed_s = max(self._resumed_s, resumed_s)
+        self._last_s += shift_s
+        self._locked = 0
+
+    def measure_rate(self, timestamps: Float64) -> float | None:
+        """Measure the rate of the samples at the start and after each long gap.
+
+        Args:
+            timestamps: Time stamps [n] of new samples, in seconds.
 
         Returns:
-            The rate, once it is known and differs from the nominal one.
+            The rate once it is known, or None if it agrees with the nominal rate.
         """
-        # a gap or a clock that goes back, as after a restart of the sender, starts the
-        # measurement again
-        for stamp in timestamps.tolist():
-            is_gap = (
-                bool(self._measured)
-                and not 0 <= stamp - self._measured[-1] <= MOST_GAP_S
-            )
-            self._is_measured &= not is_gap
-            # of a rate that is known, the last timestamp alone is kept
+        # a gap, or a clock that goes back, restarts the measurement
+        for timestamp in timestamps.tolist():
+            is_gap = False
+            if self._measured:
+                is_gap = not 0 <= timestamp - self._measured[-1] <= MAX_GAP_S
+            if is_gap:
+                self._is_measured = False
+            # once the rate is known, only the last time stamp is stored
             if is_gap or self._is_measured:
                 self._measured.clear()
-            self._measured.append(stamp)
-        all_s = np.array(self._measured)
-        if self._is_measured or not len(all_s) or all_s[-1] - all_s[0] < RATE_S:
+            self._measured.append(timestamp)
+        times_s = np.array(self._measured)
+        if (
+            self._is_measured
+            or not len(times_s)
+            or times_s[-1] - times_s[0] < RATE_WINDOW_S
+        ):
             return None
 
-        # both halves of the time differ to the same side
+        # a wrong rate shows in both halves
         self._is_measured = True
-        halves = np.split(
-            all_s, [int(np.searchsorted(all_s, (all_s[0] + all_s[-1]) / 2))]
-        )
-        rates = np.array([(len(half) - 1) / (half[-1] - half[0]) for half in halves])
-        ratios = rates / self._rate_hz
-        is_other = (ratios > 1 + RATE_TOLERANCE).all() or (
-            ratios < 1 - RATE_TOLERANCE
-        ).all()
-        return float(rates.mean()) if is_other else None
+        middle_s = (times_s[0] + times_s[-1]) / 2
+        rates = []
+        for half_s in np.split(times_s, [int(np.searchsorted(times_s, middle_s))]):
+            rates.append((len(half_s) - 1) / (half_s[-1] - half_s[0]))
+        ratios = np.array(rates) / self._rate_hz
+        is_higher = (ratios > 1 + RATE_TOLERANCE).all()
+        is_lower = (ratios < 1 - RATE_TOLERANCE).all()
+        return float(np.mean(rates)) if is_higher or is_lower else None
 
-    def _follow(self, stamp: float, limit_s: float) -> float:
-        """Step by a period, corrected a little towards the timestamp."""
-        # jitter as a running mean; a single outlier pulls by the limit at most
-        late_s = stamp - self._last_s - self._period_s
+    def _follow(self, timestamp: float, limit_s: float) -> float:
+        """Return a time a period later, corrected towards the time stamp."""
+        # an outlier pulls by the limit at most
+        late_s = timestamp - self._last_s - self._period_s
         self._jitter_s += (abs(late_s) - self._jitter_s) / (JITTER_S * self._rate_hz)
         pull_s = min(limit_s, max(-limit_s, late_s))
 
-        # the mean of all so far; later a critically damped loop, which learns the
-        # period too
+        # average at first, later a critically damped loop, which learns the period
         self._locked += 1
         gain = max(1 / (self._locked + 1), 1 / (LOCK_S * self._rate_hz))
-        most_s = MOST_CORRECTION * self._nominal_s
-        self._last_s += self._period_s + min(most_s, max(-most_s, gain * pull_s))
+        max_step_s = MAX_CORRECTION_PERIODS * self._nominal_s
+        self._last_s += self._period_s + min(
+            max_step_s, max(-max_step_s, gain * pull_s)
+        )
         if self._locked > LOCK_S * self._rate_hz:
             self._period_s += gain**2 / 4 * pull_s
         return self._last_s if self._last_s >= self._resumed_s else math.nan

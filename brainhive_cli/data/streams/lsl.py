@@ -1,6 +1,4 @@
-"""LSL (lab streaming layer): samples of an amplifier and markers of a stimulus program,
-over the network.
-"""
+"""Streams of samples and markers over the network by LSL (lab streaming layer)."""
 
 import math
 import time
@@ -38,47 +36,45 @@ from brainhive_cli.data.streams import (
 from brainhive_cli.data.streams._sample_times import SampleTimes
 from brainhive_cli.models.signal_spec import UNIT_SIZES, name_unit
 
-TYPES = {"eeg": "EEG", "mag": "MEG", "grad": "MEG"}
-"""Types of streams, as LSL's conventions have them, by the type of a model's
-channels.
-"""
+STREAM_TYPES = {"eeg": "EEG", "mag": "MEG", "grad": "MEG"}
+"""Types of LSL streams for the channels of a model."""
 MARKERS = "markers"
-"""Type of streams of markers, in lower case."""
-KINDS = {*"eeg mag grad ref_meg seeg ecog dbs eog ecg emg bio resp gsr stim".split()}
-"""Types of channels that keep their names; others are `misc`."""
-STIM = {"marker", "markers", "trigger", "trig", "stim"}
-"""Types of channels with codes of events, as programs write them."""
+"""Type of marker streams, in lower case."""
+CHANNEL_TYPES = set(
+    "eeg mag grad ref_meg seeg ecog dbs eog ecg emg bio resp gsr stim".split()
+)
+"""Types of channels that are kept. Other types become `misc`."""
+STIM_TYPES = {"marker", "markers", "trigger", "trig", "stim"}
+"""Types that programs give to channels with codes of events."""
+BASE_UNITS = {"mag": "T", "grad": "T/m", "stim": "", "misc": ""}
+"""MNE's base units of channel types. Other types have volts."""
 RESOLVE_S = 1.5
-"""Seconds of one search for streams: known hosts are asked again after .5 s, and 1 s is
-LSL's own default.
+"""Duration of a search for streams. Known hosts are asked again after .5 s, and LSL's
+own default is 1 s.
 """
-SAY_S = 5.0
-"""Seconds between two lines about a stream that is waited for."""
+MESSAGE_INTERVAL_S = 5.0
+"""Time between two messages while a stream is missing."""
 OPEN_S = 10.0
-"""Seconds in which a stream that is there must open."""
+"""Longest time in which a stream opens."""
 BUFFER_S = 360
-"""Seconds of samples that the library keeps when they are not read; older ones are
-lost.
-"""
+"""Duration of the samples that LSL stores until they are read."""
 LOST_CLOCK_S = 5.0
-"""Seconds for which a sender that starts again may stamp samples by a clock that LSL
-has not compared yet.
+"""Longest time in which a sender that starts again stamps samples by a clock whose
+offset LSL has not measured.
 """
 MARKER_POLL_S = 0.02
-"""Seconds between two looks for markers while no samples come."""
-BLOCK = 1024
-"""Samples of one call of the library."""
+"""Time between two checks for markers while no samples arrive."""
+MAX_SAMPLES = 1024
+"""Largest number of samples that a call of the library returns."""
 NETWORK = (
     "without a network, write a file with the lines [lab] and KnownPeers = "
-    "{127.0.0.1}, and name it in LSLAPICFG for all programs; a firewall must let UDP "
-    "16571 to 16604 through"
+    "{127.0.0.1}, and set LSLAPICFG to its path for all programs; a firewall must "
+    "allow UDP 16571 to 16604"
 )
 
 
 class Config(StreamConfig):
-    """Streams of LSL; of several that match none is chosen, and absent ones are waited
-    for.
-    """
+    """LSL streams, which are waited for and must match uniquely."""
 
     name: str = Field(
         "", description="name of the signal's stream; empty: any of the type"
@@ -98,16 +94,16 @@ class Config(StreamConfig):
     )
     marker_channel: str = Field(
         "",
-        description="channel of the signal with codes: changes to any but 0 are "
-        "events, instead of markers",
+        description="channel of the signal with codes, whose changes to another code "
+        "than 0 are events instead of markers",
     )
     unit: str = Field(
         "",
-        description="unit of the samples, where the stream declares none or a wrong "
-        "one; empty: as declared",
+        description="unit of the samples, if the stream declares no unit or a wrong "
+        "unit; empty: as declared",
     )
     channels: NameList = Field(
-        [], description="names of the channels in order, where the stream declares none"
+        [], description="names of the channels in order, if the stream declares none"
     )
     marker_delay_s: float | None = Field(
         None,
@@ -120,12 +116,11 @@ class Config(StreamConfig):
         60.0,
         ge=0,
         le=86_400,
-        description="seconds for which a missing stream is waited for",
+        description="longest time to wait for a missing stream, in seconds",
     )
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
-        # with a marker channel, a stream of markers would have no effect
         if self.marker_channel:
             refuse_idle(
                 self, "markers", "with a marker_channel", "leave one of them out"
@@ -133,13 +128,12 @@ class Config(StreamConfig):
         return self
 
     def build(self, request: StreamRequest) -> "LslStream":
-        """Find the streams, wait for those that are missing, and open them.
+        """Wait for the streams, and open them.
 
         Raises:
             MissingExtra: if mne-lsl is absent.
-            MissingData: naming the streams that are there, if one is missing after
-                `wait_s`.
-            RecipeError: if several match, or one does not fit the knobs.
+            MissingData: if a stream is missing after `wait_s`.
+            RecipeError: if several streams match, or a stream does not fit the keys.
             BrainhiveError: if a stream does not open.
         """
         return LslStream(self, request)
@@ -148,38 +142,36 @@ class Config(StreamConfig):
 class LslStream:
     """Open streams of a signal and its markers.
 
-    Timestamps are on LSL's clock of this computer, and the library's smoothing of them
-    is not used (`SampleTimes`): lost samples show as a step in times of at least 1.5
-    periods, and only these.
+    Time stamps are on LSL's clock of this computer. Lost samples, and nothing else,
+    show as steps in time of at least 1.5 periods (`SampleTimes`).
 
     Args:
-        config: Its keys.
+        config: Keys of the streams.
         request: Channels, unit and rate of the model.
     """
 
     def __init__(self, config: Config, request: StreamRequest) -> None:
         lsl = import_lsl()
-        signal_info, marker_info = _wait_for_streams(
-            config, TYPES.get(request.kind, request.kind)
-        )
+        stream_type = STREAM_TYPES.get(request.kind, request.kind)
+        signal_info, marker_info = _wait_for_streams(config, stream_type)
 
-        # a stream is described only once it is open
+        # LSL sends the description of open streams only
         self._signal = _open_inlet(lsl, signal_info)
         with explain_lsl_errors(
             f"stream {signal_info.name!r} does not describe itself"
         ):
-            described = ElementTree.fromstring(self._signal.get_sinfo(OPEN_S).as_xml)
-        self.format, self._scale = _read_format(described, config, request)
-        # the channel of codes is known by name, and its values are never scaled
+            info = ElementTree.fromstring(self._signal.get_sinfo(OPEN_S).as_xml)
+        self.format, self._scale = _read_format(info, config, request)
+        # codes are not scaled
         self._code_row: int | None = None
         if config.marker_channel:
-            where = f"stream {self.format.name!r}"
+            stream = f"stream {self.format.name!r}"
             names = self.format.channels
-            (self._code_row,) = find_rows([config.marker_channel], names, where)
+            (self._code_row,) = find_rows([config.marker_channel], names, stream)
             if self._code_row is None:
                 raise RecipeError(
-                    f"{where} has no channel {config.marker_channel!r}",
-                    f"source.marker_channel= one of: {', '.join(names)}",
+                    f"{stream} has no channel {config.marker_channel!r}",
+                    f"choose source.marker_channel from {', '.join(names)}",
                 )
             self._scale[self._code_row] = 1.0
         self._inlets = [self._signal]
@@ -193,225 +185,183 @@ class LslStream:
         delay_s = config.marker_delay_s
         self._delay_s = request.delay_s if delay_s is None else delay_s
         self._times = SampleTimes(self.format.rate_hz)
-        # [n, C] samples whose times are not settled
+        # samples [n, C] whose times are not settled
         self._untimed = np.empty((0, len(self._scale)))
         self._code = 0
         self._code_time_s = math.inf
-        self._other_clock = 0  # samples in sequence
+        self._n_other_clock = 0  # successive samples with stamps of another clock
         self._is_read = self._is_closed = False
 
     def now_s(self) -> float:
-        """Read LSL's clock."""
+        """Return the time of LSL's clock."""
         return float(self._clock())
 
     def read(self, wait_s: float) -> Chunk | None:
-        """Return samples and events that have arrived, oldest first.
+        """Return the samples and events that have arrived, oldest first.
 
         Args:
-            wait_s: How long to wait for the first of them; then the chunk is empty.
+            wait_s: Longest time to wait for the first sample or event. Without any, the
+                chunk is empty.
 
         Returns:
-            A chunk; None once the stream is closed: a sender that is gone is waited
-            for, by liblsl.
+            A chunk, or None once the stream is closed. If the sender is gone, liblsl
+            waits for it.
 
         Raises:
-            BrainhiveError: if timestamps are of another clock, or the sender has
-                another rate than it declares.
+            BrainhiveError: if time stamps are of another clock, or the rate is not the
+                declared rate.
         """
         if self._is_closed:
             return None
         with explain_lsl_errors(f"stream {self.format.name!r} is lost"):
-            # what came before is of no interest, and would be decoded late
-            for inlet in self._inlets if not self._is_read else ():
-                inlet.flush()
+            # earlier samples would be decoded late
+            if not self._is_read:
+                for inlet in self._inlets:
+                    inlet.flush()
             self._is_read = True
 
-            # markers may come while the signal stalls
+            # markers may arrive while the signal stalls
             end_s = time.monotonic() + wait_s
-            events = list[Event]()
             while True:
-                # all markers that have come, as liblsl delivers one a call
-                left_s = max(0.0, end_s - time.monotonic())
-                while self._markers is not None:
-                    try:
-                        values, stamp = self._markers.pull_sample(timeout=0.0)
-                    except UnicodeDecodeError:
-                        warn("a marker that is not UTF-8 is left out")
-                        continue
-                    if stamp is None:
-                        break
-                    name = (
-                        values[0]
-                        if isinstance(values[0], str)
-                        else f"{float(values[0]):.15g}"
-                    )
-                    events.append(Event(stamp + self._delay_s, name))
-                # samples: no waiting where an event is ready, else until the next look
-                # for markers
+                remaining_s = max(0.0, end_s - time.monotonic())
+                events = self._read_markers()
+                # wait no longer than until the next check for markers
                 samples, times_s = self._read_samples(
-                    0.0 if events else min(left_s, MARKER_POLL_S)
+                    0.0 if events else min(remaining_s, MARKER_POLL_S)
                 )
                 if self._code_row is not None and len(times_s):
                     events += self._read_codes(samples[:, self._code_row], times_s)
-                if len(times_s) or events or left_s == 0:
+                if len(times_s) or events or remaining_s == 0:
                     events.sort(key=lambda event: event.time_s)
                     return Chunk(samples, times_s, tuple(events))
 
     def close(self) -> None:
-        """Close both streams."""
-        # may be called twice, see `Stream`
+        """Close both streams. A second call has no effect."""
         if not self._is_closed:
             self._is_closed = True
             with explain_lsl_errors(f"stream {self.format.name!r} does not close"):
                 for inlet in self._inlets:
                     inlet.close_stream()
 
+    def _read_markers(self) -> list[Event]:
+        """Read all markers that have arrived, of which a call of LSL returns one."""
+        events = list[Event]()
+        while self._markers is not None:
+            try:
+                values, timestamp = self._markers.pull_sample(timeout=0.0)
+            except UnicodeDecodeError:
+                warn("a marker that is not UTF-8 is left out")
+                continue
+            if timestamp is None:
+                break
+            name = values[0]
+            if not isinstance(name, str):
+                name = f"{float(name):.15g}"
+            events.append(Event(timestamp + self._delay_s, name))
+        return events
+
     def _read_samples(self, wait_s: float) -> tuple[Float64, Float64]:
-        """Read all samples whose times are settled: [n, C] and [n]."""
-        # waiting for more than one sample would wait for all of them
+        """Read all samples [n, C] with settled times, and these times [n]."""
+        # wait for the first sample, because a longer chunk would be waited for as whole
         blocks = [self._untimed[:0]]
-        stamps = [np.empty(0)]
+        stamp_blocks = [np.empty(0)]
         block, block_stamps = self._signal.pull_chunk(timeout=wait_s, max_samples=1)
         while len(block_stamps):
-            # copies: the library uses its buffer again
+            # copies, because the library reuses its buffer
             blocks.append(block.astype(np.float64))
-            stamps.append(block_stamps.copy())
+            stamp_blocks.append(block_stamps.copy())
             block, block_stamps = self._signal.pull_chunk(
-                timeout=0.0, max_samples=BLOCK
+                timeout=0.0, max_samples=MAX_SAMPLES
             )
-        new = np.concatenate(blocks)
-        new_stamps = np.concatenate(stamps)
-        if not len(new):
-            return new, new_stamps
+        samples = np.concatenate(blocks)
+        timestamps = np.concatenate(stamp_blocks)
+        if not len(samples):
+            return samples, timestamps
 
         # a sender that has started again may have another clock for a moment
-        age_s = self._clock() - new_stamps
+        age_s = self._clock() - timestamps
         is_ours = (age_s > -1) & (age_s < BUFFER_S + LOST_CLOCK_S)
-        self._other_clock = (
-            0 if is_ours.all() else self._other_clock + int((~is_ours).sum())
-        )
-        if self._other_clock > LOST_CLOCK_S * self.format.rate_hz:
+        if is_ours.all():
+            self._n_other_clock = 0
+        else:
+            self._n_other_clock += int((~is_ours).sum())
+        if self._n_other_clock > LOST_CLOCK_S * self.format.rate_hz:
             difference_s = abs(age_s[~is_ours][-1])
             raise BrainhiveError(
-                f"timestamps of stream {self.format.name!r} are {difference_s:.0f} "
-                "s from LSL's clock",
-                "its program must stamp samples by LSL's clock (local_clock), or "
-                "leave that to LSL",
+                f"time stamps of stream {self.format.name!r} differ by "
+                f"{difference_s:.0f} s from LSL's clock",
+                "its program must stamp samples by LSL's clock (local_clock), or leave "
+                "that to LSL",
             )
-        new = new[is_ours]
-        new_stamps = new_stamps[is_ours]
+        samples = samples[is_ours]
+        timestamps = timestamps[is_ours]
 
-        # what really comes
-        measured_hz = self._times.measure_rate(new_stamps)
+        measured_hz = self._times.measure_rate(timestamps)
         if measured_hz is not None:
             raise BrainhiveError(
                 f"stream {self.format.name!r} declares {self.format.rate_hz:g} Hz, and "
                 f"sends {measured_hz:.4g} samples a second",
-                "its program must declare the rate that the amplifier has, and "
-                "lose no samples all the time",
+                "its program must declare the rate of the amplifier, and send all "
+                "samples",
             )
 
-        # samples wait for their times; those of a clock that went back have none
-        times_s = self._times.settle_times(new_stamps)
-        samples = np.concatenate([self._untimed, new])
+        # leave out samples without a time, whose clock went back
+        times_s = self._times.settle_times(timestamps)
+        samples = np.concatenate([self._untimed, samples])
         self._untimed = samples[len(times_s) :]
         samples = samples[: len(times_s)]
         is_timed = ~np.isnan(times_s)
         return samples[is_timed] * self._scale, times_s[is_timed]
 
     def _read_codes(self, values: Float64, times_s: Float64) -> list[Event]:
-        """Find changes to a code but 0; a code after lost samples, or at the start, has
-        no known time.
+        """Find changes to another code than 0.
+
+        Changes at the start or after lost samples are left out, as their time is
+        unknown.
         """
-        # codes of successive samples; after a gap the change has no time
         codes = np.nan_to_num(values).round().astype(np.int64)
-        before = np.concatenate([[self._code], codes[:-1]])
-        # the first of all is -inf
+        previous_codes = np.concatenate([[self._code], codes[:-1]])
+        # the first step of the stream is -inf
         steps_s = np.diff(times_s, prepend=self._code_time_s)
         is_next = (steps_s > 0) & (steps_s < 1.5 / self.format.rate_hz)
         self._code = int(codes[-1])
         self._code_time_s = float(times_s[-1])
-        is_event = is_next & (codes != before) & (codes != 0)
-        times_s = times_s[is_event] + self._delay_s
-        names = map(str, codes[is_event])
-        return [*map(Event, times_s.tolist(), names)]
+        is_event = is_next & (codes != previous_codes) & (codes != 0)
+        events_s = times_s[is_event] + self._delay_s
+        return list(map(Event, events_s.tolist(), map(str, codes[is_event])))
 
 
 def _wait_for_streams(config: Config, stream_type: str) -> tuple[Any, Any]:
-    """Find the stream of the signal and that of the markers, if codes are not the
-    events.
-    """
-    # the criteria, in words too; a stream that is named may be of any type
-    is_named = bool(config.name or config.source_id)
-    stream_type = config.type or ("" if is_named else stream_type)
-    criteria = {"name": config.name, "source_id": config.source_id, "type": stream_type}
-    described = ", ".join(
-        f"{key} {value!r}" for key, value in criteria.items() if value
-    )
-    marked = f"name {config.markers!r}" if config.markers else "type 'Markers'"
+    """Wait for the streams, and return the infos of the signal and the markers.
 
+    Args:
+        config: Keys of the streams.
+        stream_type: LSL type of the model's signals.
+
+    Returns:
+        mne-lsl's stream infos. The markers are None if a channel has codes.
+    """
     start_s = time.monotonic()
-    said_s = start_s - SAY_S
+    message_s = start_s - MESSAGE_INTERVAL_S
     while True:
         with explain_lsl_errors("streams of LSL cannot be searched"):
             streams = resolve_streams(RESOLVE_S)
+        signals, signal_text = _match_signals(config, stream_type, streams)
+        markers, marker_text = _match_markers(config, streams)
 
-        # all that match: one of several is never chosen
-        signals = [
-            info
-            for info in streams
-            if info.name == (config.name or info.name)
-            and info.source_id == (config.source_id or info.source_id)
-            and info.stype.casefold() == (stream_type or info.stype).casefold()
-        ]
-        markers = [
-            info
-            for info in ([] if config.marker_channel else streams)
-            if (config.markers or MARKERS)
-            == (info.name if config.markers else info.stype.casefold())
-        ]
-        for matches, text, keys in (
-            (signals, described, "source.name=, source.source_id= or source.type="),
-            (markers, marked, "source.markers=NAME"),
-        ):
-            if len(matches) > 1:
-                raise RecipeError(
-                    f"{len(matches)} streams have {text}: "
-                    f"{', '.join(map(_describe, matches))}",
-                    f"choose one by {keys}, or stop the programs of all but one",
-                )
-
-        # a signal has numbers at a fixed rate, markers have one channel
-        samples = [
-            info.name for info in streams if info.dtype != "string" and info.sfreq >= 1
-        ]
-        for info in signals:
-            if info.dtype == "string" or not info.sfreq >= 1:
-                names = ", ".join(samples) or "none is of an amplifier"
-                raise RecipeError(
-                    f"stream {_describe(info)} has no samples at a rate of 1 Hz or "
-                    f"more",
-                    f"source.name= one of: {names}",
-                )
-        for info in markers:
-            if info.n_channels > 1:
-                raise RecipeError(
-                    f"stream {info.name!r} of markers has {info.n_channels} channels",
-                    "send one text or number for each (mne-lsl's player: "
-                    "annotations_encoding='string')",
-                )
-
-        # each must be there before any is opened
-        missing = [] if signals else [f"stream with {described}"]
+        # open no stream before all are present
+        missing = []
+        if not signals:
+            missing.append(f"no stream with {signal_text}")
         if not markers and not config.marker_channel:
-            missing.append(f"stream of markers with {marked}")
+            missing.append(f"no stream of markers with {marker_text}")
         if not missing:
-            return signals[0], next(iter(markers), None)
+            return signals[0], markers[0] if markers else None
 
-        # say what is waited for, and at last what is there
-        waited_s = time.monotonic() - start_s
+        now_s = time.monotonic()
+        waited_s = now_s - start_s
+        problem = " and ".join(missing)
         present = ", ".join(map(_describe, streams)) or "none"
-        problem = f"no {' and no '.join(missing)}"
         if waited_s >= config.wait_s:
             keys = (
                 "source.name=, source.type=, source.source_id=, source.markers= or "
@@ -419,18 +369,89 @@ def _wait_for_streams(config: Config, stream_type: str) -> tuple[Any, Any]:
             )
             raise MissingData(
                 f"{problem} after {waited_s:.0f} s",
-                f"there are: {present}; choose by {keys}; {NETWORK}",
+                f"streams present: {present}; choose by {keys}; {NETWORK}",
             )
-        if time.monotonic() - said_s >= SAY_S:
-            said_s = time.monotonic()
+        if now_s - message_s >= MESSAGE_INTERVAL_S:
+            message_s = now_s
             say(
-                f"waiting ({waited_s:.0f} of {config.wait_s:.0f} s): {problem}; there "
-                f"are: {present}"
+                f"waiting ({waited_s:.0f} of {config.wait_s:.0f} s): {problem}; "
+                f"streams present: {present}"
             )
+
+
+def _match_signals(
+    config: Config, stream_type: str, streams: list[Any]
+) -> tuple[list[Any], str]:
+    """Return the stream that matches the keys, if present, and the keys as text.
+
+    Raises:
+        RecipeError: if several match, or the match has no samples at a fixed rate.
+    """
+    # a stream with a name in the recipe may have any type
+    is_named = bool(config.name or config.source_id)
+    stream_type = config.type or ("" if is_named else stream_type)
+    criteria = {"name": config.name, "source_id": config.source_id, "type": stream_type}
+    text = ", ".join(f"{key} {value!r}" for key, value in criteria.items() if value)
+    matches = [
+        info
+        for info in streams
+        if config.name in ("", info.name)
+        and config.source_id in ("", info.source_id)
+        and stream_type.casefold() in ("", info.stype.casefold())
+    ]
+    keys = "source.name=, source.source_id= or source.type="
+    _require_only_match(matches, text, keys)
+
+    for info in matches:
+        if not _has_rate(info):
+            names = ", ".join(stream.name for stream in streams if _has_rate(stream))
+            raise RecipeError(
+                f"stream {_describe(info)} has no samples at a rate of 1 Hz or more",
+                f"source.name= one of: {names or 'no stream has samples'}",
+            )
+    return matches, text
+
+
+def _match_markers(config: Config, streams: list[Any]) -> tuple[list[Any], str]:
+    """Return the marker stream, if needed and present, and its key as text.
+
+    Raises:
+        RecipeError: if several match, or the match has several channels.
+    """
+    text = f"name {config.markers!r}" if config.markers else "type 'Markers'"
+    if config.marker_channel:
+        return [], text
+    if config.markers:
+        matches = [info for info in streams if info.name == config.markers]
+    else:
+        matches = [info for info in streams if info.stype.casefold() == MARKERS]
+    _require_only_match(matches, text, "source.markers=NAME")
+    for info in matches:
+        if info.n_channels > 1:
+            raise RecipeError(
+                f"stream {info.name!r} of markers has {info.n_channels} channels",
+                "send a text or a number for each marker (mne-lsl's player: "
+                "annotations_encoding='string')",
+            )
+    return matches, text
+
+
+def _require_only_match(matches: list[Any], text: str, keys: str) -> None:
+    """Raise an error if several streams match."""
+    if len(matches) > 1:
+        raise RecipeError(
+            f"{len(matches)} streams have {text}: {', '.join(map(_describe, matches))}",
+            f"choose by {keys}, or stop the programs of the other streams",
+        )
+
+
+def _has_rate(info: Any) -> bool:
+    """Return True if a stream has numbers at a fixed rate."""
+    return info.dtype != "string" and info.sfreq >= 1
 
 
 def _describe(info: Any) -> str:
-    """Describe a stream in one line."""
+    """Describe a stream in a line."""
     count = f"{info.n_channels} channel{'s' if info.n_channels > 1 else ''}"
     rate = f"{info.sfreq:g} Hz" if info.sfreq else "no rate"
     values = "text" if info.dtype == "string" else "numbers"
@@ -439,8 +460,8 @@ def _describe(info: Any) -> str:
 
 
 def _open_inlet(lsl: Any, info: Any) -> Any:
-    """Open a stream, and compare its sender's clock with this one's."""
-    # opening waits for the sender, which may have gone since it was resolved
+    """Open an inlet, and measure the clock offset of the sender."""
+    # the sender may have gone since it was resolved
     with explain_lsl_errors(f"stream {info.name!r} does not open"):
         inlet = lsl.StreamInlet(
             info, max_buffered=BUFFER_S, processing_flags=["clocksync"]
@@ -451,94 +472,131 @@ def _open_inlet(lsl: Any, info: Any) -> Any:
 
 
 def _read_format(
-    described: ElementTree.Element, config: Config, request: StreamRequest
+    info: ElementTree.Element, config: Config, request: StreamRequest
 ) -> tuple[StreamFormat, Float64]:
-    """Read a stream's description (LSL's XML): its format, and [C] factors to the units
-    of the format.
+    """Read the format of a stream from its LSL info in XML.
+
+    Returns:
+        The format, and factors [C] from the samples to its units.
     """
-    # rows of the description count only where they are as many as channels
-    name = described.findtext("name", "")
-    count = int(described.findtext("channel_count", "0"))
-    rows = described.findall("desc/channels/channel")
-    rows = rows if len(rows) == count else [ElementTree.Element("channel")] * count
+    # descriptions count only if every channel has one
+    stream_name = info.findtext("name", "")
+    count = int(info.findtext("channel_count", "0"))
+    channels = info.findall("desc/channels/channel")
+    if len(channels) != count:
+        channels = [ElementTree.Element("channel")] * count
 
-    # names, by which the model finds its channels
-    names = config.channels or [row.findtext("label", "").strip() for row in rows]
-    problem = ""
-    if len(names) != count or not all(names):
-        declared = "" if config.channels else " declared"
-        problem = f"{count} channels, and {sum(map(bool, names))} names{declared}"
-    elif twice := [each for each, times in Counter(names).items() if times > 1]:
-        problem = f"two channels {twice[0]!r}"
-    if problem:
-        raise RecipeError(
-            f"stream {name!r} has {problem}", "source.channels=A,B,… in order"
-        )
+    names = config.channels
+    if not names:
+        names = [channel.findtext("label", "").strip() for channel in channels]
+    _require_names(stream_name, names, count, is_declared=not config.channels)
 
-    # types, those of the model where none is declared
-    kind_of = {kind: kind for kind in KINDS} | dict.fromkeys(STIM, "stim")
-    kind_of |= dict.fromkeys(("", TYPES.get(request.kind, "").casefold()), request.kind)
-    types = (row.findtext("type", "").strip().casefold() for row in rows)
-    kinds = [kind_of.get(kind, "misc") for kind in types]
-    # names of EEG in the standard spelling, unless two channels would get one name
-    standard = [
-        standardise_name(each) if kind == "eeg" else each
-        for each, kind in zip(names, kinds, strict=True)
-    ]
-    repeated = Counter(standard)
-    names = [
-        each if repeated[new] > 1 else new
-        for each, new in zip(names, standard, strict=True)
-    ]
+    # channels without a type, or with the model's LSL type, have the model's type
+    lsl_type = STREAM_TYPES.get(request.kind, "").casefold()
+    type_of = {channel_type: channel_type for channel_type in CHANNEL_TYPES}
+    type_of |= dict.fromkeys(STIM_TYPES, "stim")
+    type_of |= {"": request.kind, lsl_type: request.kind}
+    lsl_types = [channel.findtext("type", "").strip() for channel in channels]
+    types = [type_of.get(name.casefold(), "misc") for name in lsl_types]
+    names = _standardise_names(names, types)
 
-    # units as declared, or as the recipe has them
-    units = [
-        _read_unit(row.findtext("unit", ""), kind)
-        for row, kind in zip(rows, kinds, strict=True)
-    ]
+    # units as declared, or the model's unit if the recipe names another unit
+    declared_units = [channel.findtext("unit", "") for channel in channels]
+    units = list(map(_read_unit, declared_units, types))
     scale = np.ones(count)
     if config.unit:
-        # a recipe's unit must be of the quantity that the model takes
-        unit = name_unit(config.unit)
-        size, quantity = UNIT_SIZES.get(unit, (1.0, unit))
-        wanted_size, wanted_quantity = UNIT_SIZES.get(request.unit, (1.0, request.unit))
-        if quantity != wanted_quantity:
-            known = ", ".join(
-                name for name, (_, of) in UNIT_SIZES.items() if of == wanted_quantity
-            )
-            raise RecipeError(
-                f"source.unit is {config.unit!r}, and the model takes {request.unit!r}",
-                f"one of: {known or request.unit}",
-            )
-        # factors of the model's channels alone; others keep their units
-        for index, kind in enumerate(kinds):
-            if kind == request.kind:
+        factor = _find_unit_factor(config.unit, request.unit)
+        for index, channel_type in enumerate(types):
+            if channel_type == request.kind:
                 units[index] = request.unit
-                scale[index] = size / wanted_size
+                scale[index] = factor
 
-    # positions as mne-lsl sends them: NaN or zeros where there is none
-    located = [[row.findtext(f"loc/R0{axis}", "") for axis in "xyz"] for row in rows]
-    # [C, 3]
-    positions = np.array([[read_number(text) for text in row] for row in located])
-    positions[~np.any(positions, 1) | ~np.isfinite(positions).all(1)] = np.nan
-    rate_hz = read_number(described.findtext("nominal_srate", ""))
-    sensors = None if np.isnan(positions).all() else positions
-    channels = tuple(names), tuple(kinds), tuple(units)
-    return StreamFormat(name, *channels, rate_hz, sensors), scale
-
-
-def _read_unit(declared: str, kind: str) -> str:
-    """Read a unit; mne-lsl's player writes the power of ten of mne's unit instead."""
-    # mne-lsl writes "-6" for microvolts: the power of ten by mne's SI base unit
-    unit = name_unit(declared)
-    base = {"mag": "T", "grad": "T/m", "stim": "", "misc": ""}.get(kind, "V")
-    power = read_number(unit)
-    near = (
-        name
-        for name, (size, of) in UNIT_SIZES.items()
-        if of == base and math.log10(size) == power
+    # mne-lsl sends NaN or zeros for unknown positions
+    positions = np.empty((count, 3))
+    for row, channel in enumerate(channels):
+        for column, axis in enumerate("xyz"):
+            positions[row, column] = read_number(channel.findtext(f"loc/R0{axis}", ""))
+    is_zero = ~np.any(positions, 1)
+    positions[is_zero | ~np.isfinite(positions).all(1)] = np.nan
+    has_positions = not np.isnan(positions).all()
+    stream_format = StreamFormat(
+        stream_name,
+        tuple(names),
+        tuple(types),
+        tuple(units),
+        read_number(info.findtext("nominal_srate", "")),
+        positions if has_positions else None,
     )
-    return next(near, unit if math.isnan(power) else "")
+    return stream_format, scale
+
+
+def _require_names(
+    stream_name: str, names: list[str], count: int, is_declared: bool
+) -> None:
+    """Raise an error unless each channel has a unique name.
+
+    Args:
+        stream_name: Name of the stream.
+        names: Names of the channels.
+        count: Number of channels.
+        is_declared: If True, the names come from the stream, not from the recipe.
+    """
+    problem = ""
+    if len(names) != count or not all(names):
+        n_names = sum(map(bool, names))
+        declared = " declared" if is_declared else ""
+        problem = f"{count} channels, and {n_names} names{declared}"
+    elif len(set(names)) < count:
+        name = Counter(names).most_common(1)[0][0]
+        problem = f"two channels {name!r}"
+    if problem:
+        raise RecipeError(
+            f"stream {stream_name!r} has {problem}", "source.channels=A,B,… in order"
+        )
+
+
+def _standardise_names(names: list[str], types: list[str]) -> list[str]:
+    """Spell names of EEG as in prepared recordings, unless two would become equal."""
+    standard_names = []
+    for name, channel_type in zip(names, types, strict=True):
+        is_eeg = channel_type == "eeg"
+        standard_names.append(standardise_name(name) if is_eeg else name)
+    counts = Counter(standard_names)
+    for index, name in enumerate(names):
+        if counts[standard_names[index]] > 1:
+            standard_names[index] = name
+    return standard_names
+
+
+def _find_unit_factor(unit: str, model_unit: str) -> float:
+    """Return the factor from a unit of the recipe to the model's unit.
+
+    Raises:
+        RecipeError: if they measure different quantities.
+    """
+    unit_name = name_unit(unit)
+    size, quantity = UNIT_SIZES.get(unit_name, (1.0, unit_name))
+    model_size, model_quantity = UNIT_SIZES.get(model_unit, (1.0, model_unit))
+    if quantity != model_quantity:
+        names = [name for name, size in UNIT_SIZES.items() if size[1] == model_quantity]
+        raise RecipeError(
+            f"source.unit is {unit!r}, and the model takes {model_unit!r}",
+            f"one of: {', '.join(names) or model_unit}",
+        )
+    return size / model_size
+
+
+def _read_unit(declared_unit: str, channel_type: str) -> str:
+    """Read a unit, or the power of ten that mne-lsl's player writes, such as "-6"."""
+    unit = name_unit(declared_unit)
+    power = read_number(unit)
+    if math.isnan(power):
+        return unit
+    base_unit = BASE_UNITS.get(channel_type, "V")
+    for name, (size, quantity) in UNIT_SIZES.items():
+        if quantity == base_unit and math.log10(size) == power:
+            return name
+    return ""
 
 
 TINY = Config(wait_s=1.0)

@@ -1,6 +1,4 @@
-"""Continuous signal without hardware: noise with events; of a simulated data set, its
-person's responses.
-"""
+"""Simulated stream of noise, or of the trials of a simulated person."""
 
 import numpy as np
 from pydantic import Field
@@ -19,14 +17,15 @@ from brainhive_cli.data.streams import (
 )
 
 NOISE = 10.0
-"""Spread of the noise, in the unit of the signals: that of EEG in microvolts."""
+"""Standard deviation of the noise in the unit of the signals, as of EEG in µV."""
 SEED = 0
 """Seed of the noise and the order of pictures."""
+MAX_EVENTS = 10**9
 PROVENANCE = "noise of brainhive_cli.data.streams.mock: no brain was recorded"
 
 
 class Config(StreamConfig):
-    """Signal with the model's channels and rate, and an event for each picture."""
+    """Simulated signal with the model's channels and rate."""
 
     has_markers = False
 
@@ -36,22 +35,24 @@ class Config(StreamConfig):
     events: int | None = Field(
         None,
         gt=0,
-        le=10**9,
-        description="events until the stream ends; of a simulated data set at most "
-        "those of all trials, the default",
+        le=MAX_EVENTS,
+        description="number of events until the stream ends; default and maximum for a "
+        "simulated data set: its trials",
     )
     speed: float = Field(
-        1.0, gt=0, le=1e6, description="seconds of the stream in a second"
+        1.0,
+        gt=0,
+        le=1e6,
+        description="speed of the stream; 2: twice as fast as a recording",
     )
 
     def build(self, request: StreamRequest) -> Replay:
-        """Lay out the signal; it is made while it is read.
+        """Return the stream, whose signal is computed while it is read.
 
         Raises:
-            MissingData: if the run's data set is simulated, and the person has no
-                signals.
+            MissingData: if the data set is simulated, and the person has no signals.
         """
-        # only continuous, unprepared trials from onset on can be joined to a signal
+        # unprepared trials that begin at their event can be joined to a signal
         recording = request.open_recording()
         is_continuous = (
             recording is not None
@@ -71,16 +72,14 @@ TINY = Config(events=3)
 def simulate(
     config: Config, request: StreamRequest, recording: Trials | None, clock: Clock
 ) -> Replay:
-    """Simulate a stream: trials of a simulated person with a signal between them, or
-    noise alone.
+    """Simulate a stream.
 
     Args:
-        config: Its keys.
-        request: Channels, unit, rate and pictures.
-        recording: Simulated trials from onset on; None for noise alone.
-        clock: Decides what has arrived.
+        config: Interval and number of events.
+        request: Channels, unit, rate and pictures of the model.
+        recording: Simulated trials that begin at their event, or None for noise alone.
+        clock: Clock that decides which samples have arrived.
     """
-    # format: that of the recording, or that which the model wants
     rate_hz = request.rate_hz
     channels = request.channels
     simulated = PROVENANCE
@@ -89,42 +88,39 @@ def simulate(
         rate_hz = recording.rate_hz
         channels = tuple(recording.space.names)
         simulated = str(recording.provenance["simulated"])
-    kinds = (request.kind,) * len(channels)
+    types = (request.kind,) * len(channels)
     units = (request.unit,) * len(channels)
     stream_format = StreamFormat(
-        "mock", channels, kinds, units, rate_hz, simulated=simulated
+        "mock", channels, types, units, rate_hz, simulated=simulated
     )
     if recording is None:
-        return Replay(stream_format, clock, make_noise(config, request, rate_hz))
-    return Replay(stream_format, clock, join_trials(config, recording, rate_hz))
+        blocks = make_noise(config, request, rate_hz)
+    else:
+        blocks = join_trials(config, recording, rate_hz)
+    return Replay(stream_format, clock, blocks)
 
 
 def make_noise(config: Config, request: StreamRequest, rate_hz: float) -> Blocks:
-    """Make noise, an event in the middle of each interval, and one more interval behind
-    the last.
-    """
-    # one interval of noise an event [n, C]; the last one lets its window end
+    """Make intervals of noise with an event in the middle, and one without an event."""
     random = np.random.default_rng(SEED)
     names = list(request.image_ids)
     interval = max(1, round(config.interval_s * rate_hz))
-    count = config.events or 10**9
+    count = config.events or MAX_EVENTS
     for number in range(count + 1):
         events = []
         if number < count:
             name = names[random.integers(len(names))]
-            # so that there are samples before the first event
             middle = number * interval + interval // 2
             events = [Event(middle / rate_hz, name)]
         yield NOISE * random.standard_normal((interval, len(request.channels))), events
 
 
 def join_trials(config: Config, recording: Trials, rate_hz: float) -> Blocks:
-    """Join simulated trials, each at its event, and one more interval behind the last.
+    """Join simulated trials, each after its event, and add a last interval.
 
-    Between two trials a straight line leads from the one to the next: the signal has no
-    step.
+    A straight line leads from each trial to the next, so that the signal has no step.
     """
-    # trials [n, 2] in random order, as item and repetition
+    # items and repetitions of the trials [n, 2] in random order
     rows = np.argwhere(recording.is_there)
     rows = rows[np.random.default_rng(SEED).permutation(len(rows))]
     interval = max(1, round(config.interval_s * rate_hz))
@@ -132,21 +128,18 @@ def join_trials(config: Config, recording: Trials, rate_hz: float) -> Blocks:
 
     def read_trial(number: int) -> Float64:  # [T, C]
         item, repetition = rows[min(number, len(rows) - 1)].tolist()
-        return np.asarray(recording.signal[item : item + 1])[0, repetition].T.astype(
-            np.float64
-        )
+        signal = np.asarray(recording.signal[item : item + 1])[0, repetition]
+        return signal.T.astype(np.float64)
 
     for number in range(count):
-        # the trial, as far as the interval reaches
         trial = samples = read_trial(number)
-        event = Event(
-            number * interval / rate_hz, recording.image_ids[int(rows[number][0])]
-        )
-        # a rest between trials is filled without a step in the signal
-        rest = interval - len(trial)
-        if rest > 0:
-            line = np.linspace(trial[-1], read_trial(number + 1)[0], rest + 2)[1:-1]
+        name = recording.image_ids[int(rows[number][0])]
+        event = Event(number * interval / rate_hz, name)
+        pause = interval - len(trial)
+        if pause > 0:
+            next_sample = read_trial(number + 1)[0]
+            line = np.linspace(trial[-1], next_sample, pause + 2)[1:-1]
             samples = np.concatenate([trial, line])
         yield samples[:interval], [event]
-    # the last window may reach beyond its interval
+    # the last window may be longer than its interval
     yield np.repeat(read_trial(count - 1)[-1:], interval, 0), []

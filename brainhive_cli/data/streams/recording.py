@@ -1,6 +1,4 @@
-"""Replay of a recorded file at its rate: any file that `prepare --from recording`
-reads.
-"""
+"""Replay of a file that `prepare --from recording` reads, at its sampling rate."""
 
 from collections import Counter
 from pathlib import Path
@@ -27,15 +25,15 @@ from brainhive_cli.data.streams import (
 )
 
 BLOCK_S = 10.0
-"""Part of a file that is read at once."""
+"""Duration of the samples that are read at once."""
 
 
 class Config(StreamConfig, RecordingKeys):
-    """A recording in fif, edf, bdf, set or vhdr."""
+    """Recording in fif, edf, bdf, set or vhdr."""
 
     is_file = True
 
-    file: str = Field("", description="the recording")
+    file: str = Field("", description="path of the recording")
     delay_ms: float | None = Field(
         None,
         ge=-600_000,
@@ -47,19 +45,19 @@ class Config(StreamConfig, RecordingKeys):
         1.0,
         gt=0,
         le=1e6,
-        description="seconds of the recording that are replayed a second",
+        description="speed of the replay; 2: twice as fast as it was recorded",
     )
 
     def find_file(self) -> Path:
         """Find the recording.
 
         Raises:
-            RecipeError: if none is named.
-            MissingData: if it is not there.
+            RecipeError: if no file is named.
+            MissingData: if the file is missing.
         """
         if not self.file:
             raise RecipeError(
-                "no recording is named to be replayed", "source.file=sub-01_ses-01.fif"
+                "no recording is named for the replay", "source.file=sub-01_ses-01.fif"
             )
         path = locate(self.file)
         if not path.is_file():
@@ -67,7 +65,11 @@ class Config(StreamConfig, RecordingKeys):
         return path
 
     def inputs(self) -> list[Input]:
-        """List the file; raises RecipeError if none is named."""
+        """List the recording.
+
+        Raises:
+            RecipeError: if no file is named.
+        """
         try:
             return [Input(str(self.find_file()))]
         except MissingData as error:
@@ -78,13 +80,13 @@ class Config(StreamConfig, RecordingKeys):
 
         Raises:
             RecipeError: if no file is named.
-            MissingData: if there is none, or it cannot be read.
+            MissingData: if the file is missing or cannot be read.
             BrainhiveError: if it has no events.
         """
         path = self.find_file()
-        delay_ms = self.delay_ms
         delay_s = request.delay_s
-        delay_s = delay_s if delay_ms is None else delay_ms / 1000
+        if self.delay_ms is not None:
+            delay_s = self.delay_ms / 1000
         return replay(
             self,
             path,
@@ -106,73 +108,76 @@ def replay(
     delay_s: float = 0.0,
     find_pictures: FindPictures = lambda events: (),
 ) -> Replay:
-    """Let a recording arrive as if it were recorded now.
+    """Replay a recording.
 
     Args:
-        config: Its keys.
-        path: Its file.
-        span_s: Start and stop of a window after an event, which no BAD span may
-            overlap.
-        clock: Decides what has arrived.
+        config: Keys of the recording.
+        path: File of the recording.
+        span_s: Start and stop of a window after an event. Events are left out if a BAD
+            span overlaps their window.
+        clock: Clock that decides which samples have arrived.
         delay_s: Seconds from an event to its picture, which are added.
-        find_pictures: As of `read_header`.
+        find_pictures: Returns the names of events that stand for pictures.
     """
-    # header first, as doubts and errors cost no reading of samples
+    # errors of the header are raised before samples are read
     try:
         header = read_header(path, config, delay_s, find_pictures)
     except BrainhiveError as error:
-        # whose keys are those of prepare, which has the same
-        error.message, error.hint = (
-            text.replace("preparation.files", "source.file").replace(
-                "preparation.", "source."
-            )
-            for text in (error.message, error.hint)
-        )
+        # the keys of `prepare` have another prefix here
+        error.message = _rename_keys(error.message)
+        error.hint = _rename_keys(error.hint)
         raise
-    for doubt in header.warnings:
-        warn(f"{path.name}: {doubt}")
+    for warning in header.warnings:
+        warn(f"{path.name}: {warning}")
     raw = open_raw(path, config.onset_unit == "s", config.rename, config.montage)
     rate_hz = header.rate_hz
 
-    # events outside of BAD spans, each once
-    reasons: Counter[str] = Counter()
+    # leave out events in BAD spans and duplicates
+    dropped: Counter[str] = Counter()
     events = []
-    first, last = (round(time_s * rate_hz) for time_s in span_s)
-    for onset, name in sorted({*header.events}):
-        if reason := header.find_bad_span(onset, (first, last)):
-            reasons[reason] += 1
+    span = (round(span_s[0] * rate_hz), round(span_s[1] * rate_hz))
+    for onset, name in sorted(set(header.events)):
+        reason = header.find_bad_span(onset, span)
+        if reason:
+            dropped[reason] += 1
         else:
             events.append((onset, name))
 
-    # units in which prepared signals are stored
-    scaled = [CHANNEL_UNITS.get(kind, (1.0, "SI")) for kind in header.ch_types]
-    scales = np.array([scale for scale, _ in scaled])
+    # scale the samples to the units of signal stores
+    units = []
+    scales = np.ones(len(header.ch_types))
+    for row, channel_type in enumerate(header.ch_types):
+        scales[row], unit = CHANNEL_UNITS.get(channel_type, (1.0, "SI"))
+        units.append(unit)
     stream_format = StreamFormat(
         path.name,
         header.ch_names,
         header.ch_types,
-        tuple(unit for _, unit in scaled),
+        tuple(units),
         rate_hz,
         header.positions,
         simulated=read_simulated(path),
-        dropped=reasons,
+        dropped=dropped,
     )
 
-    # read in blocks, as a recording may be larger than memory
     def read_blocks() -> Blocks:
-        step = max(1, round(BLOCK_S * rate_hz))
-        for start in range(0, header.n_times, step):
-            stop = min(start + step, header.n_times)
-            block = raw.get_data(start=start, stop=stop).T * scales  # [n, C]
-            yield (
-                block,
-                [
-                    Event(float(replayed.compute_times(at)), name)
-                    for at, name in events
-                    if start <= at < stop
-                ],
-            )
+        block_size = max(1, round(BLOCK_S * rate_hz))
+        for start in range(0, header.n_times, block_size):
+            stop = min(start + block_size, header.n_times)
+            samples = raw.get_data(start=start, stop=stop).T * scales  # [n, C]
+            block_events = []
+            for onset, name in events:
+                if start <= onset < stop:
+                    time_s = float(replayed.compute_times(onset))
+                    block_events.append(Event(time_s, name))
+            yield samples, block_events
 
-    starts = [after for _, after in header.breaks]
+    starts = [number for _, number in header.breaks]
     replayed = Replay(stream_format, clock, read_blocks(), starts)
     return replayed
+
+
+def _rename_keys(text: str) -> str:
+    """Replace keys of `prepare` in a message by keys of a stream."""
+    text = text.replace("preparation.", "source.")
+    return text.replace("source.files", "source.file")

@@ -205,7 +205,7 @@ def read_all(stamps: Any, now_s: float = 1000.0, other_clock: int = 0) -> Any:
         pull_chunk=lambda timeout, max_samples: waiting.pop(0)
     )
     stream._untimed, stream._clock = np.empty((0, 2)), lambda: now_s
-    stream._other_clock, stream._scale = other_clock, np.array([2.0, 0.5])
+    stream._n_other_clock, stream._scale = other_clock, np.array([2.0, 0.5])
     stream._times = SimpleNamespace(
         measure_rate=lambda stamps: None, settle_times=lambda stamps: stamps[:-1]
     )
@@ -217,7 +217,7 @@ def test_samples_wait_for_their_times_and_are_scaled() -> None:
     stream, (samples, times_s) = read_all(np.array([999.0, 0.0, 999.2, 999.3]))
     assert times_s.tolist() == [999.0, 999.2]
     assert samples.tolist() == [[0.0, 0.5], [8.0, 2.5]]
-    assert stream._untimed.tolist() == [[6.0, 7.0]] and stream._other_clock == 1
+    assert stream._untimed.tolist() == [[6.0, 7.0]] and stream._n_other_clock == 1
 
 
 @pytest.mark.parametrize(
@@ -241,4 +241,4 @@ def test_stamps_of_another_clock_are_refused_after_a_while(
         stream, _ = read_all(stamps, other_clock=other_clock)
         # samples of our clock forget the others
         is_ours = -1 < age_s < 365
-        assert stream._other_clock == (0 if is_ours else other_clock + 1)
+        assert stream._n_other_clock == (0 if is_ours else other_clock + 1)
