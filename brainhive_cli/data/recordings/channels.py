@@ -197,26 +197,6 @@ def keep_channels(
     )
 
 
-def _require_names(path: Path, header: Header, names: Sequence[str]) -> None:
-    """Raise an error if a recording lacks a channel."""
-    absent_names = ",".join(name for name in names if name not in header.ch_names)
-    if absent_names:
-        raise BrainhiveError(
-            f"{path} has no channel {absent_names}",
-            f"preparation.exclude=[{absent_names}], or rename one of its "
-            f"{', '.join(header.ch_names)}",
-        )
-
-
-def _measure_spread(header: Header, names: Sequence[str]) -> float:
-    """Return the median standard deviation of the channels that vary, or 0."""
-    variances = header.get_variances(names)
-    is_varying = np.isfinite(variances) & (variances > 0)
-    if not is_varying.any():
-        return 0.0
-    return float(np.sqrt(np.median(variances[is_varying])))
-
-
 def group_by_entry(
     items: Mapping[int, Sequence[tuple[Any, ...]]],
 ) -> list[tuple[Any, ...]]:
@@ -267,14 +247,6 @@ def describe_channels(
             (kind, len(names), n_kept, bad_names, kept_positions, " ".join(names))
         )
     return rows
-
-
-def _count_bads(channels: KeptChannels) -> Counter[str]:
-    """Count the recordings that mark each channel as bad."""
-    counts = Counter[str]()
-    for header in channels.headers.values():
-        counts.update(set(header.bads))
-    return counts
 
 
 def list_unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[str]]]:
@@ -401,15 +373,6 @@ def compare_rates_and_references(
         )
 
 
-def _join_values(values: Mapping[str, Mapping[int, str]]) -> str:
-    """Join values with the subjects that have each value, and a file."""
-    texts = []
-    for value, file_names in values.items():
-        file_name = next(iter(file_names.values()))
-        texts.append(f"{value} of subject {spans(list(file_names))} ({file_name})")
-    return "; ".join(texts)
-
-
 def compare_subjects(
     subject_channels: Mapping[int, KeptChannels],
     suspects: Sequence[str],
@@ -467,3 +430,40 @@ def compare_subjects(
     if len(common_orders) > 1:
         override = f"preparation.channels=[{','.join(common)}]"
     return lines, f"{shlex.quote(override)} leaves them out"
+
+
+def _require_names(path: Path, header: Header, names: Sequence[str]) -> None:
+    """Raise an error if a recording lacks a channel."""
+    absent_names = ",".join(name for name in names if name not in header.ch_names)
+    if absent_names:
+        raise BrainhiveError(
+            f"{path} has no channel {absent_names}",
+            f"preparation.exclude=[{absent_names}], or rename one of its "
+            f"{', '.join(header.ch_names)}",
+        )
+
+
+def _measure_spread(header: Header, names: Sequence[str]) -> float:
+    """Return the median standard deviation of the channels that vary, or 0."""
+    variances = header.get_variances(names)
+    is_varying = np.isfinite(variances) & (variances > 0)
+    if not is_varying.any():
+        return 0.0
+    return float(np.sqrt(np.median(variances[is_varying])))
+
+
+def _count_bads(channels: KeptChannels) -> Counter[str]:
+    """Count the recordings that mark each channel as bad."""
+    counts = Counter[str]()
+    for header in channels.headers.values():
+        counts.update(set(header.bads))
+    return counts
+
+
+def _join_values(values: Mapping[str, Mapping[int, str]]) -> str:
+    """Join values with the subjects that have each value, and a file."""
+    texts = []
+    for value, file_names in values.items():
+        file_name = next(iter(file_names.values()))
+        texts.append(f"{value} of subject {spans(list(file_names))} ({file_name})")
+    return "; ".join(texts)

@@ -239,6 +239,61 @@ def read_axes(axes: Mapping[str, Any], source: str) -> dict[str, Any]:
     return values
 
 
+def warn_of_size(trials: Trials, source: str) -> None:
+    """Warn about signals that are too large or too small for their unit."""
+    size, si_unit = UNIT_SIZES.get(trials.unit, (1.0, ""))
+    if si_unit not in CH_TYPES:
+        return
+    spread = float(np.median(np.std(trials.signal, -1))) * size
+    text = describe_size(CH_TYPES[si_unit], spread)
+    if text:
+        console.warn(f"{source}: {text}")
+
+
+def cut_trials(
+    signal: Any, times_s: Float64, rate_hz: float, steps: Steps, names: Iterable[str]
+) -> tuple[Any, Cutting]:
+    """Apply the steps of a preparation to trials.
+
+    Args:
+        signal: Trials [n, C, T].
+        times_s: Time [T] of each sample, relative to the onset.
+        rate_hz: Sampling rate.
+        steps: Steps of the preparation. Whitening is skipped.
+        names: Names [C] of the channels.
+
+    Returns:
+        Trials [n, C, T'], and the cutting with their times.
+
+    Raises:
+        BrainhiveError: if the trials are shorter than `epoch_ms`.
+    """
+    cutting = Cutting(steps, rate_hz)
+    n_trials, n_channels, n_times = signal.shape
+    start = round(float(times_s[0]) * rate_hz)
+    require_span(cutting, (start, start + n_times - 1))
+    onsets = np.arange(n_trials) * n_times - start
+    rows = (np.ravel(signal[:, row]).astype(np.float64) for row in range(n_channels))
+    return cutting.cut_trials(rows, list(names), onsets, 1.0), cutting
+
+
+def require_span(cutting: Cutting, span: tuple[int, int]) -> None:
+    """Raise an error if trials do not cover the window `epoch_ms`.
+
+    Args:
+        cutting: Cutting with this window.
+        span: First and last sample of the trials, relative to the onset.
+    """
+    window = cutting.span
+    if span[0] > window[0] or span[1] < window[1]:
+        limits_ms = [round(sample * 1000 / cutting.recorded_hz, 3) for sample in span]
+        raise BrainhiveError(
+            f"the epochs go from {limits_ms[0]:g} to {limits_ms[1]:g} ms, and do not "
+            f"cover {list(cutting.steps.epoch_ms)} ms",
+            f"preparation.epoch_ms={limits_ms}, or export longer epochs",
+        )
+
+
 def _is_ordered(values: Float64) -> bool:
     """Return True for finite numbers that ascend, or for a finite number above 0."""
     if not np.isfinite(values).all():
@@ -355,58 +410,3 @@ def _read_xarray(array: Any, pictures: Any) -> tuple[Any, Any, dict[str, Any]]:
     if unit:
         axes["unit"] = unit
     return array.transpose(*dims).values, pictures, axes
-
-
-def warn_of_size(trials: Trials, source: str) -> None:
-    """Warn about signals that are too large or too small for their unit."""
-    size, si_unit = UNIT_SIZES.get(trials.unit, (1.0, ""))
-    if si_unit not in CH_TYPES:
-        return
-    spread = float(np.median(np.std(trials.signal, -1))) * size
-    text = describe_size(CH_TYPES[si_unit], spread)
-    if text:
-        console.warn(f"{source}: {text}")
-
-
-def cut_trials(
-    signal: Any, times_s: Float64, rate_hz: float, steps: Steps, names: Iterable[str]
-) -> tuple[Any, Cutting]:
-    """Apply the steps of a preparation to trials.
-
-    Args:
-        signal: Trials [n, C, T].
-        times_s: Time [T] of each sample, relative to the onset.
-        rate_hz: Sampling rate.
-        steps: Steps of the preparation. Whitening is skipped.
-        names: Names [C] of the channels.
-
-    Returns:
-        Trials [n, C, T'], and the cutting with their times.
-
-    Raises:
-        BrainhiveError: if the trials are shorter than `epoch_ms`.
-    """
-    cutting = Cutting(steps, rate_hz)
-    n_trials, n_channels, n_times = signal.shape
-    start = round(float(times_s[0]) * rate_hz)
-    require_span(cutting, (start, start + n_times - 1))
-    onsets = np.arange(n_trials) * n_times - start
-    rows = (np.ravel(signal[:, row]).astype(np.float64) for row in range(n_channels))
-    return cutting.cut_trials(rows, list(names), onsets, 1.0), cutting
-
-
-def require_span(cutting: Cutting, span: tuple[int, int]) -> None:
-    """Raise an error if trials do not cover the window `epoch_ms`.
-
-    Args:
-        cutting: Cutting with this window.
-        span: First and last sample of the trials, relative to the onset.
-    """
-    window = cutting.span
-    if span[0] > window[0] or span[1] < window[1]:
-        limits_ms = [round(sample * 1000 / cutting.recorded_hz, 3) for sample in span]
-        raise BrainhiveError(
-            f"the epochs go from {limits_ms[0]:g} to {limits_ms[1]:g} ms, and do not "
-            f"cover {list(cutting.steps.epoch_ms)} ms",
-            f"preparation.epoch_ms={limits_ms}, or export longer epochs",
-        )

@@ -90,6 +90,142 @@ class EventNames:
         self._pictures = self.table or {}
         self._require_zeros()
 
+    def require_pictures(self, pictures: str) -> None:
+        """Raise an error if the table names no picture of the data set `pictures`."""
+        if self.count_pictures():
+            return
+        names = summarise_names(list(dict.fromkeys(self._pictures.values())))
+        raise BrainhiveError(
+            f"{self.path}: none of its pictures is in {pictures}, of {names}",
+            f"its pictures are called {', '.join(self.image_ids[:3])} …",
+        )
+
+    def count_pictures(self) -> int:
+        """Count the pictures of the data set that the table names."""
+        return len(set(self._match_pictures(self._pictures.values()).values()))
+
+    def find_pictures(self, events: Iterable[str]) -> list[str]:
+        """Return the events that stand for pictures, in the data set or not.
+
+        Raises:
+            BrainhiveError: if a name fits several pictures.
+        """
+        picture_events = []
+        for event, (_, row) in self._look_up(events).items():
+            if row is not None or self._find_key(event) in self._pictures:
+                picture_events.append(event)
+        return picture_events
+
+    def require_codes(self, path: Path) -> None:
+        """Raise an error if a recording cannot tell two codes of the table apart.
+
+        Args:
+            path: Recording, whose format limits the bits of a code.
+        """
+        is_bdf = path.suffix.lower() == ".bdf"
+        stored_codes: dict[float, str] = {}
+        for event in self._pictures:
+            if not event.isdecimal():
+                continue
+            code = int(event)
+            stored = float(code % 2**BDF_CODE_BITS if is_bdf else np.float32(code))
+            first_event = stored_codes.setdefault(stored, event)
+            if self._pictures[first_event] != self._pictures[event]:
+                bits = BDF_CODE_BITS if is_bdf else 24
+                raise BrainhiveError(
+                    f"{path} cannot tell the codes {first_event} and {event} of "
+                    f"{self.path} apart: its trigger channel holds {bits} bits",
+                    "name pictures in an events.tsv",
+                )
+
+    def find_row(self, event: str) -> int | None:
+        """Return the row of an event's picture, or None.
+
+        A response counts only if the table lists it with its type.
+
+        Raises:
+            BrainhiveError: if the name fits several pictures.
+        """
+        if self._read_type(event) == "Response":
+            return None
+        _, row = self._look_up([event]).get(event, ("", None))
+        return row
+
+    def name_pictures(self, events: Sequence[str]) -> list[str]:
+        """Return the image id of each event, or else its name in table or recording."""
+        pictures = self._look_up(events)
+        names = []
+        for event in events:
+            name, row = pictures.get(event, (event, None))
+            names.append(name if row is None else self.image_ids[row])
+        return names
+
+    def match(self, headers: Iterable[Header]) -> EventMatch:
+        """Match the events of recordings with pictures.
+
+        Raises:
+            BrainhiveError: if a name fits several pictures.
+        """
+        events = []
+        events_without_onset: list[str] = []
+        for header in headers:
+            events += [name for _, name in header.events]
+            events_without_onset += header.events_without_onset
+        events += events_without_onset
+        pictures = self._look_up(events)
+
+        # count events and pictures without a match
+        rows = {}
+        for event, (_, row) in pictures.items():
+            if row is not None:
+                rows[event] = row
+        unknown_events = [event for event in events if event not in pictures]
+        unknown_pictures = []
+        for event in events:
+            if event in pictures and event not in rows:
+                unknown_pictures.append(pictures[event][0])
+        unrecorded_events = []
+        if not self._may_be_pictures:
+            recorded_keys = {self._find_key(event) for event in pictures}
+            unrecorded_events = [
+                event for event in self._pictures if event not in recorded_keys
+            ]
+        unmatched: dict[str, Mapping[str, int] | Sequence[str]] = {
+            NOT_IN_TABLE: Counter(unknown_events),
+            NOT_IN_DATASET: Counter(unknown_pictures),
+            NOT_RECORDED: unrecorded_events,
+        }
+        return rows, {kind: names for kind, names in unmatched.items() if names}
+
+    def require_match(self, match: EventMatch, path: Path, source: str) -> None:
+        """Raise an error about the events of a recording if no picture is matched.
+
+        Args:
+            match: Result of `match`.
+            path: Path of the recording.
+            source: Source of its events.
+        """
+        rows, unmatched = match
+        if rows:
+            return
+
+        # the table lacks the events, or names pictures of another data set
+        unknown_pictures = list(unmatched.get(NOT_IN_DATASET, ()))
+        names = summarise_names(
+            list(unmatched.get(NOT_IN_TABLE, ())) + unknown_pictures
+        )
+        valid_names = list(self.table or self.image_ids)
+        target = str(self.path or "the pictures")
+        if unknown_pictures and self.table:
+            valid_names = list(self.image_ids)
+            target = f"the data set, by {self.path}"
+        raise BrainhiveError(
+            f"{path}: none of its events ({source}) is in {target}, of {names}",
+            f"it has: {', '.join(valid_names[:3])} …; preparation.stimuli.root=FOLDER, "
+            "preparation.events=TABLE, preparation.column=NAME or "
+            "preparation.stim_channel=NAME",
+        )
+
     def _read_table(self, path: Path) -> dict[str, str]:
         """Read the picture of each event. Incomplete rows are left out."""
         columns, rows = read_table(path)
@@ -170,76 +306,6 @@ class EventNames:
                     "because spreadsheets drop leading zeros",
                     "name pictures by their paths: train/cat/0007.jpg",
                 )
-
-    def require_pictures(self, pictures: str) -> None:
-        """Raise an error if the table names no picture of the data set `pictures`."""
-        if self.count_pictures():
-            return
-        names = summarise_names(list(dict.fromkeys(self._pictures.values())))
-        raise BrainhiveError(
-            f"{self.path}: none of its pictures is in {pictures}, of {names}",
-            f"its pictures are called {', '.join(self.image_ids[:3])} …",
-        )
-
-    def count_pictures(self) -> int:
-        """Count the pictures of the data set that the table names."""
-        return len(set(self._match_pictures(self._pictures.values()).values()))
-
-    def find_pictures(self, events: Iterable[str]) -> list[str]:
-        """Return the events that stand for pictures, in the data set or not.
-
-        Raises:
-            BrainhiveError: if a name fits several pictures.
-        """
-        picture_events = []
-        for event, (_, row) in self._look_up(events).items():
-            if row is not None or self._find_key(event) in self._pictures:
-                picture_events.append(event)
-        return picture_events
-
-    def require_codes(self, path: Path) -> None:
-        """Raise an error if a recording cannot tell two codes of the table apart.
-
-        Args:
-            path: Recording, whose format limits the bits of a code.
-        """
-        is_bdf = path.suffix.lower() == ".bdf"
-        stored_codes: dict[float, str] = {}
-        for event in self._pictures:
-            if not event.isdecimal():
-                continue
-            code = int(event)
-            stored = float(code % 2**BDF_CODE_BITS if is_bdf else np.float32(code))
-            first_event = stored_codes.setdefault(stored, event)
-            if self._pictures[first_event] != self._pictures[event]:
-                bits = BDF_CODE_BITS if is_bdf else 24
-                raise BrainhiveError(
-                    f"{path} cannot tell the codes {first_event} and {event} of "
-                    f"{self.path} apart: its trigger channel holds {bits} bits",
-                    "name pictures in an events.tsv",
-                )
-
-    def find_row(self, event: str) -> int | None:
-        """Return the row of an event's picture, or None.
-
-        A response counts only if the table lists it with its type.
-
-        Raises:
-            BrainhiveError: if the name fits several pictures.
-        """
-        if self._read_type(event) == "Response":
-            return None
-        _, row = self._look_up([event]).get(event, ("", None))
-        return row
-
-    def name_pictures(self, events: Sequence[str]) -> list[str]:
-        """Return the image id of each event, or else its name in table or recording."""
-        pictures = self._look_up(events)
-        names = []
-        for event in events:
-            name, row = pictures.get(event, (event, None))
-            names.append(name if row is None else self.image_ids[row])
-        return names
 
     def _look_up(self, events: Iterable[str]) -> dict[str, tuple[str, int | None]]:
         """Look up the picture of each event, and its row or None.
@@ -327,72 +393,6 @@ class EventNames:
         if match is None or self._find_table_event(event):
             return ""
         return "" if RESPONSE_CODE.fullmatch(_drop_type(event)) else match[1]
-
-    def match(self, headers: Iterable[Header]) -> EventMatch:
-        """Match the events of recordings with pictures.
-
-        Raises:
-            BrainhiveError: if a name fits several pictures.
-        """
-        events = []
-        events_without_onset: list[str] = []
-        for header in headers:
-            events += [name for _, name in header.events]
-            events_without_onset += header.events_without_onset
-        events += events_without_onset
-        pictures = self._look_up(events)
-
-        # count events and pictures without a match
-        rows = {}
-        for event, (_, row) in pictures.items():
-            if row is not None:
-                rows[event] = row
-        unknown_events = [event for event in events if event not in pictures]
-        unknown_pictures = []
-        for event in events:
-            if event in pictures and event not in rows:
-                unknown_pictures.append(pictures[event][0])
-        unrecorded_events = []
-        if not self._may_be_pictures:
-            recorded_keys = {self._find_key(event) for event in pictures}
-            unrecorded_events = [
-                event for event in self._pictures if event not in recorded_keys
-            ]
-        unmatched: dict[str, Mapping[str, int] | Sequence[str]] = {
-            NOT_IN_TABLE: Counter(unknown_events),
-            NOT_IN_DATASET: Counter(unknown_pictures),
-            NOT_RECORDED: unrecorded_events,
-        }
-        return rows, {kind: names for kind, names in unmatched.items() if names}
-
-    def require_match(self, match: EventMatch, path: Path, source: str) -> None:
-        """Raise an error about the events of a recording if no picture is matched.
-
-        Args:
-            match: Result of `match`.
-            path: Path of the recording.
-            source: Source of its events.
-        """
-        rows, unmatched = match
-        if rows:
-            return
-
-        # the table lacks the events, or names pictures of another data set
-        unknown_pictures = list(unmatched.get(NOT_IN_DATASET, ()))
-        names = summarise_names(
-            list(unmatched.get(NOT_IN_TABLE, ())) + unknown_pictures
-        )
-        valid_names = list(self.table or self.image_ids)
-        target = str(self.path or "the pictures")
-        if unknown_pictures and self.table:
-            valid_names = list(self.image_ids)
-            target = f"the data set, by {self.path}"
-        raise BrainhiveError(
-            f"{path}: none of its events ({source}) is in {target}, of {names}",
-            f"it has: {', '.join(valid_names[:3])} …; preparation.stimuli.root=FOLDER, "
-            "preparation.events=TABLE, preparation.column=NAME or "
-            "preparation.stim_channel=NAME",
-        )
 
 
 def find_event_table(root: Path) -> Path | None:

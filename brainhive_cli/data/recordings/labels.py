@@ -100,11 +100,6 @@ def read_label(path: Path, root: Path) -> str:
     )
 
 
-def _make_relative(path: Path, root: Path) -> str:
-    """Return the path below `root` as a POSIX path."""
-    return path.as_posix().removeprefix(f"{root.as_posix()}/")
-
-
 def describe_labels(
     files: Mapping[int, Mapping[int, Sequence[Path]]],
     root: Path,
@@ -143,3 +138,8 @@ def describe_labels(
     for label in sorted(subject_numbers.keys() - labels):
         lines.append(f"no file is of {label}, which subject_numbers names")
     return lines
+
+
+def _make_relative(path: Path, root: Path) -> str:
+    """Return the path below `root` as a POSIX path."""
+    return path.as_posix().removeprefix(f"{root.as_posix()}/")

@@ -168,15 +168,6 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     return list(readings), table_rows
 
 
-def _decode(content: bytes) -> str:
-    """Decode text in UTF-16 with a byte order mark, UTF-8, or else Windows-1252."""
-    encoding = "utf-16" if content[:2] in UTF_16_MARKS else "utf-8-sig"
-    try:
-        return content.decode(encoding)
-    except UnicodeDecodeError:
-        return content.decode("cp1252")
-
-
 def find_missing_column(template: str, columns: Sequence[str]) -> str:
     """Return the first column that a template of event names lacks, or "".
 
@@ -241,6 +232,15 @@ def name_events(
                 f"{table}, line {line}: no {template}: {error}", hint
             ) from error
     return template
+
+
+def _decode(content: bytes) -> str:
+    """Decode text in UTF-16 with a byte order mark, UTF-8, or else Windows-1252."""
+    encoding = "utf-16" if content[:2] in UTF_16_MARKS else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError:
+        return content.decode("cp1252")
 
 
 def _copy_stimulus_column(
