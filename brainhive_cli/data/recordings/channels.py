@@ -76,12 +76,14 @@ class KeptChannels:
     @property
     def modality(self) -> str:
         """Modality of the channels, such as "MEG"."""
-        modalities = [MODALITIES.get(kind, kind.upper()) for kind in self.ch_types]
+        modalities = [
+            MODALITIES.get(ch_type, ch_type.upper()) for ch_type in self.ch_types
+        ]
         return " and ".join(dict.fromkeys(modalities))
 
     def measure_variances(self, path: Path) -> Float64:
         """Return the variances [C] of a recording in the units of `CHANNEL_UNITS`."""
-        scales = [CHANNEL_UNITS.get(kind, (1.0, ""))[0] for kind in self.ch_types]
+        scales = [CHANNEL_UNITS.get(ch_type, (1.0, ""))[0] for ch_type in self.ch_types]
         return self.headers[path].get_variances(self.ch_names) * np.square(scales)
 
     def require_consistent(self, path: Path) -> None:
@@ -160,8 +162,8 @@ def keep_channels(
             excluded_names.update(other_header.bads)
         ch_names = tuple(
             name
-            for name, kind in type_of.items()
-            if kind in used_types and name not in excluded_names
+            for name, ch_type in type_of.items()
+            if ch_type in used_types and name not in excluded_names
         )
         if not ch_names:
             raise BrainhiveError(
@@ -172,7 +174,10 @@ def keep_channels(
 
     # whitened channels have the same unit
     ch_types = tuple(type_of[name] for name in ch_names)
-    type_of_unit = {CHANNEL_UNITS.get(kind, (1.0, "SI"))[1]: kind for kind in ch_types}
+    type_of_unit = {}
+    for ch_type in ch_types:
+        unit = CHANNEL_UNITS.get(ch_type, (1.0, "SI"))[1]
+        type_of_unit[unit] = ch_type
     if len(type_of_unit) > 1 and not whiten:
         raise BrainhiveError(
             f"channels of types {' and '.join(type_of_unit.values())} have different "
@@ -231,8 +236,8 @@ def describe_channels(
     rows = []
     n_files = len(channels.headers)
     bad_counts = _count_bads(channels)
-    for kind in dict.fromkeys(header.ch_types):
-        names = list(compress(header.ch_names, np.array(header.ch_types) == kind))
+    for ch_type in dict.fromkeys(header.ch_types):
+        names = list(compress(header.ch_names, np.array(header.ch_types) == ch_type))
         n_kept = len(set(names) & set(channels.ch_names))
         bads = []
         for name in names:
@@ -244,7 +249,7 @@ def describe_channels(
         kept_positions = positions if n_kept else "–"
         bad_names = " ".join(bads) or "–"
         rows.append(
-            (kind, len(names), n_kept, bad_names, kept_positions, " ".join(names))
+            (ch_type, len(names), n_kept, bad_names, kept_positions, " ".join(names))
         )
     return rows
 
@@ -292,9 +297,9 @@ def list_unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[st
 
     # signals that are too large or too small for a brain
     first_header = next(iter(channels.headers.values()))
-    for kind in dict.fromkeys(channels.ch_types):
-        spread = _measure_spread(first_header, names[ch_types == kind].tolist())
-        text = describe_size(kind, spread)
+    for ch_type in dict.fromkeys(channels.ch_types):
+        spread = _measure_spread(first_header, names[ch_types == ch_type].tolist())
+        text = describe_size(ch_type, spread)
         if text:
             yield text, []
 
@@ -304,8 +309,8 @@ def list_unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[st
             continue  # the preparation raises an error
         variances = header.get_variances(channels.ch_names)  # [C]
         medians = np.ones(len(names))  # [C]
-        for kind in set(channels.ch_types):
-            medians[ch_types == kind] = np.median(variances[ch_types == kind])
+        for ch_type in set(channels.ch_types):
+            medians[ch_types == ch_type] = np.median(variances[ch_types == ch_type])
         ratios = np.ones(len(names))
         np.divide(variances, medians, out=ratios, where=medians > 0)
         for name, ratio in zip(channels.ch_names, ratios, strict=True):

@@ -213,8 +213,9 @@ def _name_eeglab_trials(eeg: Any, path: Path) -> list[tuple[str, ...]]:
             # latencies count samples over all trials, from 1
             trial, sample = divmod(event["latency"] - 1, eeg["pnts"])
             distance = abs(sample + eeg["xmin"] * eeg["srate"])
-            kind = event["type"]
-            name = kind if isinstance(kind, str) else f"{kind:g}"
+            name = event["type"]
+            if not isinstance(name, str):
+                name = f"{name:g}"
             trial_events.setdefault(int(trial), []).append((distance, name))
     min_distances = {trial: min(pairs)[0] for trial, pairs in trial_events.items()}
     distance = np.median(list(min_distances.values())) if min_distances else 0.0

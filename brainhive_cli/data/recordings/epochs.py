@@ -368,8 +368,8 @@ def _convert_epochs(epochs: Any, pictures: Any, axes: Mapping[str, Any]) -> Tria
         raise
 
     picks = list(channels.ch_names)
-    scale = np.array([[CHANNEL_UNITS[kind][0]] for kind in channels.ch_types])  # [C, 1]
-    signal = joined.raw.get_data(picks=picks) * scale
+    scales = [CHANNEL_UNITS[ch_type][0] for ch_type in channels.ch_types]
+    signal = joined.raw.get_data(picks=picks) * np.array(scales)[:, None]
     signal = signal.reshape(len(picks), len(epochs), -1).transpose(1, 0, 2)
     onset_s = joined.onset_s
     return Trials(

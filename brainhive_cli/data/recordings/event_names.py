@@ -333,7 +333,7 @@ class EventNames:
             excluded_types = {"Comment", "Response"}
         else:
             choose_only(
-                {f"its {kind}s": kind for kind in sorted(matched_types - {""})},
+                {f"its {name}s": name for name in sorted(matched_types - {""})},
                 str(self.path or "the markers of pictures"),
                 "preparation.events=TABLE that names markers with their type, such as "
                 "Comment/1",

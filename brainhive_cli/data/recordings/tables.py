@@ -178,7 +178,7 @@ def find_missing_column(template: str, columns: Sequence[str]) -> str:
     if not template:
         has_column = any(name in columns for name in STIMULUS_COLUMNS)
         return "" if has_column else " or ".join(STIMULUS_COLUMNS)
-    names = [name for _, name, *_ in TEMPLATE_FIELD.findall(template)]
+    names = [match[2] for match in TEMPLATE_FIELD.finditer(template)]
     remaining_text = TEMPLATE_FIELD.sub("", template)
     if not names or "{" in remaining_text or "}" in remaining_text:
         names = [template]  # a column, or a malformed template
