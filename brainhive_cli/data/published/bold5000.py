@@ -1,6 +1,4 @@
-"""BOLD5000 2.0: single-trial betas, which GLMsingle estimated over groups of five
-sessions.
-"""
+"""Single-trial betas of BOLD5000 2.0."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,50 +17,54 @@ from brainhive_cli.data.files.published_files import (
     read_names,
     read_splits,
 )
-from brainhive_cli.data.fmri.betas import PublishedSteps, Subject
+from brainhive_cli.data.fmri.betas import PublishedSteps, Subject, Trial
 from brainhive_cli.data.fmri.volumes import Mask
 from brainhive_cli.data.signals.spaces import Voxels
 
-SOURCE = fetch_line("bold5000")
-LIST = "CSI%s_imgnames.txt"
-"""The pictures of a subject of BOLD5000, one a trial. That of `[1-4]`, the first who is
-there, says which are the test: 1 to 3 saw the same pictures, the fourth left early.
+FETCH_HINT = fetch_line("bold5000")
+PICTURE_LIST = "CSI{}_imgnames.txt"
+"""List of the pictures of a subject, a line per trial."""
+REFERENCE = "[1-4]"
+"""Subjects whose list says which pictures are the test: the first who is there, as
+subjects 1 to 3 saw the same pictures, and subject 4 left early.
 """
-SESSIONS = {1: 15, 2: 15, 3: 15, 4: 9}
-"""Number of sessions of each subject."""
-RUN_TRIALS = 37
-"""Sessions have 333 or 370 trials, of nine or ten runs."""
-REGIONS = tuple(
-    f"{side}{name}"
-    for side in ("LH", "RH")
-    for name in ("EarlyVis", "LOC", "OPA", "PPA", "RSC")
-)
-FACTS = {"fitted": "over groups of five sessions, training and test together"}
+MASK = "CSI{}_brainmask.nii.gz"
+BETAS = "CSI{}_GLMbetas-{}"
+BETAS_OF_SESSION = BETAS + "_ses-{:02d}.nii.gz"
+BETAS_OF_REGION = BETAS + "_allses_{}.npy"
+"""Files of a mask, and of the betas of a type, by session or region."""
 TYPES = Literal[
     "TYPEA-ASSUMEHRF",
     "TYPEB-FITHRF",
     "TYPEC-FITHRF-GLMDENOISE",
     "TYPED-FITHRF-GLMDENOISE-RR",
 ]
+SESSIONS = {1: 15, 2: 15, 3: 15, 4: 9}
+"""Number of sessions of each subject."""
+TRIALS_PER_RUN = 37
+"""Sessions have nine or ten runs, with 333 or 370 trials."""
+REGIONS = tuple(
+    "LHEarlyVis LHLOC LHOPA LHPPA LHRSC RHEarlyVis RHLOC RHOPA RHPPA RHRSC".split()
+)
+FACTS = {"fitted": "over groups of five sessions, training and test together"}
 
 
 class Bold5000Betas(PublishedSteps):
     """BOLD5000 2.0 from its single-trial betas, which GLMsingle estimated over groups
     of five sessions.
 
-    They are those of a brain mask by session, or those of ten regions over all
-    sessions, in percent.
+    Betas are in percent, of a brain mask by session, or of ten regions over all
+    sessions.
 
     `volumes`: CSI{1…4}_GLMbetas-TYPE_ses-NN.nii.gz of all sessions, with
-    CSIN_brainmask.nii.gz, whose affine
-    counts: that of the betas has no origin. `regions`:
-    py/CSIN_GLMbetas-TYPE_allses_{LH,RH}REGION.npy, arrays [trials, voxels]; these do
-    not say where sessions end, so all trials are session 1, in runs of 37.
-    CSIN_imgnames.txt lists the pictures of either.
+    CSIN_brainmask.nii.gz, whose affine counts, as the affine of the betas has no
+    origin. `regions`: py/CSIN_GLMbetas-TYPE_allses_{LH,RH}REGION.npy, arrays [trials,
+    voxels]. These do not say where sessions end, so all trials are session 1, in runs
+    of 37. CSIN_imgnames.txt lists the pictures of either.
     """
 
     name = "bold5000"
-    patterns = (LIST % "{subject}",)
+    patterns = (PICTURE_LIST.format("{subject}"),)
 
     form: Literal["volumes", "regions"] = Field(
         "volumes",
@@ -72,73 +74,66 @@ class Bold5000Betas(PublishedSteps):
     )
     betas: TYPES = Field(
         "TYPED-FITHRF-GLMDENOISE-RR",
-        description="type of the betas, as files are called",
+        description="type of the betas, as in file names",
     )
 
     def open_subject(self, root: Path, subject: int) -> Subject:
-        """Compare the list of pictures with the betas, of which headers alone are
-        read.
-        """
-        # type B may be called as the publisher's README has it
-        betas = f"CSI{subject}_GLMbetas-{self.betas.replace('TYPEB', 'TY[PB]EB')}"
-        # files, number of trials of each session, and voxels, of either form
+        """Compare the list of pictures with the headers of the betas."""
+        # the publisher's README writes TYBEB
+        betas_type = self.betas.replace("TYPEB", "TY[PB]EB")
         if self.form == "volumes":
-            # the publisher saved betas with voxels of 2 mm and no origin, the mask in
-            # fMRIPrep's space
-            brain = find_file(root, f"CSI{subject}_brainmask.nii.gz", SOURCE)
-            mask = replace(Mask.open(brain, SOURCE), compares_affines=False)
-            files = [
-                find_file(root, f"{betas}_ses-{number:02d}.nii.gz", SOURCE)
-                for number in range(1, SESSIONS.get(subject, 1) + 1)
-            ]
-            lengths = [int(mask.open_series(path).shape[3]) for path in files]
+            # the betas have no origin, unlike the mask in fMRIPrep's space
+            path = find_file(root, MASK.format(subject), FETCH_HINT)
+            mask = replace(Mask.open(path, FETCH_HINT), compares_affines=False)
+            paths = []
+            for session in range(1, SESSIONS.get(subject, 1) + 1):
+                name = BETAS_OF_SESSION.format(subject, betas_type, session)
+                paths.append(find_file(root, name, FETCH_HINT))
+            n_trials = [int(mask.open_series(path).shape[3]) for path in paths]
             voxels = Voxels({}, grid=mask.grid)
             width = mask.width
-            sources = [brain, *files]
+            files = [path] + paths
         else:
-            files = [
-                find_file(root, f"{betas}_allses_{name}.npy", SOURCE)
-                for name in REGIONS
-            ]
-            counts, widths = zip(
-                *(_open_array(path).shape for path in files), strict=True
-            )
-            lengths = [min(counts)]
+            files = paths = []
+            for region in REGIONS:
+                name = BETAS_OF_REGION.format(subject, betas_type, region)
+                paths.append(find_file(root, name, FETCH_HINT))
+            shapes = [_open_region(path).shape for path in paths]
+            counts, widths = zip(*shapes, strict=True)
+            n_trials = [min(counts)]
             width = sum(widths)
-            sources = files
             region_of = np.repeat(REGIONS, widths)  # [V]
-            voxels = Voxels({name: region_of == name for name in REGIONS})
+            voxels = Voxels({region: region_of == region for region in REGIONS})
 
-        def read(session: int) -> Array:
+        def read_session(session: int) -> Array:
             if self.form == "volumes":
-                return mask.read_series(files[session - 1])  # [trials, V]
-            return np.concatenate([_open_array(path) for path in files], 1)
+                return mask.read_series(paths[session - 1])  # [trials, V]
+            return np.concatenate([_open_region(path) for path in paths], 1)
 
-        # pictures by session and run
-        lists = [find_file(root, LIST % whose, SOURCE) for whose in (subject, "[1-4]")]
-        names = read_names(lists[0])
-        split_of = read_splits(lists[1], SOURCE)
-        if sum(lengths) != len(names):
+        # split, session and run of each picture
+        picture_list = find_file(root, PICTURE_LIST.format(subject), FETCH_HINT)
+        reference_list = find_file(root, PICTURE_LIST.format(REFERENCE), FETCH_HINT)
+        pictures = read_names(picture_list)
+        split_of = read_splits(reference_list, FETCH_HINT)
+        if sum(n_trials) != len(pictures):
             raise BrainhiveError(
-                f"{lists[0]} lists {len(names)} trials, all sessions have "
-                f"{sum(lengths)} betas",
-                SOURCE,
+                f"{picture_list} lists {len(pictures)} trials, but all sessions have "
+                f"{sum(n_trials)} betas",
+                FETCH_HINT,
             )
-        rows = [
-            (session, row)
-            for session, length in enumerate(lengths, 1)
-            for row in range(length)
-        ]
-        trials = [
-            (name, split_of.get(name, "train"), session, 1 + row // RUN_TRIALS)
-            for name, (session, row) in zip(names, rows, strict=True)
-        ]
-        return Subject(lists + sources, voxels, width, trials, read, FACTS)
+        trials: list[Trial] = []
+        for session, count in enumerate(n_trials, 1):
+            for row in range(count):
+                picture = pictures[len(trials)]
+                split = split_of.get(picture, "train")
+                trials.append((picture, split, session, 1 + row // TRIALS_PER_RUN))
+        files = [picture_list, reference_list] + files
+        return Subject(files, voxels, width, trials, read_session, FACTS)
 
 
-def _open_array(path: Path) -> Array:
-    """Map the betas [trials, voxels] of a region; values stay on disk."""
-    with report_damage(path, SOURCE):
+def _open_region(path: Path) -> Array:
+    """Open the betas [trials, V] of a region. They stay on disk."""
+    with report_damage(path, FETCH_HINT):
         array = pickles.array(pickles.load(path))
         if array.ndim != 2:
             raise ValueError("it is no array [trials, voxels]")

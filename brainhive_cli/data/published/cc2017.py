@@ -103,18 +103,18 @@ class Clips(parts.Config):
     """The clips of cc2017: two seconds of film each, as six frames, with captions,
     labels and key objects.
 
-    They are as `gongzx/cc2017_dataset` has them, with what `McGregorW/NEURONS` adds,
-    below one folder.
+    The files of `gongzx/cc2017_dataset` and the annotations of `McGregorW/NEURONS` lie
+    below the same folder.
 
-    A concept is a film of eight minutes: validation holds out whole films, as
+    A concept is a film of eight minutes. Validation holds out whole films, because
     neighbouring clips are alike.
     """
 
     root: str = ROOT_FIELD
     captions: Literal["blip2", "qwen"] = Field(
         "blip2",
-        description="whose captions: BLIP-2's of the third frame; or Qwen2.5-VL's of "
-        "the clip, whose stores lie under cc2017-qwen",
+        description="model that wrote the captions: BLIP-2 for the third frame, or "
+        "Qwen2.5-VL for the clip, with stores under cc2017-qwen",
     )
 
     def build(self, paths: Paths) -> Dataset:
@@ -135,14 +135,14 @@ class Clips(parts.Config):
 
 
 class Cc2017Bold(parts.Config):
-    """cc2017 as NeuroClips distributes it: one response a voxel, cortical vertices of
-    the fsLR 32k surface.
+    """cc2017 as NeuroClips distributes it: a response per cortical vertex of the fsLR
+    32k surface.
 
-    Tensors [N, R, V] of subj0N_{train,test}_fmri.pt: each training clip twice, each
-    test clip ten times.
+    The tensors [N, R, V] of subj0N_{train,test}_fmri.pt have each training clip twice,
+    and each test clip ten times.
 
-    Each run was detrended and z-scored. Which vertices are kept is not published, so
-    there are no regions.
+    Each run was detrended and z-scored. The kept vertices are not published, so there
+    are no regions.
     """
 
     root: str = ROOT_FIELD
@@ -232,7 +232,7 @@ def _list_clips(root: Path, name: str, captions: str, split: str) -> StimulusSet
 
 
 def _open_tensor(path: Path, axes: Sequence[str | int]) -> Any:
-    """Open a torch file with one tensor or array. The values stay on disk.
+    """Open a torch file with a single tensor or array. The values stay on disk.
 
     Args:
         path: Path of the file.
@@ -249,7 +249,7 @@ def _open_tensor(path: Path, axes: Sequence[str | int]) -> Any:
             fits &= isinstance(axis, str) or length == axis
         if not fits:
             kind = getattr(tensor, "dtype", type(tensor).__name__)
-            expected = ", ".join(str(axis) for axis in axes)
+            expected = ", ".join(map(str, axes))
             raise ValueError(f"it holds {kind} {shape}, not numbers [{expected}]")
         return tensor
 
@@ -312,7 +312,7 @@ def _read_key_mask(folder: Path, names_path: Path, index: int) -> UInt8:
     Without a key object all are empty, and [F, 1, 1] if the clip has no masks.
     """
     names = _read_mask_names(names_path)
-    shape = (1, 1)
+    shape: tuple[int, ...] = (1, 1)
     object_frames: dict[str, dict[int, Bool]] = {}
     for frame in range(FRAMES_PER_CLIP):
         mask_name = MASK.format(clip=index, frame=frame)
@@ -331,7 +331,7 @@ def _read_key_mask(folder: Path, names_path: Path, index: int) -> UInt8:
         masks[name] = np.stack(ordered)
     key_object = choose_key_object(masks)
     if key_object is None:
-        return np.zeros((FRAMES_PER_CLIP, *shape), np.uint8)
+        return np.zeros((FRAMES_PER_CLIP,) + shape, np.uint8)
     return masks[key_object].astype(np.uint8)
 
 
@@ -393,7 +393,7 @@ def _read_responses(files: FilesByRow, subject: int, split: str) -> Trials:
         return responses[rows][..., None]
 
     return Trials(
-        LazyRows((*responses.shape, 1), responses.dtype, read_clips, path),
+        LazyRows(responses.shape + (1,), responses.dtype, read_clips, path),
         [f"{split}/{index}" for index in range(len(responses))],
         Voxels({}),
         times_s=np.zeros(1),

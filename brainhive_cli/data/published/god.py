@@ -1,6 +1,4 @@
-"""Generic Object Decoding and Deep Image Reconstruction: pictures, and tables of
-samples in bdpy's HDF5.
-"""
+"""Samples of Generic Object Decoding and Deep Image Reconstruction, in bdpy's HDF5."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -14,22 +12,26 @@ from brainhive_cli.core.arrays import Array, Bool
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.published_files import fetch_line, find_below, find_file
-from brainhive_cli.data.fmri.betas import (
-    PublishedBetas,
-    PublishedSteps,
-    Subject,
-)
+from brainhive_cli.data.fmri.betas import PublishedBetas, PublishedSteps, Subject
 from brainhive_cli.data.signals.spaces import Voxels
 
-SPLITS = {1: "train", 2: "test", 3: "imagery"}
-"""Split of a sample by its DataType."""
-PICTURES = ("stimulus_name", "stimulus_id", "Label")
-"""Keys that name the picture; the first that is there counts. Of several columns of
-`Label`, the second is the number of the picture.
+TABLES = (("dataset", "metadata"), ("dataSet", "metaData"))
+"""HDF5 names of the samples [n, columns] and of the keys of the columns, in newer and
+older files of bdpy.
 """
-LABELS = {*PICTURES, "DataType", "Run"}
+VOXELS_KEY = "VoxelData"
+REGION_PREFIX = "ROI_"
+TYPE_KEY = "DataType"
+RUN_KEY = "Run"
+PICTURE_KEYS = ("stimulus_name", "stimulus_id", "Label")
+"""Keys of the picture, of which the first that is there counts. If `Label` has several
+columns, the second is the number of the picture.
+"""
+LABEL_KEYS = (*PICTURE_KEYS, TYPE_KEY, RUN_KEY)
+SPLITS = {1.0: "train", 2.0: "test", 3.0: "imagery"}
+"""Split of a sample by its DataType."""
 FIRST_SYNSET = 1740
-"""Number of WordNet's first noun; no picture of ImageNet has a lower one."""
+"""Number of WordNet's first noun. No picture of ImageNet has a lower one."""
 NOTHING = "samples of no picture"
 AGAIN = "training samples of the picture before, which subjects were to notice"
 
@@ -37,12 +39,12 @@ AGAIN = "training samples of the picture before, which subjects were to notice"
 class Averages(PublishedSteps):
     """Generic Object Decoding, from tables of samples in bdpy's HDF5, Subject{1…5}.h5.
 
-    Samples are averages of blocks; imagined pictures are `imagery`.
+    Samples are averages of blocks. Imagined pictures are `imagery`.
 
     Attributes:
-        forms: Each form in which the set was published: patterns of a subject's files,
-            each a session, and the split of samples that do not say it. The first form
-            that is there is read.
+        forms: Published forms of the data set, of which the first that is there is
+            read. A form has a file per session: its pattern, and the split of samples
+            without a DataType.
     """
 
     name = "god"
@@ -50,92 +52,120 @@ class Averages(PublishedSteps):
     forms: ClassVar[Sequence[Mapping[str, str]]] = [{"Subject{subject}.h5": "train"}]
 
     def build(self, paths: Paths) -> PublishedBetas:
-        """Point at the data; nothing is read yet."""
-        return PublishedBetas(
-            self,
-            paths.dataset(self.name, self.root),
-            patterns=[name for form in self.forms for name in form],
-        )
+        """Make the preparation. No file is read yet."""
+        patterns: list[str] = []
+        for form in self.forms:
+            patterns += form
+        root = paths.dataset(self.name, self.root)
+        return PublishedBetas(self, root, patterns=patterns)
 
     def open_subject(self, root: Path, subject: int) -> Subject:
-        """Read the labels of all samples; each file is a session."""
-        # the files of the first form that is there
-        forms = [
-            {name.format(subject=subject): split for name, split in form.items()}
-            for form in self.forms
-        ]
-        form = next(
-            (form for form in forms if any(find_below(root, name) for name in form)),
-            forms[0],
-        )
-        source = fetch_line(self.name)
-        paths = [find_file(root, name, source) for name in form]
-
-        # labels of all samples; no voxel is read
+        """Read the labels of all samples. Each file is a session."""
+        form = self._find_form(root, subject)
+        hint = fetch_line(self.name)
+        paths = []
         trials = []
         regions: dict[str, Bool] = {}  # masks [V], the same in all files
-        for session, (path, split) in enumerate(
-            zip(paths, form.values(), strict=True), 1
-        ):
-            with hdf5.open_file(path, source) as file:
-                # the column of each label, [n]
+        for session, (name, default_split) in enumerate(form.items(), 1):
+            path = find_file(root, name, hint)
+            paths.append(path)
+            with hdf5.open_file(path, hint) as file:
                 samples, columns = _open_samples(file)
-                labels = {}
-                for key in LABELS & columns.keys():
-                    rows = np.flatnonzero(columns[key])
-                    column = rows[:2][-1] if key == "Label" else rows[0]
-                    labels[key] = samples[:, column].tolist()
+                labels = _read_labels(samples, columns)
+                pictures = _read_pictures(file, labels, samples.dtype.itemsize)
+            is_voxel = columns[VOXELS_KEY]
+            for key, is_inside in columns.items():
+                if key.startswith(REGION_PREFIX):
+                    regions[key.removeprefix(REGION_PREFIX)] = is_inside[is_voxel]
 
-                # names of pictures: those that the file lists, or those that ImageNet's
-                # numbers stand for
-                key = next((key for key in PICTURES if key in labels), PICTURES[0])
-                group = file.get(f"vmap/{key}", {})
-                names = {
-                    float(number): str(np.asarray(group[number]).astype(str))
-                    for number in group
-                }
-                if not names and samples.dtype.itemsize < 8:
-                    raise ValueError(
-                        f"{key} is {samples.dtype}, which rounds the numbers of "
-                        "pictures"
-                    )
-                pictures = [names.get(n) or _name_picture(n) for n in labels[key]]
-                is_voxel = columns["VoxelData"]
+            # repeated training pictures and samples of no picture are left out
+            splits = [default_split] * len(pictures)
+            if TYPE_KEY in labels:
+                splits = [SPLITS.get(number, NOTHING) for number in labels[TYPE_KEY]]
+            runs = labels.get(RUN_KEY, [1.0] * len(pictures))
+            for index, (previous, picture) in enumerate(pairwise([""] + pictures)):
+                split = splits[index]
+                if split == "train" and picture == previous:
+                    split = AGAIN
+                if not picture:
+                    split = NOTHING
+                trials.append((picture, split, session, int(runs[index])))
 
-            keys = [key for key in columns if key.startswith("ROI_")]
-            regions = {key.removeprefix("ROI_"): columns[key][is_voxel] for key in keys}
-
-            # split and run of each sample; repeated training pictures are left out
-            types = [SPLITS.get(kind, NOTHING) for kind in labels.get("DataType", ())]
-            types = types or [split] * len(pictures)
-            for index, (before, picture) in enumerate(pairwise(["", *pictures])):
-                is_again = types[index] == "train" and picture == before
-                reason = AGAIN if is_again else types[index]
-                run = int(labels["Run"][index]) if "Run" in labels else 1
-                trials.append((picture, reason if picture else NOTHING, session, run))
-
-        def read(session: int) -> Array:
-            with hdf5.open_file(paths[session - 1], source) as file:
+        def read_session(session: int) -> Array:
+            with hdf5.open_file(paths[session - 1], hint) as file:
                 samples, columns = _open_samples(file)
-                return np.asarray(samples[:])[:, columns["VoxelData"]]  # [n, V]
+                return np.asarray(samples[:])[:, columns[VOXELS_KEY]]  # [n, V]
 
-        return Subject(paths, Voxels(regions), int(is_voxel.sum()), trials, read)
+        width = int(is_voxel.sum())
+        return Subject(paths, Voxels(regions), width, trials, read_session)
+
+    def _find_form(self, root: Path, subject: int) -> dict[str, str]:
+        """Find the first form with any file of a subject, or return the first form.
+
+        Returns:
+            Split of each file by its name.
+        """
+        forms = []
+        for form in self.forms:
+            files = {name.format(subject=subject): form[name] for name in form}
+            forms.append(files)
+            if any(find_below(root, name) for name in files):
+                return files
+        return forms[0]
 
 
 def _open_samples(file: h5py.File) -> tuple[h5py.Dataset, dict[str, Bool]]:
-    """Open the samples [n, columns], and read a mask of the columns of each key."""
-    # names in newer and older files of bdpy
-    data, metadata = (
-        ("dataset", "metadata") if "dataset" in file else ("dataSet", "metaData")
-    )
+    """Open the samples [n, columns], and read the mask [columns] of each key."""
+    data, metadata = TABLES[0] if TABLES[0][0] in file else TABLES[1]
     keys = hdf5.find_dataset(file, f"{metadata}/key")[:].astype(str).tolist()
     masks = hdf5.open_numbers(file, f"{metadata}/value", "f")[:] == 1
     return hdf5.open_numbers(file, data, "f"), dict(zip(keys, masks, strict=True))
 
 
-def _name_picture(number: float) -> str:
-    """Name a picture of ImageNet: 1443537.022563 is n01443537_22563; nothing, where it
-    is no such number.
+def _read_labels(
+    samples: h5py.Dataset, columns: Mapping[str, Bool]
+) -> dict[str, list[float]]:
+    """Read the labels [n] of all samples, by key."""
+    labels = {}
+    for key in LABEL_KEYS:
+        if key in columns:
+            numbers = np.flatnonzero(columns[key])
+            column = numbers[:2][-1] if key == "Label" else numbers[0]
+            labels[key] = samples[:, column].tolist()
+    return labels
+
+
+def _read_pictures(
+    file: h5py.File, labels: Mapping[str, Sequence[float]], itemsize: int
+) -> list[str]:
+    """Read the names of the pictures [n], from the file or from ImageNet's numbers.
+
+    Args:
+        file: Open file.
+        labels: Labels of the samples by key.
+        itemsize: Bytes of a label. ImageNet's numbers need 8.
     """
+    keys = [key for key in PICTURE_KEYS if key in labels]
+    if not keys:
+        raise ValueError(f"it has none of the keys {', '.join(PICTURE_KEYS)}")
+    key = keys[0]
+    group = file.get(f"vmap/{key}", {})
+    names = {}
+    for number in group:
+        names[float(number)] = str(np.asarray(group[number]).astype(str))
+    if not names and itemsize < 8:
+        raise ValueError(
+            f"{key} has {itemsize} bytes a number, which rounds the numbers of pictures"
+        )
+    return [names.get(number) or _name_picture(number) for number in labels[key]]
+
+
+def _name_picture(number: float) -> str:
+    """Name a picture of ImageNet: 1443537.022563 is n01443537_22563.
+
+    Other numbers have no name, "".
+    """
+    if not number >= FIRST_SYNSET:  # also True for NaN
+        return ""
     synset, _, picture = f"{number:.6f}".partition(".")
-    return f"n{int(synset):08d}_{int(picture)}" if number >= FIRST_SYNSET else ""
+    return f"n{int(synset):08d}_{int(picture)}"

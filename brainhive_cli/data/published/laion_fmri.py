@@ -34,11 +34,7 @@ from brainhive_cli.data.files.published_files import (
     find_file,
     read_table,
 )
-from brainhive_cli.data.fmri.betas import (
-    PublishedBetas,
-    PublishedSteps,
-    Subject,
-)
+from brainhive_cli.data.fmri.betas import PublishedBetas, PublishedSteps, Subject
 from brainhive_cli.data.fmri.volumes import Mask
 from brainhive_cli.data.media.pictures import decode, report_bad_picture
 from brainhive_cli.data.media.stimuli import StimulusSet
@@ -86,27 +82,27 @@ UNUSED = "trials of pictures that are neither in train nor in test"
 
 
 class LaionFmriPictures(parts.Config):
-    """The pictures of LAION-fMRI, in train and test as one of the publisher's split
-    files has them.
+    """The pictures of LAION-fMRI, with train and test from a split file of the
+    publisher.
 
-    These files lie in splits/POOL/NAME.json. A picture's id is the name of its file
+    Split files lie in splits/POOL/NAME.json. A picture's id is the name of its file
     without the last suffix, and each picture is a concept of its own. Other splits than
-    the default are data sets with stores of their own, as `laion-fmri-sub-01-tau`.
+    the default are data sets with stores of their own, such as `laion-fmri-sub-01-tau`.
     """
 
     root: str = ROOT_FIELD
     pool: str = Field(
         DEFAULT_POOL,
         pattern=r"^(shared|pooled|sub-\d\d)$",
-        description="shared: what all subjects saw; pooled: all pictures of all "
-        "subjects, who may be trained together on either; sub-01 and so "
-        "on: all pictures of that subject, for whom alone it is",
+        description="pictures: shared by all subjects, pooled over all subjects, or all "
+        "of a subject such as sub-01, whose split is for that subject alone; subjects "
+        "can be trained together on shared and on pooled",
     )
     split: str = Field(
         DEFAULT_SPLIT,
         pattern=r"^\w+$",
-        description="file of the pool: tau, cluster_k5_0 to cluster_k5_4, or, not of "
-        "`pooled`, random_0 to random_4 or ood",
+        description="split file of the pool: tau, cluster_k5_0 to cluster_k5_4, or (not "
+        "for `pooled`) random_0 to random_4 or ood",
     )
 
     def read_split(self, root: Path) -> tuple[dict[str, str], Path]:
@@ -158,15 +154,13 @@ class LaionFmriBetas(PublishedSteps):
     name = NAME
 
     stimuli: Any = parts.part_field(
-        "datasets", NAME, "pool and split of the pictures; its root is as above"
+        "datasets", NAME, "pool and split of the pictures; default of its root: `root`"
     )
     above_r2: float = Field(
         MASK_R2,
         ge=0,
         lt=100,
-        description=(
-            "percent of variance, the mean over sessions, above which voxels are kept"
-        ),
+        description="keep voxels above this R² in percent, averaged over sessions",
     )
     sessions: Numbers | None = Field(
         None, description="sessions, each of which must be there; default: 1-30"
@@ -198,8 +192,8 @@ class LaionFmriBetas(PublishedSteps):
             split_of, split_list = stimuli.read_split(picture_root)
         if stimuli.pool not in ("shared", "pooled", name):
             raise BrainhiveError(
-                f"pool {stimuli.pool} is for that subject alone: {name} may be trained "
-                "on what it tests on",
+                f"pool {stimuli.pool} is for that subject alone: its test pictures may "
+                f"be training pictures of {name}",
                 "preparation.stimuli.pool=shared, whose test is the same for all",
             )
 
@@ -284,7 +278,7 @@ def _list_pictures(
     for image_id, _, text in sorted(read_table(captions, FETCH_HINT, _read_caption)):
         texts[image_id].append(text)
     lists = [texts[image_id] for image_id in image_ids]
-    n_captions = max(len(captions) for captions in lists)
+    n_captions = max(map(len, lists))
     return replace(pictures, captions=lists.__getitem__, captions_each=n_captions)
 
 

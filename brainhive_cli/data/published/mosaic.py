@@ -95,21 +95,21 @@ UNLISTED = "trials in no list of splits: a near copy is in another split"
 class MosaicPictures(parts.Config):
     """The pictures of MOSAIC, stimuli/raw/NAME, in its splits. BMD and HAD are videos.
 
-    A picture's id is the name of its file without ending. Subjects are records, one a
-    person and study: 1 to 93, or by name, as sub-01_NSD.
+    A picture's id is the name of its file without ending. A subject is a record
+    of a person and study: 1 to 93, or a name such as sub-01_NSD.
     """
 
     root: str = ROOT_FIELD
     studies: UniqueNames = Field(
         PICTURE_STUDIES,
-        description="studies whose pictures are listed; others than the default have "
-        "stores of their own, as mosaic-NSD",
+        description="studies whose pictures are listed; a choice of some has stores of "
+        "its own, such as mosaic-NSD",
     )
     across: Literal["people", "studies"] = Field(
         "people",
-        description="what mode inter crosses: people, a model learns from other people "
-        "alone; studies, from the tested person's records of other studies alone, as "
-        f"every number then says. The publisher's {SHARED_PEOPLE} names them",
+        description="training records of mode inter: people, only other people; "
+        "studies, only the tested person's records of other studies, as every number "
+        f"then says. The publisher's {SHARED_PEOPLE} lists them",
     )
 
     def build(self, paths: Paths) -> Dataset:
@@ -148,11 +148,11 @@ class MosaicPictures(parts.Config):
 
 
 class MosaicBetas(PublishedSteps):
-    """MOSAIC's single-trial betas of GLMsingle: sub-01_NSD.hdf5, a record each.
+    """MOSAIC's single-trial betas of GLMsingle, a file per record: sub-01_NSD.hdf5.
 
     All records have the same grayordinates. Values that are not finite become 0.
     The publisher normalised betas by the training trials of each record. A record is
-    one session, as sessions, runs and the order of trials are not known.
+    a session, as sessions, runs and the order of trials are not known.
     """
 
     name = NAME
@@ -163,13 +163,13 @@ class MosaicBetas(PublishedSteps):
 
     zscore: Annotated[Literal["session", "no"], yaml_no_as_text] = Field(
         "no",
-        description="z-score again, within a record; as published they are so",
+        description="z-score the published z-scores again, within a record",
     )
     regions: NameList | None = Field(
         VISUAL,
-        description="parcels of the HCP's atlas (extra mosaic), of both sides or one, "
-        "as L_V1, or patterns: * is all grayordinates, with their regions; null: all, "
-        "without",
+        description="parcels of the HCP's atlas (extra mosaic), such as V1 or, for a "
+        "side, L_V1, or patterns; * keeps all grayordinates with their regions, null "
+        "keeps all without regions",
     )
 
     def find_subjects(self, root: Path) -> list[int]:
@@ -253,7 +253,7 @@ def find_records(root: Path, subject: int) -> set[int]:
         return records
 
     hint = (
-        f"one row per person, in columns NSD, BOLD5000 …: sub-01 or n/a; {FETCH_HINT}"
+        f"a row per person, with columns NSD, BOLD5000 …: sub-01 or n/a; {FETCH_HINT}"
     )
     path = find_file(root, SHARED_PEOPLE, FETCH_HINT)
     records = {subject}
@@ -279,9 +279,9 @@ def _list_pictures(
     if absent_pictures or not pictures:
         n_others = len(absent_pictures) - 1
         subject = absent_pictures[0] if absent_pictures else f"of {', '.join(studies)}"
-        others = f", nor {n_others} more" if n_others > 0 else ""
+        suffix = f", nor {n_others} more" if n_others > 0 else ""
         raise MissingData(
-            f"no {split} picture {subject} in {folder}{others}",
+            f"no {split} picture {subject} in {folder}{suffix}",
             f"dataset.studies=[STUDY] lists fewer; {FETCH_HINT}",
         )
 
@@ -376,12 +376,12 @@ def _read_atlas() -> tuple[dict[str, Bool], Surface]:
             if name
         }
 
-        # side and vertex, -1 for subcortical voxels
+        # hemisphere (0 left, 1 right) and vertex, -1 for subcortical voxels
         vertices = np.full((N_GRAYORDINATES, 2), -1, np.int32)
         start = 0
-        for side, key in enumerate(("grayl", "grayr")):
+        for hemisphere, key in enumerate(("grayl", "grayr")):
             stop = start + len(mesh[key])
-            vertices[start:stop, 0] = side
+            vertices[start:stop, 0] = hemisphere
             vertices[start:stop, 1] = mesh[key]
             start = stop
         sizes = int(mesh["num_meshl"]), int(mesh["num_meshr"])

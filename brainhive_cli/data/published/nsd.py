@@ -30,11 +30,7 @@ from brainhive_cli.data.files.published_files import (
     find_file,
     read_table,
 )
-from brainhive_cli.data.fmri.betas import (
-    PublishedBetas,
-    PublishedSteps,
-    Subject,
-)
+from brainhive_cli.data.fmri.betas import PublishedBetas, PublishedSteps, Subject
 from brainhive_cli.data.fmri.volumes import NIFTI_ENDINGS, Mask, open_image
 from brainhive_cli.data.media.pictures import report_bad_picture
 from brainhive_cli.data.media.stimuli import StimulusSet
@@ -126,7 +122,7 @@ IMAGERY_RUNS = (
 """Runs in the order of the betas: task, set of six stimuli, and number of the two
 imagery runs of a set.
 """
-IMAGERY_TABLE = "nsddata/bdata/nsdimagery/nsdimagery_subj{subject:02d}_{run}.tsv"
+IMAGERY_TABLE = "nsddata/bdata/nsdimagery/nsdimagery_subj{:02d}_{}.tsv"
 IMAGERY_PICKLE = "nsdimagery_stimuli.pkl3"
 BLOCKS_KEY = "exps"
 STIMULI_KEY = "cues"
@@ -149,13 +145,13 @@ class NsdPictures(parts.Config):
     They have 425 × 425 pixels. `test` is the 1000 pictures that all subjects saw,
     `train` the others. A picture's id is its 73k id, as NSD's own file names have it
     (`nsd02951`, counted from 1). Each picture is a concept of its own. Captions are
-    COCO's: those of COCO_73k_annots_curated.npy anywhere below the folder.
+    COCO's, from COCO_73k_annots_curated.npy anywhere below the folder.
     """
 
     root: str = ROOT_FIELD
     subjects: Numbers | None = Field(
         None,
-        description="only what these subjects were shown, 10,000 pictures each, in "
+        description="only the 10,000 pictures that each of these subjects saw, with "
         "stores of their own; default: all 73,000",
     )
     holdout: Holdout | None = HOLDOUT_FIELD
@@ -171,7 +167,7 @@ class NsdPictures(parts.Config):
 
         # pictures of some subjects have stores of their own
         root = paths.dataset("nsd", self.root)
-        name = "-".join(["nsd"] + [str(subject) for subject in subjects])
+        name = "-".join(["nsd"] + list(map(str, subjects)))
         published = PUBLISHED_FACTS["nsd"]
         if subjects:
             counts = {**published.stimuli, "train": N_TRAINING * len(subjects)}
@@ -219,30 +215,31 @@ class NsdBetas(NsdSteps):
     name = "nsd"
     numbers = SUBJECTS
 
-    space: Pattern = Field(SPACE, description="of the volumes: func1pt8mm or func1mm")
+    space: Pattern = Field(
+        SPACE, description="space of the volumes: func1pt8mm or func1mm"
+    )
     betas: Pattern = Field(
-        "betas_fithrf_GLMdenoise_RR", description="version of the betas, a folder"
+        "betas_fithrf_GLMdenoise_RR", description="folder of a version of the betas"
     )
     voxels: str = Field(GENERAL, description="mask of the voxels that are kept")
     masks: dict[str, str] = Field(
         {},
-        description="own masks, which become regions: name: NIfTI file of each "
-        "subject, above 0 inside, as {spatial: "
-        "masks/subj{subject:02d}_spatial.nii.gz}; below home, on the "
-        "volumes of `space`",
+        description="your masks by name of the region, such as {spatial: "
+        "masks/subj{subject:02d}_spatial.nii.gz}: NIfTI files below home, on the "
+        "volumes of `space`, above 0 inside",
     )
     sessions: Numbers | None = Field(
         None, description="sessions, each of which must be there; default: all"
     )
     test_pictures: Literal[982, 1000] = Field(
         1000,
-        description="test pictures: all, or those of the first 37 sessions, which "
-        "papers before 2024 had; later sessions are then left out",
+        description="number of test pictures: 1000, or 982 as in papers before 2024, "
+        "which leaves out the sessions after 37",
     )
     zscore: bool = Field(  # type: ignore[assignment]
         True,
-        description="z-score each voxel in each session by its training trials; no: "
-        "percent of change",
+        description="z-score each voxel in each session by its training trials; no "
+        "keeps percent signal change",
     )
 
     def build(self, paths: Paths) -> PublishedBetas:
@@ -311,8 +308,8 @@ class Imagery(NsdSteps):
     """NSD-Imagery: the voxels of NSD, seeing and imagining 18 stimuli, for models that
     were trained on NSD.
 
-    Betas are read in a mask of NSD's. Trials are those of the public tables
-    nsdimagery_subj0N_RUN.tsv or, without these, of the laboratory's own
+    Betas are read in a mask of NSD. Trials are listed in the public tables
+    nsdimagery_subj0N_RUN.tsv or, without these, in the laboratory's own
     nsdimagery_stimuli.pkl3. A stimulus is named by its set and the value of `column` in
     the tables (or the pickle's cue), such as `A-X`. The name of a picture's file stands
     for that picture. The public files do not say which picture a value of CONDITION is,
@@ -387,7 +384,7 @@ def name_picture(row: int) -> str:
 
 
 def find_nsd_file(name: str, *roots: Path) -> Path:
-    """Find a file at any depth below one of several roots.
+    """Find a file at any depth below several roots.
 
     Raises:
         MissingData: if no root has the file.
@@ -402,7 +399,7 @@ def find_nsd_file(name: str, *roots: Path) -> Path:
 def find_volume(
     folder: Path, name: str, endings: Sequence[str] = NIFTI_ENDINGS
 ) -> Path | None:
-    """Find a file with one of several endings, or return None."""
+    """Find the first file with any of the endings, or return None."""
     for ending in endings:
         path = folder / f"{name}{ending}"
         if is_file(path):
@@ -421,7 +418,7 @@ def find_masks(
         own_masks: The user's masks by name.
 
     Raises:
-        MissingData: if the base or one of the user's masks is absent.
+        MissingData: if the base or a mask of the user is absent.
     """
     for name, path in own_masks.items():
         if not path.is_file():
@@ -457,7 +454,7 @@ def _find_betas(folder: Path, session: int) -> Path:
             numbers.add(int(match[1]))
     hint = FETCH_HINT
     if numbers:
-        sessions = ",".join(str(number) for number in sorted(numbers))
+        sessions = ",".join(map(str, sorted(numbers)))
         hint += f", or use the sessions you have: preparation.sessions={sessions}"
     raise MissingData(f"nsd: no {folder / name}.nii.gz, nor .hdf5", hint)
 
@@ -496,7 +493,7 @@ def _list_pictures(
     if split != "test":
         split_rows = set(seen_rows) - set(shared_rows)
     rows = np.array(sorted(split_rows), np.int64)
-    image_ids = Names.of(name_picture(row) for row in rows.tolist())
+    image_ids = Names.of(map(name_picture, rows.tolist()))
     pictures = StimulusSet(
         name,
         split,
@@ -522,7 +519,7 @@ def _read_stim_info(root: Path, subjects: Sequence[int]) -> tuple[list[int], lis
     Returns:
         Rows in imgBrick of the shared and of the seen pictures.
     """
-    columns = [FIRST_TRIAL_COLUMN.format(subject) for subject in subjects]
+    columns = list(map(FIRST_TRIAL_COLUMN.format, subjects))
 
     def read_row(cells: dict[str, str]) -> tuple[int, bool, bool]:
         first_trials = [int(cells[column]) for column in columns]
@@ -589,7 +586,7 @@ def _read_imagery_trials(
     Returns:
         The files that were read, and the block and stimulus of each beta.
     """
-    names = [IMAGERY_TABLE.format(subject=subject, run=run) for run in IMAGERY_RUNS]
+    names = [IMAGERY_TABLE.format(subject, run_name) for run_name in IMAGERY_RUNS]
     has_tables = any((root / name).exists() for name in names)
     pickle = None if has_tables else find_below(root, f"**/{IMAGERY_PICKLE}")
     if pickle is not None:
@@ -626,7 +623,7 @@ def _list_captions(path: Path, rows: Int64, index: int) -> list[str]:
     row = int(rows[index])
     if row >= len(table):
         return []
-    return [str(caption) for caption in table[row] if str(caption)]
+    return [text for text in map(str, table[row]) if text]
 
 
 @cache
@@ -644,7 +641,7 @@ def _read_captions(path: Path) -> Array:
 def read_betas(path: Path, mask: Mask, n_trials: int) -> Array:
     """Read the betas of a session in percent, after `require_betas` has checked them.
 
-    One volume (NIfTI) or one plane of voxels (HDF5) is in memory at a time.
+    A single volume (NIfTI) or plane of voxels (HDF5) is in memory at a time.
 
     Returns:
         Betas [trials, V] of the voxels of the mask, in C order.
@@ -680,7 +677,7 @@ def require_betas(path: Path, mask: Mask, n_trials: int) -> None:
         dtype = image.get_data_dtype()
 
     # [X, Y, Z, trials]
-    expected_shape = [*mask.inside.shape, n_trials]
+    expected_shape = list(mask.inside.shape) + [n_trials]
     if list(shape) != expected_shape or dtype != np.int16:
         raise BrainhiveError(
             f"{path} holds {dtype} {list(shape)}, but mask and design need int16 "

@@ -118,7 +118,7 @@ class MindEye1Betas(parts.Config):
         ),
     )
     needs_regions: bool = Field(
-        False, description="refuse signals whose regions no mask of NSD names"
+        False, description="raise an error without masks of NSD, which name regions"
     )
 
     def build(self, paths: Paths) -> PreparedFiles:
@@ -152,8 +152,8 @@ class MindEye2Betas(parts.Config):
     )
     test_pictures: Literal[982, 1000] = Field(
         1000,
-        description="test pictures: all, or those of the first 37 sessions; later ones "
-        "are left out",
+        description="number of test pictures: 1000, or 982, which leaves out the "
+        "sessions after 37",
     )
 
     def build(self, paths: Paths) -> PreparedFiles:
@@ -163,7 +163,7 @@ class MindEye2Betas(parts.Config):
         patterns = {
             "betas": [MINDEYE2_BETAS],
             "train": [MINDEYE2_TARS.format("train")],
-            "test": [MINDEYE2_TARS.format(folder) for folder in test_folders],
+            "test": list(map(MINDEYE2_TARS.format, test_folders)),
             "masks": [REGION_MASKS],
         }
         mask_roots = (root, paths.dataset("nsd"))
@@ -196,14 +196,15 @@ class BrainDiffuserBetas(parts.Config):
 
     def build(self, paths: Paths) -> PreparedFiles:
         """Make the preparation. No file is read yet."""
-        roots = (paths.dataset("brain_diffuser", self.root), paths.dataset("nsd"))
-        find_design = partial(find_nsd_file, DESIGN, *roots)
+        root = paths.dataset("brain_diffuser", self.root)
+        nsd_root = paths.dataset("nsd")
+        find_design = partial(find_nsd_file, DESIGN, root, nsd_root)
         return PreparedFiles(
             "nsd",
-            roots[0],
+            root,
             BRAIN_DIFFUSER_HINT,
             {split: [BRAIN_DIFFUSER_MEANS.format(split)] for split in SPLITS},
-            partial(_read_brain_diffuser, roots, find_design),
+            partial(_read_brain_diffuser, (root, nsd_root), find_design),
             design=(DESIGN, find_design),
         )
 
@@ -335,12 +336,13 @@ def _read_mindeye1(
         numbers = read_member(sample, TRIALS, MINDEYE1_HINT)
         _, rows = np.unique(numbers, return_index=True)
         trial_rows.append(rows.tolist())
-    repetitions = np.array([len(rows) for rows in trial_rows], np.int64)
+    repetitions = np.array(list(map(len, trial_rows)), np.int64)
 
     first_signal = read_member(samples[0], SIGNAL, MINDEYE1_HINT)
     dtype = first_signal.dtype
-    shape = (int(repetitions.max()), first_signal.shape[-1], 1)  # R, V, 1
-    voxels = read_region_masks(subject, shape[1], mask_roots, MINDEYE1_HINT)
+    width = first_signal.shape[-1]
+    shape = (len(samples), int(repetitions.max()), width, 1)  # [N, R, V, 1]
+    voxels = read_region_masks(subject, width, mask_roots, MINDEYE1_HINT)
     if needs_regions and len(voxels.regions) == 1:
         raise MissingData(
             f"no masks of NSD below {mask_roots[1]}, which name regions",
@@ -348,7 +350,7 @@ def _read_mindeye1(
         )
 
     def read_pictures(selection: slice) -> Array:
-        signal = np.zeros((len(samples[selection]), *shape), dtype)
+        signal = np.zeros((len(samples[selection]),) + shape[1:], dtype)
         pairs = zip(samples[selection], trial_rows[selection], strict=True)
         for index, (sample, rows) in enumerate(pairs):
             member = read_member(sample, SIGNAL, MINDEYE1_HINT)  # [R, V]
@@ -356,7 +358,7 @@ def _read_mindeye1(
         return signal
 
     folder_of_tars = samples[0][0].parents[1]
-    signal = LazyRows((len(samples), *shape), dtype, read_pictures, folder_of_tars)
+    signal = LazyRows(shape, dtype, read_pictures, folder_of_tars)
     provenance = {"source": "webdataset_avg_split"}
     return make_recording(signal, pictures, voxels, provenance, repetitions=repetitions)
 
@@ -392,7 +394,7 @@ def _read_mindeye2(
             return read_trials(rows)
 
     return make_recording(
-        LazyRows((*trials.shape, width, 1), dtype, read_pictures, path),
+        LazyRows(trials.shape + (width, 1), dtype, read_pictures, path),
         pictures.tolist(),
         read_region_masks(subject, width, mask_roots, MINDEYE2_HINT),
         {"source": path.name, "test_pictures": test_pictures},
@@ -488,7 +490,7 @@ def make_recording(
     """
     return Trials(
         signal,
-        [name_picture(row) for row in rows],
+        list(map(name_picture, rows)),
         voxels,
         times_s=np.zeros(1),
         rate_hz=None,

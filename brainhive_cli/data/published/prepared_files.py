@@ -1,4 +1,4 @@
-"""Signals that other projects have prepared, in one or more files per subject."""
+"""Signals that other projects have prepared, as files by subject."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,7 +24,7 @@ class PreparedFiles:
         patterns: Patterns of paths below the root, with `{subject}`, by name. The first
             pattern with files counts. A subject exists if it has files of the first
             name.
-        read: Returns the recording of a subject's files, subject and split.
+        open_recording: Returns the recording of a subject's files, subject and split.
         sizes: Known sizes in bytes, by name and subject.
         optional: Names of files that may be absent.
         has_single_files: If True, several files of a name are refused.
@@ -35,7 +35,7 @@ class PreparedFiles:
     root: Path
     source: str
     patterns: Mapping[str, Sequence[str]]
-    read: Callable[[FilesByRow, int, str], Trials]
+    open_recording: Callable[[FilesByRow, int, str], Trials]
     sizes: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     optional: Sequence[str] = ()
     has_single_files: bool = False
@@ -82,7 +82,7 @@ class PreparedFiles:
 
     def recording(self, subject: int, split: str) -> Trials:
         """Open a split. Signals are read when they are sliced, and must be finite."""
-        return self.read(self._find_files(subject), subject, split)
+        return self.open_recording(self._find_files(subject), subject, split)
 
     def _match_files(self, name: str, subject: int) -> list[Path]:
         """List the files of the first pattern that has any, or of all patterns if only
@@ -108,6 +108,6 @@ class PreparedFiles:
                 raise MissingData(
                     f"{self.root} has several {name} files of subject {subject}: "
                     f"{', '.join(names)}",
-                    "preparation.root=FOLDER, with only one of them",
+                    "preparation.root=FOLDER, with a single file of each split",
                 )
         return files

@@ -148,7 +148,7 @@ class Distributed(parts.Config):
     signals: Pattern = Field(
         "",
         description="folder of sub-XX/{train,test}.pt below root, or a pattern; "
-        "default: the published one",
+        "default: the published folder",
     )
     holdout: Holdout | None = HOLDOUT_FIELD
 
@@ -185,7 +185,7 @@ class Distributed(parts.Config):
         pictures = make_stimulus_set(self.name, split, folder.parent, paths, concepts)
         return replace(
             pictures,
-            image_ids=Names.of(make_image_id(path) for path in paths),
+            image_ids=Names.of(map(make_image_id, paths)),
             captions=partial(_list_captions, pictures.concepts),
             captions_each=1,
         )
@@ -248,17 +248,17 @@ class Prepared(parts.Config):
     """THINGS-EEG2 and THINGS-MEG in the forms that other projects prepare, whatever
     their files are called.
 
-    Forms: UBP's and BrainHiVE's train.pt; NICE's, AlignVis's and ATM's bare pickles
-    named .npy; the .npy of the data's authors; NeuroBridge's and SAMGA's train.npy, an
-    array with an info.json or a bare pickle; ATM's and AlignVis's pickles of MEG. They
-    lie in sub-XX, one folder below root or two.
+    Forms: train.pt of UBP and BrainHiVE, bare pickles named .npy of NICE, AlignVis and
+    ATM, the .npy of the data's authors, train.npy of NeuroBridge and SAMGA (an array
+    with an info.json, or a bare pickle), and pickles of MEG of ATM and AlignVis. The
+    folders sub-XX lie in root, or in a folder of it.
 
     Files that do not name their pictures must have the order of the pictures' paths,
     which is read from image_metadata.npy or from the pictures.
     """
 
     root: str = Field(
-        "", description="folder of the subjects; default: that of `stimuli`"
+        "", description="folder of the subjects; default: the root of `stimuli`"
     )
     stimuli: Any = parts.part_field(
         "datasets", "things-eeg", "the data set of the pictures that were shown"
@@ -274,13 +274,13 @@ class Prepared(parts.Config):
             )
         root = paths.dataset(dataset.name, self.root or dataset.root)
         picture_root = paths.dataset(dataset.name, dataset.root)
-        read = partial(_read_prepared, dataset, root, picture_root)
+        read_files = partial(_read_prepared, dataset, root, picture_root)
         return PreparedFiles(
             dataset.name,
             root,
             PREPARED_HINT,
             {split: _list_patterns(split) for split in PICTURE_FOLDERS},
-            read,
+            read_files,
             has_single_files=True,
         )
 
@@ -377,12 +377,12 @@ def read_metadata(path: Path, way_out: str) -> dict[str, list[str]]:
 
 
 def _read_info(path: Path) -> ArrayInfo | None:
-    """Read the info.json of an array from its folder or the folder above, if any."""
-    for folder in (path.parent, path.parent.parent):
-        if (folder / INFO).is_file():
-            way_out = "copy it again with its arrays, or prepare them again"
-            return documents.read(folder / INFO, ArrayInfo, way_out)
-    return None
+    """Read the info.json beside the folder of a subject's arrays, if there is any."""
+    info = path.parent.parent / INFO
+    if not info.is_file():
+        return None
+    way_out = "copy it again with its arrays, or prepare them again"
+    return documents.read(info, ArrayInfo, way_out)
 
 
 def read_recording(
@@ -444,7 +444,7 @@ def read_recording(
         signal: Any = pickles.array(content[signal_key])
         repetitions = None
         if signal.ndim == 5:
-            signal = signal.reshape(-1, *signal.shape[2:])
+            signal = signal.reshape((-1,) + signal.shape[2:])
         elif signal.ndim == 3 and signal_key == TRIALS_KEY and pictures is not None:
             signal, pictures, repetitions = _group_trials(signal, pictures, path)
         if len(signal.shape) != 4:
@@ -518,8 +518,8 @@ def _group_trials(
         )
     picture_paths, table, counts = group_trials(shown_paths)
     shape = trials.shape[1:]
-    read = make_trial_reader(table, shape, trials.dtype, trials.__getitem__)
-    signal = LazyRows((*table.shape, *shape), trials.dtype, read, path)
+    read_rows = make_trial_reader(table, shape, trials.dtype, trials.__getitem__)
+    signal = LazyRows(table.shape + shape, trials.dtype, read_rows, path)
     return signal, picture_paths, counts
 
 
@@ -553,7 +553,7 @@ def _read_image_ids(pictures: Any) -> list[str]:
                 "'img'"
             )
         paths = paths[:, 0]
-    return [make_image_id(path) for path in paths.tolist()]
+    return list(map(make_image_id, paths.tolist()))
 
 
 def _require_form(content: Any, path: Path, way_out: str) -> None:

@@ -54,7 +54,7 @@ SOURCE = (
 )
 """Addresses of the files, as in the README of NeuroBridge (feroooooo/NeuroBridge)."""
 
-MAINS_HZ = sorted({*range(50, 301, 50), *range(60, 301, 60)})
+MAINS_HZ = sorted(set(range(50, 301, 50)) | set(range(60, 301, 60)))
 BAND_HZ = (0.1, 75.0)
 CLIP_IQR = 20.0
 """NeuralBench's notch filters, band, and limit of signals in interquartile ranges.
@@ -101,15 +101,10 @@ class ThingsEegRaw(Steps):
     )
     continuous: Literal["none", "neuralbench"] = added_field(
         "none",
-        description="steps on each recording before trials are cut: none, or those of "
-        "NeuralBench: notch filters at 50 and 60 Hz and their harmonics, 0.1 to 75 Hz, "
-        "rate_hz, each channel less its median, over its interquartile range; trials "
-        "are cut off at 20 of these",
-    )
-    whiten_by: Literal["training", "both"] = Field(  # each session has training trials
-        "training",
-        description="trials whose noise is measured: training, or both (mean of "
-        "training and test)",
+        description="steps on each recording before trials are cut: none, or "
+        "NeuralBench's, which are notch filters at 50 and 60 Hz and their harmonics, "
+        "0.1 to 75 Hz, resampling to rate_hz, scaling by median and interquartile "
+        "range, and limits of ±20",
     )
 
     @model_validator(mode="after")
@@ -184,7 +179,8 @@ class RawRecordings(Preparation):
         for session in self.sessions(subject):
             for split in PARTITIONS:
                 paths.append(self._find_file(subject, session, split))
-        return [*paths, self.root / METADATA]
+        paths.append(self.root / METADATA)
+        return paths
 
     def sessions(self, subject: int) -> Sequence[int]:
         """List the sessions that the recipe names."""
@@ -255,7 +251,7 @@ class RawRecordings(Preparation):
 
     @cached_property
     def _folder(self) -> Path:
-        """The first folder that holds subjects, or the usual one for errors."""
+        """The first folder that holds subjects, or the usual folder for errors."""
         folders = [self.root / name for name in FOLDERS]
         for folder in folders:
             if any(folder.glob("sub-*")):
@@ -314,10 +310,10 @@ class RawRecordings(Preparation):
 
         if self.config.repetitions:
             max_count = self.config.repetitions[list(PARTITIONS).index(split)]
-            drawn = _draw_trials(codes[trials], max_count, self.config.seed)
-            dropped["not drawn"] = len(trials) - len(drawn)
-            trials = trials[drawn]
-        rows = [names.index(name) for name in self.channels]
+            drawn_rows = _draw_trials(codes[trials], max_count, self.config.seed)
+            dropped["not drawn"] = len(trials) - len(drawn_rows)
+            trials = trials[drawn_rows]
+        rows = list(map(names.index, self.channels))
         return OpenRecording(signal, rows, onsets[trials], codes[trials], dropped)
 
 
@@ -334,8 +330,8 @@ def _open_file(path: Path) -> tuple[Array, list[str], Int64, Int64]:
     content = pickles.load(path)
     with report_damage(path, SOURCE, BrainhiveError):
         signal = content[SIGNAL_KEY]
-        names = [str(name) for name in content[NAMES_KEY]]
-        types = [str(channel_type) for channel_type in content[TYPES_KEY]]
+        names = list(map(str, content[NAMES_KEY]))
+        types = list(map(str, content[TYPES_KEY]))
         rate_hz = float(content[RATE_KEY])
         if signal.ndim != 2 or not len(signal) == len(names) == len(types):
             raise ValueError(
@@ -355,7 +351,7 @@ def _open_file(path: Path) -> tuple[Array, list[str], Int64, Int64]:
 
 
 def _read_channels(signal: Array, rows: Sequence[int]) -> Iterator[Float64]:
-    """Yield the samples of one channel after the other."""
+    """Yield the samples of the channels in turn."""
     for row in rows:
         samples = np.array(signal[row], np.float64)
         # pages of the mapped file would count as memory of this process

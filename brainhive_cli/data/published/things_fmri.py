@@ -53,13 +53,11 @@ class ThingsFmriBetas(PublishedSteps):
 
     zscore: Annotated[Literal["session", "run", "no"], yaml_no_as_text] = Field(
         "no",
-        description="z-score voxels again, within a session or run; as published they "
-        "are on that scale",
+        description="z-score the published z-scores again, within a session or run",
     )
     drop_test_concepts: bool = Field(
         True,
-        description="leave training pictures out whose concept a test picture shows, "
-        "as papers do",
+        description="leave out training pictures of tested concepts, as papers do",
     )
 
     def open_subject(self, root: Path, subject: int) -> Subject:

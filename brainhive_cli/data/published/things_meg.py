@@ -1,6 +1,4 @@
-"""THINGS-MEG from its authors' epochs; what BrainHiVE distributes of it is read as
-THINGS-EEG2 is.
-"""
+"""THINGS-MEG from the epochs of its authors."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.arrays import Array, Float64, Int64
+from brainhive_cli.core.arrays import Array, Bool, Float32, Float64, Int64
 from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
@@ -20,40 +18,42 @@ from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 
 FOLDERS = ("derivatives/preprocessed", "preprocessed", "raw_meg", "")
-"""Folders below root in which the epochs may lie."""
-TYPES = {"train": "exp", "test": "test"}
-"""The trial_type of each split; all others are catch trials, which show no picture of
+"""Folders below root that may hold the epochs."""
+EPOCHS = "preprocessed_P{}-epo.fif"
+SUBJECTS = (1, 2, 3, 4)
+SPLIT_TYPES = {"train": "exp", "test": "test"}
+"""The trial_type of each split. Other trials are catch trials, which show no picture of
 THINGS.
 """
-COLUMNS = ("trial_type", "things_category_nr", "image_path", "session_nr")
+TYPE_COLUMN = "trial_type"
+CATEGORY_COLUMN = "things_category_nr"
+PATH_COLUMN = "image_path"
+SESSION_COLUMN = "session_nr"
+COLUMNS = (TYPE_COLUMN, CATEGORY_COLUMN, PATH_COLUMN, SESSION_COLUMN)
+ONSET_COLUMN = "onset"
+"""Columns of the metadata, of which `onset` may be absent: seconds since the start of
+the run.
+"""
+STIMULUS_MS = 500.0
+"""Presentation time of each picture."""
+HALF_SAMPLE_MS = 2.5
+"""Half of the time between two samples, within which a limit means the nearest sample.
+"""
+TRIALS_PER_READ = 256
+"""Trials that are read at a time, as mne makes float64 of all their samples."""
 SOURCE = (
     "get derivatives/preprocessed of THINGS-MEG at "
     "https://openneuro.org/datasets/ds004212"
 )
-SUBJECTS = (1, 2, 3, 4)
-STIMULUS_MS = 500.0
-"""Time that each picture was shown."""
-READ = 256
-"""Trials that are read at a time: mne makes float64 of all their samples."""
-HALF_MS = 2.5
-"""Half of the time between two samples, within which a limit is the nearest
-sample's.
-"""
-OpenEpochs = tuple[Any, Mapping[str, Array], Int64, slice]
-"""Epochs of mne, not yet read; columns [n] of their trials: type, whether it is of a
-picture, category (-1 where there is none), picture (a file stem), session counted from
-1, and onset in seconds from the start of its run (NaN where that is not known); the
-rows of the magnetometers [C]; and the samples that are kept.
-"""
 
 
 class ThingsMegEpochs(parts.Config):
-    """THINGS-MEG from the epochs that its authors distribute, in which trial_type says
-    what each trial is.
+    """THINGS-MEG from the epochs that its authors distribute, with a trial_type for
+    each trial.
 
     They lie in preprocessed_P{1…4}-epo.fif, with all of its parts (…-epo-1.fif). They
-    are filtered (0.1 to 40 Hz), z-scored by their baseline and decimated to 200 Hz
-    already; nothing of this is done again.
+    are already filtered (0.1 to 40 Hz), z-scored by their baseline and decimated to 200
+    Hz. These steps are not repeated.
 
     Source: Hebart et al. 2023, OpenNeuro ds004212.
     """
@@ -66,18 +66,44 @@ class ThingsMegEpochs(parts.Config):
     )
     drop_test_categories: bool = Field(
         True,
-        description="leave training pictures out whose category a test picture is of, "
-        "as papers do",
+        description="leave out training pictures of tested categories, as papers do",
     )
 
     def build(self, paths: Paths) -> "EpochFiles":
-        """Point at the data; nothing is read yet."""
+        """Make the preparation. No file is read yet."""
         return EpochFiles(self, paths.dataset("things-meg", self.root))
 
 
 @dataclass(frozen=True)
+class OpenEpochs:
+    """Epochs of a subject, and facts on their trials.
+
+    Attributes:
+        mne_epochs: `mne.Epochs` whose signals stay on disk.
+        types: The trial_type [n].
+        is_picture: True [n] for trials of pictures.
+        categories: Number [n] of the picture's category, or -1.
+        image_ids: File stem [n] of the picture.
+        sessions: Session [n], counted from 1.
+        onset_s: Seconds [n] since the start of the run, or NaN.
+        picks: Channels [C] of the magnetometers.
+        samples: Samples that are kept.
+    """
+
+    mne_epochs: Any
+    types: Array
+    is_picture: Bool
+    categories: Int64
+    image_ids: Array
+    sessions: Int64
+    onset_s: Float64
+    picks: Int64
+    samples: slice
+
+
+@dataclass(frozen=True)
 class EpochFiles(Preparation):
-    """The epochs below one root."""
+    """The epochs below a root."""
 
     config: ThingsMegEpochs
     root: Path
@@ -86,177 +112,183 @@ class EpochFiles(Preparation):
     @property
     def subjects(self) -> tuple[int, ...]:
         """The subjects whose epochs are there."""
-        return tuple(subject for subject in SUBJECTS if self._path(subject).is_file())
+        paths = {subject: self._find_path(subject) for subject in SUBJECTS}
+        return tuple(subject for subject, path in paths.items() if path.is_file())
 
     def files(self, subject: int) -> Sequence[Path]:
         """List the parts of a subject's epochs that are there."""
-        path = self._path(subject)
+        path = self._find_path(subject)
         if not path.is_file():
             raise MissingData(f"no epochs {path}", SOURCE)
         # mne splits files that are larger than 2 GB
-        return [path, *sorted(path.parent.glob(f"{path.stem}-*{path.suffix}"))]
+        further_paths = path.parent.glob(f"{path.stem}-*{path.suffix}")
+        return [path] + sorted(further_paths)
 
     def sessions(self, subject: int) -> Sequence[int]:
-        """List the sessions in which there are trials of pictures."""
-        _, table, *_ = self._open(subject)
-        return np.unique(table["session"][table["is_picture"]]).tolist()
+        """List the sessions that have trials of pictures."""
+        epochs = self._open(subject)
+        return np.unique(epochs.sessions[epochs.is_picture]).tolist()
 
     def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
-        """Count the trials of a session; the table of trials is read, no signal."""
-        _, table, picks, samples = self._open(subject)
-        shape = len(picks), samples.stop - samples.start
-        chosen = {split: self._choose(table, session, split)[0] for split in TYPES}
-        return {
-            split: (len(trials), *shape)
-            for split, trials in chosen.items()
-            if len(trials)
-        }
+        """Return the shape [n, C, T] of a session's trials, by split."""
+        epochs = self._open(subject)
+        n_samples = epochs.samples.stop - epochs.samples.start
+        shapes = {}
+        for split in SPLIT_TYPES:
+            trials, _ = self._select_trials(epochs, session, split)
+            if len(trials):
+                shapes[split] = len(trials), len(epochs.picks), n_samples
+        return shapes
 
     def session(self, subject: int, session: int) -> Mapping[str, Trials]:
         """Read the trials of a session, by split."""
-        # rate and filter as the file has them
-        epochs, table, picks, samples = self._open(subject)
-        times_s = np.asarray(epochs.times[samples], np.float64)
-        rate_hz, *filtered_hz = (
-            float(epochs.info[name]) for name in ("sfreq", "highpass", "lowpass")
-        )
+        epochs = self._open(subject)
+        info = epochs.mne_epochs.info
+        provenance = {
+            "filtered_hz": [float(info["highpass"]), float(info["lowpass"])],
+            "stimulus_ms": STIMULUS_MS,
+        }
+        sensors = _read_sensors(info, epochs.picks)
 
-        # positions of the magnetometers if any is not zero
-        channels = [epochs.info["chs"][pick] for pick in picks.tolist()]
-        # [C, 3]
-        positions = np.array([channel["loc"][:3] for channel in channels], np.float64)
-        is_known = np.isfinite(positions).all() and positions.any()
-        sensors = Sensors(
-            [str(channel["ch_name"]) for channel in channels],
-            positions if is_known else None,
-        )
-
-        # onsets count only if all trials of pictures have one
-        has_onsets = np.isfinite(table["onset"][table["is_picture"]]).all()
-
+        # onsets count only if all trials of pictures have an onset
+        has_onsets = np.isfinite(epochs.onset_s[epochs.is_picture]).all()
         recordings = {}
-        for split in TYPES:
-            trials, dropped = self._choose(table, session, split)
+        for split in SPLIT_TYPES:
+            trials, dropped = self._select_trials(epochs, session, split)
             if not len(trials):
                 continue
-            # mne makes float64 of all samples, so a part at a time
-            signal = np.empty((len(trials), 1, len(picks), len(times_s)), np.float32)
-            for start in range(0, len(trials), READ):
-                part = trials[start : start + READ]
-                with report_damage(self._path(subject), SOURCE):
-                    data = epochs.get_data(
-                        picks=picks, item=part, copy=False, verbose="ERROR"
-                    )
-                    signal[start : start + READ, 0] = data[:, :, samples]
-            about = {
-                "dropped": dropped,
-                "filtered_hz": filtered_hz,
-                "stimulus_ms": STIMULUS_MS,
-            }
             recordings[split] = Trials(
-                signal,
-                table["picture"][trials].tolist(),
+                self._read_signal(subject, trials),
+                epochs.image_ids[trials].tolist(),
                 sensors,
-                times_s,
-                rate_hz,
-                "z-score",
-                about,
-                onset_s=table["onset"][trials][:, None] if has_onsets else None,
+                times_s=np.asarray(epochs.mne_epochs.times[epochs.samples], np.float64),
+                rate_hz=float(info["sfreq"]),
+                unit="z-score",
+                provenance={"dropped": dropped, **provenance},
+                onset_s=epochs.onset_s[trials][:, None] if has_onsets else None,
             )
         return recordings
 
-    def _path(self, subject: int) -> Path:
-        name = f"preprocessed_P{subject}-epo.fif"
+    def _find_path(self, subject: int) -> Path:
+        """Find the epochs of a subject, or return the usual path for errors."""
+        name = EPOCHS.format(subject)
         paths = [self.root / folder / name for folder in FOLDERS]
-        return next((path for path in paths if path.is_file()), paths[0])
-
-    def _choose(
-        self, table: Mapping[str, Array], session: int, split: str
-    ) -> tuple[Int64, dict[str, int]]:
-        """Choose the trials of a session and split, and count, for `train`, those that
-        no split has.
-        """
-        # [n]
-        is_here = table["session"] == session
-        types = table["type"]
-        is_chosen = is_here & (types == TYPES[split])
-        if split == "test":
-            return np.flatnonzero(is_chosen), {}
-
-        # training pictures of tested categories would make the test easier
-        dropped = {"catch": int((is_here & ~table["is_picture"]).sum())}
-        if self.config.drop_test_categories:
-            categories = table["category"]
-            is_tested = np.isin(categories, categories[types == TYPES["test"]])
-            dropped["category of a test picture"] = int((is_chosen & is_tested).sum())
-            is_chosen &= ~is_tested
-        return np.flatnonzero(is_chosen), dropped
+        for path in paths:
+            if path.is_file():
+                return path
+        return paths[0]
 
     @cached_method
     def _open(self, subject: int) -> OpenEpochs:
-        """Open epochs, which mne reads when they are indexed, and the table of their
-        trials.
+        """Open the epochs of a subject, and read their metadata.
 
         Raises:
-            MissingData: if a file is damaged, or one of its parts is missing.
-            BrainhiveError: if the table lacks a column.
+            MissingData: if a file is damaged, or a part of it is missing.
+            BrainhiveError: if the metadata lack a column, or keep_ms goes beyond the
+                epochs.
         """
         import mne
 
-        path = self._path(subject)
-        # epochs with a row of the table for each; signals stay on disk
-        with report_damage(
-            path, SOURCE, exceptions=(Exception,)
-        ):  # mne raises bare ones, too
+        path = self._find_path(subject)
+        # mne raises bare exceptions, too
+        with report_damage(path, SOURCE, exceptions=(Exception,)):
             epochs = mne.read_epochs(path, proj=False, preload=False, verbose="ERROR")
-        metadata = epochs.metadata
-        rows = (
-            metadata.to_dict("records")
-            if hasattr(metadata, "to_dict")
-            else metadata or []
-        )
-        if not rows or any(name not in rows[0] for name in COLUMNS):
+
+        # mne has a list of dicts without pandas
+        rows = epochs.metadata
+        if hasattr(rows, "to_dict"):
+            rows = rows.to_dict("records")
+        if not rows or not rows[0].keys() >= set(COLUMNS):
             raise BrainhiveError(
                 f"{path} has no {', '.join(COLUMNS)} of each trial", SOURCE
             )
-
-        # samples within the limits, which must lie in the epochs
-        times_ms = epochs.times * 1000
-        start, stop = self.config.keep_ms
-        if start < times_ms[0] - HALF_MS or stop > times_ms[-1] + HALF_MS:
-            problem = (
-                f"keep_ms {[start, stop]} goes beyond {times_ms[0]:g} to "
-                f"{times_ms[-1]:g} ms"
-            )
-            raise BrainhiveError(
-                f"{path}: {problem}", "preparation.keep_ms=[start, stop]"
-            )
-        samples = slice(
-            *np.searchsorted(times_ms, [start - HALF_MS, stop + HALF_MS]).tolist()
-        )
-
-        def read_numbers(name: str) -> Float64:
-            # what is not known is NaN with pandas, and None without it
-            return np.array(
-                [np.nan if row.get(name) is None else row[name] for row in rows],
-                np.float64,
-            )
-
-        # catch trials have no concept: NaN becomes -1
-        categories, sessions = (
-            np.nan_to_num(read_numbers(name), nan=-1).astype(np.int64)
-            for name in ("things_category_nr", "session_nr")
-        )
-        types = np.array([str(row["trial_type"]) for row in rows])
-        table = {
-            "type": types,
-            "is_picture": np.isin(types, [*TYPES.values()]),
-            "category": categories,
-            "picture": np.array(
-                [PurePosixPath(str(row["image_path"])).stem for row in rows]
+        types = np.array([str(row[TYPE_COLUMN]) for row in rows])
+        stems = [PurePosixPath(str(row[PATH_COLUMN])).stem for row in rows]
+        return OpenEpochs(
+            epochs,
+            types,
+            is_picture=np.isin(types, list(SPLIT_TYPES.values())),
+            categories=_read_integers(rows, CATEGORY_COLUMN),
+            image_ids=np.array(stems),
+            sessions=_read_integers(rows, SESSION_COLUMN),
+            onset_s=_read_numbers(rows, ONSET_COLUMN),
+            picks=np.asarray(
+                mne.pick_types(epochs.info, meg="mag", exclude=()), np.int64
             ),
-            "session": sessions,
-            "onset": read_numbers("onset"),
-        }
-        picks = np.asarray(mne.pick_types(epochs.info, meg="mag", exclude=()), np.int64)
-        return epochs, table, picks, samples
+            samples=self._select_samples(path, epochs.times * 1000),
+        )
+
+    def _select_samples(self, path: Path, times_ms: Float64) -> slice:
+        """Select the samples in keep_ms, which must lie in the epochs."""
+        start, stop = self.config.keep_ms
+        first_ms = times_ms[0]
+        last_ms = times_ms[-1]
+        if start < first_ms - HALF_SAMPLE_MS or stop > last_ms + HALF_SAMPLE_MS:
+            raise BrainhiveError(
+                f"{path}: keep_ms {[start, stop]} goes beyond {first_ms:g} to "
+                f"{last_ms:g} ms",
+                "preparation.keep_ms=[start, stop]",
+            )
+        limits_ms = [start - HALF_SAMPLE_MS, stop + HALF_SAMPLE_MS]
+        first_sample, stop_sample = np.searchsorted(times_ms, limits_ms).tolist()
+        return slice(first_sample, stop_sample)
+
+    def _select_trials(
+        self, epochs: OpenEpochs, session: int, split: str
+    ) -> tuple[Int64, dict[str, int]]:
+        """Select the trials of a session and split.
+
+        Returns:
+            Rows of the trials, and the number of trials without a split, by reason. The
+            split `train` has these numbers.
+        """
+        in_session = epochs.sessions == session
+        is_selected = in_session & (epochs.types == SPLIT_TYPES[split])
+        if split == "test":
+            return np.flatnonzero(is_selected), {}
+
+        dropped = {"catch": int((in_session & ~epochs.is_picture).sum())}
+        if self.config.drop_test_categories:
+            # known categories would make the test easier
+            categories = epochs.categories
+            test_categories = categories[epochs.types == SPLIT_TYPES["test"]]
+            is_tested = np.isin(categories, test_categories)
+            n_tested = int((is_selected & is_tested).sum())
+            dropped["category of a test picture"] = n_tested
+            is_selected &= ~is_tested
+        return np.flatnonzero(is_selected), dropped
+
+    def _read_signal(self, subject: int, trials: Int64) -> Float32:
+        """Read the signals [n, 1, C, T] of trials, some trials at a time."""
+        epochs = self._open(subject)
+        picks = epochs.picks
+        n_samples = epochs.samples.stop - epochs.samples.start
+        signal = np.empty((len(trials), 1, len(picks), n_samples), np.float32)
+        for start in range(0, len(trials), TRIALS_PER_READ):
+            block = slice(start, start + TRIALS_PER_READ)
+            with report_damage(self._find_path(subject), SOURCE):
+                data = epochs.mne_epochs.get_data(
+                    picks=picks, item=trials[block], copy=False, verbose="ERROR"
+                )
+                signal[block, 0] = data[:, :, epochs.samples]
+        return signal
+
+
+def _read_numbers(rows: Sequence[Mapping[str, Any]], name: str) -> Float64:
+    """Read a column [n] of the metadata, NaN where it has no value."""
+    # None becomes NaN
+    return np.array([row.get(name) for row in rows], np.float64)
+
+
+def _read_integers(rows: Sequence[Mapping[str, Any]], name: str) -> Int64:
+    """Read a column [n] of the metadata, -1 where it has no value."""
+    return np.nan_to_num(_read_numbers(rows, name), nan=-1).astype(np.int64)
+
+
+def _read_sensors(info: Any, picks: Int64) -> Sensors:
+    """Read the names of magnetometers, and their positions unless all are zero."""
+    channels = [info["chs"][pick] for pick in picks.tolist()]
+    positions = np.array([channel["loc"][:3] for channel in channels], np.float64)
+    has_positions = np.isfinite(positions).all() and positions.any()
+    names = [str(channel["ch_name"]) for channel in channels]
+    return Sensors(names, positions if has_positions else None)
