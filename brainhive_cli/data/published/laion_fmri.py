@@ -94,15 +94,15 @@ class LaionFmriPictures(parts.Config):
     pool: str = Field(
         DEFAULT_POOL,
         pattern=r"^(shared|pooled|sub-\d\d)$",
-        description="pictures: shared by all subjects, pooled over all subjects, or all "
-        "of a subject such as sub-01, whose split is for that subject alone; subjects "
-        "can be trained together on shared and on pooled",
+        description="pictures: shared by all subjects, pooled over all subjects, or "
+        "all of a subject such as sub-01, whose split is for that subject alone; "
+        "subjects can be trained together on shared and on pooled",
     )
     split: str = Field(
         DEFAULT_SPLIT,
         pattern=r"^\w+$",
-        description="split file of the pool: tau, cluster_k5_0 to cluster_k5_4, or (not "
-        "for `pooled`) random_0 to random_4 or ood",
+        description="split file of the pool: tau, cluster_k5_0 to cluster_k5_4, or "
+        "(not for `pooled`) random_0 to random_4 or ood",
     )
 
     def read_split(self, root: Path) -> tuple[dict[str, str], Path]:
