@@ -377,7 +377,7 @@ def read_metadata(path: Path, way_out: str) -> dict[str, list[str]]:
 
 
 def _read_info(path: Path) -> ArrayInfo | None:
-    """Read the info.json beside the folder of a subject's arrays, if there is any."""
+    """Read the info.json above the folder of a subject's arrays, if there is any."""
     info = path.parent.parent / INFO
     if not info.is_file():
         return None
