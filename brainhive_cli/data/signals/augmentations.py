@@ -1,4 +1,4 @@
-"""Augmentation of training signals and their repetitions."""
+"""Random changes of training signals, and random averages of their repetitions."""
 
 from __future__ import annotations
 
@@ -15,35 +15,32 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-WINDOW = 5
-"""Samples that are averaged where a channel is smoothed (published); fewer at the ends
-of a trial.
+SMOOTHING_SAMPLES = 5
+"""Number of samples in a smoothing average, as published. Fewer at the ends of a trial.
 """
 Shape = tuple[int, int, int]
-"""B signals of C channels and T samples."""
+"""Numbers of signals B, channels C and samples T."""
 
 
 class Augmentation(Protocol):
-    """Result of a part's `build(rate_hz)`: random numbers are drawn first, for each
-    signal.
+    """Augmentation of signals, which a part returns from `build(rate_hz)`.
 
-    Validation and test signals are never varied. Where the part's Config has a knob
-    `drawn` of value "once", numbers are drawn before training, for the whole cell.
+    Random numbers are drawn first, for each signal. If the config of the part has a key
+    `drawn` with the value "once", they are drawn once before training. Validation and
+    test signals are never augmented.
     """
 
     def draw(self, shape: Shape, generator: torch.Generator) -> Tensor:
-        """Draw what varies: [B, ...] on the generator's device."""
+        """Draw random values [B, ...] on the device of the generator."""
 
     def apply(self, signal: Tensor, drawn: Tensor) -> Tensor:
-        """Vary signals [B, C, T], each by its row of what was drawn."""
+        """Augment signals [B, C, T] by random values [B, ...]."""
 
 
 class Smooth(Config):
-    """Channels that are smoothed at random: a moving average over five samples.
+    """Moving average over five samples of random channels of random trials.
 
-    Each channel of each trial by itself.
-
-    Source: SAMGA (arXiv 2604.17782) and NeuroBridge, their code.
+    Source: code of SAMGA (arXiv 2604.17782) and NeuroBridge.
     """
 
     cites = ("jiang2026", "zhang2026")
@@ -53,7 +50,7 @@ class Smooth(Config):
     )
     drawn: Literal["once", "each_step"] = Field(
         "once",
-        description="channels are drawn before training (published), or anew at each "
+        description="draw channels once before training (published), or anew at each "
         "step",
     )
 
@@ -62,7 +59,7 @@ class Smooth(Config):
         return self
 
     def draw(self, shape: Shape, generator: torch.Generator) -> Tensor:
-        """Draw a number for each channel: [B, C] in 0..1."""
+        """Draw a number [B, C] from 0 to 1 for each channel."""
         import torch
 
         # an average over one sample changes nothing
@@ -73,43 +70,47 @@ class Smooth(Config):
         return torch.rand(shape[:2], generator=generator, device=generator.device)
 
     def apply(self, signal: Tensor, drawn: Tensor) -> Tensor:
-        """Smooth the channels of [B, C, T] whose number is below p."""
+        """Smooth the channels of signals [B, C, T] whose number is below `p`."""
         import torch
         import torch.nn.functional as F
 
-        # at the ends, the average is of fewer samples, not of zeros
-        smooth = F.avg_pool1d(signal, WINDOW, 1, WINDOW // 2, count_include_pad=False)
-        return torch.where((drawn < self.p)[..., None], smooth, signal)
+        # at the ends, average fewer samples instead of zeros
+        smoothed = F.avg_pool1d(
+            signal,
+            kernel_size=SMOOTHING_SAMPLES,
+            stride=1,
+            padding=SMOOTHING_SAMPLES // 2,
+            count_include_pad=False,
+        )
+        return torch.where((drawn < self.p)[..., None], smoothed, signal)
 
 
 class Augment(Section):
-    """Augmentation of training signals; all off by default."""
+    """Recipe section of augmentations, which are all off by default."""
 
     parts: list[Annotated[Any, part_validator("augmentations", "smooth")]] = Field(
         [],
-        description="augmentations, one after another: {kind: smooth, p: 0.3}; kinds "
+        description="augmentations in their order, as {kind: smooth, p: 0.3}; kinds "
         "and their keys below",
     )
     repetitions: float = Field(
         0.0,
         ge=0,
-        description="repetitions are averaged with random weights, from a Dirichlet "
-        "distribution of this concentration (1: any weights; large: nearly "
-        "equal); 0: equal weights",
+        description="concentration of the Dirichlet distribution of random weights, "
+        "with which repetitions are averaged (1: any weights; large: nearly equal); 0: "
+        "equal weights",
     )
     repetitions_equal: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="share of the trials whose repetitions have equal weights after "
-        "all",
+        description="share of the trials whose repetitions have equal weights",
     )
     repetitions_one: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="share of the trials of which one repetition at random is taken "
-        "alone",
+        description="share of the trials for which a single random repetition is used",
     )
 
     @model_validator(mode="after")
@@ -127,88 +128,86 @@ class Augment(Section):
 def mix_repetitions(
     signal: Tensor, count: Tensor, config: Augment, generator: torch.Generator
 ) -> Tensor:
-    """Average the repetitions of each trial, with weights drawn anew where
-    `config.repetitions` says so.
+    """Average the repetitions of each trial with equal or random weights.
 
     Args:
-        signal: [B, R, C, T]; values beyond a trial's repetitions are never used.
-        count: [B], how many of the R there are, at least one.
-        config: How the weights are drawn.
-        generator: Of the signal's device.
+        signal: Repetitions [B, R, C, T]. Values of padding are never used.
+        count: Number [B] of repetitions that exist, at least 1.
+        config: Distribution of the weights.
+        generator: Generator on the device of the signal.
 
     Returns:
-        [B, C, T].
+        Averages [B, C, T].
     """
     import torch
 
-    # [B, R]
     is_there = torch.arange(signal.shape[1], device=signal.device) < count[:, None]
-    # absent ones could hold NaN, which a weight of 0 would not remove
-    there = signal.masked_fill(~is_there[..., None, None], 0)
-    return average_weighted(there, _weights(is_there, config, generator))
+    # padding may be NaN, which a weight of 0 would not remove
+    repetitions = signal.masked_fill(~is_there[..., None, None], 0)
+    return average_weighted(repetitions, _draw_weights(is_there, config, generator))
 
 
 def average_weighted(signal: Tensor, weights: Tensor) -> Tensor:
-    """Average repetitions [B, R, C, T] with weights [B, R]: [B, C, T]."""
+    """Average repetitions [B, R, C, T] with weights [B, R], to [B, C, T]."""
     import torch
 
-    return torch.einsum(
-        "brct,br->bct",
-        signal,
-        (weights / weights.sum(1, keepdim=True)).to(signal.dtype),
-    )
+    shares = (weights / weights.sum(1, keepdim=True)).to(signal.dtype)
+    return torch.einsum("brct,br->bct", signal, shares)
 
 
-def _weights(is_there: Tensor, config: Augment, generator: torch.Generator) -> Tensor:
-    """Draw the weights of repetitions [B, R]: random, or equal, or all on one."""
+def _draw_weights(
+    is_there: Tensor, config: Augment, generator: torch.Generator
+) -> Tensor:
+    """Draw the weights [B, R] of repetitions: random, equal, or a single repetition.
+
+    Args:
+        is_there: True [B, R] for repetitions that exist.
+        config: Distribution of the weights.
+        generator: Generator on the same device.
+    """
     import torch
     import torch.nn.functional as F
 
     if not config.repetitions:
         return is_there.float()
-    # random weights of a Dirichlet distribution
     weights = draw_convex_weights(is_there, config.repetitions, generator)
     if not config.repetitions_equal + config.repetitions_one:
         return weights
 
-    # the lowest draws get equal weights, the highest a single repetition
-    drawn = torch.rand(len(weights), 1, generator=generator, device=weights.device)
+    # trials with the lowest numbers get equal weights, those with the highest a single
+    # repetition
+    numbers = torch.rand(len(weights), 1, generator=generator, device=weights.device)
     order = torch.rand(weights.shape, generator=generator, device=weights.device)
-    # the repetition with the largest number, among those that there are
-    alone = F.one_hot(order.masked_fill(~is_there, -1).argmax(1), weights.shape[1]).to(
-        weights
-    )
-    weights = torch.where(
-        drawn < config.repetitions_equal, is_there.to(weights), weights
-    )
-    return torch.where(drawn >= 1 - config.repetitions_one, alone, weights)
+    column = order.masked_fill(~is_there, -1).argmax(1)
+    single = F.one_hot(column, weights.shape[1]).to(weights)
+    is_equal = numbers < config.repetitions_equal
+    weights = torch.where(is_equal, is_there.to(weights), weights)
+    return torch.where(numbers >= 1 - config.repetitions_one, single, weights)
 
 
 def draw_repetitions(
-    signal: Tensor, count: Tensor, most: int, generator: torch.Generator
+    signal: Tensor, count: Tensor, limit: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Take up to `most` repetitions of each trial at random, each at most once.
+    """Draw up to `limit` repetitions of each trial, each at most once.
 
     Args:
-        signal: [B, R, C, T].
-        count: [B] how many of the R there are.
-        most: K.
-        generator: Of the signal's device.
+        signal: Repetitions [B, R, C, T].
+        count: Number [B] of repetitions that exist.
+        limit: Largest number K of drawn repetitions.
+        generator: Generator on the device of the signal.
 
     Returns:
-        The repetitions [B, K, C, T], and how many of the K there are [B].
+        Repetitions [B, K, C, T], and the number [B] of them that exist.
     """
     import torch
 
-    drawn = torch.rand(signal.shape[:2], generator=generator, device=signal.device)
+    keys = torch.rand(signal.shape[:2], generator=generator, device=signal.device)
     is_there = torch.arange(signal.shape[1], device=signal.device) < count[:, None]
-    # [B, K], what is there comes first
-    order = drawn.masked_fill(~is_there, 2).argsort(1)[:, :most]
-    # [B, K, C, T], and counts of at most K
-    return signal[
-        torch.arange(len(signal), device=signal.device)[:, None], order
-    ], count.clamp(max=most)
+    # padding comes last
+    order = keys.masked_fill(~is_there, 2).argsort(1)[:, :limit]  # [B, K]
+    rows = torch.arange(len(signal), device=signal.device)[:, None]
+    return signal[rows, order], count.clamp(max=limit)
 
 
 TINY = {"smooth": Smooth()}
-"""The parts of this shelf by kind, each small enough for tests."""
+"""Parts of this folder by kind, each small enough for tests."""

@@ -1,10 +1,9 @@
-"""Normalisations: learned from a subject's training signals, then used on all signals
-of it.
-"""
+"""Normalisations that are fitted to the training signals of a subject."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -15,39 +14,38 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError
 
-SMALLEST = 1e-6
-"""Share of the largest variance below which a direction is not amplified: it holds
-rounding, not signal.
+MIN_VARIANCE_SHARE = 1e-6
+"""Smallest share of the largest variance at which a direction is amplified. Below it is
+rounding.
 """
 MAX_BYTES = 2**26
-"""Memory of the products that a Riemannian mean is taken of: at most 2,114 of 63
-channels, 29,026 of 17.
-
-The mean of 2,068 trials of 63 channels takes about 20 s on one core.
+"""Largest memory of the products X X^T of a Riemannian mean. It holds 2,114 trials of
+63 channels, or 29,026 of 17. The mean of 2,068 trials of 63 channels takes about 20 s
+on one core.
 """
 MAX_CHANNELS = 362
-"""Above these, MAX_BYTES has room for fewer than 64 trials."""
-TOLERANCE = 1e-7
-"""Length of the gradient, over the square root of its width, at which a Riemannian mean
+"""Largest number of channels for which MAX_BYTES holds 64 trials."""
+MAX_GRADIENT = 1e-7
+"""Length of the gradient, divided by the root of its width, at which a Riemannian mean
 has converged.
 """
 MAX_STEPS = 500
-"""Steps after which it has not."""
+"""Largest number of steps to a Riemannian mean."""
 Chunks = Iterable[Float32]
-"""Averaged training signals of one subject [n, C, T], a part of them at a time."""
+"""Averaged training signals [n, C, T] of a subject, chunk by chunk."""
 Statistics = Mapping[str, Float64]
-"""What a part's `measure(chunks)` gives of a subject, by name; its `build(statistics)`
-makes a Normaliser.
+"""Statistics of a subject by name. A part measures them with `measure(chunks)`, and
+makes a Normaliser of them with `build(statistics)`.
 """
 
 
 @dataclass(frozen=True)
 class Normaliser:
-    """Subtracts a mean, then maps channels to channels.
+    """Subtraction of a mean, then multiplication by a matrix.
 
     Attributes:
-        mean: [C, 1], or [C, T].
-        matrix: [C, C]; or [C, 1], its diagonal, where channels are not mixed.
+        mean: Mean [C, 1] or [C, T].
+        matrix: Matrix [C, C], or its diagonal [C, 1] if channels are not mixed.
     """
 
     mean: Float32
@@ -55,26 +53,27 @@ class Normaliser:
 
     @cached_property
     def digest(self) -> str:
-        """Identity: 16 hexadecimal digits."""
+        """Digest of mean and matrix: 16 hexadecimal digits."""
         return xxhash.xxh3_64_hexdigest(self.mean.tobytes() + self.matrix.tobytes())
 
     def __call__(self, signal: Float32) -> Float32:
-        """Map [..., C, T] to [..., C, T]."""
+        """Normalise signals [..., C, T]."""
         centred = signal - self.mean
-        # [C, 1]: no product of channels, for which voxels are too many
+        # a full matrix of tens of thousands of voxels would not fit into memory
         is_diagonal = self.matrix.shape[1] == 1
         return self.matrix * centred if is_diagonal else self.matrix @ centred
 
 
 def pool_statistics(subjects: Sequence[Statistics]) -> Statistics:
-    """Average the statistics of several subjects, with equal weights.
+    """Average the statistics of several subjects with equal weights.
 
     Raises:
         BrainhiveError: if they differ in width.
     """
-    require_equal_widths(
-        {len(values) for statistics in subjects for values in statistics.values()}
-    )
+    widths = set[int]()
+    for statistics in subjects:
+        widths.update(map(len, statistics.values()))
+    require_equal_widths(widths)
     return {
         name: np.mean([statistics[name] for statistics in subjects], 0)
         for name in subjects[0]
@@ -82,102 +81,99 @@ def pool_statistics(subjects: Sequence[Statistics]) -> Statistics:
 
 
 def require_equal_widths(widths: set[int]) -> None:
-    """Refuse subjects whose statistics have no mean, as they differ in width.
-
-    Args:
-        widths: Channels or voxels of each subject.
-    """
+    """Raise an error if subjects differ in their number of channels or voxels."""
     if len(widths) > 1:
+        numbers = ", ".join(map(str, sorted(widths)))
         raise BrainhiveError(
-            "subjects of different widths have no mean normalisation",
+            f"subjects of different widths ({numbers}) have no mean normalisation",
             "signal.normalise_by=subject",
         )
 
 
 class Channel(parts.Config):
-    """Each channel, or voxel, gets mean 0 and variance 1."""
+    """Normalisation of each channel or voxel to mean 0 and variance 1."""
 
     removes_scale: ClassVar[bool] = True
-    """Whether signals that are multiplied by a number come out the same."""
+    """True if the scale of the signals does not change the result."""
     mixes_channels: ClassVar[bool] = False
-    """Whether products of channels are measured: tens of thousands of voxels have no
-    room for them.
+    """True if products of channels are measured, which take too much memory for tens
+    of thousands of voxels.
     """
 
     def measure(self, signals: Chunks) -> Statistics:
-        """Measure mean [C, 1] and covariance [C, C], or variances [C, 1], of a
-        subject's training signals.
+        """Measure the mean and covariance of the training signals of a subject.
+
+        Returns:
+            `mean` [C, 1], and `covariance` [C, C], or variances [C, 1] if channels are
+            not mixed.
         """
-        # they become [C, 1] and [C, C or 1]
         count = 0
-        total = np.zeros((1, 1))
-        products = np.zeros((1, 1))
+        sums = np.zeros((1, 1))  # [C, 1]
+        products = np.zeros((1, 1))  # [C, C] or [C, 1]
         for chunk in signals:
             flat = join_samples(chunk)
             count += flat.shape[1]
-            total = total + flat.sum(1, keepdims=True)
-            squares = (
-                flat @ flat.T
-                if self.mixes_channels
-                else np.einsum("cn,cn->c", flat, flat)[:, None]
-            )
-            products = products + squares
+            sums = sums + flat.sum(1, keepdims=True)
+            if self.mixes_channels:
+                products = products + flat @ flat.T
+            else:
+                products = products + np.einsum("cn,cn->c", flat, flat)[:, None]
 
         # E[x²] − E[x]², in float64
-        mean = total / count
-        square = mean @ mean.T if self.mixes_channels else mean**2
-        return {"mean": mean, "covariance": products / count - square}
+        mean = sums / count
+        squared_mean = mean @ mean.T if self.mixes_channels else mean**2
+        return {"mean": mean, "covariance": products / count - squared_mean}
 
     def build(self, statistics: Statistics) -> Normaliser:
-        """Make the normalisation that signals of these statistics need."""
-        matrix = (compute_inverse_root if self.mixes_channels else inverse_spread)(
-            statistics["covariance"]
-        )
-        return Normaliser(
-            statistics["mean"].astype(np.float32), matrix.astype(np.float32)
-        )
+        """Make the normaliser of signals with these statistics."""
+        covariance = statistics["covariance"]
+        if self.mixes_channels:
+            matrix = compute_inverse_root(covariance)
+        else:
+            matrix = compute_inverse_spread(covariance)
+        mean = statistics["mean"].astype(np.float32)
+        return Normaliser(mean, matrix.astype(np.float32))
 
 
 class Whiten(Channel):
-    """Channels get mean 0, variance 1 and no correlations, rotated as little as
-    possible (ZCA).
+    """Whitening: channels get mean 0, variance 1 and no correlation.
+
+    Channels are rotated as little as possible (ZCA).
     """
 
     mixes_channels = True
 
 
 class Template(parts.Config):
-    """The subject's mean response to all training pictures is subtracted.
+    """Subtraction of the mean response to all training pictures.
 
-    Without knobs; the size of signals stays.
+    It has no keys. The scale of the signals stays.
 
-    Source: BRIDGE, its code, across subjects.
+    Source: code of BRIDGE, across subjects.
     """
 
     cites = ("bridge2026",)
 
     def measure(self, signals: Chunks) -> Statistics:
-        """Average a subject's training signals over pictures: [C, T]."""
+        """Average the training signals of a subject over pictures, as `mean` [C, T]."""
         count = 0
         total = np.zeros((1, 1))
-        # chunk by chunk, as signals need not fit into memory
         for chunk in signals:
             count += len(chunk)
             total = total + chunk.sum(0, dtype=np.float64)
         return {"mean": total / count}
 
     def build(self, statistics: Statistics) -> Normaliser:
-        """Make the subtraction."""
+        """Make the normaliser that subtracts the mean response."""
         mean = statistics["mean"].astype(np.float32)
         return Normaliser(mean, np.ones((len(mean), 1), np.float32))
 
 
 class Euclidean(parts.Config):
-    """Euclidean alignment: afterwards the mean product X X^T of a subject's trials is
-    the identity.
+    """Euclidean alignment: the mean product X X^T of trials becomes the identity.
 
-    Like `whiten`, but signals are not centred, and the size of the result depends on
-    their samples.
+    Unlike with `whiten`, signals are not centred, and the scale of the result depends
+    on the number of samples.
 
     Source: He and Wu 2020, IEEE Transactions on Biomedical Engineering 67 (arXiv
     1808.05464).
@@ -194,7 +190,7 @@ class Euclidean(parts.Config):
     )
 
     def measure(self, signals: Chunks) -> Statistics:
-        """Average X X^T over a subject's training signals: the reference [C, C]."""
+        """Average X X^T over the training signals, as `reference` [C, C]."""
         count = 0
         total = np.zeros((1, 1))
         for chunk in signals:
@@ -204,27 +200,23 @@ class Euclidean(parts.Config):
         return {"reference": total / count}
 
     def build(self, statistics: Statistics) -> Normaliser:
-        """Make the multiplication by the inverse square root of the reference, which
-        moves no mean.
-        """
+        """Make the normaliser that multiplies by the inverse root of the reference."""
         reference = statistics["reference"]
         channels = len(reference)
 
-        # a reference of few samples becomes invertible by its mean variance
+        # the mean variance makes a reference of few samples invertible
         mean_variance = np.trace(reference) / channels
         shrunk = (1 - self.shrinkage) * reference
         shrunk += self.shrinkage * mean_variance * np.eye(channels)
-        # zeros as the mean: channels are only mixed
         matrix = compute_inverse_root(shrunk).astype(np.float32)
         return Normaliser(np.zeros((channels, 1), np.float32), matrix)
 
 
 class Riemannian(Euclidean):
-    """Riemannian alignment: afterwards the Riemannian mean of X X^T over a subject's
-    trials is the identity.
+    """Riemannian alignment: the Riemannian mean of X X^T becomes the identity.
 
-    Like `euclidean`, but with a mean that trials of unusual size, such as artefacts,
-    move little.
+    Trials of unusual size, such as artefacts, move this mean less than the mean of
+    `euclidean`.
 
     Source: Zanini et al. 2018, IEEE Transactions on Biomedical Engineering 65.
     """
@@ -233,21 +225,21 @@ class Riemannian(Euclidean):
 
     mean: Literal["affine-invariant", "log-euclidean"] = Field(
         "affine-invariant",
-        description="mean of the trials; log-euclidean takes one step, without "
-        "iteration",
+        description="mean of the trials; log-euclidean needs no iteration",
     )
 
     def measure(self, signals: Chunks) -> Statistics:
-        """Average X X^T [C, C] over evenly spaced training signals of a subject, as
-        many as MAX_BYTES holds.
+        """Average X X^T over evenly spaced training signals, as `reference` [C, C].
+
+        `MAX_BYTES` limits their number.
 
         Raises:
-            BrainhiveError: if there are more than MAX_CHANNELS channels, or the mean
+            BrainhiveError: if there are more than `MAX_CHANNELS` channels, or the mean
                 does not converge.
         """
         products = []
         stride = 1
-        for index, trial in enumerate(trial for chunk in signals for trial in chunk):
+        for index, trial in enumerate(chain.from_iterable(signals)):
             if len(trial) > MAX_CHANNELS:
                 raise BrainhiveError(
                     f"signal.normalise=riemannian of {len(trial)} channels: at most "
@@ -256,7 +248,7 @@ class Riemannian(Euclidean):
                 )
             if index % stride == 0:
                 products.append(trial.astype(np.float64) @ trial.T)
-            # MAX_BYTES exceeded: drop every second product, and double the stride
+            # if memory is exceeded, drop every second product, and double the stride
             if len(products) * products[0].nbytes > MAX_BYTES:
                 products = products[::2]
                 stride = 2 * stride
@@ -265,72 +257,72 @@ class Riemannian(Euclidean):
 
 
 def join_samples(signal: Float32) -> Float64:
-    """Join the samples of all trials [n, C, T]: [C, n T]."""
+    """Join the samples of trials [n, C, T] to [C, n T]."""
     return signal.transpose(1, 0, 2).reshape(signal.shape[1], -1).astype(np.float64)
 
 
-def inverse_spread(variances: Float64) -> Float64:
-    """Give one over the standard deviations; of what holds rounding alone, that of the
-    smallest signal.
+def compute_inverse_spread(variances: Float64) -> Float64:
+    """Compute one over the standard deviations.
+
+    Variances below `MIN_VARIANCE_SHARE` of the largest are raised to it.
     """
-    return 1 / np.sqrt(np.maximum(variances, SMALLEST * variances.max()))
+    return 1 / np.sqrt(np.maximum(variances, MIN_VARIANCE_SHARE * variances.max()))
 
 
 def compute_inverse_root(matrix: Float64) -> Float64:
-    """Give the symmetric inverse square root of a covariance [C, C]; see
-    `inverse_spread`.
+    """Compute the symmetric inverse root of a covariance [C, C].
+
+    Its eigenvalues have the floor of `compute_inverse_spread`.
     """
     variances, directions = np.linalg.eigh(matrix)
     # rotated back to channels (ZCA)
-    return (directions * inverse_spread(variances)) @ directions.T
+    return (directions * compute_inverse_spread(variances)) @ directions.T
 
 
 def average_products(products: Float64, is_affine_invariant: bool) -> Float64:
-    """Average positive matrices by the affine-invariant, or by the log-Euclidean
-    metric.
+    """Average positive matrices by the affine-invariant or log-Euclidean metric.
 
-    Directions in which all matrices hold rounding alone, as after an average reference,
-    are left out and have no variance in the mean. In the others, variances of a matrix
-    are raised to SMALLEST of its largest: a trial of fewer samples than channels has
-    none in some directions, and its logarithm would be infinite.
+    Directions in which all matrices hold only rounding, as after an average reference,
+    are left out. In the others, variances are raised to `MIN_VARIANCE_SHARE` of the
+    largest, because trials of few samples lack variance, and its logarithm is infinite.
 
     Args:
-        products: [N, C, C], symmetric, without negative eigenvalues; zeros, as of dead
-            trials, do not count.
-        is_affine_invariant: Whether the mean is the affine-invariant one, by gradient
+        products: Symmetric matrices [N, C, C] without negative eigenvalues. Zeros, as
+            of dead trials, do not count.
+        is_affine_invariant: If True, find the affine-invariant mean by gradient
             descent.
 
     Returns:
-        The mean [C, C].
+        Mean [C, C], without variance in the directions that are left out.
 
     Raises:
-        BrainhiveError: if the mean has not converged to TOLERANCE after MAX_STEPS.
+        BrainhiveError: if the mean has not converged after `MAX_STEPS`.
 
     Source: Pennec, Fillard and Ayache 2006, IJCV 66; Arsigny et al. 2007, SIAM J.
-        Matrix Anal. Appl. 29; the step is that of Bini and Iannazzo 2013, Linear
-        Algebra Appl. 438.
+        Matrix Anal. Appl. 29. Step size of Bini and Iannazzo 2013, Linear Algebra Appl.
+        438.
     """
-    # directions [C, K] that have signal in trials of equal size, so that an artefact
-    # does not hide the others
+    # directions [C, K] with signal, where trials are scaled to equal size, so an
+    # artefact does not hide the others
     sizes = np.trace(products, axis1=1, axis2=2)
     products = products[sizes > 0]
     sizes = sizes[sizes > 0]
     variances, directions = np.linalg.eigh((products / sizes[:, None, None]).mean(0))
-    has_signal = variances > SMALLEST * variances.max()
+    has_signal = variances > MIN_VARIANCE_SHARE * variances.max()
     directions = directions[:, has_signal]
 
-    # trials in these coordinates, whitened for the affine-invariant mean, which does
-    # not depend on that
+    # trials in these coordinates, whitened for the affine-invariant mean, which stays
+    # the same
     spread = np.sqrt(variances[has_signal])
     if not is_affine_invariant:
         spread = np.ones_like(spread)
     scaled = directions / spread
     values, vectors = np.linalg.eigh(scaled.T @ products @ scaled)
-    floored = np.maximum(values, SMALLEST * values[:, -1:])
+    floored = np.maximum(values, MIN_VARIANCE_SHARE * values[:, -1:])
     trials = (vectors * floored[:, None]) @ vectors.transpose(0, 2, 1)  # [N, K, K]
 
-    # descent: `whitener` [K, K] maps the mean to the identity, around which logarithms
-    # are averaged
+    # descent: `whitener` [K, K] maps the mean to the identity, where the mean of the
+    # logarithms is the gradient
     whitener = np.eye(len(spread))
     for _ in range(MAX_STEPS):
         values, vectors = np.linalg.eigh(whitener @ trials @ whitener.T)
@@ -338,14 +330,14 @@ def average_products(products: Float64, is_affine_invariant: bool) -> Float64:
         flat = vectors.transpose(1, 0, 2).reshape(len(spread), -1)  # [K, N K]
         gradient = (flat * logarithms.ravel()) @ flat.T / len(trials)
 
-        # the best constant step between curvature 1 and that of the widest spread of
-        # eigenvalues
+        # the best constant step for curvatures from 1 to the curvature of the widest
+        # spread of eigenvalues
         half_range = np.maximum(np.ptp(logarithms, 1) / 2, 1e-9)
         curvature = (half_range / np.tanh(half_range)).mean()
         step = 2 / (1 + curvature) if is_affine_invariant else 1.0
         values, vectors = np.linalg.eigh(gradient)
         whitener = (vectors * np.exp(-step / 2 * values)) @ vectors.T @ whitener
-        limit = TOLERANCE * np.sqrt(len(spread))
+        limit = MAX_GRADIENT * np.sqrt(len(spread))
         if not is_affine_invariant or np.linalg.norm(gradient) <= limit:
             break
     else:
@@ -367,4 +359,4 @@ TINY = {
     "template": Template(),
     "whiten": Whiten(),
 }
-"""The parts of this shelf by kind, each small enough for tests."""
+"""Parts of this folder by kind, each small enough for tests."""

@@ -1,6 +1,4 @@
-"""Windows around the events of a continuous signal, cut while it arrives as trials are
-cut of a recording.
-"""
+"""Windows around the events of a continuous signal, cut while it arrives."""
 
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -12,11 +10,11 @@ from brainhive_cli.core.arrays import Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.cutting import Band, CausalFilter, Cutting
 
-GAP_SAMPLES = 1.5
-"""Time between two samples, in units of 1 / rate, from which on some are missing
-between them.
-"""
-IN_GAP, LEFT = "in a gap of the stream", "before the samples that are kept"
+MIN_GAP_SAMPLES = 1.5
+"""Smallest time between two samples, in units of 1 / rate, that counts as a gap."""
+IN_GAP = "in a gap of the stream"
+BEFORE_HISTORY = "before the samples that are kept"
+AFTER_END = "beyond the end of the stream"
 """Reasons why an event has no window."""
 HISTORY_S = 10.0
 """Time for which samples are kept beyond a window, for events that arrive after their
@@ -26,14 +24,14 @@ samples.
 
 @dataclass(frozen=True)
 class CutWindow:
-    """Window that was cut of a continuous signal.
+    """Window that was cut from a continuous signal.
 
     Attributes:
         name: Name of the event.
-        time_s: Time of the event, on the stream's clock.
-        sample: Number of its sample since the stream was opened.
-        signal: [C, T], not whitened.
-        end_s: Time of the last sample that it needs.
+        time_s: Time of the event on the clock of the stream.
+        sample: Number of its sample, counted from the opening of the stream.
+        signal: Signal [C, T], not whitened.
+        end_s: Time of the last sample that the window needs.
     """
 
     name: str
@@ -49,8 +47,8 @@ class Counts:
 
     Attributes:
         samples: Samples that arrived.
-        lost: Samples that should lie in gaps.
-        gaps: Steps in time that are longer than `GAP_SAMPLES`.
+        lost: Samples that are missing in gaps.
+        gaps: Gaps (`MIN_GAP_SAMPLES`).
         events: Events that arrived.
         windows: Windows that were cut.
         dropped: Events without a window, by reason.
@@ -65,16 +63,16 @@ class Counts:
 
 
 class Windows:
-    """Ring of the newest samples, and the events that wait for theirs.
+    """Buffer of the newest samples, and the events whose windows are not yet cut.
 
-    An event belongs to the sample nearest in time, by the samples' own times: a clock
-    that drifts from the nominal rate moves no window.
+    An event belongs to the sample nearest in time, by the times of the samples. A clock
+    that drifts from the nominal rate therefore moves no window.
 
     Args:
-        cutting: Cutting of trials, of the stream's rate.
-        channels: [C] names, in the order of the samples.
-        band_hz: Edges of the causal filter of continuous samples; None where there is
-            none.
+        cutting: Cutting of trials at the rate of the stream.
+        channels: Names [C], in the order of the samples.
+        band_hz: Edges of the causal filter of samples, each None if there is no such
+            edge.
 
     Attributes:
         next_sample: Number of the next sample.
@@ -95,36 +93,40 @@ class Windows:
         )
         start, stop = cutting.span
         self._size = stop - start + 1 + round(HISTORY_S * cutting.recorded_hz)
-        self._samples = np.empty(
-            (0, len(self.channels))
-        )  # [buffer, C], of which rows up to `_end` are filled
+        # buffer [B, C], of which the first `_end` rows are filled
+        self._samples = np.empty((0, len(self.channels)))
         self._times_s = np.empty(0)
         self._end = 0
         self.next_sample = 0
         # number of the first sample after each gap
         self._gaps: deque[int] = deque(maxlen=1000)
+        # name and time of events, then with the number of their sample
         self._waiting: deque[tuple[str, float]] = deque()
-        # with the number of the event's sample
         self._due: deque[tuple[str, float, int]] = deque()
 
     def add_samples(self, samples: Float64, times_s: Float64) -> list[int]:
-        """Add samples [n, C] at ascending times [n]; return the numbers of samples that
-        follow a gap.
+        """Add samples to the buffer.
+
+        Args:
+            samples: Samples [n, C].
+            times_s: Ascending times [n].
+
+        Returns:
+            Numbers of the samples that follow a gap.
         """
         if not len(samples):
             return []
 
-        # steps in time that hold no samples; nothing is filtered across them
-        previous = self._times_s[self._end - 1] if self._end else times_s[0]
-        # in samples
-        steps = np.diff(times_s, prepend=previous) * self.cutting.recorded_hz
-        breaks = np.flatnonzero(steps > GAP_SAMPLES).tolist()
+        # nothing is filtered across a gap
+        previous_s = self._times_s[self._end - 1] if self._end else times_s[0]
+        steps = np.diff(times_s, prepend=previous_s) * self.cutting.recorded_hz
+        breaks = np.flatnonzero(steps > MIN_GAP_SAMPLES).tolist()
         if self._filter is not None:
-            first, *further = np.split(samples, breaks)
-            filtered = [self._filter(first)]
-            for part in further:
-                self._filter.reset()
-                filtered.append(self._filter(part))
+            filtered = []
+            for index, piece in enumerate(np.split(samples, breaks)):
+                if index > 0:
+                    self._filter.reset()
+                filtered.append(self._filter(piece))
             samples = np.concatenate(filtered)
         gaps = [self.next_sample + index for index in breaks]
         self._gaps.extend(gaps)
@@ -132,19 +134,20 @@ class Windows:
         self.counts.lost += sum(round(steps[index]) - 1 for index in breaks)
         self.counts.samples += len(samples)
 
-        # behind the newest; where there is no room, what is kept moves to the front of
-        # a new buffer
+        # a full buffer is replaced, and its newest samples move to the front
         if self._end + len(samples) > len(self._samples):
-            kept = slice(max(0, self._end - self._size), self._end)
-            old = self._samples[kept]
-            old_s = self._times_s[kept]
+            newest = slice(max(0, self._end - self._size), self._end)
+            old_samples = self._samples[newest]
+            old_times_s = self._times_s[newest]
             size = 2 * self._size + len(samples)
             self._samples = np.empty((size, len(self.channels)))
             self._times_s = np.empty(size)
-            self._samples[: len(old)], self._times_s[: len(old)] = old, old_s
-            self._end = len(old)
+            self._end = len(old_samples)
+            self._samples[: self._end] = old_samples
+            self._times_s[: self._end] = old_times_s
         rows = slice(self._end, self._end + len(samples))
-        self._samples[rows], self._times_s[rows] = samples, times_s
+        self._samples[rows] = samples
+        self._times_s[rows] = times_s
         self._end += len(samples)
         self.next_sample += len(samples)
         return gaps
@@ -155,42 +158,42 @@ class Windows:
         self._waiting.append((name, time_s))
 
     def locate_events(self) -> list[tuple[str, int]]:
-        """Find the samples of the events that waited for them; name and sample of
-        each.
+        """Find the samples of events that waited for them.
+
+        Returns:
+            Name and sample number of each event.
         """
         if not self._end:
             return []
         oldest = max(0, self._end - self._size)
         times_s = self._times_s[oldest : self._end]
-        first = self.next_sample - self._end + oldest
-        half_s = 0.5 / self.cutting.recorded_hz
+        oldest_sample = self.next_sample - self._end + oldest
+        half_step_s = 0.5 / self.cutting.recorded_hz
         located = []
         waiting = deque[tuple[str, float]]()
         for name, time_s in self._waiting:
-            if time_s > times_s[-1] + half_s:
-                waiting.append((name, time_s))  # its samples are still to come
+            # the samples of the event are still to come
+            if time_s > times_s[-1] + half_step_s:
+                waiting.append((name, time_s))
                 continue
-            # the sample nearest in time
             index = int(np.abs(times_s - time_s).argmin())
             distance = abs(times_s[index] - time_s) * self.cutting.recorded_hz
-            # no sample of its time: it fell into a gap, or its sample has left the ring
-            if distance > GAP_SAMPLES:
-                self.counts.dropped[LEFT if time_s < times_s[0] else IN_GAP] += 1
+            if distance > MIN_GAP_SAMPLES:
+                reason = BEFORE_HISTORY if time_s < times_s[0] else IN_GAP
+                self.counts.dropped[reason] += 1
                 continue
-            located.append((name, first + index))
-            self._due.append((name, time_s, first + index))
+            located.append((name, oldest_sample + index))
+            self._due.append((name, time_s, oldest_sample + index))
         self._waiting = waiting
         return located
 
     def cut_windows(self) -> Iterator[CutWindow]:
-        """Cut the windows whose samples are all there, in the order of their events.
+        """Yield the windows whose samples have all arrived, in the order of the events.
 
-        Raises:
-            BrainhiveError: naming a channel with values that are not finite, or flat.
+        A window with a channel that is flat or not finite is dropped and counted.
         """
         start, stop = self.cutting.span
-        # of the sample at the front of the buffer
-        number = self.next_sample - self._end
+        buffer_start = self.next_sample - self._end  # number of the first sample
         due = self._due
         self._due = deque()
         for name, time_s, sample in due:
@@ -199,18 +202,16 @@ class Windows:
             # across a gap, samples do not lie at their nominal times
             if any(first < gap <= last for gap in self._gaps):
                 self.counts.dropped[IN_GAP] += 1
-            elif first < number:
-                self.counts.dropped[LEFT] += 1
+            elif first < buffer_start:
+                self.counts.dropped[BEFORE_HISTORY] += 1
             elif last >= self.next_sample:
                 self._due.append((name, time_s, sample))
             else:
-                rows = slice(first - number, last - number + 1)
-                span, onset = self._samples[rows], np.array([-start])  # [span, C]
+                rows = slice(first - buffer_start, last - buffer_start + 1)
+                samples = self._samples[rows].T.copy()  # [C, samples]
+                onset = np.array([-start])
                 try:
-                    # [1, C, T]
-                    epochs = self.cutting.cut_trials(
-                        span.T.copy(), self.channels, onset, 1.0
-                    )
+                    epochs = self.cutting.cut_trials(samples, self.channels, onset, 1.0)
                 except BrainhiveError as error:
                     self.counts.dropped[error.message] += 1
                     continue
@@ -219,10 +220,9 @@ class Windows:
                 yield CutWindow(name, time_s, sample, epochs[0], end_s)
 
     def drop_waiting(self) -> None:
-        """Count the events whose windows can no longer be cut, as at the end of the
-        stream.
-        """
-        if count := len(self._waiting) + len(self._due):
-            self.counts.dropped["beyond the end of the stream"] += count
+        """Drop and count the events without a window at the end of the stream."""
+        count = len(self._waiting) + len(self._due)
+        if count:
+            self.counts.dropped[AFTER_END] += count
         self._waiting.clear()
         self._due.clear()
