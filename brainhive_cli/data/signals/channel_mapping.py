@@ -1,6 +1,4 @@
-"""Mapping of the channels of a recording to those of a model of another cap, by splines
-or by name.
-"""
+"""Mapping of the channels of a recording to the channels of a model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,33 +14,30 @@ from brainhive_cli.data.signals.spaces import Sensors, look_up_positions
 from brainhive_cli.models.signal_spec import MEG
 
 ChannelChoice = Literal["none", "spline", "common"]
-"""Channels that a recording lacks are refused, interpolated between its sensors, or
-filled with the mean.
+"""Treatment of channels that a recording lacks: an error, interpolation between its
+sensors, or the mean.
 """
-ALPHA = 1e-5
-"""Regularisation of mne where it interpolates bad channels; `Raw.interpolate_to` has
-0.
+SPLINE_REGULARISATION = 1e-5
+"""Regularisation of MNE for bad channels. `Raw.interpolate_to` has 0."""
+MIN_SENSORS = 4
+"""Smallest number of positions to which a sphere is fitted. It has four unknowns."""
+HEAD_RADII_M = (0.05, 0.15)
+"""Smallest and largest radius of a sphere around a head, newborns included. Positions
+in millimetres give other radii.
 """
-FEWEST_SENSORS = 4
-"""Positions that a sphere is fitted to, at least: it has four unknowns."""
-RADII_M = (0.05, 0.15)
-"""Radii of spheres around a head, newborns' included; positions in millimetres give
-others.
-"""
-WORDS = {"spline": "splines", "common": "name"}
+METHOD_NAMES = {"spline": "splines", "common": "name"}
 
 
 @dataclass(frozen=True)
 class ChannelMapping:
-    """Channels of a model as weighted sums of those of a recording.
+    """Channels of a model as weighted sums of recorded channels.
 
     Attributes:
-        kind: How the weights were made.
-        names: [C] of the model.
-        sources: [C'] names of the recorded channels that are read.
-        matrix: [C, C'] weights; a row of zeros is a channel that is filled with the
-            mean.
-        shared: How many of the C channels were recorded.
+        kind: Treatment of channels that the recording lacks.
+        names: Names [C] of the channels of the model.
+        sources: Names [C'] of the recorded channels that are read.
+        matrix: Weights [C, C']. A channel whose row is zero is filled with the mean.
+        shared: Number of the C channels that were recorded.
     """
 
     kind: ChannelChoice
@@ -55,17 +50,18 @@ class ChannelMapping:
     def description(self) -> str:
         """Description for protocols."""
         return (
-            f"channels mapped by {WORDS[self.kind]}: {self.shared} of "
+            f"channels mapped by {METHOD_NAMES[self.kind]}: {self.shared} of "
             f"{len(self.matrix)} recorded"
         )
 
     def __call__(self, signal: Float32, mean: Float32 | None = None) -> Float32:
-        """Map [..., C', T] to [..., C, T]; what has no source is the mean [C, 1 or T],
-        or zero.
+        """Map signals [..., C', T] to [..., C, T].
+
+        Channels without a source become the mean [C, 1] or [C, T], or zero without one.
         """
         mapped = self.matrix @ signal
         if mean is not None:
-            # channels without a source are the mean, which the normaliser maps to 0
+            # the normaliser maps the mean to 0
             is_empty = ~self.matrix.any(1)
             mapped[..., is_empty, :] = mean[is_empty]
         return mapped
@@ -76,99 +72,114 @@ def map_channels(
     names: Sequence[str],
     positions: ArrayLike | None,
     recorded: Sensors,
-    where: str,
+    recording_name: str,
 ) -> ChannelMapping:
-    """Map the channels of a recording to those of a model; channels of equal names are
-    copied.
+    """Map the channels of a recording to the channels of a model.
+
+    Channels of equal names are copied. The other channels depend on `kind`.
 
     Args:
-        kind: `spline`: other channels are interpolated between all sensors whose
-            position is known. `common`: they are filled with the mean of the signals
-            that the normalisation was fitted on, or zero.
-        names: [C] channels of the model.
-        positions: [C, 3] of these in the head frame, in metres; None: by name in the
-            10-05 system.
-        recorded: Sensors of the recording; without positions they are those of the
-            10-05 system, too.
-        where: What the recording is, for errors.
+        kind: `spline` interpolates between all sensors with a known position. `common`
+            fills with the mean of the training signals, or zero without normalisation.
+        names: Channels [C] of the model.
+        positions: Positions [C, 3] of these in the head frame in metres, or None for
+            their positions in the 10-05 system.
+        recorded: Sensors of the recording. If their positions are None, they are looked
+            up in the same way.
+        recording_name: Name of the recording, for errors.
 
     Raises:
-        BrainhiveError: if the two have no channel in common, a position is not known,
-            or sensors are MEG's.
+        BrainhiveError: if no channel is shared (`common`), or a position is unknown or
+            a sensor is of MEG (`spline`).
     """
-    # the recorded channel with the name of each of the model's, and None where there is
-    # none
-    shared = find_rows(names, recorded.names, where)
-    chosen = sorted(row for row in shared if row is not None)
-    count = len(chosen)
+    # row of each model channel in the recording, or None
+    shared_rows = find_rows(names, recorded.names, recording_name)
+    n_shared = len(names) - shared_rows.count(None)
     matrix = np.zeros((len(names), len(recorded.names)))
     if kind == "spline":
-        # positions of both, from the centre of the head
-        if meg := next(filter(MEG.match, [*names, *recorded.names]), None):
-            raise BrainhiveError(
-                f"{where}: splines are of EEG, and {meg} is a sensor of MEG",
-                "channel_mapping=common",
-            )
-        to_m = _locate(names, positions, "the model", is_whole=True)
-        from_m = _locate(
-            recorded.names, recorded.positions, where, recorded.positions is None
+        for name in list(names) + list(recorded.names):
+            if MEG.match(name):
+                raise BrainhiveError(
+                    f"{recording_name}: splines are of EEG, and {name} is a sensor of "
+                    "MEG",
+                    "channel_mapping=common",
+                )
+        model_m = _find_positions(names, positions, "the model", is_complete=True)
+        recorded_m = _find_positions(
+            recorded.names,
+            recorded.positions,
+            recording_name,
+            is_complete=recorded.positions is None,
         )
-        chosen = np.flatnonzero(np.isfinite(from_m).all(1)).tolist()
-        origin = fit_head_centre(from_m[chosen], where)
-        matrix[:, chosen] = compute_spline_weights(
-            from_m[chosen] - origin, to_m - origin
+        has_position = np.isfinite(recorded_m).all(1)
+        sensors_m = recorded_m[has_position]
+        centre_m = fit_head_centre(sensors_m, recording_name)
+        matrix[:, has_position] = compute_spline_weights(
+            sensors_m - centre_m, model_m - centre_m
         )
-    elif not chosen:
+    elif not n_shared:
         raise BrainhiveError(
-            f"{where} has no channel of the model", "use a data set of the same sensors"
+            f"{recording_name} has no channel of the model",
+            "use a data set of the same sensors",
         )
 
-    # equal names are copied
-    for row, column in enumerate(shared):
+    # copy channels of equal names
+    for row, column in enumerate(shared_rows):
         if column is not None:
             matrix[row] = np.arange(len(recorded.names)) == column
 
-    # recorded channels without weight are not read
-    read = np.any(matrix, 0)
-    sources = tuple(compress(recorded.names, read))
+    # recorded channels without a weight are not read
+    is_read = np.any(matrix, 0)
     return ChannelMapping(
-        kind, tuple(names), sources, matrix[:, read].astype(np.float32), count
+        kind,
+        names=tuple(names),
+        sources=tuple(compress(recorded.names, is_read)),
+        matrix=matrix[:, is_read].astype(np.float32),
+        shared=n_shared,
     )
 
 
-def _locate(
-    names: Sequence[str], positions: ArrayLike | None, whose: str, is_whole: bool
+def _find_positions(
+    names: Sequence[str], positions: ArrayLike | None, owner: str, is_complete: bool
 ) -> Float64:
-    """Return positions [C, 3] in the head frame, or those of the 10-05 system; NaN
-    where none is known.
+    """Return positions [C, 3] in the head frame, with NaN for unknown positions.
+
+    Args:
+        names: Names [C] of the sensors.
+        positions: Positions [C, 3], or None for the positions of the 10-05 system.
+        owner: Owner of the sensors, for the error.
+        is_complete: If True, raise an error if a position is unknown.
     """
-    located = (
-        look_up_positions(names)
-        if positions is None
-        else np.array(positions, np.float64)
-    )
-    located[~located.any(1)] = np.nan  # where files have no position, they have zeros
-    if is_whole and not np.isfinite(located).all():
-        unknown = [*compress(names, np.any(np.isnan(located), 1))]
+    if positions is None:
+        positions_m = look_up_positions(names)
+    else:
+        positions_m = np.array(positions, np.float64)
+    positions_m[~positions_m.any(1)] = np.nan  # files have zeros for unknown positions
+    is_unknown = ~np.all(np.isfinite(positions_m), axis=1)
+    if is_complete and is_unknown.any():
+        unknown_names = list(compress(names, is_unknown))
         raise BrainhiveError(
-            f"no position on the head is known of {', '.join(unknown[:3])} of {whose}",
+            f"no position on the head is known of {', '.join(unknown_names[:3])} of "
+            f"{owner}",
             "prepare with positions (preparation.montage), without these channels, "
             "or channel_mapping=common",
         )
-    return located
+    return positions_m
 
 
-def fit_head_centre(positions: Float64, where: str = "the recording") -> Float64:
+def fit_head_centre(
+    positions: Float64, recording_name: str = "the recording"
+) -> Float64:
     """Fit a sphere to sensors by least squares, and return its centre [3].
 
-    Sensors in the face are left out, as mne does.
+    Sensors in the face are left out, as in MNE.
 
     Args:
-        positions: [C, 3] in the head frame, in metres.
-        where: Whose, for errors.
+        positions: Positions [C, 3] in the head frame in metres.
+        recording_name: Name of the recording, for the error.
 
     Raises:
-        BrainhiveError: if they do not lie around a head.
+        BrainhiveError: if the sensors do not lie around a head.
     """
     # |p|^2 = 2 p c + k, with the centre c and k = r^2 - |c|^2
     scalp = positions[~((positions[:, 2] < -1e-6) & (positions[:, 1] > 1e-6))]
@@ -176,11 +187,12 @@ def fit_head_centre(positions: Float64, where: str = "the recording") -> Float64
     solution = np.linalg.lstsq(system, np.square(scalp).sum(1), rcond=1e-6)[0]
     centre = solution[:3]
     radius_m = np.sqrt(max(0.0, solution[3] + centre @ centre))
-    # too few sensors, or positions in another unit than metres
-    if len(scalp) < FEWEST_SENSORS or not RADII_M[0] < radius_m < RADII_M[1]:
+    # positions in another unit than metres give another radius
+    smallest_m, largest_m = HEAD_RADII_M
+    if len(scalp) < MIN_SENSORS or not smallest_m < radius_m < largest_m:
         raise BrainhiveError(
-            f"{where}: positions of {len(scalp)} sensors do not lie around a head "
-            f"(radius {radius_m:.3g} m)",
+            f"{recording_name}: positions of {len(scalp)} sensors do not lie around "
+            f"a head (radius {radius_m:.3g} m)",
             "positions in metres of sensors all over the head; or "
             "channel_mapping=common",
         )
@@ -188,23 +200,24 @@ def fit_head_centre(positions: Float64, where: str = "the recording") -> Float64
 
 
 def compute_spline_weights(
-    from_positions: Float64, to_positions: Float64, alpha: float = ALPHA
+    from_positions: Float64,
+    to_positions: Float64,
+    alpha: float = SPLINE_REGULARISATION,
 ) -> Float64:
-    """Compute how potentials elsewhere on the head follow from those at sensors, by
-    spherical splines.
+    """Compute weights that interpolate potentials on the head by spherical splines.
 
     Args:
-        from_positions: [C', 3] of the sensors, from the centre of the head
-            (`fit_head_centre`); any unit.
-        to_positions: [C, 3] of the positions to interpolate at.
+        from_positions: Positions [C', 3] of the sensors, from the centre of the head
+            (`fit_head_centre`), in any unit.
+        to_positions: Positions [C, 3] to interpolate at.
         alpha: Regularisation, added to the diagonal.
 
     Returns:
-        [C, C'], whose rows add up to 1.
+        Weights [C, C'], whose rows add up to 1.
 
     Source: Perrin et al. 1989, equations 1 to 3.
     """
-    # what all its interpolations use
+    # the function that all interpolations of MNE use
     from mne.channels.interpolation import _make_interpolation_matrix
 
     weights: Float64 = _make_interpolation_matrix(from_positions, to_positions, alpha)

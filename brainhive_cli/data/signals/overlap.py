@@ -9,24 +9,26 @@ import numpy as np
 from brainhive_cli.core.arrays import Bool, Float64
 from brainhive_cli.data.signals.trials import Trials
 
-ROUNDING_S = 1e-6
-"""Times closer than this are equal."""
+TIME_TOLERANCE_S = 1e-6
+"""Largest difference of times that count as equal."""
+SHORT_SPACING_QUANTILE = 0.05
+"""Share of the times between trials that are shorter than `Overlap.short_spacing_s`."""
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Time between successive trials that is shorter than their windows.
+    """Windows of successive trials that are longer than the time between the trials.
 
     Attributes:
-        spacing_s: From an onset to the next in its run, median.
-        least_s: The same, such that 5 % are shorter.
-        length_s: By how long windows overlap then.
+        median_spacing_s: Median time from an onset to the next in its run.
+        short_spacing_s: Quantile `SHORT_SPACING_QUANTILE` of this time.
+        overlap_s: Overlap of the windows at this short time.
         end_s: Time of the last sample after the onset.
     """
 
-    spacing_s: float
-    least_s: float
-    length_s: float
+    median_spacing_s: float
+    short_spacing_s: float
+    overlap_s: float
     end_s: float
 
     @classmethod
@@ -34,64 +36,67 @@ class Overlap:
         """Compare a window with the time between onsets.
 
         Args:
-            recordings: Trials of the same runs, as the splits of a store.
-            times_s: [T] samples of the window.
+            recordings: Trials of the same runs, such as the splits of a store.
+            times_s: Times [T] of the samples of the window.
 
         Returns:
-            None where windows do not overlap, or onsets are not known.
+            The overlap, or None if windows do not overlap or onsets are unknown.
         """
-        listed = list(recordings)
-        if any(trials.onset_s is None for trials in listed):
-            return None
-        # onsets of all splits, run by run
+        # session, run and onset of the trials of all splits
         columns = []
-        for trials in listed:
-            absent = np.zeros(trials.is_there.shape)
-            times = (
-                absent if values is None else values
-                for values in (trials.sessions, trials.runs, trials.onset_s)
-            )
-            columns.append(np.stack([each[trials.is_there] for each in times]))
+        rate_hz = None
+        for trials in recordings:
+            if trials.onset_s is None:
+                return None
+            zeros = np.zeros(trials.is_there.shape)
+            sessions = zeros if trials.sessions is None else trials.sessions
+            runs = zeros if trials.runs is None else trials.runs
+            values = np.stack([sessions, runs, trials.onset_s])
+            columns.append(values[:, trials.is_there])
+            rate_hz = rate_hz or trials.rate_hz
         session, run, onset_s = np.concatenate(columns, 1)
-        line = np.lexsort((onset_s, run, session))
-        is_next = (np.diff(session[line]) == 0) & (np.diff(run[line]) == 0)
-        spacing_s = np.diff(onset_s[line])[is_next]
+
+        # time from each onset to the next in the same run
+        order = np.lexsort((onset_s, run, session))
+        is_same_session = np.diff(session[order]) == 0
+        is_same_run = is_same_session & (np.diff(run[order]) == 0)
+        spacing_s = np.diff(onset_s[order])[is_same_run]
         if not len(spacing_s):
             return None
 
-        # the window of a trial, its last sample included
-        least, median = np.quantile(spacing_s, (0.05, 0.5)).tolist()
-        length_s = float(times_s[-1] - times_s[0]) + 1 / (listed[0].rate_hz or np.inf)
-        if length_s <= least + ROUNDING_S:
+        # length of the window, its last sample included
+        median_s = float(np.quantile(spacing_s, 0.5))
+        short_s = float(np.quantile(spacing_s, SHORT_SPACING_QUANTILE))
+        window_s = float(times_s[-1] - times_s[0]) + (1 / rate_hz if rate_hz else 0)
+        if window_s <= short_s + TIME_TOLERANCE_S:
             return None
-        return cls(median, least, length_s - least, float(times_s[-1]))
+        return cls(median_s, short_s, window_s - short_s, float(times_s[-1]))
 
     @property
     def description(self) -> str:
-        """The overlap in words."""
-        most = "up to " if self.least_s < self.spacing_s - ROUNDING_S else ""
+        """Description for messages."""
+        has_shorter = self.short_spacing_s < self.median_spacing_s - TIME_TOLERANCE_S
+        limit = "up to " if has_shorter else ""
         return (
-            f"a picture every {self.spacing_s:.2f} s, windows overlap by {most}"
-            f"{self.length_s:.2f} s"
+            f"a picture every {self.median_spacing_s:.2f} s, windows overlap by {limit}"
+            f"{self.overlap_s:.2f} s"
         )
 
     @property
     def problem(self) -> str:
-        """Reason why nothing can be tested where labels follow each other in the same
-        pairs.
-        """
-        start_ms = 1000 * (self.end_s - self.least_s)
-        stop_ms = 1000 * self.least_s
-        free = f" (free of it: {start_ms:.0f} to {stop_ms:.0f} ms)"
-        return (
+        """Reason why labels cannot be tested if they follow each other in pairs."""
+        reason = (
             f"{self.description}, and the same labels follow each other, so the "
             "response to one reveals the other"
-            f"{free if start_ms < stop_ms else ''}"
         )
+        start_ms = 1000 * (self.end_s - self.short_spacing_s)
+        stop_ms = 1000 * self.short_spacing_s
+        if start_ms < stop_ms:
+            reason += f" (free of it: {start_ms:.0f} to {stop_ms:.0f} ms)"
+        return reason
 
     def find_free(self, times_s: Float64) -> Bool:
-        """Find the samples [T] at which neither the trial before, in its window, nor
-        the next one was shown.
-        """
-        is_after = times_s > self.end_s - self.least_s + ROUNDING_S
-        return is_after & (times_s < self.least_s - ROUNDING_S)
+        """Mark the samples [T] that hold no response to the trials before and after."""
+        start_s = self.end_s - self.short_spacing_s + TIME_TOLERANCE_S
+        stop_s = self.short_spacing_s - TIME_TOLERANCE_S
+        return (times_s > start_s) & (times_s < stop_s)

@@ -1,4 +1,4 @@
-"""Provenance of signals: steps, programs and caveats that a recording carries along."""
+"""Provenance of signals: the steps and programs that made them, and caveats."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,61 +12,64 @@ from brainhive_cli.core.measurements import (
 )
 
 Provenance = Mapping[str, Any]
-"""Facts of the origin of signals; `sessions` holds further facts of each session."""
+"""Facts about the origin of signals. `sessions` holds further facts of each session."""
 
-SELECTION_KEYS = {
-    *"root files sessions task derivatives where trials key info stimuli events column "
+SELECTION_KEYS = frozenset(
+    "root files sessions task derivatives where trials key info stimuli events column "
     "onset_unit stim_channel delay_ms stimulus stimulus_ms stimulus_s channels types "
     "exclude mask masks regions voxels repetitions seed shuffle test_pictures "
     "drop_test_categories axes".split()
-}
-"""Keys of preparations that say where signals are and which trials, sensors or voxels
-are taken. All others change the numbers themselves.
+)
+"""Keys of preparations that locate signals, or select trials, sensors or voxels. All
+other keys change the numbers.
 """
 
 
 def list_sources(provenance: Provenance) -> list[Provenance]:
     """List the facts of all sessions together, then those of each session."""
-    return [provenance, *provenance.get("sessions", ())]
+    return [provenance] + list(provenance.get("sessions", ()))
 
 
 def list_caveats(provenance: Provenance) -> list[str]:
-    """List the caveats of every number that depends on the signals.
-
-    The provenance travels with a store, whatever data set or name it is kept under.
-    """
+    """List the caveats of every number that depends on the signals."""
     sources = list_sources(provenance)
     is_simulated = any("simulated" in source for source in sources)
     steps = [source["preparation"] for source in sources if "preparation" in source]
-    whitened = [step for step in steps if step.get("whiten") not in ("no", False)]
-    # a whitener of both splits has seen the tested trials
-    is_by_tested = any(step.get("whiten_by") == "both" for step in whitened)
-    # trials that were cut elsewhere may lack a record of these steps
-    recorded = [step.get(key) for step in steps for key in ("whitened", "averaged")]
+    # a whitener of both splits was fitted to test trials
+    is_whitened_by_both = False
+    # the steps of trials from other programs may be unknown
+    has_unknown_steps = False
+    for keys in steps:
+        is_whitened = keys.get("whiten") not in ("no", False)
+        if is_whitened and keys.get("whiten_by") == "both":
+            is_whitened_by_both = True
+        if "unknown" in (keys.get("whitened"), keys.get("averaged")):
+            has_unknown_steps = True
     return merge_caveats(
         [SIMULATED] if is_simulated else [],
-        [WHITENED_BY_TESTED] if is_by_tested else [],
-        [UNKNOWN_STEPS] if "unknown" in recorded else [],
+        [WHITENED_BY_TESTED] if is_whitened_by_both else [],
+        [UNKNOWN_STEPS] if has_unknown_steps else [],
     )
 
 
 def read_preparation(provenance: Provenance) -> dict[str, Any]:
     """Read the steps that made the signals, by dotted key.
 
-    `simulated` is one of them. The choice of trials, sensors or voxels is not.
+    `simulated` is a step. `SELECTION_KEYS` are no steps.
     """
-    # the steps of all sessions override those of single sessions
-    steps: dict[str, Any] = {}
-    for source in [*provenance.get("sessions", ()), provenance]:
-        steps |= source.get("preparation", {})
-    steps = flatten({key: steps[key] for key in steps if key not in SELECTION_KEYS})
+    # the common steps override the steps of single sessions
+    keys: dict[str, Any] = {}
+    for session in provenance.get("sessions", ()):
+        keys |= session.get("preparation", {})
+    keys |= provenance.get("preparation", {})
+    steps = flatten({key: keys[key] for key in keys if key not in SELECTION_KEYS})
     if SIMULATED in list_caveats(provenance):
         steps["simulated"] = True
     return steps
 
 
 def read_modality(provenance: Provenance) -> str | None:
-    """Read the kind of the recordings that `prepare` noted; None if it noted none."""
+    """Read the kind of the recordings that `prepare` noted, or None."""
     for source in list_sources(provenance):
         if "modality" in source:
             return str(source["modality"])
@@ -76,7 +79,7 @@ def read_modality(provenance: Provenance) -> str | None:
 def list_preparations(provenance: Provenance) -> tuple[str, ...]:
     """List the kinds of the preparations that made the signals.
 
-    `simulated` stands for a program, `unknown` for a session without a record.
+    A program that simulated signals is `simulated`, a session without facts `unknown`.
     """
     kinds = set()
     for session in provenance.get("sessions", ()) or [{}]:
@@ -89,6 +92,6 @@ def list_preparations(provenance: Provenance) -> tuple[str, ...]:
 
 
 def list_durations_ms(provenance: Provenance) -> set[float]:
-    """List for how long stimuli were shown, in ms; sessions may differ in it."""
+    """List the durations of the stimuli in ms, which may differ between sessions."""
     durations = {source.get("stimulus_ms") for source in list_sources(provenance)}
     return {float(duration) for duration in durations if duration is not None}

@@ -1,4 +1,4 @@
-"""Reliability of a recording by the repetitions of its stimuli."""
+"""Reliability of a recording, measured by the repetitions of its stimuli."""
 
 from collections.abc import Iterator
 
@@ -21,73 +21,65 @@ from brainhive_cli.measurement.reliability import (
 )
 
 MAX_STIMULI = 1000
-"""Most stimuli that are measured, drawn with a seed; correlations are then precise to
-.03.
-"""
+"""Largest number of stimuli that are measured. Correlations are then precise to .03."""
+MIN_STIMULI = 3
+"""Smallest number of repeated stimuli whose reliability is measured."""
 
 
 def measure_reliability(
     recording: Trials, split: str
 ) -> tuple[Int64, Float64, Float64, Float64]:
-    """Measure how reliable a recording is by its repetitions.
+    """Measure the reliability of a recording by its repetitions.
 
     Args:
-        recording: One subject's recording of a split.
-        split: Its name, for messages.
+        recording: Recording of a subject and split.
+        split: Name of the split, for errors.
 
     Returns:
-        [N] repetitions of each measured stimulus, two at least.
-        [C, T] mean over all repetitions. If the store has the whiteners of its
-            sessions, the mean is of the signals before whitening: channels are sites.
-        [C, T] correlation over stimuli of two halves of the repetitions,
-            Spearman-Brown corrected to all of them.
-        [C, T] percent of the variance of the stimuli's means that is not noise (Allen
-            et al. 2022).
+        Number of repetitions [N] of each measured stimulus, at least 2.
+        Mean [C, T] over all repetitions. If whiteners are known, signals before
+            whitening are averaged, so channels are sites.
+        Correlation [C, T] over stimuli of two halves of the repetitions, corrected to
+            all of them (Spearman-Brown).
+        Noise ceiling [C, T]: percent of the variance of the means of the stimuli that
+            is not noise (Allen et al. 2022).
 
     Raises:
-        BrainhiveError: if fewer than three stimuli were shown twice, or repetitions
-            follow one another.
+        BrainhiveError: if fewer than `MIN_STIMULI` stimuli were shown twice, or
+            repetitions follow one another.
     """
-    # stimuli that were shown twice at least, drawn where there are more than are
-    # measured
     rows = np.flatnonzero(recording.counts > 1)
-    if len(rows) < 3:
+    if len(rows) < MIN_STIMULI:
         raise BrainhiveError(
-            (
-                f"{len(rows)} {split} stimuli were shown twice or more: reliability "
-                "needs three"
-            ),
+            f"{len(rows)} {split} stimuli were shown twice or more: reliability needs "
+            "three",
             "another split",
         )
-    trials = recording.take(
-        np.sort(np.random.default_rng(0).permutation(rows)[:MAX_STIMULI])
-    )
+    rng = np.random.default_rng(0)
+    trials = recording.take(np.sort(rng.permutation(rows)[:MAX_STIMULI]))
 
-    # those whose repetitions are far apart in time; successive ones of a stimulus count
-    # as one
+    # keep stimuli with repetitions in several parts of the recording
     parts, part_counts = separate_in_time(trials)
     is_apart = part_counts > 1
     trials = trials.take(is_apart)
     parts = parts[is_apart]
     part_counts = part_counts[is_apart]
-    shape, counts = trials.signal.shape[2:], trials.counts  # C, T
+    shape = trials.signal.shape[2:]  # C, T
 
-    def means() -> Iterator[Array]:
+    def iterate_means() -> Iterator[Array]:
         return average_by_part(trials, parts, is_mixed=True)
 
-    # mean over trials, before whitening where each session's whitener is known
+    # mean over trials in the space of the sensors
     evoked = np.zeros(shape)
-    for stimulus in read_repetitions(trials):  # [R, C, T]
-        evoked += stimulus.sum(0)
-    evoked /= counts.sum()
+    for repetitions in read_repetitions(trials):  # [R, C, T]
+        evoked += repetitions.sum(0)
+    evoked /= trials.counts.sum()
 
-    # agreement of two halves, and what is not noise
-    draw = torch.Generator().manual_seed(0)
-    halves = (
-        correlate(average_random_halves(stimulus, draw) for stimulus in means())
-        .mean(0)
-        .reshape(shape)
-    )
-    split_half = spearman_brown(halves, part_counts.sum() / (part_counts // 2).sum())
-    ceiling = noise_ceiling(means, part_counts)
-    return counts, evoked, split_half, ceiling
+    # agreement of halves, and share of the variance that is not noise
+    generator = torch.Generator().manual_seed(0)
+    halves = (average_random_halves(means, generator) for means in iterate_means())
+    correlations = correlate(halves).mean(0).reshape(shape)
+    times = part_counts.sum() / (part_counts // 2).sum()
+    split_half = spearman_brown(correlations, times)
+    ceiling = noise_ceiling(iterate_means, part_counts)
+    return trials.counts, evoked, split_half, ceiling

@@ -1,4 +1,4 @@
-"""Repetitions of stimuli as the sensors recorded them, and their averages."""
+"""Repetitions of stimuli in the space of the sensors, and their averages."""
 
 from collections.abc import Iterator
 
@@ -17,131 +17,136 @@ def separate_in_time(trials: Trials) -> tuple[Int64, Int64]:
     """Find the repetitions of stimuli that are far apart in time.
 
     Returns:
-        [N, R] number of the part of the recording that each repetition belongs to, and
-        [N] how many parts there are. Numbers follow time only if each part is a run of
-        its own.
+        Part of the recording [N, R] of each repetition, from 0, and the number of parts
+        [N]. The numbers follow time only if each part is a run of its own.
 
     Raises:
-        BrainhiveError: as `separate_repetitions`.
+        BrainhiveError: if repetitions follow one another (`separate_repetitions`).
     """
     is_there = trials.is_there
-    known = (trials.sessions, trials.runs, trials.times_in_run)
-    parts = separate_repetitions(is_there, *known)
-
-    # parts count from 0
+    sessions = trials.sessions
+    runs = trials.runs
+    times = trials.times_in_run
+    parts = separate_repetitions(is_there, sessions, runs, times)
     counts = 1 + np.where(is_there, parts, 0).max(1)
+    if sessions is None and runs is None and times is None:
+        return parts, counts
 
-    # in one run the first repetitions of stimuli whose first is late are late, too:
-    # their order is drawn
-    if any(values is not None for values in known):
-        sessions, runs = (
-            0 if values is None else values.astype(np.int64) for values in known[:2]
-        )
-        run = np.zeros(is_there.shape, np.int64) + sessions * 2**16 + runs
-        random = np.random.default_rng(0)
-        for numbers, mask, shown_in, count in zip(
-            parts, is_there, run, counts, strict=True
-        ):
-            if len(np.unique(shown_in[mask])) < count:
-                numbers[mask] = random.permutation(count)[numbers[mask]]
+    # run of each repetition over all sessions
+    run_numbers = np.zeros(is_there.shape, np.int64)
+    if sessions is not None:
+        run_numbers += sessions.astype(np.int64) * 2**16
+    if runs is not None:
+        run_numbers += runs.astype(np.int64)
+
+    # if parts share a run, their order is drawn: a stimulus whose first repetition is
+    # late has late further repetitions, too
+    rng = np.random.default_rng(0)
+    for row, count in enumerate(counts):
+        columns = np.flatnonzero(is_there[row])
+        if len(np.unique(run_numbers[row, columns])) < count:
+            part_order = rng.permutation(count)
+            parts[row, columns] = part_order[parts[row, columns]]
     return parts, counts
 
 
 def average_repetitions(trials: Trials, is_mixed: bool = False) -> Iterator[Float32]:
-    """Average the repetitions of stimuli in chunks [n, E, T].
+    """Yield averages over repetitions, in chunks [n, E, T] of stimuli.
 
     Averages are in sensor space and not scaled.
 
     Args:
-        trials: One subject's trials of a split.
-        is_mixed: Channels are unknown mixtures of sensors: average what a model reads.
+        trials: Trials of a subject and split.
+        is_mixed: If True, channels are unknown mixtures of sensors, and the signals of
+            the model are averaged instead.
     """
-    for part in _slice_stimuli(trials):
+    for stimuli in _slice_stimuli(trials):
         if is_mixed:
-            yield trials.read(part)
+            yield trials.read(stimuli)
         else:
-            # zeros of missing repetitions add nothing
-            averaged = (
-                _read_sensors(trials, part).sum(1) / trials.counts[part][:, None, None]
-            )
-            yield averaged.astype(np.float32)
+            # padding is zero
+            sums = _read_sensors(trials, stimuli).sum(1)
+            averages = sums / trials.counts[stimuli][:, None, None]
+            yield averages.astype(np.float32)
 
 
 def read_repetitions(trials: Trials, is_mixed: bool = False) -> Iterator[Float32]:
-    """Yield the repetitions [R, E, T] of each stimulus, read as by
-    `average_repetitions`.
+    """Yield the repetitions [R, E, T] of each stimulus.
+
+    `is_mixed` is as in `average_repetitions`.
     """
-    for part in _slice_stimuli(trials):
-        singles = (
-            trials.read(part, as_singles=True)
-            if is_mixed
-            else _read_sensors(trials, part)
-        )
-        for single, count in zip(singles, trials.counts[part], strict=True):
-            yield single[:count]  # without padding
+    for stimuli in _slice_stimuli(trials):
+        if is_mixed:
+            singles = trials.read(stimuli, as_singles=True)
+        else:
+            singles = _read_sensors(trials, stimuli)
+        for repetitions, count in zip(singles, trials.counts[stimuli], strict=True):
+            yield repetitions[:count]
 
 
 def average_by_part(
     trials: Trials, parts: Int64, is_mixed: bool = False
 ) -> Iterator[Array]:
-    """Average the repetitions of each stimulus within the parts [N, R] of the
-    recording: [parts, E, T].
+    """Yield the averages [P, E, T] of each stimulus in the parts of the recording.
+
+    Args:
+        trials: Trials of a subject and split.
+        parts: Part [N, R] of each repetition.
+        is_mixed: As in `average_repetitions`.
     """
-    for stimulus, numbers in zip(
-        read_repetitions(trials, is_mixed), parts, strict=True
-    ):
-        yield average_parts(stimulus, numbers[: len(stimulus)])
+    all_repetitions = read_repetitions(trials, is_mixed)
+    for repetitions, numbers in zip(all_repetitions, parts, strict=True):
+        yield average_parts(repetitions, numbers[: len(repetitions)])
+
+
+def average_by_session(trials: Trials, count: int) -> Iterator[tuple[Float64, Float64]]:
+    """Yield the contribution of each session to averages, in chunks of stimuli.
+
+    Args:
+        trials: Trials of a subject and split.
+        count: Number S of sessions.
+
+    Yields:
+        Parts [n, S, E, T] of the averages, which add up to them, and the share [n, S]
+        of the repetitions in each session.
+    """
+    for stimuli in _slice_stimuli(trials):
+        sessions = _read_session_numbers(trials.recorded or trials, stimuli)
+        is_in_session = sessions[..., None] == np.arange(count)  # [n, R, S]
+        weights = is_in_session / trials.counts[stimuli][:, None, None]
+        signal = _read_sensors(trials, stimuli)
+        yield np.einsum("nrs,nret->nset", weights, signal), weights.sum(1)
 
 
 def _slice_stimuli(trials: Trials) -> list[slice]:
     """Divide the stimuli into chunks that fit into memory."""
-    return [
-        slice(start, start + MAX_STIMULI_PER_READ)
-        for start in range(0, len(trials.signal), MAX_STIMULI_PER_READ)
-    ]
+    starts = range(0, len(trials.signal), MAX_STIMULI_PER_READ)
+    return [slice(start, start + MAX_STIMULI_PER_READ) for start in starts]
 
 
-def _read_sensors(trials: Trials, part: slice) -> Float32:
-    """Read repetitions [n, R, E, T] as their sensors recorded them, not scaled; missing
-    ones are zeros.
-    """
+def _read_sensors(trials: Trials, stimuli: slice) -> Float32:
+    """Read repetitions [n, R, E, T] without whitening or scale. Padding is zero."""
     recorded = trials.recorded or trials
     channels = slice(None) if trials.rows is None else trials.rows
-    signal = np.asarray(recorded.signal[part])[..., trials.samples].astype(np.float32)
+    signal = np.asarray(recorded.signal[stimuli])[..., trials.samples]
+    signal = signal.astype(np.float32)
     if recorded.whiteners is None:
-        return np.where(
-            trials.is_there[part][..., None, None], signal[:, :, channels], 0
-        )
+        is_there = trials.is_there[stimuli]
+        return np.where(is_there[..., None, None], signal[:, :, channels], 0)
 
-    # whiteners mix all channels, session by session
+    # a whitener mixes all channels of its session
     unmixed = np.zeros_like(signal)
-    session = _read_session_numbers(recorded, part)
+    sessions = _read_session_numbers(recorded, stimuli)
     for number, whitener in enumerate(recorded.whiteners):
-        unmixed[session == number] = (
-            np.linalg.inv(whitener).astype(np.float32) @ signal[session == number]
-        )
+        inverse = np.linalg.inv(whitener).astype(np.float32)
+        is_in_session = sessions == number
+        unmixed[is_in_session] = inverse @ signal[is_in_session]
     return unmixed
 
 
-def average_by_session(trials: Trials, count: int) -> Iterator[tuple[Float64, Float64]]:
-    """Yield, of each chunk of stimuli, the part of each of S sessions in the averages
-    [n, S, E, T], and its share of the repetitions [n, S].
-    """
-    for part in _slice_stimuli(trials):
-        # [n, R, S]
-        is_of = _read_session_numbers(trials.recorded or trials, part)[
-            ..., None
-        ] == np.arange(count)
-        weights = is_of / trials.counts[part][:, None, None]
-        yield (
-            np.einsum("nrs,nret->nset", weights, _read_sensors(trials, part)),
-            weights.sum(1),
-        )
-
-
-def _read_session_numbers(recording: Trials, part: slice) -> Int64:
-    """Return the session of each repetition [n, R], -1 where there is none."""
-    # one session, to which all repetitions belong
+def _read_session_numbers(recording: Trials, stimuli: slice) -> Int64:
+    """Return the session [n, R] of each repetition, with -1 as padding."""
+    # unknown sessions count as a single session
     if recording.sessions is None:
-        return np.where(recording.is_there[part], 0, -1)
-    return recording.sessions[part].astype(int)
+        return np.where(recording.is_there[stimuli], 0, -1)
+    return recording.sessions[stimuli].astype(int)

@@ -137,9 +137,9 @@ class Signal(Section):
     )
     normalise_trials: bool = Field(
         False,
-        description="before trials are averaged, subtract from each channel of a trial its "
-        "mean over the window, then divide by its norm before the subtraction "
-        "(AlignVis)",
+        description="before trials are averaged, subtract from each channel of each "
+        "trial its mean over the window, then divide it by its norm before the "
+        "subtraction (AlignVis)",
     )
     normalise: Annotated[
         Any,

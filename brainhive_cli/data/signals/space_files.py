@@ -1,6 +1,4 @@
-"""Values of voxels, vertices or sensors as files that other programs open: NIfTI, GIFTI
-or a table.
-"""
+"""Maps of voxels, vertices or sensors as NIfTI, GIFTI or table files."""
 
 import csv
 import gzip
@@ -22,75 +20,81 @@ from brainhive_cli.data.signals.spaces import (
     look_up_positions,
 )
 
+HEMISPHERES = {"L": "CortexLeft", "R": "CortexRight"}
+"""Names of the hemispheres in GIFTI metadata, where viewers find them, keyed by the
+letter in BIDS file names.
+"""
+
 
 def write_maps(
     folder: Path, stem: str, maps: Mapping[str, Array], space: Sensors | Voxels
 ) -> list[Path]:
-    """Write maps where their values were measured.
+    """Write maps in the space in which their values were measured.
 
-    Voxels become `STEM_NAME.nii.gz` on the grid of the signals, vertices a
-    `STEM_hemi-L_NAME.func.gii` and `STEM_hemi-R_NAME.func.gii`: NaN where there are
-    none. Sensors become `STEM.tsv`: a row each with its position in metres, where it is
-    known, and a column a map; so do voxels without positions.
+    - Voxels on a grid: `STEM_NAME.nii.gz`, with NaN in all other voxels.
+    - Vertices: `STEM_hemi-L_NAME.func.gii` and `STEM_hemi-R_NAME.func.gii`, with NaN in
+      all other vertices.
+    - Sensors and other voxels: `STEM.tsv` with a row for each, their position in metres
+      if known, and a column for each map.
 
     Args:
-        folder: Where the files go.
-        stem: Beginning of their names, as `sub-01`.
-        maps: [V] or [C] by name, of all of the space; NaN where there is no value.
-        space: What was measured.
+        folder: Folder of the files.
+        stem: First part of the file names, such as "sub-01".
+        maps: Values [V] or [C] by the name of the map. NaN marks absent values.
+        space: Voxels or sensors of the values.
 
     Returns:
-        The files.
+        Paths of the files.
     """
-    values = {
-        re.sub(r"\W+", "_", name).strip("_"): np.asarray(map_values, np.float32)
-        for name, map_values in maps.items()
-    }
-    files = {}
-    if isinstance(space, Sensors) or space.grid is space.surface is None:
-        files[f"{stem}.tsv"] = _write_table(values, space)
-    elif space.grid is not None:
-        for name, map_values in values.items():
-            files[f"{stem}_{name}.nii.gz"] = _write_volume(map_values, space.grid)
-    elif space.surface is not None:
-        for name, map_values in values.items():
-            for side, letter in enumerate("LR"):
-                content = _write_surface(map_values, space.surface, side)
-                files[f"{stem}_hemi-{letter}_{name}.func.gii"] = content
+    values_of = {}
+    for name, values in maps.items():
+        file_name = re.sub(r"\W+", "_", name).strip("_")
+        values_of[file_name] = np.asarray(values, np.float32)
+    contents = {}
+    if isinstance(space, Voxels) and space.grid is not None:
+        for name, values in values_of.items():
+            contents[f"{stem}_{name}.nii.gz"] = _format_volume(values, space.grid)
+    elif isinstance(space, Voxels) and space.surface is not None:
+        for name, values in values_of.items():
+            for hemisphere, letter in enumerate(HEMISPHERES):
+                content = _format_surface(values, space.surface, hemisphere)
+                contents[f"{stem}_hemi-{letter}_{name}.func.gii"] = content
+    else:
+        contents[f"{stem}.tsv"] = _format_table(values_of, space)
 
-    for name, content in files.items():
-        with atomic_write(folder / name, is_lasting=False) as part:
-            part.write_bytes(content)
-    return [folder / name for name in files]
+    for name, content in contents.items():
+        with atomic_write(folder / name, is_lasting=False) as part_path:
+            part_path.write_bytes(content)
+    return [folder / name for name in contents]
 
 
-def _write_volume(values: Float32, grid: Grid) -> bytes:
-    """Write values [V] as compressed NIfTI."""
+def _format_volume(values: Float32, grid: Grid) -> bytes:
+    """Format values [V] as compressed NIfTI."""
     from nibabel import Nifti1Image
 
     volume = np.full(grid.shape, np.nan, np.float32)
     volume[tuple(grid.indices.T)] = values
-    image = Nifti1Image(volume, grid.affine)
-    image.header.set_xyzt_units("mm")
-    # without the time, so that equal maps are equal files
-    return gzip.compress(image.to_bytes(), mtime=0)
+    img = Nifti1Image(volume, grid.affine)
+    img.header.set_xyzt_units("mm")
+    # without the time of writing, equal maps are equal files
+    return gzip.compress(img.to_bytes(), mtime=0)
 
 
-def _write_surface(values: Float32, surface: Surface, side: int) -> bytes:
-    """Write those of values [V] that are of one hemisphere as GIFTI."""
+def _format_surface(values: Float32, surface: Surface, hemisphere: int) -> bytes:
+    """Format the values [V] of a hemisphere (0 left, 1 right) as GIFTI."""
     from nibabel.gifti import GiftiDataArray, GiftiImage, GiftiMetaData
 
-    mesh = np.full(surface.sizes[side], np.nan, np.float32)
-    rows = surface.vertices[:, 0] == side
-    mesh[surface.vertices[rows, 1]] = values[rows]
-    # viewers find the hemisphere in the metadata
-    about = {"AnatomicalStructurePrimary": ("CortexLeft", "CortexRight")[side]}
+    mesh = np.full(surface.sizes[hemisphere], np.nan, np.float32)
+    is_in_hemisphere = surface.vertices[:, 0] == hemisphere
+    mesh[surface.vertices[is_in_hemisphere, 1]] = values[is_in_hemisphere]
+    structure = list(HEMISPHERES.values())[hemisphere]
+    meta = GiftiMetaData({"AnatomicalStructurePrimary": structure})
     array = GiftiDataArray(mesh, datatype="NIFTI_TYPE_FLOAT32")
-    return bytes(GiftiImage(meta=GiftiMetaData(about), darrays=[array]).to_bytes())
+    return bytes(GiftiImage(meta=meta, darrays=[array]).to_bytes())
 
 
-def _write_table(maps: Mapping[str, Float32], space: Sensors | Voxels) -> bytes:
-    """Write a row for each sensor, or voxel by its index from 0."""
+def _format_table(maps: Mapping[str, Float32], space: Sensors | Voxels) -> bytes:
+    """Format a table with a row for each sensor, or voxel by its index from 0."""
     columns: dict[str, Any] = {}
     if isinstance(space, Sensors):
         positions = space.positions
@@ -102,7 +106,7 @@ def _write_table(maps: Mapping[str, Float32], space: Sensors | Voxels) -> bytes:
         columns["voxel"] = range(len(next(iter(maps.values()))))
     columns |= {name: values.tolist() for name, values in maps.items()}
 
-    # BIDS writes n/a for what is not known
+    # BIDS writes n/a for absent values
     text = io.StringIO()
     table = csv.writer(text, delimiter="\t", lineterminator="\n")
     table.writerow(columns)

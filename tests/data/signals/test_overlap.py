@@ -35,7 +35,7 @@ def trials(onset_s: np.ndarray | None) -> Trials:
     ],
 )
 def test_windows_longer_than_the_time_between_onsets_overlap(spacing_s, words):
-    """Issue 84, row 5: nothing was said of it."""
+    """Windows that overlap are reported with their spacing and overlap."""
     onset_s = None if spacing_s is None else 5 + spacing_s * np.arange(8)
 
     found = Overlap.measure([trials(onset_s)], TIMES_S)
