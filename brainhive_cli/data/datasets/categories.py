@@ -1,9 +1,8 @@
-"""Categories that events name, as face and house: a stimulus with many exemplar
-pictures, or with none.
-"""
+"""Categories that events name, such as face and house, with or without pictures."""
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -22,180 +21,205 @@ from brainhive_cli.data.media.stimuli import Clip, StimulusSet, find_pictures
 from brainhive_cli.data.signals.holdout import SEPARATE_TEST, Holdout
 
 SIDE_PX = 256
-"""Side of the square that exemplars are resized and cropped to, so that they lie in one
+"""Height and width to which exemplars are resized and cropped, so that they fit into an
 array.
 """
 ENCODERS: dict[str, Any] = {
     "name": "clip-h14-text",
     "exemplars": {"kind": "clip-h14", "views": "average"},
 }
-"""Encoders that are usual for a target; a label has one number a category."""
+"""Default encoder by target. Labels have the encoder `concepts`."""
+FOLDER_HINT = "dataset.root=FOLDER, with a subfolder for each category"
 
 
 class Config(parts.Config):
-    """Categories by name, shown in trials of which some are held out.
+    """Categories that were shown in trials.
 
-    The target of a category is its label, its name as a text encoder embeds it, or the
-    mean embedding of its exemplar pictures.
+    The target of a category is its label, the text embedding of its name, or the mean
+    embedding of its exemplar pictures.
     """
 
     names: list[str] = Field(
         [],
         description=(
-            "as events call them; default: the folders below `root`, one a category"
+            "categories as events call them; default: names of the folders in `root`"
         ),
     )
     target: Literal["label", "name", "exemplars"] = Field(
         "label",
-        description="what a brain model predicts: `concepts`, an encoder of text, or "
-        "one of pictures",
+        description="target of a brain model: the label, or an embedding of the name, "
+        "or of the exemplar pictures",
     )
     root: str = Field(
-        "", description="folder of exemplars, a sub-folder a category, below paths.data"
+        "",
+        description="folder with a subfolder of exemplars for each category, below "
+        "paths.data",
     )
     name: str = Field(
         "categories", description="name under which stores and runs are kept"
     )
     holdout: Holdout | None = Field(
         None,
-        description="which trials are tested, as {by: runs, folds: 12}; default: none",
+        description="tested trials, such as {by: runs, folds: 12}; default: none",
     )
 
     @model_validator(mode="after")
-    def _names_categories(self) -> "Config":
-        if len(self.names) < 2 and (self.names or not self.root):
+    def _check_names(self) -> "Config":
+        """Require two different names, and a folder if the target needs pictures."""
+        has_folder_names = bool(self.root) and not self.names
+        if len(self.names) < 2 and not has_folder_names:
             raise RecipeError(
                 f"dataset.names is {self.names}",
                 "two categories or more, as events call them: [face,house]",
             )
-        # names must differ as events are read: 'face' and 'face ' are one
-        _refuse_equal(self.names)
-        # names and labels need no files
+        _require_different_names(self.names)
         if self.target == "exemplars" and not self.root:
-            raise RecipeError(
-                "target=exemplars needs pictures",
-                "dataset.root=FOLDER, a sub-folder a category",
-            )
+            raise RecipeError("target=exemplars needs pictures", FOLDER_HINT)
         return self
 
     @property
     def usual_encoders(self) -> list[Any]:
-        """Encoders of the target, where a recipe names none."""
+        """Default encoder of the target, or [] if the number of labels is unknown."""
         if self.target != "label":
             return [ENCODERS[self.target]]
-        # one number a category, so that the names must be in the recipe
-        return [{"kind": "concepts", "count": len(self.names)}] if self.names else []
+        if not self.names:
+            return []
+        return [{"kind": "concepts", "count": len(self.names)}]
 
     def build(self, paths: Paths) -> Dataset:
-        """List the categories; MissingData where exemplars are absent."""
-        # names of the recipe, or of the folders of exemplars
+        """List the categories by name.
+
+        Raises:
+            MissingData: if the folder of exemplars does not exist.
+        """
         root = paths.dataset("categories", self.root) if self.root else None
-        if root is not None and not root.is_dir():
-            raise MissingData(
-                f"categories: no folder {root}",
-                "dataset.root=FOLDER, a sub-folder a category",
-            )
         names = self.names
-        if root is not None and not names:
-            names = sorted(
-                path.name
-                for path in root.iterdir()
-                if path.is_dir() and path.name[0] != "."
-            )
-            _refuse_equal(names)
-        # one split; a holdout divides its trials
+        if root is not None:
+            if not root.is_dir():
+                raise MissingData(f"categories: no folder {root}", FOLDER_HINT)
+            if not names:
+                names = sorted(
+                    path.name
+                    for path in root.iterdir()
+                    if path.is_dir() and path.name[0] != "."
+                )
+                _require_different_names(names)
+        # a holdout divides the trials of this split
         return Dataset(
             self.name,
             ("train",),
-            partial(_list, self, tuple(names), root),
+            partial(_list_categories, self, tuple(names), root),
             holdout=self.holdout or SEPARATE_TEST,
             are_categories=True,
         )
 
 
-def _refuse_equal(names: Sequence[str]) -> None:
-    """Refuse names without letters, and two that are one as events are read."""
-    first: dict[str, str] = {}
+def _require_different_names(names: Sequence[str]) -> None:
+    """Raise an error if a name is blank, or if events cannot tell two names apart."""
+    hint = "dataset.names: name each category once, by a different name"
+    names_by_key: dict[str, str] = {}
     for name in names:
-        way = "dataset.names: two categories or more, each once, by another name"
         if not name.strip():
-            raise RecipeError(f"a category is called {name!r}", way)
+            raise RecipeError(f"a category has the name {name!r}", hint)
         key = read_category(name)
-        if key in first:
+        if key in names_by_key:
             raise RecipeError(
-                f"categories {first[key]!r} and {name!r} are one, as events are read",
-                way,
+                f"categories {names_by_key[key]!r} and {name!r} are equal in events",
+                hint,
             )
-        first[key] = name
+        names_by_key[key] = name
 
 
 TINY = Config(names=["face", "house"])
 
 
-def _list(
+def _list_categories(
     config: Config, names: Sequence[str], root: Path | None, split: str
 ) -> StimulusSet:
-    """List the categories with the labels, names or exemplars of their target."""
+    """List the categories as stimuli, with the labels, names or exemplars.
 
-    def refuse(index: int) -> Any:
-        raise MissingData(
-            f"the target of {config.name} is the {config.target} of a category, no "
-            "picture",
-            "an encoder of it, or dataset.target=exemplars with dataset.root=FOLDER",
-        )
-
-    # one label a category, its name in words, or its exemplars
-    offered: dict[str, Any] = {"open": refuse, "has_pictures": False}
+    Args:
+        config: Keys of the data set.
+        names: Name of each category.
+        root: Folder of exemplars, or None.
+        split: Name of the split.
+    """
+    ids = Names.of(names)
+    stimuli = StimulusSet(
+        config.name,
+        split,
+        ids,
+        ids,
+        partial(_refuse_picture, config),
+        has_pictures=False,
+        way_out="dataset.target=name for captions, or label for labels, not "
+        f"{config.target}",
+    )
     if config.target == "label":
         labels = np.eye(len(names), dtype=np.uint8)  # [N, N]
-        offered |= {"labels": labels.__getitem__, "label_names": tuple(names)}
-    elif config.target == "name":
-        # names as a text encoder reads them
-        words = [name.replace("_", " ") for name in names]
-        offered |= {"captions": lambda index: [words[index]], "captions_each": 1}
-    elif root is not None:
-        # files of each category, and the number of other files among them
-        unread = Counter[str]()
-        files = {
-            name: [*find_pictures(root, name, unread)] if (root / name).is_dir() else []
-            for name in names
-        }
-        if empty := [name for name, listed in files.items() if not listed]:
-            raise MissingData(
-                f"categories: no pictures in {root / empty[0]}",
-                "exemplars of each category",
-            )
-        # all categories have as many views, so that they lie in one array
-        most = max(map(len, files.values()))
-        offered = {
-            "open": partial(_open, root, [*files.values()], most),
-            "frames": most,
-            "unread_counts": unread,
-        }
-    ids = Names.of(names)
-    way_out = (
-        f"dataset.target=name for captions, or label for labels, not {config.target}"
+        return replace(stimuli, labels=labels.__getitem__, label_names=tuple(names))
+    if config.target == "name" or root is None:
+        captions = [[name.replace("_", " ")] for name in names]
+        return replace(stimuli, captions=captions.__getitem__, captions_each=1)
+
+    files, unread_counts = _find_exemplars(root, names)
+    n_views = max(map(len, files))
+    return replace(
+        stimuli,
+        open=partial(_read_exemplars, root, files, n_views),
+        has_pictures=True,
+        frames=n_views,
+        unread_counts=unread_counts,
     )
-    return StimulusSet(config.name, split, ids, ids, way_out=way_out, **offered)
 
 
-def _open(root: Path, files: Sequence[Sequence[str]], most: int, index: int) -> Clip:
-    """Open the exemplars of a category; one that has fewer repeats them, which an
-    average counts once.
+def _refuse_picture(config: Config, index: int) -> Any:
+    """Raise an error, because the target is a label or a name."""
+    raise MissingData(
+        f"the target of {config.name} is the {config.target} of a category, no picture",
+        "use an encoder of it, or dataset.target=exemplars with dataset.root=FOLDER",
+    )
+
+
+def _find_exemplars(
+    root: Path, names: Sequence[str]
+) -> tuple[list[list[str]], Counter[str]]:
+    """Find the pictures of each category, and count the other files by extension.
+
+    Raises:
+        MissingData: if a category has no pictures.
     """
-    exemplars = []  # [256, 256, 3] each
+    unread_counts = Counter[str]()
+    files = []
+    for name in names:
+        category_files = []
+        if (root / name).is_dir():
+            category_files = list(find_pictures(root, name, unread_counts))
+        if not category_files:
+            raise MissingData(
+                f"categories: no pictures in {root / name}",
+                "put pictures into the folder of each category",
+            )
+        files.append(category_files)
+    return files, unread_counts
+
+
+def _read_exemplars(
+    root: Path, files: Sequence[Sequence[str]], n_views: int, index: int
+) -> Clip:
+    """Read the exemplars of a category as frames [n_views, 256, 256, 3].
+
+    Fewer exemplars are repeated. An average over views counts each of them once.
+    """
+    exemplars = []
     for file in files[index]:
-        # resize the short side, and crop the centre
+        # resize the shorter side, and crop the centre
         picture = decode(str(root / file), root / file)
         scale = SIDE_PX / min(picture.size)
-        width, height = (max(SIDE_PX, round(side * scale)) for side in picture.size)
+        width, height = (max(SIDE_PX, round(length * scale)) for length in picture.size)
         resized = picture.resize((width, height), Resampling.BICUBIC)
-        left = (width - SIDE_PX) // 2
-        top = (height - SIDE_PX) // 2
-        exemplars.append(
-            np.asarray(resized.crop((left, top, left + SIDE_PX, top + SIDE_PX)))
-        )
-    # [F, 256, 256, 3], with F of the category that has most exemplars
-    return Clip(
-        np.stack([exemplars[number % len(exemplars)] for number in range(most)]), None
-    )
+        x = (width - SIDE_PX) // 2
+        y = (height - SIDE_PX) // 2
+        exemplars.append(np.asarray(resized.crop((x, y, x + SIDE_PX, y + SIDE_PX))))
+    views = [exemplars[view % len(exemplars)] for view in range(n_views)]
+    return Clip(np.stack(views), None)

@@ -1,6 +1,4 @@
-"""Categories that events name: their label, their name, or the mean embedding of their
-exemplars.
-"""
+"""Categories with labels, names or exemplar pictures as targets."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,9 +38,7 @@ def test_a_label_is_embedded_without_any_picture(home: Path, go: Go) -> None:
     assert list(store.image_ids) == ["face", "house", "shoe"]
 
 
-def test_exemplars_are_averaged_and_a_category_with_fewer_counts_each_once(
-    home: Path, go: Go
-) -> None:
+def test_exemplars_are_averaged_each_once(home: Path, go: Go) -> None:
     dataset = (
         f"dataset={{kind: categories, name: shades, root: {home / 'exemplars'}, "
         "target: exemplars}"
@@ -50,18 +46,18 @@ def test_exemplars_are_averaged_and_a_category_with_fewer_counts_each_once(
     go("embed", dataset, "encoders=[demo-clip, {kind: demo-clip, views: average}]")
 
     stores = home / "embeddings/shades/train"
-    averages, each = (
+    averages, views = (
         TargetStore.open(stores / f"demo-clip{end}.h5").embedding
         for end in ("-average", "")
     )
-    # the third of the first category repeats its first
-    assert np.asarray(each).shape[:2] == (2, 3)
+    # the first category repeats its first exemplar
+    assert np.asarray(views).shape[:2] == (2, 3)
     for row, levels in enumerate(SHADES.values()):
-        expected = np.asarray(each)[row, : len(levels)].mean(0)
+        expected = np.asarray(views)[row, : len(levels)].mean(0)
         np.testing.assert_allclose(averages[row], expected, atol=1e-5)
 
 
-def test_a_name_is_what_encoders_of_text_read() -> None:
+def test_a_name_is_the_caption_of_a_category() -> None:
     stimuli = (
         Config(names=["face", "scrambled_pictures"], target="name")
         .build(Paths())
@@ -71,11 +67,11 @@ def test_a_name_is_what_encoders_of_text_read() -> None:
     assert (
         stimuli.get_captions(1) == ["scrambled pictures"] and not stimuli.has_pictures
     )
-    with pytest.raises(MissingData, match="is the name of a category, no picture"):
+    with pytest.raises(MissingData, match="name of a category"):
         stimuli.open(0)
 
 
-def test_recipes_that_name_no_encoder_take_that_of_the_target() -> None:
+def test_recipes_without_encoders_have_the_target_s_encoder() -> None:
     words = ["dataset={kind: categories, names: [a, b, c]}"]
     label = Recipe.resolve("train-align", None, {}, words)
     name = Recipe.resolve(
@@ -105,10 +101,8 @@ def test_categories_without_two_names_that_differ_are_refused() -> None:
     ):
         with pytest.raises(RecipeError) as caught:
             Config(names=["b", first, second])
-        assert (
-            caught.value.message
-            == f"categories {first!r} and {second!r} are one, as events are read"
-        )
+        assert repr(first) in caught.value.message
+        assert repr(second) in caught.value.message
 
 
 def test_folders_of_exemplars_name_the_categories(tmp_path: Path) -> None:

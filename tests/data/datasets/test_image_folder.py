@@ -18,7 +18,7 @@ def draw(path: Path, colour: str = "red", mode: str = "RGB") -> None:
     Image.new(mode, (6, 4), colour).save(path)
 
 
-def opened(root: Path, **knobs: object) -> Dataset:
+def build(root: Path, **knobs: object) -> Dataset:
     return Config(root=str(root), **knobs).build(Paths())
 
 
@@ -32,7 +32,7 @@ def flat(tmp_path: Path) -> Path:
 
 
 def test_a_flat_folder_is_one_split_of_concepts(flat: Path) -> None:
-    dataset = opened(flat)
+    dataset = build(flat)
     images = dataset.images("train")
     assert (dataset.name, dataset.splits, len(images)) == ("pictures", ("train",), 20)
     assert (images.dataset, images.split) == ("pictures", "train")
@@ -52,7 +52,7 @@ def test_named_sub_folders_are_splits(tmp_path: Path) -> None:
     ):
         draw(tmp_path / name)
     (tmp_path / "train/cat/readme.md").write_text("no picture")
-    dataset = opened(tmp_path, name="mine", test_share=0.5)
+    dataset = build(tmp_path, name="mine", test_share=0.5)
     assert dataset.splits == ("train", "test")
     train, test = dataset.images("train"), dataset.images("test")
     assert (train.dataset, train.split, test.split) == ("mine", "train", "test")
@@ -63,39 +63,39 @@ def test_named_sub_folders_are_splits(tmp_path: Path) -> None:
 
 
 def test_held_out_concepts_are_no_training_concepts(flat: Path) -> None:
-    dataset = opened(flat, test_share=0.3)
+    dataset = build(flat, test_share=0.3)
     train, test = dataset.images("train"), dataset.images("test")
     assert len(set(test.concepts)) == 3 and not set(test.concepts) & set(train.concepts)
     assert len(train) + len(test) == 20
-    assert opened(flat, test_share=0.3).images("test").image_ids == test.image_ids
+    assert build(flat, test_share=0.3).images("test").image_ids == test.image_ids
     assert (
-        opened(flat, test_share=0.3, seed=1).images("test").image_ids != test.image_ids
+        build(flat, test_share=0.3, seed=1).images("test").image_ids != test.image_ids
     )
 
 
 def test_two_files_of_one_image_id_are_refused(flat: Path) -> None:
     draw(flat / "c0/a.jpg")
     with pytest.raises(BrainhiveError, match=r"a\.png and .*a\.jpg"):
-        opened(flat).images("train")
+        build(flat).images("train")
 
 
-def test_what_is_missing_is_said(tmp_path: Path, flat: Path, home: Path) -> None:
-    with pytest.raises(MissingData, match=r"no folder .*data/image-folder"):
+def test_absent_folders_splits_and_recordings_are_named(
+    tmp_path: Path, flat: Path, home: Path
+) -> None:
+    with pytest.raises(MissingData, match="data/image-folder"):
         image_folder.TINY.build(Paths())
     (tmp_path / "empty").mkdir()
-    with pytest.raises(MissingData, match="no pictures under"):
-        opened(tmp_path / "empty").images("train")
-    with pytest.raises(MissingData, match="has no split 'test'"):
-        opened(flat).images("test")
-    with pytest.raises(MissingData, match="has no recordings"):
-        opened(flat).recording(1, "train")
+    with pytest.raises(MissingData, match="empty"):
+        build(tmp_path / "empty").images("train")
+    with pytest.raises(MissingData, match="'test'"):
+        build(flat).images("test")
+    with pytest.raises(MissingData, match="pictures"):
+        build(flat).recording(1, "train")
 
 
 @pytest.fixture
 def listed(tmp_path: Path) -> Path:
-    """Three concepts of two pictures, one of them called train, and a list of a test
-    picture.
-    """
+    """Write pictures of cat, owl and train, and a list of a test picture."""
     for concept in ("cat", "owl", "train"):
         for letter in "ab":
             draw(tmp_path / f"pictures/{concept}/{concept}_{letter}.jpg")
@@ -106,7 +106,7 @@ def listed(tmp_path: Path) -> Path:
 def test_a_list_names_the_test_pictures_and_their_concepts_are_left_out(
     listed: Path,
 ) -> None:
-    dataset = opened(listed.parent / "pictures", test_list=str(listed))
+    dataset = build(listed.parent / "pictures", test_list=str(listed))
     train, test = dataset.images("train"), dataset.images("test")
     assert dataset.splits == ("train", "test")
     assert train.image_ids == (
@@ -117,7 +117,7 @@ def test_a_list_names_the_test_pictures_and_their_concepts_are_left_out(
     )
     assert train.concepts == ("cat", "cat", "train", "train")
     assert (test.image_ids, test.concepts) == (("owl/owl_b",), ("owl",))
-    whole = opened(
+    whole = build(
         listed.parent / "pictures", test_list=str(listed), exclude_test_concepts=False
     )
     assert [*whole.images("train").image_ids][2] == "owl/owl_a" and len(
@@ -125,7 +125,7 @@ def test_a_list_names_the_test_pictures_and_their_concepts_are_left_out(
     ) == 5
 
 
-def test_pictures_of_every_mode_open_as_rgb_and_a_damaged_one_is_named(
+def test_pictures_of_every_mode_open_as_rgb(
     tmp_path: Path,
 ) -> None:
     for mode in ("RGBA", "LA", "P", "1"):
@@ -133,23 +133,23 @@ def test_pictures_of_every_mode_open_as_rgb_and_a_damaged_one_is_named(
     (tmp_path / "modes/bad.png").write_bytes(
         (tmp_path / "modes/P.png").read_bytes()[:50]
     )
-    images = pickle.loads(pickle.dumps(opened(tmp_path / "modes").images("train")))
+    images = pickle.loads(pickle.dumps(build(tmp_path / "modes").images("train")))
     for row, image_id in enumerate(images.image_ids):
         if image_id != "bad":
             picture = images.open(row)
             assert (picture.mode, picture.size) == ("RGB", (6, 4))
-    with pytest.raises(BadPicture, match=r"bad\.png cannot be decoded"):
+    with pytest.raises(BadPicture, match=r"bad\.png"):
         images.open(images.image_ids.index("bad"))
 
 
 def test_the_first_name_of_a_split_s_folder_counts(tmp_path: Path) -> None:
     for name in ("val/a/1.png", "validation/b/2.png", "train/c/3.png"):
         draw(tmp_path / name)
-    dataset = opened(tmp_path)
+    dataset = build(tmp_path)
     assert dataset.splits == ("train", "validation")
     assert dataset.images("validation").image_ids == ("validation/b/2",)
     with pytest.raises(RecipeError):
-        opened(tmp_path, holdout={"by": "trials"})
+        build(tmp_path, holdout={"by": "trials"})
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_test_pictures_are_chosen_in_one_way(knobs: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize(("count", "few"), [(300, 300), (301, 0)])
-def test_of_few_pictures_a_ridge_is_the_usual_encoder(
+def test_a_ridge_is_usual_for_few_pictures(
     tmp_path: Path, count: int, few: int
 ) -> None:
     (tmp_path / "a").mkdir()
@@ -177,7 +177,7 @@ def test_of_few_pictures_a_ridge_is_the_usual_encoder(
 
 @pytest.mark.parametrize(("share", "count"), [(0.14, 1), (0.26, 3), (0.25, 2)])
 def test_a_share_of_concepts_is_rounded(flat: Path, share: float, count: int) -> None:
-    test = opened(flat, test_share=share).images("test")
+    test = build(flat, test_share=share).images("test")
     assert len({*test.concepts}) == count and len(test) == 2 * count
 
 
@@ -187,6 +187,6 @@ def test_a_list_without_pictures_of_the_folder_is_refused(
 ) -> None:
     listed.write_text(content)
     with pytest.raises(BrainhiveError):
-        opened(listed.parent / "pictures", test_list=str(listed)).images("train")
+        build(listed.parent / "pictures", test_list=str(listed)).images("train")
     with pytest.raises(MissingData):
-        opened(listed.parent / "pictures", test_list="none.csv").images("train")
+        build(listed.parent / "pictures", test_list="none.csv").images("train")
