@@ -1,6 +1,4 @@
-"""Labels in the names of files: subjects and sessions, which get numbers, and
-acquisitions.
-"""
+"""Subjects, sessions and acquisitions in the names of BIDS files."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,115 +15,127 @@ from brainhive_cli.core.key_types import read_ranges
 SubjectNumbers = Annotated[
     dict[str, int],
     Field(
-        description="number of a subject by label, as {sub-07B: 8}; default: the first "
-        "number of its label",
+        description="number of each subject by label, as {sub-07B: 8}; default: the "
+        "first number of its label",
         examples=["{sub-07A: 7, sub-07B: 8}"],
     ),
 ]
-"""Key of preparations whose files are named by whoever recorded them."""
+"""Recipe key that gives numbers to subject labels."""
 
 
 def _read_sessions(value: object) -> object:
-    """Read `1,2`, `1-4`, `pre,post` and patterns as `test*`; a mapping gives splits."""
+    """Convert `1,2`, `1-4`, `pre,post` or `test*` to a list, and keep a mapping."""
+    if value is None:
+        return None
     if isinstance(value, Mapping):
         return {str(session): split for session, split in value.items()}
-    # ranges as 1-4 are written out, and digits in text are numbers
-    listed = [
-        int(part) if isinstance(part, str) and part.isdecimal() else part
-        for part in read_ranges(value)
-    ]
-    if not listed or len({*listed}) < len(listed):
-        raise ValueError("name each once, and at least one")
-    return listed
+    sessions = []
+    for item in read_ranges(value):
+        is_number = isinstance(item, str) and item.isdecimal()
+        sessions.append(int(item) if is_number else item)
+    if not sessions or len(set(sessions)) < len(sessions):
+        raise ValueError("name each session once, and at least one")
+    return sessions
 
 
 SESSIONS = (
-    "sessions, each of which must be there: numbers; or labels and patterns of labels, "
-    "whose order then numbers them, as training*,test*"
+    "sessions, all of which must exist: numbers; or labels and patterns of labels, "
+    "numbered in their order, as training*,test*"
 )
+"""Start of the description of recipe keys of sessions."""
 ChosenSessions = Annotated[
     list[int | str] | None,
-    BeforeValidator(lambda value: value if value is None else _read_sessions(value)),
+    BeforeValidator(_read_sessions),
     Field(description=f"{SESSIONS}; default: all", examples=["1,2", "training*,test*"]),
 ]
-"""Key of preparations that choose sessions by number, or by label."""
+"""Recipe key that selects sessions by number, label or pattern."""
 SplitSessions = Annotated[
     dict[str, str] | ChosenSessions,
     Field(
-        description=f"{SESSIONS}; as {{training*: train, test*: test}} only pictures "
-        "of that split are taken of each; default: all",
+        description=f"{SESSIONS}; as {{training*: train, test*: test}} each session "
+        "gives only pictures of that split; default: all",
         examples=["1,2", "training*,test*", "{training*: train, test*: test}"],
     ),
 ]
-"""The same, where a session may also say which split it is of."""
+"""Recipe key that selects sessions, and may name the split of each."""
 VERSIONS = frozenset("rec echo part desc proc split hemi space res den cohort".split())
-"""Entities of BIDS that differ between files of one acquisition."""
+"""BIDS entities that differ between files of the same acquisition."""
+DESCRIPTION = "dataset_description.json"
+"""File that describes a BIDS data set."""
+SIMULATED = "Simulated"
+"""Our key in this file: the program that simulated the signals."""
+ROOT_LEVELS = 5
+"""Number of folders above a recording that may be the root of its data set."""
 
 
 def number_subjects(
     label_paths: Mapping[str, Path], numbers: Mapping[str, int]
 ) -> dict[str, int]:
-    """Number the labels of subjects: as the recipe says, else by the first number of
-    the label.
+    """Return the number of each subject label.
+
+    It is the number in the recipe, else the first number in the label.
 
     Args:
-        label_paths: A path of each label, for messages; labels are those of BIDS, as
+        label_paths: A file of each subject for messages, keyed by labels such as
             `sub-07A`.
-        numbers: The recipe's numbers by label; labels that it gives one number are one
-            person.
+        numbers: Numbers in the recipe, keyed by label. Labels with the same number
+            there are the same person.
 
     Raises:
-        BrainhiveError: naming a label without a number, or two labels of one number.
+        BrainhiveError: if a label has no number, or two labels have the same.
     """
     numbered = dict[str, int]()
     key = "preparation.subject_numbers"
-    for label in label_paths:
-        # the recipe's number, else the first one in the label
+    for label, path in label_paths.items():
         digits = re.search(r"\d+", label)
-        if label not in numbers and digits is None:
+        if label in numbers:
+            numbered[label] = numbers[label]
+        elif digits is not None:
+            numbered[label] = int(digits[0])
+        else:
             raise BrainhiveError(
-                f"{label_paths[label]}: {label} has no number", f"{key}.{label}=NUMBER"
+                f"{path}: {label} has no number", f"{key}.{label}=NUMBER"
             )
-        numbered[label] = (
-            numbers[label] if digits is None or label in numbers else int(digits[0])
-        )
 
     # sub-1 and sub-001, or sub-07A and sub-07B, may be two people
-    first: dict[int, str] = {}
+    first_label_of: dict[int, str] = {}
     for label, number in numbered.items():
-        other = first.setdefault(number, label)
-        if other != label and not {label, other} <= numbers.keys():
-            problem = (
+        other = first_label_of.setdefault(number, label)
+        if other != label and not (label in numbers and other in numbers):
+            free_number = max(numbered.values()) + 1
+            raise BrainhiveError(
                 f"{label_paths[other]} and {label_paths[label]}: {other} and {label} "
-                "would both be"
+                f"would both be subject {number}",
+                f"{key}.{label}={free_number}; if they are one person: "
+                f"'{key}={{{other}: {number}, {label}: {number}}}'",
             )
-            way = f"{key}.{label}={max(numbered.values()) + 1}"
-            way += (
-                f"; if they are one person: '{key}={{{other}: {number}, {label}: "
-                f"{number}}}'"
-            )
-            raise BrainhiveError(f"{problem} subject {number}", way)
     return numbered
 
 
 def number_session(label: str) -> int:
-    """Number a session by its label: the first number in it, else 1."""
+    """Return the first number in the label of a session, or 1 without a number."""
     digits = re.search(r"\d+", label)
     return int(digits[0]) if digits else 1
 
 
 def find_pattern(label: str, sessions: Iterable[int | str]) -> int | str | None:
-    """Find the first of the recipe's sessions that a label is of: number, label or
-    pattern; None if none.
+    """Find the first entry of a recipe's sessions that matches a label.
+
+    Args:
+        label: Label of a session, such as "test01".
+        sessions: Numbers, labels and patterns in the recipe.
+
+    Returns:
+        The entry, or None if none matches.
     """
     for session in sessions:
-        # the recipe may write test or ses-test
+        # the recipe may say test or ses-test
         text = str(session).removeprefix("ses-")
-        if (
-            int(text) == number_session(label)
-            if text.isdecimal()
-            else fnmatchcase(label, text)
-        ):
+        if text.isdecimal():
+            is_match = int(text) == number_session(label)
+        else:
+            is_match = fnmatchcase(label, text)
+        if is_match:
             return session
     return None
 
@@ -133,92 +143,85 @@ def find_pattern(label: str, sessions: Iterable[int | str]) -> int | str | None:
 def chosen_numbers(
     sessions: Mapping[str, str] | Sequence[int | str] | None,
 ) -> list[int]:
-    """List the recipe's sessions where all are numbers; none where labels or patterns
-    choose.
-    """
-    numbers = [session for session in sessions or () if isinstance(session, int)]
-    return numbers if len(numbers) == len(sessions or ()) else []
+    """Return the recipe's sessions if all are numbers, else an empty list."""
+    numbers = []
+    for session in sessions or ():
+        if not isinstance(session, int):
+            return []
+        numbers.append(session)
+    return numbers
 
 
 def number_sessions(
     labels: Iterable[str], sessions: Iterable[int | str] | None
 ) -> dict[str, int] | None:
-    """Number those sessions of all subjects that a recipe chooses.
+    """Number the sessions that a recipe selects.
 
     Args:
-        labels: Labels of all sessions, as `test01`.
-        sessions: The recipe's: numbers, labels and patterns; None for all.
+        labels: Labels of the sessions of all subjects, such as "test01".
+        sessions: Numbers, labels and patterns in the recipe, or None for all.
 
     Returns:
-        By label its own number; or if labels were chosen that share one, counted in the
-        recipe's order. None for all.
+        Number of each selected session, keyed by label: the number in the label, or its
+        position in the recipe if labels such as `pre` and `post` share a number. None
+        if all sessions are selected.
 
     Raises:
-        MissingData: naming a session that is not there.
+        MissingData: if a session of the recipe is absent.
     """
     if sessions is None:
         return None
-    # the first of the recipe's sessions that each label is of
-    order = [*sessions]
-    keys = {label: find_pattern(label, order) for label in labels}
-    if absent := [session for session in order if session not in keys.values()]:
-        there = ", ".join(f"ses-{label}" for label in sorted(keys))
-        raise MissingData(
-            f"no session {absent[0]}", f"preparation.sessions=LABELS, of {there}"
-        )
+    entries = list(sessions)
+    entry_of = {label: find_pattern(label, entries) for label in labels}
+    for entry in entries:
+        if entry not in entry_of.values():
+            names = ", ".join(f"ses-{label}" for label in sorted(entry_of))
+            raise MissingData(
+                f"no session {entry}", f"preparation.sessions=LABELS, of {names}"
+            )
 
-    # in the recipe's order, and test10 behind test9
-    chosen = [
-        (order.index(key), natural_key(label), label)
-        for label, key in keys.items()
-        if key is not None
-    ]
-    numbers = {label: number_session(label) for *_, label in sorted(chosen)}
-    # labels of one number, as pre and post, are counted in that order
-    if len({*numbers.values()}) < len(numbers) and not all(
-        str(session).isdecimal() for session in order
-    ):
+    # in the order of the recipe, and test10 after test9
+    selection = []
+    for label, matched_entry in entry_of.items():
+        if matched_entry is not None:
+            position = entries.index(matched_entry)
+            selection.append((position, natural_key(label), label))
+    numbers = {label: number_session(label) for *_, label in sorted(selection)}
+
+    has_labels = not all(str(entry).isdecimal() for entry in entries)
+    if has_labels and len(set(numbers.values())) < len(numbers):
         return {label: number for number, label in enumerate(numbers, 1)}
     return numbers
 
 
 def natural_key(text: str) -> list[tuple[str, int]]:
-    """Sort digits as numbers."""
-    # as numbers, so that test10 follows test9
-    return [
-        (letters, int(digits or 0))
-        for letters, digits in re.findall(r"(\D*)(\d*)", text)
-    ]
-
-
-ROOT_LEVELS = 5
-"""Folders above a recording, of which the root of its data set is one."""
+    """Return a sort key that orders digits as numbers, so test10 follows test9."""
+    pairs = re.findall(r"(\D*)(\d*)", text)
+    return [(letters, int(digits or 0)) for letters, digits in pairs]
 
 
 def read_simulated(*recordings: Path) -> str:
-    """Read which programs simulated recordings of a BIDS data set; empty where nothing
-    says that any did.
+    """Return the programs that simulated recordings of a BIDS data set.
+
+    They are named in the nearest description above each recording that has our key.
+
+    Returns:
+        Names with commas, or an empty text if no description has the key.
 
     Raises:
-        MissingData: if the description of the data set cannot be read.
+        MissingData: if a description cannot be read.
     """
     programs = set[str]()
     for recording in recordings:
-        # nothing says which folder is the root, so the nearest description with our
-        # key counts
         for folder in list(recording.parents)[:ROOT_LEVELS]:
             path = folder / DESCRIPTION
-            if path.is_file():
-                description: dict[str, Any] = documents.read(
-                    path, hint="correct it", error=MissingData
-                )
-                if simulated := description.get(SIMULATED):
-                    programs.add(str(simulated))
-                    break
+            if not path.is_file():
+                continue
+            description: dict[str, Any] = documents.read(
+                path, hint="correct it", error=MissingData
+            )
+            program = description.get(SIMULATED)
+            if program:
+                programs.add(str(program))
+                break
     return ", ".join(sorted(programs))
-
-
-DESCRIPTION, SIMULATED = "dataset_description.json", "Simulated"
-"""File of a BIDS data set about all of it, and our key in it: the program that made the
-signals.
-"""

@@ -1,4 +1,4 @@
-"""Files that the header of a recording names: they lie next to it, and are its own."""
+"""Further files of a recording, which its header names."""
 
 import re
 import warnings
@@ -12,65 +12,85 @@ from brainhive_cli.data.files.ids import composed
 
 SPLIT = re.compile(r"_split-\d+(?=_|$)")
 CONTINUED = re.compile(r"(.+)(?:_split-(?!0*1_)\d+(_.+)?|-\d+)\.fif(?:\.gz)?")
-"""Names of the further files of a recording in several."""
+"""File name of a part of a .fif recording, other than the first part."""
 BLOCK = re.compile(r"\s*\d+ += FIFFB_")
+"""Line by which mne shows a block of a .fif file."""
 REFERENCE = re.compile(
     r".*= FIFF_REF_(ROLE|FILE_NAME|FILE_NUM) .*?\) += (.*?)(?: \.\.\. str len=\d+)?"
 )
-"""Lines by which mne shows the blocks and tags of a .fif file."""
+"""Line by which mne shows a tag of a reference to another file."""
 NEXT_FILE = "[2]"
 """Role of a reference to the next part of a recording."""
 MAX_TAG_BYTES = 1000
-"""Tags that are larger hold no name of a file."""
+"""Largest size of a tag with the name of a file."""
+RENAMED_HINTS = {
+    ".vhdr": "if it was renamed, write DataFile={stem}.eeg and MarkerFile={stem}.vmrk "
+    "into it",
+    ".set": "if it was renamed, write EEG.data = EEG.datfile = '{stem}.fdt' into it in "
+    "EEGLAB",
+}
+"""Advice for a renamed header, keyed by its extension."""
+RENAMED_FIF_HINT = (
+    "give all parts their old names, open the first with mne, and save that by the new "
+    "name"
+)
 
 
 def list_named_parts(path: Path) -> list[Path]:
-    """List the files that a .fif continues, or may continue, by their names."""
+    """List the other parts of a recording if a .fif is a later part by its name."""
     match = CONTINUED.fullmatch(path.name)
     if match is None:
         return []
+    paths = list[Path]()
     if SPLIT.search(path.name):
-        unsplit = SPLIT.sub("", path.name)
-        others = path.parent.iterdir()
-        parts = [other for other in others if SPLIT.sub("", other.name) == unsplit]
+        unsplit_name = SPLIT.sub("", path.name)
+        for other in path.parent.iterdir():
+            if SPLIT.sub("", other.name) == unsplit_name:
+                paths.append(other)
     else:
-        firsts = [path.with_name(f"{match[1]}{end}") for end in (".fif", ".fif.gz")]
-        parts = [*filter(Path.is_file, firsts)]
-        if parts:
-            parts += path.parent.glob(f"{escape(match[1])}-*.fif*")
-    return [part for part in parts if part != path]
+        for extension in (".fif", ".fif.gz"):
+            first_part = path.with_name(f"{match[1]}{extension}")
+            if first_part.is_file():
+                paths.append(first_part)
+        # without a first part, the number may have another meaning
+        if paths:
+            paths += path.parent.glob(f"{escape(match[1])}-*.fif*")
+    return [other for other in paths if other != path]
 
 
 def find_next_part(path: Path) -> Path | None:
-    """Find the file that a .fif names as its next part; None where there is none."""
+    """Return the next part that a .fif names, or None if it is absent or unnamed.
+
+    None is returned for a damaged file too, which is refused when it is opened.
+    """
     if not (path.is_file() and path.name.endswith((".fif", ".fif.gz"))):
         return None
     try:
         name = read_next_name(path)
-    except Exception as error:  # of a damaged file, which is refused when it is opened
+    except Exception as error:
         if is_machine_error(error):
             raise
         return None
-    part = path.with_name(re.split(r"[/\\]", name)[-1]) if name else path
-    return part if part != path and part.is_file() else None
+    if not name:
+        return None
+    next_path = path.with_name(re.split(r"[/\\]", name)[-1])
+    return next_path if next_path != path and next_path.is_file() else None
 
 
 def list_further_parts(path: Path) -> list[Path]:
-    """List the further files of a .fif: those that each names as its next part."""
-    parts: list[Path] = []
+    """List the parts of a recording after this .fif, as each part names the next."""
+    paths: list[Path] = []
     if not any(CONTINUED.fullmatch(other.name) for other in path.parent.iterdir()):
-        return parts
-    part = find_next_part(path)
-    while part is not None and part not in parts:
-        parts.append(part)
-        part = find_next_part(part)
-    return parts
+        return paths
+    next_path = find_next_part(path)
+    while next_path is not None and next_path not in paths:
+        paths.append(next_path)
+        next_path = find_next_part(next_path)
+    return paths
 
 
 def read_next_name(path: Path) -> str:
-    """Read the name of the next part that mne finds in a .fif; empty if there is
-    none.
-    """
+    """Read the name of the next part in a .fif, as mne does, or an empty text."""
     from mne.io import show_fiff
 
     with warnings.catch_warnings():
@@ -78,31 +98,35 @@ def read_next_name(path: Path) -> str:
         lines = show_fiff(
             path, output=list, read_limit=MAX_TAG_BYTES, max_str=MAX_TAG_BYTES
         )
+    # tags of each block
     references: list[dict[str, str]] = [{}]
     for line in lines:
+        match = REFERENCE.fullmatch(line)
         if BLOCK.match(line):
             references.append({})
-        elif match := REFERENCE.fullmatch(line):
+        elif match:
             references[-1][match[1]] = match[2]
+
     for reference in references:
         if reference.get("ROLE", NEXT_FILE) != NEXT_FILE:
             continue
-        if name := reference.get("FILE_NAME"):
-            return name
-        if number := reference.get("FILE_NUM"):
-            # mne makes the name of a part that has a number alone
-            end = f"-{number.strip('[]')}."
-            return re.sub(r"(-\d+)?\.", end, path.name, count=1)
+        if reference.get("FILE_NAME"):
+            return reference["FILE_NAME"]
+        if reference.get("FILE_NUM"):
+            # mne makes a name from the number
+            number = reference["FILE_NUM"].strip("[]")
+            return re.sub(r"(-\d+)?\.", f"-{number}.", path.name, count=1)
     return ""
 
 
 def require_own_parts(path: Path) -> None:
-    """Refuse a .fif whose parts lie in another folder, or of which one names a part
-    before it as the next: mne would follow them wherever they lead, and for ever.
+    """Raise an error if a .fif names parts that mne must not follow.
+
+    mne would read parts in other folders, and loop forever over parts in a circle.
 
     Raises:
-        ValueError: naming the file.
-        BrainhiveError: if a part is a file of another recording.
+        ValueError: if a part is in another folder, or parts form a circle.
+        BrainhiveError: if a part belongs to another recording.
     """
     parts = [path]
     name = read_next_name(path)
@@ -112,45 +136,37 @@ def require_own_parts(path: Path) -> None:
         if part in parts:
             raise ValueError(f"{parts[-1].name} names {name} as its next part")
         if not part.is_file():
-            return  # of which mne says what it misses
+            return  # mne reports the absent part
         parts.append(part)
         name = read_next_name(part)
 
 
 def require_own(path: Path, name: str) -> None:
-    """Refuse a file that a recording names in another folder, that by its name is of
-    another recording, or that is no plain file.
+    """Raise an error if a file that a recording names does not belong to it.
+
+    Args:
+        path: Header of the recording.
+        name: Name of the file in the header.
 
     Raises:
-        ValueError, UnfitFile: naming the file.
-        BrainhiveError: if it is a file of another recording.
+        ValueError: if the file is in another folder.
+        UnfitFile: if it is a pipe, socket or device.
+        BrainhiveError: if its name belongs to another recording.
     """
     if name in ("", ".", "..") or re.search(r"[/\\\0]", name):
         raise ValueError(f"it names a file outside its folder, {name!r}")
-    if path.with_name(name).exists():
-        require_regular(path.with_name(name))
-    # the same name, apart from numbers of splits; or the target of a link
-    stem, named_stem = (
-        composed(SPLIT.sub("", each.stem)) for each in (path, Path(name))
-    )
-    unnumbered = re.sub(r"-\d+(\.fif)?$", r"\1", named_stem)
-    if stem in (named_stem, unnumbered) or name == path.resolve().name:
+    named_path = path.with_name(name)
+    if named_path.exists():
+        require_regular(named_path)
+
+    # equal stems apart from numbers of parts, or the target of a link
+    stem = composed(SPLIT.sub("", path.stem))
+    named_stem = composed(SPLIT.sub("", Path(name).stem))
+    unnumbered_stem = re.sub(r"-\d+(\.fif)?$", r"\1", named_stem)
+    if stem in (named_stem, unnumbered_stem) or name == path.resolve().name:
         return
-    ways = {
-        ".vhdr": (
-            f"if it was renamed, write DataFile={path.stem}.eeg and "
-            f"MarkerFile={path.stem}.vmrk into it"
-        ),
-        ".set": (
-            f"if it was renamed, write EEG.data = EEG.datfile = '{path.stem}.fdt' "
-            "into it in EEGLAB"
-        ),
-    }
+    hint = RENAMED_HINTS.get(path.suffix.lower(), RENAMED_FIF_HINT)
     raise BrainhiveError(
         f"{path} names {name}, a file of another recording",
-        ways.get(
-            path.suffix.lower(),
-            "give all parts their old names, open the first with mne, and save that by "
-            "the new name",
-        ),
+        hint.replace("{stem}", path.stem),
     )

@@ -1,4 +1,4 @@
-"""Parquet files, by pyarrow."""
+"""Parquet files, read by pyarrow."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ from brainhive_cli.core.errors import MissingExtra, install_line
 
 
 def import_pyarrow() -> Any:
-    """Import pyarrow's reader and writer of parquet.
+    """Import pyarrow's module of parquet files.
 
     Raises:
         MissingExtra: if it is not installed.
@@ -20,12 +20,11 @@ def import_pyarrow() -> Any:
 
 
 def open_parquet(path: Path) -> Any:
-    """Open a file as pyarrow's ParquetFile; pages that have a checksum are verified
-    when they are read.
+    """Open a file as pyarrow's ParquetFile, which verifies checksums of pages.
 
     Raises:
         MissingExtra: if pyarrow is not installed.
-        ValueError: if it is damaged, as pyarrow's errors are.
+        ValueError: or another error of pyarrow, if it is damaged.
     """
     return import_pyarrow().ParquetFile(
         path, memory_map=True, page_checksum_verification=True

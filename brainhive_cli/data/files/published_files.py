@@ -1,4 +1,4 @@
-"""Files of published data sets: found below a folder, and read."""
+"""Files of published data sets: search, tables and lists of trials."""
 
 import csv
 from collections import Counter
@@ -13,35 +13,41 @@ from brainhive_cli.core.files import is_file, read_lines
 T = TypeVar("T")
 
 FOLDERS = ("", "*/", "*/*/", "*/*/*/")
-"""Folders of files below that of a data set."""
+"""Patterns of the folders that are searched below a data set's folder."""
+REPEAT_PREFIX = "rep_"
+"""Prefix of repeated pictures in the trial lists of BOLD5000, release 1.0. The picture
+files lack it.
+"""
 
 
 def find_below(root: Path, name: str) -> Path | None:
-    """Find a file or folder at most three folders below `root`; None where there is
-    none.
-    """
-    # sorted, so that all machines find the same file
-    return next(
-        (path for folder in FOLDERS for path in sorted(root.glob(f"{folder}{name}"))),
-        None,
-    )
-
-
-def fetch_line(dataset: str, root: str = "") -> str:
-    """Write the line that fetches a data set, or shows where to get it, and on whose
-    terms.
+    """Find a file or folder at most three folders below `root`.
 
     Args:
-        dataset: Its kind.
-        root: Its folder, where that is not the default.
+        root: Folder of the data set.
+        name: Name or pattern.
+
+    Returns:
+        The first path in the highest folder, or None if nothing matches.
     """
-    # no recipe is for fetch
-    return Line("fetch", dataset, *([f"root={root}"] if root else [])).base_text
+    for folder in FOLDERS:
+        # sort, so that every machine finds the same path
+        paths = sorted(root.glob(f"{folder}{name}"))
+        if paths:
+            return paths[0]
+    return None
 
 
 def find_file(root: Path, pattern: str, way_out: str) -> Path:
-    """Find a file, at most three folders below `root`; MissingData where it is not
-    there.
+    """Find a file at most three folders below `root`.
+
+    Args:
+        root: Folder of the data set.
+        pattern: Name or pattern of the file.
+        way_out: Advice for the error.
+
+    Raises:
+        MissingData: if there is no such file.
     """
     path = find_below(root, pattern)
     if path is None or not is_file(path):
@@ -49,56 +55,68 @@ def find_file(root: Path, pattern: str, way_out: str) -> Path:
     return path
 
 
+def fetch_line(dataset: str, root: str = "") -> str:
+    """Return the command that downloads a data set, or says where to get it.
+
+    Args:
+        dataset: Kind of the data set.
+        root: Its folder, if that is not the default.
+    """
+    overrides = [f"root={root}"] if root else []
+    # no recipe is for fetch
+    return Line("fetch", dataset, *overrides).base_text
+
+
 def read_table(
     path: Path, way_out: str, read_row: Callable[[dict[str, str]], T]
 ) -> list[T]:
-    """Read a table with a header line, of tabs (.tsv) or commas: what a function makes
-    of each row.
+    """Read a table with a header line, separated by tabs (.tsv) or commas.
+
+    Args:
+        path: The table.
+        way_out: Advice if it is damaged.
+        read_row: Function that converts a row, keyed by column.
     """
-    # utf-8-sig: a byte order mark is no part of the first column's name
+    delimiter = "\t" if path.suffix == ".tsv" else ","
+    # utf-8-sig removes a byte order mark from the name of the first column
     with (
         report_damage(path, way_out),
         path.open(newline="", encoding="utf-8-sig") as file,
     ):
-        return [
-            *map(
-                read_row,
-                csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","),
-            )
-        ]
+        return [read_row(row) for row in csv.DictReader(file, delimiter=delimiter)]
 
 
 def cut_ending(name: str) -> str:
-    """Cut the last suffix off the name of a picture's file, and no more: names may hold
-    dots and blanks.
-    """
-    # a name without a dot is its own stem
+    """Remove the last extension from the name of a picture file, if it has one."""
     return name.rpartition(".")[0] or name
 
 
 def read_splits(path: Path, source: str) -> dict[str, str]:
-    """Read the split of each picture from a list of trials.
+    """Read the split of each picture from the trials of any subject.
 
-    The trials of any subject do: all saw the same. A table of THINGS-fMRI has columns
-    of picture and split; in a list of BOLD5000 pictures that were shown more than once
-    are the test.
+    A table of THINGS-fMRI (.csv) has columns of picture and split. In a list of
+    BOLD5000, pictures that were shown more than once are the test pictures.
+
+    Args:
+        path: List of trials.
+        source: Advice if it is damaged.
     """
-    if path.suffix == ".csv":
-        return dict(
-            read_table(
-                path,
-                source,
-                lambda row: (cut_ending(row["stimulus"]), row["trial_type"]),
-            )
-        )
-    counts = Counter(read_names(path))
-    return {name: "test" if count > 1 else "train" for name, count in counts.items()}
+    if path.suffix != ".csv":
+        counts = Counter(read_names(path))
+        return {
+            name: "test" if count > 1 else "train" for name, count in counts.items()
+        }
+    rows = read_table(
+        path, source, lambda row: (cut_ending(row["stimulus"]), row["trial_type"])
+    )
+    return dict(rows)
 
 
 def read_names(path: Path) -> list[str]:
-    """Read the picture of each trial of a subject of BOLD5000, in the order of time."""
-    # lists of release 1.0 mark repeated pictures, whose files are not called so
-    lines = read_lines(path)
-    return [
-        cut_ending(name.strip().removeprefix("rep_")) for name in lines if name.strip()
-    ]
+    """Read the picture of each trial, in time order, from a list of BOLD5000."""
+    names = []
+    for line in read_lines(path):
+        name = line.strip()
+        if name:
+            names.append(cut_ending(name.removeprefix(REPEAT_PREFIX)))
+    return names

@@ -1,4 +1,4 @@
-"""Subjects as recipes and files name them."""
+"""Recipe key of subjects, by number or by name."""
 
 from typing import Annotated, Any
 
@@ -16,22 +16,30 @@ PEOPLE = {
     "NSD": 8,
     "THINGS": 3,
 }
-"""People of each study of MOSAIC, in the publisher's order."""
-RECORDS = {
-    f"sub-{person:02d}_{study}": sum([*PEOPLE.values()][:index]) + person
-    for index, (study, people) in enumerate(PEOPLE.items())
-    for person in range(1, people + 1)
-}
-"""Subject number of each record of MOSAIC, by the record's name."""
+"""Number of people in each study of MOSAIC, in the publisher's order."""
+
+
+def _number_records() -> dict[str, int]:
+    """Number the subjects of MOSAIC from 1, study by study."""
+    numbers = dict[str, int]()
+    for study, n_people in PEOPLE.items():
+        for person in range(1, n_people + 1):
+            numbers[f"sub-{person:02d}_{study}"] = len(numbers) + 1
+    return numbers
+
+
+RECORDS = _number_records()
+"""Subject number of each record of MOSAIC, keyed by names such as "sub-01_GOD"."""
 
 
 def _read_subjects(value: Any) -> Any:
-    """Read subjects by number or name; None stands for `all`."""
+    """Convert names of MOSAIC to numbers, and `all` to None."""
     if value in ("all", ["all"]):
         return None
-    parts = split_commas(value)
-    is_list = isinstance(parts, list | tuple)
-    return [RECORDS.get(str(part), part) for part in parts] if is_list else parts
+    subjects = split_commas(value)
+    if not isinstance(subjects, list | tuple):
+        return subjects
+    return [RECORDS.get(str(subject), subject) for subject in subjects]
 
 
 Subjects = Annotated[
@@ -39,4 +47,4 @@ Subjects = Annotated[
     BeforeValidator(_read_subjects),
     Field(examples=["1,2", "1-4", "all"]),
 ]
-"""Subjects by number, MOSAIC's also by name. `all` leaves the choice to the default."""
+"""Subjects by number, or by name for MOSAIC. `all` means the default."""

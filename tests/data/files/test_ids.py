@@ -1,4 +1,4 @@
-"""Names: what goes in comes out, in any script."""
+"""Names of pictures in any script are packed, matched and summarised."""
 
 import os
 import pickle
@@ -33,7 +33,7 @@ def test_names_in_any_script_come_back():
     )
     assert found.index("画像/猫") == 2 and "b" not in found
     assert len(Names.of([])) == 0
-    # some are chosen by place
+    # integers, slices and arrays are indices
     assert found[-1] == found[np.int64(3)] == "a-b/x"
     assert found[1:3] == WORDS[1:3] and found[np.array([3, 0])] == ["a-b/x", "a"]
     with pytest.raises(IndexError):
@@ -47,7 +47,7 @@ def test_names_equal_the_same_in_the_same_order():
 
 
 def test_a_name_that_is_not_utf_8_is_refused():
-    with pytest.raises(BrainhiveError, match=r"'caf\\udce9' is not UTF-8"):
+    with pytest.raises(BrainhiveError, match=r"'caf\\udce9'"):
         Names.of(["fine", os.fsdecode(b"caf\xe9")])
 
 
@@ -57,7 +57,7 @@ IDS = ["a/x", "b/a/x", "b/y", "été", "c/z"]
 @pytest.mark.parametrize(
     ("name", "row"),
     [
-        # an equal id counts before ends of ids
+        # an equal id wins over ends of ids
         ("a/x", 0),
         ("b/a/x", 1),
         ("y", 2),
@@ -108,7 +108,7 @@ def test_repeated_file_names_cost_no_more_than_others(rename):
             sys.setprofile(None)
         assert rows.tolist() == [*range(2 * folders)] and not unknown
         calls.append(count)
-    # twice the names
+    # the second run has twice as many names
     assert calls[1] < 2.2 * calls[0]
 
 
@@ -116,7 +116,7 @@ def test_a_name_of_very_many_pictures_names_the_first_of_them():
     image_ids = [f"{folder}/a/b" for folder in "zyxwv"]
     with pytest.raises(BrainhiveError) as error:
         match_names(["q/y/a/b", "a/b", "b"], image_ids)
-    assert "2: a/b could be z/a/b or y/a/b or x/a/b, b could be" in str(error.value)
+    assert "z/a/b or y/a/b or x/a/b, b" in str(error.value)
 
 
 def test_full_ids_come_before_ends_of_ids():
