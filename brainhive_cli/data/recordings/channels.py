@@ -226,12 +226,13 @@ def describe_channels(
         positions and names of all channels.
     """
     header = next(iter(channels.headers.values()))
-    positions = "of the file" if channels.has_file_positions else "10-05, by name"
     without_position = channels.names_without_position
-    if without_position:
-        is_partial = len(without_position) < len(channels.ch_names)
+    if not without_position:
+        positions = "of the file" if channels.has_file_positions else "10-05, by name"
+    elif len(without_position) < len(channels.ch_names):
         positions = f"none, without {' '.join(without_position)}"
-        positions = positions if is_partial else "none"
+    else:
+        positions = "none"
 
     rows = []
     n_files = len(channels.headers)

@@ -69,8 +69,8 @@ class EventNames:
         ledger: Counts of the rows that are left out.
 
     Raises:
-        BrainhiveError: if the table lacks a column, or if an event has two pictures.
-            Leading zeros do not tell events apart.
+        BrainhiveError: if the table lacks a column, if an event (up to leading zeros)
+            has two pictures, or if pictures may have lost leading zeros.
     """
 
     def __init__(
@@ -211,9 +211,8 @@ class EventNames:
 
         # the table lacks the events, or names pictures of another data set
         unknown_pictures = list(unmatched.get(NOT_IN_DATASET, ()))
-        names = summarise_names(
-            list(unmatched.get(NOT_IN_TABLE, ())) + unknown_pictures
-        )
+        unknown_events = list(unmatched.get(NOT_IN_TABLE, ()))
+        names = summarise_names(unknown_events + unknown_pictures)
         valid_names = list(self.table or self.image_ids)
         target = str(self.path or "the pictures")
         if unknown_pictures and self.table:

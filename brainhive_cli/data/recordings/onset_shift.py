@@ -8,11 +8,13 @@ from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.errors import BrainhiveError
 
 TOLERANCE_S = 0.005
-"""Largest difference between an onset and its marker. It is at least two samples."""
+"""Largest difference between an onset and its marker that counts as none. It is at
+least two samples.
+"""
 MAX_DRIFT_S = 0.05
 """Largest time between an onset and its marker after a constant shift. Clocks drift."""
 MIN_PAIRED_SHARE = 0.9
-"""Share of onsets near a marker from which no shift is searched."""
+"""If at least this share of the onsets is near a marker, the shift is 0."""
 
 
 def compare_onsets(
@@ -80,7 +82,7 @@ def compare_onsets(
             "they are right"
         )
         if abs(shift_s) > np.median(np.diff(onsets_s)):
-            raise BrainhiveError("; ".join([*differences, shift]), hint)
+            raise BrainhiveError("; ".join(differences + [shift]), hint)
         differences.append(f"{shift}; {hint}")
     return "; ".join(differences)
 

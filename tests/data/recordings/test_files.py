@@ -216,7 +216,7 @@ def test_only_the_ends_of_lines_end_a_row_of_a_table(tmp_path):
         assert [row["caption"] for row in rows] == captions
 
 
-def test_a_name_over_two_columns_is_refused_unless_they_are_equal(tmp_path):
+def test_columns_of_the_same_name_must_be_equal(tmp_path):
     path = tmp_path / "events.tsv"
     path.write_text("onset\tname\tonset\n10\ta\t10\n\n18\tb\t18\n")
     assert read_table(path)[1][1] == {"onset": "18", "name": "b"}

@@ -202,7 +202,7 @@ def test_trials_are_chosen(recorded: Recorded) -> None:
     rows = {"a": 0, "b": 1, "c": 2}
     names: Any = SimpleNamespace(
         match=lambda headers: (rows, {"events that the table does not have": ["z"]}),
-        require_match=lambda *given: None,
+        require_match=lambda *arguments: None,
     )
     splits = {"train": np.array([0, 2]), "test": np.array([1])}
     chosen, dropped = choose_trials(headers, names, splits, Cutting(Steps(), 500))

@@ -188,7 +188,7 @@ def test_lines_whose_names_do_not_number_them_are_refused(tmp_path):
         read_header(make(tmp_path / "x_raw.fif", lines), RecordingKeys())
 
 
-def test_two_channels_with_as_many_codes_are_refused_unless_equal(tmp_path):
+def test_channels_with_as_many_codes_must_be_equal(tmp_path):
     twice = {"A": pulses(), "B": pulses()}
     header = read_header(make(tmp_path / "x_raw.fif", twice), RecordingKeys())
     assert [int(code) for _, code in header.events] == CODES
