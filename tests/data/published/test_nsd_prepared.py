@@ -66,7 +66,7 @@ def list_trials(truth, split: str) -> dict[str, list[int]]:
     return trials
 
 
-def test_mindeye2_trials_are_grouped_by_picture_in_the_order_of_time(
+def test_mindeye2_trials_are_grouped_by_picture_in_time_order(
     mini_nsd, recorded
 ) -> None:
     root, truth = mini_nsd

@@ -51,7 +51,7 @@ def test_voxels_of_the_mask_are_read_in_c_order_as_percent(
     )
 
 
-def test_masks_are_regions_by_label_and_the_noise_ceiling_is_kept(
+def test_masks_become_regions_and_the_noise_ceiling_is_kept(
     tmp_path: Path,
 ) -> None:
     truth = nsd_files.write(tmp_path)

@@ -182,7 +182,7 @@ def write_neurobridge(root: Path, **changes: Any) -> Path:
     return root
 
 
-def test_info_beside_neurobridge_arrays_says_unit_rate_channels_and_times(
+def test_info_of_neurobridge_gives_unit_rate_and_channels(
     tmp_path: Path, recorded
 ) -> None:
     times = (np.arange(250) / 200 - 0.05).round(3).tolist()
