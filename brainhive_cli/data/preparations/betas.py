@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -173,9 +173,7 @@ class OwnBetas(PublishedBetas):
 
     @cached_method
     def open_subject(self, subject: int) -> Subject:
-        """Read the mask, regions and tables of a subject, and check that they fit the
-        betas.
-        """
+        """Read the mask, regions and tables of a subject, and check them."""
         files = self._find_files("betas", subject)
         tables = self._find_files("trials", subject)
         mask = self._open_mask(subject, files)
@@ -189,9 +187,10 @@ class OwnBetas(PublishedBetas):
 
         # all files of a subject have the same voxels
         layouts = {}
+        widths = []
         for source, count in counts.items():
             layouts[source] = self._find_layout(source, count, mask)
-        widths = [layout.n_voxels for layout in layouts.values()]
+            widths.append(layouts[source].n_voxels)
         if len(set(widths)) > 1:
             raise BrainhiveError(
                 f"files of subject {subject} have {', '.join(map(str, widths))} voxels",
@@ -212,10 +211,12 @@ class OwnBetas(PublishedBetas):
         regions = dict(voxels.regions)
         regions.pop("mask", None)  # of a mask without labels
 
-        def read_session_betas(session: int) -> Array:
-            """Read the betas [n, V] of a session in the order of its trials."""
+        readers = {}
+        for session, rows in session_rows.items():
             source = shared_source or files[session]
-            return self._read_rows(source, session_rows[session], layouts[source], mask)
+            readers[session] = partial(
+                self._read_rows, source, rows, layouts[source], mask
+            )
 
         # all files that the store depends on
         paths: list[Path] = []
@@ -227,7 +228,7 @@ class OwnBetas(PublishedBetas):
             voxels=replace(voxels, regions=regions),
             width=widths[0],
             trials=trials,
-            read_betas=read_session_betas,
+            read_betas=lambda session: readers[session](),
         )
 
     def list_notes(self, subjects: Sequence[int]) -> list[str]:
@@ -514,7 +515,7 @@ class OwnBetas(PublishedBetas):
     ) -> Array:
         """Read betas [n, V] by their rows, which ascend.
 
-        An array is read from the first row to the last at once.
+        An array is read from the first row to the last.
         """
         if mask and _is_volume(source[0]):
             if layout.is_trials_last:

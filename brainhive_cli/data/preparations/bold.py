@@ -1,16 +1,17 @@
 """Single-trial betas of BOLD in BIDS that fMRIPrep preprocessed."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from itertools import chain
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
+from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.files import hint_at_folder, is_file, locate, matches_pattern
 from brainhive_cli.core.key_types import NameList
@@ -30,6 +31,7 @@ from brainhive_cli.data.fmri.bids_bold import (
     COPY_HINT,
     BidsFile,
     BoldRun,
+    ListFolder,
     find_inherited_files,
     find_onset_unit,
     find_runs,
@@ -91,6 +93,8 @@ DURATION_TOLERANCE_S = 0.1
 """Largest difference of durations that a single HRF models: its time step."""
 SURFACE_ENDINGS = (".gii", ".dtseries.nii")
 """Endings of BOLD that has vertices in place of voxels."""
+TIMING_KEYS = ("volumes", "tr_s", "start_s", "source")
+"""Keys of a run's timing in the store, in the order of `read_timing`."""
 MODEL_COLUMNS = (
     "subject",
     "session",
@@ -245,20 +249,18 @@ class Bold(Betas):
         # labels of the recipe have selected files, and numbers select here
         recorded = sorted(self._runs.get(subject, ()))
         sessions = sorted(chosen_numbers(self.config.sessions)) or recorded
+        override = f"sessions={','.join(map(str, recorded))}"
         for session in sessions or [1]:
             if session not in recorded:
-                override = "derivatives=FOLDER"
-                if recorded:
-                    override = f"sessions={','.join(map(str, recorded))}"
                 raise MissingData(
                     f"no BOLD with events of subject {subject}, session {session}, in "
                     f"{self.derivatives}",
-                    f"preparation.{override}",
+                    f"preparation.{override if recorded else 'derivatives=FOLDER'}",
                 )
         return sessions
 
     def files(self, subject: int) -> Sequence[Path]:
-        """List the files of all runs, masks and regions, and the tables of pictures.
+        """List the files of runs, masks and regions, and the tables of pictures.
 
         Raises:
             MissingData: if a file is absent, such as the target of a link.
@@ -286,13 +288,9 @@ class Bold(Betas):
         space = self._open_space(subject)
         return space.width if isinstance(space, Mask) else len(space.vertices)
 
-    def load_voxels(self, subject: int) -> Voxels:
-        """Return the regions and positions of the voxels or vertices."""
-        return self._read_voxels(subject)
-
     @cached_method
-    def _read_voxels(self, subject: int) -> Voxels:
-        """Read the regions of a subject, once."""
+    def load_voxels(self, subject: int) -> Voxels:
+        """Read the regions and positions of the voxels or vertices, once."""
         space = self._open_space(subject)
         files = self._find_regions(subject)
         voxels, file_kinds = read_regions(files, space, self.config.thresholds)
@@ -342,32 +340,21 @@ class Bold(Betas):
         if not overview.tables:
             return overview
 
-        # each value of a session's runs is listed once
         trials_table = overview.tables[0]
         rows = []
         for subject, session, *_ in trials_table.rows:
             facts = self.list_trials(subject, session).provenance
-            tr_s = set()
-            start_s = set()
-            sources = set()
-            n_confounds = set()
-            for run, names in zip(facts["timing"], facts["confounds"], strict=True):
-                tr_s.add(f"{run['tr_s']:g}")
-                start_s.add(f"{run['start_s']:g}")
-                sources.add(run["source"])
-                n_confounds.add(str(len(names)))
-            rows.append(
-                (
-                    subject,
-                    session,
-                    ", ".join(sorted(tr_s)),
-                    ", ".join(sorted(start_s)),
-                    ", ".join(sorted(sources)),
-                    ", ".join(sorted(n_confounds)),
-                    f"{facts['stimulus_s']:g}",
-                    facts["repeated"],
-                )
+            timing = facts["timing"]
+            columns = (
+                [f"{run['tr_s']:g}" for run in timing],
+                [f"{run['start_s']:g}" for run in timing],
+                [run["source"] for run in timing],
+                [str(len(names)) for names in facts["confounds"]],
             )
+            # equal values of the runs are listed once
+            cells = tuple(", ".join(sorted(set(column))) for column in columns)
+            stimulus_s = f"{facts['stimulus_s']:g}"
+            rows.append((subject, session) + cells + (stimulus_s, facts["repeated"]))
         table = Table("Models", MODEL_COLUMNS, rows)
         return replace(overview, tables=(trials_table, table) + overview.tables[1:])
 
@@ -384,50 +371,8 @@ class Bold(Betas):
         list_raw = cache(partial(list_folder, self.root))
         list_derived = cache(partial(list_folder, self.derivatives))
 
-        # the BOLD of the recipe's space
-        files = []
-        folders = list(self.derivatives.glob("sub-*/func"))
-        folders += self.derivatives.glob("sub-*/ses-*/func")
-        for folder in sorted(folders):
-            for file in list_derived(folder.relative_to(self.derivatives)):
-                name = (file.folder / file.path.name).as_posix()
-                if (
-                    file.space
-                    and file.entities.get("desc", "preproc") == "preproc"
-                    and any(map(file.path.match, BOLD_PATTERNS))
-                    and matches_pattern(name, self.config.files)
-                ):
-                    files.append(file)
-        if not files:
-            raise MissingData(
-                f"no BOLD in a space that runs share below {self.derivatives}, of "
-                f"files={self.config.files}",
-                "preparation.derivatives=FOLDER, of fmriprep --output-spaces T1w",
-            )
-        space = self._choose("space", {file.space for file in files}, "T1w")
-        files = [file for file in files if file.space == space]
-
-        # the task whose events name pictures
-        task_columns = defaultdict[str, list[str]](list)
-        for file in files:
-            tables = find_inherited_files(list_raw, file, ".tsv", "events")
-            if tables:
-                task_columns[file.entities.get("task", "")] += read_table(tables[-1])[0]
-        stimulus = self.config.stimulus
-        tasks = {
-            task
-            for task, columns in task_columns.items()
-            if not find_missing_column(stimulus, columns + list(ENTITIES))
-        }
-        if not tasks:
-            columns = list(dict.fromkeys(chain.from_iterable(task_columns.values())))
-            absent = find_missing_column(stimulus, columns + list(ENTITIES)) or stimulus
-            raise MissingData(
-                f"no events.tsv of BOLD in {self.derivatives} has a column {absent}",
-                f"preparation.stimulus=COLUMN, of {', '.join(columns) or 'none'}",
-            )
-        task = self._choose("task", tasks)
-        files = [file for file in files if file.entities.get("task", "") == task]
+        files = self._list_bold_files(list_derived)
+        files = self._choose_task(files, list_raw)
         require_one_version(files)
 
         # runs by the subject and session that their folder names
@@ -455,6 +400,55 @@ class Bold(Betas):
                 if session_runs:
                     runs.setdefault(subject, {})[session] = session_runs
         return runs
+
+    def _list_bold_files(self, list_derived: ListFolder) -> list[BidsFile]:
+        """List the BOLD of all subjects in the recipe's space."""
+        files = []
+        folders = list(self.derivatives.glob("sub-*/func"))
+        folders += self.derivatives.glob("sub-*/ses-*/func")
+        for folder in sorted(folders):
+            for file in list_derived(folder.relative_to(self.derivatives)):
+                name = (file.folder / file.path.name).as_posix()
+                if (
+                    file.space
+                    and file.entities.get("desc", "preproc") == "preproc"
+                    and any(map(file.path.match, BOLD_PATTERNS))
+                    and matches_pattern(name, self.config.files)
+                ):
+                    files.append(file)
+        if not files:
+            raise MissingData(
+                f"no BOLD in a space that runs share below {self.derivatives}, of "
+                f"files={self.config.files}",
+                "preparation.derivatives=FOLDER, of fmriprep --output-spaces T1w",
+            )
+        space = self._choose("space", {file.space for file in files}, "T1w")
+        return [file for file in files if file.space == space]
+
+    def _choose_task(
+        self, files: Sequence[BidsFile], list_raw: ListFolder
+    ) -> list[BidsFile]:
+        """Return the files of the recipe's task, or of the task that shows pictures."""
+        task_columns = defaultdict[str, list[str]](list)
+        for file in files:
+            tables = find_inherited_files(list_raw, file, ".tsv", "events")
+            if tables:
+                task_columns[file.entities.get("task", "")] += read_table(tables[-1])[0]
+        stimulus = self.config.stimulus
+        tasks = {
+            task
+            for task, columns in task_columns.items()
+            if not find_missing_column(stimulus, columns + list(ENTITIES))
+        }
+        if not tasks:
+            columns = list(dict.fromkeys(chain.from_iterable(task_columns.values())))
+            absent = find_missing_column(stimulus, columns + list(ENTITIES)) or stimulus
+            raise MissingData(
+                f"no events.tsv of BOLD in {self.derivatives} has a column {absent}",
+                f"preparation.stimulus=COLUMN, of {', '.join(columns) or 'none'}",
+            )
+        task = self._choose("task", tasks)
+        return [file for file in files if file.entities.get("task", "") == task]
 
     def _choose(self, key: str, options: set[str], default: str = "") -> str:
         """Choose the recipe's task or space, the only option, or the default."""
@@ -492,11 +486,10 @@ class Bold(Betas):
                 )
             surface = find_vertices(runs[0].bold_files, COPY_HINT)
             assert surface is not None  # the ending says that it is a surface
-            # the cortex alone, the left hemisphere first
+            # the cortex without other structures (-1), the left hemisphere first
             hemisphere = surface.vertices[:, 0]
-            rows = np.concatenate(
-                [np.flatnonzero(hemisphere == 0), np.flatnonzero(hemisphere == 1)]
-            )
+            rows = np.argsort(hemisphere, kind="stable")
+            rows = rows[hemisphere[rows] >= 0]
             return replace(surface, vertices=surface.vertices[rows])
 
         # the recipe's mask, or fMRIPrep's masks, on the grid of all runs
@@ -561,70 +554,29 @@ class Bold(Betas):
     def _design(
         self, subject: int, session: int
     ) -> tuple[list[BoldRun], list[TrialRun], SessionTrials]:
-        """Choose the pictures of a session that are modelled.
+        """Choose the modelled pictures of a session.
 
         Returns:
-            The runs with pictures, their onsets and confounds, and the trials of all
-            runs.
+            Runs with pictures, their onsets and confounds, and the trials of all runs.
         """
         config = self.config
         position = f"session {session} of subject {subject}"
         session_runs = self._runs[subject][session]
+        timings: dict[int, dict[str, Any]] = {}
+        for run in session_runs:
+            values = read_timing(run)
+            timings[run.number] = dict(zip(TIMING_KEYS, values, strict=True))
         dropped = Counter[str]()
         noted = Counter[str]()
-
-        # pictures of all runs, and the unit of their onsets
-        events_of_run = {}
-        timings = {}
-        onset_times = []  # onset, TR, and duration of the run
-        for run in session_runs:
-            timings[run.number] = read_timing(run)
-            n_volumes, tr_s, *_ = timings[run.number]
-            events_of_run[run.number] = read_events(
-                run.events_file, config.stimulus, config.where, run.bold_files[0]
-            )
-            for onset, *_ in events_of_run[run.number][0]:
-                onset_times.append((onset, tr_s, n_volumes * tr_s))
-        unit = config.onset_unit or find_onset_unit(onset_times, position)
-        if unit != "s":
-            noted[f"pictures whose onsets are in {unit}"] = len(onset_times)
-
-        # pictures whose response in their run can be modelled
-        pictures = []  # run, end of the run, onset, duration and name of the event
-        for run in session_runs:
-            n_volumes, tr_s, start_s, _ = timings[run.number]
-            run_pictures, run_dropped = events_of_run[run.number]
-            unit_s = {"s": 1, "ms": 1e-3, "volumes": tr_s}[unit]
-            end_s = n_volumes * tr_s
-            latest_s = (n_volumes - 1) * tr_s + start_s - MIN_REMAINING_S
-            n_begun = 0
-            n_modelled = 0
-            for onset, duration, event in run_pictures:
-                onset_s = onset * unit_s
-                n_begun += onset_s < end_s
-                if EARLIEST_ONSET_S < onset_s < min(latest_s, end_s):
-                    n_modelled += 1
-                    duration_s = duration * unit_s
-                    pictures.append((run.number, end_s, onset_s, duration_s, event))
-            dropped.update(run_dropped)
-            dropped[AFTER_END] += len(run_pictures) - n_begun
-            dropped[PEAK_OUTSIDE] += n_begun - n_modelled
-            noted["runs without a picture"] += n_modelled == 0
-        if not pictures:
-            reasons = [f"{count} {reason}" for reason, count in (+dropped).items()]
-            raise MissingData(
-                f"{position} shows no picture: {', '.join(reasons)}",
-                "onsets count from the first volume: preparation.onset_unit=ms; or "
-                "leave the session out: preparation.sessions=[…]",
-            )
+        pictures = self._read_pictures(session_runs, timings, position, dropped, noted)
         columns = list(zip(*pictures, strict=True))
         numbers, ends_s, onsets_s, durations_s = map(np.array, columns[:4])
+
+        # pictures that the data set lacks evoke responses, and are modelled, too
         event_names = EventNames(
             find_event_table(self.root), self._pictures[0], self.stimuli.are_categories
         )
         names = event_names.name_pictures(columns[4])
-
-        # pictures that the data set lacks evoke responses, and are modelled, too
         image_ids, splits, unmatched = match_pictures(
             names, self.stimuli, self._pictures
         )
@@ -642,17 +594,8 @@ class Bold(Betas):
         is_peak_inside = (peaks_s >= 0) & (peaks_s <= ends_s)
         dropped[PEAK_OUTSIDE] += int(((splits != "") & ~is_peak_inside).sum())
 
-        # number the stimuli; a tested stimulus gets a new number each time, so that its
-        # repetitions choose nothing
-        ids = []
-        unknown_names = set()
-        for image_id, name in zip(image_ids, names, strict=True):
-            ids.append(image_id or plain_id(name))
-            if not image_id:
-                unknown_names.add(name)
-        stimuli = np.unique(ids, return_inverse=True)[1].astype(np.int64)
-        is_tested = ~np.isin(splits, ["train", ""])
-        stimuli[is_tested] = -1 - np.flatnonzero(is_tested)
+        # repetitions in several runs, by which `denoised` chooses
+        stimuli, unknown_names = _number_stimuli(image_ids, names, splits)
         stimulus_runs = np.unique(np.stack([stimuli, numbers], 1), axis=0)
         n_runs = np.unique(stimulus_runs[:, 0], return_counts=True)[1]
         n_repeated = int((n_runs > 1).sum())
@@ -662,20 +605,8 @@ class Bold(Betas):
                 "denoised chooses",
                 "preparation.estimator=hrf, which needs no repetitions",
             )
-
-        # all pictures have the same duration; the comparison is False for NaN
-        is_equal = np.ptp(durations_s) <= DURATION_TOLERANCE_S
-        if config.stimulus_s is None and not is_equal:
-            problem = (
-                f"shows pictures for {durations_s.min():g} to {durations_s.max():g} s"
-            )
-            if np.isnan(durations_s).any():
-                problem = "shows pictures without a duration"
-            raise BrainhiveError(
-                f"{position} {problem}",
-                "preparation.stimulus_s=SECONDS is used for all pictures; "
-                "preparation.where={…} selects some of them",
-            )
+        if config.stimulus_s is None:
+            _require_equal_durations(durations_s, position)
 
         # onsets, pictures and confounds [T] of each run with pictures
         groups = config.confounds
@@ -686,39 +617,28 @@ class Bold(Betas):
         runs = [run for run in session_runs if run.number in numbers]
         trial_runs = []
         confound_names = []
-        timing = []
         for run in runs:
-            n_volumes, tr_s, start_s, source = timings[run.number]
-            timing.append(
-                {
-                    "volumes": n_volumes,
-                    "tr_s": tr_s,
-                    "start_s": start_s,
-                    "source": source,
-                }
-            )
-            confounds = read_confounds(run, groups, n_volumes, noted)
+            timing = timings[run.number]
+            confounds = read_confounds(run, groups, timing["volumes"], noted)
             confound_names.append(list(confounds))
             is_in_run = numbers == run.number
-            trial_runs.append(
-                TrialRun(
-                    np.arange(n_volumes, dtype=np.float64) * tr_s + start_s,
-                    onsets_s[is_in_run],
-                    stimuli[is_in_run],
-                    tr_s,
-                    confounds=np.stack(list(confounds.values()), 1)
-                    if confounds
-                    else None,
-                    has_drift=not any(name.startswith("cosine") for name in confounds),
-                )
+            frames = np.arange(timing["volumes"], dtype=np.float64)
+            trial_run = TrialRun(
+                frames * timing["tr_s"] + timing["start_s"],
+                onsets_s[is_in_run],
+                stimuli[is_in_run],
+                timing["tr_s"],
+                confounds=np.stack(list(confounds.values()), 1) if confounds else None,
+                has_drift=not any(name.startswith("cosine") for name in confounds),
             )
+            trial_runs.append(trial_run)
 
         # facts for the store
         provenance = {
             "fitted": "by session, training and test trials together",
             "stimulus_s": config.stimulus_s or float(np.median(durations_s)),
             "repeated": n_repeated,
-            "timing": timing,
+            "timing": [timings[run.number] for run in runs],
             "confounds": confound_names,
         }
         trials = SessionTrials(
@@ -727,8 +647,113 @@ class Bold(Betas):
             runs=numbers,
             dropped=+dropped,  # without zeros
             noted=+noted,
-            unmatched=sorted(unknown_names),
+            unmatched=unknown_names,
             provenance=provenance,
             onset_s=onsets_s,
         )
         return runs, trial_runs, trials
+
+    def _read_pictures(
+        self,
+        runs: Sequence[BoldRun],
+        timings: Mapping[int, Mapping[str, Any]],
+        position: str,
+        dropped: Counter[str],
+        noted: Counter[str],
+    ) -> list[tuple[int, float, float, float, str]]:
+        """Read the pictures of a session whose response can be modelled.
+
+        This method counts the other events in `dropped`, and unusual facts in `noted`.
+
+        Args:
+            timings: Values of `TIMING_KEYS`, by number of the run.
+            position: Session and subject, for the message.
+
+        Returns:
+            Run, end of the run, onset and duration in seconds, and name of each event.
+        """
+        # the unit of onsets must fit all runs
+        events_of_run = {}
+        onset_times = []  # onset, TR, and duration of the run
+        for run in runs:
+            timing = timings[run.number]
+            events_of_run[run.number] = read_events(
+                run.events_file,
+                self.config.stimulus,
+                self.config.where,
+                run.bold_files[0],
+            )
+            for onset, *_ in events_of_run[run.number][0]:
+                end_s = timing["volumes"] * timing["tr_s"]
+                onset_times.append((onset, timing["tr_s"], end_s))
+        unit = self.config.onset_unit or find_onset_unit(onset_times, position)
+        if unit != "s":
+            noted[f"pictures whose onsets are in {unit}"] = len(onset_times)
+
+        pictures = []
+        for run in runs:
+            timing = timings[run.number]
+            run_pictures, run_dropped = events_of_run[run.number]
+            unit_s = {"s": 1, "ms": 1e-3, "volumes": timing["tr_s"]}[unit]
+            end_s = timing["volumes"] * timing["tr_s"]
+            last_volume_s = (timing["volumes"] - 1) * timing["tr_s"] + timing["start_s"]
+            latest_s = min(last_volume_s - MIN_REMAINING_S, end_s)
+            n_begun = 0
+            n_modelled = 0
+            for onset, duration, event in run_pictures:
+                onset_s = onset * unit_s
+                n_begun += onset_s < end_s
+                if EARLIEST_ONSET_S < onset_s < latest_s:
+                    n_modelled += 1
+                    duration_s = duration * unit_s
+                    pictures.append((run.number, end_s, onset_s, duration_s, event))
+            dropped.update(run_dropped)
+            dropped[AFTER_END] += len(run_pictures) - n_begun
+            dropped[PEAK_OUTSIDE] += n_begun - n_modelled
+            noted["runs without a picture"] += n_modelled == 0
+        if not pictures:
+            reasons = [f"{count} {reason}" for reason, count in (+dropped).items()]
+            raise MissingData(
+                f"{position} shows no picture: {', '.join(reasons)}",
+                "onsets count from the first volume: preparation.onset_unit=ms; or "
+                "leave the session out: preparation.sessions=[…]",
+            )
+        return pictures
+
+
+def _require_equal_durations(durations_s: Float64, position: str) -> None:
+    """Raise an error if pictures differ in duration, or a duration is unknown (NaN)."""
+    if np.isnan(durations_s).any():
+        problem = "without a duration"
+    elif np.ptp(durations_s) > DURATION_TOLERANCE_S:
+        problem = f"for {durations_s.min():g} to {durations_s.max():g} s"
+    else:
+        return
+    raise BrainhiveError(
+        f"{position} shows pictures {problem}",
+        "preparation.stimulus_s=SECONDS is used for all pictures; "
+        "preparation.where={…} selects some of them",
+    )
+
+
+def _number_stimuli(
+    image_ids: Sequence[str], names: Sequence[str], splits: Array
+) -> tuple[Int64, list[str]]:
+    """Number the stimuli of trials, so that repetitions have the same number.
+
+    A tested stimulus gets a new number each time, so that its repetitions choose
+    nothing.
+
+    Returns:
+        Numbers [n], and the names of pictures without an image id.
+    """
+    ids = []
+    unknown_names = set()
+    for image_id, name in zip(image_ids, names, strict=True):
+        ids.append(image_id or plain_id(name))
+        if not image_id:
+            unknown_names.add(name)
+    stimuli = np.unique(ids, return_inverse=True)[1].astype(np.int64)
+    is_tested = ~np.isin(splits, ["train", ""])
+    stimuli[is_tested] = -1 - np.flatnonzero(is_tested)
+    return stimuli, sorted(unknown_names)

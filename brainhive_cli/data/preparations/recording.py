@@ -396,19 +396,15 @@ class OwnRecordings(Preparation):
                     file_names.update(raw.ch_names)
 
         lines = []
-        for key, names in (
-            ("rename", config.rename),
-            ("exclude", config.exclude),
-            ("types", config.types or ()),
+        for key, names, present in (
+            ("rename", config.rename, file_names),
+            ("exclude", config.exclude, file_names),
+            ("types", config.types or (), file_types),
         ):
             absent = []
             for name in names:
-                if key == "types":
-                    is_present = name in file_types
-                else:
-                    spellings = {name, standardise_name(name), config.rename.get(name)}
-                    is_present = not spellings.isdisjoint(file_names)
-                if not is_present:
+                spellings = {name, standardise_name(name), config.rename.get(name)}
+                if spellings.isdisjoint(present):
                     absent.append(name)
             if absent:
                 lines.append(
@@ -587,29 +583,19 @@ class OwnRecordings(Preparation):
     def _collect_times(
         self, trials: TrialTables, is_good: Bool, cutting: Cutting
     ) -> dict[str, Any]:
-        """Return the runs and times of the good trials, as arguments of `Trials`.
+        """Return the runs, onsets and order of the good trials [n, 1], as far as known.
 
-        Returns:
-            `runs` [n, 1], with `onset_s` or, if only the order is known, with
-            `trial_numbers`.
+        The keys are arguments of `Trials`.
         """
-        runs = []
-        onset_s = []
-        numbers = []
+        columns = []
         for file_number, (path, pairs) in enumerate(trials.items()):
-            columns = self._locate_trials(path, file_number, pairs[:, 0], cutting)
-            runs.append(columns[0])
-            onset_s.append(columns[1])
-            numbers.append(columns[2])
-        times: dict[str, Any] = {
-            "runs": np.concatenate(runs)[is_good, None].astype(np.int16)
-        }
-        kept_onset_s = np.concatenate(onset_s)[is_good, None]
-        kept_numbers = np.concatenate(numbers)[is_good, None]
-        if np.isfinite(kept_onset_s).all():
-            times["onset_s"] = kept_onset_s
-        elif kept_numbers.min() >= 0:
-            times["trial_numbers"] = kept_numbers
+            columns.append(self._locate_trials(path, file_number, pairs[:, 0], cutting))
+        runs, onset_s, numbers = map(np.concatenate, zip(*columns, strict=True))
+        times = {"runs": runs[is_good, None].astype(np.int16)}
+        if np.isfinite(onset_s[is_good]).all():
+            times["onset_s"] = onset_s[is_good, None]
+        elif numbers[is_good].min() >= 0:
+            times["trial_numbers"] = numbers[is_good, None]
         return times
 
     def _locate_trials(
