@@ -51,7 +51,7 @@ FAULTS = (
     ),
     Fault("share = (1 - math.cos(math.pi * share)) / 2", "pass"),
     Fault(
-        "baseline = slice(0, 1 - first) if self.steps.baseline",
+        "baseline = slice(0, 1 - offset) if self.steps.baseline",
         "baseline = slice(0, 1) if self.steps.baseline",
     ),
     Fault("(onsets + start >= 0) & (onsets + stop < samples)", "onsets + start >= 0"),

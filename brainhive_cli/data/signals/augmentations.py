@@ -174,8 +174,7 @@ def _draw_weights(
     if not config.repetitions_equal + config.repetitions_one:
         return weights
 
-    # trials with the lowest numbers get equal weights, those with the highest a single
-    # repetition
+    # the lowest numbers get equal weights, the highest a single repetition
     numbers = torch.rand(len(weights), 1, generator=generator, device=weights.device)
     order = torch.rand(weights.shape, generator=generator, device=weights.device)
     column = order.masked_fill(~is_there, -1).argmax(1)

@@ -253,21 +253,21 @@ class Cutting:
         times_ms = start_ms + np.arange(n_samples) * 1000 / self.rate_hz
 
         # 1e-6 ms above rounding, so a sample at a limit of keep_ms counts
-        first, last = np.searchsorted(times_ms + 1e-6, steps.keep_ms)
-        if first == last:
+        start_index, stop_index = np.searchsorted(times_ms + 1e-6, steps.keep_ms)
+        if start_index == stop_index:
             raise BrainhiveError(
                 f"no sample at {self.rate_hz:g} Hz lies in keep_ms "
                 f"{list(steps.keep_ms)}",
                 "preparation.keep_ms=[start, stop], further apart",
             )
-        if last - first == 1 and steps.whiten == "epochs":
+        if stop_index - start_index == 1 and steps.whiten == "epochs":
             raise BrainhiveError(
                 f"keep_ms {list(steps.keep_ms)} holds 1 sample at {self.rate_hz:g} Hz, "
                 "but noise over the samples of a trial needs 2",
                 "preparation.keep_ms=[start, stop], further apart; or "
                 "preparation.whiten=time, or no",
             )
-        self._kept_samples = slice(int(first), int(last))
+        self._kept_samples = slice(int(start_index), int(stop_index))
         self.times_s: Float64 = times_ms[self._kept_samples] / 1000
 
     def are_complete(self, onsets: Int64, samples: int) -> Bool:
@@ -305,8 +305,8 @@ class Cutting:
                 nothing is whitened. (Whitening refuses flat channels later.)
         """
         # the baseline of each trial, or without a baseline all its samples
-        first = self.span[0]
-        baseline = slice(0, 1 - first) if self.steps.baseline else slice(None)
+        offset = self.span[0]
+        baseline = slice(0, 1 - offset) if self.steps.baseline else slice(None)
 
         shape = (len(onsets), len(names), len(self.times_s))  # [n, C, T]
         epochs = np.empty(shape, np.float32)
@@ -318,7 +318,7 @@ class Cutting:
                 # an offset may be a thousand times the signal, so subtract the mean
                 # before the conversion to float32
                 batch_onsets = onsets[start : start + TRIALS_PER_BATCH]
-                trials = windows[batch_onsets + first]  # [b, samples]
+                trials = windows[batch_onsets + offset]  # [b, samples]
                 means = trials[:, baseline].mean(1, keepdims=True)
                 trials -= means
                 centred = np.multiply(

@@ -311,8 +311,7 @@ def average_products(products: Float64, is_affine_invariant: bool) -> Float64:
     has_signal = variances > MIN_VARIANCE_SHARE * variances.max()
     directions = directions[:, has_signal]
 
-    # trials in these coordinates, whitened for the affine-invariant mean, which stays
-    # the same
+    # trials in these coordinates, where whitening keeps the affine-invariant mean
     spread = np.sqrt(variances[has_signal])
     if not is_affine_invariant:
         spread = np.ones_like(spread)

@@ -275,7 +275,7 @@ class Trials:
             signal = signal[index]
         elif not np.array_equal(index, np.arange(len(signal))):
             signal = LazyRows(
-                (len(index), *signal.shape[1:]),
+                (len(index),) + signal.shape[1:],
                 signal.dtype,
                 partial(_read_rows, signal, index),
             )
@@ -323,7 +323,7 @@ class Trials:
             fields["averages"] = None
 
         signal = trials.signal
-        shape = (len(rows), n_columns, *signal.shape[2:])  # [n, r, C, T]
+        shape = (len(rows), n_columns) + signal.shape[2:]  # [n, r, C, T]
         read = partial(_read_repetitions, signal, mask, order)
         return trials.change(
             signal=LazyRows(shape, signal.dtype, read),
@@ -352,7 +352,7 @@ class Trials:
         return replace(
             self,
             signal=LazyRows(
-                (len(rows), 1, *self.signal.shape[2:]),
+                (len(rows), 1) + self.signal.shape[2:],
                 self.signal.dtype,
                 partial(_read_trials, self.signal, rows, columns),
             ),
@@ -415,7 +415,7 @@ class Trials:
                 f"signal.normalise_trials acts over time, and {where} has one sample",
                 "signal.normalise_trials=false",
             )
-        shape = (*self.signal.shape[:2], len(rows), len(times_s))
+        shape = self.signal.shape[:2] + (len(rows), len(times_s))
         read = partial(
             _read_selection, self.signal, rows, samples, scale, normalises_trials
         )
@@ -791,12 +791,12 @@ def _read_trials_by_number(
 ) -> Array:
     """Read the repetitions [n, R, C, T] of stimuli (`make_trial_reader`)."""
     numbers = table[stimuli].ravel()
-    trials = np.zeros((len(numbers), *shape), dtype)
+    trials = np.zeros((len(numbers),) + shape, dtype)
     # ascending, so the file is read from front to back
     for position in np.argsort(numbers, kind="stable").tolist():
         if numbers[position] >= 0:
             trials[position] = trial(int(numbers[position]))
-    return trials.reshape(*table[stimuli].shape, *shape)
+    return trials.reshape(table[stimuli].shape + shape)
 
 
 def _read_selection(

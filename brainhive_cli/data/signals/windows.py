@@ -197,17 +197,19 @@ class Windows:
         due = self._due
         self._due = deque()
         for name, time_s, sample in due:
-            first = sample + start
-            last = sample + stop
+            first_sample = sample + start
+            last_sample = sample + stop
             # across a gap, samples do not lie at their nominal times
-            if any(first < gap <= last for gap in self._gaps):
+            if any(first_sample < gap <= last_sample for gap in self._gaps):
                 self.counts.dropped[IN_GAP] += 1
-            elif first < buffer_start:
+            elif first_sample < buffer_start:
                 self.counts.dropped[BEFORE_HISTORY] += 1
-            elif last >= self.next_sample:
+            elif last_sample >= self.next_sample:
                 self._due.append((name, time_s, sample))
             else:
-                rows = slice(first - buffer_start, last - buffer_start + 1)
+                rows = slice(
+                    first_sample - buffer_start, last_sample + 1 - buffer_start
+                )
                 samples = self._samples[rows].T.copy()  # [C, samples]
                 onset = np.array([-start])
                 try:

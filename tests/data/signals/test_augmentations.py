@@ -1,4 +1,4 @@
-"""What training signals are varied by."""
+"""Random changes of training signals."""
 
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,7 @@ def test_the_generator_decides_and_a_signal_is_varied_by_its_own_row(signal):
 
 
 def test_a_smoothed_channel_is_the_published_moving_average(golden: Path):
-    """Golden values: an average over 5 samples of the unsmoothed signal, its window cut
-    at the edges.
-    """
+    """Golden values: an average over 5 samples, and over fewer at the edges."""
     known = load_file(golden / "methods" / "smooth.safetensors")
 
     smoothed = vary(known["signal"][None], "smooth", p=1)[0]

@@ -1,6 +1,4 @@
-"""Channels of a cap from those of another: weights as mne has them, copies, fills and
-refusals.
-"""
+"""Mapping of the channels of a cap to another cap, compared with MNE."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +21,7 @@ from brainhive_cli.data.targets.model_input import choose_input, model_input
 from tests.worlds.model_layouts import spec_of
 
 ROUNDING = 1e-6
-"""Of golden values in float32."""
+"""Rounding of golden values in float32."""
 CAP = (
     "Fp1",
     "Fp2",
@@ -83,9 +81,7 @@ def test_weights_of_splines_are_those_of_mne(golden: Path) -> None:
 
 
 def test_positions_outside_the_head_frame_give_wrong_weights(golden: Path) -> None:
-    """Golden value: weights that are wrong, since positions of the montage come without
-    head frame and origin.
-    """
+    """Golden value: wrong weights, from positions without head frame and origin."""
     tensors, from_names, to_names = read(golden)
     from_m, to_m = look_up_positions(from_names), look_up_positions(to_names)
     montage = [tensors[f"montage_{side}"].astype(np.float64) for side in ("from", "to")]
@@ -178,21 +174,13 @@ def test_common_channels_are_copied_and_others_are_zero_after_normalisation() ->
 
 
 def test_recordings_that_cannot_be_mapped_are_refused() -> None:
-    for kind, names, what in (
-        ("spline", (*CAP, "E1"), "no position on the head is known of E1 of here"),
-        (
-            "spline",
-            ("Oz", "O1", "O2"),
-            "here: positions of 3 sensors do not lie around a head",
-        ),
-        (
-            "spline",
-            (*CAP, "MEG0113"),
-            "splines are of EEG, and MEG0113 is a sensor of MEG",
-        ),
-        ("common", ("MLC11", "MEG0113"), "here has no channel of the model"),
+    for kind, names, facts in (
+        ("spline", (*CAP, "E1"), "E1 of here"),
+        ("spline", ("Oz", "O1", "O2"), "here.* 3 sensors"),
+        ("spline", (*CAP, "MEG0113"), "here.* EEG.* MEG0113"),
+        ("common", ("MLC11", "MEG0113"), "here.* model"),
     ):
-        with pytest.raises(BrainhiveError, match=what) as caught:
+        with pytest.raises(BrainhiveError, match=facts) as caught:
             choose_input(SPEC, recording(names), "here", channel_mapping=kind)
         assert caught.value.hint
 
@@ -223,7 +211,7 @@ def test_the_centre_of_a_head_is_that_of_its_sensors(
     centre_m = (0.02, -0.3, 0.2)
     positions = sphere(count, radius_m, centre_m)
     if not is_head:
-        with pytest.raises(BrainhiveError, match="around a head"):
+        with pytest.raises(BrainhiveError, match=r"\d sensors"):
             fit_head_centre(positions)
         return
     np.testing.assert_allclose(fit_head_centre(positions), centre_m, atol=1e-6)

@@ -1,6 +1,4 @@
-"""The steps from a recording to trials: resampling as mne's own, and which times they
-give.
-"""
+"""Steps from a recording to trials, compared with MNE, SciPy and scikit-learn."""
 
 from typing import Any
 
@@ -96,15 +94,16 @@ def test_a_slow_wave_comes_back_whatever_the_offset_of_the_recording():
 
 
 def draw_epochs(trials: int, seed: int = 0) -> np.ndarray:
-    """Correlated trials [n, 4, 30] of different sizes and offsets."""
+    """Draw correlated trials [n, 4, 30] of different sizes and offsets."""
     random = np.random.default_rng(seed)
     mixing = random.normal(size=(4, 4)) * [[1], [3], [0.5], [2]]
     return (mixing @ random.normal(size=(trials, 4, 30)) + 2).astype(np.float32)
 
 
 def shrink_slowly(observations: np.ndarray) -> np.ndarray:
-    """The covariance [C, C] of observations [T, C] as in scikit-learn's discriminant
-    analysis: Ledoit and Wolf's of standardised columns.
+    """Compute the covariance [C, C] of observations [T, C] as scikit-learn does.
+
+    Its discriminant analysis shrinks standardised columns (Ledoit-Wolf).
     """
     spread = observations.std(0)
     standardised = (observations - observations.mean(0)) / spread
@@ -116,7 +115,7 @@ def shrink_slowly(observations: np.ndarray) -> np.ndarray:
 def test_the_noise_is_the_mean_of_scikit_learns_covariances(
     monkeypatch: pytest.MonkeyPatch, across: str, chunk: int
 ) -> None:
-    """Each stimulus weighs the same; single ones have no spread over trials."""
+    """Stimuli have equal weights. A single trial has no spread over trials."""
     monkeypatch.setattr(cutting, "VALUES_PER_BATCH", chunk)
     epochs = draw_epochs(12)
     stimuli = np.array([5, 2, 5, 7, 2, 5, 2, 9, 9, 5, 1, 1])
@@ -175,7 +174,7 @@ def test_noise_is_measured_in_splits_that_there_are() -> None:
     assert cutting.require_noise_splits(["train", "test"], both) == ["train", "test"]
     assert cutting.require_noise_splits(["test"], both) == ["test"]
     assert cutting.require_noise_splits(["test"], Steps(whiten="no")) == []
-    with pytest.raises(BrainhiveError, match="no training trials"):
+    with pytest.raises(BrainhiveError, match="training trials"):
         cutting.require_noise_splits(["test"], Steps())
 
 
@@ -183,18 +182,20 @@ def test_channels_without_signal_of_their_own_are_refused() -> None:
     names, noise = ["a", "b", "c"], np.diag([4.0, 1.0, 2.0])
     root = cutting.compute_whitener(noise, names)
     np.testing.assert_allclose(root @ root, np.linalg.inv(noise))
-    for smallest, message in (
-        (0.0, "flat channels: b"),
-        (3.9e-18, "flat channels: b"),
-        (4.1e-18, "channels a, c are .* as b"),
-        (3.9e-9, "channels a, c are .* as b"),
+    for smallest, hint in (
+        (0.0, "exclude=[b]"),
+        (3.9e-18, "exclude=[b]"),
+        (4.1e-18, "units"),
+        (3.9e-9, "units"),
     ):
-        with pytest.raises(BrainhiveError, match=message):
+        with pytest.raises(BrainhiveError, match=r"\bb\b") as error:
             cutting.refuse_flat_channels(np.array([4.0, smallest, 2.0]), names)
+        assert hint in error.value.hint
     cutting.refuse_flat_channels(np.array([4.0, 4.1e-9, 2.0]), names)
     summed = np.ones((3, 3)) + np.diag([1.0, 0.0, 0.0])
-    with pytest.raises(BrainhiveError, match="singular"):
+    with pytest.raises(BrainhiveError) as error:
         cutting.compute_whitener(summed, names)
+    assert "preparation.whiten=no" in error.value.hint
     huge = {"train": draw_epochs(4).astype(np.float32)}
     huge["train"][:, 2] *= 1e30
     with pytest.raises(BrainhiveError, match="channel c"):
@@ -223,7 +224,7 @@ def test_a_filter_in_chunks_is_scipys_from_a_steady_state(
     np.testing.assert_allclose(causal(signal), expected, atol=1e-6)
     assert causal(signal).dtype == np.float64
     for edge in (100.0, 120.0):
-        with pytest.raises(BrainhiveError, match="half the rate"):
+        with pytest.raises(BrainhiveError, match=f"{edge:g} Hz.* 200 Hz"):
             CausalFilter((None, edge), 200)
     assert CausalFilter((None, 99.0), 200)
 
@@ -286,7 +287,7 @@ def test_trials_are_the_samples_around_their_onsets(baseline: bool) -> None:
     if not baseline:
         np.testing.assert_allclose(flat.cut_trials(constant, ["a"], onsets, 2.0), 14)
     else:
-        with pytest.raises(BrainhiveError, match="flat channels: a"):
+        with pytest.raises(BrainhiveError, match=r"\ba$"):
             flat.cut_trials(constant, ["a"], onsets, 2.0)
 
 

@@ -1,6 +1,4 @@
-"""What a fold holds out: pictures, trials, runs or sessions, and what must not have
-been fitted to them.
-"""
+"""Test pictures, trials, runs and sessions of folds, and signals fitted to them."""
 
 import json
 from pathlib import Path
@@ -25,14 +23,14 @@ PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
 def record(
     runs: Any = None, sessions: Any = None, repetitions: Any = None, **steps: Any
 ) -> Trials:
-    """Three stimuli in four trials each; a trial's value is its number."""
+    """Three stimuli with four trials each. The value of a trial is its number."""
     signal = np.arange(12, dtype=np.float32).reshape(3, 4, 1, 1)
     arrays = {
         "runs": None if runs is None else np.array(runs, np.int16),
         "sessions": None if sessions is None else np.array(sessions, np.int8),
         "repetitions": None if repetitions is None else np.array(repetitions),
     }
-    about = {"preparation": steps} if steps else {}
+    provenance = {"preparation": steps} if steps else {}
     return Trials(
         signal,
         ["a", "b", "c"],
@@ -40,7 +38,7 @@ def record(
         np.zeros(1),
         None,
         "µV",
-        about,
+        provenance,
         **arrays,
     )
 
@@ -143,9 +141,9 @@ def test_a_run_that_was_z_scored_by_its_own_trials_is_tested_and_stamped() -> No
 def test_unknown_runs_and_more_folds_than_runs_are_refused() -> None:
     with pytest.raises(BrainhiveError, match=r"here: .*\brun\b"):
         Holdout(by="runs", folds=2).hold_out_trials(record(), 1, "here")
-    with pytest.raises(RecipeError, match="here has 4 runs"):
+    with pytest.raises(RecipeError, match=r"here .*\b4 runs"):
         Holdout(by="runs", folds=5).hold_out_trials(record(IN_FOUR_RUNS), 5, "here")
-    with pytest.raises(RecipeError, match="names run 7: here has 4"):
+    with pytest.raises(RecipeError, match=r"run 7\b.*here .*\b4"):
         Holdout(by="runs", test=[7]).hold_out_trials(record(IN_FOUR_RUNS), 1, "here")
 
 
@@ -153,7 +151,7 @@ def test_signals_that_were_fitted_to_held_out_trials_are_refused_with_the_line()
     None
 ):
     for steps in ({"zscore": "session"}, {"whiten": "epochs"}, {"max_voxels": 100}):
-        with pytest.raises(BrainhiveError, match="was fitted to all trials") as error:
+        with pytest.raises(BrainhiveError, match=next(iter(steps))) as error:
             Holdout(by="runs", folds=2).hold_out_trials(
                 record(IN_FOUR_RUNS, **steps), 1, "here"
             )
@@ -188,7 +186,7 @@ def test_a_split_of_more_variants_than_models_can_be_trained_is_refused(
 def hold_out_folds(
     holdout: Holdout, recording: Trials | None = None, concepts: Any = ()
 ) -> list[np.ndarray]:
-    """Masks of the tested trials of a recording, or of tested pictures, by fold."""
+    """Make the masks of the trials or pictures that each fold tests."""
     if recording is not None:
         return [
             holdout.hold_out_trials(recording, fold, "here")
@@ -312,7 +310,7 @@ def test_numbers_of_runs_count_from_both_ends_and_zero_is_none() -> None:
         assert np.flatnonzero(mask.any(0)).tolist() == tested
         assert mask.all(0)[tested].all()
     for number in (0, 5, -5):
-        with pytest.raises(RecipeError, match=f"run {number}: here has 4"):
+        with pytest.raises(RecipeError, match=rf"run {number}\b.*here .*\b4"):
             hold_out_folds(Holdout(by="runs", test=[number]), recording)
 
 
@@ -338,7 +336,7 @@ def test_each_trial_has_the_number_of_the_fold_or_run_that_tests_it() -> None:
 
 
 def stimuli_of(ids: list[str], concepts: list[str] | None = None) -> Any:
-    """A target store of pictures, of which `bad` has no targets."""
+    """Make a target store of pictures. The picture `bad` has no targets."""
     return SimpleNamespace(
         image_ids=ids,
         concepts=concepts or ids,
@@ -473,7 +471,7 @@ def test_steps_that_saw_held_out_trials_are_refused_on_every_path(
     recording.provenance["preparation"] = steps
     if is_refused:
         for split in ("train", "test"):
-            with pytest.raises(BrainhiveError, match="fitted to all trials"):
+            with pytest.raises(BrainhiveError, match=next(iter(steps))):
                 holdout.choose_trials(recording, split, 1, "here")
         assert SEPARATE_TEST.choose_trials(recording, "train", 1, "here") is recording
     else:
@@ -554,9 +552,7 @@ FEATURES = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
 
 
 def show(runs: int, seed: int | None = 0, known: Any = "time") -> Trials:
-    """12 stimuli, once in each run, in a random order that differs between runs; or in
-    that of their names.
-    """
+    """Record 12 stimuli, once in each run. Without a seed, they follow their names."""
     random = np.random.default_rng(seed)
     order = np.stack(
         [
@@ -599,7 +595,7 @@ def interleave(
 
 @pytest.fixture
 def compared(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The order in time and the groups of items that interleaving is found from."""
+    """Time orders and item groups from which the interleaving is found."""
     calls: list[Any] = []
 
     def keep(order: Any, group: np.ndarray, *by: str) -> Interleaving:

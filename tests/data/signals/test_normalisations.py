@@ -24,7 +24,7 @@ KINDS = parts.list_kinds("normalisations")
 
 @pytest.fixture
 def signal() -> np.ndarray:
-    """[N, C, T] with means, sizes and correlations."""
+    """Signals [N, C, T] with means, sizes and correlations."""
     random = np.random.default_rng(0)
     mixing = random.normal(size=(3, 3))
     return (5 + mixing @ random.normal(size=(40, 3, 50)) * [[1], [10], [0.1]]).astype(

@@ -11,7 +11,7 @@ TIMES_S = np.arange(100) / 100
 
 
 def trials(onset_s: np.ndarray | None) -> Trials:
-    """Trials of two runs with these onsets in each, and windows of one second."""
+    """Make trials of two runs with these onsets in each, and windows of one second."""
     count = 8
     return Trials(
         np.zeros((2 * count, 1, 1, 100), np.float32),
@@ -26,21 +26,19 @@ def trials(onset_s: np.ndarray | None) -> Trials:
 
 
 @pytest.mark.parametrize(
-    ("spacing_s", "words"),
-    [
-        (0.9, "a picture every 0.90 s, windows overlap by 0.10 s"),
-        (0.2, "a picture every 0.20 s, windows overlap by 0.80 s"),
-        (1.0, ""),
-        (None, ""),
-    ],
+    ("spacing_s", "overlap_s"),
+    [(0.9, "0.10 s"), (0.2, "0.80 s"), (1.0, None), (None, None)],
 )
-def test_windows_longer_than_the_time_between_onsets_overlap(spacing_s, words):
+def test_windows_longer_than_the_time_between_onsets_overlap(spacing_s, overlap_s):
     """Windows that overlap are reported with their spacing and overlap."""
     onset_s = None if spacing_s is None else 5 + spacing_s * np.arange(8)
 
     found = Overlap.measure([trials(onset_s)], TIMES_S)
 
-    assert (found.description if found else "") == words
+    assert (found is None) == (overlap_s is None)
+    if found is not None:
+        assert f"{spacing_s:.2f} s" in found.description
+        assert found.description.endswith(overlap_s)
 
 
 def test_times_of_no_other_response_lie_between_the_windows_of_neighbours():
@@ -53,11 +51,11 @@ def test_times_of_no_other_response_lie_between_the_windows_of_neighbours():
 
 
 def test_splits_that_share_runs_are_one_sequence():
-    """Training and test pictures that alternate come twice as often as each of them."""
+    """Alternating training and test pictures come twice as often as either of them."""
     train, test = trials(2.0 * np.arange(8)), trials(1 + 2.0 * np.arange(8))
 
     assert Overlap.measure([train], TIMES_S) is None
     assert Overlap.measure([train, test], TIMES_S) is None
     close = trials(0.9 + 2.0 * np.arange(8))
-    words = "a picture every 0.90 s, windows overlap by 0.10 s"
-    assert Overlap.measure([train, close], TIMES_S).description == words
+    found = Overlap.measure([train, close], TIMES_S)
+    assert "0.90 s" in found.description and found.description.endswith("0.10 s")

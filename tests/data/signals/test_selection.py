@@ -1,4 +1,4 @@
-"""From recordings to what a brain encoder sees."""
+"""Selection of the channels, voxels and samples that a brain model reads."""
 
 from typing import Any
 
@@ -49,12 +49,9 @@ def test_channels_are_taken_by_name_in_the_order_asked_for(signal: Any) -> None:
 
 
 def test_a_channel_that_is_not_in_the_data_is_named_with_the_nearest() -> None:
-    with pytest.raises(RecipeError, match="no channel 'poz2' in the data") as caught:
+    with pytest.raises(RecipeError, match="poz2") as caught:
         find_channel_rows(CHANNELS, ["Oz", "poz2"])
-    assert (
-        "did you mean POz?" in caught.value.hint
-        and "P7 POz PO7 Oz" in caught.value.hint
-    )
+    assert "POz?" in caught.value.hint and "P7 POz PO7 Oz" in caught.value.hint
 
 
 def test_a_window_holds_its_start_and_not_its_stop_and_lies_in_the_recording() -> None:
@@ -65,11 +62,9 @@ def test_a_window_holds_its_start_and_not_its_stop_and_lies_in_the_recording() -
     ):
         found = find_sample_range(MS, window_ms)
         assert (found.start, found.stop) == expected
-    with pytest.raises(
-        RecipeError, match=r"window \[-4, 1000\] ms reaches beyond the recording"
-    ) as caught:
+    with pytest.raises(RecipeError, match=r"\[-4, 1000\] ms") as caught:
         find_sample_range(MS, (-4, 1000))
-    assert caught.value.hint == "the recording spans 0 to 996 ms"
+    assert "0 to 996 ms" in caught.value.hint
 
 
 def test_a_value_that_is_not_finite_is_refused_naming_picture_and_channel(
@@ -85,7 +80,7 @@ def test_a_value_that_is_not_finite_is_refused_naming_picture_and_channel(
 
 
 def test_each_trial_is_centred_and_divided_by_its_norm(signal: Any) -> None:
-    """Source: things_eeg_2.py of AlignVis, whose norm is that of the trial as it is."""
+    """Source: things_eeg_2.py of AlignVis, with the norm before centring."""
     signal = signal + 3
     signal[1, 2, 3] = 0
     counts = np.full(len(signal), 3)
@@ -114,7 +109,7 @@ def test_each_trial_is_centred_and_divided_by_its_norm(signal: Any) -> None:
 
 
 def test_trials_of_one_sample_cannot_be_normalised(voxels: Trials) -> None:
-    with pytest.raises(RecipeError, match="normalise_trials acts over time, and here"):
+    with pytest.raises(RecipeError, match=r"normalise_trials.*here"):
         voxels.select(None, None, 1.0, "here", normalises_trials=True)
 
 
@@ -150,8 +145,8 @@ def test_regions_select_voxels_each_once_in_the_order_of_the_data(
 
 
 def test_a_region_that_is_not_in_the_data_or_empty_is_refused(voxels: Trials) -> None:
-    with pytest.raises(RecipeError, match="no region 'FFB' in the data") as caught:
+    with pytest.raises(RecipeError, match="FFB") as caught:
         voxels.select(["FFB"])
-    assert caught.value.hint == "did you mean FFA? regions: V1 FFA none"
-    with pytest.raises(RecipeError, match="no voxel lies in none"):
+    assert "FFA?" in caught.value.hint and "V1 FFA none" in caught.value.hint
+    with pytest.raises(RecipeError, match=r"\bnone$"):
         voxels.select(["none"])

@@ -1,6 +1,4 @@
-"""Maps as files: nibabel reads the value of each voxel and vertex where it was
-measured.
-"""
+"""Maps as files, from which nibabel reads the value of each voxel and vertex."""
 
 import csv
 from pathlib import Path
@@ -20,7 +18,7 @@ VALUES = np.array([1.5, -2, 3, 4])
 
 
 def stored(space: Voxels, path: Path) -> Voxels:
-    """Write the space of four voxels in a store, and read it again."""
+    """Write the space of four voxels to a store, and read it again."""
     signal = np.zeros((1, 1, 4, 1), np.float32)
     trials = Trials(signal, ["a"], space, np.zeros(1), None, "z")
     SignalStore.write(path, {"train": trials})

@@ -1,6 +1,4 @@
-"""Windows of a continuous signal: none lost under stalls and drift, cut as trials of a
-recording are.
-"""
+"""Windows of a continuous signal, which stalls and drift do not lose."""
 
 import gc
 import tracemalloc
@@ -36,16 +34,14 @@ def open_windows(steps=PLAIN, rate_hz=RATE_HZ, band_hz=(None, None)):
 
 
 def count_samples(start, stop):
-    """A signal [n, C] whose channels count its samples, one of them with noise."""
+    """Make a signal [n, C] whose channels count the samples, the second with noise."""
     numbers = np.arange(start, stop)
     noise = np.random.default_rng(start).standard_normal(stop - start)
     return np.stack([numbers, numbers + noise], axis=1)
 
 
 def feed(windows, times_s, events, random, delay_s=0.0):
-    """Feed samples at times [n] in uneven chunks, and events, late or early; return the
-    cut windows.
-    """
+    """Feed samples in uneven chunks, and events late or early. Return the windows."""
     cut, at, coming = [], 0, sorted(events, key=lambda event: event[1] + delay_s)
     while at < len(times_s):
         stalls = random.random() < 0.01
@@ -99,7 +95,7 @@ def test_none_of_2_000_events_is_lost_under_stalls_and_drift(drift, delay_s):
 
 
 def test_windows_are_trials_of_the_whole_recording():
-    """Filtered and cut chunk by chunk, they are those of all samples at once."""
+    """Filtering and cutting in chunks gives the same as all samples at once."""
     steps = Steps.model_validate(
         {"epoch_ms": (-200, 800), "keep_ms": (0, 800), "rate_hz": 100}
     )
@@ -186,7 +182,7 @@ def test_memory_does_not_grow():
 def test_a_filter_edge_beyond_half_the_rate_is_refused():
     with pytest.raises(
         BrainhiveError,
-        match="a filter edge of 130 Hz is not below half the rate, 250 Hz",
+        match=r"130 Hz.* 250 Hz",
     ):
         open_windows(band_hz=(1.0, 130.0))
 
@@ -195,7 +191,7 @@ def test_a_filter_edge_beyond_half_the_rate_is_refused():
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(st.integers(0, 10**6))
 def test_windows_are_those_of_a_count_by_hand_in_chunks_of_any_size(seed):
-    """Steps of up to 1.5 samples are no gap; the first channel counts the samples."""
+    """Steps of up to 1.5 samples are no gap. The first channel counts the samples."""
     random = np.random.default_rng(seed)
     steps = random.choice([1, 1.4, 1.6, 60], 700, p=[0.97, 0.01, 0.01, 0.01])
     times_s = 3 + np.cumsum(steps) / RATE_HZ

@@ -1,4 +1,4 @@
-"""Steps of signals, on fixed random recordings of uneven designs, beside recorded
+"""Steps of signals on random recordings of uneven designs, compared with recorded
 numbers.
 """
 
@@ -80,7 +80,7 @@ CAP = ("Fp1", "Fz", "C3", "Cz", "P7", "Oz")
 
 
 def draw(*shape: int, seed: int = 0) -> np.ndarray:
-    """Draw correlated numbers: each lies near the one before, in time."""
+    """Draw numbers that are correlated in time."""
     random = np.random.default_rng(seed)
     return np.cumsum(random.normal(size=shape), -1) * 0.3 + random.normal(size=shape)
 
@@ -370,7 +370,7 @@ def test_windows_of_a_stream(recorded: Recorded) -> None:
 
 
 def region_space() -> Voxels:
-    """Voxels of four regions that overlap, and some of none."""
+    """Make voxels of overlapping regions, and some of none."""
     rows = np.arange(12)
     regions = {"V1": rows < 4, "V2": (rows > 2) & (rows < 7), "all": rows < 10}
     return Voxels({**regions, "V1-ventral": rows == 1, "empty": rows < 0})
@@ -446,8 +446,9 @@ def test_names_and_positions_of_electrodes(recorded: Recorded) -> None:
 
 
 def bold_runs(has_extra: bool) -> tuple[list[TrialRun], list[np.ndarray]]:
-    """Runs of two repetition times with series [V, T] of 30 voxels that respond by
-    stimulus, and noise that voxels share.
+    """Simulate runs of two repetition times with 30 voxels that respond to stimuli.
+
+    Voxels share a part of their noise.
     """
     random = np.random.default_rng(5)
     tuning = random.normal(3, 2, (30, 5)) * (np.arange(30) < 18)[:, None]

@@ -51,14 +51,12 @@ def test_what_is_no_set_is_refused_with_the_recipe() -> None:
 
 
 def test_an_unknown_region_is_named_with_the_nearest_and_how_to_subtract() -> None:
-    with pytest.raises(
-        RecipeError, match="no region 'prf-visualroi' in the data"
-    ) as caught:
+    with pytest.raises(RecipeError, match="'prf-visualroi'") as caught:
         found(one="prf-visualroi")
-    assert caught.value.hint.startswith("did you mean prf-visualrois?")
-    with pytest.raises(RecipeError, match="no region 'nsdgeneral-V1v'") as caught:
+    assert "prf-visualrois?" in caught.value.hint
+    with pytest.raises(RecipeError, match="'nsdgeneral-V1v'") as caught:
         found(one="nsdgeneral-V1v")
-    assert "spaces around its -" in caught.value.hint
+    assert "spaces" in caught.value.hint
 
 
 def test_swapped_sets_are_exchanged_and_all_are_everything() -> None:

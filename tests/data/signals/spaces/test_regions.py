@@ -38,8 +38,8 @@ def test_regions_and_names_mix_and_each_channel_comes_once():
 
 
 def test_a_region_without_channels_and_a_misspelt_one_are_refused():
-    with pytest.raises(RecipeError, match="no channel 'temporal' in the data"):
+    with pytest.raises(RecipeError, match="temporal"):
         find_channel_rows(("Oz", "O1"), ["temporal"])
     with pytest.raises(RecipeError) as caught:
         find_channel_rows(("Oz", "O1"), ["ocipital"])
-    assert "did you mean occipital?" in caught.value.hint
+    assert "occipital?" in caught.value.hint

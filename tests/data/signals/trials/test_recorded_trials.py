@@ -1,4 +1,4 @@
-"""Trials, what is held out of them, and what models read, beside recorded numbers."""
+"""Trials, held-out trials and the input of models, compared with recorded numbers."""
 
 import json
 from dataclasses import replace
@@ -42,8 +42,9 @@ PICTURES = 9
 
 
 def record(**changes: Any) -> Trials:
-    """Nine pictures of three concepts with one to four trials each, in random order in
-    two sessions of three runs.
+    """Record nine pictures of three concepts, with one to four trials each.
+
+    They are in random order in two sessions of three runs.
     """
     random = np.random.default_rng(4)
     counts = np.array([4, 3, 4, 1, 2, 4, 4, 3, 4])
