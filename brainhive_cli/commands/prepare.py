@@ -45,10 +45,12 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
         job = Job.resolve(recipe)
         due_subjects = launch.run_on_main(partial(job.choose_due, force))
     makes_stores = due_subjects and not launch.is_read_only
-    overview = launch.run_on_main(job.look_over) if makes_stores else ()
+    overview = launch.run_on_main(job.describe_recordings) if makes_stores else ()
 
     # processes share the sessions of a subject, if its files have sessions
-    session_counts = [max(1, len(job.sessions(subject))) for subject in due_subjects]
+    session_counts = [
+        max(1, len(job.list_session_numbers(subject))) for subject in due_subjects
+    ]
     is_merged = isinstance(job.preparation, Merged)
     workers = launch.single_process if is_merged else launch
 
@@ -56,7 +58,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     subjects: Sequence[int] = due_subjects
     if force and is_merged:
         subjects = launch.shard(due_subjects)
-    store_files = {str(subject): job.path(subject) for subject in subjects}
+    store_files = {str(subject): job.build_path(subject) for subject in subjects}
     prepared_subjects = set[str]()
 
     def is_finished(subject: str) -> bool:
@@ -81,7 +83,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     # other processes would distort the pace (subjects per second) that `work` stores
     has_prepared_all = prepared_subjects >= {str(subject) for subject in due_subjects}
     return Result(
-        job.path(1).parent,
+        job.build_path(1).parent,
         (_tabulate_stores(job),) + tuple(overview),
         hint=_write_next_command(recipe, job),
         work=work if has_prepared_all else None,
@@ -96,7 +98,7 @@ def _tabulate_stores(job: Job) -> Table:
     """
     dataset = job.preparation.dataset
     stored_subjects = [
-        subject for subject in job.subjects if job.path(subject).is_file()
+        subject for subject in job.subjects if job.build_path(subject).is_file()
     ]
     if not stored_subjects:
         raise NoTrials(
@@ -107,7 +109,9 @@ def _tabulate_stores(job: Job) -> Table:
     descriptions = {}
     with console.progress("describing the stores", len(stored_subjects)) as bar:
         for subject in stored_subjects:
-            descriptions[subject] = describe_store(SignalStore.open(job.path(subject)))
+            descriptions[subject] = describe_store(
+                SignalStore.open(job.build_path(subject))
+            )
             bar.advance()
 
     # report once for all subjects that windows of trials overlap in time

@@ -1,11 +1,8 @@
-"""Inventory of a data set: pictures, raw and prepared recordings, stores, and what is
-bad in it.
-"""
+"""Inventory of a data set: its pictures, recordings and stores, and their problems."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,32 +25,31 @@ from brainhive_cli.data.stores.target_store import (
     holds_own_vectors,
 )
 
-N_PUBLISHED_PICTURES = {
-    name: published.stimuli for name, published in PUBLISHED_FACTS.items()
-}
-"""Pictures of each split, as their publishers say."""
+N_PUBLISHED_PICTURES = {name: facts.stimuli for name, facts in PUBLISHED_FACTS.items()}
+"""Published number of pictures, by data set and split."""
 SHOWN_TO_ALL = ("things-eeg", "things-meg")
-"""Data sets each of whose subjects saw all of these pictures."""
+"""Data sets that showed every picture to every subject."""
 ANNOTATIONS: Sequence[Literal["masks", "labels"]] = ("masks", "labels")
-"""Annotations that are checked with the pictures that have them."""
+"""Annotations that are read with the pictures that have them."""
 MAX_SAMPLED_ITEMS = 64
-"""Pictures of a split that are decoded, and trials that are looked at, evenly over
-all.
+"""Largest number of pictures, and of trials, that are read of a split. They are evenly
+spaced.
 """
+NO_VALUE = "–"
+"""Cell of a table without a value."""
 
 
 @dataclass
 class DatasetPart:
-    """One part of a data set.
+    """Part of a data set: its pictures, the recordings of a subject, or a store.
 
     Attributes:
-        name: Pictures, a subject's recordings, or a store.
-        counts: Of each split, in words.
-        size: Bytes; None where they are not counted.
-        problem: The first problem, with a way out; MissingData if it is something
-            that is not there.
-        is_whole: Whether all is there that the publisher has of it; less may be wanted.
-        is_raw: Whether it has to be prepared first.
+        name: Name of the part.
+        counts: Number of pictures or trials of each split, as text.
+        size: Bytes, or None if unknown.
+        problem: First problem, or None. MissingData if the part is missing.
+        is_whole: False if published pictures are missing, which is allowed.
+        is_raw: True if the part must be prepared first.
     """
 
     name: str
@@ -64,12 +60,13 @@ class DatasetPart:
     is_raw: bool = False
 
     def add_problem(self, error: BrainhiveError) -> None:
-        """Keep an error, if it is the first."""
-        self.problem = self.problem or error
+        """Keep an error if it is the first."""
+        if self.problem is None:
+            self.problem = error
 
     @contextmanager
     def catch_problem(self) -> Iterator[None]:
-        """Keep the error, if it is the first, that ends the block."""
+        """Catch an error of the block, and keep it if it is the first."""
         try:
             yield
         except BrainhiveError as error:
@@ -77,7 +74,7 @@ class DatasetPart:
 
     @property
     def state(self) -> str:
-        """Whether it is complete, partial, not prepared, missing or bad."""
+        """State: "complete", "partial", "not prepared", "missing" or "bad"."""
         if self.problem is None:
             return "complete" if self.is_whole else "partial"
         if not isinstance(self.problem, MissingData):
@@ -88,71 +85,78 @@ class DatasetPart:
 def inspect_dataset(
     config: Any, paths: Paths, subjects: Sequence[int] | None, checks_all: bool = False
 ) -> tuple[str, dict[str, Any], list[BrainhiveError], Table]:
-    """List what there is of a data set, and look for what is bad in it.
+    """List the parts of a data set, and find their problems.
 
     Args:
-        config: Of the data set.
-        paths: Where everything lies.
-        subjects: Whose recordings; all when None.
-        checks_all: Decode every picture and verify every row of signal stores, not
-            some.
+        config: Config of the data set.
+        paths: Folders of the project.
+        subjects: Subjects whose recordings are inspected, or None for all.
+        checks_all: True to decode every picture and verify every row of signal stores.
+            By default, a sample is checked.
 
     Returns:
-        Name of the data set, its parts in plain values, problems, and a table with a
-        line a part.
+        Name of the data set, its parts as JSON values, problems, and a table with a row
+        for each part.
     """
-    # a data set that cannot be built has missing pictures
-    folder = (
-        paths.dataset(config.kind, config.root) if hasattr(config, "root") else None
-    )
+    folder = None
+    if hasattr(config, "root"):
+        folder = paths.dataset(config.kind, config.root)
     splits: tuple[str, ...] = ()
+    name = config.kind
+    claims = ""
     try:
         dataset: Dataset = config.build(paths)
     except MissingData as error:
-        name = config.kind
-        claims = ""
-        listed = [DatasetPart("pictures", problem=error)]
+        # a data set without pictures cannot be built
+        dataset_parts = [DatasetPart("pictures", problem=error)]
     else:
         name = dataset.name
         splits = dataset.splits
-        listed, claims = _list_parts(config, dataset, paths, subjects, checks_all)
+        dataset_parts, claims = _list_parts(
+            config, dataset, paths, subjects, checks_all
+        )
 
-    # one error for each kind and way out, as one command repairs them all
-    problems_of_hint: dict[tuple[type[BrainhiveError], str], list[BrainhiveError]] = {}
-    for problem in (part.problem for part in listed if part.problem):
-        kind = MissingData if isinstance(problem, MissingData) else BrainhiveError
-        problems_of_hint.setdefault((kind, problem.hint), []).append(problem)
-    errors = []
-    for (kind, hint), problems in problems_of_hint.items():
-        rest = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
-        errors.append(kind(problems[0].message + rest, hint))
-
-    # a line a part, and the same in plain values
     rows = []
-    described = {}
-    for part in listed:
-        counts = (part.counts.get(split, "–") for split in splits)
-        size = "–" if part.size is None else console.size(part.size)
+    descriptions = {}
+    for part in dataset_parts:
+        counts = [part.counts.get(split, NO_VALUE) for split in splits]
+        size = NO_VALUE if part.size is None else console.size(part.size)
         rows.append((part.name, *counts, size, part.state))
-        described[part.name] = {
+        descriptions[part.name] = {
             "counts": part.counts,
             "bytes": part.size,
             "state": part.state,
             "problem": part.problem.in_one_line if part.problem else "",
         }
-    title = (
-        name + (f" in {folder}" if folder else "") + (f"; {claims}" if claims else "")
-    )
-    return (
-        name,
-        {
-            "folder": str(folder) if folder else None,
-            "claims": claims,
-            "parts": described,
-        },
-        errors,
-        Table(title, ("part", *splits, "size", "state"), rows),
-    )
+    title = name
+    if folder:
+        title += f" in {folder}"
+    if claims:
+        title += f"; {claims}"
+    facts = {
+        "folder": str(folder) if folder else None,
+        "claims": claims,
+        "parts": descriptions,
+    }
+    table = Table(title, ("part", *splits, "size", "state"), rows)
+    return name, facts, _merge_problems(dataset_parts), table
+
+
+def _merge_problems(dataset_parts: Sequence[DatasetPart]) -> list[BrainhiveError]:
+    """Merge the problems with the same advice, because a command repairs them all."""
+    groups: dict[tuple[type[BrainhiveError], str], list[BrainhiveError]] = {}
+    for part in dataset_parts:
+        if part.problem is not None:
+            is_missing = isinstance(part.problem, MissingData)
+            kind = MissingData if is_missing else BrainhiveError
+            groups.setdefault((kind, part.problem.hint), []).append(part.problem)
+    errors = []
+    for (kind, hint), problems in groups.items():
+        message = problems[0].message
+        if len(problems) > 1:
+            message += f", and {len(problems) - 1} more"
+        errors.append(kind(message, hint))
+    return errors
 
 
 def _list_parts(
@@ -162,93 +166,91 @@ def _list_parts(
     subjects: Sequence[int] | None,
     checks_all: bool,
 ) -> tuple[list[DatasetPart], str]:
-    """List pictures, recordings and stores, and say which statements the test split
-    will allow.
+    """List the pictures, recordings and stores, see `inspect_dataset`.
+
+    Returns:
+        The parts, and the claims that a test on the data set allows.
     """
-    # pictures, and the subjects with recordings, raw or prepared
     pictures, images = _inspect_pictures(dataset, checks_all)
-    signals = paths.under_home("signals") / dataset.recorded_as
-    # of recordings that `prepare` reads, if it reads any of this data set
-    raw_subjects = ()
+    dataset_parts = [pictures]
+
+    # raw recordings, if a preparation reads this data set
+    raw_subjects: Sequence[int] = ()
     if config.kind in parts.list_kinds("preparations"):
         raw = parts.resolve("preparations", {"kind": config.kind, "root": config.root})
         raw_subjects = raw.build(paths).subjects
-    known = sorted({*list_recorded_subjects(dataset, paths), *raw_subjects})
-    chosen = known if subjects is None else subjects
-    stores = {
-        subject: sorted(signals.glob(f"*/sub-{subject:02d}.h5")) for subject in chosen
-    }
+    if subjects is None:
+        recorded = list_recorded_subjects(dataset, paths)
+        subjects = sorted(set(recorded).union(raw_subjects))
+    signals = paths.under_home("signals") / dataset.recorded_as
+    stores = {}
+    for subject in subjects:
+        stores[subject] = sorted(signals.glob(f"*/sub-{subject:02d}.h5"))
 
-    # recordings of each subject: prepared files, else raw ones
-    listed = [pictures]
-    for subject in () if dataset.is_simulated else chosen:
-        part = _inspect_recordings(dataset, subject, images)
-        if part.state == "missing" and stores[subject]:  # which is all that is needed
-            continue
-        if part.state == "missing" and subject in raw_subjects:
-            root = [f"preparation.root={config.root}"] if config.root else []
-            problem = (
-                f"{config.kind} subject {subject}: raw recordings that are not prepared"
-            )
-            error = MissingData(problem, Line("prepare", ("from", config.kind), *root))
-            part = DatasetPart(f"subject {subject}, raw", problem=error, is_raw=True)
-        listed.append(part)
+    # prepared files of each subject, or else raw recordings
+    if not dataset.is_simulated:
+        for subject in subjects:
+            part = _inspect_recordings(dataset, subject, images)
+            is_missing = part.state == "missing"
+            # a store is enough
+            if is_missing and stores[subject]:
+                continue
+            if is_missing and subject in raw_subjects:
+                part = _describe_raw_recordings(config, subject)
+            dataset_parts.append(part)
 
-    # signal stores, then target stores of each encoder
-    for path in chain(*stores.values()):
-        part = DatasetPart(
-            f"signals {path.parent.name}/{path.stem}", size=path.stat().st_size
-        )
-        with part.catch_problem():
-            store = SignalStore.open(path)
-            if checks_all:
-                store.verify()
-            for split, recording in store.splits.items():
-                _inspect_split(part, dataset, recording, split, images, str(path))
-        listed.append(part)
+    for store_paths in stores.values():
+        for path in store_paths:
+            part = _inspect_signal_store(path, dataset, images, checks_all)
+            dataset_parts.append(part)
     embeddings = paths.under_home("embeddings") / dataset.name
-    files = chain(*((embeddings / split).glob("*.h5") for split in dataset.splits))
-    encoders = sorted({path.stem for path in files})
-    listed += [_inspect_targets(embeddings, encoder, images) for encoder in encoders]
-    return listed, describe_test_claims(dataset, len(chosen))
+    encoders: set[str] = set()
+    for split in dataset.splits:
+        encoders.update(path.stem for path in (embeddings / split).glob("*.h5"))
+    for encoder in sorted(encoders):
+        dataset_parts.append(_inspect_targets(embeddings, encoder, images))
+    return dataset_parts, describe_test_claims(dataset, len(subjects))
 
 
 def _inspect_pictures(
     dataset: Dataset, checks_all: bool
 ) -> tuple[DatasetPart, dict[str, StimulusSet]]:
+    """Count the pictures of each split, and decode all or a sample of them.
+
+    Returns:
+        The part, and the pictures by split.
+    """
     part = DatasetPart("pictures")
     images = {}
-    # count the pictures, compare with the publisher's count, and decode them
     for split in dataset.splits:
         with part.catch_problem():
-            images[split] = stimuli = dataset.images(split)
+            stimuli = dataset.images(split)
+            images[split] = stimuli
             count = len(stimuli)
-            least = N_PUBLISHED_PICTURES.get(dataset.name, {}).get(split, 0)
+            n_published = N_PUBLISHED_PICTURES.get(dataset.name, {}).get(split, 0)
             part.counts[split] = f"{count:,}"
-            if count < least:
-                part.counts[split] += f" of {least:,}"
+            if count < n_published:
+                part.counts[split] += f" of {n_published:,}"
             if stimuli.unread_counts:
                 part.counts[split] += f", {describe_unread(stimuli.unread_counts)}"
-            if count < least:
+            if count < n_published:
                 raise MissingData(
-                    f"{dataset.name} has {count:,} of {least:,} {split} pictures",
+                    f"{dataset.name} has {count:,} of {n_published:,} {split} pictures",
                     published_files.fetch_line(dataset.name),
                 )
             if stimuli.missing_error is not None:
                 raise stimuli.missing_error
-            # all pictures and annotations, or some, evenly over the split
-            for index in range(count) if checks_all else _sample_rows(count):
+            for row in range(count) if checks_all else _sample_rows(count):
                 if stimuli.has_pictures:
-                    stimuli.open(index)
-                for what in ANNOTATIONS:
-                    if getattr(stimuli, what):
-                        stimuli.get_reader(what)(index)
-
+                    stimuli.open(row)
+                for annotation in ANNOTATIONS:
+                    if getattr(stimuli, annotation):
+                        stimuli.get_reader(annotation)(row)
     return part, images
 
 
 def _sample_rows(count: int) -> list[int]:
-    """Choose rows evenly, the first and the last among them."""
+    """Choose evenly spaced rows, the first and the last among them."""
     rows = np.linspace(0, max(count - 1, 0), min(count, MAX_SAMPLED_ITEMS)).astype(int)
     return [int(row) for row in np.unique(rows)]
 
@@ -256,16 +258,41 @@ def _sample_rows(count: int) -> list[int]:
 def _inspect_recordings(
     dataset: Dataset, subject: int, images: Mapping[str, StimulusSet]
 ) -> DatasetPart:
-    """Open a subject's files: their axes, some trials, and whether pictures match."""
+    """Inspect the prepared files of a subject."""
     part = DatasetPart(f"subject {subject}")
     size = 0
     with part.catch_problem():
         for split in dataset.splits:
             recording = dataset.recording(subject, split)
             size += count_bytes(recording)
-            where = f"{dataset.name} subject {subject}"
-            _inspect_split(part, dataset, recording, split, images, where)
+            name = f"{dataset.name} subject {subject}"
+            _inspect_split(part, dataset, recording, split, images, name)
     part.size = size or None
+    return part
+
+
+def _describe_raw_recordings(config: Any, subject: int) -> DatasetPart:
+    """Describe the raw recordings of a subject, which must be prepared."""
+    root = [f"preparation.root={config.root}"] if config.root else []
+    error = MissingData(
+        f"{config.kind} subject {subject}: raw recordings that are not prepared",
+        Line("prepare", ("from", config.kind), *root),
+    )
+    return DatasetPart(f"subject {subject}, raw", problem=error, is_raw=True)
+
+
+def _inspect_signal_store(
+    path: Path, dataset: Dataset, images: Mapping[str, StimulusSet], checks_all: bool
+) -> DatasetPart:
+    """Inspect a signal store, and verify all of its rows on request."""
+    name = f"signals {path.parent.name}/{path.stem}"
+    part = DatasetPart(name, size=path.stat().st_size)
+    with part.catch_problem():
+        store = SignalStore.open(path)
+        if checks_all:
+            store.verify()
+        for split, recording in store.splits.items():
+            _inspect_split(part, dataset, recording, split, images, str(path))
     return part
 
 
@@ -275,31 +302,39 @@ def _inspect_split(
     recording: Trials,
     split: str,
     images: Mapping[str, StimulusSet],
-    where: str,
+    name: str,
 ) -> None:
-    """Count the trials of a split, and note unknown pictures, values that are not
-    finite, flat channels.
+    """Count the trials of a split, and add a problem of its pictures or values.
+
+    Args:
+        part: Part to which the count and the problem are added.
+        dataset: Data set.
+        recording: Trials of the split.
+        split: Split.
+        images: Pictures of the data set, by split.
+        name: Name of the recording, for the problem.
     """
-    stimuli, most = recording.signal.shape[:2]
-    least = int(recording.counts.min(initial=most))
-    # fewer pictures than every subject saw: a partial recording
-    shown = (
-        N_PUBLISHED_PICTURES[dataset.name].get(split, 0)
-        if dataset.name in SHOWN_TO_ALL
-        else 0
-    )
-    part.is_whole &= stimuli >= shown
-    of = f" of {shown:,}" if stimuli < shown else ""
-    part.counts[split] = (
-        f"{stimuli:,}{of} × {most if least == most else f'{least}–{most}'}"
-    )
-    # unknown pictures come before bad values
-    if text := _describe_unknown_pictures(
-        recording, split, images
-    ) or _describe_bad_values(recording):
+    n_stimuli, max_repetitions = recording.signal.shape[:2]
+    min_repetitions = int(recording.counts.min(initial=max_repetitions))
+    repetitions = str(max_repetitions)
+    if min_repetitions != max_repetitions:
+        repetitions = f"{min_repetitions}–{max_repetitions}"
+    n_shown = 0
+    if dataset.name in SHOWN_TO_ALL:
+        n_shown = N_PUBLISHED_PICTURES[dataset.name].get(split, 0)
+    count = f"{n_stimuli:,}"
+    if n_stimuli < n_shown:
+        part.is_whole = False
+        count += f" of {n_shown:,}"
+    part.counts[split] = f"{count} × {repetitions}"
+
+    problem = _describe_unknown_pictures(recording, split, images)
+    if not problem:
+        problem = _describe_bad_values(recording)
+    if problem:
         part.add_problem(
             BrainhiveError(
-                f"{where}, {split}: {text}", "download it, or prepare it, again"
+                f"{name}, {split}: {problem}", "download it, or prepare it, again"
             )
         )
 
@@ -307,28 +342,29 @@ def _inspect_split(
 def _describe_unknown_pictures(
     recording: Trials, split: str, images: Mapping[str, StimulusSet]
 ) -> str:
-    if split not in images:  # whose own line says so
+    """Describe signals of unknown pictures, or return an empty text."""
+    # missing pictures are a problem of the pictures
+    if split not in images:
         return ""
     names = list(recording.image_ids)
     try:
-        _, unknown = match_names(names, list(images[split].image_ids))
+        _, unknown_names = match_names(names, list(images[split].image_ids))
     except BrainhiveError as error:
         return error.message
-    if not unknown:
+    if not unknown_names:
         return ""
     return (
         "signals of pictures that the data set does not have: "
-        f"{summarise_names(unknown, len(names))}"
+        f"{summarise_names(unknown_names, len(names))}"
     )
 
 
 def _describe_bad_values(recording: Trials) -> str:
-    # trials evenly over the recording
+    """Describe non-finite values or flat channels of some trials, or return ""."""
     rows = _sample_rows(len(recording.image_ids))
     sample = np.stack([recording.signal[row][0] for row in rows])  # [n, C, T]
     if not np.isfinite(sample).all():
         return "values that are not finite"
-    # one value in all of these trials
     is_flat = (sample == sample[:1, :, :1]).all((0, 2))  # [C]
     if not is_flat.any() or len(sample) < 2:
         return ""
@@ -338,23 +374,20 @@ def _describe_bad_values(recording: Trials) -> str:
 def _inspect_targets(
     embeddings: Path, encoder: str, images: Mapping[str, StimulusSet]
 ) -> DatasetPart:
+    """Inspect the target stores of an encoder in all splits."""
     part = DatasetPart(f"targets {encoder}")
     size = 0
-    # vectors of a lab's own are made by another line than embeddings
-    is_own = any(
-        holds_own_vectors(embeddings / split / f"{encoder}.h5") for split in images
-    )
-    for split, stimuli in images.items():
-        path = embeddings / split / f"{encoder}.h5"
+    paths = {split: embeddings / split / f"{encoder}.h5" for split in images}
+    has_own_vectors = any(holds_own_vectors(path) for path in paths.values())
+    for split, path in paths.items():
         if not path.is_file():
-            part.add_problem(
-                MissingData(f"no {path}", build_command_line(path, is_own))
-            )
+            command_line = build_command_line(path, has_own_vectors)
+            part.add_problem(MissingData(f"no {path}", command_line))
             continue
         size += path.stat().st_size
         with part.catch_problem():
             store = TargetStore.open(path)
             part.counts[split] = f"{len(store.image_ids):,}"
-            store.require_pictures(stimuli.image_ids, store.command_line)
+            store.require_pictures(images[split].image_ids, store.command_line)
     part.size = size
     return part

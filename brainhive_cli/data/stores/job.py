@@ -1,6 +1,4 @@
-"""Job of prepare: the signal stores of subjects, from raw recordings or from files that
-others have prepared.
-"""
+"""Job of the command prepare, which writes the signal stores of subjects."""
 
 import json
 from collections import Counter
@@ -10,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from pydantic import Field
@@ -24,7 +22,7 @@ from brainhive_cli.core.jobs import Job as CommandJob
 from brainhive_cli.core.launch import Launch, library_version, library_versions
 from brainhive_cli.core.recipe import BaseRecipe, RunOptions
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.datasets import PUBLISHED_FACTS
+from brainhive_cli.data.datasets import PUBLISHED_FACTS, PublishedFacts
 from brainhive_cli.data.files.subjects import Subjects
 from brainhive_cli.data.recordings.contract import Merged, NoTrials, Preparation
 from brainhive_cli.data.recordings.ledger import Ledger
@@ -34,11 +32,22 @@ from brainhive_cli.data.stores.session_store import DType, cast_signal, list_ses
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
 
 LIBRARIES = ("mne", "nibabel", "scipy")
-"""Whose versions signals depend on, apart from those of all numbers."""
+"""Libraries whose versions are stored, besides those of `library_versions`."""
+
+SplitShape = tuple[str, tuple[int, ...]]
+"""Split, and shape [trials, channels, samples] of its signals."""
+
+
+@runtime_checkable
+class HasInputs(Protocol):
+    """Preparation that lists the files of a subject as inputs."""
+
+    def inputs(self, subject: int) -> list[Input]:
+        """List the files of a subject."""
 
 
 class Recipe(BaseRecipe):
-    """Recipe of prepare: the recordings, their preparation, the name of the stores."""
+    """Recipe of prepare: recordings, their preparation and the name of the stores."""
 
     preparation: Any = parts.part_field(
         "preparations", "things-eeg", "recordings, and each step from them to signals"
@@ -47,7 +56,7 @@ class Recipe(BaseRecipe):
         None, description="subjects; default: all whose files are there"
     )
     name: str = Field(
-        "default", description="of the stores; train-align reads them by signal.name"
+        "default", description="name of the stores, see signal.name of train-align"
     )
     dtype: DType = Field("float32", description="dtype of the stores")
     run: RunOptions = RunOptions(device="cpu")  # several processes share the sessions
@@ -55,19 +64,19 @@ class Recipe(BaseRecipe):
 
 @dataclass(frozen=True)
 class Job(CommandJob):
-    """Stores that prepare makes: of which subjects, from which files.
+    """Signal stores that prepare writes.
 
     Attributes:
-        recipe: Its settings.
-        preparation: The recordings and what is done with them.
-        subjects: Those that are prepared.
-        signals: The folder of all stores.
-        name: Of the stores.
-        dtype: Of the stores.
-        settings: All that the content of a store depends on, apart from the files.
-        versions: Those of the libraries that signals depend on.
-        missing: Why there are no files; the subjects are then those that the publisher
-            names.
+        recipe: Settings of the command.
+        preparation: Recordings, and the steps from them to signals.
+        subjects: Subjects to prepare.
+        signals: Folder of all signal stores.
+        name: Name of the stores.
+        dtype: Dtype of the stores.
+        settings: Settings that determine the content of a store.
+        versions: Versions of the libraries that compute the signals.
+        absence: Error about missing files, or None. If set, `subjects` are the
+            published subjects.
     """
 
     recipe: Recipe
@@ -78,117 +87,124 @@ class Job(CommandJob):
     dtype: DType
     settings: Mapping[str, Any]
     versions: Mapping[str, str]
-    missing: BrainhiveError | None = None
+    absence: BrainhiveError | None = None
 
     @classmethod
     def resolve(cls, recipe: Recipe) -> Self:
-        """Resolve the preparation, and the subjects: those of the recipe, else all
-        whose files are there.
+        """Resolve the preparation and the subjects of a recipe.
 
-        Where there are no files, subjects are those that the publisher names.
+        Subjects are those of the recipe, or else those with files, or else the
+        published subjects.
 
         Raises:
-            MissingData: if no subject is known.
+            MissingData: if there is no subject.
         """
-        # the subjects of the recipe, of the files or of the publisher
         preparation: Preparation | Merged = recipe.preparation.build(recipe.paths)
         dataset = preparation.dataset
-        subjects = [*(recipe.subjects or ())]
-        missing = None
+        subjects = list(recipe.subjects or ())
+        absence = None
         try:
-            subjects = subjects or [*preparation.subjects]
             if not subjects:
-                preparation.files(1)  # which says what is missing
+                subjects = list(preparation.subjects)
+            if not subjects:
+                preparation.files(1)  # the error names the missing file
                 raise MissingData(
                     f"no subject of {dataset} is there", "preparation.root=FOLDER"
                 )
         except BrainhiveError as error:
-            # without files, plan with the subjects that the publisher names
-            missing = error
-            subjects = [*getattr(PUBLISHED_FACTS.get(dataset), "voxels", ())]
+            absence = error
+            facts = PUBLISHED_FACTS.get(dataset, PublishedFacts())
+            subjects = list(facts.voxels)
             if not subjects:
                 raise
 
-        # what the content of a store depends on, apart from its files
-        signals = recipe.paths.under_home("signals")
         config = recipe.preparation.model_dump(
             mode="json", exclude={"root", "subject_numbers"}
         )
-        settings = {"preparation": make_portable(config), "dtype": recipe.dtype}
-        libraries = {name: library_version(name) for name in LIBRARIES}
-        versions = {**library_versions(), **libraries}
+        versions = dict(library_versions())
+        for library in LIBRARIES:
+            versions[library] = library_version(library)
         return cls(
-            recipe,
-            preparation,
-            subjects,
-            signals,
-            recipe.name,
-            recipe.dtype,
-            settings,
-            versions,
-            missing,
+            recipe=recipe,
+            preparation=preparation,
+            subjects=subjects,
+            signals=recipe.paths.under_home("signals"),
+            name=recipe.name,
+            dtype=recipe.dtype,
+            settings={"preparation": make_portable(config), "dtype": recipe.dtype},
+            versions=versions,
+            absence=absence,
         )
 
     def inputs(self) -> list[Input]:
-        """List the files of each subject who has no store yet, and what is read, made
-        and written of each.
-        """
-        list_files = getattr(self.preparation, "inputs", lambda subject: ())
-        due = self.list_due()
+        """List the files of subjects without a store, and a note for each subject."""
+        sources = [self._list_files]
+        sources.extend(partial(self._list_note, subject) for subject in self.subjects)
+        return collect_inputs(*sources)
 
-        def describe(subject: int) -> list[Input]:
-            return [Input(f"subject {subject}", note=self._describe(subject))]
+    def _list_files(self) -> list[Input]:
+        """List the files of subjects without a store, if the preparation lists any."""
+        files: list[Input] = []
+        if isinstance(self.preparation, HasInputs):
+            for subject in self.list_due():
+                files.extend(self.preparation.inputs(subject))
+        return files
 
-        return collect_inputs(
-            lambda: [file for subject in due for file in list_files(subject)],
-            *(partial(describe, subject) for subject in self.subjects),
-        )
+    def _list_note(self, subject: int) -> list[Input]:
+        """Return the input that describes the work for a subject."""
+        return [Input(f"subject {subject}", note=self._describe_subject(subject))]
 
     def preview(self) -> tuple[Table, ...]:
-        """Describe recordings of which little is known.
+        """Describe the recordings that will be read, see `describe_recordings`.
 
         Raises:
             BrainhiveError: if a file is missing.
         """
         due = self.list_due()
-        # the overview opens all recordings
         for subject in due:
-            self.files(subject)
-        return self.look_over() if due else ()
+            self.collect_file_facts(subject)
+        return self.describe_recordings() if due else ()
 
     def count_work(self, due: Sequence[int] | None = None) -> Work | None:
-        """Count the subjects to prepare; None if nobody is due.
+        """Count the subjects to prepare, or return None if there are none.
 
         Args:
-            due: Subjects. Default: those who have no store yet.
+            due: Subjects to prepare. By default, all without a store.
         """
-        count = len(self.list_due() if due is None else due)
-        name = self.preparation.dataset
-        return Work(name, count, "subjects", cells=count) if count else None
+        subjects = self.list_due() if due is None else due
+        count = len(subjects)
+        if count == 0:
+            return None
+        return Work(self.preparation.dataset, count, "subjects", cells=count)
 
     def choose_due(self, force: bool) -> list[int]:
-        """Choose the subjects to prepare, all of them with `again`.
+        """List the subjects to prepare.
+
+        Args:
+            force: True for all subjects, False for those without a store.
 
         Raises:
-            MissingData: if one of them lacks a file.
-            BrainhiveError: if a store is there that was made otherwise.
+            MissingData: if a file is missing.
+            BrainhiveError: if a store was made from other files or settings.
         """
-        if self.missing is not None:
-            raise self.missing
-        due = [
-            subject for subject in self.subjects if force or not self.is_done(subject)
-        ]
-        errors = find_absent_subjects(
-            self.subjects, lambda subject: subject not in due or self.files(subject)
-        )
+        if self.absence is not None:
+            raise self.absence
+        due = []
+        for subject in self.subjects:
+            if force or not self.is_done(subject):
+                due.append(subject)
+
+        def require_files(subject: int) -> None:
+            if subject in due:
+                self.collect_file_facts(subject)
+
+        errors = find_absent_subjects(self.subjects, require_files)
         for error in errors.values():
             raise error
         return due
 
-    def look_over(self) -> tuple[Table, ...]:
-        """Describe recordings of which little is known, and warn of what is unusual in
-        them.
-        """
+    def describe_recordings(self) -> tuple[Table, ...]:
+        """Describe unfamiliar recordings in tables, with warnings on the console."""
         if isinstance(self.preparation, Merged):
             return ()
         with console.progress("looking over the recordings"):
@@ -199,218 +215,233 @@ class Job(CommandJob):
             console.say(f"  try: {overview.override}")
         return overview.tables
 
-    def path(self, subject: int) -> Path:
-        """Return where a subject's store lies."""
+    def build_path(self, subject: int) -> Path:
+        """Build the path of a subject's store."""
         return build_store_path(
             self.signals, self.preparation.dataset, self.name, subject
         )
 
     def list_due(self) -> list[int]:
-        """List the subjects who have no store yet."""
+        """List the subjects without a store."""
         return [
-            subject for subject in self.subjects if not self.path(subject).is_file()
+            subject
+            for subject in self.subjects
+            if not self.build_path(subject).is_file()
         ]
 
     @property
     def sessions_folder(self) -> Path:
-        """The folder where sessions are kept until all of their subject are done."""
-        return self.path(1).parent / "sessions"
+        """Folder of finished sessions, until their subject is complete."""
+        return self.build_path(1).parent / "sessions"
 
-    def sessions(self, subject: int) -> Sequence[int]:
-        """List the sessions of a subject; none where files hold all repetitions
-        together.
+    def list_session_numbers(self, subject: int) -> Sequence[int]:
+        """List the sessions of a subject. Empty if files hold merged sessions."""
+        if isinstance(self.preparation, Merged):
+            return []
+        return self.preparation.sessions(subject)
+
+    def build_session_paths(self, subject: int) -> dict[int, Path]:
+        """Build the paths of a subject's sessions. Empty without sessions.
+
+        The file names depend on settings, versions and source files, so that sessions
+        of others are never joined.
         """
-        preparation = self.preparation
-        return [] if isinstance(preparation, Merged) else preparation.sessions(subject)
-
-    def session_paths(self, subject: int) -> dict[int, Path]:
-        """Return where the sessions of a subject are kept until all are done."""
         # size and time of change stand for the content, which takes long to read
-        stats = [(str(path), path.stat()) for path in self.preparation.files(subject)]
-        files = [
-            (make_portable(path), stat.st_size, stat.st_mtime_ns)
-            for path, stat in stats
-        ]
-        # sessions of other settings, files or versions are never joined with new ones
-        known = json.dumps([self.settings, self.versions, files], sort_keys=True)
-        digest = documents.digest_text(known)[:10]
-        name = f"sub-{subject:02d}_ses-{{:02d}}_{digest}.h5"
-        return {
-            session: self.sessions_folder / name.format(session)
-            for session in self.sessions(subject)
-        }
+        files = []
+        for path in self.preparation.files(subject):
+            stat = path.stat()
+            files.append((make_portable(str(path)), stat.st_size, stat.st_mtime_ns))
+        text = json.dumps([self.settings, self.versions, files], sort_keys=True)
+        digest = documents.digest_text(text)[:10]
+        paths = {}
+        for session in self.list_session_numbers(subject):
+            name = f"sub-{subject:02d}_ses-{session:02d}_{digest}.h5"
+            paths[session] = self.sessions_folder / name
+        return paths
 
-    def files(self, subject: int) -> session_store.FileFacts:
-        """List the files of a subject, and what each is known by."""
+    def collect_file_facts(self, subject: int) -> session_store.FileFacts:
+        """Collect the sizes and digests of the source files of a subject."""
         return session_store.collect_file_facts(self.preparation.files(subject))
 
-    def provenance(self, subject: int) -> dict[str, Any]:
-        """Say what a subject's store is made from."""
+    def build_provenance(self, subject: int) -> dict[str, Any]:
+        """Build the provenance of a subject's store."""
         return {
             **self.settings,
             "dataset": self.preparation.dataset,
             "subject": subject,
-            "files": self.files(subject),
+            "files": self.collect_file_facts(subject),
             "versions": self.versions,
         }
 
     def is_done(self, subject: int) -> bool:
-        """Whether the store is there.
+        """Return True if a subject has a store of these settings and files.
 
         Raises:
-            BrainhiveError: if it was made with other settings, or from other files.
+            BrainhiveError: if the store was made from other settings or files.
         """
-        if not (path := self.path(subject)).is_file():
+        path = self.build_path(subject)
+        if not path.is_file():
             return False
+        difference = self._describe_difference(path, subject)
+        if difference:
+            raise BrainhiveError(
+                f"{path} is there, made {difference}",
+                f"--again --subjects {subject} replaces it, name=ANOTHER keeps both",
+            )
+        return True
 
-        # the settings it was made with, then the files
+    def _describe_difference(self, path: Path, subject: int) -> str:
+        """Describe how a store was made otherwise, or return an empty text."""
         stored = next(iter(SignalStore.open(path).splits.values())).provenance
         if "preparation" not in stored:
-            difference = "from files that others have prepared"
-        else:
-            old = {**stored["preparation"], "dtype": stored["dtype"]}
-            new = {**self.settings["preparation"], "dtype": self.dtype}
-            # a key `needs_…` is a check, which changes nothing of what is stored
-            passed = {
-                key
-                for key in new
-                if key.startswith("needs_") and new[key] <= bool(old.get(key))
-            }
-            differing = [
-                key
-                for key in {**old, **new}
-                if old.get(key) != new.get(key) and key not in passed
-            ]
-            if differing:
-                key = differing[0]
-                difference = (
-                    f"with {key} {json.dumps(old.get(key))}, not "
-                    f"{json.dumps(new.get(key))}"
-                )
-            else:
-                difference = ""
-                with suppress(MissingData):  # of raw data that were deleted
-                    difference = session_store.describe_file_difference(
-                        stored["files"], self.files(subject)
-                    )
-                if not difference:
-                    return True
-        raise BrainhiveError(
-            f"{path} is there, made {difference}",
-            f"--again --subjects {subject} replaces it, name=ANOTHER keeps both",
-        )
+            return "from files that others have prepared"
 
-    def _describe(self, subject: int) -> str:
-        """Say what is read, made and written of a subject; or that its store exists."""
-        path = self.path(subject).relative_to(self.signals.parent)
+        old = {**stored["preparation"], "dtype": stored["dtype"]}
+        new = {**self.settings["preparation"], "dtype": self.dtype}
+        for key in {**old, **new}:
+            old_value = old.get(key)
+            new_value: Any = new.get(key)
+            # a check `needs_…` that was passed changes nothing in the store
+            is_passed_check = key in new and key.startswith("needs_")
+            if is_passed_check and new_value <= bool(old_value):
+                continue
+            if old_value != new_value:
+                return (
+                    f"with {key} {json.dumps(old_value)}, not {json.dumps(new_value)}"
+                )
+
+        # raw data may have been deleted
+        try:
+            files = self.collect_file_facts(subject)
+        except MissingData:
+            return ""
+        return session_store.describe_file_difference(stored["files"], files)
+
+    def _describe_subject(self, subject: int) -> str:
+        """Describe the files, trials and sessions of a subject, or its store."""
+        path = self.build_path(subject)
+        short_path = path.relative_to(self.signals.parent)
         if self.is_done(subject):
-            kept = list_sessions(self.sessions_folder, subject)
-            if not kept:
-                return f"{path} exists"
-            size = console.size(sum(file.stat().st_size for file in kept))
+            sessions = list_sessions(self.sessions_folder, subject)
+            if not sessions:
+                return f"{short_path} exists"
+            size = console.size(sum(session.stat().st_size for session in sessions))
             return (
-                f"{path} exists; sessions/ holds {size} of another that was not "
+                f"{short_path} exists; sessions/ holds {size} of another that was not "
                 "finished"
             )
-        files = self.files(subject)
-        preparation = self.preparation
 
-        # how many trials there are of each split, and how large they are
-        shapes = []  # split, and [trials, channels, samples]
+        facts = self.collect_file_facts(subject)
+        file_size = console.size(sum(file["bytes"] for file in facts.values()))
+        shapes = self._list_shapes(subject)
+        counts = Counter[str]()
+        n_values = 0
+        for split, shape in shapes:
+            counts[split] += shape[0]
+            n_values += prod(shape)
+        trials = ", ".join(f"{count} {split}" for split, count in counts.items())
+        store_size = console.size(n_values * np.dtype(self.dtype).itemsize)
+        description = (
+            f"{len(facts)} files, {file_size}; {trials} trials, {store_size} to "
+            f"{short_path}"
+        )
+
+        session_paths = self.build_session_paths(subject)
+        n_done = sum(path.is_file() for path in session_paths.values())
+        if n_done:
+            description += f"; {n_done} of {len(session_paths)} sessions are done"
+        return description
+
+    def _list_shapes(self, subject: int) -> list[SplitShape]:
+        """List the shapes of a subject's trials, from file headers.
+
+        Sessions without trials are left out with a warning.
+
+        Raises:
+            NoTrials: if the only session of the only subject has no trials.
+        """
+        preparation = self.preparation
+        shapes: list[SplitShape] = []
         if isinstance(preparation, Merged):
             for split in preparation.splits:
                 recording = preparation.recording(subject, split)
-                count, repetitions, *shape = recording.signal.shape
-                known = recording.repetitions
-                trials = count * repetitions if known is None else int(known.sum())
-                shapes.append((split, (trials, *shape)))
-        else:
-            for session in preparation.sessions(subject):
-                try:
-                    shapes += preparation.shapes(subject, session).items()
-                except NoTrials as error:
-                    if (
-                        len(self.subjects) == 1
-                        and len(preparation.sessions(subject)) == 1
-                    ):
-                        raise
-                    console.warn(f"left out: {error.message}")
+                n_stimuli, n_repetitions = recording.signal.shape[:2]
+                n_trials = n_stimuli * n_repetitions
+                if recording.repetitions is not None:
+                    n_trials = int(recording.repetitions.sum())
+                shapes.append((split, (n_trials, *recording.signal.shape[2:])))
+            return shapes
 
-        # the sentence: what is read, what it becomes, and what an interrupted command
-        # has done already
-        counts = Counter[str]()
-        for split, shape in shapes:
-            counts[split] += shape[0]
-        listed = ", ".join(f"{count} {split}" for split, count in counts.items())
-        size = sum(prod(shape) for _, shape in shapes) * np.dtype(self.dtype).itemsize
-        read = (
-            f"{len(files)} files, "
-            f"{console.size(sum(known['bytes'] for known in files.values()))}"
-        )
-        done = [path.is_file() for path in self.session_paths(subject).values()]
-        resumed = f"; {sum(done)} of {len(done)} sessions are done" if any(done) else ""
-        return f"{read}; {listed} trials, {console.size(size)} to {path}{resumed}"
+        sessions = preparation.sessions(subject)
+        for session in sessions:
+            try:
+                shapes.extend(preparation.shapes(subject, session).items())
+            except NoTrials as error:
+                if len(self.subjects) == 1 and len(sessions) == 1:
+                    raise
+                console.warn(f"left out: {error.message}")
+        return shapes
 
     def prepare(self, subject: int, launch: Launch, bar: console.Bar) -> None:
-        """Make the store of a subject; processes share its sessions."""
+        """Write the store of a subject. Processes share its sessions."""
         if not isinstance(self.preparation, Merged):
             self._write_sessions(self.preparation, subject, launch, bar)
             return
 
-        # files hold all repetitions together: one store is written at once
         recordings = {}
         for split in self.preparation.splits:
             recording = self.preparation.recording(subject, split)
-            # [N, R, C, T]
             signal = cast_signal(recording.signal, np.dtype(self.dtype))
-            provenance = {**recording.provenance, **self.provenance(subject)}
+            provenance = {**recording.provenance, **self.build_provenance(subject)}
             recordings[split] = replace(recording, signal=signal, provenance=provenance)
-        SignalStore.write(self.path(subject), recordings)
+        SignalStore.write(self.build_path(subject), recordings)
         bar.advance()
 
     def _write_sessions(
         self, preparation: Preparation, subject: int, launch: Launch, bar: console.Bar
     ) -> None:
-        paths = self.session_paths(subject)
-        names = {str(session): path for session, path in paths.items()}
-
-        # each process takes the next session that nobody has taken; the bar counts
-        # those of all
-        done = 0
-        with share_cells(names, launch.single_process) as free:
-            for session in map(int, free):
+        """Write the missing sessions of a subject, and join them into its store."""
+        paths = self.build_session_paths(subject)
+        path_of_name = {str(session): path for session, path in paths.items()}
+        n_done = 0
+        with share_cells(path_of_name, launch.single_process) as free_sessions:
+            for name in free_sessions:
+                session = int(name)
                 try:
                     trials = preparation.session(subject, session)
                 except NoTrials as error:
                     console.warn(f"left out: {error.message}")
                     continue
                 session_store.write_session(paths[session], session, trials, self.dtype)
-                before = done
-                done = sum(path.is_file() for path in paths.values())
-                bar.advance(done - before, f"subject {subject}, session {session}")
-        bar.advance(len(paths) - done)
+                # the bar counts the sessions of all processes
+                n_written = sum(path.is_file() for path in paths.values())
+                bar.advance(n_written - n_done, f"subject {subject}, session {session}")
+                n_done = n_written
+        bar.advance(len(paths) - n_done)
         launch.run_on_main(partial(self._join_sessions, preparation, subject, paths))
 
     def _join_sessions(
         self, preparation: Preparation, subject: int, paths: Mapping[int, Path]
     ) -> None:
-        """Write the store of a subject, whose sessions with trials are there."""
+        """Write the store of a subject from its sessions with trials."""
         stores = [SignalStore.open(path) for path in paths.values() if path.is_file()]
         if not stores:
             return
-        ledger, provenance = Ledger(), self.provenance(subject)
+        provenance = self.build_provenance(subject)
+        ledger = Ledger()
         for session, path in paths.items():
             if not path.is_file():
                 ledger.leave_out("sessions", "no whole trial", f"session {session}")
         if ledger.counts:
             provenance["left_out"] = ledger.as_facts()
         joined = session_store.join_sessions(stores, preparation.order_seed, provenance)
-        SignalStore.write(self.path(subject), preparation.finish(subject, joined))
-        # those of other settings and files, too
+        recordings = preparation.finish(subject, joined)
+        SignalStore.write(self.build_path(subject), recordings)
+        # also remove sessions of other settings and files
         for path in list_sessions(self.sessions_folder, subject):
             path.unlink()
 
     def remove_sessions_folder(self) -> None:
-        """Remove the folder of sessions, unless some are kept."""
+        """Remove the folder of sessions if it is empty."""
         with suppress(OSError):
             self.sessions_folder.rmdir()

@@ -1,6 +1,6 @@
-"""Signals in memory, written as a subject's store."""
+"""Signal store of a subject, written from arrays in memory."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -28,44 +28,44 @@ def store_arrays(
     subject: int,
     session: Any = None,
     run: Any = None,
-    said: Mapping[str, Any] = MappingProxyType({}),
+    earlier_steps: Mapping[str, Any] = MappingProxyType({}),
 ) -> Trials:
-    """Write trials [n, 1, C, T] as a subject's store, by the splits of a data set.
+    """Write trials [n, 1, C, T] as the store of a subject, by split of a data set.
+
+    Trials of pictures that the data set does not have are left out with a warning.
 
     Args:
-        trials: What each showed is named by path, file, id or category.
-        dataset: Whose pictures these are.
-        path: Of the store.
-        subject: Its number.
-        session: [n] label of the session of each, in any form; None where all are of
-            one.
-        run: [n] of the run of each; None if not known.
-        said: `whitened` and `averaged`, as far as it is known.
+        trials: Trials, whose image ids are paths, file names, image ids or categories.
+        dataset: Data set of the pictures.
+        path: Path of the store.
+        subject: Number of the subject.
+        session: Session label [n] of each trial, or a label for all, or None.
+        run: Run label [n] of each trial, or a label for all, or None if unknown.
+        earlier_steps: Values of `whitened` and `averaged`, as far as they are known.
 
     Returns:
-        The trials that were stored, in their order: `index` says which of the n.
+        The stored trials, in their order. `index` holds their positions in `trials`.
 
     Raises:
-        BrainhiveError: if no picture is of the data set, or lists have other lengths.
+        BrainhiveError: if no picture is in the data set, or the number of labels is
+            wrong.
     """
     warn_of_size(trials, path.stem)
-    # pictures of the data set, and the trials that show one
     try:
         image_ids, splits, dropped = match_pictures(
             trials.image_ids, dataset, list_pictures(dataset)
         )
     except BrainhiveError as error:
+        # the advice names the argument of the function, not a key of a recipe
         key = "preparation.stimuli.root=FOLDER"
         error.hint = error.hint.replace(key, "dataset={'kind': …, 'root': FOLDER}")
         raise
-    rows = np.flatnonzero(splits != "")
-    sessions, labels = _number_labels(session, "session", len(splits))
+    sessions, session_labels = _number_labels(session, "session", len(splits))
     runs, _ = _number_labels(run, "run", len(splits))
-    steps = {"kind": "arrays", "whitened": "unknown", "averaged": "unknown", **said}
-    left = dict(dropped)
+    steps = {"kind": "arrays", "whitened": "unknown", "averaged": "unknown"}
     provenance = {
         "source": "arrays",
-        "preparation": steps,
+        "preparation": {**steps, **earlier_steps},
         "dataset": dataset.recorded_as,
         "subject": subject,
         "dtype": "float32",
@@ -73,42 +73,67 @@ def store_arrays(
         "versions": library_versions(),
     }
 
-    # a session after another, as preparations write them
+    # make a store for each session, as preparations do
     stores = []
-    for number, label in enumerate(labels):
-        session_trials = {}
+    unreported_drops = dict(dropped)
+    for number, label in enumerate(session_labels):
+        recordings = {}
         for split in dataset.splits:
-            chosen = np.flatnonzero((splits == split) & (sessions == number))
-            if not len(chosen):
+            rows = np.flatnonzero((splits == split) & (sessions == number))
+            if not len(rows):
                 continue
-            session_part = trials.take(chosen)
-            values = np.asarray(session_part.signal, np.float32)
-            session_trials[split] = replace(
-                session_part,
+            recording = trials.take(rows)
+            values = np.asarray(recording.signal, np.float32)
+            recordings[split] = replace(
+                recording,
                 signal=LazyRows(values.shape, values.dtype, values.__getitem__),
-                image_ids=[image_ids[row] for row in chosen.tolist()],
-                provenance={"session": label, "trials": len(chosen), "dropped": left},
-                runs=None if run is None else runs[chosen, None].astype(np.int16),
+                image_ids=_select(image_ids, rows),
+                provenance={
+                    "session": label,
+                    "trials": len(rows),
+                    "dropped": unreported_drops,
+                },
+                runs=None if run is None else runs[rows, None].astype(np.int16),
             )
-            left = {}
-        if session_trials:
-            stores.append(SignalStore(path, session_trials))
+            # the first recording reports all dropped trials
+            unreported_drops = {}
+        if recordings:
+            stores.append(SignalStore(path, recordings))
     SignalStore.write(path, join_sessions(stores, None, provenance))
     for reason, count in dropped.items():
         console.warn(f"{path.stem}: {count} of {len(splits)} trials left out, {reason}")
+
+    stored_rows = np.flatnonzero(splits != "")
     return replace(
-        trials.take(rows),
-        image_ids=[image_ids[row] for row in rows.tolist()],
+        trials.take(stored_rows),
+        image_ids=_select(image_ids, stored_rows),
         provenance=provenance,
     )
 
 
+def _select(names: Sequence[str], rows: Int64) -> list[str]:
+    """Select the names of rows [n]."""
+    return [names[row] for row in rows.tolist()]
+
+
 def _number_labels(labels: Any, name: str, count: int) -> tuple[Int64, list[Any]]:
-    """Number the labels [n] of sessions or runs, sorted; one alone is that of all."""
-    listed = np.atleast_1d(0 if labels is None else labels)
-    if len(listed) not in (1, count):
+    """Number the labels of sessions or runs.
+
+    Args:
+        labels: Label [n] of each trial, or a label for all, or None.
+        name: Noun for a label, for the error.
+        count: Number n of trials.
+
+    Returns:
+        Number [n] of each trial's label, from 0, and the distinct labels, sorted.
+    """
+    label_array = np.atleast_1d(0 if labels is None else labels)
+    if len(label_array) not in (1, count):
         raise BrainhiveError(
-            f"{len(listed)} labels of {name}, and {count} trials", "one for each trial"
+            f"{len(label_array)} labels of {name}, and {count} trials",
+            "give one label for each trial",
         )
-    known, numbers = np.unique(np.broadcast_to(listed, count), return_inverse=True)
-    return numbers, known.tolist()
+    distinct_labels, numbers = np.unique(
+        np.broadcast_to(label_array, count), return_inverse=True
+    )
+    return numbers, distinct_labels.tolist()

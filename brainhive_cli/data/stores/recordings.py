@@ -1,4 +1,4 @@
-"""Recordings of a data set: the signal stores of its subjects, opened and made."""
+"""Recordings of a data set: the signal stores of its subjects."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -28,13 +28,13 @@ from brainhive_cli.data.stores.signal_store import (
 
 @dataclass(frozen=True)
 class Recordings:
-    """The signals of a data set as a recipe reads them: one store for each subject.
+    """Recordings of a data set that a recipe selects, a signal store for each subject.
 
     Attributes:
-        dataset: Whose subjects were recorded.
-        paths: Where stores lie.
-        signal: Names the preparation, and says which part of a recording a model sees.
-        fold: Which trials are held out, where the data set holds out any.
+        dataset: Data set.
+        paths: Folders of the project.
+        signal: Name of the preparation, and selection of channels, regions and window.
+        fold: Fold that is tested, if the data set holds out folds.
     """
 
     dataset: Dataset
@@ -43,17 +43,17 @@ class Recordings:
     fold: int = 1
 
     def build_path(self, subject: int) -> Path:
-        """Return where a subject's store lies."""
+        """Build the path of a subject's store."""
         root = self.paths.under_home("signals")
         return build_store_path(
             root, self.dataset.recorded_as, self.signal.name, subject
         )
 
     def open_store(self, subject: int) -> SignalStore:
-        """Open a subject's store; nothing is written.
+        """Open a subject's store.
 
         Raises:
-            MissingData: if `prepare` has not created it.
+            MissingData: if there is no store.
         """
         path = self.build_path(subject)
         if not path.is_file():
@@ -61,32 +61,29 @@ class Recordings:
                 f"no signals {path}",
                 "train-align, eval-retrieval and reconstruct create them",
             )
-        # the file's state is part of the cache's key: a changed store is opened anew
         return _open_once(path, hdf5.get_file_state(path))
 
     def open_recording(self, subject: int, split: str) -> Trials:
-        """Open a subject's recording of a split: in the fold, where trials of `train`
-        are held out.
+        """Open a subject's recording of a split, or the trials that the fold holds out.
 
         Raises:
-            MissingData: if there is no store, or it does not have the split.
-            BrainhiveError: if it does not say what is held out, or was fitted to
-                held-out trials.
-        """
-        holdout, where = self.dataset.holdout, f"{self.dataset.name} subject {subject}"
-        # held-out trials lie in the stored split `train`
-        recording = self.open_store(subject)[holdout.name_stored_split(split)]
-        return holdout.choose_trials(recording, split, self.fold, where)
-
-    def can_fill_fold(self, subject: int) -> bool:
-        """Whether a subject has the runs or sessions that the fold tests, as far as its
-        store is there.
+            MissingData: if there is no store, or the store does not have the split.
+            BrainhiveError: if the store lacks facts that the fold needs, or was fitted
+                to held-out trials.
         """
         holdout = self.dataset.holdout
-        if (
-            holdout.by not in ("runs", "sessions")
-            or not self.build_path(subject).is_file()
-        ):
+        # held-out trials are in the stored split `train`
+        recording = self.open_store(subject)[holdout.name_stored_split(split)]
+        name = f"{self.dataset.name} subject {subject}"
+        return holdout.choose_trials(recording, split, self.fold, name)
+
+    def can_fill_fold(self, subject: int) -> bool:
+        """Return True if a subject has the runs or sessions that the fold tests.
+
+        A subject without a store counts as having them.
+        """
+        tests_groups = self.dataset.holdout.by in ("runs", "sessions")
+        if not tests_groups or not self.build_path(subject).is_file():
             return True
         try:
             self.open_recording(subject, "test")
@@ -95,18 +92,16 @@ class Recordings:
         return True
 
     def open_recordings(self, subjects: Sequence[int], split: str) -> dict[int, Trials]:
-        """Open the recordings of a split, of those subjects who have a store with
-        it.
-        """
-        stored = self.dataset.holdout.name_stored_split(split)
-        return {
-            subject: self.open_recording(subject, split)
-            for subject, store in self._open_stores(subjects).items()
-            if stored in store.splits
-        }
+        """Open a split of all subjects whose store has the split."""
+        stored_split = self.dataset.holdout.name_stored_split(split)
+        recordings = {}
+        for subject, store in self._open_stores(subjects).items():
+            if stored_split in store.splits:
+                recordings[subject] = self.open_recording(subject, split)
+        return recordings
 
     def _open_stores(self, subjects: Iterable[int]) -> dict[int, SignalStore]:
-        """Open the stores of those subjects who have one."""
+        """Open the stores of all subjects with a store."""
         return {
             subject: self.open_store(subject)
             for subject in subjects
@@ -118,73 +113,82 @@ class Recordings:
         return all(self.build_path(subject).is_file() for subject in subjects)
 
     def collect_identities(self, subjects: Sequence[int]) -> dict[str, str]:
-        """Give what the signals of subjects are known by, of those who have a store, by
-        its name.
-        """
-        stores = self._open_stores(subjects).items()
-        return {self.name_store(subject): store.identity for subject, store in stores}
+        """Collect the identities of the stores of subjects, by name of the store."""
+        identities = {}
+        for subject, store in self._open_stores(subjects).items():
+            identities[self.name_store(subject)] = store.identity
+        return identities
 
     def name_store(self, subject: int) -> str:
-        """Name a subject's store, as recipes and models do among what they have
-        read.
-        """
+        """Name a subject's store, such as `signals things-eeg/default/sub-01`."""
         return f"{SIGNALS} {hdf5.short_name(self.build_path(subject))}"
 
     def select(self, recording: Trials, where: str) -> Trials:
-        """Select what a brain model sees of a recording, not normalised; `where` names
-        it in errors.
+        """Select the channels or regions and the window that a model reads.
+
+        Args:
+            recording: Recording, which is not normalised.
+            where: Name of the recording, for errors.
 
         Raises:
-            BrainhiveError: naming channels, regions or a window that the recording does
-                not have.
+            BrainhiveError: if the recording lacks channels, regions or the window.
         """
         return self.signal.select(recording, self.dataset.channels, where)
 
     def list_subjects(self, subjects: Sequence[int] | None) -> list[int]:
-        """List the subjects that a recipe names, else those who were recorded, else
-        those whom the publisher names.
+        """List the subjects of a recipe.
+
+        Args:
+            subjects: Requested subjects. None for all recorded subjects, or without
+                recordings for all published subjects.
 
         Raises:
-            MissingData: if a subject is neither recorded nor published, or nobody is.
+            MissingData: if a subject is neither recorded nor published, or there is no
+                subject.
         """
         recorded = list_recorded_subjects(self.dataset, self.paths, self.signal.name)
-        published = (self.dataset.published_sizes or PublishedFacts({})).voxels
-        absent = [subject for subject in subjects or [] if subject not in recorded]
-        listed = list(subjects or recorded or published)
-        # signals of published subjects can be prepared later
-        if not listed or {*absent} - {*published}:
+        facts = self.dataset.published_sizes or PublishedFacts({})
+        published = list(facts.voxels)
+        selected = list(subjects or recorded or published)
+        absent = [subject for subject in subjects or () if subject not in recorded]
+        # published subjects can be prepared later
+        if not selected or set(absent).difference(published):
             raise self._describe_absence(absent)
-        return listed
+        return selected
 
     def _describe_absence(self, absent: Sequence[int]) -> MissingData:
-        """Say that the preparation does not have some subjects, or nobody."""
-        # names of other preparations, for the hint
-        dataset, preparation = self.dataset, self.signal.name
-        recorded = list_recorded_subjects(dataset, self.paths, preparation)
-        signals = self.paths.under_home("signals") / dataset.recorded_as
-        others = {path.parent.name for path in signals.glob("*/sub-*.h5")}
-        prepared = sorted(others - {preparation})
+        """Describe that subjects, or all subjects, have no recordings."""
+        dataset = self.dataset
+        preparation = self.signal.name
+        name = ", ".join(str(subject) for subject in absent)
+        if not dataset.subjects:
+            name = f"{name} in signals {preparation}".strip()
 
-        # the subjects that there are, or the line that prepares signals
-        where = "" if dataset.subjects else f"in signals {preparation}"
-        whom = " ".join(filter(None, [", ".join(map(str, absent)), where]))
-        is_ours = parts.is_kind("preparations", dataset.recorded_as)
-        source = dataset.recorded_as if is_ours else "recording"
-        way = str(Line("prepare", ("from", source)))
+        # advise the recorded subjects, or else the command that prepares signals
+        recorded = list_recorded_subjects(dataset, self.paths, preparation)
+        has_preparation = parts.is_kind("preparations", dataset.recorded_as)
+        source = dataset.recorded_as if has_preparation else "recording"
+        hint = str(Line("prepare", ("from", source)))
         if recorded:
-            way = f"it has: {', '.join(map(str, recorded))}"
-        if prepared and not dataset.subjects:
-            way += f"; signal.name takes other stores: {', '.join(prepared)}"
-        return MissingData(f"{dataset.pictured_as} has no subject {whom}", way)
+            hint = f"it has: {', '.join(str(subject) for subject in recorded)}"
+
+        # advise other preparations
+        signals = self.paths.under_home("signals") / dataset.recorded_as
+        names = {path.parent.name for path in signals.glob("*/sub-*.h5")}
+        other_names = sorted(names - {preparation})
+        if other_names and not dataset.subjects:
+            hint += f"; signal.name takes other stores: {', '.join(other_names)}"
+        return MissingData(f"{dataset.pictured_as} has no subject {name}", hint)
 
     def list_inputs(self, subjects: Sequence[int]) -> list[Input]:
-        """List the stores of subjects, each with its identity, or else what it would be
-        made from.
+        """List the stores of subjects as inputs of a command.
 
-        All absent stores have the same error, which names the subjects that are there.
+        An absent store has the size of the files that it is made from. All absent
+        stores share an error, which names the subjects that are there.
         """
-        digests, size = self.collect_identities(subjects), None
+        digests = self.collect_identities(subjects)
         names = {subject: self.name_store(subject) for subject in subjects}
+        size = None
         if self.dataset.subjects:
             errors = find_absent_subjects(subjects, self._find_recording)
             published = self.dataset.published_sizes
@@ -194,131 +198,131 @@ class Recordings:
             absent = [subject for subject in subjects if names[subject] not in digests]
             errors = dict.fromkeys(absent, self._describe_absence(absent))
 
-        listed = []
+        inputs = []
         for subject, name in names.items():
             error = errors.get(subject)
+            input_size = size if error else None
             digest = digests.get(name, "")
-            listed.append(Input(name, size if error else None, error, digest=digest))
-        return listed
+            inputs.append(Input(name, input_size, error, digest=digest))
+        return inputs
 
     def _find_recording(self, subject: int) -> None:
-        """Find the store of a subject, or the recording that it would be made from.
-
-        Raises:
-            MissingData: if there is neither.
-        """
+        """Raise MissingData unless a subject has a store, or files to make it from."""
         path = self.build_path(subject)
         if path.is_file():
             return
-        if self.signal.name != "default":  # which no data set's own files become
+        # only the store `default` is made from the data set's own files
+        if self.signal.name != "default":
             raise MissingData(
                 f"no signals {path}", "signal.name=default uses the data set's own"
             )
         self.dataset.find_recording(subject)
 
     def prepare(self, subjects: Sequence[int], launch: Launch) -> None:
-        """Create the stores that are missing from the data set's own files; one process
-        does it for all.
+        """Make missing stores from the data set's own files, in the main process.
 
         Raises:
-            MissingData: if a store and the recording that it would be made from are
-                both missing.
+            MissingData: if a store and its files are missing. Nothing is written then.
         """
-        # all recordings must be there before the first store is written
         require_inputs(self.list_inputs(subjects))
         launch.run_on_main(
             partial(self._write_missing, subjects, launch.single_process)
         )
 
     def _write_missing(self, subjects: Sequence[int], launch: Launch) -> None:
-        dataset = self.dataset
-        files = {str(subject): self.build_path(subject) for subject in subjects}
+        """Write the missing stores that no other command is writing."""
+        paths = {str(subject): self.build_path(subject) for subject in subjects}
+        with share_cells(paths, launch) as free_subjects:
+            for subject in free_subjects:
+                self._write_store(int(subject))
 
-        # no other command may write the same stores
-        with share_cells(files, launch) as free:
-            for subject in map(int, free):
-                console.say(f"preparing signals of {dataset.name} subject {subject}")
-                # the store itself says that it is simulated, wherever it is copied
-                stamp = {}
-                if dataset.is_simulated:
-                    stamp["simulated"] = f"by the data set {dataset.name}"
-                stamped = {}
-                with console.progress(
-                    f"writing signals of subject {subject}", len(dataset.splits)
-                ) as bar:
-                    for split in dataset.splits:
-                        recording = dataset.recording(subject, split)
-                        stamped[split] = replace(
-                            recording, provenance={**stamp, **recording.provenance}
-                        )
-                        bar.advance(1, split)
-                    SignalStore.write(self.build_path(subject), stamped)
+    def _write_store(self, subject: int) -> None:
+        """Write the store of a subject from the data set's own files."""
+        dataset = self.dataset
+        console.say(f"preparing signals of {dataset.name} subject {subject}")
+        # a store of simulated signals says so, wherever it is copied
+        provenance = {}
+        if dataset.is_simulated:
+            provenance["simulated"] = f"by the data set {dataset.name}"
+        recordings = {}
+        title = f"writing signals of subject {subject}"
+        with console.progress(title, len(dataset.splits)) as bar:
+            for split in dataset.splits:
+                recording = dataset.recording(subject, split)
+                recordings[split] = replace(
+                    recording, provenance={**provenance, **recording.provenance}
+                )
+                bar.advance(1, split)
+            SignalStore.write(self.build_path(subject), recordings)
 
     def require_distinct_people(self, subjects: Iterable[int]) -> None:
-        """Refuse subjects of whom two have equal trials, so that they are not two
-        people.
+        """Raise an error if two subjects have equal trials, and so are the same person.
 
         Raises:
-            BrainhiveError: naming them.
+            BrainhiveError: naming the subjects.
         """
-        known: dict[int, UInt64] = {}  # digests of all trials of a subject
-        for subject, store in self._open_stores(sorted({*subjects})).items():
+        digests_of_subject: dict[int, UInt64] = {}
+        for subject, store in self._open_stores(sorted(set(subjects))).items():
             recordings = store.splits.values()
-            # each subject is compared with all before
-            for other, digests in known.items():
+            for other_subject, other_digests in digests_of_subject.items():
                 for recording in recordings:
                     recording.refuse_copies(
-                        digests,
+                        other_digests,
                         f"{self.dataset.name} subject {subject}",
-                        f"trials of subject {other}",
+                        f"trials of subject {other_subject}",
                         "they are one person, or one was prepared from the other's "
                         "files: leave one out",
                     )
-            known[subject] = np.concatenate(
-                [recording.digests.ravel() for recording in recordings]
-            )
+            digests = [recording.digests.ravel() for recording in recordings]
+            digests_of_subject[subject] = np.concatenate(digests)
 
     def list_caveats(self, subjects: Sequence[int]) -> list[str]:
-        """List the caveats of the signals that subjects are tested on."""
-        tested = []
+        """List the caveats of the signals on which subjects are tested."""
+        tested: list[Trials] = []
         for store in self._open_stores(subjects).values():
-            # all splits but `train` are tested; `train` only where there is no other
-            names = [split for split in store.splits if split != "train"]
-            names = names or [*store.splits]
-            tested += [store.splits[name] for name in names]
-        held_out = [self.dataset.holdout.caveats(recording) for recording in tested]
-        return merge_caveats(list_recording_caveats(self.dataset, tested), *held_out)
+            # `train` is tested only if there is no other split
+            splits = [split for split in store.splits if split != "train"]
+            for split in splits or store.splits:
+                tested.append(store.splits[split])
+        holdout_caveats = [self.dataset.holdout.caveats(trials) for trials in tested]
+        return merge_caveats(
+            list_recording_caveats(self.dataset, tested), *holdout_caveats
+        )
 
 
 @lru_cache(maxsize=256)
 def _open_once(path: Path, state: tuple[int, ...]) -> SignalStore:
-    """Open a store once for all who read it, as long as its file is the same."""
+    """Open a store, or return it from the cache if its file has not changed.
+
+    Args:
+        path: Path of the store.
+        state: State of the file, see `hdf5.get_file_state`.
+    """
     return SignalStore.open(path)
 
 
 def list_recording_caveats(dataset: Dataset, recordings: Iterable[Trials]) -> list[str]:
-    """List the caveats of recordings that are kept under a data set: those that their
-    stores carry.
+    """List the caveats of recordings that are stored under a data set.
 
-    Of a data set that simulates its signals, all are simulated, though files of them do
-    not say so.
+    All recordings of a data set with simulated signals are simulated.
     """
     simulated = [SIMULATED] if dataset.is_simulated else []
-    return merge_caveats(simulated, *(recording.caveats for recording in recordings))
+    caveats = [recording.caveats for recording in recordings]
+    return merge_caveats(simulated, *caveats)
 
 
 def find_absent_subjects(
     subjects: Sequence[int], find: Callable[[int], object]
 ) -> dict[int, MissingData]:
-    """Find the subjects who lack something.
+    """Find the subjects who lack an input.
 
     Args:
         subjects: All subjects.
-        find: Finds what a subject needs, and raises MissingData where it is absent.
+        find: Finds the input of a subject, or raises MissingData.
 
     Returns:
-        One error for all subjects who lack something, by subject. It is the error of
-        the first, and names the subjects who lack nothing.
+        The same error for each subject who lacks the input: the error of the first,
+        which also names the subjects who have the input.
     """
     errors = {}
     for subject in subjects:
@@ -329,29 +333,26 @@ def find_absent_subjects(
     if not errors:
         return {}
 
-    # the first error stands for all
-    first, *others = errors.values()
-    there = [str(subject) for subject in subjects if subject not in errors]
-    if others:
-        first.message += f", nor of {len(others)} more"
-    if there:
-        first.hint += f", or those that are there: --subjects {','.join(there)}"
-    return dict.fromkeys(errors, first)
+    first_error = next(iter(errors.values()))
+    if len(errors) > 1:
+        first_error.message += f", nor of {len(errors) - 1} more"
+    present = [str(subject) for subject in subjects if subject not in errors]
+    if present:
+        first_error.hint += f", or those that are there: --subjects {','.join(present)}"
+    return dict.fromkeys(errors, first_error)
 
 
 def list_recorded_subjects(
     dataset: Dataset, paths: Paths, preparation: str | None = None
 ) -> tuple[int, ...]:
-    """List whose signals there are: a data set's own subjects, or those with a store of
-    a preparation.
+    """List the subjects of a data set, or without such a list those with a store.
 
     Args:
-        dataset: The data set.
-        paths: Where signal stores lie.
-        preparation: The name of the stores; None: any of them.
+        dataset: Data set.
+        paths: Folders of the project.
+        preparation: Name of the preparation of the stores, or None for all.
     """
+    if dataset.subjects:
+        return dataset.subjects
     signals = paths.under_home("signals")
-    # a data set without a list of subjects has those with a store
-    return dataset.subjects or list_store_subjects(
-        signals, dataset.recorded_as, preparation
-    )
+    return list_store_subjects(signals, dataset.recorded_as, preparation)

@@ -15,11 +15,14 @@ from brainhive_cli.demo import simulation, voxels
 
 
 class Simulated(parts.Config):
-    """Pictures of another data set, with EEG or fMRI that the demo's forward models
-    simulate of them.
+    """Pictures of another data set, with simulated EEG or fMRI.
+
+    The forward models of the demo simulate the signals.
     """
 
-    images: Any = parts.part_field("datasets", "image-folder", "whose pictures")
+    images: Any = parts.part_field(
+        "datasets", "image-folder", "data set of the pictures"
+    )
     meaning: str = Field(
         "clip-h14", description="encoder whose stored embeddings stand for meaning"
     )
@@ -27,30 +30,30 @@ class Simulated(parts.Config):
     noise: float = Field(
         1.0,
         ge=0,
-        description="size of the noise; 1 as calibrated on the demo's pictures",
+        description="size of the noise; 1 is calibrated on the demo's pictures",
     )
     space: Space = SPACE
 
     def build(self, paths: Paths) -> datasets.Dataset:
-        """Take the pictures of the data set; their embeddings serve both."""
+        """Build the data set. It shares the name and embeddings of the pictures."""
         source = self.images.build(paths)
+        # signals are named by their settings, as a picture set may have several
         recordings = f"{source.name}-simulated-{self.meaning}-noise-{self.noise:g}"
+        if self.space != "sensors":
+            recordings += f"-{self.space}"
 
         def simulate(subject: int, split: str) -> Trials:
-            features = _measure_stored(self, paths, source, split)
+            low_level, semantic = _measure_stored(self, paths, source, split)
             ids = list(source.images(split).image_ids)
             return simulate_trials(
-                self.space, *features, subject, split, self.noise, ids
+                self.space, low_level, semantic, subject, split, self.noise, ids
             )
 
         return datasets.Dataset(
             source.name,
             source.splits,
             source.images,
-            # what signals depend on: the same pictures may be simulated in several ways
-            recorded_as=recordings
-            if self.space == "sensors"
-            else f"{recordings}-{self.space}",
+            recorded_as=recordings,
             pictured_as=source.pictured_as,
             subjects=tuple(range(1, self.subjects + 1)),
             open_recording=simulate,
@@ -62,24 +65,29 @@ class Simulated(parts.Config):
 def _measure_stored(
     config: Simulated, paths: Paths, source: datasets.Dataset, split: str
 ) -> tuple[simulation.Floats, simulation.Floats]:
-    """Measure low-level features [N, F] of pictures, and take their meaning [N, D] from
-    stored embeddings.
+    """Measure the features of pictures that determine their signals.
+
+    Returns:
+        Low-level features [N, F], and stored embeddings [N, D] in units of the training
+        embeddings.
     """
-    # stored embeddings of the training pictures and of the split
     root = paths.under_home("embeddings")
     stores = {}
-    for name in {"train": None, split: None}:  # once if the split is train
-        stores[name] = target_store.open_stores(
+    for name in ("train", split):
+        opened_stores = target_store.open_stores(
             root, source.name, name, [config.meaning]
-        )[config.meaning]
+        )
+        stores[name] = opened_stores[config.meaning]
 
-    # low-level features, and meaning in units of the training embeddings
     images = source.images(split)
-    measure = voxels.measure_looks if config.space == "voxels" else simulation.low_level
-    low = np.stack([measure(images.open(index)) for index in range(len(images))])
-    meaning = np.asarray(
-        stores[split].embedding[stores[split].find_rows(images.image_ids)]
-    )
-    learned = np.asarray(stores["train"].embedding)
-    # 1e-6: a dimension that never varies
-    return low, simulation.standardise(meaning, learned.mean(0), learned.std(0) + 1e-6)
+    measure_looks = simulation.low_level
+    if config.space == "voxels":
+        measure_looks = voxels.measure_looks
+    low_level = [measure_looks(images.open(row)) for row in range(len(images))]
+    store = stores[split]
+    semantic = np.asarray(store.embedding[store.find_rows(images.image_ids)])
+    training_semantic = np.asarray(stores["train"].embedding)
+    # 1e-6 is for dimensions that never vary
+    spread = training_semantic.std(0) + 1e-6
+    semantic = simulation.standardise(semantic, training_semantic.mean(0), spread)
+    return np.stack(low_level), semantic

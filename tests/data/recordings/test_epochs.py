@@ -58,7 +58,7 @@ def test_arrays_are_stored_by_session_and_split(recorded: Recorded, home: Path) 
         1,
         session=session,
         run=[4, 4, 4, 2, 2, 2, 1, 1, 1],
-        said={"whitened": False},
+        earlier_steps={"whitened": False},
     )
     recorded(
         digits=5,
