@@ -254,7 +254,9 @@ def test_check_says_what_is_read_and_written_and_what_is_missing(brainhive, raw)
 
 def test_who_only_reads_does_not_look_over_the_recordings(raw, monkeypatch):
     looked = list[Job]()
-    monkeypatch.setattr(Job, "describe_recordings", lambda job: looked.append(job) or ())
+    monkeypatch.setattr(
+        Job, "describe_recordings", lambda job: looked.append(job) or ()
+    )
     with pytest.raises(Unfinished):
         prepare.run(prepare.Recipe(), READ_ONLY)
     assert not looked and not (raw / "signals").exists()

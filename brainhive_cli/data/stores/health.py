@@ -97,36 +97,32 @@ class Health:
 
         low, high = usual_cosine
         cosine = f"the median cosine of random pairs is {self.median_pair_cosine:.4f}"
-        if self.median_pair_cosine > high:
-            problems.append(
-                (
-                    f"{cosine}, usual is {high:g} at most: collapsed",
-                    "weights that did not load, or pictures that all reached the "
-                    "encoder alike",
-                )
-            )
-        if self.median_pair_cosine < low:
-            problems.append(
-                (
-                    f"{cosine}, usual is {low:g} at least",
-                    "vectors that were centred or whitened, or are another encoder's",
-                )
-            )
-        if self.dead_dimensions > usual_dead * self.dimensions:
-            problems.append(
-                (
-                    f"{self.dead_dimensions} of {self.dimensions} dimensions never "
-                    "change",
-                    "weights that did not load, or vectors padded with zeros",
-                )
-            )
-        if self.near_duplicates > usual_repeats:
-            problems.append(
-                (
-                    f"{self.near_duplicates:.0%} of the vectors have a near-duplicate",
-                    "one picture under many ids, or rows that were never filled",
-                )
-            )
+        checks = [
+            (
+                self.median_pair_cosine > high,
+                f"{cosine}, usual is {high:g} at most: collapsed",
+                "weights that did not load, or pictures that all reached the encoder "
+                "alike",
+            ),
+            (
+                self.median_pair_cosine < low,
+                f"{cosine}, usual is {low:g} at least",
+                "vectors that were centred or whitened, or are another encoder's",
+            ),
+            (
+                self.dead_dimensions > usual_dead * self.dimensions,
+                f"{self.dead_dimensions} of {self.dimensions} dimensions never change",
+                "weights that did not load, or vectors padded with zeros",
+            ),
+            (
+                self.near_duplicates > usual_repeats,
+                f"{self.near_duplicates:.0%} of the vectors have a near-duplicate",
+                "one picture under many ids, or rows that were never filled",
+            ),
+        ]
+        for is_problem, problem, cause in checks:
+            if is_problem:
+                problems.append((problem, cause))
         return problems
 
 
@@ -142,18 +138,22 @@ def make_health_row(
         are_annotations: True for targets such as labels of 0 and 1, of which only the
             number of vectors and of values that are not finite are shown.
     """
-    figures: tuple[object, ...] = (
+    name = hdf5.short_name(path)
+    check = FAILED if has_failed else PASSED
+    n_vectors = health.vectors
+    if are_annotations:
+        return name, n_vectors, "–", "–", "–", health.non_finite, "–", "–", check
+    return (
+        name,
+        n_vectors,
         float(f"{health.mean_norm:.3g}"),
         float(f"{health.spread[2]:.3g}"),
         health.dead_dimensions,
         health.non_finite,
         round(health.median_pair_cosine, 3),
         round(health.near_duplicates, 3),
+        check,
     )
-    if are_annotations:
-        figures = ("–", "–", "–", health.non_finite, "–", "–")
-    check = FAILED if has_failed else PASSED
-    return (hdf5.short_name(path), health.vectors, *figures, check)
 
 
 def make_health_table(rows: Iterable[tuple[object, ...]]) -> Table:

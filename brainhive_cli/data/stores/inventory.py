@@ -118,15 +118,17 @@ def inspect_dataset(
 
     rows = []
     descriptions = {}
-    for part in dataset_parts:
-        counts = [part.counts.get(split, NO_VALUE) for split in splits]
-        size = NO_VALUE if part.size is None else console.size(part.size)
-        rows.append((part.name, *counts, size, part.state))
-        descriptions[part.name] = {
-            "counts": part.counts,
-            "bytes": part.size,
-            "state": part.state,
-            "problem": part.problem.in_one_line if part.problem else "",
+    for dataset_part in dataset_parts:
+        counts = [dataset_part.counts.get(split, NO_VALUE) for split in splits]
+        size = (
+            NO_VALUE if dataset_part.size is None else console.size(dataset_part.size)
+        )
+        rows.append((dataset_part.name, *counts, size, dataset_part.state))
+        descriptions[dataset_part.name] = {
+            "counts": dataset_part.counts,
+            "bytes": dataset_part.size,
+            "state": dataset_part.state,
+            "problem": dataset_part.problem.in_one_line if dataset_part.problem else "",
         }
     title = name
     if folder:
@@ -145,11 +147,13 @@ def inspect_dataset(
 def _merge_problems(dataset_parts: Sequence[DatasetPart]) -> list[BrainhiveError]:
     """Merge the problems with the same advice, because a command repairs them all."""
     groups: dict[tuple[type[BrainhiveError], str], list[BrainhiveError]] = {}
-    for part in dataset_parts:
-        if part.problem is not None:
-            is_missing = isinstance(part.problem, MissingData)
+    for dataset_part in dataset_parts:
+        if dataset_part.problem is not None:
+            is_missing = isinstance(dataset_part.problem, MissingData)
             kind = MissingData if is_missing else BrainhiveError
-            groups.setdefault((kind, part.problem.hint), []).append(part.problem)
+            groups.setdefault((kind, dataset_part.problem.hint), []).append(
+                dataset_part.problem
+            )
     errors = []
     for (kind, hint), problems in groups.items():
         message = problems[0].message
@@ -190,19 +194,19 @@ def _list_parts(
     # prepared files of each subject, or else raw recordings
     if not dataset.is_simulated:
         for subject in subjects:
-            part = _inspect_recordings(dataset, subject, images)
-            is_missing = part.state == "missing"
+            dataset_part = _inspect_recordings(dataset, subject, images)
+            is_missing = dataset_part.state == "missing"
             # a store is enough
             if is_missing and stores[subject]:
                 continue
             if is_missing and subject in raw_subjects:
-                part = _describe_raw_recordings(config, subject)
-            dataset_parts.append(part)
+                dataset_part = _describe_raw_recordings(config, subject)
+            dataset_parts.append(dataset_part)
 
     for store_paths in stores.values():
         for path in store_paths:
-            part = _inspect_signal_store(path, dataset, images, checks_all)
-            dataset_parts.append(part)
+            dataset_part = _inspect_signal_store(path, dataset, images, checks_all)
+            dataset_parts.append(dataset_part)
     embeddings = paths.under_home("embeddings") / dataset.name
     encoders: set[str] = set()
     for split in dataset.splits:
@@ -220,19 +224,21 @@ def _inspect_pictures(
     Returns:
         The part, and the pictures by split.
     """
-    part = DatasetPart("pictures")
+    dataset_part = DatasetPart("pictures")
     images = {}
     for split in dataset.splits:
-        with part.catch_problem():
+        with dataset_part.catch_problem():
             stimuli = dataset.images(split)
             images[split] = stimuli
             count = len(stimuli)
             n_published = N_PUBLISHED_PICTURES.get(dataset.name, {}).get(split, 0)
-            part.counts[split] = f"{count:,}"
+            dataset_part.counts[split] = f"{count:,}"
             if count < n_published:
-                part.counts[split] += f" of {n_published:,}"
+                dataset_part.counts[split] += f" of {n_published:,}"
             if stimuli.unread_counts:
-                part.counts[split] += f", {describe_unread(stimuli.unread_counts)}"
+                dataset_part.counts[split] += (
+                    f", {describe_unread(stimuli.unread_counts)}"
+                )
             if count < n_published:
                 raise MissingData(
                     f"{dataset.name} has {count:,} of {n_published:,} {split} pictures",
@@ -246,29 +252,30 @@ def _inspect_pictures(
                 for annotation in ANNOTATIONS:
                     if getattr(stimuli, annotation):
                         stimuli.get_reader(annotation)(row)
-    return part, images
+    return dataset_part, images
 
 
 def _sample_rows(count: int) -> list[int]:
     """Choose evenly spaced rows, the first and the last among them."""
     rows = np.linspace(0, max(count - 1, 0), min(count, MAX_SAMPLED_ITEMS)).astype(int)
-    return [int(row) for row in np.unique(rows)]
+    sample_rows: list[int] = np.unique(rows).tolist()
+    return sample_rows
 
 
 def _inspect_recordings(
     dataset: Dataset, subject: int, images: Mapping[str, StimulusSet]
 ) -> DatasetPart:
     """Inspect the prepared files of a subject."""
-    part = DatasetPart(f"subject {subject}")
+    dataset_part = DatasetPart(f"subject {subject}")
     size = 0
-    with part.catch_problem():
+    with dataset_part.catch_problem():
         for split in dataset.splits:
             recording = dataset.recording(subject, split)
             size += count_bytes(recording)
             name = f"{dataset.name} subject {subject}"
-            _inspect_split(part, dataset, recording, split, images, name)
-    part.size = size or None
-    return part
+            _inspect_split(dataset_part, dataset, recording, split, images, name)
+    dataset_part.size = size or None
+    return dataset_part
 
 
 def _describe_raw_recordings(config: Any, subject: int) -> DatasetPart:
@@ -286,18 +293,18 @@ def _inspect_signal_store(
 ) -> DatasetPart:
     """Inspect a signal store, and verify all of its rows on request."""
     name = f"signals {path.parent.name}/{path.stem}"
-    part = DatasetPart(name, size=path.stat().st_size)
-    with part.catch_problem():
+    dataset_part = DatasetPart(name, size=path.stat().st_size)
+    with dataset_part.catch_problem():
         store = SignalStore.open(path)
         if checks_all:
             store.verify()
         for split, recording in store.splits.items():
-            _inspect_split(part, dataset, recording, split, images, str(path))
-    return part
+            _inspect_split(dataset_part, dataset, recording, split, images, str(path))
+    return dataset_part
 
 
 def _inspect_split(
-    part: DatasetPart,
+    dataset_part: DatasetPart,
     dataset: Dataset,
     recording: Trials,
     split: str,
@@ -307,7 +314,7 @@ def _inspect_split(
     """Count the trials of a split, and add a problem of its pictures or values.
 
     Args:
-        part: Part to which the count and the problem are added.
+        dataset_part: Part to which the count and the problem are added.
         dataset: Data set.
         recording: Trials of the split.
         split: Split.
@@ -324,15 +331,15 @@ def _inspect_split(
         n_shown = N_PUBLISHED_PICTURES[dataset.name].get(split, 0)
     count = f"{n_stimuli:,}"
     if n_stimuli < n_shown:
-        part.is_whole = False
+        dataset_part.is_whole = False
         count += f" of {n_shown:,}"
-    part.counts[split] = f"{count} × {repetitions}"
+    dataset_part.counts[split] = f"{count} × {repetitions}"
 
     problem = _describe_unknown_pictures(recording, split, images)
     if not problem:
         problem = _describe_bad_values(recording)
     if problem:
-        part.add_problem(
+        dataset_part.add_problem(
             BrainhiveError(
                 f"{name}, {split}: {problem}", "download it, or prepare it, again"
             )
@@ -375,19 +382,19 @@ def _inspect_targets(
     embeddings: Path, encoder: str, images: Mapping[str, StimulusSet]
 ) -> DatasetPart:
     """Inspect the target stores of an encoder in all splits."""
-    part = DatasetPart(f"targets {encoder}")
+    dataset_part = DatasetPart(f"targets {encoder}")
     size = 0
     paths = {split: embeddings / split / f"{encoder}.h5" for split in images}
-    has_own_vectors = any(holds_own_vectors(path) for path in paths.values())
+    has_own_vectors = any(map(holds_own_vectors, paths.values()))
     for split, path in paths.items():
         if not path.is_file():
             command_line = build_command_line(path, has_own_vectors)
-            part.add_problem(MissingData(f"no {path}", command_line))
+            dataset_part.add_problem(MissingData(f"no {path}", command_line))
             continue
         size += path.stat().st_size
-        with part.catch_problem():
+        with dataset_part.catch_problem():
             store = TargetStore.open(path)
-            part.counts[split] = f"{len(store.image_ids):,}"
+            dataset_part.counts[split] = f"{len(store.image_ids):,}"
             store.require_pictures(images[split].image_ids, store.command_line)
-    part.size = size
-    return part
+    dataset_part.size = size
+    return dataset_part

@@ -169,7 +169,7 @@ class Job(CommandJob):
         """Count the subjects to prepare, or return None if there are none.
 
         Args:
-            due: Subjects to prepare. By default, all without a store.
+            due: Subjects to prepare, or None for all without a store.
         """
         subjects = self.list_due() if due is None else due
         count = len(subjects)
@@ -296,13 +296,13 @@ class Job(CommandJob):
         if "preparation" not in stored:
             return "from files that others have prepared"
 
-        old = {**stored["preparation"], "dtype": stored["dtype"]}
-        new = {**self.settings["preparation"], "dtype": self.dtype}
-        for key in {**old, **new}:
-            old_value = old.get(key)
-            new_value: Any = new.get(key)
+        stored_settings = {**stored["preparation"], "dtype": stored["dtype"]}
+        settings = {**self.settings["preparation"], "dtype": self.dtype}
+        for key in {**stored_settings, **settings}:
+            old_value = stored_settings.get(key)
+            new_value: Any = settings.get(key)
             # a check `needs_…` that was passed changes nothing in the store
-            is_passed_check = key in new and key.startswith("needs_")
+            is_passed_check = key in settings and key.startswith("needs_")
             if is_passed_check and new_value <= bool(old_value):
                 continue
             if old_value != new_value:
@@ -347,7 +347,7 @@ class Job(CommandJob):
         )
 
         session_paths = self.build_session_paths(subject)
-        n_done = sum(path.is_file() for path in session_paths.values())
+        n_done = _count_files(session_paths)
         if n_done:
             description += f"; {n_done} of {len(session_paths)} sessions are done"
         return description
@@ -414,7 +414,7 @@ class Job(CommandJob):
                     continue
                 session_store.write_session(paths[session], session, trials, self.dtype)
                 # the bar counts the sessions of all processes
-                n_written = sum(path.is_file() for path in paths.values())
+                n_written = _count_files(paths)
                 bar.advance(n_written - n_done, f"subject {subject}, session {session}")
                 n_done = n_written
         bar.advance(len(paths) - n_done)
@@ -445,3 +445,8 @@ class Job(CommandJob):
         """Remove the folder of sessions if it is empty."""
         with suppress(OSError):
             self.sessions_folder.rmdir()
+
+
+def _count_files(paths: Mapping[int, Path]) -> int:
+    """Count the existing files."""
+    return sum(path.is_file() for path in paths.values())

@@ -181,8 +181,8 @@ class LearnedPictures:
             concepts: Concepts [N], or empty if unknown.
         """
         name_hashes = hash_names(dataset, image_ids)
-        concept_names = [concept for concept in concepts if concept]
-        concept_hashes = np.unique(hash_concepts(concept_names))
+        known_concepts = list(filter(None, concepts))
+        concept_hashes = np.unique(hash_concepts(known_concepts))
         if pixels is None:
             return cls(np.unique(name_hashes), concepts=concept_hashes)
 
@@ -303,13 +303,14 @@ def find_similar_pictures(
     return similar
 
 
+@dataclass(eq=False)
 class PixelComparison:
     """Comparison of tested pictures with learned pictures on their pixels.
 
     It is a `ComparePair`. Every pair is compared once, and data sets are opened when
     the first pair is compared.
 
-    Args:
+    Attributes:
         image_ids: Image ids [M] of the tested pictures.
         dataset: Data set of the tested pictures.
         split: Split of the tested pictures.
@@ -317,20 +318,14 @@ class PixelComparison:
         learned_split: Split of the learned pictures.
     """
 
-    def __init__(
-        self,
-        image_ids: Sequence[str],
-        dataset: Dataset,
-        split: str,
-        learned_sets: Iterable[Dataset],
-        learned_split: str = "train",
-    ) -> None:
-        self._image_ids = image_ids
-        self._dataset = dataset
-        self._split = split
-        self._learned_sets = learned_sets
-        self._learned_split = learned_split
-        self._likenesses: dict[RowPair, Likeness | None] = {}
+    image_ids: Sequence[str]
+    dataset: Dataset
+    split: str
+    learned_sets: Iterable[Dataset]
+    learned_split: str = "train"
+    _likenesses: dict[RowPair, Likeness | None] = field(
+        init=False, default_factory=dict
+    )
 
     def __call__(self, row: int, name: int) -> Likeness | None:
         """Compare a tested picture with a learned picture.
@@ -350,7 +345,7 @@ class PixelComparison:
 
     def _compare(self, row: int, name: int) -> Likeness | None:
         """Compare two pictures, or return None if one cannot be read."""
-        tested = self._tested_pictures.get(self._image_ids[row])
+        tested = self._tested_pictures.get(self.image_ids[row])
         learned = self._learned_pictures.get(name)
         if tested is None or learned is None:
             return None
@@ -368,8 +363,8 @@ class PixelComparison:
     def _tested_pictures(self) -> dict[str, IndexedPicture]:
         """Tested pictures by image id. Empty if the data set is missing."""
         with suppress(MissingData):
-            split = self._dataset.holdout.name_stored_split(self._split)
-            images = self._dataset.images(split)
+            split = self.dataset.holdout.name_stored_split(self.split)
+            images = self.dataset.images(split)
             return {name: (images, row) for row, name in enumerate(images.image_ids)}
         return {}
 
@@ -377,9 +372,9 @@ class PixelComparison:
     def _learned_pictures(self) -> dict[int, IndexedPicture]:
         """Pictures of the learned data sets that are here, by hash of the name."""
         pictures: dict[int, IndexedPicture] = {}
-        for dataset in self._learned_sets:
+        for dataset in self.learned_sets:
             with suppress(MissingData):
-                images = dataset.images(self._learned_split)
+                images = dataset.images(self.learned_split)
                 names = hash_names(dataset.pictured_as, images.image_ids).tolist()
                 pictures |= {name: (images, row) for row, name in enumerate(names)}
         return pictures
@@ -487,11 +482,12 @@ class TrainingHistory:
         # the selection later in the list of selections wins
         severity = get_args(EpochSelection).index
         selection = max(self.selection, start.selection, key=severity)
-        datasets = [name for name in (start.dataset, self.dataset) if name]
+        datasets = dict.fromkeys((start.dataset, self.dataset))
+        datasets.pop("", None)
         return replace(
             self,
             selection=selection,
-            dataset=DATASET_SEPARATOR.join(dict.fromkeys(datasets)),
+            dataset=DATASET_SEPARATOR.join(datasets),
             people=people,
             has_all_subjects=self.has_all_subjects and start.has_all_subjects,
             signals={**start.signals, **self.signals},
@@ -528,7 +524,7 @@ class TrainingHistory:
         excluded_subjects = dataset.list_excluded_subjects(tested)
         trained = excluded_subjects.intersection(self.people.get(people, ()))
         if trained:
-            subjects = ", ".join(str(subject) for subject in sorted(trained))
+            subjects = ", ".join(map(str, sorted(trained)))
             raise BrainhiveError(
                 f"{model} is to be tested on new subjects, but it, or a model that it "
                 f"started from, was trained on subject {subjects} of {people}",
@@ -595,9 +591,9 @@ class TrainingHistory:
         import torch
 
         # the block of the config: fields without arrays
-        block: dict[str, Any] = {
-            key: value for key, value in vars(self).items() if key not in ARRAY_FIELDS
-        }
+        block = dict(vars(self))
+        for name in ARRAY_FIELDS:
+            del block[name]
         block["pictures"] = {
             "count": len(self.pictures),
             "has_all_pixels": self.pictures.has_all_pixels,
@@ -749,7 +745,7 @@ class TrainingHistory:
 
 
 def _merge_kinds(kinds: NameTuple, start_kinds: NameTuple) -> NameTuple:
-    """Merge the kinds of two trainings. Empty if those of either are unknown."""
+    """Merge the kinds of two trainings. Empty if either training has none."""
     if not kinds or not start_kinds:
         return ()
     return tuple(sorted(set(kinds).union(start_kinds)))

@@ -160,7 +160,7 @@ class Recordings:
         """Describe that subjects, or all subjects, have no recordings."""
         dataset = self.dataset
         preparation = self.signal.name
-        name = ", ".join(str(subject) for subject in absent)
+        name = ", ".join(map(str, absent))
         if not dataset.subjects:
             name = f"{name} in signals {preparation}".strip()
 
@@ -170,7 +170,7 @@ class Recordings:
         source = dataset.recorded_as if has_preparation else "recording"
         hint = str(Line("prepare", ("from", source)))
         if recorded:
-            hint = f"it has: {', '.join(str(subject) for subject in recorded)}"
+            hint = f"it has: {', '.join(map(str, recorded))}"
 
         # advise other preparations
         signals = self.paths.under_home("signals") / dataset.recorded_as

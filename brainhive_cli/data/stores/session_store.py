@@ -95,8 +95,8 @@ def join_sessions(
 
     Args:
         stores: Sessions, in their order.
-        order_seed: Seed that shuffles the repetitions of each stimulus. None for the
-            order of sessions and times.
+        order_seed: Seed that shuffles the repetitions of each stimulus, or None for
+            the order of sessions and times.
         provenance: Provenance of all sessions. The facts of each session are added.
 
     Returns:
@@ -141,7 +141,7 @@ def _join_split(
             row[:count] = row[shuffle_range(count, order_seed)]
 
     # session [N, R] of each trial, -1 where there is none
-    trial_counts = [len(recording.image_ids) for recording in recordings]
+    trial_counts = list(map(len, image_ids))
     starts = np.cumsum(trial_counts) - trial_counts
     sessions = (np.searchsorted(starts, trials, "right") - 1).astype(np.int8)
 
@@ -166,7 +166,7 @@ def _join_split(
         """Read the trials [n, R, C, T] of some stimuli. Zeros where there is none."""
         session_numbers = sessions[stimulus_rows]
         session_rows = rows[stimulus_rows]
-        values = np.zeros((*session_numbers.shape, *trial_shape), dtype)
+        values = np.zeros(session_numbers.shape + trial_shape, dtype)
         for session, signal in enumerate(signals):
             is_of_session = session_numbers == session
             values[is_of_session] = signal[session_rows[is_of_session], 0]
@@ -177,7 +177,7 @@ def _join_split(
     return replace(
         recordings[0],
         known_digests=None,
-        signal=LazyRows((*sessions.shape, *trial_shape), dtype, read),
+        signal=LazyRows(sessions.shape + trial_shape, dtype, read),
         image_ids=Names(stimuli),
         provenance={**provenance, "sessions": session_facts},
         repetitions=counts,
@@ -189,12 +189,12 @@ def _join_split(
 
 def _require_same_axes(recordings: Sequence[Trials]) -> None:
     """Raise an error if a session has other axes than the first session."""
-    first = recordings[0]
+    first_recording = recordings[0]
     for other in recordings[1:]:
-        difference = describe_difference(first, other)
+        difference = describe_difference(first_recording, other)
         if difference:
             raise BrainhiveError(
-                f"session {first.provenance.get('session')} and session "
+                f"session {first_recording.provenance.get('session')} and session "
                 f"{other.provenance.get('session')} differ in their {difference}"
             )
 
@@ -220,13 +220,13 @@ def collect_file_facts(paths: Iterable[Path]) -> FileFacts:
     return facts
 
 
-def describe_file_difference(old: FileFacts, new: FileFacts) -> str:
+def describe_file_difference(old_facts: FileFacts, new_facts: FileFacts) -> str:
     """Describe the first file that was added, removed or changed. Empty if none was.
 
     Folders that all files share are ignored, because raw data may be moved.
     """
-    old_files = _name_below_shared_folder(old)
-    new_files = _name_below_shared_folder(new)
+    old_files = _name_below_shared_folder(old_facts)
+    new_files = _name_below_shared_folder(new_facts)
     for name in {**old_files, **new_files}:
         if old_files.get(name) != new_files.get(name):
             return f"from other files than now, such as {name}"

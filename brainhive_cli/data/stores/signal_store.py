@@ -104,19 +104,29 @@ class SignalStore:
         file names or versions of libraries.
         """
         # meaning of the axes
-        first = next(iter(self.splits.values()))
-        contents: list[Any] = [first.unit, first.rate_hz, first.times_s.tolist()]
-        for name, values in list_axis_values(first.space).items():
+        first_recording = next(iter(self.splits.values()))
+        contents: list[Any] = [
+            first_recording.unit,
+            first_recording.rate_hz,
+            first_recording.times_s.tolist(),
+        ]
+        for name, values in list_axis_values(first_recording.space).items():
             text = repr(np.asarray(values).tolist())
             contents.append((name, xxhash.xxh3_64_hexdigest(text.encode())))
 
         # shape, checksums, stimuli and steps of each split
         for split, recording in self.splits.items():
-            arrays = (recording.repetitions, recording.sessions)
-            counts = [None if array is None else array.tobytes() for array in arrays]
-            for array in (recording.runs, recording.onset_s, recording.trial_numbers):
-                if array is not None:
-                    counts.append(array.tobytes())
+            counts: list[bytes | None] = []
+            for array in (recording.repetitions, recording.sessions):
+                counts.append(None if array is None else array.tobytes())
+            # stores without these arrays have kept their identity
+            for later_array in (
+                recording.runs,
+                recording.onset_s,
+                recording.trial_numbers,
+            ):
+                if later_array is not None:
+                    counts.append(later_array.tobytes())
             checksums = np.ascontiguousarray(recording.signal.checksums)
             contents.append(
                 (
@@ -154,18 +164,18 @@ class SignalStore:
                 times, rate or unit than the first.
         """
         _require_same_axes(path, recordings)
-        first = next(iter(recordings.values()))
+        first_recording = next(iter(recordings.values()))
         attributes: dict[str, Any] = {
             "format": FORMAT,
             "holds": "signal",
             "splits": list(recordings),
         }
-        space_attributes, arrays = _describe_space(first.space)
+        space_attributes, arrays = _describe_space(first_recording.space)
         attributes.update(space_attributes)
-        attributes["times_s"] = [float(time_s) for time_s in first.times_s]
-        if first.rate_hz is not None:
-            attributes["rate_hz"] = float(first.rate_hz)
-        attributes["unit"] = first.unit
+        attributes["times_s"] = np.asarray(first_recording.times_s, np.float64).tolist()
+        if first_recording.rate_hz is not None:
+            attributes["rate_hz"] = float(first_recording.rate_hz)
+        attributes["unit"] = first_recording.unit
         attributes["provenance"] = {}
         attributes["pictures"] = {}
 
@@ -351,14 +361,14 @@ def _choose_dtype(recording: Trials) -> str:
 
 def _require_same_axes(path: Path, recordings: Mapping[str, Trials]) -> None:
     """Raise an error unless all splits have image ids and the same axes."""
-    first = next(iter(recordings.values()))
+    first_recording = next(iter(recordings.values()))
     for split, recording in recordings.items():
         if not len(recording.image_ids):
             raise BrainhiveError(
                 f"{path.stem}: the {split} signals have no image ids",
                 "Trials(image_ids=[…]), one for each of its N rows",
             )
-        difference = describe_difference(first, recording)
+        difference = describe_difference(first_recording, recording)
         if difference:
             raise BrainhiveError(
                 f"{path.stem}: the {split} signals have other {difference} than the "
@@ -368,20 +378,20 @@ def _require_same_axes(path: Path, recordings: Mapping[str, Trials]) -> None:
             )
 
 
-def describe_difference(first: Trials, other: Trials) -> str:
+def describe_difference(first_recording: Trials, other_recording: Trials) -> str:
     """Name the first property in which two recordings differ.
 
     Returns:
         "space", a property of the space such as "regions", "times", "rate_hz" or
         "unit". Empty if the recordings can be in the same store.
     """
-    first_values = dict(list_axis_values(first.space))
-    other_values = dict(list_axis_values(other.space))
+    first_values = dict(list_axis_values(first_recording.space))
+    other_values = dict(list_axis_values(other_recording.space))
     if first_values.keys() != other_values.keys():
         return "space"
     for name in ("times_s", "rate_hz", "unit"):
-        first_values[name] = getattr(first, name)
-        other_values[name] = getattr(other, name)
+        first_values[name] = getattr(first_recording, name)
+        other_values[name] = getattr(other_recording, name)
     for name, values in first_values.items():
         if not np.array_equal(values, other_values[name]):
             return name.removesuffix("_s")

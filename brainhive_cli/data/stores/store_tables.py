@@ -20,26 +20,26 @@ def describe_store(store: SignalStore) -> dict[str, Any]:
 
     Splits of which all trials were dropped are included.
     """
-    first = next(iter(store.splits.values()))
-    n_rows = first.signal.shape[2]
-    if isinstance(first.space, Voxels):
-        space = {"voxels": n_rows, "regions": list(first.space.regions)}
+    first_recording = next(iter(store.splits.values()))
+    n_rows = first_recording.signal.shape[2]
+    if isinstance(first_recording.space, Voxels):
+        space = {"voxels": n_rows, "regions": list(first_recording.space.regions)}
     else:
-        space = {"channels": n_rows, "names": list(first.space.names)}
-    window_s = first.times_s[[0, -1]]
-    overlap = Overlap.measure(store.splits.values(), first.times_s)
+        space = {"channels": n_rows, "names": list(first_recording.space.names)}
+    window_s = first_recording.times_s[[0, -1]]
+    overlap = Overlap.measure(store.splits.values(), first_recording.times_s)
     caveats = [recording.caveats for recording in store.splits.values()]
-    provenance = {
-        key: value for key, value in first.provenance.items() if key != "files"
-    }
+    whiteners = first_recording.whiteners
+    provenance = dict(first_recording.provenance)
+    provenance.pop("files", None)
     return {
         **space,
-        "rate_hz": first.rate_hz,
+        "rate_hz": first_recording.rate_hz,
         "window_ms": [round(float(time_s) * 1000, 1) for time_s in window_s],
-        "unit": first.unit,
+        "unit": first_recording.unit,
         "caveats": merge_caveats(*caveats),
         "overlap": overlap.description if overlap else "",
-        "whiteners": 0 if first.whiteners is None else len(first.whiteners),
+        "whiteners": 0 if whiteners is None else len(whiteners),
         "provenance": provenance,
         "splits": _count_trials(store),
     }

@@ -293,7 +293,7 @@ def list_stores(names: Iterable[str] | None, paths: Paths) -> list[Path]:
     """List the stores of files, folders and patterns, including subfolders.
 
     Args:
-        names: Files, folders and patterns. None for all stores of `paths`.
+        names: Files, folders and patterns, or None for all stores of `paths`.
         paths: Folders of the project.
 
     Raises:
@@ -311,7 +311,7 @@ def list_stores(names: Iterable[str] | None, paths: Paths) -> list[Path]:
             # macOS adds hidden files ._NAME.h5 on foreign disks
             stores.extend(sorted(folder.rglob("[!.]*.h5")))
     if not stores:
-        searched = ", ".join(str(folder) for folder in folders)
+        searched = ", ".join(map(str, folders))
         raise MissingData(
             f"no embedding store in {searched}",
             f"{Line('embed')}, or import-embeddings",
@@ -372,7 +372,7 @@ def _build_missing_commands(encoders: Sequence[str], dataset: str) -> str:
         if name not in shipped:
             line = Line("import-embeddings", "FILE", ("as", name), ("dataset", dataset))
             lines.append(line)
-    return " && ".join(str(line) for line in lines)
+    return " && ".join(map(str, lines))
 
 
 @lru_cache(maxsize=256)

@@ -1,6 +1,4 @@
-"""Simulated recordings, of the demo's pictures and of anyone's: labelled as such, and
-always the same.
-"""
+"""Simulated recordings of the demo's pictures and of other pictures."""
 
 from pathlib import Path
 
@@ -20,7 +18,7 @@ COUNTS = {"train": 12, "test": 4}
 
 @pytest.fixture
 def pictures(home: Path) -> Path:
-    """A folder of real files and the embeddings that stand for their meaning."""
+    """Write a folder of pictures and their embeddings."""
     generator = np.random.default_rng(0)
     for split, count in COUNTS.items():
         for number in range(count):
@@ -29,7 +27,7 @@ def pictures(home: Path) -> Path:
             Image.fromarray(
                 generator.integers(0, 255, (32, 32, 3), dtype=np.uint8)
             ).save(path)
-        images = dataset(home).images(split)
+        images = build_dataset(home).images(split)
         path = target_store.build_store_path(
             home / "embeddings", "photos", split, "vae"
         )
@@ -43,36 +41,34 @@ def pictures(home: Path) -> Path:
     return home
 
 
-def dataset(home: Path, **knobs: object) -> Dataset:
+def build_dataset(home: Path) -> Dataset:
     images = {"kind": "image-folder", "root": str(home / "photos")}
-    return simulated.Simulated(images=images, meaning="vae", **knobs).build(Paths())
+    return simulated.Simulated(images=images, meaning="vae").build(Paths())
 
 
-def test_signals_simulated_from_anyones_pictures_are_labelled_and_repeatable(
+def test_simulated_signals_of_pictures_are_labelled_and_repeatable(
     pictures: Path,
 ) -> None:
-    first, second = (dataset(pictures).recording(2, "test") for _ in range(2))
-    np.testing.assert_array_equal(first.signal, second.signal)
-    assert first.signal.shape == (
-        4,
-        demo.REPETITIONS["test"],
-        len(simulation.CHANNELS),
-        simulation.SAMPLES,
-    )
-    assert "simulated" in first.provenance and np.isfinite(first.signal).all()
-    assert tuple(first.image_ids) == dataset(pictures).images("test").image_ids
-    assert not np.array_equal(
-        first.signal, dataset(pictures).recording(3, "test").signal
-    )
+    dataset = build_dataset(pictures)
+    recording = dataset.recording(2, "test")
+    repeated = build_dataset(pictures).recording(2, "test")
+    np.testing.assert_array_equal(recording.signal, repeated.signal)
+    n_channels = len(simulation.CHANNELS)
+    shape = (4, demo.REPETITIONS["test"], n_channels, simulation.SAMPLES)
+    assert recording.signal.shape == shape
+    assert "simulated" in recording.provenance and np.isfinite(recording.signal).all()
+    assert tuple(recording.image_ids) == dataset.images("test").image_ids
+    other_subject = dataset.recording(3, "test")
+    assert not np.array_equal(recording.signal, other_subject.signal)
 
 
 def test_the_demos_recordings_are_labelled_and_differ_by_subject_and_noise() -> None:
-    made = demo.Config().build(Paths())
-    recording = made.recording(1, "test")
-    assert "simulated" in recording.provenance and recording.signal.shape[0] == len(
-        made.images("test")
-    )
-    assert tuple(recording.image_ids) == made.images("test").image_ids
+    dataset = demo.Config().build(Paths())
+    recording = dataset.recording(1, "test")
+    image_ids = dataset.images("test").image_ids
+    assert "simulated" in recording.provenance
+    assert recording.signal.shape[0] == len(image_ids)
+    assert tuple(recording.image_ids) == image_ids
     assert demo.Config(noise=2).build(Paths()).name == "demo-noise-2"
-    with pytest.raises(MissingData, match="has no split 'validation'"):
-        made.images("validation")
+    with pytest.raises(MissingData, match="validation"):
+        dataset.images("validation")

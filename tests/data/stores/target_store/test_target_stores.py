@@ -1,6 +1,4 @@
-"""A run is neither evaluated on nor resumed with embeddings that were made in another
-way than its own.
-"""
+"""Runs are not evaluated or resumed with embeddings that were made differently."""
 
 import re
 import shutil
@@ -26,16 +24,16 @@ IMPORTED = {"imported": ["train.pt"], "preprocessing": "not known: imported"}
 
 @pytest.fixture
 def own(world: Path, tmp_path: Path) -> Path:
-    """A copy of the world's stores, to change."""
+    """Copy the stores of the world, to change them."""
     shutil.copytree(world / "embeddings", tmp_path / "embeddings")
     return tmp_path / "embeddings"
 
 
-def remake(embeddings: Path, split: str, **made_by: Any) -> str:
-    """Say of a store that something else made it."""
+def change_attributes(embeddings: Path, split: str, **attributes: Any) -> str:
+    """Change the attributes of a store, and return its path."""
     path = build_store_path(embeddings, DATASET, split, ENCODER)
     with resealed(path) as file:
-        hdf5.set_attributes(file, made_by)
+        hdf5.set_attributes(file, attributes)
     return str(path)
 
 
@@ -44,13 +42,13 @@ def test_a_test_store_of_another_making_is_refused_with_both_named(
 ):
     run = go("train-align", *small).folder
     trained_on = build_store_path(world / "embeddings", DATASET, "train", ENCODER)
-    for made_by, what in (
+    for attributes, difference in (
         ({"preprocessing": "squash"}, "preprocessing"),
         (IMPORTED, "weights and preprocessing"),
     ):
-        remade = remake(own, "test", **made_by)
+        changed_store = change_attributes(own, "test", **attributes)
 
-        with pytest.raises(BrainhiveError, match=f"other {what} than") as caught:
+        with pytest.raises(BrainhiveError, match=f"other {difference} than") as caught:
             go(
                 "eval-retrieval",
                 f"run={run}",
@@ -58,22 +56,23 @@ def test_a_test_store_of_another_making_is_refused_with_both_named(
                 f"paths.runs={tmp_path}",
             )
 
-        assert {remade, str(trained_on)} <= set(re.split(r"\s", caught.value.message))
+        words = set(re.split(r"\s", caught.value.message))
+        assert {changed_store, str(trained_on)} <= words
 
 
 @pytest.mark.nightly
 def test_imported_stores_of_several_files_are_taken_together(go, small, own, tmp_path):
-    mine = f"paths.embeddings={own}", f"paths.runs={tmp_path}"
+    own_paths = f"paths.embeddings={own}", f"paths.runs={tmp_path}"
     for split, digest in (("train", "a"), ("test", "b")):
-        remake(
+        change_attributes(
             own,
             split,
             **IMPORTED,
             weights={"source": "imported: dictionary", "digest": digest * 64},
         )
-    go("train-align", *small, *mine, "subjects=1", "train.epochs=1")
+    go("train-align", *small, *own_paths, "subjects=1", "train.epochs=1")
 
-    assert go("eval-retrieval", *mine).metrics.overall["top1"].n == 100
+    assert go("eval-retrieval", *own_paths).metrics.overall["top1"].n == 100
 
 
 def test_a_run_does_not_go_on_with_a_store_that_was_made_anew(own, tmp_path):
@@ -85,8 +84,8 @@ def test_a_run_does_not_go_on_with_a_store_that_was_made_anew(own, tmp_path):
     path = build_store_path(own, DATASET, "train", ENCODER)
     begin()
     begin()
-    remake(own, "train", weights={"digest": "b" * 64})
-    with pytest.raises(BrainhiveError, match="was made with other weights"):
+    change_attributes(own, "train", weights={"digest": "b" * 64})
+    with pytest.raises(BrainhiveError, match="other weights"):
         begin()
 
 
@@ -94,16 +93,11 @@ def test_lines_embed_by_encoders_or_the_default_and_import_own_vectors() -> None
     dataset = parts.resolve("datasets", "demo")
     own = encoders.resolve({"kind": "imported", "source": "mine"})
     timm = encoders.resolve({"kind": "timm", "architecture": "test_vit"})
-    commands = [
-        [
-            line.split()[1]
-            for line in write_embed_commands(dataset, chosen).split(" && ")
-        ]
-        for chosen in ([], [timm], [own], [timm, own])
-    ]
-    assert commands == [
-        ["embed"],
-        ["embed"],
-        ["import-embeddings"],
-        ["embed", "import-embeddings"],
-    ]
+    for configs, commands in (
+        ([], ["embed"]),
+        ([timm], ["embed"]),
+        ([own], ["import-embeddings"]),
+        ([timm, own], ["embed", "import-embeddings"]),
+    ):
+        lines = write_embed_commands(dataset, configs).split(" && ")
+        assert [line.split()[1] for line in lines] == commands
