@@ -1,228 +1,179 @@
-"""The signal store: what goes in comes out, mapped; a half-written one does not
-open.
-"""
+"""Recordings of a data set: signal stores that are made, opened and listed."""
 
-import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import h5py
-import numpy as np
 import pytest
+import torch
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.data.files import hdf5
-from brainhive_cli.data.signals.spaces import Sensors, Voxels
-from brainhive_cli.data.signals.trials import MAX_STIMULI_PER_READ, Trials
-from brainhive_cli.data.stores import signal_store
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.datasets import PublishedFacts
+from brainhive_cli.data.signals.selection import Signal
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.recordings import Recordings
 from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.data.targets.model_input import match_stimuli
-from tests.tools.mapped_arrays import is_mapped
+
+MAIN_PROCESS = Launch(0, 1, torch.device("cpu"))
 
 
-def recording(count: int, most: int, **fields: Any) -> Trials:
-    made = {
-        "signal": np.random.default_rng(count).normal(size=(count, most, 3, 5)),
-        "image_ids": [f"train/c/p{number}" for number in range(count)],
-        "space": Sensors(("O1", "Oz", "O2")),
-        "times_s": np.arange(5) / 250,
-        "rate_hz": 250.0,
-        "unit": "µV",
-        "provenance": {"source": "test"},
-    }
-    return Trials(**{**made, **fields})
+class CountedDataset:
+    """Data set that lists the recordings that were opened."""
+
+    name = recorded_as = pictured_as = "counted"
+    splits, channels, is_simulated = ("train", "test"), None, False
+    subjects: tuple[int, ...] = (1, 2, 3)
+    available: tuple[int, ...] = subjects
+    published_sizes: PublishedFacts | None = PublishedFacts({}, subject_bytes=10)
+
+    def __init__(self) -> None:
+        self.opened: list[tuple[int, str]] = []
+
+    def find_recording(self, subject: int) -> None:
+        """Raise an error unless the recording of a subject is available."""
+        if subject not in self.available:
+            raise MissingData(f"no recording of {subject}", "download it")
+
+    def recording(self, subject: int, split: str) -> Trials:
+        """Make the signal of a stimulus."""
+        self.opened.append((subject, split))
+        signal = torch.full((1, 1, 2, 1), float(subject)).numpy()
+        return Trials(
+            signal, ["a"], Sensors(("O1", "O2")), torch.zeros(1).numpy(), None, "uV"
+        )
+
+
+def make_recordings(dataset: CountedDataset, **signal: str) -> Recordings:
+    return Recordings(dataset, Paths(), Signal(**signal))  # type: ignore[arg-type]
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return signal_store.build_store_path(tmp_path, "set", "default", 3)
+def dataset(home: Path) -> CountedDataset:
+    return CountedDataset()
 
 
-def test_both_splits_come_back_mapped_with_all_that_describes_them(path: Path) -> None:
-    train, test = (
-        recording(MAX_STIMULI_PER_READ + 3, 2),
-        recording(4, 7, repetitions=np.array([7, 1, 3, 7])),
-    )
-    SignalStore.write(path, {"train": train, "test": test})
-    found = SignalStore.open(path)
-    for split, written in {"train": train, "test": test}.items():
-        assert is_mapped(found[split].signal[:])
-        np.testing.assert_array_equal(
-            found[split].signal, written.signal.astype(np.float32)
-        )
-        np.testing.assert_allclose(found[split].times_s, written.times_s)
-        for name in ("image_ids", "rate_hz", "unit", "provenance"):
-            assert np.all(
-                np.asarray(getattr(found[split], name))
-                == np.asarray(getattr(written, name))
-            )
-        assert list(found[split].space.names) == ["O1", "Oz", "O2"]
-    assert found["test"].repetitions.tolist() == [7, 1, 3, 7]
-    assert set(found["train"].repetitions.tolist()) == {2}
-    assert [path.name for path in path.parent.iterdir()] == ["sub-03.h5"]
-
-
-def test_a_recording_of_which_nobody_knows_what_was_seen_is_read_and_not_stored(
-    path: Path,
+def test_opening_missing_signals_writes_nothing(
+    dataset: CountedDataset, home: Path
 ) -> None:
-    signal = np.random.default_rng(0).normal(size=(4, 2, 3, 5))
-    unlabelled = recording(4, 2, signal=signal, image_ids=())
-    first = unlabelled.hold_out(np.array([[True, False]] * 4), "test")
-    np.testing.assert_allclose(first.select().averages, signal[:, 0], atol=1e-6)
-    with pytest.raises(BrainhiveError, match=rf"{path.stem}: .*train"):
-        SignalStore.write(path, {"train": unlabelled})
-    assert not path.exists()
-    with pytest.raises(
-        BrainhiveError, match=r"^window: nothing says which pictures were shown$"
-    ):
-        match_stimuli(unlabelled, None, "window")  # no store is looked into
-    signal[2] = np.nan
-    with pytest.raises(
-        BrainhiveError, match="a signal is not finite, of row 2, channel O1"
-    ):
-        _ = replace(unlabelled, signal=signal).select().averages
+    with pytest.raises(MissingData, match=r"no signals .*sub-01\.h5"):
+        make_recordings(dataset).open_store(1)
+    assert not list(home.rglob("*.h5")) and not dataset.opened
 
 
-def voxels(count: int, **regions: list[int]) -> Trials:
-    signal = (
-        np.random.default_rng(count).normal(size=(count, 2, 3, 1)).astype(np.float16)
-    )
-    space = Voxels({name: np.array(mask, bool) for name, mask in regions.items()})
-    return recording(
-        count, 2, signal=signal, space=space, times_s=np.zeros(1), rate_hz=None
-    )
+def test_stores_are_made_once_by_the_main_process(dataset: CountedDataset) -> None:
+    def prepare(launch: Launch) -> None:
+        make_recordings(dataset).prepare([1, 2], launch)
+
+    worker = replace(MAIN_PROCESS, rank=1)
+    prepare(worker)
+    assert not dataset.opened
+    prepare(MAIN_PROCESS)
+    prepare(MAIN_PROCESS)
+    assert dataset.opened == [(1, "train"), (1, "test"), (2, "train"), (2, "test")]
+    found = make_recordings(dataset).open_store(2)["test"]
+    assert (found.signal[:] == 2).all()
 
 
-def test_voxels_come_back_with_their_regions_and_without_a_rate(path: Path) -> None:
-    written = voxels(4, V1=[1, 0, 1], FFA=[0, 0, 0])
-    SignalStore.write(
-        path, {"train": written, "test": voxels(2, V1=[1, 0, 1], FFA=[0, 0, 0])}
-    )
-    found = SignalStore.open(path)["train"]
-    assert isinstance(found.space, Voxels) and found.rate_hz is None
-    assert {name: mask.tolist() for name, mask in found.space.regions.items()} == {
-        "V1": [True, False, True],
-        "FFA": [False, False, False],
-    }
-    assert found.signal.dtype == np.float16
-    np.testing.assert_array_equal(found.signal, written.signal)
-
-
-def test_a_damaged_or_foreign_file_is_one_clear_error(path: Path) -> None:
-    SignalStore.write(path, {"train": recording(4, 2)})
-    content = path.read_bytes()
-    path.write_bytes(content[:-100])
-    with pytest.raises(BrainhiveError, match=r"sub-03\.h5 is damaged or cut short"):
-        SignalStore.open(path)
-    hdf5.create(path, {"embedding": ((2, 2), "float32")}, {}, {"format": 1})
-    hdf5.seal(path)
-    with pytest.raises(BrainhiveError, match="is not a signal store"):
-        SignalStore.open(path)
-
-
-def test_sessions_whiteners_positions_and_float16_come_back(path: Path) -> None:
-    sessions = np.array([[0, 1, -1], [1, 1, 1], [0, -1, -1]], np.int8)
-    whiteners = np.random.default_rng(0).normal(size=(2, 3, 3))
-    known = {
-        "repetitions": np.array([2, 3, 1]),
-        "sessions": sessions,
-        "whiteners": whiteners,
-    }
-    space = Sensors(("O1", "Oz", "O2"), np.arange(9.0).reshape(3, 3))
-    times_s = np.arange(5) / 30_000 - 0.1
-    of_time = {"space": space, "times_s": times_s, "rate_hz": 30_000}
-    half = np.random.default_rng(0).normal(size=(3, 3, 3, 5)).astype(np.float16)
-    written = recording(3, 3, signal=half, **known, **of_time)
-    SignalStore.write(path, {"train": written, "test": recording(2, 1, **of_time)})
-    found = SignalStore.open(path)
-    np.testing.assert_array_equal(found["train"].sessions, sessions)
-    np.testing.assert_array_equal(found["train"].whiteners, whiteners)
-    np.testing.assert_array_equal(found["train"].space.positions, space.positions)
-    np.testing.assert_array_equal(found["train"].times_s, times_s)
-    assert found["test"].sessions is None and found["test"].whiteners is None
-    assert (
-        found["train"].signal.dtype == np.float16
-        and found["test"].signal.dtype == np.float32
-    )
-    assert [signal_store.count_bytes(found[split]) for split in ("train", "test")] == [
-        270,
-        120,
-    ]
-
-
-def test_a_stimulus_is_marked_for_as_long_as_all_sessions_say_that_it_was_shown(
-    path: Path,
+def test_nothing_is_written_while_a_recording_is_missing(
+    dataset: CountedDataset, home: Path
 ) -> None:
-    for second_ms, marks in (
-        (100.0, {"stimulus": (0.0, 100.0)}),
-        (200.0, {"onset": 0.0}),
-    ):
-        provenance = {
-            "sessions": [{"stimulus_ms": length_ms} for length_ms in (100.0, second_ms)]
-        }
-        SignalStore.write(path, {"train": recording(4, 2, provenance=provenance)})
-        assert SignalStore.open(path)["train"].stimulus_marks == marks
+    dataset.available = (2,)
+    source = make_recordings(dataset)
+
+    with pytest.raises(MissingData) as caught:
+        source.prepare([2, 1, 3], MAIN_PROCESS)
+
+    assert not list(home.rglob("*.h5")) and not dataset.opened
+    # subject 1 and another subject are missing, and subject 2 is there
+    assert caught.value.message == "no recording of 1, nor of 1 more"
+    assert caught.value.hint.endswith("--subjects 2")
+    inputs = source.list_inputs([2, 1, 3])
+    error = inputs[1].error
+    assert [item.error for item in inputs] == [None, error, error]
+    assert [item.size for item in inputs] == [None, 10, 10]
+    assert str(error) == caught.value.message
 
 
-UNFIT = [
-    ({"image_ids": ["a"] * 5}, r"signals \[4, 2, 3, 5\] come with 5 image ids, not 4"),
-    (
-        {"space": Voxels({"V1": np.ones(4, bool)})},
-        "come with 4 voxels in the mask of region V1, not 3",
-    ),
-    ({"rate_hz": None}, "signals of 5 samples have no sampling rate"),
-    ({"sessions": np.zeros((4, 3), np.int8)}, r"signals \[4, 2, 3, 5\] .*sessions"),
-]
+def test_a_store_is_listed_with_its_identity(dataset: CountedDataset) -> None:
+    source = make_recordings(dataset)
+    source.prepare([1], MAIN_PROCESS)
+    dataset.available = ()
+
+    stored, absent = source.list_inputs([1, 2])
+
+    assert stored.digest == source.open_store(1).identity and not stored.is_missing
+    assert absent.is_missing and not absent.digest
+    assert absent.name == source.name_store(2)
+    assert absent.error is not None
+    assert absent.error.hint.endswith("--subjects 1")
 
 
-def test_an_axis_of_another_length_than_its_list_is_no_recording() -> None:
-    for fields, what in UNFIT:
-        with pytest.raises(BrainhiveError, match=what):
-            recording(4, 2, **fields)
-    # times that differ as after resampling are those of the rate
-    assert recording(4, 2, times_s=np.arange(5) / 250.25).rate_hz == 250
-
-
-def test_a_store_whose_writing_broke_does_not_open_and_is_written_anew(
-    path: Path,
+def test_other_preparations_are_not_made_from_own_files(
+    dataset: CountedDataset,
 ) -> None:
-    class Failing(np.ndarray):  # type: ignore[type-arg]
-        def __getitem__(self, at: Any) -> Any:
-            raise OSError(28, "No space left on device")
-
-    sound = recording(4, 2)
-    failing = recording(4, 2, signal=sound.signal.view(Failing))
-    # its traceback holds what claimed the store
-    with pytest.raises(OSError, match="No space left") as kept:
-        SignalStore.write(path, {"train": sound, "test": failing})
-    with pytest.raises(MissingData, match="is not finished"):
-        SignalStore.open(path)
-    writing = threading.Thread(
-        target=SignalStore.write, args=(path, {"train": sound}), daemon=True
-    )
-    writing.start()
-    writing.join(20)
-    assert kept.value.errno == 28 and not writing.is_alive()
-    assert list(SignalStore.open(path).splits) == ["train"]
+    (store,) = make_recordings(dataset, name="mine").list_inputs([1])
+    assert store.error is not None and "mine/sub-01.h5" in store.error.message
+    assert "signal.name=default" in store.error.hint
 
 
-def test_a_damaged_row_is_named_with_the_way_to_make_it_again(tmp_path: Path) -> None:
-    path = signal_store.build_store_path(tmp_path, "set", "slow", 3)
-    SignalStore.write(path, {"train": recording(9, 2)})
-    content = bytearray(path.read_bytes())
-    row_bytes = SignalStore.open(path)["train"].signal[0].nbytes
-    with h5py.File(path) as file:
-        content[file["train/signal"].id.get_offset() + 5 * row_bytes] ^= 1
-    path.write_bytes(content)
-    found = SignalStore.open(path)
-    with pytest.raises(
-        BrainhiveError, match="row 5 of train/signal does not match its checksum"
-    ) as caught:
-        found["train"].signal[:]
-    assert caught.value.hint == f"delete it, then: {signal_store.REMAKE_HINT}"
-    with pytest.raises(
-        BrainhiveError, match="row 5 of train/signal does not match its checksum"
-    ) as caught:
-        found.verify()
-    assert caught.value.hint == f"delete it, then: {signal_store.REMAKE_HINT}"
+def test_subjects_are_named_recorded_or_published(
+    dataset: CountedDataset, home: Path
+) -> None:
+    source = make_recordings(dataset)
+    assert source.list_subjects(None) == [1, 2, 3]
+    assert source.list_subjects([3, 1]) == [3, 1]
+    with pytest.raises(MissingData, match=r"counted .*subject 4") as caught:
+        source.list_subjects([3, 4])
+    assert "1, 2, 3" in caught.value.hint
+
+    # without a list, subjects with stores, or else published subjects
+    dataset.subjects = ()
+    for published in (None, PublishedFacts({})):
+        dataset.published_sizes = published
+        with pytest.raises(MissingData, match=r"counted .*signals default"):
+            source.list_subjects(None)
+    dataset.published_sizes = PublishedFacts({}, voxels={7: 10, 8: 10})
+    assert source.list_subjects(None) == [7, 8]
+    assert source.list_subjects([8]) == [8]
+    store = {split: dataset.recording(1, split) for split in dataset.splits}
+    SignalStore.write(source.build_path(1), store)
+    assert source.list_subjects(None) == [1]
+    assert source.list_subjects([8, 1]) == [8, 1]
+    with pytest.raises(MissingData, match="8, 9 in signals default"):
+        source.list_subjects([1, 8, 9])
+
+
+def test_published_people_who_were_not_recorded_are_missing(
+    dataset: CountedDataset, home: Path
+) -> None:
+    dataset.subjects = ()
+    dataset.published_sizes = PublishedFacts({}, voxels={7: 10, 8: 10})
+    source = make_recordings(dataset)
+    store = {split: dataset.recording(7, split) for split in dataset.splits}
+    SignalStore.write(source.build_path(7), store)
+    dataset.opened.clear()
+
+    stored, absent = source.list_inputs([7, 8])
+    with pytest.raises(MissingData) as caught:
+        source.prepare([7, 8], MAIN_PROCESS)
+
+    assert stored.digest and absent.is_missing and absent.error is not None
+    assert caught.value.in_one_line == absent.error.in_one_line
+    assert "subject 8 in signals default" in absent.error.message
+    assert "7" in absent.error.hint and not dataset.opened
+
+
+def test_a_written_store_leaves_no_file_open(
+    dataset: CountedDataset, home: Path
+) -> None:
+    folder = Path("/proc/self/fd")
+    if not folder.is_dir():
+        pytest.skip("no list of open files")
+    recordings = {split: dataset.recording(1, split) for split in dataset.splits}
+    n_open_files = len(list(folder.iterdir()))
+
+    SignalStore.write(home / "sub-01.h5", recordings)
+
+    assert len(list(folder.iterdir())) == n_open_files

@@ -1,180 +1,208 @@
-"""Signal stores are created by one visible step, and opening them writes nothing."""
+"""Signal store: content, damaged files and interrupted writing."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import h5py
+import numpy as np
 import pytest
-import torch
 
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import PublishedFacts
-from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.recordings import Recordings
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.data.files import hdf5
+from brainhive_cli.data.signals.spaces import Sensors, Voxels
+from brainhive_cli.data.signals.trials import MAX_STIMULI_PER_READ, Trials
+from brainhive_cli.data.stores import signal_store
 from brainhive_cli.data.stores.signal_store import SignalStore
-
-HERE = Launch(0, 1, torch.device("cpu"))
-
-
-class Recorded:
-    """A data set that counts how often its recordings are opened."""
-
-    name = recorded_as = pictured_as = "counted"
-    splits, channels, is_simulated = ("train", "test"), None, False
-    subjects: tuple[int, ...] = (1, 2, 3)
-    here: tuple[int, ...] = subjects
-    published_sizes: PublishedFacts | None = PublishedFacts({}, subject_bytes=10)
-
-    def __init__(self) -> None:
-        self.opened: list[tuple[int, str]] = []
-
-    def find_recording(self, subject: int) -> None:
-        """Refuse all but the subjects whose recordings are there."""
-        if subject not in self.here:
-            raise MissingData(f"no recording of {subject}", "download it")
-
-    def recording(self, subject: int, split: str) -> Trials:
-        """Make one stimulus's signal."""
-        self.opened.append((subject, split))
-        signal = torch.full((1, 1, 2, 1), float(subject)).numpy()
-        return Trials(
-            signal, ["a"], Sensors(("O1", "O2")), torch.zeros(1).numpy(), None, "uV"
-        )
+from brainhive_cli.data.targets.model_input import match_stimuli
+from tests.tools.mapped_arrays import is_mapped
 
 
-def source_of(dataset: Recorded, **signal: str) -> Recordings:
-    return Recordings(dataset, Paths(), Signal(**signal))  # type: ignore[arg-type]
+def make_recording(count: int, n_repetitions: int, **fields: Any) -> Trials:
+    shape = (count, n_repetitions, 3, 5)
+    defaults = {
+        "signal": np.random.default_rng(count).normal(size=shape),
+        "image_ids": [f"train/c/p{number}" for number in range(count)],
+        "space": Sensors(("O1", "Oz", "O2")),
+        "times_s": np.arange(5) / 250,
+        "rate_hz": 250.0,
+        "unit": "µV",
+        "provenance": {"source": "test"},
+    }
+    return Trials(**{**defaults, **fields})
 
 
 @pytest.fixture
-def dataset(home: Path) -> Recorded:
-    return Recorded()
+def path(tmp_path: Path) -> Path:
+    return signal_store.build_store_path(tmp_path, "set", "default", 3)
 
 
-def test_opening_signals_that_were_not_prepared_is_missing_data_and_writes_nothing(
-    dataset: Recorded, home: Path
-) -> None:
-    with pytest.raises(MissingData, match=r"no signals .*sub-01\.h5"):
-        source_of(dataset).open_store(1)
-    assert not list(home.rglob("*.h5")) and not dataset.opened
+def test_both_splits_are_read_back_and_mapped(path: Path) -> None:
+    train = make_recording(MAX_STIMULI_PER_READ + 3, 2)
+    test = make_recording(4, 7, repetitions=np.array([7, 1, 3, 7]))
+    SignalStore.write(path, {"train": train, "test": test})
+    found = SignalStore.open(path)
+    for split, written in {"train": train, "test": test}.items():
+        assert is_mapped(found[split].signal[:])
+        np.testing.assert_array_equal(
+            found[split].signal, written.signal.astype(np.float32)
+        )
+        np.testing.assert_allclose(found[split].times_s, written.times_s)
+        for name in ("image_ids", "rate_hz", "unit", "provenance"):
+            stored_values = np.asarray(getattr(found[split], name))
+            assert np.all(stored_values == np.asarray(getattr(written, name)))
+        assert list(found[split].space.names) == ["O1", "Oz", "O2"]
+    assert found["test"].repetitions.tolist() == [7, 1, 3, 7]
+    assert set(found["train"].repetitions.tolist()) == {2}
+    assert [path.name for path in path.parent.iterdir()] == ["sub-03.h5"]
 
 
-def test_stores_are_created_once_and_by_the_main_process_alone(
-    dataset: Recorded,
-) -> None:
-    def prepare(launch: Launch) -> None:
-        source_of(dataset).prepare([1, 2], launch)
-
-    worker = replace(HERE, rank=1)
-    prepare(worker)
-    assert not dataset.opened
-    prepare(HERE)
-    prepare(HERE)
-    assert dataset.opened == [(1, "train"), (1, "test"), (2, "train"), (2, "test")]
-    found = source_of(dataset).open_store(2)["test"]
-    assert (found.signal[:] == 2).all()
-
-
-def test_nothing_is_written_while_a_recording_is_missing(
-    dataset: Recorded, home: Path
-) -> None:
-    dataset.here = (2,)
-    source = source_of(dataset)
-
-    with pytest.raises(MissingData) as refused:
-        source.prepare([2, 1, 3], HERE)
-
-    assert not list(home.rglob("*.h5")) and not dataset.opened
-    # the first that is missing, how many more, and who is there
-    assert refused.value.message == "no recording of 1, nor of 1 more"
-    assert refused.value.hint == "download it, or those that are there: --subjects 2"
-    listed = source.list_inputs([2, 1, 3])
-    assert [one.error for one in listed] == [None, listed[1].error, listed[1].error]
-    assert [one.size for one in listed] == [None, 10, 10]
-    assert str(listed[1].error) == refused.value.message
+def test_a_recording_without_image_ids_is_read_but_not_stored(path: Path) -> None:
+    signal = np.random.default_rng(0).normal(size=(4, 2, 3, 5))
+    unlabelled = make_recording(4, 2, signal=signal, image_ids=())
+    first = unlabelled.hold_out(np.array([[True, False]] * 4), "test")
+    np.testing.assert_allclose(first.select().averages, signal[:, 0], atol=1e-6)
+    with pytest.raises(BrainhiveError, match=rf"{path.stem}: .*train"):
+        SignalStore.write(path, {"train": unlabelled})
+    assert not path.exists()
+    with pytest.raises(BrainhiveError, match=r"^window: "):
+        match_stimuli(unlabelled, None, "window")
+    signal[2] = np.nan
+    with pytest.raises(BrainhiveError, match="row 2, channel O1"):
+        _ = replace(unlabelled, signal=signal).select().averages
 
 
-def test_a_store_is_listed_with_what_its_signals_are_known_by(
-    dataset: Recorded,
-) -> None:
-    source = source_of(dataset)
-    source.prepare([1], HERE)
-    dataset.here = ()
-
-    stored, absent = source.list_inputs([1, 2])
-
-    assert stored.digest == source.open_store(1).identity and not stored.is_missing
-    assert absent.is_missing and not absent.digest
-    assert absent.name == source.name_store(2)
-    assert absent.error is not None
-    assert absent.error.hint == "download it, or those that are there: --subjects 1"
+def make_voxel_recording(count: int, **regions: list[int]) -> Trials:
+    values = np.random.default_rng(count).normal(size=(count, 2, 3, 1))
+    signal = values.astype(np.float16)
+    space = Voxels({name: np.array(mask, bool) for name, mask in regions.items()})
+    return make_recording(
+        count, 2, signal=signal, space=space, times_s=np.zeros(1), rate_hz=None
+    )
 
 
-def test_signals_of_another_preparation_are_not_made_of_own_files(
-    dataset: Recorded,
-) -> None:
-    (one,) = source_of(dataset, name="mine").list_inputs([1])
-    assert one.error is not None and "mine/sub-01.h5" in one.error.message
-    assert one.error.hint == "signal.name=default uses the data set's own"
+def test_voxels_are_read_back_with_their_regions(path: Path) -> None:
+    written = make_voxel_recording(4, V1=[1, 0, 1], FFA=[0, 0, 0])
+    SignalStore.write(
+        path,
+        {
+            "train": written,
+            "test": make_voxel_recording(2, V1=[1, 0, 1], FFA=[0, 0, 0]),
+        },
+    )
+    found = SignalStore.open(path)["train"]
+    assert isinstance(found.space, Voxels) and found.rate_hz is None
+    regions = found.space.regions
+    assert list(regions) == ["V1", "FFA"]
+    assert regions["V1"].tolist() == [True, False, True]
+    assert not regions["FFA"].any()
+    assert found.signal.dtype == np.float16
+    np.testing.assert_array_equal(found.signal, written.signal)
 
 
-def test_subjects_are_named_recorded_or_published(
-    dataset: Recorded, home: Path
-) -> None:
-    source = source_of(dataset)
-    assert source.list_subjects(None) == [1, 2, 3]
-    assert source.list_subjects([3, 1]) == [3, 1]
-    with pytest.raises(MissingData, match="counted has no subject 4") as refused:
-        source.list_subjects([3, 4])
-    assert refused.value.hint == "it has: 1, 2, 3"
-
-    # subjects whom stores name, or else the publisher
-    dataset.subjects = ()
-    for published in (None, PublishedFacts({})):
-        dataset.published_sizes = published
-        with pytest.raises(MissingData, match="counted has no subject in signals"):
-            source.list_subjects(None)
-    dataset.published_sizes = PublishedFacts({}, voxels={7: 10, 8: 10})
-    assert source.list_subjects(None) == [7, 8]
-    assert source.list_subjects([8]) == [8]
-    store = {split: dataset.recording(1, split) for split in dataset.splits}
-    SignalStore.write(source.build_path(1), store)
-    assert source.list_subjects(None) == [1]
-    assert source.list_subjects([8, 1]) == [8, 1]
-    with pytest.raises(MissingData, match="no subject 8, 9 in signals default"):
-        source.list_subjects([1, 8, 9])
+def test_a_damaged_or_foreign_file_is_an_error(path: Path) -> None:
+    SignalStore.write(path, {"train": make_recording(4, 2)})
+    content = path.read_bytes()
+    path.write_bytes(content[:-100])
+    with pytest.raises(BrainhiveError, match=r"sub-03\.h5"):
+        SignalStore.open(path)
+    hdf5.create(path, {"embedding": ((2, 2), "float32")}, {}, {"format": 1})
+    hdf5.seal(path)
+    with pytest.raises(BrainhiveError, match="is not a signal store"):
+        SignalStore.open(path)
 
 
-def test_published_people_who_were_not_recorded_are_missing(
-    dataset: Recorded, home: Path
-) -> None:
-    dataset.subjects = ()
-    dataset.published_sizes = PublishedFacts({}, voxels={7: 10, 8: 10})
-    source = source_of(dataset)
-    store = {split: dataset.recording(7, split) for split in dataset.splits}
-    SignalStore.write(source.build_path(7), store)
-    dataset.opened.clear()
+def test_optional_arrays_and_float16_are_read_back(path: Path) -> None:
+    sessions = np.array([[0, 1, -1], [1, 1, 1], [0, -1, -1]], np.int8)
+    whiteners = np.random.default_rng(0).normal(size=(2, 3, 3))
+    optional_arrays = {
+        "repetitions": np.array([2, 3, 1]),
+        "sessions": sessions,
+        "whiteners": whiteners,
+    }
+    space = Sensors(("O1", "Oz", "O2"), np.arange(9.0).reshape(3, 3))
+    times_s = np.arange(5) / 30_000 - 0.1
+    axes = {"space": space, "times_s": times_s, "rate_hz": 30_000}
+    half = np.random.default_rng(0).normal(size=(3, 3, 3, 5)).astype(np.float16)
+    written = make_recording(3, 3, signal=half, **optional_arrays, **axes)
+    SignalStore.write(path, {"train": written, "test": make_recording(2, 1, **axes)})
+    found = SignalStore.open(path)
+    np.testing.assert_array_equal(found["train"].sessions, sessions)
+    np.testing.assert_array_equal(found["train"].whiteners, whiteners)
+    np.testing.assert_array_equal(found["train"].space.positions, space.positions)
+    np.testing.assert_array_equal(found["train"].times_s, times_s)
+    assert found["test"].sessions is None and found["test"].whiteners is None
+    assert found["train"].signal.dtype == np.float16
+    assert found["test"].signal.dtype == np.float32
+    assert signal_store.count_bytes(found["train"]) == 270
+    assert signal_store.count_bytes(found["test"]) == 120
 
-    stored, absent = source.list_inputs([7, 8])
-    with pytest.raises(MissingData) as refused:
-        source.prepare([7, 8], HERE)
 
-    assert stored.digest and absent.is_missing and absent.error is not None
-    assert refused.value.in_one_line == absent.error.in_one_line
-    assert absent.error.message == "counted has no subject 8 in signals default"
-    assert absent.error.hint == "it has: 7" and not dataset.opened
+def test_a_stimulus_has_an_offset_if_all_sessions_agree(path: Path) -> None:
+    for second_ms, marks in (
+        (100.0, {"stimulus": (0.0, 100.0)}),
+        (200.0, {"onset": 0.0}),
+    ):
+        provenance = {
+            "sessions": [{"stimulus_ms": length_ms} for length_ms in (100.0, second_ms)]
+        }
+        SignalStore.write(path, {"train": make_recording(4, 2, provenance=provenance)})
+        assert SignalStore.open(path)["train"].stimulus_marks == marks
 
 
-def test_a_written_store_leaves_no_file_open(dataset: Recorded, home: Path) -> None:
-    folder = Path("/proc/self/fd")
-    if not folder.is_dir():
-        pytest.skip("no list of open files")
-    made = {split: dataset.recording(1, split) for split in dataset.splits}
-    before = len([*folder.iterdir()])
+UNFIT = [
+    ({"image_ids": ["a"] * 5}, r"signals \[4, 2, 3, 5\] come with 5 image ids, not 4"),
+    (
+        {"space": Voxels({"V1": np.ones(4, bool)})},
+        "come with 4 voxels in the mask of region V1, not 3",
+    ),
+    ({"rate_hz": None}, "signals of 5 samples have no sampling rate"),
+    ({"sessions": np.zeros((4, 3), np.int8)}, r"signals \[4, 2, 3, 5\] .*sessions"),
+]
 
-    SignalStore.write(home / "sub-01.h5", made)
 
-    assert len([*folder.iterdir()]) == before
+def test_an_axis_of_another_length_than_its_list_is_refused() -> None:
+    for fields, message in UNFIT:
+        with pytest.raises(BrainhiveError, match=message):
+            make_recording(4, 2, **fields)
+    # resampling may change times slightly
+    assert make_recording(4, 2, times_s=np.arange(5) / 250.25).rate_hz == 250
+
+
+def test_a_store_is_written_again_after_an_error(path: Path) -> None:
+    class FailingArray(np.ndarray):  # type: ignore[type-arg]
+        def __getitem__(self, index: Any) -> Any:
+            raise OSError(28, "No space left on device")
+
+    sound = make_recording(4, 2)
+    failing = make_recording(4, 2, signal=sound.signal.view(FailingArray))
+    # the traceback of the error keeps the claim on the store alive
+    with pytest.raises(OSError, match="No space left") as caught:
+        SignalStore.write(path, {"train": sound, "test": failing})
+    with pytest.raises(MissingData, match="not finished"):
+        SignalStore.open(path)
+    writing = threading.Thread(
+        target=SignalStore.write, args=(path, {"train": sound}), daemon=True
+    )
+    writing.start()
+    writing.join(20)
+    assert caught.value.errno == 28 and not writing.is_alive()
+    assert list(SignalStore.open(path).splits) == ["train"]
+
+
+def test_a_damaged_row_is_named_with_advice(tmp_path: Path) -> None:
+    path = signal_store.build_store_path(tmp_path, "set", "slow", 3)
+    SignalStore.write(path, {"train": make_recording(9, 2)})
+    content = bytearray(path.read_bytes())
+    row_bytes = SignalStore.open(path)["train"].signal[0].nbytes
+    with h5py.File(path) as file:
+        content[file["train/signal"].id.get_offset() + 5 * row_bytes] ^= 1
+    path.write_bytes(content)
+    found = SignalStore.open(path)
+    with pytest.raises(BrainhiveError, match="row 5 of train/signal") as caught:
+        found["train"].signal[:]
+    assert caught.value.hint == f"delete it, then: {signal_store.REMAKE_HINT}"
+    with pytest.raises(BrainhiveError, match="row 5 of train/signal") as caught:
+        found.verify()
+    assert caught.value.hint == f"delete it, then: {signal_store.REMAKE_HINT}"

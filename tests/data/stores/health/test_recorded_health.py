@@ -1,4 +1,4 @@
-"""Health and copies of fixed vectors beside those that were recorded."""
+"""Health of fixed vectors compared with recorded values, and target stores."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,9 +22,7 @@ from tests.tools.recorded_numbers import Recorded
 
 
 def draw(count: int, width: int) -> np.ndarray:
-    """Draw vectors of which some repeat, are 0 or not finite, and some dimensions
-    hardly change.
-    """
+    """Draw vectors with repeats, zeros, infinite values and almost dead dimensions."""
     random = np.random.default_rng(count)
     values = random.normal(size=(count, width)) * np.linspace(0.2, 3, width) + 0.7
     values[:, 1] = 2 + 2.5e-6 * random.normal(size=count)
@@ -100,28 +98,30 @@ def test_figures_of_health_are_rounded_for_a_table() -> None:
 
 
 @pytest.mark.parametrize("numbers", [2**24, 200])
-def test_twins_are_alike_in_every_store(
+def test_equal_embeddings_are_equal_in_every_store(
     monkeypatch: pytest.MonkeyPatch, numbers: int
 ) -> None:
     monkeypatch.setattr(target_store, "VALUES_PER_BLOCK", numbers)
     random = np.random.default_rng(0)
-    one, other = random.normal(size=(12, 40)), random.normal(size=(12, 5, 8))
-    # a copy at another length, one that is rounded, and one in one store only
-    one[[5, 7, 9, 11]] = one[[1, 2, 3, 4]] * [[2], [1 + 1e-5], [1], [1]]
-    other[[5, 7, 11]] = other[[1, 2, 4]]
-    other[11] += 0.02
-    stores: Any = [SimpleNamespace(embedding=one), SimpleNamespace(embedding=other)]
-    every = np.ones(12, bool)
-    assert np.flatnonzero(find_equal_embeddings(stores, every)).tolist() == [1, 2, 5, 7]
-    alone = np.flatnonzero(find_equal_embeddings(stores[:1], every)).tolist()
-    assert alone == [1, 2, 3, 4, 5, 7, 9, 11]
+    vectors = random.normal(size=(12, 40))
+    tokens = random.normal(size=(12, 5, 8))
+    # copies of another length, after rounding, and in a single store
+    vectors[[5, 7, 9, 11]] = vectors[[1, 2, 3, 4]] * [[2], [1 + 1e-5], [1], [1]]
+    tokens[[5, 7, 11]] = tokens[[1, 2, 4]]
+    tokens[11] += 0.02
+    stores: Any = [SimpleNamespace(embedding=array) for array in (vectors, tokens)]
+    is_candidate = np.ones(12, bool)
+    rows = np.flatnonzero(find_equal_embeddings(stores, is_candidate))
+    assert rows.tolist() == [1, 2, 5, 7]
+    rows = np.flatnonzero(find_equal_embeddings(stores[:1], is_candidate))
+    assert rows.tolist() == [1, 2, 3, 4, 5, 7, 9, 11]
     assert not find_equal_embeddings(stores, np.arange(12) < 5).any()
     assert not find_equal_embeddings(stores, np.arange(12) == 5).any()
     assert not find_equal_embeddings(stores, np.arange(12) < 0).any()
 
 
-@pytest.mark.parametrize(("distance", "is_twin"), [(2.0e-4, True), (4.5e-4, False)])
-def test_twins_differ_by_rounding_at_most(distance: float, is_twin: bool) -> None:
+@pytest.mark.parametrize(("distance", "is_equal"), [(2.0e-4, True), (4.5e-4, False)])
+def test_equal_embeddings_differ_by_rounding(distance: float, is_equal: bool) -> None:
     random = np.random.default_rng(1)
     found = []
     for _ in range(8):
@@ -132,13 +132,15 @@ def test_twins_differ_by_rounding_at_most(distance: float, is_twin: bool) -> Non
         store: Any = SimpleNamespace(embedding=pair)
         found.append(bool(find_equal_embeddings([store], np.ones(2, bool)).all()))
     # a few random directions keep distances within some 20 %
-    assert np.mean(found) > 0.7 if is_twin else np.mean(found) < 0.3
+    assert np.mean(found) > 0.7 if is_equal else np.mean(found) < 0.3
 
 
 IDS = [f"train/p{number}" for number in range(6)]
 
 
-def make(path: Path, shape: tuple[int, ...] = (3, 2), **attributes: Any) -> TargetStore:
+def write_store(
+    path: Path, shape: tuple[int, ...] = (3, 2), **attributes: Any
+) -> TargetStore:
     path.parent.mkdir(parents=True, exist_ok=True)
     has_pixels = attributes.pop("has_pixels", False)
     StorePlan(
@@ -154,36 +156,31 @@ def make(path: Path, shape: tuple[int, ...] = (3, 2), **attributes: Any) -> Targ
     return TargetStore.open(path)
 
 
-def test_rows_without_a_finite_target_are_none(tmp_path: Path) -> None:
-    store = make(tmp_path / "set/train/vae.h5", has_pixels=True)
+def test_rows_without_a_finite_target_are_not_found(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "set/train/vae.h5", has_pixels=True)
     assert store.done.tolist() == [True] * 4 + [False] * 2
     assert store.find_rows(["p3", "p4", "train/p0", "p5"]).tolist() == [3, -1, 0, -1]
-    about = store.attributes
-    assert (about["encoder"], about["split"], about["dataset"]) == (
-        "vae",
-        "train",
-        "set",
-    )
-    assert about["skipped"] == 1 and about["pictures"] == store.image_ids.digest
+    attributes = store.attributes
+    assert attributes["encoder"] == "vae"
+    assert attributes["split"] == "train" and attributes["dataset"] == "set"
+    assert attributes["skipped"] == 1
+    assert attributes["pictures"] == store.image_ids.digest
     assert store.pixels is not None and store.pixels.shape == (6, 25)
-    assert (
-        store.shape == (3, 2)
-        and store.alternatives is None
-        and not store.has_own_vectors
-    )
+    assert store.shape == (3, 2) and store.alternatives is None
+    assert not store.has_own_vectors
 
 
-def test_flat_rows_are_of_the_first_alternative(tmp_path: Path) -> None:
-    plain = make(tmp_path / "set/train/vae.h5")
-    several = make(tmp_path / "set/train/text.h5", alternatives=3)
+def test_flat_rows_have_the_first_alternative(tmp_path: Path) -> None:
+    plain = write_store(tmp_path / "set/train/vae.h5")
+    several = write_store(tmp_path / "set/train/text.h5", alternatives=3)
     rows = np.array([2, 0])
     assert plain.read_flat(rows).tolist() == [[12, 13, 14, 15, 16, 17], [*range(6)]]
     assert several.shape == (2,) and several.alternatives == 3
     assert several.read_flat(rows).tolist() == [[12, 13], [0, 1]]
 
 
-def test_one_view_is_read_from_the_store_of_all(tmp_path: Path) -> None:
-    store = make(tmp_path / "set/train/vae-all.h5", config={"views": "all"})
+def test_a_view_is_read_from_the_store_of_all_views(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "set/train/vae-all.h5", config={"views": "all"})
     view = store.select_view("vae-view-1", 1)
     assert view.shape == (2,) and view.embedding[3].tolist() == [20, 21]
     assert view.attributes["config"] == {"views": 1}
@@ -204,7 +201,7 @@ def test_one_view_is_read_from_the_store_of_all(tmp_path: Path) -> None:
 
 
 def test_a_store_of_other_pictures_is_refused(tmp_path: Path) -> None:
-    store = make(tmp_path / "set/train/vae.h5")
+    store = write_store(tmp_path / "set/train/vae.h5")
     store.require_pictures(IDS, "embed")
     for ids, changes in (
         (IDS[::-1], "the order differs"),
@@ -216,16 +213,16 @@ def test_a_store_of_other_pictures_is_refused(tmp_path: Path) -> None:
         assert caught.value.message.endswith(changes)
 
 
-def test_pixels_of_one_store_are_those_of_all(tmp_path: Path) -> None:
-    without = make(tmp_path / "set/train/a.h5")
-    known = make(tmp_path / "set/train/b.h5", has_pixels=True)
+def test_pixels_are_taken_from_any_store(tmp_path: Path) -> None:
+    without = write_store(tmp_path / "set/train/a.h5")
+    known = write_store(tmp_path / "set/train/b.h5", has_pixels=True)
     first, pixels = get_stimuli_and_pixels({"a": without, "b": known})
     assert first is without and pixels is known.pixels
     assert get_stimuli_and_pixels({"a": without}) == (without, None)
 
 
 @pytest.mark.parametrize(
-    ("attributes", "is_foreign"),
+    ("attributes", "is_unknown"),
     [
         ({}, False),
         ({"imported": ["a.pt"]}, True),
@@ -233,12 +230,12 @@ def test_pixels_of_one_store_are_those_of_all(tmp_path: Path) -> None:
         ({"config": {"pictures": "drawn"}, "has_pixels": True}, True),
     ],
 )
-def test_imported_vectors_without_pictures_are_foreign(
-    tmp_path: Path, attributes: dict[str, Any], is_foreign: bool
+def test_imported_vectors_may_have_unknown_pictures(
+    tmp_path: Path, attributes: dict[str, Any], is_unknown: bool
 ) -> None:
-    usual = make(tmp_path / "set/train/a.h5")
-    store = make(tmp_path / "set/train/b.h5", **attributes)
-    assert has_unknown_pictures([usual, store]) == is_foreign
+    usual = write_store(tmp_path / "set/train/a.h5")
+    store = write_store(tmp_path / "set/train/b.h5", **attributes)
+    assert has_unknown_pictures([usual, store]) == is_unknown
 
 
 @pytest.mark.parametrize(
@@ -267,8 +264,8 @@ def test_values_that_float16_cannot_hold_are_refused(
     assert TargetWriter(path).pending_rows.tolist() == pending
 
 
-def test_stores_are_listed_once_and_hidden_files_are_none(tmp_path: Path) -> None:
-    store = make(tmp_path / "set/train/vae.h5")
+def test_stores_are_listed_once_without_hidden_files(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "set/train/vae.h5")
     (tmp_path / "set/train/._vae.h5").write_bytes(b"")
     names = [str(tmp_path / "set"), str(store.path), str(tmp_path / "*")]
     assert target_store.list_stores(names, SimpleNamespace()) == [store.path]

@@ -1,6 +1,4 @@
-"""What a model learned from stands in its folder, and is not lost when another begins
-from it.
-"""
+"""Training history of a model, stored in its folder and inherited by later models."""
 
 import json
 import zlib
@@ -62,7 +60,7 @@ LAYOUT = one_token(spec_of(("Oz", "Pz"), 10, (1, 2)), 8, {"e": 4})
 IDS = ["train/cat/1", "train/cat/2", "train/dog/1"]
 MEAN = Normaliser(np.zeros((2, 1), np.float32), np.ones((2, 1), np.float32))
 OTHER = Normaliser(np.ones((2, 1), np.float32), np.ones((2, 1), np.float32))
-KEPT = {
+STATISTICS = {
     "normalisers": {1: MEAN, 2: OTHER},
     "normaliser": MEAN,
     "whiteners": {2: np.arange(8, dtype=np.float32).reshape(2, 2, 2)},
@@ -70,12 +68,12 @@ KEPT = {
 }
 
 
-def known_by(*digests: int) -> np.ndarray:
-    """What pixels without a perceptual hash are known by: [N, 25]."""
+def make_digests(*digests: int) -> np.ndarray:
+    """Make digests of pixels without perceptual hashes [N, 25]."""
     return np.array([[digest, *[0] * 24] for digest in digests], np.uint64)
 
 
-def learned(
+def make_history(
     dataset: str = "faces", ids: list[str] = IDS, **fields: object
 ) -> TrainingHistory:
     given = {
@@ -85,7 +83,7 @@ def learned(
         "people": {"eeg": (1, 2)},
     }
     given = given | {"has_all_subjects": True} | fields
-    pixels = known_by(*(zlib.crc32(image_id.encode()) for image_id in ids))
+    pixels = make_digests(*(zlib.crc32(image_id.encode()) for image_id in ids))
     return TrainingHistory(
         pictures=LearnedPictures.from_image_ids(dataset, ids, pixels), **given
     )  # type: ignore[arg-type]
@@ -93,42 +91,33 @@ def learned(
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    Aligner(LAYOUT, learned=learned(**KEPT)).save(tmp_path / "model")
+    Aligner(LAYOUT, learned=make_history(**STATISTICS)).save(tmp_path / "model")
     return tmp_path / "model"
 
 
-def test_a_model_folder_says_what_its_model_learned_from(folder: Path) -> None:
+def test_a_model_folder_has_the_history_of_its_model(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
 
-    assert config["format"] == 7 and config["learned"]["split"] == "train"
-    assert (
-        config["learned"]["selection"] == "validation"
-        and config["learned"]["dataset"] == "faces"
-    )
-    assert (
-        config["learned"]["people"] == {"eeg": [1, 2]}
-        and config["learned"]["pictures"]["count"] == 3
-    )
+    assert config["format"] == 7
+    block = config["learned"]
+    assert block["split"] == "train" and block["dataset"] == "faces"
+    assert block["selection"] == "validation" and block["people"] == {"eeg": [1, 2]}
+    assert block["pictures"]["count"] == 3
     for found in (aligners.load(folder).learned, model_files.learned_in(folder)):
         assert found.subjects == (1, 2) and found.recorded_channels == ("Oz", "P7")
-        assert [*found.normalisers] == [1, 2] and found.normaliser_of(
-            2
-        ).digest == OTHER.digest
-        assert (
-            found.normaliser_of(3).digest
-            == found.normaliser_of(1).digest
-            == MEAN.digest
-        )
-        np.testing.assert_array_equal(found.whiteners[2], KEPT["whiteners"][2])
+        assert list(found.normalisers) == [1, 2]
+        digests = [found.normaliser_of(subject).digest for subject in (1, 2, 3)]
+        assert digests == [MEAN.digest, OTHER.digest, MEAN.digest]
+        np.testing.assert_array_equal(found.whiteners[2], STATISTICS["whiteners"][2])
         assert found.pictures.find_members(
             "faces", ["train/dog/1", "test/dog/1"]
         ).tolist() == [True, False]
-        # another data set's are other pictures
+        # other data sets have other pictures
         assert not found.pictures.find_members("other", IDS).any()
         assert found.caveats == []
 
 
-def test_a_history_of_another_model_or_format_or_without_one_of_its_facts_is_refused(
+def test_a_history_that_does_not_fit_its_model_is_refused(
     folder: Path, tmp_path: Path
 ) -> None:
     path = folder / "config.json"
@@ -136,71 +125,74 @@ def test_a_history_of_another_model_or_format_or_without_one_of_its_facts_is_ref
     facts = {
         name: fact for name, fact in sound["learned"].items() if name != "is_simulated"
     }
-    for config, words in (
+    for config, message in (
         ({**sound, "learned": facts}, r"learned\.is_simulated"),
         ({**sound, "format": 6}, r"config\.json: format: .*7, got 6"),
     ):
         path.write_text(json.dumps(config))
-        with pytest.raises(BrainhiveError, match=words) as caught:
+        with pytest.raises(BrainhiveError, match=message) as caught:
             aligners.load(folder)
     assert caught.value.hint == "run train-align --again, or copy it again"
 
     path.write_text(json.dumps(sound))
-    Aligner(LAYOUT, learned=learned(ids=["other"])).save(tmp_path / "other")
+    Aligner(LAYOUT, learned=make_history(ids=["other"])).save(tmp_path / "other")
     (folder / ARRAYS_FILE).write_bytes((tmp_path / "other" / ARRAYS_FILE).read_bytes())
-    with pytest.raises(BrainhiveError, match="does not belong to its config"):
+    with pytest.raises(BrainhiveError, match=ARRAYS_FILE):
         aligners.load(folder)
 
 
-def test_pictures_are_known_again_by_their_pixels_under_any_name(folder: Path) -> None:
+def test_pictures_are_found_by_their_pixels_under_any_name(folder: Path) -> None:
     found = aligners.load(folder).learned.pictures
-    copy, other = (
-        known_by(zlib.crc32(name)) for name in (b"train/cat/1", b"test/cat/1")
-    )
+    copy = make_digests(zlib.crc32(b"train/cat/1"))
+    other = make_digests(zlib.crc32(b"test/cat/1"))
 
     assert found.find_members("others", ["test/new"], copy).all()
     assert not found.find_members("others", ["test/new"], other).any()
     assert not found.find_members("others", ["test/new"]).any()
-    # a file that was changed since
+    # the file has changed since
     assert found.find_members("faces", ["train/cat/2"], other).all()
 
 
-def test_a_history_is_as_good_as_the_worst_that_it_began_from() -> None:
+def test_a_history_inherits_the_worst_caveats() -> None:
     for before, own, both in (
         ("test", "last epoch", [SELECTED_ON_TEST]),
         ("last epoch", "test", [SELECTED_ON_TEST]),
         ("", "validation", [UNKNOWN_SELECTION]),
         ("last epoch", "validation", []),
     ):
-        assert learned(selection=own).inherit(learned(selection=before)).caveats == both
+        assert (
+            make_history(selection=own).inherit(make_history(selection=before)).caveats
+            == both
+        )
     unknown = replace(
-        learned("drawn", ["a"]), pictures=LearnedPictures.from_image_ids("drawn", ["a"])
+        make_history("drawn", ["a"]),
+        pictures=LearnedPictures.from_image_ids("drawn", ["a"]),
     )
-    assert learned().inherit(unknown).caveats == unknown.caveats == [UNKNOWN_PICTURES]
     assert (
-        learned().inherit(TrainingHistory()).caveats
+        make_history().inherit(unknown).caveats == unknown.caveats == [UNKNOWN_PICTURES]
+    )
+    assert (
+        make_history().inherit(TrainingHistory()).caveats
         == TrainingHistory().caveats
         == [UNKNOWN_HISTORY]
     )
-    assert learned(selection="test").inherit(TrainingHistory()).caveats == [
+    assert make_history(selection="test").inherit(TrainingHistory()).caveats == [
         UNKNOWN_HISTORY,
         SELECTED_ON_TEST,
     ]
 
 
 @pytest.mark.parametrize("saved_by", ["another program", "another training"])
-def test_changed_weights_beside_a_history_have_an_unknown_one(
+def test_changed_weights_have_an_unknown_history(
     folder: Path, tmp_path: Path, saved_by: str
 ) -> None:
-    """Issue 60, row 6: weights that learned from test trials kept the old history, and
-    had a top-1 of 1.00 of 30 without a caveat.
-    """
+    """Weights that learn from test trials later must not keep the old history."""
     file = folder / "model.safetensors"
     assert TrainingHistory.read_next_to(file).caveats == []
     if saved_by == "another program":
         save_file(load_file(file), file)
     else:
-        Aligner(LAYOUT, learned=learned()).save(tmp_path / "other")
+        Aligner(LAYOUT, learned=make_history()).save(tmp_path / "other")
         file.write_bytes((tmp_path / "other" / file.name).read_bytes())
 
     for found in (
@@ -211,11 +203,9 @@ def test_changed_weights_beside_a_history_have_an_unknown_one(
         assert UNKNOWN_HISTORY in found.caveats and found.subjects == (1, 2)
 
 
-def test_a_child_says_of_each_tested_subject_whether_it_is_new() -> None:
-    """Issue 60, row 12: a child of a run on subject 3, trained on 1 and 2 and tested on
-    3, read as a new model does.
-    """
-    child = learned().inherit(learned(people={"eeg": (3,)}))
+def test_each_tested_subject_is_described_as_new_or_trained_on() -> None:
+    """A model trained on 1 and 2 that starts from a model of 3 also knows 3."""
+    child = make_history().inherit(make_history(people={"eeg": (3,)}))
 
     known, new = "trained on subject", "new subject"
     assert child.describe_subjects("eeg", [3]) == f"{known} 3"
@@ -225,22 +215,16 @@ def test_a_child_says_of_each_tested_subject_whether_it_is_new() -> None:
 
 
 def test_subjects_pictures_and_simulation_are_inherited() -> None:
-    before = learned(
+    before = make_history(
         "drawn", ["a"], people={"eeg": (1, 3), "meg": (4,)}, is_simulated=True
     )
 
-    found = learned(people={"eeg": (2,)}).inherit(before)
+    found = make_history(people={"eeg": (2,)}).inherit(before)
 
-    assert found.people == {"eeg": (1, 2, 3), "meg": (4,)} and found.subjects == (
-        1,
-        2,
-        3,
-    )
-    assert found.dataset == "drawn + faces"
-    assert (
-        found.pictures.find_members("drawn", ["a"]).all()
-        and found.pictures.find_members("faces", IDS).all()
-    )
+    assert found.people == {"eeg": (1, 2, 3), "meg": (4,)}
+    assert found.subjects == (1, 2, 3) and found.dataset == "drawn + faces"
+    assert found.pictures.find_members("drawn", ["a"]).all()
+    assert found.pictures.find_members("faces", IDS).all()
     assert found.caveats == [TRAINED_ON_SIMULATED]
     assert replace(found, selection="").caveats == [
         TRAINED_ON_SIMULATED,
@@ -263,8 +247,8 @@ def test_names_are_hashed_with_their_data_set() -> None:
     assert len(np.unique(hash_concepts(others))) == len(others)
 
 
-def pixels_of(*digests: int, hashed: bool = True) -> np.ndarray:
-    """What pictures are known by: a digest, and random hashes of their views."""
+def make_pixels(*digests: int, hashed: bool = True) -> np.ndarray:
+    """Make digests of pixels with random perceptual hashes [N, 25]."""
     rows = [
         np.random.default_rng(digest).integers(1, 2**63, 25, dtype=np.uint64)
         for digest in digests
@@ -285,7 +269,7 @@ def test_pictures_of_two_trainings_are_those_of_either(
     own: list[int], start: list[int], has_own: bool, has_start: bool
 ) -> None:
     def of(numbers: list[int], has_pixels: bool) -> LearnedPictures:
-        names, pixels = [f"p{number}" for number in numbers], pixels_of(*numbers)
+        names, pixels = [f"p{number}" for number in numbers], make_pixels(*numbers)
         concepts = [f"c{number // 2}" for number in numbers]
         return LearnedPictures.from_image_ids(
             "set", names, pixels if has_pixels else None, concepts
@@ -298,7 +282,7 @@ def test_pictures_of_two_trainings_are_those_of_either(
     by_name = found.find_members("set", names)
     assert by_name.tolist() == [number in own + start for number in every]
     with_pixels = own * has_own + start * has_start
-    by_pixels = found.find_members("other", names, pixels_of(*every))
+    by_pixels = found.find_members("other", names, make_pixels(*every))
     assert by_pixels.tolist() == [number in with_pixels for number in every]
     assert found.has_all_pixels == (has_own and has_start)
     assert len(found) == len({*own, *start})
@@ -309,7 +293,7 @@ def test_pictures_of_two_trainings_are_those_of_either(
         return {*hash_concepts(shown).tolist()}
 
     assert {*found.concepts.tolist()} == concepts(own)
-    # what training saw itself is no concept of its start
+    # concepts of the own training are left out
     assert {*found.start_concepts.tolist()} == concepts(start) - concepts(own)
     further = of([], True).inherit(found)
     assert {*further.start_concepts.tolist()} == concepts(own + start)
@@ -317,8 +301,8 @@ def test_pictures_of_two_trainings_are_those_of_either(
         assert (np.diff(array.astype(object)) > 0).all()
 
 
-def test_pictures_without_a_hash_are_known_by_their_digest() -> None:
-    pixels = np.concatenate([pixels_of(1, hashed=False), pixels_of(2)])
+def test_pictures_without_a_hash_have_only_a_digest() -> None:
+    pixels = np.concatenate([make_pixels(1, hashed=False), make_pixels(2)])
     found = LearnedPictures.from_image_ids("set", ["a", "b"], pixels, ["", "owl"])
     assert found.pixels.tolist() == [1, 2] and len(found.hashes) == 1
     assert found.hashes[0, 0] == hash_names("set", ["b"])[0]
@@ -327,7 +311,7 @@ def test_pictures_without_a_hash_are_known_by_their_digest() -> None:
 
 @pytest.mark.parametrize("name", ["names", *module.PICTURE_ARRAYS])
 def test_the_digest_of_pictures_changes_with_each_array(name: str) -> None:
-    found = LearnedPictures.from_image_ids("set", ["a"], pixels_of(1), ["owl"])
+    found = LearnedPictures.from_image_ids("set", ["a"], make_pixels(1), ["owl"])
     found = replace(found, start_concepts=np.array([5], np.uint64))
     changed = getattr(found, name).copy()
     changed.ravel()[0] += 1
@@ -336,8 +320,8 @@ def test_the_digest_of_pictures_changes_with_each_array(name: str) -> None:
     assert found.digest == replace(found).digest
 
 
-def near(pixels: np.ndarray, bits: int, digest: int = 99) -> np.ndarray:
-    """Pixels of an edited picture, whose views differ in so many bits."""
+def edit_pixels(pixels: np.ndarray, bits: int, digest: int = 99) -> np.ndarray:
+    """Change the hashes of each view by a number of bits, as an edit does."""
     edited = pixels.copy()
     edited[:, 0] = digest
     edited[:, 2::2] ^= np.uint64((1 << bits) - 1)
@@ -348,11 +332,11 @@ def near(pixels: np.ndarray, bits: int, digest: int = 99) -> np.ndarray:
     ("likeness", "is_contained"),
     [("copy", True), ("cropped", True), (None, True), ("mirrored", False), ("", False)],
 )
-def test_near_copies_and_what_cannot_be_compared_are_contained(
+def test_near_copies_and_unknown_likenesses_are_members(
     likeness: Any, is_contained: bool
 ) -> None:
-    found = LearnedPictures.from_image_ids("set", ["a", "b"], pixels_of(1, 2))
-    tested = np.concatenate([near(pixels_of(2), 8), pixels_of(7)])
+    found = LearnedPictures.from_image_ids("set", ["a", "b"], make_pixels(1, 2))
+    tested = np.concatenate([edit_pixels(make_pixels(2), 8), make_pixels(7)])
     compared = list[tuple[int, int]]()
 
     def confirm(row: int, name: int) -> Any:
@@ -367,7 +351,7 @@ def test_near_copies_and_what_cannot_be_compared_are_contained(
     assert compared == [(0, hash_names("set", ["b"]).tolist()[0])]
     assert not found.find_members("set", names, tested, confirm, 7).any()
     assert not found.find_members("set", names, tested).any()
-    # what is known by its name or pixels is not compared again
+    # pictures of the same name or pixels are not compared
     compared.clear()
     assert found.find_members("set", ["a", "y"], tested, confirm).tolist() == [
         True,
@@ -377,12 +361,14 @@ def test_near_copies_and_what_cannot_be_compared_are_contained(
 
 
 def test_one_copy_settles_a_picture() -> None:
-    """Five learned pictures are near to each of two tested ones."""
+    """Two trainings share four pictures that resemble the tested picture."""
     ids = [*"abcd"]
-    learned_pixels = np.concatenate([near(pixels_of(1), bits) for bits in range(4)])
+    learned_pixels = np.concatenate(
+        [edit_pixels(make_pixels(1), bits) for bits in range(4)]
+    )
     pictures = LearnedPictures.from_image_ids("set", ids, learned_pixels)
     letter = dict(zip(hash_names("set", ids).tolist(), ids, strict=True))
-    tested = np.concatenate([near(pixels_of(1), 0)] * 3)
+    tested = np.concatenate([edit_pixels(make_pixels(1), 0)] * 3)
 
     def find(likenesses: str) -> dict[Any, Any]:
         kinds = dict(
@@ -391,7 +377,6 @@ def test_one_copy_settles_a_picture() -> None:
         found = find_similar_pictures(
             tested,
             np.array([False, True, False]),
-            # of two trainings that share some
             [pictures, pictures],
             lambda row, name: kinds[likenesses[ids.index(letter[name])]],
         )
@@ -405,7 +390,7 @@ def test_one_copy_settles_a_picture() -> None:
     assert find("?-?-") == {None: "ac"}
     assert find("mmmm") == {"mirrored": "a"}
     assert find("-m?m") == {"mirrored": "b", None: "c"}
-    # every copy is listed, as each may be of another model
+    # every copy is listed, because each may be from another model
     assert find("m.c-") == {"mirrored": "a", "copy": "b", "cropped": "c"}
     assert find(".m.-") == {"copy": "ac"}
 
@@ -494,7 +479,7 @@ def test_two_pictures_are_compared_once_in_a_home(
     assert [confirm(), confirm()] == ["mirrored"] * 2
     assert len(compared) == 1 and opened == [0, 1] * (1 if has_files else 2)
 
-    # another picture of the same name is compared anew, and one that is gone is not
+    # a changed picture is compared again, and a missing picture is not compared
     paint_grey(9).save("1.png")
     assert confirm() == "mirrored" and len(compared) == 2
     Path("1.png").unlink()
@@ -511,7 +496,7 @@ def test_a_history_joins_that_of_its_start(seed: int) -> None:
 
     def draw(name: str) -> TrainingHistory:
         kinds = [(), ("a",), ("c", "b")][random.integers(3)]
-        return learned(
+        return make_history(
             name,
             **{flag: bool(random.integers(2)) for flag in FLAGS},
             stimulus_kinds=kinds,
@@ -538,12 +523,12 @@ def test_a_history_joins_that_of_its_start(seed: int) -> None:
     assert found.signals == {"s": "own", "own": "x", "start": "x"}
     assert {*found.trials.tolist()} == {*own.trials.tolist(), *start.trials.tolist()}
     assert found.dataset == "start + own" and own.inherit(own).dataset == "own"
-    # statistics are of its own training
+    # normalisers are not inherited
     assert [*found.normalisers] == [len("own")]
 
 
-def test_each_doubt_about_a_history_is_a_caveat() -> None:
-    sound = learned()
+def test_each_unknown_fact_of_a_history_is_a_caveat() -> None:
+    sound = make_history()
     assert sound.caveats == []
     for field, caveat in (
         ({"is_simulated": True}, TRAINED_ON_SIMULATED),
@@ -556,8 +541,8 @@ def test_each_doubt_about_a_history_is_a_caveat() -> None:
         assert replace(sound, **field).caveats == [caveat]
 
 
-def test_subjects_that_a_model_learned_from_are_not_tested_as_new() -> None:
-    found = learned(people={"eeg": (1, 2), "meg": (5,)})
+def test_subjects_of_the_history_are_not_tested_as_new() -> None:
+    found = make_history(people={"eeg": (1, 2), "meg": (5,)})
 
     def people(name: str, *left_out: int) -> Any:
         return SimpleNamespace(
@@ -571,15 +556,17 @@ def test_subjects_that_a_model_learned_from_are_not_tested_as_new() -> None:
             found.require_new_subjects(people(name, 3, number), [3], "it")
 
 
-def test_a_subject_without_statistics_of_its_own_gets_the_mean() -> None:
-    found = learned(**{**KEPT, "normalisers": {1: OTHER}, "people": {"eeg": (1, 2)}})
+def test_a_subject_without_a_normaliser_gets_the_mean() -> None:
+    found = make_history(
+        **{**STATISTICS, "normalisers": {1: OTHER}, "people": {"eeg": (1, 2)}}
+    )
     assert found.normaliser_of(1) is OTHER and found.normaliser_of(7) is MEAN
-    # its own comes from its training signals
+    # subjects of the training use their own training signals
     assert found.normaliser_of(2) is None
-    assert learned().normaliser_of(7) is None
+    assert make_history().normaliser_of(7) is None
 
 
-def test_a_history_beside_a_config_of_another_format_comes_back(
+def test_a_history_next_to_another_config_is_read_back(
     tmp_path: Path,
 ) -> None:
     assert TrainingHistory.read_folder(tmp_path).caveats == TrainingHistory().caveats
@@ -587,7 +574,7 @@ def test_a_history_beside_a_config_of_another_format_comes_back(
         (tmp_path / name).mkdir()
         module.weights.save(tmp_path / name / "x.safetensors", {})
     trials = np.array([3, 9], np.uint64)
-    learned(**KEPT, trials=trials).write_folder(tmp_path)
+    make_history(**STATISTICS, trials=trials).write_folder(tmp_path)
 
     found = TrainingHistory.read_folder(tmp_path)
 
@@ -598,7 +585,7 @@ def test_a_history_beside_a_config_of_another_format_comes_back(
     assert TrainingHistory.read_folder(tmp_path).caveats == [UNKNOWN_HISTORY]
 
 
-def test_a_file_of_the_same_name_by_another_program_is_no_history(
+def test_a_file_of_another_program_is_not_a_history(
     tmp_path: Path,
 ) -> None:
     weights = tmp_path / "model.safetensors"
@@ -610,10 +597,10 @@ def test_a_file_of_the_same_name_by_another_program_is_no_history(
 IMAGES = [f"t{row}" for row in range(20)]
 
 
-def stores_of(
+def make_stores(
     pixels: Any = None, embedding: Any = None, done: Any = None, **attributes: Any
 ) -> dict[str, Any]:
-    """A target store of 20 pictures of 20 concepts."""
+    """Make a target store of 20 pictures of 20 concepts."""
     random = np.random.default_rng(0)
     attributes = {"config": {}, **attributes}
     store = SimpleNamespace(
@@ -638,28 +625,31 @@ def compare_pictures(
     dataset = SimpleNamespace(
         name="set", pictured_as="set", people="eeg", holdout=holdout
     )
-    stores = stores or stores_of(pixels_of(*range(100, 120)))
+    stores = stores or make_stores(make_pixels(*range(100, 120)))
     return TestedPictures(dataset, split, 1, stores, models, confirm, **more)  # type: ignore[arg-type]
 
 
-def model_of(
+def make_model_history(
     ids: list[str], pixels: Any = None, concepts: list[str] | None = None, **more: Any
 ) -> TrainingHistory:
-    pixels = pixels_of(*range(1, 1 + len(ids))) if pixels is None else pixels
+    pixels = make_pixels(*range(1, 1 + len(ids))) if pixels is None else pixels
     pictures = LearnedPictures.from_image_ids("set", ids, pixels, concepts or [])
-    return replace(learned(**more), pictures=pictures)
+    return replace(make_history(**more), pictures=pictures)
 
 
-def rows_of(mask: np.ndarray) -> list[int]:
+def list_rows(mask: np.ndarray) -> list[int]:
     return np.flatnonzero(mask).tolist()
 
 
-def test_each_subject_leaves_out_what_any_of_its_models_learned_from() -> None:
-    by_name, by_pixels = model_of(["t3"]), model_of(["x"], pixels_of(105))
-    near_copy = model_of(["n"], near(pixels_of(107), 3))
+def test_each_subject_leaves_out_the_pictures_of_its_models() -> None:
+    by_name, by_pixels = (
+        make_model_history(["t3"]),
+        make_model_history(["x"], make_pixels(105)),
+    )
+    near_copy = make_model_history(["n"], edit_pixels(make_pixels(107), 3))
     name = hash_names("set", ["n"]).tolist()[0]
-    models = {1: [by_name, by_pixels], 2: [near_copy], 3: [model_of(["z"])]}
-    prior = {"prior": model_of(["t9"])}
+    models = {1: [by_name, by_pixels], 2: [near_copy], 3: [make_model_history(["z"])]}
+    prior = {"prior": make_model_history(["t9"])}
 
     found = compare_pictures(
         models,
@@ -667,33 +657,30 @@ def test_each_subject_leaves_out_what_any_of_its_models_learned_from() -> None:
         sources=prior,
     )
 
-    assert {who: rows_of(seen) for who, seen in found.seen_by_subject.items()} == {
-        1: [3, 5],
-        2: [7],
-        3: [],
-    }
-    assert rows_of(found.seen_by_source["prior"]) == [9]
-    assert rows_of(found.is_seen) == [3, 5, 7, 9] and found.caveats == []
+    seen_rows = [list_rows(found.seen_by_subject[subject]) for subject in (1, 2, 3)]
+    assert seen_rows == [[3, 5], [7], []]
+    assert list_rows(found.seen_by_source["prior"]) == [9]
+    assert list_rows(found.is_seen) == [3, 5, 7, 9] and found.caveats == []
     assert not any(rows.any() for rows in found.masks_by_warning.values())
     shown = np.array([5, 5, 0, 9, 3, *range(10, 20)])
-    assert rows_of(found.find_seen_signals(1, shown, "it")) == [0, 1, 3, 4]
-    assert rows_of(found.find_seen_signals(3, shown, "it")) == [3]
+    assert list_rows(found.find_seen_signals(1, shown, "it")) == [0, 1, 3, 4]
+    assert list_rows(found.find_seen_signals(3, shown, "it")) == [3]
 
-    # the same with a store in which a picture has no targets
+    # pictures without targets are not tested
     done = np.ones(20, bool)
     done[[3, 7]] = False
-    stores = stores_of(pixels_of(*range(100, 120)), done=done)
+    stores = make_stores(make_pixels(*range(100, 120)), done=done)
     fewer = compare_pictures(models, lambda row, other: "copy", stores, sources=prior)
-    assert rows_of(fewer.is_seen) == [5, 9] and rows_of(~fewer.is_tested) == [3, 7]
+    assert list_rows(fewer.is_seen) == [5, 9] and list_rows(~fewer.is_tested) == [3, 7]
 
 
 def test_copies_that_are_allowed_are_tested_with_a_caveat() -> None:
-    models = {1: [model_of(["t3", "x"], pixels_of(103, 105))]}
+    models = {1: [make_model_history(["t3", "x"], make_pixels(103, 105))]}
 
     found = compare_pictures(models, allows_copies=True)
 
-    assert rows_of(found.is_seen) == rows_of(found.seen_by_subject[1]) == [3]
-    assert rows_of(found.masks_by_warning[COPY_WARNING]) == [5] and found.caveats == [
+    assert list_rows(found.is_seen) == list_rows(found.seen_by_subject[1]) == [3]
+    assert list_rows(found.masks_by_warning[COPY_WARNING]) == [5] and found.caveats == [
         SEEN_COPIES
     ]
     assert len(found.warnings) == 2 and "t5" in found.warnings[1]
@@ -702,26 +689,26 @@ def test_copies_that_are_allowed_are_tested_with_a_caveat() -> None:
 
 @pytest.mark.parametrize("likeness", [*ALTERED_WARNINGS, "copy", ""])
 def test_altered_pictures_are_tested_with_a_warning(likeness: Any) -> None:
-    models = {1: [model_of(["n"], near(pixels_of(107), 3))]}
+    models = {1: [make_model_history(["n"], edit_pixels(make_pixels(107), 3))]}
 
     found = compare_pictures(models, lambda row, name: likeness)
 
     altered = {
-        kind: rows_of(found.masks_by_warning[ALTERED_WARNINGS[kind]])
+        kind: list_rows(found.masks_by_warning[ALTERED_WARNINGS[kind]])
         for kind in ALTERED_WARNINGS
     }
     expected = {kind: [7] if kind == likeness else [] for kind in ALTERED_WARNINGS}
     assert altered == expected
-    assert rows_of(found.is_seen) == ([7] if likeness == "copy" else [])
+    assert list_rows(found.is_seen) == ([7] if likeness == "copy" else [])
     assert len(found.warnings) == (likeness != "")
     assert found.caveats == []
 
 
-def test_concepts_of_earlier_trainings_alone_are_named() -> None:
-    own = model_of(["a"], concepts=["c1"], recordings="eeg")
-    other = model_of(["b"], concepts=["c2"], recordings="meg")
-    started = model_of(["c"], concepts=["c3"], recordings="eeg").inherit(
-        model_of(["d"], concepts=["c4", "c3"], recordings="eeg")
+def test_only_concepts_of_earlier_trainings_are_named() -> None:
+    own = make_model_history(["a"], concepts=["c1"], recordings="eeg")
+    other = make_model_history(["b"], concepts=["c2"], recordings="meg")
+    started = make_model_history(["c"], concepts=["c3"], recordings="eeg").inherit(
+        make_model_history(["d"], concepts=["c4", "c3"], recordings="eeg")
     )
     done = np.arange(20) != 2
 
@@ -730,20 +717,20 @@ def test_concepts_of_earlier_trainings_alone_are_named() -> None:
         assert (SEEN_CONCEPTS in found.caveats) == found.masks_by_warning[
             CONCEPT_WARNING
         ].any()
-        return rows_of(found.masks_by_warning[CONCEPT_WARNING])
+        return list_rows(found.masks_by_warning[CONCEPT_WARNING])
 
     assert concepts(own) == [] and concepts(other) == [2] and concepts(started) == [4]
     assert concepts(own, other, started) == [2, 4]
-    stores = stores_of(pixels_of(*range(100, 120)), done=done)
+    stores = make_stores(make_pixels(*range(100, 120)), done=done)
     assert concepts(other, stores=stores) == []
 
 
-def test_trials_of_seen_stimuli_leave_out_none() -> None:
-    models = {1: [model_of(["t3"])]}
+def test_held_out_trials_of_seen_pictures_are_all_tested() -> None:
+    models = {1: [make_model_history(["t3"])]}
     holdout = Holdout(by="runs", folds=2)
 
     found = compare_pictures(
-        models, holdout=holdout, sources={"prior": model_of(["t3"])}
+        models, holdout=holdout, sources={"prior": make_model_history(["t3"])}
     )
     assert (
         not found.is_seen.any()
@@ -751,37 +738,37 @@ def test_trials_of_seen_stimuli_leave_out_none() -> None:
         and found.seen_by_source == {}
     )
     assert found.is_tested.all() and found.warnings == []
-    # stores without pixels say nothing of trials
-    assert compare_pictures(models, holdout=holdout, stores=stores_of()).caveats == []
+    # without pixels, trials have no caveat
+    assert compare_pictures(models, holdout=holdout, stores=make_stores()).caveats == []
     trained = compare_pictures(models, holdout=holdout, split="train")
-    assert rows_of(trained.is_seen) == [3]
-    # of pictures, those of the fold are tested
+    assert list_rows(trained.is_seen) == [3]
+    # with held-out pictures, the pictures of the fold are tested
     by_picture = compare_pictures(models, holdout=Holdout(by="pictures", test=["t3"]))
-    assert rows_of(by_picture.is_tested) == rows_of(by_picture.is_seen) == [3]
+    assert list_rows(by_picture.is_tested) == list_rows(by_picture.is_seen) == [3]
 
 
-def test_what_stores_do_not_say_is_a_caveat() -> None:
-    models = {1: [model_of(["t3"])]}
-    pixels = pixels_of(*range(100, 120))
+def test_unknown_facts_of_stores_are_caveats() -> None:
+    models = {1: [make_model_history(["t3"])]}
+    pixels = make_pixels(*range(100, 120))
     for stores, caveats in (
-        (stores_of(pixels), []),
-        (stores_of(), [UNKNOWN_PICTURES]),
-        (stores_of(pixels, imported=True), [UNKNOWN_NETWORK]),
-        (stores_of(imported=True), [UNKNOWN_PICTURES, UNKNOWN_NETWORK]),
-        (stores_of(pixels, config={"pictures": "x"}), [UNKNOWN_PICTURES]),
+        (make_stores(pixels), []),
+        (make_stores(), [UNKNOWN_PICTURES]),
+        (make_stores(pixels, imported=True), [UNKNOWN_NETWORK]),
+        (make_stores(imported=True), [UNKNOWN_PICTURES, UNKNOWN_NETWORK]),
+        (make_stores(pixels, config={"pictures": "x"}), [UNKNOWN_PICTURES]),
     ):
         found = compare_pictures(models, stores=stores)
-        assert found.caveats == caveats and rows_of(found.is_seen) == [3]
-    # no model learned from pictures
+        assert found.caveats == caveats and list_rows(found.is_seen) == [3]
+    # without models, nothing is compared
     assert compare_pictures({}).masks_by_warning == {}
 
 
 def test_pictures_with_equal_embeddings_are_named() -> None:
     embedding = np.random.default_rng(0).normal(size=(20, 6))
     embedding[[4, 9]] = 2 * embedding[0]
-    stores = stores_of(pixels_of(*range(100, 120)), embedding, np.arange(20) != 9)
-    found = compare_pictures({1: [model_of(["z"])]}, stores=stores)
-    assert rows_of(found.has_equal_embedding) == [0, 4] and found.caveats == [TWINS]
+    stores = make_stores(make_pixels(*range(100, 120)), embedding, np.arange(20) != 9)
+    found = compare_pictures({1: [make_model_history(["z"])]}, stores=stores)
+    assert list_rows(found.has_equal_embedding) == [0, 4] and found.caveats == [TWINS]
     (line,) = found.warnings
     assert EQUAL_WARNING in line and "t0, t4" in line and "2 of the 19" in line
 
@@ -790,31 +777,32 @@ def test_pictures_with_equal_embeddings_are_named() -> None:
 def test_more_than_a_fifth_of_seen_pictures_is_refused(
     count: int, is_refused: bool
 ) -> None:
-    models = {1: [model_of(IMAGES[:count])], 2: [model_of(["z"])]}
+    models = {1: [make_model_history(IMAGES[:count])], 2: [make_model_history(["z"])]}
     found = compare_pictures(models)
-    # a picture that is shown often counts once
+    # a picture that was shown often counts once
     rows = np.array([0] * 50 + [*range(20)])
 
     if is_refused:
-        with pytest.raises(BrainhiveError, match="it was trained on 5 of the 20"):
+        with pytest.raises(BrainhiveError, match=r"^it .* 5 of the 20"):
             found.find_seen_signals(1, rows, "it")
     else:
         assert found.find_seen_signals(1, rows, "it").sum() == 50 + count
     assert not found.find_seen_signals(2, rows, "it").any()
     assert len(found.find_seen_signals(1, rows[:0], "it")) == 0
-    # of what is shown, not of all pictures
+    # the share is of the shown pictures, not of all pictures
     with pytest.raises(BrainhiveError, match="2 of the 3"):
         found.find_seen_signals(1, np.array([0, 1, 19]), "it")
     (line,) = found.warnings
     assert ("…" in line) == (count > 5) and f"{count} of the 20" in line
 
 
-def test_runs_are_described_by_what_any_of_them_leaves_out() -> None:
-    one = compare_pictures({1: [model_of(["t3", "t5"])]})
-    two = compare_pictures({1: [model_of(["t5", *IMAGES[10:15]])]})
+def test_pictures_that_any_run_leaves_out_are_summarised() -> None:
+    first = compare_pictures({1: [make_model_history(["t3", "t5"])]})
+    second = compare_pictures({1: [make_model_history(["t5", *IMAGES[10:15]])]})
 
-    seen, lines = summarise_tested_pictures([one, two, one], ["first", *one.warnings])
+    runs = [first, second, first]
+    seen, lines = summarise_tested_pictures(runs, ["warning", *first.warnings])
 
     names = ["t3", "t5", "t10", "t11", "t12"]
     assert (seen.count, seen.of, seen.names) == (7, 20, names)
-    assert lines == ["first", *one.warnings, *two.warnings]
+    assert lines == ["warning", *first.warnings, *second.warnings]
