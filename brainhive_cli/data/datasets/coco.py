@@ -1,8 +1,7 @@
-"""COCO: photographs of everyday scenes, with or without the annotations that say what
-they show.
-"""
+"""COCO: photographs of everyday scenes, with or without annotations."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -23,124 +22,141 @@ from brainhive_cli.data.media.stimuli import (
     make_stimulus_set,
 )
 
-SPLITS = {"train": "train", "validation": "val", "test": "test"}
-LARGEST = 4 << 30
-"""Bytes of the largest annotations that are read; instances_train2017.json has
-0.45e9.
-"""
-CAPTIONS = 5
-"""Captions of a picture that are kept: each picture has this many, and a few have one
-or two more.
-"""
+SPLIT_FOLDERS = {
+    "train": "train{year}",
+    "validation": "val{year}",
+    "test": "test{year}",
+}
+"""Folder of each split, in the data set's folder or in its folder `images`."""
+INSTANCES_FILE = "annotations/instances_{folder}.json"
+"""File with the areas of the objects in each picture, and their categories."""
+CAPTIONS_FILE = "annotations/captions_{folder}.json"
+MAX_ANNOTATION_BYTES = 4 << 30
+"""Largest size of an annotation file. instances_train2017.json has 0.45e9 bytes."""
+N_CAPTIONS = 5
+"""Captions of a picture that are kept. A few pictures have six or seven."""
 SOURCE = fetch_line("coco")
 
 
 class Config(parts.Config):
-    """COCO's folders of pictures, one a split.
+    """Pictures of COCO in a folder for each split.
 
-    A picture's concept is the category that covers most of it, by the areas in
-    annotations/instances_*.json; where there is no such file, or nothing is annotated
-    (all of `test`), a picture is a concept of its own. Its captions are those in
-    annotations/captions_*.json, where that file is there.
+    The concept of a picture is the category with the largest area, according to
+    annotations/instances_*.json. It is the name of the picture if the file is absent or
+    nothing is annotated, as in `test`. Captions are in annotations/captions_*.json.
     """
 
     root: str = ROOT_FIELD
-    year: int = Field(2017, description="which folders: train2017, val2017, test2017")
+    year: int = Field(
+        2017, description="year of the folders: train2017, val2017, test2017"
+    )
 
     def build(self, paths: Paths) -> Dataset:
-        """Find the splits that are there."""
+        """Find the splits that exist, and name all splits if none exists."""
         root = paths.dataset("coco", self.root)
-        # without any folder all splits are named, so that listing them says what is
-        # missing
-        there = tuple(split for split in SPLITS if _folder(root, split, self.year))
+        splits = [
+            split for split in SPLIT_FOLDERS if _find_folder(root, split, self.year)
+        ]
         return Dataset(
-            "coco", there or tuple(SPLITS), partial(_images, root, self.year)
+            "coco",
+            tuple(splits or SPLIT_FOLDERS),
+            partial(_list_images, root, self.year),
         )
 
 
 TINY = Config()
 
 
-def _folder(root: Path, split: str, year: int) -> Path | None:
-    # folders lie in the data set's folder, or in its images
-    name = f"{SPLITS[split]}{year}"
-    return next(
-        (folder for folder in (root / name, root / "images" / name) if folder.is_dir()),
-        None,
-    )
+def _find_folder(root: Path, split: str, year: int) -> Path | None:
+    """Find the folder of a split, or return None."""
+    name = SPLIT_FOLDERS[split].format(year=year)
+    for folder in (root / name, root / "images" / name):
+        if folder.is_dir():
+            return folder
+    return None
 
 
-def _images(root: Path, year: int, split: str) -> StimulusSet:
-    """List the pictures of a split, with their main category and captions where these
-    are annotated.
+def _list_images(root: Path, year: int, split: str) -> StimulusSet:
+    """List the pictures of a split, with their concepts and captions.
+
+    Raises:
+        MissingData: if there are no pictures.
     """
-    folder = _folder(root, split, year)
-    # ids begin with the folder of the split
+    folder = _find_folder(root, split, year)
     files = list(find_pictures(folder.parent, folder.name)) if folder else []
     if not folder or not files:
-        raise MissingData(
-            f"coco: no pictures {root}/{SPLITS[split]}{year}/*.jpg", SOURCE
-        )
+        name = SPLIT_FOLDERS[split].format(year=year)
+        raise MissingData(f"coco: no pictures {root}/{name}/*.jpg", SOURCE)
 
-    # a concept is the category that covers most of a picture
-    covers = _concepts(root / "annotations" / f"instances_{folder.name}.json")
-    concepts = [covers.get(name, name) for name in (Path(file).stem for file in files)]
+    main_categories = _read_main_categories(
+        root / INSTANCES_FILE.format(folder=folder.name)
+    )
+    concepts = []
+    for file in files:
+        stem = Path(file).stem
+        concepts.append(main_categories.get(stem, stem))
     images = make_stimulus_set("coco", split, folder.parent, files, concepts)
-
-    # captions, read when the first is needed
-    path = root / "annotations" / f"captions_{folder.name}.json"
+    path = root / CAPTIONS_FILE.format(folder=folder.name)
     if not path.is_file():
         return images
-    captions = partial(_list_captions, path, images.image_ids)
-    return replace(images, captions=captions, captions_each=CAPTIONS)
+    captions = partial(_get_captions, path, images.image_ids)
+    return replace(images, captions=captions, captions_each=N_CAPTIONS)
 
 
-def _list_captions(path: Path, image_ids: Names, index: int) -> list[str]:
-    """List the captions of a picture; those of all are read when the first is
-    needed.
-    """
-    return _read_captions(path).get(image_ids[index].rpartition("/")[2], [])
+def _get_captions(path: Path, image_ids: Names, index: int) -> list[str]:
+    """Return the captions of a picture, whose file is read at the first call."""
+    stem = image_ids[index].rpartition("/")[2]
+    return _read_captions(path).get(stem, [])
 
 
 @cache
 def _read_captions(path: Path) -> dict[str, list[str]]:
-    """Read the captions of each picture, in the order of the file, by its file name
-    without ending.
-    """
+    """Read the captions of each picture, keyed by its file name without extension."""
     captions: dict[str, list[str]] = {}
-    # annotations name pictures by number, image ids end in their file names
-    content: dict[str, Any] = documents.read(path, hint=SOURCE, max_bytes=LARGEST)
+    content = _read_annotations(path)
     with report_damage(path, SOURCE):
-        stems = {
-            image["id"]: Path(image["file_name"]).stem for image in content["images"]
-        }
+        stems = _list_stems(content)
         for caption in content["annotations"]:
-            captions.setdefault(stems[caption["image_id"]], []).append(
-                caption["caption"].strip()
-            )
+            picture_captions = captions.setdefault(stems[caption["image_id"]], [])
+            picture_captions.append(caption["caption"].strip())
     return captions
 
 
-def _concepts(path: Path) -> dict[str, str]:
-    """Read the category that covers most of each picture, by the picture's file name
-    without ending.
+def _read_main_categories(path: Path) -> dict[str, str]:
+    """Read the category with the largest area in each picture.
+
+    Returns:
+        Names of categories, keyed by the picture's file name without extension.
+        Pictures without objects are left out. Empty if the file is absent.
     """
-    # without annotations, each picture is a concept of its own
     if not path.is_file():
         return {}
 
-    # area of each category, by picture
     areas: dict[str, dict[str, float]] = {}
-    content: dict[str, Any] = documents.read(path, hint=SOURCE, max_bytes=LARGEST)
+    content = _read_annotations(path)
     with report_damage(path, SOURCE):
-        categories = {
-            category["id"]: category["name"] for category in content["categories"]
-        }
-        stems = {
-            image["id"]: Path(image["file_name"]).stem for image in content["images"]
-        }
+        stems = _list_stems(content)
+        categories = {}
+        for category in content["categories"]:
+            categories[category["id"]] = category["name"]
         for instance in content["annotations"]:
-            area = areas.setdefault(stems[instance["image_id"]], defaultdict(float))
-            area[categories[instance["category_id"]]] += instance["area"]
-    # pictures without annotated objects are absent
-    return {stem: max(area, key=area.__getitem__) for stem, area in areas.items()}
+            stem = stems[instance["image_id"]]
+            picture_areas = areas.setdefault(stem, defaultdict(float))
+            picture_areas[categories[instance["category_id"]]] += instance["area"]
+    main_categories = {}
+    for stem, picture_areas in areas.items():
+        main_categories[stem] = max(picture_areas, key=picture_areas.__getitem__)
+    return main_categories
+
+
+def _read_annotations(path: Path) -> dict[str, Any]:
+    """Read a file of annotations."""
+    content: dict[str, Any] = documents.read(
+        path, hint=SOURCE, max_bytes=MAX_ANNOTATION_BYTES
+    )
+    return content
+
+
+def _list_stems(content: Mapping[str, Any]) -> dict[int, str]:
+    """Map the numbers of pictures to their file names without extension."""
+    return {image["id"]: Path(image["file_name"]).stem for image in content["images"]}

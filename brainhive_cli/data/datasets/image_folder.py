@@ -36,8 +36,8 @@ class Config(parts.Config):
     """A folder of pictures.
 
     Subfolders named train, validation (or val) or test are the splits. Without them,
-    all pictures are `train`, except those of a share of concepts, or in `test_list`,
-    which are `test`.
+    all pictures are `train`, except that the pictures of a share of concepts, or of
+    `test_list`, are `test`.
     """
 
     offline_encoders: ClassVar[Sequence[str]] = ("lite0", "gabor")
@@ -165,8 +165,10 @@ def _list_images(
         raise MissingData(problem, "pictures end in .jpg, .png, .webp …")
 
     # pictures without a folder are concepts of their own
-    paths = [PurePath(file.removeprefix(f"{folder}/")) for file in files]
-    concepts = [path.parent.name or path.stem for path in paths]
+    concepts = []
+    for file in files:
+        path = PurePath(file.removeprefix(f"{folder}/"))
+        concepts.append(path.parent.name or path.stem)
     if not folders and (config.test_share or config.test_list):
         rows = _choose_rows(config, root, split, files, np.array(concepts)).tolist()
         files = [files[row] for row in rows]
@@ -196,11 +198,10 @@ def _choose_rows(
         if config.exclude_test_concepts:
             is_excluded = np.isin(concepts, concepts[is_test])
     else:
-        names = sorted(set(concepts.tolist()))
+        names = np.unique(concepts)
         order = np.random.default_rng(config.seed).permutation(len(names))
         n_test = round(config.test_share * len(names))
-        test_concepts = [names[index] for index in order[:n_test]]
-        is_test = np.isin(concepts, test_concepts)
+        is_test = np.isin(concepts, names[order[:n_test]])
         is_excluded = is_test
     return np.flatnonzero(is_test if split == "test" else ~is_excluded)
 

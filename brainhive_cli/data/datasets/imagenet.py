@@ -32,9 +32,9 @@ from brainhive_cli.data.media.stimuli import (
     require_unique_ids,
 )
 
-SPLIT_OF_FOLDER = {
-    folder: split for split, folders in SPLIT_FOLDERS.items() for folder in folders
-}
+SPLIT_OF_FOLDER: dict[str, str] = {}
+for _split, _folders in SPLIT_FOLDERS.items():
+    SPLIT_OF_FOLDER |= dict.fromkeys(_folders, _split)
 SPLIT_PATTERN = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_OF_FOLDER)})(?![a-z])")
 """Split in the path of a parquet file. The last match counts."""
 CLASS = re.compile(r"n\d{8}")

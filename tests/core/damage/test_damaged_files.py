@@ -192,7 +192,9 @@ READERS = [
         lambda path: path.write_bytes(picture_bytes("png")),
         lambda path: pictures.decode(str(path), path).tobytes(),
     ),
-    Reader("instances.json", annotations, lambda path: coco._concepts(path)),
+    Reader(
+        "instances.json", annotations, lambda path: coco._read_main_categories(path)
+    ),
 ]
 
 

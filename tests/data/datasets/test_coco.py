@@ -17,7 +17,7 @@ NUMBERS = {"train2017": [9, 25, 30, 34], "val2017": [139], "test2017": [1]}
 
 @pytest.fixture
 def root(home: Path) -> Path:
-    """Six pictures and no annotations."""
+    """Write six pictures and no annotations."""
     root = home / "data/coco"
     for folder, numbers in NUMBERS.items():
         (root / folder).mkdir(parents=True)
@@ -27,9 +27,7 @@ def root(home: Path) -> Path:
 
 
 def annotate(root: Path, **more: Any) -> None:
-    """In picture 9 two bowls cover more than a dog, in 25 less; picture 30 has a crowd,
-    and 34 nothing.
-    """
+    """Write areas: two bowls exceed a dog in picture 9, a dog exceeds them in 25."""
     outline = [[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]]
     content = {
         "images": [
@@ -90,8 +88,8 @@ def test_captions_are_those_of_the_annotations_up_to_five(root: Path) -> None:
         ],
         "annotations": [
             {"image_id": n, "caption": text}
-            for n, some in texts.items()
-            for text in some
+            for n, captions in texts.items()
+            for text in captions
         ],
     }
     path = root / "annotations/captions_train2017.json"
@@ -100,30 +98,24 @@ def test_captions_are_those_of_the_annotations_up_to_five(root: Path) -> None:
     found = Config().build(Paths()).images("train")
 
     assert found.get_captions(0) == ["a bowl", "two bowls", "bowls", "a dog", "food"]
-    assert found.get_captions(1) == ["a dog"] * 5  # one that has fewer repeats them
-    with pytest.raises(MissingData, match="has no captions of train2017/000000000030"):
+    assert found.get_captions(1) == ["a dog"] * 5  # repeated up to five
+    with pytest.raises(MissingData, match="train2017/000000000030"):
         found.get_captions(2)
 
 
-def test_annotations_of_another_layout_or_cut_short_are_one_clear_error(
+def test_damaged_annotations_are_named(
     root: Path,
 ) -> None:
     path = root / "annotations/instances_train2017.json"
     annotate(root, annotations=[{"image_id": 7}])
-    with pytest.raises(
-        BrainhiveError, match=r"instances_train2017\.json is damaged or cut short: "
-    ):
+    with pytest.raises(BrainhiveError, match=r"instances_train2017\.json"):
         coco().images("train")
     path.write_text(path.read_text()[:-20])
-    with pytest.raises(
-        BrainhiveError, match=r"instances_train2017\.json is not valid JSON: "
-    ):
+    with pytest.raises(BrainhiveError, match=r"instances_train2017\.json"):
         coco().images("train")
 
 
-def test_missing_data_say_what_is_expected_where_and_how_to_get_it(home: Path) -> None:
-    with pytest.raises(
-        MissingData, match=r"no pictures .*data/coco/train2017/\*\.jpg"
-    ) as caught:
+def test_absent_pictures_are_named_with_their_folder(home: Path) -> None:
+    with pytest.raises(MissingData, match=r"data/coco/train2017/\*\.jpg") as caught:
         coco().images("train")
     assert caught.value.hint == "brainhive fetch coco"
