@@ -1,4 +1,4 @@
-"""Files of a run of BOLD: names, inherited tables, times, events and confounds."""
+"""Files of BOLD runs in BIDS."""
 
 import json
 from collections import Counter
@@ -29,19 +29,19 @@ FUNC = Path("sub-01/ses-02/func")
 
 
 def write(path: Path, content: Any = "") -> Path:
-    """Write text, or a document as JSON."""
+    """Write text, or other content as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     return path
 
 
-def folders(root: Path) -> Any:
-    """List the files of folders below a root."""
+def list_files_below(root: Path) -> Any:
+    """Return a function that lists the files of a folder."""
     return lambda folder: list_folder(root, folder)
 
 
-def run_of(path: Path, sidecars: Any = ((), ()), confounds: Any = None) -> BoldRun:
-    """Describe a run whose BOLD is a file."""
+def make_run(path: Path, sidecars: Any = ((), ()), confounds: Any = None) -> BoldRun:
+    """Describe a run with a BOLD file."""
     return BoldRun(1, (path,), path, sidecars, confounds, {}, (path,))
 
 
@@ -70,17 +70,17 @@ def test_nearer_files_and_those_of_more_entities_come_last(tmp_path: Path) -> No
         write(tmp_path / name)
     bold = write(tmp_path / FUNC / "sub-01_task-x_run-01_bold.nii.gz")
     file = next(f for f in list_folder(tmp_path, FUNC) if f.path == bold)
-    found = find_inherited_files(folders(tmp_path), file, ".json", "bold")
+    found = find_inherited_files(list_files_below(tmp_path), file, ".json", "bold")
     assert found == [tmp_path / name for name in names]
 
 
-def runs_of(root: Path, *names: str) -> list[BoldRun]:
-    """Find the runs of files with a table of events for each."""
+def write_runs(root: Path, *names: str) -> list[BoldRun]:
+    """Write an events.tsv for each file, and find the runs."""
     for name in names:
         write(root / FUNC / f"sub-01_{name}_bold.nii.gz")
         write(root / FUNC / f"sub-01_{name}_events.tsv")
     files = [f for f in list_folder(root, FUNC) if f.path.name.endswith(".gz")]
-    return find_runs(folders(root), folders(root), files, Ledger())
+    return find_runs(list_files_below(root), list_files_below(root), files, Ledger())
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def runs_of(root: Path, *names: str) -> list[BoldRun]:
 def test_runs_have_the_numbers_of_their_labels(
     tmp_path: Path, names: tuple[str, ...], numbers: list[int]
 ) -> None:
-    runs = runs_of(tmp_path, *names)
+    runs = write_runs(tmp_path, *names)
     assert [run.number for run in runs] == numbers
     labels = [run.bold_files[0].name.split("_")[1] for run in runs]
     assert "run-10" not in names or labels == ["run-1", "run-2", "run-10"]
@@ -114,7 +114,9 @@ def test_runs_have_their_masks_confounds_and_hemispheres(tmp_path: Path) -> None
     ledger = Ledger()
     files = [f for f in list_folder(tmp_path, FUNC) if f.path in (left, without)]
 
-    (run,) = find_runs(folders(tmp_path), folders(tmp_path), files, ledger)
+    (run,) = find_runs(
+        list_files_below(tmp_path), list_files_below(tmp_path), files, ledger
+    )
 
     right = left.with_name(left.name.replace("hemi-L", "hemi-R"))
     assert run.bold_files == (left, right)
@@ -153,7 +155,7 @@ def test_two_versions_of_one_run_are_refused(tmp_path: Path) -> None:
 def test_times_of_volumes_are_those_of_the_sidecars(
     tmp_path: Path, raw: Any, derived: Any, expected: Any
 ) -> None:
-    """The header says 2 s."""
+    """The header has a TR of 2 s."""
     image = nibabel.Nifti1Image(np.zeros((2, 2, 2, 5), np.float32), np.eye(4))
     image.header.set_zooms((1, 1, 1, 2.0))
     path = tmp_path / "x_bold.nii"
@@ -163,7 +165,7 @@ def test_times_of_volumes_are_those_of_the_sidecars(
         write(tmp_path / f"{number}.json", content)
         for number, content in enumerate((raw, derived))
     )
-    run = run_of(path, ((first, own) if raw else (), (further,)))
+    run = make_run(path, ((first, own) if raw else (), (further,)))
     if expected is None:
         with pytest.raises(BrainhiveError):
             read_timing(run)
@@ -181,7 +183,7 @@ def test_a_header_may_know_no_time_or_count_milliseconds(
     image.header.set_zooms((1, 1, 1, header_s))
     nibabel.save(image, tmp_path / "x_bold.nii")
     sidecar = write(tmp_path / "x.json", {"RepetitionTime": 2})
-    run = run_of(tmp_path / "x_bold.nii", ((sidecar,), ()))
+    run = make_run(tmp_path / "x_bold.nii", ((sidecar,), ()))
     if is_read:
         assert read_timing(run) == (4, 2, 0.0, "0")
     else:
@@ -227,7 +229,7 @@ CONFOUNDS = """trans_x\ttrans_x_derivative1\tcosine00\tcosine01\tzero\tcsf
 
 def test_confounds_are_columns_by_name_and_pattern(tmp_path: Path) -> None:
     table, noted = write(tmp_path / "x_timeseries.tsv", CONFOUNDS), Counter[str]()
-    run = run_of(tmp_path / "x_bold.nii", confounds=table)
+    run = make_run(tmp_path / "x_bold.nii", confounds=table)
     found = read_confounds(run, ["trans_x*", "cosine", "zero"], 3, noted)
     assert {name: values.tolist() for name, values in found.items()} == {
         "trans_x": [1, 2, 4],
@@ -242,4 +244,4 @@ def test_confounds_are_columns_by_name_and_pattern(tmp_path: Path) -> None:
         with pytest.raises(BrainhiveError):
             read_confounds(run, groups, volumes, noted)
     with pytest.raises(MissingData):
-        read_confounds(run_of(table), ["cosine"], 3, noted)
+        read_confounds(make_run(table), ["cosine"], 3, noted)

@@ -1,6 +1,4 @@
-"""Single-trial betas: equal to those of GLMsingle and nilearn, and true to what was
-simulated.
-"""
+"""Single-trial betas, compared with GLMsingle, nilearn and simulated betas."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -49,12 +47,12 @@ from brainhive_cli.data.fmri.glm import (
 
 Array = NDArray[Any]
 SPREAD = 1e-4
-"""Of betas next to GLMsingle's, which are float32, as a share of their spread."""
+"""Largest difference from GLMsingle's float32 betas, as a share of their spread."""
 R2_POINTS = 1e-3
 NILEARN = 1e-8
-"""Of betas next to nilearn's, as a share of their spread: both are float64."""
+"""Largest difference from nilearn's float64 betas, as a share of their spread."""
 LIBRARY = 5e-5
-"""Of HRFs, of the peak: those of the library are by formula."""
+"""Largest difference of HRFs, which the library computes by a formula."""
 
 
 def load(golden: Path, name: str) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -70,13 +68,14 @@ def distance(betas: Array, expected: Array, voxels: Any = slice(None)) -> float:
 
 def correlation(betas: Array, truth: Array) -> float:
     pairs = [
-        np.corrcoef(one, other)[0, 1] for one, other in zip(betas, truth, strict=True)
+        np.corrcoef(row, true_row)[0, 1]
+        for row, true_row in zip(betas, truth, strict=True)
     ]
     return float(np.mean(pairs))
 
 
 class Reference:
-    """GLMsingle's inputs as ours, and its outputs."""
+    """Inputs and outputs of GLMsingle."""
 
     def __init__(self, golden: Path) -> None:
         self.tensors, config = load(golden, "glmsingle")
@@ -113,9 +112,7 @@ class Reference:
         ]
 
     def session(self, name: str, is_ours: bool, has_extra: bool = False) -> BoldSession:
-        """Designs by our formula and at exact lags, or the reference's samples of its
-        HRFs put at volumes.
-        """
+        """Build designs from our HRFs, or from GLMsingle's samples at volumes."""
         runs = self.runs(has_extra)
         if is_ours:
             designs = [build_design(run, self.stimulus_s, name) for run in runs]
@@ -146,9 +143,7 @@ class Reference:
         return choose_noise_pool(mean, r2, self["threshold_r2"][0])
 
     def denoised(self, is_ours: bool) -> tuple[Array, BoldSession]:
-        """Components are chosen with the reference's threshold; its mixture has no
-        seed.
-        """
+        """Add noise components by the threshold of GLMsingle."""
         session = self.session("library", is_ours)
         judges = self["pc_voxels"].astype(bool)
         return add_noise_components(
@@ -214,7 +209,7 @@ def test_hrfs_are_those_of_the_reference(golden: Path) -> None:
         )
         lags_s = np.arange(len(tensors[key])) * tr_s
         ours = build_hrf_library(stimulus_s, tr_s, name)(lags_s)
-        # the reference extrapolates its table by up to a second, where the HRF is over
+        # GLMsingle extrapolates its table by up to a second, where the HRF is over
         table_s = 48.9 if name == "assumed" else 50
         inside = lags_s <= table_s + max(stimulus_s - 0.1, 0) + 1e-9
         expected = tensors[key].reshape(ours.shape)
@@ -226,30 +221,31 @@ def test_hrfs_are_those_of_the_reference(golden: Path) -> None:
 def test_hrfs_are_the_fitted_differences_of_two_gammas(
     golden: Path, name: str, tolerance: float
 ) -> None:
-    """Golden values: parameters fitted to GLMsingle's HRFs. The assumed one is a table
-    of rounded values here, which they rebuild to 3e-3 of the peak. The peak itself is
-    rounded, too.
+    """Golden values: parameters fitted to GLMsingle's HRFs.
+
+    The table of the assumed HRF is rounded, and its fit differs by 3e-3 of the peak.
+
     """
     fitted = json.loads((golden / "bold/hrf_parameters.json").read_text())
     # seconds, on the grid of an impulse of 0.1 s
     times_s = np.arange(489) / 10
     expected = []
     for values in np.atleast_2d(fitted[name]):
-        of = dict(zip(fitted["order"], values, strict=True))
+        parameters = dict(zip(fitted["order"], values, strict=True))
         response, undershoot = (
             gamma.pdf(
-                times_s - of["onset"],
-                of[f"{which}delay"] / of[f"{which}dispersion"],
-                scale=of[f"{which}dispersion"],
+                times_s - parameters["onset"],
+                parameters[f"{prefix}delay"] / parameters[f"{prefix}dispersion"],
+                scale=parameters[f"{prefix}dispersion"],
             )
-            for which in ("", "undershoot_")
+            for prefix in ("", "undershoot_")
         )
-        difference = response - undershoot / of["ratio"]
+        difference = response - undershoot / parameters["ratio"]
         expected.append(difference / difference.max())
 
-    found = build_hrf_library(0.1, 0.1, name)(times_s)
+    responses = build_hrf_library(0.1, 0.1, name)(times_s)
 
-    np.testing.assert_allclose(found, np.transpose(expected), atol=tolerance)
+    np.testing.assert_allclose(responses, np.transpose(expected), atol=tolerance)
 
 
 @pytest.mark.golden
@@ -298,7 +294,7 @@ def test_fitted_hrfs_and_their_betas_are_those_of_type_b(
 
 @pytest.mark.golden
 def test_a_run_alone_explains_as_much_as_within_type_b(reference: Reference) -> None:
-    """Golden value: R² of each run, whose trials share no regressor with others."""
+    """Golden value: R² of each run, which shares no regressor with other runs."""
     whole = reference.session("library", True)
     voxels = np.arange(reference.voxels)
 
@@ -328,7 +324,7 @@ def test_one_beta_for_all_trials_explains_as_much_as_type_a(
 
 
 @pytest.mark.golden
-def test_components_and_what_repetitions_say_of_them_are_those_of_type_c(
+def test_components_and_their_badness_are_those_of_type_c(
     reference: Reference,
 ) -> None:
     session = reference.session("library", True)
@@ -388,31 +384,31 @@ def test_shrunk_betas_and_their_fractions_are_those_of_type_d(
 def test_the_mixture_separates_the_voxels_of_the_reference(
     reference: Reference, seed: int
 ) -> None:
-    """Golden value: the voxels above its threshold, whose mixture has no seed."""
+    """Golden value: voxels above the threshold of a mixture without a seed."""
     r2 = reference["a.r2"]
 
-    above = r2 > find_mixture_threshold(r2, seed)
+    is_above = r2 > find_mixture_threshold(r2, seed)
 
-    np.testing.assert_array_equal(above, reference["pc_voxels"].astype(bool))
+    np.testing.assert_array_equal(is_above, reference["pc_voxels"].astype(bool))
 
 
 @pytest.mark.golden
-def test_one_threshold_bounds_the_noise_pool_and_the_judges(
+def test_one_threshold_bounds_noise_pool_and_responsive_voxels(
     reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Golden values: voxels of the noise pool, voxels that judge components, and type
-    D, all by the reference's threshold.
-    """
+    """Golden values: noise pool, responsive voxels and betas of type D."""
     pool_threshold, judges_threshold = reference["threshold_r2"]
     assert pool_threshold == judges_threshold
     voxels = {}
 
-    def note(session: BoldSession, hrf_index: Array, pool: Array, judges: Array) -> Any:
-        voxels.update(noise_pool=pool, pc_voxels=judges)
-        return add_noise_components(session, hrf_index, pool, judges)
+    def record_voxels(
+        session: BoldSession, hrf_indices: Array, pool: Array, responsive: Array
+    ) -> Any:
+        voxels.update(noise_pool=pool, pc_voxels=responsive)
+        return add_noise_components(session, hrf_indices, pool, responsive)
 
     monkeypatch.setattr(glm, "find_mixture_threshold", lambda *_: pool_threshold)
-    monkeypatch.setattr(glm, "add_noise_components", note)
+    monkeypatch.setattr(glm, "add_noise_components", record_voxels)
 
     session = reference.session("library", True)
     estimates = glm.estimate_denoised(session, reference.assumed(), seed=0)
@@ -426,9 +422,7 @@ def test_one_threshold_bounds_the_noise_pool_and_the_judges(
 def ridge_candidates(
     reference: Reference, session: BoldSession
 ) -> Iterator[tuple[Array, list[Array]]]:
-    """Yield voxels, and their betas [trials, v] by least squares and by each of the
-    fractions.
-    """
+    """Yield voxels, and their betas [trials, v] by least squares and each fraction."""
     pairs = [model.remove_nuisance() for model in session.models]
     spectra = [np.linalg.eigh(gram) for gram, _ in pairs]
     fractions = (1.0, *glm.FRACTIONS)
@@ -443,7 +437,7 @@ def ridge_candidates(
 
 @pytest.mark.golden
 def test_fractions_are_judged_as_in_type_d(reference: Reference) -> None:
-    """Golden value: how badly betas of each fraction predict repetitions."""
+    """Golden value: badness of the betas of each fraction."""
     _, session = reference.denoised(is_ours=False)
     badness = np.empty((reference.voxels, len(glm.FRACTIONS)))
 
@@ -458,9 +452,7 @@ def test_fractions_are_judged_as_in_type_d(reference: Reference) -> None:
 
 @pytest.mark.golden
 def test_shrunk_betas_are_rescaled_as_in_type_d(reference: Reference) -> None:
-    """Golden values: the slope and the shift, in the unit of the data, that bring
-    shrunk betas near to least squares.
-    """
+    """Golden values: slope and shift that fit shrunk betas to least squares."""
     _, session = reference.denoised(is_ours=False)
     shape = reference["d.betas"].T.shape
     rescaled, expected = np.empty(shape), np.empty(shape)
@@ -480,13 +472,13 @@ def test_shrunk_betas_are_rescaled_as_in_type_d(reference: Reference) -> None:
 @pytest.mark.golden
 def test_other_settings_of_types_c_and_d_give_their_betas(reference: Reference) -> None:
     session = reference.session("library", True)
-    three = reference.add_components(session, 3)
+    three_components = reference.add_components(session, 3)
     without = shrink(session)
     expected = {
         "no_denoise.d": without,
         "no_denoise.no_autoscale.d": shrink(session, is_rescaled=False),
-        "fixed.c": fit(three),
-        "fixed.d": shrink(three, 0.4),
+        "fixed.c": fit(three_components),
+        "fixed.d": shrink(three_components, 0.4),
     }
     for key, estimates in expected.items():
         betas = reference.options[f"expected.{key}.betas"]
@@ -518,7 +510,7 @@ def test_the_assumed_hrf_alone_gives_its_betas(
 
 
 @pytest.mark.golden
-def test_lss_with_fitted_hrfs_is_that_of_the_reference_in_percent_of_each_run(
+def test_lss_with_fitted_hrfs_is_that_of_the_reference(
     reference: Reference,
 ) -> None:
     betas = fit(reference.session("library", True), compute_lss_weights).betas.T.astype(
@@ -587,7 +579,7 @@ def nilearn(golden: Path) -> tuple[dict[str, Array], dict[str, Any]]:
 def nilearn_runs(
     tensors: dict[str, Array], config: dict[str, Any], drift: str
 ) -> list[TrialRun]:
-    """Runs whose confounds are the nuisance columns of nilearn's design."""
+    """Return runs with nuisance columns of nilearn's design matrix as confounds."""
     runs = []
     for number in range(len(tensors["input.sessions"])):
         onsets_s = tensors[f"input.onsets_{number}"]
@@ -668,9 +660,7 @@ def solve_run(
 
 @pytest.mark.golden
 def test_lsa_with_the_derivative_of_the_hrf_is_nilearns(nilearn: Any) -> None:
-    """nilearn makes the derivative's regressor orthogonal to the HRF's; here both are
-    nuisance.
-    """
+    """nilearn makes derivatives orthogonal to HRFs. Here they are confounds."""
     tensors, config = nilearn
     for number, run in enumerate(nilearn_runs(tensors, config, "spm")):
         regressors, later = (
@@ -713,18 +703,14 @@ RESPONSIVE, SILENT, STIMULI = 24, 12, 15
 
 
 def respond(lags_s: Array) -> Array:
-    """A response to two seconds of a stimulus: SPM's HRF, summed over tenths of a
-    second.
-    """
+    """Average SPM's HRF over the 2 s of a stimulus, in steps of 0.1 s."""
     tenths = np.arange(0, STIMULUS_S, 0.1)
     lags_s = lags_s[..., None] - tenths
     return (gamma.pdf(lags_s, 6) - gamma.pdf(lags_s, 16) / 6).mean(-1)
 
 
 class World:
-    """Runs of two TRs whose volumes were acquired 0.9 s after their start, with onsets
-    between volumes.
-    """
+    """Simulated runs with two TRs, a StartTime of 0.9 s, and onsets between volumes."""
 
     def __init__(self, seed: int = 3, noise: float = 0.6) -> None:
         random = np.random.default_rng(seed)
@@ -774,9 +760,7 @@ def world() -> World:
 
 
 def test_betas_are_percent_of_the_mean_over_all_runs(world: World) -> None:
-    """A response is 5 × its beta at .15, the peak of the density, and regressors of the
-    library peak at 1.
-    """
+    """Responses are 5 × beta × HRF, and regressors of the library peak at 1."""
     estimates = world.estimate("hrf")
     brighter = World()
     brighter.bold = [3 * bold for bold in brighter.bold]
@@ -792,7 +776,7 @@ def test_betas_are_percent_of_the_mean_over_all_runs(world: World) -> None:
 
 
 @pytest.mark.parametrize(("estimator", "value"), [("lsa", 0.0), ("denoised", np.inf)])
-def test_a_voxel_without_signal_in_one_run_is_marked_and_leaves_others_alone(
+def test_a_voxel_without_signal_in_a_run_is_marked(
     estimator: Any, value: float
 ) -> None:
     world = World()
@@ -852,7 +836,7 @@ def test_series_whose_mean_was_removed_are_refused() -> None:
 def test_more_than_half_of_the_voxels_have_a_mean(
     signals: int, is_refused: bool
 ) -> None:
-    """A constant voxel does not count, and a mean above the noise is enough."""
+    """Constant voxels do not count, and a mean above the noise is enough."""
     random = np.random.default_rng(0)
     run = TrialRun(np.arange(80) * 2.0, 5 + 6.0 * np.arange(20), np.arange(20), 2.0)
     series = (

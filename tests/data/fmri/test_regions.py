@@ -1,4 +1,4 @@
-"""Regions by name: masks, atlases with and without tables, and labels of surfaces."""
+"""Named regions of masks, atlases and surface labels."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +32,7 @@ def save(path: Path, values: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
 
 
 def draw(*labels: int) -> np.ndarray:
-    """Draw a volume of labels, each of which is somewhere in the mask."""
+    """Draw a volume of labels that all occur in the mask."""
     values = np.random.default_rng(1).choice(labels, SHAPE).astype(np.int16)
     values[INSIDE] = np.resize(labels, INSIDE.sum())
     return values
@@ -64,7 +64,7 @@ def load_masked_regions(mask: Mask, **files: Path) -> dict[str, np.ndarray]:
 
 
 BLOCKS = np.arange(1, 61).reshape(SHAPE).astype(np.float32)
-"""Values 1 to 60, no two neighbours alike, as in a map of probabilities."""
+"""Values 1 to 60 with unequal neighbours, as in a map of probabilities."""
 PARCELS = np.where(np.arange(SHAPE[0]) < 2, 3, 60)[:, None, None] * np.ones(
     SHAPE, np.float32
 )
@@ -130,7 +130,7 @@ def test_a_table_beside_an_atlas_names_its_labels(tmp_path: Path, mask: Mask) ->
 def test_labels_and_masks_that_were_scaled_are_whole_numbers(
     tmp_path: Path, mask: Mask, error: float
 ) -> None:
-    """Issue 85: a hair beside whole numbers they were probabilities, or refused."""
+    """Small deviations from whole numbers do not make them probabilities."""
     values = draw(0, 1, 2, -1)
     path = save(tmp_path / "atlas.nii.gz", (values * (1 + error)).astype(np.float32))
     inside = Mask.open(path, "save it again").inside
@@ -138,7 +138,7 @@ def test_labels_and_masks_that_were_scaled_are_whole_numbers(
     regions, readings = load_regions({"atlas": [path]}, mask)
     assert readings == {"atlas": "labels without names"}
     np.testing.assert_array_equal(regions["atlas-2"], values[INSIDE] == 2)
-    # residues of an interpolation are no voxels, and shares stay shares
+    # small residues of an interpolation are rounded to 0, and shares are not rounded
     shares = np.where(INSIDE, 1.0, 1e-8).astype(np.float32)
     path = save(tmp_path / "mask.nii.gz", shares)
     np.testing.assert_array_equal(Mask.open(path, "save it again").inside, INSIDE)
@@ -156,7 +156,7 @@ def test_two_tables_beside_an_atlas_must_agree(tmp_path: Path, mask: Mask) -> No
         load_masked_regions(mask, visual=atlas)
 
 
-def test_the_labels_of_freesurfer_in_a_volume_are_the_regions_of_both_hemispheres(
+def test_volume_labels_of_freesurfer_join_both_hemispheres(
     tmp_path: Path, mask: Mask
 ) -> None:
     values = draw(1005, 2005, 1021, 2004, 17, 41)
@@ -172,7 +172,7 @@ def test_the_labels_of_freesurfer_in_a_volume_are_the_regions_of_both_hemisphere
     }
 
 
-def test_the_atlas_of_wang_and_kastner_comes_with_its_names_a_file_a_hemisphere(
+def test_the_atlas_of_wang_and_kastner_has_its_names(
     tmp_path: Path, mask: Mask
 ) -> None:
     values = draw(0, *range(1, 26))
@@ -193,7 +193,7 @@ def test_the_atlas_of_wang_and_kastner_comes_with_its_names_a_file_a_hemisphere(
     np.testing.assert_array_equal(regions["TO2"], values[INSIDE] == 12)
 
 
-def test_what_lies_elsewhere_or_has_nothing_of_the_mask_is_refused(
+def test_files_on_another_grid_or_without_voxels_are_refused(
     tmp_path: Path, mask: Mask
 ) -> None:
     with pytest.raises(BrainhiveError, match=r"moved\.nii.*mask\.nii") as error:
@@ -210,7 +210,7 @@ def test_what_lies_elsewhere_or_has_nothing_of_the_mask_is_refused(
 
 
 def write_annots(folder: Path) -> np.ndarray:
-    """Write the annotations of both hemispheres; give the labels of all vertices."""
+    """Write annotations of both hemispheres, and return the labels of all vertices."""
     labels = np.random.default_rng(3).integers(-1, 3, LEFT + RIGHT)
     colours = np.array([[25, 5, 25, 0], [10, 20, 30, 0], [40, 50, 60, 0]])
     for side, values in (("lh", labels[:LEFT]), ("rh", labels[LEFT:])):
@@ -220,7 +220,7 @@ def write_annots(folder: Path) -> np.ndarray:
     return labels
 
 
-def test_annotations_of_a_surface_name_regions_of_both_hemispheres(
+def test_surface_annotations_join_both_hemispheres(
     tmp_path: Path,
 ) -> None:
     labels = write_annots(tmp_path)
@@ -252,7 +252,7 @@ def test_gifti_has_labels_with_names(tmp_path: Path) -> None:
     np.testing.assert_array_equal(regions["MT"], labels == 2)
 
 
-def test_files_are_found_by_subject_below_the_root_or_else_below_home(
+def test_files_are_found_below_the_root_or_else_below_home(
     tmp_path: Path, home: Path
 ) -> None:
     (tmp_path / "rois").mkdir(exist_ok=True)
@@ -272,7 +272,7 @@ def test_files_are_found_by_subject_below_the_root_or_else_below_home(
 def test_labels_of_the_cortex_in_cifti_are_padded_for_other_rows(
     tmp_path: Path,
 ) -> None:
-    """Betas of grayordinates go on with voxels below the cortex."""
+    """Betas of grayordinates have voxels after the cortex."""
     sides = [
         nibabel.cifti2.BrainModelAxis.from_mask(np.ones(size), f"Cortex{name}")
         for name, size in (("Left", LEFT), ("Right", RIGHT))

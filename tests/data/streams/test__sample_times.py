@@ -1,6 +1,4 @@
-"""Times of samples: even steps under jitter and drift, and a step where samples were
-lost.
-"""
+"""Times of samples under jitter, drift and losses."""
 
 from collections.abc import Callable
 
@@ -19,9 +17,7 @@ def settle(
     late_s: Callable[[int], float] = lambda chunk: 0.0,
     size: int = 10,
 ) -> tuple[Numbers, Numbers]:
-    """Send chunks whose last sample is stamped when it is sent; returns settled and
-    true times [n].
-    """
+    """Stamp the last sample of each chunk, and return settled and true times [n]."""
     times, settled, sent_s = SampleTimes(rate_hz), [], 0.0
     for chunk, rows in enumerate(true_s.reshape(-1, size)):
         sent_s = max(sent_s, rows[-1] + late_s(chunk))
@@ -39,7 +35,7 @@ def test_drift_is_followed_to_a_fraction_of_a_sample(ppm: float) -> None:
 
 
 @pytest.mark.parametrize("jitter_s", [0.001, 0.02])
-def test_jitter_looks_nowhere_like_a_loss_and_leaves_the_samples_even(
+def test_jitter_never_looks_like_a_loss(
     jitter_s: float,
 ) -> None:
     true_s, random = 1000 + np.arange(60_000) / 1000, np.random.default_rng(0)
@@ -71,7 +67,7 @@ def test_a_late_chunk_is_no_loss() -> None:
     ((256, 0, False), (200, 0, True), (256, 3, False)),
 )
 @pytest.mark.parametrize("size", (10,))
-def test_a_rate_that_is_not_the_declared_one_is_measured_in_seconds(
+def test_another_rate_than_the_declared_rate_is_measured(
     true_hz, lost_s, is_other, size
 ) -> None:
     true_s = 1000 + np.arange(int(10 * true_hz) // size * size) / true_hz

@@ -1,7 +1,8 @@
-"""Streams of LSL over loopback: nothing lost, nothing chosen silently, and results out.
+"""LSL streams over loopback.
 
-Each scenario runs in a process of its own, all at once; it writes what it saw, which
-the tests judge.
+All scenarios run at once, each in a process of its own, and write results that the
+tests check.
+
 """
 
 import importlib.util
@@ -34,7 +35,7 @@ needs_lsl = pytest.mark.skipif(
 )
 
 
-def want(unit: str = "µV", kind: str = "eeg") -> StreamRequest:
+def make_request(unit: str = "µV", kind: str = "eeg") -> StreamRequest:
     def open_recording() -> Any:
         raise NotImplementedError
 
@@ -46,7 +47,7 @@ def want(unit: str = "µV", kind: str = "eeg") -> StreamRequest:
 def read_until(
     stream: Stream, is_done: Callable[[Chunk], bool], limit_s: float = 30.0
 ) -> Chunk:
-    """Read chunks and join them, until the last one is enough, or the limit is over."""
+    """Read and join chunks until a chunk is the last, or the time limit is over."""
     chunks, end_s = (
         [Chunk(np.empty((0, len(stream.format.channels))), np.empty(0))],
         time.monotonic() + limit_s,
@@ -66,8 +67,8 @@ def read_until(
     )
 
 
-def at_once(call: Callable[..., Any], *arguments: list[Any]) -> list[Any]:
-    """Call with each row of arguments, in threads: searches for streams wait."""
+def call_in_threads(call: Callable[..., Any], *arguments: list[Any]) -> list[Any]:
+    """Call a function with each row of arguments, each in a thread."""
     with ThreadPoolExecutor(max_workers=len(arguments[0])) as threads:
         return list(threads.map(call, *arguments))
 
@@ -76,9 +77,7 @@ def at_once(call: Callable[..., Any], *arguments: list[Any]) -> list[Any]:
 
 
 def run_counting() -> dict[str, Any]:
-    """Count samples and events that are sent four times as fast, with markers around
-    their samples.
-    """
+    """Count samples and events that are sent at four times their rate."""
     from tests.tools.lsl_senders import Amplifier, open_markers
 
     amplifier, texts, numbers = (
@@ -88,7 +87,7 @@ def run_counting() -> dict[str, Any]:
     )
     streams = [Config(markers="texts", marker_delay_s=0.5), Config(markers="numbers")]
     streams.append(Config(marker_channel="TRIGGER"))
-    opened = at_once(lambda config: config.build(want()), streams)
+    opened = call_in_threads(lambda config: config.build(make_request()), streams)
     for stream in opened:
         stream.read(0)
 
@@ -152,7 +151,7 @@ def run_counting() -> dict[str, Any]:
 
 
 def run_interruptions() -> dict[str, Any]:
-    """Read a stream that comes late, stalls, loses samples, goes and comes back."""
+    """Read a stream that starts late, stalls, loses samples, stops and starts again."""
     from tests.tools.lsl_senders import Amplifier, open_markers
 
     started_s, made = time.monotonic(), []
@@ -162,7 +161,7 @@ def run_interruptions() -> dict[str, Any]:
         made.extend([Amplifier(source_id=str(uuid.uuid4())), open_markers()])
 
     threading.Thread(target=start_late).start()
-    stream = Config(wait_s=30).build(want())
+    stream = Config(wait_s=30).build(make_request())
     waited_s, amplifier = time.monotonic() - started_s, made[0]
     stream.read(0)
     pauses_s = []
@@ -211,15 +210,16 @@ def run_interruptions() -> dict[str, Any]:
 
 
 def run_restarts() -> dict[str, Any]:
-    """Read streams whose senders start again, one of them at another rate."""
+    """Read streams whose senders start again, some at another rate."""
     from tests.tools.lsl_senders import Amplifier, open_markers
 
     texts = open_markers("texts")
     rates_hz = {"rate": 500.0, "same": 1000.0}  # when they start again
     ids = {case: str(uuid.uuid4()) for case in rates_hz}
     senders = [Amplifier(case, source_id=ids[case]) for case in rates_hz]
-    opened = at_once(
-        lambda case: Config(name=case, markers="texts").build(want()), [*rates_hz]
+    opened = call_in_threads(
+        lambda case: Config(name=case, markers="texts").build(make_request()),
+        [*rates_hz],
     )
     streams = dict(zip(rates_hz, opened, strict=True))
     for stream in streams.values():
@@ -238,18 +238,18 @@ def run_restarts() -> dict[str, Any]:
             time.sleep(0.05)
 
     threading.Thread(target=send, daemon=True).start()
-    seen, came = dict[str, str](), 0
+    seen, n_samples = dict[str, str](), 0
     end_s = time.monotonic() + 40
-    while (not seen or came < 1000) and time.monotonic() < end_s:
+    while (not seen or n_samples < 1000) and time.monotonic() < end_s:
         for case, stream in streams.items():
             try:
                 chunk = stream.read(0.01)
-                came += (
+                n_samples += (
                     len(chunk.times_s) if case == "same" and chunk is not None else 0
                 )
             except BrainhiveError as error:
                 seen[case] = error.message
-    return {"seen": seen, "came": came, "markers": texts.name}
+    return {"seen": seen, "n_samples": n_samples, "markers": texts.name}
 
 
 def run_refusals() -> dict[str, Any]:
@@ -263,13 +263,13 @@ def run_refusals() -> dict[str, Any]:
     ]
     senders += [open_markers("notes", kind="Notes"), open_markers("texts")]
     cases: dict[str, tuple[Config, StreamRequest]] = {
-        "several": (Config(), want()),
-        "text": (Config(name="notes"), want()),
-        "absent": (Config(), want("fT", "mag")),
-        "nameless": (Config(type="Raw"), want()),
-        "absent markers": (Config(name="one", markers="triggers"), want()),
-        "absent channel": (Config(name="one", marker_channel="STATUS"), want()),
-        "wrong unit": (Config(name="one", unit="fT"), want()),
+        "several": (Config(), make_request()),
+        "text": (Config(name="notes"), make_request()),
+        "absent": (Config(), make_request("fT", "mag")),
+        "nameless": (Config(type="Raw"), make_request()),
+        "absent markers": (Config(name="one", markers="triggers"), make_request()),
+        "absent channel": (Config(name="one", marker_channel="STATUS"), make_request()),
+        "wrong unit": (Config(name="one", unit="fT"), make_request()),
     }
     results: dict[str, Any] = {}
 
@@ -279,7 +279,7 @@ def run_refusals() -> dict[str, Any]:
         except BrainhiveError as error:
             results[case] = [type(error).__name__, error.message, error.hint]
 
-    at_once(build, [*cases], *map(list, zip(*cases.values(), strict=True)))
+    call_in_threads(build, [*cases], *map(list, zip(*cases.values(), strict=True)))
 
     # a second stream of markers, and stamps of another clock
     senders.append(open_markers("codes", "int32"))
@@ -290,13 +290,13 @@ def run_refusals() -> dict[str, Any]:
 
     def read(case: str, config: Config) -> None:
         try:
-            stream = config.build(want())
+            stream = config.build(make_request())
             read_until(stream, lambda chunk: False, limit_s=10)
         except BrainhiveError as error:
             results[case] = [type(error).__name__, error.message, error.hint]
 
     configs = [Config(name="one"), Config(name="foreign", markers="codes")]
-    at_once(read, ["several markers", "clock"], configs)
+    call_in_threads(read, ["several markers", "clock"], configs)
     return results
 
 
@@ -304,7 +304,7 @@ def run_refusals() -> dict[str, Any]:
 
 
 class Scenarios:
-    """Processes of the scenarios, all started at once."""
+    """Processes of all scenarios."""
 
     def __init__(self, folder: Path) -> None:
         from tests.tools.lsl_senders import write_loopback
@@ -328,10 +328,8 @@ class Scenarios:
                 cwd=home,
             )
 
-    def see(self, name: str) -> Any:
-        """Return what a scenario saw, once it has ended; what it wrote on stdout is
-        `stdout`.
-        """
+    def read_results(self, name: str) -> Any:
+        """Wait for a scenario, and return its results, with its stdout as `stdout`."""
         process = self._processes[name]
         stdout, _ = process.communicate(timeout=WAIT_S)
         assert process.returncode == 0, self.stderr(name)
@@ -361,7 +359,7 @@ def scenarios(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenarios]:
 def test_no_sample_is_lost_and_every_event_comes_once_within_a_sample_of_its_own(
     scenarios: Scenarios,
 ) -> None:
-    counting = scenarios.see("counting")
+    counting = scenarios.read_results("counting")
     assert [seen["is_sequence"] for seen in counting["seen"]] == [True] * 3
     assert max(seen["off_samples"] for seen in counting["seen"]) < 0.5
     expected = (("bild/ä {}", 500), ("{}", 0), ("{}", 0))  # texts, numbers, a channel
@@ -391,7 +389,7 @@ def test_no_sample_is_lost_and_every_event_comes_once_within_a_sample_of_its_own
 def test_lost_samples_show_as_gaps_and_stalls_and_late_starts_do_not(
     scenarios: Scenarios,
 ) -> None:
-    interruptions = scenarios.see("interruptions")
+    interruptions = scenarios.read_results("interruptions")
     assert interruptions["waited_s"] > 1
     assert (
         interruptions["pauses_s"][0] > 1.25 and interruptions["first_and_last"][0] == 0
@@ -410,13 +408,13 @@ def test_lost_samples_show_as_gaps_and_stalls_and_late_starts_do_not(
 def test_a_sender_that_starts_again_is_read_on_unless_it_has_another_rate(
     scenarios: Scenarios,
 ) -> None:
-    restarts = scenarios.see("restarts")
-    assert restarts["came"] >= 1000 and [*restarts["seen"]] == ["rate"]
+    restarts = scenarios.read_results("restarts")
+    assert restarts["n_samples"] >= 1000 and [*restarts["seen"]] == ["rate"]
     assert "declares 1000 Hz, and sends 500" in restarts["seen"]["rate"]
 
 
 def test_a_stream_that_does_not_fit_is_refused_by_name(scenarios: Scenarios) -> None:
-    refusals = scenarios.see("refusals")
+    refusals = scenarios.read_results("refusals")
     for case, kind, message, hint in (
         (
             "several",
@@ -456,7 +454,7 @@ def test_a_stream_that_does_not_fit_is_refused_by_name(scenarios: Scenarios) -> 
 def test_without_mne_lsl_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mne_lsl", None)
     with pytest.raises(MissingExtra, match="mne-lsl") as caught:
-        Config().build(want())
+        Config().build(make_request())
     assert caught.value.hint == install_line("live")
 
 
@@ -477,7 +475,7 @@ def test_a_marker_channel_and_markers_exclude_each_other() -> None:
 
 
 def test_codes_change_only_between_samples_that_follow_each_other() -> None:
-    """Neither at the start, nor after lost samples, nor where a clock goes back."""
+    """Changes at the start, after losses, or at a clock that goes back are left out."""
     stream: Any = SimpleNamespace(
         _code=0, _code_time_s=-np.inf, _delay_s=0.5, format=SimpleNamespace(rate_hz=100)
     )

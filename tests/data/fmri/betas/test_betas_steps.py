@@ -1,6 +1,4 @@
-"""What happens to betas of any origin: z-scores, sound voxels, noise ceilings, the
-choice of voxels.
-"""
+"""Steps from betas to recordings: z-scores, noise ceilings and the choice of voxels."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,16 +29,14 @@ VOXELS = 12
 
 
 class Steps(BetaSteps):
-    """Steps of betas whose pictures are a folder's."""
+    """Steps of betas with pictures in a folder."""
 
     name: ClassVar[str] = "image-folder"
 
 
 @dataclass(frozen=True)
 class InMemory(Betas):
-    """Betas of one subject: values [n, V], splits, runs and pictures of each
-    session.
-    """
+    """Betas [n, V], pictures, splits and runs of each session of a subject."""
 
     root: Path = Path()
     held: dict = field(default_factory=dict)
@@ -80,9 +76,7 @@ class InMemory(Betas):
 def make(
     seed=0, sessions=2, train=30, test=6, repetitions=3, noise=1.0, **keys
 ) -> InMemory:
-    """Simulate betas: a response to each picture, and noise; each session shows all
-    pictures.
-    """
+    """Simulate responses and noise in sessions that show all pictures."""
     random = np.random.default_rng(seed)
     names = [
         *(f"a{row}" for row in range(train)),
@@ -113,7 +107,7 @@ def change(betas: InMemory, split: str, session: int = 1) -> InMemory:
     )
 
 
-def test_training_values_scale_the_test_and_not_the_other_way_round():
+def test_training_values_scale_the_test_trials():
     for zscore in ("session", "run"):
         betas = make(zscore=zscore)
         one, other = betas.session(1, 1), change(betas, "test").session(1, 1)
@@ -123,7 +117,7 @@ def test_training_values_scale_the_test_and_not_the_other_way_round():
             one["test"].signal != change(betas, "train").session(1, 1)["test"].signal
         ).any()
 
-        # training trials have mean 0 and spread 1 in each session or run
+        # training trials have mean 0 and standard deviation 1 in each session or run
         runs = np.array(betas.held[2][3])[np.array(betas.held[2][2]) == "train"]
         signal = betas.session(1, 2)["train"].signal[:, 0, :, 0]
         for rows in (
@@ -160,7 +154,7 @@ def test_voxels_that_are_constant_or_missing_in_one_session_are_left_out_of_all(
 @pytest.mark.parametrize("missing", [np.nan, np.inf, 0])
 @pytest.mark.parametrize("width", [VOXELS, VOXELS // 2])
 def test_trials_without_an_estimate_are_left_out_and_counted(tmp_path, missing, width):
-    """Issue 85, case 66: NaN in three trials cost half of the voxels."""
+    """NaN in three trials must not cost half of the voxels."""
     betas = make()
     rows = np.arange(len(betas.held[1][0]))
     betas.held[1][0][rows % 50 == 7, :width] = missing
@@ -191,7 +185,7 @@ def test_the_noise_ceiling_is_that_of_nsd_where_pictures_have_unequal_repetition
 ):
     betas = make(sessions=1)
     values, names, splits, runs = betas.held[1]
-    # 2 or 3, some 1
+    # two or three repetitions, of some pictures one
     rows = np.array(
         [row for row in range(len(names)) if row % 7 or splits[row] == "test"]
     )
@@ -220,7 +214,7 @@ def test_the_noise_ceiling_is_that_of_nsd_where_pictures_have_unequal_repetition
     )
 
 
-def test_voxels_are_chosen_by_repetitions_of_training_pictures_alone(tmp_path):
+def test_only_repetitions_of_training_pictures_choose_voxels(tmp_path):
     betas = make(max_voxels=4)
     recordings = betas.prepare(tmp_path / "one")
     ncsnr = make().prepare(tmp_path / "all")["train"].space.maps["ncsnr"]
@@ -287,7 +281,7 @@ def test_a_picture_that_the_data_set_lacks_is_not_another_of_the_same_file_name(
 
 
 def test_a_matched_path_is_not_shortened_further() -> None:
-    """By its end alone it could be two pictures."""
+    """The end of the path alone would match two pictures."""
     ids = ["a/b/c", "z/b/c", "y/q"]
     stimuli: Any = SimpleNamespace(name="set", are_categories=False)
     image_ids, splits, dropped = match_pictures(

@@ -1,6 +1,4 @@
-"""Published betas, in files as their publishers write them: the command puts values at
-what was shown.
-"""
+"""Published betas, from files as their publishers write them to stores."""
 
 import csv
 import json
@@ -40,7 +38,7 @@ IMAGERY = Path(
 
 
 def prepare(name: str, *words: str, code: int = 0) -> str:
-    """Run the command; return all that it shows, in one line."""
+    """Run the command, and return its output as a single line."""
     ended = CliRunner().invoke(app, ["prepare", "--from", name, *words])
     shown = " ".join(f"{ended.stdout} {ended.stderr}".split())
     assert ended.exit_code == code, shown
@@ -54,7 +52,7 @@ def stored(home: Path, dataset: str, split: str, subject: int = 1) -> Trials:
 
 
 def trials_of(recording: Trials, image_id: str) -> np.ndarray:
-    """Give the trials [R, V] of a picture."""
+    """Return the trials [R, V] of a picture."""
     row = list(recording.image_ids).index(image_id)
     return np.asarray(recording.signal[row : row + 1])[
         0, : recording.repetitions[row], :, 0
@@ -83,8 +81,8 @@ def paint(path: Path, level: int) -> None:
 
 
 @pytest.fixture(autouse=True)
-def same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw the same numbers whichever tests ran before."""
+def seed_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reset the random numbers before each test."""
     monkeypatch.setitem(globals(), "RANDOM", np.random.default_rng(29))
 
 
@@ -93,7 +91,7 @@ def same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def mini_bids(golden: Path) -> Iterator[ModuleType]:
-    """What writes LAION-fMRI's files."""
+    """Module that writes LAION-fMRI's files."""
     spec = spec_from_file_location("mini_bids", golden / "bold/mini_bids.py")
     assert spec and spec.loader
     module = module_from_spec(spec)
@@ -115,8 +113,8 @@ def laion(home: Path, mini_bids: ModuleType) -> Callable[..., dict[str, np.ndarr
     return write
 
 
-def shown(home: Path, subject: str = "sub-01") -> list[tuple[str, str]]:
-    """List session and label of each trial, as the tables have them."""
+def list_shown_trials(home: Path, subject: str = "sub-01") -> list[tuple[str, str]]:
+    """List the session and the label of each trial from the tables."""
     paths = sorted(
         (home / "data/laion-fmri/derivatives").rglob(f"{subject}_*_trials.tsv")
     )
@@ -131,7 +129,7 @@ def shown(home: Path, subject: str = "sub-01") -> list[tuple[str, str]]:
 def test_laions_split_files_say_which_pictures_are_in_test(
     golden: Path, tmp_path: Path, pool: str, split: str
 ) -> None:
-    """Golden values: files in the publisher's form. Their first variant counts."""
+    """Golden values: files of the publisher, of which the first variant counts."""
     shutil.copytree(golden / "bold/laion_split_example", tmp_path / "splits")
     file = golden / f"bold/laion_split_example/{pool}/{split}.json"
     first = json.loads(file.read_text())["variants"][0]
@@ -154,7 +152,7 @@ def test_laions_betas_lie_at_their_pictures_without_voxels_at_the_edge(
     betas = laion("sub-01")
     values, labels = (
         np.concatenate([*betas.values()]),
-        [label for _, label in shown(home)],
+        [label for _, label in list_shown_trials(home)],
     )
     # all sessions are needed by default
     folder = home / "data/laion-fmri/derivatives/glmsingle-tedana/sub-01"
@@ -173,7 +171,7 @@ def test_laions_betas_lie_at_their_pictures_without_voxels_at_the_edge(
     for split in ("train", "test"):
         recording = stored(home, "laion-fmri", split)
         assert sorted(recording.image_ids) == sorted(
-            one.rpartition(".")[0] for one in sides[f"{split}_ids"]
+            file_name.rpartition(".")[0] for file_name in sides[f"{split}_ids"]
         )
         for label in sides[f"{split}_ids"]:
             rows = [row for row, other in enumerate(labels) if other == label]
@@ -259,9 +257,7 @@ def test_laions_pictures_are_rows_of_their_table_with_captions(home, laion) -> N
 
 @pytest.fixture
 def things(home: Path) -> np.ndarray:
-    """Write 2 sessions of 11 trials, 5 voxels; return the responses [V, trials] by
-    trial.
-    """
+    """Write 2 sessions of 11 trials, and return the responses [V, trials]."""
     root = home / "data/things-fmri"
     pictures = [
         f"{concept}/{concept}_{one}"
@@ -382,7 +378,7 @@ def save_without_origin(path: Path, betas: np.ndarray) -> None:
 def bold5000(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[list[str], np.ndarray]:
-    """Write 2 sessions of 40 and 39 trials; return what was shown, and all volumes."""
+    """Write sessions of 40 and 39 trials, and return their pictures and all volumes."""
     from brainhive_cli.data.published import bold5000
 
     monkeypatch.setattr(bold5000, "SESSIONS", {1: 2})
@@ -503,7 +499,7 @@ def test_bold5000s_arrays_of_regions_are_all_trials_of_named_voxels(
 def write_bdata(
     path: Path, columns: dict[str, np.ndarray], names: tuple[str, str], vmap: Any = None
 ) -> None:
-    """Write a table as bdpy does; columns of VoxelData come with two regions."""
+    """Write a table as bdpy does, with two regions of its VoxelData columns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     widths = [np.atleast_2d(values.T).shape[0] for values in columns.values()]
     keys = [*columns, "ROI_V1", "ROI_VC", "voxel_x"]
@@ -597,8 +593,10 @@ def test_deeprecons_files_of_today_are_read_before_the_older_ones(
 
 @pytest.fixture
 def imagery(home: Path) -> tuple[np.ndarray, list[str], list[str]]:
-    """Write NSD, and 6 blocks of its imagery; return betas [trials, V] in percent,
-    blocks and cues.
+    """Write NSD and 6 blocks of imagery.
+
+    Returns betas [trials, V] in percent, blocks and cues.
+
     """
     import pickle
 
@@ -662,8 +660,10 @@ RUNS = "visA attA imgA_1 visB attB imgB_1 visC attC imgC_1 imgA_2 imgB_2 imgC_2"
 
 
 def write_imagery_tables(root: Path) -> list[tuple[str, str, str]]:
-    """Write the public tables, and betas of 720 trials; return run, condition and
-    picture of each beta.
+    """Write the public tables and 720 betas.
+
+    Returns run, condition and picture of each beta.
+
     """
     folder = root / IMAGERY
     folder.mkdir(parents=True, exist_ok=True)

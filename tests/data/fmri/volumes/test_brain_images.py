@@ -1,4 +1,4 @@
-"""GIFTI and CIFTI files that name other files or claim what they do not hold."""
+"""Brain images that refer to other files, and the kinds of their values."""
 
 import os
 from pathlib import Path

@@ -1,6 +1,4 @@
-"""Volumes through a mask: the order of voxels, dtypes as scanners write them, damaged
-and foreign files.
-"""
+"""Volumes that are read through a mask."""
 
 from pathlib import Path
 
@@ -39,7 +37,7 @@ def mask(tmp_path: Path, inside: np.ndarray) -> Mask:
     return Mask.open(save(tmp_path / "mask.nii.gz", inside.astype(np.uint8)), WAY)
 
 
-def test_a_series_is_read_in_the_masks_c_order_whatever_the_order_of_bytes(
+def test_a_series_is_read_in_c_order_for_any_byte_order(
     tmp_path: Path, mask: Mask, inside: np.ndarray
 ) -> None:
     for name, dtype in (

@@ -1,4 +1,4 @@
-"""Descriptions and codes of LSL's streams, read without a network."""
+"""LSL streams that are read without a network."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -39,12 +39,12 @@ def describe(channels: Any = CHANNELS, count: int | None = None) -> ElementTree.
     )
 
 
-def want(kind: str = "eeg", unit: str = "µV") -> StreamRequest:
+def make_request(kind: str = "eeg", unit: str = "µV") -> StreamRequest:
     return StreamRequest(("Fp1",), kind, unit, 500.0, (0.0, 1.0), (), lambda: None)
 
 
 def test_a_stream_is_described_by_names_types_units_and_places() -> None:
-    found, scale = lsl._read_format(describe(), Config(), want())
+    found, scale = lsl._read_format(describe(), Config(), make_request())
     assert (found.name, found.rate_hz) == ("cap", 512.5)
     # two channels would get the name Fz
     assert found.channels == ("Fp1", "FZ", "fz", "HEOG", "Trig", "Light")
@@ -57,33 +57,37 @@ def test_a_stream_is_described_by_names_types_units_and_places() -> None:
 
 def test_only_names_of_eeg_get_the_standard_spelling() -> None:
     channels = [("fp1", "EEG", "µV", ()), ("fp2", "MISC", "", ())]
-    found, _ = lsl._read_format(describe(channels), Config(), want())
+    found, _ = lsl._read_format(describe(channels), Config(), make_request())
     assert found.channels == ("Fp1", "fp2")
 
 
 def test_a_unit_of_the_recipe_counts_for_the_channels_of_the_model() -> None:
-    found, scale = lsl._read_format(describe(), Config(unit="mV"), want())
+    found, scale = lsl._read_format(describe(), Config(unit="mV"), make_request())
     assert scale == pytest.approx([1000, 1000, 1000, 1, 1, 1])
     assert found.units == ("µV", "µV", "µV", "", "", "")
     with pytest.raises(RecipeError):
-        lsl._read_format(describe(), Config(unit="fT"), want())
+        lsl._read_format(describe(), Config(unit="fT"), make_request())
 
 
 def test_channels_without_types_are_those_of_the_model() -> None:
     channels = [("MEG1", "", "fT", ()), ("MEG2", "MEG", "", ()), ("a", "EEG", "V", ())]
-    found, _ = lsl._read_format(describe(channels), Config(), want("mag", "fT"))
+    found, _ = lsl._read_format(describe(channels), Config(), make_request("mag", "fT"))
     assert found.channel_types == ("mag", "mag", "eeg") and found.positions is None
     assert found.units == ("fT", "", "V")
 
 
 def test_names_of_the_recipe_replace_those_of_the_stream() -> None:
-    # a description of other channels than there are counts for nothing
+    # a description with another number of channels is ignored
     names = ["oz", "Pz"]
-    found, _ = lsl._read_format(describe(count=2), Config(channels=names), want())
+    found, _ = lsl._read_format(
+        describe(count=2), Config(channels=names), make_request()
+    )
     assert found.channels == ("Oz", "Pz") and found.channel_types == ("eeg", "eeg")
     for channels in ([], ["Oz"], ["Oz", "Oz"], ["Oz", "Pz", "Cz"]):
         with pytest.raises(RecipeError):
-            lsl._read_format(describe(count=2), Config(channels=channels), want())
+            lsl._read_format(
+                describe(count=2), Config(channels=channels), make_request()
+            )
 
 
 @pytest.mark.parametrize(
@@ -104,7 +108,7 @@ def test_units_are_names_or_powers_of_ten(declared: str, kind: str, unit: str) -
 
 
 def listen(code: int, before_s: float) -> LslStream:
-    """Make a stream that last saw a code at some time, without opening it."""
+    """Make a stream that has read a code at some time, without opening it."""
     stream = LslStream.__new__(LslStream)
     stream.format = SimpleNamespace(rate_hz=10.0)
     stream._code, stream._code_time_s, stream._delay_s = code, before_s, 0.25
@@ -196,7 +200,7 @@ def test_streams_that_are_missing_doubtful_or_unfit_are_refused(
 
 
 def read_all(stamps: Any, now_s: float = 1000.0, other_clock: int = 0) -> Any:
-    """Read samples of these stamps through a stream that was not opened."""
+    """Read samples with these time stamps through a stream that was not opened."""
     rows = np.arange(2.0 * len(stamps)).reshape(-1, 2)
     waiting = [(rows[:1], stamps[:1]), (rows[1:], stamps[1:]), (rows[:0], stamps[:0])]
     stream = LslStream.__new__(LslStream)
@@ -213,7 +217,7 @@ def read_all(stamps: Any, now_s: float = 1000.0, other_clock: int = 0) -> Any:
 
 
 def test_samples_wait_for_their_times_and_are_scaled() -> None:
-    # the second is of no clock of ours, and the last has no time yet
+    # the second has a stamp of another clock, and the last has no time yet
     stream, (samples, times_s) = read_all(np.array([999.0, 0.0, 999.2, 999.3]))
     assert times_s.tolist() == [999.0, 999.2]
     assert samples.tolist() == [[0.0, 0.5], [8.0, 2.5]]
@@ -239,6 +243,6 @@ def test_stamps_of_another_clock_are_refused_after_a_while(
             read_all(stamps, other_clock=other_clock)
     else:
         stream, _ = read_all(stamps, other_clock=other_clock)
-        # samples of our clock forget the others
+        # a sample of LSL's clock resets the count of others
         is_ours = -1 < age_s < 365
         assert stream._n_other_clock == (0 if is_ours else other_clock + 1)

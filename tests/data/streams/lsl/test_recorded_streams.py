@@ -1,4 +1,4 @@
-"""Streams of fixed samples beside those that were recorded."""
+"""Streams of fixed samples, compared with recorded results."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -22,9 +22,7 @@ FORMAT = StreamFormat("cap", ("Fz", "Cz"), ("eeg", "eeg"), ("µV", "µV"), RATE_
 
 
 class Pause:
-    """A clock that goes on by a fixed time at each reading, and while someone
-    sleeps.
-    """
+    """Clock that advances by a fixed time at each reading and by each sleep."""
 
     def __init__(self, step_s: float) -> None:
         self.time_s, self.step_s = 50.0, step_s
@@ -40,7 +38,7 @@ class Pause:
 
 
 def blocks() -> Iterator[Any]:
-    """Give blocks of 7 samples with an event amid some."""
+    """Yield blocks of 7 samples, some with an event."""
     for number in range(6):
         start = 7 * number
         samples = np.arange(start, start + 7)[:, None] + [0.0, 0.5]
@@ -99,9 +97,7 @@ def test_noise_with_events(recorded: Recorded) -> None:
 
 
 def send(rate_hz: float, seed: int) -> np.ndarray:
-    """Give timestamps of samples in chunks that jitter. Some are late, some are lost
-    and some come again.
-    """
+    """Return time stamps with jitter, of which some are late, lost or repeated."""
     random = np.random.default_rng(seed)
     true_s = 20 + np.arange(2400) / (rate_hz * 1.0002)
     true_s[700:] += 3.4 / rate_hz

@@ -1,6 +1,4 @@
-"""Replays: a file, a store's trials and a mock arrive at their rate, each sample and
-event once.
-"""
+"""Replays of a file, a signal store and a mock."""
 
 from dataclasses import replace
 
@@ -25,7 +23,7 @@ SHOWN = Shown.of(2, seed=0)
 
 
 class Pause:
-    """A clock that only goes on while someone sleeps."""
+    """Clock that advances only by sleeping."""
 
     def __init__(self):
         self.time_s = 100.0
@@ -48,7 +46,7 @@ def simulated():
     return dataset.recording(1, "test")
 
 
-def want(recording=None, channels=("O1", "Cz")):
+def make_request(recording=None, channels=("O1", "Cz")):
     return StreamRequest(
         channels, "eeg", "µV", 250.0, (0.0, 1.0), ["owl", "cat"], lambda: recording
     )
@@ -131,7 +129,7 @@ def test_events_in_bad_spans_are_left_out_and_counted(tmp_path):
 def test_events_are_as_late_as_in_the_model_s_recordings_or_as_said(file):
     for keys, late_s in (({}, 0.12), ({"delay_ms": 0.0}, 0.0)):
         config = recordings.Config(file=str(file), speed=1e6, **keys)
-        stream = config.build(replace(want(), delay_s=0.12))
+        stream = config.build(replace(make_request(), delay_s=0.12))
         times_s = [event.time_s for chunk in drain(stream) for event in chunk.events]
         np.testing.assert_allclose(times_s, SHOWN.onsets / RATE_HZ + late_s)
 
@@ -142,7 +140,7 @@ def test_a_break_of_the_recording_is_a_gap_of_the_stream(tmp_path):
     joined = mne.concatenate_raws([raw, raw.copy()], verbose="ERROR")
     joined.save(tmp_path / "sub-01.fif", verbose="ERROR")
     config = recordings.Config(file=str(tmp_path / "sub-01.fif"), speed=1e6)
-    chunks = drain(config.build(want()))
+    chunks = drain(config.build(make_request()))
     times_s = np.concatenate([chunk.times_s for chunk in chunks])
     steps = np.diff(times_s) * RATE_HZ
     assert np.flatnonzero(steps > 1.5).tolist() == [length - 1]
@@ -152,12 +150,12 @@ def test_a_break_of_the_recording_is_a_gap_of_the_stream(tmp_path):
 
 def test_a_missing_file_or_none_gets_two_lines(tmp_path):
     with pytest.raises(RecipeError, match="no recording is named"):
-        recordings.Config().build(want())
+        recordings.Config().build(make_request())
     with pytest.raises(MissingData, match=r"no recording .*absent\.fif"):
-        recordings.Config(file=str(tmp_path / "absent.fif")).build(want())
+        recordings.Config(file=str(tmp_path / "absent.fif")).build(make_request())
     (tmp_path / "sub-01.fif").write_bytes(b"no recording")
     with pytest.raises(BrainhiveError, match="cannot be read"):
-        recordings.Config(file=str(tmp_path / "sub-01.fif")).build(want())
+        recordings.Config(file=str(tmp_path / "sub-01.fif")).build(make_request())
 
 
 def test_a_mock_of_simulated_signals_lays_each_trial_whole_into_a_signal_without_steps(
@@ -165,7 +163,7 @@ def test_a_mock_of_simulated_signals_lays_each_trial_whole_into_a_signal_without
 ):
     config = mocks.Config(events=12)
     clock, _ = pretend()
-    stream = mocks.simulate(config, want(simulated), simulated, clock)
+    stream = mocks.simulate(config, make_request(simulated), simulated, clock)
 
     chunks = drain(stream)
 
@@ -185,7 +183,7 @@ def test_a_mock_of_simulated_signals_lays_each_trial_whole_into_a_signal_without
 
 
 def test_a_mock_of_other_models_is_noise_with_events_and_says_so():
-    stream = mocks.Config(events=3, speed=1e6).build(want(None))
+    stream = mocks.Config(events=3, speed=1e6).build(make_request(None))
     chunks = drain(stream)
     signal = np.concatenate([chunk.samples for chunk in chunks])
     assert signal.shape == (4 * 300, 2) and 9 < signal.std() < 11
@@ -244,7 +242,9 @@ def test_codes_are_replayed_where_no_annotation_stands_for_a_picture(tmp_path):
     stim = mne.io.RawArray(codes, channel, verbose="ERROR")
     file = tmp_path / "sub-01_ses-01.fif"
     raw.add_channels([stim], force_update_info=True).save(file, verbose="ERROR")
-    request = replace(want(), find_pictures=lambda events: {*events} - {"blink"})
+    request = replace(
+        make_request(), find_pictures=lambda events: {*events} - {"blink"}
+    )
     stream = recordings.Config(file=str(file), speed=1e6).build(request)
     events = [event for chunk in drain(stream) for event in chunk.events]
     assert [event.name for event in events][:2] == ["1", "2"]
