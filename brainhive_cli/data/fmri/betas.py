@@ -209,7 +209,7 @@ class Betas(Preparation):
         if missing_rows is not None and len(missing_rows):
             splits = trials.splits.copy()
             splits[missing_rows] = ""
-            dropped = {**trials.dropped, NOT_ESTIMATED: len(missing_rows)}
+            dropped = dict(trials.dropped) | {NOT_ESTIMATED: len(missing_rows)}
             trials = replace(trials, splits=splits, dropped=dropped)
         rows = np.flatnonzero(trials.splits != "")
         if not len(rows):
@@ -226,8 +226,8 @@ class Betas(Preparation):
             numbers = trials.runs[rows]
         groups = {}
         if self.config.scale != "no":
-            for number in np.unique(numbers).tolist():
-                groups[number] = np.flatnonzero(numbers == number)
+            values = np.unique(numbers).tolist()
+            groups = {value: np.flatnonzero(numbers == value) for value in values}
         for number, members in groups.items():
             splits = trials.splits[rows[members]]
             n_trials = int((splits == "train").sum()) or len(splits)
@@ -297,7 +297,8 @@ class Betas(Preparation):
                 values[np.ix_(members, np.flatnonzero(~varies))] = 0
 
         # maps of the subject, of the estimation, and of this session
-        all_maps = {**space.maps, **estimated_maps, "is_sound": is_sound}
+        all_maps: dict[str, Array] = dict(space.maps) | dict(estimated_maps)
+        all_maps["is_sound"] = is_sound
         maps = {name: np.asarray(map_, np.float64) for name, map_ in all_maps.items()}
         space = replace(space, maps=maps)
 
@@ -306,9 +307,8 @@ class Betas(Preparation):
         provenance: dict[str, Any] = {
             "noted": dict(trials.noted),
             "constant_voxels": int((~is_sound).sum()),
-            **trials.provenance,
-            **estimation,
         }
+        provenance |= dict(trials.provenance) | dict(estimation)
         if groups_without_training:
             provenance["z_scored_without_training_trials"] = groups_without_training
         programs = read_simulated(*self.files(subject))
@@ -329,7 +329,7 @@ class Betas(Preparation):
                 np.zeros(1),
                 None,
                 unit,
-                {"dropped": dropped, **provenance},
+                {"dropped": dropped} | provenance,
                 runs=index_optional(runs, split_rows[:, None]),  # [n, 1]
                 onset_s=index_optional(trials.onset_s, split_rows[:, None]),
                 trial_numbers=split_rows[:, None] if trials.onset_s is None else None,
@@ -389,7 +389,7 @@ class Betas(Preparation):
                 recording,
                 signal=_select_voxels(recording.signal, rows),  # [N, R, kept V, 1]
                 space=space,
-                provenance={**recording.provenance, "voxels": counts},
+                provenance=dict(recording.provenance) | {"voxels": counts},
             )
         return selected
 
@@ -404,9 +404,10 @@ class Betas(Preparation):
         warnings = list[str]()
         for subject in subjects:
             try:
-                session_trials = {}
-                for session in self.sessions(subject):
-                    session_trials[session] = self.list_trials(subject, session)
+                session_trials = {
+                    session: self.list_trials(subject, session)
+                    for session in self.sessions(subject)
+                }
                 sizes = []
                 for name, mask in self.load_voxels(subject).regions.items():
                     if mask.any():
@@ -445,7 +446,7 @@ class Betas(Preparation):
         unmatched: dict[str, None] = {}
         for session, trials in session_trials.items():
             unmatched |= dict.fromkeys(trials.unmatched)
-            for fact, count in {**trials.dropped, **trials.noted}.items():
+            for fact, count in (dict(trials.dropped) | dict(trials.noted)).items():
                 if count > 0:
                     counts[fact][session] = count
 
@@ -692,9 +693,10 @@ def _list_splits(splits: NDArray[np.str_]) -> list[str]:
 
 def _select_voxels(signal: Any, rows: Int64) -> LazyRows:
     """Select voxels of a signal [N, R, V, 1] that is read when it is sliced."""
-    shape = (*signal.shape[:2], len(rows), 1)
+    n_items, n_repetitions = signal.shape[:2]
+    shape = (n_items, n_repetitions, len(rows), 1)
 
-    def read(items: Any) -> Array:
+    def read_items(items: Any) -> Array:
         return np.asarray(signal[items])[:, :, rows]
 
-    return LazyRows(shape, signal.dtype, read)
+    return LazyRows(shape, signal.dtype, read_items)

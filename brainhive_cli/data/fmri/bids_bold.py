@@ -143,14 +143,16 @@ def find_inherited_files(
         Paths, the nearest last.
     """
     paths = []
-    for folder in (*reversed(file.folder.parents), file.folder):
-        for other in list_files(folder):
+    folders = list(reversed(file.folder.parents))
+    folders.append(file.folder)
+    for folder in folders:
+        for candidate in list_files(folder):
             if (
-                other.suffix in suffixes
-                and other.path.name.endswith(ending)
-                and other.entities.items() <= file.entities.items()
+                candidate.suffix in suffixes
+                and candidate.path.name.endswith(ending)
+                and candidate.entities.items() <= file.entities.items()
             ):
-                paths.append(other.path)
+                paths.append(candidate.path)
     return paths
 
 
@@ -174,8 +176,7 @@ def find_runs(
         label = file.entities.get("run", "")
         tables = find_inherited_files(list_raw, file, ".tsv", "events")
         if tables:
-            sort_key = (len(label), label, file.path)
-            labelled_files.append((*sort_key, file, tables[-1]))
+            labelled_files.append((len(label), label, file.path, file, tables[-1]))
         else:
             ledger.leave_out("runs", "without events.tsv", file.path.name)
     labelled_files.sort()
@@ -188,14 +189,15 @@ def find_runs(
         numbers = list(range(1, len(labelled_files) + 1))
 
     runs = []
-    for number, (*_, file, events_file) in zip(numbers, labelled_files, strict=True):
+    for number, labelled_file in zip(numbers, labelled_files, strict=True):
+        _, _, _, file, events_file = labelled_file
         path = file.path
         bold_files: tuple[Path, ...] = (path,)
         if path.suffix == ".gii":
             right_name = path.name.replace("_hemi-L_", "_hemi-R_")
             bold_files = (path, path.with_name(right_name))
         # the suffix was `regressors` before fMRIPrep 20.2
-        described = file._replace(entities={**file.entities, "desc": "confounds"})
+        described = file._replace(entities=file.entities | {"desc": "confounds"})
         confounds = find_inherited_files(
             list_derived, described, ".tsv", "regressors", "timeseries"
         )[-1:]
@@ -204,15 +206,16 @@ def find_runs(
 
         # masks and segmentations of the same run, space and resolution
         image_files = {}
-        run_entities = {**file.entities, "desc": ""}
+        run_entities = file.entities | {"desc": ""}
         for image in list_derived(file.folder):
             if (
                 image.suffix in ("mask", "dseg")
                 and image.path.name.endswith(NIFTI_ENDINGS)
-                and {**image.entities, "desc": ""} == run_entities
+                and image.entities | {"desc": ""} == run_entities
             ):
                 image_files[image.entities.get("desc", "")] = image.path
-        paths = [*bold_files, events_file]
+        paths = list(bold_files)
+        paths.append(events_file)
         paths += raw_sidecars + derived_sidecars + confounds
         paths += image_files.values()
         runs.append(
@@ -384,10 +387,11 @@ def read_events(
     dropped = Counter[str]()
     for line, row in enumerate(rows, 2):
         kind = f" (trial_type {row['trial_type']})" if "trial_type" in columns else ""
-        failed = []
-        for column, allowed in allowed_values.items():
-            if _normalise_value(row[column]) not in allowed:
-                failed.append(column)
+        failed = [
+            column
+            for column, allowed in allowed_values.items()
+            if _normalise_value(row[column]) not in allowed
+        ]
         if failed:
             dropped[f"events whose {failed[0]} is {row[failed[0]]}"] += 1
         elif row[stimulus] in EMPTY_CELLS:
@@ -535,9 +539,9 @@ def require_one_version(files: Iterable[BidsFile]) -> None:
         acquisition = frozenset(
             item for item in file.entities.items() if item[0] not in VERSIONS
         )
-        other = file_of.setdefault(acquisition, file)
-        if other is not file:
+        first_file = file_of.setdefault(acquisition, file)
+        if first_file is not file:
             raise BrainhiveError(
-                f"{other.path} and {file.path} are versions of the same run",
+                f"{first_file.path} and {file.path} are versions of the same run",
                 "choose one by preparation.files=PATTERN, or remove one",
             )

@@ -152,8 +152,7 @@ def estimate_trials(
     for number, run in enumerate(runs):
         _require_degrees_of_freedom(number, run)
         regressors = build_design(run, stimulus_s, hrf_name)
-        # the tail of an HRF alone would have a huge beta, and distort the lengths of
-        # ridge regression
+        # a tail of an HRF would have a huge beta, and distort ridge regression
         peaks = np.abs(regressors).max(1, keepdims=True)  # [H, 1, n]
         min_peaks = MIN_RESPONSE * peaks.max(2, keepdims=True, initial=0)
         designs.append(regressors * (peaks >= min_peaks))
@@ -284,10 +283,10 @@ def build_canonical_design(
     offset_steps = np.searchsorted(grid_s, run.onsets_s + stimulus_s)
     offset_steps = np.maximum(offset_steps, onset_steps + 1)
     cumulative = np.r_[0, np.cumsum(sample_canonical_hrf(kind, run.tr_s, shift_s))]
-    last = len(cumulative) - 1
+    last_step = len(cumulative) - 1
     rows = np.arange(1, n_steps + 2)[:, None]
-    rise = cumulative[np.clip(rows - onset_steps, 0, last)]
-    fall = cumulative[np.clip(rows - offset_steps, 0, last)]
+    rise = cumulative[np.clip(rows - onset_steps, 0, last_step)]
+    fall = cumulative[np.clip(rows - offset_steps, 0, last_step)]
     responses = (rise - fall) * (run.onsets_s >= start_s)
     return make_interp_spline(grid_s, responses, k=1)(frame_times_s)
 
@@ -606,9 +605,9 @@ def survey_voxels(session: BoldSession) -> VoxelSurvey:
     mean, tsnr, squares = np.zeros((3, session.n_voxels))
     r2 = np.zeros((session.n_voxels, len(session.designs[0])))  # [V, H]
     lengths = np.array([len(run.frame_times_s) for run in session.runs])
-    weights = []
-    for model in session.models:
-        weights.append(model.compute_weights(compute_lsa_weights, 0))
+    weights = [
+        model.compute_weights(compute_lsa_weights, 0) for model in session.models
+    ]
     for voxels, means, run_squares, series in session.read_blocks():
         # infinite squares make tSNR and R² of a constant voxel 0
         run_squares[run_squares == 0] = np.inf
@@ -828,10 +827,8 @@ def add_noise_components(
 def find_noise_components(session: BoldSession, noise_pool: Bool) -> list[Float64]:
     """Find the principal components [T, P] of the noise pool in each run."""
     # products [T, T] of each run, summed over voxels
-    moments = []
-    for run in session.runs:
-        n_volumes = len(run.frame_times_s)
-        moments.append(np.zeros((n_volumes, n_volumes)))
+    lengths = [len(run.frame_times_s) for run in session.runs]
+    moments = [np.zeros((length, length)) for length in lengths]
     for voxels, _, squares, series in session.read_blocks():
         is_noise = noise_pool[voxels]
         for moment, power, values in zip(moments, squares, series, strict=True):
@@ -865,10 +862,12 @@ def score_components(
     counts = range(components[0].shape[1] + 1)
     weights = []
     for count in counts:
-        run_weights = []
-        for model in session.models:
-            run_weights.append(model.compute_weights(compute_lsa_weights, count))
-        weights.append(run_weights)
+        weights.append(
+            [
+                model.compute_weights(compute_lsa_weights, count)
+                for model in session.models
+            ]
+        )
 
     # all counts use the same products, so each voxel is read once
     badness = np.zeros((session.n_voxels, len(counts)))
@@ -903,22 +902,20 @@ def score_repetitions(session: BoldSession, candidates: Sequence[Float64]) -> Fl
         Badness [P, v].
     """
     # center and scale of each session, [trials, v]
-    first = candidates[0]
-    center = np.empty_like(first)
-    scale = np.empty_like(first)
-    sessions = []
-    for run in session.runs:
-        sessions.append(np.full(len(run.stimuli), run.session))
-    session_of_trial = np.concatenate(sessions)
+    reference = candidates[0]
+    center = np.empty_like(reference)
+    scale = np.empty_like(reference)
+    n_trials = [len(run.stimuli) for run in session.runs]
+    session_of_trial = np.repeat([run.session for run in session.runs], n_trials)
     for number in np.unique(session_of_trial):
         is_member = session_of_trial == number
-        betas = first[is_member]
+        betas = reference[is_member]
         spread = betas.std(0, ddof=min(1, len(betas) - 1))  # 0 if there is one trial
         center[is_member] = betas.mean(0)
         scale[is_member] = 1 / np.where(spread > 0, spread, np.inf)
 
     # the last term is the same for all candidates
-    f = (first - center) * scale
+    f = (reference - center) * scale
     n_pairs = session.repetitions.sum(1)[:, None]
     sums = session.repetitions @ f
     constant = np.einsum("tv,tv->v", n_pairs * f, f)

@@ -164,7 +164,7 @@ def read_regions(
                 regions[hemisphere] = hemispheres == hemisphere
 
     # a threshold without a file would have no effect
-    unknown = set(thresholds) - {*files, "mask"}
+    unknown = set(thresholds) - set(files) - {"mask"}
     if unknown:
         raise BrainhiveError(
             f"preparation.thresholds.{min(unknown)}: there is no region of this name",
@@ -293,9 +293,10 @@ def _read_file(
             "preparation.regions={NAME: FILE} with files of a single map, or "
             f"preparation.thresholds.{atlas}=VALUE",
         )
-    first = 0 if 0 in table else 1
+    first_number = 0 if 0 in table else 1
     for row, inside in enumerate(find_inside(maps, min_value).T):
-        regions.append((table.get(first + row, f"{atlas}-{row + 1}"), inside))
+        name = table.get(first_number + row, f"{atlas}-{row + 1}")
+        regions.append((name, inside))
     return FileRegions(size, regions, f"{n_maps} maps, {kind}")
 
 

@@ -17,7 +17,7 @@ from brainhive_cli.core.files import open_regular
 from brainhive_cli.data.signals.spaces import Grid, Surface
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
-IMAGE_ENDINGS = (*NIFTI_ENDINGS, ".mgz", ".mgh", ".gii")
+IMAGE_ENDINGS = (".nii.gz", ".nii", ".mgz", ".mgh", ".gii")
 CIFTI_ENDINGS = (
     ".dscalar.nii",
     ".dlabel.nii",
@@ -142,8 +142,8 @@ def read_volume(path: Path, way_out: str) -> Array:
     with open_volumes(path, way_out) as img:
         values = np.asarray(img.dataobj)
     # FSL, AFNI and SPM write masks as [X, Y, Z, 1]
-    map_axes = [size for size in values.shape[3:] if size > 1]
-    return values.reshape(*values.shape[:3], *map_axes)
+    map_axes = tuple(size for size in values.shape[3:] if size > 1)
+    return values.reshape(values.shape[:3] + map_axes)
 
 
 def round_labels(values: Array) -> Array:
@@ -214,10 +214,10 @@ def _count_equal_neighbours(values: Array) -> tuple[int, int]:
     """Count the pairs of positive neighbours with equal values, and all such pairs."""
     n_equal = n_pairs = 0
     for axis in range(values.ndim):
-        before = np.delete(values, -1, axis)
-        after = np.delete(values, 0, axis)
-        is_pair = (before > 0) & (after > 0)
-        n_equal += int((before == after)[is_pair].sum())
+        voxels = np.delete(values, -1, axis)
+        neighbours = np.delete(values, 0, axis)
+        is_pair = (voxels > 0) & (neighbours > 0)
+        n_equal += int((voxels == neighbours)[is_pair].sum())
         n_pairs += int(is_pair.sum())
     return n_equal, n_pairs
 
