@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import compress
+from itertools import compress, product
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -548,8 +548,8 @@ class PublishedBetas(Betas):
         if named_subjects:
             return tuple(named_subjects)
         patterns = []
-        for pattern in self.patterns:
-            patterns += [folder + pattern for folder in FOLDERS]
+        for pattern, folder in product(self.patterns, FOLDERS):
+            patterns.append(folder + pattern)
         subjects = list_subjects(self.root, patterns)
         numbers = self.config.numbers or subjects
         return tuple(subject for subject in subjects if subject in numbers)

@@ -400,8 +400,8 @@ class RunModel:
 
         # drift is removed now, nuisance later, when the components are chosen
         regressors = regressors - self.drift @ (self.drift.T @ regressors)
-        n_hrfs = len(regressors)
-        nuisance = np.broadcast_to(nuisance, (n_hrfs, *nuisance.shape))  # [H, T, M]
+        shape = regressors.shape[:2] + nuisance.shape[1:]  # [H, T, M]
+        nuisance = np.broadcast_to(nuisance, shape)
         self.regressors = np.concatenate([regressors, nuisance], 2)
         self.gram = self.regressors.transpose(0, 2, 1) @ self.regressors
 
@@ -493,7 +493,7 @@ def multiply_by_run(matrices: Sequence[Float64], values: Float64) -> Float64:
     """Multiply the trials of each run in values [trials, v] by the run's matrix
     [n, n].
     """
-    ends = np.cumsum([len(matrix) for matrix in matrices])
+    ends = np.cumsum(list(map(len, matrices)))
     run_values = np.split(values, ends[:-1])
     return np.concatenate(list(map(np.matmul, matrices, run_values)))
 
@@ -518,6 +518,16 @@ class BoldSession:
     block_size: int = 2000
     components: Sequence[Float64] | None = None
 
+    @property
+    def n_trials(self) -> list[int]:
+        """Number of trials of each run."""
+        return [len(run.stimuli) for run in self.runs]
+
+    @property
+    def n_volumes(self) -> list[int]:
+        """Number of volumes of each run."""
+        return [len(run.frame_times_s) for run in self.runs]
+
     @cached_property
     def models(self) -> list[RunModel]:
         """Normal equations of each run."""
@@ -533,8 +543,7 @@ class BoldSession:
         from scipy.sparse import csr_array
 
         stimuli = np.concatenate([run.stimuli for run in self.runs])
-        n_trials = [len(run.stimuli) for run in self.runs]
-        runs = np.repeat(range(len(self.runs)), n_trials)
+        runs = np.repeat(range(len(self.runs)), self.n_trials)
         is_repetition = (stimuli[:, None] == stimuli) & (runs[:, None] != runs)
         return csr_array(is_repetition, dtype=np.float64)
 
@@ -563,7 +572,8 @@ class BoldSession:
                 series.append(values)
 
             is_constant = (squares <= min_squares).any(0)
-            for values in (means, squares, *series):
+            means[:, is_constant] = squares[:, is_constant] = 0
+            for values in series:
                 values[:, is_constant] = 0
             yield voxels, means, squares, series
 
@@ -604,7 +614,7 @@ def survey_voxels(session: BoldSession) -> VoxelSurvey:
     """
     mean, tsnr, squares = np.zeros((3, session.n_voxels))
     r2 = np.zeros((session.n_voxels, len(session.designs[0])))  # [V, H]
-    lengths = np.array([len(run.frame_times_s) for run in session.runs])
+    lengths = np.array(session.n_volumes)
     weights = [
         model.compute_weights(compute_lsa_weights, 0) for model in session.models
     ]
@@ -668,8 +678,7 @@ def fit_trials(
 ) -> TrialEstimates:
     """Estimate all trials with the HRF of the largest R² in each voxel."""
     hrf_indices = survey.r2.argmax(1)
-    n_trials = sum(len(run.stimuli) for run in session.runs)
-    betas = np.zeros((n_trials, session.n_voxels), np.float32)
+    betas = np.zeros((sum(session.n_trials), session.n_voxels), np.float32)
     r2, fraction = np.zeros((2, session.n_voxels))
     # factors to percent of the mean, 0 for voxels without a mean
     scale = 100 / np.where(survey.mean == 0, np.inf, np.abs(survey.mean))
@@ -827,8 +836,7 @@ def add_noise_components(
 def find_noise_components(session: BoldSession, noise_pool: Bool) -> list[Float64]:
     """Find the principal components [T, P] of the noise pool in each run."""
     # products [T, T] of each run, summed over voxels
-    lengths = [len(run.frame_times_s) for run in session.runs]
-    moments = [np.zeros((length, length)) for length in lengths]
+    moments = [np.zeros((length, length)) for length in session.n_volumes]
     for voxels, _, squares, series in session.read_blocks():
         is_noise = noise_pool[voxels]
         for moment, power, values in zip(moments, squares, series, strict=True):
@@ -905,8 +913,8 @@ def score_repetitions(session: BoldSession, candidates: Sequence[Float64]) -> Fl
     reference = candidates[0]
     center = np.empty_like(reference)
     scale = np.empty_like(reference)
-    n_trials = [len(run.stimuli) for run in session.runs]
-    session_of_trial = np.repeat([run.session for run in session.runs], n_trials)
+    numbers = [run.session for run in session.runs]
+    session_of_trial = np.repeat(numbers, session.n_trials)
     for number in np.unique(session_of_trial):
         is_member = session_of_trial == number
         betas = reference[is_member]
@@ -993,7 +1001,7 @@ def make_ridge_solver(
     """Return a ridge solver that chooses each voxel's fraction by repetitions."""
     # a decomposition for each run and HRF serves all voxels
     grams, projections = _remove_nuisance(session)
-    spectra = [np.linalg.eigh(gram) for gram in grams]
+    spectra = list(map(np.linalg.eigh, grams))
 
     def solve_group(group: VoxelGroup) -> Solution:
         hrf = group.hrf_index

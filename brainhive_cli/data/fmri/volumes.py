@@ -90,17 +90,18 @@ def find_vertices(paths: Sequence[Path], way_out: str) -> Surface | None:
     Returns:
         Vertices, or None for files of another format and for CIFTI parcels.
     """
-    if not paths[0].name.endswith((".gii", *CIFTI_ENDINGS)):
+    is_gifti = paths[0].suffix == ".gii"
+    if not is_gifti and not paths[0].name.endswith(CIFTI_ENDINGS):
         return None
     from nibabel.cifti2 import BrainModelAxis
 
     images = [open_image(path, way_out) for path in paths]
     with report_damage(paths[0], way_out, exceptions=(Exception,)):
-        if paths[0].suffix == ".gii":
+        if is_gifti:
             # GIFTI has all vertices of a hemisphere, in arrays [V] or [V, T]
             sizes = tuple(len(img.darrays[0].data) for img in images)
             hemispheres = np.repeat(range(len(sizes)), sizes)
-            vertices = np.concatenate([np.arange(size) for size in sizes])
+            vertices = np.concatenate(list(map(np.arange, sizes)))
         else:
             # CIFTI lists its vertices, mostly without the medial wall
             axis = images[0].header.get_axis(1)
