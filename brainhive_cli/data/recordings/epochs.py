@@ -35,15 +35,7 @@ DIMENSION_PREFIXES = (
     ("time",),
 )
 """Beginnings of the names of xarray dimensions: trials, channels and times."""
-AXIS_NAMES = (
-    "space",
-    "channels",
-    "types",
-    "times_s",
-    "rate_hz",
-    "unit",
-    "onset_s",
-)
+AXIS_NAMES = ("space", "channels", "types", "times_s", "rate_hz", "unit", "onset_s")
 """Names of the axes that `as_trials` accepts."""
 AXIS_FORMS: Mapping[str, tuple[str, Any, int]] = {
     "channels": ("names", str, 1),
@@ -110,7 +102,7 @@ def join_epochs(
         raw_sfreq = getattr(epochs, "_raw_sfreq", None)
         onset_s = samples / (raw_sfreq or sfreq)
     span = (start, start + n_times - 1)
-    return JoinedEpochs(raw, names, span, runs=None, onset_s=onset_s)
+    return JoinedEpochs(raw, names, span, onset_s=onset_s)
 
 
 def read_picture_names(names: Any) -> list[str]:

@@ -13,12 +13,12 @@ from brainhive_cli.core.only_match import choose_only
 from brainhive_cli.data.files.ids import (
     match_names,
     plain_name,
-    read_category,
     summarise_names,
     table_text,
 )
 from brainhive_cli.data.recordings.headers import Header
 from brainhive_cli.data.recordings.ledger import Ledger
+from brainhive_cli.data.recordings.shown_pictures import match_categories
 from brainhive_cli.data.recordings.tables import EMPTY_CELLS, read_table
 
 COLUMNS = ("event", "picture")
@@ -345,15 +345,8 @@ class EventNames:
 
     def _match_pictures(self, pictures: Iterable[str]) -> dict[str, int]:
         """Find the rows of pictures that the data set has. Tabs count as spaces."""
-        rows: dict[str, int] = {}
         if self._is_exact:
-            categories = map(read_category, self.image_ids)
-            row_of = {name: row for row, name in enumerate(categories)}
-            for picture in pictures:
-                category = read_category(picture)
-                if category in row_of:
-                    rows[picture] = row_of[category]
-            return rows
+            return match_categories(pictures, self.image_ids)
 
         # match all names of each picture. The last match wins
         pairs = []
@@ -362,6 +355,7 @@ class EventNames:
                 pairs.append((picture, table_text(name)))
         dataset_names = list(map(table_text, self.image_ids))
         matched_rows, _ = match_names([name for _, name in pairs], dataset_names)
+        rows = {}
         for (picture, _), row in zip(pairs, matched_rows.tolist(), strict=True):
             if row >= 0:
                 rows[picture] = row

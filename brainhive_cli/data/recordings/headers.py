@@ -325,11 +325,11 @@ def _read_annotations(
     for onset, duration_s, text in zip(onsets, durations_s, descriptions, strict=True):
         sample = round(onset)
         text = HTML_CHARACTER.sub(lambda match: unescape(match[0]), text)
-        is_boundary = BOUNDARY.fullmatch(text) is not None
-        is_numeric = is_eeglab and EEGLAB_BOUNDARY.fullmatch(text) is not None
+        is_boundary = BOUNDARY.fullmatch(text)
+        is_numeric_boundary = is_eeglab and EEGLAB_BOUNDARY.fullmatch(text)
         if BAD_SPAN.fullmatch(text):
             bad_spans.append((sample, sample + round(duration_s * rate_hz), text))
-        elif not (is_boundary or is_numeric):
+        elif not (is_boundary or is_numeric_boundary):
             markers.append((sample, text))
         else:
             # EEGLAB puts a boundary between two samples. The duration counts removed

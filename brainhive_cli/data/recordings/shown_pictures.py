@@ -114,7 +114,7 @@ def match_pictures(
     image_ids, image_splits = pictures
     distinct_names = list(dict.fromkeys(name for name in names if name))
     if stimuli.are_categories:
-        rows = _match_categories(distinct_names, image_ids)
+        rows = match_categories(distinct_names, image_ids)
     else:
         rows = _match_paths(distinct_names, image_ids)
     if not rows:
@@ -137,9 +137,9 @@ def match_pictures(
     return trial_ids, np.array(trial_splits, str), missing_counts
 
 
-def _match_categories(names: Iterable[str], image_ids: Sequence[str]) -> dict[str, int]:
+def match_categories(names: Iterable[str], image_ids: Sequence[str]) -> dict[str, int]:
     """Find the rows of categories by whole names: `cue/face` does not match `face`."""
-    categories = [read_category(image_id) for image_id in image_ids]
+    categories = map(read_category, image_ids)
     row_of = {category: row for row, category in enumerate(categories)}
     rows = {}
     for name in names:

@@ -118,8 +118,8 @@ def read_codes(
     # rank channels by their numbers of pictures and of codes
     scores = {}
     for name, values in codes.items():
-        code_names = list(map(str, np.unique(values)))
-        scores[name] = (len(find_pictures(code_names)), counts[name])
+        picture_codes = find_pictures(list(map(str, np.unique(values))))
+        scores[name] = (len(picture_codes), counts[name])
     best_score = max(scores.values())
     best_channels = [name for name, score in scores.items() if score == best_score]
     if len(changing) > 1:
