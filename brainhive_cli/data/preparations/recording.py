@@ -219,23 +219,19 @@ class OwnRecordings(Preparation):
         """Count the trials, channels and samples of a session by split."""
         channels, cutting, trials, _ = self._choose_trials(subject, session)
         rows = np.concatenate(list(trials.values()))[:, 1]
-        counts = {}
+        n_channels = len(channels.ch_names)
+        n_samples = len(cutting.times_s)
+        shapes = {}
         for split, split_rows in self._pictures[1].items():
             count = int(np.isin(rows, split_rows).sum())
             if count:
-                counts[split] = count
-
-        # trials whose noise can be measured
+                shapes[split] = (count, n_channels, n_samples)
         with naming(next(iter(trials))):
-            require_noise_splits(list(counts), self.config)
-        n_channels = len(channels.ch_names)
-        n_samples = len(cutting.times_s)
-        return {
-            split: (count, n_channels, n_samples) for split, count in counts.items()
-        }
+            require_noise_splits(list(shapes), self.config)
+        return shapes
 
     def session(self, subject: int, session: int) -> Mapping[str, Trials]:
-        """Cut, clean and whiten the trials of a session."""
+        """Cut and whiten the trials of a session."""
         channels, cutting, trials, dropped = self._choose_trials(subject, session)
         image_ids, split_rows = self._pictures
 
@@ -270,13 +266,12 @@ class OwnRecordings(Preparation):
 
         # facts for the store
         headers = self._headers(subject, session)
-        highpass_hz = max(header.filtered_hz[0] for header in headers.values())
-        lowpass_hz = min(header.filtered_hz[1] for header in headers.values())
+        edges_hz = np.array([header.filtered_hz for header in headers.values()])
         provenance = {
             "time_shift": cutting.resampling.time_shift,
             "recorded_hz": cutting.recorded_hz,
             "stimulus_ms": self.config.stimulus_ms,
-            "filtered_hz": [float(highpass_hz), float(lowpass_hz)],
+            "filtered_hz": [float(edges_hz[:, 0].max()), float(edges_hz[:, 1].min())],
             "recorded_unit": channels.unit,
             "modality": channels.modality,
             "reference": [header.reference for header in headers.values()],
@@ -558,7 +553,6 @@ class OwnRecordings(Preparation):
         """
         channels = self._channels(subject)
         headers = self._headers(subject, session)
-        # all recordings have the channels, rate and unit of the first
         for path in headers:
             channels.require_consistent(path)
         # refuse flat channels before any signal is read

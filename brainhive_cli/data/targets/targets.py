@@ -195,8 +195,7 @@ class OnlineTargets:
                 views = torch.stack(list(threads.map(load, rows.tolist())))
         else:
             views = torch.stack([load(row) for row in rows.tolist()])
-        n_views = views_each(self.group.configs[0], self.stimuli)
-        if self.combines or n_views is None:
+        if self.combines or views_each(self.group.configs[0], self.stimuli) is None:
             return views
         return _choose(views, choices)
 
