@@ -30,9 +30,9 @@ from brainhive_cli.models.encoders import (
 )
 
 IDENTITIES = "embeddings.json"
-"""Where a run keeps it, by the encoder's name."""
+"""File of a run that identifies its stores, keyed by encoder."""
 MADE_BY = ("weights", "preprocessing", "network")
-"""What the stores of all splits have in common."""
+"""Keys of an identity that are the same for all splits."""
 
 
 def open_stores(
@@ -43,40 +43,53 @@ def open_stores(
     paths: Paths,
     images: StimulusSet | None = None,
 ) -> dict[str, TargetStore]:
-    """Open the stores of several encoders over the same stimuli, by encoder; arguments
-    as `open_targets`.
+    """Open the stores of several encoders, keyed by encoder, for the same stimuli.
+
+    A store that fails its health check gives a warning.
+
+    Args:
+        dataset: Data set of the stimuli.
+        dataset_config: Its config, for the command line that would embed it.
+        split: Split of the data set.
+        encoders: The encoders.
+        paths: Folders of the stores.
+        images: Stimuli of the split, if they are already listed.
+
+    Raises:
+        MissingData: if a store is missing.
+        RecipeError: if a store of own vectors was made by an encoder.
+        BrainhiveError: if a store has other stimuli than the data set or another store.
     """
     root = paths.under_home("embeddings")
     line = write_embed_commands(dataset_config, encoders)
-    split = dataset.holdout.name_stored_split(split)
+    stored_split = dataset.holdout.name_stored_split(split)
+    names = [config.name for config in encoders]
     try:
-        stores = target_store.open_stores(
-            root, dataset.name, split, [config.name for config in encoders]
-        )
+        stores = target_store.open_stores(root, dataset.name, stored_split, names)
     except MissingData as error:
         raise MissingData(error.message, line) from error
 
-    # the name of a store that an encoder made is not the encoder's
     for config in encoders:
-        made_by = stores[config.name].attributes["config"]
-        if config.kind == IMPORTED and not stores[config.name].has_own_vectors:
+        store = stores[config.name]
+        made_by = store.attributes["config"]
+        if config.kind == IMPORTED and not store.has_own_vectors:
             reference = made_by.get("source") or made_by.get("kind", "NAME")
             raise RecipeError(
-                f"{stores[config.name].path} holds no own vectors: "
-                f"{made_by.get('kind')} made it",
+                f"{store.path} has no own vectors: {made_by.get('kind')} made it",
                 f"--encoders {reference}",
             )
 
-    # stores are of the pictures that the data set has today
-    first = next(iter(stores.values()))
-    with suppress(MissingData):  # the pictures need not be on this machine
-        first.require_pictures((images or dataset.images(split)).image_ids, line)
-    for other in stores.values():
-        warn_of_problems(other)
-        # all are of the same stimuli, row by row
-        if difference := _difference(first, other):
+    first_store = next(iter(stores.values()))
+    with suppress(MissingData):  # the pictures may be on another machine
+        stimuli = images or dataset.images(stored_split)
+        first_store.require_pictures(stimuli.image_ids, line)
+    for store in stores.values():
+        warn_of_problems(store)
+        difference = _describe_difference(first_store, store)
+        if difference:
             raise BrainhiveError(
-                f"{first.path} and {other.path} hold {difference}", f"{line} --again"
+                f"{first_store.path} and {store.path} have {difference}",
+                f"{line} --again",
             )
     return stores
 
@@ -88,47 +101,48 @@ def store_inputs(
     encoders: Sequence[EncoderConfig],
     paths: Paths,
 ) -> list[Input]:
-    """List the stores of several encoders, those of own vectors with digests; arguments
-    as `open_targets`.
+    """List the stores of several encoders as inputs. Arguments as for `open_stores`.
 
-    A name says nothing of what made own vectors, so that others of one name must make
-    another run.
+    Stores of own vectors have a digest, since their name does not say what made them.
     """
     root = paths.under_home("embeddings")
-    stored = dataset.holdout.name_stored_split(split)
-    listed = list[Input]()
-    files = [
-        target_store.find_store(root, dataset.name, stored, encoder.name)[0]
-        for encoder in encoders
-    ]
-    # all stores are opened once, and their error stands for each that is missing
+    stored_split = dataset.holdout.name_stored_split(split)
+    files = []
+    for encoder in encoders:
+        file, _ = target_store.find_store(
+            root, dataset.name, stored_split, encoder.name
+        )
+        files.append(file)
+
+    # the error of opening all stores describes each missing store
     error = None
-    if not all(path.is_file() for path in files):
+    if not all(file.is_file() for file in files):
         try:
             open_stores(dataset, config, split, encoders, paths)
-        except BrainhiveError as absence:
-            error = absence
-    for encoder, path in zip(encoders, files, strict=True):
-        is_here = path.is_file()
+        except BrainhiveError as raised_error:
+            error = raised_error
+
+    inputs = list[Input]()
+    for encoder, file in zip(encoders, files, strict=True):
+        has_file = file.is_file()
         digest = ""
-        if is_here and encoder.kind == IMPORTED:
-            digest = str(TargetStore.open(path).attributes["weights"].get("digest", ""))
-        name = f"{EMBEDDINGS} {dataset.name}/{stored}/{encoder.name}"
-        listed.append(Input(name, None, None if is_here else error, digest=digest))
-    return listed
+        if has_file and encoder.kind == IMPORTED:
+            digest = str(TargetStore.open(file).attributes["weights"].get("digest", ""))
+        name = f"{EMBEDDINGS} {dataset.name}/{stored_split}/{encoder.name}"
+        inputs.append(Input(name, None, None if has_file else error, digest=digest))
+    return inputs
 
 
-def _difference(first: TargetStore, other: TargetStore) -> str:
-    """Say how the stimuli of two stores differ; empty if row by row they do not."""
-    if first.image_ids != other.image_ids:
-        is_order = sorted(first.image_ids) == sorted(other.image_ids)
-        if is_order:
+def _describe_difference(first_store: TargetStore, store: TargetStore) -> str:
+    """Describe how the stimuli of two stores differ, or return an empty text."""
+    if first_store.image_ids != store.image_ids:
+        if sorted(first_store.image_ids) == sorted(store.image_ids):
             return "the same pictures in another order"
         return "different pictures"
-    # stimuli that could not be decoded must be the same, too
-    if np.array_equal(first.done, other.done):
-        return ""
-    return "gaps at different pictures"
+    # the stimuli that could not be decoded must be the same too
+    if not np.array_equal(first_store.done, store.done):
+        return "gaps at different pictures"
+    return ""
 
 
 def open_alternatives(
@@ -136,98 +150,101 @@ def open_alternatives(
     stores: Mapping[str, TargetStore],
     paths: Paths,
 ) -> dict[str, list[TargetStore]]:
-    """Open further stores of the same stimuli.
+    """Open stores whose targets are alternatives to the targets of fused encoders.
 
     Args:
-        alternatives: Names of further stores, by the encoder whose targets they are
-            alternatives of.
-        stores: Its store, by the encoder's name.
-        paths: Where stores lie.
+        alternatives: Names of the alternative stores, keyed by encoder.
+        stores: Stores of the fused encoders, keyed by encoder.
+        paths: Folders of the stores.
+
+    Returns:
+        Alternative stores, keyed by encoder.
 
     Raises:
         MissingData: if a store is missing.
-        BrainhiveError: if one is not of the same stimuli and shape.
+        BrainhiveError: if a key is no fused encoder, or a store has other stimuli or
+            another shape.
     """
-    # alternatives belong to encoders that are fused
-    if unknown := set(alternatives) - set(stores):
+    unknown_names = sorted(set(alternatives) - set(stores))
+    if unknown_names:
         raise BrainhiveError(
-            f"train.embedding_alternatives names {', '.join(sorted(unknown))}, which "
+            f"train.embedding_alternatives names {', '.join(unknown_names)}, which "
             "is not fused",
             f"encoders: {', '.join(stores)}",
         )
 
-    # open the further stores, which must have the stimuli and the shape of the first
-    further = {}
-    for name, names in alternatives.items():
-        first = stores[name]
-        dataset = first.attributes["dataset"]
-        split = first.attributes["split"]
+    stores_of = {}
+    for encoder, names in alternatives.items():
+        first_store = stores[encoder]
+        dataset = first_store.attributes["dataset"]
+        split = first_store.attributes["split"]
+        root = paths.under_home("embeddings")
         try:
-            opened = target_store.open_stores(
-                paths.under_home("embeddings"), dataset, split, names
-            )
+            other_stores = target_store.open_stores(root, dataset, split, names)
         except MissingData as error:
-            here = sorted(path.stem for path in first.path.parent.glob("*.h5"))
+            files = first_store.path.parent.glob("*.h5")
+            stems = ", ".join(sorted(path.stem for path in files))
             raise MissingData(
-                error.message, f"name stores that are there: {', '.join(here)}"
+                error.message, f"name stores that exist: {stems}"
             ) from error
-        for other in opened.values():
-            is_alike = first.shape == other.shape
-            if reason := _difference(first, other) or (
-                "" if is_alike else "targets of another shape"
-            ):
+        for store in other_stores.values():
+            difference = _describe_difference(first_store, store)
+            if not difference and first_store.shape != store.shape:
+                difference = "targets of another shape"
+            if difference:
                 raise BrainhiveError(
-                    f"{first.path} and {other.path} hold {reason}", "name another store"
+                    f"{first_store.path} and {store.path} have {difference}",
+                    "name another store",
                 )
-        further[name] = list(opened.values())
-    return further
+        stores_of[encoder] = list(other_stores.values())
+    return stores_of
 
 
 def identity_of(store: TargetStore) -> dict[str, str]:
-    """Return what made a store, and its path; the dtype is no part, as it only
-    rounds.
+    """Return the path of a store, and digests of its encoder, pictures and content.
+
+    The dtype is left out, since it only rounds. The encoder of an imported store is
+    unknown.
     """
     made_by = store.attributes
-    # what made an imported store is not known
-    weights = (
-        "imported"
-        if "imported" in made_by
-        else made_by.get("weights", {}).get("digest", "")
-    )
+    weights = made_by.get("weights", {})
     return {
         "store": str(store.path),
-        "weights": weights,
+        "weights": "imported" if "imported" in made_by else weights.get("digest", ""),
         "preprocessing": made_by.get("preprocessing", ""),
-        "network": made_by.get("weights", {}).get("network", ""),
+        "network": weights.get("network", ""),
         "pictures": store.image_ids.digest,
         "content": store.digest,
     }
 
 
-def is_same_network(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
-    """Whether two descriptions have one digest of a network's config or code; older
-    ones have none.
+def is_same_network(identity: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Return True unless two identities have different digests of the network.
+
+    Identities from earlier versions have no digest.
     """
-    known = {digest for about in (one, other) if (digest := about.get("network"))}
-    return len(known) < 2
+    digest = identity.get("network")
+    other_digest = other.get("network")
+    return not digest or not other_digest or digest == other_digest
 
 
 def digest_of(store: TargetStore) -> str:
-    """Return what identifies a store's targets: a latent space, or weights; "" if
-    unknown.
-    """
+    """Return the latent space of a store, else the digest of its weights, or ""."""
     return str(store.attributes.get("latent_space") or identity_of(store)["weights"])
 
 
 def keep_identity(folder: RunFolder, stores: Mapping[str, TargetStore]) -> None:
-    """Record what made the stores that a run starts with; a run that is resumed must
-    find the same.
+    """Write the identities of a run's stores into its folder.
+
+    Args:
+        folder: Folder of the run.
+        stores: Stores, keyed by encoder.
 
     Raises:
-        BrainhiveError: naming a store that was made in another way since.
+        BrainhiveError: if a resumed run started with another store.
     """
     if (folder.path / IDENTITIES).is_file():  # the run is resumed
-        refuse_others(folder, stores, (*MADE_BY, "pictures"))
+        refuse_others(folder, stores, MADE_BY + ("pictures",))
     identities = {name: identity_of(store) for name, store in stores.items()}
     folder.write_json(IDENTITIES, identities)
 
@@ -235,59 +252,67 @@ def keep_identity(folder: RunFolder, stores: Mapping[str, TargetStore]) -> None:
 def refuse_others(
     folder: RunFolder, stores: Mapping[str, TargetStore], keys: Sequence[str] = MADE_BY
 ) -> None:
-    """Refuse stores of any split that differ in `keys` from those that a run was
-    trained on, by encoder.
+    """Raise an error if a store was made otherwise than the store a run was trained on.
+
+    Args:
+        folder: Folder of the run.
+        stores: Stores of any split, keyed by encoder.
+        keys: Keys of the identities that must be equal.
 
     Raises:
         BrainhiveError: naming both stores.
     """
-    for name, trained_on in folder.read_json(
-        IDENTITIES, dict[str, dict[str, str]]
-    ).items():
-        if name not in stores:  # of another variant of a sweep
+    identities = folder.read_json(IDENTITIES, dict[str, dict[str, str]])
+    for name, trained_on in identities.items():
+        if name not in stores:  # another variant of a sweep has it
             continue
-        here = identity_of(stores[name])
-        differs = [
-            key for key in keys if key != "network" and here[key] != trained_on.get(key)
-        ]
-        # older runs did not record the network, and match any
-        differs += [] if is_same_network(trained_on, here) else ["network"]
-        if differs:
+        identity = identity_of(stores[name])
+        different_keys = []
+        for key in keys:
+            if key != "network" and identity[key] != trained_on.get(key):
+                different_keys.append(key)
+        if not is_same_network(trained_on, identity):
+            different_keys.append("network")
+        if different_keys:
             raise BrainhiveError(
-                f"{here['store']} was made with other {' and '.join(differs)} than "
-                f"{locate_stored(trained_on.get('store', name))} was when "
+                f"{identity['store']} was made with other "
+                f"{' and '.join(different_keys)} than {locate_stored(trained_on.get('store', name))} was when "
                 f"{folder.path} was trained on it",
-                f"make both in one way ({stores[name].command_line} --again), or train "
-                "again",
+                f"make both in the same way ({stores[name].command_line} --again), or "
+                "train again",
             )
 
 
 def list_changed(folder: RunFolder, stores: Mapping[str, TargetStore]) -> list[str]:
-    """Say which stores hold other embeddings than a run was made with, by the names
-    under which it keeps them. Rows are compared with their checksums.
+    """Describe the stores whose embeddings differ from those that a run used.
+
+    All rows are compared with their checksums.
+
+    Args:
+        folder: Folder of the run.
+        stores: Stores, keyed by the names in the run.
     """
     if not (folder.path / IDENTITIES).is_file():
         return []
-    changed = []
-    recorded = folder.read_json(IDENTITIES, dict[str, dict[str, str]])
+    changes = []
+    identities = folder.read_json(IDENTITIES, dict[str, dict[str, str]])
     for name, store in stores.items():
         store.verify()
-        there = recorded.get(name, {}).get("content", store.digest)
-        if there != store.digest:
-            changed.append(f"{store.path}: {there} there, {store.digest} here")
-    return changed
+        digest = identities.get(name, {}).get("content", store.digest)
+        if digest != store.digest:
+            changes.append(f"{store.path}: {digest} there, {store.digest} here")
+    return changes
 
 
 def problem_of(store: TargetStore, health: Health | None = None) -> str:
-    """Say in one line what is wrong with a store, the likely cause, and the command
-    that makes it again.
+    """Describe the failed health check of a store, its likely cause, and the way out.
 
     Args:
         store: The store.
-        health: Its figures; those in the store when None.
+        health: Measured health, by default the figures in the store.
 
     Returns:
-        The line; empty if the store passes its health check.
+        One line, or an empty text if the store passes.
     """
     encoder = encoder_of(store)
     problems = (health or store.health).list_problems(
@@ -295,37 +320,32 @@ def problem_of(store: TargetStore, health: Health | None = None) -> str:
     )
     if not problems:
         return ""
-    # all figures, and the cause of the most severe, which is the first
     figures = "; ".join(figure for figure, _ in problems)
-    is_ours = "imported" not in store.attributes
-    advice = (
-        "fix that"
-        if is_ours or store.has_own_vectors
-        else "it was imported, and some public caches are broken"
-    )
+    # the first problem is the most severe
+    likely_cause = problems[0][1]
+    advice = "fix that"
+    if "imported" in store.attributes and not store.has_own_vectors:
+        advice = "it was imported, and some public caches are broken"
     return (
-        f"{figures} (likely {problems[0][1]}); {advice}; "
+        f"{figures} (likely {likely_cause}); {advice}; "
         f"then: {store.command_line} --again"
     )
 
 
 def warn_of_problems(store: TargetStore) -> None:
-    """Warn, in one line, of a store that fails its health check."""
-    if line := problem_of(store):
-        console.warn(f"{store.path} failed its health check: {line}")
+    """Warn of a store that fails its health check."""
+    problem = problem_of(store)
+    if problem:
+        console.warn(f"{store.path} failed its health check: {problem}")
 
 
 def holds_annotations(store: TargetStore) -> bool:
-    """Whether a store holds labels, masks or captions, of which figures of health say
-    nothing.
-    """
+    """Return True if a store has labels, masks or captions, without a health check."""
     return issubclass(encoder_of(store), AnnotationConfig)
 
 
 def encoder_of(store: TargetStore) -> type[EncoderConfig]:
-    """Find the part that made a store; the general one where this version does not have
-    it.
-    """
+    """Return the config class of a store's encoder, or the base class if unknown."""
     try:
         return parts.load("encoders", store.attributes["config"]["kind"]).Config
     except (KeyError, RecipeError):

@@ -17,7 +17,7 @@ from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
 from brainhive_cli.data.targets.encoder_keys import find_encoders
 from brainhive_cli.data.targets.encoder_stores import (
     IDENTITIES,
-    _difference,
+    _describe_difference,
     digest_of,
     encoder_of,
     holds_annotations,
@@ -83,7 +83,7 @@ def test_stores_of_other_stimuli_differ(tmp_path: Path) -> None:
         make(tmp_path / "c.h5", ids=IDS[::-1]),
         make(tmp_path / "d.h5", ids=[*IDS[:19], "q"]),
     ]
-    found = [_difference(stores[0], other) for other in stores]
+    found = [_describe_difference(stores[0], other) for other in stores]
     assert found[0] == "" and len({*found}) == 4
     assert "gaps" in found[1] and "order" in found[2]
 
