@@ -274,9 +274,10 @@ def refuse_others(
         if not is_same_network(trained_on, identity):
             different_keys.append("network")
         if different_keys:
+            trained_path = locate_stored(trained_on.get("store", name))
             raise BrainhiveError(
                 f"{identity['store']} was made with other "
-                f"{' and '.join(different_keys)} than {locate_stored(trained_on.get('store', name))} was when "
+                f"{' and '.join(different_keys)} than {trained_path} was when "
                 f"{folder.path} was trained on it",
                 f"make both in the same way ({stores[name].command_line} --again), or "
                 "train again",

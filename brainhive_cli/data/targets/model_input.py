@@ -1,6 +1,4 @@
-"""Input of a brain model from trials: its channels and window, normalised, with the
-rows of their targets.
-"""
+"""Input of a brain model: trials with the model's channels and window, normalised."""
 
 import os
 import shlex
@@ -19,7 +17,11 @@ from brainhive_cli.core.errors import (
     find_rows,
     require_kind,
 )
-from brainhive_cli.data.signals.channel_mapping import ChannelChoice, map_channels
+from brainhive_cli.data.signals.channel_mapping import (
+    ChannelChoice,
+    ChannelMapping,
+    map_channels,
+)
 from brainhive_cli.data.signals.normalisations import Normaliser, Statistics
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.signals.spaces import Sensors, Voxels
@@ -32,41 +34,26 @@ from brainhive_cli.models.signal_spec import SignalSpec
 def spec_of(
     subjects: Sequence[Trials], signal: Mapping[str, Any] | None = None
 ) -> SignalSpec:
-    """Say what a model that learns from these subjects' signals is built for.
+    """Describe the signals that a model of these subjects reads.
 
     Args:
-        subjects: The trials of each.
-        signal: The section `signal` that chose them.
+        subjects: Trials of each subject.
+        signal: Section `signal` of the recipe, which selected them.
 
     Raises:
-        BrainhiveError: if subjects differ in sensors, samples, rate or unit.
+        BrainhiveError: if subjects differ in sensors, samples, rate, unit or regions.
     """
-    # the subjects share what one model reads
+    _require_equal_signals(subjects)
     first = subjects[0]
-    shared: dict[str, list[Any]] = {
-        "sensors": [trials.channels for trials in subjects],
-        "sampling rate": [trials.rate_hz for trials in subjects],
-        "samples": [len(trials.times_s) for trials in subjects],
-        "unit": [trials.unit for trials in subjects],
-        "regions": [list(trials.regions) for trials in subjects],
-    }
-    for name, values in shared.items():
-        for other, value in zip(subjects, values, strict=True):
-            if value != values[0]:
-                both = "" if name == "sensors" else f": {values[0]} and {value}"
-                way = "choose what all have: signal.channels, signal.window_ms"
-                if name == "sampling rate":
-                    rate_hz = min(values[0] or 0, value or 0)
-                    way = f"prepare them again with preparation.rate_hz={rate_hz:g}"
-                raise BrainhiveError(
-                    f"subjects {first.subject} and {other.subject} differ in their "
-                    f"{name}{both}",
-                    f"{way}; or train on each by itself",
-                )
 
-    # steps of the preparation that all subjects share
-    steps = [one.preparation for one in subjects]
-    regions = [one.regions for one in subjects]
+    # keep the steps of the preparation that all subjects share
+    preparation = {}
+    for key, value in first.preparation.items():
+        if all(trials.preparation.get(key) == value for trials in subjects):
+            preparation[key] = value
+    regions = {}
+    for name in first.regions:
+        regions[name] = tuple(trials.regions[name] for trials in subjects)
     return SignalSpec(
         names=first.channels,
         samples=len(first.times_s),
@@ -74,45 +61,66 @@ def spec_of(
         widths=tuple(trials.width for trials in subjects),
         rate_hz=first.rate_hz,
         times_s=tuple(first.times_s.tolist()),
-        regions={name: tuple(one[name] for one in regions) for name in regions[0]},
+        regions=regions,
         positions=first.positions,
         unit=first.unit,
-        preparation={
-            k: v for k, v in steps[0].items() if all(s.get(k) == v for s in steps)
-        },
+        preparation=preparation,
         signal=signal or {},
         modality=first.modality,
     )
 
 
+def _require_equal_signals(subjects: Sequence[Trials]) -> None:
+    """Raise an error if subjects differ in a property that one model needs."""
+    properties: dict[str, list[Any]] = {
+        "sensors": [trials.channels for trials in subjects],
+        "sampling rate": [trials.rate_hz for trials in subjects],
+        "samples": [len(trials.times_s) for trials in subjects],
+        "unit": [trials.unit for trials in subjects],
+        "regions": [list(trials.regions) for trials in subjects],
+    }
+    for name, values in properties.items():
+        first_value = values[0]
+        for trials, value in zip(subjects, values, strict=True):
+            if value == first_value:
+                continue
+            difference = "" if name == "sensors" else f": {first_value} and {value}"
+            hint = "choose what all have: signal.channels, signal.window_ms"
+            if name == "sampling rate":
+                rate_hz = min(first_value or 0, value or 0)
+                hint = f"prepare them again with preparation.rate_hz={rate_hz:g}"
+            raise BrainhiveError(
+                f"subjects {subjects[0].subject} and {trials.subject} differ in their "
+                f"{name}{difference}",
+                f"{hint}; or train a model for each subject",
+            )
+
+
 def read_training(
     source: Recordings, subject: int, stimuli: TargetStore, measures: bool = True
 ) -> tuple[Trials, Statistics | None]:
-    """Choose the trials that a subject's model learns from, normalised by their own
-    statistics.
+    """Select the training trials of a subject, and normalise them.
 
     Args:
-        source: Whose signals, and which part of them.
-        subject: Who.
-        stimuli: One of the target stores of the training split.
-        measures: Whether the statistics are measured. Without, the trials stay as
-            they are.
+        source: Recordings of a data set, and the section `signal` that selects.
+        subject: Number of the subject.
+        stimuli: A target store of the training split.
+        measures: If False, the trials are not normalised.
 
     Returns:
         The trials, and the statistics of the normalisation, if there is one.
 
     Raises:
-        MissingData: if the subject has no signal store, or it has no training split.
-        RecipeError: if it does not have the channels, regions or window.
-        BrainhiveError: if the signals were simulated of other pictures than there are
-            now.
+        MissingData: if the subject has no signal store or no training split.
+        RecipeError: if channels, regions or the window are not in the recording.
+        BrainhiveError: if the signals were simulated for other pictures.
     """
     where = f"{source.dataset.name} subject {subject} train"
     trials = source.select(match_split(source, subject, "train", stimuli), where)
     normalisation = source.signal.normalise
     if normalisation is None or not measures:
         return trials, None
-    # statistics are of all recorded stimuli; where stimuli are held out, of the fold's
+    # measure all recorded stimuli, of which some may have no row in the store
     selected = source.select(source.open_recording(subject, "train"), where)
     statistics = measure_training(source, selected, stimuli)
     return trials.normalise(normalisation.build(statistics)), statistics
@@ -121,23 +129,33 @@ def read_training(
 def measure_training(
     source: Recordings, trials: Trials, stimuli: TargetStore
 ) -> Statistics:
-    """Measure a subject's training signals for the normalisation: in the fold, where
-    stimuli are held out.
+    """Measure the statistics of a subject's training signals for the normalisation.
+
+    If stimuli are held out, only the stimuli of the training fold are measured.
+
+    Args:
+        source: Recordings of the data set.
+        trials: Selected trials of the training split.
+        stimuli: A target store of the training split.
     """
     holdout = source.dataset.holdout
-    if holdout.divides_train:  # whose stimuli all lie in one store
+    measured_trials = trials
+    if holdout.divides_train:  # all its stimuli are in one store
         rows = stimuli.find_rows(trials.image_ids)
-        trials = trials.take(
-            (rows >= 0) & holdout.choose_stimuli(stimuli, "train", source.fold)[rows]
-        )
-    with console.progress(f"measuring {trials.where}", len(trials.signal)) as bar:
-        # in blocks, as signals need not fit into memory
-        def read() -> Iterator[Float32]:
-            for start in range(0, len(trials.signal), MAX_STIMULI_PER_READ):
-                yield (chunk := trials.read(slice(start, start + MAX_STIMULI_PER_READ)))
-                bar.advance(len(chunk))
+        is_in_fold = holdout.choose_stimuli(stimuli, "train", source.fold)[rows]
+        measured_trials = trials.take((rows >= 0) & is_in_fold)
 
-        return source.signal.normalise.measure(read())
+    n_stimuli = len(measured_trials.signal)
+    with console.progress(f"measuring {trials.where}", n_stimuli) as bar:
+        # in blocks, as signals need not fit into memory
+        def read_blocks() -> Iterator[Float32]:
+            for start in range(0, n_stimuli, MAX_STIMULI_PER_READ):
+                block = slice(start, start + MAX_STIMULI_PER_READ)
+                values = measured_trials.read(block)
+                yield values
+                bar.advance(len(values))
+
+        return source.signal.normalise.measure(read_blocks())
 
 
 def measure_new_subject(
@@ -148,28 +166,29 @@ def measure_new_subject(
     is_same_store: bool = False,
     channel_mapping: ChannelChoice = "none",
 ) -> Normaliser | None:
-    """Build the normaliser of a subject whom a model has none of, from the subject's
-    training signals.
+    """Build the normaliser of a subject that the model has not learned from.
 
     Args:
-        spec: What the model is built for.
-        source: The signals.
-        subject: Whose.
-        stimuli: Target store; where stimuli are held out, those of the fold are left
-            out.
+        spec: Signals that the model reads.
+        source: Recordings of the subject's data set.
+        subject: Number of the subject, whose training signals are measured.
+        stimuli: A target store. Stimuli that the fold holds out are not measured.
         is_same_store: As for `choose_input`.
         channel_mapping: As for `choose_input`.
 
     Returns:
-        The normaliser; None where signals are not normalised.
+        The normaliser, or None if signals are not normalised.
     """
-    if (normalisation := source.signal.normalise) is None:
+    normalisation = source.signal.normalise
+    if normalisation is None:
         return None
-    where = f"{source.dataset.name} subject {subject} train"
-    options = source.dataset.channels, is_same_store, channel_mapping
-    # the channels and window of the model, which the normaliser is for
     trials = choose_input(
-        spec, source.open_recording(subject, "train"), where, *options
+        spec,
+        source.open_recording(subject, "train"),
+        f"{source.dataset.name} subject {subject} train",
+        default=source.dataset.channels,
+        is_same_store=is_same_store,
+        channel_mapping=channel_mapping,
     )
     return normalisation.build(measure_training(source, trials, stimuli))
 
@@ -177,46 +196,52 @@ def measure_new_subject(
 def match_split(
     source: Recordings, subject: int, split: str, stimuli: TargetStore
 ) -> Trials:
-    """Open a subject's trials of a split, and match them with the stimuli that their
-    fold has of the split.
+    """Open a subject's trials of a split whose stimuli are in the source's fold.
+
+    Args:
+        source: Recordings of the data set.
+        subject: Number of the subject.
+        split: Name of the split.
+        stimuli: A target store of the split.
 
     Returns:
-        The trials whose stimuli have a row in the store, which they name.
+        Trials with their rows in the target store.
 
     Raises:
-        MissingData: if the subject has no signal store, or it does not have the split.
-        BrainhiveError: if the signals were simulated of other pictures than the split
-            has now, or trials that are learned are copies of tested ones.
+        MissingData: if the subject has no signal store, or the store lacks the split.
+        BrainhiveError: if the signals were simulated for other pictures, or training
+            trials are copies of test trials.
     """
     dataset = source.dataset
+    holdout = dataset.holdout
     store = source.open_store(subject)
-    holdout = source.dataset.holdout
-    stored = store.splits.get(holdout.name_stored_split(split))
-    recorded_ids = () if stored is None else stored.image_ids
-    # simulated signals are of all stimuli of their split; a real recording may lack
-    # some
-    if dataset.is_simulated and {*recorded_ids} != {*stimuli.image_ids}:
+    recording = store.splits.get(holdout.name_stored_split(split))
+    recorded_ids = () if recording is None else recording.image_ids
+    # simulated signals exist for all stimuli, recorded ones perhaps for some
+    if dataset.is_simulated and set(recorded_ids) != set(stimuli.image_ids):
+        command = shlex.join(["rm", os.path.abspath(store.path)])
         raise BrainhiveError(
             f"{store.path} was made when {dataset.name}/{split} had other pictures "
             f"than {stimuli.path}",
-            f"{shlex.join(['rm', os.path.abspath(store.path)])}; the same command "
-            "then makes it again",
+            f"{command}; the same command then makes it again",
         )
-    # trials with a row in the store, and which of them the fold has in this split
+
     where = f"{dataset.name} subject {subject} {split}"
     trials = match_stimuli(source.open_recording(subject, split), stimuli, where)
     is_in_fold = holdout.choose_stimuli(stimuli, split, source.fold)[trials.stimulus]
-
-    # no trial is both learned and tested
     matched = trials.take(is_in_fold)
-    other_side = [
-        trials.take(~is_in_fold),
-        *holdout.list_opposite_trials(store.splits, split, source.fold, where),
-    ]
+
+    # no trial may be both in training and in the test
+    opposite_trials = [trials.take(~is_in_fold)]
+    opposite_trials += holdout.list_opposite_trials(
+        store.splits, split, source.fold, where
+    )
+    digests = [opposite.digests.ravel() for opposite in opposite_trials]
+    is_train = split == "train"
     matched.refuse_copies(
-        np.concatenate([other.digests.ravel() for other in other_side]),
+        np.concatenate(digests),
         where,
-        "trials that are tested" if split == "train" else "trials that are trained on",
+        "trials that are tested" if is_train else "trials that are trained on",
         "take the copies out of the files, and prepare again: "
         f"{Line('prepare', '--again')}",
     )
@@ -224,35 +249,34 @@ def match_split(
 
 
 def match_stimuli(trials: Trials, stimuli: TargetStore, where: str) -> Trials:
-    """Match what was shown with the stimuli of a target store.
+    """Look up the rows of trials in a target store.
 
-    What is not there could not be decoded: it is left out, with a warning.
+    Trials of stimuli that could not be embedded are left out, with a warning.
 
     Args:
         trials: Trials of N stimuli.
-        stimuli: The store.
-        where: Whose they are, for the warning.
+        stimuli: The target store.
+        where: Name of the trials, for messages.
 
     Returns:
-        Those trials that have a row in the store, which they name.
+        The other trials, with their rows.
 
     Raises:
-        BrainhiveError: if nothing says what was shown.
+        BrainhiveError: if the trials do not say which stimuli were shown.
     """
     if not len(trials.image_ids):
         raise BrainhiveError(
             f"{where}: nothing says which pictures were shown",
-            "Trials(image_ids=[…]); api.model_input, which matches nothing, needs none",
+            "Trials(image_ids=[…]); or api.model_input, which needs no pictures",
         )
-    # rows in the store, -1 where a stimulus has none
     rows = stimuli.find_rows(trials.image_ids)
-    is_known = rows >= 0
-    if not is_known.all():
+    has_row = rows >= 0
+    if not has_row.all():
         console.warn(
-            f"{where}: {(~is_known).sum()} trials left out, their pictures have no "
+            f"{where}: {(~has_row).sum()} trials left out, their pictures have no "
             "embedding"
         )
-    return replace(trials.take(is_known), stimulus=rows[is_known])
+    return replace(trials.take(has_row), stimulus=rows[has_row])
 
 
 def model_input(
@@ -262,28 +286,27 @@ def model_input(
     where: str = "the recording",
     channel_mapping: ChannelChoice = "none",
 ) -> Float32:
-    """Read a recording as a model takes it; it may be of any stimuli, and of anyone.
+    """Convert a recording to the input of a model.
 
-    Channels are chosen by name, or voxels by region, the window by time; repetitions
-    are averaged, signals scaled and normalised as in training.
+    Channels are selected by name, voxels by region, the window by time. Repetitions are
+    averaged. Signals are scaled and normalised as in training. Stimuli are not needed.
 
     Args:
-        spec: What the model is built for.
-        recording: Prepared as the signals that it learned from, [N, R, C, T].
-        normaliser: Of whose signals these are, as `Learned.normaliser_of(subject)` of
-            the model; None where the model's are not normalised.
-        where: What the recording is, for errors.
-        channel_mapping: What to do about channels that the recording lacks, see
-            `map_channels`.
+        spec: Signals that the model reads.
+        recording: Signals [N, R, C, T], prepared as the training signals.
+        normaliser: Normaliser of the recorded subject, such as
+            `model.learned.normaliser_of(subject)`, or None for a model without one.
+        where: Name of the recording, for errors.
+        channel_mapping: Treatment of missing channels, as in `map_channels`.
 
     Returns:
-        [N, C, T], channels and samples as in `spec`.
+        Signals [N, C, T], with channels and samples as in `spec`.
 
     Raises:
-        BrainhiveError: if the recording has another unit, rate or preparation, lacks
-            channels or samples, or has to be normalised and nothing says how.
+        BrainhiveError: if an argument has another type, if the recording has another
+            unit, rate or preparation, or lacks channels or samples, or if the
+            normaliser is missing, not needed, or has another width.
     """
-    # types first, as anyone may call this function
     usage = (
         "model_input(model.layout.spec, recording, "
         "model.learned.normaliser_of(SUBJECT))"
@@ -294,25 +317,21 @@ def model_input(
         require_kind("normaliser", normaliser, Normaliser, usage)
     trials = choose_input(spec, recording, where, channel_mapping=channel_mapping)
 
-    # a normaliser if the model's signals were normalised, and only then
-    if (normaliser is None) != (spec.signal.get("normalise", "none") == "none"):
-        kind = spec.signal.get("normalise", "none")
-        problem = (
-            f"{where} comes with{'out' if normaliser is None else ''} a normaliser"
-        )
+    # pass a normaliser if, and only if, the model's signals were normalised
+    kind = spec.signal.get("normalise", "none")
+    if (normaliser is None) != (kind == "none"):
+        preposition = "without" if normaliser is None else "with"
         raise BrainhiveError(
-            f"{problem}, and the model's signals were normalised by {kind}",
-            "model.learned.normaliser_of(SUBJECT), or that of the subject's own "
-            "training signals",
+            f"{where} comes {preposition} a normaliser, and the model's signals were "
+            f"normalised by {kind}",
+            "model.learned.normaliser_of(SUBJECT), or a normaliser of the subject's "
+            "own training signals",
         )
-    # another subject's normaliser may have another width
     if normaliser is not None and len(normaliser.mean) != trials.width:
-        widths = (
-            f"{trials.width} channels or voxels, the normaliser is of "
-            f"{len(normaliser.mean)}"
-        )
         raise BrainhiveError(
-            f"{where} has {widths}", "take that of the subject whose signals these are"
+            f"{where} has {trials.width} channels or voxels, the normaliser has "
+            f"{len(normaliser.mean)}",
+            "use the normaliser of the recorded subject",
         )
     return trials.normalise(normaliser).averages
 
@@ -325,16 +344,26 @@ def choose_input(
     is_same_store: bool = False,
     channel_mapping: ChannelChoice = "none",
 ) -> Trials:
-    """Choose what a model reads of a recording, not normalised; see `model_input`.
+    """Select the part of a recording that a model reads, not normalised.
 
-    `default` are channels for a model that only counts its own. Of the store that the
-    model learned from, all steps of the preparation are compared.
+    Args:
+        spec: Signals that the model reads.
+        recording: The recording.
+        where: Name of the recording, for errors.
+        default: Channels for a model that has numbers of channels, but no names.
+        is_same_store: If True, all steps of the preparation must be equal, because the
+            model was trained on the same store.
+        channel_mapping: Treatment of missing channels, as in `map_channels`.
+
+    Raises:
+        BrainhiveError: if unit, rate, preparation, channels or samples do not fit.
     """
-    steps = recording.unit, recording.rate_hz, recording.preparation
-    spec.refuse_other_signals(*steps, where, is_same_store)
-    # the section comes from the model's file
-    section = documents.check({**spec.signal}, "the model's signal", Signal)
-    return match_recording(spec, recording, section, default, where, channel_mapping)
+    spec.refuse_other_signals(
+        recording.unit, recording.rate_hz, recording.preparation, where, is_same_store
+    )
+    # the section was read from the model's file
+    signal = documents.check(dict(spec.signal), "the model's signal", Signal)
+    return match_recording(spec, recording, signal, default, where, channel_mapping)
 
 
 def match_recording(
@@ -345,85 +374,59 @@ def match_recording(
     where: str,
     channel_mapping: ChannelChoice = "none",
 ) -> Trials:
-    """Choose the window and the channels of another data set's recording that a model
-    takes.
+    """Select the model's window and channels of a recording, not normalised.
 
     Args:
-        spec: What the model is built for.
-        recording: Of a data set that the model was not trained on.
-        signal: The part of its own recordings that the model was trained on.
-        default: Channels that the data set uses for decoding.
+        spec: Signals that the model reads.
+        recording: Recording of any data set.
+        signal: Section that selected the model's training signals.
+        default: Channels for a model that has numbers of channels, but no names.
         where: Name of the recording, for errors.
-        channel_mapping: What to do about channels that the recording lacks, see
-            `map_channels`.
+        channel_mapping: Treatment of missing channels, as in `map_channels`.
 
     Returns:
-        The model's window and channels, in the model's order, not normalised.
+        Trials with channels in the model's order.
 
     Raises:
-        BrainhiveError: if the recording lacks channels that are not mapped, or is too
-            short.
-        RecipeError: if voxels are to be mapped.
+        BrainhiveError: if channels are missing and not mapped, if the number of samples
+            differs, or for voxels instead of sensors.
+        RecipeError: if voxels should be mapped.
     """
-    # a model of sensors reads no voxels, nor the reverse
-    if isinstance(recording.space, Voxels) != (not spec.names):
-        kind, needed = ("voxels", "sensors") if spec.names else ("sensors", "voxels")
+    has_voxels = isinstance(recording.space, Voxels)
+    if has_voxels != (not spec.names):
+        kind, needed_kind = ("sensors", "voxels")
+        if has_voxels:
+            kind, needed_kind = ("voxels", "sensors")
         raise BrainhiveError(
-            f"{where} has {kind} where the model takes {needed}",
-            f"use a data set of {needed}",
+            f"{where} has {kind} where the model takes {needed_kind}",
+            f"use a data set of {needed_kind}",
         )
-
-    # channels are matched by name, and mapped on request; a model that only counts them
-    # takes the chosen ones
-    mapping = None
-    if channel_mapping != "none" and isinstance(recording.space, Voxels):
+    if channel_mapping != "none" and has_voxels:
         raise RecipeError(
-            f"channel_mapping is of sensors, {where} has voxels", "channel_mapping=none"
+            f"channel_mapping is for sensors, {where} has voxels",
+            "channel_mapping=none",
         )
+
+    changes: dict[str, Any] = {}
+    mapping = None
     if isinstance(recording.space, Sensors):
-        names = recording.space.names
-        chosen = spec.names
-        # names 0, 1, 2 … are those of a model that only counts channels
-        if spec.names == tuple(map(str, range(len(spec.names)))):
-            chosen = tuple(signal.channels or default or names)
-            if len(chosen) != len(spec.names):
-                raise BrainhiveError(
-                    f"{where} gives {len(chosen)} channels where the model takes "
-                    f"{len(spec.names)}",
-                    "the model does not name them; decode with a data set of as many",
-                )
-        elif missing := [
-            name
-            for name, row in zip(chosen, find_rows(chosen, names, where), strict=True)
-            if row is None
-        ]:
-            if channel_mapping == "none":
-                raise BrainhiveError(
-                    f"{where} has no channel {', '.join(missing)}, which the model "
-                    "was trained on",
-                    "train on channels that both have: signal.channels=…; or map them "
-                    "when it is tested: channel_mapping=spline, or common",
-                )
-            if channel_mapping == "spline" and not recording.modality.startswith("EEG"):
-                raise BrainhiveError(
-                    f"{where}: splines are of EEG, not of {recording.modality}",
-                    "channel_mapping=common",
-                )
-            mapping = map_channels(
-                channel_mapping, spec.names, spec.positions, recording.space, where
-            )
-            chosen = mapping.sources
-        signal = signal.model_copy(update={"channels": list(chosen)})
-
-    # the window is that of the model's own times
+        changes["channels"], mapping = _match_channels(
+            spec,
+            recording,
+            recording.space,
+            usual_names=signal.channels or default,
+            where=where,
+            channel_mapping=channel_mapping,
+        )
     if spec.times_s and spec.rate_hz:
-        half_ms = 500 / spec.rate_hz  # samples may lie a little off the model's
-        first_ms, last_ms = (1000 * spec.times_s[index] for index in (0, -1))
-        window_ms = (float(first_ms - half_ms), float(last_ms + half_ms))
-        signal = signal.model_copy(update={"window_ms": window_ms})
+        half_ms = 500 / spec.rate_hz  # samples may be slightly off the model's times
+        start_ms = float(1000 * spec.times_s[0] - half_ms)
+        stop_ms = float(1000 * spec.times_s[-1] + half_ms)
+        changes["window_ms"] = (start_ms, stop_ms)
+    selection = signal.model_copy(update=changes)
 
-    # count the samples in the window
-    start_ms, stop_ms = signal.window_ms or (-np.inf, np.inf)
+    # the window must have the model's number of samples
+    start_ms, stop_ms = selection.window_ms or (-np.inf, np.inf)
     times_ms = 1000 * recording.times_s
     samples = int(((times_ms >= start_ms) & (times_ms < stop_ms)).sum())
     if samples != spec.samples:
@@ -431,4 +434,62 @@ def match_recording(
             f"{where} has {samples} samples where the model takes {spec.samples}",
             "cut or resample its signals to the model's window and rate",
         )
-    return replace(signal.select(recording, default, where), mapping=mapping)
+    return replace(selection.select(recording, default, where), mapping=mapping)
+
+
+def _match_channels(
+    spec: SignalSpec,
+    recording: Trials,
+    sensors: Sensors,
+    usual_names: Sequence[str] | None,
+    where: str,
+    channel_mapping: ChannelChoice,
+) -> tuple[list[str], ChannelMapping | None]:
+    """Select the channels of a recording that a model reads.
+
+    Args:
+        spec: Signals that the model reads.
+        recording: The recording.
+        sensors: Sensors of the recording.
+        usual_names: Channels for a model that has no names, by default all.
+        where: Name of the recording, for errors.
+        channel_mapping: Treatment of missing channels.
+
+    Returns:
+        Names of the channels, and their mapping to the model's channels, if any.
+    """
+    ch_names = sensors.names
+    n_channels = len(spec.names)
+    # a model without names has 0, 1, 2 …
+    if spec.names == tuple(str(number) for number in range(n_channels)):
+        names = list(usual_names or ch_names)
+        if len(names) != n_channels:
+            raise BrainhiveError(
+                f"{where} gives {len(names)} channels where the model takes "
+                f"{n_channels}",
+                "the model has no names of channels; decode with a data set of as many "
+                "channels",
+            )
+        return names, None
+
+    missing_names = []
+    rows = find_rows(spec.names, ch_names, where)
+    for name, row in zip(spec.names, rows, strict=True):
+        if row is None:
+            missing_names.append(name)
+    if not missing_names:
+        return list(spec.names), None
+    if channel_mapping == "none":
+        raise BrainhiveError(
+            f"{where} has no channel {', '.join(missing_names)}, which the model was "
+            "trained on",
+            "train on channels that both have: signal.channels=…; or map them in the "
+            "test: channel_mapping=spline, or common",
+        )
+    if channel_mapping == "spline" and not recording.modality.startswith("EEG"):
+        raise BrainhiveError(
+            f"{where}: splines are for EEG, not for {recording.modality}",
+            "channel_mapping=common",
+        )
+    mapping = map_channels(channel_mapping, spec.names, spec.positions, sensors, where)
+    return list(mapping.sources), mapping
