@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields as dataclass_fields, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -65,7 +66,7 @@ BLOCK_FILE = "learned.json"
 """File of the block `learned` in a folder whose config has another format."""
 EpochSelection = Literal["last epoch", "validation", "", "test"]
 """How the kept epoch was selected, or "" if unknown. Two selections are merged into the
-later one of this list.
+later in this list.
 """
 PICTURE_ARRAYS = ("pixels", "hashes", "concepts", "start_concepts")
 """Arrays of `LearnedPictures` in the file, besides the names."""
@@ -280,7 +281,8 @@ def find_similar_pictures(
 
     Returns:
         Pairs by likeness, with the key None for pairs that cannot be compared. All
-        copies of a picture are listed, and other likenesses only until a first pair.
+        copies of a picture are listed. A mirrored picture is listed only if its tested
+        picture has no earlier pair.
     """
     all_hashes = np.concatenate([learned.hashes for learned in pictures])
     learned_hashes = np.unique(all_hashes, axis=0)  # [H, 25]
@@ -408,7 +410,7 @@ def _compare_cached(
 
 
 def _digest_file(images: StimulusSet, row: int) -> int | None:
-    """Digest the file of a picture. None if it has no file or cannot be read."""
+    """Digest the file of a picture, or return None if there is no readable file."""
     if images.file_of is None:
         return None
     with suppress(OSError, MissingData):
@@ -573,7 +575,7 @@ class TrainingHistory:
     def normaliser_of(self, subject: int) -> Normaliser | None:
         """Return the normaliser of a subject's signals.
 
-        None means that the signals are normalised by the subject's training signals.
+        The result is None if the subject's own training signals normalise them.
         """
         mean = None if subject in self.subjects else self.normaliser
         return self.normalisers.get(subject, mean)
@@ -759,14 +761,10 @@ def _list_weights(folder: Path) -> list[Path]:
 
 def _digest_weights(files: Sequence[Path]) -> str:
     """Join the digests of weights files. Empty if a file has none or is damaged."""
-    digests = []
     with suppress(BrainhiveError, OSError):
-        for file in files:
-            digest = weights.read_digest(file)
-            if not digest:
-                return ""
-            digests.append(digest)
-        return " ".join(digests)
+        digests = [weights.read_digest(file) for file in files]
+        if all(digests):
+            return " ".join(digests)
     return ""
 
 
@@ -848,9 +846,8 @@ class TestedPictures:
             for name, history in source_histories.items()
         }
         self.is_seen = self._make_mask()
-        for masks in (self.seen_by_subject, self.seen_by_source):
-            for mask in masks.values():
-                self.is_seen |= mask
+        for mask in chain(self.seen_by_subject.values(), self.seen_by_source.values()):
+            self.is_seen |= mask
         self.is_seen &= self.is_tested
 
         # tested pictures that resemble learned pictures
@@ -906,7 +903,7 @@ class TestedPictures:
         return find_similar_pictures(self._pixels, is_compared, learned, compare)
 
     def _find_copies(self, learned: LearnedPictures) -> Bool:
-        """Find the pictures [M] with the pixels or a near-copy of a learned picture."""
+        """Find the pictures [M] that are copies or near-copies of learned pictures."""
         is_copy = self._make_mask()
         if self._pixels is not None:
             is_copy |= np.isin(self._pixels[:, 0], learned.pixels)

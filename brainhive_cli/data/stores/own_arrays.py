@@ -1,6 +1,6 @@
 """Signal store of a subject, written from arrays in memory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -74,6 +74,7 @@ def store_arrays(
     }
 
     # make a store for each session, as preparations do
+    names = np.array(image_ids)
     stores = []
     unreported_drops = dict(dropped)
     for number, label in enumerate(session_labels):
@@ -87,7 +88,7 @@ def store_arrays(
             recordings[split] = replace(
                 recording,
                 signal=LazyRows(values.shape, values.dtype, values.__getitem__),
-                image_ids=_select(image_ids, rows),
+                image_ids=names[rows].tolist(),
                 provenance={
                     "session": label,
                     "trials": len(rows),
@@ -106,14 +107,9 @@ def store_arrays(
     stored_rows = np.flatnonzero(splits != "")
     return replace(
         trials.take(stored_rows),
-        image_ids=_select(image_ids, stored_rows),
+        image_ids=names[stored_rows].tolist(),
         provenance=provenance,
     )
-
-
-def _select(names: Sequence[str], rows: Int64) -> list[str]:
-    """Select the names of rows [n]."""
-    return [names[row] for row in rows.tolist()]
 
 
 def _number_labels(labels: Any, name: str, count: int) -> tuple[Int64, list[Any]]:

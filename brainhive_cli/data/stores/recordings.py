@@ -139,7 +139,7 @@ class Recordings:
         """List the subjects of a recipe.
 
         Args:
-            subjects: Requested subjects. None for all recorded subjects, or without
+            subjects: Requested subjects, or None for all recorded subjects, or without
                 recordings for all published subjects.
 
         Raises:

@@ -200,7 +200,7 @@ def _require_same_axes(recordings: Sequence[Trials]) -> None:
 
 
 def _concatenate_known(arrays: Sequence[Array | None]) -> Array | None:
-    """Concatenate the arrays of all sessions. None if a session has none."""
+    """Concatenate the arrays of all sessions, or return None if a session has none."""
     known_arrays = [array for array in arrays if array is not None]
     if len(known_arrays) < len(arrays):
         return None

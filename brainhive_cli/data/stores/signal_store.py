@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
+import h5py
 import numpy as np
 import xxhash
 
@@ -26,9 +27,6 @@ from brainhive_cli.data.signals.spaces import (
     list_axis_values,
 )
 from brainhive_cli.data.signals.trials import Trials, digest_trials
-
-if TYPE_CHECKING:
-    import h5py
 
 FORMAT = 3
 """Version of the format, as stored in the attributes."""
@@ -244,7 +242,7 @@ def is_signal_store(path: Path) -> bool:
         return hdf5.get_attributes(file).get("holds") == "signal"
 
 
-def _read_space(file: "h5py.File", attributes: Mapping[str, Any]) -> Sensors | Voxels:
+def _read_space(file: h5py.File, attributes: Mapping[str, Any]) -> Sensors | Voxels:
     """Read the sensors or voxels of a store."""
     if attributes["space"] == "sensors":
         positions = _read_optional(file, "positions", "f")
@@ -270,7 +268,7 @@ def _read_space(file: "h5py.File", attributes: Mapping[str, Any]) -> Sensors | V
 
 
 def _open_split(
-    file: "h5py.File",
+    file: h5py.File,
     attributes: Mapping[str, Any],
     space: Sensors | Voxels,
     split: str,
@@ -294,8 +292,8 @@ def _open_split(
     )
 
 
-def _read_optional(file: "h5py.File", name: str, kind: str) -> Array | None:
-    """Read a dataset whose dtype is of a kind (NumPy's letter). None if missing."""
+def _read_optional(file: h5py.File, name: str, kind: str) -> Array | None:
+    """Read a dataset of a kind of dtype, or return None if it is missing."""
     if name not in file:
         return None
     return np.array(hdf5.map_numbers(file, name, kind))

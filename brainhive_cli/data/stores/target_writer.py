@@ -99,7 +99,7 @@ class TargetWriter:
 
     Args:
         path: Path of the finished store.
-        pending_rows: Rows to write. By default, all rows that are not written yet.
+        pending_rows: Rows to write, or None for all rows that are not written yet.
 
     Attributes:
         path: Path of the finished store.
