@@ -32,7 +32,7 @@ from brainhive_cli.data.stores.session_store import DType, cast_signal, list_ses
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
 
 LIBRARIES = ("mne", "nibabel", "scipy")
-"""Libraries whose versions are stored, besides those of `library_versions`."""
+"""Libraries whose versions are stored, added to `library_versions`."""
 
 SplitShape = tuple[str, tuple[int, ...]]
 """Split, and shape [trials, channels, samples] of its signals."""
@@ -93,8 +93,8 @@ class Job(CommandJob):
     def resolve(cls, recipe: Recipe) -> Self:
         """Resolve the preparation and the subjects of a recipe.
 
-        Subjects are those of the recipe, or else those with files, or else the
-        published subjects.
+        Without subjects in the recipe, all subjects with files are prepared. Without
+        files, the published subjects are planned.
 
         Raises:
             MissingData: if there is no subject.

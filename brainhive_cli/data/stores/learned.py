@@ -863,10 +863,9 @@ class TestedPictures:
         )
 
         # copies cannot be excluded if the pixels are unknown
-        has_all_pixels = self._pixels is not None
-        has_all_pixels = has_all_pixels and not has_unknown_pictures(stores.values())
         self.caveats = []
-        if not has_seen_pictures and not has_all_pixels:
+        lacks_pixels = self._pixels is None or has_unknown_pictures(stores.values())
+        if lacks_pixels and not has_seen_pictures:
             self.caveats.append(UNKNOWN_PICTURES)
         if any("imported" in store.attributes for store in stores.values()):
             self.caveats.append(UNKNOWN_NETWORK)
