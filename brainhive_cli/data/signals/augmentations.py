@@ -114,7 +114,7 @@ class Augment(Section):
     )
 
     @model_validator(mode="after")
-    def _shares_the_trials(self) -> Self:
+    def _check_shares(self) -> Self:
         if not self.repetitions:
             shares = ("repetitions_equal", "repetitions_one")
             refuse_idle(

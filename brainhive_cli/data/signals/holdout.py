@@ -79,7 +79,7 @@ class Holdout(Section):
     )
 
     @model_validator(mode="after")
-    def _says_once_how_much(self) -> Self:
+    def _check_amount(self) -> Self:
         keys = ("folds", "share", "test", "split")
         set_keys = [key for key in keys if getattr(self, key) is not None]
         if len(set_keys) != 1:
@@ -272,23 +272,22 @@ class Holdout(Section):
 
         # items are trials with the label of their stimulus, or pictures with the label
         # of their concept
-        row = np.nonzero(is_there)[0]  # [n]
+        rows = np.nonzero(is_there)[0]  # [n]
         if self.has_seen_pictures:
-            item = np.arange(len(row))
-            label = [stimulus_ids[index] for index in row]
-            group = self.number_test_groups(recording, recording_name)[is_there]
+            items = np.arange(len(rows))
+            labels = [stimulus_ids[row] for row in rows]
+            groups = self.number_test_groups(recording, recording_name)[is_there]
         else:
-            item = row
-            group = np.zeros(len(stimulus_ids), np.int64)
-            label = []
-            for target_row, name in zip(
-                target_rows.tolist(), stimulus_ids, strict=True
-            ):
-                label.append(stimuli.concepts[target_row] if target_row >= 0 else name)
-            has_folds = self.divides_train and split == "test"
-            for fold in self.fold_numbers if has_folds else ():
-                is_tested = self.choose_stimuli(stimuli, split, fold)[target_rows]
-                group[is_tested & (target_rows >= 0)] = fold
+            items = rows
+            groups = np.zeros(len(stimulus_ids), np.int64)
+            labels = list(stimulus_ids)
+            for index, target_row in enumerate(target_rows.tolist()):
+                if target_row >= 0:
+                    labels[index] = stimuli.concepts[target_row]
+            if self.divides_train and split == "test":
+                for fold in self.fold_numbers:
+                    is_tested = self.choose_stimuli(stimuli, split, fold)[target_rows]
+                    groups[is_tested & (target_rows >= 0)] = fold
 
         # order of the trials in time
         sessions = index_optional(recording.sessions, is_there)
@@ -296,19 +295,19 @@ class Holdout(Section):
         time = index_optional(recording.times_in_run, is_there)
         is_known = time is not None
         if has_order or (sessions is None and runs is None and not is_known):
-            blocks = list(range(len(label)))
-            return Interleaving(group.tolist(), blocks, is_known=has_order)
+            blocks = list(range(len(labels)))
+            return Interleaving(groups.tolist(), blocks, is_known=has_order)
 
         # features of each item, or zeros for stimuli without targets
-        item_rows = target_rows[row] if self.has_seen_pictures else target_rows
+        item_rows = target_rows[rows] if self.has_seen_pictures else target_rows
         has_target = item_rows >= 0
         values = np.where(has_target[:, None], features()[item_rows], 0)
-        order = TrialOrder.from_trials(item, label, sessions, runs, time, values)
+        order = TrialOrder.from_trials(items, labels, sessions, runs, time, values)
         if not self.has_seen_pictures:
             # a picture that was never shown before repeats nothing
-            interleaving = Interleaving.from_pictures(order, group)
+            interleaving = Interleaving.from_pictures(order, groups)
             return replace(interleaving, is_known=is_known, repeats=False)
-        interleaving = Interleaving.from_trials(order, group, self.by)
+        interleaving = Interleaving.from_trials(order, groups, self.by)
         repeats = p_of_transitions(order) <= SMALLEST_P
         return replace(interleaving, is_known=is_known, repeats=repeats)
 

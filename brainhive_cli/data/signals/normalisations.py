@@ -324,9 +324,11 @@ def average_products(products: Float64, is_affine_invariant: bool) -> Float64:
     # logarithms is the gradient
     whitener = np.eye(len(spread))
     for _ in range(MAX_STEPS):
-        values, vectors = np.linalg.eigh(whitener @ trials @ whitener.T)
-        logarithms = np.log(values)
-        flat = vectors.transpose(1, 0, 2).reshape(len(spread), -1)  # [K, N K]
+        whitened_values, whitened_vectors = np.linalg.eigh(
+            whitener @ trials @ whitener.T
+        )
+        logarithms = np.log(whitened_values)
+        flat = whitened_vectors.transpose(1, 0, 2).reshape(len(spread), -1)  # [K, N K]
         gradient = (flat * logarithms.ravel()) @ flat.T / len(trials)
 
         # the best constant step for curvatures from 1 to the curvature of the widest
@@ -334,8 +336,8 @@ def average_products(products: Float64, is_affine_invariant: bool) -> Float64:
         half_range = np.maximum(np.ptp(logarithms, 1) / 2, 1e-9)
         curvature = (half_range / np.tanh(half_range)).mean()
         step = 2 / (1 + curvature) if is_affine_invariant else 1.0
-        values, vectors = np.linalg.eigh(gradient)
-        whitener = (vectors * np.exp(-step / 2 * values)) @ vectors.T @ whitener
+        slopes, axes = np.linalg.eigh(gradient)
+        whitener = (axes * np.exp(-step / 2 * slopes)) @ axes.T @ whitener
         limit = MAX_GRADIENT * np.sqrt(len(spread))
         if not is_affine_invariant or np.linalg.norm(gradient) <= limit:
             break

@@ -173,7 +173,7 @@ class Signal(Section):
 
     @field_validator("region_split")
     @classmethod
-    def _holds_sets(cls, value: dict[str, str]) -> dict[str, str]:
+    def _check_sets(cls, value: dict[str, str]) -> dict[str, str]:
         for name, expression in value.items():
             if not re.fullmatch(REGION_NAME, name):
                 raise ValueError(f"{name!r} is not a name of a region")
@@ -181,7 +181,7 @@ class Signal(Section):
         return value
 
     @model_validator(mode="after")
-    def _every_key_has_an_effect(self) -> Self:
+    def _refuse_idle_keys(self) -> Self:
         if self.repetitions != "random":
             refuse_idle(
                 self,
