@@ -149,7 +149,7 @@ class Betas(Preparation):
     dataset: str = field(init=False)
 
     def __post_init__(self) -> None:
-        """Set the name of the data set."""
+        """Set the name of the data set of the pictures."""
         name = self.stimuli.recorded_as if self.stimuli else self.config.name
         object.__setattr__(self, "dataset", str(name))
 
@@ -182,10 +182,10 @@ class Betas(Preparation):
         trials, rows, _ = self._choose_trials(subject, session)
         splits = trials.splits[rows]
         n_voxels = self.count_voxels(subject)
-        shapes = {}
-        for split in _list_splits(splits):
-            shapes[split] = (int((splits == split).sum()), n_voxels, 1)
-        return shapes
+        return {
+            split: (int((splits == split).sum()), n_voxels, 1)
+            for split in _list_splits(splits)
+        }
 
     def _choose_trials(
         self, subject: int, session: int, missing_rows: Array | None = None
@@ -323,13 +323,13 @@ class Betas(Preparation):
             # trials without a split are counted in the first recording
             dropped = {} if recordings else dict(trials.dropped)
             recordings[split] = Trials(
-                values[splits == split][:, None, :, None],  # [n, 1, V, 1]
-                [trials.image_ids[row] for row in split_rows.tolist()],
-                space,
-                np.zeros(1),
-                None,
-                unit,
-                {"dropped": dropped} | provenance,
+                signal=values[splits == split][:, None, :, None],  # [n, 1, V, 1]
+                image_ids=[trials.image_ids[row] for row in split_rows.tolist()],
+                space=space,
+                times_s=np.zeros(1),
+                rate_hz=None,
+                unit=unit,
+                provenance={"dropped": dropped} | provenance,
                 runs=index_optional(runs, split_rows[:, None]),  # [n, 1]
                 onset_s=index_optional(trials.onset_s, split_rows[:, None]),
                 trial_numbers=split_rows[:, None] if trials.onset_s is None else None,

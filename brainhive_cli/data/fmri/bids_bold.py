@@ -220,13 +220,13 @@ def find_runs(
         paths += image_files.values()
         runs.append(
             BoldRun(
-                number,
-                bold_files,
-                events_file,
-                (raw_sidecars, derived_sidecars),
-                confounds[0] if confounds else None,
-                image_files,
-                paths,
+                number=number,
+                bold_files=bold_files,
+                events_file=events_file,
+                sidecars=(raw_sidecars, derived_sidecars),
+                confounds_file=confounds[0] if confounds else None,
+                image_files=image_files,
+                files=paths,
             )
         )
     return runs

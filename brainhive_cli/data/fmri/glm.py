@@ -274,8 +274,8 @@ def build_canonical_design(
     n_intervals = len(frame_times_s) - 1
     stop_s = frame_times_s[-1] * (1 + 1 / n_intervals)
     start_s = frame_times_s[0] - LEAD_S
-    steps_per_s = n_intervals / (frame_times_s[-1] - frame_times_s[0]) * OVERSAMPLING
-    n_steps = round((stop_s - start_s) * steps_per_s)
+    duration_s = frame_times_s[-1] - frame_times_s[0]
+    n_steps = round((stop_s - start_s) * n_intervals / duration_s * OVERSAMPLING)
     grid_s = np.linspace(start_s, stop_s, n_steps + 1)
 
     # the response to a boxcar is a cumulative HRF minus a later cumulative HRF

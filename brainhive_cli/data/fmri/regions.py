@@ -174,8 +174,14 @@ def read_regions(
         contents = []
         for path in paths:
             contents.append(_read_file(path, atlas, space, thresholds.get(atlas)))
-        if not isinstance(space, Mask):
-            _require_vertices(paths, [content.size for content in contents], width)
+        n_vertices = sum(content.size for content in contents)
+        if not isinstance(space, Mask) and n_vertices != width:
+            names = " and ".join(path.name for path in paths)
+            raise BrainhiveError(
+                f"{paths[0].parent}: {names} have {n_vertices} vertices, the betas "
+                f"{width}",
+                "preparation.regions: {NAME: ?h.FILE}, for both hemispheres",
+            )
 
         masks = _join_hemispheres(contents, width, isinstance(space, Mask))
         if not any(mask.any() for mask in masks.values()):
@@ -211,19 +217,6 @@ def _join_hemispheres(
         if not is_volume:
             start += content.size
     return masks
-
-
-def _require_vertices(
-    paths: Sequence[Path], sizes: Sequence[int], n_vertices: int
-) -> None:
-    """Raise an error unless files have as many vertices as the betas together."""
-    if sum(sizes) != n_vertices:
-        names = " and ".join(path.name for path in paths)
-        raise BrainhiveError(
-            f"{paths[0].parent}: {names} have {sum(sizes)} vertices, the betas "
-            f"{n_vertices}",
-            "preparation.regions: {NAME: ?h.FILE}, for both hemispheres",
-        )
 
 
 def count_hemisphere_rows(surface: Surface) -> dict[str, int]:

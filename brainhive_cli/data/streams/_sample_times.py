@@ -96,7 +96,8 @@ class SampleTimes:
             limit_s: Smallest shift.
         """
         numbers = np.arange(1, len(self._pending) + 1)
-        late_s = np.array(self._pending) - self._last_s - self._period_s * numbers
+        expected_s = self._last_s + self._period_s * numbers
+        late_s = np.array(self._pending) - expected_s
         shift_s = float(np.median(late_s))
         spread_s = float(np.median(np.abs(late_s - shift_s)))
         min_shift_s = max(limit_s, MIN_LOSS_JITTERS * spread_s)
@@ -116,7 +117,7 @@ class SampleTimes:
             timestamps: Time stamps [n] of new samples, in seconds.
 
         Returns:
-            The rate once it is known, or None if it agrees with the nominal rate.
+            The rate, or None if it is not known yet or agrees with the nominal rate.
         """
         # a gap, or a clock that goes back, restarts the measurement
         for timestamp in timestamps.tolist():
@@ -159,9 +160,8 @@ class SampleTimes:
         self._locked += 1
         gain = max(1 / (self._locked + 1), 1 / (LOCK_S * self._rate_hz))
         max_step_s = MAX_CORRECTION_PERIODS * self._nominal_s
-        self._last_s += self._period_s + min(
-            max_step_s, max(-max_step_s, gain * pull_s)
-        )
+        correction_s = min(max_step_s, max(-max_step_s, gain * pull_s))
+        self._last_s += self._period_s + correction_s
         if self._locked > LOCK_S * self._rate_hz:
             self._period_s += gain**2 / 4 * pull_s
         return self._last_s if self._last_s >= self._resumed_s else math.nan
