@@ -205,12 +205,13 @@ def _list_clips(root: Path, name: str, captions: str, split: str) -> StimulusSet
         raise MissingData(f"cc2017: no {root}/{frames_name}", FETCH_HINT)
     count = len(_open_tensor(frames, FRAMES_AXES))
 
-    films = [index // CLIPS_PER_FILM + 1 for index in range(count)]
     clips = StimulusSet(
         name,
         split,
         image_ids=Names.of(f"{split}/{index}" for index in range(count)),
-        concepts=Names.of(f"{split}/film-{film:02d}" for film in films),
+        concepts=Names.of(
+            f"{split}/film-{index // CLIPS_PER_FILM + 1:02d}" for index in range(count)
+        ),
         open=partial(_read_clip, frames),
         frames=FRAMES_PER_CLIP,
         way_out=FETCH_HINT,

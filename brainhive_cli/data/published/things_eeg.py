@@ -57,7 +57,11 @@ PICTURE_FOLDERS = {
 }
 """Folders of a split's pictures, as projects call them. Image ids begin with the first.
 """
-FOLDER_IN_IDS = {name: names[0] for names in PICTURE_FOLDERS.values() for name in names}
+FOLDER_IN_IDS = {
+    "training_images": "training_images",
+    "train_images": "training_images",
+    "test_images": "test_images",
+}
 PICTURE_PATH = re.compile(rf"(?:.*/)?({'|'.join(FOLDER_IN_IDS)})/(.+)")
 RESIZED = "resize"
 """Text in the name of a folder of pictures that were squashed to 224 × 224, such as

@@ -252,11 +252,10 @@ class RawRecordings(Preparation):
     @cached_property
     def _folder(self) -> Path:
         """The first folder that holds subjects, or the usual folder for errors."""
-        folders = [self.root / name for name in FOLDERS]
-        for folder in folders:
-            if any(folder.glob("sub-*")):
-                return folder
-        return folders[0]
+        for name in FOLDERS:
+            if any((self.root / name).glob("sub-*")):
+                return self.root / name
+        return self.root / FOLDERS[0]
 
     def _find_file(self, subject: int, session: int, split: str) -> Path:
         """Find a recording, or raise MissingData."""

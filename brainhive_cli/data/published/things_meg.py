@@ -112,8 +112,7 @@ class EpochFiles(Preparation):
     @property
     def subjects(self) -> tuple[int, ...]:
         """The subjects whose epochs are there."""
-        paths = {subject: self._find_path(subject) for subject in SUBJECTS}
-        return tuple(subject for subject, path in paths.items() if path.is_file())
+        return tuple(n for n in SUBJECTS if self._find_path(n).is_file())
 
     def files(self, subject: int) -> Sequence[Path]:
         """List the parts of a subject's epochs that are there."""
@@ -172,11 +171,11 @@ class EpochFiles(Preparation):
     def _find_path(self, subject: int) -> Path:
         """Find the epochs of a subject, or return the usual path for errors."""
         name = EPOCHS.format(subject)
-        paths = [self.root / folder / name for folder in FOLDERS]
-        for path in paths:
+        for folder in FOLDERS:
+            path = self.root / folder / name
             if path.is_file():
                 return path
-        return paths[0]
+        return self.root / FOLDERS[0] / name
 
     @cached_method
     def _open(self, subject: int) -> OpenEpochs:
@@ -286,9 +285,10 @@ def _read_integers(rows: Sequence[Mapping[str, Any]], name: str) -> Int64:
 
 
 def _read_sensors(info: Any, picks: Int64) -> Sensors:
-    """Read the names of magnetometers, and their positions unless all are zero."""
+    """Read the names of magnetometers, and their positions if they are known."""
     channels = [info["chs"][pick] for pick in picks.tolist()]
     positions = np.array([channel["loc"][:3] for channel in channels], np.float64)
+    # unknown positions are zero
     has_positions = np.isfinite(positions).all() and positions.any()
     names = [str(channel["ch_name"]) for channel in channels]
     return Sensors(names, positions if has_positions else None)
