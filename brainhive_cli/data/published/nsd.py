@@ -184,7 +184,7 @@ class NsdPictures(parts.Config):
 
 
 class NsdSteps(PublishedSteps):
-    """Steps that keep all voxels of a mask, because models know voxels by their order."""
+    """Steps that keep all voxels of a mask, as models know voxels by their order."""
 
     keeps_constant = True
     min_ncsnr: ClassVar[None] = None  # type: ignore[misc]

@@ -241,12 +241,12 @@ class EpochFiles(Preparation):
             Rows of the trials, and the number of trials without a split, by reason. The
             split `train` has these numbers.
         """
-        in_session = epochs.sessions == session
-        is_selected = in_session & (epochs.types == SPLIT_TYPES[split])
+        is_in_session = epochs.sessions == session
+        is_selected = is_in_session & (epochs.types == SPLIT_TYPES[split])
         if split == "test":
             return np.flatnonzero(is_selected), {}
 
-        dropped = {"catch": int((in_session & ~epochs.is_picture).sum())}
+        dropped = {"catch": int((is_in_session & ~epochs.is_picture).sum())}
         if self.config.drop_test_categories:
             # known categories would make the test easier
             categories = epochs.categories
