@@ -1,6 +1,4 @@
-"""A session that is saved while it runs: read by mne-bids and prepare, also after the
-process was killed.
-"""
+"""Live sessions, read by mne-bids and prepare, also after a killed process."""
 
 import json
 import os
@@ -51,7 +49,7 @@ PICTURES = (
 
 @pytest.fixture
 def pictures(home):
-    """A folder of pictures with names that tables do not like."""
+    """Write a folder of pictures whose names are difficult in tables."""
     random = np.random.default_rng(0)
     for number, name in enumerate(PICTURES):
         path = (
@@ -73,7 +71,7 @@ STEPS = (
     "preparation.epoch_ms=[-100,200]",
 )
 STEPS += ("preparation.keep_ms=[-100,200]",)
-"""Trials of 75 samples at the rate of the recording, as they are."""
+"""Keys that keep trials of 75 samples unchanged."""
 
 
 def image_id(name):
@@ -160,7 +158,7 @@ def test_a_session_is_not_written_over(tmp_path):
     folder.add_event(5, "S 1", "")
     folder.close()
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(BrainhiveError, match=r"the session cannot be saved: .*exists"):
+    with pytest.raises(BrainhiveError, match="exists"):
         SessionFolder(tmp_path, FORMAT, 1)
     assert {
         path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()
@@ -168,7 +166,7 @@ def test_a_session_is_not_written_over(tmp_path):
 
 
 def start_python(code, folder):
-    """Run code in a process of its own, which imports what this one does."""
+    """Run code in a new process with the same import paths."""
     paths = os.pathsep.join(filter(None, sys.path))
     return subprocess.Popen(
         [sys.executable, "-c", code, str(folder)],
@@ -328,9 +326,7 @@ def test_meg_becomes_a_fif_when_it_is_closed(tmp_path):
     assert np.rint(raw.annotations.onset * 1000).tolist() == [700, 900]
 
 
-def test_blocks_become_runs_of_one_session_and_no_trial_is_cut_across_a_gap(
-    pictures, go
-):
+def test_blocks_become_runs_and_no_trial_crosses_a_gap(pictures, go):
     root, length = pictures / "session", 2 * round(PAUSE_S * RATE_HZ)
     # names that files cannot hold
     strange = ("[Comment]", "a\nb", "a b", "a_b", "e,\\1", "n/a")

@@ -1,4 +1,4 @@
-"""When blocks of a session are written, beside recorded numbers."""
+"""Blocks of a session, compared with recorded numbers."""
 
 import json
 from dataclasses import replace
@@ -24,7 +24,7 @@ FORMAT = StreamFormat(
 
 
 class Run:
-    """Keeps what is appended to a run."""
+    """Stand-in of a run that keeps the appended samples and events."""
 
     def __init__(self, path: Any, info: Any, began: Any, scales: Any) -> None:
         self.run, self.scales, self.appended = path.run, scales, list[Any]()
@@ -49,7 +49,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
 
 
 def add(folder: SessionFolder, start: int, stop: int, size: int = 3) -> None:
-    """Add samples that are their numbers, and wait for what is written."""
+    """Add samples with their numbers as values, and wait until they are written."""
     for at in range(start, stop, size):
         numbers = np.arange(at, min(at + size, stop), dtype=float)
         folder.add_samples(numbers[:, None] + np.zeros(3))
@@ -106,7 +106,7 @@ def test_a_session_without_pictures_lists_none(runs: list[Run], tmp_path: Path) 
     assert (tmp_path / ".bidsignore").read_text() == "results.jsonl\n"
 
 
-def test_positions_are_written_where_all_of_eeg_are_known(
+def test_positions_are_written_if_all_are_known(
     runs: list[Run], tmp_path: Path
 ) -> None:
     unknown = POSITIONS.copy()
@@ -153,7 +153,7 @@ def test_units_of_another_quantity_are_refused(kind: str, unit: str) -> None:
         _find_scale("A1", kind, unit)
 
 
-def test_the_nearest_description_says_who_simulated(tmp_path: Path) -> None:
+def test_the_nearest_description_names_the_simulation(tmp_path: Path) -> None:
     def describe(folder: str, **about: str) -> None:
         path = tmp_path / folder / "dataset_description.json"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,7 @@ def test_the_nearest_description_says_who_simulated(tmp_path: Path) -> None:
     files = [tmp_path / "a/b/c/1.fif", tmp_path / "a/2.fif"]
     assert read_simulated(*files) == "inner, outer"
     assert read_simulated(files[1]) == "outer" and read_simulated() == ""
-    # five folders above a recording are looked at
+    # descriptions are read up to five folders above a recording
     assert read_simulated(tmp_path / "x/2/3/4/file.fif") == "outer"
     assert read_simulated(tmp_path / "x/2/3/4/5/file.fif") == ""
 
