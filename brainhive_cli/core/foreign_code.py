@@ -181,7 +181,8 @@ def _describe_call(error: BaseException) -> str:
     """Describe the innermost line of Brainhive's own code in the traceback of an error.
 
     Returns:
-        A sentence, or "" without a user's imported code or a line of Brainhive.
+        A sentence. Empty if no user's code was imported, or if the traceback has no
+        line of Brainhive.
     """
     package_calls = []
     for frame, line in walk_tb(error.__traceback__):

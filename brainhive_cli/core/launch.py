@@ -143,7 +143,7 @@ class Launch:
         """Describe the software and hardware, for a run's `environment.json`."""
         import torch  # the run is about to compute, so torch is needed anyway
 
-        # an installed wheel has no commit
+        # commit of the source code, or "" for an installed package
         command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
         try:
             finished = subprocess.run(
@@ -261,7 +261,7 @@ class Launch:
         import torch
         import torch.distributed
 
-        # the gradients, and a flag 1 for each parameter that has one
+        # gradients, and flags: 1 for a parameter with a gradient, 0 without
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         gradients = []
         flags = []

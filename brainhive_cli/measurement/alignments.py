@@ -62,16 +62,15 @@ class Moments(AlignmentConfig):
     """Alignment of the mean and the standard deviation of each token dimension."""
 
     def learn(self, tokens: Tensor, references: Tensor) -> Alignment:
-        """Fit a map that gives a new subject's tokens the moments of the references.
+        """Match the mean and standard deviation of a new subject to training subjects.
 
         Args:
-            tokens: Tokens [n, D] of the new subject.
-            references: Tokens [m, D] of training subjects.
+            tokens: Tokens [n, D] predicted from n recordings of the new subject.
+            references: Tokens [m, D] predicted from recordings of training subjects.
 
         Returns:
-            A map of tokens [N, D] that gives each dimension of `tokens` the mean and
-            the standard deviation of `references`. Dimensions that vary by rounding
-            errors only are not scaled.
+            A map of tokens [N, D], fitted for each dimension. Dimensions that vary by
+            rounding errors only are not scaled.
         """
         # without Bessel's correction, a single recording has a spread of 0, not NaN
         mean = tokens.mean(0)

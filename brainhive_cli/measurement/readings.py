@@ -173,11 +173,10 @@ def compute_similarities(predictions: Tensor, gallery: Tensor, measure: str) -> 
     Args:
         predictions: Embeddings [N, D] that a model predicted from N signals.
         gallery: Embeddings [M, D] of the candidate pictures.
-        measure: Name in `MEASURES`. `AS_FILED` and `DISTANCE` give the cosine
-            similarity.
+        measure: Name in `MEASURES`. Other names give the cosine similarity.
 
     Returns:
-        Similarities [N, M] in float64. Euclidean distances are negative.
+        Similarities [N, M] in float64. Euclidean distances are multiplied by -1.
     """
     predictions = predictions.double()
     gallery = gallery.double()

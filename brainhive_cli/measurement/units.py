@@ -398,11 +398,17 @@ def _shift(count: int, draws: int, seed: int) -> Array:
 def _permute(
     classes: Sequence[ExchangeClass], count: int, draws: int, seed: int
 ) -> Array:
-    """Permute items within classes of units whose labels may be exchanged.
+    """Permute the labels of items, by exchanging units and the items inside units.
+
+    Args:
+        classes: Classes of units that may be exchanged with each other.
+        count: Number of items.
+        draws: Largest number of permutations.
+        seed: Seed of random permutations.
 
     Returns:
-        Permutations [K, count] of the item indices: all but the identity, or `draws`
-        random permutations if there are more.
+        Permutations [K, count] of the item indices: all possible permutations except
+        the identity, or `draws` random permutations if this number exceeds `draws`.
     """
     identity = np.arange(count, dtype=np.min_scalar_type(count))
     total = 1

@@ -231,7 +231,7 @@ def draw_artifact(artifact: Drawable, title: str = "") -> Iterator[Any]:
         The figure of matplotlib.
     """
     with new_figure(title) as figure:
-        # each function returns the height of the area between the axes
+        # the functions return the height that the axes should have
         axes = figure.subplots()
         match artifact:
             case Curve(style="bars"):
@@ -244,7 +244,7 @@ def draw_artifact(artifact: Drawable, title: str = "") -> Iterator[Any]:
                 plot_inch = _draw_head(figure, axes, artifact)
         _add_legend(figure, axes)
 
-        # change the height of the figure until the plot has its planned height
+        # correct the height of the figure by the error in the height of the axes
         layout = figure.get_layout_engine()
         layout.execute(figure)
         height_inch = figure.get_figheight() * axes.get_position(original=True).height
