@@ -1,4 +1,4 @@
-"""Groups of encoders that share a network, and what they give for stimuli."""
+"""Groups of encoders that share a network and its forward passes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,6 @@ from brainhive_cli.data.files.ids import Names, match_names, summarise_names
 from brainhive_cli.data.media.pictures import decode
 from brainhive_cli.data.media.stimuli import Clip, StimulusSet, find_pictures
 from brainhive_cli.models.encoders import (
-    EMBEDDING,
     SEEN,
     Encoder,
     EncoderConfig,
@@ -31,22 +30,20 @@ BLANK = {
     "captions": "a picture",
     "masks": np.zeros((256, 256), np.uint8),
 }
-"""What the shape of a target is measured on."""
+"""Inputs with which the shape of a target is measured, keyed by kind."""
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """Common part of encoders that differ in output, or in what they see of a stimulus:
-    loaded once.
+    """Network that several encoders share. They differ in output or in input.
 
-    Weights are fetched when `encoder` is first used, and loaded when `module` is.
+    Weights are downloaded when `encoder` is first used, and loaded when `module` is.
 
     Attributes:
-        configs: An encoder of each output.
+        configs: An encoder for each output of the network.
         precision: Autocast dtype of the forward pass.
-        launch: Where it runs.
-        learns: Whether gradients pass through it, where there are any, to what changes
-            it.
+        launch: Device and processes.
+        learns: If True, gradients pass through the network, to parameters before it.
     """
 
     configs: Sequence[EncoderConfig]
@@ -56,21 +53,17 @@ class Network:
 
     @cached_property
     def encoder(self) -> Encoder:
-        """The one encoder of stimuli as they are, with as many outputs as there are
-        configs.
-        """
+        """Encoder of unchanged stimuli with an output for each config."""
         with console.progress(f"loading {self.configs[0].name}"):
             return joined(self.configs).build()
 
     @cached_property
     def module(self) -> nn.Module:
-        """The network on its device; weights that autocast would cast at each call are
-        cast once.
-        """
+        """Network on its device, with weights in the dtype of autocast."""
         module = self.encoder.module.requires_grad_(False).to(self.launch.device)
         with self.launch.autocast(self.precision):
             if torch.is_autocast_enabled(self.launch.device.type):
-                # autocast casts the weights of linear and convolutional layers only
+                # autocast would cast the weights of these layers at each call
                 dtype = torch.get_autocast_dtype(self.launch.device.type)
                 for layer in module.modules():
                     if isinstance(layer, nn.Linear | nn.Conv2d):
@@ -80,91 +73,89 @@ class Network:
 
 @dataclass(eq=False)
 class EncoderGroup:
-    """Encoders of one network that see the same of a stimulus, so that one forward pass
-    serves them all.
+    """Encoders of one network and input, computed in one forward pass.
 
     Attributes:
         configs: The encoders.
-        network: Theirs, which other groups may share.
+        network: Their network, which other groups may share.
         names: Names of the encoders.
-        name: The first of these, which stands for the group.
+        name: First of these names, for the group.
     """
 
     configs: Sequence[EncoderConfig]
     network: Network
 
     def __post_init__(self) -> None:
-        """Name the group."""
+        """Set the names."""
         self.names = tuple(config.name for config in self.configs)
         self.name = self.names[0]
 
     @cached_property
     def encoder(self) -> Encoder:
-        """The network with its preprocessing, of degraded pictures where the group sees
-        these.
-        """
-        how = self.configs[0].degrade
-        if isinstance(how, str):
-            return self.network.encoder.degraded(how)
+        """Network with its preprocessing, which may degrade pictures."""
+        degradation = self.configs[0].degrade
+        if isinstance(degradation, str):
+            return self.network.encoder.degraded(degradation)
         return self.network.encoder
 
     @property
     def digest(self) -> str:
-        """Identity of its targets, as their store would: a latent space, or weights; ""
-        if unknown.
-        """
-        return getattr(
-            self.encoder.module, "latent_space", ""
-        ) or self.encoder.weights.get("digest", "")
+        """Latent space of the network, else the digest of its weights, or ""."""
+        latent_space: str = getattr(self.encoder.module, "latent_space", "")
+        return latent_space or self.encoder.weights.get("digest", "")
 
     def view(self, stimulus: Any) -> Tensor:
-        """Preprocess a picture: [3, H, W]; each frame of a clip, or each caption or
-        mask of a list: [K, …].
+        """Preprocess a picture, clip, caption, mask or label, or a list of these.
 
-        Of an encoder of one view, that one.
+        Args:
+            stimulus: The input of the encoders.
+
+        Returns:
+            Tensor of a picture [3, H, W], or other input. A clip or a list gives
+            [K, …], or the single view that the config selects.
 
         Raises:
-            MissingData: if the encoder reads something else than pixels, and is given
-                them.
+            MissingData: if a picture or clip is given to an encoder of captions, masks
+                or labels.
+            BrainhiveError: if the preprocessing does not return a tensor.
         """
-        # captions, masks and labels come from readers, never from a picture
         preprocess = self.encoder.preprocess
         reads = self.encoder.reads
         if reads != "pixels" and isinstance(stimulus, Image.Image | Clip):
             raise MissingData(
                 f"{self.name} reads {reads}, and has no store", Line("embed")
             )
-        # frames of a clip, or captions or masks: one of them, or all [K, …]
         if isinstance(stimulus, Clip | list):
-            shown = stimulus.to_pictures() if isinstance(stimulus, Clip) else stimulus
-            if isinstance(which := self.configs[0].views, int):
-                return torch.as_tensor(preprocess(shown[which]))
-            return self.encoder.preprocess_all(shown)
+            views = stimulus.to_pictures() if isinstance(stimulus, Clip) else stimulus
+            view_index = self.configs[0].views
+            if isinstance(view_index, int):
+                return torch.as_tensor(preprocess(views[view_index]))
+            return self.encoder.preprocess_all(views)
 
-        # a picture, caption or mask; a user's preprocessing may return anything
+        # preprocessing of users may return anything
         view = preprocess(stimulus)
         if not isinstance(view, Tensor):
             source = self.encoder.weights.get("source", self.name)
             raise BrainhiveError(
-                f"the preprocessing of {source} gives {type(view).__name__}, not a "
+                f"the preprocessing of {source} returns {type(view).__name__}, not a "
                 "tensor",
                 "let it end in a tensor [3, H, W]",
             )
         return view
 
     def encode(self, views: Tensor) -> dict[str, Tensor]:
-        """Encode what `view` gives of stimuli, in one forward pass.
+        """Encode preprocessed stimuli in one forward pass.
 
         Args:
-            views: [B, 3, H, W], or [B, K, …] of K frames, captions or masks each.
+            views: Tensor [B, 3, H, W], or [B, K, …] of K frames, captions or masks.
 
         Returns:
-            By name, float32 [B, *shape], or [B, K, *shape].
+            Targets [B, *shape] or [B, K, *shape] in float32, keyed by encoder.
         """
         # K views of a stimulus are encoded as further rows, [B * K, …]
         network = self.network
         has_several = views.ndim > self.blank.ndim + 1
-        encoded = encode(
+        output_list = encode(
             network.module,
             views.flatten(0, 1) if has_several else views,
             network.precision,
@@ -172,69 +163,78 @@ class EncoderGroup:
             self.encoder.weights.get("source", self.name),
             is_frozen=not (network.learns and torch.is_grad_enabled()),
         )
-        # the network has all outputs; this group's encoders use those of their names
-        encoded_of_output = dict(
-            zip(map(_output_of, network.configs), encoded, strict=True)
-        )
-        outputs = {
-            config.name: encoded_of_output[_output_of(config)]
-            for config in self.configs
-        }
-        # [B * K, *shape] to [B, K, *shape], which an encoder may combine
-        if has_several:
-            for config in self.configs:
-                several = outputs[config.name].unflatten(0, views.shape[:2])
-                outputs[config.name] = _combine(several, views, config.combines)
-        return outputs
+        # other groups may use other outputs of the network
+        output_of = {}
+        for config, output in zip(network.configs, output_list, strict=True):
+            output_of[_get_output_key(config)] = output
+
+        targets = {}
+        for config in self.configs:
+            values = output_of[_get_output_key(config)]
+            if has_several:
+                values = values.unflatten(0, views.shape[:2])
+                values = _combine(values, views, config.combines)
+            targets[config.name] = values
+        return targets
 
     def reader(self, stimuli: StimulusSet) -> Callable[[int], Any] | None:
-        """Make what gives the captions, masks or labels of a stimulus, or the picture
-        instead of it.
+        """Return the function that reads captions, masks, labels or other pictures.
+
+        Args:
+            stimuli: The stimuli.
 
         Returns:
-            None where the stimulus itself is read.
+            Function from index to the input, or None if the stimulus itself is read.
 
         Raises:
-            MissingData: if there are no captions (masks, labels), or a stimulus has no
-                picture in its place.
+            MissingData: if the stimuli lack captions, masks or labels, or a stimulus
+                has no other picture.
         """
         config = self.configs[0]
         if config.encodes != "pixels":
-            views_each(config, stimuli)  # raises where there are none
+            views_each(config, stimuli)  # raises MissingData
             return stimuli.get_reader(config.encodes)
         return open_pictures(config.pictures, stimuli) if config.pictures else None
 
     @cached_property
     def blank(self) -> Tensor:
-        """A blank picture, a short caption, an empty mask or no labels, preprocessed:
-        [3, H, W] or …
-        """
+        """Preprocessed blank picture, short caption, empty mask or zero labels."""
         if self.encoder.reads == "labels":
             return self.view(np.zeros(self.configs[0].known_shape or 1, np.uint8))
         return self.view(BLANK[self.encoder.reads])
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of one target by name, measured on a blank picture."""
-        return {
-            name: tuple(values.shape[1:])
-            for name, values in self.encode(self.blank[None]).items()
-        }
+        """Shape of a target, keyed by encoder, measured on a blank input."""
+        targets = self.encode(self.blank[None])
+        return {name: tuple(values.shape[1:]) for name, values in targets.items()}
 
 
 def views_each(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
-    """Count the frames, captions or masks that are encoded of each stimulus; None where
-    it is one of them.
+    """Return the number of views of a stimulus: frames, captions or masks.
+
+    Args:
+        config: The encoder.
+        stimuli: The stimuli.
+
+    Returns:
+        The number K if the config has `views: each` or `views: all`. None for an index,
+        an average, or stimuli of a single view.
 
     Raises:
-        MissingData: if there are none to read, or fewer than are asked for.
+        MissingData: if the stimuli lack this input, or have too few views.
     """
-    # views of a stimulus: frames, captions, or one
+    annotations = {
+        "captions": stimuli.captions,
+        "masks": stimuli.masks,
+        "labels": stimuli.labels,
+    }
+    counts = {"captions": stimuli.captions_each, "masks": stimuli.frames}
     reads = config.encodes
     views = config.views
     if reads == "pixels":
         count = None if config.pictures else stimuli.frames
-    elif getattr(stimuli, reads) is None:
+    elif annotations[reads] is None:
         raise MissingData(
             f"{stimuli.dataset}/{stimuli.split} has no {reads}, which "
             f"{config.name} reads",
@@ -242,77 +242,92 @@ def views_each(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
             or f"use an encoder that reads pixels, or a data set with {reads}",
         )
     else:
-        count = {"captions": stimuli.captions_each, "masks": stimuli.frames}.get(reads)
-    # views: each, one by its number, or all or an average combined into one target
+        count = counts.get(reads)
+
     if views == "each":
         return count
     if count is None or (isinstance(views, int) and views >= count):
+        n_views = 1 if count is None else count
         raise MissingData(
-            f"{config.name} encodes views: {views}, and a stimulus of "
-            f"{stimuli.dataset}/{stimuli.split} has {1 if count is None else count}",
-            "views: each, or a number below that",
+            f"{config.name} encodes views: {views}, but a stimulus of "
+            f"{stimuli.dataset}/{stimuli.split} has {n_views}",
+            "views: each, or a smaller number",
         )
     return count if views == "all" else None
 
 
 def shape_of(
-    config: EncoderConfig, one: tuple[int, ...], stimuli: StimulusSet
+    config: EncoderConfig, view_shape: tuple[int, ...], stimuli: StimulusSet
 ) -> tuple[int, ...]:
-    """Give the shape of a stimulus's target, by that of one view's."""
-    return (views_each(config, stimuli) or 1, *one) if config.views == "all" else one
+    """Return the shape of a stimulus's target, given the shape for one view."""
+    if config.views != "all":
+        return view_shape
+    return (views_each(config, stimuli) or 1,) + view_shape
 
 
 def alternatives(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
-    """Count the targets of each stimulus, as `views_each`; None where they are combined
-    into one.
+    """Return the number of targets of each stimulus, or None for a single target.
+
+    Raises:
+        MissingData: as for `views_each`.
     """
-    count = views_each(config, stimuli)  # raises where there are none
+    count = views_each(config, stimuli)
     return None if config.combines else count
 
 
-def _combine(targets: Tensor, views: Tensor, how: str) -> Tensor:
-    """Combine targets [B, K, *shape] of views [B, K, …]; in an average, equal views
-    count once.
+def _combine(targets: Tensor, views: Tensor, method: str) -> Tensor:
+    """Combine the targets of the views of each stimulus.
+
+    Args:
+        targets: Targets [B, K, *shape].
+        views: Preprocessed views [B, K, …]. Equal views count once in the average.
+        method: "first", "average", or another text to combine nothing.
     """
-    if how == "first":
+    if method == "first":
         return targets[:, 0]
-    if how != "average":
+    if method != "average":
         return targets
-    # captions that repeat to fill up K count as one
+    # captions are repeated to fill up K
     flat = views.flatten(2)
     repeats = (flat[:, :, None] == flat[:, None]).all(-1).sum(-1)  # [B, K]
-    share = 1 / repeats.to(targets)  # [B, K]
-    share = share / share.sum(1, keepdim=True)
-    return (targets * share.view(*share.shape, *[1] * (targets.ndim - 2))).sum(1)
+    weights = 1 / repeats.to(targets)  # [B, K]
+    weights = weights / weights.sum(1, keepdim=True)
+    n_target_axes = targets.ndim - 2
+    return (targets * weights[(...,) + (None,) * n_target_axes]).sum(1)
 
 
 def grouped(
     configs: Sequence[EncoderConfig], precision: str, launch: Launch
 ) -> list[EncoderGroup]:
-    """Group encoders that one forward pass can serve; groups of one network share
-    it.
+    """Group encoders by network and input. Groups of one network share it.
+
+    Args:
+        configs: The encoders.
+        precision: Autocast dtype of the forward pass.
+        launch: Device and processes.
     """
-    networks: dict[str, dict[str, EncoderConfig]] = {}
-    groups: dict[tuple[str, str], list[EncoderConfig]] = {}
-    # one config for each output of a network; one group for each input of it
+    # an encoder for each output of a network, and a group for each of its inputs
+    configs_of_network: dict[str, dict[str, EncoderConfig]] = {}
+    configs_of_group: dict[tuple[str, str], list[EncoderConfig]] = {}
     for config in configs:
-        networks.setdefault(config.network_key, {}).setdefault(
-            _output_of(config), config
-        )
-        # of one input, one forward pass gives all outputs
-        seen = config.model_dump_json(include=SEEN)
-        groups.setdefault((config.network_key, seen), []).append(config)
-    shared = {
-        key: Network([*members.values()], precision, launch)
-        for key, members in networks.items()
-    }
-    return [
-        EncoderGroup(group, shared[network]) for (network, _), group in groups.items()
-    ]
+        network_configs = configs_of_network.setdefault(config.network_key, {})
+        network_configs.setdefault(_get_output_key(config), config)
+        input_key = config.model_dump_json(include=SEEN)
+        group_key = (config.network_key, input_key)
+        configs_of_group.setdefault(group_key, []).append(config)
+
+    networks = {}
+    for key, network_configs in configs_of_network.items():
+        networks[key] = Network(list(network_configs.values()), precision, launch)
+    groups = []
+    for (network_key, _), group_configs in configs_of_group.items():
+        groups.append(EncoderGroup(group_configs, networks[network_key]))
+    return groups
 
 
-def _output_of(config: EncoderConfig) -> str:
-    return getattr(config, "output", EMBEDDING)
+def _get_output_key(config: EncoderConfig) -> str:
+    """Return the output of an encoder."""
+    return str(config.layers)
 
 
 def encode(
@@ -323,67 +338,79 @@ def encode(
     source: str = "the network",
     is_frozen: bool = True,
 ) -> list[Tensor]:
-    """Encode preprocessed pictures [B, 3, H, W] as float32 [B, *shape], once for each
-    output.
+    """Encode preprocessed pictures.
 
-    Gradients pass through it if it is not frozen.
+    Args:
+        module: The network.
+        pictures: Pictures [B, 3, H, W].
+        precision: Autocast dtype.
+        launch: Device of the network.
+        source: Name of the network, for errors.
+        is_frozen: If False, gradients pass through the network.
+
+    Returns:
+        Float32 [B, *shape] for each output of the network.
 
     Raises:
-        BrainhiveError: if the module, which comes from `source`, gives something else.
+        BrainhiveError: if the network returns something else.
     """
-    # or a GPU's fp32 has 10 bits
+    # TF32 would round the convolutions of a GPU to 10 bits
     exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     with torch.inference_mode(is_frozen), launch.autocast(precision), exact:
         output = module(pictures.to(launch.device, non_blocking=True))
 
-    # a user's module may return anything
-    listed = output if isinstance(output, list) else [output]
-    for one in listed:
-        if not isinstance(one, Tensor) or one.ndim < 2 or len(one) != len(pictures):
-            seen = list(one.shape) if isinstance(one, Tensor) else type(one).__name__
+    # modules of users may return anything
+    outputs = output if isinstance(output, list) else [output]
+    for values in outputs:
+        is_tensor = isinstance(values, Tensor)
+        if not is_tensor or values.ndim < 2 or len(values) != len(pictures):
+            text = list(values.shape) if is_tensor else type(values).__name__
             raise BrainhiveError(
-                f"{source} gives {seen} for {len(pictures)} pictures",
+                f"{source} returns {text} for {len(pictures)} pictures",
                 "return [B, *shape]",
             )
-    # float32, whatever autocast computed in; a copy, since memory of inputs, which
-    # outputs may be, is reused
+    # copy, because an output may be an input, whose memory is used again
     with torch.inference_mode(is_frozen):
-        return [one.to(torch.float32, copy=True) for one in listed]
+        return [values.to(torch.float32, copy=True) for values in outputs]
 
 
 def open_pictures(folder: str, stimuli: StimulusSet) -> Callable[[int], Image.Image]:
-    """Find the pictures instead of stimuli by their ids, or the ids' last part; decode
-    them by index.
+    """Find the pictures that replace stimuli.
+
+    Args:
+        folder: Folder of pictures, named by image ids or the last parts of these.
+        stimuli: The stimuli.
+
+    Returns:
+        Function from index to the decoded picture.
 
     Raises:
-        MissingData: if the folder is not there, or a stimulus has no picture.
-        BrainhiveError: if a stimulus has several.
+        MissingData: if the folder does not exist, or a stimulus has no picture.
+        BrainhiveError: if a stimulus has several pictures.
     """
     root = locate(folder)
     if not root.is_dir():
         raise MissingData(
             f"no folder {folder!r} of pictures", "name a folder that exists"
         )
-    # file of each stimulus by its row
-    names = list(find_pictures(root))
-    rows, _ = match_names(names, stimuli.image_ids, each_once=True)
-    name_of_row = dict(zip(rows.tolist(), names, strict=True))
-    # all missing pictures in one error
-    if absent := [
-        image_id
-        for row, image_id in enumerate(stimuli.image_ids)
-        if row not in name_of_row
-    ]:
+    files = list(find_pictures(root))
+    rows, _ = match_names(files, stimuli.image_ids, each_once=True)
+    file_of_row = dict(zip(rows.tolist(), files, strict=True))
+    missing_ids = []
+    for row, image_id in enumerate(stimuli.image_ids):
+        if row not in file_of_row:
+            missing_ids.append(image_id)
+    if missing_ids:
         raise MissingData(
             f"{folder} lacks pictures of {stimuli.dataset}/{stimuli.split}, "
-            f"{summarise_names(absent, len(stimuli))}",
+            f"{summarise_names(missing_ids, len(stimuli))}",
             "name its pictures by image id",
         )
-    return partial(
-        _decode_picture, root, Names.of(name_of_row[row] for row in range(len(stimuli)))
-    )
+    ordered_files = Names.of(file_of_row[row] for row in range(len(stimuli)))
+    return partial(_decode_picture, root, ordered_files)
 
 
 def _decode_picture(root: Path, files: Names, index: int) -> Image.Image:
+    """Decode the picture of an index."""
     path = f"{root}/{files[index]}"
     return decode(path, path)

@@ -1,4 +1,4 @@
-"""Selected signals that are read late, and averages of some of their trials."""
+"""Selected signals that are read when needed, and averages of selected trials."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ CHANNELS = ("P7", "Oz", "Cz")
 
 
 def recorded(path: Path, seed: int = 0) -> Trials:
-    """A selection of a subject's store, with ragged repetitions."""
+    """Select signals of a subject's store, with different numbers of repetitions."""
     count, random = MAX_STIMULI_PER_READ + 7, np.random.default_rng(seed)
     signal = random.normal(size=(count, 3, 3, 8)).astype(np.float32)
     repetitions = np.resize([3, 1, 2], count)
@@ -56,12 +56,12 @@ def test_rows_that_are_read_late_are_those_in_memory(path):
 COUNTS = np.array([3, 1, 2, 3, 2])
 IS_CHOSEN = np.array([[0, 1, 1], [0, 0, 0], [1, 0, 0], [1, 0, 1], [0, 1, 0]], np.bool_)
 CHOSEN = {0: [1, 2], 2: [0], 3: [0, 2], 4: [1]}
-"""The trials of each stimulus, of which one has none."""
+"""Columns of the selected trials by row. Row 1 has none."""
 
 
 def shown() -> Trials:
-    """Five stimuli with up to three trials; those that are not there are NaN, as an
-    error would show.
+    """Make five stimuli with up to three trials. Absent trials are NaN, so that using
+    them is seen.
     """
     random, is_there = np.random.default_rng(0), np.arange(3) < COUNTS[:, None]
     single = random.normal(size=(5, 3, 2, 4)).astype(np.float32)
@@ -78,7 +78,7 @@ def shown() -> Trials:
     )
 
 
-def test_chosen_trials_are_averaged_anew_and_stimuli_without_one_are_left_out():
+def test_selected_trials_are_averaged_and_empty_stimuli_left_out():
     trials = shown()
 
     chosen = trials.choose(IS_CHOSEN)

@@ -1,4 +1,4 @@
-"""Splits by embeddings: whole clusters, and tests without near neighbours."""
+"""Splits by embeddings test whole clusters, or pictures without near neighbours."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from brainhive_cli.data.targets.picture_splits import (
 
 
 def draw(groups: int, each: int, spread: float) -> np.ndarray:
-    """Draw unit vectors [groups × each, 16] around a direction each."""
+    """Draw unit vectors [groups × each, 16], around one direction for each group."""
     random = np.random.default_rng(0)
     centres = random.normal(size=(groups, 16))
     vectors = np.repeat(centres, each, 0) + spread * random.normal(
@@ -21,7 +21,7 @@ def draw(groups: int, each: int, spread: float) -> np.ndarray:
     return vectors.astype(np.float32)
 
 
-def test_clusters_are_tested_in_turn_and_concepts_are_not_divided() -> None:
+def test_each_cluster_is_tested_and_concepts_are_not_divided() -> None:
     unit = draw(4, 30, 0.3)
     concepts = [f"{row // 30}-{row % 10}" for row in range(120)]
 
@@ -36,7 +36,7 @@ def test_clusters_are_tested_in_turn_and_concepts_are_not_divided() -> None:
         hold_out_clusters(unit, concepts, 60)
 
 
-def test_near_duplicates_are_on_one_side_and_the_test_is_like_training() -> None:
+def test_near_duplicates_are_not_divided_and_means_are_close() -> None:
     unit = draw(100, 3, 0.05)
 
     (fold,), found = match_neighbours(unit, 5)
@@ -45,8 +45,8 @@ def test_near_duplicates_are_on_one_side_and_the_test_is_like_training() -> None
     assert 50 <= len(test) <= 70 and {*train, *test} == {*range(300)}
     assert {*(test // 3)}.isdisjoint(train // 3)
     assert (unit[test] @ unit[train].T).max() < found["tau"] + 1e-6 < 0.9
-    # a random split of groups differs more, and one of pictures has near-duplicates of
-    # nearly all test pictures in training
+    # a random split of groups has a larger MMD², and a random split of pictures has
+    # near-duplicates of most test pictures in training
     random, distances = np.random.default_rng(0), []
     for _ in range(100):
         is_tested = np.isin(np.arange(300) // 3, random.permutation(100)[:20])

@@ -1,4 +1,4 @@
-"""Views of stimuli: one, all or their average, encoded by groups of one network."""
+"""Groups of encoders encode one view of a stimulus, all views or their average."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,19 +41,19 @@ def encoder(views: Any = "each", **knobs: Any) -> Python:
 
 
 def clips(count: int = 4, frames: int | None = FRAMES, **facts: Any) -> StimulusSet:
-    """Make clips of noise, or pictures, of which none is like another."""
+    """Make different clips of noise, or pictures if `frames` is None."""
 
     def read(row: int) -> Any:
         random = np.random.default_rng(row)
-        shown = random.integers(0, 256, (frames or 1, 8, 8, 3), np.uint8)
-        return Clip(shown, None) if frames else Image.fromarray(shown[0])
+        pixels = random.integers(0, 256, (frames or 1, 8, 8, 3), np.uint8)
+        return Clip(pixels, None) if frames else Image.fromarray(pixels[0])
 
     names = Names.of(f"p{row}" for row in range(count))
     return StimulusSet("set", "train", names, names, read, frames=frames, **facts)
 
 
 def encode_frames(stimuli: StimulusSet, row: int) -> torch.Tensor:
-    """Encode each frame alone: [F, 12]."""
+    """Encode each frame without the others, as [F, 12]."""
     opened = stimuli.open(row)
     built = encoder().build()
     pictures = opened.to_pictures() if isinstance(opened, Clip) else [opened]

@@ -99,9 +99,7 @@ def test_all_views_are_one_target_and_a_number_is_that_view_alone(go, home, clip
         np.array_equal(one.embedding, every.embedding[:, 2])
         and every.embedding[:, 2].any()
     )
-    with pytest.raises(
-        MissingData, match="views: 6, and a stimulus of clips/train has 6"
-    ):
+    with pytest.raises(MissingData, match=r"views: 6.* clips/train has 6"):
         go("embed", "dataset=image-folder", f"encoders=[{masks % 6}]")
 
 

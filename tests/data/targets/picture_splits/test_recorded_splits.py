@@ -1,4 +1,4 @@
-"""Splits, features and crops of fixed pictures beside those that were recorded."""
+"""Splits, features and crops of fixed pictures, compared with recorded values."""
 
 from types import SimpleNamespace
 from typing import Any
