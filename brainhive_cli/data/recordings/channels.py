@@ -15,7 +15,7 @@ from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.files.ids import spans
 from brainhive_cli.data.recordings.headers import Header
-from brainhive_cli.data.recordings.opening import CHANNEL_UNITS
+from brainhive_cli.data.recordings.opening import CHANNEL_UNITS, get_scales
 from brainhive_cli.data.signals.cutting import MIN_VARIANCE_SHARE
 from brainhive_cli.data.signals.spaces import (
     Sensors,
@@ -27,12 +27,12 @@ from brainhive_cli.data.signals.spaces import (
 MEG_TYPES = ("mag", "grad")
 MODALITIES = dict.fromkeys(("mag", "grad", "ref_meg"), "MEG")
 MODALITIES |= dict.fromkeys(("ecog", "seeg", "dbs"), "iEEG")
-"""Modality of recordings by type of channel in mne. Other types are modalities."""
+"""Modality by type of channel in mne. Other types have their own: eeg is EEG."""
 MAX_RATE_DIFFERENCE = 1e-5
 """Largest relative difference of the sampling rates of a subject. Headers round them.
 """
 MIN_UNIT_RATIO = 100
-"""Ratio of the spreads of two recordings from which their units differ."""
+"""Smallest ratio of the spreads of two recordings whose units probably differ."""
 NON_EEG_NAME = re.compile(
     r".*(EOG|ECG|EKG|EMG|TRIG|STIM|STATUS|MARKER|EVENT|PHOTO|DIODE|AUDIO|PULSE|PLETH|"
     r"RESP|GSR|AUX|COUNTER|BATTERY).*"
@@ -53,7 +53,7 @@ channel, in µV, fT and fT/cm.
 
 @dataclass(frozen=True)
 class KeptChannels:
-    """The C channels that are kept of a subject.
+    """Channels [C] of a subject that a preparation keeps.
 
     Attributes:
         headers: Headers of the subject's recordings, in order.
@@ -83,8 +83,8 @@ class KeptChannels:
 
     def measure_variances(self, path: Path) -> Float64:
         """Return the variances [C] of a recording in the units of `CHANNEL_UNITS`."""
-        scales = [CHANNEL_UNITS.get(ch_type, (1.0, ""))[0] for ch_type in self.ch_types]
-        return self.headers[path].get_variances(self.ch_names) * np.square(scales)
+        variances = self.headers[path].get_variances(self.ch_names)
+        return variances * np.square(get_scales(self.ch_types))
 
     def require_consistent(self, path: Path) -> None:
         """Raise an error if a recording does not fit the first recording.
@@ -132,11 +132,11 @@ def keep_channels(
 
     Args:
         headers: Headers of the subject's recordings, in order.
-        types: Types of channels in mne, or None for EEG, else MEG.
+        types: Types of channels in mne, or None for EEG, or for MEG if there is no EEG.
         names: Names of the channels in order. Empty for all channels of `types` that no
             recording marks as bad.
         exclude: Names of channels to leave out.
-        whiten: True if signals are whitened, so that channels may differ in unit.
+        whiten: If True, signals are whitened later, so channels may differ in unit.
 
     Raises:
         BrainhiveError: if no channel or a missing channel is chosen, or if units differ
@@ -144,7 +144,7 @@ def keep_channels(
     """
     path, header = next(iter(headers.items()))
     type_of = dict(zip(header.ch_names, header.ch_types, strict=True))
-    ch_names = tuple(name for name in names if name not in exclude)
+    ch_names = [name for name in names if name not in exclude]
     if names:
         _require_names(path, header, ch_names)
     else:
@@ -160,11 +160,9 @@ def keep_channels(
         excluded_names = set(exclude)
         for other_header in headers.values():
             excluded_names.update(other_header.bads)
-        ch_names = tuple(
-            name
-            for name, ch_type in type_of.items()
-            if ch_type in used_types and name not in excluded_names
-        )
+        for name, ch_type in type_of.items():
+            if ch_type in used_types and name not in excluded_names:
+                ch_names.append(name)
         if not ch_names:
             raise BrainhiveError(
                 f"{path}: all its channels of type {' or '.join(used_types)} are "
@@ -186,17 +184,17 @@ def keep_channels(
         )
 
     # positions in the file, or else of the EEG names in the 10-05 system
-    positions = header.positions[[header.ch_names.index(name) for name in ch_names]]
+    positions = header.positions[list(map(header.ch_names.index, ch_names))]
     has_file_positions = not np.isnan(positions).any()
     if not has_file_positions and set(ch_types) == {"eeg"}:
         positions = look_up_positions(ch_names)
     without_position = list(compress(ch_names, np.any(np.isnan(positions), 1)))
     return KeptChannels(
         headers,
-        ch_names,
+        tuple(ch_names),
         ch_types,
         unit=" and ".join(type_of_unit),
-        space=Sensors(ch_names, None if without_position else positions),
+        space=Sensors(tuple(ch_names), None if without_position else positions),
         names_without_position=without_position,
         has_file_positions=has_file_positions,
     )
@@ -256,7 +254,7 @@ def describe_channels(
 
 
 def list_unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[str]]]:
-    """Yield warnings about channels that are probably no signal of the brain.
+    """Yield warnings about channels that probably hold no brain signal.
 
     Yields:
         Text, and names of the channels to leave out.
@@ -358,7 +356,7 @@ def compare_rates_and_references(
         subject_channels: Kept channels of each subject.
         rate_hz: Rate to which faster recordings are resampled, or None.
     """
-    # name of the first file of each subject, by value
+    # name of the first file of each subject, by rate and by reference
     rates: dict[str, dict[int, str]] = {}
     references: dict[str, dict[int, str]] = {}
     for subject, channels in subject_channels.items():
@@ -388,22 +386,24 @@ def compare_subjects(
 
     Args:
         subject_channels: Kept channels of each subject.
-        suspects: Channels that are probably no signal of the brain.
+        suspects: Channels that probably hold no brain signal.
         exclude: Channels that the recipe leaves out.
 
     Returns:
         Warnings, and the override that makes the channels equal and leaves out the
-        suspects. Empty if nothing is to be changed.
+        suspects, or "" without warnings and suspects.
     """
     # find subjects that lack channels, or have them in another order
     all_names: dict[str, None] = {}
     for channels in subject_channels.values():
         all_names |= dict.fromkeys(channels.ch_names)
     absent_names = {}
+    unshared_names = set()
     orders = set()
     for subject, channels in subject_channels.items():
         absent = [name for name in all_names if name not in channels.ch_names]
         absent_names[subject] = [(" ".join(absent),)]
+        unshared_names.update(absent)
         orders.add(channels.ch_names)
     texts = []
     for subjects, names in group_by_entry(absent_names):
@@ -422,12 +422,14 @@ def compare_subjects(
     if not (suspects or lines):
         return lines, ""
 
-    # keep the channels of all subjects that are no suspects
-    common = [name for name in all_names if name not in suspects]
-    for ch_names in orders:
-        common = [name for name in common if name in ch_names]
+    # keep channels that all subjects have, without suspects
+    common = []
     excluded = dict.fromkeys(exclude)
-    excluded |= dict.fromkeys(name for name in all_names if name not in common)
+    for name in all_names:
+        if name in suspects or name in unshared_names:
+            excluded[name] = None
+        else:
+            common.append(name)
     override = f"preparation.exclude=[{','.join(excluded)}]"
     # exclusion does not change the order, so different orders need a list
     common_orders = set()
@@ -467,7 +469,7 @@ def _count_bads(channels: KeptChannels) -> Counter[str]:
 
 
 def _join_values(values: Mapping[str, Mapping[int, str]]) -> str:
-    """Join values with the subjects that have each value, and a file."""
+    """Describe each value with its subjects and an example file."""
     texts = []
     for value, file_names in values.items():
         file_name = next(iter(file_names.values()))

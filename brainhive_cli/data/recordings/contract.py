@@ -76,7 +76,7 @@ class Overview:
 
 
 class NoTrials(MissingData):
-    """Error for a session without a whole trial, which its subject's store omits."""
+    """Error for a session without a whole trial. Stores omit such sessions."""
 
 
 class Preparation(ABC):

@@ -293,8 +293,8 @@ def _convert_arrays(path: Path, content: Any, axes: Axes) -> Any:
 
 
 def _find_trial_table(tables: Sequence[Path]) -> Path | None:
-    """Return the first of the tables that exist, after checking that they are equal."""
-    existing_tables = [table for table in tables if is_file(table)]
+    """Return the first existing table, or None. Raise an error if tables differ."""
+    existing_tables = list(filter(is_file, tables))
     contents = {table.name: str(read_table(table)) for table in existing_tables}
     hint = "keep one of the two tables"
     choose_only(contents, f"the trials of {tables[0].parent}", hint)
@@ -354,7 +354,7 @@ def _choose_rows(
 
 
 def _number_runs(labels: Sequence[str]) -> Int64:
-    """Return the number [n] in each run label, or else the rank of the label."""
+    """Return the number in each label [n], or ranks if labels share or lack numbers."""
     numbers = {}
     for label in labels:
         match = RUN_LABEL.fullmatch(label)

@@ -12,7 +12,7 @@ from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, guess, naming
 from brainhive_cli.data.recordings.channels import describe_size, keep_channels
 from brainhive_cli.data.recordings.headers import make_header
-from brainhive_cli.data.recordings.opening import CHANNEL_UNITS
+from brainhive_cli.data.recordings.opening import get_scales
 from brainhive_cli.data.recordings.tables import EMPTY_CELLS
 from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.signals.spaces import (
@@ -122,6 +122,7 @@ def read_picture_names(names: Any) -> list[str]:
     texts = []
     for value in values:
         text = value.decode() if isinstance(value, bytes) else value
+        # only NaN differs from itself
         is_empty = text is None or text in EMPTY_CELLS or text != text
         texts.append("" if is_empty else str(text))
     return texts
@@ -360,8 +361,8 @@ def _convert_epochs(epochs: Any, pictures: Any, axes: Mapping[str, Any]) -> Tria
         raise
 
     picks = list(channels.ch_names)
-    scales = [CHANNEL_UNITS[ch_type][0] for ch_type in channels.ch_types]
-    signal = joined.raw.get_data(picks=picks) * np.array(scales)[:, None]
+    scales = np.array(get_scales(channels.ch_types))
+    signal = joined.raw.get_data(picks=picks) * scales[:, None]
     signal = signal.reshape(len(picks), len(epochs), -1).transpose(1, 0, 2)
     onset_s = joined.onset_s
     return Trials(
@@ -380,15 +381,14 @@ def _read_xarray(array: Any, pictures: Any) -> tuple[Any, Any, dict[str, Any]]:
     # order the dimensions by the beginnings of their names
     dims = []
     for prefixes in DIMENSION_PREFIXES:
-        matches = [
-            name for name in array.dims if str(name).lower().startswith(prefixes)
-        ]
-        dims += matches[:1]
+        for name in array.dims:
+            if str(name).lower().startswith(prefixes):
+                dims.append(name)
+                break
     if len(dims) != len(array.dims) or len(dims) < 2:
-        expected = ["/".join(prefixes) for prefixes in DIMENSION_PREFIXES]
         raise BrainhiveError(
             f"the array has dimensions {', '.join(map(str, array.dims))}",
-            f"names that begin with {', '.join(expected)}",
+            f"names that begin with {', '.join(map('/'.join, DIMENSION_PREFIXES))}",
         )
     if isinstance(pictures, str):
         require_column(pictures, list(map(str, array.coords)), "the array")

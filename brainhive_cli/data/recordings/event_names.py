@@ -169,30 +169,34 @@ class EventNames:
         events = []
         events_without_onset: list[str] = []
         for header in headers:
-            events += [name for _, name in header.events]
+            for _, name in header.events:
+                events.append(name)
             events_without_onset += header.events_without_onset
         events += events_without_onset
         pictures = self._look_up(events)
 
         # count events and pictures without a match
         rows = {}
-        for event, (_, row) in pictures.items():
-            if row is not None:
-                rows[event] = row
-        unknown_events = [event for event in events if event not in pictures]
-        unknown_pictures = []
+        unknown_events = Counter[str]()
+        unknown_pictures = Counter[str]()
         for event in events:
-            if event in pictures and event not in rows:
-                unknown_pictures.append(pictures[event][0])
+            if event not in pictures:
+                unknown_events[event] += 1
+                continue
+            picture, row = pictures[event]
+            if row is None:
+                unknown_pictures[picture] += 1
+            else:
+                rows[event] = row
         unrecorded_events = []
         if not self._may_be_pictures:
-            recorded_keys = {self._find_key(event) for event in pictures}
+            recorded_keys = set(map(self._find_key, pictures))
             unrecorded_events = [
                 event for event in self._pictures if event not in recorded_keys
             ]
         unmatched: dict[str, Mapping[str, int] | Sequence[str]] = {
-            NOT_IN_TABLE: Counter(unknown_events),
-            NOT_IN_DATASET: Counter(unknown_pictures),
+            NOT_IN_TABLE: unknown_events,
+            NOT_IN_DATASET: unknown_pictures,
             NOT_RECORDED: unrecorded_events,
         }
         return rows, {kind: names for kind, names in unmatched.items() if names}
@@ -289,9 +293,10 @@ class EventNames:
         The picture 7 is ambiguous in a data set with 7 and 0007, unless another
         number in the table has leading zeros.
         """
-        numbers = [name for name in self._pictures.values() if name.isdecimal()]
-        if any(name.startswith("0") and name != "0" for name in numbers):
-            return
+        numbers = list(filter(str.isdecimal, self._pictures.values()))
+        for name in numbers:
+            if name.startswith("0") and name != "0":
+                return
         ids_of_number: dict[int, list[str]] = {}
         for image_id in self.image_ids:
             stem = image_id.rpartition("/")[2]
@@ -321,9 +326,10 @@ class EventNames:
             if key is not None:
                 pictures[event] = self._pictures.get(key, key)
         rows = self._match_pictures(pictures.values())
-        types = {event: self._read_type(event) for event in pictures}
+        types = {}
         matched_types = set()
         for event, picture in pictures.items():
+            types[event] = self._read_type(event)
             if picture in rows:
                 matched_types.add(types[event])
 

@@ -109,7 +109,7 @@ def list_signal_files(root: Path, pattern: str, are_epochs: bool) -> Iterator[Pa
         if not matches_pattern(header_path.as_posix(), pattern):
             continue
         # mne reads a further part with the file that names it
-        if any(find_next_part(other) == path for other in list_named_parts(path)):
+        if path in map(find_next_part, list_named_parts(path)):
             continue
         if header_path == path:
             yield path
@@ -168,7 +168,8 @@ def _raise_no_recordings(root: Path, pattern: str, are_epochs: bool) -> NoReturn
     kind = "epochs" if are_epochs else "recording"
     other_kind = "recording" if are_epochs else "epochs"
     endings = EPOCHS_ENDINGS if are_epochs else RECORDING_ENDINGS
-    for path in list_signal_files(root, "*", not are_epochs):
+    path = next(list_signal_files(root, "*", not are_epochs), None)
+    if path:
         raise MissingData(
             f"{root} holds {other_kind}, {path}, and no {kind}",
             f"to read them: {Line('prepare', ('from', other_kind))}",

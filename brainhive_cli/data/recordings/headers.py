@@ -165,7 +165,7 @@ class Header:
 
     def get_variances(self, names: Sequence[str]) -> Float64:
         """Return the variances of the named channels, in mne's units."""
-        return self.variances[[self.ch_names.index(name) for name in names]]
+        return self.variances[list(map(self.ch_names.index, names))]
 
     def find_bad_span(self, onset: int, span: tuple[int, int]) -> str:
         """Return the description of the first bad span that a trial overlaps, or "".
@@ -191,7 +191,7 @@ def read_header(
     Args:
         path: Path of the recording.
         keys: Keys for its events and electrodes.
-        delay_s: Time from an event to its picture on the screen, which is added.
+        delay_s: Time from an event to its picture, which is added to each onset.
         find_pictures: Finds the events that stand for pictures. The codes of a channel
             replace the annotations if only the codes stand for pictures.
 
@@ -215,7 +215,13 @@ def read_header(
         # compare the onsets of a table with the recording
         table = "events.tsv" if is_bids and source == ANNOTATIONS else source
         rate_hz = float(raw.info["sfreq"])
-        onsets = [(sample, name) for sample, name in events if sample is not None]
+        onsets = []
+        names_without_onset = []
+        for sample, name in events:
+            if sample is None:
+                names_without_onset.append(name)
+            else:
+                onsets.append((sample, name))
         if table.endswith(".tsv"):
             marker_source = "markers of the recording"
             stim_channels = list_stim_channels(raw)
@@ -236,7 +242,7 @@ def read_header(
             source,
             sorted((sample + delay, name) for sample, name in onsets),
             table_spans + own_spans,
-            [name for sample, name in events if sample is None],
+            names_without_onset,
             warnings,
         )
 
@@ -299,8 +305,9 @@ def _read_reference(raw: Any) -> str:
             reference = str(documents.read(sidecar).get("EEGReference", ""))
             if reference not in EMPTY_CELLS:
                 return reference
-    if any("reference" in projection["desc"] for projection in raw.info["projs"]):
-        return "average, as a projection"
+    for projection in raw.info["projs"]:
+        if "reference" in projection["desc"]:
+            return "average, as a projection"
     return "set in mne" if raw.info["custom_ref_applied"] else "as recorded"
 
 
@@ -386,12 +393,10 @@ def _find_events(
             f"{_describe_table(path)}",
         )
     hint = f"write {_describe_table(path)}; or {FILES_HINT}"
-    trigger_channels = [
-        name for name in raw.ch_names if TRIGGER_CHANNEL.fullmatch(name)
-    ]
-    if trigger_channels:
-        channel = trigger_channels[0]
-        hint = f"preparation.stim_channel={channel}, if it holds codes; or {hint}"
+    for name in raw.ch_names:
+        if TRIGGER_CHANNEL.fullmatch(name):
+            hint = f"preparation.stim_channel={name}, if it holds codes; or {hint}"
+            break
     raise BrainhiveError(
         f"{path} has no events: no annotations, no stimulus channel, and no events.tsv "
         "next to it",
@@ -428,10 +433,8 @@ def _read_events_table(
     columns, rows = read_table(table)
     if keys.column or not find_missing_column("", columns):
         name_column = name_events(table, columns, rows, keys.column, path)
-        if any(row[name_column] not in EMPTY_CELLS for row in rows):
-            events = _read_event_rows(
-                table, rows, name_column, keys.onset_unit, rate_hz
-            )
+        events = _read_event_rows(table, rows, name_column, keys.onset_unit, rate_hz)
+        if events:
             return EventList(events, table.name, _check_order(table, events))
     if keys.column:
         raise BrainhiveError(
@@ -484,11 +487,10 @@ def _check_order(path: Path, events: Sequence[tuple[int | None, str]]) -> list[s
     """Describe where the onsets of a table decrease.
 
     Raises:
-        BrainhiveError: if the onsets before and after interleave, as after the restart
-            of a clock.
+        BrainhiveError: if onsets before and after a decrease interleave, because a
+            clock restarted.
     """
-    known_samples = [sample for sample, _ in events if sample is not None]
-    samples = np.array(known_samples, np.int64)
+    samples = np.array([sample for sample, _ in events if sample is not None], int)
     steps = np.diff(samples)
     if not (steps < 0).any():
         return []

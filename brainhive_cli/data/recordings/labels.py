@@ -37,7 +37,7 @@ def group_by_session(
         paths: Files or folders below it.
         subject_numbers: Number of a subject by its label, in the recipe.
         session_numbers: Number of a session by its label. Other sessions are left out.
-            If None, the first number in a label is the number, or 1.
+            If None, a session has the first number in its label, or 1.
 
     Raises:
         BrainhiveError: if a path has no subject, or if two labels have the same number.

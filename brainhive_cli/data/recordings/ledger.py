@@ -12,8 +12,7 @@ class Ledger:
     """Counts of omitted items, such as files, rows of tables, markers and voxels.
 
     Attributes:
-        counts: Number of items by kind (such as "files"), reason, and source, which is
-            the name of a file.
+        counts: Number of items by kind (such as "files"), reason and source file.
     """
 
     counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)

@@ -49,8 +49,8 @@ def import_lsl() -> Any:
 def resolve_streams(wait_s: float) -> list[Any]:
     """Return the info of each stream in the network, sorted by name.
 
-    The search of mne-lsl fails if a rate is no number or a name is not UTF-8. It also
-    merges streams of the same name.
+    The search of mne-lsl merges streams of the same name, and fails if a rate is no
+    number or a name is not UTF-8.
 
     Args:
         wait_s: Duration of the search.

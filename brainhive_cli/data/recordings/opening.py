@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -61,6 +61,11 @@ READER_HINTS = {
 """Hints for errors of readers without damage, by a pattern of the message."""
 
 
+def get_scales(ch_types: Iterable[str]) -> list[float]:
+    """Return the factor in `CHANNEL_UNITS` of each type of channel."""
+    return [CHANNEL_UNITS.get(ch_type, (1.0, ""))[0] for ch_type in ch_types]
+
+
 def open_raw(
     path: Path,
     has_bids_onsets: bool = True,
@@ -113,10 +118,10 @@ def open_raw(
 
 
 def require_own_content(path: Path) -> None:
-    """Raise an error if a recording is no regular file, or reads other files.
+    """Check that a recording is a regular file, and reads only its own files.
 
     Raises:
-        ValueError, UnfitFile: with the name of the file.
+        ValueError, UnfitFile: if the file is not regular, or has HDF5 links to others.
         BrainhiveError: if a file belongs to another recording.
     """
     require_regular(path)
@@ -142,15 +147,14 @@ def report_unreadable(path: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, BrainhiveError) or is_machine_error(error):
             raise
-        hints = [
-            hint
-            for pattern, hint in READER_HINTS.items()
-            if re.search(pattern, str(error))
-        ]
+        hint = EXPORT_HINT
+        for pattern, reader_hint in READER_HINTS.items():
+            if re.search(pattern, str(error)):
+                hint = reader_hint
+                break
         error_class = MissingExtra if isinstance(error, ImportError) else MissingData
         raise error_class(
-            f"{path} cannot be read: {first_line(error)}",
-            hints[0] if hints else EXPORT_HINT,
+            f"{path} cannot be read: {first_line(error)}", hint
         ) from error
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from brainhive_cli.core.arrays import Bool, Float64, Int64
 from brainhive_cli.core.errors import naming
-from brainhive_cli.data.recordings.opening import CHANNEL_UNITS, report_unreadable
+from brainhive_cli.data.recordings.opening import get_scales, report_unreadable
 from brainhive_cli.data.signals.cutting import Band, CausalFilter, refuse_high_edges
 
 SEGMENT_S = 0.1
@@ -74,7 +74,7 @@ def read_channels(
         names: Names of the channels.
         band_hz: Lower and upper edge of the filter, or None for no edge.
         phase: "zero", or "forward" for a causal filter.
-        breaks: `Header.breaks` of the recording.
+        breaks: Discontinuous spans, from `Header.breaks`.
         segments: Object to which each channel is added before it is filtered.
 
     Yields:
@@ -86,8 +86,7 @@ def read_channels(
     rate_hz = float(raw.info["sfreq"])
     with naming(path):
         refuse_high_edges(band_hz, rate_hz)
-    ch_types = raw.get_channel_types(list(names))
-    scales = [CHANNEL_UNITS.get(ch_type, (1.0, ""))[0] for ch_type in ch_types]
+    scales = get_scales(raw.get_channel_types(list(names)))
 
     # read as many channels as fit into READ_BYTES in float64
     step = max(1, READ_BYTES // (8 * int(raw.n_times)))
@@ -109,7 +108,7 @@ def filter_samples(
 ) -> Float64:
     """Filter the samples [n] of a channel, separately between breaks and NaN like mne.
 
-    The arguments are the same as in `read_channels`.
+    `band_hz`, `phase` and `breaks` are the same as in `read_channels`.
     """
     from mne.filter import filter_data
 
@@ -117,14 +116,14 @@ def filter_samples(
         return samples
     is_gap = ~np.isfinite(samples)
     edges = {0, len(samples)}
-    for start, stop in breaks:
-        is_gap[max(0, start) : max(0, stop)] = True
+    for span in breaks:
+        start, stop = np.clip(span, 0, len(samples)).tolist()
+        is_gap[start:stop] = True
         edges |= {start, stop}
     edges.update((1 + np.flatnonzero(np.diff(is_gap))).tolist())
-    inner_edges = sorted(edge for edge in edges if 0 <= edge <= len(samples))
 
     filtered = samples.copy()
-    for start, stop in pairwise(inner_edges):
+    for start, stop in pairwise(sorted(edges)):
         if is_gap[start]:
             continue
         part = samples[start:stop]

@@ -38,9 +38,6 @@ def list_pictures(stimuli: Any) -> tuple[list[str], NDArray[np.str_]]:
 
     Args:
         stimuli: Data set.
-
-    Returns:
-        Image ids and splits, as long as the number of pictures.
     """
     image_ids: list[str] = []
     splits: list[str] = []
@@ -72,10 +69,12 @@ def choose_stimuli(config: Any, paths: Paths, root: Path) -> Any:
     if paths.dataset("image-folder").is_dir():
         return config
     folder = root / "stimuli"
-    if not any(Path(name).suffix.lower() in PICTURES for name, _ in walk(folder)):
-        return config
-    keys = keys.model_copy(update={"root": str(folder), "name": keys.name or root.name})
-    return config.model_copy(update={"stimuli": keys})
+    for name, _ in walk(folder):
+        if Path(name).suffix.lower() in PICTURES:
+            values = {"root": str(folder), "name": keys.name or root.name}
+            stimuli = keys.model_copy(update=values)
+            return config.model_copy(update={"stimuli": stimuli})
+    return config
 
 
 def build_stimuli(config: Any, paths: Paths) -> Any:
@@ -112,7 +111,7 @@ def match_pictures(
         MissingData: if no trial has a match.
     """
     image_ids, image_splits = pictures
-    distinct_names = list(dict.fromkeys(name for name in names if name))
+    distinct_names = list(dict.fromkeys(filter(None, names)))
     if stimuli.are_categories:
         rows = match_categories(distinct_names, image_ids)
     else:
@@ -139,8 +138,9 @@ def match_pictures(
 
 def match_categories(names: Iterable[str], image_ids: Sequence[str]) -> dict[str, int]:
     """Find the rows of categories by whole names: `cue/face` does not match `face`."""
-    categories = map(read_category, image_ids)
-    row_of = {category: row for row, category in enumerate(categories)}
+    row_of = {}
+    for row, image_id in enumerate(image_ids):
+        row_of[read_category(image_id)] = row
     rows = {}
     for name in names:
         category = read_category(name)

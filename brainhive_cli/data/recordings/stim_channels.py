@@ -10,7 +10,7 @@ import numpy as np
 from brainhive_cli.core.arrays import Bool, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, naming
 from brainhive_cli.core.only_match import choose_only
-from brainhive_cli.data.recordings.opening import CHANNEL_UNITS
+from brainhive_cli.data.recordings.opening import get_scales
 
 COMBINED_CHANNEL = re.compile(r"STI ?101|STI ?014|Status|UPPT001", re.IGNORECASE)
 """Names of channels that combine single trigger lines, in MEGIN, mne, BioSemi and CTF
@@ -99,21 +99,23 @@ def read_codes(
     combined = [name for name in stim_channels if COMBINED_CHANNEL.fullmatch(name)]
     combined.sort(key=lambda name: "101" not in name)
     codes = {}
+    counts = {}
+    changing_channels = {}
     for name in combined[:1] or stim_channels:
         picks = [raw.ch_names.index(name)]
         (values,) = raw.get_data(picks=picks)
         (ch_type,) = raw.get_channel_types(picks=picks)
         # mne scales the codes of a channel whose type is a signal
         if ch_type != "stim" and np.abs(values).max(initial=0) < 0.5:
-            values = values * CHANNEL_UNITS.get(ch_type, (1.0, ""))[0]
+            values = values * get_scales([ch_type])[0]
         codes[name] = _round_codes(np.nan_to_num(values), name)
+        counts[name] = len(np.unique(codes[name]))
+        if counts[name] > 1:
+            changing_channels[name] = codes[name]
 
     # channels with two values are the bits of a code
-    counts = {name: len(np.unique(values)) for name, values in codes.items()}
-    changing = [name for name, count in counts.items() if count > 1]
-    if len(changing) > 1 and max(counts.values()) == 2:
-        lines = {name: codes[name] for name in changing}
-        return _combine_lines(lines, stim_channels)
+    if len(changing_channels) > 1 and max(counts.values()) == 2:
+        return _combine_lines(changing_channels, stim_channels)
 
     # rank channels by their numbers of pictures and of codes
     scores = {}
@@ -122,7 +124,7 @@ def read_codes(
         scores[name] = (len(picture_codes), counts[name])
     best_score = max(scores.values())
     best_channels = [name for name, score in scores.items() if score == best_score]
-    if len(changing) > 1:
+    if len(changing_channels) > 1:
         readings = {f"channel {name}": codes[name] for name in best_channels}
         choose_only(readings, "codes", "preparation.stim_channel=NAME")
     return best_channels[0], codes[best_channels[0]]
@@ -139,8 +141,8 @@ def find_code_changes(
         find_pictures: Finds the codes of pictures, which count even if they are short.
 
     Returns:
-        Resting level (lines that are always high add it to each code, else 0), sample
-        and code of each event, and warnings.
+        Resting level, which lines that are always high add to each code, or 0. Sample
+        and code of each event. Warnings.
     """
     # spans of a code. mne.find_events would miss an event at sample 0
     starts = np.flatnonzero(np.diff(codes, prepend=codes[:1] - 1))
@@ -237,9 +239,13 @@ def _combine_lines(
     Raises:
         BrainhiveError: if the names do not number the lines.
     """
-    matches = [TRIGGER_LINE.fullmatch(name) for name in names]
-    numbers = [int(match[2]) for match in matches if match]
-    stems = {(match[1], match[3]) for match in matches if match}
+    numbers = []
+    stems = set()
+    for name in names:
+        match = TRIGGER_LINE.fullmatch(name)
+        if match:
+            numbers.append(int(match[2]))
+            stems.add((match[1], match[3]))
     is_numbered = len(set(numbers)) == len(names) and len(stems) == 1
     if not is_numbered or max(numbers) > MAX_LINE_NUMBER:
         raise BrainhiveError(

@@ -54,8 +54,8 @@ def name_sidecars(path: Path, suffix: str, extension: str = ".tsv") -> list[Path
 def find_sidecar(path: Path, suffix: str, extension: str = ".tsv") -> Path | None:
     """Find the sidecar of a recording by the inheritance principle of BIDS.
 
-    It is in the nearest folder up to the root of the BIDS data set, and has the most
-    entities among sidecars whose entities the recording has.
+    The recording has all entities of the sidecar. The nearest folder wins, then the
+    sidecar with the most entities.
 
     Returns:
         Path of the sidecar, or None.
@@ -68,7 +68,7 @@ def find_sidecar(path: Path, suffix: str, extension: str = ".tsv") -> Path | Non
         return None
     entities = set(path.name.partition(".")[0].split("_"))
     n_folders = len(path.relative_to(root).parts)
-    for folder in list(path.parents)[:n_folders]:
+    for folder in path.parents[:n_folders]:
         n_entities = {}
         for sidecar in folder.glob(f"*{suffix}{extension}"):
             stem = sidecar.name.removesuffix(f"{suffix}{extension}")
@@ -82,8 +82,7 @@ def find_sidecar(path: Path, suffix: str, extension: str = ".tsv") -> Path | Non
 
 def find_bids_root(path: Path) -> Path | None:
     """Return the root of the outermost BIDS data set with a recording, or None."""
-    folders = list(path.parents)[1:5]
-    for folder in reversed(folders):
+    for folder in reversed(path.parents[1:5]):
         if (folder / "dataset_description.json").is_file():
             return folder
     return None
@@ -137,7 +136,7 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         ) from error
 
     # lines may end with empty cells that have no column
-    names = [name.strip() for name in lines[0]] if lines else []
+    names = list(map(str.strip, lines[0])) if lines else []
     rows = []
     for number, line in enumerate(lines[1:], 2):
         cells = [NOT_AVAILABLE.sub("n/a", cell.strip()) for cell in line]
@@ -176,8 +175,8 @@ def find_missing_column(template: str, columns: Sequence[str]) -> str:
         columns: Names of the columns and entities that exist.
     """
     if not template:
-        has_column = any(name in columns for name in STIMULUS_COLUMNS)
-        return "" if has_column else " or ".join(STIMULUS_COLUMNS)
+        is_missing = set(columns).isdisjoint(STIMULUS_COLUMNS)
+        return " or ".join(STIMULUS_COLUMNS) if is_missing else ""
     names = [match[2] for match in TEMPLATE_FIELD.finditer(template)]
     remaining_text = TEMPLATE_FIELD.sub("", template)
     if not names or "{" in remaining_text or "}" in remaining_text:
@@ -250,9 +249,11 @@ def _copy_stimulus_column(
     used_columns = [name for name in STIMULUS_COLUMNS if name in columns]
     name = " or ".join(used_columns)
     for row in rows:
-        cells = [row.get(column, "") for column in STIMULUS_COLUMNS]
-        values = [cell for cell in cells if cell not in EMPTY_CELLS]
-        row[name] = values[0] if values else "n/a"
+        value = "n/a"
+        for column in reversed(used_columns):  # the first column wins
+            if row[column] not in EMPTY_CELLS:
+                value = row[column]
+        row[name] = value
     return name
 
 
