@@ -95,7 +95,7 @@ def _format_lines(text_of_key: Mapping[str, str]) -> str:
 
 def _make_key(digests: Sequence[int]) -> str:
     """Return the key of a pair of pictures. It changes with the code that compares."""
-    key = (_digest_comparison(), *digests)
+    key = (_digest_comparison(),) + tuple(digests)
     return xxhash.xxh3_128_hexdigest(repr(key).encode())
 
 

@@ -96,9 +96,9 @@ _MAX_BANDED_DISTANCE = 10
 # margins [12, 4] of the views in their windows, which `_locate_views` numbers
 _MARGINS = np.concatenate(
     [
-        np.repeat([0, *CENTRE_MARGINS], 4).reshape(-1, 4),
+        np.repeat((0,) + CENTRE_MARGINS, 4).reshape(-1, 4),
         SIDE_MARGIN * np.eye(4),
-        np.repeat([*SQUARE_MARGINS, 0, SQUARE_MARGINS[-1]], 4).reshape(-1, 4),
+        np.repeat(SQUARE_MARGINS + (0, SQUARE_MARGINS[-1]), 4).reshape(-1, 4),
     ]
 )
 _WINDOWS = [0] * 7 + [2] * 3 + [1, 3]
@@ -111,7 +111,7 @@ _PAIRS += [(view, 0) for view in range(1, _WHOLE)]
 _PAIRS += [(view, view) for view in (_INNER, _WHOLE, _WHOLE_INNER)]
 _FIRSTS, _SECONDS = np.transpose(_PAIRS)
 # a mirror exchanges the views that leave out the left side and the right side
-_MIRRORED_VIEWS = [0, 1, 2, 5, 4, 3, *range(6, VIEWS)]
+_MIRRORED_VIEWS = [0, 1, 2, 5, 4, 3] + list(range(6, VIEWS))
 
 # in half cycles per picture, [64, 64]
 _FREQUENCY = np.hypot(*np.mgrid[:_SIDE_PX, :_SIDE_PX])
