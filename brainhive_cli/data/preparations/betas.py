@@ -77,12 +77,12 @@ SourceFiles = tuple[Path, ...]
 MAX_COMPARED_TRIALS = 16
 """Largest number of trials that are read to compare layouts."""
 MAX_CONSTANT_SHARE = 0.01
-"""Share of the mask's voxels by which a layout may have more constant voxels in the
-mask than another layout.
+"""Largest excess of constant voxels in the mask over the best layout, as a share of
+the mask's voxels.
 """
 MIN_RANK_CONTRAST = 0.8
-"""Smallest clear difference between the mean ranks of voxels inside and outside of the
-mask. The largest possible difference is 1.
+"""Smallest difference between mean ranks inside and outside of the mask that counts as
+clear. The largest possible difference is 1.
 """
 PADDING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 """Zeros before a number."""
@@ -103,6 +103,7 @@ class ArrayLayout(NamedTuple):
     Attributes:
         is_trials_last: True if trials are the last axis, and not the first.
         is_reversed: True if the other axes are [Z, Y, X], as MATLAB writes them.
+        n_voxels: Number of voxels of a trial.
         has_grid: True if the array holds volumes.
     """
 
@@ -178,7 +179,7 @@ class OwnBetas(PublishedBetas):
         tables = self._find_files("trials", subject)
         mask = self._open_mask(subject, files)
 
-        # betas without `ses` in their path are of all sessions
+        # a file without `ses` in its path holds all sessions
         shared_source = None
         for source in files.values():
             if shared_source is None and not read_session(source[0], self.root):
@@ -209,7 +210,7 @@ class OwnBetas(PublishedBetas):
             region_files, space, self.config.thresholds
         )
         regions = dict(voxels.regions)
-        regions.pop("mask", None)  # of a mask without labels
+        regions.pop("mask", None)  # a mask without labels is no region
 
         readers = {}
         for session, rows in session_rows.items():
@@ -244,7 +245,7 @@ class OwnBetas(PublishedBetas):
             MissingData: if a session of the recipe has no trials.
         """
         recorded = super().sessions(subject)
-        # labels of the recipe have selected files, and numbers select here
+        # `_files` has selected labels such as "pre", so select numbers here
         numbers = chosen_numbers(self.config.sessions) or recorded
         absent = set(numbers) - set(recorded)
         if absent:
@@ -277,11 +278,10 @@ class OwnBetas(PublishedBetas):
         kind_paths: dict[str, list[Path]] = {}
         for kind, endings in FILE_ENDINGS.items():
             pattern = getattr(self.config, kind)
-            kind_paths[kind] = [
-                self.root / name
-                for name in file_names
-                if name.endswith(endings) and matches_pattern(name, pattern)
-            ]
+            kind_paths[kind] = []
+            for name in file_names:
+                if name.endswith(endings) and matches_pattern(name, pattern):
+                    kind_paths[kind].append(self.root / name)
 
         # number the sessions of betas and tables together
         labels = {
@@ -289,14 +289,14 @@ class OwnBetas(PublishedBetas):
             for path in kind_paths["betas"] + kind_paths["trials"]
         }
         sessions = self.config.sessions
-        # numbers select in a column if no path has a session
+        # without sessions in paths, numbers select lines of the tables
         if labels == {""} and chosen_numbers(sessions):
             sessions = None
         session_numbers = number_sessions(labels - {""}, sessions)
         if session_numbers is not None:
             session_numbers |= {"": 1}
 
-        # a mask of sub-07B is not for the betas of sub-07A, but sub-7 is sub-07
+        # sub-7 is sub-07, but sub-07A and sub-07B need `subject_numbers`
         label_paths = dict[str, Path]()
         subject_numbers = self.config.subject_numbers
         for path in chain.from_iterable(kind_paths.values()):
@@ -306,7 +306,7 @@ class OwnBetas(PublishedBetas):
             label_paths.setdefault(label, path)
         number_subjects(label_paths, subject_numbers)
 
-        # a mask is of all sessions
+        # a mask serves all sessions
         files = {}
         for kind, paths in kind_paths.items():
             files[kind] = group_by_session(
@@ -318,8 +318,8 @@ class OwnBetas(PublishedBetas):
         return files
 
     def _find_files(self, kind: str, subject: int) -> dict[int, SourceFiles]:
-        """Find the betas, trials or masks of a subject: a file per session, or a series
-        of volumes.
+        """Find a subject's betas, trials or masks: a file or a series of volumes for
+        each session.
         """
         files = self._files[kind].get(subject, {})
         pattern = getattr(self.config, kind)
@@ -346,7 +346,7 @@ class OwnBetas(PublishedBetas):
         return sources
 
     def _open_mask(self, subject: int, files: Mapping[int, SourceFiles]) -> Mask | None:
-        """Open a subject's mask, which volumes need and arrays may have."""
+        """Open a subject's mask, or return None for arrays without a mask."""
         needs_mask = any(_is_volume(source[0]) for source in files.values())
         if not needs_mask and not self._files["mask"]:
             return None
@@ -365,11 +365,11 @@ class OwnBetas(PublishedBetas):
         Args:
             files: Betas by session.
             tables: Tables by session.
-            shared_source: Betas of all sessions.
+            shared_source: Betas of all sessions, or None.
 
         Returns:
-            Trials, the rows of each session in its betas, and the number of trials of
-            each file.
+            Trials, the rows of each session in its betas, and the number of trials in
+            each source.
         """
         # a single table of several sessions needs a session in each line
         columns = [self.config.column]
@@ -393,11 +393,11 @@ class OwnBetas(PublishedBetas):
             for line_number, line in enumerate(lines, 2):
                 position = f"{table}, line {line_number}"
                 session = _read_number(line, "session", table_session, position)
-                # a table that is named by a session lists no other
+                # the table of a session lists no other session
                 if len(tables) > 1 and session != table_session:
                     raise BrainhiveError(
-                        f"{position} is of session {session}, and its file of session "
-                        f"{table_session}",
+                        f"{position} is of session {session}, but its file is of "
+                        f"session {table_session}",
                         "correct the line, or rename the file",
                     )
                 source = shared_source or files.get(session)
@@ -405,8 +405,8 @@ class OwnBetas(PublishedBetas):
                     continue
                 if source is None:
                     raise MissingData(
-                        f"{position} is of session {session}, of which no betas are "
-                        f"below {self.root}",
+                        f"{position} is of session {session}, but no betas of this "
+                        f"session are below {self.root}",
                         "copy them, or delete the lines of this session",
                     )
                 # a line without a picture has a beta, too
@@ -414,6 +414,7 @@ class OwnBetas(PublishedBetas):
                 name = "" if picture in EMPTY_CELLS else picture
                 run = _read_number(line, "run", 1, position)
                 trials.append((name, "", session, run))
+                # lines are in the order of the betas
                 session_rows.setdefault(session, []).append(counts[source])
                 counts[source] += 1
 
@@ -477,9 +478,9 @@ class OwnBetas(PublishedBetas):
     ) -> dict[str, ArrayLayout]:
         """Keep the layouts in which the mask separates the voxels of the brain.
 
-        Voxels outside of a brain are constant, missing, or vary far more. A layout with
-        more constant voxels in the mask than another is left out, then any without a
-        clear difference of the spread over trials inside and outside of the mask.
+        Voxels outside of a brain are constant or missing, or vary far more. Layouts
+        with too many constant voxels in the mask are left out. Layouts whose spread
+        differs clearly inside and outside of the mask are preferred.
         """
         from scipy.stats import rankdata
 
@@ -491,7 +492,7 @@ class OwnBetas(PublishedBetas):
             values = np.nan_to_num(self._read_rows(source, rows, layout, None))
             spread = np.ptp(values, 0)  # [X · Y · Z]
             n_constant[name] = int((spread[inside] == 0).sum())
-            # difference of the mean ranks, 1 where the two do not overlap
+            # difference of the mean ranks, at most 1
             ranks = rankdata(spread) / (len(spread) / 2)
             difference = ranks[inside].mean() - ranks[~inside].mean()
             contrast[name] = abs(float(difference))
@@ -513,7 +514,7 @@ class OwnBetas(PublishedBetas):
         layout: ArrayLayout,
         mask: Mask | None,
     ) -> Array:
-        """Read betas [n, V] by their rows, which ascend.
+        """Read betas [n, V] of ascending rows.
 
         An array is read from the first row to the last.
         """
@@ -556,7 +557,7 @@ class OwnBetas(PublishedBetas):
             yield array
 
     def _choose_array_name(self, path: Path, names: Collection[str]) -> str:
-        """Choose the recipe's array of a file, or the only array with a usual name."""
+        """Return the recipe's name, or the only usual name in place of the default."""
         array_name = self.config.key
         usual_names = [name for name in ARRAY_NAMES if name in names]
         if array_name == ARRAY_NAMES[0] and len(usual_names) == 1:

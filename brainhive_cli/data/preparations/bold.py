@@ -78,13 +78,11 @@ from brainhive_cli.data.signals.spaces import Surface, Voxels
 PEAK_S = 6.0
 """Approximate time from the onset of a picture to the peak of its response."""
 MIN_REMAINING_S = 1.0
-"""Shortest time from the onset of a picture to the last volume in which its response
-can be modelled.
+"""Shortest time from the onset of a picture to the last volume of a run. Later pictures
+are not modelled.
 """
 EARLIEST_ONSET_S = -20.0
-"""Pictures that begin earlier, relative to the start of the run, have no response in
-the run.
-"""
+"""Pictures that begin earlier, relative to the start of the run, are not modelled."""
 AFTER_END = "pictures that begin after the end of the run"
 PEAK_OUTSIDE = (
     f"pictures whose response peaks ({PEAK_S:g} s after onset) outside the run"
@@ -124,9 +122,8 @@ class Config(BetaSteps):
     )
     files: str = Field(
         "*",
-        exclude_if=lambda files: (
-            files == "*"
-        ),  # stores name it only if the user sets it
+        # stores name it only if the user sets it
+        exclude_if=lambda pattern: pattern == "*",
         description="pattern of the BOLD files to read, such as *_rec-nordic_* if runs "
         "have several versions",
     )
@@ -229,7 +226,7 @@ class Bold(Betas):
 
     Attributes:
         derivatives: Folder of the derivatives.
-        ledger: Runs that are left out, filled when the runs are listed.
+        ledger: Runs and voxels that are left out.
     """
 
     derivatives: Path = Path()
@@ -246,7 +243,7 @@ class Bold(Betas):
         Raises:
             MissingData: if a session has no BOLD with events.
         """
-        # labels of the recipe have selected files, and numbers select here
+        # `_runs` has selected labels such as "pre", so select numbers here
         recorded = sorted(self._runs.get(subject, ()))
         sessions = sorted(chosen_numbers(self.config.sessions)) or recorded
         override = f"sessions={','.join(map(str, recorded))}"
@@ -375,13 +372,13 @@ class Bold(Betas):
         files = self._choose_task(files, list_raw)
         require_one_version(files)
 
-        # runs by the subject and session that their folder names
+        # runs by subject and session
         folder_files = defaultdict[Path, list[BidsFile]](list)
         for file in files:
             folder_files[file.path.parent].append(file)
         labels = [read_session(folder, self.derivatives) for folder in folder_files]
         sessions = self.config.sessions
-        # numbers select in `sessions`, labels here
+        # `sessions` selects numbers, and labels are selected here
         session_numbers = number_sessions(
             labels, None if chosen_numbers(sessions) else sessions
         )
@@ -391,9 +388,9 @@ class Bold(Betas):
         runs: dict[int, dict[int, list[BoldRun]]] = {}
         for subject, session_folders in groups.items():
             for session, paths in session_folders.items():
-                session_files = list(
-                    chain.from_iterable(folder_files[path] for path in paths)
-                )
+                session_files: list[BidsFile] = []
+                for path in paths:
+                    session_files += folder_files[path]
                 session_runs = find_runs(
                     list_raw, list_derived, session_files, self.ledger
                 )
@@ -418,8 +415,8 @@ class Bold(Betas):
                     files.append(file)
         if not files:
             raise MissingData(
-                f"no BOLD in a space that runs share below {self.derivatives}, of "
-                f"files={self.config.files}",
+                f"no BOLD in a space that runs share below {self.derivatives} "
+                f"matches files={self.config.files}",
                 "preparation.derivatives=FOLDER, of fmriprep --output-spaces T1w",
             )
         space = self._choose("space", {file.space for file in files}, "T1w")
@@ -455,7 +452,7 @@ class Bold(Betas):
         name = getattr(self.config, key)
         if not name:
             name = default if len(options) > 1 else min(options)
-        # T1w stands for T1w:res-2, if only that is present
+        # T1w matches T1w:res-2 if that is the only resolution
         matches = [
             option
             for option in options
@@ -594,15 +591,15 @@ class Bold(Betas):
         is_peak_inside = (peaks_s >= 0) & (peaks_s <= ends_s)
         dropped[PEAK_OUTSIDE] += int(((splits != "") & ~is_peak_inside).sum())
 
-        # repetitions in several runs, by which `denoised` chooses
+        # `denoised` is tuned on stimuli that several runs show
         stimuli, unknown_names = _number_stimuli(image_ids, names, splits)
         stimulus_runs = np.unique(np.stack([stimuli, numbers], 1), axis=0)
         n_runs = np.unique(stimulus_runs[:, 0], return_counts=True)[1]
         n_repeated = int((n_runs > 1).sum())
         if config.estimator == "denoised" and not n_repeated:
             raise BrainhiveError(
-                f"{position} shows no training picture in two runs, by which estimator "
-                "denoised chooses",
+                f"{position} shows no training picture in two runs, and estimator "
+                "denoised needs some",
                 "preparation.estimator=hrf, which needs no repetitions",
             )
         if config.stimulus_s is None:
@@ -612,7 +609,7 @@ class Bold(Betas):
         groups = config.confounds
         if groups is None:
             groups = ["non_steady"]
-            if config.estimator != "denoised":  # which finds noise by itself
+            if config.estimator != "denoised":  # denoised estimates noise itself
                 groups = ["motion", "cosine", "non_steady"]
         runs = [run for run in session_runs if run.number in numbers]
         trial_runs = []
@@ -663,11 +660,12 @@ class Bold(Betas):
     ) -> list[tuple[int, float, float, float, str]]:
         """Read the pictures of a session whose response can be modelled.
 
-        This method counts the other events in `dropped`, and unusual facts in `noted`.
-
         Args:
-            timings: Values of `TIMING_KEYS`, by number of the run.
-            position: Session and subject, for the message.
+            runs: Runs of the session.
+            timings: Values of `TIMING_KEYS`, by run number.
+            position: Session and subject, for messages.
+            dropped: Updated counter of other pictures.
+            noted: Updated counter of unusual facts.
 
         Returns:
             Run, end of the run, onset and duration in seconds, and name of each event.
@@ -741,8 +739,8 @@ def _number_stimuli(
 ) -> tuple[Int64, list[str]]:
     """Number the stimuli of trials, so that repetitions have the same number.
 
-    A tested stimulus gets a new number each time, so that its repetitions choose
-    nothing.
+    Each trial of a tested stimulus gets its own number, so that no estimator is tuned
+    on its repetitions.
 
     Returns:
         Numbers [n], and the names of pictures without an image id.

@@ -38,7 +38,7 @@ class Config(OwnSignalKeys):
     or events name the pictures.
     """
 
-    # a filter takes the whole recording, and codes are no channel of epochs
+    # filters need the whole recording, and epochs have no channel of codes
     band_hz: ClassVar[tuple[None, None]] = (None, None)
     phase: ClassVar[str] = "zero"
     stim_channel: ClassVar[str] = ""
@@ -130,22 +130,20 @@ class Epochs(OwnRecordings):
 
     @cached_method
     def _read_without_signals(self, path: Path) -> tuple[Header, JoinedEpochs]:
-        """Read the header and the trials of a file, once; `raw` becomes None."""
-        epoched = self._read(path)
-        first_sample, last_sample = epoched.span
+        """Read the header and the trials of a file once, without the signals."""
+        epochs = self._read(path)
+        first_sample, last_sample = epochs.span
+        n_samples = last_sample - first_sample + 1
         with naming(path):
-            # the epochs lie end to end
-            starts = (
-                np.arange(len(epoched.names)) * (last_sample - first_sample + 1)
-                - first_sample
-            )
+            # `raw` holds the epochs end to end
+            onsets = np.arange(len(epochs.names)) * n_samples - first_sample
             events: list[tuple[int, str]] = []
-            for onset, names in zip(starts.tolist(), epoched.names, strict=True):
+            for onset, names in zip(onsets.tolist(), epochs.names, strict=True):
                 events += [(onset, name) for name in names if name]
             header = make_header(
-                epoched.raw, "names of trials", events, warnings=epoched.warnings
+                epochs.raw, "names of trials", events, warnings=epochs.warnings
             )
-            return header, epoched._replace(raw=None)
+            return header, epochs._replace(raw=None)
 
     @cached_method
     def _read_header(self, path: Path) -> Header:
@@ -182,16 +180,16 @@ class Epochs(OwnRecordings):
     def _locate_trials(
         self, path: Path, file_number: int, onsets: Int64, cutting: Cutting
     ) -> tuple[Int64, Float64, Int64]:
-        _, epoched = self._read_without_signals(path)
-        first_sample, last_sample = epoched.span
+        _, epochs = self._read_without_signals(path)
+        first_sample, last_sample = epochs.span
         rows = (onsets + first_sample) // (last_sample - first_sample + 1)
-        if epoched.runs is None:
+        if epochs.runs is None:
             runs = np.full(len(rows), file_number)
         else:
-            runs = epoched.runs[rows]
-        if epoched.onset_s is None:
+            runs = epochs.runs[rows]
+        if epochs.onset_s is None:
             onset_s = np.full(len(rows), np.nan)
         else:
-            onset_s = epoched.onset_s[rows]
+            onset_s = epochs.onset_s[rows]
         numbers = rows if self.config.in_order else np.full(len(rows), -1)
         return runs, onset_s, numbers

@@ -126,7 +126,7 @@ class OwnSignalKeys(ElectrodeKeys, Steps):
 class Config(RecordingKeys, OwnSignalKeys):
     """Recordings in fif, edf, bdf, set or vhdr.
 
-    They lie in any folder, such as `sub-01_ses-01.fif`, or in a BIDS data set.
+    The files are called `sub-01_ses-01.fif`, or are part of a BIDS data set.
     """
 
     delay_ms: float = Field(
@@ -177,11 +177,14 @@ class OwnRecordings(Preparation):
     """The recordings below a folder.
 
     Attributes:
+        config: `OwnSignalKeys` or a subclass.
+        root: Folder of the recordings.
         stimuli: Data set of the pictures.
         dataset: Name of that data set.
+        are_epochs: True if files hold epochs.
     """
 
-    config: Any  # OwnSignalKeys, and the keys of the subclass
+    config: Any
     root: Path
     stimuli: Any
     dataset: str
@@ -258,7 +261,7 @@ class OwnRecordings(Preparation):
         if not epochs:
             raise _make_no_trials_error(first_path, dropped)
 
-        # whiten them without a copy
+        # whiten the trials in place
         with naming(first_path):
             matrix = whiten_session(
                 epochs, picture_rows, self.config, channels.ch_names
@@ -318,7 +321,7 @@ class OwnRecordings(Preparation):
                 subject_counts = self._count_pictures(subject)
                 lines += self._describe_unmatched(subject)
             except BrainhiveError:
-                continue  # the preparation of this subject raises it
+                continue  # preparing this subject raises it again
             channels[subject] = subject_channels
             counts[subject] = subject_counts
         if not channels:
@@ -331,9 +334,8 @@ class OwnRecordings(Preparation):
             for text, suspect_names in list_unusual_channels(subject_channels):
                 warnings.setdefault(text, []).append(subject)
                 suspects += suspect_names
-        lines += [
-            f"subject {spans(numbers)}: {text}" for text, numbers in warnings.items()
-        ]
+        for text, numbers in warnings.items():
+            lines.append(f"subject {spans(numbers)}: {text}")
         lines += compare_rates_and_references(channels, self.config.rate_hz)
         lines += self._list_idle_names(channels)
         differences, override = compare_subjects(
@@ -353,7 +355,7 @@ class OwnRecordings(Preparation):
         return Overview(tables, tuple(lines), override)
 
     def _list_unread_files(self) -> list[str]:
-        """Describe files that are not read, and parts that are read as recordings."""
+        """Describe files that are not read, and later parts read by themselves."""
         ledger = Ledger()
         other_kind = "recording" if self.are_epochs else "epochs"
         recordings = set[Path]()
@@ -386,6 +388,7 @@ class OwnRecordings(Preparation):
                 file_names.update(header.ch_names)
                 file_types.update(header.ch_types)
                 if config.rename:
+                    # names in the file, before renaming
                     unchanged = config.model_copy(update={"rename": {}, "montage": ""})
                     raw = replace(self, config=unchanged)._open(path)
                     file_names.update(raw.ch_names)
@@ -409,7 +412,7 @@ class OwnRecordings(Preparation):
         return lines
 
     def _count_pictures(self, subject: int) -> dict[int, Int64]:
-        """Count how often each session of a subject shows each picture [pictures]."""
+        """Count how often each picture was shown [pictures], by session."""
         counts = {}
         for session in self._sessions(subject):
             headers = self._headers(subject, session).values()
@@ -426,8 +429,8 @@ class OwnRecordings(Preparation):
         return counts
 
     def _describe_unmatched(self, subject: int) -> list[str]:
-        """Describe absent sessions, doubtful events, and events or pictures without a
-        match.
+        """Describe absent sessions, warnings of headers, and unmatched events and
+        pictures.
         """
         lines = []
         all_sessions = set(chain.from_iterable(self._recordings.values()))
@@ -475,7 +478,7 @@ class OwnRecordings(Preparation):
 
     @cached_property
     def _table(self) -> Path | None:
-        """Table of events: the recipe's, or a file of a usual name, or None."""
+        """The recipe's table of events, else one of a usual name, or None."""
         if self.config.events:
             path = locate(self.config.events)
             if not path.exists():
@@ -499,7 +502,7 @@ class OwnRecordings(Preparation):
 
     @cached_property
     def _names(self) -> EventNames:
-        """Pictures of the events."""
+        """Names of events, matched with pictures."""
         return EventNames(self._table, self._pictures[0], self.stimuli.are_categories)
 
     @cached_method
@@ -513,7 +516,7 @@ class OwnRecordings(Preparation):
         return header
 
     def _headers(self, subject: int, session: int | None = None) -> dict[Path, Header]:
-        """Read the headers of a subject's recordings in a session or in all."""
+        """Read the headers of a subject's recordings in one or all sessions."""
         if session is None:
             paths = self._list_paths(subject)
         else:
@@ -526,14 +529,14 @@ class OwnRecordings(Preparation):
         headers = self._headers(subject)
         first_header = next(iter(headers.values()))
         exclude = list(config.exclude)
-        if config.stim_channel:  # codes are not a signal, whatever the channel's type
+        if config.stim_channel:  # event codes are never a signal
             exclude.append(config.stim_channel)
         return keep_channels(
             headers,
-            config.types,
-            self._translate_names(config.channels or (), first_header),
-            self._translate_names(exclude, first_header),
-            config.whiten != "no",
+            types=config.types,
+            names=self._translate_names(config.channels or (), first_header),
+            exclude=self._translate_names(exclude, first_header),
+            whiten=config.whiten != "no",
         )
 
     def _translate_names(self, names: Sequence[str], header: Header) -> list[str]:
@@ -548,7 +551,7 @@ class OwnRecordings(Preparation):
     def _choose_trials(
         self, subject: int, session: int
     ) -> tuple[KeptChannels, Cutting, TrialTables, dict[str, Counter[str]]]:
-        """Choose the channels and trials of a session; count the dropped trials by
+        """Choose channels and trials of a session, and count the dropped trials by
         split and reason.
         """
         channels = self._channels(subject)
@@ -577,7 +580,8 @@ class OwnRecordings(Preparation):
     def _collect_times(
         self, trials: TrialTables, is_good: Bool, cutting: Cutting
     ) -> dict[str, Any]:
-        """Return the runs, onsets and order of the good trials [n, 1], as far as known.
+        """Return the runs of the good trials [n, 1], and their onsets. Unknown onsets
+        are replaced by the order in time, if known.
 
         The keys are arguments of `Trials`.
         """
@@ -649,7 +653,7 @@ def choose_trials(
     split_rows: Mapping[str, Int64],
     cutting: Cutting,
 ) -> tuple[TrialTables, dict[str, Counter[str]]]:
-    """Choose the trials of a picture that lie in the recording, outside of BAD spans.
+    """Choose trials with a picture that lie in the recording, outside of BAD spans.
 
     Args:
         headers: Headers of the recordings of a session.
@@ -690,7 +694,7 @@ def choose_trials(
                 split = split_of_row[row_of_event[name]]
                 dropped[split]["without an onset"] += 1
 
-        # a second event at the onset of a picture needs no picture
+        # count events without a picture, except at a picture's onset
         picture_onsets = set(onsets.tolist())
         event_names = [
             name for onset, name in header.events if onset not in picture_onsets
@@ -702,7 +706,7 @@ def choose_trials(
                 reason = "not in the table" if is_unnamed else "no such picture"
                 dropped[first_split][reason] += 1
 
-        # a trial is dropped for a single reason
+        # count each dropped trial under a single reason
         is_inside = cutting.are_complete(onsets, header.n_times)
         repeated_onsets = onsets[1:][np.diff(onsets) == 0]
         is_simultaneous = np.isin(onsets, repeated_onsets)
@@ -727,6 +731,7 @@ def choose_trials(
 def _make_no_trials_error(
     path: Path, dropped: Mapping[str, Mapping[str, int]]
 ) -> NoTrials:
+    """Return an error that counts the dropped trials by reason."""
     counts = []
     for split_counts in dropped.values():
         counts += [f"{count} {reason}" for reason, count in split_counts.items()]
@@ -738,7 +743,7 @@ def _make_no_trials_error(
 
 
 def _describe_warnings(headers: Mapping[Path, Header]) -> list[str]:
-    """Describe each warning of headers, with its recording or their number."""
+    """Describe each warning of headers, with its recording or number of recordings."""
     file_names: dict[str, list[str]] = {}
     for path, header in headers.items():
         for warning in header.warnings:
