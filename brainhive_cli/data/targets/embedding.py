@@ -35,7 +35,7 @@ MAX_WAITING_BATCHES = 4
 
 @dataclass
 class StoreJob:
-    """One store to be filled.
+    """A target store to fill.
 
     Attributes:
         config: Encoder.
@@ -83,7 +83,7 @@ class StoreJob:
             for key in ("config", "dtype", "precision")
             if stored.get(key) != self.attributes[key]
         ]
-        # without the files, stand-ins replace the pictures
+        # without the files, the ids are placeholders
         if (
             self.images.missing_error is None
             and store.image_ids != self.images.image_ids
@@ -150,7 +150,7 @@ class StoreJob:
         n_alternatives = alternatives(self.config, images)
         if n_alternatives is not None:
             attributes["alternatives"] = n_alternatives
-            shape = (n_alternatives, *shape)
+            shape = (n_alternatives,) + shape
         return StorePlan(
             self.path,
             images.image_ids,
@@ -158,7 +158,7 @@ class StoreJob:
             shape,
             self.dtype,
             attributes,
-            # an encoder of other pictures or captions does not decode the stimuli
+            # encoders of other pictures or captions do not decode the stimuli
             has_pixels=self.config.encodes == "pixels" and not self.config.pictures,
         )
 
@@ -194,7 +194,7 @@ def embed_stimuli(
     for name, writer in writers.items():
         is_pending[name] = np.isin(row_numbers, writer.pending_rows)
     pending_rows = np.flatnonzero(np.logical_or.reduce(list(is_pending.values())))
-    bar.expect(len(pending_rows) - len(images))  # less than the stored stimuli
+    bar.expect(len(pending_rows) - len(images))  # without the stored stimuli
     shard = np.asarray(launch.shard(range(len(pending_rows))), int)
 
     # encoders, preprocessing and needed rows of each group
@@ -239,7 +239,7 @@ def embed_stimuli(
                 embeddings = {}
                 for name in names[group.name]:
                     embeddings[name] = outputs[name].to("cpu", non_blocking=True)
-                # the writing thread waits for the copies, this thread does not
+                # only the writing thread waits for the copies
                 copied = None
                 if on_gpu:
                     copied = torch.cuda.current_stream(launch.device).record_event()
@@ -279,14 +279,14 @@ def _write_pending(
         values: Embeddings [B, …] on the CPU.
         pixels: Identity of the pixels [B, 25], if the stimuli were decoded.
         is_pending: [B] True for each row that the store lacks.
-        copied: CUDA event after the copy to the CPU, or None.
+        copied: CUDA event recorded after the copy to the CPU, or None.
     """
     if copied is not None:
         copied.synchronize()
     arrays = {"values": values.numpy()}
     if pixels is not None:
         arrays[PIXELS_DATASET] = pixels
-    if not is_pending.all():  # rare, so that rows are seldom copied
+    if not is_pending.all():  # rare, and copies the arrays
         rows = rows[is_pending]
         arrays = {name: array[is_pending] for name, array in arrays.items()}
     writer.write(rows, **arrays)

@@ -40,7 +40,7 @@ def add_usual_encoders(fields: Any) -> Any:
         return fields
     if not {"encoders", "heads", "prior"}.isdisjoint(fields):
         return fields
-    with suppress(BrainhiveError):  # the type of the key raises it
+    with suppress(BrainhiveError):  # the validation of `dataset` raises it again
         dataset = fields.get("dataset")
         config = parts.resolve("datasets", dataset) if dataset else None
         encoders: Sequence[Any] = ()
@@ -67,7 +67,7 @@ def find_encoders(
 
     Args:
         keys: Keys of the embeddings.
-        candidates: Encoders whose keys may not say how to build them, such as a user's
+        candidates: Encoders that their keys may not describe, such as a user's
             function.
 
     Returns:
@@ -95,9 +95,9 @@ def find_encoders(
 
 
 def _find_by_name(key: str) -> EncoderConfig | None:
-    """Return the encoder with a name, such as a name with a degradation, or None."""
+    """Return the encoder with a name such as lite0-gaussian-15, or None."""
     match = NAME.fullmatch(key)
-    options = {}
+    options = {}  # kind, degrade and views
     if match:
         options = {name: value for name, value in match.groupdict().items() if value}
     with suppress(RecipeError):
@@ -117,7 +117,7 @@ def read_run_recipe(folder: Path) -> dict[str, Any]:
         The recipe, or an empty dict outside of a run.
     """
     for parent in folder.resolve().parents:
-        # the folder of a run holds both files
+        # a run has both files
         has_recipe = (parent / "recipe.yaml").is_file()
         if has_recipe and (parent / "environment.json").is_file():
             return RunFolder(parent).recipe()
@@ -140,8 +140,8 @@ def read_run_encoders(folder: Path) -> list[EncoderConfig]:
         )
         with suppress(BrainhiveError):  # the run may be absent
             name, _ = split_variant(reference)
-            run = runs.find(paths.under_home("runs"), "train-align", str(name))
-            recipe = run.recipe()
+            model_run = runs.find(paths.under_home("runs"), "train-align", str(name))
+            recipe = model_run.recipe()
     return [resolve(encoder) for encoder in recipe.get("encoders", [])]
 
 
@@ -172,7 +172,7 @@ def match_keys(
         encoders: Encoders to fuse.
         dims: Width of each embedding, by the prior's key.
         owner: Name of the prior for the message.
-        candidates: Encoders that the prior may have been trained with, for the message.
+        candidates: Encoders of the prior's training, for the message.
 
     Returns:
         Key of each encoder, by the encoder's name.

@@ -107,7 +107,7 @@ class Job(CommandJob):
     ) -> Self:
         """Resolve the stores, each with its encoder, stimuli, path and dtype.
 
-        Without the files of the stimuli, their published number counts.
+        Without the files of the stimuli, their published number is used.
         """
         dataset: Dataset = recipe.dataset.build(recipe.paths)
         groups = grouped(recipe.encoders, recipe.precision, launch)
@@ -128,7 +128,7 @@ class Job(CommandJob):
                     )
                     stores.append(store)
         except BrainhiveError as error:
-            # `inputs` lists the weights nevertheless
+            # `inputs` still lists the weights
             return cls(recipe, dataset, groups, [], error, force)
         return cls(recipe, dataset, groups, stores, force=force)
 
@@ -172,7 +172,7 @@ class Job(CommandJob):
         for group in self.groups:
             if group.configs[0].is_here:
                 with naming(", ".join(group.names)):
-                    _ = group.encoder.preprocessing
+                    _ = group.encoder.preprocessing  # builds the encoder
 
     def preview(self) -> list[Table]:
         """Tabulate the stores with their number of stimuli and their state."""
@@ -188,7 +188,7 @@ class Job(CommandJob):
 
         Args:
             store: The store.
-            group: Encoder, to compare with the store.
+            group: Encoder to compare with the store, if any.
         """
         return self.force or bool(store.describe_reason(group))
 
@@ -201,18 +201,19 @@ class Job(CommandJob):
         """
         names = list[str]()
         counts = {}  # pictures by split
-        cells = set()  # a split and a network each, as in `divide_into_cells`
+        cells = set()  # pairs of a split and a network
         for store in self.stores:
             split = store.images.split
             cells.add((split, store.config.network_key))
-            if self.is_due(store) if due is None else store.path in due:
+            is_due = self.is_due(store) if due is None else store.path in due
+            if is_due:
                 counts[split] = len(store.images)
                 if store.config.name not in names:
                     names.append(store.config.name)
         if not counts:
             return None
         return Work(
-            # earlier work of this kind estimates the pace
+            # earlier work of this name estimates the pace
             f"{' + '.join(names)} of {self.recipe.dataset.kind} in "
             f"{self.recipe.precision}",
             sum(counts.values()),

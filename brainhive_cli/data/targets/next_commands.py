@@ -86,7 +86,7 @@ def write_next_command(
 
 
 def suggest_encoders(dataset: parts.Config) -> list[str]:
-    """Suggest an encoder that is present if the usual encoders of a data set are not.
+    """Suggest an encoder that is present if the usual encoders are absent.
 
     Returns:
         Name of the encoder, or an empty list if the usual encoders are present.
@@ -130,8 +130,8 @@ def are_embedded(
 def write_prior_arguments(name: str, prior: str, dataset: Any = None) -> list[Any]:
     """Write the arguments that give a command a prior.
 
-    A shipped recipe with this prior is preferred. A recipe of another data set lends
-    only its generator.
+    A shipped recipe with this prior is preferred. If it has another data set, only its
+    generator is used.
 
     Args:
         name: Subcommand.
@@ -159,8 +159,8 @@ def write_prior_arguments(name: str, prior: str, dataset: Any = None) -> list[An
 
 
 def _read_dataset_kind(recipe: Mapping[str, Any]) -> str:
-    """Return the kind of the data set in a shipped recipe, or in the training whose run
-    it takes.
+    """Return the kind of data set of a shipped recipe, or of the training that it names
+    as `align_run`.
     """
     if "dataset" not in recipe and recipe.get("align_run"):
         training = str(recipe["align_run"]).partition(":")[0]

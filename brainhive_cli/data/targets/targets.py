@@ -87,7 +87,7 @@ class StoreTargets:
             other_stores: Stores of the same stimuli and shape, as further alternatives.
         """
         values: list[Any] = []  # [N, *shape] of each alternative
-        for opened_store in (store, *other_stores):
+        for opened_store in [store] + list(other_stores):
             embedding = opened_store.embedding
             if opened_store.alternatives is None:
                 values.append(embedding)
@@ -112,8 +112,8 @@ class StoreTargets:
             is_chosen: Any = choices == number
             if isinstance(values, Tensor):
                 # selecting rows would wait for the GPU
-                is_row = is_chosen.view(-1, *[1] * (values.ndim - 1))
-                gathered = torch.where(is_row, self._gather(values, rows), gathered)
+                mask = is_chosen.view((-1,) + (1,) * (values.ndim - 1))
+                gathered = torch.where(mask, self._gather(values, rows), gathered)
                 continue
             # read only the rows of this alternative from the file
             if isinstance(rows, Tensor):
@@ -165,7 +165,7 @@ class OnlineTargets:
         return shape_of(self.config, self.group.shapes[self.name], self.stimuli)
 
     def choose(self, values: Tensor, choices: Tensor | None) -> Tensor:
-        """Choose an alternative [B, *shape] of the network's output."""
+        """Choose an alternative [B, *shape] if the network encoded all of them."""
         has_alternatives = self.alternatives > 1 and self.combines
         return _choose(values, choices) if has_alternatives else values
 
@@ -200,7 +200,7 @@ class OnlineTargets:
         return _choose(views, choices)
 
     def _load_view(self, row: int, stimulus_cache: dict[int, Any]) -> Tensor:
-        """Preprocess the stimulus of a row, or what the encoder reads instead of it."""
+        """Preprocess a stimulus, or the encoder's caption, mask or picture of it."""
         if self._reader is not None:
             return self.group.view(self._reader(row))
         if row not in stimulus_cache:
@@ -257,13 +257,13 @@ class Targets:
         done: [N] True for each stimulus with a target in every source.
         pixels: Identity [N, 25] of the stimuli's pixels, or None if no store has it.
         groups: Networks that compute targets at each step.
-        alternatives: Number of targets of each stimulus, by key, without ones.
+        alternatives: Number of targets of each stimulus, for keys with several.
     """
 
     sources: dict[str, TargetSource]
 
     def __post_init__(self) -> None:
-        """Join the facts of the sources."""
+        """Collect the networks, pixels and alternatives of the sources."""
         done = []
         self.pixels = None
         self.groups: list[EncoderGroup] = []
@@ -395,9 +395,9 @@ def open_targets(
     compute_missing: bool = False,
     images: StimulusSet | None = None,
 ) -> Targets:
-    """Open the targets of several encoders for the same stimuli, after a health check.
+    """Open the targets of several encoders for the same stimuli.
 
-    Each batch is read from the files.
+    Each batch is read from the files. Failed health checks give warnings.
 
     Args:
         dataset: Data set of the stimuli.
@@ -411,10 +411,10 @@ def open_targets(
             ImageNet.
 
     Raises:
-        MissingData: if a store is absent, with the command line that makes it.
+        MissingData: if a store is absent, and its targets are not computed.
         BrainhiveError: if a store has other stimuli than the data set or another store.
     """
-    # encoders with a store; the other encoders compute if the caller allows it
+    # read stored targets, and compute the others if allowed
     root = paths.under_home("embeddings")
     stored = []
     online = []
@@ -422,7 +422,7 @@ def open_targets(
         path, _ = target_store.find_store(root, dataset.name, split, config.name)
         if not compute_missing or path.is_file():
             stored.append(config)
-        elif config.pictures:  # the encoder would see the stimulus itself
+        elif config.pictures:  # the stimuli cannot replace its pictures
             raise MissingData(
                 f"{config.name} has no store",
                 write_embed_commands(dataset_config, [config]),
