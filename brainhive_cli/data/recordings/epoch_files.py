@@ -201,7 +201,7 @@ def _name_eeglab_trials(eeg: Any, path: Path) -> list[tuple[str, ...]]:
     """Return the names of the events at the onset of each trial of a .set file.
 
     Raises:
-        BrainhiveError: if the events lie elsewhere.
+        BrainhiveError: if most events are not at the onset.
     """
     with report_unreadable(path):
         events = eeg["event"] if isinstance(eeg["event"], list) else [eeg["event"]]

@@ -165,11 +165,11 @@ def as_trials(
     Args:
         signal: Sensors [n, C, T], voxels [n, V], mne.Epochs, or an xarray.DataArray
             with these dimensions.
-        pictures: Picture [n] of each trial, or the column of mne's metadata or the
-            coordinate of xarray with it. Default: the names of mne's events.
+        pictures: Names [n] of pictures, or the column of mne's metadata or coordinate
+            of xarray with them. Default: the column `picture`, else mne's events.
         source: Name of the signal in errors.
         axes: For arrays: `space` or `channels`, `times_s`, `rate_hz`, `unit`. For
-            epochs: `channels` or `types` to select. For both: `onset_s` [n], or
+            epochs: `channels` or `types` to select. For all: `onset_s` [n], or
             "unknown" if the trials are not in the order of time.
 
     Raises:

@@ -58,10 +58,10 @@ def list_recordings(
 
     Args:
         root: Folder.
-        pattern: Pattern of their paths.
+        pattern: Pattern of the paths.
         subject_numbers: Number of a subject by its label, in the recipe.
         sessions: Sessions in the recipe, or None for all sessions.
-        are_epochs: True to list files of epochs instead of continuous recordings.
+        are_epochs: If True, list files of epochs instead of continuous recordings.
 
     Returns:
         Paths of each session in natural order, such as run-9 before run-10.

@@ -23,7 +23,7 @@ class Ledger:
             self.counts[kind, reason, source] += count
 
     def describe(self) -> list[str]:
-        """Describe each kind and reason in a line, with the sources of most items."""
+        """Describe each kind and reason in a line, with the largest sources."""
         source_counts: dict[tuple[str, str], Counter[str]] = {}
         for (kind, reason, source), count in self.counts.items():
             source_counts.setdefault((kind, reason), Counter())[source] = count

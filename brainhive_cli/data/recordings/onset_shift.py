@@ -90,7 +90,7 @@ def compare_onsets(
 def _find_shift(onsets_s: Float64, times_s: Float64, bin_s: float) -> float:
     """Return the time by which ascending onsets [n] are later than marker times [m].
 
-    The largest distance of a pair is `bin_s`.
+    An onset and a marker form a pair if they are within `bin_s`.
     """
     from scipy.signal import fftconvolve
 

@@ -86,7 +86,7 @@ def read_codes(
         raw: Recording in mne.
         stim_channels: Names of channels. If no name says that a channel combines the
             others, the channel with the most codes of pictures is read.
-        find_pictures: Finds the codes of pictures.
+        find_pictures: Selects the codes of pictures.
 
     Returns:
         Name of the channel or lines, and the code [n_times] of each sample.
@@ -138,7 +138,7 @@ def find_code_changes(
     Args:
         codes: Code [n_times] of each sample.
         rate_hz: Sampling rate.
-        find_pictures: Finds the codes of pictures, which count even if they are short.
+        find_pictures: Selects the codes of pictures, which count even if short.
 
     Returns:
         Resting level, which lines that are always high add to each code, or 0. Sample

@@ -171,7 +171,7 @@ def find_missing_column(template: str, columns: Sequence[str]) -> str:
     """Return the first column that a template of event names lacks, or "".
 
     Args:
-        template: As in `name_events`.
+        template: Template for `name_events`.
         columns: Names of the columns and entities that exist.
     """
     if not template:
