@@ -246,14 +246,16 @@ class Bold(Betas):
         # `_runs` has selected labels such as "pre", so select numbers here
         recorded = sorted(self._runs.get(subject, ()))
         sessions = sorted(chosen_numbers(self.config.sessions)) or recorded
-        override = f"sessions={','.join(map(str, recorded))}"
-        for session in sessions or [1]:
-            if session not in recorded:
-                raise MissingData(
-                    f"no BOLD with events of subject {subject}, session {session}, in "
-                    f"{self.derivatives}",
-                    f"preparation.{override if recorded else 'derivatives=FOLDER'}",
-                )
+        absent = set(sessions) - set(recorded)
+        if absent or not recorded:
+            override = "derivatives=FOLDER"
+            if recorded:
+                override = f"sessions={','.join(map(str, recorded))}"
+            raise MissingData(
+                f"no BOLD with events of subject {subject}, session "
+                f"{min(absent, default=1)}, in {self.derivatives}",
+                f"preparation.{override}",
+            )
         return sessions
 
     def files(self, subject: int) -> Sequence[Path]:
