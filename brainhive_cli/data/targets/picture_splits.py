@@ -136,7 +136,7 @@ def match_neighbours(unit: Float32, count: int) -> tuple[Folds, dict[str, float]
     Returns:
         The fold, with `tau` and `mmd2`.
 
-    Source: both aims are those of LAION-fMRI's split `tau`, the algorithm is ours. MMD
+    Source: LAION-fMRI's split `tau` has both aims, the algorithm is ours. MMD
     with the cosine as kernel (Gretton et al. 2012) is the squared distance between the
     mean embeddings.
     """
