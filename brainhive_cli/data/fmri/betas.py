@@ -242,7 +242,7 @@ class Betas(Preparation):
         return trials, rows, groups
 
     def _require_repetitions(self, subject: int) -> None:
-        """Raise an error if few repetitions would choose the voxels of a subject."""
+        """Raise an error if voxels are chosen by too few repeated stimuli."""
         if self.config.min_ncsnr is None and self.config.max_voxels is None:
             return
         n_repeated = self._count_repeated(subject)
@@ -264,7 +264,7 @@ class Betas(Preparation):
         return sum(count > 1 for count in counts.values())
 
     def session(self, subject: int, session: int) -> Mapping[str, Trials]:
-        """Read the z-scored betas of a session, by split."""
+        """Read the betas of a session by split, z-scored as the recipe says."""
         _, rows, _ = self._choose_trials(subject, session)
         betas, estimated_maps, estimation = self.read_betas(subject, session)
         has_betas, is_sound = choose_estimates(betas[rows])
@@ -339,7 +339,7 @@ class Betas(Preparation):
     def finish(
         self, subject: int, recordings: Mapping[str, Trials]
     ) -> dict[str, Trials]:
-        """Measure the noise ceilings of voxels, and keep the voxels that are asked for.
+        """Measure the noise ceilings of voxels, and choose voxels by the recipe.
 
         Raises:
             BrainhiveError: if no voxel is left.
@@ -352,8 +352,7 @@ class Betas(Preparation):
         # `is_sound` is a mean over sessions
         is_sound = (maps.pop("is_sound") == 1) | self.config.keeps_constant
 
-        # measure noise ceilings on training stimuli, unless constant voxels are kept,
-        # which have published ceilings
+        # data sets that keep constant voxels publish their noise ceilings
         n_repeated = 0
         if "train" in recordings and not self.config.keeps_constant:
             ncsnr, n_repeated = measure_ncsnr(recordings["train"])
@@ -498,7 +497,7 @@ class PublishedSteps(BetaSteps):
         patterns: Patterns of files or folders, at most three folders below the root.
             Each subject has at least one of them.
         folder: Name of the folder below paths.data, if it is not the data set's name.
-        numbers: Numbers of all subjects, if unrelated files have similar names.
+        numbers: Numbers of all subjects, if unrelated files also match `patterns`.
     """
 
     name: ClassVar[str]
@@ -514,7 +513,7 @@ class PublishedSteps(BetaSteps):
     )
 
     def find_subjects(self, root: Path) -> Collection[int]:
-        """Find the subjects whose files have names, or return nothing."""
+        """Find the subjects, or nothing if `patterns` finds them."""
         return ()
 
     def open_subject(self, root: Path, subject: int) -> Subject:
@@ -581,10 +580,10 @@ class PublishedBetas(Betas):
         names, splits, _, runs = zip(*trials, strict=True)
         # a trial that is left out has the reason in place of a split
         return SessionTrials(
-            names,
-            np.where(np.isin(splits, SPLITS), splits, ""),
-            None if None in runs else np.array(runs),
-            Counter(split for split in splits if split not in SPLITS),
+            image_ids=names,
+            splits=np.where(np.isin(splits, SPLITS), splits, ""),
+            runs=None if None in runs else np.array(runs),
+            dropped=Counter(split for split in splits if split not in SPLITS),
             provenance=content.facts,
         )
 
@@ -693,8 +692,7 @@ def _list_splits(splits: NDArray[np.str_]) -> list[str]:
 
 def _select_voxels(signal: Any, rows: Int64) -> LazyRows:
     """Select voxels of a signal [N, R, V, 1] that is read when it is sliced."""
-    n_items, n_repetitions = signal.shape[:2]
-    shape = (n_items, n_repetitions, len(rows), 1)
+    shape = signal.shape[:2] + (len(rows), 1)
 
     def read_items(items: Any) -> Array:
         return np.asarray(signal[items])[:, :, rows]

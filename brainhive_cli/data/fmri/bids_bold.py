@@ -66,8 +66,8 @@ class BidsFile(NamedTuple):
     Attributes:
         path: The file.
         folder: Its folder, relative to the root.
-        entities: Such as {sub: 01, run: 1}, where run-01 is 1.
-        suffix: Such as `bold`.
+        entities: Such as {"sub": "01", "run": "1"} for sub-01 and run-01.
+        suffix: BIDS suffix, such as `bold`.
         space: Space as in fMRIPrep's --output-spaces, such as
             `MNI152NLin2009cAsym:res-2`. Empty for the grid of the run itself.
     """
@@ -82,9 +82,7 @@ class BidsFile(NamedTuple):
 ListFolder = Callable[[Path], Sequence[BidsFile]]
 """Lists the files in a folder, which is relative to the root of a data set."""
 ShownPicture = tuple[float, float, str]
-"""Onset and duration of a picture in the unit of the events, and its name in them. An
-unknown duration is NaN.
-"""
+"""Onset, duration and name of a picture in events.tsv. An unknown duration is NaN."""
 
 
 class BoldRun(NamedTuple):
@@ -176,30 +174,30 @@ def find_runs(
         label = file.entities.get("run", "")
         tables = find_inherited_files(list_raw, file, ".tsv", "events")
         if tables:
-            labelled_files.append((len(label), label, file.path, file, tables[-1]))
+            labelled_files.append((len(label), label, file, tables[-1]))
         else:
             ledger.leave_out("runs", "without events.tsv", file.path.name)
     labelled_files.sort()
 
-    # labels that are no unique numbers are counted, as runs may differ in `acq`
+    # number runs whose labels are not unique numbers, as runs may differ in `acq`
     numbers = []
-    for _, label, *_ in labelled_files:
+    for _, label, _, _ in labelled_files:
         numbers.append(int(label) if label.isdecimal() else 0)
     if len(set(numbers)) < len(numbers) or 0 in numbers:
         numbers = list(range(1, len(labelled_files) + 1))
 
     runs = []
     for number, labelled_file in zip(numbers, labelled_files, strict=True):
-        _, _, _, file, events_file = labelled_file
+        _, _, file, events_file = labelled_file
         path = file.path
         bold_files: tuple[Path, ...] = (path,)
         if path.suffix == ".gii":
             right_name = path.name.replace("_hemi-L_", "_hemi-R_")
             bold_files = (path, path.with_name(right_name))
         # the suffix was `regressors` before fMRIPrep 20.2
-        described = file._replace(entities=file.entities | {"desc": "confounds"})
+        confounds_key = file._replace(entities=file.entities | {"desc": "confounds"})
         confounds = find_inherited_files(
-            list_derived, described, ".tsv", "regressors", "timeseries"
+            list_derived, confounds_key, ".tsv", "regressors", "timeseries"
         )[-1:]
         raw_sidecars = find_inherited_files(list_raw, file, ".json", "bold")
         derived_sidecars = find_inherited_files(list_derived, file, ".json", "bold")
@@ -214,10 +212,8 @@ def find_runs(
                 and image.entities | {"desc": ""} == run_entities
             ):
                 image_files[image.entities.get("desc", "")] = image.path
-        paths = list(bold_files)
-        paths.append(events_file)
-        paths += raw_sidecars + derived_sidecars + confounds
-        paths += image_files.values()
+        paths = list(bold_files) + [events_file] + raw_sidecars + derived_sidecars
+        paths += confounds + list(image_files.values())
         runs.append(
             BoldRun(
                 number=number,
@@ -258,7 +254,7 @@ def read_timing(run: BoldRun) -> tuple[int, float, float, str]:
     # programs that do not know the TR write 0 or 1 into the header
     n_volumes, header_tr_s = _read_bold_header(path)
     if header_tr_s > MAX_TR_S:
-        header_tr_s = header_tr_s / 1000
+        header_tr_s /= 1000
     is_known = header_tr_s > 0 and header_tr_s != 1
     if is_known and abs(header_tr_s - tr_s) > HEADER_TOLERANCE_S:
         raise BrainhiveError(
@@ -319,6 +315,9 @@ def read_bold(run: BoldRun, space: Mask | Mapping[str, int], n_volumes: int) -> 
         run: Files of the run.
         space: Mask of the voxels, or number of vertices of each hemisphere.
         n_volumes: Expected number of volumes T.
+
+    Raises:
+        BrainhiveError: if a file has another shape.
     """
     path = run.bold_files[0]
     if isinstance(space, Mask):
@@ -358,7 +357,8 @@ def read_events(
     Args:
         path: The events.tsv.
         stimulus: Column or template that names pictures.
-        conditions: Value or list of values of pictures in each column.
+        conditions: Value or list of values of pictures by column, such as
+            {"trial_type": "image"}.
         bold_file: BOLD of the run, whose entities a template may use.
 
     Returns:
@@ -369,13 +369,13 @@ def read_events(
             begin at the same time.
     """
     columns, rows = read_table(path)
-    absent = [name for name in ("onset", *conditions) if name not in columns]
-    if absent:
-        raise BrainhiveError(
-            f"{path} has no column {absent[0]}",
-            f"choose from {', '.join(columns)}: preparation.stimulus=COLUMN, "
-            "preparation.where={COLUMN: VALUE}",
-        )
+    for name in ["onset"] + list(conditions):
+        if name not in columns:
+            raise BrainhiveError(
+                f"{path} has no column {name}",
+                f"choose from {', '.join(columns)}: preparation.stimulus=COLUMN, "
+                "preparation.where={COLUMN: VALUE}",
+            )
     stimulus = name_events(path, columns, rows, stimulus, bold_file)
     allowed_values = {}
     for column, value in conditions.items():
@@ -421,7 +421,7 @@ def read_events(
 
 
 def _normalise_value(value: object) -> str:
-    """Write equal numbers in the same way, such as 1, 01 and 1.0."""
+    """Return the same text for 1, 01 and 1.0, and for n/a and NaN."""
     number = read_number(value)
     return NOT_AVAILABLE.sub("n/a", str(value)) if np.isnan(number) else str(number)
 
@@ -434,7 +434,7 @@ def find_onset_unit(pictures: Sequence[tuple[float, float, float]], source: str)
         source: Description of the pictures for errors.
 
     Returns:
-        `s`, `ms` or `volumes`. `s` if no unit fits.
+        `s`, `ms` or `volumes`. `s` without pictures, or if no unit fits.
 
     Raises:
         BrainhiveError: if two units fit.
@@ -523,10 +523,7 @@ def read_confounds(
 
 
 def require_one_version(files: Iterable[BidsFile]) -> None:
-    """Raise an error if an acquisition has two files, as of two reconstructions.
-
-    Files in the folder of another subject are errors, too.
-    """
+    """Require a single file of each acquisition, in the folder of its subject."""
     file_of: dict[frozenset[tuple[str, str]], BidsFile] = {}
     for file in files:
         # a copy of a folder may be called sub-01_old

@@ -125,7 +125,7 @@ def estimate_trials(
     """Estimate a beta for each trial and voxel.
 
     Args:
-        runs: Runs that are fitted together, such as those of a session.
+        runs: Runs that are fitted together, such as a session's runs.
         read_voxels: Returns the unscaled series [v, T] of a run and a slice of voxels.
             It is called several times for each.
         n_voxels: Number of voxels V.
@@ -152,7 +152,7 @@ def estimate_trials(
     for number, run in enumerate(runs):
         _require_degrees_of_freedom(number, run)
         regressors = build_design(run, stimulus_s, hrf_name)
-        # a tail of an HRF would have a huge beta, and distort ridge regression
+        # trials at a run's edge would have huge betas, and distort ridge regression
         peaks = np.abs(regressors).max(1, keepdims=True)  # [H, 1, n]
         min_peaks = MIN_RESPONSE * peaks.max(2, keepdims=True, initial=0)
         designs.append(regressors * (peaks >= min_peaks))
@@ -161,11 +161,11 @@ def estimate_trials(
     session = BoldSession(runs, read_voxels, n_voxels, designs, block_size)
     with threadpool_limits(1):
         if estimator == "denoised":
-            assumed = []
+            assumed_designs = []
             for run in runs:
                 regressors = build_design(run, stimulus_s, "assumed")
-                assumed.append(regressors.sum(2, keepdims=True))
-            return estimate_denoised(session, assumed, seed)
+                assumed_designs.append(regressors.sum(2, keepdims=True))
+            return estimate_denoised(session, assumed_designs, seed)
 
         is_lss = estimator == "lss"
         compute_weights = compute_lss_weights if is_lss else compute_lsa_weights
@@ -202,7 +202,7 @@ def build_hrf_library(
 
     Args:
         stimulus_s: Duration of the stimulus.
-        tr_s: Repetition time. The largest response at a multiple of it is 1.
+        tr_s: Repetition time. Responses at its multiples are scaled to a peak of 1.
         name: `library` (H = 20) or `assumed` (H = 1).
 
     Returns:
@@ -219,10 +219,10 @@ def build_hrf_library(
     else:
         # subtract the undershoot from the response: [20, samples]
         rows = np.loadtxt(folder / "hrf_library.csv", delimiter=",")
-        delay, late, scale, late_scale, ratio, onset = rows.T[:, :, None]
+        delay, late_delay, scale, late_scale, ratio, onset = rows.T[:, :, None]
         times_s = np.arange(HRF_SAMPLES) * HRF_STEP_S - onset
-        undershoot = evaluate_gamma(times_s, late / late_scale, late_scale) / ratio
-        hrfs = evaluate_gamma(times_s, delay / scale, scale) - undershoot
+        undershoot = evaluate_gamma(times_s, late_delay / late_scale, late_scale)
+        hrfs = evaluate_gamma(times_s, delay / scale, scale) - undershoot / ratio
 
     # sum the HRF over the duration of the stimulus
     boxcar = np.ones(max(1, round(stimulus_s / HRF_STEP_S)))
@@ -331,7 +331,7 @@ def build_polynomials(n_volumes: int, degree: int) -> Float64:
 def extend_basis(columns: Float64 | None, basis: Float64) -> Float64:
     """Orthonormalise columns [T, K], and append them to a basis [T, B].
 
-    Columns that depend on earlier columns become 0, so that their number is kept.
+    Columns that depend on the basis or earlier columns become 0.
     """
     if columns is None:
         return basis
@@ -341,9 +341,9 @@ def extend_basis(columns: Float64 | None, basis: Float64) -> Float64:
             remainder = remainder - basis @ (basis.T @ remainder)
         length = np.linalg.norm(remainder)
         if length > MIN_EIGENVALUE_RATIO**0.5 * np.linalg.norm(column):
-            remainder = remainder / length
+            remainder /= length
         else:
-            remainder = 0 * remainder
+            remainder *= 0
         basis = np.column_stack([basis, remainder])
     return basis
 
@@ -361,7 +361,7 @@ def compute_lss_weights(gram: Float64) -> Float64:
         gram: Products [..., n, n] of the trials' regressors, without nuisance.
 
     Returns:
-        Weights [..., n, n], by which the products with the series become betas.
+        Weights [..., n, n] that turn products with the series into betas.
     """
     # each trial has a model of two regressors: itself and the sum of the others
     is_trial = np.eye(gram.shape[-1])[:, None]
@@ -444,6 +444,7 @@ class VoxelGroup:
     """Voxels with the same HRF, and the products of their series with the regressors.
 
     Attributes:
+        models: Normal equations of each run.
         hrf_index: Index of the HRF.
         voxels: Indices [v] of the voxels.
         products: Products [n + M, v] of regressors and series, for each run.
@@ -490,9 +491,7 @@ class VoxelGroup:
 
 
 def multiply_by_run(matrices: Sequence[Float64], values: Float64) -> Float64:
-    """Multiply the trials of each run in values [trials, v] by the run's matrix
-    [n, n].
-    """
+    """Multiply the values [n, v] of each run's trials by its matrix [n, n]."""
     ends = np.cumsum(list(map(len, matrices)))
     run_values = np.split(values, ends[:-1])
     return np.concatenate(list(map(np.matmul, matrices, run_values)))
@@ -578,7 +577,7 @@ class BoldSession:
             yield voxels, means, squares, series
 
     def read_groups(self, hrf_indices: Int64) -> Iterator[VoxelGroup]:
-        """Read voxels in blocks, and group those of a block by their HRF [V]."""
+        """Read blocks of voxels, and group each block by the index [V] of the HRF."""
         for voxels, _, _, series in self.read_blocks():
             # voxels with the same HRF have the same weights
             block_indices = hrf_indices[voxels]
@@ -705,20 +704,20 @@ def fit_trials(
 
 
 def estimate_denoised(
-    session: BoldSession, assumed: Sequence[Float64], seed: int
+    session: BoldSession, assumed_designs: Sequence[Float64], seed: int
 ) -> TrialEstimates:
     """Estimate trials with noise components and ridge regression (GLMsingle's type D).
 
     Args:
         session: Runs, with designs of the library's HRFs.
-        assumed: Regressor [1, T, 1] of all trials of each run with the assumed HRF.
+        assumed_designs: Sum [1, T, 1] of each run's regressors with the assumed HRF.
         seed: Seed of the mixture of Gaussians.
     """
     survey = survey_voxels(session)
     is_variable = np.isfinite(survey.squares)
 
     # type A separates responses from noise
-    type_a = replace(session, designs=assumed)
+    type_a = replace(session, designs=assumed_designs)
     r2 = measure_type_a_r2(type_a, survey.squares)
     threshold = find_mixture_threshold(r2[is_variable], seed)
     noise_pool = choose_noise_pool(survey.mean, r2, threshold) & is_variable
@@ -800,7 +799,11 @@ def find_mixture_threshold(values: Float64, seed: int) -> float:
 
 
 def choose_noise_pool(mean: Float64, r2: Float64, threshold: float) -> Bool:
-    """Choose the bright voxels [V] whose type A R² is below a threshold."""
+    """Choose the bright voxels [V] whose type A R² is below a threshold.
+
+    Raises:
+        BrainhiveError: if there are none.
+    """
     min_mean = MIN_BRIGHTNESS * np.percentile(mean, BRIGHT_PERCENTILE)
     noise_pool = (mean > min_mean) & (r2 < threshold)
     if not noise_pool.any():
@@ -817,7 +820,7 @@ def add_noise_components(
     """Add the number of noise components with which repetitions agree best (type C).
 
     Args:
-        session: Runs. Confounds are removed, which GLMsingle omits without components.
+        session: Runs. Confounds are removed even for 0 components, unlike GLMsingle.
         hrf_indices: Index [V] of each voxel's HRF.
         noise_pool: Voxels [V] from which components are computed.
         is_responsive: Voxels [V] whose betas judge the components.
@@ -898,8 +901,8 @@ def choose_component_count(trend: Float64) -> int:
 def score_repetitions(session: BoldSession, candidates: Sequence[Float64]) -> Float64:
     """Score how badly betas in other runs predict the betas of the same stimuli.
 
-    The sum of (z_i − f_t)² over pairs of trials is Σ n_i z_i² − 2 z_i Σ_t f_t +
-    Σ_t f_t², where f are the z-scored betas of the first candidate.
+    The sum of (z_i − f_t)² over trials i and their n_i repetitions t is
+    Σ n_i z_i² − 2 z_i Σ_t f_t + Σ_t f_t², with z-scores f of the first candidate.
 
     Args:
         session: Runs.

@@ -65,7 +65,7 @@ class RegionMaps(NamedTuple):
 
     Attributes:
         values: Values [V, n] of voxels or vertices in n maps.
-        volume: The same values with all other voxels, for volumes.
+        volume: Values of the whole volume, or `values` for a surface.
         names: Names of the labels of each map, empty if the file has no names.
     """
 
@@ -94,12 +94,15 @@ def find_region_files(
     """Find the files of a subject's regions and atlases.
 
     Args:
-        patterns: Path of each region or atlas below `root` or the home folder, with
-            `{subject}`, `{subject:02d}` or `{label}` and the wildcards of a shell. A
-            pattern of surfaces finds both hemispheres, as `label/?h.aparc.annot`.
+        patterns: Path of each region or atlas below `root` or else the home folder,
+            such as `sub-{label}/?h.aparc.annot` for both hemispheres. `{subject}`
+            and `{subject:02d}` are allowed.
         subject: Subject number.
         root: Folder of the betas or of the BIDS data set.
         label: Subject label in file names, without `sub-`.
+
+    Returns:
+        Sorted files by name of the region or atlas.
 
     Raises:
         MissingData: if a pattern finds no file.
@@ -111,7 +114,9 @@ def find_region_files(
         paths = dict.fromkeys(os.path.abspath(folder / path) for folder in folders)
         files: list[Path] = []
         for candidate in paths:
-            files = files or expand_pattern(candidate)
+            files = expand_pattern(candidate)
+            if files:
+                break
         if not files:
             raise MissingData(
                 f"region {name} of subject {subject}: no file {' or '.join(paths)}",
@@ -129,19 +134,19 @@ def read_regions(
 ) -> tuple[Voxels, dict[str, str]]:
     """Read the regions of voxels or vertices.
 
-    A mask becomes a region with its own name. Maps are named `NAME-1`, `NAME-2` … or by
-    the file, a table next to it, or a known atlas, as labels are. If a second atlas
-    has a region of the same name, it becomes `ATLAS.REGION`.
+    Names of regions come from the file, a table next to it, or a known atlas. Without
+    them, a mask is NAME, and labels and maps are `NAME-1`, `NAME-2` …. A name that is
+    taken gets a prefix, as in `ATLAS.REGION`.
 
     Args:
-        files: A file of each region or atlas, or a file for each hemisphere, the left
-            first.
-        space: Mask of the voxels, vertices, or number of vertices in each hemisphere.
+        files: File of each region or atlas by NAME, or its files of the left and the
+            right hemisphere.
+        space: Mask of voxels, or vertices, or the number of vertices by hemisphere.
             Hemispheres named `left` and `right` become regions.
-        thresholds: Smallest value inside, by name of the region or atlas.
+        thresholds: Smallest value inside a region, by NAME.
 
     Returns:
-        The voxels, and the kind of each file's values, by name.
+        The voxels, and the kind of each file's values, by NAME.
 
     Raises:
         BrainhiveError: if a file is damaged, has another grid, has no region in the
@@ -189,16 +194,18 @@ def read_regions(
                 f"{paths[0]} has no region in the {width} voxels of the betas", WAY_OUT
             )
         kinds[atlas] = ", ".join(dict.fromkeys(content.kind for content in contents))
-        # names of an earlier atlas get this atlas as a prefix
         for name, mask in masks.items():
-            regions[f"{atlas}.{name}" if name in regions else name] = mask
+            region = name
+            while region in regions:
+                region = f"{atlas}.{region}"
+            regions[region] = mask
     return Voxels(regions, grid=grid, surface=surface), kinds
 
 
 def _join_hemispheres(
     contents: Sequence[FileRegions], width: int, is_volume: bool
 ) -> dict[str, Bool]:
-    """Join the regions of hemispheres to masks [width], by name.
+    """Join the regions of the same name in both hemispheres to a mask [width].
 
     Args:
         contents: Regions of each file.
@@ -247,14 +254,14 @@ def _read_file(
         volume = round_labels(volume)
     size, n_maps = maps.shape
 
-    # a single map of whole numbers may be an atlas, named by a table or by its name
+    # the labels of a single map may be named by a table or a known atlas
     table = _read_table(path)
     source = "of the file"
     values = np.unique(maps[np.isfinite(maps) & (maps > 0)])
     if n_maps == 1 and not any(labels) and (values == np.rint(values)).all():
         labels = [{label: name for label, name in table.items() if label in values}]
         source = "of the table next to it"
-        # a mask may be called wang_V1
+        # a mask of a single label may be called wang_V1
         if not any(labels) and len(values) > 1:
             labels = [_name_known_labels(f"{atlas} {path.name}".lower(), values)]
             source = "of a known atlas"
@@ -319,10 +326,10 @@ def _name_known_labels(file_name: str, labels: Array) -> Mapping[int, str]:
 
 
 def _read_table(path: Path) -> dict[int, str]:
-    """Read names by the number of a label or map from a table next to a file.
+    """Read the table next to a file, with lines such as `1 V1`.
 
     Returns:
-        Names, empty without a table.
+        Names by number of the label or map, empty without a table.
 
     Raises:
         BrainhiveError: if two tables disagree.
@@ -362,8 +369,8 @@ def _read_maps(path: Path, space: Mask | Mapping[str, int]) -> RegionMaps:
         elif path.suffix == ".label":
             if len(sizes) == 1:
                 raise ValueError(
-                    f"it does not say how many of {sizes[0]} vertices are left; take "
-                    "an .annot"
+                    f"it does not say how many of {sizes[0]} vertices are in the left "
+                    "hemisphere; use an .annot"
                 )
             # the file lists vertices, and only its name says of which hemisphere
             is_right = re.search(r"(^|[._])rh[._]|hemi-R", path.name) is not None

@@ -33,7 +33,7 @@ CIFTI_CORTEX = {
 """CIFTI's names of the vertices of each hemisphere."""
 UNPACKED_BYTES = 2**20
 MAX_AFFINE_DIFFERENCE_MM = 1e-3
-"""Largest difference between two affines of a space, which are stored as float32."""
+"""Largest difference between affines of the same space, stored as float32."""
 MIN_PROBABILITY = 0.5
 MIN_PERCENT = 50
 """Smallest probability of a voxel inside a region, as a share or in percent."""
@@ -81,14 +81,14 @@ def open_image(path: Path, way_out: str) -> Any:
 
 
 def find_vertices(paths: Sequence[Path], way_out: str) -> Surface | None:
-    """Find the vertices of the rows of GIFTI or CIFTI files.
+    """Find the hemisphere and vertex of each row of GIFTI or CIFTI files.
 
     Args:
         paths: GIFTI files of the left and the right hemisphere, or a CIFTI file.
         way_out: Advice on how to get undamaged files.
 
     Returns:
-        Vertices, or None for files of another format and for CIFTI parcels.
+        The surface, or None for files of another format and for CIFTI parcels.
     """
     is_gifti = paths[0].suffix == ".gii"
     if not is_gifti and not paths[0].name.endswith(CIFTI_ENDINGS):
@@ -118,10 +118,9 @@ def find_vertices(paths: Sequence[Path], way_out: str) -> Surface | None:
 
 @contextmanager
 def open_volumes(path: Path, way_out: str) -> Iterator[Any]:
-    """Context manager that opens a NIfTI or MGH image to read values.
+    """Open a NIfTI or MGH image as a context manager.
 
-    At the end, the rest of a compressed file is read and its checksum compared, which
-    nibabel does not do.
+    At the end, it compares the checksum of a compressed file, unlike nibabel.
 
     Args:
         path: The image.
@@ -153,7 +152,9 @@ def round_labels(values: Array) -> Array:
     Other values, and values that would all become 0, are returned unchanged.
     """
     rounded = np.rint(values)
-    is_near = np.allclose(values, rounded, 1e-6, MAX_ROUNDING_ERROR, equal_nan=True)
+    is_near = np.allclose(
+        values, rounded, rtol=1e-6, atol=MAX_ROUNDING_ERROR, equal_nan=True
+    )
     return rounded if is_near and np.nan_to_num(rounded).any() else values
 
 
@@ -192,7 +193,7 @@ def find_threshold(
     if is_whole and not has_negative:
         if not MIN_PERCENT <= high <= 100:
             return 0, "labels"
-        # most neighbours have equal labels, few have equal probabilities
+        # labels mostly have equal neighbours and no common divisor, percentages do not
         n_equal, n_pairs = _count_equal_neighbours(values)
         share = n_equal / max(1, n_pairs)
         divisor = np.gcd.reduce(positive.astype(np.int64))
@@ -224,7 +225,7 @@ def _count_equal_neighbours(values: Array) -> tuple[int, int]:
 
 
 def find_inside(values: Array, threshold: float) -> Bool:
-    """Mark values of at least a threshold that are neither 0 nor NaN."""
+    """Mark finite values of at least a threshold that are not 0."""
     return np.isfinite(values) & (values >= threshold) & (values != 0)
 
 
@@ -238,8 +239,7 @@ class Mask:
         affine: Affine [4, 4] from indices to mm.
         way_out: Advice on how to get a matching mask, for errors.
         compares_affines: If False, other images need the same shape, but not the same
-            affine. For publishers who resample all images, and whose headers may say
-            less.
+            affine. For publishers who resample all images, but write other affines.
         kind: Kind of the file's values, as `find_threshold` returns it.
         width: Number of voxels V.
         grid: Positions of the voxels.

@@ -262,7 +262,7 @@ class LslStream:
 
     def _read_samples(self, wait_s: float) -> tuple[Float64, Float64]:
         """Read all samples [n, C] with settled times, and these times [n]."""
-        # wait for the first sample, because a longer chunk would be waited for as whole
+        # wait for one sample only, as LSL waits until a longer chunk is complete
         blocks = [self._untimed[:0]]
         stamp_blocks = [np.empty(0)]
         block, block_stamps = self._signal.pull_chunk(timeout=wait_s, max_samples=1)

@@ -126,6 +126,22 @@ def test_a_table_beside_an_atlas_names_its_labels(tmp_path: Path, mask: Mask) ->
         (tmp_path / table).unlink()
 
 
+@pytest.mark.parametrize("names", [("V1", "b.V1"), ("b.V1", "V1")])
+def test_no_region_replaces_another(
+    tmp_path: Path, mask: Mask, names: tuple[str, str]
+) -> None:
+    """An atlas b may have V1 of an earlier file, and also a region b.V1."""
+    first = save(tmp_path / "first.nii", INSIDE.astype(np.uint8))
+    values = draw(0, 1, 2)
+    second = save(tmp_path / "second.nii", values)
+    (tmp_path / "second.txt").write_text(f"1 {names[0]}\n2 {names[1]}\n")
+    regions = load_masked_regions(mask, V1=first, b=second)
+    assert set(regions) == {"V1", "b.V1", "b.b.V1"}
+    np.testing.assert_array_equal(regions["V1"], True)
+    masks = [regions[name] for name in regions if name != "V1"]
+    np.testing.assert_array_equal(masks, [values[INSIDE] == 1, values[INSIDE] == 2])
+
+
 @pytest.mark.parametrize("error", [1e-4, -1e-4])
 def test_labels_and_masks_that_were_scaled_are_whole_numbers(
     tmp_path: Path, mask: Mask, error: float
