@@ -23,7 +23,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe
 from brainhive_cli.core.runs import RunFolder, is_run
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.files.hdf5 import short_name
+from brainhive_cli.data.files.hdf5 import shorten_store_path
 from brainhive_cli.data.files.subjects import Subjects
 from brainhive_cli.data.stores.health import (
     FAILED,
@@ -44,7 +44,10 @@ from brainhive_cli.data.stores.target_store import (
     expand_patterns,
     list_stores,
 )
-from brainhive_cli.data.targets.encoder_stores import holds_annotations, problem_of
+from brainhive_cli.data.targets.encoder_stores import (
+    describe_health_problem,
+    holds_annotations,
+)
 from brainhive_cli.reports.signal_page import write_signal_page
 
 FILE_KINDS = ("documents", "weights", "checkpoints", "pictures")
@@ -271,7 +274,7 @@ def _check_signal_store(path: Path, recipe: Recipe) -> CheckOutcome:
         A table with a row for each split, and the problem if the store is damaged.
     """
     # the path ends with the data set, the preparation and the subject
-    dataset, name = short_name(path.absolute()).split("/", 1)
+    dataset, name = shorten_store_path(path.absolute()).split("/", 1)
     title = f"Signal stores of {dataset}"
     columns = ("store",) + COUNT_COLUMNS + ("check",)
     try:
@@ -291,7 +294,7 @@ def _check_signal_store(path: Path, recipe: Recipe) -> CheckOutcome:
 
     files = {}
     if recipe.plots:
-        store_name = short_name(path)
+        store_name = shorten_store_path(path)
         with console.progress(f"drawing the page of {store_name}"):
             page, facts["reliability"] = write_signal_page(store, path.with_suffix(""))
         files[f"page of {store_name}"] = page
@@ -313,7 +316,7 @@ def _check_target_store(path: Path, is_thorough: bool) -> CheckOutcome:
         store = TargetStore.open(path)
         store.verify()
         health = store.remeasure_health() if is_thorough else store.health
-        problem = problem_of(store, health)
+        problem = describe_health_problem(store, health)
     except BrainhiveError as error:
         # the health of a damaged store is unknown
         unknown_figures = ("–",) * (len(HEALTH_COLUMNS) - 2)

@@ -21,9 +21,12 @@ from brainhive_cli.data.exchange.vectors import (
     VECTORS_PER_BATCH,
     write_parquet,
 )
-from brainhive_cli.data.files.hdf5 import short_name
+from brainhive_cli.data.files.hdf5 import shorten_store_path
 from brainhive_cli.data.stores.target_store import TargetStore, list_stores
-from brainhive_cli.data.targets.encoder_stores import encoder_of, warn_of_problems
+from brainhive_cli.data.targets.encoder_stores import (
+    find_encoder_config,
+    warn_of_problems,
+)
 
 
 class Recipe(FileRecipe):
@@ -71,7 +74,9 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
             embedded_rows = np.flatnonzero(store.done)  # [N]
             write = partial(write_store, store, embedded_rows, folder)
             file = launch.run_on_main(write)
-            table_rows.append((short_name(store.path), len(embedded_rows), str(file)))
+            table_rows.append(
+                (shorten_store_path(store.path), len(embedded_rows), str(file))
+            )
             bar.advance()
     table = Table("Exported embeddings", ("store", "vectors", "file"), table_rows)
     return Result(folder, (table,))
@@ -93,7 +98,7 @@ def _write_parquet(store: TargetStore, rows: Int64, folder: Path) -> Path:
     encoder_name = store.attributes["encoder"]
 
     # BrainHiVE names only encoders with default options
-    encoder_config = encoder_of(store)
+    encoder_config = find_encoder_config(store)
     has_default_options = encoder_name == encoder_config.model_construct().name
     if has_default_options and encoder_config.upstream:
         encoder_name = encoder_config.upstream

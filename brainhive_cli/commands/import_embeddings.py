@@ -38,7 +38,10 @@ from brainhive_cli.data.stores.target_store import (
     expand_patterns,
 )
 from brainhive_cli.data.targets.encoder_keys import find_encoders
-from brainhive_cli.data.targets.encoder_stores import problem_of, warn_of_problems
+from brainhive_cli.data.targets.encoder_stores import (
+    describe_health_problem,
+    warn_of_problems,
+)
 from brainhive_cli.data.targets.next_commands import write_next_command
 from brainhive_cli.models.encoders import (
     IMPORTED,
@@ -390,7 +393,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     rows = []
     for store in stores:
         warn_of_problems(store)
-        has_problem = bool(problem_of(store))
+        has_problem = bool(describe_health_problem(store))
         rows.append(make_health_row(store.path, store.health, has_problem))
     folder = recipe.paths.under_home("embeddings") / splits[0].dataset
     hint = write_next_command(recipe.dataset, recipe.encoders, recipe.paths)

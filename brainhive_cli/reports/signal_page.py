@@ -12,7 +12,7 @@ from brainhive_cli.core.artifacts import Artifact, Curve, CurveLine, Heatmap, To
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
 from brainhive_cli.core.measurements import list_footnotes, mark
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.files.hdf5 import short_name
+from brainhive_cli.data.files.hdf5 import shorten_store_path
 from brainhive_cli.data.signals.reliability import measure_reliability
 from brainhive_cli.data.signals.repetitions import WHITENED_UNIT
 from brainhive_cli.data.signals.space_files import write_maps
@@ -73,7 +73,7 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
         DamagedStore: if the store is damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    name = short_name(store.path)
+    name = shorten_store_path(store.path)
     sections = list[PageSection]()
     numbers_by_split = dict[str, Any]()
     problems = []

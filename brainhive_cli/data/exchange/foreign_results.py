@@ -27,7 +27,7 @@ from brainhive_cli.core.errors import (
 )
 from brainhive_cli.core.files import read_lines
 from brainhive_cli.data.files import pickles
-from brainhive_cli.data.files.ids import plain_id, plain_name, summarise_names
+from brainhive_cli.data.files.ids import normalise_name, summarise_names, to_image_id
 from brainhive_cli.measurement.foreign_result import ForeignResult
 from brainhive_cli.measurement.readings import COSINE, compute_similarities
 
@@ -144,7 +144,7 @@ class _ResultFiles:
     def find_names(self, role: str, size: int = 0) -> list[str]:
         """Find a list of names without folders and endings, or an empty list."""
         texts = self.find(role, size).astype(str)
-        return [plain_name(plain_id(text)) for text in texts]
+        return [normalise_name(to_image_id(text)) for text in texts]
 
 
 def open_result(folder: Path) -> ForeignResult:
@@ -381,7 +381,7 @@ def _read_array(content: Any) -> Array:
         ValueError: if it is empty or ragged, or text that is not UTF-8.
     """
     try:
-        values = pickles.array(content)
+        values = pickles.to_array(content)
     except TypeError:  # None among numbers becomes NaN
         values = np.asarray(content, np.float64)
     if not values.size:

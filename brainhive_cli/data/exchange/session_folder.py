@@ -17,7 +17,7 @@ from brainhive_cli.core.errors import BrainhiveError, first_line
 from brainhive_cli.core.files import atomic_write, open_unless_link
 from brainhive_cli.data.exchange.growing_run import GrowingRun
 from brainhive_cli.data.files.bids_labels import DESCRIPTION, SIMULATED
-from brainhive_cli.data.files.ids import table_text
+from brainhive_cli.data.files.ids import to_table_cell
 from brainhive_cli.data.streams import StreamFormat
 from brainhive_cli.models.signal_spec import UNIT_SIZES, name_unit
 
@@ -317,7 +317,7 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def _make_cell(text: str) -> str:
     """Make a table cell, with ? for characters that UTF-8 cannot encode."""
-    return table_text(text.encode(errors="replace").decode()) or MISSING_CELL
+    return to_table_cell(text.encode(errors="replace").decode()) or MISSING_CELL
 
 
 @contextmanager

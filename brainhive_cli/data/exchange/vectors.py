@@ -525,11 +525,11 @@ def _read_arrays(arrays: Iterable[Any]) -> Iterator[Array]:
     for array in arrays:
         for start in range(0, len(array), VECTORS_PER_BATCH):
             batch = array[start : start + VECTORS_PER_BATCH]
-            yield _stack(batch) if isinstance(batch, list) else pickles.array(batch)
+            yield _stack(batch) if isinstance(batch, list) else pickles.to_array(batch)
 
 
 def _stack(vectors: Sequence[Any]) -> Array:
     """Stack vectors [D], [1, D] or [S, D] to [n, D] or [n, S, D]."""
-    stacked = np.stack(list(map(pickles.array, vectors)))
+    stacked = np.stack(list(map(pickles.to_array, vectors)))
     is_row = stacked.ndim > 2 and stacked.shape[1] == 1
     return stacked[:, 0] if is_row else stacked

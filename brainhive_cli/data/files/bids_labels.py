@@ -140,7 +140,7 @@ def find_pattern(label: str, sessions: Iterable[int | str]) -> int | str | None:
     return None
 
 
-def chosen_numbers(
+def get_session_numbers(
     sessions: Mapping[str, str] | Sequence[int | str] | None,
 ) -> list[int]:
     """Return the recipe's sessions if all are numbers, else an empty list."""

@@ -77,7 +77,7 @@ def get_file_state(path: Path) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def short_name(path: Path) -> str:
+def shorten_store_path(path: Path) -> str:
     """Return the last three parts of a store's path, such as `things/test/clip`."""
     return "/".join(path.with_suffix("").parts[-3:])
 

@@ -90,18 +90,18 @@ class Names(Sequence[str]):
         return hashlib.sha256(b"\0".join(self.packed.tolist())).hexdigest()[:16]
 
 
-def composed(name: str) -> str:
+def compose_characters(name: str) -> str:
     """Compose the characters of a name (NFC), since macOS decomposes `é`."""
     return name if name.isascii() else normalize("NFC", name)
 
 
-def plain_name(name: str) -> str:
+def normalise_name(name: str) -> str:
     """Normalise the name of an event: NFC, and whole numbers without a point."""
     match = WHOLE.fullmatch(name)
-    return composed(match[1] if match else name)
+    return compose_characters(match[1] if match else name)
 
 
-def plain_id(name: str) -> str:
+def to_image_id(name: str) -> str:
     """Convert a path to the form of image ids: with /, without picture extension."""
     # events may have paths written on Windows
     path = PurePosixPath(name.strip().replace("\\", "/"))
@@ -109,7 +109,7 @@ def plain_id(name: str) -> str:
     return (path.with_suffix("") if is_picture else path).as_posix()
 
 
-def table_text(name: str) -> str:
+def to_table_cell(name: str) -> str:
     """Convert a name to the cell of a TSV.
 
     Characters that a cell cannot hold become spaces, and an initial quotation mark
@@ -120,7 +120,7 @@ def table_text(name: str) -> str:
 
 def read_category(name: str) -> str:
     """Normalise the name of a category from a recipe, a folder or an event."""
-    return plain_name(plain_id(table_text(name)))
+    return normalise_name(to_image_id(to_table_cell(name)))
 
 
 def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> Int64:
@@ -173,8 +173,8 @@ def match_names(
     Raises:
         BrainhiveError: if a name could mean several pictures.
     """
-    known_ids = [composed(image_id) for image_id in image_ids]
-    plain_names = [composed(plain_id(name)) for name in names]
+    known_ids = [compose_characters(image_id) for image_id in image_ids]
+    plain_names = [compose_characters(to_image_id(name)) for name in names]
     rows_of_id = defaultdict(list)
     for row, image_id in enumerate(known_ids):
         rows_of_id[image_id].append(row)
@@ -241,7 +241,7 @@ def summarise_names(names: Sequence[str], of: int | None = None) -> str:
     return f"{count}: {', '.join(texts)}{' …' if len(names) > 3 else ''}"
 
 
-def spans(numbers: Sequence[int]) -> str:
+def format_ranges(numbers: Sequence[int]) -> str:
     """Format whole numbers as ranges, such as `1–3, 5`."""
     ranges: list[list[int]] = []
     for number in sorted(set(numbers)):

@@ -8,7 +8,7 @@ from pathlib import Path
 from brainhive_cli.core.damage import is_machine_error
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import require_regular
-from brainhive_cli.data.files.ids import composed
+from brainhive_cli.data.files.ids import compose_characters
 
 SPLIT = re.compile(r"_split-\d+(?=_|$)")
 CONTINUED = re.compile(r"(.+)(?:_split-(?!0*1_)\d+(_.+)?|-\d+)\.fif(?:\.gz)?")
@@ -160,8 +160,8 @@ def require_own(path: Path, name: str) -> None:
         require_regular(named_path)
 
     # equal stems apart from numbers of parts, or the target of a link
-    stem = composed(SPLIT.sub("", path.stem))
-    named_stem = composed(SPLIT.sub("", Path(name).stem))
+    stem = compose_characters(SPLIT.sub("", path.stem))
+    named_stem = compose_characters(SPLIT.sub("", Path(name).stem))
     unnumbered_stem = re.sub(r"-\d+(\.fif)?$", r"\1", named_stem)
     if stem in (named_stem, unnumbered_stem) or name == path.resolve().name:
         return

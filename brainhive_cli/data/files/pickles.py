@@ -107,7 +107,7 @@ def load(path: Path, verify: bool = True, way_out: str = "fetch it again") -> An
             ) from error
 
 
-def array(value: Any) -> Array:
+def to_array(value: Any) -> Array:
     """Convert a loaded value to an array.
 
     Args:

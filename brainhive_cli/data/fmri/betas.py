@@ -22,7 +22,7 @@ from brainhive_cli.core.tables import Table
 from brainhive_cli.data.files.bids_labels import read_simulated
 from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.files.ids import (
-    spans,
+    format_ranges,
     summarise_names,
 )
 from brainhive_cli.data.files.published_files import FOLDERS
@@ -452,7 +452,7 @@ class Betas(Preparation):
         lines = []
         for fact, session_counts in counts.items():
             total = sum(session_counts.values())
-            sessions = spans(list(session_counts))
+            sessions = format_ranges(list(session_counts))
             lines.append(f"subject {subject}, session {sessions}: {total} {fact}")
         if unmatched:
             lines.append(

@@ -22,7 +22,7 @@ from brainhive_cli.data.files import hdf5, pickles
 from brainhive_cli.data.files.bids_labels import (
     ChosenSessions,
     SubjectNumbers,
-    chosen_numbers,
+    get_session_numbers,
     natural_key,
     number_sessions,
     number_subjects,
@@ -246,7 +246,7 @@ class OwnBetas(PublishedBetas):
         """
         recorded = super().sessions(subject)
         # `_files` has selected labels such as "pre", so select numbers here
-        numbers = chosen_numbers(self.config.sessions) or recorded
+        numbers = get_session_numbers(self.config.sessions) or recorded
         absent = set(numbers) - set(recorded)
         if absent:
             raise MissingData(
@@ -290,7 +290,7 @@ class OwnBetas(PublishedBetas):
         }
         sessions = self.config.sessions
         # without sessions in paths, numbers select lines of the tables
-        if labels == {""} and chosen_numbers(sessions):
+        if labels == {""} and get_session_numbers(sessions):
             sessions = None
         session_numbers = number_sessions(labels - {""}, sessions)
         if session_numbers is not None:
@@ -377,7 +377,7 @@ class OwnBetas(PublishedBetas):
             columns.append("session")
         if self.config.zscore == "run":
             columns.append("run")
-        sessions = chosen_numbers(self.config.sessions)
+        sessions = get_session_numbers(self.config.sessions)
 
         trials: list[Trial] = []
         session_rows: dict[int, list[int]] = {}

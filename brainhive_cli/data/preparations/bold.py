@@ -20,11 +20,11 @@ from brainhive_cli.core.tables import Table
 from brainhive_cli.data.files.bids_labels import (
     SplitSessions,
     SubjectNumbers,
-    chosen_numbers,
     find_pattern,
+    get_session_numbers,
     number_sessions,
 )
-from brainhive_cli.data.files.ids import plain_id
+from brainhive_cli.data.files.ids import to_image_id
 from brainhive_cli.data.fmri.betas import Betas, BetaSteps, SessionBetas, SessionTrials
 from brainhive_cli.data.fmri.bids_bold import (
     BOLD_PATTERNS,
@@ -245,7 +245,7 @@ class Bold(Betas):
         """
         # `_runs` has selected labels such as "pre", so select numbers here
         recorded = sorted(self._runs.get(subject, ()))
-        sessions = sorted(chosen_numbers(self.config.sessions)) or recorded
+        sessions = sorted(get_session_numbers(self.config.sessions)) or recorded
         absent = set(sessions) - set(recorded)
         if absent or not recorded:
             override = "derivatives=FOLDER"
@@ -382,7 +382,7 @@ class Bold(Betas):
         sessions = self.config.sessions
         # `sessions` selects numbers, and labels are selected here
         session_numbers = number_sessions(
-            labels, None if chosen_numbers(sessions) else sessions
+            labels, None if get_session_numbers(sessions) else sessions
         )
         groups = group_by_session(
             self.derivatives, folder_files, self.config.subject_numbers, session_numbers
@@ -750,7 +750,7 @@ def _number_stimuli(
     ids = []
     unknown_names = set()
     for image_id, name in zip(image_ids, names, strict=True):
-        ids.append(image_id or plain_id(name))
+        ids.append(image_id or to_image_id(name))
         if not image_id:
             unknown_names.add(name)
     stimuli = np.unique(ids, return_inverse=True)[1].astype(np.int64)

@@ -24,7 +24,7 @@ from brainhive_cli.data.files.bids_labels import (
     SubjectNumbers,
     read_simulated,
 )
-from brainhive_cli.data.files.ids import spans, summarise_names
+from brainhive_cli.data.files.ids import format_ranges, summarise_names
 from brainhive_cli.data.files.named_files import list_named_parts
 from brainhive_cli.data.recordings.channels import (
     KeptChannels,
@@ -335,7 +335,7 @@ class OwnRecordings(Preparation):
                 warnings.setdefault(text, []).append(subject)
                 suspects += suspect_names
         for text, numbers in warnings.items():
-            lines.append(f"subject {spans(numbers)}: {text}")
+            lines.append(f"subject {format_ranges(numbers)}: {text}")
         lines += compare_rates_and_references(channels, self.config.rate_hz)
         lines += self._list_idle_names(channels)
         differences, override = compare_subjects(

@@ -134,7 +134,7 @@ class Bold5000Betas(PublishedSteps):
 def _open_region(path: Path) -> Array:
     """Open the betas [trials, V] of a region. They stay on disk."""
     with report_damage(path, FETCH_HINT):
-        array = pickles.array(pickles.load(path))
+        array = pickles.to_array(pickles.load(path))
         if array.ndim != 2:
             raise ValueError("it is no array [trials, voxels]")
         return array

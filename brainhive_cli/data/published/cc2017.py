@@ -258,7 +258,7 @@ def _open_tensor(path: Path, axes: Sequence[str | int]) -> Any:
 def _read_captions(path: Path, count: int) -> Names:
     """Read the captions of all clips of a split."""
     with report_damage(path, FETCH_HINT):
-        texts = pickles.array(pickles.load(path)).reshape(-1)
+        texts = pickles.to_array(pickles.load(path)).reshape(-1)
         if texts.dtype.kind not in "UO" or len(texts) != count:
             raise ValueError(
                 f"it holds {len(texts)} {texts.dtype}, not captions of {count} clips"
@@ -294,7 +294,9 @@ def _list_captions(texts: Names, index: int) -> list[str]:
 def _read_clip(path: Path, index: int) -> Clip:
     """Read a clip of a tensor of bytes, or of values from 0 to 1."""
     with report_bad_picture(f"clip {index} of {path}"):
-        pixels = pickles.array(pickles.load(path, verify=False)[index])  # [F, 3, H, W]
+        pixels = pickles.to_array(
+            pickles.load(path, verify=False)[index]
+        )  # [F, 3, H, W]
         if pixels.dtype != np.uint8:
             low = pixels.min()
             high = pixels.max()
@@ -388,7 +390,7 @@ def _read_responses(files: FilesByRow, subject: int, split: str) -> Trials:
     """Open the responses of a split. They stay on disk."""
     path = files[split][0]
     with report_damage(path, FETCH_HINT):
-        responses = pickles.array(_open_tensor(path, RESPONSES_AXES))  # [N, R, V]
+        responses = pickles.to_array(_open_tensor(path, RESPONSES_AXES))  # [N, R, V]
 
     def read_clips(rows: slice) -> Array:
         return responses[rows][..., None]

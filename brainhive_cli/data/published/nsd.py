@@ -589,8 +589,10 @@ def _read_imagery_trials(
     if pickle is not None:
         with report_damage(pickle, IMAGERY_HINT):
             content = pickles.load(pickle)
-            blocks = pickles.array(content[BLOCKS_KEY]).astype(str).ravel().tolist()
-            stimuli = pickles.array(content[STIMULI_KEY]).astype(str).ravel().tolist()
+            blocks = pickles.to_array(content[BLOCKS_KEY]).astype(str).ravel().tolist()
+            stimuli = (
+                pickles.to_array(content[STIMULI_KEY]).astype(str).ravel().tolist()
+            )
         return [pickle], blocks, stimuli
 
     blocks = []
@@ -627,7 +629,7 @@ def _list_captions(path: Path, rows: Int64, index: int) -> list[str]:
 def _read_captions(path: Path) -> Array:
     """Read the captions [73000, 5] of all pictures."""
     with report_damage(path, f"{CAPTIONS_HINT} {path.parent}"):
-        table = pickles.array(pickles.load(path))
+        table = pickles.to_array(pickles.load(path))
         if table.ndim != 2 or table.dtype.kind not in "UO":
             raise ValueError(
                 f"it holds {table.dtype} {list(table.shape)}, not strings [N, K]"

@@ -436,7 +436,7 @@ def read_recording(
     with report_damage(path, way_out, BrainhiveError), naming(path):
         times_s = np.zeros(0)
         if TIMES_KEY in content:
-            times_s = pickles.array(content[TIMES_KEY]).astype(np.float64)
+            times_s = pickles.to_array(content[TIMES_KEY]).astype(np.float64)
         if rate_hz is None and len(times_s) > 1:
             # the median, as single times may be rounded
             rate_hz = round(1 / float(np.median(np.diff(times_s))), 6)
@@ -445,7 +445,7 @@ def read_recording(
         # bring the signal to [N, R, C, T]
         signal_key = _find_key(content, SIGNAL_KEYS)
         pictures = content.get(_find_key(content, PICTURES_KEYS))
-        signal: Any = pickles.array(content[signal_key])
+        signal: Any = pickles.to_array(content[signal_key])
         repetitions = None
         if signal.ndim == 5:
             signal = signal.reshape((-1,) + signal.shape[2:])
@@ -456,8 +456,8 @@ def read_recording(
 
         sessions = None
         if SESSIONS_KEY in content:
-            sessions = pickles.array(content[SESSIONS_KEY]).astype(np.int8)
-        ch_names = pickles.array(content.get(_find_key(content, CHANNELS_KEYS), ()))
+            sessions = pickles.to_array(content[SESSIONS_KEY]).astype(np.int8)
+        ch_names = pickles.to_array(content.get(_find_key(content, CHANNELS_KEYS), ()))
         channels = tuple(ch_names.astype(str).tolist()) or MONTAGES[dataset.name]
         recording = Trials(
             signal,
@@ -515,7 +515,7 @@ def _group_trials(
     Returns:
         Signals [N, R, C, T], paths [N] of the pictures, and repetitions [N] of each.
     """
-    shown_paths = pickles.array(paths).astype(str)
+    shown_paths = pickles.to_array(paths).astype(str)
     if shown_paths.shape != trials.shape[:1]:
         raise BrainhiveError(
             f"{list(trials.shape)} trials come with {list(shown_paths.shape)} pictures"
@@ -548,7 +548,7 @@ def _read_image_ids(pictures: Any) -> list[str]:
     Raises:
         BrainhiveError: if the repetitions in a row show different pictures.
     """
-    paths = pickles.array(pictures).astype(str)
+    paths = pickles.to_array(pictures).astype(str)
     if paths.ndim == 2:
         mixed_rows = np.flatnonzero((paths != paths[:, :1]).any(1))
         if mixed_rows.size:

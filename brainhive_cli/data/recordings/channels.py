@@ -13,7 +13,7 @@ import numpy as np
 
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.files.ids import spans
+from brainhive_cli.data.files.ids import format_ranges
 from brainhive_cli.data.recordings.headers import Header
 from brainhive_cli.data.recordings.opening import CHANNEL_UNITS, get_scales
 from brainhive_cli.data.signals.cutting import MIN_VARIANCE_SHARE
@@ -211,7 +211,7 @@ def group_by_entry(
     for number, entries in items.items():
         for entry in entries:
             groups[entry].append(number)
-    return [(spans(numbers),) + entry for entry, numbers in groups.items()]
+    return [(format_ranges(numbers),) + entry for entry, numbers in groups.items()]
 
 
 def describe_channels(
@@ -473,5 +473,7 @@ def _join_values(values: Mapping[str, Mapping[int, str]]) -> str:
     texts = []
     for value, file_names in values.items():
         file_name = next(iter(file_names.values()))
-        texts.append(f"{value} of subject {spans(list(file_names))} ({file_name})")
+        texts.append(
+            f"{value} of subject {format_ranges(list(file_names))} ({file_name})"
+        )
     return "; ".join(texts)

@@ -16,7 +16,7 @@ from brainhive_cli.core.only_match import choose_only
 from brainhive_cli.core.sections import Section
 from brainhive_cli.data.files import pickles
 from brainhive_cli.data.files.bids_labels import natural_key
-from brainhive_cli.data.files.ids import plain_name
+from brainhive_cli.data.files.ids import normalise_name
 from brainhive_cli.data.files.named_files import require_own
 from brainhive_cli.data.recordings.epochs import (
     CH_TYPES,
@@ -125,7 +125,7 @@ def read_epochs(
 
     joined = join_epochs(epochs, path, rename, montage, trial_names)
     run_names = read_picture_names(row.get("run", "n/a") for row in rows)
-    labels = list(map(plain_name, run_names))
+    labels = list(map(normalise_name, run_names))
     runs = None
     warnings = []
     if labels and "" not in labels:

@@ -12,9 +12,9 @@ from brainhive_cli.core.files import is_file
 from brainhive_cli.core.only_match import choose_only
 from brainhive_cli.data.files.ids import (
     match_names,
-    plain_name,
+    normalise_name,
     summarise_names,
-    table_text,
+    to_table_cell,
 )
 from brainhive_cli.data.recordings.headers import Header
 from brainhive_cli.data.recordings.ledger import Ledger
@@ -358,8 +358,8 @@ class EventNames:
         pairs = []
         for picture in dict.fromkeys(pictures):
             for name in self._candidates.get(picture, [picture]):
-                pairs.append((picture, table_text(name)))
-        dataset_names = list(map(table_text, self.image_ids))
+                pairs.append((picture, to_table_cell(name)))
+        dataset_names = list(map(to_table_cell, self.image_ids))
         matched_rows, _ = match_names([name for _, name in pairs], dataset_names)
         rows = {}
         for (picture, _), row in zip(pairs, matched_rows.tolist(), strict=True):
@@ -409,4 +409,4 @@ def _drop_type(event: str) -> str:
 
 def _strip_zeros(name: str) -> str:
     """Remove leading zeros of numbers in a name, and repeated spaces."""
-    return LEADING_ZEROS.sub("", " ".join(plain_name(name).split()))
+    return LEADING_ZEROS.sub("", " ".join(normalise_name(name).split()))

@@ -17,9 +17,9 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.files.ids import (
     PICTURES,
     match_names,
-    plain_id,
     read_category,
     summarise_names,
+    to_image_id,
 )
 
 StimuliKey = Annotated[
@@ -174,7 +174,7 @@ def _match_paths(names: Iterable[str], image_ids: Sequence[str]) -> dict[str, in
             if name in rows:
                 continue
             shorter_path = path.partition("/")[2]
-            is_unique = stem_counts[plain_id(shorter_path)] == 1
+            is_unique = stem_counts[to_image_id(shorter_path)] == 1
             if "/" in shorter_path or is_unique:
                 shorter_paths[name] = shorter_path
         path_of = shorter_paths

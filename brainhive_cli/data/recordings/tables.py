@@ -11,7 +11,7 @@ import numpy as np
 from brainhive_cli.core.errors import BrainhiveError, first_line
 from brainhive_cli.core.files import is_file, read_regular
 from brainhive_cli.core.only_match import choose_only
-from brainhive_cli.data.files.ids import plain_name
+from brainhive_cli.data.files.ids import normalise_name
 from brainhive_cli.data.files.named_files import SPLIT
 
 MODALITY_SUFFIX = re.compile(r"_(eeg|meg|ieeg)$")
@@ -276,6 +276,6 @@ def _fill_template(
             return "n/a"
         if LARGE_WIDTH.search(format_spec):
             raise ValueError("a width of more than 999 letters")
-        number = int(plain_name(value)) if integer_type else value
+        number = int(normalise_name(value)) if integer_type else value
         name = name.replace(field, format(number, format_spec))
     return name

@@ -138,7 +138,7 @@ def make_health_row(
         are_annotations: True for targets such as labels of 0 and 1, of which only the
             number of vectors and of values that are not finite are shown.
     """
-    name = hdf5.short_name(path)
+    name = hdf5.shorten_store_path(path)
     check = FAILED if has_failed else PASSED
     n_vectors = health.vectors
     if are_annotations:

@@ -121,7 +121,7 @@ class Recordings:
 
     def name_store(self, subject: int) -> str:
         """Name a subject's store, such as `signals things-eeg/default/sub-01`."""
-        return f"{SIGNALS} {hdf5.short_name(self.build_path(subject))}"
+        return f"{SIGNALS} {hdf5.shorten_store_path(self.build_path(subject))}"
 
     def select(self, recording: Trials, where: str) -> Trials:
         """Select the channels or regions and the window that a model reads.

@@ -23,8 +23,8 @@ from brainhive_cli.data.stores.target_store import PIXELS_DATASET, TargetStore
 from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
 from brainhive_cli.data.targets.encoder_groups import (
     EncoderGroup,
-    alternatives,
-    shape_of,
+    count_alternatives,
+    get_target_shape,
 )
 from brainhive_cli.data.targets.encoder_stores import is_same_network
 from brainhive_cli.models.encoders import EncoderConfig
@@ -127,8 +127,12 @@ class StoreJob:
             return f"to do, of a size that is known with the weights{suffix}"
 
         # size of the targets, without names and checksums
-        n_targets = len(self.images) * (alternatives(self.config, self.images) or 1)
-        n_values = n_targets * prod(shape_of(self.config, view_shape, self.images))
+        n_targets = len(self.images) * (
+            count_alternatives(self.config, self.images) or 1
+        )
+        n_values = n_targets * prod(
+            get_target_shape(self.config, view_shape, self.images)
+        )
         size = console.size(n_values * np.dtype(self.dtype).itemsize)
         return f"to do{suffix}, {size} to write"
 
@@ -145,9 +149,9 @@ class StoreJob:
         if latent_space:
             attributes["latent_space"] = latent_space
         attributes["versions"] = library_versions()
-        shape = shape_of(self.config, group.shapes[self.config.name], images)
+        shape = get_target_shape(self.config, group.shapes[self.config.name], images)
         # several captions or frames are an axis K before the shape of a target
-        n_alternatives = alternatives(self.config, images)
+        n_alternatives = count_alternatives(self.config, images)
         if n_alternatives is not None:
             attributes["alternatives"] = n_alternatives
             shape = (n_alternatives,) + shape

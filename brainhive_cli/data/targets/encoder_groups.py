@@ -192,7 +192,7 @@ class EncoderGroup:
         """
         config = self.configs[0]
         if config.encodes != "pixels":
-            views_each(config, stimuli)  # raises MissingData
+            count_views(config, stimuli)  # raises MissingData
             return stimuli.get_reader(config.encodes)
         return open_pictures(config.pictures, stimuli) if config.pictures else None
 
@@ -210,7 +210,7 @@ class EncoderGroup:
         return {name: tuple(values.shape[1:]) for name, values in targets.items()}
 
 
-def views_each(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
+def count_views(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
     """Return the number of views of a stimulus: frames, captions or masks.
 
     Args:
@@ -256,22 +256,22 @@ def views_each(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
     return count if views == "all" else None
 
 
-def shape_of(
+def get_target_shape(
     config: EncoderConfig, view_shape: tuple[int, ...], stimuli: StimulusSet
 ) -> tuple[int, ...]:
     """Return the shape of a stimulus's target, given the shape for one view."""
     if config.views != "all":
         return view_shape
-    return (views_each(config, stimuli) or 1,) + view_shape
+    return (count_views(config, stimuli) or 1,) + view_shape
 
 
-def alternatives(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
+def count_alternatives(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
     """Return the number of targets of each stimulus, or None for a single target.
 
     Raises:
-        MissingData: as for `views_each`.
+        MissingData: as for `count_views`.
     """
-    count = views_each(config, stimuli)
+    count = count_views(config, stimuli)
     return None if config.combines else count
 
 
@@ -296,7 +296,7 @@ def _combine(targets: Tensor, views: Tensor, method: str) -> Tensor:
     return (targets * weights[(...,) + (None,) * n_target_axes]).sum(1)
 
 
-def grouped(
+def group_encoders(
     configs: Sequence[EncoderConfig], precision: str, launch: Launch
 ) -> list[EncoderGroup]:
     """Group encoders by network and input. Groups of one network share it.

@@ -94,7 +94,7 @@ def open_stores(
     return stores
 
 
-def store_inputs(
+def list_store_inputs(
     dataset: Dataset,
     config: parts.Config,
     split: str,
@@ -244,12 +244,12 @@ def keep_identity(folder: RunFolder, stores: Mapping[str, TargetStore]) -> None:
         BrainhiveError: if a resumed run started with another store.
     """
     if (folder.path / IDENTITIES).is_file():  # the run is resumed
-        refuse_others(folder, stores, MADE_BY + ("pictures",))
+        require_same_identities(folder, stores, MADE_BY + ("pictures",))
     identities = {name: identity_of(store) for name, store in stores.items()}
     folder.write_json(IDENTITIES, identities)
 
 
-def refuse_others(
+def require_same_identities(
     folder: RunFolder, stores: Mapping[str, TargetStore], keys: Sequence[str] = MADE_BY
 ) -> None:
     """Raise an error if a store was made otherwise than the store a run was trained on.
@@ -305,7 +305,7 @@ def list_changed(folder: RunFolder, stores: Mapping[str, TargetStore]) -> list[s
     return changes
 
 
-def problem_of(store: TargetStore, health: Health | None = None) -> str:
+def describe_health_problem(store: TargetStore, health: Health | None = None) -> str:
     """Describe the failed health check of a store, its likely cause, and the way out.
 
     Args:
@@ -315,7 +315,7 @@ def problem_of(store: TargetStore, health: Health | None = None) -> str:
     Returns:
         One line, or an empty text if the store passes.
     """
-    encoder = encoder_of(store)
+    encoder = find_encoder_config(store)
     problems = (health or store.health).list_problems(
         encoder.usual_cosine, encoder.usual_repeats, encoder.usual_dead
     )
@@ -335,17 +335,17 @@ def problem_of(store: TargetStore, health: Health | None = None) -> str:
 
 def warn_of_problems(store: TargetStore) -> None:
     """Warn of a store that fails its health check."""
-    problem = problem_of(store)
+    problem = describe_health_problem(store)
     if problem:
         console.warn(f"{store.path} failed its health check: {problem}")
 
 
 def holds_annotations(store: TargetStore) -> bool:
     """Return True if a store has labels, masks or captions, without a health check."""
-    return issubclass(encoder_of(store), AnnotationConfig)
+    return issubclass(find_encoder_config(store), AnnotationConfig)
 
 
-def encoder_of(store: TargetStore) -> type[EncoderConfig]:
+def find_encoder_config(store: TargetStore) -> type[EncoderConfig]:
     """Return the config class of a store's encoder, or the base class if unknown."""
     try:
         return parts.load("encoders", store.attributes["config"]["kind"]).Config

@@ -24,7 +24,7 @@ from brainhive_cli.data.media.stimuli import describe_unread
 from brainhive_cli.data.stores.target_store import build_store_path
 from brainhive_cli.data.stores.target_writer import finish_stores, open_writers
 from brainhive_cli.data.targets.embedding import StoreJob, embed_stimuli
-from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
+from brainhive_cli.data.targets.encoder_groups import EncoderGroup, group_encoders
 from brainhive_cli.data.targets.encoder_keys import add_usual_encoders
 from brainhive_cli.data.targets.next_commands import write_embed_commands
 from brainhive_cli.data.targets.picture_splits import HeldOut
@@ -110,7 +110,7 @@ class Job(CommandJob):
         Without the files of the stimuli, their published number is used.
         """
         dataset: Dataset = recipe.dataset.build(recipe.paths)
-        groups = grouped(recipe.encoders, recipe.precision, launch)
+        groups = group_encoders(recipe.encoders, recipe.precision, launch)
         root = recipe.paths.under_home("embeddings")
         stores = list[StoreJob]()
         try:

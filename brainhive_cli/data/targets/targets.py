@@ -25,10 +25,10 @@ from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_groups import (
     EncoderGroup,
-    alternatives,
-    grouped,
-    shape_of,
-    views_each,
+    count_alternatives,
+    count_views,
+    get_target_shape,
+    group_encoders,
 )
 from brainhive_cli.data.targets.encoder_stores import open_stores
 from brainhive_cli.data.targets.next_commands import write_embed_commands
@@ -155,14 +155,14 @@ class OnlineTargets:
     def __post_init__(self) -> None:
         """Find the encoder, and count the views of a stimulus."""
         self.config = self.group.configs[self.group.names.index(self.name)]
-        self.alternatives = alternatives(self.config, self.stimuli) or 1
+        self.alternatives = count_alternatives(self.config, self.stimuli) or 1
         self.combines = any(config.combines for config in self.group.configs)
         self.done = np.ones(len(self.stimuli), bool)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of a target. Loads the network."""
-        return shape_of(self.config, self.group.shapes[self.name], self.stimuli)
+        return get_target_shape(self.config, self.group.shapes[self.name], self.stimuli)
 
     def choose(self, values: Tensor, choices: Tensor | None) -> Tensor:
         """Choose an alternative [B, *shape] if the network encoded all of them."""
@@ -195,7 +195,7 @@ class OnlineTargets:
                 views = torch.stack(list(threads.map(load, rows.tolist())))
         else:
             views = torch.stack([load(row) for row in rows.tolist()])
-        if self.combines or views_each(self.group.configs[0], self.stimuli) is None:
+        if self.combines or count_views(self.group.configs[0], self.stimuli) is None:
             return views
         return _choose(views, choices)
 
@@ -435,7 +435,7 @@ def open_targets(
         stores = open_stores(dataset, dataset_config, split, stored, paths, images)
         sources |= Targets.from_stores(stores, launch, on_device=False).sources
     # encoders share their network, and compute in float32
-    for group in grouped(online, "fp32", launch):
+    for group in group_encoders(online, "fp32", launch):
         stimuli = images or dataset.images(split)
         for name in group.names:
             sources[name] = OnlineTargets(stimuli, group, name)

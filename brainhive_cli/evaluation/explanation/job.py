@@ -24,7 +24,7 @@ from brainhive_cli.data.signals.selection import list_window_starts
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.encoder_stores import open_stores, store_inputs
+from brainhive_cli.data.targets.encoder_stores import list_store_inputs, open_stores
 from brainhive_cli.evaluation.explanation.profiles import (
     REGION,
     SENSOR,
@@ -136,7 +136,7 @@ class Job:
         # embeddings are listed below, as further levels are read, too
         yield from align.inputs([])
         for split in self.splits:
-            yield from store_inputs(
+            yield from list_store_inputs(
                 align.dataset, align.dataset_config, split, self.encoders, align.paths
             )
 

@@ -28,7 +28,7 @@ from brainhive_cli.core.files import resolve_below
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media import media_files
-from brainhive_cli.data.targets.encoder_groups import grouped
+from brainhive_cli.data.targets.encoder_groups import group_encoders
 from brainhive_cli.data.targets.encoder_keys import match_keys
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe, SourceName
@@ -185,7 +185,7 @@ class StimulusHeads:
             for config in self.encoders
             if compared is None or keys[config.name] in compared
         ]
-        groups = grouped(encoders, "fp32", launch)
+        groups = group_encoders(encoders, "fp32", launch)
 
         @torch.inference_mode()
         def compare_pictures(pixels: UInt8, decoded: Decoded) -> Tensor:

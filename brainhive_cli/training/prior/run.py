@@ -27,7 +27,7 @@ from brainhive_cli.core.parts import list_papers
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import PUBLISHED_FACTS, Dataset, list_pictures
 from brainhive_cli.data.stores.learned import LearnedPictures, TrainingHistory
-from brainhive_cli.data.targets.encoder_stores import store_inputs
+from brainhive_cli.data.targets.encoder_stores import list_store_inputs
 from brainhive_cli.data.targets.next_commands import keep_if_recorded
 from brainhive_cli.measurement.metrics import perceptual
 from brainhive_cli.measurement.statistics import measure
@@ -114,7 +114,7 @@ class PriorRun(RunJob):
         """List the embeddings, those that are computed now as well."""
         recipe = self.recipe
         listed = []
-        for one in store_inputs(
+        for one in list_store_inputs(
             self.dataset, recipe.dataset, recipe.split, recipe.encoders, recipe.paths
         ):
             if one.error is not None and recipe.embed_missing:

@@ -20,7 +20,7 @@ from brainhive_cli.core.command import Result
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.targets.encoder_groups import BLANK, grouped
+from brainhive_cli.data.targets.encoder_groups import BLANK, group_encoders
 from brainhive_cli.data.targets.model_input import spec_of
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.models import fusers
@@ -96,7 +96,7 @@ def families(shelf: str) -> list[str]:
 @pytest.mark.parametrize("kind", families("encoders"))
 def test_every_encoder_embeds_there(kind: str, gpu: PretendedGpu) -> None:
     config = parts.load("encoders", kind).TINY
-    (group,) = grouped([config], "bf16", HERE)
+    (group,) = group_encoders([config], "bf16", HERE)
     labels = np.zeros(config.known_shape or 0, np.uint8)
     view = group.view({**BLANK, "labels": labels}[group.encoder.reads])
 

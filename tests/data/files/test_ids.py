@@ -10,14 +10,14 @@ import pytest
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.files.ids import (
     Names,
+    format_ranges,
     match_ids,
     match_names,
-    plain_id,
-    plain_name,
+    normalise_name,
     read_category,
-    spans,
     summarise_names,
-    table_text,
+    to_image_id,
+    to_table_cell,
 )
 
 WORDS = ["a", "été/ñ", "画像/猫", "a-b/x"]
@@ -149,18 +149,18 @@ def test_at_most_three_names_are_shown_in_one_line(names, of, summary):
     ],
 )
 def test_whole_numbers_are_written_as_spans(numbers, text):
-    assert spans(numbers) == text
+    assert format_ranges(numbers) == text
 
 
 def test_names_are_plain_in_tables_events_and_recipes():
-    assert [plain_name(name) for name in ("13.0", "-2.", "1.50", "e\u0301")] == [
+    assert [normalise_name(name) for name in ("13.0", "-2.", "1.50", "e\u0301")] == [
         "13",
         "-2",
         "1.50",
         "\u00e9",
     ]
-    assert plain_id(" a\\b.c.JPG ") == "a/b.c" and plain_id("a.txt") == "a.txt"
-    assert table_text('\t"a" "b"\x85 ') == '\'a" "b"'
+    assert to_image_id(" a\\b.c.JPG ") == "a/b.c" and to_image_id("a.txt") == "a.txt"
+    assert to_table_cell('\t"a" "b"\x85 ') == '\'a" "b"'
     assert read_category(" 5.0.png\n") == "5"
 
 

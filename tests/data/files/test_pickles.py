@@ -213,14 +213,14 @@ def test_lists_that_repeat_one_another_are_no_array(
     own.append(own)
     for value in (nested, own, [[1.0] * 2**11] * 2**11):
         with pytest.raises(ValueError, match="repeat"):
-            pickles.array(value)
+            pickles.to_array(value)
 
 
 def test_a_long_text_among_many_is_no_array() -> None:
     """Each text of an array takes as much memory as the longest."""
     with pytest.raises(ValueError, match="in memory"):
-        pickles.array(["a" * 2**20, *["b"] * 2**14])
-    assert pickles.array([["a", "bc"], ["d", "e"]]).tolist() == [
+        pickles.to_array(["a" * 2**20, *["b"] * 2**14])
+    assert pickles.to_array([["a", "bc"], ["d", "e"]]).tolist() == [
         ["a", "bc"],
         ["d", "e"],
     ]

@@ -14,7 +14,7 @@ from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
 from brainhive_cli.data.targets import targets
-from brainhive_cli.data.targets.encoder_groups import grouped
+from brainhive_cli.data.targets.encoder_groups import group_encoders
 from brainhive_cli.data.targets.targets import OnlineTargets, StoreTargets, Targets
 from brainhive_cli.models.encoders import timm
 
@@ -91,7 +91,7 @@ def test_online_targets_of_several_outputs_take_one_forward_pass():
     ]
     names = Names.of(["red", "green", "blue"])
     stimuli = StimulusSet("colours", "train", names, names, pictures.__getitem__)
-    (group,) = grouped(configs, "fp32", ALONE)
+    (group,) = group_encoders(configs, "fp32", ALONE)
     online = Targets(
         {name: OnlineTargets(stimuli, group, name) for name in group.names}
     )

@@ -36,7 +36,7 @@ from brainhive_cli.data.targets.encoder_keys import (
 from brainhive_cli.data.targets.encoder_stores import (
     digest_of,
     open_stores,
-    refuse_others,
+    require_same_identities,
 )
 from brainhive_cli.data.targets.model_input import (
     choose_input,
@@ -242,7 +242,7 @@ class TrainedModel:
         )
         # a run records which embeddings it was trained on, a model folder does not
         if not run.is_model:
-            refuse_others(run.folder, stores)
+            require_same_identities(run.folder, stores)
         return stores
 
     def pictures(self, split: str) -> TargetStore:
@@ -351,7 +351,7 @@ class TrainedModel:
             BrainhiveError: if its weights are not those that the model changes, or the
                 pictures not those of the store.
         """
-        from brainhive_cli.data.targets.encoder_groups import grouped
+        from brainhive_cli.data.targets.encoder_groups import group_encoders
         from brainhive_cli.data.targets.targets import make_online_targets
 
         run, adapter = self.run, self.module.adapter
@@ -364,7 +364,7 @@ class TrainedModel:
             configs = [config for config in self.encoders if config.name in names]
 
             # these encoders are outputs of one network, which the model changes
-            group = grouped(configs, "fp32", Launch(0, 1, self.module.device))[0]
+            group = group_encoders(configs, "fp32", Launch(0, 1, self.module.device))[0]
             if group.digest != digest:
                 raise BrainhiveError(
                     f"{run.folder.path} changes weights {digest}, and {names[0]} has "

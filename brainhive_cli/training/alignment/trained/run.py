@@ -45,7 +45,7 @@ from brainhive_cli.data.targets.encoder_keys import (
     read_run_recipe,
 )
 from brainhive_cli.data.targets.encoder_stores import (
-    store_inputs,
+    list_store_inputs,
 )
 from brainhive_cli.data.targets.model_input import (
     match_recording,
@@ -348,7 +348,7 @@ class TrainedRun:
         for variant, recipe in self.recipes.items():
             yield from self.source(variant).list_inputs(self._tested_on(variant))
             for split in splits:
-                yield from store_inputs(
+                yield from list_store_inputs(
                     self.dataset,
                     self.dataset_config,
                     split,

@@ -22,7 +22,7 @@ from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.recordings import Recordings
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_keys import find_encoders, match_prior_keys
-from brainhive_cli.data.targets.encoder_stores import open_stores, store_inputs
+from brainhive_cli.data.targets.encoder_stores import list_store_inputs, open_stores
 from brainhive_cli.data.targets.model_input import spec_of
 from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import EncoderConfig
@@ -249,7 +249,7 @@ class Job:
                 [Input(f"run {self.base_run.folder.name}")] if self.base_run else ()
             ),
             list_signals,
-            lambda: store_inputs(
+            lambda: list_store_inputs(
                 self.dataset,
                 recipe.dataset,
                 "train",

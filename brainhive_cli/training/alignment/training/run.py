@@ -12,7 +12,10 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, merge_caveats
 from brainhive_cli.core.runs import METRICS_FILE, RunFolder
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.targets.encoder_stores import keep_identity, problem_of
+from brainhive_cli.data.targets.encoder_stores import (
+    describe_health_problem,
+    keep_identity,
+)
 from brainhive_cli.data.targets.next_commands import are_embedded, write_embed_commands
 from brainhive_cli.training.alignment.cells import Cell, list_subjects
 from brainhive_cli.training.alignment.training.job import Job
@@ -87,7 +90,9 @@ class TrainingRun(Job, RunJob):
 
     def summarise(self, run: OpenRun) -> Summary:
         """Collect what all cells measured, and draw their learning curves."""
-        problems = {name: problem_of(store) for name, store in self.stores.items()}
+        problems = {
+            name: describe_health_problem(store) for name, store in self.stores.items()
+        }
         failed = [
             f"{name} failed its health check: {why}"
             for name, why in problems.items()

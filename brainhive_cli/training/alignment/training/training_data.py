@@ -36,7 +36,7 @@ from brainhive_cli.data.stores.target_store import (
     get_stimuli_and_pixels,
     has_unknown_pictures,
 )
-from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
+from brainhive_cli.data.targets.encoder_groups import EncoderGroup, group_encoders
 from brainhive_cli.data.targets.encoder_keys import match_keys
 from brainhive_cli.data.targets.encoder_stores import (
     digest_of,
@@ -141,7 +141,7 @@ class TrainingData:
         self.adapted: EncoderGroup | None = None
         if names := recipe.train.lora.encoders:
             configs = [config for config in recipe.encoders if config.name in names]
-            groups = grouped(configs, recipe.train.precision, launch)
+            groups = group_encoders(configs, recipe.train.precision, launch)
             if len(groups) != 1 or any(
                 config.encodes != "pixels" for config in configs
             ):

@@ -10,8 +10,8 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.files.bids_labels import (
-    chosen_numbers,
     find_pattern,
+    get_session_numbers,
     natural_key,
     number_session,
     number_sessions,
@@ -329,8 +329,8 @@ def test_labels_of_subjects_and_sessions() -> None:
     order = [3, "ses-pre", "test*"]
     found = [find_pattern(label, order) for label in ("03", "pre", "test3", "4")]
     assert found == [3, "ses-pre", 3, None]
-    assert chosen_numbers([1, 2]) == [1, 2] and chosen_numbers([1, "a"]) == []
-    assert chosen_numbers(None) == [] and chosen_numbers({"a": "train"}) == []
+    assert get_session_numbers([1, 2]) == [1, 2] and get_session_numbers([1, "a"]) == []
+    assert get_session_numbers(None) == [] and get_session_numbers({"a": "train"}) == []
     known = ["1", "2", "10", "post", "pre", "test10", "test9"]
     assert number_sessions(known, None) is None
     assert number_sessions(known[:3], [10, 2]) == {"10": 10, "2": 2}

@@ -20,12 +20,12 @@ from brainhive_cli.data.targets.embedding import embed_stimuli
 from brainhive_cli.data.targets.encoder_groups import (
     Network,
     _combine,
-    alternatives,
+    count_alternatives,
+    count_views,
     encode,
-    grouped,
+    get_target_shape,
+    group_encoders,
     open_pictures,
-    shape_of,
-    views_each,
 )
 from brainhive_cli.data.targets.targets import OnlineTargets, Targets
 from brainhive_cli.models.encoders import timm
@@ -63,7 +63,7 @@ def encode_frames(stimuli: StimulusSet, row: int) -> torch.Tensor:
 
 
 def online(configs: Sequence[Any], stimuli: StimulusSet) -> Targets:
-    groups = grouped(configs, "fp32", ALONE)
+    groups = group_encoders(configs, "fp32", ALONE)
     sources = {
         name: OnlineTargets(stimuli, group, name)
         for group in groups
@@ -102,7 +102,7 @@ def test_frames_are_targets_of_their_own_or_one(code_allowed: None, views: Any) 
 def test_encoders_that_see_the_same_share_a_pass(code_allowed: None) -> None:
     stimuli = clips()
     configs = [encoder("average"), encoder("each"), encoder(1)]
-    groups = grouped(configs, "fp32", ALONE)
+    groups = group_encoders(configs, "fp32", ALONE)
     assert len({id(group.network) for group in groups}) == 1
     found = online(configs, stimuli).gather(ROWS)
     every = torch.stack([encode_frames(stimuli, row) for row in ROWS])
@@ -130,10 +130,10 @@ def test_many_stimuli_are_encoded_in_blocks(
 
 def test_pictures_have_one_view(code_allowed: None) -> None:
     pictures = clips(frames=None)
-    assert views_each(encoder(), pictures) is None
+    assert count_views(encoder(), pictures) is None
     for views in ("all", "average", 0):
         with pytest.raises(MissingData):
-            views_each(encoder(views), pictures)
+            count_views(encoder(views), pictures)
     (found,) = online([encoder()], pictures).gather(ROWS).values()
     expected = torch.cat([encode_frames(pictures, row) for row in ROWS])
     torch.testing.assert_close(found, expected)
@@ -153,23 +153,23 @@ def test_views_of_a_clip_are_counted(
     views: Any, each: int | None, count: int | None, shape: tuple[int, ...]
 ) -> None:
     config, stimuli = encoder(views), clips()
-    assert views_each(config, stimuli) == each
-    assert alternatives(config, stimuli) == count
-    assert shape_of(config, (12,), stimuli) == shape
+    assert count_views(config, stimuli) == each
+    assert count_alternatives(config, stimuli) == count
+    assert get_target_shape(config, (12,), stimuli) == shape
     with pytest.raises(MissingData):
-        views_each(encoder(3), stimuli)
+        count_views(encoder(3), stimuli)
 
 
 def test_what_a_data_set_lacks_is_refused() -> None:
     captioned = clips(frames=None, captions=lambda row: ["a"], captions_each=5)
     texts = encoder(reads="captions")
-    assert views_each(texts, captioned) == alternatives(texts, captioned) == 5
-    assert views_each(encoder(), captioned) is None
+    assert count_views(texts, captioned) == count_alternatives(texts, captioned) == 5
+    assert count_views(encoder(), captioned) is None
     for reads in ("captions", "masks"):
         with pytest.raises(MissingData):
-            views_each(encoder(reads=reads), clips())
+            count_views(encoder(reads=reads), clips())
     masked = clips(masks=lambda row: np.zeros((FRAMES, 2, 2), np.uint8))
-    assert views_each(encoder(reads="masks"), masked) == FRAMES
+    assert count_views(encoder(reads="masks"), masked) == FRAMES
 
 
 def test_equal_views_count_once_in_an_average() -> None:
@@ -255,7 +255,7 @@ def test_only_what_a_store_lacks_is_written(code_allowed: None, tmp_path: Path) 
     """The second encoder needs none of the pictures of the first batch."""
     stimuli = clips(5, frames=None)
     configs = [encoder(), encoder(degrade="noise-1")]
-    groups = grouped(configs, "fp32", ALONE)
+    groups = group_encoders(configs, "fp32", ALONE)
     done = {configs[0].name: [1], configs[1].name: [0, 1, 2]}
     writers = {
         name: begin(tmp_path / f"{number}.h5", 5, rows)

@@ -18,16 +18,16 @@ from brainhive_cli.data.targets.encoder_keys import find_encoders
 from brainhive_cli.data.targets.encoder_stores import (
     IDENTITIES,
     _describe_difference,
+    describe_health_problem,
     digest_of,
-    encoder_of,
+    find_encoder_config,
     holds_annotations,
     identity_of,
     is_same_network,
     keep_identity,
     list_changed,
     open_alternatives,
-    problem_of,
-    refuse_others,
+    require_same_identities,
 )
 from brainhive_cli.data.targets.next_commands import write_embed_commands
 from brainhive_cli.models.encoders import EncoderConfig, resolve
@@ -133,7 +133,7 @@ def test_a_run_goes_on_with_stores_of_the_same_making(
     keep_identity(folder, {"a": make(tmp_path / "1/a.h5", **MADE_BY)})
     store = make(tmp_path / "3/a.h5", **{**MADE_BY, **about})
     for call in (
-        lambda: refuse_others(folder, {"a": store}),
+        lambda: require_same_identities(folder, {"a": store}),
         lambda: keep_identity(folder, {"a": store}),
     ):
         if is_refused:
@@ -141,14 +141,14 @@ def test_a_run_goes_on_with_stores_of_the_same_making(
                 call()
         else:
             call()
-    refuse_others(folder, {"b": store})
+    require_same_identities(folder, {"b": store})
 
 
 def test_pictures_count_when_a_run_is_resumed_alone(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     keep_identity(folder, {"a": make(tmp_path / "1/a.h5", **MADE_BY)})
     other = make(tmp_path / "2/a.h5", ids=IDS[::-1], **MADE_BY)
-    refuse_others(folder, {"a": other})
+    require_same_identities(folder, {"a": other})
     with pytest.raises(BrainhiveError):
         keep_identity(folder, {"a": other})
 
@@ -175,23 +175,25 @@ def test_changed_embeddings_are_listed(tmp_path: Path) -> None:
 
 def test_a_collapsed_store_is_reported_with_its_line(tmp_path: Path) -> None:
     collapsed = make(tmp_path / "set/train/vae.h5", values=np.ones((20, 4)))
-    assert problem_of(make(tmp_path / "set/train/clip-b32.h5")) == ""
-    line = problem_of(collapsed)
+    assert describe_health_problem(make(tmp_path / "set/train/clip-b32.h5")) == ""
+    line = describe_health_problem(collapsed)
     assert "collapsed" in line and line.endswith(f"{collapsed.command_line} --again")
     sound = make(tmp_path / "set/train/dino.h5").health
-    assert problem_of(collapsed, sound) == ""
+    assert describe_health_problem(collapsed, sound) == ""
     imported = make(
         tmp_path / "set/train/b.h5", values=np.ones((20, 4)), imported=["x"]
     )
-    assert "imported" in problem_of(imported) and "imported" not in line
+    assert "imported" in describe_health_problem(imported) and "imported" not in line
 
 
 def test_the_part_that_made_a_store_is_found(tmp_path: Path) -> None:
     text = resolve("clip-b32")
     known = make(tmp_path / "a.h5", config=text.model_dump(mode="json"))
-    assert encoder_of(known) is type(text) and not holds_annotations(known)
+    assert find_encoder_config(known) is type(text) and not holds_annotations(known)
     for config in ({}, {"kind": "of-later"}):
-        assert encoder_of(make(tmp_path / "b.h5", config=config)) is EncoderConfig
+        assert (
+            find_encoder_config(make(tmp_path / "b.h5", config=config)) is EncoderConfig
+        )
     labels = make(tmp_path / "c.h5", config={"kind": "concepts", "count": 3})
     assert holds_annotations(labels)
 
