@@ -672,7 +672,7 @@ def store_trials(
     if averaged is not None:
         earlier_steps["averaged"] = bool(averaged)
     return own_arrays.store_arrays(
-        trials, stimuli, path, subject, session, run, earlier_steps
+        trials, stimuli, path, subject, earlier_steps, session, run
     )
 
 

@@ -132,7 +132,7 @@ def _tabulate_stores(job: Job) -> Table:
 
 def _write_next_command(recipe: Recipe, job: Job) -> str:
     """Return the next command line, such as `brainhive embed …`."""
-    signal_name = [] if job.name == "default" else [f"signal.name={job.name}"]
+    signal_name = [] if recipe.name == "default" else [f"signal.name={recipe.name}"]
 
     # the pictures are in the data set `stimuli`, or else with the signals
     config = getattr(job.preparation, "config", recipe.preparation)

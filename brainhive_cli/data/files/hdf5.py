@@ -22,7 +22,7 @@ from typing import Any
 import h5py
 import numpy as np
 import xxhash
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from brainhive_cli.core.arrays import Array, Bool, UInt64
 from brainhive_cli.core.damage import report_damage
@@ -57,6 +57,8 @@ SPAN_BYTES = 16
 """Size of a span in the seal: start and size, 64 bits each."""
 VERIFIED_BYTES = 2**24
 """Size of the block of rows that `verify_rows` reads at a time."""
+Spaces = dict[str, tuple[tuple[int, ...], str]]
+"""Shape and dtype of datasets whose rows are written later, by name."""
 
 
 def get_part_path(path: Path) -> Path:
@@ -84,7 +86,7 @@ def shorten_store_path(path: Path) -> str:
 
 def create(
     path: Path,
-    spaces: Mapping[str, tuple[tuple[int, ...], DTypeLike]],
+    spaces: Spaces,
     arrays: Mapping[str, Array],
     attributes: Mapping[str, Any],
 ) -> None:
@@ -92,8 +94,8 @@ def create(
 
     Args:
         path: File to create.
-        spaces: Shape and dtype of datasets that are allocated but not filled, keyed by
-            name. Each gets a dataset for the checksums of its rows.
+        spaces: Datasets that are allocated but not filled. Each gets a dataset for the
+            checksums of its rows.
         arrays: Datasets that are written now, keyed by name.
         attributes: Attributes of the file, as in `set_attributes`.
     """

@@ -186,7 +186,7 @@ def measure_health(embedding: Any, rows: Int64) -> Health:
         n_non_finite += is_finite.size - int(np.count_nonzero(is_finite))
         values = block[is_finite.all(1)].astype(np.float64)
         if n_vectors == 0 and len(values):
-            # sums of differences from a vector lose no digits
+            # differences from a vector keep more digits in sums
             origin = values[0].copy()
         norms = np.sqrt(np.einsum("nd,nd->n", values, values))
         cosines = _normalise_vectors(values, norms) @ checked.T
@@ -219,7 +219,7 @@ def measure_health(embedding: Any, rows: Int64) -> Health:
 
 
 def _draw_unit_vectors(embedding: Any, rows: Int64, width: int) -> Float32:
-    """Draw random finite vectors, scaled to length 1 [n, D]. Few if they are wide."""
+    """Draw random finite vectors [n, D] of length 1. Fewer if D is large."""
     max_vectors = max(MIN_VECTORS, MAX_VALUES_IN_MEMORY // width)
     count = min(len(rows), MAX_PAIRED_VECTORS, max_vectors)
     sample_rows = np.random.default_rng(0).choice(rows, count, replace=False)

@@ -95,8 +95,8 @@ def inspect_dataset(
             By default, a sample is checked.
 
     Returns:
-        Name of the data set, its parts as JSON values, problems, and a table with a row
-        for each part.
+        Name of the data set, its folder, claims and parts as JSON values, problems, and
+        a table with a row for each part.
     """
     folder = None
     if hasattr(config, "root"):
@@ -148,12 +148,11 @@ def _merge_problems(dataset_parts: Sequence[DatasetPart]) -> list[BrainhiveError
     """Merge the problems with the same advice, because a command repairs them all."""
     groups: dict[tuple[type[BrainhiveError], str], list[BrainhiveError]] = {}
     for dataset_part in dataset_parts:
-        if dataset_part.problem is not None:
-            is_missing = isinstance(dataset_part.problem, MissingData)
+        problem = dataset_part.problem
+        if problem is not None:
+            is_missing = isinstance(problem, MissingData)
             kind = MissingData if is_missing else BrainhiveError
-            groups.setdefault((kind, dataset_part.problem.hint), []).append(
-                dataset_part.problem
-            )
+            groups.setdefault((kind, problem.hint), []).append(problem)
     errors = []
     for (kind, hint), problems in groups.items():
         message = problems[0].message
@@ -196,7 +195,7 @@ def _list_parts(
         for subject in subjects:
             dataset_part = _inspect_recordings(dataset, subject, images)
             is_missing = dataset_part.state == "missing"
-            # a store is enough
+            # a subject with a store needs no other files
             if is_missing and stores[subject]:
                 continue
             if is_missing and subject in raw_subjects:

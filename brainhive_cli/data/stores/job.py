@@ -71,8 +71,6 @@ class Job(CommandJob):
         preparation: Recordings, and the steps from them to signals.
         subjects: Subjects to prepare.
         signals: Folder of all signal stores.
-        name: Name of the stores.
-        dtype: Dtype of the stores.
         settings: Settings that determine the content of a store.
         versions: Versions of the libraries that compute the signals.
         absence: Error about missing files, or None. If set, `subjects` are the
@@ -83,8 +81,6 @@ class Job(CommandJob):
     preparation: Preparation | Merged
     subjects: Sequence[int]
     signals: Path
-    name: str
-    dtype: DType
     settings: Mapping[str, Any]
     versions: Mapping[str, str]
     absence: BrainhiveError | None = None
@@ -129,8 +125,6 @@ class Job(CommandJob):
             preparation=preparation,
             subjects=subjects,
             signals=recipe.paths.under_home("signals"),
-            name=recipe.name,
-            dtype=recipe.dtype,
             settings={"preparation": make_portable(config), "dtype": recipe.dtype},
             versions=versions,
             absence=absence,
@@ -218,7 +212,7 @@ class Job(CommandJob):
     def build_path(self, subject: int) -> Path:
         """Build the path of a subject's store."""
         return build_store_path(
-            self.signals, self.preparation.dataset, self.name, subject
+            self.signals, self.preparation.dataset, self.recipe.name, subject
         )
 
     def list_due(self) -> list[int]:
@@ -291,19 +285,19 @@ class Job(CommandJob):
         return True
 
     def _describe_difference(self, path: Path, subject: int) -> str:
-        """Describe how a store was made otherwise, or return an empty text."""
+        """Describe the other settings or files of a store, or return ""."""
         stored = next(iter(SignalStore.open(path).splits.values())).provenance
         if "preparation" not in stored:
             return "from files that others have prepared"
 
         stored_settings = {**stored["preparation"], "dtype": stored["dtype"]}
-        settings = {**self.settings["preparation"], "dtype": self.dtype}
+        settings = {**self.settings["preparation"], "dtype": self.recipe.dtype}
         for key in {**stored_settings, **settings}:
             old_value = stored_settings.get(key)
-            new_value: Any = settings.get(key)
-            # a check `needs_…` that was passed changes nothing in the store
-            is_passed_check = key in settings and key.startswith("needs_")
-            if is_passed_check and new_value <= bool(old_value):
+            new_value = settings.get(key)
+            # a store that met a need stays valid when the need is dropped
+            is_need = key in settings and key.startswith("needs_")
+            if is_need and (old_value or not new_value):
                 continue
             if old_value != new_value:
                 return (
@@ -340,7 +334,7 @@ class Job(CommandJob):
             counts[split] += shape[0]
             n_values += prod(shape)
         trials = ", ".join(f"{count} {split}" for split, count in counts.items())
-        store_size = console.size(n_values * np.dtype(self.dtype).itemsize)
+        store_size = console.size(n_values * np.dtype(self.recipe.dtype).itemsize)
         description = (
             f"{len(facts)} files, {file_size}; {trials} trials, {store_size} to "
             f"{short_path}"
@@ -391,7 +385,7 @@ class Job(CommandJob):
         recordings = {}
         for split in self.preparation.splits:
             recording = self.preparation.recording(subject, split)
-            signal = cast_signal(recording.signal, np.dtype(self.dtype))
+            signal = cast_signal(recording.signal, np.dtype(self.recipe.dtype))
             provenance = {**recording.provenance, **self.build_provenance(subject)}
             recordings[split] = replace(recording, signal=signal, provenance=provenance)
         SignalStore.write(self.build_path(subject), recordings)
@@ -412,7 +406,9 @@ class Job(CommandJob):
                 except NoTrials as error:
                     console.warn(f"left out: {error.message}")
                     continue
-                session_store.write_session(paths[session], session, trials, self.dtype)
+                session_store.write_session(
+                    paths[session], session, trials, self.recipe.dtype
+                )
                 # the bar counts the sessions of all processes
                 n_written = _count_files(paths)
                 bar.advance(n_written - n_done, f"subject {subject}, session {session}")

@@ -204,8 +204,9 @@ class LearnedPictures:
 
     def inherit(self, start: Self) -> Self:
         """Add the pictures of the model that training started from."""
-        start_concepts = np.union1d(start.concepts, start.start_concepts)
-        start_concepts = np.union1d(start_concepts, self.start_concepts)
+        start_concepts = np.concatenate(
+            [start.concepts, start.start_concepts, self.start_concepts]
+        )
         return type(self)(
             names=np.union1d(self.names, start.names),
             pixels=np.union1d(self.pixels, start.pixels),
@@ -573,9 +574,9 @@ class TrainingHistory:
         )
 
     def normaliser_of(self, subject: int) -> Normaliser | None:
-        """Return the normaliser of a subject's signals.
+        """Return the stored normaliser of a subject's signals.
 
-        The result is None if the subject's own training signals normalise them.
+        It is None if the subject's own training signals normalise the signals.
         """
         mean = None if subject in self.subjects else self.normaliser
         return self.normalisers.get(subject, mean)
@@ -674,17 +675,12 @@ class TrainingHistory:
             BrainhiveError: if a file is damaged, or the block and the arrays do not
                 belong together.
         """
-        document = documents.check(
-            {"learned": block}, str(file), dict[str, dict[str, Any]]
-        )
-        fields = document["learned"]
+        fields = documents.check(block, f"{file}: learned", dict[str, Any])
         picture_facts = documents.check(
             fields.pop("pictures", {}), f"{file}: learned.pictures", dict[str, Any]
         )
         cls._require_block_fields(fields, file)
-        kind = dict[str, cls]  # type: ignore[valid-type]
-        checked = documents.check({"learned": fields}, str(file), kind)
-        history: Self = checked["learned"]
+        history: Self = documents.check(fields, f"{file}: learned", cls)
 
         # any damage is reported with the name of the file
         arrays_file = file.parent / ARRAYS_FILE
@@ -735,15 +731,11 @@ class TrainingHistory:
     def _require_block_fields(cls, block: Mapping[str, Any], file: Path) -> None:
         """Raise an error unless a block has exactly the fields of this version."""
         names = {item.name for item in dataclass_fields(cls)}.difference(ARRAY_FIELDS)
-        unknown = sorted(block.keys() - names)
-        absent = sorted(names - block.keys())
-        if unknown:
-            problem = f"learned.{unknown[0]} is unknown"
-        elif absent:
-            problem = f"learned.{absent[0]} is missing"
-        else:
-            return
-        raise BrainhiveError(f"{file}: {problem}", documents.DAMAGED_HINT)
+        for name in sorted(names ^ block.keys()):
+            problem = "unknown" if name in block else "missing"
+            raise BrainhiveError(
+                f"{file}: learned.{name} is {problem}", documents.DAMAGED_HINT
+            )
 
 
 def _merge_kinds(kinds: NameTuple, start_kinds: NameTuple) -> NameTuple:
@@ -829,8 +821,8 @@ class TestedPictures:
             for subject_histories in models.values():
                 histories.extend(subject_histories)
             source_histories.update(sources or {})
-        learned = [history.pictures for history in histories]
-        learned.extend(history.pictures for history in source_histories.values())
+        all_histories = histories + list(source_histories.values())
+        learned = [history.pictures for history in all_histories]
         self._similar = self._find_similar(learned, compare)
 
         # pictures that are left out
@@ -1002,18 +994,17 @@ def _find_known_concepts(
 
 
 def summarise_tested_pictures(
-    runs: Iterable[TestedPictures], warnings: Iterable[str]
+    tested_pictures: Sequence[TestedPictures], warnings: Iterable[str]
 ) -> tuple[SeenPictures, list[str]]:
     """Summarise the pictures of a split on which several runs are tested.
 
     Args:
-        runs: Tested pictures of each run.
+        tested_pictures: Tested pictures of each run.
         warnings: Further warnings.
 
     Returns:
         The pictures that any run leaves out, and all distinct warnings.
     """
-    tested_pictures = list(runs)
     first = tested_pictures[0]
     is_seen = np.logical_or.reduce([tested.is_seen for tested in tested_pictures])
     names = list(first.image_ids[is_seen])

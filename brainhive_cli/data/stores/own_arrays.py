@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,9 +25,9 @@ def store_arrays(
     dataset: Dataset,
     path: Path,
     subject: int,
+    earlier_steps: Mapping[str, Any],
     session: Any = None,
     run: Any = None,
-    earlier_steps: Mapping[str, Any] = MappingProxyType({}),
 ) -> Trials:
     """Write trials [n, 1, C, T] as the store of a subject, by split of a data set.
 
@@ -39,9 +38,10 @@ def store_arrays(
         dataset: Data set of the pictures.
         path: Path of the store.
         subject: Number of the subject.
-        session: Session label [n] of each trial, or a label for all, or None.
-        run: Run label [n] of each trial, or a label for all, or None if unknown.
         earlier_steps: Values of `whitened` and `averaged`, as far as they are known.
+        session: Session label [n] of each trial, or a label for all. None if all trials
+            are of the same session.
+        run: Run label [n] of each trial, or a label for all, or None if unknown.
 
     Returns:
         The stored trials, in their order. `index` holds their positions in `trials`.

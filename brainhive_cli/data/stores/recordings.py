@@ -139,8 +139,8 @@ class Recordings:
         """List the subjects of a recipe.
 
         Args:
-            subjects: Requested subjects, or None for all recorded subjects, or without
-                recordings for all published subjects.
+            subjects: Requested subjects, or None for all recorded subjects. If no
+                subject is recorded, None stands for all published subjects.
 
         Raises:
             MissingData: if a subject is neither recorded nor published, or there is no
@@ -157,7 +157,7 @@ class Recordings:
         return selected
 
     def _describe_absence(self, absent: Sequence[int]) -> MissingData:
-        """Describe that subjects, or all subjects, have no recordings."""
+        """Make the error for subjects, or a whole data set, without recordings."""
         dataset = self.dataset
         preparation = self.signal.name
         name = ", ".join(map(str, absent))
@@ -201,9 +201,8 @@ class Recordings:
         inputs = []
         for subject, name in names.items():
             error = errors.get(subject)
-            input_size = size if error else None
             digest = digests.get(name, "")
-            inputs.append(Input(name, input_size, error, digest=digest))
+            inputs.append(Input(name, size if error else None, error, digest=digest))
         return inputs
 
     def _find_recording(self, subject: int) -> None:
@@ -345,7 +344,7 @@ def find_absent_subjects(
 def list_recorded_subjects(
     dataset: Dataset, paths: Paths, preparation: str | None = None
 ) -> tuple[int, ...]:
-    """List the subjects of a data set, or without such a list those with a store.
+    """List the subjects of a data set. If it lists none, list those with a store.
 
     Args:
         dataset: Data set.

@@ -29,11 +29,10 @@ MAX_HASHED_BYTES = 2**20
 
 
 def list_sessions(folder: Path, subject: int) -> list[Path]:
-    """List the session files of a subject, unfinished files included."""
+    """List the session files of a subject, with unfinished files and claims."""
     pattern = f"sub-{subject:02d}_ses-*.h5*"
-    finished = list(folder.glob(pattern))
-    hidden = list(folder.glob(f".{pattern}"))
-    return finished + hidden
+    # claims are hidden files
+    return list(folder.glob(pattern)) + list(folder.glob(f".{pattern}"))
 
 
 def write_session(
@@ -152,9 +151,8 @@ def _join_split(
             [getattr(recording, name) for recording in recordings]
         )
         if values is not None:
-            joined_values = values[:, 0][trials]
-            joined_values = np.where(trials < 0, PADDING_VALUES[name], joined_values)
-            values = joined_values.astype(values.dtype)
+            values = values[trials, 0]
+            values[trials < 0] = PADDING_VALUES[name]
         trial_facts[name] = values
 
     signals: list[LazyRows] = [recording.signal for recording in recordings]
@@ -208,7 +206,7 @@ def _concatenate_known(arrays: Sequence[Array | None]) -> Array | None:
 
 
 def collect_file_facts(paths: Iterable[Path]) -> FileFacts:
-    """Collect the size, and of tables and small files the digest, of source files."""
+    """Collect the sizes of source files, and the digests of tables and small files."""
     facts: dict[str, dict[str, Any]] = {}
     for path in paths:
         require_content(path)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from glob import escape
+from math import prod
 from pathlib import Path
 from typing import Any, Self
 
@@ -42,8 +43,6 @@ OPTIONAL_ARRAYS = {
     "trial_numbers": "i",
 }
 """Kind of dtype (NumPy's letter) of the arrays that a split may lack, by name."""
-Spaces = dict[str, tuple[tuple[int, ...], str]]
-"""Shape and dtype of each dataset that is written row by row."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ class SignalStore:
         attributes["pictures"] = {}
 
         # the signals of each split are written later, row by row
-        spaces: Spaces = {}
+        spaces: hdf5.Spaces = {}
         for split, recording in recordings.items():
             n_stimuli, n_repetitions = recording.signal.shape[:2]
             shape = tuple(recording.signal.shape)
@@ -334,7 +333,7 @@ def _copy_signal(
     signal = recording.signal
     signal_writer = hdf5.RowWriter(unfinished_path, f"{split}/signal")
     digest_writer = hdf5.RowWriter(unfinished_path, f"{split}/digests")
-    row_bytes = int(np.prod(signal.shape[1:])) * signal.dtype.itemsize
+    row_bytes = prod(signal.shape[1:]) * signal.dtype.itemsize
     step = max(1, MAX_COPIED_BYTES // max(1, row_bytes))
     for start in range(0, len(signal), step):
         values = np.asarray(signal[start : start + step])
@@ -348,7 +347,7 @@ def _copy_signal(
 
 def count_bytes(recording: Trials) -> int:
     """Count the bytes of the signal of a recording in a store."""
-    n_values = int(np.prod(recording.signal.shape))
+    n_values: int = prod(recording.signal.shape)
     return n_values * np.dtype(_choose_dtype(recording)).itemsize
 
 
@@ -380,11 +379,11 @@ def describe_difference(first_recording: Trials, other_recording: Trials) -> str
     """Name the first property in which two recordings differ.
 
     Returns:
-        "space", a property of the space such as "regions", "times", "rate_hz" or
-        "unit". Empty if the recordings can be in the same store.
+        "space", a name from `list_axis_values` such as "channels", "times", "rate_hz"
+        or "unit". Empty if the recordings can be in the same store.
     """
-    first_values = dict(list_axis_values(first_recording.space))
-    other_values = dict(list_axis_values(other_recording.space))
+    first_values = list_axis_values(first_recording.space)
+    other_values = list_axis_values(other_recording.space)
     if first_values.keys() != other_values.keys():
         return "space"
     for name in ("times_s", "rate_hz", "unit"):

@@ -109,7 +109,7 @@ def make_count_rows(description: Mapping[str, Any]) -> Iterator[tuple[object, ..
 
 
 def _describe_lost_voxels(provenance: Mapping[str, Any]) -> Sequence[str]:
-    """Describe how many voxels a store lacks, and the session that lost most."""
+    """Describe how many voxels a store lacks, and the session that lost the most."""
     counts = provenance.get("voxels", {})
     n_lost = counts.get("constant_or_missing_in_a_session")
     if not n_lost:

@@ -238,7 +238,7 @@ class TargetStore:
         )
 
     def read_flat(self, rows: Int64) -> "Tensor":
-        """Read the embeddings of rows, flattened [n, F]. Only the first alternative."""
+        """Read rows of the embeddings or first alternatives, flattened [n, F]."""
         import torch
 
         embedding = self.embedding
@@ -364,14 +364,17 @@ def open_stores(
 
 def _build_missing_commands(encoders: Sequence[str], dataset: str) -> str:
     """Build the command lines that make missing stores."""
-    shipped = [name for name in encoders if describe_bad_own_name(name)]
+    shipped = []
     lines = []
-    if shipped:
-        lines.append(Line("embed", ("encoders", shipped), ("dataset", dataset)))
     for name in encoders:
-        if name not in shipped:
+        # own vectors never have the name of a shipped encoder
+        if describe_bad_own_name(name):
+            shipped.append(name)
+        else:
             line = Line("import-embeddings", "FILE", ("as", name), ("dataset", dataset))
             lines.append(line)
+    if shipped:
+        lines.insert(0, Line("embed", ("encoders", shipped), ("dataset", dataset)))
     return " && ".join(map(str, lines))
 
 

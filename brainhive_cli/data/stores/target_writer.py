@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,6 @@ from brainhive_cli.data.stores.target_store import (
 
 CHECKSUMS_DATASET = f"{hdf5.CHECKSUMS}/embedding"
 """Dataset with the checksum of each row of the embeddings."""
-Spaces = dict[str, tuple[tuple[int, ...], str]]
-"""Shape and dtype of each dataset that is written row by row."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ class StorePlan:
             "pictures": names.digest,
             **self.attributes,
         }
-        spaces: Spaces = {"embedding": ((count, *self.shape), self.dtype)}
+        spaces: hdf5.Spaces = {"embedding": ((count, *self.shape), self.dtype)}
         for name, shape in self.extra_shapes.items():
             spaces[name] = ((count, *shape), "float32")
         if self.has_pixels:
@@ -99,17 +96,15 @@ class TargetWriter:
 
     Args:
         path: Path of the finished store.
-        pending_rows: Rows to write, or None for all rows that are not written yet.
+        pending_rows: Rows to write, see `find_pending_rows`.
 
     Attributes:
         path: Path of the finished store.
         pending_rows: Rows that were not written when writing began.
     """
 
-    def __init__(self, path: Path, pending_rows: Int64 | None = None) -> None:
+    def __init__(self, path: Path, pending_rows: Int64) -> None:
         self.path = path
-        if pending_rows is None:
-            pending_rows = find_pending_rows(path)
         self.pending_rows = pending_rows
         unfinished_path = hdf5.get_part_path(path)
         with hdf5.open_unlocked(unfinished_path) as file:
@@ -202,46 +197,36 @@ def open_writers(
         BrainhiveError: if another command is writing one of the stores.
     """
     with ExitStack() as stack:
-        create = partial(
-            _create_stores, plans, stack, force, keeps_unfinished, reopens_finished
-        )
-        pending_rows = launch.run_on_main(create)
+
+        def create_stores() -> dict[Path, Int64]:
+            """Create or resume the stores, and find the pending rows of each path."""
+            # claim all stores before the first is changed
+            for plan in plans:
+                stack.callback(Claim.for_path(plan.path).release)
+            for plan in plans:
+                unfinished_path = hdf5.get_part_path(plan.path)
+                if reopens_finished and plan.path.is_file():
+                    # nobody may open a store while it is changed
+                    os.replace(plan.path, unfinished_path)
+                if force:
+                    unfinished_path.unlink(missing_ok=True)
+                if not keeps_unfinished:
+                    stack.callback(unfinished_path.unlink, missing_ok=True)
+                plan.create()
+            return {plan.path: find_pending_rows(plan.path) for plan in plans}
+
+        pending_rows = launch.run_on_main(create_stores)
         writers = []
         for path, rows in pending_rows.items():
             writers.append(stack.enter_context(closing(TargetWriter(path, rows))))
         yield writers
 
 
-def _create_stores(
-    plans: Sequence[StorePlan],
-    stack: ExitStack,
-    force: bool,
-    keeps_unfinished: bool,
-    reopens_finished: bool,
-) -> dict[Path, Int64]:
-    """Claim and create stores, see `open_writers`. The stack releases them.
-
-    Returns:
-        Pending rows by path.
-    """
-    # claim all stores before the first is changed
-    for plan in plans:
-        stack.callback(Claim.for_path(plan.path).release)
-    for plan in plans:
-        unfinished_path = hdf5.get_part_path(plan.path)
-        if reopens_finished and plan.path.is_file():
-            # nobody may open a store while it is changed
-            os.replace(plan.path, unfinished_path)
-        if force:
-            unfinished_path.unlink(missing_ok=True)
-        if not keeps_unfinished:
-            stack.callback(unfinished_path.unlink, missing_ok=True)
-        plan.create()
-    return {plan.path: find_pending_rows(plan.path) for plan in plans}
-
-
 def _matches_plan(
-    path: Path, spaces: Spaces, arrays: Mapping[str, Array], attributes: dict[str, Any]
+    path: Path,
+    spaces: hdf5.Spaces,
+    arrays: Mapping[str, Array],
+    attributes: dict[str, Any],
 ) -> bool:
     """Return True if an interrupted store has these datasets, names and attributes.
 

@@ -230,11 +230,11 @@ def summarise_job(
 
     # the tested pictures that were seen, and what a reader of the numbers must know
     seen, warnings = summarise_tested_pictures(
-        (
+        [
             align_run.tested_pictures(spec.split, fold)
             for align_run in job.runs
             for fold in align_run.folds
-        ),
+        ],
         [line for align_run in job.runs for line in align_run.signal_warnings],
     )
     modality = " + ".join(dict.fromkeys(align_run.modality for align_run in job.runs))

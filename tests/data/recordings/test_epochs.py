@@ -69,7 +69,7 @@ def test_arrays_are_stored_by_session_and_split(recorded: Recorded, home: Path) 
     for wrong in ({"session": [1, 2]}, {"run": [1] * 8}):
         with pytest.raises(BrainhiveError):
             own_arrays.store_arrays(
-                trials, dataset, home / "signals/sub-02.h5", 1, **wrong
+                trials, dataset, home / "signals/sub-02.h5", 1, {}, **wrong
             )
 
 
