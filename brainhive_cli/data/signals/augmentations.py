@@ -158,12 +158,9 @@ def average_weighted(signal: Tensor, weights: Tensor) -> Tensor:
 def _draw_weights(
     is_there: Tensor, config: Augment, generator: torch.Generator
 ) -> Tensor:
-    """Draw the weights [B, R] of repetitions: random, equal, or a single repetition.
+    """Draw weights [B, R] of repetitions: random, equal, or a single repetition.
 
-    Args:
-        is_there: True [B, R] for repetitions that exist.
-        config: Distribution of the weights.
-        generator: Generator on the same device.
+    Repetitions that do not exist have weight 0.
     """
     import torch
     import torch.nn.functional as F

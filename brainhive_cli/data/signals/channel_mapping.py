@@ -82,8 +82,8 @@ def map_channels(
         kind: `spline` interpolates between all sensors with a known position. `common`
             fills with the mean of the training signals, or zero without normalisation.
         names: Channels [C] of the model.
-        positions: Positions [C, 3] of these in the head frame in metres, or None for
-            their positions in the 10-05 system.
+        positions: Their positions [C, 3] in the head frame in metres, or None for the
+            positions in the 10-05 system.
         recorded: Sensors of the recording. If their positions are None, they are looked
             up in the same way.
         recording_name: Name of the recording, for errors.

@@ -252,7 +252,7 @@ class Cutting:
         start_ms = start * 1000 / recorded_hz
         times_ms = start_ms + np.arange(n_samples) * 1000 / self.rate_hz
 
-        # 1e-6 ms above rounding, so a sample at a limit of keep_ms counts
+        # 1e-6 ms exceed rounding, so a sample at the start is kept, at the stop not
         start_index, stop_index = np.searchsorted(times_ms + 1e-6, steps.keep_ms)
         if start_index == stop_index:
             raise BrainhiveError(

@@ -149,9 +149,7 @@ class Holdout(Section):
         return [Input(f"split {path.name}", reference=self.split, digest=digest)]
 
     def name_stored_split(self, split: str) -> str:
-        """Return the split whose stores hold a split, which for held-out trials is
-        `train`.
-        """
+        """Return `train` for a held-out split `test`, and other splits as they are."""
         return "train" if self.divides_train and split == "test" else split
 
     def choose_stimuli(self, stimuli: Any, split: str, fold: int) -> Bool:
@@ -368,9 +366,9 @@ class Holdout(Section):
     def hold_out_pictures(
         self, image_ids: Sequence[str], concepts: Sequence[str], fold: int
     ) -> Bool:
-        """Mark the pictures that a fold tests, about as many of each concept.
+        """Mark the pictures that a fold tests, with similar numbers of each concept.
 
-        All folds test equally many, so chance is the same. Pictures that are left over
+        All folds test equal numbers, so chance is the same. Pictures that are left over
         are training pictures in every fold.
 
         Args:
@@ -439,16 +437,16 @@ class Holdout(Section):
         groups = self.number_groups(recording, recording_name)  # [N, R]
         count = int(groups.max()) + 1
         if self.test is not None:
-            numbers = [int(number) for number in self.test]
-            for number in numbers:
+            test_groups = []
+            for number in map(int, self.test):
                 if not 1 <= abs(number) <= count:
                     raise RecipeError(
                         f"holdout.test names {self.by[:-1]} {number}: {recording_name} "
                         f"has {count}",
                         f"numbers from 1 to {count}, in the order of time",
                     )
-            # -1 is the last
-            test_groups = [number % (count + 1) - 1 for number in numbers]
+                # -1 is the last
+                test_groups.append(number - 1 if number > 0 else count + number)
         elif self.folds is not None:
             test_groups = list(range(fold - 1, count, self.folds))
         else:
@@ -465,7 +463,7 @@ class Holdout(Section):
     def _deal_trials(self, is_there: Bool, fold: int) -> Bool:
         """Mark the trials [N, R] that a fold tests, drawn for each stimulus.
 
-        The only trial of a stimulus is never tested.
+        No trial is tested if none would be left for training.
         """
         rng = np.random.default_rng(self.seed)
         is_tested = np.zeros_like(is_there)
@@ -481,7 +479,7 @@ class Holdout(Section):
         return is_tested
 
     def number_groups(self, recording: Trials, recording_name: str) -> Int64:
-        """Number the runs or sessions of trials in the order of time.
+        """Number sessions, or runs if `by` is runs, in the order of time.
 
         Returns:
             Numbers [N, R] from 0, with -1 as padding.
@@ -520,6 +518,7 @@ class Holdout(Section):
 
     def name_groups(self, trials: Trials, subject_name: str, fold: int) -> list[str]:
         """Name the run, session or fold [N] of each test trial of seen pictures."""
+        assert self.has_seen_pictures
         count = len(trials.stimulus)
         if self.by == "trials":
             return [f"{subject_name} fold {fold}"] * count

@@ -20,8 +20,7 @@ rounding.
 """
 MAX_BYTES = 2**26
 """Largest memory of the products X X^T of a Riemannian mean. It holds 2,114 trials of
-63 channels, or 29,026 of 17. The mean of 2,068 trials of 63 channels takes about 20 s
-on one core.
+63 channels, whose mean takes about 20 s on one core.
 """
 MAX_CHANNELS = 362
 """Largest number of channels for which MAX_BYTES holds 64 trials."""
@@ -68,7 +67,7 @@ def pool_statistics(subjects: Sequence[Statistics]) -> Statistics:
     """Average the statistics of several subjects with equal weights.
 
     Raises:
-        BrainhiveError: if they differ in width.
+        BrainhiveError: if their numbers of channels differ.
     """
     widths = set[int]()
     for statistics in subjects:

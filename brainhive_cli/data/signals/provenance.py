@@ -26,7 +26,7 @@ other keys change the numbers.
 
 
 def list_sources(provenance: Provenance) -> list[Provenance]:
-    """List the facts of all sessions together, then those of each session."""
+    """List the common facts, then the facts of each session."""
     return [provenance] + list(provenance.get("sessions", ()))
 
 

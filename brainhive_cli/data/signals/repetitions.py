@@ -14,7 +14,7 @@ WHITENED_UNIT = "whitened"
 
 
 def separate_in_time(trials: Trials) -> tuple[Int64, Int64]:
-    """Find the repetitions of stimuli that are far apart in time.
+    """Divide the repetitions of each stimulus into parts far apart in time.
 
     Returns:
         Part of the recording [N, R] of each repetition, from 0, and the number of parts

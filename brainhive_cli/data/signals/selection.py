@@ -98,7 +98,7 @@ def _resolve_normalisation(value: Any) -> Any:
 
 
 def _write_normalisation(config: Any) -> str | dict[str, Any]:
-    """Write a part without keys by its kind only, as tables and protocols show it."""
+    """Write a normalisation with its keys, or its kind only if it has no keys."""
     fields = {"kind": "none"} if config is None else config.model_dump(mode="json")
     return fields if len(fields) > 1 else fields["kind"]  # type: ignore[no-any-return]
 

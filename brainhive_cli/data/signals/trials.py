@@ -165,7 +165,7 @@ class Trials:
 
     def _check_axes(self) -> None:
         """Raise an error if the signal, its lists and its times do not fit together."""
-        # types, because callers of the API construct trials, too
+        # callers of the API construct trials, too, so check types
         documents.check(
             self.provenance, "provenance of a recording", dict, "provenance={}"
         )
@@ -661,7 +661,7 @@ class Trials:
 
     @property
     def modality(self) -> str:
-        """Kind of the recordings, as `prepare` noted it, else by unit and channels."""
+        """ "EEG", "MEG" or "fMRI", as `prepare` noted it, else by unit and channels."""
         modality = provenance.read_modality(self.provenance)
         return modality or name_modality(self.channels, self.unit)
 
@@ -761,7 +761,7 @@ def _reorder(signal: Array, mask: Bool, order: Int64) -> Array:
     """Reorder the repetitions of signals [n, R, C, T], with zeros as padding.
 
     Args:
-        signal: Signals [n, R, C, T].
+        signal: Signals.
         mask: True [n, R] for the repetitions to keep.
         order: Column [n, r] in `signal` of each repetition.
     """

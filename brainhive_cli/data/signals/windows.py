@@ -158,10 +158,10 @@ class Windows:
         self._waiting.append((name, time_s))
 
     def locate_events(self) -> list[tuple[str, int]]:
-        """Find the samples of events that waited for them.
+        """Find the samples of events. Events without any are dropped and counted.
 
         Returns:
-            Name and sample number of each event.
+            Name and sample number of each located event.
         """
         if not self._end:
             return []
@@ -190,7 +190,7 @@ class Windows:
     def cut_windows(self) -> Iterator[CutWindow]:
         """Yield the windows whose samples have all arrived, in the order of the events.
 
-        A window with a channel that is flat or not finite is dropped and counted.
+        Windows are dropped and counted if samples are lost, flat or not finite.
         """
         start, stop = self.cutting.span
         buffer_start = self.next_sample - self._end  # number of the first sample

@@ -57,8 +57,8 @@ class StreamFormat:
         positions: Positions [C, 3] of the sensors in metres, with NaN if unknown. None
             if all are unknown.
         simulated: Program that made the signal, empty for a recorded signal.
-        dropped: Number of events that are left out beforehand, such as events in BAD
-            spans, by reason.
+        dropped: Numbers of events that are left out beforehand, keyed by the reason,
+            such as a BAD span.
     """
 
     name: str
@@ -121,7 +121,7 @@ class StreamRequest:
     """Input of the model for which a stream is opened.
 
     Attributes:
-        channels: Channels [C] of the model, in its order.
+        channels: Names [C] of the channels of the model, in order.
         kind: Type of the channels, named as in MNE: eeg, mag …
         unit: Unit of the samples before the model's preparation: µV, fT …
         rate_hz: Rate of the model's signals.
@@ -150,8 +150,7 @@ class WindowStream(Protocol):
     """Stream of prepared windows, such as a signal store.
 
     Attributes:
-        template: Trials of a stimulus with the channels, times, unit and preparation of
-            all windows.
+        template: Example, whose channels, times, unit and preparation all windows have.
     """
 
     template: Trials
@@ -160,7 +159,7 @@ class WindowStream(Protocol):
         """Read the clock of the windows' times."""
 
     def read_windows(self, wait_s: float) -> list[CutWindow] | None:
-        """Wait up to `wait_s`, and return due windows, or None at the end."""
+        """Wait up to `wait_s`, and return due windows. None at the end."""
 
     def close(self) -> None:
         """Close the stream. A second call has no effect."""
@@ -234,12 +233,12 @@ class Replay:
         return self.clock.now_s()
 
     def compute_times(self, numbers: Any) -> Any:
-        """Return the seconds of samples by their numbers."""
+        """Convert numbers of samples to times in seconds."""
         n_breaks = np.searchsorted(self._starts, numbers, "right")
         return (numbers + n_breaks) / self.format.rate_hz
 
     def read(self, wait_s: float) -> Chunk | None:
-        """Wait up to `wait_s` for a chunk, and return due samples and events."""
+        """Return due samples and events. Empty after `wait_s`, and None at the end."""
         rate_hz = self.format.rate_hz
         # memory holds a chunk and a block
         chunk_size = max(1, round(CHUNK_S * rate_hz))
@@ -263,7 +262,7 @@ class Replay:
         self._samples = self._samples[count:]
         times_s = self.compute_times(np.arange(self._next, self._next + count))
         self._next += count
-        # later events come with their samples
+        # events, in the order of time, come with their samples
         due = [event for event in self._events if event.time_s <= times_s[-1]]
         self._events = self._events[len(due) :]
         return Chunk(samples, times_s, tuple(due))

@@ -58,14 +58,15 @@ class SampleTimes:
         self._is_measured = False
 
     def settle_times(self, timestamps: Float64) -> Float64:
-        """Return the times of the oldest samples without times.
+        """Return the times that are certain now.
 
         Args:
             timestamps: Time stamps [n] of new samples, in seconds.
 
         Returns:
-            Ascending times [m]. Samples wait up to `HOLD_S` while a loss is uncertain.
-            A time is NaN if the clock went back, and the sample is to be left out.
+            Ascending times [m], also of earlier samples. Samples wait up to `HOLD_S`
+            while a loss is uncertain. NaN if the clock went back, and the sample is to
+            be left out.
         """
         times = []
         for timestamp in timestamps.tolist():
@@ -84,13 +85,13 @@ class SampleTimes:
                 continue
             if is_late:
                 self._skip_loss(limit_s)
-            for pending in self._pending:
-                times.append(self._follow(pending, limit_s))
+            for pending_timestamp in self._pending:
+                times.append(self._follow(pending_timestamp, limit_s))
             self._pending.clear()
         return np.array(times)
 
     def _skip_loss(self, limit_s: float) -> None:
-        """Shift the loop if all pending samples are shifted by more than their jitter.
+        """Shift expected times if all pending samples differ by more than their jitter.
 
         Args:
             limit_s: Smallest shift.
@@ -103,7 +104,7 @@ class SampleTimes:
         min_shift_s = max(limit_s, MIN_LOSS_JITTERS * spread_s)
         if np.min(late_s * np.sign(shift_s)) <= min_shift_s:
             return
-        # earlier times are final, so the next time shows the step
+        # times before a visible step from the last time will be NaN
         if shift_s < 0:
             resumed_s = self._last_s + (1 + MIN_LOSS_PERIODS) * self._nominal_s
             self._resumed_s = max(self._resumed_s, resumed_s)
@@ -142,7 +143,7 @@ class SampleTimes:
         self._is_measured = True
         middle_s = (times_s[0] + times_s[-1]) / 2
         rates = []
-        for half_s in np.split(times_s, [int(np.searchsorted(times_s, middle_s))]):
+        for half_s in np.split(times_s, [np.searchsorted(times_s, middle_s)]):
             rates.append((len(half_s) - 1) / (half_s[-1] - half_s[0]))
         ratios = np.array(rates) / self._rate_hz
         is_higher = (ratios > 1 + RATE_TOLERANCE).all()
@@ -150,7 +151,7 @@ class SampleTimes:
         return float(np.mean(rates)) if is_higher or is_lower else None
 
     def _follow(self, timestamp: float, limit_s: float) -> float:
-        """Return a time a period later, corrected towards the time stamp."""
+        """Return the next time, corrected by its time stamp. NaN after a step back."""
         # an outlier pulls by the limit at most
         late_s = timestamp - self._last_s - self._period_s
         self._jitter_s += (abs(late_s) - self._jitter_s) / (JITTER_S * self._rate_hz)

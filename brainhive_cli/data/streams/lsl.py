@@ -37,9 +37,7 @@ from brainhive_cli.data.streams._sample_times import SampleTimes
 from brainhive_cli.models.signal_spec import UNIT_SIZES, name_unit
 
 STREAM_TYPES = {"eeg": "EEG", "mag": "MEG", "grad": "MEG"}
-"""Types of LSL streams for the channels of a model."""
-MARKERS = "markers"
-"""Type of marker streams, in lower case."""
+"""Types of LSL streams, keyed by the type of the model's channels."""
 CHANNEL_TYPES = set(
     "eeg mag grad ref_meg seeg ecog dbs eog ecg emg bio resp gsr stim".split()
 )
@@ -167,7 +165,7 @@ class LslStream:
         if config.marker_channel:
             stream = f"stream {self.format.name!r}"
             names = self.format.channels
-            (self._code_row,) = find_rows([config.marker_channel], names, stream)
+            self._code_row = find_rows([config.marker_channel], names, stream)[0]
             if self._code_row is None:
                 raise RecipeError(
                     f"{stream} has no channel {config.marker_channel!r}",
@@ -214,7 +212,7 @@ class LslStream:
         if self._is_closed:
             return None
         with explain_lsl_errors(f"stream {self.format.name!r} is lost"):
-            # earlier samples would be decoded late
+            # old samples would be decoded late
             if not self._is_read:
                 for inlet in self._inlets:
                     inlet.flush()
@@ -314,10 +312,9 @@ class LslStream:
         return samples[is_timed] * self._scale, times_s[is_timed]
 
     def _read_codes(self, values: Float64, times_s: Float64) -> list[Event]:
-        """Find changes to another code than 0.
+        """Return an event for each change to another code than 0.
 
-        Changes at the start or after lost samples are left out, as their time is
-        unknown.
+        Changes at the start or after lost samples are left out: their time is unknown.
         """
         codes = np.nan_to_num(values).round().astype(np.int64)
         previous_codes = np.concatenate([[self._code], codes[:-1]])
@@ -382,14 +379,14 @@ def _wait_for_streams(config: Config, stream_type: str) -> tuple[Any, Any]:
 def _match_signals(
     config: Config, stream_type: str, streams: list[Any]
 ) -> tuple[list[Any], str]:
-    """Return the stream that matches the keys, if present, and the keys as text.
+    """List the stream that matches the keys, if present, and the keys as text.
 
     Raises:
         RecipeError: if several match, or the match has no samples at a fixed rate.
     """
     # a stream with a name in the recipe may have any type
-    is_named = bool(config.name or config.source_id)
-    stream_type = config.type or ("" if is_named else stream_type)
+    if config.type or config.name or config.source_id:
+        stream_type = config.type
     criteria = {"name": config.name, "source_id": config.source_id, "type": stream_type}
     text = ", ".join(f"{key} {value!r}" for key, value in criteria.items() if value)
     matches = [
@@ -413,7 +410,7 @@ def _match_signals(
 
 
 def _match_markers(config: Config, streams: list[Any]) -> tuple[list[Any], str]:
-    """Return the marker stream, if needed and present, and its key as text.
+    """List the marker stream, if needed and present, and its key as text.
 
     Raises:
         RecipeError: if several match, or the match has several channels.
@@ -424,7 +421,7 @@ def _match_markers(config: Config, streams: list[Any]) -> tuple[list[Any], str]:
     if config.markers:
         matches = [info for info in streams if info.name == config.markers]
     else:
-        matches = [info for info in streams if info.stype.casefold() == MARKERS]
+        matches = [info for info in streams if info.stype.casefold() == "markers"]
     _require_only_match(matches, text, "source.markers=NAME")
     for info in matches:
         if info.n_channels > 1:
@@ -500,7 +497,7 @@ def _read_format(
     types = [type_of.get(name.casefold(), "misc") for name in lsl_types]
     names = _standardise_names(names, types)
 
-    # units as declared, or the model's unit if the recipe names another unit
+    # a unit of the recipe is converted to the model's
     declared_units = [channel.findtext("unit", "") for channel in channels]
     units = list(map(_read_unit, declared_units, types))
     scale = np.ones(count)
@@ -518,7 +515,7 @@ def _read_format(
             positions[row, column] = read_number(channel.findtext(f"loc/R0{axis}", ""))
     is_zero = ~np.any(positions, 1)
     positions[is_zero | ~np.isfinite(positions).all(1)] = np.nan
-    has_positions = not np.isnan(positions).all()
+    has_positions = np.isfinite(positions).any()
     stream_format = StreamFormat(
         stream_name,
         tuple(names),
@@ -578,7 +575,11 @@ def _find_unit_factor(unit: str, model_unit: str) -> float:
     size, quantity = UNIT_SIZES.get(unit_name, (1.0, unit_name))
     model_size, model_quantity = UNIT_SIZES.get(model_unit, (1.0, model_unit))
     if quantity != model_quantity:
-        names = [name for name, size in UNIT_SIZES.items() if size[1] == model_quantity]
+        names = [
+            name
+            for name, (_, unit_quantity) in UNIT_SIZES.items()
+            if unit_quantity == model_quantity
+        ]
         raise RecipeError(
             f"source.unit is {unit!r}, and the model takes {model_unit!r}",
             f"one of: {', '.join(names) or model_unit}",

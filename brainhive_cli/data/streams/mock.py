@@ -83,25 +83,23 @@ def simulate(
     rate_hz = request.rate_hz
     channels = request.channels
     simulated = PROVENANCE
+    blocks = make_noise(config, request, rate_hz)
     if recording is not None:
         assert isinstance(recording.space, Sensors) and recording.rate_hz is not None
         rate_hz = recording.rate_hz
         channels = tuple(recording.space.names)
         simulated = str(recording.provenance["simulated"])
+        blocks = join_trials(config, recording, rate_hz)
     types = (request.kind,) * len(channels)
     units = (request.unit,) * len(channels)
     stream_format = StreamFormat(
         "mock", channels, types, units, rate_hz, simulated=simulated
     )
-    if recording is None:
-        blocks = make_noise(config, request, rate_hz)
-    else:
-        blocks = join_trials(config, recording, rate_hz)
     return Replay(stream_format, clock, blocks)
 
 
 def make_noise(config: Config, request: StreamRequest, rate_hz: float) -> Blocks:
-    """Make intervals of noise with an event in the middle, and one without an event."""
+    """Yield intervals of noise with an event in the middle, and a last without any."""
     random = np.random.default_rng(SEED)
     names = list(request.image_ids)
     interval = max(1, round(config.interval_s * rate_hz))
@@ -116,7 +114,7 @@ def make_noise(config: Config, request: StreamRequest, rate_hz: float) -> Blocks
 
 
 def join_trials(config: Config, recording: Trials, rate_hz: float) -> Blocks:
-    """Join simulated trials, each after its event, and add a last interval.
+    """Yield simulated trials that begin at their events, and a last interval.
 
     A straight line leads from each trial to the next, so that the signal has no step.
     """
@@ -132,7 +130,8 @@ def join_trials(config: Config, recording: Trials, rate_hz: float) -> Blocks:
         return signal.T.astype(np.float64)
 
     for number in range(count):
-        trial = samples = read_trial(number)
+        trial = read_trial(number)
+        samples = trial
         name = recording.image_ids[int(rows[number][0])]
         event = Event(number * interval / rate_hz, name)
         pause = interval - len(trial)

@@ -160,6 +160,7 @@ def replay(
         dropped=dropped,
     )
 
+    # `replayed` exists when blocks are read
     def read_blocks() -> Blocks:
         block_size = max(1, round(BLOCK_S * rate_hz))
         for start in range(0, header.n_times, block_size):

@@ -545,6 +545,8 @@ def test_trials_are_named_by_their_run_session_or_fold() -> None:
         assert len({*names}) == groups
     unknown = trials.change(runs=None, sessions=None)
     assert len({*Holdout(by="runs", folds=2).name_groups(unknown, "a", 1)}) == 1
+    with pytest.raises(AssertionError):
+        Holdout(by="pictures", folds=2).name_groups(trials, "sub-01", 2)
 
 
 NAMES, CONCEPTS = [f"p{row}" for row in range(12)], [*"aaabbbcccddd"]
