@@ -29,9 +29,11 @@ def _skip_checks(parameters: list[Any], ctx: Any) -> list[Any]:
         return parameters
 
     # click keeps the parameters for the next command line, so only copies are changed
-    unchecked_parameters = [copy(parameter) for parameter in parameters]
-    for parameter in unchecked_parameters:
-        parameter.process_value = lambda ctx, value: value
+    unchecked_parameters = []
+    for parameter in parameters:
+        unchecked = copy(parameter)
+        unchecked.process_value = lambda ctx, value: value
+        unchecked_parameters.append(unchecked)
     return unchecked_parameters
 
 

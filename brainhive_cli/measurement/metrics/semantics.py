@@ -166,8 +166,7 @@ def seed_score(stimuli: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     categories = generated[:, :CATEGORY_COUNT]
     features = generated[:, CATEGORY_COUNT:]
 
-    # the dot product over EfficientNet's features and the captions is the sum of the
-    # two similarities
+    # a dot product over both kinds of features is the sum of two similarities
     sum_of_similarities = correlation(seen_features, features, rows)
     f1 = object_f1(seen_categories, categories, rows)
     return (f1 + sum_of_similarities) / 3
