@@ -11,12 +11,8 @@ from pydantic import Field
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import (
-    BrainhiveError,
-    Line,
-    MissingData,
-    RecipeError,
-)
+from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.signals.holdout import SEPARATE_TEST, Holdout
@@ -51,10 +47,18 @@ class HasUsualEncoders(Protocol):
 
 @runtime_checkable
 class HasOfflineEncoders(Protocol):
-    """Config of a data set that chooses encoders for when the default's are absent."""
+    """Config of a data set that replaces default encoders whose weights are absent."""
 
     offline_encoders: ClassVar[Sequence[Any]]
     """Names or configs of encoders that need no weights of the hub."""
+
+
+@runtime_checkable
+class HasFewPictures(Protocol):
+    """Config of a data set for which a ridge may be usual."""
+
+    def few_pictures(self, paths: Paths) -> int:
+        """Return the largest number of pictures for a ridge, or 0 if there are more."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ PUBLISHED_FACTS = documents.read(
 
 
 def list_stimuli(dataset: "Dataset", split: str) -> StimulusSet:
-    """List the stimuli of a split, or stand-ins of the published number.
+    """List the stimuli of a split, or a stand-in for each published stimulus.
 
     Stand-ins have numbered ids and `missing_error`, and must not be opened.
 
@@ -107,9 +111,9 @@ def list_stimuli(dataset: "Dataset", split: str) -> StimulusSet:
     return StimulusSet(
         dataset.name,
         split,
-        ids,
-        ids,
-        stand_in,
+        image_ids=ids,
+        concepts=ids,
+        open=stand_in,
         captions=stand_in if facts.captions else None,
         captions_each=facts.captions,
         frames=facts.frames,
@@ -120,7 +124,7 @@ def list_stimuli(dataset: "Dataset", split: str) -> StimulusSet:
 
 
 def list_pictures(dataset: "Dataset", split: str) -> list[Input]:
-    """List the picture files of a split, or the pictures as a single input."""
+    """List the picture files of a split, or all pictures as a single input."""
     files = list(dataset.files(split, "pixels"))
     return files or list_split_pictures(dataset.name, split, dataset.images)
 
@@ -136,7 +140,7 @@ def list_split_pictures(
         images: Function that lists the stimuli of a split.
 
     Returns:
-        A list of the input, which is empty if the stimuli have no pictures.
+        The input, or [] if the stimuli have no pictures.
     """
     label = f"{name}: {split} pictures"
     try:
@@ -161,7 +165,7 @@ class Dataset:
         recorded_as: Name of the stored signals, by default `name`.
         pictured_as: Name of the pictures, such as "nsd" for the subset "nsd-1", by
             default `recorded_as`.
-        people: Name of the data set with the same people as subjects 1, 2 …, by
+        people: Name of the data set whose subjects 1, 2 … are the same people, by
             default `recorded_as`.
         subjects: Recorded subjects, or () if the stores list them.
         open_recording: Opens the recording of a subject and split.
@@ -170,7 +174,7 @@ class Dataset:
         is_simulated: True if the signals are simulated. Results carry a caveat then.
         channels: Default channels of decoding, or None for all.
         lists: Files that divide the pictures into splits.
-        alike_by: Property by which stimuli are alike. Statistics group them by it.
+        alike_by: Property shared by stimuli that statistics group.
         are_categories: True if events name whole categories, not picture files.
         published_sizes: Published facts, which need no files.
         holdout: Choice of the tested trials of `train`, by default the split `test`.
@@ -324,15 +328,13 @@ def describe_test_claims(dataset: Dataset, n_subjects: int) -> str:
     """Describe the stimuli and people for which test results will hold.
 
     Returns:
-        A sentence, or an empty text if the test stimuli are absent.
+        A sentence, or "" without test stimuli.
     """
     split = dataset.holdout.name_stored_split("test")
-    if split not in dataset.splits:
-        return ""
     try:
         stimuli = dataset.images(split)
         grouping = make_grouping(dataset, stimuli.image_ids, stimuli.concepts)
-    except BrainhiveError:  # reported with the input of the pictures
+    except BrainhiveError:  # reported as an input
         return ""
     if dataset.holdout.has_seen_pictures:
         return dataset.holdout.describe_claims(len(stimuli), n_subjects)

@@ -85,7 +85,7 @@ class Config(parts.Config):
 
     def few_pictures(self, paths: Paths) -> int:
         """Return `FEW_PICTURES`, or 0 if there are more training pictures."""
-        n_pictures = len(self.build(paths).images("train").image_ids)
+        n_pictures = len(self.build(paths).images("train"))
         return FEW_PICTURES if n_pictures <= FEW_PICTURES else 0
 
     def build(self, paths: Paths) -> Dataset:
@@ -104,10 +104,10 @@ class Config(parts.Config):
                     root, "dataset.root", self.root, "one sub-folder a concept"
                 ),
             )
-        # the name of a link, not of its target
+        # a link gives its own name, not its target's
         name = self.name or Path(os.path.abspath(root)).name
 
-        # with a list, "train" and "test" may be concepts
+        # with a list, folders "train" and "test" may be concepts
         folders: dict[str, str] = {}
         if not self.test_list:
             for split, split_folders in SPLIT_FOLDERS.items():
@@ -164,7 +164,7 @@ def _list_images(
             problem += f", {describe_unread(unread_counts)}"
         raise MissingData(problem, "pictures end in .jpg, .png, .webp …")
 
-    # pictures without a folder are concepts of their own
+    # a picture without a folder is its own concept
     concepts = []
     for file in files:
         path = PurePath(file.removeprefix(f"{folder}/"))
@@ -207,11 +207,11 @@ def _choose_rows(
 
 
 def _find_listed(path: Path, root: Path, files: Sequence[str]) -> Bool:
-    """Mark the pictures [N] that a list names.
+    """Return True for the pictures [N] that a list names.
 
     Raises:
         MissingData: if the list cannot be read.
-        BrainhiveError: if it is empty, or names files that are not among the pictures.
+        BrainhiveError: if the list is empty, or names other files than these.
     """
     try:
         lines = read_lines(path)

@@ -19,6 +19,7 @@ from brainhive_cli.core.key_types import Numbers
 from brainhive_cli.core.recipe import BaseRecipe, Paths, Published
 from brainhive_cli.core.sections import added_field, refuse_idle
 from brainhive_cli.core.sweep import SweptRecipe, make_variants, read_sweep
+from brainhive_cli.data.datasets import HasFewPictures
 from brainhive_cli.data.files.subjects import Subjects
 from brainhive_cli.data.signals.selection import Signal, list_regions
 from brainhive_cli.data.targets.encoder_keys import (
@@ -54,8 +55,19 @@ USED_IN_CLOSED_FORM = {"validation", "validation_by", "shuffled_labels"}
 SEED = 2025
 """The first seed; BrainHiVE's."""
 TRAINED_IN_STEPS = {
-    *("backbone", "fuser", "loss", "terms", "heads", "head", "dim", "prior"),
-    *("subject_layer", "similarity", "sweep", "ablations", "finetune"),
+    "backbone",
+    "fuser",
+    "loss",
+    "terms",
+    "heads",
+    "head",
+    "dim",
+    "prior",
+    "subject_layer",
+    "similarity",
+    "sweep",
+    "ablations",
+    "finetune",
 }
 """Keys by which a recipe chooses how a model is trained."""
 
@@ -73,9 +85,7 @@ def ridge_keys(mode: str, components: int) -> dict[str, Any]:
 
 
 def with_usual_backbone(fields: Any) -> Any:
-    """Complete a recipe that says nothing of training by a ridge, where its data set
-    has few pictures.
-    """
+    """Add a ridge to a recipe without keys of training, if its data set is small."""
     if not isinstance(fields, dict) or not TRAINED_IN_STEPS.isdisjoint(fields):
         return fields
     mode, train = fields.get("mode", "intra"), fields.get("train") or {}
@@ -84,11 +94,13 @@ def with_usual_backbone(fields: Any) -> Any:
     with suppress(BrainhiveError, ValidationError):  # which the keys' own types raise
         config = parts.resolve("datasets", fields.get("dataset"))
         paths = Paths.model_validate(fields.get("paths") or {})
-        few_pictures = getattr(config, "few_pictures", lambda paths: 0)
-        if most := few_pictures(paths):
-            # a ridge has no randomness, and chooses its penalty without validation
-            usual = {"seeds": [SEED], **fields, "train": {"validation": 0.0, **train}}
-            return usual | ridge_keys(mode, most)
+        if isinstance(config, HasFewPictures):
+            most = config.few_pictures(paths)
+            if most:
+                # a ridge has no randomness, and chooses its penalty without validation
+                usual_train = {"validation": 0.0} | train
+                usual = {"seeds": [SEED]} | fields | {"train": usual_train}
+                return usual | ridge_keys(mode, most)
     return fields
 
 
