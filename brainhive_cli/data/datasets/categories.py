@@ -87,7 +87,7 @@ class Config(parts.Config):
         return [{"kind": "concepts", "count": len(self.names)}]
 
     def build(self, paths: Paths) -> Dataset:
-        """List the categories by name.
+        """List the categories by `names`, or else by folders.
 
         Raises:
             MissingData: if the folder of exemplars does not exist.
@@ -136,7 +136,7 @@ TINY = Config(names=["face", "house"])
 def _list_categories(
     config: Config, names: Sequence[str], root: Path | None, split: str
 ) -> StimulusSet:
-    """List the categories as stimuli, with the labels, names or exemplars.
+    """List the categories as stimuli with labels, names or exemplars.
 
     Args:
         config: Keys of the data set.
@@ -192,9 +192,7 @@ def _find_exemplars(
     unread_counts = Counter[str]()
     files = []
     for name in names:
-        category_files = []
-        if (root / name).is_dir():
-            category_files = list(find_pictures(root, name, unread_counts))
+        category_files = list(find_pictures(root, name, unread_counts))
         if not category_files:
             raise MissingData(
                 f"categories: no pictures in {root / name}",
@@ -216,7 +214,7 @@ def _read_exemplars(
         # resize the shorter side, and crop the centre
         picture = decode(str(root / file), root / file)
         scale = SIDE_PX / min(picture.size)
-        width, height = (max(SIDE_PX, round(length * scale)) for length in picture.size)
+        width, height = (round(length * scale) for length in picture.size)
         resized = picture.resize((width, height), Resampling.BICUBIC)
         x = (width - SIDE_PX) // 2
         y = (height - SIDE_PX) // 2

@@ -52,7 +52,7 @@ class Config(parts.Config):
 
     def build(self, paths: Paths) -> datasets.Dataset:
         """Make the data set, whose pictures and signals are made on demand."""
-        # the name of the stores tells other settings than the defaults
+        # stores of other settings than the defaults have other names
         name = "demo" if self.noise == 1.0 else f"demo-noise-{self.noise:g}"
         if self.concepts != pictures.TRAIN_CONCEPTS:
             name += f"-{self.concepts}-concepts"
@@ -102,7 +102,7 @@ class Films(parts.Config):
 
     def build(self, paths: Paths) -> datasets.Dataset:
         """Make the data set, whose films and signals are made on demand."""
-        # the name of the stores tells other settings than the defaults
+        # stores of other settings than the defaults have other names
         name = "demo-films"
         if self.concepts != pictures.TRAIN_CONCEPTS:
             name += f"-{self.concepts}-concepts"
@@ -209,7 +209,7 @@ def _read_film(split_films: Sequence[films.Film], content: str, index: int) -> A
 def measure_features(
     scenes: tuple[pictures.Scene, ...], space: Space
 ) -> tuple[simulation.Floats, simulation.Floats]:
-    """Measure the low-level [N, F] and semantic features [N, G] that drive signals."""
+    """Measure low-level [N, F] and semantic features [N, G] for simulated signals."""
     low_level_rows = []
     semantic_rows = []
     for scene in scenes:
@@ -227,9 +227,9 @@ def measure_features(
 def _measure_films(
     split_films: tuple[films.Film, ...],
 ) -> dict[str, simulation.Floats]:
-    """Measure the features [N, F] of films that drive voxels, keyed by name.
+    """Measure features [N, F] of films for simulated voxels, keyed by name.
 
-    Low-level features are averaged over frames, as the slow response of fMRI does.
+    Low-level features are means over frames, because the response of fMRI is slow.
     """
     rows: dict[str, list[Any]] = {"looks": [], "motion": [], "object": [], "place": []}
     for film in split_films:
@@ -285,9 +285,9 @@ def simulate_voxels(
     image_ids: list[str],
     cortex: voxels.Cortex = voxels.PICTURES,
 ) -> Trials:
-    """Simulate fMRI from features [N, F], keyed by name, as `voxels.simulate` does.
+    """Simulate fMRI from features [N, F], keyed by name, with `voxels.simulate`.
 
-    Some subjects see pictures less often than `repetitions`. Their trials end in zeros.
+    Some subjects see pictures less often. Their missing repetitions are zeros.
     """
     counts = voxels.repetitions(subject, len(image_ids), repetitions, seed)  # [N]
     is_recorded = np.arange(repetitions) < counts[:, None]  # [N, R]

@@ -88,7 +88,7 @@ TINY = Config()
 
 
 def _find_sources(root: Path) -> list[tuple[str, Path]]:
-    """Find the splits, each with its folder of pictures or a parquet file."""
+    """Find splits, each with a folder of pictures or a parquet file."""
     sources = set()
     for path, entry in walk(root, enters=lambda name: not CLASS.fullmatch(name)):
         folders = path.split("/")
@@ -189,7 +189,7 @@ def _parse_name(name: str, label: str, class_names: Sequence[str]) -> tuple[str,
     Args:
         name: Name without extension. The hub writes the class last
             (ILSVRC2012_val_00000001_n01440764), the original files first.
-        label: Number of the class, or "" or "-1".
+        label: Number of the class, or "" or "-1" if not known.
         class_names: Classes in the order of the labels.
     """
     stem, _, last_word = name.rpartition("_")
@@ -208,11 +208,10 @@ def _read_parquet_names(
 ) -> tuple[list[str], list[str], RowGroups]:
     """Read the names and labels of the pictures in parquet files.
 
-    A name comes from the column `image_id`, or else from the path of the picture, or
-    else from the file and row.
+    The name is the column `image_id`, else the path of the picture, else file and row.
 
     Returns:
-        Names without extension, labels or "", and row groups.
+        Names without extension, labels ("" if absent), and row groups.
 
     Raises:
         MissingExtra: if pyarrow is not installed.

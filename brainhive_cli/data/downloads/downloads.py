@@ -75,7 +75,7 @@ class Note(BaseModel):
 def find_missing_files(files: Sequence[RemoteFile], folder: Path) -> list[RemoteFile]:
     """List the files that a folder lacks or holds with other content.
 
-    Files are read and noted, unless a note has their size and time.
+    Files are read and noted, unless a note has their size and modification time.
     """
     notes = _read_notes(folder)
     missing_files = []
@@ -88,14 +88,14 @@ def find_missing_files(files: Sequence[RemoteFile], folder: Path) -> list[Remote
 
 
 def find_outdated_files(files: Sequence[RemoteFile], folder: Path) -> list[str]:
-    """List the files of other versions of a data set that this version lacks.
+    """List local files of other versions of a data set, which this version lacks.
 
     Args:
-        files: All files of this version, or of a folder of it.
+        files: All files of this version, or all in a folder of it.
         folder: Local folder of the data set.
 
     Returns:
-        Names of files that exist.
+        Names of the files.
     """
     names = {file.name for file in files}
     versions = {file.version for file in files}
@@ -118,8 +118,7 @@ def download_files(files: Sequence[RemoteFile], folder: Path) -> None:
         MissingData: if a host cannot be reached, or sends other content.
         OSError: if the disk is full or fails.
     """
-    # the client of the hub downloads a repository at once; it keeps changed files
-    # unless they are forced
+    # the client of the hub downloads a whole repository, and replaces files if forced
     repositories = defaultdict[tuple[str, bool], list[RemoteFile]](list)
     queue = SimpleQueue[RemoteFile]()
     total_bytes = 0
@@ -201,7 +200,7 @@ def _write_note(file: RemoteFile, folder: Path) -> None:
 
 
 def _check_file(file: RemoteFile, folder: Path, notes: Mapping[str, Note]) -> bool:
-    """Return True if a folder holds a file with the listed content, and note it."""
+    """Return True if a folder holds a file as listed, and note it."""
     path = folder / file.name
     if not path.is_file() or path.stat().st_size != file.size:
         return False
@@ -288,7 +287,7 @@ def _run_worker(
 
 
 def _download_file(file: RemoteFile, folder: Path) -> Iterator[int]:
-    """Download a file, or the missing end of it, and publish it after a check.
+    """Download a file, or its missing end, and rename the partial file if it is valid.
 
     Yields:
         Numbers of received bytes.
@@ -379,7 +378,7 @@ def _complete_file(file: RemoteFile, partial_path: Path, path: Path) -> Iterator
                 response, response_start = _request_range(file, start)
             mode = "ab" if response_start else "wb"
             with response, open(partial_path, mode, opener=open_unless_link) as stream:
-                # stop a byte after the end, as a server may send without end
+                # read a byte more than expected, as a server may never end
                 max_bytes = file.size + 1 - response_start
                 while max_bytes:
                     with report_host_errors(file.url, command):
@@ -413,11 +412,12 @@ def _complete_file(file: RemoteFile, partial_path: Path, path: Path) -> Iterator
 
 
 def _request_range(file: RemoteFile, start: int) -> tuple[Any, int]:
-    """Request a file from a byte on, or the whole file if the host ignores the range.
+    """Request a file from byte `start`, or whole if the host gives no such range.
 
     Returns:
         The response, and the position of its first byte: `start` or 0.
     """
+    # after a wrong range, request the whole file
     for requested_start in dict.fromkeys((start, 0)):
         response = open_url(file.url, requested_start)
         response_start = _read_range_start(response, file.size)

@@ -203,7 +203,7 @@ def open_url(url: str, start: int = 0) -> Any:
 
 @contextmanager
 def report_host_errors(url: str, command: str = "") -> Iterator[None]:
-    """Context manager that reports errors of requests, and of reading responses.
+    """Raise errors of requests and responses with a hint, as a context manager.
 
     Args:
         url: Address of the request.
@@ -230,7 +230,7 @@ def report_host_errors(url: str, command: str = "") -> Iterator[None]:
         OSError,
         HTTPException,
         ValueError,
-        LookupError,  # of an unknown encoding
+        LookupError,  # unknown encoding
         ElementTree.ParseError,
     ) as error:
         bad_proxy = find_bad_proxy(error)
@@ -297,7 +297,7 @@ def _list_hub(path: str) -> list[RemoteFile]:
 def _list_nemar(path: str) -> list[RemoteFile]:
     """List the files of a version of a data set, the latest by default.
 
-    The index of the data set names a manifest of each version, which lists its files.
+    An index names a manifest for each version. The manifest lists the files.
     """
     data_set, _, version = path.partition("@")
     identifier, _, folder = data_set.partition("/")
@@ -352,7 +352,7 @@ def _list_bucket(bucket: str, prefix: str, n_removed: int = 0) -> list[RemoteFil
     Args:
         bucket: Name of the bucket.
         prefix: Start of the keys.
-        n_removed: Number of characters that the names lack at the start of the keys.
+        n_removed: Number of characters to remove at the start of each key.
     """
     server = (S3_WITH_DOT if "." in bucket else S3).format(quote(bucket, safe=""))
     files = []

@@ -119,7 +119,7 @@ class _ResultFiles:
             ]
         arrays = [self.arrays[label] for label in labels if label in self.arrays]
 
-        # names and arrays of seeds differ in numbers alone
+        # labels of seeds differ in digits only
         kinds = {re.sub(r"\d+", "", label) for label in labels}
         shapes = {array.shape for array in arrays}
         are_seeds = role in REPEATED_ROLES and len(kinds) == len(shapes) == 1
@@ -168,7 +168,7 @@ def open_result(folder: Path) -> ForeignResult:
     matrices = _find_similarities(files, predictions, gallery)
     n_signals, n_candidates = matrices[0].shape
 
-    # lists of names; without names, row numbers name the candidates
+    # read lists of names, or name the candidates by row number
     train_ids = files.find_names("train_ids")
     gallery_ids = files.find_names("gallery_ids", n_candidates)
     seen_names = files.find_names("seen", n_signals)
@@ -271,7 +271,7 @@ def _find_similarities(
             "similarities: FILE.npz:KEY",
         )
 
-    # the matrix is transposed if the list of seen pictures has the length of its rows
+    # transpose matrices [M, N], with a column for each seen picture
     n_rows, n_columns = matrices[0].shape
     if len(files.find("seen", n_rows)) or n_rows == n_columns:
         return matrices
@@ -288,8 +288,8 @@ def _find_targets(
     """Find the right candidates [N, K] of each signal, padded with -1.
 
     Returns:
-        Candidates keyed by a meaning of the labels. Meanings that do not fit all
-        signals, or by which all candidates are right, are left out.
+        Candidates keyed by the meaning of the labels, without meanings by which a
+        signal has no right candidate, or all candidates are right.
     """
     meanings: dict[str, Sequence[str]] = {"names": gallery_ids}
     if not gallery_ids:
@@ -335,7 +335,7 @@ def _read_arrays(path: Path) -> dict[str, Array]:
 
 
 def _read_file(path: Path) -> Any:
-    """Read an array, a list of names or a dict of these. Other files give None."""
+    """Read an array, a list of names or a dict of these. Return None for others."""
     if path.suffix in pickles.ENDINGS:
         return pickles.load(path, way_out=SAVE_HINT)
     if path.suffix == ".json":
@@ -451,7 +451,7 @@ def _read_log(arrays: Mapping[str, Array]) -> dict[str, Float64]:
 
 
 def _find_training_starts(arrays: Mapping[str, Array], label: str) -> Int64:
-    """Find the rows of a table at which further trainings begin.
+    """Find the rows at which trainings after the first begin.
 
     Raises:
         ValueError: if the rows of trainings are mixed.
@@ -463,6 +463,7 @@ def _find_training_starts(arrays: Mapping[str, Array], label: str) -> Int64:
             continue
         steps = np.diff(_convert_to_floats(epochs))
         starts = 1 + np.flatnonzero(steps <= 0)
+        # a training has each epoch once
         _, counts = np.unique(epochs, return_counts=True)
         if len(starts) >= counts.max():
             raise ValueError("epochs of trainings are mixed")
@@ -471,7 +472,7 @@ def _find_training_starts(arrays: Mapping[str, Array], label: str) -> Int64:
 
 
 def _read_claims(arrays: Mapping[str, Array]) -> dict[str, float]:
-    """Read claimed values, with shares in percent and half the width of an interval."""
+    """Read claimed values: shares in percent, and half the width of intervals."""
     claims: dict[str, float] = {}
     is_percent = False
     for label, array in arrays.items():
@@ -479,6 +480,7 @@ def _read_claims(arrays: Mapping[str, Array]) -> dict[str, float]:
         if role == "trainings" and array.size > 1:
             claims[role] = array.size
         elif role == "spread":
+            # a spread needs two trainings
             claims.setdefault("trainings", 2)
         elif role and array.size == (2 if role == "interval" else 1):
             with suppress(ValueError):
@@ -503,7 +505,7 @@ def _join_labels(labels: Iterable[str]) -> str:
 
 
 def _require_role(array: Array, role: str, label: str) -> None:
-    """Raise an error if an array has other dimensions than its role, or no number."""
+    """Raise an error if an array lacks the dimensions of its role, or any number."""
     is_matrix = role in MATRIX_PATTERNS
     hint = f"save it again, or name another in {ROLES_FILE}: {role}: FILE:KEY"
     if is_matrix == (array.ndim < 2) or not array.ndim:

@@ -46,7 +46,7 @@ class GrowingRun:
         import mne
         import mne_bids
 
-        # a sample of ones shows the factors from the units of MNE to the file's
+        # write ones, which the file holds as factors from MNE's units to its own
         raw = mne.io.RawArray(np.ones((len(info["chs"]), 1)), info, verbose="ERROR")
         raw.set_meas_date(start_time)
         extras = [{"stim_file": "n/a", "stimulus_id": "n/a"}]
@@ -99,7 +99,7 @@ class GrowingRun:
     def append(
         self, samples: Float32, events: Iterable[tuple[int, int, Mapping[str, str]]]
     ) -> None:
-        """Append samples, and then events.
+        """Append samples, then events.
 
         Args:
             samples: Samples [n, C].

@@ -89,7 +89,7 @@ class SessionFolder:
         channels = zip(format.channels, format.channel_types, format.units, strict=True)
         self._scales = np.array([_find_scale(*channel) for channel in channels])
 
-        # samples [n, C] in memory, and numbers of samples of the session
+        # samples [n, C] in memory, and sample numbers of the session
         self._samples = [np.empty((0, len(format.channels)), np.float32)]
         self._events: list[_Event] = []
         self._n_samples = 0
@@ -139,7 +139,7 @@ class SessionFolder:
             self._write_positions()
 
     def add_samples(self, samples: Float64) -> None:
-        """Append samples [n, C] in the units of the format, and write earlier ones.
+        """Append samples [n, C] in the units of the format, and write earlier samples.
 
         Raises:
             BrainhiveError: if earlier samples could not be written.
@@ -202,12 +202,12 @@ class SessionFolder:
     def _write(self, stop: int, is_end: bool = False) -> None:
         """Start to write the samples before `stop`, with their events.
 
-        Blocks without events are dropped at their end.
+        If `is_end`, the block ends. A block without events is not written.
         """
         # raise the error of the previous write, if any
         self._writing.result()
 
-        # take the events of the block that have their samples
+        # take the events of the block before `stop`
         start = self._block_start
         events = sorted(event for event in self._events if start <= event.sample < stop)
         has_events = any(event.marker != GAP for event in events)
@@ -232,7 +232,7 @@ class SessionFolder:
     def _append_to_run(
         self, start: int, samples: Float32, events: list[_Event], is_end: bool
     ) -> None:
-        """Append samples [n, C] and events to the run of the block from `start`."""
+        """Append samples [n, C] and events to the run that begins at sample `start`."""
         with _report_write_errors(self._path.root):
             if self._run is None:
                 self._n_runs += 1

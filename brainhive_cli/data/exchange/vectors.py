@@ -249,7 +249,7 @@ def digest_pictures(images: StimulusSet, rows: Int64, digests: UInt64) -> UInt64
     Args:
         images: N pictures.
         rows: Rows of the pictures to read. Negative rows are ignored.
-        digests: Digests [N, 25], or 0 for pictures that were not read. It is filled.
+        digests: Digests [N, 25], 0 for unread pictures. The array is filled.
 
     Returns:
         `digests`, or None if pictures are absent or cannot be read.
@@ -468,9 +468,7 @@ def _require_single(candidates: Mapping[str, Any], nouns: str, file: Path) -> An
 
 
 def _open_folders(folders: Sequence[Path], suffix: str) -> Vectors:
-    """Open folders with a file `{picture}{suffix}.npy` for each picture, as AlignVis
-    writes them.
-    """
+    """Open AlignVis folders, with a file `{picture}{suffix}.npy` for each picture."""
     ending = f"{suffix}.npy"
     files = []
     names = []
