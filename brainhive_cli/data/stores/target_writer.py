@@ -96,15 +96,17 @@ class TargetWriter:
 
     Args:
         path: Path of the finished store.
-        pending_rows: Rows to write, see `find_pending_rows`.
+        pending_rows: Rows to write, or None for all rows that are not written yet.
 
     Attributes:
         path: Path of the finished store.
         pending_rows: Rows that were not written when writing began.
     """
 
-    def __init__(self, path: Path, pending_rows: Int64) -> None:
+    def __init__(self, path: Path, pending_rows: Int64 | None = None) -> None:
         self.path = path
+        if pending_rows is None:
+            pending_rows = find_pending_rows(path)
         self.pending_rows = pending_rows
         unfinished_path = hdf5.get_part_path(path)
         with hdf5.open_unlocked(unfinished_path) as file:

@@ -10,11 +10,7 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import Dataset, demo
 from brainhive_cli.data.stores import simulated, target_store
-from brainhive_cli.data.stores.target_writer import (
-    StorePlan,
-    TargetWriter,
-    find_pending_rows,
-)
+from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
 from brainhive_cli.demo import simulation
 
 COUNTS = {"train": 12, "test": 4}
@@ -36,7 +32,7 @@ def pictures(home: Path) -> Path:
             home / "embeddings", "photos", split, "vae"
         )
         StorePlan(path, images.image_ids, images.concepts, (8,), "float32", {}).create()
-        writer = TargetWriter(path, find_pending_rows(path))
+        writer = TargetWriter(path)
         writer.write(
             writer.pending_rows, generator.normal(size=(count, 8)).astype(np.float32)
         )

@@ -12,11 +12,7 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.health import measure_health
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.stores.target_writer import (
-    StorePlan,
-    TargetWriter,
-    find_pending_rows,
-)
+from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
 from tests.tools.mapped_arrays import is_mapped
 
 COUNT, DIM = 400, 16
@@ -37,7 +33,7 @@ def path(tmp_path: Path) -> Path:
 def write_store(path: Path, values: NDArray[np.float32], **attributes: Any) -> None:
     attributes = {"encoder": "encoder", **attributes}
     StorePlan(path, IDS, CONCEPTS, (DIM,), "float32", attributes).create()
-    writer = TargetWriter(path, find_pending_rows(path))
+    writer = TargetWriter(path)
     writer.write(writer.pending_rows, values[writer.pending_rows])
     writer.close()
     writer.finish()

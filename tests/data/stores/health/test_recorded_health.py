@@ -17,11 +17,7 @@ from brainhive_cli.data.stores.target_store import (
     get_stimuli_and_pixels,
     has_unknown_pictures,
 )
-from brainhive_cli.data.stores.target_writer import (
-    StorePlan,
-    TargetWriter,
-    find_pending_rows,
-)
+from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
 from tests.tools.recorded_numbers import Recorded
 
 
@@ -150,7 +146,7 @@ def write_store(
     StorePlan(
         path, IDS, IDS, shape, "float32", attributes, has_pixels=has_pixels
     ).create()
-    writer = TargetWriter(path, find_pending_rows(path))
+    writer = TargetWriter(path)
     values = np.arange(6.0 * np.prod(shape)).reshape(6, *shape)
     values[4] = np.nan
     pixels = {"pixels": np.ones((5, 25), np.uint64)} if has_pixels else {}
@@ -257,7 +253,7 @@ def test_values_that_float16_cannot_hold_are_refused(
     path = tmp_path / "set/train/vae.h5"
     path.parent.mkdir(parents=True)
     StorePlan(path, IDS, IDS, (2,), "float16", {}).create()
-    writer = TargetWriter(path, find_pending_rows(path))
+    writer = TargetWriter(path)
     if is_refused:
         with pytest.raises(BrainhiveError):
             writer.write(np.arange(2), np.array(values))
@@ -265,7 +261,7 @@ def test_values_that_float16_cannot_hold_are_refused(
         writer.write(np.arange(2), np.array(values))
     writer.close()
     pending = [*range(6)] if is_refused else [2, 3, 4, 5]
-    assert find_pending_rows(path).tolist() == pending
+    assert TargetWriter(path).pending_rows.tolist() == pending
 
 
 def test_stores_are_listed_once_without_hidden_files(tmp_path: Path) -> None:

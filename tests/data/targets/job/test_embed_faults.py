@@ -161,7 +161,7 @@ def test_a_disk_that_fills_up_is_named_and_leaves_a_store_that_resumes(
     assert "tests-worlds-slow_encoders-filling.h5" in told[0]
     assert told[1].strip().startswith("try: ") and "ulimit -f" in told[1]
     assert not store.exists()
-    lacking = target_writer.find_pending_rows(store)
+    lacking = target_writer.TargetWriter(store).pending_rows
     # those never decoded, and what waited to be written when the disk was full
     assert len(lacking) >= 4
     files = sorted(pictures.rglob("*.png"))
