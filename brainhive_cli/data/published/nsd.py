@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path, PurePath
 from typing import ClassVar, Literal
@@ -49,7 +48,6 @@ LAST_SESSIONS = {982: 37, 1000: max(N_SESSIONS)}
 """Last session by the number of test pictures. The first release had 37 sessions, with
 982 of the shared pictures and 8,859 others per subject.
 """
-N_PICTURES = 73_000
 N_SHARED = 1000
 """Number of pictures that all subjects were to see."""
 N_TRAINING = 9_000
@@ -58,13 +56,10 @@ N_TRAINING = 9_000
 STIMULI = "nsd_stimuli.hdf5"
 STIMULI_DATASET = "imgBrick"
 """HDF5 dataset of the pictures [73000, 425, 425, 3]."""
-STIMULI_BYTES = N_PICTURES * 425 * 425 * 3
+STIMULI_BYTES = 73_000 * 425 * 425 * 3
 STIM_INFO = "nsd_stim_info_merged.csv"
-ROW_COLUMN = "nsdId"
-SHARED_COLUMN = "shared1000"
-FIRST_TRIAL_COLUMN = "subject{}_rep0"
-"""Columns of STIM_INFO: row in imgBrick, "True" for a shared picture, and trial of the
-first repetition for a subject, which is 0 for pictures not shown.
+"""Table of the pictures. `nsdId` is the row in imgBrick, `shared1000` is "True" for a
+shared picture, and `subject1_rep0` the trial in which subject 1 first saw it, or 0.
 """
 CAPTIONS = "COCO_73k_annots_curated.npy"
 """MindEye1's captions: strings [73000, 5], "" where a picture has fewer."""
@@ -74,10 +69,9 @@ CAPTIONS_HINT = (
     "--local-dir"
 )
 DESIGN = "nsd_expdesign.mat"
-ORDER_VARIABLE = "masterordering"
-PICTURES_VARIABLE = "subjectim"
-"""Variables of DESIGN, which count from 1: position [30000] of each trial's picture in
-the list of the subject, and these lists [8, 10000] of pictures, shared ones first.
+"""File of variables that count from 1: `masterordering`, the position [30000] of each
+trial's picture in the list of the subject, and `subjectim`, these lists [8, 10000] of
+pictures, shared ones first.
 """
 
 SPACE = "func1pt8mm"
@@ -97,11 +91,7 @@ ATLASES = {
 GENERAL = "nsdgeneral"
 """Mask whose voxels all prepared files hold, in C order."""
 EARLY = "prf-visualrois"
-HIGHER = "higher_vis"
-"""Mask of the early visual areas, and MindEye2's name for all other voxels."""
-OWN_MASK_HINT = (
-    "draw or resample it on the volumes of preparation.space, of the same subject"
-)
+"""Mask of the early visual areas."""
 
 BETAS_FOLDER = "nsddata_betas/ppdata/subj{subject:02d}"
 BETAS = "betas_session{session:02d}"
@@ -124,9 +114,8 @@ imagery runs of a set.
 """
 IMAGERY_TABLE = "nsddata/bdata/nsdimagery/nsdimagery_subj{:02d}_{}.tsv"
 IMAGERY_PICKLE = "nsdimagery_stimuli.pkl3"
-BLOCKS_KEY = "exps"
-STIMULI_KEY = "cues"
-"""The laboratory's own file, and its keys of the block and stimulus of all betas."""
+"""The laboratory's own file. `exps` are the blocks and `cues` the stimuli of all betas.
+"""
 BLOCK = re.compile(r"(vis|img|att)([ABC])")
 """Task and stimulus set in the name of a block."""
 BETAS_PER_TRIAL = {"vis": 1, "img": 1, "att": 2}
@@ -341,30 +330,31 @@ class Imagery(NsdSteps):
         paths, blocks, stimuli = _read_imagery_trials(root, subject, self.column)
         require_betas(betas, mask, len(blocks))
         n_unnamed = 0
-        for block, stimulus in zip(blocks, stimuli, strict=True):
-            if not stimulus and not block.startswith("att"):
-                n_unnamed += 1
+        run_number = 0
+        previous_block = ""
+        trials = []
+        with report_damage(paths[0], IMAGERY_HINT):
+            for block, stimulus in zip(blocks, stimuli, strict=True):
+                # a run begins where the block changes
+                if block != previous_block:
+                    run_number += 1
+                previous_block = block
+                matches = BLOCK.findall(block)
+                if len(matches) != 1:
+                    raise ValueError(f"its block {block!r} names no task and set")
+                task, stimulus_set = matches[0]
+                if not stimulus and task != "att":
+                    n_unnamed += 1
+                file = PurePath(stimulus)
+                is_picture = file.suffix.lower() in PICTURE_ENDINGS
+                name = file.stem if is_picture else f"{stimulus_set}-{stimulus}"
+                trials.append((name, SPLIT_OF_TASK[task], 1, run_number))
         if n_unnamed:
             raise BrainhiveError(
                 f"{paths[0].parent}: {n_unnamed} trials have nothing in column "
                 f"{self.column}",
                 "preparation.column=CONDITION",
             )
-
-        # a run begins where the block changes
-        is_start = [block != previous for previous, block in pairwise(blocks)]
-        runs = np.cumsum([1] + is_start).tolist()
-        trials = []
-        with report_damage(paths[0], IMAGERY_HINT):
-            for block, stimulus, run_number in zip(blocks, stimuli, runs, strict=True):
-                matches = BLOCK.findall(block)
-                if len(matches) != 1:
-                    raise ValueError(f"its block {block!r} names no task and set")
-                task, stimulus_set = matches[0]
-                file = PurePath(stimulus)
-                is_picture = file.suffix.lower() in PICTURE_ENDINGS
-                name = file.stem if is_picture else f"{stimulus_set}-{stimulus}"
-                trials.append((name, SPLIT_OF_TASK[task], 1, run_number))
 
         return Subject(
             [betas] + paths + list(masks.values()),
@@ -462,9 +452,11 @@ def _list_files(root: Path, split: str, content: str) -> list[Input]:
         hint = f"{CAPTIONS_HINT} {root}"
         files = find_files_named(CAPTIONS, root)
         return [Input.of_file(files, root / CAPTIONS, hint)]
+    pictures = find_files_named(STIMULI, root)
+    table = find_files_named(STIM_INFO, root)
     return [
-        Input.of_file(find_files_named(name, root), root / name, FETCH_HINT, size)
-        for name, size in ((STIMULI, STIMULI_BYTES), (STIM_INFO, None))
+        Input.of_file(pictures, root / STIMULI, FETCH_HINT, STIMULI_BYTES),
+        Input.of_file(table, root / STIM_INFO, FETCH_HINT),
     ]
 
 
@@ -516,12 +508,12 @@ def _read_stim_info(root: Path, subjects: Sequence[int]) -> tuple[list[int], lis
     Returns:
         Rows in imgBrick of the shared and of the seen pictures.
     """
-    columns = list(map(FIRST_TRIAL_COLUMN.format, subjects))
+    columns = list(map("subject{}_rep0".format, subjects))
 
     def read_row(cells: dict[str, str]) -> tuple[int, bool, bool]:
         first_trials = [int(cells[column]) for column in columns]
         is_seen = not columns or any(first_trials)
-        return int(cells[ROW_COLUMN]), cells[SHARED_COLUMN] == "True", is_seen
+        return int(cells["nsdId"]), cells["shared1000"] == "True", is_seen
 
     table = read_table(find_nsd_file(STIM_INFO, root), FETCH_HINT, read_row)
     shared_rows = [row for row, is_shared, _ in table if is_shared]
@@ -542,9 +534,9 @@ def read_design(path: Path, subject: int) -> tuple[Int64, Bool]:
     from scipy.io import loadmat
 
     with report_damage(path, FETCH_HINT, exceptions=(Exception,)):
-        content = loadmat(path, variable_names=(ORDER_VARIABLE, PICTURES_VARIABLE))
-        order = np.asarray(content[ORDER_VARIABLE]).ravel().astype(np.int64)
-        pictures = np.asarray(content[PICTURES_VARIABLE]).astype(np.int64)
+        content = loadmat(path, variable_names=("masterordering", "subjectim"))
+        order = np.asarray(content["masterordering"]).ravel().astype(np.int64)
+        pictures = np.asarray(content["subjectim"]).astype(np.int64)
         return pictures[subject - 1, order - 1] - 1, order <= N_SHARED
 
 
@@ -563,7 +555,10 @@ def read_voxels(
         own_masks: The user's masks by name, which must lie in the space of the base.
     """
     mask = replace(Mask.open(masks[base], FETCH_HINT), compares_affines=False)
-    own_mask = replace(mask, way_out=OWN_MASK_HINT, compares_affines=True)
+    hint = (
+        "draw or resample it on the volumes of preparation.space, of the same subject"
+    )
+    own_mask = replace(mask, way_out=hint, compares_affines=True)
     regions = {}
     for name, path in masks.items():
         labels = (own_mask if name in own_masks else mask).read_values(path)
@@ -571,7 +566,8 @@ def read_voxels(
         for number, label in enumerate(ATLASES.get(name, "").split(), 1):
             regions[label] = labels == number
     if EARLY in regions:
-        regions[HIGHER] = ~regions[EARLY]
+        # MindEye2's name of all other voxels
+        regions["higher_vis"] = ~regions[EARLY]
     return mask, Voxels(regions, grid=mask.grid)
 
 
@@ -589,10 +585,8 @@ def _read_imagery_trials(
     if pickle is not None:
         with report_damage(pickle, IMAGERY_HINT):
             content = pickles.load(pickle)
-            blocks = pickles.to_array(content[BLOCKS_KEY]).astype(str).ravel().tolist()
-            stimuli = (
-                pickles.to_array(content[STIMULI_KEY]).astype(str).ravel().tolist()
-            )
+            blocks = pickles.to_array(content["exps"]).astype(str).ravel().tolist()
+            stimuli = pickles.to_array(content["cues"]).astype(str).ravel().tolist()
         return [pickle], blocks, stimuli
 
     blocks = []

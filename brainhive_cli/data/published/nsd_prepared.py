@@ -45,8 +45,8 @@ MINDEYE1_HINT = (
     "'webdataset_avg_split/*'"
 )
 MINDEYE1_TARS = "webdataset_avg_split/{0}/{0}_subj{{subject:02d}}_*.tar"
-MINDEYE1_FOLDERS = {"train": ("train", "val"), "test": ("test",)}
-"""Folders of the tars of a split. `val` has 300 training pictures."""
+MINDEYE1_FOLDERS = ("train", "val", "test")
+"""Folders of the tars. `val` has 300 training pictures."""
 SIGNAL = "nsdgeneral.npy"
 PICTURE = "coco73k.npy"
 TRIALS = "trial.npy"
@@ -84,8 +84,8 @@ SHARED_COLUMN = 16
 1 for a shared picture, or -1 if unknown.
 """
 REGION_MASKS = "brain_region_masks.hdf5"
-KEPT_MASK = "nsd_general"
-"""MindEye2's file of masks, with a group subj0N each, and its mask of the kept voxels.
+"""MindEye2's file of masks, with a group subj0N each, in which `nsd_general` is the
+mask of the kept voxels.
 """
 
 BRAIN_DIFFUSER_HINT = "make them by data/prepare_nsddata.py of ozcelikfu/brain-diffuser"
@@ -113,9 +113,8 @@ class MindEye1Betas(parts.Config):
 
     root: str = Field(
         "",
-        description=(
-            "folder of the files; default: naturalscenesdataset below paths.data"
-        ),
+        description="folder of the files; default: naturalscenesdataset below "
+        "paths.data",
     )
     needs_regions: bool = Field(
         False, description="raise an error without masks of NSD, which name regions"
@@ -124,16 +123,12 @@ class MindEye1Betas(parts.Config):
     def build(self, paths: Paths) -> PreparedFiles:
         """Make the preparation. No file is read yet."""
         root = paths.dataset("naturalscenesdataset", self.root)
-        patterns = {}
-        for folders in MINDEYE1_FOLDERS.values():
-            for folder in folders:
-                patterns[folder] = [MINDEYE1_TARS.format(folder)]
         mask_roots = (root, paths.dataset("nsd"))
         return PreparedFiles(
             "nsd",
             root,
             f"{MINDEYE1_HINT} --local-dir {root}",
-            patterns,
+            {folder: [MINDEYE1_TARS.format(folder)] for folder in MINDEYE1_FOLDERS},
             partial(_read_mindeye1, mask_roots, self.needs_regions),
             optional=["val"],
         )
@@ -189,9 +184,8 @@ class BrainDiffuserBetas(parts.Config):
 
     root: str = Field(
         "",
-        description=(
-            "folder of processed_data; default: brain_diffuser below paths.data"
-        ),
+        description="folder of processed_data; default: brain_diffuser below "
+        "paths.data",
     )
 
     def build(self, paths: Paths) -> PreparedFiles:
@@ -295,7 +289,7 @@ def read_region_masks(
         for name in file[group_name]:
             dataset = hdf5.open_numbers(file, f"{group_name}/{name}", "fiub")
             masks[name] = dataset[:] > 0
-        is_kept = masks.pop(KEPT_MASK)
+        is_kept = masks.pop("nsd_general")
         count = int(is_kept.sum())
         if count != width:
             raise ValueError(
@@ -323,9 +317,9 @@ def _read_mindeye1(
     split: str,
 ) -> Trials:
     """Open the signals of a split, in the order of the files."""
-    paths: list[Path] = []
-    for folder in MINDEYE1_FOLDERS[split]:
-        paths += files[folder]
+    paths = list(files[split])
+    if split == "train":
+        paths += files["val"]
     samples = list(list_samples(paths, MINDEYE1_HINT))
 
     # row in imgBrick of each picture, and the rows of its different trials
@@ -358,9 +352,13 @@ def _read_mindeye1(
         return signal
 
     folder_of_tars = samples[0][0].parents[1]
-    signal = LazyRows(shape, dtype, read_pictures, folder_of_tars)
-    provenance = {"source": "webdataset_avg_split"}
-    return make_recording(signal, pictures, voxels, provenance, repetitions=repetitions)
+    return make_recording(
+        LazyRows(shape, dtype, read_pictures, folder_of_tars),
+        pictures,
+        voxels,
+        {"source": "webdataset_avg_split"},
+        repetitions=repetitions,
+    )
 
 
 def _read_mindeye2(
@@ -452,9 +450,8 @@ def _read_brain_diffuser(
         values = (np.asarray(means[rows]) / STORED_PER_PERCENT - mean) * scale
         return values[:, None, :, None].astype(np.float32)  # [n, 1, V, 1]
 
-    dtype = np.dtype(np.float32)
     return make_recording(
-        LazyRows((count, 1, width, 1), dtype, read_pictures, path),
+        LazyRows((count, 1, width, 1), np.dtype(np.float32), read_pictures, path),
         _list_means_pictures(path, find_design(), subject, split, count),
         read_region_masks(subject, width, roots, BRAIN_DIFFUSER_HINT),
         {"source": path.name, "averaged": "over the repetitions of each picture"},

@@ -28,9 +28,9 @@ from brainhive_cli.data.media.stimuli import (
 )
 from brainhive_cli.data.signals.holdout import HOLDOUT_FIELD, SEPARATE_TEST, Holdout
 
-CONCEPT = re.compile(r"n\d{8}(?=_)|[a-z]+(?=\d+$)|.+(?=_\d+[a-z]+$)")
+CONCEPT = re.compile(r"n\d{8}(?=_)|[a-z]+(?=\d+$)|.+(?=_\d+[a-z]+$)|.+")
 """Concept in the name of a picture of ImageNet (n01443537_22563), of BOLD5000's scenes
-(abbey1) and of THINGS (dog_12s).
+(abbey1) and of THINGS (dog_12s). Any other picture is a concept of its own.
 """
 
 
@@ -92,19 +92,15 @@ def _list_pictures(root: Path, config: FmriPictures, split: str) -> StimulusSet:
         image_root = folder
         subfolder = ""
 
-    stems = {}
-    for path in find_pictures(image_root, subfolder):
-        stems[path] = PurePath(path).stem
+    split_of = {}
     if config.trials:
         source = fetch_line(config.name)
         split_of = read_splits(find_file(root, config.trials, source), source)
-        stems = {
-            path: stem for path, stem in stems.items() if split_of.get(stem) == split
-        }
-
-    # a picture with another name is its own concept
+    paths = []
     concepts = []
-    for stem in stems.values():
-        match = CONCEPT.match(stem)
-        concepts.append(match[0] if match else stem)
-    return make_stimulus_set(config.name, split, image_root, list(stems), concepts)
+    for path in find_pictures(image_root, subfolder):
+        stem = PurePath(path).stem
+        if not config.trials or split_of.get(stem) == split:
+            paths.append(path)
+            concepts.append(CONCEPT.findall(stem)[0])
+    return make_stimulus_set(config.name, split, image_root, paths, concepts)

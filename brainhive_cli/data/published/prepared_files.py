@@ -29,6 +29,7 @@ class PreparedFiles:
         optional: Names of files that may be absent.
         has_single_files: If True, several files of a name are refused.
         design: Name of a file that every subject needs, and the function that finds it.
+        splits: Splits of the recordings.
     """
 
     dataset: str

@@ -63,17 +63,8 @@ FOLDER_IN_IDS = {
     "test_images": "test_images",
 }
 PICTURE_PATH = re.compile(rf"(?:.*/)?({'|'.join(FOLDER_IN_IDS)})/(.+)")
-RESIZED = "resize"
-"""Text in the name of a folder of pictures that were squashed to 224 × 224, such as
-Image_set_Resize.
-"""
-CONCEPT_NUMBER = re.compile(r"^\d+_")
-"""Number before the concept in the name of its folder, such as `00001_`."""
 METADATA = "image_metadata.npy"
 """Table of THINGS-EEG2's pictures, in the order of their numbers."""
-CONCEPTS_KEY = "{}_img_concepts"
-FILES_KEY = "{}_img_files"
-"""Keys of METADATA with the concepts and the file names of a split."""
 
 DISTRIBUTED_FILES = {
     "train": ("train.pt", "preprocessed_eeg_training.npy"),
@@ -96,25 +87,17 @@ MEG.
 SUBJECT_FOLDERS = ("sub-{subject:02d}/", "*/sub-{subject:02d}/", "", "*/")
 """Folders of prepared files. The last two need the subject in the file's name."""
 
-PAIRED_KEY = "eeg"
-ARRAY_KEY = "data"
-TRIALS_KEY = "meg_data"
-SIGNAL_KEYS = (PAIRED_KEY, "preprocessed_eeg_data", ARRAY_KEY, TRIALS_KEY)
+SIGNAL_KEYS = ("eeg", "preprocessed_eeg_data", "data", "meg_data")
 """Keys of the signal: UBP's, with pictures; NICE's, AlignVis's, ATM's and the data set
 authors'; NeuroBridge's; and ATM's and AlignVis's of MEG.
 """
-PAIRED_PICTURES_KEY = "img"
-PICTURES_KEYS = (PAIRED_PICTURES_KEY, "meg_images")
+PICTURES_KEYS = ("img", "meg_images")
 """Keys of the paths of the pictures: UBP's and AlignVis's. Files without them have the
 order of the paths.
 """
 CHANNELS_KEYS = ("ch_names", "channels")
-TIMES_KEY = "times"
-SESSIONS_KEY = "session"
-"""Key of UBP's sessions [N, R], counted from 0."""
-INFO = "info.json"
 UNITS = {"mvnn": "whitened", "zscore": "z-score"}
-"""Unit of the signals by the normalisation in INFO."""
+"""Unit of the signals by the normalisation in info.json."""
 FORMS = (
     "a dict of eeg and img, preprocessed_eeg_data, data or meg_data, or an array [..., "
     "R, C, T]"
@@ -128,7 +111,7 @@ PREPARED_HINT = (
 class Distributed(parts.Config):
     """THINGS-EEG2 as BrainHiVE distributes it: whitened, 250 Hz, 0–1 s.
 
-    THINGS-MEG is a row of this family.
+    THINGS-MEG is a data set of the same form.
 
     Attributes:
         name: Name of the data set and of its pictures.
@@ -212,7 +195,8 @@ class Distributed(parts.Config):
         for path, entry in walk(root, enters=lambda name: name not in FOLDER_IN_IDS):
             if entry.is_dir() and Path(path).name in names:
                 folders.append(path)
-        folders.sort(key=lambda path: (RESIZED in path.lower(), path))
+        # Image_set_Resize has pictures that were squashed to 224 × 224
+        folders.sort(key=lambda path: ("resize" in path.lower(), path))
         for path in folders:
             if any(find_pictures(root / path)):
                 return root / path
@@ -343,7 +327,8 @@ def _list_captions(concepts: Names, index: int) -> list[str]:
     """Caption a picture by the folder of its concept, such as `00001_aardvark`, as ATM
     does.
     """
-    return [f"This picture is {CONCEPT_NUMBER.sub('', concepts[index])}"]
+    concept = re.sub(r"^\d+_", "", concepts[index])
+    return [f"This picture is {concept}"]
 
 
 def make_image_id(path: str) -> str:
@@ -371,8 +356,8 @@ def read_metadata(path: Path, way_out: str) -> dict[str, list[str]]:
     with report_damage(path, way_out, BrainhiveError):
         table = pickles.load(path)
         for split, folders in PICTURE_FOLDERS.items():
-            concepts = table[CONCEPTS_KEY.format(split)]
-            files = table[FILES_KEY.format(split)]
+            concepts = table[f"{split}_img_concepts"]
+            files = table[f"{split}_img_files"]
             image_ids[split] = [
                 f"{folders[0]}/{concept}/{Path(file).stem}"
                 for concept, file in zip(concepts, files, strict=True)
@@ -382,11 +367,12 @@ def read_metadata(path: Path, way_out: str) -> dict[str, list[str]]:
 
 def _read_info(path: Path) -> ArrayInfo | None:
     """Read the info.json above the folder of a subject's arrays, if there is any."""
-    info = path.parent.parent / INFO
+    info = path.parent.parent / "info.json"
     if not info.is_file():
         return None
-    way_out = "copy it again with its arrays, or prepare them again"
-    return documents.read(info, ArrayInfo, way_out)
+    return documents.read(
+        info, ArrayInfo, "copy it again with its arrays, or prepare them again"
+    )
 
 
 def read_recording(
@@ -416,7 +402,7 @@ def read_recording(
     info = None
     if isinstance(content, np.ndarray):
         form = "array"
-        content = {ARRAY_KEY: content}
+        content = {"data": content}
         info = _read_info(path)
     else:
         _require_form(content, path, way_out)
@@ -426,8 +412,8 @@ def read_recording(
         "form": f"{path.suffix.removeprefix('.')}: {form}",
     }
     if info is not None:
-        content[CHANNELS_KEYS[0]] = info.ch_names
-        content[TIMES_KEY] = np.array(info.times)
+        content["ch_names"] = info.ch_names
+        content["times"] = np.array(info.times)
         provenance["info"] = info.model_dump(exclude={"ch_names", "times"})
         unit = UNITS.get(info.normalization or "", unit)
         rate_hz = info.sfreq
@@ -435,8 +421,8 @@ def read_recording(
 
     with report_damage(path, way_out, BrainhiveError), naming(path):
         times_s = np.zeros(0)
-        if TIMES_KEY in content:
-            times_s = pickles.to_array(content[TIMES_KEY]).astype(np.float64)
+        if "times" in content:
+            times_s = pickles.to_array(content["times"]).astype(np.float64)
         if rate_hz is None and len(times_s) > 1:
             # the median, as single times may be rounded
             rate_hz = round(1 / float(np.median(np.diff(times_s))), 6)
@@ -449,14 +435,14 @@ def read_recording(
         repetitions = None
         if signal.ndim == 5:
             signal = signal.reshape((-1,) + signal.shape[2:])
-        elif signal.ndim == 3 and signal_key == TRIALS_KEY and pictures is not None:
+        elif signal.ndim == 3 and signal_key == "meg_data" and pictures is not None:
             signal, pictures, repetitions = _group_trials(signal, pictures, path)
         if len(signal.shape) != 4:
             raise BrainhiveError(f"signals {list(signal.shape)} are not [N, R, C, T]")
 
         sessions = None
-        if SESSIONS_KEY in content:
-            sessions = pickles.to_array(content[SESSIONS_KEY]).astype(np.int8)
+        if "session" in content:  # UBP's [N, R], counted from 0
+            sessions = pickles.to_array(content["session"]).astype(np.int8)
         ch_names = pickles.to_array(content.get(_find_key(content, CHANNELS_KEYS), ()))
         channels = tuple(ch_names.astype(str).tolist()) or MONTAGES[dataset.name]
         recording = Trials(
@@ -567,7 +553,7 @@ def _require_form(content: Any, path: Path, way_out: str) -> None:
         raise BrainhiveError(f"{path} holds a {kind}, not {FORMS}", way_out)
     key = _find_key(content, SIGNAL_KEYS)
     # UBP's files name their pictures, so `eeg` alone is another format
-    if not key or (key == PAIRED_KEY and PAIRED_PICTURES_KEY not in content):
+    if not key or (key == "eeg" and "img" not in content):
         keys = sorted(map(str, content))
         raise BrainhiveError(f"{path} has keys {keys}, not {FORMS}", way_out)
 
@@ -575,9 +561,9 @@ def _require_form(content: Any, path: Path, way_out: str) -> None:
 def _require_split(image_ids: Sequence[str], split: str) -> None:
     """Raise an error if pictures lie in the folder of another split."""
     split_folder = PICTURE_FOLDERS[split][0]
-    other_folders = set(FOLDER_IN_IDS.values()) - {split_folder}
     for image_id in image_ids:
-        if image_id.split("/")[0] in other_folders:
+        folder = image_id.split("/")[0]
+        if folder in FOLDER_IN_IDS and folder != split_folder:
             raise BrainhiveError(
                 f"{image_id} is no {split} picture: the files of train and test may be "
                 "swapped"

@@ -33,21 +33,10 @@ FOLDERS = ("raw_eeg", "raw_data", "Raw_data", "eeg_dataset/raw_data", "")
 RECORDING = "sub-{subject:02d}/ses-{session:02d}/raw_eeg_{partition}.npy"
 PARTITIONS = {"train": "training", "test": "test"}
 """Path of a recording, and the name of each split in it."""
-SIGNAL_KEY = "raw_eeg_data"
-NAMES_KEY = "ch_names"
-TYPES_KEY = "ch_types"
-RATE_KEY = "sfreq"
-"""Keys of a recording: samples [channels, samples] in volts, names and types of the
-channels, and sampling rate.
-"""
-STIMULUS_TYPE = "stim"
-"""Type of the channel of event codes, which are numbers of pictures, from 1 on."""
 TARGET = 99999
 """Code of a target, which the subject had to report. It shows no picture."""
 RATE_HZ = 1000
 """Sampling rate of all published recordings. Source: Gifford et al. 2022."""
-MICROVOLTS = 1e6
-"""Factor from volts to microvolts."""
 SOURCE = (
     "get raw_eeg of THINGS-EEG2 at https://osf.io/crxs4, and image_metadata.npy at "
     "https://osf.io/qkgtf"
@@ -81,9 +70,8 @@ class ThingsEegRaw(Steps):
     )
     channels: UniqueNames | None = Field(
         None,
-        description=(
-            "channels, in the order of the store; default: all 63 from front to back"
-        ),
+        description="channels, in the order of the store; default: all 63 from front "
+        "to back",
     )
     repetitions: (
         tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None
@@ -206,10 +194,11 @@ class RawRecordings(Preparation):
             recordings[split] = recording
             with naming(self._find_file(subject, session, split)):
                 channels = _read_channels(recording.signal, recording.rows)
-                scale = MICROVOLTS
+                scale = 1e6  # volts to microvolts
                 if is_scaled:
-                    rate_hz = cutting.rate_hz
-                    channels = (_scale(samples, rate_hz) for samples in channels)
+                    channels = (
+                        _scale(samples, cutting.rate_hz) for samples in channels
+                    )
                     scale = 1.0
                 epochs[split] = cutting.cut_trials(
                     channels, self.channels, recording.onsets, scale
@@ -299,8 +288,10 @@ class RawRecordings(Preparation):
         is_complete = self.cutting.are_complete(onsets, n_samples)
         trials = np.flatnonzero(is_complete & is_picture)  # rows of events
         n_beyond = int((~is_complete & is_picture).sum())
-        n_targets = int((~is_picture).sum())
-        dropped = {"target": n_targets, "beyond the recording": n_beyond}
+        dropped = {
+            "target": int((~is_picture).sum()),
+            "beyond the recording": n_beyond,
+        }
         if not len(trials):
             raise BrainhiveError(
                 f"{path} has no complete trial of a picture: {n_beyond} go beyond it",
@@ -328,15 +319,16 @@ def _open_file(path: Path) -> tuple[Array, list[str], Int64, Int64]:
     """
     content = pickles.load(path)
     with report_damage(path, SOURCE, BrainhiveError):
-        signal = content[SIGNAL_KEY]
-        names = list(map(str, content[NAMES_KEY]))
-        types = list(map(str, content[TYPES_KEY]))
-        rate_hz = float(content[RATE_KEY])
+        signal = content["raw_eeg_data"]
+        names = list(map(str, content["ch_names"]))
+        types = list(map(str, content["ch_types"]))
+        rate_hz = float(content["sfreq"])
         if signal.ndim != 2 or not len(signal) == len(names) == len(types):
             raise ValueError(
                 f"signals {list(signal.shape)} come with {len(names)} channels"
             )
-        stimulus = np.array(signal[types.index(STIMULUS_TYPE)])
+        # the channel of event codes, which are numbers of pictures, from 1 on
+        stimulus = np.array(signal[types.index("stim")])
         onsets = np.flatnonzero(stimulus)
         codes = stimulus[onsets].astype(np.int64)
     if rate_hz != RATE_HZ:

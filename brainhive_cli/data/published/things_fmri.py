@@ -22,15 +22,11 @@ from brainhive_cli.data.files.published_files import (
 from brainhive_cli.data.fmri.betas import PublishedSteps, Subject
 from brainhive_cli.data.signals.spaces import Voxels
 
-NAME = "things-fmri"
-FETCH_HINT = fetch_line(NAME)
+FETCH_HINT = fetch_line("things-fmri")
 RESPONSES = "sub-{subject:02d}_ResponseData.h5"
 STIMULI = "sub-{subject:02d}_StimulusMetadata.csv"
 VOXELS = "sub-{subject:02d}_VoxelMetadata.csv"
 """Tables of betas (written by pandas), trials and voxels."""
-RESPONSES_GROUP = "ResponseData"
-"""HDF5 group of blocks of columns: `…_items`, their names, and `…_values` [V, columns].
-"""
 VOXELS_PER_READ = 2048
 """Rows of the table that are read at a time. All trials of them take 160 MB."""
 TESTED = "training trials of concepts that test pictures show"
@@ -47,7 +43,7 @@ class ThingsFmriBetas(PublishedSteps):
     are chosen by them are chosen by the test.
     """
 
-    name = NAME
+    name = "things-fmri"
     patterns = (RESPONSES,)
     unit = "z-score"
 
@@ -71,8 +67,8 @@ class ThingsFmriBetas(PublishedSteps):
         trials = []
         for trial in table:
             split = trial.split
-            is_tested = split == "train" and trial.concept in test_concepts
-            if is_tested and self.drop_test_concepts:
+            is_tested = trial.concept in test_concepts
+            if self.drop_test_concepts and split == "train" and is_tested:
                 split = TESTED
             trials.append((trial.picture, split, trial.session, trial.run))
         ids = [trial.trial_id for trial in table]
@@ -94,8 +90,7 @@ class ThingsFmriBetas(PublishedSteps):
             return betas
 
         files = [responses, stimuli, voxels]
-        space = _read_voxels(voxels, width)
-        return Subject(files, space, width, trials, read_session)
+        return Subject(files, _read_voxels(voxels, width), width, trials, read_session)
 
 
 class StimulusTrial(NamedTuple):
@@ -119,11 +114,12 @@ def _find_columns(path: Path, trial_ids: Sequence[str]) -> tuple[str, int, Int64
         Name of the HDF5 dataset, number of voxels, and column [n] of each trial.
     """
     with hdf5.open_file(path, FETCH_HINT) as file:
-        # the widest block, as others hold the number of the voxel
-        group = file[RESPONSES_GROUP]
+        # blocks of columns: …_items, their names, and …_values [V, columns], of which
+        # all but the widest hold the number of the voxel
+        group = file["ResponseData"]
         blocks = [name for name in group if name.endswith("_values")]
         block = max(blocks, key=lambda name: group[name].shape[-1])
-        dataset_name = f"{RESPONSES_GROUP}/{block}"
+        dataset_name = f"ResponseData/{block}"
         width, count = hdf5.open_numbers(file, dataset_name, "f").shape
 
         items = hdf5.find_dataset(group, block.replace("_values", "_items"))

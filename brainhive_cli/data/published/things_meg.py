@@ -25,14 +25,9 @@ SPLIT_TYPES = {"train": "exp", "test": "test"}
 """The trial_type of each split. Other trials are catch trials, which show no picture of
 THINGS.
 """
-TYPE_COLUMN = "trial_type"
-CATEGORY_COLUMN = "things_category_nr"
-PATH_COLUMN = "image_path"
-SESSION_COLUMN = "session_nr"
-COLUMNS = (TYPE_COLUMN, CATEGORY_COLUMN, PATH_COLUMN, SESSION_COLUMN)
-ONSET_COLUMN = "onset"
-"""Columns of the metadata, of which `onset` may be absent: seconds since the start of
-the run.
+COLUMNS = ("trial_type", "things_category_nr", "image_path", "session_nr")
+"""Columns of the metadata. They may also have `onset`, seconds since the start of the
+run.
 """
 STIMULUS_MS = 500.0
 """Presentation time of each picture."""
@@ -201,16 +196,16 @@ class EpochFiles(Preparation):
             raise BrainhiveError(
                 f"{path} has no {', '.join(COLUMNS)} of each trial", SOURCE
             )
-        types = np.array([str(row[TYPE_COLUMN]) for row in rows])
-        stems = [PurePosixPath(str(row[PATH_COLUMN])).stem for row in rows]
+        types = np.array([str(row["trial_type"]) for row in rows])
+        stems = [PurePosixPath(str(row["image_path"])).stem for row in rows]
         return OpenEpochs(
             epochs,
             types,
             is_picture=np.isin(types, list(SPLIT_TYPES.values())),
-            categories=_read_integers(rows, CATEGORY_COLUMN),
+            categories=_read_integers(rows, "things_category_nr"),
             image_ids=np.array(stems),
-            sessions=_read_integers(rows, SESSION_COLUMN),
-            onset_s=_read_numbers(rows, ONSET_COLUMN),
+            sessions=_read_integers(rows, "session_nr"),
+            onset_s=_read_numbers(rows, "onset"),
             picks=np.asarray(
                 mne.pick_types(epochs.info, meg="mag", exclude=()), np.int64
             ),
