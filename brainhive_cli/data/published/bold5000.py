@@ -35,8 +35,6 @@ BETAS_OF_REGION = BETAS + "_allses_{}.npy"
 """Files of a mask, and of the betas of a type, by session or region."""
 SESSIONS = {1: 15, 2: 15, 3: 15, 4: 9}
 """Number of sessions of each subject."""
-TRIALS_PER_RUN = 37
-"""Sessions have nine or ten runs, with 333 or 370 trials."""
 REGIONS = tuple(
     "LHEarlyVis LHLOC LHOPA LHPPA LHRSC RHEarlyVis RHLOC RHOPA RHPPA RHRSC".split()
 )
@@ -123,7 +121,8 @@ class Bold5000Betas(PublishedSteps):
             for row in range(count):
                 picture = pictures[len(trials)]
                 split = split_of.get(picture, "train")
-                trials.append((picture, split, session, 1 + row // TRIALS_PER_RUN))
+                # sessions have nine or ten runs of 37 trials
+                trials.append((picture, split, session, 1 + row // 37))
         facts = {"fitted": "over groups of five sessions, training and test together"}
         return Subject(
             [picture_list, reference_list] + files,

@@ -63,8 +63,6 @@ picture mask_{clip}_f{frame}_{label}.png, which is not 0 inside.
 """
 MASK_NAMES = "mask_cls_dict_{split}_qwen_video.json"
 """File of the names of the labels of each frame."""
-SETTING_SHARE = 0.5
-"""Share of the picture from which on an object counts as the setting."""
 BACKGROUND = (
     "None|air|airport|alley|area|arena|avenue|back|background|bale|baseball field|"
     "beach|bone|boulevard|building|center|classroom|cloud|collar|color|column|"
@@ -352,7 +350,8 @@ def choose_key_object(masks: Mapping[str, Bool]) -> str | None:
         for name in scores:
             mask = masks[name]
             last_frame = mask[mask.any((1, 2))][-1]
-            if last_frame.mean() < SETTING_SHARE:
+            # larger objects count as the setting
+            if last_frame.mean() < 0.5:
                 candidates.append(name)
     return max(candidates or scores, key=scores.__getitem__, default=None)
 

@@ -44,9 +44,6 @@ from brainhive_cli.data.signals.spaces import Voxels
 
 NAME = "laion-fmri"
 FETCH_HINT = fetch_line(NAME)
-DEFAULT_POOL = "shared"
-DEFAULT_SPLIT = "random_0"
-"""Pool and split whose stores have the plain name."""
 PICTURES = "task-images_stimuli.h5"
 """File with the HDF5 dataset `images` of encoded pictures [N], a row of bytes each."""
 METADATA = "task-images_metadata.csv"
@@ -89,14 +86,14 @@ class LaionFmriPictures(parts.Config):
 
     root: str = ROOT_FIELD
     pool: str = Field(
-        DEFAULT_POOL,
+        "shared",
         pattern=r"^(shared|pooled|sub-\d\d)$",
         description="pictures: shared by all subjects, pooled over all subjects, or "
         "all of a subject such as sub-01, whose split is for that subject alone; "
         "subjects can be trained together on shared and on pooled",
     )
     split: str = Field(
-        DEFAULT_SPLIT,
+        "random_0",
         pattern=r"^\w+$",
         description="split file of the pool: tau, cluster_k5_0 to cluster_k5_4, or "
         "(not for `pooled`) random_0 to random_4 or ood",
@@ -119,8 +116,9 @@ class LaionFmriPictures(parts.Config):
 
     def build(self, paths: Paths) -> Dataset:
         """Make the data set. No file is read yet."""
+        # stores of the default split have the plain name
         name = NAME
-        if (self.pool, self.split) != (DEFAULT_POOL, DEFAULT_SPLIT):
+        if (self.pool, self.split) != ("shared", "random_0"):
             name = f"{NAME}-{self.pool}-{self.split}"
         root = paths.dataset(NAME, self.root)
         list_pictures = partial(_list_pictures, root, self, name)

@@ -55,7 +55,6 @@ ARTIFICIAL_STUDIES = ("NSD", "deeprecon")
 """Studies that also showed artificial pictures: NSD-Synthetic, shapes and letters."""
 PICTURE_STUDIES = [study for study in PEOPLE if study not in FILM_STUDIES]
 
-STIMULI_FOLDER = "stimuli/raw"
 SPLIT_LISTS = {
     "train": "train_naturalistic.json",
     "test": "test_naturalistic.json",
@@ -270,7 +269,7 @@ def _list_pictures(
         raise MissingData(
             f"{split_list} has no pictures of {', '.join(studies)}", FETCH_HINT
         )
-    folder = find_below(root, STIMULI_FOLDER) or root / STIMULI_FOLDER
+    folder = find_below(root, "stimuli/raw") or root / "stimuli/raw"
     absent_pictures = sorted(names - set(find_pictures(folder)))
     if absent_pictures:
         raise MissingData(

@@ -48,14 +48,9 @@ LAST_SESSIONS = {982: 37, 1000: max(N_SESSIONS)}
 """Last session by the number of test pictures. The first release had 37 sessions, with
 982 of the shared pictures and 8,859 others per subject.
 """
-N_SHARED = 1000
-"""Number of pictures that all subjects were to see."""
-N_TRAINING = 9_000
-"""Number of pictures per subject that nobody else saw."""
 
 STIMULI = "nsd_stimuli.hdf5"
-STIMULI_DATASET = "imgBrick"
-"""HDF5 dataset of the pictures [73000, 425, 425, 3]."""
+"""File of the HDF5 dataset `imgBrick`, pictures [73000, 425, 425, 3]."""
 STIMULI_BYTES = 73_000 * 425 * 425 * 3
 STIM_INFO = "nsd_stim_info_merged.csv"
 """Table of the pictures. `nsdId` is the row in imgBrick, `shared1000` is "True" for a
@@ -63,7 +58,6 @@ shared picture, and `subject1_rep0` the trial in which subject 1 first saw it, o
 """
 CAPTIONS = "COCO_73k_annots_curated.npy"
 """MindEye1's captions: strings [73000, 5], "" where a picture has fewer."""
-CAPTIONS_PER_PICTURE = 5
 CAPTIONS_HINT = (
     f"hf download pscotti/naturalscenesdataset {CAPTIONS} --repo-type dataset "
     "--local-dir"
@@ -71,7 +65,7 @@ CAPTIONS_HINT = (
 DESIGN = "nsd_expdesign.mat"
 """File of variables that count from 1: `masterordering`, the position [30000] of each
 trial's picture in the list of the subject, and `subjectim`, these lists [8, 10000] of
-pictures, shared ones first.
+pictures, the 1000 shared ones first.
 """
 
 SPACE = "func1pt8mm"
@@ -90,16 +84,11 @@ ATLASES = {
 """Names of the labels 1, 2, … in each mask. Labels 0 and -1 are no region."""
 GENERAL = "nsdgeneral"
 """Mask whose voxels all prepared files hold, in C order."""
-EARLY = "prf-visualrois"
-"""Mask of the early visual areas."""
 
 BETAS_FOLDER = "nsddata_betas/ppdata/subj{subject:02d}"
 BETAS = "betas_session{session:02d}"
 BETAS_NUMBER = re.compile(r"betas_session(\d+)\..*")
-BETAS_DATASET = "betas"
-"""HDF5 dataset of the betas [trials, Z, Y, X], int16."""
-NCSNR = "ncsnr"
-"""Volume of the published noise ceiling."""
+"""Betas as NIfTI, or as the HDF5 dataset `betas` [trials, Z, Y, X], int16."""
 STORED_PER_PERCENT = np.float32(300)
 """Stored value of a beta of 1 percent."""
 
@@ -159,7 +148,8 @@ class NsdPictures(parts.Config):
         name = "-".join(["nsd"] + list(map(str, subjects)))
         published = PUBLISHED_FACTS["nsd"]
         if subjects:
-            counts = {**published.stimuli, "train": N_TRAINING * len(subjects)}
+            # nobody else saw 9,000 of the pictures of a subject
+            counts = {**published.stimuli, "train": 9_000 * len(subjects)}
             published = replace(published, stimuli=counts)
         return Dataset(
             name,
@@ -264,10 +254,10 @@ class NsdBetas(NsdSteps):
 
         # the published noise ceiling may be absent, and is NaN without signal
         mask, voxels = read_voxels(masks, self.voxels, own_masks)
-        ncsnr = find_volume(folder, NCSNR)
+        ncsnr = find_volume(folder, "ncsnr")
         if ncsnr is not None:
             ceiling = np.nan_to_num(mask.read_values(ncsnr).astype(np.float64))
-            voxels = replace(voxels, maps={NCSNR: ceiling})
+            voxels = replace(voxels, maps={"ncsnr": ceiling})
             files.append(ncsnr)
 
         # picture and split of each trial by the design
@@ -449,9 +439,8 @@ def _find_betas(folder: Path, session: int) -> Path:
 def _list_files(root: Path, split: str, content: str) -> list[Input]:
     """List the files of "captions" or of pictures. All splits have the same files."""
     if content == "captions":
-        hint = f"{CAPTIONS_HINT} {root}"
-        files = find_files_named(CAPTIONS, root)
-        return [Input.of_file(files, root / CAPTIONS, hint)]
+        captions = find_files_named(CAPTIONS, root)
+        return [Input.of_file(captions, root / CAPTIONS, f"{CAPTIONS_HINT} {root}")]
     pictures = find_files_named(STIMULI, root)
     table = find_files_named(STIM_INFO, root)
     return [
@@ -468,7 +457,7 @@ def _list_pictures(
     """
     path = find_nsd_file(STIMULI, root)
     with hdf5.open_file(path, FETCH_HINT, MissingData) as file:
-        count = len(hdf5.open_numbers(file, STIMULI_DATASET, "u"))
+        count = len(hdf5.open_numbers(file, "imgBrick", "u"))
     shared_rows, seen_rows = _read_stim_info(root, subjects)
     if not shared_rows or max(seen_rows) >= count:
         raise BrainhiveError(
@@ -495,7 +484,7 @@ def _list_pictures(
     if not files:
         return pictures
     captions = partial(_list_captions, files[0], rows)
-    return replace(pictures, captions=captions, captions_each=CAPTIONS_PER_PICTURE)
+    return replace(pictures, captions=captions, captions_each=5)
 
 
 def _read_stim_info(root: Path, subjects: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -537,7 +526,7 @@ def read_design(path: Path, subject: int) -> tuple[Int64, Bool]:
         content = loadmat(path, variable_names=("masterordering", "subjectim"))
         order = np.asarray(content["masterordering"]).ravel().astype(np.int64)
         pictures = np.asarray(content["subjectim"]).astype(np.int64)
-        return pictures[subject - 1, order - 1] - 1, order <= N_SHARED
+        return pictures[subject - 1, order - 1] - 1, order <= 1000
 
 
 def read_voxels(
@@ -555,19 +544,21 @@ def read_voxels(
         own_masks: The user's masks by name, which must lie in the space of the base.
     """
     mask = replace(Mask.open(masks[base], FETCH_HINT), compares_affines=False)
-    hint = (
-        "draw or resample it on the volumes of preparation.space, of the same subject"
+    own_mask = replace(
+        mask,
+        way_out="draw or resample it on the volumes of preparation.space, of the same "
+        "subject",
+        compares_affines=True,
     )
-    own_mask = replace(mask, way_out=hint, compares_affines=True)
     regions = {}
     for name, path in masks.items():
         labels = (own_mask if name in own_masks else mask).read_values(path)
         regions[name] = labels > 0
         for number, label in enumerate(ATLASES.get(name, "").split(), 1):
             regions[label] = labels == number
-    if EARLY in regions:
-        # MindEye2's name of all other voxels
-        regions["higher_vis"] = ~regions[EARLY]
+    if "prf-visualrois" in regions:
+        # MindEye2's name of the voxels outside the early visual areas
+        regions["higher_vis"] = ~regions["prf-visualrois"]
     return mask, Voxels(regions, grid=mask.grid)
 
 
@@ -607,7 +598,7 @@ def _read_picture(path: Path, rows: Int64, index: int) -> Image.Image:
         report_bad_picture(f"{name_picture(row)} in {path}"),
         hdf5.open_unlocked(path) as file,
     ):
-        return Image.fromarray(hdf5.open_numbers(file, STIMULI_DATASET, "u")[row])
+        return Image.fromarray(hdf5.open_numbers(file, "imgBrick", "u")[row])
 
 
 def _list_captions(path: Path, rows: Int64, index: int) -> list[str]:
@@ -645,7 +636,7 @@ def read_betas(path: Path, mask: Mask, n_trials: int) -> Array:
     x, y, z = np.nonzero(mask.inside)  # [V] each
     betas = np.empty((n_trials, len(x)), np.int16)
     with hdf5.open_file(path, FETCH_HINT) as file:
-        dataset = hdf5.open_numbers(file, BETAS_DATASET, "i")
+        dataset = hdf5.open_numbers(file, "betas", "i")
         for plane in np.unique(z).tolist():
             is_inside = z == plane  # [V]
             betas[:, is_inside] = dataset[:, plane][:, y[is_inside], x[is_inside]]
@@ -660,7 +651,7 @@ def require_betas(path: Path, mask: Mask, n_trials: int) -> None:
     """
     if path.suffix == ".hdf5":
         with hdf5.open_file(path, FETCH_HINT) as file:
-            dataset = hdf5.open_numbers(file, BETAS_DATASET, "i")
+            dataset = hdf5.open_numbers(file, "betas", "i")
             # MATLAB wrote these files with the axes in reverse order
             shape = dataset.shape[::-1]
             dtype = dataset.dtype

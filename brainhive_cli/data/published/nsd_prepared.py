@@ -46,13 +46,11 @@ MINDEYE1_HINT = (
 )
 MINDEYE1_TARS = "webdataset_avg_split/{0}/{0}_subj{{subject:02d}}_*.tar"
 MINDEYE1_FOLDERS = ("train", "val", "test")
-"""Folders of the tars. `val` has 300 training pictures."""
-SIGNAL = "nsdgeneral.npy"
-PICTURE = "coco73k.npy"
-TRIALS = "trial.npy"
-"""Endings of the members of a MindEye1 sample, which has up to three trials of a
-picture: signals [3, V], row of the picture in imgBrick, and numbers of the trials.
-Trials are repeated to fill three rows.
+"""Folders of the tars. `val` has 300 training pictures.
+
+A sample has up to three trials of a picture: nsdgeneral.npy, their signals [3, V],
+coco73k.npy, the row of the picture in imgBrick, and trial.npy, the numbers of the
+trials. Trials are repeated to fill three rows.
 """
 
 MINDEYE2_HINT = (
@@ -60,8 +58,7 @@ MINDEYE2_HINT = (
     "--include 'wds/*' --include 'brain_region_*'"
 )
 MINDEYE2_BETAS = "betas_all_subj{subject:02d}_fp32_renorm.hdf5"
-MINDEYE2_DATASET = "betas"
-"""HDF5 dataset of the betas [trials, V]."""
+"""File of the HDF5 dataset `betas` [trials, V]."""
 MINDEYE2_BYTES = {
     subject: 4
     * n_sessions
@@ -326,13 +323,13 @@ def _read_mindeye1(
     pictures = []
     trial_rows: list[list[int]] = []
     for sample in samples:
-        pictures.append(int(read_member(sample, PICTURE, MINDEYE1_HINT).item()))
-        numbers = read_member(sample, TRIALS, MINDEYE1_HINT)
+        pictures.append(int(read_member(sample, "coco73k.npy", MINDEYE1_HINT).item()))
+        numbers = read_member(sample, "trial.npy", MINDEYE1_HINT)
         _, rows = np.unique(numbers, return_index=True)
         trial_rows.append(rows.tolist())
     repetitions = np.array(list(map(len, trial_rows)), np.int64)
 
-    first_signal = read_member(samples[0], SIGNAL, MINDEYE1_HINT)
+    first_signal = read_member(samples[0], "nsdgeneral.npy", MINDEYE1_HINT)
     dtype = first_signal.dtype
     width = first_signal.shape[-1]
     shape = (len(samples), int(repetitions.max()), width, 1)  # [N, R, V, 1]
@@ -347,7 +344,7 @@ def _read_mindeye1(
         signal = np.zeros((len(samples[selection]),) + shape[1:], dtype)
         pairs = zip(samples[selection], trial_rows[selection], strict=True)
         for index, (sample, rows) in enumerate(pairs):
-            member = read_member(sample, SIGNAL, MINDEYE1_HINT)  # [R, V]
+            member = read_member(sample, "nsdgeneral.npy", MINDEYE1_HINT)  # [R, V]
             signal[index, : len(rows), :, 0] = member[rows]
         return signal
 
@@ -371,7 +368,7 @@ def _read_mindeye2(
     """Open the trials of a split, grouped by picture in the order of time."""
     path = files["betas"][0]
     with hdf5.open_file(path, MINDEYE2_HINT) as file:
-        dataset = hdf5.open_numbers(file, MINDEYE2_DATASET, "f")
+        dataset = hdf5.open_numbers(file, "betas", "f")
         _, width = dataset.shape
         dtype = np.dtype(dataset.dtype)
 
@@ -385,7 +382,7 @@ def _read_mindeye2(
 
     def read_pictures(rows: slice) -> Array:
         with hdf5.open_file(path, MINDEYE2_HINT) as file:
-            betas = file[MINDEYE2_DATASET]
+            betas = file["betas"]
             read_trials = make_trial_reader(
                 trials, (width, 1), dtype, lambda trial: betas[trial][:, None]
             )

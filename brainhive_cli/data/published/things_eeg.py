@@ -207,8 +207,7 @@ class Distributed(parts.Config):
 
     def _find_file(self, root: Path, subject: int, split: str) -> Path:
         """Find the only file of a subject and split, or raise MissingData."""
-        signals = self.signals or self.published
-        folder = f"{signals}/sub-{subject:02d}"
+        folder = f"{self.signals or self.published}/sub-{subject:02d}"
         paths: list[Path] = []
         for name in DISTRIBUTED_FILES[split]:
             paths = paths or sorted(root.glob(f"{folder}/{name}"))
@@ -262,13 +261,12 @@ class Prepared(parts.Config):
             )
         root = paths.dataset(dataset.name, self.root or dataset.root)
         picture_root = paths.dataset(dataset.name, dataset.root)
-        read_files = partial(_read_prepared, dataset, root, picture_root)
         return PreparedFiles(
             dataset.name,
             root,
             PREPARED_HINT,
             {split: _list_patterns(split) for split in PICTURE_FOLDERS},
-            read_files,
+            partial(_read_prepared, dataset, root, picture_root),
             has_single_files=True,
         )
 

@@ -248,8 +248,9 @@ class RawRecordings(Preparation):
 
     def _find_file(self, subject: int, session: int, split: str) -> Path:
         """Find a recording, or raise MissingData."""
-        partition = PARTITIONS[split]
-        name = RECORDING.format(subject=subject, session=session, partition=partition)
+        name = RECORDING.format(
+            subject=subject, session=session, partition=PARTITIONS[split]
+        )
         path = self._folder / name
         if not path.is_file():
             raise MissingData(f"no recording {path}", SOURCE)

@@ -20,7 +20,6 @@ from brainhive_cli.data.signals.trials import Trials
 FOLDERS = ("derivatives/preprocessed", "preprocessed", "raw_meg", "")
 """Folders below root that may hold the epochs."""
 EPOCHS = "preprocessed_P{}-epo.fif"
-SUBJECTS = (1, 2, 3, 4)
 SPLIT_TYPES = {"train": "exp", "test": "test"}
 """The trial_type of each split. Other trials are catch trials, which show no picture of
 THINGS.
@@ -107,7 +106,7 @@ class EpochFiles(Preparation):
     @property
     def subjects(self) -> tuple[int, ...]:
         """The subjects whose epochs are there."""
-        return tuple(n for n in SUBJECTS if self._find_path(n).is_file())
+        return tuple(n for n in range(1, 5) if self._find_path(n).is_file())
 
     def files(self, subject: int) -> Sequence[Path]:
         """List the parts of a subject's epochs that are there."""
