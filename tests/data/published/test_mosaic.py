@@ -215,7 +215,9 @@ def test_pictures_of_studies_are_listed_and_absent_ones_named(
 
     assert list_images("test", "NSD") == [name[:-4] for name, _ in shown["NSD"]["test"]]
     assert list_images("artificial", "NSD") == ["NSD-bar", "NSD-dot"]
-    assert_refused(lambda: list_images("train", "NOD", "NSD"), "nod-000x.png", "4 train")
+    assert_refused(
+        lambda: list_images("train", "NOD", "NSD"), "nod-000x.png", "4 train"
+    )
     (root / "train_naturalistic.json").unlink()
     assert_refused(
         lambda: list_images("train", "NSD"), "train_naturalistic.json", "fetch mosaic"
