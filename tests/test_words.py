@@ -65,3 +65,61 @@ def test_the_code_uses_standard_technical_english() -> None:
         len(found) > 100
         and {name: words for name, words in found.items() if words} == {}
     )
+
+
+def list_entries(node: ast.AST, section: str) -> set[str]:
+    """List the names in a section of a docstring, such as Args."""
+    text = ast.get_docstring(node) or ""  # type: ignore[arg-type]
+    lines = re.search(rf"^{section}:\n((?:    .*\n?|\n)*)", text, re.M)
+    if lines is None:
+        return set()
+    entries = re.findall(r"^    (\**\w+(?:, \**\w+)*):", lines[1], re.M)
+    return set(re.findall(r"\w+", " ".join(entries)))
+
+
+def list_parameters(node: ast.FunctionDef) -> set[str]:
+    """List the parameters of a function without `self` and `cls`."""
+    arguments = node.args
+    parameters = arguments.posonlyargs + arguments.args + arguments.kwonlyargs
+    parameters += [name for name in (arguments.vararg, arguments.kwarg) if name]
+    return {parameter.arg for parameter in parameters} - {"self", "cls", "_"}
+
+
+def list_members(node: ast.ClassDef) -> set[str]:
+    """List the names that a class defines or sets."""
+    members = set()
+    for child in ast.walk(node):
+        match child:
+            case (
+                ast.Name(id=name, ctx=ast.Store())
+                | ast.Attribute(attr=name, ctx=ast.Store())
+                | ast.FunctionDef(name=name)
+            ):
+                members.add(name)
+    return members
+
+
+def test_every_documented_argument_and_attribute_exists() -> None:
+    unknown = []
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                names = list_entries(node, "Args") - list_parameters(node)
+            elif isinstance(node, ast.ClassDef):
+                names = list_entries(node, "Attributes") - list_members(node)
+            else:
+                continue
+            unknown += [f"{path.name}: {node.name}: {name}" for name in sorted(names)]
+    assert not unknown
+
+
+def test_public_functions_document_all_arguments_or_none() -> None:
+    missing = []
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
+                continue
+            entries = list_entries(node, "Args")
+            names = list_parameters(node) - entries if entries else set()
+            missing += [f"{path.name}: {node.name}: {name}" for name in sorted(names)]
+    assert not missing
