@@ -182,6 +182,7 @@ class DemoRun(RunJob):
         """Run the steps of the workflow, and return them by name.
 
         Args:
+            run: Run of the demo, with the devices of its steps.
             force: If True, run a step again even if a finished run of this step exists.
         """
         # the files of a generator are joined from smaller files in the package

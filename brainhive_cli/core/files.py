@@ -433,6 +433,7 @@ def walk(
         """Yield the path and the entry of each file and folder below a folder.
 
         Args:
+            path: Path of the folder below `root`, or "" for `root`.
             visited: Device and inode number of each folder above this folder.
         """
         # a link may lead to a folder that contains the link, so stop there
