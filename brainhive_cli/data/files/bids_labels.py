@@ -82,7 +82,8 @@ def number_subjects(
             there are the same person.
 
     Raises:
-        BrainhiveError: if a label has no number, or two labels have the same.
+        BrainhiveError: if a label has no number, or two labels share a number,
+            unless the recipe gives it to both.
     """
     numbered = dict[str, int]()
     key = "preparation.subject_numbers"
@@ -203,7 +204,7 @@ def natural_key(text: str) -> list[tuple[str, int]]:
 def read_simulated(*recordings: Path) -> str:
     """Return the programs that simulated recordings of a BIDS data set.
 
-    They are named in the nearest description above each recording that has our key.
+    A recording's programs are under our key in the nearest description that has it.
 
     Returns:
         Names with commas, or an empty text if no description has the key.

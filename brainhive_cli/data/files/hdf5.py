@@ -67,10 +67,9 @@ def get_part_path(path: Path) -> Path:
 
 
 def get_file_state(path: Path) -> tuple[int, ...]:
-    """Return numbers that change when the file at a path changes.
+    """Return device, inode, size and modification time of a file, to notice changes.
 
-    They are its device and inode, which differ after another file was renamed to this
-    path, its size and its modification time.
+    The inode differs after another file was renamed to this path.
 
     Raises:
         OSError: if there is no file.
@@ -210,7 +209,6 @@ def refuse_other_files(file: h5py.File, has_datasets: bool = False) -> None:
     Args:
         file: The open file.
         has_datasets: If True, check the datasets too, for libraries that read them.
-            `find_dataset` checks each dataset that it returns.
 
     Raises:
         ValueError: if a link or a dataset refers to another file.
@@ -361,7 +359,7 @@ class LazyRows:
         return values[(first_index, *indices[1:])]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        """Read all rows, with the errors of indexing."""
+        """Read all rows, as `__getitem__` does."""
         return np.array(self[:], dtype)
 
     def select_column(self, position: int) -> "LazyRows":
@@ -454,6 +452,10 @@ class RowWriter:
     """Writer of the rows of a contiguous dataset, without HDF5.
 
     A failed write, such as on a full disk, is an OSError at once.
+
+    Args:
+        path: File that `create` made.
+        name: Name of the dataset.
     """
 
     def __init__(self, path: Path, name: str) -> None:

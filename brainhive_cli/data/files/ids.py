@@ -123,19 +123,19 @@ def read_category(name: str) -> str:
     return normalise_name(to_image_id(to_table_cell(name)))
 
 
-def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> Int64:
-    """Find the row of each image id, or the row that `match_names` finds for it.
+def match_ids(requested: Sequence[str], image_ids: Sequence[str], source: str) -> Int64:
+    """Find the row of each image id. Ids without a row go through `match_names`.
 
     Args:
         requested: Image ids, or names of picture files in users' signal stores.
-        known: Image id of each row.
-        where: Source of the rows, for the message.
+        image_ids: Image id of each row.
+        source: Source of the rows, for the message.
 
     Raises:
         MissingData: if an id is absent.
         BrainhiveError: if a name could mean several pictures.
     """
-    row_of_id = {image_id: row for row, image_id in enumerate(known)}
+    row_of_id = {image_id: row for row, image_id in enumerate(image_ids)}
     rows = np.array([row_of_id.get(image_id, -1) for image_id in requested], np.int64)
     if not (rows < 0).any():
         return rows
@@ -143,10 +143,11 @@ def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> Int
     # match the other names by ends of paths
     positions = np.flatnonzero(rows < 0).tolist()
     names = [requested[position] for position in positions]
-    rows[positions], unknown_names = match_names(names, known)
+    rows[positions], unknown_names = match_names(names, image_ids)
     if unknown_names:
         raise MissingData(
-            f"{where} has no picture {unknown_names[0]!r}, of {summarise_names(known)}",
+            f"{source} has no picture {unknown_names[0]!r}, of "
+            f"{summarise_names(image_ids)}",
             "name pictures by their paths below the image root, or their stems; if "
             "pictures were added since, embed the same data set and split again",
         )
@@ -158,8 +159,8 @@ def match_names(
 ) -> tuple[Int64, list[str]]:
     """Find the picture of each name.
 
-    A name is an image id, else the end of a path of an id (such as the stem) or a path
-    that ends in an id.
+    The name and the image id are equal, else either is the end of the other: `b` or
+    `x/a/b` for the id `a/b`.
 
     Args:
         names: Names of pictures.
@@ -171,7 +172,7 @@ def match_names(
         a row.
 
     Raises:
-        BrainhiveError: if a name could mean several pictures.
+        BrainhiveError: if a name could mean several pictures, or for `each_once`.
     """
     known_ids = [compose_characters(image_id) for image_id in image_ids]
     plain_names = [compose_characters(to_image_id(name)) for name in names]
@@ -234,7 +235,7 @@ def summarise_names(names: Sequence[str], of: int | None = None) -> str:
 
     Args:
         names: The names. Unprintable characters are escaped.
-        of: Total number for the text.
+        of: Total number, if the text should have it.
     """
     count = f"{len(names)} of {of}" if of else str(len(names))
     texts = [name if name.isprintable() else repr(name) for name in names[:3]]

@@ -37,7 +37,7 @@ RENAMED_FIF_HINT = (
 
 
 def list_named_parts(path: Path) -> list[Path]:
-    """List the other parts of a recording if a .fif is a later part by its name."""
+    """List the other parts of a .fif whose name says that it is a later part."""
     match = CONTINUED.fullmatch(path.name)
     if match is None:
         return []
@@ -79,7 +79,7 @@ def find_next_part(path: Path) -> Path | None:
 
 def list_further_parts(path: Path) -> list[Path]:
     """List the parts of a recording after this .fif, as each part names the next."""
-    paths: list[Path] = []
+    paths = list[Path]()
     if not any(CONTINUED.fullmatch(other.name) for other in path.parent.iterdir()):
         return paths
     next_path = find_next_part(path)
@@ -159,7 +159,7 @@ def require_own(path: Path, name: str) -> None:
     if named_path.exists():
         require_regular(named_path)
 
-    # equal stems apart from numbers of parts, or the target of a link
+    # accept equal stems, apart from numbers of parts, and the target of a link
     stem = compose_characters(SPLIT.sub("", path.stem))
     named_stem = compose_characters(SPLIT.sub("", Path(name).stem))
     unnumbered_stem = re.sub(r"-\d+(\.fif)?$", r"\1", named_stem)

@@ -24,7 +24,7 @@ def open_parquet(path: Path) -> Any:
 
     Raises:
         MissingExtra: if pyarrow is not installed.
-        ValueError: or another error of pyarrow, if it is damaged.
+        ValueError: if it is damaged. pyarrow may raise other errors too.
     """
     return import_pyarrow().ParquetFile(
         path, memory_map=True, page_checksum_verification=True

@@ -226,10 +226,6 @@ def _read_npz_array(arrays: Any, name: str) -> Array:
 def _load_pickle(path: Path, unpickler: "Unpickler") -> Any:
     """Load a pickle, with torch's safe loader if it has kinds of tensors unknown here.
 
-    Args:
-        path: File of the pickle.
-        unpickler: Reader of the pickle.
-
     Raises:
         Refused: if neither can load it.
     """
@@ -291,11 +287,10 @@ def _map_member(
 def _rebuild_tensor(
     flat: "Tensor", start: int, shape: Sequence[int], stride: Sequence[int], *_: Any
 ) -> "Tensor":
-    """Make a tensor from a flat tensor. torch refuses one that exceeds it.
+    """Make a tensor from a flat tensor. torch raises an error beyond its end.
 
     Raises:
-        ValueError: if it repeats its numbers so often that a copy would fill the
-            memory.
+        ValueError: if it repeats numbers so often that a copy would fill the memory.
     """
     n_bytes = prod(shape) * flat.itemsize
     refuse_inflation(n_bytes, flat.nbytes, f"a tensor {list(shape)}")

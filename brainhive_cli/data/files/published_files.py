@@ -63,7 +63,7 @@ def fetch_line(dataset: str, root: str = "") -> str:
         root: Its folder, if that is not the default.
     """
     overrides = [f"root={root}"] if root else []
-    # no recipe is for fetch
+    # the user's arguments are for another command
     return Line("fetch", dataset, *overrides).base_text
 
 

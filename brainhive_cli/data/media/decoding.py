@@ -74,7 +74,7 @@ def decode_batches(
     pinned: bool = False,
     readers: Mapping[str, Callable[[int], Any]] = MappingProxyType({}),
 ) -> Iterator[PreprocessedBatch]:
-    """Decode each stimulus once for all encoders, and yield batches as they get ready.
+    """Decode each stimulus once for all encoders, and yield batches in any order.
 
     Args:
         rows: Rows of the stimuli to decode.
@@ -156,8 +156,10 @@ def _decode_batch(
             for name in names:
                 if name in readers:
                     sources[name] = readers[name](row)
+            # without an encoder, find out if it can be decoded
             if pixel_names or not names:
-                sources |= dict.fromkeys(pixel_names, images.open(row))
+                stimulus = images.open(row)
+                sources |= dict.fromkeys(pixel_names, stimulus)
         except BadPicture as error:
             problems.append(error.message)
             continue

@@ -1,4 +1,4 @@
-"""File of compared pictures: the likeness of each pair, kept for later commands."""
+"""File with the likeness of each compared pair of pictures, for later commands."""
 
 import os
 import re
@@ -48,7 +48,7 @@ class KeptLikenesses:
         except FileNotFoundError:
             content = ""
         except (OSError, BrainhiveError):
-            content = "unreadable"
+            content = "unreadable"  # will be rewritten
         text_of_key = dict(_LINE.findall(content))
 
         # rewrite a file that is too long or has damaged lines
@@ -94,7 +94,7 @@ def _format_lines(text_of_key: Mapping[str, str]) -> str:
 
 
 def _make_key(digests: Sequence[int]) -> str:
-    """Return the key of a pair of pictures. It changes with the code that compares."""
+    """Return the key of a pair, which changes with the code that compares pictures."""
     key = (_digest_comparison(),) + tuple(digests)
     return xxhash.xxh3_128_hexdigest(repr(key).encode())
 

@@ -76,7 +76,7 @@ def get_first_frame(stimulus: Image.Image | Clip) -> Image.Image:
 def crop_square(picture: Image.Image, side_px: int) -> Image.Image:
     """Resize the short side (bilinear) and crop the centre.
 
-    The pixels equal those of torchvision, whose import is slow.
+    torchvision, whose import is slow, makes equal pixels.
     """
     # torchvision truncates the long side, and rounds the offset
     width, height = picture.size
@@ -188,7 +188,7 @@ def read_animation(path: Path) -> Clip:
 
 
 def read_video(path: Path) -> Clip:
-    """Read a video, upright.
+    """Read a video, and turn its frames upright.
 
     Raises:
         MissingExtra: if PyAV is not installed.
@@ -210,7 +210,7 @@ def read_video(path: Path) -> Clip:
 
 
 def has_pyav() -> bool:
-    """Return True if PyAV is installed, which reads and writes videos."""
+    """Return True if PyAV is installed."""
     return importlib.util.find_spec("av") is not None
 
 
@@ -311,7 +311,7 @@ def outline_masks(frames: UInt8, masks: Bool | None, side_px: int) -> UInt8:
         return squares
     from scipy.ndimage import binary_erosion
 
-    # erosion by two pixels leaves the inside, the outline is the remainder
+    # erosion by two pixels leaves the inside, without the outline
     for square, mask in zip(squares, masks, strict=True):
         resized = Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)
         is_object = np.asarray(resized)

@@ -1,8 +1,8 @@
 """Search for near-copies: pictures after compression, resizing or other edits.
 
-Hashes of a picture's windows (views) give candidates, which are confirmed on pixels.
-They are compared by *details*: DCT coefficients, each ring of frequencies scaled to
-unit norm. A layout that many pictures share, such as a thing on white, weighs little.
+Pictures are candidates if hashes of their windows (views) are similar. Their pixels are
+then compared by *details*: DCT coefficients, each ring of frequencies scaled to unit
+norm. A layout that many pictures share, such as a thing on white, weighs little.
 """
 
 from collections.abc import Iterator
@@ -33,14 +33,14 @@ SIDE_MARGIN = 0.16
 20 %.
 """
 SQUARE_MARGINS = (0, 0.0625, (1 - 0.5**0.5) / 2)
-"""Shares of the centre square that views leave out at each side: nothing, all but 224
-of 256 px, and all but the square inside its circle, for apertures.
+"""Shares of the centre square that views leave out at each side, to keep all of it, 224
+of 256 px, and the square inside its circle (for apertures).
 """
 VIEWS = 12
 WORDS = 2 * VIEWS
 """Number of 64-bit words of a hash: two for each view."""
 BORDER_LEVELS = 10
-"""Largest grey-level difference between a border pixel and the first corner."""
+"""Largest grey-level difference between a border and the upper left corner."""
 MIN_DETAILS = 46
 """Number of independent details below which pictures look alike by nature. Gratings and
 Gabor patches have at most 26 (32 dithered to a palette), blocks of colour 42,
@@ -57,12 +57,12 @@ MAX_EVEN_DISTANCE = 20
 NEAREST = 4
 """Number of candidates per test picture: the training pictures with nearest hashes."""
 FADE = 0.03
-"""Amplitude of a ring, relative to all, at which its weight is half. Blur weakens fine
+"""Amplitude of a ring, relative to all rings, that halves its weight. Blur weakens fine
 details.
 """
 MIN_CORRELATION = 0.97
-"""Smallest correlation of the luminance of copies. Different pictures reach at most
-0.96, in 2,000 digits.
+"""Smallest correlation of the luminance of copies. Different pictures of 2,000 digits
+reach at most 0.96.
 """
 MIN_FIRST_CORRELATION = 0.6
 """Smallest correlation of coarse details of two views that starts a search."""
@@ -77,7 +77,9 @@ MIN_COLOUR = 0.05
 differ only in colour have 0.2 or more.
 """
 MIN_COLOUR_CORRELATION = 0.85
-"""Smallest correlation of the chroma of copies. The same demo pictures reach 0.80."""
+"""Smallest correlation of the chroma of copies. Demo pictures of different colours
+reach 0.80.
+"""
 ROUNDING = 0.1
 """DCT coefficients closer to 0 count as 0. They are sums of 64 x 64 grey levels up to
 1e6, which float32 rounds by 0.06, differently on each CPU.
@@ -93,7 +95,7 @@ _BLOCK_ROWS = 32  # test pictures in such a block
 # largest distance that bands find faster than a comparison of all pairs
 _MAX_BANDED_DISTANCE = 10
 
-# margins [12, 4] of the views in their windows, which `_locate_views` numbers
+# margins [12, 4] of the views in windows, and their windows in `_locate_views`
 _MARGINS = np.concatenate(
     [
         np.repeat((0,) + CENTRE_MARGINS, 4).reshape(-1, 4),
@@ -102,6 +104,7 @@ _MARGINS = np.concatenate(
     ]
 )
 _WINDOWS = [0] * 7 + [2] * 3 + [1, 3]
+# views: inner square within borders, whole picture, its inner square
 _INNER = 9
 _WHOLE = 10
 _WHOLE_INNER = 11
@@ -137,13 +140,13 @@ def hash_picture(stimulus: Image.Image | Clip) -> UInt64:
     """Hash the views of a picture of any size, or of the middle frame of a clip.
 
     Returns:
-        Words [24]: for each view the signs of the 64 lowest DCT coefficients that are
-        even from left to right, then of 64 odd ones. The last bit is set if the picture
-        has few details. All zero for a constant picture, which is never a candidate.
+        Words [24], two for each view: signs of the 64 lowest DCT coefficients that are
+        even from left to right, and of the 63 lowest that are odd. The last bit is set
+        if the picture has few details. All zero for a constant picture.
 
     Source: Zauner, Implementation and benchmarking of perceptual image hash functions
-    (2010), DCT hash. Signs replace the comparison with the median, so that the hash of
-    the mirrored picture follows.
+    (2010), DCT hash. Signs replace the comparison with the median, because mirroring
+    flips all odd signs and no other.
     """
     frame = _get_frame(stimulus)
     grey = frame.convert("L").resize(
@@ -166,9 +169,9 @@ def count_details(grey: Image.Image) -> float:
     """Count the independent details of a grey thumbnail of 64 x 64 px.
 
     Returns:
-        (sum of e)² / (sum of e²), the participation ratio, where e are the squared DCT
-        coefficients weighted by frequency: about 2 for a grating, 0 for a constant
-        picture, the number of coefficients if all e are equal.
+        (sum of e)² / (sum of e²), the participation ratio, where each e is the square
+        of a DCT coefficient times its frequency. A grating has about 2, and a constant
+        picture 0.
     """
     details = _measure_details(np.asarray(grey, np.float32), _NO_MARGINS, _SIDE_PX)
     details[np.abs(details) <= ROUNDING] = 0
@@ -184,7 +187,7 @@ def find_candidates(
     """Find the training pictures of which each test picture may be a near-copy.
 
     The whole of one picture is compared with each view of the other, and inner parts
-    with each other, both as they are and mirrored.
+    with each other, with and without mirroring.
 
     Args:
         test_hashes: Hashes [M, 24].
@@ -192,8 +195,8 @@ def find_candidates(
         max_distance: Largest number of bits, of 128, that differ.
 
     Returns:
-        Test row, training row, and the bits that differ between their nearest views,
-        sorted by test row and distance. A test picture has at most `NEAREST`.
+        Test row, training row, and number of bits that differ between their nearest
+        views, sorted by test row and number. A test picture has at most `NEAREST`.
     """
     test_rows = np.flatnonzero(test_hashes.any(1))
     train_rows = np.flatnonzero(train_hashes[:, :2].any(1))
@@ -209,7 +212,7 @@ def find_candidates(
             train_rows, 2 * train_view : 2 * train_view + 2
         ].T.copy()
         for row, column in list_pairs(test_words, train_words, max_distance):
-            # a mirror keeps even frequencies, and these exclude most pairs
+            # even frequencies, which a mirror keeps, exclude most pairs
             n_even = np.bitwise_count(test_words[0][row] ^ train_words[0][column])
             is_alike = n_even <= max_even_distance
             row = row[is_alike]
@@ -395,9 +398,9 @@ def _list_all(
 def _list_banded(
     test_words: UInt64, train_words: UInt64, max_distance: int
 ) -> Iterator[Pairs]:
-    """Yield pairs of words [2, M] and [2, N] that agree in all bits of a band.
+    """Yield pairs of words [2, M] and [2, N] that agree in a band (a run of bits).
 
-    Words that differ in `max_distance` bits agree in one of `max_distance + 1` bands.
+    Words that differ in n bits agree in at least one of n + 1 bands.
 
     Source: Norouzi, Punjani and Fleet, Fast search in Hamming space with multi-index
     hashing (2012).
@@ -410,8 +413,8 @@ def _list_banded(
         for low, high in pairwise(edges):
             mask = (np.uint64(1) << (high - low)) - np.uint64(1)
             keys = []
-            for words in (test_words[is_odd], train_words[is_odd]):
-                band = words >> low & mask
+            for view_words in (test_words[is_odd], train_words[is_odd]):
+                band = view_words >> low & mask
                 # a band and its mirror image share a key
                 key = np.minimum(band, band ^ mask) if is_odd else band
                 keys.append(key.astype(np.uint16))
@@ -496,7 +499,7 @@ def _make_square(picture: Image.Image) -> Image.Image:
 
 @lru_cache(64)
 def _prepare(square: bytes, size: tuple[int, int]) -> _PreparedPicture:
-    """Prepare a picture from the bytes of its square, once for several comparisons."""
+    """Prepare a picture from the bytes of its square. The result is cached."""
     picture = Image.frombytes("YCbCr", (_CANVAS_PX, _CANVAS_PX), square)
     return _PreparedPicture.from_square(picture, size)
 
@@ -514,7 +517,7 @@ def _are_equal(picture: _PreparedPicture, other: _PreparedPicture) -> bool:
 
 
 def _share_part(picture: _PreparedPicture, other: _PreparedPicture) -> bool:
-    """Return True if two pictures have alike windows near their most similar views."""
+    """Return True if a window of either picture resembles a view of the other."""
     score_lists = []
     for light, other_light in _LIGHTS:
         details = picture.details[light][_FIRSTS]
@@ -539,21 +542,23 @@ def _find_window(
     picture: _PreparedPicture,
     light: int,
     start: Float64,
-    part: _PreparedPicture,
-    part_light: int,
-    part_window: Float64,
+    target: _PreparedPicture,
+    target_light: int,
+    target_window: Float64,
 ) -> bool:
-    """Return True if a window near `start` [4] shows the same as a window of `part`.
+    """Return True if a window near `start` [4] shows the same as a window of `target`.
 
     Args:
         picture: Picture whose windows are searched.
         light: Index of its luminance in `lights`.
         start: Margins of the initial window.
-        part: The other picture.
-        part_light: Index of its luminance in `lights`.
-        part_window: Margins [4] of its window.
+        target: The other picture.
+        target_light: Index of its luminance in `lights`.
+        target_window: Margins [4] of its window.
     """
-    part_details = _measure_details(part.lights[part_light], part_window, _BAND + 1)
+    target_details = _measure_details(
+        target.lights[target_light], target_window, _BAND + 1
+    )
     window = start
     min_margins = np.maximum(start - REACH, 0)
 
@@ -567,7 +572,7 @@ def _find_window(
                 details.append(
                     _measure_details(picture.lights[light], margins, _BAND + 1)
                 )
-            scores = _correlate(np.stack(details), part_details, highest)
+            scores = _correlate(np.stack(details), target_details, highest)
             if scores.max() <= best_score:
                 break
             best_score = scores.max()
@@ -575,7 +580,7 @@ def _find_window(
             windows = np.clip(window + step * _EDGE_SHIFTS, min_margins, start + REACH)
         if best_score < min_score:
             return False
-    return _have_equal_colours(picture, window, part, part_window)
+    return _have_equal_colours(picture, window, target, target_window)
 
 
 def _have_equal_colours(
@@ -584,7 +589,7 @@ def _have_equal_colours(
     other: _PreparedPicture,
     other_window: Float64,
 ) -> bool:
-    """Return True if the colours of two windows agree, or if either has one tint."""
+    """Return True if colours of two windows agree, or either is grey or of one tint."""
     all_details = []
     own_chromas = []
     for prepared, margins in ((picture, window), (other, other_window)):
@@ -602,11 +607,11 @@ def _have_equal_colours(
         all_details.append(details)
         own_chromas.append(own_chroma)
 
-    # a small mark changes faint colours, which weigh less beside luminance
     own_correlation = _compute_cosine(own_chromas[0], own_chromas[1])
     correlation = _compute_cosine(all_details[0][1:], all_details[1][1:])
     if max(own_correlation, correlation) >= MIN_COLOUR_CORRELATION:
         return True
+    # a small mark changes faint colours: compare them together with luminance
     return _compute_cosine(all_details[0], all_details[1]) >= MIN_CORRELATION
 
 
@@ -619,7 +624,7 @@ def _compute_cosine(vector: Float32, other: Float32) -> float:
 def _correlate(
     details: Float32, other_details: Float32, highest: int = _BAND
 ) -> NDArray[np.floating]:
-    """Average the cosines [...] of rings of details [..., 625] below `highest`.
+    """Average the cosines of details [..., 625] over frequencies below `highest`.
 
     A ring weighs little if its amplitude is low in either picture.
     """

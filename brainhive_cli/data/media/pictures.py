@@ -7,10 +7,7 @@ from io import BytesIO
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from brainhive_cli.core.damage import DAMAGE_EXCEPTIONS, is_machine_error
-from brainhive_cli.core.errors import (
-    BrainhiveError,
-    first_line,
-)
+from brainhive_cli.core.errors import BrainhiveError, first_line
 from brainhive_cli.core.files import UnfitFile, open_regular
 
 FORMATS = "AVIF BMP DIB GIF ICO JPEG JPEG2000 PNG PPM TIFF WEBP".split()
@@ -37,7 +34,7 @@ def decode(source: str | BytesIO, name: object) -> Image.Image:
         # opening a pipe or device could wait forever
         file = open_regular(source) if isinstance(source, str) else nullcontext(source)
         with file as content, Image.open(content, formats=FORMATS) as picture:
-            # PIL checks the checksums of a PNG only in `verify`, which ends its use
+            # only `verify` checks a PNG's checksums, and it ends the use of a picture
             if picture.format == "PNG":
                 with Image.open(content, formats=("PNG",)) as duplicate:
                     duplicate.verify()

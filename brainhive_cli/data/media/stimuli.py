@@ -13,10 +13,7 @@ import numpy as np
 from PIL import Image
 
 from brainhive_cli.core.arrays import UInt8
-from brainhive_cli.core.errors import (
-    BrainhiveError,
-    MissingData,
-)
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import find_unfetched, walk
 from brainhive_cli.data.files.ids import PICTURES, Names
 from brainhive_cli.data.media.pictures import decode
@@ -47,6 +44,8 @@ class StimulusSet:
     """The ordered stimuli of one split.
 
     Attributes:
+        dataset: Name of the data set.
+        split: Name of the split.
         image_ids: Paths below the image root, with /, without extension.
         concepts: Concept of each stimulus.
         open: Function from index to picture or Clip, which may raise BadPicture. It is
@@ -100,7 +99,7 @@ class StimulusSet:
         """Return the K captions of a stimulus. Fewer captions are repeated.
 
         Raises:
-            MissingData: if it has none.
+            MissingData: if the stimulus has none.
         """
         captions = self.captions(index) if self.captions else []
         if not captions:
@@ -115,7 +114,7 @@ class StimulusSet:
         """Return the masks [H, W] of a clip's frames, or the mask of a picture.
 
         Raises:
-            MissingData: if the number of masks is not the number of frames.
+            MissingData: if there is not a mask for each frame.
         """
         masks = self.masks(index) if self.masks else np.zeros((0, 0, 0), np.uint8)
         n_frames = self.frames or 1
@@ -163,7 +162,7 @@ def find_pictures(
     unread_counts: Counter[str] | None = None,
     extensions: Collection[str] = PICTURES,
 ) -> Iterator[str]:
-    """Yield the picture files in a folder and its subfolders.
+    """Yield the paths of picture files in a folder and its subfolders.
 
     Args:
         root: Folder to which the yielded paths are relative.
@@ -174,7 +173,7 @@ def find_pictures(
     for path, entry in walk(root, folder):
         extension = os.path.splitext(path)[1].lower()
         if extension in extensions:
-            # a dead link is a picture that was not fetched, a folder is none
+            # a dead link is an unfetched picture, but a folder is no picture
             if entry.is_file() or (entry.is_symlink() and not entry.is_dir()):
                 yield path
         elif unread_counts is not None and entry.is_file():
@@ -243,7 +242,7 @@ def make_stimulus_set(
     image_ids = Names.of(stems)
     file_of = partial(_make_path, root, image_ids, Names.of(extensions))
 
-    # whole folders are fetched or not, so a sample of many files is enough
+    # files are fetched by folder, so a sample shows whether any are absent
     paths = [f"{root}/{file}" for file in files]
     step = len(paths) // EXAMINED_FILES + 1
     missing_error = find_unfetched(paths[::step])
@@ -262,7 +261,7 @@ def make_stimulus_set(
 
 
 def _make_path(root: Path, image_ids: Names, extensions: Names, index: int) -> str:
-    """Return the path of a picture, composed so that ids are held in memory once."""
+    """Join the path of a picture, which is not stored."""
     # a Path would intern its parts, so that each process grows a copy of all names
     return f"{root}/{image_ids[index]}{extensions[index]}"
 

@@ -1,4 +1,4 @@
-"""Pictures as a training sees them: cropped, with their sizes, in batches."""
+"""Pictures for training: cropped, with their sizes, in batches."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,31 +27,31 @@ Latents = Callable[[int], tuple[Tensor, Tensor]]
 
 
 def crop_centre(
-    picture: Image.Image, side: int, resize: Literal["lanczos", "bilinear"]
+    picture: Image.Image, side_px: int, resize: Literal["lanczos", "bilinear"]
 ) -> tuple[Tensor, Tensor]:
     """Resize the short side of a picture, and crop its centre.
 
     Args:
         picture: The picture.
-        side: Side of the crop in pixels.
+        side_px: Side of the crop.
         resize: Interpolation.
 
     Returns:
-        Bytes [3, side, side], and size ids [6] in pixels of the resized picture, as in
-        `PictureBatch.sizes`.
+        Bytes [3, side_px, side_px], and size ids [6] as in `PictureBatch.sizes`, with
+        the corner of the crop in pixels of the resized picture.
     """
     from torchvision.transforms.v2 import functional as F
 
-    resized = F.resize(picture, [side], F.InterpolationMode(resize))
-    top = round((resized.height - side) / 2)
-    left = round((resized.width - side) / 2)
-    pixels = F.pil_to_tensor(F.crop(resized, top, left, side, side))
-    sizes = [picture.height, picture.width, top, left, side, side]
+    resized = F.resize(picture, [side_px], F.InterpolationMode(resize))
+    top = round((resized.height - side_px) / 2)
+    left = round((resized.width - side_px) / 2)
+    pixels = F.pil_to_tensor(F.crop(resized, top, left, side_px, side_px))
+    sizes = [picture.height, picture.width, top, left, side_px, side_px]
     return pixels, torch.tensor(sizes, dtype=torch.float32)
 
 
 def use_crop_of_original(sizes: Tensor) -> Tensor:
-    """Replace the crop's corner in size ids [B, 6] by a crop of the original picture.
+    """Set the corner in size ids [B, 6] as for a crop of the original's centre.
 
     The corner is at 0 along a side that is shorter than the crop.
 

@@ -127,7 +127,7 @@ class PriorExamples:
                 f"{held} of {len(order)} pictures are kept from training, not "
                 f"{needed}: a fifth at most"
             )
-        view = partial(crop_centre, side=recipe.resolution_px, resize=recipe.resize)
+        view = partial(crop_centre, side_px=recipe.resolution_px, resize=recipe.resize)
         return cls(images, targets, np.sort(order[held:]), order[:held], view)
 
     def on(self, recipe: Recipe, launch: Launch) -> Self:
