@@ -181,7 +181,8 @@ def open_result(folder: Path) -> ForeignResult:
             "signals show",
             f"add lists of names, and name them in {ROLES_FILE}: seen, gallery_ids",
         )
-    first_targets = targets.pop(next(iter(targets)))
+    first_meaning = next(iter(targets))
+    first_targets = targets.pop(first_meaning)
 
     for name, claim in _flatten("", files.roles.get("claims", {})):
         with suppress(TypeError, ValueError, OverflowError):
@@ -275,8 +276,9 @@ def _find_similarities(
     n_rows, n_columns = matrices[0].shape
     if len(files.find("seen", n_rows)) or n_rows == n_columns:
         return matrices
-    is_transposed = len(files.find("seen", n_columns)) == n_columns
-    return [matrix.T for matrix in matrices] if is_transposed else matrices
+    if len(files.find("seen", n_columns)):
+        return [matrix.T for matrix in matrices]
+    return matrices
 
 
 def _find_targets(
