@@ -63,8 +63,8 @@ def write_session(
 def cast_signal(signal: Any, dtype: np.dtype[Any]) -> LazyRows:
     """Cast a signal [N, R, C, T] to float16 or float32. Rows are cast when sliced.
 
-    Slicing raises a BrainhiveError if values are too large for the dtype, or all too
-    small, such as volts in float16.
+    Slicing raises a BrainhiveError if finite values are too large for the dtype, or all
+    too small, such as volts in float16.
     """
     limits = np.finfo(dtype)
     max_value = float(limits.max)
@@ -72,9 +72,10 @@ def cast_signal(signal: Any, dtype: np.dtype[Any]) -> LazyRows:
 
     def read(rows: slice) -> Array:
         values = np.asarray(signal[rows])
-        largest = float(np.abs(values).max(initial=0))
-        # infinite values stay infinite
-        is_too_large = max_value < largest < np.inf
+        # infinite values stay infinite, and NaN stays NaN
+        is_finite = np.isfinite(values)
+        largest = float(np.abs(values).max(initial=0, where=is_finite))
+        is_too_large = largest > max_value
         is_too_small = 0 < largest < min_normal_value
         if values.dtype != dtype and (is_too_large or is_too_small):
             raise BrainhiveError(

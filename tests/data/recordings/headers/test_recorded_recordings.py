@@ -457,3 +457,11 @@ def test_signals_are_cast_where_they_fit(most: float, is_cast: bool) -> None:
             cast[0:2]
     infinite = np.array([np.inf, 1e-9]).reshape(2, 1, 1, 1)
     assert np.isinf(cast_signal(infinite, np.dtype("float16"))[0:1]).all()
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_a_value_that_is_not_finite_hides_no_overflow(value: float) -> None:
+    values = np.array([value, 1e6]).reshape(2, 1, 1, 1)
+    with pytest.raises(BrainhiveError) as caught:
+        cast_signal(values, np.dtype("float16"))[0:2]
+    assert "1e+06" in caught.value.message
