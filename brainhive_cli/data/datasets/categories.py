@@ -87,7 +87,7 @@ class Config(parts.Config):
         return [{"kind": "concepts", "count": len(self.names)}]
 
     def build(self, paths: Paths) -> Dataset:
-        """List the categories by `names`, or else by folders.
+        """Make the data set. The categories are `names`, or else the names of folders.
 
         Raises:
             MissingData: if the folder of exemplars does not exist.
@@ -104,7 +104,7 @@ class Config(parts.Config):
                     if path.is_dir() and path.name[0] != "."
                 )
                 _require_different_names(names)
-        # a holdout divides the trials of this split
+        # all trials are in one split, which the holdout divides
         return Dataset(
             self.name,
             ("train",),

@@ -170,9 +170,14 @@ def _load(path: Path, verify: bool) -> Any:
 
 
 def _load_zip(path: Path, verify: bool) -> Any:
-    """Load the content of an archive of torch, or the arrays of an .npz by name."""
+    """Load the content of an archive of torch, or the arrays of an .npz by name.
+
+    Args:
+        path: The archive.
+        verify: If True, verify the checksums of the tensors of torch.
+    """
     with zipfile.ZipFile(path) as archive:
-        # members of torch are in a folder of any name
+        # all members of torch are in a single folder, which has any name
         is_torch = any(name.partition("/")[2] == PICKLE for name in archive.namelist())
         if is_torch:
             members = {}

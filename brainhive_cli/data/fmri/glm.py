@@ -551,8 +551,8 @@ class BoldSession:
 
         Yields:
             Slice of voxels, means [R, v] of each run, sums of squares [R, v] without
-            drift, and series [T, v] of each run without drift. All are 0 if a voxel is
-            constant in a run.
+            drift, and series [T, v] of each run without drift. The values of a voxel
+            are 0 in all runs if it is constant in any of them.
         """
         for start in range(0, self.n_voxels, self.block_size):
             voxels = slice(start, min(start + self.block_size, self.n_voxels))

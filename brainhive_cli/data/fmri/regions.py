@@ -344,8 +344,8 @@ def _read_table(path: Path) -> dict[int, str]:
         for line in read_lines(table, errors="replace"):
             match = LABEL_LINE.match(line)
             if match:  # other lines are headers
-                number, separated_name, spaced_name = match.groups()
-                name = (separated_name or spaced_name).strip(' "')
+                number, name_with_spaces, name_without_spaces = match.groups()
+                name = (name_with_spaces or name_without_spaces).strip(' "')
                 names.setdefault(int(number), name)
         if names:
             readings[table.name] = names

@@ -143,12 +143,12 @@ class NsdPictures(parts.Config):
                     f"nsd has no subject {subject}", f"it has 1 to {max(SUBJECTS)}"
                 )
 
-        # pictures of some subjects have stores of their own
         root = paths.dataset("nsd", self.root)
+        # the pictures of selected subjects have a name, and so stores, of their own
         name = "-".join(["nsd"] + list(map(str, subjects)))
         published = PUBLISHED_FACTS["nsd"]
         if subjects:
-            # nobody else saw 9,000 of the pictures of a subject
+            # each subject saw 9,000 pictures that no other subject saw
             counts = {**published.stimuli, "train": 9_000 * len(subjects)}
             published = replace(published, stimuli=counts)
         return Dataset(

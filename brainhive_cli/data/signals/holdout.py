@@ -186,7 +186,8 @@ class Holdout(Section):
     ) -> Trials:
         """Select the training or test trials of a fold.
 
-        If pictures are held out, all trials stay, and `choose_stimuli` divides them.
+        If whole pictures are held out, the recording is returned unchanged, because
+        `choose_stimuli` selects its pictures.
 
         Args:
             recording: Recording that holds the trials of the split.

@@ -335,8 +335,8 @@ class Trials:
     def hold_out(self, is_tested: Bool, split: str) -> Self:
         """Select the test or training trials of a fold, each as a row [1, C, T].
 
-        Several rows may show the same stimulus. `index` is the position of a row among
-        all trials.
+        Several rows may show the same stimulus. `index` is the number of the trial in
+        the recording, without padding.
 
         Args:
             is_tested: Mask [N, R] of the trials that the fold tests.

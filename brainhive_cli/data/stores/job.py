@@ -285,7 +285,10 @@ class Job(CommandJob):
         return True
 
     def _describe_difference(self, path: Path, subject: int) -> str:
-        """Describe the other settings or files of a store, or return ""."""
+        """Describe the first setting, or else the files, in which a store is outdated.
+
+        Returns "" if the store can be used as it is.
+        """
         stored = next(iter(SignalStore.open(path).splits.values())).provenance
         if "preparation" not in stored:
             return "from files that others have prepared"
@@ -295,7 +298,8 @@ class Job(CommandJob):
         for key in {**stored_settings, **settings}:
             old_value = stored_settings.get(key)
             new_value = settings.get(key)
-            # a store that met a need stays valid when the need is dropped
+            # a store that met a requirement such as `needs_…: true` stays valid if the
+            # requirement is now false
             is_need = key in settings and key.startswith("needs_")
             if is_need and (old_value or not new_value):
                 continue

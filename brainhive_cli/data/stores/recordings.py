@@ -320,8 +320,8 @@ def find_absent_subjects(
         find: Finds the input of a subject, or raises MissingData.
 
     Returns:
-        The same error for each subject who lacks the input: the error of the first,
-        which also names the subjects who have the input.
+        The first error, for each subject who lacks the input. Its message counts the
+        other absent subjects, and its hint lists the subjects who have the input.
     """
     errors = {}
     for subject in subjects:

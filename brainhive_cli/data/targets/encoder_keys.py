@@ -60,14 +60,14 @@ def add_usual_encoders(fields: Any) -> Any:
 def find_encoders(
     keys: Iterable[str], candidates: Iterable[EncoderConfig] = ()
 ) -> dict[str, EncoderConfig]:
-    """Find the encoder of each key of an embedding.
+    """Find the encoder of each key, such as `clip-h14`.
 
     A key is looked up among the candidates, the names of upstream projects, and the
     names of encoders, in this order.
 
     Args:
         keys: Keys of the embeddings.
-        candidates: Encoders that their keys may not describe, such as a user's
+        candidates: Encoders with keys that do not describe them, such as a user's
             function.
 
     Returns:

@@ -264,7 +264,7 @@ class Job(CommandJob):
         so that its pictures are decoded once for all networks.
 
         Args:
-            groups: Network of each store to fill, by path.
+            groups: Network with its outputs for each store to fill, by path.
         """
         cells = defaultdict[str, list[StoreJob]](list)
         for store in self.stores:

@@ -222,7 +222,7 @@ def make_online_targets(
     """Create targets that a network computes for the stimuli of a store.
 
     Args:
-        group: Network.
+        group: Network with the outputs of one or more encoders.
         stimuli: Stimuli in the order of the store.
         store: Store of the same stimuli.
         keys: Key of each encoder, by its name.
