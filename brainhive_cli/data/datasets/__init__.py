@@ -334,7 +334,7 @@ def describe_test_claims(dataset: Dataset, n_subjects: int) -> str:
     try:
         stimuli = dataset.images(split)
         grouping = make_grouping(dataset, stimuli.image_ids, stimuli.concepts)
-    except BrainhiveError:  # reported as an input
+    except BrainhiveError:  # `--check` reports absent files among the inputs
         return ""
     if dataset.holdout.has_seen_pictures:
         return dataset.holdout.describe_claims(len(stimuli), n_subjects)

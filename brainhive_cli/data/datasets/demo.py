@@ -76,8 +76,8 @@ class Config(parts.Config):
             name,
             SPLITS,
             partial(list_images, name, list_scenes),
-            # both spaces share the embeddings of the pictures
             recorded_as=name if self.space == "sensors" else f"{name}-{self.space}",
+            # sensors and voxels have the same pictures, and so the same embeddings
             pictured_as=name,
             subjects=tuple(range(1, self.subjects + 1)),
             open_recording=open_recording,

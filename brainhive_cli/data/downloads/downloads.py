@@ -320,7 +320,7 @@ def _claim_file(path: Path) -> Generator[int, None, Claim]:
     """Wait until no other process downloads a file, and claim it.
 
     Yields:
-        0, while another process downloads the file.
+        0 new bytes, each time that another process is still downloading the file.
     """
     claim_path = path.with_name(f".{path.name}.claim")
     n_polls = 0

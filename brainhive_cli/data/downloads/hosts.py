@@ -156,8 +156,8 @@ def choose_files(
 
     Args:
         files: Files of a data set.
-        subjects: Subjects to select, or None for all. Files without a subject in their
-            name are always selected.
+        subjects: Subjects to select, or None for all. They do not exclude files without
+            a subject in their name.
         include: Patterns such as "sub-*/**". "!" before a pattern excludes files.
     """
     patterns = []

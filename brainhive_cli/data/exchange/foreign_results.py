@@ -123,7 +123,7 @@ class _ResultFiles:
         kinds = {re.sub(r"\d+", "", label) for label in labels}
         shapes = {array.shape for array in arrays}
         are_seeds = role in REPEATED_ROLES and len(kinds) == len(shapes) == 1
-        # arrays with NaN are not equal
+        # arrays with NaN never count as equal
         are_equal = all(np.array_equal(array, arrays[0]) for array in arrays[1:])
         is_absent = len(arrays) < len(labels)
         if is_absent or not (are_equal or are_seeds):

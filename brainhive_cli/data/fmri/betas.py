@@ -602,7 +602,8 @@ def choose_estimates(betas: Float32) -> tuple[Bool, Bool]:
     """Choose trials and voxels without missing betas, so that most betas are kept.
 
     A beta is missing if it is not finite. A beta of 0 is missing if at least
-    `MIN_ZERO_SHARE` of the trial's voxels are 0, without voxels that are always 0.
+    `MIN_ZERO_SHARE` of the trial's betas are 0. Voxels that are 0 in all trials do not
+    count.
 
     Args:
         betas: Betas [n, V].
@@ -617,8 +618,8 @@ def choose_estimates(betas: Float32) -> tuple[Bool, Bool]:
     zero_share = is_zero.sum(1, keepdims=True) / max(1, varies.sum())
     is_missing |= is_zero & (zero_share >= MIN_ZERO_SHARE)
 
-    # drop trials with most missing betas first, and count for each voxel the drops
-    # after which it is complete
+    # drop trials one by one, the trial with the most missing betas first, until a voxel
+    # has no missing beta
     order = np.argsort(-is_missing.sum(1), kind="stable")
     n_drops = np.zeros(betas.shape[1], np.int64)
     for position, row in enumerate(order, 1):

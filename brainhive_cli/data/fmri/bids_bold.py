@@ -526,7 +526,7 @@ def require_one_version(files: Iterable[BidsFile]) -> None:
     """Require a single file of each acquisition, in the folder of its subject."""
     file_of: dict[frozenset[tuple[str, str]], BidsFile] = {}
     for file in files:
-        # a copy of a folder may be called sub-01_old
+        # refuse files in a copy of a folder, such as sub-01_old
         label = re.match(r"sub-[a-zA-Z0-9]*", file.folder.parts[0])
         if label is None or label[0] != f"sub-{file.entities.get('sub')}":
             raise BrainhiveError(

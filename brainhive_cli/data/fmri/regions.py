@@ -416,7 +416,7 @@ def _read_cifti_maps(
     map_axis = img.header.get_axis(0)
     axis = img.header.get_axis(1)
     values = np.asarray(img.dataobj).T
-    # the file and the betas may have different grayordinates outside the cortex
+    # if the file has other grayordinates than the betas, use its cortex only
     if len(values) != sum(sizes):
         cortex = [values[axis.name == name] for name in CIFTI_CORTEX.values()]
         values = np.pad(np.concatenate(cortex), [(0, sum(sizes[2:])), (0, 0)])

@@ -340,7 +340,7 @@ class Mask:
         return read_volume(path, self.way_out)[self.inside]
 
     def read_series(self, path: Path, volumes: Sequence[int] | None = None) -> Array:
-        """Read volumes [n, V], with one volume in memory at a time.
+        """Read the selected voxels of volumes [n, V], a whole volume at a time.
 
         Args:
             path: Volumes [X, Y, Z, n] on the same grid.

@@ -359,7 +359,7 @@ def _keep_nearest(blocks: list[Int64]) -> Int64:
     """Keep the nearest training pictures of each test picture.
 
     Args:
-        blocks: Arrays [P, 3] of test rows, distances of views, and training rows.
+        blocks: Arrays [P, 3] of test rows, distances of hashes, and training rows.
 
     Returns:
         Array [P, 3], sorted by test row and distance.
@@ -424,7 +424,9 @@ def _list_banded(
 def _list_equal(
     test_keys: NDArray[np.uint16], train_keys: NDArray[np.uint16]
 ) -> Iterator[Pairs]:
-    """Yield the pairs of equal keys [M] and [N], in blocks."""
+    """Yield blocks of pairs of positions in `test_keys` [M] and `train_keys` [N] with
+    equal keys.
+    """
     by_key = np.argsort(train_keys, kind="stable")
     key_counts = np.bincount(train_keys, minlength=2**16)
     counts = key_counts[test_keys]

@@ -28,7 +28,7 @@ def decode(source: str | BytesIO, name: object) -> Image.Image:
         name: Name of the picture in the error message.
 
     Raises:
-        BadPicture: if it cannot be decoded, or has 32 bits per pixel.
+        BadPicture: if it cannot be decoded, or has 32 bits per grey value.
     """
     with report_bad_picture(name):
         # opening a pipe or device could wait forever

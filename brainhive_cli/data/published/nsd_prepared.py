@@ -231,7 +231,8 @@ def _list_means_pictures(
         count: Number of pictures in the file.
 
     Raises:
-        BrainhiveError: if no number of complete sessions shows `count` pictures.
+        BrainhiveError: if the first sessions, however many, do not show exactly `count`
+            pictures.
     """
     # trials in which a picture was first seen, in the order of time
     rows, is_test = read_design(design, subject)
@@ -431,7 +432,7 @@ def _read_brain_diffuser(
     means = _open_means(path)
     count, width = means.shape
 
-    # measured at the first read, as a plan needs the shape alone
+    # the mean and deviation are computed at the first read, not for the shape
     @cache
     def measure_voxels() -> tuple[Float64, Float64]:
         """Measure the mean and the inverse spread [V] of the training pictures."""

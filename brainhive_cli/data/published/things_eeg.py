@@ -141,8 +141,8 @@ class Distributed(parts.Config):
 
     def build(self, paths: Paths) -> Dataset:
         """Make the data set. No file is read yet."""
-        # signals of another preparation have another name
         root = paths.dataset(self.name, self.root)
+        # signals of another folder have a name of their own
         recorded_as = self.name
         if "*" not in self.signals and self.signals not in ("", self.published):
             recorded_as = f"{self.name}--{self.signals.replace('/', '--')}"

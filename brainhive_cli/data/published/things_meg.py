@@ -233,7 +233,7 @@ class EpochFiles(Preparation):
 
         Returns:
             Rows of the trials, and the number of trials without a split, by reason. The
-            split `train` has these numbers.
+            numbers are given with the split `train` only.
         """
         is_in_session = epochs.sessions == session
         is_selected = is_in_session & (epochs.types == SPLIT_TYPES[split])

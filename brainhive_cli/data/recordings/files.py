@@ -134,7 +134,7 @@ def list_recording_files(path: Path) -> list[Path]:
     """List the files that are read with a recording: companions, parts and tables.
 
     Raises:
-        MissingData: if the recording is empty or has no content.
+        MissingData: if the recording is empty, or a placeholder of git-annex or LFS.
     """
     require_content(path)
     if not path.stat().st_size:

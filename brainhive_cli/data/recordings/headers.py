@@ -496,7 +496,7 @@ def _check_order(path: Path, events: Sequence[tuple[int | None, str]]) -> list[s
         return []
     row = int(np.argmax(steps < 0)) + 1
     problem = f"onsets go back {(steps < 0).sum()} times, first behind event {row}"
-    # interleaved onsets are much closer than consecutive onsets
+    # two sequences of a restarted clock overlap, so sorted onsets are much closer
     distance = np.percentile(np.diff(np.sort(samples)), 5)
     if (steps > 0).any() and distance < 0.25 * steps[steps > 0].min():
         raise BrainhiveError(

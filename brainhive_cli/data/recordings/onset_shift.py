@@ -98,7 +98,8 @@ def _find_shift(onsets_s: Float64, times_s: Float64, bin_s: float) -> float:
     if np.mean(np.abs(offsets_s) <= bin_s) >= MIN_PAIRED_SHARE:
         return 0.0
 
-    # peak of the correlation of their counts in bins, the smallest shift if tied
+    # count onsets and markers in bins, and find the lag with the most pairs within a
+    # bin of each other, or the smallest lag if tied
     first_s = min(onsets_s[0], times_s[0])
     onset_counts = np.bincount(((onsets_s - first_s) / bin_s).astype(int))
     marker_counts = np.bincount(((times_s - first_s) / bin_s).astype(int))

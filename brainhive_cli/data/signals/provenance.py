@@ -31,7 +31,7 @@ def list_sources(provenance: Provenance) -> list[Provenance]:
 
 
 def list_caveats(provenance: Provenance) -> list[str]:
-    """List the caveats of every number that depends on the signals."""
+    """List the caveats that apply to all results from these signals."""
     sources = list_sources(provenance)
     is_simulated = any("simulated" in source for source in sources)
     steps = [source["preparation"] for source in sources if "preparation" in source]

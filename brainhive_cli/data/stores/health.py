@@ -135,8 +135,8 @@ def make_health_row(
         path: Path of the store.
         health: Health figures.
         has_failed: True if the store has a problem.
-        are_annotations: True for targets such as labels of 0 and 1, of which only the
-            number of vectors and of values that are not finite are shown.
+        are_annotations: True for annotations such as labels of 0 and 1. Only their
+            number and the number of values that are not finite are shown.
     """
     name = hdf5.shorten_store_path(path)
     check = FAILED if has_failed else PASSED

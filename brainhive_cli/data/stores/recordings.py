@@ -183,8 +183,8 @@ class Recordings:
     def list_inputs(self, subjects: Sequence[int]) -> list[Input]:
         """List the stores of subjects as inputs of a command.
 
-        An absent store has the size of the files that it is made from. All absent
-        stores share an error, which names the subjects that are there.
+        The size of an absent store is the size of the files that it is made from. All
+        absent stores have the same error, which names the subjects with a store.
         """
         digests = self.collect_identities(subjects)
         names = {subject: self.name_store(subject) for subject in subjects}

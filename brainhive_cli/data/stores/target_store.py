@@ -449,7 +449,7 @@ def find_finite_rows(embedding: Any) -> Bool:
 
 
 def find_equal_embeddings(stores: Iterable[TargetStore], is_candidate: Bool) -> Bool:
-    """Find the candidates [M] that share their embeddings in every store.
+    """Find candidates with the same embeddings as another candidate, in every store.
 
     Embeddings are equal up to `MAX_EQUAL_DISTANCE`, after projection onto a few random
     directions, which keeps distances.

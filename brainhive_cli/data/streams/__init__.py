@@ -240,7 +240,7 @@ class Replay:
     def read(self, wait_s: float) -> Chunk | None:
         """Return due samples and events. Empty after `wait_s`, and None at the end."""
         rate_hz = self.format.rate_hz
-        # memory holds a chunk and a block
+        # read blocks until a chunk is complete
         chunk_size = max(1, round(CHUNK_S * rate_hz))
         while len(self._samples) < chunk_size:
             block = next(self._blocks, None)

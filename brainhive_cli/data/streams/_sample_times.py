@@ -64,9 +64,9 @@ class SampleTimes:
             timestamps: Time stamps [n] of new samples, in seconds.
 
         Returns:
-            Ascending times [m], also of earlier samples. Samples wait up to `HOLD_S`
-            while a loss is uncertain. NaN if the clock went back, and the sample is to
-            be left out.
+            Ascending times [m] of these and earlier samples. A time is NaN if the clock
+            went back, and such a sample must be left out. The times of late samples
+            are returned after up to `HOLD_S`, because samples may have been lost.
         """
         times = []
         for timestamp in timestamps.tolist():

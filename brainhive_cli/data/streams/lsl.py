@@ -379,7 +379,10 @@ def _wait_for_streams(config: Config, stream_type: str) -> tuple[Any, Any]:
 def _match_signals(
     config: Config, stream_type: str, streams: list[Any]
 ) -> tuple[list[Any], str]:
-    """List the stream that matches the keys, if present, and the keys as text.
+    """Find the stream that matches the keys.
+
+    Returns:
+        A list of the stream, empty if no stream matches, and the keys as text.
 
     Raises:
         RecipeError: if several match, or the match has no samples at a fixed rate.

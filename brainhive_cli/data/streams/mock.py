@@ -50,7 +50,7 @@ class Config(StreamConfig):
         """Return the stream, whose signal is computed while it is read.
 
         Raises:
-            MissingData: if the data set is simulated, and the person has no signals.
+            MissingData: if the data set is simulated, and has no signals of the person.
         """
         # unprepared trials that begin at their event can be joined to a signal
         recording = request.open_recording()
@@ -76,7 +76,7 @@ def simulate(
 
     Args:
         config: Interval and number of events.
-        request: Channels, unit, rate and pictures of the model.
+        request: Pictures to show, and the channels, unit and rate of the signal.
         recording: Simulated trials that begin at their event, or None for noise alone.
         clock: Clock that decides which samples have arrived.
     """

@@ -86,7 +86,7 @@ class ReplayedTrials:
         while self._next < len(self._trials) and len(windows) < MAX_WINDOWS:
             time_s = self._next * self._interval_s
             stop_s = time_s + length_s
-            # the first window is not delayed to wait for others
+            # wait for the first window only
             if not self.clock.wait_until(stop_s, 0.0 if windows else wait_s):
                 break
             item, repetition = self._trials[self._next].tolist()

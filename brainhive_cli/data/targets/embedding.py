@@ -281,7 +281,8 @@ def _write_pending(
         writer: Writer of the store.
         rows: Rows [B] of the stimuli.
         values: Embeddings [B, …] on the CPU.
-        pixels: Identity of the pixels [B, 25], if the stimuli were decoded.
+        pixels: Digests of the pixels and perceptual hashes [B, 25], if the stimuli were
+            decoded.
         is_pending: [B] True for each row that the store lacks.
         copied: CUDA event recorded after the copy to the CPU, or None.
     """

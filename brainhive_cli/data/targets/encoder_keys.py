@@ -166,7 +166,7 @@ def match_keys(
     owner: str,
     candidates: Iterable[EncoderConfig] = (),
 ) -> dict[str, str]:
-    """Find a prior's key of each encoder.
+    """Find the key by which a prior knows each encoder.
 
     Args:
         encoders: Encoders to fuse.
@@ -222,7 +222,7 @@ def find_prior_encoders(prior: str) -> list[EncoderConfig]:
 
 
 def match_prior_keys(prior: str, encoders: Sequence[EncoderConfig]) -> dict[str, str]:
-    """Find a prior's key of each encoder without reading its weights.
+    """Find the key by which a prior knows each encoder, without reading its weights.
 
     Raises:
         BrainhiveError: if the prior has other encoders.

@@ -125,18 +125,18 @@ def hold_out_clusters(unit: Float32, concepts: Sequence[str], count: int) -> Fol
 def match_neighbours(unit: Float32, count: int) -> tuple[Folds, dict[str, float]]:
     """Choose test pictures far from each training picture, but similar overall.
 
-    Pictures whose cosine is above tau form groups, with their neighbours in turn. Tau
-    is the lowest value for which no group exceeds `MAX_GROUP` of the pictures. The test
-    is the random draw of whole groups with the lowest MMD².
+    Pictures whose cosine is above tau are in the same group. Tau is the lowest value
+    for which no group has more than the share `MAX_GROUP` of the pictures. The test
+    pictures are the random draw of whole groups with the lowest MMD².
 
     Args:
         unit: Embeddings [N, D] of unit length.
-        count: 1/count of the pictures is tested.
+        count: 1/count of the groups is tested.
 
     Returns:
         The fold, with `tau` and `mmd2`.
 
-    Source: LAION-fMRI's split `tau` has both aims, the algorithm is ours. MMD
+    Source: LAION-fMRI's split `tau` has the same aims, but another algorithm. MMD
     with the cosine as kernel (Gretton et al. 2012) is the squared distance between the
     mean embeddings.
     """

@@ -102,7 +102,8 @@ class StoreTargets:
 
         Args:
             rows: Rows [B] of the stimuli.
-            choices: Number [B] of each stimulus's alternative, 0 by default.
+            choices: Number [B] of the chosen caption or frame of each stimulus, 0 by
+                default.
         """
         gathered = self._gather(self.values, rows)
         if choices is None:
@@ -349,8 +350,8 @@ class Targets:
             rows: Rows [B] of the stimuli.
             views: Preprocessed stimuli [B, 3, H, W] by name of the group. If None, they
                 are decoded here.
-            choices: Number [B] of each stimulus's alternative, by key. The default is
-                the first.
+            choices: Number [B] of the chosen caption or frame of each stimulus, by key.
+                The default is the first.
         """
         targets = {}
         if self.groups and views is None and len(rows) > MAX_ONLINE_STIMULI:
