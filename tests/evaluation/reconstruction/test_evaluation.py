@@ -150,7 +150,7 @@ def test_cells_stand_in_a_table_and_an_item_counts_once_over_seeds(
     one = go("reconstruct", *drawing, "seeds=2", "subjects=2")
 
     assert both.tables[0].title == "Reconstruction of test pictures"
-    assert both.tables[0].note.startswith("for these 3 pictures. n 6.")
+    assert both.tables[0].note.startswith("for these 3 pictures. 6 tested.")
     assert both.tables[0].note.endswith(
         "brainhive, 2 repeats, intra demo-noise-0.3-40-concepts, 17 channels, 0 to "
         "1000 ms, 250 Hz, 16 repetitions averaged, uV, simulated. † simulated"
@@ -161,7 +161,7 @@ def test_cells_stand_in_a_table_and_an_item_counts_once_over_seeds(
     assert [row[0] for row in both.tables[1].rows] == rows
     assert (
         both.tables[1].columns == ["cell", "PixCorr", "SSIM"]
-        and "n 3." in both.tables[1].note
+        and "3 tested." in both.tables[1].note
     )
     name = "brain · sub-02_seed-2"
     assert list(one.metrics.facts.cells) == [name] and len(one.tables) == 1

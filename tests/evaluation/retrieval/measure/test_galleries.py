@@ -92,7 +92,7 @@ def test_variants_of_a_sweep_are_each_read_as_they_were_trained_and_told_apart(
     assert all(titled) and sum(map(len, titled)) == len(result.tables) - 1
     (pair,) = metrics.facts.comparisons
     assert [pair.first, pair.second] == variants and pair.difference > 0
-    assert result.tables[-1].title.startswith(f"Differences of {variants[0]}")
+    assert result.tables[-1].title.startswith(f"Comparison of {variants[0]}")
     assert result.tables[-1].rows[0][1] == variants[1]
     for refused in (f"against={swept}", f"run=[{plain}, {swept}]", f"run={swept}:lr=1"):
         with pytest.raises(BrainhiveError) as caught:
@@ -119,9 +119,9 @@ def test_only_pictures_that_somebody_was_shown_are_searched_when_asked(
     monkeypatch.setattr(
         TrainedModel,
         "trials",
-        lambda member, subject, split: opened(member, subject, split).take(
-            shown[subject]
-        ),
+        lambda member, subject, split, **options: opened(
+            member, subject, split, **options
+        ).take(shown[subject]),
     )
     monkeypatch.setattr(
         TrainedModel, "shown", lambda member, subject, split: shown[subject]

@@ -45,7 +45,10 @@ def test_the_curve_comes_as_an_artifact_and_a_table_that_say_how_it_was_made(cur
     (table,) = [
         table for table in result.tables if table.title == "Accuracy over repetitions"
     ]
-    assert "10 random choices of each number" in table.note and "pool 100" in table.note
+    assert (
+        "10 random choices of each number" in table.note
+        and "100 candidates" in table.note
+    )
     titles = {each.title for each in artifacts.read(RunFolder(plain.folder))}
     assert "Accuracy over repetitions" not in titles
 
