@@ -1,6 +1,7 @@
 """Test scores by epoch in the training logs of another project."""
 
 import re
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +55,11 @@ def find_logs(result: ForeignResult) -> dict[str, EpochLog]:
     Returns:
         Log of each training, keyed by the name of the training.
     """
+    # the columns of each training, in a single pass because a log may have thousands
+    names_of_training = defaultdict[str, list[str]](list)
+    for name in result.log:
+        names_of_training[_find_training(name)].append(name)
+
     # the test score of each training, where a name with the checked k wins
     test_names = dict[str, str]()
     for name in sorted(result.log, key=_find_k, reverse=True):
@@ -78,10 +84,10 @@ def find_logs(result: ForeignResult) -> dict[str, EpochLog]:
 
         # test scores at the best epochs by each validation or training score
         is_validated = False
-        for name, values in result.log.items():
+        for name in names_of_training[training]:
             column = _find_column(name)
-            is_of_training = _find_training(name) == training
-            if not is_of_training or len(values) != len(scores) or "test" in column:
+            values = result.log[name]
+            if len(values) != len(scores) or "test" in column:
                 continue
             signed = -values if LOWER_IS_BETTER.search(column) else values
             is_best = signed == np.nanmax(signed)
