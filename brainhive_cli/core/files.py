@@ -227,10 +227,16 @@ def _find_fetch_command(path: AnyPath) -> str:
         A command with `{}` for the folder, `DEAD_LINK_HINT` for another dead link, or
         "" for any other path.
     """
-    is_dead_link = os.path.islink(path) and not os.path.exists(path)
+    # one call for each of up to a million files, which are slow on network disks
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        status = None
+
+    is_dead_link = status is None and os.path.islink(path)
     if is_dead_link:
         content = os.fsencode(os.readlink(path))
-    elif os.path.isfile(path) and os.path.getsize(path) < MAX_POINTER_BYTES:
+    elif status and stat.S_ISREG(status.st_mode) and status.st_size < MAX_POINTER_BYTES:
         content = Path(path).read_bytes()
     else:
         return ""
