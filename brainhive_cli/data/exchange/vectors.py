@@ -349,7 +349,8 @@ def _open_parquet_cache(files: Sequence[Path], encoder_names: Sequence[str]) -> 
             "name the encoder of the files: --encoders NAME",
         )
 
-    selected_files = encoder_files or files
+    # a file that was found twice, by itself and in its folder, is read once
+    selected_files = list(dict.fromkeys(encoder_files)) or files
     names: list[str] = []
     for file in selected_files:
         with report_damage(file, DAMAGE_HINT):
@@ -470,13 +471,14 @@ def _require_single(candidates: Mapping[str, Any], nouns: str, file: Path) -> An
 def _open_folders(folders: Sequence[Path], suffix: str) -> Vectors:
     """Open AlignVis folders, with a file `{picture}{suffix}.npy` for each picture."""
     ending = f"{suffix}.npy"
-    files = []
-    names = []
+    # a file in a folder and in its subfolder is read once
+    name_of_file: dict[Path, str] = {}
     for folder in folders:
         for path, _ in walk(folder):
             if path.endswith(ending):
-                files.append(folder / path)
-                names.append(path.removesuffix(ending))
+                name_of_file[folder / path] = path.removesuffix(ending)
+    files = list(name_of_file)
+    names = list(name_of_file.values())
     if not files:
         raise MissingData(
             f"{folders[0]} has no files *{ending}", "name the folder of the vectors"

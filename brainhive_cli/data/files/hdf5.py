@@ -420,7 +420,7 @@ class _RowVerifier:
             self._content = values.reshape(len(values), -1).view(np.uint8)
         self._checksums = checksums
         self._is_due = np.asarray(checksums != 0)
-        self._rows = np.arange(len(checksums))
+        self._rows = np.arange(len(values) if values.ndim else 0)
         self._path = path
         self._name = name
         self._made_by = made_by

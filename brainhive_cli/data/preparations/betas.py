@@ -564,7 +564,7 @@ class OwnBetas(PublishedBetas):
             array_name = usual_names[0]
         if array_name not in names:
             raise BrainhiveError(
-                f"{path} has no array {array_name}, only {', '.join(names)}",
+                f"{path} has no array {array_name}, only {', '.join(map(str, names))}",
                 "preparation.key=NAME",
             )
         return str(array_name)

@@ -725,7 +725,8 @@ def _require_equal_durations(durations_s: Float64, position: str) -> None:
     """Raise an error if pictures differ in duration, or a duration is unknown (NaN)."""
     if np.isnan(durations_s).any():
         problem = "without a duration"
-    elif np.ptp(durations_s) > DURATION_TOLERANCE_S:
+    # the range of infinite durations is NaN
+    elif not np.ptp(durations_s) <= DURATION_TOLERANCE_S:
         problem = f"for {durations_s.min():g} to {durations_s.max():g} s"
     else:
         return

@@ -60,7 +60,7 @@ class Averages(PublishedSteps):
         hint = fetch_line(self.name)
         paths = []
         trials = []
-        regions: dict[str, Bool] = {}  # masks [V], the same in all files
+        regions: dict[str, Bool] = {}  # masks [V] in the last file
         for session, (pattern, default_split) in enumerate(form.items(), 1):
             path = find_file(root, pattern.format(subject=subject), hint)
             paths.append(path)
@@ -69,6 +69,7 @@ class Averages(PublishedSteps):
                 labels = _read_labels(samples, columns)
                 pictures = _read_pictures(file, labels, samples.dtype.itemsize)
             is_voxel = columns["VoxelData"]
+            regions = {}
             for key, is_inside in columns.items():
                 if key.startswith("ROI_"):
                     regions[key.removeprefix("ROI_")] = is_inside[is_voxel]

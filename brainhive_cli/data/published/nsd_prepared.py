@@ -278,11 +278,12 @@ def read_region_masks(
             return voxels
 
     regions = {GENERAL: np.ones(width, bool)}
-    paths = [root / REGION_MASKS for root in roots if is_file(root / REGION_MASKS)]
-    if not paths:
+    files = (root / REGION_MASKS for root in roots)
+    path = next(filter(is_file, files), None)
+    if path is None:
         return Voxels(regions)
     group_name = f"subj{subject:02d}"
-    with hdf5.open_file(paths[0], hint) as file:
+    with hdf5.open_file(path, hint) as file:
         masks = {}
         for name in file[group_name]:
             dataset = hdf5.open_numbers(file, f"{group_name}/{name}", "fiub")

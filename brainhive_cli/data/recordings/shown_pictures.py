@@ -114,14 +114,21 @@ def match_pictures(
     distinct_names = list(dict.fromkeys(filter(None, names)))
     if stimuli.are_categories:
         rows = match_categories(distinct_names, image_ids)
+        exact_names = set(rows)
     else:
-        rows = _match_paths(distinct_names, image_ids)
+        rows, exact_names = _match_paths(distinct_names, image_ids)
     if not rows:
         raise MissingData(
             f"no picture that was shown is in {stimuli.name}, of "
             f"{summarise_names(distinct_names)}",
             f"it has: {', '.join(image_ids[:3])} …: preparation.stimuli.root=FOLDER",
         )
+
+    # if cat/01.jpg matches the picture cat/01, the short match of dog/01.jpg is wrong
+    row_counts = Counter(rows.values())
+    for name in set(rows) - exact_names:
+        if row_counts[rows[name]] > 1:
+            del rows[name]
 
     trial_ids = []
     trial_splits = []
@@ -149,10 +156,15 @@ def match_categories(names: Iterable[str], image_ids: Sequence[str]) -> dict[str
     return rows
 
 
-def _match_paths(names: Iterable[str], image_ids: Sequence[str]) -> dict[str, int]:
+def _match_paths(
+    names: Iterable[str], image_ids: Sequence[str]
+) -> tuple[dict[str, int], set[str]]:
     """Find the rows of pictures by paths, also without their first folders.
 
     For example, images/cat/cat_01.jpg matches cat/cat_01.
+
+    Returns:
+        Rows by name, and the names whose whole path matches.
     """
     stem_counts = Counter(image_id.rpartition("/")[2] for image_id in image_ids)
     rows: dict[str, int] = {}
@@ -174,15 +186,7 @@ def _match_paths(names: Iterable[str], image_ids: Sequence[str]) -> dict[str, in
             if name in rows:
                 continue
             shorter_path = path.partition("/")[2]
-            is_unique = stem_counts[to_image_id(shorter_path)] == 1
-            if "/" in shorter_path or is_unique:
+            if "/" in shorter_path or stem_counts[to_image_id(shorter_path)] == 1:
                 shorter_paths[name] = shorter_path
         path_of = shorter_paths
-
-    # if cat/01.jpg matches the picture cat/01, the short match of dog/01.jpg is wrong
-    row_counts = Counter(rows.values())
-    return {
-        name: row
-        for name, row in rows.items()
-        if name in exact_names or row_counts[row] == 1
-    }
+    return rows, exact_names

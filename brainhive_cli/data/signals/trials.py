@@ -218,9 +218,9 @@ class Trials:
     def _check_repetitions(self, shape: list[int]) -> None:
         """Raise an error if values of repetitions do not fit the signal."""
         n_stimuli, n_repetitions, n_channels, _ = shape
-        counts = self.repetitions
-        if counts is None:
-            counts = np.full(n_stimuli, n_repetitions)
+        counts = np.asarray(n_repetitions)
+        if self.repetitions is not None:
+            counts = self.repetitions
         if ((counts < 1) | (counts > n_repetitions)).any():
             raise BrainhiveError(
                 f"signals {shape} come with numbers of repetitions outside 1 to "
@@ -228,7 +228,8 @@ class Trials:
             )
 
         # a value for each repetition, and padding elsewhere
-        is_there = np.arange(n_repetitions) < counts[:, None]  # [N, R]
+        n_present = np.broadcast_to(counts, n_stimuli)
+        is_there = np.arange(n_repetitions) < n_present[:, None]  # [N, R]
         lists = {
             "runs": self.runs,
             "onsets": self.onset_s,

@@ -547,7 +547,7 @@ def _require_names(
         declared = " declared" if is_declared else ""
         problem = f"{count} channels, and {n_names} names{declared}"
     elif len(set(names)) < count:
-        name = Counter(names).most_common(1)[0][0]
+        name = next(name for name, number in Counter(names).items() if number > 1)
         problem = f"two channels {name!r}"
     if problem:
         raise RecipeError(

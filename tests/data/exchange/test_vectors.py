@@ -300,3 +300,17 @@ def test_vectors_that_are_not_as_many_as_names_are_refused(
     with pytest.raises(BrainhiveError):
         copy_values(tmp_path, np.ones((count, 2)))
     assert not list(tmp_path.rglob("*.h5*"))
+
+
+def test_files_of_overlapping_sources_are_read_once(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "set/train/vae.h5", np.ones((7, 2), np.float32))
+    file = tmp_path / "files/set_train_vae-part-00000-of-00001.parquet"
+    file.parent.mkdir()
+    write_parquet(store, file, np.array([1]))
+    assert open_vectors([file.parent, file], ["vae"]).names == [IDS[1]]
+
+    path = tmp_path / "single/cat/1_vae.npy"
+    path.parent.mkdir(parents=True)
+    np.save(path, np.ones((1, 2)))
+    folders = [path.parents[1], path.parent]
+    assert len(list(open_vectors(folders, [], "_vae").names)) == 1

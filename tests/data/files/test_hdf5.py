@@ -129,3 +129,14 @@ def test_hdf5_that_names_other_files_is_refused(tmp_path: Path) -> None:
             hdf5.refuse_other_files(file, has_datasets=True)
     with hdf5.open_file(write("own"), "") as file:
         assert len(hdf5.open_numbers(file, "betas/b", "f")) == 100
+
+
+def test_rows_without_a_checksum_are_not_read(path: Path) -> None:
+    """A foreign file had fewer checksums than rows."""
+    with hdf5.open_unlocked(path, "r+") as file:
+        del file[f"{hdf5.CHECKSUMS}/embedding"]
+        file[f"{hdf5.CHECKSUMS}/embedding"] = np.ones(2, np.uint64)
+    with hdf5.open_unlocked(path) as file:
+        rows = hdf5.open_rows(file, "embedding", "")
+        with pytest.raises(IndexError):
+            rows[0:6]

@@ -315,3 +315,13 @@ def test_a_square_array_of_voxels_and_trials_is_refused(folder: Path) -> None:
     write_table(folder / f"{BY_FILE}trials.csv", NAMES)
     with pytest.raises(BrainhiveError, match=r"trials first.*trials last"):
         build().shapes(1, 1)
+
+
+def test_a_file_with_keys_that_are_no_names_is_refused(folder: Path) -> None:
+    np.save(folder / f"{BY_FILE}betas.npy", {0: make_betas(8), 1: make_betas(8)})
+    save_mask(folder)
+    write_table(folder / f"{BY_FILE}trials.csv", [f"x{row}" for row in range(8)])
+    with pytest.raises(BrainhiveError) as caught:
+        build().shapes(1, 1)
+    assert "betas.npy" in caught.value.message
+    assert "0, 1" in caught.value.message

@@ -293,6 +293,14 @@ def test_onsets_and_durations_are_read_in_their_unit(data, unit, size_s):
     assert noted == len(trials.image_ids) + trials.dropped[bold.AFTER_END]
 
 
+def test_infinite_durations_are_refused(data):
+    for path in (data / "sub-01/ses-01/func").glob("*_events.tsv"):
+        edit_table(path, lambda rows: [[row[0], "inf", *row[2:]] for row in rows])
+    with pytest.raises(BrainhiveError) as caught:
+        build().list_trials(1, 1)
+    assert "preparation.stimulus_s" in caught.value.hint
+
+
 def test_voxels_lie_in_the_masks_of_all_sessions(data, mini_bids):
     path = derived(data, f"{OTHER_RUN}_space-T1w_desc-brain_mask.nii.gz")
     mask = mini_bids.brain_mask()

@@ -27,6 +27,7 @@ from brainhive_cli.data.signals.trials import (
     make_trial_reader,
 )
 from brainhive_cli.data.stores.signal_store import SignalStore
+from tests.worlds.array_trials import make_trials
 
 PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
 
@@ -621,3 +622,10 @@ def test_gathered_trials_are_read_forwards_and_absent_ones_are_zeros() -> None:
 def test_no_trials_have_no_stimuli() -> None:
     names, table, counts = group_trials(np.empty(0, np.int64))
     assert len(names) == len(counts) == 0 and table.shape == (0, 0)
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (4, 2)])
+def test_numbers_of_repetitions_have_one_axis(shape: tuple[int, ...]) -> None:
+    signal = np.zeros((4, 2, 3, 5), np.float32)
+    with pytest.raises(BrainhiveError):
+        make_trials(1, signal, range(4), counts=np.full(shape, 2))
