@@ -444,7 +444,7 @@ def _draw_matrix(figure: Any, axes: Any, matrix: Heatmap) -> float:
 
     # rotate column names that overlap, and shrink them if the columns are narrow
     figure.get_layout_engine().execute(figure)
-    if _find_overlapping(axes.get_xticklabels()) and not _are_numbers(matrix.columns):
+    if not _are_numbers(matrix.columns) and _find_overlapping(axes.get_xticklabels()):
         is_narrow = axes.bbox.width / figure.dpi < NAME_INCH * len(axes.get_xticks())
         axes.tick_params(
             axis="x", rotation=90, labelsize="xx-small" if is_narrow else "medium"

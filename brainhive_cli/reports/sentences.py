@@ -94,10 +94,9 @@ def state_finding(measurements: Measurements) -> str:
 def describe_differences(group: RunGroup) -> list[str]:
     """Write a sentence on each difference, at most `MAX_DIFFERENCES`."""
     sentences = []
+    metrics = group.metrics
     for difference in group.differences[:MAX_DIFFERENCES]:
-        sentence = render(
-            "difference.txt", difference=difference, metrics=group.metrics
-        )
+        sentence = render("difference.txt", difference=difference, metrics=metrics)
         sentences.append(sentence)
     return sentences
 

@@ -286,8 +286,9 @@ def _read_file(
         return FileRegions(size, regions, kind)
 
     # several masks or maps of probabilities, numbered from 0 or 1 in the table
-    has_labels = any(len(np.unique(column[column > 0])) > 1 for column in maps.T)
-    if kind == "labels" and has_labels:
+    if kind == "labels" and any(
+        len(np.unique(column[column > 0])) > 1 for column in maps.T
+    ):
         raise BrainhiveError(
             f"{path} has {n_maps} maps of labels without names",
             "preparation.regions={NAME: FILE} with files of a single map, or "

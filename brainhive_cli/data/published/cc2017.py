@@ -173,9 +173,10 @@ def _list_files(root: Path, captions: str, split: str, content: str) -> list[Inp
     for pattern in patterns[content]:
         expected_path = root / pattern.format(split=split)
         name = expected_path.name
-        # an archive may be unpacked
-        folder = find_below(root, name.removesuffix(".tar.gz"))
-        path = folder or find_below(root, name)
+        path = find_below(root, name.removesuffix(".tar.gz"))
+        # an archive that is not unpacked
+        if path is None and name.endswith(".tar.gz"):
+            path = find_below(root, name)
         inputs.append(Input.of_file(path, expected_path, FETCH_HINT))
     return inputs
 
@@ -362,11 +363,11 @@ def _measure_path_px(mask: Bool) -> float:
     Pairs of frames count only if the object is in both.
     """
     centres = [np.argwhere(frame).mean(0) if frame.any() else None for frame in mask]
-    length_px = 0.0
+    distances_px = []
     for centre, next_centre in pairwise(centres):
         if centre is not None and next_centre is not None:
-            length_px += float(np.linalg.norm(next_centre - centre))
-    return length_px
+            distances_px.append(float(np.linalg.norm(next_centre - centre)))
+    return sum(distances_px)
 
 
 def _read_responses(files: FilesByRow, subject: int, split: str) -> Trials:

@@ -370,9 +370,10 @@ def _read_atlas() -> tuple[dict[str, Bool], Surface]:
         vertices = np.full((N_GRAYORDINATES, 2), -1, np.int32)
         start = 0
         for hemisphere, key in enumerate(("grayl", "grayr")):
-            stop = start + len(mesh[key])
+            indices = mesh[key]
+            stop = start + len(indices)
             vertices[start:stop, 0] = hemisphere
-            vertices[start:stop, 1] = mesh[key]
+            vertices[start:stop, 1] = indices
             start = stop
         sizes = int(mesh["num_meshl"]), int(mesh["num_meshr"])
         return parcels, Surface(vertices, sizes)

@@ -467,8 +467,9 @@ def _list_pictures(
         )
 
     # rows [N] of imgBrick, which stays on disk
-    split_rows = set(seen_rows) & set(shared_rows)
-    if split != "test":
+    if split == "test":
+        split_rows = set(seen_rows) & set(shared_rows)
+    else:
         split_rows = set(seen_rows) - set(shared_rows)
     rows = np.array(sorted(split_rows), np.int64)
     image_ids = Names.of(map(name_picture, rows.tolist()))

@@ -187,11 +187,16 @@ class RawRecordings(Preparation):
         is_scaled = self.config.continuous != "none"
         unit = "IQR" if is_scaled else "µV"
         cutting = self.cutting
-        recordings = {}
+        # of each recording, its signal is not kept
+        codes = {}
+        onsets = {}
+        dropped = {}
         epochs = {}  # [n, C, T]
         for split in PARTITIONS:
             recording = self._open(subject, session, split)
-            recordings[split] = recording
+            codes[split] = recording.codes
+            onsets[split] = recording.onsets
+            dropped[split] = recording.dropped
             with naming(self._find_file(subject, session, split)):
                 channels = _read_channels(recording.signal, recording.rows)
                 scale = 1e6  # volts to microvolts
@@ -207,21 +212,20 @@ class RawRecordings(Preparation):
                     np.clip(epochs[split], -CLIP_IQR, CLIP_IQR, out=epochs[split])
 
         # whiten in place
-        codes = {split: recording.codes for split, recording in recordings.items()}
         with naming(self._find_file(subject, session, "train")):
             whitener = whiten_session(epochs, codes, self.config, self.channels)
         trials = {}
-        for split, recording in recordings.items():
+        for split in PARTITIONS:
             image_ids = self._image_ids[split]
             provenance = {
-                "dropped": recording.dropped,
+                "dropped": dropped[split],
                 "recorded_unit": "µV",
                 "time_shift": cutting.resampling.time_shift,
                 "stimulus_ms": STIMULUS_MS,
             }
             trials[split] = Trials(
                 epochs[split][:, None],  # [n, 1, C, T]
-                [image_ids[code - 1] for code in recording.codes],
+                [image_ids[code - 1] for code in codes[split]],
                 Sensors(self.channels),
                 cutting.times_s,
                 cutting.rate_hz,
@@ -229,7 +233,7 @@ class RawRecordings(Preparation):
                 provenance,
                 whiteners=None if whitener is None else whitener[None],
                 # each file is a run
-                onset_s=recording.onsets[:, None] / cutting.recorded_hz,
+                onset_s=onsets[split][:, None] / cutting.recorded_hz,
             )
         return trials
 

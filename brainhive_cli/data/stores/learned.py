@@ -722,8 +722,7 @@ class TrainingHistory:
 
         # changed weights may have learned from anything
         digest = _digest_weights(weights_files)
-        stored_digest = weights.read_metadata(arrays_file).get("weights")
-        if digest and stored_digest == digest:
+        if digest and weights.read_metadata(arrays_file).get("weights") == digest:
             return history
         return history.inherit(cls())
 

@@ -72,15 +72,14 @@ def cast_signal(signal: Any, dtype: np.dtype[Any]) -> LazyRows:
 
     def read(rows: slice) -> Array:
         values = np.asarray(signal[rows])
-        # infinite values stay infinite, and NaN stays NaN
-        is_finite = np.isfinite(values)
-        largest = float(np.abs(values).max(initial=0, where=is_finite))
-        is_too_large = largest > max_value
-        is_too_small = 0 < largest < min_normal_value
-        if values.dtype != dtype and (is_too_large or is_too_small):
-            raise BrainhiveError(
-                f"signals of up to {largest:g} do not fit {dtype}", "dtype=float32"
-            )
+        if values.dtype != dtype:
+            # infinite values stay infinite, and NaN stays NaN
+            is_finite = np.isfinite(values)
+            largest = float(np.abs(values).max(initial=0, where=is_finite))
+            if largest > max_value or 0 < largest < min_normal_value:
+                raise BrainhiveError(
+                    f"signals of up to {largest:g} do not fit {dtype}", "dtype=float32"
+                )
         cast = values.astype(dtype, copy=False)
         hdf5.release_pages(signal)
         return cast

@@ -73,7 +73,7 @@ def _measure_stored(
     """
     root = paths.under_home("embeddings")
     stores = {}
-    for name in ("train", split):
+    for name in dict.fromkeys(("train", split)):
         opened_stores = target_store.open_stores(
             root, source.name, name, [config.meaning]
         )

@@ -355,11 +355,14 @@ def open_stores(
         )
 
     # several encoders may be views of a store
-    stores = {}
-    for name, (path, view) in locations.items():
-        store = _open_once(path, hdf5.get_file_state(path))
-        stores[name] = store.select_view(name, view)
-    return stores
+    opened = {}
+    for path, _ in locations.values():
+        if path not in opened:
+            opened[path] = _open_once(path, hdf5.get_file_state(path))
+    return {
+        name: opened[path].select_view(name, view)
+        for name, (path, view) in locations.items()
+    }
 
 
 def _build_missing_commands(encoders: Sequence[str], dataset: str) -> str:

@@ -420,8 +420,11 @@ def open_targets(
     stored = []
     online = []
     for config in encoders:
-        path, _ = target_store.find_store(root, dataset.name, split, config.name)
-        if not compute_missing or path.is_file():
+        is_stored = True
+        if compute_missing:
+            path, _ = target_store.find_store(root, dataset.name, split, config.name)
+            is_stored = path.is_file()
+        if is_stored:
             stored.append(config)
         elif config.pictures:  # the stimuli cannot replace its pictures
             raise MissingData(
