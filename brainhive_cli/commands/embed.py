@@ -20,7 +20,7 @@ from brainhive_cli.data.targets.encoder_stores import warn_of_problems
 from brainhive_cli.data.targets.job import Job, Recipe
 from brainhive_cli.data.targets.next_commands import write_next_command
 from brainhive_cli.data.targets.picture_splits import write_split
-from brainhive_cli.models.encoders import IMPORTED, own_names
+from brainhive_cli.models.encoders import IMPORTED, list_own_names
 
 resolve_job = Job.resolve
 
@@ -144,22 +144,22 @@ def list_encoders() -> Result:
     rows = []
     for kind in parts.list_kinds("encoders"):
         config = parts.load("encoders", kind).Config()
-        shape: tuple[int, ...] = config.known_shape or ()
+        shape: tuple[int, ...] = config.static_shape or ()
         size: int | str = shape[0] if len(shape) == 1 else _write_shape(shape)
-        if config.is_here:
+        if config.is_available:
             state = "yes"
-        elif config.weights_from or size:
+        elif config.weights_source or size:
             state = "no"
         else:
             state = "–"
-        source = config.weights_from or f"{{kind: {config.name}, source: …}}"
+        source = config.weights_source or f"{{kind: {config.name}, source: …}}"
         side_px = config.image_px or "–"
         licence = config.licence or "–"
         rows.append((config.name, size or "–", side_px, source, licence, state))
 
     # add encoders whose embeddings the user has imported
     root = Paths().under_home("embeddings")
-    for name in own_names():
+    for name in list_own_names():
         path = find_own_vectors(root, name)
         if path is not None:
             size = _write_shape(TargetStore.open(path).shape)

@@ -44,9 +44,9 @@ from brainhive_cli.data.targets.encoder_stores import (
 )
 from brainhive_cli.data.targets.next_commands import write_next_command
 from brainhive_cli.models.encoders import (
+    DEFAULT_ENCODERS,
     IMPORTED,
     OWN_NAME_HINT,
-    USUAL,
     EncoderConfig,
     Encoders,
     resolve,
@@ -66,7 +66,7 @@ class Recipe(FileRecipe):
         "datasets", "things-eeg", "data set of the pictures"
     )
     encoders: Encoders = Field(
-        list(USUAL),
+        list(DEFAULT_ENCODERS),
         validate_default=True,
         min_length=1,
         description="encoders that made the vectors",
@@ -179,7 +179,7 @@ def match_vectors(
     # vectors without names have the order of the pictures of a single split
     has_single_split = bool(recipe.splits) and len(splits) == 1
     ordered_ids = splits[0].image_ids if has_single_split else None
-    vectors = open_vectors(files, config.known_as, recipe.suffix, ordered_ids)
+    vectors = open_vectors(files, config.aliases, recipe.suffix, ordered_ids)
 
     first_file = vectors.files[0]
     if len(recipe.encoders) > 1 and not vectors.has_encoder_name:
@@ -260,7 +260,7 @@ def _check_shape(vectors: Vectors, config: EncoderConfig) -> None:
     if batch is None:
         raise BrainhiveError(f"{first_file} holds no vectors", "fetch it again")
 
-    expected_shape = None if config.views == "all" else config.known_shape
+    expected_shape = None if config.views == "all" else config.static_shape
     shape = batch.shape[1:]
     if expected_shape is not None and shape != expected_shape:
         raise BrainhiveError(

@@ -122,7 +122,7 @@ class StoreJob:
         if not reason:
             return self.import_note or "done"
         suffix = f" ({reason})" if self.path.is_file() else ""
-        view_shape = self.config.known_shape
+        view_shape = self.config.static_shape
         if view_shape is None:
             return f"to do, of a size that is known with the weights{suffix}"
 
@@ -163,7 +163,7 @@ class StoreJob:
             self.dtype,
             attributes,
             # encoders of other pictures or captions do not decode the stimuli
-            has_pixels=self.config.encodes == "pixels" and not self.config.pictures,
+            has_pixels=self.config.content == "pixels" and not self.config.pictures,
         )
 
 

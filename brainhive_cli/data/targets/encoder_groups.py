@@ -19,10 +19,10 @@ from brainhive_cli.data.files.ids import Names, match_names, summarise_names
 from brainhive_cli.data.media.pictures import decode
 from brainhive_cli.data.media.stimuli import Clip, StimulusSet, find_pictures
 from brainhive_cli.models.encoders import (
-    SEEN,
+    INPUT_KEYS,
     Encoder,
     EncoderConfig,
-    joined,
+    join_outputs,
 )
 
 BLANK = {
@@ -55,7 +55,7 @@ class Network:
     def encoder(self) -> Encoder:
         """Encoder of unchanged stimuli with an output for each config."""
         with console.progress(f"loading {self.configs[0].name}"):
-            return joined(self.configs).build()
+            return join_outputs(self.configs).build()
 
     @cached_property
     def module(self) -> nn.Module:
@@ -95,7 +95,7 @@ class EncoderGroup:
         """Network with its preprocessing, which may degrade pictures."""
         degradation = self.configs[0].degrade
         if isinstance(degradation, str):
-            return self.network.encoder.degraded(degradation)
+            return self.network.encoder.with_degradation(degradation)
         return self.network.encoder
 
     @property
@@ -173,7 +173,7 @@ class EncoderGroup:
             values = output_of[_get_output_key(config)]
             if has_several:
                 values = values.unflatten(0, views.shape[:2])
-                values = _combine(values, views, config.combines)
+                values = _combine(values, views, config.view_pooling)
             targets[config.name] = values
         return targets
 
@@ -191,16 +191,16 @@ class EncoderGroup:
                 has no other picture.
         """
         config = self.configs[0]
-        if config.encodes != "pixels":
+        if config.content != "pixels":
             count_views(config, stimuli)  # raises MissingData
-            return stimuli.get_reader(config.encodes)
+            return stimuli.get_reader(config.content)
         return open_pictures(config.pictures, stimuli) if config.pictures else None
 
     @cached_property
     def blank(self) -> Tensor:
         """Preprocessed blank picture, short caption, empty mask or zero labels."""
         if self.encoder.reads == "labels":
-            return self.view(np.zeros(self.configs[0].known_shape or 1, np.uint8))
+            return self.view(np.zeros(self.configs[0].static_shape or 1, np.uint8))
         return self.view(BLANK[self.encoder.reads])
 
     @cached_property
@@ -230,7 +230,7 @@ def count_views(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
         "labels": stimuli.labels,
     }
     counts = {"captions": stimuli.captions_each, "masks": stimuli.frames}
-    reads = config.encodes
+    reads = config.content
     views = config.views
     if reads == "pixels":
         count = None if config.pictures else stimuli.frames
@@ -272,7 +272,7 @@ def count_alternatives(config: EncoderConfig, stimuli: StimulusSet) -> int | Non
         MissingData: as for `count_views`.
     """
     count = count_views(config, stimuli)
-    return None if config.combines else count
+    return None if config.view_pooling else count
 
 
 def _combine(targets: Tensor, views: Tensor, method: str) -> Tensor:
@@ -312,7 +312,7 @@ def group_encoders(
     for config in configs:
         network_configs = configs_of_network.setdefault(config.network_key, {})
         network_configs.setdefault(_get_output_key(config), config)
-        input_key = config.model_dump_json(include=SEEN)
+        input_key = config.model_dump_json(include=INPUT_KEYS)
         group_key = (config.network_key, input_key)
         configs_of_group.setdefault(group_key, []).append(config)
 
@@ -327,7 +327,7 @@ def group_encoders(
 
 def _get_output_key(config: EncoderConfig) -> str:
     """Return the output of an encoder."""
-    return str(config.layers)
+    return str(config.output_names)
 
 
 def encode(

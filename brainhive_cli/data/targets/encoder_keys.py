@@ -19,9 +19,9 @@ from brainhive_cli.data.stores.target_store import (
 )
 from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import (
+    DEFAULT_ENCODERS,
     IMPORTED,
-    NAME,
-    USUAL,
+    STORE_NAME_PATTERN,
     EncoderConfig,
     resolve,
 )
@@ -49,7 +49,7 @@ def add_usual_encoders(fields: Any) -> Any:
         if (
             not encoders
             and isinstance(config, HasOfflineEncoders)
-            and not all(resolve(name).is_here for name in USUAL)
+            and not all(resolve(name).is_available for name in DEFAULT_ENCODERS)
         ):
             encoders = config.offline_encoders
         if encoders:
@@ -80,7 +80,7 @@ def find_encoders(
             upstream[config_class.upstream] = config_class
     candidate_of_key: dict[str, EncoderConfig] = {}
     for candidate in candidates:
-        candidate_of_key |= dict.fromkeys(candidate.known_as, candidate)
+        candidate_of_key |= dict.fromkeys(candidate.aliases, candidate)
 
     encoders = {}
     for key in keys:
@@ -96,7 +96,7 @@ def find_encoders(
 
 def _find_by_name(key: str) -> EncoderConfig | None:
     """Return the encoder with a name such as lite0-gaussian-15, or None."""
-    match = NAME.fullmatch(key)
+    match = STORE_NAME_PATTERN.fullmatch(key)
     options = {}  # kind, degrade and views
     if match:
         options = {name: value for name, value in match.groupdict().items() if value}
@@ -182,7 +182,7 @@ def match_keys(
     """
     keys = {}
     for config in encoders:
-        prior_keys = [key for key in config.known_as if key in dims]
+        prior_keys = [key for key in config.aliases if key in dims]
         keys[config.name] = prior_keys[0] if prior_keys else ""
     if sorted(keys.values()) != sorted(dims):
         names, hint = describe_keys(dims, list(candidates) + list(encoders))

@@ -28,7 +28,7 @@ from brainhive_cli.data.targets.encoder_groups import EncoderGroup, group_encode
 from brainhive_cli.data.targets.encoder_keys import add_usual_encoders
 from brainhive_cli.data.targets.next_commands import write_embed_commands
 from brainhive_cli.data.targets.picture_splits import HeldOut
-from brainhive_cli.models.encoders import IMPORTED, USUAL, Encoders
+from brainhive_cli.models.encoders import DEFAULT_ENCODERS, IMPORTED, Encoders
 
 
 class Recipe(BaseRecipe):
@@ -40,7 +40,7 @@ class Recipe(BaseRecipe):
         "datasets", "things-eeg", "data set of the pictures"
     )
     encoders: Encoders = Field(
-        list(USUAL),
+        list(DEFAULT_ENCODERS),
         validate_default=True,
         min_length=1,
         description="frozen encoders",
@@ -142,7 +142,7 @@ class Job(CommandJob):
 
     def _list_files(self) -> list[Input]:
         # pixels, and the captions, masks or labels that encoders read
-        media = ["pixels"] + [config.encodes for config in self.recipe.encoders]
+        media = ["pixels"] + [config.content for config in self.recipe.encoders]
         files = list[Input]()
         for split in self.recipe.splits or self.dataset.splits:
             for medium in dict.fromkeys(media):
@@ -163,14 +163,14 @@ class Job(CommandJob):
         due_names = {store.config.name for store in self.stores if self.is_due(store)}
         weights = list[Input]()
         for config in self.recipe.encoders:
-            if not self.stores or config.is_here or config.name in due_names:
+            if not self.stores or config.is_available or config.name in due_names:
                 weights += config.inputs()
         return weights
 
     def _build_encoders(self) -> None:
         """Build the encoders whose weights are on this machine."""
         for group in self.groups:
-            if group.configs[0].is_here:
+            if group.configs[0].is_available:
                 with naming(", ".join(group.names)):
                     _ = group.encoder.preprocessing  # builds the encoder
 
@@ -242,7 +242,7 @@ class Job(CommandJob):
         groups = {}
         for group in self.groups:
             stores = [store for store in self.stores if store.config in group.configs]
-            if not group.configs[0].is_here and not any(map(self.is_due, stores)):
+            if not group.configs[0].is_available and not any(map(self.is_due, stores)):
                 continue
             for store in stores:
                 reason = "" if self.force else store.describe_reason(group)

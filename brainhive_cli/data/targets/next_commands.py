@@ -18,8 +18,8 @@ from brainhive_cli.data.datasets import (
 from brainhive_cli.data.stores.recordings import list_recorded_subjects
 from brainhive_cli.data.stores.target_store import find_store, holds_own_vectors
 from brainhive_cli.models.encoders import (
+    DEFAULT_ENCODERS,
     IMPORTED,
-    USUAL,
     EncoderConfig,
     resolve,
 )
@@ -91,12 +91,12 @@ def suggest_encoders(dataset: parts.Config) -> list[str]:
     Returns:
         Name of the encoder, or an empty list if the usual encoders are present.
     """
-    encoders: Sequence[Any] = USUAL
+    encoders: Sequence[Any] = DEFAULT_ENCODERS
     if isinstance(dataset, HasUsualEncoders) and dataset.usual_encoders:
         encoders = dataset.usual_encoders
     if isinstance(dataset, HasOfflineEncoders) and dataset.offline_encoders:
         encoders = dataset.offline_encoders
-    if all(resolve(encoder).is_here for encoder in encoders):
+    if all(resolve(encoder).is_available for encoder in encoders):
         return []
     # the demo's networks have only seen the demo's pictures
     is_demo = parts.kind_from_file_name(dataset.kind).startswith("demo")

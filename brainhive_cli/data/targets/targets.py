@@ -157,7 +157,7 @@ class OnlineTargets:
         """Find the encoder, and count the views of a stimulus."""
         self.config = self.group.configs[self.group.names.index(self.name)]
         self.alternatives = count_alternatives(self.config, self.stimuli) or 1
-        self.combines = any(config.combines for config in self.group.configs)
+        self.combines = any(config.view_pooling for config in self.group.configs)
         self.done = np.ones(len(self.stimuli), bool)
 
     @property

@@ -244,7 +244,7 @@ def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
 
     # encoders; a function brings its own weights
     matching = [encoder for encoder in encoders if two_way_name(encoder) == metric]
-    return any(encoder.is_here or encoder.kind == "python" for encoder in matching)
+    return any(encoder.is_available or encoder.kind == "python" for encoder in matching)
 
 
 def inputs_of(metrics: Sequence[str], encoders: Sequence[EncoderConfig]) -> list[Input]:

@@ -77,10 +77,10 @@ def _refuse_own_vectors(encoders: list[EncoderConfig]) -> list[EncoderConfig]:
         )
         raise RecipeError(problem, f"leave {imported[0]} out")
     for config in encoders:
-        if config.encodes != "pixels":
+        if config.content != "pixels":
             raise RecipeError(
                 f"metric_encoders encode pictures, and {config.name} reads "
-                f"{config.encodes}",
+                f"{config.content}",
                 f"leave {config.name} out",
             )
     return encoders

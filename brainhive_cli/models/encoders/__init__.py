@@ -32,59 +32,72 @@ from brainhive_cli.core.recipe import Paths, validate
 if TYPE_CHECKING:
     import torch
 
-Reads = Literal["pixels", "captions", "masks", "labels"]
-"""What of a stimulus an encoder may encode."""
-GRAMMAR = re.compile(r"(gaussian|fovea|low-resolution|mosaic|noise)-([1-9]\d{0,2})")
-FALL_OFF, SHARP_SHARE = 3, 0.5
-"""Speed at which the fovea's sharpness falls, and its share in the centre (UBP, Wu et
-al., CVPR 2025).
-"""
-USUAL = ("clip-h14", "vae")
-"""Encoders of recipes that name none: BrainHiVE's, for meaning and structure."""
-EMBEDDING = "embedding"
-"""The output that a family is usually used by."""
-SEEN = {"pictures", "degrade", "views"}
-"""Keys that say what an encoder sees of a stimulus, whatever its network."""
-NAME = re.compile(
-    rf"(?P<kind>.+?)(-(?P<degrade>{GRAMMAR.pattern}))?(-view-(?P<views>\d{{1,5}}))?"
+StimulusContent = Literal["pixels", "captions", "masks", "labels"]
+"""Content of a stimulus that an encoder can encode."""
+DEGRADATION_PATTERN = re.compile(
+    r"(gaussian|fovea|low-resolution|mosaic|noise)-([1-9]\d{0,2})"
 )
-"""The name of an encoder's store, with what it says of what is seen."""
-VIEW = re.compile(r"-view-(\d{1,5})")
-"""In the name of a store: the one view that is encoded."""
-IMPORTED = "imported"
-"""The kind of a user's own model, of which only vectors are known."""
-OWN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*([_-][A-Za-z0-9]+)*")
-"""What a user may call the vectors of an own model: a file name, and an attribute of a
-module, everywhere.
+FOVEA_FALL_OFF = 3
+"""Rate at which sharpness falls with the distance from the centre, which is 1 in the
+corner (UBP, Wu et al., CVPR 2025).
 """
-MAX_OWN_NAME = 64
-"""Letters of such a name, which stands in paths, in tables and in figures."""
-TINY = documents.read(
+FOVEA_CENTRE_SHARPNESS = 0.5
+"""Share of the sharp picture in the centre (UBP)."""
+DEFAULT_ENCODERS = ("clip-h14", "vae")
+"""Default encoders of a recipe, those of BrainHiVE, for meaning and structure."""
+EMBEDDING = "embedding"
+"""Default output of an encoder."""
+INPUT_KEYS = {"pictures", "degrade", "views"}
+"""Keys that change the input of an encoder, but not its network."""
+STORE_NAME_PATTERN = re.compile(
+    rf"(?P<kind>.+?)(-(?P<degrade>{DEGRADATION_PATTERN.pattern}))?"
+    r"(-view-(?P<views>\d{1,5}))?"
+)
+"""Name of a store, with the degradation and the view that it encodes, such as
+`clip-b32-gaussian-15-view-2`.
+"""
+VIEW_PATTERN = re.compile(r"-view-(\d{1,5})")
+"""Suffix of the name of a store that encodes a single view."""
+IMPORTED = "imported"
+"""Kind of a user's own model of which only vectors were imported."""
+OWN_NAME_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9]*([_-][A-Za-z0-9]+)*")
+"""Name that users can give to their own vectors. It is valid as a file name on every
+system, and as the name of a module.
+"""
+MAX_OWN_NAME_LETTERS = 64
+"""Largest length of such a name, which appears in paths, tables and figures."""
+TINY_ARCHITECTURES = documents.read(
     Path(__file__).with_name("tiny_architectures.yaml"), dict[str, dict[str, Any]]
 )
-"""Architectures of random weights that are small enough for tests, by encoder."""
+"""Architectures of networks with random weights that are small enough for tests, keyed
+by encoder.
+"""
 YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "none"}
-"""Words that a recipe reads as something else than a name."""
+"""Words that YAML reads as a value instead of a text."""
 
 
-def check_degradation(how: str) -> str:
-    """Refuse what is no degradation, and kernels without a middle."""
+def check_degradation(degradation: str) -> str:
+    """Return a valid degradation, such as `gaussian-15`.
+
+    Raises:
+        ValueError: if the degradation is unknown, or its kernel has an even width.
+    """
     # a kernel is centred on a pixel, so its width is odd
-    match = GRAMMAR.fullmatch(how)
+    match = DEGRADATION_PATTERN.fullmatch(degradation)
     if match is None or (match[1] in ("gaussian", "fovea") and int(match[2]) % 2 == 0):
         raise ValueError(
             "a degradation is gaussian-K or fovea-K (an odd kernel, pixels), "
             "low-resolution-N or mosaic-N (sides divided by N), or noise-SD (of 255)"
         )
-    return how
+    return degradation
 
 
 Degradation = Annotated[str, AfterValidator(check_degradation)]
-"""What is done to pictures, with its strength: `gaussian-15`."""
+"""Degradation of pictures and its strength, such as `gaussian-15`."""
 
 
 class ModelConfig(BaseModel):
-    """Kind of a model, as its config.json states it."""
+    """Kind and sizes of a model, as its config.json states them."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -93,16 +106,18 @@ class ModelConfig(BaseModel):
     architecture: str | None = None
     pretrained_cfg: dict[str, Any] | None = None
     projection_dim: PositiveInt | None = None
-    """Width of the projection, which LAION's folders leave out of the towers'
-    configs.
-    """
+    """Width of the projection. LAION's folders lack it in the configs of the towers."""
     image_size: Any = None
     patch_size: Any = None
     mask_ratio: float | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read it from a model's folder; MissingData if it is absent or damaged."""
+        """Read the config.json of a model's folder.
+
+        Raises:
+            MissingData: if the file is absent or damaged.
+        """
         return documents.read(
             folder / "config.json", cls, documents.DOWNLOAD_HINT, MissingData
         )
@@ -113,135 +128,123 @@ class Encoder:
     """A frozen network with its own preprocessing.
 
     Attributes:
-        network: A module, or what loads it when `module` is first used.
-        preprocess: One RGB picture to [3, H, W]; one caption, one mask [H, W] or all
-            labels [K] to a tensor, where these are read.
-        preprocessing: What `preprocess` does, in words; other preprocessing has other
-            words.
-        weights: Where the weights come from: source, revision, digest.
-        reads: What of a stimulus is encoded.
+        network: Network, or a function that loads it when `module` is first used.
+        preprocess: Converts an RGB picture to a tensor [3, H, W]. If `reads` is not
+            "pixels", it converts a caption, a mask [H, W] or all labels [K].
+        preprocessing: Description of `preprocess`. Different preprocessing has a
+            different description.
+        weights: Source, revision and digest of the weights.
+        reads: Content of a stimulus that is encoded.
     """
 
     network: "torch.nn.Module | Callable[[], torch.nn.Module]"
     preprocess: "Callable[[Any], torch.Tensor]"
     preprocessing: str
     weights: dict[str, str] = field(default_factory=dict)
-    reads: Reads = "pixels"
+    reads: StimulusContent = "pixels"
 
     def preprocess_all(self, stimuli: Sequence[Any]) -> "torch.Tensor":
-        """Preprocess several pictures, captions or masks, such as the frames of a clip:
-        [K, …].
-        """
+        """Preprocess K pictures, captions or masks to a tensor [K, …]."""
         import torch
 
         return torch.stack([self.preprocess(stimulus) for stimulus in stimuli])
 
     @cached_property
     def module(self) -> "torch.nn.Module":
-        """Pictures [B, 3, H, W] to targets [B, *shape]; a list of them for several
-        outputs.
+        """Frozen network, loaded at the first use.
 
-        It is loaded when first used, and frozen.
+        It maps pictures [B, 3, H, W] to targets [B, *shape], or to a list of several
+        outputs.
         """
         import torch
 
-        network = (
-            self.network
-            if isinstance(self.network, torch.nn.Module)
-            else self.network()
-        )
+        network = self.network
+        if not isinstance(network, torch.nn.Module):
+            network = network()
         return network.eval().requires_grad_(False)
 
-    def degraded(self, how: str) -> Self:
-        """Make an encoder of degraded pictures, which shares the network: it is loaded
-        once for both.
+    def with_degradation(self, degradation: str) -> Self:
+        """Make an encoder of degraded pictures that shares the loaded network.
 
-        Kernels count pixels of pictures whose short side is that of the network's
-        input.
+        Args:
+            degradation: Degradation, such as `gaussian-15`. Its kernel is in pixels of
+                pictures as large as the network's input.
         """
         from PIL import Image
 
-        # side of the network's input, read off a preprocessed picture [3, H, W]
+        # a preprocessed picture [3, H, W] tells the size of the network's input
         side_px = min(self.preprocess(Image.new("RGB", (64, 64))).shape[-2:])
 
-        # `self.module` loads the network once for the plain and the degraded encoder
+        # `self.module` loads the network once for both encoders
         return replace(
             self,
             network=lambda: self.module,
-            preprocess=lambda picture: self.preprocess(degrade(picture, how, side_px)),
+            preprocess=lambda picture: self.preprocess(
+                degrade(picture, degradation, side_px)
+            ),
             preprocessing=(
-                f"short side {side_px} bicubic, {how}, then {self.preprocessing}"
+                f"short side {side_px} bicubic, {degradation}, then "
+                f"{self.preprocessing}"
             ),
         )
 
 
 class EncoderConfig(parts.Config):
-    """Base of encoders' Configs: a name under which its stores are kept, and what is
-    known of it.
-    """
+    """Base class of the Configs of encoders."""
 
     upstream: ClassVar[str] = ""
-    """The name that BrainHiVE's own files give this encoder (`proj_meta`)."""
+    """Name of the encoder in BrainHiVE's own files (`proj_meta`)."""
     dim: ClassVar[int | None] = None
-    """D of the embedding; None where it depends on the source."""
+    """Width D of the embedding. None if it depends on the source."""
     shape: ClassVar[tuple[int | str, ...] | None] = None
-    """Shape of the target of the default source, where it is no vector; a text is the
-    knob of that name.
+    """Shape of a target that is not a vector, for the default source. A text is the
+    name of the key that holds the size.
     """
     image_px: ClassVar[int | None] = None
-    """Side of the picture that the network sees, pixels; None where it depends on the
-    source.
-    """
+    """Side in pixels of the network's input. None if it depends on the source."""
     licence: ClassVar[str] = ""
     """Licence of the weights."""
     config_files: ClassVar[tuple[str, ...]] = ()
-    """Files that must lie next to the weights."""
+    """Files that must be in the folder of the weights."""
     weight_files: ClassVar[tuple[str, ...]] = hub.WEIGHT_PATTERNS
-    """Patterns of weight files; the first that matches is loaded. None: it has no
-    weights.
+    """Patterns of weight files, of which the first with a match is loaded. Empty if the
+    encoder has no weights.
     """
     also_fetched: ClassVar[tuple[str, ...]] = ()
-    """Further patterns in the line that gets the weights: what a publisher has instead
-    of the first.
+    """Further patterns in the command that downloads the weights, for files that some
+    publishers have in place of the first.
     """
     encodes_latents: ClassVar[bool] = False
-    """Whether its embeddings are an autoencoder's latents, which generators decode."""
+    """True if the embeddings are latents of an autoencoder that a generator decodes."""
     usual_cosine: ClassVar[tuple[float, float]] = (-1.0, 0.98)
-    """The least and most that the median cosine of random pairs of its embeddings is
-    known to be.
+    """Plausible range of the median cosine between the embeddings of two random
+    pictures.
     """
     usual_repeats: ClassVar[float] = 0.5
-    """The share of its embeddings with a near-duplicate that no data set is known to
-    reach.
-    """
+    """Largest plausible share of embeddings that have a near-duplicate."""
     usual_dead: ClassVar[float] = 0.1
-    """The share of dimensions that never change that it is not known to reach: no
-    working encoder is.
-    """
+    """Largest plausible share of dimensions that are constant."""
     is_alignment: ClassVar[bool] = False
-    """Whether it is called `base+alignment`, after its file `base_alignment.py`."""
+    """True if the name is `base+alignment`, from the file `base_alignment.py`."""
     store_dtype: ClassVar[str] = ""
-    """In which its targets are kept, where that is not the recipe's choice: whole
-    numbers.
-    """
+    """Integer type of the stored targets. Empty if the recipe chooses the type."""
 
     pictures: str | None = Field(
         None,
-        # stores name it only where it is chosen
+        # stores name the key only if it is set
         exclude_if=lambda pictures: pictures is None,
-        description="folder of other pictures, named by the stimuli's ids, that are "
-        "encoded instead, such as pictures made from captions (HAVIR, June "
-        "2025)",
+        description="folder of pictures that are encoded in place of the stimuli, such "
+        "as pictures made from captions (HAVIR, June 2025); files are named by the "
+        "stimulus ids",
     )
 
     degrade: Degradation | list[Degradation] | None = Field(
         None,
         exclude_if=lambda degrade: degrade is None,  # as `pictures`
-        description="degraded pictures are encoded, in training and test: gaussian-K "
-        "or fovea-K (kernel, in pixels of the network's input), "
-        "low-resolution-N, mosaic-N (sides divided by N), noise-SD (of "
-        "255, the same for a picture every time); several as a list: a "
-        "store each",
+        description="degradation of the pictures, in training and test: gaussian-K or "
+        "fovea-K (kernel, in pixels of the network's input), low-resolution-N or "
+        "mosaic-N (sides divided by N), or noise-SD (of 255, always the same for a "
+        "picture); a list makes a store for each",
     )
 
     views: (
@@ -249,138 +252,138 @@ class EncoderConfig(parts.Config):
     ) = Field(
         "each",
         exclude_if=lambda views: views == "each",  # as `pictures`
-        description="frames of a clip, or captions: each is a target, of which "
-        "training draws one a step; all are one target [F, ...]; average: "
-        "their mean, as of a category's exemplars; a number: this one "
-        "alone, counted from 0",
+        description="targets of the frames of a clip, or of several captions: each (a "
+        "target for each, and training draws one in a step), all (one target "
+        "[F, ...]), average (their mean, also over the exemplars of a category), or "
+        "the number of a single view, counted from 0",
     )
 
     def __str__(self) -> str:
-        """Write it as a recipe names it: by its reference or own name, where that says
-        all.
-        """
+        """Return the form for a recipe: the reference or own name if it suffices."""
         knobs = self.model_dump(mode="json", exclude_defaults=True)
         kind = self.kind
         source = str(knobs.get("source"))
-        # two keys: kind and source alone define the encoder
-        is_named = kind in ("python", "reference") or (
+        has_short_form = kind in ("python", "reference") or (
             kind == IMPORTED and is_own_name(source)
         )
-        return source if is_named and len(knobs) == 2 else super().__str__()
+        # two keys: kind and source alone define the encoder
+        if has_short_form and len(knobs) == 2:
+            return source
+        return super().__str__()
 
     @property
-    def weights_from(self) -> str:
-        """Source of the weights, such as `hub:owner/name`, where it has such a key;
-        else empty.
-        """
+    def weights_source(self) -> str:
+        """Source of the weights, such as `hub:owner/name`. Empty without such a key."""
         return str(getattr(self, "source", None) or "")
 
     @property
-    def layers(self) -> str | list[str]:
-        """Outputs that are asked for, where it has such a key; else the embedding."""
+    def output_names(self) -> str | list[str]:
+        """Requested output or outputs. `EMBEDDING` for encoders without that key."""
         return getattr(self, "output", EMBEDDING)
 
     @property
-    def encodes(self) -> Reads:
-        """Part of a stimulus that is encoded."""
+    def content(self) -> StimulusContent:
+        """Content of a stimulus that is encoded."""
         return getattr(self, "reads", "pixels")
 
     @model_validator(mode="after")
-    def _replaces_what_it_reads(self) -> Self:
+    def _refuse_changed_pixels(self) -> Self:
         # captions, masks and labels have no pixels to replace or to degrade
         for key in ("pictures", "degrade"):
-            if getattr(self, key) is not None and self.encodes != "pixels":
-                raise ValueError(f"{key} has no effect on an encoder of {self.encodes}")
+            if getattr(self, key) is not None and self.content != "pixels":
+                raise ValueError(f"{key} has no effect on an encoder of {self.content}")
         return self
 
     @property
-    def combines(self) -> str:
-        """Way in which the targets of several captions or frames become one; empty
-        where each is kept.
+    def view_pooling(self) -> str:
+        """Rule that combines the views (frames or captions) of a stimulus.
+
+        "all", "average" or "first". Empty if each view is a target.
         """
-        # outputs of captions say it themselves, `views` does for all others
-        if self.layers in ("average", "first"):
-            return str(self.layers)
+        # encoders of captions name the rule as an output
+        if self.output_names in ("average", "first"):
+            return str(self.output_names)
         return str(self.views) if self.views in ("all", "average") else ""
 
     @property
     def name(self) -> str:
-        """The store's name: encoder, output, degradation, and a digest of knobs that
-        are not the default.
-        """
-        # knobs that the name's words do not say
-        unlike = {"source", "output", "degrade", "views"}
-        knobs = self.model_dump(mode="json", exclude=unlike)
+        """Name of the store: encoder, outputs, degradations and view.
 
-        # words for encoder, outputs, degradations and views
-        plain = self._base_name()
-        if self.layers != EMBEDDING:
-            plain += "-" + "-".join(listed(self.layers)).replace(".", "-")
+        A digest of the other keys follows if they are not at their defaults.
+        """
+        # the name states these keys in words
+        named_keys = {"source", "output", "degrade", "views"}
+        knobs = self.model_dump(mode="json", exclude=named_keys)
+        default = type(self).model_construct()
+        default_knobs = default.model_dump(mode="json", exclude=named_keys)
+
+        # words for encoder, outputs, degradations and view
+        name = self._base_name()
+        if self.output_names != EMBEDDING:
+            name += "-" + "-".join(as_list(self.output_names)).replace(".", "-")
         if self.degrade:
-            plain += "-" + "-".join(listed(self.degrade))
+            name += "-" + "-".join(as_list(self.degrade))
         if self.views != "each":
-            plain += f"-{self.combines}" if self.combines else f"-view-{self.views}"
+            pooling = self.view_pooling
+            name += f"-{pooling}" if pooling else f"-view-{self.views}"
 
-        # other knobs at their defaults leave no trace
-        if knobs == type(self).model_construct().model_dump(
-            mode="json", exclude=unlike
-        ):
-            return plain
+        if knobs == default_knobs:
+            return name
         text = json.dumps(knobs, sort_keys=True)
-        return f"{plain}-{documents.digest_text(text)[:8]}"
+        return f"{name}-{documents.digest_text(text)[:8]}"
 
     @property
-    def known_as(self) -> tuple[str, ...]:
-        """The keys by which a prior or aligner may name this encoder."""
-        is_usual = self.layers == EMBEDDING and self.degrade is None
-        upstream = self.upstream if is_usual else ""
-        # without duplicates, the store's name first
-        return tuple(dict.fromkeys(filter(None, (self.name, upstream))))
+    def aliases(self) -> tuple[str, ...]:
+        """Names of the encoder in the files of a prior or aligner, the store's first.
 
-    @property
-    def outputs(self) -> list[Self]:
-        """The same encoder once for each of its outputs and degradations: one store
-        each.
+        BrainHiVE's own name applies only to the undegraded embedding.
         """
-        # product of the listed outputs and degradations
+        names = [self.name]
+        has_upstream_name = self.output_names == EMBEDDING and self.degrade is None
+        if has_upstream_name and self.upstream:
+            names.append(self.upstream)
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def store_configs(self) -> list[Self]:
+        """Configs of the stores, one for each pair of output and degradation."""
         updates: list[dict[str, Any]] = [{}]
         for key in ("output", "degrade"):
-            if isinstance(values := getattr(self, key, None), list):
-                updates = [
-                    {**update, key: value}
-                    for value in dict.fromkeys(values)
-                    for update in updates
-                ]
-        if updates != [{}]:
-            return [self.model_copy(update=update) for update in updates]
-        return [self]
+            values = getattr(self, key, None)
+            if not isinstance(values, list):
+                continue
+            combined = []
+            for value in dict.fromkeys(values):
+                for update in updates:
+                    combined.append({**update, key: value})
+            updates = combined
+        if updates == [{}]:
+            return [self]
+        return [self.model_copy(update=update) for update in updates]
 
-    def seeing_as(self, name: str) -> Self:
-        """Make the same encoder of what the name of a store says that is seen: a
-        degradation, a view.
-        """
-        degrade = GRAMMAR.search(name)
-        view = VIEW.search(name)
-        views = int(view[1]) if view else "each"
-        return self.model_copy(
-            update={"degrade": degrade and degrade[0], "views": views}
-        )
+    def with_input_of(self, store_name: str) -> Self:
+        """Copy the Config, with the degradation and view that a store's name states."""
+        degradation = DEGRADATION_PATTERN.search(store_name)
+        view = VIEW_PATTERN.search(store_name)
+        update = {
+            "degrade": degradation[0] if degradation else None,
+            "views": int(view[1]) if view else "each",
+        }
+        return self.model_copy(update=update)
 
     @property
     def network_key(self) -> str:
-        """Key that encoders with the same network have in common."""
-        return json.dumps(
-            self.model_dump(mode="json", exclude={"output", *SEEN}), sort_keys=True
-        )
+        """Text that is equal for all encoders with the same network."""
+        knobs = self.model_dump(mode="json", exclude={"output", *INPUT_KEYS})
+        return json.dumps(knobs, sort_keys=True)
 
     @property
-    def is_here(self) -> bool:
-        """Whether the weights are on this machine, without a network; False for a
-        user's function.
+    def is_available(self) -> bool:
+        """True if the weights are on this machine, or if there are none.
+
+        False for a user's function, and for an encoder without a source.
         """
-        source = self.weights_from
-        # without weights nothing is needed; without a source, or of a user's function,
-        # no file is known
+        source = self.weights_source
         if not self.weight_files or source == "random":
             return True
         if not source or source.startswith("python:"):
@@ -388,58 +391,62 @@ class EncoderConfig(parts.Config):
         return bool(hub.find_weights(source, self.config_files, self.weight_files))
 
     def inputs(self) -> list[Input]:
-        """Look for the weights, where they are the hub's."""
-        source = self.weights_from
-        files = (self.config_files, self.weight_files, self.also_fetched)
-        return [hub.find_input(source, *files)] if source.startswith("hub:") else []
+        """List the weights if they are on the hub, without a download."""
+        source = self.weights_source
+        if not source.startswith("hub:"):
+            return []
+        weights = hub.find_input(
+            source, self.config_files, self.weight_files, self.also_fetched
+        )
+        return [weights]
 
     @property
-    def known_shape(self) -> tuple[int, ...] | None:
-        """Shape of a target where the defaults fix it: known before any weights are
-        here.
+    def static_shape(self) -> tuple[int, ...] | None:
+        """Shape of a target, without loading the network.
+
+        None if the shape depends on weights, or on keys that differ from the defaults.
         """
         if self.shape is None and self.dim is None:
             return None
-        # degradation changes no width, and what is seen no stated shape; other keys
-        # must have their defaults
-        stated: tuple[int | str, ...] = self.shape or (self.dim or 0,)
-        free = {"output", *SEEN, *map(str, stated)} if self.shape else {"degrade"}
-        free &= type(self).model_fields.keys()
-        if self.model_dump(exclude=free) != type(self)().model_dump(exclude=free):
+        sizes: tuple[int | str, ...] = self.shape or (self.dim or 0,)
+
+        # a degradation does not change the width, and output or input do not change a
+        # stated shape; other keys must have their defaults
+        free_keys = {"degrade"}
+        if self.shape:
+            free_keys = {"output"} | INPUT_KEYS | set(map(str, sizes))
+        free_keys &= type(self).model_fields.keys()
+        default = type(self)()
+        if self.model_dump(exclude=free_keys) != default.model_dump(exclude=free_keys):
             return None
         return tuple(
-            getattr(self, size) if isinstance(size, str) else size for size in stated
+            getattr(self, size) if isinstance(size, str) else size for size in sizes
         )
 
     def _base_name(self) -> str:
-        # an import path as kind; torch's modules have no name with a dot
-        name = (
-            "+".join(self.kind.rsplit("-", 1))
-            if self.is_alignment
-            else self.kind.replace(".", "-")
-        )
-        default = type(self).model_fields.get("source")
-        if default is None or self.weights_from == (default.default or ""):
+        # names of torch modules cannot contain a dot, as an import path does
+        name = self.kind.replace(".", "-")
+        if self.is_alignment:
+            name = "+".join(self.kind.rsplit("-", 1))
+        source_key = type(self).model_fields.get("source")
+        if source_key is None or self.weights_source == (source_key.default or ""):
             return name
-        source = slug(self.weights_from)
-        return f"{name}--{source}" if self.is_alignment else source
+        slug = build_slug(self.weights_source)
+        return f"{name}--{slug}" if self.is_alignment else slug
 
     def build(self) -> Encoder:
-        """Prepare the preprocessing, and the network to be loaded; `degrade` is not its
-        task.
-        """
+        """Prepare preprocessing and network. `degrade` is applied by `prepare`."""
         raise NotImplementedError
 
     def prepare(self) -> Encoder:
-        """Build the encoder, of degraded pictures where the recipe says so."""
+        """Build the encoder, with the degradation of the recipe."""
         assert not isinstance(self.degrade, list)
-        return self.build().degraded(self.degrade) if self.degrade else self.build()
+        encoder = self.build()
+        return encoder.with_degradation(self.degrade) if self.degrade else encoder
 
 
 class AnnotationConfig(EncoderConfig):
-    """Masks, labels or captions as they are, in the form that a head is compared
-    with.
-    """
+    """Base class of encoders without a network, for masks, labels or captions."""
 
     usual_cosine = (-1.0, 1.0)
     usual_repeats = 1.0
@@ -448,25 +455,24 @@ class AnnotationConfig(EncoderConfig):
 
 
 class ImportedConfig(EncoderConfig):
-    """A user's own model, known by the vectors that `import-embeddings --as NAME` made
-    stores of.
-    """
+    """A user's own model, whose vectors `import-embeddings --as NAME` has imported."""
 
     source: str = Field(description="name of its stores")
 
     @property
     def kind(self) -> str:
-        """Kind that recipes keep: it has no file, as nothing here can build it."""
+        """Kind in recipes. It has no module, because the model cannot be built."""
         return IMPORTED
 
     @property
-    def weights_from(self) -> str:
-        """Nothing: the model's weights are the user's."""
+    def weights_source(self) -> str:
+        """Empty, because the user keeps the weights."""
         return ""
 
     @model_validator(mode="after")
-    def _is_a_name_alone(self) -> Self:
-        if reason := describe_bad_own_name(self.source):
+    def _require_own_name(self) -> Self:
+        reason = describe_bad_own_name(self.source)
+        if reason:
             raise RecipeError(
                 f"own vectors cannot be called {self.source[:80]!r}: {reason}",
                 OWN_NAME_HINT,
@@ -484,11 +490,11 @@ class ImportedConfig(EncoderConfig):
         return self.source
 
     def inputs(self) -> list[Input]:
-        """Say that pictures cannot be encoded, where somebody would have to."""
+        """List the model as an input that is missing."""
         return [Input(f"encoder {self.source}", error=find_error(self.build))]
 
     def build(self) -> Encoder:
-        """Refuse: only vectors were imported.
+        """Raise an error, because only vectors were imported.
 
         Raises:
             MissingData: always.
@@ -504,126 +510,113 @@ class ImportedConfig(EncoderConfig):
 
 
 OWN_NAME_HINT = (
-    f"up to {MAX_OWN_NAME} letters and digits, with - or _ between them: --as my-model"
+    f"up to {MAX_OWN_NAME_LETTERS} letters and digits, with - or _ between them: "
+    "--as my-model"
 )
-"""What a user may call own vectors, in words."""
+"""Hint of an error about the name of own vectors."""
 
 
 def describe_bad_own_name(name: str) -> str:
-    """Say why own vectors cannot have a name: no file name, or one of a shipped
-    encoder's stores; else "".
-    """
-    if not OWN_NAME.fullmatch(name) or len(name) > MAX_OWN_NAME:
+    """Return the reason why own vectors cannot have a name. Empty for a valid name."""
+    if not OWN_NAME_PATTERN.fullmatch(name) or len(name) > MAX_OWN_NAME_LETTERS:
         return "it must be a plain file name"
     if name.lower() in YAML_WORDS:
         return "recipes read this word as a value"
 
-    # outputs, sizes and knobs of a shipped encoder follow its name after a hyphen
-    folded = parts.kind_from_file_name(name).lower()
-    if kind := next(
-        (
-            kind
-            for kind in parts.list_kinds("encoders")
-            if f"{folded}-".startswith(f"{kind}-")
-        ),
-        "",
-    ):
-        return f"stores of the shipped encoder {kind} are called so"
+    # the stores of a shipped encoder begin with its kind and a hyphen
+    prefix = parts.kind_from_file_name(name).lower() + "-"
+    for kind in parts.list_kinds("encoders"):
+        if prefix.startswith(f"{kind}-"):
+            return f"stores of the shipped encoder {kind} are called so"
 
-    # names that end as those of degraded pictures or of a single view
-    seen = NAME.fullmatch(name)
-    if seen and (seen["degrade"] or seen["views"]):
+    # the stores of degraded pictures and single views have fixed endings
+    match = STORE_NAME_PATTERN.fullmatch(name)
+    if match and (match["degrade"] or match["views"]):
         return "stores of degraded pictures and of views end so"
     return ""
 
 
 def is_own_name(name: str) -> bool:
-    """Whether a store at home has a name that only own vectors may have."""
-    return name in own_names()
+    """Return True if a store of own vectors has this name."""
+    return name in list_own_names()
 
 
-def own_names() -> list[str]:
-    """List the names of own vectors, of all data sets at home: those that only own
-    vectors may have.
-    """
-    # one store a file: embeddings/DATASET/SPLIT/NAME.h5
+def list_own_names() -> list[str]:
+    """List the names of own vectors of all data sets."""
+    # stores are embeddings/DATASET/SPLIT/NAME.h5
     names = {path.stem for path in Paths().under_home("embeddings").glob("*/*/*.h5")}
     return sorted(name for name in names if not describe_bad_own_name(name))
 
 
-def listed(values: str | list[str]) -> list[str]:
-    """Make a list of a key that holds one name or several."""
+def as_list(values: str | list[str]) -> list[str]:
+    """Return a list of a value that is a text or a list of texts."""
     return [values] if isinstance(values, str) else values
 
 
-def located(source: str) -> Any:
+def source_field(source: str) -> Any:
     """Make the field `source` with a default."""
     return Field(source, description="the same layout elsewhere, or `random`")
 
 
-def slug(source: str) -> str:
-    """Make a file name, which is also a module's name, of a reference.
+def build_slug(source: str) -> str:
+    """Build a name for files and modules from the source of weights.
 
-    `hub:owner/name` becomes `owner--name`; a folder `local--name`, so that it never
-    takes an encoder's name.
+    `hub:owner/name` becomes `owner--name`. A folder becomes `local--name`, which is
+    never the name of an encoder.
     """
-    below = (
-        source.partition(":")[2].replace("/", "--")
-        if ":" in source
-        else f"local--{Path(source).name}"
-    )
-    return below.replace(":", "-").replace(".", "-")
+    if ":" in source:
+        slug = source.partition(":")[2].replace("/", "--")
+    else:
+        slug = f"local--{Path(source).name}"
+    return slug.replace(":", "-").replace(".", "-")
 
 
-def joined(configs: Sequence[EncoderConfig]) -> EncoderConfig:
-    """Join Configs of the same network into one, whose module gives their outputs as a
-    list, in order.
-    """
+def join_outputs(configs: Sequence[EncoderConfig]) -> EncoderConfig:
+    """Join Configs of the same network into one that lists their outputs, in order."""
     if len(configs) == 1:
         return configs[0]
-    return configs[0].model_copy(
-        update={"output": [config.layers for config in configs]}
-    )
+    outputs = [config.output_names for config in configs]
+    return configs[0].model_copy(update={"output": outputs})
 
 
 def resolve(reference: Any) -> EncoderConfig:
-    """Turn an encoder's name, reference or mapping into its Config.
+    """Return the Config of an encoder.
 
-    A reference is `name[:output]`, the name of own vectors in a store,
-    `hub:owner/name`, a local folder, or `python:package.module:function`.
+    Args:
+        reference: Mapping or Config, or a text: `kind[:output]`, the name of own
+            vectors, `hub:owner/name`, a local folder, or
+            `python:package.module:function`.
+
+    Raises:
+        RecipeError: if there is no such encoder.
     """
-    # a slash is left only where a reference names neither a repository nor a folder
-    # that exists
-    knobs = _knobs(reference) if isinstance(reference, str) else reference
+    knobs = _parse_reference(reference) if isinstance(reference, str) else reference
     kind = knobs.get("kind") if isinstance(knobs, Mapping) else knobs
-    if isinstance(kind, str) and "/" in kind:  # neither a name nor an import path
+
+    # a slash remains only in a reference to a folder that does not exist
+    if isinstance(kind, str) and "/" in kind:
         raise RecipeError(
             f"no encoder or folder {kind!r}", "hub:OWNER/NAME, or a folder that exists"
         )
 
-    # own vectors, of which there is no part
+    # own vectors are not a part
     if kind == IMPORTED and isinstance(knobs, Mapping):
-        return validate(
-            ImportedConfig,
-            {key: knobs[key] for key in knobs if key != "kind"},
-            "encoder",
-        )
+        knobs = dict(knobs)
+        del knobs["kind"]
+        return validate(ImportedConfig, knobs, "encoder")
     if (
         isinstance(kind, str)
         and not parts.is_kind("encoders", kind)
         and not describe_bad_own_name(kind)
     ):
-        known = [*parts.list_kinds("encoders"), *own_names()]
-        way = (
-            f"there are: {', '.join(known)}; own vectors: "
-            f"{Line('import-embeddings', 'FILE', ('as', kind))}"
-        )
+        names = parts.list_kinds("encoders") + list_own_names()
+        line = Line("import-embeddings", "FILE", ("as", kind))
+        hint = f"there are: {', '.join(names)}; own vectors: {line}"
         raise RecipeError(
             f"no encoder called {kind!r}",
-            guess(parts.kind_from_file_name(kind), known) + way,
+            guess(parts.kind_from_file_name(kind), names) + hint,
         )
 
-    # build the Config of the kind
     config: EncoderConfig = parts.resolve("encoders", knobs)
     if not config.name:
         raise RecipeError(
@@ -633,19 +626,19 @@ def resolve(reference: Any) -> EncoderConfig:
     return config
 
 
-def _knobs(reference: str) -> Any:
-    # references that say by their prefix what they are
+def _parse_reference(reference: str) -> Any:
+    """Return the knobs of a text reference, or the text itself if it names nothing."""
     if reference.startswith("python:"):
         return {"kind": "python", "source": reference}
     if reference.startswith(("hub:", "demo:")):
         return {"kind": "reference", "source": reference}
 
-    # the name of a kind, with an output
+    # a kind wins over a folder of the same name
     name, _, output = reference.partition(":")
-    if parts.is_kind("encoders", name):  # also where there is a folder of that name
+    if parts.is_kind("encoders", name):
         return {"kind": name, "output": output} if output else {"kind": name}
 
-    # the name of own vectors, which are what they are
+    # own vectors have no outputs
     if is_own_name(name):
         if output:
             raise RecipeError(
@@ -654,95 +647,103 @@ def _knobs(reference: str) -> Any:
             )
         return {"kind": IMPORTED, "source": name}
 
-    # a folder, or what is refused by its name
     if os.path.isdir(locate(reference)):
         return {"kind": "reference", "source": reference}
     return reference
 
 
 def resolve_all(references: Any) -> Any:
-    """Turn a list of references, or `a,b`, into Configs, one an output, each once."""
+    """Return a Config for each store of a list of references, without duplicates.
+
+    Args:
+        references: List of references, or a text such as `a,b`. Other values are
+            returned unchanged.
+    """
     references = split_commas(references)
     if not isinstance(references, list | tuple):
         return references
-    configs = [
-        config for reference in references for config in resolve(reference).outputs
-    ]
-
-    # duplicates are dropped, the first mention decides the order
-    return list({config.model_dump_json(): config for config in configs}.values())
+    # the first mention of a Config decides the order
+    configs = {}
+    for reference in references:
+        for config in resolve(reference).store_configs:
+            configs[config.model_dump_json()] = config
+    return list(configs.values())
 
 
 Encoders = Annotated[list[SerializeAsAny[EncoderConfig]], BeforeValidator(resolve_all)]
-"""A recipe's list of encoders: names, references or mappings; `a,b` is a list too; one
-Config an output.
+"""Encoders of a recipe: a list of names, references or mappings, or a text such as
+`a,b`. Each output has a Config.
 """
 
 
-def degrade(picture: Any, how: str, side_px: int) -> Any:
-    """Degrade a picture whose short side is brought to `side_px` before, so that
-    kernels count its pixels.
+def degrade(picture: Any, degradation: str, side_px: int) -> Any:
+    """Degrade a picture.
 
-    Noise depends on the picture and its strength alone.
+    Args:
+        picture: RGB picture.
+        degradation: Degradation, such as `gaussian-15`. Noise depends only on the
+            picture and the strength.
+        side_px: Short side, to which the picture is resized first. Kernels are in
+            pixels of the resized picture.
 
     Source: UBP (fovea), Visual Blur Perception (gaussian), NeuroBridge (gaussian,
-    noise, low resolution and mosaic in one mean), whose code uses OpenCV: its
-    arithmetic differs by one grey value at most.
+    noise, low resolution and mosaic in one mean). Their code uses OpenCV, which differs
+    by one grey value at most.
     """
     from torchvision.transforms.v2 import functional as F
 
-    # bring the picture to the size in which strengths are counted
-    match = GRAMMAR.fullmatch(how)
+    match = DEGRADATION_PATTERN.fullmatch(degradation)
     assert match
     kind = match[1]
     strength = int(match[2])
     resized = F.resize(picture, [side_px], F.InterpolationMode.BICUBIC)
     pixels = F.pil_to_tensor(resized)  # [3, H, W]
-    sides = [*pixels.shape[1:]]
-    small = [max(1, side // strength) for side in sides]
+    height, width = pixels.shape[1:]
+    small = [max(1, height // strength), max(1, width // strength)]
 
-    # pixels stay bytes, as encoders take pictures
+    # pixels stay bytes, because encoders take pictures
     if kind == "gaussian":
         pixels = _blur(pixels, strength)
     elif kind == "fovea":
-        sharp = fovea_mask(*sides)
-        pixels = (pixels * sharp + _blur(pixels, strength) * (1 - sharp)).round().byte()
+        sharpness = build_fovea_mask(height, width)
+        blurred = _blur(pixels, strength)
+        pixels = (pixels * sharpness + blurred * (1 - sharpness)).round().byte()
     elif kind == "low-resolution":
-        pixels = F.resize(F.resize(pixels, small), sides)
+        pixels = F.resize(F.resize(pixels, small), [height, width])
     elif kind == "mosaic":
         pixels = F.resize(pixels, small, antialias=False)
-        pixels = F.resize(pixels, sides, F.InterpolationMode.NEAREST)
+        pixels = F.resize(pixels, [height, width], F.InterpolationMode.NEAREST)
     else:
-        # seeded by pixels and strength: the same noise in every epoch
-        random = np.random.default_rng(
-            [zlib.crc32(np.asarray(resized).tobytes()), strength]
-        )
-        noise = random.normal(scale=strength, size=pixels.shape)
+        # the seed depends on the pixels, so the noise is the same in every epoch
+        checksum = zlib.crc32(np.asarray(resized).tobytes())
+        rng = np.random.default_rng([checksum, strength])
+        noise = rng.normal(scale=strength, size=pixels.shape)
         pixels = (pixels + noise).round().clamp(0, 255).byte()
     return F.to_pil_image(pixels)
 
 
-def fovea_mask(height: int, width: int) -> "torch.Tensor":
-    """Give the share of the sharp picture at each pixel, [H, W]."""
+def build_fovea_mask(height: int, width: int) -> "torch.Tensor":
+    """Compute the share [H, W] of the sharp picture in each pixel."""
     import torch
 
     y = torch.arange(height) - height // 2
     x = torch.arange(width) - width // 2
     distance = torch.hypot(y[:, None].float(), x.float())
-    # in sides of even length the first row and column are farther than the last, by
-    # which UBP divides
-    return SHARP_SHARE * torch.exp(
-        -FALL_OFF * (distance / distance[-1, -1]).clamp(max=1)
-    )
+    # UBP divides by the distance of the last corner; along sides of even length the
+    # first row and column are farther away
+    relative_distance = (distance / distance[-1, -1]).clamp(max=1)
+    return FOVEA_CENTRE_SHARPNESS * torch.exp(-FOVEA_FALL_OFF * relative_distance)
 
 
 def _blur(pixels: "torch.Tensor", kernel_px: int) -> "torch.Tensor":
-    """Blur by a Gaussian of sd .3 ((K - 1) / 2 - 1) + .8, borders mirrored:
-    torchvision's default too.
+    """Blur pixels [3, H, W] by a Gaussian of width K pixels, with mirrored borders.
+
+    The standard deviation is .3 ((K - 1) / 2 - 1) + .8, torchvision's default.
     """
     from torchvision.transforms.v2 import functional as F
 
-    if kernel_px // 2 >= (side_px := min(pixels.shape[1:])):
+    side_px = min(pixels.shape[1:])
+    if kernel_px // 2 >= side_px:
         raise RecipeError(
             f"a kernel of {kernel_px} pixels is too large for pictures of {side_px}",
             f"{side_px} at most",

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.models.encoders import EMBEDDING, listed
+from brainhive_cli.models.encoders import EMBEDDING, as_list
 from brainhive_cli.models.encoders._tokens import GRAMMAR
 
 
@@ -74,7 +74,7 @@ class Outputs(nn.Module):
         self.network = network
         self.output = output
         self.anatomy = anatomy
-        self._names = listed(output)
+        self._names = as_list(output)
         self._read_from: dict[nn.Module, Tensor] = {}
 
         # catch the outputs of the modules that are read, during the network's own

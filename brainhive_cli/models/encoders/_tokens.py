@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from brainhive_cli.models.encoders import EMBEDDING, EncoderConfig, listed
+from brainhive_cli.models.encoders import EMBEDDING, EncoderConfig, as_list
 
 FORMS = "class|mean|tokens-mean|patches"
 GRAMMAR = re.compile(
@@ -19,7 +19,7 @@ GRAMMAR = re.compile(
 
 def checked(output: str | list[str], more: Sequence[str] = ()) -> str | list[str]:
     """Refuse outputs that no network has, unless they are among `more`."""
-    for one in listed(output):
+    for one in as_list(output):
         if not GRAMMAR.fullmatch(one) and one not in more:
             raise ValueError(
                 "an output is embedding, class, mean, patches, tokens, tokens-mean, "

@@ -41,7 +41,7 @@ def fetch(config: EncoderConfig) -> tuple[Path, dict[str, str]]:
         MissingData: if the folder lacks what the encoder needs.
     """
     # prefer the file pattern that is complete on this machine
-    source = config.weights_from
+    source = config.weights_source
     here = [
         p
         for p in config.weight_files

@@ -11,7 +11,12 @@ from pydantic import Field
 
 from brainhive_cli.models import encoders
 from brainhive_cli.models.clip_conditions import CaptionTokens
-from brainhive_cli.models.encoders import Encoder, EncoderConfig, located, open_clip
+from brainhive_cli.models.encoders import (
+    Encoder,
+    EncoderConfig,
+    open_clip,
+    source_field,
+)
 from brainhive_cli.models.encoders._weights import fetch, untrained
 from brainhive_cli.models.encoders.clip_bigg_tokens import SOURCE
 
@@ -32,7 +37,7 @@ class Config(EncoderConfig):
     config_files = (open_clip.CONFIG,)
     weight_files = open_clip.Config.weight_files
 
-    source: str = located(SOURCE)
+    source: str = source_field(SOURCE)
     architecture: dict[str, Any] = Field(
         {}, description="open_clip's `model_cfg` of `random` weights"
     )
@@ -72,4 +77,6 @@ class Config(EncoderConfig):
         )
 
 
-TINY = Config(source="random", architecture=encoders.TINY["clip-bigg-text"])
+TINY = Config(
+    source="random", architecture=encoders.TINY_ARCHITECTURES["clip-bigg-text"]
+)

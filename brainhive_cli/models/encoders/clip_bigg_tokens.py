@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from PIL import Image
 from pydantic import Field
 
-from brainhive_cli.models.encoders import Encoder, EncoderConfig, located, open_clip
+from brainhive_cli.models.encoders import (
+    Encoder,
+    EncoderConfig,
+    open_clip,
+    source_field,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +36,7 @@ class Config(EncoderConfig):
     config_files = (open_clip.CONFIG,)
     weight_files = open_clip.Config.weight_files
 
-    source: str = located(SOURCE)
+    source: str = source_field(SOURCE)
     mode: Literal["published", "right"] = Field(
         "published",
         description="published: pictures in 0..1 are mapped to (x + 1) / 2, as "

@@ -11,7 +11,7 @@ from brainhive_cli.core import hub, weights
 from brainhive_cli.models.encoders import (
     Encoder,
     EncoderConfig,
-    located,
+    source_field,
     transformers_vit,
 )
 from brainhive_cli.models.encoders._weights import require
@@ -32,7 +32,7 @@ class Config(EncoderConfig):
     image_px = 64
     licence = "Apache-2.0"
     shape = (4, WIDTH)
-    source: str = located("demo:encoder")
+    source: str = source_field("demo:encoder")
 
     def build(self) -> Encoder:
         """Prepare the encoder of demo-clip, and the projection."""

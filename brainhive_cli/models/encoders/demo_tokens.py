@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from brainhive_cli.core import hub, parts
-from brainhive_cli.models.encoders import Encoder, EncoderConfig, located, resolve
+from brainhive_cli.models.encoders import Encoder, EncoderConfig, resolve, source_field
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,7 +23,7 @@ class Config(EncoderConfig):
     image_px = 64
     licence = "Apache-2.0"
     shape = (4, WIDTH)
-    source: str = located("demo:prior")
+    source: str = source_field("demo:prior")
 
     def build(self) -> Encoder:
         """Prepare the encoders of demo-clip and demo-vae, and the fusion of both."""

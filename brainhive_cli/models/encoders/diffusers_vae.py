@@ -77,7 +77,7 @@ class Config(EncoderConfig):
     )
 
     @property
-    def known_shape(self) -> tuple[int, ...] | None:
+    def static_shape(self) -> tuple[int, ...] | None:
         """Shape of a target, by the default source; a latent's sides are in proportion
         to the picture's.
         """
@@ -86,7 +86,7 @@ class Config(EncoderConfig):
         usual = (
             self.model_copy(update={"resolution_px": default}) if self.shape else self
         )
-        known = super(Config, usual).known_shape
+        known = super(Config, usual).static_shape
         if known is None or self.shape is None:
             return known
         return (known[0], *(side * self.resolution_px // default for side in known[1:]))
@@ -147,7 +147,9 @@ class Config(EncoderConfig):
 
 
 TINY = Config(
-    source="random", resolution_px=16, architecture=encoders.TINY["diffusers-vae"]
+    source="random",
+    resolution_px=16,
+    architecture=encoders.TINY_ARCHITECTURES["diffusers-vae"],
 )
 
 

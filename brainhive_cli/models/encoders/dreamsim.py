@@ -239,7 +239,7 @@ class Config(TokenConfig):
         return load, weights_of(self.source, folder, files)
 
 
-TINY = Config(source="random", architecture=encoders.TINY["dreamsim"])
+TINY = Config(source="random", architecture=encoders.TINY_ARCHITECTURES["dreamsim"])
 
 
 def merge(folder: Path, networks: Sequence[Any]) -> None:

@@ -51,9 +51,9 @@ class Config(EncoderConfig):
     source: str = Field("", description=f"the folder of {FILE}, or `random`")
 
     @property
-    def is_here(self) -> bool:
+    def is_available(self) -> bool:
         """Whether transform and base are on this machine."""
-        return super().is_here and self.base.is_here
+        return super().is_available and self.base.is_available
 
     def inputs(self) -> list[Input]:
         """Look for the base's weights too."""
@@ -111,17 +111,17 @@ class Config(EncoderConfig):
 
     def _named_base(self) -> EncoderConfig:
         # a transform is fitted to one encoder, which its file does not name
-        if not self.base.weights_from:
+        if not self.base.weights_source:
             raise RecipeError(
                 "a gLocal transform says nothing of its base", "name it: base=NAME"
             )
-        if len(outputs := self.base.outputs) > 1:
+        if len(outputs := self.base.store_configs) > 1:
             raise RecipeError(
                 "gLocal maps one output of its base, not "
                 f"{', '.join(output.name for output in outputs)}",
                 "name one for each: {kind: glocal, base: NAME:OUTPUT, …}",
             )
-        return self.base.outputs[0]
+        return self.base.store_configs[0]
 
     def _transform(
         self,

@@ -102,7 +102,7 @@ class Config(TokenConfig):
         return Encoder(outputs, transform, f"open_clip {json.dumps(settings)}", weights)
 
 
-TINY = Config(source="random", architecture=encoders.TINY["open-clip"])
+TINY = Config(source="random", architecture=encoders.TINY_ARCHITECTURES["open-clip"])
 
 
 def written_in(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -41,10 +41,10 @@ class Config(TokenConfig):
         return self._part().build()
 
     @property
-    def is_here(self) -> bool:
+    def is_available(self) -> bool:
         """Whether the weights that the family loads are on this machine."""
         try:
-            return bool(self.source) and self._part(local=True).is_here
+            return bool(self.source) and self._part(local=True).is_available
         except MissingData:
             return False
 

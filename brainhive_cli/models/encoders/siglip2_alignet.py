@@ -75,7 +75,9 @@ class Config(TokenConfig):
         )
 
 
-TINY = Config(source="random", architecture=encoders.TINY["siglip2-alignet"])
+TINY = Config(
+    source="random", architecture=encoders.TINY_ARCHITECTURES["siglip2-alignet"]
+)
 
 
 def _load(make: Callable[[], Any], path: Path) -> Any:

@@ -145,7 +145,9 @@ class Config(TokenConfig):
         return Encoder(outputs, preprocess, described(processor), weights)
 
 
-TINY = Config(source="random", architecture=encoders.TINY["transformers-vit"])
+TINY = Config(
+    source="random", architecture=encoders.TINY_ARCHITECTURES["transformers-vit"]
+)
 
 
 def is_known(about: ModelConfig) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from brainhive_cli.models import clip_conditions as clip, encoders
-from brainhive_cli.models.encoders import Encoder, EncoderConfig, located
+from brainhive_cli.models.encoders import Encoder, EncoderConfig, source_field
 from brainhive_cli.models.encoders._weights import fetch, untrained
 from brainhive_cli.models.encoders.transformers_vit import described
 
@@ -27,7 +27,7 @@ class Config(EncoderConfig):
     weight_files = (f"{clip.IMAGE}/*.safetensors", f"{clip.IMAGE}/pytorch_model.bin")
     also_fetched = (f"{clip.IMAGE}/pytorch_model.bin",)
 
-    source: str = located(clip.SOURCE)
+    source: str = source_field(clip.SOURCE)
     architecture: dict[str, Any] = Field(
         {}, description="transformers' config of `random` weights"
     )
@@ -67,4 +67,4 @@ class Config(EncoderConfig):
         )
 
 
-TINY = Config(source="random", architecture=encoders.TINY["vd-image"])
+TINY = Config(source="random", architecture=encoders.TINY_ARCHITECTURES["vd-image"])

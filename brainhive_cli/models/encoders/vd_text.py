@@ -12,7 +12,12 @@ from pydantic import Field
 
 from brainhive_cli.core import hub
 from brainhive_cli.models import clip_conditions as clip, encoders
-from brainhive_cli.models.encoders import Encoder, EncoderConfig, ModelConfig, located
+from brainhive_cli.models.encoders import (
+    Encoder,
+    EncoderConfig,
+    ModelConfig,
+    source_field,
+)
 from brainhive_cli.models.encoders._weights import prepare_network, weight_files
 
 if TYPE_CHECKING:
@@ -68,7 +73,7 @@ class Config(EncoderConfig):
     architecture: dict[str, Any] = Field(
         {}, description="transformers' config of `random` weights"
     )
-    source: str = located(clip.SOURCE)
+    source: str = source_field(clip.SOURCE)
 
     def build(self) -> Encoder:
         """Prepare tokenizer and tower; MissingData when the folder lacks either."""
@@ -119,7 +124,7 @@ class Config(EncoderConfig):
         return Encoder(lambda: Tower(load(), encode), ids, words, weights, "captions")
 
 
-TINY = Config(source="random", architecture=encoders.TINY["vd-text"])
+TINY = Config(source="random", architecture=encoders.TINY_ARCHITECTURES["vd-text"])
 
 
 def _letters(text: str) -> Tensor:

@@ -27,7 +27,7 @@ from brainhive_cli.data.targets.encoder_keys import (
     find_prior_encoders,
 )
 from brainhive_cli.models.encoders import (
-    USUAL,
+    DEFAULT_ENCODERS,
     EncoderConfig,
     Encoders,
     resolve,
@@ -119,7 +119,7 @@ class Recipe(SweptRecipe):
 
     dataset: Any = parts.part_field("datasets", "things-eeg", "signals and pictures")
     encoders: Encoders = Field(
-        [*USUAL],
+        [*DEFAULT_ENCODERS],
         validate_default=True,
         min_length=1,
         description="embeddings that are fused; default with a prior: the prior's",

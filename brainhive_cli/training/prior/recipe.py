@@ -11,7 +11,7 @@ from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.recipe import BaseRecipe
 from brainhive_cli.core.sections import Section, refuse_idle
 from brainhive_cli.models import encoders, generators, priors
-from brainhive_cli.models.encoders import USUAL, EncoderConfig, Encoders
+from brainhive_cli.models.encoders import DEFAULT_ENCODERS, EncoderConfig, Encoders
 
 INCEPTION = "inception"
 """The features of FID as it was defined: torchmetrics' InceptionV3."""
@@ -43,9 +43,9 @@ def _known_features(name: str) -> str:
 def _of_pictures(configs: Sequence[EncoderConfig]) -> Sequence[EncoderConfig]:
     # samples are pictures, without captions, masks or labels
     for config in configs:
-        if config.encodes != "pixels":
+        if config.content != "pixels":
             raise RecipeError(
-                f"{config.name} reads {config.encodes}, and samples are pictures",
+                f"{config.name} reads {config.content}, and samples are pictures",
                 "an encoder of pictures, as clip-l14",
             )
     return configs
@@ -111,7 +111,7 @@ class Recipe(BaseRecipe):
     dataset: Any = parts.part_field("datasets", "image-folder", "pictures")
     split: str = Field("train", description="split whose pictures are learned")
     encoders: Encoders = Field(
-        [*USUAL],
+        [*DEFAULT_ENCODERS],
         validate_default=True,
         min_length=1,
         description="embeddings that are fused",

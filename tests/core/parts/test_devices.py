@@ -97,7 +97,7 @@ def families(shelf: str) -> list[str]:
 def test_every_encoder_embeds_there(kind: str, gpu: PretendedGpu) -> None:
     config = parts.load("encoders", kind).TINY
     (group,) = group_encoders([config], "bf16", HERE)
-    labels = np.zeros(config.known_shape or 0, np.uint8)
+    labels = np.zeros(config.static_shape or 0, np.uint8)
     view = group.view({**BLANK, "labels": labels}[group.encoder.reads])
 
     embeddings = group.encode(torch.stack([view, view]))

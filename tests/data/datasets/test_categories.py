@@ -81,7 +81,7 @@ def test_recipes_without_encoders_have_the_target_s_encoder() -> None:
         ["dataset={kind: categories, names: [a, b], target: name}"],
     )
 
-    assert label.encoders[0].known_shape == (3,)
+    assert label.encoders[0].static_shape == (3,)
     assert [encoder.name for encoder in name.encoders] == ["clip-h14-text"]
 
 

@@ -30,13 +30,13 @@ def test_an_autoencoder_learns_once_and_its_decoder_draws_in_the_same_space(
     pictures: Path,
 ) -> None:
     config = encoders.resolve({"kind": "autoencoder", "source": str(pictures)})
-    assert not config.is_here
+    assert not config.is_available
     encoder = config.build()
     written_ns = (pictures / WEIGHTS).stat().st_mtime_ns
 
     decoder = autoencoder.Config(source=str(pictures)).build()
 
-    assert config.is_here and (pictures / WEIGHTS).stat().st_mtime_ns == written_ns
+    assert config.is_available and (pictures / WEIGHTS).stat().st_mtime_ns == written_ns
     assert encoder.weights["digest"] == config.build().weights["digest"]
     assert decoder.latent_space == encoder.module.latent_space
     # [1, 3, H, W]

@@ -12,7 +12,7 @@ from torch import Tensor
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.data.targets.encoder_keys import find_encoders
 from brainhive_cli.models import encoders
-from brainhive_cli.models.encoders import degrade, fovea_mask, open_clip
+from brainhive_cli.models.encoders import build_fovea_mask, degrade, open_clip
 
 ROUNDING = 1
 """Grey values: the published codes blur and resize by OpenCV, in fixed-point
@@ -51,7 +51,7 @@ def test_pictures_are_degraded_as_published(reference: dict[str, Tensor]) -> Non
         assert np.abs(degraded.astype(int) - picture).max() > 10 * ROUNDING
         compared += 1
     assert compared
-    mask = fovea_mask(*reference["expected.mask"].shape)
+    mask = build_fovea_mask(*reference["expected.mask"].shape)
     assert torch.allclose(mask, reference["expected.mask"], atol=1e-7, rtol=0)
     # the first pixel is farther, and no sharper for it
     assert mask[0, 0] == mask[-1, -1] == mask.min()
@@ -79,15 +79,15 @@ def test_kernels_count_pixels_of_the_networks_input() -> None:
 def test_a_list_of_degradations_is_an_encoder_each_known_by_its_own_name() -> None:
     blurs = encoders.resolve(
         {"kind": "clip-rn50", "degrade": ["gaussian-1", "gaussian-63"]}
-    ).outputs
+    ).store_configs
     assert [config.name for config in blurs] == [
         "clip-rn50-gaussian-1",
         "clip-rn50-gaussian-63",
     ]
-    assert blurs[0].known_as == ("clip-rn50-gaussian-1",)
+    assert blurs[0].aliases == ("clip-rn50-gaussian-1",)
     plain = encoders.resolve("clip-rn50")
     assert blurs[0].network_key == plain.network_key
-    assert blurs[0].known_shape == plain.known_shape == (1024,)
+    assert blurs[0].static_shape == plain.static_shape == (1024,)
     found = find_encoders(
         ["clip-rn50-gaussian-1", "clip-rn50-noise-25-view-2", "clip-rn50-blur-3"]
     )

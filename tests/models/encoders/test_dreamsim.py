@@ -225,8 +225,8 @@ def test_a_dreamsim_type_is_its_networks_with_the_adapter_beside_them_in_one_for
         output: torch.cat([one[output] for one in each], -1) for output in each[0]
     }
     base = config_of(name, tmp_path, adapter="skip").build()
-    configs = config_of(name, tmp_path, output=list(expected)).outputs
-    encoder, forwards = encoders.joined(configs).build(), []
+    configs = config_of(name, tmp_path, output=list(expected)).store_configs
+    encoder, forwards = encoders.join_outputs(configs).build(), []
     for _, network in encoder.module.tower:
         network.anatomy.blocks[0].register_forward_hook(lambda *_: forwards.append(1))
 

@@ -244,7 +244,7 @@ def test_a_store_is_named_after_its_encoder() -> None:
     ]
     names = [encoders.resolve({"kind": "vae", **knobs}).name for knobs in made]
     assert len(set(names)) == 4 and all(name.startswith("vae-") for name in names[1:])
-    assert encoders.resolve("clip-b32").known_as == (
+    assert encoders.resolve("clip-b32").aliases == (
         "clip-b32",
         "CLIP-ViT-B-32-laion2B-s34B-b79K",
     )
@@ -265,7 +265,7 @@ def test_a_list_of_encoders_holds_one_an_output_and_none_twice() -> None:
         == found[2].network_key
         != encoders.resolve("dinov2-giant:mean").network_key
     )
-    assert encoders.joined(found[1:]) == encoders.resolve(both)
+    assert encoders.join_outputs(found[1:]) == encoders.resolve(both)
 
 
 CLIP = {"image_size": 32, "patch_size": 8, "hidden_size": 16, "num_attention_heads": 2}

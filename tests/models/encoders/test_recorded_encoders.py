@@ -84,7 +84,7 @@ def test_a_fovea_and_letters(recorded) -> None:
     texts = ("", "a dog", "é" * 90)
     recorded(
         5,
-        masks=digest([encoders.fovea_mask(*sides) for sides in ((5, 5), (6, 3))]),
+        masks=digest([encoders.build_fovea_mask(*sides) for sides in ((5, 5), (6, 3))]),
         letters=digest([vd_text._letters(text) for text in texts]),
     )
 
@@ -155,11 +155,11 @@ def test_a_class_token_that_is_not_there_is_refused() -> None:
 def test_the_shape_of_latents_follows_from_the_resolution() -> None:
     config = parts.load("encoders", "sd15-vae").Config
     # its autoencoder shrinks pictures 8 times
-    assert config(resolution_px=512).known_shape == (4, 64, 64)
-    assert config(resolution_px=1024).known_shape == (4, 128, 128)
-    assert config(resolution_px=200).known_shape == (4, 25, 25)
-    assert config(posterior="sample").known_shape is None
-    assert diffusers_vae.TINY.known_shape is None
+    assert config(resolution_px=512).static_shape == (4, 64, 64)
+    assert config(resolution_px=1024).static_shape == (4, 128, 128)
+    assert config(resolution_px=200).static_shape == (4, 25, 25)
+    assert config(posterior="sample").static_shape is None
+    assert diffusers_vae.TINY.static_shape is None
 
 
 def test_autoencoders(recorded) -> None:

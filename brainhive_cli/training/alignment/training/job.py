@@ -184,7 +184,7 @@ class Job:
         for recipe in recipes:
             for name, alternatives in recipe.train.embedding_alternatives.items():
                 alike = [
-                    configs[name].seeing_as(other)
+                    configs[name].with_input_of(other)
                     for other in alternatives
                     if name in configs
                 ]

@@ -143,7 +143,7 @@ class TrainingData:
             configs = [config for config in recipe.encoders if config.name in names]
             groups = group_encoders(configs, recipe.train.precision, launch)
             if len(groups) != 1 or any(
-                config.encodes != "pixels" for config in configs
+                config.content != "pixels" for config in configs
             ):
                 raise RecipeError(
                     "train.lora.encoders are to be outputs of one network of pictures, "

@@ -86,7 +86,7 @@ def test_latents_and_tokens_keep_their_shape_in_a_store(go, home, pictures, fold
                 home / "embeddings", "pictures", "train", one.name
             )
         )
-        for one in encoders.resolve(knobs).outputs
+        for one in encoders.resolve(knobs).store_configs
     )
     assert latent.embedding.shape == (12, 4, 16, 16)
     assert np.array_equal(latent.embedding[:].reshape(12, -1), flat.embedding)
@@ -123,7 +123,7 @@ def test_degraded_pictures_share_one_network_and_one_decoding(
         12 + 1
     )  # a forward for each that is seen, and for its shapes
     plain, made = encoders.resolve(TIMM).build(), set()
-    for config in encoders.resolve(encoder).outputs:
+    for config in encoders.resolve(encoder).store_configs:
         found = TargetStore.open(
             target_store.build_store_path(
                 home / "embeddings", "pictures", "train", config.name
