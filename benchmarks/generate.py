@@ -172,7 +172,7 @@ def pictures(on: Bench) -> None:
 
     def peer() -> None:
         text, pooled = generator.empty_prompt(1)
-        tokens = prior.tokens(studio.decoded.tensors["token"]).to(generator.unet.dtype)
+        tokens = prior.project(studio.decoded.tensors["token"]).to(generator.unet.dtype)
         for rows in studio.batches():
             seeds = studio.seeds[rows]
             latents = generator.pipeline(

@@ -93,7 +93,10 @@ FAULTS = (
         "            to_target = to_target + to_prediction\n",
     ),
     Fault("for key in self.FINGERPRINT_EXCLUDE:", "for key in ():"),
-    Fault("for index in sorted(sizes.keys() | self.sizes.keys()):", "for index in ():"),
+    Fault(
+        "for index in sorted(unet_sizes.keys() | prior_sizes.keys()):",
+        "for index in ():",
+    ),
     Fault(
         "lengths.astype(np.float64) ** 2).mean(1)",
         "lengths.astype(np.float64) ** 2).max(1)",

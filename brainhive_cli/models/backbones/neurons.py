@@ -218,7 +218,7 @@ class Neurons(nn.Module):
         # batches of the reference's size, as the mode published mixes their clips
         blocks = []
         for rows in brain.split(SIGNALS_AT_ONCE):
-            tokens = rows if self.prior is None else self.prior.expected(rows)
+            tokens = rows if self.prior is None else self.prior.predict_from_brain(rows)
             blocks.append(_as_probabilities(self._decode_tokens(tokens, names)))
         predicted = {
             name: torch.cat([block[name] for block in blocks]) for name in names

@@ -1,4 +1,4 @@
-"""Priors: from decoded heads to the conditioning of a generator."""
+"""Priors, which turn decoded heads into the conditioning of a generator."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     from brainhive_cli.models.heads import Conditioning, Decoded
 
 DEFAULT = "fusion-prior"
-"""The kind of a prior whose folder does not name one: BrainHiVE's layout."""
+"""Kind of a prior whose folder names no kind, as in BrainHiVE's repository."""
 OWNER = "fakekungfu"
-"""Owner of the published priors: a bare `hub:NAME` means one of them."""
+"""Owner of the published priors. `hub:NAME` without an owner means one of them."""
 
 
 class Prior(Protocol):
-    """Interface of every kind of prior.
+    """Contract of priors.
 
-    One that train-prior trains is an nn.Module with two further methods.
-    `condition_on_embeddings(embeddings, is_kept)` is a Conditioning on embeddings of
-    stimuli, [B, D] by key, where 0 in `is_kept` [B, 1] drops a row's; `save(folder)`
-    writes what the kind's `load` reads.
+    A prior that train-prior can train is an nn.Module, with two further methods.
+    `condition_on_embeddings(embeddings, is_kept)` returns a Conditioning on embeddings
+    [B, D] of stimuli, by key, where zeros in `is_kept` [B, 1] drop a row.
+    `save(folder)` writes a folder that `load` of its kind can read.
 
     Attributes:
-        kind: The file that it lives in.
-        fuser: Embeddings, by key, to the token that train-align's brain models predict;
-            it stays frozen there. None where a prior brings none.
+        kind: Name of the module that defines it.
+        fuser: Maps embeddings, by key, to the token that brain models predict, or None.
+            Training an aligner keeps it frozen.
         dims: Width of each embedding that the fuser takes, by key.
-        dim: D, width of the token; 0 where there is none.
+        dim: Width D of the token, or 0 without a fuser.
     """
 
     kind: str
@@ -45,43 +45,49 @@ class Prior(Protocol):
     dim: int
 
     def attach(self, generator: Any) -> None:
-        """Let a generator take this prior's conditions."""
+        """Make a generator accept the conditions of this prior."""
         ...
 
     def detach(self, generator: Any) -> None:
-        """Give a generator back what it had before `attach`."""
+        """Undo `attach`."""
         ...
 
     def condition(self, decoded: "Decoded", seeds: Sequence[int]) -> "Conditioning":
-        """Condition on the decoded heads of B signals; `seeds` [B] decide whatever is
-        sampled.
-        """
+        """Turn the heads of B signals into conditions, with a seed [B] per signal."""
         ...
 
     def null(self, n: int, seeds: Sequence[int]) -> "Conditioning":
-        """Make n rows of the unconditional side of guidance."""
+        """Make n unconditional rows for classifier-free guidance."""
         ...
 
 
 @dataclass(frozen=True)
 class Description:
-    """Description of a prior without its weights; `dims` and `dim` are those of
-    `Prior`.
+    """Description of a prior without its weights.
+
+    Attributes:
+        kind: Name of the module that defines it.
+        reference: Reference by which it is loaded.
+        folder: Folder of its files, or None without weights.
+        dims: Width of each embedding that the fuser takes, by key.
+        dim: Width of the token.
+        fuser: Sizes of the fuser, by the keys of an align recipe.
+        caveats: Caveats of every number that depends on the prior.
     """
 
     kind: str
     reference: str
-    folder: Path | None = None  # None for a kind without weights
+    folder: Path | None = None
     dims: Mapping[str, int] = field(default_factory=dict)
     dim: int = 0
-    # its sizes, by the keys of an align recipe
     fuser: Mapping[str, int] = field(default_factory=dict)
-    caveats: Sequence[str] = ()  # of every number that depends on it
+    caveats: Sequence[str] = ()
 
     @cached_property
     def digest(self) -> str:
-        """Digest of the weights (64 hexadecimal digits), which are fetched for it;
-        empty without any.
+        """SHA-256 of the weights in hexadecimal, or an empty text without weights.
+
+        Weights on the hub are downloaded.
         """
         if self.folder is None:
             return ""
@@ -89,42 +95,42 @@ class Description:
 
 
 def load(reference: str, **options: Any) -> Any:
-    """Load a prior of any kind, in float32 on the CPU.
+    """Load a prior in float32 on the CPU.
 
     Args:
         reference: `hub:NAME`, `hub:owner/name`, `demo:name`, a folder, the name or
-            import path of a kind without weights, or `KIND:…` as that kind reads it.
-        options: The kind's own ways of conditioning; None means the kind's default.
+            import path of a kind without weights, or `KIND:…` in the form of that kind.
+        options: Options of the kind's `load`. None means the default.
 
     Returns:
         A `Prior`.
 
     Raises:
-        MissingData: if it is not there, or not whole.
+        MissingData: if files are absent or incomplete.
         RecipeError: if the kind has no such option.
     """
-    kind = kind_of(reference)
+    kind = find_kind(reference)
     load_kind = parts.load("priors", kind).load
 
-    # pass on the options that are set, and refuse those that the kind's `load` does not
-    # know
-    chosen = {name: value for name, value in options.items() if value is not None}
-    for name in sorted(chosen.keys() - signature(load_kind).parameters.keys()):
+    arguments = {name: value for name, value in options.items() if value is not None}
+    for name in sorted(arguments.keys() - signature(load_kind).parameters.keys()):
         raise RecipeError(
             f"a prior of kind {kind} has no option {name}", f"leave out {name}"
         )
-    return load_kind(reference, **chosen)
+    return load_kind(reference, **arguments)
 
 
 def describe(reference: str) -> Description:
-    """Describe a prior of any kind without reading its weights; MissingData if its
-    config is not whole.
+    """Describe a prior without reading its weights.
+
+    Raises:
+        MissingData: if its config is absent or incomplete.
     """
-    return parts.load("priors", kind_of(reference)).describe(reference)
+    return parts.load("priors", find_kind(reference)).describe(reference)
 
 
 def find_input(reference: str) -> Input:
-    """Look for a prior, as an input of a command, with its digest."""
+    """Describe a prior as an input of a command, with the digest of its weights."""
     name = f"prior {reference}"
     try:
         digest = describe(reference).digest
@@ -133,25 +139,24 @@ def find_input(reference: str) -> Input:
     return Input(name, reference=reference, digest=digest)
 
 
-def kind_of(reference: str) -> str:
-    """Find the kind of a prior.
+def find_kind(reference: str) -> str:
+    """Return the kind of a prior.
 
     Args:
-        reference: `KIND` or `KIND:…`, of the shelf or as an import path; or of a
-            folder, whose config.json names the kind.
+        reference: `KIND` or `KIND:…`, where KIND may be an import path, or a folder
+            whose config.json names the kind.
     """
-    # a kind of the shelf, or the import path of a user's kind
     prefix = reference.partition(":")[0]
     if parts.is_kind("priors", prefix):
         return parts.kind_from_file_name(prefix)
-    is_path = "." in prefix and all(word.isidentifier() for word in prefix.split("."))
-    if is_path and not locate(prefix).exists():
+    words = prefix.split(".")
+    is_import_path = len(words) > 1 and all(word.isidentifier() for word in words)
+    if is_import_path and not locate(prefix).exists():
         return prefix
 
-    # a folder, whose config names the kind
     folder = hub.folder(reference, allow=["config.json", "*/config.json"], owner=OWNER)
-    path = folder / "config.json"
-    if not path.is_file():
+    file = folder / "config.json"
+    if not file.is_file():
         return DEFAULT
-    written = documents.read_download(path)
-    return str(written.get("kind", DEFAULT))
+    config = documents.read_download(file)
+    return str(config.get("kind", DEFAULT))

@@ -1,4 +1,4 @@
-"""The network of the Fusion Prior, and its attention in a generator's U-Net."""
+"""Network of the Fusion Prior, with its attention adapter for a U-Net."""
 
 import json
 import re
@@ -24,37 +24,29 @@ from brainhive_cli.models.priors._fusion_files import (
     read_config,
 )
 
-KEYS = re.compile(r"attn_processors\.(\d{1,4})\.to_k_ip\.weight")
-"""The keys of a cross-attention among the weights, by its index in the list of
-processors.
+IMAGE_KEY_WEIGHT = re.compile(r"attn_processors\.(\d{1,4})\.to_k_ip\.weight")
+"""Name of the image keys' weight of a cross-attention. The group is the index among the
+U-Net's processors.
 """
-
-
 CROSS_ATTENTION = "attn2.processor"
-"""Ending of diffusers' names of cross-attentions; `attn1` are the self-attentions."""
-
-
+"""Suffix of diffusers' names of cross-attentions. `attn1` are the self-attentions."""
 OTHER_MODEL = "these weights are for another prior, or for another generator's U-Net"
-
-
 AdapterUse = Literal["apply", "skip"]
-"""Whether the trained adapter is applied to a decoded token; BrainHiVE's reconstruction
-skips it.
-"""
+"""Use of the trained adapter on decoded tokens. BrainHiVE's reconstruction skips it."""
 
 
 class FusionPrior(nn.Module):
-    """Fusion encoder with adapter, projection and attention adapter.
+    """Prior of a fusion encoder with adapter, a projection and an attention adapter.
 
     Args:
-        configs: The config.json of each part, by folder.
-        sizes: (D_cross, D_inner) of each cross-attention, by its index among the
-            U-Net's processors.
+        configs: Values of config.json, keyed by the folder of the component.
+        cross_attention_sizes: (D_cross, D_inner) of each cross-attention, keyed by the
+            index among the U-Net's processors.
 
     Attributes:
-        adapter: Whether `condition` and `null` apply the trained adapter.
-        names: The U-Net's attention processors, in its own order, self-attentions
-            included.
+        adapter: Use of the trained adapter in `condition` and `null`.
+        processor_names: Attention processors of the U-Net, self-attentions included, in
+            the order of the U-Net.
         scale: Weight of the image attention relative to the text attention.
 
     Source: BrainHiVE (arXiv 2602.07495), published repository; IP-Adapter (arXiv
@@ -64,57 +56,62 @@ class FusionPrior(nn.Module):
     kind = KIND
 
     def __init__(
-        self, configs: dict[str, dict[str, Any]], sizes: dict[int, tuple[int, int]]
+        self,
+        configs: dict[str, dict[str, Any]],
+        cross_attention_sizes: dict[int, tuple[int, int]],
     ) -> None:
         super().__init__()
         self.configs = configs
         self.adapter: AdapterUse = "skip"
-        fusion, proj, attention = (configs[folder] for folder in CLASSES)
-        # as the file will order them
-        self.dims: dict[str, int] = dict(sorted(fusion["proj_meta"].items()))
-        self.dim: int = fusion["hidden_size"]
+        fusion_config, proj_config, attention_config = (
+            configs[folder] for folder in CLASSES
+        )
+        # config.json is written with sorted keys
+        self.dims: dict[str, int] = dict(sorted(fusion_config["proj_meta"].items()))
+        self.dim: int = fusion_config["hidden_size"]
 
-        # upstream's three parts, in upstream's order
-        hidden = fusion["intermediate_size"]
-        encoder = FusionEncoder(self.dims, self.dim, hidden, depth=fusion["num_layers"])
+        # fusion encoder and adapter
+        hidden = fusion_config["intermediate_size"]
+        n_layers = fusion_config["num_layers"]
+        encoder = FusionEncoder(self.dims, self.dim, hidden, depth=n_layers)
         adapter = nn.ModuleDict({"ff": mlp(self.dim, hidden)})
         self.fusion_encoder: Any = nn.ModuleDict(
             {"vision_model": encoder, "adapter": adapter}
         )
-        # a token to S image tokens of the width of the U-Net's cross-attention, [B, S,
-        # D_cross]
-        count = proj["sequence_length"]
-        width = proj["cross_attention_dim"]
+
+        # projection of a token [B, D] to image tokens [B, S, D_cross]
+        n_tokens = proj_config["sequence_length"]
+        width = proj_config["cross_attention_dim"]
         self.proj: Any = nn.Sequential(
             OrderedDict(
-                proj=nn.Linear(proj["embed_dim"], width * count),
-                tokens=nn.Unflatten(-1, (count, width)),
+                proj=nn.Linear(proj_config["embed_dim"], width * n_tokens),
+                tokens=nn.Unflatten(-1, (n_tokens, width)),
                 norm=nn.LayerNorm(width),
             )
         )
-        # keys and values of the image tokens in every cross-attention, whose weight is
-        # `scale`
-        self.names = attention["attn_processor_keys"]
-        self.sizes = sizes
-        self.scale = attention["scale"]
+
+        # keys and values of the image tokens, for each cross-attention
+        self.processor_names = attention_config["attn_processor_keys"]
+        self.cross_attention_sizes = cross_attention_sizes
+        self.scale = attention_config["scale"]
         processors = nn.ModuleDict()
-        for index, (cross, inner) in sizes.items():
-            maps = {
-                name: nn.Linear(cross, inner, bias=False)
-                for name in ("to_k_ip", "to_v_ip")
-            }
-            processors[str(index)] = nn.ModuleDict(maps)
+        for index, (cross_dim, inner_dim) in cross_attention_sizes.items():
+            to_k_ip = nn.Linear(cross_dim, inner_dim, bias=False)
+            to_v_ip = nn.Linear(cross_dim, inner_dim, bias=False)
+            processors[str(index)] = nn.ModuleDict(
+                {"to_k_ip": to_k_ip, "to_v_ip": to_v_ip}
+            )
         self.attn_adapter: Any = nn.ModuleDict({"attn_processors": processors})
 
     def adapt(self, token: Tensor) -> Tensor:
-        """Apply the trained adapter to a token [B, D] (the reference skips it in
-        reconstruction).
-        """
+        """Apply the trained adapter to a token [B, D]."""
         return token + self.fusion_encoder["adapter"]["ff"](token)
 
-    def tokens(self, token: Tensor) -> Tensor:
-        """Make the U-Net's image tokens [B, S, D_cross] of a token [B, D];
-        BrainhiveError for another D.
+    def project(self, token: Tensor) -> Tensor:
+        """Project a token [B, D] to image tokens [B, S, D_cross] of the U-Net.
+
+        Raises:
+            BrainhiveError: if the token has another width.
         """
         if token.shape[-1] != self.dim:
             raise BrainhiveError(
@@ -125,19 +122,23 @@ class FusionPrior(nn.Module):
         return self.proj(token)
 
     def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
-        """Go from embeddings to image tokens [B, S, D_cross], adapter included, as in
-        training.
-        """
-        return self.tokens(self.adapt(self.fuser(embeddings)))
+        """Turn embeddings [B, D_encoder], by key, into image tokens [B, S, D_cross]."""
+        return self.project(self.adapt(self.fuser(embeddings)))
 
     @property
     def fuser(self) -> FusionEncoder:
-        """The fusion encoder, without adapter: the target of brain models."""
+        """Fusion encoder without adapter, whose token brain models predict."""
         return self.fusion_encoder["vision_model"]
 
     def condition(self, decoded: Decoded, seeds: Sequence[int]) -> Conditioning:
-        """Condition on the head `token` [B, D]; nothing is sampled, so the seeds have
-        no effect.
+        """Condition on the head `token` [B, D].
+
+        Args:
+            decoded: Heads of B signals.
+            seeds: Without effect, as nothing is sampled.
+
+        Raises:
+            BrainhiveError: if there is no such head, or it has another width.
         """
         if TOKEN not in decoded.tensors:
             raise BrainhiveError(
@@ -146,98 +147,102 @@ class FusionPrior(nn.Module):
                 "use an align run that was trained with --prior on this prior",
             )
         token = decoded.tensors[TOKEN].to(self.proj.proj.weight.device)
-        return Conditioning(
-            embeddings=self.tokens(
-                self.adapt(token) if self.adapter == "apply" else token
-            )
-        )
+        if self.adapter == "apply":
+            token = self.adapt(token)
+        return Conditioning(embeddings=self.project(token))
 
     def null(self, n: int, seeds: Sequence[int]) -> Conditioning:
-        """Condition n rows on the zeroed token, as a share of the training does."""
-        # one row, expanded: all rows are the same
+        """Condition n rows on a token of zeros, as a share of the training does."""
         token = self.proj.proj.weight.new_zeros(1, self.dim)
-        # [1, S, D_cross]
-        tokens = self.tokens(self.adapt(token) if self.adapter == "apply" else token)
-        return Conditioning(embeddings=tokens.expand(n, -1, -1))
+        if self.adapter == "apply":
+            token = self.adapt(token)
+        image_tokens = self.project(token)  # [1, S, D_cross]
+        return Conditioning(embeddings=image_tokens.expand(n, -1, -1))
 
     def condition_on_embeddings(
         self, embeddings: dict[str, Tensor], is_kept: Tensor | None = None
     ) -> Conditioning:
-        """Condition on embeddings [B, D_encoder] by key, adapter included; `is_kept`
-        [B, 1] is 0 to drop.
+        """Condition on embeddings of stimuli, adapter included.
+
+        Args:
+            embeddings: Embeddings [B, D_encoder], by key.
+            is_kept: Factor [B, 1] of the tokens. Zeros drop a row. Default: all ones.
         """
         token = self.fuser(embeddings)  # [B, D]
-        return Conditioning(
-            embeddings=self.tokens(
-                self.adapt(token if is_kept is None else token * is_kept)
-            )
-        )
+        if is_kept is not None:
+            token = token * is_kept
+        return Conditioning(embeddings=self.project(self.adapt(token)))
 
     def attach(self, generator: Any) -> None:
-        """Let the U-Net (of a generator, or itself) take
-        `cross_attention_kwargs={"ip_hidden_states": …}`.
+        """Add the image attention to a U-Net.
+
+        The U-Net then takes `cross_attention_kwargs={"ip_hidden_states": …}`.
+
+        Args:
+            generator: A generator with a U-Net, or a U-Net.
 
         Raises:
-            BrainhiveError: if a prior is attached already, or the U-Net is not of the
-                prior's layout.
+            BrainhiveError: if a prior is already attached, or the U-Net has another
+                layout.
         """
-        unet = unet_of(generator)
-        self._check(unet)
-        # wrap the processors of cross-attentions; self-attentions stay
+        unet = get_unet(generator)
+        self._check_unet(unet)
         processors = dict(unet.attn_processors)
-        for index, pair in self.attn_adapter["attn_processors"].items():
-            name = self.names[int(index)]
-            processors[name] = ImageAttention(processors[name], self, pair)
+        for index, image_maps in self.attn_adapter["attn_processors"].items():
+            name = self.processor_names[int(index)]
+            processors[name] = ImageAttention(processors[name], self, image_maps)
         unet.set_attn_processor(processors)
 
     def detach(self, generator: Any) -> None:
-        """Restore the U-Net's own processors; BrainhiveError if this prior is not
-        attached to it.
+        """Restore the U-Net's own processors.
+
+        Raises:
+            BrainhiveError: if this prior is not attached to the U-Net.
         """
-        unet = unet_of(generator)
-        processors = processors_of(unet)
-        # the processors that this prior has wrapped
-        plain = {
-            n: p.plain
-            for n, p in processors.items()
-            if getattr(p, "prior", None) is self
-        }
-        if not plain:
+        unet = get_unet(generator)
+        processors = get_processors(unet)
+        text_processors = {}
+        for name, processor in processors.items():
+            if isinstance(processor, ImageAttention) and processor.prior is self:
+                text_processors[name] = processor.text_processor
+        if not text_processors:
             raise BrainhiveError(
                 "this Fusion Prior is not attached to the U-Net", "attach it first"
             )
-        unet.set_attn_processor(processors | plain)
+        unet.set_attn_processor(processors | text_processors)
 
-    def _check(self, unet: Any) -> None:
-        # a second adapter would replace the text attention that the first one keeps
-        processors = processors_of(unet)
-        if any(
-            isinstance(processor, ImageAttention) for processor in processors.values()
-        ):
-            raise BrainhiveError(
-                "a Fusion Prior is already attached to this U-Net", "detach it first"
-            )
+    def _check_unet(self, unet: Any) -> None:
+        """Raise an error if this prior cannot be attached to a U-Net."""
+        # a second adapter would replace the first
+        processors = get_processors(unet)
+        for processor in processors.values():
+            if isinstance(processor, ImageAttention):
+                raise BrainhiveError(
+                    "a Fusion Prior is already attached to this U-Net",
+                    "detach it first",
+                )
 
-        # the adapter's weights are numbered by the order of attentions, and have the
-        # widths of these
-        for expected, name in zip(self.names, processors, strict=False):
+        # the weights are numbered in the order of the processors
+        for expected, name in zip(self.processor_names, processors, strict=False):
             if expected != name:
-                raise _other_unet(f"{name} stands where {expected} should")
-        sizes = cross_sizes(unet)
-        for index in sorted(sizes.keys() | self.sizes.keys()):
-            if sizes.get(index) != self.sizes.get(index):
-                widths = f"{sizes.get(index)} wide, not {self.sizes.get(index)}"
-                raise _other_unet(f"attention {index} is {widths}")
+                raise _make_unet_error(f"{name} stands where {expected} should")
+        unet_sizes = read_cross_attention_sizes(unet)
+        prior_sizes = self.cross_attention_sizes
+        for index in sorted(unet_sizes.keys() | prior_sizes.keys()):
+            unet_size = unet_sizes.get(index)
+            prior_size = prior_sizes.get(index)
+            if unet_size != prior_size:
+                raise _make_unet_error(
+                    f"attention {index} is {unet_size} wide, not {prior_size}"
+                )
 
-    def start_from(self, file: Path) -> None:
-        """Take projection and attention adapter from an IP-Adapter single file of the
-        same sizes.
-        """
+    def load_ip_adapter(self, file: Path) -> None:
+        """Load projection and attention adapter from a single file of IP-Adapter."""
         state = weights.read(file)
         weights.fill(self.proj, below(state, "image_proj."), file, OTHER_MODEL)
-        # the empty pattern sets the prefix before every name
-        keys_and_values = rename(below(state, "ip_adapter."), {"": "attn_processors."})
-        weights.fill(self.attn_adapter, keys_and_values, file, OTHER_MODEL)
+        # the empty pattern adds a prefix to every name
+        attention = rename(below(state, "ip_adapter."), {"": "attn_processors."})
+        weights.fill(self.attn_adapter, attention, file, OTHER_MODEL)
 
     @classmethod
     def load(
@@ -246,101 +251,93 @@ class FusionPrior(nn.Module):
         adapter: AdapterUse = "skip",
         scale: float | None = None,
     ) -> Self:
-        """Load a prior from a folder of upstream's layout, or a `hub:` or `demo:`
-        reference, in float32.
+        """Load a Fusion Prior in float32.
 
         Args:
-            reference: The folder.
-            adapter: Whether the trained adapter is applied to decoded tokens.
-            scale: Weight of the image attention next to the text attention; None for
-                the prior's own.
+            reference: Folder in upstream's layout, or a `hub:` or `demo:` reference.
+            adapter: Use of the trained adapter on decoded tokens.
+            scale: Weight of the image attention relative to the text attention.
+                Default: the scale in the prior's config.
 
         Raises:
-            MissingData: if the folder, or a file of a part, is absent or
-                half-downloaded.
+            MissingData: if a file is absent or incomplete.
             BrainhiveError: if weights and config do not belong together.
         """
-        # tell a folder of something else from a prior that is half-downloaded
-        folder = hub.folder(
-            str(reference), allow=[f"{part}/*" for part in CLASSES], owner=OWNER
-        )
-        files = [
-            folder / part / name
-            for part in CLASSES
-            for name in ("config.json", WEIGHTS)
-        ]
-        absent = [str(f.relative_to(folder)) for f in files if not f.is_file()]
+        patterns = [f"{component}/*" for component in CLASSES]
+        folder = hub.folder(str(reference), allow=patterns, owner=OWNER)
+        absent = []
+        for component in CLASSES:
+            for name in ("config.json", WEIGHTS):
+                if not (folder / component / name).is_file():
+                    absent.append(str(Path(component, name)))
         if absent:
             raise MissingData(
                 f"{folder} is no Fusion Prior: it lacks {', '.join(absent)}",
                 f"download it again, or give a folder that holds {', '.join(CLASSES)}",
             )
 
-        # read configs and weights; the adapter's widths stand in the shapes of its
-        # weights alone
-        configs = {part: read_config(folder, part) for part in CLASSES}
-        states = {part: weights.read(folder / part / WEIGHTS) for part in CLASSES}
-        sizes = {
-            int(match[1]): (weight.shape[1], weight.shape[0])
-            for key, weight in states["attn_adapter"].items()
-            if (match := KEYS.fullmatch(key)) and weight.ndim == 2
+        # only the shapes of the weights tell the sizes of the cross-attentions
+        configs = {component: read_config(folder, component) for component in CLASSES}
+        states = {
+            component: weights.read(folder / component / WEIGHTS)
+            for component in CLASSES
         }
+        sizes = {}
+        for name, weight in states["attn_adapter"].items():
+            match = IMAGE_KEY_WEIGHT.fullmatch(name)
+            if match and weight.ndim == 2:
+                inner_dim, cross_dim = weight.shape
+                sizes[int(match[1])] = (cross_dim, inner_dim)
 
-        # fill an empty prior: random weights need not be drawn
+        # the meta device draws no random weights
         with weights.reading(folder), torch.device("meta"):
             prior = cls(configs, sizes)
-        for part in CLASSES:
-            weights.fill(
-                prior.get_submodule(part),
-                states[part],
-                folder / part / WEIGHTS,
-                OTHER_MODEL,
-            )
+        for component, state in states.items():
+            file = folder / component / WEIGHTS
+            weights.fill(prior.get_submodule(component), state, file, OTHER_MODEL)
         prior.adapter = adapter
         if scale is not None:
             prior.scale = scale
         return prior.float()
 
     def save(self, folder: Path) -> None:
-        """Write the folder layout that upstream's code and `load` read."""
+        """Write a folder that upstream's code and `load` can read."""
         from diffusers import __version__
 
-        for part, class_name in CLASSES.items():
-            # the part's config, with the scale as it is now: `load` can have changed it
-            config = {
-                "_class_name": class_name,
-                "_diffusers_version": __version__,
-                **self.configs[part],
-            }
-            if part == "attn_adapter":
-                config["scale"] = self.scale
+        for component, class_name in CLASSES.items():
+            config = {"_class_name": class_name, "_diffusers_version": __version__}
+            config |= self.configs[component]
+            if component == "attn_adapter":
+                config["scale"] = self.scale  # `load` may have changed it
 
-            # write the part as diffusers does
-            (folder / part).mkdir(parents=True, exist_ok=True)
+            (folder / component).mkdir(parents=True, exist_ok=True)
             text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-            (folder / part / "config.json").write_text(text, encoding="utf-8")
-            weights.save(folder / part / WEIGHTS, self.get_submodule(part).state_dict())
+            (folder / component / "config.json").write_text(text, encoding="utf-8")
+            state = self.get_submodule(component).state_dict()
+            weights.save(folder / component / WEIGHTS, state)
 
 
 class ImageAttention:
-    """Text attention + scale x image attention, then the output projection.
+    """Cross-attention that computes text attention + scale × image attention.
 
-    Not a module, so that the U-Net neither owns, saves, casts nor freezes the prior's
-    weights.
+    It is no module, so that the U-Net neither saves nor freezes the prior's weights.
 
     Args:
-        plain: The processor that was there; it runs alone when no image tokens are
-            given.
-        prior: The prior that holds the scale.
-        pair: Keys and values of the image tokens for this attention.
+        text_processor: Processor of the U-Net that this one replaces. It runs alone if
+            there are no image tokens.
+        prior: Prior that holds the scale.
+        image_maps: Linear maps `to_k_ip` and `to_v_ip` of the image tokens.
     """
 
     def __init__(
-        self, plain: Callable[..., Tensor], prior: FusionPrior, pair: Any
+        self,
+        text_processor: Callable[..., Tensor],
+        prior: FusionPrior,
+        image_maps: Any,
     ) -> None:
-        self.plain = plain
+        self.text_processor = text_processor
         self.prior = prior
-        self.pair = pair
+        self.image_maps = image_maps
 
     def __call__(
         self,
@@ -351,39 +348,47 @@ class ImageAttention:
         temb: Tensor | None = None,
         ip_hidden_states: Tensor | None = None,
     ) -> Tensor:
-        """Attend from pixels [B, HW, D] to the text [B, S, D_cross] and, if given, the
-        image tokens.
+        """Attend to the text and to the image tokens, with diffusers' arguments.
+
+        Args:
+            attn: Attention of diffusers, whose maps are used.
+            hidden_states: Pixels [B, HW, D].
+            encoder_hidden_states: Text tokens [B, S, D_cross].
+            attention_mask: Mask of the text tokens.
+            temb: Passed to the text processor.
+            ip_hidden_states: Image tokens [B, S', D_cross].
+
+        Returns:
+            Hidden states [B, HW, D].
         """
-        # without image tokens the U-Net attends as before
         if ip_hidden_states is None:
-            return self.plain(
+            return self.text_processor(
                 attn, hidden_states, encoder_hidden_states, attention_mask, temb
             )
 
-        # bring the text's mask into the shape [B, heads, 1, S] of torch's attention
-        if attention_mask is not None:  # [B * heads, 1, S] as diffusers prepares it
-            text_tokens = encoder_hidden_states.shape[1]
+        # diffusers prepares a mask [B * heads, 1, S], torch takes [B, heads, 1, S]
+        if attention_mask is not None:
+            batch_size = len(hidden_states)
+            n_text_tokens = encoder_hidden_states.shape[1]
             attention_mask = attn.prepare_attention_mask(
-                attention_mask, text_tokens, len(hidden_states)
+                attention_mask, n_text_tokens, batch_size
             )
             attention_mask = attention_mask.view(
-                len(hidden_states), attn.heads, -1, text_tokens
+                batch_size, attn.heads, -1, n_text_tokens
             )
 
-        # attend to the text and to the image by one query, each with keys and values of
-        # its own
+        # text and image share the query
         query = attn.to_q(hidden_states)  # [B, HW, D]
-        key = attn.to_k(encoder_hidden_states)
-        value = attn.to_v(encoder_hidden_states)
-        text = attend(query, key, value, attn.heads, attention_mask)
-        # [B, S, D_cross]
-        tokens = ip_hidden_states.to(self.pair["to_k_ip"].weight.dtype)
-        image_key, image_value = (
-            keys_or_values(tokens) for keys_or_values in self.pair.values()
-        )
+        text_key = attn.to_k(encoder_hidden_states)
+        text_value = attn.to_v(encoder_hidden_states)
+        text = attend(query, text_key, text_value, attn.heads, attention_mask)
+        to_k_ip, to_v_ip = self.image_maps.values()
+        image_tokens = ip_hidden_states.to(to_k_ip.weight.dtype)
+        image_key = to_k_ip(image_tokens)
+        image_value = to_v_ip(image_tokens)
         image = attend(query, image_key, image_value, attn.heads)
 
-        # mix the attentions, and finish as the U-Net's processor does
+        # output projection of the U-Net
         project, dropout = attn.to_out
         return dropout(project(text + self.prior.scale * image))
 
@@ -391,55 +396,60 @@ class ImageAttention:
 def attend(
     query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None = None
 ) -> Tensor:
-    """Multi-head attention of query [B, Q, D] to key and value [B, S, D], giving [B, Q,
-    D].
+    """Compute multi-head attention.
+
+    Args:
+        query: Queries [B, Q, D].
+        key: Keys [B, S, D].
+        value: Values [B, S, D].
+        heads: Number of heads.
+        mask: Attention mask, broadcast to [B, heads, Q, S].
+
+    Returns:
+        Attended values [B, Q, D].
     """
-    # [B, heads, Q or S, D / heads]
     q, k, v = (
         x.to(query.dtype).unflatten(-1, (heads, -1)).transpose(1, 2)
         for x in (query, key, value)
-    )
-    return (
-        F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        .transpose(1, 2)
-        .flatten(2)
-    )
+    )  # [B, heads, Q or S, D / heads]
+    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return attended.transpose(1, 2).flatten(2)
 
 
-def unet_of(generator: Any) -> Any:
-    """Return the U-Net that a prior attaches to: a generator's, or the argument
-    itself.
-    """
+def get_unet(generator: Any) -> Any:
+    """Return the U-Net of a generator. A U-Net is returned as it is."""
     return getattr(generator, "unet", generator)
 
 
-def processors_of(unet: Any) -> dict[str, Any]:
-    """List a U-Net's attention processors by name, in its own order."""
+def get_processors(unet: Any) -> dict[str, Any]:
+    """Return the attention processors of a U-Net by name, in the order of the U-Net.
+
+    Raises:
+        BrainhiveError: if the module has no attention processors.
+    """
     if not hasattr(unet, "attn_processors"):
-        raise _other_unet(f"{type(unet).__name__} has no attention processors")
+        raise _make_unet_error(f"{type(unet).__name__} has no attention processors")
     return unet.attn_processors
 
 
-def cross_sizes(unet: Any) -> dict[int, tuple[int, int]]:
-    """Read (D_cross, D_inner) of each cross-attention, by its index in the U-Net's list
-    of processors.
+def read_cross_attention_sizes(unet: Any) -> dict[int, tuple[int, int]]:
+    """Read (D_cross, D_inner) of each cross-attention of a U-Net.
+
+    Returns:
+        Sizes, keyed by the index among all processors, self-attentions included.
     """
-    # indices count self-attentions too, as in the names of weights
-    names = {
-        i: name
-        for i, name in enumerate(processors_of(unet))
-        if name.endswith(CROSS_ATTENTION)
-    }
-    modules = {
-        i: unet.get_submodule(name.removesuffix(".processor"))
-        for i, name in names.items()
-    }
-    return {i: (m.to_k.in_features, m.to_k.out_features) for i, m in modules.items()}
+    sizes = {}
+    for index, name in enumerate(get_processors(unet)):
+        if name.endswith(CROSS_ATTENTION):
+            attention = unet.get_submodule(name.removesuffix(".processor"))
+            sizes[index] = (attention.to_k.in_features, attention.to_k.out_features)
+    return sizes
 
 
-def _other_unet(why: str) -> BrainhiveError:
+def _make_unet_error(mismatch: str) -> BrainhiveError:
+    """Make the error for a U-Net of another layout."""
     return BrainhiveError(
-        f"the Fusion Prior does not fit this U-Net: {why}",
+        f"the Fusion Prior does not fit this U-Net: {mismatch}",
         "use the generator that the prior was trained for (or one of the same "
         "layout, as SDXL and turbo are)",
     )

@@ -1,6 +1,4 @@
-"""The Fusion Prior: embeddings to a token, and the token to the conditioning of an
-SDXL-type U-Net.
-"""
+"""Fusion Prior, which turns a fused token into the conditioning of an SDXL U-Net."""
 
 from __future__ import annotations
 
@@ -24,54 +22,51 @@ if TYPE_CHECKING:
     from brainhive_cli.models.priors._fusion_network import AdapterUse, FusionPrior
 
 CONFIG = "fusion_encoder/config.json"
-"""Config that names the embeddings which a prior fuses, and the width of their
-token.
-"""
-
-
-IMAGE_TOKENS = 4
-"""Image tokens that a token becomes; IP-Adapter's."""
+"""Config that names the fused embeddings and the width of their token."""
+N_IMAGE_TOKENS = 4
+"""Number of image tokens per token, as in IP-Adapter."""
 
 
 class Config(parts.Config):
-    """A Fusion Prior that is to be trained (BrainHiVE, arXiv 2602.07495)."""
+    """Fusion Prior to be trained (BrainHiVE, arXiv 2602.07495)."""
 
     cites = ("zheng2026", "ye2023")
 
     hidden_size: InnerWidth = Field(
-        1024, description="Width of the token; the paper's value."
+        1024, description="Width of the token, by default the paper's."
     )
     intermediate_size: InnerWidth = Field(
-        4096, description="Width inside fusion block and adapter; the paper's."
+        4096,
+        description="Width inside fusion block and adapter, by default the paper's.",
     )
     start_from: str | None = Field(
         None,
-        description="IP-Adapter single file whose projection and attention it starts "
-        "from: a path or hub:OWNER/NAME/FILE; the paper: "
-        "hub:h94/IP-Adapter/sdxl_models/ip-adapter_sdxl_vit-h.safetensors. "
-        "Without it they start random.",
+        description="Path or hub:OWNER/NAME/FILE of an IP-Adapter file that "
+        "initialises projection and attention, in the paper "
+        "hub:h94/IP-Adapter/sdxl_models/ip-adapter_sdxl_vit-h.safetensors. Default: "
+        "random initialisation.",
     )
 
     def inputs(self) -> list[Input]:
-        """Look for what it starts from."""
+        """List the IP-Adapter file as an input."""
         return [] if self.start_from is None else [file_input(self.start_from)]
 
     def build(self, dims: dict[str, int], generator: Any) -> FusionPrior:
-        """Make a prior for embeddings of these widths (by upstream key) and this
-        generator's U-Net.
+        """Make a prior for a generator's U-Net.
+
+        Args:
+            dims: Width of each embedding, by upstream's key.
+            generator: A generator with a U-Net, or a U-Net.
         """
         from brainhive_cli.models.priors._fusion_network import (
             FusionPrior,
-            cross_sizes,
-            processors_of,
-            unet_of,
+            get_processors,
+            get_unet,
+            read_cross_attention_sizes,
         )
 
-        # read from the U-Net the widths and the order of attentions that the adapter
-        # must fit
-        unet = unet_of(generator)
-        processors = list(processors_of(unet))
-        cross_attention = {"cross_attention_dim": unet.config.cross_attention_dim}
+        unet = get_unet(generator)
+        cross_attention_dim = unet.config.cross_attention_dim
 
         # the config.json of each part, as upstream writes it
         configs = {
@@ -82,24 +77,24 @@ class Config(parts.Config):
                 "proj_meta": dict(dims),
             },
             "proj": {
-                **cross_attention,
+                "cross_attention_dim": cross_attention_dim,
                 "embed_dim": self.hidden_size,
-                "sequence_length": IMAGE_TOKENS,
+                "sequence_length": N_IMAGE_TOKENS,
             },
             "attn_adapter": {
-                **cross_attention,
-                "attn_processor_keys": processors,
+                "cross_attention_dim": cross_attention_dim,
+                "attn_processor_keys": list(get_processors(unet)),
                 "block_out_channels": list(unet.config.block_out_channels),
                 "scale": 1.0,
             },
         }
-        prior = FusionPrior(configs, cross_sizes(unet))
+        prior = FusionPrior(configs, read_cross_attention_sizes(unet))
 
-        # replace random weights by those of an IP-Adapter; shapes alone fetch no file
+        # a prior on the meta device, which has shapes alone, downloads no file
         if self.start_from is not None:
-            is_here = file_input(self.start_from).state == "here"
-            if is_here or not prior.proj.proj.weight.is_meta:
-                prior.start_from(find_file(self.start_from))
+            is_present = file_input(self.start_from).state == "here"
+            if is_present or not prior.proj.proj.weight.is_meta:
+                prior.load_ip_adapter(find_file(self.start_from))
         return prior
 
 
@@ -108,32 +103,35 @@ TINY = Config(hidden_size=32, intermediate_size=64)
 
 
 def describe(reference: str) -> Description:
-    """Describe a Fusion Prior; MissingData if its config is absent, half-downloaded or
-    has no embeddings.
+    """Describe a Fusion Prior without reading its weights.
+
+    Raises:
+        MissingData: if the config is absent or incomplete.
     """
     folder = hub.folder(reference, allow=[CONFIG], owner=OWNER)
     config = read_config(folder, "fusion_encoder")
-    sizes = {
-        "dim": config["hidden_size"],
-        "intermediate_size": config["intermediate_size"],
-    }
+    dim = config["hidden_size"]
     return Description(
-        KIND, reference, folder, config["proj_meta"], sizes["dim"], sizes
+        KIND,
+        reference,
+        folder,
+        dims=config["proj_meta"],
+        dim=dim,
+        fuser={"dim": dim, "intermediate_size": config["intermediate_size"]},
     )
 
 
 def digest(reference: str) -> str:
-    """Digest a prior's weights (64 hexadecimal digits), which identify it wherever it
-    lies.
-    """
-    folder = hub.folder(reference, allow=[f"{part}/*" for part in CLASSES], owner=OWNER)
-    return hub.digest(folder, [f"{part}/{WEIGHTS}" for part in CLASSES])
+    """Return the SHA-256 digest of a prior's weights in hexadecimal."""
+    patterns = [f"{component}/*" for component in CLASSES]
+    folder = hub.folder(reference, allow=patterns, owner=OWNER)
+    return hub.digest(folder, [f"{component}/{WEIGHTS}" for component in CLASSES])
 
 
 def load(
     reference: str, adapter: AdapterUse = "skip", scale: float | None = None
 ) -> FusionPrior:
-    """Load a prior of this kind; see `FusionPrior.load`."""
+    """Load a Fusion Prior. Arguments and errors are those of `FusionPrior.load`."""
     from brainhive_cli.models.priors._fusion_network import FusionPrior
 
     return FusionPrior.load(reference, adapter, scale)

@@ -1,4 +1,4 @@
-"""The identity prior: decoded heads become the conditioning as they are, by name."""
+"""Identity prior, which passes decoded heads to the generator by name."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -16,8 +16,10 @@ KIND = "identity"
 
 
 class Config(parts.Config):
-    """Heads that become conditions: the first of a list that a brain model has; an
-    empty list: none.
+    """Names of the heads that become conditions.
+
+    The first name in a list that the brain model has is used. An empty list means no
+    condition.
     """
 
     embeddings: tuple[str, ...] = Field(
@@ -26,46 +28,49 @@ class Config(parts.Config):
     )
     texts: tuple[str, ...] = Field(
         ("texts", "text", "caption"),
-        description="Heads that become text: embeddings, or prompts.",
+        description="Heads that become texts, as embeddings or prompts.",
     )
     vocabulary: str | None = Field(
         None,
-        description="Where heads of texts are token ids, whose: open-clip, or what has "
-        "a CLIP tokenizer in `tokenizer`.",
+        description="Tokenizer of heads of texts that are token ids: open-clip, or a "
+        "model with a CLIP tokenizer in its folder `tokenizer`.",
     )
     images: tuple[str, ...] = Field(
         ("images", "keyframe"), description="Heads that become condition images."
     )
     start: tuple[str, ...] = Field(
         ("start", "latent"),
-        description="Heads that sampling starts from: latents, or pictures.",
+        description="Heads from which sampling starts, as latents or pictures.",
     )
     masks: tuple[str, ...] = Field(
-        ("masks", "mask"), description="Heads that say where conditions hold."
+        ("masks", "mask"), description="Heads that mask the conditions."
     )
 
     def build(self, dims: Mapping[str, int], generator: Any) -> "Identity":
-        """Make the prior; it needs neither widths nor generator."""
+        """Make the prior. The arguments have no effect."""
         return Identity(self)
 
 
 TINY = Config()
-"""It has no size."""
+"""Default settings, as the prior has no size."""
 
 
 def load(reference: str) -> "Identity":
-    """Make the prior; nothing is read."""
+    """Make the prior with default settings. No file is read."""
     return Identity(TINY)
 
 
 def describe(reference: str) -> Description:
-    """Describe it: without weights and fuser."""
+    """Describe the prior, which has neither weights nor a fuser."""
     return Description(KIND, reference)
 
 
 class Identity(nn.Module):
-    """A prior without weights and fuser: it leaves the generator as it is, and cannot
-    be trained.
+    """Prior without weights and fuser, which cannot be trained.
+
+    Attributes:
+        condition_heads: Names of heads, by field of `Conditioning`.
+        caption_tokens: Tokenizer of captions that are token ids, or None.
     """
 
     kind = KIND
@@ -75,30 +80,31 @@ class Identity(nn.Module):
 
     def __init__(self, config: Config = TINY) -> None:
         super().__init__()
-        self.condition_heads = {
-            name: heads for name, heads in dict(config).items() if name != "vocabulary"
-        }
-        # heads of texts may be token ids instead of prompts
-        self.words = (
+        self.condition_heads = dict(config)
+        del self.condition_heads["vocabulary"]
+        self.caption_tokens = (
             None if config.vocabulary is None else CaptionTokens(config.vocabulary)
         )
 
     def condition(self, decoded: Decoded, seeds: Sequence[int]) -> Conditioning:
-        """Pass heads through; a vector [B, D] becomes one token [B, 1, D].
+        """Turn heads into conditions. A vector [B, D] becomes one token [B, 1, D].
+
+        Args:
+            decoded: Heads of B signals.
+            seeds: Without effect.
 
         Raises:
-            BrainhiveError: if no head has the name of a condition.
+            BrainhiveError: if conditions are configured, and no head has their name.
         """
-        # choose for each condition the first of its heads that the brain model has
         heads = decoded.tensors | decoded.texts
         conditions: dict[str, Any] = {}
         for condition, names in self.condition_heads.items():
-            name = next((name for name in names if name in heads), None)
-            if name is not None:
-                conditions[condition] = heads[name]
+            for name in names:
+                if name in heads:
+                    conditions[condition] = heads[name]
+                    break
 
-        # refuse a model without any of the wanted heads, as the generator would ignore
-        # the brain none is wanted where all lists are empty
+        # without conditions the generator would ignore the brain
         if not conditions and any(self.condition_heads.values()):
             raise BrainhiveError(
                 "the identity prior finds no condition among the heads "
@@ -106,23 +112,21 @@ class Identity(nn.Module):
                 f"name a head as a condition: {', '.join(self.condition_heads)}",
             )
 
-        # bring vectors and token ids into the form that generators take
         if "embeddings" in conditions and conditions["embeddings"].ndim == 2:
-            conditions["embeddings"] = conditions["embeddings"][:, None]  # [B, 1, D]
-        if self.words is not None and isinstance(
-            texts := conditions.get("texts"), Tensor
-        ):
+            conditions["embeddings"] = conditions["embeddings"][:, None]
+        texts = conditions.get("texts")
+        if self.caption_tokens is not None and isinstance(texts, Tensor):
             conditions["texts"] = [
-                self.words.text(ids) for ids in texts.long().tolist()
+                self.caption_tokens.text(ids) for ids in texts.long().tolist()
             ]
         return Conditioning(**conditions, decoded=decoded)
 
     def null(self, n: int, seeds: Sequence[int]) -> Conditioning:
-        """Return no condition: the generator's own unconditional side is used."""
+        """Return no condition. The generator then uses its own unconditional input."""
         return Conditioning()
 
     def attach(self, generator: Any) -> None:
-        """Leave the generator as it is: the conditions are its own."""
+        """Leave the generator as it is."""
 
     def detach(self, generator: Any) -> None:
         """Leave the generator as it is."""

@@ -398,8 +398,8 @@ def _mindeye2(
     # the diffusion prior, where it was saved too
     prior = {}
     if has_prior:
-        sizes_of = parts.load("priors", "mindeye2").sizes_of
-        prior = {"kind": "mindeye2", **sizes_of(below(state, PRIOR))}
+        read_sizes = parts.load("priors", "mindeye2").read_sizes
+        prior = {"kind": "mindeye2", **read_sizes(below(state, PRIOR))}
         brain_prefix = "backbone.brain."
         backbone = {
             "kind": "with_prior",

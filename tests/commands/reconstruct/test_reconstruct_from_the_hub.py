@@ -161,7 +161,7 @@ def reconstruct_directly(root: Path, run: Path) -> dict[str, np.ndarray]:
                 height=512,
                 width=512,
                 generator=torch.Generator().manual_seed(seed_of(0, image_id, 0)),
-                cross_attention_kwargs={"ip_hidden_states": prior.tokens(token[None])},
+                cross_attention_kwargs={"ip_hidden_states": prior.project(token[None])},
             ).images[0]
         pictures[image_id] = np.asarray(picture, np.int16)
     return pictures

@@ -41,7 +41,7 @@ def prior(generator: SDXL) -> FusionPrior:
 
 
 def tokens_of(prior: FusionPrior, count: int) -> torch.Tensor:
-    return prior.tokens(
+    return prior.project(
         torch.randn(count, prior.dim, generator=torch.Generator().manual_seed(5))
     )
 

@@ -108,13 +108,13 @@ def test_every_joint_from_embedding_to_tokens_equals_the_reference(prior, expect
     with torch.no_grad():
         fused = prior.fuser(embeddings)
         adapted = prior.adapt(fused)
-        tokens = prior.tokens(adapted)
+        tokens = prior.project(adapted)
 
     assert gap(fused, expected["fused"]) < TOLERANCE
     assert gap(adapted, expected["adapted"]) < TOLERANCE
     assert gap(tokens, expected["tokens"]) < TOLERANCE
     # the adapter matters
-    assert gap(prior.tokens(fused), expected["tokens"]) > 100 * TOLERANCE
+    assert gap(prior.project(fused), expected["tokens"]) > 100 * TOLERANCE
 
 
 def test_the_unet_with_the_prior_equals_the_reference(prior, golden_unet, expected):
@@ -156,7 +156,7 @@ def test_a_unet_without_tokens_is_the_plain_one_and_the_scale_weighs_tokens(unet
     plain, names, tokens = (
         denoise(unet, given),
         set(unet.state_dict()),
-        prior.tokens(torch.randn(2, 32)),
+        prior.project(torch.randn(2, 32)),
     )
 
     prior.attach(unet)

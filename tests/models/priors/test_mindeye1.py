@@ -90,7 +90,9 @@ def test_it_predicts_clean_tokens_as_the_reference_with_and_without_what_it_is_g
 
 def test_its_loss_is_the_references(prior, reference, monkeypatch):
     _, golden = reference
-    monkeypatch.setattr(mindeye1, "DROP", 0.0)  # as the golden values have it
+    monkeypatch.setattr(
+        mindeye1, "DROP_PROBABILITY", 0.0
+    )  # as the golden values have it
     monkeypatch.setattr(torch, "randint", lambda *_, **__: golden["in.times"])
     monkeypatch.setattr(torch, "randn_like", lambda _: golden["in.noise"])
 
@@ -156,7 +158,7 @@ def test_mindeye2s_prior_predicts_and_noises_tokens_as_they_are(neurons, monkeyp
     with torch.no_grad():
         for drop, expected in ((0.0, "loss_no_drop"), (0.5, "loss_with_drop")):
             # rows that are kept draw 1, the others 0
-            monkeypatch.setattr(mindeye1, "DROP", drop)
+            monkeypatch.setattr(mindeye1, "DROP_PROBABILITY", drop)
             monkeypatch.setattr(
                 torch, "rand", lambda *_, **__: torch.stack(kept).float()
             )

@@ -62,12 +62,12 @@ def test_a_fusion_prior_conditions_on_the_token_with_or_without_its_adapter(save
         found = plain.condition(Decoded({"token": token}), [0, 1, 2]).embeddings
         other = adapted.condition(Decoded({"token": token}), [0, 1, 2]).embeddings
 
-        assert torch.equal(found, plain.tokens(token))
-        assert torch.equal(other, plain.tokens(plain.adapt(token))) and not torch.equal(
-            found, other
-        )
+        assert torch.equal(found, plain.project(token))
         assert torch.equal(
-            plain.null(2, [0, 1])[1:].embeddings, plain.tokens(torch.zeros(1, 32))
+            other, plain.project(plain.adapt(token))
+        ) and not torch.equal(found, other)
+        assert torch.equal(
+            plain.null(2, [0, 1])[1:].embeddings, plain.project(torch.zeros(1, 32))
         )
     with pytest.raises(
         BrainhiveError, match="takes the head token, the model has latent"
@@ -124,6 +124,6 @@ def test_a_folder_with_a_dot_in_its_name_is_no_import_path(tmp_path, monkeypatch
     (tmp_path / "own.prior/config.json").write_text('{"kind": "mindeye1"}')
     monkeypatch.chdir(tmp_path)
 
-    assert priors.kind_of("own.prior") == "mindeye1"
-    assert priors.kind_of("own.package") == "own.package"
-    assert priors.kind_of("identity:embeddings") == "identity"
+    assert priors.find_kind("own.prior") == "mindeye1"
+    assert priors.find_kind("own.package") == "own.package"
+    assert priors.find_kind("identity:embeddings") == "identity"

@@ -35,7 +35,7 @@ def test_diffusion_priors(recorded, case: str) -> None:
     brain, image = torch.randn(shape), torch.randn(shape)
     numbers["noises"] = digest([*islice(prior.noises([4, 1]), 3)])
     numbers["sampled"] = digest(prior.sample(brain, [4, 1, 7]))
-    numbers["expected"] = digest(prior.expected(brain))
+    numbers["expected"] = digest(prior.predict_from_brain(brain))
     times = torch.tensor([0, config.timesteps - 1, 1])
     kept = torch.tensor([True, False, True])
     numbers["kept"] = digest(prior.net(image, times, brain, kept, ~kept))

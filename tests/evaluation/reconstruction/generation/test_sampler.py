@@ -70,7 +70,7 @@ def expected(
         fusion.adapt(t) if adapter == "apply" else t
         for t in (token, torch.zeros_like(token))
     )
-    given, null = (Conditioning(embeddings=fusion.tokens(t)) for t in (token, empty))
+    given, null = (Conditioning(embeddings=fusion.project(t)) for t in (token, empty))
     return generator.generate(given, SEEDS, 32, Sampling(**{"steps": 2, **how}), null)
 
 

@@ -110,7 +110,7 @@ def test_tokens_are_zeroed_at_the_rate_asked_for_and_then_carry_nothing(
     assert 0 < drawn.sum() < 10
     token = training.prior.fuser(training.embeddings(batch))
     token = torch.where(drawn, token, torch.zeros_like(token))
-    given = Conditioning(embeddings=training.prior.tokens(training.prior.adapt(token)))
+    given = Conditioning(embeddings=training.prior.project(training.prior.adapt(token)))
     direct = training.generator.loss(
         training.latents(batch), given, random, batch.sizes
     )
