@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 from benchmarks.simulated_statistics import Random
 from benchmarks.simulated_statistics.judging import HOW, holds
-from brainhive_cli.evaluation.retrieval.folds import measure_classes
+from brainhive_cli.evaluation.retrieval.folds import measure_categories
 from brainhive_cli.measurement.retrieval import Scores, compute_auc_parts
 from brainhive_cli.measurement.units import StimulusGrouping
 
@@ -51,7 +51,7 @@ def unequal_categories(
         group_of=group_of, group_kind="runs" if runs > 1 else "trials"
     ).make_items([[*group_of]])
     scores = Scores(labels=label.tolist(), ranks=2 - (named == label), auc_parts=wins)
-    metrics = measure_classes(
+    metrics = measure_categories(
         [[scores]], {**HOW, "is_share": None, "items": items, "pool": 2}
     )
     recalls = norm.cdf((np.array([effect, effect]) / 2 + [0.3, -0.3]) / np.hypot(1, sd))

@@ -515,7 +515,7 @@ def first_tests(job: Job, device: torch.device) -> Iterator[tuple[Models, int]]:
 
 
 @console.progress("fitting plain baselines")
-def rank_plainly(job: Job, device: torch.device) -> dict[str, list[Int64]]:
+def rank_by_classifiers(job: Job, device: torch.device) -> dict[str, list[Int64]]:
     """Fit plain baselines to the training signals of each fold, and rank what its test
     signals show.
 

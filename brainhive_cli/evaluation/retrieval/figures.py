@@ -42,10 +42,10 @@ from brainhive_cli.evaluation.retrieval.scopes import (
     NEAREST,
     REGIONS,
     REPETITIONS,
-    label,
-    scopes_below,
+    name_subject,
+    select_scopes,
 )
-from brainhive_cli.evaluation.retrieval.tables import DETAILS, DRAWN, lay_out
+from brainhive_cli.evaluation.retrieval.tables import CURVE_NOTE, PAGE_TABLES, lay_out
 from brainhive_cli.measurement.retrieval import Gallery
 from brainhive_cli.measurement.slope import average_by_unit
 from brainhive_cli.reports.drawings import draw_slices, is_informative
@@ -100,7 +100,7 @@ def draw_artifacts(
     )
 
     # top-1 over repetitions
-    if points := scopes_below(measured, REPETITIONS):
+    if points := select_scopes(measured, REPETITIONS):
         line = CurveLine.from_metrics(
             metric_title("top1"), [point["top1"] for point in points.values()]
         )
@@ -112,7 +112,7 @@ def draw_artifacts(
             counts,
             [line],
             metric_title("top1"),
-            note=DRAWN,
+            note=CURVE_NOTE,
         )
         drawn.append(replace(curve, is_logarithmic=True))
 
@@ -121,7 +121,7 @@ def draw_artifacts(
         drawn.append(_draw_nearest(measured))
 
     # shares of regions in the predictions of each head
-    regions = scopes_below(measured, REGIONS)
+    regions = select_scopes(measured, REGIONS)
     heads = next(iter(regions.values()), {})
     lines = [
         CurveLine.from_metrics(head, [metrics[head] for metrics in regions.values()])
@@ -141,7 +141,7 @@ def draw_artifacts(
         for artifact in drawn
         if is_informative(artifact)
     ]
-    details = lay_out(measured, DETAILS)
+    details = lay_out(measured, PAGE_TABLES)
     drawn += [replace(table, section="Details") for table in details]
     return [
         replace(each, note=add_footnotes(each.note, measured.caveats)) for each in drawn
@@ -216,7 +216,7 @@ def _draw_voxels(model: TrainedModel, split: str) -> list[Heatmap]:
     ratios, _ = f_classif(signals, np.concatenate([part.stimulus for part in parts]))
     title = (
         f"Where the categories differ: F of each voxel over all {len(signals)} trials "
-        f"of {label(subject)}"
+        f"of {name_subject(subject)}"
     )
     return [
         draw_slices(
@@ -240,7 +240,7 @@ def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
     tokens = normalize(encode(models, trials))  # [N, D]
     pictures = normalize(encode_gallery(models, gallery))  # [M, D]
     concepts = [concept.replace("_", " ") for concept in gallery.concepts]
-    whose = f"{first.cell.name} on {label(subject)}"
+    whose = f"{first.cell.name} on {name_subject(subject)}"
 
     # random queries, each with the pictures that are most similar to it
     drawn = np.random.default_rng(spec.seed).permutation(len(tokens))[: spec.sheet_rows]

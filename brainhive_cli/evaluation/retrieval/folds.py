@@ -1,15 +1,14 @@
-"""Folds pooled into one test, and what tests of seen categories need: confusions,
-balance, AUC.
-"""
+"""Tests on several folds, and metrics of held-out trials of seen categories."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
+from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric, index_by_name
 from brainhive_cli.evaluation.retrieval.scopes import ALONE, CORRECTIONS, REPETITIONS
@@ -21,230 +20,245 @@ from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment.cells import Cell
 
 ROUNDING = 1e-9
-"""Shares closer than this are equal."""
+"""Largest relative difference between two shares that counts as rounding error."""
+POOLED_SCOPES = (CORRECTIONS, REPETITIONS, ALONE)
+"""First parts of the scopes whose further tables are pooled over folds."""
+LIST_COLUMNS = ("image_ids", "labels", "concepts", "nearest_concepts", "auc_parts")
+"""Columns of `Scores` that are lists."""
+CellResult = tuple[Gallery, dict[int, Scores]]
+"""Gallery of a cell, and its scores by subject."""
 
-POOLED = (CORRECTIONS, REPETITIONS, ALONE)
-"""Beginnings of further scopes that are pooled over folds."""
-Measured = tuple[Gallery, dict[int, Scores]]
-"""What was measured on a cell: its candidates, and the scores of each subject."""
 
+def merge_folds(results: Mapping[Cell, CellResult]) -> dict[Cell, CellResult]:
+    """Pool the folds of each training.
 
-def merge_folds(cells: Mapping[Cell, Measured]) -> dict[Cell, Measured]:
-    """Pool the folds of each training: every item was tested once, by a model that had
-    not learned from it.
+    Every item is then tested once, by a model that has not learned from it.
 
     Args:
-        cells: What was measured on each cell.
+        results: Gallery and scores of each cell.
 
     Returns:
-        The same by cells that have the name of all their folds.
+        Gallery and scores of each training, keyed by a cell whose name has no fold.
 
     Raises:
         BrainhiveError: if folds have different numbers of candidates.
     """
-    # chance is that of one number of candidates
-    pools = sorted({len(gallery.image_ids) for gallery, _ in cells.values()})
+    # chance is only defined for a single number of candidates
+    pools = sorted({len(gallery.image_ids) for gallery, _ in results.values()})
     if len(pools) > 1:
-        problem = (
-            f"folds have {pools[0]} to {pools[-1]} candidates, so no common chance"
+        raise BrainhiveError(
+            f"folds have {pools[0]} to {pools[-1]} candidates, so no common chance",
+            "set gallery=test, without only_shown",
         )
-        raise BrainhiveError(problem, "gallery=test, without only_shown")
+    cells_of_training = defaultdict[str, list[Cell]](list)
+    for cell in results:
+        cells_of_training[cell.name_over_folds].append(cell)
 
-    # cells of one training, fold by fold
-    folds = defaultdict(list)
-    for cell in cells:
-        folds[cell.name_over_folds].append(cell)
-
-    # a cell for all folds of a training, and the candidates of all
     merged = {}
-    for name, members in folds.items():
-        galleries, tables = zip(*map(cells.__getitem__, members), strict=True)
-        if len(members) == 1:
-            merged[members[0]] = galleries[0], tables[0]
+    for name, cells in cells_of_training.items():
+        if len(cells) == 1:
+            merged[cells[0]] = results[cells[0]]
             continue
-
-        # candidates of all folds, each once
-        concept_of = dict(
-            chain(
-                *(zip(each.image_ids, each.concepts, strict=True) for each in galleries)
-            )
-        )
-        pictures = replace(
-            galleries[0],
+        concept_of: dict[str, str] = {}
+        folds_of_subject = defaultdict[int, dict[int, Scores]](dict)
+        for cell in cells:
+            gallery, cell_scores = results[cell]
+            concept_of.update(zip(gallery.image_ids, gallery.concepts, strict=True))
+            for subject, scores in cell_scores.items():
+                folds_of_subject[subject][cell.fold] = scores
+        pooled_gallery = replace(
+            results[cells[0]][0],
             rows={},
-            image_ids=[*concept_of],
-            concepts=[*concept_of.values()],
+            image_ids=list(concept_of),
+            concepts=list(concept_of.values()),
         )
-        # a subject may lack trials of some folds
-        subjects = {}
-        for subject in dict.fromkeys(chain(*tables)):
-            of_fold = {
-                cell.fold: table[subject]
-                for cell, table in zip(members, tables, strict=True)
-                if subject in table
-            }
-            subjects[subject] = _merge([*of_fold.values()], [*of_fold])
-        merged[replace(members[0], name=name)] = pictures, subjects
+        pooled_scores = {
+            subject: _concatenate_folds(folds)
+            for subject, folds in folds_of_subject.items()
+        }
+        merged[replace(cells[0], name=name)] = pooled_gallery, pooled_scores
     return merged
 
 
-def _merge(folds: Sequence[Scores], numbers: Sequence[int]) -> Scores:
-    """Put the items of all folds one behind the other."""
-    # columns; the fold is the group where trials have none; draws are joined as far as
-    # all folds have them
-    lists = ("image_ids", "labels", "concepts", "nearest_concepts", "auc_parts")
-    columns: Any = {
-        name: [*chain(*(getattr(fold, name) for fold in folds))] for name in lists
-    }
-    numbered = zip(folds, numbers, strict=True)
-    groups = [
-        fold.groups or [f"fold {number}"] * len(fold.labels)
-        for fold, number in numbered
-    ]
-    draws = None if folds[0].ranks.ndim == 1 else min(len(fold.ranks) for fold in folds)
-
-    # ranks of all candidates; one has none, 0, by signals of other folds, which are not
-    # compared
-    candidates = dict.fromkeys(chain(*(fold.verdict_ids for fold in folds)))
-    column = {name: number for number, name in enumerate(candidates)}
-    tables = [
-        np.zeros((len(fold.verdict_ranks), len(column)), np.uint16) for fold in folds
-    ]
-    for fold, table in zip(folds, tables, strict=True):
-        # uint16 holds ranks up to 65,535, and 0 for none
-        table[:, [column[name] for name in fold.verdict_ids]] = fold.verdict_ranks
-
-    # controls are averaged by the items of each fold; signals of other folds are no
-    # candidates of a picture
-    sizes = [len(fold.labels) for fold in folds]
+def _concatenate_folds(scores_of_fold: Mapping[int, Scores]) -> Scores:
+    """Concatenate the items of the folds of a subject."""
+    folds = list(scores_of_fold.values())
     first = folds[0]
+    columns: dict[str, Any] = {}
+    for name in LIST_COLUMNS:
+        lists = [getattr(scores, name) for scores in folds]
+        columns[name] = list(chain.from_iterable(lists))
+
+    # where trials have no run or session, labels are exchanged within folds
+    groups: list[str] = []
+    for fold, scores in scores_of_fold.items():
+        groups += scores.groups or [f"fold {fold}"] * len(scores.labels)
+
+    # keep the draws that all folds have
+    n_draws = None
+    if first.ranks.ndim > 1:
+        n_draws = min(len(scores.ranks) for scores in folds)
+
+    # a signal is not compared with the pictures of other folds, whose rank is 0
+    column_of: dict[str, int] = {}
+    for scores in folds:
+        for name in scores.verdict_ids:
+            column_of.setdefault(name, len(column_of))
+    verdict_ranks = []
+    for scores in folds:
+        ranks = np.zeros((len(scores.verdict_ranks), len(column_of)), np.uint16)
+        ranks[:, [column_of[name] for name in scores.verdict_ids]] = (
+            scores.verdict_ranks
+        )
+        verdict_ranks.append(ranks)
+
+    values = {}
+    for name in first.values:
+        values[name] = np.concatenate([scores.values[name] for scores in folds])
+    sizes = [len(scores.labels) for scores in folds]
+    control = {}
+    for name in first.control:
+        draws = [scores.control[name] for scores in folds]
+        control[name] = np.average(draws, axis=0, weights=sizes)
+    scopes = {}
+    for name in first.scopes:
+        is_complete = all(name in scores.scopes for scores in folds)
+        if name.startswith(POOLED_SCOPES) and is_complete:
+            scopes[name] = _concatenate_folds(
+                {fold: scores.scopes[name] for fold, scores in scores_of_fold.items()}
+            )
     return Scores(
         **columns,
-        groups=[*chain(*groups)],
-        interleaving=Interleaving.join([fold.interleaving for fold in folds]),
-        is_trialwise=all(fold.is_trialwise for fold in folds),
-        ranks=np.concatenate([fold.ranks[:draws] for fold in folds], axis=-1),
+        groups=groups,
+        interleaving=Interleaving.join([scores.interleaving for scores in folds]),
+        is_trialwise=all(scores.is_trialwise for scores in folds),
+        ranks=np.concatenate([scores.ranks[:n_draws] for scores in folds], axis=-1),
         pool=first.pool,
-        values={
-            name: np.concatenate([fold.values[name] for fold in folds])
-            for name in first.values
-        },
-        relevant=np.concatenate([fold.relevant for fold in folds]),
-        train_similarities=np.concatenate([fold.train_similarities for fold in folds]),
-        verdict_ids=[*column],
-        verdict_ranks=np.vstack(tables),
-        control={
-            name: np.average(
-                [fold.control[name] for fold in folds], axis=0, weights=sizes
-            )
-            for name in first.control
-        },
-        scopes={
-            name: _merge([fold.scopes[name] for fold in folds], numbers)
-            for name in first.scopes
-            if name.startswith(POOLED) and all(name in fold.scopes for fold in folds)
-        },
+        values=values,
+        relevant=np.concatenate([scores.relevant for scores in folds]),
+        train_similarities=np.concatenate(
+            [scores.train_similarities for scores in folds]
+        ),
+        verdict_ids=list(column_of),
+        verdict_ranks=np.vstack(verdict_ranks),
+        control=control,
+        scopes=scopes,
         description=first.description,
     )
 
 
-def measure_classes(
+def measure_categories(
     groups: Sequence[Sequence[Scores]], context: Mapping[str, Any]
 ) -> dict[str, Metric]:
-    """Measure what single trials of seen categories need besides accuracy, which is
-    top-1.
+    """Compute metrics of trials of seen categories that weigh categories equally.
 
     Args:
-        groups: The cells of each subject.
-        context: Of the metrics, with the items.
+        groups: Scores of each subject in all cells.
+        context: Arguments of `measure` that describe the items and the protocol.
 
     Returns:
-        `balanced_accuracy` where categories were tested unequally often, and `auc`
-        where there are two.
+        `balanced_accuracy` if some categories were tested more often than others, and
+        `auc` if two categories were tested in every fold.
 
     Source: DeLong, DeLong and Clarke-Pearson 1988 (variance of an AUC by its parts).
     """
-    # categories of each subject's items, and independent hits that a mean over these is
-    # worth (Kish 1965) [N] each
-    labels = [np.unique(group[0].labels, return_inverse=True)[1] for group in groups]
-    counts = [np.bincount(numbers) for numbers in labels]  # [K] each
-    worth = float(sum(len(sizes) ** 2 / (1 / sizes).sum() for sizes in counts))
+    # category of each item, and number of items of each category
+    categories = []
+    counts = []
+    for group in groups:
+        _, numbers = np.unique(group[0].labels, return_inverse=True)
+        categories.append(numbers)
+        counts.append(np.bincount(numbers))
 
-    # trials that are units of their own vary within their category
+    # number of independent hits with the variance of the mean over categories (Kish)
+    n_effective = 0.0
+    for sizes in counts:
+        n_effective += len(sizes) ** 2 / (1 / sizes).sum()
+
+    # if trials are units of their own, they vary within their category
     items: Items = context["items"]
     if items.are_independent:
-        items = replace(items, strata=[numbers.tolist() for numbers in labels])
+        items = replace(items, strata=[numbers.tolist() for numbers in categories])
+    options = {
+        **context,
+        "items": items,
+        "limits": (0.0, 1.0),
+        "max_hits": float(n_effective),
+    }
 
-    def measure_mean(
-        name: str, values_of: Callable[[Scores], Any], chance: float
-    ) -> Metric:
-        """Measure the mean over categories, by values [S, N] that have this mean and
-        its variance.
-        """
-        linear = []
-        for group, numbers, sizes in zip(groups, labels, counts, strict=True):
-            values = np.array([values_of(scores) for scores in group], np.float64)
-            # [S, K]
-            means = np.stack([np.bincount(numbers, row) / sizes for row in values])
-            weights = len(numbers) / (len(sizes) * sizes)
-            deviations = (values - means[:, numbers]) * weights[numbers]
-            linear.append(means.mean(1, keepdims=True) + deviations)
-        how = {**context, "items": items, "chance": chance}
-        return measure(name, linear, limits=(0.0, 1.0), max_hits=worth, **how)
-
-    # hits where some categories were tested more often; areas of two categories, unless
-    # a fold lacks one
     metrics = []
     if any(np.ptp(sizes) for sizes in counts):
-        metrics.append(
-            measure_mean(
-                "balanced_accuracy",
-                lambda scores: scores.ranks == 1,
-                1 / context["pool"],
-            )
-        )
+        hits = []
+        for group, numbers in zip(groups, categories, strict=True):
+            group_hits = [scores.ranks == 1 for scores in group]
+            hits.append(_balance_categories(group_hits, numbers))
+        options["chance"] = 1 / context["pool"]
+        metrics.append(measure("balanced_accuracy", hits, **options))
     if all(len(scores.auc_parts) == len(scores.labels) for scores in chain(*groups)):
-        metrics.append(measure_mean("auc", lambda scores: scores.auc_parts, 0.5))
+        areas = []
+        for group, numbers in zip(groups, categories, strict=True):
+            parts = [scores.auc_parts for scores in group]
+            areas.append(_balance_categories(parts, numbers))
+        options["chance"] = 0.5
+        metrics.append(measure("auc", areas, **options))
     return index_by_name(metrics)
 
 
-def measure_guess(groups: Sequence[Sequence[Scores]], pool: int) -> dict[str, float]:
-    """Measure the best constant guess: labels by how often they are tested, the same
-    order for each trial.
+def _balance_categories(values: Sequence[Any], categories: Int64) -> Float64:
+    """Transform values so that their mean is the mean over categories.
 
     Args:
-        groups: The cells of each subject, of trials of seen labels.
+        values: Values [N] of the items, in each of S cells.
+        categories: Number [N] of the category of each item, from 0.
+
+    Returns:
+        Values [S, N]. Their variance is the variance of the mean over categories.
+    """
+    numbers = np.array(values, np.float64)
+    sizes = np.bincount(categories)
+    means = np.stack([np.bincount(categories, row) / sizes for row in numbers])
+    weights = len(categories) / (len(sizes) * sizes)
+    deviations = (numbers - means[:, categories]) * weights[categories]
+    balanced: Float64 = means.mean(1, keepdims=True) + deviations
+    return balanced
+
+
+def measure_guess(groups: Sequence[Sequence[Scores]], pool: int) -> dict[str, float]:
+    """Measure the best constant guess: the most frequent label first, for each trial.
+
+    Args:
+        groups: Scores of each subject in all cells.
         pool: Number of candidates.
 
     Returns:
-        Value of each metric of ranks, a mean over subjects; none where all labels are
-        as frequent.
+        Mean of each metric of ranks over subjects. Empty if all labels are equally
+        frequent, because guesses are then at chance.
     """
-    counts = [Counter(scores.labels) for scores, *_ in groups]
-    # equally frequent labels leave guessing at chance
-    if all(
-        max(count.values()) * pool <= count.total() * (1 + ROUNDING) for count in counts
-    ):
+    counts = [Counter(group[0].labels) for group in groups]
+    limit = 1 + ROUNDING
+    if all(max(count.values()) * pool <= count.total() * limit for count in counts):
         return {}
 
-    # the most frequent label first; average precision counts other labels of the
-    # concept
-    ranks, precisions = [], []
-    for (scores, *_), count in zip(groups, counts, strict=True):
+    ranks = []
+    precisions = []
+    for group, count in zip(groups, counts, strict=True):
+        scores = group[0]
         concept_of = dict(zip(scores.labels, scores.concepts, strict=True))
-        order = [name for name, _ in count.most_common()]
-        ranks.append([1 + order.index(name) for name in scores.labels])
-        concepts = np.array([concept_of[name] for name in order])
-        # ranks, from 1, at which the concept's labels stand in the order
-        columns_of_concept = {
-            concept: 1 + np.flatnonzero(concepts == concept) for concept in concepts
-        }
-        precision = {
-            concept: np.mean(np.arange(1, len(at) + 1) / at)
-            for concept, at in columns_of_concept.items()
-        }
-        precisions.append(np.mean([precision[concept] for concept in scores.concepts]))
-    values = {
-        metric.name: metric.value for metric in summarise_ranks(ranks, pool, split="")
-    }
-    return {**values, "map": float(np.mean(precisions))}
+        order = [label for label, _ in count.most_common()]
+        ranks.append([1 + order.index(label) for label in scores.labels])
+
+        # average precision, for which all labels of a concept are relevant
+        concepts = np.array([concept_of[label] for label in order])
+        precision_of = {}
+        for concept in set(scores.concepts):
+            relevant_ranks = 1 + np.flatnonzero(concepts == concept)
+            n_found = np.arange(1, len(relevant_ranks) + 1)
+            precision_of[concept] = np.mean(n_found / relevant_ranks)
+        precisions.append(
+            np.mean([precision_of[concept] for concept in scores.concepts])
+        )
+    values = {}
+    for metric in summarise_ranks(ranks, pool, split=""):
+        values[metric.name] = metric.value
+    values["map"] = float(np.mean(precisions))
+    return values

@@ -1,6 +1,4 @@
-"""The run of eval-retrieval: cells ranked against the gallery, then their statistics,
-baselines and comparisons.
-"""
+"""Run of eval-retrieval."""
 
 from __future__ import annotations
 
@@ -20,7 +18,11 @@ from brainhive_cli.core.sweep import collect_variants, read_sweep_run
 from brainhive_cli.data.targets.encoder_stores import keep_identity
 from brainhive_cli.data.targets.next_commands import write_prior_arguments
 from brainhive_cli.evaluation.retrieval.job import NOT_COMPARED, Job
-from brainhive_cli.evaluation.retrieval.tables import REQUESTED, lay_out, sweep_tables
+from brainhive_cli.evaluation.retrieval.tables import (
+    PRINTED_TABLES,
+    join_variant_tables,
+    lay_out,
+)
 from brainhive_cli.measurement.comparison import adjust_together, compare_ranks
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.reports.sentences import explain_chance
@@ -28,39 +30,30 @@ from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.training.run import TrainingRun
 
 if TYPE_CHECKING:
-    from brainhive_cli.evaluation.retrieval.folds import Measured
+    import torch
+
+    from brainhive_cli.evaluation.retrieval.folds import CellResult
 
 T = TypeVar("T")
-CLEAR = ("above chance", "not testable")
-"""Verdicts that no other order of the pictures would explain."""
+SETTLED_SIDES = ("above chance", "not testable")
+"""Results of a test that another order of the pictures would not explain."""
 
 
 class RetrievalRun(Job, RunJob):
-    """Run of eval-retrieval; that of a sweep consists of a run for each variant."""
+    """Run of eval-retrieval. The run of a sweep consists of a run for each variant.
+
+    The driver calls these methods in order:
+
+    1. `prepare`: prepare the missing signals.
+    2. `stages`: rank the gallery for the signals of each cell.
+    3. `summarise`: compute metrics, baselines and comparisons.
+    4. `describe`: lay out the tables.
+    """
 
     tracker_name = "retrieval"
 
-    @property
-    def label(self) -> str:
-        """First part of the run's name."""
-        return self.runs[0].label
-
-    @property
-    def compared_jobs(self) -> Sequence[RunJob]:
-        """Evaluations of the runs to compare with; variants have their own."""
-        return () if self.variants else cast(Sequence[RunJob], self.against)
-
-    def list_inputs(self) -> list[Input]:
-        """List the inputs, and the pictures of the sheet."""
-        return collect_inputs(super().list_inputs, self.list_pictures)
-
-    def check(self) -> None:
-        """Refuse what does not fit, unless it was measured before."""
-        if not driver.is_finished("eval-retrieval", self):
-            super().check()
-
     def prepare(self, launch: Launch) -> None:
-        """Make the signal stores that are missing."""
+        """Prepare the signals that are missing."""
         for align_run in self.runs:
             align_run.prepare_signals(launch)
 
@@ -72,7 +65,7 @@ class RetrievalRun(Job, RunJob):
         return driver.run_each("eval-retrieval", variants, run.launch, force)
 
     def stages(self, run: OpenRun) -> Iterator[CellStage]:
-        """Rank the gallery by the signals of each cell."""
+        """Yield the stage that ranks the gallery for the signals of each cell."""
         if self.variants:
             return
         from brainhive_cli.evaluation.retrieval.measure import measure_cell
@@ -81,167 +74,220 @@ class RetrievalRun(Job, RunJob):
         stores = self.open_stores()
         run.launch.run_on_main(lambda: keep_identity(run.folder, stores))
 
-        def measure(name: str, launch: Launch) -> Measured:
+        def measure(name: str, launch: Launch) -> CellResult:
             models = self.open_models(groups[name], launch.device)
             return measure_cell(models, self.recipe)
 
         yield CellStage("evaluating cells", self.files, measure)
 
-    @property
-    def files(self) -> dict[str, str]:
-        """File of each cell below the run's folder."""
-        names = [cells[0].name for cells in self.groups]
-        return {name: f"parts/{name}.safetensors" for name in names}
-
     def summarise(self, run: OpenRun) -> Summary:
-        """Summarise the cells, and compare them with other runs; or compare the
-        variants of a sweep, of which nothing is pooled.
+        """Summarise the scores of the cells, or compare the variants of a sweep.
+
+        The steps are: load the scores, fit baselines, compute the metrics, compare them
+        with other runs, explain a result at chance, and draw figures.
         """
-        if not self.variants:
-            return summarise_cells(self, run)
-        measured = {label: result.metrics for label, result in run.parts.items()}
-        pairs = {
-            (first, second): (measured[first], measured[second])
-            for first, second in self.list_pairs()
-        }
-        compared, errors = compare_ranks(pairs)
-        collected = collect_variants(run.parts).with_facts(
-            run=self.runs[0].name,
-            comparisons=compared,
-            not_compared=[error.message for error in errors],
-        )
-        return Summary(collected)
+        if self.variants:
+            return self._compare_variants(run)
+        from brainhive_cli.evaluation.retrieval.baseline import rank_by_classifiers
+        from brainhive_cli.evaluation.retrieval.figures import draw_artifacts
+        from brainhive_cli.evaluation.retrieval.summary import summarise_job
+        from brainhive_cli.measurement.retrieval import Gallery, Scores
+
+        recipe, device = self.recipe, run.launch.device
+        is_folded = self.runs[0].dataset.holdout.divides_train
+
+        # load the scores that `stages` has stored
+        results: dict[str, CellResult] = {}
+        for name, file in self.files.items():
+            results[name] = weights.load_cell(
+                run.folder.path / file, Gallery, Scores, Interleaving
+            )
+
+        # fit baselines to the same signals, unless a control has destroyed the pairs
+        has_baseline = recipe.baseline != "none" and recipe.control == "none"
+        plain_ranks = {}
+        ridge_results: dict[Cell, CellResult] = {}
+        problem = ""
+        if has_baseline and recipe.split == "test":
+            if is_folded:
+                plain_ranks = rank_by_classifiers(self, device)
+            ridge_results, problem = _try(lambda: _fit_ridge(self, run), ridge_results)
+
+        # compute the metrics, and compare them with other runs
+        measurements = summarise_job(self, results, plain_ranks, ridge_results)
+        measurements = _compare_runs(measurements, run)
+        if len(self.runs) == 1:
+            # reports choose the best of several runs by this value
+            validation = self.runs[0].read_validation()
+            measurements = measurements.with_facts(validation=validation)
+
+        # explain a result at chance
+        if has_baseline:
+            facts = measurements.require_facts(RetrievalFacts)
+            baseline = facts.baseline or Baseline(reason=problem)
+            is_at_chance = facts.answers[0].side not in SETTLED_SIDES
+            if is_at_chance and not is_folded:
+                baseline = self._try_orders(baseline, device)
+            measurements = measurements.with_facts(baseline=baseline)
+        explanation = explain_chance(measurements, run.folder.path / RIDGE_RECIPE)
+        if explanation:
+            console.warn(explanation)
+
+        # draw figures, with a sheet of retrieved pictures of the first cell
+        models = self.open_models(self.groups[0], device) if recipe.sheet_rows else ()
+        artifacts = draw_artifacts(run.folder, measurements, models, recipe)
+        return Summary(measurements, artifacts)
 
     def describe(self, run: OpenRun) -> Result:
-        """Lay out all tables for programs, and the requested ones for the terminal."""
+        """Lay out all tables, and the tables for the terminal."""
         path = run.folder.path
         if self.variants:
-            results = run.parts
             measurements = read_sweep_run(run.folder)
-            tables, shown = (
-                sweep_tables(of_variants, measurements)
-                for of_variants in (
-                    {label: result.tables for label, result in results.items()},
-                    {
-                        label: result.printed_tables or ()
-                        for label, result in results.items()
-                    },
-                )
+            tables = {}
+            printed_tables = {}
+            for label, result in run.parts.items():
+                tables[label] = result.tables
+                printed_tables[label] = result.printed_tables or ()
+            return Result(
+                path,
+                join_variant_tables(tables, measurements),
+                measurements,
+                printed_tables=join_variant_tables(printed_tables, measurements),
             )
-            return Result(path, tables, measurements, printed_tables=shown)
 
         # stored references become paths on this machine
         measurements = run.folder.measurements()
         facts = measurements.require_facts(RetrievalFacts)
+        differences = []
+        for difference in facts.against:
+            second = locate_stored(difference.second)
+            differences.append(difference.model_copy(update={"second": second}))
         measurements = measurements.with_facts(
             run=locate_stored(facts.run),
             runs=[locate_stored(name) for name in facts.runs],
-            against=[
-                row.model_copy(update={"second": locate_stored(row.second)})
-                for row in facts.against
-            ],
+            against=differences,
         )
 
-        # suggest to draw through the prior, or else a report
+        # pictures can be reconstructed with a prior
         hint = Line("report", path)
-        if prior := facts.prior:  # without one there is nothing to draw through
-            drawing = write_prior_arguments(
-                "reconstruct", prior, self.runs[0].dataset_config
+        if facts.prior:
+            arguments = write_prior_arguments(
+                "reconstruct", facts.prior, self.runs[0].dataset_config
             )
-            hint = Line("reconstruct", *drawing, ("run", measurements.facts.run))
-        tables, requested = (
-            tuple(lay_out(measurements, parts)) for parts in (None, REQUESTED)
+            hint = Line("reconstruct", *arguments, ("run", measurements.facts.run))
+        return Result(
+            path,
+            tuple(lay_out(measurements, None)),
+            measurements,
+            hint=hint,
+            printed_tables=tuple(lay_out(measurements, PRINTED_TABLES)),
         )
-        return Result(path, tables, measurements, hint=hint, printed_tables=requested)
+
+    @property
+    def label(self) -> str:
+        """First part of the run's name."""
+        return self.runs[0].label
+
+    @property
+    def compared_jobs(self) -> Sequence[RunJob]:
+        """Evaluations of the runs to compare with, or none in a sweep."""
+        return () if self.variants else cast(Sequence[RunJob], self.against)
+
+    @property
+    def files(self) -> dict[str, str]:
+        """File of each cell in the run folder, by name of the cell."""
+        names = [cells[0].name for cells in self.groups]
+        return {name: f"parts/{name}.safetensors" for name in names}
+
+    def list_inputs(self) -> list[Input]:
+        """List the inputs, with the pictures of the sheet."""
+        return collect_inputs(super().list_inputs, self.list_pictures)
+
+    def check(self) -> None:
+        """Check that the inputs fit the recipe, unless the run is finished.
+
+        Raises:
+            BrainhiveError: if an input does not fit.
+        """
+        if not driver.is_finished("eval-retrieval", self):
+            super().check()
 
     def choose_logged_metrics(self, measurements: Measurements) -> LoggedMetrics:
-        """Choose the metrics of both directions; variants log their own."""
-        directions = () if self.variants else (ALL, scope(ALL, BACKWARD))
-        return {
-            name: measurements.scopes[name]
-            for name in directions
-            if name in measurements.scopes
-        }
+        """Choose the metrics of both directions. Variants log their own metrics."""
+        if self.variants:
+            return {}
+        metrics = {}
+        for name in (ALL, scope(ALL, BACKWARD)):
+            if name in measurements.scopes:
+                metrics[name] = measurements.scopes[name]
+        return metrics
+
+    def _compare_variants(self, run: OpenRun) -> Summary:
+        """Compare the variants of a sweep. Their metrics are not pooled."""
+        pairs = {}
+        for first, second in self.list_pairs():
+            pairs[first, second] = run.parts[first].metrics, run.parts[second].metrics
+        differences, errors = compare_ranks(pairs)
+        collected = collect_variants(run.parts).with_facts(
+            run=self.runs[0].name,
+            comparisons=differences,
+            not_compared=[error.message for error in errors],
+        )
+        return Summary(collected)
+
+    def _try_orders(self, baseline: Baseline, device: torch.device) -> Baseline:
+        """Try other orders of the pictures, because they may be filed in a wrong order.
+
+        Returns:
+            The baseline with the best order, or with the reason why none was tried.
+        """
+        from brainhive_cli.evaluation.retrieval.baseline import find_order
+
+        result, problem = _try(lambda: find_order(self, device), Baseline())
+        changes = result.model_dump(include={"orders", "order", "order_p"})
+        changes["reason"] = baseline.reason or problem
+        return baseline.model_copy(update=changes)
 
 
-def summarise_cells(job: RetrievalRun, run: OpenRun) -> Summary:
-    """Summarise what was measured of the cells, with baselines, and compare it with
-    other runs.
+def _compare_runs(measurements: Measurements, run: OpenRun) -> Measurements:
+    """Add the differences between this run and the runs that it is compared with.
+
+    All differences of the page are adjusted together for their number.
+
+    Raises:
+        BrainhiveError: if the runs have different galleries, subjects or items.
     """
-    from brainhive_cli.evaluation.retrieval.baseline import find_order, rank_plainly
-    from brainhive_cli.evaluation.retrieval.figures import draw_artifacts
-    from brainhive_cli.evaluation.retrieval.folds import Measured
-    from brainhive_cli.evaluation.retrieval.summary import summarise_job
-    from brainhive_cli.measurement.retrieval import Gallery, Scores
-
-    recipe, folder, device = job.recipe, run.folder, run.launch.device
-    types = Gallery, Scores, Interleaving
-    scores: dict[str, Measured] = {
-        name: weights.load_cell(folder.path / file, *types)
-        for name, file in job.files.items()
-    }
-
-    # metrics over cells and subjects, next to those of the other runs
-    # baselines learn from the same signals, and a control leaves them nothing to find
-    is_wanted = recipe.baseline != "none" and recipe.control == "none"
-    is_folded = job.runs[0].dataset.holdout.divides_train
-    plain = {}
-    ridge = dict[Cell, Measured]()
-    reason = ""
-    if is_wanted and recipe.split == "test":
-        plain = rank_plainly(job, device) if is_folded else {}
-        ridge, reason = _try(lambda: _fit_ridge(job, run), ridge)
-    measurements = summarise_job(job, scores, plain, ridge)
-    compared, errors = compare_ranks(
-        {
-            ("this run", other.metrics.facts.run): (measurements, other.metrics)
-            for other in run.compared_results
-        }
-    )
+    pairs = {}
+    for other in run.compared_results:
+        pairs["this run", other.metrics.facts.run] = measurements, other.metrics
+    differences, errors = compare_ranks(pairs)
     if errors:
         raise errors[0]
-    # reports choose the best of several runs by their validation; an average has none
-    validation = job.runs[0].read_validation() if len(job.runs) == 1 else {}
-    gains, compared = adjust_together(run=measurements.facts.against, pair=compared)
-    measurements = measurements.with_facts(
-        against=[*gains, *compared], validation=validation
+    run_differences, differences = adjust_together(
+        run=measurements.facts.against, pair=differences
     )
-
-    # at chance, the pictures may be filed in another order than the signals
-    baseline = measurements.require_facts(RetrievalFacts).baseline or Baseline(
-        reason=reason
-    )
-    is_at_chance = measurements.facts.answers[0].side not in CLEAR
-    if is_wanted and is_at_chance and not is_folded:
-        order, problem = _try(lambda: find_order(job, device), Baseline())
-        tried = order.model_dump(include={"orders", "order", "order_p"})
-        baseline = baseline.model_copy(
-            update={**tried, "reason": baseline.reason or problem}
-        )
-    if is_wanted:
-        measurements = measurements.with_facts(baseline=baseline)
-    if explanation := explain_chance(measurements, folder.path / RIDGE_RECIPE):
-        console.warn(explanation)
-    # artifacts for pages, of the metrics and of the first cell
-    models = job.open_models(job.groups[0], device) if recipe.sheet_rows else ()
-    return Summary(measurements, draw_artifacts(folder, measurements, models, recipe))
+    return measurements.with_facts(against=run_differences + differences)
 
 
-def _try(compute: Callable[[], T], otherwise: T) -> tuple[T, str]:
-    """Compute a baseline, or say why it cannot be computed: a result stands without."""
+def _try(compute: Callable[[], T], default: T) -> tuple[T, str]:
+    """Compute a baseline, which a result does not need.
+
+    Returns:
+        The value and "", or the default and the reason why it cannot be computed.
+    """
     from brainhive_cli.evaluation.retrieval.baseline import FAILURES
 
     try:
         return compute(), ""
     except BrainhiveError as error:
-        return otherwise, error.in_one_line
+        return default, error.in_one_line
     except FAILURES as error:
-        return otherwise, f"{type(error).__name__}: {error}"
+        return default, f"{type(error).__name__}: {error}"
 
 
 @console.progress("fitting a ridge")
-def _fit_ridge(job: RetrievalRun, run: OpenRun) -> dict[Cell, Measured]:
-    """Train a ridge as train-align does, and measure its cells as those of the run.
+def _fit_ridge(job: RetrievalRun, run: OpenRun) -> dict[Cell, CellResult]:
+    """Train a ridge as train-align does, and measure its cells.
 
     Raises:
         BrainhiveError: if a ridge is no baseline of the run.
@@ -250,18 +296,23 @@ def _fit_ridge(job: RetrievalRun, run: OpenRun) -> dict[Cell, Measured]:
     from brainhive_cli.evaluation.retrieval.measure import measure_cell
 
     ridge = write_ridge(job, run.folder.path)
-    # what is said of the signals was said of the run
+    # warnings about the signals have been printed for the run itself
     with tempfile.TemporaryDirectory() as runs, console.mute_messages():
         paths = ridge.paths.model_copy(update={"runs": runs})
         training = TrainingRun.resolve(ridge.model_copy(update={"paths": paths}))
-        trained = driver.run("train-align", training, run.launch)
-        changes = {**NOT_COMPARED, "head": None, "ceiling_splits": 0}
-        changes["align_run"] = [str(trained.folder)]
-        recipe = job.recipe.model_copy(update=changes)
-        fitted = Job.resolve(recipe)
-        # pictures were compared and orders were found for the run
-        fitted.runs[0].share_data(job.runs[0])
-        return {
-            cells[0]: measure_cell(fitted.open_models(cells, run.launch.device), recipe)
-            for cells in fitted.groups
+        training_result = driver.run("train-align", training, run.launch)
+
+        changes = {
+            **NOT_COMPARED,
+            "head": None,
+            "ceiling_splits": 0,
+            "align_run": [str(training_result.folder)],
         }
+        recipe = job.recipe.model_copy(update=changes)
+        ridge_job = Job.resolve(recipe)
+        ridge_job.runs[0].share_data(job.runs[0])
+        results = {}
+        for cells in ridge_job.groups:
+            models = ridge_job.open_models(cells, run.launch.device)
+            results[cells[0]] = measure_cell(models, recipe)
+        return results

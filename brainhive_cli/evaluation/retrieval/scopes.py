@@ -1,42 +1,39 @@
-"""Names of the scopes of an evaluation, and of the subjects in them."""
+"""Names of the scopes in which an evaluation has metrics."""
 
 from collections.abc import Mapping
 
 from brainhive_cli.core.measurements import Measurements, Metric
 
-SUBSETS, REGIONS, CORRECTIONS, REPETITIONS, ALONE = (
-    "subsets",
-    "regions",
-    "corrections",
-    "repetitions",
-    "alone",
-)
-"""The first parts of further scopes."""
-PLAIN, RIDGE = "plain", "ridge"
-"""The first part of the scopes of plain baselines, and the second one of a ridge."""
+SUBSETS = "subsets"
+REGIONS = "regions"
+CORRECTIONS = "corrections"
+REPETITIONS = "repetitions"
+ALONE = "alone"
+PLAIN = "plain"
 CEILING = "ceiling"
-"""The first part of the scopes of ceilings."""
+"""First parts of the names of scopes."""
+RIDGE = "ridge"
+"""Second part of the scope of a ridge, after `PLAIN`."""
 NEAREST = "nearest training picture"
-"""The scope of the slope of scores over the cosine with the nearest training picture.
-"""
+"""Scope of the slope of scores over the similarity to the nearest training picture."""
 REPETITION_DRAWS = 10
-"""Random choices of each number of repetitions, of which a curve is the mean."""
+"""Number of random choices of k repetitions, over which a curve is averaged."""
 CLASSIFIERS = {"lda": "shrinkage LDA", "logistic": "logistic regression"}
+"""Titles of the plain baselines, by name."""
 
 
-def scopes_below(measured: Measurements, first: str) -> dict[str, Mapping[str, Metric]]:
-    """Read back the scopes whose names begin with a part, by the rest of their
-    names.
-    """
-    # scope names join their parts by a middle dot
-    start = f"{first} · "
-    return {
-        name.removeprefix(start): metrics
-        for name, metrics in measured.scopes.items()
-        if name.startswith(start)
-    }
+def select_scopes(
+    measurements: Measurements, first_part: str
+) -> dict[str, Mapping[str, Metric]]:
+    """Return the metrics of all scopes with a first part, keyed by the other parts."""
+    prefix = f"{first_part} · "
+    metrics_of_scope = {}
+    for name, metrics in measurements.scopes.items():
+        if name.startswith(prefix):
+            metrics_of_scope[name.removeprefix(prefix)] = metrics
+    return metrics_of_scope
 
 
-def label(subject: int) -> str:
-    """Name a subject."""
+def name_subject(subject: int) -> str:
+    """Return the name of a subject, such as `sub-01`."""
     return f"sub-{subject:02d}"

@@ -1,4 +1,4 @@
-"""From the scores of cells to the metrics of a run, each with its context."""
+"""Metrics and facts of an evaluation, computed from the scores of its cells."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,8 +39,8 @@ from brainhive_cli.core.measurements import (
 from brainhive_cli.data.datasets import make_grouping
 from brainhive_cli.data.stores.learned import summarise_tested_pictures
 from brainhive_cli.evaluation.retrieval.folds import (
-    Measured,
-    measure_classes,
+    CellResult,
+    measure_categories,
     measure_guess,
     merge_folds,
 )
@@ -52,7 +52,7 @@ from brainhive_cli.evaluation.retrieval.scopes import (
     PLAIN,
     RIDGE,
     SUBSETS,
-    label,
+    name_subject,
 )
 from brainhive_cli.measurement.comparison import adjust_together, compare_hits
 from brainhive_cli.measurement.interleaving import list_caveats
@@ -66,57 +66,200 @@ from brainhive_cli.measurement.verdict import judge
 from brainhive_cli.reports.tables import render
 from brainhive_cli.training.alignment.cells import Cell as TrainedCell
 
-SAME_PEOPLE = (
+SAME_PEOPLE_WARNING = (
     "signals of {modality} are averaged by subject number: equal numbers have to be "
     "the same person"
 )
-"""The warning where runs are of several machines."""
-CURVE = ("top1", "top5")
-"""Metrics that a curve shows."""
-MAX_CONFUSED = 50
-"""Concepts whose confusions are counted, at most."""
-RELIABILITY: dict[str, Any] = {
+"""Warning if the averaged runs are of several modalities."""
+CURVE_METRICS = ("top1", "top5")
+"""Metrics of ranks that are computed for curves."""
+MAX_CONFUSED_CONCEPTS = 50
+"""Largest number of concepts in a confusion matrix."""
+RELIABILITY_OPTIONS: dict[str, Any] = {
     "pool": None,
     "chance": 0.0,
     "limits": (-1.0, 1.0),
     "is_share": False,
 }
-"""How reliabilities are measured."""
+"""Arguments of `measure` for a reliability, which is a correlation."""
 Scopes = dict[str, dict[str, Metric]]
-"""Metrics by scope."""
+"""Metrics by scope and name."""
+
+
+@console.progress("computing statistics")
+def summarise_job(
+    job: Job,
+    results: Mapping[str, CellResult],
+    plain_ranks: Mapping[str, Sequence[Int64]],
+    ridge_results: Mapping[TrainedCell, CellResult],
+) -> Measurements:
+    """Compute the metrics and facts of an evaluation from the scores of its cells.
+
+    The steps are: pool folds, describe the protocol, measure the cells, compare them
+    with baselines, measure the ceilings, and collect the facts.
+
+    Args:
+        job: The evaluation.
+        results: Gallery and scores of each cell group, by the name of its first cell.
+        plain_ranks: Ranks [N] of each subject, by name of the plain baseline.
+        ridge_results: Gallery and scores of each cell of the ridge. Empty without one.
+    """
+    recipe, run = job.recipe, job.runs[0]
+
+    # pool the folds of each training, so that it tests every item once
+    cell_results = {group[0]: results[group[0].name] for group in job.groups}
+    if run.dataset.holdout.divides_train and recipe.split == "test":
+        cell_results = merge_folds(cell_results)
+        ridge_results = merge_folds(ridge_results)
+    gallery, _ = next(iter(cell_results.values()))
+    scores_of_subject = group_by_subject(cell_results)
+    tables = list(chain.from_iterable(scores_of_subject.values()))
+
+    # describe the protocol, with the caveats of all metrics
+    mode = " + ".join(dict.fromkeys(align_run.mode for align_run in job.runs))
+    set_up = merge_set_ups([align_run.set_up(recipe.split) for align_run in job.runs])
+    caveats = _list_caveats(job, tables)
+    description = render(
+        "protocol.txt",
+        spec=recipe,
+        runs=job.runs,
+        mode=mode,
+        signals=describe_signals(set_up),
+    )
+    cells = CellScores(
+        groups=list(scores_of_subject.values()),
+        grouping=group_stimuli(job, gallery, tables),
+        protocol=extend_protocol(description, caveats),
+        split=recipe.split,
+        seeds=sorted({cell.seed for cell in cell_results}),
+    )
+    items = cells.items
+
+    # measure the cells together and each of them
+    units = {}
+    for subject, names in zip(scores_of_subject, items.units, strict=True):
+        units[subject] = [str(name) for name in names]
+    scopes, cell_facts, item_values = measure_cells(cells, cell_results, units)
+    scopes |= measure_similarity_slope(cells, item_values)
+
+    # compare them with baselines that were fitted to the same signals
+    baseline = None
+    if ridge_results:
+        ridge_scores = group_by_subject(ridge_results)
+        ridge_groups = [ridge_scores[subject] for subject in scores_of_subject]
+        ridge = replace(cells, groups=ridge_groups)
+        baseline = Baseline(answer=judge_cells(ridge)[0])
+        ridge_ranks = [ranks[0] for ranks in stack_ranks(ridge)]
+        plain_ranks = {**plain_ranks, RIDGE: ridge_ranks}
+    baseline_scopes, baseline_differences = compare_with_baselines(cells, plain_ranks)
+    scopes = baseline_scopes | scopes
+    has_trials = bool(cells.grouping.group_of)
+    if has_trials:
+        scopes = compare_with_guess(scopes, cells)
+    run_differences = compare_with_single_runs(cells, [run.name for run in job.runs])
+
+    # measure the ceilings, which are equal in all cells
+    ceilings = {}
+    for subject, group in scores_of_subject.items():
+        if group[-1].ceiling:
+            ceilings[subject] = group[-1].ceiling
+    ceiling_protocol = _describe_ceiling_protocol(job, caveats, tables)
+    ceiling_cells = CellScores([], cells.grouping, ceiling_protocol, recipe.split)
+    ceiling_measurements = measure_ceilings(ceilings, ceiling_cells)
+
+    # collect the facts that a reader of the metrics needs
+    tested_pictures = []
+    signal_warnings = []
+    for align_run in job.runs:
+        for fold in align_run.folds:
+            tested_pictures.append(align_run.tested_pictures(recipe.split, fold))
+        signal_warnings += align_run.signal_warnings
+    seen, warnings = summarise_tested_pictures(tested_pictures, signal_warnings)
+    modality = " + ".join(dict.fromkeys(align_run.modality for align_run in job.runs))
+    if modality != run.modality:
+        warnings.append(SAME_PEOPLE_WARNING.format(modality=modality))
+    warnings += describe_duplicates(job, tables)
+    is_folded = run.dataset.holdout.divides_train
+    has_control = recipe.control != "none"
+    published = run.recipe.published if run.recipe else None
+    has_published = published and len(job.runs) == 1 and not has_control
+    facts = RetrievalFacts(
+        run=run.name,
+        runs=[align_run.name for align_run in job.runs],
+        dataset=run.dataset.name,
+        modality=modality,
+        stimulus=run.dataset.stimulus,
+        mode=mode,
+        protocol=cells.protocol,
+        caveats=caveats,
+        seen_in_training=seen,
+        warnings=warnings,
+        gallery=GalleryFacts(
+            dataset=run.dataset.name,
+            splits=recipe.gallery,
+            pictures=len(gallery.image_ids),
+            held_out=run.dataset.holdout.description if is_folded else "",
+            # comparisons of runs check that their galleries are the same
+            digest=documents.digest_text("\n".join(gallery.image_ids))[:10],
+        ),
+        answers=judge_cells(cells),
+        against=run_differences,
+        claims=describe_claims(items, len(cells.groups)),
+        units=items.kind,
+        unit_count=items.n_units,
+        stimuli=len(items.names),
+        scope=items.scope,
+        inflation=items.inflation,
+        control=describe_control(recipe.control, cells) if has_control else None,
+        prior=run.recipe.prior if run.recipe else None,
+        published=published.as_dict() if published and has_published else {},
+        set_up=set_up,
+        cells=cell_facts,
+        tests_trials=has_trials,
+        subset_ways=recipe.subsets or 0,
+        subset_pools=sorted(
+            {table.scopes[SUBSETS].pool for table in tables if SUBSETS in table.scopes}
+        ),
+        plain=baseline_differences,
+        baseline=baseline,
+        repetitions=max((half.repetitions for half in ceilings.values()), default=0),
+        confusion_matrix=count_confusions(tables) if has_trials else None,
+    )
+    return Measurements(scopes, {}, facts, item_values) | ceiling_measurements
 
 
 @dataclass(frozen=True)
-class Cells:
-    """Cells that are measured together, and what their metrics have in common.
+class CellScores:
+    """Scores of cells that are measured together, with the context of their metrics.
 
     Attributes:
-        groups: The cells of each subject; an item counts once, averaged over them.
-        alike: Which items are alike.
-        protocol: How they were measured.
-        split: Part of the data set that the signals are of.
+        groups: Scores of each subject, in all cells that were tested on the subject. An
+            item counts once, with its average over these cells.
+        grouping: Rules that group the items into units.
+        protocol: Description of how the scores were measured.
+        split: Split that the signals belong to.
         seeds: Seeds of the trainings.
     """
 
     groups: Sequence[Sequence[Scores]]
-    alike: StimulusGrouping
+    grouping: StimulusGrouping
     protocol: str
     split: str
     seeds: Sequence[int] = ()
 
     @property
     def tables(self) -> list[Scores]:
-        """Those of all subjects."""
-        return [*chain(*self.groups)]
+        """Scores of all subjects in all cells."""
+        return list(chain.from_iterable(self.groups))
 
     @cached_property
     def items(self) -> Items:
-        """Stimuli of the signals of each subject, and which of them are alike."""
-        return self.alike.make_items([group[0].image_ids for group in self.groups])
+        """Tested items of each subject, with their units."""
+        return self.grouping.make_items([group[0].image_ids for group in self.groups])
 
     @property
     def context(self) -> dict[str, Any]:
-        """The context of a metric, as `measure` takes it."""
+        """Context of a metric, as keyword arguments of `measure`."""
         return {
             "protocol": self.protocol,
             "split": self.split,
@@ -125,548 +268,510 @@ class Cells:
             "items": self.items,
         }
 
-    def below(self, name: str) -> Self | None:
-        """Choose further tables of the cells by their scope; None unless all have one,
-        as large.
+    def get_tables(self, name: str) -> Self | None:
+        """Return the further tables of a scope, such as `backward`, of all cells.
+
+        Returns:
+            The tables, or None if a cell lacks the table or if their pools differ.
         """
-        groups: Any = [
-            [cell.get_table(name) for cell in group] for group in self.groups
-        ]
-        # tables of different numbers of candidates have no common chance
-        sizes = {table and (table.pool, table.n_targets) for table in chain(*groups)}
-        if None in sizes or len(sizes) > 1:
+        groups: list[list[Scores]] = []
+        for group in self.groups:
+            groups.append([])
+            for scores in group:
+                table = scores.get_table(name)
+                if table is None:
+                    return None
+                groups[-1].append(table)
+
+        # tables with different numbers of candidates have no common chance
+        if len({table.pool for table in chain.from_iterable(groups)}) > 1:
             return None
-        words = [self.protocol, groups[0][0].description]
-        return replace(self, groups=groups, protocol=", ".join(filter(None, words)))
+        phrases = [self.protocol, groups[0][0].description]
+        return replace(self, groups=groups, protocol=", ".join(filter(None, phrases)))
 
 
-@console.progress("computing statistics")
-def summarise_job(
-    job: Job,
-    scores: Mapping[str, Measured],
-    plain: Mapping[str, Sequence[Int64]],
-    ridge: Mapping[TrainedCell, Measured],
-) -> Measurements:
-    """Describe all that was measured on the cells of a job, folds pooled.
+def _list_caveats(job: Job, tables: Sequence[Scores]) -> list[str]:
+    """List the caveats of all metrics of an evaluation."""
+    caveats = [align_run.caveats(job.recipe.split) for align_run in job.runs]
+    if not all(table.is_trialwise for table in tables):
+        caveats.append([TRIALS_TOGETHER])
+    # the caveats of runs include unknown orders, but not windows that overlap
+    orders = [table.interleaving for table in tables]
+    caveats.append(list_caveats(orders, has_seen=False))
+    return merge_caveats(*caveats)
+
+
+def _describe_ceiling_protocol(
+    job: Job, caveats: Sequence[str], tables: Sequence[Scores]
+) -> str:
+    """Describe the protocol of ceilings, with the caveats that concern the signals.
 
     Args:
         job: The evaluation.
-        scores: What was measured on each cell, by the name of the first of its group.
-        plain: Ranks [N] of plain baselines, one array a subject.
-        ridge: What was measured on the cells of a ridge; empty where none was fitted.
+        caveats: Caveats of all metrics.
+        tables: Scores of all subjects in all cells.
     """
-    # cells, with folds pooled, and the scores of each subject in all cells
-    spec, run = job.recipe, job.runs[0]
-    measured = {cell: scores[cell.name] for cell, *_ in job.groups}
-    if run.dataset.holdout.divides_train and spec.split == "test":
-        measured = merge_folds(measured)
-        ridge = merge_folds(ridge)
-    gallery = next(iter(measured.values()))[0]
-    tables_of_subject = group_by_subject(measured)
-    groups = [*tables_of_subject.values()]
-    tables = [*chain(*tables_of_subject.values())]
-
-    # protocol and caveats of all metrics, and which items are alike
-    mode = " + ".join(dict.fromkeys(align_run.mode for align_run in job.runs))
-    set_up = merge_set_ups([align_run.set_up(spec.split) for align_run in job.runs])
-    orders = [table.interleaving for table in tables]
-    caveats = merge_caveats(
-        *(align_run.caveats(spec.split) for align_run in job.runs),
-        [] if all(table.is_trialwise for table in tables) else [TRIALS_TOGETHER],
-        # what runs do not know: windows that overlap
-        list_caveats(orders, False),
-    )
-    signals = describe_signals(set_up)
-    words = render("protocol.txt", spec=spec, runs=job.runs, mode=mode, signals=signals)
-    protocol = extend_protocol(words, caveats)
-    seeds = sorted({cell.seed for cell in measured})
-    alike = find_alike(job, gallery, tables)
-    tested = Cells(groups, alike, protocol, spec.split, seeds)
-    items = tested.items
-
-    # metrics of all cells together, and of each
-    units = {
-        subject: [*map(str, names)]
-        for subject, names in zip(tables_of_subject, items.units, strict=True)
-    }
-    scopes, cells, item_values = measure_cells(tested, measured, units)
-
-    # whether pictures near training pictures score better
-    nearest, score = average_by_unit(item_values.values())
-    if len({*nearest.round(9)}) > 1:
-        slope = fit_slope(
-            nearest, score, protocol=protocol, split=spec.split, seeds=tuple(seeds)
-        )
-        scopes[NEAREST] = index_by_name([slope])
-
-    # plain baselines, which learned from the same signals; ceilings, which are the same
-    # of all cells
-    baseline = None
-    fitted = group_by_subject(ridge)
-    if fitted:
-        of_ridge = replace(tested, groups=[fitted[name] for name in tables_of_subject])
-        baseline = Baseline(answer=above_chance(of_ridge)[0])
-        plain = {**plain, RIDGE: [ranks[0] for ranks in stack_ranks(of_ridge)]}
-    baselines, differences = compare_with_plain(tested, plain)
-    scopes = baselines | scopes
-    if alike.group_of:
-        scopes = compare_with_guess(scopes, tested)
-    gains = compare_with_alone(tested, [each.name for each in job.runs])
-    halves = {
-        subject: group[-1].ceiling
-        for subject, group in tables_of_subject.items()
-        if group[-1].ceiling
-    }
-    halving = (
+    run = job.runs[0]
+    description = (
         "half of the repetitions against the other half, from other parts of the "
-        f"recording, means of sessions removed, {spec.ceiling_splits} random splits, "
-        f"{run.dataset.name}"
+        f"recording, means of sessions removed, {job.recipe.ceiling_splits} random "
+        f"splits, {run.dataset.name}"
+    )
+    ceiling_caveats = [CHANNELS_MAPPED] if CHANNELS_MAPPED in caveats else []
+    orders = [table.interleaving for table in tables]
+    ceiling_caveats += list_caveats(orders, has_seen=True)
+    return extend_protocol(
+        description, merge_caveats(run.signal_caveats, ceiling_caveats)
     )
 
-    # ceilings depend on no model, so only caveats of the signals apply
-    of_ceiling = [*({CHANNELS_MAPPED} & {*caveats}), *list_caveats(orders, True)]
-    halving = extend_protocol(halving, merge_caveats(run.signal_caveats, of_ceiling))
-    ceilings = measure_ceilings(halves, Cells([], alike, halving, spec.split))
 
-    # the tested pictures that were seen, and what a reader of the numbers must know
-    seen, warnings = summarise_tested_pictures(
-        [
-            align_run.tested_pictures(spec.split, fold)
-            for align_run in job.runs
-            for fold in align_run.folds
-        ],
-        [line for align_run in job.runs for line in align_run.signal_warnings],
-    )
-    modality = " + ".join(dict.fromkeys(align_run.modality for align_run in job.runs))
-    if modality != run.modality:
-        warnings.append(SAME_PEOPLE.format(modality=modality))
+def describe_duplicates(job: Job, tables: Sequence[Scores]) -> list[str]:
+    """Describe the top-1 of pictures with a duplicate in the gallery, and of others.
 
-    warnings += describe_twins(job, tables)
-
-    # published values are of one training without a control
-    published = run.recipe and run.recipe.published
-    facts = RetrievalFacts(
-        run=run.name,
-        runs=[align_run.name for align_run in job.runs],
-        dataset=run.dataset.name,
-        modality=modality,
-        stimulus=run.dataset.stimulus,
-        mode=mode,
-        protocol=protocol,
-        caveats=caveats,
-        seen_in_training=seen,
-        warnings=warnings,
-        gallery=GalleryFacts(
-            dataset=run.dataset.name,
-            splits=spec.gallery,
-            pictures=len(gallery.image_ids),
-            held_out=run.dataset.holdout.description
-            if run.dataset.holdout.divides_train
-            else "",
-            # comparisons of runs check that their galleries are the same
-            digest=documents.digest_text("\n".join(gallery.image_ids))[:10],
-        ),
-        answers=above_chance(tested),
-        against=gains,
-        claims=describe_claims(items, len(groups)),
-        units=items.kind,
-        unit_count=items.n_units,
-        stimuli=len(items.names),
-        scope=items.scope,
-        inflation=items.inflation,
-        control=describe_control(spec.control, tested)
-        if spec.control != "none"
-        else None,
-        prior=run.recipe and run.recipe.prior,
-        published=published.as_dict()
-        if published and len(job.runs) == 1 and spec.control == "none"
-        else {},
-        set_up=set_up,
-        cells=cells,
-        tests_trials=bool(alike.group_of),
-        subset_ways=spec.subsets or 0,
-        subset_pools=sorted(
-            {table.scopes[SUBSETS].pool for table in tables if SUBSETS in table.scopes}
-        ),
-        plain=differences,
-        baseline=baseline,
-        repetitions=max((half.repetitions for half in halves.values()), default=0),
-        confusion_matrix=count_confusions(tables) if alike.group_of else None,
-    )
-    return Measurements(scopes, {}, facts, item_values) | ceilings
-
-
-def describe_twins(job: Job, tables: Sequence[Scores]) -> list[str]:
-    """Say how often pictures that have a duplicate among the candidates are found, and
-    how often others.
+    Returns:
+        A sentence, or nothing if all pictures or no pictures have a duplicate.
     """
-    twins = set[str]()
+    names = set[str]()
     for run in job.runs:
         for fold in run.folds:
-            compared = run.tested_pictures(job.recipe.split, fold)
-            twins.update(
-                compared.image_ids[np.flatnonzero(compared.has_equal_embedding)]
-            )
+            pictures = run.tested_pictures(job.recipe.split, fold)
+            rows = np.flatnonzero(pictures.has_equal_embedding)
+            names.update(pictures.image_ids[rows])
     hits = np.concatenate([scores.ranks == 1 for scores in tables])
-    is_twin = np.concatenate([np.isin(scores.labels, [*twins]) for scores in tables])
-    if not 0 < is_twin.sum() < len(is_twin):
+    has_duplicate = np.concatenate(
+        [np.isin(scores.labels, list(names)) for scores in tables]
+    )
+    if not has_duplicate.any() or has_duplicate.all():
         return []
-    with_twin, others = hits[is_twin].mean(), hits[~is_twin].mean()
     return [
-        f"top-1 is {with_twin:.3f} for pictures that have a duplicate among the "
-        f"candidates, {others:.3f} for the others"
+        f"top-1 is {hits[has_duplicate].mean():.3f} for pictures that have a duplicate "
+        f"among the candidates, {hits[~has_duplicate].mean():.3f} for the others"
     ]
 
 
 def group_by_subject(
-    measured: Mapping[TrainedCell, Measured],
+    results: Mapping[TrainedCell, CellResult],
 ) -> dict[str, list[Scores]]:
-    """Group what was measured on cells by the subject that they are tested on."""
-    tables_of_subject = defaultdict[str, list[Scores]](list)
-    for _, table_of in measured.values():
-        for subject, table in table_of.items():
-            tables_of_subject[label(subject)].append(table)
-    return tables_of_subject
+    """Group the scores of cells by the tested subject, such as `sub-01`."""
+    scores_of_subject = defaultdict[str, list[Scores]](list)
+    for _, cell_scores in results.values():
+        for subject, scores in cell_scores.items():
+            scores_of_subject[name_subject(subject)].append(scores)
+    return scores_of_subject
 
 
 def measure_cells(
-    tested: Cells,
-    measured: Mapping[TrainedCell, Measured],
+    cells: CellScores,
+    results: Mapping[TrainedCell, CellResult],
     units: Mapping[str, list[str]],
 ) -> tuple[Scopes, dict[str, CellFacts], dict[str, dict[str, Any]]]:
-    """Measure all cells together, and each of them.
+    """Measure all cells together, and each cell on each of its subjects.
 
     Args:
-        tested: The cells of each subject.
-        measured: What was measured on each cell.
-        units: Unit of each item, by subject.
+        cells: Scores of all cells.
+        results: Gallery and scores of each cell.
+        units: Unit [N] of each item, by name of the subject.
 
     Returns:
-        Metrics, which cell each scope is of, and the ranks of its items.
+        The metrics. Then the facts of each cell, and the values [N] of its items such
+        as `ranks`, by scope.
     """
-    scopes = measure_scopes(ALL, tested)
-    cells = {}
+    scopes = measure_scopes(ALL, cells)
+    facts = {}
     item_values = {}
-    for cell, (_, tables) in measured.items():
-        for subject, table in tables.items():
-            name = scope(cell.name, label(subject))
-            # a cell has one training, so its metrics have one seed
-            cell_tested = replace(tested, groups=[[table]], seeds=[cell.seed])
-            scopes[name] = measure_table(cell_tested)
-            if backward := cell_tested.below(BACKWARD):
-                scopes[scope(name, BACKWARD)] = measure_table(backward, CURVE)
-            cells[name] = CellFacts(
-                cell=cell.name, subject=label(subject), seed=cell.seed
+    for cell, (_, cell_scores) in results.items():
+        for subject, scores in cell_scores.items():
+            subject_name = name_subject(subject)
+            name = scope(cell.name, subject_name)
+            single = replace(cells, groups=[[scores]], seeds=[cell.seed])
+            scopes[name] = measure_table(single)
+            backward = single.get_tables(BACKWARD)
+            if backward:
+                scopes[scope(name, BACKWARD)] = measure_table(backward, CURVE_METRICS)
+            facts[name] = CellFacts(
+                cell=cell.name, subject=subject_name, seed=cell.seed
             )
-            # ranks of single items, by which runs are paired later
+
+            # values of single items, by which runs are compared in pairs
+            has_train_pictures = scores.train_similarities.size
+            advantages = scores.compute_rank_advantages() if has_train_pictures else []
             item_values[name] = {
-                "image_ids": table.image_ids,
-                "units": units[label(subject)],
-                "ranks": table.ranks.tolist(),
+                "image_ids": scores.image_ids,
+                "units": units[subject_name],
+                "ranks": scores.ranks.tolist(),
                 "backward_ranks": backward.tables[0].ranks.tolist() if backward else [],
-                "surplus": table.compute_rank_advantages()
-                if table.train_similarities.size
-                else [],
-                "nearest": table.train_similarities.tolist(),
+                "surplus": advantages,
+                "nearest": scores.train_similarities.tolist(),
             }
-    return scopes, cells, item_values
+    return scopes, facts, item_values
 
 
-def compare_with_guess(scopes: Scopes, tested: Cells) -> Scopes:
-    """Take the best guess for the chance of held-out trials in every scope, and measure
-    what their categories need.
+def measure_similarity_slope(
+    cells: CellScores, item_values: Mapping[str, Mapping[str, Any]]
+) -> Scopes:
+    """Measure if items that resemble a training picture have better scores.
+
+    Args:
+        cells: Scores of all cells.
+        item_values: Values [N] of the items, by scope and name.
+
+    Returns:
+        The slope, or nothing if all units are equally similar to training pictures.
     """
-    # labels may be tested unequally often, and then the best guess beats 1 / pool
-    pool = tested.tables[0].pool
-    guessed = measure_guess(tested.groups, pool)
-    compared = {}
-    for name, metrics in scopes.items():
-        # the guess holds for the full set of candidates only
-        among_all = guessed.keys() & {
-            key for key, metric in metrics.items() if metric.pool == pool
-        }
-        compared[name] = metrics | {
-            key: replace(metrics[key], chance=guessed[key]) for key in among_all
-        }
-
-    # balanced accuracy and AUC over all cells
-    compared[ALL] |= measure_classes(tested.groups, replace(tested, seeds=()).context)
-    return compared
+    similarities, advantages = average_by_unit(item_values.values())
+    if len(set(similarities.round(9))) <= 1:
+        return {}
+    slope = fit_slope(
+        similarities,
+        advantages,
+        protocol=cells.protocol,
+        split=cells.split,
+        seeds=tuple(cells.seeds),
+    )
+    return {NEAREST: index_by_name([slope])}
 
 
-def compare_with_plain(
-    tested: Cells, plain: Mapping[str, Sequence[Int64]]
+def compare_with_guess(scopes: Scopes, cells: CellScores) -> Scopes:
+    """Measure held-out trials against the best constant guess.
+
+    Labels that are tested unequally often can be guessed better than 1 / pool.
+
+    Args:
+        scopes: Metrics with the chance of a random guess.
+        cells: Scores of all cells.
+
+    Returns:
+        The metrics with the chance of the best guess, where they compare the whole
+        gallery. In the scope `all`, also the metrics of `measure_categories`.
+    """
+    pool = cells.tables[0].pool
+    guess = measure_guess(cells.groups, pool)
+    compared_scopes = {}
+    for scope_name, metrics in scopes.items():
+        compared_scopes[scope_name] = dict(metrics)
+        for name, metric in metrics.items():
+            if name in guess and metric.pool == pool:
+                compared = replace(metric, chance=guess[name])
+                compared_scopes[scope_name][name] = compared
+
+    context = replace(cells, seeds=()).context
+    compared_scopes[ALL] |= measure_categories(cells.groups, context)
+    return compared_scopes
+
+
+def compare_with_baselines(
+    cells: CellScores, plain_ranks: Mapping[str, Sequence[Int64]]
 ) -> tuple[Scopes, list[Difference]]:
-    """Measure plain baselines by their ranks [N] of each subject, and how the cells
-    differ from them.
+    """Measure plain baselines, and compare the cells with each of them.
+
+    Args:
+        cells: Scores of all cells.
+        plain_ranks: Ranks [N] of each subject, by name of the baseline.
+
+    Returns:
+        Metrics of the baselines, and differences in top-1, cells minus baseline.
     """
-    scopes, differences = {}, []
-    for name, ranks in plain.items():
+    scopes = {}
+    differences = []
+    for name, ranks in plain_ranks.items():
         # baselines have no seeds
-        words = "" if name == RIDGE else "plain baseline, "
-        baseline = replace(tested, protocol=f"{words}{tested.protocol}", seeds=())
-        scopes[scope(PLAIN, name)] = index_by_name(
-            summarise_ranks(ranks, **baseline.context)
-        )
-        difference = compare_hits(stack_ranks(tested), ranks, items=tested.items)
+        prefix = "" if name == RIDGE else "plain baseline, "
+        baseline = replace(cells, protocol=f"{prefix}{cells.protocol}", seeds=())
+        metrics = summarise_ranks(ranks, **baseline.context)
+        scopes[scope(PLAIN, name)] = index_by_name(metrics)
+        difference = compare_hits(stack_ranks(cells), ranks, items=cells.items)
         differences.append(
             difference.model_copy(update={"second": name, "metric": "top1"})
         )
     return scopes, differences
 
 
-def compare_with_alone(tested: Cells, runs: Iterable[str]) -> list[Difference]:
-    """Compare the average of several runs with each of them, on the same items."""
-    gains = []
-    for name in runs:
-        if alone := tested.below(scope(ALONE, name)):
-            ranks = [stack_ranks(each) for each in (tested, alone)]
-            update = {"first": "this run", "second": name, "metric": "top1"}
-            difference = compare_hits(*ranks, items=tested.items)
-            gains.append(difference.model_copy(update=update))
-    return adjust_together(run=gains)[0]
+def compare_with_single_runs(
+    cells: CellScores, run_names: Iterable[str]
+) -> list[Difference]:
+    """Compare the average of several runs with each of these runs, on the same items.
 
-
-def find_alike(
-    job: Job, gallery: Gallery, tested: Iterable[Scores]
-) -> StimulusGrouping:
-    """Find which items are alike, for all intervals and tests: pictures, or held-out
-    trials by group.
+    Returns:
+        Differences in top-1, average minus run. Empty for a single run.
     """
+    differences = []
+    for name in run_names:
+        single_run = cells.get_tables(scope(ALONE, name))
+        if single_run is None:
+            continue
+        difference = compare_hits(
+            stack_ranks(cells), stack_ranks(single_run), items=cells.items
+        )
+        labels = {"first": "this run", "second": name, "metric": "top1"}
+        differences.append(difference.model_copy(update=labels))
+    return adjust_together(run=differences)[0]
+
+
+def group_stimuli(
+    job: Job, gallery: Gallery, tables: Iterable[Scores]
+) -> StimulusGrouping:
+    """Find the rules that group pictures or held-out trials into units."""
     run = job.runs[0]
-    alike = make_grouping(run.dataset, gallery.image_ids, gallery.concepts)
+    grouping = make_grouping(run.dataset, gallery.image_ids, gallery.concepts)
     # only test splits consist of held-out trials
     if job.recipe.split != "test":
-        return alike
-    rows = (
-        zip(each.image_ids, each.groups, each.interleaving.blocks, strict=True)
-        for each in tested
+        return grouping
+    # the groups are read only if trials are held out, because pictures have none
+    trials = (
+        zip(scores.image_ids, scores.groups, scores.interleaving.blocks, strict=True)
+        for scores in tables
     )
     return run.dataset.holdout.add_fold_groups(
-        alike, chain.from_iterable(rows), run.folds
+        grouping, chain.from_iterable(trials), run.folds
     )
 
 
-def measure_scopes(name: str, tested: Cells) -> Scopes:
-    """Measure several cells together, and the further tables that all of them have."""
-    scopes = {name: measure_table(tested)}
-    for end in tested.tables[0].scopes:
-        # a further table may have tables below it, as both directions of subsets
-        if further := tested.below(end):
-            scopes |= measure_scopes(
-                scope(name, end) if end in (BACKWARD, SUBSETS) else end, further
-            )
+def measure_scopes(name: str, cells: CellScores) -> Scopes:
+    """Measure several cells together, with the further tables that all of them have."""
+    scopes = {name: measure_table(cells)}
+    for table_name in cells.tables[0].scopes:
+        further = cells.get_tables(table_name)
+        if further:
+            # subsets have a further table for the other direction
+            has_prefix = table_name in (BACKWARD, SUBSETS)
+            scope_name = scope(name, table_name) if has_prefix else table_name
+            scopes |= measure_scopes(scope_name, further)
     return scopes
 
 
-def stack_ranks(tested: Cells) -> list[Int64]:
-    """Stack the ranks of the cells of each subject: [S, N]."""
-    return [np.vstack([cell.ranks for cell in group]) for group in tested.groups]
+def stack_ranks(cells: CellScores) -> list[Int64]:
+    """Stack the ranks [S, N] of the S cells of each subject."""
+    stacked = []
+    for group in cells.groups:
+        stacked.append(np.vstack([scores.ranks for scores in group]))
+    return stacked
 
 
-def measure_table(tested: Cells, only: Sequence[str] = ()) -> dict[str, Metric]:
-    """Measure the ranks of a table, and its other values; of draws, and halves, what a
-    curve shows.
+def measure_table(
+    cells: CellScores, metric_names: Sequence[str] = ()
+) -> dict[str, Metric]:
+    """Compute the metrics of a table from its ranks and its further values.
 
     Args:
-        tested: Cells that have such a table.
-        only: Metrics of ranks; all when empty.
+        cells: Cells whose tables have the same columns.
+        metric_names: Metrics of ranks [N]. If empty, all metrics. Ranks of several
+            draws or splits have `CURVE_METRICS`.
     """
-    # ranks
-    first = tested.tables[0]
-    metrics = list[Metric]()
-    context = tested.context
+    first = cells.tables[0]
+    metrics: list[Metric] = []
+    context = cells.context
     if len(first.ranks):
-        only = CURVE if first.ranks.ndim > 1 else only
+        if first.ranks.ndim > 1:
+            metric_names = CURVE_METRICS
         metrics += summarise_ranks(
-            stack_ranks(tested),
+            stack_ranks(cells),
             targets=first.n_targets,
-            metric_names=only,
+            metric_names=metric_names,
             **context,
         )
 
-    # values; the chance of a precision is averaged over items and then over cells
+    # shares of items and precisions lie between 0 and 1, changes by a region above 0
     context["limits"] = (0.0, None)
     if first.pool:
         context |= {"limits": (0.0, 1.0), "chance": 1 / first.pool}
     if len(first.relevant):
-        # items with more relevant candidates have a higher chance
-        chances = [
-            chance_of_precision(first.pool, cell.relevant).mean()
-            for cell in tested.tables
-        ]
+        # chance of a precision, averaged over items and then over cells
+        chances = []
+        for scores in cells.tables:
+            precisions = chance_of_precision(first.pool, scores.relevant)
+            chances.append(precisions.mean())
         context["chance"] = float(np.mean(chances))
     for name in first.values:
-        values = [
-            np.vstack([cell.values[name] for cell in group]) for group in tested.groups
-        ]
-        scale = RELIABILITY if name == "reliability" else {}
-        metrics.append(measure(name, values, **context | scale))
+        values = []
+        for group in cells.groups:
+            values.append(np.vstack([scores.values[name] for scores in group]))
+        options = context
+        if name == "reliability":
+            options = context | RELIABILITY_OPTIONS
+        metrics.append(measure(name, values, **options))
     return index_by_name(metrics)
 
 
-def measure_ceilings(ceilings: Mapping[str, Scores], tested: Cells) -> Measurements:
-    """Measure the ceilings of subjects, and of all together where they saw as many
-    pictures.
+def measure_ceilings(
+    ceilings: Mapping[str, Scores], ceiling_cells: CellScores
+) -> Measurements:
+    """Measure the ceiling of each subject.
+
+    If all subjects saw the same number of pictures, also measure their average.
 
     Args:
-        ceilings: Scores of halves of the repetitions, by subject.
-        tested: How they were measured.
+        ceilings: Scores of halves of the repetitions, by name of the subject.
+        ceiling_cells: Context of the metrics, without scores.
 
     Returns:
-        Metrics, and why subjects have no ceiling.
+        The metrics, and the reasons why other subjects have no ceiling.
     """
-    # subjects who have a ceiling
-    half_of_scope = {
-        scope(CEILING, subject): half for subject, half in ceilings.items()
-    }
-    missing = {name: half.reason for name, half in half_of_scope.items() if half.reason}
-    groups = {name: [[half]] for name, half in half_of_scope.items() if not half.reason}
-    together = [*chain(*groups.values())]
-    # ranks among different numbers of pictures have no common chance
-    if len({half.pool for (half,) in together}) == 1:
-        groups[scope(CEILING, ALL)] = together
+    missing = {}
+    groups = {}
+    for subject, half in ceilings.items():
+        name = scope(CEILING, subject)
+        if half.reason:
+            missing[name] = half.reason
+        else:
+            groups[name] = [[half]]
 
-    # retrieval among halves, and reliability extrapolated to all repetitions
+    # ranks among different numbers of pictures have no common chance
+    if len({half.pool for [[half]] in groups.values()}) == 1:
+        groups[scope(CEILING, ALL)] = list(chain.from_iterable(groups.values()))
+
     scopes = {}
     for name, group in groups.items():
-        scopes[name] = measure_table(replace(tested, groups=group))
-        # subjects may have been shown pictures a different number of times
-        times = float(np.mean([half.repetition_ratio for (half,) in group]))
-        scopes[name]["reliability"] = _correct_to_all(
-            scopes[name]["reliability"], times
-        )
+        metrics = measure_table(replace(ceiling_cells, groups=group))
+        ratio = float(np.mean([half.repetition_ratio for [half] in group]))
+        metrics["reliability"] = _predict_reliability(metrics["reliability"], ratio)
+        scopes[name] = metrics
     return Measurements(scopes, missing)
 
 
-def _correct_to_all(half: Metric, times: float) -> Metric:
-    """Correct a correlation of halves, and the ends of its intervals, to all
-    repetitions.
+def _predict_reliability(half: Metric, ratio: float) -> Metric:
+    """Predict the reliability of all repetitions from the reliability of a half.
+
+    Args:
+        half: Correlation between halves, with its intervals.
+        ratio: Number of repetitions divided by the number in a half.
     """
+    # the prediction rises with the correlation, so ends of intervals stay ends
+    changes: dict[str, Any] = {}
+    for name in ("value", "low", "high"):
+        correlation = getattr(half, name)
+        if correlation is not None:
+            changes[name] = spearman_brown(correlation, ratio)
+    for name in ("these_subjects", "people"):
+        interval = getattr(half, name)
+        if interval is not None:
+            changes[name] = tuple(spearman_brown(end, ratio) for end in interval)
+    return replace(half, **changes)
 
-    def correct(value: Any) -> Any:
-        return (
-            tuple(map(correct, value))
-            if isinstance(value, tuple)
-            else value and spearman_brown(value, times)
-        )
 
-    # the correction rises with the correlation, so ends of intervals stay ends
-    names = ("value", "low", "high", "these_subjects", "people")
-    return replace(half, **{name: correct(getattr(half, name)) for name in names})
+def judge_cells(cells: CellScores) -> list[Answer]:
+    """Test if the seen pictures rank better than others, over all cells and subjects.
 
-
-def above_chance(tested: Cells) -> list[Answer]:
-    """Test whether the seen pictures rank better than others, over all cells and
-    subjects: see `judge`.
+    Returns:
+        The answers of `judge`. If the order of any subject's trials is unknown, each
+        answer says so.
     """
-    # part of the recording in which each item was shown to each subject, and its block
-    firsts = [group[0] for group in tested.groups]
-    alike = tested.alike
+    firsts = [group[0] for group in cells.groups]
+    grouping = cells.grouping
+    has_trials = bool(grouping.group_of)
+
+    # part of the recording and block of each compared item, for each subject
     ids = []
     orders = []
     parts = defaultdict[Any, Any](tuple)
     concept_parts = defaultdict[Any, Any](tuple)
     blocks = {}
+    label_of: dict[Any, Any] = {}
     for number, scores in enumerate(firsts):
         rows = np.flatnonzero(np.isin(scores.labels, scores.verdict_ids))
-        ids.append([scores.image_ids[row] for row in rows.tolist()])
-        orders.append(order := scores.interleaving.take(rows))
-        for row, name in enumerate(ids[-1]):
+        names = [scores.image_ids[row] for row in rows.tolist()]
+        order = scores.interleaving.take(rows)
+        for row, name in enumerate(names):
             parts[name] += (order.parts[row],)
             concept_parts[name] += ((order.concept_parts or order.parts)[row],)
             blocks[name] = number, order.blocks[row]
-
-    # ranks, averaged over seeds; labels and blocks are of held-out trials
-    label_of = dict(
-        chain(*(zip(scores.image_ids, scores.labels, strict=True) for scores in firsts))
-    )
+        ids.append(names)
+        orders.append(order)
+        label_of.update(zip(scores.image_ids, scores.labels, strict=True))
+    has_several_parts = len(set(parts.values())) > 1
+    problems = [order.problem for order in orders if order.problem]
     items = replace(
-        alike.make_items(ids),
-        # one part is no restriction of permutations
-        parts=parts if len({*parts.values()}) > 1 else {},
-        problem=next((order.problem for order in orders if order.problem), ""),
+        grouping.make_items(ids),
+        parts=parts if has_several_parts else {},
+        problem=problems[0] if problems else "",
     )
+    concept_problems = [
+        order.concept_problem for order in orders if order.concept_problem
+    ]
+    has_concept_parts = all(order.concept_parts for order in orders)
+    n_compared = int((firsts[0].verdict_ranks[:1] > 0).sum())
     answers = judge(
         [
             np.mean([scores.verdict_ranks for scores in group], 0)
-            for group in tested.groups
+            for group in cells.groups
         ],
         items,
-        firsts[0].verdict_ids,
-        concept_parts if all(order.concept_parts for order in orders) else None,
-        alike.concept_of,
-        alike.medium,
-        label_of=label_of if alike.group_of else None,
-        blocks=blocks if alike.group_of else None,
-        concept_problem=next(
-            (order.concept_problem for order in orders if order.concept_problem), ""
-        ),
-        pool=int((firsts[0].verdict_ranks[:1] > 0).sum()) or None,
+        candidates=firsts[0].verdict_ids,
+        concept_parts=concept_parts if has_concept_parts else None,
+        concept_of=grouping.concept_of,
+        medium=grouping.medium,
+        label_of=label_of if has_trials else None,
+        blocks=blocks if has_trials else None,
+        concept_problem=concept_problems[0] if concept_problems else "",
+        pool=n_compared or None,
     )
-    # trials of one recording say more of each other than pictures that are new
+
+    # an unknown order limits the claim
     if all(order.is_known for order in orders):
         return answers
-    unknown = f"the order of {'trials' if alike.group_of else 'pictures'} is not known"
-    if alike.group_of:
-        condition = f"labels did not come in blocks: {unknown}"
-        return [replace(answer, condition=condition) for answer in answers]
-    return [replace(answer, test=f"{answer.test}, {unknown}") for answer in answers]
-
-
-def count_confusions(tested: Iterable[Scores]) -> ConfusionMatrix | None:
-    """Count which concept the most similar picture was of, by the seen one; None of too
-    many concepts.
-    """
-    # pairs of the shown and the decoded concept
-    counts = Counter(
-        chain(
-            *(
-                zip(scores.concepts, scores.nearest_concepts, strict=True)
-                for scores in tested
+    limited = []
+    for answer in answers:
+        if has_trials:
+            condition = (
+                "labels did not come in blocks: the order of trials is not known"
             )
-        )
-    )
-    names = sorted({*chain(*counts)})
-    # a larger matrix could not be read
-    if len(names) > MAX_CONFUSED:
+            limited.append(replace(answer, condition=condition))
+        else:
+            test = f"{answer.test}, the order of pictures is not known"
+            limited.append(replace(answer, test=test))
+    return limited
+
+
+def count_confusions(tables: Iterable[Scores]) -> ConfusionMatrix | None:
+    """Count how often the picture nearest to a signal shows each concept.
+
+    Returns:
+        Counts by the seen and by the decoded concept, or None if there are more than
+        `MAX_CONFUSED_CONCEPTS` concepts.
+    """
+    counts = Counter[tuple[str, str]]()
+    for scores in tables:
+        counts.update(zip(scores.concepts, scores.nearest_concepts, strict=True))
+    names = sorted(set(chain.from_iterable(counts)))
+    if len(names) > MAX_CONFUSED_CONCEPTS:
         return None
-    rows = [[counts[seen, decoded] for decoded in names] for seen in names]
+    rows = []
+    for seen in names:
+        rows.append([counts[seen, decoded] for decoded in names])
     return ConfusionMatrix(names=names, counts=rows)
 
 
-def describe_control(kind: str, tested: Cells) -> Control:
-    """Describe what was measured and a control's distribution of it, over all subjects.
+def describe_control(kind: str, cells: CellScores) -> Control:
+    """Describe the distribution of each metric under a control.
 
     Args:
-        kind: Of the control.
-        tested: The cells.
+        kind: Kind of the control, such as `permuted`.
+        cells: Scores of all cells. Each has the measured value of a metric, then the
+            values of random draws.
 
     Returns:
-        The control; p is the share of draws that are at least as good, the measured
-        value counted among them.
+        The distribution over draws of the mean over subjects. p is the share of values
+        that are at least as good as the measured value, which is one of them.
     """
-    # element 0 of each control is what was measured, the others are draws
     metrics = {}
+    n_draws = 0
     for name in CONTROL_METRICS:
-        # means [1 + K] over the cells of a subject, then over subjects; draws that are
-        # at least as good
-        subject_means = [
-            np.mean([cell.control[name] for cell in group], 0)
-            for group in tested.groups
-        ]
+        # means [1 + K] over the cells of each subject, then over subjects
+        subject_means = []
+        for group in cells.groups:
+            subject_means.append(np.mean([scores.control[name] for scores in group], 0))
         means = np.mean(subject_means, 0)
-        measured, *drawn = means.tolist()
-        # includes the measured value, so that p is never 0
+        measured = float(means[0])
+        n_draws = len(means) - 1
+        draws = means[1:] if n_draws else means
         is_as_good = means <= measured if lower_is_better(name) else means >= measured
-        low, high = np.percentile(drawn or [measured], [2.5, 97.5]).tolist()
+        low, high = np.percentile(draws, [2.5, 97.5]).tolist()
         metrics[name] = {
             "measured": measured,
-            "mean": float(np.mean(drawn or [measured])),
+            "mean": float(np.mean(draws)),
             "low": low,
             "high": high,
             "p": float(is_as_good.mean()),
         }
-    n = sum(len(group[0].ranks) for group in tested.groups)
-    pool = tested.tables[0].pool
-    return Control(kind=kind, draws=len(drawn), n=n, pool=pool, metrics=metrics)
+    n_items = sum(len(group[0].ranks) for group in cells.groups)
+    pool = cells.tables[0].pool
+    return Control(kind=kind, draws=n_draws, n=n_items, pool=pool, metrics=metrics)

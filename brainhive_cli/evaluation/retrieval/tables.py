@@ -1,4 +1,4 @@
-"""Tables of an evaluated run."""
+"""Tables of an evaluation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +25,7 @@ from brainhive_cli.evaluation.retrieval.scopes import (
     REPETITIONS,
     RIDGE,
     SUBSETS,
-    scopes_below,
+    select_scopes,
 )
 from brainhive_cli.reports.tables import (
     difference_table,
@@ -35,191 +35,221 @@ from brainhive_cli.reports.tables import (
 )
 
 HEADLINES = ("top1", "top5", "median_rank")
-
-
-FEWEST_DRAWS = 39
-"""Draws from which the middle 95 % of them hold another one in 95 of 100."""
-
-
-DRAWN = f"{REPETITION_DRAWS} random choices of each number of repetitions"
-"""Note of the curve over repetitions."""
-
-
-CONTROLS = {"shuffled": "signals shuffled", "permuted": "labels permuted"}
-
-
-THIS_RUN = "this run"
-
-
-REQUESTED = (
-    *("cells", "baseline", "control", "corrections"),
-    *("subsets", "repetitions", "regions", "comparisons"),
-)
-"""Tables that are printed: the result, then each control, curve and comparison that the
-recipe names.
+"""Metrics in tables that compare models."""
+MIN_DRAWS_FOR_INTERVAL = 39
+"""Smallest number of draws for a 95 % interval. The range of 39 draws holds a further
+draw with a probability of 38 / 40.
 """
+CURVE_NOTE = f"{REPETITION_DRAWS} random choices of each number of repetitions"
+"""Note of the curve over repetitions."""
+CONTROL_TITLES = {"shuffled": "signals shuffled", "permuted": "labels permuted"}
+"""Descriptions of the controls, by kind."""
+THIS_RUN = "this run"
+"""Name of the evaluated run in tables that compare models."""
+PRINTED_TABLES = (
+    "cells",
+    "baseline",
+    "control",
+    "corrections",
+    "subsets",
+    "repetitions",
+    "regions",
+    "comparisons",
+)
+"""Tables in the terminal: the result, and everything else that the recipe requests."""
+PAGE_TABLES = (
+    "baseline",
+    "control",
+    "corrections",
+    "subsets",
+    "ceiling",
+    "comparisons",
+)
+"""Tables on pages, which show the metrics of cells and the curves in other ways."""
 
 
-DETAILS = ("baseline", "control", "corrections", "subsets", "ceiling", "comparisons")
-"""Tables on pages: what is neither metrics of cells nor drawn."""
-
-
-def lay_out(measured: Measurements, parts: Sequence[str] | None) -> list[Table]:
-    """Lay out the tables that a run has something for.
+def lay_out(
+    measurements: Measurements, table_names: Sequence[str] | None
+) -> list[Table]:
+    """Lay out the tables of a run, and leave out the empty ones.
 
     Args:
-        measured: What it measured.
-        parts: Which tables, by what they show; None for all.
+        measurements: Measurements of the run.
+        table_names: Names of the tables, or None for all tables.
     """
-    # metrics by row
-    facts = measured.require_facts(RetrievalFacts)
-    scopes = measured.scopes
-    overall = measured.overall
-    # rows of cells, baselines and corrections by title
-    cells = {}
-    for name, cell in facts.cells.items():
-        # the name of a cell may end with its subject, which would only widen the column
-        is_named = cell.cell.rpartition("/")[2].startswith(str(cell.subject))
-        cells[cell.cell if is_named else f"{cell.cell} on {cell.subject}"] = scopes[
-            name
-        ]
-    ridge = (
-        {RIDGE: scopes[scope(PLAIN, RIDGE)]} if scope(PLAIN, RIDGE) in scopes else {}
-    )
-    plain = {
-        CLASSIFIERS[row.second]: scopes[scope(PLAIN, row.second)]
-        for row in facts.plain
-        if row.second != RIDGE
+    facts = measurements.require_facts(RetrievalFacts)
+    scopes = measurements.scopes
+    overall = measurements.overall
+
+    # rows of the cells, and of the baselines
+    cells = {"all": overall}
+    if len(facts.cells) > 1:
+        for name, cell in facts.cells.items():
+            # the name of a cell may end with its subject
+            has_subject = cell.cell.rpartition("/")[2].startswith(str(cell.subject))
+            title = cell.cell if has_subject else f"{cell.cell} on {cell.subject}"
+            cells[title] = scopes[name]
+    if scope(PLAIN, RIDGE) in scopes:
+        cells[RIDGE] = scopes[scope(PLAIN, RIDGE)]
+    ridge_differences = []
+    plain_differences = []
+    plain = {}
+    for difference in facts.plain:
+        if difference.second == RIDGE:
+            ridge_differences.append(difference)
+        else:
+            plain_differences.append(difference)
+            title = CLASSIFIERS[difference.second]
+            plain[title] = scopes[scope(PLAIN, difference.second)]
+
+    # MindEye calls the second direction forward
+    subset_rows = {
+        "signal seeks image": scopes.get(scope(ALL, SUBSETS), {}),
+        "image seeks signal": scopes.get(scope(ALL, SUBSETS, BACKWARD), {}),
     }
-    paired = [row for row in facts.plain if row.second == RIDGE]
-    # the other direction has a scope below that of each correction, or run
-    corrected, alone = (
-        {
-            name: metrics
-            for name, metrics in scopes_below(measured, part).items()
-            if not name.endswith(BACKWARD)
-        }
-        for part in (CORRECTIONS, ALONE)
-    )
-    # directions by the end of their scopes; MindEye calls the second one forward
-    directions = {"signal seeks image": "", "image seeks signal": BACKWARD}
+    setting_differences = []
+    for difference in facts.against:
+        for line in difference.differs:
+            setting_differences.append((difference.second, line))
 
-    def compare_with(title: str, models: Mapping[str, Mapping[str, Metric]]) -> Table:
-        # the run next to others on the same items; no rows where there are none
-        return metric_table(
-            title, {THIS_RUN: overall, **models} if models else {}, "model", HEADLINES
-        )
-
-    # tables by what they show
     tables = {
         "cells": [
             metric_table(
                 f"Retrieval, {overall['top1'].split}",
-                {"all": overall, **(cells if len(cells) > 1 else {}), **ridge},
+                cells,
                 "cell",
                 HEADLINES,
-                note=render("ridge.txt", rows=paired) if paired else "",
+                note=render("ridge.txt", rows=ridge_differences)
+                if ridge_differences
+                else "",
             )
         ],
         "baseline": [
-            compare_with("With plain baselines on the same folds", plain),
-            difference_table(
-                [row for row in facts.plain if row.second != RIDGE],
-                {"": THIS_RUN, **CLASSIFIERS},
-            ),
+            _compare_models("With plain baselines on the same folds", overall, plain),
+            difference_table(plain_differences, {"": THIS_RUN, **CLASSIFIERS}),
         ],
-        "control": _control(facts.control) if facts.control else [],
+        "control": [_lay_out_control(facts.control)] if facts.control else [],
         "corrections": [
-            compare_with(f"Similarities corrected: {TRANSDUCTIVE}", corrected)
+            _compare_models(
+                f"Similarities corrected: {TRANSDUCTIVE}",
+                overall,
+                _select_forward(measurements, CORRECTIONS),
+            )
         ],
         "subsets": [
             metric_table(
                 "Top-1 among subsets",
-                {
-                    words: scopes.get(scope(ALL, SUBSETS, way), {})
-                    for words, way in directions.items()
-                },
+                subset_rows,
                 "direction",
                 note="MindEye's forward is: image seeks signal",
             )
         ],
-        "ceiling": [_ceiling(measured, facts.repetitions)],
+        "ceiling": [_lay_out_ceilings(measurements, facts.repetitions)],
         "repetitions": [
             metric_table(
                 "Accuracy over repetitions",
-                scopes_below(measured, REPETITIONS),
+                select_scopes(measurements, REPETITIONS),
                 "repetitions",
-                note=DRAWN,
+                note=CURVE_NOTE,
             )
         ],
         "regions": [
             metric_table(
                 "What each region carries of a prediction",
-                scopes_below(measured, REGIONS),
+                select_scopes(measurements, REGIONS),
                 "region",
             )
         ],
         "comparisons": [
-            compare_with("With each run alone", alone),
-            difference_table(facts.against),
-            Table(
-                "This run differs from others",
-                ("from", "in"),
-                [(row.second, line) for row in facts.against for line in row.differs],
+            _compare_models(
+                "With each run alone", overall, _select_forward(measurements, ALONE)
             ),
+            difference_table(facts.against),
+            Table("This run differs from others", ("from", "in"), setting_differences),
         ],
         "published": published_tables(facts.published),
     }
+    selected = []
+    for name in table_names or tables:
+        selected += [table for table in tables[name] if table.rows]
+    return selected
 
-    # a table without rows says nothing
-    return [table for part in parts or tables for table in tables[part] if table.rows]
 
-
-def sweep_tables(
-    tables_of: Mapping[str, Sequence[Table]], measured: Measurements
+def join_variant_tables(
+    tables_of_variant: Mapping[str, Sequence[Table]], measurements: Measurements
 ) -> tuple[Table, ...]:
-    """Lay out the tables of each variant, and their differences; nothing is pooled over
-    variants.
+    """Return the tables of all variants of a sweep, and their differences.
+
+    Args:
+        tables_of_variant: Tables of each variant, by its label.
+        measurements: Measurements of the sweep.
     """
-    # tables of all variants one below the other, then their differences
-    columns = [
-        replace(table, title=f"{variant}: {table.title}")
-        for variant, tables in tables_of.items()
-        for table in tables
-    ]
-    compared = difference_table(measured.facts.comparisons)
-    return (*columns, *([compared] if compared.rows else []))
+    tables = []
+    for label, variant_tables in tables_of_variant.items():
+        for table in variant_tables:
+            tables.append(replace(table, title=f"{label}: {table.title}"))
+    differences = difference_table(measurements.facts.comparisons)
+    if differences.rows:
+        tables.append(differences)
+    return tuple(tables)
 
 
-def _ceiling(measured: Measurements, repetitions: int) -> Table:
-    """Lay out the ceilings of subjects, and say why others have none."""
-    # reasons are listed in the note, unless no subject has a ceiling
-    title = "Split-half ceiling of the signals"
-    ceilings = scopes_below(measured, CEILING)
-    reasons = {
-        name.rpartition(" · ")[2]: reason for name, reason in measured.missing.items()
+def _select_forward(
+    measurements: Measurements, first_part: str
+) -> dict[str, Mapping[str, Metric]]:
+    """Return the metrics of scopes with a first part, without the other direction."""
+    return {
+        name: metrics
+        for name, metrics in select_scopes(measurements, first_part).items()
+        if not name.endswith(BACKWARD)
     }
+
+
+def _compare_models(
+    title: str,
+    overall: Mapping[str, Metric],
+    models: Mapping[str, Mapping[str, Metric]],
+) -> Table:
+    """Lay out the run and other models on the same items. Empty without models."""
+    rows = {THIS_RUN: overall, **models} if models else {}
+    return metric_table(title, rows, "model", HEADLINES)
+
+
+def _lay_out_ceilings(measurements: Measurements, repetitions: int) -> Table:
+    """Lay out the ceilings of the subjects, and the reasons why others have none.
+
+    Args:
+        measurements: Measurements of the run.
+        repetitions: Largest number of repetitions of a picture.
+    """
+    title = "Split-half ceiling of the signals"
+    ceilings = select_scopes(measurements, CEILING)
+    reasons = {}
+    for name, reason in measurements.missing.items():
+        reasons[name.rpartition(" · ")[2]] = reason
     if not ceilings:
-        return Table(title, ("subject", "why there is none"), [*reasons.items()])
-    without = [f"{subject} has none: {reason}" for subject, reason in reasons.items()]
-    note = "; ".join([f"{repetitions} repetitions of a picture at most", *without])
-    return metric_table(title, ceilings, "subject", note=note)
+        return Table(title, ("subject", "why there is none"), list(reasons.items()))
+    notes = [f"{repetitions} repetitions of a picture at most"]
+    for subject, reason in reasons.items():
+        notes.append(f"{subject} has none: {reason}")
+    return metric_table(title, ceilings, "subject", note="; ".join(notes))
 
 
-def _control(control: Control) -> list[Table]:
-    """Show what is measured, and its null distribution under the control."""
-    # the null distribution as its mean, and the middle 95 % of the draws
+def _lay_out_control(control: Control) -> Table:
+    """Lay out the measured metrics and their distribution under a control."""
     rows = []
     for name, metric in control.metrics.items():
-        mean, low, high = (metric[key] for key in ("mean", "low", "high"))
-        drawn = TableCell(f"{mean:.3f}", f"{low:.3f} to {high:.3f}", mean)
-        rows.append(
-            (metric_title(name), metric["measured"], drawn, format_p(metric["p"]))
+        mean = metric["mean"]
+        draws = TableCell(
+            f"{mean:.3f}", f"{metric['low']:.3f} to {metric['high']:.3f}", mean
         )
-    ends = "95 %" if control.draws >= FEWEST_DRAWS else "ends"
+        rows.append(
+            (metric_title(name), metric["measured"], draws, format_p(metric["p"]))
+        )
+    ends = "95 %" if control.draws >= MIN_DRAWS_FOR_INTERVAL else "ends"
     columns = ("metric", "measured", f"mean, {ends} of draws", "p")
     note = (
-        f"{control.draws} draws with {CONTROLS[control.kind]}; n {control.n}, pool "
-        f"{control.pool}."
+        f"{control.draws} draws with {CONTROL_TITLES[control.kind]}; n {control.n}, "
+        f"pool {control.pool}."
     )
-    return [Table("Measured, and under the control", columns, rows, note=note)]
+    return Table("Measured, and under the control", columns, rows, note=note)

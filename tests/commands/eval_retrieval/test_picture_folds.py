@@ -17,7 +17,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore, build_store_path
-from brainhive_cli.evaluation.retrieval.scopes import scopes_below
+from brainhive_cli.evaluation.retrieval.scopes import select_scopes
 from brainhive_cli.models.encoders.python import example
 from tests.worlds.command_fixtures import COLOURS, Go, at_home
 
@@ -77,7 +77,7 @@ def test_both_questions_are_asked_within_folds_and_curves_are_pooled(
     picture, concept = metrics.facts.answers
 
     assert concept.question == "which concept" and "folds" in picture.test
-    assert list(scopes_below(metrics, "repetitions")) == ["1", "2"]
+    assert list(select_scopes(metrics, "repetitions")) == ["1", "2"]
     two_repetitions = metrics.scopes["repetitions · 2"]["top1"]
     assert two_repetitions.value == metrics.overall["top1"].value
 

@@ -12,7 +12,7 @@ from torch.nn.functional import cosine_similarity
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.evaluation.retrieval import folds
 from brainhive_cli.evaluation.retrieval.folds import (
-    measure_classes,
+    measure_categories,
     measure_guess,
     merge_folds,
 )
@@ -59,7 +59,7 @@ def test_the_area_has_the_variance_of_delong(sizes, monkeypatch):
     items = Items.independent([names])
 
     how = {"protocol": "cosine", "split": "test"}
-    found = measure_classes([[scores]], how | {"items": items, "pool": 2})
+    found = measure_categories([[scores]], how | {"items": items, "pool": 2})
 
     likeness = signals[:, 0] / signals.norm(dim=1)
     area = found["auc"]

@@ -6,9 +6,9 @@ import numpy as np
 
 from brainhive_cli.core.measurements import BACKWARD
 from brainhive_cli.evaluation.retrieval.summary import (
-    Cells,
-    above_chance,
+    CellScores,
     describe_control,
+    judge_cells,
 )
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.retrieval import MAX_DRAWS, Scores
@@ -17,8 +17,8 @@ from brainhive_cli.measurement.units import StimulusGrouping
 
 def together(
     groups: list[list[Scores]], alike: StimulusGrouping | None = None
-) -> Cells:
-    return Cells(groups, alike or StimulusGrouping(), "intra", "test", (1,))
+) -> CellScores:
+    return CellScores(groups, alike or StimulusGrouping(), "intra", "test", (1,))
 
 
 def scores(
@@ -75,9 +75,9 @@ def test_the_verdict_is_of_all_subjects_and_the_mean_of_their_seeds():
     order = [*range(20)]
     good, bad = group_of(order, right), group_of(order, wrong)
 
-    (found,), (lost,) = (above_chance(together([group])) for group in (good, bad))
-    (averaged,) = above_chance(together([[*good, *bad]]))
-    (subjects,) = above_chance(together([good, bad]))
+    (found,), (lost,) = (judge_cells(together([group])) for group in (good, bad))
+    (averaged,) = judge_cells(together([[*good, *bad]]))
+    (subjects,) = judge_cells(together([good, bad]))
 
     assert (found.side, lost.side) == ("above chance", "below chance")
     assert found.better == lost.worse == 1 / 5000
@@ -101,8 +101,8 @@ def test_concepts_that_were_shown_in_blocks_are_no_headline():
     (cell,) = group_of([*pictures], ranks)
     blocks = replace(cell.interleaving, concept_problem="concepts came in blocks")
 
-    free = above_chance(together([[cell]], alike))
-    blocked = above_chance(together([[replace(cell, interleaving=blocks)]], alike))
+    free = judge_cells(together([[cell]], alike))
+    blocked = judge_cells(together([[replace(cell, interleaving=blocks)]], alike))
 
     assert free[0].question == "over concepts" and free[0].side == "above chance"
     assert blocked[0].question == "which picture" and blocked[0].side == "at chance"

@@ -23,14 +23,14 @@ from brainhive_cli.evaluation.retrieval.baseline import (
     find_order,
     first_tests,
     look_up,
-    rank_plainly,
+    rank_by_classifiers,
     read_signals,
     read_targets,
     try_orders,
 )
 from brainhive_cli.evaluation.retrieval.figures import draw_artifacts
 from brainhive_cli.evaluation.retrieval.folds import (
-    measure_classes,
+    measure_categories,
     measure_guess,
     merge_folds,
 )
@@ -40,16 +40,16 @@ from brainhive_cli.evaluation.retrieval.measure import (
     open_gallery,
 )
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
-from brainhive_cli.evaluation.retrieval.scopes import scopes_below
+from brainhive_cli.evaluation.retrieval.scopes import select_scopes
 from brainhive_cli.evaluation.retrieval.summary import (
-    Cells,
-    above_chance,
-    compare_with_alone,
+    CellScores,
+    compare_with_baselines,
     compare_with_guess,
-    compare_with_plain,
+    compare_with_single_runs,
     count_confusions,
     describe_control,
-    describe_twins,
+    describe_duplicates,
+    judge_cells,
     measure_ceilings,
     measure_cells,
     measure_scopes,
@@ -315,7 +315,7 @@ def scores(seed: int, count: int = 14, fold: int = 0, **changes: Any) -> Scores:
     return replace(made, **changes)
 
 
-def tables() -> tuple[Cells, dict[Cell, Any]]:
+def tables() -> tuple[CellScores, dict[Cell, Any]]:
     """Give two seeds of two people, of whom one saw fewer pictures."""
     gallery = Gallery({"test": np.arange(14)}, NAMES, [f"c{n % 5}" for n in range(14)])
     measured = {}
@@ -336,7 +336,7 @@ def tables() -> tuple[Cells, dict[Cell, Any]]:
         measured[cell] = gallery, people
     groups = [*summary.group_by_subject(measured).values()]
     concepts = dict(zip(gallery.image_ids, gallery.concepts, strict=True))
-    return Cells(
+    return CellScores(
         groups, StimulusGrouping("concept", concepts), "a test", "test", (1, 2)
     ), measured
 
@@ -346,7 +346,9 @@ def test_metrics_of_cells(recorded: Recorded) -> None:
     units = {"sub-01": [*"abcdefghijklmn"], "sub-02": [*"abcdefghijk"]}
     scopes, cells, values = measure_cells(tested, measured, units)
     ranks = [np.roll(group[0].ranks, 3) for group in tested.groups]
-    plain, differences = compare_with_plain(tested, {"ridge": ranks, "lda": ranks[::1]})
+    plain, differences = compare_with_baselines(
+        tested, {"ridge": ranks, "lda": ranks[::1]}
+    )
     ceilings = measure_ceilings(
         {"sub-01": scores(1).ceiling, "sub-02": scores(2, 11).ceiling},
         replace(tested, groups=[]),
@@ -369,13 +371,13 @@ def test_metrics_of_cells(recorded: Recorded) -> None:
         },
         plain={name: metric_rows(metrics) for name, metrics in plain.items()},
         differences=differences,
-        alone=compare_with_alone(tested, ["a run", "another"]),
+        alone=compare_with_single_runs(tested, ["a run", "another"]),
         ceilings={
             name: metric_rows(metrics) for name, metrics in ceilings.scopes.items()
         },
         all_ceilings=metric_rows(alike.scopes["ceiling · all"]),
-        answers=above_chance(tested)
-        + above_chance(replace(tested, alike=StimulusGrouping())),
+        answers=judge_cells(tested)
+        + judge_cells(replace(tested, grouping=StimulusGrouping())),
         control=describe_control("permuted", tested),
         confusions=count_confusions(tested.tables),
         seedless=[metric.seed_sd for metric in scopes[ALL].values()],
@@ -385,8 +387,8 @@ def test_metrics_of_cells(recorded: Recorded) -> None:
     other = replace(tested.groups[0][0], scopes={"subsets": Scores(pool=5)})
     for group in ([lacking, tested.groups[0][1]], [other, tested.groups[0][1]]):
         changed = replace(tested, groups=[group, tested.groups[1]])
-        assert changed.below("subsets") is None
-    assert [*scopes_below(Measurements(scopes), "corrections")] == ["csls"]
+        assert changed.get_tables("subsets") is None
+    assert [*select_scopes(Measurements(scopes), "corrections")] == ["csls"]
 
 
 def test_many_concepts_have_no_table_of_confusions() -> None:
@@ -404,15 +406,17 @@ def test_pictures_with_a_twin_are_told_from_others() -> None:
     shown = ["p02", "p05", "p05", "p00", "p01", "p03"]
     cell = Scores(shown, shown, ranks=np.array([1, 1, 2, 1, 2, 2]))
 
-    (line,) = describe_twins(job, [cell])
+    (line,) = describe_duplicates(job, [cell])
 
     assert "0.667" in line and "0.333" in line
     assert (
-        describe_twins(job, [replace(cell, labels=shown[:3], ranks=cell.ranks[:3])])
+        describe_duplicates(
+            job, [replace(cell, labels=shown[:3], ranks=cell.ranks[:3])]
+        )
         == []
     )
     alone = replace(cell, labels=shown[3:], ranks=cell.ranks[3:])
-    assert describe_twins(job, [alone]) == []
+    assert describe_duplicates(job, [alone]) == []
 
 
 def test_folds(recorded: Recorded) -> None:
@@ -467,10 +471,10 @@ def test_categories_of_trials(recorded: Recorded, kinds: int) -> None:
             wins = random.random(count).tolist() if kinds == 2 else ()
             group.append(replace(cell, values={"map": 1 / ranks}, auc_parts=wins))
         groups.append(group)
-    tested = Cells(
+    tested = CellScores(
         groups, StimulusGrouping(group_of={}, group_kind="runs"), "a", "test", (1, 2)
     )
-    classes = measure_classes(groups, tested.context)
+    classes = measure_categories(groups, tested.context)
     scopes = compare_with_guess(measure_scopes(ALL, tested), tested)
     # labels of one concept, which average precision counts
     shared = [[replace(one, concepts=["x"] * len(one.labels)) for one in groups[0]]]
@@ -485,7 +489,7 @@ def test_categories_of_trials(recorded: Recorded, kinds: int) -> None:
     )
     assert measure_guess(even, 2) == {}
     balanced = [[replace(groups[0][0], labels=["a", "b"] * 12, auc_parts=())]]
-    assert measure_classes(balanced, replace(tested, groups=balanced).context) == {}
+    assert measure_categories(balanced, replace(tested, groups=balanced).context) == {}
 
 
 def job(*models: Any) -> Any:
@@ -556,17 +560,17 @@ def test_ranks_of_classifiers(
     for kinds in (2, 4):
         monkeypatch.setattr(Seen, "kinds", kinds, raising=False)
         models = [Seen(0), Seen(0, fold=2), Seen(1)]
-        found[f"{kinds}"] = rank_plainly(job(*models), CPU)
+        found[f"{kinds}"] = rank_by_classifiers(job(*models), CPU)
         tests = [(each[0].number, s) for each, s in first_tests(job(*models), CPU)]
         assert tests == [(0, 1), (0, 2), (0, 1), (0, 2)]
     monkeypatch.setattr(baseline, "MAX_FEATURES", 9)
-    found["of components"] = rank_plainly(job(Seen(0)), CPU)
+    found["of components"] = rank_by_classifiers(job(Seen(0)), CPU)
     recorded(**found)
     # none of too many
     monkeypatch.setattr(baseline, "MAX_CLASSES", 5)
-    assert rank_plainly(job(Seen(0)), CPU).keys() == {"lda", "logistic"}
+    assert rank_by_classifiers(job(Seen(0)), CPU).keys() == {"lda", "logistic"}
     monkeypatch.setattr(baseline, "MAX_CLASSES", 4)
-    assert rank_plainly(job(Seen(0)), CPU) == {}
+    assert rank_by_classifiers(job(Seen(0)), CPU) == {}
 
 
 def test_orders_of_pictures(recorded: Recorded) -> None:
@@ -614,19 +618,19 @@ def test_an_order_is_found_by_a_quick_ridge(monkeypatch: pytest.MonkeyPatch) -> 
 
 def measured_run() -> Measurements:
     tested, measured = tables()
-    tested = replace(tested, alike=StimulusGrouping())
+    tested = replace(tested, grouping=StimulusGrouping())
     units = {f"sub-0{number}": [f"{row}" for row in range(14)] for number in (1, 2)}
     units["sub-02"] = units["sub-02"][:11]
     scopes, cells, values = measure_cells(tested, measured, units)
     ranks = [group[0].ranks for group in tested.groups]
-    plain, differences = compare_with_plain(tested, {"ridge": ranks, "lda": ranks})
+    plain, differences = compare_with_baselines(tested, {"ridge": ranks, "lda": ranks})
     averages = summary.average_by_unit(values.values())
     slope = summary.fit_slope(*averages, protocol="a", split="test", seeds=(1,))
     scopes[summary.NEAREST] = summary.index_by_name([slope])
     facts = RetrievalFacts(
         protocol="a test",
-        answers=above_chance(tested),
-        against=compare_with_alone(tested, ["a run"]),
+        answers=judge_cells(tested),
+        against=compare_with_single_runs(tested, ["a run"]),
         cells=cells,
         control=describe_control("permuted", tested),
         plain=differences,

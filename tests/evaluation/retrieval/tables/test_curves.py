@@ -5,7 +5,7 @@ import pytest
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.evaluation.retrieval.scopes import scopes_below
+from brainhive_cli.evaluation.retrieval.scopes import select_scopes
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,7 @@ def curves(shared_world, go, small):
 @pytest.mark.nightly
 def test_all_repetitions_are_the_plain_result_and_one_is_worse(curves):
     result, plain = curves
-    found = scopes_below(result.metrics, "repetitions")
+    found = select_scopes(result.metrics, "repetitions")
 
     assert list(found) == ["1", "2", "4", "8", "16"]
     points = list(found.values())
