@@ -39,7 +39,7 @@ FAULTS = (
     Fault("centred = signal - self.mean", "centred = signal"),
     Fault("1 / np.sqrt(np.maximum(variances,", "1 / (np.maximum(variances,"),
     Fault("(stimulus >= 0) & ~data.held_out[stimulus]", "stimulus >= 0"),
-    Fault("self.learned.load_state_dict(self.weights)", "pass"),
+    Fault("self.scored_modules.load_state_dict(self.weights)", "pass"),
     Fault("[learner.steps_done :]", "[:]"),
     Fault(
         "is_seen[shown_rows].mean() > MAX_SEEN_SHARE", "is_seen[shown_rows].mean() > 1"

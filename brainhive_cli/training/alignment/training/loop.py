@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -18,6 +19,7 @@ from brainhive_cli.core.measurements import Metric
 from brainhive_cli.core.seeds import derive_seed, seed_torch
 from brainhive_cli.core.weights import Checkpoint
 from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
@@ -46,25 +48,20 @@ Tensors = dict[str, Tensor]
 
 
 class Callbacks(Protocol):
-    """Functions that a training calls in the order in which they stand here.
+    """Functions that a training calls, in this order.
 
-    A backbone with a closed form has no steps and no epochs: it calls `at_end` only.
+    A backbone with a closed form has no steps and no epochs. It only calls `at_end`.
     """
 
     def at_start(self, steps: int) -> None:
-        """Receive the number of steps that are to be done.
+        """Receive the number of steps that remain to be done, over all epochs."""
 
-        Args:
-            steps: Steps of all remaining epochs. A training that is resumed has done
-                the others before.
-        """
-
-    def after_step(self, content: Callable[[], StateContent]) -> None:
+    def after_step(self, make_checkpoint: Callable[[], StateContent]) -> None:
         """Act after each step, once the weights have changed.
 
         Args:
-            content: Makes the checkpoint from which training continues at the next
-                step. It copies nothing before it is called.
+            make_checkpoint: Function that copies the state from which training
+                continues at the next step.
         """
 
     def after_epoch(self, event: StateContent) -> None:
@@ -72,16 +69,17 @@ class Callbacks(Protocol):
 
         Args:
             event: `epoch`, counted from 0, `epochs`, the mean `loss`, `validation_top1`
-                (None where nothing validates) and `samples_per_s`.
+                (None without validation) and `samples_per_s`.
         """
 
     def at_end(self, aligner: Aligner, epoch: int, metrics: Sequence[Metric]) -> None:
         """Receive the trained model.
 
         Args:
-            aligner: The model of the selected epoch, in evaluation mode.
-            epoch: The selected epoch, counted from 1.
-            metrics: Of the held-out training pictures; none where none is held out.
+            aligner: Model of the selected epoch, in evaluation mode.
+            epoch: Selected epoch, counted from 1.
+            metrics: Metrics of the held-out training pictures. Empty if none are held
+                out.
         """
 
 
@@ -96,139 +94,121 @@ def fit(
     callbacks: Callbacks | None = None,
     launch: Launch | None = None,
 ) -> Aligner:
-    """Train a model. Only the callbacks write.
+    """Train a model. It writes no files, but the callbacks may.
+
+    1. Set up the model, its loss, its batches, its optimizer and its validation.
+    2. Resume from the checkpoint, if it exists.
+    3. Take the steps of each epoch: batch, forward, loss, backward, update.
+    4. Score each epoch, and keep the weights of the best.
 
     Args:
-        layout: Architecture of the aligner.
-        data: What it learns from.
-        terms: The loss.
-        settings: Optimisation and selection.
-        start: A model whose weights it begins with; its history becomes the new one's.
-            Default: none.
-        seed: Decides all that is random.
-        checkpoint: File from which training continues, if it is there. Each process
-            reads it, and none writes it.
-        callbacks: Called during the training. Only one of several processes has them.
-        launch: The processes that share each batch, each of which calls this; default:
-            this one, on the CPU.
+        layout: Architecture of the model.
+        data: Signals and targets of the training.
+        terms: Terms of the loss.
+        settings: Settings of the optimisation and of the selection of an epoch.
+        start: Model whose weights and history the new model inherits. None for initial
+            weights.
+        seed: Seed of all random numbers.
+        checkpoint: File from which the training resumes, if it exists. It is not
+            written here.
+        callbacks: Functions that are called during the training, in the main process
+            only.
+        launch: Processes that share each batch. Each calls this function. None for a
+            single process on the CPU.
 
     Returns:
         The model of the selected epoch, in evaluation mode.
 
     Raises:
-        BrainhiveError: if `start` is of another architecture, or the backbone's closed
-            form begins with none.
-        RecipeError: if a stage freezes an unknown part, or everything, or nothing
-            starts that is pulled to.
+        BrainhiveError: if `start` has another architecture, or if the backbone has a
+            closed form that cannot continue from weights.
+        RecipeError: if a stage freezes an unknown module or all modules, or if
+            `start_pull` is set without a start.
     """
     launch = launch or Launch(0, 1, "cpu")
-
-    # a backbone with a closed-form solution has no steps, and only some begin with
-    # weights
-    if is_closed_form(layout):
+    has_steps = not is_closed_form(layout)
+    if not has_steps:
         settings = settings.model_copy(update={"selection": "last"})
-        if (
-            start is not None
-            and not parts.resolve("backbones", layout.backbone).continues
-        ):
-            raise BrainhiveError(
-                f"{layout.backbone['kind']} begins with no weights", "leave start out"
-            )
 
-    # build the model, and start it from the weights of another one where there is one
-    aligner = initial_aligner(seed, layout, data, settings.init).to(launch.device)
-    aligner.learned = learned_by(data, settings)
-    if start is not None:
-        take_over(aligner, start)
-        aligner.learned = aligner.learned.inherit(start.learned)
-    if is_closed_form(layout):
-        return _fit_in_closed_form(aligner, data, seed, callbacks, launch)
+    # set up the model
+    aligner = _set_up_model(layout, data, settings, start, seed, launch)
+    if not has_steps:
+        return _fit_closed_form(aligner, data, seed, callbacks, launch)
     keep_freed_memory()
     if aligner.adapter is not None and data.adapted is not None:
         aligner.adapter.attach(data.adapted.network.module)
     aligner = normalise_together(aligner, launch)
 
-    # lay out the loss, the batches, the stages and the pictures that score an epoch
-    objective = Objective(terms, layout.similarity == "centred_cosine").to(
-        launch.device
-    )
+    # set up the loss, the batches, the optimizer and the validation
+    objective = Objective(terms, layout.similarity == "centred_cosine")
+    objective = objective.to(launch.device)
     batches = Batches(data, settings, launch)
-    steps, feedback = batches.steps, batches.feedback
+    steps_per_epoch = batches.steps
+    feedback = batches.feedback
     learner = Learner(
-        aligner, objective, settings, steps, data.starts, start is not None, feedback
+        aligner,
+        objective,
+        settings,
+        steps_per_epoch,
+        data.starts,
+        is_started=start is not None,
+        feedback=feedback,
     )
-    validation = select_held_out(data, batches.averages)
-    selects = settings.selection in ("test", "recordings")
-    test = select_tested(data, launch.device) if selects else []
+    validation_queries = select_held_out(data, batches.averages)
+    test_queries = []
+    if settings.selection in ("test", "recordings"):
+        test_queries = select_tested(data, launch.device)
 
-    # continue where an interrupted training stopped
-    saved = None if checkpoint is None else checkpoint.load(launch)
-    if checkpoint is None or saved is None:
+    # resume from the checkpoint of an interrupted training
+    saved_state = None if checkpoint is None else checkpoint.load(launch)
+    if checkpoint is None or saved_state is None:
         learner.enter_stage()
     else:
-        learner.load_state_dict(saved, checkpoint.path)
+        learner.load_state_dict(saved_state, checkpoint.path)
     if callbacks is not None:
         remaining_epochs = settings.epochs - learner.epoch
-        callbacks.at_start(remaining_epochs * steps - learner.steps_done)
+        callbacks.at_start(remaining_epochs * steps_per_epoch - learner.steps_done)
 
-    while learner.epoch < settings.epochs:
-        # stop where validation top-1 has not risen for `patience` epochs
-        patience, best_epoch = settings.patience, learner.best_epoch
-        if (
-            patience is not None
-            and best_epoch
-            and learner.epoch - best_epoch >= patience
-        ):
-            break
-
-        # a stage has its own optimizer and its own frozen parts
-        if learner.epoch == learner.stop:
+    while learner.epoch < settings.epochs and not learner.is_out_of_patience:
+        # each stage has its own optimizer and frozen modules
+        if learner.epoch == learner.stage_end:
             learner.enter_stage()
-        todo = batches.epoch(seed, learner.epoch)[learner.steps_done :]
+        remaining_batches = batches.epoch(seed, learner.epoch)[learner.steps_done :]
         start_s = time.monotonic()
         learner.train()
-        for rows in todo:
+        for rows in remaining_batches:
             raise_if_interrupted()
-            # what is random in a step depends on no step before it, so that training
-            # can continue at any
+
+            # each step has its own seed, so training can resume at any step
             step_seed = derive_seed(seed, learner.epoch, learner.steps_done)
             seed_torch(derive_seed(step_seed, launch.rank), launch.device)
 
-            # draw the batch, mixed as strongly as the terms that are active now ask for
-            mixing = mixing_of(terms, learner.epoch + learner.steps_done / steps)
-            micro_batches, drawn_targets, context = batches.draw(
-                rows, step_seed, mixing
+            # draw this process's share of the batch
+            mixing = mixing_of(
+                terms, learner.epoch + learner.steps_done / steps_per_epoch
             )
-
-            # tell the losses how far the training is
-            step = learner.epoch * steps + learner.steps_done
+            micro_batches, embeddings, context = batches.draw(rows, step_seed, mixing)
             context = replace(
                 context,
-                step=step,
+                step=learner.epoch * steps_per_epoch + learner.steps_done,
                 epoch=learner.epoch,
                 epochs=settings.epochs,
-                steps=steps,
+                steps=steps_per_epoch,
             )
 
-            # the loss is that of the whole batch, whatever number of processes shares
-            # it
+            # compute the loss of the whole batch, with gradients of all processes
             with launch.autocast(settings.precision):
-                predicted, targets = (  # of all processes, with their gradient
-                    {
-                        name: launch.gather_rows(share.float(), len(rows))
-                        for name, share in shares.items()
-                    }
-                    for shares in forward(
-                        aligner, micro_batches, drawn_targets, context
-                    )
+                predicted, targets = forward(
+                    aligner, micro_batches, embeddings, context
                 )
+                predicted = _gather_batch(predicted, len(rows), launch)
+                targets = _gather_batch(targets, len(rows), launch)
                 loss = objective(predicted, targets, context)
-                if feedback is not None:  # in the order of the batch
-                    index = copy_to_device(
-                        torch.from_numpy(np.sort(rows)), launch.device
-                    )
+                if feedback is not None:
+                    similarities = objective.of_pairs(predicted, targets, context)
+                    sample_rows = torch.from_numpy(np.sort(rows))
                     feedback.learn(
-                        index, objective.of_pairs(predicted, targets, context)
+                        copy_to_device(sample_rows, launch.device), similarities
                     )
 
             # change the weights, and offer a checkpoint
@@ -240,43 +220,83 @@ def fit(
             if callbacks is not None:
                 callbacks.after_step(learner.state_dict)
 
-        # score the epoch on held-out or test pictures, and select its weights if it is
-        # the best which waits until the steps are done
-        loss_mean = float(learner.loss_sum) / steps
-        samples_per_s = sum(map(len, todo)) / (time.monotonic() - start_s)
-        ranks = rank_queries(
-            learner.result, validation, data.targets, settings.precision, launch
-        )
-        on_test = rank_queries(
-            learner.result, test, data.tested_targets, settings.precision, launch
-        )
-        tested = top1(on_test)
-        validated = tested if settings.selection == "recordings" else top1(ranks)
-        score = {"last": None, "test": tested}.get(settings.selection, validated)
-        learner.finish_epoch(ranks, validated, score)
-        if callbacks is not None:
-            event = {
-                "epoch": learner.epoch - 1,
-                "epochs": settings.epochs,
-                "loss": loss_mean,
-                "validation_top1": validated,
-                "samples_per_s": samples_per_s,
-            }
-            callbacks.after_epoch(event)
+        # reading the loss waits until the device has finished the steps
+        mean_loss = float(learner.loss_sum) / steps_per_epoch
+        n_samples = sum(len(rows) for rows in remaining_batches)
+        samples_per_s = n_samples / (time.monotonic() - start_s)
 
-    # return to the weights of the selected epoch
+        # score the epoch, and keep its weights if it is the best so far
+        ranks = rank_queries(
+            learner.scored_aligner, validation_queries, data.targets, settings.precision, launch
+        )
+        test_ranks = rank_queries(
+            learner.scored_aligner,
+            test_queries,
+            data.tested_targets,
+            settings.precision,
+            launch,
+        )
+        validation_top1 = top1(ranks)
+        if settings.selection == "recordings":
+            validation_top1 = top1(test_ranks)
+        score = validation_top1
+        if settings.selection == "test":
+            score = top1(test_ranks)
+        elif settings.selection == "last":
+            score = None
+        learner.finish_epoch(ranks, validation_top1, score)
+        if callbacks is not None:
+            callbacks.after_epoch(
+                {
+                    "epoch": learner.epoch - 1,
+                    "epochs": settings.epochs,
+                    "loss": mean_loss,
+                    "validation_top1": validation_top1,
+                    "samples_per_s": samples_per_s,
+                }
+            )
+
+    # load the weights of the selected epoch
     aligner = learner.load_selected()
     if callbacks is not None:
         metrics = summarise_held_out(
-            learner.ranks, validation, data, seed, aligner.learned.caveats
+            learner.ranks, validation_queries, data, seed, aligner.learned.caveats
         )
         callbacks.at_end(aligner, learner.selected_epoch, metrics)
     return aligner
 
 
 def is_closed_form(layout: Layout) -> bool:
-    """Whether the backbone is fitted in one pass, without steps."""
+    """Return True if the backbone is fitted in one pass, without steps."""
     return bool(parts.resolve("backbones", layout.backbone).is_closed_form)
+
+
+def _set_up_model(
+    layout: Layout,
+    data: CellData,
+    settings: Train,
+    start: Aligner | None,
+    seed: int,
+    launch: Launch,
+) -> Aligner:
+    """Build a model on the device, with weights and history of `start` if it is given.
+
+    Raises:
+        BrainhiveError: if the backbone cannot continue from weights, or if the
+            architectures differ.
+    """
+    backbone = parts.resolve("backbones", layout.backbone)
+    if start is not None and backbone.is_closed_form and not backbone.continues:
+        raise BrainhiveError(
+            f"the backbone {layout.backbone['kind']} cannot continue from weights",
+            "leave start out",
+        )
+    aligner = initial_aligner(seed, layout, data, settings.init).to(launch.device)
+    aligner.learned = learned_by(data, settings)
+    if start is not None:
+        take_over(aligner, start)
+        aligner.learned = aligner.learned.inherit(start.learned)
+    return aligner
 
 
 def forward(
@@ -285,137 +305,174 @@ def forward(
     targets: Tensors,
     context: LossContext,
 ) -> tuple[Tensors, Tensors]:
-    """Return predictions and targets of a batch, [B, *shape] by name, in the order of
-    the micro-batches.
+    """Compute the predictions and targets of a batch.
 
     Args:
         aligner: The model.
-        micro_batches: Signals [B_part, C, T] and subject indices [B_part] of each.
-        targets: [B, *shape] by the fuser's key, or by name where no head predicts them.
-        context: For a backbone that learns with its targets.
+        micro_batches: Signals [B_part, C, T] and subject indices [B_part] of each
+            micro-batch.
+        targets: Embeddings [B, *shape] by the fuser's key, and targets of losses
+            without a head by name.
+        context: State of the training, for a backbone that learns from targets.
+
+    Returns:
+        Predictions and targets [B, *shape] by name, in the order of the micro-batches.
     """
-    # embeddings of the heads pass the fuser, further targets go to the losses as they
-    # are
-    keys = aligner.layout.keys_of(aligner.layout.heads)
-    embeddings = {key: targets[key] for key in targets if key in keys}
-    further = {name: targets[name] for name in targets if name not in keys}
+    # embeddings of the heads pass the fuser, and the others are targets already
+    fuser_keys = aligner.layout.keys_of(aligner.layout.heads)
+    embeddings = {}
+    further_targets = {}
+    for name, target in targets.items():
+        if name in fuser_keys:
+            embeddings[name] = target
+        else:
+            further_targets[name] = target
     subjects = torch.cat([subject for _, subject in micro_batches])
-    targets = further | aligner.targets(embeddings, subjects)
+    targets = further_targets | aligner.targets(embeddings, subjects)
     if not hasattr(aligner.backbone, "learn"):
-        return _join([aligner.predict(*part) for part in micro_batches]), targets
+        predictions = [aligner.predict(*batch) for batch in micro_batches]
+        return _join(predictions), targets
 
-    # a backbone that learns with its targets gets those of its own micro-batch
-    first, learned = 0, []
+    # the backbone also needs the targets of each micro-batch, and may change them
+    start = 0
+    predictions = []
+    learned_targets = []
     for signal, subject in micro_batches:
-        rows = slice(first, first := first + len(signal))
-        part_targets = {name: target[rows] for name, target in targets.items()}
-        learned.append(aligner.learn(signal, subject, part_targets, context))
-    return _join([predicted for predicted, _ in learned]), _join(
-        [target for _, target in learned]
-    )
+        rows = slice(start, start + len(signal))
+        start += len(signal)
+        batch_targets = {name: target[rows] for name, target in targets.items()}
+        prediction, learned_target = aligner.learn(
+            signal, subject, batch_targets, context
+        )
+        predictions.append(prediction)
+        learned_targets.append(learned_target)
+    return _join(predictions), _join(learned_targets)
 
 
-def _join(shares: Sequence[Tensors]) -> Tensors:
-    """Join tensors of the micro-batches of a batch, by name."""
-    if len(shares) == 1:
-        return shares[0]
-    return {name: torch.cat([share[name] for share in shares]) for name in shares[0]}
+def _join(batches: Sequence[Tensors]) -> Tensors:
+    """Concatenate the tensors of micro-batches, by name."""
+    if len(batches) == 1:
+        return batches[0]
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
 
-def _fit_in_closed_form(
+def _gather_batch(shares: Tensors, batch_size: int, launch: Launch) -> Tensors:
+    """Gather tensors [B, *shape] from the shares of all processes, in float32."""
+    return {
+        name: launch.gather_rows(share.float(), batch_size)
+        for name, share in shares.items()
+    }
+
+
+def _fit_closed_form(
     aligner: Aligner,
     data: CellData,
     seed: int,
     callbacks: Callbacks | None,
     launch: Launch,
 ) -> Aligner:
-    """Fit a backbone in closed form: one pass over each subject, without steps or
-    epochs.
+    """Fit a backbone in closed form, in one pass over each subject.
 
-    Held-out concepts are not learned: they validate the model.
+    Held-out concepts validate the model.
     """
-    # the weights of a run that is fine-tuned
+    # continue from the weights of a run
     if parts.resolve("backbones", aligner.layout.backbone).continues:
-        for part, path in data.starts.get(0, {}).items():
-            load_start(aligner, path, part)
+        for module_name, path in data.starts.get(0, {}).items():
+            load_start(aligner, path, module_name)
 
-    # averages in memory are read once, here
+    # fit the subjects one after another, whose averages are read into memory once
     averages = open_bank(data.trials, launch.device, data.is_mapped)
     backbone: Any = aligner.backbone
-    totals, count = {name: 0.0 * mean for name, mean in aligner.means.items()}, 0
+    sums = {name: 0.0 * mean for name, mean in aligner.means.items()}
+    n_samples = 0
     for trials in data.trials:
-        learned, held_out = split_known(trials, data.held_out)
-        stimulus = torch.from_numpy(trials.stimulus[learned]).to(launch.device)
-
-        def targets(rows: slice, stimulus: Tensor = stimulus) -> Tensors:
-            values = aligner.targets(data.targets.gather(stimulus[rows]))
-            for name in totals:
-                totals[name] += values[name].sum(0)
-            return values
-
-        # signals [N, C, T] of the learned and of the held-out stimuli
-        signal, rest = (
-            torch.from_numpy(trials.take(rows).averages).to(launch.device)
-            for rows in (learned, held_out)
-        )
-        backbone.fit(trials.subject, signal, targets, rest)
-        count += len(stimulus)
+        training_rows, held_out_rows = split_known(trials, data.held_out)
+        stimuli = torch.from_numpy(trials.stimulus[training_rows]).to(launch.device)
+        signal = _load_averages(trials, training_rows, launch)
+        held_out_signal = _load_averages(trials, held_out_rows, launch)
+        read_targets = partial(_read_targets, aligner, data.targets, stimuli, sums)
+        backbone.fit(trials.subject, signal, read_targets, held_out_signal)
+        n_samples += len(stimuli)
     if hasattr(backbone, "solve"):
         backbone.solve()
-    # each target was read once
-    for name, total in totals.items():
-        aligner.means[name].copy_(total / count)
+    for name, target_sum in sums.items():
+        aligner.means[name].copy_(target_sum / n_samples)
 
-    # validate as an iterative training would
+    # validate as after an epoch
     aligner.eval()
     if callbacks is not None:
-        validation = select_held_out(data, averages)
+        validation_queries = select_held_out(data, averages)
         ranks = rank_queries(
-            aligner, validation, data.targets, "fp32", launch.single_process
+            aligner, validation_queries, data.targets, "fp32", launch.single_process
         )
-        caveats = aligner.learned.caveats
-        callbacks.at_end(
-            aligner, 1, summarise_held_out(ranks, validation, data, seed, caveats)
+        metrics = summarise_held_out(
+            ranks, validation_queries, data, seed, aligner.learned.caveats
         )
+        callbacks.at_end(aligner, 1, metrics)
     return aligner
 
 
-def split_known(trials: Trials, held_out: Bool) -> tuple[Int64, Int64]:
-    """List the trials that a closed form learns from, and those of held-out stimuli.
+def _load_averages(trials: Trials, rows: Int64, launch: Launch) -> Tensor:
+    """Load the averaged signals [N, C, T] of rows to the device."""
+    return torch.from_numpy(trials.take(rows).averages).to(launch.device)
+
+
+def _read_targets(
+    aligner: Aligner, targets: Targets, stimuli: Tensor, sums: Tensors, rows: slice
+) -> Tensors:
+    """Read the targets [n, *shape] of some signals, and add them to `sums`.
+
+    A backbone reads each target once.
 
     Args:
-        trials: Of one subject.
-        held_out: [M] whether a stimulus is held out.
+        aligner: The model.
+        targets: Embeddings of all stimuli.
+        stimuli: Stimulus row [N] of each signal.
+        sums: Sums [*shape] of the targets by name. They are changed in place.
+        rows: Rows of the signals.
     """
-    is_known = trials.stimulus >= 0
-    is_held_out = is_known & held_out[trials.stimulus]
-    return np.flatnonzero(is_known & ~is_held_out), np.flatnonzero(is_held_out)
+    values = aligner.targets(targets.gather(stimuli[rows]))
+    for name in sums:
+        sums[name] += values[name].sum(0)
+    return values
+
+
+def split_known(trials: Trials, held_out: Bool) -> tuple[Int64, Int64]:
+    """Split trials into training and validation.
+
+    Args:
+        trials: Trials of a subject. Those without a stimulus are left out.
+        held_out: True [M] for stimuli that are held out.
+
+    Returns:
+        Rows of the training and of the held-out trials.
+    """
+    has_stimulus = trials.stimulus >= 0
+    is_held_out = has_stimulus & held_out[trials.stimulus]
+    training_rows = np.flatnonzero(has_stimulus & ~is_held_out)
+    return training_rows, np.flatnonzero(is_held_out)
 
 
 def normalise_together(aligner: Aligner, launch: Launch) -> Aligner:
-    """Let batch normalisation take its statistics over the whole batch, as one process
-    would.
+    """Let batch normalisation use the statistics of the whole batch.
 
-    torch's SyncBatchNorm works on GPUs only, and needs as many micro-batches in all
-    processes: on a CPU, and where subjects differ in width, each process takes
-    statistics of its share, with a warning.
+    torch's SyncBatchNorm works on GPUs only, and with as many micro-batches in each
+    process. Otherwise each process uses its own share of the batch, with a warning.
     """
-    # nothing to do in one process, or without batch normalisation
-    is_batch_norm = (
+    has_batch_norm = any(
         isinstance(module, nn.modules.batchnorm._BatchNorm)
         for module in aligner.modules()
     )
-    if launch.processes == 1 or not any(is_batch_norm):
+    if launch.processes == 1 or not has_batch_norm:
         return aligner
-    is_split = len(set(aligner.layout.spec.widths)) > 1
-    if launch.device.type == "cuda" and not is_split:
+    has_micro_batches = len(set(aligner.layout.spec.widths)) > 1
+    if launch.device.type == "cuda" and not has_micro_batches:
         return cast(Aligner, nn.SyncBatchNorm.convert_sync_batchnorm(aligner))
 
-    # on a CPU or with micro-batches the statistics stay those of each process
-    where = "with subjects of different widths" if is_split else "on a CPU"
+    reason = "with subjects of different widths" if has_micro_batches else "on a CPU"
     console.warn(
-        f"{aligner.layout.backbone['kind']} normalises by batch, and {where} each of "
-        f"the {launch.processes} processes does so by its own share: one process would "
-        "give other weights"
+        f"{aligner.layout.backbone['kind']} uses batch normalisation, and {reason} each "
+        f"of the {launch.processes} processes normalises its own share of the batch: "
+        "a single process would give other weights"
     )
     return aligner

@@ -1,6 +1,4 @@
-"""Optimisation, stage by stage: AdamW, schedules, the moving average and the selected
-epoch.
-"""
+"""Optimisation of a model in stages."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,53 +24,62 @@ from brainhive_cli.training.alignment.training.initialisation import (
 from brainhive_cli.training.alignment.training.objective import Objective
 
 StateContent = dict[str, Any]
-"""What a checkpoint holds."""
+"""Values of a checkpoint, or of the log."""
 Tensors = tuple[Tensor, ...] | list[Tensor]
-PROGRESS = (
-    "epoch steps_done loss_sum best_top1 best_epoch selected_epoch score weights ranks"
-).split()
-"""Attributes of a learner that a checkpoint holds as they are."""
+STATE_ATTRIBUTES = (
+    "epoch",
+    "steps_done",
+    "loss_sum",
+    "best_top1",
+    "best_epoch",
+    "selected_epoch",
+    "score",
+    "weights",
+    "ranks",
+    "anchors",
+)
+"""Attributes of a learner that a checkpoint stores under their names."""
 
 
 class Learner:
-    """AdamW with a schedule and clipped gradients, stage by stage, and the progress of
-    a training.
+    """Optimizer, schedule and moving average of each stage, and the training progress.
 
-    Parameters that do not require gradients at first, as a prior's, never change.
-    `train.start_pull` pulls the others to the weights of the first start.
+    Parameters that do not require gradients at first, such as a prior's, never change.
+    `train.start_pull` pulls the others to the weights of the first start, decoupled
+    from the gradient like the weight decay of AdamW.
 
-    Source: Li, Grandvalet and Davoine 2018 (arXiv 1802.01483) for L2-SP; the pull is
-    decoupled from the gradient, as AdamW's weight decay is.
-
-    Args:
-        aligner: The model.
-        objective: Its losses, which may learn too.
-        train: Optimisation and stages.
-        steps: Steps of an epoch.
-        starts: Weights from which a stage starts, by the stage's number and the part of
-            the model.
-        is_started: Whether the model has the weights of another one already.
-        feedback: What chooses alternatives, whose state a checkpoint holds too.
+    Source: Li, Grandvalet and Davoine 2018 (arXiv 1802.01483) for L2-SP.
 
     Call `enter_stage` or `load_state_dict` before the first step.
 
+    Args:
+        aligner: The model.
+        objective: Its losses, which may have parameters too.
+        train: Settings of the optimisation and the stages.
+        steps: Steps of an epoch.
+        starts: File or folder of weights that replace those of a module when a stage
+            begins, keyed by the number of the stage, then by the module.
+        is_started: True if the model already has the weights of another model.
+        feedback: Chooser of targets, whose state a checkpoint holds too.
+
     Attributes:
-        learned: The losses and the model with what they have learned: the moving
-            average where there is one.
-        epoch: Epochs that are done.
-        steps_done: Steps of the next one that are done; `loss_sum` is the sum of their
-            losses.
-        stop: Epoch at which the stage ends.
+        scored_modules: The losses and the model, with averaged weights if `train.ema`
+            is set.
+        epoch: Number of finished epochs.
+        steps_done: Number of finished steps in the current epoch.
+        loss_sum: Sum of the losses of these steps.
+        stage_end: Epoch at which the stage ends.
         best_top1: Highest validation top-1 so far.
-        best_epoch: Epoch that reached it last; 0: none yet.
-        selected_epoch: The epoch with the best score so far, counted from 1; without
-            scores the last; 0 before the first.
-        score: Of the selected epoch, as the `weights` of losses and model, and the
-            validation `ranks` [N].
+        best_epoch: Last epoch that reached it. 0 before the first.
+        selected_epoch: Epoch with the best score so far, counted from 1, or the last
+            epoch without scores. 0 before the first.
+        score: Score of the selected epoch.
+        weights: Its weights of the losses and the model.
+        ranks: Its validation ranks [N].
 
     Raises:
-        RecipeError: if a stage freezes an unknown part, or everything, or nothing
-            starts that is pulled to.
+        RecipeError: if a stage freezes an unknown module or all modules, or if
+            `start_pull` is set without a start.
     """
 
     def __init__(
@@ -85,83 +92,98 @@ class Learner:
         is_started: bool = False,
         feedback: nn.Module | None = None,
     ) -> None:
-        # the losses learn too, so one optimizer sees both modules
-        self.aligner, self.objective = aligner, objective
+        # the optimizer sees the parameters of the losses and of the model
+        self.aligner = aligner
+        self.objective = objective
         self.model = nn.ModuleList([objective, aligner])
         self.settings = train
         self.steps = steps
         self.starts = starts
         self.feedback = feedback
         self.stages = train.all_stages(steps)
-        self.learnable = [
-            name
-            for name, parameter in aligner.named_parameters()
-            if parameter.requires_grad
-        ]
+        self.learnable = []
+        for name, parameter in aligner.named_parameters():
+            if parameter.requires_grad:
+                self.learnable.append(name)
 
-        # progress, as before the first step
-        self.epoch = self.steps_done = self.best_epoch = self.selected_epoch = 0
+        # progress before the first step
+        self.epoch = 0
+        self.steps_done = 0
         self.loss_sum: Tensor | float = 0.0
-        self.best_top1 = self.score = 0.0
+        self.best_top1 = 0.0
+        self.best_epoch = 0
+        self.selected_epoch = 0
+        self.score = 0.0
         self.weights: dict[str, Tensor] = {}
         self.ranks = torch.empty(0)
 
-        # the weights that learned ones are pulled to are those of the first start
+        # weights of the first start, to which learned weights are pulled
         self.anchors: dict[str, Tensor] = {}
         self.first_start = 0 if is_started else min(starts, default=None)
         if train.start_pull and self.first_start is None:
             raise RecipeError(
-                f"train.start_pull is {train.start_pull:g}, and no stage starts "
-                "from other weights",
-                "a start, or leave it out",
+                f"train.start_pull is {train.start_pull:g}, but no stage starts from "
+                "other weights",
+                "set train.start_from, or leave start_pull out",
             )
         for number, stage in enumerate(self.stages):
-            self._check(number, stage)
+            self._check_stage(number, stage)
 
-    def _check(self, number: int, stage: Stage) -> None:
-        # every named part must exist in the model
-        names = [name for name, _ in self.aligner.named_modules() if name]
-        started = [part for part in self.starts.get(number, ()) if part]
-        for what, parts in (
-            (f"train.stages[{number}] freezes", stage.freeze),
-            (f"train.stages[{number}] starts", started),
-            ("train.lr_of names", self.settings.lr_of),
-        ):
-            if unknown := [part for part in parts if part not in names]:
-                top = ", ".join(name for name in names if name.count(".") < 2)
-                raise RecipeError(f"{what} {unknown[0]!r}", f"there are: {top}")
+    def _check_stage(self, number: int, stage: Stage) -> None:
+        """Raise an error if a stage names an unknown module or trains nothing."""
+        module_names = [name for name, _ in self.aligner.named_modules() if name]
+        started_modules = [name for name in self.starts.get(number, ()) if name]
+        keys: dict[str, Iterable[str]] = {
+            f"train.stages[{number}] freezes": stage.freeze,
+            f"train.stages[{number}] starts": started_modules,
+            "train.lr_of names": self.settings.lr_of,
+        }
+        for key, names in keys.items():
+            for name in names:
+                if name not in module_names:
+                    top_names = [
+                        module for module in module_names if module.count(".") < 2
+                    ]
+                    raise RecipeError(
+                        f"{key} {name!r}, which is no module of the model",
+                        f"choose from {', '.join(top_names)}",
+                    )
 
-        # something must remain to be learned
         if all(is_below(name, stage.freeze) for name in self.learnable):
             raise RecipeError(
-                f"train.stages[{number}] freezes all that could learn", "freeze less"
+                f"train.stages[{number}] freezes all parameters", "freeze less"
             )
 
     def enter_stage(self, is_resumed: bool = False) -> None:
-        """Make the optimizer of the stage that the epoch is in, from its start unless
-        it is resumed.
-        """
-        # find the stage by the epoch
-        aligner, train = self.aligner, self.settings
-        stops = [*accumulate(stage.epochs for stage in self.stages)]
-        number = next(index for index, stop in enumerate(stops) if self.epoch < stop)
-        self.stop, stage = stops[number], self.stages[number]
+        """Set up the optimizer, schedule and average of the stage of the epoch.
 
-        # load the weights that the stage starts from, but keep parameters that never
-        # learn
+        Args:
+            is_resumed: If True, the weights of the start of the stage are not loaded.
+        """
+        aligner = self.aligner
+        train = self.settings
+
+        # find the stage of the epoch
+        stage_ends = list(accumulate(stage.epochs for stage in self.stages))
+        number = 0
+        while self.epoch >= stage_ends[number]:
+            number += 1
+        stage = self.stages[number]
+        self.stage_end = stage_ends[number]
+
+        # load the weights of the stage's start, except parameters that never learn
         if not is_resumed and number in self.starts:
-            fixed = {
-                name: parameter.detach().clone()
-                for name, parameter in aligner.named_parameters()
-                if name not in self.learnable
-            }
-            for part, path in self.starts[number].items():
-                load_start(aligner, path, part)
-            aligner.load_state_dict(fixed, strict=False)
+            fixed_parameters = {}
+            for name, parameter in aligner.named_parameters():
+                if name not in self.learnable:
+                    fixed_parameters[name] = parameter.detach().clone()
+            for module_name, path in self.starts[number].items():
+                load_start(aligner, path, module_name)
+            aligner.load_state_dict(fixed_parameters, strict=False)
             self.objective.continue_from(aligner.losses)
 
-        # remember the weights of the first start, but of no one subject's modules: a
-        # new subject's are drawn
+        # keep the weights of the first start, without modules of single subjects,
+        # which are new for a new subject
         parameters = dict(aligner.named_parameters())
         is_pulled = (
             train.start_pull
@@ -169,251 +191,279 @@ class Learner:
             and number >= self.first_start
         )
         if is_pulled and not self.anchors:
-            subject_modules = modules_of_subjects(aligner)
-            shared = [name for name in self.learnable if name not in subject_modules]
-            self.anchors = {name: parameters[name].detach().clone() for name in shared}
+            subject_weights = modules_of_subjects(aligner)
+            for name in self.learnable:
+                if name not in subject_weights:
+                    self.anchors[name] = parameters[name].detach().clone()
 
-        # freeze the parts of this stage only
+        # freeze the modules of this stage only
         self.frozen = stage.freeze
         for name in self.learnable:
             parameters[name].requires_grad_(not is_below(name, stage.freeze))
-        self.pulled = {
-            name: parameters[name]
-            for name in self.anchors
-            if parameters[name].requires_grad
-        }
+        self.pulled_parameters = {}
+        for name in self.anchors:
+            if parameters[name].requires_grad:
+                self.pulled_parameters[name] = parameters[name]
 
-        # one optimizer for what learns in the stage
-        self.parameters = [
-            parameter
-            for parameter in self.model.parameters()
-            if parameter.requires_grad
-        ]
-        groups = _groups(self.parameters, self.model, train, stage.lr)
+        # set up the optimizer and its schedule
+        self.parameters = []
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                self.parameters.append(parameter)
+        groups = _group_parameters(self.parameters, self.model, train, stage.lr)
         self.optimizer = AdamW(groups, stage.lr, betas=train.betas, fused=True)
         self.peak_lr: float = self.optimizer.param_groups[0]["lr"]
-        self.schedule = schedule_of(self.optimizer, stage, self.steps)
+        self.lr_scheduler = schedule_of(self.optimizer, stage, self.steps)
 
-        # the average starts as a copy of the weights
-        self.average = (
-            AveragedModel(self.model, multi_avg_fn=self._average) if train.ema else None
-        )
-        self.learned: Any = self.model if self.average is None else self.average.module
+        # the moving average starts as a copy of the weights
+        self.averaged_model: AveragedModel | None = None
+        self.scored_modules: Any = self.model
+        if train.ema:
+            self.averaged_model = AveragedModel(
+                self.model, multi_avg_fn=self._update_average
+            )
+            self.scored_modules = self.averaged_model.module
 
     def train(self) -> None:
-        """Bring all into training mode, and what is frozen into evaluation mode."""
-        # frozen batch normalisation and dropout must not move either
+        """Set training mode, but evaluation mode for frozen modules.
+
+        Frozen batch statistics and dropout must not change either.
+        """
         self.model.train()
         for name, module in self.aligner.named_modules():
             if is_below(name, self.frozen):
                 module.eval()
 
     @property
-    def result(self) -> Aligner:
-        """The model that has been learned."""
-        return self.learned[1]
+    def scored_aligner(self) -> Aligner:
+        """Model that is validated and kept, with averaged weights if there are any."""
+        return self.scored_modules[1]
+
+    @property
+    def is_out_of_patience(self) -> bool:
+        """True if validation top-1 has not risen for `train.patience` epochs."""
+        if self.settings.patience is None or self.best_epoch == 0:
+            return False
+        return self.epoch - self.best_epoch >= self.settings.patience
 
     def step(self) -> None:
-        """Change the weights by the gradients, and forget the gradients."""
-        # clip, step and forget the gradients
+        """Update the weights with the gradients, and delete the gradients."""
         if self.settings.grad_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.settings.grad_norm)
         share_of_peak = self.optimizer.param_groups[0]["lr"] / self.peak_lr
         self.optimizer.step()
-        self.schedule.step()
+        self.lr_scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
 
         # pull the weights back to those of the start
-        if self.pulled:
-            anchors = [self.anchors[name] for name in self.pulled]
+        if self.pulled_parameters:
+            anchors = [self.anchors[name] for name in self.pulled_parameters]
             pull = share_of_peak * self.settings.start_pull
             with torch.no_grad():
-                torch._foreach_lerp_([*self.pulled.values()], anchors, pull)
-
-        # the average follows each step
-        if self.average is not None:
-            self.average.update_parameters(self.model)
+                torch._foreach_lerp_(
+                    list(self.pulled_parameters.values()), anchors, pull
+                )
+        if self.averaged_model is not None:
+            self.averaged_model.update_parameters(self.model)
 
     def finish_epoch(
-        self, ranks: Tensor, validated: float | None, score: float | None
+        self, ranks: Tensor, validation_top1: float | None, score: float | None
     ) -> None:
-        """Count an epoch; select its weights if none before had a better score.
+        """Count an epoch, and select its weights unless an earlier score is higher.
 
         Args:
             ranks: Validation ranks [N].
-            validated: Validation top-1.
-            score: What selects the epoch; None selects every one, so that the last
-                stays.
+            validation_top1: Validation top-1, or None without validation.
+            score: Score that selects the epoch. None always selects it.
         """
-        # begin the next epoch
         self.epoch += 1
-        self.steps_done, self.loss_sum = 0, 0.0
-        if validated is not None and validated >= self.best_top1:
-            self.best_top1, self.best_epoch = validated, self.epoch
+        self.steps_done = 0
+        self.loss_sum = 0.0
+        if validation_top1 is not None and validation_top1 >= self.best_top1:
+            self.best_top1 = validation_top1
+            self.best_epoch = self.epoch
 
         # a later epoch of equal score replaces the earlier one
         if score is None or score >= self.score:
             self.selected_epoch = self.epoch
             self.score = score or 0.0
             self.ranks = ranks
-            self.weights = _copy_weights(self.learned)
+            self.weights = _copy_weights(self.scored_modules)
 
     def load_selected(self) -> Aligner:
-        """Return the model with the weights of the selected epoch, in evaluation
-        mode.
+        """Return the model with the weights of the selected epoch.
+
+        It is in evaluation mode.
         """
-        self.learned.load_state_dict(self.weights)
-        self.result.losses = _copy_weights(self.learned[0])
-        return self.result.eval()
+        self.scored_modules.load_state_dict(self.weights)
+        self.scored_aligner.losses = _copy_weights(self.scored_modules[0])
+        return self.scored_aligner.eval()
 
     def state_dict(self) -> StateContent:
-        """Return all that an exact continuation needs."""
-        state = {name: part.state_dict() for name, part in self._parts().items()}
-        return state | {name: getattr(self, name) for name in (*PROGRESS, "anchors")}
+        """Return the state from which training continues exactly."""
+        state = {name: part.state_dict() for name, part in self._list_parts().items()}
+        for name in STATE_ATTRIBUTES:
+            state[name] = getattr(self, name)
+        return state
 
     def load_state_dict(
-        self, state: StateContent, where: Path | str = "the checkpoint"
+        self, state: StateContent, source: Path | str = "the checkpoint"
     ) -> None:
-        """Continue from a `state_dict`.
+        """Continue from a state.
 
         Args:
-            state: What `state_dict` returned.
-            where: What it was read from, for errors.
+            state: State as `state_dict` returns it.
+            source: File of the state, for errors.
 
         Raises:
-            BrainhiveError: if it is of something else.
+            BrainhiveError: if the state is of another training.
         """
         with weights.reading(
-            where,
+            source,
             weights.RETRAIN_HINT,
             BrainhiveError,
             problem="is of another training",
         ):
-            for name in PROGRESS:
-                setattr(self, name, state[name])
+            for name in STATE_ATTRIBUTES:
+                if name != "anchors":
+                    setattr(self, name, state[name])
             self.enter_stage(is_resumed=True)
-            for name, part in self._parts().items():
+            for name, part in self._list_parts().items():
                 part.load_state_dict(state[name])
             for name, anchor in self.anchors.items():
                 anchor.copy_(state["anchors"][name])
 
-    def _average(self, averaged: Tensors, current: Tensors, _: Tensor | int) -> None:
-        """Move averages towards weights; faster in the first steps, so that the start
-        is soon forgotten.
+    def _update_average(
+        self, averages: Tensors, parameters: Tensors, _: Tensor | int
+    ) -> None:
+        """Move averages towards the weights, by more in the first steps.
 
-        Source: the ramp (1 + n) / (10 + n) is that of TensorFlow's
-        ExponentialMovingAverage.
+        The decay is min(ema, (1 + n) / (10 + n)) after n steps.
+
+        Source: TensorFlow's ExponentialMovingAverage.
         """
-        count = self.schedule.last_epoch  # steps that are done
-        decay = min(self.settings.ema, (1 + count) / (10 + count))
-        torch._foreach_lerp_(averaged, current, 1 - decay)
+        n_steps = self.lr_scheduler.last_epoch
+        decay = min(self.settings.ema, (1 + n_steps) / (10 + n_steps))
+        torch._foreach_lerp_(averages, parameters, 1 - decay)
 
-    def _parts(self) -> StateContent:
-        """List what has a state of its own in this stage."""
-        parts = {
+    def _list_parts(self) -> StateContent:
+        """List the objects with a state of their own, by their name in a checkpoint."""
+        named_parts: StateContent = {
             "model": self.model,
             "optimizer": self.optimizer,
-            "schedule": self.schedule,
+            "schedule": self.lr_scheduler,
         }
-        further = {"average": self.average, "feedback": self.feedback}
-        return parts | {
-            name: part for name, part in further.items() if part is not None
-        }
+        if self.averaged_model is not None:
+            named_parts["average"] = self.averaged_model
+        if self.feedback is not None:
+            named_parts["feedback"] = self.feedback
+        return named_parts
 
 
 def _copy_weights(module: nn.Module) -> dict[str, Tensor]:
-    """Copy weights to the CPU."""
+    """Copy the weights of a module to the CPU."""
     return {
         name: value.detach().cpu().clone()
         for name, value in module.state_dict().items()
     }
 
 
-def _groups(
+def _group_parameters(
     parameters: Sequence[Tensor], model: nn.ModuleList, train: Train, lr: float
 ) -> list[StateContent]:
-    """Group parameters by the weight decay and the learning rate that act on them.
+    """Group parameters by weight decay and learning rate.
 
-    Source: `get_decay_parameter_names` of transformers' Trainer: scales of batch
-    normalisation decay there; and the trainings of MindEye1 and MindEye2, which exempt
-    every name that holds `bias` but those of MindEye2's ridges.
+    Args:
+        parameters: Parameters that learn in the stage.
+        model: The losses and the model.
+        train: Settings of the optimisation.
+        lr: Peak learning rate of the stage.
+
+    Returns:
+        Parameter groups for AdamW.
+
+    Source: `get_decay_parameter_names` of transformers' Trainer, for decay "weights".
+    Code of MindEye1 and MindEye2 for "not_biases": names with `bias` do not decay,
+    except in the ridges of MindEye2.
     """
-    # parameters without weight decay
-    exempt = set()
+    without_decay = set()
     if train.decay == "not_biases":
-        exempt = {
-            parameter
-            for name, parameter in model.named_parameters()
-            if "bias" in name and ".ridge.linears." not in name
-        }
+        for name, parameter in model.named_parameters():
+            if "bias" in name and ".ridge.linears." not in name:
+                without_decay.add(parameter)
     elif train.decay == "weights":
-        norms = [part for part in model.modules() if isinstance(part, nn.LayerNorm)]
-        exempt = {parameter for norm in norms for parameter in norm.parameters()}
-        exempt |= {
-            p
-            for name, p in model.named_parameters()
-            if "bias" in name.rpartition(".")[2]
-        }
+        # batch normalisation decays in transformers' Trainer
+        for module in model.modules():
+            if isinstance(module, nn.LayerNorm):
+                without_decay.update(module.parameters())
+        for name, parameter in model.named_parameters():
+            if "bias" in name.rpartition(".")[2]:
+                without_decay.add(parameter)
 
-    # factors of the learning rate; those of losses and unnamed parts are 1
-    factor_of: dict[Tensor, float] = {
-        parameter: factor
-        # a submodule's comes after its module's
-        for part, factor in sorted(train.lr_of.items())
-        for name, parameter in model[1].named_parameters()
-        if is_below(name, [part])
-    }
+    # factors of the learning rate, where a submodule overrides its module
+    lr_factors: dict[Tensor, float] = {}
+    for module_name, factor in sorted(train.lr_of.items()):
+        for name, parameter in model[1].named_parameters():
+            if is_below(name, [module_name]):
+                lr_factors[parameter] = factor
 
     # one group for each pair of decay and factor, in a fixed order
     groups: dict[tuple[bool, float], list[Tensor]] = {}
     for parameter in parameters:
-        groups.setdefault(
-            (parameter in exempt, factor_of.get(parameter, 1.0)), []
-        ).append(parameter)
-    return [
-        {
-            "params": groups[key],
-            "weight_decay": 0.0 if key[0] else train.weight_decay,
-            "lr": lr * key[1],
-        }
-        for key in sorted(groups)
-    ]
+        key = parameter in without_decay, lr_factors.get(parameter, 1.0)
+        groups.setdefault(key, []).append(parameter)
+    parameter_groups = []
+    for has_no_decay, factor in sorted(groups):
+        parameter_groups.append(
+            {
+                "params": groups[has_no_decay, factor],
+                "weight_decay": 0.0 if has_no_decay else train.weight_decay,
+                "lr": lr * factor,
+            }
+        )
+    return parameter_groups
 
 
-def is_below(name: str, prefixes: Iterable[str]) -> bool:
-    """Whether a module or parameter is one of those named, or part of one."""
-    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+def is_below(name: str, modules: Iterable[str]) -> bool:
+    """Return True if a module or parameter is, or is part of, one of the modules."""
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
 def schedule_of(
     optimizer: torch.optim.Optimizer, stage: Stage, steps: int
 ) -> LRScheduler:
-    """Make the schedule of a stage; one-cycle is torch's, which cycles the first beta
-    too.
+    """Make the learning-rate schedule of a stage.
+
+    The one-cycle schedule of torch changes the first beta of the optimizer too.
+
+    Args:
+        optimizer: Optimizer of the stage.
+        stage: Settings of the stage.
+        steps: Steps of an epoch.
     """
-    # torch's schedule, with its default of 30 % for the rise
-    total = stage.epochs * steps
+    total_steps = stage.epochs * steps
     if stage.schedule == "one_cycle":
-        share = 0.3 if stage.warmup_epochs is None else stage.warmup / stage.epochs
+        warmup_share = 0.3  # torch's default
+        if stage.warmup_epochs is not None:
+            warmup_share = stage.warmup / stage.epochs
         return OneCycleLR(
             optimizer,
             [group["lr"] for group in optimizer.param_groups],
-            total_steps=total,
-            pct_start=share,
+            total_steps=total_steps,
+            pct_start=warmup_share,
             final_div_factor=stage.final_div,
         )
 
     # a linear rise, then a constant rate or half a cosine
-    warmup, is_constant = round(stage.warmup * steps), stage.schedule == "constant"
+    warmup_steps = round(stage.warmup * steps)
+    decay_steps = max(1, total_steps - warmup_steps)
+    is_constant = stage.schedule == "constant"
 
-    def share_of_lr(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return (
-            1.0
-            if is_constant
-            else 0.5
-            * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-        )
+    def compute_lr_factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        if is_constant:
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / decay_steps))
 
-    return LambdaLR(optimizer, share_of_lr)
+    return LambdaLR(optimizer, compute_lr_factor)

@@ -518,7 +518,7 @@ def test_one_cycle_moves_the_first_beta_as_torch_does():
     for _ in range(10):
         betas.append(learner.optimizer.param_groups[0]["betas"])
         learner.optimizer.step()
-        learner.schedule.step()
+        learner.lr_scheduler.step()
 
     first = [beta for beta, _ in betas]
     assert (first[0], min(first), first[-1]) == pytest.approx((0.95, 0.85, 0.95))

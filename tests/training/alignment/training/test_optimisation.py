@@ -84,7 +84,7 @@ def test_the_moving_average_forgets_its_start_and_ends_its_ramp() -> None:
     """Source: TensorFlow's ExponentialMovingAverage: min(decay, (1 + n) / (10 + n))."""
     model = torch.nn.Linear(1, 1, bias=False)
     learner = learner_of(model, 40, ema=0.6, epochs=1)
-    (averaged,) = learner.learned.parameters()
+    (averaged,) = learner.scored_modules.parameters()
     decays = []
     for step in range(40):
         before = averaged.item()
@@ -180,7 +180,7 @@ def test_stages_are_entered_by_their_epochs_and_freeze_their_parts() -> None:
     ):
         learner.epoch = epoch
         learner.enter_stage()
-        assert learner.stop == stop and learner.peak_lr == lr
+        assert learner.stage_end == stop and learner.peak_lr == lr
         found = {name for name, each in model.named_parameters() if each.requires_grad}
         assert found == learned and len(learner.parameters) == len(learned)
         learner.train()
