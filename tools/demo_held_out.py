@@ -23,7 +23,7 @@ from brainhive_cli.data.datasets import demo
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.demo import pictures
 from brainhive_cli.training.alignment.stages import Train
-from brainhive_cli.training.alignment.training.batches import held_out_of
+from brainhive_cli.training.alignment.training.batches import choose_held_out
 
 NAME = "demo-held-out"
 TEST_SEED = 3
@@ -61,7 +61,7 @@ def list_scenes(split: str) -> tuple[pictures.Scene, ...]:
     as `train`.
     """
     scenes, is_test = pictures.scenes("train"), split == "test"
-    held_out = held_out_of([scene.concept for scene in scenes], Train().validation)
+    held_out = choose_held_out([scene.concept for scene in scenes], Train().validation)
     chosen = [
         scene
         for scene, is_held in zip(scenes, held_out, strict=True)

@@ -17,7 +17,7 @@ from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores import recordings
 from brainhive_cli.data.stores.target_store import TargetStore, build_store_path
 from brainhive_cli.training.alignment.training import training_data
-from brainhive_cli.training.alignment.training.batches import held_out_of
+from brainhive_cli.training.alignment.training.batches import choose_held_out
 from brainhive_cli.training.alignment.training.job import Job
 from tests.tools.changed_stores import resealed
 
@@ -126,7 +126,7 @@ def test_only_signals_that_are_not_held_out_move_the_weights(
     pictures = TargetStore.open(
         build_store_path(own / "embeddings", DATASET, "train", ENCODER)
     )
-    held_out = held_out_of(pictures.concepts, 0.25, by=by)
+    held_out = choose_held_out(pictures.concepts, 0.25, by=by)
     settings = (
         *small,
         "subjects=1",

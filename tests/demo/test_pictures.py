@@ -11,7 +11,7 @@ import numpy as np
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import demo
 from brainhive_cli.demo.pictures import CAPTIONS_EACH, captions, draw, scenes
-from brainhive_cli.training.alignment.training.batches import held_out_of
+from brainhive_cli.training.alignment.training.batches import choose_held_out
 from tools import demo_held_out
 
 GOLDEN = {
@@ -58,7 +58,7 @@ def test_it_tests_what_train_align_holds_out_and_trains_on_the_rest() -> None:
         demo_held_out.Config().build(Paths()).images(split) for split in demo.SPLITS
     )
 
-    is_held = held_out_of(list(shipped.concepts), 0.1)
+    is_held = choose_held_out(list(shipped.concepts), 0.1)
     assert set(test.image_ids) == {
         name for name, held in zip(shipped.image_ids, is_held, strict=True) if held
     }

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    Protocol,
+    Self,
+    runtime_checkable,
+)
 
 from pydantic import Field, model_validator
 
@@ -35,6 +43,17 @@ class Augmentation(Protocol):
 
     def apply(self, signal: Tensor, drawn: Tensor) -> Tensor:
         """Augment signals [B, C, T] by random values [B, ...]."""
+
+
+@runtime_checkable
+class DrawSettings(Protocol):
+    """Config of an augmentation that says when its random values are drawn.
+
+    Attributes:
+        drawn: "once" before training, or "each_step".
+    """
+
+    drawn: Literal["once", "each_step"]
 
 
 class Smooth(Config):

@@ -42,7 +42,7 @@ from brainhive_cli.training.alignment.trained.few_shot import (
 )
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.run import TrainedRun
-from brainhive_cli.training.alignment.training.batches import held_out_of
+from brainhive_cli.training.alignment.training.batches import choose_held_out
 
 LEAST_VALIDATION = 0.1
 """Share of training concepts that validate the strength, at least."""
@@ -343,7 +343,9 @@ def choose_pulls(
                 store.pixels,
                 run.confirm_copy("train"),
             )
-            is_tested = held_out_of(store.concepts, share, pictures)[trials.stimulus]
+            is_tested = choose_held_out(store.concepts, share, pictures)[
+                trials.stimulus
+            ]
             tested = trials.take(is_tested)
             rows = np.unique(tested.stimulus)
             gallery = base.targets.gather(torch.from_numpy(rows))

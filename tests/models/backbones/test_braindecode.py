@@ -33,7 +33,7 @@ from brainhive_cli.models.backbones.braindecode import (
 )
 from brainhive_cli.models.heads import TOKEN, Head
 from brainhive_cli.models.signal_spec import SignalSpec, resampling_matrix
-from brainhive_cli.training.alignment.training.initialisation import initial_aligner
+from brainhive_cli.training.alignment.training.initialisation import make_aligner
 from tests.worlds.alignment_cells import data_of, layout_of
 
 THINGS = tuple("Pz P3 P7 O1 Oz O2 P4 P8 P1 P5 PO7 PO3 POz PO4 PO8 P6 P2".split())
@@ -238,7 +238,7 @@ def test_training_starts_from_the_weights_and_a_trained_model_needs_them_no_more
     plan = replace(layout_of(data), spec=spec_of(THINGS, 50), backbone=backbone)
     weights = load_file(published / "model.safetensors")
 
-    begun = initial_aligner(1, plan, data, "reference")
+    begun = make_aligner(1, plan, data, "reference")
     begun.save(tmp_path / "model")
     (published / "model.safetensors").unlink()
     opened = aligner.load(tmp_path / "model")

@@ -16,8 +16,8 @@ from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.training.initialisation import (
+    copy_weights,
     load_start,
-    take_over,
 )
 from tests.tools.golden_files import assert_near, read
 
@@ -155,7 +155,7 @@ def test_a_new_ridge_gets_the_mixer_blocks_of_its_start(
     assert (constant * weight.sum(1)).abs().max() > 1e-3 * wanted.abs().max()
 
     for begin in (
-        take_over,
+        copy_weights,
         lambda new, folder: load_start(new, folder, "backbone.backbone"),
     ):
         new = Aligner(layout).eval()

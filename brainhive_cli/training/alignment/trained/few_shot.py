@@ -398,7 +398,7 @@ class SourceModel:
             targets=self.targets,
             held_out=np.zeros(1 + int(trials.stimulus.max()), np.bool_),
             fuser=self.fuser,
-            learned=learned,
+            history=learned,
             seed=seed,
         )
         train = self.train.model_copy(update=changes)

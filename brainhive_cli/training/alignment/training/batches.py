@@ -1,11 +1,10 @@
-"""Training samples of a cell, batch by batch; validation by signals that it does not
-learn from.
-"""
+"""Training batches of a cell, and its validation on other signals."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import accumulate, chain, compress
+from itertools import compress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,8 +19,10 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Metric, extend_protocol
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.files.hdf5 import LazyRows
+from brainhive_cli.data.media.near_copies import Likeness
 from brainhive_cli.data.signals.augmentations import (
     Augmentation,
+    DrawSettings,
     draw_repetitions,
     mix_repetitions,
 )
@@ -41,39 +42,39 @@ from brainhive_cli.training.alignment.stages import Train
 
 Tensors = dict[str, Tensor]
 FLOAT32 = np.dtype(np.float32)
-SHARE = 0.3
-"""Weight of the newest similarity in a sample's running one; UBP's."""
-DEVIATIONS = 1.96
-"""Standard deviations from a batch's mean beyond which a sample is found easily, or
-hardly; UBP's.
-"""
+NEWEST_WEIGHT = 0.3
+"""Weight of the newest similarity in the running mean of a sample, as in UBP."""
+MAX_DEVIATIONS = 1.96
+"""Standard deviations beyond which a sample of a batch is easy or hard, as in UBP."""
 EASY, USUAL, HARD = 0, 1, 2
-"""Indices among the alternatives."""
+"""Levels of a sample."""
 Pictures = tuple[str, Sequence[str], UInt64 | None, ComparePair]
-MAX_COPY_DISTANCE = 8
-"""Most bits in which views of copies among training pictures differ. JPEG, squares,
-bars and apertures change fewer; there are so many pairs of training pictures that to
-confirm further candidates would take minutes.
+"""Name of the data set of M pictures, their ids [M], digests of their pixels [M, 25] or
+None, and the function that compares two of them.
 """
-SIGNALS_AT_ONCE = 1024
-"""Signals encoded at once: BrainHiVE's batch, so that what fits in training fits
-here.
+MAX_COPY_DISTANCE = 8
+"""Most bits in which digests of copies among training pictures differ. JPEG, squares,
+bars and apertures change fewer. More candidates would take minutes to compare.
+"""
+SIGNALS_PER_BATCH = 1024
+"""Signals that are encoded together. BrainHiVE trains with this batch size, so it fits
+into memory.
 """
 
 
 @dataclass(frozen=True)
 class SignalBank:
-    """Signals of several subjects, one after the other, from which rows are gathered.
+    """Signals of several subjects, from which rows are gathered.
 
-    Subjects of one width are gathered together; where widths differ, each by itself.
+    Rows are numbered through all subjects. Subjects with equal numbers of channels and
+    samples are gathered together, others one by one.
 
     Attributes:
-        signals: [N_subject, ...] a subject, on the device or in a file.
-        first: Row of each subject's first signal.
-        stimulus: [N] row of each signal's stimulus, on the device; -1 where there is
-            none.
-        subject: [N] subject index, on the device; -1 for a subject whom the model does
-            not know.
+        signals: Signals [N_subject, ...] of each subject, on the device or in a file.
+        first: Row of the first signal of each subject.
+        stimulus: Stimulus row [N] of each signal, on the device. -1 without a stimulus.
+        subject: Subject index [N], on the device. -1 for a subject that is new to the
+            model.
     """
 
     signals: Sequence[Tensor | LazyRows]
@@ -82,43 +83,34 @@ class SignalBank:
     subject: Tensor
 
     def split(self, rows: Int64) -> list[Int64]:
-        """Split ascending rows into those that `gather` takes together: all, or one
-        subject's each.
+        """Split ascending rows into groups that `gather` can return as one tensor.
+
+        It is a single group, or a group for each subject if their shapes differ.
         """
         if len({signal.shape[1:] for signal in self.signals}) == 1:
             return [rows]
-        return [
-            part
-            for part in np.split(rows, np.searchsorted(rows, self.first[1:]))
-            if len(part)
-        ]
+        subject_rows = np.split(rows, np.searchsorted(rows, self.first[1:]))
+        return [group for group in subject_rows if len(group)]
 
     def gather(self, rows: Int64) -> Tensor:
-        """Gather the signals of ascending rows of one width: [B, ...], on the
-        device.
-        """
+        """Gather the signals [B, ...] of ascending rows of one shape to the device."""
         # ascending rows are contiguous by subject
-        ends = [*np.searchsorted(rows, self.first), len(rows)]
-        subjects = [
-            subject
-            for subject in range(len(self.signals))
-            if ends[subject] < ends[subject + 1]
-        ]
+        ends = np.append(np.searchsorted(rows, self.first), len(rows))
+        subjects = np.flatnonzero(ends[:-1] < ends[1:]).tolist()
         shape = self.signals[subjects[0] if subjects else 0].shape[1:]
         device = self.stimulus.device
 
-        # [B, ...]
         gathered = torch.empty((len(rows), *shape), device=device)
         for subject in subjects:
-            part = slice(ends[subject], ends[subject + 1])
-            signal, chosen = self.signals[subject], rows[part] - self.first[subject]
+            positions = slice(ends[subject], ends[subject + 1])
+            signal = self.signals[subject]
+            subject_rows = rows[positions] - self.first[subject]
             if isinstance(signal, LazyRows):
-                gathered[part] = copy_to_device(
-                    torch.from_numpy(signal[chosen]), device
-                )
+                values = torch.from_numpy(signal[subject_rows])
+                gathered[positions] = copy_to_device(values, device)
             else:
-                index = copy_to_device(torch.from_numpy(chosen), device)
-                torch.index_select(signal, 0, index, out=gathered[part])
+                index = copy_to_device(torch.from_numpy(subject_rows), device)
+                torch.index_select(signal, 0, index, out=gathered[positions])
         return gathered
 
 
@@ -128,28 +120,28 @@ def open_bank(
     is_mapped: bool,
     rows: Literal["averages", "singles", "stimuli"] = "averages",
 ) -> SignalBank:
-    """Lay out the signals of several subjects, on the device or in their files.
+    """Make a bank of the signals of several subjects.
 
     Args:
-        trials: Of each subject.
-        device: Where gathered signals go.
-        is_mapped: Whether signals are read from their files whenever they are gathered.
-        rows: Averages [N, C, T]; single trials [N R, C, T], of which absent ones have
-            no stimulus; or stimuli with all their trials [N, R, C, T].
+        trials: Trials of each subject.
+        device: Device of gathered signals.
+        is_mapped: If True, signals are read from their files whenever they are
+            gathered. Otherwise they lie on the device.
+        rows: Content of a row: the average [C, T] of a stimulus's trials, a single
+            trial [C, T] (without a stimulus if it is absent), or all trials [R, C, T]
+            of a stimulus.
     """
     signals: list[Tensor | LazyRows] = []
     stimuli = []
     for recording in trials:
-        # shape of the rows of this subject
-        count, most = recording.signal.shape[:2]
-        leading = {
-            "averages": (count,),
-            "singles": (count * most,),
-            "stimuli": (count, most),
-        }[rows]
-        shape = *leading, recording.width, len(recording.times_s)
+        n_stimuli, n_repetitions = recording.signal.shape[:2]
+        leading_shape: tuple[int, ...] = (n_stimuli,)
+        if rows == "singles":
+            leading_shape = (n_stimuli * n_repetitions,)
+        elif rows == "stimuli":
+            leading_shape = (n_stimuli, n_repetitions)
+        shape = (*leading_shape, recording.width, len(recording.times_s))
 
-        # signals in their files, or in memory
         if is_mapped:
             signals.append(
                 LazyRows(shape, FLOAT32, partial(_read_rows, recording, rows))
@@ -158,70 +150,72 @@ def open_bank(
             signal = recording.averages if rows == "averages" else recording.singles
             signals.append(torch.from_numpy(signal.reshape(shape)).to(device))
 
-        # padding has stimulus -1, which is never trained on
+        # absent trials have stimulus -1, which is never trained on
         stimulus = recording.stimulus
         if rows == "singles":
             stimulus = np.where(recording.is_there, stimulus[:, None], -1).ravel()
         stimuli.append(stimulus)
 
-    # subjects one after the other
+    # number the rows through all subjects
     counts = [len(stimulus) for stimulus in stimuli]
+    subjects = np.repeat(np.arange(len(counts)), counts)
     return SignalBank(
         signals,
-        np.cumsum([0, *counts[:-1]]),
-        torch.from_numpy(np.concatenate(stimuli)).to(device),
-        torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(device),
+        first=np.cumsum([0] + counts[:-1]),
+        stimulus=torch.from_numpy(np.concatenate(stimuli)).to(device),
+        subject=torch.from_numpy(subjects).to(device),
     )
 
 
 def _read_rows(trials: Trials, rows: str, index: Int64) -> Float32:
-    """Read rows of a subject as `open_bank` lays them out."""
+    """Read rows [B, ...] of a subject, of the content that `open_bank` describes."""
     if rows != "singles":
         return trials.read(index, as_singles=rows == "stimuli")
-    most = trials.signal.shape[1]
-    return trials.read(index // most, as_singles=True)[
-        np.arange(len(index)), index % most
-    ]
+    n_repetitions = trials.signal.shape[1]
+    singles = trials.read(index // n_repetitions, as_singles=True)
+    return singles[np.arange(len(index)), index % n_repetitions]
 
 
 @dataclass(frozen=True)
 class CellData:
-    """Signals, targets and settings from which a cell learns.
+    """Signals, targets and settings of the training of a cell.
 
     Attributes:
-        trials: Signals by subject; the position in the list is the subject index.
+        trials: Training signals of each subject. The position in the list is the
+            subject index.
         targets: Targets of all stimuli, by the fuser's key.
-        held_out: [M] whether the picture's concept is kept for validation.
-        fuser: A prior's frozen fusion encoder, or None.
-        starts: Weights from which a stage starts, by the stage's number and the part of
-            the model.
-        tested: Test signals by subject, with `tested_targets`; only where the test
-            selects the epoch.
-        learned: Record of all this for the model folder, without what selects the
-            epoch.
-        repetitions: A training sample is the average of a stimulus's trials, each
-            single trial, or an average of `random_k` trials at random.
-        alike: Which pictures are, by their rows.
-        epoch_trials: Samples of an epoch, as many of each subject in every step; None:
-            each sample once.
-        adapted: The encoders that learn with the model; their targets are computed at
-            each step.
-        validation_by: Whether concepts or pictures are held out.
-        seed: Of the cell; it decides what is drawn once.
-        is_mapped: Whether signals are read from their files batch by batch.
+        held_out: True [M] for pictures that are held out for validation.
+        fuser: Frozen fusion encoder of a prior, or None.
+        start_files: File or folder of weights that replace those of a module when a
+            stage begins, keyed by the number of the stage, then by the module.
+        test_trials: Signals of each subject whose top-1 selects the epoch. Empty unless
+            `train.selection` is "test" or "recordings".
+        test_targets: Targets of their stimuli.
+        history: Record of the training data for the model folder.
+        repetitions: Content of a training sample: the average of a stimulus's trials, a
+            single trial, or the average of `random_k` random trials.
+        random_k: Number of random trials in an average.
+        grouping: Groups of pictures that are alike, by row.
+        epoch_trials: Number of samples in an epoch, equally many of each subject in
+            each step. None for each sample once.
+        adapted: Encoders that learn with the model, and compute their targets at each
+            step.
+        validation_by: Unit that is held out.
+        seed: Seed of the cell, for values that are drawn once.
+        is_mapped: If True, signals are read from their files batch by batch.
     """
 
     trials: list[Trials]
     targets: Targets
     held_out: Bool
     fuser: nn.Module | None
-    starts: Mapping[int, Mapping[str, Path]] = field(default_factory=dict)
-    tested: list[Trials] = field(default_factory=list)
-    tested_targets: Targets = field(default_factory=lambda: Targets({}))
-    learned: TrainingHistory = field(default_factory=TrainingHistory)
+    start_files: Mapping[int, Mapping[str, Path]] = field(default_factory=dict)
+    test_trials: list[Trials] = field(default_factory=list)
+    test_targets: Targets = field(default_factory=lambda: Targets({}))
+    history: TrainingHistory = field(default_factory=TrainingHistory)
     repetitions: Literal["average", "single", "random"] = "average"
     random_k: int = 2
-    alike: StimulusGrouping = field(default_factory=StimulusGrouping)
+    grouping: StimulusGrouping = field(default_factory=StimulusGrouping)
     epoch_trials: int | None = None
     adapted: EncoderGroup | None = None
     validation_by: Literal["concepts", "pictures"] = "concepts"
@@ -230,59 +224,73 @@ class CellData:
 
 
 class Batches:
-    """The training samples of a cell: the order of an epoch, and each batch, augmented.
+    """Training batches of a cell: their samples in each epoch, augmented.
+
+    Args:
+        data: Signals and targets of the cell.
+        train: Settings of the training.
+        launch: Processes that share each batch.
+
+    Attributes:
+        averages: Averaged signals of all stimuli.
+        samples: Signals from which the batches are gathered.
+        rows: Rows of the samples that are trained on.
+        steps: Steps of an epoch.
+        feedback: Chooser of targets, or None if they are drawn.
 
     Raises:
-        RecipeError: if the smallest batch has fewer trials than there are processes.
+        RecipeError: if an epoch has no step, or if the smallest batch has fewer samples
+            than there are processes.
     """
 
     def __init__(self, data: CellData, train: Train, launch: Launch) -> None:
-        # targets and augmentation settings
-        self.targets, self.augment, self.launch = data.targets, train.augment, launch
+        self.targets = data.targets
+        self.augment = train.augment
+        self.launch = launch
         self.random_k = data.random_k if data.repetitions == "random" else None
 
-        # training samples: averages, single trials, or stimuli whose trials are
-        # averaged in each step
+        # samples are averages, single trials, or stimuli whose trials are averaged in
+        # each step
         device = launch.device
-        self.averages = self.samples = open_bank(data.trials, device, data.is_mapped)
-        self.counts: Tensor | None = None  # of the trials of each stimulus
+        self.averages = open_bank(data.trials, device, data.is_mapped)
+        self.samples = self.averages
+        self.repetition_counts: Tensor | None = None  # [N]
         if data.repetitions == "single":
             self.samples = open_bank(data.trials, device, data.is_mapped, "singles")
         elif data.repetitions == "random" or train.augment.repetitions > 0:
             self.samples = open_bank(data.trials, device, data.is_mapped, "stimuli")
             counts = np.concatenate([trials.counts for trials in data.trials])
-            self.counts = torch.from_numpy(counts).to(device)
+            self.repetition_counts = torch.from_numpy(counts).to(device)
 
-        # parts of the augmentation; some are drawn once for the whole training
-        self.augmentations: list[Augmentation] = [
-            part.build(data.trials[0].rate_hz) for part in train.augment.parts
-        ]
-        self.drawn_once = {
-            index: self._draw_once(index, data)
-            for index, config in enumerate(train.augment.parts)
-            if getattr(config, "drawn", "each_step") == "once"
-        }
+        # some augmentations are drawn once for the whole training
+        self.augmentations: list[Augmentation] = []
+        self.fixed_draws: dict[int, SignalBank] = {}
+        for part in train.augment.parts:
+            self.augmentations.append(part.build(data.trials[0].rate_hz))
+        for index, part in enumerate(train.augment.parts):
+            if isinstance(part, DrawSettings) and part.drawn == "once":
+                self.fixed_draws[index] = self._draw_once(index, data)
 
-        # rows that are trained on: with a stimulus, and not held out
+        # train on rows with a stimulus that is not held out
         stimulus = self.samples.stimulus.cpu().numpy()
         self.rows = np.flatnonzero((stimulus >= 0) & ~data.held_out[stimulus])
-        sample_subjects = self.samples.subject.cpu().numpy()[self.rows]
-        self.rows_of = [
-            self.rows[sample_subjects == subject] for subject in range(len(data.trials))
-        ]
+        row_subjects = self.samples.subject.cpu().numpy()[self.rows]
+        self.subject_rows = []
+        for subject in range(len(data.trials)):
+            self.subject_rows.append(self.rows[row_subjects == subject])
 
-        # steps of an epoch, with or without the smaller last batch
-        full, rest = divmod(len(self.rows), train.batch_size)
-        self.steps = full + (rest > 0 and train.last_batch != "drop")
-        self.share: int | None = None  # of each subject in a step
-
-        # an epoch of a fixed number of trials takes as many of each subject
+        # count the steps of an epoch, of all trials or of a fixed number
+        self.steps, n_remaining = divmod(len(self.rows), train.batch_size)
+        if n_remaining > 0 and train.last_batch != "drop":
+            self.steps += 1
+        self.trials_per_subject: int | None = None  # in each step
         if data.epoch_trials is not None:
-            self.share = train.batch_size // len(self.rows_of)
-            self.steps = data.epoch_trials // max(1, self.share * len(self.rows_of))
+            n_subjects = len(self.subject_rows)
+            self.trials_per_subject = train.batch_size // n_subjects
+            trials_per_step = max(1, self.trials_per_subject * n_subjects)
+            self.steps = data.epoch_trials // trials_per_step
 
-        # feedback chooses among alternative embeddings by how well samples were
-        # predicted
+        # alternative targets are drawn, or chosen by how well samples are predicted
         self.feedback: Feedback | None = None
         if train.alternatives == "uncertainty":
             self.feedback = Feedback(
@@ -292,201 +300,230 @@ class Batches:
                 train.gallery_level,
             )
 
-        # cut positions of the batches in the permuted rows
-        self.taken = self.steps * train.batch_size  # or all, where they are fewer
-        self.cuts: Any = range(train.batch_size, self.taken, train.batch_size)
+        # positions at which the permuted rows are cut into batches
+        self.max_epoch_rows = self.steps * train.batch_size
+        self.cuts: Any = range(train.batch_size, self.max_epoch_rows, train.batch_size)
         if train.last_batch == "even":
             self.cuts = self.steps
         self._check(train, data)
 
-    def epoch(self, seed: int, epoch: int) -> list[Int64]:
-        """Cut an epoch into batches, in an order that seed and epoch decide."""
-        random = np.random.default_rng((seed, epoch))
-        if self.share is None:
-            return np.array_split(
-                random.permutation(self.rows)[: self.taken], self.cuts
-            )
+    def split_epoch(self, seed: int, epoch: int) -> list[Int64]:
+        """Shuffle the rows of an epoch, and split them into batches.
 
-        # each step has the same number of trials of each subject
-        count, drawn = self.steps * self.share, []
-        for rows in self.rows_of:  # in as many rounds as it takes
-            rounds = [random.permutation(rows) for _ in range(-(-count // len(rows)))]
-            drawn.append(np.concatenate(rounds)[:count].reshape(self.steps, self.share))
-        return list(np.concatenate(drawn, 1))
+        Seed and epoch decide the order.
+        """
+        rng = np.random.default_rng((seed, epoch))
+        if self.trials_per_subject is None:
+            rows = rng.permutation(self.rows)[: self.max_epoch_rows]
+            return np.array_split(rows, self.cuts)
+
+        # each step has the same number of trials of each subject, whose rows are
+        # permuted again when they are used up
+        n_trials = self.steps * self.trials_per_subject
+        columns = []
+        for rows in self.subject_rows:
+            n_rounds = math.ceil(n_trials / len(rows))
+            rounds = [rng.permutation(rows) for _ in range(n_rounds)]
+            epoch_rows = np.concatenate(rounds)[:n_trials]
+            columns.append(epoch_rows.reshape(self.steps, self.trials_per_subject))
+        return list(np.concatenate(columns, 1))
 
     def _check(self, train: Train, data: CellData) -> None:
-        # the held-out pictures leave trials to learn from
-        fewest = (
-            min(map(len, self.rows_of)) if self.share is not None else len(self.rows)
-        )
-        if not fewest:
+        """Raise an error if there is nothing to train on in some step or process."""
+        n_subjects = len(self.subject_rows)
+        has_trials = len(self.rows) > 0
+        if self.trials_per_subject is not None:
+            has_trials = all(len(rows) > 0 for rows in self.subject_rows)
+        if not has_trials:
             raise RecipeError(
-                "no trial is left to train on: their pictures are held out for "
+                "no trial is left to train on, because all pictures are held out for "
                 "validation",
-                f"a smaller train.validation than {train.validation:g}, or more "
-                "pictures",
+                f"set a smaller train.validation than {train.validation:g}, or use "
+                "more pictures",
             )
-
-        # an epoch has at least one step
-        if self.share is not None and not (self.share and self.steps):
+        if self.trials_per_subject is not None and not (
+            self.trials_per_subject and self.steps
+        ):
             raise RecipeError(
                 f"train.epoch_trials of {data.epoch_trials} and train.batch_size of "
-                f"{train.batch_size} give {len(self.rows_of)} subjects no step",
-                "a larger train.batch_size, of at least one trial a subject, or "
+                f"{train.batch_size} give {n_subjects} subjects no step",
+                "set a larger train.batch_size, of at least one trial a subject, or "
                 "more train.epoch_trials",
             )
 
-        # each process gets at least one trial of every batch
-        smallest = min(map(len, self.epoch(0, 0)), default=0) if self.steps else 0
+        # each process needs at least one trial of every batch
+        smallest = 0
+        if self.steps:
+            smallest = min(len(rows) for rows in self.split_epoch(0, 0))
         if smallest < self.launch.processes:
             raise RecipeError(
                 f"last_batch={train.last_batch} cuts {len(self.rows)} trials into "
                 f"{self.steps} batches, the smallest of {smallest}: fewer than one for "
                 f"each of {self.launch.processes} processes",
-                "another train.batch_size, or train.last_batch=even",
+                "set another train.batch_size, or train.last_batch=even",
             )
 
     def draw(
         self, rows: Int64, seed: int, mix: tuple[float, float] = (0.0, 1.0)
     ) -> tuple[list[tuple[Tensor, Tensor]], Tensors, LossContext]:
-        """Gather and augment this process's share of a batch, whose rows are given for
-        all processes.
+        """Draw this process's share of a batch, augmented.
 
-        The seed decides, with this process's rank, what is random. Pairs of signals are
-        mixed with shares from Beta(alpha, alpha), and a share of them is: `mix` holds
-        the two. With alpha 0 none is mixed.
+        Args:
+            rows: Rows [B] of the batch, over all processes.
+            seed: Seed of the step.
+            mix: Parameter alpha of Beta(alpha, alpha), from which shares of mixed
+                signals are drawn, and the share of signals that are mixed. With alpha 0
+                no signals are mixed.
 
         Returns:
-            Micro-batches: signals [B_part, C, T] and subject indices [B_part]. One
-            holds all B rows where subjects have one width; else there is one for each
-            subject in the step. Targets [B, *shape] by the fuser's key or their name,
-            in the order of the micro-batches. How the whole batch, over all processes,
-            was mixed, and what it shows.
+            Micro-batches of signals [B_part, C, T] and subject indices [B_part], a
+            single one, or one for each subject if their shapes differ. Targets
+            [B, *shape] by the fuser's key or name, in the order of the micro-batches.
+            The mixing and the stimuli of the whole batch, over all processes.
         """
-        # sorted, so that a subject's signals lie together, and a mapped file is read
-        # forwards
-        ordered = np.sort(rows)
-
-        # gather and augment this process's signals [B, C, T]
-        shard: Int64 = self.launch.shard(ordered)  # type: ignore[arg-type,assignment]
         device = self.launch.device
-        generator = torch.Generator(device).manual_seed(
-            derive_seed(seed, self.launch.rank)
-        )
-        signals = [self._signals(part, generator) for part in self.samples.split(shard)]
+
+        # sorted rows keep the signals of a subject together, and read files forwards
+        batch_rows = np.sort(rows)
+        shard: Int64 = self.launch.shard(batch_rows)  # type: ignore[arg-type,assignment]
         index = copy_to_device(torch.from_numpy(shard), device)
-        subjects = self.samples.subject[index].split(
-            [len(signal) for signal in signals]
-        )
+
+        # gather and augment the signals [B_part, C, T]
+        generator = torch.Generator(device)
+        generator.manual_seed(derive_seed(seed, self.launch.rank))
+        signals = []
+        for group in self.samples.split(shard):
+            signals.append(self._gather_augmented(group, generator))
+        sizes = [len(signal) for signal in signals]
+        subjects = self.samples.subject[index].split(sizes)
 
         # where a stimulus has several targets, one is drawn, or chosen by feedback
         stimulus = self.samples.stimulus[index]
-        which = {
-            key: torch.randint(
-                count, stimulus.shape, generator=generator, device=device
-            )
-            if self.feedback is None
-            else self.feedback.alternative_of(index)
-            for key, count in self.targets.alternatives.items()
-        }
-        targets = self.targets.gather(stimulus, choices=which)
+        choices = {}
+        for key, count in self.targets.alternatives.items():
+            if self.feedback is not None:
+                choices[key] = self.feedback.get_alternatives(index)
+            else:
+                choices[key] = torch.randint(
+                    count, stimulus.shape, generator=generator, device=device
+                )
+        targets = self.targets.gather(stimulus, choices=choices)
 
-        # mixings of all processes are drawn, since the loss compares over the whole
-        # batch
-        stimuli = self.samples.stimulus[
-            copy_to_device(torch.from_numpy(ordered), device)
-        ]
-        context = LossContext(stimuli=stimuli)
+        # the loss compares the stimuli of the whole batch
+        batch_index = copy_to_device(torch.from_numpy(batch_rows), device)
+        context = LossContext(stimuli=self.samples.stimulus[batch_index])
         alpha, mixed_share = mix
         if alpha:
-            rank_mixings = []
-            for rank in range(self.launch.processes):
-                # partners lie in the same micro-batch of the same process
-                share: Int64 = replace(self.launch, rank=rank).shard(ordered)  # type: ignore[arg-type,assignment]
-                mixer = torch.Generator(device).manual_seed(derive_seed(seed, rank, 1))
-                rank_mixings.append(
-                    [
-                        Mixing.draw(len(part), alpha, mixer, mixed_share)
-                        for part in self.samples.split(share)
-                    ]
-                )
-            pairs = zip(rank_mixings[self.launch.rank], signals, strict=True)
-            signals = [part.mix(signal) for part, signal in pairs]
-
-            # partners are rows of the joined batch
-            mixings = [*chain(*rank_mixings)]
-            firsts = accumulate((len(part.partner) for part in mixings), initial=0)
-            partners = [
-                part.partner + first
-                for part, first in zip(mixings, firsts, strict=False)
-            ]
-            mixing = Mixing(
-                torch.cat(partners), torch.cat([part.share for part in mixings])
-            )
+            signals, mixing = self._mix(signals, batch_rows, seed, alpha, mixed_share)
             context = replace(context, mixing=mixing)
         return list(zip(signals, subjects, strict=True)), targets, context
 
-    def _draw_once(self, index: int, data: CellData) -> SignalBank:
-        """Draw an augmentation for all samples: by seed, subject and row, independent
-        of the step.
-        """
-        # the generator depends on the subject, not on the other subjects of the cell
-        drawn = []
-        for trials, signal in zip(data.trials, self.samples.signals, strict=True):
-            generator = torch.Generator().manual_seed(
-                derive_seed(data.seed, trials.subject, index)
-            )
-            count, (channels, samples) = len(signal), signal.shape[-2:]
-            values = self.augmentations[index].draw(
-                (count, channels, samples), generator
-            )
-            drawn.append(values.to(self.launch.device))
-        return replace(self.samples, signals=drawn)
+    def _mix(
+        self,
+        signals: Sequence[Tensor],
+        batch_rows: Int64,
+        seed: int,
+        alpha: float,
+        mixed_share: float,
+    ) -> tuple[list[Tensor], Mixing]:
+        """Mix the signals of this process within their micro-batches.
 
-    def _signals(self, rows: Int64, generator: torch.Generator) -> Tensor:
-        """Gather the signals of ascending rows, and vary them: [B, C, T]."""
+        The mixing of all processes is drawn, because the loss compares the whole batch.
+
+        Args:
+            signals: Signals [B_part, C, T] of each micro-batch of this process.
+            batch_rows: Ascending rows [B] of the batch, over all processes.
+            seed: Seed of the step.
+            alpha: Parameter of Beta(alpha, alpha).
+            mixed_share: Share of signals that are mixed.
+
+        Returns:
+            The mixed signals, and the mixing of the whole batch.
+        """
+        mixings = []
+        mixed_signals = []
+        for rank in range(self.launch.processes):
+            shard: Int64 = replace(self.launch, rank=rank).shard(batch_rows)  # type: ignore[arg-type,assignment]
+            generator = torch.Generator(self.launch.device)
+            generator.manual_seed(derive_seed(seed, rank, 1))
+            rank_mixings = []
+            for group in self.samples.split(shard):
+                mixing = Mixing.draw(len(group), alpha, generator, mixed_share)
+                rank_mixings.append(mixing)
+            if rank == self.launch.rank:
+                for mixing, signal in zip(rank_mixings, signals, strict=True):
+                    mixed_signals.append(mixing.mix(signal))
+            mixings += rank_mixings
+
+        # number the partners through the whole batch
+        partners = []
+        first_row = 0
+        for mixing in mixings:
+            partners.append(mixing.partner + first_row)
+            first_row += len(mixing.partner)
+        shares = torch.cat([mixing.share for mixing in mixings])
+        return mixed_signals, Mixing(torch.cat(partners), shares)
+
+    def _draw_once(self, index: int, data: CellData) -> SignalBank:
+        """Draw the random values of an augmentation for all samples.
+
+        They depend on seed, subject and row, but not on the step or on other subjects.
+        """
+        values = []
+        for trials, signal in zip(data.trials, self.samples.signals, strict=True):
+            generator = torch.Generator()
+            generator.manual_seed(derive_seed(data.seed, trials.subject, index))
+            n_channels, n_times = signal.shape[-2:]
+            subject_values = self.augmentations[index].draw(
+                (len(signal), n_channels, n_times), generator
+            )
+            values.append(subject_values.to(self.launch.device))
+        return replace(self.samples, signals=values)
+
+    def _gather_augmented(self, rows: Int64, generator: torch.Generator) -> Tensor:
+        """Gather the signals [B, C, T] of ascending rows, and augment them."""
         signal = self.samples.gather(rows)
 
-        # repetitions are averaged or mixed anew in each step
-        if self.counts is not None:  # [B, R, C, T]
-            counts = self.counts[
-                copy_to_device(torch.from_numpy(rows), self.launch.device)
-            ]
+        # average or mix the repetitions [B, R, C, T]
+        if self.repetition_counts is not None:
+            index = copy_to_device(torch.from_numpy(rows), self.launch.device)
+            counts = self.repetition_counts[index]
             if self.random_k is not None:
                 signal, counts = draw_repetitions(
                     signal, counts, self.random_k, generator
                 )
             signal = mix_repetitions(signal, counts, self.augment, generator)
 
-        # vary the averages, by values of this step or by those drawn once
-        for index, augmentation in enumerate(self.augmentations):
-            if bank := self.drawn_once.get(index):
-                drawn = bank.gather(rows)
+        # augment by values that are drawn now, or were drawn once
+        for index_of_part, augmentation in enumerate(self.augmentations):
+            if index_of_part in self.fixed_draws:
+                values = self.fixed_draws[index_of_part].gather(rows)
             else:
-                drawn = augmentation.draw((len(rows), *signal.shape[1:]), generator)
-            signal = augmentation.apply(signal, drawn)
+                shape = (len(rows), *signal.shape[1:])
+                values = augmentation.draw(shape, generator)
+            signal = augmentation.apply(signal, values)
         return signal
 
 
 class Feedback(nn.Module):
-    """The level of each sample among three targets: the first where the sample is
-    found easily, the last where hardly.
+    """Choice among three targets of each sample by how well it is predicted.
 
-    Source: the uncertainty-aware blur prior (UBP, arXiv 2503.04207), published
-    repository.
+    An easily predicted sample gets the first target, a hard one the last.
 
     Args:
-        samples: How many there are.
-        alternatives: How many targets a stimulus has, by key.
-        device: Where they are chosen.
-        gallery_level: Level of the first alternative, which is the gallery's.
+        samples: Number N of samples.
+        alternatives: Number of targets of a stimulus, by key.
+        device: Device of the choice.
+        gallery_level: Level of the first alternative, which is in the gallery.
 
     Attributes:
-        running: [samples] running similarity of each sample and its target.
-        level: [samples] its level.
+        running: Running similarity [N] of each sample to its target.
+        level: Level [N] of each sample.
 
     Raises:
-        RecipeError: if targets have other than three alternatives.
+        RecipeError: if the number of targets is not three.
+
+    Source: uncertainty-aware blur prior (UBP, arXiv 2503.04207), published repository.
     """
 
     running: Tensor
@@ -503,7 +540,7 @@ class Feedback(nn.Module):
             raise RecipeError(
                 "train.alternatives=uncertainty chooses among three targets of "
                 "each stimulus",
-                "train.embedding_alternatives={ENCODER: [SECOND, THIRD]}, from "
+                "set train.embedding_alternatives={ENCODER: [SECOND, THIRD]}, from "
                 "weak to strong",
             )
         super().__init__()
@@ -511,81 +548,97 @@ class Feedback(nn.Module):
             "running", torch.ones(samples, dtype=torch.float64, device=device)
         )
         self.register_buffer("level", torch.full((samples,), USUAL, device=device))
-        # alternative of each level: the gallery's own target is the first
+
+        # alternative of each level, where the first alternative is the gallery's
         order = [1, 2]
         order.insert(gallery_level, 0)
         self.order = torch.tensor(order, device=device)
 
-    def alternative_of(self, rows: Tensor) -> Tensor:
-        """Return the index of the alternative that rows [B] learn from."""
+    def get_alternatives(self, rows: Tensor) -> Tensor:
+        """Return the index [B] of the target that each row learns from."""
         return self.order[self.level[rows]]
 
-    def learn(self, rows: Tensor, similarity: Tensor) -> None:
-        """Choose the alternatives of rows [B] anew, by the scaled similarity [B] of
-        their pairs.
+    def update(self, rows: Tensor, similarity: Tensor) -> None:
+        """Choose new levels.
+
+        Args:
+            rows: Rows [B] of the samples.
+            similarity: Scaled similarity [B] of their predictions to their targets.
         """
         newest = similarity.detach().double()
-        running = SHARE * newest + (1 - SHARE) * self.running[rows]
+        running = NEWEST_WEIGHT * newest + (1 - NEWEST_WEIGHT) * self.running[rows]
         self.running[rows] = running
-        mean, limit = running.mean(), DEVIATIONS * running.std()
-        easier = torch.where(newest > mean + limit, EASY, USUAL)
-        self.level[rows] = torch.where(newest < mean - limit, HARD, easier)
+        mean = running.mean()
+        limit = MAX_DEVIATIONS * running.std()
+        levels = torch.where(newest > mean + limit, EASY, USUAL)
+        self.level[rows] = torch.where(newest < mean - limit, HARD, levels)
 
 
 Query = tuple[SignalBank, Int64]
-"""Signals and the rows of those that are decoded; their gallery is the pictures that
-any of them shows.
-"""
+"""Signals, and the rows that are decoded, whose pictures are the gallery."""
 
 
-def held_out_of(
+def choose_held_out(
     concepts: Sequence[str],
     share: float,
     pictures: Pictures | None = None,
     by: Literal["concepts", "pictures"] = "concepts",
 ) -> Bool:
-    """Choose whole training concepts, or pictures, for validation: [M]; the same for
-    every cell of every run.
+    """Choose the training pictures that validate, the same ones in every run.
 
-    Copies of these in other concepts are held out too, where the pictures are known: by
-    the name of the data set's pictures, ids [M], what pixels are known by [M, 25], and
-    what compares them.
+    Args:
+        concepts: Concept [M] of each picture.
+        share: Share of concepts, or pictures, that are held out.
+        pictures: If given, copies of held-out pictures are held out too.
+        by: Unit that is held out.
+
+    Returns:
+        True [M] for held-out pictures.
     """
     # a fixed seed, so that all runs hold out the same concepts
     if by == "pictures":
         concepts = [str(row) for row in range(len(concepts))]
     names = np.unique(np.asarray(concepts))
-    chosen = np.random.default_rng(0).permutation(names)[: round(share * len(names))]
-    held_out = np.isin(concepts, chosen)
+    n_held_out = round(share * len(names))
+    held_out_names = np.random.default_rng(0).permutation(names)[:n_held_out]
+    held_out = np.isin(concepts, held_out_names)
     if pictures is None:
         return held_out
 
-    # copies of held-out pictures must not be learned under another concept
-    dataset, image_ids, pixels, confirm = pictures
+    # find copies of held-out pictures, which may have another concept
+    dataset, image_ids, pixels, compare = pictures
     if pixels is None:
         return held_out
-    learned = LearnedPictures.from_image_ids(
-        dataset, [*compress(image_ids, held_out)], pixels[held_out]
+    held_out_pictures = LearnedPictures.from_image_ids(
+        dataset, list(compress(image_ids, held_out)), pixels[held_out]
     )
-    is_copy: ComparePair = lambda row, name: confirm(row, name) or ""  # noqa: E731 (what is not here is learned)
-    return learned.find_members(dataset, image_ids, pixels, is_copy, MAX_COPY_DISTANCE)
+
+    def find_likeness(row: int, name_hash: int) -> Likeness:
+        # pictures that cannot be compared stay in the training
+        return compare(row, name_hash) or ""
+
+    return held_out_pictures.find_members(
+        dataset, image_ids, pixels, find_likeness, MAX_COPY_DISTANCE
+    )
 
 
-def select_held_out(data: CellData, averages: SignalBank) -> list[Query]:
-    """List the averaged signals of held-out training pictures, if there are any."""
-    # signals without a stimulus validate nothing
+def list_validation_queries(data: CellData, averages: SignalBank) -> list[Query]:
+    """List the averaged signals of held-out training pictures, as at most one query."""
     stimulus = averages.stimulus.cpu().numpy()
     rows = np.flatnonzero((stimulus >= 0) & data.held_out[stimulus])
     return [(averages, rows)] if len(rows) else []
 
 
-def select_tested(data: CellData, device: torch.device) -> list[Query]:
-    """List the test signals, a subject at a time."""
-    # a known subject keeps its index, a new one has none
-    learned, queries = [trials.subject for trials in data.trials], list[Query]()
-    for trials in data.tested:
+def list_test_queries(data: CellData, device: torch.device) -> list[Query]:
+    """List the test signals, as a query for each subject."""
+    subjects = [trials.subject for trials in data.trials]
+    queries = []
+    for trials in data.test_trials:
+        # a subject of the training keeps its index
+        index = -1
+        if trials.subject in subjects:
+            index = subjects.index(trials.subject)
         bank = open_bank([trials], device, data.is_mapped)
-        index = learned.index(trials.subject) if trials.subject in learned else -1
         bank = replace(bank, subject=torch.full_like(bank.subject, index))
         queries.append((bank, np.arange(len(trials.stimulus))))
     return queries
@@ -598,74 +651,90 @@ def rank_queries(
     precision: str,
     launch: Launch,
 ) -> Tensor:
-    """Rank the seen pictures of all queries, [N]; as the main process finds them, for
-    all processes.
+    """Rank the seen picture of each signal in the gallery of its query.
+
+    Args:
+        aligner: The model.
+        queries: Queries, which may be none.
+        targets: Targets of the stimuli.
+        precision: Precision of the computation, "fp32" or "bf16".
+        launch: Processes of the training. The main process ranks for all.
+
+    Returns:
+        Ranks [N] of all queries, from 1.
     """
     if not queries:
         return torch.empty(0)
     aligner.eval()
     keys = aligner.layout.compared_keys
-    compared = Targets(
+    compared_targets = Targets(
         {key: source for key, source in targets.sources.items() if key in keys}
     )
-    # each process has running statistics of batch normalisation of its own share
+    # running statistics of batch normalisation may differ between processes
     with torch.inference_mode(), launch.autocast(precision):
-        return launch.run_on_main(partial(_rank_all, aligner, queries, compared))
+        return launch.run_on_main(
+            partial(_rank_all, aligner, queries, compared_targets)
+        )
 
 
 def _rank_all(aligner: Aligner, queries: Sequence[Query], targets: Targets) -> Tensor:
+    """Rank the seen pictures [N] of all queries."""
     return torch.cat([_rank(aligner, bank, rows, targets) for bank, rows in queries])
 
 
 def _rank(aligner: Aligner, bank: SignalBank, rows: Int64, targets: Targets) -> Tensor:
-    """Rank the seen picture of each signal among the pictures that the rows show:
-    [N].
-    """
-    # the gallery [M, D] is encoded once
+    """Rank the seen picture [N] of each row among the pictures of all rows."""
     index = torch.from_numpy(rows).to(bank.stimulus.device)
-    shown, target = torch.unique(bank.stimulus[index], return_inverse=True)
-    gallery = aligner.encode_image(targets.gather(shown)).float()
+    stimuli, target = torch.unique(bank.stimulus[index], return_inverse=True)
+    gallery = aligner.encode_image(targets.gather(stimuli)).float()  # [M, D]
 
-    # signals are encoded in blocks, which bounds the memory
-    tokens, is_known = [], bool((bank.subject >= 0).all())  # [N, D]; of all or of none
-    for start in range(0, len(rows), SIGNALS_AT_ONCE):
-        for part in bank.split(rows[start : start + SIGNALS_AT_ONCE]):
-            subject = bank.subject[torch.from_numpy(part).to(bank.subject.device)]
-            tokens.append(
-                aligner.encode_signal(
-                    bank.gather(part), subject if is_known else None
-                ).float()
-            )
+    # encode the signals in blocks, which limits the memory
+    tokens = []
+    has_known_subjects = bool((bank.subject >= 0).all())
+    for start in range(0, len(rows), SIGNALS_PER_BATCH):
+        for group in bank.split(rows[start : start + SIGNALS_PER_BATCH]):
+            subject = None
+            if has_known_subjects:
+                subject = bank.subject[torch.from_numpy(group).to(bank.subject.device)]
+            token = aligner.encode_signal(bank.gather(group), subject)
+            tokens.append(token.float())
     return find_ranks(torch.cat(tokens), gallery, target)
 
 
-def summarise_held_out(
+def summarise_validation(
     ranks: Tensor,
     queries: Sequence[Query],
     data: CellData,
     seed: int,
     caveats: Sequence[str],
 ) -> list[Metric]:
-    """Measure the retrieval of held-out training pictures by their ranks [N]; nothing
-    where none is held out.
+    """Summarise the retrieval of held-out training pictures in metrics.
 
     Args:
-        ranks: Of `rank_queries`.
-        queries: Of `select_held_out`.
-        data: Of the cell.
-        seed: Of the training.
-        caveats: Of the model.
+        ranks: Ranks [N] of `rank_queries`.
+        queries: The query of `list_validation_queries`, or none.
+        data: Data of the cell.
+        seed: Seed of the training.
+        caveats: Caveats of the model.
+
+    Returns:
+        The metrics. Empty without a query.
     """
     if not queries:
         return []
 
-    # ranks and pictures by subject: several subjects may have seen one picture
+    # group by subject, because several subjects may have seen one picture
     ((bank, rows),) = queries
-    subject, stimulus = bank.subject.cpu()[rows], bank.stimulus.cpu()[rows]
-    masks = [subject == index for index in subject.unique()]
-    items = data.alike.make_items([stimulus[mask].tolist() for mask in masks])
+    subject = bank.subject.cpu()[rows]
+    stimulus = bank.stimulus.cpu()[rows]
+    subject_ranks = []
+    subject_stimuli = []
+    for index in subject.unique():
+        subject_ranks.append(ranks[subject == index])
+        subject_stimuli.append(stimulus[subject == index].tolist())
+    items = data.grouping.make_items(subject_stimuli)
     return summarise_ranks(
-        [ranks[mask] for mask in masks],
+        subject_ranks,
         len(items.names),
         seeds=(seed,),
         protocol=extend_protocol(f"held-out training {data.validation_by}", caveats),
@@ -674,6 +743,6 @@ def summarise_held_out(
     )
 
 
-def top1(ranks: Tensor) -> float | None:
-    """Share of the signals whose picture came first; None when there are none."""
+def compute_top1(ranks: Tensor) -> float | None:
+    """Return the share of ranks [N] that are 1, or None without ranks."""
     return float((ranks == 1).double().mean()) if len(ranks) else None

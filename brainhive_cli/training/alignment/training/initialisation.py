@@ -52,7 +52,7 @@ References = Sequence[Mapping[str, str]]
 """What each stage starts from, by the part of the model, as `Train.starts` gives it."""
 
 
-def initial_aligner(
+def make_aligner(
     seed: int,
     layout: layouts.Layout,
     data: CellData,
@@ -77,11 +77,11 @@ def initial_aligner(
         if load_pretrained is not None:
             load_pretrained()
 
-    take_fuser(aligner, data)
+    copy_fuser(aligner, data)
     return aligner
 
 
-def take_fuser(aligner: Aligner, data: CellData) -> None:
+def copy_fuser(aligner: Aligner, data: CellData) -> None:
     """Take the fuser of a prior over, where there is one; it never learns here.
 
     Raises:
@@ -110,7 +110,7 @@ def _draw_as_reference(module: nn.Module) -> None:
             nn.init.zeros_(bias)
 
 
-def learned_by(data: CellData, train: Train) -> TrainingHistory:
+def make_history(data: CellData, train: Train) -> TrainingHistory:
     """Return the record of a cell's training data, with that of its starts."""
     stimuli = [trials.stimulus for trials in data.trials]
     is_validated = any(data.held_out[rows[rows >= 0]].any() for rows in stimuli)
@@ -121,10 +121,10 @@ def learned_by(data: CellData, train: Train) -> TrainingHistory:
         "test": "test",
         "recordings": "validation",
     }
-    learned = replace(data.learned, selection=selections[train.selection])
+    learned = replace(data.history, selection=selections[train.selection])
     starts = (
         read_history(path, part)
-        for start in data.starts.values()
+        for start in data.start_files.values()
         for part, path in start.items()
     )
     for before in filter(None, starts):
@@ -163,7 +163,7 @@ def load_start(aligner: Aligner, path: Path, part: str = "") -> None:
     from brainhive_cli.training.alignment import model as aligners
 
     if not part:
-        take_over(aligner, path)
+        copy_weights(aligner, path)
         return
 
     # a model, or a file of the part or of a module around it: GPT-2's weights, for one,
@@ -200,12 +200,12 @@ def load_start(aligner: Aligner, path: Path, part: str = "") -> None:
         prefix + name: value for name, value in below(source, start_prefix).items()
     }
 
-    subject_modules = modules_of_subjects(aligner)
+    subject_modules = list_subject_weights(aligner)
     if start is not None:
         # a larger part is not taken over in silence
         matching = renamed.keys() & {prefix + name for name in needed}
         if matching and (
-            surplus := sorted(renamed.keys() - matching - modules_of_subjects(start))
+            surplus := sorted(renamed.keys() - matching - list_subject_weights(start))
         ):
             console.warn(
                 f"{path}: {len(matching)} of {len(renamed)} weights of {part} are "
@@ -260,7 +260,7 @@ def find_starts(
     }
 
 
-def name_starts(
+def pin_starts(
     references: References, paths: Paths, opened: OpenedRuns
 ) -> dict[str, str]:
     """Pin what changes under one name among what stages start from, by that name;
@@ -381,7 +381,7 @@ def _names_file(reference: str) -> bool:
     return (reference.partition("@")[0] if is_on_hub else reference).endswith(ENDINGS)
 
 
-def take_over(aligner: Aligner, source: Aligner | Path) -> None:
+def copy_weights(aligner: Aligner, source: Aligner | Path) -> None:
     """Take the weights of another model, or of one's folder, over.
 
     A new subject's row is the mean of the rows of the other; its own modules keep their
@@ -410,7 +410,7 @@ def take_over(aligner: Aligner, source: Aligner | Path) -> None:
     # rows of subjects: known ones keep theirs, new ones get the mean
     state = start.state_dict()
     old, new = start.layout.spec.subjects, aligner.layout.spec.subjects
-    for name in _rows_of_subjects(start):
+    for name in _list_row_weights(start):
         row_of = dict(zip(old, state[name], strict=True))
         state[name] = torch.stack(
             [row_of.get(subject, state[name].mean(0)) for subject in new]
@@ -418,9 +418,9 @@ def take_over(aligner: Aligner, source: Aligner | Path) -> None:
 
     # modules of subjects: those of absent subjects go, new ones keep their initial
     # weights
-    for name in modules_of_subjects(start) - initial.keys():
+    for name in list_subject_weights(start) - initial.keys():
         state.pop(name, None)
-    for name in modules_of_subjects(aligner) - state.keys():
+    for name in list_subject_weights(aligner) - state.keys():
         state[name] = initial[name]
 
     # all other names and shapes must agree
@@ -453,7 +453,7 @@ def refuse_other_voxels(start: Aligner, aligner: Aligner) -> None:
         )
 
 
-def _rows_of_subjects(aligner: Aligner) -> set[str]:
+def _list_row_weights(aligner: Aligner) -> set[str]:
     """Name the weights that have a row for each subject: those that one more subject
     makes larger.
     """
@@ -468,7 +468,7 @@ def _rows_of_subjects(aligner: Aligner) -> set[str]:
             name: (*subjects, subjects[-1]) for name, subjects in spec.regions.items()
         },
     )
-    shapes, state = _shapes_for(aligner, larger), aligner.state_dict()
+    shapes, state = _compute_shapes(aligner, larger), aligner.state_dict()
     return {
         name
         for name, value in state.items()
@@ -476,7 +476,7 @@ def _rows_of_subjects(aligner: Aligner) -> set[str]:
     }
 
 
-def modules_of_subjects(aligner: Aligner) -> set[str]:
+def list_subject_weights(aligner: Aligner) -> set[str]:
     """Name the weights that go by a subject's number: those that are gone when subjects
     have others.
     """
@@ -484,11 +484,11 @@ def modules_of_subjects(aligner: Aligner) -> set[str]:
     new_subjects = tuple(subject + 1 + max(spec.subjects) for subject in spec.subjects)
     return (
         aligner.state_dict().keys()
-        - _shapes_for(aligner, replace(spec, subjects=new_subjects)).keys()
+        - _compute_shapes(aligner, replace(spec, subjects=new_subjects)).keys()
     )
 
 
-def _shapes_for(aligner: Aligner, spec: SignalSpec) -> dict[str, torch.Size]:
+def _compute_shapes(aligner: Aligner, spec: SignalSpec) -> dict[str, torch.Size]:
     """Give the names and shapes that the weights of an aligner would have for other
     signals.
     """

@@ -42,7 +42,7 @@ from brainhive_cli.training.alignment.training.initialisation import (
     StartFiles,
     find_starts,
     list_start_inputs,
-    name_starts,
+    pin_starts,
     read_history,
 )
 
@@ -98,7 +98,7 @@ class Job:
         """
         # inherit first: variants are laid over the keys of the base run
         base_run = find_base_run(recipe) if recipe.mode == "finetune" else None
-        recipe = recipe if base_run is None else inherit(recipe, base_run)
+        recipe = recipe if base_run is None else inherit_keys(recipe, base_run)
         dataset: Dataset = recipe.dataset.build(recipe.paths)
         return cls(recipe, make_variants(recipe), dataset, base_run)
 
@@ -116,7 +116,7 @@ class Job:
         """
         versions = dict[str, str]()
         for recipe in self.variants.values():
-            versions |= name_starts(recipe.train.starts, recipe.paths, self._opened)
+            versions |= pin_starts(recipe.train.starts, recipe.paths, self._opened)
         commits = {
             name: version
             for name, version in versions.items()
@@ -482,7 +482,7 @@ def find_base_run(recipe: Recipe) -> BaseRun:
     )
 
 
-def inherit(recipe: Recipe, base_run: BaseRun) -> Recipe:
+def inherit_keys(recipe: Recipe, base_run: BaseRun) -> Recipe:
     """Name the run that is fine-tuned and its new subjects, and take over the keys that
     its models keep.
 

@@ -28,18 +28,18 @@ from brainhive_cli.training.alignment.terms import Term, mixing_of
 from brainhive_cli.training.alignment.training.batches import (
     Batches,
     CellData,
+    compute_top1,
+    list_test_queries,
+    list_validation_queries,
     open_bank,
     rank_queries,
-    select_held_out,
-    select_tested,
-    summarise_held_out,
-    top1,
+    summarise_validation,
 )
 from brainhive_cli.training.alignment.training.initialisation import (
-    initial_aligner,
-    learned_by,
+    copy_weights,
     load_start,
-    take_over,
+    make_aligner,
+    make_history,
 )
 from brainhive_cli.training.alignment.training.objective import Objective
 from brainhive_cli.training.alignment.training.optimisation import Learner, StateContent
@@ -137,7 +137,7 @@ def fit(
     keep_freed_memory()
     if aligner.adapter is not None and data.adapted is not None:
         aligner.adapter.attach(data.adapted.network.module)
-    aligner = normalise_together(aligner, launch)
+    aligner = synchronise_batch_norm(aligner, launch)
 
     # set up the loss, the batches, the optimizer and the validation
     objective = Objective(terms, layout.similarity == "centred_cosine")
@@ -150,14 +150,14 @@ def fit(
         objective,
         settings,
         steps_per_epoch,
-        data.starts,
+        data.start_files,
         is_started=start is not None,
         feedback=feedback,
     )
-    validation_queries = select_held_out(data, batches.averages)
+    validation_queries = list_validation_queries(data, batches.averages)
     test_queries = []
     if settings.selection in ("test", "recordings"):
-        test_queries = select_tested(data, launch.device)
+        test_queries = list_test_queries(data, launch.device)
 
     # resume from the checkpoint of an interrupted training
     saved_state = None if checkpoint is None else checkpoint.load(launch)
@@ -173,7 +173,9 @@ def fit(
         # each stage has its own optimizer and frozen modules
         if learner.epoch == learner.stage_end:
             learner.enter_stage()
-        remaining_batches = batches.epoch(seed, learner.epoch)[learner.steps_done :]
+        remaining_batches = batches.split_epoch(seed, learner.epoch)[
+            learner.steps_done :
+        ]
         start_s = time.monotonic()
         learner.train()
         for rows in remaining_batches:
@@ -205,9 +207,9 @@ def fit(
                 targets = _gather_batch(targets, len(rows), launch)
                 loss = objective(predicted, targets, context)
                 if feedback is not None:
-                    similarities = objective.of_pairs(predicted, targets, context)
+                    similarities = objective.compare_pairs(predicted, targets, context)
                     sample_rows = torch.from_numpy(np.sort(rows))
-                    feedback.learn(
+                    feedback.update(
                         copy_to_device(sample_rows, launch.device), similarities
                     )
 
@@ -227,21 +229,25 @@ def fit(
 
         # score the epoch, and keep its weights if it is the best so far
         ranks = rank_queries(
-            learner.scored_aligner, validation_queries, data.targets, settings.precision, launch
+            learner.scored_aligner,
+            validation_queries,
+            data.targets,
+            settings.precision,
+            launch,
         )
         test_ranks = rank_queries(
             learner.scored_aligner,
             test_queries,
-            data.tested_targets,
+            data.test_targets,
             settings.precision,
             launch,
         )
-        validation_top1 = top1(ranks)
+        validation_top1 = compute_top1(ranks)
         if settings.selection == "recordings":
-            validation_top1 = top1(test_ranks)
+            validation_top1 = compute_top1(test_ranks)
         score = validation_top1
         if settings.selection == "test":
-            score = top1(test_ranks)
+            score = compute_top1(test_ranks)
         elif settings.selection == "last":
             score = None
         learner.finish_epoch(ranks, validation_top1, score)
@@ -259,7 +265,7 @@ def fit(
     # load the weights of the selected epoch
     aligner = learner.load_selected()
     if callbacks is not None:
-        metrics = summarise_held_out(
+        metrics = summarise_validation(
             learner.ranks, validation_queries, data, seed, aligner.learned.caveats
         )
         callbacks.at_end(aligner, learner.selected_epoch, metrics)
@@ -291,10 +297,10 @@ def _set_up_model(
             f"the backbone {layout.backbone['kind']} cannot continue from weights",
             "leave start out",
         )
-    aligner = initial_aligner(seed, layout, data, settings.init).to(launch.device)
-    aligner.learned = learned_by(data, settings)
+    aligner = make_aligner(seed, layout, data, settings.init).to(launch.device)
+    aligner.learned = make_history(data, settings)
     if start is not None:
-        take_over(aligner, start)
+        copy_weights(aligner, start)
         aligner.learned = aligner.learned.inherit(start.learned)
     return aligner
 
@@ -377,7 +383,7 @@ def _fit_closed_form(
     """
     # continue from the weights of a run
     if parts.resolve("backbones", aligner.layout.backbone).continues:
-        for module_name, path in data.starts.get(0, {}).items():
+        for module_name, path in data.start_files.get(0, {}).items():
             load_start(aligner, path, module_name)
 
     # fit the subjects one after another, whose averages are read into memory once
@@ -386,7 +392,7 @@ def _fit_closed_form(
     sums = {name: 0.0 * mean for name, mean in aligner.means.items()}
     n_samples = 0
     for trials in data.trials:
-        training_rows, held_out_rows = split_known(trials, data.held_out)
+        training_rows, held_out_rows = split_held_out(trials, data.held_out)
         stimuli = torch.from_numpy(trials.stimulus[training_rows]).to(launch.device)
         signal = _load_averages(trials, training_rows, launch)
         held_out_signal = _load_averages(trials, held_out_rows, launch)
@@ -401,11 +407,11 @@ def _fit_closed_form(
     # validate as after an epoch
     aligner.eval()
     if callbacks is not None:
-        validation_queries = select_held_out(data, averages)
+        validation_queries = list_validation_queries(data, averages)
         ranks = rank_queries(
             aligner, validation_queries, data.targets, "fp32", launch.single_process
         )
-        metrics = summarise_held_out(
+        metrics = summarise_validation(
             ranks, validation_queries, data, seed, aligner.learned.caveats
         )
         callbacks.at_end(aligner, 1, metrics)
@@ -437,7 +443,7 @@ def _read_targets(
     return values
 
 
-def split_known(trials: Trials, held_out: Bool) -> tuple[Int64, Int64]:
+def split_held_out(trials: Trials, held_out: Bool) -> tuple[Int64, Int64]:
     """Split trials into training and validation.
 
     Args:
@@ -453,7 +459,7 @@ def split_known(trials: Trials, held_out: Bool) -> tuple[Int64, Int64]:
     return training_rows, np.flatnonzero(is_held_out)
 
 
-def normalise_together(aligner: Aligner, launch: Launch) -> Aligner:
+def synchronise_batch_norm(aligner: Aligner, launch: Launch) -> Aligner:
     """Let batch normalisation use the statistics of the whole batch.
 
     torch's SyncBatchNorm works on GPUs only, and with as many micro-batches in each
@@ -471,7 +477,7 @@ def normalise_together(aligner: Aligner, launch: Launch) -> Aligner:
 
     reason = "with subjects of different widths" if has_micro_batches else "on a CPU"
     console.warn(
-        f"{aligner.layout.backbone['kind']} uses batch normalisation, and {reason} each "
+        f"{aligner.layout.backbone['kind']} has batch normalisation, and {reason} each "
         f"of the {launch.processes} processes normalises its own share of the batch: "
         "a single process would give other weights"
     )

@@ -85,7 +85,7 @@ class Objective(nn.ModuleList):
                 values = [0 * prediction.sum() for prediction in predicted.values()]
             return torch.stack(values).sum()
 
-    def of_pairs(
+    def compare_pairs(
         self, predicted: Tensors, targets: Tensors, context: LossContext
     ) -> Tensor:
         """Return the scaled similarity of each prediction and its target, [B], in the
@@ -104,7 +104,7 @@ class Objective(nn.ModuleList):
             "a term of clip",
         )
 
-    def continue_from(self, learned: Tensors) -> None:
+    def copy_matching(self, learned: Tensors) -> None:
         """Start learned values from those of another model's losses; fixed ones stay
         the recipe's.
         """

@@ -18,8 +18,8 @@ from brainhive_cli.models.adamw import AdamW
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.stages import Stage, Train
 from brainhive_cli.training.alignment.training.initialisation import (
+    list_subject_weights,
     load_start,
-    modules_of_subjects,
 )
 from brainhive_cli.training.alignment.training.objective import Objective
 
@@ -180,7 +180,7 @@ class Learner:
             for module_name, path in self.starts[number].items():
                 load_start(aligner, path, module_name)
             aligner.load_state_dict(fixed_parameters, strict=False)
-            self.objective.continue_from(aligner.losses)
+            self.objective.copy_matching(aligner.losses)
 
         # keep the weights of the first start, without modules of single subjects,
         # which are new for a new subject
@@ -191,7 +191,7 @@ class Learner:
             and number >= self.first_start
         )
         if is_pulled and not self.anchors:
-            subject_weights = modules_of_subjects(aligner)
+            subject_weights = list_subject_weights(aligner)
             for name in self.learnable:
                 if name not in subject_weights:
                     self.anchors[name] = parameters[name].detach().clone()
@@ -213,7 +213,7 @@ class Learner:
         groups = _group_parameters(self.parameters, self.model, train, stage.lr)
         self.optimizer = AdamW(groups, stage.lr, betas=train.betas, fused=True)
         self.peak_lr: float = self.optimizer.param_groups[0]["lr"]
-        self.lr_scheduler = schedule_of(self.optimizer, stage, self.steps)
+        self.lr_scheduler = make_lr_scheduler(self.optimizer, stage, self.steps)
 
         # the moving average starts as a copy of the weights
         self.averaged_model: AveragedModel | None = None
@@ -386,7 +386,7 @@ def _group_parameters(
     Code of MindEye1 and MindEye2 for "not_biases": names with `bias` do not decay,
     except in the ridges of MindEye2.
     """
-    without_decay = set()
+    without_decay = set[Tensor]()
     if train.decay == "not_biases":
         for name, parameter in model.named_parameters():
             if "bias" in name and ".ridge.linears." not in name:
@@ -403,15 +403,16 @@ def _group_parameters(
     # factors of the learning rate, where a submodule overrides its module
     lr_factors: dict[Tensor, float] = {}
     for module_name, factor in sorted(train.lr_of.items()):
-        for name, parameter in model[1].named_parameters():
+        for name, weight in model[1].named_parameters():
             if is_below(name, [module_name]):
-                lr_factors[parameter] = factor
+                lr_factors[weight] = factor
 
     # one group for each pair of decay and factor, in a fixed order
     groups: dict[tuple[bool, float], list[Tensor]] = {}
-    for parameter in parameters:
-        key = parameter in without_decay, lr_factors.get(parameter, 1.0)
-        groups.setdefault(key, []).append(parameter)
+    for learned_parameter in parameters:
+        has_no_decay = learned_parameter in without_decay
+        key = has_no_decay, lr_factors.get(learned_parameter, 1.0)
+        groups.setdefault(key, []).append(learned_parameter)
     parameter_groups = []
     for has_no_decay, factor in sorted(groups):
         parameter_groups.append(
@@ -429,7 +430,7 @@ def is_below(name: str, modules: Iterable[str]) -> bool:
     return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
-def schedule_of(
+def make_lr_scheduler(
     optimizer: torch.optim.Optimizer, stage: Stage, steps: int
 ) -> LRScheduler:
     """Make the learning-rate schedule of a stage.

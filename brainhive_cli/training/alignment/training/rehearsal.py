@@ -1,8 +1,9 @@
-"""One step of each cell by shapes alone, which refuses what its training would."""
+"""Rehearsal of the first training step of each cell, without reading signals."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch, count_processes
 from brainhive_cli.data.files.hdf5 import LazyRows
+from brainhive_cli.data.signals.augmentations import DrawSettings
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.models.losses import LossContext, Mixing
 from brainhive_cli.training.alignment.cells import Cell, list_subjects
@@ -27,19 +29,19 @@ from brainhive_cli.training.alignment.training.batches import (
     Batches,
     CellData,
     Query,
+    list_test_queries,
+    list_validation_queries,
     open_bank,
-    select_held_out,
-    select_tested,
 )
 from brainhive_cli.training.alignment.training.initialisation import (
+    copy_fuser,
     load_start,
-    take_fuser,
 )
 from brainhive_cli.training.alignment.training.job import Job
 from brainhive_cli.training.alignment.training.loop import (
     forward,
     is_closed_form,
-    split_known,
+    split_held_out,
 )
 from brainhive_cli.training.alignment.training.objective import Objective
 from brainhive_cli.training.alignment.training.optimisation import Learner
@@ -47,47 +49,48 @@ from brainhive_cli.training.alignment.training.training_data import TrainingData
 
 ALONE = Launch(0, 1, "cpu")
 MAX_WEIGHTS = 200_000_000
-"""Most weights of a network that is called with numbers: a step of two trials then
-takes less time than the 3 s for which torch loads how to call one without.
+"""Largest number of weights with which a step is computed on the CPU. A step of two
+trials then takes less than the 3 s in which torch loads its meta functions.
 """
 META = torch.device("meta")
-"""Where tensors have a shape and no values, so that a network of any size is made and
-called at once.
-"""
+"""Device of tensors with a shape but no values, which take no memory and no time."""
 
 
 def rehearse(job: Job) -> None:
-    """Lay out each cell as the run does, and take one step of it without values.
+    """Set up each cell as its training does, and compute one step without signals.
 
-    No signal is read. Cells whose signals are still to be prepared are left out, and so
-    are cells that change their encoder, whose network would have to be loaded.
+    Cells are skipped if their signals are not prepared yet, or if they train an
+    encoder, whose network would have to be loaded.
 
     Raises:
         BrainhiveError: as the training of the cell does.
     """
     cells = [cell for cell in job.cells if _is_prepared(job, cell)]
     subjects = list_subjects(cells, with_tested=False)
-    opened: TrainingData | None = None
-    laid_out, rehearsed = set[Any](), set[Any]()
-    # the run itself says what there is to say
+    training_data: TrainingData | None = None
+    set_up_keys = set[Any]()
+    step_keys = set[Any]()
+    # the training itself repeats all messages
     with console.mute_messages(), console.divert_prints():
         for cell in cells:
-            # cells that differ in their seed are alike
+            # cells that only differ in their seed are set up alike
             key = cell.variant, cell.fold, cell.trained_on, cell.tested_on
-            if key in laid_out:
+            if key in set_up_keys:
                 continue
-            laid_out.add(key)
+            set_up_keys.add(key)
             recipe = job.variants[cell.variant]
-            if opened is None or not opened.is_compatible(recipe):
-                opened = TrainingData(job, recipe, job.stores, subjects, ALONE, False)
-            if opened.adapted is not None:
+            if training_data is None or not training_data.is_compatible(recipe):
+                training_data = TrainingData(
+                    job, recipe, job.stores, subjects, ALONE, reads=False
+                )
+            if training_data.adapted is not None:
                 continue
-            layout, data = opened.select_cell(cell)
+            layout, data = training_data.select_cell(cell)
             if is_closed_form(layout):
-                with _values_may_lack():
+                with _ignore_missing_values():
                     _rehearse_closed_form(layout, data)
             else:
-                _rehearse_steps(cell.variant, recipe, layout, data, rehearsed)
+                _rehearse_steps(cell.variant, recipe, layout, data, step_keys)
 
 
 def _is_prepared(job: Job, cell: Cell) -> bool:
@@ -99,207 +102,243 @@ def _is_prepared(job: Job, cell: Cell) -> bool:
 
 
 def _rehearse_closed_form(layout: Layout, data: CellData) -> None:
-    """Build a backbone that has no steps, load what it begins with, and score it."""
+    """Build a backbone without steps, load its start, and score it."""
     aligner = _build(layout, data)
     if parts.resolve("backbones", layout.backbone).continues:
-        for part, path in data.starts.get(0, {}).items():
-            load_start(_build(layout, data), path, part)
+        for module_name, path in data.start_files.get(0, {}).items():
+            load_start(_build(layout, data), path, module_name)
 
     # a classifier needs labels, and enough signals of each
     backbone: Any = aligner.backbone
     if hasattr(backbone, "number_categories"):
         for trials in data.trials:
-            learned, _ = split_known(trials, data.held_out)
-            embeddings = data.targets.gather(trials.stimulus[learned])
+            training_rows, _ = split_held_out(trials, data.held_out)
+            embeddings = data.targets.gather(trials.stimulus[training_rows])
             backbone.number_categories(aligner.targets(embeddings))
     averages = open_bank(data.trials, ALONE.device, is_mapped=True)
-    queries = select_held_out(data, averages)
-    _score(_fill_with_zeros(layout, data), queries, data.targets)
+    queries = list_validation_queries(data, averages)
+    _score(_build_with_zeros(layout, data), queries, data.targets)
 
 
 def _rehearse_steps(
-    variant: str, recipe: Recipe, layout: Layout, data: CellData, rehearsed: set[Any]
+    variant: str, recipe: Recipe, layout: Layout, data: CellData, step_keys: set[Any]
 ) -> None:
-    """Lay out the batches of a cell, and take the first step of each stage of its loss.
+    """Set up the training of a cell, and compute the loss of a step of each stage.
 
     Args:
         variant: Label of the cell's recipe.
         recipe: Settings of the cell.
         layout: Architecture of its model.
-        data: What it learns from.
-        rehearsed: Shapes of the cells whose steps were taken before. Those of this one
-            are added.
+        data: Signals and targets of the cell.
+        step_keys: Keys of the steps that were rehearsed. Cells with the same key have
+            tensors of the same shapes. The key of this cell is added.
     """
-    # the batches, whose signals are blank from here on
+    # set up the batches, and replace their signals by zeros
     settings = _draw_in_each_step(recipe.train)
     batches = Batches(data, settings, Launch(0, count_processes(recipe.run), "cpu"))
     batches.launch = ALONE
-    rows = np.sort(batches.epoch(0, 0)[0])
-    bank = batches.samples
-    batches.samples = replace(bank, signals=[_blank(s.shape) for s in bank.signals])
+    rows = np.sort(batches.split_epoch(0, 0)[0])
+    zeros = [_make_zeros(signal.shape) for signal in batches.samples.signals]
+    batches.samples = replace(batches.samples, signals=zeros)
+    validation_queries = list_validation_queries(data, batches.averages)
+    test_queries = []
+    if settings.selection in ("test", "recordings"):
+        test_queries = list_test_queries(data, ALONE.device)
 
-    # cells of equal shapes share the steps
-    validation = select_held_out(data, batches.averages)
-    is_tested = settings.selection in ("test", "recordings")
-    tested = select_tested(data, ALONE.device) if is_tested else []
-    shapes = [[tuple(s.shape[1:]) for s in scored.signals] for scored, _ in tested]
-    sizes = [len(part) for part in batches.samples.split(rows)]
-    anyone = replace(layout.spec, subjects=(0,) * len(layout.spec.subjects))
-    starts = [start for stage in data.starts.values() for start in stage.items()]
-    key = variant, batches.steps, str((sizes, anyone, starts, shapes, validation == []))
-    if key in rehearsed:
+    # skip a cell whose tensors have the shapes of an earlier cell
+    test_shapes = []
+    for bank, _ in test_queries:
+        test_shapes.append([tuple(signal.shape[1:]) for signal in bank.signals])
+    group_sizes = [len(group) for group in batches.samples.split(rows)]
+    anonymous_spec = replace(layout.spec, subjects=(0,) * len(layout.spec.subjects))
+    starts: list[tuple[str, Path]] = []
+    for stage_starts in data.start_files.values():
+        starts += stage_starts.items()
+    shapes = group_sizes, anonymous_spec, starts, test_shapes, validation_queries == []
+    key = variant, batches.steps, str(shapes)
+    if key in step_keys:
         return
-    rehearsed.add(key)
+    step_keys.add(key)
 
-    # the model, the loss and the stages, each of which may start from other weights
-    with _values_may_lack():
+    # set up the model, the loss and the stages, which may start from other weights
+    with _ignore_missing_values():
         aligner = _build(layout, data)
         objective = Objective(recipe.loss_terms, layout.similarity == "centred_cosine")
-        starts_of, feedback = data.starts, batches.feedback
         Learner(
-            aligner, objective, settings, batches.steps, starts_of, feedback=feedback
+            aligner,
+            objective,
+            settings,
+            batches.steps,
+            data.start_files,
+            feedback=batches.feedback,
         )
-        for part, path in starts:
-            load_start(_build(layout, data), path, part)
+        for module_name, path in starts:
+            load_start(_build(layout, data), path, module_name)
 
-        # two trials tell as much as a batch, whose size the words of a refusal have
-        network = _fill_with_zeros(layout, data)
-        for context in _list_moments(recipe, batches.steps):
+        # two trials are enough, but an error names the size of the whole batch
+        network = _build_with_zeros(layout, data)
+        for context in _list_contexts(recipe, batches.steps):
             try:
-                _step(network, objective, batches, rows, context)
+                _compute_step(network, objective, batches, rows, context)
             except BrainhiveError:
-                with _values_may_lack():
-                    _step(aligner, objective, batches, rows, context)
+                with _ignore_missing_values():
+                    _compute_step(aligner, objective, batches, rows, context)
                 raise
-        _score(network, validation, data.targets)
-        _score(network, tested, data.tested_targets)
+        _score(network, validation_queries, data.targets)
+        _score(network, test_queries, data.test_targets)
 
 
 def _build(layout: Layout, data: CellData) -> Aligner:
-    """Build the model of a cell without values."""
+    """Build the model of a cell on the meta device."""
     with META:
         aligner = Aligner(layout)
-    take_fuser(aligner, data)
+    copy_fuser(aligner, data)
     return aligner.to(META)
 
 
-def _fill_with_zeros(layout: Layout, data: CellData) -> Aligner:
-    """Build the model of a cell with weights of 0, unless it is large."""
+def _build_with_zeros(layout: Layout, data: CellData) -> Aligner:
+    """Build the model of a cell with zeros as weights. A large one has no values."""
     aligner = _build(layout, data)
     if sum(weight.numel() for weight in aligner.parameters()) > MAX_WEIGHTS:
         return aligner
     for module in aligner.modules():
-        # memory of zeros takes none before it is written
-        for name, weight in [*module.named_parameters(recurse=False)]:
+        # zeros take no memory before they are written
+        for name, weight in list(module.named_parameters(recurse=False)):
             zeros = torch.zeros(weight.shape, dtype=weight.dtype)
             setattr(module, name, nn.Parameter(zeros, requires_grad=False))
-        for name, buffer in [*module.named_buffers(recurse=False)]:
+        for name, buffer in list(module.named_buffers(recurse=False)):
             setattr(module, name, torch.zeros(buffer.shape, dtype=buffer.dtype))
     return aligner
 
 
 def _draw_in_each_step(train: Train) -> Train:
-    """Draw augmentations in each step, where they would be drawn for all trials."""
-    drawn = [
-        part.model_copy(update={"drawn": "each_step"})
-        if hasattr(part, "drawn")
-        else part
-        for part in train.augment.parts
-    ]
-    augment = train.augment.model_copy(update={"parts": drawn})
+    """Change the settings so that no augmentation is drawn for all trials at once."""
+    augmentations: list[Any] = []
+    for augmentation in train.augment.parts:
+        has_key = isinstance(augmentation, DrawSettings)
+        if has_key:
+            augmentation = augmentation.model_copy(update={"drawn": "each_step"})
+        augmentations.append(augmentation)
+    augment = train.augment.model_copy(update={"parts": augmentations})
     return train.model_copy(update={"augment": augment})
 
 
-def _blank(shape: Sequence[int]) -> LazyRows:
-    """Make an array [N, …] whose rows are zeros, and take no memory."""
+def _make_zeros(shape: Sequence[int]) -> LazyRows:
+    """Make an array [N, ...] of zeros that takes no memory."""
     size = tuple(shape)
     return LazyRows(
         size, FLOAT32, lambda rows: np.zeros((len(rows), *size[1:]), np.float32)
     )
 
 
-def _list_moments(recipe: Recipe, steps: int) -> list[LossContext]:
-    """List the first step at which each set of terms is active together."""
-    epochs, terms = recipe.train.epochs, recipe.loss_terms
-    moments = dict[Any, LossContext]()
-    for epoch in range(epochs):
-        # the weight of a wave may be 0 where an epoch begins
-        for done in (0, steps // 2):
-            active = [bool(term.weight_at(epoch + done / steps)) for term in terms]
-            context = LossContext(None, epoch * steps + done, epoch, epochs)
-            moments.setdefault(tuple(active), replace(context, steps=steps))
-    return [*moments.values()]
+def _list_contexts(recipe: Recipe, steps: int) -> list[LossContext]:
+    """List the first step at which each combination of terms is active.
+
+    Args:
+        recipe: Settings of the cell.
+        steps: Steps of an epoch.
+    """
+    n_epochs = recipe.train.epochs
+    contexts = dict[tuple[bool, ...], LossContext]()
+    for epoch in range(n_epochs):
+        # the weight of a wave may be 0 at the beginning of an epoch
+        for steps_done in (0, steps // 2):
+            moment = epoch + steps_done / steps
+            is_active = [bool(term.weight_at(moment)) for term in recipe.loss_terms]
+            context = LossContext(None, epoch * steps + steps_done, epoch, n_epochs)
+            contexts.setdefault(tuple(is_active), replace(context, steps=steps))
+    return list(contexts.values())
 
 
-def _step(
+def _compute_step(
     aligner: Aligner,
     objective: Objective,
     batches: Batches,
     rows: Int64,
     context: LossContext,
 ) -> None:
-    """Draw two trials of each micro-batch, and compute the loss of these; on the device
-    without values, of the whole batch.
+    """Compute the loss of two trials of each micro-batch.
+
+    On the meta device, the tensors have the shapes of the whole batch.
+
+    Args:
+        aligner: The model.
+        objective: Its losses.
+        batches: Batches of the cell.
+        rows: Ascending rows [B] of the whole batch.
+        context: Epoch and step of the training.
     """
-    micro_batches = batches.samples.split(rows)
-    few = np.concatenate([part[:2] for part in micro_batches])
+    groups = batches.samples.split(rows)
+    few_rows = np.concatenate([group[:2] for group in groups])
     mixing = mixing_of(objective.terms, context.step / context.steps)
-    drawn, embeddings, facts = batches.draw(few, 0, mixing)
-    mixed, stimuli = facts.mixing, facts.stimuli
+    micro_batches, embeddings, batch_context = batches.draw(few_rows, 0, mixing)
+    mixing_of_batch = batch_context.mixing
+    stimuli = batch_context.stimuli
 
-    # what is drawn of few trials has the shapes of all
+    # give the tensors of two trials the shapes of the whole batch
     if aligner.device == META:
-        drawn = [
-            (_grow(signal, len(part)), _grow(subject, len(part)))
-            for (signal, subject), part in zip(drawn, micro_batches, strict=True)
-        ]
-        count = len(rows)
-        embeddings = {key: _grow(value, count) for key, value in embeddings.items()}
-        stimuli = None if stimuli is None else _grow(stimuli, count)
-        if mixed is not None:
-            mixed = Mixing(_grow(mixed.partner, count), _grow(mixed.share, count))
+        n_rows = len(rows)
+        large_batches = []
+        for (signal, subject), group in zip(micro_batches, groups, strict=True):
+            large_batches.append(
+                (_resize(signal, len(group)), _resize(subject, len(group)))
+            )
+        micro_batches = large_batches
+        embeddings = {key: _resize(value, n_rows) for key, value in embeddings.items()}
+        if stimuli is not None:
+            stimuli = _resize(stimuli, n_rows)
+        if mixing_of_batch is not None:
+            mixing_of_batch = Mixing(
+                _resize(mixing_of_batch.partner, n_rows),
+                _resize(mixing_of_batch.share, n_rows),
+            )
 
-    # the loss, and what chooses its next targets
-    context = replace(context, mixing=mixed, stimuli=stimuli)
-    predicted, made = forward(aligner.train(), drawn, embeddings, context)
-    objective.to(aligner.device)(predicted, made, context)
+    # compute the loss, and the similarities that choose the next targets
+    context = replace(context, mixing=mixing_of_batch, stimuli=stimuli)
+    predicted, targets = forward(aligner.train(), micro_batches, embeddings, context)
+    objective.to(aligner.device)(predicted, targets, context)
     if batches.feedback is not None:
-        objective.of_pairs(predicted, made, context)
+        objective.compare_pairs(predicted, targets, context)
 
 
-def _grow(tensor: Tensor, count: int) -> Tensor:
-    """Give what was drawn of few trials the shape of more, without values."""
-    return torch.empty((count, *tensor.shape[1:]), dtype=tensor.dtype, device=META)
+def _resize(tensor: Tensor, n_rows: int) -> Tensor:
+    """Make a tensor [n_rows, ...] on the meta device."""
+    shape = (n_rows, *tensor.shape[1:])
+    return torch.empty(shape, dtype=tensor.dtype, device=META)
 
 
 def _score(aligner: Aligner, queries: Sequence[Query], targets: Targets) -> None:
-    """Encode signals and pictures of a test as retrieval compares them."""
+    """Encode two signals of each subject and two pictures as validation does."""
     if not queries:
         return
-    keys, device = aligner.layout.compared_keys, aligner.device
+    device = aligner.device
     aligner.eval()
-    pictures = {
-        key: torch.zeros((2, *shape), device=device)
-        for key, shape in targets.shapes.items()
-        if key in keys
-    }
+    embeddings = {}
+    for key, shape in targets.shapes.items():
+        if key in aligner.layout.compared_keys:
+            embeddings[key] = torch.zeros((2, *shape), device=device)
     with torch.inference_mode():
-        aligner.encode_image(pictures)
+        aligner.encode_image(embeddings)
         for bank, _ in queries:
-            # subjects that the model knows, or one that is new to it
-            is_known = bool((bank.subject >= 0).all())
-            for number, signals in enumerate(bank.signals):
-                index = torch.full((2,), number, device=device) if is_known else None
+            # a subject that is new to the model has no index
+            has_known_subjects = bool((bank.subject >= 0).all())
+            for subject, signals in enumerate(bank.signals):
+                index = None
+                if has_known_subjects:
+                    index = torch.full((2,), subject, device=device)
                 signal = torch.zeros((2, *signals.shape[1:]), device=device)
                 aligner.encode_signal(signal, index)
 
 
 @contextmanager
-def _values_may_lack() -> Iterator[None]:
-    """Let a network stop where it asks for a value; only our own refusals count."""
+def _ignore_missing_values() -> Iterator[None]:
+    """Context manager that ignores errors of torch on the meta device.
+
+    A network may ask for values that the device lacks. A `BrainhiveError` passes.
+    """
     try:
         yield
     except BrainhiveError:
         raise
     except Exception:
-        return  # of torch, which has no value to look at
+        return

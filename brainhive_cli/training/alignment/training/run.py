@@ -47,7 +47,9 @@ class TrainingRun(Job, RunJob):
         processes share its batches.
         """
         from brainhive_cli.training.alignment.training.cell_folder import train_cell
-        from brainhive_cli.training.alignment.training.initialisation import learned_by
+        from brainhive_cli.training.alignment.training.initialisation import (
+            make_history,
+        )
         from brainhive_cli.training.alignment.training.training_data import TrainingData
 
         run.launch.run_on_main(lambda: keep_identity(run.folder, self.stores))
@@ -68,7 +70,7 @@ class TrainingRun(Job, RunJob):
                         self, recipe, self.stores, subjects, run.launch
                     )
                 layout, data = opened.select_cell(cell)
-            caveats = learned_by(data, recipe.train).caveats
+            caveats = make_history(data, recipe.train).caveats
             with run.track(name, recipe, launch, caveats) as track:
                 train_cell(
                     name,

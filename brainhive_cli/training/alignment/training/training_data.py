@@ -63,7 +63,7 @@ from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.layout import Layout, tokens_of
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.stages import Finetune
-from brainhive_cli.training.alignment.training.batches import CellData, held_out_of
+from brainhive_cli.training.alignment.training.batches import CellData, choose_held_out
 from brainhive_cli.training.alignment.training.job import Job
 
 DIM = 1024
@@ -207,7 +207,7 @@ class TrainingData:
         known = (dataset.pictured_as, ids, self.pixels, confirm) if reads else None
         self.read = read
         self.hold_out = cache(
-            partial(held_out_of, self.stimuli.concepts, pictures=known)
+            partial(choose_held_out, self.stimuli.concepts, pictures=known)
         )
 
     def is_compatible(self, recipe: Recipe) -> bool:
@@ -310,13 +310,13 @@ class TrainingData:
             self.targets,
             held_out,
             fuser=self.prior.fuser if self.prior else None,
-            starts=self.job.find_starts(cell),
-            tested=tested,
-            tested_targets=tested_targets,
-            learned=learned,
+            start_files=self.job.find_starts(cell),
+            test_trials=tested,
+            test_targets=tested_targets,
+            history=learned,
             repetitions=recipe.signal.repetitions,
             random_k=recipe.signal.random_k,
-            alike=StimulusGrouping(
+            grouping=StimulusGrouping(
                 dataset.alike_by, dict(enumerate(self.stimuli.concepts))
             ),
             adapted=self.adapted,

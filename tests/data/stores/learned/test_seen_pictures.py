@@ -30,7 +30,7 @@ from brainhive_cli.data.stores.learned import (
 )
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.training.alignment import model_files
-from brainhive_cli.training.alignment.training.batches import held_out_of
+from brainhive_cli.training.alignment.training.batches import choose_held_out
 from tests.worlds.command_fixtures import paint
 
 ENCODER = "brainhive_cli-models-encoders-python-example"
@@ -159,7 +159,7 @@ def train(go: Callable[..., Any], dataset: str) -> Path:
 def test_copies_of_pictures_that_validate_are_not_trained_on(go, home, photos):
     go("embed", simulated(photos), COLOURS)
     store = TargetStore.open(home / f"embeddings/photos/train/{ENCODER}.h5")
-    by_concept = held_out_of(store.concepts, 0.5)
+    by_concept = choose_held_out(store.concepts, 0.5)
     assert store.pixels is not None and len(set(store.pixels[:, 0])) == len(by_concept)
     copies, original = np.flatnonzero(~by_concept)[:3], np.flatnonzero(by_concept)[0]
     pixels = store.pixels.copy()
@@ -170,7 +170,7 @@ def test_copies_of_pictures_that_validate_are_not_trained_on(go, home, photos):
     def confirm(row: int, name: int) -> str | None:
         return "cropped" if row == copies[1] else None
 
-    held_out = held_out_of(
+    held_out = choose_held_out(
         store.concepts, 0.5, ("photos", store.image_ids, pixels, confirm)
     )
 

@@ -10,8 +10,8 @@ from torch import nn
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.models.blocks import ChannelMixing
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.training.initialisation import take_over
-from brainhive_cli.training.alignment.training.loop import normalise_together
+from brainhive_cli.training.alignment.training.initialisation import copy_weights
+from brainhive_cli.training.alignment.training.loop import synchronise_batch_norm
 from tests.worlds.model_layouts import one_token, spec_of
 
 LAYOUT = one_token(spec_of(tuple("ABCDE"), 160, (3, 1, 2)), 8, {"vae": 6})
@@ -49,7 +49,7 @@ def test_a_new_subject_begins_as_the_mean_of_those_learned(tmp_path):
 
         learned.losses = {"0.logit_scale": torch.tensor(3.0)}
         learned.save(tmp_path)
-        take_over(new, tmp_path)
+        copy_weights(new, tmp_path)
 
         torch.testing.assert_close(
             new.encode_signal(SIGNAL, 0 * SUBJECT), learned.encode_signal(SIGNAL, None)
@@ -73,7 +73,7 @@ def synchronised(model: Aligner) -> int:
 
 def test_on_gpus_the_statistics_are_those_of_the_whole_batch_and_the_weights_the_same():
     plain = aligner("eeg_net")
-    together = normalise_together(aligner("eeg_net"), Launch(0, 2, GPU))
+    together = synchronise_batch_norm(aligner("eeg_net"), Launch(0, 2, GPU))
 
     assert synchronised(plain) == 0 and synchronised(together) == 3
     assert all(

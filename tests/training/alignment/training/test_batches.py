@@ -25,13 +25,13 @@ from brainhive_cli.training.alignment.training.batches import (
     Batches,
     CellData,
     Feedback,
-    held_out_of,
+    choose_held_out,
+    compute_top1,
+    list_test_queries,
+    list_validation_queries,
     open_bank,
     rank_queries,
-    select_held_out,
-    select_tested,
-    summarise_held_out,
-    top1,
+    summarise_validation,
 )
 from tests.worlds import alignment_cells as cells
 from tests.worlds.alignment_cells import (
@@ -165,7 +165,7 @@ def test_an_epoch_has_mindeye2s_steps_of_as_many_trials_of_each_subject() -> Non
             replace(of_subjects(subjects), epoch_trials=train.epoch_trials), train, HERE
         )
 
-        epoch = batches.epoch(42, 3)
+        epoch = batches.split_epoch(42, 3)
         whose = batches.samples.subject.numpy()
         assert len(epoch) == batches.steps == steps
         for rows in epoch:
@@ -181,9 +181,9 @@ def test_an_epoch_has_mindeye2s_steps_of_as_many_trials_of_each_subject() -> Non
             assert counts.max() - counts.min() <= 1 and counts.min() > 0
         assert all(
             np.array_equal(one, two)
-            for one, two in zip(epoch, batches.epoch(42, 3), strict=True)
+            for one, two in zip(epoch, batches.split_epoch(42, 3), strict=True)
         )
-        assert not np.array_equal(epoch[0], batches.epoch(42, 4)[0])
+        assert not np.array_equal(epoch[0], batches.split_epoch(42, 4)[0])
 
 
 CPU = torch.device("cpu")
@@ -203,7 +203,7 @@ def test_the_next_blur_of_each_sample_is_that_of_ubp(golden: Path) -> None:
     feedback = Feedback(len(tensors["expected.similarity.0"]), {"picture": 3}, CPU)
     step = 0
     while f"index.{step}" in tensors:
-        feedback.learn(tensors[f"index.{step}"], tensors[f"logit.{step}"])
+        feedback.update(tensors[f"index.{step}"], tensors[f"logit.{step}"])
         step += 1
         assert torch.allclose(feedback.running, tensors[f"expected.similarity.{step}"])
         assert torch.equal(feedback.level, tensors[f"expected.strength.{step}"])
@@ -213,12 +213,12 @@ def test_the_next_blur_of_each_sample_is_that_of_ubp(golden: Path) -> None:
 def test_a_batch_has_the_targets_that_feedback_chose() -> None:
     data = data_with(3)
     batches = batches_of(data, alternatives="uncertainty")
-    rows = batches.epoch(0, 0)[0]
+    rows = batches.split_epoch(0, 0)[0]
     similarity = torch.zeros(len(rows))
     similarity[2], similarity[5] = 50.0, -50.0
     # a running value may be outside only where the newest moved far from it
     for _ in range(2):
-        batches.feedback.learn(torch.from_numpy(np.sort(rows)), similarity)  # type: ignore[union-attr]
+        batches.feedback.update(torch.from_numpy(np.sort(rows)), similarity)  # type: ignore[union-attr]
     (_, targets, context), source = batches.draw(rows, 0), data.targets.sources["e"]
     level = batches.feedback.level[torch.from_numpy(np.sort(rows))]  # type: ignore[union-attr]
     assert level[2] == 0 and level[5] == 2 and (level == USUAL).sum() == len(rows) - 2
@@ -228,7 +228,7 @@ def test_a_batch_has_the_targets_that_feedback_chose() -> None:
 
 def test_the_gallery_is_the_level_that_the_recipe_names() -> None:
     data = data_with(3)
-    rows = batches_of(data, alternatives="uncertainty").epoch(0, 0)[0]
+    rows = batches_of(data, alternatives="uncertainty").split_epoch(0, 0)[0]
     source = data.targets.sources["e"]
     # levels from weak to strong are alternatives 0 1 2, then 1 0 2, then 1 2 0
     for gallery_level, order in enumerate(([0, 1, 2], [1, 0, 2], [1, 2, 0])):
@@ -319,7 +319,7 @@ CONCEPTS = [f"c{row // 3}" for row in range(12)]
 
 @pytest.mark.parametrize("by", ["concepts", "pictures"])
 def test_copies_of_held_out_pictures_are_held_out_too(by: Any) -> None:
-    held_out = held_out_of(CONCEPTS, 0.25, by=by)
+    held_out = choose_held_out(CONCEPTS, 0.25, by=by)
     original, (first, second, third) = (
         np.flatnonzero(held_out)[0],
         np.flatnonzero(~held_out)[[0, 4, 8]],
@@ -334,16 +334,16 @@ def test_copies_of_held_out_pictures_are_held_out_too(by: Any) -> None:
         return "copy"
 
     pictures = ("set", IDS, pixels, confirm)
-    found = held_out_of(CONCEPTS, 0.25, pictures, by)
+    found = choose_held_out(CONCEPTS, 0.25, pictures, by)
 
     # equal pixels are not compared, and hashes of nine bits' distance are not near
     assert np.flatnonzero(found & ~held_out).tolist() == [first, second]
     assert compared == [(second, hash_names("set", IDS).tolist()[original])]
     for likeness, count in (("mirrored", 1), ("cropped", 2), (None, 1), ("", 1)):
         confirmed = ("set", IDS, pixels, lambda row, name, kind=likeness: kind)
-        again = held_out_of(CONCEPTS, 0.25, confirmed, by)
+        again = choose_held_out(CONCEPTS, 0.25, confirmed, by)
         assert (again & ~held_out).sum() == count and again[held_out].all()
-    unknown = held_out_of(CONCEPTS, 0.25, ("set", IDS, None, confirm), by)
+    unknown = choose_held_out(CONCEPTS, 0.25, ("set", IDS, None, confirm), by)
     assert np.array_equal(unknown, held_out)
 
 
@@ -351,13 +351,13 @@ def test_copies_of_held_out_pictures_are_held_out_too(by: Any) -> None:
 def test_a_share_of_whole_concepts_or_pictures_is_held_out(
     share: float, count: int
 ) -> None:
-    held_out = held_out_of(CONCEPTS, share).reshape(4, 3)
+    held_out = choose_held_out(CONCEPTS, share).reshape(4, 3)
     assert held_out.all(1).sum() == held_out.any(1).sum() == count
-    by_picture = held_out_of(CONCEPTS, share, by="pictures")
+    by_picture = choose_held_out(CONCEPTS, share, by="pictures")
     assert by_picture.sum() == round(12 * share)
     # the same in every run, whatever the order
     order = np.random.default_rng(1).permutation(12)
-    shuffled = held_out_of([CONCEPTS[row] for row in order], share)
+    shuffled = choose_held_out([CONCEPTS[row] for row in order], share)
     assert np.array_equal(shuffled, held_out.ravel()[order])
 
 
@@ -371,8 +371,8 @@ def test_signals_lie_in_memory_unless_they_are_mapped() -> None:
 
 def test_the_held_out_of_a_share_are_the_same_in_every_version() -> None:
     """Runs are compared on what validates them, so its choice must not change."""
-    by_concept = held_out_of([f"c{row % 7}" for row in range(21)], 0.3)
-    by_picture = held_out_of(["same"] * 21, 0.3, by="pictures")
+    by_concept = choose_held_out([f"c{row % 7}" for row in range(21)], 0.3)
+    by_picture = choose_held_out(["same"] * 21, 0.3, by="pictures")
 
     assert np.flatnonzero(by_concept).tolist() == [2, 4, 9, 11, 16, 18]
     assert np.flatnonzero(by_picture).tolist() == [2, 5, 7, 10, 12, 18]
@@ -380,10 +380,10 @@ def test_the_held_out_of_a_share_are_the_same_in_every_version() -> None:
 
 def test_a_person_whom_a_model_does_not_know_has_no_index() -> None:
     data = replace(
-        data_of(), tested=[voxels(7), voxels(1), replace(voxels(4), subject=9)]
+        data_of(), test_trials=[voxels(7), voxels(1), replace(voxels(4), subject=9)]
     )
 
-    queries = select_tested(data, HERE.device)
+    queries = list_test_queries(data, HERE.device)
 
     assert [bank.subject.unique().tolist() for bank, _ in queries] == [[2], [0], [-1]]
     for (bank, rows), subject in zip(queries, (7, 1, 4), strict=True):
@@ -466,7 +466,7 @@ def test_what_is_drawn_once_depends_on_seed_and_subject_alone() -> None:
         ]
         data = replace(cells.data_of(embedding), trials=numbered, seed=seed)
         parts = [SMOOTH] * (position + 1)
-        drawn = batches_of(data, augment={"parts": parts}).drawn_once
+        drawn = batches_of(data, augment={"parts": parts}).fixed_draws
         assert [*drawn] == [*range(position + 1)]
         return [*drawn[position].signals]  # type: ignore[arg-type]
 
@@ -476,7 +476,7 @@ def test_what_is_drawn_once_depends_on_seed_and_subject_alone() -> None:
     assert not torch.equal(one, bank(1, [1])[0])
     assert not torch.equal(one, bank(0, [1], 1)[0])
     each_step = {"parts": [{**SMOOTH, "drawn": "each_step"}]}
-    assert not batches_of(cells.data_of(embedding), augment=each_step).drawn_once
+    assert not batches_of(cells.data_of(embedding), augment=each_step).fixed_draws
 
 
 def test_what_was_drawn_once_belongs_to_its_sample_in_every_step() -> None:
@@ -488,7 +488,7 @@ def test_what_was_drawn_once_belongs_to_its_sample_in_every_step() -> None:
     found, other = (signals_of(batches, seed, rows[::-1]) for seed in (0, 1))
 
     assert torch.equal(found, other)
-    drawn = torch.cat([*batches.drawn_once[0].signals])[rows]  # type: ignore[arg-type]
+    drawn = torch.cat([*batches.fixed_draws[0].signals])[rows]  # type: ignore[arg-type]
     signal = signals_of(plain, 0, rows)
     is_plain = (found == signal).all(-1)
     assert torch.equal(is_plain, drawn >= 0.5)
@@ -536,7 +536,7 @@ def test_samples_are_averages_single_trials_or_drawn_averages(
 
 def test_one_of_several_targets_is_drawn_anew_for_each_trial_and_step() -> None:
     batches = batches_of(data_with(3))
-    rows = batches.epoch(0, 0)[0]
+    rows = batches.split_epoch(0, 0)[0]
     source = batches.targets.sources["e"]
 
     def levels(seed: int) -> list[int]:
@@ -559,7 +559,7 @@ def test_one_of_several_targets_is_drawn_anew_for_each_trial_and_step() -> None:
 def test_epochs_of_another_seed_or_number_are_in_another_order() -> None:
     batches = batches_of(data_of())
     orders = [
-        np.concatenate(batches.epoch(seed, epoch)).tolist()
+        np.concatenate(batches.split_epoch(seed, epoch)).tolist()
         for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1))
     ]
     assert len({*map(tuple, orders)}) == 4
@@ -591,10 +591,10 @@ def test_the_smallest_epochs_that_can_be_are_taken() -> None:
     for size, steps in ((3, 6), (18, 1)):
         data = replace(data_of(), epoch_trials=18)
         batches = batches_of(data, batch_size=size)
-        assert batches.steps == steps and len(batches.epoch(0, 0)) == steps
+        assert batches.steps == steps and len(batches.split_epoch(0, 0)) == steps
     for last_batch in ("even", "keep", "drop"):
         whole = batches_of(data_of(), batch_size=60, last_batch=last_batch)
-        assert whole.steps == 3 and [*map(len, whole.epoch(0, 0))] == [60] * 3
+        assert whole.steps == 3 and [*map(len, whole.split_epoch(0, 0))] == [60] * 3
     # one subject whose pictures are all held out leaves no equal shares
     trials = [voxels(1), voxels(4).take(np.arange(5))]
     held_out = np.arange(PICTURES) < 5
@@ -650,14 +650,14 @@ def test_pictures_are_ranked_among_those_that_the_rows_show(
     monkeypatch: pytest.MonkeyPatch,
     block: int,
 ) -> None:
-    monkeypatch.setattr(module, "SIGNALS_AT_ONCE", block)
+    monkeypatch.setattr(module, "SIGNALS_PER_BATCH", block)
     model, data = model_and_data
     twice = data.trials[1].take(np.array([3, 9, 3, 20, 30, 9, 59]))
     stranger = replace(data.trials[0], subject=5).take(np.arange(10, 22))
-    data = replace(data, tested=[twice, stranger])
+    data = replace(data, test_trials=[twice, stranger])
 
     ranks = rank_queries(
-        model.train(), select_tested(data, HERE.device), data.targets, "fp32", HERE
+        model.train(), list_test_queries(data, HERE.device), data.targets, "fp32", HERE
     )
 
     known = rank_slowly(model, data, twice, 1, range(7))
@@ -673,23 +673,26 @@ def test_held_out_pictures_are_measured_by_subject(
     second = data.trials[1].take(np.arange(PICTURES - 1, 9, -1))
     data = replace(data, trials=[data.trials[0], second])
     bank = open_bank(data.trials, HERE.device, False)
-    ((_, rows),) = queries = select_held_out(data, bank)
+    ((_, rows),) = queries = list_validation_queries(data, bank)
     assert rows.tolist() == [*range(15), *range(105, 110)]
     calls = list[Any]()
     monkeypatch.setattr(module, "summarise_ranks", lambda *a, **k: calls.append((a, k)))
 
     ranks = torch.arange(20)
-    summarise_held_out(ranks, queries, data, 3, [])
+    summarise_validation(ranks, queries, data, 3, [])
 
     (((groups, pool), fields),) = calls
     assert [group.tolist() for group in groups] == [[*range(15)], [*range(15, 20)]]
     # pictures count once, however many subjects saw them
     assert pool == 15 and fields["seeds"] == (3,) and fields["split"] == "validation"
     assert [*fields["items"].ids[1]] == [14, 13, 12, 11, 10]
-    assert summarise_held_out(torch.empty(0), [], data, 3, []) == []
+    assert summarise_validation(torch.empty(0), [], data, 3, []) == []
     none = replace(data, held_out=np.zeros(PICTURES, bool))
-    assert select_held_out(none, bank) == []
+    assert list_validation_queries(none, bank) == []
 
 
 def test_the_share_of_first_places_is_unknown_without_signals() -> None:
-    assert top1(torch.tensor([1, 2, 1, 4])) == 0.5 and top1(torch.empty(0)) is None
+    assert (
+        compute_top1(torch.tensor([1, 2, 1, 4])) == 0.5
+        and compute_top1(torch.empty(0)) is None
+    )

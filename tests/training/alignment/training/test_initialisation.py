@@ -22,16 +22,16 @@ from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.stages import Train
 from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.initialisation import (
+    copy_weights,
     find_starts,
-    initial_aligner,
-    learned_by,
     list_start_inputs,
+    list_subject_weights,
     load_start,
-    modules_of_subjects,
-    name_starts,
+    make_aligner,
+    make_history,
+    pin_starts,
     read_history,
     refuse_other_voxels,
-    take_over,
 )
 from tests.tools.recorded_numbers import Recorded
 from tests.worlds.alignment_cells import PICTURES, data_of, layout_of
@@ -50,7 +50,7 @@ def test_the_seed_decides_all_weights_and_whatever_was_drawn_none(
     weights = []
     for seed in (1, 1, 2):
         torch.rand(7)
-        model = initial_aligner(seed, layout_of(data), data, init)  # type: ignore[arg-type]
+        model = make_aligner(seed, layout_of(data), data, init)  # type: ignore[arg-type]
         weights.append(model.state_dict())
     one, again, other = weights
     assert all(torch.equal(value, again[name]) for name, value in one.items())
@@ -64,7 +64,7 @@ def test_the_fuser_of_a_prior_is_taken_over_and_frozen(data: CellData) -> None:
         torch.nn.init.normal_(parameter)
     with_prior = CellData(data.trials, data.targets, data.held_out, fuser)
 
-    model = initial_aligner(1, layout_of(data), with_prior, "torch")
+    model = make_aligner(1, layout_of(data), with_prior, "torch")
 
     assert model.fuser is not None
     for name, parameter in model.fuser.named_parameters():
@@ -77,7 +77,7 @@ def test_the_fuser_of_a_prior_is_taken_over_and_frozen(data: CellData) -> None:
 def test_initial_weights_are_those_that_were_recorded(
     data: CellData, init: Any, recorded: Recorded
 ) -> None:
-    model = initial_aligner(3, layout_of(data), data, init)
+    model = make_aligner(3, layout_of(data), data, init)
     recorded(4, **model.state_dict())
 
 
@@ -112,7 +112,7 @@ def test_a_new_person_gets_the_mean_of_known_matrices() -> None:
         if value.shape != start.state_dict()[name].shape
     }
     start.losses = {"0.logit_scale": torch.tensor(2.0)}
-    take_over(model, start)
+    copy_weights(model, start)
     found, known = model.state_dict(), start.state_dict()
     torch.testing.assert_close(found[name][0], known[name].mean(0))
     assert torch.equal(found[name][1], known[name][2])
@@ -122,7 +122,7 @@ def test_a_new_person_gets_the_mean_of_known_matrices() -> None:
 
 def test_a_model_of_nobody_is_a_start_like_any_other() -> None:
     start, model = sensors_model((), 1), sensors_model((), 2)
-    take_over(model, start)
+    copy_weights(model, start)
     known = start.state_dict()
     assert all(
         torch.equal(each, known[name]) for name, each in model.state_dict().items()
@@ -132,10 +132,10 @@ def test_a_model_of_nobody_is_a_start_like_any_other() -> None:
 def test_ridges_of_known_people_are_taken_over_and_others_stay() -> None:
     start, model = voxels_model((4, 7), (5, 6), 1), voxels_model((7, 9), (6, 3), 2)
     own = {name: f"backbone.ridge.linears.{name}.weight" for name in (4, 7, 9)}
-    assert own[9] in modules_of_subjects(model)
+    assert own[9] in list_subject_weights(model)
     assert own[4] not in model.state_dict()
     initial = model.state_dict()[own[9]].clone()
-    take_over(model, start)
+    copy_weights(model, start)
     assert torch.equal(model.state_dict()[own[9]], initial)
     known = start.state_dict()
     for name, value in model.state_dict().items():
@@ -147,8 +147,8 @@ def test_modules_of_people_are_named_by_their_numbers() -> None:
     expected = {
         name for name in model.state_dict() if ".linears.4." in name or ".7." in name
     }
-    assert modules_of_subjects(model) == expected and len(expected) == 4
-    assert modules_of_subjects(sensors_model((1, 2))) == set()
+    assert list_subject_weights(model) == expected and len(expected) == 4
+    assert list_subject_weights(sensors_model((1, 2))) == set()
 
 
 def test_a_person_has_the_same_voxels_in_a_start() -> None:
@@ -167,10 +167,10 @@ def test_a_start_of_another_size_or_unit_is_refused_or_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(BrainhiveError):
-        take_over(voxels_model((1,), (5,)), sensors_model((1,)))
-    take_over(sensors_model((1,), unit="µV"), sensors_model((1,), unit="µV"))
+        copy_weights(voxels_model((1,), (5,)), sensors_model((1,)))
+    copy_weights(sensors_model((1,), unit="µV"), sensors_model((1,), unit="µV"))
     assert capsys.readouterr().err == ""
-    take_over(sensors_model((1,), unit="T"), sensors_model((1,), unit="µV"))
+    copy_weights(sensors_model((1,), unit="T"), sensors_model((1,), unit="µV"))
     assert "µV" in capsys.readouterr().err
 
 
@@ -238,14 +238,14 @@ def test_the_record_says_what_selected_the_epoch(
     train = Train(selection=selection, **more)
     nothing = replace(data, held_out=np.zeros(PICTURES, np.bool_))
     expected = SELECTIONS.get(selection, "validation")
-    assert learned_by(nothing, train).selection == expected
+    assert make_history(nothing, train).selection == expected
     # pictures that nobody was shown validate nothing
     unseen = np.arange(PICTURES + 3) >= PICTURES
     trials = [data.trials[0].change(stimulus=np.arange(PICTURES) - 1)]
     hidden = replace(data, held_out=unseen, trials=trials)
-    assert learned_by(hidden, train).selection == expected
+    assert make_history(hidden, train).selection == expected
     held_out = "validation" if selection == "best" else expected
-    assert learned_by(data, train).selection == held_out
+    assert make_history(data, train).selection == held_out
 
 
 def test_the_record_of_a_training_has_those_of_its_starts(
@@ -255,10 +255,10 @@ def test_the_record_of_a_training_has_those_of_its_starts(
     start.learned = TrainingHistory("test", "demo", "demo", {"demo": (3,)}, True)
     start.save(tmp_path / "model")
     own = TrainingHistory("last epoch", "demo", "demo", {"demo": (1,)}, True)
-    cell = replace(data, learned=own)
-    assert learned_by(cell, Train()).people == {"demo": (1,)}
-    begun = replace(cell, starts={1: {"": tmp_path / "model"}})
-    found = learned_by(begun, Train(selection="last"))
+    cell = replace(data, history=own)
+    assert make_history(cell, Train()).people == {"demo": (1,)}
+    begun = replace(cell, start_files={1: {"": tmp_path / "model"}})
+    found = make_history(begun, Train(selection="last"))
     assert found.people == {"demo": (1, 3)} and found.selection == "test"
 
 
@@ -295,7 +295,7 @@ def test_each_stage_starts_from_files_of_its_own(home: Path) -> None:
     with pytest.raises(MissingData):
         find_starts([{"fuser": str(home / "absent.pth")}], cell, Paths(), {})
     # neither a folder nor a file changes under its name
-    assert name_starts(references, Paths(), {}) == {}
+    assert pin_starts(references, Paths(), {}) == {}
     assert len(list_start_inputs(references, cell, Paths(), None, {})) == 2
 
 
@@ -303,4 +303,4 @@ def test_a_prior_of_other_widths_is_refused_by_name(data: CellData) -> None:
     layout = replace(layout_of(data), prior="runs/train-prior/other")
     other = replace(data, fuser=FusionEncoder({"e": 7}, 16, 16))
     with pytest.raises(BrainhiveError, match=r"runs/train-prior/other: .*7.*8"):
-        initial_aligner(1, layout, other, "torch")
+        make_aligner(1, layout, other, "torch")

@@ -18,7 +18,7 @@ from brainhive_cli.training.alignment.training.job import (
     Job,
     find_base_model,
     find_base_run,
-    inherit,
+    inherit_keys,
 )
 
 TIMES_S = np.arange(20) / 100
@@ -183,7 +183,9 @@ def test_a_tuned_model_keeps_the_keys_of_its_run(home, capsys) -> None:
 
     def tuned(**fields: Any) -> Recipe:
         mode = {"mode": "finetune", "dataset": HELD_OUT}
-        return inherit(Recipe.resolve("train-align", None, mode | fields, []), base)
+        return inherit_keys(
+            Recipe.resolve("train-align", None, mode | fields, []), base
+        )
 
     found = tuned(backbone="nice", train={"epochs": 3})
     assert found.subjects == [3] and found.finetune.run == "run"

@@ -109,11 +109,11 @@ def test_similarities_of_pairs_are_those_of_the_first_active_term_that_has_them(
     objective = Objective(terms)
     for epoch, prediction, target in ((0, "b", "c"), (1, "a", "a")):
         context = LossContext(epoch=epoch)
-        found = objective.of_pairs(PREDICTED, TARGETS, context)
+        found = objective.compare_pairs(PREDICTED, TARGETS, context)
         expected = torch.cosine_similarity(PREDICTED[prediction], TARGETS[target])
         torch.testing.assert_close(found, expected)
     with pytest.raises(RecipeError):
-        Objective(terms[:1]).of_pairs(PREDICTED, TARGETS, CONTEXT)
+        Objective(terms[:1]).compare_pairs(PREDICTED, TARGETS, CONTEXT)
 
 
 def test_learned_scales_go_on_and_fixed_ones_stay() -> None:
@@ -126,6 +126,6 @@ def test_learned_scales_go_on_and_fixed_ones_stay() -> None:
         "2.logit_scale": torch.ones(3),
         "9.logit_scale": torch.tensor(9.0),
     }
-    objective.continue_from(learned)
+    objective.copy_matching(learned)
     assert objective[0].logit_scale == 7.0
     assert [*objective.parameters()][1:] == before[1:]

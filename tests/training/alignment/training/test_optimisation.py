@@ -13,7 +13,7 @@ from brainhive_cli.training.alignment.stages import Stage, Train
 from brainhive_cli.training.alignment.training.optimisation import (
     Learner,
     is_below,
-    schedule_of,
+    make_lr_scheduler,
 )
 
 
@@ -38,7 +38,7 @@ def test_the_cosine_ends_with_the_last_step_of_its_stage(
     ours, torchs = optimizer_of(), optimizer_of()
     stage = Stage(epochs=epochs, lr=0.5)
 
-    found = rates(ours, schedule_of(ours, stage, steps), epochs * steps)
+    found = rates(ours, make_lr_scheduler(ours, stage, steps), epochs * steps)
 
     total = epochs * steps
     expected = rates(torchs, CosineAnnealingLR(torchs, total), total)
@@ -53,7 +53,7 @@ def test_a_warmup_rises_by_equal_steps_to_the_peak(
     optimizer, count = optimizer_of(), round(6 * warmup)
     stage = Stage(epochs=4, lr=0.5, warmup_epochs=warmup, schedule=schedule)
 
-    found = rates(optimizer, schedule_of(optimizer, stage, 6), 24)
+    found = rates(optimizer, make_lr_scheduler(optimizer, stage, 6), 24)
 
     rise = [0.5 * (step + 1) / count for step in range(count)]
     fall = [0.5] * (24 - count)
@@ -70,7 +70,7 @@ def test_one_cycle_is_torchs_whose_rise_takes_three_tenths() -> None:
         cycle = OneCycleLR(
             torchs, 0.5, total_steps=40, pct_start=share, final_div_factor=50.0
         )
-        found = rates(ours, schedule_of(ours, stage, 10), 40)
+        found = rates(ours, make_lr_scheduler(ours, stage, 10), 40)
         assert found == pytest.approx(rates(torchs, cycle, 40))
 
 
@@ -240,7 +240,9 @@ def test_a_continued_training_has_all_that_it_had(tmp_path: Path) -> None:
     assert (again.best_top1, again.best_epoch, again.selected_epoch) == (0.5, 1, 1)
     go_on(again)
     for one, other in zip(
-        whole.learned.parameters(), again.learned.parameters(), strict=True
+        whole.scored_modules.parameters(),
+        again.scored_modules.parameters(),
+        strict=True,
     ):
         assert torch.equal(one, other)
     for key in ("ranks", "model", "schedule"):

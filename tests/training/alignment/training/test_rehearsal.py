@@ -202,13 +202,13 @@ def test_a_rehearsal_reads_no_signal(people, monkeypatch):
 
 def test_cells_of_equal_shapes_are_rehearsed_once(people, monkeypatch):
     steps = []
-    step = rehearsal._step
+    step = rehearsal._compute_step
 
     def count(*arguments: Any) -> None:
         steps.append(arguments)
         step(*arguments)
 
-    monkeypatch.setattr(rehearsal, "_step", count)
+    monkeypatch.setattr(rehearsal, "_compute_step", count)
     job = job_of(people, *ONE, "seeds=[1, 2, 3]")
     job.check()
     assert (len(job.cells), len(steps)) == (6, 1)

@@ -85,7 +85,7 @@ def base_of(
         targets,
         held_out,
         None,
-        learned=TrainingHistory(normalisers=normalisers),
+        history=TrainingHistory(normalisers=normalisers),
     )
     return SourceModel(
         fit(layout, data, (), Train(validation=0.0)), targets, (), Train(), people

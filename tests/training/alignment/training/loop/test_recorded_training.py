@@ -65,7 +65,7 @@ def cell_of(**changes: Any) -> CellData:
         "concept", {row: f"c{row % 11}" for row in range(PICTURES)}
     )
     data = CellData([person(2, 50), person(4, 37)], targets, held_out, None)
-    return replace(data, alike=alike, **changes)
+    return replace(data, grouping=alike, **changes)
 
 
 def layout_of(**changes: Any) -> Layout:
@@ -165,7 +165,7 @@ def test_three_epochs(recorded: Recorded, tmp_path: Path, design: str) -> None:
         data = replace(data, fuser=FusionEncoder({"e": 8}, 16, 16))
     if "validation_recordings" in settings:
         tested = [person(4, 20), replace(person(2, 30), subject=7)]
-        data = replace(data, tested=tested, tested_targets=data.targets)
+        data = replace(data, test_trials=tested, test_targets=data.targets)
     terms = [Term(prediction=TOKEN, loss=loss)]
     if "plain" in layout.heads:
         course = {"from": 0.5, "to": 0.1, "epochs": [0, 3], "course": "linear"}
@@ -210,7 +210,9 @@ def test_batches_of_two_processes(
         batches = batches_of(
             data, replace(HERE, rank=rank, processes=2), augment=augment
         )
-        parts, targets, context = batches.draw(batches.epoch(3, 1)[1], 5, (0.4, 0.7))
+        parts, targets, context = batches.draw(
+            batches.split_epoch(3, 1)[1], 5, (0.4, 0.7)
+        )
         assert context.mixing is not None
         drawn[rank] = {
             "steps": batches.steps,
