@@ -173,9 +173,8 @@ def fit(
         # each stage has its own optimizer and frozen modules
         if learner.epoch == learner.stage_end:
             learner.enter_stage()
-        remaining_batches = batches.split_epoch(seed, learner.epoch)[
-            learner.steps_done :
-        ]
+        epoch_batches = batches.split_epoch(seed, learner.epoch)
+        remaining_batches = epoch_batches[learner.steps_done :]
         start_s = time.monotonic()
         learner.train()
         for rows in remaining_batches:
