@@ -24,7 +24,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.model_files import learned_in
+from brainhive_cli.training.alignment.model_files import read_history
 from brainhive_cli.training.alignment.terms import Term
 from brainhive_cli.training.alignment.training.objective import Objective
 from tests.docs.test_docs import DOCS
@@ -116,7 +116,7 @@ def test_a_part_of_ones_own_of_every_kind_works_with_the_others(
     assert low > 3 / 32 and "simulated" in found.caveats  # chance is 1 / 32
     assert found.scopes["corrections · my_parts.popularity"]["top1"].value > 3 / 32
     trained = [*(home / "runs/train-align").glob("*/cells/*/model")]
-    assert trained and all(learned_in(model).is_simulated for model in trained)
+    assert trained and all(read_history(model).is_simulated for model in trained)
     drawn = measured(home, "reconstruct").scopes
     (brain, shuffled) = (
         drawn[source]["pixcorr"].value for source in ("brain", "shuffled")

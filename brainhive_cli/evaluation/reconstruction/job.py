@@ -41,7 +41,7 @@ from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import IMPORTED
 from brainhive_cli.models.heads import Conditioning, Decoded
 from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.references import name_of_training
+from brainhive_cli.training.alignment.references import find_recipe_name
 from brainhive_cli.training.alignment.trained.run import (
     TrainedRun,
     check_tokens,
@@ -157,7 +157,7 @@ class Job:
 
         # sets of heads: trainings with a subject each, and sources that are of no cell
         generated = {*self.sources} - {*BASELINES}
-        trainings = {(cell.name_over_folds, subject) for cell, subject in self.cells}
+        trainings = {(cell.name_without_fold, subject) for cell, subject in self.cells}
         sets = sum(
             1 if source in CELL_INDEPENDENT else len(trainings) for source in generated
         )
@@ -356,7 +356,7 @@ def find_run(recipe: Recipe, prior: Any) -> TrainedRun:
     name, variant = split_variant(recipe.align_run)
     # a run that the user did not name can be replaced: the error says what trains one
     is_newest = not variant and (
-        name is None or name_of_training(name, paths.under_home("runs")) is not None
+        name is None or find_recipe_name(name, paths.under_home("runs")) is not None
     )
 
     try:

@@ -219,7 +219,7 @@ class Recipe(SweptRecipe, Sampling):
         ),
     )
     published: Published | None = Field(
-        None, description="what a paper reports of this recipe, and where"
+        None, description="numbers that a paper reports for this recipe, with source"
     )
 
     # media that others made, instead of generation

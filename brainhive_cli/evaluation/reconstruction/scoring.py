@@ -32,7 +32,7 @@ from brainhive_cli.measurement.metrics.video import FRAME_PX
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.models.heads import Decoded
-from brainhive_cli.training.alignment.cells import FOLD
+from brainhive_cli.training.alignment.cells import FOLD_PATTERN
 
 READERS = 4
 """Threads that decode media while the previous batch is compared."""
@@ -369,7 +369,7 @@ def pool_folds(sets: Sequence[GeneratedSet]) -> list[GeneratedSet]:
     # sets that differ in their fold only
     groups = defaultdict[tuple[str, str], list[GeneratedSet]](list)
     for generated in sets:
-        groups[generated.source, FOLD.sub("", generated.name)].append(generated)
+        groups[generated.source, FOLD_PATTERN.sub("", generated.name)].append(generated)
 
     # one set of each group
     pooled = []

@@ -46,7 +46,7 @@ from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.recipe import (
     FROM_MEAN,
     Recipe as AlignRecipe,
-    ridge_keys,
+    make_ridge_keys,
 )
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.run import TrainedRun
@@ -132,7 +132,7 @@ def write_ridge(job: Job, folder: Path) -> AlignRecipe:
     fields = recipe.model_dump(mode="json", include=RIDGE_TAKES)
     fields["encoders"] = [*compress(fields["encoders"], compared)]
     fields["signal"]["repetitions"] = "average"
-    fields |= ridge_keys(recipe.mode, COMPONENTS)
+    fields |= make_ridge_keys(recipe.mode, COMPONENTS)
     fields |= {"seeds": recipe.seeds[:1], "train": {"validation": 0.0}}
     ridge = validate(AlignRecipe, fields)
     (folder / RIDGE_RECIPE).write_text(write_yaml(make_portable(fields)))

@@ -52,7 +52,7 @@ def merge_folds(results: Mapping[Cell, CellResult]) -> dict[Cell, CellResult]:
         )
     cells_of_training = defaultdict[str, list[Cell]](list)
     for cell in results:
-        cells_of_training[cell.name_over_folds].append(cell)
+        cells_of_training[cell.name_without_fold].append(cell)
 
     merged = {}
     for name, cells in cells_of_training.items():

@@ -15,7 +15,7 @@ from brainhive_cli.data.datasets import list_pictures, require_split
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.references import rejoined
+from brainhive_cli.training.alignment.references import rejoin_variant_names
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.run import (
     TrainedRun,
@@ -78,7 +78,7 @@ class Job:
 
         # the runs to compare with, none of which may be a sweep
         against = []
-        for name in rejoined(recipe.against or [], recipe.paths):
+        for name in rejoin_variant_names(recipe.against or [], recipe.paths):
             # curves, corrections and baselines are not compared, so they are not
             # measured
             against.append(
@@ -230,7 +230,11 @@ def find_runs(recipe: Recipe) -> list[TrainedRun]:
         BrainhiveError: if they are not of one data set, or one of several is a sweep.
         RecipeError: if the data set has no such split.
     """
-    names = rejoined(recipe.align_run, recipe.paths) if recipe.align_run else [None]
+    names = (
+        rejoin_variant_names(recipe.align_run, recipe.paths)
+        if recipe.align_run
+        else [None]
+    )
     # all runs read signals in the same way
     how = (
         recipe.paths,

@@ -1,9 +1,8 @@
-"""Cells of a run: the trainings of a recipe, by tested subjects, fold and seed."""
+"""Cells of a run: one training for each group of subjects, variant, fold and seed."""
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from itertools import chain
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.datasets import Dataset
@@ -11,150 +10,171 @@ from brainhive_cli.data.signals.holdout import Holdout
 from brainhive_cli.data.stores.recordings import Recordings
 from brainhive_cli.training.alignment.recipe import Recipe
 
-People = tuple[int, ...]
-"""Numbers of subjects."""
-
-FOLD = re.compile(r"_fold-\d+(?=_seed-)")
-"""In the name of a cell."""
+Subjects = tuple[int, ...]
+"""Subject numbers."""
+FOLD_PATTERN = re.compile(r"_fold-\d+(?=_seed-)")
+"""Fold in the name of a cell."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training.
+    """One training of a run.
 
     Attributes:
-        name: Its folder below `cells/`; in a sweep it starts with the variant.
-        trained_on: Subjects.
-        tested_on: Subjects.
-        variant: Label of the sweep's values that it has; empty without a sweep.
-        fold: Which trials it holds out, from 1, where the data set holds out any.
+        name: Name of its folder below `cells/`. In a sweep it begins with the variant.
+        trained_on: Subjects of the training.
+        tested_on: Subjects of the test.
+        seed: Seed of the training.
+        variant: Label of its variant in a sweep. Empty without a sweep.
+        fold: Fold that it holds out, from 1. 1 without folds.
     """
 
     name: str
-    trained_on: People
-    tested_on: People
+    trained_on: Subjects
+    tested_on: Subjects
     seed: int
     variant: str = ""
     fold: int = 1
 
     @property
-    def name_over_folds(self) -> str:
-        """The name without its fold: that of all folds of one training."""
-        return FOLD.sub("", self.name)
+    def name_without_fold(self) -> str:
+        """Name without the fold, shared by all folds of a training."""
+        return FOLD_PATTERN.sub("", self.name)
 
 
-def cells_of(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
-    """List the cells of every variant of a recipe, by label; signals of published
-    subjects may be absent.
+def list_cells(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
+    """List the cells of every variant of a recipe, with or without signals on disk.
+
+    Args:
+        variants: Recipes of the variants, keyed by label, which is "" without a sweep.
+        dataset: Data set of the recipe.
 
     Raises:
         MissingData: if the data set does not have the subjects.
-        BrainhiveError: if a cell of `inter` has nobody to train on.
+        BrainhiveError: if a cell of mode `inter` has no training subjects.
     """
     cells = []
     for label, recipe in variants.items():
-        # one group of a name, trained and tested subjects for each training
-        source = Recordings(dataset, recipe.paths, recipe.signal)
-        subjects = tuple(source.list_subjects(recipe.subjects))
-        groups: list[tuple[str, People, People]]
-        groups = [
-            (f"sub-{subject:02d}", (subject,), (subject,)) for subject in subjects
-        ]
-        if recipe.mode == "joint":
-            groups = [("all", subjects, subjects)]
-        elif recipe.mode == "inter":
-            among = source.list_subjects(recipe.trained_on)
-            groups = [
-                (name, dataset.choose_training_subjects(among, *tested), tested)
-                for name, _, tested in groups
-            ]
-            # without a choice, only those whom another study recorded are tested
-            if dataset.crosses_studies and not recipe.subjects:
-                groups = [group for group in groups if group[1]] or groups
-            if alone := [name for name, trained, _ in groups if not trained]:
-                raise BrainhiveError(
-                    f"mode inter trains on others, and there are none for {alone[0]}",
-                    "name more in trained_on",
-                )
-
-        # names of variant, fold and seed make up the name of the cell
-        below, numbers = f"{label}/" if label else "", dataset.holdout.fold_numbers
+        recordings = Recordings(dataset, recipe.paths, recipe.signal)
+        subjects = tuple(recordings.list_subjects(recipe.subjects))
+        groups = _group_subjects(recipe, dataset, recordings)
         if dataset.holdout.divides_train:
             _check_holdout(recipe, dataset.holdout)
-        folds = {
-            number: f"_fold-{number:02d}" if len(numbers) > 1 else ""
-            for number in numbers
-        }
-        listed = []
-        for name, trained, tested in groups:
-            for fold, of_fold in folds.items():
-                # a subject with fewer runs or sessions takes no part in further folds
-                here = replace(source, fold=fold)
-                absent = {one for one in trained if not here.can_fill_fold(one)}
-                people = tuple(one for one in trained if one not in absent)
-                of_test = tuple(one for one in tested if one not in absent)
-                listed += [
-                    Cell(
-                        f"{below}{name}{of_fold}_seed-{seed}",
-                        people,
-                        of_test,
-                        seed,
-                        label,
-                        fold,
+        prefix = f"{label}/" if label else ""
+        folds = dataset.holdout.fold_numbers
+
+        variant_cells = []
+        for name, trained_on, tested_on in groups:
+            for fold in folds:
+                # subjects with few runs or sessions do not have all folds
+                fold_recordings = replace(recordings, fold=fold)
+                absent = {
+                    subject
+                    for subject in trained_on
+                    if not fold_recordings.can_fill_fold(subject)
+                }
+                training = tuple(s for s in trained_on if s not in absent)
+                test = tuple(s for s in tested_on if s not in absent)
+                if not training:
+                    continue
+                suffix = f"_fold-{fold:02d}" if len(folds) > 1 else ""
+                for seed in recipe.seeds:
+                    variant_cells.append(
+                        Cell(
+                            name=f"{prefix}{name}{suffix}_seed-{seed}",
+                            trained_on=training,
+                            tested_on=test,
+                            seed=seed,
+                            variant=label,
+                            fold=fold,
+                        )
                     )
-                    for seed in recipe.seeds
-                    if people
-                ]
-        if not listed:  # the holdout itself says why
-            source.open_recordings(subjects, "test")
-        cells += listed
+        if not variant_cells:
+            # the error says why the holdout leaves no trials
+            recordings.open_recordings(subjects, "test")
+        cells += variant_cells
     return cells
 
 
+def _group_subjects(
+    recipe: Recipe, dataset: Dataset, recordings: Recordings
+) -> list[tuple[str, Subjects, Subjects]]:
+    """List the name, the training subjects and the test subjects of each training.
+
+    Raises:
+        BrainhiveError: if a training of mode `inter` has no training subjects.
+    """
+    subjects = tuple(recordings.list_subjects(recipe.subjects))
+    if recipe.mode == "joint":
+        return [("all", subjects, subjects)]
+    if recipe.mode != "inter":
+        return [(f"sub-{subject:02d}", (subject,), (subject,)) for subject in subjects]
+
+    groups: list[tuple[str, Subjects, Subjects]] = []
+    candidates = recordings.list_subjects(recipe.trained_on)
+    for subject in subjects:
+        trained_on = dataset.choose_training_subjects(candidates, subject)
+        groups.append((f"sub-{subject:02d}", trained_on, (subject,)))
+
+    # without a choice of subjects, only those recorded by another study are tested
+    if dataset.crosses_studies and not recipe.subjects:
+        groups = [group for group in groups if group[1]] or groups
+    for name, trained_on, _ in groups:
+        if not trained_on:
+            raise BrainhiveError(
+                f"mode inter trains on other subjects, and there are none for {name}",
+                "name more subjects in trained_on",
+            )
+    return groups
+
+
 def list_subjects(cells: Iterable[Cell], with_tested: bool = True) -> list[int]:
-    """List the subjects that some cell is trained on, or tested on."""
-    people = [
-        cell.trained_on + (cell.tested_on if with_tested else ()) for cell in cells
-    ]
-    return sorted({*chain(*people)})
+    """List the training subjects, and the test subjects if `with_tested`."""
+    subjects: set[int] = set()
+    for cell in cells:
+        subjects.update(cell.trained_on)
+        if with_tested:
+            subjects.update(cell.tested_on)
+    return sorted(subjects)
 
 
 def _check_holdout(recipe: Recipe, holdout: Holdout) -> None:
-    """Refuse what would test seen trials, or claim what seen pictures cannot show.
+    """Refuse recipes that contradict a holdout of trials, runs, sessions or pictures.
 
     Raises:
         RecipeError: naming the key.
     """
-    # seen trials: only their own subjects can be tested
+    # held-out trials belong to the training subjects
     if recipe.mode not in ("intra", "joint"):
         raise RecipeError(
-            f"mode {recipe.mode} tests subjects who are left out, and dataset.holdout "
-            f"holds out {holdout.by} of those trained on",
-            "mode=intra or joint, or no dataset.holdout",
+            f"mode {recipe.mode} tests subjects who are left out, but dataset.holdout "
+            f"holds out {holdout.by} of the training subjects",
+            "set mode=intra or joint, or leave out dataset.holdout",
         )
 
-    # labels are known from training
+    # a classifier knows only the labels of its training
     if recipe.backbone.is_classifier and not holdout.has_seen_pictures:
         raise RecipeError(
-            f"{recipe.backbone.kind} tells apart what it was trained on, and pictures "
-            "are held out",
-            "dataset.holdout.by=trials, runs or sessions",
+            f"{recipe.backbone.kind} recognises only what it was trained on, but "
+            "dataset.holdout holds out pictures",
+            "set dataset.holdout.by=trials, runs or sessions",
         )
 
-    # seen pictures: neither zero-shot results nor other starts
+    # a model that has seen the pictures has no zero-shot results
     if holdout.has_seen_pictures and recipe.published is not None:
         raise RecipeError(
-            f"published results are zero-shot, and with {holdout.by} held out a "
+            f"published results are zero-shot, but with {holdout.by} held out a "
             "model has seen all pictures",
-            "published=null, or dataset.holdout.by=pictures",
+            "set published=null, or dataset.holdout.by=pictures",
         )
     if holdout.has_seen_pictures and any(recipe.train.starts):
         raise RecipeError(
-            f"train.start_from names what may have learned from the {holdout.by} "
-            "that are held out",
-            "leave it out: each fold begins anew",
+            "the weights of train.start_from may have been trained on the "
+            f"{holdout.by} that are held out",
+            "leave train.start_from out",
         )
     if recipe.train.selection == "test":
         raise RecipeError(
-            "train.selection=test goes with no dataset.holdout", "train.selection=last"
+            "train.selection=test cannot be used with dataset.holdout",
+            "set train.selection=last",
         )

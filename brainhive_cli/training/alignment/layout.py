@@ -212,7 +212,7 @@ def holds_model(path: Path) -> bool:
     return any(name.startswith((RIDGES, "lin0.")) for name in _state(path))
 
 
-def learned_in(path: Path) -> TrainingHistory:
+def describe_history(path: Path) -> TrainingHistory:
     """Say what such a model learned from; which stimuli is not in the file.
 
     Raises:

@@ -21,8 +21,8 @@ from brainhive_cli.models.signal_spec import check_signal
 from brainhive_cli.training.alignment import layout as layouts
 from brainhive_cli.training.alignment.layout import FROM_MEAN, Layout
 from brainhive_cli.training.alignment.model_files import (
-    WAY,
-    WEIGHTS,
+    DAMAGE_HINT,
+    WEIGHT_FILES,
     find_weights,
     read_config,
 )
@@ -300,13 +300,13 @@ class Aligner(nn.Module):
 
         # weights and learned parameters of losses in one file
         losses = {f"{LOSSES}{name}": value for name, value in self.losses.items()}
-        weights.save(folder / WEIGHTS[0], self.state_dict() | losses)
+        weights.save(folder / WEIGHT_FILES[0], self.state_dict() | losses)
 
         # the record of the training data needs the digest of the weights, so it comes
         # second
         config = {
             **self.layout.as_dict(),
-            "learned": self.learned.save(folder, folder / WEIGHTS[0]),
+            "learned": self.learned.save(folder, folder / WEIGHT_FILES[0]),
         }
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
@@ -336,25 +336,27 @@ def load(path: Path | str) -> Aligner:
     folder = Path(path)
     if layouts.is_checkpoint(folder):
         layout, state = layouts.read_checkpoint(folder)
-        aligner = Aligner(layout, layouts.learned_in(folder))
+        aligner = Aligner(layout, layouts.describe_history(folder))
         weights.fill(aligner, state, folder)
         return aligner.eval()
 
     # model folders of this project and of upstream
     file = find_weights(folder)
     fields, learned = read_config(folder)
-    state = weights.read(file, WAY, BrainhiveError)
+    state = weights.read(file, DAMAGE_HINT, BrainhiveError)
 
     # upstream is known by the names of its weights
-    with weights.reading(f"the model folder {folder}", WAY, BrainhiveError):
+    with weights.reading(f"the model folder {folder}", DAMAGE_HINT, BrainhiveError):
         if layouts.is_upstream(state):
             layout, state = layouts.read_upstream(fields, state)
         else:
-            layout = documents.check(fields, str(folder / "config.json"), Layout, WAY)
+            layout = documents.check(
+                fields, str(folder / "config.json"), Layout, DAMAGE_HINT
+            )
         aligner = Aligner(layout, learned)
 
         # learned parameters of losses are no weights of the aligner
         names = [name for name in state if name.startswith(LOSSES)]
         aligner.losses = {name.removeprefix(LOSSES): state.pop(name) for name in names}
-        weights.fill(aligner, state, file, WAY)
+        weights.fill(aligner, state, file, DAMAGE_HINT)
         return aligner.eval()

@@ -1,4 +1,4 @@
-"""Files of a trained brain model: which folders hold one, its config and its record."""
+"""Files of a trained brain model's folder: its config, weights and training history."""
 
 from pathlib import Path
 from typing import Any
@@ -10,74 +10,79 @@ from brainhive_cli.data.stores.learned import TrainingHistory
 from brainhive_cli.training.alignment import layout as layouts
 from brainhive_cli.training.alignment.layout import FORMAT, FormatVersion
 
-WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
-"""Names of the weight file; the first is what is written, here and upstream."""
-WAY = "run train-align --again, or copy it again"
-"""Hint for a damaged folder."""
+WEIGHT_FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
+"""Possible names of the weight file. Brainhive and BrainHiVE write the first."""
+DAMAGE_HINT = "run train-align --again, or copy it again"
+"""Advice for a damaged model folder."""
 
 
 def is_model(path: Path) -> bool:
-    """Whether a path is a model's, not a run's."""
+    """Return True if a path is a model folder or a checkpoint, and not a run."""
     has_config = (path / "config.json").is_file()
-    return (
-        has_config and not (path / METRICS_FILE).is_file()
-    ) or layouts.is_checkpoint(path)
+    is_run = (path / METRICS_FILE).is_file()
+    return (has_config and not is_run) or layouts.is_checkpoint(path)
 
 
 def holds_model(path: Path) -> bool:
-    """Whether a path is a model's, by the names of weights where it is a checkpoint."""
-    return layouts.holds_model(path) if layouts.is_checkpoint(path) else is_model(path)
+    """Return True if a path is a model folder or the checkpoint of a whole model."""
+    if layouts.is_checkpoint(path):
+        return layouts.holds_model(path)
+    return is_model(path)
 
 
-def learned_in(folder: Path) -> TrainingHistory:
-    """Read what the model of a folder learned from, without its weights.
+def read_history(path: Path) -> TrainingHistory:
+    """Read the training history of a model folder or checkpoint.
 
     Raises:
-        BrainhiveError: if a file is damaged, or the format is another.
+        BrainhiveError: if a file is damaged, or has another format.
     """
-    if layouts.is_checkpoint(folder):
-        return layouts.learned_in(folder)
-    return read_config(folder)[1]
+    if layouts.is_checkpoint(path):
+        return layouts.describe_history(path)
+    _, history = read_config(path)
+    return history
 
 
 def read_config(folder: Path) -> tuple[dict[str, Any], TrainingHistory]:
-    """Read a folder's config.json: the fields of the layout, and what the model learned
-    from.
+    """Read the config.json of a model folder.
+
+    Returns:
+        Fields of the layout, and the training history, which is empty for BrainHiVE.
 
     Raises:
-        BrainhiveError: if a file is damaged, or the format is another.
+        BrainhiveError: if a file is damaged, or has another format.
     """
-    # upstream's folders have neither of these keys
     path = folder / "config.json"
-    fields: dict[str, Any] = documents.read(path, hint=WAY)
+    fields: dict[str, Any] = documents.read(path, hint=DAMAGE_HINT)
+
+    # folders of BrainHiVE have neither `format` nor `learned`
+    version = fields.pop("format", FORMAT)
     documents.check(
-        {"format": fields.pop("format", FORMAT)},
-        str(path),
-        dict[str, FormatVersion],
-        WAY,
+        {"format": version}, str(path), dict[str, FormatVersion], DAMAGE_HINT
     )
-    block = fields.pop("learned", None)
-    return fields, TrainingHistory() if block is None else TrainingHistory.load(
-        path, block, find_weights(folder)
-    )
+    history_fields = fields.pop("learned", None)
+    if history_fields is None:
+        return fields, TrainingHistory()
+    history = TrainingHistory.load(path, history_fields, find_weights(folder))
+    return fields, history
 
 
 def find_weights(folder: Path) -> Path:
-    """Find the file of weights in a model folder."""
-    # without a weight file the first name, which the error message shows
-    return next(
-        (folder / name for name in WEIGHTS if (folder / name).is_file()),
-        folder / WEIGHTS[0],
-    )
+    """Return the weight file of a model folder, or the usual path if there is none."""
+    for name in WEIGHT_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    return folder / WEIGHT_FILES[0]
 
 
-def require_weights(folder: Path) -> None:
-    """Refuse a model folder whose file of weights is absent or cut short; checkpoints
-    of other projects are read as a whole.
+def require_weights(path: Path) -> None:
+    """Raise an error if the weight file of a model folder is missing or cut short.
+
+    Checkpoints of other projects are not checked.
     """
-    if layouts.is_checkpoint(folder):
+    if layouts.is_checkpoint(path):
         return
-    if not (file := find_weights(folder)).is_file():
-        raise MissingData(f"there is no file {file}", WAY)
-    with weights.reading(file, WAY, BrainhiveError):
+    file = find_weights(path)
+    if not file.is_file():
+        raise MissingData(f"there is no file {file}", DAMAGE_HINT)
+    with weights.reading(file, DAMAGE_HINT, BrainhiveError):
         weights.list_names(file)

@@ -1,4 +1,4 @@
-"""Recipe of train-align."""
+"""Recipe of train-align, with its defaults and the checks of its keys."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -35,26 +35,16 @@ from brainhive_cli.models.encoders import (
 )
 from brainhive_cli.models.heads import FUSED, TOKEN, check_names
 from brainhive_cli.training.alignment.layout import FROM_MEAN, Similarity
-from brainhive_cli.training.alignment.stages import SHORT_FORM, Finetune, Train
+from brainhive_cli.training.alignment.stages import SINGLE_STAGE_KEYS, Finetune, Train
 from brainhive_cli.training.alignment.terms import Term, check_active
 
-
-def _head_targets(heads: Any) -> Any:
-    if not isinstance(heads, dict):
-        return heads
-    return {
-        name: target if target == FUSED else resolve(target)
-        for name, target in heads.items()
-    }
-
-
-BACKBONE, FUSER = "brain-mlp", "fusion-encoder"
-"""The usual parts."""
-USED_IN_CLOSED_FORM = {"validation", "validation_by", "shuffled_labels"}
-"""Keys of `train` that have an effect where nothing is trained step by step."""
-SEED = 2025
-"""The first seed; BrainHiVE's."""
-TRAINED_IN_STEPS = {
+DEFAULT_BACKBONE = "brain-mlp"
+DEFAULT_FUSER = "fusion-encoder"
+FIRST_SEED = 2025
+"""First seed of BrainHiVE."""
+CLOSED_FORM_TRAIN_KEYS = {"validation", "validation_by", "shuffled_labels"}
+"""Keys of `train` that have an effect on backbones in closed form."""
+TRAINING_KEYS = {
     "backbone",
     "fuser",
     "loss",
@@ -69,49 +59,126 @@ TRAINED_IN_STEPS = {
     "ablations",
     "finetune",
 }
-"""Keys by which a recipe chooses how a model is trained."""
+"""Keys that say how a model is trained. With any of them, the default is no ridge."""
 
 
-def ridge_keys(mode: str, components: int) -> dict[str, Any]:
-    """Choose a ridge with a penalty of its own: for each subject, exact with as many
-    components as training signals; or one for subjects whom it did not see.
+def make_ridge_keys(mode: str, max_components: int) -> dict[str, Any]:
+    """Make the recipe keys of a ridge that chooses its penalty by cross-validation.
+
+    Args:
+        mode: Mode of the recipe. In `inter`, all subjects share a ridge.
+        max_components: Largest number of principal components of a subject's ridge.
     """
-    own: dict[str, Any] = {"kind": "ridge", "alpha": "auto", "standardise": False}
-    own["components"] = components
-    return {
-        "backbone": {"kind": "shared-ridge"} if mode == "inter" else own,
-        "similarity": FROM_MEAN,
-    }
+    backbone: dict[str, Any] = {"kind": "shared-ridge"}
+    if mode != "inter":
+        backbone = {
+            "kind": "ridge",
+            "alpha": "auto",
+            "standardise": False,
+            "components": max_components,
+        }
+    return {"backbone": backbone, "similarity": FROM_MEAN}
 
 
-def with_usual_backbone(fields: Any) -> Any:
-    """Add a ridge to a recipe without keys of training, if its data set is small."""
-    if not isinstance(fields, dict) or not TRAINED_IN_STEPS.isdisjoint(fields):
+def add_usual_backbone(fields: Any) -> Any:
+    """Add a ridge to a recipe without training keys, if its data set is small."""
+    if not isinstance(fields, dict) or not TRAINING_KEYS.isdisjoint(fields):
         return fields
-    mode, train = fields.get("mode", "intra"), fields.get("train") or {}
-    if mode == "finetune" or not {*train} <= USED_IN_CLOSED_FORM:
+    mode = fields.get("mode", "intra")
+    train = fields.get("train") or {}
+    if mode == "finetune" or not set(train) <= CLOSED_FORM_TRAIN_KEYS:
         return fields
-    with suppress(BrainhiveError, ValidationError):  # which the keys' own types raise
-        config = parts.resolve("datasets", fields.get("dataset"))
+
+    # wrong values are reported by the types of the keys
+    with suppress(BrainhiveError, ValidationError):
+        dataset = parts.resolve("datasets", fields.get("dataset"))
         paths = Paths.model_validate(fields.get("paths") or {})
-        if isinstance(config, HasFewPictures):
-            most = config.few_pictures(paths)
-            if most:
-                # a ridge has no randomness, and chooses its penalty without validation
-                usual_train = {"validation": 0.0} | train
-                usual = {"seeds": [SEED]} | fields | {"train": usual_train}
-                return usual | ridge_keys(mode, most)
+        if not isinstance(dataset, HasFewPictures):
+            return fields
+        max_components = dataset.few_pictures(paths)
+        if max_components:
+            # a ridge is not random, and needs no validation
+            usual_train = {"validation": 0.0} | train
+            usual_fields = {"seeds": [FIRST_SEED]} | fields | {"train": usual_train}
+            return usual_fields | make_ridge_keys(mode, max_components)
+    return fields
+
+
+def _resolve_head_targets(heads: Any) -> Any:
+    """Replace the names of encoders in a mapping by their configs."""
+    if not isinstance(heads, dict):
+        return heads
+    head_targets = {}
+    for name, target in heads.items():
+        head_targets[name] = target if target == FUSED else resolve(target)
+    return head_targets
+
+
+def _add_head_encoders(fields: dict[str, Any]) -> dict[str, Any]:
+    """Add the encoders that heads predict to `encoders`.
+
+    Raises:
+        RecipeError: if other encoders are named, and no head is `fused`.
+    """
+    heads = fields.get("heads")
+    if not heads or not isinstance(heads, dict):
+        return fields
+    head_targets = _resolve_head_targets(heads)
+    is_fused = FUSED in head_targets.values()
+    head_encoders = {
+        target.name: target for target in head_targets.values() if target != FUSED
+    }
+    encoders = resolve_all(
+        fields.get("encoders", list(DEFAULT_ENCODERS) if is_fused else [])
+    )
+    if not isinstance(encoders, list):  # the type of the key reports it
+        return fields
+
+    named_encoders = {config.name: config for config in encoders}
+    if not is_fused and not named_encoders.keys() <= head_encoders.keys():
+        raise RecipeError(
+            "encoders has no effect without a head whose target is `fused`",
+            "leave encoders out, or give a head the target fused",
+        )
+    all_encoders = named_encoders | head_encoders
+    return {**fields, "heads": head_targets, "encoders": list(all_encoders.values())}
+
+
+def _add_closed_form_fuser(fields: dict[str, Any]) -> dict[str, Any]:
+    """Set the fuser `heads` for a backbone in closed form, which trains no fuser."""
+    if fields.get("heads") or fields.get("prior"):
+        return fields
+    with suppress(BrainhiveError):  # wrong values are reported by the types of the keys
+        backbone = parts.resolve("backbones", fields.get("backbone", DEFAULT_BACKBONE))
+        fuser = parts.resolve("fusers", fields.get("fuser", DEFAULT_FUSER))
+        is_default = fuser == parts.resolve("fusers", DEFAULT_FUSER)
+        if backbone.is_closed_form and is_default:
+            return {**fields, "fuser": "heads"}
+    return fields
+
+
+def _add_prior_encoders(fields: dict[str, Any]) -> dict[str, Any]:
+    """Set `encoders` to those of the first prior of the recipe or of its sweep."""
+    if "encoders" in fields:
+        return fields
+    priors = [fields.get("prior")]
+    sweep = read_sweep(fields.get("sweep") or {})
+    if isinstance(sweep, dict):
+        priors += sweep.get("prior", [])
+    names = [prior for prior in priors if isinstance(prior, str)]
+    if names and names[0]:
+        return {**fields, "encoders": find_prior_encoders(names[0])}
     return fields
 
 
 HeadTargets = Annotated[
     dict[str, SerializeAsAny[EncoderConfig] | Literal["fused"]],
-    BeforeValidator(_head_targets),
+    BeforeValidator(_resolve_head_targets),
 ]
 
 
 class Recipe(SweptRecipe):
-    """Recipe of train-align: signals, embeddings and the alignment of the two."""
+    """Recipe of train-align: signals, embeddings and the training that aligns them."""
 
     FINGERPRINT_EXCLUDE = BaseRecipe.FINGERPRINT_EXCLUDE | {"published"}
     is_tracked = True
@@ -119,15 +186,17 @@ class Recipe(SweptRecipe):
 
     dataset: Any = parts.part_field("datasets", "things-eeg", "signals and pictures")
     encoders: Encoders = Field(
-        [*DEFAULT_ENCODERS],
+        list(DEFAULT_ENCODERS),
         validate_default=True,
         min_length=1,
-        description="embeddings that are fused; default with a prior: the prior's",
+        description="encoders whose embeddings are fused; default: the prior's, or "
+        "these",
     )
     mode: Literal["intra", "inter", "joint", "finetune"] = Field(
         "intra",
-        description="intra: one subject; inter: leave one out; joint: all on all; "
-        "finetune: new subjects",
+        description="intra: one model per subject; inter: test each subject on a model "
+        "of the others; joint: one model of all; finetune: adapt a model to new "
+        "subjects",
     )
     subjects: Subjects = Field(
         None,
@@ -135,39 +204,41 @@ class Recipe(SweptRecipe):
     )
     trained_on: Subjects = Field(
         None,
-        description="inter: whom a cell learns from, without the one left out; "
-        "default: all of the data set",
+        description="inter: training subjects, without the one left out; default: all "
+        "of the data set",
     )
     seeds: Numbers = Field(
-        [SEED, SEED + 1, SEED + 2],
-        description="one cell a seed (paper: three from 2025); of a usual ridge, the "
-        "first",
+        [FIRST_SEED, FIRST_SEED + 1, FIRST_SEED + 2],
+        description="one model is trained per seed (paper: three from 2025); a default "
+        "ridge has the first seed alone",
     )
     dim: int | None = Field(
         None,
         gt=0,
         le=2**20,
-        description=(
-            "D of the token; default: the prior's or the fuser's own, else 1024"
-        ),
+        description="width D of the fused token; default: of the prior or the fuser, "
+        "else 1024",
     )
-    backbone: Any = parts.part_field("backbones", BACKBONE, "brain encoder")
-    fuser: Any = parts.part_field("fusers", FUSER, "fusion encoder")
+    backbone: Any = parts.part_field(
+        "backbones", DEFAULT_BACKBONE, "brain encoder: network from signals to heads"
+    )
+    fuser: Any = parts.part_field(
+        "fusers", DEFAULT_FUSER, "fusion encoder: combines embeddings into one target"
+    )
     loss: Any = parts.part_field(
-        "losses", "clip", "between predictions and targets, where no terms are given"
+        "losses", "clip", "loss of every head, unless `terms` are set"
     )
     heads: HeadTargets = Field(
         {},
-        description="head: the encoder whose output it predicts, or `fused`; default: "
-        "one head, `token`, that predicts what the fuser makes of "
-        "`encoders`",
+        description="{head: encoder that it predicts, or fused}; default: one head "
+        "`token` for the fused `encoders`",
     )
     targets: Annotated[
-        dict[str, SerializeAsAny[EncoderConfig]], BeforeValidator(_head_targets)
+        dict[str, SerializeAsAny[EncoderConfig]], BeforeValidator(_resolve_head_targets)
     ] = added_field(
         {},
-        description="name: encoder whose output terms compare predictions with, and no "
-        "head is made for, as of captions; only training reads it",
+        description="{name: encoder} of targets without a head, for `terms`, such as "
+        "captions; only the training reads them",
     )
     terms: list[Term] = Field(
         [],
@@ -176,33 +247,33 @@ class Recipe(SweptRecipe):
     )
     head: str | None = Field(
         None,
-        description="head that retrieval compares; default: `token`, or the only "
-        "vector or tokens",
+        description="head that retrieval compares; default: `token`, or the only head "
+        "of vectors or tokens",
     )
     prior: str | None = Field(
-        None, description="Fusion Prior whose fusion encoder is the frozen target"
+        None, description="Fusion Prior whose frozen fusion encoder makes the target"
     )
     subject_layer: Literal["none", "linear"] = Field(
         "none",
-        description="learned for each subject before the brain encoder: linear, a "
-        "mixing of the channels",
+        description="layer of each subject before the backbone; linear: a mixing of "
+        "the channels",
     )
     similarity: Similarity = Field(
         "cosine",
-        description="how tokens are compared: by their cosine; centred_cosine, their "
-        "correlation; cosine_from_mean, the cosine of their differences from the mean "
-        "training target, of backbones in closed form",
+        description="similarity of tokens: cosine; centred_cosine (correlation); "
+        "cosine_from_mean (cosine after subtracting the mean training target, only in "
+        "closed form)",
     )
     signal: Signal = Signal()
     train: Train = Train()
     finetune: Finetune = Finetune()
     published: Published | None = Field(
-        None, description="what a paper reports of this recipe, and where"
+        None, description="numbers that a paper reports for this recipe, with source"
     )
 
     @classmethod
     def set_key(cls, fields: dict[str, Any], key: str, value: Any) -> None:
-        """Set a dotted key. Stages replace the keys that are short for one stage.
+        """Set a dotted key. Stages replace the keys of a single stage.
 
         Raises:
             RecipeError: if a list has no such index.
@@ -213,78 +284,30 @@ class Recipe(SweptRecipe):
 
     @classmethod
     def drop_replaced(cls, fields: dict[str, Any], layer: Mapping[str, Any]) -> None:
-        """Drop the short form of a single stage where a recipe has stages of its
-        own.
-        """
-        before, train = fields.get("train"), layer.get("train")
-        has_stages = isinstance(train, dict) and train.get("stages")
-        if isinstance(before, dict) and has_stages:
-            for key in SHORT_FORM:
-                before.pop(key, None)
+        """Drop the keys of a single stage from `fields` if `layer` sets stages."""
+        train = fields.get("train")
+        new_train = layer.get("train")
+        has_stages = isinstance(new_train, dict) and new_train.get("stages")
+        if isinstance(train, dict) and has_stages:
+            for key in SINGLE_STAGE_KEYS:
+                train.pop(key, None)
 
     @model_validator(mode="before")
     @classmethod
-    def _takes_usual_fuser_and_encoders(cls, fields: Any) -> Any:
-        """Take the encoders of heads, a prior or what shows categories, and a fuser for
-        closed form.
-        """
+    def _add_defaults(cls, fields: Any) -> Any:
+        """Add the defaults that depend on other keys of the recipe."""
         if not isinstance(fields, dict):
             return fields
-
-        # encoders of heads, next to those that are fused; the keys' own types refuse
-        # what is no list
-        fields = with_usual_backbone(fields)
-        heads = fields.get("heads")
-        if heads and isinstance(heads, dict):
-            heads = _head_targets(heads)
-            opened = {
-                target.name: target for target in heads.values() if target != FUSED
-            }
-            default = (
-                cls.model_fields["encoders"].default if FUSED in heads.values() else []
-            )
-            encoders = resolve_all(fields.get("encoders", default))
-            if isinstance(encoders, list):
-                config_of_name = {config.name: config for config in encoders}
-                if (
-                    FUSED not in heads.values()
-                    and not config_of_name.keys() <= opened.keys()
-                ):
-                    raise RecipeError(
-                        "encoders has no effect where no head is `fused`",
-                        "leave encoders out",
-                    )
-                encoders = [*(config_of_name | opened).values()]
-                fields = {**fields, "heads": heads, "encoders": encoders}
-
-        # a head for each encoder where the backbone is fitted in closed form, which
-        # trains no fuser
-        if not fields.get("heads") and not fields.get("prior"):
-            with suppress(BrainhiveError):  # which the keys' own types raise
-                backbone = parts.resolve("backbones", fields.get("backbone", BACKBONE))
-                is_usual = parts.resolve(
-                    "fusers", fields.get("fuser", FUSER)
-                ) == parts.resolve("fusers", FUSER)
-                if backbone.is_closed_form and is_usual:
-                    fields = {**fields, "fuser": "heads"}
-
-        # the first prior, of the recipe or of its sweep, names the encoders where
-        # nothing else does
-        if "encoders" not in fields:
-            swept = read_sweep(fields.get("sweep") or {})
-            priors = [
-                fields.get("prior"),
-                *(swept.get("prior", []) if isinstance(swept, dict) else []),
-            ]
-            if reference := next(
-                (prior for prior in priors if isinstance(prior, str)), None
-            ):
-                fields = {**fields, "encoders": find_prior_encoders(reference)}
+        fields = add_usual_backbone(fields)
+        fields = _add_head_encoders(fields)
+        fields = _add_closed_form_fuser(fields)
+        fields = _add_prior_encoders(fields)
         return add_usual_encoders(fields)
 
     @model_validator(mode="after")
-    def _every_head_is_trained(self) -> Self:
-        if self.is_swept:  # each of its variants is checked by itself
+    def _check_heads(self) -> Self:
+        """Refuse heads, terms and fusers that cannot be trained together."""
+        if self.is_swept:  # each variant of a sweep is checked by itself
             return self
 
         # names and fuser of the heads
@@ -292,208 +315,208 @@ class Recipe(SweptRecipe):
         self._refuse_idle_keys()
         if self.heads and self.is_fused and self.fuser.kind == "heads":
             raise RecipeError(
-                "the fuser `heads` fuses nothing",
-                "another fuser, or no head that is `fused`",
+                "the fuser `heads` makes no target for a head that is `fused`",
+                "set another fuser, or give the head an encoder as its target",
             )
-        if (
-            len(
-                fused := [
-                    name for name, target in self.heads.items() if target == FUSED
-                ]
-            )
-            > 1
-        ):
+        fused_heads = [name for name, target in self.heads.items() if target == FUSED]
+        if len(fused_heads) > 1:
             raise RecipeError(
-                f"{' and '.join(fused)} both predict `fused`",
-                "one head, with several terms",
+                f"{len(fused_heads)} heads have the target `fused`: "
+                f"{', '.join(fused_heads)}",
+                "keep one of them, and give it several terms",
             )
 
-        # the head of retrieval, and the terms of all heads
-        if self.mode != "finetune":  # whose run has the heads
+        # fine-tuning has the heads and terms of its run
+        if self.mode != "finetune":
             if self.head is not None and self.head not in self.head_targets:
                 raise RecipeError(
-                    f"head is {self.head!r}", f"heads: {', '.join(self.head_targets)}"
+                    f"head is {self.head!r}, which is no head of the recipe",
+                    f"heads: {', '.join(self.head_targets)}",
                 )
             self.check_terms()
             self._check_streams()
+
+        # targets are constant in closed form, and a fuser learns only in steps
         if not self.backbone.is_closed_form:
             if self.similarity == FROM_MEAN:
                 raise RecipeError(
-                    f"similarity={FROM_MEAN} goes with no training in steps, in which "
-                    "the mean of a fused target changes",
-                    "cosine or centred_cosine, or a backbone in closed form as ridge",
+                    f"similarity is {FROM_MEAN}, but the mean of a fused target "
+                    "changes while a model is trained in steps",
+                    "set similarity=cosine or centred_cosine, or a backbone in closed "
+                    "form such as ridge",
                 )
-            return self
-
-        # no fuser that would have to learn
-        when = CLOSED_FORM.format(backbone=self.backbone.kind)
-        if self.is_fused and not self.prior:
+        elif self.is_fused and not self.prior:
+            reason = CLOSED_FORM_REASON.format(backbone=self.backbone.kind)
             raise RecipeError(
-                f"no fuser is trained {when}",
-                "fuser.kind=heads, heads of encoders, or a prior",
+                f"no fuser can be trained {reason}",
+                "set fuser.kind=heads, heads of encoders, or a prior",
             )
         return self
 
     def _check_streams(self) -> None:
-        """Refuse sets of voxels that no stream of the backbone reads."""
+        """Refuse sets of voxels in `region_split` that the backbone does not read."""
         streams = self.backbone.streams
-        if not (split := self.signal.region_split) or not streams:
+        split = self.signal.region_split
+        if not split or not streams:
             return
 
-        # a set is used by a stream or by the expression of another set
-        used = {
-            name for expression in split.values() for name in list_regions(expression)
-        }
-        if unread := [
-            name for name in split if name not in streams and name not in used
-        ]:
-            raise RecipeError(
-                f"signal.region_split.{unread[0]} has no effect: it is no stream of "
-                f"{self.backbone.kind} and no other set uses it",
-                f"streams: {', '.join(streams)}",
-            )
+        # a set is used by a stream, or in the expression of another set
+        used_sets = set(streams)
+        for expression in split.values():
+            used_sets.update(list_regions(expression))
+        for name in split:
+            if name not in used_sets:
+                raise RecipeError(
+                    f"signal.region_split.{name} has no effect: it is no stream of "
+                    f"{self.backbone.kind}, and no other set uses it",
+                    f"streams: {', '.join(streams)}",
+                )
 
     def check_terms(self) -> None:
-        """Refuse terms that cannot be trained together, and heads that none of them
-        trains.
+        """Check that the loss terms train every head and use every target.
 
         Raises:
-            RecipeError: naming the term or the head.
+            RecipeError: if they do not, or contradict the keys of `train.lora`.
         """
         # encoders that learn with the model
-        lora = self.train.lora.encoders
-        known = [config.name for config in self.encoders]
-        if unknown := [name for name in lora if name not in known]:
+        lora_encoders = self.train.lora.encoders
+        encoder_names = [config.name for config in self.encoders]
+        for name in lora_encoders:
+            if name not in encoder_names:
+                raise RecipeError(
+                    f"train.lora.encoders names {name!r}, which is not in encoders",
+                    f"encoders: {', '.join(encoder_names)}",
+                )
+        if lora_encoders and (self.prior or self.train.ema):
+            other_key = "prior" if self.prior else "train.ema"
             raise RecipeError(
-                f"train.lora.encoders names {unknown[0]!r}",
-                f"encoders: {', '.join(known)}",
-            )
-        if lora and (self.prior or self.train.ema):
-            what = "prior" if self.prior else "train.ema"
-            raise RecipeError(
-                f"train.lora goes with no {what}", f"leave {what} out, or train.lora"
+                f"train.lora and {other_key} cannot be used together",
+                f"leave out {other_key} or train.lora",
             )
 
-        # terms fit the epochs, and every target has a name and a term of its own
+        # active epochs of the terms; names of targets
         terms = self.loss_terms
         check_active(terms, self.train.epochs)
-        if twice := self.targets.keys() & {
-            *self.head_targets,
-            *(config.name for config in self.encoders),
-        }:
+        head_names = list(self.head_targets)
+        repeated_names = self.targets.keys() & set(head_names + encoder_names)
+        if repeated_names:
             raise RecipeError(
-                f"targets name {min(twice)}, as heads or encoders do", "another name"
+                f"targets names {min(repeated_names)}, which is already a head or an "
+                "encoder",
+                "choose another name",
             )
-        if idle := sorted(self.targets.keys() - {term.target for term in terms}):
+        idle_targets = self.targets.keys() - {term.target for term in terms}
+        if idle_targets:
+            target = min(idle_targets)
             raise RecipeError(
-                f"targets.{idle[0]} has no effect", f"a term with target: {idle[0]}"
+                f"targets.{target} has no effect", f"add a term with target: {target}"
             )
 
-        # every term has a head, and every head a term
-        if not self.backbone.takes_spec:  # such a part may give more names in training
-            predicted, names = {term.prediction for term in terms}, {*self.head_targets}
-            compared = {term.of for term in terms} - self.targets.keys()
-            if absent := sorted((predicted | compared) - names):
-                raise RecipeError(
-                    f"terms name {', '.join(absent)}",
-                    "heads and targets: "
-                    f"{', '.join([*self.head_targets, *self.targets])}",
-                )
-            if untrained := sorted(names - predicted):
-                raise RecipeError(
-                    f"no term trains the head {', '.join(untrained)}",
-                    "add a term for it",
-                )
+        # the heads of a custom backbone may be unknown before it is trained
+        if self.backbone.takes_spec:
+            return
+        predictions = {term.prediction for term in terms}
+        compared_targets = {term.target_name for term in terms} - self.targets.keys()
+        unknown_names = (predictions | compared_targets) - set(head_names)
+        if unknown_names:
+            raise RecipeError(
+                f"terms names {', '.join(sorted(unknown_names))}, which is no head or "
+                "target",
+                f"heads and targets: {', '.join(head_names + list(self.targets))}",
+            )
+        untrained_heads = set(head_names) - predictions
+        if untrained_heads:
+            raise RecipeError(
+                f"no term trains the head {', '.join(sorted(untrained_heads))}",
+                "add a term for it",
+            )
 
     def run_label(self, paths: Paths) -> str:
-        """Name the run's folder, before the fingerprint."""
+        """Return the name of the run's folder, without the fingerprint."""
         last = "sweep" if self.is_swept else self.backbone.kind
         return f"{self.dataset.build(paths).name}-{self.mode}-{last}"
 
     def _refuse_idle_keys(self) -> None:
-        """Refuse keys that have no effect in this recipe, by the table IDLE_KEYS."""
+        """Refuse keys that have no effect in this recipe, as `IDLE_KEYS` lists them."""
         for row in IDLE_KEYS:
             if not row.is_idle(self):
                 continue
-            when = row.when.format(backbone=self.backbone.kind, mode=self.mode)
+            reason = row.reason.format(backbone=self.backbone.kind, mode=self.mode)
             for key in row.keys:
                 path, _, name = key.rpartition(".")
                 section = getattr(self, path) if path else self
                 if key in PART_SHELVES:
-                    self._refuse_part(key, when, row.hint)
+                    self._refuse_part(key, reason, row.hint)
                 else:
-                    refuse_idle(section, name, when, row.hint)
+                    refuse_idle(section, name, reason, row.hint)
 
-    def _refuse_part(self, key: str, when: str, hint: str) -> None:
-        part, default = getattr(self, key), type(self).model_fields[key].default
+    def _refuse_part(self, key: str, reason: str, hint: str) -> None:
+        """Refuse a part that differs from the default of its key."""
+        part = getattr(self, key)
+        default = type(self).model_fields[key].default
         if part != parts.resolve(PART_SHELVES[key], default):
-            raise RecipeError(f"{key} has no effect {when}, and is {part.kind}", hint)
+            raise RecipeError(f"{key} has no effect {reason}, and is {part.kind}", hint)
 
     @property
     def is_fused(self) -> bool:
-        """Whether a head predicts what a fuser makes of several embeddings."""
-        return (
-            self.fuser.kind != "heads"
-            if not self.heads
-            else FUSED in self.heads.values()
-        )
+        """Return True if a head predicts a target that a fuser makes."""
+        if self.heads:
+            return FUSED in self.heads.values()
+        return bool(self.fuser.kind != "heads")
 
     @property
     def head_targets(self) -> dict[str, Any]:
-        """Target of each head of the model: an encoder, or `fused`."""
+        """Target of each head of the model: the config of an encoder, or `fused`."""
         if self.heads:
             return self.heads
-        return (
-            {TOKEN: FUSED}
-            if self.is_fused
-            else {config.name: config for config in self.encoders}
-        )
+        if self.is_fused:
+            return {TOKEN: FUSED}
+        return {config.name: config for config in self.encoders}
 
     @property
     def fused_encoders(self) -> list[EncoderConfig]:
-        """The encoders whose embeddings are fused: those that no head predicts by
-        itself.
-        """
-        direct = {
+        """Encoders whose embeddings are fused, because no head predicts them."""
+        predicted_encoders = {
             target.name for target in self.head_targets.values() if target != FUSED
         }
-        return [config for config in self.encoders if config.name not in direct]
+        return [
+            config for config in self.encoders if config.name not in predicted_encoders
+        ]
 
     @property
     def stored_encoders(self) -> list[EncoderConfig]:
-        """The encoders whose training targets are read from stores, those of terms
-        alone last.
-        """
+        """Encoders whose embeddings the training reads, those of `targets` last."""
         return self.encoders + [
             config for config in self.targets.values() if config not in self.encoders
         ]
 
     @property
     def loss_terms(self) -> list[Term]:
-        """The terms in epochs of this training; where none are given, the loss for
-        every head.
-        """
-        names = list(self.head_targets)
-        terms = self.terms or [
-            Term(prediction=name, loss=self.loss, weight=1 / len(names))
-            for name in names
-        ]
+        """Loss terms, with epochs counted from the start of the training."""
+        terms = self.terms
+        if not terms:
+            names = list(self.head_targets)
+            terms = [
+                Term(prediction=name, loss=self.loss, weight=1 / len(names))
+                for name in names
+            ]
         return [term.in_stage(*self.train.span(term.stage)) for term in terms]
 
     @model_validator(mode="after")
-    def _is_without_contradiction(self) -> Self:
-        # a prior brings its fuser and its similarity
-        if self.prior and self.fuser.kind != FUSER:
+    def _check_prior_and_mode(self) -> Self:
+        """Refuse keys that contradict the prior or the mode."""
+        # a prior has a fuser and a similarity of its own
+        if self.prior and self.fuser.kind != DEFAULT_FUSER:
             raise RecipeError(
-                f"fuser is {self.fuser.kind}, but the prior {self.prior} brings a "
-                "fuser of its own",
-                "prior=null, or no fuser.kind",
+                f"fuser is {self.fuser.kind}, but the prior {self.prior} has its own "
+                "fuser",
+                "set prior=null, or leave fuser out",
             )
         if self.prior and self.similarity != "cosine":
             raise RecipeError(
-                f"similarity is {self.similarity}, but the prior {self.prior} "
-                "draws from tokens as they are",
-                "similarity=cosine, or prior=null",
+                f"similarity is {self.similarity}, but the prior {self.prior} takes "
+                "tokens unchanged",
+                "set similarity=cosine or prior=null",
             )
 
         # fine-tuning starts from its run alone
@@ -504,77 +527,77 @@ class Recipe(SweptRecipe):
                 "leave one of them out",
             )
 
-        if self.is_swept:  # each of its variants is checked by itself
-            modes = {
-                self.mode,
-                *(variant.mode for variant in make_variants(self).values()),
-            }
-            if modes > {"finetune"}:
+        if self.is_swept:  # each variant of a sweep is checked by itself
+            modes = {variant.mode for variant in make_variants(self).values()}
+            modes.add(self.mode)
+            if "finetune" in modes and len(modes) > 1:
                 raise RecipeError(
-                    "sweep: finetune goes with no other mode", "make a run of each"
+                    "a sweep cannot mix mode finetune with other modes",
+                    "make a run for each mode",
                 )
-        elif self.mode != "finetune":  # there the run decides the prior
+        elif self.mode != "finetune":  # fine-tuning has the prior of its run
             self.train.check_prior(self.prior)
             if self.finetune != Finetune():
                 raise RecipeError(
-                    f"finetune is set, but mode is {self.mode}", "--mode finetune"
+                    f"finetune has no effect in mode {self.mode}",
+                    "set --mode finetune, or leave finetune out",
                 )
         return self
 
 
 @dataclass(frozen=True)
 class IdleKeys:
-    """Keys that have no effect in recipes of some kind, and so must not be set there.
+    """Keys that have no effect in some recipes, which must not set them.
 
     Attributes:
         keys: Dotted keys of the recipe.
-        is_idle: Tells whether a recipe is of this kind.
-        when: Reason, which follows "has no effect" in the message. `{backbone}` and
-            `{mode}` stand for those of the recipe.
-        hint: What the user can do.
+        is_idle: Returns True for a recipe where the keys have no effect.
+        reason: End of the message "KEY has no effect …". `{backbone}` and `{mode}`
+            stand for the values of the recipe.
+        hint: Advice for the user.
     """
 
     keys: Sequence[str]
     is_idle: Callable[[Recipe], object]
-    when: str
+    reason: str
     hint: str = "leave it out"
 
 
 PART_SHELVES = {"fuser": "fusers", "loss": "losses"}
-"""Keys of the table that name a part, and the shelf of the part."""
-CLOSED_FORM = "on {backbone}, which is fitted in closed form"
+"""Shelf of each key in `IDLE_KEYS` that names a part."""
+CLOSED_FORM_REASON = "on {backbone}, which is fitted in closed form"
 IDLE_KEYS = (
     IdleKeys(
         ("dim", "prior", "fuser"),
         lambda recipe: recipe.heads and not recipe.is_fused,
-        "where no head is `fused`",
+        "without a head whose target is `fused`",
         "give a head the target fused",
     ),
     IdleKeys(
         ("loss",),
         lambda recipe: recipe.terms,
-        "where terms are given",
+        "with terms",
         "set the loss of each term",
     ),
     IdleKeys(
         [
             f"train.{key}"
-            for key in sorted(Train.model_fields.keys() - USED_IN_CLOSED_FORM)
+            for key in sorted(Train.model_fields.keys() - CLOSED_FORM_TRAIN_KEYS)
         ],
         lambda recipe: recipe.backbone.is_closed_form,
-        CLOSED_FORM,
+        CLOSED_FORM_REASON,
     ),
     IdleKeys(
         ("terms", "loss"),
         lambda recipe: recipe.backbone.is_closed_form,
-        CLOSED_FORM,
+        CLOSED_FORM_REASON,
         "leave it out: every head is fitted",
     ),
     IdleKeys(
         ("signal.repetitions",),
         lambda recipe: recipe.backbone.is_closed_form,
-        CLOSED_FORM,
-        "average",
+        CLOSED_FORM_REASON,
+        "set it to average",
     ),
     IdleKeys(
         ("signal.region_control",),
@@ -583,27 +606,24 @@ IDLE_KEYS = (
             and recipe.signal.region_split
             and not recipe.backbone.streams
         ),
-        "on {backbone}, which reads all voxels of region_split as one",
+        "on {backbone}, which reads all voxels of region_split as one set",
     ),
     IdleKeys(
         ("train.init",),
         lambda recipe: recipe.mode == "finetune",
-        "on weights of a run",
-        "no train.init",
+        "on a model that starts from a run",
     ),
     IdleKeys(
         ("trained_on",),
         lambda recipe: recipe.mode not in ("inter", "finetune"),
         "in mode {mode}",
-        "name them in subjects",
+        "name the training subjects in subjects",
     ),
     IdleKeys(
         ("train.start_pull",),
         lambda recipe: recipe.mode != "finetune" and not any(recipe.train.starts),
-        "without a start",
-        "train.start_from, or mode=finetune",
+        "without weights to start from",
+        "set train.start_from, or mode=finetune",
     ),
 )
-"""Keys that have no effect, by the kind of the recipe. The first row that applies is
-reported.
-"""
+"""Idle keys of each kind of recipe. The first row that applies is reported."""

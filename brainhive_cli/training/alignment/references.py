@@ -1,10 +1,9 @@
-"""References of brain models: a run, a sweep's variant, a recipe, a model folder, the
-hub, or none at all.
-"""
+"""References of brain models, such as the name of a run, a recipe or a model folder."""
 
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,12 +17,21 @@ from brainhive_cli.training.alignment.recipe import Recipe
 
 T = TypeVar("T")
 TRAINING = "train-align"
-"""The command that makes brain models; as a reference it stands for the newest run."""
-INHERITED = (
-    *("dataset", "encoders", "heads", "head", "dim", "backbone", "fuser", "prior"),
-    *("subject_layer", "similarity", "signal"),
+"""Command that trains brain models. As a reference it means the newest run."""
+INHERITED_KEYS = (
+    "dataset",
+    "encoders",
+    "heads",
+    "head",
+    "dim",
+    "backbone",
+    "fuser",
+    "prior",
+    "subject_layer",
+    "similarity",
+    "signal",
 )
-"""Recipe keys of a model's architecture and data, which a fine-tuned model keeps."""
+"""Recipe keys of the architecture and the data, which a fine-tuned model keeps."""
 
 
 def find_reference(
@@ -33,93 +41,117 @@ def find_reference(
     *,
     may_be_finetuned: bool = True,
 ) -> tuple[runs.RunFolder, str]:
-    """Find what a reference names; without one, the newest finished run on a data set,
-    which is said.
+    """Find the run or model folder that a reference names.
 
-    A reference is a run's folder, name or the end of it; `RUN:VARIANT` of a sweep, or
-    `:VARIANT` of the newest sweep that has it; the name of a train-align recipe, which
-    stands for the newest finished run that it made; a model folder or published
-    checkpoint; or `hub:owner/name[@revision][:VARIANT]`, a run that `push` has
-    uploaded, or a model folder in a repository. Whether a model fits what it is opened
-    for is checked by who opens it.
+    If the newest run is chosen, its name and age are printed.
 
     Args:
-        reference: How it is named; None: the newest.
-        paths: Where runs lie.
-        dataset: Config of the data set that the newest run must be of; None: any. A run
-            that is named may be of another.
-        may_be_finetuned: Whether the newest may be a fine-tuned one.
+        reference: One of:
+
+            - The folder of a run, its name, or the end of its name.
+            - `RUN:VARIANT` of a sweep, or `:VARIANT` for the newest sweep with it.
+            - The name of a train-align recipe, for its newest finished run.
+            - A model folder or a published checkpoint.
+            - `hub:owner/name[@revision][:VARIANT]`, a run or model folder on the hub.
+            - None or `train-align`, for the newest finished run.
+        paths: Folders of the recipe.
+        dataset: Config of the data set that the newest run must have, or None for any.
+        may_be_finetuned: If False, the newest run must not be fine-tuned.
+
+    Returns:
+        The run, or the model folder as a run, and the variant or "".
 
     Raises:
-        MissingData: if there is none, with the line that makes one.
+        MissingData: if there is none.
         RecipeError: if a sweep has no such variant.
     """
-    # a model folder, here or on the hub
-    root, (name, variant) = paths.under_home("runs"), runs.split_variant(reference)
+    # a model folder, on this machine or on the hub
+    root = paths.under_home("runs")
+    name, variant = runs.split_variant(reference)
     is_shared = name is not None and name.startswith(hub.HUB_PREFIX)
     path = hub.fetch_run(str(name)) if is_shared else locate(reference or "")
     if reference is not None and is_model(path):
         return runs.RunFolder(path), ""
 
-    # a run that is named, and one variant of it
-    recipe_name = name_of_training(name, root)
+    # a run by its name, and a variant of it
+    recipe_name = find_recipe_name(name, root)
     if name and name != TRAINING and recipe_name is None:
         run = runs.find(root, TRAINING, str(path) if is_shared else name)
         if variant:
-            select_variant(
-                make_variants(run.recipe(Recipe, paths=paths)), variant, run.name
-            )
+            variants = make_variants(run.recipe(Recipe, paths=paths))
+            select_variant(variants, variant, run.name)
         return run, variant
 
-    # a recipe's name already says the data set
-    wanted = (
-        None if dataset is None or recipe_name else dataset.build(paths).recorded_as
+    # the newest run with this recipe, data set and variant
+    dataset_name = None
+    if dataset is not None and not recipe_name:  # a recipe has its own data set
+        dataset_name = dataset.build(paths).recorded_as
+    explain_misfit = partial(
+        _explain_misfit,
+        paths=paths,
+        recipe_name=recipe_name,
+        dataset_name=dataset_name,
+        variant=variant,
+        may_be_finetuned=may_be_finetuned,
     )
-
-    def describe_lacking(run: runs.RunFolder) -> str:
-        """Say why a run is not the one that is meant; empty if it is."""
-        recipe = run.recipe(Recipe, paths=paths)
-        names = {recipe.recipe_name, *run.read_found().recipe_names}
-        if recipe_name is not None and recipe_name not in names:
-            makers = " and ".join(filter(None, sorted(names)))
-            return f"made by {makers or 'no recipe that is named'}"
-        if (
-            wanted is not None
-            and (actual := recipe.dataset.build(paths).recorded_as) != wanted
-        ):
-            return f"data set {actual}, not {wanted}"
-        if variant and variant not in make_variants(recipe):
-            return f"no variant {variant!r}"
-        return (
-            "" if may_be_finetuned or recipe.mode != "finetune" else "fine-tuned itself"
-        )
-
-    # the newest finished run that lacks nothing, or the line that would make one
-    needed = {
-        "the recipe": recipe_name,
-        "the data set": wanted,
-        "the variant": variant and repr(variant),
-    }
-    described = " and ".join(
-        f"{what} {value}" for what, value in needed.items() if value
+    requirements = []
+    if recipe_name:
+        requirements.append(f"the recipe {recipe_name}")
+    if dataset_name:
+        requirements.append(f"the data set {dataset_name}")
+    if variant:
+        requirements.append(f"the variant {variant!r}")
+    setting = ("recipe", name) if recipe_name else ("dataset", dataset)
+    hint = str(Line(TRAINING, setting))
+    if variant:
+        hint += f", with a sweep that has {variant!r}"
+    run = runs.find_newest(
+        root,
+        TRAINING,
+        explain_misfit,
+        required_content=" and ".join(requirements),
+        hint=hint,
     )
-    way = str(Line(TRAINING, ("recipe", name) if recipe_name else ("dataset", dataset)))
-    way += f", with a sweep that has {variant!r}" if variant else ""
-    return runs.find_newest(
-        root, TRAINING, describe_lacking, required_content=described, hint=way
-    ), variant
+    return run, variant
 
 
-def model_folders(run: runs.RunFolder, variant: str = "") -> dict[str, Path]:
-    """List the folder of each cell's model, by the cell's name; a single model has
-    none.
+def _explain_misfit(
+    run: runs.RunFolder,
+    paths: Paths,
+    recipe_name: str | None,
+    dataset_name: str | None,
+    variant: str,
+    may_be_finetuned: bool,
+) -> str:
+    """Return why a run does not fit these requirements, or "" if it fits."""
+    recipe = run.recipe(Recipe, paths=paths)
+    run_recipe_names = {recipe.recipe_name, *run.read_found().recipe_names}
+    if recipe_name is not None and recipe_name not in run_recipe_names:
+        names = " and ".join(sorted(filter(None, run_recipe_names)))
+        return f"made by {names or 'a recipe without a name'}"
+    if dataset_name is not None:
+        run_dataset_name = recipe.dataset.build(paths).recorded_as
+        if run_dataset_name != dataset_name:
+            return f"data set {run_dataset_name}, not {dataset_name}"
+    if variant and variant not in make_variants(recipe):
+        return f"no variant {variant!r}"
+    if recipe.mode == "finetune" and not may_be_finetuned:
+        return "fine-tuned itself"
+    return ""
+
+
+def list_model_folders(run: runs.RunFolder, variant: str = "") -> dict[str, Path]:
+    """List the model folders of a run, keyed by cell.
+
+    Args:
+        run: Run of train-align, or a model folder, whose key is "".
+        variant: Variant of a sweep to list, or "" for all cells.
     """
     if is_model(run.path):
         return {"": run.path}
-    # cells lie in cells/[VARIANT/]CELL, each with a folder `model`
-    cells = resolve_below(
-        run.path / "cells", *filter(None, [variant]), source="the variant of a run,"
-    )
+    # models are in cells/[VARIANT/]CELL/model
+    folders = [variant] if variant else []
+    cells = resolve_below(run.path / "cells", *folders, source="the variant of a run,")
     return {
         str(model.parent.relative_to(cells)): model
         for model in sorted(cells.glob("**/model"))
@@ -127,96 +159,96 @@ def model_folders(run: runs.RunFolder, variant: str = "") -> dict[str, Path]:
 
 
 def find_model(run: runs.RunFolder, variant: str = "", cell: str = "") -> Path:
-    """Find the folder of a cell's model; without a name, of the only one; raises as
-    `choose_cell`.
-    """
-    return choose_cell(model_folders(run, variant), cell, run.name)
+    """Find the model folder of a cell, by default of the only cell."""
+    return choose_cell(list_model_folders(run, variant), cell, run.name)
 
 
-def choose_cell(cells: Mapping[str, T], name: str, where: object) -> T:
-    """Choose a cell by its name; without a name, the only one.
+def choose_cell(cells: Mapping[str, T], name: str, run: object) -> T:
+    """Choose a cell by its name.
 
     Args:
-        cells: Cells of a run, by name.
-        name: Which; empty for the only one.
-        where: The run, for the error.
+        cells: Values by the name of the cell.
+        name: Name of the cell, or "" for the only one.
+        run: Name of the run, for the error.
 
     Raises:
-        RecipeError: if there is no such cell, or several could be meant; the hint lists
-            them.
+        RecipeError: if there is no such cell, or "" could mean several.
     """
-    if name in cells or (not name and len(cells) == 1):
-        return cells[name or next(iter(cells))]
+    if name in cells:
+        return cells[name]
+    if not name and len(cells) == 1:
+        return next(iter(cells.values()))
+    if name:
+        problem = f"{run} has no cell {name!r}"
+    else:
+        problem = f"{run} has {len(cells)} cells, and none is named"
+    raise RecipeError(problem, ", ".join(cells) or "train it first")
 
-    # no such cell, or an empty name that several cells could mean
-    problem = (
-        f"no cell {name!r}" if name else f"{len(cells)} cells, of which none is named"
-    )
-    raise RecipeError(f"{where} has {problem}", ", ".join(cells) or "train it first")
 
-
-def known_variants(run: str | None, paths: Paths) -> set[str]:
-    """List the variants of all runs that a reference may mean, which is written without
-    its variant.
-    """
-    root, labels = paths.under_home("runs"), set[str]()
+def list_variants(run: str | None, paths: Paths) -> set[str]:
+    """List the variants of all runs that a reference without a variant may mean."""
+    root = paths.under_home("runs")
+    is_run = run and run != TRAINING and find_recipe_name(run, root) is None
     folders = []
-    with suppress(BrainhiveError):  # where there is no such run
-        # a named run, or else all finished ones
-        is_one = run not in (None, "", TRAINING) and name_of_training(run, root) is None
-        folders = (
-            [runs.find(root, TRAINING, str(run))]
-            if is_one
-            else runs.list_finished_runs(root, TRAINING)
-        )
+    with suppress(BrainhiveError):  # a reference may name no run
+        if is_run:
+            folders = [runs.find(root, TRAINING, str(run))]
+        else:
+            folders = runs.list_finished_runs(root, TRAINING)
+
+    variants = set[str]()
     for folder in folders:
-        with suppress(BrainhiveError):  # a damaged run has none
-            labels |= {*make_variants(folder.recipe(Recipe))}
-    return labels
+        with suppress(BrainhiveError):  # a damaged run has no variants
+            variants.update(make_variants(folder.recipe(Recipe)))
+    return variants
 
 
-def rejoined(names: Sequence[str], paths: Paths) -> list[str]:
-    """Join the names of variants that were split at their commas."""
-    # a name continues the one before it if both are a variant, or the start of one
+def rejoin_variant_names(names: Sequence[str], paths: Paths) -> list[str]:
+    """Join the names of variants that a command line has split at their commas.
+
+    For example, `["RUN:lr=1e-3", "ema=0"]` becomes `["RUN:lr=1e-3,ema=0"]` if the run
+    has such a variant.
+    """
     joined: list[str] = []
     for name in names:
-        longer = ",".join([*joined[-1:], name])
-        run, variant = runs.split_variant(longer)
-        labels = known_variants(run, paths) if joined and variant else ()
-        # a variant, or the start of one
-        if any(f"{label},".startswith(f"{variant},") for label in labels):
-            joined[-1] = longer
-        else:
-            joined.append(name)
+        if joined:
+            longer_name = f"{joined[-1]},{name}"
+            run, variant = runs.split_variant(longer_name)
+            variants = list_variants(run, paths) if variant else set()
+            # the longer name must be a variant, or the start of one
+            if any(f"{label},".startswith(f"{variant},") for label in variants):
+                joined[-1] = longer_name
+                continue
+        joined.append(name)
     return joined
 
 
-def name_of_training(reference: str | None, runs_root: Path) -> str | None:
-    """Give the name of the train-align recipe that a reference means; None where it
-    means none.
+def find_recipe_name(reference: str | None, runs_root: Path) -> str | None:
+    """Return the name of the train-align recipe that a reference means, or None.
+
+    A run in `runs_root` with the same name has precedence.
     """
-    # a run's folder comes before a recipe of the same name
-    if (
-        not reference
-        or runs.is_run(locate(reference))
-        or runs.is_run(runs_root / TRAINING / reference)
-    ):
+    if not reference:
         return None
-    # a recipe file of the user, or a shipped one
+    if runs.is_run(locate(reference)) or runs.is_run(runs_root / TRAINING / reference):
+        return None
+
+    # a recipe file of the user, or a shipped recipe
     shipped = shipped_recipes() / reference.replace("_", "-") / f"{TRAINING}.yaml"
     for file in (Path(reference), shipped):
-        # to a Path, a name that is too long is an error
+        # os.path.isfile is False for a name that is too long, where Path raises
         if file.suffix == ".yaml" and os.path.isfile(file):
             return recipe_name_of(file) or None
     return None
 
 
-def inherited(recipe: Recipe, training: Recipe) -> Recipe:
-    """Take over the keys that a model fine-tuned by a recipe keeps of the one that
-    another has trained.
+def copy_training_keys(recipe: Recipe, training: Recipe) -> Recipe:
+    """Copy a recipe of fine-tuning with the keys of the training that it starts from.
+
+    The keys are `INHERITED_KEYS`, and the loss terms unless `recipe` sets its own.
     """
-    keys = {key: getattr(training, key) for key in INHERITED}
-    # the objective too, unless the recipe sets its own
-    if not recipe.terms and recipe.loss == type(recipe)().loss:
+    keys = {key: getattr(training, key) for key in INHERITED_KEYS}
+    has_own_loss = bool(recipe.terms) or recipe.loss != type(recipe)().loss
+    if not has_own_loss:
         keys |= {"terms": training.terms, "targets": training.targets}
     return recipe.model_copy(update=keys)

@@ -1,4 +1,4 @@
-"""The set-up of an align run, by its recipe or model and its signals."""
+"""Description of the set-up of an align run, for reports and comparisons."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,178 +16,194 @@ from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.recipe import USED_IN_CLOSED_FORM, Recipe
+from brainhive_cli.training.alignment.recipe import (
+    CLOSED_FORM_TRAIN_KEYS,
+    Recipe,
+)
 
 Fields = dict[str, Any]
-DECIDE_NOTHING = {"paths", "run", "digests", "recipe_name", "published"} | {
-    *("sweep", "ablations", "dataset", "subjects")
+EXCLUDED_SECTIONS = {
+    "paths",
+    "run",
+    "digests",
+    "recipe_name",
+    "published",
+    "sweep",
+    "ablations",
+    "dataset",
+    "subjects",
 }
-"""Sections of a recipe that a set-up says otherwise, or that change no number."""
-SAID_OTHERWISE = {"signal.name", "signal.channels", "signal.window_ms", "train.stages"}
-"""Keys that what was recorded says better; stages have keys of their own."""
-SHORT = {"train.epochs": "epochs", "train.selection": "selection"}
-"""Names of keys for readers."""
-SELECTION = {"validation": "best", "last epoch": "last", "test": "test"}
-"""Name in a recipe of each selection of the epoch that a model folder records."""
-OF_FILES = ("source", "form", "simulated", "dtype")
-"""Keys of the provenance of signals besides those of their preparation."""
+"""Recipe keys that change no number or are described in other words."""
+EXCLUDED_KEYS = {"signal.name", "signal.channels", "signal.window_ms", "train.stages"}
+"""Keys that are replaced by facts of the signals, or by the keys of each stage."""
+SHORT_NAMES = {"train.epochs": "epochs", "train.selection": "selection"}
+"""Names that reports show instead of dotted keys."""
+SELECTION_KEYS = {"validation": "best", "last epoch": "last", "test": "test"}
+"""Value of the key `train.selection` for each selection that a model folder records."""
+PROVENANCE_KEYS = ("source", "form", "simulated", "dtype")
+"""Keys of a store's provenance that are listed with those of the preparation."""
 
 
 def describe_recipe(recipe: Recipe, holdout: Holdout) -> Fields:
-    """Give the keys of a recipe that decide a result, by the names that users write,
-    and its papers.
+    """List the recipe keys that decide a result, and the papers of the method.
 
     Args:
-        recipe: The recipe.
-        holdout: What the data set holds out; where trials of seen stimuli, none
-            validate a training.
+        recipe: Recipe of the training, without a sweep.
+        holdout: Holdout of the data set. Trials of seen stimuli leave no validation.
     """
-    # settings that are read: terms have losses of their own, and a closed form has no
-    # losses and no steps
-    is_fitted = recipe.backbone.is_closed_form
-    unread = {"loss", "terms"} if is_fitted else {"loss"} if recipe.terms else set()
-    unread |= {"fuser"} if recipe.heads and not recipe.is_fused else set()
-    fields = recipe.model_dump(mode="json", exclude=DECIDE_NOTHING | unread)
+    # leave out keys that the training does not read
+    is_closed_form = recipe.backbone.is_closed_form
+    unread_keys = set()
+    if is_closed_form:
+        unread_keys |= {"loss", "terms"}
+    elif recipe.terms:
+        unread_keys.add("loss")
+    if recipe.heads and not recipe.is_fused:
+        unread_keys.add("fuser")
+    fields = recipe.model_dump(mode="json", exclude=EXCLUDED_SECTIONS | unread_keys)
     fields["encoders"] = sorted(config.name for config in recipe.encoders)
     if recipe.mode != "finetune":
         del fields["finetune"]
-    if is_fitted:
-        fields["train"] = {
-            key: fields["train"][key]
-            for key in sorted(USED_IN_CLOSED_FORM & fields["train"].keys())
-        }
+    if is_closed_form:
+        train = fields["train"]
+        train_keys = sorted(CLOSED_FORM_TRAIN_KEYS & train.keys())
+        fields["train"] = {key: train[key] for key in train_keys}
 
-    # stages by number, so that each of their keys is compared
-    stages = {
-        str(number): stage
-        for number, stage in enumerate(fields["train"].get("stages", ()))
-    }
-    settings = {**flatten(fields), **flatten(stages, "train.stages")}
+    # key stages by number, so that each key of a stage is compared
+    stages = {}
+    for number, stage in enumerate(fields["train"].get("stages", ())):
+        stages[str(number)] = stage
+    settings = flatten(fields) | flatten(stages, "train.stages")
 
     # without validation the last epoch is kept
     if holdout.has_seen_pictures:
         settings["train.validation"] = 0.0
     if settings.get("train.selection") == "best" and not settings["train.validation"]:
         settings["train.selection"] = "last"
-    known = {
-        SHORT.get(key, key): value
-        for key, value in settings.items()
-        if key not in SAID_OTHERWISE
-    }
+    set_up = {}
+    for key, value in settings.items():
+        if key not in EXCLUDED_KEYS:
+            set_up[SHORT_NAMES.get(key, key)] = value
 
     # papers of the method, its parts and its encoders
-    trained = [] if is_fitted else [recipe.terms or recipe.loss, recipe.train]
-    fuser = [recipe.fuser] if recipe.is_fused else []
-    method = recipe.published.cites if recipe.published else []
-    model = [
-        *method,
-        *parts.list_papers([recipe.backbone, *fuser, *trained, recipe.signal]),
-    ]
-    return known | cite(
-        model=model, encoders=parts.list_papers([recipe.encoders, recipe.targets])
+    method_papers = list(recipe.published.cites) if recipe.published else []
+    method_parts: list[object] = [recipe.backbone]
+    if recipe.is_fused:
+        method_parts.append(recipe.fuser)
+    if not is_closed_form:
+        method_parts.append(recipe.terms or recipe.loss)
+        method_parts.append(recipe.train)
+    method_parts.append(recipe.signal)
+    return set_up | cite(
+        model=method_papers + parts.list_papers(method_parts),
+        encoders=parts.list_papers([recipe.encoders, recipe.targets]),
     )
 
 
 def describe_model(
     layout: Layout, encoders: Sequence[EncoderConfig], signal: Signal
 ) -> Fields:
-    """Give what a model folder knows of these keys."""
-    # what a model folder records: backbone, similarity, subject layer and signals
-    read = flatten(signal.model_dump(mode="json"), "signal")
+    """List the recipe keys that a model folder records, and the papers of the method.
+
+    Args:
+        layout: Architecture of the model.
+        encoders: Encoders whose embeddings the model predicts.
+        signal: Selection of the signals that the model reads.
+    """
     backbone = parts.resolve("backbones", layout.backbone)
-    return {
+    set_up = {
         "encoders": sorted(config.name for config in encoders),
         **flatten(layout.backbone, "backbone"),
         "similarity": layout.similarity,
         "subject_layer": layout.subject_layer,
-        **{key: value for key, value in read.items() if key not in SAID_OTHERWISE},
-        **cite(
-            model=parts.list_papers([backbone, signal]),
-            encoders=parts.list_papers(list(encoders)),
-        ),
     }
+    for key, value in flatten(signal.model_dump(mode="json"), "signal").items():
+        if key not in EXCLUDED_KEYS:
+            set_up[key] = value
+    return set_up | cite(
+        model=parts.list_papers([backbone, signal]),
+        encoders=parts.list_papers(list(encoders)),
+    )
 
 
 def describe_run(
     dataset: Dataset,
     subjects: Sequence[int],
-    trained: Fields,
+    training: Fields,
     signals: Sequence[Trials],
     origin: str = "",
 ) -> Fields:
     """Describe a training and its test on subjects of a data set.
 
     Args:
-        dataset: Of the test.
-        subjects: Who is tested.
-        trained: What is said of the training.
-        signals: Of each subject, cut to the channels and the window of the model; none
-            where nothing fits.
-        origin: Name of the data set of the training, where that is another one.
+        dataset: Data set of the test.
+        subjects: Numbers of the tested subjects.
+        training: Description of the training.
+        signals: Signals of each subject, cut to the channels and the window of the
+            model. Empty if no signals fit the model.
+        origin: Name of the data set of the training, if it is another one.
     """
-    described = {"dataset": dataset.recorded_as, "subjects": [*subjects]}
-    described |= {"trained_on_dataset": origin} if origin else {}
-    return (
-        described
-        | trained
-        | describe_signals(signals)
-        | cite_data(dataset, signals, origin)
-    )
+    set_up: Fields = {"dataset": dataset.recorded_as, "subjects": list(subjects)}
+    if origin:
+        set_up["trained_on_dataset"] = origin
+    set_up |= training
+    set_up |= describe_signals(signals)
+    return set_up | _cite_data(dataset, signals, origin)
 
 
-def cite_data(dataset: Dataset, subjects: Sequence[Trials], origin: str = "") -> Fields:
-    """Name the papers behind the data set of a test, that of the training, and the
-    preparation of signals.
-    """
-    # a store of another version may name keys that its preparation no longer has
-    signals: list[str] = []
+def _cite_data(dataset: Dataset, signals: Sequence[Trials], origin: str) -> Fields:
+    """List the papers of the data sets, and of the preparation of the signals."""
+    # stores of an older version may hold keys that their preparation no longer has
+    signal_papers: list[str] = []
     with suppress(BrainhiveError):
-        signals = parts.list_papers(
-            [
-                parts.resolve("preparations", first.provenance.get("preparation"))
-                for first in subjects[:1]
-            ]
-        )
+        if signals:
+            preparation = signals[0].provenance.get("preparation")
+            signal_papers = parts.list_papers(
+                [parts.resolve("preparations", preparation)]
+            )
 
-    # papers of the recordings, of their stimuli, and of the data set of the training
-    names = dict.fromkeys([dataset.recorded_as, dataset.pictured_as, origin])
-    known = [PUBLISHED_FACTS[name] for name in names if name in PUBLISHED_FACTS]
-    return cite(
-        dataset=[key for published in known for key in published.cites], signals=signals
-    )
+    # papers of the recordings, of the stimuli, and of the data set of the training
+    dataset_papers: list[str] = []
+    for name in dict.fromkeys([dataset.recorded_as, dataset.pictured_as, origin]):
+        if name in PUBLISHED_FACTS:
+            dataset_papers += PUBLISHED_FACTS[name].cites
+    return cite(dataset=dataset_papers, signals=signal_papers)
 
 
 def describe_signals(subjects: Sequence[Trials]) -> Fields:
-    """Describe the signals of several subjects: channels, window, rate, repetitions,
-    preparation.
+    """Describe signals by channels, window, rate, repetitions, unit and preparation.
+
+    Args:
+        subjects: Signals of each subject. Numbers of voxels and repetitions are over
+            all, other facts from the first.
     """
     if not subjects:
         return {}
 
-    # shapes over all subjects
-    first, widths = subjects[0], sorted({trials.width for trials in subjects})
-    counts = np.concatenate([trials.counts for trials in subjects])
-    times_ms, rate_hz = 1000 * first.times_s, first.rate_hz
-    least_and_most = dict.fromkeys((widths[0], widths[-1]))
-    channels: Any = f"{' to '.join(map(str, least_and_most))} voxels"
+    # names of sensors, or numbers of voxels
+    first = subjects[0]
     if isinstance(first.space, Sensors):
-        channels = list(first.space.names)
+        channels: Any = list(first.space.names)
+    else:
+        widths = [trials.width for trials in subjects]
+        extremes = dict.fromkeys([min(widths), max(widths)])
+        channels = f"{' to '.join(map(str, extremes))} voxels"
+    set_up = {"channels": channels}
 
-    # a window and a rate, where signals have more than one sample
-    described = {"channels": channels}
-    if rate_hz is not None:
-        ends = (times_ms[0], times_ms[-1] + 1000 / rate_hz)
-        described |= {
-            "window_ms": [round(float(end), 1) for end in ends],
-            "rate_hz": rate_hz,
-        }
-    described["repetitions"] = [
-        int(counts.min(initial=counts.max(initial=0))),
-        int(counts.max(initial=0)),
-    ]
+    # a window and a rate, if signals have more than one sample
+    if first.rate_hz is not None:
+        times_ms = 1000 * first.times_s
+        window_ms = (times_ms[0], times_ms[-1] + 1000 / first.rate_hz)
+        set_up["window_ms"] = [round(float(end), 1) for end in window_ms]
+        set_up["rate_hz"] = first.rate_hz
+    counts = np.concatenate([trials.counts for trials in subjects])
+    most = int(counts.max(initial=0))
+    set_up["repetitions"] = [int(counts.min(initial=most)), most]
 
-    # how they were prepared, as far as their store says
+    # facts that the store records about the preparation
     provenance = first.provenance
     preparation = dict(provenance.get("preparation", {}))
-    preparation |= {key: provenance[key] for key in OF_FILES if key in provenance}
-    return {**described, "unit": first.unit, **flatten(preparation, "preparation")}
+    for key in PROVENANCE_KEYS:
+        if key in provenance:
+            preparation[key] = provenance[key]
+    return {**set_up, "unit": first.unit, **flatten(preparation, "preparation")}

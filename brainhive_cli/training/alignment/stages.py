@@ -1,4 +1,4 @@
-"""Keys of optimisation: stages, learning rates, and where parts start from."""
+"""Recipe keys of the optimisation: stages, learning rates, validation and batches."""
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -22,17 +22,17 @@ from brainhive_cli.models.course import (
     write_share,
 )
 
-LONGEST = 100_000
-"""Epochs of the longest training: each is checked for what is active in it."""
+MAX_EPOCHS = 100_000
+"""Largest number of epochs. A check looks at the active terms of every epoch."""
 
 StartFrom = Annotated[
     str | dict[str, str] | None,
     BeforeValidator(flatten_changes),  # overrides nest the parts
     Field(
-        description="weights to start from: a model folder, a published checkpoint, an "
-        "align run (SWEEP:VARIANT), hub:owner/name[@revision], or a "
-        "train-align recipe: its newest run; or {part: any of these, or a "
-        "file or hub: reference of the part's own weights}"
+        description="initial weights: a model folder, a published checkpoint, an align "
+        "run (SWEEP:VARIANT), hub:owner/name[@revision], or a train-align recipe, "
+        "whose newest run is taken; or {part: any of these, or a file or hub: "
+        "reference of the part's weights}"
     ),
 ]
 
@@ -44,146 +44,156 @@ Warmup = Annotated[
 
 
 class Stage(Section):
-    """One stage of a training: it continues from the last weights of the stage
-    before.
-    """
+    """Stage of a training, which starts from the last weights of the previous one."""
 
-    epochs: int = Field(gt=0, le=LONGEST, description="epochs of the stage")
+    epochs: int = Field(gt=0, le=MAX_EPOCHS, description="number of epochs")
     lr: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
     schedule: Literal["cosine", "constant", "one_cycle"] = Field(
-        "cosine", description="of the learning rate, step by step"
+        "cosine", description="schedule of the learning rate per step"
     )
     warmup_epochs: Warmup = Field(
         None,
-        description="epochs up to the peak (0.5: half of one), or a share of the stage "
-        "(1/25); default: 0, of one_cycle 0.3 of all",
+        description="warm-up in epochs (0.5), or as a share of the stage (1/25); "
+        "default: 0, for one_cycle 0.3 of the stage",
     )
     final_div: float = Field(
         1000.0,
         ge=1,
-        description="one_cycle: first over last learning rate (MindEye1's)",
+        description="one_cycle: first learning rate divided by the last (MindEye1's)",
     )
     freeze: NameList = Field(
         [],
-        description="parts that do not learn, in evaluation mode: backbone, fuser, or "
-        "a submodule's name",
+        description="parts kept frozen and in evaluation mode: backbone, fuser, or a "
+        "submodule's name",
     )
     start_from: StartFrom = None
 
     @property
     def warmup(self) -> float:
-        """Epochs up to the peak; a share counts in those of the stage."""
+        """Length of the warm-up in epochs."""
         is_share = isinstance(self.warmup_epochs, Fraction)
         return float((self.warmup_epochs or 0.0) * (self.epochs if is_share else 1))
 
     @model_validator(mode="after")
-    def _every_key_has_an_effect(self) -> Self:
+    def _check_schedule(self) -> Self:
+        """Refuse a key without an effect, or a warm-up longer than the stage."""
         if self.schedule != "one_cycle":
             refuse_idle(self, "final_div", f"with schedule {self.schedule}")
-
-        # the rate must reach its peak within the stage
         if self.warmup > self.epochs:
             raise ValueError(
-                f"warmup_epochs is above the {self.epochs} epochs of the stage"
+                f"warmup_epochs is {self.warmup:g}, but the stage has {self.epochs} "
+                "epochs"
             )
         return self
 
 
 def scale_stages(lengths: Sequence[int], epochs: int) -> list[int]:
-    """Bring the lengths of stages to another sum, in their proportions; none is empty.
+    """Scale the lengths of stages to another total, in proportion.
+
+    Args:
+        lengths: Epochs of each stage.
+        epochs: Epochs of all stages together after scaling.
+
+    Returns:
+        Epochs of each stage, at least 1.
 
     Raises:
         RecipeError: if there are fewer epochs than stages.
     """
-    # every stage keeps at least one epoch
-    if epochs < len(lengths):
+    n_stages = len(lengths)
+    if epochs < n_stages:
         raise RecipeError(
-            f"train.epochs is {epochs}, and the training has {len(lengths)} stages",
-            f"train.epochs={len(lengths)} or more",
+            f"train.epochs is {epochs}, but the training has {n_stages} stages",
+            f"set train.epochs={n_stages} or more",
         )
 
-    # round the ends of the stages, not their lengths, so that the sum is exact
+    # round the ends of the stages, so that the total is exact
     stops = [0]
     for number, stop in enumerate(accumulate(lengths), 1):
-        share = round(Fraction(stop * epochs, sum(lengths)))
-        stops.append(min(max(share, stops[-1] + 1), epochs - (len(lengths) - number)))
+        scaled_stop = round(Fraction(stop * epochs, sum(lengths)))
+        last_stop = epochs - (n_stages - number)
+        stops.append(min(max(scaled_stop, stops[-1] + 1), last_stop))
     return [stop - start for start, stop in pairwise(stops)]
 
 
-SHORT_FORM = ("epochs", "lr", "warmup_steps")
-"""Keys of the section `train` that stand for one stage."""
+SINGLE_STAGE_KEYS = ("epochs", "lr", "warmup_steps")
+"""Keys of `train` that describe a training with a single stage."""
 
 
 class LoraSection(Section):
-    """Encoders that learn with the brain model, by low-rank changes (LoRA, arXiv
-    2106.09685).
+    """Encoders that are trained with the brain model, by low-rank changes.
+
+    Source: LoRA (arXiv 2106.09685).
     """
 
     encoders: NameList = Field(
         [],
-        description="encoders of one network, named as in `encoders`: they see every "
-        "picture at each step, and each cell's gallery is encoded by its "
-        "own",
+        description="encoders to train, all of one network and of `encoders`; they "
+        "encode the pictures at each step, and each model encodes its own gallery",
     )
-    rank: int = Field(32, gt=0, description="of each change")
+    rank: int = Field(32, gt=0, description="rank of each change")
     alpha: float = Field(32, gt=0, description="a change is multiplied by alpha / rank")
     modules: NameList = Field(
         [],
-        description="ends of the names of the maps that are changed, as q_proj; "
+        description="ends of the names of the changed linear maps, such as q_proj; "
         "default: all linear maps",
     )
 
     @model_validator(mode="after")
-    def _every_key_has_an_effect(self) -> Self:
+    def _refuse_idle_keys(self) -> Self:
+        """Refuse keys that have no effect without encoders to train."""
         if not self.encoders:
             refuse_idle(
                 self,
                 ("rank", "alpha", "modules"),
-                "where no encoder learns",
-                "train.lora.encoders=[...]",
+                "without encoders to train",
+                "set train.lora.encoders=[...]",
             )
         return self
 
 
 class Train(Section):
-    """Training of a cell; defaults are BrainHiVE's for THINGS-EEG."""
+    """Training of each model. The defaults are those of BrainHiVE for THINGS-EEG."""
 
     # length and start of the training
     epochs: int = Field(
         25,
         gt=0,
-        le=LONGEST,
-        description="with stages, their sum: another number scales them",
+        le=MAX_EPOCHS,
+        description="number of epochs; default with stages: their sum, which another "
+        "number scales",
     )
     stages: list[Stage] = Field(
         [],
-        description=(
-            "stages, one after another; default: one with this section's epochs and lr"
-        ),
+        description="stages, one after another; default: one with the epochs and lr of "
+        "this section",
     )
     start_from: StartFrom = None
     # batches
     batch_size: int = Field(
-        1024, gt=1, le=2**24, description="trials a step, over all processes"
+        1024,
+        gt=1,
+        le=2**24,
+        description="number of trials per step, over all processes",
     )
     epoch_trials: int | None = added_field(
         None,
         gt=0,
-        description="trials of an epoch, as many of each subject in every step, in "
-        "rounds of all that a subject has; with finetune.sessions for each "
-        "session; default: every trial once, subjects mixed",
+        description="trials per epoch; each step then has equally many of each "
+        "subject, and all trials are used before any is repeated; with "
+        "finetune.sessions: trials per session; default: every trial once, subjects "
+        "mixed",
     )
     last_batch: Literal["even", "keep", "drop"] = Field(
         "even",
-        description="what happens to trials that fill no batch: even, all batches of "
-        "an epoch get nearly one size; keep, the last batch is smaller "
-        "(BrainHiVE: 156 of 16540 trials); drop, they wait for another "
-        "epoch",
+        description="if trials remain at the end of an epoch; even: all batches have "
+        "nearly one size; keep: the last batch is smaller (BrainHiVE: 156 of 16540 "
+        "trials); drop: they are left out",
     )
     init: Literal["torch", "reference"] = Field(
         "torch",
         description="initial weights: torch's, or those of transformers' "
-        "PreTrainedModel, as BrainHiVE's (normal with sd 0.02, bias 0)",
+        "PreTrainedModel as in BrainHiVE (normal with sd 0.02, bias 0)",
     )
     # optimiser
     lr: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
@@ -198,136 +208,133 @@ class Train(Section):
         0.0,
         ge=0,
         le=1,
-        description="share of the distance to the weights of the start that each step "
-        "takes back, at the peak learning rate (decoupled L2-SP)",
+        description="share of the distance to the start's weights that each step takes "
+        "back, at the peak learning rate (decoupled L2-SP)",
     )
-    weight_decay: float = Field(0.05, ge=0, description="of AdamW")
+    weight_decay: float = Field(0.05, ge=0, description="weight decay of AdamW")
     decay: Literal["all", "not_biases", "weights"] = Field(
         "all",
-        description="what weight_decay acts on: all parameters, all but biases "
-        "(MindEye1, MindEye2), or all but biases and LayerNorm (the rule "
-        "of transformers' Trainer, which trained BrainHiVE)",
+        description="parameters with weight_decay: all; all but biases (MindEye1, "
+        "MindEye2); all but biases and LayerNorm (transformers' Trainer, used by "
+        "BrainHiVE)",
     )
     betas: tuple[float, float] = Field(
         (0.9, 0.995),
-        description="of AdamW; the schedule one_cycle moves the first from 0.95 to "
-        "0.85 and back, as torch's does",
+        description="betas of AdamW; one_cycle moves the first from 0.95 to 0.85 and "
+        "back, as in torch",
     )
     warmup_steps: int = Field(
-        0, ge=0, description="linear warm-up before the cosine (paper: 10)"
+        0, ge=0, description="steps of linear warm-up before the cosine (paper: 10)"
     )
     grad_norm: float | None = Field(
-        1.0, gt=0, description="largest norm of the gradient; null: any"
+        1.0, gt=0, description="largest norm of the gradient; null: no limit"
     )
     precision: Literal["fp32", "bf16"] = Field("bf16", description="autocast dtype")
     ema: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="decay of the moving average of the weights, which is then what is "
-        "validated and kept",
+        description="decay of a moving average of the weights, which is validated and "
+        "kept; 0: none",
     )
     prior_dropout: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="dropout in the prior's frozen fusion encoder while it is the "
-        "target (BrainHiVE: 0.1)",
+        description="dropout in the prior's frozen fusion encoder (BrainHiVE: 0.1)",
     )
     # validation, and the epoch that is kept
     validation: float = Field(
-        0.1, ge=0, lt=1, description="share of training concepts, or pictures, held out"
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of training concepts or pictures held out",
     )
     validation_by: Literal["concepts", "pictures"] = added_field(
         "concepts",
-        description="whether validation holds out whole concepts, or pictures of all "
-        "concepts (NICE, AlignVis, VBP)",
+        description="hold out whole concepts, or pictures of all concepts (NICE, "
+        "AlignVis, VBP)",
     )
     selection: Literal["best", "last", "test", "recordings"] = Field(
         "best",
-        description="the epoch that is kept: best validation top-1, the last, or best "
-        "test top-1 (only to reproduce others' numbers: it is no result); recordings: "
-        "best top-1 on `validation_recordings`",
+        description="kept epoch: best validation top-1; last; best test top-1 (only to "
+        "reproduce others' numbers: it is no result); recordings: best top-1 on "
+        "`validation_recordings`",
     )
     validation_recordings: dict[int, list[int]] = added_field(
         {},
-        description="{subject: [sessions]} whose training trials are not learned from, "
-        "and select the epoch; their pictures may be learned from other sessions",
+        description="{subject: [sessions]} that select the epoch and are not trained "
+        "on; other sessions may show the same pictures",
     )
     patience: int | None = Field(
         None,
         gt=0,
-        description="stop when validation top-1 has not risen for so many epochs",
+        description="stop after this many epochs without a better validation top-1",
     )
-    # what samples and targets are at each step
+    # samples and targets of each step
     augment: Augment = Augment()
     lora: LoraSection = added_field(
         LoraSection(),
-        description="encoders that learn with the brain model; lr_of: {adapter: …} is "
+        description="encoders trained with the brain model; lr_of: {adapter: …} sets "
         "their learning rate",
     )
     embedding_alternatives: dict[str, NameList] = Field(
         {},
-        description="encoder: names of further stores of the same pictures and width, "
-        "one drawn each time",
+        description="{encoder: further stores of the same pictures and width}; one is "
+        "drawn each time",
     )
     alternatives: Literal["random", "uncertainty"] = added_field(
         "random",
-        description="which of a stimulus's alternative targets a sample learns from: "
-        "random, or of three the first where it was found easily before, "
-        "the last where hardly (UBP's blurs, from weak to strong)",
+        description="choice among a stimulus's alternative targets: random; or "
+        "uncertainty: of three, the first if it was found easily before, the last if "
+        "hardly (UBP's blurs, from weak to strong)",
     )
     gallery_level: int = added_field(
         0,
         ge=0,
         le=2,
-        description="with alternatives: uncertainty, the level of the encoder itself, "
-        "whose store is the gallery: 0 to 2, from weak to strong",
+        description="with alternatives: uncertainty, level of the encoder's own store, "
+        "the gallery: 0 (weak) to 2 (strong)",
     )
     shuffled_labels: bool = Field(
         False,
-        description="signals are trained with the pictures of others, drawn once: a "
-        "control of what a model shows that has learned nothing of the "
-        "pictures",
+        description="control: train each signal with another signal's picture, drawn "
+        "once",
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _counts_the_epochs_of_its_stages(cls, fields: Any) -> Any:
-        # without stages, `epochs` is a plain setting
-        if not (
-            isinstance(fields, dict)
-            and fields.get("stages")
-            and isinstance(fields["stages"], list)
-        ):
+    def _scale_stages(cls, fields: Any) -> Any:
+        """Set `epochs` to the sum of the stages, or scale the stages to `epochs`."""
+        if not isinstance(fields, dict):
+            return fields
+        if not fields.get("stages") or not isinstance(fields["stages"], list):
             return fields
         stages = [dict(Stage.model_validate(stage)) for stage in fields["stages"]]
         lengths = [stage["epochs"] for stage in stages]
 
-        # another sum scales the stages; whatever is no number is refused by the key's
-        # own type
+        # the type of the key refuses values that are not numbers
         epochs = fields.get("epochs", sum(lengths))
         if isinstance(epochs, int) and epochs > 0:
-            for stage, length in zip(
-                stages, scale_stages(lengths, epochs), strict=True
-            ):
+            scaled_lengths = scale_stages(lengths, epochs)
+            for stage, length in zip(stages, scaled_lengths, strict=True):
                 stage["epochs"] = length
         return {**fields, "stages": stages, "epochs": epochs}
 
     @model_validator(mode="after")
-    def _every_key_has_an_effect(self) -> Self:
-        # a key without an effect is a mistake in the recipe
+    def _refuse_idle_keys(self) -> Self:
+        """Refuse keys that contradict each other or have no effect."""
         if self.stages:
             refuse_idle(
                 self,
                 ("lr", "warmup_steps"),
-                "where stages have their own",
+                "with stages, which have their own",
                 "set it in train.stages",
             )
         if self.start_from and self.stages and self.stages[0].start_from:
             raise ValueError(
-                "start_from is given for the training and for its first stage: leave "
-                "one out"
+                "train.start_from and the start_from of the first stage are both set: "
+                "leave one out"
             )
         if len(self.stages) > 1:
             refuse_idle(self, "patience", "on several stages, which have fixed epochs")
@@ -337,120 +344,128 @@ class Train(Section):
             refuse_idle(self, "gallery_level", f"with alternatives {self.alternatives}")
         if self.epoch_trials is not None:
             refuse_idle(
-                self, "last_batch", "with epoch_trials, whose steps are all full"
+                self, "last_batch", "with epoch_trials, where all batches are full"
             )
         is_by_recordings = self.selection == "recordings"
         if is_by_recordings != bool(self.validation_recordings):
             raise ValueError(
-                "selection: recordings goes with validation_recordings, and no other"
+                "validation_recordings and selection: recordings need each other: set "
+                "both, or neither"
             )
         if self.patience is not None and not (self.validation or is_by_recordings):
             raise ValueError(
-                "patience needs validation top-1, so train.validation must be above 0"
+                "patience needs validation top-1: set train.validation above 0"
             )
         return self
 
     def span(self, stage: int | None) -> tuple[int, int]:
-        """Return the first epoch of a stage, and how many it has; of the whole training
-        without a number.
+        """Return the first epoch and the number of epochs of a stage.
+
+        Args:
+            stage: Index of the stage, or None for the whole training.
 
         Raises:
             RecipeError: if there is no such stage.
         """
         if stage is None:
             return 0, self.epochs
-
-        # without `stages` there is stage 0 alone
         lengths = [stage.epochs for stage in self.stages] or [self.epochs]
         if stage >= len(lengths):
-            raise RecipeError(f"a term is of stage {stage}", f"0 to {len(lengths) - 1}")
+            raise RecipeError(
+                f"a term has stage {stage}, but the training has {len(lengths)} stages",
+                f"set a stage from 0 to {len(lengths) - 1}",
+            )
         return sum(lengths[:stage]), lengths[stage]
 
     @property
     def starts(self) -> list[dict[str, str]]:
-        """References of the weights that each stage starts from, by the part of a
-        model; "" is all of it.
+        """References of the weights that each stage starts from, keyed by part.
+
+        The key "" is the whole model. A stage without a start has no keys.
         """
-        # `train.start_from` is that of the first stage, unless the stage names its own
-        first, *later = [stage.start_from for stage in self.stages] or [None]
-        starts = [start or {} for start in (first or self.start_from, *later)]
-        return [{"": start} if isinstance(start, str) else start for start in starts]
+        stage_starts = [stage.start_from for stage in self.stages] or [None]
+        first_start = stage_starts[0] or self.start_from
+        starts: list[dict[str, str]] = []
+        for start in [first_start] + stage_starts[1:]:
+            if not start:
+                starts.append({})
+            else:
+                starts.append({"": start} if isinstance(start, str) else start)
+        return starts
 
     def pin_starts(self, names: Mapping[str, str]) -> Self:
-        """Rename the weights from which the stages start, as to names with a commit.
+        """Replace references of weights, for instance by references with a commit.
 
         Args:
-            names: New names by those of the recipe; others stay.
+            names: New references, keyed by old ones. Other references stay.
         """
+        stages = []
+        for stage in self.stages:
+            start = _replace_references(stage.start_from, names)
+            stages.append(stage.model_copy(update={"start_from": start}))
+        start = _replace_references(self.start_from, names)
+        return self.model_copy(update={"start_from": start, "stages": stages})
 
-        def pin(start: StartFrom) -> StartFrom:
-            if isinstance(start, dict):
-                return {
-                    part: names.get(reference, reference)
-                    for part, reference in start.items()
-                }
-            return start and names.get(start, start)
+    def list_stages(self, steps_per_epoch: int) -> list[Stage]:
+        """List the stages, or the single stage that this section describes.
 
-        stages = [
-            stage.model_copy(update={"start_from": pin(stage.start_from)})
-            for stage in self.stages
-        ]
-        return self.model_copy(
-            update={"start_from": pin(self.start_from), "stages": stages}
-        )
-
-    def all_stages(self, steps: int) -> list[Stage]:
-        """List the stages of a training whose epochs have so many steps.
+        Args:
+            steps_per_epoch: Number of steps in an epoch.
 
         Raises:
             RecipeError: if the warm-up is longer than the training.
         """
-        if self.warmup_steps > (total := self.epochs * steps):
+        n_steps = self.epochs * steps_per_epoch
+        if self.warmup_steps > n_steps:
             raise RecipeError(
                 f"train.warmup_steps is {self.warmup_steps}, but the training of a "
-                f"cell has {total} steps",
-                f"train.warmup_steps={total // 10}, more train.epochs or a smaller "
+                f"cell has {n_steps} steps",
+                f"train.warmup_steps={n_steps // 10}, more train.epochs or a smaller "
                 "train.batch_size",
             )
-
-        # without stages, the section itself is the only one
-        one = Stage(
-            epochs=self.epochs,
-            lr=self.lr,
-            warmup_epochs=self.warmup_steps / max(1, steps),
-        )
-        return self.stages or [one]
+        if self.stages:
+            return self.stages
+        warmup_epochs = self.warmup_steps / max(1, steps_per_epoch)
+        return [Stage(epochs=self.epochs, lr=self.lr, warmup_epochs=warmup_epochs)]
 
     def check_prior(self, prior: str | None) -> None:
-        """Refuse keys that act on a prior where there is none."""
+        """Refuse keys that act on a prior if the recipe has no prior."""
         if prior is None:
             refuse_idle(
                 self,
                 "prior_dropout",
                 "without a prior",
-                "fuser.dropout, or name one (--prior)",
+                "set fuser.dropout, or name a prior (--prior)",
             )
 
 
+def _replace_references(start: StartFrom, names: Mapping[str, str]) -> StartFrom:
+    """Replace the references in a start that are keys of `names`."""
+    if isinstance(start, dict):
+        return {
+            part: names.get(reference, reference) for part, reference in start.items()
+        }
+    return names.get(start, start) if start else start
+
+
 class Finetune(Section):
-    """Models that are fitted to new subjects, and the share of data for it."""
+    """Keys of fine-tuning: the run to start from, and the data of the new subjects."""
 
     run: str | None = Field(
         None,
         description="align run, by folder or name (SWEEP:VARIANT), the train-align "
-        "recipe that made it, or hub:owner/name[@revision]; default: the "
-        "newest on the data set that is not fine-tuned itself",
+        "recipe that made it, or hub:owner/name[@revision]; default: the newest on the "
+        "data set that is not fine-tuned",
     )
     share: float = Field(
         1.0,
         ge=0.01,
         le=1,
-        description="share of a new subject's training pictures, 0.01 to 1; a smaller "
-        "one is part of a larger one",
+        description="share of a new subject's training pictures, 0.01 to 1; a larger "
+        "share contains a smaller one",
     )
     sessions: int | None = added_field(
         None,
         gt=0,
-        description="first sessions of a new subject, whose trials alone are learned "
-        "from; default: all",
+        description="train on this many first sessions of a new subject; default: all",
     )

@@ -14,10 +14,10 @@ from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import (
     FORMAT,
     Layout,
+    describe_history,
     holds_model,
     is_checkpoint,
     is_upstream,
-    learned_in,
     read_checkpoint,
     read_upstream,
     subjects_of,
@@ -142,7 +142,7 @@ def test_mindeye1s_high_level_is_of_image_tokens(tmp_path: Path) -> None:
         "backbone.semantic.projector.image.0.weight",
         "backbone.semantic.projector.image.2.weight",
     }
-    assert learned_in(path).selection == "test"
+    assert describe_history(path).selection == "test"
 
 
 def test_mindeye2s_model_has_a_ridge_of_each_person(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_mindeye2s_model_has_a_ridge_of_each_person(tmp_path: Path) -> None:
     assert {"backbone.backbone.blin1.weight", "backbone.clipproj.proj"} <= state.keys()
     assert not any("mixer_blocks1" in name for name in state)
 
-    learned = learned_in(path)
+    learned = describe_history(path)
     assert (learned.dataset, learned.recordings) == ("nsd", "nsd")
     assert learned.people == {"nsd": people} and learned.has_all_subjects
     assert learned.selection == "last epoch"
@@ -180,7 +180,7 @@ def test_neurons_files_are_of_clips_and_chosen_by_the_test(tmp_path: Path) -> No
     layout, _ = read_checkpoint(path)
     assert layout.spec == SignalSpec((), 1, (3,), (8,))
     assert layout.heads["image"].target == "clip-bigg-tokens-view-2"
-    learned = learned_in(path)
+    learned = describe_history(path)
     assert learned.people == {"cc2017": (3,)} and learned.recordings == "cc2017"
     assert learned.selection == "test" and learned.has_all_subjects
 
@@ -201,7 +201,7 @@ def test_the_path_says_whose_voxels_a_file_takes(tmp_path: Path) -> None:
             subjects_of(tmp_path / name)
     # which was tuned to one person after a training on all others
     tuned = written(SHARED, tmp_path / "final_subj01_pretrained_40sess/last.pth")
-    assert learned_in(tuned).people == {"nsd": everybody}
+    assert describe_history(tuned).people == {"nsd": everybody}
 
 
 def test_checkpoints_and_whole_models_are_told_from_others(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_checkpoints_and_whole_models_are_told_from_others(tmp_path: Path) -> No
     assert not is_checkpoint(tmp_path / "b.pth") and not is_checkpoint(tmp_path)
 
 
-def test_the_compared_head_is_the_named_the_token_or_the_only_one() -> None:
+def test_retrieval_compares_the_named_head_token_or_only_head() -> None:
     def compared(names: tuple[str, ...], named: tuple[str, ...] = ()) -> Any:
         heads = {name: HEADS[name] for name in names}
         return Layout(SPEC, heads, {}, retrieval_heads=named).compared

@@ -18,11 +18,11 @@ from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import FROM_MEAN
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.model_files import (
-    WEIGHTS,
+    WEIGHT_FILES,
     holds_model,
     is_model,
-    learned_in,
     read_config,
+    read_history,
 )
 from tests.worlds.model_layouts import one_token, spec_of
 
@@ -151,7 +151,7 @@ def test_signals_of_each_subjects_own_width_are_taken(tmp_path: Path) -> None:
         made.encode_signal(torch.randn(3, 5, 1))
 
 
-def test_the_cosine_of_centred_tokens_is_the_correlation_of_plain_ones() -> None:
+def test_cosines_of_centred_tokens_are_correlations_of_tokens() -> None:
     torch.manual_seed(0)
     plain, centred = (
         Aligner(LAYOUT).eval(),
@@ -286,7 +286,7 @@ def test_a_model_is_told_from_a_run_by_its_files(folder: Path) -> None:
 
 def test_weights_have_the_name_of_here_or_of_upstream(folder: Path) -> None:
     model = aligner.load(folder)
-    first, second = WEIGHTS
+    first, second = WEIGHT_FILES
     (folder / first).rename(folder / second)
     found = aligner.load(folder)
     assert found.state_dict().keys() == model.state_dict().keys()
@@ -299,16 +299,16 @@ def test_weights_have_the_name_of_here_or_of_upstream(folder: Path) -> None:
             aligner.load(path)  # type: ignore[arg-type]
 
 
-def test_a_folder_without_a_history_learned_from_what_nobody_says(
+def test_a_folder_without_a_record_has_an_empty_history(
     folder: Path,
 ) -> None:
     fields, learned = read_config(folder)
     assert "format" not in fields and "learned" not in fields
-    assert learned_in(folder).caveats == learned.caveats
+    assert read_history(folder).caveats == learned.caveats
     config = json.loads((folder / "config.json").read_text())
     del config["learned"]
     (folder / "config.json").write_text(json.dumps(config))
-    assert learned_in(folder).caveats == TrainingHistory().caveats
+    assert read_history(folder).caveats == TrainingHistory().caveats
     assert read_config(folder)[0] == fields
 
 

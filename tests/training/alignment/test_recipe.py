@@ -14,11 +14,11 @@ from pydantic import ValidationError
 from brainhive_cli import api
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.sweep import make_variants
-from brainhive_cli.training.alignment.cells import Cell, cells_of, list_subjects
+from brainhive_cli.training.alignment.cells import Cell, list_cells, list_subjects
 from brainhive_cli.training.alignment.recipe import (
     Recipe,
-    ridge_keys,
-    with_usual_backbone,
+    add_usual_backbone,
+    make_ridge_keys,
 )
 from brainhive_cli.training.alignment.stages import (
     LoraSection,
@@ -26,7 +26,7 @@ from brainhive_cli.training.alignment.stages import (
     Train,
     scale_stages,
 )
-from brainhive_cli.training.alignment.terms import Term, check_active, mixing_of
+from brainhive_cli.training.alignment.terms import Term, check_active, find_mixing
 from tests.tools.recorded_numbers import Recorded
 
 TWO_STAGES = [{"epochs": 4, "start_from": "a"}, {"epochs": 6, "lr": 1e-3}]
@@ -109,15 +109,15 @@ def test_the_start_of_a_training_is_that_of_its_first_stage() -> None:
 
 
 def test_a_training_without_stages_is_one() -> None:
-    one = Train(epochs=3, lr=0.1, warmup_steps=10).all_stages(20)
+    one = Train(epochs=3, lr=0.1, warmup_steps=10).list_stages(20)
     assert one == [Stage(epochs=3, lr=0.1, warmup_epochs=0.5)]
     assert one[0].warmup == 0.5
-    assert Train(epochs=3, warmup_steps=60).all_stages(20)[0].warmup == 3
+    assert Train(epochs=3, warmup_steps=60).list_stages(20)[0].warmup == 3
     with pytest.raises(RecipeError):
-        Train(epochs=3, warmup_steps=61).all_stages(20)
-    assert Train(epochs=3).all_stages(0)[0].warmup == 0
+        Train(epochs=3, warmup_steps=61).list_stages(20)
+    assert Train(epochs=3).list_stages(0)[0].warmup == 0
     stages = Train(stages=TWO_STAGES).stages
-    assert Train(stages=TWO_STAGES).all_stages(9) == stages
+    assert Train(stages=TWO_STAGES).list_stages(9) == stages
 
 
 def test_a_warm_up_is_in_epochs_or_a_share_of_its_stage() -> None:
@@ -189,14 +189,14 @@ def test_a_prior_alone_has_dropout() -> None:
 
 
 def test_a_ridge_is_the_usual_model_of_few_pictures() -> None:
-    own = ridge_keys("joint", 9)
+    own = make_ridge_keys("joint", 9)
     assert own["backbone"] == {
         "kind": "ridge",
         "alpha": "auto",
         "standardise": False,
         "components": 9,
     }
-    shared = ridge_keys("inter", 9)
+    shared = make_ridge_keys("inter", 9)
     assert shared["backbone"] == {"kind": "shared-ridge"}
     assert own["similarity"] == shared["similarity"] == "cosine_from_mean"
 
@@ -211,7 +211,7 @@ def test_a_recipe_that_says_how_to_train_keeps_its_way(home: Path) -> None:
         {"dataset": "no such"},
         ["no mapping"],
     ):
-        assert with_usual_backbone(fields) == fields
+        assert add_usual_backbone(fields) == fields
 
 
 def term(loss: Any = "clip", **more: Any) -> Term:
@@ -256,7 +256,7 @@ def test_a_term_weighs_nothing_outside_its_epochs() -> None:
     assert moved.epochs == (5, 7) and moved.stage is None
     share = term(epochs=["1/3", "2/3"], stage=1).in_stage(4, 6)
     assert [share.weight_at(at) for at in (5.9, 6, 7.9, 8)] == [0, 1, 1, 0]
-    assert term().of == "token" and term(target="clip").of == "clip"
+    assert term().target_name == "token" and term(target="clip").target_name == "clip"
 
 
 def test_shares_and_epochs_of_a_term_are_those_of_its_stage() -> None:
@@ -281,13 +281,13 @@ def test_signals_are_mixed_in_one_way_at_a_moment() -> None:
         term(),
         term(mixing(0.3), epochs=[2, 4]),
     ]
-    assert mixing_of(terms, 1) == (0.2, 0.5)
-    assert mixing_of(terms, 2) == (0.3, 1.0)
-    assert mixing_of(terms, 5) == (0.0, 1.0)
-    assert mixing_of([terms[2], term(loss_of=0)], 0) == (0.3, 1.0)
+    assert find_mixing(terms, 1) == (0.2, 0.5)
+    assert find_mixing(terms, 2) == (0.3, 1.0)
+    assert find_mixing(terms, 5) == (0.0, 1.0)
+    assert find_mixing([terms[2], term(loss_of=0)], 0) == (0.3, 1.0)
     for other in (mixing(0.3), mixing(0.2, 0.6)):
         with pytest.raises(RecipeError):
-            mixing_of([terms[0], term(other)], 1)
+            find_mixing([terms[0], term(other)], 1)
 
 
 CAPTIONED = "terms=[{prediction: token}, {prediction: token, target: captions}]"
@@ -392,7 +392,7 @@ def test_folds_and_variants_make_cells_of_their_own(home: Path) -> None:
 
     def cells(mode: str) -> list[Cell]:
         recipe = Recipe.resolve("train-align", None, own | {"mode": mode}, [])
-        return cells_of(make_variants(recipe), recipe.dataset.build(recipe.paths))
+        return list_cells(make_variants(recipe), recipe.dataset.build(recipe.paths))
 
     joint = cells("joint")
     assert [cell.name for cell in joint] == [
@@ -405,7 +405,7 @@ def test_folds_and_variants_make_cells_of_their_own(home: Path) -> None:
     assert [cell.variant for cell in joint] == ["lr=0.1"] * 6 + ["lr=0.2"] * 6
     people = [(cell.trained_on, cell.tested_on) for cell in joint[::2]]
     assert people == [((1, 2),) * 2, ((1, 2),) * 2, ((1,),) * 2] * 2
-    assert {cell.name_over_folds for cell in joint} == {
+    assert {cell.name_without_fold for cell in joint} == {
         f"lr={lr}/all_seed-{seed}" for lr in (0.1, 0.2) for seed in (1, 2)
     }
     assert len(cells("intra")) == 2 * 2 * 5

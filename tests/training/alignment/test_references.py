@@ -1,6 +1,4 @@
-"""How models are named: a run, a variant, the newest run of a recipe or a data set, a
-model folder.
-"""
+"""References of models: runs, variants, recipes, data sets and model folders."""
 
 import os
 import time
@@ -19,12 +17,12 @@ from brainhive_cli.core.sweep import make_variants
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.references import (
     choose_cell,
+    copy_training_keys,
     find_model,
+    find_recipe_name,
     find_reference,
-    inherited,
-    known_variants,
-    model_folders,
-    name_of_training,
+    list_model_folders,
+    list_variants,
 )
 from brainhive_cli.training.alignment.trained.run import open_model
 
@@ -40,7 +38,7 @@ DECODING = sorted(
 def finished(
     home: Path, name: str, minutes_ago: float, recipe: str, *overrides: str
 ) -> RunFolder:
-    """Write a run that a shipped recipe has made, but for its models."""
+    """Write a finished run of a shipped recipe, without its models."""
     made = Recipe.resolve("train-align", recipe, {}, overrides)
     run = RunFolder(home / "runs/train-align" / name)
     run.write_text("recipe.yaml", made.to_yaml())
@@ -72,7 +70,7 @@ def test_the_newest_run_of_the_recipe_is_taken_and_its_age_said(
     ) in said
 
 
-def test_without_a_reference_the_newest_run_on_the_data_set_is_taken(
+def test_the_default_is_the_newest_run_on_the_data_set(
     home: Path, neurons: RunFolder
 ) -> None:
     meg = parts.resolve("datasets", "things-meg")
@@ -81,10 +79,10 @@ def test_without_a_reference_the_newest_run_on_the_data_set_is_taken(
     assert open_model(neurons.path.name, Paths(), meg).folder.path == neurons.path
     with pytest.raises(
         MissingData,
-        match=r"has the data set things-meg .*data set cc2017, not things-meg",
-    ) as no:
+        match=r"things-meg .*cc2017",
+    ) as caught:
         open_model(None, Paths(), meg)
-    assert no.value.hint == "brainhive train-align --dataset things-meg"
+    assert caught.value.hint == "brainhive train-align --dataset things-meg"
     tuned = finished(home, "nsd-finetune-1", 1, "papers/mindeye2-1h")
     assert open_model(None, Paths()).folder.path == tuned.path
     assert find_reference(None, Paths(), may_be_finetuned=False)[0].path == neurons.path
@@ -96,16 +94,16 @@ def test_a_cell_is_named_by_its_name_or_is_the_only_one(
     named = find_reference(neurons.path.name, Paths())
     first = neurons.path / "cells/sub-01_seed-42/model"
     assert find_model(*named, "sub-01_seed-42") == find_model(*named) == first
-    with pytest.raises(RecipeError, match="has no cell 'sub-09_seed-1'"):
+    with pytest.raises(RecipeError, match="sub-09_seed-1"):
         find_model(*named, "sub-09_seed-1")
     (neurons.path / "cells/sub-02_seed-42/model").mkdir(parents=True)
     assert find_model(*named, "sub-02_seed-42").parent.name == "sub-02_seed-42"
-    with pytest.raises(RecipeError, match="2 cells, of which none is named") as caught:
+    with pytest.raises(RecipeError, match="2 cells") as caught:
         api.open_model(neurons.path.name)
     assert caught.value.hint == "sub-01_seed-42, sub-02_seed-42"
 
 
-def test_every_shipped_recipe_that_decodes_says_which_training_it_is_for() -> None:
+def test_every_shipped_decoding_recipe_names_its_training() -> None:
     for file in DECODING:
         recipe = DECODERS[file.stem].Recipe.resolve(
             file.stem, str(shipped_recipes() / file), {}, []
@@ -116,7 +114,7 @@ def test_every_shipped_recipe_that_decodes_says_which_training_it_is_for() -> No
             else recipe.align_run
         )
         name, variant = split_variant(reference)
-        assert name_of_training(name, Paths().under_home("runs")) == name, file
+        assert find_recipe_name(name, Paths().under_home("runs")) == name, file
         training = Recipe.resolve("train-align", name, {}, [])
         assert not variant or variant in make_variants(training), file
 
@@ -125,9 +123,9 @@ def test_a_cell_is_chosen_by_its_name_or_as_the_only_one() -> None:
     cells = {"a": 1, "b": 2}
     assert choose_cell(cells, "b", "run") == 2
     assert choose_cell({"a": 1}, "", "run") == choose_cell({"a": 1}, "a", "run") == 1
-    for among, name in ((cells, ""), (cells, "c"), ({"a": 1}, "b"), ({}, "")):
+    for candidates, name in ((cells, ""), (cells, "c"), ({"a": 1}, "b"), ({}, "")):
         with pytest.raises(RecipeError):
-            choose_cell(among, name, "run")
+            choose_cell(candidates, name, "run")
 
 
 def test_models_of_cells_lie_below_their_variant(tmp_path: Path) -> None:
@@ -135,11 +133,11 @@ def test_models_of_cells_lie_below_their_variant(tmp_path: Path) -> None:
     for name in ("lr=1/a_seed-2", "lr=1/a_seed-1", "lr=2/a_seed-1"):
         (tmp_path / "cells" / name / "model").mkdir(parents=True)
     cells = tmp_path / "cells"
-    assert model_folders(run, "lr=1") == {
+    assert list_model_folders(run, "lr=1") == {
         f"a_seed-{seed}": cells / f"lr=1/a_seed-{seed}/model" for seed in (1, 2)
     }
     names = ["lr=1/a_seed-1", "lr=1/a_seed-2", "lr=2/a_seed-1"]
-    assert [*model_folders(run)] == names
+    assert [*list_model_folders(run)] == names
     assert find_model(run, "lr=2") == cells / "lr=2/a_seed-1/model"
     assert find_model(run, "lr=1", "a_seed-2") == cells / "lr=1/a_seed-2/model"
     with pytest.raises(RecipeError):
@@ -153,24 +151,26 @@ def test_a_tuned_recipe_has_an_objective_of_its_own_or_its_runs() -> None:
 
     term = {"prediction": "token", "loss": "mse"}
     training = recipe(terms=[term], dim=8, backbone="nice", train={"epochs": 3})
-    tuned = inherited(recipe(mode="finetune", train={"epochs": 2}), training)
+    tuned = copy_training_keys(recipe(mode="finetune", train={"epochs": 2}), training)
     assert tuned.terms == training.terms and tuned.dim == 8
     assert (tuned.backbone.kind, tuned.train.epochs) == ("nice", 2)
     assert tuned.mode == "finetune"
     other = {"prediction": "token", "loss": "clip"}
-    assert inherited(recipe(terms=[other]), training).terms[0].loss.kind == "clip"
-    assert inherited(recipe(loss="mse"), training).terms == []
+    assert (
+        copy_training_keys(recipe(terms=[other]), training).terms[0].loss.kind == "clip"
+    )
+    assert copy_training_keys(recipe(loss="mse"), training).terms == []
 
 
-def test_a_reference_names_a_recipe_only_where_no_run_has_its_name(
+def test_a_run_has_precedence_over_a_recipe_of_the_same_name(
     home: Path,
 ) -> None:
     root = home / "runs"
-    assert name_of_training(HAVIR, root) == HAVIR
-    assert name_of_training("papers/no_such", root) is None
-    assert name_of_training(None, root) is None and name_of_training("", root) is None
+    assert find_recipe_name(HAVIR, root) == HAVIR
+    assert find_recipe_name("papers/no_such", root) is None
+    assert find_recipe_name(None, root) is None and find_recipe_name("", root) is None
     finished(home, HAVIR, 1, HAVIR)
-    assert name_of_training(HAVIR, root) is None
+    assert find_recipe_name(HAVIR, root) is None
 
 
 def test_variants_of_all_runs_or_of_the_named_one_are_known(home: Path) -> None:
@@ -181,8 +181,8 @@ def test_variants_of_all_runs_or_of_the_named_one_are_known(home: Path) -> None:
         {f"weight_decay={value}" for value in values}
         for values in ((0.1, 0.2), (0.2, 0.3))
     )
-    assert known_variants("a", paths) == low
-    assert known_variants("b", paths) == high
-    for every in (None, "", "train-align", HAVIR):
-        assert known_variants(every, paths) == low | high
-    assert known_variants("no such", paths) == set()
+    assert list_variants("a", paths) == low
+    assert list_variants("b", paths) == high
+    for reference in (None, "", "train-align", HAVIR):
+        assert list_variants(reference, paths) == low | high
+    assert list_variants("no such", paths) == set()

@@ -386,7 +386,7 @@ class SourceModel:
             start.load_state_dict({**start.state_dict(), **state})
             start.losses = self.model.losses
             frozen = ["backbone", *(["fuser"] if self.model.fuser is not None else [])]
-            lr = LAYER_LR * self.train.all_stages(1)[-1].lr
+            lr = LAYER_LR * self.train.list_stages(1)[-1].lr
             changes["stages"] = [Stage(epochs=self.train.epochs, lr=lr, freeze=frozen)]
 
         # one training, with the record of what normalised the person's recordings

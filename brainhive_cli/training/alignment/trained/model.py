@@ -165,7 +165,9 @@ class TrainedModel:
                 return model.layout, model.learned
             fields, learned = model_files.read_config(self.path)
             file = str(self.path / "config.json")
-            return documents.check(fields, file, Layout, model_files.WAY), learned
+            return documents.check(
+                fields, file, Layout, model_files.DAMAGE_HINT
+            ), learned
 
         return self.run.once(("described", self.path), read)
 

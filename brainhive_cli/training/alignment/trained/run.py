@@ -59,12 +59,12 @@ from brainhive_cli.data.targets.next_commands import (
 from brainhive_cli.measurement.interleaving import Interleaving, list_caveats
 from brainhive_cli.models import priors
 from brainhive_cli.training.alignment import model_files
-from brainhive_cli.training.alignment.cells import Cell, cells_of
+from brainhive_cli.training.alignment.cells import Cell, list_cells
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.references import TRAINING, find_reference
 from brainhive_cli.training.alignment.set_ups import (
-    SELECTION,
+    SELECTION_KEYS,
     describe_model,
     describe_recipe,
     describe_run,
@@ -231,7 +231,7 @@ class TrainedRun:
         """List the cells of a run, with the subjects that each is tested on."""
         if self.chosen is not None:
             return [*self.chosen]
-        cells = cells_of(self.recipes, trained_on)
+        cells = list_cells(self.recipes, trained_on)
         if self.origin is None and self.subjects is None:
             return cells
 
@@ -603,7 +603,7 @@ class TrainedRun:
             "backbones", layout.backbone if layout else recipe.backbone
         )
         selected = dict.fromkeys(
-            SELECTION.get(model.learned.selection, "") for model in models
+            SELECTION_KEYS.get(model.learned.selection, "") for model in models
         )
         if not backbone.is_closed_form and "" not in selected:
             trained["selection"] = " or ".join(selected)

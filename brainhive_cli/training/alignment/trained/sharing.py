@@ -35,7 +35,7 @@ from brainhive_cli.data.stores.learned import TrainingHistory
 from brainhive_cli.data.targets.encoder_stores import IDENTITIES
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model_files import read_config
-from brainhive_cli.training.alignment.references import TRAINING, model_folders
+from brainhive_cli.training.alignment.references import TRAINING, list_model_folders
 
 PRIOR_TRAINING = "train-prior"
 DEMO_LICENCES = {"demo": "apache-2.0", "demo-films": "apache-2.0"}
@@ -123,7 +123,7 @@ class SharedRun:
         files = Files()
         layouts = list[Layout]()
         if command == TRAINING:
-            models = model_folders(run)
+            models = list_model_folders(run)
             histories = []
             for cell, folder in models.items():
                 fields, learned = read_config(folder)

@@ -24,9 +24,9 @@ from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.references import (
     TRAINING,
     find_model,
+    find_recipe_name,
     find_reference,
-    model_folders,
-    name_of_training,
+    list_model_folders,
 )
 from brainhive_cli.training.alignment.stages import Train
 
@@ -141,7 +141,7 @@ def read_history(path: Path, part: str) -> TrainingHistory | None:
     data set.
     """
     if model_files.holds_model(path):
-        return model_files.learned_in(path)
+        return model_files.read_history(path)
 
     # networks that have seen no brain need no history
     config = path.parent / "config.json"
@@ -284,7 +284,7 @@ def pin_starts(
             )
             commit = hub.name_snapshot(path.parent if is_alone else path)
             names[reference] = commit + (f":{variant}" if variant else "")
-        elif name_of_training(split_variant(reference)[0], root) is not None:
+        elif find_recipe_name(split_variant(reference)[0], root) is not None:
             run, label = _find_once(reference, paths, opened)
             names[reference] = runs.reference(run, root / TRAINING, label)
     return names
@@ -305,7 +305,7 @@ def list_start_inputs(
     for name in (name for start in references for name in start.values()):
         if name.startswith(hub.HUB_PREFIX):
             # the second, of a run
-            patterns = (*FILES[:1], f"cells/**/{model_files.WEIGHTS[0]}")
+            patterns = (*FILES[:1], f"cells/**/{model_files.WEIGHT_FILES[0]}")
             inputs.append(
                 file_input(name)
                 if _names_file(name)
@@ -339,7 +339,9 @@ def _find_path(reference: str, cell: Cell, paths: Paths, opened: OpenedRuns) -> 
         return file
     (run, variant) = _find_once(reference, paths, opened)
     name = cell.name.rpartition("/")[2]
-    return find_model(run, variant, name if name in model_folders(run, variant) else "")
+    return find_model(
+        run, variant, name if name in list_model_folders(run, variant) else ""
+    )
 
 
 def _find_weights(reference: str) -> Path | None:

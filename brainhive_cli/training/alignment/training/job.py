@@ -26,15 +26,15 @@ from brainhive_cli.data.targets.encoder_stores import list_store_inputs, open_st
 from brainhive_cli.data.targets.model_input import spec_of
 from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import EncoderConfig
-from brainhive_cli.training.alignment.cells import Cell, cells_of, list_subjects
+from brainhive_cli.training.alignment.cells import Cell, list_cells, list_subjects
 from brainhive_cli.training.alignment.layout import tokens_of
 from brainhive_cli.training.alignment.model_files import is_model
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.references import (
-    INHERITED,
+    INHERITED_KEYS,
     TRAINING,
+    copy_training_keys,
     find_reference,
-    inherited,
 )
 from brainhive_cli.training.alignment.set_ups import describe_recipe, describe_run
 from brainhive_cli.training.alignment.training.initialisation import (
@@ -136,8 +136,8 @@ class Job:
 
     @cached_property
     def cells(self) -> list[Cell]:
-        """The trainings, variant by variant; raises as `cells_of` does."""
-        return cells_of(self.variants, self.dataset)
+        """The trainings, variant by variant; raises as `list_cells` does."""
+        return list_cells(self.variants, self.dataset)
 
     @cached_property
     def stores(self) -> dict[str, TargetStore]:
@@ -478,7 +478,7 @@ def find_base_run(recipe: Recipe) -> BaseRun:
         name_reference(folder, paths.under_home("runs") / TRAINING, variant),
         training,
         trained_on,
-        cells_of(recipes, trained_on),
+        list_cells(recipes, trained_on),
     )
 
 
@@ -520,7 +520,7 @@ def inherit_keys(recipe: Recipe, base_run: BaseRun) -> Recipe:
     # inherited keys that the recipe sets to something else have no effect
     recipe.train.check_prior(training.prior)
     usual = type(recipe)()
-    for key in INHERITED:
+    for key in INHERITED_KEYS:
         if getattr(recipe, key) not in (getattr(training, key), getattr(usual, key)):
             console.warn(
                 f"{key} has no effect: a fine-tuned model keeps that of {run.name}"
@@ -528,7 +528,7 @@ def inherit_keys(recipe: Recipe, base_run: BaseRun) -> Recipe:
 
     # the tuned recipe names the run and its new subjects
     finetune = recipe.finetune.model_copy(update={"run": base_run.reference})
-    tuned = inherited(recipe, training).model_copy(
+    tuned = copy_training_keys(recipe, training).model_copy(
         update={"subjects": new, "finetune": finetune}
     )
     tuned.check_terms()

@@ -24,7 +24,7 @@ from brainhive_cli.models.losses import LossContext
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.stages import Train
-from brainhive_cli.training.alignment.terms import Term, mixing_of
+from brainhive_cli.training.alignment.terms import Term, find_mixing
 from brainhive_cli.training.alignment.training.batches import (
     Batches,
     CellData,
@@ -185,7 +185,7 @@ def fit(
             seed_torch(derive_seed(step_seed, launch.rank), launch.device)
 
             # draw this process's share of the batch
-            mixing = mixing_of(
+            mixing = find_mixing(
                 terms, learner.epoch + learner.steps_done / steps_per_epoch
             )
             micro_batches, embeddings, context = batches.draw(rows, step_seed, mixing)

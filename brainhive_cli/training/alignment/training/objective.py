@@ -60,7 +60,7 @@ class Objective(nn.ModuleList):
                     continue
                 pair = (
                     _named("prediction", term.prediction, predicted),
-                    _named("target", term.of, targets),
+                    _named("target", term.target_name, targets),
                 )
                 # centred cosine: contrastive losses, which have a scale, compare
                 # centred vectors
@@ -98,7 +98,9 @@ class Objective(nn.ModuleList):
             # the first active term whose loss compares pairs decides
             of_pairs = getattr(loss, "of_pairs", None)
             if of_pairs is not None and term.weight_at(_moment_of(context)):
-                return of_pairs(predicted[term.prediction], targets[term.of], context)
+                return of_pairs(
+                    predicted[term.prediction], targets[term.target_name], context
+                )
         raise RecipeError(
             "train.alternatives=uncertainty needs the similarities of clip",
             "a term of clip",

@@ -100,7 +100,7 @@ class Learner:
         self.steps = steps
         self.starts = starts
         self.feedback = feedback
-        self.stages = train.all_stages(steps)
+        self.stages = train.list_stages(steps)
         self.learnable = []
         for name, parameter in aligner.named_parameters():
             if parameter.requires_grad:

@@ -23,7 +23,7 @@ from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.stages import Train
-from brainhive_cli.training.alignment.terms import mixing_of
+from brainhive_cli.training.alignment.terms import find_mixing
 from brainhive_cli.training.alignment.training.batches import (
     FLOAT32,
     Batches,
@@ -270,7 +270,7 @@ def _compute_step(
     """
     groups = batches.samples.split(rows)
     few_rows = np.concatenate([group[:2] for group in groups])
-    mixing = mixing_of(objective.terms, context.step / context.steps)
+    mixing = find_mixing(objective.terms, context.step / context.steps)
     micro_batches, embeddings, batch_context = batches.draw(few_rows, 0, mixing)
     mixing_of_batch = batch_context.mixing
     stimuli = batch_context.stimuli

@@ -103,7 +103,7 @@ def test_a_model_folder_has_the_history_of_its_model(folder: Path) -> None:
     assert block["split"] == "train" and block["dataset"] == "faces"
     assert block["selection"] == "validation" and block["people"] == {"eeg": [1, 2]}
     assert block["pictures"]["count"] == 3
-    for found in (aligners.load(folder).learned, model_files.learned_in(folder)):
+    for found in (aligners.load(folder).learned, model_files.read_history(folder)):
         assert found.subjects == (1, 2) and found.recorded_channels == ("Oz", "P7")
         assert list(found.normalisers) == [1, 2]
         digests = [found.normaliser_of(subject).digest for subject in (1, 2, 3)]
@@ -197,7 +197,7 @@ def test_changed_weights_have_an_unknown_history(
 
     for found in (
         aligners.load(folder).learned,
-        model_files.learned_in(folder),
+        model_files.read_history(folder),
         TrainingHistory.read_next_to(file),
     ):
         assert UNKNOWN_HISTORY in found.caveats and found.subjects == (1, 2)

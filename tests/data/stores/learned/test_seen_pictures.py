@@ -204,7 +204,7 @@ def test_near_copies_are_left_out_if_both_pictures_are_here(go, home, photos):
     )
     assert left_out.overall["top1"].n == N_TEST - 1
 
-    learned = model_files.learned_in(run / "cells/sub-01_seed-1/model").pictures
+    learned = model_files.read_history(run / "cells/sub-01_seed-1/model").pictures
     store = TargetStore.open(home / f"embeddings/photos/test/{ENCODER}.h5")
     others = SimpleNamespace(
         name="others", pictured_as="others", people="others", holdout=SEPARATE_TEST

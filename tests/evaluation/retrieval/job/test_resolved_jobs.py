@@ -62,7 +62,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "elsewhere": Run("elsewhere", dataset=SimpleNamespace(name="other")),
     }
     monkeypatch.setattr(jobs, "open_model", lambda name, *_: made[name or "one"])
-    monkeypatch.setattr(jobs, "rejoined", lambda names, paths: names)
+    monkeypatch.setattr(jobs, "rejoin_variant_names", lambda names, paths: names)
 
     def refuse(run: Run) -> None:
         if run.variants:

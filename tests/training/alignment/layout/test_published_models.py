@@ -219,7 +219,7 @@ def test_neurons_checkpoint_is_the_model_that_wrote_it(
     assert SELECTED_ON_TEST in found.learned.caveats
 
 
-def test_mindeye2s_prior_gets_tokens_and_its_blurry_branch_the_mixers_output(
+def test_mindeye2s_prior_and_blurry_branch_get_their_inputs(
     made: Aligner, mindeye2: Path
 ) -> None:
     found, signal = aligner.load(mindeye2), torch.randn(3, VOXELS, 1)
@@ -270,7 +270,7 @@ def test_a_model_starts_in_parts_from_several_checkpoints(
             assert torch.equal(each, own[name] if is_taken else before[name]), name
 
 
-def test_gpt2_starts_from_the_hubs_file_and_from_one_that_was_saved_with_its_last_layer(
+def test_gpt2_starts_from_files_with_and_without_a_last_layer(
     tmp_path: Path,
 ) -> None:
     part = "backbone.text_dec.decoder.transformer"
@@ -406,7 +406,7 @@ def high_file(high: Golden, tmp_path: Path) -> Path:
     )
 
 
-def test_the_low_level_gives_the_references_latents_without_its_maps(
+def test_the_low_level_gives_the_latents_of_the_reference(
     low: Golden, low_file: Path
 ) -> None:
     model = aligner.load(low_file)
@@ -421,7 +421,7 @@ def test_the_low_level_gives_the_references_latents_without_its_maps(
     )
 
 
-def test_the_high_level_gives_the_references_tokens_and_is_compared_by_the_projected(
+def test_the_high_level_gives_the_tokens_of_the_reference(
     high: Golden, high_file: Path
 ) -> None:
     model, voxels = aligner.load(high_file), high["in.voxels"][..., None]
@@ -506,7 +506,7 @@ def test_an_upstream_folder_gives_the_references_output(
     known by its weights.
     """
     for named, file in zip(
-        ({"brain_backbone": kind}, {}), model_files.WEIGHTS, strict=True
+        ({"brain_backbone": kind}, {}), model_files.WEIGHT_FILES, strict=True
     ):
         config = config_of(reference) | named
         model = aligners.load(write(tmp_path / file, config, state_of(reference), file))

@@ -21,7 +21,7 @@ SIGNAL, SUBJECT = (
 )
 
 
-def test_it_starts_neutral_learns_each_subject_and_means_them_for_unknown_ones():
+def test_a_new_subject_gets_the_mean_of_the_subject_layers():
     torch.manual_seed(0)
     layer = ChannelMixing(3, 5)
     assert torch.equal(layer(SIGNAL, SUBJECT), SIGNAL)
@@ -71,7 +71,7 @@ def synchronised(model: Aligner) -> int:
     return sum(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
 
 
-def test_on_gpus_the_statistics_are_those_of_the_whole_batch_and_the_weights_the_same():
+def test_batch_statistics_and_weights_are_shared_between_gpus():
     plain = aligner("eeg_net")
     together = synchronise_batch_norm(aligner("eeg_net"), Launch(0, 2, GPU))
 

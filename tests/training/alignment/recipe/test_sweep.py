@@ -8,7 +8,7 @@ from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.recipe import Recipe
-from brainhive_cli.training.alignment.references import rejoined
+from brainhive_cli.training.alignment.references import rejoin_variant_names
 from brainhive_cli.training.alignment.training import cell_folder
 from brainhive_cli.training.alignment.training.job import Job
 
@@ -96,20 +96,20 @@ def swept(shared_world, tmp_path_factory, go, small):
         ).folder
 
 
-def test_variants_are_evaluated_by_their_names_and_averaged_though_these_have_commas(
-    go, world, swept, tmp_path
-):
+def test_variants_with_commas_in_their_names_are_evaluated(go, world, swept, tmp_path):
     paths, one, other = (
         Paths(runs=str(swept.parents[1])),
         f"{swept}:{ONE}",
         f"{swept}:lr=2e-3,weight_decay=0",
     )
-    assert rejoined(f"{swept.name}:{ONE},other,{one}".split(","), paths) == [
+    assert rejoin_variant_names(
+        f"{swept.name}:{ONE},other,{one}".split(","), paths
+    ) == [
         f"{swept.name}:{ONE}",
         "other",
         one,
     ]
-    assert rejoined(["a", "b:c", "d"], paths) == ["a", "b:c", "d"]
+    assert rejoin_variant_names(["a", "b:c", "d"], paths) == ["a", "b:c", "d"]
 
     found = go(
         "eval-retrieval", f"paths.runs={tmp_path}", f"run={one},{other}", *QUICK
@@ -117,9 +117,7 @@ def test_variants_are_evaluated_by_their_names_and_averaged_though_these_have_co
     assert found.facts.runs == [one, other]
 
 
-def test_fine_tuning_starts_from_a_variant_and_refuses_the_whole_sweep(
-    world, small, swept
-):
+def test_fine_tuning_starts_from_a_variant_and_not_from_a_sweep(world, small, swept):
     def job_of(run: str) -> Job:
         overrides = [*small, "mode=finetune", f"finetune={{run: '{run}'}}"]
         return Job.resolve(Recipe.resolve("train-align", None, {}, overrides))

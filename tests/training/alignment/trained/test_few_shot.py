@@ -136,7 +136,7 @@ def fit_arm(
     return base.train_arm(arm, responses, seed, 0.1, part("euclidean"))
 
 
-def test_zero_shot_is_normalised_by_the_mean_of_other_people_if_there_are_any(whitened):
+def test_zero_shot_is_normalised_by_the_mean_of_other_people(whitened):
     normalisers = [*whitened.model.learned.normalisers.values()]
     mean, matrix = (
         np.mean([getattr(each, name) for each in normalisers], 0)

@@ -84,7 +84,7 @@ def test_own_recordings_are_told_from_other_ones() -> None:
     assert "nsd, recording" in reasons["nsd", "recording"]
 
 
-def test_metrics_are_shared_without_items_and_facts_of_the_machine(
+def test_shared_metrics_have_no_items_and_no_machine_facts(
     home: Path,
 ) -> None:
     top1 = Metric("top1", 0.5, 10, 10, 0.1, 0.3, 0.7, [1], "", "test", "bootstrap")

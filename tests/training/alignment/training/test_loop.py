@@ -504,12 +504,12 @@ def test_stages_replace_the_rate_of_the_recipe_they_are_laid_over(tmp_path: Path
         shipped("papers/brainhive-intra", f"train.stages={stages}"),
         shipped(str(extending)),
     ):
-        (stage,) = recipe.train.all_stages(1)
+        (stage,) = recipe.train.list_stages(1)
         assert (stage.epochs, stage.lr, stage.schedule) == (20, 3e-4, "constant")
         assert recipe.train.epochs == 20
 
     # a rate that is set beside stages is still refused
-    with pytest.raises(RecipeError, match="lr has no effect where stages"):
+    with pytest.raises(RecipeError, match="lr has no effect"):
         shipped("papers/brainhive-intra", f"train.stages={stages}", "train.lr=1e-3")
 
 
@@ -535,11 +535,11 @@ def test_keys_of_stages_that_act_on_nothing_are_refused(
     for settings, message in (
         (
             {"stages": [{"epochs": 3}], "lr": 1e-3},
-            "lr has no effect where stages have their own",
+            "lr has no effect",
         ),
         (
             {"stages": [{"epochs": 3, "warmup_epochs": 4}]},
-            "warmup_epochs is above the 3 epochs",
+            "warmup_epochs is 4, .* 3 epochs",
         ),
     ):
         with pytest.raises((RecipeError, ValueError), match=message):

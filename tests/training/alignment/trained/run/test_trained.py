@@ -132,9 +132,7 @@ def test_signals_of_any_number_are_decoded_in_blocks(
     assert other.shape == (4, 2) and (other == 2).all()
 
 
-def test_trials_are_normalised_as_the_model_learned_them_or_not_at_all(
-    go, small, world, runs
-) -> None:
+def test_trials_are_normalised_as_in_the_training(go, small, world, runs) -> None:
     keys = ("backbone=ridge", "signal.normalise=channel", "subjects=1", runs)
     folder = go("train-align", *small[:2], "seeds=1", *keys).folder
     run = TrainedRun(RunFolder(folder))
@@ -159,7 +157,7 @@ def run_of(paths: str, dataset: str, trained_on: str | None = None) -> TrainedRu
     return run
 
 
-def test_runs_of_one_data_set_compute_once_what_depends_on_it_alone() -> None:
+def test_runs_of_one_data_set_share_values_that_depend_on_data() -> None:
     counted = list[str]()
 
     def count() -> int:

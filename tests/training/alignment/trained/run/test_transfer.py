@@ -36,7 +36,7 @@ def match(recording: Trials, spec: SignalSpec = SPEC, signal: Signal = Signal())
     return match_recording(spec, recording, signal, None, "other subject 1")
 
 
-def test_channels_are_found_by_name_or_number_and_the_window_is_cut():
+def test_channels_are_matched_by_name_and_the_window_is_cut():
     selection = match(recorded(start_s=-0.1))
     assert selection.channels == ("oz", "P7")
     assert selection.samples == slice(10, 60)
@@ -80,9 +80,7 @@ def test_signals_that_do_not_match_are_refused_in_one_line():
 
 
 @pytest.mark.nightly
-def test_every_model_meets_all_subjects_of_another_data_set_above_chance(
-    go, small, world
-):
+def test_models_decode_subjects_of_another_data_set_above_chance(go, small, world):
     run = f"run={go('train-align', *small).folder}"
     with pytest.raises(MissingData, match=r"demo-noise-0.7") as caught:
         go(
