@@ -22,8 +22,8 @@ from brainhive_cli.evaluation.reconstruction.generation import (
     DTYPES,
     DecodedSet,
     Sampler,
-    generate,
-    seed_of,
+    derive_noise_seed,
+    generate_set,
 )
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe
 from brainhive_cli.models import priors
@@ -80,7 +80,7 @@ class Studio:
         """Attach the prior, and give the items names, whose seeds both sides use."""
         self.decoded = Decoded(self.heads).to(self.device)
         self.ids = [f"item-{n}" for n in range(len(self.decoded))]
-        self.seeds = [seed_of(0, each, 0) for each in self.ids]
+        self.seeds = [derive_noise_seed(0, each, 0) for each in self.ids]
         self.sampler = Sampler(
             lambda *_: self.generator,
             self.prior,
@@ -93,7 +93,9 @@ class Studio:
         """Generate as the command does: files in a run folder."""
         decoded_set = DecodedSet("images", None, None, self.ids, self.decoded)
         launch = Launch(0, 1, self.device)
-        generate(self.sampler, decoded_set, RunFolder(self.on.folder()), launch, 1, 0)
+        generate_set(
+            self.sampler, decoded_set, RunFolder(self.on.folder()), launch, 1, 0
+        )
 
     def batches(self) -> list[slice]:
         """Cut the items into those that are generated at once."""

@@ -46,7 +46,10 @@ from brainhive_cli.evaluation.live.decoder import EventRow, LiveResult
 from brainhive_cli.evaluation.live.job import Job, OpenSession
 from brainhive_cli.evaluation.live.loop import Drawer, Loop, Score
 from brainhive_cli.evaluation.live.recipe import Recipe
-from brainhive_cli.evaluation.reconstruction.generation import Sampler, seed_of
+from brainhive_cli.evaluation.reconstruction.generation import (
+    Sampler,
+    derive_noise_seed,
+)
 from brainhive_cli.evaluation.reconstruction.recipe import (
     Recipe as ReconstructionRecipe,
 )
@@ -430,9 +433,9 @@ def _load_generator(
     recipe = job.drawing_recipe
     assert recipe is not None
     sampler = Sampler(
-        build=recipe.generator.build,
+        build_generator=recipe.generator.build,
         prior=job.prior.to(launch.device),
-        output=recipe,
+        recipe=recipe,
         sampling=recipe.sampling,
         device=launch.device,
         heads=session.decoder.member.layout.heads,
@@ -461,7 +464,7 @@ def _draw_result(
         The drawing as a PNG file, which has only the first frame of a clip.
     """
     # the seed depends on the window, so that a replay draws the same pictures
-    seeds = [seed_of(seed, result.window.name, 0)]
+    seeds = [derive_noise_seed(seed, result.window.name, 0)]
     signal = result.signal[None].to(sampler.device)  # [1, C, T]
     decoded = member.module.decode(signal, member.index(subject, 1), seeds).float()
     pixels = to_bytes(sampler.sample(decoded, seeds))[0]  # [H, W, 3] or [F, H, W, 3]

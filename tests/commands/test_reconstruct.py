@@ -11,7 +11,10 @@ from brainhive_cli.commands import reconstruct
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.media.views import to_pictures
-from brainhive_cli.evaluation.reconstruction.generation import decode_signals, seed_of
+from brainhive_cli.evaluation.reconstruction.generation import (
+    decode_signals,
+    derive_noise_seed,
+)
 from brainhive_cli.models.generators import Sampling, sdxl
 from brainhive_cli.models.heads import Conditioning
 from brainhive_cli.training.alignment.trained.run import open_model
@@ -50,7 +53,7 @@ def test_metrics_say_how_their_pictures_were_generated():
     )
     recipe = reconstruct.Recipe.resolve("reconstruct", None, {}, overrides)
 
-    description = recipe.described(is_decoded=True)
+    description = recipe.describe_generation(is_decoded=True)
     for fact in ("1 repeat", "best of 3", "ddim", "guidance 5", "'a dog'", "'blurry'"):
         assert fact in description
 
@@ -97,7 +100,7 @@ def test_the_identity_prior_conditions_on_the_decoded_head_itself(
     decoded_set = decode_signals(trained, 1, "test")
     token, image_id = decoded_set.decoded.tensors["token"][:1], decoded_set.image_ids[0]
     conditioning = Conditioning(embeddings=token[:, None])
-    seeds = [seed_of(0, image_id, 0)]
+    seeds = [derive_noise_seed(0, image_id, 0)]
     with torch.inference_mode():
         samples = model.generate(conditioning, seeds, 32, Sampling(steps=2))
         (expected,) = to_pictures(samples)

@@ -43,7 +43,7 @@ from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.stimuli import Clip
 from brainhive_cli.evaluation.reconstruction.metric_parts import (
     choose_metrics,
-    load,
+    load_metrics_and_encoders,
 )
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe
 from brainhive_cli.evaluation.reconstruction.scoring import (
@@ -52,10 +52,10 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
     GeneratedSet,
     Scorer,
     Stimuli,
-    examine,
-    list_words,
+    describe_annotation,
+    find_originals_and_blanks,
+    get_source_titles,
     measure_sets,
-    name_sources,
     rank_items,
     score_set,
     write_values,
@@ -82,22 +82,22 @@ from brainhive_cli.reports.tables import (
 
 RANDOM, BEST_TO_WORST = "Examples", "From the best to the worst"
 """Titles of sheets."""
-SEED = 0
+EXAMPLES_SEED = 0
 """Seed of the examples."""
-SECTION = "Reconstructions"
+SHEETS_SECTION = "Reconstructions"
 """The heading under which a page shows them."""
-CLIP_PX = 224
+CLIP_SIDE_PX = 224
 """Side of the clips that people are shown."""
 NO_ANNOTATION = Annotation()
-COMPARISONS = "Comparisons"
+COMPARISONS_SECTION = "Comparisons"
 """The heading under which a page shows differences."""
-MAX_NAMED = 5
+MAX_LISTED_FILES = 5
 """Files that a warning lists; the metrics file holds all."""
 FLOOR, THIS_RUN = "shuffled", "this run"
 
 
 @dataclass(frozen=True)
-class Selection:
+class SheetWriter:
     """The reconstructions of a run, and what is shown of them.
 
     Attributes:
@@ -119,7 +119,7 @@ class Selection:
     saved: dict[Any, SheetTile] = field(default_factory=dict)
 
     @console.progress("drawing sheets")
-    def show(self, captions: Metric | None) -> list[Artifact]:
+    def write_sheets(self, captions: Metric | None) -> list[Artifact]:
         """Write what is shown of pictures or clips, and list it.
 
         Examples are drawn at random, each source next to the others; from the best to
@@ -139,7 +139,9 @@ class Selection:
         ids = [*first.files]
         random_ids = [
             ids[row]
-            for row in np.random.default_rng(SEED).permutation(len(ids))[: self.rows]
+            for row in np.random.default_rng(EXAMPLES_SEED).permutation(len(ids))[
+                : self.rows
+            ]
         ]
         examples = []
         for image_id in random_ids:
@@ -171,14 +173,14 @@ class Selection:
             rows.append(SheetRow(image_id, [seen, self._result_tile(cell, image_id)]))
 
         # sheets of both
-        note = f"{self.protocol}, {first.described}"
+        note = f"{self.protocol}, {first.description}"
         if captions:
             note += f"; {describe_metric(captions)}, n {captions.n:,}"
-        sample = (
-            f"{describe_sample(len(random_ids), len(ids), f'{self.medium}s', SEED)}; "
-            f"{note}"
+        sampled = describe_sample(
+            len(random_ids), len(ids), f"{self.medium}s", EXAMPLES_SEED
         )
-        titles = name_sources(self.medium)
+        sample = f"{sampled}; {note}"
+        titles = get_source_titles(self.medium)
         title = (
             RANDOM
             if len(sources) == 1
@@ -186,24 +188,24 @@ class Selection:
         )
         columns = ["seen", *(titles.get(source, source) for source in sources)]
         return [
-            Sheet(title, columns, examples, section=SECTION, note=sample),
+            Sheet(title, columns, examples, section=SHEETS_SECTION, note=sample),
             Sheet(
                 BEST_TO_WORST,
                 ["seen", "made"],
                 rows,
-                section=SECTION,
+                section=SHEETS_SECTION,
                 note=f"In even steps; {note}",
             ),
         ]
 
     def _stimulus_tile(self, image_id: str, cell: str = "") -> SheetTile:
         """Show a stimulus, with what it shows and the cell that it is next to."""
-        annotation = self.stimuli.annotation(image_id)
+        annotation = self.stimuli.get_annotation(image_id)
         words = [
-            self.stimuli.label(image_id).replace("_", " "),
+            self.stimuli.get_label(image_id).replace("_", " "),
             *filter(None, cell.split("/")),
         ]
-        words += list_words(annotation) if self.medium == "clip" else []
+        words += describe_annotation(annotation) if self.medium == "clip" else []
         return replace(
             self._save(
                 "seen", "seen", image_id, self.stimuli.open(image_id), annotation
@@ -215,7 +217,7 @@ class Selection:
         """Show the first reconstruction of a stimulus, with what was decoded and its
         values.
         """
-        (file, values), root = cell.first_file(image_id), self.run.path.resolve()
+        (file, values), root = cell.get_first_file(image_id), self.run.path.resolve()
         decoded = cell.annotations.get(image_id, NO_ANNOTATION)
         # pages can show files of the run alone: pictures that lie in it, and copies of
         # others
@@ -226,7 +228,7 @@ class Selection:
         metrics: dict[str, Any] = {
             metric_title(name): value for name, value in values.items()
         }
-        return replace(tile, lines=list_words(decoded), metrics=metrics)
+        return replace(tile, lines=describe_annotation(decoded), metrics=metrics)
 
     def _save(
         self, kind: str, folder: str, image_id: str, media: Any, annotation: Annotation
@@ -247,7 +249,7 @@ class Selection:
         # a film where it can be encoded, else an animated picture; the rate of a clip
         # may be unknown
         clip = media_files.to_clip(media)
-        frames = media_files.outline_masks(clip.frames, annotation.masks, CLIP_PX)
+        frames = media_files.outline_masks(clip.frames, annotation.masks, CLIP_SIDE_PX)
         name = resolve_below(
             Path("artifacts/clips", folder), image_id, source="the stimulus id"
         ).as_posix()
@@ -297,14 +299,16 @@ def measure_run(
     first = stimuli.open(next(iter(generated[0].files)))
     frames = len(first.frames) if isinstance(first, Clip) else None
     medium: Medium = "picture" if frames is None else "clip"
-    scored, missing_metrics = _score(recipe, generated, stimuli, frames, launch)
+    scored, missing_metrics = _score_all_sets(
+        recipe, generated, stimuli, frames, launch
+    )
     require_values(scored[0].values, missing_metrics, medium)
     for reconstructions in generated:
         # scores of captions may lack a library, too
-        missing_metrics |= reconstructions.tasks.missing
+        missing_metrics |= reconstructions.task_scores.missing
     facts = facts.model_copy(update={"medium": medium})
     conclude = partial(
-        _conclude,
+        _write_results,
         folder,
         recipe,
         generated,
@@ -317,7 +321,7 @@ def measure_run(
     return launch.run_on_main(conclude)
 
 
-def _conclude(
+def _write_results(
     folder: RunFolder,
     recipe: Recipe,
     generated: Sequence[GeneratedSet],
@@ -346,32 +350,36 @@ def _conclude(
     # reconstructions that show nothing
     blank = list[str]()
     for row, cell in enumerate(scored):
-        if cell.source == scored[0].source and (files := examine(cell, stimuli)[1]):
+        if cell.source == scored[0].source and (
+            files := find_originals_and_blanks(cell, stimuli)[1]
+        ):
             blank += map(make_portable, map(str, files))
-            described = extend_protocol(cell.described, [ONE_COLOUR])
-            scored[row] = replace(cell, described=described)
+            described = extend_protocol(cell.description, [ONE_COLOUR])
+            scored[row] = replace(cell, description=described)
     if blank:
-        listed = ", ".join(blank[:MAX_NAMED])
+        listed = ", ".join(blank[:MAX_LISTED_FILES])
         console.warn(f"{len(blank)} {facts.medium}s are of one colour: {listed}")
     facts = facts.model_copy(update={"one_colour": blank})
 
     # their means with intervals, and comparisons of the first source with the others
     caveats = merge_caveats(
-        *(find_caveats(reconstructions.described) for reconstructions in scored)
+        *(find_caveats(reconstructions.description) for reconstructions in scored)
     )
     facts = facts.model_copy(update={"caveats": caveats})
-    measurements = _measurements(scored, recipe.protocol, split, stimuli.alike, facts)
+    measurements = _compute_measurements(
+        scored, recipe.protocol, split, stimuli.grouping, facts
+    )
     measurements |= Measurements(missing=missing)
     measurements = measurements.with_facts(comparisons=compare_sources(measurements))
 
     # what people are shown
     shown = []
     if recipe.sheet_rows:
-        selection = Selection(
+        selection = SheetWriter(
             folder, scored, stimuli, recipe.sheet_rows, recipe.protocol, facts.medium
         )
-        shown = selection.show(measurements.scopes[ALL].get(OBJECT))
-    return Summary(measurements, [*shown, *comparison_tables(measurements)])
+        shown = selection.write_sheets(measurements.scopes[ALL].get(OBJECT))
+    return Summary(measurements, [*shown, *make_comparison_tables(measurements)])
 
 
 def require_values(
@@ -388,7 +396,7 @@ def require_values(
         raise BrainhiveError(
             "none of the metrics can be computed",
             # without a missing library or network it is the number of items
-            "; ".join(missing_lines(missing, medium))
+            "; ".join(describe_missing_metrics(missing, medium))
             or "two-way identification needs at least two pictures",
         )
 
@@ -420,7 +428,7 @@ def find_runs_to_compare(paths: Paths, names: Sequence[str]) -> list[RunFolder]:
     return folders
 
 
-def compare_with(folder: RunFolder, compared: Sequence[RunFolder]) -> None:
+def write_comparisons(folder: RunFolder, compared: Sequence[RunFolder]) -> None:
     """Compare a finished run with others, and write it into its metrics and artifacts.
 
     Raises:
@@ -441,9 +449,9 @@ def compare_with(folder: RunFolder, compared: Sequence[RunFolder]) -> None:
     unchanged = [
         artifact
         for artifact in artifacts.read(folder)
-        if artifact.section != COMPARISONS
+        if artifact.section != COMPARISONS_SECTION
     ]
-    artifacts.write(folder, [*unchanged, *comparison_tables(measurements)])
+    artifacts.write(folder, [*unchanged, *make_comparison_tables(measurements)])
     folder.finish(measurements)
 
 
@@ -452,15 +460,17 @@ def read_result(folder: RunFolder, published: Published | None) -> Result:
     missing.
     """
     measurements = folder.measurements()
-    for line in missing_lines(
+    for line in describe_missing_metrics(
         measurements.missing, measurements.require_facts(ReconstructionFacts).medium
     ):
         console.warn(line)
     hint = Line("report", folder.path)
-    return Result(folder.path, tables(measurements, published), measurements, hint=hint)
+    return Result(
+        folder.path, make_tables(measurements, published), measurements, hint=hint
+    )
 
 
-def measure_variants(results: Mapping[str, Result]) -> Measurements:
+def combine_variants(results: Mapping[str, Result]) -> Measurements:
     """Put the scopes of all variants together, after their names; nothing is pooled.
 
     The first is compared with the others; the facts say why some cannot be.
@@ -479,7 +489,7 @@ def measure_variants(results: Mapping[str, Result]) -> Measurements:
     )
 
 
-def _score(
+def _score_all_sets(
     recipe: Recipe,
     generated: Sequence[GeneratedSet],
     stimuli: Stimuli,
@@ -494,7 +504,7 @@ def _score(
     ids = [*dict.fromkeys(chain(*(one.files for one in generated)))]
     names = choose_metrics("clip" if frames else "picture", recipe.metrics)
     parts, missing = launch.run_main_first(
-        partial(load, names, recipe.metric_encoders, launch)
+        partial(load_metrics_and_encoders, names, recipe.metric_encoders, launch)
     )
 
     # score every set, and the stimuli themselves by the metrics that need no
@@ -508,11 +518,11 @@ def _score(
         score_set(reconstructions, scorer, rows, launch)
         for reconstructions in generated
     ]
-    if values := scorer.describe():
+    if values := scorer.describe_stimuli():
         files = {image_id: [Path(image_id)] for image_id in ids}
         how = "the stimuli themselves"
         scored.append(
-            GeneratedSet(TRUTH, TRUTH, (), files, described=how, values=values)
+            GeneratedSet(TRUTH, TRUTH, (), files, description=how, values=values)
         )
     if len(ids) < 2 and any(part.is_identification for part in parts.values()):
         console.warn(
@@ -522,7 +532,7 @@ def _score(
 
 
 @console.progress("computing statistics")
-def _measurements(
+def _compute_measurements(
     scored: Sequence[GeneratedSet],
     protocol: str,
     split: str,
@@ -542,7 +552,7 @@ def _measurements(
     scopes: dict[str, dict[str, Metric]] = {ALL: {}}
     recalls = {}
     for source, group in groups.items():
-        described = f"{protocol}, {group[0].described}"
+        described = f"{protocol}, {group[0].description}"
         scopes[source] = measure_sets(group, described, split, alike)
         recalls[source] = measure_sets(group, described, split, alike, per_concept=True)
     scopes[ALL] = scopes[first]
@@ -558,7 +568,7 @@ def _measurements(
     for cell, unit_names in zip(scored, units.units, strict=True):
         name = scope(cell.source, cell.title)
         scopes[name] = measure_sets(
-            [cell], f"{protocol}, {cell.described}", split, alike
+            [cell], f"{protocol}, {cell.description}", split, alike
         )
         cells[name] = CellFacts(
             source=cell.source, subject=cell.subject, title=cell.title
@@ -573,7 +583,7 @@ def _measurements(
         items[name] = {**columns, "units": [str(unit) for unit in unit_names]}
 
     # what pages and tables need besides the numbers
-    titles = name_sources(facts.medium)
+    titles = get_source_titles(facts.medium)
     described_by = {
         "units": units.kind,
         "unit_count": units.n_units,
@@ -590,7 +600,7 @@ def _measurements(
     )
 
 
-def tables(
+def make_tables(
     measured: Measurements, published: Published | None = None
 ) -> tuple[Table, ...]:
     """Lay out the tables of a run: by source, by cell of the first, differences,
@@ -610,7 +620,7 @@ def tables(
     }
 
     # which items the numbers hold for, and what could not be measured
-    names = name_sources(facts.medium)
+    names = get_source_titles(facts.medium)
     missing = ", ".join(names.get(name, with_arrow(name)) for name in measured.missing)
     about = [
         f"for {facts.scope}" if facts.scope else "",
@@ -623,20 +633,20 @@ def tables(
     laid_out = [
         metric_table(title, sources, "from", list(measured.overall), note=note),
         metric_table("By cell", cells if len(cells) > 1 else {}, "cell"),
-        *comparison_tables(measured),
+        *make_comparison_tables(measured),
         *published_tables(published.as_dict() if published else None),
     ]
     return tuple(table for table in laid_out if table.rows)
 
 
-def comparison_tables(measured: Measurements) -> list[Table]:
+def make_comparison_tables(measured: Measurements) -> list[Table]:
     """Lay out differences of the first source and the run from others, and the recall
     of each concept.
     """
     facts = measured.require_facts(ReconstructionFacts)
-    titles = name_sources(facts.medium)
+    titles = get_source_titles(facts.medium)
     compared = [
-        difference_table(group, titles, COMPARISONS)
+        difference_table(group, titles, COMPARISONS_SECTION)
         for group in (facts.comparisons, facts.against)
     ]
 
@@ -675,18 +685,18 @@ def comparison_tables(measured: Measurements) -> list[Table]:
         "chance of a guess",
     )
     title = "Recall of each concept among the likeliest, as many as a stimulus shows"
-    recall_table = Table(title, columns, rows, section=COMPARISONS)
+    recall_table = Table(title, columns, rows, section=COMPARISONS_SECTION)
     return [table for table in (*compared, recall_table) if table.rows]
 
 
-def sweep_tables(
+def make_sweep_tables(
     measured: Measurements, published: Published | None
 ) -> tuple[Table, ...]:
     """Lay out all variants and sources; values that differ from the first variant's are
     marked.
     """
     facts = measured.facts
-    titles = name_sources(measured.require_facts(ReconstructionFacts).medium)
+    titles = get_source_titles(measured.require_facts(ReconstructionFacts).medium)
 
     # a row for each variant and source, and the marks of those that were compared
     rows: dict[str, Mapping[str, Metric]] = {}
@@ -717,14 +727,14 @@ def sweep_tables(
     return (table, *published_tables(published.as_dict() if published else None))
 
 
-def missing_lines(missing: Mapping[str, str], medium: str) -> list[str]:
+def describe_missing_metrics(missing: Mapping[str, str], medium: str) -> list[str]:
     """Say which metrics and baselines are missing, and how to get them, once for those
     of one network.
     """
     # metrics of one network share the way to get it, and so one line
     names = defaultdict[str, list[str]](list)
     for name, way in missing.items():
-        names[way].append(name_sources(medium).get(name, name))
+        names[way].append(get_source_titles(medium).get(name, name))
     return [
         f"not measured: {', '.join(same_way)}: {way}" for way, same_way in names.items()
     ]

@@ -39,13 +39,13 @@ from brainhive_cli.evaluation.reconstruction.generation import (
     TRAIN,
     DecodedSet,
     StimulusHeads,
-    derange,
+    draw_derangement,
 )
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe, SourceName
 from brainhive_cli.evaluation.reconstruction.scoring import (
     GeneratedSet,
     Stimuli,
-    examine,
+    find_originals_and_blanks,
 )
 from brainhive_cli.measurement.metrics import Medium
 from brainhive_cli.measurement.metrics.image import prepare
@@ -53,28 +53,28 @@ from brainhive_cli.measurement.ranks import find_nearest
 from brainhive_cli.measurement.units import GroupingCriterion, StimulusGrouping
 from brainhive_cli.training.alignment.trained.run import TrainedRun
 
-REPEAT = re.compile(r"(.+?)[_-]\d+")
+REPEAT_NAME = re.compile(r"(.+?)[_-]\d+")
 """End of the name of one of several reconstructions of NAME."""
-LEFT = "left"
+LEFT_COLUMN = "left"
 """Instead of a folder of true clips: they are the left half of the clips that are
 scored.
 """
-MAX_NAMED = 5
+MAX_LISTED_NAMES = 5
 """Names that a warning lists; the metrics file holds all."""
 BORDER_PX = 2
 """Around and between the columns of NEURONS' GIFs: torchvision's make_grid."""
 BASELINES: tuple[SourceName, ...] = ("nearest", "mean", "still")
-DEFAULT: dict[str, tuple[SourceName, ...]] = {
+DEFAULT_SOURCES: dict[str, tuple[SourceName, ...]] = {
     "picture": ("brain", "nearest", "mean"),
     "clip": ("brain", "nearest", "still"),
 }
 """The sources of each medium, unless the recipe says them."""
-MAX_AVERAGED = 2000
+MAX_AVERAGED_PICTURES = 2000
 """Training pictures that are averaged at most, evenly spaced: all others would change
 the mean by about one level of 255 (a pixel's standard deviation of 60 over the root of
 2000).
 """
-READ_AHEAD = 64
+READ_AHEAD_PICTURES = 64
 """Pictures that are decoded ahead."""
 
 
@@ -104,12 +104,14 @@ def match_folders(
         raise RecipeError("pictures to score need the true ones", "--truth FOLDER")
 
     # media of both folders, and which belong together by name
-    folders = [score] if truth == LEFT else [score, truth]
+    folders = [score] if truth == LEFT_COLUMN else [score, truth]
     if medium is None:
         visible = (
-            file for folder in folders for file in _visible_files(folder, "clip")
+            file for folder in folders for file in _list_visible_files(folder, "clip")
         )
-        medium = "clip" if truth == LEFT or any(map(_is_clip, visible)) else "picture"
+        medium = (
+            "clip" if truth == LEFT_COLUMN or any(map(_is_clip, visible)) else "picture"
+        )
     reconstructions = list_media(score, medium)
     truths = list_media(folders[-1], medium)
     names_of, unmatched = match_repeats(list(reconstructions), list(truths))
@@ -131,7 +133,9 @@ def match_folders(
     ):
         if names:
             # the metrics file lists all names
-            console.warn(f"{len(names)} {problem}: {', '.join(names[:MAX_NAMED])}")
+            console.warn(
+                f"{len(names)} {problem}: {', '.join(names[:MAX_LISTED_NAMES])}"
+            )
     files = {
         name: [reconstructions[repeat] for repeat in repeats]
         for name, repeats in names_of.items()
@@ -142,7 +146,7 @@ def match_folders(
         open_clip if medium == "clip" else media_files.read
     )
     open_generated = open_true
-    if truth == LEFT:
+    if truth == LEFT_COLUMN:
         open_true, open_generated = (
             partial(open_column, column=column) for column in (0, 1)
         )
@@ -151,13 +155,13 @@ def match_folders(
     name = locate(score).name
     described = _describe_repeats(files, score)
     generated = GeneratedSet(
-        "scored", name, (), files, described=described, open=open_generated
+        "scored", name, (), files, description=described, open=open_generated
     )
     alike_by: GroupingCriterion = "neighbours" if medium == "clip" else "concept"
     stimuli = Stimuli(
         lambda name: open_true(truths[name]),
         lambda name: PurePosixPath(name).name,
-        alike=StimulusGrouping(
+        grouping=StimulusGrouping(
             alike_by, {name: name for name in sorted(truths)}, medium
         ),
     )
@@ -189,10 +193,10 @@ def leave_out_originals(
         BrainhiveError: if nothing else is scored.
     """
     # each of these files shows both
-    if truth == LEFT:
+    if truth == LEFT_COLUMN:
         return generated, facts
 
-    originals, _ = examine(generated, stimuli)
+    originals, _ = find_originals_and_blanks(generated, stimuli)
     if not originals:
         return generated, facts
 
@@ -204,7 +208,7 @@ def leave_out_originals(
     names = [str(path.relative_to(locate(facts.score))) for path in originals]
     problem = (
         f"{len(names)} true pictures are among those that are scored: "
-        f"{', '.join(names[:MAX_NAMED])}"
+        f"{', '.join(names[:MAX_LISTED_NAMES])}"
     )
     if not files:
         raise BrainhiveError(
@@ -215,18 +219,18 @@ def leave_out_originals(
     without = [*facts.without, *(name for name in generated.files if name not in files)]
     described = _describe_repeats(files, facts.score)
     return (
-        replace(generated, files=files, described=described),
+        replace(generated, files=files, description=described),
         facts.model_copy(update={"originals": names, "without": without}),
     )
 
 
-def shuffle(generated: GeneratedSet) -> GeneratedSet:
+def shuffle_items(generated: GeneratedSet) -> GeneratedSet:
     """Give every item another item's reconstructions: what any of them scores, the
     floor.
     """
     # a fixed seed, so that the floor is the same in every call
     ids = list(generated.files)
-    rows = derange(len(ids), 0)
+    rows = draw_derangement(len(ids), 0)
     return replace(
         generated,
         source="shuffled",
@@ -235,7 +239,7 @@ def shuffle(generated: GeneratedSet) -> GeneratedSet:
             image_id: generated.files[ids[row]]
             for image_id, row in zip(ids, rows, strict=True)
         },
-        described=f"other items' reconstructions, {generated.described}",
+        description=f"other items' reconstructions, {generated.description}",
     )
 
 
@@ -255,7 +259,7 @@ def list_media(folder: str, medium: Medium = "picture") -> dict[str, Path]:
     """
     # clips are videos, animated pictures, and folders of frames
     root = locate(folder)
-    paths = _visible_files(folder, medium)
+    paths = _list_visible_files(folder, medium)
     way = f"pictures end in {', '.join(sorted(PICTURES))}"
     if medium == "clip":
         clips = set()
@@ -290,7 +294,7 @@ def _is_clip(file: Path) -> bool:
     return file.suffix.lower() in VIDEOS or is_animated(file)
 
 
-def _visible_files(folder: str, medium: Medium) -> list[Path]:
+def _list_visible_files(folder: str, medium: Medium) -> list[Path]:
     """List the pictures below a folder, or also the videos; hidden ones are left
     out.
     """
@@ -352,7 +356,7 @@ def match_repeats(
         # names of true pictures that it could be a reconstruction of, the likeliest
         # first
         path = PurePosixPath(name)
-        numbered = REPEAT.fullmatch(path.name)
+        numbered = REPEAT_NAME.fullmatch(path.name)
         paths = [
             path,
             *([path.with_name(numbered[1])] if numbered else []),
@@ -449,9 +453,9 @@ def make_baselines(
             if source == "still":
                 baselines += make_stills(generated, folder)
                 continue
-            images = _training_images(align, recipe.split)
+            images = _open_training_set(align, recipe.split)
             if source == "nearest":
-                baselines += _find_nearest(
+                baselines += _make_nearest(
                     align, images, recipe.resolution_px, brain, heads, models, folder
                 )
             else:
@@ -460,14 +464,14 @@ def make_baselines(
                 }
                 for fold in sorted(folds):
                     baselines.append(
-                        _average(align, images, recipe.protocol, brain, fold, folder)
+                        _make_mean(align, images, recipe.protocol, brain, fold, folder)
                     )
         except (MissingData, BadPicture) as error:
             missing[source] = error.in_one_line
     return baselines, missing
 
 
-def _training_images(align: TrainedRun, split: str) -> StimulusSet:
+def _open_training_set(align: TrainedRun, split: str) -> StimulusSet:
     """Open the training pictures; MissingData if they are the items themselves."""
     images = align.dataset.images(TRAIN)
     if split == TRAIN:
@@ -479,7 +483,7 @@ def _training_images(align: TrainedRun, split: str) -> StimulusSet:
 
 
 @console.progress("finding the nearest training pictures")
-def _find_nearest(
+def _make_nearest(
     align: TrainedRun,
     images: StimulusSet,
     side_px: int,
@@ -528,9 +532,9 @@ def _find_nearest(
 
         # the nearest of each decoded head; training heads are computed in blocks, which
         # fit in memory
-        vectors = heads.compare(decoded_set.decoded.tensors)
-        blocks = heads.iterate_blocks(TRAIN, rows, heads.compared_keys)
-        training_vectors = (heads.compare(block.tensors) for block in blocks)
+        vectors = heads.compute_vectors(decoded_set.decoded.tensors)
+        blocks = heads.iterate_heads(TRAIN, rows, heads.vector_keys)
+        training_vectors = (heads.compute_vectors(block.tensors) for block in blocks)
         nearest_rows = image_rows[find_nearest(vectors, training_vectors).numpy()]
 
         # write the pictures that are not there yet
@@ -551,7 +555,7 @@ def _find_nearest(
     return sets
 
 
-def _average(
+def _make_mean(
     align: TrainedRun,
     images: StimulusSet,
     protocol: str,
@@ -568,7 +572,7 @@ def _average(
         )
 
     # sum pictures of equal sizes, then resize the sums: resizing is linear
-    count = min(len(learned), MAX_AVERAGED)
+    count = min(len(learned), MAX_AVERAGED_PICTURES)
     file = folder.path / (
         "baselines/mean.png" if fold == 1 else f"baselines/mean-{fold:02d}.png"
     )
@@ -580,7 +584,9 @@ def _average(
             console.progress("averaging pictures", count) as bar,
             ThreadPoolExecutor() as readers,
         ):
-            for batch in np.split(rows, range(READ_AHEAD, count, READ_AHEAD)):
+            for batch in np.split(
+                rows, range(READ_AHEAD_PICTURES, count, READ_AHEAD_PICTURES)
+            ):
                 sums: dict[tuple[int, ...], Tensor] = {}
                 for picture in readers.map(images.open, batch.tolist()):
                     pixels = media_files.to_media(picture)  # [3, H, W]
@@ -606,7 +612,7 @@ def _average(
         for image_id in decoded_set.image_ids
     }
     return GeneratedSet(
-        "mean", "mean", (), files, described=f"the mean of {count} training pictures"
+        "mean", "mean", (), files, description=f"the mean of {count} training pictures"
     )
 
 
@@ -655,7 +661,7 @@ def make_stills(
                     bar.advance(1)
 
         # the set of stills, named after that of the clips
-        how = f"the first frame of each clip instead of all, {clips_set.described}"
+        how = f"the first frame of each clip instead of all, {clips_set.description}"
         sets.append(
             GeneratedSet("still", name, clips_set.seeds, files, clips_set.subject, how)
         )

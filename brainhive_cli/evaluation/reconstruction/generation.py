@@ -47,19 +47,19 @@ from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.run import TrainedRun
 
-MAX_BATCH = 8192
+MAX_STIMULI_PER_BLOCK = 8192
 """Stimuli whose heads are computed at once, at most."""
-MAX_NUMBERS = 1 << 26
+MAX_VALUES_PER_BLOCK = 1 << 26
 """Numbers of all their embeddings at most: 256 MiB in float32, 259 pictures of 257 ×
 768 + 77 × 768.
 """
 Tensors = Mapping[str, Tensor]
 TRAIN = "train"
 """The split whose embeddings are averaged, and whose pictures are baselines."""
-CELL_INDEPENDENT = ("images", "zeroed", "mean_embedding")
+CELL_INDEPENDENT_SOURCES = ("images", "zeroed", "mean_embedding")
 """Sources without a brain model: they are generated once for all cells."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-WRITERS = 4
+N_WRITERS = 4
 """Threads that write files while the next media are generated."""
 
 
@@ -82,14 +82,16 @@ class StimulusHeads:
 
     align: TrainedRun
     encoders: Sequence[EncoderConfig]
-    keys: Mapping[str, str]
-    targets: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+    encoder_keys: Mapping[str, str]
+    compute_heads: Callable[[dict[str, Tensor]], dict[str, Tensor]]
     device: torch.device
-    compare: Callable[[Tensors], Tensor] = lambda heads: comparable(heads[TOKEN])
-    compared_keys: Collection[str] | None = None
+    compute_vectors: Callable[[Tensors], Tensor] = lambda heads: comparable(
+        heads[TOKEN]
+    )
+    vector_keys: Collection[str] | None = None
 
     @classmethod
-    def of(cls, align: TrainedRun, prior: Prior, device: torch.device) -> Self:
+    def from_prior(cls, align: TrainedRun, prior: Prior, device: torch.device) -> Self:
         """Choose the function that computes the heads.
 
         Raises:
@@ -121,7 +123,7 @@ class StimulusHeads:
             layout.compared_keys,
         )
 
-    def iterate_blocks(
+    def iterate_heads(
         self, split: str, rows: Int64, keys: Collection[str] | None = None
     ) -> Iterator[Decoded]:
         """Compute the heads of rows of a split's stores, block by block.
@@ -135,7 +137,7 @@ class StimulusHeads:
         opened = Targets.from_stores(
             self.align.stores(split),
             Launch(0, 1, self.device),
-            self.keys,
+            self.encoder_keys,
             on_device=False,
         )
         sources = {
@@ -145,23 +147,23 @@ class StimulusHeads:
         }
         # numbers of one stimulus in all embeddings
         width = sum(prod(source.shape) for source in sources.values())
-        batch_size = max(1, min(MAX_BATCH, MAX_NUMBERS // width))
+        batch_size = max(1, min(MAX_STIMULI_PER_BLOCK, MAX_VALUES_PER_BLOCK // width))
 
         # at least one block, also of no rows
         for batch in np.array_split(rows, max(1, -(-len(rows) // batch_size))):
             embeddings = dict(Targets(sources).gather(batch))
             with torch.inference_mode():
-                heads = Decoded(self.targets(embeddings))
+                heads = Decoded(self.compute_heads(embeddings))
             yield heads
 
-    def average(self, split: str) -> Decoded:
+    def average_heads(self, split: str) -> Decoded:
         """Average the heads of all stimuli of a split: one row."""
         # sums in float64: float32 would lose digits over many thousands of stimuli
         rows = np.flatnonzero(
             np.all([store.done for store in self.align.stores(split).values()], 0)
         )
         totals: dict[str, Tensor] = {}
-        for block in self.iterate_blocks(split, rows):
+        for block in self.iterate_heads(split, rows):
             for name, head in block.tensors.items():
                 total = head.double().sum(0, keepdim=True)  # [1, …]
                 totals[name] = totals[name] + total if name in totals else total
@@ -178,8 +180,8 @@ class StimulusHeads:
             RecipeError of clips.
         """
         # encoders that the comparison does not use are not loaded
-        compared = self.compared_keys
-        keys = self.keys
+        compared = self.vector_keys
+        keys = self.encoder_keys
         encoders = [
             config
             for config in self.encoders
@@ -203,9 +205,9 @@ class StimulusHeads:
                 }
 
             # vectors [B, D] of generated pictures and of decoded heads
-            generated = self.compare(self.targets(embeddings))
+            generated = self.compute_vectors(self.compute_heads(embeddings))
             return F.cosine_similarity(
-                generated, self.compare(decoded.tensors).to(generated.device)
+                generated, self.compute_vectors(decoded.tensors).to(generated.device)
             )
 
         return compare_pictures
@@ -236,19 +238,19 @@ class DecodedSet:
         cell = f"{self.cell.name}/sub-{self.subject:02d}" if self.cell else ""
         return cell if self.source == "brain" else f"{self.source}/{cell}".rstrip("/")
 
-    def file(self, image_id: str, repeat: int) -> str:
+    def name_file(self, image_id: str, repeat: int) -> str:
         """The path of a picture below the run's folder."""
         folder = resolve_below(
             Path("samples", self.name), image_id, source="the stimulus id"
         )
         return f"{folder.as_posix()}/{repeat:02d}.png"
 
-    def first(self, items: int | None) -> "DecodedSet":
+    def take_first(self, items: int | None) -> "DecodedSet":
         """Keep the first items; all when None."""
         decoded = None if self.decoded is None else self.decoded[:items]
         return replace(self, image_ids=self.image_ids[:items], decoded=decoded)
 
-    def shuffled(self) -> "DecodedSet":
+    def shuffle_signals(self) -> "DecodedSet":
         """Give every item another item's signal, each signal once.
 
         Raises:
@@ -264,11 +266,13 @@ class DecodedSet:
             and self.decoded is not None
         )
         # seed and subject decide the order, which is the same in every run
-        rows = derange(len(self.image_ids), (self.cell.seed, self.subject)).tolist()
+        rows = draw_derangement(
+            len(self.image_ids), (self.cell.seed, self.subject)
+        ).tolist()
         return replace(self, source="shuffled", decoded=self.decoded[rows])
 
 
-def derange(count: int, seed: int | tuple[int, ...]) -> Int64:
+def draw_derangement(count: int, seed: int | tuple[int, ...]) -> Int64:
     """Draw a permutation [N] without fixed points: the neighbour of each index in a
     random order.
     """
@@ -307,7 +311,7 @@ def make_decoded_sets(
         items: How many of them, from the start; all when None.
     """
     sets: dict[SourceName, list[DecodedSet]] = {
-        "brain": [decoded_set.first(items) for decoded_set in brain]
+        "brain": [decoded_set.take_first(items) for decoded_set in brain]
     }
     ids = list(
         dict.fromkeys(
@@ -320,7 +324,7 @@ def make_decoded_sets(
     # heads of other items
     if "shuffled" in sources:
         sets["shuffled"] = [
-            decoded_set.shuffled().first(items) for decoded_set in brain
+            decoded_set.shuffle_signals().take_first(items) for decoded_set in brain
         ]
 
     # heads without a brain model: the stimuli's, none at all, and the mean of the
@@ -329,12 +333,12 @@ def make_decoded_sets(
     if "images" in sources:
         # stores of a split have the same rows
         rows = next(iter(heads.align.stores(split).values())).find_rows(ids)
-        without_cell["images"] = Decoded.join([*heads.iterate_blocks(split, rows)])
+        without_cell["images"] = Decoded.join([*heads.iterate_heads(split, rows)])
     if "zeroed" in sources:
         without_cell["zeroed"] = None
     if "mean_embedding" in sources:
         # one row, repeated for every item
-        means = heads.average(TRAIN).tensors
+        means = heads.average_heads(TRAIN).tensors
         repeated = {
             name: head.expand(len(ids), *head.shape[1:]) for name, head in means.items()
         }
@@ -362,9 +366,9 @@ class Sampler:
             refused.
     """
 
-    build: Callable[[torch.device, torch.dtype], Any]
+    build_generator: Callable[[torch.device, torch.dtype], Any]
     prior: Prior
-    output: Recipe
+    recipe: Recipe
     sampling: Sampling
     device: torch.device
     heads: Heads = field(default_factory=dict)
@@ -372,16 +376,16 @@ class Sampler:
     @property
     def precision(self) -> str:
         """The dtype of the generator: a CPU takes fp32 for fp16."""
-        has_half = self.device.type != "cpu" or self.output.precision != "fp16"
-        return self.output.precision if has_half else "fp32"
+        has_half = self.device.type != "cpu" or self.recipe.precision != "fp16"
+        return self.recipe.precision if has_half else "fp32"
 
     @cached_property
     @console.progress("loading the generator")
     def generator(self) -> Any:
         """Generator with the prior attached."""
-        output = self.output
+        output = self.recipe
         is_offloaded = output.offload and self.device.type != "cpu"
-        generator = self.build(
+        generator = self.build_generator(
             torch.device("cpu") if is_offloaded else self.device, DTYPES[self.precision]
         )
 
@@ -437,7 +441,7 @@ class Sampler:
         media: GeneratedMedia = self.generator.generate(
             conditioning,
             seeds,
-            self.output.resolution_px,
+            self.recipe.resolution_px,
             self.sampling,
             null=null,
             on_step=on_step,
@@ -448,7 +452,7 @@ class Sampler:
         return media
 
 
-def generate(
+def generate_set(
     sampler: Sampler,
     decoded_set: DecodedSet,
     folder: RunFolder,
@@ -478,7 +482,7 @@ def generate(
     # nothing is there to choose by where nothing was decoded
     ids = decoded_set.image_ids
     decoded = decoded_set.decoded
-    width = sampler.output.batch_size
+    width = sampler.recipe.batch_size
     size = max(1, width // count)
     if decoded is None:
         count = 1
@@ -491,7 +495,10 @@ def generate(
         # without heads the prior is unconditional
         media = sampler.sample(
             None if decoded is None else decoded[rows],
-            [seed_of(seed, ids[row], repeat, n) for row, repeat, n in candidates],
+            [
+                derive_noise_seed(seed, ids[row], repeat, n)
+                for row, repeat, n in candidates
+            ],
             on_step=lambda step: bar.advance(
                 0, f"step {step} of {sampler.sampling.steps}"
             ),
@@ -503,13 +510,13 @@ def generate(
     tasks = launch.shard(
         [(row, repeat) for row in range(len(ids)) for repeat in range(repeats)]
     )
-    files = {task: decoded_set.file(ids[task[0]], task[1]) for task in tasks}
+    files = {task: decoded_set.name_file(ids[task[0]], task[1]) for task in tasks}
     todo = [task for task, file in files.items() if not (folder.path / file).is_file()]
 
     # files of one batch are written while the next is generated
     writing: list[Future[Path]] = []
     with (
-        ThreadPoolExecutor(WRITERS) as writers,
+        ThreadPoolExecutor(N_WRITERS) as writers,
         console.progress(f"generating {decoded_set.name}", len(todo)) as bar,
     ):
         for first in range(0, len(todo), size):
@@ -544,7 +551,7 @@ def generate(
             future.result()
 
 
-def seed_of(seed: int, image_id: str, repeat: int, candidate: int = 0) -> int:
+def derive_noise_seed(seed: int, image_id: str, repeat: int, candidate: int = 0) -> int:
     """Derive the seed of a picture's noise from the item and the repeat, and nothing
     else.
     """

@@ -15,15 +15,15 @@ from brainhive_cli.core.runs import RunFolder, split_variant
 from brainhive_cli.data.datasets import list_pictures, list_stimuli, make_grouping
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.stores.learned import DATASET_SEPARATOR, TrainingHistory
-from brainhive_cli.evaluation.reconstruction.folders import BASELINES, DEFAULT
+from brainhive_cli.evaluation.reconstruction.folders import BASELINES, DEFAULT_SOURCES
 from brainhive_cli.evaluation.reconstruction.generation import (
-    CELL_INDEPENDENT,
+    CELL_INDEPENDENT_SOURCES,
     TRAIN,
     DecodedSet,
 )
 from brainhive_cli.evaluation.reconstruction.metric_parts import (
     choose_metrics,
-    inputs_of as inputs_of_metrics,
+    list_metric_inputs as inputs_of_metrics,
 )
 from brainhive_cli.evaluation.reconstruction.recipe import (
     DEFAULT_STRENGTH,
@@ -34,8 +34,8 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
     GeneratedSet,
     Stimuli,
     TaskScores,
-    annotate_decoded,
-    annotate_stimulus,
+    collect_decoded_annotations,
+    collect_stimulus_annotation,
 )
 from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import IMPORTED
@@ -141,7 +141,7 @@ class Job:
             )
 
         # the recipe of the run repeats what defaults have chosen
-        sources = recipe.sources or [*DEFAULT[images.medium]]
+        sources = recipe.sources or [*DEFAULT_SOURCES[images.medium]]
         chosen = {"align_run": align.reference, "sources": sources}
         return cls(
             recipe.model_copy(update=chosen), prior, align, cells, images, sources
@@ -159,7 +159,8 @@ class Job:
         generated = {*self.sources} - {*BASELINES}
         trainings = {(cell.name_without_fold, subject) for cell, subject in self.cells}
         sets = sum(
-            1 if source in CELL_INDEPENDENT else len(trainings) for source in generated
+            1 if source in CELL_INDEPENDENT_SOURCES else len(trainings)
+            for source in generated
         )
 
         # candidates of each item; nothing is decoded of `zeroed` that could choose
@@ -203,10 +204,10 @@ class Job:
         # without a fuser, heads are compared
         compares = self.prior.fuser is None
         self.align.check([recipe.split], compares=compares)
-        _ = self._shapes
+        _ = self._weightless_generator
 
     @cached_property
-    def _shapes(self) -> Any:
+    def _weightless_generator(self) -> Any:
         """The generator by its shapes, with the prior, as far as they fit; None of one
         that has no shapes without its weights.
         """
@@ -277,7 +278,7 @@ class Job:
             ", ".join([*words, *describe_signals(align.set_up(split))]), caveats
         )
 
-    def generated(
+    def make_generated_set(
         self, decoded_set: DecodedSet, models: str, folder: RunFolder
     ) -> GeneratedSet:
         """Name the files of a set in the run's folder, and describe how they and the
@@ -292,11 +293,11 @@ class Job:
             annotations, tasks = {}, TaskScores()
         else:
             annotations = (
-                annotate_decoded(decoded, ids, images.label_names)
+                collect_decoded_annotations(decoded, ids, images.label_names)
                 if images.medium == "clip"
                 else {}
             )
-            tasks = TaskScores.of(decoded, images, ids)
+            tasks = TaskScores.from_decoded(decoded, images, ids)
 
         return GeneratedSet(
             decoded_set.source,
@@ -304,25 +305,25 @@ class Job:
             (decoded_set.cell.seed,) if decoded_set.cell else (),
             {
                 image_id: [
-                    folder.path / decoded_set.file(image_id, n)
+                    folder.path / decoded_set.name_file(image_id, n)
                     for n in range(recipe.repeats)
                 ]
                 for image_id in ids
             },
             decoded_set.subject,
-            f"{recipe.described(decoded is not None)}, {models}",
+            f"{recipe.describe_generation(decoded is not None)}, {models}",
             annotations=annotations,
-            tasks=tasks,
+            task_scores=tasks,
         )
 
-    def stimuli(self) -> Stimuli:
+    def make_stimuli(self) -> Stimuli:
         """Open what was seen, by image id."""
         images = self.images
         rows = {image_id: row for row, image_id in enumerate(images.image_ids)}
         return Stimuli(
             lambda image_id: images.open(rows[image_id]),
             dict(zip(images.image_ids, images.concepts, strict=True)).__getitem__,
-            lambda image_id: annotate_stimulus(images, rows[image_id]),
+            lambda image_id: collect_stimulus_annotation(images, rows[image_id]),
             replace(
                 make_grouping(self.align.dataset, images.image_ids, images.concepts),
                 has_folds=len({cell.fold for cell, _ in self.cells}) > 1,
@@ -339,7 +340,7 @@ def require_start(conditioning: Conditioning) -> None:
         )
 
 
-def find_run(recipe: Recipe, prior: Any) -> TrainedRun:
+def find_align_run(recipe: Recipe, prior: Any) -> TrainedRun:
     """Find the run that decodes: the one named, or else the newest; it must have the
     prior's tokens.
 

@@ -54,12 +54,14 @@ loaded.
 PICTURE_METRICS = measurements.sort_by_agreement(
     name for name, part in PARTS.items() if part.medium == "picture"
 )
-OPTIONAL = {SEED, "object_f1", "cap_sim"}
+OPTIONAL_METRICS = {SEED, "object_f1", "cap_sim"}
 """Metrics of large networks, which are computed where a recipe names them."""
-NETWORKS_OF = {name: [network] for name, (network, *_) in FEATURE_METRICS.items()}
+NETWORKS_OF_METRIC = {
+    name: [network] for name, (network, *_) in FEATURE_METRICS.items()
+}
 """Networks whose weights a metric needs; captions are read by a second one."""
-NETWORKS_OF["cap_sim"].append("minilm")
-NETWORKS_OF[SEED] = [*chain(*map(NETWORKS_OF.__getitem__, SEED_PARTS))]
+NETWORKS_OF_METRIC["cap_sim"].append("minilm")
+NETWORKS_OF_METRIC[SEED] = [*chain(*map(NETWORKS_OF_METRIC.__getitem__, SEED_PARTS))]
 CLIP_METRICS = [name for name, part in PARTS.items() if part.medium == "clip"]
 
 
@@ -101,13 +103,15 @@ def choose_metrics(medium: Medium, names: Sequence[str] | None) -> list[str]:
                 f"{name} does not compare {medium}s", f"metrics={','.join(known)}"
             )
     chosen = (
-        [name for name in known if name not in OPTIONAL] if names is None else names
+        [name for name in known if name not in OPTIONAL_METRICS]
+        if names is None
+        else names
     )
     parts = SEED_PARTS if SEED in chosen else ()
     return measurements.sort_by_agreement(dict.fromkeys([*chosen, *parts]))
 
 
-def load(
+def load_metrics_and_encoders(
     names: Sequence[str], encoders: Sequence[EncoderConfig], launch: Launch
 ) -> tuple[dict[str, MetricPart], dict[str, str]]:
     """Load metrics, and two-way identification in the embeddings of more encoders.
@@ -149,13 +153,13 @@ def load(
     # encoders that the user adds, one by one, as each has weights
     for config in encoders:
         try:
-            parts[two_way_name(config)] = _identify_by(config, launch)
+            parts[name_two_way_metric(config)] = _load_identification(config, launch)
         except MissingData as error:
-            missing[two_way_name(config)] = error.in_one_line
+            missing[name_two_way_metric(config)] = error.in_one_line
     return parts, missing
 
 
-def _identify_by(config: EncoderConfig, launch: Launch) -> MetricPart:
+def _load_identification(config: EncoderConfig, launch: Launch) -> MetricPart:
     """Load an encoder, and identify media by the mean embedding of their frames."""
     encoder = config.prepare()
     encoder.module.to(launch.device)
@@ -178,7 +182,7 @@ def _identify_by(config: EncoderConfig, launch: Launch) -> MetricPart:
     return replace(IDENTIFICATION, features=features, takes_originals=True)
 
 
-def known_metrics(names: list[str]) -> list[str]:
+def require_known_metrics(names: list[str]) -> list[str]:
     """Refuse a metric that is not known; one with a dot is the import path of a
     module.
     """
@@ -188,12 +192,12 @@ def known_metrics(names: list[str]) -> list[str]:
     return names
 
 
-def two_way_name(encoder: EncoderConfig) -> str:
+def name_two_way_metric(encoder: EncoderConfig) -> str:
     """Name the two-way identification in an encoder's embeddings."""
     return f"two_way_{encoder.name}"
 
 
-def scale_of(metric: str) -> MetricScale:
+def get_scale(metric: str) -> MetricScale:
     """Say what the values of a metric mean."""
     part = find_metric(metric)
     return part.scale if part else tasks.SCALES.get(metric, IDENTIFICATION.scale)
@@ -218,40 +222,50 @@ def find_computable(
     """
     errors: dict[str, BrainhiveError | None] = {}
     for name in metrics:
-        inputs = [NETWORKS[each].find_input() for each in NETWORKS_OF.get(name, ())]
+        inputs = [
+            NETWORKS[each].find_input() for each in NETWORKS_OF_METRIC.get(name, ())
+        ]
         absent = [need.error for need in inputs if need.error is not None]
         errors[name] = next(iter(absent), find_missing_library(name))
     for encoder in encoders:
         absent = [need.error for need in encoder.inputs() if need.error is not None]
-        errors[two_way_name(encoder)] = next(iter(absent), None)
+        errors[name_two_way_metric(encoder)] = next(iter(absent), None)
     missing = {
         name: error.in_one_line for name, error in errors.items() if error is not None
     }
     return [name for name in errors if name not in missing], missing
 
 
-def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
+def is_available(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
     """Whether a metric, or the two-way identification of one of the encoders, needs no
     download.
     """
     # weights of a network may have to be downloaded
-    if metric in NETWORKS_OF:
-        return all(NETWORKS[network].is_here() for network in NETWORKS_OF[metric])
+    if metric in NETWORKS_OF_METRIC:
+        return all(
+            NETWORKS[network].is_here() for network in NETWORKS_OF_METRIC[metric]
+        )
 
     # metrics that need no weights, but perhaps a library
     if metric in tasks.SCALES or find_metric(metric):
         return find_missing_library(metric) is None
 
     # encoders; a function brings its own weights
-    matching = [encoder for encoder in encoders if two_way_name(encoder) == metric]
+    matching = [
+        encoder for encoder in encoders if name_two_way_metric(encoder) == metric
+    ]
     return any(encoder.is_available or encoder.kind == "python" for encoder in matching)
 
 
-def inputs_of(metrics: Sequence[str], encoders: Sequence[EncoderConfig]) -> list[Input]:
+def list_metric_inputs(
+    metrics: Sequence[str], encoders: Sequence[EncoderConfig]
+) -> list[Input]:
     """List the weights that metrics, and two-way identification by more encoders, are
     computed with.
     """
-    networks = dict.fromkeys(chain(*(NETWORKS_OF.get(name, ()) for name in metrics)))
+    networks = dict.fromkeys(
+        chain(*(NETWORKS_OF_METRIC.get(name, ()) for name in metrics))
+    )
     return [NETWORKS[network].find_input() for network in networks] + [
         replace(need, is_optional=True)
         for encoder in encoders

@@ -15,7 +15,7 @@ from brainhive_cli.data.files.subjects import Subjects
 from brainhive_cli.evaluation.reconstruction.metric_parts import (
     CLIP_METRICS,
     PICTURE_METRICS,
-    known_metrics,
+    require_known_metrics,
 )
 from brainhive_cli.models.encoders import IMPORTED, EncoderConfig, Encoders
 from brainhive_cli.models.generators import DEFAULT, Sampling
@@ -56,7 +56,7 @@ class PriorSection(Section):
     )
 
 
-def _prior_section(prior: Any) -> Any:
+def _read_prior_section(prior: Any) -> Any:
     """Let `prior: REFERENCE` mean its source, also where `prior.scale` is given too."""
     if isinstance(prior, str):
         return {"source": prior}
@@ -114,7 +114,9 @@ class Recipe(SweptRecipe, Sampling):
     )
 
     # which parts generate, and from whose signals
-    prior: Annotated[PriorSection, BeforeValidator(_prior_section)] = PriorSection()
+    prior: Annotated[PriorSection, BeforeValidator(_read_prior_section)] = (
+        PriorSection()
+    )
     adapter: Literal["apply", "skip"] | None = Field(
         None,
         description=(
@@ -192,7 +194,7 @@ class Recipe(SweptRecipe, Sampling):
     )
 
     # comparison with the stimuli
-    metrics: Annotated[NameList, AfterValidator(known_metrics)] | None = Field(
+    metrics: Annotated[NameList, AfterValidator(require_known_metrics)] | None = Field(
         None,
         description=f"of pictures: {', '.join(PICTURE_METRICS)}; of clips: "
         f"{', '.join(CLIP_METRICS)}; default: all of the medium without seed_score, "
@@ -251,7 +253,7 @@ class Recipe(SweptRecipe, Sampling):
                 "add brain to sources",
             )
         if self.published is not None:
-            known_metrics([*self.published.values])
+            require_known_metrics([*self.published.values])
         return self
 
     @classmethod
@@ -295,7 +297,7 @@ class Recipe(SweptRecipe, Sampling):
         fields = {key: getattr(self, key) for key in Sampling.model_fields}
         return Sampling.model_construct(self.model_fields_set & fields.keys(), **fields)
 
-    def described(self, is_decoded: bool) -> str:
+    def describe_generation(self, is_decoded: bool) -> str:
         """Say how pictures are generated, in words that travel with their metrics.
 
         Args:

@@ -20,54 +20,54 @@ from brainhive_cli.core.runs import RunFolder, split_variant
 from brainhive_cli.core.sweep import make_variants, read_sweep_run
 from brainhive_cli.data.stores.learned import summarise_tested_pictures
 from brainhive_cli.evaluation.reconstruction.evaluation import (
-    compare_with,
+    combine_variants,
     find_runs_to_compare,
+    make_sweep_tables,
     measure_run,
-    measure_variants,
     read_result,
     require_values,
-    sweep_tables,
+    write_comparisons,
 )
 from brainhive_cli.evaluation.reconstruction.folders import (
     leave_out_originals,
     make_baselines,
     make_stills,
     match_folders,
-    shuffle,
+    shuffle_items,
 )
 from brainhive_cli.evaluation.reconstruction.generation import (
     DecodedSet,
     Sampler,
     StimulusHeads,
     decode_signals,
-    generate,
+    generate_set,
     make_decoded_sets,
 )
 from brainhive_cli.evaluation.reconstruction.job import (
     PRIOR_KEYS,
     RUN_KEYS,
     Job,
-    find_run,
+    find_align_run,
     require_start,
 )
 from brainhive_cli.evaluation.reconstruction.metric_parts import (
     choose_metrics,
     find_computable,
-    inputs_of as inputs_of_metrics,
-    is_here,
+    is_available,
+    list_metric_inputs as inputs_of_metrics,
 )
 from brainhive_cli.evaluation.reconstruction.recipe import DEFAULT_STRENGTH, Recipe
 from brainhive_cli.evaluation.reconstruction.scoring import (
     GeneratedSet,
     Stimuli,
     pool_folds,
-    require_frames,
+    require_stimulus_frames,
 )
 from brainhive_cli.measurement.metrics import Medium
 from brainhive_cli.models import priors
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 
-GENERATED_BY = PRIOR_KEYS | {
+GENERATION_KEYS = PRIOR_KEYS | {
     *("generator", "resolution_px", "steps", "guidance", "strength"),
     *("repeats", "best_of"),
 }
@@ -117,12 +117,12 @@ class ScoredRun(RunJob):
     def is_outdated(self, run: OpenRun) -> bool:
         """Return True if a metric that was missing can be computed now."""
         missing = run.folder.measurements().missing
-        return any(is_here(name, self.recipe.metric_encoders) for name in missing)
+        return any(is_available(name, self.recipe.metric_encoders) for name in missing)
 
     def describe(self, run: OpenRun) -> Result:
         """Compare a finished run with others, and show its tables."""
         if compared := self.runs_to_compare:
-            run.launch.run_on_main(lambda: compare_with(run.folder, compared))
+            run.launch.run_on_main(lambda: write_comparisons(run.folder, compared))
         return read_result(run.folder, self.recipe.published)
 
     def choose_logged_metrics(self, measurements: Measurements) -> LoggedMetrics:
@@ -146,7 +146,7 @@ class FolderRun(ScoredRun):
     """
 
     recipe: Recipe
-    scored: GeneratedSet
+    generated_set: GeneratedSet
     stimuli: Stimuli
     medium: Medium
     digests: Mapping[str, str]
@@ -162,7 +162,7 @@ class FolderRun(ScoredRun):
     @property
     def label(self) -> str:
         """First part of the run's name."""
-        return f"score-{self.scored.name}"
+        return f"score-{self.generated_set.name}"
 
     def inputs(self) -> list[Input]:
         """List the folders, and the weights of the metrics."""
@@ -177,16 +177,16 @@ class FolderRun(ScoredRun):
     def without_originals(self) -> tuple[GeneratedSet, ReconstructionFacts]:
         """The media without the true ones among them."""
         return leave_out_originals(
-            self.scored, self.stimuli, self.facts, self.recipe.truth
+            self.generated_set, self.stimuli, self.facts, self.recipe.truth
         )
 
     def check(self) -> None:
         """Refuse a folder that holds the true media alone."""
         super().check()
-        self.require_metrics(self.medium, len(self.scored.files))
+        self.require_metrics(self.medium, len(self.generated_set.files))
         scored, _ = self.without_originals
         image_id, (file, *_) = next(iter(scored.files.items()))
-        require_frames(self.stimuli.open(image_id), scored.open(file))
+        require_stimulus_frames(self.stimuli.open(image_id), scored.open(file))
 
     def summarise(self, run: OpenRun) -> Summary:
         """Score the media; of clips also those of other items, and still pictures."""
@@ -195,7 +195,7 @@ class FolderRun(ScoredRun):
         generated = [scored]
         if self.medium == "clip":
             if len(scored.files) > 1:
-                generated.append(shuffle(scored))  # needs another item
+                generated.append(shuffle_items(scored))  # needs another item
             first = generated[:1]
             generated += launch.run_on_main(partial(make_stills, first, run.folder))
         return measure_run(
@@ -211,7 +211,7 @@ class FolderRun(ScoredRun):
 
 
 @dataclass(frozen=True)
-class Opened:
+class GenerationSetUp:
     """What a run generates from, on its device.
 
     Attributes:
@@ -223,8 +223,8 @@ class Opened:
 
     job: "ReconstructionRun"
     heads: StimulusHeads
-    brain: list[DecodedSet]
-    sets: list[DecodedSet]
+    brain_sets: list[DecodedSet]
+    decoded_sets: list[DecodedSet]
 
 
 class ReconstructionRun(Job, ScoredRun):
@@ -245,17 +245,17 @@ class ReconstructionRun(Job, ScoredRun):
             self.require_metrics(self.images.medium, items)
 
     @cached_property
-    def _opened(self) -> dict[str, Opened]:
+    def _opened(self) -> dict[str, GenerationSetUp]:
         return {}
 
-    def open(self, launch: Launch) -> Opened:
+    def open(self, launch: Launch) -> GenerationSetUp:
         """Take the prior to the device, and decode the signals, once."""
         key = str(launch.device)
         if key not in self._opened:
             self._opened[key] = self._open(launch)
         return self._opened[key]
 
-    def _open(self, launch: Launch) -> Opened:
+    def _open(self, launch: Launch) -> GenerationSetUp:
         recipe, align = self.recipe, self.align
         # the files of the stimuli must be here
         stored_split = align.dataset.holdout.name_stored_split(recipe.split)
@@ -263,7 +263,7 @@ class ReconstructionRun(Job, ScoredRun):
         if images.missing_error is not None:
             raise images.missing_error
         job = replace(self, prior=self.prior.to(launch.device), images=images)
-        heads = StimulusHeads.of(align, job.prior, launch.device)
+        heads = StimulusHeads.from_prior(align, job.prior, launch.device)
 
         # heads: decoded from signals, then of all other sources
         brain = [
@@ -281,7 +281,7 @@ class ReconstructionRun(Job, ScoredRun):
         if recipe.strength != DEFAULT_STRENGTH and decoded is not None:
             with torch.inference_mode():
                 require_start(job.prior.condition(decoded[:1], [0]))
-        return Opened(job, heads, brain, sets)
+        return GenerationSetUp(job, heads, brain, sets)
 
     def stages(self, run: OpenRun) -> Iterator[CellStage]:
         """Generate the media of each set of heads, all processes together."""
@@ -298,10 +298,12 @@ class ReconstructionRun(Job, ScoredRun):
         rerank = opened.heads.build_reranker(launch) if recipe.best_of > 1 else None
         is_clip = job.images.medium == "clip"
         rate_hz = job.images.open(0).rate_hz if is_clip else None
-        set_of_name = {decoded_set.name: decoded_set for decoded_set in opened.sets}
+        set_of_name = {
+            decoded_set.name: decoded_set for decoded_set in opened.decoded_sets
+        }
         media = {
             name: [
-                decoded_set.file(image_id, number)
+                decoded_set.name_file(image_id, number)
                 for image_id in decoded_set.image_ids
                 for number in range(recipe.repeats)
             ]
@@ -309,7 +311,7 @@ class ReconstructionRun(Job, ScoredRun):
         }
 
         def draw(name: str, launch: Launch) -> None:
-            generate(
+            generate_set(
                 sampler,
                 set_of_name[name],
                 run.folder,
@@ -333,16 +335,18 @@ class ReconstructionRun(Job, ScoredRun):
         return score_media(opened.job, run, opened)
 
 
-def score_media(job: Job, run: OpenRun, opened: Opened) -> Summary:
+def score_media(job: Job, run: OpenRun, opened: GenerationSetUp) -> Summary:
     """Score generated media, training pictures, and other items' signals."""
     recipe, align = job.recipe, job.align
     folder, launch = run.folder, run.launch
-    brain, sets, heads = opened.brain, opened.sets, opened.heads
+    brain, sets, heads = opened.brain_sets, opened.decoded_sets, opened.heads
 
     # what was generated, and training pictures, in the order of the sources
     models = job.describe_models()
-    items = [decoded_set.first(recipe.items) for decoded_set in brain]
-    generated = [job.generated(decoded_set, models, folder) for decoded_set in sets]
+    items = [decoded_set.take_first(recipe.items) for decoded_set in brain]
+    generated = [
+        job.make_generated_set(decoded_set, models, folder) for decoded_set in sets
+    ]
     make = partial(
         make_baselines,
         align,
@@ -368,17 +372,19 @@ def score_media(job: Job, run: OpenRun, opened: Opened) -> Summary:
     if "brain" in job.sources and "shuffled" not in job.sources:
         for decoded_set in brain:
             if len(decoded_set.image_ids) > 1:
-                floor = job.generated(
-                    decoded_set.shuffled().first(recipe.items), models, folder
+                floor = job.make_generated_set(
+                    decoded_set.shuffle_signals().take_first(recipe.items),
+                    models,
+                    folder,
                 )
-                if floor.tasks.values:
+                if floor.task_scores.values:
                     generated.append(
                         replace(floor, files={image_id: [] for image_id in floor.files})
                     )
     generated = pool_folds(generated)
 
     # what the numbers are of: models, set-up, and pictures that were left out
-    generated_by = recipe.model_dump(mode="json", include=GENERATED_BY)
+    generated_by = recipe.model_dump(mode="json", include=GENERATION_KEYS)
     prior = parts.load("priors", priors.describe(recipe.prior.source).kind).Config.cites
     papers = cite(prior=prior, generator=parts.list_papers(recipe.generator))
     seen, warnings = summarise_tested_pictures(
@@ -400,7 +406,14 @@ def score_media(job: Job, run: OpenRun, opened: Opened) -> Summary:
         warnings=warnings,
     )
     return measure_run(
-        folder, recipe, generated, job.stimuli(), recipe.split, launch, missing, facts
+        folder,
+        recipe,
+        generated,
+        job.make_stimuli(),
+        recipe.split,
+        launch,
+        missing,
+        facts,
     )
 
 
@@ -455,16 +468,16 @@ class ReconstructionSweep(RunJob):
 
     def is_outdated(self, run: OpenRun) -> bool:
         """Return True if a variant has got a metric since."""
-        return run.folder.measurements().missing != measure_variants(run.parts).missing
+        return run.folder.measurements().missing != combine_variants(run.parts).missing
 
     def summarise(self, run: OpenRun) -> Summary:
         """Compare the variants with the first one."""
-        return Summary(measure_variants(run.parts))
+        return Summary(combine_variants(run.parts))
 
     def describe(self, run: OpenRun) -> Result:
         """Show all variants in one table."""
         measurements = read_sweep_run(run.folder)
-        tables = sweep_tables(measurements, self.recipe.published)
+        tables = make_sweep_tables(measurements, self.recipe.published)
         return Result(run.folder.path, tables, measurements)
 
 
@@ -533,7 +546,7 @@ def resolve_variants(recipe: Recipe) -> dict[str, ReconstructionRun]:
                 variant.prior.source, scale=variant.prior.scale, adapter=variant.adapter
             )
         if run_key not in opened:
-            opened[run_key] = find_run(variant, opened[prior_key])
+            opened[run_key] = find_align_run(variant, opened[prior_key])
         job = ReconstructionRun.resolve(variant, opened[prior_key], opened[run_key])
 
         # the next variants are to find this run, not a newer one

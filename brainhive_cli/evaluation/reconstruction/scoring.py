@@ -25,7 +25,7 @@ from brainhive_cli.core.measurements import Metric, lower_is_better
 from brainhive_cli.core.tables import write_csv
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.stimuli import Clip, StimulusSet
-from brainhive_cli.evaluation.reconstruction.metric_parts import scale_of
+from brainhive_cli.evaluation.reconstruction.metric_parts import get_scale
 from brainhive_cli.measurement.metrics import MetricPart, tasks
 from brainhive_cli.measurement.metrics.image import prepare
 from brainhive_cli.measurement.metrics.video import FRAME_PX
@@ -34,14 +34,14 @@ from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.training.alignment.cells import FOLD_PATTERN
 
-READERS = 4
+N_READERS = 4
 """Threads that decode media while the previous batch is compared."""
-Open = Callable[[], Any]
+OpenMedia = Callable[[], Any]
 """Opens a picture or a clip."""
 FeatureFunction = Callable[..., Tensor]
 TRUTH = "truth"
 """The source of values that describe the stimuli themselves."""
-TITLES = {
+SOURCE_TITLES = {
     "brain": "brain",
     "images": "images, ceiling",
     "shuffled": "shuffled, floor",
@@ -60,7 +60,7 @@ MIN_PROBABILITY = 0.5
 """Probability above which a pixel is the key object's, and a concept is named."""
 THUMBNAIL_PX = 64
 """Side of the thumbnails by which reconstructions are compared with the stimuli."""
-MAX_DIFFERENCE, MAX_RELATIVE_DIFFERENCE = 1.5, 0.05
+MAX_RMS_DIFFERENCE, MAX_RELATIVE_DIFFERENCE = 1.5, 0.05
 """Root mean square difference of a thumbnail from that of the stimulus, in levels of
 255 and as a share of its standard deviation, up to which they show the same: JPEG of
 quality 75 differs by up to 1.3 levels, other sizes by less.
@@ -86,12 +86,12 @@ class Annotation:
     masks: Bool | None = None
 
 
-def list_words(annotation: Annotation) -> list[str]:
+def describe_annotation(annotation: Annotation) -> list[str]:
     """List the caption and the concepts, for people."""
     return [*filter(None, (annotation.caption, ", ".join(annotation.concepts)))]
 
 
-def annotate_stimulus(images: StimulusSet, row: int) -> Annotation:
+def collect_stimulus_annotation(images: StimulusSet, row: int) -> Annotation:
     """Collect what a data set says of one of its stimuli."""
     # a data set may have none of these
     captions = images.captions(row) if images.captions else []
@@ -103,7 +103,7 @@ def annotate_stimulus(images: StimulusSet, row: int) -> Annotation:
     return Annotation(captions[0] if len(captions) else "", names[:MAX_CONCEPTS], masks)
 
 
-def annotate_decoded(
+def collect_decoded_annotations(
     decoded: Decoded, image_ids: Sequence[str], names: Sequence[str]
 ) -> dict[str, Annotation]:
     """Collect what was decoded, by image id; empty where no head says anything in words
@@ -163,11 +163,11 @@ class TaskScores:
 
     values: Mapping[str, Float64] = field(default_factory=dict)
     recall: Mapping[str, Float64] = field(default_factory=dict)
-    guess: Mapping[str, Float64] = field(default_factory=dict)
+    chance: Mapping[str, Float64] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(
+    def from_decoded(
         cls, decoded: Decoded, images: StimulusSet, image_ids: Sequence[str]
     ) -> Self:
         """Compare decoded heads of N rows with the stimuli `image_ids` [N]."""
@@ -253,7 +253,7 @@ class TaskScores:
         """
         # values, recall and chance, each of the names that all scores have
         joined = {}
-        for kind in ("values", "recall", "guess"):
+        for kind in ("values", "recall", "chance"):
             columns = [getattr(part, kind) for part in scores]
             names = [
                 name for name in columns[0] if all(name in column for column in columns)
@@ -265,10 +265,11 @@ class TaskScores:
         return cls(**joined, missing=scores[0].missing)
 
 
-def name_sources(medium: str) -> dict[str, str]:
+def get_source_titles(medium: str) -> dict[str, str]:
     """Name the sources of pictures, or of clips."""
     return {
-        source: title.replace("picture", medium) for source, title in TITLES.items()
+        source: title.replace("picture", medium)
+        for source, title in SOURCE_TITLES.items()
     }
 
 
@@ -284,9 +285,9 @@ class Stimuli:
     """
 
     open: Callable[[str], Any]
-    label: Callable[[str], str]
-    annotation: Callable[[str], Annotation] = lambda image_id: Annotation()
-    alike: StimulusGrouping = field(default_factory=StimulusGrouping)
+    get_label: Callable[[str], str]
+    get_annotation: Callable[[str], Annotation] = lambda image_id: Annotation()
+    grouping: StimulusGrouping = field(default_factory=StimulusGrouping)
 
 
 @dataclass(frozen=True)
@@ -314,10 +315,10 @@ class GeneratedSet:
     seeds: tuple[int, ...]
     files: Mapping[str, Sequence[Path]]
     subject: int | None = None
-    described: str = ""
+    description: str = ""
     open: Callable[[Path], Any] = media_files.read
     annotations: Mapping[str, Annotation] = field(default_factory=dict)
-    tasks: TaskScores = field(default_factory=TaskScores)
+    task_scores: TaskScores = field(default_factory=TaskScores)
     values: Mapping[str, Float64] = field(default_factory=dict)
 
     @property
@@ -351,9 +352,9 @@ class GeneratedSet:
             name: np.array([repeats.mean() for repeats in np.split(values, ends)])
             for name, values in self.values.items()
         }
-        return means | dict(self.tasks.values)
+        return means | dict(self.task_scores.values)
 
-    def first_file(self, image_id: str) -> tuple[Path, dict[str, float]]:
+    def get_first_file(self, image_id: str) -> tuple[Path, dict[str, float]]:
         """Give the first file of an item, with its values."""
         file = self.files[image_id][0]
         row = self.media.index((image_id, file))
@@ -384,9 +385,11 @@ def pool_folds(sets: Sequence[GeneratedSet]) -> list[GeneratedSet]:
             for member in members
             for image_id, note in member.annotations.items()
         }
-        tasks = TaskScores.join([member.tasks for member in members])
+        tasks = TaskScores.join([member.task_scores for member in members])
         pooled.append(
-            replace(members[0], name=name, files=files, annotations=notes, tasks=tasks)
+            replace(
+                members[0], name=name, files=files, annotations=notes, task_scores=tasks
+            )
         )
     return pooled
 
@@ -404,37 +407,39 @@ class Scorer:
         frames: Frames of the stimuli where they are clips; None of pictures.
     """
 
-    parts: Mapping[str, MetricPart]
+    metrics: Mapping[str, MetricPart]
     protocol: str
     batch_size: int
     device: torch.device
-    stimuli: Sequence[Open]
-    frames: int | None = None
+    open_stimuli: Sequence[OpenMedia]
+    n_frames: int | None = None
 
     @cached_property
-    def seen(self) -> dict[FeatureFunction, Tensor]:
+    def stimulus_features(self) -> dict[FeatureFunction, Tensor]:
         """Features [N, …] of the stimuli, once for all that they are compared with."""
         # features are computed batch by batch into one array that is allocated once
         seen: dict[FeatureFunction, Tensor] = {}
-        starts = range(0, len(self.stimuli), self.batch_size)
+        starts = range(0, len(self.open_stimuli), self.batch_size)
         with console.progress(
-            "computing features of the stimuli", len(self.stimuli)
+            "computing features of the stimuli", len(self.open_stimuli)
         ) as bar:
-            for start, batch in zip(starts, self._features(self.stimuli), strict=True):
+            for start, batch in zip(
+                starts, self._iterate_features(self.open_stimuli), strict=True
+            ):
                 if not seen:
                     torch.cuda.empty_cache()  # of what the generator held
                 for function, features in batch.items():
                     if function not in seen:
                         seen[function] = features.new_empty(
-                            (len(self.stimuli), *features.shape[1:])
+                            (len(self.open_stimuli), *features.shape[1:])
                         )
                     seen[function][start : start + len(features)] = features
-                bar.advance(min(self.batch_size, len(self.stimuli) - start))
+                bar.advance(min(self.batch_size, len(self.open_stimuli) - start))
         return seen
 
     def score(
         self,
-        reconstructions: Sequence[Open],
+        reconstructions: Sequence[OpenMedia],
         stimulus_rows: Int64,
         among: Int64,
         bar: console.Bar,
@@ -455,14 +460,15 @@ class Scorer:
         rows = torch.from_numpy(stimulus_rows)
         rows_among = torch.from_numpy(np.searchsorted(among, stimulus_rows))
         pools = {
-            part.features: self.seen[part.features][among]
-            for part in self.parts.values()
-            if part.is_identification and len(among) < len(self.seen[part.features])
+            part.features: self.stimulus_features[part.features][among]
+            for part in self.metrics.values()
+            if part.is_identification
+            and len(among) < len(self.stimulus_features[part.features])
         }
         # one item cannot be distinguished from others
         parts = {
             n: part
-            for n, part in self.parts.items()
+            for n, part in self.metrics.items()
             if len(among) > 1 or not part.is_identification
         }
 
@@ -470,11 +476,11 @@ class Scorer:
         values = defaultdict[str, list[Tensor]](list)
         starts = range(0, len(reconstructions), self.batch_size)
         for start, features in zip(
-            starts, self._features(reconstructions), strict=True
+            starts, self._iterate_features(reconstructions), strict=True
         ):
             batch = slice(start, start + self.batch_size)
             for name, part in parts.items():
-                seen = self.seen[part.features]
+                seen = self.stimulus_features[part.features]
                 seen_rows = rows[batch]
                 if part.is_identification:
                     seen = pools.get(part.features, seen)
@@ -486,27 +492,27 @@ class Scorer:
             name: torch.cat(compared).cpu().numpy() for name, compared in values.items()
         }
 
-    def describe(self) -> dict[str, Float64]:
+    def describe_stimuli(self) -> dict[str, Float64]:
         """Compute the values [N] of the stimuli, by the metrics that describe media by
         themselves.
         """
         # a metric that describes media by themselves gets each stimulus twice
-        rows = torch.arange(len(self.stimuli))
+        rows = torch.arange(len(self.open_stimuli))
         values = {}
-        for name, part in self.parts.items():
+        for name, part in self.metrics.items():
             if part.is_reference_free:
-                seen = self.seen[part.features]
+                seen = self.stimulus_features[part.features]
                 values[name] = part.compare(seen, seen, rows).cpu().numpy()
         return values
 
-    def _features(
-        self, media: Sequence[Open]
+    def _iterate_features(
+        self, media: Sequence[OpenMedia]
     ) -> Iterator[dict[FeatureFunction, Tensor]]:
         """Decode media and compute all features, each once, batch by batch."""
         functions = {
-            part.features: part.takes_originals for part in self.parts.values()
+            part.features: part.takes_originals for part in self.metrics.values()
         }
-        with ThreadPoolExecutor(READERS) as readers:
+        with ThreadPoolExecutor(N_READERS) as readers:
             # the next batch is opened while this one is computed
             size = self.batch_size
             pending = readers.map(call, media[:size])
@@ -531,17 +537,19 @@ class Scorer:
         for picture_or_clip in opened:
             # [3, H, W] or [F, 3, H, W]
             media = media_files.to_media(picture_or_clip).to(self.device)
-            if media.ndim == 3 and self.frames is not None:
-                media = media.expand(self.frames, -1, -1, -1)  # a keyframe, held still
+            if media.ndim == 3 and self.n_frames is not None:
+                media = media.expand(
+                    self.n_frames, -1, -1, -1
+                )  # a keyframe, held still
             if media.ndim == 3:
                 sized.append(prepare(media[None], self.protocol)[0])
                 continue
-            refuse_frames(len(media), self.frames)
+            require_n_frames(len(media), self.n_frames)
             sized.append(prepare(media, self.protocol, FRAME_PX))
         return torch.stack(sized)
 
 
-def refuse_frames(frames: int, needed: int | None) -> None:
+def require_n_frames(frames: int, needed: int | None) -> None:
     """Refuse a clip of another number of frames than the stimuli; None of pictures."""
     if frames != needed:
         shown = f"clips of {needed} frames" if needed else "pictures"
@@ -551,11 +559,11 @@ def refuse_frames(frames: int, needed: int | None) -> None:
         )
 
 
-def require_frames(stimulus: Any, shown: Any) -> None:
+def require_stimulus_frames(stimulus: Any, shown: Any) -> None:
     """Refuse a clip that has not as many frames as the stimulus."""
     if isinstance(shown, Clip):
         frames = len(stimulus.frames) if isinstance(stimulus, Clip) else None
-        refuse_frames(len(shown.frames), frames)
+        require_n_frames(len(shown.frames), frames)
 
 
 def score_set(
@@ -583,7 +591,9 @@ def score_set(
     return replace(generated, values=joined)
 
 
-def examine(generated: GeneratedSet, stimuli: Stimuli) -> tuple[list[Path], list[Path]]:
+def find_originals_and_blanks(
+    generated: GeneratedSet, stimuli: Stimuli
+) -> tuple[list[Path], list[Path]]:
     """List the reconstructions that are the stimuli themselves, but for what JPEG or
     another size changes; and those of one colour, of stimuli that are not.
     """
@@ -601,13 +611,13 @@ def examine(generated: GeneratedSet, stimuli: Stimuli) -> tuple[list[Path], list
         seen = make_thumbnails(stimuli.open(item[0]))
         made = make_thumbnails(generated.open(item[1]))
         difference = np.sqrt(np.square(made - seen).mean())
-        limit = min(MAX_DIFFERENCE, MAX_RELATIVE_DIFFERENCE * seen.std())
+        limit = min(MAX_RMS_DIFFERENCE, MAX_RELATIVE_DIFFERENCE * seen.std())
         ranges = [np.ptp(pixels, (1, 2)).max() for pixels in (made, seen)]
         return difference < limit, ranges[0] <= MAX_BLANK_RANGE < ranges[1]
 
     with (
         console.progress(f"looking at {generated.name}"),
-        ThreadPoolExecutor(READERS) as readers,
+        ThreadPoolExecutor(N_READERS) as readers,
     ):
         found = [*readers.map(compare, generated.media)]
     files = [file for _, file in generated.media]
@@ -623,7 +633,7 @@ def rank_items(scored: Sequence[GeneratedSet]) -> list[tuple[GeneratedSet, str]]
 
     items = [(cell, image_id) for cell in scored for image_id in cell.files]
     # metrics that items are sorted by; all of them where there is none
-    chosen = [name for name in scored[0].values if scale_of(name).sorts_items] or [
+    chosen = [name for name in scored[0].values if get_scale(name).sorts_items] or [
         *scored[0].values
     ]
     joined = {
@@ -667,7 +677,9 @@ def measure_sets(
     ids, stacks = [], []
     for group in groups.values():
         ids.append(list(group[0].files))
-        columns = [cell.tasks.recall if per_concept else cell.means for cell in group]
+        columns = [
+            cell.task_scores.recall if per_concept else cell.means for cell in group
+        ]
         stacks.append(
             {
                 name: np.stack([column[name] for column in columns])
@@ -676,13 +688,13 @@ def measure_sets(
         )
 
     # chance depends on the items alone, so one model of a subject is enough
-    guesses = [group[0].tasks.guess for group in groups.values()]
+    guesses = [group[0].task_scores.chance for group in groups.values()]
 
     # each metric, over the items of each subject that have a value
     items, metrics = alike.make_items(ids), {}
     for name in dict.fromkeys(name for stack in stacks for name in stack):
         metric = tasks.RECALL if per_concept else name
-        scale = scale_of(metric)
+        scale = get_scale(metric)
         values = [
             stack.get(name, np.full((1, len(subject_ids)), np.nan))
             for stack, subject_ids in zip(stacks, ids, strict=True)

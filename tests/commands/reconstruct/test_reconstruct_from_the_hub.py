@@ -22,7 +22,10 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.target_store import build_store_path
 from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
-from brainhive_cli.evaluation.reconstruction.generation import decode_signals, seed_of
+from brainhive_cli.evaluation.reconstruction.generation import (
+    decode_signals,
+    derive_noise_seed,
+)
 from brainhive_cli.models.priors._fusion_files import CLASSES, WEIGHTS
 from brainhive_cli.models.priors._fusion_network import FusionPrior
 from brainhive_cli.training.alignment.trained.run import TrainedRun
@@ -160,7 +163,9 @@ def reconstruct_directly(root: Path, run: Path) -> dict[str, np.ndarray]:
                 guidance_scale=0.0,
                 height=512,
                 width=512,
-                generator=torch.Generator().manual_seed(seed_of(0, image_id, 0)),
+                generator=torch.Generator().manual_seed(
+                    derive_noise_seed(0, image_id, 0)
+                ),
                 cross_attention_kwargs={"ip_hidden_states": prior.project(token[None])},
             ).images[0]
         pictures[image_id] = np.asarray(picture, np.int16)

@@ -8,7 +8,7 @@ from PIL import Image
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.sweep import FULL_VARIANT
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.evaluation.reconstruction.generation import seed_of
+from brainhive_cli.evaluation.reconstruction.generation import derive_noise_seed
 from brainhive_cli.models.priors._fusion_network import FusionPrior
 from tests.worlds.reconstructions import COLOURS, gap, generate
 
@@ -68,6 +68,6 @@ def test_the_mean_embedding_is_one_condition_and_pictures_differ_by_their_noise(
     files = sorted(root.rglob("00.png"))
     assert len(files) == 3 and len({file.read_bytes() for file in files}) == 3
     image_id = files[0].parent.relative_to(root).as_posix()
-    seeds = [seed_of(0, image_id, 0)]
+    seeds = [derive_noise_seed(0, image_id, 0)]
     (expected,) = generate(generator, prior, None, seeds, token=mean)
     assert gap(expected, Image.open(files[0])) <= 1

@@ -10,7 +10,7 @@ from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.demo.pictures import draw, scenes
-from brainhive_cli.evaluation.reconstruction.scoring import TITLES
+from brainhive_cli.evaluation.reconstruction.scoring import SOURCE_TITLES
 from brainhive_cli.measurement.metrics import image as metrics
 from brainhive_cli.models import encoders
 from brainhive_cli.reports.page import DETAILS
@@ -87,7 +87,7 @@ def test_sheets_show_random_items_all_from_best_to_worst_and_every_source(
     assert list(best.columns) == ["seen", "made"]
     assert sources.section == best.section != DETAILS
     assert len(best.rows) == 2 and {row.query for row in best.rows} <= {*image_ids}
-    titles = [TITLES[source] for source in reconstructed.metrics.facts.sources]
+    titles = [SOURCE_TITLES[source] for source in reconstructed.metrics.facts.sources]
     assert list(sources.columns) == ["seen", *titles] and all(
         tile.file for tile in sources.rows[0].tiles
     )

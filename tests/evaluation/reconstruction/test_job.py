@@ -12,7 +12,7 @@ from brainhive_cli.data.media.stimuli import Clip
 from brainhive_cli.evaluation.reconstruction import run as runs_of_reconstruct
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe
 from brainhive_cli.evaluation.reconstruction.run import resolve_job
-from brainhive_cli.evaluation.reconstruction.scoring import require_frames
+from brainhive_cli.evaluation.reconstruction.scoring import require_stimulus_frames
 
 
 def recipe(*keys: str) -> Recipe:
@@ -106,8 +106,8 @@ def clip(frames: int) -> Clip:
 
 
 def test_clips_have_the_frames_of_the_stimuli() -> None:
-    require_frames(clip(4), clip(4))
+    require_stimulus_frames(clip(4), clip(4))
     for stimulus in (clip(6), "a picture"):
         with pytest.raises(BrainhiveError) as caught:
-            require_frames(stimulus, clip(4))
+            require_stimulus_frames(stimulus, clip(4))
         assert "4 frames" in caught.value.message

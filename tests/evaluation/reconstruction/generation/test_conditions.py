@@ -7,7 +7,10 @@ import torch
 from PIL import Image
 
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.evaluation.reconstruction.generation import DecodedSet, seed_of
+from brainhive_cli.evaluation.reconstruction.generation import (
+    DecodedSet,
+    derive_noise_seed,
+)
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.training.alignment.cells import Cell
 from tests.worlds.reconstructions import embedding, gap, generate
@@ -22,7 +25,10 @@ def test_heads_of_the_stimuli_are_the_ceiling_generated_once_for_all_cells(
     assert len(files) == 6
     image_id = files[0].parent.relative_to(result.folder / "samples/images").as_posix()
     (expected,) = generate(
-        generator, prior, embedding(world, image_id), [seed_of(0, image_id, 0)]
+        generator,
+        prior,
+        embedding(world, image_id),
+        [derive_noise_seed(0, image_id, 0)],
     )
     assert gap(expected, Image.open(files[0])) <= 1
     assert result.metrics.facts.sources[:2] == ["brain", "images"]
@@ -47,7 +53,7 @@ def test_every_shuffled_item_has_another_items_heads_each_once():
     original = decoded_set(9)
     ids = original.image_ids
 
-    shuffled = original.shuffled()
+    shuffled = original.shuffle_signals()
 
     tensors = shuffled.decoded.tensors
     origin_ids = [ids[int(n)] for n in tensors["token"][:, 0]]
@@ -57,7 +63,7 @@ def test_every_shuffled_item_has_another_items_heads_each_once():
     assert [
         f"item {text.split()[1]}" for text in shuffled.decoded.texts["caption"]
     ] == origin_ids
-    again = decoded_set(9).shuffled().decoded.tensors["token"]
+    again = decoded_set(9).shuffle_signals().decoded.tensors["token"]
     assert torch.equal(again, tensors["token"])
     with pytest.raises(RecipeError, match="one signal cannot be shuffled"):
-        original.first(1).shuffled()
+        original.take_first(1).shuffle_signals()

@@ -23,16 +23,16 @@ from brainhive_cli.evaluation.reconstruction.folders import (
     make_stills,
     match_folders,
     open_column,
-    shuffle,
+    shuffle_items,
 )
 from brainhive_cli.evaluation.reconstruction.generation import (
     DecodedSet,
     Sampler,
     StimulusHeads,
-    derange,
-    generate,
+    derive_noise_seed,
+    draw_derangement,
+    generate_set,
     make_decoded_sets,
-    seed_of,
 )
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe
 from brainhive_cli.evaluation.reconstruction.scoring import (
@@ -79,7 +79,7 @@ def test_folders_of_clips_are_matched(tmp_path: Path) -> None:
     generated, seen, medium, digests, facts = match_folders(*where, "clip")
 
     assert medium == "clip" and [*generated.files] == ["b 2", "b 10"]
-    assert seen.alike.criterion == "neighbours"
+    assert seen.grouping.criterion == "neighbours"
     assert np.array_equal(seen.open("b 10").frames, draw_media(1, 12, 2))
     assert facts.unmatched == facts.without == []
     assert [*list_media(where[1], "clip")] == ["b 2", "b 10"]
@@ -97,11 +97,13 @@ def test_folders_of_clips_are_matched(tmp_path: Path) -> None:
 
 def test_shuffled_folders_have_other_items(tmp_path: Path) -> None:
     files = {image_id: [Path(image_id)] for image_id in IDS}
-    shuffled = shuffle(GeneratedSet("scored", "made", (), files, described="two"))
+    shuffled = shuffle_items(
+        GeneratedSet("scored", "made", (), files, description="two")
+    )
     assert [*shuffled.files] == IDS and shuffled.source == "shuffled"
     assert sorted(str(one) for (one,) in shuffled.files.values()) == IDS
     assert all(str(one) != name for name, (one,) in shuffled.files.items())
-    assert shuffled.described.endswith("two")
+    assert shuffled.description.endswith("two")
 
 
 def test_stills_repeat_the_first_frame(tmp_path: Path) -> None:
@@ -128,9 +130,22 @@ def test_stills_repeat_the_first_frame(tmp_path: Path) -> None:
 
 def test_noise_of_items(recorded: Recorded) -> None:
     recorded(
-        seeds=[seed_of(3, "a", 0), seed_of(3, "a", 1), seed_of(3, "a", 1, 2)],
-        other=[seed_of(4, "a", 0), seed_of(3, "b", 0), seed_of(3, "a", 0, 0)],
-        orders=[derange(9, 0), derange(9, 1), derange(9, (1, 2)), derange(2, 0)],
+        seeds=[
+            derive_noise_seed(3, "a", 0),
+            derive_noise_seed(3, "a", 1),
+            derive_noise_seed(3, "a", 1, 2),
+        ],
+        other=[
+            derive_noise_seed(4, "a", 0),
+            derive_noise_seed(3, "b", 0),
+            derive_noise_seed(3, "a", 0, 0),
+        ],
+        orders=[
+            draw_derangement(9, 0),
+            draw_derangement(9, 1),
+            draw_derangement(9, (1, 2)),
+            draw_derangement(2, 0),
+        ],
     )
 
 
@@ -226,29 +241,29 @@ SOURCES: Any = ("images", "brain", "shuffled", "zeroed", "mean_embedding")
 def test_heads_of_sources(monkeypatch: pytest.MonkeyPatch, recorded: Recorded) -> None:
     monkeypatch.setattr(generation, "Targets", Sized)
     heads = heads_of(made_run())
-    whole = heads.average("train")
+    whole = heads.average_heads("train")
     # three stimuli at once
-    monkeypatch.setattr(generation, "MAX_NUMBERS", 3 * 7)
+    monkeypatch.setattr(generation, "MAX_VALUES_PER_BLOCK", 3 * 7)
     sets = make_decoded_sets(SOURCES, brain_sets(), heads, "test", 3)
-    blocks = [*heads.iterate_blocks("test", np.arange(7))]
-    keyed = [*heads.iterate_blocks("test", np.arange(7), ["b"])]
+    blocks = [*heads.iterate_heads("test", np.arange(7))]
+    keyed = [*heads.iterate_heads("test", np.arange(7), ["b"])]
 
     recorded(
         digits=5,
-        average=heads.average("train").tensors,
+        average=heads.average_heads("train").tensors,
         sets=[one.decoded and one.decoded.tensors for one in sets],
         ids=[one.image_ids for one in sets],
         blocks=[[len(block) for block in some] for some in (blocks, keyed)],
         widths=[block.tensors["token"].shape[1] for block in (*blocks, *keyed)],
     )
-    torch.testing.assert_close(whole.tensors, heads.average("train").tensors)
+    torch.testing.assert_close(whole.tensors, heads.average_heads("train").tensors)
     twice = ["brain", "brain", "shuffled", "shuffled"]
     order = ["images", *twice, "zeroed", "mean_embedding"]
     assert [one.source for one in sets] == order
     assert [one.name for one in sets[:4]] == [
         *("images", "sub-01/sub-01", "sub-02/sub-02", "shuffled/sub-01/sub-01")
     ]
-    assert sets[1].file("test 1", 2) == "samples/sub-01/sub-01/test 1/02.png"
+    assert sets[1].name_file("test 1", 2) == "samples/sub-01/sub-01/test 1/02.png"
     everything = make_decoded_sets(["brain"], brain_sets(), heads, "test", None)
     assert len(everything[0].image_ids) == 5
 
@@ -258,9 +273,9 @@ def test_baselines(
     monkeypatch: pytest.MonkeyPatch, recorded: Recorded, tmp_path: Path, folds: bool
 ) -> None:
     monkeypatch.setattr(generation, "Targets", Sized)
-    monkeypatch.setattr(generation, "MAX_NUMBERS", 5 * 7)
-    monkeypatch.setattr(folders, "MAX_AVERAGED", 11)
-    monkeypatch.setattr(folders, "READ_AHEAD", 4)
+    monkeypatch.setattr(generation, "MAX_VALUES_PER_BLOCK", 5 * 7)
+    monkeypatch.setattr(folders, "MAX_AVERAGED_PICTURES", 11)
+    monkeypatch.setattr(folders, "READ_AHEAD_PICTURES", 4)
     align, run = made_run(folds), RunFolder(tmp_path)
     recipe = Recipe(resolution_px=16)
     sources: Any = ["nearest", "mean", "still"]
@@ -275,7 +290,7 @@ def test_baselines(
         ]
         for one in made
     }
-    recorded(pixels=pixels, described=[one.described for one in made])
+    recorded(pixels=pixels, described=[one.description for one in made])
     assert [one.source for one in made] == [*["nearest"] * 2, *["mean"] * 2]
     assert [*missing] == ["still"]
     # files that are there are kept
@@ -303,7 +318,7 @@ class Drawn:
     sampling = Sampling(steps=2)
 
     def __init__(self, batch_size: int) -> None:
-        self.output = SimpleNamespace(batch_size=batch_size)
+        self.recipe = SimpleNamespace(batch_size=batch_size)
         self.calls: list[int] = []
 
     def sample(self, decoded: Any, seeds: Any, on_step: Any, items: Any) -> Any:
@@ -335,7 +350,7 @@ def test_generated_files(
     choose = rerank if count > 1 else None
     sets = [brain, replace(brain, source="zeroed", cell=None, decoded=None)]
     for one in sets:
-        generate(sampler, one, run, HERE, 2, 5, count=count, rerank=choose)
+        generate_set(sampler, one, run, HERE, 2, 5, count=count, rerank=choose)
     files = sorted(tmp_path.rglob("*.png"))
     levels = [int(np.asarray(Image.open(file))[0, 0, 0]) for file in files]
 
@@ -344,7 +359,7 @@ def test_generated_files(
     # only what is missing is generated again
     sampler.calls.clear()
     files[3].unlink()
-    generate(sampler, sets[0], run, HERE, 2, 5, count=count, rerank=choose)
+    generate_set(sampler, sets[0], run, HERE, 2, 5, count=count, rerank=choose)
     assert sum(sampler.calls) == count
     assert [int(np.asarray(Image.open(file))[0, 0, 0]) for file in files] == levels
 
@@ -379,12 +394,12 @@ def test_the_sampler_gives_each_row_its_conditions(guidance: float) -> None:
 
 def test_words_of_a_recipe() -> None:
     plain = Recipe(repeats=1)
-    assert plain.described(True) == "1 repeat"
+    assert plain.describe_generation(True) == "1 repeat"
     keys: Any = {"best_of": 2, "strength": 0.5, "adapter": "skip"}
     said = Recipe(repeats=3, prior={"scale": 0.5}, **keys)
-    words = said.described(True).split(", ")
+    words = said.describe_generation(True).split(", ")
     assert words[0] == "3 repeats" and "2" in words[1] and "0.5" in words[3]
-    assert "0.5" in words[4] and len(said.described(False).split(", ")) == 3
+    assert "0.5" in words[4] and len(said.describe_generation(False).split(", ")) == 3
     for idle in ({"truth": "x"}, {"medium": "clip"}):
         with pytest.raises(RecipeError):
             Recipe(**idle)

@@ -9,7 +9,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.evaluation.reconstruction.generation import (
     Sampler,
     StimulusHeads,
-    seed_of,
+    derive_noise_seed,
 )
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors._fusion_network import FusionPrior
@@ -28,11 +28,16 @@ def test_the_best_of_several_is_most_similar_to_its_token(
     image_id = file.parent.relative_to(result.folder / "samples/images").as_posix()
     embedded = embedding(world, image_id)
     candidates = generate(
-        generator, prior, embedded, [seed_of(0, image_id, 0, c) for c in range(3)]
+        generator,
+        prior,
+        embedded,
+        [derive_noise_seed(0, image_id, 0, c) for c in range(3)],
     )
     fusion = FusionPrior.load(str(prior))
     here = Launch(0, 1, torch.device("cpu"))
-    heads = StimulusHeads.of(open_model(str(aligned), Paths()), fusion, here.device)
+    heads = StimulusHeads.from_prior(
+        open_model(str(aligned), Paths()), fusion, here.device
+    )
     pixels = np.stack([np.asarray(candidate) for candidate in candidates])
     token = fusion.fuser({"brainhive_cli-models-encoders-python-example": embedded})
     similarity = heads.build_reranker(here)(

@@ -15,7 +15,7 @@ from brainhive_cli.data.media.views import to_pictures
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.demo.pictures import draw, scenes
-from brainhive_cli.evaluation.reconstruction.generation import seed_of
+from brainhive_cli.evaluation.reconstruction.generation import derive_noise_seed
 from brainhive_cli.models.generators import Sampling, sdxl
 from brainhive_cli.models.priors._fusion_network import FusionPrior
 
@@ -115,7 +115,10 @@ def test_zeroed_is_generated_without_a_token_and_from_noise_alone(
     fusion.attach(made)
     with torch.inference_mode():
         drawn = made.generate(
-            fusion.null(1, [0]), [seed_of(0, image_id, 0)], 32, Sampling(steps=2)
+            fusion.null(1, [0]),
+            [derive_noise_seed(0, image_id, 0)],
+            32,
+            Sampling(steps=2),
         )
     assert len(files) == 6
     assert np.abs(pixels(files[0]) - pixels(to_pictures(drawn)[0])).max() <= 1

@@ -25,16 +25,16 @@ from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.stimuli import Clip, StimulusSet
 from brainhive_cli.evaluation.reconstruction import metric_parts, run as scored_run
 from brainhive_cli.evaluation.reconstruction.evaluation import (
-    Selection,
-    compare_with,
-    comparison_tables,
+    SheetWriter,
+    combine_variants,
+    describe_missing_metrics,
     find_runs_to_compare,
+    make_comparison_tables,
+    make_sweep_tables,
+    make_tables,
     measure_run,
-    measure_variants,
-    missing_lines,
     read_result,
-    sweep_tables,
-    tables,
+    write_comparisons,
 )
 from brainhive_cli.evaluation.reconstruction.folders import (
     leave_out_originals,
@@ -42,11 +42,11 @@ from brainhive_cli.evaluation.reconstruction.folders import (
 from brainhive_cli.evaluation.reconstruction.metric_parts import (
     choose_metrics,
     find_metric,
-    inputs_of,
-    is_here,
-    load,
-    scale_of,
-    two_way_name,
+    get_scale,
+    is_available,
+    list_metric_inputs,
+    load_metrics_and_encoders,
+    name_two_way_metric,
 )
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe
 from brainhive_cli.evaluation.reconstruction.run import ScoredRun
@@ -55,9 +55,9 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
     Scorer,
     Stimuli,
     TaskScores,
-    annotate_decoded,
-    annotate_stimulus,
-    examine,
+    collect_decoded_annotations,
+    collect_stimulus_annotation,
+    find_originals_and_blanks,
     measure_sets,
     pool_folds,
     rank_items,
@@ -85,7 +85,7 @@ def stimuli(frames: int = 0) -> Stimuli:
         return Clip(pixels, 8) if frames else Image.fromarray(pixels)
 
     concepts = dict(zip(IDS, "aabbbcc", strict=True))
-    return Stimuli(open_stimulus, str, alike=StimulusGrouping("concept", concepts))
+    return Stimuli(open_stimulus, str, grouping=StimulusGrouping("concept", concepts))
 
 
 def make_sets(folder: Path, frames: int = 0) -> list[GeneratedSet]:
@@ -123,7 +123,9 @@ def test_scores(recorded: Recorded, tmp_path: Path, frames: int, protocol: str) 
     sets, seen = make_sets(tmp_path, frames), stimuli(frames)
     names = ["frame_ssim", "frame_pixcorr", "frame_psnr"]
     chosen = names if frames else ["pixcorr", "ssim"]
-    parts, missing = load(chosen, [encoders.resolve(COLOURS)], HERE)
+    parts, missing = load_metrics_and_encoders(
+        chosen, [encoders.resolve(COLOURS)], HERE
+    )
     opens = [lambda image_id=image_id: seen.open(image_id) for image_id in IDS]
     scorer = Scorer(parts, protocol, 4, CPU, opens, frames or None)
     rows = {image_id: row for row, image_id in enumerate(IDS)}
@@ -133,7 +135,7 @@ def test_scores(recorded: Recorded, tmp_path: Path, frames: int, protocol: str) 
     write_values(tmp_path / "values.csv", scored)
     with (tmp_path / "values.csv").open() as file:
         listed = [row[2:3] + row[4:] for row in csv.reader(file)]
-    metrics = measure_sets(scored, protocol, "test", seen.alike)
+    metrics = measure_sets(scored, protocol, "test", seen.grouping)
     recorded(
         digits=4,
         missing=len(missing),
@@ -143,7 +145,7 @@ def test_scores(recorded: Recorded, tmp_path: Path, frames: int, protocol: str) 
         order=[image_id for _, image_id in rank_items(scored)],
         files=len(listed),
         columns=len(listed[0]),
-        described=scorer.describe(),
+        described=scorer.describe_stimuli(),
     )
     assert [row[0] for row in listed[1:]] == [
         image_id for one in scored for image_id, _ in one.media
@@ -154,7 +156,7 @@ def test_scores(recorded: Recorded, tmp_path: Path, frames: int, protocol: str) 
 def test_clips_of_another_length_are_refused_and_pictures_stand_still(
     tmp_path: Path,
 ) -> None:
-    parts, _ = load(["frame_pixcorr"], [], HERE)
+    parts, _ = load_metrics_and_encoders(["frame_pixcorr"], [], HERE)
     seen = draw_media(0, 40, 3)
     scorer = Scorer(parts, "brainhive", 4, CPU, [lambda: Clip(seen, 8)], 3)
     still = Image.fromarray(seen[0])
@@ -167,7 +169,7 @@ def test_clips_of_another_length_are_refused_and_pictures_stand_still(
     assert values["frame_pixcorr"] == pytest.approx([alone["frame_pixcorr"][0], 1])
     with pytest.raises(BrainhiveError, match="2 frames"):
         scorer.score([lambda: Clip(seen[:2], 8)], row, row, bar)
-    pictures = replace(scorer, stimuli=[lambda: still], frames=None)
+    pictures = replace(scorer, open_stimuli=[lambda: still], n_frames=None)
     with pytest.raises(BrainhiveError, match="3 frames") as caught:
         pictures.score([lambda: Clip(seen, 8)], row, row, bar)
     assert "None" not in str(caught.value)
@@ -186,7 +188,7 @@ def measured(folder: Path, frames: int, shift: int = 0) -> RunFolder:
     name = f"nearest/{sets[0].name}"
     nearest = replace(sets[0], source="nearest", name=name, files=files)
     tasks = [scores_of_tasks(order) for order in (range(7), [1, 0, *range(2, 7)])]
-    brain = [replace(sets[row], tasks=tasks[row]) for row in range(2)]
+    brain = [replace(sets[row], task_scores=tasks[row]) for row in range(2)]
     people = [*brain, nearest]
     run = RunFolder(folder)
     metric = "frame_ssim" if frames else "ssim"
@@ -235,14 +237,16 @@ def decoded_as(order: Any) -> Decoded:
 
 
 def scores_of_tasks(order: Any) -> TaskScores:
-    return TaskScores.of(decoded_as(order), labelled(), IDS)
+    return TaskScores.from_decoded(decoded_as(order), labelled(), IDS)
 
 
 def test_scores_of_words_and_masks(recorded: Recorded) -> None:
     first, second = scores_of_tasks(range(7)), scores_of_tasks([3, 4, 5, 6, 0, 1, 2])
     fewer = replace(second, values={"mask_dice": second.values["mask_dice"]})
-    decoded = annotate_decoded(decoded_as(range(7)), IDS, labelled().label_names)
-    seen = [annotate_stimulus(labelled(), row) for row in range(7)]
+    decoded = collect_decoded_annotations(
+        decoded_as(range(7)), IDS, labelled().label_names
+    )
+    seen = [collect_stimulus_annotation(labelled(), row) for row in range(7)]
     bare = replace(labelled(), masks=None, labels=None, captions=None, label_names=())
 
     recorded(
@@ -257,20 +261,22 @@ def test_scores_of_words_and_masks(recorded: Recorded) -> None:
     shown = [("animal", "human"), ("human",), ("tree",), ()]
     assert [one.concepts for one in seen[:4]] == shown
     assert decoded["p3"].caption == "a bee stands"
-    nothing = annotate_stimulus(bare, 0)
+    nothing = collect_stimulus_annotation(bare, 0)
     assert (nothing.caption, nothing.concepts, nothing.masks) == ("", (), None)
     # heads of other shapes are none
     other = Decoded({"mask": torch.zeros(7, 4), "concepts": torch.zeros(7, 9)})
-    assert annotate_decoded(other, IDS, labelled().label_names) == {}
-    assert TaskScores.of(other, labelled(), IDS).values == {}
+    assert collect_decoded_annotations(other, IDS, labelled().label_names) == {}
+    assert TaskScores.from_decoded(other, labelled(), IDS).values == {}
     # a stimulus set without truth has no scores
     bare = replace(bare, objects=None)
-    assert TaskScores.of(decoded_as(range(7)), bare, IDS).values == {}
+    assert TaskScores.from_decoded(decoded_as(range(7)), bare, IDS).values == {}
 
 
 def test_the_likeliest_concepts_are_named_at_most_four() -> None:
     likely = torch.tensor([[0.6, 0.9, 0.7, 0.55, 0.8, 0.1], [0.2, 0.1, 0.5, 0, 0, 0]])
-    named = annotate_decoded(Decoded({"concepts": likely}), ["a", "b"], [*"uvwxyz"])
+    named = collect_decoded_annotations(
+        Decoded({"concepts": likely}), ["a", "b"], [*"uvwxyz"]
+    )
     assert named["a"].concepts == ("v", "y", "w", "u") and named["b"].concepts == ("w",)
 
 
@@ -281,7 +287,7 @@ def test_a_run(recorded: Recorded, tmp_path: Path, frames: int) -> None:
     found = run.measurements()
     facts = found.require_facts(ReconstructionFacts)
     drawn = artifacts.read(run)
-    laid_out = [*tables(found), *comparison_tables(found)]
+    laid_out = [*make_tables(found), *make_comparison_tables(found)]
     recorded(
         digits=4,
         scopes={name: metric_rows(metrics) for name, metrics in found.scopes.items()},
@@ -307,14 +313,14 @@ def test_a_run(recorded: Recorded, tmp_path: Path, frames: int) -> None:
 def test_runs_are_compared_item_by_item(recorded: Recorded, tmp_path: Path) -> None:
     runs = [measured(tmp_path / "one", 0), measured(tmp_path / "two", 0, shift=3)]
 
-    compare_with(*runs[:1], runs[1:])
+    write_comparisons(*runs[:1], runs[1:])
 
     results = {run.path.name: read_result(run, None) for run in runs}
-    variants = measure_variants(results)
-    laid_out = sweep_tables(variants, None)
+    variants = combine_variants(results)
+    laid_out = make_sweep_tables(variants, None)
     against = runs[0].measurements().facts.against
     again = artifacts.read(runs[0])
-    compare_with(*runs[:1], runs[1:])
+    write_comparisons(*runs[:1], runs[1:])
     recorded(
         digits=4,
         against=[row.model_copy(update={"second": ""}) for row in against],
@@ -336,7 +342,9 @@ def test_a_finished_run_is_opened_again_for_a_metric_that_has_come(
     job.recipe = Recipe()
     for known, is_outdated in ((), False), (("mean",), True), (("other",), False):
         monkeypatch.setattr(
-            scored_run, "is_here", lambda name, encoders, known=known: name in known
+            scored_run,
+            "is_available",
+            lambda name, encoders, known=known: name in known,
         )
         assert job.is_outdated(finished) is is_outdated
 
@@ -359,7 +367,7 @@ def test_an_item_without_a_value_in_one_training_has_none() -> None:
     sets = [
         GeneratedSet(
             *("brain", f"sub-01_seed-{seed}/sub-01", (seed,), files, 1),
-            tasks=TaskScores({"mask_dice": np.array(column)}),
+            task_scores=TaskScores({"mask_dice": np.array(column)}),
         )
         for seed, column in enumerate(values)
     ]
@@ -373,7 +381,7 @@ def test_sheets_show_each_file_once(tmp_path: Path) -> None:
     values = {"ssim": np.linspace(0, 1, len(sets[0].media))}
     scored = [replace(sets[0], values=values)]
 
-    shown = Selection(run, scored, stimuli(), 2, "a", "picture").show(None)
+    shown = SheetWriter(run, scored, stimuli(), 2, "a", "picture").write_sheets(None)
 
     examples, best = shown
     assert len(examples.rows) == len(best.rows) == 2
@@ -392,11 +400,13 @@ def test_sets_of_folds_are_pooled() -> None:
         files, ((1, 1), (1, 2), (2, 1)), strict=True
     ):
         name = f"sub-01_fold-{fold}_seed-{seed}/sub-01"
-        sets.append(GeneratedSet("brain", name, (seed,), files_of_cell, 1, tasks=tasks))
+        sets.append(
+            GeneratedSet("brain", name, (seed,), files_of_cell, 1, task_scores=tasks)
+        )
     pooled = pool_folds(sets)
     assert [[*one.files] for one in pooled] == [["a", "b"], ["c"]]
     assert [one.seeds for one in pooled] == [(1,), (2,)]
-    assert pooled[0].tasks.values["mask_dice"].tolist() == [0.5, 0.5]
+    assert pooled[0].task_scores.values["mask_dice"].tolist() == [0.5, 0.5]
     assert "fold" not in pooled[0].name
 
 
@@ -420,7 +430,7 @@ def test_originals_and_pictures_of_one_colour_are_known(tmp_path: Path) -> None:
 
     generated = GeneratedSet("scored", "made", (), files)
 
-    originals, blank = examine(generated, seen)
+    originals, blank = find_originals_and_blanks(generated, seen)
 
     assert [file.stem for file in originals] == ["p0", "p1"]
     assert [file.stem for file in blank] == ["p3", "p5"]
@@ -453,15 +463,18 @@ def test_facts_of_metrics() -> None:
     assert find_metric("ssim") is metric_parts.PARTS["ssim"]
     assert find_metric("nothing") is None
     assert (
-        scale_of("pixcorr").low == -1 and scale_of(two_way_name(encoder)).chance == 0.5
+        get_scale("pixcorr").low == -1
+        and get_scale(name_two_way_metric(encoder)).chance == 0.5
     )
-    assert scale_of("caption_object").low == 0
-    assert is_here("ssim", []) and is_here(two_way_name(encoder), [encoder])
-    assert not is_here(two_way_name(encoder), [])
+    assert get_scale("caption_object").low == 0
+    assert is_available("ssim", []) and is_available(
+        name_two_way_metric(encoder), [encoder]
+    )
+    assert not is_available(name_two_way_metric(encoder), [])
     networks = {"clip": 1, "cap_sim": 2, "ssim": 0}
     for name, count in networks.items():
-        assert len(inputs_of([name, name], [])) == count
-    lines = missing_lines({"clip": "x", "swav": "x", "mean": "y"}, "clip")
+        assert len(list_metric_inputs([name, name], [])) == count
+    lines = describe_missing_metrics({"clip": "x", "swav": "x", "mean": "y"}, "clip")
     assert len(lines) == 2 and "mean training clip" in lines[1]
 
 
@@ -473,5 +486,5 @@ def test_a_faint_picture_is_told_from_one_that_differs_by_a_level(
     seen: Any = SimpleNamespace(open=lambda image_id: Image.fromarray(faint))
     Image.fromarray(faint + levels).save(tmp_path / "a.png")
     generated = GeneratedSet("scored", "made", (), {"a": [tmp_path / "a.png"]})
-    originals, _ = examine(generated, seen)
+    originals, _ = find_originals_and_blanks(generated, seen)
     assert bool(originals) == is_original

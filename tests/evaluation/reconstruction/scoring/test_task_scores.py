@@ -68,14 +68,14 @@ def decoded_as(givers: Sequence[int]) -> Decoded:
 
 
 def test_every_head_is_scored_by_the_truth_and_an_item_without_truth_has_no_value():
-    scores = TaskScores.of(decoded_as(range(4)), films(), IDS)
+    scores = TaskScores.from_decoded(decoded_as(range(4)), films(), IDS)
 
     nan = pytest.approx(np.nan, nan_ok=True)
     assert [*scores.values["mask_dice"]] == [1, 0, 1, nan]
     assert [*scores.values["concept_recall"]] == [1, 1, 1, nan]
     assert [*scores.values["rouge_l"]] == [1, 1, 1, nan]
     assert np.nanmean(scores.values["bleu_2"]) == pytest.approx(1)
-    assert [*scores.guess["concept_recall"]] == [0.5, 0.25, 0.25, 0]
+    assert [*scores.chance["concept_recall"]] == [0.5, 0.25, 0.25, 0]
     assert [*scores.recall["human"]] == [1, 1, nan, nan]
 
 
@@ -85,13 +85,17 @@ def test_a_caption_that_names_the_object_is_right_and_chance_is_one_of_all_names
         "object_names": ("dog", "man", "red car", "cat", "bee"),
     }
     texts = ["a Man with a dog.", "a manual", "a red, car", "a red car"]
-    scores = TaskScores.of(Decoded({}, {"caption": texts}), films(**objects), IDS)
+    scores = TaskScores.from_decoded(
+        Decoded({}, {"caption": texts}), films(**objects), IDS
+    )
 
     assert [*scores.values["caption_object"]] == [1, 0, 1, 0]
-    assert [*scores.guess["caption_object"]] == pytest.approx([0.2] * 4)
+    assert [*scores.chance["caption_object"]] == pytest.approx([0.2] * 4)
     assert (
         "caption_object"
-        not in TaskScores.of(Decoded({}, {"caption": texts}), films(), IDS).values
+        not in TaskScores.from_decoded(
+            Decoded({}, {"caption": texts}), films(), IDS
+        ).values
     )
 
 
@@ -109,19 +113,22 @@ def measured(tmp_path):
     no_files = {image_id: [] for image_id in IDS}
     files = {image_id: [tmp_path / f"{image_id}.png"] for image_id in IDS}
     tasks = [
-        TaskScores.of(decoded_as(order), films(), IDS)
+        TaskScores.from_decoded(decoded_as(order), films(), IDS)
         for order in ([0, 1, 2, 3], [0, 2, 1, 3], [1, 2, 0, 3])
     ]
     one = GeneratedSet
     generated = [
-        one("brain", "all/sub-01", (1,), files, 1, "simulated", tasks=tasks[0]),
-        one("brain", "all/sub-02", (1,), files, 2, "simulated", tasks=tasks[1]),
+        one("brain", "all/sub-01", (1,), files, 1, "simulated", task_scores=tasks[0]),
+        one("brain", "all/sub-02", (1,), files, 2, "simulated", task_scores=tasks[1]),
         *(one("nearest", f"nearest/all/sub-0{n}", (1,), files, n) for n in (1, 2)),
         *(
-            one("shuffled", f"shuffled/all/sub-0{n}", (1,), no_files, n, tasks=tasks[2])
+            one(
+                *("shuffled", f"shuffled/all/sub-0{n}", (1,), no_files, n),
+                task_scores=tasks[2],
+            )
             for n in (1, 2)
         ),
-    ]  # fmt: skip
+    ]
     run, stimuli = RunFolder(tmp_path), Stimuli(lambda i: Clip(pixels[i], 8), str)
     summary = measure_run(
         run,
