@@ -71,12 +71,12 @@ class StimulusHeads:
     Attributes:
         align: The run whose stimuli are embedded.
         encoders: Those that embedded them.
-        keys: The key of each encoder's embeddings, by its name.
-        targets: Embeddings [B, …] by key to heads [B, …] by name.
+        encoder_keys: The key of each encoder's embeddings, by its name.
+        compute_heads: Embeddings [B, …] by key to heads [B, …] by name.
         device: Where heads are computed.
-        compare: Heads to the vectors [B, D] by which rows are compared; default: the
+        compute_vectors: Heads to the vectors [B, D] by which rows are compared; default: the
             token.
-        compared_keys: Keys of the embeddings that these vectors are made from; None for
+        vector_keys: Keys of the embeddings that these vectors are made from; None for
             all.
     """
 
@@ -357,9 +357,9 @@ class Sampler:
     """Prior and generator; the generator is loaded for the first batch.
 
     Attributes:
-        build: Loads the generator onto a device, in a dtype.
+        build_generator: Loads the generator onto a device, in a dtype.
         prior: On `device`.
-        output: Size, precision and memory.
+        recipe: Size, precision and memory.
         sampling: Steps, guidance, prompts.
         device: Where media are generated.
         heads: Those of the brain model, so that latents of another autoencoder are

@@ -138,7 +138,7 @@ class FolderRun(ScoredRun):
 
     Attributes:
         recipe: Its settings.
-        scored: The media.
+        generated_set: The media.
         stimuli: What was seen.
         medium: What the media are.
         digests: Digests of both folders, by what the user calls them.
@@ -217,8 +217,8 @@ class GenerationSetUp:
     Attributes:
         job: The job, its prior on the device and the stimuli with their files.
         heads: Makes heads of stimuli.
-        brain: Heads decoded from the signals of each cell and subject.
-        sets: All sets of heads from which media are generated.
+        brain_sets: Heads decoded from the signals of each cell and subject.
+        decoded_sets: All sets of heads from which media are generated.
     """
 
     job: "ReconstructionRun"

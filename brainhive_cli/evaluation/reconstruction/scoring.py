@@ -156,7 +156,7 @@ class TaskScores:
             caption. None of a metric of which all stimuli are such.
         recall: Whether each concept was recalled, [N] by its name; NaN of stimuli that
             do not show it.
-        guess: Chance of each metric that can be guessed, by its name: of recalling one
+        chance: Chance of each metric that can be guessed, by its name: of recalling one
             of an item's concepts, of naming its object, [N].
         missing: Scores whose library is missing, and how to get it.
     """
@@ -279,9 +279,9 @@ class Stimuli:
 
     Attributes:
         open: Opens a picture or a clip.
-        label: Names what it shows, in a word or two.
-        annotation: Collects what the data set says of it.
-        alike: Which stimuli are alike.
+        get_label: Names what it shows, in a word or two.
+        get_annotation: Collects what the data set says of it.
+        grouping: Which stimuli are alike.
     """
 
     open: Callable[[str], Any]
@@ -301,11 +301,11 @@ class GeneratedSet:
         seeds: Of the training.
         files: Image id to the files of its repeats.
         subject: Whose signals; None if there are none.
-        described: How they were made, in words that travel with their metrics.
+        description: How they were made, in words that travel with their metrics.
         open: Opens a file.
         annotations: What was decoded in words and masks, by image id, where anything
             was.
-        tasks: How well these are the stimuli's, item by item.
+        task_scores: How well these are the stimuli's, item by item.
         values: Each metric's values, in the order of `media`; empty before they are
             scored.
     """
@@ -399,12 +399,12 @@ class Scorer:
     """Stimuli and the metrics by which reconstructions are compared with them.
 
     Attributes:
-        parts: The metrics, by name.
+        metrics: The metrics, by name.
         protocol: How media are sized.
         batch_size: Media compared at once.
         device: Where media are sized and compared.
-        stimuli: N pictures or clips.
-        frames: Frames of the stimuli where they are clips; None of pictures.
+        open_stimuli: N pictures or clips.
+        n_frames: Frames of the stimuli where they are clips; None of pictures.
     """
 
     metrics: Mapping[str, MetricPart]
