@@ -74,8 +74,8 @@ class StimulusHeads:
         encoder_keys: The key of each encoder's embeddings, by its name.
         compute_heads: Embeddings [B, …] by key to heads [B, …] by name.
         device: Where heads are computed.
-        compute_vectors: Heads to the vectors [B, D] by which rows are compared; default: the
-            token.
+        compute_vectors: Heads to the vectors [B, D] by which rows are compared;
+            default: the token.
         vector_keys: Keys of the embeddings that these vectors are made from; None for
             all.
     """
