@@ -22,7 +22,7 @@ from brainhive_cli.data.published.things_eeg import POSTERIOR
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.evaluation.calibration.recipe import PICTURES
-from brainhive_cli.models.heads import FUSED, TOKEN, Head
+from brainhive_cli.models.heads import FUSED_TARGET, TOKEN_HEAD, Head
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import Layout
@@ -42,7 +42,7 @@ CELLS, MOST_MINUTES, DRAWS = 2000, 20.0, 10
 """Cells of a full curve, the most minutes that they should take, and draws of each
 amount but everything.
 """
-TERMS = [Term(prediction=TOKEN)]
+TERMS = [Term(prediction=TOKEN_HEAD)]
 
 
 def open_base(count: int, epochs: int, batch: int) -> tuple[SourceModel, Trials]:
@@ -55,7 +55,7 @@ def open_base(count: int, epochs: int, batch: int) -> tuple[SourceModel, Trials]
     targets = {name: torch.randn(count, width) for name, width in DIMS.items()}
     layout = Layout(
         SignalSpec(POSTERIOR, SAMPLES, (1, 2), (len(POSTERIOR),) * 2, float(SAMPLES)),
-        {TOKEN: Head((DIM,), FUSED)},
+        {TOKEN_HEAD: Head((DIM,), FUSED_TARGET)},
         backbone=parts.resolve("backbones", "brain_mlp").model_dump(),
         fuser=parts.resolve(
             "fusers", {"kind": "fusion_encoder", "intermediate_size": DIM}

@@ -27,7 +27,7 @@ from brainhive_cli.data.stores.target_store import build_store_path
 from brainhive_cli.data.stores.target_writer import StorePlan, TargetWriter
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.models.backbones import havir, mindeye2, neurons
-from brainhive_cli.models.heads import FUSED, TOKEN, Head, Heads
+from brainhive_cli.models.heads import FUSED_TARGET, TOKEN_HEAD, Head, Heads
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import Layout
@@ -283,7 +283,7 @@ def eeg_model(
     """Describe BrainHiVE's model of THINGS-EEG."""
     layout = Layout(
         SignalSpec(POSTERIOR, SAMPLES, (1,), (len(POSTERIOR),)),
-        {TOKEN: Head((DIM,), FUSED)},
+        {TOKEN_HEAD: Head((DIM,), FUSED_TARGET)},
         backbone=parts.resolve("backbones", kind).model_dump() | backbone,
         fuser=parts.resolve("fusers", "fusion_encoder").model_dump() | backbone,
         dims=DIMS,
@@ -291,7 +291,7 @@ def eeg_model(
     )
     return Model(
         layout,
-        [Term(prediction=TOKEN)],
+        [Term(prediction=TOKEN_HEAD)],
         {name: (dim,) for name, dim in DIMS.items()},
         batch,
         steps,
@@ -309,8 +309,8 @@ def samga_model(batch: int = 512, steps: int = 32, width: int = 3200) -> Model:
         "learn_scale": False,
     }
     terms = [
-        {"prediction": TOKEN, "loss": "mmd", "weight": 0.7},
-        {"prediction": TOKEN, "loss": clip},
+        {"prediction": TOKEN_HEAD, "loss": "mmd", "weight": 0.7},
+        {"prediction": TOKEN_HEAD, "loss": clip},
     ]
     train = {"augment": {"parts": [{"kind": "smooth", "p": 0.3}]}}
     layers = {f"layer-{number}": width for number in range(5)}
@@ -324,7 +324,7 @@ def shallow_alignment_model(
     linear map each side.
     """
     return _linear_model(
-        "linear", DIM, {"layer": width}, [{"prediction": TOKEN}], batch, steps, {}
+        "linear", DIM, {"layer": width}, [{"prediction": TOKEN_HEAD}], batch, steps, {}
     )
 
 
@@ -339,7 +339,7 @@ def _linear_model(
 ) -> Model:
     layout = Layout(
         SignalSpec(POSTERIOR, SAMPLES, (1,), (len(POSTERIOR),)),
-        {TOKEN: Head((dim,), FUSED)},
+        {TOKEN_HEAD: Head((dim,), FUSED_TARGET)},
         backbone=parts.resolve("backbones", "brain-projection").model_dump(),
         fuser=parts.resolve("fusers", {"kind": fuser, "signal_dim": DIM}).model_dump(),
         dims=dims,

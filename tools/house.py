@@ -596,7 +596,7 @@ def _module_of(shelf: str, tiny: Any) -> Any:
         from brainhive_cli.models import fusers
 
         dims = {"one": 6, "other": 6}  # one width, which some need
-        return fusers.build(tiny, dims, tiny.token_dim(dims, 8), 2)
+        return fusers.build_fuser(tiny, dims, tiny.token_dim(dims, 8), 2)
     if shelf in ("losses", "encoders", "generators"):
         part = tiny.build()
         if hasattr(part, "state_dict"):

@@ -52,7 +52,7 @@ from brainhive_cli.models.encoders import (
     resolve,
     resolve_all,
 )
-from brainhive_cli.models.heads import FUSED, check_names
+from brainhive_cli.models.heads import FUSED_TARGET, check_head_names
 
 MAX_STORED_FILE_NAMES = 8
 """Largest number of imported files whose names a store keeps."""
@@ -115,8 +115,8 @@ class Recipe(FileRecipe):
                 f"encoder {known_encoder.name}",
                 OWN_NAME_HINT,
             )
-        check_names([name])
-        if name == FUSED:
+        check_head_names([name])
+        if name == FUSED_TARGET:
             raise RecipeError(
                 f"own vectors cannot be called {name!r}, which is the name of fused "
                 "embeddings",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 
-HOOKS = "_adapter_hooks"
+HOOKS_ATTRIBUTE = "_adapter_hooks"
 """Attribute of a network that holds what the adapter attached last has registered."""
 
 
@@ -48,7 +48,7 @@ class Dropout(nn.Module):
         return x * mask.to(x.dtype).div_(1 - self.p)
 
 
-def mlp(dim: int, hidden: int, dropout: float = 0.0) -> nn.Sequential:
+def build_mlp(dim: int, hidden: int, dropout: float = 0.0) -> nn.Sequential:
     """Make two linear maps without bias, with GELU and dropout between them, [..., D]
     to [..., D].
     """
@@ -76,7 +76,7 @@ class ResidualMLP(nn.Module):
 
     def __init__(self, dim: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.ff = mlp(dim, hidden, dropout)
+        self.ff = build_mlp(dim, hidden, dropout)
         self.norm = nn.LayerNorm(dim, eps=1e-6)  # torch's default is 1e-5
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class ResidualMLP(nn.Module):
         return self.norm(x + self.ff(x))
 
 
-def residual_stack(
+def build_residual_stack(
     dim: int, hidden: int, dropout: float, depth: int = 1
 ) -> nn.Sequential:
     """Make residual MLPs in a row, [..., D] to [..., D], by upstream's names
@@ -121,7 +121,7 @@ class FusionEncoder(nn.Module):
         self.proj_maps = nn.ModuleDict(
             {key: nn.Linear(width, dim) for key, width in dims.items()}
         )
-        self.block = residual_stack(dim, hidden, dropout, depth)
+        self.block = build_residual_stack(dim, hidden, dropout, depth)
 
     def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
         """Fuse embeddings, each [B, D_encoder], to a token [B, D].
@@ -164,7 +164,7 @@ def order_embeddings(
     return [embeddings[key] for key in dims]
 
 
-def rows_of(bank: Tensor, subject_index: Tensor | None) -> Tensor:
+def select_rows(bank: Tensor, subject_index: Tensor | None) -> Tensor:
     """Take each signal's row of a bank [S, ...].
 
     Returns:
@@ -174,7 +174,7 @@ def rows_of(bank: Tensor, subject_index: Tensor | None) -> Tensor:
     return bank.mean(0, keepdim=True) if subject_index is None else bank[subject_index]
 
 
-LINEAR = "linear"
+CHANNEL_MIXING = "linear"
 """Name of the layer below in a recipe."""
 
 
@@ -191,7 +191,7 @@ class ChannelMixing(nn.Module):
 
     def forward(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
         """Map [B, C, T] to [B, C, T]."""
-        return rows_of(self.weight, subject_index) @ signal
+        return select_rows(self.weight, subject_index) @ signal
 
 
 class Adapter(nn.Module):
@@ -224,7 +224,7 @@ class Adapter(nn.Module):
         before.
         """
         # the adapter attached before would go on adding its change
-        for hook in getattr(network, HOOKS, ()):
+        for hook in getattr(network, HOOKS_ATTRIBUTE, ()):
             hook.remove()
         hooks = [
             network.get_submodule(name).register_forward_hook(
@@ -232,7 +232,7 @@ class Adapter(nn.Module):
             )
             for index, name in enumerate(self.names)
         ]
-        setattr(network, HOOKS, hooks)
+        setattr(network, HOOKS_ATTRIBUTE, hooks)
 
     def _change(
         self, index: int, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
@@ -243,7 +243,9 @@ class Adapter(nn.Module):
         return output + (self.factor * F.linear(low, self.up[index])).to(output.dtype)
 
 
-def shapes_of(network: nn.Module, endings: Sequence[str]) -> dict[str, list[int]]:
+def find_linear_shapes(
+    network: nn.Module, endings: Sequence[str]
+) -> dict[str, list[int]]:
     """Give the outputs and inputs of a network's linear maps, by name: all, or those
     whose names end so.
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SOURCE = "hub:shi-labs/versatile-diffusion"
-IMAGE, TEXT = "image_encoder", "text_encoder"
+IMAGE_FOLDER, TEXT_FOLDER = "image_encoder", "text_encoder"
 """Folders of the two towers of a diffusion model."""
-VISION, PROJECTED_TEXT, PLAIN_TEXT = (
+IMAGE_TOWER, PROJECTED_TEXT_TOWER, PLAIN_TEXT_TOWER = (
     "CLIPVisionModelWithProjection",
     "CLIPTextModelWithProjection",
     "CLIPTextModel",
@@ -26,7 +26,7 @@ VISION, PROJECTED_TEXT, PLAIN_TEXT = (
 """Classes of transformers: Versatile Diffusion's towers, and the text tower of Stable
 Diffusion 1.
 """
-PROCESSOR, TOKENIZER = "image_feature_extractor", "tokenizer"
+PROCESSOR_FOLDER, TOKENIZER_FOLDER = "image_feature_extractor", "tokenizer"
 """Folders of what prepares pictures and texts: transformers' CLIPImageProcessor and
 CLIPTokenizer.
 """
@@ -36,7 +36,7 @@ ends it.
 """
 
 
-def of_pictures(tower: Any, pixels: Tensor) -> Tensor:
+def encode_pictures(tower: Any, pixels: Tensor) -> Tensor:
     """Make image tokens [B, S, D] of preprocessed pictures [B, 3, H, W], the class
     token first.
 
@@ -52,7 +52,7 @@ def of_pictures(tower: Any, pixels: Tensor) -> Tensor:
     return tokens.div(tokens[:, :1].norm(dim=-1, keepdim=True))  # [B, S, D]
 
 
-def of_texts(tower: Any, ids: Tensor) -> Tensor:
+def encode_texts(tower: Any, ids: Tensor) -> Tensor:
     """Make text tokens [B, S, D] of token ids [B, S], all divided by the length of the
     projected end token.
 
@@ -64,7 +64,7 @@ def of_texts(tower: Any, ids: Tensor) -> Tensor:
     return tokens.div(encoded.text_embeds.norm(dim=-1, keepdim=True)[:, None])
 
 
-def tower_of(folder: Path, component: str, kind: str, **options: Any) -> nn.Module:
+def load_tower(folder: Path, component: str, kind: str, **options: Any) -> nn.Module:
     """Load a tower from its folder below a diffusion model's, frozen, in float32.
 
     Args:
@@ -84,12 +84,14 @@ def tower_of(folder: Path, component: str, kind: str, **options: Any) -> nn.Modu
     return load_network(getattr(transformers, kind), folder / component, **options)
 
 
-def pixels_of(processor: Any, picture: Any) -> Tensor:
+def preprocess_picture(processor: Any, picture: Any) -> Tensor:
     """Preprocess a picture to [3, H, W]."""
     return processor(images=picture, return_tensors="pt")["pixel_values"][0]
 
 
-def token_ids(folder: Path, component: str = TOKENIZER) -> Callable[[str], Tensor]:
+def load_tokenizer(
+    folder: Path, component: str = TOKENIZER_FOLDER
+) -> Callable[[str], Tensor]:
     """Make what turns a text into token ids [S], padded or cut to the length that the
     folder says.
     """
@@ -103,7 +105,7 @@ def token_ids(folder: Path, component: str = TOKENIZER) -> Callable[[str], Tenso
     return ids
 
 
-class CaptionTokens:
+class Vocabulary:
     """A vocabulary.
 
     Args:
@@ -127,8 +129,8 @@ class CaptionTokens:
             self.end = tokenizer.eot_token_id
             self._encode: Callable[[str], list[int]] = tokenizer.encode
         else:
-            folder = hub.folder(source, allow=(f"{TOKENIZER}/*",))
-            tokenizer = read_preprocessor(folder / TOKENIZER, "CLIPTokenizer")
+            folder = hub.folder(source, allow=(f"{TOKENIZER_FOLDER}/*",))
+            tokenizer = read_preprocessor(folder / TOKENIZER_FOLDER, "CLIPTokenizer")
             self.start = tokenizer.bos_token_id
             self.end = tokenizer.eos_token_id
             # start and end are added by `ids`
@@ -137,7 +139,7 @@ class CaptionTokens:
             )
         self._decode: Callable[[list[int]], str] = tokenizer.decode
 
-    def ids(self, text: str) -> Tensor:
+    def encode(self, text: str) -> Tensor:
         """Make the ids [length] of a caption: start, words, end, zeros.
 
         Source: openai/CLIP, `tokenize` (MIT).
@@ -148,7 +150,7 @@ class CaptionTokens:
         ids = [self.start, *self._encode(text)[: self.length - 2], self.end]
         return torch.tensor(ids + [0] * (self.length - len(ids)))
 
-    def text(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[int]) -> str:
         """Write the caption of ids, up to the first token that ends it; zeros are
         passed over.
         """

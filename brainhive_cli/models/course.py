@@ -21,13 +21,13 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.sections import Section
 
 M = TypeVar("M", bound=BaseModel)
-SHARE = re.compile(r" *(\d{1,6}) */ *(\d{1,6}) *")
+SHARE_PATTERN = re.compile(r" *(\d{1,6}) */ *(\d{1,6}) *")
 """A share of a stage, as a recipe has it: 1/3, or 49/150."""
 
 
-def read_share(value: Any) -> Any:
+def parse_share(value: Any) -> Any:
     """Read `1/3` as a share of a stage; everything else is left as it is."""
-    match = SHARE.fullmatch(value) if isinstance(value, str) else None
+    match = SHARE_PATTERN.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         return value
     # refuses 0 as denominator, too
@@ -36,7 +36,7 @@ def read_share(value: Any) -> Any:
     return Fraction(int(match[1]), int(match[2]))
 
 
-def write_share(value: Any) -> Any:
+def format_share(value: Any) -> Any:
     """Write a share so that it is read as one, also where it is whole: 1/1."""
     if isinstance(value, Fraction):
         return f"{value.numerator}/{value.denominator}"
@@ -44,7 +44,7 @@ def write_share(value: Any) -> Any:
 
 
 def _read_epoch(value: Any) -> Any:
-    value = read_share(value)
+    value = parse_share(value)
     # 3.0 is epoch 3
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -59,7 +59,7 @@ def _read_epoch(value: Any) -> Any:
 Epoch = Annotated[
     int | float | Fraction,
     PlainValidator(_read_epoch),
-    PlainSerializer(write_share),
+    PlainSerializer(format_share),
     Field(examples=["[0, 1/3]"]),
 ]
 """An epoch, counted from 0, or a share of a stage; a float only once it counts in a
@@ -105,7 +105,7 @@ class Course(Section):
         """Return the value in an epoch, counted from 0; it is one value from the first
         step to the last.
         """
-        first, last = epochs_of(self)
+        first, last = get_epochs(self)
         if first >= last:  # a term of a single epoch
             return self.start if epoch < first else self.stop
 
@@ -137,7 +137,7 @@ class Wave(Section):
         """Return the value at a moment: epochs that are done, with the part of this
         one.
         """
-        first, last = epochs_of(self)
+        first, last = get_epochs(self)
         if not first <= epoch < last:
             return self.base
         # half a period of a sine, which is 0 at both ends of the wave
@@ -146,7 +146,7 @@ class Wave(Section):
         )
 
 
-def epochs_of(course: Course | Wave) -> tuple[float, float]:
+def get_epochs(course: Course | Wave) -> tuple[float, float]:
     """Return both epochs of a course or wave; BrainhiveError for shares, where no stage
     is known.
     """
@@ -159,12 +159,12 @@ def epochs_of(course: Course | Wave) -> tuple[float, float]:
     return float(epochs[0]), float(epochs[1])
 
 
-def at(value: float | Course | Wave, epoch: float) -> float:
+def value_at(value: float | Course | Wave, epoch: float) -> float:
     """Return a value in an epoch, counted from 0; a wave's at a moment of it."""
     return value if isinstance(value, int | float) else value.at(epoch)
 
 
-def count_epochs(epochs: EpochRange, start: int, length: int) -> tuple[float, float]:
+def resolve_epochs(epochs: EpochRange, start: int, length: int) -> tuple[float, float]:
     """Count epochs and shares of a stage in epochs of the training; a share may end
     within an epoch.
 
@@ -180,7 +180,9 @@ def count_epochs(epochs: EpochRange, start: int, length: int) -> tuple[float, fl
     return first, last
 
 
-def count_courses(model: M, active: tuple[float, float], start: int, length: int) -> M:
+def resolve_courses(
+    model: M, active: tuple[float, float], start: int, length: int
+) -> M:
     """Count the epochs of every course and wave in a term; a course without is where
     the term is active.
 
@@ -193,7 +195,9 @@ def count_courses(model: M, active: tuple[float, float], start: int, length: int
     # a course or wave with epochs: count them in epochs of the training
     epochs = model.epochs if isinstance(model, Course | Wave) else None
     if epochs is not None:
-        return model.model_copy(update={"epochs": count_epochs(epochs, start, length)})
+        return model.model_copy(
+            update={"epochs": resolve_epochs(epochs, start, length)}
+        )
 
     # a course without epochs ends in the last epoch of its term
     if isinstance(model, Course):
@@ -204,7 +208,7 @@ def count_courses(model: M, active: tuple[float, float], start: int, length: int
     # sections may hold courses at any depth
     inner = {name: value for name, value in model if isinstance(value, BaseModel)}
     counted = {
-        name: count_courses(value, active, start, length)
+        name: resolve_courses(value, active, start, length)
         for name, value in inner.items()
     }
     return model.model_copy(update=counted) if counted else model

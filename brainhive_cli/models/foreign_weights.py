@@ -17,14 +17,14 @@ from brainhive_cli.core.files import locate
 if TYPE_CHECKING:
     from torch import Tensor
 
-State = dict[str, "Tensor"]
+StateDict = dict[str, "Tensor"]
 NameTable = Mapping[str, str | None]
 """What stands for the beginning of a weight's name, by a pattern of it; None: the
 weight is left out.
 """
 
 
-def is_file(reference: str) -> bool:
+def is_weight_file(reference: str) -> bool:
     """Whether a reference is to one file of weights, not to a folder."""
     return Path(reference.partition("@")[0]).suffix in (
         ".ckpt",
@@ -34,7 +34,7 @@ def is_file(reference: str) -> bool:
     )
 
 
-def find_file(reference: str) -> Path:
+def find_weight_file(reference: str) -> Path:
     """Find one file by path or hub reference
     (`hub:[datasets/]OWNER/NAME/FILE[@REVISION]`).
 
@@ -53,12 +53,12 @@ def find_file(reference: str) -> Path:
     return path
 
 
-def file_input(reference: str) -> Input:
+def find_file_input(reference: str) -> Input:
     """Look for a file that `find_file` would fetch; nothing is fetched."""
     if reference.startswith("hub:"):
         folder, name = _split(reference)
         return hub.find_input(folder, (), (name,))
-    return Input(reference, error=find_error(lambda: find_file(reference)))
+    return Input(reference, error=find_error(lambda: find_weight_file(reference)))
 
 
 def load_network(
@@ -112,7 +112,7 @@ def refuse_absent(absent: Iterable[str], count: int, where: object) -> None:
         )
 
 
-def rename(state: Mapping[str, Tensor], table: NameTable) -> State:
+def rename_weights(state: Mapping[str, Tensor], table: NameTable) -> StateDict:
     """Rename weights by the first pattern of a table that a name begins with; other
     names stay.
 
@@ -130,7 +130,7 @@ def rename(state: Mapping[str, Tensor], table: NameTable) -> State:
     return renamed
 
 
-def below(state: Mapping[str, Tensor], prefix: str) -> State:
+def strip_prefix(state: Mapping[str, Tensor], prefix: str) -> StateDict:
     """Select the weights whose names begin with a prefix, and leave the prefix out."""
     return {
         name.removeprefix(prefix): value
@@ -139,7 +139,7 @@ def below(state: Mapping[str, Tensor], prefix: str) -> State:
     }
 
 
-def count_numbers(state: Mapping[str, Tensor], pattern: str) -> int:
+def count_indices(state: Mapping[str, Tensor], pattern: str) -> int:
     """Count the numbers that a pattern's group has among the names of weights."""
     return len({match[1] for name in state if (match := re.match(pattern, name))})
 

@@ -19,7 +19,7 @@ router; SAMGA's.
 """
 
 
-def common_width(dims: dict[str, int]) -> int:
+def get_common_width(dims: dict[str, int]) -> int:
     """Return the width that all encoders have.
 
     Raises:
@@ -82,7 +82,7 @@ class LinearMaps(nn.Module):
         self.join = Join(dims, is_mean)
         # a mean is as wide as one encoder, a concatenation as all of them
         self.image = nn.Linear(
-            common_width(dims) if is_mean else sum(dims.values()), dim
+            get_common_width(dims) if is_mean else sum(dims.values()), dim
         )
         # without a width, the brain encoder predicts tokens itself
         self.signal = nn.Linear(signal_dim, dim) if signal_dim else nn.Identity()
@@ -139,7 +139,7 @@ class Levels(nn.Module):
     def __init__(self, dims: dict[str, int], dim: int, config: Any) -> None:
         super().__init__()
         self.dims = dict(dims)
-        width = common_width(dims)
+        width = get_common_width(dims)
         self.learned = nn.Parameter(torch.zeros(config.learned, width))  # [learned, D]
         # [K + learned, D]
         self.scale = nn.Parameter(torch.rand(len(dims) + config.learned, width))
@@ -184,7 +184,7 @@ class Router(nn.Module):
 
         # at first the layer in the middle weighs most: another's logit is its distance
         # from there, below 0
-        self.pre = nn.Linear(common_width(dims), config.hidden)
+        self.pre = nn.Linear(get_common_width(dims), config.hidden)
         self.layers = nn.ModuleList(nn.Linear(config.hidden, dim) for _ in dims)
         self.global_logits = nn.Parameter(
             -(torch.arange(count, dtype=torch.float32) - count // 2).abs()

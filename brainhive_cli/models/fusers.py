@@ -57,7 +57,7 @@ class FuserConfig(parts.Config):
         return dim
 
 
-def build(
+def build_fuser(
     config: FuserConfig, dims: dict[str, int], dim: int, subjects: int
 ) -> nn.Module:
     """Make a fuser of embeddings of these widths, by key, to tokens [B, D].
@@ -161,9 +161,9 @@ class MeanConfig(FuserConfig):
         Raises:
             RecipeError: if they differ in width.
         """
-        from brainhive_cli.models.fuser_networks import common_width
+        from brainhive_cli.models.fuser_networks import get_common_width
 
-        return common_width(dims)
+        return get_common_width(dims)
 
     def build(self, dims: dict[str, int], dim: int) -> Join:
         """Make a fuser of embeddings of these widths, by encoder, to tokens [B, D]."""

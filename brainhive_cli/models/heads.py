@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-TOKEN = "token"
+TOKEN_HEAD = "token"
 """The head of a model with one token, which is what BrainHiVE's models have."""
-FUSED = "fused"
+FUSED_TARGET = "fused"
 """The target of a head that is compared with what the fuser makes of several
 embeddings.
 """
 
-PREFIX = "latents:"
+LATENT_SPACE_PREFIX = "latents:"
 """Before the name of a latent space, so that it is not compared with a digest of
 files.
 """
-SIGNS = 2048
+N_SIGNS = 2048
 """Signs that are read of a tensor: rounding to half precision moves few weights to
 zero, among all some.
 """
@@ -173,7 +173,7 @@ class Conditioning:
         )
 
 
-def check_names(names: Iterable[str]) -> None:
+def check_head_names(names: Iterable[str]) -> None:
     """Refuse names by which torch could not keep the modules of heads: `a.b`, or
     `keys`, as a dict's method.
 
@@ -192,14 +192,14 @@ def check_names(names: Iterable[str]) -> None:
 
 def _is_attribute_of_modules(name: str) -> bool:
     # names with a dash, and those of shipped encoders, need no torch
-    if not name.isidentifier() or name == TOKEN or parts.is_kind("encoders", name):
+    if not name.isidentifier() or name == TOKEN_HEAD or parts.is_kind("encoders", name):
         return False
     from torch import nn
 
     return hasattr(nn.ModuleDict(), name)
 
 
-def split(values: Tensor, heads: Heads) -> dict[str, Tensor]:
+def split_heads(values: Tensor, heads: Heads) -> dict[str, Tensor]:
     """Cut vectors [B, sum of the widths] into the heads, in their order: [B, *shape] by
     name.
     """
@@ -211,7 +211,7 @@ def split(values: Tensor, heads: Heads) -> dict[str, Tensor]:
     }
 
 
-def check(
+def check_outputs(
     outputs: Any, heads: Heads, what: str, part: Any = None, count: int | None = None
 ) -> None:
     """Refuse what is not the heads' outputs: [B, *shape] by name, or one vector [B, sum
@@ -271,7 +271,7 @@ def _list_shapes(shapes: Mapping[str, Sequence[int]]) -> str:
     )
 
 
-def comparable(values: Tensor, is_centred: bool = False) -> Tensor:
+def flatten_vectors(values: Tensor, is_centred: bool = False) -> Tensor:
     """Flatten a head's outputs [B, *shape] to the vectors [B, D] whose cosines
     retrieval ranks.
 
@@ -306,7 +306,8 @@ def refuse_other_target(name: str, head: Head, digest: str, where: str) -> None:
     is_known = (
         head.digest
         and digest
-        and head.digest.startswith(PREFIX) == digest.startswith(PREFIX)
+        and head.digest.startswith(LATENT_SPACE_PREFIX)
+        == digest.startswith(LATENT_SPACE_PREFIX)
     )
     if is_known and head.digest != digest:
         raise BrainhiveError(
@@ -316,7 +317,7 @@ def refuse_other_target(name: str, head: Head, digest: str, where: str) -> None:
         )
 
 
-def latent_space(autoencoder: Any) -> str:
+def name_latent_space(autoencoder: Any) -> str:
     """Name the space of a diffusers autoencoder's latents, by its scale and signs of
     its encoder's weights.
 
@@ -337,6 +338,6 @@ def latent_space(autoencoder: Any) -> str:
     ]
     for name in (kernels[0], kernels[-1]):
         # signs survive rounding to half precision
-        is_positive = (state[name].flatten()[:SIGNS] > 0).cpu().numpy()
+        is_positive = (state[name].flatten()[:N_SIGNS] > 0).cpu().numpy()
         digest.update(np.packbits(is_positive).tobytes())
-    return PREFIX + digest.hexdigest()[:16]  # 64 bits
+    return LATENT_SPACE_PREFIX + digest.hexdigest()[:16]  # 64 bits

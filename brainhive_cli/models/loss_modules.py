@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.models.course import at
+from brainhive_cli.models.course import value_at
 
 
 class LossModule(nn.Module):
@@ -53,16 +53,16 @@ class ScaledLoss(LossModule):
     def scale(self, epoch: int) -> Tensor | float:
         """Return what cosines are multiplied by in an epoch."""
         if self.logit_scale is None:
-            return 1 / at(self.config.temperature, epoch)
-        return self.config.scale_of(self.logit_scale)
+            return 1 / value_at(self.config.temperature, epoch)
+        return self.config.compute_scale(self.logit_scale)
 
 
 class ClipLoss(ScaledLoss):
     """A contrastive loss that also tells the similarity of a single pair."""
 
-    def of_pairs(self, predicted: Tensor, target: Tensor, context: Any) -> Tensor:
+    def score_pairs(self, predicted: Tensor, target: Tensor, context: Any) -> Tensor:
         """Return the scaled similarity of each prediction [B, ...] and its own target:
         [B].
         """
-        cosine = self.config.cosines_of_pairs(predicted, target)
+        cosine = self.config.compute_pair_cosines(predicted, target)
         return cosine * self.scale(context.epoch)

@@ -15,7 +15,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.sections import refuse_idle
 from brainhive_cli.core.seeds import draw_convex_weights
-from brainhive_cli.models.course import Course, at
+from brainhive_cli.models.course import Course, value_at
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ EPSILON = 1e-6
 """In Dice's denominator, for a batch without any mask; under the root of an edge's
 magnitude, so that its gradient is finite (kornia's).
 """
-MMD_WIDTHS = (0.1, 0.2, 0.5, 1.0, 2.0)
+MMD_KERNEL_STDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Standard deviations of the kernels that MMD averages, in units of vectors, which keep
 their length; SAMGA's.
 """
@@ -37,7 +37,7 @@ MindEye's last.
 """
 LABEL_SMOOTHING = 0.1
 """Share of a cross-entropy's target that all ids have in common; NEURONS'."""
-PADDING = 0
+PADDING_ID = 0
 """Id that a cross-entropy passes over: the padding of captions."""
 Temperature = Annotated[
     PositiveFloat | Course | None,
@@ -175,7 +175,7 @@ class SobelConfig(LossConfig):
         """
         import torch.nn.functional as F
 
-        return F.l1_loss(edges(predicted), edges(target))
+        return F.l1_loss(compute_edges(predicted), compute_edges(target))
 
 
 class DiceConfig(LossConfig):
@@ -209,7 +209,7 @@ def refuse_other_shape(predicted: Tensor, target: Tensor) -> None:
         )
 
 
-def edges(image: Tensor) -> Tensor:
+def compute_edges(image: Tensor) -> Tensor:
     """Compute the magnitude of the Sobel gradient of [B, C, H, W], each channel by
     itself.
 
@@ -280,7 +280,7 @@ class MmdConfig(LossConfig):
             lengths = one.square().sum(1)[:, None] + other.square().sum(1)
             squared = (lengths - 2 * one @ other.T).clamp(min=0)
             return torch.stack(
-                [(-squared / (2 * width**2)).exp() for width in MMD_WIDTHS]
+                [(-squared / (2 * width**2)).exp() for width in MMD_KERNEL_STDS]
             ).mean(0)
 
         # means over pairs of different rows within each side, less the mean between the
@@ -319,11 +319,11 @@ def compare_ids(predicted: Tensor, target: Tensor, context: LossContext) -> Tens
     total = F.cross_entropy(
         predicted.flatten(0, -2),
         ids.flatten(),
-        ignore_index=PADDING,
+        ignore_index=PADDING_ID,
         label_smoothing=LABEL_SMOOTHING,
         reduction="sum",
     )
-    return total / (ids != PADDING).sum().clamp(min=1)
+    return total / (ids != PADDING_ID).sum().clamp(min=1)
 
 
 class ScaledConfig(LossConfig):
@@ -355,7 +355,7 @@ class ScaledConfig(LossConfig):
 
         return ScaledLoss(self)
 
-    def scale_of(self, parameter: Tensor) -> Tensor:
+    def compute_scale(self, parameter: Tensor) -> Tensor:
         """Return the scale by the parameter that training changes: its logarithm."""
         return parameter.exp()
 
@@ -428,17 +428,17 @@ class ClipConfig(ScaledConfig):
 
         return ClipLoss(self)
 
-    def scale_of(self, parameter: Tensor) -> Tensor:
+    def compute_scale(self, parameter: Tensor) -> Tensor:
         """Return the scale by the parameter that training changes."""
         import torch.nn.functional as F
 
         if self.scale_by == "exp":
-            return super().scale_of(parameter)
+            return super().compute_scale(parameter)
         return F.softplus(parameter) if self.scale_by == "softplus" else parameter
 
-    def cosines_of_pairs(self, predicted: Tensor, target: Tensor) -> Tensor:
+    def compute_pair_cosines(self, predicted: Tensor, target: Tensor) -> Tensor:
         """Compare each prediction [B, ...] with its own target: [B]."""
-        return cosines(predicted, target, not self.normalise_signal).diagonal()
+        return compute_cosines(predicted, target, not self.normalise_signal).diagonal()
 
     def contrast(
         self,
@@ -458,14 +458,16 @@ class ClipConfig(ScaledConfig):
         """
         # which targets belong to a prediction: its row's, or all of its stimulus
         stimuli = context.stimuli if self.positives == "stimulus" else None
-        cosine = cosines(predicted, target, not self.normalise_signal)  # [B, B]
-        pairs = pair_weights(context.mixing, cosine, stimuli)  # [B, B]
+        cosine = compute_cosines(predicted, target, not self.normalise_signal)  # [B, B]
+        pairs = compute_pair_weights(context.mixing, cosine, stimuli)  # [B, B]
 
         # cross-entropies in both directions, and the distance of pairs
         logits = cosine * scale
         beta = self.hard_negative_beta
         to_target, to_prediction = (
-            cross_entropy(harder(logits, pairs == 0, beta, dim), pairs, dim)
+            cross_entropy(
+                weigh_hard_negatives(logits, pairs == 0, beta, dim), pairs, dim
+            )
             for dim in (1, 0)
         )
         distance = 1 - (pairs * cosine).sum() / len(pairs)
@@ -544,13 +546,13 @@ class SoftClipConfig(ScaledConfig):
 
         # compare the similarities of predictions and targets with those among the
         # targets
-        logits = cosines(predicted, target) * scale  # [B, B]
-        softness = at(self.temperature or SOFT_LABEL_TEMPERATURE, context.epoch)
+        logits = compute_cosines(predicted, target) * scale  # [B, B]
+        softness = value_at(self.temperature or SOFT_LABEL_TEMPERATURE, context.epoch)
         # or targets would become similar so that the labels are easy
         fixed = target.detach()
-        labels = (cosines(fixed, fixed) / softness).softmax(1)
-        to_target = cross_entropy(logits, mixed(labels, mixing), 1)
-        to_prediction = cross_entropy(logits, mixed(labels.T, mixing), 0)
+        labels = (compute_cosines(fixed, fixed) / softness).softmax(1)
+        to_target = cross_entropy(logits, mix_rows(labels, mixing), 1)
+        to_prediction = cross_entropy(logits, mix_rows(labels.T, mixing), 0)
         return (to_target + to_prediction) / 2
 
 
@@ -606,15 +608,17 @@ class SoftContConfig(LossConfig):
 
         # labels are the similarities of the picture's positions and the augmented
         # picture's [B·S, B·S], a prediction a row
-        logits = cosines(items, views) / self.temperature
+        logits = compute_cosines(items, views) / self.temperature
         # a picture a row
-        labels = cosines(pictures.detach(), views.detach()) / self.temperature
-        to_target = cross_entropy(logits, mixed(labels.softmax(1), mixing), 1)
-        to_prediction = cross_entropy(logits, mixed(labels.softmax(0), mixing), 0)
+        labels = compute_cosines(pictures.detach(), views.detach()) / self.temperature
+        to_target = cross_entropy(logits, mix_rows(labels.softmax(1), mixing), 1)
+        to_prediction = cross_entropy(logits, mix_rows(labels.softmax(0), mixing), 0)
         return (to_target + to_prediction) / 2
 
 
-def cosines(predicted: Tensor, target: Tensor, with_length: bool = False) -> Tensor:
+def compute_cosines(
+    predicted: Tensor, target: Tensor, with_length: bool = False
+) -> Tensor:
     """Compare every prediction with every target, both [B, ...]: [B, B], a prediction a
     row.
 
@@ -634,7 +638,7 @@ def cosines(predicted: Tensor, target: Tensor, with_length: bool = False) -> Ten
     return cosine.to(predicted.dtype)
 
 
-def pair_weights(
+def compute_pair_weights(
     mixing: Mixing | None, cosine: Tensor, stimuli: Tensor | None = None
 ) -> Tensor:
     """Return how much of each target each signal of the batch holds: [B, B], rows sum
@@ -645,14 +649,14 @@ def pair_weights(
     import torch
 
     if stimuli is None:
-        return mixed(
+        return mix_rows(
             torch.eye(len(cosine), dtype=cosine.dtype, device=cosine.device), mixing
         )
     is_same = (stimuli[:, None] == stimuli).to(cosine.dtype)  # [B, B]
-    return mixed(is_same / is_same.sum(1, keepdim=True), mixing)
+    return mix_rows(is_same / is_same.sum(1, keepdim=True), mixing)
 
 
-def mixed(weights: Tensor, mixing: Mixing | None) -> Tensor:
+def mix_rows(weights: Tensor, mixing: Mixing | None) -> Tensor:
     """Mix the target weights of each signal, the rows [B, B], as the signals were
     mixed.
     """
@@ -666,7 +670,7 @@ def cross_entropy(logits: Tensor, weights: Tensor, dim: int) -> Tensor:
     return -(weights * logits.log_softmax(dim)).sum() / len(logits)
 
 
-def harder(
+def weigh_hard_negatives(
     logits: Tensor, is_wrong: Tensor, hard_negative_beta: float, dim: int
 ) -> Tensor:
     """Weigh the wrong candidates along `dim` by exp(beta · logit), with mean 1; all [B,
@@ -699,7 +703,7 @@ def _measure_by_torch(name: str, predicted: Tensor, target: Tensor) -> Tensor:
     return distance(predicted, target)
 
 
-def _without_keys(about: str, **methods: Callable[..., Tensor]) -> LossConfig:
+def _make_keyless(about: str, **methods: Callable[..., Tensor]) -> LossConfig:
     """Make the TINY of a loss that has no keys: its Config's description, and `measure`
     or `compare`.
     """
@@ -712,13 +716,13 @@ def _without_keys(about: str, **methods: Callable[..., Tensor]) -> LossConfig:
 
 
 TINY = {
-    "bce": _without_keys(
+    "bce": _make_keyless(
         "Binary cross-entropy: mean over all values of a batch, each a logit, with "
         "targets between 0 and 1.",
         measure=partial(_measure_by_torch, "binary_cross_entropy_with_logits"),
     ),
     "clip": ClipConfig(),
-    "cross-entropy": _without_keys(
+    "cross-entropy": _make_keyless(
         "Cross-entropy of token ids: each predicted distribution should have its "
         "target's id.\n"
         "\n"
@@ -726,14 +730,14 @@ TINY = {
         compare=compare_ids,
     ),
     "dice": DiceConfig(),
-    "l1": _without_keys(
+    "l1": _make_keyless(
         "Mean absolute difference over all values of a batch: outliers count less "
         "than in mse.",
         measure=partial(_measure_by_torch, "l1_loss"),
     ),
     "mixco": MixcoConfig(),
     "mmd": MmdConfig(),
-    "mse": _without_keys(
+    "mse": _make_keyless(
         "Mean squared error: a prediction should have the values of its target.\n\n"
         "Mean squared difference over all values of a batch.",
         measure=partial(_measure_by_torch, "mse_loss"),

@@ -16,26 +16,26 @@ from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import atomic_write, locate
 from brainhive_cli.measurement.metrics.image import resize
-from brainhive_cli.models.heads import PREFIX
+from brainhive_cli.models.heads import LATENT_SPACE_PREFIX
 
 PIXELS, RANDOM = "pixels", "random"
 """Sources whose latents are the pixels, and whose weights are random."""
-WEIGHTS = "autoencoder.safetensors"
+WEIGHTS_FILE = "autoencoder.safetensors"
 """File of the weights, in the folder of the pictures that they learned from."""
 SUFFIXES = (".png", ".jpg", ".jpeg")
-WAY = (
+SOURCE_HINT = (
     "source: a folder of small pictures that are not decoded later, as "
     "data/digits69/further"
 )
 SIDE_PX = 28
 """Side of the pictures, that of handwritten digits."""
-LATENTS, WIDTH = 12, 400
+N_LATENTS, HIDDEN_WIDTH = 12, 400
 """Numbers in a latent, each of mean 0 and variance 1, and units of the hidden layer."""
 EPOCHS, BATCH_SIZE, PEAK_LR = 80, 64, 2e-3
 """Training by one cycle of the learning rate; the epochs were chosen by the loss of
 held-out digits.
 """
-VALIDATION = 0.1
+VALIDATION_SHARE = 0.1
 """Share of the pictures that is held out, to measure the loss."""
 
 
@@ -46,7 +46,7 @@ class PictureAutoencoder(nn.Module):
     Source: Kingma and Welling 2014 (arXiv 1312.6114), the network of its appendix C.1.
     """
 
-    def __init__(self, latents: int = LATENTS, width: int = WIDTH) -> None:
+    def __init__(self, latents: int = N_LATENTS, width: int = HIDDEN_WIDTH) -> None:
         super().__init__()
         self.latents: int | None = latents
         # the encoder gives mean and log-variance, twice as many numbers as latents
@@ -62,7 +62,7 @@ class PictureAutoencoder(nn.Module):
         """Name of the latents' space, by the weights of the encoder."""
         # weights of the first layer suffice to tell encoders apart
         first = next(self.encoder.parameters()).detach().cpu().numpy()
-        return PREFIX + hashlib.sha256(first.tobytes()).hexdigest()[:16]
+        return LATENT_SPACE_PREFIX + hashlib.sha256(first.tobytes()).hexdigest()[:16]
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Encode pictures [B, 3, H, W] in 0..1 as the means of their latents [B, D]."""
@@ -99,7 +99,7 @@ class Pixels(nn.Module):
         resolution_px: Side of the pictures.
     """
 
-    latent_space = f"{PREFIX}{PIXELS}"
+    latent_space = f"{LATENT_SPACE_PREFIX}{PIXELS}"
     latents: int | None = None
     """Any number of pixels is decoded."""
 
@@ -161,9 +161,9 @@ def find_weights(source: str) -> Path:
     if not source or not folder.is_dir():
         raise MissingData(
             f"no folder of pictures {source!r}, from which an autoencoder could learn",
-            WAY,
+            SOURCE_HINT,
         )
-    file = folder / WEIGHTS
+    file = folder / WEIGHTS_FILE
     if file.is_file():
         return file
 
@@ -202,7 +202,7 @@ def read_pictures(folder: Path) -> Tensor:
     if len(rows) < 2:
         raise MissingData(
             f"{folder} holds {len(rows)} pictures, and an autoencoder learns from two",
-            WAY,
+            SOURCE_HINT,
         )
     return torch.cat(rows)
 
@@ -218,7 +218,7 @@ def learn_pictures(pixels: Tensor, epochs: int = EPOCHS) -> PictureAutoencoder:
         torch.manual_seed(0)
         network = PictureAutoencoder()
     order = torch.randperm(len(pixels), generator=random)
-    held_count = max(1, round(VALIDATION * len(pixels)))
+    held_count = max(1, round(VALIDATION_SHARE * len(pixels)))
     held_out = pixels[order[:held_count]]
     learned = pixels[order[held_count:]]
 

@@ -33,10 +33,10 @@ UNIT_SIZES = {
     "fT/cm": (1e-13, "T/m"),
 }
 """Factor to the SI unit, and that unit, by name."""
-MEG = re.compile(r"MEG|M[LRZ][A-Z]\d")
+MEG_NAME_PATTERN = re.compile(r"MEG|M[LRZ][A-Z]\d")
 """Beginning of the names of MEG sensors (MEGIN's and CTF's)."""
 # written out: microvolt and microvolts are µV
-WORDS = {
+UNIT_WORDS = {
     f"{prefix}{word}{plural}": f"{letter}{unit}"
     for word, unit in (("volt", "V"), ("tesla", "T"))
     for prefix, letter in {
@@ -50,17 +50,19 @@ WORDS = {
     for plural in ("", "s")
 }
 # casefold also turns the micro sign into the Greek letter mu
-SPELLINGS = WORDS | {unit.casefold(): unit for unit in UNIT_SIZES} | {"uv": "µV"}
+UNIT_SPELLINGS = (
+    UNIT_WORDS | {unit.casefold(): unit for unit in UNIT_SIZES} | {"uv": "µV"}
+)
 
 
-def name_modality(names: Sequence[str], unit: str) -> str:
+def guess_modality(names: Sequence[str], unit: str) -> str:
     """Name the kind of recordings whose types of channels are not known: by the unit,
     else by the sensors; fMRI where there are none.
     """
     if not names:
         return "fMRI"
-    is_volts = name_unit(unit).endswith("V")
-    is_meg = "T" in unit or (not is_volts and any(map(MEG.match, names)))
+    is_volts = normalise_unit(unit).endswith("V")
+    is_meg = "T" in unit or (not is_volts and any(map(MEG_NAME_PATTERN.match, names)))
     return "MEG" if is_meg else "EEG"
 
 
@@ -107,7 +109,7 @@ class SignalSpec:
 
     def __post_init__(self) -> None:
         """Check every list against the others."""
-        modality = self.modality or name_modality(self.names, self.unit)
+        modality = self.modality or guess_modality(self.names, self.unit)
         object.__setattr__(self, "modality", modality)
         # lists of subjects, sensors and samples have matching lengths
         lengths = [("widths", len(self.widths), len(self.subjects))]
@@ -210,7 +212,7 @@ class SignalSpec:
         # unit and rate, where both sides know them
         rates_hz = tuple(rate and round(rate, 3) for rate in (rate_hz, self.rate_hz))
         pairs = {"unit": (unit, self.unit), "rate_hz": rates_hz}
-        if name_unit(unit) == name_unit(self.unit):
+        if normalise_unit(unit) == normalise_unit(self.unit):
             del pairs["unit"]
         pairs = {key: pair for key, pair in pairs.items() if all(pair)}
 
@@ -260,7 +262,7 @@ def check_signal(signal: Tensor, channels: int, samples: int) -> None:
         )
 
 
-def samples_left(samples: int, *filters: tuple[int, int]) -> int:
+def count_output_samples(samples: int, *filters: tuple[int, int]) -> int:
     """Count the samples that unpadded convolutions and poolings, each (kernel, stride),
     leave of T.
 
@@ -283,7 +285,7 @@ def samples_left(samples: int, *filters: tuple[int, int]) -> int:
     return samples
 
 
-def resampling_matrix(samples: int, rate_hz: float, to_rate_hz: float) -> Tensor:
+def build_resampling_matrix(samples: int, rate_hz: float, to_rate_hz: float) -> Tensor:
     """Return the matrix [T', T] by which windows are resampled: scipy's polyphase
     filter.
 
@@ -303,9 +305,9 @@ def resampling_matrix(samples: int, rate_hz: float, to_rate_hz: float) -> Tensor
     return torch.tensor(filtered, dtype=torch.float32)
 
 
-def name_unit(spelling: str) -> str:
+def normalise_unit(spelling: str) -> str:
     """Give a unit's usual name, µV for uV or microvolts; what is not known stays as it
     is.
     """
     text = spelling.strip()
-    return SPELLINGS.get(text.casefold(), text)
+    return UNIT_SPELLINGS.get(text.casefold(), text)

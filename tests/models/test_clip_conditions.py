@@ -6,7 +6,7 @@ import pytest
 
 import brainhive_cli
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.models.clip_conditions import OPEN_CLIP, CaptionTokens
+from brainhive_cli.models.clip_conditions import OPEN_CLIP, Vocabulary
 
 DEMO = Path(brainhive_cli.__file__).parent / "demo/weights/dual"
 
@@ -15,22 +15,22 @@ def test_ids_are_those_of_open_clips_own_function():
     from open_clip.tokenizer import SimpleTokenizer
 
     texts = ["A dog runs, across the Grass!", "x " * 100, ""]
-    tokens = CaptionTokens(length=60)
+    tokens = Vocabulary(length=60)
 
     for text, expected in zip(
         texts, SimpleTokenizer(context_length=60)(texts), strict=True
     ):
-        assert tokens.ids(text).tolist() == expected.tolist()
+        assert tokens.encode(text).tolist() == expected.tolist()
 
 
 def test_a_caption_is_written_again_from_its_ids_and_a_folder_without_a_tokenizer_named(
     tmp_path,
 ):
     for source, text in ((OPEN_CLIP, "a dog runs"), (str(DEMO), "a red ball")):
-        tokens = CaptionTokens(source, 12)
-        ids = tokens.ids(text)
+        tokens = Vocabulary(source, 12)
+        ids = tokens.encode(text)
         assert (len(ids), int(ids[0]), int(ids[-1])) == (12, tokens.start, 0)
-        assert tokens.text(ids.tolist()) == text
-        assert tokens.text([tokens.start, tokens.end, *ids.tolist()]) == ""
+        assert tokens.decode(ids.tolist()) == text
+        assert tokens.decode([tokens.start, tokens.end, *ids.tolist()]) == ""
     with pytest.raises(MissingData, match="has no tokenizer"):
-        CaptionTokens(str(tmp_path))
+        Vocabulary(str(tmp_path))

@@ -12,24 +12,27 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.models import heads
 from brainhive_cli.models.encoders import diffusers_vae
 from brainhive_cli.models.generators import sdxl
-from brainhive_cli.models.heads import PREFIX, Head, latent_space
+from brainhive_cli.models.heads import LATENT_SPACE_PREFIX, Head, name_latent_space
 
 TWO = {"latent": Head((4, 2, 2), "vae", "abc"), "token": Head((3,), "clip")}
 
 
 def test_names_that_are_not_compared_with_torchs_are_fit() -> None:
-    names = [*parts.list_kinds("encoders"), heads.TOKEN, heads.FUSED, "a-b"]
-    heads.check_names(names)
+    names = [*parts.list_kinds("encoders"), heads.TOKEN_HEAD, heads.FUSED_TARGET, "a-b"]
+    heads.check_head_names(names)
     assert [name for name in names if hasattr(torch.nn.ModuleDict(), name)] == []
     for name in ("", "a.b", "keys", "half"):
         with pytest.raises(RecipeError, match="no head can be called"):
-            heads.check_names([name])
+            heads.check_head_names([name])
 
 
 def test_tokens_are_flattened_to_be_compared_and_centred_ones_correlate() -> None:
     tokens = torch.randn(5, 3, 4)
 
-    plain, centred = heads.comparable(tokens), heads.comparable(tokens, is_centred=True)
+    plain, centred = (
+        heads.flatten_vectors(tokens),
+        heads.flatten_vectors(tokens, is_centred=True),
+    )
 
     assert torch.equal(plain, tokens.flatten(1))
     unit = torch.nn.functional.normalize(centred)
@@ -38,7 +41,7 @@ def test_tokens_are_flattened_to_be_compared_and_centred_ones_correlate() -> Non
 
 def test_outputs_that_are_not_the_heads_are_refused_naming_both() -> None:
     right = {"latent": torch.zeros(2, 4, 2, 2), "token": torch.zeros(2, 3)}
-    heads.check(right, TWO, "the backbone")
+    heads.check_outputs(right, TWO, "the backbone")
 
     for wrong in (
         {**right, "token": torch.zeros(2, 1, 3)},
@@ -52,7 +55,7 @@ def test_outputs_that_are_not_the_heads_are_refused_naming_both() -> None:
         with pytest.raises(
             BrainhiveError, match=r"the backbone gives .*heads are latent \[4, 2, 2\]"
         ):
-            heads.check(wrong, TWO, "the backbone")
+            heads.check_outputs(wrong, TWO, "the backbone")
 
 
 def test_a_latent_of_another_autoencoder_is_refused() -> None:
@@ -70,7 +73,7 @@ def test_a_latent_of_another_autoencoder_is_refused() -> None:
 def test_a_latent_space_is_named_by_encoder_and_scale_and_shared():
     autoencoder = sdxl.TINY.build().vae
     name, others = (
-        latent_space(autoencoder),
+        name_latent_space(autoencoder),
         [copy.deepcopy(autoencoder) for _ in range(4)],
     )
     others[0].encoder.conv_in.weight.data.neg_()
@@ -78,8 +81,8 @@ def test_a_latent_space_is_named_by_encoder_and_scale_and_shared():
     others[2].decoder.conv_in.weight.data.neg_()
     others[3].to(torch.bfloat16)
 
-    assert name.startswith(PREFIX)
-    assert [latent_space(other) == name for other in others] == [
+    assert name.startswith(LATENT_SPACE_PREFIX)
+    assert [name_latent_space(other) == name for other in others] == [
         False,
         False,
         True,
@@ -95,6 +98,6 @@ def test_a_latent_space_is_named_by_encoder_and_scale_and_shared():
         diffusers_vae.TINY.model_copy(update={"architecture": config}).build().module
     )
     before = encoder.latent_space
-    assert before == latent_space(encoder.tower)
+    assert before == name_latent_space(encoder.tower)
     encoder.tower.load_state_dict(autoencoder.state_dict())
-    assert latent_space(encoder.tower) == sdxl.TINY.build().latent_space != before
+    assert name_latent_space(encoder.tower) == sdxl.TINY.build().latent_space != before

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from brainhive_cli.models.heads import FUSED, TOKEN, Head
+from brainhive_cli.models.heads import FUSED_TARGET, TOKEN_HEAD, Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import Layout
 
@@ -23,4 +23,4 @@ def one_token(spec: SignalSpec, dim: int, dims: dict[str, int], **more: Any) -> 
         "fuser": {"kind": "fusion_encoder", "intermediate_size": 8},
     }
     given |= {"dims": dims, "encoders": {key: key for key in dims}}
-    return Layout(spec, {TOKEN: Head((dim,), FUSED)}, **{**given, **more})
+    return Layout(spec, {TOKEN_HEAD: Head((dim,), FUSED_TARGET)}, **{**given, **more})

@@ -19,7 +19,7 @@ from brainhive_cli.data.exchange.growing_run import GrowingRun
 from brainhive_cli.data.files.bids_labels import DESCRIPTION, SIMULATED
 from brainhive_cli.data.files.ids import to_table_cell
 from brainhive_cli.data.streams import StreamFormat
-from brainhive_cli.models.signal_spec import UNIT_SIZES, name_unit
+from brainhive_cli.models.signal_spec import UNIT_SIZES, normalise_unit
 
 MNE_UNITS = {
     "mag": "T",
@@ -342,7 +342,7 @@ def _find_scale(name: str, channel_type: str, unit: str) -> float:
         return 1.0
     if mne_unit == "V" and not unit.strip():
         return DEFAULT_VOLTAGE_V
-    factor, quantity = UNIT_SIZES.get(name_unit(unit), (0.0, ""))
+    factor, quantity = UNIT_SIZES.get(normalise_unit(unit), (0.0, ""))
     if quantity != mne_unit:
         raise BrainhiveError(
             f"channel {name} of type {channel_type} has the unit {unit or 'none'}",

@@ -23,7 +23,7 @@ from brainhive_cli.data.signals.spaces import (
     standardise_names,
 )
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.models.signal_spec import UNIT_SIZES, name_unit
+from brainhive_cli.models.signal_spec import UNIT_SIZES, normalise_unit
 
 CH_TYPES = {"V": "eeg", "T": "mag", "T/m": "grad"}
 """Type of channels in mne, by the SI unit of their signals."""
@@ -337,7 +337,7 @@ def _convert_array(signal: Any, axes: Mapping[str, Any], source: str) -> Trials:
             )
     repeated = signal[:, None, :, None] if is_voxels else signal[:, None]
     with naming(source):
-        return Trials(repeated, (), space, times_s, rate_hz, name_unit(unit))
+        return Trials(repeated, (), space, times_s, rate_hz, normalise_unit(unit))
 
 
 def _convert_epochs(epochs: Any, pictures: Any, axes: Mapping[str, Any]) -> Trials:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from brainhive_cli.core.arrays import Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError, find_rows
 from brainhive_cli.data.signals.spaces import Sensors, look_up_positions
-from brainhive_cli.models.signal_spec import MEG
+from brainhive_cli.models.signal_spec import MEG_NAME_PATTERN
 
 ChannelChoice = Literal["none", "spline", "common"]
 """Treatment of channels that a recording lacks: an error, interpolation between its
@@ -98,7 +98,7 @@ def map_channels(
     matrix = np.zeros((len(names), len(recorded.names)))
     if kind == "spline":
         for name in list(names) + list(recorded.names):
-            if MEG.match(name):
+            if MEG_NAME_PATTERN.match(name):
                 raise BrainhiveError(
                     f"{recording_name}: splines are of EEG, and {name} is a sensor of "
                     "MEG",

@@ -28,7 +28,7 @@ from brainhive_cli.data.signals.spaces import (
     find_sample_range,
     list_axis_values,
 )
-from brainhive_cli.models.signal_spec import name_modality
+from brainhive_cli.models.signal_spec import guess_modality
 
 if TYPE_CHECKING:
     import torch
@@ -664,7 +664,7 @@ class Trials:
     def modality(self) -> str:
         """ "EEG", "MEG" or "fMRI", as `prepare` noted it, else by unit and channels."""
         modality = provenance.read_modality(self.provenance)
-        return modality or name_modality(self.channels, self.unit)
+        return modality or guess_modality(self.channels, self.unit)
 
     @property
     def made_by(self) -> tuple[str, ...]:

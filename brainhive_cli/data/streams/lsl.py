@@ -34,7 +34,7 @@ from brainhive_cli.data.streams import (
     StreamRequest,
 )
 from brainhive_cli.data.streams._sample_times import SampleTimes
-from brainhive_cli.models.signal_spec import UNIT_SIZES, name_unit
+from brainhive_cli.models.signal_spec import UNIT_SIZES, normalise_unit
 
 STREAM_TYPES = {"eeg": "EEG", "mag": "MEG", "grad": "MEG"}
 """Types of LSL streams, keyed by the type of the model's channels."""
@@ -574,7 +574,7 @@ def _find_unit_factor(unit: str, model_unit: str) -> float:
     Raises:
         RecipeError: if they measure different quantities.
     """
-    unit_name = name_unit(unit)
+    unit_name = normalise_unit(unit)
     size, quantity = UNIT_SIZES.get(unit_name, (1.0, unit_name))
     model_size, model_quantity = UNIT_SIZES.get(model_unit, (1.0, model_unit))
     if quantity != model_quantity:
@@ -592,7 +592,7 @@ def _find_unit_factor(unit: str, model_unit: str) -> float:
 
 def _read_unit(declared_unit: str, channel_type: str) -> str:
     """Read a unit, or the power of ten that mne-lsl's player writes, such as "-6"."""
-    unit = name_unit(declared_unit)
+    unit = normalise_unit(declared_unit)
     power = read_number(unit)
     if math.isnan(power):
         return unit

@@ -31,7 +31,7 @@ from brainhive_cli.data.signals.windows import CutWindow
 from brainhive_cli.data.targets.model_input import choose_input
 from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.measurement.ranks import rank_targets
-from brainhive_cli.models.signal_spec import SignalSpec, name_unit
+from brainhive_cli.models.signal_spec import SignalSpec, normalise_unit
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 
 BEST = 5
@@ -205,7 +205,7 @@ def plan_preparation(member: TrainedModel, recipe: Recipe) -> LivePreparation:
         )
 
     # unit of the continuous samples, which stores of whitened signals say
-    unit = name_unit(
+    unit = normalise_unit(
         member.recorded_unit(subject) if spec.unit in ("", "whitened") else spec.unit
     )
     return LivePreparation(

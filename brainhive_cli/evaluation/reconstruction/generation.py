@@ -36,10 +36,10 @@ from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.generators import GeneratedMedia, Sampling, require_finite
 from brainhive_cli.models.heads import (
     PREFIX,
-    TOKEN,
+    TOKEN_HEAD,
     Decoded,
     Heads,
-    comparable,
+    flatten_vectors,
     refuse_other_target,
 )
 from brainhive_cli.models.priors import Prior
@@ -48,7 +48,7 @@ from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.run import TrainedRun
 
 MAX_STIMULI_PER_BLOCK = 8192
-"""Stimuli whose heads are computed at once, at most."""
+"""Stimuli whose heads are computed at once, value_at most."""
 MAX_VALUES_PER_BLOCK = 1 << 26
 """Numbers of all their embeddings at most: 256 MiB in float32, 259 pictures of 257 ×
 768 + 77 × 768.
@@ -85,8 +85,8 @@ class StimulusHeads:
     encoder_keys: Mapping[str, str]
     compute_heads: Callable[[dict[str, Tensor]], dict[str, Tensor]]
     device: torch.device
-    compute_vectors: Callable[[Tensors], Tensor] = lambda heads: comparable(
-        heads[TOKEN]
+    compute_vectors: Callable[[Tensors], Tensor] = lambda heads: flatten_vectors(
+        heads[TOKEN_HEAD]
     )
     vector_keys: Collection[str] | None = None
 
@@ -106,7 +106,7 @@ class StimulusHeads:
                 align,
                 encoders,
                 keys,
-                lambda embeddings: {TOKEN: fuser(embeddings)},
+                lambda embeddings: {TOKEN_HEAD: fuser(embeddings)},
                 device,
             )
 

@@ -127,9 +127,9 @@ def predict(
     # check before the cut: a user's backbone may return anything
     predicted = module(signal, subject)
     # `shape[0]`, as len() would fix the batch of an exported model
-    outputs.check(predicted, heads, "the backbone", module, signal.shape[0])
+    outputs.check_outputs(predicted, heads, "the backbone", module, signal.shape[0])
     if isinstance(predicted, Tensor):
-        return outputs.split(predicted, heads)
+        return outputs.split_heads(predicted, heads)
     return dict(predicted)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones.brain_projection import nice_layers
-from brainhive_cli.models.blocks import rows_of
+from brainhive_cli.models.blocks import select_rows
 from brainhive_cli.models.sizes import Share
 
 HEADS = 4
@@ -109,7 +109,9 @@ class ATM(nn.Module):
         # expanded, as a new subject has one mean token for all rows
         tokens = embedding["subject_embedding"]["subject_embedding"].weight
         # [B, 1, T]
-        token = rows_of(tokens, subject_index)[:, None].expand(signal.shape[0], -1, -1)
+        token = select_rows(tokens, subject_index)[:, None].expand(
+            signal.shape[0], -1, -1
+        )
         # [B, 1 + C, T]
         embedded = embedding["dropout"](
             torch.cat([token.to(channels.dtype), channels], 1)

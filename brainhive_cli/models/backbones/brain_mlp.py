@@ -38,12 +38,12 @@ class Config(BackboneConfig):
         from torch import nn
 
         from brainhive_cli.models.backbones._layers import BrainEncoder
-        from brainhive_cli.models.blocks import residual_stack
+        from brainhive_cli.models.blocks import build_residual_stack
 
         encoder: Any = BrainEncoder(
             flatten=nn.Flatten(),
             proj_in=nn.Linear(channels * samples, dim),
-            block=residual_stack(dim, self.hidden or dim, self.dropout),
+            block=build_residual_stack(dim, self.hidden or dim, self.dropout),
         )
         if self.activation == "silu":
             encoder.block.layers[0].ff.activation = nn.SiLU()

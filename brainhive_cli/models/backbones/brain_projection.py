@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import BrainEncoder, projection_head
-from brainhive_cli.models.signal_spec import samples_left
+from brainhive_cli.models.signal_spec import count_output_samples
 from brainhive_cli.models.sizes import UnitDropout
 
 FILTERS = 40
@@ -71,7 +71,7 @@ class Config(BackboneConfig):
         # the signal as a picture [B, 1, C, T] to [B, F, 1, T'], then to [B, F · T'] and
         # [B, D]
         make_layers, filters, shortened_by = LAYERS[self.layers]
-        left = samples_left(samples, *shortened_by)
+        left = count_output_samples(samples, *shortened_by)
         layers = make_layers(channels, self.dropout)
         head = projection_head(filters * left, dim, self.dropout)
         return BrainEncoder(
@@ -138,7 +138,7 @@ def nice_layers(
     """
     from torchvision.ops import Permute
 
-    patches = samples_left(samples, (KERNEL, 1), (POOL, STRIDE))
+    patches = count_output_samples(samples, (KERNEL, 1), (POOL, STRIDE))
     patch_embedding = OrderedDict(
         picture=nn.Unflatten(1, (1, channels)),  # [B, 1, C, T]
         tsconv=ts_conv_layers(channels, dropout),  # [B, F, 1, T']

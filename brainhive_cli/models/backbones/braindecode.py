@@ -32,8 +32,8 @@ from brainhive_cli.models.backbones._layers import BrainEncoder
 from brainhive_cli.models.foreign_weights import refuse_absent
 from brainhive_cli.models.signal_spec import (
     SignalSpec,
-    resampling_matrix,
-    samples_left,
+    build_resampling_matrix,
+    count_output_samples,
 )
 
 PUBLISHED = "*.safetensors"
@@ -219,14 +219,14 @@ class FeatureEncoder(nn.Module):
         resampling = (
             None
             if rate_hz == spec.rate_hz
-            else resampling_matrix(samples, spec.rate_hz, rate_hz)
+            else build_resampling_matrix(samples, spec.rate_hz, rate_hz)
         )
         self.register_buffer("channel_map", channel_map)
         self.register_buffer("resampling", resampling)
         resampled = samples if resampling is None else len(resampling)
         patch = config.patch_samples
         # the window as a multiple of the patch
-        self.samples = samples_left(resampled, (patch, patch)) * patch
+        self.samples = count_output_samples(resampled, (patch, patch)) * patch
 
         # some models choose their vectors by chs_info, others by names at each call
         sizes: dict[str, Any] = {

@@ -86,7 +86,7 @@ class Discriminant(nn.Module):
             BrainhiveError: for a subject that was not fitted.
         """
         maps = [partial(_score, [*layers.values()]) for layers in self.maps.values()]
-        return outputs.split(
+        return outputs.split_heads(
             map_by_subject("lda", signal, subject_index, maps), self.heads
         )
 

@@ -14,7 +14,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models.backbones import BackboneConfig, mindeye2
 from brainhive_cli.models.backbones.with_prior import DENOISED
-from brainhive_cli.models.clip_conditions import OPEN_CLIP, CaptionTokens
+from brainhive_cli.models.clip_conditions import OPEN_CLIP, Vocabulary
 from brainhive_cli.models.heads import Decoded, Heads
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.models.sizes import Share
@@ -184,9 +184,9 @@ class Neurons(nn.Module):
             text = heads[TEXT].width if TEXT in heads else width
             self.text_seg_dec = decoders.TextDrivenDecoder(config, width, text, latents)
         self.text_dec: Any = None
-        self.words: CaptionTokens | None = None
+        self.words: Vocabulary | None = None
         if CAPTION in heads:
-            self.words = CaptionTokens(config.tokenizer, heads[CAPTION].width)
+            self.words = Vocabulary(config.tokenizer, heads[CAPTION].width)
             self.text_dec = decoders.CaptionHead(
                 config, heads[TEXT].width, heads[CAPTION].width
             )
@@ -269,7 +269,7 @@ class Neurons(nn.Module):
             texts = {}
             if self.words is not None:
                 texts[CAPTION] = [
-                    self.words.text(ids) for ids in heads[CAPTION].tolist()
+                    self.words.decode(ids) for ids in heads[CAPTION].tolist()
                 ]
             if not self.config.decodes_motion:
                 heads.pop(MOTION, None)

@@ -131,7 +131,7 @@ class Ridge(nn.Module):
         predicted = map_by_subject(
             "ridge", signal, subject_index, [*self.maps.values()]
         )
-        return outputs.split(predicted.to(signal.dtype), self.heads)
+        return outputs.split_heads(predicted.to(signal.dtype), self.heads)
 
     @torch.no_grad()
     def fit(

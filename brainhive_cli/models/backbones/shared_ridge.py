@@ -88,7 +88,7 @@ class SharedRidge(nn.Module):
         self, signal: Tensor, subject_index: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Predict every head, [B, *shape], from signals [B, C, T] of any subjects."""
-        return outputs.split(
+        return outputs.split_heads(
             signal.flatten(1).to(self.weight) @ self.weight + self.bias, self.heads
         )
 

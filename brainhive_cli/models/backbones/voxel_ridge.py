@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import map_by_subject
-from brainhive_cli.models.blocks import residual_stack, rows_of
+from brainhive_cli.models.blocks import build_residual_stack, select_rows
 from brainhive_cli.models.sizes import HiddenDropout, Width
 
 
@@ -61,7 +61,7 @@ class VoxelRidge(nn.Module):
             torch.empty(subjects, channels * samples, hidden).uniform_(-reach, reach)
         )
         self.bias = nn.Parameter(torch.zeros(subjects, hidden))
-        self.shared = residual_stack(hidden, hidden, config.dropout)
+        self.shared = build_residual_stack(hidden, hidden, config.dropout)
         self.project = nn.Linear(hidden, dim)
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
@@ -82,5 +82,5 @@ class VoxelRidge(nn.Module):
         else:  # without weights [B, V, H] for each signal
             maps = [partial(torch.matmul, other=matrix) for matrix in weight]
             mapped = map_by_subject("voxel-ridge", flat, subject_index, maps)
-        mapped = mapped + rows_of(self.bias, subject_index)  # [B, H]
+        mapped = mapped + select_rows(self.bias, subject_index)  # [B, H]
         return self.project(self.shared(mapped))

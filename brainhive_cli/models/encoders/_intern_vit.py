@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from brainhive_cli.core import documents, weights
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.models.foreign_weights import NameTable, State, rename
+from brainhive_cli.models.foreign_weights import NameTable, StateDict, rename_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MODEL_TYPE = "intern_vit_6b"
 """Type that config.json states for all sizes."""
 BLOCK = r"encoder\.layers\.(\d+)\."
-NAMES: NameTable = {
+TRANSFORMERS_NAMES: NameTable = {
     r"embeddings\.class_embedding": "embeddings.cls_token",
     r"embeddings\.patch_embedding\.": "embeddings.patch_embeddings.projection.",
     r"embeddings\.position_embedding": "embeddings.position_embeddings",
@@ -38,8 +38,8 @@ SIZES = (
     "image_size",
     "patch_size",
 )
-USUAL = {"hidden_act": "gelu", "norm_type": "rms_norm", "layer_norm_eps": 1e-6}
-USUAL |= {"qkv_bias": False, "qk_normalization": True}
+DEFAULTS = {"hidden_act": "gelu", "norm_type": "rms_norm", "layer_norm_eps": 1e-6}
+DEFAULTS |= {"qkv_bias": False, "qk_normalization": True}
 """Keys of the publisher's config.json that it must state, and defaults of its
 InternVisionConfig.
 """
@@ -56,15 +56,19 @@ def load(folder: Path, files: Sequence[Path]) -> nn.Module:
     stated = documents.read_download(folder / "config.json")
     with weights.reading(folder / "config.json"):
         anatomy = {name: stated[name] for name in SIZES}
-        anatomy |= {name: stated.get(name, default) for name, default in USUAL.items()}
+        anatomy |= {
+            name: stated.get(name, default) for name, default in DEFAULTS.items()
+        }
     bias = anatomy.pop("qkv_bias")
     is_normed = anatomy.pop("qk_normalization")
 
     # the weights in transformers' names, shard by shard
-    state: State = {}
+    state: StateDict = {}
     for file in files:
         with weights.reading(file):
-            shard = rename(_split_attention(weights.read(file)), NAMES)
+            shard = rename_weights(
+                _split_attention(weights.read(file)), TRANSFORMERS_NAMES
+            )
         state |= {name: value.float() for name, value in shard.items()}
 
     # fill an empty network
@@ -78,9 +82,9 @@ def load(folder: Path, files: Sequence[Path]) -> nn.Module:
     return network
 
 
-def _split_attention(state: State) -> State:
+def _split_attention(state: StateDict) -> StateDict:
     """Split the joined weights of queries, keys and values [3 D, …] into three."""
-    split: State = {}
+    split: StateDict = {}
     for name, value in state.items():
         is_joined = ".attn.qkv." in name
         parts = value.chunk(3) if is_joined else [value]  # three of [D, …]

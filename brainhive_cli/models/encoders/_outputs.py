@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models.encoders import EMBEDDING, as_list
-from brainhive_cli.models.encoders._tokens import GRAMMAR
+from brainhive_cli.models.encoders._tokens import OUTPUT_PATTERN
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Anatomy:
 
     blocks: Sequence[nn.Module] = ()
     norm: nn.Module = field(default_factory=nn.Identity)
-    extra: int = 0
+    n_prefix_tokens: int = 0
     has_class: bool = False
     stages: Sequence[nn.Module] = ()
 
 
-def resnet_anatomy(network: Any) -> Anatomy | None:
+def find_resnet_anatomy(network: Any) -> Anatomy | None:
     """Find the stages of a ResNet as torchvision, timm and open_clip name them; None
     for other networks.
     """
@@ -75,31 +75,32 @@ class Outputs(nn.Module):
         self.output = output
         self.anatomy = anatomy
         self._names = as_list(output)
-        self._read_from: dict[nn.Module, Tensor] = {}
+        self._module_outputs: dict[nn.Module, Tensor] = {}
 
         # catch the outputs of the modules that are read, during the network's own
         # forward pass
         for module in {
-            self._locate(name)[0] for name in self._names if name != EMBEDDING
+            self._find_module(name)[0] for name in self._names if name != EMBEDDING
         }:
-            module.register_forward_hook(self._keep)
+            module.register_forward_hook(self._store_output)
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         """Encode pictures [B, 3, H, W]: [B, D] or [B, S, D], or a list of these."""
         embedding = self.network(images)
         outputs = [
-            embedding if name == EMBEDDING else self._read(name) for name in self._names
+            embedding if name == EMBEDDING else self._read_output(name)
+            for name in self._names
         ]
-        self._read_from.clear()
+        self._module_outputs.clear()
         return outputs[0] if isinstance(self.output, str) else outputs
 
-    def _keep(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
-        self._read_from[module] = output
+    def _store_output(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        self._module_outputs[module] = output
 
-    def _locate(self, output: str) -> tuple[nn.Module, str]:
+    def _find_module(self, output: str) -> tuple[nn.Module, str]:
         """Find the module whose output is read, and the form in which."""
         anatomy = self.anatomy or Anatomy()
-        match = GRAMMAR.fullmatch(output)
+        match = OUTPUT_PATTERN.fullmatch(output)
         assert match
 
         # a stage of a ResNet, counted from 1
@@ -139,10 +140,10 @@ class Outputs(nn.Module):
             )
         return modules[index], form
 
-    def _read(self, output: str) -> Tensor:
-        module, form = self._locate(output)
+    def _read_output(self, output: str) -> Tensor:
+        module, form = self._find_module(output)
         assert self.anatomy
-        tokens = self._read_from[module]  # [B, S, D]; [B, C, h, w] of a stage
+        tokens = self._module_outputs[module]  # [B, S, D]; [B, C, h, w] of a stage
         if form == ".mean":
             return tokens.mean((2, 3))  # [B, C]
 
@@ -155,7 +156,7 @@ class Outputs(nn.Module):
             return tokens.mean(1)
 
         # patches alone, without class token and registers
-        patches = tokens[:, self.anatomy.extra :]
+        patches = tokens[:, self.anatomy.n_prefix_tokens :]
         return (
             patches.mean(1)
             if form == "mean"

@@ -10,17 +10,17 @@ from pydantic import AfterValidator, Field
 
 from brainhive_cli.models.encoders import EMBEDDING, EncoderConfig, as_list
 
-FORMS = "class|mean|tokens-mean|patches"
-GRAMMAR = re.compile(
-    rf"{EMBEDDING}|(?P<last>{FORMS}|tokens)|stage-(?P<stage>[1-9])(?P<mean>\.mean)?|"
-    rf"block-(?P<block>0\.\d+|1\.0|\d+)(\.(?P<form>{FORMS}))?"
+TOKEN_FORMS = "class|mean|tokens-mean|patches"
+OUTPUT_PATTERN = re.compile(
+    rf"{EMBEDDING}|(?P<last>{TOKEN_FORMS}|tokens)|stage-(?P<stage>[1-9])(?P<mean>\.mean)?|"
+    rf"block-(?P<block>0\.\d+|1\.0|\d+)(\.(?P<form>{TOKEN_FORMS}))?"
 )
 
 
-def checked(output: str | list[str], more: Sequence[str] = ()) -> str | list[str]:
+def check_outputs(output: str | list[str], more: Sequence[str] = ()) -> str | list[str]:
     """Refuse outputs that no network has, unless they are among `more`."""
     for one in as_list(output):
-        if not GRAMMAR.fullmatch(one) and one not in more:
+        if not OUTPUT_PATTERN.fullmatch(one) and one not in more:
             raise ValueError(
                 "an output is embedding, class, mean, patches, tokens, tokens-mean, "
                 "block-I or block-I.class (…; I: a block, or a share of the depth), or "
@@ -34,7 +34,7 @@ def checked(output: str | list[str], more: Sequence[str] = ()) -> str | list[str
 class TokenConfig(EncoderConfig):
     """An encoder with more outputs than its usual embedding."""
 
-    output: Annotated[str | list[str], AfterValidator(checked)] = Field(
+    output: Annotated[str | list[str], AfterValidator(check_outputs)] = Field(
         EMBEDDING,
         description="embedding (the family's usual one); after the last norm: class, "
         "mean (of patches), patches [S, D], tokens [S, D] (class and "

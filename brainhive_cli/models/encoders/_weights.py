@@ -19,18 +19,18 @@ from brainhive_cli.models.encoders import EncoderConfig
 if TYPE_CHECKING:
     from torch import nn
 
-COMPLETE = "give a complete folder, or the hub reference"
+INCOMPLETE_HINT = "give a complete folder, or the hub reference"
 """Hint for a folder that lacks files."""
-PROCESSOR = "preprocessor_config.json"
+PROCESSOR_CONFIG = "preprocessor_config.json"
 """Config of an image processor, which an encoder's `preprocessing` says in words."""
-WITHOUT_EFFECT = {"architectures", "dtype", "torch_dtype", "transformers_version"}
-WITHOUT_EFFECT |= {"pretrained_cfg", "preprocess_cfg"}
+IDLE_KEYS = {"architectures", "dtype", "torch_dtype", "transformers_version"}
+IDLE_KEYS |= {"pretrained_cfg", "preprocess_cfg"}
 """Keys of a config that change nothing of a network in float32, or are said by
 `preprocessing`; nor do those that begin with `_`.
 """
 
 
-def fetch(config: EncoderConfig) -> tuple[Path, dict[str, str]]:
+def fetch_weights(config: EncoderConfig) -> tuple[Path, dict[str, str]]:
     """Find the folder of an encoder's weights; what is on this machine is used as it
     is, without a network.
 
@@ -51,34 +51,34 @@ def fetch(config: EncoderConfig) -> tuple[Path, dict[str, str]]:
         folder = hub.folder(
             source, allow=(*config.config_files, pattern), local=bool(here)
         )
-        require(folder, *config.config_files)
+        require_files(folder, *config.config_files)
 
         # what configs say of the network is part of its identity
         network = {}
         for name in config.config_files:
             written = documents.read_download(folder / name)
-            if name.rpartition("/")[2] != PROCESSOR:
+            if name.rpartition("/")[2] != PROCESSOR_CONFIG:
                 stated = {
                     key: value
                     for key, value in written.items()
                     if not key.startswith("_")
                 }
-                network[name] = {
-                    key: stated[key] for key in stated.keys() - WITHOUT_EFFECT
-                }
+                network[name] = {key: stated[key] for key in stated.keys() - IDLE_KEYS}
 
         # the first pattern with files decides; a store records digests of files and
         # configs
         if any(folder.glob(pattern)):
-            made_by = weights_of(source, folder, (pattern,))
+            made_by = describe_weights(source, folder, (pattern,))
             stated_digest = hashlib.sha256(
                 json.dumps(network, sort_keys=True).encode()
             ).hexdigest()
             return folder, {**made_by, "network": stated_digest}
-    raise MissingData(f"{folder} has no {' or '.join(config.weight_files)}", COMPLETE)
+    raise MissingData(
+        f"{folder} has no {' or '.join(config.weight_files)}", INCOMPLETE_HINT
+    )
 
 
-def find(source: str, files: Sequence[str], way: str) -> Path:
+def find_folder(source: str, files: Sequence[str], way: str) -> Path:
     """Find a folder of weights.
 
     Args:
@@ -94,11 +94,11 @@ def find(source: str, files: Sequence[str], way: str) -> Path:
         raise MissingData(f"no folder {source!r}", way)
     folder = hub.folder(source, allow=files)
     # a download may lack files that the repository does not have
-    require(folder, *files, way=way)
+    require_files(folder, *files, way=way)
     return folder
 
 
-def require(folder: Path, *names: str, way: str = COMPLETE) -> None:
+def require_files(folder: Path, *names: str, way: str = INCOMPLETE_HINT) -> None:
     """Raise MissingData, with the `way` to get them, unless the folder holds each of
     these files.
     """
@@ -107,14 +107,14 @@ def require(folder: Path, *names: str, way: str = COMPLETE) -> None:
         raise MissingData(f"{folder} has no {', '.join(absent)}", way)
 
 
-def weight_files(config: EncoderConfig, folder: Path) -> list[Path]:
+def list_weight_files(config: EncoderConfig, folder: Path) -> list[Path]:
     """List an encoder's files of weights; indices of split ones hold none."""
     # split weights have an index (.json) next to their shards
     files = [file for pattern in config.weight_files for file in folder.glob(pattern)]
     return [file for file in files if file.suffix != ".json"]
 
 
-def weights_of(
+def describe_weights(
     source: str, folder: Path, files: Sequence[str] = hub.WEIGHT_PATTERNS
 ) -> dict[str, str]:
     """Describe weights, the files of a folder that match the patterns, for a store's
@@ -135,12 +135,12 @@ def prepare_network(
     """
     # files are located now, the network is made when it is first used
     if config.source == "random":
-        return partial(untrained, draw), {"source": "random"}
-    folder, weights = fetch(config)
+        return partial(build_untrained, draw), {"source": "random"}
+    folder, weights = fetch_weights(config)
     return partial(load, folder), weights
 
 
-def untrained(make: Callable[[], nn.Module]) -> nn.Module:
+def build_untrained(make: Callable[[], nn.Module]) -> nn.Module:
     """Make a network with random weights, the same every time."""
     import torch
 

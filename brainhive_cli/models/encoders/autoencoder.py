@@ -13,7 +13,7 @@ from brainhive_cli.models.encoders import Encoder, EncoderConfig
 from brainhive_cli.models.picture_autoencoder import (
     RANDOM,
     SIDE_PX,
-    WEIGHTS,
+    WEIGHTS_FILE,
     find_weights,
     open_autoencoder,
 )
@@ -28,7 +28,7 @@ class Config(EncoderConfig):
     """
 
     cites: ClassVar[tuple[str, ...]] = ("kingma2014",)
-    weight_files = (WEIGHTS,)
+    weight_files = (WEIGHTS_FILE,)
     usual_cosine = (-1.0, 1.0)
     usual_repeats = 1.0
     usual_dead = 1.0  # pixels at the border of digits are always black
@@ -36,7 +36,8 @@ class Config(EncoderConfig):
     source: str = Field(
         "",
         description=(
-            f"folder of pictures to learn from, which then holds {WEIGHTS}; or `random`"
+            "folder of pictures to learn from, which then holds "
+            f"{WEIGHTS_FILE}; or `random`"
         ),
     )
 

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from brainhive_cli.models.clip_conditions import OPEN_CLIP, CaptionTokens
+from brainhive_cli.models.clip_conditions import OPEN_CLIP, Vocabulary
 from brainhive_cli.models.encoders import AnnotationConfig, Encoder
 
 
@@ -31,11 +31,11 @@ class Config(AnnotationConfig):
         import torch
 
         # an absent vocabulary is an error here, before any caption is read
-        tokens = CaptionTokens(self.source, self.length)
+        tokens = Vocabulary(self.source, self.length)
         words = f"{self.source}: {self.length} ids, start, words, end, zeros"
         return Encoder(
             torch.nn.Identity(),  # the target is the ids themselves
-            lambda caption: tokens.ids(caption).to(torch.int32),
+            lambda caption: tokens.encode(caption).to(torch.int32),
             words,
             reads=self.reads,
         )

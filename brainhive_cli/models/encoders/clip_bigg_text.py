@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from brainhive_cli.models import encoders
-from brainhive_cli.models.clip_conditions import CaptionTokens
+from brainhive_cli.models.clip_conditions import Vocabulary
 from brainhive_cli.models.encoders import (
     Encoder,
     EncoderConfig,
     open_clip,
     source_field,
 )
-from brainhive_cli.models.encoders._weights import fetch, untrained
+from brainhive_cli.models.encoders._weights import build_untrained, fetch_weights
 from brainhive_cli.models.encoders.clip_bigg_tokens import SOURCE
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Config(EncoderConfig):
     reads: ClassVar[Literal["captions"]] = "captions"
     dim = 1280
     licence = "MIT"
-    config_files = (open_clip.CONFIG,)
+    config_files = (open_clip.CONFIG_FILE,)
     weight_files = open_clip.Config.weight_files
 
     source: str = source_field(SOURCE)
@@ -52,15 +52,15 @@ class Config(EncoderConfig):
 
             model = self.architecture
             weights = {"source": self.source}
-            load = partial(untrained, partial(CLIP, **model))
+            load = partial(build_untrained, partial(CLIP, **model))
         else:
-            folder, weights = fetch(self)
-            model, _ = open_clip.written_in(folder)
-            load = partial(open_clip.load, self, folder)
+            folder, weights = fetch_weights(self)
+            model, _ = open_clip.read_config(folder)
+            load = partial(open_clip.load_towers, self, folder)
 
         # captions have the context length of the text tower
         length = model.get("text_cfg", {}).get("context_length", LENGTH)
-        tokens = CaptionTokens(length=length)
+        tokens = Vocabulary(length=length)
 
         def text_tower() -> nn.Module:
             both: Any = load()
@@ -70,7 +70,7 @@ class Config(EncoderConfig):
 
         return Encoder(
             text_tower,
-            tokens.ids,
+            tokens.encode,
             f"CLIP's vocabulary, {length} tokens",
             weights,
             self.reads,

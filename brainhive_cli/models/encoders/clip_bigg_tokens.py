@@ -33,7 +33,7 @@ class Config(EncoderConfig):
     image_px = 224
     licence = "MIT"
     shape = (256, 1664)
-    config_files = (open_clip.CONFIG,)
+    config_files = (open_clip.CONFIG_FILE,)
     weight_files = open_clip.Config.weight_files
 
     source: str = source_field(SOURCE)

@@ -14,7 +14,7 @@ from brainhive_cli.models.encoders import (
     source_field,
     transformers_vit,
 )
-from brainhive_cli.models.encoders._weights import require
+from brainhive_cli.models.encoders._weights import require_files
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,7 +40,7 @@ class Config(EncoderConfig):
 
         clip = transformers_vit.Config(source=self.source).build()
         folder = hub.folder("demo:dual")
-        require(folder, PROJECTION)
+        require_files(folder, PROJECTION)
         digests = {
             "digest": f"{clip.weights['digest']} {hub.digest(folder, (PROJECTION,))}"
         }

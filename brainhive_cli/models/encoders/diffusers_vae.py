@@ -12,15 +12,19 @@ from pydantic import Field
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import EMBEDDING, Encoder, EncoderConfig, ModelConfig
-from brainhive_cli.models.encoders._weights import fetch, untrained, weight_files
+from brainhive_cli.models.encoders._weights import (
+    build_untrained,
+    fetch_weights,
+    list_weight_files,
+)
 from brainhive_cli.models.foreign_weights import load_network
-from brainhive_cli.models.heads import latent_space
+from brainhive_cli.models.heads import name_latent_space
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 VaeOutput = Literal["embedding", "latent"]
-KINDS = (
+AUTOENCODER_CLASSES = (
     "AutoencoderKL",
     "AutoencoderTiny",
     "AsymmetricAutoencoderKL",
@@ -95,7 +99,7 @@ class Config(EncoderConfig):
         """Prepare the autoencoder, in float32."""
         from brainhive_cli.models.encoders._outputs import Tower
 
-        load, weights = self._network()
+        load, weights = self._prepare_network()
 
         def preprocess(image: Any) -> Tensor:
             from torchvision.transforms import v2
@@ -113,7 +117,7 @@ class Config(EncoderConfig):
         def network() -> nn.Module:
             vae = load()
             tower: Any = Tower(vae, partial(_encode, self))
-            tower.latent_space = latent_space(vae)  # which stores state
+            tower.latent_space = name_latent_space(vae)  # which stores state
             return tower
 
         # the words tell stores of different preprocessing apart
@@ -124,22 +128,22 @@ class Config(EncoderConfig):
         words += ", in floats" if self.resizes == "floats" else ""
         return Encoder(network, preprocess, words, weights)
 
-    def _network(self) -> tuple[Callable[[], nn.Module], dict[str, str]]:
+    def _prepare_network(self) -> tuple[Callable[[], nn.Module], dict[str, str]]:
         import diffusers
         import torch
 
         # random weights for tests; otherwise the class that the config names
         if self.source == "random":
             draw = partial(diffusers.AutoencoderKL, **self.architecture)
-            return partial(untrained, draw), {"source": "random"}
-        folder, weights = fetch(self)
+            return partial(build_untrained, draw), {"source": "random"}
+        folder, weights = fetch_weights(self)
         kind = ModelConfig.read(folder).class_name
-        if kind not in KINDS:
+        if kind not in AUTOENCODER_CLASSES:
             raise MissingData(
                 f"{folder} holds a {kind or 'model without a class name'}",
-                f"known: {', '.join(KINDS)}",
+                f"known: {', '.join(AUTOENCODER_CLASSES)}",
             )
-        files = weight_files(self, folder)
+        files = list_weight_files(self, folder)
         model = getattr(diffusers, kind)
         return partial(
             load_network, model, folder, files=files, torch_dtype=torch.float32

@@ -19,14 +19,18 @@ from brainhive_cli.core.weights import fill, read, reading
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import Encoder
 from brainhive_cli.models.encoders._tokens import TokenConfig
-from brainhive_cli.models.encoders._weights import find, untrained, weights_of
-from brainhive_cli.models.encoders.timm import anatomy_of
-from brainhive_cli.models.foreign_weights import NameTable, rename
+from brainhive_cli.models.encoders._weights import (
+    build_untrained,
+    describe_weights,
+    find_folder,
+)
+from brainhive_cli.models.encoders.timm import find_anatomy
+from brainhive_cli.models.foreign_weights import NameTable, rename_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-WAY = (
+DOWNLOAD_HINT = (
     "unzip DreamSim's release of this type there: "
     "https://github.com/ssundaram21/dreamsim/releases"
 )
@@ -85,8 +89,11 @@ class Vit:
         ):
             # bring a checkpoint to timm's names: DINO's are timm's, DreamSim brings
             # CLIP's into DINO's
-            bare = rename(read(path, way), {r"(visual|backbone)\.": ""})
-            state = {name: value.float() for name, value in rename(bare, TIMM).items()}
+            bare = rename_weights(read(path, way), {r"(visual|backbone)\.": ""})
+            state = {
+                name: value.float()
+                for name, value in rename_weights(bare, TIMM_NAMES).items()
+            }
             if "proj" in state:
                 state["head.weight"] = state.pop("proj").T
                 state["head.bias"] = torch.zeros(len(state["head.weight"]))
@@ -127,7 +134,11 @@ class Vit:
         return network
 
 
-TIMM: NameTable = {r"head\.": None, "mask_token$": None, r"pos_drop\.": "norm_pre."}
+TIMM_NAMES: NameTable = {
+    r"head\.": None,
+    "mask_token$": None,
+    r"pos_drop\.": "norm_pre.",
+}
 """timm's names by a checkpoint's; head and mask token are for training."""
 VITS = documents.read(Path(__file__).with_name("dreamsim.yaml"), dict[str, Vit])
 """Vision transformers by DreamSim's names."""
@@ -173,9 +184,9 @@ class Config(TokenConfig):
 
         from brainhive_cli.models.encoders._outputs import Outputs, Tower
 
-        # networks are loaded later; here it is checked that their files exist
+        # networks are loaded later; here it is check_outputs that their files exist
         vits = [VITS[member] for member in self.members]
-        networks, weights = self._networks(vits)
+        networks, weights = self._prepare_networks(vits)
         side = self.architecture.get("img_size", self.image_px)
 
         def preprocess(image: Any) -> Tensor:
@@ -201,19 +212,21 @@ class Config(TokenConfig):
                     data.OPENAI_CLIP_MEAN if vit.is_clip else data.IMAGENET_DEFAULT_MEAN
                 )
                 std = data.OPENAI_CLIP_STD if vit.is_clip else data.IMAGENET_DEFAULT_STD
-                member = Outputs(network, self.output, anatomy_of(network))
+                member = Outputs(network, self.output, find_anatomy(network))
                 members.append(nn.Sequential(v2.Normalize(mean, std), member))
             return Tower(nn.ModuleList(members), _join_outputs)
 
         return Encoder(outputs, preprocess, words, weights)
 
-    def _networks(
+    def _prepare_networks(
         self, vits: Sequence[Vit]
     ) -> tuple[Callable[[], list[nn.Module]], dict[str, str]]:
         # random weights have no files and no adapter
         if self.source == "random":
             draws = [partial(vit.build, **self.architecture) for vit in vits]
-            return lambda: [untrained(draw) for draw in draws], {"source": "random"}
+            return lambda: [build_untrained(draw) for draw in draws], {
+                "source": "random"
+            }
 
         # name the checkpoints, torch.hub's where it has one, and the adapter unless it
         # is skipped
@@ -225,7 +238,7 @@ class Config(TokenConfig):
         files = [*bases, *self.weight_files, f"{lora}/adapter_config.json"]
         if self.adapter == "skip":
             files = bases
-        folder = find(self.source, files, WAY)
+        folder = find_folder(self.source, files, DOWNLOAD_HINT)
 
         def load() -> list[nn.Module]:
             pairs = zip(vits, bases, strict=True)
@@ -233,16 +246,16 @@ class Config(TokenConfig):
                 vit.load(folder / file, **self.architecture) for vit, file in pairs
             ]
             if self.adapter == "apply":
-                merge(folder / lora, networks)
+                merge_adapter(folder / lora, networks)
             return networks
 
-        return load, weights_of(self.source, folder, files)
+        return load, describe_weights(self.source, folder, files)
 
 
 TINY = Config(source="random", architecture=encoders.TINY_ARCHITECTURES["dreamsim"])
 
 
-def merge(folder: Path, networks: Sequence[Any]) -> None:
+def merge_adapter(folder: Path, networks: Sequence[Any]) -> None:
     """Add a low-rank adapter to the weights of networks: W += alpha / r · B A, in every
     `qkv`.
 
@@ -257,15 +270,15 @@ def merge(folder: Path, networks: Sequence[Any]) -> None:
     import torch
 
     config = documents.read(
-        folder / "adapter_config.json", dict[str, Any], WAY, MissingData
+        folder / "adapter_config.json", dict[str, Any], DOWNLOAD_HINT, MissingData
     )
     with (
-        reading(folder, WAY, problem="is no adapter of this network"),
+        reading(folder, DOWNLOAD_HINT, problem="is no adapter of this network"),
         torch.no_grad(),
     ):
         # add the update of each block, and count what the file holds beyond them
         scale = config["lora_alpha"] / config["r"]
-        parts = read(folder / "adapter_model.safetensors", WAY)
+        parts = read(folder / "adapter_model.safetensors", DOWNLOAD_HINT)
         for e, network in enumerate(networks):
             for i, block in enumerate(network.blocks):
                 extractor = f"base_model.model.extractor_list.{e}.model"

@@ -68,7 +68,7 @@ class GaborPyramid(nn.Module):
     def __init__(self, orientations: int, grid: int) -> None:
         super().__init__()
         self.grid = grid
-        self.register_buffer("filters", draw_pairs(orientations))
+        self.register_buffer("filters", build_filter_pairs(orientations))
         self.register_buffer("opponent", torch.tensor(OPPONENT)[..., None, None])
 
     def forward(self, pictures: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class GaborPyramid(nn.Module):
         return torch.cat(cells, 1)
 
 
-def draw_pairs(orientations: int) -> Tensor:
+def build_filter_pairs(orientations: int) -> Tensor:
     """Draw Gabor filters in cosine phase, then in sine phase: [2 · orientations, 1, H,
     W].
     """

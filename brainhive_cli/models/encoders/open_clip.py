@@ -15,13 +15,17 @@ from brainhive_cli.core.weights import reading
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import Encoder, EncoderConfig
 from brainhive_cli.models.encoders._tokens import TokenConfig
-from brainhive_cli.models.encoders._weights import fetch, untrained, weight_files
-from brainhive_cli.models.encoders.timm import anatomy_of
+from brainhive_cli.models.encoders._weights import (
+    build_untrained,
+    fetch_weights,
+    list_weight_files,
+)
+from brainhive_cli.models.encoders.timm import find_anatomy
 
 if TYPE_CHECKING:
     from torch import nn
 
-CONFIG = "open_clip_config.json"
+CONFIG_FILE = "open_clip_config.json"
 
 
 class Config(TokenConfig):
@@ -30,7 +34,7 @@ class Config(TokenConfig):
     """
 
     cites = ("ilharco2021",)
-    config_files = (CONFIG,)
+    config_files = (CONFIG_FILE,)
     weight_files = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
     source: str = Field(
@@ -54,7 +58,7 @@ class Config(TokenConfig):
         from brainhive_cli.models.encoders._outputs import (
             Anatomy,
             Outputs,
-            resnet_anatomy,
+            find_resnet_anatomy,
         )
 
         # architecture and transform, as the folder states them
@@ -63,8 +67,8 @@ class Config(TokenConfig):
             stated = dict[str, Any]()
             weights = {"source": "random"}
         else:
-            folder, weights = fetch(self)
-            model, stated = written_in(folder)
+            folder, weights = fetch_weights(self)
+            model, stated = read_config(folder)
 
         # make the transform, and try it, so that a damaged config is refused here
         with reading(self.source):
@@ -82,20 +86,23 @@ class Config(TokenConfig):
                     model["vision_cfg"],
                     model.get("quick_gelu", False),
                 )
-                tower: Any = untrained(partial(_build_vision_tower, *sizes))
+                tower: Any = build_untrained(partial(_build_vision_tower, *sizes))
             else:
-                tower = load(self, folder).visual
+                tower = load_towers(self, folder).visual
 
             # blocks of a vision transformer or stages of a ResNet, open_clip's own or
             # timm's
             if hasattr(tower, "trunk"):
-                anatomy = anatomy_of(tower.trunk)
+                anatomy = find_anatomy(tower.trunk)
             elif not hasattr(tower, "transformer"):
-                anatomy = resnet_anatomy(tower)
+                anatomy = find_resnet_anatomy(tower)
             else:  # a pool's norm is as wide as the pool
                 norm = tower.ln_post if tower.attn_pool is None else nn.Identity()
                 anatomy = Anatomy(
-                    list(tower.transformer.resblocks), norm, extra=1, has_class=True
+                    list(tower.transformer.resblocks),
+                    norm,
+                    n_prefix_tokens=1,
+                    has_class=True,
                 )
             return Outputs(tower, self.output, anatomy)
 
@@ -105,18 +112,18 @@ class Config(TokenConfig):
 TINY = Config(source="random", architecture=encoders.TINY_ARCHITECTURES["open-clip"])
 
 
-def written_in(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read `model_cfg` and `preprocess_cfg` of a folder in open_clip's hub layout."""
-    written = documents.read_download(folder / CONFIG)
-    with reading(folder / CONFIG):
+    written = documents.read_download(folder / CONFIG_FILE)
+    with reading(folder / CONFIG_FILE):
         return dict(written["model_cfg"]), dict(written.get("preprocess_cfg", {}))
 
 
-def load(config: EncoderConfig, folder: Path) -> Any:
+def load_towers(config: EncoderConfig, folder: Path) -> Any:
     """Load both towers."""
     import open_clip
 
-    files = weight_files(config, folder)
+    files = list_weight_files(config, folder)
     with reading(folder, files=files):
         return open_clip.create_model(
             f"local-dir:{folder.resolve()}", require_pretrained=True

@@ -10,11 +10,14 @@ from brainhive_cli.core import hub, parts
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.models.encoders import EMBEDDING, Encoder, EncoderConfig, ModelConfig
-from brainhive_cli.models.encoders._tokens import TokenConfig, checked
-from brainhive_cli.models.encoders.diffusers_vae import KINDS
-from brainhive_cli.models.encoders.transformers_vit import FAMILIES, is_known
+from brainhive_cli.models.encoders._tokens import TokenConfig, check_outputs
+from brainhive_cli.models.encoders.diffusers_vae import AUTOENCODER_CLASSES
+from brainhive_cli.models.encoders.transformers_vit import (
+    FAMILIES,
+    is_vision_transformer,
+)
 
-CONFIGS = ("config.json", "open_clip_config.json")
+CONFIG_FILES = ("config.json", "open_clip_config.json")
 """Config files that name the family; a folder may have both."""
 
 
@@ -27,7 +30,7 @@ class Config(TokenConfig):
         "", description="hub:owner/name[/subfolder][@revision], or a folder"
     )
     output: Annotated[
-        str | list[str], AfterValidator(partial(checked, more=("latent",)))
+        str | list[str], AfterValidator(partial(check_outputs, more=("latent",)))
     ] = Field(
         EMBEDDING,
         description=(
@@ -38,13 +41,13 @@ class Config(TokenConfig):
 
     def build(self) -> Encoder:
         """Read the config, then build through the family's own part."""
-        return self._part().build()
+        return self._resolve_family().build()
 
     @property
     def is_available(self) -> bool:
         """Whether the weights that the family loads are on this machine."""
         try:
-            return bool(self.source) and self._part(local=True).is_available
+            return bool(self.source) and self._resolve_family(local=True).is_available
         except MissingData:
             return False
 
@@ -52,20 +55,20 @@ class Config(TokenConfig):
         """Look for what the family loads; the config that names the family is
         fetched.
         """
-        return self._part().inputs()
+        return self._resolve_family().inputs()
 
-    def _part(self, local: bool = False) -> EncoderConfig:
+    def _resolve_family(self, local: bool = False) -> EncoderConfig:
         """Choose the family by the config on this machine, or the hub's."""
         # a config on this machine decides, so that no network is needed
-        held = [name for name in CONFIGS if hub.find_weights(self.source, (), (name,))][
-            :1
-        ]
+        held = [
+            name for name in CONFIG_FILES if hub.find_weights(self.source, (), (name,))
+        ][:1]
         folder = hub.folder(
-            self.source, allow=held or CONFIGS, local=local or bool(held)
+            self.source, allow=held or CONFIG_FILES, local=local or bool(held)
         )
 
         # build the family's own Config
-        family = family_of(folder)
+        family = find_family(folder)
         output = {} if self.output == EMBEDDING else {"output": self.output}
         return parts.resolve(
             "encoders", {"kind": family, "source": self.source, **output}
@@ -75,7 +78,7 @@ class Config(TokenConfig):
 TINY = Config(source="demo:encoder")
 
 
-def family_of(folder: Path) -> str:
+def find_family(folder: Path) -> str:
     """Name the part that loads a folder; MissingData when none does."""
     # open_clip has a config of its own name
     if not (folder / "config.json").is_file():
@@ -88,9 +91,9 @@ def family_of(folder: Path) -> str:
 
     # the others differ by the keys of their config
     config = ModelConfig.read(folder)
-    if config.class_name in KINDS:
+    if config.class_name in AUTOENCODER_CLASSES:
         return "diffusers_vae"
-    if is_known(config):
+    if is_vision_transformer(config):
         return "transformers_vit"
     if config.architecture is not None and config.pretrained_cfg is not None:
         return "timm"

@@ -14,9 +14,13 @@ from brainhive_cli.core.weights import fill, read
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import Encoder
 from brainhive_cli.models.encoders._tokens import TokenConfig
-from brainhive_cli.models.encoders._weights import find, untrained, weights_of
-from brainhive_cli.models.encoders.timm import outputs_of
-from brainhive_cli.models.foreign_weights import below
+from brainhive_cli.models.encoders._weights import (
+    build_untrained,
+    describe_weights,
+    find_folder,
+)
+from brainhive_cli.models.encoders.timm import build_outputs
+from brainhive_cli.models.foreign_weights import strip_prefix
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
 FILE = "alignet_siglip2_b.safetensors"
 PREFIX = "encoder."
 SIDE_PX = 224
-WAY = (
+DOWNLOAD_HINT = (
     f"put {FILE} there: "
     "https://github.com/ViCCo-Group/dimpred/releases/tag/alignet-weights-v1"
 )
@@ -57,19 +61,19 @@ class Config(TokenConfig):
         arguments = {"num_classes": 0, "act_layer": "gelu_tanh", **self.architecture}
         make = partial(timm.create_model, "vit_base_patch16_siglip_224", **arguments)
         if self.source == "random":
-            load = partial(untrained, make)
+            load = partial(build_untrained, make)
             weights = {"source": "random"}
         else:
-            folder = find(self.source, [FILE], WAY)
+            folder = find_folder(self.source, [FILE], DOWNLOAD_HINT)
             load = partial(_load, make, folder / FILE)
-            weights = weights_of(self.source, folder, [FILE])
+            weights = describe_weights(self.source, folder, [FILE])
 
         # pictures of the network's size
         side: int = self.architecture.get("img_size", SIDE_PX)
         words = f"squash to {side} × {side} bicubic without antialiasing, 0..1"
         return Encoder(
-            lambda: outputs_of(load(), self.output),
-            lambda picture: _squashed(picture, side),
+            lambda: build_outputs(load(), self.output),
+            lambda picture: _squash(picture, side),
             words,
             weights,
         )
@@ -85,11 +89,17 @@ def _load(make: Callable[[], Any], path: Path) -> Any:
 
     with torch.device("meta"):  # the file's tensors become the network's
         network = make()
-    fill(network, below(read(path, WAY), PREFIX), path, WAY, MissingData)
+    fill(
+        network,
+        strip_prefix(read(path, DOWNLOAD_HINT), PREFIX),
+        path,
+        DOWNLOAD_HINT,
+        MissingData,
+    )
     return network
 
 
-def _squashed(picture: Any, side: int) -> Tensor:
+def _squash(picture: Any, side: int) -> Tensor:
     """Resize as OpenCV's INTER_CUBIC, which the network was trained with, to [3, H, W]
     in 0..1.
     """

@@ -13,8 +13,8 @@ from brainhive_cli.core import weights
 from brainhive_cli.models.encoders import Encoder
 from brainhive_cli.models.encoders._tokens import TokenConfig
 from brainhive_cli.models.encoders._weights import prepare_network
-from brainhive_cli.models.encoders.timm import outputs_of
-from brainhive_cli.models.foreign_weights import below, refuse_absent
+from brainhive_cli.models.encoders.timm import build_outputs
+from brainhive_cli.models.foreign_weights import refuse_absent, strip_prefix
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,7 +73,7 @@ class Config(TokenConfig):
             f"resize short side {side} bilinear, centre crop, mean {mean}, std {std}"
         )
         return Encoder(
-            lambda: outputs_of(load(), self.output),
+            lambda: build_outputs(load(), self.output),
             v2.Compose([*steps, v2.Normalize(mean, std)]),
             words,
             origin,
@@ -89,7 +89,7 @@ def _load(model: Callable[[], nn.Module], folder: Path) -> nn.Module:
     """
     file = folder / FILE
     network = model()
-    tower = below(weights.read(file), PREFIX)
+    tower = strip_prefix(weights.read(file), PREFIX)
     needed = network.state_dict()
     # the checkpoint may hold more tensors than the network needs, but not fewer
     refuse_absent(weights.find_unmatched(needed, tower), len(needed), file)

@@ -11,7 +11,11 @@ from pydantic import Field
 from brainhive_cli.core.weights import reading
 from brainhive_cli.models.encoders import Encoder
 from brainhive_cli.models.encoders._tokens import TokenConfig
-from brainhive_cli.models.encoders._weights import fetch, untrained, weight_files
+from brainhive_cli.models.encoders._weights import (
+    build_untrained,
+    fetch_weights,
+    list_weight_files,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,13 +41,13 @@ class Config(TokenConfig):
 
         # the transform is read off the model, so the model is loaded at once
         if self.source == "random":
-            model = untrained(
+            model = build_untrained(
                 partial(timm.create_model, self.architecture, num_classes=0)
             )
             weights = {"source": "random"}
         else:
-            folder, weights = fetch(self)
-            files = weight_files(self, folder)
+            folder, weights = fetch_weights(self)
+            files = list_weight_files(self, folder)
             with reading(folder, files=files):
                 model = timm.create_model(
                     f"local-dir:{folder.resolve()}", pretrained=True, num_classes=0
@@ -55,32 +59,32 @@ class Config(TokenConfig):
             transform = timm.data.create_transform(**settings, is_training=False)
             transform(Image.new("RGB", (64, 64)))
         return Encoder(
-            outputs_of(model, self.output), transform, f"timm {settings}", weights
+            build_outputs(model, self.output), transform, f"timm {settings}", weights
         )
 
 
 TINY = Config(source="random", architecture="test_vit")
 
 
-def outputs_of(model: nn.Module, output: str | list[str]) -> Outputs:
+def build_outputs(model: nn.Module, output: str | list[str]) -> Outputs:
     """Make what gives outputs of a model of timm."""
     from brainhive_cli.models.encoders._outputs import Outputs
 
-    return Outputs(model, output, anatomy_of(model))
+    return Outputs(model, output, find_anatomy(model))
 
 
-def anatomy_of(model: nn.Module) -> Anatomy | None:
+def find_anatomy(model: nn.Module) -> Anatomy | None:
     """Find the parts of a vision transformer or ResNet of timm; None for other
     networks.
     """
-    from brainhive_cli.models.encoders._outputs import Anatomy, resnet_anatomy
+    from brainhive_cli.models.encoders._outputs import Anatomy, find_resnet_anatomy
 
     blocks, norm, extra = (
         getattr(model, name, None) for name in ("blocks", "norm", "num_prefix_tokens")
     )
     # a model without these attributes is no vision transformer of timm
     if blocks is None or norm is None or extra is None:
-        return resnet_anatomy(model)
+        return find_resnet_anatomy(model)
     # `extra` counts class token and registers, which stand before the patches
     return Anatomy(
         list(blocks),

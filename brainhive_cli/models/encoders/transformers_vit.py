@@ -18,7 +18,11 @@ from brainhive_cli.core.weights import reading
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import Encoder, ModelConfig, _intern_vit
 from brainhive_cli.models.encoders._tokens import TokenConfig
-from brainhive_cli.models.encoders._weights import fetch, untrained, weight_files
+from brainhive_cli.models.encoders._weights import (
+    build_untrained,
+    fetch_weights,
+    list_weight_files,
+)
 from brainhive_cli.models.foreign_weights import load_network
 
 if TYPE_CHECKING:
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
 
     from brainhive_cli.models.encoders._outputs import Anatomy
 
-ANY = {
+DEFAULT_FAMILY = {
     "network": "AutoModel",
     "processor": "AutoImageProcessor",
     "embedding": "last_hidden_state",
@@ -38,7 +42,7 @@ FAMILIES = documents.read(
 """Families with classes of their own, by the `model_type` of config.json; SigLIP 2 may
 be `siglip`.
 """
-SETTINGS = (
+STATED_SETTINGS = (
     "size",
     "resample",
     "crop_size",
@@ -49,11 +53,11 @@ SETTINGS = (
     "image_std",
 )
 """The settings that are always said."""
-USUAL = {"do_rescale": True, "do_normalize": True}
+DEFAULT_SETTINGS = {"do_rescale": True, "do_normalize": True}
 """Settings that are said where they have another value; any further one is said unless
 it is off.
 """
-WITHOUT_EFFECT = {
+IDLE_SETTINGS = {
     "image_processor_type",
     "processor_class",
     "feature_extractor_type",
@@ -93,7 +97,7 @@ class Config(TokenConfig):
         # folder
         if self.source == "random":
             settings = {"model_type": self.model_type, **self.architecture}
-            family = FAMILIES.get(settings["model_type"], ANY)
+            family = FAMILIES.get(settings["model_type"], DEFAULT_FAMILY)
             config = transformers.AutoConfig.for_model(**settings)
             size = config.image_size  # InternVL's config makes two of it
             height, width = (size, size) if isinstance(size, int) else size
@@ -102,19 +106,20 @@ class Config(TokenConfig):
                 size=side, crop_size=side
             )
             load = partial(
-                untrained, partial(getattr(transformers, family["network"]), config)
+                build_untrained,
+                partial(getattr(transformers, family["network"]), config),
             )
             weights = {"source": "random"}
         else:
-            folder, weights = fetch(self)
+            folder, weights = fetch_weights(self)
             about = ModelConfig.read(folder)
-            if not is_known(about):
+            if not is_vision_transformer(about):
                 what = f"a {about.model_type}" if about.model_type else "no model_type"
                 raise MissingData(
                     f"{folder} holds {what}",
                     f"a vision transformer, as {', '.join(FAMILIES)}",
                 )
-            family = FAMILIES.get(about.model_type, ANY)
+            family = FAMILIES.get(about.model_type, DEFAULT_FAMILY)
             with reading(folder):
                 processor = getattr(transformers, family["processor"]).from_pretrained(
                     folder
@@ -138,11 +143,11 @@ class Config(TokenConfig):
                 # of all tokens [B, S, D] the class token, else the mean of the patches
                 if anatomy.has_class:
                     return embedding[:, 0]
-                return embedding[:, anatomy.extra :].mean(1)
+                return embedding[:, anatomy.n_prefix_tokens :].mean(1)
 
             return Outputs(Tower(network, embed), self.output, anatomy)
 
-        return Encoder(outputs, preprocess, described(processor), weights)
+        return Encoder(outputs, preprocess, describe_processor(processor), weights)
 
 
 TINY = Config(
@@ -150,7 +155,7 @@ TINY = Config(
 )
 
 
-def is_known(about: ModelConfig) -> bool:
+def is_vision_transformer(about: ModelConfig) -> bool:
     """Whether a model is of a family, or cuts whole pictures into patches; masked
     autoencoders hide some.
     """
@@ -169,7 +174,7 @@ def _load(config: Config, kind: str, folder: Path) -> nn.Module:
     import transformers
 
     # InternViT is renamed to transformers' module
-    files = weight_files(config, folder)
+    files = list_weight_files(config, folder)
     about = ModelConfig.read(folder)
     if about.model_type == _intern_vit.MODEL_TYPE:
         return _intern_vit.load(folder, files)
@@ -232,13 +237,15 @@ def find_anatomy(network: nn.Module, where: str) -> Anatomy:
     return Anatomy([*blocks], norm, extra, has_class)
 
 
-def described(processor: Any) -> str:
+def describe_processor(processor: Any) -> str:
     """Say all that an image processor does; what it usually does is not said, as stores
     have it.
     """
     stated = processor.to_dict()
-    settings = {key: stated[key] for key in SETTINGS if stated.get(key) is not None}
-    for key in sorted(stated.keys() - {*SETTINGS, *WITHOUT_EFFECT}):
-        if (stated[key] or False) != USUAL.get(key, False):
+    settings = {
+        key: stated[key] for key in STATED_SETTINGS if stated.get(key) is not None
+    }
+    for key in sorted(stated.keys() - {*STATED_SETTINGS, *IDLE_SETTINGS}):
+        if (stated[key] or False) != DEFAULT_SETTINGS.get(key, False):
             settings[key] = stated[key]
     return f"{type(processor).__name__} {json.dumps(settings, default=int)}"

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from brainhive_cli.models import clip_conditions as clip, encoders
 from brainhive_cli.models.encoders import Encoder, EncoderConfig, source_field
-from brainhive_cli.models.encoders._weights import fetch, untrained
-from brainhive_cli.models.encoders.transformers_vit import described
+from brainhive_cli.models.encoders._weights import build_untrained, fetch_weights
+from brainhive_cli.models.encoders.transformers_vit import describe_processor
 
 
 class Config(EncoderConfig):
@@ -21,11 +21,14 @@ class Config(EncoderConfig):
     licence = "MIT"
     shape = (257, 768)
     config_files = (
-        f"{clip.IMAGE}/config.json",
-        f"{clip.PROCESSOR}/preprocessor_config.json",
+        f"{clip.IMAGE_FOLDER}/config.json",
+        f"{clip.PROCESSOR_FOLDER}/preprocessor_config.json",
     )
-    weight_files = (f"{clip.IMAGE}/*.safetensors", f"{clip.IMAGE}/pytorch_model.bin")
-    also_fetched = (f"{clip.IMAGE}/pytorch_model.bin",)
+    weight_files = (
+        f"{clip.IMAGE_FOLDER}/*.safetensors",
+        f"{clip.IMAGE_FOLDER}/pytorch_model.bin",
+    )
+    also_fetched = (f"{clip.IMAGE_FOLDER}/pytorch_model.bin",)
 
     source: str = source_field(clip.SOURCE)
     architecture: dict[str, Any] = Field(
@@ -47,22 +50,23 @@ class Config(EncoderConfig):
             processor = transformers.CLIPImageProcessor(size=crop, crop_size=crop)
             config = transformers.CLIPVisionConfig(**self.architecture)
             load = partial(
-                untrained, partial(getattr(transformers, clip.VISION), config)
+                build_untrained,
+                partial(getattr(transformers, clip.IMAGE_TOWER), config),
             )
             weights = {"source": self.source}
         else:
-            folder, weights = fetch(self)
+            folder, weights = fetch_weights(self)
             processor = clip.read_preprocessor(
-                folder / clip.PROCESSOR, "CLIPImageProcessor"
+                folder / clip.PROCESSOR_FOLDER, "CLIPImageProcessor"
             )
-            load = partial(clip.tower_of, folder, clip.IMAGE, clip.VISION)
+            load = partial(clip.load_tower, folder, clip.IMAGE_FOLDER, clip.IMAGE_TOWER)
 
         # pictures [B, 3, H, W] become tokens [B, S, D]
-        pixels = partial(clip.pixels_of, processor)
+        pixels = partial(clip.preprocess_picture, processor)
         return Encoder(
-            lambda: Tower(load(), clip.of_pictures),
+            lambda: Tower(load(), clip.encode_pictures),
             pixels,
-            described(processor),
+            describe_processor(processor),
             weights,
         )
 

@@ -18,22 +18,22 @@ from brainhive_cli.models.encoders import (
     ModelConfig,
     source_field,
 )
-from brainhive_cli.models.encoders._weights import prepare_network, weight_files
+from brainhive_cli.models.encoders._weights import list_weight_files, prepare_network
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 TextOutput = Literal["embedding", "average", "first"]
-LENGTH = 77
+CAPTION_TOKENS = 77
 """Tokens of a caption."""
-TOKENS: Mapping[str, tuple[str, Callable[[Any, Tensor], Tensor]]] = {
-    "projected": (clip.PROJECTED_TEXT, clip.of_texts),
+TOKEN_KINDS: Mapping[str, tuple[str, Callable[[Any, Tensor], Tensor]]] = {
+    "projected": (clip.PROJECTED_TEXT_TOWER, clip.encode_texts),
     "last hidden": (
-        clip.PLAIN_TEXT,
+        clip.PLAIN_TEXT_TOWER,
         lambda tower, ids: tower(input_ids=ids).last_hidden_state,
     ),
     "pooled": (
-        clip.PROJECTED_TEXT,
+        clip.PROJECTED_TEXT_TOWER,
         lambda tower, ids: tower(input_ids=ids).text_embeds,
     ),
 }
@@ -49,17 +49,20 @@ class Config(EncoderConfig):
 
     cites = ("xu2023", "radford2021")
     reads: ClassVar[Literal["captions"]] = "captions"
-    shape = (LENGTH, 768)
-    config_files = (f"{clip.TEXT}/config.json",)
-    weight_files = (f"{clip.TEXT}/*.safetensors", f"{clip.TEXT}/pytorch_model.bin")
-    also_fetched = (f"{clip.TEXT}/pytorch_model.bin", "tokenizer/*")
+    shape = (CAPTION_TOKENS, 768)
+    config_files = (f"{clip.TEXT_FOLDER}/config.json",)
+    weight_files = (
+        f"{clip.TEXT_FOLDER}/*.safetensors",
+        f"{clip.TEXT_FOLDER}/pytorch_model.bin",
+    )
+    also_fetched = (f"{clip.TEXT_FOLDER}/pytorch_model.bin", "tokenizer/*")
     licence = "MIT"
-    components: ClassVar[tuple[str, str]] = (clip.TEXT, clip.TOKENIZER)
+    components: ClassVar[tuple[str, str]] = (clip.TEXT_FOLDER, clip.TOKENIZER_FOLDER)
     """Folders of tower and tokenizer; "" where their files lie among the whole
     model's.
     """
     tokenizer_files: ClassVar[tuple[str, ...]] = ("tokenizer/*",)
-    length: ClassVar[int] = LENGTH
+    length: ClassVar[int] = CAPTION_TOKENS
     """Tokens of a caption."""
     tokens: ClassVar[str] = "projected"
     """Which of TOKENS they are."""
@@ -80,7 +83,7 @@ class Config(EncoderConfig):
         from brainhive_cli.models.encoders._outputs import Tower
 
         # class of the tower, and the function that reads its tokens
-        (kind, tokens), (text, tokenizer) = TOKENS[self.tokens], self.components
+        (kind, tokens), (text, tokenizer) = TOKEN_KINDS[self.tokens], self.components
 
         def draw() -> nn.Module:
             import transformers
@@ -95,8 +98,8 @@ class Config(EncoderConfig):
             options = ModelConfig.read(folder / text).model_dump(
                 include={"projection_dim"}, exclude_none=True
             )
-            return clip.tower_of(
-                folder, text, kind, files=weight_files(self, folder), **options
+            return clip.load_tower(
+                folder, text, kind, files=list_weight_files(self, folder), **options
             )
 
         # the tower is loaded when it is first used
@@ -105,10 +108,10 @@ class Config(EncoderConfig):
         # random weights have no vocabulary: letters are their tokens
         if self.source == "random":
             words = "letters"
-            ids: Callable[[str], Tensor] = _letters
+            ids: Callable[[str], Tensor] = _tokenize_letters
         else:
             words = f"CLIPTokenizer, {self.length} tokens"
-            ids = clip.token_ids(
+            ids = clip.load_tokenizer(
                 hub.folder(self.source, allow=self.tokenizer_files), tokenizer
             )
 
@@ -127,10 +130,10 @@ class Config(EncoderConfig):
 TINY = Config(source="random", architecture=encoders.TINY_ARCHITECTURES["vd-text"])
 
 
-def _letters(text: str) -> Tensor:
+def _tokenize_letters(text: str) -> Tensor:
     """Take letters for tokens, for random weights."""
     import torch
 
     # 128 is start, end and padding; letters are limited to ASCII
-    ids = [128, *(min(ord(letter), 127) for letter in text[: LENGTH - 2]), 128]
-    return torch.tensor(ids + [128] * (LENGTH - len(ids)))
+    ids = [128, *(min(ord(letter), 127) for letter in text[: CAPTION_TOKENS - 2]), 128]
+    return torch.tensor(ids + [128] * (CAPTION_TOKENS - len(ids)))

@@ -14,7 +14,11 @@ from brainhive_cli.core import documents, hub, weights
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.sections import Section
-from brainhive_cli.models.foreign_weights import file_input, find_file, load_network
+from brainhive_cli.models.foreign_weights import (
+    find_file_input,
+    find_weight_file,
+    load_network,
+)
 from brainhive_cli.models.generators import GeneratedMedia
 from brainhive_cli.models.generators._components import Placement
 from brainhive_cli.models.heads import Decoded
@@ -175,7 +179,7 @@ def load(
         return Captioner(model, reader, torch.device(device))
 
     # a converter of decoded tokens replaces GIT's vision tower
-    file = find_file(caption.converter)
+    file = find_weight_file(caption.converter)
     with weights.reading(
         file,
         "give bigG_to_L_epoch8.pth",
@@ -192,7 +196,7 @@ def load(
 def inputs(caption: str | HeadCaption) -> list[Input]:
     """Look for the weights of a captioner, and for the converter of a head's tokens."""
     reference, _ = _model_of(caption)
-    converter = [] if isinstance(caption, str) else [file_input(caption.converter)]
+    converter = [] if isinstance(caption, str) else [find_file_input(caption.converter)]
     return [hub.find_input(reference, (), WEIGHTS, (*FILES, WEIGHTS[1])), *converter]
 
 

@@ -16,7 +16,11 @@ from torch import Tensor
 from brainhive_cli.core import console, hub, parts, weights
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.models.clip_conditions import PLAIN_TEXT, token_ids, tower_of
+from brainhive_cli.models.clip_conditions import (
+    PLAIN_TEXT_TOWER,
+    load_tokenizer,
+    load_tower,
+)
 from brainhive_cli.models.foreign_weights import load_network
 from brainhive_cli.models.generators import (
     GeneratedMedia,
@@ -26,7 +30,7 @@ from brainhive_cli.models.generators import (
 )
 from brainhive_cli.models.generators._components import RANDOM, Architecture, Placement
 from brainhive_cli.models.generators._denoising import Random
-from brainhive_cli.models.heads import Conditioning, latent_space
+from brainhive_cli.models.heads import Conditioning, name_latent_space
 
 AT_ONCE = 4
 """Pictures that a VAE takes at once: enough to fill a GPU at 512 px, where each needs
@@ -285,7 +289,7 @@ class LatentDiffusion:
     @cached_property
     def latent_space(self) -> str:
         """Name of the autoencoder's latent space, the same in any precision."""
-        return latent_space(self.vae)
+        return name_latent_space(self.vae)
 
     def latent_shape(self, size_px: int) -> tuple[int, int, int]:
         """Return the shape [C, h, w] of the latent of a picture or frame; raises as
@@ -589,8 +593,8 @@ class StableDiffusion(LatentDiffusion):
         # configs first, so that an absent component is named
         for name in ("text_encoder", "tokenizer"):
             _components.read_config(folder, name)
-        tower = tower_of(folder, "text_encoder", PLAIN_TEXT)
-        ids = token_ids(folder)
+        tower = load_tower(folder, "text_encoder", PLAIN_TEXT_TOWER)
+        ids = load_tokenizer(folder)
         return lambda words: tower(input_ids=ids(words)[None]).last_hidden_state
 
     def text_tokens(

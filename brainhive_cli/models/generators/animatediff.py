@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from brainhive_cli.core import console, hub, weights
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.models.foreign_weights import file_input, find_file
+from brainhive_cli.models.foreign_weights import find_file_input, find_weight_file
 from brainhive_cli.models.generators import (
     GeneratedMedia,
     Sampling,
@@ -151,7 +151,9 @@ class Config(_latent_diffusion.Config):
         for folder in filter(None, (self.motion, self.sparse_control)):
             needs += _components.list_inputs(folder, (_components.WEIGHTS,))
         return needs + (
-            [file_input(self.domain_adapter)] if self.domain_adapter is not None else []
+            [find_file_input(self.domain_adapter)]
+            if self.domain_adapter is not None
+            else []
         )
 
     def read_configs(self) -> Architecture:
@@ -202,7 +204,7 @@ class Config(_latent_diffusion.Config):
         self.check()
         components = super().load(torch.float32, folder)
         if self.domain_adapter is not None:
-            file = find_file(self.domain_adapter)
+            file = find_weight_file(self.domain_adapter)
             way = (
                 "use the adapter of Stable Diffusion 1.5, or "
                 "generator.domain_adapter=null"

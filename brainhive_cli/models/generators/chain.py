@@ -19,7 +19,11 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.measurements import MIXED_WITH_BLURRY
 from brainhive_cli.core.sections import Section
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.models.foreign_weights import file_input, find_file, is_file
+from brainhive_cli.models.foreign_weights import (
+    find_file_input,
+    find_weight_file,
+    is_weight_file,
+)
 from brainhive_cli.models.generators import (
     DEFAULT,
     SCHEDULERS,
@@ -32,7 +36,7 @@ from brainhive_cli.models.generators import (
 )
 from brainhive_cli.models.generators._components import Placement
 from brainhive_cli.models.generators._latent_diffusion import decode_pictures, resize
-from brainhive_cli.models.heads import Conditioning, Decoded, latent_space
+from brainhive_cli.models.heads import Conditioning, Decoded, name_latent_space
 
 MIX_PX = 256
 """Side of the mean with a blurry picture: the size at which MindEye2 averages, and its
@@ -125,8 +129,8 @@ class LowLevelMix(Section):
         import diffusers
 
         # MindEye2's file has a known architecture, a folder of diffusers states its own
-        if is_file(self.autoencoder):
-            file = find_file(self.autoencoder)
+        if is_weight_file(self.autoencoder):
+            file = find_weight_file(self.autoencoder)
             network = diffusers.AutoencoderKL(**MIX_AUTOENCODER)
             weights.fill(
                 network,
@@ -142,8 +146,8 @@ class LowLevelMix(Section):
 
     def inputs(self) -> list[Input]:
         """Look for the autoencoder's weights."""
-        if is_file(self.autoencoder):
-            return [file_input(self.autoencoder)]
+        if is_weight_file(self.autoencoder):
+            return [find_file_input(self.autoencoder)]
         return _components.list_inputs(self.autoencoder, [_components.WEIGHTS])
 
     def mix(
@@ -316,7 +320,7 @@ class Chain:
             and self.autoencoder is not None
             and head == self.mix.head
         ):
-            return [latent_space(self.autoencoder.networks[0])]
+            return [name_latent_space(self.autoencoder.networks[0])]
         if starts:
             return [str(generator.latent_space) for _, generator, _, _ in self.links]
         return []

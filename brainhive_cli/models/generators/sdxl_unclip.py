@@ -20,7 +20,11 @@ from torch import Tensor
 from brainhive_cli.core import documents, hub, weights
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.models.foreign_weights import file_input, find_file, is_file
+from brainhive_cli.models.foreign_weights import (
+    find_file_input,
+    find_weight_file,
+    is_weight_file,
+)
 from brainhive_cli.models.generators import (
     GeneratedMedia,
     Sampling,
@@ -91,9 +95,9 @@ class Config(_latent_diffusion.Config):
         """Look for the checkpoint, which is not needed once it is converted, or for the
         folder's weights.
         """
-        if not is_file(self.source):
+        if not is_weight_file(self.source):
             return super().inputs()
-        need = file_input(self.source)
+        need = find_file_input(self.source)
         # a hub reference identifies the conversion without the file
         is_here = self.source.startswith("hub:") or need.error is None
         return [
@@ -120,7 +124,7 @@ class Config(_latent_diffusion.Config):
         """Read the architecture of a folder; that of a checkpoint is published, or set
         by the recipe.
         """
-        if is_file(self.source):
+        if is_weight_file(self.source):
             return {**ARCHITECTURE, **(self.architecture or {})}
         return super().read_configs()
 
@@ -128,7 +132,7 @@ class Config(_latent_diffusion.Config):
         """Load the components, converted first where the source is a checkpoint
         file.
         """
-        if not is_file(self.source):
+        if not is_weight_file(self.source):
             return super().load(dtype, folder)
         convert = partial(convert_checkpoint, self.source, self.read_configs(), dtype)
         folder = _components.convert_once(
@@ -323,7 +327,7 @@ def _converted_name(source: str) -> str:
     """Name what is converted, by the reference at the hub or by the file's digest."""
     if source.startswith("hub:"):
         return f"sdxl-unclip-{documents.digest_text(source)[:12]}"
-    file = find_file(source)
+    file = find_weight_file(source)
     return f"sdxl-unclip-{hub.digest(file.parent, [file.name])[:12]}"
 
 
@@ -331,7 +335,7 @@ def convert_checkpoint(
     source: str, architecture: Architecture, dtype: torch.dtype, part: Path
 ) -> None:
     """Convert the networks one by one."""
-    file = find_file(source)
+    file = find_weight_file(source)
     state = weights.read(file)
     for name in NETWORKS:
         convert_network(part / name, name, architecture[name], state, dtype, file)

@@ -32,7 +32,7 @@ from brainhive_cli.models.heads import Conditioning
 ARCHITECTURE = ARCHITECTURES["versatile-diffusion"]
 UNETS = ("image_unet", "text_unet")
 STEMS = {**dict.fromkeys((*UNETS, "vae"), _components.WEIGHTS)}
-STEMS |= dict.fromkeys((clip.IMAGE, clip.TEXT), "pytorch_model")
+STEMS |= dict.fromkeys((clip.IMAGE_FOLDER, clip.TEXT_FOLDER), "pytorch_model")
 """Weights of each component; the publisher's are pickles."""
 FILES = tuple(f"{component}/{stem}.bin" for component, stem in STEMS.items())
 UNET_FILE, VAE_FILE, UNCONDITIONAL = (
@@ -180,10 +180,12 @@ class VersatileDiffusion(_latent_diffusion.StableDiffusion):
 
     def load_text_encoder(self) -> Callable[[str], Tensor]:
         """Load the text encoder: from a text to its tokens [1, S, D]."""
-        folder = hub.folder(self.config.source, allow=(*SMALL, f"{clip.TEXT}/*.bin"))
-        ids = clip.token_ids(folder)
-        tower = clip.tower_of(folder, clip.TEXT, clip.PROJECTED_TEXT)
-        return lambda words: clip.of_texts(tower, ids(words)[None])
+        folder = hub.folder(
+            self.config.source, allow=(*SMALL, f"{clip.TEXT_FOLDER}/*.bin")
+        )
+        ids = clip.load_tokenizer(folder)
+        tower = clip.load_tower(folder, clip.TEXT_FOLDER, clip.PROJECTED_TEXT_TOWER)
+        return lambda words: clip.encode_texts(tower, ids(words)[None])
 
     def pipeline_inputs(self, request: _latent_diffusion.Request) -> dict[str, Any]:
         """Give the tokens of both sides of guidance, which has a null of its own."""
@@ -327,7 +329,7 @@ def _converted_name(source: str, folder: Path) -> str:
 
 
 def _require(folder: Path) -> None:
-    for file in (*FILES, clip.TOKENIZER, clip.PROCESSOR):
+    for file in (*FILES, clip.TOKENIZER_FOLDER, clip.PROCESSOR_FOLDER):
         if not (folder / file).exists():
             raise MissingData(
                 f"the generator {folder} has no {file}", "download it again"
@@ -377,17 +379,21 @@ def _convert_once(
         # encode an empty caption and a black picture: the unconditional side of
         # guidance
         with torch.inference_mode():
-            ids = clip.token_ids(original)("")
+            ids = clip.load_tokenizer(original)("")
             processor = clip.read_preprocessor(
-                original / clip.PROCESSOR, "CLIPImageProcessor"
+                original / clip.PROCESSOR_FOLDER, "CLIPImageProcessor"
             )
             # [3, H, W]
-            pixels = clip.pixels_of(processor, Image.new("RGB", (BLACK_PX, BLACK_PX)))
-            text = clip.of_texts(
-                clip.tower_of(original, clip.TEXT, clip.PROJECTED_TEXT), ids[None]
+            pixels = clip.preprocess_picture(
+                processor, Image.new("RGB", (BLACK_PX, BLACK_PX))
             )
-            image = clip.of_pictures(
-                clip.tower_of(original, clip.IMAGE, clip.VISION), pixels[None]
+            text = clip.encode_texts(
+                clip.load_tower(original, clip.TEXT_FOLDER, clip.PROJECTED_TEXT_TOWER),
+                ids[None],
+            )
+            image = clip.encode_pictures(
+                clip.load_tower(original, clip.IMAGE_FOLDER, clip.IMAGE_TOWER),
+                pixels[None],
             )
         weights.save(part / UNCONDITIONAL, {"text": text, "image": image})
 

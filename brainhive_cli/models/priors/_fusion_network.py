@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import hub, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.models.blocks import FusionEncoder, mlp
-from brainhive_cli.models.foreign_weights import below, rename
-from brainhive_cli.models.heads import TOKEN, Conditioning, Decoded
+from brainhive_cli.models.blocks import FusionEncoder, build_mlp
+from brainhive_cli.models.foreign_weights import rename_weights, strip_prefix
+from brainhive_cli.models.heads import TOKEN_HEAD, Conditioning, Decoded
 from brainhive_cli.models.priors import OWNER
 from brainhive_cli.models.priors._fusion_files import (
     CLASSES,
@@ -74,7 +74,7 @@ class FusionPrior(nn.Module):
         hidden = fusion_config["intermediate_size"]
         n_layers = fusion_config["num_layers"]
         encoder = FusionEncoder(self.dims, self.dim, hidden, depth=n_layers)
-        adapter = nn.ModuleDict({"ff": mlp(self.dim, hidden)})
+        adapter = nn.ModuleDict({"ff": build_mlp(self.dim, hidden)})
         self.fusion_encoder: Any = nn.ModuleDict(
             {"vision_model": encoder, "adapter": adapter}
         )
@@ -140,13 +140,13 @@ class FusionPrior(nn.Module):
         Raises:
             BrainhiveError: if there is no such head, or it has another width.
         """
-        if TOKEN not in decoded.tensors:
+        if TOKEN_HEAD not in decoded.tensors:
             raise BrainhiveError(
-                f"the Fusion Prior takes the head {TOKEN}, the model has "
+                f"the Fusion Prior takes the head {TOKEN_HEAD}, the model has "
                 f"{', '.join(decoded.tensors)}",
                 "use an align run that was trained with --prior on this prior",
             )
-        token = decoded.tensors[TOKEN].to(self.proj.proj.weight.device)
+        token = decoded.tensors[TOKEN_HEAD].to(self.proj.proj.weight.device)
         if self.adapter == "apply":
             token = self.adapt(token)
         return Conditioning(embeddings=self.project(token))
@@ -239,9 +239,11 @@ class FusionPrior(nn.Module):
     def load_ip_adapter(self, file: Path) -> None:
         """Load projection and attention adapter from a single file of IP-Adapter."""
         state = weights.read(file)
-        weights.fill(self.proj, below(state, "image_proj."), file, OTHER_MODEL)
+        weights.fill(self.proj, strip_prefix(state, "image_proj."), file, OTHER_MODEL)
         # the empty pattern adds a prefix to every name
-        attention = rename(below(state, "ip_adapter."), {"": "attn_processors."})
+        attention = rename_weights(
+            strip_prefix(state, "ip_adapter."), {"": "attn_processors."}
+        )
         weights.fill(self.attn_adapter, attention, file, OTHER_MODEL)
 
     @classmethod

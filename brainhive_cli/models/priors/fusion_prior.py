@@ -8,7 +8,7 @@ from pydantic import Field
 
 from brainhive_cli.core import hub, parts
 from brainhive_cli.core.command import Input
-from brainhive_cli.models.foreign_weights import file_input, find_file
+from brainhive_cli.models.foreign_weights import find_file_input, find_weight_file
 from brainhive_cli.models.priors import OWNER, Description
 from brainhive_cli.models.priors._fusion_files import (
     CLASSES,
@@ -49,7 +49,7 @@ class Config(parts.Config):
 
     def inputs(self) -> list[Input]:
         """List the IP-Adapter file as an input."""
-        return [] if self.start_from is None else [file_input(self.start_from)]
+        return [] if self.start_from is None else [find_file_input(self.start_from)]
 
     def build(self, dims: dict[str, int], generator: Any) -> FusionPrior:
         """Make a prior for a generator's U-Net.
@@ -92,9 +92,9 @@ class Config(parts.Config):
 
         # a prior on the meta device, which has shapes alone, downloads no file
         if self.start_from is not None:
-            is_present = file_input(self.start_from).state == "here"
+            is_present = find_file_input(self.start_from).state == "here"
             if is_present or not prior.proj.proj.weight.is_meta:
-                prior.load_ip_adapter(find_file(self.start_from))
+                prior.load_ip_adapter(find_weight_file(self.start_from))
         return prior
 
 

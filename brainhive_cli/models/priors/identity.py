@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.clip_conditions import CaptionTokens
+from brainhive_cli.models.clip_conditions import Vocabulary
 from brainhive_cli.models.heads import Conditioning, Decoded
 from brainhive_cli.models.priors import Description
 
@@ -83,7 +83,7 @@ class Identity(nn.Module):
         self.condition_heads = dict(config)
         del self.condition_heads["vocabulary"]
         self.caption_tokens = (
-            None if config.vocabulary is None else CaptionTokens(config.vocabulary)
+            None if config.vocabulary is None else Vocabulary(config.vocabulary)
         )
 
     def condition(self, decoded: Decoded, seeds: Sequence[int]) -> Conditioning:
@@ -117,7 +117,7 @@ class Identity(nn.Module):
         texts = conditions.get("texts")
         if self.caption_tokens is not None and isinstance(texts, Tensor):
             conditions["texts"] = [
-                self.caption_tokens.text(ids) for ids in texts.long().tolist()
+                self.caption_tokens.decode(ids) for ids in texts.long().tolist()
             ]
         return Conditioning(**conditions, decoded=decoded)
 

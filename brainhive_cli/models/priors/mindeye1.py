@@ -15,7 +15,11 @@ from brainhive_cli.core import documents, hub, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.measurements import SELECTED_ON_TEST
-from brainhive_cli.models.foreign_weights import State, count_numbers, rename
+from brainhive_cli.models.foreign_weights import (
+    StateDict,
+    count_indices,
+    rename_weights,
+)
 from brainhive_cli.models.heads import Conditioning, Decoded
 from brainhive_cli.models.priors import OWNER, Description, find_kind, identity
 
@@ -107,7 +111,7 @@ def load(reference: str) -> "DiffusionPrior":
         state = weights.read(path)
     else:
         # the shapes of the weights tell the sizes
-        checkpoint = rename(weights.read(path), {PREFIXES: ""})
+        checkpoint = rename_weights(weights.read(path), {PREFIXES: ""})
         kind = reference.partition(":")[0]
         with weights.reading(
             path,
@@ -166,7 +170,7 @@ def _find_path(reference: str) -> Path:
     return path
 
 
-def read_sizes(state: State) -> dict[str, int]:
+def read_sizes(state: StateDict) -> dict[str, int]:
     """Read the sizes of a prior from the shapes of its weights `net.…`.
 
     Returns:
@@ -176,7 +180,7 @@ def read_sizes(state: State) -> dict[str, int]:
     first = "net.causal_transformer.layers.0.0."
     _, dim_head = state[f"{first}null_kv"].shape
     sizes = {
-        "depth": count_numbers(state, r"net\.causal_transformer\.layers\.(\d+)\."),
+        "depth": count_indices(state, r"net\.causal_transformer\.layers\.(\d+)\."),
         "heads": len(state[f"{first}to_q.weight"]) // dim_head,
         "dim_head": dim_head,
     }

@@ -25,12 +25,12 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.stores.learned import EpochSelection, TrainingHistory
 from brainhive_cli.models.foreign_weights import (
     NameTable,
-    State,
-    below,
-    count_numbers,
-    rename,
+    StateDict,
+    count_indices,
+    rename_weights,
+    strip_prefix,
 )
-from brainhive_cli.models.heads import FUSED, TOKEN, Head, Heads
+from brainhive_cli.models.heads import FUSED_TARGET, TOKEN_HEAD, Head, Heads
 from brainhive_cli.models.signal_spec import SignalSpec
 
 Fields = dict[str, Any]
@@ -132,7 +132,11 @@ class Layout:
     @property
     def fused(self) -> Heads:
         """The heads whose target the fuser makes."""
-        return {name: head for name, head in self.heads.items() if head.target == FUSED}
+        return {
+            name: head
+            for name, head in self.heads.items()
+            if head.target == FUSED_TARGET
+        }
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -144,8 +148,8 @@ class Layout:
         if self.retrieval_heads:
             return self.retrieval_heads
         # by default the fused token, or the only head
-        if TOKEN in self.heads or len(self.heads) == 1:
-            return (TOKEN if TOKEN in self.heads else next(iter(self.heads)),)
+        if TOKEN_HEAD in self.heads or len(self.heads) == 1:
+            return (TOKEN_HEAD if TOKEN_HEAD in self.heads else next(iter(self.heads)),)
         raise RecipeError(
             f"the model has the heads {', '.join(self.heads)}, and nothing says "
             "which retrieval compares",
@@ -163,7 +167,9 @@ class Layout:
         """
         # a fused target is made from all embeddings of the fuser
         targets = {self.heads[name].target for name in heads}
-        return targets - {FUSED} | ({*self.dims} if FUSED in targets else set())
+        return targets - {FUSED_TARGET} | (
+            {*self.dims} if FUSED_TARGET in targets else set()
+        )
 
     def check(self) -> None:
         """Refuse heads to compare that the model does not have."""
@@ -235,7 +241,7 @@ def describe_history(path: Path) -> TrainingHistory:
     )
 
 
-def read_checkpoint(path: Path) -> tuple[Layout, State]:
+def read_checkpoint(path: Path) -> tuple[Layout, StateDict]:
     """Read a checkpoint's architecture and weights.
 
     Raises:
@@ -253,7 +259,7 @@ def read_checkpoint(path: Path) -> tuple[Layout, State]:
         path, way, BrainhiveError, problem=f"is no brain model of {publisher}"
     ):
         layout, table = describe(path, state, subjects)
-        return layout, rename(state, table)
+        return layout, rename_weights(state, table)
 
 
 def subjects_of(path: Path) -> tuple[int, ...]:
@@ -281,22 +287,22 @@ def subjects_of(path: Path) -> tuple[int, ...]:
     )
 
 
-def _state(path: Path) -> State:
+def _state(path: Path) -> StateDict:
     """Read the weights of the brain model, next to which MindEye1's file has its
     diffusion prior.
     """
-    state = rename(
+    state = rename_weights(
         weights.read(path, documents.DOWNLOAD_HINT, BrainhiveError), {r"module\.": ""}
     )
-    return below(state, "voxel2clip.") or state
+    return strip_prefix(state, "voxel2clip.") or state
 
 
-def _has_ridges(state: State) -> bool:
+def _has_ridges(state: StateDict) -> bool:
     return any(name.startswith(RIDGES) for name in state)
 
 
 def _mindeye1(
-    path: Path, state: State, subjects: Sequence[int]
+    path: Path, state: StateDict, subjects: Sequence[int]
 ) -> tuple[Layout, NameTable]:
     """Describe a low level (latents) or a high level (image tokens), without maps,
     which are for training.
@@ -307,15 +313,15 @@ def _mindeye1(
     backbone = {
         "kind": "havir",
         "hidden": hidden,
-        "blocks": count_numbers(state, r"mlp\.(\d+)\.0\.weight"),
+        "blocks": count_indices(state, r"mlp\.(\d+)\.0\.weight"),
     }
     table: dict[str, str | None] = {r"maps_projector\.": None}
     if "upsampler.conv_norm_out.weight" in state:
         # low level: latents [C, H, W] of an autoencoder, by a decoder of several stages
-        stages = count_numbers(
+        stages = count_indices(
             state, r"upsampler\.up_blocks\.(\d+)\.resnets\.0\.conv1\.weight"
         )
-        layers = count_numbers(
+        layers = count_indices(
             state, r"upsampler\.up_blocks\.0\.resnets\.(\d+)\.conv1\.weight"
         )
         features = len(state["norm.weight"])
@@ -364,7 +370,7 @@ def _mindeye1(
 
 
 def _mindeye2(
-    path: Path, state: State, subjects: Sequence[int]
+    path: Path, state: StateDict, subjects: Sequence[int]
 ) -> tuple[Layout, NameTable]:
     """Describe MindEye2's model, or NEURONS': with its prior and its decoders, where it
     has them.
@@ -384,7 +390,7 @@ def _mindeye2(
     brain = {
         "kind": "mindeye2",
         "hidden": len(state[f"{RIDGES}0.weight"]),
-        "blocks": count_numbers(state, r"backbone\.mixer_blocks2\.(\d+)\."),
+        "blocks": count_indices(state, r"backbone\.mixer_blocks2\.(\d+)\."),
     }
     # NEURONS' training takes the third frame of a clip
     image = f"{IMAGE}-view-2" if path.name.startswith(NEURONS_FILE) else IMAGE
@@ -399,7 +405,7 @@ def _mindeye2(
     prior = {}
     if has_prior:
         read_sizes = parts.load("priors", "mindeye2").read_sizes
-        prior = {"kind": "mindeye2", **read_sizes(below(state, PRIOR))}
+        prior = {"kind": "mindeye2", **read_sizes(strip_prefix(state, PRIOR))}
         brain_prefix = "backbone.brain."
         backbone = {
             "kind": "with_prior",
@@ -411,7 +417,7 @@ def _mindeye2(
     # NEURONS' decoders, where it was saved with them
     if has_decoders:
         # sizes that only shapes of weights tell
-        stages = count_numbers(
+        stages = count_indices(
             state, r"text_seg_dec\.video_decoder\.up_blocks\.(\d+)\."
         )
         resnet = "text_seg_dec.video_decoder.up_blocks.{}.resnets.0.conv1.weight"
@@ -431,7 +437,7 @@ def _mindeye2(
             "concept_width": len(state["classifier.vision_proj_channel.weight"]),
             "vocabulary": vocabulary,
             "caption_width": caption_width,
-            "caption_layers": count_numbers(
+            "caption_layers": count_indices(
                 state, r"text_dec\.decoder\.transformer\.h\.(\d+)\."
             ),
             "caption_heads": max(1, caption_width // HEAD_WIDTH),
@@ -462,7 +468,7 @@ def _mindeye2(
             len(state["backbone.blin1.weight"]) // len(state["backbone.bnorm.weight"])
         )
         enlarged = side << (
-            count_numbers(state, r"backbone\.bupsampler\.up_blocks\.(\d+)\.") - 1
+            count_indices(state, r"backbone\.bupsampler\.up_blocks\.(\d+)\.") - 1
         )
         channels = len(state["backbone.bupsampler.conv_out.weight"])
         heads["blurry"] = Head((channels, enlarged, enlarged))
@@ -493,12 +499,12 @@ def _mindeye2(
     return layout, table
 
 
-def is_upstream(state: State) -> bool:
+def is_upstream(state: StateDict) -> bool:
     """Whether weights have upstream's names."""
     return any(name.startswith(UPSTREAM_BRAIN) for name in state)
 
 
-def read_upstream(config: Fields, upstream: State) -> tuple[Layout, State]:
+def read_upstream(config: Fields, upstream: StateDict) -> tuple[Layout, StateDict]:
     """Make a Layout, and our names of weights.
 
     Raises:
@@ -508,7 +514,7 @@ def read_upstream(config: Fields, upstream: State) -> tuple[Layout, State]:
     import torch
 
     # the config must hold what the weights do not show
-    state = rename(upstream, OURS)
+    state = rename_weights(upstream, OURS)
     absent = [
         key
         for key in ("brain_channels", "brain_sequence_length", "proj_meta")
@@ -559,7 +565,7 @@ def read_upstream(config: Fields, upstream: State) -> tuple[Layout, State]:
             subjects,
             (channels,) * len(subjects),
         ),
-        heads={TOKEN: Head((dim,), FUSED)},
+        heads={TOKEN_HEAD: Head((dim,), FUSED_TARGET)},
         backbone={"kind": kind, **knobs},
         fuser={"kind": "fusion_encoder", "intermediate_size": hidden, **knobs},
         dims=dims,

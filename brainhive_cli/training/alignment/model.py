@@ -16,7 +16,7 @@ from brainhive_cli.core import documents, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.stores.learned import TrainingHistory
 from brainhive_cli.models import backbones, fusers, heads as outputs
-from brainhive_cli.models.blocks import LINEAR, Adapter, ChannelMixing
+from brainhive_cli.models.blocks import CHANNEL_MIXING, Adapter, ChannelMixing
 from brainhive_cli.models.signal_spec import check_signal
 from brainhive_cli.training.alignment import layout as layouts
 from brainhive_cli.training.alignment.layout import FROM_MEAN, Layout
@@ -61,7 +61,7 @@ class Aligner(nn.Module):
         )
         self.losses: Tensors = {}
         self.subject_layer: ChannelMixing | None = None
-        if layout.subject_layer == LINEAR:
+        if layout.subject_layer == CHANNEL_MIXING:
             self.subject_layer = ChannelMixing(len(spec.subjects), spec.channels)
 
         # the fuser may predict its input from signals, so the backbone is built for its
@@ -82,7 +82,7 @@ class Aligner(nn.Module):
         if fuser is not None:
             dim = next(iter(layout.fused.values())).shape[-1]
             self.takes_subjects = fuser.takes_subjects
-            self.fuser = fusers.build(fuser, layout.dims, dim, len(spec.subjects))
+            self.fuser = fusers.build_fuser(fuser, layout.dims, dim, len(spec.subjects))
 
         # the mean training target of each head, [*shape], from which vectors differ
         self.means = nn.ParameterDict()
@@ -206,7 +206,7 @@ class Aligner(nn.Module):
         if self.fuser is not None and to_fuse:
             subjects = (subject_index,) if self.takes_subjects else ()
             fused = {head: self.fuser(to_fuse, *subjects) for head in self.layout.fused}
-            outputs.check(
+            outputs.check_outputs(
                 fused,
                 self.layout.fused,
                 "the fuser",
@@ -216,7 +216,7 @@ class Aligner(nn.Module):
             head_targets |= fused
 
         # every target must have the shape of its head
-        outputs.check(
+        outputs.check_outputs(
             head_targets, {name: heads[name] for name in head_targets}, "the target"
         )
         return {name: head_targets[name] for name in heads if name in head_targets}
@@ -258,7 +258,7 @@ class Aligner(nn.Module):
         }
         is_centred = self.layout.similarity == "centred_cosine"
         vectors = [
-            outputs.comparable(values[head], is_centred)
+            outputs.flatten_vectors(values[head], is_centred)
             for head in self.layout.compared
         ]
         if len(vectors) == 1:

@@ -33,7 +33,7 @@ from brainhive_cli.models.encoders import (
     resolve,
     resolve_all,
 )
-from brainhive_cli.models.heads import FUSED, TOKEN, check_names
+from brainhive_cli.models.heads import FUSED_TARGET, TOKEN_HEAD, check_head_names
 from brainhive_cli.training.alignment.layout import FROM_MEAN, Similarity
 from brainhive_cli.training.alignment.stages import SINGLE_STAGE_KEYS, Finetune, Train
 from brainhive_cli.training.alignment.terms import Term, check_active
@@ -110,7 +110,7 @@ def _resolve_head_targets(heads: Any) -> Any:
         return heads
     head_targets = {}
     for name, target in heads.items():
-        head_targets[name] = target if target == FUSED else resolve(target)
+        head_targets[name] = target if target == FUSED_TARGET else resolve(target)
     return head_targets
 
 
@@ -124,9 +124,11 @@ def _add_head_encoders(fields: dict[str, Any]) -> dict[str, Any]:
     if not heads or not isinstance(heads, dict):
         return fields
     head_targets = _resolve_head_targets(heads)
-    is_fused = FUSED in head_targets.values()
+    is_fused = FUSED_TARGET in head_targets.values()
     head_encoders = {
-        target.name: target for target in head_targets.values() if target != FUSED
+        target.name: target
+        for target in head_targets.values()
+        if target != FUSED_TARGET
     }
     encoders = resolve_all(
         fields.get("encoders", list(DEFAULT_ENCODERS) if is_fused else [])
@@ -311,14 +313,16 @@ class Recipe(SweptRecipe):
             return self
 
         # names and fuser of the heads
-        check_names(self.heads)
+        check_head_names(self.heads)
         self._refuse_idle_keys()
         if self.heads and self.is_fused and self.fuser.kind == "heads":
             raise RecipeError(
                 "the fuser `heads` makes no target for a head that is `fused`",
                 "set another fuser, or give the head an encoder as its target",
             )
-        fused_heads = [name for name, target in self.heads.items() if target == FUSED]
+        fused_heads = [
+            name for name, target in self.heads.items() if target == FUSED_TARGET
+        ]
         if len(fused_heads) > 1:
             raise RecipeError(
                 f"{len(fused_heads)} heads have the target `fused`: "
@@ -461,7 +465,7 @@ class Recipe(SweptRecipe):
     def is_fused(self) -> bool:
         """Return True if a head predicts a target that a fuser makes."""
         if self.heads:
-            return FUSED in self.heads.values()
+            return FUSED_TARGET in self.heads.values()
         return bool(self.fuser.kind != "heads")
 
     @property
@@ -470,14 +474,16 @@ class Recipe(SweptRecipe):
         if self.heads:
             return self.heads
         if self.is_fused:
-            return {TOKEN: FUSED}
+            return {TOKEN_HEAD: FUSED_TARGET}
         return {config.name: config for config in self.encoders}
 
     @property
     def fused_encoders(self) -> list[EncoderConfig]:
         """Encoders whose embeddings are fused, because no head predicts them."""
         predicted_encoders = {
-            target.name for target in self.head_targets.values() if target != FUSED
+            target.name
+            for target in self.head_targets.values()
+            if target != FUSED_TARGET
         }
         return [
             config for config in self.encoders if config.name not in predicted_encoders

@@ -18,8 +18,8 @@ from brainhive_cli.core.sections import Section, added_field, refuse_idle
 from brainhive_cli.core.sweep import flatten_changes
 from brainhive_cli.data.signals.augmentations import Augment
 from brainhive_cli.models.course import (
-    read_share,
-    write_share,
+    format_share,
+    parse_share,
 )
 
 MAX_EPOCHS = 100_000
@@ -38,8 +38,8 @@ StartFrom = Annotated[
 
 Warmup = Annotated[
     Annotated[float, Field(ge=0)] | Fraction | None,
-    BeforeValidator(read_share),
-    PlainSerializer(write_share),
+    BeforeValidator(parse_share),
+    PlainSerializer(format_share),
 ]
 
 

@@ -17,9 +17,9 @@ from brainhive_cli.models.course import (
     Course,
     EpochRange,
     Wave,
-    at,
-    count_courses,
-    count_epochs,
+    resolve_courses,
+    resolve_epochs,
+    value_at,
 )
 
 
@@ -86,10 +86,10 @@ class Term(Section):
             start: First epoch of the term's stage.
             length: Number of epochs of the stage.
         """
-        active_epochs = count_epochs(
+        active_epochs = resolve_epochs(
             self.epochs or (Fraction(0), Fraction(1)), start, length
         )
-        term = count_courses(self, active_epochs, start, length)
+        term = resolve_courses(self, active_epochs, start, length)
         if self.epochs is None and self.stage is None:
             return term
         return term.model_copy(update={"epochs": active_epochs, "stage": None})
@@ -98,7 +98,7 @@ class Term(Section):
         """Return the weight after `moment` epochs, or 0 if the term is not active."""
         if self.epochs is not None and not self.epochs[0] <= moment < self.epochs[1]:
             return 0.0
-        return at(self.weight, moment)
+        return value_at(self.weight, moment)
 
 
 def check_active(terms: Sequence[Term], epochs: int) -> None:

@@ -20,7 +20,7 @@ from brainhive_cli.data.stores.target_store import (
     has_unknown_pictures,
 )
 from brainhive_cli.data.targets.next_commands import write_next_command
-from brainhive_cli.models.heads import FUSED
+from brainhive_cli.models.heads import FUSED_TARGET
 from tests.worlds.own_recordings import PICTURES, write_pictures
 
 DATASET = "demo-noise-0.3-40-concepts"
@@ -183,7 +183,7 @@ def test_a_name_that_clashes_or_is_no_file_name_is_refused(home):
         ("vae", "encoder vae"),
         ("dinov2-base", "dinov2-b14"),
         ("../outside", "file name"),
-        (FUSED, FUSED),
+        (FUSED_TARGET, FUSED_TARGET),
     ):
         with pytest.raises(RecipeError) as caught:
             import_embeddings.Recipe.resolve(

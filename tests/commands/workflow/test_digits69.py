@@ -16,7 +16,7 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.exchange import digits69
 from brainhive_cli.models.picture_autoencoder import (
-    WEIGHTS,
+    WEIGHTS_FILE,
     learn_pictures,
     read_pictures,
 )
@@ -57,7 +57,7 @@ def test_digits_are_drawn_by_the_decoder_of_the_fold_that_has_not_seen_them(
     # fewer epochs than the recipe's, so that the test takes seconds
     further = home / "data/digits69/further"
     autoencoder = learn_pictures(read_pictures(further), epochs=8)
-    weights.save(further / WEIGHTS, autoencoder.state_dict())
+    weights.save(further / WEIGHTS_FILE, autoencoder.state_dict())
     run("prepare", "preparation.stimuli.holdout.folds=2")
     run("embed", FOLDS)
     align = run("train-align", FOLDS, f"heads={{latent: {AUTOENCODER}}}").folder.name

@@ -226,7 +226,7 @@ def test_every_fuser_fuses_there(gpu: PretendedGpu) -> None:
     for kind in parts.list_kinds("fusers"):
         config, dims = parts.load("fusers", kind).TINY, {"one": 6, "other": 6}
         width = config.token_dim(dims, 8)
-        fuser = fusers.build(config, dims, width, subjects=2).to(HERE.device)
+        fuser = fusers.build_fuser(config, dims, width, subjects=2).to(HERE.device)
 
         fused = fuser(
             {name: torch.randn(2, dim, device="cuda") for name, dim in dims.items()}

@@ -31,8 +31,8 @@ from brainhive_cli.models.backbones.braindecode import (
     Config,
     choose_channels,
 )
-from brainhive_cli.models.heads import TOKEN, Head
-from brainhive_cli.models.signal_spec import SignalSpec, resampling_matrix
+from brainhive_cli.models.heads import TOKEN_HEAD, Head
+from brainhive_cli.models.signal_spec import SignalSpec, build_resampling_matrix
 from brainhive_cli.training.alignment.training.initialisation import make_aligner
 from tests.worlds.alignment_cells import data_of, layout_of
 
@@ -168,7 +168,7 @@ TOY = Config(model="Toy", features=True, pretrained=f"hub:{REPOSITORY}", **SIGNA
 
 
 def encoder_of(config, spec, dim=6):
-    return backbones.build(config, spec, {TOKEN: Head((dim,), "one")})
+    return backbones.build(config, spec, {TOKEN_HEAD: Head((dim,), "one")})
 
 
 @pytest.mark.usefixtures("toy_library")
@@ -249,10 +249,12 @@ def test_training_starts_from_the_weights_and_a_trained_model_needs_them_no_more
             model.temporal_embedding, weights["temporal_embedding"][:, :3]
         )
     assert not any("final_layer" in name for name in opened.state_dict())
-    assert torch.equal(opened.backbone.resampling, resampling_matrix(50, 250, 200))
+    assert torch.equal(
+        opened.backbone.resampling, build_resampling_matrix(50, 250, 200)
+    )
     signal = torch.randn(2, 17, 50)
     assert torch.equal(
-        opened.predict(signal)[TOKEN], begun.eval().predict(signal)[TOKEN]
+        opened.predict(signal)[TOKEN_HEAD], begun.eval().predict(signal)[TOKEN_HEAD]
     )
     assert opened.backbone.model.names == [*THINGS]
 

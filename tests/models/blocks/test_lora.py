@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.models.blocks import Adapter, shapes_of
+from brainhive_cli.models.blocks import Adapter, find_linear_shapes
 
 CLOSE = 1e-5
 ENDINGS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
@@ -45,7 +45,7 @@ def open_golden(golden: Path) -> tuple[dict[str, Tensor], nn.Module, Adapter]:
             if "weights." in key
         }
     )
-    return tensors, network, Adapter(shapes_of(network, ENDINGS), rank, alpha)
+    return tensors, network, Adapter(find_linear_shapes(network, ENDINGS), rank, alpha)
 
 
 def load_change(adapter: Adapter, tensors: dict[str, Tensor]) -> None:
@@ -119,13 +119,13 @@ def test_a_new_adapter_changes_nothing_and_draws_as_widely_as_its_rank_says(
         float(adapter.down[0].detach().std()) == pytest.approx(1 / 8, rel=0.02)
         and not adapter.up[0].any()
     )
-    changed = Adapter(shapes_of(network, ()), 4, 4)
+    changed = Adapter(find_linear_shapes(network, ()), 4, 4)
     changed.attach(network)
     assert torch.equal(network(pixel_values=tensors["pixels"]).image_embeds, plain)
 
 
 def test_maps_that_do_not_exist_and_torchs_own_attention_are_refused() -> None:
     with pytest.raises(RecipeError, match=r"train\.lora\.modules names 'q_proj'"):
-        shapes_of(nn.Sequential(nn.Linear(3, 2)), ("q_proj",))
+        find_linear_shapes(nn.Sequential(nn.Linear(3, 2)), ("q_proj",))
     with pytest.raises(BrainhiveError, match="one map"):
-        shapes_of(nn.MultiheadAttention(4, 2), ())
+        find_linear_shapes(nn.MultiheadAttention(4, 2), ())

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from brainhive_cli.models import encoders
-from brainhive_cli.models.foreign_weights import below
+from brainhive_cli.models.foreign_weights import strip_prefix
 
 REPOSITORY = "OpenGVLab/InternViT-6B-448px-V2_5"
 SAME = 2e-6
@@ -93,7 +93,7 @@ def repository(reference: dict[str, Tensor], hub_cache: Callable[[str], Path]) -
         (folder / f"{module}.py").write_text(
             f"import builtins\nbuiltins.{CODE} = True\n"
         )
-    state = below(reference, "weights.")
+    state = strip_prefix(reference, "weights.")
     names, half = sorted(state), len(state) // 2
     shards = {
         "model-00001-of-00002": names[:half],

@@ -12,7 +12,7 @@ from PIL import Image
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.models import encoders
 from brainhive_cli.models.generators import autoencoder
-from brainhive_cli.models.picture_autoencoder import WEIGHTS
+from brainhive_cli.models.picture_autoencoder import WEIGHTS_FILE
 
 
 @pytest.fixture
@@ -32,11 +32,14 @@ def test_an_autoencoder_learns_once_and_its_decoder_draws_in_the_same_space(
     config = encoders.resolve({"kind": "autoencoder", "source": str(pictures)})
     assert not config.is_available
     encoder = config.build()
-    written_ns = (pictures / WEIGHTS).stat().st_mtime_ns
+    written_ns = (pictures / WEIGHTS_FILE).stat().st_mtime_ns
 
     decoder = autoencoder.Config(source=str(pictures)).build()
 
-    assert config.is_available and (pictures / WEIGHTS).stat().st_mtime_ns == written_ns
+    assert (
+        config.is_available
+        and (pictures / WEIGHTS_FILE).stat().st_mtime_ns == written_ns
+    )
     assert encoder.weights["digest"] == config.build().weights["digest"]
     assert decoder.latent_space == encoder.module.latent_space
     # [1, 3, H, W]

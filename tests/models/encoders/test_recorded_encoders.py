@@ -55,7 +55,7 @@ def test_gabor_and_vae_settings(recorded, picture: Image.Image) -> None:
     numbers = {
         name: encode(config.build(), picture) for name, config in configs.items()
     }
-    numbers["pairs"] = digest([gabor.draw_pairs(count) for count in (2, 5)])
+    numbers["pairs"] = digest([gabor.build_filter_pairs(count) for count in (2, 5)])
     recorded(4, **numbers)
 
 
@@ -85,7 +85,7 @@ def test_a_fovea_and_letters(recorded) -> None:
     recorded(
         5,
         masks=digest([encoders.build_fovea_mask(*sides) for sides in ((5, 5), (6, 3))]),
-        letters=digest([vd_text._letters(text) for text in texts]),
+        letters=digest([vd_text._tokenize_letters(text) for text in texts]),
     )
 
 
@@ -100,7 +100,9 @@ def transformer() -> tuple[nn.Module, _outputs.Anatomy]:
     blocks = nn.Sequential(*(nn.Linear(4, 4) for _ in range(3)))
     norm = nn.LayerNorm(4)
     network = nn.Sequential(blocks, norm)
-    return network, _outputs.Anatomy(list(blocks), norm, extra=2, has_class=True)
+    return network, _outputs.Anatomy(
+        list(blocks), norm, n_prefix_tokens=2, has_class=True
+    )
 
 
 OUTPUTS = [
@@ -132,7 +134,7 @@ def test_stages_of_a_resnet() -> None:
     assert torch.equal(first, stages[0](pictures))
     assert torch.equal(last, network(pictures))
     assert torch.equal(second, last.mean((2, 3)))
-    assert _outputs.resnet_anatomy(network) is None
+    assert _outputs.find_resnet_anatomy(network) is None
 
 
 @pytest.mark.parametrize("name", ["block-3", "block-0.1", "stage-1", "stage-2.mean"])

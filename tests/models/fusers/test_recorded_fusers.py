@@ -13,7 +13,7 @@ from brainhive_cli.models.blocks import (
     ChannelMixing,
     FusionEncoder,
     ResidualMLP,
-    residual_stack,
+    build_residual_stack,
 )
 from tests.tools.network_digests import digest, disturb, gradient_norm, parameters
 
@@ -45,7 +45,7 @@ CASES: dict[str, tuple[Any, dict[str, int]]] = {
 def test_tokens(recorded, case: str) -> None:
     config, dims = CASES[case]
     dim = config.token_dim(dims, 7)
-    fuser: Any = fusers.build(config, dims, dim, subjects=3)
+    fuser: Any = fusers.build_fuser(config, dims, dim, subjects=3)
     numbers = {"made": parameters(fuser), "dim": dim, "signal": config.signal_width}
     disturb(fuser)
     embeddings = {key: torch.randn(5, width) for key, width in dims.items()}
@@ -67,7 +67,7 @@ def test_tokens(recorded, case: str) -> None:
 def test_blocks(recorded) -> None:
     mixing, adapted = ChannelMixing(3, 4), torch.nn.Sequential(torch.nn.Linear(4, 5))
     encoder = FusionEncoder({"b": 4, "a": 6}, 5, 7, dropout=0.3, depth=2)
-    stack = residual_stack(4, 6, 0.2, 3)
+    stack = build_residual_stack(4, 6, 0.2, 3)
     adapter = Adapter({"0": (5, 4)}, 2, 3.0)
     numbers = {"made": [parameters(m) for m in (mixing, encoder, stack, adapter)]}
     for module in (mixing, encoder, stack, adapter, block := ResidualMLP(4, 6, 0.4)):
@@ -94,7 +94,7 @@ def test_blocks(recorded) -> None:
 def test_embeddings_of_unequal_widths_have_no_common_one(kind: str) -> None:
     with pytest.raises(RecipeError) as caught:
         config = fusers.TINY[kind]
-        fusers.build(config, UNEQUAL, config.token_dim(UNEQUAL, 7), 1)
+        fusers.build_fuser(config, UNEQUAL, config.token_dim(UNEQUAL, 7), 1)
     assert "6" in str(caught.value) and caught.value.hint
     with pytest.raises(RecipeError):
-        fusers.build(fusers.LinearConfig(join="mean"), UNEQUAL, 7, 1)
+        fusers.build_fuser(fusers.LinearConfig(join="mean"), UNEQUAL, 7, 1)

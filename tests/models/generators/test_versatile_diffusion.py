@@ -214,7 +214,7 @@ def test_weights_are_converted_once_and_then_no_longer_needed(
 
     config, models = Config(source=str(folder)), folder.parent / "models"
     with monkeypatch.context() as patch:
-        patch.setattr(versatile_diffusion.clip, "tower_of", interrupted)
+        patch.setattr(versatile_diffusion.clip, "load_tower", interrupted)
         with pytest.raises(KeyboardInterrupt):
             config.build()
     assert not [path for path in models.iterdir() if path.name[0] != "."]

@@ -21,8 +21,8 @@ from brainhive_cli.models.losses import (
     Mixing,
     SoftClipConfig,
     SoftContConfig,
-    cosines,
-    edges,
+    compute_cosines,
+    compute_edges,
 )
 
 RELATIVE = 1e-4
@@ -59,7 +59,7 @@ def test_distances_of_latents_and_edges_equal_the_reference(havir):
     expected = havir["out.sobel_pred"]
 
     assert (
-        edges(havir["in.latent_pred"]) - expected
+        compute_edges(havir["in.latent_pred"]) - expected
     ).abs().max() < RELATIVE * expected.max()
 
 
@@ -167,9 +167,9 @@ def test_rows_of_cosines_are_the_first_of_both_unlike_mindeyes(havir):
     rows_are_targets = havir["out.cosine_fwd_argument_order_preds_targs"]
     rows_are_predictions = havir["out.cosine_bwd_argument_order_targs_preds"]
 
-    found = cosines(target, predicted)
+    found = compute_cosines(target, predicted)
     torch.testing.assert_close(found, rows_are_targets, rtol=0, atol=1e-6)
-    found = cosines(predicted, target)
+    found = compute_cosines(predicted, target)
     torch.testing.assert_close(found, rows_are_predictions, rtol=0, atol=1e-6)
 
 

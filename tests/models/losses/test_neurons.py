@@ -22,7 +22,7 @@ from brainhive_cli.models.losses import (
     MixcoConfig,
     Mixing,
     SoftClipConfig,
-    pair_weights,
+    compute_pair_weights,
 )
 from brainhive_cli.training.alignment.terms import Term
 from brainhive_cli.training.alignment.training.objective import Objective
@@ -143,7 +143,7 @@ def test_labels_of_mixed_signals_are_the_references(golden: Path, ending: str) -
     share = found[f"expected.betas_after{ending}"]
     mixing = Mixing(found[f"input.perm{ending}"], share)
 
-    labels = pair_weights(mixing, torch.eye(len(share)))
+    labels = compute_pair_weights(mixing, torch.eye(len(share)))
 
     published = found[f"expected.target_probs{ending}"]
     right = found.get(f"right.target_probs{ending}", published)

@@ -69,8 +69,8 @@ def compare(config: Any, shape: tuple[int, ...]) -> dict[str, Any]:
         scales = [p.grad for p in loss.parameters() if p.grad is not None]
         numbers[f"{name} scale"] = digest(scales)
         predicted.grad = None
-    if hasattr(loss, "of_pairs"):
-        numbers["pairs"] = digest(loss.of_pairs(predicted, target, context))
+    if hasattr(loss, "score_pairs"):
+        numbers["pairs"] = digest(loss.score_pairs(predicted, target, context))
         numbers["scales"] = [
             float(torch.as_tensor(loss.scale(epoch)).detach()) for epoch in (0, 2, 5, 9)
         ]

@@ -9,7 +9,7 @@ import torch
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.models import priors
-from brainhive_cli.models.clip_conditions import CaptionTokens
+from brainhive_cli.models.clip_conditions import Vocabulary
 from brainhive_cli.models.generators import sdxl
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors import fusion_prior, identity
@@ -106,7 +106,7 @@ def test_the_identity_prior_passes_heads_on_by_names_that_can_be_others():
 
 
 def test_ids_of_a_caption_head_become_words_where_the_vocabulary_is_known():
-    ids = CaptionTokens("demo:films", 12).ids("a red fish in the sky")
+    ids = Vocabulary("demo:films", 12).encode("a red fish in the sky")
     heads = Decoded({"caption": torch.stack([ids, ids]), "image": torch.zeros(2, 4, 8)})
     prior = identity.Config(texts=("caption",), vocabulary="demo:films").build({}, None)
     assert prior.condition(heads, [0, 1]).texts == ["a red fish in the sky"] * 2

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.models.heads import FUSED, Head
+from brainhive_cli.models.heads import FUSED_TARGET, Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import (
     FORMAT,
@@ -28,7 +28,7 @@ from tests.worlds.model_layouts import one_token, spec_of
 SPEC = spec_of(("Oz", "Pz"), 5)
 HEADS = {
     "text": Head((3,), "bert"),
-    "token": Head((6,), FUSED),
+    "token": Head((6,), FUSED_TARGET),
     "image": Head((2, 4), "clip"),
 }
 
@@ -245,7 +245,9 @@ def test_only_heads_of_the_model_are_compared() -> None:
 def test_a_layout_is_written_as_plain_values() -> None:
     fields = one_token(SPEC, 6, {"e": 8}).as_dict()
     assert fields["format"] == FORMAT == 7
-    assert fields["heads"] == {"token": {"shape": (6,), "target": FUSED, "digest": ""}}
+    assert fields["heads"] == {
+        "token": {"shape": (6,), "target": FUSED_TARGET, "digest": ""}
+    }
     assert fields["spec"]["names"] == ("Oz", "Pz") and fields["dims"] == {"e": 8}
 
 
@@ -294,7 +296,7 @@ def test_sizes_of_upstreams_models_are_in_their_weights() -> None:
         "intermediate_size": 24,
         "dropout": 0.3,
     }
-    assert layout.heads == {"token": Head((6,), FUSED)}
+    assert layout.heads == {"token": Head((6,), FUSED_TARGET)}
     assert layout.dims == {"e": 8} and layout.encoders == {"e": "e"}
     assert {"backbone.other.weight", "losses.0.logit_scale"} <= state.keys()
     assert is_upstream(upstream_state()) and not is_upstream(state)

@@ -13,7 +13,7 @@ from torch import Tensor
 from brainhive_cli import aligner
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.stores.learned import TrainingHistory
-from brainhive_cli.models.heads import FUSED, TOKEN, Head
+from brainhive_cli.models.heads import FUSED_TARGET, TOKEN_HEAD, Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import FROM_MEAN
 from brainhive_cli.training.alignment.model import Aligner
@@ -44,7 +44,7 @@ VOXELS = SignalSpec(
 TWO = replace(
     LAYOUT,
     heads={
-        TOKEN: Head((8,), FUSED),
+        TOKEN_HEAD: Head((8,), FUSED_TARGET),
         "latent": Head((2, 3, 3), "latent", "digest of the autoencoder"),
     },
     encoders={"vae": "vae", "clip-b32": "CLIP", "latent": "latent"},
@@ -266,7 +266,7 @@ def test_only_what_is_given_becomes_a_target() -> None:
 def test_one_centred_head_has_no_mean_and_keeps_its_length() -> None:
     model = Aligner(replace(LAYOUT, similarity="centred_cosine"))
     token = torch.randn(4, 8)
-    found = model.join({TOKEN: token})
+    found = model.join({TOKEN_HEAD: token})
     torch.testing.assert_close(found, token - token.mean(1, True))
 
 

@@ -46,7 +46,7 @@ from brainhive_cli.data.targets.model_input import (
 )
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.models.heads import Decoded, refuse_other_target
-from brainhive_cli.models.signal_spec import name_unit
+from brainhive_cli.models.signal_spec import normalise_unit
 from brainhive_cli.training.alignment import model_files
 from brainhive_cli.training.alignment.cells import Cell, list_subjects
 from brainhive_cli.training.alignment.layout import Layout
@@ -642,7 +642,7 @@ class TrainedModel:
             for facts in self._stored_facts(subject)
             if "recorded_unit" in facts
         )
-        return name_unit(next(units, DEFAULT_UNIT))
+        return normalise_unit(next(units, DEFAULT_UNIT))
 
     def delay_s(self, subject: int) -> float:
         """Give the seconds from events to pictures on the screen, which `prepare` added

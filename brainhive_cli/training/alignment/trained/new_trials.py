@@ -15,7 +15,7 @@ from brainhive_cli.data.recordings.shown_pictures import match_pictures
 from brainhive_cli.data.signals.cutting import Steps, apply_whitener
 from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.models.signal_spec import UNIT_SIZES, name_unit
+from brainhive_cli.models.signal_spec import UNIT_SIZES, normalise_unit
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 
 
@@ -126,14 +126,14 @@ def prepare_as(
             its channels.
     """
     spec, learned = member.module.layout.spec, member.module.learned
-    known, unit = dict(spec.preparation), name_unit(trials.unit)
+    known, unit = dict(spec.preparation), normalise_unit(trials.unit)
     if isinstance(trials.space, Voxels) or unit == "whitened":
         return trials, []
     is_whitened = known.get("whiten", "no") != "no" or spec.unit == "whitened"
     signal, names = np.asarray(trials.signal[:, 0]), trials.space.names
 
     # the unit of the model; of whitened signals that of its recordings
-    target = name_unit(spec.unit) or unit
+    target = normalise_unit(spec.unit) or unit
     if is_whitened:
         target = member.recorded_unit(subject)
     size, kind = UNIT_SIZES.get(unit, (1.0, unit))

@@ -19,7 +19,7 @@ from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.spaces import Sensors, find_channel_rows
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.targets.model_input import choose_input
-from brainhive_cli.models.signal_spec import resampling_matrix
+from brainhive_cli.models.signal_spec import build_resampling_matrix
 from brainhive_cli.training.alignment.model import Aligner
 
 Mapping = Literal["none", "spline"]
@@ -116,7 +116,7 @@ class PortableModel(nn.Module):
             start_ms, stop_ms = window_ms or (1000 * start_s, 1000 * stop_s)
             self.window_ms, given_hz = (start_ms, stop_ms), self.rate_hz or own_hz
             samples = max(1, round((stop_ms - start_ms) / 1000 * given_hz))
-            times = resampling_matrix(samples, given_hz, own_hz).mT
+            times = build_resampling_matrix(samples, given_hz, own_hz).mT
         elif channels or rate_hz or window_ms:
             raise RecipeError(
                 "channels, rate_hz and window_ms are of sensors, and it reads voxels",

@@ -17,7 +17,11 @@ from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder, split_variant
 from brainhive_cli.data.stores.learned import EpochSelection, TrainingHistory
-from brainhive_cli.models.foreign_weights import below, file_input, find_file
+from brainhive_cli.models.foreign_weights import (
+    find_file_input,
+    find_weight_file,
+    strip_prefix,
+)
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment import layout as layouts, model_files
 from brainhive_cli.training.alignment.cells import Cell
@@ -170,7 +174,7 @@ def load_start(aligner: Aligner, path: Path, part: str = "") -> None:
     # are `wte.weight` in the file of the hub, and `transformer.wte.weight` in one saved
     # with the last layer
     prefix = f"{part}."
-    needed = below(aligner.state_dict(), prefix)
+    needed = strip_prefix(aligner.state_dict(), prefix)
     start = (
         aligners.load(path) if path.is_dir() or model_files.holds_model(path) else None
     )
@@ -197,7 +201,8 @@ def load_start(aligner: Aligner, path: Path, part: str = "") -> None:
             default=prefix,
         )
     renamed = {
-        prefix + name: value for name, value in below(source, start_prefix).items()
+        prefix + name: value
+        for name, value in strip_prefix(source, start_prefix).items()
     }
 
     subject_modules = list_subject_weights(aligner)
@@ -216,7 +221,9 @@ def load_start(aligner: Aligner, path: Path, part: str = "") -> None:
         if subject_modules & matching:
             refuse_other_voxels(start, aligner)
     state = {
-        name: value for name, value in below(renamed, prefix).items() if name in needed
+        name: value
+        for name, value in strip_prefix(renamed, prefix).items()
+        if name in needed
     }
 
     # modules of subjects keep their initial weights where there are none for them
@@ -307,7 +314,7 @@ def list_start_inputs(
             # the second, of a run
             patterns = (*FILES[:1], f"cells/**/{model_files.WEIGHT_FILES[0]}")
             inputs.append(
-                file_input(name)
+                find_file_input(name)
                 if _names_file(name)
                 else hub.find_input(
                     str(split_variant(name)[0]), (), patterns, ("*.json",)
@@ -352,7 +359,7 @@ def _find_weights(reference: str) -> Path | None:
     is_on_hub = reference.startswith(hub.HUB_PREFIX)
     if _names_file(reference):
         if is_on_hub:
-            return find_file(reference)
+            return find_weight_file(reference)
         if not (path := locate(reference)).is_file():
             # as in data/cc2017/FILE
             is_fetched = parts.is_kind("datasets", path.parent.name)

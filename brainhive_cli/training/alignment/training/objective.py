@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import foreign_code, parts
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.models.heads import comparable
+from brainhive_cli.models.heads import flatten_vectors
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.training.alignment.terms import Term
 
@@ -65,7 +65,10 @@ class Objective(nn.ModuleList):
                 # centred cosine: contrastive losses, which have a scale, compare
                 # centred vectors
                 if self.is_centred and hasattr(loss, "logit_scale"):
-                    pair = comparable(pair[0], True), comparable(pair[1], True)
+                    pair = (
+                        flatten_vectors(pair[0], True),
+                        flatten_vectors(pair[1], True),
+                    )
                 value = loss(*pair, context)
                 # a user's loss may return anything
                 if not isinstance(value, Tensor) or value.shape != ():
@@ -96,7 +99,7 @@ class Objective(nn.ModuleList):
         """
         for term, loss in zip(self.terms, self, strict=True):
             # the first active term whose loss compares pairs decides
-            of_pairs = getattr(loss, "of_pairs", None)
+            of_pairs = getattr(loss, "score_pairs", None)
             if of_pairs is not None and term.weight_at(_moment_of(context)):
                 return of_pairs(
                     predicted[term.prediction], targets[term.target_name], context

@@ -57,8 +57,8 @@ from brainhive_cli.data.targets.targets import (
 )
 from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.models import priors
-from brainhive_cli.models.blocks import shapes_of
-from brainhive_cli.models.heads import FUSED, TOKEN, Head
+from brainhive_cli.models.blocks import find_linear_shapes
+from brainhive_cli.models.heads import FUSED_TARGET, TOKEN_HEAD, Head
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.layout import Layout, tokens_of
 from brainhive_cli.training.alignment.recipe import Recipe
@@ -426,9 +426,10 @@ class TrainingData:
         # shape of each head, and the digest of the encoder that made its targets
         heads = {}
         for name, target in recipe.head_targets.items():
-            if target == FUSED:
+            if target == FUSED_TARGET:
                 heads[name] = Head(
-                    (*tokens_of({key: shapes[key] for key in dims}), dim or 0), FUSED
+                    (*tokens_of({key: shapes[key] for key in dims}), dim or 0),
+                    FUSED_TARGET,
                 )
                 continue
             heads[name] = Head(
@@ -440,7 +441,7 @@ class TrainingData:
             adapter = {
                 "encoders": list(self.adapted.names),
                 "digest": self.adapted.digest,
-                "maps": shapes_of(self.adapted.network.module, lora.modules),
+                "maps": find_linear_shapes(self.adapted.network.module, lora.modules),
                 "rank": lora.rank,
                 "alpha": lora.alpha,
             }
@@ -452,7 +453,7 @@ class TrainingData:
             compared = (recipe.head,)
         elif not recipe.heads and not recipe.is_fused:
             compared = tuple(heads)
-        elif recipe.heads and TOKEN not in heads:
+        elif recipe.heads and TOKEN_HEAD not in heads:
             comparable = tuple(
                 name for name, head in heads.items() if len(head.shape) <= 2
             )

@@ -22,7 +22,7 @@ from brainhive_cli.core.measurements import UNKNOWN_HISTORY, Measurements
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.weights import Checkpoint
 from brainhive_cli.models.blocks import FusionEncoder
-from brainhive_cli.models.heads import FUSED, TOKEN, Head
+from brainhive_cli.models.heads import FUSED_TARGET, TOKEN_HEAD, Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
@@ -73,7 +73,7 @@ def train(
         config = Train(
             **{"epochs": 4, "batch_size": 16, "lr": 5e-3, "precision": "fp32", **knobs}
         )
-        terms = [Term(prediction=TOKEN, loss=loss)]
+        terms = [Term(prediction=TOKEN_HEAD, loss=loss)]
         train_cell(
             "cell", 1, layout_of(data), data, terms, config, run, HERE, events.append
         )
@@ -298,7 +298,7 @@ def _resume_in_two(launch: Launch, folder: Path) -> None:
     config = Train(
         epochs=2, batch_size=16, precision="fp32", augment=VARIED, last_batch="keep"
     )
-    terms = [Term(prediction=TOKEN, loss="mixco")]
+    terms = [Term(prediction=TOKEN_HEAD, loss="mixco")]
     cell_folder.CHECKPOINT_S = 0.0
 
     def go(name: str) -> None:
@@ -640,7 +640,7 @@ def long(kind: str) -> Layout:
     return replace(
         layout,
         spec=replace(layout.spec, samples=250),
-        heads={TOKEN: Head((32,), FUSED)},
+        heads={TOKEN_HEAD: Head((32,), FUSED_TARGET)},
     )
 
 
@@ -800,18 +800,18 @@ def test_a_batch_has_the_order_of_its_micro_batches(embedding: np.ndarray) -> No
     context = batches.draw(batches.split_epoch(0, 0)[0], 0)[2]
     with torch.no_grad():
         predicted, expected = loop.forward(model, parts, targets, context)
-        each = [model.predict(*part)[TOKEN] for part in parts]
+        each = [model.predict(*part)[TOKEN_HEAD] for part in parts]
         token = model.encode_image({"e": targets["e"]})
-    torch.testing.assert_close(predicted[TOKEN], torch.cat(each))
+    torch.testing.assert_close(predicted[TOKEN_HEAD], torch.cat(each))
     assert torch.equal(expected["further"], targets["further"])
-    torch.testing.assert_close(expected[TOKEN], token)
+    torch.testing.assert_close(expected[TOKEN_HEAD], token)
 
     # a backbone that learns with its targets gets those of its own rows
     rows = list[Any]()
 
     def learn(signal: Any, subject: Any, given: Any, _: object) -> Any:
         rows.append((len(signal), given["further"].tolist()))
-        return {TOKEN: signal[:, 0, :1]}, {"further": given["further"] + 1}
+        return {TOKEN_HEAD: signal[:, 0, :1]}, {"further": given["further"] + 1}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(model.backbone), "learn", True, raising=False)
@@ -820,7 +820,7 @@ def test_a_batch_has_the_order_of_its_micro_batches(embedding: np.ndarray) -> No
     assert rows == [(3, [0, 1, 2]), (2, [3, 4])]
     assert expected["further"].tolist() == [1, 2, 3, 4, 5]
     joined = torch.cat([signal[:, 0, :1] for signal, _ in parts])
-    assert torch.equal(predicted[TOKEN], joined)
+    assert torch.equal(predicted[TOKEN_HEAD], joined)
 
 
 class Calls:
@@ -860,7 +860,7 @@ def test_any_object_can_be_the_callbacks_of_a_training(
     embedding: np.ndarray, tmp_path: Path
 ) -> None:
     data = data_of(embedding)
-    layout, terms = layout_of(data), [Term(prediction=TOKEN, loss="clip")]
+    layout, terms = layout_of(data), [Term(prediction=TOKEN_HEAD, loss="clip")]
     train = Train(epochs=2, batch_size=16, precision="fp32", selection="last")
     checkpoint = Checkpoint(tmp_path / "mine.pt")
     steps = batches_of(data).steps

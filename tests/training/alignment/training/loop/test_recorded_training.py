@@ -14,7 +14,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.models.blocks import FusionEncoder
-from brainhive_cli.models.heads import FUSED, TOKEN, Head
+from brainhive_cli.models.heads import FUSED_TARGET, TOKEN_HEAD, Head
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.stages import Train
 from brainhive_cli.training.alignment.terms import Term
@@ -74,7 +74,7 @@ def layout_of(**changes: Any) -> Layout:
     fuser = {"kind": "fusion_encoder", "intermediate_size": 16}
     layout = Layout(
         spec,
-        {TOKEN: Head((16,), FUSED), "plain": Head((8,), "direct")},
+        {TOKEN_HEAD: Head((16,), FUSED_TARGET), "plain": Head((8,), "direct")},
         {"kind": "brain_mlp"},
         fuser=fuser,
         dims={"e": 8},
@@ -106,7 +106,7 @@ DESIGNS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], Any]] =
     ),
     "mixed signals": (
         {},
-        {"retrieval_heads": (TOKEN, "plain")},
+        {"retrieval_heads": (TOKEN_HEAD, "plain")},
         {"last_batch": "drop", "decay": "not_biases", "lr_of": {"fuser": 0.3}},
         "mixco",
     ),
@@ -141,7 +141,7 @@ DESIGNS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], Any]] =
         {
             "backbone": {"kind": "ridge"},
             "similarity": "cosine_from_mean",
-            "heads": {TOKEN: Head((8,), "e")},
+            "heads": {TOKEN_HEAD: Head((8,), "e")},
             "fuser": {},
             "dims": {},
         },
@@ -158,7 +158,7 @@ def test_three_epochs(recorded: Recorded, tmp_path: Path, design: str) -> None:
     direct = targets_of({"direct": torch.from_numpy(EMBEDDING[:, ::-1].copy())})
     data.targets.sources.update(direct.sources)
     if "alternatives" in settings:
-        layout = replace(layout, heads={TOKEN: Head((16,), FUSED)})
+        layout = replace(layout, heads={TOKEN_HEAD: Head((16,), FUSED_TARGET)})
         del data.targets.sources["direct"]
     if design == "the fuser of a prior":
         torch.manual_seed(5)
@@ -166,7 +166,7 @@ def test_three_epochs(recorded: Recorded, tmp_path: Path, design: str) -> None:
     if "validation_recordings" in settings:
         tested = [person(4, 20), replace(person(2, 30), subject=7)]
         data = replace(data, test_trials=tested, test_targets=data.targets)
-    terms = [Term(prediction=TOKEN, loss=loss)]
+    terms = [Term(prediction=TOKEN_HEAD, loss=loss)]
     if "plain" in layout.heads:
         course = {"from": 0.5, "to": 0.1, "epochs": [0, 3], "course": "linear"}
         term = {"prediction": "plain", "loss": "mse", "weight": course}
