@@ -18,8 +18,8 @@ class Anatomy:
     Attributes:
         blocks: Blocks of a vision transformer, which give tokens [B, S, D].
         norm: The norm after the last block.
-        extra: How many tokens (class, registers) stand before the patches.
-        has_class: Whether the first of them is a class token.
+        n_prefix_tokens: Number of tokens (class, registers) before the patches.
+        has_class: If True, the first token is a class token.
         stages: Stages of a ResNet, which give maps [B, C, h, w].
     """
 
