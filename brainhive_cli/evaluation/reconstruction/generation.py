@@ -35,7 +35,7 @@ from brainhive_cli.evaluation.reconstruction.recipe import Recipe, SourceName
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.generators import GeneratedMedia, Sampling, require_finite
 from brainhive_cli.models.heads import (
-    PREFIX,
+    LATENT_SPACE_PREFIX,
     TOKEN_HEAD,
     Decoded,
     Heads,
@@ -48,7 +48,7 @@ from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.run import TrainedRun
 
 MAX_STIMULI_PER_BLOCK = 8192
-"""Stimuli whose heads are computed at once, value_at most."""
+"""Stimuli whose heads are computed at once, at most."""
 MAX_VALUES_PER_BLOCK = 1 << 26
 """Numbers of all their embeddings at most: 256 MiB in float32, 259 pictures of 257 ×
 768 + 77 × 768.
@@ -435,7 +435,11 @@ class Sampler:
                 spaces = self.generator.latent_spaces(name, starts)
             else:
                 spaces = [self.generator.latent_space] if starts else []
-            if spaces and head.digest.startswith(PREFIX) and head.digest not in spaces:
+            if (
+                spaces
+                and head.digest.startswith(LATENT_SPACE_PREFIX)
+                and head.digest not in spaces
+            ):
                 refuse_other_target(name, head, spaces[0], "the generator")
 
         media: GeneratedMedia = self.generator.generate(
