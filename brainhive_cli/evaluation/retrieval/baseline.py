@@ -26,9 +26,9 @@ from brainhive_cli.data.targets.targets import StoreTargets
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.measure import (
     Models,
+    find_shared_rows,
     open_gallery,
     open_trials,
-    shared_rows,
 )
 from brainhive_cli.evaluation.retrieval.scopes import CLASSIFIERS
 from brainhive_cli.measurement.linear_maps import (
@@ -535,7 +535,7 @@ def rank_by_classifiers(job: Job, device: torch.device) -> dict[str, list[Int64]
         trials = first.trials(subject, "train", is_tested=False)
         tested = open_trials(models, subject, split)[0]
         # rows of stimuli
-        rows = shared_rows(models, split)
+        rows = find_shared_rows(models, split)
         labels = trials.stimulus
         shown = tested.stimulus
 

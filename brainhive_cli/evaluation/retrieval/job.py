@@ -1,6 +1,4 @@
-"""An evaluation, resolved: which runs and cells, which variants of a sweep, compared
-with which runs.
-"""
+"""Work of eval-retrieval: the evaluated runs and their cells."""
 
 from __future__ import annotations
 
@@ -35,9 +33,9 @@ NOT_COMPARED: Mapping[str, Any] = {
     "corrections": [],
     "baseline": "none",
 }
-"""Keys that are not measured of the runs that a run is compared with."""
+"""Recipe keys that are reset for the runs that a run is compared with."""
 CellGroup = tuple[Cell, ...]
-"""Cells that are averaged, one of each run; the first one's name stands for all."""
+"""Cells that are averaged, one of each run. The group has the name of the first."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +43,10 @@ class Job:
     """Work of eval-retrieval.
 
     Attributes:
-        recipe: What the user wrote, with the runs as a fingerprint knows them, wherever
-            home lies.
-        runs: The runs; several are averaged, and tested on one data set.
-        against: The runs to compare with, each measured in the same way but for what is
-            not compared.
-        variants: Of a sweep, the same for each variant; empty for what is no sweep.
+        recipe: Recipe, in which references to runs do not depend on the home folder.
+        runs: Evaluated runs, whose models are averaged. All have the same data set.
+        against: Evaluations of the runs to compare with.
+        variants: Evaluations of the variants of a sweep. Empty without a sweep.
     """
 
     recipe: Recipe
@@ -60,161 +56,161 @@ class Job:
 
     @classmethod
     def resolve(cls, recipe: Recipe) -> Self:
-        """Find the runs and their cells, the runs to compare with, and the variants of
-        a sweep.
+        """Find the runs, the runs to compare with, and the variants of a sweep.
 
         Raises:
             RecipeError: if a run to compare with is a sweep, or `compare` names no
                 variant.
         """
-        # a sweep may be compared with one of its variants
         runs = find_runs(recipe)
-        known = runs[0].variants
-        if recipe.compare not in (None, *known):
-            problem = f"compare is {recipe.compare!r}, no variant of {runs[0].name}"
+        variant_names = runs[0].variants
+        if recipe.compare is not None and recipe.compare not in variant_names:
             raise RecipeError(
-                problem, ", ".join(known) or "leave compare out: it is of a sweep"
+                f"compare is {recipe.compare!r}, no variant of {runs[0].name}",
+                ", ".join(variant_names) or "leave compare out: it is of a sweep",
             )
 
-        # the runs to compare with, none of which may be a sweep
+        # the runs to compare with are measured like this run
         against = []
+        references = []
         for name in rejoin_variant_names(recipe.against or [], recipe.paths):
-            # curves, corrections and baselines are not compared, so they are not
-            # measured
-            against.append(
-                cls.resolve(
-                    recipe.model_copy(update={**NOT_COMPARED, "align_run": [name]})
-                )
-            )
-            refuse_sweep(against[-1].runs[0])
+            changes = {**NOT_COMPARED, "align_run": [name]}
+            other = cls.resolve(recipe.model_copy(update=changes))
+            refuse_sweep(other.runs[0])
+            against.append(other)
+            references += [run.reference for run in other.runs]
 
-        # all runs are named as fingerprints name them; each variant of a sweep is a job
-        # of its own
-        references = [run.reference for other in against for run in other.runs] or None
-        references_by_key = {
+        # runs have the names that fingerprints use
+        changes = {
             "align_run": [run.reference for run in runs],
-            "against": references,
+            "against": references or None,
         }
-        job = cls(recipe.model_copy(update=references_by_key), runs, against)
+        job = cls(recipe.model_copy(update=changes), runs, against)
         variants = []
-        for run in map(runs[0].of_variant, runs[0].variants):
-            update = {"align_run": [run.reference], "compare": None}
-            variants.append(
-                replace(job, recipe=job.recipe.model_copy(update=update), runs=[run])
-            )
+        for variant_name in variant_names:
+            run = runs[0].of_variant(variant_name)
+            changes = {"align_run": [run.reference], "compare": None}
+            variant_recipe = job.recipe.model_copy(update=changes)
+            variants.append(replace(job, recipe=variant_recipe, runs=[run]))
         return replace(job, variants=variants)
 
     @cached_property
     def groups(self) -> list[CellGroup]:
-        """The cells that are measured: one of each run, whose similarities are
-        averaged.
-        """
+        """Groups of cells that are measured, each with a cell of every run."""
         return group_cells(self.runs)
 
     def open_models(self, group: CellGroup, device: torch.device) -> list[TrainedModel]:
-        """Open the models of a group, which are compared by the head that the recipe
-        names.
-        """
-        # models of one group differ in their run, not in the person tested
-        pairs = zip(self.runs, group, strict=True)
+        """Open the models of a cell group, with the head that the recipe names."""
+        head = self.recipe.head
         return [
-            TrainedModel(run, cell, device, self.recipe.head) for run, cell in pairs
+            TrainedModel(run, cell, device, head)
+            for run, cell in zip(self.runs, group, strict=True)
         ]
 
     def list_pairs(self) -> list[tuple[str, str]]:
-        """List the variants of a sweep that are compared with each other, by their
-        labels.
+        """List the pairs of labels of the variants of a sweep that are compared.
+
+        The first variant of all pairs is `compare` of the recipe, or the variant with
+        the best validation.
         """
-        runs = [variant.runs[0] for variant in self.variants]
-        validations = {run.variant: run.read_validation() for run in runs}
-        chosen = self.recipe.compare
-        if chosen is None:
-            # the best validation; those on other pictures than the first one's cannot
-            # be ranked
-            measured_on = validations[runs[0].variant].get("measured_on")
-            values = {
-                label: validation.get("value", -1.0)
-                for label, validation in validations.items()
-                if validation.get("measured_on") == measured_on
-            }
-            chosen = max(values, key=values.__getitem__)
-        return [(chosen, other) for other in validations if other != chosen]
+        validations = {}
+        for variant in self.variants:
+            run = variant.runs[0]
+            validations[run.variant] = run.read_validation()
+        first = self.recipe.compare
+        if first is None:
+            # values on other pictures than those of the first variant cannot be ranked
+            first_validation = next(iter(validations.values()))
+            measured_on = first_validation.get("measured_on")
+            values = {}
+            for label, validation in validations.items():
+                if validation.get("measured_on") == measured_on:
+                    values[label] = validation.get("value", -1.0)
+            first = max(values, key=values.__getitem__)
+        return [(first, second) for second in validations if second != first]
 
     def inputs(self) -> Iterable[Input]:
-        """List the runs, and what they are tested with."""
+        """List the runs, their signals and their embeddings."""
         for run in self.runs:
             yield from run.inputs(self.recipe.splits)
 
     def list_pictures(self) -> list[Input]:
-        """List the pictures of the gallery, without which the sheet is left out."""
+        """List the pictures of the sheet. They are optional."""
+        if not self.recipe.sheet_rows:
+            return []
         dataset = self.runs[0].dataset
-        listed = list[Input]()
-        for split in self.recipe.splits if self.recipe.sheet_rows else ():
-            listed += list_pictures(dataset, dataset.holdout.name_stored_split(split))
-        return [replace(picture, is_optional=True) for picture in listed]
+        inputs = []
+        for split in self.recipe.splits:
+            stored_split = dataset.holdout.name_stored_split(split)
+            for picture in list_pictures(dataset, stored_split):
+                inputs.append(replace(picture, is_optional=True))
+        return inputs
 
     def check(self) -> None:
-        """Refuse runs that do not fit each other, their signals, or what is measured;
-        raises as `TrainedRun.check` does.
+        """Check that the runs and their signals fit each other and the recipe.
+
+        Raises:
+            BrainhiveError: if runs, signals, subjects or galleries do not fit.
+            RecipeError: if requested repetitions or regions are missing.
         """
-        # variants of a sweep are measured one by one
-        for variant in self.variants:
-            variant.check()
         if self.variants:
+            for variant in self.variants:
+                variant.check()
             return
         recipe = self.recipe
-        opened = [run.check(recipe.splits, recipe.head) for run in self.runs]
+        trials_of_runs = [run.check(recipe.splits, recipe.head) for run in self.runs]
         if recipe.repetitions or recipe.region_shares:
             from brainhive_cli.evaluation.retrieval.measure import check_measures
 
-            for trials in opened[0].values():
+            for trials in trials_of_runs[0].values():
                 check_measures(recipe, trials)
         for other in self.against:
             other.check()
-            self._refuse_other_items(other)
+            self._require_same_items(other)
 
-    def _refuse_other_items(self, other: Self) -> None:
-        """Refuse a run to compare with that is tested on other people or pictures."""
+    def _require_same_items(self, other: Self) -> None:
+        """Check that a run to compare with has the same subjects and gallery.
+
+        Raises:
+            BrainhiveError: if they differ.
+        """
         first, second = self.runs[0], other.runs[0]
         names = f"{first.name} and {second.name} were tested on different"
-        people = [
-            {subject for cell in run.cells for subject in cell.tested_on}
-            for run in (first, second)
-        ]
-        if people[0] != people[1]:
+        first_subjects = _list_subjects(first)
+        second_subjects = _list_subjects(second)
+        if first_subjects != second_subjects:
             raise BrainhiveError(
-                f"{names} subjects: {sorted(people[0])} and {sorted(people[1])}",
+                f"{names} subjects: {first_subjects} and {second_subjects}",
                 "give --subjects both have, and the same split",
             )
-        # the candidates may depend on what was shown
-        if not (first.is_prepared and second.is_prepared):
+
+        # galleries with `only_shown` are known when the signals are prepared
+        if not first.is_prepared or not second.is_prepared:
             return
+        if self._list_candidates() != other._list_candidates():
+            raise BrainhiveError(f"{names} galleries", "compare on the same pictures")
+
+    def _list_candidates(self) -> list[str]:
+        """List the image ids of the gallery."""
         import torch
 
         from brainhive_cli.evaluation.retrieval.measure import open_gallery
 
-        galleries = [
-            open_gallery(
-                job.open_models(job.groups[0], torch.device("cpu")),
-                job.recipe.splits,
-                job.recipe.only_shown,
-            )
-            for job in (self, other)
-        ]
-        if galleries[0].image_ids != galleries[1].image_ids:
-            raise BrainhiveError(f"{names} galleries", "compare on the same pictures")
+        models = self.open_models(self.groups[0], torch.device("cpu"))
+        recipe = self.recipe
+        return open_gallery(models, recipe.splits, recipe.only_shown).image_ids
 
     def open_stores(self) -> dict[str, TargetStore]:
-        """Open the embeddings of the candidates, by split and encoder."""
-        return {
-            f"{split}/{name}": store
-            for run in self.runs
-            for split in self.recipe.splits
-            for name, store in run.stores(split).items()
-        }
+        """Open the embeddings of the gallery, by split and encoder."""
+        stores = {}
+        for run in self.runs:
+            for split in self.recipe.splits:
+                for name, store in run.stores(split).items():
+                    stores[f"{split}/{name}"] = store
+        return stores
 
     def count_work(self) -> Work:
-        """Count what there is to measure."""
+        """Count the subjects of all cells, the unit of work."""
         # curves change how long a subject takes
         curves = "repetitions" if self.recipe.repetitions else "no curves"
         kind = f"{self.runs[0].dataset.name}, {self.recipe.gallery}, {curves}"
@@ -222,34 +218,41 @@ class Job:
         return Work(kind, count, "subjects of a cell", cells=len(self.groups))
 
 
+def _list_subjects(run: TrainedRun) -> list[int]:
+    """List the tested subjects of a run, ascending."""
+    subjects = set[int]()
+    for cell in run.cells:
+        subjects.update(cell.tested_on)
+    return sorted(subjects)
+
+
 def find_runs(recipe: Recipe) -> list[TrainedRun]:
-    """Find the runs that a recipe names, or the newest on its data set; see
-    `Job.resolve`.
+    """Find the runs that a recipe names, or the newest run on its data set.
 
     Raises:
-        BrainhiveError: if they are not of one data set, or one of several is a sweep.
-        RecipeError: if the data set has no such split.
+        BrainhiveError: if runs have different data sets, or one of several is a sweep.
+        RecipeError: if the data set lacks a split of the gallery.
     """
-    names = (
-        rejoin_variant_names(recipe.align_run, recipe.paths)
-        if recipe.align_run
-        else [None]
-    )
-    # all runs read signals in the same way
-    how = (
-        recipe.paths,
-        recipe.dataset,
-        recipe.subjects,
-        recipe.copies,
-        recipe.channel_mapping,
-    )
-    runs = [open_model(name, *how) for name in names]
+    names: list[str | None] = [None]
+    if recipe.align_run:
+        names = list(rejoin_variant_names(recipe.align_run, recipe.paths))
+    runs = []
+    for name in names:
+        run = open_model(
+            name,
+            recipe.paths,
+            dataset=recipe.dataset,
+            subjects=recipe.subjects,
+            copies=recipe.copies,
+            channel_mapping=recipe.channel_mapping,
+        )
+        runs.append(run)
 
-    # several are tested on one data set, and none is a sweep
-    first, *rest = runs
-    for run in runs if rest else ():
-        refuse_sweep(run)
-    for other in rest:
+    first = runs[0]
+    if len(runs) > 1:
+        for run in runs:
+            refuse_sweep(run)
+    for other in runs[1:]:
         if other.dataset.name != first.dataset.name:
             raise BrainhiveError(
                 f"{first.folder.path} is tested on {first.dataset.name}, "
@@ -262,26 +265,25 @@ def find_runs(recipe: Recipe) -> list[TrainedRun]:
 
 
 def group_cells(runs: Sequence[TrainedRun]) -> list[CellGroup]:
-    """Match the cells of several runs: those tested on the same subjects, in the order
-    of their seeds.
+    """Group the cells of several runs by their tested subjects, seed after seed.
+
+    Returns:
+        Groups with a cell of every run, in the order of the cells of the first run.
 
     Raises:
-        BrainhiveError: if the runs do not have the same cells; it names two.
+        BrainhiveError: if the runs have different tested subjects or numbers of seeds.
     """
-    # cells in the order of the subjects that they are tested on, who are those of the
-    # first run
-    ordered = [sorted(run.cells, key=lambda cell: cell.tested_on) for run in runs]
-    for run, cells in zip(runs, ordered, strict=True):
-        if [cell.tested_on for cell in cells] != [
-            cell.tested_on for cell in ordered[0]
-        ]:
-            problem = (
-                f"{runs[0].folder.path} and {run.folder.path} were not tested on the "
-                "same subjects as often"
-            )
+    first = runs[0]
+    sorted_cells = []
+    for run in runs:
+        sorted_cells.append(sorted(run.cells, key=lambda cell: cell.tested_on))
+    first_subjects = [cell.tested_on for cell in sorted_cells[0]]
+    for run, cells in zip(runs, sorted_cells, strict=True):
+        if [cell.tested_on for cell in cells] != first_subjects:
             raise BrainhiveError(
-                problem, "average runs of the same subjects and number of seeds"
+                f"{first.folder.path} and {run.folder.path} were not tested on the "
+                "same subjects as often",
+                "average runs of the same subjects and number of seeds",
             )
-    return sorted(
-        zip(*ordered, strict=True), key=lambda group: runs[0].cells.index(group[0])
-    )
+    groups = zip(*sorted_cells, strict=True)
+    return sorted(groups, key=lambda group: first.cells.index(group[0]))

@@ -1,6 +1,4 @@
-"""All that is measured on one cell: ranks, subsets, curves, ceiling, regions and
-control, by subject.
-"""
+"""Scores of a cell: the gallery, ranked for the signals of each tested subject."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -52,70 +50,84 @@ from brainhive_cli.measurement.units import MIN_UNITS_FOR_POPULATION
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 
 Models = Sequence[TrainedModel]
-"""The models of a group: their cosine similarities are averaged.
+"""Models of a cell group. Retrieval averages their cosine similarities.
 
-Unit tokens concatenated have the mean of their cosines as cosine, so that several
-models have tokens too.
+The unit tokens of several models are concatenated. The cosine similarity of
+concatenated tokens is the mean over the models.
 """
-TRAINING_AT_ONCE = 1024
-"""Training pictures whose tokens are held at once: of 427,648 numbers each, 1.8 GB."""
-SIGNALS_AT_ONCE = 64
-"""Signals whose heads are predicted at once: 272,896 outputs of each are 70 MB."""
+TRAIN_PICTURES_PER_BATCH = 1024
+"""Training pictures whose tokens are in memory together: 1.8 GB of 427,648 numbers
+each.
+"""
+SIGNALS_PER_BATCH = 64
+"""Signals whose heads are predicted together: 70 MB of 272,896 outputs each."""
 
 
 @console.progress("ranking pictures by signals")
-def measure_cell(models: Models, spec: Recipe) -> tuple[Gallery, dict[int, Scores]]:
-    """Measure everything requested of a cell; its gallery is encoded once.
+def measure_cell(models: Models, recipe: Recipe) -> tuple[Gallery, dict[int, Scores]]:
+    """Measure a cell: encode the gallery and the signals, rank, then measure the rest.
+
+    A control permutes the labels of a subject in the same way in all cells.
 
     Args:
-        models: The cell's model, or several.
-        spec: What is measured. A control permutes alike in all cells: seeds share a
-            subject's signals.
+        models: Models of the cell group.
+        recipe: Recipe that says what is measured.
 
     Returns:
-        The candidates, and the scores of each subject.
+        The gallery, and the scores by subject.
     """
-    # rank all subjects at once, so that a large gallery is read once
-    gallery = open_gallery(models, spec.splits, spec.only_shown)
+    # encode the pictures, and the signals of all subjects
+    gallery = open_gallery(models, recipe.splits, recipe.only_shown)
     images = encode_gallery(models, gallery)
-    tokens, items = {}, {}
+    tokens = {}
+    items = {}
     for subject in models[0].cell.tested_on:
         tokens[subject], items[subject] = encode_items(
-            models, gallery, images, subject, spec
+            models, gallery, images, subject, recipe
         )
-    scores = rank_gallery(gallery, images, tokens, items)
-    corrected = rank_corrected(gallery, images, tokens, items, spec.corrections)
-    alone = rank_alone(models, gallery, images, tokens, items)
-    nearest = measure_nearest(models, images[: len(gallery.test_rows)], spec.split)
 
-    # further measures of each subject
+    # rank for all subjects together, so that a large gallery is read once
+    scores = rank_gallery(gallery, images, tokens, items)
+    corrected = rank_corrected(gallery, images, tokens, items, recipe.corrections)
+    single = rank_single_models(models, gallery, images, tokens, items)
+    test_images = images[: len(gallery.test_rows)]
+    similarities = measure_train_similarities(models, test_images, recipe.split)
+
+    # measure everything else that the recipe requests, for each subject
     for subject, signals in tokens.items():
-        table = scores[subject]
-        target = gallery.find_indices(table.labels)
-        scopes: dict[str, Scores] = {**table.scopes}
-        if spec.subsets:
-            scopes[SUBSETS] = measure_subsets(signals, images[target], spec.subsets)
-        scopes |= {
-            scope(part, name): ranked[subject]
-            for part, table_of in ((CORRECTIONS, corrected), (ALONE, alone))
-            for name, ranked in table_of.items()
-        }
-        if spec.repetitions:
-            scopes |= measure_repetitions(models, images, target, subject, spec)
-        if spec.region_shares:
-            scopes |= measure_region_shares(models[0], subject, spec.split)
-        ceiling = _open_ceiling(models, subject, spec) if spec.ceiling_splits else None
+        subject_scores = scores[subject]
+        target = gallery.find_indices(subject_scores.labels)
+        scopes: dict[str, Scores] = dict(subject_scores.scopes)
+        if recipe.subsets:
+            scopes[SUBSETS] = measure_subsets(signals, images[target], recipe.subsets)
+        for name, tables in corrected.items():
+            scopes[scope(CORRECTIONS, name)] = tables[subject]
+        for name, tables in single.items():
+            scopes[scope(ALONE, name)] = tables[subject]
+        if recipe.repetitions:
+            scopes |= measure_repetitions(models, images, target, subject, recipe)
+        if recipe.region_shares:
+            scopes |= measure_region_shares(models[0], subject, recipe.split)
+        ceiling = None
+        if recipe.ceiling_splits:
+            # the ceiling depends on no model, so cells share it
+            compute = partial(_measure_signal_ceiling, models, subject, recipe)
+            ceiling = models[0].once("ceiling", subject, recipe.split, compute)
         scores[subject] = replace(
-            rank_for_verdict(gallery, images, signals, table),
+            rank_for_verdict(gallery, images, signals, subject_scores),
             scopes=scopes,
             ceiling=ceiling,
-            train_similarities=nearest[target] if nearest.size else nearest,
+            train_similarities=similarities[target]
+            if similarities.size
+            else similarities,
         )
 
-    # a prediction that needs other test signals is no result of one trial
-    if dependent := [
-        str(subject) for subject, listed in items.items() if not listed.is_trialwise
-    ]:
+    # a prediction that needs other test signals is no result of a single trial
+    dependent = []
+    for subject, subject_items in items.items():
+        if not subject_items.is_trialwise:
+            dependent.append(str(subject))
+    if dependent:
         console.warn(
             f"{models[0].cell.name}: tokens of subject {', '.join(dependent)} depend "
             "on the other test signals, and every number is stamped "
@@ -128,327 +140,377 @@ def measure_cell(models: Models, spec: Recipe) -> tuple[Gallery, dict[int, Score
 def open_gallery(
     models: Models, splits: Sequence[str], only_shown: bool = False
 ) -> Gallery:
-    """List the pictures of some splits that every model has an embedding of; signals
-    are those of the last.
+    """List the pictures of some splits for which every model has an embedding.
 
-    With `only_shown`, those of the last that a tested subject of any cell was shown.
+    Args:
+        models: Models of the cell group.
+        splits: Splits of the pictures. The signals of the last split are tested.
+        only_shown: If True, leave out pictures of the last split that no tested subject
+            of any cell was shown.
 
     Raises:
         BrainhiveError: if models have different pictures.
     """
-    # candidates that were tested come first, as their split is the last
+    # the tested split comes first
     first = models[0]
-    rows = dict[str, Int64]()
-    image_ids = list[str]()
-    concepts = list[str]()
+    rows: dict[str, Int64] = {}
+    image_ids: list[str] = []
+    concepts: list[str] = []
     for split in reversed(splits):
-        rows[split] = shared_rows(models, split)
+        rows[split] = find_shared_rows(models, split)
         if only_shown and split == splits[-1]:
-            subjects = {
-                subject for cell in first.run.cells for subject in cell.tested_on
-            }
-            shown = [first.shown(subject, split) for subject in sorted(subjects)]
-            rows[split] = np.intersect1d(rows[split], np.concatenate(shown))
+            subjects = set[int]()
+            for cell in first.run.cells:
+                subjects.update(cell.tested_on)
+            shown_rows = [first.shown(subject, split) for subject in sorted(subjects)]
+            rows[split] = np.intersect1d(rows[split], np.concatenate(shown_rows))
         pictures = first.pictures(split)
         image_ids += pictures.image_ids[rows[split]]
         concepts += pictures.concepts[rows[split]]
     return Gallery(rows, image_ids, concepts, first.run.dataset.alike_by)
 
 
-def shared_rows(models: Models, split: str) -> Int64:
-    """Find the rows of the pictures that every model has an embedding of."""
-    # rows are compared across models, so their stores must list the same pictures
-    first, *rest = (model.pictures(split) for model in models)
-    for other in rest:
-        if first.image_ids != other.image_ids:
+def find_shared_rows(models: Models, split: str) -> Int64:
+    """Return the rows [M] of the pictures for which every model has an embedding.
+
+    Raises:
+        BrainhiveError: if the files of the models list different pictures.
+    """
+    first = models[0].pictures(split)
+    for model in models[1:]:
+        pictures = model.pictures(split)
+        if first.image_ids != pictures.image_ids:
             raise BrainhiveError(
-                f"{first.path} and {other.path} hold different pictures", "embed again"
+                f"{first.path} and {pictures.path} hold different pictures",
+                "embed again",
             )
     return reduce(np.intersect1d, [model.rows(split) for model in models])
 
 
 def encode_gallery(models: Models, gallery: Gallery) -> Tensor:
     """Encode the pictures of a gallery as tokens [M, D]."""
-    return torch.cat(
-        [
-            _join(model.images(split, rows) for model in models)
-            for split, rows in gallery.rows.items()
-        ]
-    )
+    tokens = []
+    for split, rows in gallery.rows.items():
+        tokens.append(_join_tokens([model.images(split, rows) for model in models]))
+    return torch.cat(tokens)
 
 
-def measure_nearest(models: Models, tested: Tensor, split: str) -> Float64:
-    """Measure the cosine of tested pictures [N, D] with the nearest training picture,
-    [N].
+def measure_train_similarities(
+    models: Models, test_images: Tensor, split: str
+) -> Float64:
+    """Measure the similarity of tested pictures to the nearest training picture.
 
-    Nothing where the training pictures are those that are tested, or those of another
-    data set, or have no embeddings here.
+    Args:
+        models: Models of the cell group.
+        test_images: Tokens [N, D] of the tested pictures.
+        split: Split of the tested pictures.
+
+    Returns:
+        Largest cosine similarity [N]. Empty if the tested pictures are training
+        pictures, if the models were trained on another data set, or if the training
+        pictures have no embeddings.
     """
     run = models[0].run
-    if (
-        split == "train"
-        or run.dataset.holdout.has_seen_pictures
-        or run.origin is not None
-    ):
+    has_seen_pictures = split == "train" or run.dataset.holdout.has_seen_pictures
+    if has_seen_pictures or run.origin is not None:
         return np.empty(0)
     with suppress(MissingData):
-        # blocks of training pictures, of which one is held at a time
-        rows = shared_rows(models, "train")
-        best = []
-        for part in np.array_split(rows, 1 + len(rows) // TRAINING_AT_ONCE):
-            learned = _join(model.images("train", part) for model in models)
-            cosines = normalize(tested.float()) @ normalize(learned.float()).T
-            best.append(cosines.amax(1).double().cpu())  # [N]
-        # further digits depend on the order of heads
-        return np.max(best, 0).round(5)
+        rows = find_shared_rows(models, "train")
+        maxima = []
+        n_batches = 1 + len(rows) // TRAIN_PICTURES_PER_BATCH
+        for batch in np.array_split(rows, n_batches):
+            images = _join_tokens([model.images("train", batch) for model in models])
+            cosines = normalize(test_images.float()) @ normalize(images.float()).T
+            maxima.append(cosines.amax(1).double().cpu())  # [N]
+        # further digits depend on the order of the heads
+        return np.max(maxima, 0).round(5)
     return np.empty(0)
 
 
 def open_trials(models: Models, subject: int, split: str) -> list[Trials]:
-    """Open a subject's trials as each model reads them, of pictures that all have and
-    none has seen.
+    """Open the trials of a subject as each model reads them.
+
+    Trials of pictures that a model has no embedding of, or was trained on, are left
+    out.
     """
     opened = [model.trials(subject, split) for model in models]
-    _ = [trials.averages for trials in opened]  # which the cells that follow read, too
-    tested = reduce(
-        np.intersect1d,
-        [shared_rows(models, split), *(trials.stimulus for trials in opened)],
-    )
-    return [trials.take(np.isin(trials.stimulus, tested)) for trials in opened]
+    for trials in opened:
+        # later cells use these averages, too
+        _ = trials.averages
+    rows = find_shared_rows(models, split)
+    for trials in opened:
+        rows = np.intersect1d(rows, trials.stimulus)
+    return [trials.take(np.isin(trials.stimulus, rows)) for trials in opened]
 
 
 def encode(models: Models, trials: Iterable[Trials]) -> Tensor:
     """Encode the averages of trials, as each model reads them, as tokens [N, D]."""
-    return _join(model.encode(part) for model, part in zip(models, trials, strict=True))
+    pairs = zip(models, trials, strict=True)
+    return _join_tokens([model.encode(model_trials) for model, model_trials in pairs])
 
 
-def _join(tokens: Iterable[Tensor]) -> Tensor:
-    """Join the tokens [N, D] of several models."""
-    # unit tokens side by side have the mean of the models' cosines
-    first, *rest = tokens
-    return torch.cat([normalize(part) for part in (first, *rest)], 1) if rest else first
+def _join_tokens(tokens: Sequence[Tensor]) -> Tensor:
+    """Concatenate the unit tokens [N, D] of several models. Keep a single tensor."""
+    if len(tokens) == 1:
+        return tokens[0]
+    return torch.cat([normalize(model_tokens) for model_tokens in tokens], 1)
 
 
-def rank_alone(
+def rank_single_models(
     models: Models,
     gallery: Gallery,
     images: Tensor,
     tokens: Mapping[int, Tensor],
     items: Mapping[int, Scores],
 ) -> dict[str, dict[int, Scores]]:
-    """Rank by each of several models alone, on the same items, by the names of their
-    runs; nothing of one model.
+    """Rank the gallery by each of several models alone, on the same items.
+
+    Args:
+        models: Models of the cell group.
+        gallery: Candidates.
+        images: Concatenated tokens [M, D] of the candidates.
+        tokens: Concatenated tokens [N, D] of the signals, by subject.
+        items: Scores with the labels of the signals, by subject.
+
+    Returns:
+        Scores by name of the model's run and by subject. Empty for a single model.
     """
     if len(models) < 2:
         return {}
-    # the columns of each model in joined tokens [N, D]
+    # columns of each model in the concatenated tokens
     split, rows = next(iter(gallery.rows.items()))
     widths = [model.images(split, rows[:1]).shape[1] for model in models]
-    pictures = images.split(widths, 1)
-    signals = {subject: joined.split(widths, 1) for subject, joined in tokens.items()}
+    model_images = images.split(widths, 1)
+    model_tokens = {}
+    for subject, signals in tokens.items():
+        model_tokens[subject] = signals.split(widths, 1)
+
     ranked = {}
-    for number, model in enumerate(models):
-        part = {subject: parts[number] for subject, parts in signals.items()}
+    for index, model in enumerate(models):
+        signals_of = {subject: parts[index] for subject, parts in model_tokens.items()}
+        scores = rank_gallery(gallery, model_images[index], signals_of, items)
         ranked[model.run.name] = {
             subject: replace(table, description=f"{model.run.name} alone")
-            for subject, table in rank_gallery(
-                gallery, pictures[number], part, items
-            ).items()
+            for subject, table in scores.items()
         }
     return ranked
 
 
 def encode_items(
-    models: Models, gallery: Gallery, images: Tensor, subject: int, spec: Recipe
+    models: Models, gallery: Gallery, images: Tensor, subject: int, recipe: Recipe
 ) -> tuple[Tensor, Scores]:
-    """Encode a subject's signals as tokens [N, D], and list what they showed, not yet
-    ranked.
+    """Encode the signals of a subject, and list the items before they are ranked.
+
+    Args:
+        models: Models of the cell group.
+        gallery: Candidates.
+        images: Tokens [M, D] of the candidates.
+        subject: Number of the subject.
+        recipe: Recipe with the split and the control.
+
+    Returns:
+        Tokens [N, D], and scores with the labels of the signals.
     """
-    # index in the gallery of what was seen
     first = models[0]
-    split = spec.split
-    tested = open_trials(models, subject, spec.split)
+    split = recipe.split
+    tested = open_trials(models, subject, split)
     tokens = encode(models, tested)
     rows = tested[0].stimulus
-    seen = np.searchsorted(gallery.test_rows, rows)
+    seen_indices = np.searchsorted(gallery.test_rows, rows)
 
-    # what was interleaved; names and runs or sessions of held-out trials, which no
-    # other designs have
-    is_tested = np.isin(first.trials(subject, split).stimulus, rows)
+    # find which labels were interleaved in time
     interleaving = first.interleaving(tested[0], split)
-    if interleaving.repeats and (overlap := first.find_overlap(tested[0], split)):
-        interleaving = replace(interleaving, problem=overlap.problem, follows_time=True)
-    names, groups = (
-        [*compress(listed, is_tested)] for listed in first.name_trials(subject, split)
-    )
+    if interleaving.repeats:
+        overlap = first.find_overlap(tested[0], split)
+        if overlap:
+            interleaving = replace(
+                interleaving, problem=overlap.problem, follows_time=True
+            )
 
-    # what signals are tested on, which a control permutes
+    # held-out trials have names, and a run or session as group
+    is_tested = np.isin(first.trials(subject, split).stimulus, rows)
+    all_names, all_groups = first.name_trials(subject, split)
+    names = list(compress(all_names, is_tested))
+    groups = list(compress(all_groups, is_tested))
+
+    # a control permutes the labels
     parts = interleaving.parts if names else ()
-    targets = permute_targets(seen, gallery, spec.control, spec.seed, parts)
+    targets = permute_targets(seen_indices, gallery, recipe.control, recipe.seed, parts)
     target = next(targets)
-    control = (
-        {}
-        if spec.control == "none"
-        else measure_control(gallery, images, tokens, [seen, *targets])
-    )
+    control = {}
+    if recipe.control != "none":
+        draws = [seen_indices] + list(targets)
+        control = measure_control(gallery, images, tokens, draws)
 
-    # a prediction that needs other test signals is no result of one trial
-    is_trialwise = not any(
-        depends_on_other_trials(
-            partial(model.encode, part), torch.from_numpy(part.averages)
-        )
-        for model, part in zip(models, tested, strict=True)
-    )
+    is_trialwise = True
+    for model, trials in zip(models, tested, strict=True):
+        averages = torch.from_numpy(trials.averages)
+        if depends_on_other_trials(partial(model.encode, trials), averages):
+            is_trialwise = False
+            break
     labels = [gallery.image_ids[index] for index in target]
-    concepts = [gallery.concepts[index] for index in target]
     items = Scores(
-        names or labels,
-        labels,
-        concepts,
-        groups,
-        interleaving,
-        is_trialwise,
+        image_ids=names or labels,
+        labels=labels,
+        concepts=[gallery.concepts[index] for index in target],
+        groups=groups,
+        interleaving=interleaving,
+        is_trialwise=is_trialwise,
         control=control,
     )
     return tokens, items
 
 
-def measure_subsets(tokens: Tensor, shown: Tensor, ways: int) -> Scores:
-    """Measure how often signals [N, D] and pictures [N, D] find each other in small
-    galleries.
+def measure_subsets(tokens: Tensor, images: Tensor, ways: int) -> Scores:
+    """Measure how often signals and pictures find each other in small galleries.
+
+    Args:
+        tokens: Tokens [N, D] of the signals.
+        images: Tokens [N, D] of the pictures that the signals showed.
+        ways: Number of pictures in a gallery. If there are fewer, all are taken.
+
+    Returns:
+        `top1_expected`, with the other direction in the scope `backward`.
     """
-    # of all pictures where they are fewer
-    pool = min(ways, len(shown))
-    words = f"{pool}-way" if pool == ways else f"all {pool} pictures, fewer than {ways}"
-    expected = expected_subset_hits(tokens, shown, pool)
-    forward, backward = (
-        Scores(values={"top1_expected": shares}, pool=pool) for shares in expected
+    pool = min(ways, len(images))
+    description = f"{pool}-way"
+    if pool < ways:
+        description = f"all {pool} pictures, fewer than {ways}"
+    forward, backward = expected_subset_hits(tokens, images, pool)
+    return Scores(
+        values={"top1_expected": forward},
+        pool=pool,
+        description=description,
+        scopes={BACKWARD: Scores(values={"top1_expected": backward}, pool=pool)},
     )
-    return replace(forward, description=words, scopes={BACKWARD: backward})
 
 
-def check_measures(spec: Recipe, trials: Trials) -> None:
-    """Refuse repetitions and regions that a subject's trials do not have."""
-    if spec.repetitions:
-        count_repetitions(trials, spec)
-    if spec.region_shares:
+def check_measures(recipe: Recipe, trials: Trials) -> None:
+    """Check that a subject has the requested repetitions and regions.
+
+    Raises:
+        RecipeError: if they are missing.
+    """
+    if recipe.repetitions:
+        list_repetition_counts(trials, recipe)
+    if recipe.region_shares:
         mask_regions(trials)
 
 
-def count_repetitions(trials: Trials, spec: Recipe) -> list[int]:
-    """List how many repetitions are averaged, ascending.
+def list_repetition_counts(trials: Trials, recipe: Recipe) -> list[int]:
+    """List the numbers of repetitions that are averaged for a curve, ascending.
 
     Raises:
         RecipeError: if there are fewer repetitions than requested.
     """
-    most = int(trials.counts.max())
-    doubled = {*(2**n for n in range(most.bit_length())), most}  # 1, 2, 4, … and all
-    chosen = sorted(doubled if spec.repetitions == "all" else spec.repetitions or ())
-    if max(chosen) > most:
+    largest = int(trials.counts.max())
+    counts = set[int]()
+    if recipe.repetitions == "all":
+        counts = {2**power for power in range(largest.bit_length())} | {largest}
+    elif recipe.repetitions:
+        counts = set(recipe.repetitions)
+    if max(counts) > largest:
         raise RecipeError(
-            f"repetitions: {max(chosen)} of a picture requested, subject "
-            f"{trials.subject} has {most}",
+            f"repetitions: {max(counts)} of a picture requested, subject "
+            f"{trials.subject} has {largest}",
             "repetitions=all takes 1, 2, 4, … and all that there are",
         )
-    return chosen
+    return sorted(counts)
 
 
 def mask_regions(trials: Trials) -> dict[str, Tensor]:
-    """Mark the voxels [V, 1] of each region that has any.
+    """Return a mask [V, 1] of the voxels of each region, by its name.
 
     Raises:
-        RecipeError: if there is none.
+        RecipeError: if no region has voxels.
     """
-    regions = make_region_masks(trials.regions, trials.width)
-    if not regions:
+    masks = make_region_masks(trials.regions, trials.width)
+    if not masks:
         raise RecipeError(
-            "region_shares is of voxels in regions, which the signals have not",
-            "leave it",
+            "region_shares needs voxels in regions, which these signals lack",
+            "leave region_shares out",
         )
-    return {name: torch.from_numpy(mask) for name, mask in regions.items()}
+    return {name: torch.from_numpy(mask) for name, mask in masks.items()}
 
 
 def measure_repetitions(
-    models: Models, images: Tensor, target: Int64, subject: int, spec: Recipe
+    models: Models, images: Tensor, target: Int64, subject: int, recipe: Recipe
 ) -> dict[str, Scores]:
-    """Rank what averages of k repetitions show, for each k; which ones is drawn at
-    random, several times.
+    """Rank the gallery for averages of k random repetitions, for each number k.
 
-    A picture with fewer repetitions averages all it has.
+    A picture with fewer repetitions is averaged over all of them.
 
     Args:
-        models: The cell's.
-        images: [M, D] tokens of the candidates.
-        target: [N] index of what each signal showed.
-        subject: Whose signals.
-        spec: Numbers of repetitions, and the seed.
+        models: Models of the cell group.
+        images: Tokens [M, D] of the candidates.
+        target: Gallery index [N] of the label of each signal.
+        subject: Number of the subject.
+        recipe: Recipe with the numbers of repetitions and the seed.
+
+    Returns:
+        Scores with ranks [draws, N] by scope, such as `repetitions · 4`.
 
     Raises:
         RecipeError: if there are fewer repetitions than requested.
     """
-    # numbers of repetitions
-    tested = open_trials(models, subject, spec.split)
-    chosen = count_repetitions(tested[0], spec)
-    most = int(tested[0].counts.max())
-
-    # tokens of averages of k random repetitions, alike for all models; of all there is
-    # one choice
-    points = {}
-    for k in chosen:
+    tested = open_trials(models, subject, recipe.split)
+    largest = int(tested[0].counts.max())
+    scopes = {}
+    for k in list_repetition_counts(tested[0], recipe):
+        # all repetitions can only be drawn in a single way
+        n_draws = REPETITION_DRAWS if k < largest else 1
         draws = []
-        for draw in range(REPETITION_DRAWS if k < most else 1):
-            seed = derive_seed(spec.seed, subject, k, draw)
+        for draw in range(n_draws):
+            # all models average the same repetitions
+            seed = derive_seed(recipe.seed, subject, k, draw)
             averages = [
                 trials.average(k, torch.Generator().manual_seed(seed))
                 for trials in tested
             ]
             draws.append(encode(models, averages))
 
-        # all draws are ranked at once, so that a large gallery is read once: [draws, N]
-        ranked = rank_targets(
-            torch.cat(draws), images, torch.from_numpy(np.tile(target, len(draws)))
-        )
-        points[scope(REPETITIONS, f"{k}")] = Scores(
-            ranks=ranked.numpy().reshape(len(draws), -1),
+        # rank for all draws together, so that a large gallery is read once
+        targets = torch.from_numpy(np.tile(target, n_draws))
+        ranks = rank_targets(torch.cat(draws), images, targets)
+        scopes[scope(REPETITIONS, f"{k}")] = Scores(
+            ranks=ranks.numpy().reshape(n_draws, -1),
             pool=len(images),
             description=f"{k} of them drawn",
         )
-    return points
+    return scopes
 
 
-def _open_ceiling(models: Models, subject: int, spec: Recipe) -> Scores:
-    """Measure the ceiling of a subject's signals, once for all cells: they depend on no
-    model.
-    """
+def _measure_signal_ceiling(models: Models, subject: int, recipe: Recipe) -> Scores:
+    """Measure the ceiling of the signals of a subject."""
+    tested = open_trials(models, subject, recipe.split)[0]
+    trials = torch.from_numpy(tested.singles)
+    available = torch.from_numpy(tested.counts)
+    image_ids = models[0].pictures(recipe.split).image_ids[tested.stimulus]
 
-    def measure() -> Scores:
-        tested = open_trials(models, subject, spec.split)[0]
-        trials = torch.from_numpy(tested.singles)
-        available = torch.from_numpy(tested.counts)
-        ids = [*models[0].pictures(spec.split).image_ids[tested.stimulus]]
+    # halves consist of repetitions that are far apart, if their times are known
+    is_there = tested.is_there
+    sessions = tested.sessions
+    try:
+        parts = separate_repetitions(
+            is_there, sessions, tested.runs, tested.times_in_run
+        )
+    except BrainhiveError as error:
+        return Scores(repetitions=int(available.max()), reason=error.message)
 
-        # halves are of repetitions that are far apart, as far as their times are known
-        is_there = tested.is_there
-        sessions = tested.sessions
-        try:
-            parts = separate_repetitions(
-                is_there, sessions, tested.runs, tested.times_in_run
-            )
-        except BrainhiveError as error:
-            return Scores(repetitions=int(available.max()), reason=error.message)
-
-        # what all pictures of a session share is no agreement of a picture's
-        # repetitions
-        for number in () if sessions is None else np.unique(sessions[is_there]):
-            is_of_session = torch.from_numpy(is_there & (sessions == number))
+    # subtract the mean of each session, which is no agreement between repetitions
+    if sessions is not None:
+        for session in np.unique(sessions[is_there]):
+            is_of_session = torch.from_numpy(is_there & (sessions == session))
             if int(is_of_session.any(1).sum()) >= MIN_UNITS_FOR_POPULATION:
                 trials[is_of_session] -= trials[is_of_session].mean(0)
-        seed = derive_seed(spec.seed, subject)
-        return measure_ceiling(
-            trials, available, ids, spec.ceiling_splits, seed, torch.from_numpy(parts)
-        )
-
-    return models[0].once("ceiling", subject, spec.split, measure)
+    return measure_ceiling(
+        trials,
+        available,
+        list(image_ids),
+        splits=recipe.ceiling_splits,
+        seed=derive_seed(recipe.seed, subject),
+        parts=torch.from_numpy(parts),
+    )
 
 
 def measure_ceiling(
@@ -459,101 +521,106 @@ def measure_ceiling(
     seed: int,
     parts: Tensor,
 ) -> Scores:
-    """Halve the single trials [N, R, …] of pictures at random, `splits` times; [N] of
-    the R exist.
+    """Rank one random half of the repetitions of each picture by the other half.
 
-    Halves are of different `parts` [N, R] of the recording, see `separate_repetitions`.
+    Args:
+        trials: Signals [N, R, C, T] of the single repetitions.
+        available: Number [N] of repetitions that exist. The others are padding.
+        image_ids: Image ids [N].
+        splits: Number of random splits into halves.
+        seed: Seed of the splits.
+        parts: Part of the recording [N, R] of each repetition (see
+            `separate_repetitions`). No part is in both halves.
+
+    Returns:
+        Scores with ranks [splits, N] and the `reliability`. If fewer than two pictures
+        have several parts, scores with a `reason`.
     """
-    # pictures that were repeated
-    numbers = torch.arange(trials.shape[1])
-    is_there = numbers < available[:, None]  # [N, R]
-    most = int(available.max())
+    # select the pictures with repetitions in several parts
+    is_there = torch.arange(trials.shape[1]) < available[:, None]  # [N, R]
+    largest = int(available.max())
     is_repeated = parts.masked_fill(~is_there, 0).amax(1) >= 1
-    ids = [*compress(image_ids, is_repeated.tolist())]
-    if len(ids) < 2:
-        few = (
-            "one repetition of each picture"
-            if most < 2
-            else "fewer than two pictures were repeated"
-        )
-        return Scores(repetitions=most, reason=few)
-    signal = trials[is_repeated].flatten(2)
+    repeated_ids = list(compress(image_ids, is_repeated.tolist()))
+    if len(repeated_ids) < 2:
+        reason = "fewer than two pictures were repeated"
+        if largest < 2:
+            reason = "one repetition of each picture"
+        return Scores(repetitions=largest, reason=reason)
+    signals = trials[is_repeated].flatten(2)
+    signals[~is_there[is_repeated]] = 0  # the padding may be NaN
     available = available[is_repeated]
     parts = parts[is_repeated]
-    signal[~is_there[is_repeated]] = 0  # the padding may be NaN
 
-    # ranks of the pictures, and their shares in the correlation of the halves, by split
-    ranks_by_split = []
+    ranks = []
     shares = []
     sizes = []
     with console.progress("measuring the ceiling", splits) as bar:
         for split in range(splits):
-            random = torch.Generator().manual_seed(derive_seed(seed, split))
-            *halves, size = average_halves(signal, available, random, parts=parts)
-            ranks_by_split.append(rank_halves(*halves).numpy())
-            shares.append(
-                correlation_shares(
-                    *(unit_vectors(half.numpy()) for half in halves)
-                ).mean(1)
-            )
+            rng = torch.Generator().manual_seed(derive_seed(seed, split))
+            first, second, size = average_halves(signals, available, rng, parts=parts)
+            ranks.append(rank_halves(first, second).numpy())
+            first_vectors = unit_vectors(first.numpy())
+            second_vectors = unit_vectors(second.numpy())
+            shares.append(correlation_shares(first_vectors, second_vectors).mean(1))
             sizes.append(float(size.sum()))
             bar.advance()
-
-    # how many times as many repetitions there are as a half has
-    times = float(available.sum()) / float(np.mean(sizes))
-    ranks = np.stack(ranks_by_split)
-    values = {"reliability": np.mean(shares, 0)}
     return Scores(
-        ids,
-        ranks=ranks,
-        pool=len(ids),
-        values=values,
-        repetitions=most,
-        repetition_ratio=times,
+        repeated_ids,
+        ranks=np.stack(ranks),
+        pool=len(repeated_ids),
+        values={"reliability": np.mean(shares, 0)},
+        repetitions=largest,
+        repetition_ratio=float(available.sum()) / float(np.mean(sizes)),
     )
 
 
 def measure_region_shares(
     model: TrainedModel, subject: int, split: str
 ) -> dict[str, Scores]:
-    """Replace the voxels of each region by their mean over training signals, and
-    predict again.
+    """Measure how much a prediction changes if a region has its mean training signal.
 
-    A share is the squared change of a head's prediction, over that with all voxels
-    replaced: 0 where the region has no effect. Shares of regions that interact, or
-    overlap, do not add up to 1.
+    The share is the squared change of a head's prediction, divided by the squared
+    change if all voxels have their mean. 0 means that the region has no effect.
+    Shares of regions that interact or overlap do not add up to 1.
+
+    Returns:
+        Scores with the share [N] of each head, by scope such as `regions · V1`.
 
     Raises:
-        RecipeError: if the signals are not of voxels.
+        RecipeError: if the signals have no voxels in regions.
     """
-    # voxels of each region, and the mean training signal
     trials = model.trials(subject, split)
-    rest = torch.from_numpy(model.mean_training_signal(subject))  # [V, 1]
+    mean_signal = torch.from_numpy(model.mean_training_signal(subject))  # [V, 1]
     masks = mask_regions(trials)
+    mean_heads = model.predict(subject, mean_signal[None])
+    shares: dict[str, dict[str, Any]] = {}
+    for region in masks:
+        shares[region] = {head: [] for head in mean_heads}
+    for batch in torch.from_numpy(trials.averages).split(SIGNALS_PER_BATCH):
+        heads = model.predict(subject, batch)  # [n, ...] of each head
+        totals = {}
+        for head, values in heads.items():
+            total = _sum_squared_change(values, mean_heads[head])
+            totals[head] = total.clamp(min=1e-30)
+        for region, mask in masks.items():
+            changed_heads = model.predict(
+                subject, torch.where(mask, mean_signal, batch)
+            )
+            for head, values in changed_heads.items():
+                change = _sum_squared_change(heads[head], values)
+                shares[region][head] += (change / totals[head]).tolist()
 
-    # squared change [N] of each head without a region, over that without all voxels
-    def measure_change(values: Tensor, changed: Tensor) -> Tensor:
-        return (values - changed).flatten(1).square().sum(1).cpu()
+    names, _ = model.name_trials(subject, split)
+    if not names:
+        names = list(model.pictures(split).image_ids[trials.stimulus])
+    scopes = {}
+    for region, values_of_head in shares.items():
+        scopes[scope(REGIONS, region)] = Scores(
+            names, values=values_of_head, description="by region"
+        )
+    return scopes
 
-    # with every voxel at its mean nothing of the picture is left
-    empty = model.predict(subject, rest[None])
-    shares: dict[str, dict[str, Any]] = {
-        name: {head: [] for head in empty} for name in masks
-    }
-    for part in torch.from_numpy(trials.averages).split(SIGNALS_AT_ONCE):
-        predicted = model.predict(subject, part)  # heads [n, …] with all voxels
-        for name, mask in masks.items():
-            for head, values in model.predict(
-                subject, torch.where(mask, rest, part)
-            ).items():
-                total = measure_change(predicted[head], empty[head]).clamp(min=1e-30)
-                shares[name][head] += (
-                    measure_change(predicted[head], values) / total
-                ).tolist()
-    ids = model.name_trials(subject, split)[0] or [
-        *model.pictures(split).image_ids[trials.stimulus]
-    ]
-    return {
-        scope(REGIONS, name): Scores(ids, values=values, description="by region")
-        for name, values in shares.items()
-    }
+
+def _sum_squared_change(values: Tensor, changed: Tensor) -> Tensor:
+    """Sum the squared change of each item [N, ...] over all axes but the first."""
+    return (values - changed).flatten(1).square().sum(1).cpu()

@@ -1,6 +1,4 @@
-"""The recipe of eval-retrieval: which runs are evaluated, and what is measured on
-them.
-"""
+"""Recipe of eval-retrieval."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -14,51 +12,48 @@ from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 
 
 class Recipe(TrainedRunRecipe):
-    """Recipe of eval-retrieval: the runs, the subjects, the measurements."""
+    """Recipe of eval-retrieval: the runs, the subjects and the measurements."""
 
     is_tracked = True
 
     # which models are tested, and on whose signals
     align_run: key_types.NameList | None = Field(
         None,
-        description="an align run, by folder or name, or SWEEP:VARIANT; several are "
-        "averaged; or the train-align recipe that made it; or a model "
-        "folder; or hub:owner/name[@revision]; default: the newest run "
-        "(key: run)",
+        description="a run of train-align (its name, folder or recipe, or "
+        "SWEEP:VARIANT), a model folder, or hub:owner/name[@revision]. Several are "
+        "averaged. Default: the newest run (key: run)",
     )
     dataset: parts.OtherDataset = Field(
-        None, description="another data set than the run's: zero-shot transfer"
+        None, description="another data set than the run's, for zero-shot transfer"
     )
     subjects: Subjects = Field(
-        None, description="subjects tested on; default: the run's"
+        None, description="tested subjects. Default: the subjects of the run"
     )
     copies: key_types.Copies = "refuse"
     channel_mapping: ChannelChoice = Field(
         "none",
         description="channels of the models that recordings lack: none refuses them, "
-        "spline interpolates EEG between the sensors, common fills them "
-        "with the mean",
+        "spline interpolates EEG between sensors, common fills them with the mean",
     )
 
     # candidates, and the vectors that they are compared by
     gallery: str = Field(
         "test",
         description=(
-            "splits whose pictures are searched, as in train+test; signals are the "
-            "last's"
+            "splits whose pictures are searched, such as train+test. The signals of "
+            "the last split are tested"
         ),
     )
     only_shown: bool = Field(
         False,
-        description="search among those pictures of the signals' split that a tested "
-        "subject was shown: 982 of NSD's 1000 where signals were prepared "
-        "so",
+        description="search only the test pictures that a tested subject was shown, "
+        "such as 982 of NSD's 1000",
     )
     head: str | None = Field(
         None,
         description=(
-            "the head that is compared, flattened; default: the model's own, token, or "
-            "the only one"
+            "head whose flattened output is compared with the pictures. Default: the "
+            "model's own choice, token, or its only head"
         ),
     )
 
@@ -66,8 +61,8 @@ class Recipe(TrainedRunRecipe):
     control: Literal["none", "shuffled", "permuted"] = Field(
         "none",
         description=(
-            "at chance: shuffled permutes each subject's signals, permuted the "
-            "pictures' labels"
+            "control at chance: shuffled permutes each subject's signals, permuted "
+            "permutes the labels of the pictures"
         ),
     )
     corrections: Annotated[
@@ -75,17 +70,16 @@ class Recipe(TrainedRunRecipe):
         BeforeValidator(key_types.split_commas),
     ] = Field(
         [],
-        description="corrections of similarities by all test signals together, one on "
-        "top of the other: rows next to the result, as controls; "
-        "whitening, csls, sinkhorn, assignment",
+        description="corrections of the similarities by all test signals, each "
+        "applied after the previous one: whitening, csls, sinkhorn or assignment. "
+        "Their rows are controls",
     )
     subsets: int | None = Field(
         None,
         gt=1,
         le=1_000_000,
-        description="pictures of small galleries, of which all that could be drawn "
-        "count (NSD: 300); where a subject was shown fewer, all pictures "
-        "are one",
+        description="size of small galleries for top-1 (NSD: 300), averaged over all "
+        "possible ones. At most the number of pictures that a subject was shown",
     )
     repetitions: (
         Annotated[list[PositiveInt], BeforeValidator(key_types.split_commas)]
@@ -94,19 +88,21 @@ class Recipe(TrainedRunRecipe):
     ) = Field(
         None,
         description=(
-            "curve over how many are averaged, as [1, 2, 4]; all: 1, 2, 4, … and all"
+            "numbers of averaged repetitions for a curve, such as [1, 2, 4]. all: 1, "
+            "2, 4, … and all repetitions"
         ),
     )
     region_shares: bool = Field(
         False,
-        description="what each region of voxels carries of each head's predictions",
+        description="measure how much each head's prediction changes without each "
+        "region of voxels",
     )
     ceiling_splits: int = Field(
         10,
         ge=0,
         le=10_000,
         description=(
-            "random halvings of repetitions for the ceiling of the signals; 0 leaves "
+            "random splits of the repetitions into halves, for the ceiling. 0 leaves "
             "it out"
         ),
     )
@@ -114,51 +110,50 @@ class Recipe(TrainedRunRecipe):
     # comparisons with simpler models, and randomness
     baseline: Literal["auto", "ridge", "none"] = Field(
         "auto",
-        description="a closed-form ridge on the same signals; where the result is at "
-        "chance, other orders of the pictures are tried, too; auto: unless it would "
-        "take longer than the training, or there is a control; ridge: always",
+        description="fit a closed-form ridge to the same signals, and if the result is "
+        "at chance, try other orders of the pictures. auto: unless it takes longer "
+        "than the training, or with a control. ridge: always",
     )
     seed: int = Field(0, ge=0, description="seed of every random choice")
 
     # comparisons with other runs, which are measured in the same way
     compare: str | None = Field(
         None,
-        description="the variant of a sweep that the others are compared with, by its "
-        "label; default: the one of best validation, or the first where "
-        "there is none",
+        description="label of the sweep's variant with which the others are compared. "
+        "Default: the variant with the best validation, or the first",
     )
     against: key_types.NameList | None = Field(
-        None, description="align runs to compare with, item by item"
+        None, description="runs of train-align to compare with, item by item"
     )
 
     # what is shown, which changes no number
     sheet_rows: int = Field(
-        10, ge=0, description="queries on the top-k sheet; 0: no sheet"
+        10, ge=0, description="signals on the sheet of retrieved pictures. 0: no sheet"
     )
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
-        # a ridge tests whether signals carry pictures, which a control has destroyed
+        # a control destroys the pairs that a ridge would learn
         if self.control != "none" and self.baseline == "ridge":
             raise RecipeError(
                 "baseline=ridge has no effect with a control", "leave one of them out"
             )
-        if len({*self.splits}) < len(self.splits):
+        if len(set(self.splits)) < len(self.splits):
             raise RecipeError(
                 f"gallery names a split twice: {self.gallery}", "name each split once"
             )
         if "whitening" in [correction.kind for correction in self.corrections[1:]]:
             raise ValueError(
-                "whitening computes similarities anew, so it comes first in corrections"
+                "whitening must be the first correction: it computes new similarities"
             )
         return self
 
     @property
     def splits(self) -> list[str]:
-        """The splits whose pictures are candidates."""
+        """Splits whose pictures are the candidates."""
         return self.gallery.split("+")
 
     @property
     def split(self) -> str:
-        """The split whose signals are used."""
+        """Split whose signals are tested."""
         return self.splits[-1]

@@ -23,12 +23,13 @@ from brainhive_cli.training.alignment.trained.model import TrainedModel
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The references that runs are opened by, one for each time."""
     references: list[str] = []
-    find = jobs.open_model
-    monkeypatch.setattr(
-        jobs,
-        "open_model",
-        lambda name, *more: references.append(name) or find(name, *more),
-    )
+    open_model = jobs.open_model
+
+    def record(name, *arguments, **options):
+        references.append(name)
+        return open_model(name, *arguments, **options)
+
+    monkeypatch.setattr(jobs, "open_model", record)
     return references
 
 

@@ -13,9 +13,9 @@ from brainhive_cli.core.measurements import BACKWARD
 from brainhive_cli.evaluation.retrieval import measure
 from brainhive_cli.evaluation.retrieval.measure import (
     encode,
-    measure_nearest,
+    find_shared_rows,
     measure_subsets,
-    shared_rows,
+    measure_train_similarities,
 )
 
 
@@ -50,12 +50,12 @@ def draw(*sizes, seed=0):
 
 @pytest.mark.parametrize("at_once", [3, 5, 1024])
 def test_the_nearest_training_picture_is_that_of_all_blocks(at_once, monkeypatch):
-    monkeypatch.setattr(measure, "TRAINING_AT_ONCE", at_once)
+    monkeypatch.setattr(measure, "TRAIN_PICTURES_PER_BATCH", at_once)
     learned, tested = draw(14, 6), draw(5, 6, seed=1)
     learned[4] *= 50  # lengths do not matter
     rows = [*range(3, 14)]
 
-    found = measure_nearest([Model(learned, rows)], tested, "test")
+    found = measure_train_similarities([Model(learned, rows)], tested, "test")
 
     expected = cosine_similarity(tested, learned[rows]).max(1)
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -67,7 +67,7 @@ def test_models_are_joined_by_the_mean_of_their_cosines(monkeypatch):
     joined = torch.cat([normalize(tokens) for tokens in tested], 1)
     models = [Model(learned[0], range(8)), Model(learned[1], range(2, 9))]
 
-    found = measure_nearest(models, joined, "test")
+    found = measure_train_similarities(models, joined, "test")
 
     cosines = [
         cosine_similarity(*pair)[:, 2:8] for pair in zip(tested, learned, strict=True)
@@ -89,17 +89,17 @@ def test_models_are_joined_by_the_mean_of_their_cosines(monkeypatch):
     ids=["training pictures", "seen pictures", "another data set", "no embeddings"],
 )
 def test_nothing_is_near_where_training_pictures_are_not_others(model, split):
-    assert measure_nearest([model], draw(3, 2), split).size == 0
+    assert measure_train_similarities([model], draw(3, 2), split).size == 0
 
 
 def test_models_share_the_pictures_that_all_have():
     tokens = draw(6, 2)
     models = [Model(tokens, [0, 2, 4, 5]), Model(tokens, [1, 2, 5])]
 
-    assert shared_rows(models, "test").tolist() == [2, 5]
+    assert find_shared_rows(models, "test").tolist() == [2, 5]
     others = [f"other {row}" for row in range(6)]
     with pytest.raises(BrainhiveError, match="different pictures"):
-        shared_rows([models[0], Model(tokens, ids=others)], "test")
+        find_shared_rows([models[0], Model(tokens, ids=others)], "test")
 
 
 def test_subsets_are_of_all_pictures_where_these_are_fewer():

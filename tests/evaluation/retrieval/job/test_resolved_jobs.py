@@ -61,7 +61,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "sweep": Run("sweep", variants=("a", "b", "c", "d")),
         "elsewhere": Run("elsewhere", dataset=SimpleNamespace(name="other")),
     }
-    monkeypatch.setattr(jobs, "open_model", lambda name, *_: made[name or "one"])
+    monkeypatch.setattr(
+        jobs, "open_model", lambda name, paths, **_: made[name or "one"]
+    )
     monkeypatch.setattr(jobs, "rejoin_variant_names", lambda names, paths: names)
 
     def refuse(run: Run) -> None:

@@ -15,7 +15,7 @@ from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.retrieval import measure
 from brainhive_cli.evaluation.retrieval.measure import measure_ceiling
-from brainhive_cli.evaluation.retrieval.summary import Cells, measure_ceilings
+from brainhive_cli.evaluation.retrieval.summary import CellScores, measure_ceilings
 from brainhive_cli.evaluation.retrieval.tables import lay_out
 from brainhive_cli.measurement.retrieval import Scores
 from brainhive_cli.measurement.units import StimulusGrouping
@@ -46,7 +46,7 @@ def of(
         signal, there, ids, splits, 0, parts.expand(len(signal), -1)
     )
     return measure_ceilings(
-        {"sub-01": found}, Cells([], StimulusGrouping(), "demo", "test")
+        {"sub-01": found}, CellScores([], StimulusGrouping(), "demo", "test")
     )
 
 
@@ -100,7 +100,7 @@ def test_reliability_is_corrected_to_all_repetitions():
     halves = {"sub-01": half, "sub-02": replace(half, repetition_ratio=3.0)}
 
     found = measure_ceilings(
-        halves, Cells([], StimulusGrouping(), "demo", "test")
+        halves, CellScores([], StimulusGrouping(), "demo", "test")
     ).scopes
 
     values = [metrics["reliability"].value for metrics in found.values()]
@@ -189,12 +189,11 @@ def test_noise_that_drifts_has_no_ceiling(
     tested = noise_that_drifts(design)
     monkeypatch.setattr(measure, "open_trials", lambda *_: [tested])
     model = SimpleNamespace(
-        once=lambda *key: key[-1](),
         pictures=lambda split: SimpleNamespace(image_ids=np.array(tested.image_ids)),
     )
     spec = SimpleNamespace(split="test", seed=0, ceiling_splits=10)
 
-    ceiling = measure._open_ceiling([model], 1, spec)
+    ceiling = measure._measure_signal_ceiling([model], 1, spec)
 
     if design == "in a row":
         assert "follow one another" in ceiling.reason

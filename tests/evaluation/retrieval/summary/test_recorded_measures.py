@@ -244,7 +244,7 @@ def test_a_gallery_is_of_all_pictures_unless_asked_otherwise() -> None:
 def test_shares_of_regions(monkeypatch: pytest.MonkeyPatch, recorded: Recorded) -> None:
     model: Any = Model(voxels=True)
     whole = measure_region_shares(model, 2, "test")
-    monkeypatch.setattr(measure, "SIGNALS_AT_ONCE", 4)
+    monkeypatch.setattr(measure, "SIGNALS_PER_BATCH", 4)
 
     found = measure_region_shares(model, 2, "test")
 
