@@ -61,6 +61,14 @@ class HasFewPictures(Protocol):
         """Return the largest number of pictures for a ridge, or 0 if there are more."""
 
 
+@runtime_checkable
+class HasTarget(Protocol):
+    """Config of a data set of categories, with a choice of targets."""
+
+    target: str
+    """Source of the target: "label", "name" or "exemplars" (pictures)."""
+
+
 @dataclass(frozen=True)
 class PublishedFacts:
     """Published facts about a data set, known without its files.

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import xxhash
@@ -36,6 +36,14 @@ Statistics = Mapping[str, Float64]
 """Statistics of a subject by name. A part measures them with `measure(chunks)`, and
 makes a Normaliser of them with `build(statistics)`.
 """
+
+
+@runtime_checkable
+class RemovesScale(Protocol):
+    """Normalisation that says if it removes the scale of the signals."""
+
+    removes_scale: ClassVar[bool]
+    """True if the scale of the signals does not change the result."""
 
 
 @dataclass(frozen=True)

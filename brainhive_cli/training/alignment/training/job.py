@@ -1,12 +1,9 @@
-"""The job of train-align: a recipe, resolved once into what `plan` prints and `run`
-does.
-"""
+"""Job of train-align: a recipe with its variants, its data set and its cells."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -48,14 +45,14 @@ from brainhive_cli.training.alignment.training.initialisation import (
 
 
 class BaseRun(NamedTuple):
-    """A run that is fine-tuned, without a sweep, or one variant of a sweep.
+    """Run that is fine-tuned: a run without a sweep, or a variant of a sweep.
 
     Attributes:
-        folder: The folder of the run.
-        reference: The run as recipes name it.
-        recipe: Its recipe.
-        dataset: What it was trained on.
-        cells: Its trainings.
+        folder: Folder of the run.
+        reference: Name of the run in recipes.
+        recipe: Recipe of the run.
+        dataset: Data set that the run was trained on.
+        cells: Trainings of the run.
     """
 
     folder: RunFolder
@@ -67,15 +64,14 @@ class BaseRun(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """A run of train-align, resolved.
+    """Run of train-align before it is computed.
 
     Attributes:
-        recipe: Its settings; for fine-tuning with the keys that it inherits. To be run,
-            it holds the digests of priors.
-        variants: The recipe of every variant of a sweep, by label; otherwise one,
-            labelled "".
-        dataset: Whose signals and stimuli are used.
-        base_run: The run that is fine-tuned; None where none is.
+        recipe: Settings of the run. For fine-tuning, with the inherited keys.
+        variants: Recipe of each variant of a sweep, by label. Without a sweep, the
+            recipe with the label "".
+        dataset: Data set with the signals and stimuli.
+        base_run: Run that is fine-tuned, or None.
     """
 
     recipe: Recipe
@@ -89,166 +85,152 @@ class Job:
 
     @classmethod
     def resolve(cls, recipe: Recipe) -> Self:
-        """Find the run that is fine-tuned, inherit its keys, and lay the variants of a
-        sweep over the recipe.
+        """Make the job of a recipe.
+
+        The keys of a run that is fine-tuned are inherited before variants are made.
 
         Raises:
-            MissingData: if there is no such run.
-            BrainhiveError: if a run does not fit the recipe.
+            MissingData: if the run that is fine-tuned does not exist.
+            BrainhiveError: if it does not fit the recipe.
         """
-        # inherit first: variants are laid over the keys of the base run
-        base_run = find_base_run(recipe) if recipe.mode == "finetune" else None
-        recipe = recipe if base_run is None else inherit_keys(recipe, base_run)
+        base_run = None
+        if recipe.mode == "finetune":
+            base_run = find_base_run(recipe)
+            recipe = inherit_keys(recipe, base_run)
         dataset: Dataset = recipe.dataset.build(recipe.paths)
         return cls(recipe, make_variants(recipe), dataset, base_run)
 
     @property
     def label(self) -> str:
-        """First part of the run's name."""
+        """First part of the name of the run."""
         return self.recipe.run_label(self.recipe.paths)
 
     def pin_versions(self) -> tuple[Self, dict[str, str]]:
-        """Name the commits of what stages start from on the hub, and the newest runs of
-        recipes; what is on the hub is fetched.
+        """Find the current versions of the models from which stages start.
+
+        Models of the hub are downloaded, and pinned to their commit in the recipes.
 
         Returns:
-            The job with these commits, and the versions by their names.
+            The job with the pinned recipes, and the version of each model by name: its
+            commit on the hub, or the newest run of a recipe.
         """
-        versions = dict[str, str]()
+        versions: dict[str, str] = {}
         for recipe in self.variants.values():
             versions |= pin_starts(recipe.train.starts, recipe.paths, self._opened)
-        commits = {
-            name: version
-            for name, version in versions.items()
-            if name.startswith(hub.HUB_PREFIX)
-        }
-
-        def pin(recipe: Recipe) -> Recipe:
-            train = recipe.train.pin_starts(commits)
-            return recipe.model_copy(update={"train": train})
-
-        pinned = {label: pin(recipe) for label, recipe in self.variants.items()}
-        return replace(self, recipe=pin(self.recipe), variants=pinned), versions
+        commits = {}
+        for name, version in versions.items():
+            if name.startswith(hub.HUB_PREFIX):
+                commits[name] = version
+        variants = {}
+        for label, recipe in self.variants.items():
+            variants[label] = _pin_commits(recipe, commits)
+        recipe = _pin_commits(self.recipe, commits)
+        return replace(self, recipe=recipe, variants=variants), versions
 
     def signals(self, recipe: Recipe) -> Recordings:
-        """Return the signals of a variant."""
+        """Return the recordings of a variant."""
         return Recordings(self.dataset, self.recipe.paths, recipe.signal)
 
     @cached_property
     def cells(self) -> list[Cell]:
-        """The trainings, variant by variant; raises as `list_cells` does."""
+        """Trainings of all variants.
+
+        Raises:
+            BrainhiveError: as `list_cells` does.
+        """
         return list_cells(self.variants, self.dataset)
 
     @cached_property
     def stores(self) -> dict[str, TargetStore]:
-        """Stores of all variants' encoders, by name.
+        """Target stores of the encoders of all variants, by name.
 
         Raises:
-            BrainhiveError: if they are of different stimuli.
-            RecipeError: if a variant fuses shapes that cannot be fused.
+            BrainhiveError: if the stores are of different stimuli.
+            RecipeError: if a variant fuses embeddings whose shapes do not fit.
         """
-        # stores of alternatives are checked here, and opened again by their reader
-        configs, recipe = self.stored_encoders(), self.recipe
+        # check the stores of alternatives too, which are opened again when read
         stores = open_stores(
-            self.dataset, recipe.dataset, "train", configs, recipe.paths
+            self.dataset,
+            self.recipe.dataset,
+            "train",
+            self.stored_encoders(),
+            self.recipe.paths,
         )
-        encoders = {
-            config.name
-            for recipe in self.variants.values()
-            for config in recipe.stored_encoders
-        }
-        stores = {name: store for name, store in stores.items() if name in encoders}
-
-        # refuse shapes that cannot be fused
+        encoder_names = set[str]()
         for recipe in self.variants.values():
-            if recipe.fused_encoders:
-                tokens_of(
-                    {
-                        config.name: stores[config.name].shape
-                        for config in recipe.fused_encoders
-                    }
-                )
+            encoder_names.update(config.name for config in recipe.stored_encoders)
+        stores = {
+            name: store for name, store in stores.items() if name in encoder_names
+        }
+
+        for recipe in self.variants.values():
+            shapes = {}
+            for config in recipe.fused_encoders:
+                shapes[config.name] = stores[config.name].shape
+            if shapes:
+                tokens_of(shapes)
         return stores
 
     def stored_encoders(self) -> list[EncoderConfig]:
-        """List the encoders whose stores are read, and those of alternatives, by what
-        their names say.
+        """List the encoders whose target stores are read.
+
+        Encoders of alternative targets are found by the names of their stores.
         """
-        # encoders of the recipes, then alternatives that their names describe
-        recipes = self.variants.values()
-        configs = {
-            config.name: config
-            for recipe in recipes
-            for config in recipe.stored_encoders
-        }
-        for recipe in recipes:
+        configs: dict[str, EncoderConfig] = {}
+        for recipe in self.variants.values():
+            for config in recipe.stored_encoders:
+                configs[config.name] = config
+        for recipe in self.variants.values():
             for name, alternatives in recipe.train.embedding_alternatives.items():
-                alike = [
-                    configs[name].with_input_of(other)
-                    for other in alternatives
-                    if name in configs
-                ]
-                configs |= find_encoders(alternatives, alike)
-        return [*configs.values()]
+                similar_configs = []
+                if name in configs:
+                    for alternative in alternatives:
+                        similar_configs.append(configs[name].with_input_of(alternative))
+                configs |= find_encoders(alternatives, similar_configs)
+        return list(configs.values())
 
     def describe_priors(self) -> dict[str, priors.Description]:
-        """Describe the priors whose fusion encoders are targets, by reference.
+        """Describe the priors whose fusion encoders make targets, by reference.
 
         Raises:
-            RecipeError: if a variant has other encoders, another fuser or width of the
-                token than its prior.
+            RecipeError: if the encoders, fuser or `dim` of a variant differ from those
+                of its prior.
         """
-        # the encoders and sizes of a prior are fixed
-        described = {}
+        descriptions = {}
         for recipe in self.variants.values():
-            if recipe.prior:
-                described[recipe.prior] = prior = priors.describe(recipe.prior)
-                match_prior_keys(recipe.prior, recipe.fused_encoders)
-                sizes = {**prior.fuser, "dropout": recipe.train.prior_dropout}
-                chosen = {
-                    "dim": recipe.dim,
-                    **recipe.fuser.model_dump(exclude_defaults=True),
-                }
-                for name, value in chosen.items():
-                    if value is not None and value != sizes.get(name, value):
-                        key = name if name == "dim" else f"fuser.{name}"
-                        raise RecipeError(
-                            f"{key} is {value}, but the prior {recipe.prior} has "
-                            f"{sizes[name]}",
-                            f"train.prior_dropout={value:g}"
-                            if name == "dropout"
-                            else f"leave {key} out",
-                        )
-        return described
+            if not recipe.prior:
+                continue
+            description = priors.describe(recipe.prior)
+            descriptions[recipe.prior] = description
+            match_prior_keys(recipe.prior, recipe.fused_encoders)
+
+            # compare the sizes that the recipe sets
+            prior_sizes = {**description.fuser, "dropout": recipe.train.prior_dropout}
+            recipe_sizes = recipe.fuser.model_dump(exclude_defaults=True)
+            recipe_sizes = {"dim": recipe.dim, **recipe_sizes}
+            for name, value in recipe_sizes.items():
+                if value is None or value == prior_sizes.get(name, value):
+                    continue
+                key = name if name == "dim" else f"fuser.{name}"
+                hint = f"leave {key} out"
+                if name == "dropout":
+                    hint = f"set train.prior_dropout={value:g}"
+                raise RecipeError(
+                    f"{key} is {value}, but the prior {recipe.prior} has "
+                    f"{prior_sizes[name]}",
+                    hint,
+                )
+        return descriptions
 
     def inputs(self) -> list[Input]:
-        """List all that the training reads: run, signals, embeddings, what runs at each
-        step, and starts.
-        """
+        """List the run, signals, embeddings and weights that the training reads."""
         recipe = self.recipe
-
-        def list_signals() -> list[Input]:
-            listed = []
-            for variant in self.variants.values():
-                source = self.signals(variant)
-                listed += source.list_inputs(self._list_read(variant))
-                # whom the publisher names may be tested, and have no store yet
-                if not self.dataset.subjects:
-                    tested = source.list_inputs(list_subjects(self.cells))
-                    listed += [replace(one, digest="") for one in tested]
-            return listed
-
-        def list_priors() -> list[Input]:
-            return [
-                Input(f"prior {reference}", reference=reference, digest=prior.digest)
-                for reference, prior in self.describe_priors().items()
-            ]
-
+        base_inputs = []
+        if self.base_run:
+            base_inputs.append(Input(f"run {self.base_run.folder.name}"))
         return collect_inputs(
-            lambda: (
-                [Input(f"run {self.base_run.folder.name}")] if self.base_run else ()
-            ),
-            list_signals,
+            lambda: base_inputs,
+            self._list_signals,
             lambda: list_store_inputs(
                 self.dataset,
                 recipe.dataset,
@@ -257,7 +239,7 @@ class Job:
                 recipe.paths,
             ),
             self.dataset.holdout.inputs,
-            list_priors,
+            self._list_priors,
             lambda: list_start_inputs(
                 recipe.train.starts,
                 self.cells[0],
@@ -267,25 +249,51 @@ class Job:
             ),
         )
 
+    def _list_signals(self) -> list[Input]:
+        """List the signal stores of all variants."""
+        inputs = []
+        for recipe in self.variants.values():
+            source = self.signals(recipe)
+            inputs += source.list_inputs(self._list_read_subjects(recipe))
+            # subjects found in the recordings may be tested later, so they are listed,
+            # but do not change the fingerprint of the run
+            if not self.dataset.subjects:
+                for entry in source.list_inputs(list_subjects(self.cells)):
+                    inputs.append(replace(entry, digest=""))
+        return inputs
+
+    def _list_priors(self) -> list[Input]:
+        """List the priors of all variants."""
+        return [
+            Input(f"prior {reference}", reference=reference, digest=description.digest)
+            for reference, description in self.describe_priors().items()
+        ]
+
     def check(self) -> None:
-        """Open what is listed, and refuse what does not fit, as `run` does; nothing is
-        made.
+        """Open the inputs without writing anything.
+
+        Raises:
+            BrainhiveError: if an input does not fit the recipe.
         """
-        # subjects and signals, then targets, priors and starts
         cells = self.cells
         for recipe in self.variants.values():
             self.signals(recipe).require_distinct_people(list_subjects(cells))
+
+        # signals of subjects that are trained together must fit each other
         for variant, trained_on in {(cell.variant, cell.trained_on) for cell in cells}:
-            source, together = self.signals(self.variants[variant]), list[Trials]()
-            for subject, recording in source.open_recordings(
-                trained_on, "train"
-            ).items():
+            source = self.signals(self.variants[variant])
+            subject_trials = []
+            recordings = source.open_recordings(trained_on, "train")
+            for subject, recording in recordings.items():
                 where = f"{self.dataset.name} subject {subject} train"
-                selected = source.select(recording, where)
-                together.append(replace(selected, subject=subject))
-            if together:
-                spec_of(together)
-        self._refuse_absent_trials(cells)
+                trials = source.select(recording, where)
+                subject_trials.append(replace(trials, subject=subject))
+            if subject_trials:
+                spec_of(subject_trials)
+        self._check_sessions(cells)
+        self._check_folds(cells)
+
+        # targets, priors and starts
         _ = self.stores
         for reference in self.describe_priors():
             priors.load(reference)
@@ -293,127 +301,145 @@ class Job:
             self.find_starts(cell)
 
     def find_starts(self, cell: Cell) -> dict[int, StartFiles]:
-        """Find what stages of a cell's training start from, by the stage's number; each
-        is looked for once.
+        """Find the weights from which the stages of a cell start.
+
+        Returns:
+            Files or folders by the number of the stage, then by module. The result of a
+            cell is kept for the next call.
 
         Raises:
-            BrainhiveError: if a subject who is to be new to the model is among those
-                that a start, or what it started from, was trained on.
+            BrainhiveError: if a subject that must be new to the model is in the
+                training history of a start.
         """
         if cell.name in self._starts:
             return self._starts[cell.name]
-
-        # weights that the recipe names, and the model that is fine-tuned
         recipe = self.variants[cell.variant]
         starts = find_starts(recipe.train.starts, cell, recipe.paths, self._opened)
-        # the first stage starts from the model of the base run
+
+        # fine-tuning starts from the model of the base run
         if recipe.mode == "finetune":
-            is_same = recipe.finetune.run == self.recipe.finetune.run
-            base_run = (self.base_run if is_same else None) or find_base_run(recipe)
+            base_run = self.base_run
+            if base_run is None or recipe.finetune.run != self.recipe.finetune.run:
+                base_run = find_base_run(recipe)
             starts[0] = {"": find_base_model(base_run, cell)}
 
-        # a new subject must be new to everything that the model starts from
+        # a new subject must be new to all models of the history
         if recipe.mode in ("inter", "finetune"):
-            for part, path in chain(*(start.items() for start in starts.values())):
-                if (learned := read_history(path, part)) is not None:
-                    model = f"{cell.name}, which starts from {path},"
-                    learned.require_new_subjects(self.dataset, cell.tested_on, model)
+            for stage_starts in starts.values():
+                for module_name, path in stage_starts.items():
+                    history = read_history(path, module_name)
+                    if history is not None:
+                        model = f"{cell.name}, which starts from {path},"
+                        history.require_new_subjects(
+                            self.dataset, cell.tested_on, model
+                        )
         self._starts[cell.name] = starts
         return starts
 
-    def _list_read(self, recipe: Recipe) -> list[int]:
-        """List the subjects whose signals a variant reads: those of the test where they
-        select the epoch.
-        """
-        return list_subjects(self.cells, with_tested=recipe.train.selection == "test")
+    def _list_read_subjects(self, recipe: Recipe) -> list[int]:
+        """List the subjects whose signals the training of a variant reads."""
+        is_tested = recipe.train.selection == "test"
+        return list_subjects(self.cells, with_tested=is_tested)
 
     def prepare(self, launch: Launch) -> None:
         """Make the signal stores that are missing."""
         for recipe in self.variants.values():
-            self.signals(recipe).prepare(self._list_read(recipe), launch)
+            subjects = self._list_read_subjects(recipe)
+            self.signals(recipe).prepare(subjects, launch)
 
-    def _refuse_absent_trials(self, cells: Sequence[Cell]) -> None:
-        """Refuse sessions that subjects lack, and folds that test no trial or learn
-        from too few.
+    def _check_sessions(self, cells: Sequence[Cell]) -> None:
+        """Raise an error if a new subject has fewer sessions than fine-tuning uses.
+
+        Signals that are not prepared yet are skipped.
         """
-        # first sessions of subjects whose signals, where they are there, have fewer or
-        # name none
         for cell in cells:
             recipe = self.variants[cell.variant]
-            count = recipe.finetune.sessions or 0
-            trained_on = cell.trained_on if count else ()
-            for subject, recording in (
-                self.signals(recipe).open_recordings(trained_on, "train").items()
-            ):
-                sessions = recording.sessions
+            n_sessions = recipe.finetune.sessions
+            if not n_sessions:
+                continue
+            recordings = self.signals(recipe).open_recordings(cell.trained_on, "train")
+            for subject, recording in recordings.items():
+                n_recorded = 0
+                if recording.sessions is not None:
+                    n_recorded = int(recording.sessions.max(initial=-1)) + 1
+                if n_recorded >= n_sessions:
+                    continue
+                problem = f"have {n_recorded}"
+                hint = "set fewer sessions"
+                if not n_recorded:
+                    problem = "do not say which session a trial is of"
+                    hint = "use finetune.share, or prepare the signals by session"
+                raise RecipeError(
+                    f"finetune.sessions is {n_sessions}, but training signals of "
+                    f"subject {subject} {problem}",
+                    hint,
+                )
 
-                # sessions are numbered from 0
-                most = 0 if sessions is None else int(sessions.max(initial=-1)) + 1
-                if most < count:
-                    known = (
-                        f"have {most}" if most else "do not say which trial is of which"
-                    )
-                    other = "finetune.share, or signals that `prepare` makes by session"
-                    raise RecipeError(
-                        f"finetune.sessions is {count}, but training signals of "
-                        f"subject {subject} {known}",
-                        "fewer sessions" if most else other,
-                    )
+    def _check_folds(self, cells: Sequence[Cell]) -> None:
+        """Raise an error if a fold has too few stimuli to train or to test.
 
-        # folds of held-out trials that test none, or whose training trials do not
-        # suffice
-        if not (holdout := self.dataset.holdout).has_seen_pictures:
+        Warns about subjects that have no trials in a fold.
+        """
+        holdout = self.dataset.holdout
+        if not holdout.has_seen_pictures:
             return
         for subject in list_subjects(cells):
             folds = {cell.fold for cell in cells if subject in cell.trained_on}
-            for fold in sorted({*holdout.fold_numbers} - folds):
+            for fold in sorted(set(holdout.fold_numbers) - folds):
                 console.warn(
-                    f"{holdout.description}: subject {subject} has none in fold "
-                    f"{fold}, which goes without it"
+                    f"{holdout.description}: subject {subject} has no trials in fold "
+                    f"{fold}, which is trained without this subject"
                 )
-        for variant, fold, trained_on in {
-            (cell.variant, cell.fold, cell.trained_on): None for cell in cells
-        }:
+
+        # each combination once, in the order of the cells
+        combinations = dict.fromkeys(
+            (cell.variant, cell.fold, cell.trained_on) for cell in cells
+        )
+        for variant, fold, trained_on in combinations:
             source = replace(self.signals(self.variants[variant]), fold=fold)
-            # training needs two stimuli, a test one
-            for split, least in {"train": 2, "test": 1}.items():
-                for subject, recording in source.open_recordings(
-                    trained_on, split
-                ).items():
-                    if len({*recording.image_ids}) < least:
+            for split, n_needed in {"train": 2, "test": 1}.items():
+                recordings = source.open_recordings(trained_on, split)
+                for subject, recording in recordings.items():
+                    if len(set(recording.image_ids)) < n_needed:
                         raise RecipeError(
                             f"holdout: {holdout.description}: fold {fold} of subject "
                             f"{subject} has too few stimuli in {split}",
-                            "another number of folds, another share, or more trials",
+                            "set another number of folds or another share, or use more "
+                            "trials",
                         )
 
     def describe_set_ups(self, cells: Sequence[Cell]) -> dict[str, Any]:
-        """Return the set-up, merged over variants, and what was published, if anything
-        was.
+        """Describe the set-up of all variants.
+
+        Returns:
+            Facts of a `TrainingFacts`: the merged set-ups, the modality of the test
+            signals ("" if there are none) and the published result, if any.
         """
-        # describe each variant with the signals of its test
-        set_ups, modality = [], ""
+        dataset = self.dataset
+        set_ups = []
+        modality = ""
         for label, recipe in self.variants.items():
-            tested = sorted(
-                {s for cell in cells if cell.variant == label for s in cell.tested_on}
-            )
-            dataset, signals = self.dataset, list[Trials]()
-            # of signals of the test, for which no training is thrown away
+            subjects = set[int]()
+            for cell in cells:
+                if cell.variant == label:
+                    subjects.update(cell.tested_on)
+            tested_on = sorted(subjects)
+
+            # test signals may be absent or broken, and the training is kept then
+            signals: list[Trials] = []
             with suppress(BrainhiveError):
-                recordings = (
-                    self.signals(recipe).open_recordings(tested, "test").items()
-                )
+                recordings = self.signals(recipe).open_recordings(tested_on, "test")
                 signals = [
                     recipe.signal.select(
                         recording, dataset.channels, f"{dataset.name} subject {subject}"
                     )
-                    for subject, recording in recordings
+                    for subject, recording in recordings.items()
                 ]
-            modality = signals[0].modality if signals else modality
-            trained = describe_recipe(recipe, dataset.holdout)
-            set_ups.append(describe_run(dataset, tested, trained, signals))
+            if signals:
+                modality = signals[0].modality
+            description = describe_recipe(recipe, dataset.holdout)
+            set_ups.append(describe_run(dataset, tested_on, description, signals))
 
-        # all variants have one published result
         published = self.recipe.published
         return {
             "set_up": merge_set_ups(set_ups),
@@ -422,141 +448,158 @@ class Job:
         }
 
     def count_work(self, cells: Sequence[Cell] | None = None) -> Work:
-        """Count what it takes to train some cells. Default: all."""
+        """Count the epochs of the training of some cells, or of all.
+
+        An epoch counts for each subject, because its length grows with the subjects.
+        """
         cells = self.cells if cells is None else cells
         train = self.recipe.train
-        # trials of an epoch grow with the subjects, so work is counted per subject
-        epochs = sum(
-            self.variants[cell.variant].train.epochs * len(cell.trained_on)
-            for cell in cells
-        )
-        kind = (
-            f"{self.recipe.backbone.kind}, {train.batch_size} a step in "
-            f"{train.precision}"
-        )
+        n_epochs = 0
+        for cell in cells:
+            n_epochs += self.variants[cell.variant].train.epochs * len(cell.trained_on)
         return Work(
-            f"{self.dataset.name}, {kind}",
-            epochs,
+            f"{self.dataset.name}, {self.recipe.backbone.kind}, {train.batch_size} a "
+            f"step in {train.precision}",
+            n_epochs,
             "epochs of a subject",
             cells=len(cells),
         )
 
 
+def _pin_commits(recipe: Recipe, commits: Mapping[str, str]) -> Recipe:
+    """Replace models of the hub in a recipe by their commits."""
+    train = recipe.train.pin_starts(commits)
+    return recipe.model_copy(update={"train": train})
+
+
 def find_base_run(recipe: Recipe) -> BaseRun:
-    """Find the run that a recipe fine-tunes, or the newest that is not fine-tuned
-    itself.
+    """Find the run that a recipe fine-tunes.
+
+    Without a name, it is the newest run that is not fine-tuned itself.
 
     Raises:
-        MissingData: if there is no such run.
-        RecipeError: if it is a sweep and no variant is named.
+        MissingData: if the run does not exist.
+        RecipeError: if the run is a sweep, and the recipe names no variant.
         BrainhiveError: if the run is fine-tuned itself.
     """
-    # the recipe's data set chooses the run, unless it is the default one
-    run, paths = recipe.finetune.run, recipe.paths
-    dataset = None if recipe.dataset == type(recipe)().dataset else recipe.dataset
-    folder, variant = find_reference(run, paths, dataset, may_be_finetuned=False)
+    # a data set that the recipe sets narrows the search
+    paths = recipe.paths
+    has_default = recipe.dataset == type(recipe)().dataset
+    dataset = None if has_default else recipe.dataset
+    folder, variant = find_reference(
+        recipe.finetune.run, paths, dataset, may_be_finetuned=False
+    )
     if is_model(folder.path):
         raise RecipeError(
-            f"finetune.run is one model, {folder.path}, and no run", "finetune.run=RUN"
+            f"finetune.run is one model, {folder.path}, and not a run",
+            "set finetune.run=RUN",
         )
 
-    # one run, or one variant of a sweep
-    training = folder.recipe(Recipe, paths=paths)
-    recipes = make_variants(training)
+    base_recipe = folder.recipe(Recipe, paths=paths)
+    recipes = make_variants(base_recipe)
     if variant or len(recipes) > 1:
-        training = select_variant(recipes, variant, folder.name)
-        recipes = {variant: training}
-
-    # which is not fine-tuned itself
-    if next(iter(recipes.values())).mode == "finetune":
+        base_recipe = select_variant(recipes, variant, folder.name)
+        recipes = {variant: base_recipe}
+    (first_recipe, *_) = recipes.values()
+    if first_recipe.mode == "finetune":
         raise BrainhiveError(
-            f"{folder.name} is fine-tuned itself", "name another: finetune.run=NAME"
+            f"{folder.name} is fine-tuned itself",
+            "name another run: finetune.run=NAME",
         )
-    trained_on = training.dataset.build(paths)
+    base_dataset = base_recipe.dataset.build(paths)
     return BaseRun(
         folder,
         name_reference(folder, paths.under_home("runs") / TRAINING, variant),
-        training,
-        trained_on,
-        list_cells(recipes, trained_on),
+        base_recipe,
+        base_dataset,
+        list_cells(recipes, base_dataset),
     )
 
 
 def inherit_keys(recipe: Recipe, base_run: BaseRun) -> Recipe:
-    """Name the run that is fine-tuned and its new subjects, and take over the keys that
-    its models keep.
+    """Set the keys of a fine-tuning recipe that its models inherit.
+
+    The recipe also gets the name of the run, and the subjects that are new to it.
 
     Raises:
-        BrainhiveError: if the run knows the subjects.
-        RecipeError: if the recipe sets dropout of a prior, and the run has none, or
-            terms do not go with the heads or the epochs.
+        BrainhiveError: if no model of the run has yet to see a subject.
+        RecipeError: if the recipe sets dropout of a prior without a prior, or if terms
+            do not fit the heads or the epochs.
     """
-    # subjects whom at least one model of the run has not seen
-    training, run = base_run.recipe, base_run.folder
-    chosen = Recordings(base_run.dataset, recipe.paths, training.signal).list_subjects(
-        recipe.subjects
-    )
-    new = [subject for subject in chosen if _cells_without(base_run, subject)]
-    if not new or (recipe.subjects and new != chosen):
-        known = ", ".join(str(subject) for subject in chosen if subject not in new)
+    # subjects that at least one model of the run has not seen
+    base_recipe = base_run.recipe
+    run_name = base_run.folder.name
+    recordings = Recordings(base_run.dataset, recipe.paths, base_recipe.signal)
+    subjects = recordings.list_subjects(recipe.subjects)
+    new_subjects = [
+        subject for subject in subjects if _list_cells_without(base_run, subject)
+    ]
+    if not new_subjects or (recipe.subjects and new_subjects != subjects):
+        seen_subjects = [
+            str(subject) for subject in subjects if subject not in new_subjects
+        ]
         raise BrainhiveError(
-            f"no model of {run.name} has yet to see subject {known}",
-            "fine-tune to others, or a run that was trained without them",
+            f"all models of {run_name} were trained on subject "
+            f"{', '.join(seen_subjects)}",
+            "fine-tune to other subjects, or a run that was trained without them",
         )
 
-    # statistics of all sessions would see trials of later ones
-    is_of_sessions = any(
+    # statistics of all sessions would include later sessions than those used
+    normalisation = base_recipe.signal.normalise
+    uses_sessions = any(
         variant.finetune.sessions for variant in make_variants(recipe).values()
     )
-    if is_of_sessions and (normalisation := training.signal.normalise) is not None:
-        how = normalisation.kind
+    if uses_sessions and normalisation is not None:
         raise RecipeError(
-            f"finetune.sessions: signal.normalise={how} of {run.name} takes "
-            "statistics of all sessions",
-            "a run without signal.normalise, of signals that are z-scored by "
-            "session; or finetune.share",
+            f"finetune.sessions: signal.normalise={normalisation.kind} of {run_name} "
+            "takes statistics of all sessions",
+            "use a run without signal.normalise, with signals that are z-scored by "
+            "session, or finetune.share",
         )
 
-    # inherited keys that the recipe sets to something else have no effect
-    recipe.train.check_prior(training.prior)
-    usual = type(recipe)()
+    # warn about keys that have no effect
+    recipe.train.check_prior(base_recipe.prior)
+    default_recipe = type(recipe)()
     for key in INHERITED_KEYS:
-        if getattr(recipe, key) not in (getattr(training, key), getattr(usual, key)):
+        value = getattr(recipe, key)
+        if value not in (getattr(base_recipe, key), getattr(default_recipe, key)):
             console.warn(
-                f"{key} has no effect: a fine-tuned model keeps that of {run.name}"
+                f"{key} has no effect: a fine-tuned model keeps the {key} of {run_name}"
             )
 
-    # the tuned recipe names the run and its new subjects
     finetune = recipe.finetune.model_copy(update={"run": base_run.reference})
-    tuned = copy_training_keys(recipe, training).model_copy(
-        update={"subjects": new, "finetune": finetune}
-    )
+    tuned = copy_training_keys(recipe, base_recipe)
+    tuned = tuned.model_copy(update={"subjects": new_subjects, "finetune": finetune})
     tuned.check_terms()
     return tuned
 
 
 def find_base_model(base_run: BaseRun, cell: Cell) -> Path:
-    """Find the model that a cell starts from: it never saw its subject, and has its
-    seed if one has.
+    """Find the model of a base run from which a cell starts.
+
+    It was not trained on the cell's subjects, and has the seed of the cell if a model
+    has this seed, otherwise the first seed.
 
     Raises:
-        BrainhiveError: if there is none, or several could be meant.
+        BrainhiveError: if no model or several models fit.
     """
-    # models that never saw the subject, of the same seed if there are any
-    new = _cells_without(base_run, *cell.trained_on)
-    seeds = [other.seed for other in new]
-    seed = cell.seed if cell.seed in seeds else next(iter(seeds), None)
-    chosen = [other for other in new if other.seed == seed]
-    if len(chosen) != 1:
-        names = " or ".join(other.name for other in chosen) or "no model"
+    base_cells = _list_cells_without(base_run, *cell.trained_on)
+    seeds = [base_cell.seed for base_cell in base_cells]
+    seed = cell.seed
+    if seeds and seed not in seeds:
+        seed = seeds[0]
+    matching_cells = [base_cell for base_cell in base_cells if base_cell.seed == seed]
+    if len(matching_cells) != 1:
+        names = " or ".join(base_cell.name for base_cell in matching_cells)
         raise BrainhiveError(
-            f"{cell.name} could start from {names} of {base_run.folder.name}",
-            "fine-tune a joint run without the subject, or one that leaves a "
-            "subject out",
+            f"{cell.name} could start from {names or 'no model'} of "
+            f"{base_run.folder.name}",
+            "fine-tune a joint run without the subject, or a run that leaves a subject "
+            "out",
         )
-    return base_run.folder.path / "cells" / chosen[0].name / "model"
+    return base_run.folder.path / "cells" / matching_cells[0].name / "model"
 
 
-def _cells_without(base_run: BaseRun, *subjects: int) -> list[Cell]:
-    """List the cells that never saw any of the subjects."""
+def _list_cells_without(base_run: BaseRun, *subjects: int) -> list[Cell]:
+    """List the cells that were not trained on any of the subjects."""
     return [cell for cell in base_run.cells if not set(cell.trained_on) & set(subjects)]

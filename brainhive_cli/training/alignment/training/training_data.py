@@ -1,6 +1,4 @@
-"""Training data of the cells of an align run: targets, signals, and the fuser of a
-prior.
-"""
+"""Signals, targets and architectures of the trainings of a run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +16,9 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.files import make_portable
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED
+from brainhive_cli.data.datasets import HasTarget
 from brainhive_cli.data.signals.normalisations import (
+    RemovesScale,
     Statistics,
     pool_statistics,
     require_equal_widths,
@@ -66,40 +66,40 @@ from brainhive_cli.training.alignment.stages import Finetune
 from brainhive_cli.training.alignment.training.batches import CellData, choose_held_out
 from brainhive_cli.training.alignment.training.job import Job
 
-DIM = 1024
-"""D of a token that neither recipe, fuser nor prior decides: BrainHiVE's."""
+DEFAULT_DIM = 1024
+"""Width of a fused token that no recipe, fuser or prior sets, as in BrainHiVE."""
 SHARE_SEED = 0
 """Seed of the pictures that a share of a new subject's data holds."""
 INPUTS: Any = {
     **dict.fromkeys(("encoders", "heads", "targets", "prior", "signal"), True),
     "train": {"embedding_alternatives", "lora", "augment"},
 }
-"""Keys of a recipe that decide which targets and signals are loaded, and how."""
+"""Keys of a recipe on which the loaded targets and signals depend."""
 
 
 class TrainingData:
-    """Targets and signals of all cells that learn from the same ones.
+    """Targets and signals of all cells with the same inputs.
 
     Args:
         job: The run.
-        recipe: The recipe of one of these cells.
-        stores: The target stores of the run, by the encoder's name; all have the same
-            rows.
-        subjects: Those that some cell of the run is trained on.
-        launch: On whose device the targets are.
-        reads: Whether targets are copied to the device and signals measured. Where
-            shapes are all that is looked at, files are opened and nothing is read.
+        recipe: Recipe of one of the cells.
+        stores: Target stores of the run, with the same rows, by the encoder's name.
+        subjects: Subjects that some cell of the run is trained on.
+        launch: Processes of the run, with the device of the targets.
+        reads: If False, files are opened for their shapes, but not read.
 
     Attributes:
-        signals: Which part of the subjects' recordings is read.
-        stores: The target stores of these cells.
-        stimuli: One of them: which stimulus each row is.
-        pixels: Digests of the stimuli's pixels, [M]; None where no store has them.
-        has_foreign_targets: Whether nothing says of what some targets were made.
-        prior: The prior whose frozen fuser makes the target.
+        signals: Recordings of the data set, with the section `signal` of the recipe.
+        stores: Target stores of these cells.
+        stimuli: A store with the stimulus of each row.
+        pixels: Digests [M, 25] of the stimuli's pixels, or None if no store has them.
+        has_foreign_targets: True if the stimuli of some targets are unknown.
+        prior: Prior whose frozen fuser makes the target, or None.
         keys: The fuser's key of each encoder, by the encoder's store name.
-        targets: Targets of the stimuli, by the fuser's key, and by the names of those
-            that terms alone read.
+        adapted: Encoders that learn with the model, or None.
+        targets: Targets of the stimuli, by the fuser's key, or by the name of a target
+            without a head.
+        is_mapped: True if signals are read from their files batch by batch.
     """
 
     def __init__(
@@ -127,193 +127,191 @@ class TrainingData:
                 recipe.fused_encoders, self.prior.dims, f"the prior {recipe.prior}"
             )
 
-        # targets are opened before signals, which are mapped or not by the memory that
-        # is left
-        further = open_alternatives(
+        # open the targets first, because signals are mapped if little memory is left
+        alternatives = open_alternatives(
             recipe.train.embedding_alternatives, self.stores, recipe.paths
         )
-        stored = Targets.from_stores(self.stores, launch, self.keys, reads, further)
-        self.has_foreign_targets = has_unknown_pictures(
-            [*self.stores.values(), *chain(*further.values())]
+        stored = Targets.from_stores(
+            self.stores, launch, self.keys, reads, alternatives
         )
-
-        # the network that learns with the model, whose outputs are computed together
-        self.adapted: EncoderGroup | None = None
-        if names := recipe.train.lora.encoders:
-            configs = [config for config in recipe.encoders if config.name in names]
-            groups = group_encoders(configs, recipe.train.precision, launch)
-            if len(groups) != 1 or any(
-                config.content != "pixels" for config in configs
-            ):
-                raise RecipeError(
-                    "train.lora.encoders are to be outputs of one network of pictures, "
-                    f"and {', '.join(names)} are of {len(groups)}",
-                    "a training for each",
-                )
-            self.adapted = replace(
-                groups[0], network=replace(groups[0].network, learns=True)
-            )
-
-        # join stored, computed and further targets
-        sources = {
-            key: source
-            for key, source in stored.sources.items()
-            if key in self.keys.values()
-        }
+        all_stores = list(self.stores.values())
+        all_stores += chain.from_iterable(alternatives.values())
+        self.has_foreign_targets = has_unknown_pictures(all_stores)
+        self.adapted = self._group_adapted_encoders()
+        sources = {}
+        for key, source in stored.sources.items():
+            if key in self.keys.values():
+                sources[key] = source
         sources |= self._compute_adapted("train", self.stimuli)
         for name, target in recipe.targets.items():
             sources[name] = stored.sources[self.keys.get(target.name, target.name)]
         self.targets = Targets(sources)
 
-        # mixed repetitions of a single trial contradict each other
-        signal, mixed = recipe.signal, recipe.train.augment.repetitions
-        if signal.repetitions == "single" and mixed:
+        # check the keys of the signals
+        signal = recipe.signal
+        if signal.repetitions == "single" and recipe.train.augment.repetitions:
             raise RecipeError(
                 "single trials cannot be mixed over repetitions",
-                "signal.repetitions=average, or random",
+                "set signal.repetitions=average, or random",
             )
-
-        # normalisation undoes a scale before it
-        if getattr(signal.normalise, "removes_scale", False) and signal.scale != 1:
-            kind = signal.normalise.kind
+        removes_scale = (
+            isinstance(signal.normalise, RemovesScale)
+            and signal.normalise.removes_scale
+        )
+        if removes_scale and signal.scale != 1:
             console.warn(
                 f"signal.scale={signal.scale:g} has no effect with "
-                f"signal.normalise={kind}"
+                f"signal.normalise={signal.normalise.kind}"
             )
 
         # signals that need more than half of the free memory stay on disk
-        needed, is_varied = 0, mixed > 0 or signal.repetitions != "average"
-        for subject in subjects:
-            recording = self.signals.open_recording(subject, "train")
-            where = f"{job.dataset.name} subject {subject} train"
-            count, most, *rest = self.signals.select(recording, where).signal.shape
-            needed += 4 * count * (1 + most * is_varied) * prod(rest)
-        is_large = launch.processes * needed > count_free_bytes(launch.device) / 2
+        n_bytes = self._count_signal_bytes(subjects)
+        is_large = launch.processes * n_bytes > count_free_bytes(launch.device) / 2
         if is_large:
-            console.say(f"the signals need {needed / 1e9:.1f} GB, so they stay on disk")
-        self.is_mapped = is_large or not reads
-        self._pictures: dict[bytes, LearnedPictures] = {}
-
-        @cache  # once for all cells of a fold
-        def read(subject: int, fold: int) -> tuple[Trials, Statistics | None]:
-            return read_training(
-                replace(self.signals, fold=fold), subject, self.stimuli, reads
+            console.say(
+                f"the signals need {n_bytes / 1e9:.1f} GB, so they stay on disk"
             )
+        self.is_mapped = is_large or not reads
 
-        # pictures that validate, and their copies, by the share of concepts
-        dataset, ids = job.dataset, self.stimuli.image_ids
-        confirm = PixelComparison(ids, dataset, "train", [dataset])
-        # of tens of thousands of pictures copies are not found at once
-        known = (dataset.pictured_as, ids, self.pixels, confirm) if reads else None
-        self.read = read
-        self.hold_out = cache(
-            partial(choose_held_out, self.stimuli.concepts, pictures=known)
+        # values that several cells share
+        self._pictures: dict[bytes, LearnedPictures] = {}
+        self._read_subject = cache(self._read_training)
+        compared_pictures = None
+        if reads:  # comparing tens of thousands of pictures takes time
+            dataset = job.dataset
+            image_ids = self.stimuli.image_ids
+            compare = PixelComparison(image_ids, dataset, "train", [dataset])
+            compared_pictures = dataset.pictured_as, image_ids, self.pixels, compare
+        self._choose_held_out = cache(
+            partial(choose_held_out, self.stimuli.concepts, pictures=compared_pictures)
         )
 
     def is_compatible(self, recipe: Recipe) -> bool:
-        """Check that another recipe learns from the same targets and signals."""
+        """Return True if another recipe has the same targets and signals."""
         return bool(
             self.recipe.model_dump(include=INPUTS) == recipe.model_dump(include=INPUTS)
         )
 
+    def _group_adapted_encoders(self) -> EncoderGroup | None:
+        """Group the encoders that learn with the model, or return None.
+
+        Raises:
+            RecipeError: if they are not outputs of one network of pictures.
+        """
+        recipe = self.recipe
+        names = recipe.train.lora.encoders
+        if not names:
+            return None
+        configs = [config for config in recipe.encoders if config.name in names]
+        groups = group_encoders(configs, recipe.train.precision, self.launch)
+        reads_pictures = all(config.content == "pixels" for config in configs)
+        if len(groups) != 1 or not reads_pictures:
+            raise RecipeError(
+                "train.lora.encoders must be outputs of one network of pictures, and "
+                f"{', '.join(names)} are of {len(groups)}",
+                "train each network in a training of its own",
+            )
+        return replace(groups[0], network=replace(groups[0].network, learns=True))
+
     def _compute_adapted(
         self, split: str, store: TargetStore
     ) -> dict[str, OnlineTargets]:
-        """Compute what the network that learns gives for the pictures of a split's
-        store, by key.
+        """Make the targets that learning encoders compute at each step, by key.
+
+        Args:
+            split: Split of the pictures.
+            store: Target store of the split.
 
         Raises:
             BrainhiveError: if the pictures are not those of the store.
         """
         if self.adapted is None:
             return {}
-        return make_online_targets(
-            self.adapted, self.job.dataset.images(split), store, self.keys
+        images = self.job.dataset.images(split)
+        return make_online_targets(self.adapted, images, store, self.keys)
+
+    def _count_signal_bytes(self, subjects: Sequence[int]) -> int:
+        """Count the bytes of averages, and of single trials if batches need them."""
+        signal = self.recipe.signal
+        needs_singles = (
+            signal.repetitions != "average" or self.recipe.train.augment.repetitions > 0
         )
+        n_values = 0
+        for subject in subjects:
+            recording = self.signals.open_recording(subject, "train")
+            where = f"{self.job.dataset.name} subject {subject} train"
+            shape = self.signals.select(recording, where).signal.shape
+            n_stimuli, n_repetitions, *sizes = shape
+            rows_per_stimulus = 1 + n_repetitions if needs_singles else 1
+            n_values += n_stimuli * rows_per_stimulus * prod(sizes)
+        return 4 * n_values
+
+    def _read_training(
+        self, subject: int, fold: int
+    ) -> tuple[Trials, Statistics | None]:
+        """Read the normalised training trials of a subject, and their statistics."""
+        signals = replace(self.signals, fold=fold)
+        return read_training(signals, subject, self.stimuli, self.reads)
 
     def select_cell(self, cell: Cell) -> tuple[Layout, CellData]:
-        """Return the architecture of a cell's model, and its training data."""
-        recipe, dataset = self.job.variants[cell.variant], self.job.dataset
+        """Return the architecture of a cell's model, and its training data.
+
+        1. Choose the pictures that validate, and read the signals.
+        2. Describe the training data, and plan the architecture.
+        3. Shuffle the labels, if the recipe says so.
+        4. Take out the signals that select the epoch, or read test signals.
+        """
+        recipe = self.job.variants[cell.variant]
+        dataset = self.job.dataset
         train = recipe.train
 
-        # concepts [M] that validate; none where the question is which of seen stimuli
-        # was shown
+        # trials of seen pictures are held out already
         share = 0.0 if dataset.holdout.has_seen_pictures else train.validation
-        held_out = self.hold_out(share=share, by=train.validation_by)
+        held_out = self._choose_held_out(share=share, by=train.validation_by)
 
-        # signals of the subjects, and what normalises them
-        opened = [self.read(subject, cell.fold) for subject in cell.trained_on]
-        subjects = [trials for trials, _ in opened]
-        statistics = [each for _, each in opened if each]
-        if recipe.mode == "finetune":
-            subjects = [
-                take_share(trials, held_out, recipe.finetune) for trials in subjects
-            ]
+        # read the signals, and take the share for fine-tuning
+        subjects = []
+        statistics = []
+        for subject in cell.trained_on:
+            trials, subject_statistics = self._read_subject(subject, cell.fold)
+            if recipe.mode == "finetune":
+                trials = take_share(trials, held_out, recipe.finetune)
+            subjects.append(trials)
+            if subject_statistics:
+                statistics.append(subject_statistics)
 
-        # record and architecture, before labels are shuffled
-        learned = self._describe_learned(recipe, subjects, statistics)
+        # describe them before labels are shuffled
+        history = self._describe_history(recipe, subjects, statistics)
         layout = self._plan_layout(recipe, subjects)
-        # each signal gets the stimulus of another, drawn once
         if train.shuffled_labels:
-            for index, each in enumerate(subjects):
-                random = np.random.default_rng((cell.seed, each.subject))
-                subjects[index] = each.change(
-                    stimulus=random.permutation(each.stimulus)
-                )
+            for index, trials in enumerate(subjects):
+                rng = np.random.default_rng((cell.seed, trials.subject))
+                stimulus = rng.permutation(trials.stimulus)
+                subjects[index] = trials.change(stimulus=stimulus)
 
-        # sessions that select the epoch, whose trials are not learned from
-        tested, tested_targets = list[Trials](), Targets({})
+        # choose the signals that select the epoch
+        test_trials: list[Trials] = []
+        test_targets = Targets({})
         if train.validation_recordings:
-            tested_targets = self.targets
-            subjects, tested = hold_out_recordings(
+            subjects, test_trials = hold_out_recordings(
                 subjects, train.validation_recordings
             )
-
-        # test signals, where they select the epoch
+            test_targets = self.targets
         if train.selection == "test":
-            # targets of the test, and which of its stimuli were learned
-            ours, spec = self.recipe, layout.spec
-            stores = open_stores(
-                dataset, ours.dataset, "test", ours.encoders, ours.paths
-            )
-            stimuli, pixels = get_stimuli_and_pixels(stores)
-            name, ids = dataset.pictured_as, stimuli.image_ids
+            test_trials, test_targets = self._open_test(cell, layout, history)
 
-            # a picture that looks like a learned one, and cannot be compared with it,
-            # counts as learned
-            confirm = PixelComparison(ids, dataset, "test", [dataset])
-            seen = learned.pictures.find_members(name, ids, pixels, confirm)
-
-            # unseen test signals, normalised as those of the training
-            for subject in cell.tested_on:
-                trials = match_split(self.signals, subject, "test", stimuli)
-                normaliser = learned.normaliser_of(subject)
-                if normaliser is None and self.reads:
-                    normaliser = measure_new_subject(
-                        spec, self.signals, subject, stimuli
-                    )
-                unseen = trials.take(~seen[trials.stimulus])
-                where = f"{dataset.name} subject {subject} test"
-                tested.append(
-                    choose_input(spec, unseen, where, dataset.channels).normalise(
-                        normaliser
-                    )
-                )
-            stored = Targets.from_stores(
-                stores, self.launch, self.keys, self.reads
-            ).sources
-            tested_targets = Targets(
-                {**stored, **self._compute_adapted("test", stimuli)}
-            )
+        epoch_trials = train.epoch_trials
+        if epoch_trials is not None:
+            epoch_trials *= recipe.finetune.sessions or 1
         data = CellData(
             subjects,
             self.targets,
             held_out,
             fuser=self.prior.fuser if self.prior else None,
             start_files=self.job.find_starts(cell),
-            test_trials=tested,
-            test_targets=tested_targets,
-            history=learned,
+            test_trials=test_trials,
+            test_targets=test_targets,
+            history=history,
             repetitions=recipe.signal.repetitions,
             random_k=recipe.signal.random_k,
             grouping=StimulusGrouping(
@@ -321,49 +319,100 @@ class TrainingData:
             ),
             adapted=self.adapted,
             validation_by=train.validation_by,
-            epoch_trials=train.epoch_trials
-            and train.epoch_trials * (recipe.finetune.sessions or 1),
+            epoch_trials=epoch_trials,
             seed=cell.seed,
             is_mapped=self.is_mapped,
         )
         return layout, data
 
-    def _describe_learned(
+    def _open_test(
+        self, cell: Cell, layout: Layout, history: TrainingHistory
+    ) -> tuple[list[Trials], Targets]:
+        """Open the test signals of a cell, without seen pictures, and their targets."""
+        dataset = self.job.dataset
+        stores = open_stores(
+            dataset,
+            self.recipe.dataset,
+            "test",
+            self.recipe.encoders,
+            self.recipe.paths,
+        )
+        stimuli, pixels = get_stimuli_and_pixels(stores)
+
+        # a similar picture that cannot be compared counts as seen
+        compare = PixelComparison(stimuli.image_ids, dataset, "test", [dataset])
+        is_seen = history.pictures.find_members(
+            dataset.pictured_as, stimuli.image_ids, pixels, compare
+        )
+
+        # normalise the signals as those of the training
+        test_trials = []
+        for subject in cell.tested_on:
+            trials = match_split(self.signals, subject, "test", stimuli)
+            normaliser = history.normaliser_of(subject)
+            if normaliser is None and self.reads:
+                normaliser = measure_new_subject(
+                    layout.spec, self.signals, subject, stimuli
+                )
+            unseen_trials = trials.take(~is_seen[trials.stimulus])
+            where = f"{dataset.name} subject {subject} test"
+            selected = choose_input(layout.spec, unseen_trials, where, dataset.channels)
+            test_trials.append(selected.normalise(normaliser))
+        stored = Targets.from_stores(stores, self.launch, self.keys, self.reads)
+        sources = dict(stored.sources)
+        sources |= self._compute_adapted("test", stimuli)
+        return test_trials, Targets(sources)
+
+    def _describe_history(
         self,
         recipe: Recipe,
         subjects: Sequence[Trials],
         statistics: Sequence[Statistics],
     ) -> TrainingHistory:
-        """Describe what a cell's model learns from; what selects the epoch is added
-        later.
+        """Describe the training data of a cell, without the selection of an epoch.
+
+        Args:
+            recipe: Recipe of the cell.
+            subjects: Training trials of each subject.
+            statistics: Statistics of each subject's normalisation, or empty.
         """
-        # names, pixels and concepts of the learned stimuli
+        # learned pictures, which cells of a sweep share
+        dataset = self.job.dataset
         rows = np.unique(np.concatenate([trials.stimulus for trials in subjects]))
         pixels = None if self.pixels is None else self.pixels[rows]
-        normaliser, dataset = None, self.job.dataset
-        # which cells of a sweep share
-        if (key := rows.tobytes()) not in self._pictures:
-            shown = self.stimuli.image_ids[rows], pixels, self.stimuli.concepts[rows]
+        key = rows.tobytes()
+        if key not in self._pictures:
             self._pictures[key] = LearnedPictures.from_image_ids(
-                dataset.pictured_as, *shown
+                dataset.pictured_as,
+                self.stimuli.image_ids[rows],
+                pixels,
+                self.stimuli.concepts[rows],
             )
-        # without pixels
-        is_of_names = getattr(self.recipe.dataset, "target", "exemplars") != "exemplars"
-        are_known = (is_of_names or pixels is not None) and not self.has_foreign_targets
 
-        # provenance of the signals: caveats and whitening of each subject
+        # labels and names have no pixels
+        config = self.recipe.dataset
+        has_no_pictures = isinstance(config, HasTarget) and config.target != "exemplars"
+        has_all_pixels = has_no_pictures or pixels is not None
+
+        # recordings, their caveats and whiteners
         numbers = tuple(trials.subject for trials in subjects)
         recordings = {
             number: self.signals.open_store(number)["train"] for number in numbers
         }
         caveats = list_recording_caveats(dataset, recordings.values())
-        whiteners = {
-            subject: recording.whiteners.astype(np.float32)
-            for subject, recording in recordings.items()
-            if recording.whiteners is not None
-        }
+        whiteners = {}
+        recording_kinds = set[str]()
+        for subject, recording in recordings.items():
+            recording_kinds.update(recording.made_by)
+            if recording.whiteners is not None:
+                whiteners[subject] = recording.whiteners.astype(np.float32)
         space = recordings[numbers[0]].space
-        # statistics for new subjects: the mean of the training subjects'
+        recorded_channels: tuple[str, ...] = ()
+        if whiteners and isinstance(space, Sensors):
+            recorded_channels = tuple(space.names)
+
+        # new subjects may be normalised by the mean statistics of the training subjects
+        normaliser = None
         normalisation = recipe.signal.normalise
         if (
             normalisation is not None
@@ -372,72 +421,82 @@ class TrainingData:
             require_equal_widths({trials.width for trials in subjects})
             if statistics:
                 normaliser = normalisation.build(pool_statistics(statistics))
+        normalisers = {}
+        for trials in subjects:
+            if trials.normaliser:
+                normalisers[trials.subject] = trials.normaliser
         return TrainingHistory(
             dataset=dataset.pictured_as,
             recordings=dataset.people,
             people={dataset.people: numbers},
             has_all_subjects=True,
             signals=self.signals.collect_identities(numbers),
-            recorded_channels=tuple(space.names)
-            if whiteners and isinstance(space, Sensors)
-            else (),
+            recorded_channels=recorded_channels,
             is_simulated=SIMULATED in caveats,
             is_whitened_by_tested=WHITENED_BY_TESTED in caveats,
-            stimulus_kinds=(self.recipe.dataset.kind.replace("_", "-"),),
-            recording_kinds=tuple(
-                sorted({kind for one in recordings.values() for kind in one.made_by})
+            stimulus_kinds=(config.kind.replace("_", "-"),),
+            recording_kinds=tuple(sorted(recording_kinds)),
+            pictures=replace(
+                self._pictures[key],
+                has_all_pixels=has_all_pixels and not self.has_foreign_targets,
             ),
-            pictures=replace(self._pictures[key], has_all_pixels=are_known),
             trials=np.unique(
                 np.concatenate([trials.digests.ravel() for trials in subjects])
             ),
-            normalisers={
-                trials.subject: trials.normaliser
-                for trials in subjects
-                if trials.normaliser
-            },
+            normalisers=normalisers,
             normaliser=normaliser,
             whiteners=whiteners,
         )
 
     def _plan_layout(self, recipe: Recipe, subjects: Sequence[Trials]) -> Layout:
-        """Plan the architecture of a cell's model."""
-        # width of the fused token: of the fuser, or of the prior
+        """Plan the architecture of a cell's model.
+
+        Args:
+            recipe: Recipe of the cell.
+            subjects: Training trials of each subject.
+
+        Raises:
+            RecipeError: if `dim` is not the width of the fused tokens.
+        """
+        # the fuser or the prior sets the width of the fused token
         shapes = self.targets.shapes
-        fused = {self.keys[config.name] for config in recipe.fused_encoders}
-        dims = {key: shapes[key][-1] for key in shapes if key in fused}
-        fuser = recipe.fuser.model_dump(mode="json") if fused else {}
-        dim = recipe.fuser.token_dim(dims, recipe.dim or DIM) if fused else None
+        fused_keys = {self.keys[config.name] for config in recipe.fused_encoders}
+        dims = {key: shapes[key][-1] for key in shapes if key in fused_keys}
+        fuser: dict[str, Any] = {}
+        dim: int | None = None
+        if fused_keys:
+            fuser = recipe.fuser.model_dump(mode="json")
+            dim = recipe.fuser.token_dim(dims, recipe.dim or DEFAULT_DIM)
         prior_digest = ""
         if self.prior and recipe.prior:
-            described = priors.describe(recipe.prior)
+            description = priors.describe(recipe.prior)
             fuser = {
                 "kind": "fusion_encoder",
-                "intermediate_size": described.fuser["intermediate_size"],
+                "intermediate_size": description.fuser["intermediate_size"],
                 "dropout": recipe.train.prior_dropout,
             }
-            dim, prior_digest = self.prior.dim, described.digest
+            dim = self.prior.dim
+            prior_digest = description.digest
         if recipe.dim not in (None, dim):
-            problem = f"dim is {recipe.dim}, but this fuser's tokens have {dim}"
+            problem = f"dim is {recipe.dim}, but the tokens of this fuser have {dim}"
             if dim is None:
                 problem = f"dim is {recipe.dim}, but no head of this recipe is fused"
             raise RecipeError(problem, "leave dim out")
 
-        # shape of each head, and the digest of the encoder that made its targets
+        # shape of each head, and digest of the encoder of its targets
         heads = {}
         for name, target in recipe.head_targets.items():
             if target == FUSED_TARGET:
-                heads[name] = Head(
-                    (*tokens_of({key: shapes[key] for key in dims}), dim or 0),
-                    FUSED_TARGET,
-                )
-                continue
-            heads[name] = Head(
-                shapes[target.name], target.name, digest_of(self.stores[target.name])
-            )
-        # the network that learns with the model, and its changes
-        adapter, lora = dict[str, Any](), self.recipe.train.lora
+                tokens_shape = tokens_of({key: shapes[key] for key in dims})
+                heads[name] = Head((*tokens_shape, dim or 0), FUSED_TARGET)
+            else:
+                digest = digest_of(self.stores[target.name])
+                heads[name] = Head(shapes[target.name], target.name, digest)
+
+        # network that learns with the model, and the size of its changes
+        adapter: dict[str, Any] = {}
         if self.adapted is not None:
+            lora = self.recipe.train.lora
             adapter = {
                 "encoders": list(self.adapted.names),
                 "digest": self.adapted.digest,
@@ -446,28 +505,26 @@ class TrainingData:
                 "alpha": lora.alpha,
             }
 
-        # heads that retrieval compares: the recipe's, all encoders, or the only one of
+        # retrieval compares the recipe's head, all encoders, or the only head of
         # vectors or tokens
-        compared: tuple[str, ...] = ()
+        retrieval_heads: tuple[str, ...] = ()
         if recipe.head is not None:
-            compared = (recipe.head,)
+            retrieval_heads = (recipe.head,)
         elif not recipe.heads and not recipe.is_fused:
-            compared = tuple(heads)
+            retrieval_heads = tuple(heads)
         elif recipe.heads and TOKEN_HEAD not in heads:
-            comparable = tuple(
+            comparable_heads = [
                 name for name, head in heads.items() if len(head.shape) <= 2
-            )
-            compared = comparable if len(comparable) == 1 else ()
+            ]
+            if len(comparable_heads) == 1:
+                retrieval_heads = tuple(comparable_heads)
 
-        # the section `signal`, with the channels of the data set where it names none
+        # without channels in the recipe, the data set chooses them
         section = recipe.signal.model_dump(mode="json")
         channels = self.job.dataset.channels
-        if (
-            section["channels"] is None
-            and not section["region_split"]
-            and channels is not None
-        ):
-            section["channels"] = [*channels]
+        names_channels = section["channels"] is not None or section["region_split"]
+        if not names_channels and channels is not None:
+            section["channels"] = list(channels)
         return Layout(
             spec=spec_of(subjects, section),
             heads=heads,
@@ -475,7 +532,7 @@ class TrainingData:
             fuser=fuser,
             dims=dims,
             encoders=self.keys,
-            retrieval_heads=compared,
+            retrieval_heads=retrieval_heads,
             prior=make_portable(recipe.prior or ""),
             prior_digest=prior_digest,
             subject_layer=recipe.subject_layer,
@@ -491,46 +548,53 @@ def hold_out_recordings(
 
     Args:
         subjects: Trials of each subject.
-        recordings: Sessions, from 1, by the subject's number.
+        recordings: Numbers of the sessions, from 1, by subject.
 
     Returns:
-        The trials that are learned from, and those that were taken out.
+        The remaining training trials of each subject, and the trials of the sessions.
 
     Raises:
-        RecipeError: if there is no such session, or no other.
+        RecipeError: if the sessions hold no trials, or all trials of a subject.
     """
-    learned, tested = [], []
+    training_trials = []
+    test_trials = []
     for trials in subjects:
-        if chosen := recordings.get(trials.subject):
-            sessions = -1 if trials.sessions is None else trials.sessions
-            is_tested = trials.is_there & np.isin(sessions, np.array(chosen) - 1)
-            if is_tested.sum() in (0, trials.is_there.sum()):
-                raise RecipeError(
-                    f"sessions {[*chosen]} of subject {trials.subject} hold none or "
-                    "all of its trials",
-                    "other train.validation_recordings",
-                )
-            tested.append(trials.choose(is_tested))
-            trials = trials.choose(trials.is_there & ~is_tested)
-        learned.append(trials)
-    return learned, tested
+        numbers = recordings.get(trials.subject)
+        if not numbers:
+            training_trials.append(trials)
+            continue
+        sessions = -1 if trials.sessions is None else trials.sessions
+        is_tested = trials.is_there & np.isin(sessions, np.array(numbers) - 1)
+        if is_tested.sum() in (0, trials.is_there.sum()):
+            raise RecipeError(
+                f"sessions {list(numbers)} of subject {trials.subject} hold none or "
+                "all of its trials",
+                "set other train.validation_recordings",
+            )
+        test_trials.append(trials.choose(is_tested))
+        training_trials.append(trials.choose(trials.is_there & ~is_tested))
+    return training_trials, test_trials
 
 
 def take_share(trials: Trials, held_out: Bool, finetune: Finetune) -> Trials:
-    """Take the trials of the first sessions, and of a share of their stimuli.
+    """Select the trials of a new subject that fine-tuning uses.
 
-    It is an equal share of the stimuli that are held out ([M]) and the others.
+    They belong to the first sessions, and to equal shares of the held-out and of the
+    other pictures.
+
+    Args:
+        trials: Training trials of the subject.
+        held_out: True [M] for held-out pictures.
+        finetune: Number of sessions, and share of the pictures.
     """
-    # an equal share of learned and held-out pictures
     if finetune.sessions is not None:
         assert trials.sessions is not None
-        trials = trials.choose(
-            (trials.sessions >= 0) & (trials.sessions < finetune.sessions)
-        )
-    random = np.random.default_rng(SHARE_SEED)
+        is_early = (trials.sessions >= 0) & (trials.sessions < finetune.sessions)
+        trials = trials.choose(is_early)
+    rng = np.random.default_rng(SHARE_SEED)
     shares = []
     for is_held_out in (False, True):
         pictures = np.unique(trials.stimulus[held_out[trials.stimulus] == is_held_out])
-        count = max(1, round(finetune.share * len(pictures)))
-        shares.append(random.permutation(pictures)[:count])
+        n_pictures = max(1, round(finetune.share * len(pictures)))
+        shares.append(rng.permutation(pictures)[:n_pictures])
     return trials.take(np.isin(trials.stimulus, np.concatenate(shares)))

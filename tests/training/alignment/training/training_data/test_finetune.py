@@ -141,7 +141,7 @@ def test_new_subjects_start_from_the_joint_model_of_their_seed(go, small, here):
         assert moved(mine, theirs) < 1e-6 < moved(mine, other)
         top1 = made.metrics.scopes[f"sub-03_seed-{seed}"]["top1"]
         assert top1.n == top1.pool == 6  # a tenth of the 60 that are held out
-    with pytest.raises(BrainhiveError, match="has yet to see subject 1"):
+    with pytest.raises(BrainhiveError, match="subject 1"):
         go(
             "train-align",
             *small,
@@ -177,8 +177,6 @@ def test_what_cannot_be_fine_tuned_is_said_in_one_line(go, small, here):
         BrainhiveError, match="could start from sub-01_seed-1 or sub-02_seed-1"
     ):
         go(*tuned, f"finetune.run={intra}")
-    with pytest.raises(
-        RecipeError, match="of subject 3 do not say which trial is of which"
-    ) as unnamed:
+    with pytest.raises(RecipeError, match=r"sessions is .* subject 3") as unnamed:
         go(*tuned, f"finetune.run={intra}", "finetune.sessions=1")
     assert "finetune.share" in unnamed.value.hint
