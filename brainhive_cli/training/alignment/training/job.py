@@ -500,7 +500,7 @@ def find_base_run(recipe: Recipe) -> BaseRun:
     if variant or len(recipes) > 1:
         base_recipe = select_variant(recipes, variant, folder.name)
         recipes = {variant: base_recipe}
-    (first_recipe, *_) = recipes.values()
+    first_recipe = next(iter(recipes.values()))
     if first_recipe.mode == "finetune":
         raise BrainhiveError(
             f"{folder.name} is fine-tuned itself",
