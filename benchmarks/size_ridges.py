@@ -140,7 +140,7 @@ def prepare_orders(count: int, folder: Path) -> Task:
         open_models=lambda group, device: [model],
     )
     replaced = {
-        "open_gallery": lambda *_, **__: SimpleNamespace(tested=np.arange(200)),
+        "open_gallery": lambda *_, **__: SimpleNamespace(test_rows=np.arange(200)),
         "read_targets": lambda *_: candidates,
         "read_signals": lambda *_: (train, test, targets, orders, np.arange(200)),
     }

@@ -10,7 +10,7 @@ from benchmarks.simulated_statistics import Random, Values
 from brainhive_cli.evaluation.retrieval.baseline import (
     AS_FILED,
     ORDERS,
-    conclude,
+    choose_order,
     rank_by_ridge,
     try_orders,
 )
@@ -44,7 +44,7 @@ def misfiled(random: Random, subjects: int, effect: float, order: str) -> list[f
         orders = {name: refile(np.arange(100)) for name, refile in ORDERS.items()}
         ranked = rank_by_ridge(signals, targets, orders, tested, shown)
         tried += try_orders(subject, ranked, rows, rows, StimulusGrouping())
-    found = conclude(tried).order
+    found = choose_order(tried).order
     is_right = found == (
         f"training pictures of subject {subjects} {AS_FILED} and test pictures {order}"
     )

@@ -1,12 +1,10 @@
-"""Baselines on the signals of an evaluation: a closed-form ridge, and scikit-learn's on
-the same folds.
-"""
+"""Baselines that are fitted to the signals of an evaluation."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -51,32 +49,42 @@ from brainhive_cli.training.alignment.recipe import (
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.run import TrainedRun
 
-RIDGE_TAKES = {
-    *("dataset", "encoders", "mode", "subjects", "trained_on", "signal", "paths")
+SHARED_KEYS = {
+    "dataset",
+    "encoders",
+    "mode",
+    "subjects",
+    "trained_on",
+    "signal",
+    "paths",
 }
-"""Keys of an aligner's recipe that its ridge has, too."""
-OPERATIONS_PER_S, FREE_S = 2e10, 60.0
-"""Multiplications of a ridge in a second, on two cores; seconds that a ridge may take
-where a training took less.
+"""Keys of the recipe of train-align that its ridge takes over."""
+OPERATIONS_PER_S = 2e10
+"""Multiplications of a ridge per second, on two cores."""
+MIN_TIME_LIMIT_S = 60.0
+"""Time that a ridge may take after any training. After a longer training, it may take
+as long as the training.
 """
 FAILURES = (MemoryError, torch.OutOfMemoryError, torch.linalg.LinAlgError)
-"""Errors of memory and algebra that leave an evaluation without its ridge."""
-COMPONENTS, SIGNALS, SIGNAL_BYTES = 1000, 20_000, 2 * 10**9
-"""Principal components and training signals of a ridge, at most, and bytes of the
-signals in float32.
-"""
-AXES_SIGNALS = 8192
-"""Training signals, at most, whose principal components are computed."""
-SIGNALS_AT_ONCE = 2048
-"""Training signals whose targets in all orders are held at once, 134 MB of 4,096
+"""Exceptions that leave an evaluation without its baseline."""
+MAX_COMPONENTS = 1000
+"""Largest number of principal components of the signals."""
+MAX_TRAIN_SIGNALS = 20_000
+"""Largest number of training signals of a quick ridge."""
+MAX_SIGNAL_BYTES = 2 * 10**9
+"""Largest size of the training signals of a quick ridge, in float32."""
+MAX_SIGNALS_FOR_AXES = 8192
+"""Largest number of training signals whose principal axes are computed."""
+SIGNALS_PER_BATCH = 2048
+"""Training signals whose targets in all orders are in memory together: 134 MB of 4,096
 numbers.
 """
-FEWEST = 20
-"""Training signals of a ridge, at least."""
-TARGET_WIDTH, TARGETS_AT_ONCE = 4096, 256
-"""Numbers beyond which a target is projected; targets read at once, 280 MB of 272,896
-numbers each.
-"""
+MIN_TRAIN_SIGNALS = 20
+"""Smallest number of training signals of a quick ridge."""
+MAX_TARGET_WIDTH = 4096
+"""Largest width of targets. Wider targets are projected."""
+TARGETS_PER_BATCH = 256
+"""Targets that are read together: 280 MB of 272,896 numbers each."""
 AS_FILED = "as filed"
 ORDERS: Mapping[str, Callable[[Int64], Int64]] = {
     AS_FILED: lambda pictures: pictures,
@@ -88,492 +96,564 @@ ORDERS: Mapping[str, Callable[[Int64], Int64]] = {
         pictures, -1
     ),
 }
-"""The order of a signal store's pictures, and mistakes in it."""
+"""Orders in which pictures may have been shown, by description: the order of the signal
+file, and orders that mistakes lead to.
+"""
 MAX_CLASSES = 50
-"""Stimuli up to which they are classified; of more only embeddings are predicted."""
+"""Largest number of stimuli that classifiers distinguish."""
 MAX_FEATURES = 2000
-"""Numbers of a signal, beyond which classifiers get the principal components of
-training signals.
+"""Largest number of features of a classifier. Longer signals are reduced to principal
+components.
 """
 
 
 def write_ridge(job: Job, folder: Path) -> AlignRecipe:
-    """Write the recipe of a ridge on the signals and targets of the evaluated run into
-    its folder, so that train-align can fit it again.
+    """Write the recipe of a ridge on the same signals and targets as the evaluated run.
+
+    The file lets train-align fit the ridge again.
+
+    Args:
+        job: The evaluation.
+        folder: Folder of the file.
 
     Raises:
-        BrainhiveError: if such a ridge is no baseline of the run, or would take longer
-            than the training did.
+        BrainhiveError: if such a ridge is no baseline of the run, or if it takes longer
+            than the training and the recipe does not request it.
     """
-    # trainings that a ridge on all signals is no baseline of
     run = job.runs[0]
-    recipe = job.runs[0].recipe
+    recipe = run.recipe
     if recipe is None or len(job.runs) > 1:
         raise BrainhiveError("ridges are fitted for single runs of train-align")
-    _refuse_other_training(run)
+    _require_usual_training(run)
     if recipe.similarity == FROM_MEAN:
         raise BrainhiveError("the run is a ridge")
     if recipe.mode == "finetune":
         raise BrainhiveError("the cells were fine-tuned from others")
 
-    # not longer than the training took, where nobody asked for it
-    layout = job.open_models(job.groups[0], torch.device("cpu"))[0].module.layout
-    keys = [layout.encoders[config.name] for config in recipe.encoders]
-    compared = [key in layout.compared_keys for key in keys]
-    expected_s = _expect_s(job, layout.spec, compared)
-    took_s = run.folder.duration_s
-    if job.recipe.baseline == "auto" and expected_s > max(took_s, FREE_S):
+    # do not take longer than the training, unless the recipe requests a ridge
+    models = job.open_models(job.groups[0], torch.device("cpu"))
+    layout = models[0].module.layout
+    is_compared = []
+    for config in recipe.encoders:
+        is_compared.append(layout.encoders[config.name] in layout.compared_keys)
+    ridge_s = _estimate_ridge_s(job, layout.spec, is_compared)
+    training_s = run.folder.duration_s
+    if job.recipe.baseline == "auto" and ridge_s > max(training_s, MIN_TIME_LIMIT_S):
         raise BrainhiveError(
-            f"a ridge would take about {write_duration(expected_s)}, and the training "
-            f"took {write_duration(took_s)}: baseline=ridge fits it"
+            f"a ridge would take about {write_duration(ridge_s)}, and the training "
+            f"took {write_duration(training_s)}: baseline=ridge fits it"
         )
 
-    # the same signals, and the encoders of the compared heads
-    fields = recipe.model_dump(mode="json", include=RIDGE_TAKES)
-    fields["encoders"] = [*compress(fields["encoders"], compared)]
+    # take the same signals, and the encoders of the compared heads
+    fields = recipe.model_dump(mode="json", include=SHARED_KEYS)
+    fields["encoders"] = list(compress(fields["encoders"], is_compared))
     fields["signal"]["repetitions"] = "average"
-    fields |= make_ridge_keys(recipe.mode, COMPONENTS)
+    fields |= make_ridge_keys(recipe.mode, MAX_COMPONENTS)
     fields |= {"seeds": recipe.seeds[:1], "train": {"validation": 0.0}}
     ridge = validate(AlignRecipe, fields)
     (folder / RIDGE_RECIPE).write_text(write_yaml(make_portable(fields)))
     return ridge
 
 
-def _refuse_other_training(run: TrainedRun) -> None:
-    """Refuse trainings whose signals or labels are others than a ridge would read.
+@console.progress("fitting plain baselines")
+def rank_by_classifiers(job: Job, device: torch.device) -> dict[str, list[Int64]]:
+    """Rank the stimuli of held-out trials by classifiers of the training trials.
+
+    Classifiers need at most `MAX_CLASSES` stimuli, each with two training trials.
+
+    Returns:
+        Ranks [N] of each subject over all folds, by name of the classifier. A
+        classifier that could not be fitted in some fold is left out.
+    """
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.linear_model import LogisticRegression
+
+    # seeds share their signals, so each subject and fold is tested once
+    ranks_of = {name: defaultdict[int, list[Int64]](list) for name in CLASSIFIERS}
+    n_folds = Counter[int]()
+    split = job.recipe.split
+    for models, subject in open_first_models(job, device):
+        n_folds[subject] += 1
+        trials = models[0].trials(subject, "train", is_tested=False)
+        tested = open_trials(models, subject, split)[0]
+        rows = find_shared_rows(models, split)
+        _, trial_counts = np.unique(trials.stimulus, return_counts=True)
+        if len(rows) > MAX_CLASSES or trial_counts.min() < 2:
+            continue
+
+        # standardise by the training trials
+        scale = FeatureScaler.fit(flatten(trials))
+        train = scale(flatten(trials))
+        test = scale(flatten(tested).float())
+        if train.shape[1] > MAX_FEATURES:
+            axes = principal_axes(train, MAX_FEATURES)
+            train = train @ axes
+            test = test @ axes
+
+        classifiers = {
+            "lda": LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"),
+            "logistic": LogisticRegression(max_iter=1000),
+        }
+        for name, classifier in classifiers.items():
+            classifier.fit(train.numpy(), trials.stimulus)
+            scores = classifier.decision_function(test.numpy())  # [M, classes]
+            if scores.ndim == 1:  # two classes have a single column
+                scores = np.stack([-scores, scores], 1)
+
+            # a stimulus without training trials ranks last, and so do ties
+            row_scores = np.full((len(scores), len(rows)), -np.inf)
+            row_scores[:, np.searchsorted(rows, classifier.classes_)] = scores
+            own_scores = look_up_assigned(row_scores, tested.stimulus, rows)
+            ranks = (row_scores >= own_scores[:, None]).sum(1)
+            ranks_of[name][subject].append(ranks)
+
+    complete = {}
+    for name, fold_ranks in ranks_of.items():
+        if all(len(fold_ranks[subject]) == n_folds[subject] for subject in n_folds):
+            complete[name] = [
+                np.concatenate(fold_ranks[subject]) for subject in n_folds
+            ]
+    return complete
+
+
+@console.progress("trying other orders of the pictures")
+def find_order(job: Job, device: torch.device) -> Baseline:
+    """Find an order of the pictures in which a quick ridge ranks them above chance.
 
     Raises:
-        BrainhiveError: saying what they were.
+        BrainhiveError: if signals are missing or differ in width, if the cells were
+            trained on other signals, or if it takes longer than the training and the
+            recipe does not request it.
     """
-    recipe = run.recipe
+    recipe, run = job.recipe, job.runs[0]
+    _require_usual_training(run)
+    if recipe.baseline == "auto":
+        orders_s = _estimate_orders_s(job)
+        training_s = run.folder.duration_s
+        if orders_s > max(training_s, MIN_TIME_LIMIT_S):
+            raise BrainhiveError(
+                "to try other orders of the pictures would take about "
+                f"{write_duration(orders_s)}, and the training took "
+                f"{write_duration(training_s)}: baseline=ridge tries them"
+            )
+
+    # rank the pictures that the verdict compares
+    first_models = job.open_models(job.groups[0], device)
+    gallery = open_gallery(first_models, [recipe.split], only_shown=recipe.only_shown)
+    rows = draw_verdict_pictures(gallery.test_rows)
+    candidates = read_targets(first_models[0], recipe.split, rows, device)
+    concepts = first_models[0].pictures(recipe.split).concepts[rows]
+    grouping = make_grouping(run.dataset, rows.tolist(), concepts)
+
+    tests: list[tuple[float, str]] = []
+    for models, subject in open_first_models(job, device):
+        train, test, targets, target_indices, test_rows = read_signals(
+            models, subject, recipe.split, rows, device
+        )
+        ranks_of_order = rank_by_ridge(train, targets, target_indices, test, candidates)
+        tests += try_orders(subject, ranks_of_order, test_rows, rows, grouping)
+    return choose_order(tests)
+
+
+def _require_usual_training(run: TrainedRun) -> None:
+    """Check that the run was trained on the signals and labels that a ridge reads.
+
+    Raises:
+        BrainhiveError: if it was trained on others.
+    """
     if run.origin is not None:
         raise BrainhiveError("the cells were trained on another data set")
-    if recipe is not None and recipe.train.shuffled_labels:
+    recipe = run.recipe
+    if recipe is None:
+        return
+    if recipe.train.shuffled_labels:
         raise BrainhiveError("the cells were trained on shuffled labels")
-    if recipe is not None and (recipe.finetune.sessions or recipe.finetune.share < 1):
+    if recipe.finetune.sessions or recipe.finetune.share < 1:
         raise BrainhiveError(
             "the cells were fine-tuned to a share of the training signals"
         )
 
 
-def _expect_s(job: Job, spec: SignalSpec, compared: Sequence[bool]) -> float:
-    """Estimate the seconds that ridges of all subjects take, by multiplications."""
+def open_first_models(job: Job, device: torch.device) -> Iterator[tuple[Models, int]]:
+    """Open the models of the first seed of each subject and fold.
+
+    Yields:
+        The models of a cell group, and a subject that they are tested on.
+    """
+    opened: set[tuple[int, int]] = set()
+    for group in job.groups:
+        models = job.open_models(group, device)
+        fold = group[0].fold
+        for subject in group[0].tested_on:
+            if (subject, fold) not in opened:
+                opened.add((subject, fold))
+                yield models, subject
+
+
+def _estimate_ridge_s(job: Job, spec: SignalSpec, is_compared: Sequence[bool]) -> float:
+    """Estimate how many seconds the ridges of all subjects take.
+
+    Args:
+        job: The evaluation.
+        spec: Channels and samples of the signals.
+        is_compared: True for each encoder whose head is compared.
+    """
     run = job.runs[0]
-    stores = compress(run.stores("train").values(), compared)
-    width = sum(int(np.prod(store.shape)) for store in stores)
-    features = max(spec.widths or (spec.channels,)) * spec.samples
-    is_of_trials = run.dataset.holdout.divides_train
+    width = 0
+    for store in compress(run.stores("train").values(), is_compared):
+        width += int(np.prod(store.shape))
+    n_features = max(spec.widths or (spec.channels,)) * spec.samples
+    has_trials = run.dataset.holdout.divides_train
     operations = 0.0
     for cell in run.cells:
-        if cell.seed == run.cells[0].seed:
-            stored = run.source(cell.variant).open_store(cell.trained_on[0])["train"]
-            pictures, most = stored.signal.shape[:2]
-            count = pictures * (most if is_of_trials else 1) * len(cell.trained_on)
-            components = features if len(cell.trained_on) > 1 else COMPONENTS
-            operations += count_fit_operations(count, features, components)
-            kept = min(count, features, components)
-            operations += 2.0 * count * kept * width
+        if cell.seed != run.cells[0].seed:
+            continue
+        stored = run.source(cell.variant).open_store(cell.trained_on[0])["train"]
+        n_pictures, n_repetitions = stored.signal.shape[:2]
+        n_signals = n_pictures * len(cell.trained_on)
+        if has_trials:
+            n_signals *= n_repetitions
+        components = n_features if len(cell.trained_on) > 1 else MAX_COMPONENTS
+        operations += count_fit_operations(n_signals, n_features, components)
+        n_components = min(n_signals, n_features, components)
+        operations += 2.0 * n_signals * n_components * width
     return operations / OPERATIONS_PER_S
+
+
+def _estimate_orders_s(job: Job) -> float:
+    """Estimate how many seconds quick ridges take to try orders for all subjects."""
+    run = job.runs[0]
+    target_width = 0
+    for store in run.stores("train").values():
+        target_width += int(np.prod(store.shape))
+    width = len(ORDERS) * min(MAX_TARGET_WIDTH, target_width)
+    cell_of_test = {}
+    for cells in job.groups:
+        for subject in cells[0].tested_on:
+            cell_of_test[subject, cells[0].fold] = cells[0]
+
+    operations = 0.0
+    for (subject, _), cell in cell_of_test.items():
+        people = [subject] if subject in cell.trained_on else cell.trained_on
+        stored = run.source(cell.variant).open_store(people[0])["train"]
+        n_features = int(np.prod(stored.signal.shape[2:]))
+        max_signals = min(MAX_TRAIN_SIGNALS, MAX_SIGNAL_BYTES // (4 * n_features))
+        n_signals = min(max_signals, len(stored.signal) * len(people))
+
+        # exact principal axes, or four passes over the signals
+        sample = min(n_signals, MAX_SIGNALS_FOR_AXES)
+        smaller_side = min(sample, n_features)
+        n_components = min(MAX_COMPONENTS, smaller_side)
+        if smaller_side <= MAX_EXACT:
+            operations += count_fit_operations(sample, n_features, smaller_side)
+        else:
+            operations += 12.0 * sample * n_features * n_components
+
+        # the ridge
+        operations += count_fit_operations(n_signals, n_components, n_components)
+        operations += 2.0 * n_signals * n_components * (n_features + width)
+    return operations / OPERATIONS_PER_S
+
+
+class RidgeData(NamedTuple):
+    """Signals and targets of a quick ridge of one subject.
+
+    Attributes:
+        train: Principal components [N, K] of the training signals.
+        test: Principal components [M, K] of the test signals.
+        targets: Targets [Q, D] of the training pictures.
+        target_indices: Index [N] of the target of each training signal, by order of the
+            pictures.
+        test_rows: Row [M] of the picture that each test signal is assigned to.
+    """
+
+    train: Tensor
+    test: Tensor
+    targets: Tensor
+    target_indices: dict[str, Int64]
+    test_rows: Int64
 
 
 def read_signals(
     models: Models, subject: int, split: str, rows: Int64, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor, dict[str, Int64], Int64]:
-    """Read a subject's signals, reduced to what a ridge is fitted to and tested on.
+) -> RidgeData:
+    """Read the signals that a quick ridge of a subject is fitted to and tested on.
 
-    Of a subject who was not trained on, training signals are those of who was.
+    A new subject has the training signals of the subjects that the model was trained
+    on.
 
-    Returns:
-        Principal components of training signals [N, K] and of test signals [M, K];
-        targets [Q, D] of the training pictures, and the index of each training signal's
-        target [N] by order of the pictures; rows [M] of the pictures that test signals
-        are filed as.
+    Args:
+        models: Models of the cell group.
+        subject: Number of the subject.
+        split: Split of the test signals.
+        rows: Row [P] of each candidate, ascending.
+        device: Device of the ridge.
 
     Raises:
-        BrainhiveError: if signals are missing, or those of several subjects differ in
-            width.
+        BrainhiveError: if signals are missing, or differ in width between subjects.
     """
-    # signals to train on
     first = models[0]
     is_new = subject not in first.cell.trained_on
     people = first.cell.trained_on if is_new else [subject]
-    trials = [first.trials(person, "train", is_tested=False) for person in people]
-    signals = [flatten(part) for part in trials]
-    if len(widths := {part.shape[1] for part in signals}) > 1:
+    train_trials = [first.trials(person, "train", is_tested=False) for person in people]
+    signals = [flatten(trials) for trials in train_trials]
+    widths = {values.shape[1] for values in signals}
+    if len(widths) > 1:
         raise BrainhiveError("training subjects differ in the width of their signals")
 
-    # as many as memory allows, spread evenly
-    most = min(SIGNALS, SIGNAL_BYTES // (4 * widths.pop())) // len(signals)
-    chosen = [
-        np.unique(np.linspace(0, len(part) - 1, most).astype(int)) for part in signals
-    ]
-    train = torch.cat(
-        [part[index] for part, index in zip(signals, chosen, strict=True)]
-    ).to(device)
-    if len(train) < FEWEST:
+    # select as many signals as memory allows, evenly spaced
+    max_signals = min(MAX_TRAIN_SIGNALS, MAX_SIGNAL_BYTES // (4 * widths.pop()))
+    max_per_person = max_signals // len(signals)
+    selected_rows = []
+    selected_signals = []
+    for values in signals:
+        spaced = np.linspace(0, len(values) - 1, max_per_person)
+        selected_rows.append(np.unique(spaced.astype(int)))
+        selected_signals.append(values[selected_rows[-1]])
+    train = torch.cat(selected_signals).to(device)
+    if len(train) < MIN_TRAIN_SIGNALS:
         raise BrainhiveError(f"{len(train)} training signals are too few")
 
-    # signals that show a candidate
+    # test signals that show a candidate
     tested = open_trials(models, subject, split)[0]
     tested = tested.take(np.isin(tested.stimulus, rows))
     if not len(tested.stimulus):
         raise BrainhiveError(f"subject {subject} was shown none of the candidates")
 
-    # principal components of standardised training signals
+    # principal components of standardised signals
     scale = FeatureScaler.fit(train)
-    axes = principal_axes(scale(train[:: -(-len(train) // AXES_SIGNALS)]), COMPONENTS)
-    components = scale(train) @ axes, scale(flatten(tested).to(device)) @ axes
+    step = -(-len(train) // MAX_SIGNALS_FOR_AXES)
+    axes = principal_axes(scale(train[::step]), MAX_COMPONENTS)
 
-    # targets of the training pictures, in each order of a signal store
-    pictures = np.unique(np.concatenate([part.stimulus for part in trials]))
-    targets = read_targets(first, "train", pictures, device)
-    learned = {}
-    # the order of other people's stores is not in question
+    # targets in each order, or only as filed for a new subject's training signals
+    pictures = np.unique(np.concatenate([trials.stimulus for trials in train_trials]))
+    target_indices = {}
     for order in [AS_FILED] if is_new else ORDERS:
         refile = ORDERS[order]
-        filed = [
-            refile(part.stimulus)[index]
-            for part, index in zip(trials, chosen, strict=True)
-        ]
-        learned[order] = np.searchsorted(pictures, np.concatenate(filed))
-    return *components, targets, learned, tested.stimulus
+        shown = []
+        for trials, indices in zip(train_trials, selected_rows, strict=True):
+            shown.append(refile(trials.stimulus)[indices])
+        target_indices[order] = np.searchsorted(pictures, np.concatenate(shown))
+    return RidgeData(
+        train=scale(train) @ axes,
+        test=scale(flatten(tested).to(device)) @ axes,
+        targets=read_targets(first, "train", pictures, device),
+        target_indices=target_indices,
+        test_rows=tested.stimulus,
+    )
 
 
 def flatten(trials: Trials) -> Tensor:
-    """Give each of some trials as one row, [N, F]."""
+    """Return the averages of trials as rows [N, F]."""
     return torch.from_numpy(trials.averages).flatten(1)
-
-
-def rank_by_ridge(
-    train: Tensor,
-    targets: Tensor,
-    learned: Mapping[str, Int64],
-    test: Tensor,
-    candidates: Tensor,
-) -> dict[str, Int64]:
-    """Rank candidates by their cosine similarity with predictions, both less the mean
-    training target, for each order of the training pictures.
-
-    Args:
-        train: [N, F] training signals, which are factorised once.
-        targets: [Q, D] of the training pictures.
-        learned: [N] index of each training signal's target, by order.
-        test: [M, F] test signals.
-        candidates: [P, D] targets.
-
-    Returns:
-        Ranks [M, P] by order.
-    """
-    # signals and targets are centred, so that ridges need no intercept; the targets of
-    # all orders stand side by side
-    centre = train.mean(0)
-    rows = torch.from_numpy(np.stack([*learned.values()], 1))  # [N, orders]
-    chunks = (targets[part].flatten(1) for part in rows.split(SIGNALS_AT_ONCE))
-    products = Products.from_samples(train - centre, chunks)
-
-    # a penalty, predictions and ranks for each order
-    width = targets.shape[1]
-    ranks_of_order = {}
-    for number, order in enumerate(learned):
-        outputs = slice(number * width, (number + 1) * width)
-        mean = products.mean[outputs].to(targets)
-        predicted = products.predict(test - centre, outputs=outputs).to(targets) - mean
-        ranked = rank_first_pictures(predicted, candidates - mean, len(candidates))
-        ranks_of_order[order] = ranked
-    return ranks_of_order
 
 
 def read_targets(
     model: TrainedModel, split: str, rows: Int64, device: torch.device
 ) -> Tensor:
-    """Read unit embeddings of the run's encoders, concatenated: [P, D]; a count sketch
-    projects wide ones.
+    """Read the targets of pictures: unit embeddings of all encoders, concatenated.
+
+    Args:
+        model: Model whose encoders are read.
+        split: Split of the pictures.
+        rows: Row [P] of each picture.
+        device: Device of the result.
+
+    Returns:
+        Targets [P, D]. Wide embeddings are projected by a count sketch, which keeps
+        inner products in expectation.
     """
-    # targets of each encoder, at equal widths
-    stores, parts = model.stores(split), []
-    width = TARGET_WIDTH // len(stores)
+    stores = model.stores(split)
+    max_width = MAX_TARGET_WIDTH // len(stores)
+    embeddings = []
     for number, store in enumerate(stores.values()):
         source = StoreTargets.from_store(store, torch.device("cpu"), on_device=False)
-        random = np.random.default_rng(number)
+        rng = np.random.default_rng(number)
         size = int(np.prod(source.shape))
-        column = torch.from_numpy(random.integers(width, size=size))
-        # a count sketch keeps inner products in expectation
-        sign = torch.from_numpy(random.choice([-1.0, 1.0], size)).float()
-
-        # unit embeddings [n, width], read in chunks
-        chunks = []
-        for part in torch.from_numpy(rows).split(TARGETS_AT_ONCE):
-            values = source.gather(part).flatten(1)
-            if size > width:
-                values = torch.zeros(len(values), width).index_add_(
-                    1, column, values * sign
-                )
-            chunks.append(normalize(values))
-        parts.append(torch.cat(chunks))
-    return torch.cat(parts, 1).to(device)
+        column = torch.from_numpy(rng.integers(max_width, size=size))
+        sign = torch.from_numpy(rng.choice([-1.0, 1.0], size)).float()
+        batches = []
+        for batch in torch.from_numpy(rows).split(TARGETS_PER_BATCH):
+            values = source.gather(batch).flatten(1)
+            if size > max_width:
+                sketch = torch.zeros(len(values), max_width)
+                values = sketch.index_add_(1, column, values * sign)
+            batches.append(normalize(values))
+        embeddings.append(torch.cat(batches))
+    return torch.cat(embeddings, 1).to(device)
 
 
-def look_up(ranks: Array, shown: Int64, rows: Int64) -> Array:
-    """Look up the ranks [M] of the pictures that signals are filed as in those of all
-    candidates, [M, P].
+def rank_by_ridge(
+    train: Tensor,
+    targets: Tensor,
+    target_indices: Mapping[str, Int64],
+    test: Tensor,
+    candidates: Tensor,
+) -> dict[str, Int64]:
+    """Rank candidates by a ridge, for each order of the training pictures.
+
+    The similarity is the cosine after the mean training target is subtracted.
+
+    Args:
+        train: Training signals [N, F], which are factorised once for all orders.
+        targets: Targets [Q, D] of the training pictures.
+        target_indices: Index [N] of the target of each training signal, by order.
+        test: Test signals [M, F].
+        candidates: Targets [P, D] of the candidates.
+
+    Returns:
+        Ranks [M, P] by order.
     """
-    return ranks[np.arange(len(ranks)), np.searchsorted(rows, shown)]
+    # a ridge of centred values needs no intercept
+    train_mean = train.mean(0)
+    order_indices = torch.from_numpy(np.stack(list(target_indices.values()), 1))
+    # the targets [n, orders * D] of all orders form the columns
+    batches = (
+        targets[batch].flatten(1) for batch in order_indices.split(SIGNALS_PER_BATCH)
+    )
+    products = Products.from_samples(train - train_mean, batches)
+
+    width = targets.shape[1]
+    ranks_of_order = {}
+    for number, order in enumerate(target_indices):
+        outputs = slice(number * width, (number + 1) * width)
+        mean = products.mean[outputs].to(targets)
+        predicted = products.predict(test - train_mean, outputs=outputs).to(targets)
+        ranks_of_order[order] = rank_first_pictures(
+            predicted - mean, candidates - mean, len(candidates)
+        )
+    return ranks_of_order
+
+
+def look_up_assigned(values: Array, test_rows: Int64, rows: Int64) -> Array:
+    """Look up the value of the candidate that each test signal is assigned to.
+
+    Args:
+        values: Values [M, P] of all candidates.
+        test_rows: Row [M] of the picture that each test signal is assigned to.
+        rows: Row [P] of each candidate, ascending.
+
+    Returns:
+        Values [M].
+    """
+    return values[np.arange(len(values)), np.searchsorted(rows, test_rows)]
 
 
 def judge_ranks(
-    ranks: Sequence[Int64], shown: Sequence[Int64], rows: Int64, alike: StimulusGrouping
+    ranks: Sequence[Int64],
+    test_rows: Sequence[Int64],
+    rows: Int64,
+    grouping: StimulusGrouping,
 ) -> Answer:
-    """Test whether signals rank the pictures that they are filed as better than others.
+    """Test if the assigned pictures rank better than others.
 
     Args:
-        ranks: Of all candidates, [M, P] by subject.
-        shown: [M] rows of the pictures that the signals are filed as, by subject.
-        rows: [P] of the candidates, ascending.
-        alike: Which candidates are alike, by row.
+        ranks: Ranks [M, P] of all candidates for each subject.
+        test_rows: Row [M] of the assigned picture of each signal, for each subject.
+        rows: Row [P] of each candidate, ascending.
+        grouping: Rules that group candidates into units, by row.
     """
-    items = alike.make_items([pictures.tolist() for pictures in shown])
-    return judge(ranks, items, rows.tolist(), None, alike.concept_of, alike.medium)[0]
+    items = grouping.make_items([subject_rows.tolist() for subject_rows in test_rows])
+    answers = judge(
+        ranks,
+        items,
+        rows.tolist(),
+        concept_of=grouping.concept_of,
+        medium=grouping.medium,
+    )
+    return answers[0]
 
 
 def approximate_p(
-    ranks: Int64, shown: Int64, rows: Int64, alike: StimulusGrouping
+    ranks: Int64, test_rows: Int64, rows: Int64, grouping: StimulusGrouping
 ) -> float:
-    """Give the one-sided p of the mean rank of what signals show, with labels permuted.
+    """Approximate the one-sided p of the mean rank of the assigned pictures.
 
-    By the normal approximation, as p of many orders are corrected, and permutations
-    that are drawn reach none so small.
+    The p values of many orders are corrected for their number. A random sample of
+    permutations has no p small enough, so permuted ranks are taken as normal.
 
     Args:
-        ranks: [M, P] of all candidates.
-        shown: [M] rows of the pictures that the signals show.
-        rows: [P] of the candidates, ascending.
-        alike: Which candidates are alike, by row.
+        ranks: Ranks [M, P] of all candidates.
+        test_rows: Row [M] of the assigned picture of each signal.
+        rows: Row [P] of each candidate, ascending.
+        grouping: Rules that group candidates into units, by row.
     """
     from scipy.special import ndtr
 
-    # sums of the ranks of what signals show, and of permuted labels
-    items = alike.make_items([shown.tolist()])
-    orders = items.draw_permutations(MAX_PERMUTATIONS, 0)  # [K, M]
+    items = grouping.make_items([test_rows.tolist()])
+    orders = items.draw_permutations(MAX_PERMUTATIONS, 0)  # [K, pictures]
     if not len(orders):
         return 1.0
-    signals = np.arange(len(shown))
+
+    # sum of the ranks of the assigned pictures, and of permuted pictures
+    signals = np.arange(len(test_rows))
     names: Any = items.names
     table = ranks[:, np.searchsorted(rows, names)]
-    own = ranks[signals, np.searchsorted(rows, shown)].sum()
-    number = {name: index for index, name in enumerate(names)}
-    order_of_signals = orders[:, [number[name] for name in shown.tolist()]]
-    sums = table[signals, order_of_signals].sum(1)
-    z = (own - sums.mean()) / max(sums.std(), ROUNDING)
-    # no less than one of all permutations, where these are few
-    smallest = 1 / (len(orders) + 1) if len(orders) < MAX_PERMUTATIONS else 0.0
-    return float(max(ndtr(z), smallest))
+    assigned_sum = look_up_assigned(ranks, test_rows, rows).sum()
+    number_of = {name: number for number, name in enumerate(names)}
+    signal_orders = orders[:, [number_of[name] for name in test_rows.tolist()]]
+    permuted_sums = table[signals, signal_orders].sum(1)
+    spread = max(permuted_sums.std(), ROUNDING)
+    z = (assigned_sum - permuted_sums.mean()) / spread
+
+    # with all permutations, p is at least the share of the identity
+    smallest_p = 0.0
+    if len(orders) < MAX_PERMUTATIONS:
+        smallest_p = 1 / (len(orders) + 1)
+    return float(max(ndtr(z), smallest_p))
 
 
 def try_orders(
     subject: int,
     ranks_of_order: Mapping[str, Int64],
-    shown: Int64,
+    test_rows: Int64,
     rows: Int64,
-    alike: StimulusGrouping,
+    grouping: StimulusGrouping,
 ) -> list[tuple[float, str]]:
-    """Test whether a subject's pictures rank well in other orders, where they do not as
-    filed.
+    """Test if the pictures of a subject rank well in another order than as filed.
 
     Args:
-        subject: Whose signals.
-        ranks_of_order: Ranks [M, P] of all candidates, by the order of the training
+        subject: Number of the subject.
+        ranks_of_order: Ranks [M, P] of all candidates, by order of the training
             pictures.
-        shown: [M] rows of the pictures that test signals are filed as.
-        rows: [P] of the candidates, ascending.
-        alike: Which candidates are alike, by row.
+        test_rows: Row [M] of the assigned picture of each test signal.
+        rows: Row [P] of each candidate, ascending.
+        grouping: Rules that group candidates into units, by row.
 
     Returns:
-        One-sided p of each order, and the order in words.
+        One-sided p and description of each other order. Empty if the pictures rank
+        above chance as filed.
     """
-    # where signals rank their pictures above chance as filed, the order is right
-    if (
-        judge_ranks([ranks_of_order[AS_FILED]], [shown], rows, alike).side
-        == "above chance"
-    ):
+    answer = judge_ranks([ranks_of_order[AS_FILED]], [test_rows], rows, grouping)
+    if answer.side == "above chance":
         return []
-
-    # pictures of the training, from which the ridge was fitted anew, and of the test
-    tried = []
-    for learned_order, ranked in ranks_of_order.items():
-        for tested_order, refile in ORDERS.items():
-            if learned_order == tested_order == AS_FILED:
+    tests = []
+    for train_order, ranks in ranks_of_order.items():
+        for test_order, refile in ORDERS.items():
+            if train_order == test_order == AS_FILED:
                 continue
-            p = approximate_p(ranked, refile(shown), rows, alike)
-            learned = f"training pictures of subject {subject} {learned_order}"
-            tried.append((p, f"{learned} and test pictures {tested_order}"))
-    return tried
+            p = approximate_p(ranks, refile(test_rows), rows, grouping)
+            description = (
+                f"training pictures of subject {subject} {train_order} and test "
+                f"pictures {test_order}"
+            )
+            tests.append((p, description))
+    return tests
 
 
-def conclude(tried: Sequence[tuple[float, str]]) -> Baseline:
-    """State the order in which a ridge finds pictures, where it does not as filed.
+def choose_order(tests: Sequence[tuple[float, str]]) -> Baseline:
+    """Choose the order with the smallest p, if it passes Bonferroni's correction.
 
     Args:
-        tried: One-sided p of each other order, and the order in words.
-    """
-    # the best order, if it is above chance after correction for all that were tried
-    # (Bonferroni)
-    p, order = min(tried, default=(1.0, ""))
-    if tried and p * len(tried) <= MAX_MISFILED_P:
-        return Baseline(orders=len(tried), order=order, order_p=p * len(tried))
-    return Baseline(orders=len(tried))
-
-
-def _expect_orders_s(job: Job) -> float:
-    """Estimate the seconds in which a quick ridge tries orders for all subjects, by
-    multiplications.
-    """
-    run = job.runs[0]
-    sizes = [int(np.prod(store.shape)) for store in run.stores("train").values()]
-    width = len(ORDERS) * min(TARGET_WIDTH, sum(sizes))
-    tests = {
-        (subject, cells[0].fold): cells[0]
-        for cells in job.groups
-        for subject in cells[0].tested_on
-    }
-    operations = 0.0
-    for (subject, _), cell in tests.items():
-        people = [subject] if subject in cell.trained_on else cell.trained_on
-        stored = run.source(cell.variant).open_store(people[0])["train"]
-        features = int(np.prod(stored.signal.shape[2:]))
-        most = min(SIGNALS, SIGNAL_BYTES // (4 * features))
-        count = min(most, len(stored.signal) * len(people))
-
-        # principal axes: exact ones, or four passes over the signals
-        sample = min(count, AXES_SIGNALS)
-        small = min(sample, features)
-        kept = min(COMPONENTS, small)
-        if small <= MAX_EXACT:
-            operations += count_fit_operations(sample, features, small)
-        else:
-            operations += 12.0 * sample * features * kept
-        # the ridge
-        operations += count_fit_operations(count, kept, kept)
-        operations += 2.0 * count * kept * (features + width)
-    return operations / OPERATIONS_PER_S
-
-
-@console.progress("trying other orders of the pictures")
-def find_order(job: Job, device: torch.device) -> Baseline:
-    """Find an order of the pictures in which a quick ridge finds them, where a result
-    is at chance.
-
-    Raises:
-        BrainhiveError: if signals are missing, those of several subjects differ in
-            width, the cells were trained on others, or it would take longer than the
-            training did.
-    """
-    _refuse_other_training(job.runs[0])
-    # not longer than the training took, where nobody asked for it
-    if job.recipe.baseline == "auto":
-        expected_s = _expect_orders_s(job)
-        took_s = job.runs[0].folder.duration_s
-        if expected_s > max(took_s, FREE_S):
-            raise BrainhiveError(
-                "to try other orders of the pictures would take about "
-                f"{write_duration(expected_s)}, and the training took "
-                f"{write_duration(took_s)}: baseline=ridge tries them"
-            )
-    # pictures among which the verdict is asked
-    spec, align = job.recipe, job.runs[0]
-    opened = job.open_models(job.groups[0], device)
-    rows = draw_verdict_pictures(
-        open_gallery(opened, [spec.split], only_shown=spec.only_shown).test_rows
-    )
-    candidates = read_targets(opened[0], spec.split, rows, device)
-    alike = make_grouping(
-        align.dataset, rows.tolist(), opened[0].pictures(spec.split).concepts[rows]
-    )
-
-    # each subject's ridge, with pictures as filed and in other orders
-    tried = []
-    for models, subject in first_tests(job, device):
-        train, test, targets, learned, seen = read_signals(
-            models, subject, spec.split, rows, device
-        )
-        ranks_of_order = rank_by_ridge(train, targets, learned, test, candidates)
-        tried += try_orders(subject, ranks_of_order, seen, rows, alike)
-    return conclude(tried)
-
-
-def first_tests(job: Job, device: torch.device) -> Iterator[tuple[Models, int]]:
-    """Open the models that test a subject first in a fold, with the subject: seeds
-    share signals.
-    """
-    # a fold of a subject has the same signals in every seed
-    done: set[tuple[int, int]] = set()
-    for group in job.groups:
-        models = job.open_models(group, device)
-        for subject in group[0].tested_on:
-            if (test := (subject, group[0].fold)) not in done:
-                done.add(test)
-                yield models, subject
-
-
-@console.progress("fitting plain baselines")
-def rank_by_classifiers(job: Job, device: torch.device) -> dict[str, list[Int64]]:
-    """Fit plain baselines to the training signals of each fold, and rank what its test
-    signals show.
+        tests: One-sided p and description of each order.
 
     Returns:
-        Ranks [N] of each baseline, one array a subject, in the order of the pooled
-        folds.
+        A baseline with the number of orders, and with the chosen order if there is one.
     """
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-    from sklearn.linear_model import LogisticRegression
-
-    # signals of each subject and fold once, whatever number of seeds was trained
-    ranks = {name: defaultdict[int, list[Int64]](list) for name in CLASSIFIERS}
-    folds = Counter[int]()
-    for models, subject in first_tests(job, device):
-        folds[subject] += 1
-        split, first = job.recipe.split, models[0]
-        trials = first.trials(subject, "train", is_tested=False)
-        tested = open_trials(models, subject, split)[0]
-        # rows of stimuli
-        rows = find_shared_rows(models, split)
-        labels = trials.stimulus
-        shown = tested.stimulus
-
-        # standardised by those of the training, [N, F] and [M, F]
-        scale = FeatureScaler.fit(flatten(trials))
-        train = scale(flatten(trials))
-        test = scale(flatten(tested).float())
-
-        # classifiers of few stimuli, each of which was shown twice at least
-        if (
-            len(rows) <= MAX_CLASSES
-            and np.unique(labels, return_counts=True)[1].min() > 1
-        ):
-            if train.shape[1] > MAX_FEATURES:
-                axes = principal_axes(train, MAX_FEATURES)
-                train, test = train @ axes, test @ axes
-            lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
-            for name, classifier in (
-                ("lda", lda),
-                ("logistic", LogisticRegression(max_iter=1000)),
-            ):
-                # scores [M, classes]; of two classes there is one column
-                classifier.fit(train.numpy(), labels)
-                scores = classifier.decision_function(test.numpy())
-                scores = np.stack([-scores, scores], 1) if scores.ndim == 1 else scores
-
-                # a stimulus without training trials comes last; ties rank against it,
-                # as for any model
-                scores_of_rows = np.full((len(shown), len(rows)), -np.inf)
-                scores_of_rows[:, np.searchsorted(rows, classifier.classes_)] = scores
-                score = look_up(scores_of_rows, shown, rows)
-                ranks[name][subject].append((scores_of_rows >= score[:, None]).sum(1))
-
-    # a classifier that some fold could not fit is left out
-    return {
-        name: [np.concatenate(ranks_of_subject[subject]) for subject in folds]
-        for name, ranks_of_subject in ranks.items()
-        if all(
-            len(ranks_of_subject[subject]) == count for subject, count in folds.items()
-        )
-    }
+    if not tests:
+        return Baseline()
+    p, order = min(tests)
+    corrected_p = p * len(tests)
+    if corrected_p > MAX_MISFILED_P:
+        return Baseline(orders=len(tests))
+    return Baseline(orders=len(tests), order=order, order_p=corrected_p)

@@ -15,7 +15,7 @@ from brainhive_cli.evaluation.retrieval import baseline
 from brainhive_cli.evaluation.retrieval.baseline import (
     ORDERS,
     approximate_p,
-    conclude,
+    choose_order,
     find_order,
     judge_ranks,
     rank_by_ridge,
@@ -73,7 +73,7 @@ def explain(
         shown.append(rows)
         tried += try_orders(subject, ranked, rows, rows, alike)
     side = judge_ranks(ranks, shown, rows, alike).side
-    return conclude(tried), side
+    return choose_order(tried), side
 
 
 def test_signals_are_factorised_once_for_all_orders(monkeypatch):
@@ -91,7 +91,7 @@ def test_signals_are_factorised_once_for_all_orders(monkeypatch):
         return factorise(matrix)
 
     monkeypatch.setattr(torch.linalg, "eigh", count_calls)
-    monkeypatch.setattr(baseline, "SIGNALS_AT_ONCE", 20)
+    monkeypatch.setattr(baseline, "SIGNALS_PER_BATCH", 20)
 
     together = rank_by_ridge(train, targets, orders, test, candidates)
 
@@ -154,12 +154,12 @@ def test_an_order_is_named_after_correction_for_all_that_were_tried(p, count, na
     tried = [(0.4, f"order {number}") for number in range(count)]
     tried[3] = (p, "reversed")
 
-    found = conclude(tried)
+    found = choose_order(tried)
 
     assert found.orders == count
     assert found.order == ("reversed" if named else "")
     assert found.order_p == (pytest.approx(p * count) if named else None)
-    assert conclude([]) == Baseline()
+    assert choose_order([]) == Baseline()
 
 
 def test_mistaken_orders_are_a_reversal_and_shifts_by_one():
@@ -192,11 +192,11 @@ def test_orders_that_take_longer_than_the_training_are_tried_on_request(
 ):
     words = [f"run={trained}", f"baseline={asked}"]
     job = Job.resolve(Recipe.resolve("eval-retrieval", None, {}, words))
-    assert baseline._expect_orders_s(job) < 1
+    assert baseline._estimate_orders_s(job) < 1
     monkeypatch.setattr(baseline, "OPERATIONS_PER_S", 1.0)
     tested = []
     monkeypatch.setattr(
-        baseline, "first_tests", lambda *arguments: tested.append(arguments) or []
+        baseline, "open_first_models", lambda *arguments: tested.append(arguments) or []
     )
 
     if is_tried:

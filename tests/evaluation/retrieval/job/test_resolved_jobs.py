@@ -208,11 +208,15 @@ def test_seconds_of_a_ridge_are_its_multiplications() -> None:
     # 5,000 signals of 20 numbers, 300 targets; four cells of two seeds
     one = 2 * 5000 * 20 * (20 + 300) + 10 * 20**3
     expected = 2 * one / baseline.OPERATIONS_PER_S
-    assert baseline._expect_s(job_of(), spec, [False, True]) == pytest.approx(expected)
+    assert baseline._estimate_ridge_s(job_of(), spec, [False, True]) == pytest.approx(
+        expected
+    )
     both = 2 * (2 * 5000 * 20 * (20 + 600) + 10 * 20**3) / baseline.OPERATIONS_PER_S
-    assert baseline._expect_s(job_of(), spec, [True, True]) == pytest.approx(both)
+    assert baseline._estimate_ridge_s(job_of(), spec, [True, True]) == pytest.approx(
+        both
+    )
     trials = 2 * (2 * 20000 * 20 * (20 + 300) + 10 * 20**3) / baseline.OPERATIONS_PER_S
-    found = baseline._expect_s(job_of(trials=True), spec, [False, True])
+    found = baseline._estimate_ridge_s(job_of(trials=True), spec, [False, True])
     assert found == pytest.approx(trials)
 
 
@@ -220,7 +224,9 @@ def test_a_ridge_that_takes_longer_than_the_training_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     for seconds, took, is_written in ((59, 1, True), (61, 1, False), (99, 100, True)):
-        monkeypatch.setattr(baseline, "_expect_s", lambda *_, seconds=seconds: seconds)
+        monkeypatch.setattr(
+            baseline, "_estimate_ridge_s", lambda *_, seconds=seconds: seconds
+        )
         job = job_of(folder=SimpleNamespace(path="one", duration_s=took))
         if is_written:
             write_ridge(job, tmp_path)

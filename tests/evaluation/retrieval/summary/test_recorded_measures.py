@@ -19,10 +19,10 @@ from brainhive_cli.data.signals.spaces import Sensors, Voxels
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.retrieval import baseline, measure, summary
 from brainhive_cli.evaluation.retrieval.baseline import (
-    conclude,
+    choose_order,
     find_order,
-    first_tests,
-    look_up,
+    look_up_assigned,
+    open_first_models,
     rank_by_classifiers,
     read_signals,
     read_targets,
@@ -514,11 +514,11 @@ def test_signals_and_targets_of_a_ridge(
     new: Any = Model()
     new.cell = Cell("new", (1,), (2,), 1)
     rows = np.array([0, 2, 5, 6, 9, 11, 12, 14])
-    monkeypatch.setattr(baseline, "TARGET_WIDTH", 40)
-    monkeypatch.setattr(baseline, "TARGETS_AT_ONCE", 9)
+    monkeypatch.setattr(baseline, "MAX_TARGET_WIDTH", 40)
+    monkeypatch.setattr(baseline, "TARGETS_PER_BATCH", 9)
     everything = read_signals(models, 1, "test", rows, CPU)
-    monkeypatch.setattr(baseline, "SIGNALS", 25)
-    monkeypatch.setattr(baseline, "AXES_SIGNALS", 12)
+    monkeypatch.setattr(baseline, "MAX_TRAIN_SIGNALS", 25)
+    monkeypatch.setattr(baseline, "MAX_SIGNALS_FOR_AXES", 12)
     few = read_signals(models, 1, "test", rows, CPU)
     stranger = read_signals([new], 2, "test", rows, CPU)
 
@@ -534,7 +534,7 @@ def test_signals_and_targets_of_a_ridge(
         targets=read_targets(models[0], "test", rows, CPU),
     )
     assert [len(read[3]) for read in (everything, few, stranger)] == [4, 4, 1]
-    monkeypatch.setattr(baseline, "FEWEST", 26)
+    monkeypatch.setattr(baseline, "MIN_TRAIN_SIGNALS", 26)
     with pytest.raises(BrainhiveError):
         read_signals(models, 1, "test", rows, CPU)
     with pytest.raises(BrainhiveError):
@@ -561,7 +561,9 @@ def test_ranks_of_classifiers(
         monkeypatch.setattr(Seen, "kinds", kinds, raising=False)
         models = [Seen(0), Seen(0, fold=2), Seen(1)]
         found[f"{kinds}"] = rank_by_classifiers(job(*models), CPU)
-        tests = [(each[0].number, s) for each, s in first_tests(job(*models), CPU)]
+        tests = [
+            (each[0].number, s) for each, s in open_first_models(job(*models), CPU)
+        ]
         assert tests == [(0, 1), (0, 2), (0, 1), (0, 2)]
     monkeypatch.setattr(baseline, "MAX_FEATURES", 9)
     found["of components"] = rank_by_classifiers(job(Seen(0)), CPU)
@@ -589,13 +591,13 @@ def test_orders_of_pictures(recorded: Recorded) -> None:
 
     recorded(
         tried=[p for p, _ in tried],
-        looked_up=look_up(ranked["reversed"], shown, rows),
-        concluded=conclude(tried),
+        looked_up=look_up_assigned(ranked["reversed"], shown, rows),
+        concluded=choose_order(tried),
     )
     assert len({words for _, words in tried}) == len(tried) == 7
-    assert (conclude(sure).order, conclude(sure).order_p) == ("b", 0.0008)
-    assert conclude([(0.00026, "a"), *sure[2:], (1.0, "e")]).order == ""
-    assert conclude([]).orders == 0
+    assert (choose_order(sure).order, choose_order(sure).order_p) == ("b", 0.0008)
+    assert choose_order([(0.00026, "a"), *sure[2:], (1.0, "e")]).order == ""
+    assert choose_order([]).orders == 0
 
 
 def test_an_order_is_found_by_a_quick_ridge(monkeypatch: pytest.MonkeyPatch) -> None:
