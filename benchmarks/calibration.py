@@ -102,7 +102,7 @@ def train_bare(base: SourceModel, trials: Trials) -> None:
     )
     for _ in range(train.epochs):
         for rows in torch.randperm(len(signal)).tensor_split(steps):
-            targets = model.targets(base.targets.gather(stimulus[rows]))
+            targets = model.compute_targets(base.targets.gather(stimulus[rows]))
             compared = model.learn(
                 signal[rows], subject[rows], targets, LossContext(steps=steps)
             )

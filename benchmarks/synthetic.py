@@ -245,7 +245,9 @@ class Model:
         """
         context = LossContext(steps=self.steps)
         subject = torch.zeros(len(signal), dtype=torch.long, device=signal.device)
-        both = aligner.learn(signal, subject, aligner.targets(embeddings), context)
+        both = aligner.learn(
+            signal, subject, aligner.compute_targets(embeddings), context
+        )
         predicted, targets = (
             {name: value.float() for name, value in values.items()} for values in both
         )

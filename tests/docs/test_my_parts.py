@@ -134,7 +134,9 @@ def use_brain_model() -> None:
     objective = Objective([Term(prediction="token", loss="my_parts.huber")])
     predicted = aligner.predict(torch.randn(3, 8, 20), torch.zeros(3, dtype=torch.long))
     objective(
-        predicted, aligner.targets({"colours": torch.rand(3, 12)}), api.LossContext()
+        predicted,
+        aligner.compute_targets({"colours": torch.rand(3, 12)}),
+        api.LossContext(),
     )
 
 

@@ -151,7 +151,7 @@ class Job:
         source = recipe.source
         member = TrainedModel(self.align, self.cell)
         require_weights(member.path)
-        _ = member.layout.compared
+        _ = member.layout.compared_heads
         member.seen(self.subject, recipe.gallery, member.rows(recipe.gallery))
         # what is said of tables and recordings is said when the session begins
         with console.mute_messages():

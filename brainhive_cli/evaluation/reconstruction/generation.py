@@ -117,9 +117,9 @@ class StimulusHeads:
             align,
             encoders,
             layout.encoders,
-            model.targets,
+            model.compute_targets,
             device,
-            model.join,
+            model.join_heads,
             layout.compared_keys,
         )
 

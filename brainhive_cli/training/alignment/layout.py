@@ -1,13 +1,12 @@
-"""Layout of a brain model's folder, and brain models in the formats of other projects.
+"""Architecture of brain models, and readers of models that other projects published.
 
-A reader describes the model by the shapes of its weights, and gives the table that
-renames them.
+A reader infers the architecture from the shapes of the weights, and returns a table
+that renames the weights.
 
 Source: BrainHiVE's repository (commit f06db69, `CLIPConfig`); MindEye1 (arXiv
 2305.18274, MIT), Train_MindEye.py and train_autoencoder.py; MindEye2 (arXiv 2403.11207,
 MIT), `train_logs/*/last.pth`; NEURONS (arXiv 2503.11167), `brain_model.pth` of its
-first training, `brain_model_prior.pth` and `*_last` of its second. MindEye1 and NEURONS
-choose their best epoch on test stimuli; MindEye2 keeps its last.
+first training, `brain_model_prior.pth` and `*_last` of its second.
 """
 
 import re
@@ -39,51 +38,64 @@ FROM_MEAN = "cosine_from_mean"
 
 FormatVersion = Literal[7]
 FORMAT: FormatVersion = 7
-"""Version of the model folder; the number that its config.json carries."""
-ENDINGS = (".pth", ".pt")
-ALL_OF_NSD = tuple(range(1, 9))
-"""MindEye2's `final_subj01_pretrained_*` is tuned to one subject after training on the
-seven others.
+"""Version of the model folder, which its config.json carries."""
+CHECKPOINT_SUFFIXES = (".pth", ".pt")
+NSD_SUBJECTS = tuple(range(1, 9))
+"""Subjects of NSD. MindEye2's `final_subj01_pretrained_*` is trained on seven of them,
+then tuned to the eighth.
 """
-FOLDERS = 5
-"""Last parts of a path that may name the subject: NEURONS' has
+MAX_PATH_PARTS = 5
+"""Number of last parts of a path that may name the subject. NEURONS has
 EXP/exp_*/subj_*/checkpoints/FILE.
 """
-NEURONS_FILE = "brain_model"
-"""Beginning of the names of NEURONS' files."""
-RIDGES = "ridge.linears."
-"""Before the names of subjects' maps in MindEye2's and NEURONS' models; MindEye1's
-first map is `lin0`.
+NEURONS_FILE_PREFIX = "brain_model"
+RIDGE_PREFIX = "ridge.linears."
+"""Prefix of the maps of each subject in models of MindEye2 and NEURONS."""
+MINDEYE1_PREFIX = "lin0."
+"""Prefix of the first map in models of MindEye1."""
+ATTENTION_NAMES = {
+    "query": "to_q",
+    "key": "to_k",
+    "value": "to_v",
+    "proj_attn": "to_out.0",
+}
+"""Today's names of attention weights in diffusers, keyed by those of version 0.13, with
+which MindEye1 was trained.
 """
-ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-"""Names of attention in diffusers 0.13, which trained MindEye1's models, and
-today's.
-"""
-BRAIN, PRIOR = ("ridge.", "backbone.", "clipproj."), "diffusion_prior."
-DECODERS = ("motion_proj.", "text_seg_dec.", "text_dec.", "classifier.")
-"""Before the names of the parts of MindEye2's and NEURONS' models."""
-IMAGE, TEXT = "clip-bigg-tokens", "clip-bigg-text"
-"""Encoders of what their heads predict."""
-CAPTION_LENGTH, HEAD_WIDTH = 60, 64
-"""Ids of NEURONS' captions, and GPT-2's width of an attention head: neither is in the
-weights.
-"""
-KINDS = (
-    "brain_mlp brain_projection nice atm shallow_net deep_net eeg_net ts_conv".split()
+BRAIN_PREFIXES = ("ridge.", "backbone.", "clipproj.")
+PRIOR_PREFIX = "diffusion_prior."
+DECODER_PREFIXES = ("motion_proj.", "text_seg_dec.", "text_dec.", "classifier.")
+"""Prefixes of the parts of models of MindEye2 and NEURONS."""
+IMAGE_ENCODER = "clip-bigg-tokens"
+TEXT_ENCODER = "clip-bigg-text"
+"""Encoders that the heads of MindEye2 and NEURONS predict."""
+CAPTION_LENGTH = 60
+"""Number of token ids in NEURONS' captions. The weights do not show it."""
+GPT2_HEAD_WIDTH = 64
+"""Width of an attention head of GPT-2. The weights do not show it."""
+UPSTREAM_BACKBONES = (
+    "brain_mlp",
+    "brain_projection",
+    "nice",
+    "atm",
+    "shallow_net",
+    "deep_net",
+    "eeg_net",
+    "ts_conv",
 )
-"""Upstream's brain encoders; they have its names here too."""
-UPSTREAM_BRAIN, UPSTREAM_VISION = "brain_model.backbone.", "vision_model."
-"""Upstream's prefixes of what is `backbone.` and `fuser.` here."""
-OURS: NameTable = {
-    re.escape(UPSTREAM_BRAIN): "backbone.",
-    re.escape(UPSTREAM_VISION): "fuser.",
+"""Brain encoders of BrainHiVE, which have the same names here."""
+UPSTREAM_BRAIN_PREFIX = "brain_model.backbone."
+UPSTREAM_NAMES: NameTable = {
+    re.escape(UPSTREAM_BRAIN_PREFIX): "backbone.",
+    re.escape("vision_model."): "fuser.",
     "logit_scale": "losses.0.logit_scale",
 }
+"""Table that renames the weights of BrainHiVE's models."""
 FEED_FORWARD_KEY = "fuser.block.layers.0.ff.w1.weight"
-SUBJECT_TOKENS = (
+SUBJECT_TOKENS_KEY = (
     "backbone.encoder.enc_embedding.subject_embedding.subject_embedding.weight"
 )
-SHARED = "backbone.encoder.enc_embedding.subject_embedding.shared_embedding"
+SHARED_TOKEN_KEY = "backbone.encoder.enc_embedding.subject_embedding.shared_embedding"
 
 
 @dataclass(frozen=True)
@@ -91,27 +103,24 @@ class Layout:
     """Architecture of an aligner.
 
     Attributes:
-        spec: The signals that the backbone is built for.
-        heads: What it predicts.
-        backbone: The backbone's Config, as a mapping with its kind.
-        fuser: The fuser's Config, as a mapping with its kind; empty where no head's
-            target is fused.
-        dims: Width of each embedding that is fused, by the fuser's key.
-        encoders: The key of each encoder's embeddings, by the encoder's store name.
-        subject_layer: What is learned for each subject before the backbone; `none`, or
-            `linear`.
-        similarity: How vectors are compared; `cosine`, `centred_cosine`, whose
-            vectors have mean 0, so that it is the correlation, or `cosine_from_mean`,
-            of the differences from the mean training target.
-        retrieval_heads: Heads that retrieval compares; the similarity of several is the
-            mean of theirs. If
-            empty: the head `token`, or the only one.
-        prior: The prior whose fusion encoder it holds frozen; empty when it has its
-            own.
-        prior_digest: Digest of the weights of that prior, by which it is known.
-        adapter: Which encoders' network the model changes, and how: their names, digest
-            of its weights, rank, alpha, and outputs and inputs of each map; empty where
-            encoders are frozen.
+        spec: Signals that the backbone is built for.
+        heads: Outputs of the model.
+        backbone: Config of the backbone as a mapping, with its kind.
+        fuser: Config of the fuser as a mapping, with its kind. Empty if no head has a
+            fused target.
+        dims: Width of each fused embedding, keyed by the embedding's key.
+        encoders: Key of each encoder's embedding, keyed by the name of the encoder.
+        subject_layer: Layer of each subject before the backbone, `none` or `linear`.
+        similarity: Similarity of vectors: `cosine`, `centred_cosine` (the correlation)
+            or `cosine_from_mean` (the cosine after subtracting the mean training
+            target).
+        retrieval_heads: Heads that retrieval compares. Their similarities are averaged.
+            If empty, the head `token` or the only one.
+        prior: Prior whose frozen fusion encoder is the fuser, or "".
+        prior_digest: Digest of the weights of that prior.
+        adapter: Low-rank change of encoders that were trained with the model: names of
+            the encoders, digest of their weights, rank, alpha, and size of each map.
+            Empty if encoders are frozen.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -130,8 +139,8 @@ class Layout:
     adapter: Fields = field(default_factory=dict)
 
     @property
-    def fused(self) -> Heads:
-        """The heads whose target the fuser makes."""
+    def fused_heads(self) -> Heads:
+        """Heads whose target the fuser makes."""
         return {
             name: head
             for name, head in self.heads.items()
@@ -139,99 +148,99 @@ class Layout:
         }
 
     @property
-    def compared(self) -> tuple[str, ...]:
-        """The heads that retrieval compares.
+    def compared_heads(self) -> tuple[str, ...]:
+        """Names of the heads that retrieval compares.
 
         Raises:
-            RecipeError: if there are several and none is named.
+            RecipeError: if there are several heads, and none is selected.
         """
         if self.retrieval_heads:
             return self.retrieval_heads
-        # by default the fused token, or the only head
-        if TOKEN_HEAD in self.heads or len(self.heads) == 1:
-            return (TOKEN_HEAD if TOKEN_HEAD in self.heads else next(iter(self.heads)),)
+        if TOKEN_HEAD in self.heads:
+            return (TOKEN_HEAD,)
+        names = list(self.heads)
+        if len(names) == 1:
+            return (names[0],)
         raise RecipeError(
-            f"the model has the heads {', '.join(self.heads)}, and nothing says "
-            "which retrieval compares",
-            f"head={next(iter(self.heads))}",
+            f"the model has the heads {', '.join(names)}, and none is selected for "
+            "retrieval",
+            f"head={names[0]}",
         )
 
     @property
     def compared_keys(self) -> set[str]:
-        """Keys of the embeddings that the targets of these heads are made from."""
-        return self.keys_of(self.compared)
+        """Keys of the embeddings that make the targets of `compared_heads`."""
+        return self.list_keys(self.compared_heads)
 
-    def keys_of(self, heads: Iterable[str]) -> set[str]:
-        """Give the keys of the embeddings that the targets of some heads are made
-        from.
-        """
-        # a fused target is made from all embeddings of the fuser
-        targets = {self.heads[name].target for name in heads}
-        return targets - {FUSED_TARGET} | (
-            {*self.dims} if FUSED_TARGET in targets else set()
-        )
+    def list_keys(self, heads: Iterable[str]) -> set[str]:
+        """List the keys of the embeddings from which the targets of heads are made."""
+        keys = {self.heads[name].target for name in heads}
+        if FUSED_TARGET in keys:
+            keys.remove(FUSED_TARGET)
+            keys.update(self.dims)
+        return keys
 
     def check(self) -> None:
-        """Refuse heads to compare that the model does not have."""
-        if unknown := [name for name in self.retrieval_heads if name not in self.heads]:
-            raise RecipeError(
-                f"no head called {unknown[0]!r}", f"there are: {', '.join(self.heads)}"
-            )
+        """Raise a RecipeError if the model lacks a head of `retrieval_heads`."""
+        for name in self.retrieval_heads:
+            if name not in self.heads:
+                raise RecipeError(
+                    f"no head called {name!r}", f"there are: {', '.join(self.heads)}"
+                )
 
     def as_dict(self) -> Fields:
-        """Return plain values for a model folder's config.json."""
-        return {
-            "format": FORMAT,
-            **vars(self),
-            # `vars` is shallow: nested dataclasses become plain values here
-            "spec": asdict(self.spec),
-            "heads": {name: asdict(head) for name, head in self.heads.items()},
-        }
+        """Return plain values for the config.json of a model folder."""
+        fields = {"format": FORMAT, **vars(self)}
+        fields["spec"] = asdict(self.spec)
+        fields["heads"] = {name: asdict(head) for name, head in self.heads.items()}
+        return fields
 
 
-def tokens_of(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
-    """Return the axes before the width that embeddings have in common: () of vectors,
-    (S,) of tokens.
+def find_token_axes(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the axes before the width that embeddings share: () or (S,).
+
+    Args:
+        shapes: Shape of each embedding, keyed by its key: (D,) for a vector, (S, D) for
+            tokens.
 
     Raises:
-        RecipeError: if some shapes cannot be fused.
+        RecipeError: if the embeddings cannot be fused.
     """
-    # axes before the width D: () of vectors, (S,) of tokens
-    leading = {shape[:-1] for shape in shapes.values()}
-    if len(leading) != 1 or any(len(axes) > 1 for axes in leading):
-        listed = ", ".join(f"{key} {list(shape)}" for key, shape in shapes.items())
+    axes = {shape[:-1] for shape in shapes.values()}
+    if len(axes) != 1 or any(len(shape) > 1 for shape in axes):
+        names = ", ".join(f"{key} {list(shape)}" for key, shape in shapes.items())
         raise RecipeError(
-            f"embeddings of {listed} cannot be fused: they need to be vectors, or "
-            "as many tokens each",
+            f"embeddings of {names} cannot be fused: they must all be vectors, or have "
+            "the same number of tokens",
             "give each a head of its own",
         )
-    return leading.pop()
+    return axes.pop()
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a path may be such a checkpoint: a file that torch wrote."""
-    return path.suffix in ENDINGS and path.is_file()
+    """Return True if a path is a file that torch may have written."""
+    return path.suffix in CHECKPOINT_SUFFIXES and path.is_file()
 
 
 def holds_model(path: Path) -> bool:
-    """Whether such a file holds a whole brain model, by the names of its weights."""
-    return any(name.startswith((RIDGES, "lin0.")) for name in _state(path))
+    """Return True if a checkpoint has the weights of a whole brain model."""
+    prefixes = (RIDGE_PREFIX, MINDEYE1_PREFIX)
+    return any(name.startswith(prefixes) for name in _read_state(path))
 
 
 def describe_history(path: Path) -> TrainingHistory:
-    """Say what such a model learned from; which stimuli is not in the file.
+    """Describe the training data of a published checkpoint, which lists no stimuli.
 
     Raises:
-        BrainhiveError: if neither file nor folder is named by the subject.
+        BrainhiveError: if no part of the path names the subject.
     """
-    # data set by the file name, subjects by the folder name
-    dataset = "cc2017" if path.name.startswith(NEURONS_FILE) else "nsd"
-    subjects = ALL_OF_NSD if "pretrained" in path.parent.name else subjects_of(path)
+    dataset = "cc2017" if path.name.startswith(NEURONS_FILE_PREFIX) else "nsd"
+    is_pretrained = "pretrained" in path.parent.name
+    subjects = NSD_SUBJECTS if is_pretrained else find_subjects(path)
 
-    # MindEye2 keeps its last epoch; the others choose by the test
-    selection: EpochSelection = (
-        "last epoch" if dataset == "nsd" and _has_ridges(_state(path)) else "test"
-    )
+    # MindEye2 keeps its last epoch, MindEye1 and NEURONS select it on test stimuli
+    is_mindeye2 = dataset == "nsd" and _has_ridges(_read_state(path))
+    selection: EpochSelection = "last epoch" if is_mindeye2 else "test"
     return TrainingHistory(
         selection,
         dataset,
@@ -242,74 +251,70 @@ def describe_history(path: Path) -> TrainingHistory:
 
 
 def read_checkpoint(path: Path) -> tuple[Layout, StateDict]:
-    """Read a checkpoint's architecture and weights.
+    """Read the architecture and the weights of a checkpoint of MindEye or NEURONS.
 
     Raises:
-        BrainhiveError: if it is damaged, no such model, or one of other parts or
-            subjects.
+        BrainhiveError: if it is damaged, no such model, or does not name its subjects.
     """
-    state, subjects = _state(path), subjects_of(path)
-
-    # ridges by subject are those of MindEye2 and NEURONS
-    publisher, describe = (
-        ("MindEye2", _mindeye2) if _has_ridges(state) else ("MindEye1", _mindeye1)
-    )
-    way = "give the checkpoint of one of its trainings"
+    state = _read_state(path)
+    subjects = find_subjects(path)
+    if _has_ridges(state):
+        publisher, describe = "MindEye2", _describe_mindeye2
+    else:
+        publisher, describe = "MindEye1", _describe_mindeye1
     with weights.reading(
-        path, way, BrainhiveError, problem=f"is no brain model of {publisher}"
+        path,
+        "give the checkpoint of one of its trainings",
+        BrainhiveError,
+        problem=f"is no brain model of {publisher}",
     ):
         layout, table = describe(path, state, subjects)
         return layout, rename_weights(state, table)
 
 
-def subjects_of(path: Path) -> tuple[int, ...]:
-    """Find the subjects in a path's names; MindEye2's `multisubject_subj01` learned
-    from the seven others.
+def find_subjects(path: Path) -> tuple[int, ...]:
+    """Find the training subjects of a checkpoint in the names of its folders.
 
     Raises:
-        BrainhiveError: if there is none.
+        BrainhiveError: if no folder names a subject.
     """
-    # the last parts of the path name the subject
-    folders = "/".join(path.absolute().parts[-FOLDERS:])
-    if not (numbers := re.findall(r"subj_?0?([1-8])(?!\d)", folders)):
+    folders = "/".join(path.absolute().parts[-MAX_PATH_PARTS:])
+    numbers = re.findall(r"subj_?0?([1-8])(?!\d)", folders)
+    if not numbers:
         raise BrainhiveError(
-            f"{path} does not say whose voxels it takes",
+            f"{path} does not say which subject's voxels it takes",
             "keep it in a folder named as it was published, with subj01 to subj08 "
             "in its name",
         )
-
-    # a multi-subject model learned from all subjects but the named one
-    is_multisubject = "multisubject" in folders
-    return tuple(
-        number
-        for number in ALL_OF_NSD
-        if (number == int(numbers[-1])) != is_multisubject
-    )
+    # MindEye2's multisubject_subj01 is trained on all subjects but 1
+    subject = int(numbers[-1])
+    if "multisubject" in folders:
+        return tuple(number for number in NSD_SUBJECTS if number != subject)
+    return (subject,)
 
 
-def _state(path: Path) -> StateDict:
-    """Read the weights of the brain model, next to which MindEye1's file has its
-    diffusion prior.
-    """
-    state = rename_weights(
-        weights.read(path, documents.DOWNLOAD_HINT, BrainhiveError), {r"module\.": ""}
-    )
+def _read_state(path: Path) -> StateDict:
+    """Read the weights of a brain model, without a diffusion prior of MindEye1."""
+    checkpoint = weights.read(path, documents.DOWNLOAD_HINT, BrainhiveError)
+    state = rename_weights(checkpoint, {r"module\.": ""})
     return strip_prefix(state, "voxel2clip.") or state
 
 
 def _has_ridges(state: StateDict) -> bool:
-    return any(name.startswith(RIDGES) for name in state)
+    """Return True for weights of MindEye2 or NEURONS, which have ridges by subject."""
+    return any(name.startswith(RIDGE_PREFIX) for name in state)
 
 
-def _mindeye1(
+def _describe_mindeye1(
     path: Path, state: StateDict, subjects: Sequence[int]
 ) -> tuple[Layout, NameTable]:
-    """Describe a low level (latents) or a high level (image tokens), without maps,
-    which are for training.
+    """Describe the low level (latents) or the high level (image tokens) of MindEye1.
+
+    Projections that only its training uses are dropped.
     """
     # sizes that both levels share
     subject = subjects[0]
-    hidden, voxels = state["lin0.0.weight"].shape
+    hidden, voxels = state[f"{MINDEYE1_PREFIX}0.weight"].shape
     backbone = {
         "kind": "havir",
         "hidden": hidden,
@@ -324,29 +329,25 @@ def _mindeye1(
         layers = count_indices(
             state, r"upsampler\.up_blocks\.0\.resnets\.(\d+)\.conv1\.weight"
         )
+        channels = []
+        for stage in reversed(range(stages)):
+            name = f"upsampler.up_blocks.{stage}.resnets.0.conv1.weight"
+            channels.append(len(state[name]))
         features = len(state["norm.weight"])
-        backbone |= {
-            "features": features,
-            "decoder_channels": [
-                len(state[f"upsampler.up_blocks.{stage}.resnets.0.conv1.weight"])
-                for stage in reversed(range(stages))
-            ],
-            "decoder_layers": layers - 1,
-        }
+        backbone["features"] = features
+        backbone["decoder_channels"] = channels
+        backbone["decoder_layers"] = layers - 1
 
         # each stage but the first doubles the side
         side = isqrt(len(state["lin1.weight"]) // features) << (stages - 1)
-        heads = {
-            "latent": Head(
-                (len(state["upsampler.conv_out.weight"]), side, side), "vd-vae"
-            )
-        }
+        latent_channels = len(state["upsampler.conv_out.weight"])
+        heads = {"latent": Head((latent_channels, side, side), "vd-vae")}
 
-        # table of names, with those of attention as diffusers has them today
+        # the table of names, with today's names of attention weights
         table[r"lin0\."] = f"backbone.inputs.spatial.{subject}."
-        for name, todays in ATTENTION.items():
+        for name, new_name in ATTENTION_NAMES.items():
             pattern = rf"(upsampler\..*\.attentions\.\d+)\.{name}\."
-            table[pattern] = rf"backbone.structural.\1.{todays}."
+            table[pattern] = rf"backbone.structural.\1.{new_name}."
         table[""] = "backbone.structural."
     else:
         # high level: image tokens [S, D]
@@ -358,54 +359,55 @@ def _mindeye1(
         table[r"(lin1|projector)\."] = r"backbone.semantic.\1.image."
         table[""] = "backbone.semantic."
 
-    # the last head is compared in retrieval
+    # retrieval compares the last head
     layout = Layout(
         spec=SignalSpec((), 1, (subject,), (voxels,)),
         heads=heads,
         backbone=backbone,
         encoders={head.target: head.target for head in heads.values()},
-        retrieval_heads=(next(reversed(heads)),),
+        retrieval_heads=(list(heads)[-1],),
     )
     return layout, table
 
 
-def _mindeye2(
+def _describe_mindeye2(
     path: Path, state: StateDict, subjects: Sequence[int]
 ) -> tuple[Layout, NameTable]:
-    """Describe MindEye2's model, or NEURONS': with its prior and its decoders, where it
-    has them.
+    """Describe a model of MindEye2 or NEURONS, with its prior and decoders if any.
+
+    Raises:
+        ValueError: if decoders lack their prior.
     """
-    # NEURONS' second training has decoders, which read its prior
-    has_prior = any(name.startswith(f"{PRIOR}net.") for name in state)
-    has_decoders = any(name.startswith(DECODERS) for name in state)
+    has_prior = any(name.startswith(f"{PRIOR_PREFIX}net.") for name in state)
+    has_decoders = any(name.startswith(DECODER_PREFIXES) for name in state)
     if has_decoders and not has_prior:
         raise ValueError("it has decoders of NEURONS, and no diffusion prior")
 
-    # sizes of the brain model: voxels of each subject, tokens [S, D]
-    voxels = [
-        state[f"{RIDGES}{index}.weight"].shape[1] for index in range(len(subjects))
-    ]
+    # the brain model: voxels of each subject, image tokens [S, D], a text vector
+    voxels = []
+    for index in range(len(subjects)):
+        voxels.append(state[f"{RIDGE_PREFIX}{index}.weight"].shape[1])
     width = len(state["backbone.clip_proj.0.weight"])
-    tokens = len(state["backbone.backbone_linear.weight"]) // width
+    n_tokens = len(state["backbone.backbone_linear.weight"]) // width
     brain = {
         "kind": "mindeye2",
-        "hidden": len(state[f"{RIDGES}0.weight"]),
+        "hidden": len(state[f"{RIDGE_PREFIX}0.weight"]),
         "blocks": count_indices(state, r"backbone\.mixer_blocks2\.(\d+)\."),
     }
-    # NEURONS' training takes the third frame of a clip
-    image = f"{IMAGE}-view-2" if path.name.startswith(NEURONS_FILE) else IMAGE
-    heads = {"image": Head((tokens, width), image)}
+    # NEURONS is trained on the third frame of a clip
+    is_neurons = path.name.startswith(NEURONS_FILE_PREFIX)
+    image_encoder = f"{IMAGE_ENCODER}-view-2" if is_neurons else IMAGE_ENCODER
+    heads = {"image": Head((n_tokens, width), image_encoder)}
     if "clipproj.proj" in state:
-        heads["text"] = Head((state["clipproj.proj"].shape[1],), TEXT)
-    # MindEye2's parts lie below `backbone.brain` where a prior or decoders come with
-    # them
-    backbone, brain_prefix = brain, "backbone."
+        heads["text"] = Head((state["clipproj.proj"].shape[1],), TEXT_ENCODER)
 
-    # the diffusion prior, where it was saved too
+    # a prior and decoders enclose the brain model
+    backbone = brain
+    brain_prefix = "backbone."
     prior = {}
     if has_prior:
         read_sizes = parts.load("priors", "mindeye2").read_sizes
-        prior = {"kind": "mindeye2", **read_sizes(strip_prefix(state, PRIOR))}
+        prior = {"kind": "mindeye2", **read_sizes(strip_prefix(state, PRIOR_PREFIX))}
         brain_prefix = "backbone.brain."
         backbone = {
             "kind": "with_prior",
@@ -413,48 +415,9 @@ def _mindeye2(
             "prior": {**prior, "head": "image"},
             "condition": "voxel_tokens",
         }
-
-    # NEURONS' decoders, where it was saved with them
     if has_decoders:
-        # sizes that only shapes of weights tell
-        stages = count_indices(
-            state, r"text_seg_dec\.video_decoder\.up_blocks\.(\d+)\."
-        )
-        resnet = "text_seg_dec.video_decoder.up_blocks.{}.resnets.0.conv1.weight"
-        vocabulary, caption_width = state[
-            "text_dec.decoder.transformer.wte.weight"
-        ].shape
-        frames = len(state["motion_proj.motion_proj.weight"]) // width
-        sizes = {
-            "frames": frames,
-            "maps": [
-                len(state[f"text_seg_dec.maps_projector.{index}.weight"])
-                for index in (0, 3, 6)
-            ],
-            "channels": [
-                len(state[resnet.format(stage)]) for stage in reversed(range(stages))
-            ],
-            "concept_width": len(state["classifier.vision_proj_channel.weight"]),
-            "vocabulary": vocabulary,
-            "caption_width": caption_width,
-            "caption_layers": count_indices(
-                state, r"text_dec\.decoder\.transformer\.h\.(\d+)\."
-            ),
-            "caption_heads": max(1, caption_width // HEAD_WIDTH),
-            "caption_positions": len(state["text_dec.decoder.transformer.wpe.weight"]),
-        }
-
-        # each stage of the mask decoder but the first doubles the side
-        side = isqrt(tokens) << (stages - 1)
-        latent_channels = len(state["text_seg_dec.recon_head.weight"])
-        latent_side = side * 7 // 16  # 28 of 64: the autoencoder's, of 224 pixels
-        heads |= {
-            "motion": Head((frames, tokens, width)),
-            "mask": Head((frames, 1, side, side)),
-            "latents": Head((frames, latent_channels, latent_side, latent_side)),
-            "concepts": Head((len(state["classifier.classifier.weight"]),)),
-            "caption": Head((CAPTION_LENGTH,)),
-        }
+        sizes, decoder_heads = _describe_decoders(state, n_tokens, width)
+        heads |= decoder_heads
         backbone = {
             "kind": "neurons",
             "brain": brain,
@@ -463,20 +426,9 @@ def _mindeye2(
             "mode": "published",
         }
     if "backbone.blin1.weight" in state:
-        # which autoencoder's latent the blurry one is, nothing says
-        side = isqrt(
-            len(state["backbone.blin1.weight"]) // len(state["backbone.bnorm.weight"])
-        )
-        enlarged = side << (
-            count_indices(state, r"backbone\.bupsampler\.up_blocks\.(\d+)\.") - 1
-        )
-        channels = len(state["backbone.bupsampler.conv_out.weight"])
-        heads["blurry"] = Head((channels, enlarged, enlarged))
-        heads["maps"] = Head(
-            (side * side, len(state["backbone.b_maps_projector.6.weight"]))
-        )
+        heads |= _describe_blurry_branch(state)
 
-    # the image tokens are compared in retrieval
+    # retrieval compares the image tokens
     layout = Layout(
         SignalSpec((), 1, tuple(subjects), tuple(voxels)),
         heads,
@@ -485,79 +437,137 @@ def _mindeye2(
         retrieval_heads=("image",),
     )
 
-    # table of names; the first match counts
+    # table of names, where the first match counts
     table = {
-        r"backbone\.mixer_blocks1\.": None,  # reach no output over one volume
-        r"diffusion_prior\.noise_scheduler\.": None,  # follows from the prior's steps
-        r"text_dec\.decoder\.lm_head\.weight$": None,  # is GPT-2's embedding
+        r"backbone\.mixer_blocks1\.": None,  # has no effect on a single volume
+        r"diffusion_prior\.noise_scheduler\.": None,  # computed from the prior's steps
+        r"text_dec\.decoder\.lm_head\.weight$": None,  # equals GPT-2's embedding
         r"diffusion_prior\.": "backbone.prior.",
     }
     for index, subject in enumerate(subjects):
-        table[rf"ridge\.linears\.{index}\."] = f"{brain_prefix}{RIDGES}{subject}."
-    table[rf"(?=({'|'.join(map(re.escape, BRAIN))}))"] = brain_prefix
+        table[rf"ridge\.linears\.{index}\."] = f"{brain_prefix}{RIDGE_PREFIX}{subject}."
+    prefixes = "|".join(re.escape(prefix) for prefix in BRAIN_PREFIXES)
+    table[rf"(?=({prefixes}))"] = brain_prefix
     table[""] = "backbone."
     return layout, table
 
 
+def _describe_decoders(
+    state: StateDict, n_tokens: int, width: int
+) -> tuple[Fields, dict[str, Head]]:
+    """Return the sizes and the heads of NEURONS' decoders.
+
+    Args:
+        state: Weights of the model.
+        n_tokens: Number S of image tokens.
+        width: Width D of the image tokens.
+    """
+    stages = count_indices(state, r"text_seg_dec\.video_decoder\.up_blocks\.(\d+)\.")
+    channels = []
+    for stage in reversed(range(stages)):
+        block = f"text_seg_dec.video_decoder.up_blocks.{stage}"
+        channels.append(len(state[f"{block}.resnets.0.conv1.weight"]))
+    frames = len(state["motion_proj.motion_proj.weight"]) // width
+    gpt2 = "text_dec.decoder.transformer"
+    vocabulary, caption_width = state[f"{gpt2}.wte.weight"].shape
+    sizes = {
+        "frames": frames,
+        "maps": [
+            len(state[f"text_seg_dec.maps_projector.{index}.weight"])
+            for index in (0, 3, 6)
+        ],
+        "channels": channels,
+        "concept_width": len(state["classifier.vision_proj_channel.weight"]),
+        "vocabulary": vocabulary,
+        "caption_width": caption_width,
+        "caption_layers": count_indices(
+            state, r"text_dec\.decoder\.transformer\.h\.(\d+)\."
+        ),
+        "caption_heads": max(1, caption_width // GPT2_HEAD_WIDTH),
+        "caption_positions": len(state[f"{gpt2}.wpe.weight"]),
+    }
+
+    # each stage of the mask decoder but the first doubles the side
+    side = isqrt(n_tokens) << (stages - 1)
+    latent_channels = len(state["text_seg_dec.recon_head.weight"])
+    latent_side = side * 7 // 16  # masks of 64 go with latents of 28, from 224 pixels
+    heads = {
+        "motion": Head((frames, n_tokens, width)),
+        "mask": Head((frames, 1, side, side)),
+        "latents": Head((frames, latent_channels, latent_side, latent_side)),
+        "concepts": Head((len(state["classifier.classifier.weight"]),)),
+        "caption": Head((CAPTION_LENGTH,)),
+    }
+    return sizes, heads
+
+
+def _describe_blurry_branch(state: StateDict) -> dict[str, Head]:
+    """Return the heads of MindEye2's blurry branch: latents and maps.
+
+    The weights do not name the autoencoder of the latents.
+    """
+    features = len(state["backbone.bnorm.weight"])
+    side = isqrt(len(state["backbone.blin1.weight"]) // features)
+    stages = count_indices(state, r"backbone\.bupsampler\.up_blocks\.(\d+)\.")
+    latent_side = side << (stages - 1)
+    channels = len(state["backbone.bupsampler.conv_out.weight"])
+    map_width = len(state["backbone.b_maps_projector.6.weight"])
+    return {
+        "blurry": Head((channels, latent_side, latent_side)),
+        "maps": Head((side * side, map_width)),
+    }
+
+
 def is_upstream(state: StateDict) -> bool:
-    """Whether weights have upstream's names."""
-    return any(name.startswith(UPSTREAM_BRAIN) for name in state)
+    """Return True if weights have the names of BrainHiVE's models."""
+    return any(name.startswith(UPSTREAM_BRAIN_PREFIX) for name in state)
 
 
 def read_upstream(config: Fields, upstream: StateDict) -> tuple[Layout, StateDict]:
-    """Make a Layout, and our names of weights.
+    """Convert a model of BrainHiVE.
+
+    Args:
+        config: Fields of its config.json.
+        upstream: Its weights.
+
+    Returns:
+        The architecture, with channels named 0, 1, …, and the renamed weights.
 
     Raises:
-        BrainhiveError: if the config lacks what the weights do not show, or no brain
-            encoder has them.
+        BrainhiveError: if the config lacks a key, or no brain encoder has such weights.
     """
     import torch
 
-    # the config must hold what the weights do not show
-    state = rename_weights(upstream, OURS)
-    absent = [
-        key
-        for key in ("brain_channels", "brain_sequence_length", "proj_meta")
-        if key not in config
-    ]
-    if absent:
+    # sizes that the weights do not show
+    absent_keys = []
+    for key in ("brain_channels", "brain_sequence_length", "proj_meta"):
+        if key not in config:
+            absent_keys.append(key)
+    if absent_keys:
         raise BrainhiveError(
-            f"the upstream model's config.json has no {', '.join(absent)}",
-            "add what it was trained with",
+            f"the upstream model's config.json has no {', '.join(absent_keys)}",
+            "add the values with which it was trained",
         )
+    channels = config["brain_channels"]
+    samples = config["brain_sequence_length"]
 
-    # sizes and kind of the brain encoder
-    channels, samples = config["brain_channels"], config["brain_sequence_length"]
+    # sizes and kind of the parts
+    state = rename_weights(upstream, UPSTREAM_NAMES)
     hidden, dim = state[FEED_FORWARD_KEY].shape
-    dims = {
-        key: len(state[f"fuser.proj_maps.{key}.weight"][0])
-        for key in config["proj_meta"]
-    }
-    kind, subjects = config.get("brain_backbone"), tuple[int, ...]()
-    names = {name for name in state if name.startswith("backbone.")}
-    for candidate in () if kind else KINDS:
-        # too short a window for this one
-        with suppress(BrainhiveError), torch.device("meta"):
-            module = parts.resolve("backbones", candidate).build(
-                channels, samples, dim, 1
-            )
-            if not kind and names == {
-                f"backbone.{name}" for name in module.state_dict()
-            }:
-                kind = candidate
+    dims = {}
+    for key in config["proj_meta"]:
+        dims[key] = len(state[f"fuser.proj_maps.{key}.weight"][0])
+    kind = config.get("brain_backbone")
     if not kind:
-        raise BrainhiveError(
-            "no brain encoder of upstream has such weights",
-            f"name one as brain_backbone: {', '.join(KINDS)}",
-        )
+        kind = _find_backbone(state, channels, samples, dim)
 
-    # ATM's shared token becomes the last row of its table
+    # the shared token of ATM becomes the last row of its table of subjects
+    subjects: tuple[int, ...] = ()
     if kind == "atm":
-        state[SUBJECT_TOKENS] = torch.cat([state[SUBJECT_TOKENS], state[SHARED]])
-        subjects = tuple(range(len(state[SUBJECT_TOKENS])))
-    knobs = {"dropout": config["dropout"]} if "dropout" in config else {}
-
-    # channels are called 0, 1, …, since the folder names none
+        tokens = [state[SUBJECT_TOKENS_KEY], state[SHARED_TOKEN_KEY]]
+        state[SUBJECT_TOKENS_KEY] = torch.cat(tokens)
+        subjects = tuple(range(len(state[SUBJECT_TOKENS_KEY])))
+    options = {"dropout": config["dropout"]} if "dropout" in config else {}
     layout = Layout(
         spec=SignalSpec(
             tuple(map(str, range(channels))),
@@ -566,9 +576,31 @@ def read_upstream(config: Fields, upstream: StateDict) -> tuple[Layout, StateDic
             (channels,) * len(subjects),
         ),
         heads={TOKEN_HEAD: Head((dim,), FUSED_TARGET)},
-        backbone={"kind": kind, **knobs},
-        fuser={"kind": "fusion_encoder", "intermediate_size": hidden, **knobs},
+        backbone={"kind": kind, **options},
+        fuser={"kind": "fusion_encoder", "intermediate_size": hidden, **options},
         dims=dims,
         encoders={key: key for key in dims},
     )
     return layout, state
+
+
+def _find_backbone(state: StateDict, channels: int, samples: int, dim: int) -> str:
+    """Find the brain encoder of BrainHiVE whose weights have the names in `state`.
+
+    Raises:
+        BrainhiveError: if there is none.
+    """
+    import torch
+
+    names = {name for name in state if name.startswith("backbone.")}
+    for kind in UPSTREAM_BACKBONES:
+        # an encoder may need a longer window
+        with suppress(BrainhiveError), torch.device("meta"):
+            config = parts.resolve("backbones", kind)
+            module = config.build(channels, samples, dim, 1)
+            if names == {f"backbone.{name}" for name in module.state_dict()}:
+                return kind
+    raise BrainhiveError(
+        "no brain encoder of upstream has such weights",
+        f"name one as brain_backbone: {', '.join(UPSTREAM_BACKBONES)}",
+    )

@@ -1,12 +1,10 @@
-"""Backbone and fuser as one model folder: signals to predictions of heads, embeddings
-to their targets.
-"""
+"""Aligner: a backbone that predicts heads, and a fuser that makes their targets."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -28,74 +26,77 @@ from brainhive_cli.training.alignment.model_files import (
 )
 
 Tensors = dict[str, Tensor]
-LOSSES = "losses."
-"""Before the names of what losses learned, among a folder's weights."""
+LOSS_PREFIX = "losses."
+"""Prefix of the learned parameters of losses among the weights of a folder."""
+
+
+@runtime_checkable
+class MapsSignals(Protocol):
+    """Fuser that also maps the output of the backbone, such as a linear map."""
+
+    def of_signal(self, predicted: Tensor) -> Tensor:
+        """Map outputs of the backbone [B, D'] to tokens [B, D]."""
 
 
 class Aligner(nn.Module):
-    """Predicts heads from brain signals, and computes their targets from embeddings.
+    """Model that predicts heads from signals, and makes their targets from embeddings.
 
     Args:
-        layout: Its architecture.
-        learned: Record of its training data; default: not known.
+        layout: Architecture of the model.
+        learned: Training history of the model. By default unknown.
 
     Attributes:
-        losses: Learned parameters of the losses that trained it, as `0.logit_scale` of
-            the first.
+        losses: Learned parameters of the losses, such as `0.logit_scale` of the first.
 
     Raises:
         RecipeError: if there is no such part, subject layer, similarity or head.
-        BrainhiveError: if the parts do not go together, or the window is too short for
-            the backbone.
+        BrainhiveError: if the parts do not fit each other, or the window is too short
+            for the backbone.
     """
 
     def __init__(self, layout: Layout, learned: TrainingHistory | None = None) -> None:
         super().__init__()
         layout.check()
+        self.layout = layout
+        self.learned = learned or TrainingHistory()
+        self.losses: Tensors = {}
 
         # the order of construction decides the initial weights
-        self.layout, self.learned, spec = (
-            layout,
-            learned or TrainingHistory(),
-            layout.spec,
-        )
-        self.losses: Tensors = {}
+        spec = layout.spec
         self.subject_layer: ChannelMixing | None = None
         if layout.subject_layer == CHANNEL_MIXING:
             self.subject_layer = ChannelMixing(len(spec.subjects), spec.channels)
 
-        # the fuser may predict its input from signals, so the backbone is built for its
-        # width
-        fuser = parts.resolve("fusers", layout.fuser) if layout.fused else None
-        self.backbone_heads: outputs.Heads = layout.heads
-        if width := fuser and fuser.signal_width:
-            self.backbone_heads = {**layout.heads} | {
-                name: replace(head, shape=(*head.shape[:-1], width))
-                for name, head in layout.fused.items()
-            }
+        # a fuser that maps signals has another input width than the head
+        fuser = parts.resolve("fusers", layout.fuser) if layout.fused_heads else None
+        self.backbone_heads: outputs.Heads = dict(layout.heads)
+        signal_width = fuser.signal_width if fuser is not None else None
+        if signal_width:
+            for name, head in layout.fused_heads.items():
+                shape = (*head.shape[:-1], signal_width)
+                self.backbone_heads[name] = replace(head, shape=shape)
         self.backbone = backbones.build(
             parts.resolve("backbones", layout.backbone), spec, self.backbone_heads
         )
 
-        # the fuser makes the targets of the fused heads, and has their width
         self.fuser: nn.Module | None = None
         if fuser is not None:
-            dim = next(iter(layout.fused.values())).shape[-1]
+            dim = next(iter(layout.fused_heads.values())).shape[-1]
             self.takes_subjects = fuser.takes_subjects
             self.fuser = fusers.build_fuser(fuser, layout.dims, dim, len(spec.subjects))
 
-        # the mean training target of each head, [*shape], from which vectors differ
+        # mean training target [*shape] of each head
         self.means = nn.ParameterDict()
         if layout.similarity == FROM_MEAN:
             for name, head in layout.heads.items():
                 zeros = torch.zeros(head.shape)
                 self.means[name] = nn.Parameter(zeros, requires_grad=False)
 
+        # last, so that a model with an adapter has the same other weights
         self.adapter: Adapter | None = None
-        # drawn last: a model with one starts from the same weights as one without
         if layout.adapter:
             self.adapter = Adapter(
-                *(layout.adapter[key] for key in ("maps", "rank", "alpha"))
+                layout.adapter["maps"], layout.adapter["rank"], layout.adapter["alpha"]
             )
 
     @property
@@ -103,16 +104,15 @@ class Aligner(nn.Module):
         """Device of the weights."""
         return next(self.parameters()).device
 
-    def index_of(self, subject: int | None, count: int) -> Tensor | None:
-        """Give the subject index of a subject's signals [N]; None for a subject who was
-        not trained on.
+    def make_subject_index(self, subject: int | None, count: int) -> Tensor | None:
+        """Return the subject index [count] of the signals of a training subject.
+
+        Returns None for other subjects, and for an unknown subject (None).
         """
-        known = self.layout.spec.subjects
-        return (
-            torch.full((count,), known.index(subject), device=self.device)
-            if subject in known
-            else None
-        )
+        subjects = self.layout.spec.subjects
+        if subject not in subjects:
+            return None
+        return torch.full((count,), subjects.index(subject), device=self.device)
 
     def predict(
         self,
@@ -120,19 +120,25 @@ class Aligner(nn.Module):
         subject_index: Tensor | None = None,
         names: Sequence[str] | None = None,
     ) -> Tensors:
-        """Predict every head, [B, *shape] by name, from signals [B, C, T] of equal
-        width.
+        """Predict heads from signals.
 
-        `subject_index` [B] are positions in `layout.spec.subjects`; None is a subject
-        not seen in training. Heads that are not among `names` may be left out.
+        Args:
+            signal: Signals [B, C, T].
+            subject_index: Positions [B] of the subjects in `layout.spec.subjects`, or
+                None for a subject who is not a training subject.
+            names: Heads that are needed, by default all. Others may be left out.
+
+        Returns:
+            Predictions [B, *shape], keyed by head.
 
         Raises:
-            BrainhiveError: if the signals are of another size.
+            BrainhiveError: if the signals have another size.
         """
-        checked, heads = self._check_signal(signal, subject_index), self.backbone_heads
-        return self._map_signals(
-            backbones.predict(self.backbone, heads, checked, subject_index, names)
+        mixed_signal = self._check_signal(signal, subject_index)
+        predicted = backbones.predict(
+            self.backbone, self.backbone_heads, mixed_signal, subject_index, names
         )
+        return self._map_signals(predicted)
 
     def learn(
         self,
@@ -141,81 +147,94 @@ class Aligner(nn.Module):
         targets: Mapping[str, Tensor],
         context: Any,
     ) -> tuple[Tensors, Tensors]:
-        """Predict for a training step: predictions, and the targets they are compared
-        with, by head.
+        """Predict heads in a training step.
+
+        Args:
+            signal: Signals [B, C, T].
+            subject_index: Positions [B] of the subjects in `layout.spec.subjects`.
+            targets: Targets [B, *shape], keyed by head.
+            context: Step and epoch of the training.
+
+        Returns:
+            Predictions, and the targets, some of which the backbone may replace.
         """
-        checked, heads = self._check_signal(signal, subject_index), self.backbone_heads
-        predicted, replaced = backbones.learn(
-            self.backbone, heads, checked, subject_index, targets, context
+        mixed_signal = self._check_signal(signal, subject_index)
+        predicted, new_targets = backbones.learn(
+            self.backbone,
+            self.backbone_heads,
+            mixed_signal,
+            subject_index,
+            targets,
+            context,
         )
-        return self._map_signals(predicted), {**targets, **replaced}
+        return self._map_signals(predicted), {**targets, **new_targets}
 
     def decode(
         self, signal: Tensor, subject_index: Tensor | None, seeds: Sequence[int]
     ) -> outputs.Decoded:
-        """Decode signals [B, C, T], without gradients; where answers are sampled, by
-        one seed a signal.
+        """Decode signals [B, C, T] without gradients.
+
+        `seeds` has a seed for each signal, for backbones that sample their outputs.
         """
-        checked = self._check_signal(signal, subject_index)
+        mixed_signal = self._check_signal(signal, subject_index)
         decoded = backbones.decode(
-            self.backbone, self.backbone_heads, checked, subject_index, seeds
+            self.backbone, self.backbone_heads, mixed_signal, subject_index, seeds
         )
         with torch.inference_mode():
             return replace(decoded, tensors=self._map_signals(decoded.tensors))
 
     def _map_signals(self, predicted: Tensors) -> Tensors:
-        """Map what the backbone gives for the fused head as the fuser does, if it has a
-        map of signals.
-        """
-        mapping = getattr(self.fuser, "of_signal", None)
-        if mapping is None:
+        """Apply the fuser's map of signals, if it has one, to the fused head."""
+        if not isinstance(self.fuser, MapsSignals):
             return predicted
-        return predicted | {
-            head: mapping(predicted[head])
-            for head in self.layout.fused
-            if head in predicted
-        }
+        tokens = dict(predicted)
+        for head in self.layout.fused_heads:
+            if head in predicted:
+                tokens[head] = self.fuser.of_signal(predicted[head])
+        return tokens
 
-    def targets(
+    def compute_targets(
         self, embeddings: Mapping[str, Tensor], subject_index: Tensor | None = None
     ) -> Tensors:
-        """Compute the targets of heads, [B, *shape] by head, from embeddings [B,
-        *shape] by key.
+        """Compute the targets of heads from embeddings.
 
-        A head whose embedding is not given is left out. `subject_index` [B] are
-        positions in `layout.spec.subjects`, for fusers that learn something of each;
-        None is everyone.
+        Args:
+            embeddings: Embeddings [B, *shape], keyed by their key.
+            subject_index: Positions [B] of the subjects in `layout.spec.subjects`, for
+                fusers that learn weights of each subject. None for all subjects.
+
+        Returns:
+            Targets [B, *shape], keyed by head. Heads without an embedding are left out.
 
         Raises:
-            BrainhiveError: if an embedding has another shape than the head that
-                predicts it.
+            BrainhiveError: if an embedding has another shape than its head.
         """
-        # targets that are embeddings themselves
+        # targets that are embeddings
         heads = self.layout.heads
-        head_targets = {
-            name: embeddings[head.target]
-            for name, head in heads.items()
-            if head.target in embeddings
-        }
-        direct = {head.target for head in heads.values()} - {*self.layout.dims}
+        head_targets = {}
+        for name, head in heads.items():
+            if head.target in embeddings:
+                head_targets[name] = embeddings[head.target]
 
-        # embeddings of the fuser, which makes one head at most
+        # the target that the fuser makes of the other embeddings
+        unfused_keys = {head.target for head in heads.values()} - set(self.layout.dims)
         to_fuse = {
-            key: embedding for key, embedding in embeddings.items() if key not in direct
+            key: embedding
+            for key, embedding in embeddings.items()
+            if key not in unfused_keys
         }
         if self.fuser is not None and to_fuse:
-            subjects = (subject_index,) if self.takes_subjects else ()
-            fused = {head: self.fuser(to_fuse, *subjects) for head in self.layout.fused}
+            arguments = (to_fuse, subject_index) if self.takes_subjects else (to_fuse,)
+            fused_targets = {
+                head: self.fuser(*arguments) for head in self.layout.fused_heads
+            }
+            n_items = len(next(iter(to_fuse.values())))
             outputs.check_outputs(
-                fused,
-                self.layout.fused,
-                "the fuser",
-                self.fuser,
-                len(next(iter(to_fuse.values()))),
+                fused_targets, self.layout.fused_heads, "the fuser", self.fuser, n_items
             )
-            head_targets |= fused
+            head_targets |= fused_targets
 
-        # every target must have the shape of its head
+        # check the shapes, and return the targets in the order of the heads
         outputs.check_outputs(
             head_targets, {name: heads[name] for name in head_targets}, "the target"
         )
@@ -224,115 +243,103 @@ class Aligner(nn.Module):
     def encode_signal(
         self, signal: Tensor, subject_index: Tensor | None = None
     ) -> Tensor:
-        """Encode signals [B, C, T] of subjects [B] as tokens [B, D]; None is a subject
-        not seen in training.
+        """Encode signals [B, C, T] as the vectors [B, D] that retrieval compares.
+
+        `subject_index` is as in `predict`.
 
         Raises:
-            BrainhiveError: if the signals are of another size.
+            BrainhiveError: if the signals have another size.
         """
-        return self.join(self.predict(signal, subject_index, self.layout.compared))
+        heads = self.predict(signal, subject_index, self.layout.compared_heads)
+        return self.join_heads(heads)
 
     def encode_image(self, embeddings: Mapping[str, Tensor]) -> Tensor:
-        """Fuse embeddings, [B, D_encoder] by key, to tokens [B, D]."""
-        return self.join(self.targets(embeddings))
+        """Encode pictures as the vectors [B, D] that retrieval compares.
 
-    def join(self, values: Mapping[str, Tensor]) -> Tensor:
-        """Join the heads that retrieval compares to vectors [B, D], whose cosine is the
-        mean of theirs.
+        `embeddings` are [B, *shape], keyed by their key.
+        """
+        return self.join_heads(self.compute_targets(embeddings))
+
+    def join_heads(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Join the heads that retrieval compares to vectors [B, D].
+
+        The cosine of two joined vectors is the mean of the cosines of the heads.
 
         Raises:
-            BrainhiveError: if one of them is not there.
+            BrainhiveError: if one of the heads is missing.
         """
-        # all compared heads must be there
-        if absent := [head for head in self.layout.compared if head not in values]:
-            raise BrainhiveError(
-                f"retrieval compares the head {absent[0]}, and only "
-                f"{', '.join(values)} is given",
-                f"give the embeddings of {self.layout.heads[absent[0]].target}",
-            )
-
-        # unit vectors of each head, joined: [B, D]
-        values = {
-            head: value - self.means[head] if head in self.means else value
-            for head, value in values.items()
-        }
+        vectors = []
         is_centred = self.layout.similarity == "centred_cosine"
-        vectors = [
-            outputs.flatten_vectors(values[head], is_centred)
-            for head in self.layout.compared
-        ]
+        for head in self.layout.compared_heads:
+            if head not in values:
+                raise BrainhiveError(
+                    f"retrieval compares the head {head}, but there is only "
+                    f"{', '.join(values)}",
+                    f"give the embeddings of {self.layout.heads[head].target}",
+                )
+            value = values[head]
+            if head in self.means:
+                value = value - self.means[head]
+            vectors.append(outputs.flatten_vectors(value, is_centred))
         if len(vectors) == 1:
             return vectors[0]
-        return torch.cat(
-            [F.normalize(vector.float(), dim=-1) for vector in vectors], -1
-        )
+        unit_vectors = [F.normalize(vector.float(), dim=-1) for vector in vectors]
+        return torch.cat(unit_vectors, -1)
 
     def _check_signal(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
-        """Check signals [B, C, T], and pass them through what is learned for each
-        subject.
-        """
-        # an unknown subject may have another number of channels, but not of voxels
+        """Check the size of signals [B, C, T], and apply the subject layer."""
+        # a new subject may have another number of channels, but not of voxels
         spec = self.layout.spec
         widths = spec.widths or (spec.channels,)
-        is_known = signal.ndim == 3 and signal.shape[1] in widths
-        if (
-            signal.ndim == 3
-            and not is_known
-            and not spec.names
-            and subject_index is None
-        ):
+        is_batch = signal.ndim == 3
+        has_trained_width = is_batch and signal.shape[1] in widths
+        has_voxels = not spec.names
+        if is_batch and has_voxels and not has_trained_width and subject_index is None:
             raise BrainhiveError(
-                f"voxel count {signal.shape[1]} matches no training subject: subject "
+                f"{signal.shape[1]} voxels match no training subject: subject "
                 f"{', '.join(map(str, spec.subjects))} with "
                 f"{', '.join(map(str, widths))}",
                 "fine-tune it to the other subject first: mode=finetune",
             )
-        check_signal(signal, signal.shape[1] if is_known else max(widths), spec.samples)
-        return (
-            signal
-            if self.subject_layer is None
-            else self.subject_layer(signal, subject_index)
-        )
+        width = signal.shape[1] if has_trained_width else max(widths)
+        check_signal(signal, width, spec.samples)
+        if self.subject_layer is not None:
+            signal = self.subject_layer(signal, subject_index)
+        return signal
 
     def save(self, folder: Path) -> None:
         """Write `config.json`, `model.safetensors` and `learned.safetensors`."""
         folder.mkdir(parents=True, exist_ok=True)
+        tensors = self.state_dict()
+        for name, value in self.losses.items():
+            tensors[f"{LOSS_PREFIX}{name}"] = value
+        weights_file = folder / WEIGHT_FILES[0]
+        weights.save(weights_file, tensors)
 
-        # weights and learned parameters of losses in one file
-        losses = {f"{LOSSES}{name}": value for name, value in self.losses.items()}
-        weights.save(folder / WEIGHT_FILES[0], self.state_dict() | losses)
-
-        # the record of the training data needs the digest of the weights, so it comes
-        # second
-        config = {
-            **self.layout.as_dict(),
-            "learned": self.learned.save(folder, folder / WEIGHT_FILES[0]),
-        }
+        # after the weights, because the history has their digest
+        config = self.layout.as_dict()
+        config["learned"] = self.learned.save(folder, weights_file)
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def load(path: Path | str) -> Aligner:
-    """Load an aligner from its model folder, or one of upstream's, or a checkpoint of
-    MindEye or NEURONS.
+    """Load an aligner from a model folder, or from a checkpoint of MindEye or NEURONS.
 
-    An upstream folder names no channels, window or subjects: channels are called 0, 1,
-    …, and encoders by upstream's keys. Such a folder does not record what the model
-    learned from.
+    Folders of BrainHiVE name no channels, window, subjects or training data. Their
+    channels are called 0, 1, …
 
     Raises:
         MissingData: if the folder lacks a file.
-        BrainhiveError: if a file is damaged, the weights do not fit the config, or the
-            format is another.
-        RecipeError: if it is no path.
+        BrainhiveError: if a file is damaged, has another format, or the weights do not
+            fit the config.
+        RecipeError: if `path` is not a path.
     """
-    # a value of a recipe, or of the api, may be no path at all
+    # a recipe may hold any value
     if not isinstance(path, str | Path):
         raise RecipeError(
-            f"{path!r} is no path of a model folder",
+            f"{path!r} is not the path of a model folder",
             "runs/train-align/NAME/cells/CELL/model",
         )
-
-    # checkpoints of MindEye and NEURONS
     folder = Path(path)
     if layouts.is_checkpoint(folder):
         layout, state = layouts.read_checkpoint(folder)
@@ -340,23 +347,21 @@ def load(path: Path | str) -> Aligner:
         weights.fill(aligner, state, folder)
         return aligner.eval()
 
-    # model folders of this project and of upstream
+    # model folders of this project and of BrainHiVE
     file = find_weights(folder)
-    fields, learned = read_config(folder)
+    fields, history = read_config(folder)
     state = weights.read(file, DAMAGE_HINT, BrainhiveError)
-
-    # upstream is known by the names of its weights
     with weights.reading(f"the model folder {folder}", DAMAGE_HINT, BrainhiveError):
         if layouts.is_upstream(state):
             layout, state = layouts.read_upstream(fields, state)
         else:
-            layout = documents.check(
-                fields, str(folder / "config.json"), Layout, DAMAGE_HINT
-            )
-        aligner = Aligner(layout, learned)
+            config_file = str(folder / "config.json")
+            layout = documents.check(fields, config_file, Layout, DAMAGE_HINT)
+        aligner = Aligner(layout, history)
 
-        # learned parameters of losses are no weights of the aligner
-        names = [name for name in state if name.startswith(LOSSES)]
-        aligner.losses = {name.removeprefix(LOSSES): state.pop(name) for name in names}
+        # learned parameters of losses are not weights of the aligner
+        for name in list(state):
+            if name.startswith(LOSS_PREFIX):
+                aligner.losses[name.removeprefix(LOSS_PREFIX)] = state.pop(name)
         weights.fill(aligner, state, file, DAMAGE_HINT)
         return aligner.eval()

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from brainhive_cli.core import parts
-from brainhive_cli.training.alignment.layout import KINDS
+from brainhive_cli.training.alignment.layout import UPSTREAM_BACKBONES
 
 TOLERANCE = 1e-5
 """Of float32 sums in another order."""
@@ -19,7 +19,7 @@ SUBJECTS = "encoder.enc_embedding.subject_embedding.subject_embedding.weight"
 """A row for each subject, where there are any."""
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", UPSTREAM_BACKBONES)
 def test_a_backbone_with_the_references_weights_gives_its_output(
     golden: Path, kind: str
 ):

@@ -15,13 +15,13 @@ from brainhive_cli.training.alignment.layout import (
     FORMAT,
     Layout,
     describe_history,
+    find_subjects,
+    find_token_axes,
     holds_model,
     is_checkpoint,
     is_upstream,
     read_checkpoint,
     read_upstream,
-    subjects_of,
-    tokens_of,
 )
 from tests.worlds.model_layouts import one_token, spec_of
 
@@ -195,10 +195,10 @@ def test_the_path_says_whose_voxels_a_file_takes(tmp_path: Path) -> None:
         ("multisubject_subj08/last.pth", everybody[:-1]),
         ("multisubject_subj01/last.pth", everybody[1:]),
     ):
-        assert subjects_of(tmp_path / name) == expected
+        assert find_subjects(tmp_path / name) == expected
     for name in ("last.pth", "subj09/last.pth", "subj15/x.pth", "subj05/a/b/c/d/x.pth"):
         with pytest.raises(BrainhiveError):
-            subjects_of(tmp_path / name)
+            find_subjects(tmp_path / name)
     # which was tuned to one person after a training on all others
     tuned = written(SHARED, tmp_path / "final_subj01_pretrained_40sess/last.pth")
     assert describe_history(tuned).people == {"nsd": everybody}
@@ -219,7 +219,7 @@ def test_checkpoints_and_whole_models_are_told_from_others(tmp_path: Path) -> No
 def test_retrieval_compares_the_named_head_token_or_only_head() -> None:
     def compared(names: tuple[str, ...], named: tuple[str, ...] = ()) -> Any:
         heads = {name: HEADS[name] for name in names}
-        return Layout(SPEC, heads, {}, retrieval_heads=named).compared
+        return Layout(SPEC, heads, {}, retrieval_heads=named).compared_heads
 
     assert compared(("text", "token", "image")) == ("token",)
     assert compared(("text",)) == ("text",)
@@ -230,10 +230,10 @@ def test_retrieval_compares_the_named_head_token_or_only_head() -> None:
 
 def test_targets_of_heads_are_made_from_their_embeddings() -> None:
     layout = Layout(SPEC, HEADS, {}, dims={"a": 3, "b": 4})
-    assert layout.keys_of(["text", "image"]) == {"bert", "clip"}
-    assert layout.keys_of(["token", "image"]) == {"a", "b", "clip"}
+    assert layout.list_keys(["text", "image"]) == {"bert", "clip"}
+    assert layout.list_keys(["token", "image"]) == {"a", "b", "clip"}
     assert layout.compared_keys == {"a", "b"}
-    assert layout.fused == {"token": HEADS["token"]}
+    assert layout.fused_heads == {"token": HEADS["token"]}
 
 
 def test_only_heads_of_the_model_are_compared() -> None:
@@ -252,15 +252,15 @@ def test_a_layout_is_written_as_plain_values() -> None:
 
 
 def test_vectors_or_as_many_tokens_are_fused() -> None:
-    assert tokens_of({"a": (3,), "b": (5,)}) == ()
-    assert tokens_of({"a": (4, 3), "b": (4, 5)}) == (4,)
+    assert find_token_axes({"a": (3,), "b": (5,)}) == ()
+    assert find_token_axes({"a": (4, 3), "b": (4, 5)}) == (4,)
     for shapes in (
         {"a": (4, 3), "b": (5, 3)},
         {"a": (3,), "b": (4, 3)},
         {"a": (2, 2, 3), "b": (2, 2, 3)},
     ):
         with pytest.raises(RecipeError):
-            tokens_of(shapes)
+            find_token_axes(shapes)
 
 
 UPSTREAM = {"brain_channels": 2, "brain_sequence_length": 5, "proj_meta": {"e": 8}}

@@ -112,7 +112,7 @@ class PersonModel:
             ).to(model.device)
             tokens.append(
                 model.encode_signal(
-                    read, model.index_of(self.subject, len(read))
+                    read, model.make_subject_index(self.subject, len(read))
                 ).float()
             )
         joined = torch.cat(tokens)

@@ -486,7 +486,7 @@ class TrainedModel:
         on.
         """
         known = None if self.run.tests_new_subjects else subject
-        return self.module.index_of(known, count)
+        return self.module.make_subject_index(known, count)
 
     def name_trials(self, subject: int, split: str) -> tuple[list[str], list[str]]:
         """Name each of a subject's held-out trials, and its run or session, [N]; none

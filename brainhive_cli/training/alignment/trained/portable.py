@@ -20,7 +20,7 @@ from brainhive_cli.data.signals.spaces import Sensors, find_channel_rows
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.targets.model_input import choose_input
 from brainhive_cli.models.signal_spec import build_resampling_matrix
-from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.model import Aligner, MapsSignals
 
 Mapping = Literal["none", "spline"]
 """What is done about channels of a model that a recording lacks."""
@@ -94,7 +94,7 @@ class PortableModel(nn.Module):
                 for name in known - {str(subject)}:
                     del module[name]
         aligner.adapter = None
-        if not hasattr(aligner.fuser, "of_signal"):
+        if not isinstance(aligner.fuser, MapsSignals):
             aligner.fuser = None
 
         # a model of voxels takes them as its stores have them
@@ -167,7 +167,7 @@ class PortableModel(nn.Module):
 
     def encode(self, signal: Tensor) -> Tensor:
         """Encode the model's input [B, C, T]."""
-        index = self.aligner.index_of(self.subject, signal.shape[0])
+        index = self.aligner.make_subject_index(self.subject, signal.shape[0])
         return self.aligner.encode_signal(signal, index)
 
 

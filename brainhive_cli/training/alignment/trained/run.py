@@ -385,7 +385,7 @@ class TrainedRun:
         for model in self.models:
             member = replace(model, head=head)
             model_files.require_weights(member.path)
-            _ = member.layout.compared if compares else member.layout
+            _ = member.layout.compared_heads if compares else member.layout
             for split in splits:
                 member.stores(split)
             for subject in member.cell.tested_on:

@@ -24,7 +24,7 @@ from brainhive_cli.data.targets.model_input import spec_of
 from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.cells import Cell, list_cells, list_subjects
-from brainhive_cli.training.alignment.layout import tokens_of
+from brainhive_cli.training.alignment.layout import find_token_axes
 from brainhive_cli.training.alignment.model_files import is_model
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.references import (
@@ -67,7 +67,7 @@ class Job:
     """Run of train-align before it is computed.
 
     Attributes:
-        recipe: Settings of the run. For fine-tuning, with the inherited keys.
+        recipe: Settings of the run. For fine-tuning, with the copy_training_keys keys.
         variants: Recipe of each variant of a sweep, by label. Without a sweep, the
             recipe with the label "".
         dataset: Data set with the signals and stimuli.
@@ -168,7 +168,7 @@ class Job:
             for config in recipe.fused_encoders:
                 shapes[config.name] = stores[config.name].shape
             if shapes:
-                tokens_of(shapes)
+                find_token_axes(shapes)
         return stores
 
     def stored_encoders(self) -> list[EncoderConfig]:

@@ -324,7 +324,7 @@ def forward(
         Predictions and targets [B, *shape] by name, in the order of the micro-batches.
     """
     # embeddings of the heads pass the fuser, and the others are targets already
-    fuser_keys = aligner.layout.keys_of(aligner.layout.heads)
+    fuser_keys = aligner.layout.list_keys(aligner.layout.heads)
     embeddings = {}
     further_targets = {}
     for name, target in targets.items():
@@ -333,7 +333,7 @@ def forward(
         else:
             further_targets[name] = target
     subjects = torch.cat([subject for _, subject in micro_batches])
-    targets = further_targets | aligner.targets(embeddings, subjects)
+    targets = further_targets | aligner.compute_targets(embeddings, subjects)
     if not hasattr(aligner.backbone, "learn"):
         predictions = [aligner.predict(*batch) for batch in micro_batches]
         return _join(predictions), targets
@@ -436,7 +436,7 @@ def _read_targets(
         sums: Sums [*shape] of the targets by name. They are changed in place.
         rows: Rows of the signals.
     """
-    values = aligner.targets(targets.gather(stimuli[rows]))
+    values = aligner.compute_targets(targets.gather(stimuli[rows]))
     for name in sums:
         sums[name] += values[name].sum(0)
     return values

@@ -114,7 +114,7 @@ def _rehearse_closed_form(layout: Layout, data: CellData) -> None:
         for trials in data.trials:
             training_rows, _ = split_held_out(trials, data.held_out)
             embeddings = data.targets.gather(trials.stimulus[training_rows])
-            backbone.number_categories(aligner.targets(embeddings))
+            backbone.number_categories(aligner.compute_targets(embeddings))
     averages = open_bank(data.trials, ALONE.device, is_mapped=True)
     queries = list_validation_queries(data, averages)
     _score(_build_with_zeros(layout, data), queries, data.targets)

@@ -60,7 +60,7 @@ from brainhive_cli.models import priors
 from brainhive_cli.models.blocks import find_linear_shapes
 from brainhive_cli.models.heads import FUSED_TARGET, TOKEN_HEAD, Head
 from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.layout import Layout, tokens_of
+from brainhive_cli.training.alignment.layout import Layout, find_token_axes
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.stages import Finetune
 from brainhive_cli.training.alignment.training.batches import CellData, choose_held_out
@@ -487,7 +487,7 @@ class TrainingData:
         heads = {}
         for name, target in recipe.head_targets.items():
             if target == FUSED_TARGET:
-                tokens_shape = tokens_of({key: shapes[key] for key in dims})
+                tokens_shape = find_token_axes({key: shapes[key] for key in dims})
                 heads[name] = Head((*tokens_shape, dim or 0), FUSED_TARGET)
             else:
                 digest = digest_of(self.stores[target.name])

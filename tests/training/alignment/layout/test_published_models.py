@@ -25,8 +25,8 @@ from brainhive_cli.models.heads import Decoded, Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment import model as aligners, model_files
 from brainhive_cli.training.alignment.layout import (
-    ATTENTION,
-    KINDS,
+    ATTENTION_NAMES,
+    UPSTREAM_BACKBONES,
     Layout,
 )
 from brainhive_cli.training.alignment.model import Aligner
@@ -378,8 +378,10 @@ def low_file(low: Golden, tmp_path: Path) -> Path:
     """Its checkpoint, with the names of attention in diffusers 0.13."""
     state = {}
     for name, value in weights_of(low).items():
-        old = next((old for old, new in ATTENTION.items() if f".{new}." in name), "")
-        state[f"module.{name.replace(ATTENTION.get(old, '?'), old)}"] = value
+        old = next(
+            (old for old, new in ATTENTION_NAMES.items() if f".{new}." in name), ""
+        )
+        state[f"module.{name.replace(ATTENTION_NAMES.get(old, '?'), old)}"] = value
     assert any(".proj_attn." in name for name in state) and not any(
         ".to_" in name for name in state
     )
@@ -498,7 +500,7 @@ def write(
     return folder
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", UPSTREAM_BACKBONES)
 def test_an_upstream_folder_gives_the_references_output(
     reference: Reference, tmp_path: Path, kind: str
 ) -> None:

@@ -64,9 +64,9 @@ def test_a_picture_has_one_token_in_any_batch_and_for_any_signal() -> None:
                 model.encode_image({k: v[[n]] for k, v in gallery.items()})
                 for n in range(12)
             ]
-            of_subject = model.targets(gallery, torch.ones(12, dtype=torch.long))[
-                "token"
-            ]
+            of_subject = model.compute_targets(
+                gallery, torch.ones(12, dtype=torch.long)
+            )["token"]
 
         assert not torch.allclose(tokens[0], tokens[1], atol=1e-3), kind
         for same in (permuted[order.argsort()], torch.cat(alone), of_subject):
