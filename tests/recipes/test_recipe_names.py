@@ -50,17 +50,17 @@ PUBLISHED = {
         f"data/digits69/{name}": "brainhive fetch digits69"
         for name in ("images", "betas", "further")
     },
-    "data/alljoined": "NEMAR nm000133, docs/data.md",
-    "data/alljoined/stimuli/nsd": "NEMAR nm000133, docs/data.md",
+    "data/alljoined": "NEMAR nm000133, docs/datasets.md",
+    "data/alljoined/stimuli/nsd": "NEMAR nm000133, docs/datasets.md",
     "*_task-images_eeg.bdf": (
         "NEMAR nm000133; reader Xu2024Alljoined of Meta's neuralset"
     ),
-    "data/alljoined-1.6m": "NEMAR nm000134, docs/data.md",
-    "data/alljoined-1.6m/pictures": "links that docs/data.md has made",
+    "data/alljoined-1.6m": "NEMAR nm000134, docs/datasets.md",
+    "data/alljoined-1.6m/pictures": "links that docs/datasets.md has made",
     "*_ses-0[1-4]_task-images_run-*_eeg.edf": (
         "NEMAR nm000134; reader Xu2025Alljoined of Meta's neuralset"
     ),
-    "data/things-eeg-nemar": "NEMAR nm000232, docs/data.md",
+    "data/things-eeg-nemar": "NEMAR nm000232, docs/datasets.md",
     "data/things-eeg-nemar/stimuli": "NEMAR nm000232",
     **{
         f"data/nod-{kind}/derivatives/preprocessed/epochs": "its authors' README"
@@ -68,8 +68,8 @@ PUBLISHED = {
     },
     "data/nod-eeg/stimuli/ImageNet": "OpenNeuro ds005811",
     "data/nod-fmri": "OpenNeuro ds004496 and fMRIPrep",
-    "data/things-eeg1": "OpenNeuro ds003825, docs/data.md",
-    "data/things-eeg1/stimuli": "THINGS, docs/data.md",
+    "data/things-eeg1": "OpenNeuro ds003825, docs/datasets.md",
+    "data/things-eeg1/stimuli": "THINGS, docs/datasets.md",
     "data/things-eeg1/test_images.csv": (
         "OpenNeuro ds003825; reader Grootswagers2022 of Meta's neuralset"
     ),
