@@ -10,14 +10,14 @@ from brainhive_cli.evaluation.explanation.profiles import (
     Axis,
     Labels,
     Profile,
-    correct_together,
+    correct_p_values,
     standardise,
 )
 
 
 def correct(measured: Values, null: Values) -> Values:
     """Compute p [P] of the largest over all positions of one test."""
-    return correct_together([standardise(measured, null)])[0]
+    return correct_p_values([standardise(measured, null)])[0]
 
 
 def is_significant(profiles: Sequence[Profile]) -> bool:
@@ -34,7 +34,7 @@ def profile_margins(signals: Values, targets: Values, labels: Labels) -> Profile
     do.
     """
     cosine = (signals @ targets.T) / signals.shape[-1]
-    return Profile.of(
+    return Profile.from_matrices(
         "margin",
         Axis("ms", range(len(signals))),
         cosine - cosine.mean(-1, keepdims=True),

@@ -13,7 +13,7 @@ from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.evaluation.explanation import claims, findings
-from brainhive_cli.evaluation.explanation.profiles import correct_together
+from brainhive_cli.evaluation.explanation.profiles import correct_p_values
 from brainhive_cli.reports.sentences import state_finding
 
 pytest.importorskip("matplotlib")
@@ -165,21 +165,21 @@ def test_a_page_is_corrected_as_a_whole_and_says_no_onset_that_a_filter_moved(
 
     def correct(scores):
         corrected_counts.append(len(scores))
-        return correct_together(scores)
+        return correct_p_values(scores)
 
     def reach_everywhere(trials):
         return np.full(len(trials.times_s), np.inf)
 
-    monkeypatch.setattr(findings, "correct_together", correct)
-    monkeypatch.setattr(claims, "latest_beginnings", reach_everywhere)
+    monkeypatch.setattr(findings, "correct_p_values", correct)
+    monkeypatch.setattr(claims, "find_latest_onsets", reach_everywhere)
     run = go("train-align", *small).folder
     choice = ("analyses=[windows,trained]", "subjects=1", runs)
     metrics = go("explain", f"align_run={run}", *choice, *QUICK).metrics
 
     profiles = metrics.facts.profiles
     assert corrected_counts == [len(profiles)] and len(profiles) > 2
-    assert {row["first_above_chance"] for row in profiles} == {findings.UNKNOWN}
-    assert findings.FIRST_ABOVE in metrics.missing
+    assert {row["first_above_chance"] for row in profiles} == {findings.ONSET_UNKNOWN}
+    assert findings.FIRST_ABOVE_CHANCE in metrics.missing
 
 
 @pytest.mark.nightly

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from brainhive_cli.evaluation.explanation.encoding_model import (
-    correlations,
-    half_ceilings,
+    correlate_over_pictures,
+    estimate_ceilings,
 )
 from brainhive_cli.measurement.linear_maps import (
     FeatureScaler,
@@ -54,7 +54,9 @@ def test_correlation_and_explained_variance_are_those_of_the_reference(values):
         values["enc_signal_test"].astype(float).mean(1),
     )
     np.testing.assert_allclose(
-        correlations(predicted, measured), values["enc_ridge10_r"], atol=1e-12
+        correlate_over_pictures(predicted, measured),
+        values["enc_ridge10_r"],
+        atol=1e-12,
     )
     residual = ((measured - predicted) ** 2).sum(0) / (
         (measured - measured.mean(0)) ** 2
@@ -68,7 +70,7 @@ def test_ceilings_by_given_halves_are_those_of_the_reference(values):
     np.put_along_axis(is_second, values["enc_halves"], True, 1)
     parts = [part / part.sum(1, keepdims=True) for part in (~is_second, is_second)]
     prediction = values["enc_ols_prediction"]
-    found = half_ceilings(
+    found = estimate_ceilings(
         trials, prediction, lambda flat: (parts[0] @ flat, parts[1] @ flat)
     )
     for each, name in zip(

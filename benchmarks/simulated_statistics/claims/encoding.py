@@ -9,7 +9,10 @@ import torch
 from benchmarks.simulated_statistics import Random
 from benchmarks.simulated_statistics.corrected_profiles import correct
 from benchmarks.simulated_statistics.judging import HOW, LEVEL
-from brainhive_cli.evaluation.explanation.encoding_model import along, predict_signals
+from brainhive_cli.evaluation.explanation.encoding_model import (
+    predict_signals,
+    profile_correlation,
+)
 from brainhive_cli.evaluation.explanation.profiles import Axis, Labels
 from brainhive_cli.measurement.statistics import measure_positions
 from brainhive_cli.measurement.units import Items
@@ -38,8 +41,8 @@ def encoding(random: Random, strength: float) -> Any:
     )
     predicted, _ = predict_signals(*levels, lambda: iter([trained]), (3, 6), wrong, 8)
     times, seed = [np.s_[..., [time]] for time in range(6)], int(random.integers(2**31))
-    labels = Labels.of(np.arange(40), Items.from_sizes([40]), 200, seed)
-    profile = along(
+    labels = Labels.draw(np.arange(40), Items.from_sizes([40]), 200, seed)
+    profile = profile_correlation(
         predicted, test.reshape(-1, 3, 6), Axis("ms", range(6)), times, labels
     )
     r = measure_positions("r", [profile.values[:1]], **HOW)[0]

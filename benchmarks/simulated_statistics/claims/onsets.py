@@ -15,10 +15,14 @@ from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.explanation.claims import bound_onsets
-from brainhive_cli.evaluation.explanation.findings import BEFORE, UNKNOWN, Finding
+from brainhive_cli.evaluation.explanation.findings import (
+    ONSET_BEFORE_STIMULUS,
+    ONSET_UNKNOWN,
+    Finding,
+)
 from brainhive_cli.evaluation.explanation.profiles import (
     Axis,
-    correct_together,
+    correct_p_values,
     standardise,
 )
 
@@ -74,17 +78,17 @@ def onsets(random: Random, band_hz: Any, baseline: bool, length_ms: int) -> list
     # what is said of it
     signal, source = trials[:, None], {"preparation": {**fields, "band_hz": band_hz}}
     recording = Trials(signal, (), Sensors(names), cutting.times_s, 250.0, "uV", source)
-    axis = Axis.of_windows(
+    axis = Axis.from_windows(
         -200 + 48 * np.stack([np.arange(20), np.arange(1, 21)], 1).astype(float)
     )
     finding = Finding(
-        "decoding", "accuracy", axis, [], {}, scores, correct_together([scores])[0]
+        "decoding", "accuracy", axis, [], {}, scores, correct_p_values([scores])[0]
     )
     first = finding.first_above_chance
     if first is None:
         return [0.0, 0.0, 0.0, 0.0]
     (bounded,), _ = bound_onsets([finding], [recording])
     is_early = -200 + 48 * (first + 1) <= 250
-    is_unknown = bounded.onset in (UNKNOWN, BEFORE)
-    is_wrong = is_early and not is_unknown and bounded.latest_ms <= 250
+    is_unknown = bounded.onset_description in (ONSET_UNKNOWN, ONSET_BEFORE_STIMULUS)
+    is_wrong = is_early and not is_unknown and bounded.latest_onset_ms <= 250
     return [1.0, is_early, is_wrong, is_unknown]

@@ -22,9 +22,9 @@ def tests_along_a_course(random: Random, subjects: int, effect: float) -> list[f
     for _ in range(subjects):
         noise = random.normal(size=(24, 40, 40)) + 0.5 * easy
         smooth = np.mean([noise[shift : shift + 20] for shift in range(5)], 0)
-        labels = Labels.of(np.arange(40), Items.from_sizes([40]), 200, 1)
+        labels = Labels.draw(np.arange(40), Items.from_sizes([40]), 200, 1)
         profiles.append(
-            Profile.of(
+            Profile.from_matrices(
                 "margin", Axis("ms", range(20)), smooth + effect * np.eye(40), labels
             )
         )

@@ -49,7 +49,7 @@ def tests_of_alike_items(random: Random, items: str, subjects: int) -> list[floa
     signals = draw(random, count, 16) + draw(random, subjects, 5, count, 16)
     margins, similar = [], []
     for units in (Items.from_sizes([count]), by.make_items([range(count)])):
-        labels = Labels.of(places, units, 100, seed)
+        labels = Labels.draw(places, units, 100, seed)
         margins.append(
             is_significant([profile_margins(each, targets, labels) for each in signals])
         )

@@ -11,7 +11,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
     Axis,
     Labels,
     Profile,
-    correct_together,
+    correct_p_values,
     standardise,
 )
 from brainhive_cli.measurement.units import Items
@@ -27,7 +27,9 @@ def tests_of_many_profiles(random: Random, effect: float) -> list[float]:
     have an effect.
     """
     places, tests = np.arange(60), []
-    labels = Labels.of(places, Items.from_sizes([60]), 200, int(random.integers(2**31)))
+    labels = Labels.draw(
+        places, Items.from_sizes([60]), 200, int(random.integers(2**31))
+    )
     axis, shared = Axis("ms", range(20)), 0.5 * random.normal(size=(20, 60, 60))
     for analysis in range(6):
         matrices = (
@@ -35,15 +37,15 @@ def tests_of_many_profiles(random: Random, effect: float) -> list[float]:
             + random.normal(size=shared.shape)
             + effect * (analysis == 0) * np.eye(60)
         )
-        profiles = [Profile.of("margin", axis, matrices, labels)]
+        profiles = [Profile.from_matrices("margin", axis, matrices, labels)]
         if analysis < 3:
             ranked = (-matrices).argsort(2).argsort(2) + 1
-            profiles += [*Profile.of_ranks(axis, ranked, labels, 60).values()][:2]
+            profiles += [*Profile.from_ranks(axis, ranked, labels, 60).values()][:2]
         tests += [
             standardise(profile.values.mean(1), profile.null) for profile in profiles
         ]
-    alone = [correct_together([scores])[0] for scores in tests]
+    alone = [correct_p_values([scores])[0] for scores in tests]
     pairs = [
-        [p.min() < LEVEL for p in listed] for listed in (alone, correct_together(tests))
+        [p.min() < LEVEL for p in listed] for listed in (alone, correct_p_values(tests))
     ]
     return [float(share) for found in pairs for share in (any(found), found[0])]

@@ -24,7 +24,7 @@ def tests_of_shared_labels(random: Random, subjects: int) -> list[float]:
     first, rejected = int(random.integers(2**31)), []
     for seeds in (range(first, first + subjects), [first] * subjects):
         labels = [
-            Labels.of(order, Items.from_sizes([100]), 100, seed) for seed in seeds
+            Labels.draw(order, Items.from_sizes([100]), 100, seed) for seed in seeds
         ]
         pairs = zip(signals, labels, strict=True)
         rejected.append(

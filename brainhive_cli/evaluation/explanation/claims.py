@@ -8,23 +8,23 @@ import numpy as np
 
 from brainhive_cli.core.facts import AxisClaim
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.evaluation.explanation.filter_reach import latest_beginnings
+from brainhive_cli.evaluation.explanation.filter_reach import find_latest_onsets
 from brainhive_cli.evaluation.explanation.findings import (
-    BEFORE,
+    ONSET_BEFORE_STIMULUS,
+    ONSET_UNKNOWN,
     ROUNDING_MS,
-    UNKNOWN,
     Finding,
     Findings,
 )
 from brainhive_cli.evaluation.explanation.profiles import (
     REGION,
     SENSOR,
-    SIGNIFICANT,
+    SIGNIFICANCE_LEVEL,
     TIME,
 )
 
 
-def choose_claims(results: Findings) -> list[Finding]:
+def choose_claimed_findings(results: Findings) -> list[Finding]:
     """Choose the analyses that the finding is made of: the first over time, and the
     first over space.
 
@@ -36,7 +36,7 @@ def choose_claims(results: Findings) -> list[Finding]:
         tested = [
             finding
             for finding in results
-            if finding.axis.name in axes and finding.corrected is not None
+            if finding.axis.name in axes and finding.p_values is not None
         ]
 
         # metrics of one analysis
@@ -50,19 +50,21 @@ def state_claims(results: Findings) -> list[AxisClaim]:
     among all if none is significant.
     """
     claims = []
-    for finding in choose_claims(results):
-        p = finding.corrected
+    for finding in choose_claimed_findings(results):
+        p = finding.p_values
         axis = finding.axis
         assert p is not None  # by the choice
-        is_eligible = (p < SIGNIFICANT) | (p.min() >= SIGNIFICANT)
+        is_eligible = (p < SIGNIFICANCE_LEVEL) | (p.min() >= SIGNIFICANCE_LEVEL)
         index = int(np.where(is_eligible, finding.values, -np.inf).argmax())
         kind: Any = "time" if axis.name == TIME else axis.name
         claims.append(
             AxisClaim(
                 axis=kind,
-                place=axis.where(index),
+                place=axis.describe_position(index),
                 p=p[index],
-                first="" if finding.onset in (UNKNOWN, BEFORE) else finding.onset,
+                first=""
+                if finding.onset_description in (ONSET_UNKNOWN, ONSET_BEFORE_STIMULUS)
+                else finding.onset_description,
             )
         )
     return claims
@@ -86,7 +88,7 @@ def bound_onsets(
 
     # over all subjects, at the samples [T] that the model reads
     by_subject = [
-        latest_beginnings(trials.recorded or trials)[trials.samples]
+        find_latest_onsets(trials.recorded or trials)[trials.samples]
         for trials in signals
     ]
     times_ms = np.asarray(signals[0].times_s, np.float64) * 1000
@@ -95,14 +97,16 @@ def bound_onsets(
     for finding in results:
         index = finding.first_above_chance
         if index is not None:
-            start_ms, end_ms = finding.axis.ends(index)
+            start_ms, end_ms = finding.axis.get_span_ms(index)
             is_inside = (times_ms >= start_ms - ROUNDING_MS) & (
                 times_ms <= end_ms + ROUNDING_MS
             )
-            finding = replace(finding, latest_ms=float(latest_ms[is_inside].max()))
-            if finding.onset == BEFORE:
+            finding = replace(
+                finding, latest_onset_ms=float(latest_ms[is_inside].max())
+            )
+            if finding.onset_description == ONSET_BEFORE_STIMULUS:
                 reason = "it lies before the stimulus, and no filter explains that"
-            elif finding.onset == UNKNOWN:
+            elif finding.onset_description == ONSET_UNKNOWN:
                 reason = (
                     "how the signals were filtered is not known"
                     if np.isnan(latest_ms).any()

@@ -26,12 +26,12 @@ from brainhive_cli.evaluation.explanation.encoding_model import (
     TargetLevels,
 )
 from brainhive_cli.evaluation.explanation.figures import (
-    Drawn,
+    Figures,
     draw_findings,
-    summary_table,
+    make_summary_table,
 )
 from brainhive_cli.evaluation.explanation.findings import (
-    FIRST_ABOVE,
+    FIRST_ABOVE_CHANCE,
     Finding,
     Findings,
     correct_findings,
@@ -44,7 +44,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
     TIME,
     SubjectProfiles,
 )
-from brainhive_cli.evaluation.explanation.recipe import OF_MODEL
+from brainhive_cli.evaluation.explanation.recipe import MODEL_ANALYSES
 from brainhive_cli.evaluation.explanation.similarity import RHO, explain_similarity
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.reports.head_maps import place_sensors
@@ -52,7 +52,7 @@ from brainhive_cli.training.alignment.cells import Cell
 
 SIMILARITY = "similarity"
 """Name of the analysis."""
-TIMES = 64
+MAX_LISTED_TIMES = 64
 """Times of a course whose metrics are listed; its artifact has all."""
 MAPS = "maps"
 """Folder of a run for what was measured of each voxel or sensor."""
@@ -68,9 +68,9 @@ def list_scopes(results: Findings) -> Scopes:
     for finding in results:
         # a course of many times would fill the metrics file
         peak = finding.values.argmax()
-        count = len(finding.measured)
-        step = -(-count // TIMES) if finding.axis.name == TIME else 1
-        controls = {"": finding.measured, **finding.controls}
+        count = len(finding.metrics)
+        step = -(-count // MAX_LISTED_TIMES) if finding.axis.name == TIME else 1
+        controls = {"": finding.metrics, **finding.controls}
         for index, (label, control) in product(range(count), controls.items()):
             if index % step == 0 or index == peak:
                 name = scope(finding.name, finding.axis.labels[index], label)
@@ -78,7 +78,7 @@ def list_scopes(results: Findings) -> Scopes:
     return scopes
 
 
-def list_facts(finding: Finding) -> dict[str, Any]:
+def describe_finding(finding: Finding) -> dict[str, Any]:
     """List positions, windows, p of each, and the first time above chance, as plain
     values.
     """
@@ -91,10 +91,8 @@ def list_facts(finding: Finding) -> dict[str, Any]:
         "at": list(axis.at),
         "windows_ms": None if axis.spans is None else axis.spans.tolist(),
         "peak": axis.labels[finding.values.argmax()],
-        "first_above_chance": finding.onset or None,
-        "p_corrected": None
-        if finding.corrected is None
-        else finding.corrected.tolist(),
+        "first_above_chance": finding.onset_description or None,
+        "p_corrected": None if finding.p_values is None else finding.p_values.tolist(),
     }
 
 
@@ -123,7 +121,7 @@ def conclude(
     # analyses of signals are stamped as such: no model has a part in them
     context: Any = {"protocol": job.describe_protocol(), "split": spec.split}
     without_model: Any = {**context, "protocol": f"{context['protocol']}, no model"}
-    items = reader.pictures
+    items = reader.items
     missing = {"test against permuted labels": items.problem} if items.problem else {}
     for part in parts.values():
         missing |= part.missing
@@ -131,7 +129,7 @@ def conclude(
     # models, the encoding model of signals, and similarity with what a perfect model
     # would reach
     results = list[Finding]()
-    if OF_MODEL.keys() & spec.analyses:
+    if MODEL_ANALYSES.keys() & spec.analyses:
         groups = [
             [parts[cell, subject] for cell in cells]
             for subject, cells in job.subjects.items()
@@ -169,7 +167,7 @@ def conclude(
 
     # the encoding model by sensor and time; subjects with other sensors cannot be
     # averaged
-    drawn = Drawn()
+    drawn = Figures()
     times = [f"{time:g}" for time in reader.times_ms.round(3)]
     maps = [part.arrays.get("encoding map", np.empty(0)) for part in encoded]  # [E, T]
     if {values.shape for values in maps} == {(len(reader.sensors), len(times))} and len(
@@ -192,7 +190,7 @@ def conclude(
         [align.tested_pictures(spec.split)], align.signal_warnings
     )
     facts = {
-        "draws": len(reader.labels.permuted),
+        "draws": len(reader.labels.permuted_indices),
         "seen_in_training": seen,
         "warnings": warnings,
         "protocol": context["protocol"],
@@ -201,7 +199,9 @@ def conclude(
     signals = [reader.trials for reader in readers]
     if subjects := collect_maps(readers, parts):
         folder.replace(MAPS, lambda path: [write_maps(path, *one) for one in subjects])
-    return finish(job, correct_findings(results), signals, items, missing, drawn, facts)
+    return summarise_findings(
+        job, correct_findings(results), signals, items, missing, drawn, facts
+    )
 
 
 def collect_maps(
@@ -250,13 +250,13 @@ def collect_maps(
     return collected
 
 
-def finish(
+def summarise_findings(
     job: Job,
     results: Findings,
     signals: Sequence[Trials],
     items: Items,
     missing: dict[str, str],
-    drawn: Drawn,
+    drawn: Figures,
     facts: Mapping[str, Any],
     scopes: Scopes | None = None,
 ) -> Summary:
@@ -274,7 +274,7 @@ def finish(
     """
     # the reach of filters, and where sensors lie
     results, reason = bound_onsets(results, signals)
-    missing |= {FIRST_ABOVE: reason} if reason else {}
+    missing |= {FIRST_ABOVE_CHANCE: reason} if reason else {}
     space = (signals[0].recorded or signals[0]).space
     if any(finding.axis.name == SENSOR for finding in results) and not place_sensors(
         space
@@ -295,7 +295,7 @@ def finish(
     about = {
         "claims": state_claims(results),
         "untested": "; ".join(missing.values()),
-        "profiles": [*map(list_facts, results)],
+        "profiles": [*map(describe_finding, results)],
         "cells": {
             f"sub-{subject:02d}": CellFacts(subject=subject) for subject in job.subjects
         },
@@ -308,4 +308,6 @@ def finish(
     measurements = Measurements(
         list_scopes(results) | (scopes or {}), missing, ExplanationFacts(**about)
     )
-    return Summary(measurements, [summary_table(results, facts["protocol"]), *drawn])
+    return Summary(
+        measurements, [make_summary_table(results, facts["protocol"]), *drawn]
+    )

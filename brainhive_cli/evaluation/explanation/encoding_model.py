@@ -116,19 +116,19 @@ def predict_signals(
     return predict(columns), partial
 
 
-def correlations(predicted: Float64, measured: Float64) -> Float64:
+def correlate_over_pictures(predicted: Float64, measured: Float64) -> Float64:
     """Correlate [N, E, T] with [N, E, T] over pictures: [E, T]."""
     return (unit_vectors(predicted) * unit_vectors(measured)).sum(0)
 
 
-def average_over(values: Float64, indices: Sequence[Any]) -> Float64:
+def average_positions(values: Float64, indices: Sequence[Any]) -> Float64:
     """Average values [N, E, T] over each of P parts of sensors and times, of three
     dimensions: [P, N].
     """
     return np.stack([values[index].mean((1, 2)) for index in indices])
 
 
-def along(
+def profile_correlation(
     predicted: Float64,
     measured: Float64,
     axis: Axis,
@@ -154,11 +154,13 @@ def along(
             prediction, signal = (unit[index].reshape(count, -1) for unit in units)
             yield count * (prediction @ signal.T) / prediction.shape[1]
 
-    profile = Profile.of(CORRELATION, axis, matrices(), labels)
-    return replace(profile, values=average_over(correlation_shares(*units), indices))
+    profile = Profile.from_matrices(CORRELATION, axis, matrices(), labels)
+    return replace(
+        profile, values=average_positions(correlation_shares(*units), indices)
+    )
 
 
-def unique(
+def profile_unique_correlation(
     predicted: Float64,
     partial: tuple[Float64, Float64],
     measured: Float64,
@@ -178,12 +180,12 @@ def unique(
         correlation_shares(unit_vectors(side), units) for side in sides
     )
     values, control = (
-        average_over(shares - without, indices) for shares in (full, shuffled)
+        average_positions(shares - without, indices) for shares in (full, shuffled)
     )
     return Profile(UNIQUE, axis, values, shuffled=control)
 
 
-def half_ceilings(
+def estimate_ceilings(
     trials: Repetitions,
     predicted: Float64,
     halves: Callable[[Float64], tuple[Float64, Float64]],
@@ -256,8 +258,8 @@ def _encode(
     and unique parts.
     """
     # tested signals in sensor space, where whiteners are known
-    learned = reader.learned
-    rows = reader.learned.stimulus
+    learned = reader.train_trials
+    rows = reader.train_trials.stimulus
     is_mixed = reader.mixture is not None
     device = reader.member.module.device
     if reader.mixture:
@@ -275,10 +277,10 @@ def _encode(
     units = group_rows(
         reader.member.run.dataset, reader.member.pictures("train"), [rows]
     )
-    labels = Labels.of(np.arange(len(measured)), reader.pictures, spec.draws, spec.seed)
+    labels = Labels.draw(np.arange(len(measured)), reader.items, spec.draws, spec.seed)
     # embeddings of other pictures, of the training and tested: the control of each
     # level
-    wrong = units.permute(spec.seed)[0], labels.wrong
+    wrong = units.permute(spec.seed)[0], labels.wrong_indices
     train, test = (
         {
             name: store.read_flat(pictures).to(device)
@@ -288,7 +290,7 @@ def _encode(
     )
     how = wrong, COMPONENTS, spec.seed
     predicted, partial = predict_signals(train, test, signals, measured.shape[1:], *how)
-    collected.arrays["encoding map"] = correlations(predicted, measured)
+    collected.arrays["encoding map"] = correlate_over_pictures(predicted, measured)
 
     # what any model could reach, where stimuli were shown more than once
     try:
@@ -301,14 +303,14 @@ def _encode(
     else:
         random = torch.Generator().manual_seed(spec.seed)
         means = average_by_part(reader.trials, numbers, is_mixed)
-        ceilings = half_ceilings(
+        ceilings = estimate_ceilings(
             means, predicted, lambda stimulus: average_random_halves(stimulus, random)
         )
         collected.arrays |= dict(zip(CEILINGS, ceilings, strict=True))
 
     # the unique part of each level, and the correlation, by time and by sensor or
     # region
-    parts = reader.spatial_parts()
+    parts = reader.list_spatial_positions()
     if len(reader.times_ms) > 1:
         times = Axis(TIME, reader.times_ms.round(3).tolist())
         # voxels have one sample, and no course
@@ -318,10 +320,10 @@ def _encode(
         }
     for level, sides in partial.items():
         for part, where in parts.items():
-            collected.profiles[f"encoding · {level}:{part}"] = unique(
-                predicted, sides, measured, *where
+            collected.profiles[f"encoding · {level}:{part}"] = (
+                profile_unique_correlation(predicted, sides, measured, *where)
             )
     return {
-        part: along(predicted, measured, *where, labels)
+        part: profile_correlation(predicted, measured, *where, labels)
         for part, where in parts.items()
     }

@@ -11,9 +11,9 @@ from brainhive_cli.core.artifacts import Curve, CurveLine, Heatmap, Topomap
 from brainhive_cli.core.measurements import Metric, metric_title
 from brainhive_cli.core.tables import Table, TableCell, format_p
 from brainhive_cli.data.signals.spaces import Sensors, Voxels
-from brainhive_cli.evaluation.explanation.claims import choose_claims
+from brainhive_cli.evaluation.explanation.claims import choose_claimed_findings
 from brainhive_cli.evaluation.explanation.findings import (
-    FIRST_ABOVE,
+    FIRST_ABOVE_CHANCE,
     Finding,
     Findings,
 )
@@ -23,14 +23,18 @@ from brainhive_cli.evaluation.explanation.profiles import (
     SENSOR,
     TIME,
 )
-from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, OF_SIGNALS, OF_TRIALS
+from brainhive_cli.evaluation.explanation.recipe import (
+    MODEL_ANALYSES,
+    SIGNAL_ANALYSES,
+    TRIAL_ANALYSES,
+)
 from brainhive_cli.reports.drawings import draw_slices
 from brainhive_cli.reports.head_maps import draw_head, place_sensors
 from brainhive_cli.reports.page import DETAILS, FINDING
 from brainhive_cli.reports.tables import make_metric_cell, render
 
-MEANINGS: Mapping[str, str] = {**OF_MODEL, **OF_SIGNALS, **OF_TRIALS}
-Drawn = list[Curve | Heatmap | Topomap]
+MEANINGS: Mapping[str, str] = {**MODEL_ANALYSES, **SIGNAL_ANALYSES, **TRIAL_ANALYSES}
+Figures = list[Curve | Heatmap | Topomap]
 
 
 def draw_findings(
@@ -38,7 +42,7 @@ def draw_findings(
     space: Sensors | Voxels,
     marks: Mapping[str, Any],
     ceilings: Mapping[str, Mapping[str, Sequence[float]]],
-) -> Drawn:
+) -> Figures:
     """Draw one metric of each analysis over its axis, the claimed one or the first; the
     claims come first.
 
@@ -52,9 +56,9 @@ def draw_findings(
         ceilings: Noise ceilings, averaged over sensors, by metric and name.
     """
     # analyses by axis, and by whether they are of a level
-    claims = {id(finding) for finding in choose_claims(results)}
+    claims = {id(finding) for finding in choose_claimed_findings(results)}
     positions = place_sensors(space)
-    drawn = Drawn()
+    drawn = Figures()
     groups = defaultdict[Any, list[Finding]](list)
     for finding in sorted(results, key=lambda finding: id(finding) not in claims):
         analysis, _, level = finding.name.partition(" · ")
@@ -70,7 +74,7 @@ def draw_findings(
         section = FINDING if id(first) in claims else SECTION
         axis = first.axis
         value = metric_title(first.metric)
-        maps = Drawn()
+        maps = Figures()
         for finding in group:
             picture = _draw_map(finding, space, positions)
             if picture is not None:
@@ -78,7 +82,7 @@ def draw_findings(
 
         # lines or bars, with the control of a single one
         lines = [
-            _line(finding.name.partition(" · ")[2] or value, finding.measured)
+            _line(finding.name.partition(" · ")[2] or value, finding.metrics)
             for finding in group
         ]
         lines += (
@@ -94,7 +98,7 @@ def draw_findings(
         note = render(
             "explanation.txt",
             analysis=analysis,
-            metric=first.measured[0],
+            metric=first.metrics[0],
             ceilings=bounds,
         )
         options: Any = {
@@ -107,7 +111,9 @@ def draw_findings(
             onset = first.first_above_chance
             if len(group) == 1 and onset is not None:
                 # several levels in one figure have no common onset
-                options["marks"][f"{first.onset}: {FIRST_ABOVE}"] = axis.at[onset]
+                options["marks"][f"{first.onset_description}: {FIRST_ABOVE_CHANCE}"] = (
+                    axis.at[onset]
+                )
 
         # a window may begin before an effect that it shows
         words = (
@@ -160,22 +166,22 @@ def _line(name: str, metrics: Sequence[Metric]) -> CurveLine:
     )
 
 
-def summary_table(results: Findings, protocol: str) -> Table:
+def make_summary_table(results: Findings, protocol: str) -> Table:
     """Lay out where each analysis is strongest."""
     rows = []
     for finding in results:
         # p of the strongest position, the value there and its control
         peak = int(finding.values.argmax())
         control = next(iter(finding.controls.values()), None)
-        p = None if finding.corrected is None else float(finding.corrected[peak])
+        p = None if finding.p_values is None else float(finding.p_values[peak])
         rows.append(
             (
                 finding.name,
                 metric_title(finding.metric),
-                finding.axis.where(peak),
+                finding.axis.describe_position(peak),
                 TableCell(format_p(p), value=p),
-                finding.onset or None,
-                make_metric_cell(finding.measured[peak]),
+                finding.onset_description or None,
+                make_metric_cell(finding.metrics[peak]),
                 None if control is None else control[peak].value,
             )
         )
@@ -184,7 +190,7 @@ def summary_table(results: Findings, protocol: str) -> Table:
         "metric",
         "strongest",
         "p",
-        FIRST_ABOVE,
+        FIRST_ABOVE_CHANCE,
         "value, 95 % CI",
         "control",
     )

@@ -37,7 +37,7 @@ BASELINE_MS = -100
 """Start of the baseline where a store names none, as of THINGS-MEG."""
 
 
-def latest_beginnings(recording: Trials) -> Float64:
+def find_latest_onsets(recording: Trials) -> Float64:
     """Find how late an effect may begin that shows at each sample.
 
     Filters of other programs, which files name, are taken to have zero phase.

@@ -10,12 +10,12 @@ import numpy as np
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.measurements import Metric
 from brainhive_cli.evaluation.explanation.profiles import (
-    SIGNIFICANT,
+    SIGNIFICANCE_LEVEL,
     TIME,
     Axis,
     Profile,
     SubjectProfiles,
-    correct_together,
+    correct_p_values,
     standardise,
 )
 from brainhive_cli.measurement.statistics import measure_positions
@@ -34,11 +34,11 @@ LIMITS = {
 """Least and largest value of correlations; shares lie between 0 and 1, and margins
 anywhere.
 """
-FIRST_ABOVE = "first above chance"
+FIRST_ABOVE_CHANCE = "first above chance"
 """Name, in tables and figures, of the first time that is above chance."""
-UNKNOWN = "unknown (filter)"
+ONSET_UNKNOWN = "unknown (filter)"
 """Onset of a finding whose filter may show an effect from any later time."""
-BEFORE = "unknown (before the stimulus)"
+ONSET_BEFORE_STIMULUS = "unknown (before the stimulus)"
 """Onset of a finding that precedes the stimulus, which no filter explains."""
 ROUNDING_MS = 0.001
 """Precision to which the times of an axis are rounded."""
@@ -67,32 +67,32 @@ class Finding:
     name: str
     metric: str
     axis: Axis
-    measured: list[Metric]
+    metrics: list[Metric]
     controls: Mapping[str, list[Metric]]
     scores: Float64 | None = None
-    corrected: Float64 | None = None
-    latest_ms: float = -np.inf
+    p_values: Float64 | None = None
+    latest_onset_ms: float = -np.inf
 
     @property
     def values(self) -> Float64:
         """[P] values of the metrics."""
-        return np.array([metric.value for metric in self.measured])
+        return np.array([metric.value for metric in self.metrics])
 
     @property
     def first_above_chance(self) -> int | None:
         """Index of the first of two times in a row whose corrected p is significant;
         None on another axis.
         """
-        if self.corrected is None or self.axis.name != TIME:
+        if self.p_values is None or self.axis.name != TIME:
             return None
 
         # two in a row, since a single one is often noise
-        above = self.corrected < SIGNIFICANT
+        above = self.p_values < SIGNIFICANCE_LEVEL
         first = np.flatnonzero(above[:-1] & above[1:]).tolist()
         return first[0] if first else None
 
     @property
-    def onset(self) -> str:
+    def onset_description(self) -> str:
         """The first position above chance in words; empty where there is none.
 
         What a window carries may begin anywhere in it: its centre may lie before the
@@ -101,14 +101,14 @@ class Finding:
         index = self.first_above_chance
         if index is None:
             return ""
-        _, end_ms = self.axis.ends(index)
-        if not self.latest_ms < np.inf:
-            return UNKNOWN
-        if max(self.latest_ms, end_ms) < 0:
-            return BEFORE
-        if self.latest_ms > end_ms + ROUNDING_MS:
-            return f"begins by {self.latest_ms:.0f} ms"
-        return self.axis.where(index)
+        _, end_ms = self.axis.get_span_ms(index)
+        if not self.latest_onset_ms < np.inf:
+            return ONSET_UNKNOWN
+        if max(self.latest_onset_ms, end_ms) < 0:
+            return ONSET_BEFORE_STIMULUS
+        if self.latest_onset_ms > end_ms + ROUNDING_MS:
+            return f"begins by {self.latest_onset_ms:.0f} ms"
+        return self.axis.describe_position(index)
 
 
 Findings = Sequence[Finding]
@@ -205,7 +205,7 @@ def _describe(
         changes["protocol"] = f"{protocol}, {SHUFFLED}"
         control = [
             replace(one, value=mean, low=low, high=high, **changes)
-            for one, (mean, low, high) in zip(finding.measured, numbers, strict=True)
+            for one, (mean, low, high) in zip(finding.metrics, numbers, strict=True)
         ]
         scores = standardise(finding.values, null)
         finding = replace(finding, controls={SHUFFLED: control}, scores=scores)
@@ -225,10 +225,10 @@ def correct_findings(results: Findings) -> list[Finding]:
     """
     # findings without permuted labels stay as they are
     tests = [finding.scores for finding in results if finding.scores is not None]
-    corrected = iter(correct_together(tests) if tests else ())
+    corrected = iter(correct_p_values(tests) if tests else ())
     return [
         finding
         if finding.scores is None
-        else replace(finding, corrected=next(corrected))
+        else replace(finding, p_values=next(corrected))
         for finding in results
     ]

@@ -32,15 +32,15 @@ from brainhive_cli.evaluation.explanation.profiles import (
     Axis,
     Labels,
     Profile,
-    locate,
+    find_rows,
 )
 from brainhive_cli.evaluation.explanation.recipe import (
     ANALYSES,
-    OF_MODEL,
-    OF_REGIONS,
-    OF_SIGNALS,
-    OF_TRIALS,
-    OF_WINDOWS,
+    MODEL_ANALYSES,
+    REGION_ANALYSES,
+    SIGNAL_ANALYSES,
+    TRIAL_ANALYSES,
+    WINDOW_ANALYSES,
     Recipe,
 )
 from brainhive_cli.evaluation.explanation.sensor_space import find_mixture
@@ -95,19 +95,19 @@ class Job:
         analyses = recipe.analyses
         holdout = align.dataset.holdout
         has_trials = holdout.has_seen_pictures
-        wants_trials = bool(OF_TRIALS.keys() & analyses)
+        wants_trials = bool(TRIAL_ANALYSES.keys() & analyses)
         if has_trials != wants_trials and (wants_trials or analyses != [*ANALYSES]):
             why = (
                 "holds out trials"
                 if has_trials
                 else "holds out no trials of seen stimuli"
             )
-            way = f"analyses={','.join(OF_TRIALS if has_trials else ANALYSES)}"
+            way = f"analyses={','.join(TRIAL_ANALYSES if has_trials else ANALYSES)}"
             raise RecipeError(f"analyses: {align.name} {why}", way)
         require_split(align.dataset, recipe.split, "split")
 
         # decoding of trials compares signals with labels, not with embeddings
-        splits = [recipe.split] if OF_SIGNALS.keys() & analyses else []
+        splits = [recipe.split] if SIGNAL_ANALYSES.keys() & analyses else []
         splits = ["train", *splits] if "encoding" in analyses else splits
 
         # cells by subject, whose seeds are averaged, and encoders of the levels
@@ -153,14 +153,14 @@ class Job:
         recipe, align = self.recipe, self.align
         if align.dataset.holdout.divides_train:  # each fold has its own trials
             return
-        has_model = bool(OF_MODEL.keys() & recipe.analyses)
+        has_model = bool(MODEL_ANALYSES.keys() & recipe.analyses)
         opened = align.check([recipe.split], recipe.head, compares=has_model)
         if not opened:
             return
         first = [opened[cells[0].name, one] for one, cells in self.subjects.items()]
-        find_shared([trials.stimulus for trials in first])
+        find_shared_pictures([trials.stimulus for trials in first])
         for trials in first:
-            if OF_WINDOWS & {*recipe.analyses} and trials.channels:
+            if WINDOW_ANALYSES & {*recipe.analyses} and trials.channels:
                 window = recipe.window
                 times_ms = trials.times_s * 1000
                 list_window_starts(times_ms, window.width_ms, window.step_ms)
@@ -169,7 +169,7 @@ class Job:
         regions = [
             {name for name, rows in trials.regions.items() if rows} for trials in first
         ]
-        is_by_region = bool(OF_REGIONS & {*recipe.analyses})
+        is_by_region = bool(REGION_ANALYSES & {*recipe.analyses})
         if is_by_region and all(regions) and not set.intersection(*regions):
             raise BrainhiveError(
                 "the subjects have no region in common: "
@@ -238,10 +238,10 @@ class Job:
             shown.append(trials.stimulus)
             orders.append(member.interleaving(trials, split))
 
-        shared = find_shared(shown)
+        shared = find_shared_pictures(shown)
         pictures = align.models[0].pictures(split)
         orders = [
-            order.take(locate(rows.tolist(), shared))
+            order.take(find_rows(rows.tolist(), shared))
             for rows, order in zip(shown, orders, strict=True)
         ]
 
@@ -260,7 +260,7 @@ class Job:
             next((order.problem for order in orders if order.problem), ""),
         )
 
-    def reader(
+    def open_reader(
         self, cell: Cell, subject: int, units: Items, device: torch.device
     ) -> "Reader":
         """Open a cell's model with a subject's signals; labels are permuted alike for
@@ -278,7 +278,7 @@ class Job:
         pictures = member.pictures(split)
         # candidates are all embedded pictures; rows are those that all subjects were
         # shown
-        rows = locate(pictures.image_ids, units.ids[0])
+        rows = find_rows(pictures.image_ids, units.ids[0])
         candidates = np.flatnonzero(pictures.done)
         # seeds share a subject's signals
         trials = member.once(
@@ -287,7 +287,7 @@ class Job:
             split,
             lambda: match_pictures(member.trials(subject, split), rows),
         )
-        labels = Labels.of(
+        labels = Labels.draw(
             np.searchsorted(candidates, rows), units, recipe.draws, recipe.seed
         )
         return Reader(member, split, trials, candidates, labels, units)
@@ -333,7 +333,7 @@ class Reader:
     trials: Trials
     gallery_rows: Int64
     labels: Labels
-    pictures: Items
+    items: Items
 
     def __post_init__(self) -> None:
         """Find times and sensors of the signals."""
@@ -361,7 +361,7 @@ class Reader:
         return torch.from_numpy(self.trials.averages)
 
     @cached_property
-    def learned(self) -> Trials:
+    def train_trials(self) -> Trials:
         """The subject's training trials."""
         return self.member.trials(self.trials.subject, "train", is_tested=False)
 
@@ -381,9 +381,9 @@ class Reader:
         """Compute the cosine similarity of signals with candidates, less its mean over
         candidates: [N, M].
         """
-        return margins_among(self.member.encode(self.trials, signal), self.gallery)
+        return compute_margins(self.member.encode(self.trials, signal), self.gallery)
 
-    def spatial_parts(self) -> dict[str, tuple[Axis, list[Any]]]:
+    def list_spatial_positions(self) -> dict[str, tuple[Axis, list[Any]]]:
         """List sensors, or regions of voxels, with their indices of signals [N, E, T]
         in sensor space.
 
@@ -402,7 +402,7 @@ class Reader:
                     [np.s_[:, part] for part in rows],
                 )
             }
-        regions = self.regions()
+        regions = self.list_regions()
         return {
             SPACE_PART: (
                 Axis(REGION, [*regions]),
@@ -410,7 +410,7 @@ class Reader:
             )
         }
 
-    def regions(self) -> dict[str, tuple[int, ...]]:
+    def list_regions(self) -> dict[str, tuple[int, ...]]:
         """List the regions that have voxels, by name, as rows among those that the
         model reads.
 
@@ -431,10 +431,10 @@ class Reader:
         pool = len(self.gallery)
         # [N, M] each
         ranks = (rank_first_pictures(part, self.gallery, pool) for part in tokens)
-        return Profile.of_ranks(axis, ranks, self.labels, pool)
+        return Profile.from_ranks(axis, ranks, self.labels, pool)
 
 
-def find_shared(shown: Sequence[Int64]) -> Int64:
+def find_shared_pictures(shown: Sequence[Int64]) -> Int64:
     """Find the rows of the pictures that all subjects were shown.
 
     Raises:
@@ -453,10 +453,10 @@ def match_pictures(trials: Trials, rows: Int64) -> Trials:
     trials are left out.
     """
     # all subjects have one order of pictures, so that values can be averaged
-    return trials.take(locate(trials.stimulus.tolist(), rows))
+    return trials.take(find_rows(trials.stimulus.tolist(), rows))
 
 
-def margins_among(tokens: Tensor, gallery: Tensor) -> Float64:
+def compute_margins(tokens: Tensor, gallery: Tensor) -> Float64:
     """Compute cosine similarities [N, M] of tokens with candidates, less their mean
     over candidates.
     """

@@ -16,7 +16,7 @@ from brainhive_cli.data.signals.selection import (
     make_region_masks,
     mark_window,
 )
-from brainhive_cli.evaluation.explanation.job import Reader, margins_among
+from brainhive_cli.evaluation.explanation.job import Reader, compute_margins
 from brainhive_cli.evaluation.explanation.profiles import (
     BAND,
     LEVEL,
@@ -81,7 +81,7 @@ def explain_model(reader: Reader, spec: Recipe) -> SubjectProfiles:
     return measured
 
 
-def window_masks(times_ms: Float64, window: Window) -> tuple[Axis, list[Tensor]]:
+def list_window_masks(times_ms: Float64, window: Window) -> tuple[Axis, list[Tensor]]:
     """List sliding windows, and their samples [T] as masks.
 
     Raises:
@@ -95,7 +95,7 @@ def window_masks(times_ms: Float64, window: Window) -> tuple[Axis, list[Tensor]]
         for start in starts
         if (mask := mark_window(times_ms, start, width_ms)).any()
     }
-    axis = Axis.of_windows(np.array([[start, start + width_ms] for start in masks]))
+    axis = Axis.from_windows(np.array([[start, start + width_ms] for start in masks]))
     return axis, [*map(torch.from_numpy, masks.values())]
 
 
@@ -108,8 +108,8 @@ def list_parts(reader: Reader, window: Window) -> tuple[Axis, list[Tensor]]:
         RecipeError: if the window is longer than the signal.
     """
     if reader.trials.channels:
-        return window_masks(reader.times_ms, window)
-    regions = make_region_masks(reader.regions(), reader.signal.shape[1])
+        return list_window_masks(reader.times_ms, window)
+    regions = make_region_masks(reader.list_regions(), reader.signal.shape[1])
     return Axis(REGION, [*regions]), [*map(torch.from_numpy, regions.values())]
 
 
@@ -131,7 +131,7 @@ def measure_loss(reader: Reader, axis: Axis, signals: Iterable[Tensor]) -> Profi
     """
     # [N, M] each
     lost = (reader.margins - reader.measure_margins(signal) for signal in signals)
-    return Profile.of(LOST, axis, lost, reader.labels)
+    return Profile.from_matrices(LOST, axis, lost, reader.labels)
 
 
 def occlude_parts(reader: Reader, spec: Recipe) -> Profile:
@@ -152,8 +152,10 @@ def occlude_sensors(reader: Reader, _: Recipe) -> Profile:
     if reader.mixture:
         raise reader.mixture
     mean = reader.baseline.numpy()
-    space = SensorSpace.of(reader.trials, reader.learned, reader.signal.numpy(), mean)
-    signals = map(space.without, range(len(reader.sensors)))
+    space = SensorSpace.from_trials(
+        reader.trials, reader.train_trials, reader.signal.numpy(), mean
+    )
+    signals = map(space.remove_sensor, range(len(reader.sensors)))
     return measure_loss(reader, Axis(SENSOR, reader.sensors), signals)
 
 
@@ -222,8 +224,8 @@ def drop_levels(reader: Reader, _: Recipe) -> Profile:
         for key in keys
     )
     # [N, M] each
-    lost = (reader.margins - margins_among(tokens, gallery) for gallery in galleries)
-    return Profile.of(LOST, Axis(LEVEL, keys), lost, reader.labels)
+    lost = (reader.margins - compute_margins(tokens, gallery) for gallery in galleries)
+    return Profile.from_matrices(LOST, Axis(LEVEL, keys), lost, reader.labels)
 
 
 def decode_parts(reader: Reader, spec: Recipe) -> dict[str, Profile]:
@@ -237,8 +239,8 @@ def decode_parts(reader: Reader, spec: Recipe) -> dict[str, Profile]:
         BrainhiveError: if voxels belong to no region.
     """
     # target of each training signal; signals of one picture share it
-    learned = torch.from_numpy(reader.learned.averages)
-    rows, indices = np.unique(reader.learned.stimulus, return_inverse=True)
+    learned = torch.from_numpy(reader.train_trials.averages)
+    rows, indices = np.unique(reader.train_trials.stimulus, return_inverse=True)
     targets = reader.member.images("train", rows)[torch.from_numpy(indices)]  # [n, D]
 
     # ranks by the predictions of each ridge, which reads a part [C, T] of the signals
@@ -271,11 +273,11 @@ def attribute_margin(
 
     # from the mean of the candidates' unit vectors to that of the seen picture [N, D]
     candidates = F.normalize(reader.gallery.clone())
-    seen = torch.from_numpy(reader.labels.right).to(candidates.device)
+    seen = torch.from_numpy(reader.labels.seen_indices).to(candidates.device)
     directions = candidates[seen] - candidates.mean(0)
 
     # from another training signal to each tested one, to another share of the way
-    learned = reader.learned.averages
+    learned = reader.train_trials.averages
     random = np.random.default_rng(spec.seed)
     module = reader.member.module
     total = torch.zeros(reader.signal.shape[1]).double()

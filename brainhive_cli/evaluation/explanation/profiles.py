@@ -14,12 +14,12 @@ from brainhive_cli.core.errors import BrainhiveError, DamagedStore, RecipeError
 from brainhive_cli.data.signals.trials import index_optional
 from brainhive_cli.measurement.units import Items
 
-EXCHANGES = 20
+DRAWS_OF_WRONG_LABELS = 20
 """Permutations of which that with the fewest items left in their unit is chosen: one in
 three leaves none.
 """
 
-SIGNIFICANT = 0.05
+SIGNIFICANCE_LEVEL = 0.05
 """Level of the tests."""
 
 TIME, SENSOR, BAND, REGION, LEVEL = (
@@ -49,7 +49,7 @@ class Axis:
     spans: Float64 | None = None
 
     @classmethod
-    def of_windows(cls, spans: Float64) -> Self:
+    def from_windows(cls, spans: Float64) -> Self:
         """Build the axis of windows, at their centres."""
         return cls(TIME, [float(centre) for centre in spans.mean(1).round(3)], spans)
 
@@ -61,20 +61,20 @@ class Axis:
             for position in self.at
         ]
 
-    def ends(self, index: int) -> tuple[float, float]:
+    def get_span_ms(self, index: int) -> tuple[float, float]:
         """Give start and end of a time in milliseconds: of a sample, itself."""
         if self.spans is None:
             return self.at[index], self.at[index]
         start, stop = self.spans[index]
         return float(start), float(stop)
 
-    def where(self, index: int) -> str:
+    def describe_position(self, index: int) -> str:
         """Name a position in words: of a window, its start and end."""
         if self.spans is None:
             return self.labels[index]
 
         # a window that begins before onset has a minus sign, which a dash would hide
-        start, stop = self.ends(index)
+        start, stop = self.get_span_ms(index)
         return f"{start:g}{' to ' if start < 0 else '–'}{stop:g} ms"
 
 
@@ -103,7 +103,7 @@ class Profile:
     pool: int = 0
 
     @classmethod
-    def of(
+    def from_matrices(
         cls, metric: str, axis: Axis, matrices: Iterable[Float64], labels: "Labels"
     ) -> Self:
         """Look up the value of each item with its own label, and with those of others.
@@ -123,7 +123,7 @@ class Profile:
         )
 
     @classmethod
-    def of_ranks(
+    def from_ranks(
         cls, axis: Axis, ranks: Iterable[Int64], labels: "Labels", pool: int
     ) -> dict[str, Self]:
         """Describe ranks [N, M] of each candidate by each item, at each position, as
@@ -150,7 +150,7 @@ class Profile:
     def take(self, at: Sequence[Any]) -> Self:
         """Select positions, in this order."""
         # positions are rows of the values, and columns of the control
-        rows = locate(self.axis.at, at)
+        rows = find_rows(self.axis.at, at)
         return replace(
             self,
             axis=replace(
@@ -178,12 +178,12 @@ class Labels:
             permutation.
     """
 
-    right: Int64
-    permuted: Int64
-    wrong: Int64
+    seen_indices: Int64
+    permuted_indices: Int64
+    wrong_indices: Int64
 
     @classmethod
-    def of(cls, right: Int64, units: Items, draws: int, seed: int) -> Self:
+    def draw(cls, right: Int64, units: Items, draws: int, seed: int) -> Self:
         """Permute the labels of pictures that are exchangeable, K times at most.
 
         Args:
@@ -197,10 +197,10 @@ class Labels:
         exchangeable = replace(units, problem="")
         exchanges = [
             np.arange(len(right)),
-            *permutations(exchangeable, EXCHANGES, seed),
+            *draw_permutations(exchangeable, DRAWS_OF_WRONG_LABELS, seed),
         ]
         wrong = right[min(exchanges, key=lambda order: (unit[order] == unit).sum())]
-        return cls(right, right[permutations(units, draws, seed)], wrong)
+        return cls(right, right[draw_permutations(units, draws, seed)], wrong)
 
     def look_up(
         self, axis: Axis, matrices: Iterable[Array]
@@ -209,20 +209,23 @@ class Labels:
         ones [K, N].
         """
         # matrices come one by one: all at once would not fit in memory
-        items = np.arange(len(self.right))
+        items = np.arange(len(self.seen_indices))
         with console.progress(f"ranking by {axis.name}", len(axis.at)) as bar:
             for matrix in matrices:
-                yield matrix[items, self.right], matrix[items, self.permuted]
+                yield (
+                    matrix[items, self.seen_indices],
+                    matrix[items, self.permuted_indices],
+                )
                 bar.advance()
 
 
-def locate(names: Sequence[Hashable], wanted: Iterable[Hashable]) -> Int64:
+def find_rows(names: Sequence[Hashable], wanted: Iterable[Hashable]) -> Int64:
     """Find the row of each wanted name among all names."""
     row_of = {name: row for row, name in enumerate(names)}
     return np.array([row_of[name] for name in wanted], np.int64)
 
 
-def permutations(units: Items, draws: int, seed: int) -> Int64:
+def draw_permutations(units: Items, draws: int, seed: int) -> Int64:
     """Permute the labels of n items, the same for each subject: [K, n] the item whose
     label each gets.
 
@@ -231,7 +234,7 @@ def permutations(units: Items, draws: int, seed: int) -> Int64:
     """
     # orders are of the units' names, whose order may differ from that of the items
     orders = units.draw_permutations(draws, seed)
-    rows = locate(units.ids[0], units.names)
+    rows = find_rows(units.ids[0], units.names)
     permuted = np.empty_like(orders)
     permuted[:, rows] = rows[orders]
     return permuted
@@ -252,7 +255,7 @@ def standardise(measured: Float64, null: Float64) -> Float64:
     )
 
 
-def correct_together(tests: Sequence[Float64]) -> list[Float64]:
+def correct_p_values(tests: Sequence[Float64]) -> list[Float64]:
     """Correct p over all positions of several tests, whose permutations k are of the
     same labels.
 
@@ -271,14 +274,15 @@ def correct_together(tests: Sequence[Float64]) -> list[Float64]:
     """
     # a height below 1 is that of a control which does not vary
     heights = [
-        max(1.0, float(np.quantile(scores.max(1), 1 - SIGNIFICANT))) for scores in tests
+        max(1.0, float(np.quantile(scores.max(1), 1 - SIGNIFICANCE_LEVEL)))
+        for scores in tests
     ]
     scaled = [scores / height for scores, height in zip(tests, heights, strict=True)]
     largest = np.max([scores[1:].max(1) for scores in scaled], 0)[:, None]  # [K, 1]
-    return [count_larger(scores, largest) for scores in scaled]
+    return [compute_p_values(scores, largest) for scores in scaled]
 
 
-def count_larger(scores: Float64, drawn: Float64) -> Float64:
+def compute_p_values(scores: Float64, drawn: Float64) -> Float64:
     """Return the share of permutations [K, P or 1] that are as large as measured
     scores, these among them.
 

@@ -10,7 +10,7 @@ from brainhive_cli.core.recipe import TrainedRunRecipe
 from brainhive_cli.core.sections import Section
 from brainhive_cli.models.encoders import Encoders
 
-OF_MODEL = {
+MODEL_ANALYSES = {
     "windows": "retrieval by one window of the signal at a time",
     "occlusion": "margin that is lost without a window",
     "sensors": "margin that is lost without a sensor, in sensor space",
@@ -23,7 +23,7 @@ OF_MODEL = {
     ),
 }
 """Analyses of a trained model, and of signals with its targets."""
-OF_SIGNALS = {
+SIGNAL_ANALYSES = {
     "encoding": (
         "signals predicted from embeddings, by time and by sensor or region, and "
         "without each level"
@@ -33,17 +33,17 @@ OF_SIGNALS = {
     ),
 }
 """Analyses of signals and embeddings, which need no model."""
-OF_TRIALS = {
+TRIAL_ANALYSES = {
     "decoding": "categories decoded from held-out trials, window by window",
     "generalisation": "classifiers of one window tested on every other",
 }
 """Analyses of runs that hold out trials of seen stimuli: all that there are of
 these.
 """
-ANALYSES = (*OF_MODEL, *OF_SIGNALS)
-OF_WINDOWS = {"windows", "occlusion", "trained"}
+ANALYSES = (*MODEL_ANALYSES, *SIGNAL_ANALYSES)
+WINDOW_ANALYSES = {"windows", "occlusion", "trained"}
 """Analyses of a model that read windows of the signals of sensors."""
-OF_REGIONS = {"regions", "trained", "encoding"}
+REGION_ANALYSES = {"regions", "trained", "encoding"}
 """Analyses that read the regions of voxels one by one."""
 BANDS = {
     "delta": (1.0, 4.0),
@@ -94,13 +94,14 @@ class Recipe(TrainedRunRecipe):
 
     # analyses, and where along the signal they look
     analyses: Annotated[
-        key_types.NameList, sections.require_names("analysis", (*ANALYSES, *OF_TRIALS))
+        key_types.NameList,
+        sections.require_names("analysis", (*ANALYSES, *TRIAL_ANALYSES)),
     ] = Field(
         [*ANALYSES],
         min_length=1,
         description=(
             f"which of {', '.join(ANALYSES)}; of held-out trials "
-            f"{' and '.join(OF_TRIALS)}"
+            f"{' and '.join(TRIAL_ANALYSES)}"
         ),
     )
     window: Window = Window()
@@ -128,9 +129,9 @@ class Recipe(TrainedRunRecipe):
         wanted = {*self.analyses}
         # analyses that read each key
         needs = {
-            "window": OF_WINDOWS | {*OF_TRIALS},
+            "window": WINDOW_ANALYSES | {*TRIAL_ANALYSES},
             "bands": {"bands"},
-            "levels": {*OF_SIGNALS},
+            "levels": {*SIGNAL_ANALYSES},
         }
         for key, users in needs.items():
             if not users & wanted:

@@ -13,7 +13,7 @@ from brainhive_cli.evaluation.explanation.encoding_model import explain_signals
 from brainhive_cli.evaluation.explanation.job import Job
 from brainhive_cli.evaluation.explanation.model_profiles import explain_model
 from brainhive_cli.evaluation.explanation.profiles import Axis, Profile, SubjectProfiles
-from brainhive_cli.evaluation.explanation.recipe import OF_MODEL
+from brainhive_cli.evaluation.explanation.recipe import MODEL_ANALYSES
 from brainhive_cli.evaluation.explanation.trial_decoding import (
     check_folds,
     explain_trials,
@@ -37,7 +37,7 @@ class ExplanationRun(Job, RunJob):
         if self.align.dataset.holdout.divides_train:
             return {}
         listed: list[tuple[Cell | None, int]] = []
-        if OF_MODEL.keys() & self.recipe.analyses:
+        if MODEL_ANALYSES.keys() & self.recipe.analyses:
             for subject, cells in self.subjects.items():
                 listed += [(cell, subject) for cell in cells]
         if "encoding" in self.recipe.analyses:
@@ -59,7 +59,7 @@ class ExplanationRun(Job, RunJob):
             cell, subject = self.parts[name]
             # signals are the same in all cells of a subject: the first cell reads them
             shown = cell or self.subjects[subject][0]
-            reader = self.reader(shown, subject, units, device)
+            reader = self.open_reader(shown, subject, units, device)
             if cell is None:
                 return explain_signals(reader, self.levels, self.recipe)
             return explain_model(reader, self.recipe)
@@ -75,7 +75,7 @@ class ExplanationRun(Job, RunJob):
             return explain_trials(self)
         units = self.find_units(device)
         readers = [
-            self.reader(cells[0], subject, units, device)
+            self.open_reader(cells[0], subject, units, device)
             for subject, cells in self.subjects.items()
         ]
         loaded = {

@@ -35,7 +35,7 @@ class SensorSpace:
     mixing: Tensor | None
 
     @classmethod
-    def of(
+    def from_trials(
         cls, tested: Trials, learned: Trials, signal: Float32, mean: Float32
     ) -> Self:
         """Undo what mixes the channels of trials; all of a recording's sensors
@@ -91,7 +91,7 @@ class SensorSpace:
         )
         return cls(read, deviation, mixing)
 
-    def without(self, sensor: int) -> Tensor:
+    def remove_sensor(self, sensor: int) -> Tensor:
         """Give the input [N, C, T] as if a sensor had shown its mean training
         signal.
         """

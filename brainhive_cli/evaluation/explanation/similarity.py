@@ -20,7 +20,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
     Axis,
     Profile,
     SubjectProfiles,
-    permutations,
+    draw_permutations,
 )
 from brainhive_cli.evaluation.explanation.recipe import Recipe
 from brainhive_cli.measurement.reliability import (
@@ -108,7 +108,9 @@ def measure_similarity(
     ends = []
     for subjects in patterns:
         # [S, P]
-        signals = np.stack([ranked(distances(subject)) for subject in subjects])
+        signals = np.stack(
+            [rank_distances(compute_distances(subject)) for subject in subjects]
+        )
         # [S, M]
         explained = np.stack(
             [np.square(signals @ basis.T).sum(-1) for basis in bases], -1
@@ -120,11 +122,11 @@ def measure_similarity(
         shares.append(share * factor[..., None])
         factors.append(factor.mean(0))
         means.append(signals.mean(0))
-        ends.append(ceilings(signals))
+        ends.append(compute_ceilings(signals))
 
     # the mean over subjects with models whose pictures are permuted, in single
     # precision
-    orders = permutations(pictures, draws, seed)
+    orders = draw_permutations(pictures, draws, seed)
     rows, columns = np.triu_indices(len(pictures.names), 1)
     pair = squareform(np.arange(len(rows)))  # number of each pair of pictures
     averaged = np.stack(means, -1).astype(np.float32)  # [P, T]
@@ -158,7 +160,10 @@ def rank_models(features: Mapping[str, Array]) -> dict[str, Float64]:
         BrainhiveError: if there are too few pictures, or a model tells none of them
             from others.
     """
-    models = {name: ranked(distances(values)) for name, values in features.items()}
+    models = {
+        name: rank_distances(compute_distances(values))
+        for name, values in features.items()
+    }
     if constant := [name for name, model in models.items() if not model.any()]:
         raise BrainhiveError(
             f"{constant[0]} has the same distance between all pictures",
@@ -167,7 +172,7 @@ def rank_models(features: Mapping[str, Array]) -> dict[str, Float64]:
     return models
 
 
-def distances(patterns: Array) -> Float64:
+def compute_distances(patterns: Array) -> Float64:
     """Measure the correlation distance of each pair of pictures, [P] in the order of
     `numpy.triu_indices`.
 
@@ -191,7 +196,7 @@ def distances(patterns: Array) -> Float64:
     return np.asarray(1 - squareform(units @ units.T, checks=False))
 
 
-def ranked(values: Float64) -> Float64:
+def rank_distances(values: Float64) -> Float64:
     """Rank values [..., P], ties by their mean rank; centred and of unit length:
     products are Spearman's.
     """
@@ -225,7 +230,7 @@ def share_among_pictures(signals: Float64, models: Float64, pictures: int) -> Fl
     return np.array(shares) - (signals @ models.T)[..., None]
 
 
-def ceilings(signals: Float64) -> tuple[float, float]:
+def compute_ceilings(signals: Float64) -> tuple[float, float]:
     """Compute the lower and the upper ceiling of subjects' unit ranks [S, P]; of one
     subject NaN.
 
@@ -237,14 +242,19 @@ def ceilings(signals: Float64) -> tuple[float, float]:
 
     # equal sums of ranks are ties, though their rounding differs
     total = signals.sum(0)
-    upper = float(np.mean(signals @ ranked(total.round(EQUAL))))
+    upper = float(np.mean(signals @ rank_distances(total.round(EQUAL))))
     lower = float(
-        np.mean([signal @ ranked((total - signal).round(EQUAL)) for signal in signals])
+        np.mean(
+            [
+                signal @ rank_distances((total - signal).round(EQUAL))
+                for signal in signals
+            ]
+        )
     )
     return lower, upper
 
 
-def halves_ceiling(halves: Sequence[Array]) -> float:
+def estimate_ceiling_from_halves(halves: Sequence[Array]) -> float:
     """Estimate the correlation that a perfect model would have with all repetitions,
     from two halves [N, C].
 
@@ -252,7 +262,7 @@ def halves_ceiling(halves: Sequence[Array]) -> float:
     Spearman-Brown corrected: two recordings each have the noise that a model has not.
     With the sign of that correlation it is 0 on average on noise.
     """
-    one, other = (ranked(distances(half)) for half in halves)
+    one, other = (rank_distances(compute_distances(half)) for half in halves)
     reliability = spearman_brown(float(one @ other))
     return float(np.copysign(abs(reliability) ** 0.5, reliability))
 
@@ -297,7 +307,7 @@ def explain_similarity(
             [np.s_[..., row]] * len(readers) for row in range(len(axis.at))
         ]
     else:
-        regions = [reader.regions() for reader in readers]
+        regions = [reader.list_regions() for reader in readers]
         shared = [
             name
             for name in regions[0]
@@ -318,7 +328,7 @@ def explain_similarity(
         for part in parts
     )
     measured, bounds = measure_similarity(
-        axis, patterns, models, first.pictures, spec.draws, spec.seed
+        axis, patterns, models, first.items, spec.draws, spec.seed
     )
 
     # of one subject, halves of the repetitions stand in for ceilings: even and odd
@@ -338,6 +348,7 @@ def explain_similarity(
             ((first.trials.singles * mask).sum(1) / mask.sum(1)) for mask in masks
         ]
         bounds[HALVES] = [
-            halves_ceiling([half[index] for half in halves]) for (index,) in parts
+            estimate_ceiling_from_halves([half[index] for half in halves])
+            for (index,) in parts
         ]
     return measured, bounds

@@ -18,28 +18,28 @@ from brainhive_cli.core.jobs import Summary
 from brainhive_cli.core.measurements import scope
 from brainhive_cli.data.datasets import make_grouping
 from brainhive_cli.data.signals.trials import Trials, index_optional
-from brainhive_cli.evaluation.explanation.conclusion import Scopes, finish
-from brainhive_cli.evaluation.explanation.figures import Drawn
+from brainhive_cli.evaluation.explanation.conclusion import Scopes, summarise_findings
+from brainhive_cli.evaluation.explanation.figures import Figures
 from brainhive_cli.evaluation.explanation.findings import (
     correct_findings,
     describe_profiles,
 )
 from brainhive_cli.evaluation.explanation.job import Job
-from brainhive_cli.evaluation.explanation.model_profiles import window_masks
+from brainhive_cli.evaluation.explanation.model_profiles import list_window_masks
 from brainhive_cli.evaluation.explanation.profiles import (
     SECTION,
-    SIGNIFICANT,
+    SIGNIFICANCE_LEVEL,
     Axis,
     Profile,
     SubjectProfiles,
 )
-from brainhive_cli.evaluation.explanation.recipe import OF_TRIALS
+from brainhive_cli.evaluation.explanation.recipe import TRIAL_ANALYSES
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.reports.tables import render
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 
-DECODING, GENERALISATION = OF_TRIALS
-AT_ONCE = 2**26
+DECODING, GENERALISATION = TRIAL_ANALYSES
+MAX_COMPARISONS = 2**26
 """Comparisons of labels with predictions at once, to bound memory."""
 
 
@@ -62,27 +62,29 @@ class DecodedTrials:
 
     names: list[str]
     groups: list[str]
-    shown: Int64
-    predicted: Int64
+    stimuli: Int64
+    predictions: Int64
     axis: Axis
-    candidates: int
+    n_stimuli: int
     trials: Trials
-    order: Interleaving
-    left_out: str = ""
+    interleaving: Interleaving
+    skipped_windows_reason: str = ""
 
-    def profile(
+    def make_profile(
         self, axis: Axis, predicted: Int64, permuted: Int64, chance: float
     ) -> Profile:
         """Measure the accuracy of predictions [Q, N], also with the permuted labels [K,
         N].
         """
         # [k, Q, N] comparisons of a chunk at once
-        chunks = np.array_split(permuted, 1 + permuted.size * len(predicted) // AT_ONCE)
+        chunks = np.array_split(
+            permuted, 1 + permuted.size * len(predicted) // MAX_COMPARISONS
+        )
         null = np.concatenate(
             [(chunk[:, None] == predicted).mean(2) for chunk in chunks]
         )
-        hits = (predicted == self.shown).astype(np.float64)
-        return Profile("accuracy", axis, hits, null, None, chance, self.candidates)
+        hits = (predicted == self.stimuli).astype(np.float64)
+        return Profile("accuracy", axis, hits, null, None, chance, self.n_stimuli)
 
 
 def explain_trials(job: Job) -> Summary:
@@ -94,10 +96,12 @@ def explain_trials(job: Job) -> Summary:
     # predictions for all subjects, and the trials that are permuted together
     spec, align = job.recipe, job.align
     subjects = [decode(job, subject) for subject in job.subjects]
-    problem = next(filter(None, (decoded.order.problem for decoded in subjects)), "")
+    problem = next(
+        filter(None, (decoded.interleaving.problem for decoded in subjects)), ""
+    )
     protocol = f"{job.describe_protocol()}, shrinkage LDA of single windows"
     rows = (
-        zip(each.names, each.groups, each.order.blocks, strict=True)
+        zip(each.names, each.groups, each.interleaving.blocks, strict=True)
         for each in subjects
     )
     # trials are grouped by run, session or block, and not by what they show
@@ -110,8 +114,8 @@ def explain_trials(job: Job) -> Summary:
     # by time, where the tested window is the one that was trained on; every window with
     # every classifier
     axis = subjects[0].axis
-    chance = guess_most_frequent([decoded.shown for decoded in subjects])
-    windows = [axis.where(index) for index in range(len(axis.at))]
+    chance = compute_majority_accuracy([decoded.stimuli for decoded in subjects])
+    windows = [axis.describe_position(index) for index in range(len(axis.at))]
     pairs = Axis(
         "windows",
         [f"trained {one}, tested {other}" for one, other in product(windows, windows)],
@@ -122,16 +126,18 @@ def explain_trials(job: Job) -> Summary:
     for decoded in subjects:
         # labels are permuted within what was interleaved; not at all where time says
         # the same
-        permuted = permute_blocks(decoded.shown, decoded.order, draws, spec.seed)
+        permuted = permute_stimuli(
+            decoded.stimuli, decoded.interleaving, draws, spec.seed
+        )
         part = SubjectProfiles()
-        predicted = decoded.predicted
+        predicted = decoded.predictions
         diagonal = np.ascontiguousarray(predicted.diagonal().T)
-        part.profiles[DECODING] = decoded.profile(axis, diagonal, permuted, chance)
+        part.profiles[DECODING] = decoded.make_profile(axis, diagonal, permuted, chance)
         if draws and GENERALISATION in (
-            (OF_TRIALS.keys() & spec.analyses) or OF_TRIALS
+            (TRIAL_ANALYSES.keys() & spec.analyses) or TRIAL_ANALYSES
         ):
             grid = predicted.reshape(len(pairs.at), -1)
-            part.profiles[GENERALISATION] = decoded.profile(
+            part.profiles[GENERALISATION] = decoded.make_profile(
                 pairs, grid, permuted, chance
             )
         parts.append([part])
@@ -141,20 +147,20 @@ def explain_trials(job: Job) -> Summary:
     facts: dict[str, Any] = {"protocol": protocol, "draws": draws}
     facts["warnings"] = align.signal_warnings
     scopes = Scopes()
-    drawn = Drawn()
+    drawn = Figures()
 
     # the best pair of windows, and a matrix of all
     for finding in grids:
-        assert finding.corrected is not None
+        assert finding.p_values is not None
         peak = int(finding.values.argmax())
         shape = (len(windows), len(windows))
         scopes[scope(GENERALISATION, pairs.at[peak])] = {
-            finding.metric: finding.measured[peak]
+            finding.metric: finding.metrics[peak]
         }
-        facts["generalisation"] = finding.corrected.reshape(shape).tolist()  # [P, P]
+        facts["generalisation"] = finding.p_values.reshape(shape).tolist()  # [P, P]
         shares = {
             "chance": chance,
-            "count": (finding.corrected < SIGNIFICANT).sum(),
+            "count": (finding.p_values < SIGNIFICANCE_LEVEL).sum(),
             "pairs": len(pairs.at),
         }
         note = render("explanation.txt", analysis=GENERALISATION, **shares)
@@ -172,11 +178,15 @@ def explain_trials(job: Job) -> Summary:
         )
         drawn.append(matrix)
     missing = {"test against permuted labels": problem} if problem else {}
-    if left_out := next(filter(None, (decoded.left_out for decoded in subjects)), ""):
+    if left_out := next(
+        filter(None, (decoded.skipped_windows_reason for decoded in subjects)), ""
+    ):
         missing["times of overlapping windows"] = left_out
     # recordings say which filters, marks and sensors figures have
     signals = [decoded.trials for decoded in subjects]
-    return finish(job, [by_time], signals, items, missing, drawn, facts, scopes)
+    return summarise_findings(
+        job, [by_time], signals, items, missing, drawn, facts, scopes
+    )
 
 
 def check_folds(job: Job) -> None:
@@ -205,10 +215,10 @@ def list_windows(job: Job, trials: Trials) -> tuple[Axis, list[torch.Tensor]]:
             "decoding by time is of EEG and MEG, and the signals have one sample",
             "eval-retrieval",
         )
-    return window_masks(trials.times_s * 1000, job.recipe.window)
+    return list_window_masks(trials.times_s * 1000, job.recipe.window)
 
 
-def permute_blocks(shown: Int64, order: Interleaving, draws: int, seed: int) -> Int64:
+def permute_stimuli(shown: Int64, order: Interleaving, draws: int, seed: int) -> Int64:
     """Permute the labels of trials [N] within parts, those of a block together: [K,
     N].
     """
@@ -228,7 +238,7 @@ def permute_blocks(shown: Int64, order: Interleaving, draws: int, seed: int) -> 
     return labels[:, block]
 
 
-def guess_most_frequent(shown: Sequence[Int64]) -> float:
+def compute_majority_accuracy(shown: Sequence[Int64]) -> float:
     """Return the accuracy of always naming the most frequent stimulus, mean over
     subjects with trials [N].
     """

@@ -11,14 +11,14 @@ from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.demo import pictures, simulation
 from brainhive_cli.evaluation.explanation.encoding_model import (
-    along,
     predict_signals,
-    unique,
+    profile_correlation,
+    profile_unique_correlation,
 )
 from brainhive_cli.evaluation.explanation.profiles import (
     Axis,
     Labels,
-    correct_together,
+    correct_p_values,
     standardise,
 )
 from brainhive_cli.measurement.units import Items
@@ -37,7 +37,7 @@ def features(split):
 
 
 def labels_of(count, draws):
-    return Labels.of(np.arange(count), Items.from_sizes([count]), draws, 0)
+    return Labels.draw(np.arange(count), Items.from_sizes([count]), draws, 0)
 
 
 def whitened(split, low, meaning):
@@ -97,10 +97,10 @@ def test_posterior_sites_are_predicted_and_frontal_ones_are_not(predicted):
     labels = labels_of(COUNTS["test"], 100)
 
     full, _, measured = predicted
-    found = along(full, measured, Axis("sensor", NAMES), rows, labels)
+    found = profile_correlation(full, measured, Axis("sensor", NAMES), rows, labels)
 
     values = dict(zip(NAMES, found.values.mean(1), strict=True))
-    (corrected,) = correct_together([standardise(found.values.mean(1), found.null)])
+    (corrected,) = correct_p_values([standardise(found.values.mean(1), found.null)])
     above = {name for name, p in zip(NAMES, corrected, strict=True) if p < 0.05}
     assert above == {*simulation.CHANNELS}
     assert min(values[name] for name in simulation.CHANNELS) > 2 * max(
@@ -122,7 +122,8 @@ def test_looks_add_early_what_meaning_does_not_know_and_meaning_late(predicted):
         [np.s_[..., [row]] for row in rows],
     )
     looks, meaning = (
-        unique(full, sides[level], measured, *times) for level in ("looks", "meaning")
+        profile_unique_correlation(full, sides[level], measured, *times)
+        for level in ("looks", "meaning")
     )
 
     at = np.array(looks.axis.at)

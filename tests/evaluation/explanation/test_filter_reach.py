@@ -8,8 +8,12 @@ import pytest
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.explanation.claims import bound_onsets
-from brainhive_cli.evaluation.explanation.filter_reach import latest_beginnings
-from brainhive_cli.evaluation.explanation.findings import BEFORE, UNKNOWN, Finding
+from brainhive_cli.evaluation.explanation.filter_reach import find_latest_onsets
+from brainhive_cli.evaluation.explanation.findings import (
+    ONSET_BEFORE_STIMULUS,
+    ONSET_UNKNOWN,
+    Finding,
+)
 from brainhive_cli.evaluation.explanation.profiles import Axis
 
 TIMES_MS = np.arange(-200, 800, 8.0)
@@ -58,7 +62,7 @@ def test_an_effect_shows_before_it_begins_as_far_as_the_filter_reaches(
     source, steps, earliest, latest
 ):
     """Issue 60, row 4: onsets were given without the reach of the filter."""
-    reached = latest_beginnings(filtered(source, **steps))
+    reached = find_latest_onsets(filtered(source, **steps))
 
     assert earliest <= reached[TIMES_MS == 0].item() <= latest
 
@@ -66,7 +70,7 @@ def test_an_effect_shows_before_it_begins_as_far_as_the_filter_reaches(
 @pytest.mark.parametrize("kind", ({"kind": "things-prepared"}, {}))
 def test_signals_that_others_filtered_have_no_known_reach(kind):
     source = {"preparation": kind}
-    assert np.isnan(latest_beginnings(filtered(source))).all()
+    assert np.isnan(find_latest_onsets(filtered(source))).all()
 
 
 @pytest.mark.parametrize(
@@ -74,13 +78,13 @@ def test_signals_that_others_filtered_have_no_known_reach(kind):
     (
         (104, {}, {"band_hz": BROAD}, "104–152 ms"),
         (-8, {}, {"band_hz": BROAD}, "-8 to 40 ms"),
-        (-104, {}, {"band_hz": BROAD}, BEFORE),
+        (-104, {}, {"band_hz": BROAD}, ONSET_BEFORE_STIMULUS),
         (-104, {}, {"band_hz": [1, 40]}, "begins by"),
         (104, {}, {"band_hz": [None, 10], "baseline": False}, "begins by"),
         (-8, {}, {"band_hz": [1, 40]}, "begins by"),
-        (104, {}, {"band_hz": [1, 40]}, UNKNOWN),
-        (104, {}, {"band_hz": [0.1, 40], "baseline": False}, UNKNOWN),
-        (104, {"preparation": {"kind": "things-prepared"}}, {}, UNKNOWN),
+        (104, {}, {"band_hz": [1, 40]}, ONSET_UNKNOWN),
+        (104, {}, {"band_hz": [0.1, 40], "baseline": False}, ONSET_UNKNOWN),
+        (104, {"preparation": {"kind": "things-prepared"}}, {}, ONSET_UNKNOWN),
     ),
 )
 def test_no_time_before_the_stimulus_is_given_as_the_first(
@@ -90,14 +94,14 @@ def test_no_time_before_the_stimulus_is_given_as_the_first(
     from 1 to 40 Hz, read "first at -150 to -100 ms".
     """
     starts = np.arange(first_ms, first_ms + 144, 48.0)
-    axis = Axis.of_windows(np.stack([starts, starts + 48], 1))
+    axis = Axis.from_windows(np.stack([starts, starts + 48], 1))
     scores = np.zeros((1, len(starts)))
     finding = Finding("a", "top1", axis, [], {}, scores, np.full(len(starts), 0.01))
 
     (bounded,), reason = bound_onsets([finding], [filtered(source, **steps)])
 
     if said == "begins by":
-        assert said in bounded.onset and bounded.latest_ms > 200
+        assert said in bounded.onset_description and bounded.latest_onset_ms > 200
     else:
-        assert bounded.onset == said
-    assert bool(reason) == (said in (BEFORE, UNKNOWN))
+        assert bounded.onset_description == said
+    assert bool(reason) == (said in (ONSET_BEFORE_STIMULUS, ONSET_UNKNOWN))

@@ -65,7 +65,7 @@ def test_intervals_of_explain_take_neighbouring_clips_together():
     blocks = StimulusGrouping("neighbours", medium="clip").make_items([clips])
     for units in (blocks, Items.independent([clips])):
         (finding,) = describe([[found]], units)
-        held.append(np.mean([each.low <= 0 <= each.high for each in finding.measured]))
+        held.append(np.mean([each.low <= 0 <= each.high for each in finding.metrics]))
 
     assert held[0] > 0.95 - 3 * 0.0154 and held[1] < 0.6
     assert blocks.kind == "blocks of 80 neighbouring clips"
@@ -74,10 +74,10 @@ def test_intervals_of_explain_take_neighbouring_clips_together():
 def finding_along(axis, effect, seed=0, metric="margin", name="occlusion"):
     """One analysis along an axis, with an effect at each position."""
     random, places = np.random.default_rng(seed), np.arange(N)
-    labels = Labels.of(places, PICTURES, 200, 0)
+    labels = Labels.draw(places, PICTURES, 200, 0)
     matrices = [size * np.eye(N) + random.normal(size=(N, N)) for size in effect]
     measured = SubjectProfiles()
-    measured.profiles[name] = Profile.of(metric, axis, matrices, labels)
+    measured.profiles[name] = Profile.from_matrices(metric, axis, matrices, labels)
     (found,) = describe([[measured]])
     return found
 
@@ -115,16 +115,16 @@ def test_p_is_corrected_over_all_analyses_of_a_page():
     alone = [finding_along(OVER_TIME, [0, 0, 0, 0], seed) for seed in range(12)]
     together = correct_findings(alone)
 
-    least = [min(each.corrected.min() for each in some) for some in (alone, together)]
+    least = [min(each.p_values.min() for each in some) for some in (alone, together)]
     assert least[1] >= 5 * least[0]
 
 
 def test_what_is_not_shown_is_said_not_to_be():
     none = finding_along(OVER_TIME, [0, 0, 0, 0], seed=1)
     some = finding_along(OVER_SENSORS, [0, 0, 4, 0])
-    assert none.corrected.min() > 0.05
+    assert none.p_values.min() > 0.05
     place = (
-        f"(strongest at {none.axis.where(none.values.argmax())}, p = "
+        f"(strongest at {none.axis.describe_position(none.values.argmax())}, p = "
         f"{format_p(state_claims([none])[0].p)}"
     )
     told, both, where = (

@@ -7,7 +7,7 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.evaluation.explanation.job import find_shared
+from brainhive_cli.evaluation.explanation.job import find_shared_pictures
 from brainhive_cli.evaluation.explanation.recipe import Recipe
 from brainhive_cli.evaluation.explanation.run import ExplanationRun
 
@@ -63,9 +63,12 @@ def test_regions_that_nobody_shares_are_refused(
 
 
 def test_pictures_that_nobody_shares_are_refused() -> None:
-    assert find_shared([np.array([1, 2, 3]), np.array([3, 2])]).tolist() == [2, 3]
+    assert find_shared_pictures([np.array([1, 2, 3]), np.array([3, 2])]).tolist() == [
+        2,
+        3,
+    ]
     with pytest.raises(BrainhiveError) as caught:
-        find_shared([np.array([1]), np.array([2])])
+        find_shared_pictures([np.array([1]), np.array([2])])
     assert "--subjects" in caught.value.hint
 
 

@@ -69,14 +69,14 @@ def reader(kind, channels, samples, space=None, region=None):
         stimulus=places,
     ).select([region] if region else None)
     shared = Items.independent([ids])
-    labels = Labels.of(places, shared, 20, 0)
+    labels = Labels.draw(places, shared, 20, 0)
     member = TrainedModel(run, Cell("", (1,), (1,), 0))
     vars(member)["module"] = model
     made = Reader(member, "test", trials, places, labels, shared)
     made.__dict__.update(  # what a run with files would be asked for
         signal=torch.from_numpy(trials.averages),
         baseline=torch.full((width, samples), 0.1),
-        learned=trials,
+        train_trials=trials,
         gallery=torch.randn(ITEMS, 16),
     )
     return made
@@ -189,8 +189,8 @@ def test_voxels_add_up_to_the_margin_each_by_its_weights(tmp_path):
     regions, indices = {"V1": np.arange(7) > 2}, np.argwhere(np.ones((7, 1, 1)))
     grid = Grid(indices.astype(np.int16), (8, 1, 1), np.diag([2.0, 2, 2, 1]))
     made = reader("ridge", 7, 1, Voxels(regions, {}, grid), "V1")
-    made.__dict__["learned"] = made.trials.take(np.array([0]))
-    other = torch.from_numpy(made.learned.averages)
+    made.__dict__["train_trials"] = made.trials.take(np.array([0]))
+    other = torch.from_numpy(made.train_trials.averages)
     ridge = made.member.module.backbone.maps["1"]
     for bias in (1.0, 1000.0):
         torch.nn.init.normal_(ridge.weight["token"])

@@ -13,8 +13,8 @@ from brainhive_cli.evaluation.explanation.profiles import (
     Axis,
     Labels,
     Profile,
-    correct_together,
-    count_larger,
+    compute_p_values,
+    correct_p_values,
     standardise,
 )
 from brainhive_cli.measurement.units import Items, StimulusGrouping
@@ -24,21 +24,21 @@ def labels_of(right, draws, seed=0):
     """Labels of items whose pictures all subjects were shown, in an order that all
     have.
     """
-    return Labels.of(right, Items.from_sizes([len(right)]), draws, seed)
+    return Labels.draw(right, Items.from_sizes([len(right)]), draws, seed)
 
 
 def test_values_are_those_of_the_own_labels_and_the_control_those_of_permuted_ones():
     matrix, labels = np.arange(12.0).reshape(3, 4), labels_of(np.array([2, 0, 3]), 50)
-    found = Profile.of("margin", Axis("sensor", ["Oz"]), [matrix], labels)
+    found = Profile.from_matrices("margin", Axis("sensor", ["Oz"]), [matrix], labels)
     assert found.values.tolist() == [[2, 4, 11]]
-    expected = [[matrix[range(3), each].mean() for each in labels.permuted]]
+    expected = [[matrix[range(3), each].mean() for each in labels.permuted_indices]]
     assert pytest.approx(np.array(expected)) == found.null.T
-    assert {tuple(sorted(each)) for each in labels.permuted} == {(0, 2, 3)}
+    assert {tuple(sorted(each)) for each in labels.permuted_indices} == {(0, 2, 3)}
 
 
 def correct(measured, null):
     """p of the largest over all positions of one test."""
-    return correct_together([standardise(measured, null)])[0]
+    return correct_p_values([standardise(measured, null)])[0]
 
 
 def test_the_largest_of_many_places_is_above_its_control_in_one_of_twenty_at_most():
@@ -48,7 +48,7 @@ def test_the_largest_of_many_places_is_above_its_control_in_one_of_twenty_at_mos
         correct(x[0], x[1:]).min() < 0.05 for x in random.normal(size=(400, 101, 20))
     ]
     scores = [standardise(x[0], x[1:]) for x in random.normal(size=(400, 101, 20))]
-    alone = [(count_larger(each, each[1:]) < 0.05).mean() for each in scores]
+    alone = [(compute_p_values(each, each[1:]) < 0.05).mean() for each in scores]
     assert np.mean(false) < 0.05 + 3 * 0.011 and abs(np.mean(alone) - 0.04) < 0.011
     assert correct(np.array([9.0, 0]), random.normal(size=(100, 2)))[
         0
@@ -66,14 +66,14 @@ def test_the_largest_of_many_analyses_is_above_chance_in_one_of_twenty_at_most()
         draws[:, :6] = np.exp(2 * draws[:, :6])  # the skew of rare hits
         tests = [standardise(one[0], one[1:]) for one in draws.swapaxes(0, 1)]
         false.append(
-            min(corrected.min() for corrected in correct_together(tests)) < 0.05
+            min(corrected.min() for corrected in correct_p_values(tests)) < 0.05
         )
     assert 0.01 < np.mean(false) < 0.05 + 0.033
 
     # a skewed control does not hide another analysis
     draws[0, 8, 3] += 6
     tests = [standardise(one[0], one[1:]) for one in draws.swapaxes(0, 1)]
-    assert correct_together(tests)[8][3] < 0.05
+    assert correct_p_values(tests)[8][3] < 0.05
 
 
 def test_a_permutation_is_one_of_pictures_and_the_same_for_all_subjects():
@@ -101,14 +101,16 @@ def test_a_permutation_is_one_of_pictures_and_the_same_for_all_subjects():
     assert matched.image_ids == ["b", "e", "g", "h"]
 
     first, again = (
-        Labels.of(pictures, each, 20, 3) for each in (units, Items.from_sizes([4, 4]))
+        Labels.draw(pictures, each, 20, 3) for each in (units, Items.from_sizes([4, 4]))
     )
-    assert (first.wrong != first.right).all() and (
-        first.permuted == again.permuted
+    assert (first.wrong_indices != first.seen_indices).all() and (
+        first.permuted_indices == again.permuted_indices
     ).all()
-    by_item = Labels.of(np.arange(4), units, 20, 3)  # the indices of these pictures
-    assert (first.right[by_item.permuted] == first.permuted).all()
-    assert (first.right[by_item.wrong] == first.wrong).all()
+    by_item = Labels.draw(np.arange(4), units, 20, 3)  # the indices of these pictures
+    assert (
+        first.seen_indices[by_item.permuted_indices] == first.permuted_indices
+    ).all()
+    assert (first.seen_indices[by_item.wrong_indices] == first.wrong_indices).all()
 
 
 def is_significant(signals, targets, labels):
@@ -120,7 +122,9 @@ def is_significant(signals, targets, labels):
         cosine = each @ targets.T / len(targets)
         margins = cosine - cosine.mean(-1, keepdims=True)
         profiles.append(
-            Profile.of("margin", Axis("ms", range(len(each))), margins, labels)
+            Profile.from_matrices(
+                "margin", Axis("ms", range(len(each))), margins, labels
+            )
         )
     measured = np.mean([each.values.mean(1) for each in profiles], 0)
     null = np.mean([each.null for each in profiles], 0)
@@ -137,7 +141,7 @@ def test_wrong_labels_that_all_subjects_share_are_significant_in_one_of_twenty()
         targets, wrong = random.normal(size=(50, 16)), random.permutation(50)
         # of what they saw, and not of their labels
         signals = targets + random.normal(size=(10, 5, 50, 16))
-        labels = Labels.of(wrong, Items.from_sizes([50]), 60, number)
+        labels = Labels.draw(wrong, Items.from_sizes([50]), 60, number)
         false.append(is_significant(signals, targets, labels))
     assert np.mean(false) < 0.05 + 0.065
 
@@ -154,7 +158,7 @@ def test_clips_whose_neighbours_are_alike_are_significant_in_one_of_twenty():
     random, clips, false = np.random.default_rng(0), np.arange(400), []
     units = StimulusGrouping("neighbours", medium="clip").make_items([clips.tolist()])
     for number in range(100):
-        labels = Labels.of(clips, units, 60, number)
+        labels = Labels.draw(clips, units, 60, number)
         false.append(
             is_significant(film(random, 1, 3, 400, 16), film(random, 400, 16), labels)
         )

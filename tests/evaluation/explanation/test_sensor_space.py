@@ -41,7 +41,9 @@ def selection(
 
 def space(**how):
     tested, learned = (selection(split, **how) for split in ("test", "train"))
-    return SensorSpace.of(tested, learned, tested.averages, learned.averages.mean(0))
+    return SensorSpace.from_trials(
+        tested, learned, tested.averages, learned.averages.mean(0)
+    )
 
 
 @pytest.mark.parametrize("normalise", ("whiten", "template"))
@@ -55,4 +57,4 @@ def test_without_a_sensor_is_the_recording_in_which_it_shows_its_mean(normalise)
         mean = PLAIN["train"][SESSIONS["train"] == session][:, sensor].mean(0)
         changed[SESSIONS["test"] == session, sensor] = mean
     expected = selection("test", normalise, signal=changed).averages
-    np.testing.assert_allclose(found.without(sensor).numpy(), expected, atol=1e-4)
+    np.testing.assert_allclose(found.remove_sensor(sensor).numpy(), expected, atol=1e-4)

@@ -9,15 +9,15 @@ from scipy.signal import lfilter
 from brainhive_cli.evaluation.explanation.profiles import (
     TIME,
     Axis,
-    correct_together,
+    correct_p_values,
     standardise,
 )
 from brainhive_cli.evaluation.explanation.similarity import (
-    distances,
-    halves_ceiling,
+    compute_distances,
+    estimate_ceiling_from_halves,
     measure_similarity,
+    rank_distances,
     rank_models,
-    ranked,
 )
 from brainhive_cli.measurement.units import Items, StimulusGrouping
 
@@ -64,11 +64,11 @@ def measured(values):
 def test_distances_are_those_of_the_reference(values):
     signal = values["signal"].astype(float).mean(2)
     found = [
-        [distances(each[..., time]) for time in range(signal.shape[-1])]
+        [compute_distances(each[..., time]) for time in range(signal.shape[-1])]
         for each in signal
     ]
     np.testing.assert_allclose(found, values["rdm"], atol=2e-7)  # its means are float32
-    models = [distances(values[name]) for name in ("early", "late")]
+    models = [compute_distances(values[name]) for name in ("early", "late")]
     np.testing.assert_allclose(models, values["model_rdm"], atol=1e-12)
 
 
@@ -92,14 +92,18 @@ def test_halves_of_repetitions_are_correlated_and_corrected(values):
     halves = [trials[:, :, first::2].mean(2) for first in (0, 1)]
     raw = [
         [
-            ranked(distances(one[..., t])) @ ranked(distances(other[..., t]))
+            rank_distances(compute_distances(one[..., t]))
+            @ rank_distances(compute_distances(other[..., t]))
             for t in range(trials.shape[-1])
         ]
         for one, other in zip(*halves, strict=True)
     ]
     np.testing.assert_allclose(raw, values["rdm_split_half"], atol=1e-12)
     corrected = [
-        [halves_ceiling((one[..., t], other[..., t])) for t in range(trials.shape[-1])]
+        [
+            estimate_ceiling_from_halves((one[..., t], other[..., t]))
+            for t in range(trials.shape[-1])
+        ]
         for one, other in zip(*halves, strict=True)
     ]
     is_positive = values["rdm_split_half"] > 0
@@ -115,9 +119,14 @@ def test_the_ceiling_of_one_subject_is_what_the_true_model_reaches():
     for _ in range(20):
         truth = random.normal(size=(40, 8)) @ random.normal(size=(8, 60)) / 8**0.5
         trials = 0.3 * truth[:, None] + random.normal(size=(40, 10, 60))
-        reached = ranked(distances(trials.mean(1))) @ ranked(distances(truth))
+        reached = rank_distances(compute_distances(trials.mean(1))) @ rank_distances(
+            compute_distances(truth)
+        )
         gaps.append(
-            halves_ceiling([trials[:, half::2].mean(1) for half in (0, 1)]) - reached
+            estimate_ceiling_from_halves(
+                [trials[:, half::2].mean(1) for half in (0, 1)]
+            )
+            - reached
         )
     # .78 of .80; the correlation of two recordings is .60
     assert -0.05 < np.mean(gaps) < 0.02
@@ -149,7 +158,7 @@ def test_close_clips_that_are_alike_in_signals_and_embeddings_are_no_similarity(
         shares, null, _ = measure(
             [[signal]], rank_models({"any": features}), clips, 60, number
         )
-        (corrected,) = correct_together(
+        (corrected,) = correct_p_values(
             [standardise(shares["rho"][0, 0].mean(-1), null["rho"][0])]
         )
         false.append(corrected.min() < 0.05)
@@ -171,7 +180,7 @@ def test_pictures_of_a_concept_stay_together_in_permutations_of_similarity():
         shares, null, _ = measure(
             [[signal]], rank_models({"any": features}), pictures, 60, number
         )
-        (corrected,) = correct_together(
+        (corrected,) = correct_p_values(
             [standardise(shares["rho"][0, 0].mean(-1), null["rho"][0])]
         )
         false.append(corrected.min() < 0.05)

@@ -3,8 +3,8 @@
 import numpy as np
 
 from brainhive_cli.evaluation.explanation.trial_decoding import (
-    guess_most_frequent,
-    permute_blocks,
+    compute_majority_accuracy,
+    permute_stimuli,
 )
 from brainhive_cli.measurement.interleaving import Interleaving
 
@@ -12,12 +12,15 @@ from brainhive_cli.measurement.interleaving import Interleaving
 def test_chance_is_that_of_always_naming_the_most_frequent_category():
     """Issue 60, row 13: noise of 80/20 categories had .80 at every time, beside .5."""
     equal, unequal = np.repeat([0, 1], 50), np.repeat([0, 3], [80, 20])
-    assert guess_most_frequent([equal]) == 0.5 and guess_most_frequent([unequal]) == 0.8
-    assert guess_most_frequent([equal, unequal]) == 0.65
+    assert (
+        compute_majority_accuracy([equal]) == 0.5
+        and compute_majority_accuracy([unequal]) == 0.8
+    )
+    assert compute_majority_accuracy([equal, unequal]) == 0.65
 
 
 def test_labels_of_a_block_are_exchanged_together_and_within_its_part():
     shown, blocks = np.array([0, 0, 1, 1, 2, 2, 3, 4]), [0, 0, 1, 1, 2, 2, 3, 4]
-    permuted = permute_blocks(shown, Interleaving([*"aaaabbbb"], blocks), 50, 0)
+    permuted = permute_stimuli(shown, Interleaving([*"aaaabbbb"], blocks), 50, 0)
     assert permuted.shape == (50, 8) and (permuted[:, :6:2] == permuted[:, 1:6:2]).all()
     assert {*permuted[:, :4].flat} == {0, 1} and {*permuted[:, 4:].flat} == {2, 3, 4}

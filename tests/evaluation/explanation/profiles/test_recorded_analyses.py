@@ -21,17 +21,23 @@ from brainhive_cli.data.signals.spaces import Grid, Sensors, Voxels
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.explanation import conclusion
 from brainhive_cli.evaluation.explanation.claims import bound_onsets, state_claims
-from brainhive_cli.evaluation.explanation.conclusion import list_facts, list_scopes
-from brainhive_cli.evaluation.explanation.encoding_model import (
-    along,
-    average_over,
-    correlations,
-    half_ceilings,
-    predict_signals,
-    unique,
+from brainhive_cli.evaluation.explanation.conclusion import (
+    describe_finding,
+    list_scopes,
 )
-from brainhive_cli.evaluation.explanation.figures import draw_findings, summary_table
-from brainhive_cli.evaluation.explanation.filter_reach import latest_beginnings
+from brainhive_cli.evaluation.explanation.encoding_model import (
+    average_positions,
+    correlate_over_pictures,
+    estimate_ceilings,
+    predict_signals,
+    profile_correlation,
+    profile_unique_correlation,
+)
+from brainhive_cli.evaluation.explanation.figures import (
+    draw_findings,
+    make_summary_table,
+)
+from brainhive_cli.evaluation.explanation.filter_reach import find_latest_onsets
 from brainhive_cli.evaluation.explanation.findings import (
     correct_findings,
     describe_profiles,
@@ -47,16 +53,16 @@ from brainhive_cli.evaluation.explanation.profiles import (
     Labels,
     Profile,
     SubjectProfiles,
-    correct_together,
-    count_larger,
-    permutations,
+    compute_p_values,
+    correct_p_values,
+    draw_permutations,
     standardise,
 )
 from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace, find_mixture
 from brainhive_cli.evaluation.explanation.similarity import (
-    ceilings,
-    distances,
-    halves_ceiling,
+    compute_ceilings,
+    compute_distances,
+    estimate_ceiling_from_halves,
     measure_similarity,
     rank_models,
 )
@@ -118,7 +124,9 @@ def read(seed: int, count: int, how: dict[str, Any]) -> Trials:
 @pytest.mark.parametrize("name", READ)
 def test_sensor_space(recorded: Recorded, name: str) -> None:
     tested, learned = read(2, 9, READ[name]), read(1, 20, READ[name])
-    space = SensorSpace.of(tested, learned, tested.averages, learned.averages.mean(0))
+    space = SensorSpace.from_trials(
+        tested, learned, tested.averages, learned.averages.mean(0)
+    )
     halves = np.arange(4) % 2 + np.zeros((9, 1), int)
     repeated = tested.take(tested.counts > 1)
 
@@ -127,7 +135,7 @@ def test_sensor_space(recorded: Recorded, name: str) -> None:
         signal=space.signal,
         deviation=space.deviation,
         mixing=space.mixing,
-        without=[space.without(row) for row in range(space.deviation.shape[2])],
+        without=[space.remove_sensor(row) for row in range(space.deviation.shape[2])],
         averages=np.concatenate([*average_repetitions(tested)]),
         as_read=np.concatenate([*average_repetitions(tested, is_mixed=True)]),
         repetitions=[*read_repetitions(tested)],
@@ -222,7 +230,7 @@ def test_encoding_model(recorded: Recorded, count: int) -> None:
         clean = np.sum(products, 0)
         signals.append(clean + random.normal(0, 3, clean.shape))
     measured = signals[1].reshape(-1, 4, 6)
-    labels = Labels.of(np.arange(13), Items.from_sizes([13]), 30, 2)
+    labels = Labels.draw(np.arange(13), Items.from_sizes([13]), 30, 2)
     inputs = [
         {name: torch.from_numpy(part).float() for name, part in side.items()}
         for side in (train, test)
@@ -230,7 +238,11 @@ def test_encoding_model(recorded: Recorded, count: int) -> None:
     chunks = torch.from_numpy(signals[0]).float().split(16)
 
     full, partial = predict_signals(
-        *inputs, lambda: iter(chunks), (4, 6), (random.permutation(40), labels.wrong), 4
+        *inputs,
+        lambda: iter(chunks),
+        (4, 6),
+        (random.permutation(40), labels.wrong_indices),
+        4,
     )
 
     times = Axis(TIME, [10.0 * row for row in range(6)])
@@ -246,18 +258,18 @@ def test_encoding_model(recorded: Recorded, count: int) -> None:
         digits=4,
         full=full,
         partial=partial,
-        map=correlations(full, measured),
-        average=average_over(measured, halves),
-        by_time=along(full, measured, times, at_times, labels),
-        by_region=along(full, measured, regions, halves, labels),
+        map=correlate_over_pictures(full, measured),
+        average=average_positions(measured, halves),
+        by_time=profile_correlation(full, measured, times, at_times, labels),
+        by_region=profile_correlation(full, measured, regions, halves, labels),
         unique={
             name: [
-                unique(full, sides, measured, times, at_times),
-                unique(full, sides, measured, regions, halves),
+                profile_unique_correlation(full, sides, measured, times, at_times),
+                profile_unique_correlation(full, sides, measured, regions, halves),
             ]
             for name, sides in partial.items()
         },
-        ceilings=half_ceilings(
+        ceilings=estimate_ceilings(
             trials, full, lambda one: average_random_halves(one, draw)
         ),
     )
@@ -297,17 +309,20 @@ def test_similarity(
         models=models,
         profiles=[part.profiles for part in measured],
         bounds=bounds,
-        halves=[halves_ceiling([one, other]), halves_ceiling([one, one[::-1]])],
-        ceilings=ceilings(np.stack([*models.values()])),
+        halves=[
+            estimate_ceiling_from_halves([one, other]),
+            estimate_ceiling_from_halves([one, one[::-1]]),
+        ],
+        ceilings=compute_ceilings(np.stack([*models.values()])),
     )
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (5, 1)])
 def test_few_pictures_have_no_distances(shape: tuple[int, int]) -> None:
     patterns = np.random.default_rng(0).normal(size=(6, 6))
-    assert distances(patterns[:4, :2]).shape == (6,)
+    assert compute_distances(patterns[:4, :2]).shape == (6,)
     with pytest.raises(BrainhiveError):
-        distances(patterns[: shape[0], : shape[1]])
+        compute_distances(patterns[: shape[0], : shape[1]])
 
 
 def test_a_model_without_differences_is_named() -> None:
@@ -323,8 +338,8 @@ def test_labels_and_corrections(recorded: Recorded) -> None:
     units = StimulusGrouping("concept", concepts).make_items([names])
     right = random.permutation(18)[:16]
     ranks = random.permuted(np.tile(np.arange(1, 19), (2, 16, 1)), axis=2)
-    labels = Labels.of(right, units, 30, 4)
-    other = Labels.of(right, units, 30, 5)
+    labels = Labels.draw(right, units, 30, 4)
+    other = Labels.draw(right, units, 30, 5)
     axis = Axis(LEVEL, ["a", "b"])
     tests = [
         standardise(x[0], x[1:])
@@ -335,18 +350,18 @@ def test_labels_and_corrections(recorded: Recorded) -> None:
     recorded(
         labels=labels,
         of_other_seed=other,
-        orders=permutations(units, 5, 2),
-        ranks=Profile.of_ranks(axis, ranks, labels, 18),
-        few=Profile.of_ranks(axis, np.minimum(ranks, 3), labels, 3),
-        one=Profile.of_ranks(axis, ranks * 0 + 1, labels, 1),
-        taken=Profile.of("margin", axis, ranks, labels).take(["b"]),
+        orders=draw_permutations(units, 5, 2),
+        ranks=Profile.from_ranks(axis, ranks, labels, 18),
+        few=Profile.from_ranks(axis, np.minimum(ranks, 3), labels, 3),
+        one=Profile.from_ranks(axis, ranks * 0 + 1, labels, 1),
+        taken=Profile.from_matrices("margin", axis, ranks, labels).take(["b"]),
         standardised=[test[0] for test in tests],
-        together=correct_together([*tests, constant]),
-        alone=[count_larger(test, test[1:]) for test in tests],
+        together=correct_p_values([*tests, constant]),
+        alone=[compute_p_values(test, test[1:]) for test in tests],
     )
     # labels of another seed are others, the wrong ones too
-    assert (labels.permuted != other.permuted).any()
-    assert (labels.wrong != other.wrong).any()
+    assert (labels.permuted_indices != other.permuted_indices).any()
+    assert (labels.wrong_indices != other.wrong_indices).any()
 
 
 def profile(axis: Axis, effect: Any, metric: str = "margin", **options: Any) -> Profile:
@@ -370,7 +385,7 @@ def short(metrics: Any) -> Any:
 
 
 COURSE = Axis(TIME, [100.0 * row - 100 for row in range(11)])
-WINDOWS = Axis.of_windows(np.arange(-100, 200, 50.0)[:, None] + [0, 60.5])
+WINDOWS = Axis.from_windows(np.arange(-100, 200, 50.0)[:, None] + [0, 60.5])
 PLACES = {
     "EEG": Axis(SENSOR, SENSORS),
     "fMRI": Axis(REGION, ["V1", "V4", "FFA", "none"]),
@@ -410,7 +425,7 @@ def test_conclusions(
     monkeypatch: pytest.MonkeyPatch, recorded: Recorded, modality: str, inflation: float
 ) -> None:
     # a course has more times than are listed
-    monkeypatch.setattr(conclusion, "TIMES", 5)
+    monkeypatch.setattr(conclusion, "MAX_LISTED_TIMES", 5)
 
     ids = [f"picture {number}" for number in range(23)]
     items = Items.independent([ids, ids], "pictures")
@@ -446,9 +461,9 @@ def test_conclusions(
     bounds = {"encoding lower ceiling": [0.5] * 11}
     named = {}
     for one in bounded:
-        lists = {"": one.measured, **one.controls}
+        lists = {"": one.metrics, **one.controls}
         tables = {label: short(metrics) for label, metrics in lists.items()}
-        facts = (one.scores, one.corrected, one.latest_ms, one.first_above_chance)
+        facts = (one.scores, one.p_values, one.latest_onset_ms, one.first_above_chance)
         named[f"{one.name} {one.metric} {one.axis.name}"] = (tables, facts)
     figures = draw_findings(
         found, space, {"offset": 0.5}, {"r": bounds} if modality == "EEG" else {}
@@ -469,13 +484,13 @@ def test_conclusions(
     recorded(
         digits=5,
         findings=named,
-        onsets=[one.onset for one in bounded],
-        facts=[list_facts(one) for one in bounded],
+        onsets=[one.onset_description for one in bounded],
+        facts=[describe_finding(one) for one in bounded],
         claims=state_claims(bounded),
         scopes=[len(scopes), short([*next(iter(scopes.values())).values()])],
         listed=[*scopes],
         drawn=drawn,
-        table=[row[3:] for row in summary_table(bounded, "a").rows],
+        table=[row[3:] for row in make_summary_table(bounded, "a").rows],
         reason=bool(reason),
     )
 
@@ -505,4 +520,4 @@ def test_reach_of_filters(recorded: Recorded, name: str) -> None:
     made = Trials(
         signal, ["a"], Sensors(["Oz"]), times_ms / 1000, 62.5, "uV", provenance
     )
-    recorded(latest=np.nan_to_num(latest_beginnings(made)[::4], posinf=9999).tolist())
+    recorded(latest=np.nan_to_num(find_latest_onsets(made)[::4], posinf=9999).tolist())

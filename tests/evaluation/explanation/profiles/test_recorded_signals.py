@@ -14,7 +14,10 @@ from brainhive_cli.data.signals.reliability import measure_reliability
 from brainhive_cli.data.signals.spaces import Grid, Sensors, Voxels
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.evaluation.explanation.conclusion import collect_maps, finish
+from brainhive_cli.evaluation.explanation.conclusion import (
+    collect_maps,
+    summarise_findings,
+)
 from brainhive_cli.evaluation.explanation.encoding_model import explain_signals
 from brainhive_cli.evaluation.explanation.findings import describe_profiles
 from brainhive_cli.evaluation.explanation.job import Job, Reader
@@ -108,7 +111,7 @@ def reader_of(subject: int, kind: str, **options: Any) -> Reader:
         pictures=lambda split: LEVELS[split]["looks"],
         trials=lambda *_, **__: learned,
     )
-    labels = Labels.of(np.arange(11), items, 30, 3)
+    labels = Labels.draw(np.arange(11), items, 30, 3)
     return Reader(member, "test", tested, np.arange(11), labels, items)
 
 
@@ -253,11 +256,11 @@ def test_accuracy_of_held_out_trials(
     trials: Any = None
     fields: Any = ([], [], shown, predicted[None], axis, 3, trials, order)
     decoded = DecodedTrials(*fields)
-    whole = decoded.profile(axis, predicted, permuted, 0.4)
+    whole = decoded.make_profile(axis, predicted, permuted, 0.4)
     module = "brainhive_cli.evaluation.explanation.trial_decoding"
-    monkeypatch.setattr(f"{module}.AT_ONCE", 130)
+    monkeypatch.setattr(f"{module}.MAX_COMPARISONS", 130)
 
-    found = decoded.profile(axis, predicted, permuted, 0.4)
+    found = decoded.make_profile(axis, predicted, permuted, 0.4)
 
     np.testing.assert_array_equal(found.null, whole.null)
     recorded(profile=found)
@@ -341,6 +344,6 @@ def test_head_maps_need_places_of_sensors(
     job: Any = SimpleNamespace(align=align, recipe=SPEC, subjects={1: []})
 
     missing: dict[str, str] = {}
-    finish(job, found, [trials], items, missing, [], {"protocol": "a"})
+    summarise_findings(job, found, [trials], items, missing, [], {"protocol": "a"})
 
     assert ("head maps" in missing) == is_missing
