@@ -24,94 +24,109 @@ from brainhive_cli.evaluation.explanation.profiles import (
 )
 
 
-def choose_claimed_findings(results: Findings) -> list[Finding]:
-    """Choose the analyses that the finding is made of: the first over time, and the
-    first over space.
+def choose_claimed_findings(findings: Findings) -> list[Finding]:
+    """Choose the findings that a report claims: the first over time and over space.
 
-    The choice rests on their order alone. Of analyses with several metrics it takes
-    two-way identification, which rises above chance before top-1 does.
+    The choice depends only on the order of the analyses, not on their values. If the
+    analysis has two-way identification, this metric is chosen, because it rises above
+    chance before top-1 accuracy does.
     """
-    chosen = []
-    for axes in ((TIME,), (SENSOR, REGION)):
-        tested = [
-            finding
-            for finding in results
-            if finding.axis.name in axes and finding.p_values is not None
-        ]
+    claimed_findings = []
+    for axis_names in ((TIME,), (SENSOR, REGION)):
+        tested_findings = []
+        for finding in findings:
+            if finding.axis.name in axis_names and finding.p_values is not None:
+                tested_findings.append(finding)
+        if not tested_findings:
+            continue
 
-        # metrics of one analysis
-        same = [finding for finding in tested if finding.name == tested[0].name]
-        chosen += sorted(same, key=lambda finding: finding.metric != "two_way")[:1]
-    return chosen
+        claimed_finding = tested_findings[0]
+        for finding in tested_findings:
+            if finding.name == claimed_finding.name and finding.metric == "two_way":
+                claimed_finding = finding
+                break
+        claimed_findings.append(claimed_finding)
+    return claimed_findings
 
 
-def state_claims(results: Findings) -> list[AxisClaim]:
-    """State where each chosen analysis is strongest among its significant positions, or
-    among all if none is significant.
+def state_claims(findings: Findings) -> list[AxisClaim]:
+    """State where each claimed analysis is strongest.
+
+    The strongest position is searched among the significant positions, or among all if
+    none is significant.
     """
     claims = []
-    for finding in choose_claimed_findings(results):
-        p = finding.p_values
+    for finding in choose_claimed_findings(findings):
+        p_values = finding.p_values
         axis = finding.axis
-        assert p is not None  # by the choice
-        is_eligible = (p < SIGNIFICANCE_LEVEL) | (p.min() >= SIGNIFICANCE_LEVEL)
+        assert p_values is not None  # by the choice
+        is_eligible = p_values < SIGNIFICANCE_LEVEL
+        if not is_eligible.any():
+            is_eligible[:] = True
         index = int(np.where(is_eligible, finding.values, -np.inf).argmax())
         kind: Any = "time" if axis.name == TIME else axis.name
+        onset = finding.onset_description
+        if onset in (ONSET_UNKNOWN, ONSET_BEFORE_STIMULUS):
+            onset = ""
         claims.append(
             AxisClaim(
                 axis=kind,
                 place=axis.describe_position(index),
-                p=p[index],
-                first=""
-                if finding.onset_description in (ONSET_UNKNOWN, ONSET_BEFORE_STIMULUS)
-                else finding.onset_description,
+                p=p_values[index],
+                first=onset,
             )
         )
     return claims
 
 
 def bound_onsets(
-    results: Findings, signals: Sequence[Trials]
+    findings: Findings, signals: Sequence[Trials]
 ) -> tuple[list[Finding], str]:
-    """Add to courses over time how late an effect may begin that shows at their first
-    time above chance.
+    """Add to each finding over time how late its effect may begin.
 
     Args:
-        results: All analyses.
+        findings: Findings of all analyses.
         signals: Trials of each subject, all with the same samples.
 
     Returns:
-        The analyses, and the reason why no first time can be stated; empty if it can.
+        Findings with `latest_onset_ms`, and the reason why an onset cannot be stated,
+        or an empty text.
     """
-    if all(finding.first_above_chance is None for finding in results):
-        return list(results), ""
+    if all(finding.first_above_chance is None for finding in findings):
+        return list(findings), ""
 
-    # over all subjects, at the samples [T] that the model reads
-    by_subject = [
-        find_latest_onsets(trials.recorded or trials)[trials.samples]
-        for trials in signals
-    ]
+    # latest onset over all subjects, at the samples [T] that the model reads
+    onsets_of_subjects = []
+    for trials in signals:
+        onsets_ms = find_latest_onsets(trials.recorded or trials)
+        onsets_of_subjects.append(onsets_ms[trials.samples])
+    latest_ms = np.max(onsets_of_subjects, 0)
     times_ms = np.asarray(signals[0].times_s, np.float64) * 1000
-    latest_ms = np.max(by_subject, 0)
-    bounded, reason = [], ""
-    for finding in results:
+
+    bounded_findings = []
+    reason = ""
+    for finding in findings:
         index = finding.first_above_chance
-        if index is not None:
-            start_ms, end_ms = finding.axis.get_span_ms(index)
-            is_inside = (times_ms >= start_ms - ROUNDING_MS) & (
-                times_ms <= end_ms + ROUNDING_MS
-            )
-            finding = replace(
-                finding, latest_onset_ms=float(latest_ms[is_inside].max())
-            )
-            if finding.onset_description == ONSET_BEFORE_STIMULUS:
-                reason = "it lies before the stimulus, and no filter explains that"
-            elif finding.onset_description == ONSET_UNKNOWN:
+        if index is None:
+            bounded_findings.append(finding)
+            continue
+
+        # latest onset at the samples of the first position above chance
+        start_ms, end_ms = finding.axis.get_span_ms(index)
+        is_late_enough = times_ms >= start_ms - ROUNDING_MS
+        is_in_span = is_late_enough & (times_ms <= end_ms + ROUNDING_MS)
+        finding_latest_ms = float(latest_ms[is_in_span].max())
+        bounded_finding = replace(finding, latest_onset_ms=finding_latest_ms)
+        bounded_findings.append(bounded_finding)
+
+        if bounded_finding.onset_description == ONSET_BEFORE_STIMULUS:
+            reason = "it lies before the stimulus, and no filter explains that"
+        elif bounded_finding.onset_description == ONSET_UNKNOWN:
+            if np.isnan(latest_ms).any():
+                reason = "how the signals were filtered is not known"
+            else:
                 reason = (
-                    "how the signals were filtered is not known"
-                    if np.isnan(latest_ms).any()
-                    else "the filter looks ahead, and an effect at any later time may "
-                    "show there"
+                    "the filter looks ahead, and an effect at any later time may show "
+                    "there"
                 )
-        bounded.append(finding)
-    return bounded, reason
+    return bounded_findings, reason

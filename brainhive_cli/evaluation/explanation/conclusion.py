@@ -1,8 +1,9 @@
 """Conclusion of explain: metrics, facts, figures and maps over all subjects."""
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,47 +54,13 @@ from brainhive_cli.training.alignment.cells import Cell
 SIMILARITY = "similarity"
 """Name of the analysis."""
 MAX_LISTED_TIMES = 64
-"""Times of a course whose metrics are listed; its artifact has all."""
+"""Largest number of times of a course whose metrics are listed, besides its peak. The
+figure shows all times.
+"""
 MAPS = "maps"
-"""Folder of a run for what was measured of each voxel or sensor."""
+"""Folder of a run for the maps of voxels or sensors."""
 Scopes = dict[str, dict[str, Metric]]
 """Metrics by scope and name."""
-
-
-def list_scopes(results: Findings) -> Scopes:
-    """List metrics by scope and name; of a course, at most so many times as `TIMES`,
-    and the strongest.
-    """
-    scopes = Scopes()
-    for finding in results:
-        # a course of many times would fill the metrics file
-        peak = finding.values.argmax()
-        count = len(finding.metrics)
-        step = -(-count // MAX_LISTED_TIMES) if finding.axis.name == TIME else 1
-        controls = {"": finding.metrics, **finding.controls}
-        for index, (label, control) in product(range(count), controls.items()):
-            if index % step == 0 or index == peak:
-                name = scope(finding.name, finding.axis.labels[index], label)
-                scopes.setdefault(name, {})[finding.metric] = control[index]
-    return scopes
-
-
-def describe_finding(finding: Finding) -> dict[str, Any]:
-    """List positions, windows, p of each, and the first time above chance, as plain
-    values.
-    """
-    # plain values, which JSON holds
-    axis = finding.axis
-    return {
-        "name": finding.name,
-        "metric": finding.metric,
-        "axis": axis.name,
-        "at": list(axis.at),
-        "windows_ms": None if axis.spans is None else axis.spans.tolist(),
-        "peak": axis.labels[finding.values.argmax()],
-        "first_above_chance": finding.onset_description or None,
-        "p_corrected": None if finding.p_values is None else finding.p_values.tolist(),
-    }
 
 
 def conclude(
@@ -103,211 +70,293 @@ def conclude(
     parts: Mapping[tuple[Cell | None, int], SubjectProfiles],
     levels: TargetLevels,
 ) -> Summary:
-    """Describe and draw everything over all subjects, and write maps.
+    """Summarise an explanation over all subjects, and write its maps.
+
+    1. Average the profiles of the models, and of the encoding model of the signals.
+    2. Compare the signals of all subjects with embeddings (similarity).
+    3. Write a map of each voxel or sensor into the folder.
+    4. Correct all p values together, and draw the figures.
 
     Args:
-        job: The explanation.
-        folder: Its run.
-        readers: One a subject.
-        parts: What was measured of each cell and subject, and of the signals of each
-            subject.
-        levels: Embeddings of the tested pictures, which similarity compares signals
-            with.
+        job: Explanation.
+        folder: Folder of the run.
+        readers: Signals of each subject, with one of its models.
+        parts: Profiles of each cell and subject, and with None as the cell, of the
+            signals of each subject.
+        levels: Embeddings of the tested pictures, by encoder.
     """
-    # contexts with and without the model, and parts that could not be measured
-    spec = job.recipe
+    recipe = job.recipe
     reader = readers[0]
     align = job.align
-    # analyses of signals are stamped as such: no model has a part in them
-    context: Any = {"protocol": job.describe_protocol(), "split": spec.split}
-    without_model: Any = {**context, "protocol": f"{context['protocol']}, no model"}
     items = reader.items
-    missing = {"test against permuted labels": items.problem} if items.problem else {}
-    for part in parts.values():
-        missing |= part.missing
+    protocol = job.describe_protocol()
+    model_context: Any = {"protocol": protocol, "split": recipe.split}
+    signal_context: Any = {"protocol": f"{protocol}, no model", "split": recipe.split}
+    missing = {}
+    if items.problem:
+        missing["test against permuted labels"] = items.problem
+    for profiles in parts.values():
+        missing |= profiles.missing
 
-    # models, the encoding model of signals, and similarity with what a perfect model
-    # would reach
-    results = list[Finding]()
-    if MODEL_ANALYSES.keys() & spec.analyses:
-        groups = [
-            [parts[cell, subject] for cell in cells]
-            for subject, cells in job.subjects.items()
-        ]
+    # models
+    findings = list[Finding]()
+    if MODEL_ANALYSES.keys() & recipe.analyses:
+        groups = []
+        for subject, cells in job.subjects.items():
+            groups.append([parts[cell, subject] for cell in cells])
         seeds = sorted({cell.seed for cell in align.cells})
-        results += describe_profiles(groups, items, seeds=seeds, **context)
-    encoded = [part for (cell, _), part in parts.items() if cell is None]
+        findings += describe_profiles(groups, items, seeds=seeds, **model_context)
+
+    # encoding model of the signals
+    encoding = [profiles for (cell, _), profiles in parts.items() if cell is None]
     ceilings: dict[str, dict[str, list[float]]] = {}
-    if encoded:
-        results += describe_profiles(
-            [[part] for part in encoded], items, **without_model
-        )
-        # ceilings are drawn over time, which voxels lack; a mean over other subjects
-        # than those of the curve would be none of it
+    if encoding:
+        groups = [[profiles] for profiles in encoding]
+        findings += describe_profiles(groups, items, **signal_context)
+        # ceilings are drawn over time, which voxels lack
         if len(reader.times_ms) > 1:
-            has_all = all(name in part.arrays for name in CEILINGS for part in encoded)
-            ceilings[CORRELATION] = {
-                name: np.mean(
-                    [part.arrays[name].mean(0) for part in encoded], 0
-                ).tolist()
-                for name in CEILINGS
-                if has_all
-            }
-    if SIMILARITY in spec.analyses:
+            ceilings[CORRELATION] = _average_ceilings(encoding)
+
+    # similarity of signals and embeddings
+    if SIMILARITY in recipe.analyses:
         try:
-            similar, ceilings[RHO] = explain_similarity(readers, levels, spec)
-        except DamagedStore:  # a damaged file is no property of the signals
+            similarity, ceilings[RHO] = explain_similarity(readers, levels, recipe)
+        except DamagedStore:
+            # this error does not describe the signals
             raise
         except BrainhiveError as error:
             missing[SIMILARITY] = error.in_one_line
         else:
-            results += describe_profiles(
-                [[part] for part in similar], items, **without_model
-            )
+            groups = [[profiles] for profiles in similarity]
+            findings += describe_profiles(groups, items, **signal_context)
 
-    # the encoding model by sensor and time; subjects with other sensors cannot be
-    # averaged
-    drawn = Figures()
-    times = [f"{time:g}" for time in reader.times_ms.round(3)]
-    maps = [part.arrays.get("encoding map", np.empty(0)) for part in encoded]  # [E, T]
-    if {values.shape for values in maps} == {(len(reader.sensors), len(times))} and len(
-        times
-    ) > 1:
-        drawn.append(
-            Heatmap(
-                "Encoding by sensor and time",
-                np.mean(maps, 0).tolist(),
-                reader.sensors,
-                times,
-                SENSOR,
-                TIME,
-                "correlation",
-                is_diverging=True,
-                section=SECTION,
-            )
-        )
-    seen, warnings = summarise_tested_pictures(
-        [align.tested_pictures(spec.split)], align.signal_warnings
+    maps = collect_maps(readers, parts)
+    if maps:
+
+        def write_all_maps(path: Path) -> None:
+            for stem, values, space in maps:
+                write_maps(path, stem, values, space)
+
+        folder.replace(MAPS, write_all_maps)
+
+    seen_pictures, warnings = summarise_tested_pictures(
+        [align.tested_pictures(recipe.split)], align.signal_warnings
     )
     facts = {
         "draws": len(reader.labels.permuted_indices),
-        "seen_in_training": seen,
+        "seen_in_training": seen_pictures,
         "warnings": warnings,
-        "protocol": context["protocol"],
+        "protocol": protocol,
         "ceilings": ceilings,
     }
-    signals = [reader.trials for reader in readers]
-    if subjects := collect_maps(readers, parts):
-        folder.replace(MAPS, lambda path: [write_maps(path, *one) for one in subjects])
     return summarise_findings(
-        job, correct_findings(results), signals, items, missing, drawn, facts
+        job,
+        correct_findings(findings),
+        [reader.trials for reader in readers],
+        items,
+        missing,
+        _draw_encoding_maps(encoding, reader),
+        facts,
     )
-
-
-def collect_maps(
-    readers: Sequence[Reader], parts: Mapping[tuple[Cell | None, int], SubjectProfiles]
-) -> list[tuple[str, dict[str, Float64], Sensors | Voxels]]:
-    """Collect what was measured of each voxel or sensor, averaged over cells, pictures
-    and times.
-
-    Args:
-        readers: One a subject.
-        parts: As `conclude`.
-
-    Returns:
-        The subject's label, maps by name, and their space, of each subject with any.
-    """
-    collected = []
-    for reader in readers:
-        trials = reader.trials
-        maps = defaultdict[str, list[Float64]](list)
-        space = (trials.recorded or trials).space
-        for part in (part for (_, one), part in parts.items() if one == trials.subject):
-            # of sensors the analyses by sensor, of voxels the arrays
-            for name, profile in part.profiles.items():
-                if profile.axis.name == SENSOR:
-                    key = f"{name.partition(':')[0]} {profile.metric}"
-                    maps[key].append(profile.values.mean(1))
-            for name, values in part.arrays.items():
-                if isinstance(space, Voxels):
-                    flat = values.reshape(len(values), -1)
-                    maps[name.removesuffix(" map")].append(flat.mean(1))
-        if not maps:
-            continue
-
-        # sensors that the model does not read have no row, voxels no value
-        means = {name: np.mean(values, 0) for name, values in maps.items()}
-        if isinstance(space, Sensors) and trials.mapping is None:
-            space = space.select(find_channel_rows(space.names, reader.sensors))
-        elif isinstance(space, Sensors):
-            space = Sensors(reader.sensors)
-        elif trials.recorded is not None:
-            width = trials.recorded.signal.shape[2]
-            for name, values in means.items():
-                means[name] = np.full(width, np.nan)
-                means[name][trials.rows] = values
-        collected.append((f"sub-{trials.subject:02d}", means, space))
-    return collected
 
 
 def summarise_findings(
     job: Job,
-    results: Findings,
+    findings: Findings,
     signals: Sequence[Trials],
     items: Items,
     missing: dict[str, str],
-    drawn: Figures,
+    figures: Figures,
     facts: Mapping[str, Any],
     scopes: Scopes | None = None,
 ) -> Summary:
-    """Draw all, warn of what is missing, and put metrics and facts together.
+    """Collect the metrics, facts, figures and the table of all findings.
+
+    A warning is printed for each missing analysis.
 
     Args:
-        job: The explanation.
-        results: All analyses.
-        signals: Of each subject.
-        items: Those that were tested.
-        missing: What could not be measured.
-        drawn: Further figures.
+        job: Explanation.
+        findings: Corrected findings of all analyses.
+        signals: Trials of each subject.
+        items: Tested items.
+        missing: Reasons for missing analyses, by name. More are added.
+        figures: Further figures, which are placed last.
         facts: Further facts.
         scopes: Further metrics by scope and name.
     """
-    # the reach of filters, and where sensors lie
-    results, reason = bound_onsets(results, signals)
-    missing |= {FIRST_ABOVE_CHANCE: reason} if reason else {}
+    # reach of the filters, and positions of the sensors
+    findings, reason = bound_onsets(findings, signals)
+    if reason:
+        missing[FIRST_ABOVE_CHANCE] = reason
     space = (signals[0].recorded or signals[0]).space
-    if any(finding.axis.name == SENSOR for finding in results) and not place_sensors(
-        space
-    ):
+    has_sensors = any(finding.axis.name == SENSOR for finding in findings)
+    if has_sensors and not place_sensors(space):
         missing["head maps"] = "where the sensors lie is not known"
     for name, reason in missing.items():
         console.warn(f"{name} left out: {reason}")
 
-    # figures, and the table of all analyses
-    align, split = job.align, job.recipe.split
-    drawn = (
-        draw_findings(
-            results, space, signals[0].stimulus_marks, facts.get("ceilings", {})
-        )
-        + drawn
-    )
-    # when and where signals carry the stimulus, or why nothing was tested
-    about = {
-        "claims": state_claims(results),
+    ceilings = facts.get("ceilings", {})
+    marks = signals[0].stimulus_marks
+    all_figures = draw_findings(findings, space, marks, ceilings) + figures
+    table = make_summary_table(findings, facts["protocol"])
+
+    align = job.align
+    split = job.recipe.split
+    cells = {}
+    for subject in job.subjects:
+        cells[f"sub-{subject:02d}"] = CellFacts(subject=subject)
+    all_facts = {
+        "claims": state_claims(findings),
         "untested": "; ".join(missing.values()),
-        "profiles": [*map(describe_finding, results)],
-        "cells": {
-            f"sub-{subject:02d}": CellFacts(subject=subject) for subject in job.subjects
-        },
-        **{"scope": items.scope, "units": items.kind, "unit_count": items.n_units},
+        "profiles": [describe_finding(finding) for finding in findings],
+        "cells": cells,
+        "scope": items.scope,
+        "units": items.kind,
+        "unit_count": items.n_units,
         "stimuli": len(items.names),
         **align.describe(split),
         **facts,
         "caveats": align.caveats(split),
     }
-    measurements = Measurements(
-        list_scopes(results) | (scopes or {}), missing, ExplanationFacts(**about)
+    all_scopes = list_scopes(findings) | (scopes or {})
+    measurements = Measurements(all_scopes, missing, ExplanationFacts(**all_facts))
+    return Summary(measurements, [table, *all_figures])
+
+
+def list_scopes(findings: Findings) -> Scopes:
+    """List the metrics of findings and controls by scope and name.
+
+    Of a course over time, at most `MAX_LISTED_TIMES` times and the peak are listed.
+    """
+    scopes = Scopes()
+    for finding in findings:
+        peak = finding.values.argmax()
+        count = len(finding.metrics)
+        step = 1
+        if finding.axis.name == TIME:
+            step = math.ceil(count / MAX_LISTED_TIMES)
+        metrics_of_control = {"": finding.metrics, **finding.controls}
+        for index, position in enumerate(finding.axis.position_names):
+            if index % step != 0 and index != peak:
+                continue
+            for control, metrics in metrics_of_control.items():
+                name = scope(finding.name, position, control)
+                scopes.setdefault(name, {})[finding.metric] = metrics[index]
+    return scopes
+
+
+def describe_finding(finding: Finding) -> dict[str, Any]:
+    """Describe the positions and p values of a finding as values for JSON."""
+    axis = finding.axis
+    p_values = finding.p_values
+    return {
+        "name": finding.name,
+        "metric": finding.metric,
+        "axis": axis.name,
+        "at": list(axis.at),
+        "windows_ms": None if axis.spans is None else axis.spans.tolist(),
+        "peak": axis.position_names[finding.values.argmax()],
+        "first_above_chance": finding.onset_description or None,
+        "p_corrected": None if p_values is None else p_values.tolist(),
+    }
+
+
+def _average_ceilings(encoding: Sequence[SubjectProfiles]) -> dict[str, list[float]]:
+    """Average the ceilings of the encoding model over sensors and subjects.
+
+    Args:
+        encoding: Profiles of the signals of each subject.
+
+    Returns:
+        Ceilings [T] by name. Empty if a subject lacks ceilings, because the curve is a
+        mean over all subjects.
+    """
+    ceilings = {}
+    for name in CEILINGS:
+        if any(name not in profiles.arrays for profiles in encoding):
+            return {}
+        courses = [profiles.arrays[name].mean(0) for profiles in encoding]
+        ceilings[name] = np.mean(courses, 0).tolist()
+    return ceilings
+
+
+def _draw_encoding_maps(encoding: Sequence[SubjectProfiles], reader: Reader) -> Figures:
+    """Draw the encoding model by sensor and time, averaged over subjects.
+
+    Args:
+        encoding: Profiles of the signals of each subject.
+        reader: Signals of the first subject.
+
+    Returns:
+        The figure. No figure for voxels, or if subjects have other sensors.
+    """
+    times = [f"{time_ms:g}" for time_ms in reader.times_ms.round(3)]
+    shape = (len(reader.sensors), len(times))
+    maps = []  # [E, T] of each subject
+    for profiles in encoding:
+        maps.append(profiles.arrays.get("encoding map", np.empty(0)))
+    if not maps or len(times) == 1:
+        return []
+    if any(values.shape != shape for values in maps):
+        return []
+    figure = Heatmap(
+        "Encoding by sensor and time",
+        np.mean(maps, 0).tolist(),
+        rows=reader.sensors,
+        columns=times,
+        row_axis=SENSOR,
+        column_axis=TIME,
+        value="correlation",
+        is_diverging=True,
+        section=SECTION,
     )
-    return Summary(
-        measurements, [make_summary_table(results, facts["protocol"]), *drawn]
-    )
+    return [figure]
+
+
+def collect_maps(
+    readers: Sequence[Reader], parts: Mapping[tuple[Cell | None, int], SubjectProfiles]
+) -> list[tuple[str, dict[str, Float64], Sensors | Voxels]]:
+    """Collect a value of each voxel or sensor, averaged over cells, pictures and times.
+
+    Args:
+        readers: Signals of each subject.
+        parts: Profiles by cell and subject, as in `conclude`.
+
+    Returns:
+        For each subject with maps: its label, such as `sub-01`, the values by name, and
+        the space of the values.
+    """
+    collected_maps = []
+    for reader in readers:
+        trials = reader.trials
+        space = (trials.recorded or trials).space
+        maps = defaultdict[str, list[Float64]](list)
+        for (_, subject), profiles in parts.items():
+            if subject != trials.subject:
+                continue
+            for name, profile in profiles.profiles.items():
+                if profile.axis.name == SENSOR:
+                    analysis = name.partition(":")[0]
+                    maps[f"{analysis} {profile.metric}"].append(profile.values.mean(1))
+            if isinstance(space, Voxels):
+                for name, values in profiles.arrays.items():
+                    flat_values = values.reshape(len(values), -1)
+                    maps[name.removesuffix(" map")].append(flat_values.mean(1))
+        if not maps:
+            continue
+
+        means = {name: np.mean(values, 0) for name, values in maps.items()}
+        if isinstance(space, Sensors):
+            # sensors that the model does not read have no row
+            if trials.mapping is None:
+                space = space.select(find_channel_rows(space.names, reader.sensors))
+            else:
+                space = Sensors(reader.sensors)
+        elif trials.recorded is not None:
+            # voxels that the model does not read have no value
+            n_voxels = trials.recorded.signal.shape[2]
+            for name, values in means.items():
+                means[name] = np.full(n_voxels, np.nan)
+                means[name][trials.rows] = values
+        collected_maps.append((f"sub-{trials.subject:02d}", means, space))
+    return collected_maps

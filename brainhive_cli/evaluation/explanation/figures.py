@@ -1,9 +1,9 @@
-"""Figures of explain, and its table of the strongest position of each analysis."""
+"""Figures and table of explain."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -33,97 +33,129 @@ from brainhive_cli.reports.head_maps import draw_head, place_sensors
 from brainhive_cli.reports.page import DETAILS, FINDING
 from brainhive_cli.reports.tables import make_metric_cell, render
 
-MEANINGS: Mapping[str, str] = {**MODEL_ANALYSES, **SIGNAL_ANALYSES, **TRIAL_ANALYSES}
+ANALYSIS_TITLES: Mapping[str, str] = {
+    **MODEL_ANALYSES,
+    **SIGNAL_ANALYSES,
+    **TRIAL_ANALYSES,
+}
 Figures = list[Curve | Heatmap | Topomap]
 
 
 def draw_findings(
-    results: Findings,
+    findings: Findings,
     space: Sensors | Voxels,
     marks: Mapping[str, Any],
     ceilings: Mapping[str, Mapping[str, Sequence[float]]],
 ) -> Figures:
-    """Draw one metric of each analysis over its axis, the claimed one or the first; the
-    claims come first.
+    """Draw the first metric of each analysis along its axis, claimed findings first.
 
-    All levels are in one figure. Sensors with positions are drawn on a head, and
-    regions of voxels with positions on slices; their bars are details.
+    The findings of single encoders share a figure. Sensors with positions are also
+    drawn on a head, and regions of voxels on slices.
 
     Args:
-        results: All analyses.
+        findings: Findings of all analyses.
         space: Sensors or voxels of the recording.
-        marks: Times that figures mark.
+        marks: Marked times by name.
         ceilings: Noise ceilings, averaged over sensors, by metric and name.
     """
-    # analyses by axis, and by whether they are of a level
-    claims = {id(finding) for finding in choose_claimed_findings(results)}
-    positions = place_sensors(space)
-    drawn = Figures()
+    claimed_ids = {id(finding) for finding in choose_claimed_findings(findings)}
+    claimed_first = sorted(findings, key=lambda finding: id(finding) not in claimed_ids)
     groups = defaultdict[Any, list[Finding]](list)
-    for finding in sorted(results, key=lambda finding: id(finding) not in claims):
+    for finding in claimed_first:
         analysis, _, level = finding.name.partition(" · ")
         groups[analysis, finding.axis.name, bool(level)].append(finding)
 
-    for (analysis, kind, _), (first, *rest) in groups.items():
-        # the first metric of each on the head, or on slices
-        group = [
-            first,
-            *(finding for finding in rest if finding.metric == first.metric),
-        ]
-        # claims stand next to the first sentence of the page
-        section = FINDING if id(first) in claims else SECTION
-        axis = first.axis
-        value = metric_title(first.metric)
+    figures = Figures()
+    positions = place_sensors(space)
+    for (analysis, axis_name, _), all_metrics in groups.items():
+        first = all_metrics[0]
+        group = [finding for finding in all_metrics if finding.metric == first.metric]
+        # claimed findings stand next to the conclusion of the report
+        section = FINDING if id(first) in claimed_ids else SECTION
         maps = Figures()
         for finding in group:
-            picture = _draw_map(finding, space, positions)
-            if picture is not None:
-                maps.append(replace(picture, section=section))
+            figure = _draw_map(finding, space, positions)
+            if figure is not None:
+                maps.append(replace(figure, section=section))
 
-        # lines or bars, with the control of a single one
-        lines = [
-            _line(finding.name.partition(" · ")[2] or value, finding.metrics)
-            for finding in group
-        ]
-        lines += (
-            [_line(*control) for control in first.controls.items()]
-            if len(group) == 1
-            else []
-        )
-        # ceilings are means over sensors
-        bounds = {} if kind == SENSOR else ceilings.get(first.metric, {})
-        lines += [
-            CurveLine(metric_title(name), values) for name, values in bounds.items()
-        ]
+        # a window may begin before an effect that it contains
+        axis_label = axis_name
+        if first.axis.spans is not None:
+            axis_label = f"centre of the window, {axis_name}"
+        style: Literal["lines", "bars"] = "bars"
+        curve_marks: dict[str, Any] = {}
+        if axis_name == TIME:
+            style = "lines"
+            curve_marks |= marks
+            onset = first.first_above_chance
+            # several encoders in a figure have no common onset
+            if len(group) == 1 and onset is not None:
+                mark = f"{first.onset_description}: {FIRST_ABOVE_CHANCE}"
+                curve_marks[mark] = first.axis.at[onset]
+
+        # ceilings are means over sensors, so they do not apply to single sensors
+        group_ceilings: Mapping[str, Sequence[float]] = {}
+        if axis_name != SENSOR:
+            group_ceilings = ceilings.get(first.metric, {})
         note = render(
             "explanation.txt",
             analysis=analysis,
             metric=first.metrics[0],
-            ceilings=bounds,
+            ceilings=group_ceilings,
         )
-        options: Any = {
-            "section": DETAILS if maps else section,
-            "note": note,
-            "style": "bars",
-        }
-        if kind == TIME:
-            options |= {"style": "lines", "marks": dict(marks)}
-            onset = first.first_above_chance
-            if len(group) == 1 and onset is not None:
-                # several levels in one figure have no common onset
-                options["marks"][f"{first.onset_description}: {FIRST_ABOVE_CHANCE}"] = (
-                    axis.at[onset]
-                )
+        curve = Curve(
+            _make_title(analysis),
+            axis=axis_label,
+            at=first.axis.at,
+            lines=_make_lines(group, group_ceilings),
+            value=metric_title(first.metric),
+            style=style,
+            marks=curve_marks,
+            section=DETAILS if maps else section,
+            note=note,
+        )
+        figures += maps
+        figures.append(curve)
+    return figures
 
-        # a window may begin before an effect that it shows
-        words = (
-            axis.name if axis.spans is None else f"centre of the window, {axis.name}"
-        )
-        drawn += [
-            *maps,
-            Curve(_title(analysis), words, axis.at, lines, value, **options),
-        ]
-    return drawn
+
+def _make_lines(
+    group: Sequence[Finding], ceilings: Mapping[str, Sequence[float]]
+) -> list[CurveLine]:
+    """Make the lines of a figure: each finding, the controls of a single one, ceilings.
+
+    Args:
+        group: Findings of one analysis and metric.
+        ceilings: Noise ceilings by name.
+    """
+    lines = []
+    for finding in group:
+        level = finding.name.partition(" · ")[2]
+        name = level or metric_title(finding.metric)
+        lines.append(_make_line(name, finding.metrics))
+    if len(group) == 1:
+        for name, metrics in group[0].controls.items():
+            lines.append(_make_line(name, metrics))
+    for name, values in ceilings.items():
+        lines.append(CurveLine(metric_title(name), values))
+    return lines
+
+
+def _make_line(name: str, metrics: Sequence[Metric]) -> CurveLine:
+    """Make a line of metrics, with the intervals for these subjects if there are any.
+
+    Such intervals exist for any number of subjects.
+    """
+    intervals = []
+    for metric in metrics:
+        intervals.append(metric.these_subjects or (metric.low, metric.high))
+    return CurveLine(
+        name,
+        values=[metric.value for metric in metrics],
+        low=[low for low, _ in intervals],
+        high=[high for _, high in intervals],
+        chance=metrics[0].chance,
+    )
 
 
 def _draw_map(
@@ -131,60 +163,59 @@ def _draw_map(
     space: Sensors | Voxels,
     positions: Mapping[str, tuple[float, float]],
 ) -> Topomap | Heatmap | None:
-    """Draw the values of sensors on the head, or those of regions on slices; None if
-    their positions are not known.
+    """Draw the values of sensors on the head, or of regions on slices.
+
+    Args:
+        finding: Finding over any axis.
+        space: Sensors or voxels of the recording.
+        positions: Position of each sensor on the head, by name.
+
+    Returns:
+        The figure, or None for another axis or unknown positions.
     """
-    # sensors without positions, and regions without a grid, have bars alone
-    values = dict(zip(finding.axis.labels, finding.values.tolist(), strict=True))
-    title = _title(finding.name)
-    value = metric_title(finding.metric)
+    value_of = dict(
+        zip(finding.axis.position_names, finding.values.tolist(), strict=True)
+    )
+    title = _make_title(finding.name)
+    metric = metric_title(finding.metric)
     if finding.axis.name == SENSOR and positions:
-        return draw_head(title, positions, values, value)
-    if (
-        finding.axis.name != REGION
-        or not isinstance(space, Voxels)
-        or space.grid is None
-    ):
+        return draw_head(title, positions, value_of, metric)
+    if finding.axis.name != REGION or not isinstance(space, Voxels):
+        return None
+    if space.grid is None:
         return None
 
-    # the value of its region in each voxel, of the smallest that it lies in
-    voxels = np.full(len(space.grid.indices), np.nan)
-    regions = {name: space.regions[name] for name in values if name in space.regions}
-    for name, mask in sorted(regions.items(), key=lambda region: -int(region[1].sum())):
-        voxels[mask] = values[name]
-    return draw_slices(title, voxels, space.grid, value)
+    # a voxel gets the value of its smallest region, which is written last
+    region_sizes = {}
+    for name in value_of:
+        if name in space.regions:
+            region_sizes[name] = int(space.regions[name].sum())
+    values = np.full(len(space.grid.indices), np.nan)
+    for name in sorted(region_sizes, key=lambda name: -region_sizes[name]):
+        values[space.regions[name]] = value_of[name]
+    return draw_slices(title, values, space.grid, metric)
 
 
-def _line(name: str, metrics: Sequence[Metric]) -> CurveLine:
-    """Make a line of metrics, with intervals for these subjects, which hold at any
-    number of subjects.
-    """
-    ends = [metric.these_subjects or (metric.low, metric.high) for metric in metrics]
-    low, high = zip(*ends, strict=True)
-    return CurveLine(
-        name, [metric.value for metric in metrics], low, high, metrics[0].chance
-    )
-
-
-def make_summary_table(results: Findings, protocol: str) -> Table:
-    """Lay out where each analysis is strongest."""
+def make_summary_table(findings: Findings, protocol: str) -> Table:
+    """Make a table of the strongest position of each analysis."""
     rows = []
-    for finding in results:
-        # p of the strongest position, the value there and its control
+    for finding in findings:
         peak = int(finding.values.argmax())
-        control = next(iter(finding.controls.values()), None)
-        p = None if finding.p_values is None else float(finding.p_values[peak])
-        rows.append(
-            (
-                finding.name,
-                metric_title(finding.metric),
-                finding.axis.describe_position(peak),
-                TableCell(format_p(p), value=p),
-                finding.onset_description or None,
-                make_metric_cell(finding.metrics[peak]),
-                None if control is None else control[peak].value,
-            )
+        p_value = None
+        if finding.p_values is not None:
+            p_value = float(finding.p_values[peak])
+        controls = list(finding.controls.values())
+        control_value = controls[0][peak].value if controls else None
+        row = (
+            finding.name,
+            metric_title(finding.metric),
+            finding.axis.describe_position(peak),
+            TableCell(format_p(p_value), value=p_value),
+            finding.onset_description or None,
+            make_metric_cell(finding.metrics[peak]),
+            control_value,
         )
+        rows.append(row)
     columns = (
         "analysis",
         "metric",
@@ -200,7 +231,7 @@ def make_summary_table(results: Findings, protocol: str) -> Table:
     )
 
 
-def _title(name: str) -> str:
-    # a level is named by its encoder, an analysis by its description
+def _make_title(name: str) -> str:
+    """Make the title of a figure from `analysis`, or `analysis · encoder`."""
     analysis, _, level = name.partition(" · ")
-    return f"{analysis.capitalize()}: {level or MEANINGS[analysis]}"
+    return f"{analysis.capitalize()}: {level or ANALYSIS_TITLES[analysis]}"

@@ -1,9 +1,7 @@
-"""How long before it begins an effect may show in signals that were filtered.
+"""Simulation of how early filters show an effect before it begins.
 
-A zero-phase filter spreads an effect to both sides: after a high-pass at 1 Hz, an
-effect from 250 ms on shows before the stimulus. Here simulated effects that begin at
-each sample go through the filter, the cut, the baseline and the resampling that a
-store names, by the functions of `prepare`.
+A zero-phase filter spreads an effect to both sides. After a high-pass at 1 Hz, an
+effect that begins at 250 ms is visible before the stimulus.
 """
 
 from typing import Any
@@ -16,74 +14,91 @@ from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.signals.trials import Trials
 
 EFFECTS_MS = (50, 100, 300, 500)
-"""Lengths of the effects that are tried: a high-pass filter spreads long ones further,
-a low-pass filter the rise of short ones.
+"""Lengths of the simulated effects. A high-pass filter spreads long effects further, a
+low-pass filter the rise of short effects.
 """
 RAMP_MS = 20
-"""How long an effect rises."""
-LEAK = 0.03
-"""Share of its largest value from which an effect can be found. Strong effects are
-found before they begin (`benchmarks/simulated_statistics --only onsets`).
+"""Time in which an effect rises."""
+VISIBLE_SHARE = 0.03
+"""Share of its peak from which an effect counts as visible. Tests find strong effects
+before they begin (`benchmarks/simulated_statistics --only onsets`).
 """
 PERIODS = 8
-"""Half the length of the simulated recording, in periods of the lower edge. MNE's
-filter is 3.3 periods long.
+"""Half the length of the simulated recording, in periods of the lowest edge of a
+filter. MNE's filter is 3.3 periods long.
 """
-MAX_EDGE = 0.49
-"""Share of the rate from which an upper edge is no filter: files name half the rate
-where there is none.
+MAX_EDGE_SHARE = 0.49
+"""Share of the sampling rate from which an upper edge is ignored. Files name half the
+rate if there is no low-pass filter.
 """
 BASELINE_MS = -100
-"""Start of the baseline where a store names none, as of THINGS-MEG."""
+"""Start of the baseline if a store names none, as in THINGS-MEG."""
 
 
 def find_latest_onsets(recording: Trials) -> Float64:
-    """Find how late an effect may begin that shows at each sample.
+    """Find how late an effect may begin that is visible at each sample.
 
-    Filters of other programs, which files name, are taken to have zero phase.
+    Simulated effects that begin at each sample pass through the filter, baseline and
+    resampling in the provenance. Filters of other programs count as zero-phase.
 
     Args:
         recording: Signals of sensors, with the provenance of their store.
 
     Returns:
-        [T] milliseconds after stimulus onset. The time of the sample itself where
-        nothing shows before it begins, inf where an effect at the end of the trial may
-        show, NaN where it is not known how the signals were filtered.
+        Latest onsets [T] in milliseconds after the stimulus:
+
+        - The time of the sample, if no effect is visible before it begins.
+        - inf, if an effect at the end of the trial may be visible.
+        - NaN, if the filters are unknown.
     """
     times_ms = np.asarray(recording.times_s, np.float64) * 1000
-    latest = []
+    latest_of_sessions = []
     for session in recording.provenance.get("sessions") or [{}]:
         # facts of a session override those of the store
         source = {**recording.provenance, **session}
         steps = source.get("preparation", {})
         if "epoch_ms" in steps or "filtered_hz" in source:
-            latest.append(_simulate(times_ms, recording.rate_hz or 0, source, steps))
+            latest_ms = _simulate(times_ms, recording.rate_hz or 0, source, steps)
         elif "simulated" in source and not steps:
-            # a program made these signals, and nothing filtered them
-            latest.append(times_ms)
+            # simulated signals are not filtered
+            latest_ms = times_ms
         else:
-            latest.append(np.full(len(times_ms), np.nan))
-    return np.asarray(np.max(latest, 0))
+            latest_ms = np.full(len(times_ms), np.nan)
+        latest_of_sessions.append(latest_ms)
+    return np.asarray(np.max(latest_of_sessions, 0))
 
 
 def _simulate(
     times_ms: Float64, rate_hz: float, source: dict[str, Any], steps: dict[str, Any]
 ) -> Float64:
-    """Find the latest beginnings [T] by effects that begin at each sample."""
+    """Find the latest onsets [T] from simulated effects that begin at each sample.
+
+    Args:
+        times_ms: Times [T] of the samples.
+        rate_hz: Sampling rate of the store.
+        source: Provenance of a session.
+        steps: Steps of the preparation in this provenance.
+    """
     from scipy.signal.windows import tukey
 
-    # filters of the file, whose phase is not known, and of the preparation
+    # filters of the file, whose phase is unknown, and of the preparation
     recorded_hz = float(source.get("recorded_hz", rate_hz))
-    filters = []
-    for band, phase in (
+    bands = [
         (source.get("filtered_hz"), "zero"),
         (steps.get("band_hz"), steps.get("phase", "zero")),
-    ):
-        low, high = band or (None, None)
-        high = high if high and high < MAX_EDGE * recorded_hz else None
-        filters.append(((low or None, high), phase))
+    ]
+    filters = []
+    lowest_hz = None
+    for band, phase in bands:
+        low_hz, high_hz = band or (None, None)
+        low_hz = low_hz or None
+        if not high_hz or high_hz >= MAX_EDGE_SHARE * recorded_hz:
+            high_hz = None
+        filters.append(((low_hz, high_hz), phase))
+        if low_hz and (lowest_hz is None or low_hz < lowest_hz):
+            lowest_hz = low_hz
 
-    # the steps of the store, without whitening
+    # preparation of the store, without whitening
     span_ms = (times_ms[0], times_ms[-1] + 1000 / rate_hz)
     settings = {
         "epoch_ms": (min(BASELINE_MS, times_ms[0]), span_ms[1]),
@@ -94,26 +109,28 @@ def _simulate(
     settings |= {"whiten": "no", "whiten_by": "training"}
     cutting = Cutting(Steps.model_validate(settings), recorded_hz)
 
-    # one effect in a long recording, cut as if it began at each sample of a trial
-    lowest_hz = min((low for (low, _), _ in filters if low), default=PERIODS)
-    half = round(recorded_hz * (PERIODS / lowest_hz + 4))
-    onsets = half - np.rint(times_ms * recorded_hz / 1000).astype(np.int64)
-    begun = times_ms.copy()
+    # an effect in the middle of a long recording is cut into a trial for each sample,
+    # as if it began at this sample
+    half_s = PERIODS / (lowest_hz or PERIODS) + 4
+    middle = round(recorded_hz * half_s)
+    stimulus_onsets = middle - np.rint(times_ms * recorded_hz / 1000).astype(np.int64)
+    latest_ms = times_ms.copy()
     for length_ms in EFFECTS_MS:
-        ramps = 2 * RAMP_MS / length_ms
-        effect = tukey(round(length_ms * recorded_hz / 1000), ramps)
-        samples = np.zeros(2 * half)
-        samples[half : half + len(effect)] = effect
+        n_samples = round(length_ms * recorded_hz / 1000)
+        samples = np.zeros(2 * middle)
+        effect = tukey(n_samples, 2 * RAMP_MS / length_ms)
+        samples[middle : middle + len(effect)] = effect
         for edges, phase in filters:
             samples = filter_samples(samples, recorded_hz, edges, phase)
-        cut = cutting.cut_trials([samples], ["effect"], onsets, 1.0)[
-            :, 0
-        ]  # [effects, T]
-        is_shown = np.abs(cut) >= LEAK * np.abs(samples).max()
-        shown_ms = np.where(is_shown, times_ms[:, None], -np.inf).max(0)
-        begun = np.maximum(begun, shown_ms)
+        trials = cutting.cut_trials([samples], ["effect"], stimulus_onsets, 1.0)
+        responses = trials[:, 0]  # [T effects, T]
+        is_visible = np.abs(responses) >= VISIBLE_SHARE * np.abs(samples).max()
+        visible_ms = np.where(is_visible, times_ms[:, None], -np.inf).max(0)
+        latest_ms = np.maximum(latest_ms, visible_ms)
 
-    # what shows earlier may show here too; effects after the trial were not tried
-    begun = np.maximum.accumulate(begun)
-    is_bounded = (begun < times_ms[-1]) | (begun <= times_ms)
-    return np.where(is_bounded, begun, np.inf)
+    # an effect that is visible at an earlier sample may be visible at this one, too
+    latest_ms = np.maximum.accumulate(latest_ms)
+
+    # effects after the trial were not simulated
+    is_bounded = (latest_ms < times_ms[-1]) | (latest_ms <= times_ms)
+    return np.where(is_bounded, latest_ms, np.inf)

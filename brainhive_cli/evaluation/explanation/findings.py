@@ -1,4 +1,4 @@
-"""Findings of explain: analyses over all subjects, with controls and corrected p."""
+"""Findings of explain: results over all subjects, with controls and p values."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,25 +21,25 @@ from brainhive_cli.evaluation.explanation.profiles import (
 from brainhive_cli.measurement.statistics import measure_positions
 from brainhive_cli.measurement.units import Items, fold_null_inflation
 
-SHUFFLED, TRAINED = "shuffled labels", "trained on shuffled labels"
-"""Last part of a control's scope: labels were permuted, or a level was trained on
-shuffled labels.
-"""
+SHUFFLED_LABELS = "shuffled labels"
+"""Scope of the control with permuted labels."""
+SHUFFLED_TRAINING = "trained on shuffled labels"
+"""Scope of the control that adds an encoder's embeddings of other pictures."""
 LIMITS = {
     "r": (-1.0, 1.0),
     "rho": (-1.0, 1.0),
     "unique_rho": (-1.0, 1.0),
     "unique_r": (-2.0, 2.0),
 }
-"""Least and largest value of correlations; shares lie between 0 and 1, and margins
-anywhere.
+"""Smallest and largest value of correlations. Metrics of ranks lie between 0 and 1, and
+margins have no limits.
 """
 FIRST_ABOVE_CHANCE = "first above chance"
-"""Name, in tables and figures, of the first time that is above chance."""
+"""Title of the first time above chance in tables and figures."""
 ONSET_UNKNOWN = "unknown (filter)"
-"""Onset of a finding whose filter may show an effect from any later time."""
+"""Onset if the filter may show an effect from any later time."""
 ONSET_BEFORE_STIMULUS = "unknown (before the stimulus)"
-"""Onset of a finding that precedes the stimulus, which no filter explains."""
+"""Onset if an effect precedes the stimulus although no filter explains that."""
 ROUNDING_MS = 0.001
 """Precision to which the times of an axis are rounded."""
 NULL_PERCENTILES = (2.5, 97.5)
@@ -48,20 +48,20 @@ NULL_PERCENTILES = (2.5, 97.5)
 
 @dataclass(frozen=True)
 class Finding:
-    """An analysis over all subjects.
+    """Result of an analysis over all subjects.
 
     Attributes:
-        name: `analysis`, or `analysis · level`.
-        metric: Name of what was measured.
-        axis: The P positions.
-        measured: [P] metrics.
-        controls: [P] metrics of each control, by its name.
-        scores: [1 + K, P] measured values, then those of K permutations of the labels,
-            each position divided by its spread. None if labels were not permuted.
-        corrected: [P] p of the largest over all positions of all analyses, as
-            `correct_findings`.
-        latest_ms: Latest time at which an effect can begin that shows at the first
-            position above chance, as `latest_beginnings`.
+        name: Name as `analysis`, or `analysis · encoder`.
+        metric: Name of the measured quantity.
+        axis: Positions.
+        metrics: Metric [P] at each position.
+        controls: Metrics [P] of each control, by its scope.
+        scores: Standardised scores [1 + K, P] of the measured values and of K
+            permutations of the labels. None if labels were not permuted.
+        p_values: p values [P], corrected by `correct_findings`. None before, and if
+            labels were not permuted.
+        latest_onset_ms: Latest time at which an effect may begin that is visible at the
+            first position above chance.
     """
 
     name: str
@@ -75,33 +75,36 @@ class Finding:
 
     @property
     def values(self) -> Float64:
-        """[P] values of the metrics."""
+        """Values [P] of the metrics."""
         return np.array([metric.value for metric in self.metrics])
 
     @property
     def first_above_chance(self) -> int | None:
-        """Index of the first of two times in a row whose corrected p is significant;
-        None on another axis.
+        """Index of the first of two successive times with significant p values.
+
+        None if there is no such time, or on an axis without times.
         """
         if self.p_values is None or self.axis.name != TIME:
             return None
 
-        # two in a row, since a single one is often noise
-        above = self.p_values < SIGNIFICANCE_LEVEL
-        first = np.flatnonzero(above[:-1] & above[1:]).tolist()
-        return first[0] if first else None
+        # a single significant time is often noise
+        is_above = self.p_values < SIGNIFICANCE_LEVEL
+        indices = np.flatnonzero(is_above[:-1] & is_above[1:]).tolist()
+        return indices[0] if indices else None
 
     @property
     def onset_description(self) -> str:
-        """The first position above chance in words; empty where there is none.
+        """First position above chance in words, or an empty text if there is none.
 
-        What a window carries may begin anywhere in it: its centre may lie before the
-        effect. Where a filter looks ahead, the latest beginning is given instead.
+        - `ONSET_UNKNOWN` or `ONSET_BEFORE_STIMULUS`, if no onset can be stated.
+        - The latest onset, if a filter shows the effect before it begins.
+        - The start and end of the window, within which the effect may begin.
         """
         index = self.first_above_chance
         if index is None:
             return ""
         _, end_ms = self.axis.get_span_ms(index)
+        # the latest onset may be NaN
         if not self.latest_onset_ms < np.inf:
             return ONSET_UNKNOWN
         if max(self.latest_onset_ms, end_ms) < 0:
@@ -117,118 +120,159 @@ Findings = Sequence[Finding]
 def describe_profiles(
     groups: Sequence[Sequence[SubjectProfiles]], items: Items, **context: Any
 ) -> list[Finding]:
-    """Describe every profile over all subjects; positions that not all have, as
-    regions, are left out.
+    """Summarise over subjects each profile that all subjects have.
 
     Args:
-        groups: Profiles of each subject's cells.
-        items: Tested items of each subject, in the order of the profiles.
+        groups: Profiles of the cells of each subject. Positions that a subject lacks,
+            such as regions, are left out.
+        items: Items of each subject, in the order of the profiles.
         context: Further arguments of `measure_positions`.
     """
-    # an analysis must have been measured of every subject
-    described, parts = [], [*chain(*groups)]
-    for name, first in parts[0].profiles.items():
-        if all(name in part.profiles for part in parts):
-            # regions of voxels may differ among subjects
-            shared = set[Any].intersection(
-                *({*part.profiles[name].axis.at} for part in parts)
-            )
-            at = [position for position in first.axis.at if position in shared]
-            profiles = [
-                [part.profiles[name].take(at) for part in group] for group in groups
-            ]
-            described.append(
-                _describe(name.partition(":")[0], profiles, items, context)
-            )
-    return described
+    findings = []
+    all_profiles = list(chain.from_iterable(groups))
+    for name, first_profile in all_profiles[0].profiles.items():
+        if not all(name in member.profiles for member in all_profiles):
+            continue
+
+        # positions of all subjects, in the order of the first
+        shared_positions = set(first_profile.axis.at)
+        for member in all_profiles:
+            shared_positions &= set(member.profiles[name].axis.at)
+        at = [
+            position
+            for position in first_profile.axis.at
+            if position in shared_positions
+        ]
+        profiles = []
+        for group in groups:
+            profiles.append([member.profiles[name].take(at) for member in group])
+        analysis = name.partition(":")[0]
+        findings.append(_summarise_profiles(analysis, profiles, items, context))
+    return findings
 
 
-def _describe(
+def _summarise_profiles(
     name: str,
     groups: Sequence[Sequence[Profile]],
     items: Items,
     context: Mapping[str, Any],
 ) -> Finding:
-    """Describe profiles of the same positions and items, by subject, next to their
-    controls.
+    """Summarise the profiles of an analysis over subjects, with their controls.
+
+    Args:
+        name: Name of the analysis.
+        groups: Profiles of the cells of each subject, with the same positions.
+        items: Items of each subject, in the order of the profiles.
+        context: Further arguments of `measure_positions`.
     """
-    profiles = [*chain(*groups)]
-    # profiles of one analysis share metric, candidates and chance
-    metric = profiles[0].metric
-    pool = profiles[0].pool or None
+    # the profiles share metric, axis, pool and chance
+    first_profile = groups[0][0]
+    metric = first_profile.metric
+    pool = first_profile.pool or None
     protocol = context["protocol"]
     limits = LIMITS.get(metric, (0.0, 1.0) if pool else (None, None))
     options = {
         "pool": pool,
-        "chance": profiles[0].chance,
+        "chance": first_profile.chance,
         "limits": limits,
         "items": items,
         **context,
     }
 
-    # values [S, N] or control of each subject, stacked over seeds
-    def measure(field: str, **changes: Any) -> list[Metric]:
-        values = [
-            np.stack([getattr(profile, field) for profile in group]) for group in groups
-        ]
-        return measure_positions(metric, values, **options | changes)
-
-    # the middle 95 % of the permutations
+    values = []  # [S models, P, N] of each subject
+    for group in groups:
+        values.append(np.stack([profile.values for profile in group]))
     is_share = limits == (0.0, 1.0) and metric != "two_way"
-    finding = Finding(
-        name, metric, profiles[0].axis, measure("values", is_share=is_share), {}
-    )
-    nulls = [
-        [profile.null for profile in group if profile.null is not None]
-        for group in groups
-    ]
-    # labels are permuted alike for all subjects, so permutation k is averaged over them
-    null = (
-        np.mean([np.mean(group, 0) for group in nulls], 0)
-        if all(nulls)
-        else np.empty((0, 0))
-    )
+    metrics = measure_positions(metric, values, **options | {"is_share": is_share})
+    finding = Finding(name, metric, first_profile.axis, metrics, controls={})
+
+    # control with permuted labels
+    null = _average_null(groups)
     if len(null):
-        if items.inflation > 1:  # as of a verdict over folds
-            null = null.mean(0) + fold_null_inflation([null]) ** 0.5 * (
-                null - null.mean(0)
-            )
-        # [P, 3]
-        numbers = np.stack(
-            [null.mean(0), *np.percentile(null, NULL_PERCENTILES, 0)], 1
-        ).tolist()
-        # intervals of the measured values do not hold for the control
-        changes: Any = dict.fromkeys(("these_subjects", "people", "seed_sd"))
-        changes["interval"] = (
-            f"the middle 95 % of {len(null)} permutations of the labels"
+        if items.inflation > 1:
+            # widen the distribution, because models of folds depend on each other
+            mean = null.mean(0)
+            null = mean + fold_null_inflation([null]) ** 0.5 * (null - mean)
+        finding = replace(
+            finding,
+            controls={SHUFFLED_LABELS: _describe_null(metrics, null, protocol)},
+            scores=standardise(finding.values, null),
         )
-        changes["protocol"] = f"{protocol}, {SHUFFLED}"
-        control = [
-            replace(one, value=mean, low=low, high=high, **changes)
-            for one, (mean, low, high) in zip(finding.metrics, numbers, strict=True)
+
+    # control with an encoder's embeddings of other pictures
+    shuffled_values = []
+    for group in groups:
+        group_values = [
+            profile.shuffled for profile in group if profile.shuffled is not None
         ]
-        scores = standardise(finding.values, null)
-        finding = replace(finding, controls={SHUFFLED: control}, scores=scores)
+        if len(group_values) < len(group):
+            return finding
+        shuffled_values.append(np.stack(group_values))
+    options |= {
+        "is_share": False,
+        "protocol": f"{protocol}, {SHUFFLED_TRAINING}",
+        "seeds": (),
+    }
+    control = measure_positions(metric, shuffled_values, **options)
+    return replace(finding, controls={SHUFFLED_TRAINING: control})
 
-    # the control that was measured once, with a level of shuffled labels
-    if all(profile.shuffled is not None for profile in profiles):
-        control = measure(
-            "shuffled", is_share=False, protocol=f"{protocol}, {TRAINED}", seeds=()
-        )
-        finding = replace(finding, controls={TRAINED: control})
-    return finding
 
+def _average_null(groups: Sequence[Sequence[Profile]]) -> Float64:
+    """Average the values for permuted labels [K, P] over seeds and subjects.
 
-def correct_findings(results: Findings) -> list[Finding]:
-    """Correct p over all positions of all analyses with permuted labels, since one page
-    claims them all.
+    Returns an empty array if labels were not permuted for a subject.
     """
-    # findings without permuted labels stay as they are
-    tests = [finding.scores for finding in results if finding.scores is not None]
-    corrected = iter(correct_p_values(tests) if tests else ())
-    return [
-        finding
-        if finding.scores is None
-        else replace(finding, p_values=next(corrected))
-        for finding in results
-    ]
+    # permutation k is the same for all subjects
+    nulls = []
+    for group in groups:
+        group_nulls = [profile.null for profile in group if profile.null is not None]
+        if not group_nulls:
+            return np.empty((0, 0))
+        nulls.append(np.mean(group_nulls, 0))
+    return np.asarray(np.mean(nulls, 0))
+
+
+def _describe_null(
+    metrics: Sequence[Metric], null: Float64, protocol: str
+) -> list[Metric]:
+    """Describe the values [K, P] for permuted labels by their mean and middle 95 %.
+
+    Args:
+        metrics: Measured metric [P] at each position.
+        null: Values [K, P] of K permutations.
+        protocol: Protocol of the measured metrics.
+    """
+    means = null.mean(0).tolist()
+    lows, highs = np.percentile(null, NULL_PERCENTILES, 0).tolist()
+    control = []
+    for metric, mean, low, high in zip(metrics, means, lows, highs, strict=True):
+        # other intervals of the measured values do not apply to the control
+        null_metric = replace(
+            metric,
+            value=mean,
+            low=low,
+            high=high,
+            these_subjects=None,
+            people=None,
+            seed_sd=None,
+            interval=f"the middle 95 % of {len(null)} permutations of the labels",
+            protocol=f"{protocol}, {SHUFFLED_LABELS}",
+        )
+        control.append(null_metric)
+    return control
+
+
+def correct_findings(findings: Findings) -> list[Finding]:
+    """Add corrected p values to the findings with permuted labels.
+
+    They are corrected over all positions of all these findings, because one report
+    claims them together.
+    """
+    tests = [finding.scores for finding in findings if finding.scores is not None]
+    p_values = iter(correct_p_values(tests) if tests else ())
+    corrected_findings = []
+    for finding in findings:
+        if finding.scores is not None:
+            finding = replace(finding, p_values=next(p_values))
+        corrected_findings.append(finding)
+    return corrected_findings

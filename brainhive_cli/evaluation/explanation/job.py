@@ -1,6 +1,4 @@
-"""An explanation, resolved, and what its analyses read: a model with the signals of a
-subject.
-"""
+"""Explanation of a run, and the model and signals that its analyses read."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,16 +56,15 @@ from brainhive_cli.training.alignment.trained.run import (
 
 @dataclass(frozen=True)
 class Job:
-    """Work of explain.
+    """Explanation of a run.
 
     Attributes:
-        recipe: What the user wrote, with the run as a fingerprint knows it, wherever
-            home lies.
-        align: The run.
-        subjects: The cells that are tested on each subject, of several seeds.
-        encoders: The levels: encoders of the run, and further ones, each once.
-        splits: Splits whose embeddings signals are compared with; none where trials are
-            held out.
+        recipe: Recipe, in which `align_run` is the portable name of the run.
+        align: Run whose models are explained.
+        subjects: Cells that are tested on each subject, by subject. The cells of a
+            subject differ in seed or fold.
+        encoders: Encoders of the run, and those that the key `levels` adds.
+        splits: Splits whose embeddings are compared with signals.
     """
 
     recipe: Recipe
@@ -78,12 +75,12 @@ class Job:
 
     @classmethod
     def resolve(cls, recipe: Recipe) -> Self:
-        """Find the run that a recipe names, or the newest on its data set.
+        """Find the run of a recipe, by default the newest run on its data set.
 
         Raises:
-            RecipeError: if it is a sweep, or its data set lacks the split.
+            RecipeError: if the run is a sweep, its data set lacks the split, or the
+                analyses do not fit its held-out trials.
         """
-        # the run, whose trials are held out if trials are analysed
         align = open_model(
             recipe.align_run,
             recipe.paths,
@@ -92,48 +89,66 @@ class Job:
             recipe.copies,
         )
         refuse_sweep(align)
+
+        # held-out trials have other analyses, unless the key has its default
         analyses = recipe.analyses
         holdout = align.dataset.holdout
         has_trials = holdout.has_seen_pictures
-        wants_trials = bool(TRIAL_ANALYSES.keys() & analyses)
-        if has_trials != wants_trials and (wants_trials or analyses != [*ANALYSES]):
-            why = (
-                "holds out trials"
-                if has_trials
-                else "holds out no trials of seen stimuli"
+        requests_trials = bool(TRIAL_ANALYSES.keys() & analyses)
+        is_default = analyses == list(ANALYSES)
+        if requests_trials and not has_trials:
+            raise RecipeError(
+                f"analyses: {align.name} holds out no trials of seen stimuli",
+                f"analyses={','.join(ANALYSES)}",
             )
-            way = f"analyses={','.join(TRIAL_ANALYSES if has_trials else ANALYSES)}"
-            raise RecipeError(f"analyses: {align.name} {why}", way)
+        if has_trials and not requests_trials and not is_default:
+            raise RecipeError(
+                f"analyses: {align.name} holds out trials",
+                f"analyses={','.join(TRIAL_ANALYSES)}",
+            )
         require_split(align.dataset, recipe.split, "split")
 
-        # decoding of trials compares signals with labels, not with embeddings
-        splits = [recipe.split] if SIGNAL_ANALYSES.keys() & analyses else []
-        splits = ["train", *splits] if "encoding" in analyses else splits
+        # embeddings are compared with signals, but not with held-out trials
+        splits: list[str] = []
+        if not holdout.divides_train:
+            if "encoding" in analyses:
+                splits.append("train")
+            if SIGNAL_ANALYSES.keys() & analyses:
+                splits.append(recipe.split)
 
-        # cells by subject, whose seeds are averaged, and encoders of the levels
-        tested = sorted({subject for cell in align.cells for subject in cell.tested_on})
-        encoders = [*align.models[0].encoders, *recipe.levels]
+        # cells of each subject, and each encoder once
+        tested_subjects = {
+            subject for cell in align.cells for subject in cell.tested_on
+        }
+        cells_of_subject = {}
+        for subject in sorted(tested_subjects):
+            cells_of_subject[subject] = [
+                cell for cell in align.cells if subject in cell.tested_on
+            ]
+        encoder_of_name = {}
+        for encoder in align.models[0].encoders:
+            encoder_of_name[encoder.name] = encoder
+        for encoder in recipe.levels:
+            encoder_of_name[encoder.name] = encoder
         return cls(
-            recipe.model_copy(update={"align_run": align.reference}),
-            align,
-            {
-                one: [cell for cell in align.cells if one in cell.tested_on]
-                for one in tested
-            },
-            [*{encoder.name: encoder for encoder in encoders}.values()],
-            [] if holdout.divides_train else splits,
+            recipe=recipe.model_copy(update={"align_run": align.reference}),
+            align=align,
+            subjects=cells_of_subject,
+            encoders=list(encoder_of_name.values()),
+            splits=splits,
         )
 
     def count_work(self) -> Work:
-        """Count what there is to explain."""
-        # the analyses decide how long a subject takes
+        """Count the cells of all subjects, for an estimate of the time."""
+        # the time of a subject depends on the analyses
         kind = f"{self.align.dataset.name}, {', '.join(self.recipe.analyses)}"
-        return Work(kind, sum(map(len, self.subjects.values())), "subjects of a cell")
+        n_cells = sum(map(len, self.subjects.values()))
+        return Work(kind, n_cells, "subjects of a cell")
 
     def inputs(self) -> Iterable[Input]:
-        """List the run, its signals, and the embeddings that they are compared with."""
+        """List the run, its signals, and the embeddings that are compared with them."""
         align = self.align
-        # embeddings are listed below, as further levels are read, too
+        # the embeddings below include those of the run
         yield from align.inputs([])
         for split in self.splits:
             yield from list_store_inputs(
@@ -146,52 +161,61 @@ class Job:
         return self.align.label
 
     def check(self) -> None:
-        """Refuse embeddings, models and signals that do not fit each other or the
-        analyses; raises as `levels` and `TrainedRun.check`.
+        """Raise an error if embeddings, models and signals do not fit the analyses.
+
+        Raises:
+            BrainhiveError: as `levels` and `TrainedRun.check`, or if the subjects have
+                no picture or no region in common.
+            RecipeError: if the windows are longer than the signals.
         """
         _ = self.levels
-        recipe, align = self.recipe, self.align
+        recipe = self.recipe
+        align = self.align
         if align.dataset.holdout.divides_train:  # each fold has its own trials
             return
         has_model = bool(MODEL_ANALYSES.keys() & recipe.analyses)
-        opened = align.check([recipe.split], recipe.head, compares=has_model)
-        if not opened:
+        trials_of_cell = align.check([recipe.split], recipe.head, compares=has_model)
+        if not trials_of_cell:
             return
-        first = [opened[cells[0].name, one] for one, cells in self.subjects.items()]
-        find_shared_pictures([trials.stimulus for trials in first])
-        for trials in first:
-            if WINDOW_ANALYSES & {*recipe.analyses} and trials.channels:
-                window = recipe.window
+
+        # pictures and windows of each subject, whose cells have the same trials
+        all_trials = []
+        for subject, cells in self.subjects.items():
+            all_trials.append(trials_of_cell[cells[0].name, subject])
+        find_shared_pictures([trials.stimulus for trials in all_trials])
+        window = recipe.window
+        for trials in all_trials:
+            if trials.channels and WINDOW_ANALYSES.intersection(recipe.analyses):
                 times_ms = trials.times_s * 1000
                 list_window_starts(times_ms, window.width_ms, window.step_ms)
 
-        # values of regions are averaged over people
-        regions = [
-            {name for name, rows in trials.regions.items() if rows} for trials in first
-        ]
-        is_by_region = bool(REGION_ANALYSES & {*recipe.analyses})
-        if is_by_region and all(regions) and not set.intersection(*regions):
+        # values of regions are averaged over subjects
+        if not REGION_ANALYSES.intersection(recipe.analyses):
+            return
+        regions = []
+        for trials in all_trials:
+            regions.append({name for name, rows in trials.regions.items() if rows})
+        if all(regions) and not set.intersection(*regions):
+            region_lists = [", ".join(sorted(names)) for names in regions]
             raise BrainhiveError(
-                "the subjects have no region in common: "
-                + "; ".join(", ".join(sorted(names)) for names in regions),
+                f"the subjects have no region in common: {'; '.join(region_lists)}",
                 "explain each: --subjects",
             )
 
     def prepare(self, launch: Launch) -> None:
-        """Make the signal stores that are missing."""
+        """Make the missing signal stores."""
         self.align.prepare_signals(launch)
 
     @cached_property
     def levels(self) -> dict[str, Mapping[str, TargetStore]]:
-        """Embeddings that signals are compared with, by split and encoder; only those
-        that are read.
+        """Embeddings that are compared with signals, by split and encoder.
 
         Raises:
-            BrainhiveError: if the run has folds of pictures, with the way out.
-            MissingData: if a store is missing, with the line that makes it.
+            BrainhiveError: if the run has folds of pictures.
+            MissingData: if a store is missing.
         """
         align = self.align
-        # each fold has another model, and no picture is tested by all
+        # each fold has its own model, and no model is tested on all pictures
         if align.dataset.holdout.by == "pictures":
             raise BrainhiveError(
                 f"explain reads one model a subject, and {align.name} has "
@@ -201,131 +225,125 @@ class Job:
                     "trials, runs or sessions"
                 ),
             )
-        return {
-            split: open_stores(
+        stores: dict[str, Mapping[str, TargetStore]] = {}
+        for split in self.splits:
+            stores[split] = open_stores(
                 align.dataset, align.dataset_config, split, self.encoders, align.paths
             )
-            for split in self.splits
-        }
+        return stores
 
     def find_units(self, device: torch.device) -> Items:
-        """Find the pictures, once, see `_find_units`."""
+        """Find the explained pictures, as `_find_units`, and cache them in the run."""
         return self.align.once("explained units", lambda: self._find_units(device))
 
     @console.progress("matching the pictures of all subjects")
     def _find_units(self, device: torch.device) -> Items:
-        """Find the pictures that all subjects were shown and no model learned from, and
-        which are alike.
+        """Find the pictures that all subjects saw and no model has learned from.
 
         Args:
-            device: Where models are opened.
+            device: Device of the models.
 
         Returns:
-            The pictures, in one order for all subjects, exchanged within the parts of
-            the recordings in which labels were interleaved for all of them.
+            The pictures, in the same order for each subject. Labels are exchanged
+            within the parts of the recordings in which all subjects saw them
+            interleaved.
 
         Raises:
-            BrainhiveError: if there are none.
+            BrainhiveError: if the subjects saw no picture in common.
         """
-        # which pictures each subject was shown, and which of them may exchange labels
+        # rows of the pictures that each subject saw
         align = self.align
         split = self.recipe.split
-        shown = []
+        rows_of_subjects = []
         orders = []
-        for subject, (cell, *_) in self.subjects.items():
-            member = TrainedModel(align, cell, device, self.recipe.head)
+        for subject, cells in self.subjects.items():
+            member = TrainedModel(align, cells[0], device, self.recipe.head)
             trials = member.trials(subject, split)
-            shown.append(trials.stimulus)
+            rows_of_subjects.append(trials.stimulus)
             orders.append(member.interleaving(trials, split))
 
-        shared = find_shared_pictures(shown)
+        # the pictures in common, and their parts of each subject's recording
+        shared_rows = find_shared_pictures(rows_of_subjects)
         pictures = align.models[0].pictures(split)
-        orders = [
-            order.take(find_rows(rows.tolist(), shared))
-            for rows, order in zip(shown, orders, strict=True)
-        ]
+        names = [pictures.image_ids[row] for row in shared_rows]
+        problem = ""
+        part_lists = []
+        concept_part_lists = []
+        for rows, order in zip(rows_of_subjects, orders, strict=True):
+            shared_order = order.take(find_rows(rows.tolist(), shared_rows))
+            problem = problem or shared_order.problem
+            part_lists.append(shared_order.parts)
+            concept_part_lists.append(shared_order.concept_parts or [])
 
-        # parts of pictures, and of their concepts: none where these came in blocks for
-        # anybody
-        names = [pictures.image_ids[row] for row in shared]
-        parts = zip(*(order.parts for order in orders), strict=True)
-        concept_parts = zip(
-            *(order.concept_parts or () for order in orders), strict=False
-        )
-        return group_rows(
-            align.dataset, pictures, [shared] * len(orders)
-        ).exchange_within(
-            dict(zip(names, parts, strict=True)),
-            dict(zip(names, concept_parts, strict=False)),
-            next((order.problem for order in orders if order.problem), ""),
-        )
+        # a subject without parts of concepts saw them in blocks, and none is exchanged
+        parts = dict(zip(names, zip(*part_lists, strict=True), strict=True))
+        concept_parts = {}
+        if all(concept_part_lists):
+            all_concept_parts = zip(*concept_part_lists, strict=True)
+            concept_parts = dict(zip(names, all_concept_parts, strict=True))
+        items = group_rows(align.dataset, pictures, [shared_rows] * len(orders))
+        return items.exchange_within(parts, concept_parts, problem)
 
     def open_reader(
         self, cell: Cell, subject: int, units: Items, device: torch.device
     ) -> "Reader":
-        """Open a cell's model with a subject's signals; labels are permuted alike for
-        all cells and subjects.
+        """Open the model of a cell with the signals of a subject.
 
         Args:
-            cell: Whose model.
-            subject: Whose signals.
-            units: Those of `find_units`.
-            device: Where the model is.
+            cell: Cell of the model.
+            subject: Subject of the signals.
+            units: Pictures from `find_units`. Their labels are permuted in the same way
+                for all cells and subjects.
+            device: Device of the model.
         """
         recipe = self.recipe
-        split = self.recipe.split
+        split = recipe.split
         member = TrainedModel(self.align, cell, device, recipe.head)
+
+        # candidates are all pictures with embeddings
         pictures = member.pictures(split)
-        # candidates are all embedded pictures; rows are those that all subjects were
-        # shown
         rows = find_rows(pictures.image_ids, units.ids[0])
-        candidates = np.flatnonzero(pictures.done)
-        # seeds share a subject's signals
-        trials = member.once(
-            "explained",
-            subject,
-            split,
-            lambda: match_pictures(member.trials(subject, split), rows),
-        )
-        labels = Labels.draw(
-            np.searchsorted(candidates, rows), units, recipe.draws, recipe.seed
-        )
-        return Reader(member, split, trials, candidates, labels, units)
+        candidate_rows = np.flatnonzero(pictures.done)
+        seen_indices = np.searchsorted(candidate_rows, rows)
+
+        # the seeds of a subject share the signals
+        def match_trials() -> Trials:
+            return match_pictures(member.trials(subject, split), rows)
+
+        trials = member.once("explained", subject, split, match_trials)
+        labels = Labels.draw(seen_indices, units, recipe.draws, recipe.seed)
+        return Reader(member, split, trials, candidate_rows, labels, units)
 
     def describe_protocol(self) -> str:
-        """Name the way of measuring, with all that a reader must know."""
-        align, recipe = self.align, self.recipe
-
-        # what a reader must know to compare numbers of two explanations
-        words = [align.mode, align.dataset.name, align.variant]
-        words += [f"zero-shot from {align.origin}" if align.tests_new_subjects else ""]
-        words += [
-            align.dataset.holdout.description,
-            f"head {recipe.head}" if recipe.head else "",
-        ]
-        words += describe_signals(align.set_up(recipe.split))
-        caveats = align.caveats(recipe.split)
-        return extend_protocol(", ".join(filter(None, words)), caveats)
+        """Describe the measurement so that two explanations can be compared."""
+        align = self.align
+        recipe = self.recipe
+        phrases = [align.mode, align.dataset.name, align.variant]
+        if align.tests_new_subjects:
+            phrases.append(f"zero-shot from {align.origin}")
+        phrases.append(align.dataset.holdout.description)
+        if recipe.head:
+            phrases.append(f"head {recipe.head}")
+        phrases += describe_signals(align.set_up(recipe.split))
+        protocol = ", ".join(phrase for phrase in phrases if phrase)
+        return extend_protocol(protocol, align.caveats(recipe.split))
 
 
 @dataclass
 class Reader:
-    """A cell's model, one subject's signals, and the pictures among which the seen ones
-    are searched.
+    """Model of a cell, with the signals of one subject and the candidate pictures.
 
     Attributes:
-        member: The model.
-        split: Whose signals.
-        trials: These signals as the model reads them.
-        gallery_rows: [M] rows of the candidates.
-        labels: Index of each signal's picture among the candidates, and permutations.
-        pictures: Those that all subjects were shown, in the order of the signals, and
-            which are alike.
-        times_ms: [T] times of the samples after stimulus onset.
-        mixture: Reason why channels are unknown mixtures of sensors; None where they
-            are not.
-        sensors: [E] whose signals are known, all where whitening is undone; () of
-            voxels and mixtures.
+        member: Model.
+        split: Split of the signals.
+        trials: Signals as the model reads them.
+        gallery_rows: Rows [M] of the candidates in the target stores.
+        labels: Picture of each signal, as an index of a candidate, and permutations.
+        items: Pictures of the signals that all subjects saw, with their units.
+        times_ms: Times [T] of the samples after stimulus onset.
+        mixture: Reason why the channels are unknown mixtures of sensors, or None.
+        sensors: Names of the E sensors whose signals are known. If whitening is undone,
+            these are all recorded sensors. Empty for voxels and mixtures.
     """
 
     member: TrainedModel
@@ -336,88 +354,71 @@ class Reader:
     items: Items
 
     def __post_init__(self) -> None:
-        """Find times and sensors of the signals."""
+        """Find the times and sensors of the signals."""
         self.times_ms: Float64 = self.trials.times_s * 1000
-        recorded = self.trials.recorded or self.trials
         self.mixture = find_mixture(self.trials)
         self.sensors = tuple[str, ...]()
-        # unmixed signals have all recorded sensors, others those that the model reads
+        recorded = self.trials.recorded or self.trials
         if isinstance(recorded.space, Sensors) and not self.mixture:
-            names = (
-                self.trials.channels
-                if recorded.whiteners is None
-                else recorded.space.names
-            )
+            is_whitened = recorded.whiteners is not None
+            names = recorded.space.names if is_whitened else self.trials.channels
             self.sensors = tuple(names)
 
     @cached_property
     def gallery(self) -> Tensor:
-        """[M, D] the candidates' vectors."""
+        """Embeddings [M, D] of the candidates."""
         return self.member.images(self.split, self.gallery_rows)
 
     @cached_property
     def signal(self) -> Tensor:
-        """[N, C, T] repetitions averaged."""
+        """Signals [N, C, T], averaged over repetitions."""
         return torch.from_numpy(self.trials.averages)
 
     @cached_property
     def train_trials(self) -> Trials:
-        """The subject's training trials."""
+        """Training trials of the subject."""
         return self.member.trials(self.trials.subject, "train", is_tested=False)
 
     @cached_property
     def baseline(self) -> Tensor:
-        """[C, T] the subject's mean training signal, in which no tested picture has a
-        part.
-        """
+        """Mean training signal [C, T] of the subject."""
         return torch.from_numpy(self.member.mean_training_signal(self.trials.subject))
 
     @cached_property
     def margins(self) -> Float64:
-        """[N, M] margins of the signals as they are."""
+        """Margins [N, M] of the unchanged signals, as `compute_margins`."""
         return self.measure_margins(self.signal)
 
     def measure_margins(self, signal: Tensor) -> Float64:
-        """Compute the cosine similarity of signals with candidates, less its mean over
-        candidates: [N, M].
-        """
+        """Encode signals [N, C, T] and compute their margins [N, M]."""
         return compute_margins(self.member.encode(self.trials, signal), self.gallery)
 
     def list_spatial_positions(self) -> dict[str, tuple[Axis, list[Any]]]:
-        """List sensors, or regions of voxels, with their indices of signals [N, E, T]
-        in sensor space.
+        """List the sensors, or the regions of voxels.
 
         Returns:
-            By the part of an analysis that they are; nothing of mixtures.
+            By `SPACE_PART`, the axis, and for each position an index of signals
+            [N, E, T] in sensor space. Empty if channels are mixtures of sensors.
         """
         if self.mixture:
             return {}
 
-        # a sensor is one row of the signal, a region several
         if self.sensors:
-            rows = [[row] for row in range(len(self.sensors))]
-            return {
-                SPACE_PART: (
-                    Axis(SENSOR, self.sensors),
-                    [np.s_[:, part] for part in rows],
-                )
-            }
-        regions = self.list_regions()
-        return {
-            SPACE_PART: (
-                Axis(REGION, [*regions]),
-                [np.s_[:, [*part]] for part in regions.values()],
-            )
-        }
+            axis = Axis(SENSOR, self.sensors)
+            indices = [np.s_[:, [row]] for row in range(len(self.sensors))]
+        else:
+            regions = self.list_regions()
+            axis = Axis(REGION, list(regions))
+            indices = [np.s_[:, list(rows)] for rows in regions.values()]
+        return {SPACE_PART: (axis, indices)}
 
     def list_regions(self) -> dict[str, tuple[int, ...]]:
-        """List the regions that have voxels, by name, as rows among those that the
-        model reads.
+        """List the rows of each region among the voxels that the model reads, by name.
 
         Raises:
-            BrainhiveError: if there are none.
+            BrainhiveError: if the voxels belong to no region.
         """
-        # regions may lie outside of the voxels that the model reads
+        # the model may read no voxel of a region
         regions = {name: rows for name, rows in self.trials.regions.items() if rows}
         if not regions:
             raise BrainhiveError(
@@ -426,42 +427,46 @@ class Reader:
         return regions
 
     def rank(self, axis: Axis, tokens: Iterable[Tensor]) -> dict[str, Profile]:
-        """Rank all candidates by the tokens [N, D] of each position."""
-        # ranks are computed position by position, to bound memory
+        """Compute retrieval metrics from the tokens [N, D] at each position."""
+        # tokens are ranked position by position, to limit memory
         pool = len(self.gallery)
-        # [N, M] each
-        ranks = (rank_first_pictures(part, self.gallery, pool) for part in tokens)
+        ranks = (rank_first_pictures(token, self.gallery, pool) for token in tokens)
         return Profile.from_ranks(axis, ranks, self.labels, pool)
 
 
-def find_shared_pictures(shown: Sequence[Int64]) -> Int64:
-    """Find the rows of the pictures that all subjects were shown.
+def find_shared_pictures(rows_of_subjects: Sequence[Int64]) -> Int64:
+    """Find the rows of the pictures that all subjects saw, in ascending order.
 
     Raises:
         BrainhiveError: if there are none.
     """
-    shared = reduce(np.intersect1d, shown)
-    if not len(shared):
+    shared_rows = reduce(np.intersect1d, rows_of_subjects)
+    if not len(shared_rows):
         raise BrainhiveError(
             "the subjects were shown no picture in common", "explain each: --subjects"
         )
-    return shared
+    return shared_rows
 
 
 def match_pictures(trials: Trials, rows: Int64) -> Trials:
-    """Bring a subject's trials into the order of the pictures of some rows; other
-    trials are left out.
+    """Select the trials of the pictures in `rows`, in this order.
+
+    All subjects then have the same order, so values can be averaged over subjects.
     """
-    # all subjects have one order of pictures, so that values can be averaged
     return trials.take(find_rows(trials.stimulus.tolist(), rows))
 
 
 def compute_margins(tokens: Tensor, gallery: Tensor) -> Float64:
-    """Compute cosine similarities [N, M] of tokens with candidates, less their mean
-    over candidates.
+    """Compute the margins of tokens: their similarity with a candidate, less the mean.
+
+    Args:
+        tokens: Tokens [N, D] of signals.
+        gallery: Embeddings [M, D] of the candidates.
+
+    Returns:
+        Cosine similarities [N, M] minus their mean over the candidates.
     """
-    # the mean over candidates says how close a signal is to any picture
     candidates = F.normalize(gallery)
-    # [N, M]
-    cosine = (F.normalize(tokens.to(candidates)) @ candidates.T).double().cpu().numpy()
-    return cosine - cosine.mean(1, keepdims=True)
+    cosines = F.normalize(tokens.to(candidates)) @ candidates.T
+    similarities = cosines.double().cpu().numpy()
+    return similarities - similarities.mean(1, keepdims=True)

@@ -1,6 +1,4 @@
-"""Courses over times, sensors, regions or levels: values of items, next to those with
-shuffled labels.
-"""
+"""Values of items along times, sensors, frequency bands, regions or encoders."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,23 +13,22 @@ from brainhive_cli.data.signals.trials import index_optional
 from brainhive_cli.measurement.units import Items
 
 DRAWS_OF_WRONG_LABELS = 20
-"""Permutations of which that with the fewest items left in their unit is chosen: one in
-three leaves none.
+"""Number of permutations from which the wrong labels of a control are chosen. About
+one permutation in three moves each label to another unit.
 """
 
 SIGNIFICANCE_LEVEL = 0.05
 """Level of the tests."""
 
-TIME, SENSOR, BAND, REGION, LEVEL = (
-    "ms after onset",
-    "sensor",
-    "band",
-    "region",
-    "encoder",
-)
-"""Kinds of axes."""
+# kinds of axes
+TIME = "ms after onset"
+SENSOR = "sensor"
+BAND = "band"
+REGION = "region"
+LEVEL = "encoder"
+
 SECTION = "Explanation"
-"""The heading under which a page shows all of it."""
+"""Heading of the explanation in a report."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +36,11 @@ class Axis:
     """P positions at which something was measured.
 
     Attributes:
-        name: Kind of the positions.
-        at: [P] times in milliseconds, of windows their centres; or names.
-        spans: Of windows; None where a position is one sample, or a name.
+        name: Kind of the positions, such as `TIME`.
+        at: Positions [P]: names, or times in milliseconds. A window has the time of its
+            centre.
+        spans: Start and end [P, 2] of each window in milliseconds. None if a position
+            is a sample or a name.
     """
 
     name: str
@@ -50,48 +49,49 @@ class Axis:
 
     @classmethod
     def from_windows(cls, spans: Float64) -> Self:
-        """Build the axis of windows, at their centres."""
-        return cls(TIME, [float(centre) for centre in spans.mean(1).round(3)], spans)
+        """Build the axis of windows from their starts and ends [P, 2]."""
+        centres = spans.mean(1).round(3)
+        return cls(TIME, [float(centre) for centre in centres], spans)
 
     @property
-    def labels(self) -> list[str]:
-        """Positions in words."""
-        return [
-            f"{position:g} ms" if self.name == TIME else str(position)
-            for position in self.at
-        ]
+    def position_names(self) -> list[str]:
+        """Name [P] of each position, such as `Oz` or `120 ms`."""
+        if self.name == TIME:
+            return [f"{time_ms:g} ms" for time_ms in self.at]
+        return [str(position) for position in self.at]
 
     def get_span_ms(self, index: int) -> tuple[float, float]:
-        """Give start and end of a time in milliseconds: of a sample, itself."""
+        """Return the start and end of a window, or the time of a sample twice."""
         if self.spans is None:
             return self.at[index], self.at[index]
-        start, stop = self.spans[index]
-        return float(start), float(stop)
+        start_ms, stop_ms = self.spans[index]
+        return float(start_ms), float(stop_ms)
 
     def describe_position(self, index: int) -> str:
-        """Name a position in words: of a window, its start and end."""
+        """Name a position, or the start and end of a window, such as `100–200 ms`."""
         if self.spans is None:
-            return self.labels[index]
+            return self.position_names[index]
 
-        # a window that begins before onset has a minus sign, which a dash would hide
-        start, stop = self.get_span_ms(index)
-        return f"{start:g}{' to ' if start < 0 else '–'}{stop:g} ms"
+        # next to a dash, the minus sign of a time before onset is hard to see
+        start_ms, stop_ms = self.get_span_ms(index)
+        separator = " to " if start_ms < 0 else "–"
+        return f"{start_ms:g}{separator}{stop_ms:g} ms"
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Measurements of one subject at P positions.
+    """Values of one subject's N items at P positions, with controls.
 
     Attributes:
-        metric: Name of what was measured.
-        axis: The positions.
-        values: [P, N] of the items.
-        null: [K, P] means over the items, with labels permuted, K times; None where
-            that was not measured.
-        shuffled: [P, N] of a control that was measured once, with other embeddings;
-            None where there is none.
-        chance: Value expected without any effect.
-        pool: Candidates that each item was compared with; 0 where there are none.
+        metric: Name of the measured quantity.
+        axis: Positions.
+        values: Values [P, N] of the items.
+        null: Means [K, P] over the items for each of K permutations of the labels. None
+            if labels were not permuted.
+        shuffled: Values [P, N] of a control measured once, with the embeddings of other
+            pictures. None if there is no such control.
+        chance: Expected value if there is no effect.
+        pool: Number of candidates that are ranked for each item. 0 without ranks.
     """
 
     metric: str
@@ -106,18 +106,20 @@ class Profile:
     def from_matrices(
         cls, metric: str, axis: Axis, matrices: Iterable[Float64], labels: "Labels"
     ) -> Self:
-        """Look up the value of each item with its own label, and with those of others.
+        """Look up the value of each item for its own label and for permuted labels.
 
         Args:
-            metric: See the class.
-            axis: See the class.
-            matrices: For each position, the values [N, M] of each item with each label.
-            labels: Right and permuted ones.
+            metric: Name of the measured quantity.
+            axis: Positions.
+            matrices: Values [N, M] of each item for each candidate, per position.
+            labels: Labels of the items, and their permutations.
         """
-        values, null = [], []  # [P, N] and, after transposing, [K, P]
-        for seen, permuted in labels.look_up(axis, matrices):
-            values.append(seen)
-            null.append(permuted.mean(1))
+        values = []
+        null = []
+        for own_values, permuted_values in labels.look_up(axis, matrices):
+            values.append(own_values)
+            null.append(permuted_values.mean(1))
+        # values [P, N], and null [P, K] before the transposition
         return cls(
             metric, axis, np.array(values, np.float64), np.array(null, np.float64).T
         )
@@ -126,36 +128,50 @@ class Profile:
     def from_ranks(
         cls, axis: Axis, ranks: Iterable[Int64], labels: "Labels", pool: int
     ) -> dict[str, Self]:
-        """Describe ranks [N, M] of each candidate by each item, at each position, as
-        shares by name.
+        """Compute retrieval metrics from the ranks of all candidates.
+
+        Args:
+            axis: Positions.
+            ranks: Ranks [N, M] of each candidate for each item, per position.
+            labels: Labels of the items, and their permutations.
+            pool: Number M of candidates.
+
+        Returns:
+            Profiles of top-1 and top-5 accuracy and of two-way identification, which is
+            the share of the other candidates that rank below the label, by metric.
         """
-        # hits, and the share of the other candidates that rank below
         measures: dict[str, tuple[float, Callable[[Int64], Array]]] = {
             "top1": (1 / pool, lambda ranks: ranks <= 1),
             "top5": (min(1, 5 / pool), lambda ranks: ranks <= 5),
             "two_way": (0.5, lambda ranks: 1 - (ranks - 1) / max(1, pool - 1)),
         }
 
-        # ranks of each position are looked up once for all metrics
-        looked_up = [*labels.look_up(axis, ranks)]
+        # the ranks of each position are computed once for all metrics
+        label_ranks = list(labels.look_up(axis, ranks))
         profiles = {}
-        for metric, (chance, share) in measures.items():
-            values = np.array([share(seen) for seen, _ in looked_up], np.float64)
-            null = np.array(
-                [share(permuted).mean(1) for _, permuted in looked_up], np.float64
+        for metric, (chance, measure) in measures.items():
+            values = []
+            null = []
+            for own_ranks, permuted_ranks in label_ranks:
+                values.append(measure(own_ranks))
+                null.append(measure(permuted_ranks).mean(1))
+            profiles[metric] = cls(
+                metric,
+                axis,
+                values=np.array(values, np.float64),
+                null=np.array(null, np.float64).T,
+                chance=chance,
+                pool=pool,
             )
-            profiles[metric] = cls(metric, axis, values, null.T, None, chance, pool)
         return profiles
 
     def take(self, at: Sequence[Any]) -> Self:
-        """Select positions, in this order."""
-        # positions are rows of the values, and columns of the control
+        """Select some of the positions `axis.at`, in the order of `at`."""
         rows = find_rows(self.axis.at, at)
+        spans = index_optional(self.axis.spans, rows)
         return replace(
             self,
-            axis=replace(
-                self.axis, at=list(at), spans=index_optional(self.axis.spans, rows)
-            ),
+            axis=replace(self.axis, at=list(at), spans=spans),
             values=self.values[rows],
             null=index_optional(self.null, np.s_[:, rows]),
             shuffled=index_optional(self.shuffled, rows),
@@ -164,18 +180,17 @@ class Profile:
 
 @dataclass(frozen=True)
 class Labels:
-    """Picture that each item of a subject showed, and permutations of the pictures,
-    alike for all subjects.
+    """Picture that each item of a subject showed, and permutations of these labels.
 
-    Where all subjects share wrong labels, these fit all of them by the same chance:
-    labels that are permuted subject by subject would average it out of the control, and
-    not out of what was measured.
+    All subjects have the same permutations. Subjects may share an effect of wrong
+    labels by chance. It stays in the mean over subjects, so the control must keep it
+    as well.
 
     Attributes:
-        right: [N] index among the candidates.
-        permuted: [K, N] indices of the pictures whose labels these get.
-        wrong: [N] indices of pictures of other units, as far as there are, in one
-            permutation.
+        seen_indices: Index [N] of each item's picture among the candidates.
+        permuted_indices: Indices [K, N] in K permutations of the labels.
+        wrong_indices: Indices [N] in one permutation in which most labels come from
+            another unit, such as another concept.
     """
 
     seen_indices: Int64
@@ -183,123 +198,145 @@ class Labels:
     wrong_indices: Int64
 
     @classmethod
-    def draw(cls, right: Int64, units: Items, draws: int, seed: int) -> Self:
-        """Permute the labels of pictures that are exchangeable, K times at most.
+    def draw(cls, seen_indices: Int64, units: Items, draws: int, seed: int) -> Self:
+        """Draw permutations of the labels.
 
         Args:
-            right: [N].
-            units: The pictures, in this order for each subject, and which are alike.
-            draws: K.
-            seed: The same for all subjects and models.
+            seen_indices: Index [N] of each item's picture among the candidates.
+            units: Items of each subject, in the order of `seen_indices`, with the units
+                that are exchanged.
+            draws: Largest number of permutations.
+            seed: Seed of the permutations, the same for all subjects and models.
         """
-        # wrong labels: the permutation that leaves the fewest pictures in their unit
+        # wrong labels: the permutation that leaves the fewest labels in their unit
         unit = units.unit_indices[0]
         exchangeable = replace(units, problem="")
-        exchanges = [
-            np.arange(len(right)),
-            *draw_permutations(exchangeable, DRAWS_OF_WRONG_LABELS, seed),
-        ]
-        wrong = right[min(exchanges, key=lambda order: (unit[order] == unit).sum())]
-        return cls(right, right[draw_permutations(units, draws, seed)], wrong)
+        wrong_order = np.arange(len(seen_indices))
+        min_unchanged = len(seen_indices)
+        for order in draw_permutations(exchangeable, DRAWS_OF_WRONG_LABELS, seed):
+            n_unchanged = int((unit[order] == unit).sum())
+            if n_unchanged < min_unchanged:
+                min_unchanged = n_unchanged
+                wrong_order = order
+
+        permuted_indices = seen_indices[draw_permutations(units, draws, seed)]
+        return cls(seen_indices, permuted_indices, seen_indices[wrong_order])
 
     def look_up(
         self, axis: Axis, matrices: Iterable[Array]
     ) -> Iterator[tuple[Array, Array]]:
-        """Look up each position's [N, M] by the right labels [N], and by the permuted
-        ones [K, N].
+        """Look up values for the labels, position by position, to limit memory.
+
+        Args:
+            axis: Positions.
+            matrices: Values [N, M] of each item for each candidate, per position.
+
+        Yields:
+            Values [N] for the labels, and [K, N] for the permuted labels.
         """
-        # matrices come one by one: all at once would not fit in memory
         items = np.arange(len(self.seen_indices))
         with console.progress(f"ranking by {axis.name}", len(axis.at)) as bar:
             for matrix in matrices:
-                yield (
-                    matrix[items, self.seen_indices],
-                    matrix[items, self.permuted_indices],
-                )
+                own_values = matrix[items, self.seen_indices]
+                yield own_values, matrix[items, self.permuted_indices]
                 bar.advance()
 
 
-def find_rows(names: Sequence[Hashable], wanted: Iterable[Hashable]) -> Int64:
-    """Find the row of each wanted name among all names."""
+def find_rows(names: Sequence[Hashable], selected_names: Iterable[Hashable]) -> Int64:
+    """Find the index in `names` of each selected name."""
     row_of = {name: row for row, name in enumerate(names)}
-    return np.array([row_of[name] for name in wanted], np.int64)
+    return np.array([row_of[name] for name in selected_names], np.int64)
 
 
 def draw_permutations(units: Items, draws: int, seed: int) -> Int64:
-    """Permute the labels of n items, the same for each subject: [K, n] the item whose
-    label each gets.
+    """Draw permutations of n items that exchange whole units.
 
-    K is `draws`, or fewer where no more permutations leave exchangeable items together:
-    see `Items`.
+    Args:
+        units: Items of each subject, which all have the same order.
+        draws: Largest number of permutations.
+        seed: Seed of the permutations.
+
+    Returns:
+        Indices [K, n] of the items whose labels the items get. K is less than `draws`
+        if there are fewer permutations, and 0 if labels must not be exchanged.
     """
-    # orders are of the units' names, whose order may differ from that of the items
+    # `Items` permutes its list of names, whose order may differ from that of the items
     orders = units.draw_permutations(draws, seed)
     rows = find_rows(units.ids[0], units.names)
-    permuted = np.empty_like(orders)
-    permuted[:, rows] = rows[orders]
-    return permuted
+    item_orders = np.empty_like(orders)
+    item_orders[:, rows] = rows[orders]
+    return item_orders
 
 
 def standardise(measured: Float64, null: Float64) -> Float64:
-    """Centre what was measured [P] and its control [K, P], and divide them by their
-    spread: [1 + K, P].
+    """Standardise measured values and their control at each position.
 
-    Mean and spread are those of both together: by those of the control alone what was
-    measured, which has no part in them, would lie further out than a permutation does.
+    Mean and spread include the measured values. With mean and spread of the control
+    alone, the measured values would have larger scores than a permutation.
+
+    Args:
+        measured: Measured values [P].
+        null: Values [K, P] of K permutations.
+
+    Returns:
+        Scores [1 + K, P], the measured values first.
     """
-    together = np.concatenate([measured[None], null])
+    values = np.concatenate([measured[None], null])
 
-    # a control without any spread gives 0, not NaN
-    return np.asarray(
-        (together - together.mean(0)) / (together.std(0) + 1e-12), np.float64
-    )
+    # the small number gives 0 instead of NaN for a control without spread
+    scores = (values - values.mean(0)) / (values.std(0) + 1e-12)
+    return np.asarray(scores, np.float64)
 
 
 def correct_p_values(tests: Sequence[Float64]) -> list[Float64]:
-    """Correct p over all positions of several tests, whose permutations k are of the
-    same labels.
+    """Correct the p values of several tests for all their positions.
 
-    The scores of each test are divided by the height that its largest one reaches in
-    one of twenty permutations, so that a test with a skewed control, as one of top-1,
-    does not hide the others.
+    The scores of each test are divided by the 95 % quantile of its largest score, so a
+    test with a skewed control, such as top-1 accuracy, does not hide the others.
 
     Args:
-        tests: Scores [1 + K, P] of each, as `standardise`.
+        tests: Scores [1 + K, P] of each test, from `standardise`. The tests must share
+            the permutations.
 
     Returns:
-        [P] of each: the share of permutations whose largest score, over all positions
-        of all tests, is as large.
+        p values [P] of each test: the share of permutations whose largest score over
+        all tests and positions is at least as large.
 
     Source: Westfall and Young 1993 (largest statistic over all positions).
     """
-    # a height below 1 is that of a control which does not vary
-    heights = [
-        max(1.0, float(np.quantile(scores.max(1), 1 - SIGNIFICANCE_LEVEL)))
-        for scores in tests
-    ]
-    scaled = [scores / height for scores, height in zip(tests, heights, strict=True)]
-    largest = np.max([scores[1:].max(1) for scores in scaled], 0)[:, None]  # [K, 1]
-    return [compute_p_values(scores, largest) for scores in scaled]
+    scaled_tests = []
+    for scores in tests:
+        quantile = float(np.quantile(scores.max(1), 1 - SIGNIFICANCE_LEVEL))
+        # the quantile is below 1 if the control does not vary
+        scaled_tests.append(scores / max(1.0, quantile))
+    maxima = np.max([scores[1:].max(1) for scores in scaled_tests], 0)  # [K]
+    return [compute_p_values(scores, maxima[:, None]) for scores in scaled_tests]
 
 
-def compute_p_values(scores: Float64, drawn: Float64) -> Float64:
-    """Return the share of permutations [K, P or 1] that are as large as measured
-    scores, these among them.
+def compute_p_values(scores: Float64, null: Float64) -> Float64:
+    """Compute the share of permutations whose score is at least the measured score.
+
+    Args:
+        scores: Scores [1 + K, P], the measured scores first.
+        null: Scores [K, P or 1] of the permutations.
+
+    Returns:
+        p values [P]. The measured scores count as one more permutation.
 
     Source: Phipson and Smyth 2010.
     """
     # equal scores may differ by rounding
-    return np.asarray(
-        (1 + (drawn >= scores[0] - 1e-12).sum(0)) / len(scores), np.float64
-    )
+    n_larger = (null >= scores[0] - 1e-12).sum(0)
+    return np.asarray((1 + n_larger) / len(scores), np.float64)
 
 
 Profiles = Profile | dict[str, Profile]
-"""Result of an analysis: one profile, or several by part."""
-TIME_PART, SPACE_PART = "time", "space"
-"""Parts of an analysis that has one profile over times, and one over sensors or
-regions.
+"""Result of an analysis: a profile, or several by metric, `TIME_PART` or `SPACE_PART`.
 """
+TIME_PART = "time"
+"""Key of the profile over times, if an analysis has two profiles."""
+SPACE_PART = "space"
+"""Key of the profile over sensors or regions, if an analysis has two profiles."""
 
 
 @dataclass
@@ -307,10 +344,10 @@ class SubjectProfiles:
     """Measurements of one cell and subject, or of one subject's signals.
 
     Attributes:
-        profiles: By `analysis`, or `analysis:part`; an analysis may be of one level, as
-            `encoding · vae`.
+        profiles: Profiles by `analysis`, or `analysis:part`. An analysis of one encoder
+            has its name, such as `encoding · vae`.
         arrays: Maps and curves without items, by name.
-        missing: Reasons, by analysis.
+        missing: Reason why an analysis could not be measured, by analysis.
     """
 
     profiles: dict[str, Profile] = field(default_factory=dict)
@@ -318,26 +355,27 @@ class SubjectProfiles:
     missing: dict[str, str] = field(default_factory=dict)
 
     def attempt(self, analysis: str, measure: Callable[[], Profiles]) -> None:
-        """Add the profiles of an analysis, by their parts; or the reason why there are
-        none.
+        """Add the profiles of an analysis, or the reason why it cannot be measured.
+
+        Args:
+            analysis: Name of the analysis.
+            measure: Function that measures the profiles.
 
         Raises:
-            RecipeError: as any: what the recipe has wrong is no property of the
-                signals.
-            DamagedStore: if a row of a store is not that which was written.
+            RecipeError: if the recipe is wrong.
+            DamagedStore: if a row of a store is damaged.
         """
         try:
             profiles = measure()
         except (RecipeError, DamagedStore):
+            # these errors do not describe the signals
             raise
         except BrainhiveError as error:
             self.missing[analysis] = error.in_one_line
             return
 
-        # parts are told apart by a colon in their key
         if isinstance(profiles, Profile):
             self.profiles[analysis] = profiles
-        else:
-            self.profiles |= {
-                f"{analysis}:{part}": profile for part, profile in profiles.items()
-            }
+            return
+        for part, profile in profiles.items():
+            self.profiles[f"{analysis}:{part}"] = profile
