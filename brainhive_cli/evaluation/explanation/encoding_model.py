@@ -1,9 +1,8 @@
-"""The linear encoding model: signals predicted from embeddings, also without each of
-them.
-"""
+"""Linear encoding model, which predicts signals from embeddings of pictures."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from brainhive_cli.data.signals.repetitions import (
     average_repetitions,
     separate_in_time,
 )
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.explanation.job import Reader
 from brainhive_cli.evaluation.explanation.profiles import (
@@ -39,16 +39,141 @@ from brainhive_cli.measurement.reliability import (
     unit_vectors,
 )
 
-COMPONENTS = 256
-"""Principal components of each encoder, at most."""
+MAX_COMPONENTS = 256
+"""Largest number of principal components of each encoder."""
 CEILINGS = ("encoding of a half", "encoding lower ceiling", "encoding upper ceiling")
-"""Names of the arrays: the correlation of the prediction with half of the repetitions,
-and its ceilings.
+"""Names of the arrays: correlation of the prediction with half of the repetitions, and
+the two noise ceilings.
 """
-CORRELATION, UNIQUE = "r", "unique_r"
-"""Names of the metrics: Pearson's correlation over pictures of signal and prediction,
-and what it loses without the embeddings of one encoder.
-"""
+CORRELATION = "r"
+"""Metric: Pearson's correlation of signal and prediction over pictures."""
+UNIQUE = "unique_r"
+"""Metric: decrease of this correlation without the embeddings of one encoder."""
+
+TargetLevels = Mapping[str, TargetStore]
+"""Embeddings of the pictures of a split, by encoder. An encoder is called a level."""
+
+
+def explain_signals(
+    reader: Reader, levels: Mapping[str, TargetLevels], recipe: Recipe
+) -> SubjectProfiles:
+    """Fit the linear encoding model to the signals of one subject.
+
+    Args:
+        reader: Signals of the subject. Its model only chooses the device.
+        levels: Embeddings of the training and of the tested pictures, by split.
+        recipe: Recipe of the explanation.
+    """
+    subject_profiles = SubjectProfiles()
+    with console.progress(
+        f"fitting the encoding model of subject {reader.trials.subject}"
+    ):
+        subject_profiles.attempt(
+            "encoding", lambda: _encode(reader, levels, recipe, subject_profiles)
+        )
+    return subject_profiles
+
+
+def _encode(
+    reader: Reader,
+    levels: Mapping[str, TargetLevels],
+    recipe: Recipe,
+    subject_profiles: SubjectProfiles,
+) -> dict[str, Profile]:
+    """Measure the correlation of predicted and measured signals.
+
+    Args:
+        reader: Signals of the subject.
+        levels: Embeddings of the pictures, by split.
+        recipe: Recipe of the explanation.
+        subject_profiles: Gets the map, the ceilings, the profiles of each level, and
+            reasons for missing results.
+
+    Returns:
+        Profiles over times, and over sensors or regions, by `TIME_PART` and
+        `SPACE_PART`.
+    """
+    # tested signals [N, E, T], in sensor space unless channels are mixtures of sensors
+    is_mixed = reader.mixture is not None
+    if reader.mixture:
+        subject_profiles.missing["encoding by sensor"] = reader.mixture.in_one_line
+    chunks = list(average_repetitions(reader.trials, is_mixed))
+    measured = np.concatenate(chunks).astype(np.float64)
+
+    # embeddings of the training and of the tested pictures
+    train_trials = reader.train_trials
+    train_rows = train_trials.stimulus
+    device = reader.member.module.device
+    train = {}
+    for name, store in levels["train"].items():
+        train[name] = store.read_flat(train_rows).to(device)
+    test = {}
+    for name, store in levels[recipe.split].items():
+        test[name] = store.read_flat(reader.trials.stimulus).to(device)
+
+    # the control of each level has the embeddings of other pictures
+    train_items = group_rows(
+        reader.member.run.dataset, reader.member.pictures("train"), [train_rows]
+    )
+    labels = Labels.draw(
+        np.arange(len(measured)), reader.items, recipe.draws, recipe.seed
+    )
+    wrong_orders = (train_items.permute(recipe.seed)[0], labels.wrong_indices)
+    predicted, predictions_of_level = predict_signals(
+        train,
+        test,
+        partial(_read_signals, train_trials, is_mixed, device),
+        measured.shape[1:],
+        wrong_orders,
+        MAX_COMPONENTS,
+        recipe.seed,
+    )
+    subject_profiles.arrays["encoding map"] = correlate_over_pictures(
+        predicted, measured
+    )
+    # a half takes one part of the recording, the other half another part
+    try:
+        part_numbers, part_counts = separate_in_time(reader.trials)
+        if part_counts.min() < 2:
+            raise BrainhiveError("a picture was shown once", "a split with repetitions")
+    except BrainhiveError as error:
+        subject_profiles.missing["ceilings of encoding"] = error.in_one_line
+    else:
+        averages = average_by_part(reader.trials, part_numbers, is_mixed)
+        generator = torch.Generator().manual_seed(recipe.seed)
+        ceilings = estimate_ceilings(
+            averages, predicted, lambda parts: average_random_halves(parts, generator)
+        )
+        subject_profiles.arrays |= dict(zip(CEILINGS, ceilings, strict=True))
+
+    # positions over times, which voxels lack, and over sensors or regions
+    positions: dict[str, tuple[Axis, list[Any]]] = {}
+    if len(reader.times_ms) > 1:
+        times = Axis(TIME, reader.times_ms.round(3).tolist())
+        time_indices = [np.s_[..., [row]] for row in range(len(times.at))]
+        positions[TIME_PART] = (times, time_indices)
+    positions |= reader.list_spatial_positions()
+
+    # unique correlation of each level, and correlation of the full model
+    for level, level_predictions in predictions_of_level.items():
+        for part, (axis, indices) in positions.items():
+            subject_profiles.profiles[f"encoding · {level}:{part}"] = (
+                profile_unique_correlation(
+                    predicted, level_predictions, measured, axis, indices
+                )
+            )
+    profiles = {}
+    for part, (axis, indices) in positions.items():
+        profiles[part] = profile_correlation(predicted, measured, axis, indices, labels)
+    return profiles
+
+
+def _read_signals(
+    trials: Trials, is_mixed: bool, device: torch.device
+) -> Iterator[Tensor]:
+    """Yield the averages over repetitions as tensors [m, E T], in chunks of stimuli."""
+    for chunk in average_repetitions(trials, is_mixed):
+        yield torch.from_numpy(chunk.reshape(len(chunk), -1)).to(device)
 
 
 def predict_signals(
@@ -56,74 +181,144 @@ def predict_signals(
     test: Mapping[str, Tensor],
     signals: Callable[[], Iterator[Tensor]],
     shape: tuple[int, ...],
-    wrong: tuple[Int64, Int64],
+    wrong_orders: tuple[Int64, Int64],
     components: int,
     seed: int = 0,
 ) -> tuple[Float64, dict[str, tuple[Float64, Float64]]]:
-    """Fit all models in one pass over the training signals, and predict those of the
-    tested pictures.
+    """Predict signals by ridge regressions on the embeddings of all and of some levels.
+
+    All regressions are fitted in one pass over the training signals.
 
     Args:
-        train: Embeddings [n, F] of the training pictures by level.
-        test: Those of the tested pictures, [N, F].
-        signals: Gives the training signals in chunks [m, E T], in the order of the
-            pictures.
-        shape: E and T.
-        wrong: Which training picture's embeddings another has in the control [n], and
-            which tested one's [N].
-        components: Of each level at most.
-        seed: Of the principal components.
+        train: Embeddings [n, F] of the training pictures, by level.
+        test: Embeddings [N, F] of the tested pictures, by level.
+        signals: Function that yields the training signals in chunks [m, E T], in the
+            order of the pictures.
+        shape: Numbers of sensors E and of samples T.
+        wrong_orders: Indices [n] and [N] of the training and of the tested pictures
+            whose embeddings replace those of a picture in the control.
+        components: Largest number of principal components of a level.
+        seed: Seed of the principal components.
 
     Returns:
-        [N, E, T] from all levels; and by level the same without it, and with its
-        embeddings exchanged among pictures. Of one level nothing would remain without
-        it.
+        Predictions [N, E, T] from all levels. For each of several levels, the
+        predictions without it, and with its embeddings replaced by the control.
     """
-    # principal components of each level, and the same with embeddings exchanged among
-    # pictures
-    pairs = {
-        name: project(train[name].flatten(1), test[name].flatten(1), components, seed)
-        for name in train
-    }
-    sides = []
-    for side, order in enumerate(wrong):
-        values = torch.cat([pair[side] for pair in pairs.values()], 1)
-        sides.append(
-            torch.cat([values, values[torch.from_numpy(order).to(values.device)]], 1)
+    # columns of inputs: principal components of all levels, then those of the control
+    pairs = {}
+    for name in train:
+        pairs[name] = project(
+            train[name].flatten(1), test[name].flatten(1), components, seed
         )
-    products = Products.from_samples(sides[0], signals())
+    inputs = []
+    for side, order in enumerate(wrong_orders):
+        values = torch.cat([pair[side] for pair in pairs.values()], 1)
+        wrong_rows = torch.from_numpy(order).to(values.device)
+        inputs.append(torch.cat([values, values[wrong_rows]], 1))
+    train_inputs, test_inputs = inputs
 
-    # all predictions have the penalty of the full model, by cross-validation
-    columns = np.arange(sides[0].shape[1] // 2)
+    # all predictions use the penalty of the full model, chosen by cross-validation
+    products = Products.from_samples(train_inputs, signals())
+    columns = np.arange(train_inputs.shape[1] // 2)
     penalty = products.select(columns).choose_alpha()
 
-    def predict(chosen: Int64) -> Float64:
-        # [N, columns]
-        inputs = sides[1][:, torch.from_numpy(chosen).to(sides[1].device)]
-        outputs = products.select(chosen).predict(inputs, penalty)  # [N, E T]
-        return outputs.double().cpu().numpy().reshape(-1, *shape)
+    # leave out each level, and replace it by its control
+    predictions_of_level = {}
+    start = 0
+    for name, (train_components, _) in pairs.items():
+        stop = start + train_components.shape[1]
+        level_columns = columns[start:stop]
+        start = stop
+        other_columns = np.setdiff1d(columns, level_columns)
+        if not len(other_columns):
+            continue
+        control_columns = np.union1d(other_columns, level_columns + len(columns))
+        without_level = _predict(products, test_inputs, other_columns, penalty)
+        control = _predict(products, test_inputs, control_columns, penalty)
+        predictions_of_level[name] = (
+            without_level.reshape(-1, *shape),
+            control.reshape(-1, *shape),
+        )
+    predictions = _predict(products, test_inputs, columns, penalty)
+    return predictions.reshape(-1, *shape), predictions_of_level
 
-    # each level is left out, and exchanged
-    partial = {}
-    stops = np.cumsum([pair[0].shape[1] for pair in pairs.values()])
-    for name, level in zip(pairs, np.split(columns, stops[:-1]), strict=True):
-        rest = np.setdiff1d(columns, level)
-        if len(rest):
-            partial[name] = (
-                predict(rest),
-                predict(np.union1d(rest, level + len(columns))),
-            )
-    return predict(columns), partial
+
+def _predict(
+    products: Products, inputs: Tensor, columns: Int64, penalty: float
+) -> Float64:
+    """Predict signals [N, E T] from some columns of the inputs.
+
+    Args:
+        products: Products of the training inputs and signals.
+        inputs: Inputs [N, columns] of the tested pictures.
+        columns: Selected columns.
+        penalty: Penalty of the ridge regression.
+    """
+    selected_inputs = inputs[:, torch.from_numpy(columns).to(inputs.device)]
+    outputs = products.select(columns).predict(selected_inputs, penalty)
+    return outputs.double().cpu().numpy()
+
+
+def estimate_ceilings(
+    trials: Repetitions,
+    predicted: Float64,
+    average_halves: Callable[[Float64], tuple[Float64, Float64]],
+) -> tuple[Float64, Float64, Float64]:
+    """Estimate noise ceilings from halves of the repetitions.
+
+    The upper ceiling is above 0 even for noise, because a half is part of all
+    repetitions. Conclusions use the lower ceiling.
+
+    Args:
+        trials: Repetitions [R, E, T] of each of N stimuli.
+        predicted: Predictions [N, E, T].
+        average_halves: Function that draws two halves of the repetitions [R, E T], D
+            times, and returns their averages [D, E T].
+
+    Returns:
+        Correlations [E, T] over stimuli, averaged over draws: of the prediction with a
+        half, of the halves (lower ceiling), and of a half with all (upper ceiling).
+
+    Source: Gifford et al. 2022 (THINGS-EEG2).
+    """
+    pairs = _pair_halves(trials, predicted, average_halves)
+    correlations = correlate(pairs).mean(1)  # [3, E T]
+    of_prediction, lower, upper = correlations.reshape(3, *predicted.shape[1:])
+    return of_prediction, lower, upper
+
+
+def _pair_halves(
+    trials: Repetitions,
+    predicted: Float64,
+    average_halves: Callable[[Float64], tuple[Float64, Float64]],
+) -> Iterator[tuple[Float64, Float64]]:
+    """Yield the values [3, D, E T] of each stimulus that are correlated as ceilings.
+
+    The arguments are those of `estimate_ceilings`.
+    """
+    for stimulus, prediction in zip(trials, predicted, strict=True):
+        repetitions = np.asarray(stimulus, np.float64).reshape(len(stimulus), -1)
+        first, second = average_halves(repetitions)  # [D, E T]
+        mean = np.broadcast_to(repetitions.mean(0), first.shape)
+        prediction = np.broadcast_to(prediction.reshape(-1), first.shape)
+        yield np.stack([prediction, first, first]), np.stack([first, second, mean])
 
 
 def correlate_over_pictures(predicted: Float64, measured: Float64) -> Float64:
-    """Correlate [N, E, T] with [N, E, T] over pictures: [E, T]."""
+    """Correlate predicted with measured signals [N, E, T] over pictures: [E, T]."""
     return (unit_vectors(predicted) * unit_vectors(measured)).sum(0)
 
 
 def average_positions(values: Float64, indices: Sequence[Any]) -> Float64:
-    """Average values [N, E, T] over each of P parts of sensors and times, of three
-    dimensions: [P, N].
+    """Average values of all sensors and times at each position.
+
+    Args:
+        values: Values [N, E, T] of N pictures.
+        indices: Index of `values` for each of P positions, which keeps three
+            dimensions.
+
+    Returns:
+        Averages [P, N].
     """
     return np.stack([values[index].mean((1, 2)) for index in indices])
 
@@ -135,195 +330,70 @@ def profile_correlation(
     indices: Sequence[Any],
     labels: Labels,
 ) -> Profile:
-    """Average the correlation over all but one axis, with permuted labels of the
-    measured pictures.
+    """Make the profile of the correlation, with permuted labels of the pictures.
 
     Args:
-        predicted: [N, E, T].
-        measured: [N, E, T].
-        axis: The positions.
-        indices: Part of [N, E, T] at each position, of three dimensions.
-        labels: Permutations of the N items.
+        predicted: Predictions [N, E, T].
+        measured: Signals [N, E, T].
+        axis: Positions.
+        indices: Index of the signals for each position, as in `average_positions`.
+        labels: Permutations of the N pictures.
     """
-    # correlations of every prediction with every signal, for the control
-    count = len(measured)
-    units = (unit_vectors(predicted), unit_vectors(measured))
+    predictions = unit_vectors(predicted)
+    signals = unit_vectors(measured)
+    matrices = _correlate_all_pairs(predictions, signals, indices)
+    profile = Profile.from_matrices(CORRELATION, axis, matrices, labels)
+    shares = correlation_shares(predictions, signals)
+    return replace(profile, values=average_positions(shares, indices))
 
-    def matrices() -> Iterator[Float64]:  # [N, N] at each position
-        for index in indices:
-            prediction, signal = (unit[index].reshape(count, -1) for unit in units)
-            yield count * (prediction @ signal.T) / prediction.shape[1]
 
-    profile = Profile.from_matrices(CORRELATION, axis, matrices(), labels)
-    return replace(
-        profile, values=average_positions(correlation_shares(*units), indices)
-    )
+def _correlate_all_pairs(
+    predictions: Float64, signals: Float64, indices: Sequence[Any]
+) -> Iterator[Float64]:
+    """Yield the products [N, N] of each prediction and signal at each position.
+
+    The mean of a diagonal is the mean correlation.
+
+    Args:
+        predictions: Predictions [N, E, T], from `unit_vectors`.
+        signals: Signals [N, E, T], from `unit_vectors`.
+        indices: Index of the signals for each position, as in `average_positions`.
+    """
+    count = len(signals)
+    for index in indices:
+        prediction = predictions[index].reshape(count, -1)
+        signal = signals[index].reshape(count, -1)
+        yield count * (prediction @ signal.T) / prediction.shape[1]
 
 
 def profile_unique_correlation(
     predicted: Float64,
-    partial: tuple[Float64, Float64],
+    level_predictions: tuple[Float64, Float64],
     measured: Float64,
     axis: Axis,
     indices: Sequence[Any],
 ) -> Profile:
-    """Describe what a level adds at each position: the correlation less that without
-    the level.
+    """Make the profile of the correlation that a level adds to the other levels.
 
-    The control adds the level with the embeddings of other pictures; `partial` is
-    predicted without the level, and with these.
-    """
-    # more inputs fit better by chance, so the control adds as many wrong ones
-    units = unit_vectors(measured)
-    sides = (predicted, *partial)
-    full, without, shuffled = (
-        correlation_shares(unit_vectors(side), units) for side in sides
-    )
-    values, control = (
-        average_positions(shares - without, indices) for shares in (full, shuffled)
-    )
-    return Profile(UNIQUE, axis, values, shuffled=control)
-
-
-def estimate_ceilings(
-    trials: Repetitions,
-    predicted: Float64,
-    halves: Callable[[Float64], tuple[Float64, Float64]],
-) -> tuple[Float64, Float64, Float64]:
-    """Correlate halves of the repetitions with a prediction, with each other, and with
-    all, over stimuli.
-
-    The last is far from 0 on noise, of which a half is a part: claims are made by the
-    lower ceiling.
+    More inputs fit better by chance, so the control adds as many embeddings of other
+    pictures.
 
     Args:
-        trials: [R, E, T] of each of N stimuli.
-        predicted: [N, E, T].
-        halves: Averages halves of repetitions [R, E T], in D ways: [D, E T] each.
-
-    Returns:
-        [E, T] each, means over draws: the prediction with a half, the lower and the
-        upper ceiling.
-
-    Source: Gifford et al. 2022 (THINGS-EEG2).
+        predicted: Predictions [N, E, T] from all levels.
+        level_predictions: Predictions [N, E, T] without the level, and with its
+            control, from `predict_signals`.
+        measured: Signals [N, E, T].
+        axis: Positions.
+        indices: Index of the signals for each position, as in `average_positions`.
     """
-
-    def pairs() -> Iterator[tuple[Float64, Float64]]:  # [3, D, E T]
-        for stimulus, prediction in zip(trials, predicted, strict=True):
-            # [R, E T]
-            flat = np.asarray(stimulus, np.float64).reshape(len(stimulus), -1)
-            first, second = halves(flat)
-            mean, guess = (
-                np.broadcast_to(x.reshape(-1), first.shape)
-                for x in (flat.mean(0), prediction)
-            )
-            yield np.stack([guess, first, first]), np.stack([first, second, mean])
-
-    against_half, lower, upper = (
-        correlate(pairs()).mean(1).reshape(3, *predicted.shape[1:])
+    without_level, control = level_predictions
+    signals = unit_vectors(measured)
+    full_shares = correlation_shares(unit_vectors(predicted), signals)
+    shares_without = correlation_shares(unit_vectors(without_level), signals)
+    control_shares = correlation_shares(unit_vectors(control), signals)
+    return Profile(
+        UNIQUE,
+        axis,
+        values=average_positions(full_shares - shares_without, indices),
+        shuffled=average_positions(control_shares - shares_without, indices),
     )
-    return against_half, lower, upper
-
-
-TargetLevels = Mapping[str, TargetStore]
-"""Stores of the encoders that signals are compared with, by encoder."""
-
-
-def explain_signals(
-    reader: Reader, levels: Mapping[str, TargetLevels], spec: Recipe
-) -> SubjectProfiles:
-    """Fit the linear encoding model of one subject's signals, in sensor space where
-    whiteners are known.
-
-    Args:
-        reader: Of any cell that is tested on the subject; its model is not used.
-        levels: Embeddings of the training pictures, and of the tested ones, by split.
-        spec: What is measured.
-    """
-    collected = SubjectProfiles()
-    with console.progress(
-        f"fitting the encoding model of subject {reader.trials.subject}"
-    ):
-        collected.attempt("encoding", lambda: _encode(reader, levels, spec, collected))
-    return collected
-
-
-def _encode(
-    reader: Reader,
-    levels: Mapping[str, TargetLevels],
-    spec: Recipe,
-    collected: SubjectProfiles,
-) -> dict[str, Profile]:
-    """Measure the correlation by time, and by sensor or region; collect maps, ceilings
-    and unique parts.
-    """
-    # tested signals in sensor space, where whiteners are known
-    learned = reader.train_trials
-    rows = reader.train_trials.stimulus
-    is_mixed = reader.mixture is not None
-    device = reader.member.module.device
-    if reader.mixture:
-        collected.missing["encoding by sensor"] = reader.mixture.in_one_line
-    measured = np.concatenate([*average_repetitions(reader.trials, is_mixed)]).astype(
-        np.float64
-    )
-
-    # predictions of the tested pictures' signals [N, E, T], in one pass over the
-    # training signals
-    def signals() -> Iterator[Tensor]:
-        for part in average_repetitions(learned, is_mixed):
-            yield torch.from_numpy(part.reshape(len(part), -1)).to(device)
-
-    units = group_rows(
-        reader.member.run.dataset, reader.member.pictures("train"), [rows]
-    )
-    labels = Labels.draw(np.arange(len(measured)), reader.items, spec.draws, spec.seed)
-    # embeddings of other pictures, of the training and tested: the control of each
-    # level
-    wrong = units.permute(spec.seed)[0], labels.wrong_indices
-    train, test = (
-        {
-            name: store.read_flat(pictures).to(device)
-            for name, store in levels[split].items()
-        }
-        for split, pictures in (("train", rows), (spec.split, reader.trials.stimulus))
-    )
-    how = wrong, COMPONENTS, spec.seed
-    predicted, partial = predict_signals(train, test, signals, measured.shape[1:], *how)
-    collected.arrays["encoding map"] = correlate_over_pictures(predicted, measured)
-
-    # what any model could reach, where stimuli were shown more than once
-    try:
-        numbers, counts = separate_in_time(reader.trials)
-        # a half needs one part of the recording, the other half another
-        if counts.min() < 2:
-            raise BrainhiveError("a picture was shown once", "a split with repetitions")
-    except BrainhiveError as error:
-        collected.missing["ceilings of encoding"] = error.in_one_line
-    else:
-        random = torch.Generator().manual_seed(spec.seed)
-        means = average_by_part(reader.trials, numbers, is_mixed)
-        ceilings = estimate_ceilings(
-            means, predicted, lambda stimulus: average_random_halves(stimulus, random)
-        )
-        collected.arrays |= dict(zip(CEILINGS, ceilings, strict=True))
-
-    # the unique part of each level, and the correlation, by time and by sensor or
-    # region
-    parts = reader.list_spatial_positions()
-    if len(reader.times_ms) > 1:
-        times = Axis(TIME, reader.times_ms.round(3).tolist())
-        # voxels have one sample, and no course
-        parts = {
-            TIME_PART: (times, [np.s_[..., [row]] for row in range(len(times.at))]),
-            **parts,
-        }
-    for level, sides in partial.items():
-        for part, where in parts.items():
-            collected.profiles[f"encoding · {level}:{part}"] = (
-                profile_unique_correlation(predicted, sides, measured, *where)
-            )
-    return {
-        part: profile_correlation(predicted, measured, *where, labels)
-        for part, where in parts.items()
-    }

@@ -1,15 +1,13 @@
-"""Representational similarity: whether pictures that a model finds alike evoke signals
-that are alike.
-"""
+"""Representational similarity: distances of signals and embeddings, correlated."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy.spatial.distance import squareform
 
 from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Array, Float64
+from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.repetitions import separate_in_time
 from brainhive_cli.evaluation.explanation.encoding_model import TargetLevels
@@ -30,26 +28,129 @@ from brainhive_cli.measurement.reliability import (
 )
 from brainhive_cli.measurement.units import Items
 
-RHO, UNIQUE_RHO = "rho", "unique_rho"
-"""Names of the metrics: Spearman's correlation with a model, and the partial one, given
-all other models.
+RHO = "rho"
+"""Metric: Spearman's correlation with the distances of a model."""
+UNIQUE_RHO = "unique_rho"
+"""Metric: partial correlation with a model, given all other models."""
+HALVES = "ceiling by halves of repetitions"
+"""Name of the ceiling of one subject."""
+LOWER = "ceiling_lower"
+"""Name of the lower ceiling of several subjects, which is also a metric."""
+UPPER = "ceiling_upper"
+"""Name of the upper ceiling of several subjects, which is also a metric."""
+MIN_PICTURES = 4
+"""Smallest number of pictures. Three pictures have three distances, whose ranks say
+little.
 """
-HALVES, LOWER, UPPER = (
-    "ceiling by halves of repetitions",
-    "ceiling_lower",
-    "ceiling_upper",
-)
-"""Names of ceilings: of one subject, and of several, which are metrics, too."""
-FEWEST = 4
-"""Fewest pictures whose distances are correlated: three have three distances, whose
-ranks say little.
-"""
-EQUAL = 12
-"""Digits to which summed ranks are equal: of a million pairs they differ by 1e-9, and
-rounding is 1e-16.
+RANK_SUM_DIGITS = 12
+"""Digits to which sums of unit ranks are rounded. Sums over a million pairs differ by
+1e-9, and rounding errors are 1e-16.
 """
 MAX_DISTANCES = 2**24
-"""Numbers of permuted distances that are held at once."""
+"""Largest number of permuted distances in memory."""
+
+
+@console.progress("comparing signals and embeddings")
+def explain_similarity(
+    readers: Sequence[Reader], levels: TargetLevels, recipe: Recipe
+) -> tuple[list[SubjectProfiles], dict[str, list[float]]]:
+    """Correlate the distances of all subjects' signals with distances of embeddings.
+
+    Distances are compared at each time, or in each region that all subjects have.
+
+    Args:
+        readers: Signals of each subject.
+        levels: Embeddings of the tested pictures, by encoder.
+        recipe: Recipe of the explanation.
+
+    Returns:
+        As `measure_similarity`. One subject has a ceiling from halves of the
+        repetitions, if they are far apart in time.
+
+    Raises:
+        BrainhiveError: if the subjects have too few pictures, channels or regions in
+            common.
+    """
+    first = readers[0]
+    rows = first.trials.stimulus
+    features = {name: store.read_flat(rows).numpy() for name, store in levels.items()}
+    models = rank_models(features)
+
+    # index of each subject's signals [N, C, T] at each position
+    indices: list[list[Any]] = []
+    if first.trials.channels:
+        if len({len(reader.times_ms) for reader in readers}) > 1:
+            raise BrainhiveError(
+                "the subjects' signals have other numbers of samples",
+                "explain each: --subjects",
+            )
+        axis = Axis(TIME, first.times_ms.round(3).tolist())
+        for row in range(len(axis.at)):
+            indices.append([np.s_[..., row]] * len(readers))
+    else:
+        regions = [reader.list_regions() for reader in readers]
+        shared_names = []
+        for name in regions[0]:
+            if all(
+                len(subject_regions.get(name, ())) > 1 for subject_regions in regions
+            ):
+                shared_names.append(name)
+        if not shared_names:
+            raise BrainhiveError(
+                "no region has two voxels of every subject",
+                "prepare the signals with regions",
+            )
+        axis = Axis(REGION, shared_names)
+        for name in shared_names:
+            indices.append(
+                [np.s_[:, subject_regions[name], 0] for subject_regions in regions]
+            )
+
+    signals = [reader.signal.numpy() for reader in readers]
+    profiles, ceilings = measure_similarity(
+        axis,
+        _select_patterns(signals, indices),
+        models,
+        first.items,
+        recipe.draws,
+        recipe.seed,
+    )
+
+    # one subject has halves: even and odd parts of the recording
+    if len(readers) > 1:
+        return profiles, ceilings
+    trials = first.trials
+    try:
+        part_numbers, part_counts = separate_in_time(trials)
+    except BrainhiveError:  # no parts are far apart in time
+        return profiles, ceilings
+    if part_counts.min() > 1:
+        halves = []
+        for remainder in (0, 1):
+            is_in_half = trials.is_there & (part_numbers % 2 == remainder)
+            mask = is_in_half[..., None, None]
+            halves.append((trials.singles * mask).sum(1) / mask.sum(1))
+        ceilings[HALVES] = []
+        for (index,) in indices:
+            ceiling = estimate_ceiling_from_halves([half[index] for half in halves])
+            ceilings[HALVES].append(ceiling)
+    return profiles, ceilings
+
+
+def _select_patterns(
+    signals: Sequence[Array], indices: Iterable[Sequence[Any]]
+) -> Iterator[list[Array]]:
+    """Yield the patterns [N, C] of each subject, position by position.
+
+    Args:
+        signals: Signals [N, C, T] of each subject.
+        indices: Index of each subject's signals, per position.
+    """
+    for subject_indices in indices:
+        patterns = []
+        for signal, index in zip(signals, subject_indices, strict=True):
+            patterns.append(signal[index])
+        yield patterns
 
 
 def measure_similarity(
@@ -60,295 +161,236 @@ def measure_similarity(
     draws: int,
     seed: int = 0,
 ) -> tuple[list[SubjectProfiles], dict[str, list[float]]]:
-    """Correlate the distances of signals with those of models, position by position.
+    """Correlate the distances of signals with the distances of models.
 
-    Distances are 1 minus the correlation of two pictures' patterns over channels or
-    voxels. Ranks are fixed when pictures are resampled, so an interval neglects that
-    they depend on the other pictures.
+    Distances are 1 minus the correlation of two patterns over channels or voxels. An
+    interval over pictures neglects that ranks depend on the other pictures.
 
     Args:
-        axis: The T positions.
-        patterns: For each of them, the patterns [N, C] of each subject; all of the same
+        axis: Positions.
+        patterns: Patterns [N, C] of each subject, per position. Subjects have the same
             pictures.
-        models: Ranks [P] of the distances of these pictures, by the name of the model,
-            as `rank_models`.
-        pictures: The N, the same for each subject, and which of them are alike.
-        draws: K permutations of their units, alike for all subjects.
-        seed: Of the permutations.
+        models: Ranks [P] of the distances of these pictures from `rank_models`, by
+            model.
+        pictures: Pictures of each subject, with the units that are exchanged.
+        draws: Largest number of permutations, which all subjects share.
+        seed: Seed of the permutations.
 
     Returns:
-        Profiles of each subject by model and metric, of the pictures' shares of the
-        correlations; their null [K, T] is that of the mean over subjects. Of several
-        subjects their ceilings [T], by name.
+        Profiles of each subject by model and metric. The values are shares of each
+        picture in the correlation. The null distribution is of the mean over subjects.
+        For several subjects, also the ceilings [T] by name.
 
     Source: Kriegeskorte 2008; Nili 2014 (ceilings); Walther 2016.
     """
-    # what each model has beyond the space of the others, spanned by [M - 1, P]; of unit
-    # length [M, P]
-    directions = np.stack([*models.values()])
+    # models, and their residuals given the others, as unit vectors [M or 2 M, P]
+    directions = np.stack(list(models.values()))
     names = [(model, RHO) for model in models]
-    bases = [
-        np.linalg.qr(np.delete(directions, row, 0).T)[0].T
-        for row in range(len(directions))
-    ]
+    bases = []  # [M - 1, P], spans the other models
+    for row in range(len(directions)):
+        other_models = np.delete(directions, row, 0)
+        bases.append(np.linalg.qr(other_models.T)[0].T)
     if len(models) > 1:
-        rest = [
-            model - (model @ basis.T) @ basis
-            for model, basis in zip(directions, bases, strict=True)
-        ]
-        # [2 M, P]
-        directions = np.concatenate([directions, unit_vectors(np.stack(rest), -1)])
+        residuals = []
+        for model, basis in zip(directions, bases, strict=True):
+            residuals.append(model - (model @ basis.T) @ basis)
+        unit_residuals = unit_vectors(np.stack(residuals), -1)
+        directions = np.concatenate([directions, unit_residuals])
         names += [(model, UNIQUE_RHO) for model in models]
 
-    # each picture's share of the correlations; partial ones are those with residuals
-    # times a factor
+    # shares of the pictures in the correlations of each subject, position by position
     shares = []
     factors = []
-    means = []
+    mean_ranks = []
     ends = []
     for subjects in patterns:
-        # [S, P]
-        signals = np.stack(
+        ranks = np.stack(  # [S, P]
             [rank_distances(compute_distances(subject)) for subject in subjects]
         )
-        # [S, M]
+        # a partial correlation is the correlation with a residual times a factor
         explained = np.stack(
-            [np.square(signals @ basis.T).sum(-1) for basis in bases], -1
-        )
-        partial = 1 / np.sqrt(np.maximum(1 - explained, 1e-12))
-        factor = np.concatenate([np.ones_like(partial), partial], 1)[:, : len(names)]
-        # [S, 2 M, N]
-        share = share_among_pictures(signals, directions, len(pictures.names))
-        shares.append(share * factor[..., None])
+            [np.square(ranks @ basis.T).sum(-1) for basis in bases], -1
+        )  # [S, M]
+        partial_factor = 1 / np.sqrt(np.maximum(1 - explained, 1e-12))
+        factor = np.concatenate([np.ones_like(partial_factor), partial_factor], 1)
+        factor = factor[:, : len(names)]
+        share = share_among_pictures(ranks, directions, len(pictures.names))
+        shares.append(share * factor[..., None])  # [S, 2 M, N]
         factors.append(factor.mean(0))
-        means.append(signals.mean(0))
-        ends.append(compute_ceilings(signals))
+        mean_ranks.append(ranks.mean(0))
+        ends.append(compute_ceilings(ranks))
 
-    # the mean over subjects with models whose pictures are permuted, in single
-    # precision
     orders = draw_permutations(pictures, draws, seed)
-    rows, columns = np.triu_indices(len(pictures.names), 1)
-    pair = squareform(np.arange(len(rows)))  # number of each pair of pictures
-    averaged = np.stack(means, -1).astype(np.float32)  # [P, T]
-    null = np.empty((len(names), len(orders), averaged.shape[1]))  # [2 M, K, T]
-    # several permutations at once, as memory allows
-    step = max(1, MAX_DISTANCES // len(rows))
-    for start in range(0, len(orders), step):
-        chunk = orders[start : start + step]  # [k, N]
-        pairs = pair[chunk[:, rows], chunk[:, columns]]  # [k, P]
-        for number, direction in enumerate(directions.astype(np.float32)):
-            null[number, start : start + step] = direction[pairs] @ averaged
+    null = _correlate_permuted(np.stack(mean_ranks, -1), directions, orders)
     null *= np.stack(factors, 1)[:, None]
 
-    # one profile a subject, model and metric
-    measured = []
-    for subject in np.stack(shares, 2):  # [2 M, T, N]
-        profiles = {
-            f"similarity · {model}:{metric}": Profile(metric, axis, *values)
-            for (model, metric), *values in zip(names, subject, null, strict=True)
-        }
-        measured.append(SubjectProfiles(profiles))
+    # profiles of each subject, model and metric
+    subject_profiles = []
+    for subject_shares in np.stack(shares, 2):  # [2 M, T, N]
+        profiles = {}
+        for (model, metric), values, model_null in zip(
+            names, subject_shares, null, strict=True
+        ):
+            name = f"similarity · {model}:{metric}"
+            profiles[name] = Profile(metric, axis, values, model_null)
+        subject_profiles.append(SubjectProfiles(profiles))
+    if len(subject_profiles) == 1:
+        return subject_profiles, {}
     lower, upper = np.transpose(ends).tolist()
-    return measured, {LOWER: lower, UPPER: upper} if len(measured) > 1 else {}
+    return subject_profiles, {LOWER: lower, UPPER: upper}
+
+
+def _correlate_permuted(ranks: Float64, directions: Float64, orders: Int64) -> Float64:
+    """Correlate ranks with models whose pictures are permuted, in single precision.
+
+    Args:
+        ranks: Unit ranks [P, T] of the pairs of pictures, averaged over subjects.
+        directions: Unit vectors [M, P] of the models.
+        orders: Permutations [K, N] of the pictures.
+
+    Returns:
+        Correlations [M, K, T].
+    """
+    n_pairs, n_positions = ranks.shape
+    rows, columns = np.triu_indices(orders.shape[1], 1)
+    pair_numbers = squareform(np.arange(n_pairs))  # [N, N]
+    single_ranks = ranks.astype(np.float32)
+    single_directions = directions.astype(np.float32)
+    null = np.empty((len(directions), len(orders), n_positions))
+    step = max(1, MAX_DISTANCES // n_pairs)
+    for start in range(0, len(orders), step):
+        chunk = orders[start : start + step]  # [k, N]
+        pairs = pair_numbers[chunk[:, rows], chunk[:, columns]]  # [k, P]
+        for number, direction in enumerate(single_directions):
+            null[number, start : start + step] = direction[pairs] @ single_ranks
+    return null
 
 
 def rank_models(features: Mapping[str, Array]) -> dict[str, Float64]:
-    """Rank the distances [P] of each model by its features of the same pictures, [N,
-    ...] by name.
+    """Rank the distances of the pictures in each model.
+
+    Args:
+        features: Features [N, ...] of the same pictures, by model.
+
+    Returns:
+        Unit ranks [P] of the pairs of pictures, by model.
 
     Raises:
-        BrainhiveError: if there are too few pictures, or a model tells none of them
-            from others.
+        BrainhiveError: if there are too few pictures, or all distances are equal.
     """
-    models = {
-        name: rank_distances(compute_distances(values))
-        for name, values in features.items()
-    }
-    if constant := [name for name, model in models.items() if not model.any()]:
-        raise BrainhiveError(
-            f"{constant[0]} has the same distance between all pictures",
-            "leave the encoder out",
-        )
+    models = {}
+    for name, values in features.items():
+        models[name] = rank_distances(compute_distances(values))
+    for name, ranks in models.items():
+        if not ranks.any():
+            raise BrainhiveError(
+                f"{name} has the same distance between all pictures",
+                "leave the encoder out",
+            )
     return models
 
 
 def compute_distances(patterns: Array) -> Float64:
-    """Measure the correlation distance of each pair of pictures, [P] in the order of
-    `numpy.triu_indices`.
+    """Compute the correlation distance of each pair of pictures.
 
     Args:
-        patterns: [N, ...], flattened.
+        patterns: Patterns [N, ...] of the pictures.
+
+    Returns:
+        Distances [P] in the order of `numpy.triu_indices`.
 
     Raises:
-        BrainhiveError: if there are fewer than four pictures, or a single number of
-            each.
+        BrainhiveError: if there are fewer than `MIN_PICTURES` pictures, or a pattern
+            has a single number.
     """
-    flat = np.asarray(patterns, np.float64).reshape(len(patterns), -1)
-    if len(flat) < FEWEST or flat.shape[1] < 2:
+    flat_patterns = np.asarray(patterns, np.float64).reshape(len(patterns), -1)
+    n_pictures, n_values = flat_patterns.shape
+    if n_pictures < MIN_PICTURES or n_values < 2:
         raise BrainhiveError(
-            f"patterns [{len(flat)}, {flat.shape[1]}] have no distances to correlate",
+            f"patterns [{n_pictures}, {n_values}] have no distances to correlate",
             (
-                f"it needs {FEWEST} pictures that all subjects were shown, and two "
-                "channels or voxels"
+                f"it needs {MIN_PICTURES} pictures that all subjects were shown, and "
+                "two channels or voxels"
             ),
         )
-    units = unit_vectors(flat, -1)
+    units = unit_vectors(flat_patterns, -1)
     return np.asarray(1 - squareform(units @ units.T, checks=False))
 
 
 def rank_distances(values: Float64) -> Float64:
-    """Rank values [..., P], ties by their mean rank; centred and of unit length:
-    products are Spearman's.
+    """Rank values [..., P] as centred unit vectors, ties by their mean rank.
+
+    The product of two such vectors is Spearman's correlation.
     """
     from scipy.stats import rankdata
 
     return unit_vectors(rankdata(values, axis=-1), -1)
 
 
-def share_among_pictures(signals: Float64, models: Float64, pictures: int) -> Float64:
-    """Compute each picture's share of correlations, [S, M, N]: the jackknife's
-    pseudo-values, linearised.
+def share_among_pictures(ranks: Float64, models: Float64, n_pictures: int) -> Float64:
+    """Compute the share of each picture in correlations over pairs of pictures.
 
-    A correlation is a mean over pairs of pictures; a picture's share is twice the mean
-    over its pairs, less the correlation.
+    The share is twice the mean over the pairs of the picture, minus the correlation:
+    the linearised pseudo-value of the jackknife.
 
     Args:
-        signals: [S, P] of unit length.
-        models: [M, P] of unit length.
-        pictures: N, whose pairs these are.
+        ranks: Unit ranks [S, P] of the signals.
+        models: Unit vectors [M, P] of the models.
+        n_pictures: Number N of pictures.
+
+    Returns:
+        Shares [S, M, N], whose mean over pictures is the correlation.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, chapter 11; Arvesen
     1969 (pairs).
     """
-    shares = [
-        [
-            2 * squareform(correlation_shares(signal, model)).sum(0) / (pictures - 1)
-            for model in models
-        ]
-        for signal in signals
-    ]
-    return np.array(shares) - (signals @ models.T)[..., None]
+    shares = []
+    for signal in ranks:
+        signal_shares = []
+        for model in models:
+            pair_shares = squareform(correlation_shares(signal, model))  # [N, N]
+            signal_shares.append(2 * pair_shares.sum(0) / (n_pictures - 1))
+        shares.append(signal_shares)
+    return np.array(shares) - (ranks @ models.T)[..., None]
 
 
-def compute_ceilings(signals: Float64) -> tuple[float, float]:
-    """Compute the lower and the upper ceiling of subjects' unit ranks [S, P]; of one
-    subject NaN.
+def compute_ceilings(ranks: Float64) -> tuple[float, float]:
+    """Compute the lower and the upper noise ceiling from several subjects.
 
-    Source: Nili 2014, with ranks as rsatoolbox has them.
+    Args:
+        ranks: Unit ranks [S, P] of each subject.
+
+    Returns:
+        Mean correlation of a subject with the summed ranks of the others, and of all
+        subjects. NaN for one subject.
+
+    Source: Nili 2014, with the ranks of rsatoolbox.
     """
-    count = len(signals)
-    if count < 2:
+    if len(ranks) < 2:
         return np.nan, np.nan
 
-    # equal sums of ranks are ties, though their rounding differs
-    total = signals.sum(0)
-    upper = float(np.mean(signals @ rank_distances(total.round(EQUAL))))
-    lower = float(
-        np.mean(
-            [
-                signal @ rank_distances((total - signal).round(EQUAL))
-                for signal in signals
-            ]
-        )
-    )
-    return lower, upper
+    # equal sums of ranks are ties, although their rounding errors differ
+    total = ranks.sum(0)
+    upper = float(np.mean(ranks @ rank_distances(total.round(RANK_SUM_DIGITS))))
+    correlations = []
+    for subject in ranks:
+        others = (total - subject).round(RANK_SUM_DIGITS)
+        correlations.append(subject @ rank_distances(others))
+    return float(np.mean(correlations)), upper
 
 
 def estimate_ceiling_from_halves(halves: Sequence[Array]) -> float:
-    """Estimate the correlation that a perfect model would have with all repetitions,
-    from two halves [N, C].
+    """Estimate the correlation of a perfect model with the mean of all repetitions.
 
-    It is the root of the correlation of two recordings, which is the halves',
-    Spearman-Brown corrected: two recordings each have the noise that a model has not.
-    With the sign of that correlation it is 0 on average on noise.
-    """
-    one, other = (rank_distances(compute_distances(half)) for half in halves)
-    reliability = spearman_brown(float(one @ other))
-    return float(np.copysign(abs(reliability) ** 0.5, reliability))
-
-
-@console.progress("comparing signals and embeddings")
-def explain_similarity(
-    readers: Sequence[Reader], levels: TargetLevels, spec: Recipe
-) -> tuple[list[SubjectProfiles], dict[str, list[float]]]:
-    """Correlate the distances of all subjects' signals with those of each level's
-    embeddings.
+    It is the square root of the correlation of two recordings, because a model has no
+    noise. This correlation comes from two halves by the Spearman-Brown formula. Its
+    sign is kept, so the ceiling is 0 on average for noise.
 
     Args:
-        readers: One a subject.
-        levels: Embeddings of the tested pictures.
-        spec: What is measured.
-
-    Returns:
-        As `measure_similarity`; of one subject the ceiling is by halves of the
-        repetitions, if there are any.
-
-    Raises:
-        BrainhiveError: if subjects share too few pictures, or the signals have one
-            channel.
+        halves: Patterns [N, C] of two halves of the repetitions.
     """
-    # models of the pictures
-    first = readers[0]
-    rows = readers[0].trials.stimulus
-    models = rank_models(
-        {name: store.read_flat(rows).numpy() for name, store in levels.items()}
-    )
-
-    # the part of each subject's signals [n, C, T] at each time, or of each region that
-    # all have
-    if first.trials.channels:
-        if len({len(reader.times_ms) for reader in readers}) > 1:
-            raise BrainhiveError(
-                "the subjects' signals have other numbers of samples",
-                "explain each: --subjects",
-            )
-        axis = Axis(TIME, first.times_ms.round(3).tolist())
-        parts: list[Any] = [
-            [np.s_[..., row]] * len(readers) for row in range(len(axis.at))
-        ]
-    else:
-        regions = [reader.list_regions() for reader in readers]
-        shared = [
-            name
-            for name in regions[0]
-            if all(len(one.get(name, ())) > 1 for one in regions)
-        ]
-        if not shared:
-            raise BrainhiveError(
-                "no region has two voxels of every subject",
-                "prepare the signals with regions",
-            )
-        axis = Axis(REGION, shared)
-        parts = [[np.s_[:, one[name], 0] for one in regions] for name in shared]
-
-    # correlations of the patterns [n, C] at each position
-    signals = [reader.signal.numpy() for reader in readers]
-    patterns = (
-        [signal[index] for signal, index in zip(signals, part, strict=True)]
-        for part in parts
-    )
-    measured, bounds = measure_similarity(
-        axis, patterns, models, first.items, spec.draws, spec.seed
-    )
-
-    # of one subject, halves of the repetitions stand in for ceilings: even and odd
-    # parts of the recording
-    if len(readers) > 1:
-        return measured, bounds
-    try:
-        numbers, counts = separate_in_time(first.trials)
-    except BrainhiveError:  # there are no two parts that are far apart in time
-        return measured, bounds
-    if counts.min() > 1:
-        masks = [
-            (first.trials.is_there & (numbers % 2 == side))[..., None, None]
-            for side in (0, 1)
-        ]
-        halves = [
-            ((first.trials.singles * mask).sum(1) / mask.sum(1)) for mask in masks
-        ]
-        bounds[HALVES] = [
-            estimate_ceiling_from_halves([half[index] for half in halves])
-            for (index,) in parts
-        ]
-    return measured, bounds
+    first_half, second_half = halves
+    first_ranks = rank_distances(compute_distances(first_half))
+    second_ranks = rank_distances(compute_distances(second_half))
+    reliability = spearman_brown(float(first_ranks @ second_ranks))
+    return float(np.copysign(abs(reliability) ** 0.5, reliability))

@@ -123,7 +123,7 @@ KINDS = ("plain", "whitened", "mixed", "voxels")
 def pictures_are_single(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no pictures be alike, and encoders have two components."""
     module = "brainhive_cli.evaluation.explanation.encoding_model"
-    monkeypatch.setattr(f"{module}.COMPONENTS", 2)
+    monkeypatch.setattr(f"{module}.MAX_COMPONENTS", 2)
 
     def list_items(dataset: Any, stimuli: Any, rows: Any) -> Items:
         names = [[stimuli.image_ids[row] for row in listed] for listed in rows]

@@ -132,7 +132,7 @@ def test_categories(recorded: Recorded, home: Path, go: Go, design: str) -> None
 def test_shares_of_regions(
     recorded: Recorded, home: Path, go: Go, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoding_model, "COMPONENTS", 12)
+    monkeypatch.setattr(encoding_model, "MAX_COMPONENTS", 12)
     chosen = (VOXELS, ENCODERS, "signal.normalise=channel")
     go("embed", *chosen[:2])
     trained = go("train-align", *chosen, "backbone=ridge", "seeds=1").folder
@@ -148,7 +148,7 @@ def test_shares_of_regions(
 def test_explanation(
     recorded: Recorded, ridge: Path, go: Go, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoding_model, "COMPONENTS", 12)
+    monkeypatch.setattr(encoding_model, "MAX_COMPONENTS", 12)
     quick = ("draws=40", "window={width_ms: 200, step_ms: 200}")
 
     result = go("explain", f"align_run={ridge}", *quick)
