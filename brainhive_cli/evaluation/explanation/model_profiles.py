@@ -1,6 +1,6 @@
-"""Analyses of one trained model and one subject."""
+"""Analyses of a trained model with the signals of one subject."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import numpy as np
@@ -31,116 +31,72 @@ from brainhive_cli.evaluation.explanation.recipe import Recipe, Window
 from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace
 from brainhive_cli.measurement.linear_maps import FeatureScaler, Products
 
-LOST = "margin_lost"
-"""Name of the metric: how much of the margin, the cosine similarity with the seen
-picture less its mean over the candidates, is lost.
+LOST_MARGIN = "margin_lost"
+"""Metric: decrease of the margin, which is the cosine similarity with the seen picture
+minus the mean over the candidates.
 """
-ORDER = 4
-"""Order of the Butterworth filter that runs forth and back over the signal."""
+FILTER_ORDER = 4
+"""Order of the Butterworth filter, which runs forwards and backwards."""
 MIN_HZ = 0.1
-"""Lowest corner frequency of a band: a Butterworth band-pass has none at 0 Hz."""
-LACKING = {
+"""Lowest edge of a band. A Butterworth band-pass has no edge at 0 Hz."""
+UNSUITABLE_ANALYSES = {
     "sensors": {"regions"},
     "voxels": {"windows", "occlusion", "sensors", "bands"},
 }
-"""Analyses of times and sensors, which voxels lack, and of regions, which sensors
-lack.
+"""Analyses that signals of sensors or voxels do not have. Sensors have no regions, and
+voxels have no times.
 """
 MARGIN = "margin"
 """Name of the array of `attribute_margin`."""
-PATHS, PATHS_AT_ONCE = 32, 512
-"""Training signals that each tested one is compared with there, and signals at once,
-whose activations a gradient keeps in memory.
-"""
-SIGNALS_AT_ONCE = 4096
-"""Training signals that are multiplied at once, to bound memory."""
+PATHS_PER_SIGNAL = 32
+"""Number of training signals that are compared with each tested signal."""
+SIGNALS_PER_GRADIENT = 512
+"""Largest number of signals whose activations a gradient keeps in memory."""
+SIGNALS_PER_PRODUCT = 4096
+"""Largest number of training signals in a product, to limit memory."""
 
 
-def explain_model(reader: Reader, spec: Recipe) -> SubjectProfiles:
-    """Run the chosen analyses.
+def explain_model(reader: Reader, recipe: Recipe) -> SubjectProfiles:
+    """Run the analyses of the recipe on one model and the signals of one subject.
 
     Args:
-        reader: The model with the subject's signals.
-        spec: What is measured.
+        reader: Model with the signals.
+        recipe: Recipe of the explanation.
     """
-    measured = SubjectProfiles()
+    subject_profiles = SubjectProfiles()
     kind = "sensors" if reader.trials.channels else "voxels"
-    chosen = {
-        name: analyse for name, analyse in ANALYSES.items() if name in spec.analyses
-    }
-    with console.progress("running analyses", len(chosen)) as bar:
-        for name, analyse in chosen.items():
-            # an analysis that the signals cannot have is listed with the reason
-            if name in LACKING[kind]:
-                measured.missing[name] = f"the signals are of {kind}"
+    names = [name for name in ANALYSIS_FUNCTIONS if name in recipe.analyses]
+    with console.progress("running analyses", len(names)) as bar:
+        for name in names:
+            if name in UNSUITABLE_ANALYSES[kind]:
+                subject_profiles.missing[name] = f"the signals are of {kind}"
             else:
-                measured.attempt(name, partial(analyse, reader, spec))
+                analyse = partial(ANALYSIS_FUNCTIONS[name], reader, recipe)
+                subject_profiles.attempt(name, analyse)
             bar.advance()
     if kind == "voxels":
-        measured.attempt(MARGIN, lambda: attribute_margin(reader, spec, measured))
-    return measured
+        subject_profiles.attempt(
+            MARGIN, lambda: attribute_margin(reader, recipe, subject_profiles)
+        )
+    return subject_profiles
 
 
-def list_window_masks(times_ms: Float64, window: Window) -> tuple[Axis, list[Tensor]]:
-    """List sliding windows, and their samples [T] as masks.
+def rank_single_windows(reader: Reader, recipe: Recipe) -> dict[str, Profile]:
+    """Rank the candidates by one window, or one region of voxels, at a time.
 
-    Raises:
-        RecipeError: if the window is longer than the signal.
+    The rest of the signal is replaced by the mean training signal.
     """
-    # a window may lie between two samples
-    starts = list_window_starts(times_ms, window.width_ms, window.step_ms)
-    width_ms = window.width_ms
-    masks = {
-        start: mask
-        for start in starts
-        if (mask := mark_window(times_ms, start, width_ms)).any()
-    }
-    axis = Axis.from_windows(np.array([[start, start + width_ms] for start in masks]))
-    return axis, [*map(torch.from_numpy, masks.values())]
-
-
-def list_parts(reader: Reader, window: Window) -> tuple[Axis, list[Tensor]]:
-    """List the windows of the signals of sensors as masks [T], or the regions of voxels
-    as masks [V, 1].
-
-    Raises:
-        BrainhiveError: if voxels belong to no region.
-        RecipeError: if the window is longer than the signal.
-    """
-    if reader.trials.channels:
-        return list_window_masks(reader.times_ms, window)
-    regions = make_region_masks(reader.list_regions(), reader.signal.shape[1])
-    return Axis(REGION, [*regions]), [*map(torch.from_numpy, regions.values())]
-
-
-def read_windows(reader: Reader, spec: Recipe) -> dict[str, Profile]:
-    """Rank with all of the signal but a window replaced: what the model uses of each
-    window alone.
-    """
-    axis, masks = list_parts(reader, spec.window)
-    # [N, C, T] each
+    axis, masks = list_position_masks(reader, recipe.window)
     signals = (torch.where(mask, reader.signal, reader.baseline) for mask in masks)
-    return reader.rank(
-        axis, (reader.member.encode(reader.trials, signal) for signal in signals)
-    )
+    tokens = (reader.member.encode(reader.trials, signal) for signal in signals)
+    return reader.rank(axis, tokens)
 
 
-def measure_loss(reader: Reader, axis: Axis, signals: Iterable[Tensor]) -> Profile:
-    """Measure the margin that is lost with each of some changed signals, [N, C, T] at
-    each position.
-    """
-    # [N, M] each
-    lost = (reader.margins - reader.measure_margins(signal) for signal in signals)
-    return Profile.from_matrices(LOST, axis, lost, reader.labels)
-
-
-def occlude_parts(reader: Reader, spec: Recipe) -> Profile:
-    """Replace one window, or one region of voxels, at a time by its mean training
-    signal.
-    """
-    axis, masks = list_parts(reader, spec.window)
+def occlude_positions(reader: Reader, recipe: Recipe) -> Profile:
+    """Replace one window, or one region, at a time by the mean training signal."""
+    axis, masks = list_position_masks(reader, recipe.window)
     signals = (torch.where(mask, reader.baseline, reader.signal) for mask in masks)
-    return measure_loss(reader, axis, signals)
+    return measure_lost_margin(reader, axis, signals)
 
 
 def occlude_sensors(reader: Reader, _: Recipe) -> Profile:
@@ -151,65 +107,68 @@ def occlude_sensors(reader: Reader, _: Recipe) -> Profile:
     """
     if reader.mixture:
         raise reader.mixture
-    mean = reader.baseline.numpy()
     space = SensorSpace.from_trials(
-        reader.trials, reader.train_trials, reader.signal.numpy(), mean
+        reader.trials,
+        reader.train_trials,
+        reader.signal.numpy(),
+        reader.baseline.numpy(),
     )
     signals = map(space.remove_sensor, range(len(reader.sensors)))
-    return measure_loss(reader, Axis(SENSOR, reader.sensors), signals)
+    return measure_lost_margin(reader, Axis(SENSOR, reader.sensors), signals)
 
 
-def filter_bands(reader: Reader, spec: Recipe) -> Profile:
-    """Filter one frequency band at a time, without a delay, out of what deviates from
-    the mean signal.
+def remove_bands(reader: Reader, recipe: Recipe) -> Profile:
+    """Remove one frequency band at a time from the deviation from the mean signal.
+
+    The filter has no delay.
 
     Raises:
-        BrainhiveError: if the signals hold none of the bands.
+        BrainhiveError: if the signals are too short, or sampled too slowly, for all
+            bands.
     """
-    from scipy.signal import butter, sosfiltfilt
-
-    # bands that the sampling rate and the length of the signal hold
-    # [N, C, T]
-    deviation = reader.signal - reader.baseline
+    n_samples = reader.signal.shape[-1]
     rate_hz = reader.trials.rate_hz or 0
-    samples = deviation.shape[-1]
     max_hz = rate_hz / 2 - 1
-    usable = {
-        name: (max(low, MIN_HZ), min(high, max_hz))
-        for name, (low, high) in spec.bands.items()
-        if low < max_hz
-    }
-    if not usable or samples <= 3 * (2 * ORDER + 1):
+    bands = {}
+    for name, (low_hz, high_hz) in recipe.bands.items():
+        if low_hz < max_hz:
+            bands[name] = (max(low_hz, MIN_HZ), min(high_hz, max_hz))
+    if not bands or n_samples <= 3 * (2 * FILTER_ORDER + 1):
         raise BrainhiveError(
-            f"{samples} samples at {rate_hz:g} Hz hold none of the bands",
+            f"{n_samples} samples at {rate_hz:g} Hz hold none of the bands",
             "name others: bands",
         )
 
-    # the signal less each band; padding lasts three periods of the lowest frequency
-    def subtract_bands() -> Iterator[Tensor]:
-        for low_hz, high_hz in usable.values():
-            sections = butter(
-                ORDER, (low_hz, high_hz), "bandpass", fs=rate_hz, output="sos"
-            )
-            padding = min(samples - 1, int(3 * rate_hz / low_hz))
-            filtered = sosfiltfilt(
-                sections, deviation.numpy(), padtype="odd", padlen=padding
-            )
-            yield reader.signal - torch.from_numpy(
-                np.ascontiguousarray(filtered, np.float32)
-            )
-
-    names = [f"{name} ({low:g}–{high:g} Hz)" for name, (low, high) in usable.items()]
-    return measure_loss(reader, Axis(BAND, names), subtract_bands())
+    names = []
+    for name, (low_hz, high_hz) in bands.items():
+        names.append(f"{name} ({low_hz:g}–{high_hz:g} Hz)")
+    signals = (
+        _remove_band(reader, low_hz, high_hz) for low_hz, high_hz in bands.values()
+    )
+    return measure_lost_margin(reader, Axis(BAND, names), signals)
 
 
-def drop_levels(reader: Reader, _: Recipe) -> Profile:
-    """Replace one encoder's embeddings at a time, for all pictures, by their mean.
+def _remove_band(reader: Reader, low_hz: float, high_hz: float) -> Tensor:
+    """Compute the signals [N, C, T] without a frequency band."""
+    from scipy.signal import butter, sosfiltfilt
+
+    rate_hz = reader.trials.rate_hz or 0
+    deviation = (reader.signal - reader.baseline).numpy()
+    sections = butter(
+        FILTER_ORDER, (low_hz, high_hz), "bandpass", fs=rate_hz, output="sos"
+    )
+    # the padding lasts three periods of the lowest frequency
+    padding = min(deviation.shape[-1] - 1, int(3 * rate_hz / low_hz))
+    band = sosfiltfilt(sections, deviation, padtype="odd", padlen=padding)
+    return reader.signal - torch.from_numpy(np.ascontiguousarray(band, np.float32))
+
+
+def remove_levels(reader: Reader, _: Recipe) -> Profile:
+    """Replace the embeddings of one encoder at a time by their mean over pictures.
 
     Raises:
-        BrainhiveError: if the target is of one encoder.
+        BrainhiveError: if the target has a single encoder.
     """
-    # one encoder cannot be left out: nothing would be left to compare with
     keys = sorted(reader.member.module.layout.compared_keys)
     if len(keys) < 2:
         raise BrainhiveError(
@@ -217,53 +176,122 @@ def drop_levels(reader: Reader, _: Recipe) -> Profile:
             "levels=NAME compares the signals with others",
         )
 
-    # signals stay as they are, only the candidates change
+    # only the candidates change, not the signals
     tokens = reader.member.encode(reader.trials)
     galleries = (
         reader.member.images(reader.split, reader.gallery_rows, without=key)
         for key in keys
     )
-    # [N, M] each
-    lost = (reader.margins - compute_margins(tokens, gallery) for gallery in galleries)
-    return Profile.from_matrices(LOST, Axis(LEVEL, keys), lost, reader.labels)
+    losses = (
+        reader.margins - compute_margins(tokens, gallery) for gallery in galleries
+    )
+    return Profile.from_matrices(LOST_MARGIN, Axis(LEVEL, keys), losses, reader.labels)
 
 
-def decode_parts(reader: Reader, spec: Recipe) -> dict[str, Profile]:
-    """Train a ridge on each window, or each region of voxels, and rank the pictures by
-    its predictions.
+def train_ridges(reader: Reader, recipe: Recipe) -> dict[str, Profile]:
+    """Train a ridge regression on each window or region, and rank by its predictions.
 
-    Signals are standardised by the training ones. The targets are those that the model
-    learned from.
+    Its targets are those of the model.
+
+    Raises:
+        BrainhiveError: if the voxels belong to no region.
+    """
+    # targets [n, D] of the training signals, which share those of a picture
+    train_signals = torch.from_numpy(reader.train_trials.averages)
+    rows, indices = np.unique(reader.train_trials.stimulus, return_inverse=True)
+    targets = reader.member.images("train", rows)[torch.from_numpy(indices)]
+
+    axis, masks = list_position_masks(reader, recipe.window)
+    full_masks = [mask.expand(train_signals.shape[1:]) for mask in masks]  # [C, T]
+    predictions = (
+        predict_with_ridge(train_signals[:, mask], targets, reader.signal[:, mask])
+        for mask in full_masks
+    )
+    return reader.rank(axis, predictions)
+
+
+def predict_with_ridge(train: Tensor, targets: Tensor, test: Tensor) -> Tensor:
+    """Predict targets by a ridge regression on signals.
+
+    Signals are standardised by the mean and spread of the training signals.
+
+    Args:
+        train: Training signals [n, ...].
+        targets: Targets [n, D] of the training signals.
+        test: Tested signals [N, ...].
+
+    Returns:
+        Predicted targets [N, D].
+    """
+    train_features = train.flatten(1).to(targets.device)
+    test_features = test.flatten(1).to(targets.device)
+    scale = FeatureScaler.fit(train_features)
+    products = Products.from_samples(
+        scale(train_features), targets.split(SIGNALS_PER_PRODUCT)
+    )
+    return products.predict(scale(test_features))
+
+
+def measure_lost_margin(
+    reader: Reader, axis: Axis, signals: Iterable[Tensor]
+) -> Profile:
+    """Measure how much margin is lost if the signals are changed.
+
+    Args:
+        reader: Model with the unchanged signals.
+        axis: Positions.
+        signals: Changed signals [N, C, T], per position.
+    """
+    losses = (reader.margins - reader.measure_margins(signal) for signal in signals)
+    return Profile.from_matrices(LOST_MARGIN, axis, losses, reader.labels)
+
+
+def list_position_masks(reader: Reader, window: Window) -> tuple[Axis, list[Tensor]]:
+    """List the windows of sensors as masks [T], or the regions of voxels as [V, 1].
 
     Raises:
         BrainhiveError: if voxels belong to no region.
+        RecipeError: if the window is longer than the signal.
     """
-    # target of each training signal; signals of one picture share it
-    learned = torch.from_numpy(reader.train_trials.averages)
-    rows, indices = np.unique(reader.train_trials.stimulus, return_inverse=True)
-    targets = reader.member.images("train", rows)[torch.from_numpy(indices)]  # [n, D]
+    if reader.trials.channels:
+        return list_window_masks(reader.times_ms, window)
+    masks = make_region_masks(reader.list_regions(), reader.signal.shape[1])
+    return Axis(REGION, list(masks)), list(map(torch.from_numpy, masks.values()))
 
-    # ranks by the predictions of each ridge, which reads a part [C, T] of the signals
-    axis, masks = list_parts(reader, spec.window)
-    parts = [mask.expand(learned.shape[1:]) for mask in masks]
-    return reader.rank(
-        axis,
-        (decode(learned[:, part], targets, reader.signal[:, part]) for part in parts),
-    )
+
+def list_window_masks(times_ms: Float64, window: Window) -> tuple[Axis, list[Tensor]]:
+    """List sliding windows, and the samples of each as a mask [T].
+
+    Raises:
+        RecipeError: if the window is longer than the signal.
+    """
+    spans = []
+    masks = []
+    width_ms = window.width_ms
+    for start_ms in list_window_starts(times_ms, width_ms, window.step_ms):
+        mask = mark_window(times_ms, start_ms, width_ms)
+        # a window between two samples is left out
+        if mask.any():
+            spans.append([start_ms, start_ms + width_ms])
+            masks.append(torch.from_numpy(mask))
+    return Axis.from_windows(np.array(spans)), masks
 
 
 def attribute_margin(
-    reader: Reader, spec: Recipe, collected: SubjectProfiles
+    reader: Reader, recipe: Recipe, subject_profiles: SubjectProfiles
 ) -> dict[str, Profile]:
-    """Collect what each voxel [V] adds to the margin of the seen picture, averaged over
-    pictures: the values of all voxels sum to the margin less that of training signals.
+    """Compute how much each voxel adds to the margin, by expected gradients.
 
-    The gradient of the margin, on the way from a training signal to the tested one,
-    times the difference of these. Compared with the mean training signal instead, the
-    voxels of a model that ignores the signal's length (cosines, LayerNorm) sum to 0.
+    The values [V], averaged over pictures, are stored as the array `MARGIN`.
+    They sum to the margin minus the mean margin of random training signals. (With the
+    mean training signal instead, voxels of a model that ignores the length of a signal
+    would sum to 0.)
+
+    Returns:
+        No profiles.
 
     Raises:
-        BrainhiveError: if signals are mixtures of voxels, or the model has no gradient.
+        BrainhiveError: if whitening mixes voxels, or the model has no gradient.
 
     Source: Erion et al. 2021 (expected gradients).
     """
@@ -271,54 +299,44 @@ def attribute_margin(
     if normaliser is not None and normaliser.matrix.shape[1] > 1:
         raise BrainhiveError("whitening mixes voxels", "signal.normalise=channel")
 
-    # from the mean of the candidates' unit vectors to that of the seen picture [N, D]
+    # the margin of a token is its product with a direction [N, D]
     candidates = F.normalize(reader.gallery.clone())
-    seen = torch.from_numpy(reader.labels.seen_indices).to(candidates.device)
-    directions = candidates[seen] - candidates.mean(0)
+    seen_indices = torch.from_numpy(reader.labels.seen_indices).to(candidates.device)
+    directions = candidates[seen_indices] - candidates.mean(0)
 
-    # from another training signal to each tested one, to another share of the way
-    learned = reader.train_trials.averages
-    random = np.random.default_rng(spec.seed)
+    # gradients at points between a random training signal and the tested signal
+    train_signals = reader.train_trials.averages
+    rng = np.random.default_rng(recipe.seed)
     module = reader.member.module
     total = torch.zeros(reader.signal.shape[1]).double()
-    for share in (np.arange(PATHS) + 0.5) / PATHS:
-        for rows in torch.arange(len(reader.signal)).split(PATHS_AT_ONCE):
-            drawn = random.integers(len(learned), size=len(rows))
+    for share in (np.arange(PATHS_PER_SIGNAL) + 0.5) / PATHS_PER_SIGNAL:
+        for rows in torch.arange(len(reader.signal)).split(SIGNALS_PER_GRADIENT):
+            train_rows = rng.integers(len(train_signals), size=len(rows))
+            train_signal = torch.from_numpy(train_signals[train_rows])
             signal = reader.signal[rows]
-            other = torch.from_numpy(learned[drawn])
-            point = torch.lerp(other, signal, float(share)).requires_grad_()
-            index = reader.member.index(reader.trials.subject, len(rows))
-            tokens = module.encode_signal(point.to(module.device), index)
-            margin = (F.normalize(tokens.to(directions)) * directions[rows]).sum()
+            point = torch.lerp(train_signal, signal, float(share)).requires_grad_()
+            subject_index = reader.member.index(reader.trials.subject, len(rows))
+            tokens = module.encode_signal(point.to(module.device), subject_index)
+            unit_tokens = F.normalize(tokens.to(directions))
+            margin = (unit_tokens * directions[rows]).sum()
             if not margin.requires_grad:
                 raise BrainhiveError(
                     "the model has no gradient of its signals", "compute it in PyTorch"
                 )
             (gradient,) = torch.autograd.grad(margin, point)
-            total += (gradient * (signal - other)).sum((0, 2))
-    collected.arrays[MARGIN] = total.numpy() / (PATHS * len(reader.signal))
+            total += (gradient * (signal - train_signal)).sum((0, 2))
+    n_gradients = PATHS_PER_SIGNAL * len(reader.signal)
+    subject_profiles.arrays[MARGIN] = total.numpy() / n_gradients
     return {}
 
 
-ANALYSES: Mapping[str, Callable[[Reader, Recipe], Profiles]] = {
-    "windows": read_windows,
-    "occlusion": occlude_parts,
+ANALYSIS_FUNCTIONS: Mapping[str, Callable[[Reader, Recipe], Profiles]] = {
+    "windows": rank_single_windows,
+    "occlusion": occlude_positions,
     "sensors": occlude_sensors,
-    "bands": filter_bands,
-    "regions": occlude_parts,
-    "levels": drop_levels,
-    "trained": decode_parts,
+    "bands": remove_bands,
+    "regions": occlude_positions,
+    "levels": remove_levels,
+    "trained": train_ridges,
 }
-"""The analyses of a model by their names in the recipe, in the order of reports."""
-
-
-def decode(learned: Tensor, targets: Tensor, signal: Tensor) -> Tensor:
-    """Predict the targets [N, D] of signals [N, ...] by a ridge from others [n, ...] to
-    theirs [n, D].
-    """
-    train, test = (part.flatten(1).to(targets.device) for part in (learned, signal))
-    # standardised by the training signals alone
-    scale = FeatureScaler.fit(train)
-    return Products.from_samples(scale(train), targets.split(SIGNALS_AT_ONCE)).predict(
-        scale(test)
-    )
+"""Analyses of a model by name, in the order of reports."""

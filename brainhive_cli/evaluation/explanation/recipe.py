@@ -1,4 +1,4 @@
-"""The recipe of explain: which run is explained, and by which analyses."""
+"""Recipe of explain."""
 
 from typing import Annotated, Self
 
@@ -22,7 +22,7 @@ MODEL_ANALYSES = {
         "voxels"
     ),
 }
-"""Analyses of a trained model, and of signals with its targets."""
+"""Analyses of a trained model and its targets."""
 SIGNAL_ANALYSES = {
     "encoding": (
         "signals predicted from embeddings, by time and by sensor or region, and "
@@ -32,19 +32,17 @@ SIGNAL_ANALYSES = {
         "distances of signals correlated with those of embeddings, by time or by region"
     ),
 }
-"""Analyses of signals and embeddings, which need no model."""
+"""Analyses of signals and embeddings, without a model."""
 TRIAL_ANALYSES = {
     "decoding": "categories decoded from held-out trials, window by window",
     "generalisation": "classifiers of one window tested on every other",
 }
-"""Analyses of runs that hold out trials of seen stimuli: all that there are of
-these.
-"""
-ANALYSES = (*MODEL_ANALYSES, *SIGNAL_ANALYSES)
+"""Analyses of runs that hold out trials of seen stimuli. They have no others."""
+ANALYSES = tuple(MODEL_ANALYSES) + tuple(SIGNAL_ANALYSES)
 WINDOW_ANALYSES = {"windows", "occlusion", "trained"}
-"""Analyses of a model that read windows of the signals of sensors."""
+"""Analyses of a model that use windows of the signals of sensors."""
 REGION_ANALYSES = {"regions", "trained", "encoding"}
-"""Analyses that read the regions of voxels one by one."""
+"""Analyses that use single regions of voxels."""
 BANDS = {
     "delta": (1.0, 4.0),
     "theta": (4.0, 8.0),

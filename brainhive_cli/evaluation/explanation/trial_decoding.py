@@ -1,17 +1,16 @@
-"""Classical views of held-out trials of EEG and MEG: category decoding by time, and
-from time to time.
-"""
+"""Decoding of stimuli from windows of held-out EEG or MEG trials."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, product
+from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
 
 from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Int64
+from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.artifacts import Heatmap
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.jobs import Summary
@@ -21,6 +20,7 @@ from brainhive_cli.data.signals.trials import Trials, index_optional
 from brainhive_cli.evaluation.explanation.conclusion import Scopes, summarise_findings
 from brainhive_cli.evaluation.explanation.figures import Figures
 from brainhive_cli.evaluation.explanation.findings import (
+    Finding,
     correct_findings,
     describe_profiles,
 )
@@ -36,28 +36,29 @@ from brainhive_cli.evaluation.explanation.profiles import (
 from brainhive_cli.evaluation.explanation.recipe import TRIAL_ANALYSES
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.reports.tables import render
+from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 
 DECODING, GENERALISATION = TRIAL_ANALYSES
 MAX_COMPARISONS = 2**26
-"""Comparisons of labels with predictions at once, to bound memory."""
+"""Largest number of comparisons of labels with predictions in memory."""
 
 
 @dataclass(frozen=True)
 class DecodedTrials:
-    """Predictions of one subject's classifiers for held-out trials, all folds together.
+    """Predictions for the held-out trials of one subject, over all folds.
 
     Attributes:
-        names: [N] of the trials.
-        groups: [N] run, session or fold of each.
-        shown: [N] row of the stimulus that each shows.
-        predicted: [P, P, N] rows that a classifier of training time p names at test
-            time q.
-        axis: The P windows.
-        candidates: How many stimuli are distinguished.
-        trials: Those that are held out.
-        order: Which labels may be exchanged.
-        left_out: Why windows are left out; empty if none are.
+        names: Names [N] of the trials.
+        groups: Run, session or fold [N] of each trial.
+        stimuli: Row [N] of the stimulus that each trial showed.
+        predictions: Predicted rows [P, P, N] of classifiers trained on window p and
+            tested on window q.
+        axis: P windows.
+        n_stimuli: Number of distinguished stimuli.
+        trials: Held-out trials.
+        interleaving: Exchangeability of the labels.
+        skipped_windows_reason: Reason why windows are left out, or "".
     """
 
     names: list[str]
@@ -71,145 +72,183 @@ class DecodedTrials:
     skipped_windows_reason: str = ""
 
     def make_profile(
-        self, axis: Axis, predicted: Int64, permuted: Int64, chance: float
+        self, axis: Axis, predictions: Int64, permuted_stimuli: Int64, chance: float
     ) -> Profile:
-        """Measure the accuracy of predictions [Q, N], also with the permuted labels [K,
-        N].
+        """Make the profile of the accuracy, with permuted labels.
+
+        Args:
+            axis: Q positions.
+            predictions: Predicted rows [Q, N].
+            permuted_stimuli: Rows [K, N] of the stimuli in K permutations.
+            chance: Expected accuracy of guessing.
         """
-        # [k, Q, N] comparisons of a chunk at once
-        chunks = np.array_split(
-            permuted, 1 + permuted.size * len(predicted) // MAX_COMPARISONS
+        n_comparisons = permuted_stimuli.size * len(predictions)
+        n_chunks = 1 + n_comparisons // MAX_COMPARISONS
+        accuracies = []
+        for chunk in np.array_split(permuted_stimuli, n_chunks):
+            accuracies.append((chunk[:, None] == predictions).mean(2))
+        hits = (predictions == self.stimuli).astype(np.float64)
+        return Profile(
+            "accuracy",
+            axis,
+            values=hits,
+            null=np.concatenate(accuracies),
+            chance=chance,
+            pool=self.n_stimuli,
         )
-        null = np.concatenate(
-            [(chunk[:, None] == predicted).mean(2) for chunk in chunks]
-        )
-        hits = (predicted == self.stimuli).astype(np.float64)
-        return Profile("accuracy", axis, hits, null, None, chance, self.n_stimuli)
 
 
 def explain_trials(job: Job) -> Summary:
-    """Decode categories from single windows of held-out trials.
+    """Decode which stimulus was seen from single windows of held-out trials.
 
     Raises:
-        RecipeError: if signals are of voxels, which have no time.
+        RecipeError: if the signals have no time, as fMRI.
     """
-    # predictions for all subjects, and the trials that are permuted together
-    spec, align = job.recipe, job.align
-    subjects = [decode(job, subject) for subject in job.subjects]
-    problem = next(
-        filter(None, (decoded.interleaving.problem for decoded in subjects)), ""
-    )
+    recipe = job.recipe
+    align = job.align
     protocol = f"{job.describe_protocol()}, shrinkage LDA of single windows"
-    rows = (
-        zip(each.names, each.groups, each.interleaving.blocks, strict=True)
-        for each in subjects
-    )
-    # trials are grouped by run, session or block, and not by what they show
-    alike = make_grouping(align.dataset, (), ())
-    alike = align.dataset.holdout.add_fold_groups(
-        alike, chain.from_iterable(rows), align.folds
-    )
-    items = alike.make_items([decoded.names for decoded in subjects])
+    subjects = [decode_trials(job, subject) for subject in job.subjects]
 
-    # by time, where the tested window is the one that was trained on; every window with
-    # every classifier
-    axis = subjects[0].axis
-    chance = compute_majority_accuracy([decoded.stimuli for decoded in subjects])
-    windows = [axis.describe_position(index) for index in range(len(axis.at))]
-    pairs = Axis(
-        "windows",
-        [f"trained {one}, tested {other}" for one, other in product(windows, windows)],
-    )
-    # without exchangeable labels there is no test
-    draws = 0 if problem else spec.draws
-    parts = []
+    # results that are missing for a subject
+    missing = {}
+    problem = ""
+    skipped_windows_reason = ""
     for decoded in subjects:
-        # labels are permuted within what was interleaved; not at all where time says
-        # the same
-        permuted = permute_stimuli(
-            decoded.stimuli, decoded.interleaving, draws, spec.seed
+        problem = problem or decoded.interleaving.problem
+        skipped_windows_reason = (
+            skipped_windows_reason or decoded.skipped_windows_reason
         )
-        part = SubjectProfiles()
-        predicted = decoded.predictions
-        diagonal = np.ascontiguousarray(predicted.diagonal().T)
-        part.profiles[DECODING] = decoded.make_profile(axis, diagonal, permuted, chance)
-        if draws and GENERALISATION in (
-            (TRIAL_ANALYSES.keys() & spec.analyses) or TRIAL_ANALYSES
-        ):
-            grid = predicted.reshape(len(pairs.at), -1)
-            part.profiles[GENERALISATION] = decoded.make_profile(
-                pairs, grid, permuted, chance
-            )
-        parts.append([part])
-    by_time, *grids = correct_findings(
-        describe_profiles(parts, items, protocol=protocol, split=spec.split)
-    )
-    facts: dict[str, Any] = {"protocol": protocol, "draws": draws}
-    facts["warnings"] = align.signal_warnings
-    scopes = Scopes()
-    drawn = Figures()
+    if problem:
+        missing["test against permuted labels"] = problem
+    if skipped_windows_reason:
+        missing["times of overlapping windows"] = skipped_windows_reason
 
-    # the best pair of windows, and a matrix of all
-    for finding in grids:
+    # trials are grouped by run, session or block, not by their stimuli
+    trial_rows: list[tuple[str, str, Hashable]] = []
+    for decoded in subjects:
+        blocks = decoded.interleaving.blocks
+        trial_rows.extend(zip(decoded.names, decoded.groups, blocks, strict=True))
+    grouping = align.dataset.holdout.add_fold_groups(
+        make_grouping(align.dataset, (), ()), trial_rows, align.folds
+    )
+    items = grouping.make_items([decoded.names for decoded in subjects])
+
+    # windows, and pairs of a training window and a tested window
+    axis = subjects[0].axis
+    windows = [axis.describe_position(index) for index in range(len(axis.at))]
+    pair_names = []
+    for train_window, test_window in product(windows, windows):
+        pair_names.append(f"trained {train_window}, tested {test_window}")
+    pairs = Axis("windows", pair_names)
+
+    # labels that time reveals are not permuted, so there is no test
+    n_draws = 0 if problem else recipe.draws
+    requested_analyses = (TRIAL_ANALYSES.keys() & recipe.analyses) or TRIAL_ANALYSES
+    has_generalisation = n_draws > 0 and GENERALISATION in requested_analyses
+    chance = compute_majority_accuracy([decoded.stimuli for decoded in subjects])
+    groups = []
+    for decoded in subjects:
+        permuted_stimuli = permute_stimuli(
+            decoded.stimuli, decoded.interleaving, n_draws, recipe.seed
+        )
+        profiles = SubjectProfiles()
+        same_window = np.ascontiguousarray(decoded.predictions.diagonal().T)
+        profiles.profiles[DECODING] = decoded.make_profile(
+            axis, same_window, permuted_stimuli, chance
+        )
+        if has_generalisation:
+            all_pairs = decoded.predictions.reshape(len(pair_names), -1)
+            profiles.profiles[GENERALISATION] = decoded.make_profile(
+                pairs, all_pairs, permuted_stimuli, chance
+            )
+        groups.append([profiles])
+
+    findings = correct_findings(
+        describe_profiles(groups, items, protocol=protocol, split=recipe.split)
+    )
+    facts: dict[str, Any] = {
+        "protocol": protocol,
+        "draws": n_draws,
+        "warnings": align.signal_warnings,
+    }
+    scopes = Scopes()
+    figures = Figures()
+    for finding in findings[1:]:
+        # only the best pair of windows is a metric, a figure has all pairs
         assert finding.p_values is not None
         peak = int(finding.values.argmax())
-        shape = (len(windows), len(windows))
-        scopes[scope(GENERALISATION, pairs.at[peak])] = {
-            finding.metric: finding.metrics[peak]
-        }
-        facts["generalisation"] = finding.p_values.reshape(shape).tolist()  # [P, P]
-        shares = {
-            "chance": chance,
-            "count": (finding.p_values < SIGNIFICANCE_LEVEL).sum(),
-            "pairs": len(pairs.at),
-        }
-        note = render("explanation.txt", analysis=GENERALISATION, **shares)
-        centres = [f"{centre_ms:.0f}" for centre_ms in axis.at]
-        matrix = Heatmap(
-            "Categories from time to time",
-            finding.values.reshape(shape).tolist(),
-            rows=centres,
-            columns=centres,
-            row_axis="classifier trained at, ms",
-            column_axis="tested at, ms",
-            value="accuracy",
-            section=SECTION,
-            note=note,
-        )
-        drawn.append(matrix)
-    missing = {"test against permuted labels": problem} if problem else {}
-    if left_out := next(
-        filter(None, (decoded.skipped_windows_reason for decoded in subjects)), ""
-    ):
-        missing["times of overlapping windows"] = left_out
-    # recordings say which filters, marks and sensors figures have
-    signals = [decoded.trials for decoded in subjects]
+        peak_scope = scope(GENERALISATION, pair_names[peak])
+        scopes[peak_scope] = {finding.metric: finding.metrics[peak]}
+        p_values = finding.p_values.reshape(len(windows), len(windows))
+        facts["generalisation"] = p_values.tolist()
+        figures.append(_draw_generalisation(finding, axis, chance))
     return summarise_findings(
-        job, [by_time], signals, items, missing, drawn, facts, scopes
+        job,
+        findings[:1],
+        [decoded.trials for decoded in subjects],
+        items,
+        missing,
+        figures,
+        facts,
+        scopes,
+    )
+
+
+def _draw_generalisation(finding: Finding, windows: Axis, chance: float) -> Heatmap:
+    """Draw the accuracy by training window and tested window.
+
+    Args:
+        finding: Finding over pairs of windows, with p values.
+        windows: Windows.
+        chance: Expected accuracy of guessing.
+    """
+    assert finding.p_values is not None
+    note = render(
+        "explanation.txt",
+        analysis=GENERALISATION,
+        chance=chance,
+        count=(finding.p_values < SIGNIFICANCE_LEVEL).sum(),
+        pairs=len(finding.axis.at),
+    )
+    centres = [f"{centre_ms:.0f}" for centre_ms in windows.at]
+    return Heatmap(
+        "Categories from time to time",
+        finding.values.reshape(len(centres), len(centres)).tolist(),
+        rows=centres,
+        columns=centres,
+        row_axis="classifier trained at, ms",
+        column_axis="tested at, ms",
+        value="accuracy",
+        section=SECTION,
+        note=note,
     )
 
 
 def check_folds(job: Job) -> None:
-    """Refuse signals that are not of windows, or do not fit the model of a fold."""
+    """Raise an error if signals have no windows, or do not fit the model of a fold.
+
+    Subjects whose signals are not prepared yet are skipped.
+    """
     for subject, cells in job.subjects.items():
         for cell in cells:
             member = TrainedModel(job.align, cell)
             if not member.source.build_path(subject).is_file():
                 continue
-            train, _ = (
-                member.trials(subject, name, is_tested=False, is_normalised=False)
-                for name in ("train", job.recipe.split)
+            open_trials = partial(
+                member.trials, subject, is_tested=False, is_normalised=False
             )
-            list_windows(job, train)
+            train_trials = open_trials("train")
+            open_trials(job.recipe.split)
+            list_windows(job, train_trials)
 
 
 def list_windows(job: Job, trials: Trials) -> tuple[Axis, list[torch.Tensor]]:
-    """List the windows of a subject's trials; see `window_masks`.
+    """List the windows of trials, as `list_window_masks`.
 
     Raises:
-        RecipeError: if the signals have no time.
+        RecipeError: if the signals have no time, or are shorter than a window.
     """
-    # betas of fMRI have one value for each trial
+    # responses of fMRI have one value for each trial
     if len(trials.times_s) < 2:
         raise RecipeError(
             "decoding by time is of EEG and MEG, and the signals have one sample",
@@ -218,111 +257,151 @@ def list_windows(job: Job, trials: Trials) -> tuple[Axis, list[torch.Tensor]]:
     return list_window_masks(trials.times_s * 1000, job.recipe.window)
 
 
-def permute_stimuli(shown: Int64, order: Interleaving, draws: int, seed: int) -> Int64:
-    """Permute the labels of trials [N] within parts, those of a block together: [K,
-    N].
+def permute_stimuli(
+    stimuli: Int64, interleaving: Interleaving, draws: int, seed: int
+) -> Int64:
+    """Permute the labels of blocks of trials within parts of the recording.
+
+    Args:
+        stimuli: Label [N] of each trial.
+        interleaving: Part and block of each trial.
+        draws: Number K of permutations.
+        seed: Seed of the permutations.
+
+    Returns:
+        Labels [K, N]. A block has one label, at first that of its first trial.
     """
-    # one label for each block, that of its first trial
-    _, first, block = np.unique(
-        np.array(order.blocks), return_index=True, return_inverse=True
+    _, first_trials, block_of_trial = np.unique(
+        np.array(interleaving.blocks), return_index=True, return_inverse=True
     )
-    number = {name: row for row, name in enumerate(dict.fromkeys(order.parts))}
-    part = np.array([number[name] for name in order.parts])[first]  # [blocks]
-    # [K, blocks]
-    random = np.random.default_rng(seed)
-    labels = np.tile(shown[first], (draws, 1))
-    # blocks trade labels with others of their part alone
-    for row in number.values():
-        members = np.flatnonzero(part == row)
-        labels[:, members] = random.permuted(labels[:, members], axis=1)
-    return labels[:, block]
+    part_numbers = {}
+    for number, name in enumerate(dict.fromkeys(interleaving.parts)):
+        part_numbers[name] = number
+    part_of_trial = np.array([part_numbers[name] for name in interleaving.parts])
+    part_of_block = part_of_trial[first_trials]
+
+    rng = np.random.default_rng(seed)
+    labels = np.tile(stimuli[first_trials], (draws, 1))  # [K, blocks]
+    for part in part_numbers.values():
+        blocks = np.flatnonzero(part_of_block == part)
+        labels[:, blocks] = rng.permuted(labels[:, blocks], axis=1)
+    return labels[:, block_of_trial]
 
 
-def compute_majority_accuracy(shown: Sequence[Int64]) -> float:
-    """Return the accuracy of always naming the most frequent stimulus, mean over
-    subjects with trials [N].
+def compute_majority_accuracy(stimuli: Sequence[Int64]) -> float:
+    """Compute the accuracy of always naming the most frequent stimulus.
+
+    Args:
+        stimuli: Row [N] of the stimulus of each trial, by subject.
+
+    Returns:
+        Mean accuracy over subjects.
     """
-    return float(
-        np.mean([np.bincount(stimuli).max() / len(stimuli) for stimuli in shown])
+    accuracies = []
+    for subject_stimuli in stimuli:
+        accuracies.append(np.bincount(subject_stimuli).max() / len(subject_stimuli))
+    return float(np.mean(accuracies))
+
+
+def decode_trials(job: Job, subject: int) -> DecodedTrials:
+    """Train classifiers on each window of each fold, and test them on all windows.
+
+    Args:
+        job: Explanation of a run that holds out trials.
+        subject: Subject.
+
+    Raises:
+        BrainhiveError: if responses to other labels overlap with every window.
+        RecipeError: if the signals have no time.
+    """
+    split = job.recipe.split
+    # seeds share the trials, so the first cell of each fold is enough
+    cell_of_fold: dict[int, Cell] = {}
+    for cell in job.subjects[subject]:
+        cell_of_fold.setdefault(cell.fold, cell)
+
+    names = []
+    groups = []
+    stimuli = []
+    predictions = []
+    interleavings = []
+    skipped_windows_reason = ""
+    for fold, cell in sorted(cell_of_fold.items()):
+        member = TrainedModel(job.align, cell, torch.device("cpu"))
+        train_trials = member.trials(subject, "train", is_tested=False)
+        test_trials = member.trials(subject, split, is_tested=False)
+        axis, masks = list_windows(job, train_trials)
+
+        # leave out windows that contain responses to the next labels, if these can be
+        # predicted
+        interleaving = member.interleaving(test_trials, split)
+        overlap = None
+        if interleaving.repeats:
+            overlap = member.find_overlap(test_trials, split)
+        if overlap is not None:
+            is_free = torch.from_numpy(overlap.find_free(train_trials.times_s))
+            rows = []
+            for row, mask in enumerate(masks):
+                if not (mask & ~is_free).any():
+                    rows.append(row)
+            if not rows:
+                raise BrainhiveError(overlap.problem, "a longer time between trials")
+            axis = replace(
+                axis,
+                at=[axis.at[row] for row in rows],
+                spans=index_optional(axis.spans, rows),
+            )
+            masks = [masks[row] for row in rows]
+            skipped_windows_reason = overlap.problem
+
+        with console.progress(
+            f"decoding windows of subject {subject}, fold {fold}", len(masks)
+        ) as bar:
+            fold_predictions = []
+            test_features = [_average_window(test_trials, mask) for mask in masks]
+            all_test_features = np.concatenate(test_features)  # [P N, C]
+            for mask in masks:
+                classifier = _fit_classifier(
+                    _average_window(train_trials, mask), train_trials.stimulus
+                )
+                predicted_rows = classifier.predict(all_test_features)
+                fold_predictions.append(predicted_rows.reshape(len(masks), -1))
+                bar.advance()
+        predictions.append(np.stack(fold_predictions))  # [P, P, N]
+
+        stimuli.append(test_trials.stimulus)
+        fold_names, fold_groups = member.name_trials(subject, split)
+        names += fold_names
+        groups += fold_groups
+        interleavings.append(interleaving)
+    return DecodedTrials(
+        names=names,
+        groups=groups,
+        stimuli=np.concatenate(stimuli),
+        predictions=np.concatenate(predictions, 2),
+        axis=axis,
+        n_stimuli=len(member.rows(split)),
+        trials=member.trials(subject, split, is_tested=False),
+        interleaving=Interleaving.join(interleavings),
+        skipped_windows_reason=skipped_windows_reason,
     )
 
 
-def decode(job: Job, subject: int) -> DecodedTrials:
-    """Fit a classifier to each window of the training trials of each fold, and test it
-    on all windows.
+def _average_window(trials: Trials, mask: torch.Tensor) -> Float64:
+    """Average the signals [N, C, T] over the samples [T] of a window: [N, C]."""
+    return trials.averages[:, :, mask.numpy()].mean(2).astype(np.float64)
+
+
+def _fit_classifier(signals: Float64, stimuli: Int64) -> Any:
+    """Fit a linear discriminant analysis with shrinkage to standardised signals.
+
+    Args:
+        signals: Signals [n, C] of the training trials in a window.
+        stimuli: Stimulus [n] of each trial.
     """
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    split = job.recipe.split
-    cpu = torch.device("cpu")
-    # seeds share the trials
-    folds = {cell.fold: cell for cell in reversed(job.subjects[subject])}
-    names = []
-    groups = []
-    shown = []
-    predicted = []
-    orders = []
-    left_out = ""
-    for fold, cell in sorted(folds.items()):
-        member = TrainedModel(job.align, cell, cpu)
-        train, test = (
-            member.trials(subject, name, is_tested=False) for name in ("train", split)
-        )
-        # windows, and the mean signals [N, C] of training and held-out trials in each
-        axis, masks = list_windows(job, train)
-        interleaving = member.interleaving(test, split)
-        overlap = member.find_overlap(test, split) if interleaving.repeats else None
-        if overlap is not None:
-            # responses to other labels, which tell this one, are left out
-            free = torch.from_numpy(overlap.find_free(train.times_s))
-            rows = [row for row, mask in enumerate(masks) if not (mask & ~free).any()]
-            if not rows:
-                raise BrainhiveError(overlap.problem, "a longer time between trials")
-            at, spans = [axis.at[row] for row in rows], index_optional(axis.spans, rows)
-            axis, masks = (
-                replace(axis, at=at, spans=spans),
-                [masks[row] for row in rows],
-            )
-            left_out = overlap.problem
-        learned, tested = (
-            [
-                part.averages[:, :, mask.numpy()].mean(2).astype(np.float64)
-                for mask in masks
-            ]
-            for part in (train, test)
-        )
-
-        # predictions [P, P, N] of the classifier of every window at every window
-        tests = np.concatenate(tested)  # [P N, C]
-        with console.progress(
-            f"decoding windows of subject {subject}, fold {fold}", len(learned)
-        ) as bar:
-            rows = []
-            for values in learned:
-                shrinkage_lda = LinearDiscriminantAnalysis(
-                    solver="lsqr", shrinkage="auto"
-                )
-                classifier = make_pipeline(StandardScaler(), shrinkage_lda).fit(
-                    values, train.stimulus
-                )
-                rows.append(classifier.predict(tests).reshape(len(masks), -1))
-                bar.advance()
-        predicted.append(np.stack(rows))
-        shown.append(test.stimulus)
-        fold_names, fold_groups = member.name_trials(subject, split)
-        names += fold_names
-        groups += fold_groups
-        orders.append(interleaving)
-    return DecodedTrials(
-        names,
-        groups,
-        np.concatenate(shown),
-        np.concatenate(predicted, 2),
-        axis,
-        len(member.rows(split)),
-        member.trials(subject, split, is_tested=False),
-        Interleaving.join(orders),
-        left_out,
-    )
+    shrinkage_lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+    return make_pipeline(StandardScaler(), shrinkage_lda).fit(signals, stimuli)

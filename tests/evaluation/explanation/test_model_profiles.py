@@ -118,8 +118,8 @@ def values_of(found: SubjectProfiles) -> dict[str, object]:
 @pytest.mark.parametrize("kind", ["linear", "ridge"])
 def test_profiles_of_models(recorded: Recorded, monkeypatch, kind: str) -> None:
     """Of random sensors by two windows, of voxels in regions that overlap."""
-    monkeypatch.setattr(model_profiles, "PATHS_AT_ONCE", 4)
-    monkeypatch.setattr(model_profiles, "SIGNALS_AT_ONCE", 4)
+    monkeypatch.setattr(model_profiles, "SIGNALS_PER_GRADIENT", 4)
+    monkeypatch.setattr(model_profiles, "SIGNALS_PER_PRODUCT", 4)
     space = None
     if kind == "ridge":
         regions = {
