@@ -56,94 +56,90 @@ class Window(Section):
     """Windows that slide over the signal."""
 
     width_ms: float = Field(100, gt=0, description="width of a window")
-    step_ms: float = Field(25, gt=0, description="from window to window")
+    step_ms: float = Field(25, gt=0, description="time from window to window")
 
 
 class Recipe(TrainedRunRecipe):
-    """Recipe of explain: the run, the subjects, the analyses."""
+    """Recipe of explain."""
 
-    # the run, and the subjects
+    # run and subjects
     align_run: key_types.OneRun = Field(
         None,
-        description="an align run, by folder or name, or SWEEP:VARIANT; or the "
-        "train-align recipe that made it; or a model folder; or "
-        "hub:owner/name[@revision]; default: the newest run (key: run)",
+        description="a run of train-align (its name, folder or recipe, or "
+        "SWEEP:VARIANT), a model folder, or hub:owner/name[@revision]. Default: the "
+        "newest run (key: run)",
     )
     dataset: parts.OtherDataset = Field(
         None, description="another data set than the run's, with other subjects"
     )
     subjects: key_types.Numbers | None = Field(
-        None, description="subjects explained; default: the run's"
+        None, description="explained subjects. Default: the subjects of the run"
     )
     copies: key_types.Copies = "refuse"
 
-    # whose signals, and the vectors that they are compared by
+    # signals, and the output that is compared with pictures
     split: str = Field(
         "test",
-        description="whose signals are explained; the model must not have seen them",
+        description="split of the signals, which the model must not have learned from",
     )
     head: str | None = Field(
         None,
         description=(
-            "the head that is compared, flattened; default: the model's own, token, or "
-            "the only"
+            "head whose flattened output is compared with the pictures. Default: the "
+            "model's own choice, token, or its only head"
         ),
     )
 
-    # analyses, and where along the signal they look
+    # analyses, and their windows and bands
     analyses: Annotated[
         key_types.NameList,
-        sections.require_names("analysis", (*ANALYSES, *TRIAL_ANALYSES)),
+        sections.require_names("analysis", ANALYSES + tuple(TRIAL_ANALYSES)),
     ] = Field(
-        [*ANALYSES],
+        list(ANALYSES),
         min_length=1,
         description=(
-            f"which of {', '.join(ANALYSES)}; of held-out trials "
-            f"{' and '.join(TRIAL_ANALYSES)}"
+            f"any of {', '.join(ANALYSES)}. For held-out trials: "
+            f"{', '.join(TRIAL_ANALYSES)}"
         ),
     )
     window: Window = Window()
     bands: dict[str, tuple[float, float]] = Field(
-        BANDS, description="frequency bands in Hz, by name"
+        BANDS, description="lowest and highest frequency of each band in Hz, by name"
     )
 
-    # embeddings that signals are compared with, and predicted from
+    # embeddings
     levels: Encoders = Field(
         [],
-        description=(
-            "further encoders that signals are compared with, next to the run's"
-        ),
+        description="encoders besides the run's, whose embeddings are compared with "
+        "signals",
     )
 
-    # the control, and randomness
+    # control, and randomness
     draws: int = Field(
-        1000, ge=20, le=100_000, description="permutations of the labels: the control"
+        1000,
+        ge=20,
+        le=100_000,
+        description="number of permutations of the labels, which are the control",
     )
     seed: int = Field(0, ge=0, description="seed of every random choice")
 
     @model_validator(mode="after")
-    def _every_key_has_an_effect(self) -> Self:
-        # a key of an analysis that was not chosen would change nothing
-        wanted = {*self.analyses}
-        # analyses that read each key
-        needs = {
-            "window": WINDOW_ANALYSES | {*TRIAL_ANALYSES},
+    def _check_keys(self) -> Self:
+        """Raise an error for keys without an effect, and for wrong bands."""
+        analyses_of_key = {
+            "window": WINDOW_ANALYSES.union(TRIAL_ANALYSES),
             "bands": {"bands"},
-            "levels": {*SIGNAL_ANALYSES},
+            "levels": set(SIGNAL_ANALYSES),
         }
-        for key, users in needs.items():
-            if not users & wanted:
-                sections.refuse_idle(
-                    self,
-                    (key,),
-                    f"without {' or '.join(sorted(users))}",
-                    "leave it out",
-                )
+        for key, analyses in analyses_of_key.items():
+            if analyses.isdisjoint(self.analyses):
+                reason = f"without {' or '.join(sorted(analyses))}"
+                sections.refuse_idle(self, key, reason)
 
-        # edges in Hz
-        for name, (low, high) in self.bands.items():
-            if not 0 <= low < high:
+        for name, (low_hz, high_hz) in self.bands.items():
+            if not 0 <= low_hz < high_hz:
                 raise RecipeError(
-                    f"bands.{name} is {low:g} to {high:g} Hz", "two rising frequencies"
+                    f"bands.{name} is {low_hz:g} to {high_hz:g} Hz",
+                    "two rising frequencies",
                 )
         return self

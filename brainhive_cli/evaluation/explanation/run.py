@@ -1,4 +1,4 @@
-"""The run of explain: a part for each cell and subject, then all subjects together."""
+"""Run of explain: each cell and subject, then all subjects together."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -22,34 +22,39 @@ from brainhive_cli.training.alignment.cells import Cell
 
 
 class ExplanationRun(Job, RunJob):
-    """Run of explain: profiles of models and signals, or held-out trials decoded."""
+    """Run of explain, which analyses models and signals, or decodes held-out trials.
+
+    1. `check`: raise an error if models, signals and embeddings do not fit.
+    2. `stages`: measure the profiles of each cell and subject, and of each subject's
+       signals, and store each in a file.
+    3. `summarise`: average the profiles over subjects, test and draw them. Held-out
+       trials have no stages, and are decoded here.
+    """
 
     def check(self) -> None:
-        """Refuse what does not fit, in each fold where trials are held out."""
+        """Raise an error if models, signals and embeddings do not fit each other."""
         super().check()
         if self.align.dataset.holdout.divides_train:
             check_folds(self)
 
     @cached_property
     def parts(self) -> dict[str, tuple[Cell | None, int]]:
-        """The cell and subject of each part, by its file; signals have no cell."""
-        # held-out trials are decoded fold by fold, all in one part
+        """Cell and subject of each profile file. Signals have None as the cell."""
+        # held-out trials of all folds are decoded together
         if self.align.dataset.holdout.divides_train:
             return {}
-        listed: list[tuple[Cell | None, int]] = []
+        parts: dict[str, tuple[Cell | None, int]] = {}
         if MODEL_ANALYSES.keys() & self.recipe.analyses:
             for subject, cells in self.subjects.items():
-                listed += [(cell, subject) for cell in cells]
+                for cell in cells:
+                    parts[_name_part(cell.name, subject)] = (cell, subject)
         if "encoding" in self.recipe.analyses:
-            listed += [(None, subject) for subject in self.subjects]
-        parts = {}
-        for cell, subject in listed:
-            folder = cell.name if cell else "signals"
-            parts[f"parts/{folder}/sub-{subject:02d}.safetensors"] = cell, subject
+            for subject in self.subjects:
+                parts[_name_part("signals", subject)] = (None, subject)
         return parts
 
     def stages(self, run: OpenRun) -> Iterator[CellStage]:
-        """Explain each cell and subject, and the signals of each subject."""
+        """Measure the profiles of each cell, and of the signals of each subject."""
         if not self.parts:
             return
         device = run.launch.device
@@ -57,11 +62,12 @@ class ExplanationRun(Job, RunJob):
 
         def explain(name: str, launch: Launch) -> SubjectProfiles:
             cell, subject = self.parts[name]
-            # signals are the same in all cells of a subject: the first cell reads them
-            shown = cell or self.subjects[subject][0]
-            reader = self.open_reader(shown, subject, units, device)
             if cell is None:
+                # all cells of a subject have the same signals
+                first_cell = self.subjects[subject][0]
+                reader = self.open_reader(first_cell, subject, units, device)
                 return explain_signals(reader, self.levels, self.recipe)
+            reader = self.open_reader(cell, subject, units, device)
             return explain_model(reader, self.recipe)
 
         files = {name: name for name in self.parts}
@@ -69,24 +75,26 @@ class ExplanationRun(Job, RunJob):
 
     @console.progress("explaining all subjects together")
     def summarise(self, run: OpenRun) -> Summary:
-        """Decode held-out trials, or put the parts of all subjects together."""
-        folder, device = run.folder, run.launch.device
+        """Summarise the profiles over all subjects, or decode held-out trials."""
         if self.align.dataset.holdout.divides_train:
             return explain_trials(self)
+
+        folder = run.folder
+        device = run.launch.device
         units = self.find_units(device)
-        readers = [
-            self.open_reader(cells[0], subject, units, device)
-            for subject, cells in self.subjects.items()
-        ]
-        loaded = {
-            part: weights.load_cell(folder.path / name, SubjectProfiles, Profile, Axis)
-            for name, part in self.parts.items()
-        }
+        readers = []
+        for subject, cells in self.subjects.items():
+            readers.append(self.open_reader(cells[0], subject, units, device))
+        profiles = {}
+        for name, cell_and_subject in self.parts.items():
+            profiles[cell_and_subject] = weights.load_cell(
+                folder.path / name, SubjectProfiles, Profile, Axis
+            )
         levels = self.levels.get(self.recipe.split, {})
-        return conclude(self, folder, readers, loaded, levels)
+        return conclude(self, folder, readers, profiles, levels)
 
     def describe(self, run: OpenRun) -> Result:
-        """Show the tables, and the maps of voxels and sensors."""
+        """Return the tables and metrics, and the folder of maps if there are maps."""
         folder = run.folder
         maps = folder.path / MAPS
         return Result(
@@ -96,3 +104,8 @@ class ExplanationRun(Job, RunJob):
             {"maps": maps} if maps.is_dir() else {},
             Line("report", folder.path),
         )
+
+
+def _name_part(folder: str, subject: int) -> str:
+    """Name the file of a subject's profiles in a folder below `parts`."""
+    return f"parts/{folder}/sub-{subject:02d}.safetensors"
