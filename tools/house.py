@@ -68,7 +68,7 @@ FINGERPRINT = re.compile(r"-[0-9a-f]{10}\b")
 PROGRAM = """if True:
     from brainhive_cli.training.alignment.training import cell_folder
     from brainhive_cli.__main__ import main
-    cell_folder.CHECKPOINT_S = 1.0  # so that a short training leaves one, too
+    cell_folder.CHECKPOINT_INTERVAL_S = 1.0  # so that a short training leaves one, too
     main()
 """
 SMALL_RUNS = {

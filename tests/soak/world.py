@@ -473,7 +473,7 @@ def _interrupted(home: Path, argv: tuple[str, ...]) -> None:
 
         setattr(owner, name, save)
 
-    cell_folder.CHECKPOINT_S = 0.0
+    cell_folder.CHECKPOINT_INTERVAL_S = 0.0
     ending(torch, "save", 3)
     ending(TargetWriter, "write", 8)
     run_command((*argv, *COMMON))

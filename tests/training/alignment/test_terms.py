@@ -146,7 +146,7 @@ def test_terms_that_cannot_be_trained_are_refused():
         Term.model_validate({"prediction": "a", "epochs": ["2/3", "1/3"]})
     with pytest.raises(RecipeError, match="a term names the prediction 'c'") as caught:
         Objective([Term(prediction="c", target="a")])(PREDICTED, TARGETS, LossContext())
-    assert caught.value.hint == "there are: a, b"
+    assert "a, b" in caught.value.hint
 
 
 def test_terms_in_turn_within_an_epoch_mix_signals_in_turn():

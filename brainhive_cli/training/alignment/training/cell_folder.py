@@ -1,4 +1,4 @@
-"""Files that the training of a cell keeps in the folder of its run."""
+"""Training of a cell that writes its files into the folder of its run."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -21,11 +21,11 @@ from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.loop import fit, is_closed_form
 from brainhive_cli.training.alignment.training.optimisation import StateContent
 
-CHECKPOINT_S = 60.0
-"""Least time between two checkpoints of a cell; shorter cells start again."""
+CHECKPOINT_INTERVAL_S = 60.0
+"""Least time between two checkpoints of a cell. A shorter training starts again."""
 OnEpoch = Callable[[dict[str, Any]], None]
-"""Is called after each epoch with cell, epoch, epochs, loss, validation_top1,
-samples_per_s.
+"""Function that is called after each epoch with cell, epoch, epochs, loss,
+validation_top1 and samples_per_s.
 """
 
 
@@ -40,26 +40,25 @@ def train_cell(
     launch: Launch,
     on_epoch: OnEpoch | None = None,
 ) -> None:
-    """Train one cell to its end, continuing from its checkpoint, and write model and
-    metrics.
+    """Train a cell, from its checkpoint if it exists, and write model and metrics.
 
     Args:
-        name: The cell's, in file names and events.
-        seed: Decides all that is random in training.
-        layout: Architecture of the aligner.
-        data: What it learns from.
-        terms: The loss.
-        train: Optimisation and selection.
-        folder: Where model, metrics and checkpoint go.
-        launch: The processes that share each batch.
-        on_epoch: Called after each epoch, in the main process, with what the run's log
-            has of it.
+        name: Name of the cell.
+        seed: Seed of all random numbers of the training.
+        layout: Architecture of the model.
+        data: Signals and targets of the training.
+        terms: Terms of the loss.
+        train: Settings of the optimisation and of the selection of an epoch.
+        folder: Folder of the run.
+        launch: Processes that share each batch.
+        on_epoch: Function that is called in the main process after each epoch.
     """
     with console.progress(f"training {name}", 0, is_of_item=True) as bar:
         cell = CellFolder(name, folder, launch, on_epoch, bar)
         callbacks = cell if launch.is_main else None
+        # one process fits a closed form alone
         if callbacks is None and is_closed_form(layout):
-            return  # one process fits alone
+            return
         fit(
             layout,
             data,
@@ -74,15 +73,14 @@ def train_cell(
 
 @dataclass
 class CellFolder:
-    """Callbacks that keep the log, checkpoint, model and metrics of a cell in the
-    folder of its run.
+    """Callbacks that write the log, checkpoint, model and metrics of a cell.
 
     Attributes:
-        name: The cell's.
-        folder: Of the run.
-        launch: The processes that train the cell; one of them writes.
-        on_epoch: Called after each epoch with what the log has of it.
-        bar: Counts the steps.
+        name: Name of the cell.
+        folder: Folder of the run.
+        launch: Processes that train the cell. One of them writes.
+        on_epoch: Function that is called after each epoch, or None.
+        bar: Progress bar of the steps.
     """
 
     name: str
@@ -92,70 +90,62 @@ class CellFolder:
     bar: console.Bar
 
     def __post_init__(self) -> None:
-        """Open the checkpoint, and begin to measure time and memory."""
-        self.score = ""
+        """Find the checkpoint, and start to measure time and memory."""
+        self.description = ""
         self.checkpoint = Checkpoint(self.folder.checkpoint_path(self.name))
-        self.started_s = self.saved_s = time.monotonic()
+        self.started_s = time.monotonic()
+        self.saved_s = self.started_s
         reset_peak(self.launch.device)
 
     def at_start(self, steps: int) -> None:
-        """Count the steps that are to be done."""
+        """Set the number of steps of the progress bar."""
         self.bar.expect(steps)
 
-    def after_step(self, content: Callable[[], StateContent]) -> None:
-        """Count the step, and write a checkpoint once a minute, and before the process
-        is stopped.
-
-        Args:
-            content: Makes the checkpoint that training continues from.
-        """
-        self.bar.advance(1, self.score)
-        if time.monotonic() - self.saved_s > CHECKPOINT_S or is_asked_to_stop():
-            self.checkpoint.save(content())
+    def after_step(self, make_checkpoint: Callable[[], StateContent]) -> None:
+        """Count a step, and write a checkpoint once a minute or before stopping."""
+        self.bar.advance(1, self.description)
+        passed_s = time.monotonic() - self.saved_s
+        if passed_s > CHECKPOINT_INTERVAL_S or is_asked_to_stop():
+            self.checkpoint.save(make_checkpoint())
             self.saved_s = time.monotonic()
         raise_if_asked_to_stop()
 
     def after_epoch(self, event: StateContent) -> None:
-        """Write a line of the log.
-
-        Args:
-            event: `epoch`, from 0, `epochs`, `loss`, `validation_top1` and
-                `samples_per_s`.
-        """
+        """Write an epoch into the log of the run."""
         event = {"cell": self.name, **event}
         self.folder.log(**event)
-        self.score = (
+        self.description = (
             f"epoch {event['epoch'] + 1}/{event['epochs']}, loss {event['loss']:.3f}"
         )
-        if (top1 := event["validation_top1"]) is not None:
-            self.score += f", validation top-1 {top1:.3f}"
+        top1 = event["validation_top1"]
+        if top1 is not None:
+            self.description += f", validation top-1 {top1:.3f}"
         if self.on_epoch is not None:
             self.on_epoch(event)
 
     def at_end(self, aligner: Aligner, epoch: int, metrics: Sequence[Metric]) -> None:
-        """Write model and metrics of the selected epoch, and what it took since it
-        began or went on.
+        """Write the model and metrics of the selected epoch.
 
-        Args:
-            aligner: The model.
-            epoch: The selected epoch, counted from 1.
-            metrics: Of the held-out training pictures; none where none is held out.
+        The metrics file also holds time, memory and size. It marks the cell as
+        finished.
         """
-        # the model folder, written at once
-        name, caveats = self.name, aligner.learned.caveats
-        self.folder.replace(f"cells/{name}/model", aligner.save)
-
-        # time, memory and size, then the metrics file, which marks the cell as finished
-        took = {
+        self.folder.replace(f"cells/{self.name}/model", aligner.save)
+        resources = {
             "seconds": round(time.monotonic() - self.started_s, 3),
             "peak_memory_bytes": read_peak_bytes(self.launch.device),
             "parameters": sum(parameter.numel() for parameter in aligner.parameters()),
         }
-        selection = aligner.learned.selection
-        cell = CellFacts(epoch=epoch, selected_on=selection, caveats=caveats, took=took)
-        facts = TrainingFacts(caveats=caveats, cells={name: cell})
-        scopes = {name: index_by_name(metrics)} if metrics else {}
+        history = aligner.learned
+        cell_facts = CellFacts(
+            epoch=epoch,
+            selected_on=history.selection,
+            caveats=history.caveats,
+            took=resources,
+        )
+        facts = TrainingFacts(caveats=history.caveats, cells={self.name: cell_facts})
+        scopes = {self.name: index_by_name(metrics)} if metrics else {}
         self.folder.write_json(
-            f"cells/{name}/{METRICS_FILE}", Measurements(scopes, facts=facts).as_dict()
+            f"cells/{self.name}/{METRICS_FILE}",
+            Measurements(scopes, facts=facts).as_dict(),
         )
         self.checkpoint.remove()

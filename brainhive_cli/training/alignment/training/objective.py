@@ -1,10 +1,9 @@
-"""Objective of training: the weighted sum of the loss terms of a recipe, each active
-when it says.
-"""
+"""Weighted sum of the loss terms of a recipe."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -18,72 +17,72 @@ from brainhive_cli.training.alignment.terms import Term
 Tensors = Mapping[str, Tensor]
 
 
+@runtime_checkable
+class ScoresPairs(Protocol):
+    """Contrastive loss that can score each prediction with its own target."""
+
+    def score_pairs(
+        self, predicted: Tensor, target: Tensor, context: LossContext
+    ) -> Tensor:
+        """Return the scaled similarities [B]."""
+
+
 class Objective(nn.ModuleList):
-    """Loss terms, each with its weight at an epoch; a loss may learn, as its scale.
+    """Loss terms with weights that depend on the epoch. A loss may have parameters.
 
     Args:
-        terms: In the order of the recipe, by which the parameters of losses are named
-            (`0.logit_scale`).
-        is_centred: Whether contrastive losses compare vectors without their mean.
+        terms: Loss terms. Their order names the parameters of the losses, such as
+            `0.logit_scale`.
+        is_centred: True if contrastive losses compare vectors without their mean.
     """
 
     def __init__(self, terms: Sequence[Term], is_centred: bool = False) -> None:
         super().__init__()
-        for term in terms:  # one module of two terms learns one scale of both
-            self.append(
-                parts.build_module(term.loss)
-                if term.loss_of is None
-                else self[term.loss_of]
-            )
-        self.terms, self.is_centred = tuple(terms), is_centred
+        for term in terms:
+            # two terms may share a loss and its parameters
+            if term.loss_of is None:
+                self.append(parts.build_module(term.loss))
+            else:
+                self.append(self[term.loss_of])
+        self.terms = tuple(terms)
+        self.is_centred = is_centred
 
     def forward(
         self, predicted: Tensors, targets: Tensors, context: LossContext
     ) -> Tensor:
-        """Sum the active terms over the whole batch, [B, *shape] by head: a scalar.
+        """Compute the weighted sum of the active terms.
 
-        They are computed in float32, also under autocast: bfloat16 is too coarse for
-        cosines over 0.004.
+        It is computed in float32, because bfloat16 is too coarse for cosines.
+
+        Args:
+            predicted: Predictions [B, *shape] of the whole batch, by name.
+            targets: Targets [B, *shape], by name.
+            context: Step of the training, stimuli and mixing of the batch.
 
         Raises:
-            RecipeError: if a term names a prediction or target that does not exist, or
-                a loss gives anything but a scalar.
+            RecipeError: if a term names an unknown prediction or target, or if a loss
+                does not return a scalar.
         """
         device = next(iter(predicted.values())).device.type
-        # not on meta, where memory is estimated
-        is_cast = torch.amp.is_autocast_available(device)
-        context, values = replace(context, targets=targets), []
-        with torch.autocast(device, enabled=False) if is_cast else nullcontext():
+        context = replace(context, targets=targets)
+        values = []
+        # the meta device of a rehearsal has no autocast
+        has_autocast = torch.amp.is_autocast_available(device)
+        with torch.autocast(device, enabled=False) if has_autocast else nullcontext():
             for term, loss in zip(self.terms, self, strict=True):
-                # inactive terms are not computed
-                if not (weight := term.weight_at(_moment_of(context))):
+                weight = term.weight_at(_count_epochs(context))
+                if not weight:
                     continue
-                pair = (
-                    _named("prediction", term.prediction, predicted),
-                    _named("target", term.target_name, targets),
-                )
-                # centred cosine: contrastive losses, which have a scale, compare
-                # centred vectors
+                prediction = _get_tensor("prediction", term.prediction, predicted)
+                target = _get_tensor("target", term.target_name, targets)
+                # contrastive losses have a scale
                 if self.is_centred and hasattr(loss, "logit_scale"):
-                    pair = (
-                        flatten_vectors(pair[0], True),
-                        flatten_vectors(pair[1], True),
-                    )
-                value = loss(*pair, context)
-                # a user's loss may return anything
-                if not isinstance(value, Tensor) or value.shape != ():
-                    seen = (
-                        list(value.shape)
-                        if isinstance(value, Tensor)
-                        else type(value).__name__
-                    )
-                    raise RecipeError(
-                        f"{foreign_code.name_object(loss, 'the loss')} gives {seen} as "
-                        f"the loss of {term.prediction}, not one number",
-                        "end it in .mean() over the batch and the values",
-                    )
+                    prediction = flatten_vectors(prediction, True)
+                    target = flatten_vectors(target, True)
+                value = loss(prediction, target, context)
+                _check_scalar(value, loss, term)
                 values.append(weight * value)
-            # a wave begins at its base, which may be 0: no term counts in that step
+            # all weights are 0 in the first step of a wave that begins at 0
             if not values:
                 values = [0 * prediction.sum() for prediction in predicted.values()]
             return torch.stack(values).sum()
@@ -91,45 +90,64 @@ class Objective(nn.ModuleList):
     def compare_pairs(
         self, predicted: Tensors, targets: Tensors, context: LossContext
     ) -> Tensor:
-        """Return the scaled similarity of each prediction and its target, [B], in the
-        first contrastive term.
+        """Score each prediction with its own target by the first contrastive term.
+
+        Returns:
+            Scaled similarities [B].
 
         Raises:
-            RecipeError: if no active term has one.
+            RecipeError: if no active term is contrastive.
         """
         for term, loss in zip(self.terms, self, strict=True):
-            # the first active term whose loss compares pairs decides
-            of_pairs = getattr(loss, "score_pairs", None)
-            if of_pairs is not None and term.weight_at(_moment_of(context)):
-                return of_pairs(
-                    predicted[term.prediction], targets[term.target_name], context
-                )
+            is_active = term.weight_at(_count_epochs(context)) != 0
+            if is_active and isinstance(loss, ScoresPairs):
+                target = targets[term.target_name]
+                return loss.score_pairs(predicted[term.prediction], target, context)
         raise RecipeError(
             "train.alternatives=uncertainty needs the similarities of clip",
-            "a term of clip",
+            "add a term with loss clip",
         )
 
-    def copy_matching(self, learned: Tensors) -> None:
-        """Start learned values from those of another model's losses; fixed ones stay
-        the recipe's.
+    def copy_matching(self, weights: Tensors) -> None:
+        """Copy the parameters of another model's losses that have the same shape.
+
+        Parameters that do not learn keep the values of the recipe.
         """
         for name, parameter in self.named_parameters():
-            if (
-                parameter.requires_grad
-                and name in learned
-                and learned[name].shape == parameter.shape
-            ):
-                parameter.data.copy_(learned[name])
+            if not parameter.requires_grad or name not in weights:
+                continue
+            if weights[name].shape == parameter.shape:
+                parameter.data.copy_(weights[name])
 
 
-def _moment_of(context: LossContext) -> float:
-    """Count the epochs that are done, with the part of this one."""
+def _check_scalar(value: object, loss: nn.Module, term: Term) -> None:
+    """Raise an error unless a loss, which may be a user's, returned a scalar tensor."""
+    if isinstance(value, Tensor) and value.shape == ():
+        return
+    description = type(value).__name__
+    if isinstance(value, Tensor):
+        description = str(list(value.shape))
+    raise RecipeError(
+        f"{foreign_code.name_object(loss, 'the loss')} gives {description} as the loss "
+        f"of {term.prediction}, not one number",
+        "end it in .mean() over the batch and the values",
+    )
+
+
+def _count_epochs(context: LossContext) -> float:
+    """Return the number of finished epochs, with the share of the current epoch."""
     return context.epoch + context.step % context.steps / context.steps
 
 
-def _named(kind: str, name: str, tensors: Tensors) -> Tensor:
+def _get_tensor(kind: str, name: str, tensors: Tensors) -> Tensor:
+    """Return a prediction or target in float32.
+
+    Raises:
+        RecipeError: if the name is unknown.
+    """
     if name not in tensors:
         raise RecipeError(
-            f"a term names the {kind} {name!r}", f"there are: {', '.join(tensors)}"
+            f"a term names the {kind} {name!r}, which does not exist",
+            f"choose from {', '.join(tensors)}",
         )
     return tensors[name].float()

@@ -14,123 +14,147 @@ from brainhive_cli.core.tables import Table, format_mean_sd
 from brainhive_cli.reports.tables import ABSENT, make_metric_cell, published_tables
 from brainhive_cli.training.alignment.cells import Cell
 
-PROTOCOLS = {"test": "epochs selected on test", "last epoch": "last epoch kept"}
-"""Selection of epochs, in a table's title; nothing where it was by validation."""
-MOST = 6
-"""Cells that have a line each; of more, their mean is drawn, with the lowest and the
-highest.
+SELECTION_TITLES = {"test": "epochs selected on test", "last epoch": "last epoch kept"}
+"""Selection of epochs in the title of a table. Validation has no text."""
+MAX_CURVE_CELLS = 6
+"""Largest number of cells with a curve each. More cells are drawn as their mean, with a
+band from the lowest to the highest.
 """
 CURVE_TITLES = {
     "loss": "Loss",
     "validation_top1": "Top-1 on held-out training pictures",
 }
-"""Keys of an epoch in the log, and the titles of their curves."""
+"""Titles of the curves, by the key of an event in the log."""
 
 
-def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
-    """Lay out the metrics of a finished run, cell by cell in the order of the
-    recipe.
+def tables(measurements: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
+    """Make the tables of a finished run.
+
+    Args:
+        measurements: Metrics and facts of the run.
+        cells: Cells of the run, in the order of the recipe.
+
+    Returns:
+        Means of the variants, metrics of the cells, and published results, as far as
+        there are any.
     """
-    # the title says the data set, the mode and how epochs were selected
-    facts = measured.facts
-    described = measured.facts.cells
-    selected_on = {each.selected_on for each in described.values()}
-    how = "".join(
-        f", {PROTOCOLS[name]}" for name in sorted(selected_on & PROTOCOLS.keys())
-    )
-    is_closed_form = measured.require_facts(TrainingFacts).is_closed_form
-    title = (
-        f"{facts.dataset} {facts.mode}{', in closed form' if is_closed_form else how}"
-    )
-    published = published_tables(facts.published)
-    top1 = {cell.name: measured.scopes.get(cell.name, {}).get("top1") for cell in cells}
+    # the title names the data set, the mode and the selection of epochs
+    facts = measurements.facts
+    is_closed_form = measurements.require_facts(TrainingFacts).is_closed_form
+    title = f"{facts.dataset} {facts.mode}"
+    if is_closed_form:
+        title += ", in closed form"
+    else:
+        selections = {cell_facts.selected_on for cell_facts in facts.cells.values()}
+        for name in sorted(selections & SELECTION_TITLES.keys()):
+            title += f", {SELECTION_TITLES[name]}"
+    published = tuple(published_tables(facts.published))
+    metrics: dict[str, Metric | None] = {}
+    for cell in cells:
+        metrics[cell.name] = measurements.scopes.get(cell.name, {}).get("top1")
+    first_metric = next((metric for metric in metrics.values() if metric), None)
 
-    # without validation, each cell only has the number of its epoch
-    if not any(top1.values()):
+    # without validation, each cell has the number of its epoch at most
+    if first_metric is None:
         title += "; no validation: no training concept is held out (train.validation)"
-        if is_closed_form:  # no epochs either
-            return Table(title, ("cell",), [(name,) for name in top1]), *published
-        epochs = [(name, described[name].epoch) for name in top1]
-        return Table(title, ("cell", "epoch"), epochs), *published
-    measured_on = next(metric.protocol for metric in top1.values() if metric)
-    title += f": validation on {measured_on.partition(',')[0]}"
+        if is_closed_form:
+            return (Table(title, ("cell",), [(name,) for name in metrics]),) + published
+        epochs = [(name, facts.cells[name].epoch) for name in metrics]
+        return (Table(title, ("cell", "epoch"), epochs),) + published
+    title += f": validation on {first_metric.protocol.partition(',')[0]}"
 
-    # a row for each cell; one without validation has no figures
+    # a row for each cell
     rows: list[Any] = []
     variant_metrics = defaultdict[str, list[Metric | None]](list)
     for cell in cells:
-        metric = top1[cell.name]
-        context = (metric.n, metric.chance) if metric else (ABSENT, ABSENT)
+        metric = metrics[cell.name]
         rows.append(
-            (cell.name, described[cell.name].epoch, make_metric_cell(metric), *context)
+            (
+                cell.name,
+                facts.cells[cell.name].epoch,
+                make_metric_cell(metric),
+                metric.n if metric else ABSENT,
+                metric.chance if metric else ABSENT,
+            )
         )
         variant_metrics[cell.variant].append(metric)
 
-    # mean and spread over all cells, or over those of each variant
-    means = []
+    # mean and spread of all cells, or of the cells of each variant
+    variant_rows = []
     variant_names = name_rows(variant_metrics)
-    for label, metrics in variant_metrics.items():
-        spread = format_mean_sd(
-            metric.value for metric in metrics if metric is not None
-        )
+    for label, cell_metrics in variant_metrics.items():
+        values = [metric.value for metric in cell_metrics if metric is not None]
+        spread = format_mean_sd(values)
         if label:
-            chance = metrics[0].chance if metrics[0] else ABSENT
-            means.append((variant_names[label], spread, len(metrics), chance))
+            chance = cell_metrics[0].chance if cell_metrics[0] else ABSENT
+            variant_rows.append(
+                (variant_names[label], spread, len(cell_metrics), chance)
+            )
         elif len(cells) > 1:
             rows.append((f"mean ± sd of {len(cells)}", "", spread, "", ""))
 
-    # means of variants come first: they are what a sweep compares
+    # variants come first, because a sweep compares them
     cell_table = Table(
         title, ("cell", "epoch", "val top-1, 95 % CI", "n", "chance"), rows
     )
-    variant_table = Table(
-        title, ("variant", "val top-1, mean ± sd", "cells", "chance"), means
-    )
-    return *([variant_table] if means else []), cell_table, *published
+    if not variant_rows:
+        return (cell_table,) + published
+    columns = ("variant", "val top-1, mean ± sd", "cells", "chance")
+    return (Table(title, columns, variant_rows), cell_table) + published
 
 
 def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[artifacts.Curve]:
-    """Draw the log of a run: what each cell measured after each epoch."""
+    """Draw the curves of the log of a run.
+
+    Args:
+        run: Folder of the run.
+        cells: Names of the cells.
+
+    Returns:
+        Curves over epochs, of the loss and, with validation, of top-1. A resumed epoch
+        has its newest value.
+    """
     curves = []
-    events = [
-        event
-        for event in run.events()
-        if event.get("cell") in cells and "loss" in event
-    ]
+    events = []
+    for event in run.events():
+        if event.get("cell") in cells and "loss" in event:
+            events.append(event)
     for key, title in CURVE_TITLES.items():
         # values of each cell by epoch, counted from 1
         cell_values = defaultdict[str, dict[int, float]](dict)
         for event in events:
-            if (value := event.get(key)) is not None:
+            value = event.get(key)
+            if value is not None:
                 cell_values[event["cell"]][event["epoch"] + 1] = value
+        if not cell_values:
+            continue
+        epochs = sorted(set(chain.from_iterable(cell_values.values())))
 
-        # a line for each cell; cells may have stopped at different epochs
-        epochs = sorted({*chain(*cell_values.values())})
+        # a line for each cell, which may have stopped earlier than others
         note = ""
-        lines = [
-            artifacts.CurveLine(cell, [*map(values.get, epochs)])
-            for cell, values in cell_values.items()
-        ]
+        lines = []
+        for cell, values in cell_values.items():
+            line = [values.get(epoch) for epoch in epochs]
+            lines.append(artifacts.CurveLine(cell, line))
 
-        # too many lines to tell apart: draw their mean, with a band from lowest to
-        # highest
-        if len(lines) > MOST:
-            at = [
-                [values[epoch] for values in cell_values.values() if epoch in values]
-                for epoch in epochs
-            ]
-            mean = [*map(statistics.mean, at)]
-            low = [*map(min, at)]
-            high = [*map(max, at)]
-            lines = [
-                artifacts.CurveLine(f"mean of {len(lines)} cells", mean, low, high)
-            ]
+        # many lines could not be told apart
+        if len(lines) > MAX_CURVE_CELLS:
+            mean = []
+            low = []
+            high = []
+            for epoch in epochs:
+                epoch_values = [
+                    values[epoch] for values in cell_values.values() if epoch in values
+                ]
+                mean.append(statistics.mean(epoch_values))
+                low.append(min(epoch_values))
+                high.append(max(epoch_values))
+            label = f"mean of {len(lines)} cells"
+            lines = [artifacts.CurveLine(label, mean, low, high)]
             note = "The band goes from the lowest cell to the highest."
-        # no cell has validation_top1 where nothing validates
-        if lines:
-            curves.append(
-                artifacts.Curve(
-                    title, "epoch", epochs, lines, section="Training", note=note
-                )
+        curves.append(
+            artifacts.Curve(
+                title, "epoch", epochs, lines, section="Training", note=note
             )
+        )
     return curves

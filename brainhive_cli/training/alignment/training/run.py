@@ -1,7 +1,7 @@
-"""The run of train-align: a model for each cell (subjects × seed)."""
+"""Run of train-align: a model for each cell."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from brainhive_cli.core import console, driver
 from brainhive_cli.core.command import Result, Work
@@ -18,93 +18,67 @@ from brainhive_cli.data.targets.encoder_stores import (
 )
 from brainhive_cli.data.targets.next_commands import are_embedded, write_embed_commands
 from brainhive_cli.training.alignment.cells import Cell, list_subjects
+from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.training.job import Job
 from brainhive_cli.training.alignment.training.results import learning_curves, tables
 
+if TYPE_CHECKING:
+    from brainhive_cli.training.alignment.training.training_data import TrainingData
+
 
 class TrainingRun(Job, RunJob):
-    """Run of train-align; the test split is never read, unless it selects epochs."""
+    """Run of train-align. Test signals are read only if they select epochs."""
 
     def preview(self) -> list[Table]:
-        """Lay out the cells."""
+        """List the names of the cells in a table."""
         names = console.summarise_names([cell.name for cell in self.cells])
         return [Table("Cells", ("item", "value"), [("cells", names)])]
 
     def check(self) -> None:
-        """Open what is listed, and take one step of each kind of cell without values,
-        which refuses what the training would refuse.
+        """Open the inputs, and rehearse a training step of each kind of cell.
+
+        Raises:
+            BrainhiveError: if an input does not fit the recipe, or as the training
+                would.
         """
         super().check()
         if driver.is_finished("train-align", self):
             return
-        # which loads torch
+        # importing it loads torch
         from brainhive_cli.training.alignment.training.rehearsal import rehearse
 
         rehearse(self)
 
     def stages(self, run: OpenRun) -> Iterator[CellStage]:
-        """Train each cell by one process where there are enough for all; else the
-        processes share its batches.
+        """Yield the stage that trains the cells.
+
+        Each cell is trained by one process, or by all if cells are fewer.
         """
-        from brainhive_cli.training.alignment.training.cell_folder import train_cell
-        from brainhive_cli.training.alignment.training.initialisation import (
-            make_history,
-        )
-        from brainhive_cli.training.alignment.training.training_data import TrainingData
-
         run.launch.run_on_main(lambda: keep_identity(run.folder, self.stores))
-        # the longest first
+        # train the longest cells first
         cells = sorted(self.cells, key=lambda cell: -len(cell.trained_on))
-        cell_of_name = {cell.name: cell for cell in cells}
-        subjects = list_subjects(cells, with_tested=False)
-        opened: TrainingData | None = None
-
-        def train(name: str, launch: Launch) -> None:
-            nonlocal opened
-            cell = cell_of_name[name]
-            recipe = self.variants[cell.variant]
-            # variants that read the same data share them
-            with console.progress("reading signals and embeddings"):
-                if opened is None or not opened.is_compatible(recipe):
-                    opened = TrainingData(
-                        self, recipe, self.stores, subjects, run.launch
-                    )
-                layout, data = opened.select_cell(cell)
-            caveats = make_history(data, recipe.train).caveats
-            with run.track(name, recipe, launch, caveats) as track:
-                train_cell(
-                    name,
-                    cell.seed,
-                    layout,
-                    data,
-                    recipe.loss_terms,
-                    recipe.train,
-                    run.folder,
-                    launch,
-                    track,
-                )
+        trainer = _CellTrainer(self, cells, run)
 
         def count_work(names: Sequence[str]) -> Work:
-            return self.count_work([cell_of_name[name] for name in names])
+            return self.count_work([trainer.cells[name] for name in names])
 
-        files = {name: f"cells/{name}/{METRICS_FILE}" for name in cell_of_name}
-        yield CellStage("training cells", files, train, "either", count_work=count_work)
+        files = {name: f"cells/{name}/{METRICS_FILE}" for name in trainer.cells}
+        yield CellStage(
+            "training cells", files, trainer.train, "either", count_work=count_work
+        )
 
     def summarise(self, run: OpenRun) -> Summary:
-        """Collect what all cells measured, and draw their learning curves."""
-        problems = {
-            name: describe_health_problem(store) for name, store in self.stores.items()
-        }
-        failed = [
-            f"{name} failed its health check: {why}"
-            for name, why in problems.items()
-            if why
-        ]
+        """Collect the metrics of all cells, and draw their learning curves."""
+        warnings = []
+        for name, store in self.stores.items():
+            problem = describe_health_problem(store)
+            if problem:
+                warnings.append(f"{name} failed its health check: {problem}")
         facts = TrainingFacts(
             mode=self.recipe.mode,
             dataset=self.dataset.name,
             stimulus=self.dataset.stimulus,
-            warnings=failed,
+            warnings=warnings,
             is_closed_form=all(
                 variant.backbone.is_closed_form for variant in self.variants.values()
             ),
@@ -115,49 +89,110 @@ class TrainingRun(Job, RunJob):
         return Summary(measurements, curves)
 
     def describe(self, run: OpenRun) -> Result:
-        """Show the table of the cells, and the line of what comes next."""
+        """Describe the finished run: tables, metrics and the next command."""
         measurements = run.folder.measurements()
         return Result(
             run.folder.path,
             tables(measurements, self.cells),
             measurements,
-            hint=_next_command(self, run.folder),
+            hint=_write_next_command(self, run.folder),
         )
+
+
+class _CellTrainer:
+    """Training of the cells of a run, which share the training data of their variants.
+
+    Attributes:
+        cells: Cells by name.
+    """
+
+    def __init__(self, job: Job, cells: Sequence[Cell], run: OpenRun) -> None:
+        self.job = job
+        self.run = run
+        self.cells = {cell.name: cell for cell in cells}
+        self.subjects = list_subjects(cells, with_tested=False)
+        self.training_data: TrainingData | None = None
+
+    def train(self, name: str, launch: Launch) -> None:
+        """Train a cell, and write its model and metrics.
+
+        1. Read its signals and targets, and plan its architecture.
+        2. Open the experiment trackers.
+        3. Train the model.
+
+        Args:
+            name: Name of the cell.
+            launch: Processes that share the cell.
+        """
+        from brainhive_cli.training.alignment.training.cell_folder import train_cell
+        from brainhive_cli.training.alignment.training.initialisation import (
+            make_history,
+        )
+
+        cell = self.cells[name]
+        recipe = self.job.variants[cell.variant]
+        with console.progress("reading signals and embeddings"):
+            layout, data = self._open_data(recipe).select_cell(cell)
+        caveats = make_history(data, recipe.train).caveats
+        with self.run.track(name, recipe, launch, caveats) as track:
+            train_cell(
+                name,
+                cell.seed,
+                layout,
+                data,
+                recipe.loss_terms,
+                recipe.train,
+                self.run.folder,
+                launch,
+                track,
+            )
+
+    def _open_data(self, recipe: Recipe) -> "TrainingData":
+        """Open the training data of a variant, or return that of the last variant."""
+        from brainhive_cli.training.alignment.training.training_data import TrainingData
+
+        data = self.training_data
+        if data is None or not data.is_compatible(recipe):
+            data = TrainingData(
+                self.job, recipe, self.job.stores, self.subjects, self.run.launch
+            )
+            self.training_data = data
+        return data
 
 
 def _collect_measurements(
     folder: RunFolder, cells: Sequence[Cell], facts: TrainingFacts
 ) -> Measurements:
-    """Collect what the cells measured."""
+    """Collect the metrics and facts of all cells.
+
+    Args:
+        folder: Folder of the run.
+        cells: Finished cells.
+        facts: Facts of the run.
+    """
     scopes: dict[str, Any] = {}
-    caveats, described = [], {}
+    caveats = []
+    cell_facts = {}
     for cell in cells:
-        name = f"cells/{cell.name}/{METRICS_FILE}"
-        # join the scopes of all cells; nothing is averaged over them
-        measured = folder.measurements(name)
-        scopes |= measured.scopes
-        caveats.append(measured.caveats)
-        # a validation is of one subject, if that one was trained on
-        is_of_one = len(cell.trained_on) == 1 and cell.trained_on == cell.tested_on
-        described[cell.name] = measured.facts.cells[cell.name].model_copy(
-            update={
-                "subject": cell.trained_on[0] if is_of_one else None,
-                "seed": cell.seed,
-                "variant": cell.variant,
-            }
+        measurements = folder.measurements(f"cells/{cell.name}/{METRICS_FILE}")
+        scopes |= measurements.scopes
+        caveats.append(measurements.caveats)
+        # the metrics are of a subject if no other was trained on or tested
+        subject = None
+        if len(cell.trained_on) == 1 and cell.trained_on == cell.tested_on:
+            subject = cell.trained_on[0]
+        cell_facts[cell.name] = measurements.facts.cells[cell.name].model_copy(
+            update={"subject": subject, "seed": cell.seed, "variant": cell.variant}
         )
     facts = facts.model_copy(
-        update={"caveats": merge_caveats(*caveats), "cells": described}
+        update={"caveats": merge_caveats(*caveats), "cells": cell_facts}
     )
     return Measurements(scopes, facts=facts)
 
 
-def _next_command(job: Job, folder: RunFolder) -> Hint:
-    """Write the line of the next step: retrieval, after embedding the test stimuli
-    where that is missing.
-    """
+def _write_next_command(job: Job, folder: RunFolder) -> Hint:
+    """Write the command that evaluates the run, or reports it without test stimuli."""
     recipe = job.recipe
-    # without test stimuli there is no gallery to retrieve from
     if job.dataset.holdout.name_stored_split("test") not in job.dataset.splits:
         return Line("report", folder.path.name)
     hint = Line("eval-retrieval", ("run", folder.path))

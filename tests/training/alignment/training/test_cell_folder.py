@@ -51,8 +51,8 @@ def test_a_checkpoint_is_written_each_minute_and_before_a_stop(
     for top1 in (None, 0.25):
         event = {"epoch": 1, "epochs": 3, "loss": 0.5, "validation_top1": top1}
         cell.after_epoch(event)
-        assert "2/3" in cell.score and "0.500" in cell.score
-        assert ("0.250" in cell.score) is (top1 is not None)
+        assert "2/3" in cell.description and "0.500" in cell.description
+        assert ("0.250" in cell.description) is (top1 is not None)
     assert [event["cell"] for event in RunFolder(tmp_path).events()] == ["a", "a"]
 
 

@@ -148,7 +148,7 @@ def test_a_cell_killed_in_an_epoch_ends_with_the_same_weights(
     data = data_of(embedding, 2, how, [-embedding, 2 * embedding])
     data = replace(data, fuser=fuser)  # which drops units as the layout says
     whole, metrics, events = train(data, "whole", loss, **knobs)
-    monkeypatch.setattr(cell_folder, "CHECKPOINT_S", 0.0)
+    monkeypatch.setattr(cell_folder, "CHECKPOINT_INTERVAL_S", 0.0)
     with monkeypatch.context() as pressed, pytest.raises(KeyboardInterrupt):
         interrupt(pressed, after)
         train(data, "resumed", loss, **knobs)
@@ -299,7 +299,7 @@ def _resume_in_two(launch: Launch, folder: Path) -> None:
         epochs=2, batch_size=16, precision="fp32", augment=VARIED, last_batch="keep"
     )
     terms = [Term(prediction=TOKEN_HEAD, loss="mixco")]
-    cell_folder.CHECKPOINT_S = 0.0
+    cell_folder.CHECKPOINT_INTERVAL_S = 0.0
 
     def go(name: str) -> None:
         train_cell(
@@ -617,7 +617,7 @@ def test_a_training_killed_in_a_later_stage_ends_with_the_same_weights(
     stages = [STAGES[0], {**STAGES[1], "freeze": ["fuser.proj_maps"]}, STAGES[2]]
     whole = trained(data, tmp_path / "whole", stages, start_pull=0.2)
     free = trained(data, tmp_path / "free", stages)
-    monkeypatch.setattr(cell_folder, "CHECKPOINT_S", 0.0)
+    monkeypatch.setattr(cell_folder, "CHECKPOINT_INTERVAL_S", 0.0)
     with monkeypatch.context() as pressed, pytest.raises(KeyboardInterrupt):
         interrupt(pressed, 29)
         trained(data, tmp_path / "resumed", stages, start_pull=0.2)
