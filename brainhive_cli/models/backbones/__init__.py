@@ -1,23 +1,9 @@
-"""Brain models: signals [B, C, T] to named heads.
-
-A part on this shelf is one of two kinds. Most give one vector: `Config.build(channels,
-samples, dim, subjects)` makes a module whose `forward(signal, subject)` is [B, D],
-which is cut into the heads here. A part whose Config has `takes_spec` has `build(spec,
-heads)` and a `forward` that gives the heads by name; it may have methods `learn` and
-`decode` where the defaults below do not serve. What such a part learns for one subject
-alone lies in a `ModuleDict` by the subject's number, so that no other gets it.
-
-A part with a key `pretrained` has a module with `load_pretrained()`, which is called
-when a training begins, after its weights were drawn, and not when a trained model is
-opened.
-
-The aligner has checked that signals are of the size that a part was built for.
-"""
+"""Backbones, which are networks from signals [B, C, T] to named heads."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from brainhive_cli.core import foreign_code, parts
 from brainhive_cli.core.errors import BrainhiveError, first_line
@@ -32,64 +18,101 @@ Tensors = dict[str, "Tensor"]
 
 
 class BackboneConfig(parts.Config):
-    """Base of backbones' Configs; the defaults are those of a backbone that gives one
-    vector.
+    """Base class of the settings of backbones.
+
+    Most backbones predict one vector. `build(channels, samples, dim, subjects)` makes
+    their module, and `forward(signal, subject)` returns vectors [B, D], which are split
+    into heads.
+
+    A backbone with `takes_spec` has `build(spec, heads)`, and its `forward` returns
+    heads by name. Parameters of one subject are in a `ModuleDict` by the subject's
+    number, so that only this subject uses them.
+
+    A module whose Config has a key `pretrained` has a method `load_pretrained()`. It is
+    called when a training begins, not when a trained model is loaded.
     """
 
     takes_spec: ClassVar[bool] = False
-    """Whether it is built as `build(spec, heads)` and gives the heads by name."""
+    """If True, `build` takes spec and heads, and `forward` returns heads by name."""
     pads_widths: ClassVar[bool] = False
-    """Whether it takes subjects of unequal width: signals of any width up to the
-    largest.
-    """
+    """If True, subjects may differ in width. `channels` is the largest width."""
     reads_sensors: ClassVar[bool] = False
-    """Whether its `build` gets the spec (names, positions, rate) behind the
-    subjects.
+    """If True, `build` takes the SignalSpec as a last argument, for names, positions or
+    sampling rate.
     """
     is_closed_form: ClassVar[bool] = False
-    """Whether it is fitted in one pass over averaged signals, without steps: by the
-    module's method `fit`, a subject at a time, and by `solve` after the last one where
-    it has such a method.
+    """If True, the module's `fit` is called once per subject on averaged signals, then
+    `solve` if there is one.
     """
     is_classifier: ClassVar[bool] = False
-    """Whether it is fitted to labels that are tested later, by more signals than there
-    are labels.
-    """
+    """If True, it learns labels, and test signals have the same labels."""
     continues: ClassVar[bool] = False
-    """Whether a fit in closed form begins with the weights of another model; else these
-    have no effect.
-    """
+    """If True, a fit in closed form depends on the initial weights."""
     streams: ClassVar[Sequence[str]] = ()
-    """Sets of `signal.region_split` that it reads apart; without any it reads all
-    voxels as one.
-    """
+    """Sets of `signal.region_split` that it reads separately."""
+
+
+@runtime_checkable
+class PartialPredictor(Protocol):
+    """Backbone that can predict a few heads faster than all of them."""
+
+    def predict_heads(
+        self, signal: Tensor, subject_index: Tensor | None, names: Sequence[str]
+    ) -> Tensors:
+        """Predict the named heads, [B, *shape] by name."""
+        ...
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """Backbone that sees the targets in training, or predicts more than the heads."""
+
+    def learn(
+        self,
+        signal: Tensor,
+        subject_index: Tensor | None,
+        targets: Mapping[str, Tensor],
+        context: Any,
+    ) -> tuple[Tensors, Tensors]:
+        """Return predictions by name, and targets that replace the given ones."""
+        ...
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Backbone whose decoded heads are sampled, or written as texts."""
+
+    def decode(
+        self, signal: Tensor, subject_index: Tensor | None, seeds: Sequence[int]
+    ) -> Decoded:
+        """Decode B signals, with a seed [B] per signal."""
+        ...
 
 
 def build(config: BackboneConfig, spec: SignalSpec, heads: Heads) -> nn.Module:
-    """Make a brain model of either kind.
+    """Make a backbone.
 
     Args:
-        config: The part's Config.
-        spec: What it is built for.
-        heads: What it predicts.
+        config: Settings of the backbone.
+        spec: Signals that it reads.
+        heads: Heads that it predicts.
 
     Raises:
-        BrainhiveError: if it does not go with the signals or the heads.
+        BrainhiveError: if it does not suit the signals or the heads.
     """
     arguments: tuple[Any, ...] = (spec, heads)
     if not config.takes_spec:
-        # narrower subjects are padded to the widest; one vector holds all heads, one
-        # after another
-        channels = (
-            max(spec.widths) if spec.widths and config.pads_widths else spec.channels
-        )
+        channels = spec.channels
+        if spec.widths and config.pads_widths:
+            channels = max(spec.widths)
         dim = sum(head.width for head in heads.values())
-        sensors = (spec,) if config.reads_sensors else ()
-        arguments = (channels, spec.samples, dim, len(spec.subjects), *sensors)
+        arguments = (channels, spec.samples, dim, len(spec.subjects))
+        if config.reads_sensors:
+            arguments += (spec,)
     try:
         return parts.build_module(config, *arguments)
-    except ValueError as error:  # as of torch, where groups do not divide channels
-        if "." in config.kind:  # a user's own part shows where it fails
+    except ValueError as error:  # from torch, if groups do not divide channels
+        if "." in config.kind:  # errors of users' modules keep their traceback
             raise
         raise BrainhiveError(
             f"the backbone {config.kind} cannot be built: {first_line(error)}",
@@ -104,29 +127,28 @@ def predict(
     subject: Tensor | None,
     names: Sequence[str] | None = None,
 ) -> Tensors:
-    """Predict every head: [B, *shape] by name.
+    """Predict heads.
 
     Args:
-        module: From `build`.
-        heads: Those that it was built for.
-        signal: [B, C, T] of one subject, or of several of equal width.
-        subject: [B] subject indices; None is a subject not seen in training.
-        names: Heads that are asked for; a part whose others cost much predicts these
-            alone (`some`).
+        module: Backbone.
+        heads: Heads that it was built for.
+        signal: Signals [B, C, T] of one subject, or of several of equal width.
+        subject: Index [B] of each signal's subject, or None for a new subject.
+        names: Heads that are needed. Default: all. Backbones may predict more.
+
+    Returns:
+        Predictions [B, *shape] by head.
 
     Raises:
-        BrainhiveError: if the module gives other heads.
+        BrainhiveError: if the module returns other heads or shapes.
     """
     from torch import Tensor
 
-    # predict only what is asked for, where a part can
-    predict_some = getattr(module, "some", None)
-    if names is not None and predict_some is not None:
-        return dict(predict_some(signal, subject, names))
+    if names is not None and isinstance(module, PartialPredictor):
+        return dict(module.predict_heads(signal, subject, names))
 
-    # check before the cut: a user's backbone may return anything
+    # a user's backbone may return anything. `len()` would fix B in an exported model.
     predicted = module(signal, subject)
-    # `shape[0]`, as len() would fix the batch of an exported model
     outputs.check_outputs(predicted, heads, "the backbone", module, signal.shape[0])
     if isinstance(predicted, Tensor):
         return outputs.split_heads(predicted, heads)
@@ -141,30 +163,30 @@ def learn(
     targets: Mapping[str, Tensor],
     context: Any,
 ) -> tuple[Tensors, Tensors]:
-    """Predict for a training step, in which a part may see the targets, as to predict a
-    caption's next word.
+    """Predict heads in a training step.
 
     Returns:
-        Predictions by head, and the targets that replace the given ones; by default
-        none.
+        Predictions by name, and targets that replace the given ones. By default no
+        target is replaced.
+
+    Raises:
+        BrainhiveError: if the backbone's `learn` does not return two dicts.
     """
-    learn_step = getattr(module, "learn", None)
-    # most backbones predict alike in training and afterwards
-    if learn_step is None:
+    if not isinstance(module, Learner):
         return predict(module, heads, signal, subject), {}
-    pair: tuple[Tensors, Tensors] = learn_step(signal, subject, targets, context)
-    if not (
-        isinstance(pair, tuple)
-        and len(pair) == 2
-        and all(isinstance(part, Mapping) for part in pair)
-    ):
+
+    # a user's backbone may return anything
+    result: Any = module.learn(signal, subject, targets, context)
+    is_pair = isinstance(result, tuple) and len(result) == 2
+    if not is_pair or not all(isinstance(tensors, Mapping) for tensors in result):
         raise BrainhiveError(
             f"{foreign_code.name_object(module, 'the backbone')}: learn gives "
-            f"{type(pair).__name__}",
+            f"{type(result).__name__}",
             "return two dicts: predictions by head, and the targets that replace "
             "others",
         )
-    return pair
+    predictions, replaced_targets = result
+    return predictions, replaced_targets
 
 
 def decode(
@@ -174,17 +196,17 @@ def decode(
     subject: Tensor | None,
     seeds: Sequence[int],
 ) -> Decoded:
-    """Decode signals; a part whose answers are sampled or written word by word uses one
-    seed a signal.
+    """Decode signals, with a seed [B] per signal for backbones that sample.
+
+    Raises:
+        BrainhiveError: if the backbone's `decode` does not return `Decoded`.
     """
     import torch
 
-    # the part's own way of decoding, or its predictions
-    sample = getattr(module, "decode", None)
     with torch.inference_mode():
-        if sample is None:
+        if not isinstance(module, Sampler):
             return Decoded(predict(module, heads, signal, subject))
-        decoded = sample(signal, subject, seeds)
+        decoded: Any = module.decode(signal, subject, seeds)
 
     # a user's backbone may return anything
     if not isinstance(decoded, Decoded):

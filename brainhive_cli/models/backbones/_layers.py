@@ -1,4 +1,4 @@
-"""Layers that several brain models share."""
+"""Layers that several backbones share."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -14,24 +14,22 @@ from brainhive_cli.models.heads import Heads
 from brainhive_cli.models.signal_spec import SignalSpec, check_signal
 
 MAPS = "maps"
-"""The head of feature maps from which a decoder makes a latent."""
+"""Name of the head of feature maps, from which a decoder makes a latent."""
 
 
 class BrainEncoder(nn.Sequential):
-    """Layers by name, from signals [B, C, T] to tokens [B, D], that are the same for
-    every subject.
-    """
+    """Named layers from signals [B, C, T] to tokens [B, D], shared by all subjects."""
 
     def __init__(self, **layers: nn.Module) -> None:
         super().__init__(OrderedDict(layers))
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
-        """Encode signals [B, C, T] as tokens [B, D]; the subject does not matter."""
+        """Encode signals [B, C, T] as tokens [B, D]. The subject has no effect."""
         return super().forward(signal)
 
 
 class Residual(nn.Module):
-    """x + fn(x)."""
+    """Residual connection, x + fn(x)."""
 
     def __init__(self, fn: nn.Module) -> None:
         super().__init__()
@@ -42,12 +40,12 @@ class Residual(nn.Module):
         return x + self.fn(x)
 
 
-def projection_head(features: int, dim: int, dropout: float) -> nn.Sequential:
-    """Map features [B, F] to tokens [B, D]: Linear, x + Dropout(Linear(GELU(x))),
-    LayerNorm.
+def make_projection_head(features: int, dim: int, dropout: float) -> nn.Sequential:
+    """Make the layers from features [B, F] to tokens [B, D].
 
-    Source: NICE (arXiv 2308.13234), as the BrainHiVE repository has it for all its
-    convolutional encoders.
+    They are Linear, x + Dropout(Linear(GELU(x))) and LayerNorm.
+
+    Source: NICE (arXiv 2308.13234), as in the BrainHiVE repository.
     """
     return nn.Sequential(
         nn.Linear(features, dim),
@@ -56,11 +54,13 @@ def projection_head(features: int, dim: int, dropout: float) -> nn.Sequential:
     )
 
 
-def dense_layers(
+def make_dense_layers(
     width: int, hidden: int, activation: nn.Module, dropout: float, bias: bool
 ) -> list[nn.Module]:
-    """Map [B, width] to [B, hidden]: linear, LayerNorm, activation, dropout, as
-    MindEye1 and HAVIR do.
+    """Make a dense layer from [B, width] to [B, hidden], as in MindEye1 and HAVIR.
+
+    Returns:
+        Linear map, LayerNorm, activation and dropout.
     """
     return [
         nn.Linear(width, hidden, bias),
@@ -71,31 +71,31 @@ def dense_layers(
 
 
 class BySubject(nn.ModuleDict):
-    """A map of voxels for each subject, by the subject's number; a new subject learns
-    its own alone.
+    """Maps of voxels by the number of the subject. Each subject has its own map.
 
     Args:
-        kind: The backbone's, for errors.
-        spec: Its subjects and their widths.
-        maps: [B, V] to [B, H], in the order of the subjects.
+        kind: Kind of the backbone, for errors.
+        spec: Signals, with the subjects and their number of voxels.
+        maps: Modules from [B, V] to [B, H], in the order of the subjects.
     """
 
     def __init__(self, kind: str, spec: SignalSpec, maps: Iterable[nn.Module]) -> None:
-        # by number, so that weights name their subject whatever the order
-        super().__init__(dict(zip(map(str, spec.subjects), maps, strict=True)))
-        self.kind, self.widths = kind, dict(zip(self, spec.widths, strict=True))
+        numbers = map(str, spec.subjects)
+        super().__init__(dict(zip(numbers, maps, strict=True)))
+        self.kind = kind
+        self.widths = dict(zip(self, spec.widths, strict=True))
 
     def forward(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
-        """Map voxels [B, V, 1] of subjects [B] to [B, H], each by the map of its
-        subject.
+        """Map voxels [B, V, 1] of subjects [B] to [B, H].
 
         Raises:
-            BrainhiveError: for a subject without one, or one of other voxels.
+            BrainhiveError: for a new subject, or another number of voxels.
         """
         maps = [partial(self._map, subject) for subject in self]
         return map_by_subject(self.kind, signal, subject_index, maps)
 
     def _map(self, subject: str, signal: Tensor) -> Tensor:
+        """Map voxels [B, V, 1] of one subject to [B, H]."""
         check_signal(signal, self.widths[subject], 1)
         return self[subject](signal[..., 0])
 
@@ -106,10 +106,20 @@ def map_by_subject(
     subject_index: Tensor | None,
     maps: Sequence[Callable[[Tensor], Tensor]],
 ) -> Tensor:
-    """Map signals [B, ...] of subjects [B] to [B, H], each by the map of its subject.
+    """Map each signal by the map of its subject.
+
+    Args:
+        kind: Kind of the backbone, for errors.
+        signal: Signals [B, ...].
+        subject_index: Index [B] of each signal's subject in `maps`. None is a new
+            subject.
+        maps: Function of each subject, from [B, ...] to [B, H].
+
+    Returns:
+        Mapped signals [B, H].
 
     Raises:
-        BrainhiveError: for a subject without a map.
+        BrainhiveError: for a new subject.
     """
     if subject_index is None:
         raise BrainhiveError(
@@ -117,26 +127,29 @@ def map_by_subject(
             "fine-tune the model to the other subject first (mode=finetune), or "
             "fit one to this subject",
         )
-    # nothing to sort where there is one map
     if len(maps) == 1:
         return maps[0](signal)
-    # an exported model has no sizes that depend on values: all maps, then the subject's
+
+    # shapes in an exported model cannot depend on values, so apply all maps
     if torch.compiler.is_compiling():
-        mapped = torch.stack([apply(signal) for apply in maps])  # [S, B, H]
-        return mapped[subject_index, torch.arange(signal.shape[0])]
-    # sort rows by subject, so that each map is one matrix product
+        outputs = [apply(signal) for apply in maps]
+        by_subject = torch.stack(outputs)  # [subjects, B, H]
+        return by_subject[subject_index, torch.arange(signal.shape[0])]
+
+    # apply each map to the rows of its subject at once, then restore their order
     order = subject_index.argsort(stable=True)
     counts = subject_index.bincount(minlength=len(maps)).tolist()
-    groups = zip(maps, signal[order].split(counts), strict=True)
-    # back in the order of the batch
-    return torch.cat([apply(rows) for apply, rows in groups if len(rows)])[
-        order.argsort()
-    ]
+    groups = signal[order].split(counts)
+    outputs = []
+    for apply, group in zip(maps, groups, strict=True):
+        if len(group):
+            outputs.append(apply(group))
+    return torch.cat(outputs)[order.argsort()]
 
 
 def refuse_sensors(kind: str, spec: SignalSpec) -> None:
-    """Refuse signals that are no voxels of one volume."""
-    # voxels have neither sensor names nor a time axis
+    """Raise an error if signals are not voxels of one volume."""
+    # voxels have no names
     if spec.names or spec.samples != 1:
         raise BrainhiveError(
             f"the backbone {kind} takes voxels, not signals of {spec.samples} samples",
@@ -144,20 +157,21 @@ def refuse_sensors(kind: str, spec: SignalSpec) -> None:
         )
 
 
-def map_size(heads: Heads, latent: str, scale: int) -> tuple[int, int]:
-    """Return height and width of the feature maps that a decoder upsamples to the head
-    of a latent.
+def find_map_size(heads: Heads, latent: str, scale: int) -> tuple[int, int]:
+    """Find the size of the feature maps from which a decoder makes a latent.
 
     Args:
-        heads: That head [C, H, W], and perhaps `maps` [S, D].
-        latent: Its name.
-        scale: How many times the decoder enlarges.
+        heads: Heads, with the latent [C, H, W], and `maps` [S, D] if trained.
+        latent: Name of the latent's head.
+        scale: Factor by which the decoder enlarges.
+
+    Returns:
+        Height and width.
 
     Raises:
-        BrainhiveError: if the decoder cannot make a latent of that size, or as many
-            maps.
+        BrainhiveError: if the decoder cannot make a latent of that size, or `maps` has
+            another number of positions.
     """
-    # the latent must be a multiple of what the decoder enlarges by
     shape = heads[latent].shape
     if len(shape) != 3 or shape[1] % scale or shape[2] % scale:
         raise BrainhiveError(
@@ -166,39 +180,53 @@ def map_size(heads: Heads, latent: str, scale: int) -> tuple[int, int]:
             "the latent of an autoencoder at another size, or another number of "
             "decoder channels",
         )
-    # as many maps as the decoder starts from
-    size = shape[1] // scale, shape[2] // scale
-    if MAPS in heads and heads[MAPS].shape[:-1] != (size[0] * size[1],):
+    height, width = shape[1] // scale, shape[2] // scale
+    n_positions = height * width
+    if MAPS in heads and heads[MAPS].shape[:-1] != (n_positions,):
         raise BrainhiveError(
             f"the head {MAPS} is {list(heads[MAPS].shape)}, the decoder starts "
-            f"from {size[0]}×{size[1]} maps",
-            f"maps of [{size[0] * size[1]}, D], or another number of decoder channels",
+            f"from {height}×{width} maps",
+            f"maps of [{n_positions}, D], or another number of decoder channels",
         )
-    return size
+    return height, width
 
 
-def upsampler(
+def make_upsampler(
     features: int,
     latents: int,
     channels: tuple[int, ...],
     depth: int = 1,
     groups: int = 32,
 ) -> Any:
-    """Make diffusers' decoder of feature maps to a latent, without attention in its
-    blocks.
+    """Make diffusers' decoder, without attention in its blocks.
+
+    All blocks but the last double height and width.
+
+    Args:
+        features: Channels of the feature maps.
+        latents: Channels of the latent.
+        channels: Channels of the blocks, from the output to the input.
+        depth: Layers per block.
+        groups: Groups of the normalisations.
     """
     from diffusers.models.autoencoders.vae import Decoder
 
-    # every block but the last doubles height and width
-    kinds = ("UpDecoderBlock2D",) * len(channels)
-    return Decoder(features, latents, kinds, channels, depth, groups)
+    block_types = ("UpDecoderBlock2D",) * len(channels)
+    return Decoder(features, latents, block_types, channels, depth, groups)
 
 
-def maps_projector(features: int, first: int, second: int, last: int) -> nn.Sequential:
-    """Make the layers from feature maps [B, F, h, w] to maps of other channels, [B, D,
-    h, w].
+def make_maps_projector(
+    features: int, first: int, second: int, last: int
+) -> nn.Sequential:
+    """Make 1 × 1 convolutions from feature maps [B, F, h, w] to maps [B, D, h, w].
+
+    Args:
+        features: Number F of feature maps.
+        first: Channels after the first convolution.
+        second: Channels after the second convolution.
+        last: Channels D.
     """
-    # 1 × 1 convolutions, normalised over all channels and positions
+    # one group normalises over all channels and positions
     return nn.Sequential(
         nn.Conv2d(features, first, 1, bias=False),
         nn.GroupNorm(1, first),

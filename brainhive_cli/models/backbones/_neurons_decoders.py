@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.backbones._layers import maps_projector
+from brainhive_cli.models.backbones._layers import make_maps_projector
 from brainhive_cli.models.blocks import Dropout
 
 EPSILON = 1e-6
@@ -87,7 +87,7 @@ class TextDrivenDecoder(nn.Module):
         self.k, self.v, self.out = (nn.Linear(text, text, bias=False) for _ in range(3))
 
         # tokens to feature maps, decoded at a larger size for masks and latents
-        self.maps_projector = maps_projector(text, *maps)
+        self.maps_projector = make_maps_projector(text, *maps)
         self.dropout = Dropout(config.dropout)
         self.norm = nn.GroupNorm(1, maps[-1])
         self.video_decoder: Any = video_decoder(maps[-1], channels, config.groups)

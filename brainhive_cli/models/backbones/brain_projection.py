@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from brainhive_cli.models.backbones import BackboneConfig
-from brainhive_cli.models.backbones._layers import BrainEncoder, projection_head
+from brainhive_cli.models.backbones._layers import BrainEncoder, make_projection_head
 from brainhive_cli.models.signal_spec import count_output_samples
 from brainhive_cli.models.sizes import UnitDropout
 
@@ -58,7 +58,7 @@ class Config(BackboneConfig):
             BrainhiveError: if the window is shorter than the filters.
         """
         if not self.layers:
-            head = projection_head(channels * samples, dim, self.dropout)
+            head = make_projection_head(channels * samples, dim, self.dropout)
             return BrainEncoder(flatten=nn.Flatten(), model=head)
         if self.layers == "linear":
             linear = nn.Linear(channels * samples, dim)
@@ -73,7 +73,7 @@ class Config(BackboneConfig):
         make_layers, filters, shortened_by = LAYERS[self.layers]
         left = count_output_samples(samples, *shortened_by)
         layers = make_layers(channels, self.dropout)
-        head = projection_head(filters * left, dim, self.dropout)
+        head = make_projection_head(filters * left, dim, self.dropout)
         return BrainEncoder(
             picture=nn.Unflatten(1, (1, channels)),
             backbone=layers,
@@ -147,7 +147,7 @@ def nice_layers(
     )
     return {
         "enc_eeg": nn.Sequential(nn.Sequential(patch_embedding), nn.Flatten()),
-        "proj_eeg": projection_head(FILTERS * patches, dim, dropout),
+        "proj_eeg": make_projection_head(FILTERS * patches, dim, dropout),
     }
 
 

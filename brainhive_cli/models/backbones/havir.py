@@ -198,7 +198,8 @@ class SemanticExtractor(nn.Module):
         # residual MLPs that all heads share
         layers = (hidden, hidden, nn.GELU(), config.semantic_dropout, True)
         self.mlp = nn.ModuleList(
-            nn.Sequential(*_layers.dense_layers(*layers)) for _ in range(config.blocks)
+            nn.Sequential(*_layers.make_dense_layers(*layers))
+            for _ in range(config.blocks)
         )
 
         # a linear map for each head, of full or low rank
@@ -269,10 +270,11 @@ class StructuralGenerator(nn.Module):
         features = config.features
         channels = config.decoder_channels
         # height and width of the maps that the decoder enlarges
-        self.size = _layers.map_size(heads, LATENT, 2 ** (len(channels) - 1))
+        self.size = _layers.find_map_size(heads, LATENT, 2 ** (len(channels) - 1))
         layers = (hidden, hidden, nn.SiLU(), config.structural_dropout, False)
         self.mlp = nn.ModuleList(
-            nn.Sequential(*_layers.dense_layers(*layers)) for _ in range(config.blocks)
+            nn.Sequential(*_layers.make_dense_layers(*layers))
+            for _ in range(config.blocks)
         )
 
         # from a vector to F feature maps, normalised over all of them
@@ -280,7 +282,7 @@ class StructuralGenerator(nn.Module):
             hidden, features * self.size[0] * self.size[1], bias=False
         )
         self.norm = nn.GroupNorm(1, features)
-        self.upsampler = _layers.upsampler(
+        self.upsampler = _layers.make_upsampler(
             features,
             heads[LATENT].shape[0],
             channels,
@@ -292,7 +294,9 @@ class StructuralGenerator(nn.Module):
         self.maps_projector = None
         if _layers.MAPS in heads:
             width = heads[_layers.MAPS].shape[-1]
-            self.maps_projector = _layers.maps_projector(features, width, width, width)
+            self.maps_projector = _layers.make_maps_projector(
+                features, width, width, width
+            )
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Map [B, H] to the heads."""
@@ -354,7 +358,8 @@ def _inputs(
         # without dropout, which follows the input layers of all subjects
         layers.append(
             InputLayer(
-                voxels, *_layers.dense_layers(count, hidden, activation, 0.0, bias)[:-1]
+                voxels,
+                *_layers.make_dense_layers(count, hidden, activation, 0.0, bias)[:-1],
             )
         )
     return _layers.BySubject("havir", spec, layers)

@@ -157,19 +157,21 @@ class Backbone(nn.Module):
 
         # low-level branch: feature maps of an autoencoder's latent
         if BLURRY in heads:
-            self.map_size = _layers.map_size(heads, BLURRY, 2 ** (len(CHANNELS) - 1))
+            self.map_size = _layers.find_map_size(
+                heads, BLURRY, 2 ** (len(CHANNELS) - 1)
+            )
             self.blin1 = nn.Linear(
                 hidden, FEATURES * self.map_size[0] * self.map_size[1]
             )
             self.bdropout = Dropout(BLURRY_DROPOUT)
             self.bnorm = nn.GroupNorm(1, FEATURES)
-            self.bupsampler = _layers.upsampler(
+            self.bupsampler = _layers.make_upsampler(
                 FEATURES, heads[BLURRY].shape[0], CHANNELS
             )
             self.b_maps_projector = None
             if _layers.MAPS in heads:
                 map_width = heads[_layers.MAPS].shape[-1]
-                self.b_maps_projector = _layers.maps_projector(
+                self.b_maps_projector = _layers.make_maps_projector(
                     FEATURES, map_width, map_width, map_width
                 )
 

@@ -204,9 +204,9 @@ class Neurons(nn.Module):
         `image` are the brain's tokens; all others follow from those that the prior
         expects of them.
         """
-        return self.some(signal, subject_index, [*self.shapes])
+        return self.predict_heads(signal, subject_index, [*self.shapes])
 
-    def some(
+    def predict_heads(
         self, signal: Tensor, subject_index: Tensor | None, names: Sequence[str]
     ) -> dict[str, Tensor]:
         """Predict some heads, without the decoders that these do without."""
