@@ -1,6 +1,4 @@
-"""ATM: attention between the channels and a token of the subject, then the convolutions
-of NICE.
-"""
+"""ATM, with attention between channels and a subject token, then NICE's layers."""
 
 from collections import OrderedDict
 from typing import Any
@@ -11,31 +9,34 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.models.backbones import BackboneConfig
-from brainhive_cli.models.backbones.brain_projection import nice_layers
+from brainhive_cli.models.backbones.brain_projection import make_nice_layers
 from brainhive_cli.models.blocks import select_rows
 from brainhive_cli.models.sizes import Share
 
-HEADS = 4
+N_HEADS = 4
+"""Number of attention heads, as in BrainHiVE."""
 HIDDEN = 256
-"""Attention heads and width of the feed-forward layer: BrainHiVE's."""
+"""Width of the feed-forward layer, as in BrainHiVE."""
 
 
 class Config(BackboneConfig):
-    """The brain encoder of ATM (arXiv 2403.07721), as BrainHiVE has it."""
+    """Settings of ATM's brain encoder (arXiv 2403.07721), as in BrainHiVE."""
 
     cites = ("li2024",)
 
     dropout: Share = Field(
-        0.25, description="Probability of dropping a unit; the paper's."
+        0.25, description="Probability of dropping a unit, by default the paper's."
     )
     convolution_dropout: float | None = Field(
         None,
         ge=0,
         lt=1,
-        exclude_if=lambda dropout: dropout is None,  # older runs do not name it
+        exclude_if=lambda dropout: (
+            dropout is None
+        ),  # keep the fingerprints of older runs
         description=(
-            "The same behind the convolutions and in the projection; default: dropout "
-            "(ATM-S: 0.5)."
+            "Probability of dropping a unit after the convolutions and in the "
+            "projection (0.5 in ATM-S). Default: as dropout."
         ),
     )
 
@@ -45,25 +46,20 @@ class Config(BackboneConfig):
         Raises:
             BrainhiveError: if the window is shorter than the filters of NICE.
         """
-        # ATM-S drops more behind the convolutions
-        late = (
-            self.dropout
-            if self.convolution_dropout is None
-            else self.convolution_dropout
-        )
-        return ATM(channels, samples, dim, subjects, self.dropout, late)
+        convolution_dropout = self.convolution_dropout
+        if convolution_dropout is None:
+            convolution_dropout = self.dropout
+        return ATM(channels, samples, dim, subjects, self.dropout, convolution_dropout)
 
 
 TINY = Config()
 
 
 class ATM(nn.Module):
-    """Channels attend to each other and to the subject's token; the parameter names are
-    upstream's.
+    """Attention between channels and a subject token, with upstream's parameter names.
 
-    Upstream has one more token, `shared_embedding`, for subjects beyond its ten,
-    without which its weights would not fit. Here a subject not seen in training takes
-    the mean of those that were learned.
+    A new subject gets the mean of the learned subject tokens. The buffer
+    `shared_embedding`, upstream's token of other subjects, only lets its weights load.
     """
 
     def __init__(
@@ -78,7 +74,7 @@ class ATM(nn.Module):
         super().__init__()
         self.channels = channels
 
-        # each channel is projected, and a token for each subject stands in front
+        # projection of each channel, and a token for each subject
         embedding = nn.ModuleDict({"value_embedding": nn.Linear(samples, samples)})
         embedding["subject_embedding"] = nn.ModuleDict(
             {"subject_embedding": nn.Embedding(subjects, samples)}
@@ -88,7 +84,7 @@ class ATM(nn.Module):
             "shared_embedding", torch.zeros(1, samples)
         )
 
-        # one transformer layer, then patches and token as NICE's
+        # transformer layer, then the layers of NICE
         layers = nn.Sequential(
             OrderedDict(
                 attn_layers=nn.Sequential(Layer(samples, dropout)),
@@ -98,48 +94,43 @@ class ATM(nn.Module):
         self.encoder: Any = nn.ModuleDict(
             {"enc_embedding": embedding, "encoder": layers}
         )
-        late = nice_layers(channels, samples, dim, convolution_dropout)
-        self.enc_eeg = late["enc_eeg"]
-        self.proj_eeg = late["proj_eeg"]
+        nice = make_nice_layers(channels, samples, dim, convolution_dropout)
+        self.enc_eeg = nice["enc_eeg"]
+        self.proj_eeg = nice["proj_eeg"]
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, C, T] of subjects [B] as tokens [B, D]."""
         embedding = self.encoder["enc_embedding"]
         channels = embedding["value_embedding"](signal)  # [B, C, T]
-        # expanded, as a new subject has one mean token for all rows
-        tokens = embedding["subject_embedding"]["subject_embedding"].weight
-        # [B, 1, T]
-        token = select_rows(tokens, subject_index)[:, None].expand(
-            signal.shape[0], -1, -1
-        )
-        # [B, 1 + C, T]
-        embedded = embedding["dropout"](
-            torch.cat([token.to(channels.dtype), channels], 1)
-        )
+        # a new subject has the same mean token [1, T] in all rows
+        table = embedding["subject_embedding"]["subject_embedding"].weight
+        token = select_rows(table, subject_index)[:, None]
+        token = token.expand(signal.shape[0], -1, -1).to(channels.dtype)  # [B, 1, T]
+        sequence = embedding["dropout"](torch.cat([token, channels], 1))
 
-        # the subject's token is at the beginning, so it is the last channel's that the
-        # reference drops
-        attended = self.encoder["encoder"](embedded)
+        # The reference keeps the first C of 1 + C outputs. It drops the last channel,
+        # not the subject token.
+        attended = self.encoder["encoder"](sequence)
         return self.proj_eeg(self.enc_eeg(attended[:, : self.channels]))
 
 
 class Layer(nn.Module):
-    """A transformer layer with its norms behind the sums.
+    """Transformer layer with post-normalisation.
 
-    The attention heads together are narrower than the sequence where their number does
-    not divide it.
+    If the number of attention heads does not divide the width, the heads together are
+    narrower.
     """
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
-        # a multiple of the heads, so that all have one width
-        inner = width // HEADS * HEADS
-        maps = {
-            f"{name}_projection": nn.Linear(width, inner)
-            for name in ("query", "key", "value")
-        }
+        inner = width // N_HEADS * N_HEADS
         self.attention = nn.ModuleDict(
-            {**maps, "out_projection": nn.Linear(inner, width)}
+            {
+                "query_projection": nn.Linear(width, inner),
+                "key_projection": nn.Linear(width, inner),
+                "value_projection": nn.Linear(width, inner),
+                "out_projection": nn.Linear(inner, width),
+            }
         )
         self.conv1 = nn.Conv1d(width, HIDDEN, 1)
         self.conv2 = nn.Conv1d(HIDDEN, width, 1)
@@ -149,16 +140,15 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, S, T] to [B, S, T]."""
-        *maps, out = self.attention.values()
-        # [B, heads, S, T / heads]
+        to_query, to_key, to_value, to_out = self.attention.values()
         query, key, value = (
-            project(x).unflatten(-1, (HEADS, -1)).transpose(1, 2) for project in maps
-        )
-        # the function does not know whether the module trains
+            project(x).unflatten(-1, (N_HEADS, -1)).transpose(1, 2)
+            for project in (to_query, to_key, to_value)
+        )  # [B, heads, S, T / heads]
         dropout = self.dropout.p if self.training else 0.0
         mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
-        x = self.norm1(x + self.dropout(out(mixed.transpose(1, 2).flatten(2))))
+        x = self.norm1(x + self.dropout(to_out(mixed.transpose(1, 2).flatten(2))))
 
-        # feed-forward layer, as convolutions of width 1 over [B, T, S]
+        # the feed-forward layer as convolutions of width 1 over [B, T, S]
         hidden = self.dropout(F.gelu(self.conv1(x.transpose(1, 2))))
         return self.norm2(x + self.dropout(self.conv2(hidden)).transpose(1, 2))

@@ -1,4 +1,4 @@
-"""Brain MLP: all channels and samples through one linear map and one residual MLP."""
+"""Brain MLP, a linear map of all channels and samples and a residual MLP."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Config(BackboneConfig):
-    """The brain encoder of BrainHiVE (arXiv 2602.07495)."""
+    """Settings of BrainHiVE's brain encoder (arXiv 2602.07495)."""
 
     cites = ("zheng2026",)
 
@@ -22,19 +22,18 @@ class Config(BackboneConfig):
         None,
         gt=0,
         le=2**16,
-        description="Width inside the residual MLP; default: the token's, BrainHiVE's.",
+        description="Width inside the residual MLP. Default: the token's width, as in "
+        "BrainHiVE.",
     )
     dropout: HiddenDropout = 0.1
     activation: Literal["gelu", "silu"] = Field(
-        "gelu", description="Activation inside the residual MLP; BrainHiVE's is gelu."
+        "gelu", description="Activation inside the residual MLP. BrainHiVE uses gelu."
     )
 
     def build(
         self, channels: int, samples: int, dim: int, subjects: int = 1
     ) -> BrainEncoder:
-        """Make the encoder for signals [B, C, T] (voxels: [B, V, 1]) and tokens [B,
-        D].
-        """
+        """Make the encoder for signals [B, C, T] or [B, V, 1], and tokens [B, D]."""
         from torch import nn
 
         from brainhive_cli.models.backbones._layers import BrainEncoder

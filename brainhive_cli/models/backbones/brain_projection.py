@@ -1,9 +1,4 @@
-"""BrainHiVE's encoders that end in one projection head: convolutions of published
-networks, or none.
-
-`brain-projection` goes straight into the head; the others are rows whose `layers` name
-what comes before it.
-"""
+"""Encoders of BrainHiVE with a projection head, such as NICE, EEGNet and DeepNet."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -20,30 +15,35 @@ from brainhive_cli.models.signal_spec import count_output_samples
 from brainhive_cli.models.sizes import UnitDropout
 
 FILTERS = 40
+"""Number of filters, as in NICE."""
 KERNEL = 25
+"""Samples of the temporal kernel, as in NICE."""
 POOL, STRIDE = 51, 5
-"""Filters; samples of the temporal kernel, of the mean pooling and of its stride:
-NICE's.
-"""
-EEG_NET_FILTERS, LONG, SHORT, EEG_NET_POOL = (8, 16), 64, 16, 2
-"""EEGNet's filters, samples of its two temporal kernels and of the mean pooling between
-them: BrainHiVE's.
-"""
-DEEP_FILTERS, DEEP_KERNEL, DEEP_POOL = (25, 50, 100, 200), 10, 2
-"""DeepNet's filters of each block, samples of its kernels (the paper's) and max pooling
-(BrainHiVE's).
-"""
+"""Samples of the mean pooling and of its stride, as in NICE."""
+EEG_NET_FILTERS = (8, 16)
+"""Temporal and spatial filters of EEGNet, as in BrainHiVE."""
+EEG_NET_KERNELS = (64, 16)
+"""Samples of the first and second temporal kernel of EEGNet, as in BrainHiVE."""
+EEG_NET_POOL = 2
+"""Samples of EEGNet's mean pooling, as in BrainHiVE."""
+DEEP_NET_FILTERS = (25, 50, 100, 200)
+"""Filters of each block of DeepNet, as in the paper."""
+DEEP_NET_KERNEL = 10
+"""Samples of DeepNet's kernels, as in the paper."""
+DEEP_NET_POOL = 2
+"""Samples of DeepNet's max pooling, as in BrainHiVE."""
 
 
 class Config(BackboneConfig):
-    """The smallest brain encoder of BrainHiVE (arXiv 2602.07495): all channels and
-    samples into the head.
+    """Settings of BrainHiVE's encoders with a projection head (arXiv 2602.07495).
+
+    The kind `brain-projection` has the head alone. Other kinds are rows with `layers`.
     """
 
     cites = ("zheng2026",)
     layers: ClassVar[str] = ""
-    """What comes before the head: one of LAYERS, `nice`, or nothing; `linear` replaces
-    the head.
+    """Layers before the head: a key of LAYERS, `nice`, or none. `linear` replaces the
+    head.
     """
 
     dropout: UnitDropout = 0.3
@@ -51,8 +51,9 @@ class Config(BackboneConfig):
     def build(
         self, channels: int, samples: int, dim: int, subjects: int = 1
     ) -> BrainEncoder:
-        """Make the encoder for signals [B, C, T] and tokens [B, D]; the parameter names
-        are upstream's.
+        """Make the encoder for signals [B, C, T] and tokens [B, D].
+
+        Parameters have upstream's names.
 
         Raises:
             BrainhiveError: if the window is shorter than the filters.
@@ -61,43 +62,42 @@ class Config(BackboneConfig):
             head = make_projection_head(channels * samples, dim, self.dropout)
             return BrainEncoder(flatten=nn.Flatten(), model=head)
         if self.layers == "linear":
-            linear = nn.Linear(channels * samples, dim)
             return BrainEncoder(
-                flatten=nn.Flatten(), dropout=nn.Dropout(self.dropout), project=linear
+                flatten=nn.Flatten(),
+                dropout=nn.Dropout(self.dropout),
+                project=nn.Linear(channels * samples, dim),
             )
         if self.layers == "nice":
-            return BrainEncoder(**nice_layers(channels, samples, dim, self.dropout))
+            layers = make_nice_layers(channels, samples, dim, self.dropout)
+            return BrainEncoder(**layers)
 
-        # the signal as a picture [B, 1, C, T] to [B, F, 1, T'], then to [B, F · T'] and
-        # [B, D]
-        make_layers, filters, shortened_by = LAYERS[self.layers]
-        left = count_output_samples(samples, *shortened_by)
-        layers = make_layers(channels, self.dropout)
-        head = make_projection_head(filters * left, dim, self.dropout)
+        make_layers, n_filters, filter_sizes = LAYERS[self.layers]
+        n_samples = count_output_samples(samples, *filter_sizes)
+        backbone = make_layers(channels, self.dropout)
+        head = make_projection_head(n_filters * n_samples, dim, self.dropout)
         return BrainEncoder(
-            picture=nn.Unflatten(1, (1, channels)),
-            backbone=layers,
+            picture=nn.Unflatten(1, (1, channels)),  # [B, 1, C, T]
+            backbone=backbone,  # [B, F, 1, T']
             project=nn.Sequential(nn.Flatten(), *head),
         )
 
 
 TINY = Config(dropout=0.1)
-"""With the dropout of the rows."""
+"""Settings with the dropout of the rows."""
 
 
 class PooledConvolution(nn.Conv2d):
-    """`Conv2d(1, filters, (1, kernel))` and `AvgPool2d((1, pool), (1, stride))`, under
-    the former's names.
+    """`Conv2d(1, filters, (1, kernel))` and `AvgPool2d((1, pool), (1, stride))` in one.
 
-    Both are linear, so they are one convolution, with the kernel smeared over the
-    pooling window. It makes only the samples that pooling leaves: on a CPU, NICE trains
-    four (fp32) to six times (bf16) as fast.
+    Both are linear, so a single convolution with the averaged kernel is equal, and
+    computes only the pooled samples. On a CPU, NICE trains four (fp32) to six times
+    (bf16) as fast. Parameters have the names of Conv2d.
 
     Args:
-        filters: F.
+        filters: Number F of filters.
         kernel: Samples of the kernel.
         pool: Samples of the pooling window.
-        stride: Samples from one window to the next.
+        stride: Samples from a window to the next.
     """
 
     def __init__(self, filters: int, kernel: int, pool: int, stride: int) -> None:
@@ -106,7 +106,7 @@ class PooledConvolution(nn.Conv2d):
 
     def forward(self, signal: Tensor) -> Tensor:
         """Map [B, 1, C, T] to [B, F, C, T']."""
-        # smear the kernel in the precision of the weights, also under autocast
+        # average the kernel over the window in full precision, also under autocast
         with torch.autocast(signal.device.type, enabled=False):
             window = self.weight.new_full((1, 1, 1, self.pool), 1 / self.pool)
             # [F, 1, 1, kernel + pool - 1]
@@ -114,13 +114,14 @@ class PooledConvolution(nn.Conv2d):
         return F.conv2d(signal, kernel, self.bias, self.stride)
 
 
-def ts_conv_layers(channels: int, dropout: float) -> nn.Sequential:
-    """Make temporal convolution, pooling, then spatial convolution: NICE's without its
-    last projection.
+def make_ts_conv_layers(channels: int, dropout: float) -> nn.Sequential:
+    """Make NICE's layers without the last projection.
+
+    They are a temporal convolution, mean pooling and a spatial convolution.
     """
     return nn.Sequential(
         PooledConvolution(FILTERS, KERNEL, POOL, STRIDE),
-        nn.Identity(),  # in upstream's names the pooling
+        nn.Identity(),  # pooling, in upstream's names
         nn.BatchNorm2d(FILTERS),
         nn.ELU(),
         nn.Conv2d(FILTERS, FILTERS, (channels, 1)),  # over channels: [B, F, 1, T']
@@ -130,29 +131,32 @@ def ts_conv_layers(channels: int, dropout: float) -> nn.Sequential:
     )
 
 
-def nice_layers(
+def make_nice_layers(
     channels: int, samples: int, dim: int, dropout: float
 ) -> dict[str, nn.Module]:
-    """Make NICE by upstream's names: signals [B, C, T] to patches [B, T', F], and these
-    to tokens [B, D].
+    """Make the layers of NICE by upstream's names.
+
+    Returns:
+        `enc_eeg` from signals [B, C, T] to flattened patches [B, T' · F], and
+        `proj_eeg` from these to tokens [B, D].
     """
     from torchvision.ops import Permute
 
-    patches = count_output_samples(samples, (KERNEL, 1), (POOL, STRIDE))
+    n_patches = count_output_samples(samples, (KERNEL, 1), (POOL, STRIDE))
     patch_embedding = OrderedDict(
         picture=nn.Unflatten(1, (1, channels)),  # [B, 1, C, T]
-        tsconv=ts_conv_layers(channels, dropout),  # [B, F, 1, T']
+        tsconv=make_ts_conv_layers(channels, dropout),  # [B, F, 1, T']
         projection=nn.Sequential(nn.Conv2d(FILTERS, FILTERS, 1)),
         sequence=Permute([0, 3, 2, 1]),  # [B, T', 1, F]
     )
     return {
         "enc_eeg": nn.Sequential(nn.Sequential(patch_embedding), nn.Flatten()),
-        "proj_eeg": make_projection_head(FILTERS * patches, dim, dropout),
+        "proj_eeg": make_projection_head(FILTERS * n_patches, dim, dropout),
     }
 
 
-def shallow_net_layers(channels: int, dropout: float) -> nn.Sequential:
-    """Make one temporal and one spatial convolution, pooled over long windows."""
+def make_shallow_net_layers(channels: int, dropout: float) -> nn.Sequential:
+    """Make a temporal and a spatial convolution, and mean pooling over long windows."""
     return nn.Sequential(
         nn.Conv2d(1, FILTERS, (1, KERNEL)),  # over time: [B, F, C, T']
         nn.Conv2d(FILTERS, FILTERS, (channels, 1)),  # over channels: [B, F, 1, T']
@@ -163,40 +167,39 @@ def shallow_net_layers(channels: int, dropout: float) -> nn.Sequential:
     )
 
 
-def eeg_net_layers(channels: int, dropout: float) -> nn.Sequential:
-    """Make a long temporal, a spatial and a short temporal convolution, with few
-    filters.
-    """
+def make_eeg_net_layers(channels: int, dropout: float) -> nn.Sequential:
+    """Make EEGNet's temporal, spatial and second temporal convolution."""
     temporal, spatial = EEG_NET_FILTERS
+    first_kernel, second_kernel = EEG_NET_KERNELS
     return nn.Sequential(
-        nn.Conv2d(1, temporal, (1, LONG)),  # over time: [B, F, C, T']
+        nn.Conv2d(1, temporal, (1, first_kernel)),  # over time: [B, F, C, T']
         nn.BatchNorm2d(temporal),
         nn.Conv2d(temporal, spatial, (channels, 1)),  # over channels: [B, F, 1, T']
         nn.BatchNorm2d(spatial),
         nn.ELU(),
         nn.AvgPool2d((1, EEG_NET_POOL)),
         nn.Dropout(dropout),
-        nn.Conv2d(spatial, spatial, (1, SHORT)),  # over time again
+        nn.Conv2d(spatial, spatial, (1, second_kernel)),  # over time
         nn.BatchNorm2d(spatial),
         nn.ELU(),
         nn.Dropout(dropout),
     )
 
 
-def deep_net_layers(channels: int, dropout: float) -> nn.Sequential:
-    """Make four blocks of convolution and max pooling, the first with a spatial
-    convolution.
+def make_deep_net_layers(channels: int, dropout: float) -> nn.Sequential:
+    """Make DeepNet's blocks of temporal convolution and max pooling.
+
+    The first block also has a spatial convolution.
     """
     layers: list[nn.Module] = []
-    for before, filters in pairwise((1, *DEEP_FILTERS)):
-        # convolution over time, in the first block also over channels
-        layers.append(nn.Conv2d(before, filters, (1, DEEP_KERNEL)))
-        if before == 1:  # [B, F, C, T'] to [B, F, 1, T']
+    for n_inputs, filters in pairwise((1, *DEEP_NET_FILTERS)):
+        layers.append(nn.Conv2d(n_inputs, filters, (1, DEEP_NET_KERNEL)))
+        if n_inputs == 1:  # over channels: [B, F, C, T'] to [B, F, 1, T']
             layers.append(nn.Conv2d(filters, filters, (channels, 1)))
         layers += [
             nn.BatchNorm2d(filters),
             nn.ELU(),
-            nn.MaxPool2d((1, DEEP_POOL)),
+            nn.MaxPool2d((1, DEEP_NET_POOL)),
             nn.Dropout(dropout),
         ]
     return nn.Sequential(*layers)
@@ -204,19 +207,23 @@ def deep_net_layers(channels: int, dropout: float) -> nn.Sequential:
 
 Layers = tuple[Callable[[int, float], nn.Sequential], int, tuple[tuple[int, int], ...]]
 LAYERS: dict[str, Layers] = {
-    "ts-conv": (ts_conv_layers, FILTERS, ((KERNEL, 1), (POOL, STRIDE))),
-    "shallow-net": (shallow_net_layers, FILTERS, ((KERNEL, 1), (POOL, STRIDE))),
+    "ts-conv": (make_ts_conv_layers, FILTERS, ((KERNEL, 1), (POOL, STRIDE))),
+    "shallow-net": (make_shallow_net_layers, FILTERS, ((KERNEL, 1), (POOL, STRIDE))),
     "eeg-net": (
-        eeg_net_layers,
+        make_eeg_net_layers,
         EEG_NET_FILTERS[-1],
-        ((LONG, 1), (EEG_NET_POOL, EEG_NET_POOL), (SHORT, 1)),
+        (
+            (EEG_NET_KERNELS[0], 1),
+            (EEG_NET_POOL, EEG_NET_POOL),
+            (EEG_NET_KERNELS[1], 1),
+        ),
     ),
     "deep-net": (
-        deep_net_layers,
-        DEEP_FILTERS[-1],
-        ((DEEP_KERNEL, 1), (DEEP_POOL, DEEP_POOL)) * len(DEEP_FILTERS),
+        make_deep_net_layers,
+        DEEP_NET_FILTERS[-1],
+        ((DEEP_NET_KERNEL, 1), (DEEP_NET_POOL, DEEP_NET_POOL)) * len(DEEP_NET_FILTERS),
     ),
 }
-"""Layers from [B, 1, C, T] to [B, F, 1, T'], F, and the (kernel, stride) of the filters
-that shorten T.
+"""Function that makes the layers from [B, 1, C, T] to [B, F, 1, T'], number F of
+filters, and (kernel, stride) of each filter that shortens T.
 """

@@ -1,6 +1,4 @@
-"""Linear discriminant analysis with shrinkage: which category a signal is of, in closed
-form.
-"""
+"""Linear discriminant analysis with shrinkage, which classifies signals."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -20,16 +18,15 @@ from brainhive_cli.models.heads import Heads
 from brainhive_cli.models.signal_spec import SignalSpec
 
 MAX_FEATURES = 10_000
-"""Numbers of a signal whose covariance is estimated: 10,000 take 800 MB."""
+"""Largest number of features, whose covariance then takes 800 MB."""
 NO_LABEL = "lda decides between categories, and {} is no label"
 
 
 class Config(BackboneConfig):
-    """scikit-learn's discriminant analysis of each subject, with the covariance shrunk
-    by Ledoit and Wolf.
+    """Settings of scikit-learn's discriminant analysis, with Ledoit-Wolf shrinkage.
 
-    Heads are labels, one number a category. Nothing is tuned; no part of `train` has an
-    effect.
+    Each subject has a classifier. Heads are labels with a number for each category. The
+    keys of `train` have no effect.
 
     Source: Ledoit and Wolf 2004, A well-conditioned estimator for large-dimensional
     covariance matrices; Blankertz et al. 2011, Single-trial analysis and classification
@@ -45,15 +42,16 @@ class Config(BackboneConfig):
         """Make the model, with weights of zero.
 
         Raises:
-            RecipeError: if a head is no vector, or signals are too large.
+            RecipeError: if a head is no vector, or signals have too many features.
         """
-        if odd := [name for name, head in heads.items() if len(head.shape) != 1]:
-            raise RecipeError(NO_LABEL.format(odd[0]), "encoders=[concepts]")
-        # the covariance [F, F] grows with the square of a signal's F numbers
-        size = max(spec.widths) * spec.samples
-        if size > MAX_FEATURES:
+        for name, head in heads.items():
+            if len(head.shape) != 1:
+                raise RecipeError(NO_LABEL.format(name), "encoders=[concepts]")
+        n_features = max(spec.widths) * spec.samples
+        if n_features > MAX_FEATURES:
             raise RecipeError(
-                f"lda takes up to {MAX_FEATURES:,} numbers of a signal, not {size:,}",
+                f"lda takes up to {MAX_FEATURES:,} numbers of a signal, not "
+                f"{n_features:,}",
                 "a region or window: signal.channels, signal.window_ms; or "
                 "backbone.kind=ridge",
             )
@@ -64,50 +62,56 @@ TINY = Config()
 
 
 class Discriminant(nn.Module):
-    """Weights [F, K] and offsets [K] of each subject and head."""
+    """Linear classifiers of each subject and head, from F features to K categories.
+
+    Attributes:
+        maps: A Linear layer by the subject's number and by head.
+    """
 
     def __init__(self, spec: SignalSpec, heads: Heads) -> None:
         super().__init__()
         self.heads = heads
         self.maps: Any = nn.ModuleDict()
         for subject, width in zip(spec.subjects, spec.widths, strict=True):
-            layers = {
-                name: nn.Linear(width * spec.samples, head.width)
-                for name, head in heads.items()
-            }
-            self.maps[str(subject)] = nn.ModuleDict(layers).requires_grad_(False)
+            n_features = width * spec.samples
+            layers = nn.ModuleDict()
+            for name, head in heads.items():
+                layers[name] = nn.Linear(n_features, head.width)
+            self.maps[str(subject)] = layers.requires_grad_(False)
 
     def forward(
         self, signal: Tensor, subject_index: Tensor | None
     ) -> dict[str, Tensor]:
-        """Score every category, [B, K] by head, of signals [B, C, T] of subjects [B].
+        """Score the categories of signals [B, C, T] of subjects [B], as [B, K] by head.
 
         Raises:
             BrainhiveError: for a subject that was not fitted.
         """
-        maps = [partial(_score, [*layers.values()]) for layers in self.maps.values()]
-        return outputs.split_heads(
-            map_by_subject("lda", signal, subject_index, maps), self.heads
-        )
+        maps = []
+        for layers in self.maps.values():
+            maps.append(partial(_score, list(layers.values())))
+        scores = map_by_subject("lda", signal, subject_index, maps)
+        return outputs.split_heads(scores, self.heads)
 
     def number_categories(self, targets: Mapping[str, Tensor]) -> dict[str, Int64]:
-        """Number the categories of training signals, [N] by head, from their labels
-        [N, K].
+        """Convert one-hot labels [N, K] of signals into category numbers [N], by head.
 
         Raises:
             RecipeError: if a head is no label.
-            BrainhiveError: if signals are of one category, or no more than these.
+            BrainhiveError: if there is one category, or no signal more than categories.
         """
         numbers_of = {}
         for name, labels in targets.items():
-            # labels are one-hot
             if (labels.count_nonzero(1) != 1).any():
                 raise RecipeError(NO_LABEL.format(name), "encoders=[concepts]")
-            numbers = numbers_of[name] = labels.argmax(1).cpu().numpy()
-            # scikit-learn needs two classes, and more signals than classes
-            if not 1 < (categories := len(np.unique(numbers))) < len(numbers):
+            numbers = labels.argmax(1).cpu().numpy()
+            numbers_of[name] = numbers
+
+            # limits of scikit-learn
+            n_categories = len(np.unique(numbers))
+            if n_categories == 1 or n_categories >= len(numbers):
                 raise BrainhiveError(
-                    f"lda is to tell {categories} categories apart by {len(numbers)} "
+                    f"lda is to tell {n_categories} categories apart by {len(numbers)} "
                     "training signals",
                     "more trials in training, of two categories or more",
                 )
@@ -117,44 +121,53 @@ class Discriminant(nn.Module):
     def fit(
         self, subject: int, signal: Tensor, targets: TargetReader, held_out: Tensor
     ) -> None:
-        """Fit one subject: training signals [N, C, T], and what gives their labels [N,
-        K] by head.
+        """Fit the classifiers of one subject.
+
+        Args:
+            subject: Number of the subject.
+            signal: Training signals [N, C, T].
+            targets: Reads the labels of a slice of the training signals.
+            held_out: Without effect.
 
         Raises:
-            BrainhiveError: as `number_categories` does.
+            RecipeError: if a head is no label.
+            BrainhiveError: if there is one category, or no signal more than categories.
         """
         from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
         # standardise a copy of the signals [N, F]
         flat = np.array(signal.flatten(1).cpu(), np.float64)
-        mean, spread = flat.mean(0), flat.std(0)
+        mean = flat.mean(0)
+        spread = flat.std(0)
         spread[spread == 0] = 1
         flat -= mean
         flat /= spread
+
         labels = targets(slice(0, len(flat)))
         for name, numbers in self.number_categories(labels).items():
-            # fit, and write the fit as a linear map of raw signals
-            fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
-            fitted.fit(flat, numbers)
-            weights, offsets = fitted.coef_, fitted.intercept_
-            # of two categories, scikit-learn gives the difference
+            classifier = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+            classifier.fit(flat, numbers)
+            weights = classifier.coef_
+            offsets = classifier.intercept_
+            # for two categories scikit-learn returns the difference of their scores
             if len(weights) == 1:
-                weights, offsets = (
-                    np.concatenate([-weights, weights]) / 2,
-                    np.concatenate([-offsets, offsets]) / 2,
-                )
+                weights = np.concatenate([-weights, weights]) / 2
+                offsets = np.concatenate([-offsets, offsets]) / 2
+            # apply to signals that are not standardised
             weights = weights / spread
             offsets = offsets - weights @ mean
 
-            # rows of categories that occur; the others never win
+            # categories without training signals get the lowest score
             linear = self.maps[str(subject)][name]
             linear.weight.zero_()
-            # categories without training trials come last
             linear.bias.fill_(float(offsets.min()) - 1e3)
-            linear.weight[fitted.classes_] = torch.from_numpy(weights).to(linear.weight)
-            linear.bias[fitted.classes_] = torch.from_numpy(offsets).to(linear.bias)
+            categories = classifier.classes_
+            linear.weight[categories] = torch.from_numpy(weights).to(linear.weight)
+            linear.bias[categories] = torch.from_numpy(offsets).to(linear.bias)
 
 
 def _score(layers: Sequence[nn.Module], signal: Tensor) -> Tensor:
-    """Score the categories of all heads, one after another, of signals [B, C, T]."""
-    return torch.cat([layer(signal.flatten(1)) for layer in layers], 1).to(signal.dtype)
+    """Return the scores of all heads in a row, for signals [B, C, T] of a subject."""
+    flat = signal.flatten(1)
+    scores = torch.cat([layer(flat) for layer in layers], 1)
+    return scores.to(signal.dtype)

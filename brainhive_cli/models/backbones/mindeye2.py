@@ -1,9 +1,4 @@
-"""MindEye2's brain model: a ridge for each subject, image tokens, a text vector and a
-blurry latent.
-
-Source: RidgeRegression and BrainNetwork of MindEye2 (arXiv 2403.11207, MIT), whose
-parameter names are kept.
-"""
+"""MindEye2's brain model, with a ridge for each subject and a shared network."""
 
 import torch
 from pydantic import Field
@@ -17,47 +12,49 @@ from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.models.sizes import Width
 
 TEXT = "text"
-"""The head of the tokens' mean, projected into the space of texts."""
+"""Name of the head that projects the mean of the image tokens to a text vector."""
 BLURRY = "blurry"
-"""The head of an autoencoder's latent, from the ridges' outputs; `maps` come with
-it.
-"""
-FEATURES, CHANNELS, BLURRY_DROPOUT = 64, (32, 64, 128), 0.3
-"""Of the blurry branch: feature maps, channels of its decoder from the output on, and
-what is dropped.
-"""
+"""Name of the head of a blurry picture's latent."""
+BLURRY_FEATURES = 64
+"""Number of feature maps in the blurry branch."""
+BLURRY_CHANNELS = (32, 64, 128)
+"""Channels of the blurry branch's decoder, from the output to the input."""
+BLURRY_DROPOUT = 0.3
+"""Probability of dropping a unit in the blurry branch."""
 MIXER_DROPOUT = 0.15
 """Probability of dropping a unit of a mixer block."""
 
 
 class Config(BackboneConfig):
-    """For voxels [B, V, 1] of subjects who may differ in V; heads are image tokens [S,
-    D] and `text` [E].
+    """Settings for voxels [B, V, 1] of subjects who may differ in V.
 
-    The head `blurry` [C, H, W] (4 × 28 × 28: the latent of a picture of 224 pixels) is
-    MindEye2's branch of blurry pictures, for which training may want `maps` [S, D] (49
-    × 512) too.
-    Signals are one volume, so MindEye2's mixer blocks over volumes add a learned
-    constant to the shared space. They are kept. Its mixer blocks over features reach no
-    output and get no gradient. They are left out.
+    Heads are image tokens [S, D] of any name, `text` [E], and `blurry` [C, H, W] with
+    `maps` [S, D] of MindEye2's branch of blurry pictures. For pictures of 224 pixels
+    they are 4 × 28 × 28 and 49 × 512.
+
+    Signals are one volume. MindEye2's mixer blocks over volumes then add a learned
+    constant to the shared space. Its mixer blocks over features affect no output, and
+    are left out.
     """
 
     cites = ("scotti2024",)
     takes_spec = True
 
-    hidden: Width = Field(4096, description="Width of the space that subjects share.")
+    hidden: Width = Field(4096, description="Width H of the space that subjects share.")
     blocks: int = Field(
-        4, ge=0, le=1000, description="Mixer blocks over volumes; MindEye2's."
+        4,
+        ge=0,
+        le=1000,
+        description="Number of mixer blocks over volumes, by default MindEye2's.",
     )
 
     def build(self, spec: SignalSpec, heads: Heads) -> "MindEye2":
-        """Make the model; its heads are one of tokens [S, D], of any name, and those of
-        the class as wanted.
+        """Make the model.
 
         Raises:
-            RecipeError: if the heads are others.
-            BrainhiveError: if the signals are no voxels, or the blurry branch has no
-                such latent or maps.
+            RecipeError: if it cannot predict the heads.
+            BrainhiveError: if the signals are no voxels, or the blurry branch cannot
+                make such a latent or maps.
         """
         return MindEye2(self, spec, heads)
 
@@ -66,43 +63,41 @@ TINY = Config(hidden=8)
 
 
 class MindEye2(nn.Module):
-    """Ridge of the subject, backbone that all share, and the projection of the tokens'
-    mean to a text vector.
+    """Ridges of the subjects, a shared network, and a projection to a text vector.
 
     Attributes:
-        image: Name of the head of tokens.
+        image: Name of the head of image tokens.
+
+    Source: RidgeRegression and BrainNetwork of MindEye2 (arXiv 2403.11207, MIT), with
+    the names of its parameters.
     """
 
     def __init__(self, config: Config, spec: SignalSpec, heads: Heads) -> None:
         super().__init__()
         _layers.refuse_sensors("mindeye2", spec)
-        # the head of tokens, and its shape
-        axes = {TEXT: 1, BLURRY: 3, _layers.MAPS: 2}
-        images = {name: head.shape for name, head in heads.items() if name not in axes}
+        n_axes = {TEXT: 1, BLURRY: 3, _layers.MAPS: 2}
+        image_names = [name for name in heads if name not in n_axes]
         has_other_axes = any(
-            axes.get(name, 2) != len(head.shape) for name, head in heads.items()
+            len(head.shape) != n_axes.get(name, 2) for name, head in heads.items()
         )
-        if (
-            has_other_axes
-            or len(images) != 1
-            or (_layers.MAPS in heads and BLURRY not in heads)
-        ):
+        has_maps_alone = _layers.MAPS in heads and BLURRY not in heads
+        if has_other_axes or has_maps_alone or len(image_names) != 1:
             raise RecipeError(
                 f"the backbone mindeye2 predicts tokens, {TEXT}, {BLURRY} and maps, "
                 f"the heads are {', '.join(heads) or 'none'}",
                 f"one head of tokens [S, D], and perhaps {TEXT}, a vector, "
                 f"{BLURRY}, a latent, and its maps",
             )
-        self.image, (tokens, width) = next(iter(images.items()))
+        self.image = image_names[0]
+        n_tokens, width = heads[self.image].shape
 
-        # a linear map for each subject, from its voxels to the space that all share
+        # from the voxels of each subject to the shared space
         ridges = [nn.Linear(voxels, config.hidden) for voxels in spec.widths]
         self.ridge = nn.ModuleDict(
             {"linears": _layers.BySubject("mindeye2", spec, ridges)}
         )
 
-        # what all subjects share
-        self.backbone = Backbone(config, tokens, width, heads)
+        self.backbone = Backbone(config, n_tokens, width, heads)
         self.clipproj: nn.ParameterDict | None = None
         if TEXT in heads:
             matrix = torch.randn(width, heads[TEXT].width) * width**-0.5  # [D, E]
@@ -111,105 +106,111 @@ class MindEye2(nn.Module):
     def forward(
         self, signal: Tensor, subject_index: Tensor | None
     ) -> dict[str, Tensor]:
-        """Predict the heads from voxels [B, V, 1] of subjects [B], all of one width."""
-        return self.with_voxel_tokens(signal, subject_index)[1]
+        """Predict the heads from voxels [B, V, 1] of subjects [B] of equal width."""
+        return self.predict_with_voxel_tokens(signal, subject_index)[1]
 
-    def with_voxel_tokens(
+    def predict_with_voxel_tokens(
         self, signal: Tensor, subject_index: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Predict the heads, and give the tokens [B, S, D] before `clip_proj`, which
-        condition the prior.
+        """Predict the heads and the voxel tokens, which condition the prior.
+
+        Returns:
+            Tokens [B, S, D] before `clip_proj`, and heads by name.
         """
+        backbone = self.backbone
         mapped = self.ridge["linears"](signal, subject_index)  # [B, H]
-        mixed = self.backbone.mix(mapped)
-        # [B, S, D]
-        tokens = self.backbone.backbone_linear(mixed).unflatten(
-            1, (-1, self.backbone.width)
-        )
-        image = self.backbone.clip_proj(tokens)
+        mixed = backbone.mix(mapped)
+        flat_tokens = backbone.backbone_linear(mixed)
+        tokens = flat_tokens.unflatten(1, (-1, backbone.width))  # [B, S, D]
+        image = backbone.clip_proj(tokens)
         heads = {self.image: image}
         if self.clipproj is not None:
             heads[TEXT] = project_mean(self.clipproj, image)
-        return tokens, heads | self.backbone.blurry(mixed)
+        return tokens, heads | backbone.predict_blurry(mixed)
 
 
 class Backbone(nn.Module):
-    """Tokens of the ridges' outputs, and their projection.
+    """Network that all subjects share, from the shared space [B, H] to tokens.
 
-    With a head `blurry` the ridges' outputs also go through feature maps to a decoder.
+    With a head `blurry`, feature maps and a decoder make a latent from the same input.
     """
 
-    def __init__(self, config: Config, tokens: int, width: int, heads: Heads) -> None:
+    def __init__(self, config: Config, n_tokens: int, width: int, heads: Heads) -> None:
         super().__init__()
         self.width = width
         hidden = config.hidden
-        self.mixer_blocks2 = nn.ModuleList(_mixer_block() for _ in range(config.blocks))
+        blocks = [_make_mixer_block() for _ in range(config.blocks)]
+        self.mixer_blocks2 = nn.ModuleList(blocks)
 
         # tokens, and their projection for retrieval
-        self.backbone_linear = nn.Linear(hidden, tokens * width)
-        triples = [
-            (nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width)) for _ in range(3)
-        ]
-        self.clip_proj = nn.Sequential(
-            *(layer for triple in triples for layer in triple)
-        )
-        self.blin1: nn.Linear | None = None
+        self.backbone_linear = nn.Linear(hidden, n_tokens * width)
+        layers: list[nn.Module] = []
+        for _ in range(3):
+            layers.append(nn.LayerNorm(width))
+            layers.append(nn.GELU())
+            layers.append(nn.Linear(width, width))
+        self.clip_proj = nn.Sequential(*layers)
 
-        # low-level branch: feature maps of an autoencoder's latent
-        if BLURRY in heads:
-            self.map_size = _layers.find_map_size(
-                heads, BLURRY, 2 ** (len(CHANNELS) - 1)
+        # blurry branch
+        self.blin1: nn.Linear | None = None
+        if BLURRY not in heads:
+            return
+        scale = 2 ** (len(BLURRY_CHANNELS) - 1)
+        self.map_size = _layers.find_map_size(heads, BLURRY, scale)
+        height, map_width = self.map_size
+        self.blin1 = nn.Linear(hidden, BLURRY_FEATURES * height * map_width)
+        self.bdropout = Dropout(BLURRY_DROPOUT)
+        self.bnorm = nn.GroupNorm(1, BLURRY_FEATURES)
+        self.bupsampler = _layers.make_upsampler(
+            BLURRY_FEATURES, heads[BLURRY].shape[0], BLURRY_CHANNELS
+        )
+        self.b_maps_projector = None
+        if _layers.MAPS in heads:
+            dim = heads[_layers.MAPS].shape[-1]
+            self.b_maps_projector = _layers.make_maps_projector(
+                BLURRY_FEATURES, dim, dim, dim
             )
-            self.blin1 = nn.Linear(
-                hidden, FEATURES * self.map_size[0] * self.map_size[1]
-            )
-            self.bdropout = Dropout(BLURRY_DROPOUT)
-            self.bnorm = nn.GroupNorm(1, FEATURES)
-            self.bupsampler = _layers.make_upsampler(
-                FEATURES, heads[BLURRY].shape[0], CHANNELS
-            )
-            self.b_maps_projector = None
-            if _layers.MAPS in heads:
-                map_width = heads[_layers.MAPS].shape[-1]
-                self.b_maps_projector = _layers.make_maps_projector(
-                    FEATURES, map_width, map_width, map_width
-                )
 
     def mix(self, mapped: Tensor) -> Tensor:
-        """Add the output of each mixer block to the ridges' outputs, [B, H] to [B, H].
+        """Add the output of each mixer block to the shared space [B, H].
 
-        LayerNorm over one volume returns its bias whatever the input, so each block
-        gets zeros. In training, dropout differs by row and unit.
+        LayerNorm over one volume returns its bias for any input, so the blocks get
+        zeros. In training, dropout differs by row and unit.
         """
-        zeros = torch.zeros_like(mapped)[..., None]  # [B, H, 1]: one volume
+        zeros = torch.zeros_like(mapped)[..., None]  # [B, H, 1 volume]
         for block in self.mixer_blocks2:
             mapped = mapped + block(zeros)[..., 0]
         return mapped
 
-    def blurry(self, mixed: Tensor) -> dict[str, Tensor]:
-        """Map mixed outputs of the ridges [B, H] to the heads of the blurry branch.
-
-        Return no heads if the model has no such branch.
-        """
+    def predict_blurry(self, mixed: Tensor) -> dict[str, Tensor]:
+        """Predict the heads of the blurry branch, if any, from vectors [B, H]."""
         if self.blin1 is None:
             return {}
         maps = self.bdropout(self.blin1(mixed)).unflatten(1, (-1, *self.map_size))
         maps = self.bnorm(maps)  # [B, F, h, w]
         heads = {BLURRY: self.bupsampler(maps)}
         if self.b_maps_projector is not None:
-            # [B, S, D]
-            heads[_layers.MAPS] = self.b_maps_projector(maps).flatten(2).transpose(1, 2)
+            projected = self.b_maps_projector(maps)  # [B, D, h, w]
+            heads[_layers.MAPS] = projected.flatten(2).transpose(1, 2)
         return heads
 
 
-def _mixer_block() -> nn.Sequential:
-    """Make a mixer block over one volume, by MindEye2's names."""
-    layers = (nn.Linear(1, 1), nn.GELU(), Dropout(MIXER_DROPOUT), nn.Linear(1, 1))
-    return nn.Sequential(nn.LayerNorm(1), nn.Sequential(*layers))
+def _make_mixer_block() -> nn.Sequential:
+    """Make a mixer block over one volume."""
+    mlp = nn.Sequential(
+        nn.Linear(1, 1), nn.GELU(), Dropout(MIXER_DROPOUT), nn.Linear(1, 1)
+    )
+    return nn.Sequential(nn.LayerNorm(1), mlp)
 
 
 def project_mean(projection: nn.ParameterDict, tokens: Tensor) -> Tensor:
-    """Project the mean of tokens [B, S, D], or of several frames' [B, F, S, D], by a
-    matrix: [B, E].
+    """Project the mean of tokens to a vector.
+
+    Args:
+        projection: Matrix `proj` [D, E].
+        tokens: Tokens [B, S, D], or [B, F, S, D] of several frames.
+
+    Returns:
+        Vectors [B, E].
     """
     return tokens.flatten(1, -2).mean(1) @ projection["proj"]

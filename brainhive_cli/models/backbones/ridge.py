@@ -17,28 +17,27 @@ from brainhive_cli.models.backbones._layers import map_by_subject
 from brainhive_cli.models.heads import Heads
 from brainhive_cli.models.signal_spec import SignalSpec
 
-NUMBERS = 1 << 26
-"""Numbers of targets that are gathered at once."""
+MAX_TARGET_NUMBERS = 1 << 26
+"""Largest number of target values in memory at once."""
 BLOCK_NUMBERS = 1 << 23
-"""Numbers of signals that are converted to float64 at once: 64 MB, which glibc gives
-back when they are freed.
+"""Number of signal values that are converted to float64 at once. They take 64 MB, which
+glibc returns to the system when they are freed.
 """
-MAX_EXACT = 5000
-"""Signals, or numbers of a signal where these are fewer, up to which any number of
-components is exact; the time grows with their cube, half a minute for 5,000.
+MAX_EXACT_SIZE = 5000
+"""Largest number of signals, or of values per signal if these are fewer, for which all
+components are exact. The time grows with its cube, to half a minute for 5,000.
 """
 POWER_ITERATIONS = 4
-"""Of the approximation beyond, as in scikit-learn's PCA."""
+"""Number of power iterations of the approximation, as in scikit-learn's PCA."""
 TargetReader = Callable[[slice], dict[str, Tensor]]
-"""Gives the targets of some training signals, [B, *shape] by head."""
+"""Function that returns the targets [n, *shape], by head, of a slice of the signals."""
 
 
 class Config(BackboneConfig):
-    """Brain-Diffuser's regression (arXiv 2303.05334) to conditions of any shape,
-    without its VDVAE.
+    """Settings of Brain-Diffuser's ridge regression (arXiv 2303.05334).
 
-    There is one ridge for each subject and head, of all its outputs at once; no part of
-    `train` but `validation` has an effect.
+    Each subject and head has a ridge from signals to targets of any shape. Of the keys
+    of `train`, only `validation` has an effect.
     """
 
     cites = ("hoerl1970",)
@@ -47,34 +46,36 @@ class Config(BackboneConfig):
 
     alpha: float | dict[str, float] | Literal["auto"] = Field(
         60_000.0,
-        description="Penalty of the squared weights, as scikit-learn's; or one for "
-        "each head; auto: for each head by generalised cross-validation. "
-        "Brain-Diffuser: 60000 for image, 100000 for text tokens, of "
-        "z-scored voxels.",
+        description="Penalty of the squared weights as in scikit-learn, or a penalty "
+        "for each head. auto chooses each by generalised cross-validation. "
+        "Brain-Diffuser takes 60000 for image and 100000 for text tokens, of z-scored "
+        "voxels.",
     )
     components: int | None = Field(
         None,
         gt=0,
         le=2**20,
-        description="Principal components of the training signals that are kept; the "
-        "ridge is exact from the number of training signals on. Fewer components of "
-        "more than 5,000 signals of more than 5,000 numbers are approximated by a "
+        description="Number of principal components of the training signals. The ridge "
+        "is exact if this is at least the number of training signals. Fewer components "
+        "of more than 5,000 signals of more than 5,000 numbers are approximated by a "
         "randomised SVD. Default: all, with weights [V, outputs] instead of "
         "[components, outputs].",
     )
     standardise: bool = Field(
         True,
-        description="Bring each output to the spread of its target: by the predictions "
-        "for held-out stimuli, or else for the training's (Brain-Diffuser: "
-        "by those for the test pictures).",
+        description="If true, scale each output to the standard deviation of its "
+        "target. Its predictions for held-out stimuli give its own deviation, or else "
+        "those for training stimuli (in Brain-Diffuser those for the test pictures).",
     )
 
     def citations(self) -> tuple[str, ...]:
-        """Add cross-validation of the penalty, and Brain-Diffuser's correction of the
-        spread, where used.
-        """
-        chosen = ("golub1979",) if self.alpha == "auto" else ()
-        return (*self.cites, *chosen, *(("ozcelik2023",) if self.standardise else ()))
+        """List the papers of the ridge, and of the options in use."""
+        papers = list(self.cites)
+        if self.alpha == "auto":
+            papers.append("golub1979")
+        if self.standardise:
+            papers.append("ozcelik2023")
+        return tuple(papers)
 
     def build(self, spec: SignalSpec, heads: Heads) -> "Ridge":
         """Make the model, with weights of zero.
@@ -84,12 +85,10 @@ class Config(BackboneConfig):
         """
         if self.alpha == "auto":
             return Ridge(self, {}, spec, heads)
-        # one penalty for all heads, or one for each
-        alpha = (
-            self.alpha
-            if isinstance(self.alpha, dict)
-            else dict.fromkeys(heads, self.alpha)
-        )
+        if isinstance(self.alpha, dict):
+            alpha = self.alpha
+        else:
+            alpha = dict.fromkeys(heads, self.alpha)
         if alpha.keys() != heads.keys() or min(alpha.values()) <= 0:
             raise RecipeError(
                 f"backbone.alpha is {alpha}, and needs to be above 0 for each head",
@@ -99,12 +98,21 @@ class Config(BackboneConfig):
 
 
 TINY = Config(alpha=1.0)
-"""It has no size of its own."""
+"""Default settings, as the ridge has no size of its own."""
 
 
 class Ridge(nn.Module):
-    """The maps of all subjects, by number; a head without a penalty has that of
-    cross-validation.
+    """Ridges of all subjects.
+
+    Args:
+        config: Settings.
+        alpha: Penalty by head. The penalties of other heads are chosen by
+            cross-validation.
+        spec: Signals.
+        heads: Heads.
+
+    Attributes:
+        maps: A `RidgeMap` for each subject, by the subject's number.
     """
 
     def __init__(
@@ -128,118 +136,126 @@ class Ridge(nn.Module):
         Raises:
             BrainhiveError: for a subject that was not fitted.
         """
-        predicted = map_by_subject(
-            "ridge", signal, subject_index, [*self.maps.values()]
-        )
+        maps = list(self.maps.values())
+        predicted = map_by_subject("ridge", signal, subject_index, maps)
         return outputs.split_heads(predicted.to(signal.dtype), self.heads)
 
     @torch.no_grad()
     def fit(
         self, subject: int, signal: Tensor, targets: TargetReader, held_out: Tensor
     ) -> None:
-        """Fit the map of one subject, by one pass over the targets.
+        """Fit the map of one subject, in one pass over the targets.
 
         Args:
-            subject: Its number.
-            signal: Training signals [N, C, T], in the order of the targets.
-            targets: Targets of some of them.
-            held_out: Signals [M, C, T] that spread is measured on; without any, the
-                training's are.
+            subject: Number of the subject.
+            signal: Training signals [N, C, T].
+            targets: Reads the targets of a slice of the training signals.
+            held_out: Signals [M, C, T] whose predictions give the standard deviation of
+                the outputs. If M < 2, the training signals do.
 
         Raises:
-            BrainhiveError: if the fit does not fit into the free memory.
+            BrainhiveError: if the fit needs more memory than is free.
         """
-        # refuse before anything is computed
-        count = len(signal)
-        numbers = signal[0].numel()
-        kept = self.maps[str(subject)].count
-        needed_gb = count_fit_bytes(count, numbers, kept) / 1e9
+        n_signals = len(signal)
+        width = signal[0].numel()
+        ridge: RidgeMap = self.maps[str(subject)]
+        needed_gb = count_fit_bytes(n_signals, width, ridge.count) / 1e9
         free_gb = count_free_bytes(signal.device) / 1e9
         if needed_gb > free_gb:
             raise BrainhiveError(
-                f"a ridge on {count:,} signals of {numbers:,} numbers takes "
+                f"a ridge on {n_signals:,} signals of {width:,} numbers takes "
                 f"{needed_gb:.1f} GB of memory, and {free_gb:.1f} GB are free",
                 "fewer backbone.components, signal.channels or a shorter "
                 "signal.window_ms",
             )
 
-        # components of the signals; sums of the targets, block by block
-        ridge: RidgeMap = self.maps[str(subject)]
+        # project the signals to components, and the targets to these, block by block
         basis, scores, singular = ridge.project(signal)  # [V, K], [N, K], [K]
-        totals = {
-            name: torch.zeros(2, head.width, device=signal.device)
-            for name, head in self.heads.items()
-        }
-        at_once = max(1, NUMBERS // sum(head.width for head in self.heads.values()))
-        for start in range(0, len(signal), at_once):
-            rows = slice(start, min(start + at_once, len(signal)))
-            for name, values in targets(rows).items():
-                flat = values.flatten(1).float()
+        sums = {}
+        for name, head in self.heads.items():
+            sums[name] = torch.zeros(2, head.width, device=signal.device)
+        n_outputs = sum(head.width for head in self.heads.values())
+        block_size = max(1, MAX_TARGET_NUMBERS // n_outputs)
+        for start in range(0, n_signals, block_size):
+            rows = slice(start, min(start + block_size, n_signals))
+            for name, target in targets(rows).items():
+                flat = target.flatten(1).float()
                 ridge.weight[name] += scores[rows].T @ flat
-                totals[name] += torch.stack([flat.sum(0), flat.square().sum(0)])
+                sums[name] += torch.stack([flat.sum(0), flat.square().sum(0)])
 
-        # shrink each component by the penalty of its head
-        for name, (total, squares) in totals.items():
-            mean = total / len(signal)
-            loadings = ridge.weight[name]
-            values = singular.square()
-            # no penalty is set: choose it by cross-validation
+        # shrink the weights of each head by its penalty
+        variances = singular.square()
+        held_out_scores = None
+        for name, (target_sum, squares_sum) in sums.items():
+            mean = target_sum / n_signals
             alpha = self.alpha.get(name)
             if alpha is None:
-                rotated = (loadings * singular[:, None]).double().square()
-                centred = (squares - len(signal) * mean.square()).double()
-                # centring takes one degree of freedom; all features share the variance,
-                # however many components are kept
-                freedom = max(1, len(signal) - 1)
-                features = len(ridge.mean)
-                absent = features - len(values)
-                every = F.pad(values.double(), (0, absent))
-                rotated = F.pad(rotated, (0, 0, 0, absent))
-                alpha = choose_penalty(every, rotated, centred, freedom)
-            ridge.weight[name] *= (singular / (values + alpha))[:, None]
+                # sum of squares of each centred target
+                squares = (squares_sum - n_signals * mean.square()).double()
+                alpha = self._choose_penalty(ridge, name, singular, squares, n_signals)
+            ridge.weight[name] *= (singular / (variances + alpha))[:, None]
 
-            # bring predictions to the spread of the targets
+            # scale the predictions to the standard deviation of the targets
             if self.standardise:
-                spread = (squares / len(signal) - mean.square()).clamp(min=0).sqrt()
+                target_variance = squares_sum / n_signals - mean.square()
+                target_spread = target_variance.clamp(min=0).sqrt()
                 if len(held_out) > 1:
-                    # [M, K]
-                    held_out_scores = (
-                        held_out.flatten(1).to(ridge.mean) - ridge.mean
-                    ) @ basis
-                    predicted_spread = (held_out_scores @ ridge.weight[name]).std(
-                        0, correction=0
-                    )
+                    if held_out_scores is None:
+                        centred = held_out.flatten(1).to(ridge.mean) - ridge.mean
+                        held_out_scores = centred @ basis  # [M, K]
+                    predictions = held_out_scores @ ridge.weight[name]
+                    spread = predictions.std(0, correction=0)
                 else:
-                    # orthonormal scores: the spread of predictions follows from the
-                    # weights
-                    variance = (
-                        (singular[:, None] * ridge.weight[name])
-                        .square()
-                        .sum(0)
-                        .div(len(signal))
-                    )
-                    predicted_spread = variance.sqrt()
-                ratio = spread / predicted_spread.clamp(min=1e-30)
-                # an output that is predicted as constant stays so
-                ridge.weight[name] *= torch.where(predicted_spread > 0, ratio, 1.0)
+                    # the scores are orthonormal, so the weights give the variance
+                    scaled_weight = singular[:, None] * ridge.weight[name]
+                    spread = scaled_weight.square().sum(0).div(n_signals).sqrt()
+                ratio = target_spread / spread.clamp(min=1e-30)
+                # constant outputs stay constant
+                ridge.weight[name] *= torch.where(spread > 0, ratio, 1.0)
             ridge.bias[name].copy_(mean)
 
-        # keep the components, or multiply them into the weights
+        # store the basis, or weights [V, outputs]
         if ridge.is_reduced:
             ridge.basis.copy_(basis)
         else:
             for weight in ridge.weight.values():
                 weight.copy_(basis @ weight)
 
+    @staticmethod
+    def _choose_penalty(
+        ridge: "RidgeMap",
+        name: str,
+        singular: Tensor,
+        target_squares: Tensor,
+        n_signals: int,
+    ) -> float:
+        """Choose the penalty of a head by generalised cross-validation.
+
+        Args:
+            ridge: Map whose weights [K, outputs] are scores times targets.
+            name: Name of the head.
+            singular: Singular values [K] of the signals.
+            target_squares: Sums [outputs] of the squares of the centred targets.
+            n_signals: Number of training signals.
+        """
+        rotated = (ridge.weight[name] * singular[:, None]).double().square()
+        # directions of the signals without a component have no variance
+        n_absent = len(ridge.mean) - len(singular)
+        values = F.pad(singular.square().double(), (0, n_absent))
+        rotated = F.pad(rotated, (0, 0, 0, n_absent))
+        # centring takes one degree of freedom
+        freedom = max(1, n_signals - 1)
+        return choose_penalty(values, rotated, target_squares, freedom)
+
 
 class RidgeMap(nn.Module):
-    """The map of one subject: signals, less their mean, to components, and these to
-    every head.
+    """Linear map of one subject, from centred signals to components to all heads.
 
     Args:
-        width: V, numbers of a signal.
-        components: K; None leaves out the components, so that weights are [V, outputs].
-        heads: Their outputs.
+        width: Number V of values per signal.
+        components: Number K of components. None means no components, with weights [V,
+            outputs].
+        heads: Heads.
     """
 
     def __init__(self, width: int, components: int | None, heads: Heads) -> None:
@@ -250,29 +266,28 @@ class RidgeMap(nn.Module):
         if self.is_reduced:
             self.basis = nn.Parameter(torch.zeros(width, self.count))
 
-        # weights [K, outputs] and biases [outputs] of every head, which no gradient
-        # changes
-        weights = {
-            name: torch.zeros(self.count, head.width) for name, head in heads.items()
-        }
-        biases = {name: torch.zeros(head.width) for name, head in heads.items()}
+        weights = {}
+        biases = {}
+        for name, head in heads.items():
+            weights[name] = torch.zeros(self.count, head.width)
+            biases[name] = torch.zeros(head.width)
         self.weight = nn.ParameterDict(weights)
         self.bias = nn.ParameterDict(biases)
-        self.names = [*heads]  # in their order, which ParameterDict does not keep
+        self.names = list(heads)  # ParameterDict sorts its keys
         self.requires_grad_(False)
 
     def forward(self, signal: Tensor) -> Tensor:
-        """Map signals [B, C, T] to the outputs of all heads, one after another, [B,
-        outputs].
-        """
-        centred = signal.flatten(1).to(self.mean) - self.mean
-        components = centred @ self.basis if self.is_reduced else centred
-        return torch.cat(
-            [components @ self.weight[name] + self.bias[name] for name in self.names], 1
-        )
+        """Map signals [B, C, T] to the outputs [B, outputs] of all heads in a row."""
+        features = signal.flatten(1).to(self.mean) - self.mean
+        if self.is_reduced:
+            features = features @ self.basis
+        predictions = []
+        for name in self.names:
+            predictions.append(features @ self.weight[name] + self.bias[name])
+        return torch.cat(predictions, 1)
 
     def project(self, signal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Keep the mean of training signals [N, C, T], and find their components.
+        """Store the mean of training signals [N, C, T], and find their components.
 
         Returns:
             Basis [V, K], scores of unit length [N, K], and singular values [K], the
@@ -281,15 +296,14 @@ class RidgeMap(nn.Module):
         Source: Halko et al. 2011, Finding structure with randomness (approximation).
         """
         flat = signal.flatten(1)  # [N, V]
-        count, width = flat.shape
-        at_once = max(1, BLOCK_NUMBERS // width)
+        n_signals, width = flat.shape
+        block_size = max(1, BLOCK_NUMBERS // width)
         mean = torch.zeros(width, dtype=torch.float64, device=flat.device)
-        for part in flat.split(at_once):
-            mean += part.double().sum(0) / count
+        for block in flat.split(block_size):
+            mean += block.double().sum(0) / n_signals
         self.mean.copy_(mean)
 
-        # an approximation where both sides are large
-        if is_approximate(count, width, self.count):
+        if is_approximate(n_signals, width, self.count):
             with torch.random.fork_rng():
                 torch.manual_seed(0)
                 scores, singular, basis = torch.svd_lowrank(
@@ -297,82 +311,89 @@ class RidgeMap(nn.Module):
                 )
             return basis, scores, singular
 
-        # eigenvectors of the smaller Gram matrix [S, S], without those of no variance
-        small = min(count, width)
-        gram = torch.zeros(small, small, dtype=torch.float64, device=flat.device)
+        # eigenvectors of the smaller Gram matrix, with a variance above rounding
+        size = min(n_signals, width)
+        gram = torch.zeros(size, size, dtype=torch.float64, device=flat.device)
         for block in _centre_in_blocks(flat, mean):
             _add_products(gram, block)
-        squared, vectors = _find_eigenvectors(gram, min(self.count, small))
-        epsilon = torch.finfo(torch.float64).eps * small
-        kept = int((squared > squared[0] * epsilon).sum())
-        singular = squared[:kept].sqrt()
-        vectors = vectors[:, :kept]
-
-        # the vectors of the other side follow; zeros where there are fewer components
+        variances, vectors = _find_eigenvectors(gram, min(self.count, size))
+        epsilon = torch.finfo(torch.float64).eps * size
+        rank = int((variances > variances[0] * epsilon).sum())
+        singular = variances[:rank].sqrt()
+        vectors = vectors[:, :rank]
         del gram
+
+        # vectors of the longer side follow from these
         scaled = vectors / singular
-        others = torch.zeros(max(flat.shape), self.count, device=flat.device)
+        long_vectors = torch.zeros(max(flat.shape), self.count, device=flat.device)
         start = 0
         for block in _centre_in_blocks(flat, mean):
-            others[start : start + len(block), :kept] = block @ scaled
-            start += len(block)
-        empty = (0, self.count - kept)
-        vectors = F.pad(vectors.float(), empty)
-        singular = F.pad(singular.float(), empty)
-        if width > count:
-            return others, vectors, singular
-        return vectors, others, singular
+            stop = start + len(block)
+            long_vectors[start:stop, :rank] = block @ scaled
+            start = stop
+
+        # pad to K components with zeros
+        padding = (0, self.count - rank)
+        short_vectors = F.pad(vectors.float(), padding)
+        singular = F.pad(singular.float(), padding)
+        if width > n_signals:
+            return long_vectors, short_vectors, singular
+        return short_vectors, long_vectors, singular
 
 
 def _centre_in_blocks(flat: Tensor, mean: Tensor) -> Iterator[Tensor]:
-    """Centre signals [N, V] in float64, in blocks of the longer side: [n, V], or [v, N]
-    where there are more numbers than signals.
+    """Centre signals [N, V] in float64, in blocks of the longer side.
+
+    Yields:
+        Blocks [n, V] of signals, or blocks [v, N] of values if V > N.
     """
-    at_once = max(1, BLOCK_NUMBERS // min(flat.shape))
+    block_size = max(1, BLOCK_NUMBERS // min(flat.shape))
     if flat.shape[1] <= len(flat):
-        for rows in flat.split(at_once):
+        for rows in flat.split(block_size):
             yield rows.double() - mean
         return
-    means = mean.split(at_once)
-    for columns, column_means in zip(flat.split(at_once, 1), means, strict=True):
+    means = mean.split(block_size)
+    for columns, column_means in zip(flat.split(block_size, 1), means, strict=True):
         yield (columns.double() - column_means).T
 
 
 def _add_products(gram: Tensor, block: Tensor) -> None:
-    """Add the products of the columns of a block [n, S] to the lower triangle of a Gram
-    matrix [S, S].
+    """Add block.T @ block of a block [n, S] to a Gram matrix [S, S] in place.
+
+    On the CPU only the lower triangle is updated, in half of the time.
     """
     if gram.device.type != "cpu":
         gram.addmm_(block.T, block)
         return
     from scipy.linalg.blas import dsyrk
 
-    # one triangle takes half of the time; transposed matrices are in Fortran's order,
-    # so that no copy is made
+    # transposed matrices are in Fortran's order, so that nothing is copied
     dsyrk(1.0, block.numpy().T, beta=1.0, c=gram.numpy().T, overwrite_c=1)
 
 
 def _find_eigenvectors(gram: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Find the largest eigenvalues [K] of a symmetric matrix [S, S] and their
-    eigenvectors [S, K], in descending order.
+    """Find the K largest eigenvalues of a symmetric matrix and their eigenvectors.
 
-    Only the lower triangle is read; the matrix is overwritten.
+    Args:
+        gram: Matrix [S, S], whose lower triangle is read. It is overwritten.
+        count: Number K.
+
+    Returns:
+        Eigenvalues [K] in descending order, and eigenvectors [S, K].
     """
     size = len(gram)
     if gram.device.type == "cpu" and count < size:
         from scipy.linalg import eigh
 
-        largest = (size - count, size - 1)
-        values, vectors = map(
-            torch.from_numpy,
-            eigh(
-                gram.numpy().T,
-                lower=False,
-                subset_by_index=largest,
-                overwrite_a=True,
-                check_finite=False,
-            ),
+        eigenvalues, eigenvectors = eigh(
+            gram.numpy().T,
+            lower=False,
+            subset_by_index=(size - count, size - 1),
+            overwrite_a=True,
+            check_finite=False,
         )
+        values = torch.from_numpy(eigenvalues)
+        vectors = torch.from_numpy(eigenvectors)
     else:
         values, vectors = torch.linalg.eigh(gram)
         values = values[-count:]
@@ -380,46 +401,30 @@ def _find_eigenvectors(gram: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return values.flip(-1), vectors.flip(-1)
 
 
-def is_approximate(signals: int, numbers: int, components: int) -> bool:
-    """Return True if components of N signals of V numbers are approximated.
-
-    As scikit-learn's PCA does, where fewer are kept than both sides have.
-    """
-    small = min(signals, numbers)
-    return small > MAX_EXACT and components < 0.8 * small
+def is_approximate(n_signals: int, n_values: int, n_components: int) -> bool:
+    """Return True if components are approximated, as in scikit-learn's PCA."""
+    size = min(n_signals, n_values)
+    return size > MAX_EXACT_SIZE and n_components < 0.8 * size
 
 
-def count_fit_bytes(signals: int, numbers: int, components: int) -> int:
-    """Count the memory that a fit to N signals of V numbers takes beyond the signals.
-
-    Args:
-        signals: N.
-        numbers: V.
-        components: Components that are kept.
-    """
-    small = min(signals, numbers)
-    kept = min(components, small)
-    sides = 4 * (signals + numbers) * kept
-    # centred signals, and both sides before and after an orthogonalisation
-    if is_approximate(signals, numbers, components):
-        return 4 * signals * numbers + 2 * sides
-    # the Gram matrix, its eigenvectors and a copy, both sides, and a block; all
-    # eigenvectors need as much again
-    eigenvectors = 8 * small * (2 * small if kept == small else kept)
-    return 8 * small**2 + 2 * eigenvectors + sides + 8 * BLOCK_NUMBERS
+def count_fit_bytes(n_signals: int, n_values: int, n_components: int) -> int:
+    """Estimate the bytes of memory that a fit takes beyond its signals [N, V]."""
+    size = min(n_signals, n_values)
+    n_kept = min(n_components, size)
+    basis_and_scores = 4 * (n_signals + n_values) * n_kept
+    if is_approximate(n_signals, n_values, n_components):
+        # centred signals, and basis and scores before and after orthogonalisation
+        return 4 * n_signals * n_values + 2 * basis_and_scores
+    # Gram matrix, eigenvectors and a copy, basis and scores, and a block. Finding all
+    # eigenvectors takes as much again.
+    eigenvectors = 8 * size * (2 * size if n_kept == size else n_kept)
+    return 8 * size**2 + 2 * eigenvectors + basis_and_scores + 8 * BLOCK_NUMBERS
 
 
-def count_fit_operations(signals: int, numbers: int, components: int) -> float:
-    """Count the operations in float64 that finding components of N signals of V
-    numbers takes; operations in float32 count half.
-
-    Args:
-        signals: N.
-        numbers: V.
-        components: Components that are kept.
-    """
-    if is_approximate(signals, numbers, components):
-        products = 2 * POWER_ITERATIONS + 2
-        return float(signals) * numbers * components * products
-    small = min(signals, numbers)
-    return 2.0 * signals * numbers * small + 10.0 * small**3
+def count_fit_operations(n_signals: int, n_values: int, n_components: int) -> float:
+    """Estimate the operations in float64 of a fit. Operations in float32 count half."""
+    size = min(n_signals, n_values)
+    if is_approximate(n_signals, n_values, n_components):
+        n_products = 2 * POWER_ITERATIONS + 2
+        return float(n_signals) * n_values * n_components * n_products
+    return 2.0 * n_signals * n_values * size + 10.0 * size**3

@@ -1,6 +1,4 @@
-"""BRIDGE's brain encoder: parts of the window through one map and block, pooled by
-attention.
-"""
+"""Brain encoder of BRIDGE, which pools segments of the window by attention."""
 
 import torch
 import torch.nn.functional as F
@@ -14,14 +12,18 @@ from brainhive_cli.models.sizes import InnerWidth, Share
 
 
 class Config(BackboneConfig):
-    """The encoder of BRIDGE (NeurIPS 2026, published repository)."""
+    """Settings of BRIDGE's encoder (NeurIPS 2026, published repository)."""
 
     cites = ("bridge2026",)
 
     segments: PositiveInt = Field(
-        2, description="Parts of the window; the last takes what is left. BRIDGE's."
+        2,
+        description="Number S of equal segments. The last also gets the remaining "
+        "samples. The default is BRIDGE's.",
     )
-    hidden: InnerWidth = Field(1024, description="Width inside the block; BRIDGE's.")
+    hidden: InnerWidth = Field(
+        1024, description="Width inside the block, by default BRIDGE's."
+    )
     dropout: Share = Field(
         0.1, description="Probability of dropping a hidden unit of the block."
     )
@@ -46,15 +48,13 @@ TINY = Config(hidden=8)
 
 
 class Segments(nn.Module):
-    """One linear map and block for all segments, and the attention that pools them."""
+    """Linear map and block that all segments share, and attention that pools them."""
 
     def __init__(self, channels: int, samples: int, dim: int, config: Config) -> None:
         super().__init__()
-        # the last segment takes the remainder
-        self.length = samples // config.segments
-        self.lengths = [self.length] * (config.segments - 1) + [
-            samples - self.length * (config.segments - 1)
-        ]
+        length = samples // config.segments
+        n_equal = config.segments - 1
+        self.lengths = [length] * n_equal + [samples - length * n_equal]
         self.proj_in = nn.Linear(channels * max(self.lengths), dim)
         self.block = ResidualMLP(dim, config.hidden, config.dropout)
         self.attention = nn.Sequential(
@@ -62,13 +62,13 @@ class Segments(nn.Module):
         )
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
-        """Encode signals [B, C, T] as tokens [B, D]; the subject does not matter."""
-        parts_of_window = signal.split(self.lengths, -1)  # the last is the longest
-        # one map serves all segments, so that they need one length
-        padded = [
-            F.pad(part, (0, self.lengths[-1] - part.shape[-1]))
-            for part in parts_of_window
-        ]
-        # [B, S, D]
-        tokens = self.block(self.proj_in(torch.stack(padded, 1).flatten(2)))
-        return (self.attention(tokens).softmax(1) * tokens).sum(1)  # [B, D]
+        """Encode signals [B, C, T] as tokens [B, D]. The subject has no effect."""
+        # pad all segments to the length of the last, which is the longest
+        padded = []
+        for segment in signal.split(self.lengths, -1):
+            padding = self.lengths[-1] - segment.shape[-1]
+            padded.append(F.pad(segment, (0, padding)))
+        features = torch.stack(padded, 1).flatten(2)
+        tokens = self.block(self.proj_in(features))  # [B, S, D]
+        weights = self.attention(tokens).softmax(1)  # [B, S, 1]
+        return (weights * tokens).sum(1)

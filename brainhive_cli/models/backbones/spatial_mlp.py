@@ -1,6 +1,4 @@
-"""Visual Blur Perception's brain encoder: non-negative spatial filters, then dense
-layers over time.
-"""
+"""Brain encoder of Visual Blur Perception (VBP), with non-negative spatial filters."""
 
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
@@ -11,28 +9,32 @@ from brainhive_cli.models.blocks import Dropout
 from brainhive_cli.models.sizes import Share
 
 FIRST_DROPOUT = 0.25
-"""Probability of dropping a unit behind the first layer over time; VBP's."""
+"""Probability of dropping a unit after the first layer over time, as in VBP."""
 
 
 class Config(BackboneConfig):
-    """The encoder of Visual Blur Perception (AAAI 2026, published repository)."""
+    """Settings of VBP's encoder (AAAI 2026, published repository)."""
 
     cites = ("liu2026",)
 
-    filters: PositiveInt = Field(25, description="Spatial filters; VBP's.")
+    filters: PositiveInt = Field(
+        25, description="Number F of spatial filters, by default VBP's."
+    )
     hidden: PositiveInt = Field(
-        200, description="Width of the layers over time; VBP's."
+        200, description="Width H of the layers over time, by default VBP's."
     )
     dropout: Share = Field(
-        0.65, description="Behind the second layer over time; VBP's."
+        0.65,
+        description="Probability of dropping a unit after the second layer over time. "
+        "The default is VBP's.",
     )
 
     def build(
         self, channels: int, samples: int, dim: int, subjects: int = 1
     ) -> BrainEncoder:
         """Make the encoder for signals [B, C, T] and tokens [B, D]."""
-        # layers over time that all filters share: [B, F, T] to [B, F, H]
-        over_time = nn.Sequential(
+        # all filters share the layers over time
+        time_layers = nn.Sequential(
             nn.Linear(samples, self.hidden),
             nn.ELU(),
             Dropout(FIRST_DROPOUT),
@@ -43,7 +45,7 @@ class Config(BackboneConfig):
         return BrainEncoder(
             spatial=NonNegativeFilters(channels, self.filters),  # [B, F, T]
             norm=nn.BatchNorm1d(self.filters),
-            time=over_time,
+            time=time_layers,  # [B, F, H]
             flatten=nn.Flatten(),  # [B, F · H]
             project=nn.Linear(self.filters * self.hidden, dim),
         )
@@ -53,17 +55,17 @@ TINY = Config(filters=3, hidden=8)
 
 
 class NonNegativeFilters(nn.Conv1d):
-    """A mixing of channels by the absolute values of its weights, without bias.
+    """Spatial filters by the absolute values of their weights, without bias.
 
-    In training the weights are replaced by these before each step, as in VBP's code.
+    Each forward pass in training stores the absolute values as weights, as VBP does.
     """
 
     def __init__(self, channels: int, filters: int) -> None:
         super().__init__(channels, filters, 1, bias=False)
 
     def forward(self, signal: Tensor) -> Tensor:
-        """Map [B, C, T] to [B, F, T]."""
+        """Filter signals [B, C, T] to [B, F, T]."""
         if self.training:
-            # a second forward pass changes nothing, so autograd need not know
+            # hidden from autograd, as the output does not depend on it
             self.weight.data.abs_()
         return self.weight[..., 0].abs() @ signal

@@ -1,6 +1,4 @@
-"""Voxel ridge: a penalised linear map for each subject into a shared space, and an MLP
-that all share.
-"""
+"""Voxel ridge, with a penalised linear map for each subject and a shared MLP."""
 
 from functools import partial
 
@@ -16,17 +14,16 @@ from brainhive_cli.models.sizes import HiddenDropout, Width
 
 
 class Config(BackboneConfig):
-    """For voxels [B, V, 1] of several subjects, who may differ in V.
+    """Settings for voxels [B, V, 1] of several subjects, who may differ in V.
 
-    After the subject-wise ridge of MindEye2 (arXiv 2403.11207); the shared part is
-    BrainHiVE's block.
+    The ridges are those of MindEye2 (arXiv 2403.11207), the MLP is BrainHiVE's.
     """
 
     cites = ("scotti2024",)
     pads_widths = True
 
     hidden: Width = Field(
-        1024, description="Width of the shared space; ours (MindEye2: 4096)."
+        1024, description="Width H of the shared space (4096 in MindEye2)."
     )
     dropout: HiddenDropout = 0.1
 
@@ -39,14 +36,15 @@ class Config(BackboneConfig):
 
 TINY = Config(hidden=8)
 L2 = 1e-4
-"""Weight of the sum of the squared weights of the linear maps, added to the loss;
-ours.
-"""
+"""Penalty on the sum of the squared weights of the linear maps, our choice."""
 
 
 class VoxelRidge(nn.Module):
-    """Each signal through the map of its subject, then through what all subjects
-    share.
+    """Linear map of each subject, then an MLP and a projection that all share.
+
+    Attributes:
+        weight: Weights [subjects, V, H] of the linear maps.
+        bias: Biases [subjects, H].
     """
 
     def __init__(
@@ -56,30 +54,37 @@ class VoxelRidge(nn.Module):
         self.channels = channels
         self.l2 = L2
         hidden = config.hidden
-        reach = (channels * samples) ** -0.5  # as nn.Linear starts
-        self.weight = nn.Parameter(
-            torch.empty(subjects, channels * samples, hidden).uniform_(-reach, reach)
-        )
+        n_inputs = channels * samples
+        bound = n_inputs**-0.5  # initialised as nn.Linear
+        weight = torch.empty(subjects, n_inputs, hidden).uniform_(-bound, bound)
+        self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.zeros(subjects, hidden))
         self.shared = build_residual_stack(hidden, hidden, config.dropout)
         self.project = nn.Linear(hidden, dim)
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
-        """Encode signals [B, V, 1] of subjects [B] as tokens [B, D]; None is through
-        the mean map.
+        """Encode signals as tokens.
+
+        Args:
+            signal: Voxels [B, V, 1]. Missing voxels of narrower subjects become zeros.
+            subject_index: Index [B] of each signal's subject. None is a new subject,
+                who gets the mean map.
+
+        Returns:
+            Tokens [B, D].
         """
-        # zeros instead of the voxels that narrower subjects do not have
         signal = F.pad(signal, (0, 0, 0, self.channels - signal.shape[1]))
         flat = signal.flatten(1)
         weight = self.weight.view_as(self.weight)
-        # the derivative of the penalty, which the loss itself does not show
+        # add the gradient of the penalty, which the loss does not contain
         if weight.requires_grad:
             weight.register_hook(
                 lambda gradient: gradient + 2 * self.l2 * self.weight.detach()
             )
         if subject_index is None:
             mapped = flat @ weight.mean(0)
-        else:  # without weights [B, V, H] for each signal
+        else:
+            # one product per subject, instead of weights [B, V, H]
             maps = [partial(torch.matmul, other=matrix) for matrix in weight]
             mapped = map_by_subject("voxel-ridge", flat, subject_index, maps)
         mapped = mapped + select_rows(self.bias, subject_index)  # [B, H]

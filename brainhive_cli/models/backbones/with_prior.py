@@ -1,9 +1,7 @@
-"""A brain model and a diffusion prior in one: tokens of a head are sampled from those
-that it predicts.
-"""
+"""Backbone of a brain model and a diffusion prior that samples a head's tokens."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic import Field
@@ -17,22 +15,20 @@ from brainhive_cli.models.heads import Decoded, Heads
 from brainhive_cli.models.signal_spec import SignalSpec
 
 DENOISED = "denoised"
-"""The further output in training: what the prior makes of noised tokens, and their
-target.
-"""
-SIGNALS_AT_ONCE = 32
-"""Signals whose tokens are sampled at once: attention over 515 tokens needs 13 MB a row
-and layer.
+"""Name of the training output that compares the prior's tokens with true tokens."""
+SIGNALS_PER_BATCH = 32
+"""Number of signals that are sampled at once. Attention over 515 tokens takes 13 MB per
+signal and layer.
 """
 
 
 class Config(BackboneConfig):
-    """MindEye1's high level (arXiv 2305.18274): both learn together, or the prior after
-    its brain model.
+    """Settings of MindEye1's high level (arXiv 2305.18274).
 
-    A loss term `{prediction: denoised, loss: mse, weight: 30}` trains the prior (30 is
-    MindEye1's weight); a stage with `freeze: [backbone.brain]` trains it alone. With
-    decoded tokens sampled already, `reconstruct` takes the prior `identity`.
+    Brain model and prior learn together, or the prior alone in a stage with `freeze:
+    [backbone.brain]`. A loss term `{prediction: denoised, loss: mse, weight: 30}`
+    trains the prior (30 is MindEye1's). As decoded tokens are already sampled,
+    `reconstruct` takes the prior `identity`.
     """
 
     cites = ("scotti2023",)
@@ -45,54 +41,62 @@ class Config(BackboneConfig):
         "mindeye1",
         validate_default=True,
         description=(
-            "Diffusion prior of the head that it names, whose shape decides `tokens` "
-            "and `dim`."
+            "Diffusion prior of the head `head`, whose shape decides `tokens` and "
+            "`dim`."
         ),
     )
 
     condition: Literal["head", "voxel_tokens"] = Field(
         "head",
-        description="What the prior is given: the brain's tokens of its head, or those "
-        "of mindeye2 before their last projection, as MindEye2 does.",
+        description="Condition of the prior: the tokens that the brain model predicts "
+        "for the head, or mindeye2's tokens before their last projection, as in "
+        "MindEye2.",
     )
 
     @property
     def streams(self) -> Sequence[str]:  # type: ignore[override]
-        """Streams of its brain model."""
+        """Sets of `signal.region_split` that the brain model reads separately."""
         return self.backbone.streams
 
     def build(self, spec: SignalSpec, heads: Heads) -> "WithPrior":
-        """Make both.
+        """Make brain model and prior.
 
         Raises:
-            RecipeError: if there is no such head, or it is not tokens.
+            RecipeError: if the prior's head is absent or not tokens, or the brain model
+                has no voxel tokens.
         """
-        # the prior samples tokens, so that its head must be tokens
         head_name = self.prior.head
-        if head_name not in heads or len(heads[head_name].shape) != 2:
-            tokens = [name for name, head in heads.items() if len(head.shape) == 2]
+        token_heads = [name for name, head in heads.items() if len(head.shape) == 2]
+        if head_name not in token_heads:
             raise RecipeError(
                 f"backbone.prior.head is {head_name!r}, and needs to be a head of "
                 "tokens",
-                f"heads of tokens: {', '.join(tokens) or 'none'}",
+                f"heads of tokens: {', '.join(token_heads) or 'none'}",
             )
 
-        # the shape of the head decides the sizes of the prior
-        count, dim = heads[head_name].shape
-        prior = self.prior.model_copy(update={"tokens": count, "dim": dim}).build(
-            {}, None
-        )
+        n_tokens, dim = heads[head_name].shape
+        prior_config = self.prior.model_copy(update={"tokens": n_tokens, "dim": dim})
+        prior = prior_config.build({}, None)
         brain = backbones.build(self.backbone, spec, heads)
-        # tokens before the last projection exist in MindEye2 alone
-        if self.condition == "voxel_tokens" and not hasattr(brain, "with_voxel_tokens"):
+        takes_voxel_tokens = self.condition == "voxel_tokens"
+        if takes_voxel_tokens and not isinstance(brain, VoxelTokenPredictor):
             raise RecipeError(
                 f"backbone.condition is voxel_tokens, which {self.backbone.kind} "
                 "does not have",
                 "backbone.condition=head, or backbone.backbone.kind=mindeye2",
             )
-        return WithPrior(
-            brain, prior, heads, head_name, self.condition == "voxel_tokens"
-        )
+        return WithPrior(brain, prior, heads, head_name, takes_voxel_tokens)
+
+
+@runtime_checkable
+class VoxelTokenPredictor(Protocol):
+    """Brain model with tokens before their last projection, such as mindeye2."""
+
+    def predict_with_voxel_tokens(
+        self, signal: Tensor, subject_index: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return these tokens [B, S, D], and the heads by name."""
+        ...
 
 
 TINY = Config(
@@ -103,26 +107,28 @@ TINY = Config(
 
 
 class WithPrior(nn.Module):
-    """The brain model predicts; what is decoded, and what training adds, goes through
-    the prior.
+    """Brain model that predicts heads, and prior that samples the tokens of a head.
+
+    Attributes:
+        head: Name of the head that the prior samples.
+        takes_voxel_tokens: If True, voxel tokens condition the prior instead of the
+            predicted tokens of the head.
     """
 
     def __init__(
-        self, brain: Any, prior: Any, heads: Heads, head: str, takes_inner: bool
+        self, brain: Any, prior: Any, heads: Heads, head: str, takes_voxel_tokens: bool
     ) -> None:
         super().__init__()
         self.brain = brain
         self.prior = prior
         self.heads = heads
         self.head = head
-        self.takes_inner = takes_inner
+        self.takes_voxel_tokens = takes_voxel_tokens
 
     def forward(
         self, signal: Tensor, subject_index: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Predict every head, [B, *shape] by name, as the brain model does; nothing is
-        sampled.
-        """
+        """Predict every head, [B, *shape] by name, with the brain model alone."""
         return backbones.predict(self.brain, self.heads, signal, subject_index)
 
     def learn(
@@ -132,35 +138,43 @@ class WithPrior(nn.Module):
         targets: Mapping[str, Tensor],
         context: Any,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Predict as the brain model does in training, and `denoised` [B, S, D] from
-        noised targets.
+        """Predict heads and `denoised` tokens in a training step.
 
-        The noise is torch's: several processes that share a batch draw other noise than
-        one.
+        The noise comes from torch's global generator, so it differs with the number of
+        processes.
+
+        Returns:
+            Predictions by name, with `denoised` [B, S, D], and targets that replace the
+            given ones, with the target of `denoised`.
         """
-        # tokens on which the prior is conditioned, and the heads
-        if self.takes_inner:
-            condition, predicted = self.brain.with_voxel_tokens(signal, subject_index)
-            replaced: dict[str, Tensor] = {}
+        replaced: dict[str, Tensor] = {}
+        if self.takes_voxel_tokens:
+            condition, predicted = self.brain.predict_with_voxel_tokens(
+                signal, subject_index
+            )
         else:
             predicted, replaced = backbones.learn(
                 self.brain, self.heads, signal, subject_index, targets, context
             )
             condition = predicted[self.head]
 
-        # the prior's prediction and its target, both [B, S, D]
         denoised, target = self.prior.learn(condition, targets[self.head])
         return {**predicted, DENOISED: denoised}, {**replaced, DENOISED: target}
 
     def decode(
         self, signal: Tensor, subject_index: Tensor | None, seeds: Sequence[int]
     ) -> Decoded:
-        """Decode every head, [B, *shape] by name; the tokens of the prior's are sampled
-        by one seed a row.
+        """Decode heads [B, *shape], and sample the tokens of the prior's head.
+
+        Args:
+            signal: Signals [B, C, T].
+            subject_index: Index [B] of each signal's subject, or None.
+            seeds: Seed [B] of each signal.
         """
-        # decode all heads, and the tokens that condition the prior
-        if self.takes_inner:
-            condition, predicted = self.brain.with_voxel_tokens(signal, subject_index)
+        if self.takes_voxel_tokens:
+            condition, predicted = self.brain.predict_with_voxel_tokens(
+                signal, subject_index
+            )
             decoded = Decoded(predicted)
         else:
             decoded = backbones.decode(
@@ -168,13 +182,9 @@ class WithPrior(nn.Module):
             )
             condition = decoded.tensors[self.head]
 
-        # sample in blocks, as attention needs memory for each row
-        blocks = [
-            slice(start, start + SIGNALS_AT_ONCE)
-            for start in range(0, len(seeds), SIGNALS_AT_ONCE)
-        ]
-        sampled = torch.cat(
-            [self.prior.sample(condition[rows], seeds[rows]) for rows in blocks]
-        )
-        # sampled tokens replace the predicted ones
-        return Decoded({**decoded.tensors, self.head: sampled}, decoded.texts)
+        batches = []
+        for start in range(0, len(seeds), SIGNALS_PER_BATCH):
+            rows = slice(start, start + SIGNALS_PER_BATCH)
+            batches.append(self.prior.sample(condition[rows], seeds[rows]))
+        tensors = decoded.tensors | {self.head: torch.cat(batches)}
+        return Decoded(tensors, decoded.texts)

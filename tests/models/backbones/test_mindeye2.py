@@ -98,7 +98,7 @@ def test_ridges_mixers_and_voxel_tokens_are_the_references(
         subject = torch.full((len(voxels),), place)
         with torch.no_grad():
             mapped = brain.ridge["linears"](voxels, subject)
-            tokens, _ = brain.with_voxel_tokens(voxels, subject)
+            tokens, _ = brain.predict_with_voxel_tokens(voxels, subject)
         assert_near(mapped, expected[f"expected.ridge_subject{place}"][:, 0], TOLERANCE)
         stored = expected.get(f"expected.voxel_tokens_subject{place}")
         if stored is not None:
@@ -166,7 +166,7 @@ def test_a_new_ridge_gets_the_mixer_blocks_of_its_start(
             for parameter in new.backbone.ridge.parameters():
                 parameter.zero_()
             signal, subject = torch.randn(2, 5, 1), torch.zeros(2, dtype=torch.long)
-            tokens, _ = new.backbone.with_voxel_tokens(signal, subject)
+            tokens, _ = new.backbone.predict_with_voxel_tokens(signal, subject)
         assert_near(tokens.flatten(1), wanted.expand(2, -1), TOLERANCE)
 
 
@@ -183,8 +183,10 @@ def test_the_blurry_branch_gives_the_references_latent_and_maps(
     also MindEye2's.
     """
     config, expected = read(golden / "havir/structural.safetensors")
-    monkeypatch.setattr(mindeye2, "FEATURES", config["channels"])
-    monkeypatch.setattr(mindeye2, "CHANNELS", tuple(config["block_out_channels"]))
+    monkeypatch.setattr(mindeye2, "BLURRY_FEATURES", config["channels"])
+    monkeypatch.setattr(
+        mindeye2, "BLURRY_CHANNELS", tuple(config["block_out_channels"])
+    )
     heads = {
         "blurry": Head(expected["out.latent"].shape[1:]),
         "maps": Head(expected["out.maps"].shape[1:]),
@@ -223,7 +225,7 @@ def test_the_blurry_branch_gives_the_references_latent_and_maps(
     backbone.load_state_dict(state, strict=False)
 
     with torch.no_grad():
-        found = backbone.blurry(x)
+        found = backbone.predict_blurry(x)
 
     assert_near(found["blurry"], expected["out.latent"], TOLERANCE)
     assert_near(found["maps"], expected["out.maps"], TOLERANCE)

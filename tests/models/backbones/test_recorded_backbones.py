@@ -175,8 +175,8 @@ def test_ridges(recorded, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     heads, config = {"a": Head((2, 2)), "b": Head((3,))}, RIDGES[case]
     is_shared = isinstance(config, shared_ridge.Config)
     widths = (9, 9) if is_shared else (9, 6)
-    monkeypatch.setattr(ridge, "NUMBERS", 7 * 4)
-    monkeypatch.setattr(shared_ridge, "NUMBERS", 16 * 4)
+    monkeypatch.setattr(ridge, "MAX_TARGET_NUMBERS", 7 * 4)
+    monkeypatch.setattr(shared_ridge, "MAX_TARGET_NUMBERS", 16 * 4)
     numbers: dict[str, Any] = {}
     for counts in ((6, 3) if is_shared else (7, 23), (13, 5)):
         model = backbones.build(config, SignalSpec((), 1, (4, 1), widths), heads)

@@ -53,7 +53,7 @@ def fitted(
 
 def test_it_is_scikit_learns_whether_there_are_more_voxels_or_more_signals(monkeypatch):
     linear_model = pytest.importorskip("sklearn.linear_model")
-    monkeypatch.setattr(ridge, "NUMBERS", 140)  # seven rows at once
+    monkeypatch.setattr(ridge, "MAX_TARGET_NUMBERS", 140)  # seven rows at once
     for subject, voxels, components in ((1, 40, None), (4, 15, None), (1, 40, 40)):
         (signal, targets), index = (
             drawn(voxels),
@@ -192,7 +192,7 @@ def test_components_are_those_of_a_whole_decomposition(voxels, components, monke
 def test_many_signals_are_approximated_like_the_exact(monkeypatch):
     """Tolerance: the last of the components that are kept differ."""
     exact = fit_components(20).parts
-    monkeypatch.setattr(ridge, "MAX_EXACT", 30)
+    monkeypatch.setattr(ridge, "MAX_EXACT_SIZE", 30)
     state = torch.random.get_rng_state()
 
     basis, scores, singular = fit_components(20).parts

@@ -93,7 +93,7 @@ def test_it_is_scikit_learns_on_all_signals_whether_these_or_features_are_more(
     linear_model = pytest.importorskip("sklearn.linear_model")
     new, _ = drawn((9,))[0]
     for counts, intercept, numbers in CASES:
-        monkeypatch.setattr(shared_ridge, "NUMBERS", numbers)
+        monkeypatch.setattr(shared_ridge, "MAX_TARGET_NUMBERS", numbers)
         subjects = drawn(counts)
 
         model = fitted(built(intercept=intercept), subjects)

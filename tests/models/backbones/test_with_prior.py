@@ -46,7 +46,7 @@ def test_the_prior_is_of_the_heads_size_and_its_gradient_reaches_the_brain_model
 def test_tokens_are_sampled_by_the_seed_of_each_row_and_other_heads_predicted(
     model, monkeypatch
 ):
-    monkeypatch.setattr(with_prior, "SIGNALS_AT_ONCE", 2)
+    monkeypatch.setattr(with_prior, "SIGNALS_PER_BATCH", 2)
     model, signal, subject = (
         model.eval(),
         torch.randn(5, 7, 1),

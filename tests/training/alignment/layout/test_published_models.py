@@ -230,7 +230,9 @@ def test_mindeye2s_prior_and_blurry_branch_get_their_inputs(
 
     assert (found.learned.dataset, found.learned.selection) == ("nsd", "last epoch")
     with torch.no_grad():
-        wanted = prior.sample(brain.with_voxel_tokens(signal, subject)[0], range(3))
+        wanted = prior.sample(
+            brain.predict_with_voxel_tokens(signal, subject)[0], range(3)
+        )
         assert torch.allclose(decoded["image"], wanted, atol=1e-5)
         mixed = brain.backbone.mix(brain.ridge["linears"](signal, subject))
         maps = branch["bnorm"](branch["blin1"](mixed).reshape(3, 64, 7, 7))
