@@ -53,7 +53,7 @@ class BackboneConfig(parts.Config):
 
 
 @runtime_checkable
-class PartialPredictor(Protocol):
+class SelectiveBackbone(Protocol):
     """Backbone that can predict a few heads faster than all of them."""
 
     def predict_heads(
@@ -64,7 +64,7 @@ class PartialPredictor(Protocol):
 
 
 @runtime_checkable
-class Learner(Protocol):
+class LearningBackbone(Protocol):
     """Backbone that sees the targets in training, or predicts more than the heads."""
 
     def learn(
@@ -79,7 +79,7 @@ class Learner(Protocol):
 
 
 @runtime_checkable
-class Sampler(Protocol):
+class SamplingBackbone(Protocol):
     """Backbone whose decoded heads are sampled, or written as texts."""
 
     def decode(
@@ -144,7 +144,7 @@ def predict(
     """
     from torch import Tensor
 
-    if names is not None and isinstance(module, PartialPredictor):
+    if names is not None and isinstance(module, SelectiveBackbone):
         return dict(module.predict_heads(signal, subject, names))
 
     # a user's backbone may return anything. `len()` would fix B in an exported model.
@@ -172,7 +172,7 @@ def learn(
     Raises:
         BrainhiveError: if the backbone's `learn` does not return two dicts.
     """
-    if not isinstance(module, Learner):
+    if not isinstance(module, LearningBackbone):
         return predict(module, heads, signal, subject), {}
 
     # a user's backbone may return anything
@@ -204,7 +204,7 @@ def decode(
     import torch
 
     with torch.inference_mode():
-        if not isinstance(module, Sampler):
+        if not isinstance(module, SamplingBackbone):
             return Decoded(predict(module, heads, signal, subject))
         decoded: Any = module.decode(signal, subject, seeds)
 

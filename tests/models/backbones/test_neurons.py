@@ -351,7 +351,7 @@ def test_decoding_samples_tokens_by_the_seed_of_a_row_whatever_the_batch(
     )
     assert (
         decoded.texts["caption"][2]
-        == model.words.text(found["caption"][2].tolist())
+        == model.words.decode(found["caption"][2].tolist())
         != ""
     )
     assert not torch.allclose(found["latents"], other["latents"], atol=1e-3)
