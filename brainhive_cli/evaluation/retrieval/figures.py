@@ -1,6 +1,4 @@
-"""Tables and figures of an evaluated run: metrics, ranks, curves, sheets,
-similarities.
-"""
+"""Figures of an evaluation."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -54,145 +52,169 @@ from brainhive_cli.reports.tables import (
 )
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 
-NEAREST_BINS = 8
-"""Bins of equal size in the figure of nearest training pictures."""
-RETRIEVED = 5
-"""Pictures retrieved for each query of the sheet."""
+N_SIMILARITY_BINS = 8
+"""Number of bins of equal size in the figure of nearest training pictures."""
+N_RETRIEVED = 5
+"""Number of retrieved pictures in a row of the sheet."""
 SECTION = "Retrieval"
-"""The heading under which a page shows what is drawn."""
+"""Heading of the figures on a page."""
 
 
 @console.progress("drawing figures")
 def draw_artifacts(
-    run: RunFolder, measured: Measurements, models: Models, recipe: Recipe
+    run: RunFolder, measurements: Measurements, models: Models, recipe: Recipe
 ) -> list[Artifact]:
-    """Make all artifacts of a run, and save their pictures in it.
+    """Draw the figures of a run, lay out its tables, and save the pictures of a sheet.
 
     Args:
-        run: The run.
-        measured: What it measured.
-        models: The first cell's, whose first subject is shown; none for no sheet.
-        recipe: How it was measured, and what is shown.
+        run: Folder of the run.
+        measurements: Measurements of the run.
+        models: Models of the first cell group, or none to leave out the sheet.
+        recipe: Recipe of the run.
     """
-    # confusions and voxels, of trials of known categories
-    facts = measured.require_facts(RetrievalFacts)
-    drawn = list[Artifact]()
+    facts = measurements.require_facts(RetrievalFacts)
+    figures: list[Artifact] = []
     if facts.confusion_matrix:
-        drawn.append(_draw_confusions(facts.confusion_matrix))
+        figures.append(_draw_confusions(facts.confusion_matrix))
     if facts.tests_trials and models:
-        drawn += _draw_voxels(models[0], recipe.split)
-
-    # shares of all queries in bins of ranks that double: 1, 2–3, 4–7 …; and those that
-    # guessing would give
-    ranks = np.concatenate([measured.items[name]["ranks"] for name in facts.cells])
-    pool = measured.overall["top1"].pool or int(ranks.max())
-    edges = [*(2**power for power in range(pool.bit_length())), pool + 1]
-    bins = list(pairwise(edges))
-    names = [str(a) if b == a + 1 else f"{a}–{b - 1}" for a, b in bins]
-    shares = (np.histogram(ranks, edges)[0] / len(ranks)).tolist()
-    lines = [
-        CurveLine("measured", shares),
-        CurveLine("guessing", [(b - a) / pool for a, b in bins]),
-    ]
-    title = "Ranks of the seen picture"
-    drawn.append(
-        Curve(title, f"rank among {pool}", names, lines, "share of queries", "bars")
-    )
-
-    # top-1 over repetitions
-    if points := select_scopes(measured, REPETITIONS):
-        line = CurveLine.from_metrics(
-            metric_title("top1"), [point["top1"] for point in points.values()]
-        )
-        title = "Accuracy over repetitions"
-        counts = [*map(float, points)]
-        curve = Curve(
-            title,
-            "repetitions averaged",
-            counts,
-            [line],
-            metric_title("top1"),
-            note=CURVE_NOTE,
-        )
-        drawn.append(replace(curve, is_logarithmic=True))
-
-    # scores over the cosine with the nearest training picture
-    if NEAREST in measured.scopes:
-        drawn.append(_draw_nearest(measured))
-
-    # shares of regions in the predictions of each head
-    regions = select_scopes(measured, REGIONS)
-    heads = next(iter(regions.values()), {})
-    lines = [
-        CurveLine.from_metrics(head, [metrics[head] for metrics in regions.values()])
-        for head in heads
-    ]
-    title = "What each region carries"
-    value = "share of the prediction lost without it"
-    drawn.append(
-        Curve(title, "region", [*regions], lines, value, "bars", note=facts.protocol)
-    )
-
-    # figures of the first cell, and tables
+        figures += _draw_voxels(models[0], recipe.split)
+    figures.append(_draw_ranks(measurements))
+    figures += _draw_repetitions(measurements)
+    if NEAREST in measurements.scopes:
+        figures.append(_draw_train_similarities(measurements))
+    figures.append(_draw_regions(measurements))
     if models:
-        drawn += _draw_cell(run, models, recipe)
-    drawn = [
-        replace(artifact, section=SECTION)
-        for artifact in drawn
-        if is_informative(artifact)
-    ]
-    details = lay_out(measured, PAGE_TABLES)
-    drawn += [replace(table, section="Details") for table in details]
+        figures += _draw_sheet(run, models, recipe)
+
+    artifacts: list[Artifact] = []
+    for figure in figures:
+        if is_informative(figure):
+            artifacts.append(replace(figure, section=SECTION))
+    for table in lay_out(measurements, PAGE_TABLES):
+        artifacts.append(replace(table, section="Details"))
     return [
-        replace(each, note=add_footnotes(each.note, measured.caveats)) for each in drawn
+        replace(artifact, note=add_footnotes(artifact.note, measurements.caveats))
+        for artifact in artifacts
     ]
 
 
 def _draw_confusions(matrix: ConfusionMatrix) -> Heatmap:
-    """Draw the share of each concept's trials that were taken for each concept."""
+    """Draw the share of each concept's trials that were decoded as each concept."""
     # a concept without trials has a row of zeros
     totals = np.sum(matrix.counts, 1, keepdims=True)
     shares = (matrix.counts / np.maximum(1, totals)).round(4).tolist()
-    rows = [
-        f"{name} ({total})"
-        for name, total in zip(matrix.names, totals[:, 0], strict=True)
-    ]
-    title = (
-        "Confusion matrix: share of the trials of each row taken for each column; in "
-        "brackets, trials"
-    )
+    rows = []
+    for name, total in zip(matrix.names, totals[:, 0], strict=True):
+        rows.append(f"{name} ({total})")
     return Heatmap(
-        title,
-        shares,
-        rows,
-        matrix.names,
-        "shown",
-        "decoded as",
-        "share of trials",
-        0.0,
-        1.0,
+        "Confusion matrix: share of the trials of each row taken for each column; in "
+        "brackets, trials",
+        values=shares,
+        rows=rows,
+        columns=matrix.names,
+        row_axis="shown",
+        column_axis="decoded as",
+        value="share of trials",
+        low=0.0,
+        high=1.0,
     )
 
 
-def _draw_nearest(measured: Measurements) -> Curve:
-    """Draw the mean score in bins of the cosine with the nearest training picture, and
-    the fitted slope.
+def _draw_voxels(model: TrainedModel, split: str) -> list[Heatmap]:
+    """Draw how far the first subject's categories differ in each voxel, as F values.
+
+    Returns:
+        The figure, or nothing if the voxels have no positions.
     """
-    cells = [measured.items[name] for name in measured.facts.cells]
-    nearest, score = average_by_unit(cells)
-    bins = np.array_split(np.argsort(nearest, kind="stable"), NEAREST_BINS)
-    cosines, means = (
-        [float(values[rows].mean()) for rows in bins if len(rows)]
-        for values in (nearest, score)
+    from sklearn.feature_selection import f_classif
+
+    subject = model.cell.tested_on[0]
+    train_trials = model.trials(subject, "train", is_tested=False)
+    test_trials = model.trials(subject, split, is_tested=False)
+    space = test_trials.space
+    if not isinstance(space, Voxels) or space.grid is None:
+        return []
+    both = (train_trials, test_trials)
+    signals = np.concatenate([trials.averages[:, :, 0] for trials in both])
+    categories = np.concatenate([trials.stimulus for trials in both])
+    f_values, _ = f_classif(signals, categories)
+    figure = draw_slices(
+        f"Where the categories differ: F of each voxel over all {len(signals)} trials "
+        f"of {name_subject(subject)}",
+        np.nan_to_num(f_values),
+        space.grid,
+        unit="F (describes the signals, no model)",
+        low=0.0,
     )
-    fitted = np.polyval(np.polyfit(nearest, score, 1), cosines).tolist()
-    slope = measured.scopes[NEAREST]["nearest_slope"]
+    return [figure]
+
+
+def _draw_ranks(measurements: Measurements) -> Curve:
+    """Draw the share of signals in bins of ranks that double: 1, 2–3, 4–7 and so on."""
+    ranks = np.concatenate(
+        [measurements.items[name]["ranks"] for name in measurements.facts.cells]
+    )
+    pool = measurements.overall["top1"].pool or int(ranks.max())
+    edges = [2**power for power in range(pool.bit_length())]
+    edges.append(pool + 1)
+    names = []
+    guessed_shares = []
+    for first, stop in pairwise(edges):
+        names.append(str(first) if stop == first + 1 else f"{first}–{stop - 1}")
+        guessed_shares.append((stop - first) / pool)
+    shares = (np.histogram(ranks, edges)[0] / len(ranks)).tolist()
+    return Curve(
+        "Ranks of the seen picture",
+        axis=f"rank among {pool}",
+        at=names,
+        lines=[CurveLine("measured", shares), CurveLine("guessing", guessed_shares)],
+        value="share of queries",
+        style="bars",
+    )
+
+
+def _draw_repetitions(measurements: Measurements) -> list[Curve]:
+    """Draw the top-1 over the number of averaged repetitions, if it was measured."""
+    points = select_scopes(measurements, REPETITIONS)
+    if not points:
+        return []
+    title = metric_title("top1")
+    top1 = [metrics["top1"] for metrics in points.values()]
+    curve = Curve(
+        "Accuracy over repetitions",
+        axis="repetitions averaged",
+        at=[float(count) for count in points],
+        lines=[CurveLine.from_metrics(title, top1)],
+        value=title,
+        is_logarithmic=True,
+        note=CURVE_NOTE,
+    )
+    return [curve]
+
+
+def _draw_train_similarities(measurements: Measurements) -> Curve:
+    """Draw the rank advantage over the similarity to the nearest training picture."""
+    cells = [measurements.items[name] for name in measurements.facts.cells]
+    similarities, advantages = average_by_unit(cells)
+    order = np.argsort(similarities, kind="stable")
+    bin_similarities = []
+    bin_advantages = []
+    for rows in np.array_split(order, N_SIMILARITY_BINS):
+        if len(rows):
+            bin_similarities.append(float(similarities[rows].mean()))
+            bin_advantages.append(float(advantages[rows].mean()))
+    line = np.polyfit(similarities, advantages, 1)
+    fitted = np.polyval(line, bin_similarities).tolist()
+    slope = measurements.scopes[NEAREST]["nearest_slope"]
     return Curve(
         "Score against the nearest training picture",
-        "cosine with the nearest training picture",
-        cosines,
-        [CurveLine("mean of a bin", means), CurveLine("least squares", fitted)],
-        "share of wrong pictures below, less that for other signals",
+        axis="cosine with the nearest training picture",
+        at=bin_similarities,
+        lines=[
+            CurveLine("mean of a bin", bin_advantages),
+            CurveLine("least squares", fitted),
+        ],
+        value="share of wrong pictures below, less that for other signals",
         note=f"Slope {slope.value:.3f} per standard deviation of cosine, 95 % CI "
         f"{slope.interval_text()} ({slope.interval}). Cosines are of the embeddings "
         "that retrieval compares. A slope above 0 says that pictures near training "
@@ -200,119 +222,118 @@ def _draw_nearest(measured: Measurements) -> Curve:
     )
 
 
-def _draw_voxels(model: TrainedModel, split: str) -> list[Heatmap]:
-    """Draw how far categories differ in each voxel, over the first subject's trials."""
-    from sklearn.feature_selection import f_classif
-
-    # voxels without positions cannot be drawn on slices
-    subject = model.cell.tested_on[0]
-    parts = [model.trials(subject, name, is_tested=False) for name in ("train", split)]
-    space = parts[1].space
-    if not isinstance(space, Voxels) or space.grid is None:
-        return []
-
-    # F of each voxel, over training and test trials
-    signals = np.concatenate([part.averages[:, :, 0] for part in parts])
-    ratios, _ = f_classif(signals, np.concatenate([part.stimulus for part in parts]))
-    title = (
-        f"Where the categories differ: F of each voxel over all {len(signals)} trials "
-        f"of {name_subject(subject)}"
+def _draw_regions(measurements: Measurements) -> Curve:
+    """Draw the share of each region in the predictions of each head."""
+    regions = select_scopes(measurements, REGIONS)
+    heads = next(iter(regions.values()), {})
+    lines = []
+    for head in heads:
+        shares = [metrics[head] for metrics in regions.values()]
+        lines.append(CurveLine.from_metrics(head, shares))
+    return Curve(
+        "What each region carries",
+        axis="region",
+        at=list(regions),
+        lines=lines,
+        value="share of the prediction lost without it",
+        style="bars",
+        note=measurements.facts.protocol,
     )
-    return [
-        draw_slices(
-            title,
-            np.nan_to_num(ratios),
-            space.grid,
-            "F (describes the signals, no model)",
-            0.0,
-        )
-    ]
 
 
-def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
-    """Draw a sheet of queries of a cell's first subject."""
-    # unit tokens of the signals and the candidates
-    gallery = open_gallery(models, spec.splits, only_shown=spec.only_shown)
+def _draw_sheet(run: RunFolder, models: Models, recipe: Recipe) -> list[Sheet]:
+    """Draw random signals of the first subject with the pictures that they retrieve.
+
+    Returns:
+        The sheet, or nothing if no picture can be read.
+    """
+    # encode the signals and the pictures as unit tokens
+    gallery = open_gallery(models, recipe.splits, only_shown=recipe.only_shown)
     first = models[0]
-    subject = models[0].cell.tested_on[0]
-    trials = open_trials(models, subject, spec.split)
-    target = np.searchsorted(gallery.test_rows, trials[0].stimulus)  # [N]
+    subject = first.cell.tested_on[0]
+    trials = open_trials(models, subject, recipe.split)
+    targets = np.searchsorted(gallery.test_rows, trials[0].stimulus)  # [N]
     tokens = normalize(encode(models, trials))  # [N, D]
-    pictures = normalize(encode_gallery(models, gallery))  # [M, D]
-    concepts = [concept.replace("_", " ") for concept in gallery.concepts]
-    whose = f"{first.cell.name} on {name_subject(subject)}"
+    images = normalize(encode_gallery(models, gallery))  # [M, D]
 
-    # random queries, each with the pictures that are most similar to it
-    drawn = np.random.default_rng(spec.seed).permutation(len(tokens))[: spec.sheet_rows]
-    scores = (tokens[drawn] @ pictures.T).cpu().numpy()
-    retrieved = np.argsort(-scores, axis=1, kind="stable")[:, :RETRIEVED]
-    seen = target[drawn]
+    # choose random signals, and the pictures that are most similar to each
+    order = np.random.default_rng(recipe.seed).permutation(len(tokens))
+    queries = order[: recipe.sheet_rows]
+    scores = (tokens[queries] @ images.T).cpu().numpy()
+    retrieved = np.argsort(-scores, axis=1, kind="stable")[:, :N_RETRIEVED]
+    seen = targets[queries]
     files = save_pictures(run, first, gallery, np.union1d(seen, retrieved))
     if not any(files.values()):
         return []
 
-    # a row for each query, with gaps for pictures that cannot be read
-    query_rows = []
-    for query, true, nearest in zip(
+    # pictures that cannot be read leave a gap
+    concepts = [concept.replace("_", " ") for concept in gallery.concepts]
+    rows = []
+    for query_scores, target, nearest in zip(
         scores, seen.tolist(), retrieved.tolist(), strict=True
     ):
-        rank = int((query >= query[true]).sum())  # ties rank against the model
-        tiles = [SheetTile(files[true], [concepts[true], f"rank {rank}"])]
+        # ties rank before the seen picture
+        rank = int((query_scores >= query_scores[target]).sum())
+        tiles = [SheetTile(files[target], [concepts[target], f"rank {rank}"])]
         for index in nearest:
-            lines = [concepts[index], f"cosine {query[index]:.2f}"]
+            lines = [concepts[index], f"cosine {query_scores[index]:.2f}"]
+            is_right = index == target
             tiles.append(
-                SheetTile(
-                    files[index], lines, verdict="right" if index == true else "wrong"
-                )
+                SheetTile(files[index], lines, verdict="right" if is_right else "wrong")
             )
-        query_rows.append(SheetRow(gallery.image_ids[true], tiles))
-    columns = ["seen", *(str(rank + 1) for rank in range(RETRIEVED))]
-    title = f"Seen, and the {RETRIEVED} most similar pictures"
-    noun = (
-        f"{spec.split} "
-        f"{'pictures' if len({*target.tolist()}) == len(tokens) else 'trials'}"
+        rows.append(SheetRow(gallery.image_ids[target], tiles))
+    columns = ["seen"] + [str(rank + 1) for rank in range(N_RETRIEVED)]
+    has_repeated_pictures = len(set(targets.tolist())) < len(tokens)
+    noun = f"{recipe.split} {'trials' if has_repeated_pictures else 'pictures'}"
+    sample = describe_sample(len(queries), len(tokens), noun, recipe.seed)
+    sheet = Sheet(
+        f"Seen, and the {N_RETRIEVED} most similar pictures",
+        columns=columns,
+        rows=rows,
+        note=f"{sample}; {first.cell.name} on {name_subject(subject)}",
     )
-    note = f"{describe_sample(len(drawn), len(tokens), noun, spec.seed)}; {whose}"
-    return [Sheet(title, columns, query_rows, note=note)]
+    return [sheet]
 
 
 def save_pictures(
     run: RunFolder, model: TrainedModel, gallery: Gallery, rows: Int64
 ) -> dict[int, str]:
-    """Save pictures of a gallery for the sheet, and warn of those that are not here.
+    """Save pictures of a gallery for the sheet, and warn of pictures without a file.
 
     Args:
-        run: The run that shows them.
-        model: The model whose data set has the pictures.
-        gallery: The candidates.
-        rows: The candidates that are shown.
+        run: Folder of the run.
+        model: Model whose data set has the pictures.
+        gallery: Candidates.
+        rows: Gallery indices of the pictures.
 
     Returns:
-        The file of each picture, by its row; empty for a picture that cannot be read.
+        File of each picture, by its index. "" for a picture that cannot be read.
     """
     dataset = model.run.dataset
     files = dict.fromkeys(rows.tolist(), "")
-    problems = list[str]()
+    problems: list[str] = []
     start = 0
-    for split, stored in gallery.rows.items():
-        # candidates lie split by split
-        shown = [row for row in files if start <= row < start + len(stored)]
-        start += len(stored)
-        if not shown:
+    for split, split_rows in gallery.rows.items():
+        # the gallery lists split after split
+        stop = start + len(split_rows)
+        indices = [index for index in files if start <= index < stop]
+        start = stop
+        if not indices:
             continue
         try:
             images = dataset.images(dataset.holdout.name_stored_split(split))
             if not images.has_pictures:
                 continue
-            ids = [gallery.image_ids[row] for row in shown]
-            image_rows, unknown = match_names(ids, images.image_ids)
+            ids = [gallery.image_ids[index] for index in indices]
+            image_rows, missing_ids = match_names(ids, images.image_ids)
         except BrainhiveError as error:
-            problems += [error.in_one_line] * len(shown)
+            problems += [error.in_one_line] * len(indices)
             continue
 
-        # all metrics are there by now: a picture that only decorates must not lose them
-        problems += [f"{dataset.name} {split} has no {name}" for name in unknown]
-        for row, image_row in zip(shown, image_rows.tolist(), strict=True):
+        # all metrics are computed by now, so a picture must not stop the command
+        for image_id in missing_ids:
+            problems.append(f"{dataset.name} {split} has no {image_id}")
+        for index, image_row in zip(indices, image_rows.tolist(), strict=True):
             if image_row < 0:
                 continue
             try:
@@ -320,7 +341,7 @@ def save_pictures(
             except (BrainhiveError, OSError) as error:
                 problems.append(first_line(error))
                 continue
-            files[row] = artifacts.save_picture(run, f"gallery/{row}", picture)
+            files[index] = artifacts.save_picture(run, f"gallery/{index}", picture)
 
     if problems:
         state = "has gaps" if any(files.values()) else "is left out"

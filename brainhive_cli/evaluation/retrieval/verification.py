@@ -1,4 +1,4 @@
-"""Reported results of an evaluation, compared with those that are measured again."""
+"""Comparison of a stored evaluation with a new one."""
 
 from collections.abc import Iterator, Mapping
 from math import isclose
@@ -20,13 +20,26 @@ from brainhive_cli.evaluation.retrieval.summary import summarise_job
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.retrieval import Gallery, Scores
 
-COMPARED = ("value", "n", "pool", "chance", "low", "high", "selected", "caveats")
+COMPARED_FIELDS = (
+    "value",
+    "n",
+    "pool",
+    "chance",
+    "low",
+    "high",
+    "selected",
+    "caveats",
+)
 """Fields of a metric that are compared."""
 
 
 class Verification(NamedTuple):
-    """What differs in an evaluation: signals that another model ranks otherwise, by
-    subject; lines on metrics, and on embeddings.
+    """Differences between a stored evaluation and a new one.
+
+    Attributes:
+        ranks: Number of signals whose rank differs, by description of the subject.
+        metrics: Sentences about metrics that differ.
+        embeddings: Sentences about embeddings that differ.
     """
 
     ranks: Mapping[str, int]
@@ -37,69 +50,87 @@ class Verification(NamedTuple):
 def verify(
     evaluation: RunFolder, paths: Paths, cell: str, model: Path, device: torch.device
 ) -> Verification:
-    """Rank by another model of a cell, and measure the stored ranks of all cells again.
+    """Rank by another model of a cell, and compute the metrics of stored ranks again.
 
     Baselines have no stored ranks, and are not verified.
-    """
-    spec = evaluation.recipe(Recipe, paths=paths)
-    job = Job.resolve(spec.model_copy(update={"against": None, "compare": None}))
-    parts = {}
-    for first, *_ in job.groups:
-        file = evaluation.path / f"parts/{first.name}.safetensors"
-        parts[first.name] = weights.load_cell(file, Gallery, Scores, Interleaving)
 
-    # the other model, by its ranks alone
+    Args:
+        evaluation: Folder of the stored evaluation.
+        paths: Folders of runs and data.
+        cell: Name of the cell.
+        model: Folder of the other model.
+        device: Device of the other model.
+    """
+    recipe = evaluation.recipe(Recipe, paths=paths)
+    job = Job.resolve(recipe.model_copy(update={"against": None, "compare": None}))
+    results = {}
+    for group in job.groups:
+        name = group[0].name
+        file = evaluation.path / f"parts/{name}.safetensors"
+        results[name] = weights.load_cell(file, Gallery, Scores, Interleaving)
+
+    # rank by the other model
     group = next(group for group in job.groups if group[0].name == cell)
     models = job.open_models(group, device)
     models[0].path = model
-    ranks_alone = {**NOT_COMPARED, "ceiling_splits": 0}
-    _, again = measure_cell(models, job.recipe.model_copy(update=ranks_alone))
-    ranks = {
-        f"{evaluation.name}, subject {subject}, {len(scores.ranks)} signals": (
-            int((scores.ranks != again[subject].ranks).sum())
-        )
-        for subject, scores in parts[cell][1].items()
-    }
+    only_ranks = {**NOT_COMPARED, "ceiling_splits": 0}
+    _, new_scores = measure_cell(models, job.recipe.model_copy(update=only_ranks))
+    _, stored_scores = results[cell]
+    rank_differences = {}
+    for subject, scores in stored_scores.items():
+        n_different = int((scores.ranks != new_scores[subject].ranks).sum())
+        label = f"{evaluation.name}, subject {subject}, {len(scores.ranks)} signals"
+        rank_differences[label] = n_different
 
-    # the evaluation reports the metrics, and so does a sweep that it is a variant of
-    found = summarise_job(job, parts, {}, {})
-    metrics = [*compare_metrics(evaluation.measurements(), found)]
+    # compare with the metrics of the evaluation, and of sweeps that contain it
+    measured = summarise_job(job, results, {}, {})
+    lines = list(compare_metrics(evaluation.measurements(), measured))
     for sweep in list_finished_runs(paths.under_home("runs"), "eval-retrieval"):
-        measured = sweep.measurements()
-        for label, variant in measured.facts.variants.items():
+        measurements = sweep.measurements()
+        for label, variant in measurements.facts.variants.items():
             if variant.run == evaluation.path.name:
-                lines = compare_metrics(measured.select_variant(label), found)
-                metrics += [f"{sweep.name}:{label}, {line}" for line in lines]
-    return Verification(ranks, metrics, list_changed(evaluation, job.open_stores()))
+                reported = measurements.select_variant(label)
+                for line in compare_metrics(reported, measured):
+                    lines.append(f"{sweep.name}:{label}, {line}")
+    changed = list_changed(evaluation, job.open_stores())
+    return Verification(rank_differences, lines, changed)
 
 
-def compare_metrics(reported: Measurements, found: Measurements) -> Iterator[str]:
-    """Say in which metrics, ranks and answers a report differs from what was found."""
-    for scope, metrics in found.scopes.items():
+def compare_metrics(reported: Measurements, measured: Measurements) -> Iterator[str]:
+    """Yield a sentence for each difference in metrics, ranks and p values."""
+    for scope, metrics in measured.scopes.items():
         for name, metric in metrics.items():
-            stated = reported.scopes.get(scope, {}).get(name)
-            for key in COMPARED:
-                values = getattr(stated, key, None), getattr(metric, key)
-                if not _is_equal(*values):
-                    title = (
-                        metric_title(name)
-                        if key == "value"
-                        else f"{key} of {metric_title(name)}"
-                    )
-                    there, here = map(format_number, values)
-                    yield f"{title}, {scope}: {there} reported, {here} measured again"
-    for scope, items in found.items.items():
+            reported_metric = reported.scopes.get(scope, {}).get(name)
+            for field in COMPARED_FIELDS:
+                value = getattr(metric, field)
+                reported_value = None
+                if reported_metric is not None:
+                    reported_value = getattr(reported_metric, field)
+                if _is_equal(reported_value, value):
+                    continue
+                title = metric_title(name)
+                if field != "value":
+                    title = f"{field} of {title}"
+                yield (
+                    f"{title}, {scope}: {format_number(reported_value)} reported, "
+                    f"{format_number(value)} measured again"
+                )
+    for scope, items in measured.items.items():
         # shared runs and sweeps have no items
-        if reported.items.get(scope, items)["ranks"] != items["ranks"]:
+        reported_items = reported.items.get(scope, items)
+        if reported_items["ranks"] != items["ranks"]:
             yield f"ranks, {scope}: others reported than measured again"
-    for one, other in zip(reported.facts.answers, found.facts.answers, strict=False):
-        if not _is_equal(one.p, other.p):
-            there, here = format_p(one.p), format_p(other.p)
-            yield f"p of {other.question}: {there} reported, {here} measured again"
+    pairs = zip(reported.facts.answers, measured.facts.answers, strict=False)
+    for reported_answer, answer in pairs:
+        if not _is_equal(reported_answer.p, answer.p):
+            yield (
+                f"p of {answer.question}: {format_p(reported_answer.p)} reported, "
+                f"{format_p(answer.p)} measured again"
+            )
 
 
-def _is_equal(one: Any, other: Any) -> bool:
-    """Whether two values are equal, numbers up to rounding."""
-    if isinstance(one, float) and isinstance(other, float):
-        return isclose(one, other, rel_tol=1e-6, abs_tol=1e-9)
-    return bool(one == other)
+def _is_equal(first: Any, second: Any) -> bool:
+    """Return True if two values are equal. Floats may differ by rounding."""
+    if isinstance(first, float) and isinstance(second, float):
+        return isclose(first, second, rel_tol=1e-6, abs_tol=1e-9)
+    return bool(first == second)
