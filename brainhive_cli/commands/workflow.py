@@ -661,9 +661,18 @@ def measure_steps(steps: Mapping[str, FinishedStep]) -> Measurements:
 
 
 def summarise_steps(steps: Mapping[str, FinishedStep], title: str) -> Table:
-    """Return a table of the duration and the main result of each step."""
+    """Return a table of the duration and the main result of each step.
+
+    The note explains the footnote signs of every step.
+    """
     rows = []
+    footnotes = []
     for name, step in steps.items():
         rows.append((name, f"{step.duration_s:.0f} s", step.headline or "done"))
-    note = list_footnotes(measure_steps(steps).caveats)
+        for caveat in step.result.metrics.caveats:
+            # merged caveats would lack a phrase that another step's caveat includes
+            footnote = list_footnotes([caveat])
+            if footnote not in footnotes:
+                footnotes.append(footnote)
+    note = "; ".join(footnotes)
     return Table(title, ("step", "time", "result"), rows, is_list=True, note=note)
