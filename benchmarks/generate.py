@@ -34,7 +34,7 @@ from brainhive_cli.models.generators import (
     sdxl_unclip,
     versatile_diffusion,
 )
-from brainhive_cli.models.generators.animatediff import in_between
+from brainhive_cli.models.generators.animatediff import interpolate_frames
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors import fusion_prior
 
@@ -173,7 +173,7 @@ def pictures(on: Bench) -> None:
         on.show(what, peak_bytes()[0] / 1e9, estimate / 1e9, "GB", 1.1, at_most=True)
 
     def peer() -> None:
-        text, pooled = generator.empty_prompt(1)
+        text, pooled = generator.embed_empty_prompt(1)
         tokens = prior.project(studio.decoded.tensors["token"]).to(generator.unet.dtype)
         for rows in studio.batches():
             seeds = studio.seeds[rows]
@@ -324,7 +324,7 @@ def clips(on: Bench) -> None:
     heads = _draw(items, {**shapes, "images": (3, keyframe_px, keyframe_px)})
     heads["images"] = heads["images"].sigmoid()
     sampling = Sampling(steps=steps, guidance=8.5, strength=1)
-    scheduler = DDIMScheduler.from_config(animatediff.SCHEDULER)
+    scheduler = DDIMScheduler.from_config(animatediff.SCHEDULER_CONFIG)
     networks = {
         "unet": generator.unet,
         "vae": generator.vae,
@@ -347,7 +347,7 @@ def clips(on: Bench) -> None:
 
         def peer() -> None:
             for row, seed in enumerate(studio.seeds):  # noqa: B023
-                frames = in_between(generator.decode(start[row : row + 1]), 16)  # noqa: B023
+                frames = interpolate_frames(generator.decode(start[row : row + 1]), 16)  # noqa: B023
                 latents = generator.encode(frames).transpose(1, 2)
                 scheduler.set_timesteps(steps, device=on.device)
                 noise = torch.randn(

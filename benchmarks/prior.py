@@ -85,7 +85,7 @@ def train_bare(training: Training) -> None:
     generator, settings = training.generator, training.recipe.train
     unet, schedule, device = (
         generator.unet,
-        generator.noise_schedule,
+        generator.noise_scheduler,
         training.launch.device,
     )
     batch = next(
@@ -96,7 +96,7 @@ def train_bare(training: Training) -> None:
     latents, sizes = training.latents(batch), batch.sizes.to(device)
     with torch.no_grad():
         tokens = training.prior(training.embeddings(batch))
-    text, pooled = generator.empty_prompt(len(latents))
+    text, pooled = generator.embed_empty_prompt(len(latents))
     optimizer = torch.optim.AdamW(
         list(training.prior.attn_adapter.parameters()), fused=True
     )

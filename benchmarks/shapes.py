@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from brainhive_cli.core.device_memory import count_bytes
-from brainhive_cli.models.generators._latent_diffusion import AT_ONCE
+from brainhive_cli.models.generators._latent_diffusion import VAE_BATCH_SIZE
 from brainhive_cli.models.generators.animatediff import AnimateDiff
 from brainhive_cli.models.heads import Conditioning
 
@@ -121,7 +121,7 @@ def sampling_bytes(
         (*frames, *generator.latent_shape(size_px)),
     )
     latents = torch.empty(rows, *shape, device="meta", dtype=generator.unet.dtype)
-    at_once = min(batch * math.prod(frames), AT_ONCE)
+    at_once = min(batch * math.prod(frames), VAE_BATCH_SIZE)
     first = torch.empty(at_once, *shape[-3:], device="meta", dtype=generator.vae.dtype)
     times, sizes = torch.empty(rows, device="meta"), torch.empty(rows, 6, device="meta")
 
@@ -134,7 +134,7 @@ def sampling_bytes(
         )
         keyframe = None if generator.sparse_control is None else (blank, blank[:, :1])
         generator._predict(
-            blank, times, generator.text_tokens(None, "", rows), keyframe
+            blank, times, generator.prepare_text_tokens(None, "", rows), keyframe
         )
 
     # only the larger of both steps counts, as they come one after the other

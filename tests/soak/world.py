@@ -559,7 +559,7 @@ def _make_weights(home: Path) -> None:
     made = sdxl.TINY.build()
     for name in ("unet", "vae", "scheduler"):
         getattr(made.pipeline, name).save_pretrained(folder / "generator" / name)
-    text, pooled = made.empty_prompt(1)
+    text, pooled = made.embed_empty_prompt(1)
     embeds = {
         "prompt_embeds": text.contiguous(),
         "pooled_prompt_embeds": pooled.contiguous(),

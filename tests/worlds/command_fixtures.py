@@ -125,7 +125,7 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = sdxl.TINY.build()
     for name in ("unet", "vae", "scheduler"):
         getattr(model.pipeline, name).save_pretrained(folder / name)
-    text, pooled = model.empty_prompt(1)
+    text, pooled = model.embed_empty_prompt(1)
     embeds = {
         "prompt_embeds": text.contiguous(),
         "pooled_prompt_embeds": pooled.contiguous(),

@@ -18,7 +18,7 @@ from brainhive_cli.evaluation.reconstruction.metric_parts import (
     require_known_metrics,
 )
 from brainhive_cli.models.encoders import IMPORTED, EncoderConfig, Encoders
-from brainhive_cli.models.generators import DEFAULT, Sampling
+from brainhive_cli.models.generators import DEFAULT_KIND, Sampling
 
 SourceName = Literal[
     "brain",
@@ -137,7 +137,7 @@ class Recipe(SweptRecipe, Sampling):
             "data set"
         ),
     )
-    generator: Any = parts.part_field("generators", DEFAULT, "diffusion model")
+    generator: Any = parts.part_field("generators", DEFAULT_KIND, "diffusion model")
 
     # what media are generated from, and for which items
     sources: (
@@ -314,4 +314,4 @@ class Recipe(SweptRecipe, Sampling):
             words.append(f"scale {self.prior.scale:g}")
         if self.strength != DEFAULT_STRENGTH and is_decoded:
             words.append(f"from the decoded start at strength {self.strength:g}")
-        return ", ".join([*words, *self.words])
+        return ", ".join([*words, *self.changed_settings])

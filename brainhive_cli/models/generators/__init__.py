@@ -1,20 +1,18 @@
 """Generators: diffusion models that make pictures or clips from a prior's conditioning.
 
-What a part on this shelf builds has these methods; which networks it has is nobody
-else's business.
+A generator has these methods:
 
-- `encode(media, random)`: media in 0..1 as latents [B, C, h, w]; `random` samples where
-  None takes the mode.
-- `decode(latents)`: latents to media in 0..1.
-- `loss(latents, conditioning, random, sizes)`: the training loss, a scalar, of clean
-  latents [B, C, h, w] at noise that `random` draws, one generator of random numbers for
-  all rows or one for each. `sizes` [B, 6] are
-  pixels: original height, width; top, left of the crop; target height, width.
-      `train-prior` alone needs it.
-- `generate(conditioning, seeds, size_px, sampling, null, on_step)`: media for B seeds,
-  each by its own row and seed, not by the batch. The conditioning has B rows, or no
-  condition at all; `null` is the unconditional side of guidance, and `on_step` is
-  called with the number of each step done.
+- `encode(media, rng)`: Encode media in 0..1 as latents [B, C, h, w]. With `rng` the
+  posterior is sampled, with None its mode is taken.
+- `decode(latents)`: Decode latents to media in 0..1.
+- `loss(latents, conditioning, rng, sizes)`: Return the training loss, a scalar, for
+  clean latents [B, C, h, w]. `rng` draws the noise. It is one random generator for all
+  rows or one for each row. `sizes` [B, 6] are pixels: original height and width, top
+  and left of the crop, target height and width. Only `train-prior` needs it.
+- `generate(conditioning, seeds, size_px, sampling, null, on_step)`: Generate media for
+  B seeds. Each depends on its own row and seed, not on the batch. The conditioning has
+  B rows, or no condition at all. `null` is the unconditional side of guidance.
+  `on_step` is called with the number of each finished step.
 """
 
 from collections.abc import Sequence
@@ -30,8 +28,8 @@ if TYPE_CHECKING:
 
 GeneratedMedia: TypeAlias = "Tensor"
 """Pictures [B, 3, H, W] or clips [B, F, 3, H, W], float32 in 0..1."""
-DEFAULT = "sdxl"
-"""The kind that a source alone means."""
+DEFAULT_KIND = "sdxl"
+"""Kind of a generator that the recipe gives as a source alone."""
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "euler": ("EulerDiscreteScheduler", {}),
     "euler-ancestral": ("EulerAncestralDiscreteScheduler", {}),
@@ -41,65 +39,66 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "lcm": ("LCMScheduler", {}),
     "lightning": ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}),
 }
-"""diffusers' class, and the settings that differ from the generator's own config.
+"""Class in diffusers, and settings that replace the generator's own, by scheduler name.
 
-Source: SDXL-Lightning's model card for `lightning`; LCM (arXiv 2310.04378) for `lcm`.
+Source: SDXL-Lightning's model card for `lightning`. LCM (arXiv 2310.04378) for `lcm`.
 """
-
 
 SchedulerName = (
     Literal["euler", "euler-ancestral", "ddim", "dpm++", "unipc", "lcm", "lightning"]
     | None
 )
-"""One of these; None is the generator's own."""
+"""Name of a scheduler, or None for the generator's own."""
 
 
 class Sampling(Section):
-    """Settings of sampling; defaults are BrainHiVE's for turbo models."""
+    """Settings of sampling. The defaults are BrainHiVE's settings for turbo models."""
 
-    steps: int = Field(4, gt=0, le=10_000, description="denoising steps")
+    steps: int = Field(4, gt=0, le=10_000, description="Number of denoising steps.")
     guidance: float = Field(
-        0.0, ge=0, description="classifier-free guidance; turbo models want 0"
+        0.0, ge=0, description="Scale of classifier-free guidance, 0 for turbo models."
     )
     scheduler: SchedulerName = Field(
-        None, description=f"{', '.join(SCHEDULERS)}; default: the generator's own"
+        None,
+        description=f"One of {', '.join(SCHEDULERS)}. By default the generator's own.",
     )
     prompt: str = Field(
-        "", description="text next to the conditioning; the paper: none"
+        "", description="Text in addition to the conditioning. The paper has none."
     )
     negative_prompt: str = Field(
-        "", description="text that guidance above 1 moves away from"
+        "", description="Text from which guidance above 1 moves away."
     )
     strength: float = Field(
         0.75,
         ge=0,
         le=1,
-        description="share of the denoising steps that are done where sampling starts "
-        "from latents or pictures; 0 decodes the start as it is, 1 starts "
-        "from noise alone (clips: from the noised start)",
+        description="Share of the denoising steps that are done after a start, which "
+        "is latents or pictures. With 0, the start is decoded unchanged. With 1, "
+        "sampling begins with noise alone, or for clips with their start under noise.",
     )
 
     @property
-    def words(self) -> list[str]:
-        """Differences from plain sampling, in words that travel with metrics."""
-        # settings at their defaults have no words
-        words = {
-            self.scheduler or "": self.scheduler,
-            f"guidance {self.guidance:g}": self.guidance > 1,
-            f"prompt {self.prompt!r}": self.prompt,
-            f"negative prompt {self.negative_prompt!r}": self.negative_prompt,
-        }
-        return [word for word, is_set in words.items() if is_set]
+    def changed_settings(self) -> list[str]:
+        """Descriptions of the settings that differ from plain sampling, for metrics."""
+        descriptions = []
+        if self.scheduler:
+            descriptions.append(str(self.scheduler))
+        if self.guidance > 1:
+            descriptions.append(f"guidance {self.guidance:g}")
+        if self.prompt:
+            descriptions.append(f"prompt {self.prompt!r}")
+        if self.negative_prompt:
+            descriptions.append(f"negative prompt {self.negative_prompt!r}")
+        return descriptions
 
     @model_validator(mode="after")
-    def _guides_or_not(self) -> "Sampling":
+    def _refuse_guidance_without_effect(self) -> "Sampling":
         # diffusers guides only above 1
         if 0 < self.guidance < 1:
             raise RecipeError(
                 f"guidance {self.guidance:g} has no effect, only above 1 has",
                 "guidance=0",
             )
-        # the negative prompt is the other side of guidance
         if self.negative_prompt and self.guidance <= 1:
             raise RecipeError(
                 "negative_prompt has no effect without guidance", "guidance=5"
@@ -112,16 +111,18 @@ def require_finite(
     seeds: Sequence[int],
     items: Sequence[str],
     precision: str,
-    way: str,
+    fp32_hint: str,
 ) -> None:
-    """Refuse values that a file would show as black: networks overflow in fp16.
+    """Raise an error if media have values that are not finite.
+
+    Networks overflow in fp16, and a file would show such values as black.
 
     Args:
-        media: What was generated from B seeds.
-        seeds: [B].
-        items: Names of what is shown, [B]; none where there are no names.
-        precision: The dtype of the generator.
-        way: How to compute in fp32.
+        media: Media of B seeds.
+        seeds: Seeds [B].
+        items: Names [B] of the stimuli, or empty.
+        precision: Precision of the generator, such as `fp32`.
+        fp32_hint: What the user can do in another precision than fp32.
 
     Raises:
         BrainhiveError: naming the first seed and item.
@@ -130,11 +131,12 @@ def require_finite(
     if all(is_finite):
         return
     row = is_finite.index(False)
-    item = f" for {items[row]}" if items else ""
+    item_text = f" for {items[row]}" if items else ""
+    hint = fp32_hint
+    if precision == "fp32":
+        hint = "another generator or prior, whose weights are sound"
     raise BrainhiveError(
-        f"the generator's values are not finite{item}, seed {seeds[row]}, in "
+        f"the generator's values are not finite{item_text}, seed {seeds[row]}, in "
         f"{precision}: {is_finite.count(False)} of {len(seeds)} in this batch",
-        "another generator or prior, whose weights are sound"
-        if precision == "fp32"
-        else way,
+        hint,
     )

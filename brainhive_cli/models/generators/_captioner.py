@@ -1,6 +1,4 @@
-"""Captions for a stage of a chain: of the pictures before it by BLIP-2, or of decoded
-tokens by GIT.
-"""
+"""Captions of pictures by BLIP-2, and of decoded tokens by GIT."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,108 +21,106 @@ from brainhive_cli.models.generators import GeneratedMedia
 from brainhive_cli.models.generators._components import Placement
 from brainhive_cli.models.heads import Decoded
 
-FILES = ("*.json", "merges.txt", "vocab.*", "tokenizer*")
-WEIGHTS = ("model.safetensors", "model-*.safetensors")
-LONGEST = 20
-"""Tokens of a caption, at most: new ones as BLIP-2's `generate` does by itself, GIT's
-with its first.
-"""
+SMALL_FILES = ("*.json", "merges.txt", "vocab.*", "tokenizer*")
+WEIGHT_FILES = ("model.safetensors", "model-*.safetensors")
+MAX_CAPTION_TOKENS = 20
+"""Largest number of tokens of a caption, with GIT's first token. BLIP-2's own limit."""
 
-
-BLIP = "hub:Salesforce/blip2-opt-2.7b"
+BLIP_2 = "hub:Salesforce/blip2-opt-2.7b"
 GIT = "hub:microsoft/git-large-coco"
 CLASSES = {
     "blip-2": ("Blip2ForConditionalGeneration", "Blip2Processor"),
     "git": ("GitForCausalLM", "BertTokenizer"),
 }
-"""Classes of transformers, the network's and the reader's, by the `model_type` of a
-captioner's config.
-"""
+"""Classes of the network and of its preprocessor in transformers, by `model_type`."""
 
 
 class HeadCaption(Section):
-    """GIT, which reads a decoded head instead of its vision tower's features, as
-    MindEye2 does.
+    """GIT with a decoded head in place of the features of its vision tower.
+
+    Source: MindEye2 (arXiv 2403.11207).
     """
 
-    model: str = Field(GIT, description="The GIT: a reference or folder.")
-    head: str = Field("image", description="Head of tokens [S, D] that is captioned.")
+    model: str = Field(GIT, description="Folder or hub reference of GIT.")
+    head: str = Field("image", description="Head whose tokens [S, D] are captioned.")
     converter: str = Field(
         "hub:datasets/pscotti/mindeyev2/bigG_to_L_epoch8.pth",
-        description="File of the linear maps from these tokens to those of GIT's "
-        "tower: over tokens, then over features.",
+        description="File of two linear maps, over tokens and then over features, from "
+        "the head's tokens to the tokens of GIT's vision tower.",
     )
 
 
 class Captioner:
-    """A network that captions, and what reads for it.
+    """Network that writes captions, with its preprocessor.
 
     Args:
-        model: BLIP-2; or GIT, whose tower is then a converter of the tokens of a head.
-        reader: BLIP-2's processor, which has its tokenizer; or GIT's tokenizer.
-        device: Where it runs.
-        head: The head that is captioned; "" for media.
+        model: BLIP-2, or GIT with a `Converter` in place of its vision tower.
+        preprocessor: Processor of BLIP-2, or tokenizer of GIT.
+        device: Device of the network.
+        head: Name of the captioned head, or "" to caption media.
     """
 
     def __init__(
-        self, model: Any, reader: Any, device: torch.device, head: str = ""
+        self, model: Any, preprocessor: Any, device: torch.device, head: str = ""
     ) -> None:
         self.model = model
-        self.reader = reader
+        self.preprocessor = preprocessor
         self.head = head
         self.placement = Placement((model,), device)
 
     @torch.no_grad()
-    def captions(
+    def caption(
         self, media: "GeneratedMedia | None", decoded: Decoded | None
     ) -> list[str]:
-        """Caption pictures [B, 3, H, W] in 0..1, the middle frames of clips, or a
-        decoded head, greedily.
+        """Write a caption for each picture, clip or row of the head.
+
+        Args:
+            media: Pictures [B, 3, H, W] or clips in 0..1. Clips are captioned by their
+                middle frame. Unused if there is a head.
+            decoded: Decoded heads. Unused for media.
 
         Raises:
-            BrainhiveError: if there is no such head, or it is of other tokens.
+            BrainhiveError: if the head is absent or its tokens have another shape.
         """
-        # GIT reads tokens of a head, BLIP-2 pictures; `first` is the index of the first
-        # new token
         if self.head:
-            tokenizer = self.reader
-            first = 0
-            limit = {"max_length": LONGEST}
-            pixels = self._tokens(decoded)[:, None]  # four axes, as of pictures
+            tokenizer = self.preprocessor
+            n_skipped_tokens = 0
+            limit = {"max_length": MAX_CAPTION_TOKENS}
+            # GIT expects the four axes of pictures
+            pixel_values = self._get_tokens(decoded)[:, None]
         else:
             assert media is not None
-            tokenizer = self.reader.tokenizer
-            limit = {"max_new_tokens": LONGEST}
-            # behind the picture's tokens and the first
-            first = self.model.config.num_query_tokens + 1
+            tokenizer = self.preprocessor.tokenizer
+            limit = {"max_new_tokens": MAX_CAPTION_TOKENS}
+            # the caption follows the tokens of the picture and a start token
+            n_skipped_tokens = self.model.config.num_query_tokens + 1
             pictures = media if media.ndim == 4 else media[:, media.shape[1] // 2]
             images = list(pictures.mul(255).round().byte().cpu())
-            pixels = self.reader.image_processor(images, return_tensors="pt")[
-                "pixel_values"
-            ]
+            pixel_values = self.preprocessor.image_processor(
+                images, return_tensors="pt"
+            )["pixel_values"]
 
-        # generate greedily, so that a caption depends on its picture alone
+        # greedy generation, so that a caption depends on its picture alone
         self.placement.use(self.model)
-        pixels = pixels.to(self.placement.device, self.model.dtype)
-        ids = self.model.generate(pixel_values=pixels, do_sample=False, **limit)[
-            :, first:
-        ]
+        pixel_values = pixel_values.to(self.placement.device, self.model.dtype)
+        token_ids = self.model.generate(
+            pixel_values=pixel_values, do_sample=False, **limit
+        )
         self.placement.use()  # makes room for the generator
-        return [
-            words.strip()
-            for words in tokenizer.batch_decode(ids, skip_special_tokens=True)
-        ]
+        captions = tokenizer.batch_decode(
+            token_ids[:, n_skipped_tokens:], skip_special_tokens=True
+        )
+        return [caption.strip() for caption in captions]
 
-    def _tokens(self, decoded: Decoded | None) -> Tensor:
-        """Choose the head's tokens [B, S, D]."""
-        # the converter was trained for one number of tokens and one width
+    def _get_tokens(self, decoded: Decoded | None) -> Tensor:
+        """Return the head's tokens [B, S, D], after a check of their shape."""
         tokens = None if decoded is None else decoded.tensors.get(self.head)
-        expected = self.model.git.image_encoder.shape
-        if tokens is None or tuple(tokens.shape[1:]) != expected:
-            seen = "not decoded" if tokens is None else str([*tokens.shape[1:]])
+        expected_shape = self.model.git.image_encoder.shape
+        if tokens is None or tuple(tokens.shape[1:]) != expected_shape:
+            state = "not decoded" if tokens is None else str(list(tokens.shape[1:]))
             raise BrainhiveError(
-                f"captions are made of the head {self.head} of {[*expected]}, "
-                f"which is {seen}",
+                f"captions are made of the head {self.head} of "
+                f"{list(expected_shape)}, which is {state}",
                 "name in caption.head a head of the tokens that caption.converter "
                 "was trained on",
             )
@@ -132,23 +128,23 @@ class Captioner:
 
 
 class Converter(nn.Module):
-    """Linear maps over tokens, then over features, instead of GIT's vision tower.
+    """Linear maps over tokens, then over features, in place of GIT's vision tower.
 
-    Source: CLIPConverter of MindEye2's recon_inference.ipynb (MIT), whose names are
-    kept.
+    Source: CLIPConverter of MindEye2's recon_inference.ipynb (MIT), with its parameter
+    names.
     """
 
-    def __init__(self, state: dict[str, Tensor]) -> None:
+    def __init__(self, state_dict: dict[str, Tensor]) -> None:
         super().__init__()
-        # weights of linear maps are [out, in]
-        to_tokens, tokens = state["linear1.weight"].shape
-        to_width, width = state["linear2.weight"].shape
-        self.shape = (tokens, width)
-        self.linear1 = nn.Linear(tokens, to_tokens)
-        self.linear2 = nn.Linear(width, to_width)
+        # weights of linear layers are [out, in]
+        n_tower_tokens, n_tokens = state_dict["linear1.weight"].shape
+        tower_width, width = state_dict["linear2.weight"].shape
+        self.shape = (n_tokens, width)
+        self.linear1 = nn.Linear(n_tokens, n_tower_tokens)
+        self.linear2 = nn.Linear(width, tower_width)
 
     def forward(self, tokens: Tensor, **_: Any) -> Any:
-        """Map [B, 1, S, D] to what the tower gives of pictures."""
+        """Map tokens [B, 1, S, D] to an output like the vision tower's."""
         from transformers.modeling_outputs import BaseModelOutput
 
         # [B, S_tower, D]
@@ -156,29 +152,27 @@ class Converter(nn.Module):
         return BaseModelOutput(last_hidden_state=self.linear2(features))
 
 
-def load(
+def load_captioner(
     caption: str | HeadCaption, device: torch.device | str, dtype: torch.dtype
 ) -> Captioner:
     """Load a captioner onto a device.
 
     Raises:
-        MissingData: if its model or converter is absent or half-downloaded.
-        BrainhiveError: if the file is no converter.
+        MissingData: if the model or converter is absent or half-downloaded.
+        BrainhiveError: if the converter's file holds other weights.
     """
     import transformers as tf
 
-    # the network, and the processor or tokenizer that belongs to it
-    folder, kind = find_folder(caption, FILES + WEIGHTS)
-    network, preprocessor = CLASSES[kind]
-    model = load_network(
-        getattr(tf, network), folder, f"the captioner {folder}", dtype=dtype
-    )
-    with weights.reading(f"the captioner {folder}"):
-        reader = getattr(tf, preprocessor).from_pretrained(folder)
+    folder, model_type = find_folder(caption, SMALL_FILES + WEIGHT_FILES)
+    name = f"the captioner {folder}"
+    network_class, preprocessor_class = CLASSES[model_type]
+    model = load_network(getattr(tf, network_class), folder, name, dtype=dtype)
+    with weights.reading(name):
+        preprocessor = getattr(tf, preprocessor_class).from_pretrained(folder)
     if isinstance(caption, str):
-        return Captioner(model, reader, torch.device(device))
+        return Captioner(model, preprocessor, torch.device(device))
 
-    # a converter of decoded tokens replaces GIT's vision tower
+    # replace GIT's vision tower by the converter
     file = find_weight_file(caption.converter)
     with weights.reading(
         file,
@@ -186,40 +180,46 @@ def load(
         BrainhiveError,
         problem="is no such converter",
     ):
-        state = weights.read(file)
-        converter = Converter(state)
-        weights.fill(converter, state, file)
+        state_dict = weights.read(file)
+        converter = Converter(state_dict)
+        weights.fill(converter, state_dict, file)
     model.git.image_encoder = converter.to(dtype)
-    return Captioner(model, reader, torch.device(device), caption.head)
+    return Captioner(model, preprocessor, torch.device(device), caption.head)
 
 
-def inputs(caption: str | HeadCaption) -> list[Input]:
-    """Look for the weights of a captioner, and for the converter of a head's tokens."""
-    reference, _ = _model_of(caption)
-    converter = [] if isinstance(caption, str) else [find_file_input(caption.converter)]
-    return [hub.find_input(reference, (), WEIGHTS, (*FILES, WEIGHTS[1])), *converter]
+def list_inputs(caption: str | HeadCaption) -> list[Input]:
+    """List the weights of a captioner, and its converter if there is one."""
+    reference, _ = _get_reference(caption)
+    patterns = (*SMALL_FILES, WEIGHT_FILES[1])
+    inputs = [hub.find_input(reference, (), WEIGHT_FILES, patterns)]
+    if isinstance(caption, HeadCaption):
+        inputs.append(find_file_input(caption.converter))
+    return inputs
 
 
-def _model_of(caption: str | HeadCaption) -> tuple[str, str]:
+def _get_reference(caption: str | HeadCaption) -> tuple[str, str]:
     """Return the reference of a captioner, and its `model_type`."""
-    return (caption, "blip-2") if isinstance(caption, str) else (caption.model, "git")
+    if isinstance(caption, str):
+        return caption, "blip-2"
+    return caption.model, "git"
 
 
 def find_folder(
     caption: str | HeadCaption, allow: Sequence[str] = ("config.json",)
 ) -> tuple[Path, str]:
-    """Find the folder of a captioner and its `model_type`, and refuse that of another
-    model.
+    """Return the folder of a captioner, and its `model_type`.
+
+    Raises:
+        MissingData: if the folder is absent or holds another model.
     """
-    reference, expected = _model_of(caption)
+    reference, expected_type = _get_reference(caption)
     folder = hub.folder(reference, allow=allow)
-    # the model_type tells another kind of model before any weights are read
     file = folder / "config.json"
     config = documents.read_download(file) if file.is_file() else {}
-    seen = config.get("model_type", "none")
-    if seen != expected:
+    model_type = config.get("model_type", "none")
+    if model_type != expected_type:
         raise MissingData(
-            f"the captioner {folder} is no {expected} (model_type {seen})",
-            GIT if expected == "git" else BLIP,
+            f"the captioner {folder} is no {expected_type} (model_type {model_type})",
+            GIT if expected_type == "git" else BLIP_2,
         )
-    return folder, expected
+    return folder, expected_type

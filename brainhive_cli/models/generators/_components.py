@@ -1,6 +1,4 @@
-"""The components of a latent diffusion model: their folders, configs, weights and
-devices.
-"""
+"""Components of a latent diffusion model, with their folders, configs and weights."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -18,43 +16,41 @@ from brainhive_cli.core.files import home_folder, locate
 from brainhive_cli.models.foreign_weights import load_network
 
 Architecture = dict[str, dict[str, Any]]
-"""Arguments of diffusers' classes, by component: unet, vae, scheduler, and what else a
-generator has.
-"""
+"""Arguments of the diffusers classes, by component, such as `unet` or `vae`."""
 ARCHITECTURES = documents.read(
     Path(__file__).with_name("architectures.yaml"), dict[str, Architecture]
 )
-"""Architectures of every kind, as published, and `KIND TINY` of its TINY instance."""
+"""Published architecture of each kind, and `KIND TINY` for its `TINY`."""
 RANDOM = "random"
-"""The source that means random weights."""
-EMPTY_PROMPT = "empty_prompt.safetensors"
-"""File instead of text encoders: prompt_embeds [1, S, D_text] and pooled_prompt_embeds
-[1, D_pooled].
+"""Source of a generator with random weights."""
+EMPTY_PROMPT_FILE = "empty_prompt.safetensors"
+"""File that replaces the text encoders of SDXL for the empty prompt. It holds
+prompt_embeds [1, S, D_text] and pooled_prompt_embeds [1, D_pooled].
 """
-CONFIGS = {
+CONFIG_FILES = {
     "scheduler": "scheduler_config.json",
     "tokenizer": "tokenizer_config.json",
     "tokenizer_2": "tokenizer_config.json",
 }
-"""The config file of each component, as diffusers names it, where it is not
-config.json.
-"""
-WHOLE = "give a whole folder of diffusers, or download it again"
-TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
-"""Components of SDXL that embed prompts."""
-WEIGHTS = "diffusion_pytorch_model"
-"""Stem of the weight files of U-Net and VAE."""
-STEMS = (f"unet/{WEIGHTS}", f"vae/{WEIGHTS}")
-CONVERTED = "models"
-"""Folder of converted weights, below home."""
+"""Name of a component's config file in diffusers, if it is not config.json."""
+WHOLE_FOLDER_HINT = "give a whole folder of diffusers, or download it again"
+TEXT_COMPONENTS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+"""Components of SDXL that encode prompts."""
+WEIGHTS_STEM = "diffusion_pytorch_model"
+"""Name, without ending, of the weight files of U-Net and VAE."""
+NETWORK_STEMS = (f"unet/{WEIGHTS_STEM}", f"vae/{WEIGHTS_STEM}")
+CONVERTED_FOLDER = "models"
+"""Folder of converted weights, below the home folder."""
 
 
 class Placement:
-    """Devices of networks: all on one, or there only while they are used.
+    """Device of some networks, where they stay or are moved only while they are used.
+
+    The networks are moved to the device and frozen.
 
     Args:
-        networks: Of a generator; they are moved and frozen.
-        device: Where they compute.
+        networks: Networks of a generator.
+        device: Device on which the networks compute.
     """
 
     def __init__(self, networks: Sequence[Any], device: torch.device) -> None:
@@ -65,189 +61,217 @@ class Placement:
             nn.Module.to(network, device).eval().requires_grad_(False)
 
     def offload(self, device: torch.device) -> None:
-        """Compute on another device, and hold there only what is used."""
+        """Compute on another device, which from now on holds only networks in use."""
         self.device = device
         self.is_offloaded = True
 
     def use(self, *networks: Any) -> None:
-        """Have these networks on the device, and where memory is spared no others."""
+        """Move these networks to the device and the others to the CPU, if offloaded."""
         if self.is_offloaded:
             for network in self.networks:
                 nn.Module.to(network, self.device if network in networks else "cpu")
 
 
 def find_folder(source: str, variant: str | None = None, *, text: bool = False) -> Path:
-    """Find a generator's folder; from the hub only what is used is fetched (the text
-    encoders on request).
+    """Find the folder of a generator, or download U-Net and VAE, or its text encoders.
+
+    Raises:
+        MissingData: if the source is a file, is absent or cannot be downloaded.
     """
-    if error := describe_file(source):
+    if error := find_source_error(source):
         raise error
-    # weights of the requested components and variant, with all configs
-    stems = ["text_encoder*/model"] if text else STEMS
-    files = [name for stem in stems for name in weight_files(stem, variant)]
-    return hub.folder(source, allow=["*.json", "tokenizer*/*", EMPTY_PROMPT, *files])
+    stems: Sequence[str] = ["text_encoder*/model"] if text else NETWORK_STEMS
+    patterns = ["*.json", "tokenizer*/*", EMPTY_PROMPT_FILE]
+    for stem in stems:
+        patterns += list_weight_files(stem, variant)
+    return hub.folder(source, allow=patterns)
 
 
-def describe_file(source: str) -> MissingData | None:
-    """Say that one file stands instead of a generator's folder; None for a folder."""
+def find_source_error(source: str) -> MissingData | None:
+    """Return an error if the source of a generator is a file, else None."""
     if source.startswith("hub:") or not locate(source).is_file():
         return None
-    way = (
-        "a folder, as diffusers' from_single_file makes it; an IP-Adapter is for "
-        "prior.start_from"
-    )
     return MissingData(
-        f"{source} is a file, and generators are read from a folder of diffusers", way
+        f"{source} is a file, and generators are read from a folder of diffusers",
+        "a folder, as diffusers' from_single_file makes it; an IP-Adapter is for "
+        "prior.start_from",
     )
 
 
-def weight_files(stem: str, variant: str | None = None) -> list[str]:
-    """Name the file of weights, and the pattern of those that are split; a variant is a
-    suffix.
-    """
-    return [
-        f"{stem}{f'.{variant}' if variant else ''}{shard}.safetensors"
-        for shard in ("", "-*")
-    ]
+def list_weight_files(stem: str, variant: str | None = None) -> list[str]:
+    """Return the name of a weight file, and a pattern for weights in several files."""
+    suffix = f".{variant}" if variant else ""
+    return [f"{stem}{suffix}.safetensors", f"{stem}{suffix}-*.safetensors"]
 
 
 def list_inputs(
     source: str,
-    stems: Sequence[str] = STEMS,
+    stems: Sequence[str] = NETWORK_STEMS,
     files: Sequence[str] = (),
     variant: str | None = None,
 ) -> list[Input]:
-    """Look for the weights of a generator's components; none of random ones.
+    """List the weights of a generator or network, with their states.
 
     Args:
-        source: The generator's folder, or that of one network.
-        stems: The components' weight files, without ending.
-        files: What else must be there.
-        variant: Of the weight files.
+        source: Folder or hub reference.
+        stems: Weight files of the networks, without ending.
+        files: Further files that each network needs.
+        variant: Variant of the weight files.
+
+    Returns:
+        An input for each network. Empty for random weights.
     """
-    if error := describe_file(source):
+    if error := find_source_error(source):
         return [Input(source, None, error)]
+    if source == RANDOM:
+        return []
 
-    # patterns of the files that would be fetched
-    patterns = ["config.json"] if stems[0] == WEIGHTS else ["*/*.json", "tokenizer*/*"]
-    patterns += [name for stem in stems for name in weight_files(stem, variant)]
+    # patterns of the files that would be downloaded
+    patterns = ["*/*.json", "tokenizer*/*"]
+    if stems[0] == WEIGHTS_STEM:
+        patterns = ["config.json"]
+    for stem in stems:
+        patterns += list_weight_files(stem, variant)
 
-    # one need for each network; random weights need nothing
-    needs = []
-    for stem in stems if source != RANDOM else ():
-        config = (
-            []
-            if source.startswith("hub:")
-            else [str(Path(stem).with_name("config.json"))]
-        )
-        needs.append(
+    inputs = []
+    for stem in stems:
+        required_files = list(files)
+        if not source.startswith("hub:"):
+            required_files.insert(0, str(Path(stem).with_name("config.json")))
+        inputs.append(
             hub.find_input(
-                source, [*config, *files], weight_files(stem, variant), patterns
+                source, required_files, list_weight_files(stem, variant), patterns
             )
         )
-    return needs
+    return inputs
 
 
 def read_config(folder: Path, component: str) -> dict[str, Any]:
-    """Read the config of a component; MissingData if it is absent or damaged."""
-    file = folder / component / CONFIGS.get(component, "config.json")
+    """Read the config of a component, or of a network whose `component` is empty.
+
+    Raises:
+        MissingData: if the file is absent or damaged.
+    """
+    file = folder / component / CONFIG_FILES.get(component, "config.json")
     if not file.is_file():
-        alternative = f", nor {EMPTY_PROMPT}" if component in TEXT else ""
+        alternative = (
+            f", nor {EMPTY_PROMPT_FILE}" if component in TEXT_COMPONENTS else ""
+        )
         raise MissingData(
             f"the generator {folder} has no {file.relative_to(folder)}{alternative}",
-            WHOLE,
+            WHOLE_FOLDER_HINT,
         )
     return documents.read_download(file)
 
 
-def load_network_folder(cls: Any, reference: str, dtype: torch.dtype) -> Any:
-    """Load a network that is a folder of its own, with the errors of `load_network`."""
-    folder = hub.folder(reference, allow=["config.json", *weight_files(WEIGHTS)])
+def load_network_folder(network_class: Any, reference: str, dtype: torch.dtype) -> Any:
+    """Load a network from its own folder or hub reference.
+
+    Raises:
+        MissingData: if the folder is absent, incomplete or damaged.
+    """
+    folder = hub.folder(
+        reference, allow=["config.json", *list_weight_files(WEIGHTS_STEM)]
+    )
     read_config(folder, "")
-    return load_network(cls, folder, f"the network {folder}", torch_dtype=dtype)
+    return load_network(
+        network_class, folder, f"the network {folder}", torch_dtype=dtype
+    )
 
 
 def make_scheduler(config: dict[str, Any], where: Path | str) -> Any:
-    """Make the scheduler that a config names."""
+    """Make the scheduler whose class a config names.
+
+    Raises:
+        MissingData: if the class is unknown.
+    """
     import diffusers
     from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 
-    # diffusers' schedulers that its pipelines exchange, and those of distilled models
-    known = {*KarrasDiffusionSchedulers.__members__, "LCMScheduler", "TCDScheduler"}
-    kind = config.get("_class_name", "")
-    if kind not in known:
+    # schedulers that pipelines can exchange, and the schedulers of distilled models
+    class_names = {"LCMScheduler", "TCDScheduler"}
+    class_names |= set(KarrasDiffusionSchedulers.__members__)
+    class_name = config.get("_class_name", "")
+    if class_name not in class_names:
         raise MissingData(
-            f"the scheduler of the generator {where} is of the class {kind!r}, "
+            f"the scheduler of the generator {where} is of the class {class_name!r}, "
             "which is not known here",
-            f"known: {', '.join(sorted(known))}",
+            f"known: {', '.join(sorted(class_names))}",
         )
-    return getattr(diffusers, kind).from_config(config)
+    return getattr(diffusers, class_name).from_config(config)
 
 
 def draw_components(
     architecture: Architecture,
     device: torch.device,
     dtype: torch.dtype,
-    change: Callable[[Any], Any] = lambda unet: unet,
+    change_unet: Callable[[Any], Any] = lambda unet: unet,
 ) -> dict[str, Any]:
-    """Make U-Net and VAE with random weights (shapes alone on the meta device), and the
-    scheduler.
+    """Make a U-Net and a VAE with random weights, and the scheduler.
+
+    The weights are the same in each call. On the meta device they are shapes without
+    values.
 
     Args:
-        architecture: Arguments of their classes.
-        device: Where they are made.
-        dtype: Of the weights.
-        change: Changes the U-Net.
+        architecture: Arguments of the classes.
+        device: Device.
+        dtype: Data type.
+        change_unet: Function that changes the new U-Net.
     """
     import diffusers
 
-    # draw the same weights every time, and leave the caller's random state as it is
-    # by default all, which would wake the others
+    # forking the random state of all GPUs, the default, would wake idle ones
     gpus = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(gpus), device:
         torch.manual_seed(0)
-        unet = change(diffusers.UNet2DConditionModel.from_config(architecture["unet"]))
+        unet = change_unet(
+            diffusers.UNet2DConditionModel.from_config(architecture["unet"])
+        )
         vae = diffusers.AutoencoderKL.from_config(architecture["vae"])
 
-    # bring networks to their dtype, and make the scheduler
-    sampler = {"_class_name": "EulerDiscreteScheduler", **architecture["scheduler"]}
+    scheduler = {"_class_name": "EulerDiscreteScheduler", **architecture["scheduler"]}
     return {
-        "unet": cast(unet, dtype),
-        "vae": cast(vae, dtype),
-        "scheduler": make_scheduler(sampler, "the architecture"),
+        "unet": change_dtype(unet, dtype),
+        "vae": change_dtype(vae, dtype),
+        "scheduler": make_scheduler(scheduler, "the architecture"),
     }
 
 
-def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Change a model's dtype without the warning that diffusers' own `to` gives for no
-    cause.
-    """
+def change_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Change the data type of a model without the needless warning of diffusers."""
     return nn.Module.to(model, dtype)
 
 
 def is_converted(name: str) -> bool:
-    """Whether a publisher's weights were converted before, to any dtype."""
-    return any((home_folder() / CONVERTED).glob(f"{name}-*"))
+    """Return True if published weights were converted before, to any data type."""
+    return any((home_folder() / CONVERTED_FOLDER).glob(f"{name}-*"))
 
 
 def convert_once(
-    name: str, dtype: torch.dtype, described: str, convert: Callable[[Path], None]
+    name: str, dtype: torch.dtype, description: str, convert: Callable[[Path], None]
 ) -> Path:
-    """Find a folder of converted weights, or let `convert` fill it; interrupted, none
-    has this name.
-    """
-    folder = home_folder() / CONVERTED / f"{name}-{str(dtype).removeprefix('torch.')}"
+    """Find the folder of converted weights, or convert them into it.
 
-    # another process may be converting: wait for it, and take its folder
+    An interrupted conversion leaves only a hidden folder, which the next one completes.
+
+    Args:
+        name: Name of the folder, without the data type.
+        dtype: Data type of the weights.
+        description: Name of the model.
+        convert: Function that writes the weights into a folder.
+    """
+    dtype_name = str(dtype).removeprefix("torch.")
+    folder = home_folder() / CONVERTED_FOLDER / f"{name}-{dtype_name}"
+
+    # if another process is converting, wait and use its folder
     lock = Claim.for_path(folder, wait=True)
     try:
         if not folder.is_dir():
-            console.say(f"{described} is converted once, into {folder}")
-            part = folder.with_name(f".{folder.name}.part")
-            # of an interrupted conversion, whose files are written again
-            part.mkdir(exist_ok=True)
-            convert(part)
-            os.replace(part, folder)
+            console.say(f"{description} is converted once, into {folder}")
+            unfinished_folder = folder.with_name(f".{folder.name}.part")
+            unfinished_folder.mkdir(exist_ok=True)
+            convert(unfinished_folder)
+            os.replace(unfinished_folder, folder)
     finally:
         lock.release()
     return folder

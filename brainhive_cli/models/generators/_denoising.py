@@ -1,6 +1,4 @@
-"""Noise and its removal: what a denoiser learns from, and the steps by which it
-samples.
-"""
+"""Noise of training and the denoising loop of sampling."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -12,92 +10,99 @@ from torch import Tensor
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models.generators import SCHEDULERS, Sampling
 
-Random = torch.Generator | Sequence[torch.Generator]
-"""One generator of random numbers for all rows, or one for each."""
+RandomGenerators = torch.Generator | Sequence[torch.Generator]
+"""One random generator for all rows, or one for each row."""
 
 
 def draw_noise(
-    random: Random, shape: Sequence[int], timesteps: int, device: torch.device
+    rng: RandomGenerators, shape: Sequence[int], n_timesteps: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Draw noise of `shape` [B, C, h, w], and as many of the timesteps [B].
+    """Draw the noise and the timesteps of a training step.
 
-    With a random number generator for each row, a row depends on its own alone.
+    Returns:
+        Noise of `shape` [B, C, h, w], and timesteps [B] below `n_timesteps`.
     """
-    # a generator for all rows draws them at once, otherwise each draws a row
-    generators = [random] if isinstance(random, torch.Generator) else random
-    rows = shape if isinstance(random, torch.Generator) else (1, *shape[1:])
+    if isinstance(rng, torch.Generator):
+        rngs: Sequence[torch.Generator] = [rng]
+        shape_per_rng = tuple(shape)
+    else:
+        rngs = rng
+        shape_per_rng = (1, *shape[1:])
+
     noises = []
-    times = []
-    for generator in generators:
-        noises.append(torch.randn(*rows, generator=generator))
-        times.append(torch.randint(0, timesteps, rows[:1], generator=generator))
+    timesteps = []
+    for generator in rngs:
+        noises.append(torch.randn(*shape_per_rng, generator=generator))
+        timesteps.append(
+            torch.randint(0, n_timesteps, shape_per_rng[:1], generator=generator)
+        )
+    return torch.cat(noises).to(device), torch.cat(timesteps).to(device)
 
-    return torch.cat(noises).to(device), torch.cat(times).to(device)
 
+def make_scheduler(noise_scheduler: Any, sampling: Sampling) -> Any:
+    """Make the requested scheduler with the noise schedule of the generator's own.
 
-def choose_scheduler(default: Any, sampling: Sampling) -> Any:
-    """Make the scheduler that is asked for, with the noise schedule of the generator's
-    own; else that one.
+    Without a request, the generator's own scheduler is returned.
     """
     import diffusers
 
     if sampling.scheduler is None:
-        return default
-    # the noise schedule stays that of the training
-    kind, settings = SCHEDULERS[sampling.scheduler]
-    return getattr(diffusers, kind).from_config(default.config, **settings)
+        return noise_scheduler
+    class_name, settings = SCHEDULERS[sampling.scheduler]
+    scheduler_class = getattr(diffusers, class_name)
+    return scheduler_class.from_config(noise_scheduler.config, **settings)
 
 
 def count_steps(sampling: Sampling) -> int:
-    """Count the steps that are done from a start, as diffusers does; RecipeError if
-    there is none.
+    """Count the denoising steps after a start, as diffusers does.
+
+    Raises:
+        RecipeError: if `strength` leaves no step.
     """
-    count = min(int(sampling.steps * sampling.strength), sampling.steps)
-    if count < 1:
+    n_steps = min(int(sampling.steps * sampling.strength), sampling.steps)
+    if n_steps < 1:
         raise RecipeError(
             f"strength {sampling.strength:g} of {sampling.steps} steps leaves none "
             "to do",
             f"give at least {1 / sampling.steps:.2g}, or 0 for the start alone",
         )
-    return count
+    return n_steps
 
 
 def denoise(
-    default: Any,
+    noise_scheduler: Any,
     sampling: Sampling,
     noise: Tensor,
     start: Tensor | None,
     predict: Callable[[Tensor, Tensor], Tensor],
-    random: Sequence[torch.Generator] = (),
+    rngs: Sequence[torch.Generator] = (),
     on_step: Callable[[int], None] | None = None,
     timesteps: Sequence[int] = (),
 ) -> Tensor:
-    """Sample latents of B rows where diffusers' pipelines do not take a generator's
-    inputs.
+    """Sample latents with a U-Net whose inputs the pipelines of diffusers do not take.
 
     Args:
-        default: The generator's scheduler, where the recipe names none.
-        sampling: Steps, guidance and scheduler, and from a start the share of the steps
-            that are done.
-        noise: Of B rows.
-        start: Latents under the noise of the first step; None to start from noise
-            alone.
-        predict: Predicts noise from latents and timestep; with guidance 2 B rows,
-            unconditional first.
-        random: Of each row, for schedulers that add noise.
-        on_step: Called with the number of each step done.
-        timesteps: Instead of those of the default scheduler.
+        noise_scheduler: Scheduler, unless the recipe names another.
+        sampling: Settings of sampling.
+        noise: Noise of B rows.
+        start: Latents to which the noise is added, or None to start from noise alone.
+        predict: Function from latents and a timestep to the noise. With guidance it
+            takes 2 B rows, the unconditional rows first.
+        rngs: Random generator of each row, for schedulers that add noise.
+        on_step: Called with the number of each finished step.
+        timesteps: Timesteps to use unless the recipe names a scheduler.
+
+    Returns:
+        Latents in the shape of `noise`. With a strength of 0, `start` unchanged.
     """
-    # choose the timesteps
-    scheduler = choose_scheduler(default, sampling)
+    scheduler = make_scheduler(noise_scheduler, sampling)
     if timesteps and sampling.scheduler is None:
         scheduler.set_timesteps(timesteps=timesteps, device=noise.device)
     else:
         scheduler.set_timesteps(sampling.steps, device=noise.device)
-    times = scheduler.timesteps
+    scheduled_timesteps = scheduler.timesteps
 
-    # begin at noise alone, or at the start with the noise of the first step that is
-    # done
+    # begin with noise alone, or with the start under the noise of the first step
     if start is None:
         latents = noise * scheduler.init_noise_sigma
     elif sampling.strength == 0:
@@ -106,22 +111,28 @@ def denoise(
         first = (sampling.steps - count_steps(sampling)) * scheduler.order
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(first)
-        times = times[first:]
-        latents = scheduler.add_noise(start, noise, times[:1].expand(len(start)))
+        scheduled_timesteps = scheduled_timesteps[first:]
+        first_timesteps = scheduled_timesteps[:1].expand(len(start))
+        latents = scheduler.add_noise(start, noise, first_timesteps)
 
-    # remove noise step by step, guided away from the unconditional prediction
-    extra = (
-        {"generator": list(random)}
-        if "generator" in inspect.signature(scheduler.step).parameters
-        else {}
-    )
-    for step, time in enumerate(times, 1):
-        rows = torch.cat([latents] * 2) if sampling.guidance > 1 else latents
-        predicted = predict(scheduler.scale_model_input(rows, time), time).float()
-        if sampling.guidance > 1:
-            away, towards = predicted.chunk(2)
-            predicted = away + sampling.guidance * (towards - away)
-        latents = scheduler.step(predicted, time, latents, **extra).prev_sample
+    step_options = {}
+    if "generator" in inspect.signature(scheduler.step).parameters:
+        step_options["generator"] = list(rngs)
+
+    # remove the noise step by step
+    is_guided = sampling.guidance > 1
+    for step, timestep in enumerate(scheduled_timesteps, 1):
+        unet_latents = torch.cat([latents] * 2) if is_guided else latents
+        unet_latents = scheduler.scale_model_input(unet_latents, timestep)
+        noise_pred = predict(unet_latents, timestep).float()
+        if is_guided:
+            noise_pred_uncond, noise_pred_cond = noise_pred.chunk(2)
+            noise_pred = noise_pred_uncond + sampling.guidance * (
+                noise_pred_cond - noise_pred_uncond
+            )
+        latents = scheduler.step(
+            noise_pred, timestep, latents, **step_options
+        ).prev_sample
         if on_step is not None:
             on_step(step)
     return latents

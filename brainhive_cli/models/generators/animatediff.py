@@ -1,15 +1,14 @@
-"""Stable Diffusion 1.5 with AnimateDiff and SparseCtrl: clips from texts, a keyframe
-and a start.
+"""Stable Diffusion 1.5 with AnimateDiff and SparseCtrl, which generates clips.
 
-Source: AnimateDiff (arXiv 2307.04725), SparseCtrl (arXiv 2311.16933), by diffusers
-(Apache 2.0); frames, noise and prompts as in NEURONS (arXiv 2503.11167) and NeuroClips.
+Source: AnimateDiff (arXiv 2307.04725), SparseCtrl (arXiv 2311.16933) and diffusers
+(Apache 2.0). Frames, noise and prompts as in NEURONS (arXiv 2503.11167) and NeuroClips.
 """
 
 import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
@@ -35,21 +34,22 @@ from brainhive_cli.models.generators._latent_diffusion import (
     TEXT_STEM,
     Request,
     StableDiffusion,
-    mask_weights,
+    compute_mask_weights,
+    get_vae_scale_factor,
     resize,
-    shrink_factor,
 )
 from brainhive_cli.models.heads import Conditioning
 
-MOTION, SPARSE = "motion", "sparse_control"
-"""In an architecture: arguments of these networks that do not follow from the
-U-Net's.
+MOTION = "motion"
+SPARSE = "sparse_control"
+"""Keys in an architecture for arguments of these networks that do not follow from the
+U-Net.
 """
 ARCHITECTURE = ARCHITECTURES["animatediff"]
-SCHEDULER = ARCHITECTURE["scheduler"]
-"""AnimateDiff's own, whatever the folder's is."""
-SUFFIX = ", 8k uhd, dslr, soft lighting, high quality, film grain, Fujifilm XT3"
-NEGATIVE = (
+SCHEDULER_CONFIG = ARCHITECTURE["scheduler"]
+"""Scheduler of AnimateDiff, which replaces the scheduler of the source."""
+PROMPT_SUFFIX = ", 8k uhd, dslr, soft lighting, high quality, film grain, Fujifilm XT3"
+NEGATIVE_PROMPT = (
     "semi-realistic, cgi, 3d, render, sketch, cartoon, drawing, anime, text, close up, "
     "cropped, out of frame, worst quality, low quality, jpeg artifacts, ugly, "
     "duplicate, morbid, mutilated, extra fingers, mutated hands, poorly drawn hands, "
@@ -58,45 +58,42 @@ NEGATIVE = (
     "limbs, missing arms, missing legs, extra arms, extra legs, fused fingers, too "
     "many fingers, long neck"
 )
-"""AnimateDiff v3's example prompts, which NeuroClips and NEURONS use."""
+"""Example prompts of AnimateDiff v3, which NeuroClips and NEURONS use."""
 
-
-LOW_RANK = re.compile(
+LORA_WEIGHT = re.compile(
     r"(?:module\.)?(?P<layer>.+)\.processor\.(?P<name>to_\w+?)_lora\.(?P<half>down|up)\.weight"
 )
-"""A weight of AnimateDiff's domain adapter, as its checkpoint names it."""
+"""Name of a weight in the checkpoint of AnimateDiff's domain adapter."""
 
 
 class Config(_latent_diffusion.Config):
-    """A folder of Stable Diffusion 1's kind, motion modules, SparseCtrl and a domain
-    adapter.
+    """Stable Diffusion 1 with motion modules, SparseCtrl and a domain adapter.
 
     Conditions: `texts` (captions or sd15-text tokens), `images` (keyframes, with
-    SparseCtrl), `start` (latents [B, F, C, h, w], blurry frames [B, F, 3, H, W], or one
-    picture), `masks` [B, F, 1, H, W] on it. NEURONS samples 25 steps at guidance 8.5
-    and strength 1, at which a clip still begins from its start, under the noise of the
-    first step (961).
+    SparseCtrl), `start` (latents [B, F, C, h, w], blurry frames [B, F, 3, H, W] or a
+    picture), and `masks` [B, F, 1, H, W] of the start. NEURONS samples 25 steps at
+    guidance 8.5 and strength 1. The clip then begins from its start under the noise of
+    the first timestep (961).
     """
 
     cites = ("guo2024", "guo2024sparsectrl", "rombach2022")
-    published = ARCHITECTURE
+    published_architecture = ARCHITECTURE
 
     source: str = Field(
         "hub:stable-diffusion-v1-5/stable-diffusion-v1-5",
         description=(
-            "hub:OWNER/NAME, a folder, demo:NAME, or `random`; NEURONS: a Realistic "
-            "Vision 6 folder."
+            "hub:OWNER/NAME, a folder, demo:NAME, or `random`. NEURONS: a folder of "
+            "Realistic Vision 6."
         ),
     )
     motion: str = Field(
         "hub:guoyww/animatediff-motion-adapter-v1-5-3",
-        description="Folder of motion modules: AnimateDiff v3.",
+        description="Folder of motion modules, such as AnimateDiff v3.",
     )
     sparse_control: str | None = Field(
         "hub:guoyww/animatediff-sparsectrl-rgb",
         description=(
-            "Folder of SparseCtrl for keyframes; null: clips without a keyframe (video "
-            "to video)."
+            "Folder of SparseCtrl for keyframes, or null for clips without them."
         ),
     )
     domain_adapter: str | None = Field(
@@ -107,74 +104,75 @@ class Config(_latent_diffusion.Config):
     noise: Literal["animatediff", "source"] = Field(
         "animatediff",
         description=(
-            "Noise schedule: AnimateDiff's, or that of the source, where motion "
-            "modules learned it."
+            "Noise schedule: AnimateDiff's, or the source's if the motion modules "
+            "learned it."
         ),
     )
     mode: Literal["right", "published"] = Field(
         "right",
-        description="right: each clip has noise of its own, and blurry frames exact "
-        "thirds between them; published, as NEURONS' code: the noise of "
-        "seed 0 for every clip, and weights of .33 and .67.",
+        description="With right, each clip has noise of its own, and frames between "
+        "blurry frames have exact thirds as weights. With published, as in NEURONS' "
+        "code, every clip has the noise of seed 0, and the weights are .33 and .67.",
     )
     frames: PositiveInt = Field(
-        16, description="Frames sampled; at most the motion modules' 32."
+        16, description="Number of sampled frames, at most 32 for AnimateDiff v3."
     )
     kept: tuple[int, ...] = Field(
         (4, 6, 8, 10, 12, 14),
         min_length=1,
         description=(
-            "Frames that are the result, from 0; NEURONS: 4, 6 … 14. Blurry ones lie "
-            "at 0, 3 … 15."
+            "Sampled frames that are returned, counted from 0. NEURONS: 4, 6 … 14, "
+            "with blurry frames at 0, 3 … 15."
         ),
     )
-    prompt_suffix: str = Field(SUFFIX, description="Added to captions.")
+    prompt_suffix: str = Field(
+        PROMPT_SUFFIX, description="Text that is added to captions."
+    )
     negative_prompt: str = Field(
-        NEGATIVE,
-        description="What guidance moves away from, if the recipe says nothing.",
+        NEGATIVE_PROMPT,
+        description="Text that guidance moves away from, if the recipe gives none.",
     )
 
     @model_validator(mode="after")
-    def _keeps_its_frames(self) -> "Config":
+    def _check_kept_frames(self) -> "Config":
         if not all(0 <= frame < self.frames for frame in self.kept):
             raise RecipeError(
-                f"kept is {[*self.kept]}, and there are {self.frames} frames, from 0",
+                f"kept is {list(self.kept)}, and there are {self.frames} frames, "
+                "from 0",
                 f"keep some of 0 … {self.frames - 1}",
             )
         return self
 
     def inputs(self) -> list[Input]:
-        """Look for the weights of every network."""
+        """List the weights of every network, with their states."""
         if self.source == RANDOM:
             return []
-        needs = _components.list_inputs(self.source, (*_components.STEMS, TEXT_STEM))
-        for folder in filter(None, (self.motion, self.sparse_control)):
-            needs += _components.list_inputs(folder, (_components.WEIGHTS,))
-        return needs + (
-            [find_file_input(self.domain_adapter)]
-            if self.domain_adapter is not None
-            else []
-        )
+        stems = (*_components.NETWORK_STEMS, TEXT_STEM)
+        inputs = _components.list_inputs(self.source, stems)
+        for folder in (self.motion, self.sparse_control):
+            if folder:
+                inputs += _components.list_inputs(folder, (_components.WEIGHTS_STEM,))
+        if self.domain_adapter is not None:
+            inputs.append(find_file_input(self.domain_adapter))
+        return inputs
 
     def read_configs(self) -> Architecture:
         """Read the architecture of all networks."""
         architecture = super().read_configs()
-        # AnimateDiff's schedule replaces that of the source
         if self.noise == "animatediff":
-            architecture["scheduler"] = SCHEDULER
-        for name, folder in ((MOTION, self.motion), (SPARSE, self.sparse_control)):
-            if folder is not None:
-                architecture[name] = _components.read_config(
-                    hub.folder(folder, allow=["config.json"]), ""
-                )
+            architecture["scheduler"] = SCHEDULER_CONFIG
+        for name, reference in ((MOTION, self.motion), (SPARSE, self.sparse_control)):
+            if reference is not None:
+                folder = hub.folder(reference, allow=["config.json"])
+                architecture[name] = _components.read_config(folder, "")
         return architecture
 
     def check(self) -> None:
-        """Refuse networks that do not fit each other, by their configs alone."""
+        """Raise an error if the configs show networks that do not fit each other."""
         if self.source == RANDOM:
             return
 
-        # AnimateDiff v3 alone has SparseCtrl and a domain adapter
+        # only AnimateDiff v3 has SparseCtrl and a domain adapter
         configs = self.read_configs()
         self.check_unet(configs["unet"], self.source)
         if configs[MOTION].get("use_motion_mid_block", True) and (
@@ -194,88 +192,75 @@ class Config(_latent_diffusion.Config):
 
         self._check_frames(configs[MOTION])
 
-    def load(self, dtype: torch.dtype, folder: Path | None = None) -> dict[str, Any]:
-        """Load all networks, and put motion modules and the domain adapter into the
-        U-Net, in float32.
-        """
+    def load_components(
+        self, dtype: torch.dtype, folder: Path | None = None
+    ) -> dict[str, Any]:
+        """Load all networks. Motion modules and adapter become part of the U-Net."""
         import diffusers
 
-        # the adapter is added in float32, as rounding before would lose parts of it
+        # add the adapter in float32, because rounding first would lose parts of it
         self.check()
-        components = super().load(torch.float32, folder)
+        components = super().load_components(torch.float32, folder)
         if self.domain_adapter is not None:
             file = find_weight_file(self.domain_adapter)
-            way = (
+            hint = (
                 "use the adapter of Stable Diffusion 1.5, or "
                 "generator.domain_adapter=null"
             )
             with weights.reading(
-                file, way, BrainhiveError, problem="does not fit the U-Net"
+                file, hint, BrainhiveError, problem="does not fit the U-Net"
             ):
-                merge_adapter(components["unet"], weights.read(file), file)
+                merge_domain_adapter(components["unet"], weights.read(file), file)
 
-        # load motion modules and SparseCtrl
-        motion = _components.load_network_folder(
+        motion_adapter = _components.load_network_folder(
             diffusers.MotionAdapter, self.motion, torch.float32
         )
         components[SPARSE] = None
         if self.sparse_control is not None:
-            sparse = _components.load_network_folder(
+            sparse_control = _components.load_network_folder(
                 diffusers.SparseControlNetModel, self.sparse_control, dtype
             )
-            components[SPARSE] = normalise_frame_by_frame(sparse)
+            components[SPARSE] = normalise_frame_by_frame(sparse_control)
 
-        # put the modules into the U-Net, and bring all to the dtype that is asked for
-        where = f"motion modules of {self.motion}"
+        # add the motion modules, and change to the requested data type
         with weights.reading(
-            where, "use AnimateDiff v3's", BrainhiveError, problem="do not fit"
+            f"motion modules of {self.motion}",
+            "use AnimateDiff v3's",
+            BrainhiveError,
+            problem="do not fit",
         ):
-            components["unet"] = _components.cast(
-                in_motion(components["unet"], motion), dtype
-            )
-        components["vae"] = _components.cast(components["vae"], dtype)
+            unet = add_motion_modules(components["unet"], motion_adapter)
+            components["unet"] = _components.change_dtype(unet, dtype)
+        components["vae"] = _components.change_dtype(components["vae"], dtype)
         if self.noise == "animatediff":
-            components["scheduler"] = _components.make_scheduler(SCHEDULER, self.source)
+            components["scheduler"] = _components.make_scheduler(
+                SCHEDULER_CONFIG, self.source
+            )
         return components
 
-    def draw(
+    def draw_components(
         self, architecture: Architecture, device: torch.device, dtype: torch.dtype
     ) -> dict[str, Any]:
         """Make all networks with random weights."""
         import diffusers
 
         derived = _derive_architecture(architecture["unet"])
+        motion_config = derived[MOTION] | architecture[MOTION]
 
         def add_motion(unet: Any) -> Any:
-            motion = diffusers.MotionAdapter.from_config(
-                {**derived[MOTION], **architecture[MOTION]}
-            )
-            return in_motion(unet, motion)
+            motion_adapter = diffusers.MotionAdapter.from_config(motion_config)
+            return add_motion_modules(unet, motion_adapter)
 
-        # SparseCtrl is drawn apart: diffusers would set its last convolutions to zero
         components = _components.draw_components(
             architecture, device, dtype, add_motion
         )
         components[SPARSE] = None
         if self.sparse_control is not None:
-            # its zero convolutions are drawn too, as they would hide the keyframe
-            with (
-                torch.random.fork_rng([device] if device.type == "cuda" else []),
-                device,
-            ):
-                torch.manual_seed(0)
-                network = diffusers.SparseControlNetModel.from_config(
-                    {**derived[SPARSE], **architecture[SPARSE]}
-                )
-                for zeroed in (
-                    network.controlnet_cond_embedding,
-                    network.controlnet_mid_block,
-                    network.controlnet_down_blocks,
-                ):
-                    for weight in zeroed.parameters():
-                        torch.nn.init.normal_(weight, std=0.1)
-            components[SPARSE] = _components.cast(
-                normalise_frame_by_frame(network), dtype
+            sparse_control = _draw_sparse_control(
+                derived[SPARSE] | architecture[SPARSE], device
+            )
+            components[SPARSE] = _components.change_dtype(
+                normalise_frame_by_frame(sparse_control), dtype
             )
         self._check_frames(architecture[MOTION])
         return components
@@ -283,50 +268,53 @@ class Config(_latent_diffusion.Config):
     def assemble(
         self, components: dict[str, Any], device: torch.device
     ) -> "AnimateDiff":
-        """Make the generator of its components."""
+        """Make the generator from its components."""
         return AnimateDiff(self, components, device)
 
-    def _check_frames(self, motion: dict[str, Any]) -> None:
-        # motion modules have an embedding for each position of a frame
-        most = motion.get("motion_max_seq_length", 32)
-        if self.frames > most:
+    def _check_frames(self, motion_config: dict[str, Any]) -> None:
+        """Raise an error if there are more frames than the motion modules take."""
+        max_frames = motion_config.get("motion_max_seq_length", 32)
+        if self.frames > max_frames:
             raise RecipeError(
-                f"frames is {self.frames}, and the motion modules know {most}",
-                f"generator.frames={most}",
+                f"frames is {self.frames}, and the motion modules know {max_frames}",
+                f"generator.frames={max_frames}",
             )
 
 
 TINY = Config(source=RANDOM, architecture=ARCHITECTURES["animatediff TINY"])
-"""Small enough for tests; its VAE shrinks frames 4 times."""
+"""Config for tests, whose latents have a fourth of the frames' side."""
 
 
-Keyframe = tuple[Tensor, Tensor]
-"""Input of SparseCtrl: latents [B, C, F, h, w] of keyframes and zeros, and their mask
-[B, 1, F, h, w].
-"""
+class Keyframe(NamedTuple):
+    """Input of SparseCtrl.
+
+    Attributes:
+        latents: Latents [B, C, F, h, w] of keyframes. They are zeros in other frames.
+        mask: Mask [B, 1, F, h, w] of the keyframes.
+    """
+
+    latents: Tensor
+    mask: Tensor
 
 
 class AnimateDiff(StableDiffusion):
-    """Clips by a U-Net with motion modules: from noise or blurry frames, with a
-    keyframe or without.
-    """
+    """Generator of clips from noise or blurry frames, with a keyframe or without."""
 
-    pipelines = ()
-    refused = ("embeddings",)
+    pipeline_classes = ()
+    refused_conditions = ("embeddings",)
 
-    def prepare(self, components: dict[str, Any]) -> None:
-        """Take SparseCtrl, if there is one."""
-        super().prepare(components)
+    def add_components(self, components: dict[str, Any]) -> None:
+        """Add SparseCtrl, if the config has it."""
+        super().add_components(components)
         self.sparse_control = components[SPARSE]
-        self.networks += () if self.sparse_control is None else (self.sparse_control,)
+        if self.sparse_control is not None:
+            self.networks += (self.sparse_control,)
 
     def check_conditioning(
         self, conditioning: Conditioning, rows: int, sampling: Sampling | None = None
     ) -> None:
-        """Refuse conditions that are missing, or that have no effect."""
+        """Raise an error if conditions are missing or have no effect."""
         super().check_conditioning(conditioning, rows)
-
-        # a keyframe and SparseCtrl belong together
         images = conditioning.images
         start = conditioning.start
         channels = self.vae.config.latent_channels
@@ -342,7 +330,7 @@ class AnimateDiff(StableDiffusion):
                 "generator.sparse_control, or another prior",
             )
 
-        # masks weigh a start, and a start is pictures or this VAE's latents
+        # masks weigh the start, which is pictures or latents of this VAE
         if conditioning.masks is not None and start is None:
             raise BrainhiveError(
                 "masks have no effect without a start", "use a prior that gives one"
@@ -358,198 +346,219 @@ class AnimateDiff(StableDiffusion):
     def sample(self, request: Request) -> Tensor:
         """Sample the latents [B, F, C, h, w] of all frames.
 
-        Source: diffusers' AnimateDiffSparseControlNetPipeline and
-        AnimateDiffVideoToVideoPipeline (Apache
-        2.0), which take one keyframe for all clips of a batch, and a keyframe or a
-        start.
+        Source: AnimateDiffSparseControlNetPipeline and AnimateDiffVideoToVideoPipeline
+        of diffusers (Apache 2.0). They have a single keyframe for all clips of a batch,
+        and do not combine a keyframe with a start.
         """
         conditioning = request.conditioning
         sampling = request.sampling
-        config = self.config
         rows = len(request.seeds)
         self.check_conditioning(conditioning, rows, sampling)
 
-        # condition on text and keyframe; guidance doubles the rows, the unconditional
-        # first
-        text = self._embed_captions(conditioning.texts, sampling.prompt, rows)
+        # condition on text and keyframe, with guidance on the unconditional rows first
+        text_tokens = self._embed_captions(conditioning.texts, sampling.prompt, rows)
         keyframe = self._encode_keyframe(conditioning.images, request.size_px)
         if sampling.guidance > 1:
-            prompt = sampling.negative_prompt
-            absent = config.negative_prompt
-            away = self.text_tokens(
-                request.null.texts, prompt, rows, text, absent=absent
+            unconditional_tokens = self.prepare_text_tokens(
+                request.null.texts,
+                sampling.negative_prompt,
+                rows,
+                text_tokens,
+                default_text=self.config.negative_prompt,
             )
-            text = torch.cat([away, text])
-            keyframe = keyframe and (
-                torch.cat([keyframe[0]] * 2),
-                torch.cat([keyframe[1]] * 2),
-            )
+            text_tokens = torch.cat([unconditional_tokens, text_tokens])
+            if keyframe is not None:
+                keyframe = Keyframe(
+                    latents=torch.cat([keyframe.latents] * 2),
+                    mask=torch.cat([keyframe.mask] * 2),
+                )
 
-        # draw the noise of each clip, [B, C, F, h, w], and encode the frames that it is
-        # added to
-        seeds = [0] * rows if config.mode == "published" else request.seeds
-        random = [torch.Generator().manual_seed(seed) for seed in seeds]
-        channels, *sides = self.latent_shape(request.size_px)
-        shape = (1, channels, config.frames, *sides)
-        noise = torch.cat([torch.randn(shape, generator=row) for row in random]).to(
-            self.device
-        )
+        # draw the noise [B, C, F, h, w] of each clip from its seed
+        seeds = request.seeds
+        if self.config.mode == "published":
+            seeds = [0] * rows
+        rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
+        channels, height, width = self.latent_shape(request.size_px)
+        shape = (1, channels, self.config.frames, height, width)
+        noises = [torch.randn(shape, generator=rng) for rng in rngs]
+        noise = torch.cat(noises).to(self.device)
+
+        # encode the start of each clip
         start = self._interpolate_start(conditioning, request.size_px)
         if start is not None:
             start = self.encode(start).transpose(1, 2)
 
         # remove the noise step by step
-        self.placement.use(*self.denoisers)
-        predict = partial(self._predict, text=text, keyframe=keyframe)
+        self.placement.use(*self.denoising_networks)
+        predict = partial(
+            self._predict_clips, text_tokens=text_tokens, keyframe=keyframe
+        )
         latents = _denoising.denoise(
-            self._scheduler, sampling, noise, start, predict, random, request.on_step
+            self._scheduler, sampling, noise, start, predict, rngs, request.on_step
         )
         return latents.transpose(1, 2)
 
-    def to_media(self, latents: Tensor) -> GeneratedMedia:
-        """Decode the frames that are the result."""
+    def decode_media(self, latents: Tensor) -> GeneratedMedia:
+        """Decode the frames `kept` of the config."""
         return self.decode(latents[:, list(self.config.kept)])
 
     def predict(
         self,
         latents: Tensor,
-        times: Tensor,
+        timesteps: Tensor,
         conditioning: Conditioning,
         sizes: Tensor | None = None,
     ) -> Tensor:
-        """Predict the noise of latents [B, F, C, h, w], or what else the U-Net
-        predicts; sizes: no effect.
-        """
-        # keyframes need the size of the frames that these latents decode to
-        size_px = latents.shape[-1] * shrink_factor(self.vae)
-        text = self._embed_captions(conditioning.texts, "", len(latents))
+        """Predict the noise of latents [B, F, C, h, w]. `sizes` have no effect."""
+        size_px = latents.shape[-1] * get_vae_scale_factor(self.vae)
+        text_tokens = self._embed_captions(conditioning.texts, "", len(latents))
         keyframe = self._encode_keyframe(conditioning.images, size_px)
-        return self._predict(latents.transpose(1, 2), times, text, keyframe).transpose(
-            1, 2
+        noise_pred = self._predict_clips(
+            latents.transpose(1, 2), timesteps, text_tokens, keyframe
         )
+        return noise_pred.transpose(1, 2)
 
-    def _predict(
-        self, latents: Tensor, times: Tensor, text: Tensor, keyframe: Keyframe | None
+    def _predict_clips(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        text_tokens: Tensor,
+        keyframe: Keyframe | None,
     ) -> Tensor:
-        """Predict the noise of latents [B, C, F, h, w], or what else the U-Net
-        predicts.
-        """
-        # the U-Net takes text for each frame
-        latents, frames = latents.to(self.unet.dtype), latents.shape[2]
-        times = times.to(self.device)
-        text = text.repeat_interleave(frames, 0)
+        """Predict the noise of latents [B, C, F, h, w] from text tokens [B, S, D]."""
+        n_frames = latents.shape[2]
+        latents = latents.to(self.unet.dtype)
+        timesteps = timesteps.to(self.device)
+        # the U-Net takes the text of each frame
+        frame_tokens = text_tokens.repeat_interleave(n_frames, 0)
 
-        # SparseCtrl's outputs are added inside the U-Net
+        # the U-Net adds the outputs of SparseCtrl to its own
         residuals = {}
         if keyframe is not None:
-            latents_of_keyframe, mask = keyframe
-            down, mid = self.sparse_control(
+            down_residuals, mid_residual = self.sparse_control(
                 latents,
-                times,
-                text,
-                latents_of_keyframe,
-                conditioning_mask=mask,
+                timesteps,
+                frame_tokens,
+                keyframe.latents,
+                conditioning_mask=keyframe.mask,
                 return_dict=False,
             )
-            residuals = {
-                "down_block_additional_residuals": down,
-                "mid_block_additional_residual": mid,
-            }
-        return self.run_unet(latents, times, text, **residuals)
+            residuals["down_block_additional_residuals"] = down_residuals
+            residuals["mid_block_additional_residual"] = mid_residual
+        return self.run_unet(latents, timesteps, frame_tokens, **residuals)
 
     def _embed_captions(
         self, texts: Tensor | list[str] | None, prompt: str, rows: int
     ) -> Tensor:
-        """Give text tokens [B, S, D] of B rows; captions have the suffix."""
+        """Return text tokens [B, S, D]. Captions get the prompt suffix."""
         if isinstance(texts, list):
-            texts = [words + self.config.prompt_suffix for words in texts]
-        return self.text_tokens(texts, prompt, rows)
+            texts = [text + self.config.prompt_suffix for text in texts]
+        return self.prepare_text_tokens(texts, prompt, rows)
 
     def _encode_keyframe(self, images: Tensor | None, size_px: int) -> Keyframe | None:
-        """Give keyframes [B, 3, H, W], or those of clips, as SparseCtrl takes them at
-        the first frame.
+        """Return the input of SparseCtrl, or None without images or SparseCtrl.
+
+        Args:
+            images: Keyframes [B, 3, H, W], or clips [B, F, 3, H, W] with them.
+            size_px: Height and width of the frames.
         """
         if images is None or self.sparse_control is None:
             return None
-        images = images[:, 0] if images.ndim == 5 else images
-        # [B, C, 1, h, w]
-        encoded = self.encode(resize(images, size_px)[:, None]).transpose(1, 2)
-        latents = encoded.new_zeros(
-            *encoded.shape[:2], self.config.frames, *encoded.shape[3:]
-        )
+        pictures = images[:, 0] if images.ndim == 5 else images
+        encoded = self.encode(resize(pictures, size_px)[:, None])
+        encoded = encoded.transpose(1, 2)  # [B, C, 1, h, w]
+
+        # the keyframe is the first frame
+        rows, channels, _, height, width = encoded.shape
+        shape = (rows, channels, self.config.frames, height, width)
+        latents = encoded.new_zeros(shape)
         latents[:, :, :1] = encoded
         mask = torch.zeros_like(latents[:, :1])
         mask[:, :, 0] = 1
         dtype = self.sparse_control.dtype
-        return latents.to(dtype), mask.to(dtype)
+        return Keyframe(latents.to(dtype), mask.to(dtype))
 
     def _interpolate_start(
         self, conditioning: Conditioning, size_px: int
     ) -> Tensor | None:
-        """Make the frames [B, F, 3, H, W] to start from, of latents or pictures and
-        their masks.
-        """
-        start = conditioning.start
-        masks = conditioning.masks
-        if start is None:
+        """Interpolate the frames [B, F, 3, H, W] of the start, if there is one."""
+        if conditioning.start is None:
             return None
-        start = start[:, None] if start.ndim == 4 else start  # [B, F, C, H, W]
+        start = conditioning.start
+        if start.ndim == 4:
+            start = start[:, None]  # [B, F, C, H, W]
 
         # masks weigh latents, so pictures are encoded for them
+        masks = conditioning.masks
         if masks is not None or start.shape[2] != 3:
-            latents = (
-                self.encode(start) if start.shape[2] == 3 else start.to(self.device)
-            )
+            latents = start.to(self.device)
+            if start.shape[2] == 3:
+                latents = self.encode(start)
             if masks is not None:
-                latents = latents * mask_weights(masks, latents.shape[-1]).to(latents)
+                mask_weights = compute_mask_weights(masks, latents.shape[-1])
+                latents = latents * mask_weights.to(latents)
             start = self.decode(latents)
 
-        # resize frames, and fill the time between them
         frames = resize(start.flatten(0, 1), size_px).unflatten(0, start.shape[:2])
-        return in_between(
-            frames, self.config.frames, 2 if self.config.mode == "published" else None
-        )
+        decimals = 2 if self.config.mode == "published" else None
+        return interpolate_frames(frames, self.config.frames, decimals)
 
 
-def _derive_architecture(unet: dict[str, Any]) -> Architecture:
-    """Derive from a U-Net's arguments those of the motion modules and of SparseCtrl
-    that belong to it.
-    """
-    # a motion module stands behind each block of the U-Net
-    layers = unet.get("layers_per_block", 2)
-    groups = unet.get("norm_num_groups", 32)
-    widths = unet["block_out_channels"]
-    types = unet.get("down_block_types")
-    motion = {
-        "motion_layers_per_block": layers,
-        "motion_norm_num_groups": groups,
+def _draw_sparse_control(config: dict[str, Any], device: torch.device) -> Any:
+    """Make SparseCtrl with random weights, the same in each call."""
+    import diffusers
+
+    gpus = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(gpus), device:
+        torch.manual_seed(0)
+        network = diffusers.SparseControlNetModel.from_config(config)
+        # these layers would start with zeros, and hide the keyframe
+        for layers in (
+            network.controlnet_cond_embedding,
+            network.controlnet_mid_block,
+            network.controlnet_down_blocks,
+        ):
+            for weight in layers.parameters():
+                torch.nn.init.normal_(weight, std=0.1)
+    return network
+
+
+def _derive_architecture(unet_config: dict[str, Any]) -> Architecture:
+    """Derive the arguments of motion modules and SparseCtrl from a U-Net's."""
+    # a motion module follows each block of the U-Net
+    widths = unet_config["block_out_channels"]
+    motion_config = {
+        "motion_layers_per_block": unet_config.get("layers_per_block", 2),
+        "motion_norm_num_groups": unet_config.get("norm_num_groups", 32),
         "block_out_channels": widths,
     }
 
-    # SparseCtrl copies the U-Net's way down, with motion modules in its blocks
-    names = (
+    # SparseCtrl copies the U-Net's down blocks, with motion modules in them
+    sparse_config: dict[str, Any] = {}
+    for name in (
         "layers_per_block",
         "norm_num_groups",
         "cross_attention_dim",
         "attention_head_dim",
-    )
-    sparse = {name: unet[name] for name in names if name in unet} | {
-        "block_out_channels": widths
-    }
-    if types is not None:
-        sparse["down_block_types"] = [
-            block.replace("Block2D", "BlockMotion") for block in types
+    ):
+        if name in unet_config:
+            sparse_config[name] = unet_config[name]
+    sparse_config["block_out_channels"] = widths
+    block_types = unet_config.get("down_block_types")
+    if block_types is not None:
+        sparse_config["down_block_types"] = [
+            block_type.replace("Block2D", "BlockMotion") for block_type in block_types
         ]
-    return {MOTION: motion, SPARSE: sparse}
+    return {MOTION: motion_config, SPARSE: sparse_config}
 
 
 class FrameNorm(nn.GroupNorm):
-    """Normalises each frame by itself, as AnimateDiff's weights were trained.
+    """Group normalisation of each frame, with which AnimateDiff was trained.
 
-    diffusers normalises [B, C, F, h, w] over the frames too, which is up to 40 % off in
-    SparseCtrl's output.
+    diffusers also normalises over the frames, which changes SparseCtrl's output by up
+    to 40 %.
 
-    Source: AnimateDiff's InflatedGroupNorm (Apache 2.0); diffusers issue 9508.
+    Source: AnimateDiff's InflatedGroupNorm (Apache 2.0), and diffusers issue 9508.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -559,9 +568,7 @@ class FrameNorm(nn.GroupNorm):
 
 
 def normalise_frame_by_frame(network: nn.Module) -> nn.Module:
-    """Let the motion modules of a network of diffusers normalise each frame by itself;
-    weights are kept.
-    """
+    """Replace the normalisation in the motion modules of diffusers, not the weights."""
     from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 
     for module in network.modules():
@@ -575,29 +582,34 @@ def normalise_frame_by_frame(network: nn.Module) -> nn.Module:
     return network
 
 
-def in_motion(unet: Any, motion: Any) -> Any:
-    """Put motion modules into a 2D U-Net."""
+def add_motion_modules(unet: Any, motion_adapter: Any) -> Any:
+    """Add the modules of a motion adapter to a 2D U-Net."""
     from diffusers import UNetMotionModel
 
     with console.mute_libraries():
-        return normalise_frame_by_frame(UNetMotionModel.from_unet2d(unet, motion))
+        motion_unet = UNetMotionModel.from_unet2d(unet, motion_adapter)
+    return normalise_frame_by_frame(motion_unet)
 
 
-def merge_adapter(unet: nn.Module, state: Mapping[str, Tensor], where: object) -> None:
-    """Add a domain adapter to the attentions of a 2D U-Net: W += up · down.
+def merge_domain_adapter(
+    unet: nn.Module, state_dict: Mapping[str, Tensor], where: object
+) -> None:
+    """Add a domain adapter to the attention weights of a 2D U-Net: W += up · down.
 
     Raises:
-        MissingData: if it holds no such weights.
+        MissingData: if there are no weights of an adapter.
     """
-    # pair the halves of each layer, by the layer's name in today's diffusers
-    halves: dict[str, dict[str, Tensor]] = {}
-    for name, value in state.items():
-        if match := LOW_RANK.fullmatch(name):
-            layer = f"{match['layer']}.{match['name']}" + (
-                ".0" if match["name"] == "to_out" else ""
-            )
-            halves.setdefault(layer, {})[match["half"]] = value
-    if not halves:
+    # pair the matrices of each layer
+    pairs: dict[str, dict[str, Tensor]] = {}
+    for name, value in state_dict.items():
+        match = LORA_WEIGHT.fullmatch(name)
+        if match is None:
+            continue
+        layer = f"{match['layer']}.{match['name']}"
+        if match["name"] == "to_out":
+            layer += ".0"
+        pairs.setdefault(layer, {})[match["half"]] = value
+    if not pairs:
         raise MissingData(
             f"{where} holds no to_q_lora.down.weight",
             "give AnimateDiff's v3_sd15_adapter.ckpt",
@@ -605,31 +617,36 @@ def merge_adapter(unet: nn.Module, state: Mapping[str, Tensor], where: object) -
 
     # add their product to the layer's weight, in float32
     parameters = dict(unet.named_parameters())
-    for layer, pair in halves.items():
+    for layer, pair in pairs.items():
         weight = parameters[f"{layer}.weight"]
         with torch.no_grad():
             weight.add_((pair["up"].float() @ pair["down"].float()).to(weight))
 
 
-def in_between(frames: Tensor, count: int, decimals: int | None = None) -> Tensor:
-    """Interpolate frames [B, F, …] in time to as many as `count`, linearly, ends kept.
+def interpolate_frames(
+    frames: Tensor, n_frames: int, decimals: int | None = None
+) -> Tensor:
+    """Interpolate frames linearly in time. The first and last frame stay.
 
     Args:
-        frames: The frames; of one all are made.
-        count: How many are wanted.
-        decimals: Round the weights to these; NEURONS: 2.
-    """
-    # position of each new frame between two old ones
-    positions = (
-        torch.arange(count, dtype=torch.float64)
-        * (frames.shape[1] - 1)
-        / max(count - 1, 1)
-    )
-    before = positions.floor().long()
-    after = (before + 1).clamp(max=frames.shape[1] - 1)
+        frames: Frames [B, F, …]. A single frame is repeated.
+        n_frames: Number of frames of the result.
+        decimals: Number of decimals to which weights are rounded, or None. NEURONS: 2.
 
-    # mix them by nearness
-    share = positions - before  # [count]
-    share = (share if decimals is None else share.round(decimals=decimals)).to(frames)
-    share = share.view(-1, *[1] * (frames.ndim - 2))
-    return frames[:, before] * (1 - share) + frames[:, after] * share
+    Returns:
+        Frames [B, n_frames, …].
+    """
+    # position of each new frame among the old frames
+    last = frames.shape[1] - 1
+    steps = torch.arange(n_frames, dtype=torch.float64)
+    positions = steps * last / max(n_frames - 1, 1)
+    previous = positions.floor().long()
+    following = (previous + 1).clamp(max=last)
+
+    # mix the previous and the following frame
+    weights_of_following = positions - previous
+    if decimals is not None:
+        weights_of_following = weights_of_following.round(decimals=decimals)
+    n_inner_axes = frames.ndim - 2
+    share = weights_of_following.to(frames).view(-1, *[1] * n_inner_axes)
+    return frames[:, previous] * (1 - share) + frames[:, following] * share

@@ -1,4 +1,4 @@
-"""A picture from a decoded latent by an autoencoder alone: nothing is sampled."""
+"""Generator that decodes a latent with an autoencoder, without sampling."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,32 +21,31 @@ from brainhive_cli.models.picture_autoencoder import (
 
 
 class Config(parts.Config):
-    """The decoder of what the encoder `autoencoder` encodes; the head that predicts it
-    is called latent.
-    """
+    """Decoder of the latents that the head `latent` predicts."""
 
     cites = ("kingma2014",)
 
     source: str = Field(
         PIXELS,
-        description="folder of pictures that it learned from; `pixels`; `random`",
+        description=(
+            "Folder of the pictures from which the autoencoder learned, or `pixels` or "
+            "`random`."
+        ),
     )
 
     def build(
         self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> "Decoder":
-        """Load the autoencoder, frozen; it always computes in float32.
+        """Load the autoencoder, frozen. It computes in float32 with any `dtype`.
 
         Raises:
             MissingData: if the folder holds no pictures, or its weights are damaged.
         """
-        return Decoder(
-            open_autoencoder(self.source).eval().requires_grad_(False).to(device),
-            self.source,
-        )
+        autoencoder = open_autoencoder(self.source).eval().requires_grad_(False)
+        return Decoder(autoencoder.to(device), self.source)
 
     def build_shapes(self) -> "Decoder":
-        """Load the autoencoder, which is small."""
+        """Load the autoencoder, weights included, because it is small."""
         return self.build()
 
     def check(self) -> None:
@@ -58,11 +57,11 @@ TINY = Config(source="random")
 
 
 class Decoder:
-    """Decodes latents; without any, that of mean 0.
+    """Decoder of latents. Without a condition it decodes zeros, the mean latent.
 
     Args:
-        model: The autoencoder.
-        source: Where it is from.
+        model: Autoencoder.
+        source: Source of the autoencoder, for messages.
     """
 
     def __init__(self, model: PictureAutoencoder | Pixels, source: str) -> None:
@@ -80,15 +79,15 @@ class Decoder:
     def spare_memory(
         self, offload_to: torch.device | None = None, tile: bool = False
     ) -> None:
-        """Do nothing: it is small."""
+        """Do nothing, because the autoencoder is small."""
 
-    def encode(self, media: GeneratedMedia, random: Any = None) -> Tensor:
+    def encode(self, media: GeneratedMedia, rng: Any = None) -> Tensor:
         """Encode pictures [B, 3, H, W] in 0..1 as latents [B, D]."""
         return self.model(media.to(self.device))  # [B, D]
 
     def decode(self, latents: Tensor) -> GeneratedMedia:
         """Decode latents [B, D] to pictures [B, 3, H, W] in 0..1."""
-        # latents may be maps [B, C, h, w], the decoder takes vectors [B, D]
+        # the decoder takes vectors [B, D], and latents may be maps [B, C, h, w]
         return self.model.decode(latents.flatten(1).float().to(self.device))
 
     def generate(
@@ -100,26 +99,28 @@ class Decoder:
         null: Conditioning | None = None,
         on_step: Callable[[int], None] | None = None,
     ) -> GeneratedMedia:
-        """Decode the latents of the conditioning's start; seeds and sampling have no
-        effect.
+        """Decode the latents in `conditioning.start`, or zeros without any condition.
+
+        Seeds and sampling have no effect.
 
         Raises:
-            BrainhiveError: if the conditioning has no start, or one of another width.
+            BrainhiveError: if the start is absent or has another width.
         """
-        # zeros are decoded where there is no condition
         latents = conditioning.start
         width = self.model.latents
         if len(conditioning) == 0 and width is not None:
             latents = torch.zeros(len(seeds), width)
         if latents is None or (width is not None and latents[0].numel() != width):
-            seen = "none" if latents is None else f"latents {list(latents.shape[1:])}"
+            latents_text = "none"
+            if latents is not None:
+                latents_text = f"latents {list(latents.shape[1:])}"
             raise BrainhiveError(
                 f"the autoencoder {self.source} decodes latents, and the prior gives "
-                f"{seen}",
+                f"{latents_text}",
                 "prior: identity, with a head `latent` of the same source",
             )
 
-        # decode at once: the one step of this generator
+        # decoding is the only step of this generator
         pictures = resize(self.decode(latents), size_px)
         if on_step is not None:
             on_step(1)

@@ -1,14 +1,12 @@
-"""A generator of stages: each generates from the media of the one before, with its own
-prior and sampling.
+"""Generators in a chain, whose stages use the media of the previous stage.
 
-The last may be averaged with a blurry picture that is decoded from the brain's latent:
-MindEye2's last step.
+Source: MindEye2 (arXiv 2403.11207), for the average with a blurry picture.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from pydantic import Field, model_validator
@@ -25,7 +23,7 @@ from brainhive_cli.models.foreign_weights import (
     is_weight_file,
 )
 from brainhive_cli.models.generators import (
-    DEFAULT,
+    DEFAULT_KIND,
     SCHEDULERS,
     GeneratedMedia,
     Sampling,
@@ -39,39 +37,46 @@ from brainhive_cli.models.generators._latent_diffusion import decode_pictures, r
 from brainhive_cli.models.heads import Conditioning, Decoded, name_latent_space
 
 MIX_PX = 256
-"""Side of the mean with a blurry picture: the size at which MindEye2 averages, and its
-protocol compares.
+"""Side of the averaged picture, at which MindEye2 averages and compares."""
+MIX_AUTOENCODER = dict(_components.ARCHITECTURES["shared"]["vae"])
+"""Architecture of `sd_image_var_autoenc.pth`.
+
+Source: MindEye2's recon_inference.ipynb (MIT).
 """
-MIX_AUTOENCODER = {**_components.ARCHITECTURES["shared"]["vae"]}
-"""Architecture of `sd_image_var_autoenc.pth`; source: MindEye2's recon_inference.ipynb
-(MIT).
-"""
+
+
+@runtime_checkable
+class NeedsTextEncoders(Protocol):
+    """Config of a generator that needs text encoders for prompts and captions."""
+
+    def text_inputs(self) -> list[Input]:
+        """List the text encoders, with their states."""
+        ...
 
 
 class ChainStage(Section):
-    """One stage; what it leaves out is as the command's recipe says."""
+    """Stage of a chain. Keys that are left out keep the values of the recipe."""
 
-    generator: Annotated[Any, parts.part_validator("generators", DEFAULT)] = Field(
+    generator: Annotated[Any, parts.part_validator("generators", DEFAULT_KIND)] = Field(
         description="Generator of the stage."
     )
     prior: str | dict[str, Any] | None = Field(
         None,
-        description="Prior of the stage, from the decoded heads: a reference, or a "
-        "kind without weights with its knobs; without one the stage takes "
-        "the conditioning that the chain is given.",
+        description="Prior of the stage, which conditions on the decoded heads: a "
+        "reference, or a kind without weights and its keys. By default the stage "
+        "takes the conditioning of the chain.",
     )
     receives: Literal["start", "images", "both"] = Field(
         "start",
-        description="As which condition the media of the stage before are taken; both: "
-        "clips to start from, the first frames of which are keyframes, "
-        "too.",
+        description="Condition for which the media of the previous stage are used. "
+        "With both, clips are the start, and their first frames the keyframes.",
     )
     caption: str | _captioner.HeadCaption | None = Field(
         None,
-        description="BLIP-2 that captions the media of the stage before, as texts of "
-        "this one, such as hub:Salesforce/blip2-opt-2.7b (NEURONS); or a "
-        "GIT that captions a decoded head (MindEye2: {head: image}); "
-        "without it texts are the prior's.",
+        description="Captioner that writes the texts of this stage: BLIP-2 for the "
+        "media of the previous stage, such as hub:Salesforce/blip2-opt-2.7b (NEURONS), "
+        "or GIT for a decoded head (MindEye2: {head: image}). By default the texts "
+        "are the prior's.",
     )
     resolution_px: int | None = Field(
         None, gt=0, le=16_384, description="Height and width."
@@ -91,31 +96,42 @@ class ChainStage(Section):
     )
 
 
-Link = tuple[ChainStage, Any, Any, _captioner.Captioner | None]
-"""A stage, its generator, its prior (None where the stage takes the chain's
-conditioning), and captioner.
-"""
+class Link(NamedTuple):
+    """Loaded stage of a chain.
+
+    Attributes:
+        stage: Config of the stage.
+        generator: Generator of the stage.
+        prior: Prior, or None if the stage takes the conditioning of the chain.
+        captioner: Captioner, or None.
+    """
+
+    stage: ChainStage
+    generator: Any
+    prior: Any
+    captioner: _captioner.Captioner | None
 
 
 class LowLevelMix(Section):
-    """The mean of each picture and the blurry one of a head, at 256 px: better in
-    pixels by construction.
+    """Average of each picture and a blurry picture that is decoded from a head.
+
+    It raises pixel-level metrics by construction.
     """
 
     head: str = Field(
         "blurry",
-        description="Head of the latent that is decoded to the blurry picture.",
+        description="Head whose latent is decoded to the blurry picture.",
     )
     share: float = Field(
         0.25,
         gt=0,
         le=1,
-        description="Of the blurry picture in the mean; MindEye2: 0.25.",
+        description="Share of the blurry picture in the average. MindEye2: 0.25.",
     )
     autoencoder: str = Field(
         "hub:stable-diffusion-v1-5/stable-diffusion-v1-5/vae",
-        description="Whose latent it is: a folder of diffusers; for MindEye2's "
-        "published weights "
+        description="Autoencoder of the latent: a folder of diffusers, or for "
+        "MindEye2's published weights "
         "hub:datasets/pscotti/mindeyev2/sd_image_var_autoenc.pth.",
     )
 
@@ -123,12 +139,12 @@ class LowLevelMix(Section):
         """Load the autoencoder of the head's latents onto a device.
 
         Raises:
-            MissingData: if it is absent or half-downloaded.
-            BrainhiveError: if a file is of another autoencoder.
+            MissingData: if the autoencoder is absent or half-downloaded.
+            BrainhiveError: if the file holds another autoencoder.
         """
         import diffusers
 
-        # MindEye2's file has a known architecture, a folder of diffusers states its own
+        # a folder of diffusers states its architecture, the file of MindEye2 does not
         if is_weight_file(self.autoencoder):
             file = find_weight_file(self.autoencoder)
             network = diffusers.AutoencoderKL(**MIX_AUTOENCODER)
@@ -142,64 +158,72 @@ class LowLevelMix(Section):
             network = _components.load_network_folder(
                 diffusers.AutoencoderKL, self.autoencoder, dtype
             )
-        return Placement((_components.cast(network, dtype),), torch.device(device))
+        return Placement(
+            (_components.change_dtype(network, dtype),), torch.device(device)
+        )
 
     def inputs(self) -> list[Input]:
-        """Look for the autoencoder's weights."""
+        """List the weights of the autoencoder, with their state."""
         if is_weight_file(self.autoencoder):
             return [find_file_input(self.autoencoder)]
-        return _components.list_inputs(self.autoencoder, [_components.WEIGHTS])
+        return _components.list_inputs(self.autoencoder, [_components.WEIGHTS_STEM])
 
     def mix(
         self, autoencoder: Placement, pictures: GeneratedMedia, decoded: Decoded | None
     ) -> GeneratedMedia:
-        """Average pictures [B, 3, H, W] in 0..1 with the blurry ones: [B, 3, 256, 256].
+        """Average pictures with the blurry pictures.
+
+        Args:
+            autoencoder: Autoencoder that `build` returns.
+            pictures: Pictures [B, 3, H, W] in 0..1.
+            decoded: Decoded heads.
+
+        Returns:
+            Pictures [B, 3, 256, 256].
 
         Raises:
             BrainhiveError: if there is no such head of latents, or the media are clips.
         """
-        # a head of latents [B, C, h, w] is needed, and pictures, not clips
         latents = None if decoded is None else decoded.tensors.get(self.head)
         if latents is None or latents.ndim != 4 or pictures.ndim != 4:
+            missing = "such picture" if pictures.ndim != 4 else "such head"
             raise BrainhiveError(
                 "low_level_mix averages pictures with the latent of the head "
-                f"{self.head}, and there is no "
-                f"{'such picture' if pictures.ndim != 4 else 'such head'}",
+                f"{self.head}, and there is no {missing}",
                 "decode with a brain model that has it (papers/mindeye2-blurry), "
                 "or leave low_level_mix out",
             )
 
-        # decode the blurry pictures, and average at the size of MindEye2's protocol
         network = autoencoder.networks[0]
         autoencoder.use(network)
-        blurry = decode_pictures(network, latents, autoencoder.device)
-        autoencoder.use()
-        clear, blurry = (
-            resize(batch, MIX_PX, "bilinear") for batch in (pictures, blurry)
-        )
-        return (1 - self.share) * clear + self.share * blurry.to(pictures.device)
+        blurry_pictures = decode_pictures(network, latents, autoencoder.device)
+        autoencoder.use()  # makes room for the generator
+
+        sharp = resize(pictures, MIX_PX, "bilinear")
+        blurry = resize(blurry_pictures, MIX_PX, "bilinear")
+        return (1 - self.share) * sharp + self.share * blurry.to(pictures.device)
 
 
 class Config(parts.Config):
-    """Stages in their order, such as a keyframe and then its motion."""
+    """Stages of a chain, such as a keyframe and its motion."""
 
     stages: tuple[ChainStage, ...] = Field(
-        min_length=1, description="The stages, in order."
+        min_length=1, description="Stages, in their order."
     )
     low_level_mix: LowLevelMix | None = Field(
         None,
-        description="Average the pictures of the last stage with a decoded blurry one "
-        "(MindEye2: {}): a low-level gain by construction, which every "
-        "number of such a run says.",
+        description="Average of the last stage's pictures with a decoded blurry "
+        "picture (MindEye2: {}). It raises pixel-level metrics by construction, which "
+        "all numbers of the run state.",
     )
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """Notes that accompany every number of these media."""
+        """Caveats of every number about these media."""
         return (MIXED_WITH_BLURRY,) if self.low_level_mix is not None else ()
 
     @model_validator(mode="after")
-    def _captions_media(self) -> "Config":
+    def _check_first_caption(self) -> "Config":
         if isinstance(self.stages[0].caption, str):
             raise RecipeError(
                 "the first stage has no media to caption", "caption in the second stage"
@@ -209,18 +233,15 @@ class Config(parts.Config):
     def build(
         self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> "Chain":
-        """Load every stage's generator, prior and captioner onto a device."""
+        """Load the generator, prior and captioner of every stage onto a device."""
         links: list[Link] = []
         for stage in self.stages:
-            # networks of the stage
             generator = stage.generator.build(device, dtype)
-            captioner = (
-                None
-                if stage.caption is None
-                else _captioner.load(stage.caption, device, dtype)
-            )
+            captioner = None
+            if stage.caption is not None:
+                captioner = _captioner.load_captioner(stage.caption, device, dtype)
 
-            # attach the stage's own prior, a reference or a kind without weights
+            # the stage's own prior is a reference, or a kind without weights
             prior: Any = None
             if isinstance(stage.prior, str):
                 prior = parts.import_shelf("priors").load(stage.prior)
@@ -229,34 +250,30 @@ class Config(parts.Config):
             if prior is not None:
                 prior.attach(generator)
                 prior = prior.to(device)
-            links.append((stage, generator, prior, captioner))
+            links.append(Link(stage, generator, prior, captioner))
 
-        # the mean is of the pictures of the last stage
         mix = self.low_level_mix
         return Chain(links, mix, None if mix is None else mix.build(device, dtype))
 
     def check(self) -> None:
-        """Raise as `build` does of every stage, but read configs alone."""
+        """Raise the errors of `build` that the configs of the stages show."""
         for stage in self.stages:
             stage.generator.check()
             if stage.caption is not None:
                 _captioner.find_folder(stage.caption)
 
     def inputs(self) -> list[Input]:
-        """Look for what every stage needs, captioners too."""
-        needs = []
+        """List the weights of every stage, with their states."""
+        inputs: list[Input] = []
         for stage in self.stages:
-            needs += stage.generator.inputs()
+            inputs += stage.generator.inputs()
             if stage.caption is not None:
-                # text encoders, which most generators need for prompts and captions
-                # alone
-                needs += [
-                    *_captioner.inputs(stage.caption),
-                    *getattr(stage.generator, "text_inputs", list)(),
-                ]
-        return needs + (
-            [] if self.low_level_mix is None else self.low_level_mix.inputs()
-        )
+                inputs += _captioner.list_inputs(stage.caption)
+                if isinstance(stage.generator, NeedsTextEncoders):
+                    inputs += stage.generator.text_inputs()
+        if self.low_level_mix is not None:
+            inputs += self.low_level_mix.inputs()
+        return inputs
 
 
 TINY = Config(
@@ -269,12 +286,12 @@ TINY = Config(
 
 
 class Chain:
-    """Generators in a row; what concerns latents is the first one's.
+    """Chain of generators. Its latents are the latents of the first stage.
 
     Args:
-        links: The stages.
-        mix: How their pictures are averaged with a blurry one; None to leave them.
-        autoencoder: Decodes the blurry one.
+        links: Loaded stages.
+        mix: Average with a blurry picture, or None.
+        autoencoder: Autoencoder of the blurry picture, or None.
     """
 
     def __init__(
@@ -286,35 +303,42 @@ class Chain:
         self.links = list(links)
         self.mix = mix
         self.autoencoder = autoencoder
-        generators = [generator for _, generator, _, _ in links]
-        self.first = generators[0]
-        # networks of captioners and mean, which are offloaded with the generators
-        self.helpers = [
-            captioner.placement for *_, captioner in links if captioner is not None
-        ]
-        self.helpers += [] if autoencoder is None else [autoencoder]
-        # latents are those of the first stage
-        self.encode = self.first.encode
-        self.decode = self.first.decode
+        generators = [link.generator for link in links]
+        self.first_generator = generators[0]
+        self.encode = self.first_generator.encode
+        self.decode = self.first_generator.decode
 
-        # all networks with weights, the stages' priors included
-        networks = [
-            network for generator in generators for network in generator.networks
-        ]
-        networks += [network for helper in self.helpers for network in helper.networks]
-        networks += [prior for _, _, prior, _ in links if prior is not None]
+        # captioners and the autoencoder are offloaded like the generators
+        self.helper_placements: list[Placement] = []
+        for link in links:
+            if link.captioner is not None:
+                self.helper_placements.append(link.captioner.placement)
+        if autoencoder is not None:
+            self.helper_placements.append(autoencoder)
+
+        # all networks with weights
+        networks: list[Any] = []
+        for generator in generators:
+            networks += generator.networks
+        for placement in self.helper_placements:
+            networks += placement.networks
+        networks += [link.prior for link in links if link.prior is not None]
         self.networks = tuple(networks)
 
     @property
     def latent_space(self) -> str:
         """Name of the first stage's latent space."""
-        return str(self.first.latent_space)
+        return str(self.first_generator.latent_space)
 
     def latent_spaces(self, head: str, starts: bool) -> list[str]:
-        """Name the spaces that a head may be of: the mean's; or any stage's, if one
-        starts from latents.
+        """Name the latent spaces to which a head of latents may belong.
+
+        Args:
+            head: Name of the head. The head of the blurry picture belongs to the
+                autoencoder that decodes it.
+            starts: True if sampling starts from latents. Another head then belongs to
+                the space of any stage, else to none.
         """
-        # the mean decodes its head by an autoencoder of its own
         if (
             self.mix is not None
             and self.autoencoder is not None
@@ -322,28 +346,28 @@ class Chain:
         ):
             return [name_latent_space(self.autoencoder.networks[0])]
         if starts:
-            return [str(generator.latent_space) for _, generator, _, _ in self.links]
+            return [str(link.generator.latent_space) for link in self.links]
         return []
 
     def latent_shape(self, size_px: int) -> Any:
         """Return the shape [C, h, w] of the first stage's latents."""
-        return self.first.latent_shape(self.links[0][0].resolution_px or size_px)
+        stage_px = self.links[0].stage.resolution_px or size_px
+        return self.first_generator.latent_shape(stage_px)
 
     def check_size(self, size_px: int) -> None:
-        """Refuse a size that a stage does not have."""
-        for stage, generator, _, _ in self.links:
-            generator.check_size(stage.resolution_px or size_px)
+        """Raise an error if a stage cannot generate media of its size."""
+        for link in self.links:
+            link.generator.check_size(link.stage.resolution_px or size_px)
 
     def spare_memory(
         self, offload_to: torch.device | None = None, tile: bool = False
     ) -> None:
-        """Take less memory in every stage."""
-        for _, generator, _, _ in self.links:
-            generator.spare_memory(offload_to, tile)
-        # captioners and autoencoder leave the device while they are not used
+        """Use less memory and more time in every stage."""
+        for link in self.links:
+            link.generator.spare_memory(offload_to, tile)
         if offload_to is not None:
-            for helper in self.helpers:
-                helper.offload(offload_to)
+            for placement in self.helper_placements:
+                placement.offload(offload_to)
 
     def generate(
         self,
@@ -354,68 +378,68 @@ class Chain:
         null: Conditioning | None = None,
         on_step: Callable[[int], None] | None = None,
     ) -> GeneratedMedia:
-        """Run the stages, and return the media of the last.
+        """Run the stages, and return the media of the last stage.
 
-        The noise of a stage depends on the row's seed and the index of the stage.
-        Stages without a prior take `conditioning` and `null`, those with one the
-        decoded heads that `conditioning` brings; a captioner's texts replace those of
-        the conditioning, and what a stage sets itself `size_px` and `sampling`.
-        `on_step` counts over all stages.
+        - Noise depends on the row's seed and the index of the stage.
+        - A stage with a prior is conditioned on `conditioning.decoded`, a stage without
+          on `conditioning` and `null`. A captioner's texts replace theirs.
+        - `on_step` counts the steps of all stages.
         """
-        # media of the stage before, and the number of steps in all stages before
         media: Any = None
-        steps_before = 0
+        n_previous_steps = 0
         for index, (stage, generator, prior, captioner) in enumerate(self.links):
-            # each stage has noise of its own; the first has that of a generator alone
-            settings = stage.model_dump(
-                include={*Sampling.model_fields}, exclude_none=True
+            # keys of the stage replace the sampling of the recipe
+            settings = dict(sampling)
+            settings |= stage.model_dump(
+                include=set(Sampling.model_fields), exclude_none=True
             )
-            stage_sampling = Sampling(**{**dict(sampling), **settings})
-            stage_seeds = [
-                seed if index == 0 else derive_seed(seed, index) for seed in seeds
-            ]
+            stage_sampling = Sampling(**settings)
+            # the first stage has the noise of a generator outside of a chain
+            stage_seeds = list(seeds)
+            if index > 0:
+                stage_seeds = [derive_seed(seed, index) for seed in seeds]
 
-            # condition on the stage's own prior where it has one
-            condition = conditioning
+            stage_conditioning = conditioning
             stage_null = null
             if prior is not None:
-                # the stage's prior conditions on decoded heads, not on another prior's
-                # output
                 if conditioning.decoded is None:
                     raise BrainhiveError(
                         "a stage of the chain has a prior of its own, and the "
                         "conditioning brings no decoded heads",
                         "use the prior identity for the whole chain",
                     )
-                condition = prior.condition(conditioning.decoded, stage_seeds)
+                stage_conditioning = prior.condition(conditioning.decoded, stage_seeds)
                 stage_null = prior.null(len(seeds), stage_seeds)
 
-            # add the media of the stage before, and their captions
-            if media is not None:
-                names = (
-                    ("start", "images")
-                    if stage.receives == "both"
-                    else (stage.receives,)
-                )
-                condition = replace(condition, **dict.fromkeys(names, media))
+            # condition on the media of the previous stage, and on captions
+            if media is not None and stage.receives in ("start", "both"):
+                stage_conditioning = replace(stage_conditioning, start=media)
+            if media is not None and stage.receives in ("images", "both"):
+                stage_conditioning = replace(stage_conditioning, images=media)
             if captioner is not None:
-                condition = replace(
-                    condition, texts=captioner.captions(media, conditioning.decoded)
-                )
+                captions = captioner.caption(media, conditioning.decoded)
+                stage_conditioning = replace(stage_conditioning, texts=captions)
 
-            # count the steps on over all stages
-            report = (
-                None if on_step is None else partial(_report, on_step, steps_before)
-            )
-            stage_px = stage.resolution_px or size_px
+            stage_on_step = None
+            if on_step is not None:
+                stage_on_step = partial(_report_step, on_step, n_previous_steps)
             media = generator.generate(
-                condition, stage_seeds, stage_px, stage_sampling, stage_null, report
+                stage_conditioning,
+                stage_seeds,
+                stage.resolution_px or size_px,
+                stage_sampling,
+                stage_null,
+                stage_on_step,
             )
-            steps_before += stage_sampling.steps
+            n_previous_steps += stage_sampling.steps
+
         if self.mix is None or self.autoencoder is None:
             return media
         return self.mix.mix(self.autoencoder, media, conditioning.decoded)
 
 
-def _report(on_step: Callable[[int], None], steps_before: int, step: int) -> None:
-    on_step(steps_before + step)
+def _report_step(
+    on_step: Callable[[int], None], n_previous_steps: int, step: int
+) -> None:
+    """Report a finished step of a stage, counted over all stages."""
+    on_step(n_previous_steps + step)

@@ -1,7 +1,6 @@
-"""SDXL-unCLIP, MindEye2's decoder of ViT-bigG-14 tokens: pictures, such as the keyframe
-of a clip.
+"""SDXL-unCLIP, MindEye2's generator of pictures from ViT-bigG-14 tokens.
 
-Source: MindEye2 (arXiv 2403.11207; MIT); diffusers runs its weights as sgm does.
+Source: MindEye2 (arXiv 2403.11207, MIT). diffusers runs its weights as sgm does.
 """
 
 import json
@@ -42,123 +41,125 @@ from brainhive_cli.models.generators._latent_diffusion import (
     LatentDiffusion,
     OnStep,
     Request,
-    mask_weights,
+    compute_mask_weights,
 )
 from brainhive_cli.models.heads import Conditioning
 
 ARCHITECTURE = ARCHITECTURES["sdxl-unclip"]
 SIZE_PX = 768.0
-"""Size of picture that the U-Net is given; MindEye2's."""
-TOKENS = 256
-"""Of a picture, by ViT-bigG-14."""
-ANOTHER = "give unclip6_epoch0_step110000.ckpt, or set generator.architecture"
-NETWORKS = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
+"""Size of the picture, as a condition of the U-Net. The value is MindEye2's."""
+N_TOKENS = 256
+"""Number of tokens of a picture in ViT-bigG-14."""
+CHECKPOINT_HINT = "give unclip6_epoch0_step110000.ckpt, or set generator.architecture"
+NETWORK_CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
 
 
 class Config(_latent_diffusion.Config):
-    """MindEye2's checkpoint, or what it was converted to.
+    """MindEye2's checkpoint, or a folder to which it was converted.
 
     Conditions: `embeddings` [B, S, D] (encoder clip-bigg-tokens), `start` (pictures or
-    latents), and `masks` [B, F, 1, H, W], whose mean over the frames weighs the tokens
-    by their position. Of `embeddings` alone of all frames [B, F, S, D] it draws the
-    frames of clips. MindEye2 samples 768 px in 38 steps at guidance 5.
+    latents), and `masks` [B, F, 1, H, W], whose mean over frames weighs the tokens by
+    position. Embeddings [B, F, S, D] without other conditions give the frames of clips.
+    MindEye2 samples 768 px in 38 steps at guidance 5.
     """
 
     cites = ("scotti2024", "podell2024")
-    published = ARCHITECTURE
+    published_architecture = ARCHITECTURE
     family = "SDXL"
-    addition = "text_time"
-    usual = sdxl.Config.usual
+    addition_embed_type = "text_time"
+    alternative = sdxl.Config.alternative
 
     source: str = Field(
         "hub:datasets/pscotti/mindeyev2/unclip6_epoch0_step110000.ckpt",
         description=(
-            "Checkpoint, hub:[datasets/]OWNER/NAME/FILE or a path; a converted folder; "
-            "or `random`."
+            "Checkpoint as hub:[datasets/]OWNER/NAME/FILE or a path, a converted "
+            "folder, or `random`."
         ),
     )
     offset_noise: float = Field(
         0.04,
         ge=0,
-        description="Spread of a shift of each picture's noise; MindEye2: 0.04.",
+        description="Standard deviation of a shift that is added to the noise of each "
+        "picture. MindEye2: 0.04.",
     )
     pixel_scale: PositiveFloat = Field(
         0.8,
         description=(
-            "A decoded pixel x in −1..1 becomes scale · x + shift; MindEye2: 0.8, "
-            "plain: 0.5."
+            "Factor a of a decoded pixel x in −1..1, which becomes a · x + b. "
+            "MindEye2: 0.8, without its correction: 0.5."
         ),
     )
-    pixel_shift: float = Field(0.2, description="The shift; MindEye2: 0.2, plain: 0.5.")
+    pixel_shift: float = Field(
+        0.2, description="Summand b. MindEye2: 0.2, without its correction: 0.5."
+    )
 
     def inputs(self) -> list[Input]:
-        """Look for the checkpoint, which is not needed once it is converted, or for the
-        folder's weights.
+        """List the checkpoint, or the weights of a folder, with their states.
+
+        A converted checkpoint is not needed any more.
         """
         if not is_weight_file(self.source):
             return super().inputs()
-        need = find_file_input(self.source)
+        checkpoint = find_file_input(self.source)
         # a hub reference identifies the conversion without the file
-        is_here = self.source.startswith("hub:") or need.error is None
-        return [
-            Input(need.name)
-            if is_here and _components.is_converted(_converted_name(self.source))
-            else need
-        ]
+        is_identified = self.source.startswith("hub:") or checkpoint.error is None
+        if is_identified and _components.is_converted(_name_conversion(self.source)):
+            return [Input(checkpoint.name)]
+        return [checkpoint]
 
     def check_unet(self, config: dict[str, Any], where: Path | str) -> None:
-        """Refuse a U-Net that takes more than sizes next to its tokens, as SDXL's own
-        does.
-        """
+        """Raise an error if the U-Net takes pooled text, as SDXL's does."""
         super().check_unet(config, where)
-        # four size and crop ids; SDXL's own U-Net takes six and pooled text
-        takes = config.get("projection_class_embeddings_input_dim")
-        if takes != (sizes := 4 * config.get("addition_time_embed_dim", 0)):
+        # four numbers of size and crop, where SDXL has six and pooled text
+        n_inputs = config.get("projection_class_embeddings_input_dim")
+        n_size_inputs = 4 * config.get("addition_time_embed_dim", 0)
+        if n_inputs != n_size_inputs:
             raise BrainhiveError(
-                f"the U-Net of {where} is not unCLIP's: it takes {takes} numbers "
-                f"next to tokens, not {sizes}",
+                f"the U-Net of {where} is not unCLIP's: it takes {n_inputs} numbers "
+                f"next to tokens, not {n_size_inputs}",
                 "use generator.kind=sdxl",
             )
 
     def read_configs(self) -> Architecture:
-        """Read the architecture of a folder; that of a checkpoint is published, or set
-        by the recipe.
+        """Read the architecture of a folder.
+
+        A checkpoint has the published architecture, or the architecture of the recipe.
         """
         if is_weight_file(self.source):
-            return {**ARCHITECTURE, **(self.architecture or {})}
+            return ARCHITECTURE | (self.architecture or {})
         return super().read_configs()
 
-    def load(self, dtype: torch.dtype, folder: Path | None = None) -> dict[str, Any]:
-        """Load the components, converted first where the source is a checkpoint
-        file.
-        """
+    def load_components(
+        self, dtype: torch.dtype, folder: Path | None = None
+    ) -> dict[str, Any]:
+        """Load the components, after converting a checkpoint."""
         if not is_weight_file(self.source):
-            return super().load(dtype, folder)
+            return super().load_components(dtype, folder)
         convert = partial(convert_checkpoint, self.source, self.read_configs(), dtype)
         folder = _components.convert_once(
-            _converted_name(self.source), dtype, "SDXL-unCLIP", convert
+            _name_conversion(self.source), dtype, "SDXL-unCLIP", convert
         )
-        return super().load(dtype, folder)
+        return super().load_components(dtype, folder)
 
     def assemble(self, components: dict[str, Any], device: torch.device) -> "UnCLIP":
-        """Make the generator of its components."""
+        """Make the generator from its components."""
         return UnCLIP(self, components, device)
 
 
 TINY = Config(source=RANDOM, architecture=ARCHITECTURES["sdxl-unclip TINY"])
-"""Small enough for tests; pictures from 16 px."""
+"""Config for tests, for pictures from 16 px."""
 
 
 class UnCLIP(LatentDiffusion):
-    """Pictures of tokens, from random latents or a start under MindEye2's noise."""
+    """Generator of pictures from tokens, with random latents or a start."""
 
-    refused = ("texts", "images")
-    overflows_in_half = True
+    refused_conditions = ("texts", "images")
+    overflows_in_float16 = True
 
     def check_conditioning(
         self, conditioning: Conditioning, rows: int, sampling: Sampling | None = None
     ) -> None:
-        """Refuse conditions that the generator does not take, and prompts."""
+        """Raise an error for prompts, and for conditions of other generators."""
         super().check_conditioning(conditioning, rows)
         if sampling is not None and (sampling.prompt or sampling.negative_prompt):
             raise RecipeError(
@@ -171,137 +172,147 @@ class UnCLIP(LatentDiffusion):
 
     @torch.no_grad()
     def sample(self, request: Request) -> Tensor:
-        """Sample the latents [B, C, h, w] of pictures; of tokens of frames [B, F, S, D]
-        those of clips.
+        """Sample latents [B, C, h, w], or [B, F, C, h, w] from tokens [B, F, S, D].
 
-        Each row draws a latent, noise, its shift, and unconditional tokens from its own
-        seed. The frames of a clip begin from the same noise, so that they differ as
-        their tokens do.
+        Each row draws a latent, noise, its shift and unconditional tokens from its own
+        seed. The frames of a clip have the same noise and differ only in their tokens.
         """
-        # sample frames as if they were pictures, by the seed of their clip
-        tokens = request.conditioning.embeddings
-        if tokens is not None and tokens.ndim == 4:
-            frames = tokens.shape[1]
-            flat = replace(request.conditioning, embeddings=tokens.flatten(0, 1))
-            seeds = [seed for seed in request.seeds for _ in range(frames)]
-            sampled = self.sample(request._replace(conditioning=flat, seeds=seeds))
-            return sampled.unflatten(0, (-1, frames))  # [B, F, C, h, w]
+        # sample the frames of a clip as pictures with the clip's seed
         conditioning = request.conditioning
+        if conditioning.embeddings is not None and conditioning.embeddings.ndim == 4:
+            n_frames = conditioning.embeddings.shape[1]
+            frame_tokens = conditioning.embeddings.flatten(0, 1)
+            frame_seeds: list[int] = []
+            for seed in request.seeds:
+                frame_seeds += [seed] * n_frames
+            frame_request = request._replace(
+                conditioning=replace(conditioning, embeddings=frame_tokens),
+                seeds=frame_seeds,
+            )
+            return self.sample(frame_request).unflatten(0, (-1, n_frames))
+
         sampling = request.sampling
-        null = request.null
-        self.check_conditioning(conditioning, len(request.seeds), sampling)
+        rows = len(request.seeds)
+        self.check_conditioning(conditioning, rows, sampling)
 
-        # draw by each row's seed: latents and noise [B, C, h, w], and the noise's shift
-        # [B, 1, 1, 1]
-        random = [torch.Generator().manual_seed(seed) for seed in request.seeds]
+        # draw with the seed of each row
+        rngs = [torch.Generator().manual_seed(seed) for seed in request.seeds]
         shape = (1, *self.latent_shape(request.size_px))
-        shapes = (shape, shape, (1, 1, 1, 1))
-        drawn = [
-            [torch.randn(size, generator=row) for size in shapes] for row in random
-        ]
-        latents, noise, shift = (
-            torch.cat(rows).to(self.device) for rows in zip(*drawn, strict=True)
-        )
+        row_latents = []
+        row_noises = []
+        row_shifts = []
+        for rng in rngs:
+            row_latents.append(torch.randn(shape, generator=rng))
+            row_noises.append(torch.randn(shape, generator=rng))
+            row_shifts.append(torch.randn(1, 1, 1, 1, generator=rng))
+        latents = torch.cat(row_latents).to(self.device)
+        noise = torch.cat(row_noises).to(self.device)
+        shift = torch.cat(row_shifts).to(self.device)
 
-        # tokens of the condition; with guidance those to move away from come first
-        tokens = self._weigh_tokens(conditioning, len(request.seeds))  # [B, S, D]
+        # condition on tokens, with guidance on the unconditional rows first
+        tokens = self._weigh_tokens(conditioning, rows)  # [B, S, D]
         if sampling.guidance > 1:
-            if null.embeddings is not None:
-                away = self._weigh_tokens(
-                    Conditioning(null.embeddings), len(tokens)
-                ).expand_as(tokens)
-            else:  # MindEye2's
-                draws = [
-                    torch.randn(1, *tokens.shape[1:], generator=row) for row in random
-                ]
-                away = torch.cat(draws).to(tokens)
-            tokens = torch.cat([away, tokens])
+            null_embeddings = request.null.embeddings
+            if null_embeddings is not None:
+                null = Conditioning(null_embeddings)
+                null_tokens = self._weigh_tokens(null, rows).expand_as(tokens)
+            else:
+                # random tokens, as MindEye2
+                token_shape = (1, *tokens.shape[1:])
+                row_tokens = [torch.randn(token_shape, generator=rng) for rng in rngs]
+                null_tokens = torch.cat(row_tokens).to(tokens)
+            tokens = torch.cat([null_tokens, tokens])
 
-        # begin at a start if there is one
+        # a start replaces the random latents, which need all steps
         if sampling.strength < 1 and conditioning.start is not None:
             latents = self.encode_start(conditioning.start, request.size_px)
-        else:  # all steps, from random latents
+        else:
             sampling = sampling.model_copy(update={"strength": 1.0})
         noise = noise + self.config.offset_noise * shift
-        return self.sample_from(
-            latents, noise, tokens, sampling, random, request.on_step
+        return self.sample_from_noise(
+            latents, noise, tokens, sampling, rngs, request.on_step
         )
 
     @torch.no_grad()
-    def sample_from(
+    def sample_from_noise(
         self,
         latents: Tensor,
         noise: Tensor,
         tokens: Tensor,
         sampling: Sampling,
-        random: Sequence[torch.Generator] = (),
+        rngs: Sequence[torch.Generator] = (),
         on_step: OnStep = None,
     ) -> Tensor:
-        """Sample latents [B, C, h, w] from noise that lies on latents, a start or
-        random ones.
+        """Sample latents [B, C, h, w] from latents under noise.
 
         Args:
-            latents: [B, C, h, w].
-            noise: [B, C, h, w].
-            tokens: [B, S, D]; with guidance [2 B, S, D], unconditional ones first.
+            latents: Latents [B, C, h, w] of a start, or random latents.
+            noise: Noise [B, C, h, w] that is added to them.
+            tokens: Tokens [B, S, D], or with guidance [2 B, S, D], the unconditional
+                rows first.
             sampling: Steps, guidance and strength.
-            random: Of each row, for schedulers that add noise.
-            on_step: Called with the number of each step done.
+            rngs: Random generator of each row, for schedulers that add noise.
+            on_step: Function that is called with the number of each finished step.
 
         Source: MindEye2's unclip_recon (MIT).
         """
-        # the U-Net alone works until the latents are decoded
+        # only the U-Net computes until the latents are decoded
         self.placement.use(self.unet)
+        predict = partial(self._predict_pictures, tokens=tokens)
 
-        predict = partial(self._predict, tokens=tokens)
-
-        # MindEye2's steps, which end before the last
+        # MindEye2's timesteps, without the last
         first = self._scheduler.config.num_train_timesteps - 1
-        steps = (
-            np.linspace(first, 0, sampling.steps, endpoint=False).astype(int).tolist()
-        )
+        timesteps = np.linspace(first, 0, sampling.steps, endpoint=False)
         return _denoising.denoise(
-            self._scheduler, sampling, noise, latents, predict, random, on_step, steps
+            self._scheduler,
+            sampling,
+            noise,
+            latents,
+            predict,
+            rngs,
+            on_step,
+            timesteps.astype(int).tolist(),
         )
 
-    def to_media(self, latents: Tensor) -> GeneratedMedia:
-        """Decode what was sampled, in MindEye2's range of pixels."""
+    def decode_media(self, latents: Tensor) -> GeneratedMedia:
+        """Decode sampled latents, with MindEye2's scale and shift of pixels."""
         return self.decode(latents, self.config.pixel_scale, self.config.pixel_shift)
 
     def predict(
         self,
         latents: Tensor,
-        times: Tensor,
+        timesteps: Tensor,
         conditioning: Conditioning,
         sizes: Tensor | None = None,
     ) -> Tensor:
-        """Predict the noise of latents [B, C, h, w] at timesteps [B]; sizes have no
-        effect.
-        """
-        return self._predict(
-            latents, times, self._weigh_tokens(conditioning, len(latents))
+        """Predict the noise of latents [B, C, h, w]. `sizes` have no effect."""
+        tokens = self._weigh_tokens(conditioning, len(latents))
+        return self._predict_pictures(latents, timesteps, tokens)
+
+    def _predict_pictures(
+        self, latents: Tensor, timesteps: Tensor, tokens: Tensor
+    ) -> Tensor:
+        """Predict the noise of latents [B, C, h, w] from tokens [B, S, D]."""
+        # numbers of size and crop [B, 4], without pooled text
+        rows = len(latents)
+        sizes = [[SIZE_PX, SIZE_PX, 0.0, 0.0]]
+        time_ids = torch.tensor(sizes, device=self.device, dtype=tokens.dtype)
+        added_cond_kwargs = {
+            "text_embeds": tokens.new_empty(rows, 0),
+            "time_ids": time_ids.expand(rows, -1),
+        }
+        return self.run_unet(
+            latents, timesteps, tokens, added_cond_kwargs=added_cond_kwargs
         )
 
-    def _predict(self, latents: Tensor, times: Tensor, tokens: Tensor) -> Tensor:
-        # SDXL's size and crop ids [B, 4], and no pooled text
-        rows = len(latents)
-        side = SIZE_PX
-        ids = torch.tensor(
-            [[side, side, 0.0, 0.0]], device=self.device, dtype=tokens.dtype
-        ).expand(rows, -1)
-        added = {"text_embeds": tokens.new_empty(rows, 0), "time_ids": ids}
-        return self.run_unet(latents, times, tokens, added_cond_kwargs=added)
-
     def _weigh_tokens(self, conditioning: Conditioning, rows: int) -> Tensor:
-        """Give tokens [B, S, D], weighed by the masks; zeros where there are none."""
-        # zeros stand for no condition
+        """Return tokens [B, S, D], weighed by the masks, or zeros without tokens."""
         tokens = conditioning.embeddings
         width = self.unet.config.cross_attention_dim
         if tokens is None:
-            return torch.zeros(
-                rows, TOKENS, width, device=self.device, dtype=self.unet.dtype
-            )
-        fitting = self.fit_tokens(
+            shape = (rows, N_TOKENS, width)
+            return torch.zeros(shape, device=self.device, dtype=self.unet.dtype)
+        unet_tokens = self.prepare_tokens(
             "tokens",
             tokens,
             width,
@@ -309,9 +320,9 @@ class UnCLIP(LatentDiffusion):
             "use a head that predicts the encoder clip-bigg-tokens",
         )
         if conditioning.masks is None:
-            return fitting
+            return unet_tokens
 
-        # weigh each token by the share of its square that the mask covers
+        # the weight of a token is the mean weight of its area
         side = isqrt(tokens.shape[1])
         if side * side != tokens.shape[1]:
             raise BrainhiveError(
@@ -319,12 +330,13 @@ class UnCLIP(LatentDiffusion):
                 "tokens are no square",
                 "use tokens without a class token, or a prior without masks",
             )
-        shares = mask_weights(conditioning.masks, side).mean(1)  # [B, 1, side, side]
-        return (tokens * shares.flatten(1)[..., None].to(tokens)).to(fitting)
+        mask_weights = compute_mask_weights(conditioning.masks, side)
+        token_weights = mask_weights.mean(1).flatten(1)[..., None]  # [B, S, 1]
+        return (tokens * token_weights.to(tokens)).to(unet_tokens)
 
 
-def _converted_name(source: str) -> str:
-    """Name what is converted, by the reference at the hub or by the file's digest."""
+def _name_conversion(source: str) -> str:
+    """Name a conversion by the hub reference, or by the digest of the file."""
     if source.startswith("hub:"):
         return f"sdxl-unclip-{documents.digest_text(source)[:12]}"
     file = find_weight_file(source)
@@ -332,15 +344,17 @@ def _converted_name(source: str) -> str:
 
 
 def convert_checkpoint(
-    source: str, architecture: Architecture, dtype: torch.dtype, part: Path
+    source: str, architecture: Architecture, dtype: torch.dtype, folder: Path
 ) -> None:
-    """Convert the networks one by one."""
+    """Convert the networks of a checkpoint to an existing folder."""
     file = find_weight_file(source)
-    state = weights.read(file)
-    for name in NETWORKS:
-        convert_network(part / name, name, architecture[name], state, dtype, file)
-    (part / "scheduler").mkdir(exist_ok=True)
-    (part / "scheduler/scheduler_config.json").write_text(
+    state_dict = weights.read(file)
+    for name in NETWORK_CLASSES:
+        convert_network(
+            folder / name, name, architecture[name], state_dict, dtype, file
+        )
+    (folder / "scheduler").mkdir(exist_ok=True)
+    (folder / "scheduler/scheduler_config.json").write_text(
         json.dumps(architecture["scheduler"])
     )
 
@@ -349,35 +363,40 @@ def convert_network(
     folder: Path,
     name: str,
     config: dict[str, Any],
-    state: dict[str, Tensor],
+    state_dict: dict[str, Tensor],
     dtype: torch.dtype,
     file: Path,
 ) -> None:
-    """Convert one network of a checkpoint to a folder of diffusers."""
+    """Convert the network `unet` or `vae` of a checkpoint to a folder of diffusers.
+
+    Raises:
+        BrainhiveError: if the weights do not fit the config.
+    """
     import diffusers
     from diffusers.loaders.single_file_utils import (
         convert_ldm_unet_checkpoint,
         convert_ldm_vae_checkpoint,
     )
 
-    # shapes alone, to check the weights against
+    # shapes without values, to check the weights
+    class_name = NETWORK_CLASSES[name]
     with (
-        weights.reading(f"the architecture of {name}", ANOTHER, BrainhiveError),
+        weights.reading(f"the architecture of {name}", CHECKPOINT_HINT, BrainhiveError),
         torch.device("meta"),
     ):
-        network = getattr(diffusers, NETWORKS[name]).from_config(config)
+        network = getattr(diffusers, class_name).from_config(config)
 
     # rename the weights as diffusers does
-    convert = (
-        convert_ldm_unet_checkpoint if name == "unet" else convert_ldm_vae_checkpoint
-    )
+    convert = convert_ldm_vae_checkpoint
+    if name == "unet":
+        convert = convert_ldm_unet_checkpoint
     with weights.reading(
-        file, ANOTHER, BrainhiveError, problem=f"does not fit {NETWORKS[name]}"
+        file, CHECKPOINT_HINT, BrainhiveError, problem=f"does not fit {class_name}"
     ):
-        converted = convert(state, network.config)
-    weights.fill(network, converted, file, ANOTHER)
+        converted = convert(state_dict, network.config)
+    weights.fill(network, converted, file, CHECKPOINT_HINT)
 
-    # write the folder that `load` reads
     network.save_config(folder)
-    cast = {key: value.to(dtype) for key, value in converted.items()}
-    weights.save(folder / f"{_components.WEIGHTS}.safetensors", cast)
+    for key, value in converted.items():
+        converted[key] = value.to(dtype)
+    weights.save(folder / f"{_components.WEIGHTS_STEM}.safetensors", converted)

@@ -1,15 +1,15 @@
-"""Versatile Diffusion with dual guidance, by image tokens and text tokens, from noise
-or a latent.
+"""Versatile Diffusion, guided by image tokens and text tokens.
 
-Source: arXiv 2211.08332; diffusers' VersatileDiffusionDualGuidedPipeline (Apache 2.0).
+Source: arXiv 2211.08332. diffusers' VersatileDiffusionDualGuidedPipeline (Apache 2.0).
 """
 
 import copy
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from PIL import Image
@@ -31,230 +31,248 @@ from brainhive_cli.models.heads import Conditioning
 
 ARCHITECTURE = ARCHITECTURES["versatile-diffusion"]
 UNETS = ("image_unet", "text_unet")
-STEMS = {**dict.fromkeys((*UNETS, "vae"), _components.WEIGHTS)}
-STEMS |= dict.fromkeys((clip.IMAGE_FOLDER, clip.TEXT_FOLDER), "pytorch_model")
-"""Weights of each component; the publisher's are pickles."""
-FILES = tuple(f"{component}/{stem}.bin" for component, stem in STEMS.items())
-UNET_FILE, VAE_FILE, UNCONDITIONAL = (
-    "unet.safetensors",
-    "vae.safetensors",
-    "unconditional.safetensors",
+WEIGHTS_STEMS = {
+    "image_unet": _components.WEIGHTS_STEM,
+    "text_unet": _components.WEIGHTS_STEM,
+    "vae": _components.WEIGHTS_STEM,
+    clip.IMAGE_FOLDER: "pytorch_model",
+    clip.TEXT_FOLDER: "pytorch_model",
+}
+"""Published weight file of each component, a pickle, without ending."""
+WEIGHT_FILES = tuple(
+    f"{component}/{stem}.bin" for component, stem in WEIGHTS_STEMS.items()
 )
-"""Files of a converted folder, which stands for the whole."""
-SMALL = ("*/*.json", "tokenizer/*", UNET_FILE, VAE_FILE, UNCONDITIONAL)
-"""What is fetched before it is known whether the published weights are needed."""
-IMAGE_TOKENS = 257
-"""Of a picture, by CLIP ViT-L/14."""
+UNET_FILE = "unet.safetensors"
+VAE_FILE = "vae.safetensors"
+UNCONDITIONAL_FILE = "unconditional.safetensors"
+"""Files of a converted folder, which replaces the published folder."""
+CONFIG_PATTERNS = ("*/*.json", "tokenizer/*")
+SMALL_FILES = (*CONFIG_PATTERNS, UNET_FILE, VAE_FILE, UNCONDITIONAL_FILE)
+"""Patterns of the files that are downloaded before the published weights."""
+N_IMAGE_TOKENS = 257
+"""Number of tokens of a picture in CLIP ViT-L/14."""
 BLACK_PX = 224
-"""Side of the black picture that is the unconditional one."""
+"""Side of the black picture, whose tokens are the unconditional image tokens."""
 
 
 class Config(_latent_diffusion.Config):
-    """The published folder, and how image and text are mixed.
+    """Published folder, and the mixture of image and text.
 
-    Sampling is the recipe's; Brain-Diffuser's is DDIM, 50 steps, strength 0.75,
-    guidance 7.5.
+    Brain-Diffuser samples with DDIM, 50 steps, strength 0.75 and guidance 7.5.
     """
 
     cites = ("xu2023",)
-    published = ARCHITECTURE
-    folders = {"unet": "image_unet", "vae": "vae", "scheduler": "scheduler"}  # noqa: RUF012 (never changed)
+    published_architecture = ARCHITECTURE
+    component_folders = {"unet": "image_unet", "vae": "vae", "scheduler": "scheduler"}  # noqa: RUF012 (never changed)
 
     source: str = Field(
         clip.SOURCE,
-        description="hub:OWNER/NAME, a folder, or `random` (tests, benchmarks).",
+        description="hub:OWNER/NAME, a folder, or `random` weights.",
     )
     text_share: float = Field(
         0.4,
         ge=0,
         le=1,
-        description="Share of the text in the change by each attention block, the rest "
-        "is the image's; Brain-Diffuser: 0.4, MindEye1: 0.",
+        description="Share of the text in the change by each attention block, besides "
+        "the share of the image. Brain-Diffuser: 0.4, MindEye1: 0.",
     )
     unconditional: Literal["encoded", "zeros"] = Field(
         "encoded",
-        description="What guidance moves away from, and what stands for a condition "
-        "that the prior does not give: the empty prompt and a black "
-        "picture, encoded (Brain-Diffuser), or zeros (MindEye1).",
+        description="Tokens from which guidance moves away, and which replace absent "
+        "conditions: the empty prompt and a black picture, encoded (Brain-Diffuser), "
+        "or zeros (MindEye1).",
     )
 
     def check(self) -> None:
-        """Read the configs; all files of a folder that is not the hub's must be there
-        too.
-        """
+        """Raise an error if a config, or a file of a local folder, is absent."""
         if self.source == RANDOM:
             return
         self.read_configs()
-        folder = hub.folder(self.source, allow=SMALL)
-        # the hub's files are downloaded when needed, a folder must have them all
-        if not self.source.startswith("hub:") and not _is_converted(
-            self.source, folder
-        ):
-            _require(folder)
+        folder = hub.folder(self.source, allow=SMALL_FILES)
+        # files at the hub are downloaded when they are needed
+        is_local = not self.source.startswith("hub:")
+        if is_local and not _is_converted(self.source, folder):
+            _require_files(folder)
 
     def inputs(self) -> list[Input]:
-        """Look for the published weights, which are not needed once they are
-        converted.
-        """
+        """List the published weights with their states, unless they are converted."""
         if self.source == RANDOM:
             return []
         # an absent folder is reported by the inputs below
         with suppress(MissingData):
-            if _is_converted(self.source, hub.folder(self.source, allow=SMALL)):
+            if _is_converted(self.source, hub.folder(self.source, allow=SMALL_FILES)):
                 return []
-        patterns = (*SMALL[:2], *FILES)
-        return [hub.find_input(self.source, (), (file,), patterns) for file in FILES]
+        patterns = CONFIG_PATTERNS + WEIGHT_FILES
+        return [
+            hub.find_input(self.source, (), (file,), patterns) for file in WEIGHT_FILES
+        ]
 
-    def load(self, dtype: torch.dtype, folder: Path | None = None) -> dict[str, Any]:
-        """Load U-Net, VAE and scheduler of the converted folder, and its unconditional
-        tokens in float32.
+    def load_components(
+        self, dtype: torch.dtype, folder: Path | None = None
+    ) -> dict[str, Any]:
+        """Load the components of the converted folder, and convert it if necessary.
+
+        Unconditional tokens are in float32.
         """
         import diffusers
 
-        # convert the published weights, if that was not done before
-        published = hub.folder(self.source, allow=SMALL)
+        source_folder = hub.folder(self.source, allow=SMALL_FILES)
         configs = self.read_configs()
-        folder = folder or _convert_once(self.source, published, configs["unet"], dtype)
+        folder = folder or _convert_once(
+            self.source, source_folder, configs["unet"], dtype
+        )
 
-        # fill networks of shapes alone
+        # make networks with shapes only, and fill them
         with torch.device("meta"):
-            unet = make_dual(
-                diffusers.UNet2DConditionModel.from_config(configs["unet"])
-            )
+            plain_unet = diffusers.UNet2DConditionModel.from_config(configs["unet"])
+            unet = make_dual_unet(plain_unet)
             vae = diffusers.AutoencoderKL.from_config(configs["vae"])
         for name, network in ((UNET_FILE, unet), (VAE_FILE, vae)):
             weights.fill(network, weights.read(folder / name), folder / name)
-            _components.cast(network, dtype)
+            _components.change_dtype(network, dtype)
 
-        # tokens of the empty prompt and the black picture
-        unconditional = (
-            weights.read(folder / UNCONDITIONAL)
-            if self.unconditional == "encoded"
-            else {}
-        )
-        scheduler = _components.make_scheduler(configs["scheduler"], published)
+        unconditional_tokens = {}
+        if self.unconditional == "encoded":
+            unconditional_tokens = weights.read(folder / UNCONDITIONAL_FILE)
         return {
             "unet": unet,
             "vae": vae,
-            "scheduler": scheduler,
-            UNCONDITIONAL: unconditional,
+            "scheduler": _components.make_scheduler(
+                configs["scheduler"], source_folder
+            ),
+            "unconditional_tokens": unconditional_tokens,
         }
 
-    def draw(
+    def draw_components(
         self, architecture: Architecture, device: torch.device, dtype: torch.dtype
     ) -> dict[str, Any]:
-        """Make the components with random weights; zeros are their unconditional
-        tokens.
-        """
-        components = _components.draw_components(architecture, device, dtype, make_dual)
-        return {**components, UNCONDITIONAL: {}}
+        """Make the components with random weights. Unconditional tokens are zeros."""
+        components = _components.draw_components(
+            architecture, device, dtype, make_dual_unet
+        )
+        components["unconditional_tokens"] = {}
+        return components
 
     def assemble(
         self, components: dict[str, Any], device: torch.device
     ) -> "VersatileDiffusion":
-        """Make the generator of its components."""
+        """Make the generator from its components."""
         return VersatileDiffusion(self, components, device)
 
 
 TINY = Config(source=RANDOM, architecture=ARCHITECTURES["versatile-diffusion TINY"])
-"""Small enough for tests; its VAE shrinks pictures 4 times."""
+"""Config for tests, whose latents have a fourth of the pictures' side."""
+
+
+class TokenPair(NamedTuple):
+    """Tokens of both streams of the dual U-Net.
+
+    Attributes:
+        text: Text tokens [B, S, D].
+        image: Image tokens [B, S, D].
+    """
+
+    text: Tensor
+    image: Tensor
 
 
 class VersatileDiffusion(_latent_diffusion.StableDiffusion):
-    """Pictures by text tokens and image tokens, which a dual U-Net attends to at
-    once.
-    """
+    """Generator of pictures whose dual U-Net attends to text and image tokens."""
 
     text_encoder = "vd-text"
 
-    def prepare(self, components: dict[str, Any]) -> None:
-        """Take the unconditional tokens: `text` and `image` [1, S, D]; zeros stand for
-        those left out.
-        """
-        super().prepare(components)
-        self.encodes_absent &= self.config.unconditional == "encoded"
-        self._unconditional = components[UNCONDITIONAL]
-        # converted tokens of the empty prompt spare the text encoder
-        if self._unconditional:
-            self.embedded_texts[""] = self._unconditional["text"]
+    def add_components(self, components: dict[str, Any]) -> None:
+        """Add the unconditional tokens [1, S, D] of `text` and `image`."""
+        super().add_components(components)
+        self.encodes_missing_texts &= self.config.unconditional == "encoded"
+        self._unconditional_tokens = components["unconditional_tokens"]
+        # the empty prompt then needs no text encoder
+        if self._unconditional_tokens:
+            self.text_cache[""] = self._unconditional_tokens["text"]
 
     def load_text_encoder(self) -> Callable[[str], Tensor]:
-        """Load the text encoder: from a text to its tokens [1, S, D]."""
+        """Return a function that embeds a text as tokens [1, S, D]."""
         folder = hub.folder(
-            self.config.source, allow=(*SMALL, f"{clip.TEXT_FOLDER}/*.bin")
+            self.config.source, allow=(*SMALL_FILES, f"{clip.TEXT_FOLDER}/*.bin")
         )
-        ids = clip.load_tokenizer(folder)
+        tokenize = clip.load_tokenizer(folder)
         tower = clip.load_tower(folder, clip.TEXT_FOLDER, clip.PROJECTED_TEXT_TOWER)
-        return lambda words: clip.encode_texts(tower, ids(words)[None])
+        return lambda text: clip.encode_texts(tower, tokenize(text)[None])
 
     def pipeline_inputs(self, request: _latent_diffusion.Request) -> dict[str, Any]:
-        """Give the tokens of both sides of guidance, which has a null of its own."""
+        """Return the arguments of the pipelines for both sides of guidance."""
         rows = len(request.seeds)
         sampling = request.sampling
-        towards = self.tokens(request.conditioning, sampling.prompt, rows)
-        away = self.tokens(request.null, sampling.negative_prompt, rows, towards)
-        # of `Dual`
-        attention = {
-            "text_tokens": towards[0].shape[1],
-            "text_share": self.config.text_share,
-        }
+        conditional = self._prepare_pair(request.conditioning, sampling.prompt, rows)
+        unconditional = self._prepare_pair(
+            request.null, sampling.negative_prompt, rows, conditional
+        )
         return {
-            "prompt_embeds": torch.cat(towards, 1),
-            "negative_prompt_embeds": torch.cat(away, 1),
-            "cross_attention_kwargs": attention,
+            "prompt_embeds": torch.cat(conditional, 1),
+            "negative_prompt_embeds": torch.cat(unconditional, 1),
+            "cross_attention_kwargs": self._describe_pair(conditional),
         }
 
     def predict(
         self,
         latents: Tensor,
-        times: Tensor,
+        timesteps: Tensor,
         conditioning: Conditioning,
         sizes: Tensor | None = None,
     ) -> Tensor:
-        """Predict the noise of latents [B, C, h, w] at timesteps [B], or what else the
-        U-Net predicts.
-        """
-        tokens = self.tokens(conditioning, "", len(latents))
-        # of `Dual`
-        attention = {
-            "text_tokens": tokens[0].shape[1],
-            "text_share": self.config.text_share,
-        }
+        """Predict the noise of latents [B, C, h, w]. `sizes` have no effect."""
+        pair = self._prepare_pair(conditioning, "", len(latents))
         return self.run_unet(
-            latents, times, torch.cat(tokens, 1), cross_attention_kwargs=attention
+            latents,
+            timesteps,
+            torch.cat(pair, 1),
+            cross_attention_kwargs=self._describe_pair(pair),
         )
 
-    def tokens(
+    def _describe_pair(self, pair: TokenPair) -> dict[str, Any]:
+        """Return the `cross_attention_kwargs` of `DualTransformer`."""
+        return {
+            "text_tokens": pair.text.shape[1],
+            "text_share": self.config.text_share,
+        }
+
+    def _prepare_pair(
         self,
         conditioning: Conditioning,
         prompt: str,
         rows: int,
-        towards: tuple[Tensor, ...] = (),
-    ) -> tuple[Tensor, Tensor]:
-        """Give text and image tokens of B rows; on the other side of guidance as many
-        as `towards`.
-        """
-        towards_text, towards_image = towards or (None, None)
-        text = self.text_tokens(conditioning.texts, prompt, rows, towards_text)
+        conditional: TokenPair | None = None,
+    ) -> TokenPair:
+        """Prepare the text and image tokens of one side of guidance.
 
-        # without an image, the tokens of the black picture, or zeros
-        image = conditioning.embeddings
-        width = self.unet.config.cross_attention_dim
-        if image is None:
-            image = self._unconditional.get("image")
-        if image is None:
-            count = IMAGE_TOKENS if towards_image is None else towards_image.shape[1]
-            image = torch.zeros(1, count, width)
-        return text, self.match_tokens(
-            "image", image, width, rows, "vd-image", towards_image
+        For the unconditional side, `conditional` is the conditional side.
+        """
+        conditional_text = None if conditional is None else conditional.text
+        conditional_image = None if conditional is None else conditional.image
+        text = self.prepare_text_tokens(
+            conditioning.texts, prompt, rows, conditional_text
         )
 
+        # without an image, use the tokens of the black picture, or zeros
+        width = self.unet.config.cross_attention_dim
+        image = conditioning.embeddings
+        if image is None:
+            image = self._unconditional_tokens.get("image")
+        if image is None:
+            n_tokens = N_IMAGE_TOKENS
+            if conditional_image is not None:
+                n_tokens = conditional_image.shape[1]
+            image = torch.zeros(1, n_tokens, width)
+        image = self.prepare_guided_tokens(
+            "image", image, width, rows, "vd-image", conditional_image
+        )
+        return TokenPair(text, image)
 
-class Dual(nn.Module):
-    """Two transformers side by side: each attends to its own tokens, and their changes
-    are mixed.
 
-    Source: DualTransformer2DModel of diffusers (Apache 2.0), which today's U-Nets
+class DualTransformer(nn.Module):
+    """Mixture of two transformers, which attend to image tokens and text tokens.
+
+    Source: DualTransformer2DModel of diffusers (Apache 2.0), which current U-Nets
     cannot call.
     """
 
@@ -265,71 +283,69 @@ class Dual(nn.Module):
 
     def forward(
         self,
-        hidden: Tensor,
+        hidden_states: Tensor,
         encoder_hidden_states: Tensor,
         cross_attention_kwargs: Mapping[str, Any],
         **_: Any,
     ) -> tuple[Tensor]:
-        """Change hidden states [B, C, h, w].
+        """Add the weighted changes of both transformers to the hidden states.
 
         Args:
-            hidden: The states.
-            encoder_hidden_states: Text tokens, then image tokens: [B, S, D].
-            cross_attention_kwargs: `text_tokens`, how many are text; `text_share` of
-                the change, 0 to 1.
+            hidden_states: Hidden states [B, C, h, w].
+            encoder_hidden_states: Text tokens followed by image tokens [B, S, D].
+            cross_attention_kwargs: `text_tokens`, the number of text tokens, and
+                `text_share`, the weight of the text in 0..1.
         """
-        # both start from the same states; a transformer of share 0 is not run
-        text, image = encoder_hidden_states.tensor_split(
-            [cross_attention_kwargs["text_tokens"]], 1
+        n_text_tokens = cross_attention_kwargs["text_tokens"]
+        text_share = cross_attention_kwargs["text_share"]
+        text_tokens, image_tokens = encoder_hidden_states.tensor_split(
+            [n_text_tokens], 1
         )
-        share = cross_attention_kwargs["text_share"]
-        mixed = hidden
+        mixed = hidden_states
         for weight, transformer, tokens in (
-            (share, self.text, text),
-            (1 - share, self.image, image),
+            (text_share, self.text, text_tokens),
+            (1 - text_share, self.image, image_tokens),
         ):
+            # a transformer without weight is not run
             if weight:
-                changed = transformer(
-                    hidden, encoder_hidden_states=tokens, return_dict=False
-                )[0]
-                mixed = mixed + weight * (changed - hidden)
+                outputs = transformer(
+                    hidden_states, encoder_hidden_states=tokens, return_dict=False
+                )
+                mixed = mixed + weight * (outputs[0] - hidden_states)
         return (mixed,)
 
 
-def make_dual(unet: nn.Module) -> nn.Module:
-    """Replace each transformer of a U-Net by two of its kind, which attend to image and
-    text at once.
-    """
+def make_dual_unet(unet: nn.Module) -> nn.Module:
+    """Replace each transformer of a U-Net by a `DualTransformer` of two copies."""
     from diffusers import Transformer2DModel
 
-    # a list, as modules are replaced on the way
+    # a list, because the loop replaces modules
     for name, module in list(unet.named_modules()):
         if isinstance(module, Transformer2DModel):
             parent, _, index = name.rpartition(".")
-            unet.get_submodule(parent)[int(index)] = Dual(module)  # type: ignore[operator,index]
+            unet.get_submodule(parent)[int(index)] = DualTransformer(module)  # type: ignore[operator,index]
     return unet
 
 
 def _is_converted(source: str, folder: Path) -> bool:
-    return (folder / UNET_FILE).is_file() or _components.is_converted(
-        _converted_name(source, folder)
-    )
+    """Return True if the folder of a source, or a folder in home, is converted."""
+    if (folder / UNET_FILE).is_file():
+        return True
+    return _components.is_converted(_name_conversion(source, folder))
 
 
-def _converted_name(source: str, folder: Path) -> str:
-    """Name the folder of converted weights by what they are made of: the hub's commit,
-    or the files.
-    """
-    digest = (
-        hub.read_revision(folder)
-        if source.startswith("hub:")
-        else hub.digest(folder, FILES)
-    )
+def _name_conversion(source: str, folder: Path) -> str:
+    """Name a conversion by the commit at the hub, or by the digest of the files."""
+    if source.startswith("hub:"):
+        digest = hub.read_revision(folder)
+    else:
+        digest = hub.digest(folder, WEIGHT_FILES)
     return f"versatile-diffusion-{digest[:12]}"
 
 
-def _require(folder: Path) -> None:
-    for file in (*FILES, clip.TOKENIZER_FOLDER, clip.PROCESSOR_FOLDER):
+def _require_files(folder: Path) -> None:
+    """Raise an error if a published file is absent."""
+    for file in (*WEIGHT_FILES, clip.TOKENIZER_FOLDER, clip.PROCESSOR_FOLDER):
         if not (folder / file).exists():
             raise MissingData(
                 f"the generator {folder} has no {file}", "download it again"
@@ -337,88 +353,110 @@ def _require(folder: Path) -> None:
 
 
 def _convert_once(
-    source: str, folder: Path, unet: Mapping[str, Any], dtype: torch.dtype
+    source: str, folder: Path, unet_config: Mapping[str, Any], dtype: torch.dtype
 ) -> Path:
-    """Find the converted weights, or convert them, one component after the other."""
-    import diffusers
-
-    if (folder / UNET_FILE).is_file():  # converted elsewhere
+    """Return the folder of converted weights, and convert them if necessary."""
+    # a source can be a folder that was converted before
+    if (folder / UNET_FILE).is_file():
         return folder
     if not source.startswith("hub:"):
-        _require(folder)
-
-    def convert(part: Path) -> None:
-        # copy the small files, so that the converted folder stands for the complete one
-        original = hub.folder(source, allow=SMALL + FILES)
-        _require(original)
-        for name in Config.folders.values():
-            ignored = shutil.ignore_patterns("*.bin")
-            shutil.copytree(
-                original / name, part / name, ignore=ignored, dirs_exist_ok=True
-            )
-
-        # join image U-Net and text U-Net
-        with torch.device("meta"):
-            dual = make_dual(diffusers.UNet2DConditionModel.from_config(unet))
-        states = [
-            weights.read(original / name / f"{STEMS[name]}.bin") for name in UNETS
-        ]  # mapped, not loaded
-        state = {
-            key: value.to(dtype) for key, value in _join_states(dual, *states).items()
-        }
-        weights.fill(dual, state, original / UNETS[1], _components.WHOLE, MissingData)
-        weights.save(part / UNET_FILE, state)
-
-        # store the autoencoder in the same precision
-        where = f"vae of the generator {original}"
-        vae = load_network(
-            diffusers.AutoencoderKL, original / "vae", where, torch_dtype=dtype
-        )
-        weights.save(part / VAE_FILE, vae.state_dict())
-
-        # encode an empty caption and a black picture: the unconditional side of
-        # guidance
-        with torch.inference_mode():
-            ids = clip.load_tokenizer(original)("")
-            processor = clip.read_preprocessor(
-                original / clip.PROCESSOR_FOLDER, "CLIPImageProcessor"
-            )
-            # [3, H, W]
-            pixels = clip.preprocess_picture(
-                processor, Image.new("RGB", (BLACK_PX, BLACK_PX))
-            )
-            text = clip.encode_texts(
-                clip.load_tower(original, clip.TEXT_FOLDER, clip.PROJECTED_TEXT_TOWER),
-                ids[None],
-            )
-            image = clip.encode_pictures(
-                clip.load_tower(original, clip.IMAGE_FOLDER, clip.IMAGE_TOWER),
-                pixels[None],
-            )
-        weights.save(part / UNCONDITIONAL, {"text": text, "image": image})
-
+        _require_files(folder)
     return _components.convert_once(
-        _converted_name(source, folder), dtype, "Versatile Diffusion", convert
+        _name_conversion(source, folder),
+        dtype,
+        "Versatile Diffusion",
+        partial(_convert, source, unet_config, dtype),
     )
 
 
-def _join_states(
-    unet: nn.Module, image: Mapping[str, Tensor], text: Mapping[str, Tensor]
+def _convert(
+    source: str, unet_config: Mapping[str, Any], dtype: torch.dtype, folder: Path
+) -> None:
+    """Convert the published weights to an existing folder, component by component."""
+    import diffusers
+
+    # copy small files, so that the converted folder replaces the published folder
+    published_folder = hub.folder(source, allow=SMALL_FILES + WEIGHT_FILES)
+    _require_files(published_folder)
+    for name in Config.component_folders.values():
+        shutil.copytree(
+            published_folder / name,
+            folder / name,
+            ignore=shutil.ignore_patterns("*.bin"),
+            dirs_exist_ok=True,
+        )
+
+    # join image U-Net and text U-Net, whose files are mapped and not loaded
+    with torch.device("meta"):
+        dual_unet = make_dual_unet(
+            diffusers.UNet2DConditionModel.from_config(unet_config)
+        )
+    state_dicts = []
+    for name in UNETS:
+        file = published_folder / name / f"{WEIGHTS_STEMS[name]}.bin"
+        state_dicts.append(weights.read(file))
+    state_dict = _join_state_dicts(dual_unet, *state_dicts)
+    for key, value in state_dict.items():
+        state_dict[key] = value.to(dtype)
+    weights.fill(
+        dual_unet,
+        state_dict,
+        published_folder / UNETS[1],
+        _components.WHOLE_FOLDER_HINT,
+        MissingData,
+    )
+    weights.save(folder / UNET_FILE, state_dict)
+
+    vae = load_network(
+        diffusers.AutoencoderKL,
+        published_folder / "vae",
+        f"vae of the generator {published_folder}",
+        torch_dtype=dtype,
+    )
+    weights.save(folder / VAE_FILE, vae.state_dict())
+
+    # encode the unconditional side of guidance: the empty text and a black picture
+    with torch.inference_mode():
+        token_ids = clip.load_tokenizer(published_folder)("")
+        processor = clip.read_preprocessor(
+            published_folder / clip.PROCESSOR_FOLDER, "CLIPImageProcessor"
+        )
+        black_picture = Image.new("RGB", (BLACK_PX, BLACK_PX))
+        pixels = clip.preprocess_picture(processor, black_picture)  # [3, H, W]
+        text_tower = clip.load_tower(
+            published_folder, clip.TEXT_FOLDER, clip.PROJECTED_TEXT_TOWER
+        )
+        text = clip.encode_texts(text_tower, token_ids[None])
+        image_tower = clip.load_tower(
+            published_folder, clip.IMAGE_FOLDER, clip.IMAGE_TOWER
+        )
+        image = clip.encode_pictures(image_tower, pixels[None])
+    weights.save(folder / UNCONDITIONAL_FILE, {"text": text, "image": image})
+
+
+def _join_state_dicts(
+    dual_unet: nn.Module,
+    image_state: Mapping[str, Tensor],
+    text_state: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Give a dual U-Net's weights: those of an image U-Net, and of a text U-Net its
-    attentions'.
+    """Join the image U-Net with the attention weights of the text U-Net.
+
+    The keys are the keys of the dual U-Net.
     """
-    # the image U-Net gives all weights but the text attentions, which the text U-Net
-    # gives
-    duals = [
-        f"{name}." for name, module in unet.named_modules() if isinstance(module, Dual)
-    ]
+    prefixes = []
+    for name, module in dual_unet.named_modules():
+        if isinstance(module, DualTransformer):
+            prefixes.append(f"{name}.")
+
     joined = {}
-    for kind, state in (("image", image), ("text", text)):
-        for key, value in state.items():
-            dual = next((name for name in duals if key.startswith(name)), None)
-            if dual is not None:
-                joined[f"{dual}{kind}.{key.removeprefix(dual)}"] = value
-            elif kind == "image":
-                joined[key] = value
+    for kind, state_dict in (("image", image_state), ("text", text_state)):
+        for key, value in state_dict.items():
+            for prefix in prefixes:
+                if key.startswith(prefix):
+                    joined[f"{prefix}{kind}.{key.removeprefix(prefix)}"] = value
+                    break
+            else:
+                # both U-Nets have the other weights
+                if kind == "image":
+                    joined[key] = value
     return joined

@@ -24,7 +24,7 @@ def _generator_or_none(value: Any) -> Any:
     return (
         None
         if value is None
-        else parts.resolve("generators", value, default=generators.DEFAULT)
+        else parts.resolve("generators", value, default=generators.DEFAULT_KIND)
     )
 
 
@@ -125,10 +125,10 @@ class Recipe(BaseRecipe):
 
     # the diffusion model, and the prior that is trained on it
     generator: Annotated[
-        Any, parts.part_validator("generators", generators.DEFAULT)
+        Any, parts.part_validator("generators", generators.DEFAULT_KIND)
     ] = Field(
         {
-            "kind": generators.DEFAULT,
+            "kind": generators.DEFAULT_KIND,
             "source": "hub:stabilityai/stable-diffusion-xl-base-1.0",
         },
         validate_default=True,

@@ -53,7 +53,7 @@ def test_features_of_the_tower_are_captioned_as_the_picture_is(root: Path) -> No
         features = git.git.image_encoder(pictures(8)).last_hidden_state
     tokenizer = tf.BertTokenizer.from_pretrained(root / NAME)
 
-    found = _captioner.load(caption_of(root), CPU, torch.float32).captions(
+    found = _captioner.load_captioner(caption_of(root), CPU, torch.float32).caption(
         None, Decoded({"image": features})
     )
 
@@ -73,7 +73,7 @@ def test_tokens_are_mapped_over_their_number_and_then_over_their_width(
     over_tokens = over_tokens + state["linear1.bias"][:, None]
     features = over_tokens @ state["linear2.weight"].T + state["linear2.bias"]
 
-    captioner = _captioner.load(caption_of(root), CPU, torch.float32)
+    captioner = _captioner.load_captioner(caption_of(root), CPU, torch.float32)
 
     mapped = captioner.model.git.image_encoder(tokens[:, None]).last_hidden_state
     assert torch.allclose(mapped, features, atol=1e-5) and mapped.shape == (
@@ -81,21 +81,21 @@ def test_tokens_are_mapped_over_their_number_and_then_over_their_width(
         TOKENS,
         WIDTH,
     )
-    found = captioner.captions(None, Decoded({"image": tokens}))
-    assert captioner.captions(None, Decoded({"image": tokens[2:3]})) == found[2:3]
-    assert len(captioner.reader(found[0])["input_ids"]) <= 21  # 20, and an end
+    found = captioner.caption(None, Decoded({"image": tokens}))
+    assert captioner.caption(None, Decoded({"image": tokens[2:3]})) == found[2:3]
+    assert len(captioner.preprocessor(found[0])["input_ids"]) <= 21  # 20, and an end
 
 
 def test_other_tokens_and_models_are_refused_in_one_line(
     root: Path, tmp_path: Path
 ) -> None:
     caption = caption_of(root)
-    captioner = _captioner.load(caption, CPU, torch.float32)
+    captioner = _captioner.load_captioner(caption, CPU, torch.float32)
     with pytest.raises(
         BrainhiveError,
         match=r"captions are made of the head image of \[3, 7\], which is",
     ):
-        captioner.captions(None, Decoded({"image": torch.randn(2, 4, 7)}))
+        captioner.caption(None, Decoded({"image": torch.randn(2, 4, 7)}))
     (tmp_path / "config.json").write_text('{"model_type": "blip-2"}')
     with pytest.raises(MissingData, match=r"is no git \(model_type blip-2\)"):
         _captioner.find_folder(caption.model_copy(update={"model": str(tmp_path)}))

@@ -25,9 +25,9 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.generators import Sampling
 from brainhive_cli.models.generators._latent_diffusion import Request
 from brainhive_cli.models.generators.animatediff import (
-    SCHEDULER,
+    SCHEDULER_CONFIG,
     TINY,
-    in_between,
+    interpolate_frames,
     normalise_frame_by_frame,
 )
 from brainhive_cli.models.heads import Conditioning
@@ -147,14 +147,14 @@ def test_frames_noise_and_schedule_are_those_of_neurons(golden: Path):
     )
     frames, steps = motion.shape[1], len(found["expected.timesteps"])
     assert torch.allclose(
-        in_between(found["input.blurry"], frames, 2), motion, atol=1e-6
+        interpolate_frames(found["input.blurry"], frames, 2), motion, atol=1e-6
     )
-    thirds = in_between(found["input.blurry"], 3 * found["input.blurry"].shape[1] - 2)[
-        :, 1::3
-    ]
+    thirds = interpolate_frames(
+        found["input.blurry"], 3 * found["input.blurry"].shape[1] - 2
+    )[:, 1::3]
     wanted = (2 * found["input.blurry"][:, :-1] + found["input.blurry"][:, 1:]) / 3
     assert torch.allclose(thirds, wanted, atol=1e-6)
-    scheduler = DDIMScheduler.from_config(SCHEDULER)
+    scheduler = DDIMScheduler.from_config(SCHEDULER_CONFIG)
     scheduler.set_timesteps(steps)
     assert torch.equal(scheduler.timesteps, found["expected.timesteps"])
     latents = scheduler.add_noise(
@@ -179,7 +179,7 @@ def test_the_schedule_of_betas_is_that_of_neurons(golden: Path):
         config = json.loads(opened.metadata()["config"])
     expected = {k: v for k, v in config["scheduler"].items() if k != "steps"}
 
-    schedule = DDIMScheduler.from_config(SCHEDULER).config
+    schedule = DDIMScheduler.from_config(SCHEDULER_CONFIG).config
 
     assert {name: schedule[name] for name in expected} == expected
 
@@ -206,7 +206,7 @@ def test_a_clip_is_what_diffusers_own_pipelines_draw(given):
     parts = {
         "unet": generator.unet,
         "vae": generator.vae,
-        "scheduler": DDIMScheduler.from_config(SCHEDULER),
+        "scheduler": DDIMScheduler.from_config(SCHEDULER_CONFIG),
     }
     parts |= dict.fromkeys(("text_encoder", "tokenizer", "motion_adapter"))
     sparse: Any = AnimateDiffSparseControlNetPipeline(
@@ -231,7 +231,9 @@ def test_a_clip_is_what_diffusers_own_pipelines_draw(given):
     plain: Any = AnimateDiffVideoToVideoPipeline(**parts)
     wanted = plain(
         prompt_embeds=given.texts[:1],
-        latents=generator.encode(in_between(given.start[:1], FRAMES)).transpose(1, 2),
+        latents=generator.encode(interpolate_frames(given.start[:1], FRAMES)).transpose(
+            1, 2
+        ),
         generator=torch.Generator().manual_seed(1),
         strength=1,
         enforce_inference_steps=True,
@@ -249,9 +251,9 @@ def begun(generator: Any, given: Conditioning) -> Tensor:
     """Noise the encoded blurry frames of both clips, as a whole run begins: [B, C, F,
     h, w].
     """
-    scheduler = DDIMScheduler.from_config(SCHEDULER)
+    scheduler = DDIMScheduler.from_config(SCHEDULER_CONFIG)
     scheduler.set_timesteps(3)
-    latents = generator.encode(in_between(given.start, FRAMES)).transpose(1, 2)
+    latents = generator.encode(interpolate_frames(given.start, FRAMES)).transpose(1, 2)
     noise = [
         torch.randn(4, FRAMES, 8, 8, generator=torch.Generator().manual_seed(seed))
         for seed in (1, 2)

@@ -73,13 +73,13 @@ def test_a_keyframe_is_captioned_and_set_in_motion(tmp_path, monkeypatch, home):
     picture = keyframe.generate(
         Conditioning(heads["tokens"]), [1, 2], PX, Sampling(steps=1)
     )
-    captions = captioner.captions(picture, None)
-    assert all(captions) and captioner.captions(picture[1:], None) == captions[1:]
+    captions = captioner.caption(picture, None)
+    assert all(captions) and captioner.caption(picture[1:], None) == captions[1:]
     random = torch.rand(8, 3, PX, PX, generator=torch.Generator().manual_seed(0))
     assert (
         len(
             set(
-                captioner.captions(
+                captioner.caption(
                     random * torch.linspace(0.2, 1, 8).view(-1, 1, 1, 1), None
                 )
             )
@@ -87,7 +87,7 @@ def test_a_keyframe_is_captioned_and_set_in_motion(tmp_path, monkeypatch, home):
         > 1
     )
     assert (
-        captioner.captions(picture[:, None].expand(-1, 3, -1, -1, -1), None) == captions
+        captioner.caption(picture[:, None].expand(-1, 3, -1, -1, -1), None) == captions
     )
     conditions = Conditioning(texts=captions, images=picture, start=heads["latents"])
     seeds = [derive_seed(seed, 1) for seed in (1, 2)]

@@ -101,11 +101,13 @@ def test_frames_masks_and_sizes(recorded) -> None:
     masks = random_of(2, 3, 1, 9, 12)
     recorded(
         5,
-        frames=digest([animatediff.in_between(frames, n) for n in (1, 2, 3, 5, 8)]),
-        rounded=digest([animatediff.in_between(frames, n, 2) for n in (5, 8)]),
-        one=digest(animatediff.in_between(frames[:, :1], 3)),
-        masks=digest([latent.mask_weights(masks, side) for side in (1, 3, 5)]),
-        still=digest(latent.mask_weights(masks[:, 0], 4)),
+        frames=digest(
+            [animatediff.interpolate_frames(frames, n) for n in (1, 2, 3, 5, 8)]
+        ),
+        rounded=digest([animatediff.interpolate_frames(frames, n, 2) for n in (5, 8)]),
+        one=digest(animatediff.interpolate_frames(frames[:, :1], 3)),
+        masks=digest([latent.compute_mask_weights(masks, side) for side in (1, 3, 5)]),
+        still=digest(latent.compute_mask_weights(masks[:, 0], 4)),
         sizes=digest(
             [
                 *(latent.resize(pictures, side) for side in (3, 16)),
@@ -170,7 +172,7 @@ def test_latents_and_pictures(recorded, case: str) -> None:
     numbers: dict[str, Any] = {"sampled": digest(sampled), "steps": done}
     if options.get("guidance", 0) > 1:
         numbers["another side"] = digest(generator.sample(other))
-    numbers["decoded"] = digest(generator.to_media(sampled))
+    numbers["decoded"] = digest(generator.decode_media(sampled))
     numbers["noisy"] = digest(
         generator.encode(CONDITIONS["pictures"], torch.Generator().manual_seed(2))
     )
@@ -211,7 +213,7 @@ def test_clips(recorded, config: Any) -> None:
             latent.Request(asked, SEEDS, PX, sampling, on_step=done.append)
         )
         numbers[name] = {"sampled": digest(made), "steps": done}
-    numbers["clip"] = digest(generator.to_media(made))
+    numbers["clip"] = digest(generator.decode_media(made))
     random = [torch.Generator().manual_seed(seed) for seed in SEEDS]
     clips = random_of(2, 4, 4, 8, 8)
     loss = generator.loss(clips, given, random, torch.zeros(2, 6))

@@ -192,7 +192,7 @@ def randoms() -> list[torch.Generator]:
 def test_an_empty_prompt_is_of_the_folders_text_encoders_or_a_file(folder, tmp_path):
     generator = Config(source=str(folder)).build(dtype=torch.bfloat16)
     generator.save_empty_prompt(tmp_path / "prompt.safetensors")
-    text, pooled = expected = generator.empty_prompt(3)
+    text, pooled = expected = generator.embed_empty_prompt(3)
     assert (text.shape, pooled.shape) == ((3, 77, 16), (3, 8))
     assert text.abs().sum() > 0 and torch.equal(text[0], text[2])
 
@@ -200,12 +200,12 @@ def test_an_empty_prompt_is_of_the_folders_text_encoders_or_a_file(folder, tmp_p
     with pytest.raises(
         MissingData, match=r"no text_encoder/.* nor empty_prompt.safetensors"
     ):
-        Config(source=str(folder)).build().empty_prompt(1)
+        Config(source=str(folder)).build().embed_empty_prompt(1)
     generator = Config(source=str(folder)).build(dtype=torch.bfloat16)
     generator.load_empty_prompt(tmp_path / "prompt.safetensors")
     assert all(
         torch.equal(a, b)
-        for a, b in zip(generator.empty_prompt(3), expected, strict=True)
+        for a, b in zip(generator.embed_empty_prompt(3), expected, strict=True)
     )
 
     wanted = {
@@ -213,7 +213,7 @@ def test_an_empty_prompt_is_of_the_folders_text_encoders_or_a_file(folder, tmp_p
         "pooled_prompt_embeds": torch.randn(1, 8),
     }
     save_file(wanted, folder / "empty_prompt.safetensors")
-    text, pooled = Config(source=str(folder)).build().empty_prompt(1)
+    text, pooled = Config(source=str(folder)).build().embed_empty_prompt(1)
     assert torch.equal(text, wanted["prompt_embeds"]) and torch.equal(
         pooled, wanted["pooled_prompt_embeds"]
     )
@@ -222,7 +222,7 @@ def test_an_empty_prompt_is_of_the_folders_text_encoders_or_a_file(folder, tmp_p
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_the_loss_is_the_error_of_what_the_unet_predicts(generator, prior, prediction):
     schedule = generator.pipeline.scheduler.config
-    generator.noise_schedule = DDPMScheduler.from_config(
+    generator.noise_scheduler = DDPMScheduler.from_config(
         schedule, prediction_type=prediction
     )
     tokens = tokens_of(prior, 2)
@@ -232,9 +232,11 @@ def test_the_loss_is_the_error_of_what_the_unet_predicts(generator, prior, predi
     noise, timesteps = _denoising.draw_noise(
         randoms(), LATENTS.shape, 1000, torch.device("cpu")
     )
-    signal = generator.noise_schedule.alphas_cumprod[timesteps].sqrt().view(-1, 1, 1, 1)
+    signal = (
+        generator.noise_scheduler.alphas_cumprod[timesteps].sqrt().view(-1, 1, 1, 1)
+    )
     spread = (1 - signal**2).sqrt()
-    text, pooled = generator.empty_prompt(2)
+    text, pooled = generator.embed_empty_prompt(2)
     more = {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": SIZES}}
     more["cross_attention_kwargs"] = {"ip_hidden_states": tokens}
     predicted = generator.unet(
@@ -282,7 +284,7 @@ def test_absent_damaged_or_other_files_of_a_folder_are_named(folder):
         whole = file.read_bytes()
         file.write_bytes(content)
         with pytest.raises(BrainhiveError, match=what):
-            Config(source=str(folder)).build().empty_prompt(1)
+            Config(source=str(folder)).build().embed_empty_prompt(1)
         file.write_bytes(whole)
     shutil.rmtree(scheduler)
     with pytest.raises(MissingData, match="no scheduler/"):
@@ -291,7 +293,7 @@ def test_absent_damaged_or_other_files_of_a_folder_are_named(folder):
 
 def test_a_variant_of_the_weights_is_read_by_its_name_alone(folder):
     plain = Config(source=str(folder)).build()
-    prompt = plain.empty_prompt(1)[0]
+    prompt = plain.embed_empty_prompt(1)[0]
     for file in folder.rglob("*.safetensors"):
         # as diffusers and transformers save a variant
         file.rename(file.with_suffix(".fp16.safetensors"))
@@ -300,7 +302,7 @@ def test_a_variant_of_the_weights_is_read_by_its_name_alone(folder):
     made = half.build()
 
     assert torch.equal(made.unet.conv_in.weight, plain.unet.conv_in.weight)
-    assert torch.equal(made.empty_prompt(1)[0], prompt)
+    assert torch.equal(made.embed_empty_prompt(1)[0], prompt)
     needs = [*half.inputs(), *half.text_inputs()]
     assert len(needs) == 4 and not any(need.error for need in needs)
     assert all(need.error for need in Config(source=str(folder)).inputs())

@@ -79,7 +79,7 @@ def test_latents_are_those_of_mindeye2_after_all_steps(
     sampling = Sampling(
         steps=int(about["steps"]), guidance=float(about["guidance"]), strength=1
     )
-    made = generator.sample_from(
+    made = generator.sample_from_noise(
         found["input.z"], found["input.noise"] + offset, tokens, sampling
     )
     wanted = found["expected.latents"]
@@ -118,7 +118,7 @@ def golden_steps(
         steps=int(header["steps"]), guidance=float(header["guidance"]), strength=1
     )
     tokens = torch.cat([found["input.unconditional_tokens"], found["input.tokens"]])
-    made = generator.sample_from(
+    made = generator.sample_from_noise(
         found["input.z"], found["input.noise"] + offset, tokens, sampling
     )
     return steps, made, found, header

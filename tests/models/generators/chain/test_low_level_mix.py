@@ -112,7 +112,7 @@ def test_refinement_does_the_last_twelve_of_sgms_25_steps() -> None:
     sigmas = [float(every[time]) for time in times] + [0.0]
     noise = torch.randn(start.shape, generator=torch.Generator().manual_seed(4))
     x = start + noise * sigmas[-13]
-    _, pooled = generator.empty_prompt(2)
+    _, pooled = generator.embed_empty_prompt(2)
     ids = torch.tensor([[PX, PX, 0, 0, 1024, 1024]] * 2, dtype=torch.float32)
     both = torch.cat([torch.zeros_like(texts), texts])
     with torch.no_grad():
