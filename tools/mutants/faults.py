@@ -81,7 +81,7 @@ FAULTS = (
     Fault(
         "frames = x.transpose(1, 2).flatten(0, 1)  #", "return super().forward(x)  #"
     ),
-    Fault("/ max(count - 1, 1)", "/ max(count, 1)"),
+    Fault("/ max(n_frames - 1, 1)", "/ max(n_frames, 1)"),
     Fault(
         "dropout(project(text + self.prior.scale * image))",
         "dropout(project(text + image))",
