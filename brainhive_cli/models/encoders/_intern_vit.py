@@ -1,6 +1,4 @@
-"""InternViT as its publisher keeps it, brought to the module of transformers; no code
-of the hub is run.
-"""
+"""InternViT in its publisher's format, loaded into the network of transformers."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 MODEL_TYPE = "intern_vit_6b"
-"""Type that config.json states for all sizes."""
+"""`model_type` in config.json, for all sizes of the network."""
 BLOCK = r"encoder\.layers\.(\d+)\."
 TRANSFORMERS_NAMES: NameTable = {
     r"embeddings\.class_embedding": "embeddings.cls_token",
@@ -29,7 +27,7 @@ TRANSFORMERS_NAMES: NameTable = {
     rf"{BLOCK}ls": r"encoder.layer.\1.lambda_",
     BLOCK: r"encoder.layer.\1.",
 }
-"""transformers' names by the publisher's."""
+"""Beginnings of names in transformers, keyed by a pattern of the publisher's names."""
 SIZES = (
     "hidden_size",
     "num_hidden_layers",
@@ -38,60 +36,65 @@ SIZES = (
     "image_size",
     "patch_size",
 )
-DEFAULTS = {"hidden_act": "gelu", "norm_type": "rms_norm", "layer_norm_eps": 1e-6}
-DEFAULTS |= {"qkv_bias": False, "qk_normalization": True}
-"""Keys of the publisher's config.json that it must state, and defaults of its
-InternVisionConfig.
-"""
+"""Keys that the publisher's config.json must have."""
+DEFAULTS = {
+    "hidden_act": "gelu",
+    "norm_type": "rms_norm",
+    "layer_norm_eps": 1e-6,
+    "qkv_bias": False,
+    "qk_normalization": True,
+}
+"""Defaults of the publisher's InternVisionConfig."""
 
 
 def load(folder: Path, files: Sequence[Path]) -> nn.Module:
-    """Load an InternViT in float32, shard by shard; MissingData if a weight is missing
-    or of another size.
+    """Load an InternViT in float32, without running code from the hub.
+
+    Args:
+        folder: Folder with config.json.
+        files: Shards of the weights.
+
+    Raises:
+        MissingData: if a weight is missing or has another size.
     """
     import torch
     from transformers import InternVLVisionConfig, InternVLVisionModel
 
-    # the config in transformers' names
-    stated = documents.read_download(folder / "config.json")
+    config = documents.read_download(folder / "config.json")
     with weights.reading(folder / "config.json"):
-        anatomy = {name: stated[name] for name in SIZES}
-        anatomy |= {
-            name: stated.get(name, default) for name, default in DEFAULTS.items()
-        }
-    bias = anatomy.pop("qkv_bias")
-    is_normed = anatomy.pop("qk_normalization")
+        settings = {name: config[name] for name in SIZES}
+    for name, default in DEFAULTS.items():
+        settings[name] = config.get(name, default)
+    attention_bias = settings.pop("qkv_bias")
+    use_qk_norm = settings.pop("qk_normalization")
 
-    # the weights in transformers' names, shard by shard
+    # shard by shard, because the network may be large
     state: StateDict = {}
     for file in files:
         with weights.reading(file):
-            shard = rename_weights(
-                _split_attention(weights.read(file)), TRANSFORMERS_NAMES
-            )
-        state |= {name: value.float() for name, value in shard.items()}
+            shard = _split_attention(weights.read(file))
+            shard = rename_weights(shard, TRANSFORMERS_NAMES)
+        for name, value in shard.items():
+            state[name] = value.float()
 
-    # fill an empty network
-    # the tensors of the files become the network's
+    # an empty network takes over the tensors of the files
     with weights.reading(folder), torch.device("meta"):
-        config = InternVLVisionConfig(
-            **anatomy, attention_bias=bias, use_qk_norm=is_normed
+        network = InternVLVisionModel(
+            InternVLVisionConfig(
+                **settings, attention_bias=attention_bias, use_qk_norm=use_qk_norm
+            )
         )
-        network = InternVLVisionModel(config)
     weights.fill(network, state, folder, documents.DOWNLOAD_HINT, MissingData)
     return network
 
 
 def _split_attention(state: StateDict) -> StateDict:
-    """Split the joined weights of queries, keys and values [3 D, …] into three."""
+    """Split the joint weights [3 D, …] of queries, keys and values into three."""
     split: StateDict = {}
     for name, value in state.items():
-        is_joined = ".attn.qkv." in name
-        parts = value.chunk(3) if is_joined else [value]  # three of [D, …]
-        keys = (
-            [name.replace(".qkv.", f".{letter}_proj.") for letter in "qkv"]
-            if is_joined
-            else [name]
-        )
-        split |= zip(keys, parts, strict=True)
+        if ".attn.qkv." not in name:
+            split[name] = value
+            continue
+        for letter, chunk in zip("qkv", value.chunk(3), strict=True):
+            split[name.replace(".qkv.", f".{letter}_proj.")] = chunk
     return split

@@ -1,4 +1,4 @@
-"""Several outputs of a network in one forward pass, by hooks of its modules."""
+"""Network that returns several of its outputs from one forward pass."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +13,14 @@ from brainhive_cli.models.encoders._tokens import OUTPUT_PATTERN
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The modules of a network whose outputs are read.
+    """Modules of a network whose outputs can be requested.
 
     Attributes:
-        blocks: Blocks of a vision transformer, which give tokens [B, S, D].
-        norm: The norm after the last block.
+        blocks: Blocks of a vision transformer, each with tokens [B, S, D] as output.
+        norm: Norm after the last block.
         n_prefix_tokens: Number of tokens (class, registers) before the patches.
         has_class: If True, the first token is a class token.
-        stages: Stages of a ResNet, which give maps [B, C, h, w].
+        stages: Stages of a ResNet, each with maps [B, C, h, w] as output.
     """
 
     blocks: Sequence[nn.Module] = ()
@@ -31,19 +31,21 @@ class Anatomy:
 
 
 def find_resnet_anatomy(network: Any) -> Anatomy | None:
-    """Find the stages of a ResNet as torchvision, timm and open_clip name them; None
-    for other networks.
+    """Find the stages of a ResNet of torchvision, timm or open_clip.
+
+    Returns:
+        The stages, or None for other networks.
     """
-    stages = [
-        stage
-        for number in range(1, 5)
-        if (stage := getattr(network, f"layer{number}", None))
-    ]
+    stages = []
+    for number in range(1, 5):
+        stage = getattr(network, f"layer{number}", None)
+        if stage:
+            stages.append(stage)
     return Anatomy(stages=stages) if stages else None
 
 
 class Tower(nn.Module):
-    """A network, by a function of it and of what it encodes."""
+    """A network and the function that encodes inputs with it."""
 
     def __init__(self, tower: nn.Module, encode: Callable[[Any, Tensor], Any]) -> None:
         super().__init__()
@@ -56,12 +58,12 @@ class Tower(nn.Module):
 
 
 class Outputs(nn.Module):
-    """Gives several outputs of a network from one forward pass.
+    """A network that returns requested outputs of its modules.
 
     Args:
-        network: Pictures [B, 3, H, W] to their usual embedding [B, D].
-        output: One output, or several, which come as a list.
-        anatomy: None for a network that has neither tokens nor stages.
+        network: Maps pictures [B, 3, H, W] to the default embedding [B, D].
+        output: Name of an output, or a list of names.
+        anatomy: Modules with outputs. None if there are neither blocks nor stages.
 
     Raises:
         RecipeError: if the network does not have such an output.
@@ -77,20 +79,25 @@ class Outputs(nn.Module):
         self._names = as_list(output)
         self._module_outputs: dict[nn.Module, Tensor] = {}
 
-        # catch the outputs of the modules that are read, during the network's own
-        # forward pass
-        for module in {
-            self._find_module(name)[0] for name in self._names if name != EMBEDDING
-        }:
+        # store the outputs of the requested modules in each forward pass
+        modules = set()
+        for name in self._names:
+            if name != EMBEDDING:
+                module, _ = self._find_module(name)
+                modules.add(module)
+        for module in modules:
             module.register_forward_hook(self._store_output)
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
-        """Encode pictures [B, 3, H, W]: [B, D] or [B, S, D], or a list of these."""
+        """Encode pictures [B, 3, H, W] as [B, D], [B, S, D] or [B, C, h, w].
+
+        Returns:
+            The output, or a list if a list was requested.
+        """
         embedding = self.network(images)
-        outputs = [
-            embedding if name == EMBEDDING else self._read_output(name)
-            for name in self._names
-        ]
+        outputs = []
+        for name in self._names:
+            outputs.append(embedding if name == EMBEDDING else self._read_output(name))
         self._module_outputs.clear()
         return outputs[0] if isinstance(self.output, str) else outputs
 
@@ -98,40 +105,40 @@ class Outputs(nn.Module):
         self._module_outputs[module] = output
 
     def _find_module(self, output: str) -> tuple[nn.Module, str]:
-        """Find the module whose output is read, and the form in which."""
+        """Find the module of an output, and the form in which it is returned.
+
+        Returns:
+            The module, and a form such as "class". Empty for all tokens or maps.
+        """
         anatomy = self.anatomy or Anatomy()
         match = OUTPUT_PATTERN.fullmatch(output)
         assert match
 
-        # a stage of a ResNet, counted from 1
         if match["stage"]:
+            # stages of a ResNet are counted from 1
             modules = anatomy.stages
             index = int(match["stage"]) - 1
             form = match["mean"] or ""
         else:
-            # a block of a vision transformer, the last by default
+            # the last block is the default
             modules = anatomy.blocks
             form = match["last"] or match["form"] or ""
             depth = match["block"] or str(len(modules) - 1)
-            # a share is hidden state int(share · blocks), of which 0 stands before
-            # block 0 (NeuralBench)
-            index = (
-                int(depth) if "." not in depth else int(float(depth) * len(modules)) - 1
-            )
+            if "." in depth:
+                # hidden state int(share · blocks), where 0 is the input of block 0
+                # (NeuralBench)
+                index = int(float(depth) * len(modules)) - 1
+            else:
+                index = int(depth)
 
-        # refuse what the network does not have
         if not 0 <= index < len(modules):
-            there = (
-                f"block-0 to block-{len(anatomy.blocks) - 1}"
-                if anatomy.blocks
-                else "no tokens"
-            )
-            stages = (
-                f", stage-1 to stage-{len(anatomy.stages)}" if anatomy.stages else ""
-            )
+            available = [EMBEDDING, "no tokens"]
+            if anatomy.blocks:
+                available[1] = f"block-0 to block-{len(anatomy.blocks) - 1}"
+            if anatomy.stages:
+                available.append(f"stage-1 to stage-{len(anatomy.stages)}")
             raise RecipeError(
-                f"this network has no {output!r}",
-                f"it has {EMBEDDING}, {there}{stages}",
+                f"this network has no {output!r}", f"it has {', '.join(available)}"
             )
         if form == "class" and not anatomy.has_class:
             raise RecipeError(
@@ -141,13 +148,14 @@ class Outputs(nn.Module):
         return modules[index], form
 
     def _read_output(self, output: str) -> Tensor:
+        """Return an output of the forward pass in the requested form."""
         module, form = self._find_module(output)
         assert self.anatomy
         tokens = self._module_outputs[module]  # [B, S, D]; [B, C, h, w] of a stage
         if form == ".mean":
             return tokens.mean((2, 3))  # [B, C]
 
-        # the final output is normed, those of blocks are as they are
+        # the norm applies to the final tokens, but not to the tokens of a block
         if output == form:
             tokens = self.anatomy.norm(tokens)
         if form == "class":
@@ -155,12 +163,7 @@ class Outputs(nn.Module):
         if form == "tokens-mean":
             return tokens.mean(1)
 
-        # patches alone, without class token and registers
         patches = tokens[:, self.anatomy.n_prefix_tokens :]
-        return (
-            patches.mean(1)
-            if form == "mean"
-            else patches
-            if form == "patches"
-            else tokens
-        )
+        if form == "mean":
+            return patches.mean(1)
+        return patches if form == "patches" else tokens

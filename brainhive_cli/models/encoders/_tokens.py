@@ -1,6 +1,4 @@
-"""The outputs of a network: its embedding, the tokens of its blocks or maps of its
-stages, in one forward.
-"""
+"""Base class of encoders with several outputs, such as the tokens of their blocks."""
 
 import re
 from collections.abc import Sequence
@@ -17,10 +15,20 @@ OUTPUT_PATTERN = re.compile(
 )
 
 
-def check_outputs(output: str | list[str], more: Sequence[str] = ()) -> str | list[str]:
-    """Refuse outputs that no network has, unless they are among `more`."""
-    for one in as_list(output):
-        if not OUTPUT_PATTERN.fullmatch(one) and one not in more:
+def check_outputs(
+    output: str | list[str], further_names: Sequence[str] = ()
+) -> str | list[str]:
+    """Return valid names of outputs.
+
+    Args:
+        output: Name or names.
+        further_names: Further valid names.
+
+    Raises:
+        ValueError: if a name is invalid, or there is none.
+    """
+    for name in as_list(output):
+        if not OUTPUT_PATTERN.fullmatch(name) and name not in further_names:
             raise ValueError(
                 "an output is embedding, class, mean, patches, tokens, tokens-mean, "
                 "block-I or block-I.class (…; I: a block, or a share of the depth), or "
@@ -32,14 +40,14 @@ def check_outputs(output: str | list[str], more: Sequence[str] = ()) -> str | li
 
 
 class TokenConfig(EncoderConfig):
-    """An encoder with more outputs than its usual embedding."""
+    """Base class of the Configs of encoders with further outputs."""
 
     output: Annotated[str | list[str], AfterValidator(check_outputs)] = Field(
         EMBEDDING,
-        description="embedding (the family's usual one); after the last norm: class, "
-        "mean (of patches), patches [S, D], tokens [S, D] (class and "
-        "registers first), tokens-mean (of all); of a block, from 0: "
-        "block-I (all tokens), block-I.class (…), block-0.667 (at a share "
-        "of the depth); of a ResNet, from 1: stage-I [C, h, w], "
-        "stage-I.mean; several as a list: a store each, one forward",
+        description="output of the network: embedding (the default of the family); "
+        "after the last norm: class, mean (of patches), patches [S, D], tokens [S, D] "
+        "(class and registers first) or tokens-mean; of a block, from 0: block-I (all "
+        "tokens), block-I.class (…) or block-0.667 (at a share of the depth); of a "
+        "stage of a ResNet, from 1: stage-I [C, h, w] or stage-I.mean; a list makes a "
+        "store for each in one forward pass",
     )

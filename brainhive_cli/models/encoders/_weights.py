@@ -1,6 +1,4 @@
-"""The weights of encoders: where they lie, whether they are whole, and what stores say
-of them.
-"""
+"""Weights of encoders: their folders, completeness and description in stores."""
 
 from __future__ import annotations
 
@@ -22,103 +20,124 @@ if TYPE_CHECKING:
 INCOMPLETE_HINT = "give a complete folder, or the hub reference"
 """Hint for a folder that lacks files."""
 PROCESSOR_CONFIG = "preprocessor_config.json"
-"""Config of an image processor, which an encoder's `preprocessing` says in words."""
-IDLE_KEYS = {"architectures", "dtype", "torch_dtype", "transformers_version"}
-IDLE_KEYS |= {"pretrained_cfg", "preprocess_cfg"}
-"""Keys of a config that change nothing of a network in float32, or are said by
-`preprocessing`; nor do those that begin with `_`.
+"""Config of an image processor. `Encoder.preprocessing` describes it."""
+IDLE_KEYS = {
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "pretrained_cfg",
+    "preprocess_cfg",
+}
+"""Keys of a config without effect on a network in float32, or that describe the
+preprocessing. Keys that begin with `_` have no effect either.
 """
 
 
 def fetch_weights(config: EncoderConfig) -> tuple[Path, dict[str, str]]:
-    """Find the folder of an encoder's weights; what is on this machine is used as it
-    is, without a network.
+    """Find the folder of an encoder's weights, and download it if it is absent.
+
+    Files on this machine are used without a network.
+
+    Args:
+        config: Encoder with a source.
 
     Returns:
-        The folder, and its description for a store's attributes.
+        The folder, and a description of the weights for the attributes of a store.
 
     Raises:
-        MissingData: if the folder lacks what the encoder needs.
+        MissingData: if the folder lacks a config or all weights.
     """
-    # prefer the file pattern that is complete on this machine
+    # prefer the first pattern whose files are complete on this machine
     source = config.weights_source
-    here = [
-        p
-        for p in config.weight_files
-        if hub.find_weights(source, config.config_files, (p,))
-    ]
-    for pattern in here[:1] or config.weight_files:
+    patterns = config.weight_files
+    is_local = False
+    for pattern in config.weight_files:
+        if hub.find_weights(source, config.config_files, (pattern,)):
+            patterns = (pattern,)
+            is_local = True
+            break
+
+    # the first pattern with files decides
+    for pattern in patterns:
         folder = hub.folder(
-            source, allow=(*config.config_files, pattern), local=bool(here)
+            source, allow=(*config.config_files, pattern), local=is_local
         )
         require_files(folder, *config.config_files)
-
-        # what configs say of the network is part of its identity
-        network = {}
-        for name in config.config_files:
-            written = documents.read_download(folder / name)
-            if name.rpartition("/")[2] != PROCESSOR_CONFIG:
-                stated = {
-                    key: value
-                    for key, value in written.items()
-                    if not key.startswith("_")
-                }
-                network[name] = {key: stated[key] for key in stated.keys() - IDLE_KEYS}
-
-        # the first pattern with files decides; a store records digests of files and
-        # configs
+        digest = _digest_configs(folder, config.config_files)
         if any(folder.glob(pattern)):
-            made_by = describe_weights(source, folder, (pattern,))
-            stated_digest = hashlib.sha256(
-                json.dumps(network, sort_keys=True).encode()
-            ).hexdigest()
-            return folder, {**made_by, "network": stated_digest}
+            description = describe_weights(source, folder, (pattern,))
+            description["network"] = digest
+            return folder, description
     raise MissingData(
         f"{folder} has no {' or '.join(config.weight_files)}", INCOMPLETE_HINT
     )
 
 
-def find_folder(source: str, files: Sequence[str], way: str) -> Path:
-    """Find a folder of weights.
+def _digest_configs(folder: Path, names: Sequence[str]) -> str:
+    """Hash the keys of config files that determine the network."""
+    network = {}
+    for name in names:
+        keys = documents.read_download(folder / name)
+        if name.rpartition("/")[2] == PROCESSOR_CONFIG:
+            continue
+        network[name] = {
+            key: value
+            for key, value in keys.items()
+            if not key.startswith("_") and key not in IDLE_KEYS
+        }
+    return hashlib.sha256(json.dumps(network, sort_keys=True).encode()).hexdigest()
+
+
+def find_folder(source: str, files: Sequence[str], hint: str) -> Path:
+    """Find a folder of weights, and download it if it is on the hub.
 
     Args:
         source: `hub:owner/name`, or a folder.
-        files: What it must hold, as paths below it.
-        way: How to get them.
+        files: Paths of the required files, below the folder.
+        hint: Advice for the error.
 
     Raises:
-        MissingData: if the folder or one of its files is not there.
+        MissingData: if the folder or a file is absent.
     """
-    # only the hub's folders can be downloaded, a local one must exist
     if not source.startswith("hub:") and not locate(source).is_dir():
-        raise MissingData(f"no folder {source!r}", way)
+        raise MissingData(f"no folder {source!r}", hint)
     folder = hub.folder(source, allow=files)
-    # a download may lack files that the repository does not have
-    require_files(folder, *files, way=way)
+    # the repository may lack files
+    require_files(folder, *files, hint=hint)
     return folder
 
 
-def require_files(folder: Path, *names: str, way: str = INCOMPLETE_HINT) -> None:
-    """Raise MissingData, with the `way` to get them, unless the folder holds each of
-    these files.
+def require_files(folder: Path, *names: str, hint: str = INCOMPLETE_HINT) -> None:
+    """Raise MissingData unless a folder holds all these files.
+
+    Args:
+        folder: Folder.
+        names: Paths of the files, below the folder.
+        hint: Advice for the error.
     """
     absent = [name for name in names if not (folder / name).is_file()]
     if absent:
-        raise MissingData(f"{folder} has no {', '.join(absent)}", way)
+        raise MissingData(f"{folder} has no {', '.join(absent)}", hint)
 
 
 def list_weight_files(config: EncoderConfig, folder: Path) -> list[Path]:
-    """List an encoder's files of weights; indices of split ones hold none."""
-    # split weights have an index (.json) next to their shards
-    files = [file for pattern in config.weight_files for file in folder.glob(pattern)]
+    """List an encoder's weight files, without the indices of shards (.json)."""
+    files: list[Path] = []
+    for pattern in config.weight_files:
+        files.extend(folder.glob(pattern))
     return [file for file in files if file.suffix != ".json"]
 
 
 def describe_weights(
     source: str, folder: Path, files: Sequence[str] = hub.WEIGHT_PATTERNS
 ) -> dict[str, str]:
-    """Describe weights, the files of a folder that match the patterns, for a store's
-    attributes.
+    """Describe weights for the attributes of a store: source, revision and digest.
+
+    Args:
+        source: Source of the weights.
+        folder: Folder of the weights.
+        files: Patterns of the files that are hashed.
     """
     return {
         "source": source,
@@ -130,10 +149,16 @@ def describe_weights(
 def prepare_network(
     config: Any, draw: Callable[[], nn.Module], load: Callable[[Path], nn.Module]
 ) -> tuple[Callable[[], nn.Module], dict[str, str]]:
-    """Choose how a network is made, of random weights if its source is `random`, and
-    describe these.
+    """Choose between random and stored weights, by the `source` of a Config.
+
+    Args:
+        config: Config of the encoder.
+        draw: Builds the network with random weights, for the source `random`.
+        load: Loads the network from a folder.
+
+    Returns:
+        A function that makes the network, and a description of its weights.
     """
-    # files are located now, the network is made when it is first used
     if config.source == "random":
         return partial(build_untrained, draw), {"source": "random"}
     folder, weights = fetch_weights(config)
@@ -141,9 +166,10 @@ def prepare_network(
 
 
 def build_untrained(make: Callable[[], nn.Module]) -> nn.Module:
-    """Make a network with random weights, the same every time."""
+    """Build a network with random weights, which are always the same."""
     import torch
 
-    with torch.random.fork_rng(devices=[]):  # by default all GPUs, which would be woken
+    # without a list of devices, `fork_rng` would start all GPUs
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return make()

@@ -1,4 +1,4 @@
-"""A small autoencoder of pictures by its latent."""
+"""Encoder part of a small autoencoder of grey pictures."""
 
 from __future__ import annotations
 
@@ -23,42 +23,47 @@ if TYPE_CHECKING:
 
 
 class Config(EncoderConfig):
-    """The latent of a picture, by an autoencoder that learns from other pictures when
-    it is first used.
-    """
+    """Latent of a picture in an autoencoder, which is trained at its first use."""
 
     cites: ClassVar[tuple[str, ...]] = ("kingma2014",)
     weight_files = (WEIGHTS_FILE,)
     usual_cosine = (-1.0, 1.0)
     usual_repeats = 1.0
-    usual_dead = 1.0  # pixels at the border of digits are always black
+    # pixels at the border of digits are always black
+    usual_dead = 1.0
 
     source: str = Field(
         "",
         description=(
-            "folder of pictures to learn from, which then holds "
-            f"{WEIGHTS_FILE}; or `random`"
+            "folder of the pictures on which the autoencoder is trained, which then "
+            f"holds {WEIGHTS_FILE}; or `random`"
         ),
     )
 
     def build(self) -> Encoder:
-        """Prepare the network; it learns from the pictures of its source where no
-        weights are there.
+        """Prepare the network. Without weights, it is trained on the pictures.
+
+        Raises:
+            MissingData: if the source is not a folder of pictures.
         """
-        # learned weights are identified by their digest; random ones are the same every
-        # time
-        digests = {"source": self.source}
+        # random weights are always the same, so they need no digest
+        weights = {"source": self.source}
         if self.source != RANDOM:
-            digests["digest"] = hub.digest(
-                find_weights(self.source).parent, self.weight_files
-            )
-        return build_encoder(partial(open_autoencoder, self.source), SIDE_PX, digests)
+            folder = find_weights(self.source).parent
+            weights["digest"] = hub.digest(folder, self.weight_files)
+        return build_encoder(partial(open_autoencoder, self.source), SIDE_PX, weights)
 
 
 def build_encoder(
-    network: Callable[[], nn.Module], side_px: int, digests: dict[str, str]
+    network: Callable[[], nn.Module], side_px: int, weights: dict[str, str]
 ) -> Encoder:
-    """Prepare an encoder whose pictures are squeezed to a square."""
+    """Build an encoder of pictures that are squashed to a square.
+
+    Args:
+        network: Loads the network.
+        side_px: Side of the square, pixels.
+        weights: Description of the weights.
+    """
 
     def preprocess(picture: Any) -> Tensor:
         from torchvision.transforms import v2
@@ -68,7 +73,7 @@ def build_encoder(
         return v2.functional.resize(pixels, [side_px, side_px], antialias=True)
 
     return Encoder(
-        network, preprocess, f"resize to {side_px} x {side_px} bilinear, 0..1", digests
+        network, preprocess, f"resize to {side_px} x {side_px} bilinear, 0..1", weights
     )
 
 

@@ -1,4 +1,4 @@
-"""Captions as token ids, which a caption head is compared with word by word."""
+"""Token ids of captions, the targets of a caption head."""
 
 from typing import ClassVar, Literal
 
@@ -9,8 +9,7 @@ from brainhive_cli.models.encoders import AnnotationConfig, Encoder
 
 
 class Config(AnnotationConfig):
-    """60 ids of CLIP's vocabulary, 49406 first, 49407 behind the last word, zeros after
-    it.
+    """60 ids of CLIP's vocabulary: 49406, the words, 49407, then zeros.
 
     Source: xmed-lab/NEURONS, the target of its caption head.
     """
@@ -20,23 +19,31 @@ class Config(AnnotationConfig):
     store_dtype = "int32"
 
     source: str = Field(
-        OPEN_CLIP, description="open-clip, or what has a CLIP tokenizer in `tokenizer`"
+        OPEN_CLIP,
+        description="open-clip, or a folder or hub reference with a CLIP "
+        "tokenizer in `tokenizer`",
     )
     length: int = Field(
-        60, gt=2, le=1024, description="ids of a caption; longer captions are cut"
+        60,
+        gt=2,
+        le=1024,
+        description="number of ids of a caption; longer captions are cut",
     )
 
     def build(self) -> Encoder:
-        """Open the vocabulary; MissingData where it is not there."""
+        """Open the vocabulary.
+
+        Raises:
+            MissingData: if the source has no tokenizer.
+        """
         import torch
 
-        # an absent vocabulary is an error here, before any caption is read
-        tokens = Vocabulary(self.source, self.length)
-        words = f"{self.source}: {self.length} ids, start, words, end, zeros"
+        vocabulary = Vocabulary(self.source, self.length)
+        # the ids themselves are the target
         return Encoder(
-            torch.nn.Identity(),  # the target is the ids themselves
-            lambda caption: tokens.encode(caption).to(torch.int32),
-            words,
+            network=torch.nn.Identity(),
+            preprocess=lambda caption: vocabulary.encode(caption).to(torch.int32),
+            preprocessing=f"{self.source}: {self.length} ids, start, words, end, zeros",
             reads=self.reads,
         )
 

@@ -1,6 +1,4 @@
-"""OpenCLIP ViT-bigG/14's text embedding of captions, which MindEye2 and NEURONS compare
-brain tokens with.
-"""
+"""Text embedding of captions by OpenCLIP ViT-bigG/14, as in MindEye2 and NEURONS."""
 
 from __future__ import annotations
 
@@ -24,11 +22,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 LENGTH = 77
-"""Tokens of a caption, unless the model says otherwise."""
+"""Number of tokens of a caption if the config does not state it."""
 
 
 class Config(EncoderConfig):
-    """The projected token at the end of a caption, not normalised: 1280 values."""
+    """Projected end token [1280] of a caption, not normalised."""
 
     cites = ("radford2021", "ilharco2021", "schuhmann2022")
     reads: ClassVar[Literal["captions"]] = "captions"
@@ -43,10 +41,14 @@ class Config(EncoderConfig):
     )
 
     def build(self) -> Encoder:
-        """Prepare vocabulary and text tower."""
+        """Prepare vocabulary and text tower.
+
+        Raises:
+            MissingData: if the folder lacks files.
+        """
         from brainhive_cli.models.encoders._outputs import Tower
 
-        # choose how both towers are loaded: drawn for tests, or from the folder
+        # both towers with random weights, or from the folder
         if self.source == "random":
             from open_clip import CLIP
 
@@ -60,20 +62,20 @@ class Config(EncoderConfig):
 
         # captions have the context length of the text tower
         length = model.get("text_cfg", {}).get("context_length", LENGTH)
-        tokens = Vocabulary(length=length)
+        vocabulary = Vocabulary(length=length)
 
-        def text_tower() -> nn.Module:
-            both: Any = load()
-            both.visual = None  # four fifths of the weights
+        def load_text_tower() -> nn.Module:
+            towers: Any = load()
+            towers.visual = None  # frees four fifths of the weights
             # [B, S] to [B, D], not normalised
-            return Tower(both, lambda tower, ids: tower.encode_text(ids))
+            return Tower(towers, lambda towers, ids: towers.encode_text(ids))
 
         return Encoder(
-            text_tower,
-            tokens.encode,
-            f"CLIP's vocabulary, {length} tokens",
-            weights,
-            self.reads,
+            network=load_text_tower,
+            preprocess=vocabulary.encode,
+            preprocessing=f"CLIP's vocabulary, {length} tokens",
+            weights=weights,
+            reads=self.reads,
         )
 
 

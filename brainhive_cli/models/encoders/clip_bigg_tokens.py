@@ -1,6 +1,4 @@
-"""OpenCLIP ViT-bigG/14's picture tokens, which MindEye2 decodes and its unCLIP draws
-pictures of.
-"""
+"""Picture tokens of OpenCLIP ViT-bigG/14, which MindEye2 decodes into pictures."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ SOURCE = "hub:laion/CLIP-ViT-bigG-14-laion2B-39B-b160k"
 
 
 class Config(EncoderConfig):
-    """The 256 tokens behind the last norm, not projected, without the class token.
+    """256 patch tokens after the last norm, neither projected nor normalised.
 
     Source: MedARC-AI/MindEyeV2 (MIT), `FrozenOpenCLIPImageEmbedder` with `only_tokens`.
     """
@@ -39,35 +37,38 @@ class Config(EncoderConfig):
     source: str = source_field(SOURCE)
     mode: Literal["published", "right"] = Field(
         "published",
-        description="published: pictures in 0..1 are mapped to (x + 1) / 2, as "
-        "MindEye2 and NEURONS do, which take them for -1..1: their weights "
-        "need it; right: as OpenCLIP was trained",
+        description="published: map pictures from 0..1 to (x + 1) / 2, as MindEye2 and "
+        "NEURONS do, whose weights need it; right: preprocess as OpenCLIP does",
     )
     architecture: dict[str, Any] | Literal[""] = Field(
         "", description="open_clip's `model_cfg` of `random` weights"
     )
 
     def build(self) -> Encoder:
-        """Prepare image tower and transform."""
+        """Prepare image tower and transform.
+
+        Raises:
+            MissingData: if the folder lacks files.
+        """
         # patch tokens [B, S, D] without the class token
         encoder = open_clip.Config(
             source=self.source, output="patches", architecture=self.architecture
         ).build()
 
-        # OpenCLIP's own preprocessing needs no change
         if self.mode == "right":
             return encoder
-        # a white picture after the same normalisation: [3, H, W]
-        white = encoder.preprocess(Image.new("RGB", (64, 64), "white"))
 
-        def half_way(picture: Any) -> Tensor:
-            """Map x to (x + 1) / 2, which is half way to white, also once it is
-            normalised.
-            """
+        # (x + 1) / 2 is the mean of x and white, before or after normalisation
+        white = encoder.preprocess(Image.new("RGB", (64, 64), "white"))  # [3, H, W]
+
+        def preprocess(picture: Any) -> Tensor:
             return encoder.preprocess(picture).add_(white).div_(2)
 
-        words = f"{encoder.preprocessing}, half way to white"
-        return replace(encoder, preprocess=half_way, preprocessing=words)
+        return replace(
+            encoder,
+            preprocess=preprocess,
+            preprocessing=f"{encoder.preprocessing}, half way to white",
+        )
 
 
 TINY = Config(source="random", architecture=open_clip.TINY.architecture)

@@ -1,4 +1,4 @@
-"""Known concepts that a stimulus shows: several at a time."""
+"""Multi-label targets: the concepts that a stimulus shows."""
 
 from __future__ import annotations
 
@@ -14,22 +14,26 @@ if TYPE_CHECKING:
 
 
 class Config(AnnotationConfig):
-    """One number a concept, 1 where the stimulus shows it; cc2017 has 51."""
+    """Vector of 0 and 1, with a 1 for each concept that the stimulus shows."""
 
     reads: ClassVar[Literal["labels"]] = "labels"
     shape = ("count",)
     store_dtype = "uint8"
 
     count: PositiveInt = Field(
-        51, description="how many concepts the data set has names of"
+        51, description="number of concepts of the data set; cc2017 has 51"
     )
 
     def build(self) -> Encoder:
-        """Prepare the check of their number."""
+        """Prepare the labels.
+
+        Raises:
+            RecipeError: later, if a stimulus has another number of labels.
+        """
         import torch
 
         def preprocess(labels: Any) -> Tensor:
-            # the width of the target is fixed by the recipe, not by the data set
+            # the recipe fixes the width of the target
             if len(labels) != self.count:
                 raise RecipeError(
                     f"a stimulus has {len(labels)} labels, and {self.name} is of "
@@ -38,8 +42,12 @@ class Config(AnnotationConfig):
                 )
             return torch.from_numpy(labels).gt(0).to(torch.uint8)  # [K]
 
-        words = f"{self.count} labels, 0 and 1"
-        return Encoder(torch.nn.Identity(), preprocess, words, reads=self.reads)
+        return Encoder(
+            network=torch.nn.Identity(),
+            preprocess=preprocess,
+            preprocessing=f"{self.count} labels, 0 and 1",
+            reads=self.reads,
+        )
 
 
 TINY = Config()

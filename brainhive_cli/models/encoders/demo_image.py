@@ -1,6 +1,4 @@
-"""The image tokens of the demo's dual-guided generator: its encoder's embedding,
-projected.
-"""
+"""Image tokens of the demo's dual-guided generator: a projected embedding."""
 
 from __future__ import annotations
 
@@ -21,13 +19,11 @@ if TYPE_CHECKING:
 
 PROJECTION = "image_projection.safetensors"
 WIDTH = 128
-"""Of the generator's conditions."""
+"""Width of the generator's condition tokens."""
 
 
 class Config(EncoderConfig):
-    """Four tokens of 128 dimensions that tell what a picture shows, and little of where
-    and how large.
-    """
+    """Four tokens [4, 128] with the content of a picture, but little of its layout."""
 
     image_px = 64
     licence = "Apache-2.0"
@@ -35,21 +31,20 @@ class Config(EncoderConfig):
     source: str = source_field("demo:encoder")
 
     def build(self) -> Encoder:
-        """Prepare the encoder of demo-clip, and the projection."""
+        """Prepare the encoder of demo-clip, and the projection.
+
+        Raises:
+            MissingData: if the projection is absent.
+        """
         from torch import nn
 
         clip = transformers_vit.Config(source=self.source).build()
         folder = hub.folder("demo:dual")
         require_files(folder, PROJECTION)
-        digests = {
-            "digest": f"{clip.weights['digest']} {hub.digest(folder, (PROJECTION,))}"
-        }
-
-        # both networks are loaded when they are first used
-        words = f"{clip.preprocessing}, projected to tokens"
+        weights_digest = hub.digest(folder, (PROJECTION,))
 
         def load() -> nn.Module:
-            # [S · D, width of the embedding]
+            # [S · D, D of the embedding]
             weight = weights.read(folder / PROJECTION)["weight"].float()
             projection = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
             projection.weight = nn.Parameter(weight)
@@ -58,7 +53,15 @@ class Config(EncoderConfig):
                 OrderedDict(clip=clip.module, projection=projection, tokens=tokens)
             )
 
-        return Encoder(load, clip.preprocess, words, clip.weights | digests)
+        return Encoder(
+            network=load,
+            preprocess=clip.preprocess,
+            preprocessing=f"{clip.preprocessing}, projected to tokens",
+            weights={
+                **clip.weights,
+                "digest": f"{clip.weights['digest']} {weights_digest}",
+            },
+        )
 
 
 TINY = Config()

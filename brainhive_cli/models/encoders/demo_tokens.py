@@ -1,4 +1,4 @@
-"""The image tokens of the demo's Fusion Prior: what is shown, where, and how large."""
+"""Image tokens of the demo's Fusion Prior: content and layout of a picture."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from brainhive_cli.models.encoders import Encoder, EncoderConfig, resolve, sourc
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-FUSION, PROJECTION = (
-    f"{part}/diffusion_pytorch_model.safetensors" for part in ("fusion_encoder", "proj")
-)
+FUSION = "fusion_encoder/diffusion_pytorch_model.safetensors"
+PROJECTION = "proj/diffusion_pytorch_model.safetensors"
 WIDTH = 128
-"""Of the generator's conditions."""
+"""Width of the generator's condition tokens."""
 
 
 class Config(EncoderConfig):
-    """Four tokens of 128 dimensions, of which the demo's generators make pictures."""
+    """Four tokens [4, 128], from which the demo's generators make pictures."""
 
     image_px = 64
     licence = "Apache-2.0"
@@ -26,24 +25,22 @@ class Config(EncoderConfig):
     source: str = source_field("demo:prior")
 
     def build(self) -> Encoder:
-        """Prepare the encoders of demo-clip and demo-vae, and the fusion of both."""
+        """Prepare the encoders demo-clip and demo-vae, and their fusion."""
         import torch
         from torch import nn
 
         from brainhive_cli.models.encoders._outputs import Tower
 
-        # three sets of weights make the tokens, so the digest names all three
+        # the tokens depend on three sets of weights
         clip = resolve("demo-clip").build()
         vae = resolve("demo-vae").build()
         folder = hub.folder(self.source)
         fusion = hub.digest(folder, (FUSION, PROJECTION))
         digest = " ".join([clip.weights["digest"], vae.weights["digest"], fusion])
 
-        # networks are loaded when they are first used; a picture is preprocessed for
-        # both: [6, H, W]
-        words = (
-            f"for demo-clip: {clip.preprocessing}; for demo-vae: {vae.preprocessing}"
-        )
+        def preprocess(picture: Any) -> Tensor:
+            """Preprocess a picture for both encoders, as [6, H, W]."""
+            return torch.cat([clip.preprocess(picture), vae.preprocess(picture)])
 
         def load() -> nn.Module:
             prior = parts.import_shelf("priors").load(self.source)
@@ -56,25 +53,29 @@ class Config(EncoderConfig):
             return Tower(nn.ModuleDict(networks), _encode)
 
         return Encoder(
-            load,
-            lambda picture: torch.cat(
-                [clip.preprocess(picture), vae.preprocess(picture)]
+            network=load,
+            preprocess=preprocess,
+            preprocessing=(
+                f"for demo-clip: {clip.preprocessing}; for demo-vae: "
+                f"{vae.preprocessing}"
             ),
-            words,
-            {**clip.weights, "digest": digest},
+            weights={**clip.weights, "digest": digest},
         )
 
 
 TINY = Config()
 
 
-def _encode(networks: Any, views: Tensor) -> Tensor:
-    """Make image tokens [B, S, D] of pictures that are preprocessed for both encoders,
-    [B, 6, H, W].
+def _encode(networks: Any, pictures: Tensor) -> Tensor:
+    """Compute image tokens [B, S, D].
+
+    Args:
+        networks: ModuleDict of `clip`, `vae`, `fusion` and `projection`.
+        pictures: Pictures [B, 6, H, W], preprocessed for `clip` and for `vae`.
     """
     from torch import Tensor
 
-    clip = networks["clip"](views[:, :3])
-    vae = networks["vae"](views[:, 3:]).flatten(1)
+    clip = networks["clip"](pictures[:, :3])
+    vae = networks["vae"](pictures[:, 3:]).flatten(1)
     token = networks["fusion"]({"demo-clip": clip, "demo-vae": vae})
     return cast(Tensor, networks["projection"](token))

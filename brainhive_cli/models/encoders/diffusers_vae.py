@@ -1,4 +1,4 @@
-"""Any image autoencoder of diffusers, by its latent."""
+"""Encoder part of any image autoencoder of diffusers."""
 
 from __future__ import annotations
 
@@ -34,18 +34,16 @@ AUTOENCODER_CLASSES = (
 
 
 class Config(EncoderConfig):
-    """An autoencoder's latent, shifted and scaled as its diffusion model sees it."""
+    """Latent of an autoencoder, shifted and scaled as for its diffusion model."""
 
     cites = ("rombach2022",)
     encodes_latents = True
     config_files = ("config.json",)
     weight_files = ("diffusion_pytorch_model.safetensors",)
     flattens: ClassVar[bool] = True
-    """Whether `embedding` is the latent as a vector."""
+    """If True, the output `embedding` is the latent as a vector."""
     resizes: ClassVar[Literal["bytes", "floats"]] = "bytes"
-    """Whether pixels are rounded to bytes once they are resized, as pictures of PIL
-    are.
-    """
+    """Type of the pixels during resizing. Bytes are rounded, as in PIL."""
 
     source: str = Field(
         "", description="hub:owner/name[/subfolder], a folder, or `random`"
@@ -54,26 +52,27 @@ class Config(EncoderConfig):
         128,
         gt=0,
         le=16_384,
-        description="short side and centre crop, pixels (BrainHiVE: 128)",
+        description="side of the centre crop, to which the short side is resized, in "
+        "pixels (BrainHiVE: 128)",
     )
     posterior: Literal["mode", "sample"] = Field(
-        "mode", description="mode is repeatable; BrainHiVE samples"
+        "mode",
+        description="mode: the most likely latent; sample: a random one (BrainHiVE)",
     )
     seed: int = Field(
         0,
         ge=0,
         description=(
-            "seed of `sample`; the noise of a picture depends on it and the picture "
-            "alone"
+            "seed of `sample`; the noise depends only on the seed and the picture"
         ),
     )
     output: VaeOutput | list[VaeOutput] = Field(
         "embedding",
-        # stores name it only where it is chosen
+        # stores name the key only if it is set
         exclude_if=lambda output: output == EMBEDDING,
         description=(
-            "embedding (flattened, [D]), latent [C, h, w]; both as a list: a store "
-            "each, one forward"
+            "embedding (flattened, [D]) or latent [C, h, w]; a list makes a store for "
+            "each in one forward pass"
         ),
     )
     architecture: dict[str, Any] = Field(
@@ -82,72 +81,82 @@ class Config(EncoderConfig):
 
     @property
     def static_shape(self) -> tuple[int, ...] | None:
-        """Shape of a target, by the default source; a latent's sides are in proportion
-        to the picture's.
+        """Shape of a target, without loading the network.
+
+        The sides of a latent are proportional to the resolution.
         """
-        # `shape` is that of the default resolution, with which keys are compared
+        if self.shape is None:
+            return super().static_shape
+        # `shape` holds for the default resolution
         default = type(self).model_fields["resolution_px"].default
-        usual = (
-            self.model_copy(update={"resolution_px": default}) if self.shape else self
-        )
-        known = super(Config, usual).static_shape
-        if known is None or self.shape is None:
-            return known
-        return (known[0], *(side * self.resolution_px // default for side in known[1:]))
+        config = self.model_copy(update={"resolution_px": default})
+        default_shape = super(Config, config).static_shape
+        if default_shape is None:
+            return None
+        sides = [side * self.resolution_px // default for side in default_shape[1:]]
+        return (default_shape[0], *sides)
 
     def build(self) -> Encoder:
-        """Prepare the autoencoder, in float32."""
+        """Prepare the autoencoder, in float32.
+
+        Raises:
+            MissingData: if the folder lacks files, or holds another kind of model.
+        """
         from brainhive_cli.models.encoders._outputs import Tower
 
         load, weights = self._prepare_network()
 
         def preprocess(image: Any) -> Tensor:
+            """Resize and crop a picture to [3, H, W] in -1..1."""
             from torchvision.transforms import v2
 
-            # resize before or after pixels become floats
-            side = self.resolution_px
-            resizes_floats = self.resizes == "floats"
-            resize = v2.Compose([v2.Resize(side, antialias=True), v2.CenterCrop(side)])
-            pixels = v2.functional.pil_to_tensor(
-                image if resizes_floats else resize(image)
-            ).float()
-            # [3, H, W] in -1..1
-            return (resize(pixels) if resizes_floats else pixels).div(127.5).sub_(1)
+            side_px = self.resolution_px
+            resize = v2.Compose(
+                [v2.Resize(side_px, antialias=True), v2.CenterCrop(side_px)]
+            )
+            if self.resizes == "floats":
+                pixels = resize(v2.functional.pil_to_tensor(image).float())
+            else:
+                pixels = v2.functional.pil_to_tensor(resize(image)).float()
+            return pixels.div(127.5).sub_(1)
 
-        def network() -> nn.Module:
+        def load_tower() -> nn.Module:
             vae = load()
             tower: Any = Tower(vae, partial(_encode, self))
-            tower.latent_space = name_latent_space(vae)  # which stores state
+            tower.latent_space = name_latent_space(vae)  # an attribute of stores
             return tower
 
-        # the words tell stores of different preprocessing apart
-        words = (
+        preprocessing = (
             f"resize short side {self.resolution_px} bilinear, centre crop, -1..1, "
             f"{self.posterior}"
         )
-        words += ", in floats" if self.resizes == "floats" else ""
-        return Encoder(network, preprocess, words, weights)
+        if self.resizes == "floats":
+            preprocessing += ", in floats"
+        return Encoder(load_tower, preprocess, preprocessing, weights)
 
     def _prepare_network(self) -> tuple[Callable[[], nn.Module], dict[str, str]]:
+        """Return a function that loads the autoencoder, and describe its weights."""
         import diffusers
         import torch
 
-        # random weights for tests; otherwise the class that the config names
         if self.source == "random":
             draw = partial(diffusers.AutoencoderKL, **self.architecture)
             return partial(build_untrained, draw), {"source": "random"}
         folder, weights = fetch_weights(self)
-        kind = ModelConfig.read(folder).class_name
-        if kind not in AUTOENCODER_CLASSES:
+        class_name = ModelConfig.read(folder).class_name
+        if class_name not in AUTOENCODER_CLASSES:
             raise MissingData(
-                f"{folder} holds a {kind or 'model without a class name'}",
+                f"{folder} holds a {class_name or 'model without a class name'}",
                 f"known: {', '.join(AUTOENCODER_CLASSES)}",
             )
-        files = list_weight_files(self, folder)
-        model = getattr(diffusers, kind)
-        return partial(
-            load_network, model, folder, files=files, torch_dtype=torch.float32
-        ), weights
+        load = partial(
+            load_network,
+            getattr(diffusers, class_name),
+            folder,
+            files=list_weight_files(self, folder),
+            torch_dtype=torch.float32,
+        )
+        return load, weights
 
 
 TINY = Config(
@@ -158,12 +167,18 @@ TINY = Config(
 
 
 def _encode(config: Config, vae: Any, images: Tensor) -> Tensor | list[Tensor]:
-    """Encode pictures [B, 3, H, W] in -1..1 as what the recipe names: latents [B, C, h,
-    w], or vectors.
+    """Encode pictures [B, 3, H, W] in -1..1 as latents [B, C, h, w], or vectors [B, D].
+
+    Args:
+        config: Config of the encoder.
+        vae: Autoencoder of diffusers.
+        images: Pictures.
+
+    Returns:
+        The output of the Config, or a list if the Config lists outputs.
     """
     import torch
 
-    # mode of the posterior, or a sample by each picture's own noise
     encoded = vae.encode(images)
     # AutoencoderTiny and others have no posterior
     if not hasattr(encoded, "latent_dist"):
@@ -171,15 +186,16 @@ def _encode(config: Config, vae: Any, images: Tensor) -> Tensor | list[Tensor]:
     elif config.posterior == "mode":
         latents = encoded.latent_dist.mode()
     else:
+        # a picture always has the same noise
         mean = encoded.latent_dist.mean
-        noises = []
+        noise = []
         for image in images:
-            picture = zlib.crc32(image.cpu().numpy().tobytes())
-            generator = torch.Generator().manual_seed(picture ^ config.seed)
-            noises.append(torch.randn(mean[0].shape, generator=generator).to(mean))
-        latents = mean + encoded.latent_dist.std * torch.stack(noises)
+            checksum = zlib.crc32(image.cpu().numpy().tobytes())
+            generator = torch.Generator().manual_seed(checksum ^ config.seed)
+            noise.append(torch.randn(mean[0].shape, generator=generator).to(mean))
+        latents = mean + encoded.latent_dist.std * torch.stack(noise)
 
-    # shift and scale as the diffusion model sees latents
+    # shift and scale as for the diffusion model
     shift = vae.config.get("shift_factor") or 0.0
     latents = (latents - shift) * vae.config.scaling_factor  # [B, C, h, w]
     outputs = {

@@ -1,4 +1,4 @@
-"""gLocal: an affine map after any encoder, fitted to human similarity judgements."""
+"""gLocal: affine map of any embedding, fitted to human similarity judgements."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ DOWNLOAD_HINT = (
 )
 
 Base = Annotated[SerializeAsAny[EncoderConfig], BeforeValidator(resolve)]
-"""Any encoder: its name, reference or mapping."""
+"""Name, reference or mapping of any encoder."""
 
 
 class Config(EncoderConfig):
-    """((x − mean) / std) W + b of the base's embedding x.
+    """Affine map ((x − mean) / std) W + b of the embedding x of a base encoder.
 
     Source: Muttenthaler et al. 2023 (arXiv 2306.04507);
     https://github.com/LukasMut/gLocal.
@@ -42,50 +42,48 @@ class Config(EncoderConfig):
     is_alignment = True
     weight_files = (FILE,)
     sha256: ClassVar[str] = ""
-    """Beginning of the right file's digest, where a wrong one was published."""
+    """Beginning of the digest of the right file, if a wrong one was published."""
 
     base: Base = Field(
         default_factory=partial(resolve, "reference"),
-        description="the encoder that the transform is for",
+        description="encoder for which the transform was fitted",
     )
-    source: str = Field("", description=f"the folder of {FILE}, or `random`")
+    source: str = Field("", description=f"folder of {FILE}, or `random`")
 
     @property
     def is_available(self) -> bool:
-        """Whether transform and base are on this machine."""
+        """True if the transform and the weights of the base are on this machine."""
         return super().is_available and self.base.is_available
 
     def inputs(self) -> list[Input]:
-        """Look for the base's weights too."""
-        return [*super().inputs(), *self._require_base().inputs()]
+        """List the transform and the weights of the base."""
+        return super().inputs() + self._require_base().inputs()
 
     def build(self) -> Encoder:
-        """Prepare base and transform; MissingData if the transform is not there, or
-        another encoder's.
+        """Prepare base and transform.
 
-        The module raises RecipeError, when it is loaded, if the base's embeddings have
-        another width.
+        Raises:
+            MissingData: if the transform is absent, or belongs to another encoder.
+            RecipeError: without a base, and later, when the module is loaded, if the
+                embeddings of the base have another width.
         """
         import torch
         from torch import nn
 
         from brainhive_cli.models.encoders._outputs import Tower
 
-        # an absent or wrong transform is an error before any picture is encoded
         base = self._require_base().prepare()
         transform, weights = self._load_transform()
 
         def load() -> nn.Module:
-            # a black picture tells the width of the base's embedding
+            # the embedding of a black picture tells the width
             black = base.preprocess(Image.new("RGB", (64, 64)))[None]
             with torch.no_grad():
                 width = base.module(black).shape[-1]
 
-            # the transform must have been fitted to embeddings of this width
             if transform is None:
-                weight = torch.randn(
-                    width, width, generator=torch.Generator().manual_seed(0)
-                )
+                generator = torch.Generator().manual_seed(0)
+                weight = torch.randn(width, width, generator=generator)
                 bias = torch.zeros(width)
                 mean = 0.0
                 std = 1.0
@@ -99,42 +97,52 @@ class Config(EncoderConfig):
                 )
             affine = nn.ParameterDict({"weight": weight, "bias": bias})
 
-            def align(parts: Any, images: Tensor) -> Tensor:
-                normed = (parts["base"](images) - mean) / std  # [B, D]
-                return normed @ parts["affine"]["weight"] + parts["affine"]["bias"]
+            def align(networks: Any, images: Tensor) -> Tensor:
+                normed = (networks["base"](images) - mean) / std  # [B, D]
+                affine = networks["affine"]
+                return normed @ affine["weight"] + affine["bias"]
 
             return Tower(nn.ModuleDict({"base": base.module, "affine": affine}), align)
 
-        # a store records the weights of base and transform
-        weights |= {f"base_{key}": value for key, value in base.weights.items()}
+        for key, value in base.weights.items():
+            weights[f"base_{key}"] = value
         return Encoder(load, base.preprocess, base.preprocessing, weights)
 
     def _require_base(self) -> EncoderConfig:
-        # a transform is fitted to one encoder, which its file does not name
+        """Return the base, with one output.
+
+        Raises:
+            RecipeError: without a base, or if it has several outputs.
+        """
+        # the file of the transform does not name its encoder
         if not self.base.weights_source:
             raise RecipeError(
                 "a gLocal transform says nothing of its base", "name it: base=NAME"
             )
-        if len(outputs := self.base.store_configs) > 1:
+        configs = self.base.store_configs
+        if len(configs) > 1:
+            names = ", ".join(config.name for config in configs)
             raise RecipeError(
-                "gLocal maps one output of its base, not "
-                f"{', '.join(output.name for output in outputs)}",
+                f"gLocal maps one output of its base, not {names}",
                 "name one for each: {kind: glocal, base: NAME:OUTPUT, …}",
             )
-        return self.base.store_configs[0]
+        return configs[0]
 
     def _load_transform(
         self,
     ) -> tuple[tuple[Tensor, Tensor, float, float] | None, dict[str, str]]:
-        """Read W, b, mean and std (none of random ones), and describe them for a
-        store.
+        """Read the transform, and describe it for a store.
+
+        Returns:
+            W [D, D'], b [D'], mean and std, or None for a random transform, and the
+            description.
         """
         import torch
 
         if self.source == "random":
             return None, {"source": "random"}
 
-        # refuse the wrong file that was published
+        # gLocal has published a wrong file
         folder = find_folder(self.source, [FILE], DOWNLOAD_HINT)
         digest = hashlib.sha256(read_regular(folder / FILE)).hexdigest()
         if not digest.startswith(self.sha256):
@@ -145,21 +153,17 @@ class Config(EncoderConfig):
                 "git checkout d1860d3 -- transforms/dinov2-vit-base-p14",
             )
 
-        # read the affine map
         with (
             reading(folder / FILE, DOWNLOAD_HINT, problem="is no gLocal transform"),
             np.load(folder / FILE) as arrays,
         ):
             weight = torch.from_numpy(arrays["weights"]).float()
-            bias = (
-                torch.from_numpy(arrays["bias"]) if "bias" in arrays else torch.zeros(1)
-            )
-            transform = (
-                weight,
-                bias.float(),
-                float(arrays["mean"]),
-                float(arrays["std"]),
-            )
+            bias = torch.zeros(1)
+            if "bias" in arrays:
+                bias = torch.from_numpy(arrays["bias"]).float()
+            mean = float(arrays["mean"])
+            std = float(arrays["std"])
+        transform = (weight, bias, mean, std)
         return transform, describe_weights(self.source, folder, [FILE])
 
 

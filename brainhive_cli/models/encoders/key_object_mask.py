@@ -1,4 +1,4 @@
-"""The mask of the object that a clip is about, frame by frame."""
+"""Mask of the key object of a clip, frame by frame."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Config(AnnotationConfig):
-    """A mask at 64 × 64: 1 where the key object is.
+    """Mask [1, side, side] of 0 and 1, with 1 in the key object.
 
     Source: xmed-lab/NEURONS, the target of its segmentation (nearest neighbour).
     """
@@ -22,10 +22,12 @@ class Config(AnnotationConfig):
     shape = (1, "side", "side")
     store_dtype = "uint8"
 
-    side: int = Field(64, gt=0, le=1024, description="height and width, pixels")
+    side: int = Field(
+        64, gt=0, le=1024, description="height and width of the mask, pixels"
+    )
 
     def build(self) -> Encoder:
-        """Prepare the resizing."""
+        """Prepare the resizing of masks."""
         import torch
         from torch.nn.functional import interpolate
 
@@ -35,8 +37,12 @@ class Config(AnnotationConfig):
             # [1, side, side]
             return interpolate(pixels, (self.side, self.side), mode="nearest")[0]
 
-        words = f"nearest neighbour to {self.side} × {self.side}, 0 and 1"
-        return Encoder(torch.nn.Identity(), preprocess, words, reads=self.reads)
+        return Encoder(
+            network=torch.nn.Identity(),
+            preprocess=preprocess,
+            preprocessing=f"nearest neighbour to {self.side} × {self.side}, 0 and 1",
+            reads=self.reads,
+        )
 
 
 TINY = Config(side=8)

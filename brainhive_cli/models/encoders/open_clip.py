@@ -1,4 +1,4 @@
-"""Any open_clip model, by its image embedding."""
+"""Image embedding of any open_clip model."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ CONFIG_FILE = "open_clip_config.json"
 
 
 class Config(TokenConfig):
-    """The image tower with its projection, not normalised, and the transform that its
-    config states.
+    """Projected embedding of the image tower, not normalised.
+
+    Pictures are transformed as its config states.
     """
 
     cites = ("ilharco2021",)
@@ -46,7 +47,11 @@ class Config(TokenConfig):
     )
 
     def build(self) -> Encoder:
-        """Prepare image tower and transform."""
+        """Prepare image tower and transform.
+
+        Raises:
+            MissingData: if the folder lacks files, or its config is damaged.
+        """
         from open_clip.model import _build_vision_tower
         from open_clip.transform import (
             PreprocessCfg,
@@ -61,42 +66,42 @@ class Config(TokenConfig):
             find_resnet_anatomy,
         )
 
-        # architecture and transform, as the folder states them
+        # architecture and preprocessing
         if self.source == "random":
             model = dict(self.architecture or {})
-            stated = dict[str, Any]()
+            preprocess_cfg = dict[str, Any]()
             weights = {"source": "random"}
         else:
             folder, weights = fetch_weights(self)
-            model, stated = read_config(folder)
+            model, preprocess_cfg = read_config(folder)
 
-        # make the transform, and try it, so that a damaged config is refused here
+        # a trial of the transform reports a damaged config
         with reading(self.source):
-            size = model["vision_cfg"].get("image_size", 224)
-            settings = merge_preprocess_dict(PreprocessCfg(), {**stated, "size": size})
+            preprocess_cfg["size"] = model["vision_cfg"].get("image_size", 224)
+            settings = merge_preprocess_dict(PreprocessCfg(), preprocess_cfg)
             transform = image_transform_v2(PreprocessCfg(**settings), is_train=False)
             transform(Image.new("RGB", (64, 64)))
 
-        def outputs() -> nn.Module:
-            # with random weights the image tower alone, which open_clip itself makes
-            # only with a text tower
+        def load_outputs() -> nn.Module:
             if self.source == "random":
-                sizes = (
+                # the public functions of open_clip also build a text tower
+                build_tower = partial(
+                    _build_vision_tower,
                     model["embed_dim"],
                     model["vision_cfg"],
                     model.get("quick_gelu", False),
                 )
-                tower: Any = build_untrained(partial(_build_vision_tower, *sizes))
+                tower: Any = build_untrained(build_tower)
             else:
                 tower = load_towers(self, folder).visual
 
-            # blocks of a vision transformer or stages of a ResNet, open_clip's own or
-            # timm's
+            # networks of timm, ResNets and vision transformers
             if hasattr(tower, "trunk"):
                 anatomy = find_anatomy(tower.trunk)
             elif not hasattr(tower, "transformer"):
                 anatomy = find_resnet_anatomy(tower)
-            else:  # a pool's norm is as wide as the pool
+            else:
+                # with an attention pool, the norm has the width of the pool
                 norm = tower.ln_post if tower.attn_pool is None else nn.Identity()
                 anatomy = Anatomy(
                     list(tower.transformer.resblocks),
@@ -106,7 +111,9 @@ class Config(TokenConfig):
                 )
             return Outputs(tower, self.output, anatomy)
 
-        return Encoder(outputs, transform, f"open_clip {json.dumps(settings)}", weights)
+        return Encoder(
+            load_outputs, transform, f"open_clip {json.dumps(settings)}", weights
+        )
 
 
 TINY = Config(source="random", architecture=encoders.TINY_ARCHITECTURES["open-clip"])
@@ -114,13 +121,13 @@ TINY = Config(source="random", architecture=encoders.TINY_ARCHITECTURES["open-cl
 
 def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read `model_cfg` and `preprocess_cfg` of a folder in open_clip's hub layout."""
-    written = documents.read_download(folder / CONFIG_FILE)
+    config = documents.read_download(folder / CONFIG_FILE)
     with reading(folder / CONFIG_FILE):
-        return dict(written["model_cfg"]), dict(written.get("preprocess_cfg", {}))
+        return dict(config["model_cfg"]), dict(config.get("preprocess_cfg", {}))
 
 
 def load_towers(config: EncoderConfig, folder: Path) -> Any:
-    """Load both towers."""
+    """Load the image tower and the text tower."""
     import open_clip
 
     files = list_weight_files(config, folder)

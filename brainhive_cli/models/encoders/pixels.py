@@ -1,6 +1,4 @@
-"""The pixels of a picture, grey: the target of regressions that draw without a
-decoder.
-"""
+"""Grey pixels of a picture, the targets of regressions without a decoder."""
 
 from functools import partial
 
@@ -12,19 +10,16 @@ from brainhive_cli.models.picture_autoencoder import PIXELS, SIDE_PX, Pixels
 
 
 class Config(AnnotationConfig):
-    """Grey pixels [H W] in 0..1, which the generator `autoencoder` of source `pixels`
-    draws.
-    """
+    """Grey pixels [H W] in 0..1, for the generator `autoencoder` of source `pixels`."""
 
     resolution_px: int = Field(
         SIDE_PX, gt=0, le=256, description="side of the pictures"
     )
 
     def build(self) -> Encoder:
-        """Prepare what squeezes pictures to a square; there are no weights."""
-        return build_encoder(
-            partial(Pixels, self.resolution_px), self.resolution_px, {"source": PIXELS}
-        )
+        """Prepare the resizing of pictures to a square."""
+        side_px = self.resolution_px
+        return build_encoder(partial(Pixels, side_px), side_px, {"source": PIXELS})
 
 
 TINY = Config(resolution_px=8)

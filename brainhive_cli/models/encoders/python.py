@@ -1,4 +1,4 @@
-"""Anyone's own network: a callable that returns a module and its preprocessing."""
+"""Encoder of a user: a function that returns a module and its preprocessing."""
 
 import ast
 import inspect
@@ -14,41 +14,38 @@ from brainhive_cli.models.encoders import Encoder, EncoderConfig
 
 
 class Config(EncoderConfig):
-    """`python:package.module:function`, called once, returns (module, preprocess).
+    """Encoder of a function `python:package.module:function` of the user.
 
-    The module takes [B, 3, H, W] and gives [B, *shape]; preprocess takes an RGB picture
-    and gives [3, H, W]. Where captions or masks are read, preprocess takes a caption or
-    a mask [H, W], and gives a tensor of one size for all.
+    The function is called once, and returns (module, preprocess). `preprocess` converts
+    an RGB picture to [3, H, W], or a caption or mask [H, W] to a tensor of a fixed
+    size. The module maps [B, 3, H, W] to [B, *shape].
     """
 
     source: str = Field("", description="python:package.module:function")
     reads: Literal["pixels", "captions", "masks"] = Field(
         "pixels",
-        # stores name it only where it is chosen
+        # stores name the key only if it is set
         exclude_if=lambda reads: reads == "pixels",
-        description=(
-            "what of a stimulus is encoded: pixels, or each of its captions or masks"
-        ),
+        description="content that is encoded: pixels, or each caption or mask",
     )
     arguments: dict[str, Any] = Field(
         {}, description="keyword arguments of the function"
     )
 
     def inputs(self) -> list[Input]:
-        """List the function, which is called where its code may run."""
+        """List the function, after a trial call if its code may run."""
         return [Input(f"encoder {self.source}", error=find_error(self.build))]
 
     def build(self) -> Encoder:
         """Import and call the function.
 
         Raises:
-            RecipeError: if the user did not allow it, or there is no such function.
+            RecipeError: if the user did not allow it, if there is no such function, or
+                if it does not return a pair.
             MissingExtra: if its package is not installed.
         """
-        # user code is imported only where the user allowed it to run
-        module_name, _, function_name = self.source.removeprefix("python:").partition(
-            ":"
-        )
+        path = self.source.removeprefix("python:")
+        module_name, _, function_name = path.partition(":")
         module = foreign_code.import_module(
             module_name, self.source, self.source, __name__
         )
@@ -59,28 +56,33 @@ class Config(EncoderConfig):
                 f"{self.source}: {error}", "write python:package.module:function"
             ) from error
 
-        # anything but module and preprocessing is refused here
-        pair = function(**self.arguments)
-        if not (isinstance(pair, tuple) and len(pair) == 2):
+        result = function(**self.arguments)
+        if not (isinstance(result, tuple) and len(result) == 2):
             raise RecipeError(
-                f"{self.source} returned {type(pair).__name__}",
+                f"{self.source} returned {type(result).__name__}",
                 "return (module, preprocess)",
             )
 
-        # the digest of the code tells stores of an edited function apart
-        weights = {"source": self.source, "network": _digest_code(module)}
+        # the digest changes when the function is edited
+        network, preprocess = result
         return Encoder(
-            *pair, preprocessing=self.source, weights=weights, reads=self.reads
+            network=network,
+            preprocess=preprocess,
+            preprocessing=self.source,
+            weights={"source": self.source, "network": _digest_code(module)},
+            reads=self.reads,
         )
 
 
 def _digest_code(module: ModuleType) -> str:
-    """Digest the code of a module without its comments and layout; empty where there is
-    no source.
+    """Hash the code of a module, without comments and layout.
+
+    Returns:
+        The digest, or an empty text if there is no source code.
     """
     try:
         code = ast.unparse(ast.parse(inspect.getsource(module)))
-    except (OSError, TypeError, SyntaxError):  # compiled
+    except (OSError, TypeError, SyntaxError):
         return ""
     return documents.digest_text(code)
 
@@ -89,9 +91,7 @@ TINY = Config(source="python:brainhive_cli.models.encoders.python:example")
 
 
 def example() -> tuple[Any, Any]:
-    """Return the simplest encoder, as a pattern to copy: mean colour on a 2 × 2
-    grid.
-    """
+    """Return an example of an encoder: the mean colours on a 2 × 2 grid."""
     import torch
     from torchvision.transforms import v2
 

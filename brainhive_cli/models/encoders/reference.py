@@ -1,8 +1,8 @@
-"""An encoder known only by where it lies: its own config says which family loads it."""
+"""Encoder of a hub repository or folder, whose config names the family."""
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
@@ -18,69 +18,84 @@ from brainhive_cli.models.encoders.transformers_vit import (
 )
 
 CONFIG_FILES = ("config.json", "open_clip_config.json")
-"""Config files that name the family; a folder may have both."""
+"""Config files that tell the family. A folder may have both."""
 
 
 class Config(TokenConfig):
-    """`hub:owner/name` or a folder of a transformers ViT, a diffusers autoencoder, timm
-    or open_clip.
+    """Encoder of a source in the format of transformers, diffusers, timm or open_clip.
+
+    The source is `hub:owner/name` or a folder.
     """
 
     source: str = Field(
         "", description="hub:owner/name[/subfolder][@revision], or a folder"
     )
     output: Annotated[
-        str | list[str], AfterValidator(partial(check_outputs, more=("latent",)))
+        str | list[str],
+        AfterValidator(partial(check_outputs, further_names=("latent",))),
     ] = Field(
         EMBEDDING,
         description=(
-            "an output of the family: of a vision transformer, or latent of an "
-            "autoencoder"
+            "output of a vision transformer or ResNet, or latent of an autoencoder"
         ),
     )
 
     def build(self) -> Encoder:
-        """Read the config, then build through the family's own part."""
+        """Build the encoder of the family that the config names.
+
+        Raises:
+            MissingData: if there is no config, or it is of an unknown family.
+        """
         return self._resolve_family().build()
 
     @property
     def is_available(self) -> bool:
-        """Whether the weights that the family loads are on this machine."""
+        """True if config and weights are on this machine."""
+        if not self.source:
+            return False
         try:
-            return bool(self.source) and self._resolve_family(local=True).is_available
+            return self._resolve_family(local=True).is_available
         except MissingData:
             return False
 
     def inputs(self) -> list[Input]:
-        """Look for what the family loads; the config that names the family is
-        fetched.
-        """
+        """List the weights of the family. A config on the hub is downloaded."""
         return self._resolve_family().inputs()
 
     def _resolve_family(self, local: bool = False) -> EncoderConfig:
-        """Choose the family by the config on this machine, or the hub's."""
-        # a config on this machine decides, so that no network is needed
-        held = [
-            name for name in CONFIG_FILES if hub.find_weights(self.source, (), (name,))
-        ][:1]
-        folder = hub.folder(
-            self.source, allow=held or CONFIG_FILES, local=local or bool(held)
-        )
+        """Return the Config of the family.
 
-        # build the family's own Config
-        family = find_family(folder)
-        output = {} if self.output == EMBEDDING else {"output": self.output}
-        return parts.resolve(
-            "encoders", {"kind": family, "source": self.source, **output}
-        )
+        Args:
+            local: If True, nothing is downloaded.
+
+        Raises:
+            MissingData: if there is no config, or it is of an unknown family.
+        """
+        # prefer a config on this machine, which needs no network
+        allowed: tuple[str, ...] = CONFIG_FILES
+        for name in CONFIG_FILES:
+            if hub.find_weights(self.source, (), (name,)):
+                allowed = (name,)
+                local = True
+                break
+        folder = hub.folder(self.source, allow=allowed, local=local)
+
+        knobs: dict[str, Any] = {"kind": find_family(folder), "source": self.source}
+        if self.output != EMBEDDING:
+            knobs["output"] = self.output
+        return parts.resolve("encoders", knobs)
 
 
 TINY = Config(source="demo:encoder")
 
 
 def find_family(folder: Path) -> str:
-    """Name the part that loads a folder; MissingData when none does."""
-    # open_clip has a config of its own name
+    """Return the kind of encoder that can load a folder.
+
+    Raises:
+        MissingData: if there is no config, or it is of an unknown family.
+    """
+    # only open_clip names its config differently
     if not (folder / "config.json").is_file():
         if (folder / "open_clip_config.json").is_file():
             return "open_clip"
@@ -89,7 +104,7 @@ def find_family(folder: Path) -> str:
             "give a folder of transformers, diffusers, timm or open_clip",
         )
 
-    # the others differ by the keys of their config
+    # the keys of the config tell the other families apart
     config = ModelConfig.read(folder)
     if config.class_name in AUTOENCODER_CLASSES:
         return "diffusers_vae"
@@ -97,9 +112,9 @@ def find_family(folder: Path) -> str:
         return "transformers_vit"
     if config.architecture is not None and config.pretrained_cfg is not None:
         return "timm"
-    names = config.class_name or config.model_type or "unknown"
+    kind = config.class_name or config.model_type or "unknown"
     raise MissingData(
-        f"{folder} holds a model of kind {names}",
+        f"{folder} holds a model of kind {kind}",
         "known: diffusers VAE, timm, open_clip, and vision transformers, as "
         f"{', '.join(FAMILIES)}",
     )

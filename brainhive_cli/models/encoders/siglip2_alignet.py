@@ -1,4 +1,4 @@
-"""SigLIP 2 ViT-B/16, aligned by AligNet."""
+"""SigLIP 2 ViT-B/16, aligned with human judgements by AligNet."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ DOWNLOAD_HINT = (
 
 
 class Config(TokenConfig):
-    """The pooled output of the image tower, before AligNet's own heads (`pre_logits`).
+    """Pooled output of the image tower, before AligNet's heads (`pre_logits`).
 
-    Source: Muttenthaler et al. 2025 (Nature 647, 349–355); weights and preprocessing as
-    dimpred brings them to PyTorch: GELU by tanh, pixels in 0..1 without mean and std.
+    Source: Muttenthaler et al. 2025 (Nature 647, 349–355). Weights and preprocessing as
+    in dimpred's version for PyTorch: GELU by tanh, pixels in 0..1 without mean and std.
     """
 
     cites = ("muttenthaler2025", "tschannen2025")
@@ -48,16 +48,20 @@ class Config(TokenConfig):
     is_alignment = True
     weight_files = (FILE,)
 
-    source: str = Field("models", description=f"the folder of {FILE}, or `random`")
+    source: str = Field("models", description=f"folder of {FILE}, or `random`")
     architecture: dict[str, Any] = Field(
-        {}, description="timm's arguments, for a network of another size"
+        {}, description="arguments of timm, for a network of another size"
     )
 
     def build(self) -> Encoder:
-        """Prepare preprocessing and network; MissingData if the folder has it not."""
+        """Prepare preprocessing and network.
+
+        Raises:
+            MissingData: if the weights are absent.
+        """
         import timm
 
-        # no classifier, and GELU by tanh as in AligNet's network
+        # without a classifier
         arguments = {"num_classes": 0, "act_layer": "gelu_tanh", **self.architecture}
         make = partial(timm.create_model, "vit_base_patch16_siglip_224", **arguments)
         if self.source == "random":
@@ -68,14 +72,14 @@ class Config(TokenConfig):
             load = partial(_load, make, folder / FILE)
             weights = describe_weights(self.source, folder, [FILE])
 
-        # pictures of the network's size
-        side: int = self.architecture.get("img_size", SIDE_PX)
-        words = f"squash to {side} × {side} bicubic without antialiasing, 0..1"
+        side_px: int = self.architecture.get("img_size", SIDE_PX)
         return Encoder(
-            lambda: build_outputs(load(), self.output),
-            lambda picture: _squash(picture, side),
-            words,
-            weights,
+            network=lambda: build_outputs(load(), self.output),
+            preprocess=lambda picture: _squash(picture, side_px),
+            preprocessing=(
+                f"squash to {side_px} × {side_px} bicubic without antialiasing, 0..1"
+            ),
+            weights=weights,
         )
 
 
@@ -85,28 +89,26 @@ TINY = Config(
 
 
 def _load(make: Callable[[], Any], path: Path) -> Any:
+    """Build the network, and load the image tower of a checkpoint."""
     import torch
 
-    with torch.device("meta"):  # the file's tensors become the network's
+    # on the meta device, the network takes over the file's tensors
+    with torch.device("meta"):
         network = make()
-    fill(
-        network,
-        strip_prefix(read(path, DOWNLOAD_HINT), PREFIX),
-        path,
-        DOWNLOAD_HINT,
-        MissingData,
-    )
+    state = strip_prefix(read(path, DOWNLOAD_HINT), PREFIX)
+    fill(network, state, path, DOWNLOAD_HINT, MissingData)
     return network
 
 
-def _squash(picture: Any, side: int) -> Tensor:
-    """Resize as OpenCV's INTER_CUBIC, which the network was trained with, to [3, H, W]
-    in 0..1.
+def _squash(picture: Any, side_px: int) -> Tensor:
+    """Resize a picture to [3, H, W] in 0..1.
+
+    The resizing equals OpenCV's INTER_CUBIC, with which the network was trained.
     """
     from torch import nn
     from torchvision.transforms.v2.functional import pil_to_tensor
 
     pixels = pil_to_tensor(picture)[None].float()  # [1, 3, H, W] in 0..255
-    pixels = nn.functional.interpolate(pixels, (side, side), mode="bicubic")
-    # bicubic overshoots: round and clamp to grey values, then scale to 0..1
+    pixels = nn.functional.interpolate(pixels, (side_px, side_px), mode="bicubic")
+    # bicubic interpolation overshoots the range of bytes
     return pixels[0].add(0.5).floor().clamp(0, 255).div(255)

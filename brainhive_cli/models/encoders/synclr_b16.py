@@ -1,4 +1,4 @@
-"""SynCLR ViT-B/16: trained on synthetic pictures and captions alone."""
+"""SynCLR ViT-B/16, trained only on synthetic pictures and captions."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ PREFIX = "visual."
 
 
 class Config(TokenConfig):
-    """The class token after the last norm.
+    """Class token after the last norm.
 
-    Source: `syn-rep-learn/SynCLR`; preprocessing as BrainHiVE's published repository
-    has it.
+    Source: `syn-rep-learn/SynCLR`; preprocessing of BrainHiVE's published repository.
     """
 
     cites = ("tian2024",)
@@ -39,59 +38,63 @@ class Config(TokenConfig):
 
     source: str = Field(
         "hub:paulgavrikov/synclr-vit-base-patch16-224",
-        description=f"a folder with {FILE}, or `random`",
+        description=f"hub reference or folder of {FILE}, or `random`",
     )
     architecture: str = Field(
-        "vit_base_patch16_224", description="timm's name of the network"
+        "vit_base_patch16_224", description="name of the network in timm"
     )
 
     def build(self) -> Encoder:
-        """Prepare network and transform; the checkpoint is read without running code
-        from it.
+        """Prepare network and preprocessing.
+
+        Raises:
+            MissingData: if the checkpoint is absent.
         """
         import timm
         import torch
         from torchvision.transforms import v2
 
-        # the network without its classifier
-        model = partial(timm.create_model, self.architecture, num_classes=0)
-        load, origin = prepare_network(self, model, partial(_load, model))
+        # without a classifier
+        build_model = partial(timm.create_model, self.architecture, num_classes=0)
+        load, description = prepare_network(
+            self, build_model, partial(_load, build_model)
+        )
 
-        # preprocessing of BrainHiVE's repository: bilinear resize, CLIP's mean and std
-        side = timm.get_pretrained_cfg(self.architecture).input_size[-1]
+        # preprocessing of BrainHiVE's repository, with CLIP's mean and std
+        side_px = timm.get_pretrained_cfg(self.architecture).input_size[-1]
         mean = timm.data.OPENAI_CLIP_MEAN
         std = timm.data.OPENAI_CLIP_STD
-        steps = [
-            v2.Resize(side),
-            v2.CenterCrop(side),
+        transforms = [
+            v2.Resize(side_px),
+            v2.CenterCrop(side_px),
             v2.ToImage(),
             v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(mean, std),
         ]
-
-        # the words tell stores of different preprocessing apart
-        words = (
-            f"resize short side {side} bilinear, centre crop, mean {mean}, std {std}"
-        )
         return Encoder(
-            lambda: build_outputs(load(), self.output),
-            v2.Compose([*steps, v2.Normalize(mean, std)]),
-            words,
-            origin,
+            network=lambda: build_outputs(load(), self.output),
+            preprocess=v2.Compose(transforms),
+            preprocessing=(
+                f"resize short side {side_px} bilinear, centre crop, mean {mean}, std "
+                f"{std}"
+            ),
+            weights=description,
         )
 
 
 TINY = Config(source="random", architecture="test_vit")
 
 
-def _load(model: Callable[[], nn.Module], folder: Path) -> nn.Module:
-    """Read the image tower of a SynCLR checkpoint, which holds its training's other
-    parts too.
+def _load(build_model: Callable[[], nn.Module], folder: Path) -> nn.Module:
+    """Build the network, and load the image tower of a SynCLR checkpoint.
+
+    No code in the checkpoint is run.
     """
     file = folder / FILE
-    network = model()
+    network = build_model()
+    state = network.state_dict()
     tower = strip_prefix(weights.read(file), PREFIX)
-    needed = network.state_dict()
-    # the checkpoint may hold more tensors than the network needs, but not fewer
-    refuse_absent(weights.find_unmatched(needed, tower), len(needed), file)
-    weights.fill(network, {name: tower[name] for name in needed}, file)
+    # further weights of the checkpoint, such as a classifier, are left out
+    refuse_absent(weights.find_unmatched(state, tower), len(state), file)
+    weights.fill(network, {name: tower[name] for name in state}, file)
     return network

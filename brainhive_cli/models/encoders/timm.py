@@ -1,4 +1,4 @@
-"""Any timm model, by its pooled features."""
+"""Pooled features of any timm model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Config(TokenConfig):
-    """A timm model without its classifier, with the transform its own config states."""
+    """A timm model without its classifier, with the transform of its config."""
 
     cites = ("wightman2019",)
     config_files = ("config.json",)
@@ -33,13 +33,19 @@ class Config(TokenConfig):
     source: str = Field(
         "", description="hub:owner/name, a folder in timm's hub layout, or `random`"
     )
-    architecture: str = Field("", description="timm's model name, for `random` weights")
+    architecture: str = Field(
+        "", description="name of the model in timm, for `random` weights"
+    )
 
     def build(self) -> Encoder:
-        """Load the model and its transform."""
+        """Load the model and its transform.
+
+        Raises:
+            MissingData: if the folder lacks files, or they are damaged.
+        """
         import timm
 
-        # the transform is read off the model, so the model is loaded at once
+        # the transform depends on the model, so the model is loaded here
         if self.source == "random":
             model = build_untrained(
                 partial(timm.create_model, self.architecture, num_classes=0)
@@ -53,13 +59,16 @@ class Config(TokenConfig):
                     f"local-dir:{folder.resolve()}", pretrained=True, num_classes=0
                 )
 
-        # try the transform on a picture, so that a damaged config is refused here
+        # a trial of the transform reports a damaged config
         with reading(self.source):
             settings = timm.data.resolve_model_data_config(model)
             transform = timm.data.create_transform(**settings, is_training=False)
             transform(Image.new("RGB", (64, 64)))
         return Encoder(
-            build_outputs(model, self.output), transform, f"timm {settings}", weights
+            network=build_outputs(model, self.output),
+            preprocess=transform,
+            preprocessing=f"timm {settings}",
+            weights=weights,
         )
 
 
@@ -67,28 +76,37 @@ TINY = Config(source="random", architecture="test_vit")
 
 
 def build_outputs(model: nn.Module, output: str | list[str]) -> Outputs:
-    """Make what gives outputs of a model of timm."""
+    """Build a network that returns outputs of a timm model.
+
+    Args:
+        model: Model of timm.
+        output: Name of an output, or a list of names.
+
+    Raises:
+        RecipeError: if the model does not have such an output.
+    """
     from brainhive_cli.models.encoders._outputs import Outputs
 
     return Outputs(model, output, find_anatomy(model))
 
 
 def find_anatomy(model: nn.Module) -> Anatomy | None:
-    """Find the parts of a vision transformer or ResNet of timm; None for other
-    networks.
+    """Find the modules of a vision transformer or ResNet of timm.
+
+    Returns:
+        The modules, or None for other networks.
     """
     from brainhive_cli.models.encoders._outputs import Anatomy, find_resnet_anatomy
 
-    blocks, norm, extra = (
-        getattr(model, name, None) for name in ("blocks", "norm", "num_prefix_tokens")
-    )
-    # a model without these attributes is no vision transformer of timm
-    if blocks is None or norm is None or extra is None:
+    # only vision transformers have all three
+    blocks = getattr(model, "blocks", None)
+    norm = getattr(model, "norm", None)
+    n_prefix_tokens = getattr(model, "num_prefix_tokens", None)
+    if blocks is None or norm is None or n_prefix_tokens is None:
         return find_resnet_anatomy(model)
-    # `extra` counts class token and registers, which stand before the patches
     return Anatomy(
         list(blocks),
         norm,
-        extra,
+        n_prefix_tokens,
         has_class=getattr(model, "cls_token", None) is not None,
     )

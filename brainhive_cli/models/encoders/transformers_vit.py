@@ -1,6 +1,4 @@
-"""Any vision transformer of transformers, by its structure: embeddings, blocks and the
-norm after them.
-"""
+"""Any vision transformer of transformers."""
 
 from __future__ import annotations
 
@@ -35,12 +33,14 @@ DEFAULT_FAMILY = {
     "processor": "AutoImageProcessor",
     "embedding": "last_hidden_state",
 }
-"""Every other vision transformer: its class token, or the mean of its patches."""
+"""Classes and output of vision transformers without a family. The embedding is the
+class token, or without one the mean of the patches.
+"""
 FAMILIES = documents.read(
     Path(__file__).with_name("families.yaml"), dict[str, dict[str, Any]]
 )
-"""Families with classes of their own, by the `model_type` of config.json; SigLIP 2 may
-be `siglip`.
+"""Classes and outputs of families, keyed by the `model_type` of config.json. SigLIP 2
+may state `siglip`.
 """
 STATED_SETTINGS = (
     "size",
@@ -52,26 +52,25 @@ STATED_SETTINGS = (
     "image_mean",
     "image_std",
 )
-"""The settings that are always said."""
+"""Settings of an image processor that its description always states."""
 DEFAULT_SETTINGS = {"do_rescale": True, "do_normalize": True}
-"""Settings that are said where they have another value; any further one is said unless
-it is off.
+"""Settings that the description states if they differ from these values. Further
+settings are stated unless they are off.
 """
 IDLE_SETTINGS = {
     "image_processor_type",
     "processor_class",
     "feature_extractor_type",
     "auto_map",
-    # pictures are RGB, sizes are resolved
     "data_format",
     "default_to_square",
     "do_convert_rgb",
 }
-"""Settings that change nothing of an RGB picture."""
+"""Settings without effect on an RGB picture."""
 
 
 class Config(TokenConfig):
-    """The embedding that the family is used by, with its own image processor."""
+    """Default embedding of the family, with the model's own image processor."""
 
     config_files = ("config.json", "preprocessor_config.json")
     weight_files = ("model*.safetensors*",)
@@ -88,66 +87,68 @@ class Config(TokenConfig):
     )
 
     def build(self) -> Encoder:
-        """Prepare tower and processor; MissingData when the folder lacks either."""
+        """Prepare network and image processor.
+
+        Raises:
+            MissingData: if the folder lacks either, or has no vision transformer.
+        """
         import transformers
 
         from brainhive_cli.models.encoders._outputs import Outputs, Tower
 
-        # processor and network: of random weights by the architecture, otherwise by the
-        # folder
+        # processor and network, with random weights or from the folder
         if self.source == "random":
             settings = {"model_type": self.model_type, **self.architecture}
             family = FAMILIES.get(settings["model_type"], DEFAULT_FAMILY)
             config = transformers.AutoConfig.for_model(**settings)
-            size = config.image_size  # InternVL's config makes two of it
+            # an integer, or [height, width] in InternVL's config
+            size = config.image_size
             height, width = (size, size) if isinstance(size, int) else size
-            side = {"height": height, "width": width}
-            processor = getattr(transformers, family["processor"])(
-                size=side, crop_size=side
-            )
-            load = partial(
-                build_untrained,
-                partial(getattr(transformers, family["network"]), config),
-            )
+            sides = {"height": height, "width": width}
+            processor_class = getattr(transformers, family["processor"])
+            processor = processor_class(size=sides, crop_size=sides)
+            network_class = getattr(transformers, family["network"])
+            load = partial(build_untrained, partial(network_class, config))
             weights = {"source": "random"}
         else:
             folder, weights = fetch_weights(self)
-            about = ModelConfig.read(folder)
-            if not is_vision_transformer(about):
-                what = f"a {about.model_type}" if about.model_type else "no model_type"
+            model_config = ModelConfig.read(folder)
+            model_type = model_config.model_type
+            if not is_vision_transformer(model_config):
+                content = f"a {model_type}" if model_type else "no model_type"
                 raise MissingData(
-                    f"{folder} holds {what}",
+                    f"{folder} holds {content}",
                     f"a vision transformer, as {', '.join(FAMILIES)}",
                 )
-            family = FAMILIES.get(about.model_type, DEFAULT_FAMILY)
+            family = FAMILIES.get(model_type, DEFAULT_FAMILY)
+            processor_class = getattr(transformers, family["processor"])
+            # a trial of the processor reports a damaged config
             with reading(folder):
-                processor = getattr(transformers, family["processor"]).from_pretrained(
-                    folder
-                )
+                processor = processor_class.from_pretrained(folder)
                 processor(images=Image.new("RGB", (64, 64)), return_tensors="pt")
             load = partial(_load, self, family["network"], folder)
 
         def preprocess(image: Any) -> Tensor:
+            """Process a picture to [3, H, W]."""
             return processor(images=[image], return_tensors="pt")["pixel_values"][0]
 
-        def outputs() -> nn.Module:
+        def load_outputs() -> nn.Module:
             network = load()
             anatomy = find_anatomy(network, self.source)
 
             def embed(tower: Any, images: Tensor) -> Tensor:
-                embedding: Tensor = getattr(
-                    tower(pixel_values=images), family["embedding"]
-                )
+                outputs = tower(pixel_values=images)
+                embedding: Tensor = getattr(outputs, family["embedding"])
                 if embedding.ndim < 3:
                     return embedding
-                # of all tokens [B, S, D] the class token, else the mean of the patches
+                # reduce tokens [B, S, D] to a vector [B, D]
                 if anatomy.has_class:
                     return embedding[:, 0]
                 return embedding[:, anatomy.n_prefix_tokens :].mean(1)
 
             return Outputs(Tower(network, embed), self.output, anatomy)
 
-        return Encoder(outputs, preprocess, describe_processor(processor), weights)
+        return Encoder(load_outputs, preprocess, describe_processor(processor), weights)
 
 
 TINY = Config(
@@ -155,97 +156,109 @@ TINY = Config(
 )
 
 
-def is_vision_transformer(about: ModelConfig) -> bool:
-    """Whether a model is of a family, or cuts whole pictures into patches; masked
-    autoencoders hide some.
+def is_vision_transformer(config: ModelConfig) -> bool:
+    """Return True if a model is of a family, or divides whole pictures into patches.
+
+    Masked autoencoders without a family do not, because they hide patches.
     """
-    is_whole = about.mask_ratio is None and None not in (
-        about.image_size,
-        about.patch_size,
-    )
-    return about.model_type in FAMILIES or (bool(about.model_type) and is_whole)
+    if config.model_type in FAMILIES:
+        return True
+    has_sizes = config.image_size is not None and config.patch_size is not None
+    return bool(config.model_type) and has_sizes and config.mask_ratio is None
 
 
-def _load(config: Config, kind: str, folder: Path) -> nn.Module:
-    """Load a tower of a class of transformers, also from a folder that holds a text
-    tower too.
+def _load(config: Config, class_name: str, folder: Path) -> nn.Module:
+    """Load a vision transformer, also from a folder with a further text tower.
+
+    Args:
+        config: Config of the encoder.
+        class_name: Class of transformers.
+        folder: Folder of the model.
     """
     import torch
     import transformers
 
-    # InternViT is renamed to transformers' module
     files = list_weight_files(config, folder)
-    about = ModelConfig.read(folder)
-    if about.model_type == _intern_vit.MODEL_TYPE:
+    model_config = ModelConfig.read(folder)
+    if model_config.model_type == _intern_vit.MODEL_TYPE:
         return _intern_vit.load(folder, files)
-    network = getattr(transformers, kind)
-    options = about.model_dump(include={"projection_dim"}, exclude_none=True)
-    return load_network(network, folder, files=files, dtype=torch.float32, **options)
+    options = model_config.model_dump(include={"projection_dim"}, exclude_none=True)
+    return load_network(
+        getattr(transformers, class_name),
+        folder,
+        files=files,
+        dtype=torch.float32,
+        **options,
+    )
 
 
-def find_anatomy(network: nn.Module, where: str) -> Anatomy:
-    """Find blocks, last norm and first tokens of a vision transformer by its structure.
+def find_anatomy(network: nn.Module, source: str) -> Anatomy:
+    """Find the blocks, the last norm and the first tokens of a vision transformer.
 
     Args:
-        network: One of its modules holds `embeddings`, then a list of blocks, there or
-            one level below, then the norm of the last block's tokens.
-        where: Names it in errors.
+        network: Network of transformers. A module of it must hold `embeddings`, then,
+            itself or one level below, a list of blocks, then the norm of their tokens.
+        source: Source of the network, for errors.
 
     Raises:
-        MissingData: if it is built otherwise.
+        MissingData: if the network has another structure.
     """
     from torch import nn
 
     from brainhive_cli.models.encoders._outputs import Anatomy
 
-    # the module that holds the embeddings, with the list of blocks: one for each layer
-    # of the config
-    lists = [
-        module for module in network.modules() if isinstance(module, nn.ModuleList)
-    ]
-    blocks = max(lists, key=len, default=nn.ModuleList())
+    # the longest list has a block for each layer of the config
+    blocks = nn.ModuleList()
+    holder: Any = None
+    for module in network.modules():
+        if isinstance(module, nn.ModuleList) and len(module) > len(blocks):
+            blocks = module
+        if holder is None and hasattr(module, "embeddings"):
+            holder = module
     depth = getattr(network.config, "num_hidden_layers", None)
-    holder: Any = next(
-        (module for module in network.modules() if hasattr(module, "embeddings")), None
+    # tokens of networks with stages, such as Swin, become fewer and wider
+    has_stages = hasattr(network.config, "depths")
+    error = MissingData(
+        f"{source} holds a {type(network).__name__}, without known embeddings and "
+        "blocks",
+        "another encoder",
     )
-    # whose tokens become fewer and wider, as Swin's
-    is_staged = hasattr(network.config, "depths")
-    if holder is None or len(blocks) != depth or is_staged:
-        kind = type(network).__name__
-        raise MissingData(
-            f"{where} holds a {kind}, without known embeddings and blocks",
-            "another encoder",
-        )
+    if holder is None or len(blocks) != depth or has_stages:
+        raise error
 
-    # the first norm, or what stands for one, after the blocks
-    parts_of_holder = [*holder.children()]
-    position = next(
-        n for n, part in enumerate(parts_of_holder) if blocks in [*part.modules()]
-    )
-    later = parts_of_holder[position + 1 :]
-    norm = next(
-        (part for part in later if "Norm" in type(part).__name__), nn.Identity()
-    )
+    # the first norm after the blocks
+    norm: nn.Module = nn.Identity()
+    is_after_blocks = False
+    for child in holder.children():
+        if is_after_blocks and "Norm" in type(child).__name__:
+            norm = child
+            break
+        if any(module is blocks for module in child.modules()):
+            is_after_blocks = True
+    if not is_after_blocks:
+        raise error
 
-    # tokens ahead of the patches: of the class, of registers, of a distilled teacher
+    # tokens before the patches: class, registers, distilled teacher
     weights = dict(holder.embeddings.named_parameters(recurse=False))
     has_class = not weights.keys().isdisjoint({"cls_token", "class_embedding"})
-    registers = (
-        weights["register_tokens"].shape[1] if "register_tokens" in weights else 0
-    )
-    extra = has_class + registers + ("distillation_token" in weights)
-    return Anatomy([*blocks], norm, extra, has_class)
+    n_prefix_tokens = int(has_class)
+    if "register_tokens" in weights:
+        n_prefix_tokens += weights["register_tokens"].shape[1]
+    if "distillation_token" in weights:
+        n_prefix_tokens += 1
+    return Anatomy(list(blocks), norm, n_prefix_tokens, has_class)
 
 
 def describe_processor(processor: Any) -> str:
-    """Say all that an image processor does; what it usually does is not said, as stores
-    have it.
-    """
-    stated = processor.to_dict()
-    settings = {
-        key: stated[key] for key in STATED_SETTINGS if stated.get(key) is not None
-    }
-    for key in sorted(stated.keys() - {*STATED_SETTINGS, *IDLE_SETTINGS}):
-        if (stated[key] or False) != DEFAULT_SETTINGS.get(key, False):
-            settings[key] = stated[key]
+    """Describe all settings of an image processor that differ from the usual ones."""
+    processor_settings = processor.to_dict()
+    settings = {}
+    for key in STATED_SETTINGS:
+        if processor_settings.get(key) is not None:
+            settings[key] = processor_settings[key]
+    further_keys = processor_settings.keys() - set(STATED_SETTINGS) - IDLE_SETTINGS
+    for key in sorted(further_keys):
+        value = processor_settings[key]
+        if (value or False) != DEFAULT_SETTINGS.get(key, False):
+            settings[key] = value
     return f"{type(processor).__name__} {json.dumps(settings, default=int)}"

@@ -1,6 +1,4 @@
-"""Image tokens as Versatile Diffusion takes them: CLIP ViT-L/14's, projected, by the
-class token's length.
-"""
+"""Image tokens of Versatile Diffusion: projected tokens of CLIP ViT-L/14."""
 
 from functools import partial
 from typing import Any
@@ -14,7 +12,7 @@ from brainhive_cli.models.encoders.transformers_vit import describe_processor
 
 
 class Config(EncoderConfig):
-    """A picture as 257 tokens of width 768, the class token first."""
+    """257 tokens [257, 768] of a picture, divided by the length of the class token."""
 
     cites = ("xu2023", "radford2021")
     image_px = 224
@@ -36,23 +34,23 @@ class Config(EncoderConfig):
     )
 
     def build(self) -> Encoder:
-        """Prepare processor and tower; MissingData when the folder lacks either."""
+        """Prepare image processor and tower.
+
+        Raises:
+            MissingData: if the folder lacks either.
+        """
         import transformers
 
         from brainhive_cli.models.encoders._outputs import Tower
 
-        # processor and tower: of random weights by the architecture, otherwise by the
-        # folder
+        # processor and tower, with random weights or from the folder
         if self.source == "random":
-            # the processor makes pictures of the tower's size
-            side = self.architecture["image_size"]
-            crop = {"height": side, "width": side}
-            processor = transformers.CLIPImageProcessor(size=crop, crop_size=crop)
+            side_px = self.architecture["image_size"]
+            sides = {"height": side_px, "width": side_px}
+            processor = transformers.CLIPImageProcessor(size=sides, crop_size=sides)
             config = transformers.CLIPVisionConfig(**self.architecture)
-            load = partial(
-                build_untrained,
-                partial(getattr(transformers, clip.IMAGE_TOWER), config),
-            )
+            tower_class = getattr(transformers, clip.IMAGE_TOWER)
+            load = partial(build_untrained, partial(tower_class, config))
             weights = {"source": self.source}
         else:
             folder, weights = fetch_weights(self)
@@ -61,13 +59,12 @@ class Config(EncoderConfig):
             )
             load = partial(clip.load_tower, folder, clip.IMAGE_FOLDER, clip.IMAGE_TOWER)
 
-        # pictures [B, 3, H, W] become tokens [B, S, D]
-        pixels = partial(clip.preprocess_picture, processor)
+        # pictures [B, 3, H, W] to tokens [B, S, D]
         return Encoder(
-            lambda: Tower(load(), clip.encode_pictures),
-            pixels,
-            describe_processor(processor),
-            weights,
+            network=lambda: Tower(load(), clip.encode_pictures),
+            preprocess=partial(clip.preprocess_picture, processor),
+            preprocessing=describe_processor(processor),
+            weights=weights,
         )
 
 

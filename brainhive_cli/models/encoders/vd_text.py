@@ -1,6 +1,4 @@
-"""Text tokens as Versatile Diffusion takes them: CLIP ViT-L/14's, projected, by the end
-token's length.
-"""
+"""Text tokens of Versatile Diffusion: projected tokens of CLIP ViT-L/14."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
 
 TextOutput = Literal["embedding", "average", "first"]
 CAPTION_TOKENS = 77
-"""Tokens of a caption."""
+"""Number of tokens of a caption."""
 TOKEN_KINDS: Mapping[str, tuple[str, Callable[[Any, Tensor], Tensor]]] = {
     "projected": (clip.PROJECTED_TEXT_TOWER, clip.encode_texts),
     "last hidden": (
@@ -37,15 +35,13 @@ TOKEN_KINDS: Mapping[str, tuple[str, Callable[[Any, Tensor], Tensor]]] = {
         lambda tower, ids: tower(input_ids=ids).text_embeds,
     ),
 }
-"""By name: the tower's class in transformers, and what it makes of token ids [B, S]:
-[B, S, D], or [B, D].
+"""Class of the tower in transformers, and the function that maps the tower and token
+ids [B, S] to tokens [B, S, D] or a vector [B, D], keyed by kind.
 """
 
 
 class Config(EncoderConfig):
-    """Captions as 77 tokens of width 768: a target for each caption of a picture, or
-    one of all.
-    """
+    """77 tokens [77, 768] of a caption, divided by the length of the end token."""
 
     cites = ("xu2023", "radford2021")
     reads: ClassVar[Literal["captions"]] = "captions"
@@ -58,20 +54,18 @@ class Config(EncoderConfig):
     also_fetched = (f"{clip.TEXT_FOLDER}/pytorch_model.bin", "tokenizer/*")
     licence = "MIT"
     components: ClassVar[tuple[str, str]] = (clip.TEXT_FOLDER, clip.TOKENIZER_FOLDER)
-    """Folders of tower and tokenizer; "" where their files lie among the whole
-    model's.
-    """
+    """Folders of tower and tokenizer. Empty if their files are in the main folder."""
     tokenizer_files: ClassVar[tuple[str, ...]] = ("tokenizer/*",)
     length: ClassVar[int] = CAPTION_TOKENS
-    """Tokens of a caption."""
+    """Number of tokens of a caption."""
     tokens: ClassVar[str] = "projected"
-    """Which of TOKENS they are."""
+    """Kind of tokens, a key of `TOKEN_KINDS`."""
 
     output: TextOutput | list[TextOutput] = Field(
         "embedding",
-        description="embedding: a target for each caption, of which training draws one "
-        "a step; average (of the distinct captions, as Brain-Diffuser); "
-        "first; several as a list: a store each, one forward",
+        description="targets of several captions: embedding (a target for each, and "
+        "training draws one in a step), average (of the distinct captions, as in "
+        "Brain-Diffuser) or first; a list makes a store for each in one forward pass",
     )
     architecture: dict[str, Any] = Field(
         {}, description="transformers' config of `random` weights"
@@ -79,61 +73,70 @@ class Config(EncoderConfig):
     source: str = source_field(clip.SOURCE)
 
     def build(self) -> Encoder:
-        """Prepare tokenizer and tower; MissingData when the folder lacks either."""
+        """Prepare tokenizer and tower.
+
+        Raises:
+            MissingData: if the folder lacks either.
+        """
         from brainhive_cli.models.encoders._outputs import Tower
 
-        # class of the tower, and the function that reads its tokens
-        (kind, tokens), (text, tokenizer) = TOKEN_KINDS[self.tokens], self.components
+        tower_class, encode_tokens = TOKEN_KINDS[self.tokens]
+        tower_folder, tokenizer_folder = self.components
 
         def draw() -> nn.Module:
             import transformers
 
-            return getattr(transformers, kind)(
-                transformers.CLIPTextConfig(**self.architecture)
-            )
+            config = transformers.CLIPTextConfig(**self.architecture)
+            return getattr(transformers, tower_class)(config)
 
         def load_tower(folder: Path) -> nn.Module:
-            # the projection's width, which some folders state outside of the tower's
-            # config
-            options = ModelConfig.read(folder / text).model_dump(
-                include={"projection_dim"}, exclude_none=True
-            )
+            # some folders state the projection's width outside of the tower's config
+            config = ModelConfig.read(folder / tower_folder)
+            options = config.model_dump(include={"projection_dim"}, exclude_none=True)
             return clip.load_tower(
-                folder, text, kind, files=list_weight_files(self, folder), **options
+                folder,
+                tower_folder,
+                tower_class,
+                files=list_weight_files(self, folder),
+                **options,
             )
 
-        # the tower is loaded when it is first used
         load, weights = prepare_network(self, draw, load_tower)
 
-        # random weights have no vocabulary: letters are their tokens
-        if self.source == "random":
-            words = "letters"
-            ids: Callable[[str], Tensor] = _tokenize_letters
-        else:
-            words = f"CLIPTokenizer, {self.length} tokens"
-            ids = clip.load_tokenizer(
-                hub.folder(self.source, allow=self.tokenizer_files), tokenizer
-            )
+        # random weights have no vocabulary
+        tokenize: Callable[[str], Tensor] = _tokenize_letters
+        preprocessing = "letters"
+        if self.source != "random":
+            folder = hub.folder(self.source, allow=self.tokenizer_files)
+            tokenize = clip.load_tokenizer(folder, tokenizer_folder)
+            preprocessing = f"CLIPTokenizer, {self.length} tokens"
 
         def encode(tower: Any, ids: Tensor) -> Tensor | list[Tensor]:
-            """Map token ids [B, S] to text tokens [B, S, D], once for each output."""
-            # outputs differ in how captions are combined later, so one forward serves
-            # all
-            encoded = tokens(tower, ids)
+            """Encode token ids [B, S] as text tokens [B, S, D], for each output."""
+            # outputs differ only in how captions are combined later
+            tokens = encode_tokens(tower, ids)
             if isinstance(self.output, str):
-                return encoded
-            return [encoded] * len(self.output)
+                return tokens
+            return [tokens] * len(self.output)
 
-        return Encoder(lambda: Tower(load(), encode), ids, words, weights, "captions")
+        return Encoder(
+            network=lambda: Tower(load(), encode),
+            preprocess=tokenize,
+            preprocessing=preprocessing,
+            weights=weights,
+            reads="captions",
+        )
 
 
 TINY = Config(source="random", architecture=encoders.TINY_ARCHITECTURES["vd-text"])
 
 
 def _tokenize_letters(text: str) -> Tensor:
-    """Take letters for tokens, for random weights."""
+    """Return the ASCII codes of a text [S], with 128 as start, end and padding."""
     import torch
 
-    # 128 is start, end and padding; letters are limited to ASCII
-    ids = [128, *(min(ord(letter), 127) for letter in text[: CAPTION_TOKENS - 2]), 128]
-    return torch.tensor(ids + [128] * (CAPTION_TOKENS - len(ids)))
+    letters = text[: CAPTION_TOKENS - 2]
+    ids = [128]
+    ids += [min(ord(letter), 127) for letter in letters]
+    ids += [128] * (CAPTION_TOKENS - len(ids))
+    return torch.tensor(ids)
