@@ -124,12 +124,11 @@ class Outputs(nn.Module):
             modules = anatomy.blocks
             form = match["last"] or match["form"] or ""
             depth = match["block"] or str(len(modules) - 1)
-            if "." in depth:
-                # hidden state int(share · blocks), where 0 is the input of block 0
-                # (NeuralBench)
-                index = int(float(depth) * len(modules)) - 1
-            else:
-                index = int(depth)
+            # a share means hidden state int(share · blocks), of which the first is the
+            # input of block 0 (NeuralBench)
+            is_share = "." in depth
+            n_states = int(float(depth) * len(modules)) if is_share else int(depth) + 1
+            index = n_states - 1
 
         if not 0 <= index < len(modules):
             available = [EMBEDDING, "no tokens"]
