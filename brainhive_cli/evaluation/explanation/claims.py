@@ -27,33 +27,30 @@ from brainhive_cli.evaluation.explanation.profiles import (
 def choose_claimed_findings(findings: Findings) -> list[Finding]:
     """Choose the findings that a report claims: the first over time and over space.
 
-    The choice depends only on the order of the analyses, not on their values. If the
-    analysis has two-way identification, this metric is chosen, because it rises above
-    chance before top-1 accuracy does.
+    The choice depends only on the order of the analyses. Two-way identification
+    replaces top-1 accuracy, because it rises above chance earlier.
     """
     claimed_findings = []
     for axis_names in ((TIME,), (SENSOR, REGION)):
-        tested_findings = []
-        for finding in findings:
-            if finding.axis.name in axis_names and finding.p_values is not None:
-                tested_findings.append(finding)
-        if not tested_findings:
-            continue
-
-        claimed_finding = tested_findings[0]
-        for finding in tested_findings:
-            if finding.name == claimed_finding.name and finding.metric == "two_way":
-                claimed_finding = finding
-                break
-        claimed_findings.append(claimed_finding)
+        tested_findings = [
+            finding
+            for finding in findings
+            if finding.axis.name in axis_names and finding.p_values is not None
+        ]
+        same_analysis = [
+            finding
+            for finding in tested_findings
+            if finding.name == tested_findings[0].name
+        ]
+        same_analysis.sort(key=lambda finding: finding.metric != "two_way")
+        claimed_findings += same_analysis[:1]
     return claimed_findings
 
 
 def state_claims(findings: Findings) -> list[AxisClaim]:
     """State where each claimed analysis is strongest.
 
-    The strongest position is searched among the significant positions, or among all if
-    none is significant.
+    Positions that are not significant count only if none is significant.
     """
     claims = []
     for finding in choose_claimed_findings(findings):

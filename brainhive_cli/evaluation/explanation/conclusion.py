@@ -70,11 +70,11 @@ def conclude(
     parts: Mapping[tuple[Cell | None, int], SubjectProfiles],
     levels: TargetLevels,
 ) -> Summary:
-    """Summarise an explanation over all subjects, and write its maps.
+    """Summarise an explanation over all subjects.
 
-    1. Average the profiles of the models, and of the encoding model of the signals.
+    1. Average the profiles of the models, and of the encoding model.
     2. Compare the signals of all subjects with embeddings (similarity).
-    3. Write a map of each voxel or sensor into the folder.
+    3. Write maps of the voxels or sensors into the folder.
     4. Correct all p values together, and draw the figures.
 
     Args:
@@ -101,9 +101,10 @@ def conclude(
     # models
     findings = list[Finding]()
     if MODEL_ANALYSES.keys() & recipe.analyses:
-        groups = []
-        for subject, cells in job.subjects.items():
-            groups.append([parts[cell, subject] for cell in cells])
+        groups = [
+            [parts[cell, subject] for cell in cells]
+            for subject, cells in job.subjects.items()
+        ]
         seeds = sorted({cell.seed for cell in align.cells})
         findings += describe_profiles(groups, items, seeds=seeds, **model_context)
 
@@ -172,7 +173,7 @@ def summarise_findings(
 ) -> Summary:
     """Collect the metrics, facts, figures and the table of all findings.
 
-    A warning is printed for each missing analysis.
+    Each missing analysis causes a warning.
 
     Args:
         job: Explanation.
@@ -264,12 +265,8 @@ def describe_finding(finding: Finding) -> dict[str, Any]:
 def _average_ceilings(encoding: Sequence[SubjectProfiles]) -> dict[str, list[float]]:
     """Average the ceilings of the encoding model over sensors and subjects.
 
-    Args:
-        encoding: Profiles of the signals of each subject.
-
-    Returns:
-        Ceilings [T] by name. Empty if a subject lacks ceilings, because the curve is a
-        mean over all subjects.
+    Returns the ceilings [T] by name. Empty if a subject lacks ceilings, because the
+    curve is a mean over all subjects.
     """
     ceilings = {}
     for name in CEILINGS:
@@ -283,12 +280,7 @@ def _average_ceilings(encoding: Sequence[SubjectProfiles]) -> dict[str, list[flo
 def _draw_encoding_maps(encoding: Sequence[SubjectProfiles], reader: Reader) -> Figures:
     """Draw the encoding model by sensor and time, averaged over subjects.
 
-    Args:
-        encoding: Profiles of the signals of each subject.
-        reader: Signals of the first subject.
-
-    Returns:
-        The figure. No figure for voxels, or if subjects have other sensors.
+    There is no figure for voxels, or if subjects have different sensors.
     """
     times = [f"{time_ms:g}" for time_ms in reader.times_ms.round(3)]
     shape = (len(reader.sensors), len(times))

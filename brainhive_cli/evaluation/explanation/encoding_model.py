@@ -57,12 +57,9 @@ TargetLevels = Mapping[str, TargetStore]
 def explain_signals(
     reader: Reader, levels: Mapping[str, TargetLevels], recipe: Recipe
 ) -> SubjectProfiles:
-    """Fit the linear encoding model to the signals of one subject.
+    """Fit the linear encoding model to the signals of a subject.
 
-    Args:
-        reader: Signals of the subject. Its model only chooses the device.
-        levels: Embeddings of the training and of the tested pictures, by split.
-        recipe: Recipe of the explanation.
+    `levels` are the embeddings of the training and of the tested pictures, by split.
     """
     subject_profiles = SubjectProfiles()
     with console.progress(
@@ -82,12 +79,8 @@ def _encode(
 ) -> dict[str, Profile]:
     """Measure the correlation of predicted and measured signals.
 
-    Args:
-        reader: Signals of the subject.
-        levels: Embeddings of the pictures, by split.
-        recipe: Recipe of the explanation.
-        subject_profiles: Gets the map, the ceilings, the profiles of each level, and
-            reasons for missing results.
+    The map, the ceilings, the profiles of each level, and reasons for missing results
+    are added to `subject_profiles`.
 
     Returns:
         Profiles over times, and over sensors or regions, by `TIME_PART` and
@@ -104,12 +97,14 @@ def _encode(
     train_trials = reader.train_trials
     train_rows = train_trials.stimulus
     device = reader.member.module.device
-    train = {}
-    for name, store in levels["train"].items():
-        train[name] = store.read_flat(train_rows).to(device)
-    test = {}
-    for name, store in levels[recipe.split].items():
-        test[name] = store.read_flat(reader.trials.stimulus).to(device)
+    train = {
+        name: store.read_flat(train_rows).to(device)
+        for name, store in levels["train"].items()
+    }
+    test = {
+        name: store.read_flat(reader.trials.stimulus).to(device)
+        for name, store in levels[recipe.split].items()
+    }
 
     # the control of each level has the embeddings of other pictures
     train_items = group_rows(
@@ -162,10 +157,10 @@ def _encode(
                     predicted, level_predictions, measured, axis, indices
                 )
             )
-    profiles = {}
-    for part, (axis, indices) in positions.items():
-        profiles[part] = profile_correlation(predicted, measured, axis, indices, labels)
-    return profiles
+    return {
+        part: profile_correlation(predicted, measured, axis, indices, labels)
+        for part, (axis, indices) in positions.items()
+    }
 
 
 def _read_signals(
@@ -246,14 +241,7 @@ def predict_signals(
 def _predict(
     products: Products, inputs: Tensor, columns: Int64, penalty: float
 ) -> Float64:
-    """Predict signals [N, E T] from some columns of the inputs.
-
-    Args:
-        products: Products of the training inputs and signals.
-        inputs: Inputs [N, columns] of the tested pictures.
-        columns: Selected columns.
-        penalty: Penalty of the ridge regression.
-    """
+    """Predict signals [N, E T] by a ridge regression on some columns of the inputs."""
     selected_inputs = inputs[:, torch.from_numpy(columns).to(inputs.device)]
     outputs = products.select(columns).predict(selected_inputs, penalty)
     return outputs.double().cpu().numpy()
@@ -294,7 +282,7 @@ def _pair_halves(
 ) -> Iterator[tuple[Float64, Float64]]:
     """Yield the values [3, D, E T] of each stimulus that are correlated as ceilings.
 
-    The arguments are those of `estimate_ceilings`.
+    Args as in `estimate_ceilings`.
     """
     for stimulus, prediction in zip(trials, predicted, strict=True):
         repetitions = np.asarray(stimulus, np.float64).reshape(len(stimulus), -1)
@@ -314,8 +302,7 @@ def average_positions(values: Float64, indices: Sequence[Any]) -> Float64:
 
     Args:
         values: Values [N, E, T] of N pictures.
-        indices: Index of `values` for each of P positions, which keeps three
-            dimensions.
+        indices: Index for each of P positions, which keeps three dimensions.
 
     Returns:
         Averages [P, N].
@@ -332,12 +319,7 @@ def profile_correlation(
 ) -> Profile:
     """Make the profile of the correlation, with permuted labels of the pictures.
 
-    Args:
-        predicted: Predictions [N, E, T].
-        measured: Signals [N, E, T].
-        axis: Positions.
-        indices: Index of the signals for each position, as in `average_positions`.
-        labels: Permutations of the N pictures.
+    Predictions and signals are [N, E, T]. For `indices`, see `average_positions`.
     """
     predictions = unit_vectors(predicted)
     signals = unit_vectors(measured)
@@ -352,12 +334,8 @@ def _correlate_all_pairs(
 ) -> Iterator[Float64]:
     """Yield the products [N, N] of each prediction and signal at each position.
 
-    The mean of a diagonal is the mean correlation.
-
-    Args:
-        predictions: Predictions [N, E, T], from `unit_vectors`.
-        signals: Signals [N, E, T], from `unit_vectors`.
-        indices: Index of the signals for each position, as in `average_positions`.
+    Predictions and signals [N, E, T] are from `unit_vectors`. The mean of a diagonal is
+    the mean correlation.
     """
     count = len(signals)
     for index in indices:
@@ -375,16 +353,10 @@ def profile_unique_correlation(
 ) -> Profile:
     """Make the profile of the correlation that a level adds to the other levels.
 
-    More inputs fit better by chance, so the control adds as many embeddings of other
-    pictures.
+    More inputs fit better by chance, so the control adds embeddings of other pictures.
 
-    Args:
-        predicted: Predictions [N, E, T] from all levels.
-        level_predictions: Predictions [N, E, T] without the level, and with its
-            control, from `predict_signals`.
-        measured: Signals [N, E, T].
-        axis: Positions.
-        indices: Index of the signals for each position, as in `average_positions`.
+    `level_predictions` [N, E, T] are without the level, and with its control. For
+    `indices`, see `average_positions`.
     """
     without_level, control = level_predictions
     signals = unit_vectors(measured)

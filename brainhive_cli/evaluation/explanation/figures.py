@@ -122,12 +122,7 @@ def draw_findings(
 def _make_lines(
     group: Sequence[Finding], ceilings: Mapping[str, Sequence[float]]
 ) -> list[CurveLine]:
-    """Make the lines of a figure: each finding, the controls of a single one, ceilings.
-
-    Args:
-        group: Findings of one analysis and metric.
-        ceilings: Noise ceilings by name.
-    """
+    """Make the lines of findings and ceilings. A single finding has its controls."""
     lines = []
     for finding in group:
         level = finding.name.partition(" · ")[2]
@@ -142,13 +137,10 @@ def _make_lines(
 
 
 def _make_line(name: str, metrics: Sequence[Metric]) -> CurveLine:
-    """Make a line of metrics, with the intervals for these subjects if there are any.
-
-    Such intervals exist for any number of subjects.
-    """
-    intervals = []
-    for metric in metrics:
-        intervals.append(metric.these_subjects or (metric.low, metric.high))
+    """Make a line of metrics, with intervals for these subjects if there are any."""
+    intervals = [
+        metric.these_subjects or (metric.low, metric.high) for metric in metrics
+    ]
     return CurveLine(
         name,
         values=[metric.value for metric in metrics],
@@ -165,13 +157,7 @@ def _draw_map(
 ) -> Topomap | Heatmap | None:
     """Draw the values of sensors on the head, or of regions on slices.
 
-    Args:
-        finding: Finding over any axis.
-        space: Sensors or voxels of the recording.
-        positions: Position of each sensor on the head, by name.
-
-    Returns:
-        The figure, or None for another axis or unknown positions.
+    Returns None for another axis, or if the positions are unknown.
     """
     value_of = dict(
         zip(finding.axis.position_names, finding.values.tolist(), strict=True)

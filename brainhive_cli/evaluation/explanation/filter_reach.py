@@ -73,11 +73,7 @@ def _simulate(
 ) -> Float64:
     """Find the latest onsets [T] from simulated effects that begin at each sample.
 
-    Args:
-        times_ms: Times [T] of the samples.
-        rate_hz: Sampling rate of the store.
-        source: Provenance of a session.
-        steps: Steps of the preparation in this provenance.
+    The provenance of a session is `source`, with the steps of its preparation.
     """
     from scipy.signal.windows import tukey
 

@@ -96,9 +96,7 @@ class Finding:
     def onset_description(self) -> str:
         """First position above chance in words, or an empty text if there is none.
 
-        - `ONSET_UNKNOWN` or `ONSET_BEFORE_STIMULUS`, if no onset can be stated.
-        - The latest onset, if a filter shows the effect before it begins.
-        - The start and end of the window, within which the effect may begin.
+        Where a filter shows an effect before it begins, the latest onset is stated.
         """
         index = self.first_above_chance
         if index is None:
@@ -143,9 +141,9 @@ def describe_profiles(
             for position in first_profile.axis.at
             if position in shared_positions
         ]
-        profiles = []
-        for group in groups:
-            profiles.append([member.profiles[name].take(at) for member in group])
+        profiles = [
+            [member.profiles[name].take(at) for member in group] for group in groups
+        ]
         analysis = name.partition(":")[0]
         findings.append(_summarise_profiles(analysis, profiles, items, context))
     return findings
@@ -159,11 +157,7 @@ def _summarise_profiles(
 ) -> Finding:
     """Summarise the profiles of an analysis over subjects, with their controls.
 
-    Args:
-        name: Name of the analysis.
-        groups: Profiles of the cells of each subject, with the same positions.
-        items: Items of each subject, in the order of the profiles.
-        context: Further arguments of `measure_positions`.
+    Args as in `describe_profiles`. All profiles have the same positions.
     """
     # the profiles share metric, axis, pool and chance
     first_profile = groups[0][0]
@@ -179,9 +173,9 @@ def _summarise_profiles(
         **context,
     }
 
-    values = []  # [S models, P, N] of each subject
-    for group in groups:
-        values.append(np.stack([profile.values for profile in group]))
+    values = [  # [S, P, N] of each subject
+        np.stack([profile.values for profile in group]) for group in groups
+    ]
     is_share = limits == (0.0, 1.0) and metric != "two_way"
     metrics = measure_positions(metric, values, **options | {"is_share": is_share})
     finding = Finding(name, metric, first_profile.axis, metrics, controls={})
@@ -235,12 +229,9 @@ def _average_null(groups: Sequence[Sequence[Profile]]) -> Float64:
 def _describe_null(
     metrics: Sequence[Metric], null: Float64, protocol: str
 ) -> list[Metric]:
-    """Describe the values [K, P] for permuted labels by their mean and middle 95 %.
+    """Replace the values of metrics [P] by the values [K, P] for permuted labels.
 
-    Args:
-        metrics: Measured metric [P] at each position.
-        null: Values [K, P] of K permutations.
-        protocol: Protocol of the measured metrics.
+    The intervals become the middle 95 % of the permutations.
     """
     means = null.mean(0).tolist()
     lows, highs = np.percentile(null, NULL_PERCENTILES, 0).tolist()
@@ -265,8 +256,8 @@ def _describe_null(
 def correct_findings(findings: Findings) -> list[Finding]:
     """Add corrected p values to the findings with permuted labels.
 
-    They are corrected over all positions of all these findings, because one report
-    claims them together.
+    They are corrected over all positions of all findings, which a report claims
+    together.
     """
     tests = [finding.scores for finding in findings if finding.scores is not None]
     p_values = iter(correct_p_values(tests) if tests else ())

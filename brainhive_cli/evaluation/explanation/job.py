@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
+from itertools import chain
 from typing import Any, Self
 
 import numpy as np
@@ -120,16 +121,12 @@ class Job:
         tested_subjects = {
             subject for cell in align.cells for subject in cell.tested_on
         }
-        cells_of_subject = {}
-        for subject in sorted(tested_subjects):
-            cells_of_subject[subject] = [
-                cell for cell in align.cells if subject in cell.tested_on
-            ]
-        encoder_of_name = {}
-        for encoder in align.models[0].encoders:
-            encoder_of_name[encoder.name] = encoder
-        for encoder in recipe.levels:
-            encoder_of_name[encoder.name] = encoder
+        cells_of_subject = {
+            subject: [cell for cell in align.cells if subject in cell.tested_on]
+            for subject in sorted(tested_subjects)
+        }
+        encoders = chain(align.models[0].encoders, recipe.levels)
+        encoder_of_name = {encoder.name: encoder for encoder in encoders}
         return cls(
             recipe=recipe.model_copy(update={"align_run": align.reference}),
             align=align,
@@ -163,10 +160,7 @@ class Job:
     def check(self) -> None:
         """Raise an error if embeddings, models and signals do not fit the analyses.
 
-        Raises:
-            BrainhiveError: as `levels` and `TrainedRun.check`, or if the subjects have
-                no picture or no region in common.
-            RecipeError: if the windows are longer than the signals.
+        Subjects must share pictures and regions, and windows must fit into the signals.
         """
         _ = self.levels
         recipe = self.recipe
@@ -178,10 +172,11 @@ class Job:
         if not trials_of_cell:
             return
 
-        # pictures and windows of each subject, whose cells have the same trials
-        all_trials = []
-        for subject, cells in self.subjects.items():
-            all_trials.append(trials_of_cell[cells[0].name, subject])
+        # the cells of a subject have the same trials
+        all_trials = [
+            trials_of_cell[cells[0].name, subject]
+            for subject, cells in self.subjects.items()
+        ]
         find_shared_pictures([trials.stimulus for trials in all_trials])
         window = recipe.window
         for trials in all_trials:
@@ -240,13 +235,9 @@ class Job:
     def _find_units(self, device: torch.device) -> Items:
         """Find the pictures that all subjects saw and no model has learned from.
 
-        Args:
-            device: Device of the models.
-
         Returns:
             The pictures, in the same order for each subject. Labels are exchanged
-            within the parts of the recordings in which all subjects saw them
-            interleaved.
+            within the parts of the recordings that interleave them for all subjects.
 
         Raises:
             BrainhiveError: if the subjects saw no picture in common.
@@ -289,12 +280,8 @@ class Job:
     ) -> "Reader":
         """Open the model of a cell with the signals of a subject.
 
-        Args:
-            cell: Cell of the model.
-            subject: Subject of the signals.
-            units: Pictures from `find_units`. Their labels are permuted in the same way
-                for all cells and subjects.
-            device: Device of the model.
+        The labels of `units`, from `find_units`, are permuted in the same way for all
+        cells and subjects.
         """
         recipe = self.recipe
         split = recipe.split

@@ -57,12 +57,7 @@ SIGNALS_PER_PRODUCT = 4096
 
 
 def explain_model(reader: Reader, recipe: Recipe) -> SubjectProfiles:
-    """Run the analyses of the recipe on one model and the signals of one subject.
-
-    Args:
-        reader: Model with the signals.
-        recipe: Recipe of the explanation.
-    """
+    """Run the analyses of the recipe on a model with the signals of a subject."""
     subject_profiles = SubjectProfiles()
     kind = "sensors" if reader.trials.channels else "voxels"
     names = [name for name in ANALYSIS_FUNCTIONS if name in recipe.analyses]
@@ -235,13 +230,7 @@ def predict_with_ridge(train: Tensor, targets: Tensor, test: Tensor) -> Tensor:
 def measure_lost_margin(
     reader: Reader, axis: Axis, signals: Iterable[Tensor]
 ) -> Profile:
-    """Measure how much margin is lost if the signals are changed.
-
-    Args:
-        reader: Model with the unchanged signals.
-        axis: Positions.
-        signals: Changed signals [N, C, T], per position.
-    """
+    """Measure how much margin is lost with changed signals [N, C, T] per position."""
     losses = (reader.margins - reader.measure_margins(signal) for signal in signals)
     return Profile.from_matrices(LOST_MARGIN, axis, losses, reader.labels)
 

@@ -108,11 +108,7 @@ class Profile:
     ) -> Self:
         """Look up the value of each item for its own label and for permuted labels.
 
-        Args:
-            metric: Name of the measured quantity.
-            axis: Positions.
-            matrices: Values [N, M] of each item for each candidate, per position.
-            labels: Labels of the items, and their permutations.
+        `matrices` are the values [N, M] of each item for each candidate, per position.
         """
         values = []
         null = []
@@ -130,15 +126,12 @@ class Profile:
     ) -> dict[str, Self]:
         """Compute retrieval metrics from the ranks of all candidates.
 
-        Args:
-            axis: Positions.
-            ranks: Ranks [N, M] of each candidate for each item, per position.
-            labels: Labels of the items, and their permutations.
-            pool: Number M of candidates.
+        `ranks` are the ranks [N, M] of each of `pool` candidates for each item, per
+        position.
 
         Returns:
-            Profiles of top-1 and top-5 accuracy and of two-way identification, which is
-            the share of the other candidates that rank below the label, by metric.
+            Profiles by metric: top-1 and top-5 accuracy, and two-way identification,
+            the share of the other candidates that rank below the label.
         """
         measures: dict[str, tuple[float, Callable[[Int64], Array]]] = {
             "top1": (1 / pool, lambda ranks: ranks <= 1),
@@ -182,9 +175,8 @@ class Profile:
 class Labels:
     """Picture that each item of a subject showed, and permutations of these labels.
 
-    All subjects have the same permutations. Subjects may share an effect of wrong
-    labels by chance. It stays in the mean over subjects, so the control must keep it
-    as well.
+    All subjects have the same permutations. A chance effect of wrong labels that they
+    share stays in their mean, so it must stay in the control.
 
     Attributes:
         seen_indices: Index [N] of each item's picture among the candidates.
@@ -227,12 +219,9 @@ class Labels:
     ) -> Iterator[tuple[Array, Array]]:
         """Look up values for the labels, position by position, to limit memory.
 
-        Args:
-            axis: Positions.
-            matrices: Values [N, M] of each item for each candidate, per position.
-
         Yields:
-            Values [N] for the labels, and [K, N] for the permuted labels.
+            Values [N] for the labels, and [K, N] for the permuted labels, from values
+            [N, M] for each candidate.
         """
         items = np.arange(len(self.seen_indices))
         with console.progress(f"ranking by {axis.name}", len(axis.at)) as bar:
@@ -271,8 +260,8 @@ def draw_permutations(units: Items, draws: int, seed: int) -> Int64:
 def standardise(measured: Float64, null: Float64) -> Float64:
     """Standardise measured values and their control at each position.
 
-    Mean and spread include the measured values. With mean and spread of the control
-    alone, the measured values would have larger scores than a permutation.
+    Mean and spread include the measured values. Else these would have larger scores
+    than a permutation.
 
     Args:
         measured: Measured values [P].
@@ -356,10 +345,6 @@ class SubjectProfiles:
 
     def attempt(self, analysis: str, measure: Callable[[], Profiles]) -> None:
         """Add the profiles of an analysis, or the reason why it cannot be measured.
-
-        Args:
-            analysis: Name of the analysis.
-            measure: Function that measures the profiles.
 
         Raises:
             RecipeError: if the recipe is wrong.

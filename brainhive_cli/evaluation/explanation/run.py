@@ -24,11 +24,8 @@ from brainhive_cli.training.alignment.cells import Cell
 class ExplanationRun(Job, RunJob):
     """Run of explain, which analyses models and signals, or decodes held-out trials.
 
-    1. `check`: raise an error if models, signals and embeddings do not fit.
-    2. `stages`: measure the profiles of each cell and subject, and of each subject's
-       signals, and store each in a file.
-    3. `summarise`: average the profiles over subjects, test and draw them. Held-out
-       trials have no stages, and are decoded here.
+    1. `stages` stores the profiles of each cell and subject in a file.
+    2. `summarise` averages, tests and draws them, or decodes held-out trials.
     """
 
     def check(self) -> None:

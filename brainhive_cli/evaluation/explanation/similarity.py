@@ -58,11 +58,6 @@ def explain_similarity(
 
     Distances are compared at each time, or in each region that all subjects have.
 
-    Args:
-        readers: Signals of each subject.
-        levels: Embeddings of the tested pictures, by encoder.
-        recipe: Recipe of the explanation.
-
     Returns:
         As `measure_similarity`. One subject has a ceiling from halves of the
         repetitions, if they are far apart in time.
@@ -140,17 +135,10 @@ def explain_similarity(
 def _select_patterns(
     signals: Sequence[Array], indices: Iterable[Sequence[Any]]
 ) -> Iterator[list[Array]]:
-    """Yield the patterns [N, C] of each subject, position by position.
-
-    Args:
-        signals: Signals [N, C, T] of each subject.
-        indices: Index of each subject's signals, per position.
-    """
+    """Yield the patterns [N, C] of each subject, position by position."""
     for subject_indices in indices:
-        patterns = []
-        for signal, index in zip(signals, subject_indices, strict=True):
-            patterns.append(signal[index])
-        yield patterns
+        pairs = zip(signals, subject_indices, strict=True)
+        yield [signal[index] for signal, index in pairs]
 
 
 def measure_similarity(
@@ -191,9 +179,10 @@ def measure_similarity(
         other_models = np.delete(directions, row, 0)
         bases.append(np.linalg.qr(other_models.T)[0].T)
     if len(models) > 1:
-        residuals = []
-        for model, basis in zip(directions, bases, strict=True):
-            residuals.append(model - (model @ basis.T) @ basis)
+        residuals = [
+            model - (model @ basis.T) @ basis
+            for model, basis in zip(directions, bases, strict=True)
+        ]
         unit_residuals = unit_vectors(np.stack(residuals), -1)
         directions = np.concatenate([directions, unit_residuals])
         names += [(model, UNIQUE_RHO) for model in models]
@@ -244,7 +233,7 @@ def _correlate_permuted(ranks: Float64, directions: Float64, orders: Int64) -> F
     """Correlate ranks with models whose pictures are permuted, in single precision.
 
     Args:
-        ranks: Unit ranks [P, T] of the pairs of pictures, averaged over subjects.
+        ranks: Unit ranks [P, T] of P pairs of pictures at each position.
         directions: Unit vectors [M, P] of the models.
         orders: Permutations [K, N] of the pictures.
 
@@ -278,9 +267,10 @@ def rank_models(features: Mapping[str, Array]) -> dict[str, Float64]:
     Raises:
         BrainhiveError: if there are too few pictures, or all distances are equal.
     """
-    models = {}
-    for name, values in features.items():
-        models[name] = rank_distances(compute_distances(values))
+    models = {
+        name: rank_distances(compute_distances(values))
+        for name, values in features.items()
+    }
     for name, ranks in models.items():
         if not ranks.any():
             raise BrainhiveError(
@@ -383,8 +373,8 @@ def estimate_ceiling_from_halves(halves: Sequence[Array]) -> float:
     """Estimate the correlation of a perfect model with the mean of all repetitions.
 
     It is the square root of the correlation of two recordings, because a model has no
-    noise. This correlation comes from two halves by the Spearman-Brown formula. Its
-    sign is kept, so the ceiling is 0 on average for noise.
+    noise. Halves predict this correlation (Spearman-Brown). Its sign is kept, so the
+    ceiling is 0 on average for noise.
 
     Args:
         halves: Patterns [N, C] of two halves of the repetitions.

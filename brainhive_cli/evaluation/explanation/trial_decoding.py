@@ -136,9 +136,10 @@ def explain_trials(job: Job) -> Summary:
     # windows, and pairs of a training window and a tested window
     axis = subjects[0].axis
     windows = [axis.describe_position(index) for index in range(len(axis.at))]
-    pair_names = []
-    for train_window, test_window in product(windows, windows):
-        pair_names.append(f"trained {train_window}, tested {test_window}")
+    pair_names = [
+        f"trained {train_window}, tested {test_window}"
+        for train_window, test_window in product(windows, windows)
+    ]
     pairs = Axis("windows", pair_names)
 
     # labels that time reveals are not permuted, so there is no test
@@ -195,13 +196,7 @@ def explain_trials(job: Job) -> Summary:
 
 
 def _draw_generalisation(finding: Finding, windows: Axis, chance: float) -> Heatmap:
-    """Draw the accuracy by training window and tested window.
-
-    Args:
-        finding: Finding over pairs of windows, with p values.
-        windows: Windows.
-        chance: Expected accuracy of guessing.
-    """
+    """Draw a finding over pairs of windows. Rows are training windows."""
     assert finding.p_values is not None
     note = render(
         "explanation.txt",
@@ -289,26 +284,17 @@ def permute_stimuli(
 
 
 def compute_majority_accuracy(stimuli: Sequence[Int64]) -> float:
-    """Compute the accuracy of always naming the most frequent stimulus.
+    """Compute the mean accuracy of naming the most frequent stimulus of each subject.
 
     Args:
         stimuli: Row [N] of the stimulus of each trial, by subject.
-
-    Returns:
-        Mean accuracy over subjects.
     """
-    accuracies = []
-    for subject_stimuli in stimuli:
-        accuracies.append(np.bincount(subject_stimuli).max() / len(subject_stimuli))
+    accuracies = [np.bincount(rows).max() / len(rows) for rows in stimuli]
     return float(np.mean(accuracies))
 
 
 def decode_trials(job: Job, subject: int) -> DecodedTrials:
     """Train classifiers on each window of each fold, and test them on all windows.
-
-    Args:
-        job: Explanation of a run that holds out trials.
-        subject: Subject.
 
     Raises:
         BrainhiveError: if responses to other labels overlap with every window.
@@ -332,18 +318,16 @@ def decode_trials(job: Job, subject: int) -> DecodedTrials:
         test_trials = member.trials(subject, split, is_tested=False)
         axis, masks = list_windows(job, train_trials)
 
-        # leave out windows that contain responses to the next labels, if these can be
-        # predicted
+        # leave out windows with responses to predictable other labels
         interleaving = member.interleaving(test_trials, split)
         overlap = None
         if interleaving.repeats:
             overlap = member.find_overlap(test_trials, split)
         if overlap is not None:
             is_free = torch.from_numpy(overlap.find_free(train_trials.times_s))
-            rows = []
-            for row, mask in enumerate(masks):
-                if not (mask & ~is_free).any():
-                    rows.append(row)
+            rows = [
+                row for row, mask in enumerate(masks) if not (mask & ~is_free).any()
+            ]
             if not rows:
                 raise BrainhiveError(overlap.problem, "a longer time between trials")
             axis = replace(
@@ -393,12 +377,7 @@ def _average_window(trials: Trials, mask: torch.Tensor) -> Float64:
 
 
 def _fit_classifier(signals: Float64, stimuli: Int64) -> Any:
-    """Fit a linear discriminant analysis with shrinkage to standardised signals.
-
-    Args:
-        signals: Signals [n, C] of the training trials in a window.
-        stimuli: Stimulus [n] of each trial.
-    """
+    """Fit a shrinkage LDA to standardised signals [n, C] with their stimuli [n]."""
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
