@@ -1,14 +1,13 @@
-"""The weights that a training and its stages start with: drawn by the seed, or of a
-model, run or file.
-"""
+"""Weights from which a model and its stages start."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from brainhive_cli.core import console, documents, hub, parts, runs, weights
 from brainhive_cli.core.command import Input
@@ -42,18 +41,33 @@ if TYPE_CHECKING:
     from brainhive_cli.training.alignment.training.batches import CellData
 
 REFERENCE_SD = 0.02
-"""Spread of initial weights: the default of transformers' `initializer_range`."""
-FILES = ("*.safetensors", "*.bin", "*.pt", "*.pth")
-"""Weight files of a folder, the best first."""
-ENDINGS = tuple(pattern[1:] for pattern in FILES)
+"""Standard deviation of initial weights: `initializer_range` of transformers."""
+WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
+"""Patterns of weight files, the preferred first."""
+WEIGHT_SUFFIXES = tuple(pattern[1:] for pattern in WEIGHT_PATTERNS)
 OpenedRuns = dict[str, tuple[RunFolder, str]]
-"""Runs that were looked for before, each with its variant, by reference."""
+"""Runs that were found before, each with its variant, by reference."""
 StartFiles = dict[str, Path]
-"""Model folders, checkpoints or files of weights that a stage starts from, by the part
-of the model that they are for; "" is all of it.
+"""Model folder, checkpoint or file of weights, by the module that starts from it. "" is
+the whole model.
 """
 References = Sequence[Mapping[str, str]]
-"""What each stage starts from, by the part of the model, as `Train.starts` gives it."""
+"""Reference of the weights of each stage, by module, as `Train.starts` returns them."""
+
+
+@runtime_checkable
+class HasPretrainedWeights(Protocol):
+    """Config of a backbone with a key for pretrained weights."""
+
+    pretrained: str | None
+
+
+@runtime_checkable
+class LoadsPretrainedWeights(Protocol):
+    """Module that loads pretrained weights itself."""
+
+    def load_pretrained(self) -> None:
+        """Load the weights."""
 
 
 def make_aligner(
@@ -62,46 +76,45 @@ def make_aligner(
     data: CellData,
     init: Literal["torch", "reference"],
 ) -> Aligner:
-    """Make an aligner with initial weights by the seed; a prior's fuser is taken over,
-    and frozen.
+    """Make a model with initial weights.
+
+    Args:
+        seed: Seed of the weights.
+        layout: Architecture of the model.
+        data: Data of the cell, with the fuser of a prior, which is copied.
+        init: Distribution of the weights, as in `train.init`.
     """
     import torch
 
     from brainhive_cli.training.alignment.model import Aligner
 
-    # the seed decides every weight that is drawn on construction
     torch.manual_seed(seed)
     aligner = Aligner(layout)
     if init == "reference":
-        aligner.apply(_draw_as_reference)
-
-    # parts that bring public weights load them themselves
+        aligner.apply(_draw_reference_weights)
     for module in aligner.backbone.modules():
-        load_pretrained = getattr(module, "load_pretrained", None)
-        if load_pretrained is not None:
-            load_pretrained()
-
+        if isinstance(module, LoadsPretrainedWeights):
+            module.load_pretrained()
     copy_fuser(aligner, data)
     return aligner
 
 
 def copy_fuser(aligner: Aligner, data: CellData) -> None:
-    """Take the fuser of a prior over, where there is one; it never learns here.
+    """Copy the fuser of a prior, if there is one, and freeze it.
 
     Raises:
         BrainhiveError: if the prior was trained on embeddings of another width.
     """
     if data.fuser is None:
         return
-    assert aligner.fuser is not None  # which a prior's layout has
-    where = f"the fuser of the prior {aligner.layout.prior}"
-    weights.fill(aligner.fuser, data.fuser.state_dict(), where)
+    assert aligner.fuser is not None
+    source = f"the fuser of the prior {aligner.layout.prior}"
+    weights.fill(aligner.fuser, data.fuser.state_dict(), source)
     aligner.fuser.requires_grad_(False)
 
 
-def _draw_as_reference(module: nn.Module) -> None:
-    """Draw the weights of one module again; normalisations start from 1 and 0 anyway,
-    other parts stay.
+def _draw_reference_weights(module: nn.Module) -> None:
+    """Draw the weights of linear layers, convolutions and embeddings again.
 
     Source: `PreTrainedModel._init_weights` of transformers 4.57 and 5, which
     BrainHiVE's model inherits.
@@ -110,14 +123,18 @@ def _draw_as_reference(module: nn.Module) -> None:
 
     if isinstance(module, nn.Linear | nn.modules.conv._ConvNd | nn.Embedding):
         nn.init.normal_(module.weight, std=REFERENCE_SD)
-        if isinstance(bias := getattr(module, "bias", None), Tensor):
+        # an embedding has no bias
+        bias = getattr(module, "bias", None)
+        if isinstance(bias, Tensor):
             nn.init.zeros_(bias)
 
 
 def make_history(data: CellData, train: Train) -> TrainingHistory:
-    """Return the record of a cell's training data, with that of its starts."""
-    stimuli = [trials.stimulus for trials in data.trials]
-    is_validated = any(data.held_out[rows[rows >= 0]].any() for rows in stimuli)
+    """Make the training history of a cell, with the histories of its starts."""
+    is_validated = False
+    for trials in data.trials:
+        stimulus = trials.stimulus[trials.stimulus >= 0]
+        is_validated = is_validated or bool(data.held_out[stimulus].any())
     best: EpochSelection = "validation" if is_validated else "last epoch"
     selections: dict[str, EpochSelection] = {
         "best": best,
@@ -125,382 +142,403 @@ def make_history(data: CellData, train: Train) -> TrainingHistory:
         "test": "test",
         "recordings": "validation",
     }
-    learned = replace(data.history, selection=selections[train.selection])
-    starts = (
-        read_history(path, part)
-        for start in data.start_files.values()
-        for part, path in start.items()
-    )
-    for before in filter(None, starts):
-        learned = learned.inherit(before)
-    return learned
+    history = replace(data.history, selection=selections[train.selection])
+    for start_files in data.start_files.values():
+        for module_name, path in start_files.items():
+            start_history = read_history(path, module_name)
+            if start_history is not None:
+                history = history.inherit(start_history)
+    return history
 
 
-def read_history(path: Path, part: str) -> TrainingHistory | None:
-    """Read the record of the training data of a start's weights, by their folder or the
-    file next to them.
+def read_history(path: Path, module_name: str) -> TrainingHistory | None:
+    """Read the training history of the weights from which a module starts.
 
-    Not known where neither says so; None of a public network that has seen no brain:
-    parts in the layout of transformers, as GPT-2, and files that are fetched with a
-    data set.
+    Args:
+        path: Model folder, checkpoint or file of weights.
+        module_name: Name of the module, or "" for the whole model.
+
+    Returns:
+        The history, which may be unknown, or None for a public network that was not
+        trained on brain signals: a network in the layout of transformers, or a file
+        that is fetched with a data set.
     """
     if model_files.holds_model(path):
         return model_files.read_history(path)
-
-    # networks that have seen no brain need no history
-    config = path.parent / "config.json"
-    is_transformers = config.is_file() and "model_type" in documents.read(
-        config, dict[str, Any]
-    )
-    is_public = is_transformers or parts.is_kind("datasets", path.parent.name)
-    if part and is_public and not layouts.is_upstream(weights.read(path)):
+    config_file = path.parent / "config.json"
+    is_public = parts.is_kind("datasets", path.parent.name)
+    if config_file.is_file():
+        config = documents.read(config_file, dict[str, Any])
+        is_public = is_public or "model_type" in config
+    if module_name and is_public and not layouts.is_upstream(weights.read(path)):
         return None
     return TrainingHistory.read_next_to(path)
 
 
-def load_start(aligner: Aligner, path: Path, part: str = "") -> None:
-    """Put weights that a stage starts from into a model, or into one part of it.
+def load_start(aligner: Aligner, path: Path, module_name: str = "") -> None:
+    """Load the weights from which a stage starts.
+
+    Args:
+        aligner: Model, which is changed in place.
+        path: Model folder, checkpoint, or file of weights of the module or of a module
+            around it.
+        module_name: Name of the module, or "" for the whole model.
 
     Raises:
-        BrainhiveError: if they are of another architecture, or lack the part.
+        BrainhiveError: if the weights have another architecture, or lack the module.
     """
     from brainhive_cli.training.alignment import model as aligners
 
-    if not part:
+    if not module_name:
         copy_weights(aligner, path)
         return
-
-    # a model, or a file of the part or of a module around it: GPT-2's weights, for one,
-    # are `wte.weight` in the file of the hub, and `transformer.wte.weight` in one saved
-    # with the last layer
-    prefix = f"{part}."
-    needed = strip_prefix(aligner.state_dict(), prefix)
-    start = (
-        aligners.load(path) if path.is_dir() or model_files.holds_model(path) else None
+    prefix = f"{module_name}."
+    target_weights = strip_prefix(aligner.state_dict(), prefix)
+    start = None
+    if path.is_dir() or model_files.holds_model(path):
+        start = aligners.load(path)
+    source_weights = weights.read(path) if start is None else start.state_dict()
+    source_prefix = _find_prefix(
+        module_name, target_weights, source_weights, is_model=start is not None
     )
-    source = weights.read(path) if start is None else start.state_dict()
-
-    # the part by its name, or else the prefix below which most of the needed names lie
-    start_prefix = prefix
-    if not any(name.startswith(prefix) for name in source):
-        counts: Counter[str] = Counter()
-        for name in source:
-            pieces = name.split(".")
-            for depth in range(len(pieces)):
-                before = "".join(f"{piece}." for piece in pieces[:depth])
-                # of a file, no other network's names
-                is_around = start is not None or f".{prefix}".endswith(f".{before}")
-                if is_around and ".".join(pieces[depth:]) in needed:
-                    counts[before] += 1
-
-        # of equal counts the prefix with the name of the part wins
-        last = f".{part.rpartition('.')[2]}."
-        start_prefix = max(
-            counts,
-            key=lambda name: (counts[name], f".{name}".endswith(last)),
-            default=prefix,
-        )
-    renamed = {
-        prefix + name: value
-        for name, value in strip_prefix(source, start_prefix).items()
-    }
-
-    subject_modules = list_subject_weights(aligner)
+    loaded_weights = strip_prefix(source_weights, source_prefix)
+    subject_weights = list_subject_weights(aligner)
     if start is not None:
-        # a larger part is not taken over in silence
-        matching = renamed.keys() & {prefix + name for name in needed}
-        if matching and (
-            surplus := sorted(renamed.keys() - matching - list_subject_weights(start))
-        ):
+        loaded_names = {prefix + name for name in loaded_weights}
+        matching = loaded_names & {prefix + name for name in target_weights}
+        surplus = sorted(loaded_names - matching - list_subject_weights(start))
+        if matching and surplus:
             console.warn(
-                f"{path}: {len(matching)} of {len(renamed)} weights of {part} are "
-                f"taken over; first left out {surplus[0]}"
+                f"{path}: {len(matching)} of {len(loaded_names)} weights of "
+                f"{module_name} are loaded, but for example not {surplus[0]}"
             )
-
         # weights of a subject fit the same voxels only
-        if subject_modules & matching:
+        if subject_weights & matching:
             refuse_other_voxels(start, aligner)
-    state = {
-        name: value
-        for name, value in strip_prefix(renamed, prefix).items()
-        if name in needed
-    }
 
-    # modules of subjects keep their initial weights where there are none for them
-    initial = {
-        name: value
-        for name, value in needed.items()
-        if prefix + name in subject_modules
-    }
-    way = (
-        "give the same sizes in the recipe's backbone, or leave the part out of "
+    # modules of new subjects keep their initial weights
+    state = {}
+    for name, value in target_weights.items():
+        if prefix + name in subject_weights:
+            state[name] = value
+    is_empty = True
+    for name, value in loaded_weights.items():
+        if name in target_weights:
+            state[name] = value
+            is_empty = False
+    hint = (
+        "set the same sizes in the recipe's backbone, or leave the module out of "
         "start_from"
     )
-    if not state:
-        raise BrainhiveError(f"{path} has no weights for the part {part}", way)
-    weights.fill(
-        aligner.get_submodule(part), {**initial, **state}, f"{path}: {part}", way
+    if is_empty:
+        raise BrainhiveError(f"{path} has no weights of the module {module_name}", hint)
+    module = aligner.get_submodule(module_name)
+    weights.fill(module, state, f"{path}: {module_name}", hint)
+
+
+def _find_prefix(
+    module_name: str,
+    target_names: Collection[str],
+    source_names: Collection[str],
+    is_model: bool,
+) -> str:
+    """Find the prefix of a module's weights in a model or file.
+
+    Without the module's own name, it is the prefix with most of its weights. GPT-2's
+    are `wte.weight` in the file of the hub, and `transformer.wte.weight` in a file with
+    the last layer.
+
+    Args:
+        module_name: Name of the module.
+        target_names: Names of its weights, without prefix.
+        source_names: Names of the weights in the model or file.
+        is_model: True for a model. Modules of a file must have the names of the target.
+    """
+    prefix = f"{module_name}."
+    if any(name.startswith(prefix) for name in source_names):
+        return prefix
+    counts: Counter[str] = Counter()
+    for name in source_names:
+        pieces = name.split(".")
+        for depth in range(len(pieces)):
+            candidate = "".join(f"{piece}." for piece in pieces[:depth])
+            is_possible = is_model or f".{prefix}".endswith(f".{candidate}")
+            if is_possible and ".".join(pieces[depth:]) in target_names:
+                counts[candidate] += 1
+
+    # of equal counts, the prefix that ends in the name of the module wins
+    last_name = f".{module_name.rpartition('.')[2]}."
+    return max(
+        counts,
+        key=lambda name: (counts[name], f".{name}".endswith(last_name)),
+        default=prefix,
     )
 
 
 def find_starts(
     references: References, cell: Cell, paths: Paths, opened: OpenedRuns
 ) -> dict[int, StartFiles]:
-    """Find what each stage starts from, by the stage's number.
+    """Find the weights from which each stage starts, by the number of the stage.
 
-    `opened` are the runs that were looked for before, by reference; others are added.
+    A reference is a model folder, a checkpoint, a run of train-align, a recipe (for its
+    newest run), a file of weights, or `hub:owner/name` with one of these.
 
-    A reference is a model folder or checkpoint, an align run, a file of weights, or
-    `hub:owner/name` with one of these. The name of a train-align recipe means its
-    newest run. Whether sizes fit is seen where the weights are taken over.
+    Args:
+        references: Reference of each stage, by module.
+        cell: Cell that starts. In a run with several models, the model of its name.
+        paths: Folders of the recipe.
+        opened: Runs that were found before.
 
     Raises:
-        MissingData: if there is no such run or file.
+        MissingData: if a run or file does not exist.
         RecipeError: if several models of a run could be meant.
     """
-    return {
-        number: {
-            part: _find_path(name, cell, paths, opened) for part, name in names.items()
-        }
-        for number, names in enumerate(references)
-        if names
-    }
+    starts = {}
+    for number, names in enumerate(references):
+        if names:
+            starts[number] = {
+                module_name: _find_path(reference, cell, paths, opened)
+                for module_name, reference in names.items()
+            }
+    return starts
 
 
 def pin_starts(
     references: References, paths: Paths, opened: OpenedRuns
 ) -> dict[str, str]:
-    """Pin what changes under one name among what stages start from, by that name;
-    `opened` as there.
+    """Find the current version of each reference that can change.
 
-    A recipe stands for its newest run, a repository of the hub for its newest commit.
+    Args:
+        references: Reference of each stage, by module.
+        paths: Folders of the recipe.
+        opened: Runs that were found before.
+
+    Returns:
+        The newest run of a recipe and the newest commit of a repository, by reference.
     """
-    root, names = paths.under_home("runs"), {}
-    for reference in dict.fromkeys(
-        name for start in references for name in start.values()
-    ):
+    root = paths.under_home("runs")
+    versions: dict[str, str] = {}
+    for reference in chain.from_iterable(start.values() for start in references):
+        if reference in versions:
+            continue
+        name, variant = split_variant(reference)
         if reference.startswith(hub.HUB_PREFIX):
-            # weights alone keep the name of their repository, next to whose config they
-            # lie
-            file, variant = _find_weights(reference), split_variant(reference)[1]
-            path = (
-                _find_once(reference, paths, opened)[0].path if file is None else file
-            )
+            path = _find_weights(reference)
+            # weights without a model lie next to their config in the repository
             is_alone = (
-                file is not None and file.is_file() and not _names_file(reference)
+                path is not None and path.is_file() and not _is_weight_file(reference)
             )
+            if path is None:
+                path = _find_run(reference, paths, opened)[0].path
             commit = hub.name_snapshot(path.parent if is_alone else path)
-            names[reference] = commit + (f":{variant}" if variant else "")
-        elif find_recipe_name(split_variant(reference)[0], root) is not None:
-            run, label = _find_once(reference, paths, opened)
-            names[reference] = runs.reference(run, root / TRAINING, label)
-    return names
+            versions[reference] = commit + (f":{variant}" if variant else "")
+        elif find_recipe_name(name, root) is not None:
+            run, label = _find_run(reference, paths, opened)
+            versions[reference] = runs.reference(run, root / TRAINING, label)
+    return versions
 
 
 def list_start_inputs(
     references: References, cell: Cell, paths: Paths, backbone: Any, opened: OpenedRuns
 ) -> list[Input]:
-    """Look for what stages start from, and what the backbone itself loads; nothing is
-    fetched.
+    """List the weights that the stages and the backbone load, without downloads.
+
+    Args:
+        references: Reference of each stage, by module.
+        cell: Cell that starts.
+        paths: Folders of the recipe.
+        backbone: Config of the backbone.
+        opened: Runs that were found before.
     """
-    pretrained = getattr(backbone, "pretrained", None)
-    inputs = (
-        [hub.find_input(pretrained, (), FILES[:1], ("config.json",))]
-        if pretrained
-        else []
-    )
-    for name in (name for start in references for name in start.values()):
-        if name.startswith(hub.HUB_PREFIX):
-            # the second, of a run
-            patterns = (*FILES[:1], f"cells/**/{model_files.WEIGHT_FILES[0]}")
-            inputs.append(
-                find_file_input(name)
-                if _names_file(name)
-                else hub.find_input(
-                    str(split_variant(name)[0]), (), patterns, ("*.json",)
-                )
-            )
-        else:
+    inputs = []
+    best_pattern = WEIGHT_PATTERNS[0]
+    if isinstance(backbone, HasPretrainedWeights) and backbone.pretrained:
+        inputs.append(
+            hub.find_input(backbone.pretrained, (), (best_pattern,), ("config.json",))
+        )
+    for reference in chain.from_iterable(start.values() for start in references):
+        if not reference.startswith(hub.HUB_PREFIX):
             try:
-                _find_path(name, cell, paths, opened)
-                inputs.append(Input(name))
+                _find_path(reference, cell, paths, opened)
+                inputs.append(Input(reference))
             except BrainhiveError as error:
-                inputs.append(Input(name, error=error))
+                inputs.append(Input(reference, error=error))
+        elif _is_weight_file(reference):
+            inputs.append(find_file_input(reference))
+        else:
+            # weights of a network or of the models of a run
+            patterns = (best_pattern, f"cells/**/{model_files.WEIGHT_FILES[0]}")
+            repository = str(split_variant(reference)[0])
+            inputs.append(hub.find_input(repository, (), patterns, ("*.json",)))
     return inputs
 
 
-def _find_once(
+def _find_run(
     reference: str, paths: Paths, opened: OpenedRuns
 ) -> tuple[RunFolder, str]:
+    """Find a run and its variant, once for all cells."""
     if reference not in opened:
         opened[reference] = find_reference(reference, paths)
     return opened[reference]
 
 
 def _find_path(reference: str, cell: Cell, paths: Paths, opened: OpenedRuns) -> Path:
-    """Find a file or a model's folder; of a run the only model, or that of the cell
-    with the same name.
-    """
-    # each model or run is fetched and compared once for all cells
-    if reference not in opened and (file := _find_weights(reference)) is not None:
-        return file
-    (run, variant) = _find_once(reference, paths, opened)
+    """Find a file or model folder. In a run, prefer the model of the cell's name."""
+    if reference not in opened:
+        file = _find_weights(reference)
+        if file is not None:
+            return file
+    run, variant = _find_run(reference, paths, opened)
     name = cell.name.rpartition("/")[2]
-    return find_model(
-        run, variant, name if name in list_model_folders(run, variant) else ""
-    )
+    if name not in list_model_folders(run, variant):
+        name = ""
+    return find_model(run, variant, name)
 
 
 def _find_weights(reference: str) -> Path | None:
-    """Find a file of weights, here or on the hub, where it may be all that a repository
-    holds; else None.
+    """Find a file of weights on this machine or the hub.
+
+    Returns:
+        The file, a snapshot folder of a repository without a file of weights, or None
+        if the reference is a model or run.
+
+    Raises:
+        MissingData: if the file does not exist.
     """
-    # a file that is named
     is_on_hub = reference.startswith(hub.HUB_PREFIX)
-    if _names_file(reference):
+    if _is_weight_file(reference):
         if is_on_hub:
             return find_weight_file(reference)
-        if not (path := locate(reference)).is_file():
-            # as in data/cc2017/FILE
-            is_fetched = parts.is_kind("datasets", path.parent.name)
-            way = (
-                Line("fetch", path.parent.name)
-                if is_fetched
-                else "train.stages start_from=FILE"
-            )
-            raise MissingData(f"no file {path}, which a stage starts from", way)
-        return path
+        path = locate(reference)
+        if path.is_file():
+            return path
+        # files of a data set are fetched with it, such as data/cc2017/FILE
+        hint: Line | str = "set train.stages start_from=FILE"
+        if parts.is_kind("datasets", path.parent.name):
+            hint = Line("fetch", path.parent.name)
+        raise MissingData(f"no file {path}, from which a stage starts", hint)
     if not is_on_hub:
         return None
 
-    # a repository with weights and no model or run of ours, as a network of
-    # transformers
+    # a repository may hold the weights of a network without our model or run
     kind, pinned = hub.inspect_repository(str(split_variant(reference)[0]))
     if kind:
         return None
-    folder = hub.folder(pinned, allow=[*FILES[:1], "config.json"])
-    return next(iter(sorted(folder.glob(FILES[0]))), folder)
+    folder = hub.folder(pinned, allow=[WEIGHT_PATTERNS[0], "config.json"])
+    files = sorted(folder.glob(WEIGHT_PATTERNS[0]))
+    return files[0] if files else folder
 
 
-def _names_file(reference: str) -> bool:
-    """Whether a reference is of a file of weights, which may have a revision on the
-    hub.
-    """
-    is_on_hub = reference.startswith(hub.HUB_PREFIX)
-    return (reference.partition("@")[0] if is_on_hub else reference).endswith(ENDINGS)
+def _is_weight_file(reference: str) -> bool:
+    """Return True if a reference is a file of weights, on the hub with any revision."""
+    if reference.startswith(hub.HUB_PREFIX):
+        reference = reference.partition("@")[0]
+    return reference.endswith(WEIGHT_SUFFIXES)
 
 
 def copy_weights(aligner: Aligner, source: Aligner | Path) -> None:
-    """Take the weights of another model, or of one's folder, over.
+    """Copy the weights of another model.
 
-    A new subject's row is the mean of the rows of the other; its own modules keep their
-    initial weights.
+    The row of a new subject becomes the mean of the other rows. Modules of a new
+    subject keep their initial weights.
+
+    Args:
+        aligner: Model, which is changed in place.
+        source: Other model, or its folder.
 
     Raises:
-        BrainhiveError: if the architecture does not match.
+        BrainhiveError: if the architectures differ.
     """
     import torch
 
     from brainhive_cli.training.alignment import model as aligners
 
-    # signals must have the same voxels, and should have the same unit and rate
+    # voxels must be the same, but training may adapt to another unit or rate
     start = aligners.load(source) if isinstance(source, Path) else source
-    where = source if isinstance(source, Path) else "the model to start from"
-    initial = aligner.state_dict()
+    source_name = source if isinstance(source, Path) else "the model to start from"
     refuse_other_voxels(start, aligner)
     spec = aligner.layout.spec
     try:
         start.layout.spec.refuse_other_signals(
             spec.unit, spec.rate_hz, spec.preparation, "what is trained on", False
         )
-    except BrainhiveError as error:  # training may adapt to it
-        console.warn(f"{where}: {error.message}")
+    except BrainhiveError as error:
+        console.warn(f"{source_name}: {error.message}")
 
-    # rows of subjects: known ones keep theirs, new ones get the mean
+    # weights with a row for each subject
     state = start.state_dict()
-    old, new = start.layout.spec.subjects, aligner.layout.spec.subjects
     for name in _list_row_weights(start):
-        row_of = dict(zip(old, state[name], strict=True))
-        state[name] = torch.stack(
-            [row_of.get(subject, state[name].mean(0)) for subject in new]
-        )
+        mean = state[name].mean(0)
+        row_of = dict(zip(start.layout.spec.subjects, state[name], strict=True))
+        rows = [row_of.get(subject, mean) for subject in spec.subjects]
+        state[name] = torch.stack(rows)
 
-    # modules of subjects: those of absent subjects go, new ones keep their initial
-    # weights
-    for name in list_subject_weights(start) - initial.keys():
+    # modules of single subjects
+    initial_state = aligner.state_dict()
+    for name in list_subject_weights(start) - initial_state.keys():
         state.pop(name, None)
     for name in list_subject_weights(aligner) - state.keys():
-        state[name] = initial[name]
-
-    # all other names and shapes must agree
-    way = (
-        "give the same backbone, fuser, encoders, channels, window and dim as its "
-        "config.json"
-    )
+        state[name] = initial_state[name]
     weights.fill(
-        aligner, state, f"the architecture does not match the checkpoint {where}", way
+        aligner,
+        state,
+        f"the architecture does not match the checkpoint {source_name}",
+        "set the same backbone, fuser, encoders, channels, window and dim as its "
+        "config.json",
     )
     aligner.losses = start.losses
 
 
 def refuse_other_voxels(start: Aligner, aligner: Aligner) -> None:
-    """Refuse a start that knows a subject of the model by other voxels.
+    """Raise an error if two models know a subject by different voxels.
 
     Raises:
-        BrainhiveError: naming what differs.
+        BrainhiveError: with the name of the subject.
     """
     spec = aligner.layout.spec
-    for index, (subject, width) in enumerate(
-        zip(spec.subjects, spec.widths, strict=True)
-    ):
-        regions = {
-            name: subject_regions[index]
-            for name, subject_regions in spec.regions.items()
-        }
+    for index, subject in enumerate(spec.subjects):
+        regions = {name: regions[index] for name, regions in spec.regions.items()}
         start.layout.spec.refuse_other_voxels(
-            subject, width, regions, f"subject {subject}"
+            subject, spec.widths[index], regions, f"subject {subject}"
         )
 
 
 def _list_row_weights(aligner: Aligner) -> set[str]:
-    """Name the weights that have a row for each subject: those that one more subject
-    makes larger.
+    """List the weights with a row for each subject.
+
+    They grow if the model gets another subject.
     """
     spec = aligner.layout.spec
-
-    # the same aligner with one subject more
-    larger = replace(
+    width = max(spec.widths) if spec.widths else spec.channels
+    larger_spec = replace(
         spec,
         subjects=(*spec.subjects, max(spec.subjects, default=0) + 1),
-        widths=(*spec.widths, max(spec.widths) if spec.widths else spec.channels),
+        widths=(*spec.widths, width),
         regions={
             name: (*subjects, subjects[-1]) for name, subjects in spec.regions.items()
         },
     )
-    shapes, state = _compute_shapes(aligner, larger), aligner.state_dict()
-    return {
-        name
-        for name, value in state.items()
-        if value.shape != shapes.get(name, value.shape)
-    }
+    shapes = _compute_shapes(aligner, larger_spec)
+    names = set()
+    for name, value in aligner.state_dict().items():
+        if value.shape != shapes.get(name, value.shape):
+            names.add(name)
+    return names
 
 
 def list_subject_weights(aligner: Aligner) -> set[str]:
-    """Name the weights that go by a subject's number: those that are gone when subjects
-    have others.
+    """List the weights of modules that belong to a single subject.
+
+    Their names change if the subjects get other numbers.
     """
     spec = aligner.layout.spec
     new_subjects = tuple(subject + 1 + max(spec.subjects) for subject in spec.subjects)
-    return (
-        aligner.state_dict().keys()
-        - _compute_shapes(aligner, replace(spec, subjects=new_subjects)).keys()
-    )
+    shapes = _compute_shapes(aligner, replace(spec, subjects=new_subjects))
+    return aligner.state_dict().keys() - shapes.keys()
 
 
 def _compute_shapes(aligner: Aligner, spec: SignalSpec) -> dict[str, torch.Size]:
-    """Give the names and shapes that the weights of an aligner would have for other
-    signals.
-    """
+    """Compute the shapes of the weights of a model for other signals, by name."""
     import torch
 
     from brainhive_cli.training.alignment.model import Aligner

@@ -34,7 +34,7 @@ from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.cell_folder import train_cell
 from brainhive_cli.training.alignment.training.initialisation import (
     REFERENCE_SD,
-    _draw_as_reference,
+    _draw_reference_weights,
 )
 from brainhive_cli.training.alignment.training.optimisation import (
     Learner,
@@ -679,7 +679,7 @@ def test_reference_weights_and_their_decay_are_those_of_transformers():
         theirs, ours = Aligner(long(kind)), Aligner(long(kind))
         Model(theirs.backbone, theirs.fuser)
         torch.manual_seed(5)
-        ours.apply(_draw_as_reference)
+        ours.apply(_draw_reference_weights)
 
         expected = theirs.state_dict()
         drawn = [
