@@ -16,7 +16,7 @@ def resolve_job(recipe: Recipe) -> Job:
     try:
         return reconstruction.resolve_job(recipe)
     except BrainhiveError as error:
-        list_known_inputs = partial(reconstruction.foresee, recipe)
+        list_known_inputs = partial(reconstruction.list_known_inputs, recipe)
         return UnresolvedJob(recipe, error, list_known_inputs)
 
 

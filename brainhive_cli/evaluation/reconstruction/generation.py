@@ -1,6 +1,4 @@
-"""Media generated from heads of signals or stimuli, each file once, from noise that its
-item decides.
-"""
+"""Generation of media from the heads of brain signals or stimuli."""
 
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -9,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import prod
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -48,36 +46,285 @@ from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.run import TrainedRun
 
 MAX_STIMULI_PER_BLOCK = 8192
-"""Stimuli whose heads are computed at once, at most."""
+"""Largest number of stimuli whose heads are computed at once."""
 MAX_VALUES_PER_BLOCK = 1 << 26
-"""Numbers of all their embeddings at most: 256 MiB in float32, 259 pictures of 257 ×
-768 + 77 × 768.
+"""Largest number of values in all embeddings of a block. They take 256 MiB in float32,
+as 259 pictures with embeddings of 257 × 768 and 77 × 768 values do.
 """
 Tensors = Mapping[str, Tensor]
 TRAIN = "train"
-"""The split whose embeddings are averaged, and whose pictures are baselines."""
+"""Split whose embeddings are averaged, and whose pictures are baselines."""
 CELL_INDEPENDENT_SOURCES = ("images", "zeroed", "mean_embedding")
-"""Sources without a brain model: they are generated once for all cells."""
+"""Sources without a brain model. Their media are generated once for all cells."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 N_WRITERS = 4
-"""Threads that write files while the next media are generated."""
+"""Number of threads that write files while the next media are generated."""
+Candidate = tuple[int, int, int]
+"""Row of the item, number of the repeat and number of the candidate, from 0."""
+Rerank = Callable[[UInt8, Decoded], Tensor]
+"""Function that scores pictures [B, H, W, 3] by the heads of B rows. It returns cosine
+similarities [B].
+"""
+
+
+def generate_set(
+    sampler: "Sampler",
+    decoded_set: "DecodedSet",
+    folder: RunFolder,
+    launch: Launch,
+    repeats: int,
+    seed: int,
+    *,
+    n_candidates: int = 1,
+    rerank: Rerank | None = None,
+    rate_hz: float | None = None,
+) -> None:
+    """Generate the media of a set whose files do not exist yet.
+
+    The processes share the files. Each batch has these steps: sample all candidates,
+    keep the best candidate of each file, and write the files in other threads.
+
+    Args:
+        sampler: Prior and generator.
+        decoded_set: Heads from which the media are generated.
+        folder: Folder of the run.
+        launch: Processes that share the set.
+        repeats: Number of media per item.
+        seed: Seed of the noise.
+        n_candidates: Number of candidates per file.
+        rerank: Function that compares candidates with decoded heads. Required for more
+            than a single candidate.
+        rate_hz: Frames per second of clips.
+    """
+    image_ids = decoded_set.image_ids
+    decoded = decoded_set.decoded
+    batch_size = sampler.recipe.batch_size
+    files_per_batch = max(1, batch_size // n_candidates)
+    # without heads no candidate is better than another
+    if decoded is None:
+        n_candidates = 1
+
+    # items and repeats of this process whose files do not exist yet
+    all_tasks = []
+    for row in range(len(image_ids)):
+        all_tasks += [(row, repeat) for repeat in range(repeats)]
+    file_of_task = {}
+    for row, repeat in launch.shard(all_tasks):
+        file = decoded_set.name_file(image_ids[row], repeat)
+        if not (folder.path / file).is_file():
+            file_of_task[row, repeat] = file
+    tasks = list(file_of_task)
+
+    writes: list[Future[Path]] = []
+    with (
+        ThreadPoolExecutor(N_WRITERS) as writers,
+        console.progress(f"generating {decoded_set.name}", len(tasks)) as bar,
+    ):
+        for start in range(0, len(tasks), files_per_batch):
+            raise_if_asked_to_stop()  # files that are written are kept
+            batch = tasks[start : start + files_per_batch]
+
+            # sample all candidates
+            candidates: list[Candidate] = []
+            for row, repeat in batch:
+                candidates += [(row, repeat, number) for number in range(n_candidates)]
+            samples = []
+            for first in range(0, len(candidates), batch_size):
+                chunk = candidates[first : first + batch_size]
+                samples.append(_sample(sampler, decoded_set, chunk, seed, bar))
+            media = np.concatenate(samples)  # [B, H, W, 3], or [B, F, H, W, 3] of clips
+
+            # keep the candidate that is most similar to its decoded head
+            if rerank is not None and decoded is not None:
+                heads = decoded[[row for row, _, _ in candidates]]
+                similarities = rerank(media, heads).view(len(batch), n_candidates)
+                best = similarities.argmax(1).cpu().numpy()
+                media = media[np.arange(len(batch)) * n_candidates + best]
+
+            # write the files while the next batch is generated, but wait for the files
+            # of the batch before
+            for future in writes:
+                future.result()
+            writes = []
+            for task, pixels in zip(batch, media, strict=True):
+                save = partial(media_files.save, pixels, rate_hz=rate_hz)
+                writes.append(writers.submit(folder.replace, file_of_task[task], save))
+            bar.advance(len(batch))
+        for future in writes:
+            future.result()
+
+
+def _sample(
+    sampler: "Sampler",
+    decoded_set: "DecodedSet",
+    candidates: Sequence[Candidate],
+    seed: int,
+    bar: console.Bar,
+) -> UInt8:
+    """Generate candidates at once, as uint8 [B, H, W, 3] or [B, F, H, W, 3]."""
+    rows = [row for row, _, _ in candidates]
+    image_ids = [decoded_set.image_ids[row] for row in rows]
+    seeds = []
+    for image_id, (_, repeat, number) in zip(image_ids, candidates, strict=True):
+        seeds.append(derive_noise_seed(seed, image_id, repeat, number))
+
+    def show_step(step: int) -> None:
+        bar.advance(0, f"step {step} of {sampler.sampling.steps}")
+
+    decoded = decoded_set.decoded
+    media = sampler.sample(
+        None if decoded is None else decoded[rows],
+        seeds,
+        on_step=show_step,
+        items=image_ids,
+    )
+    return media_files.to_bytes(media)
+
+
+def derive_noise_seed(seed: int, image_id: str, repeat: int, candidate: int = 0) -> int:
+    """Derive the seed of the noise for a picture.
+
+    The seed depends neither on the source nor on the batch size, so media of several
+    sources start from the same noise.
+    """
+    name = f"{seed}/{image_id}/{repeat}"
+    if candidate:
+        name += f"/{candidate}"
+    return zlib.crc32(name.encode())
+
+
+@runtime_checkable
+class HasLatentSpaces(Protocol):
+    """Generator that starts from the latents of several autoencoders."""
+
+    def latent_spaces(self, head: str, starts: bool, /) -> Sequence[str]:
+        """List the autoencoders whose latents a head may hold."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Sampler:
+    """Prior and generator. The generator is loaded for the first batch.
+
+    Attributes:
+        build_generator: Loads the generator onto a device, in a dtype.
+        prior: Prior on `device`.
+        recipe: Recipe with size, precision and use of memory.
+        sampling: Steps, guidance and prompts.
+        device: Device that generates.
+        heads: Heads of the brain model, to check the autoencoder of decoded latents.
+    """
+
+    build_generator: Callable[[torch.device, torch.dtype], Any]
+    prior: Prior
+    recipe: Recipe
+    sampling: Sampling
+    device: torch.device
+    heads: Heads = field(default_factory=dict)
+
+    @property
+    def precision(self) -> str:
+        """Name of the generator's dtype. A CPU uses fp32 instead of fp16."""
+        if self.device.type == "cpu" and self.recipe.precision == "fp16":
+            return "fp32"
+        return self.recipe.precision
+
+    @cached_property
+    @console.progress("loading the generator")
+    def generator(self) -> Any:
+        """Generator with the prior attached."""
+        is_offloaded = self.recipe.offload and self.device.type != "cpu"
+        device = torch.device("cpu") if is_offloaded else self.device
+        generator = self.build_generator(device, DTYPES[self.precision])
+        offload_device = self.device if is_offloaded else None
+        generator.spare_memory(offload_device, self.recipe.tiling)
+        self.prior.attach(generator)
+        # the steps reuse freed memory instead of returning it to the system
+        keep_freed_memory()
+        return generator
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        decoded: Decoded | None,
+        seeds: Sequence[int],
+        on_step: Callable[[int], None] | None = None,
+        items: Sequence[str] = (),
+    ) -> GeneratedMedia:
+        """Generate a picture or clip for each seed and row of decoded heads.
+
+        Args:
+            decoded: Heads of B rows. None generates without a condition.
+            seeds: Seeds [B] of the noise.
+            on_step: Function that is called with the number of each finished step.
+            items: Names [B] for error messages.
+
+        Raises:
+            BrainhiveError: if sampling would start from latents of another autoencoder,
+                or a generated value is not finite.
+        """
+        # conditions of the prior, and of the unconditional side of guidance
+        if decoded is None:
+            conditioning = self.prior.null(len(seeds), seeds)
+        else:
+            conditioning = self.prior.condition(decoded, seeds)
+        null = None
+        if self.sampling.guidance > 1:
+            null = self.prior.null(len(seeds), seeds)
+
+        self._require_latent_spaces(starts=conditioning.start is not None)
+        media: GeneratedMedia = self.generator.generate(
+            conditioning,
+            seeds,
+            self.recipe.resolution_px,
+            self.sampling,
+            null=null,
+            on_step=on_step,
+        )
+        advice = "precision: fp32 in the recipe of reconstruct"
+        require_finite(media, seeds, items, self.precision, advice)
+        return media
+
+    def _require_latent_spaces(self, starts: bool) -> None:
+        """Raise an error if a head predicts latents of another autoencoder.
+
+        Args:
+            starts: True if sampling starts from decoded latents.
+        """
+        for name, head in self.heads.items():
+            if isinstance(self.generator, HasLatentSpaces):
+                spaces = list(self.generator.latent_spaces(name, starts))
+            else:
+                spaces = [self.generator.latent_space] if starts else []
+            if (
+                spaces
+                and head.digest.startswith(LATENT_SPACE_PREFIX)
+                and head.digest not in spaces
+            ):
+                refuse_other_target(name, head, spaces[0], "the generator")
+
+
+def get_token_vectors(heads: Tensors) -> Tensor:
+    """Return the vectors [B, D] of the head `token`, by which rows are compared."""
+    return flatten_vectors(heads[TOKEN_HEAD])
 
 
 @dataclass(frozen=True)
 class StimulusHeads:
-    """Heads of stimuli, from the prior's fuser; where it has none, the targets of the
-    brain model's heads.
+    """Heads of stimuli, as an ideal brain model would decode them.
+
+    They are the output of the prior's fuser. Without a fuser, they are the targets of
+    the brain model.
 
     Attributes:
-        align: The run whose stimuli are embedded.
-        encoders: Those that embedded them.
-        encoder_keys: The key of each encoder's embeddings, by its name.
-        compute_heads: Embeddings [B, …] by key to heads [B, …] by name.
-        device: Where heads are computed.
-        compute_vectors: Heads to the vectors [B, D] by which rows are compared;
-            default: the token.
-        vector_keys: Keys of the embeddings that these vectors are made from; None for
-            all.
+        align: Run whose stimuli are embedded.
+        encoders: Encoders of the embeddings.
+        encoder_keys: Key of the embeddings, by the name of the encoder.
+        compute_heads: Computes heads by name from embeddings [B, …] by key.
+        device: Device on which heads are computed.
+        compute_vectors: Computes the vectors [B, D] by which heads are compared.
+        vector_keys: Keys of the embeddings from which the vectors are computed. None
+            for all keys.
     """
 
     align: TrainedRun
@@ -85,56 +332,51 @@ class StimulusHeads:
     encoder_keys: Mapping[str, str]
     compute_heads: Callable[[dict[str, Tensor]], dict[str, Tensor]]
     device: torch.device
-    compute_vectors: Callable[[Tensors], Tensor] = lambda heads: flatten_vectors(
-        heads[TOKEN_HEAD]
-    )
+    compute_vectors: Callable[[Tensors], Tensor] = get_token_vectors
     vector_keys: Collection[str] | None = None
 
     @classmethod
     def from_prior(cls, align: TrainedRun, prior: Prior, device: torch.device) -> Self:
-        """Choose the function that computes the heads.
+        """Choose the functions that compute heads and vectors.
 
         Raises:
-            BrainhiveError: if the prior fuses embeddings of other encoders; it names
-                both.
+            BrainhiveError: if the prior fuses embeddings of other encoders.
         """
-        # the fuser takes embeddings by the names that the prior was trained with
         encoders = align.models[0].encoders
-        if (fuser := prior.fuser) is not None:
-            keys = match_keys(encoders, prior.dims, "the prior")
-            return cls(
-                align,
-                encoders,
-                keys,
-                lambda embeddings: {TOKEN_HEAD: fuser(embeddings)},
-                device,
-            )
+        fuser = prior.fuser
+        if fuser is not None:
+            # keys by which the prior was trained
+            encoder_keys = match_keys(encoders, prior.dims, "the prior")
 
-        # without a fuser, heads are the targets of the brain model
+            def fuse(embeddings: dict[str, Tensor]) -> dict[str, Tensor]:
+                return {TOKEN_HEAD: fuser(embeddings)}
+
+            return cls(align, encoders, encoder_keys, fuse, device)
+
         model = TrainedModel(align, align.cells[0], device).module
-        layout = model.layout
         return cls(
             align,
             encoders,
-            layout.encoders,
+            model.layout.encoders,
             model.compute_targets,
             device,
-            model.join_heads,
-            layout.compared_keys,
+            compute_vectors=model.join_heads,
+            vector_keys=model.layout.compared_keys,
         )
 
     def iterate_heads(
         self, split: str, rows: Int64, keys: Collection[str] | None = None
     ) -> Iterator[Decoded]:
-        """Compute the heads of rows of a split's stores, block by block.
+        """Yield the heads of stimuli in blocks that fit in memory.
+
+        There is at least a single block, which may have no rows.
 
         Args:
-            split: Part of the data set.
-            rows: Of its stores, [N].
-            keys: Keys of the embeddings that the heads are computed from; None for all.
+            split: Split of the stimuli.
+            rows: Row numbers [N] in the target stores of the split.
+            keys: Keys of the embeddings to compute from. None for all keys.
         """
-        # embeddings of these keys, and the rows that fit in memory
-        opened = Targets.from_stores(
+        targets = Targets.from_stores(
             self.align.stores(split),
             Launch(0, 1, self.device),
             self.encoder_keys,
@@ -142,51 +384,47 @@ class StimulusHeads:
         )
         sources = {
             key: source
-            for key, source in opened.sources.items()
+            for key, source in targets.sources.items()
             if keys is None or key in keys
         }
-        # numbers of one stimulus in all embeddings
-        width = sum(prod(source.shape) for source in sources.values())
-        batch_size = max(1, min(MAX_STIMULI_PER_BLOCK, MAX_VALUES_PER_BLOCK // width))
-
-        # at least one block, also of no rows
-        for batch in np.array_split(rows, max(1, -(-len(rows) // batch_size))):
-            embeddings = dict(Targets(sources).gather(batch))
+        values_per_stimulus = sum(prod(source.shape) for source in sources.values())
+        max_rows = min(
+            MAX_STIMULI_PER_BLOCK, MAX_VALUES_PER_BLOCK // values_per_stimulus
+        )
+        block_size = max(1, max_rows)
+        n_blocks = -(-len(rows) // block_size)
+        for block in np.array_split(rows, max(1, n_blocks)):
+            embeddings = dict(Targets(sources).gather(block))
             with torch.inference_mode():
                 heads = Decoded(self.compute_heads(embeddings))
             yield heads
 
     def average_heads(self, split: str) -> Decoded:
-        """Average the heads of all stimuli of a split: one row."""
-        # sums in float64: float32 would lose digits over many thousands of stimuli
-        rows = np.flatnonzero(
-            np.all([store.done for store in self.align.stores(split).values()], 0)
-        )
-        totals: dict[str, Tensor] = {}
+        """Average the heads of all embedded stimuli of a split to a single row."""
+        stores = self.align.stores(split)
+        is_embedded = np.all([store.done for store in stores.values()], 0)
+        rows = np.flatnonzero(is_embedded)
+        # sums are float64, because float32 loses digits over thousands of stimuli
+        sums: dict[str, Tensor] = {}
         for block in self.iterate_heads(split, rows):
             for name, head in block.tensors.items():
-                total = head.double().sum(0, keepdim=True)  # [1, …]
-                totals[name] = totals[name] + total if name in totals else total
-        return Decoded(
-            {name: (total / len(rows)).float() for name, total in totals.items()}
-        )
+                block_sum = head.double().sum(0, keepdim=True)  # [1, …]
+                sums[name] = sums[name] + block_sum if name in sums else block_sum
+        means = {name: (total / len(rows)).float() for name, total in sums.items()}
+        return Decoded(means)
 
-    def build_reranker(self, launch: Launch) -> Callable[[UInt8, Decoded], Tensor]:
-        """Load the encoders, and compare generated pictures with decoded heads; it
-        never sees the stimulus.
+    def build_reranker(self, launch: Launch) -> Rerank:
+        """Load the encoders, and make a function that scores generated pictures.
 
-        Returns:
-            From pictures [B, H, W, 3] and heads of B rows to their cosine [B];
-            RecipeError of clips.
+        The function compares the embedding of a picture with the decoded head. It does
+        not use the stimulus. It raises a RecipeError for clips.
         """
-        # encoders that the comparison does not use are not loaded
-        compared = self.vector_keys
-        keys = self.encoder_keys
-        encoders = [
-            config
-            for config in self.encoders
-            if compared is None or keys[config.name] in compared
-        ]
+        # load only encoders that the vectors are computed from
+        encoders = []
+        for config in self.encoders:
+            key = self.encoder_keys[config.name]
+            if self.vector_keys is None or key in self.vector_keys:
+                encoders.append(config)
         groups = group_encoders(encoders, "fp32", launch)
 
         @torch.inference_mode()
@@ -200,29 +438,26 @@ class StimulusHeads:
             embeddings: dict[str, Tensor] = {}
             for group in groups:
                 views = group.encoder.preprocess_all(pictures)
-                embeddings |= {
-                    keys[name]: values for name, values in group.encode(views).items()
-                }
+                for name, values in group.encode(views).items():
+                    embeddings[self.encoder_keys[name]] = values
 
-            # vectors [B, D] of generated pictures and of decoded heads
-            generated = self.compute_vectors(self.compute_heads(embeddings))
-            return F.cosine_similarity(
-                generated, self.compute_vectors(decoded.tensors).to(generated.device)
-            )
+            vectors = self.compute_vectors(self.compute_heads(embeddings))  # [B, D]
+            decoded_vectors = self.compute_vectors(decoded.tensors)
+            return F.cosine_similarity(vectors, decoded_vectors.to(vectors.device))
 
         return compare_pictures
 
 
 @dataclass(frozen=True)
 class DecodedSet:
-    """The decoded heads of one source, one row for each item.
+    """Decoded heads from a single source, a row for each item.
 
     Attributes:
-        source: Where they come from.
-        cell: Whose brain model decoded them; None for those `CELL_INDEPENDENT`.
-        subject: Whose signals; None where there are none.
-        image_ids: The items, [N].
-        decoded: Heads of N rows; None for `zeroed`, which conditions on nothing.
+        source: Source of the heads.
+        cell: Brain model that decoded them. None for `CELL_INDEPENDENT_SOURCES`.
+        subject: Subject of the signals, or None without signals.
+        image_ids: Image ids [N] of the items.
+        decoded: Heads of N rows. None for `zeroed`, which has no condition.
     """
 
     source: SourceName
@@ -233,332 +468,111 @@ class DecodedSet:
 
     @property
     def name(self) -> str:
-        """The folder of its pictures below `samples`."""
-        # sources without a brain model have no folder for each cell
-        cell = f"{self.cell.name}/sub-{self.subject:02d}" if self.cell else ""
-        return cell if self.source == "brain" else f"{self.source}/{cell}".rstrip("/")
+        """Name of the folder of its media below `samples`.
+
+        Examples: `CELL/sub-01` for the brain, `shuffled/CELL/sub-01`, `images`.
+        """
+        if self.cell is None:
+            return self.source
+        folder = f"{self.cell.name}/sub-{self.subject:02d}"
+        return folder if self.source == "brain" else f"{self.source}/{folder}"
 
     def name_file(self, image_id: str, repeat: int) -> str:
-        """The path of a picture below the run's folder."""
+        """Return the path of a picture, relative to the folder of the run."""
         folder = resolve_below(
             Path("samples", self.name), image_id, source="the stimulus id"
         )
         return f"{folder.as_posix()}/{repeat:02d}.png"
 
-    def take_first(self, items: int | None) -> "DecodedSet":
-        """Keep the first items; all when None."""
-        decoded = None if self.decoded is None else self.decoded[:items]
-        return replace(self, image_ids=self.image_ids[:items], decoded=decoded)
+    def take_first(self, n_items: int | None) -> "DecodedSet":
+        """Keep the first items. None keeps all items."""
+        decoded = None if self.decoded is None else self.decoded[:n_items]
+        return replace(self, image_ids=self.image_ids[:n_items], decoded=decoded)
 
     def shuffle_signals(self) -> "DecodedSet":
-        """Give every item another item's signal, each signal once.
+        """Give every item the heads of another item.
+
+        The order depends only on the seed of the cell and the subject.
 
         Raises:
-            RecipeError: if there is only one.
+            RecipeError: if there is only a single item.
         """
         if len(self.image_ids) < 2:
             raise RecipeError(
                 "one signal cannot be shuffled", "leave `shuffled` out of sources"
             )
-        assert (
-            self.cell is not None
-            and self.subject is not None
-            and self.decoded is not None
-        )
-        # seed and subject decide the order, which is the same in every run
-        rows = draw_derangement(
-            len(self.image_ids), (self.cell.seed, self.subject)
-        ).tolist()
-        return replace(self, source="shuffled", decoded=self.decoded[rows])
+        assert self.cell is not None
+        assert self.subject is not None
+        assert self.decoded is not None
+        order = draw_derangement(len(self.image_ids), (self.cell.seed, self.subject))
+        return replace(self, source="shuffled", decoded=self.decoded[order.tolist()])
 
 
-def draw_derangement(count: int, seed: int | tuple[int, ...]) -> Int64:
-    """Draw a permutation [N] without fixed points: the neighbour of each index in a
-    random order.
-    """
-    order = np.random.default_rng(seed).permutation(count)
-
-    # each index gets its predecessor in the order, so none gets itself
-    neighbours = np.empty_like(order)
-    neighbours[order] = np.roll(order, 1)
-    return neighbours
+def draw_derangement(n_items: int, seed: int | tuple[int, ...]) -> Int64:
+    """Draw a permutation [N] that leaves no index in its place."""
+    order = np.random.default_rng(seed).permutation(n_items)
+    # each index gets its predecessor in a random order
+    derangement = np.empty_like(order)
+    derangement[order] = np.roll(order, 1)
+    return derangement
 
 
 def decode_signals(model: TrainedModel, subject: int, split: str) -> DecodedSet:
-    """Decode all signals of a subject in a split, by a brain model."""
-    # heads in the order of the signals, whose rows say which stimuli these showed
+    """Decode all signals of a subject in a split."""
     decoded, rows = model.decoded(subject, split)
-    image_ids = model.pictures(split).image_ids
-    return DecodedSet(
-        "brain", model.cell, subject, [image_ids[row] for row in rows], decoded
-    )
+    all_ids = model.pictures(split).image_ids
+    image_ids = [all_ids[row] for row in rows]
+    return DecodedSet("brain", model.cell, subject, image_ids, decoded)
 
 
 def make_decoded_sets(
     sources: Sequence[SourceName],
-    brain: Sequence[DecodedSet],
-    heads: StimulusHeads,
+    brain_sets: Sequence[DecodedSet],
+    stimulus_heads: StimulusHeads,
     split: str,
-    items: int | None,
+    n_items: int | None,
 ) -> list[DecodedSet]:
-    """Collect the set of each source that media are generated from, of the same items.
+    """Make the sets of heads from which media are generated.
+
+    All sources have the same items. Baselines among the sources are skipped.
 
     Args:
-        sources: In order.
-        brain: The decoded heads of all signals.
-        heads: Computes heads of the stimuli.
-        split: Whose items.
-        items: How many of them, from the start; all when None.
+        sources: Sources, in the order of the result.
+        brain_sets: Heads decoded from all signals.
+        stimulus_heads: Computes heads of stimuli.
+        split: Split of the items.
+        n_items: Number of items, from the start of the split. None for all.
     """
-    sets: dict[SourceName, list[DecodedSet]] = {
-        "brain": [decoded_set.take_first(items) for decoded_set in brain]
-    }
-    ids = list(
-        dict.fromkeys(
-            image_id
-            for decoded_set in sets["brain"]
-            for image_id in decoded_set.image_ids
-        )
-    )
+    first_sets = [decoded_set.take_first(n_items) for decoded_set in brain_sets]
+    unique_ids: dict[str, None] = {}
+    for decoded_set in first_sets:
+        unique_ids |= dict.fromkeys(decoded_set.image_ids)
+    image_ids = list(unique_ids)
 
-    # heads of other items
-    if "shuffled" in sources:
-        sets["shuffled"] = [
-            decoded_set.shuffle_signals().take_first(items) for decoded_set in brain
-        ]
-
-    # heads without a brain model: the stimuli's, none at all, and the mean of the
-    # training split
-    without_cell: dict[SourceName, Decoded | None] = {}
-    if "images" in sources:
-        # stores of a split have the same rows
-        rows = next(iter(heads.align.stores(split).values())).find_rows(ids)
-        without_cell["images"] = Decoded.join([*heads.iterate_heads(split, rows)])
-    if "zeroed" in sources:
-        without_cell["zeroed"] = None
-    if "mean_embedding" in sources:
-        # one row, repeated for every item
-        means = heads.average_heads(TRAIN).tensors
-        repeated = {
-            name: head.expand(len(ids), *head.shape[1:]) for name, head in means.items()
-        }
-        without_cell["mean_embedding"] = Decoded(repeated)
-    for source, decoded in without_cell.items():
-        sets[source] = [DecodedSet(source, None, None, ids, decoded)]
-    return [
-        decoded_set
-        for source in dict.fromkeys(sources)
-        for decoded_set in sets.get(source, [])
-    ]
-
-
-@dataclass(frozen=True, eq=False)
-class Sampler:
-    """Prior and generator; the generator is loaded for the first batch.
-
-    Attributes:
-        build_generator: Loads the generator onto a device, in a dtype.
-        prior: On `device`.
-        recipe: Size, precision and memory.
-        sampling: Steps, guidance, prompts.
-        device: Where media are generated.
-        heads: Those of the brain model, so that latents of another autoencoder are
-            refused.
-    """
-
-    build_generator: Callable[[torch.device, torch.dtype], Any]
-    prior: Prior
-    recipe: Recipe
-    sampling: Sampling
-    device: torch.device
-    heads: Heads = field(default_factory=dict)
-
-    @property
-    def precision(self) -> str:
-        """The dtype of the generator: a CPU takes fp32 for fp16."""
-        has_half = self.device.type != "cpu" or self.recipe.precision != "fp16"
-        return self.recipe.precision if has_half else "fp32"
-
-    @cached_property
-    @console.progress("loading the generator")
-    def generator(self) -> Any:
-        """Generator with the prior attached."""
-        output = self.recipe
-        is_offloaded = output.offload and self.device.type != "cpu"
-        generator = self.build_generator(
-            torch.device("cpu") if is_offloaded else self.device, DTYPES[self.precision]
-        )
-
-        # memory of each step is kept for the next; that of the weights, which are
-        # loaded already, is returned
-        generator.spare_memory(self.device if is_offloaded else None, output.tiling)
-        self.prior.attach(generator)
-        keep_freed_memory()
-        return generator
-
-    @torch.inference_mode()
-    def sample(
-        self,
-        decoded: Decoded | None,
-        seeds: Sequence[int],
-        on_step: Callable[[int], None] | None = None,
-        items: Sequence[str] = (),
-    ) -> GeneratedMedia:
-        """Generate one picture or clip for each row of decoded heads and its seed.
-
-        Args:
-            decoded: Heads of B rows; None for the prior's unconditional ones.
-            seeds: [B], of the noise.
-            items: [B] names, for errors.
-            on_step: Called with the number of each step done.
-
-        Raises:
-            BrainhiveError: if sampling would start from decoded latents of another
-                autoencoder, or what is generated is not finite.
-        """
-        # conditions from the prior, one row a seed
-        prior, count = self.prior, len(seeds)
-        conditioning = (
-            prior.null(count, seeds)
-            if decoded is None
-            else prior.condition(decoded, seeds)
-        )
-
-        # without guidance the unconditional prediction is not used
-        null = prior.null(count, seeds) if self.sampling.guidance > 1 else None
-
-        # decoded latents to start from must be those of the generator's autoencoder; a
-        # chain has several
-        starts = conditioning.start is not None
-        for name, head in self.heads.items():
-            if hasattr(self.generator, "latent_spaces"):
-                spaces = self.generator.latent_spaces(name, starts)
-            else:
-                spaces = [self.generator.latent_space] if starts else []
-            if (
-                spaces
-                and head.digest.startswith(LATENT_SPACE_PREFIX)
-                and head.digest not in spaces
-            ):
-                refuse_other_target(name, head, spaces[0], "the generator")
-
-        media: GeneratedMedia = self.generator.generate(
-            conditioning,
-            seeds,
-            self.recipe.resolution_px,
-            self.sampling,
-            null=null,
-            on_step=on_step,
-        )
-
-        way = "precision: fp32 in the recipe of reconstruct"
-        require_finite(media, seeds, items, self.precision, way)
-        return media
-
-
-def generate_set(
-    sampler: Sampler,
-    decoded_set: DecodedSet,
-    folder: RunFolder,
-    launch: Launch,
-    repeats: int,
-    seed: int,
-    *,
-    count: int = 1,
-    rerank: Callable[[UInt8, Decoded], Tensor] | None = None,
-    rate_hz: float | None = None,
-) -> None:
-    """Generate this process's share of what is not there yet of a set; files are
-    written meanwhile.
-
-    Args:
-        sampler: Prior and generator.
-        decoded_set: What the media are generated from.
-        folder: The run.
-        launch: The processes that share the set.
-        repeats: Media kept for each item.
-        seed: Seed of the noise.
-        count: Candidates, which are generated for each medium that is kept.
-        rerank: Compares candidates with decoded heads, to choose one of several; see
-            `build_reranker`.
-        rate_hz: Frames a second of clips: those of the stimuli.
-    """
-    # nothing is there to choose by where nothing was decoded
-    ids = decoded_set.image_ids
-    decoded = decoded_set.decoded
-    width = sampler.recipe.batch_size
-    size = max(1, width // count)
-    if decoded is None:
-        count = 1
-
-    def sample(candidates: Sequence[tuple[int, int, int]]) -> UInt8:
-        """Generate the media of candidates (row, repeat, number of the candidate) at
-        once.
-        """
-        rows = [row for row, _, _ in candidates]
-        # without heads the prior is unconditional
-        media = sampler.sample(
-            None if decoded is None else decoded[rows],
-            [
-                derive_noise_seed(seed, ids[row], repeat, n)
-                for row, repeat, n in candidates
-            ],
-            on_step=lambda step: bar.advance(
-                0, f"step {step} of {sampler.sampling.steps}"
-            ),
-            items=[ids[row] for row in rows],
-        )
-        return media_files.to_bytes(media)
-
-    # this process's share of the files that are not there yet
-    tasks = launch.shard(
-        [(row, repeat) for row in range(len(ids)) for repeat in range(repeats)]
-    )
-    files = {task: decoded_set.name_file(ids[task[0]], task[1]) for task in tasks}
-    todo = [task for task, file in files.items() if not (folder.path / file).is_file()]
-
-    # files of one batch are written while the next is generated
-    writing: list[Future[Path]] = []
-    with (
-        ThreadPoolExecutor(N_WRITERS) as writers,
-        console.progress(f"generating {decoded_set.name}", len(todo)) as bar,
-    ):
-        for first in range(0, len(todo), size):
-            raise_if_asked_to_stop()  # what is written is kept
-            batch = todo[first : first + size]
-
-            # all candidates of all tasks
-            candidates = [
-                (row, repeat, n) for row, repeat in batch for n in range(count)
-            ]
-            chunks = [
-                candidates[at : at + width] for at in range(0, len(candidates), width)
-            ]
-            # [B, H, W, 3], or [B, F, H, W, 3] of clips
-            media = np.concatenate([sample(chunk) for chunk in chunks])
-
-            # the one of each task that is most similar to its decoded head
-            if rerank is not None and decoded is not None:
-                heads = decoded[[row for row, _, _ in candidates]]
-                best = (
-                    rerank(media, heads).view(len(batch), count).argmax(1).cpu().numpy()
-                )
-                media = media[np.arange(len(batch)) * count + best]
-            for future in writing:  # so that no more than one batch waits
-                future.result()
-            writing = []
-            for task, pixels in zip(batch, media, strict=True):
-                save = partial(media_files.save, pixels, rate_hz=rate_hz)
-                writing.append(writers.submit(folder.replace, files[task], save))
-            bar.advance(len(batch))
-        for future in writing:
-            future.result()
-
-
-def derive_noise_seed(seed: int, image_id: str, repeat: int, candidate: int = 0) -> int:
-    """Derive the seed of a picture's noise from the item and the repeat, and nothing
-    else.
-    """
-    # the same noise for each source and batch size: differences are not of the noise
-    name = f"{seed}/{image_id}/{repeat}" + (f"/{candidate}" if candidate else "")
-    return zlib.crc32(name.encode())
+    sets = []
+    for source in dict.fromkeys(sources):
+        decoded: Decoded | None
+        if source == "brain":
+            sets += first_sets
+            continue
+        elif source == "shuffled":
+            for decoded_set in brain_sets:
+                sets.append(decoded_set.shuffle_signals().take_first(n_items))
+            continue
+        elif source == "images":
+            # all stores of a split have the same rows
+            store = next(iter(stimulus_heads.align.stores(split).values()))
+            rows = store.find_rows(image_ids)
+            decoded = Decoded.join(list(stimulus_heads.iterate_heads(split, rows)))
+        elif source == "zeroed":
+            decoded = None
+        elif source == "mean_embedding":
+            means = stimulus_heads.average_heads(TRAIN).tensors
+            repeated = {}
+            for name, head in means.items():
+                repeated[name] = head.expand(len(image_ids), *head.shape[1:])
+            decoded = Decoded(repeated)
+        else:
+            continue
+        sets.append(DecodedSet(source, None, None, image_ids, decoded))
+    return sets

@@ -1,8 +1,8 @@
-"""The job of reconstruct: the cells that decode, the stimuli, and the prior."""
+"""Models, stimuli and settings from which the command reconstruct generates media."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 
@@ -15,7 +15,7 @@ from brainhive_cli.core.runs import RunFolder, split_variant
 from brainhive_cli.data.datasets import list_pictures, list_stimuli, make_grouping
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.stores.learned import DATASET_SEPARATOR, TrainingHistory
-from brainhive_cli.evaluation.reconstruction.folders import BASELINES, DEFAULT_SOURCES
+from brainhive_cli.evaluation.reconstruction.baselines import BASELINES
 from brainhive_cli.evaluation.reconstruction.generation import (
     CELL_INDEPENDENT_SOURCES,
     TRAIN,
@@ -23,7 +23,7 @@ from brainhive_cli.evaluation.reconstruction.generation import (
 )
 from brainhive_cli.evaluation.reconstruction.metric_parts import (
     choose_metrics,
-    list_metric_inputs as inputs_of_metrics,
+    list_metric_inputs,
 )
 from brainhive_cli.evaluation.reconstruction.recipe import (
     DEFAULT_STRENGTH,
@@ -54,20 +54,62 @@ PRIOR_KEYS = {"prior", "adapter"}
 """Keys of the recipe that choose the prior."""
 RUN_KEYS = PRIOR_KEYS | {"align_run", "dataset", "subjects", "copies"}
 """Keys that choose the run that decodes."""
+DEFAULT_SOURCES: dict[str, tuple[SourceName, ...]] = {
+    "picture": ("brain", "nearest", "mean"),
+    "clip": ("brain", "nearest", "still"),
+}
+"""Sources of each medium, unless the recipe names them."""
+
+
+@runtime_checkable
+class HasTextInputs(Protocol):
+    """Config of a generator that needs further weights for prompts."""
+
+    def text_inputs(self) -> list[Input]:
+        """List the weights of the text encoders."""
+        ...
+
+
+@runtime_checkable
+class HasCaveats(Protocol):
+    """Config of a generator that limits what its media can show."""
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Caveats of all metrics of its media."""
+        ...
+
+
+@runtime_checkable
+class BuildsShapes(Protocol):
+    """Config of a generator that can be built without its weights."""
+
+    def build_shapes(self) -> Any:
+        """Build the generator with parameters that have only shapes."""
+        ...
+
+
+@runtime_checkable
+class RequiresWidth(Protocol):
+    """Generator that accepts only embeddings of a certain width."""
+
+    def require_width(self, width: int, /) -> None:
+        """Raise an error for embeddings of another width."""
+        ...
 
 
 @dataclass(frozen=True)
 class Job:
-    """Media that reconstruct generates: cells, stimuli, sources and the prior.
+    """Models, stimuli and prior that generate media.
 
     Attributes:
-        recipe: Its settings.
-        prior: On the CPU.
-        align: The run or model that decodes.
-        cells: The cells, each with a subject that it is tested on.
-        images: The stimuli; where their files are absent, as many as are published
-            stand for them.
-        sources: What media are made from.
+        recipe: Settings.
+        prior: Prior on the CPU.
+        align: Run or model that decodes.
+        cells: Cells (trained models), each with a subject that it is tested on.
+        images: Stimuli. If their files are absent, as many placeholders as the data set
+            has published stimuli.
+        sources: Sources of the media.
     """
 
     recipe: Recipe
@@ -82,290 +124,277 @@ class Job:
         """Choose the cells that decode, and the stimuli.
 
         Args:
-            recipe: What the user wrote; no sweep, and no folder to score.
-            prior: What `priors.load` returns.
-            align: What `find_run` returns.
-        """
-        # the cells of the seeds that the recipe names, with each subject that they are
-        # tested on
-        known_seeds = sorted({cell.seed for cell in align.cells})
-        seeds = recipe.seeds or [align.cells[0].seed]
-        if absent := [seed for seed in seeds if seed not in known_seeds]:
-            raise MissingData(
-                f"run {align.folder.path} has no cell of seeds {absent}",
-                f"it has seeds {known_seeds}",
-            )
-        cells = [
-            (cell, subject)
-            for cell in align.cells
-            if cell.seed in seeds
-            for subject in cell.tested_on
-        ]
+            recipe: Recipe without a sweep and without a folder to score.
+            prior: Prior that `priors.load` returned.
+            align: Run that `find_align_run` returned.
 
-        # settings that contradict the stimuli or the folds
-        images = list_stimuli(
-            align.dataset, align.dataset.holdout.name_stored_split(recipe.split)
-        )
-        is_folded = len({cell.fold for cell, _ in cells}) > 1
-        if (holdout := align.dataset.holdout).has_seen_pictures:
-            raise RecipeError(
-                (
-                    f"{align.name} holds out {holdout.by} of seen pictures, and "
-                    "drawings are of new ones"
-                ),
-                (
-                    "a run with dataset.holdout.by=pictures; eval-retrieval says which "
-                    "of the seen ones it was"
-                ),
+        Raises:
+            MissingData: if the run has no cell of a seed.
+            RecipeError: if settings contradict the stimuli or the folds.
+        """
+        # cells of the requested seeds, with each subject that they are tested on
+        available_seeds = sorted({cell.seed for cell in align.cells})
+        seeds = recipe.seeds or [align.cells[0].seed]
+        absent_seeds = [seed for seed in seeds if seed not in available_seeds]
+        if absent_seeds:
+            raise MissingData(
+                f"run {align.folder.path} has no cell of seeds {absent_seeds}",
+                f"it has seeds {available_seeds}",
             )
+        cells = []
+        for cell in align.cells:
+            if cell.seed in seeds:
+                cells += [(cell, subject) for subject in cell.tested_on]
+
+        # refuse pictures that the model, or the model of another fold, has seen
+        holdout = align.dataset.holdout
+        images = list_stimuli(align.dataset, holdout.name_stored_split(recipe.split))
+        if holdout.has_seen_pictures:
+            raise RecipeError(
+                f"{align.name} holds out {holdout.by} of seen pictures, and "
+                "reconstruct needs pictures that were held out",
+                "use a run with dataset.holdout.by=pictures; eval-retrieval tells "
+                "which of the seen pictures was shown",
+            )
+        is_folded = len({cell.fold for cell, _ in cells}) > 1
         if is_folded and "mean_embedding" in (recipe.sources or ()):
             raise RecipeError(
                 "mean_embedding averages pictures that other folds hold out",
                 "sources=[brain,images,shuffled]",
             )
-        # encoders make the heads of pictures
-        if recipe.best_of > 1 and images.medium == "clip":
-            raise RecipeError(
-                "best_of compares pictures, and the stimuli are clips", "best_of=1"
-            )
-        encoders = align.models[0].encoders
-        if recipe.best_of > 1 and (
-            imported := [config.name for config in encoders if config.kind == IMPORTED]
-        ):
-            raise RecipeError(
-                (
-                    f"best_of encodes what is drawn, and {imported[0]} was imported as "
-                    "vectors"
-                ),
-                "best_of=1",
-            )
 
-        # the recipe of the run repeats what defaults have chosen
-        sources = recipe.sources or [*DEFAULT_SOURCES[images.medium]]
-        chosen = {"align_run": align.reference, "sources": sources}
-        return cls(
-            recipe.model_copy(update=chosen), prior, align, cells, images, sources
+        # `best_of` encodes the generated pictures
+        if recipe.best_of > 1:
+            if images.medium == "clip":
+                raise RecipeError(
+                    "best_of compares pictures, and the stimuli are clips", "best_of=1"
+                )
+            for encoder in align.models[0].encoders:
+                if encoder.kind == IMPORTED:
+                    raise RecipeError(
+                        f"best_of encodes generated pictures, and {encoder.name} was "
+                        "imported as vectors",
+                        "best_of=1",
+                    )
+
+        # store the values of defaults in the recipe of the run
+        sources = recipe.sources or list(DEFAULT_SOURCES[images.medium])
+        resolved = recipe.model_copy(
+            update={"align_run": align.reference, "sources": sources}
         )
+        return cls(resolved, prior, align, cells, images, sources)
 
     def count_work(self) -> Work:
-        """Count the media to generate, by the generator and its steps."""
+        """Count the media to generate."""
         recipe = self.recipe
+
+        # sets of heads: a set for each model and subject, or a single set for all
+        subjects = {(cell.name_without_fold, subject) for cell, subject in self.cells}
+        n_sets = 0
+        for source in set(self.sources) - set(BASELINES):
+            n_sets += 1 if source in CELL_INDEPENDENT_SOURCES else len(subjects)
+
+        # `zeroed` has no heads by which candidates could be chosen
+        n_zeroed = int("zeroed" in self.sources)
+        n_candidates = (n_sets - n_zeroed) * recipe.best_of + n_zeroed
+        n_items = min(len(self.images), recipe.items or len(self.images))
         kind = (
             f"{recipe.generator.kind} at {recipe.resolution_px} px in {recipe.steps} "
             "steps"
         )
-
-        # sets of heads: trainings with a subject each, and sources that are of no cell
-        generated = {*self.sources} - {*BASELINES}
-        trainings = {(cell.name_without_fold, subject) for cell, subject in self.cells}
-        sets = sum(
-            1 if source in CELL_INDEPENDENT_SOURCES else len(trainings)
-            for source in generated
-        )
-
-        # candidates of each item; nothing is decoded of `zeroed` that could choose
-        items = min(len(self.images), recipe.items or len(self.images))
-        unchosen = int("zeroed" in self.sources)
-        candidates = (sets - unchosen) * recipe.best_of + unchosen
-        return Work(kind, candidates * items * recipe.repeats, "pictures", cells=sets)
+        n_media = n_candidates * n_items * recipe.repeats
+        return Work(kind, n_media, "pictures", cells=n_sets)
 
     def inputs(self) -> list[Input]:
-        """List the prior, the run and what it decodes, the stimuli, and the weights of
-        generator and metrics.
-        """
+        """List the prior, the run, the stimuli, and the weights."""
         recipe = self.recipe
-        # sources that start from stored embeddings need their split
-        splits = {"mean_embedding": TRAIN, "images": recipe.split}
         dataset = self.align.dataset
+        # these sources start from stored embeddings
+        splits = []
+        if "mean_embedding" in self.sources:
+            splits.append(TRAIN)
+        if "images" in self.sources:
+            splits.append(recipe.split)
         stored_split = dataset.holdout.name_stored_split(recipe.split)
         metrics = choose_metrics(self.images.medium, recipe.metrics)
-        return [
-            priors.find_input(recipe.prior.source),
-            *self.align.inputs(
-                [split for source, split in splits.items() if source in self.sources]
-            ),
-            *list_pictures(dataset, stored_split),
-            *inputs_of_metrics(metrics, recipe.metric_encoders),
-            *recipe.generator.inputs(),
-            *(self._list_text_encoders() if recipe.has_prompt else ()),
-        ]
 
-    def _list_text_encoders(self) -> list[Input]:
-        # some generators read no text, or say what they need in `inputs`
-        listed: list[Input] = getattr(self.recipe.generator, "text_inputs", list)()
-        return listed
+        inputs = [priors.find_input(recipe.prior.source)]
+        inputs += self.align.inputs(splits)
+        inputs += list_pictures(dataset, stored_split)
+        inputs += list_metric_inputs(metrics, recipe.metric_encoders)
+        inputs += recipe.generator.inputs()
+        if recipe.has_prompt and isinstance(recipe.generator, HasTextInputs):
+            inputs += recipe.generator.text_inputs()
+        return inputs
 
     def check(self) -> None:
-        """Refuse models, signals, prior and generator that do not fit each other; of
-        the generator the shapes are known, and no weights are read.
-        """
+        """Check that model, signals, prior and generator fit, without their weights."""
         recipe = self.recipe
         recipe.generator.check()
-        # without a fuser, heads are compared
-        compares = self.prior.fuser is None
-        self.align.check([recipe.split], compares=compares)
+        # without a fuser, the heads of the model are compared
+        compares_heads = self.prior.fuser is None
+        self.align.check([recipe.split], compares=compares_heads)
         _ = self._weightless_generator
 
     @cached_property
     def _weightless_generator(self) -> Any:
-        """The generator by its shapes, with the prior, as far as they fit; None of one
-        that has no shapes without its weights.
+        """Generator without weights, with the prior attached. None if not supported.
+
+        Raises:
+            BrainhiveError: if the prior or the recipe does not fit the generator.
         """
-        recipe, prior = self.recipe, self.prior
-        build_shapes = getattr(recipe.generator, "build_shapes", None)
-        if build_shapes is None:
+        recipe = self.recipe
+        prior = self.prior
+        if not isinstance(recipe.generator, BuildsShapes):
             return None
-        generator = build_shapes()
+        generator = recipe.generator.build_shapes()
         generator.check_size(recipe.resolution_px)
         prior.attach(generator)
 
-        # conditions by the heads of one signal, where these decide whether they fit
-        require_width = getattr(generator, "require_width", None)
+        # make the condition of a signal where its shape or start must be checked
         has_start = recipe.strength != DEFAULT_STRENGTH
-        if has_start or (require_width is not None and prior.fuser is None):
+        checks_width = isinstance(generator, RequiresWidth)
+        if has_start or (checks_width and prior.fuser is None):
             heads = self.align.models[0].layout.heads.items()
             tensors = {name: torch.zeros(1, *head.shape) for name, head in heads}
             with torch.inference_mode():
                 conditioning = prior.condition(Decoded(tensors), [0])
             if has_start and self.sources != ["zeroed"]:
                 require_start(conditioning)
-            if require_width is not None and conditioning.embeddings is not None:
-                require_width(conditioning.embeddings.shape[-1])
+            if checks_width and conditioning.embeddings is not None:
+                generator.require_width(conditioning.embeddings.shape[-1])
         return generator
 
     def prepare(self, launch: Launch) -> None:
-        """Make the signal stores that are missing."""
+        """Create the missing signal stores."""
         self.align.prepare_signals(launch)
 
     def describe_models(self) -> str:
-        """Say what a reader must know of the brain models and the prior."""
-        # whether the prior learned from pictures of another data set
+        """Describe the brain models and the prior, with their caveats."""
+        # data sets on which the prior was trained
         align = self.align
         split = self.recipe.split
         source = self.recipe.prior.source
         prior = priors.describe(source)
-        drawn = align.dataset.pictured_as
-        # whose noise and number of concepts are part of a data set's name
+        dataset = align.dataset.pictured_as
         if source.startswith("demo:"):
-            is_of_others = f"{drawn}-".partition("-")[0] != "demo"
+            # names of demo data sets also hold their noise and number of concepts
+            is_of_others = f"{dataset}-".partition("-")[0] != "demo"
+        elif prior.folder:
+            history = TrainingHistory.read_folder(prior.folder)
+            datasets = history.dataset.split(DATASET_SEPARATOR)
+            is_of_others = datasets != [""] and dataset not in datasets
         else:
-            learned_on = (
-                TrainingHistory.read_folder(prior.folder).dataset.split(
-                    DATASET_SEPARATOR
-                )
-                if prior.folder
-                else [""]
-            )
-            is_of_others = learned_on != [""] and drawn not in learned_on
+            is_of_others = False
 
-        # caveats of all models, and the signals in words
-        caveats = [
-            *align.caveats(split),
-            *prior.caveats,
-            *([PRIOR_OF_OTHERS] if is_of_others else []),
-            *getattr(self.recipe.generator, "caveats", ()),
-        ]
-        words = [
-            *filter(
-                None,
-                [
-                    f"{align.mode} {align.dataset.name}",
-                    align.dataset.holdout.description,
-                ],
-            )
-        ]
-        return extend_protocol(
-            ", ".join([*words, *describe_signals(align.set_up(split))]), caveats
-        )
+        caveats = list(align.caveats(split)) + list(prior.caveats)
+        if is_of_others:
+            caveats.append(PRIOR_OF_OTHERS)
+        if isinstance(self.recipe.generator, HasCaveats):
+            caveats += self.recipe.generator.caveats
+        words = [f"{align.mode} {align.dataset.name}"]
+        if align.dataset.holdout.description:
+            words.append(align.dataset.holdout.description)
+        words += describe_signals(align.set_up(split))
+        return extend_protocol(", ".join(words), caveats)
 
     def make_generated_set(
         self, decoded_set: DecodedSet, models: str, folder: RunFolder
     ) -> GeneratedSet:
-        """Name the files of a set in the run's folder, and describe how they and the
-        `models` were made.
-        """
-        # decoded captions, masks and concepts
-        ids = decoded_set.image_ids
-        decoded = decoded_set.decoded
-        images = self.images
-        recipe = self.recipe
-        if decoded is None:
-            annotations, tasks = {}, TaskScores()
-        else:
-            annotations = (
-                collect_decoded_annotations(decoded, ids, images.label_names)
-                if images.medium == "clip"
-                else {}
-            )
-            tasks = TaskScores.from_decoded(decoded, images, ids)
+        """Name the files of a set, score its other heads, and describe it.
 
+        Args:
+            decoded_set: Heads from which the media are generated.
+            models: Description of the models.
+            folder: Folder of the run.
+        """
+        files = {}
+        for image_id in decoded_set.image_ids:
+            files[image_id] = [
+                folder.path / decoded_set.name_file(image_id, repeat)
+                for repeat in range(self.recipe.repeats)
+            ]
+
+        # decoded captions, masks and concepts
+        images = self.images
+        decoded = decoded_set.decoded
+        annotations = {}
+        task_scores = TaskScores()
+        if decoded is not None:
+            if images.medium == "clip":
+                annotations = collect_decoded_annotations(
+                    decoded, decoded_set.image_ids, images.label_names
+                )
+            task_scores = TaskScores.from_decoded(
+                decoded, images, decoded_set.image_ids
+            )
+
+        generation = self.recipe.describe_generation(decoded is not None)
         return GeneratedSet(
             decoded_set.source,
             decoded_set.name,
-            (decoded_set.cell.seed,) if decoded_set.cell else (),
-            {
-                image_id: [
-                    folder.path / decoded_set.name_file(image_id, n)
-                    for n in range(recipe.repeats)
-                ]
-                for image_id in ids
-            },
-            decoded_set.subject,
-            f"{recipe.describe_generation(decoded is not None)}, {models}",
+            seeds=(decoded_set.cell.seed,) if decoded_set.cell else (),
+            files=files,
+            subject=decoded_set.subject,
+            description=f"{generation}, {models}",
             annotations=annotations,
-            task_scores=tasks,
+            task_scores=task_scores,
         )
 
     def make_stimuli(self) -> Stimuli:
-        """Open what was seen, by image id."""
+        """Make the stimuli by image id, with their labels and annotations."""
         images = self.images
         rows = {image_id: row for row, image_id in enumerate(images.image_ids)}
+        label_of = dict(zip(images.image_ids, images.concepts, strict=True))
+        grouping = make_grouping(self.align.dataset, images.image_ids, images.concepts)
+        has_folds = len({cell.fold for cell, _ in self.cells}) > 1
         return Stimuli(
-            lambda image_id: images.open(rows[image_id]),
-            dict(zip(images.image_ids, images.concepts, strict=True)).__getitem__,
-            lambda image_id: collect_stimulus_annotation(images, rows[image_id]),
-            replace(
-                make_grouping(self.align.dataset, images.image_ids, images.concepts),
-                has_folds=len({cell.fold for cell, _ in self.cells}) > 1,
+            open=lambda image_id: images.open(rows[image_id]),
+            get_label=label_of.__getitem__,
+            get_annotation=lambda image_id: collect_stimulus_annotation(
+                images, rows[image_id]
             ),
+            grouping=replace(grouping, has_folds=has_folds),
         )
 
 
 def require_start(conditioning: Conditioning) -> None:
-    """Refuse a strength where the prior gives nothing to start from."""
+    """Raise an error if sampling cannot start from the condition, as `strength` needs.
+
+    Raises:
+        RecipeError: if the condition has no start.
+    """
     if conditioning.start is None:
         raise RecipeError(
-            "strength has no effect: the prior gives nothing to start from",
+            "strength has no effect: the prior gives sampling no start",
             "leave strength out",
         )
 
 
 def find_align_run(recipe: Recipe, prior: Any) -> TrainedRun:
-    """Find the run that decodes: the one named, or else the newest; it must have the
-    prior's tokens.
+    """Find the run that decodes. If the recipe names none, it is the newest.
 
     Args:
-        recipe: What the user wrote.
-        prior: What `priors.load` returns.
+        recipe: Recipe of the user.
+        prior: Prior that `priors.load` returned.
 
     Raises:
-        MissingData: if there is none, or its tokens are not the prior's; it says what
-            trains one.
+        MissingData: if there is no run, or its tokens are not the tokens of the prior.
+            The hint is the command that trains a run.
     """
     source = recipe.prior.source
     paths = recipe.paths
+    # any run for this prior would do, unless the recipe names a certain run
     name, variant = split_variant(recipe.align_run)
-    # a run that the user did not name can be replaced: the error says what trains one
-    is_newest = not variant and (
+    is_any_run = not variant and (
         name is None or find_recipe_name(name, paths.under_home("runs")) is not None
     )
-
     try:
         align = open_model(
             recipe.align_run, paths, recipe.dataset, recipe.subjects, recipe.copies
         )
-    except MissingData as error:  # any run for this prior would do
-        if not is_newest or prior.fuser is None:
+    except MissingData as error:
+        if not is_any_run or prior.fuser is None:
             raise
         raise MissingData(
             error.message, write_training(source, paths, recipe.dataset)
@@ -374,13 +403,11 @@ def find_align_run(recipe: Recipe, prior: Any) -> TrainedRun:
     if prior.fuser is not None:
         check_tokens(align, prior, source, recipe.dataset or align.dataset_config)
 
-    # what the prior was trained to generate is no test of it either
+    # stimuli that the prior learned from are also seen
     folder = priors.describe(source).folder
-    learned = (
-        TrainingHistory() if folder is None else TrainingHistory.read_folder(folder)
-    )
-    return (
-        replace(align, sources={f"the prior {source}": learned})
-        if len(learned.pictures)
-        else align
-    )
+    if folder is None:
+        return align
+    history = TrainingHistory.read_folder(folder)
+    if not len(history.pictures):
+        return align
+    return replace(align, sources={f"the prior {source}": history})

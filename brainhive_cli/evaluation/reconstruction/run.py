@@ -1,11 +1,9 @@
-"""The runs of reconstruct: media that are generated from signals, a sweep of such runs,
-and folders of media that are scored.
-"""
+"""Runs of the command reconstruct."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Self
+from typing import Any, Self
 
 import torch
 
@@ -19,6 +17,11 @@ from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder, split_variant
 from brainhive_cli.core.sweep import make_variants, read_sweep_run
 from brainhive_cli.data.stores.learned import summarise_tested_pictures
+from brainhive_cli.evaluation.reconstruction.baselines import (
+    make_baselines,
+    make_stills,
+    shuffle_items,
+)
 from brainhive_cli.evaluation.reconstruction.evaluation import (
     combine_variants,
     find_runs_to_compare,
@@ -30,10 +33,7 @@ from brainhive_cli.evaluation.reconstruction.evaluation import (
 )
 from brainhive_cli.evaluation.reconstruction.folders import (
     leave_out_originals,
-    make_baselines,
-    make_stills,
     match_folders,
-    shuffle_items,
 )
 from brainhive_cli.evaluation.reconstruction.generation import (
     DecodedSet,
@@ -54,7 +54,7 @@ from brainhive_cli.evaluation.reconstruction.metric_parts import (
     choose_metrics,
     find_computable,
     is_available,
-    list_metric_inputs as inputs_of_metrics,
+    list_metric_inputs,
 )
 from brainhive_cli.evaluation.reconstruction.recipe import DEFAULT_STRENGTH, Recipe
 from brainhive_cli.evaluation.reconstruction.scoring import (
@@ -68,14 +68,19 @@ from brainhive_cli.models import priors
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 
 GENERATION_KEYS = PRIOR_KEYS | {
-    *("generator", "resolution_px", "steps", "guidance", "strength"),
-    *("repeats", "best_of"),
+    "generator",
+    "resolution_px",
+    "steps",
+    "guidance",
+    "strength",
+    "repeats",
+    "best_of",
 }
-"""Keys that decide what is generated of a decoded signal."""
+"""Keys that decide which media are generated from a decoded signal."""
 
 
 class ScoredRun(RunJob):
-    """Run whose media are scored, and compared with those of other runs."""
+    """Run whose media are scored, and compared with the media of other runs."""
 
     summarises_together = True
     tracker_name = "reconstruction"
@@ -83,7 +88,7 @@ class ScoredRun(RunJob):
 
     @cached_property
     def runs_to_compare(self) -> list[RunFolder]:
-        """Finished runs that this one is compared with."""
+        """Finished runs that this run is compared with."""
         return find_runs_to_compare(self.recipe.paths, self.recipe.against or [])
 
     def list_inputs(self) -> list[Input]:
@@ -99,19 +104,25 @@ class ScoredRun(RunJob):
         super().check()
         _ = self.runs_to_compare
 
-    def require_metrics(self, medium: Medium, items: int) -> None:
-        """Refuse media that no metric can compare, or none that other runs have."""
+    def require_metrics(self, medium: Medium, n_items: int) -> None:
+        """Raise an error if no metric can be computed, or none that other runs have.
+
+        Args:
+            medium: Medium of the stimuli.
+            n_items: Number of stimuli.
+        """
         recipe = self.recipe
         metrics = choose_metrics(medium, recipe.metrics)
         names, missing = find_computable(metrics, recipe.metric_encoders)
-        require_values(names if items > 1 or metrics else [], missing, medium)
+        has_values = n_items > 1 or bool(metrics)
+        require_values(names if has_values else [], missing, medium)
         for run in self.runs_to_compare:
             measurements = run.measurements()
             source = measurements.facts.sources[0]
             if measurements.scopes[source].keys().isdisjoint(names):
                 raise BrainhiveError(
                     f"this run and {run.path} have no metric in common",
-                    "measure both by one metric",
+                    "measure both by the same metric",
                 )
 
     def is_outdated(self, run: OpenRun) -> bool:
@@ -120,9 +131,10 @@ class ScoredRun(RunJob):
         return any(is_available(name, self.recipe.metric_encoders) for name in missing)
 
     def describe(self, run: OpenRun) -> Result:
-        """Compare a finished run with others, and show its tables."""
-        if compared := self.runs_to_compare:
-            run.launch.run_on_main(lambda: write_comparisons(run.folder, compared))
+        """Compare a finished run with the other runs, and show its tables."""
+        if self.runs_to_compare:
+            compare = partial(write_comparisons, run.folder, self.runs_to_compare)
+            run.launch.run_on_main(compare)
         return read_result(run.folder, self.recipe.published)
 
     def choose_logged_metrics(self, measurements: Measurements) -> LoggedMetrics:
@@ -133,16 +145,236 @@ class ScoredRun(RunJob):
 
 
 @dataclass(frozen=True)
-class FolderRun(ScoredRun):
-    """Run that scores a folder of media which others have made.
+class GenerationSetUp:
+    """Objects on the device from which a run generates media.
 
     Attributes:
-        recipe: Its settings.
-        generated_set: The media.
-        stimuli: What was seen.
-        medium: What the media are.
-        digests: Digests of both folders, by what the user calls them.
-        facts: What is known of the media.
+        job: The run, with its prior on the device.
+        stimulus_heads: Computes the heads of stimuli.
+        brain_sets: Heads decoded from the signals of each cell and subject.
+        decoded_sets: Heads of all sources from which media are generated.
+    """
+
+    job: "ReconstructionRun"
+    stimulus_heads: StimulusHeads
+    brain_sets: list[DecodedSet]
+    decoded_sets: list[DecodedSet]
+
+
+class ReconstructionRun(Job, ScoredRun):
+    """Run that generates media from brain signals, and scores them.
+
+    It has these steps:
+
+    1. `set_up` decodes the heads of all signals, and collects the heads of other
+       sources, such as the stimuli themselves.
+    2. `stages` generates media from each set of heads.
+    3. `summarise` makes baselines, and scores all media.
+    """
+
+    def set_up(self, launch: Launch) -> GenerationSetUp:
+        """Move the prior to the device, and decode the signals, once per device."""
+        device = str(launch.device)
+        if device not in self._set_ups:
+            self._set_ups[device] = self._set_up(launch)
+        return self._set_ups[device]
+
+    @cached_property
+    def _set_ups(self) -> dict[str, GenerationSetUp]:
+        return {}
+
+    def _set_up(self, launch: Launch) -> GenerationSetUp:
+        recipe = self.recipe
+        align = self.align
+
+        # the prior, and stimuli whose files must be present
+        stored_split = align.dataset.holdout.name_stored_split(recipe.split)
+        images = align.dataset.images(stored_split)
+        if images.missing_error is not None:
+            raise images.missing_error
+        prior = self.prior.to(launch.device)
+        job = replace(self, prior=prior, images=images)
+
+        # heads decoded from signals, then the heads of all sources
+        stimulus_heads = StimulusHeads.from_prior(align, prior, launch.device)
+        brain_sets = []
+        for cell, subject in job.cells:
+            model = TrainedModel(align, cell, launch.device)
+            brain_sets.append(decode_signals(model, subject, recipe.split))
+        decoded_sets = make_decoded_sets(
+            job.sources, brain_sets, stimulus_heads, recipe.split, recipe.items
+        )
+
+        # `strength` needs a prior that gives sampling a start
+        if recipe.strength != DEFAULT_STRENGTH:
+            for decoded_set in decoded_sets:
+                if decoded_set.decoded is not None:
+                    with torch.inference_mode():
+                        require_start(prior.condition(decoded_set.decoded[:1], [0]))
+                    break
+        return GenerationSetUp(job, stimulus_heads, brain_sets, decoded_sets)
+
+    def stages(self, run: OpenRun) -> Iterator[CellStage]:
+        """Generate media from each set of heads, all processes together."""
+        recipe = self.recipe
+        set_up = self.set_up(run.launch)
+        sampler = Sampler(
+            recipe.generator.build,
+            set_up.job.prior,
+            recipe,
+            recipe.sampling,
+            run.launch.device,
+            heads=self.align.models[0].layout.heads,
+        )
+        rerank = None
+        if recipe.best_of > 1:
+            rerank = set_up.stimulus_heads.build_reranker(run.launch)
+        images = set_up.job.images
+        rate_hz = images.open(0).rate_hz if images.medium == "clip" else None
+
+        # sets by name, and the names of their files
+        set_of_name = {}
+        media = {}
+        for decoded_set in set_up.decoded_sets:
+            set_of_name[decoded_set.name] = decoded_set
+            files = media[decoded_set.name] = list[str]()
+            for image_id in decoded_set.image_ids:
+                for repeat in range(recipe.repeats):
+                    files.append(decoded_set.name_file(image_id, repeat))
+
+        generate_media = partial(
+            generate_set,
+            sampler,
+            folder=run.folder,
+            repeats=recipe.repeats,
+            seed=recipe.seed,
+            n_candidates=recipe.best_of,
+            rerank=rerank,
+            rate_hz=rate_hz,
+        )
+
+        def generate(name: str, launch: Launch) -> None:
+            generate_media(decoded_set=set_of_name[name], launch=launch)
+
+        def is_finished(name: str) -> bool:
+            return all((run.folder.path / file).is_file() for file in media[name])
+
+        yield CellStage(
+            "generating",
+            files={name: files[-1] for name, files in media.items()},
+            compute=generate,
+            sharing="together",
+            is_finished=is_finished,
+        )
+
+    def summarise(self, run: OpenRun) -> Summary:
+        """Make baselines, score all media, and compute the metrics."""
+        set_up = self.set_up(run.launch)
+        job = set_up.job
+        recipe = job.recipe
+
+        # generated media
+        models = job.describe_models()
+        generated = []
+        for decoded_set in set_up.decoded_sets:
+            generated.append(job.make_generated_set(decoded_set, models, run.folder))
+
+        # baselines, such as the nearest training pictures, in the order of the sources
+        make = partial(
+            make_baselines,
+            job.align,
+            recipe,
+            job.sources,
+            [decoded_set.take_first(recipe.items) for decoded_set in set_up.brain_sets],
+            generated,
+            set_up.stimulus_heads,
+            models,
+            run.folder,
+        )
+        baselines, missing = run.launch.run_on_main(make)
+        generated += baselines
+        if not generated:
+            raise MissingData(
+                f"none of the sources can be made: {', '.join(missing)}",
+                "; ".join(dict.fromkeys(missing.values())),
+            )
+        sources: list[str] = list(job.sources)
+        generated.sort(key=lambda media: sources.index(media.source))
+
+        # the chance level of decoded captions, masks and concepts needs no media
+        if "brain" in sources and "shuffled" not in sources:
+            for decoded_set in set_up.brain_sets:
+                if len(decoded_set.image_ids) < 2:
+                    continue
+                floor_set = decoded_set.shuffle_signals().take_first(recipe.items)
+                floor = job.make_generated_set(floor_set, models, run.folder)
+                if floor.task_scores.values:
+                    no_files = dict.fromkeys(floor.files, ())
+                    generated.append(replace(floor, files=no_files))
+
+        return measure_run(
+            run.folder,
+            recipe,
+            pool_folds(generated),
+            job.make_stimuli(),
+            recipe.split,
+            run.launch,
+            missing,
+            job.collect_facts(),
+        )
+
+    def collect_facts(self) -> ReconstructionFacts:
+        """Collect the models, settings, papers and warnings that belong to metrics."""
+        recipe = self.recipe
+        align = self.align
+        keys = recipe.model_dump(mode="json", include=GENERATION_KEYS)
+        prior = parts.load("priors", priors.describe(recipe.prior.source).kind)
+        generator_papers = parts.list_papers(recipe.generator)
+        set_up: dict[str, Any] = dict(align.set_up(recipe.split))
+        set_up |= flatten(keys, "reconstruct")
+        set_up |= cite(prior=prior.Config.cites, generator=generator_papers)
+        seen_in_training, warnings = summarise_tested_pictures(
+            [align.tested_pictures(recipe.split)], align.signal_warnings
+        )
+        return ReconstructionFacts(
+            dataset=align.dataset.name,
+            modality=align.modality,
+            stimulus=align.dataset.stimulus,
+            prior=recipe.prior.source,
+            mode=align.mode,
+            published=recipe.published.as_dict() if recipe.published else {},
+            set_up=set_up,
+            seen_in_training=seen_in_training,
+            warnings=warnings,
+        )
+
+    @property
+    def label(self) -> str:
+        """First part of the name of the run."""
+        return self.align.label
+
+    def check(self) -> None:
+        """Check the parts of the generation, and that the media can be scored."""
+        Job.check(self)
+        ScoredRun.check(self)
+        # further heads, such as captions, have scores of their own
+        if len(self.align.models[0].layout.heads) == 1:
+            n_images = len(self.images)
+            n_items = min(n_images, self.recipe.items or n_images)
+            self.require_metrics(self.images.medium, n_items)
+
+
+@dataclass(frozen=True)
+class FolderRun(ScoredRun):
+    """Run that scores a folder of media that other programs have made.
+
+    Attributes:
+        recipe: Settings.
+        generated_set: Media to score.
+        stimuli: True pictures or clips.
+        medium: Medium of both folders.
+        digests: Digest of each folder, by the path that the user gave.
+        facts: Names that match nothing, for the result.
     """
 
     recipe: Recipe
@@ -154,276 +386,74 @@ class FolderRun(ScoredRun):
 
     @classmethod
     def resolve(cls, recipe: Recipe) -> Self:
-        """Match the media with what was seen; raises as `match_folders`."""
-        return cls(
-            recipe, *match_folders(str(recipe.score), recipe.truth, recipe.medium)
-        )
+        """Match the media with the true ones. Raises the errors of `match_folders`."""
+        matched = match_folders(str(recipe.score), recipe.truth, recipe.medium)
+        generated_set, stimuli, medium, digests, facts = matched
+        return cls(recipe, generated_set, stimuli, medium, digests, facts)
 
     @property
     def label(self) -> str:
-        """First part of the run's name."""
+        """First part of the name of the run."""
         return f"score-{self.generated_set.name}"
 
     def inputs(self) -> list[Input]:
         """List the folders, and the weights of the metrics."""
+        inputs = []
+        for folder, digest in self.digests.items():
+            item = Input(f"folder {folder}", reference=folder, digest=digest)
+            inputs.append(item)
         metrics = choose_metrics(self.medium, self.recipe.metrics)
-        folders = [
-            Input(f"folder {name}", reference=name, digest=digest)
-            for name, digest in self.digests.items()
-        ]
-        return [*folders, *inputs_of_metrics(metrics, self.recipe.metric_encoders)]
+        return inputs + list_metric_inputs(metrics, self.recipe.metric_encoders)
 
     @cached_property
     def without_originals(self) -> tuple[GeneratedSet, ReconstructionFacts]:
-        """The media without the true ones among them."""
+        """Media without copies of the true ones, and facts that name the copies."""
         return leave_out_originals(
             self.generated_set, self.stimuli, self.facts, self.recipe.truth
         )
 
     def check(self) -> None:
-        """Refuse a folder that holds the true media alone."""
+        """Check that metrics can be computed, and that the media are no copies."""
         super().check()
         self.require_metrics(self.medium, len(self.generated_set.files))
-        scored, _ = self.without_originals
-        image_id, (file, *_) = next(iter(scored.files.items()))
-        require_stimulus_frames(self.stimuli.open(image_id), scored.open(file))
+        generated_set, _ = self.without_originals
+        image_id = next(iter(generated_set.files))
+        first_file = generated_set.files[image_id][0]
+        require_stimulus_frames(
+            self.stimuli.open(image_id), generated_set.open(first_file)
+        )
 
     def summarise(self, run: OpenRun) -> Summary:
-        """Score the media; of clips also those of other items, and still pictures."""
-        launch = run.launch
-        scored, facts = self.without_originals
-        generated = [scored]
+        """Score the media. Clips are scored with two baselines.
+
+        The baselines are the media of other items, and stills of the first frames.
+        """
+        generated_set, facts = self.without_originals
+        generated = [generated_set]
         if self.medium == "clip":
-            if len(scored.files) > 1:
-                generated.append(shuffle_items(scored))  # needs another item
-            first = generated[:1]
-            generated += launch.run_on_main(partial(make_stills, first, run.folder))
+            if len(generated_set.files) > 1:
+                generated.append(shuffle_items(generated_set))
+            make = partial(make_stills, [generated_set], run.folder)
+            generated += run.launch.run_on_main(make)
         return measure_run(
             run.folder,
             self.recipe,
             generated,
             self.stimuli,
             "scored",
-            launch,
-            {},
-            facts,
+            run.launch,
+            missing={},
+            facts=facts,
         )
-
-
-@dataclass(frozen=True)
-class GenerationSetUp:
-    """What a run generates from, on its device.
-
-    Attributes:
-        job: The job, its prior on the device and the stimuli with their files.
-        heads: Makes heads of stimuli.
-        brain_sets: Heads decoded from the signals of each cell and subject.
-        decoded_sets: All sets of heads from which media are generated.
-    """
-
-    job: "ReconstructionRun"
-    heads: StimulusHeads
-    brain_sets: list[DecodedSet]
-    decoded_sets: list[DecodedSet]
-
-
-class ReconstructionRun(Job, ScoredRun):
-    """Run that generates media from signals, and scores them."""
-
-    @property
-    def label(self) -> str:
-        """First part of the run's name."""
-        return self.align.label
-
-    def check(self) -> None:
-        """Refuse what does not fit; raises as the checks of both."""
-        Job.check(self)
-        ScoredRun.check(self)
-        # further heads have scores of their own
-        if len(self.align.models[0].layout.heads) == 1:
-            items = min(len(self.images), self.recipe.items or len(self.images))
-            self.require_metrics(self.images.medium, items)
-
-    @cached_property
-    def _opened(self) -> dict[str, GenerationSetUp]:
-        return {}
-
-    def open(self, launch: Launch) -> GenerationSetUp:
-        """Take the prior to the device, and decode the signals, once."""
-        key = str(launch.device)
-        if key not in self._opened:
-            self._opened[key] = self._open(launch)
-        return self._opened[key]
-
-    def _open(self, launch: Launch) -> GenerationSetUp:
-        recipe, align = self.recipe, self.align
-        # the files of the stimuli must be here
-        stored_split = align.dataset.holdout.name_stored_split(recipe.split)
-        images = align.dataset.images(stored_split)
-        if images.missing_error is not None:
-            raise images.missing_error
-        job = replace(self, prior=self.prior.to(launch.device), images=images)
-        heads = StimulusHeads.from_prior(align, job.prior, launch.device)
-
-        # heads: decoded from signals, then of all other sources
-        brain = [
-            decode_signals(
-                TrainedModel(align, cell, launch.device), subject, recipe.split
-            )
-            for cell, subject in job.cells
-        ]
-        sets = make_decoded_sets(job.sources, brain, heads, recipe.split, recipe.items)
-
-        # `strength` needs a prior that gives something to start from
-        decoded = next(
-            (chosen.decoded for chosen in sets if chosen.decoded is not None), None
-        )
-        if recipe.strength != DEFAULT_STRENGTH and decoded is not None:
-            with torch.inference_mode():
-                require_start(job.prior.condition(decoded[:1], [0]))
-        return GenerationSetUp(job, heads, brain, sets)
-
-    def stages(self, run: OpenRun) -> Iterator[CellStage]:
-        """Generate the media of each set of heads, all processes together."""
-        opened = self.open(run.launch)
-        job, recipe, launch = opened.job, self.recipe, run.launch
-        sampler = Sampler(
-            recipe.generator.build,
-            job.prior,
-            recipe,
-            recipe.sampling,
-            launch.device,
-            self.align.models[0].layout.heads,
-        )
-        rerank = opened.heads.build_reranker(launch) if recipe.best_of > 1 else None
-        is_clip = job.images.medium == "clip"
-        rate_hz = job.images.open(0).rate_hz if is_clip else None
-        set_of_name = {
-            decoded_set.name: decoded_set for decoded_set in opened.decoded_sets
-        }
-        media = {
-            name: [
-                decoded_set.name_file(image_id, number)
-                for image_id in decoded_set.image_ids
-                for number in range(recipe.repeats)
-            ]
-            for name, decoded_set in set_of_name.items()
-        }
-
-        def draw(name: str, launch: Launch) -> None:
-            generate_set(
-                sampler,
-                set_of_name[name],
-                run.folder,
-                launch,
-                recipe.repeats,
-                recipe.seed,
-                count=recipe.best_of,
-                rerank=rerank,
-                rate_hz=rate_hz,
-            )
-
-        def is_finished(name: str) -> bool:
-            return all((run.folder.path / file).is_file() for file in media[name])
-
-        last_files = {name: files[-1] for name, files in media.items()}
-        yield CellStage("generating", last_files, draw, "together", is_finished)
-
-    def summarise(self, run: OpenRun) -> Summary:
-        """Add training pictures instead of reconstructions, and score all of it."""
-        opened = self.open(run.launch)
-        return score_media(opened.job, run, opened)
-
-
-def score_media(job: Job, run: OpenRun, opened: GenerationSetUp) -> Summary:
-    """Score generated media, training pictures, and other items' signals."""
-    recipe, align = job.recipe, job.align
-    folder, launch = run.folder, run.launch
-    brain, sets, heads = opened.brain_sets, opened.decoded_sets, opened.heads
-
-    # what was generated, and training pictures, in the order of the sources
-    models = job.describe_models()
-    items = [decoded_set.take_first(recipe.items) for decoded_set in brain]
-    generated = [
-        job.make_generated_set(decoded_set, models, folder) for decoded_set in sets
-    ]
-    make = partial(
-        make_baselines,
-        align,
-        recipe,
-        job.sources,
-        items,
-        generated,
-        heads,
-        models,
-        folder,
-    )
-    training_media, missing = launch.run_on_main(make)
-    generated += training_media
-    if not generated:
-        raise MissingData(
-            f"none of the sources can be made: {', '.join(missing)}",
-            "; ".join(dict.fromkeys(missing.values())),
-        )
-    generated.sort(key=lambda media: [*map(str, job.sources)].index(media.source))
-
-    # scores of the masks, concepts and captions of other items' signals, where these
-    # generate no media
-    if "brain" in job.sources and "shuffled" not in job.sources:
-        for decoded_set in brain:
-            if len(decoded_set.image_ids) > 1:
-                floor = job.make_generated_set(
-                    decoded_set.shuffle_signals().take_first(recipe.items),
-                    models,
-                    folder,
-                )
-                if floor.task_scores.values:
-                    generated.append(
-                        replace(floor, files={image_id: [] for image_id in floor.files})
-                    )
-    generated = pool_folds(generated)
-
-    # what the numbers are of: models, set-up, and pictures that were left out
-    generated_by = recipe.model_dump(mode="json", include=GENERATION_KEYS)
-    prior = parts.load("priors", priors.describe(recipe.prior.source).kind).Config.cites
-    papers = cite(prior=prior, generator=parts.list_papers(recipe.generator))
-    seen, warnings = summarise_tested_pictures(
-        [align.tested_pictures(recipe.split)], align.signal_warnings
-    )
-    facts = ReconstructionFacts(
-        dataset=align.dataset.name,
-        modality=align.modality,
-        stimulus=align.dataset.stimulus,
-        prior=recipe.prior.source,
-        mode=align.mode,
-        published=recipe.published.as_dict() if recipe.published else {},
-        set_up={
-            **align.set_up(recipe.split),
-            **flatten(generated_by, "reconstruct"),
-            **papers,
-        },
-        seen_in_training=seen,
-        warnings=warnings,
-    )
-    return measure_run(
-        folder,
-        recipe,
-        generated,
-        job.make_stimuli(),
-        recipe.split,
-        launch,
-        missing,
-        facts,
-    )
 
 
 @dataclass(frozen=True)
 class ReconstructionSweep(RunJob):
-    """Run of a sweep, which consists of a run for each variant.
+    """Sweep, which consists of a run for each variant.
 
     Attributes:
-        recipe: Its settings.
-        jobs: The variants, by label.
+        recipe: Settings.
+        jobs: Runs of the variants, by label.
     """
 
     recipe: Recipe
@@ -431,13 +461,16 @@ class ReconstructionSweep(RunJob):
 
     @property
     def label(self) -> str:
-        """First part of the run's name."""
-        first = next(iter(self.jobs.values()))
-        return f"{first.align.label}-sweep"
+        """First part of the name of the run."""
+        first_job = next(iter(self.jobs.values()))
+        return f"{first_job.align.label}-sweep"
 
     def inputs(self) -> list[Input]:
         """List the inputs of all variants."""
-        return [one for job in self.jobs.values() for one in job.inputs()]
+        inputs = []
+        for job in self.jobs.values():
+            inputs += job.inputs()
+        return inputs
 
     def list_inputs(self) -> list[Input]:
         """List the inputs of all variants, and the runs to compare with."""
@@ -446,19 +479,17 @@ class ReconstructionSweep(RunJob):
     def count_work(self) -> Work:
         """Count the media of all variants."""
         works = [job.count_work() for job in self.jobs.values()]
-        return replace(
-            works[0],
-            count=sum(one.count for one in works),
-            cells=sum(one.cells for one in works),
-        )
+        n_media = sum(work.count for work in works)
+        n_cells = sum(work.cells for work in works)
+        return replace(works[0], count=n_media, cells=n_cells)
 
     def check(self) -> None:
-        """Refuse what does not fit in any variant."""
+        """Check every variant."""
         for job in self.jobs.values():
             job.check()
 
     def prepare(self, launch: Launch) -> None:
-        """Make the signal stores that are missing."""
+        """Create the missing signal stores."""
         for job in self.jobs.values():
             job.prepare(launch)
 
@@ -467,93 +498,92 @@ class ReconstructionSweep(RunJob):
         return driver.run_each("reconstruct", self.jobs, run.launch, force)
 
     def is_outdated(self, run: OpenRun) -> bool:
-        """Return True if a variant has got a metric since."""
+        """Return True if a variant has more metrics than the result of the sweep."""
         return run.folder.measurements().missing != combine_variants(run.parts).missing
 
     def summarise(self, run: OpenRun) -> Summary:
-        """Compare the variants with the first one."""
+        """Compare the first variant with each other variant."""
         return Summary(combine_variants(run.parts))
 
     def describe(self, run: OpenRun) -> Result:
-        """Show all variants in one table."""
+        """Show all variants in a table."""
         measurements = read_sweep_run(run.folder)
         tables = make_sweep_tables(measurements, self.recipe.published)
         return Result(run.folder.path, tables, measurements)
 
 
 def resolve_job(recipe: Recipe) -> RunJob:
-    """Resolve a folder to score, a sweep, or the run of a single recipe."""
+    """Resolve a recipe to a scored folder, a sweep or a single run."""
     if recipe.score is not None:
         return FolderRun.resolve(recipe)
     jobs = resolve_variants(recipe)
     if not recipe.is_swept:
         return jobs[""]
-    first = next(iter(jobs.values()))
-    resolved = recipe.model_copy(update={"align_run": first.align.reference})
+    first_job = next(iter(jobs.values()))
+    resolved = recipe.model_copy(update={"align_run": first_job.align.reference})
     return ReconstructionSweep(resolved, jobs)
 
 
-def foresee(recipe: Recipe) -> list[Input]:
-    """List the inputs that are known without a run: priors, and the weights of
-    generators and metrics.
+def list_known_inputs(recipe: Recipe) -> list[Input]:
+    """List the inputs that do not depend on the run that decodes.
+
+    They are the priors, and the weights of metrics and generators.
     """
     if recipe.score is not None:
         return []
-    recipes = list(make_variants(recipe).values())
-    sources = dict.fromkeys(variant.prior.source for variant in recipes)
-    listed = [priors.find_input(source) for source in sources]
+    variants = list(make_variants(recipe).values())
+    prior_sources = dict.fromkeys(variant.prior.source for variant in variants)
+    inputs = [priors.find_input(source) for source in prior_sources]
 
-    # metrics of both media: which one it is, the run says
-    metrics = recipe.metrics or [
-        *choose_metrics("picture", None),
-        *choose_metrics("clip", None),
-    ]
-    listed += inputs_of_metrics(metrics, recipe.metric_encoders)
-    for variant in recipes:
-        listed += variant.generator.inputs()
-    return listed
+    # only the run says if the stimuli are pictures or clips
+    metrics = recipe.metrics
+    if not metrics:
+        metrics = choose_metrics("picture", None) + choose_metrics("clip", None)
+    inputs += list_metric_inputs(metrics, recipe.metric_encoders)
+    for variant in variants:
+        inputs += variant.generator.inputs()
+    return inputs
 
 
 def resolve_variants(recipe: Recipe) -> dict[str, ReconstructionRun]:
-    """Resolve every variant of a sweep, by label, on one run unless they name others.
+    """Resolve every variant of a sweep, by label.
 
-    Variants share the prior and the run, with all that it has decoded, where their keys
-    choose the same.
-    `align_run: :VARIANT` is a variant of the first one's run.
+    All variants use the run of the first variant, unless they name another. The name
+    `:VARIANT` means a variant of the first run. Variants with the same keys share
+    their prior and their run, with the signals that it has decoded.
     """
-    # `reference` names the first variant's run for the next ones, `requested` is its
-    # name in the recipe
     jobs: dict[str, ReconstructionRun] = {}
-    opened = {}  # priors and runs, by the keys that choose them
-    requested = reference = None
+    prior_of_keys: dict[str, Any] = {}
+    run_of_keys: dict[str, Any] = {}
+    # the run of the first variant, as in the recipe and as it was found
+    first_name = first_reference = None
     for label, variant in make_variants(recipe).items():
-        # the run of the first variant, unless it names another one, or another variant
-        # of it
+        # the name of the run
         name = variant.align_run
-        if jobs and name in (None, requested):
-            variant = variant.model_copy(update={"align_run": reference})
+        if jobs and name in (None, first_name):
+            variant = variant.model_copy(update={"align_run": first_reference})
         elif jobs and name is not None and name.startswith(":"):
-            variant = variant.model_copy(
-                update={"align_run": f"{split_variant(reference)[0] or ''}{name}"}
-            )
+            first_run, _ = split_variant(first_reference)
+            reference = f"{first_run or ''}{name}"
+            variant = variant.model_copy(update={"align_run": reference})
 
-        # the prior and the run, opened already or now
-        prior_key, run_key = (
-            variant.model_dump_json(include=keys) for keys in (PRIOR_KEYS, RUN_KEYS)
-        )
-        if prior_key not in opened:
-            opened[prior_key] = priors.load(
+        # load the prior and the run, unless an earlier variant has loaded them
+        prior_key = variant.model_dump_json(include=PRIOR_KEYS)
+        run_key = variant.model_dump_json(include=RUN_KEYS)
+        if prior_key not in prior_of_keys:
+            prior_of_keys[prior_key] = priors.load(
                 variant.prior.source, scale=variant.prior.scale, adapter=variant.adapter
             )
-        if run_key not in opened:
-            opened[run_key] = find_align_run(variant, opened[prior_key])
-        job = ReconstructionRun.resolve(variant, opened[prior_key], opened[run_key])
+        prior = prior_of_keys[prior_key]
+        if run_key not in run_of_keys:
+            run_of_keys[run_key] = find_align_run(variant, prior)
+        job = ReconstructionRun.resolve(variant, prior, run_of_keys[run_key])
 
-        # the next variants are to find this run, not a newer one
+        # later variants use this run, even if a newer run has appeared
         if not jobs:
-            requested = name
-            reference = job.align.reference
-            renamed = variant.model_copy(update={"align_run": reference})
-            opened[renamed.model_dump_json(include=RUN_KEYS)] = job.align
+            first_name = name
+            first_reference = job.align.reference
+            resolved = variant.model_copy(update={"align_run": first_reference})
+            run_of_keys[resolved.model_dump_json(include=RUN_KEYS)] = job.align
         jobs[label] = job
     return jobs

@@ -15,15 +15,17 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.stimuli import Clip
-from brainhive_cli.evaluation.reconstruction import folders, generation
+from brainhive_cli.evaluation.reconstruction import baselines, generation
+from brainhive_cli.evaluation.reconstruction.baselines import (
+    make_baselines,
+    make_stills,
+    shuffle_items,
+)
 from brainhive_cli.evaluation.reconstruction.folders import (
     digest_media,
     list_media,
-    make_baselines,
-    make_stills,
     match_folders,
     open_column,
-    shuffle_items,
 )
 from brainhive_cli.evaluation.reconstruction.generation import (
     DecodedSet,
@@ -274,8 +276,8 @@ def test_baselines(
 ) -> None:
     monkeypatch.setattr(generation, "Targets", Sized)
     monkeypatch.setattr(generation, "MAX_VALUES_PER_BLOCK", 5 * 7)
-    monkeypatch.setattr(folders, "MAX_AVERAGED_PICTURES", 11)
-    monkeypatch.setattr(folders, "READ_AHEAD_PICTURES", 4)
+    monkeypatch.setattr(baselines, "MAX_AVERAGED_PICTURES", 11)
+    monkeypatch.setattr(baselines, "READ_AHEAD_PICTURES", 4)
     align, run = made_run(folds), RunFolder(tmp_path)
     recipe = Recipe(resolution_px=16)
     sources: Any = ["nearest", "mean", "still"]
@@ -350,7 +352,7 @@ def test_generated_files(
     choose = rerank if count > 1 else None
     sets = [brain, replace(brain, source="zeroed", cell=None, decoded=None)]
     for one in sets:
-        generate_set(sampler, one, run, HERE, 2, 5, count=count, rerank=choose)
+        generate_set(sampler, one, run, HERE, 2, 5, n_candidates=count, rerank=choose)
     files = sorted(tmp_path.rglob("*.png"))
     levels = [int(np.asarray(Image.open(file))[0, 0, 0]) for file in files]
 
@@ -359,7 +361,7 @@ def test_generated_files(
     # only what is missing is generated again
     sampler.calls.clear()
     files[3].unlink()
-    generate_set(sampler, sets[0], run, HERE, 2, 5, count=count, rerank=choose)
+    generate_set(sampler, sets[0], run, HERE, 2, 5, n_candidates=count, rerank=choose)
     assert sum(sampler.calls) == count
     assert [int(np.asarray(Image.open(file))[0, 0, 0]) for file in files] == levels
 
