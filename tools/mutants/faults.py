@@ -44,7 +44,7 @@ FAULTS = (
     Fault(
         "is_seen[shown_rows].mean() > MAX_SEEN_SHARE", "is_seen[shown_rows].mean() > 1"
     ),
-    Fault("neighbours[order] = np.roll(order, 1)", "neighbours[order] = order"),
+    Fault("derangement[order] = np.roll(order, 1)", "derangement[order] = order"),
     Fault(
         "torch.lerp(values[self.partner], values, share)",
         "torch.lerp(values, values[self.partner], share)",
