@@ -1,6 +1,4 @@
-"""NEURONS: a brain model whose tokens become those of frames, masks, concepts, a
-caption and latents.
-"""
+"""NEURONS, which decodes frames, masks, latents, concepts and a caption from tokens."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -19,31 +17,31 @@ from brainhive_cli.models.heads import Decoded, Heads
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.models.sizes import Share
 
-IMAGE, MOTION, TEXT, MASK, LATENTS, CONCEPTS, CAPTION = HEADS = (
-    "image",
-    "motion",
-    "text",
-    "mask",
-    "latents",
-    "concepts",
-    "caption",
-)
-"""The heads that it may have."""
-AXES = {IMAGE: 2, MOTION: 3, TEXT: 1, MASK: 4, LATENTS: 4, CONCEPTS: 1, CAPTION: 1}
-"""Axes of each."""
-SIGNALS_AT_ONCE = 20
-"""Signals decoded at once: the reference's batch, whose clips `published` mixes."""
+IMAGE = "image"
+MOTION = "motion"
+TEXT = "text"
+MASK = "mask"
+LATENTS = "latents"
+CONCEPTS = "concepts"
+CAPTION = "caption"
+N_AXES = {IMAGE: 2, MOTION: 3, TEXT: 1, MASK: 4, LATENTS: 4, CONCEPTS: 1, CAPTION: 1}
+"""Number of axes of each head. Heads of more than two axes begin with the frames."""
+SIGNALS_PER_BATCH = 20
+"""Number of signals that are decoded at once, as in the reference, because the mode
+`published` mixes the clips of a batch.
+"""
 Size = Annotated[int, Field(gt=0, le=2**20)]
 
 
 class Config(BackboneConfig):
-    """NEURONS (arXiv 2503.11167): MindEye2's brain model and prior, and decoders of
-    frames behind them.
+    """Settings of NEURONS (arXiv 2503.11167).
 
-    Heads: `image` [S, D], and of these any: `motion` [F, S, D], `text` [E], `mask` [F,
-    1, H, W], `latents` [F, C, H, W], `concepts` [K], `caption` [L]. A term
-    `{prediction: denoised, loss: mse}` trains the prior; a stage with `freeze:
-    [backbone.brain]` the decoders.
+    Decoders follow the brain model and the prior of MindEye2. Heads are `image` [S, D],
+    and optionally `motion` [F, S, D], `text` [E], `mask` [F, 1, H, W], `latents` [F, C,
+    H, W], `concepts` [K] and `caption` [L].
+
+    A loss term `{prediction: denoised, loss: mse}` trains the prior. A stage with
+    `freeze: [backbone.brain]` trains prior and decoders.
     """
 
     cites = ("wang2025", "scotti2024")
@@ -62,72 +60,82 @@ class Config(BackboneConfig):
         "mindeye2",
         validate_default=True,
         description=(
-            "Diffusion prior between the brain's tokens and those that decoders read; "
-            "null: none."
+            "Diffusion prior between the brain model's tokens and the decoders. null "
+            "means no prior."
         ),
     )
     mode: Literal["right", "published"] = Field(
         "right",
-        description="right: pictures and text of a clip are its own, time is within "
-        "it. published: as the reference, for its weights: clips of a "
-        "batch are mixed, so that results depend on its order.",
+        description="right: each clip is decoded from its own frames and text. "
+        "published: the clips of a batch are mixed, so that results depend on their "
+        "order, as in the reference, for its weights.",
     )
-    frames: Size = Field(6, description="F, frames of a clip.")
+    frames: Size = Field(6, description="Number F of frames per clip.")
     decodes_motion: bool = Field(
         False,
         description=(
-            "Decode the tokens of all frames, too: of them a generator can draw each "
-            "frame."
+            "If true, also decode the tokens of all frames, from which a generator can "
+            "draw each frame."
         ),
     )
 
     # decoder of masks and latents
     maps: tuple[Size, Size, Size] = Field(
-        (512, 128, 64), description="Channels of the decoder's maps."
+        (512, 128, 64), description="Channels of the three layers of feature maps."
     )
     channels: Annotated[tuple[Size, ...], Field(min_length=1, max_length=10)] = Field(
         (32, 64, 128),
         description=(
-            "Channels of the video decoder, from its output; all but one double the "
-            "size."
+            "Channels of the video decoder's blocks, from output to input. All but one "
+            "block double the size."
         ),
     )
-    groups: Size = Field(32, description="Groups of its normalisations.")
+    groups: Size = Field(
+        32, description="Number of groups of the video decoder's normalisations."
+    )
     dropout: Share = Field(
-        0.3, description="Probability of dropping a value of its maps."
+        0.3, description="Probability of dropping a value of the feature maps."
     )
     attention_dropout: Share = Field(
         0.1,
         description="Probability of dropping a weight or an output of the attention "
-        "from pictures to texts.",
+        "from image tokens to texts.",
     )
 
     # heads of concepts and captions
     concept_width: Size = Field(
-        1280, description="Width between the two maps of the concept head."
+        1280, description="Width between the two linear maps of the concept head."
     )
     vocabulary: Size = Field(
-        50257, description="Token ids that the caption head knows; GPT-2's number."
+        50257,
+        description="Number of token ids of the caption head, by default GPT-2's.",
     )
     tokenizer: str = Field(
         OPEN_CLIP,
         description=(
-            "Whose ids captions are made of: open-clip, or what has a CLIP tokenizer."
+            "Tokenizer of captions: open-clip, or a model with a CLIP tokenizer in its "
+            "folder `tokenizer`."
         ),
     )
     caption_width: Size = Field(768, description="Width of the caption head's GPT-2.")
-    caption_layers: Size = Field(12, description="Its layers.")
-    caption_heads: Size = Field(12, description="Its attention heads.")
-    caption_positions: Size = Field(1024, description="Its longest sequence.")
+    caption_layers: Size = Field(
+        12, description="Number of layers of the caption head."
+    )
+    caption_heads: Size = Field(
+        12, description="Number of attention heads of the caption head."
+    )
+    caption_positions: Size = Field(
+        1024, description="Largest number of tokens of the caption head."
+    )
 
     def build(self, spec: SignalSpec, heads: Heads) -> "Neurons":
-        """Make the model, with the decoders that its heads need.
+        """Make the model, with the decoders that the heads need.
 
         Raises:
-            RecipeError: if the heads are others, or not of `frames` frames.
-            MissingData: if there is no such tokenizer.
+            RecipeError: if it cannot predict the heads, or they have other frames.
+            MissingData: if the tokenizer is absent.
         """
-        _check(heads, self.frames)
+        _check_heads(heads, self.frames)
         return Neurons(self, spec, heads)
 
 
@@ -149,11 +157,10 @@ TINY = Config(
 
 
 class Neurons(nn.Module):
-    """The brain model, the prior, and a decoder for each kind of head; names follow the
-    reference's.
+    """Brain model, prior, and a decoder for each kind of head.
 
-    Training predicts heads from tokens that the prior makes of noised targets; decoding
-    samples the tokens.
+    In training, heads are predicted from tokens that the prior makes of noised targets.
+    In decoding, the prior samples the tokens. Parameters have the reference's names.
     """
 
     def __init__(self, config: Config, spec: SignalSpec, heads: Heads) -> None:
@@ -161,185 +168,202 @@ class Neurons(nn.Module):
 
         super().__init__()
 
-        # MindEye2's brain model, and the prior of image tokens
+        # brain model and prior of MindEye2
         self.config = config
         self.shapes = {name: head.shape for name, head in heads.items()}
-        heads_of_brain = {
+        brain_heads = {
             name: head for name, head in heads.items() if name in (IMAGE, TEXT)
         }
-        self.brain = mindeye2.MindEye2(config.brain, spec, heads_of_brain)
-        tokens, width = heads[IMAGE].shape  # S, D
+        self.brain = mindeye2.MindEye2(config.brain, spec, brain_heads)
+        n_tokens, width = heads[IMAGE].shape
         self.prior: Any = None
         if config.prior is not None:
-            sizes_of_head = {"tokens": tokens, "dim": width, "head": IMAGE}
-            self.prior = config.prior.model_copy(update=sizes_of_head).build({}, None)
+            prior_sizes = {"tokens": n_tokens, "dim": width, "head": IMAGE}
+            prior_config = config.prior.model_copy(update=prior_sizes)
+            self.prior = prior_config.build({}, None)
 
-        # decoders of motion, masks and latents, captions, and concepts
+        # decoders
         self.project_motion = decoders.project_motion
-        self.motion_proj = decoders.motion_projection(width, config.frames)
+        self.motion_proj = decoders.make_motion_projection(width, config.frames)
         self.text_seg_dec: Any = None
-        if {MASK, LATENTS} & heads.keys():
-            # the decoder has both outputs, also where one is no head
-            latents = heads[LATENTS].shape[1] if LATENTS in heads else 4
-            text = heads[TEXT].width if TEXT in heads else width
-            self.text_seg_dec = decoders.TextDrivenDecoder(config, width, text, latents)
-        self.text_dec: Any = None
-        self.words: Vocabulary | None = None
-        if CAPTION in heads:
-            self.words = Vocabulary(config.tokenizer, heads[CAPTION].width)
-            self.text_dec = decoders.CaptionHead(
-                config, heads[TEXT].width, heads[CAPTION].width
+        if MASK in heads or LATENTS in heads:
+            n_latents = heads[LATENTS].shape[1] if LATENTS in heads else 4
+            text_width = heads[TEXT].width if TEXT in heads else width
+            self.text_seg_dec = decoders.TextDrivenDecoder(
+                config, width, text_width, n_latents
             )
+        self.text_dec: Any = None
+        self.vocabulary: Vocabulary | None = None
+        if CAPTION in heads:
+            length = heads[CAPTION].width
+            self.vocabulary = Vocabulary(config.tokenizer, length)
+            self.text_dec = decoders.CaptionHead(config, heads[TEXT].width, length)
         self.classifier: Any = None
         if CONCEPTS in heads:
-            self.classifier = decoders.concept_head(
+            self.classifier = decoders.make_concept_head(
                 width, config.concept_width, heads[CONCEPTS].width
             )
 
     def forward(
         self, signal: Tensor, subject_index: Tensor | None
     ) -> dict[str, Tensor]:
-        """Predict every head, [B, *shape] by name: nothing is sampled.
+        """Predict every head, [B, *shape] by name, without sampling.
 
-        `image` are the brain's tokens; all others follow from those that the prior
-        expects of them.
+        `image` are the brain model's tokens. The prior predicts the tokens of the other
+        heads from these.
         """
-        return self.predict_heads(signal, subject_index, [*self.shapes])
+        return self.predict_heads(signal, subject_index, list(self.shapes))
 
     def predict_heads(
         self, signal: Tensor, subject_index: Tensor | None, names: Sequence[str]
     ) -> dict[str, Tensor]:
-        """Predict some heads, without the decoders that these do without."""
-        brain = self.brain(signal, subject_index)[IMAGE]
-        # image tokens need neither prior nor decoders
+        """Predict the named heads, [B, *shape] by name, as `forward` does."""
+        brain_tokens = self.brain(signal, subject_index)[IMAGE]
         if set(names) == {IMAGE}:
-            return {IMAGE: brain}
+            return {IMAGE: brain_tokens}
 
-        # batches of the reference's size, as the mode published mixes their clips
-        blocks = []
-        for rows in brain.split(SIGNALS_AT_ONCE):
-            tokens = rows if self.prior is None else self.prior.predict_from_brain(rows)
-            blocks.append(_as_probabilities(self._decode_tokens(tokens, names)))
-        predicted = {
-            name: torch.cat([block[name] for block in blocks]) for name in names
-        }
-        # the brain's tokens, not those of the prior
-        return predicted | ({IMAGE: brain} if IMAGE in names else {})
+        batches = []
+        for batch_tokens in brain_tokens.split(SIGNALS_PER_BATCH):
+            tokens = batch_tokens
+            if self.prior is not None:
+                tokens = self.prior.predict_from_brain(batch_tokens)
+            batches.append(_apply_sigmoid(self._decode_tokens(tokens, names)))
+        predicted = {}
+        for name in names:
+            predicted[name] = torch.cat([batch[name] for batch in batches])
+        if IMAGE in names:
+            predicted[IMAGE] = brain_tokens
+        return predicted
 
     def learn(
         self,
         signal: Tensor,
-        subject_index: Tensor,
+        subject_index: Tensor | None,
         targets: Mapping[str, Tensor],
         context: Any,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Predict for training: `mask` and `concepts` as logits, `caption` as logits
-        [B, L, vocabulary].
+        """Predict heads and `denoised` tokens in a training step.
 
-        `image` are the brain's tokens; `denoised` [B, S, D] is what the prior makes of
-        noised targets, from which all other heads follow. The noise is torch's.
+        The prior predicts `denoised` [B, S, D] from targets noised by torch's global
+        generator. Heads are decoded from it, but `image` are the brain model's tokens.
+
+        Returns:
+            Predictions by name: `mask` and `concepts` as logits, `caption` as logits
+            [B, L, vocabulary]. Then the target of `denoised`.
         """
-        tokens = brain = self.brain(signal, subject_index)[IMAGE]
+        brain_tokens = self.brain(signal, subject_index)[IMAGE]
+        tokens = brain_tokens
         denoised = {}
         replaced = {}
         if self.prior is not None:
             denoised[DENOISED], replaced[DENOISED] = self.prior.learn(
-                brain, targets[IMAGE]
+                brain_tokens, targets[IMAGE]
             )
             tokens = denoised[DENOISED] / self.prior.scale
-        decoded = self._decode_tokens(tokens, [*self.shapes], targets.get(CAPTION))
-        return {**decoded, IMAGE: brain, **denoised}, replaced
+        decoded = self._decode_tokens(tokens, list(self.shapes), targets.get(CAPTION))
+        return {**decoded, IMAGE: brain_tokens, **denoised}, replaced
 
     def decode(
         self, signal: Tensor, subject_index: Tensor | None, seeds: Sequence[int]
     ) -> Decoded:
-        """Decode every head, `motion` only where it is asked for; tokens are sampled by
-        a seed a row.
+        """Decode every head from sampled tokens, `motion` only with `decodes_motion`.
+
+        Args:
+            signal: Voxels [B, V, 1].
+            subject_index: Index [B] of each signal's subject.
+            seeds: Seed [B] of each signal.
+
+        Returns:
+            Heads [B, *shape], and captions also as texts.
         """
-        blocks = []
-        for start in range(0, len(signal), SIGNALS_AT_ONCE):
-            rows = slice(start, start + SIGNALS_AT_ONCE)
+        batches = []
+        for start in range(0, len(signal), SIGNALS_PER_BATCH):
+            rows = slice(start, start + SIGNALS_PER_BATCH)
             subject = None if subject_index is None else subject_index[rows]
             tokens = self.brain(signal[rows], subject)[IMAGE]
-            # sample the tokens from which all heads are decoded
             if self.prior is not None:
                 tokens = self.prior.sample(tokens, seeds[rows])
-            heads = _as_probabilities(self._decode_tokens(tokens, [*self.shapes]))
-            # captions as text; motion only for generators that draw each frame
+            heads = _apply_sigmoid(self._decode_tokens(tokens, list(self.shapes)))
+
             texts = {}
-            if self.words is not None:
+            if self.vocabulary is not None:
                 texts[CAPTION] = [
-                    self.words.decode(ids) for ids in heads[CAPTION].tolist()
+                    self.vocabulary.decode(ids) for ids in heads[CAPTION].tolist()
                 ]
             if not self.config.decodes_motion:
                 heads.pop(MOTION, None)
-            blocks.append(Decoded(heads, texts))
-        return Decoded.join(blocks)
+            batches.append(Decoded(heads, texts))
+        return Decoded.join(batches)
 
     def _decode_tokens(
         self, tokens: Tensor, names: Sequence[str], caption: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Decode heads of image tokens [B, S, D]; captions are written unless their ids
-        [B, L] are given.
+        """Decode the named heads from image tokens.
+
+        Args:
+            tokens: Image tokens [B, S, D].
+            names: Names of the heads.
+            caption: Ids [B, L] of true captions, whose logits are predicted. Without
+                them captions are written.
+
+        Returns:
+            Heads by name, with logits of masks and concepts.
         """
-        # tokens of all frames, and the text vector that drives decoders
         motion = self.project_motion(self.motion_proj, tokens)  # [B, F, S, D]
-        projection = self.brain.clipproj
-        # [B, E]
-        text = None if projection is None else mindeye2.project_mean(projection, motion)
+        text = None
+        if self.brain.clipproj is not None:
+            text = mindeye2.project_mean(self.brain.clipproj, motion)  # [B, E]
         decoded: dict[str, Any] = {IMAGE: tokens, MOTION: motion, TEXT: text}
-        if {MASK, LATENTS} & {*names}:
+        if MASK in names or LATENTS in names:
             for name, maps in self.text_seg_dec(motion, text).items():
-                # bring maps [B, F, C, h, w] to the head's height and width, by their
-                # nearest values
-                size = (
-                    tuple(self.shapes[name][-2:])
-                    if name in self.shapes
-                    else tuple(maps.shape[-2:])
-                )
-                if tuple(maps.shape[-2:]) == size:
-                    decoded[name] = maps
-                else:
-                    resized = F.interpolate(maps.flatten(0, 1), size, mode="nearest")
-                    decoded[name] = resized.unflatten(0, maps.shape[:2])
+                decoded[name] = self._resize(name, maps)
         if CONCEPTS in names:
-            # mean over frames and tokens
             decoded[CONCEPTS] = self.classifier(motion.mean((1, 2)))
         if CAPTION in names:
-            # write word by word, or predict the next words of a true caption
-            if caption is None and self.words is not None:
-                decoded[CAPTION] = self.text_dec.write(text, self.words.end)
-            else:
-                assert caption is not None
+            if caption is not None:
                 decoded[CAPTION] = self.text_dec(text, caption.long())
+            elif self.vocabulary is not None:
+                decoded[CAPTION] = self.text_dec.write(text, self.vocabulary.end)
         return {name: decoded[name] for name in names}
 
+    def _resize(self, name: str, maps: Tensor) -> Tensor:
+        """Resize maps [B, F, C, h, w] to the size of their head, if there is one."""
+        height, width = self.shapes.get(name, maps.shape)[-2:]
+        if maps.shape[-2:] == (height, width):
+            return maps
+        frames = maps.flatten(0, 1)
+        resized = F.interpolate(frames, (height, width), mode="nearest")
+        return resized.unflatten(0, maps.shape[:2])
 
-def _as_probabilities(heads: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Turn logits into probabilities, as targets have them."""
-    return {
-        name: head.sigmoid() if name in (MASK, CONCEPTS) else head
-        for name, head in heads.items()
-    }
+
+def _apply_sigmoid(heads: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Turn the logits of masks and concepts into probabilities."""
+    probabilities = {}
+    for name, head in heads.items():
+        probabilities[name] = head.sigmoid() if name in (MASK, CONCEPTS) else head
+    return probabilities
 
 
-def _check(heads: Heads, frames: int) -> None:
-    """Refuse heads that it cannot make."""
-    is_known = IMAGE in heads and heads.keys() <= {*HEADS}
-    if not is_known or (CAPTION in heads and TEXT not in heads):
+def _check_heads(heads: Heads, n_frames: int) -> None:
+    """Raise an error for heads that NEURONS cannot predict."""
+    has_unknown_heads = not heads.keys() <= N_AXES.keys()
+    lacks_text = CAPTION in heads and TEXT not in heads
+    if IMAGE not in heads or has_unknown_heads or lacks_text:
         raise RecipeError(
-            f"the backbone neurons predicts {', '.join(HEADS)}, the heads are "
+            f"the backbone neurons predicts {', '.join(N_AXES)}, the heads are "
             f"{', '.join(heads) or 'none'}",
             f"the head {IMAGE}, and any others of these; {CAPTION} is written from "
             f"{TEXT}",
         )
+
     for name, head in heads.items():
         shape = list(head.shape)
-        # heads with more than two axes begin with the frames
-        if len(shape) != AXES[name] or (AXES[name] > 2 and shape[0] != frames):
-            needed = f"{AXES[name]} axes" + (
-                f", for {frames} frames" if AXES[name] > 2 else ""
-            )
+        has_frames = N_AXES[name] > 2
+        has_other_frames = has_frames and shape[:1] != [n_frames]
+        if len(shape) != N_AXES[name] or has_other_frames:
+            needed = f"{N_AXES[name]} axes"
+            if has_frames:
+                needed += f", for {n_frames} frames"
             raise RecipeError(
                 f"the target of the head {name} has the shape {shape}: it needs "
                 f"{needed}",

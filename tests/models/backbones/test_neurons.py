@@ -19,8 +19,8 @@ from brainhive_cli.models.backbones import neurons
 from brainhive_cli.models.backbones._neurons_decoders import (
     CaptionHead,
     TextDrivenDecoder,
-    concept_head,
-    motion_projection,
+    make_concept_head,
+    make_motion_projection,
     project_motion,
 )
 from brainhive_cli.models.heads import Head
@@ -54,10 +54,14 @@ def filled(module: nn.Module, weights: Golden) -> nn.Module:
 
 def test_motion_and_concepts_are_the_references(golden: Path) -> None:
     config, found, weights = read(golden, "motion_proj")
-    motion = filled(motion_projection(config["clip_size"], config["n_frames"]), weights)
+    motion = filled(
+        make_motion_projection(config["clip_size"], config["n_frames"]), weights
+    )
     _, labels, own = read(golden, "classifier")
     hidden, width = own["vision_proj_channel.weight"].shape
-    concepts = filled(concept_head(width, hidden, len(own["classifier.bias"])), own)
+    concepts = filled(
+        make_concept_head(width, hidden, len(own["classifier.bias"])), own
+    )
 
     assert_near(
         project_motion(motion, found["input.tokens"]), found["expected.motion_tokens"]
@@ -94,7 +98,7 @@ def test_the_text_driven_decoder_is_the_references_in_mode_published(
         [made(motion[[clip]], text[[clip]])["mask"][0] for clip in range(len(text))]
     )
 
-    assert_near(made.fused(motion.flatten(0, 1), text), found["expected.fused"])
+    assert_near(made.fuse(motion.flatten(0, 1), text), found["expected.fused"])
     assert_near(decoded["mask"].flatten(0, 1), found["expected.segmentation_reference"])
     assert_near(decoded["latents"].flatten(0, 1), found["expected.latents_reference"])
     assert_near(alone, found["fault.segmentation_one_clip_at_a_time"])
@@ -165,7 +169,7 @@ def test_time_within_a_clip_is_right_for_published_texts_too(
     config, found, weights = read(golden, "text_driven_decoder")
     made = decoder(config, found, weights, "right")
     published = decoder(config, found, weights, "published")
-    monkeypatch.setattr(made, "fused", published.fused)
+    monkeypatch.setattr(made, "fuse", published.fuse)
 
     seen = joints(made, found["input.motion_tokens"], found["input.text"])
 
@@ -334,7 +338,7 @@ def test_every_part_learns_from_what_the_prior_makes_of_noised_targets(
 def test_decoding_samples_tokens_by_the_seed_of_a_row_whatever_the_batch(
     model: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(neurons, "SIGNALS_AT_ONCE", 2)
+    monkeypatch.setattr(neurons, "SIGNALS_PER_BATCH", 2)
     model, signal, subject = (
         model.eval(),
         torch.randn(5, 7, 1),
@@ -351,7 +355,7 @@ def test_decoding_samples_tokens_by_the_seed_of_a_row_whatever_the_batch(
     )
     assert (
         decoded.texts["caption"][2]
-        == model.words.decode(found["caption"][2].tolist())
+        == model.vocabulary.decode(found["caption"][2].tolist())
         != ""
     )
     assert not torch.allclose(found["latents"], other["latents"], atol=1e-3)
