@@ -39,7 +39,7 @@ def test_files_are_found_where_tarfile_finds_them(tmp_path: Path) -> None:
         assert found == expected and len(found) == 6
 
 
-def test_a_flipped_bit_of_a_compressed_tar_is_found_before_anything_is_unpacked(
+def test_a_flipped_bit_in_a_tar_is_found_before_unpacking(
     tmp_path: Path,
 ) -> None:
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz", compresslevel=0) as tar:

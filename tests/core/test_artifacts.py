@@ -77,7 +77,7 @@ def test_artifacts_are_read_as_they_were_written(run: RunFolder) -> None:
     assert list(artifacts.list_files(found[3])) == [file, file]
 
 
-def test_a_damaged_list_or_one_that_names_a_file_outside_of_the_run_is_one_line(
+def test_a_bad_list_of_artifacts_is_reported_in_one_line(
     run: RunFolder,
 ) -> None:
     media = {"kind": "media", "title": "x", "file": "../secret.png"}

@@ -73,7 +73,7 @@ def test_a_claim_of_a_killed_process_is_taken_over_at_once(tmp_path: Path) -> No
     assert claim is not None and claim.taken_from.endswith(f" {holder.pid}")
 
 
-def test_a_claim_of_another_machine_lives_as_long_as_it_is_touched(
+def test_a_remote_claim_lives_as_long_as_it_is_touched(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / ".claim"
@@ -116,7 +116,7 @@ WRITER = """if True:
 """A process that writes a file, and holds a claim, until its stdin is closed."""
 
 
-def test_what_a_living_process_of_another_container_writes_and_claims_stays_its_own(
+def test_files_and_claims_of_other_containers_are_left_alone(
     tmp_path: Path,
 ) -> None:
     if subprocess.run(

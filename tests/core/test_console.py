@@ -15,7 +15,7 @@ from brainhive_cli.core.tables import Table
 ODD = "python:brain:make [bold]x[/bold] " + "long " * 40
 
 
-def test_talk_warnings_and_errors_go_to_stderr_one_line_each_and_results_to_stdout(
+def test_only_results_are_written_to_stdout(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     console.say(ODD)
@@ -55,7 +55,7 @@ def test_a_table_is_aligned_and_its_numbers_short(
     assert f"1   {ODD.strip()}" in capsys.readouterr().out.splitlines()  # not folded
 
 
-def test_a_table_that_does_not_fit_is_written_row_by_row_with_its_headings(
+def test_a_wide_table_is_written_row_by_row_with_headings(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     columns, rows = (
@@ -141,7 +141,7 @@ class Clock:
         return console._display_on(console._stderr()).describe()
 
 
-def test_progress_shows_on_a_terminal_below_what_is_said_and_vanishes(
+def test_a_progress_bar_stays_below_messages_and_vanishes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     terminal = open_terminal(monkeypatch)
@@ -184,7 +184,7 @@ def test_a_line_of_progress_says_count_pace_and_time_left(
             assert clock.line(1000).endswith("6 of 12, 2:26 each, 12:09 left")
 
 
-def test_a_name_with_a_new_line_or_control_character_makes_no_line_of_its_own(
+def test_control_characters_in_names_cannot_start_a_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     name, escaped = (
@@ -433,7 +433,7 @@ def test_a_page_without_a_browser_is_named(
 
 
 @pytest.mark.parametrize(("columns", "is_list"), [(3, False), (4, True)])
-def test_a_table_of_three_columns_is_folded_and_one_of_four_a_list(
+def test_narrow_tables_are_folded_and_wide_tables_become_lists(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     columns: int,

@@ -57,7 +57,7 @@ def test_a_document_is_read_as_what_it_is_said_to_hold(tmp_path: Path) -> None:
     assert documents.read(written(tmp_path, b"\xef\xbb\xbf{}")) == {}
 
 
-def test_yaml_keeps_dates_as_text_and_anchors_as_what_they_stand_for(
+def test_yaml_keeps_dates_as_text_and_resolves_anchors(
     tmp_path: Path,
 ) -> None:
     text = (
@@ -112,7 +112,7 @@ def test_whatever_is_wrong_with_yaml_is_one_error_with_its_path(tmp_path: Path) 
         )
 
 
-def test_a_file_that_is_absent_too_large_or_not_a_file_is_not_read(
+def test_absent_huge_and_irregular_files_are_not_read(
     tmp_path: Path,
 ) -> None:
     for path in (tmp_path / "absent.json", tmp_path):
@@ -123,7 +123,7 @@ def test_a_file_that_is_absent_too_large_or_not_a_file_is_not_read(
         documents.read(written(tmp_path, '{"a": 12}'), max_bytes=8)
 
 
-def test_a_document_that_differs_from_its_digest_is_refused_wherever_the_list_lies(
+def test_a_document_that_differs_from_its_digest_is_refused(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "cell/model").mkdir(parents=True)
@@ -246,7 +246,7 @@ def test_changes_of_listed_files_are_named(tmp_path: Path) -> None:
     assert len([*documents.find_changes(tmp_path)]) == 4
 
 
-def test_files_of_a_run_are_listed_without_hidden_ones_and_trackers(
+def test_the_file_list_leaves_out_hidden_files_and_trackers(
     tmp_path: Path,
 ) -> None:
     names = ["b.json", "a/x.yaml", "a/x.csv", "a/x.png", "a/plain", ".a/x.json"]

@@ -230,7 +230,7 @@ def test_cells_are_shared_where_there_are_fewer_than_processes(
     assert shared == [2, 1, 1, 1, 2, 2]
 
 
-def test_the_pace_of_cells_is_of_those_trained_from_their_beginning(
+def test_the_pace_counts_only_cells_trained_from_the_beginning(
     job: Counting,
 ) -> None:
     folder = driver.start_run("embed", "tiny", Recipe(), ALONE)

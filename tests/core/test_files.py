@@ -25,7 +25,7 @@ from brainhive_cli.data.recordings.files import list_recording_files
 from brainhive_cli.data.stores import session_store
 
 
-def test_a_plain_file_is_opened_up_to_its_limit_and_through_links(
+def test_regular_files_are_read_up_to_a_limit_through_links(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "file").write_bytes(b"12345")
@@ -84,7 +84,7 @@ POINTERS = {
 
 
 @pytest.mark.parametrize("way", POINTERS)
-def test_content_that_was_not_fetched_is_counted_and_its_command_named(
+def test_files_without_content_are_counted_with_a_fetch_command(
     tmp_path: Path, way: str
 ) -> None:
     """Links of DataLad, and the small files that Git LFS and git-annex leave."""
@@ -120,7 +120,7 @@ def test_a_walk_enters_each_folder_once_though_links_lead_back(tmp_path: Path) -
     assert below == ["a/1.png", "b/2.png"]
 
 
-def test_a_write_that_finds_no_room_names_the_file_and_leaves_the_one_before(
+def test_a_full_disk_is_named_and_the_old_file_stays(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "metrics.json").write_text("before")

@@ -109,7 +109,7 @@ def test_an_object_that_is_called_wrongly_is_named_by_its_class(
     assert name_object([], "the list") == "the list list"
 
 
-def test_what_an_error_may_come_of_is_said_where_code_was_imported(
+def test_errors_after_imported_code_name_it_as_a_possible_cause(
     own: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = caught(foreign_code.import_module, None, "x", "y", "z")

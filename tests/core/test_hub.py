@@ -24,7 +24,7 @@ def published(hub_cache: Callable[[str], Path]) -> Path:
     return snapshot
 
 
-def test_a_reference_is_a_snapshot_of_the_cache_a_folder_or_shipped_weights(
+def test_hub_references_resolve_to_cache_folder_or_package(
     published: Path, hub_cache: Callable[..., Path], tmp_path: Path
 ) -> None:
     assert (
@@ -68,7 +68,7 @@ def test_what_is_not_there_is_missing_data_with_the_way_to_it(published: Path) -
         assert fact in caught.value.message and hint in caught.value.hint
 
 
-def test_the_digest_of_a_large_file_is_kept_until_the_file_changes(
+def test_a_digest_is_cached_until_the_file_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path))

@@ -26,7 +26,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import RunOptions
 
 
-def test_shares_lose_and_repeat_nothing_and_differ_by_one_at_most() -> None:
+def test_shares_are_complete_disjoint_and_of_similar_size() -> None:
     for count, processes in product((0, 1, 2, 7, 16540), (1, 2, 3, 8)):
         items = list(range(count))
         shares = [
@@ -62,9 +62,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     assert re.findall(r"\d+", caught.value.message) == ["2", "1"]
 
 
-def test_a_launch_reads_no_config_of_accelerate_in_the_users_home(
-    monkeypatch, tmp_path
-) -> None:
+def test_a_launch_ignores_the_users_config_of_accelerate(monkeypatch, tmp_path) -> None:
     from accelerate.commands import launch as accelerate
 
     config = tmp_path / "default_config.yaml"

@@ -137,7 +137,7 @@ def test_a_metric_is_plain_for_json() -> None:
     assert metric("a", selected=False).caveats == ()
 
 
-def test_rows_have_intervals_and_agreement_in_columns_of_their_own() -> None:
+def test_intervals_and_agreement_have_their_own_columns() -> None:
     first, second = replace(
         MADE, scopes={"all": index_by_name([TOP1, metric("ssim", people=None)])}
     ).rows()

@@ -46,7 +46,7 @@ def own_package(
         del sys.modules[name]
 
 
-def test_a_kind_with_a_dot_is_an_import_path_and_is_written_as_one(
+def test_a_kind_with_a_dot_is_an_import_path(
     own_package: str,
 ) -> None:
     config = parts.resolve("backbones", {"kind": f"{own_package}.wide_net", "width": 5})

@@ -78,7 +78,7 @@ WRONG = (
 )
 
 
-def test_a_value_that_a_key_does_not_take_is_shown_with_its_key_in_one_line() -> None:
+def test_an_invalid_value_is_shown_with_its_key_in_one_line() -> None:
     for override, shown in WRONG:
         with pytest.raises(RecipeError) as caught:
             resolve(override)
@@ -88,9 +88,7 @@ def test_a_value_that_a_key_does_not_take_is_shown_with_its_key_in_one_line() ->
         assert len(caught.value.in_one_line) < 1000
 
 
-def test_a_missing_part_or_recipe_suggests_the_nearest_and_lists_those_there_are() -> (
-    None
-):
+def test_an_unknown_part_or_recipe_suggests_existing_names() -> None:
     with pytest.raises(RecipeError) as caught:
         resolve("backbone.kind=nise")
     guess, _, names = caught.value.hint.partition("? ")
@@ -108,9 +106,7 @@ def test_a_missing_part_or_recipe_suggests_the_nearest_and_lists_those_there_are
     assert resolve(recipe="demo") == resolve(recipe="demo/train-align")
 
 
-def test_lists_are_written_with_commas_or_brackets_and_yamls_no_is_a_precision() -> (
-    None
-):
+def test_lists_take_commas_or_brackets_and_no_is_a_precision() -> None:
     for text in ("1,2,5", "[1, 2, 5]", " 1, 2 ,5,"):
         assert (
             resolve(f"subjects={text}").subjects
@@ -122,7 +118,7 @@ def test_lists_are_written_with_commas_or_brackets_and_yamls_no_is_a_precision()
     assert resolve("run.mixed_precision=no").run.mixed_precision == "no"
 
 
-def test_another_kind_drops_the_knobs_of_the_part_before_and_the_same_keeps_them(
+def test_only_a_change_of_kind_drops_the_settings_of_a_part(
     written: Path,
 ) -> None:
     assert resolve(recipe=written, backbone__kind="nice").backbone.dropout == 0.4
@@ -142,7 +138,7 @@ def test_another_kind_drops_the_knobs_of_the_part_before_and_the_same_keeps_them
     assert prior.kind == "fusion-prior"
 
 
-def test_the_fingerprint_ignores_how_a_run_is_run_and_nothing_else() -> None:
+def test_the_fingerprint_ignores_only_settings_of_execution() -> None:
     recipe = resolve()
     same = [
         "run.processes=2",
@@ -170,7 +166,7 @@ def test_the_fingerprint_ignores_how_a_run_is_run_and_nothing_else() -> None:
     ) == 1 + len(others)
 
 
-def test_a_fingerprint_is_of_what_differs_from_the_defaults_alone(
+def test_a_fingerprint_depends_only_on_changed_defaults(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = {
@@ -221,7 +217,7 @@ def test_a_fingerprint_is_of_contents_whatever_their_path() -> None:
         assert fingerprint(pair) == fingerprint(dict(reversed(pair.items())))
 
 
-def test_a_mixed_precision_is_the_precision_and_so_part_of_the_fingerprint() -> None:
+def test_mixed_precision_changes_the_fingerprint() -> None:
     for mixed, precision in (("no", "fp32"), ("bf16", "bf16"), (None, "bf16")):
         found = resolve("train.epochs=3", run__mixed_precision=mixed)
         assert found.train.precision == precision
@@ -275,7 +271,7 @@ def test_a_number_in_a_key_is_a_place_in_a_list(tmp_path: Path) -> None:
         assert key.partition("=")[0] in message and "length 2" in message
 
 
-def test_an_override_of_one_knob_keeps_the_others_of_its_places_default() -> None:
+def test_an_override_keeps_the_other_settings_of_a_default_part() -> None:
     for override in ("backbone.prior.depth=2", "backbone.prior={depth: 2}"):
         prior = resolve(override, recipe="papers/neurons").backbone.prior
         assert (prior.depth, prior.heads, prior.dim_head) == (2, 32, 52)

@@ -29,7 +29,7 @@ def opened(again: bool = False, **changes: object) -> RunFolder:
     return start_run("train-align", "tiny", Recipe(**changes), ALONE, again)
 
 
-def test_a_new_run_says_what_it_is_and_the_same_recipe_finds_it_however_it_is_run(
+def test_the_same_recipe_finds_the_run_that_it_made(
     home: Path,
 ) -> None:
     run = opened()
@@ -51,7 +51,7 @@ def test_a_new_run_says_what_it_is_and_the_same_recipe_finds_it_however_it_is_ru
     )
 
 
-def test_an_interrupted_run_is_taken_up_again_and_a_finished_one_is_found(
+def test_an_interrupted_run_resumes_and_a_finished_run_is_found(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = opened()
@@ -103,7 +103,7 @@ WORKER = """if True:
 
 
 @pytest.mark.nightly
-def test_two_commands_share_a_run_cell_by_cell_and_one_takes_over_from_the_killed(
+def test_a_command_takes_over_the_cells_of_a_killed_command(
     home: Path,
 ) -> None:
     files = {name: f"cells/{name}.txt" for name in "abcdef"}
@@ -153,7 +153,7 @@ def test_a_final_name_appears_only_when_complete(home: Path) -> None:
     assert left == {".workers", "environment.json", "model", "recipe.yaml"}
 
 
-def test_a_run_that_is_not_there_is_answered_with_the_newest_and_the_nearest(
+def test_an_absent_run_suggests_the_newest_and_the_nearest_run(
     home: Path,
 ) -> None:
     folder = home / "runs"
@@ -179,7 +179,7 @@ def test_a_run_that_is_not_there_is_answered_with_the_newest_and_the_nearest(
         assert f"{newest} and 2 more" in caught.value.hint
 
 
-def test_a_run_of_another_command_an_unfinished_and_a_damaged_one_say_so(
+def test_runs_that_cannot_be_used_say_why(
     home: Path,
 ) -> None:
     run = opened()
@@ -218,7 +218,7 @@ def test_a_finished_run_carries_the_digests_of_its_documents(home: Path) -> None
         run.measurements()
 
 
-def test_damage_is_not_signed_as_sound_when_a_run_is_finished_again(home: Path) -> None:
+def test_finishing_a_run_again_does_not_hide_damage(home: Path) -> None:
     run = opened()
     run.write_text("cells/a/model/config.json", '{"scale": 1.0}')
     run.finish(Measurements())
@@ -235,7 +235,7 @@ def test_damage_is_not_signed_as_sound_when_a_run_is_finished_again(home: Path) 
     assert not run_files.check(run.path)[1]
 
 
-def test_no_run_is_finished_without_its_digests_wherever_it_is_killed(
+def test_a_killed_run_is_never_finished_without_its_digests(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = opened()

@@ -50,7 +50,7 @@ def test_tensors_are_read_as_they_were_written(tmp_path: Path, kind: str) -> Non
         assert found[name].dtype == value.dtype and torch.equal(found[name], value)
 
 
-def test_what_is_saved_has_a_digest_the_same_bytes_each_time_and_any_reader(
+def test_saved_weights_have_a_digest_and_reproducible_bytes(
     tmp_path: Path,
 ) -> None:
     contents = {saved(tmp_path, "safetensors").read_bytes() for _ in range(8)}
@@ -104,7 +104,7 @@ def test_tensors_under_each_others_names_are_damage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "pt"])
-def test_a_changed_byte_of_a_tensor_and_a_file_that_is_cut_short_are_found(
+def test_changed_bytes_and_truncated_weights_are_found(
     tmp_path: Path, kind: str
 ) -> None:
     state = {"weight": torch.arange(1.0, 9.0)}
@@ -133,7 +133,7 @@ class Runs:
 
 
 @pytest.mark.parametrize("kind", ["pt", "pth"])
-def test_a_checkpoint_that_holds_anything_but_tensors_and_plain_values_is_refused(
+def test_a_checkpoint_with_foreign_objects_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -143,9 +143,7 @@ def test_a_checkpoint_that_holds_anything_but_tensors_and_plain_values_is_refuse
     assert not (tmp_path / "ran").exists()
 
 
-def test_weights_of_another_model_are_named_with_the_count_of_those_that_match() -> (
-    None
-):
+def test_weights_of_another_model_are_refused_with_a_count() -> None:
     fit = {"weight": torch.ones(2, 3), "bias": torch.ones(2)}
     for change, facts in (
         ({"bias": None}, ["bias", "none"]),
@@ -190,7 +188,7 @@ def test_names_are_read_without_what_wrappers_put_before_them(tmp_path: Path) ->
         weights.read(path)
 
 
-def test_the_newest_torch_and_wrapped_weights_are_told_by_their_names(
+def test_weights_are_found_in_each_format_and_in_wrappers(
     tmp_path: Path,
 ) -> None:
     state = {"a": torch.ones(2), "b": torch.zeros(1)}

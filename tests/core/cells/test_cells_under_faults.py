@@ -27,7 +27,7 @@ def faulty_disk(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return faulty_disk
 
 
-def test_no_cell_is_lost_and_none_computed_twice_unless_a_claim_was(
+def test_no_cell_is_lost_or_repeated_without_a_lost_claim(
     tmp_path: Path, faulty_disk: ModuleType
 ) -> None:
     disk = faulty_disk.FaultyDisk(failing=0.03, slow=0.05, delay_s=0.002, seed=1)

@@ -63,7 +63,7 @@ def epochs_of(run: Path) -> Counter[tuple[str, int]]:
     )
 
 
-def test_workers_with_one_line_train_each_cell_once_but_those_of_the_killed(
+def test_workers_repeat_only_the_cells_of_killed_workers(
     world, small, go, tmp_path, brainhive
 ):
     line = ("train-align", *small, "seeds=1,2", "train.epochs=16")
@@ -89,7 +89,7 @@ def test_workers_with_one_line_train_each_cell_once_but_those_of_the_killed(
     assert len(counts) == 4 * 16 and not [*run.rglob(".*.cell"), *run.rglob(".*part*")]
 
 
-def test_a_worker_that_is_asked_to_stop_leaves_a_checkpoint_for_the_next_one(
+def test_a_stopped_worker_leaves_a_checkpoint_for_the_next(
     world, small, go, tmp_path, brainhive
 ):
     line = ("train-align", *small, "subjects=1", "train.epochs=40")

@@ -42,9 +42,7 @@ def test_a_key_that_stands_twice_is_refused_with_both_lines(home):
         )
 
 
-def test_sizes_beside_a_prior_are_refused_unless_they_are_the_priors(
-    go, small, world, prior
-):
+def test_sizes_that_differ_from_those_of_the_prior_are_refused(go, small, world, prior):
     with pytest.raises(RecipeError, match=r"dim.*32") as caught:
         go("train-align", *small, f"prior={prior}", "dim=32")
     assert caught.value.hint == "leave dim out"

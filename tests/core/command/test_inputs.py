@@ -12,7 +12,7 @@ def absent(name: str, way: str = FETCH, **fields: object) -> Input:
     return Input(name, None, MissingData(f"no {name}", way), **fields)  # type: ignore[arg-type]
 
 
-def test_an_input_is_here_missing_to_download_done_without_or_noted() -> None:
+def test_each_input_has_one_of_five_states() -> None:
     for one, state, is_missing in (
         (Input("a"), "here", False),
         (Input("a", 3), "to download", False),

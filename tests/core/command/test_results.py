@@ -8,7 +8,7 @@ WORK = Work("demo, nice", 200, "epochs")
 KEY = WORK.key("train-align", "cpu")
 
 
-def test_time_and_memory_are_estimated_from_the_last_work_of_the_same_kind(
+def test_time_and_memory_are_estimated_from_earlier_work(
     tmp_path: Path,
 ) -> None:
     unknown = WORK.estimate(tmp_path, KEY)
@@ -25,7 +25,7 @@ def test_time_and_memory_are_estimated_from_the_last_work_of_the_same_kind(
     assert [*other.estimate(tmp_path, other.key("train-align", "cpu"))] == ["time"]
 
 
-def test_a_damaged_file_of_paces_fails_no_finished_work_and_is_written_anew(
+def test_a_damaged_file_of_paces_is_rewritten(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "pace.json").write_bytes(b"\xff")

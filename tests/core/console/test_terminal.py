@@ -63,7 +63,7 @@ brainhive_cli.__main__.main()
     assert done.stdout.split() == ["agg", "FALSE"], done.stderr
 
 
-def test_a_broken_installation_is_called_one_and_debug_shows_where(
+def test_a_broken_installation_is_named_and_traced_with_debug(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -37,9 +37,7 @@ def site(tmp_path, monkeypatch):
     return tmp_path / "site"
 
 
-def test_doctor_names_a_broken_library_once_and_says_how_to_repair_it(
-    site, home, capfd
-):
+def test_doctor_names_a_broken_library_once_with_its_repair(site, home, capfd):
     install(site, "torchaudio", "2.11.0", f"raise RuntimeError({REFUSAL!r})")
 
     result = doctor.run(
@@ -64,9 +62,7 @@ def test_doctor_names_a_broken_library_once_and_says_how_to_repair_it(
     assert REFUSAL in result.details["broken"]
 
 
-def test_an_extra_is_installed_from_the_checkout_or_by_the_name_of_the_wheel(
-    tmp_path, monkeypatch
-):
+def test_extras_are_installed_from_the_checkout_or_the_wheel(tmp_path, monkeypatch):
     assert install_line("live", tmp_path) == "pip install 'brainhive[live]'"
     (tmp_path / "pyproject.toml").touch()
     assert install_line("live", tmp_path) == f"pip install -e '{tmp_path}[live]'"

@@ -50,7 +50,7 @@ def swallowed(number: int) -> None:
 
 @pytest.mark.parametrize("number", INTERRUPT_SIGNALS)
 @pytest.mark.parametrize("stop", ["bar", "file"])
-def test_a_swallowed_ctrl_c_is_raised_at_the_next_step_and_before_a_name_is_final(
+def test_a_swallowed_ctrl_c_is_raised_at_the_next_step(
     tmp_path: Path, stop: str, number: int
 ) -> None:
     before = signal.getsignal(number)
@@ -93,7 +93,7 @@ def test_signals_that_were_ignored_stay_so() -> None:
 
 
 @pytest.mark.parametrize("number", INTERRUPT_SIGNALS)
-def test_the_first_signal_ends_a_live_session_and_the_second_one_interrupts(
+def test_a_second_signal_interrupts_an_ending_live_session(
     number: int,
 ) -> None:
     with (
@@ -147,7 +147,7 @@ def test_ctrl_c_does_not_wait_for_threads_of_libraries() -> None:
     assert ended.returncode == 130 and ended.stdout == "begun\n"
 
 
-def test_a_ctrl_c_before_the_command_begins_ends_the_program_quietly(
+def test_an_early_ctrl_c_ends_the_program_quietly(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def interrupted(**_: Any) -> None:

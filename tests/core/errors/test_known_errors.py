@@ -16,7 +16,7 @@ from brainhive_cli.core.errors import (
 )
 
 
-def test_too_little_memory_is_a_device_error_with_the_commands_advice() -> None:
+def test_lack_of_memory_is_a_device_error_with_advice() -> None:
     with pytest.raises(Exception) as caught:
         np.empty(2**60, np.uint8)
     for error in (

@@ -58,7 +58,7 @@ def embedding(home: Path, pictures: Path) -> str:
     )
 
 
-def test_code_of_a_recipe_file_or_a_line_is_refused_with_the_flag_that_allows_it(
+def test_refused_code_is_reported_with_the_flag_that_allows_it(
     embedding: str,
 ) -> None:
     for words in ((), ("--encoders", ENCODER)):
@@ -72,7 +72,7 @@ def test_code_of_a_recipe_file_or_a_line_is_refused_with_the_flag_that_allows_it
     assert executed()
 
 
-def test_code_in_an_override_of_a_workflow_or_demo_needs_the_flag_too(
+def test_code_in_overrides_of_workflow_and_demo_needs_the_flag(
     home: Path, pictures: Path
 ) -> None:
     folder = f"dataset={{kind: image-folder, root: {pictures}}}"
@@ -120,7 +120,7 @@ def test_check_runs_the_code_of_an_encoder_only_with_the_flag(embedding: str) ->
     assert shown.exit_code == 0 and executed()
 
 
-def test_a_part_that_is_a_module_is_imported_only_if_it_is_allowed(home: Path) -> None:
+def test_a_module_is_imported_as_a_part_only_if_allowed(home: Path) -> None:
     file = recipe(home, backbone={"kind": "not_ours.network"})
     for words in ((), ("--check",)):
         shown = brainhive("train-align", "--recipe", file, *words)

@@ -46,7 +46,7 @@ def weights(run: Path, cell: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.nightly
-def test_embed_shares_the_pictures_and_shows_a_childs_error_as_one_line(
+def test_processes_share_pictures_and_report_errors_in_one_line(
     brainhive, home, pictures, go
 ):
     # of 12, so that the second process meets it
@@ -139,7 +139,7 @@ class Config(brain_mlp.Config):
 
 
 @pytest.mark.nightly
-def test_a_killed_process_is_the_error_and_not_what_the_others_say_of_it(
+def test_the_killed_process_is_reported_as_the_cause(
     brainhive, world, small, tmp_path, runs
 ):
     (tmp_path / "killed").mkdir()

@@ -47,7 +47,7 @@ def test_a_data_set_that_is_called_simulated_says_nothing() -> None:
     assert merge_caveats([TRAINED_ON_SIMULATED], [SIMULATED]) == [SIMULATED]
 
 
-def test_a_metric_holds_the_caveats_of_its_protocol_whoever_makes_it() -> None:
+def test_a_metric_always_has_the_caveats_of_its_protocol() -> None:
     plain = ("top1", 0.5, 10, 5, 0.2, None, None, (1,))
     metric = Metric(
         *plain,

@@ -44,7 +44,7 @@ def test_tensorboard_gets_the_log_a_run_for_each_cell(go, small, world, tmp_path
 
 
 @pytest.mark.skipif(not ABSENT, reason="all trackers are installed")
-def test_a_tracker_that_is_not_installed_is_told_before_anything_is_made(
+def test_a_tracker_that_is_not_installed_is_reported_first(
     go, small, world, tmp_path: Path
 ):
     with pytest.raises(MissingExtra) as caught:

@@ -51,7 +51,7 @@ def test_the_newest_is_loaded_and_the_one_before_is_kept(
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_one_is_set_aside_with_a_line_and_the_one_before_is_loaded(
+def test_a_damaged_checkpoint_is_replaced_by_the_one_before(
     checkpoint: Checkpoint,
     damage: Callable[[Path], object],
     capsys: pytest.CaptureFixture[str],

@@ -108,7 +108,7 @@ def test_posterior_sites_are_predicted_and_frontal_ones_are_not(predicted):
     )
 
 
-def test_looks_add_early_what_meaning_does_not_know_and_meaning_late(predicted):
+def test_looks_contribute_early_and_meaning_contributes_late(predicted):
     full, partial, measured = predicted
     full, measured = (each[:, len(FRONTAL) :] for each in (full, measured))
     sides = {

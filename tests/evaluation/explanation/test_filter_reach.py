@@ -58,9 +58,7 @@ def filtered(source: dict, **steps: object) -> Trials:
         ({"preparation": {}, "simulated": "a program"}, {}, 0, 0),
     ),
 )
-def test_an_effect_shows_before_it_begins_as_far_as_the_filter_reaches(
-    source, steps, earliest, latest
-):
+def test_filters_show_an_effect_before_it_begins(source, steps, earliest, latest):
     """Issue 60, row 4: onsets were given without the reach of the filter."""
     reached = find_latest_onsets(filtered(source, **steps))
 

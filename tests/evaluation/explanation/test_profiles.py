@@ -27,7 +27,7 @@ def labels_of(right, draws, seed=0):
     return Labels.draw(right, Items.from_sizes([len(right)]), draws, seed)
 
 
-def test_values_are_those_of_the_own_labels_and_the_control_those_of_permuted_ones():
+def test_the_control_has_the_values_of_permuted_labels():
     matrix, labels = np.arange(12.0).reshape(3, 4), labels_of(np.array([2, 0, 3]), 50)
     found = Profile.from_matrices("margin", Axis("sensor", ["Oz"]), [matrix], labels)
     assert found.values.tolist() == [[2, 4, 11]]
@@ -41,7 +41,7 @@ def correct(measured, null):
     return correct_p_values([standardise(measured, null)])[0]
 
 
-def test_the_largest_of_many_places_is_above_its_control_in_one_of_twenty_at_most():
+def test_false_positives_over_many_positions_are_rare():
     """Of 400 simulations of noise the standard error of a rate of .05 is .011."""
     random = np.random.default_rng(0)
     false = [
@@ -55,7 +55,7 @@ def test_the_largest_of_many_places_is_above_its_control_in_one_of_twenty_at_mos
     ] == pytest.approx(1 / 101)
 
 
-def test_the_largest_of_many_analyses_is_above_chance_in_one_of_twenty_at_most():
+def test_false_positives_over_many_analyses_are_rare():
     """Issue 60, row 5: p was corrected over places alone. Each by itself, one of twelve
     is in .4; three standard errors of 400 simulations are .033.
     """
@@ -76,7 +76,7 @@ def test_the_largest_of_many_analyses_is_above_chance_in_one_of_twenty_at_most()
     assert correct_p_values(tests)[8][3] < 0.05
 
 
-def test_a_permutation_is_one_of_pictures_and_the_same_for_all_subjects():
+def test_all_subjects_share_the_permutations_of_pictures():
     """Subject 2 saw the pictures in another order, and one that nobody else saw, which
     does not count.
     """
@@ -132,7 +132,7 @@ def is_significant(signals, targets, labels):
 
 
 @pytest.mark.nightly
-def test_wrong_labels_that_all_subjects_share_are_significant_in_one_of_twenty():
+def test_wrong_labels_of_all_subjects_are_rarely_significant():
     """Permuted subject by subject they are in .25; three standard errors of 100
     simulations are .065.
     """
@@ -153,7 +153,7 @@ def film(random, *shape):
     return lfilter([1.0], [1.0, -0.9], drawn, -2)
 
 
-def test_clips_whose_neighbours_are_alike_are_significant_in_one_of_twenty():
+def test_similar_neighbouring_clips_are_rarely_significant():
     """One by one they are in .58; three standard errors of 100 simulations are .065."""
     random, clips, false = np.random.default_rng(0), np.arange(400), []
     units = StimulusGrouping("neighbours", medium="clip").make_items([clips.tolist()])

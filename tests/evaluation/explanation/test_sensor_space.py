@@ -47,7 +47,7 @@ def space(**how):
 
 
 @pytest.mark.parametrize("normalise", ("whiten", "template"))
-def test_without_a_sensor_is_the_recording_in_which_it_shows_its_mean(normalise):
+def test_a_removed_sensor_has_its_mean_training_signal(normalise):
     """By hand: the sensor's own trials are replaced before whitening, session by
     session.
     """

@@ -113,7 +113,7 @@ def test_halves_of_repetitions_are_correlated_and_corrected(values):
     )
 
 
-def test_the_ceiling_of_one_subject_is_what_the_true_model_reaches():
+def test_the_true_model_reaches_the_ceiling_of_one_subject():
     """Issue 60, row 3: it was a correlation of two recordings, which models exceed."""
     random, gaps = np.random.default_rng(0), []
     for _ in range(20):
@@ -132,7 +132,7 @@ def test_the_ceiling_of_one_subject_is_what_the_true_model_reaches():
     assert -0.05 < np.mean(gaps) < 0.02
 
 
-def test_on_noise_the_upper_ceiling_is_far_from_zero_and_the_lower_one_is_not():
+def test_for_noise_only_the_lower_ceiling_is_near_zero():
     noise = np.random.default_rng(0).normal(size=(5, 40, 8, 6))
     models = rank_models({"any": np.random.default_rng(1).normal(size=(40, 8))})
     places = (list(noise[..., t]) for t in range(6))
@@ -145,7 +145,7 @@ def test_on_noise_the_upper_ceiling_is_far_from_zero_and_the_lower_one_is_not():
     assert np.abs(shares["rho"].mean((0, 1, 3))).max() < np.abs(null["rho"]).max()
 
 
-def test_close_clips_that_are_alike_in_signals_and_embeddings_are_no_similarity():
+def test_slow_drifts_of_clips_are_rarely_called_similarity():
     """One by one, or in blocks, they are significant in all; three standard errors of
     40 are .1.
     """
@@ -165,7 +165,7 @@ def test_close_clips_that_are_alike_in_signals_and_embeddings_are_no_similarity(
     assert np.mean(false) < 0.05 + 0.1
 
 
-def test_pictures_of_a_concept_stay_together_in_permutations_of_similarity():
+def test_similarity_permutes_the_pictures_of_a_concept_together():
     """Signals and embeddings have concepts in common, but not which: one by one it is
     significant in .98.
     """

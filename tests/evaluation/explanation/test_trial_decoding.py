@@ -9,7 +9,7 @@ from brainhive_cli.evaluation.explanation.trial_decoding import (
 from brainhive_cli.measurement.interleaving import Interleaving
 
 
-def test_chance_is_that_of_always_naming_the_most_frequent_category():
+def test_chance_is_the_share_of_the_most_frequent_category():
     """Issue 60, row 13: noise of 80/20 categories had .80 at every time, beside .5."""
     equal, unequal = np.repeat([0, 1], 50), np.repeat([0, 3], [80, 20])
     assert (
@@ -19,7 +19,7 @@ def test_chance_is_that_of_always_naming_the_most_frequent_category():
     assert compute_majority_accuracy([equal, unequal]) == 0.65
 
 
-def test_labels_of_a_block_are_exchanged_together_and_within_its_part():
+def test_blocks_exchange_labels_as_a_whole_within_their_part():
     shown, blocks = np.array([0, 0, 1, 1, 2, 2, 3, 4]), [0, 0, 1, 1, 2, 2, 3, 4]
     permuted = permute_stimuli(shown, Interleaving([*"aaaabbbb"], blocks), 50, 0)
     assert permuted.shape == (50, 8) and (permuted[:, :6:2] == permuted[:, 1:6:2]).all()

@@ -178,7 +178,7 @@ def test_regions_need_two_voxels_of_everybody() -> None:
         explain_similarity([reader], LEVELS["test"], SPEC)
 
 
-def test_an_analysis_that_fails_is_listed_and_a_wrong_recipe_is_not() -> None:
+def test_failed_analyses_are_listed_but_recipe_errors_raised() -> None:
     found = SubjectProfiles()
     profile = Profile("a", Axis("b", [1]), np.zeros((1, 2)))
 
