@@ -264,7 +264,7 @@ def test_only_the_console_writes_to_the_terminal(
                     assert f"{library}.{name}" not in writes, module
 
 
-def test_the_parts_of_every_shelf_export_their_config_and_a_tiny_instance() -> None:
+def test_every_part_exports_its_config_and_a_tiny_instance() -> None:
     """What parts do is tested in `test_devices.py`."""
     for shelf, kind in [
         (name, kind) for name in parts.SHELVES for kind in parts.list_kinds(name)

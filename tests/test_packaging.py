@@ -86,7 +86,7 @@ def test_all_that_the_package_is_built_of_is_copied_and_is_there() -> None:
     } == copied(DOCKERFILE)
 
 
-def test_an_image_has_a_python_and_extras_of_the_project_and_folders_to_bind() -> None:
+def test_the_image_uses_a_python_and_extras_of_the_project() -> None:
     guide = (CHECKOUT / "docs/clusters.md").read_text()
     for name, content in BOTH.items():
         (version,) = re.findall(r"^F(?:ROM|rom:) python:([\d.]+)-slim$", content, re.M)
@@ -102,7 +102,7 @@ def test_an_image_has_a_python_and_extras_of_the_project_and_folders_to_bind() -
         assert f"containers/{name}" in line and f"\n    {line}\n" in guide
 
 
-def test_the_workflow_runs_on_every_python_that_the_project_names() -> None:
+def test_the_workflow_tests_every_python_of_the_project() -> None:
     """Quoted, too: YAML reads 3.10 as 3.1."""
     prefix = "Programming Language :: Python :: 3."
     workflow = yaml.safe_load((CHECKOUT / ".github/workflows/ci.yml").read_text())

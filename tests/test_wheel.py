@@ -93,7 +93,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_wheel_has_the_package_recipes_and_weights_and_nothing_of_tests_or_tools(
+def test_the_wheel_has_no_tests_and_no_tools(
     wheel: Path,
 ) -> None:
     with zipfile.ZipFile(wheel) as archive:

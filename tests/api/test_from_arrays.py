@@ -266,7 +266,7 @@ def test_what_cannot_be_held_out_is_told_in_the_words_of_fit(
         assert fact in caught.value.message
 
 
-def test_few_trials_of_each_category_are_held_out_in_as_many_folds(home) -> None:
+def test_categories_with_few_trials_get_as_many_folds(home) -> None:
     signal = np.random.default_rng(0).normal(size=(6, 8))
 
     trained, evaluated = api.fit(signal, ["face", "house"] * 3)

@@ -28,7 +28,7 @@ def brainhive(*words: str) -> Any:
     )
 
 
-def test_an_error_under_json_is_one_document_on_stdout_and_leaves_no_run(
+def test_with_json_an_error_is_a_document_on_stdout(
     home: Path,
 ) -> None:
     for words, code, told, hint in (
@@ -67,7 +67,7 @@ def test_help_is_a_word_too() -> None:
     assert brainhive("help", "embedd").exit_code == 2
 
 
-def test_the_next_line_may_run_the_code_that_this_one_was_allowed_to_run() -> None:
+def test_the_suggested_line_allows_the_same_code() -> None:
     line = Line("eval-retrieval", ("run", "a"))
     for is_allowed, expected in (
         (True, "brainhive eval-retrieval --run a --allow-code"),
@@ -104,7 +104,7 @@ def test_a_reader_that_goes_away_is_no_error(
     assert shown.exit_code == 1 and shown.stderr == ""
 
 
-def test_a_run_is_named_with_and_without_its_flag_by_every_command_that_takes_one(
+def test_every_command_takes_a_run_with_and_without_its_flag(
     home: Path,
 ) -> None:
     for words in (

@@ -191,9 +191,7 @@ def test_a_script_that_a_file_names_needs_permission(
     assert "job 11" in call(*line, "--submit", "--allow-code").stderr
 
 
-def test_what_is_to_be_downloaded_is_the_last_line_also_where_the_hub_cannot_be_reached(
-    home, queue, monkeypatch
-):
+def test_downloads_are_listed_last_even_without_a_network(home, queue, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
@@ -235,9 +233,7 @@ def test_each_step_of_a_workflow_waits_for_the_one_before(
     ]
 
 
-def test_the_script_passes_the_signal_on_and_queues_its_task_again(
-    line, queue, tmp_path
-):
+def test_the_script_forwards_the_signal_and_requeues_its_task(line, queue, tmp_path):
     call(*line, "--submit")
     folder = submitted(tmp_path)
     (tmp_path / "worker.sh").write_text(
@@ -259,9 +255,7 @@ def test_the_script_passes_the_signal_on_and_queues_its_task_again(
     assert calls(queue)[-1] == "scontrol requeue 11_1"
 
 
-def test_a_template_that_cannot_be_filled_in_is_an_error_with_its_reason(
-    line, tmp_path
-):
+def test_a_template_with_errors_is_refused_with_the_reason(line, tmp_path):
     (tmp_path / "job.j2").write_text("#!/bin/bash\n{{ queue }}\n")
     result = call(
         *line, f"run.cluster.template={tmp_path / 'job.j2'}", "--submit", "--check"
@@ -304,9 +298,7 @@ def test_a_scheduler_that_is_absent_or_refuses_is_named(
     assert absent.exit_code == 4 and "no squeue" in absent.stderr
 
 
-def test_what_is_missing_or_refused_ends_a_submission_before_the_scheduler_is_asked(
-    line, queue, tmp_path
-):
+def test_missing_inputs_end_a_submission_before_the_scheduler(line, queue, tmp_path):
     for word, code, what in (
         (f"paths.embeddings={tmp_path}", 3, "no train embeddings"),
         ("--again", 2, "--again"),

@@ -106,9 +106,7 @@ def pixels(folder: Path) -> np.ndarray:
     return np.stack([np.asarray(Image.open(file), np.float64) for file in files])
 
 
-def test_pictures_are_mixed_and_every_number_and_sheet_of_a_mixed_run_says_so(
-    run: Path, go: Go
-) -> None:
+def test_every_number_and_sheet_of_mixed_pictures_says_so(run: Path, go: Go) -> None:
     listed = list_inputs(
         reconstruct,
         reconstruct.Recipe.resolve("reconstruct", None, {}, given(run, MIX)),

@@ -64,9 +64,7 @@ def model_of(run: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.nightly
-def test_either_head_retrieves_above_chance_and_its_shape_is_told(
-    world: Any, go: Go
-) -> None:
+def test_both_heads_retrieve_above_chance(world: Any, go: Go) -> None:
     _, run = world
     config = json.loads(
         (run / "cells" / "all_seed-1" / "model" / "config.json").read_text()
@@ -88,9 +86,7 @@ def test_either_head_retrieves_above_chance_and_its_shape_is_told(
 
 
 @pytest.mark.nightly
-def test_pictures_are_made_from_both_heads_and_compared_by_that_of_retrieval(
-    world: Any, go: Go
-) -> None:
+def test_pictures_are_generated_from_both_heads(world: Any, go: Go) -> None:
     _, run = world
     result = go(
         "reconstruct",
@@ -147,7 +143,7 @@ def test_tokens_alone_are_one_head_and_latents_cannot_be_fused(
 
 
 @pytest.mark.nightly
-def test_a_diffusion_prior_learns_with_its_brain_model_and_then_alone(
+def test_a_diffusion_prior_trains_with_its_model_and_then_alone(
     world: Any, go: Go, tmp_path: Path
 ) -> None:
     prior = (

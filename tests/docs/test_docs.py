@@ -51,7 +51,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[\s]+", "-", heading) for heading in plain}
 
 
-def test_the_nav_and_the_indices_have_every_page_and_the_readme_the_index() -> None:
+def test_navigation_and_indices_list_every_page() -> None:
     nav = list(named_in(yaml.safe_load((CHECKOUT / "mkdocs.yml").read_text())["nav"]))
     pages = [page.relative_to(DOCS).as_posix() for page in (*PAGES, *KEYS)]
     assert sorted(nav) == sorted(pages)
@@ -80,7 +80,7 @@ def test_every_relative_link_leads_somewhere() -> None:
             assert not anchor or anchor in anchors(target), f"{page.name}: {link}"
 
 
-def test_the_gallery_has_each_picture_below_its_command_with_its_figures() -> None:
+def test_the_gallery_shows_each_picture_below_its_command() -> None:
     page = (DOCS / "gallery.md").read_text()
     entry = r"^    brainhive [^\n]+\n\n!\[[^\]]+\]\(gallery/(\w+)\.png\)\n\n"
     entry += r"\*[^\n]* \d\.\d{3} [^\n]*\*\n"
@@ -242,7 +242,7 @@ def test_the_readme_is_short_and_numbers_of_several_pages_agree() -> None:
     assert minutes == ["7"] and "seven minutes on two cores" in readme
 
 
-def test_the_citation_is_of_this_version_and_names_the_four_papers() -> None:
+def test_the_citation_has_this_version_and_the_four_papers() -> None:
     cited = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text())
     assert cited["version"] == __version__
     identifiers = {
@@ -255,7 +255,7 @@ def test_the_citation_is_of_this_version_and_names_the_four_papers() -> None:
     assert all(paper["title"] in readme for paper in cited["references"])
 
 
-def test_the_newest_changes_are_of_this_version_with_the_date_of_the_citation() -> None:
+def test_the_newest_changes_have_the_version_of_the_citation() -> None:
     sections = re.findall(
         r"^## (\S+) \((.+)\)$", (CHECKOUT / "CHANGELOG.md").read_text(), re.M
     )

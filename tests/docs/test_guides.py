@@ -132,7 +132,7 @@ def shipped_line(line: str, home: Path) -> list[str]:
 
 
 @pytest.mark.nightly
-def test_the_road_from_own_pictures_to_drawn_ones_is_that_of_the_guide(
+def test_the_guide_leads_from_own_pictures_to_generated_pictures(
     home: Path,
 ) -> None:
     write_recordings(home)
@@ -157,7 +157,7 @@ def test_the_road_from_own_pictures_to_drawn_ones_is_that_of_the_guide(
     assert list((home / "signals/image-folder/default").rglob("*.html"))  # of --plots
 
 
-def test_every_line_of_every_guide_does_its_work_or_says_what_is_missing(
+def test_every_line_of_a_guide_works_or_names_missing_inputs(
     home: Path, things: Path
 ) -> None:
     write_recordings(home)

@@ -144,7 +144,7 @@ FLAT = "torch.nn.Flatten(1)"
 """A network of torch, which takes the signal alone."""
 
 
-def test_a_part_that_returns_a_network_of_another_form_is_named_with_the_call(
+def test_a_part_with_a_wrong_network_is_named_with_the_call(
     my_parts: Path, code_allowed: None
 ) -> None:
     """Nothing of the user's code runs then, nor is there an object of theirs."""
@@ -197,7 +197,7 @@ MISTAKES = (
 
 
 @pytest.mark.parametrize(("part", "right", "wrong", "place", "told"), MISTAKES)
-def test_a_mistake_in_a_part_of_ones_own_is_named_with_the_part_and_its_line(
+def test_a_mistake_in_a_users_part_is_named_with_its_line(
     my_parts: Path,
     code_allowed: None,
     part: str,

@@ -47,7 +47,7 @@ def test_the_eeg_notebook_decodes_pictures_and_categories(home: Path) -> None:
     assert len(pages) == 1 and pages[0].startswith("<iframe")
 
 
-def test_the_fmri_notebook_decodes_bold_and_betas_and_no_permuted_trials(
+def test_the_fmri_notebook_decodes_only_unpermuted_trials(
     home: Path,
 ) -> None:
     variables, pages = run_notebook(DOCS / "fmri.ipynb")

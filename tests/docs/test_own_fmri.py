@@ -59,7 +59,7 @@ def _at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BRAINHIVE_HOME", str(home))
 
 
-def test_stores_hold_betas_regions_places_and_what_was_measured_of_voxels(
+def test_stores_hold_betas_regions_and_positions_of_voxels(
     home: Path,
 ) -> None:
     """Issue 60, row 12: simulated fMRI in BIDS had no stamp, as EEG has."""
@@ -81,7 +81,7 @@ def test_stores_hold_betas_regions_places_and_what_was_measured_of_voxels(
     assert store["train"].caveats == store["test"].caveats == [SIMULATED]
 
 
-def test_the_workflow_finds_pictures_far_above_chance_and_regions_that_carry_them(
+def test_the_workflow_retrieves_pictures_far_above_chance(
     home: Path,
 ) -> None:
     invoke(

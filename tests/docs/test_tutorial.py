@@ -204,7 +204,7 @@ def test_the_eeg_tutorial_goes_from_a_recording_to_a_table(home: Path) -> None:
     assert "Methods" in (home / "supplement.html").read_text()
 
 
-def test_epochs_in_files_and_memory_and_betas_become_results_as_the_page_has_it(
+def test_the_tutorial_leads_from_epochs_and_betas_to_results(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(SHOWN, "train", (60, 4))
@@ -238,7 +238,7 @@ def test_epochs_in_files_and_memory_and_betas_become_results_as_the_page_has_it(
     assert [*store.space.regions] == ["V1"] and store.unit == "beta"
 
 
-def test_the_fmri_tutorial_goes_from_bids_to_retrieval_and_pictures(home: Path) -> None:
+def test_the_fmri_tutorial_leads_from_bids_to_pictures(home: Path) -> None:
     page = (DOCS / "tutorial-fmri.md").read_text()
     (home / "data").mkdir()
 

@@ -143,7 +143,7 @@ def test_a_command_prints_what_its_file_says(
         assert without_spaces(now.output) == without_spaces(step.output), step.line
 
 
-def test_every_file_belongs_to_a_command_and_shows_its_help_and_a_refusal() -> None:
+def test_every_file_shows_the_help_and_a_refusal_of_a_command() -> None:
     files = {
         path.stem: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.txt")
     }

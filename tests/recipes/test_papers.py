@@ -181,7 +181,7 @@ def lacks_nothing_but_data(paper: str) -> None:
     }
 
 
-def test_mindeye_and_neurons_neither_clip_gradients_nor_decay_other_weights() -> None:
+def test_mindeye_and_neurons_clip_no_gradients_and_decay_weights() -> None:
     """Source: Train_MindEye.py, train_autoencoder.py, Train.py; train_neurons.py, where
     all weights decay.
     """
@@ -259,9 +259,7 @@ def test_brainhives_pictures_are_drawn_as_its_code_draws_them(home: object) -> N
 
 
 @pytest.mark.parametrize("paper", RECONSTRUCTED)
-def test_a_papers_reconstruction_shows_what_was_published_and_lacks_nothing_but_a_run(
-    paper: str, home: object
-) -> None:
+def test_a_papers_reconstruction_lacks_only_a_run(paper: str, home: object) -> None:
     recipe = reconstruct.Recipe.resolve("reconstruct", f"papers/{paper}", {}, [])
     missing = describe_missing(list_inputs(reconstruct, recipe))
 
@@ -302,7 +300,7 @@ def test_a_workflow_embeds_what_its_trainings_read(home: Path) -> None:
                 assert read <= embedded, (line, read - embedded)
 
 
-def test_the_study_of_things_eeg_trains_every_recipe_in_both_modes_and_selections(
+def test_the_things_eeg_study_trains_every_recipe_in_both_modes(
     home: object,
 ) -> None:
     study = workflow.Recipe.resolve("workflow", "studies/things-eeg", {}, ())

@@ -160,7 +160,7 @@ def is_known(name: str) -> bool:
     return hub.folder(name).exists() if name.startswith("demo:") else name in PUBLISHED
 
 
-def test_every_file_that_a_recipe_names_is_published_or_written_by_us() -> None:
+def test_every_file_of_a_recipe_is_published_or_our_own() -> None:
     unknown = {}
     for name in RECIPES:
         named = files_of(resolved(name).model_dump(mode="json"))
@@ -168,7 +168,7 @@ def test_every_file_that_a_recipe_names_is_published_or_written_by_us() -> None:
     assert {name: files for name, files in unknown.items() if files} == {}
 
 
-def test_every_source_in_the_table_is_one_that_a_recipe_or_a_data_set_uses() -> None:
+def test_a_recipe_or_data_set_uses_each_source_of_the_table() -> None:
     named = set().union(
         *(files_of(resolved(name).model_dump(mode="json")) for name in RECIPES)
     )

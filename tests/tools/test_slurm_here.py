@@ -33,7 +33,7 @@ def processes_of(folder: Path) -> list[str]:
 
 
 @needs_slurm
-def test_two_tasks_of_an_array_run_at_once_and_nothing_is_left_running(
+def test_two_tasks_of_an_array_run_at_once_and_both_end(
     tmp_path: Path,
 ) -> None:
     folder, logs = tmp_path / "slurm", tmp_path / "logs"

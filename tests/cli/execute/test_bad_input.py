@@ -161,7 +161,7 @@ def test_a_channel_that_the_data_lack_is_told_with_the_nearest(embedded, refused
 
 
 @pytest.mark.nightly
-def test_a_second_command_waits_for_the_first_and_ctrl_c_ends_both_resumably(
+def test_a_second_command_waits_and_ctrl_c_ends_both_resumably(
     world, small, tmp_path, brainhive
 ):
     argv = (

@@ -119,7 +119,7 @@ def check_words(
     return 0
 
 
-def test_every_line_in_a_message_is_one_that_the_command_line_takes(
+def test_every_suggested_command_line_can_be_parsed(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(execute, "_run", check_words)

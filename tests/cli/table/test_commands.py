@@ -48,7 +48,7 @@ def help_of(command: str) -> str:
     return str(shown.stdout)
 
 
-def test_help_says_what_it_does_in_80_columns_with_an_example_that_parses(
+def test_help_fits_80_columns_and_its_example_can_be_parsed(
     home: Path,
 ) -> None:
     options = (
@@ -72,7 +72,7 @@ def test_help_says_what_it_does_in_80_columns_with_an_example_that_parses(
         )
 
 
-def test_only_commands_that_compute_take_processes_and_a_precision(home: Path) -> None:
+def test_only_computing_commands_take_processes_and_a_precision(home: Path) -> None:
     for listed in table.COMMANDS:
         for flag in ("--processes", "--mixed-precision"):
             assert (flag in help_of(listed.name)) == listed.can_share_work, listed.name
@@ -127,7 +127,7 @@ def prints_what_is_missing(command: str) -> None:
     assert plain.stderr.count("warning: missing: ") == len(document["missing"])
 
 
-def test_a_recipe_error_is_two_lines_and_exit_code_2_and_debug_shows_a_traceback(
+def test_a_recipe_error_is_two_lines_with_exit_code_2(
     home: Path,
 ) -> None:
     for words, what in (
