@@ -276,7 +276,7 @@ def test_a_model_is_told_from_a_run_by_its_files(folder: Path) -> None:
     (folder / "metrics.json").touch()
     assert not is_model(folder) and not holds_model(folder)
     (folder / "metrics.json").unlink()
-    (folder / "config.json").rename_weights(folder / "other.json")
+    (folder / "config.json").rename(folder / "other.json")
     assert not is_model(folder)
     assert not is_model(folder / "model.safetensors")
     torch.save({"a": torch.ones(1)}, folder / "x.pth")
@@ -288,7 +288,7 @@ def test_a_model_is_told_from_a_run_by_its_files(folder: Path) -> None:
 def test_weights_have_the_name_of_here_or_of_upstream(folder: Path) -> None:
     model = aligner.load(folder)
     first, second = WEIGHT_FILES
-    (folder / first).rename_weights(folder / second)
+    (folder / first).rename(folder / second)
     found = aligner.load(folder)
     assert found.state_dict().keys() == model.state_dict().keys()
     (folder / second).unlink()

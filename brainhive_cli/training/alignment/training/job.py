@@ -67,7 +67,7 @@ class Job:
     """Run of train-align before it is computed.
 
     Attributes:
-        recipe: Settings of the run. For fine-tuning, with the copy_training_keys keys.
+        recipe: Settings of the run. For fine-tuning, with the inherited keys.
         variants: Recipe of each variant of a sweep, by label. Without a sweep, the
             recipe with the label "".
         dataset: Data set with the signals and stimuli.
