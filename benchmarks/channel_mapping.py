@@ -99,17 +99,22 @@ def show_top1(
         (subject,), device = cell.tested_on, torch.device("cpu")
         member = TrainedModel(replace(align, channel_mapping=kind), cell, device)
         recording = cut(
-            align.source(cell.variant).open_recording(subject, "test"), names
+            align.get_recordings(cell.variant).open_recording(subject, "test"), names
         )
         responses, gallery = (
-            member.trials(subject, "test", recording=recording),
-            member.rows("test"),
+            member.open_trials(subject, "test", recording=recording),
+            member.find_rows("test"),
         )
         tokens = member.encode(responses)
         target = torch.from_numpy(np.searchsorted(gallery, responses.stimulus))
         shares.append(
             float(
-                (rank_targets(tokens, member.images("test", gallery), target) == 1)
+                (
+                    rank_targets(
+                        tokens, member.encode_pictures("test", gallery), target
+                    )
+                    == 1
+                )
                 .float()
                 .mean()
             )

@@ -290,13 +290,13 @@ class Run:
         subject = _choose_subject(member, subject)
 
         # `picture_rows` [N] are the rows of the seen pictures in the split
-        decoded, picture_rows = member.decoded(subject, split)
+        decoded, picture_rows = member.decode_signals(subject, split)
         heads = {name: tensor.cpu().numpy() for name, tensor in decoded.tensors.items()}
         return Predictions(
-            image_ids=list(member.pictures(split).image_ids[picture_rows]),
+            image_ids=list(member.open_pictures(split).image_ids[picture_rows]),
             heads=heads,
             texts=decoded.texts,
-            caveats=member.run.caveats(split),
+            caveats=member.run.list_caveats(split),
         )
 
     def member(self, cell: str = "", device: str = "cpu") -> "TrainedModel":
@@ -899,7 +899,7 @@ def decode(
         )
 
     # encode each trial and each picture of the gallery as a vector (token)
-    trials = member.trials(subject, split, recording=recording)
+    trials = member.open_trials(subject, split, recording=recording)
     gallery = open_gallery([member], [split])
     picture_tokens = encode_gallery([member], gallery)  # [M, D]
     signal_tokens = member.encode(trials)  # [N, D]

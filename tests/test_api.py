@@ -89,7 +89,9 @@ def test_the_page_gives_the_numbers_of_the_commands(
     # predictions and decoding have the same model
     predicted, member = page["predicted"], page["trained"].member(page["cell"].name)
     rows = [predicted.image_ids.index(image_id) for image_id in decoded.image_ids]
-    gallery = member.images("test", member.pictures("test").find_rows(decoded.gallery))
+    gallery = member.encode_pictures(
+        "test", member.open_pictures("test").find_rows(decoded.gallery)
+    )
     tokens = torch.nn.functional.normalize(
         torch.from_numpy(predicted.heads["token"][rows]), dim=1
     )

@@ -183,7 +183,7 @@ def run(recipe: Recipe, launch: Launch, force: bool = False) -> Result:
     # describe the signals that the model takes
     unit = aligner.layout.spec.unit
     if module.is_whitening:
-        unit = trained.recorded_unit(subject)
+        unit = trained.find_recorded_unit(subject)
     signal_facts: dict[str, Any] = {
         "shape": ["batch"] + list(module.example.shape[1:]),
         "channels": module.names,
@@ -245,9 +245,9 @@ def _write_gallery(trained: TrainedModel, file: Path) -> None:
     Raises:
         MissingData: if the embeddings of the pictures are not stored.
     """
-    rows = trained.rows("test")  # [M]
-    image_ids = list(trained.pictures("test").image_ids[rows])
-    gallery = {"pictures": image_ids, "vectors": trained.images("test", rows)}
+    rows = trained.find_rows("test")  # [M]
+    image_ids = list(trained.open_pictures("test").image_ids[rows])
+    gallery = {"pictures": image_ids, "vectors": trained.encode_pictures("test", rows)}
     with atomic_write(file) as new_file:
         new_file.write_bytes(weights.serialise(partial(torch.save, gallery)))
 
@@ -259,12 +259,12 @@ def _describe_voxels(trained: TrainedModel, subject: int) -> dict[str, Any]:
         Lists by name, with a value for each voxel, and the `shape` and `affine` of the
         volume if it is known. Empty if the subject has no stored signals.
     """
-    if not trained.source.build_path(subject).is_file():
+    if not trained.recordings.build_path(subject).is_file():
         return {}
 
     # all splits have the same voxels
-    recording = next(iter(trained.source.open_store(subject).splits.values()))
-    space = trained.source.select(recording, trained.run.name).space
+    recording = next(iter(trained.recordings.open_store(subject).splits.values()))
+    space = trained.recordings.select(recording, trained.run.name).space
     assert isinstance(space, Voxels)
 
     description: dict[str, Any] = {}
@@ -282,13 +282,13 @@ def _score_single_trials(trained: TrainedModel) -> dict[str, Any]:
     Returns:
         Scores and a description of the model, keyed by names of NeuralBench.
     """
-    picture_rows = trained.rows("test")  # [M], ascending
+    picture_rows = trained.find_rows("test")  # [M], ascending
     prediction_blocks = []
     picture_blocks = []
     subject_blocks = []
     for subject in trained.cell.tested_on:
         # pictures with fewer trials are padded; `is_there` is False there
-        trials = trained.trials(subject, "test")
+        trials = trained.open_trials(subject, "test")
         signals = torch.from_numpy(trials.singles[trials.is_there])  # [n, C, T]
         prediction_blocks.append(trained.encode(trials, signals))
 
@@ -298,7 +298,7 @@ def _score_single_trials(trained: TrainedModel) -> dict[str, Any]:
         picture_blocks.append(trial_pictures)
         subject_blocks.append(torch.full_like(trial_pictures, subject))
     scores = neuralbench.score(
-        targets=trained.images("test", picture_rows),
+        targets=trained.encode_pictures("test", picture_rows),
         predictions=torch.cat(prediction_blocks),
         picture_rows=torch.cat(picture_blocks),
         subjects=torch.cat(subject_blocks),

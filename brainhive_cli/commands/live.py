@@ -466,7 +466,9 @@ def _draw_result(
     # the seed depends on the window, so that a replay draws the same pictures
     seeds = [derive_noise_seed(seed, result.window.name, 0)]
     signal = result.signal[None].to(sampler.device)  # [1, C, T]
-    decoded = member.module.decode(signal, member.index(subject, 1), seeds).float()
+    decoded = member.module.decode(
+        signal, member.make_subject_index(subject, 1), seeds
+    ).float()
     pixels = to_bytes(sampler.sample(decoded, seeds))[0]  # [H, W, 3] or [F, H, W, 3]
     frame = pixels[0] if pixels.ndim == 4 else pixels
     return _write_png(Image.fromarray(frame))

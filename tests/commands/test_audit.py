@@ -944,7 +944,7 @@ def test_a_run_of_the_project_passes_and_a_cheat_ends_with_its_own_code(
     subject = cell.tested_on[0]
     predicted = run.predictions(subject, "test", cell.name)
     ids = list(predicted.image_ids)
-    gallery = run.member(cell.name).images("test", np.arange(len(ids)))
+    gallery = run.member(cell.name).encode_pictures("test", np.arange(len(ids)))
     train_embeddings = TargetStore.open(next(world.glob("embeddings/*/train/*.h5")))
     top1 = evaluated.metrics.scopes[f"{cell.name} · sub-01"]["top1"]
     own = write_result(

@@ -151,12 +151,12 @@ def compare_with_retrieval(
         start: Sample of the store at which the window of the file starts.
     """
     trained = open_model(str(run), Paths()).models[0]
-    signal = trained.source.open_recording(1, "test").averages
+    signal = trained.recordings.open_recording(1, "test").averages
     whiteners = trained.learned.whiteners
     if whiteners:
         signal = np.linalg.inv(whiteners[1][-1]) @ signal
     signal = torch.from_numpy(signal[:, channels, start:]).float()
-    expected = trained.encode(trained.trials(1, "test"))
+    expected = trained.encode(trained.open_trials(1, "test"))
     actual = torch.export.load("out/model.pt2").module()(signal)
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
@@ -197,7 +197,7 @@ def test_the_last_whitener_is_folded_in_and_a_submission_needs_torch_alone(
 @pytest.mark.nightly
 def test_channels_rate_and_window_are_the_user_s(runs: dict[str, Path]) -> None:
     # the window of the model is within that of the store
-    recording = open_model(str(runs["plain"]), Paths()).models[0].source
+    recording = open_model(str(runs["plain"]), Paths()).models[0].recordings
     times_ms = 1000 * recording.open_recording(1, "test").times_s
     ends_ms = times_ms[5], times_ms[-1] + 4
     order = ",".join(reversed(CHANNELS))

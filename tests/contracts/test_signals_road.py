@@ -61,8 +61,8 @@ def test_model_input_reads_what_training_and_retrieval_read(
     spec, learned = member.module.layout.spec, member.module.learned
     assert spec.signal["name"] == "default" and 1 in learned.normalisers
     for split in ("train", "test"):
-        recording = member.run.source("").open_recording(1, split)
-        expected = member.trials(1, split, is_tested=False).averages
+        recording = member.run.get_recordings("").open_recording(1, split)
+        expected = member.open_trials(1, split, is_tested=False).averages
         found = api.model_input(spec, recording, learned.normaliser_of(1))
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
     wide = Normaliser(np.zeros((99, 1)), np.ones((99, 1)))

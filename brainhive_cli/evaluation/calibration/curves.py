@@ -205,7 +205,7 @@ def conclude(
         )
     counts = [len(model.cell.trained_on) for model in job.align.models]
     seen, warnings = summarise_tested_pictures(
-        [job.align.tested_pictures("test")], job.align.signal_warnings
+        [job.align.compare_pictures("test")], job.align.signal_warnings
     )
     facts = CalibrationFacts(
         **job.align.describe("test"),
@@ -354,13 +354,13 @@ def share_seen(job: Job) -> float:
     """
     shares = []
     for model in job.align.models:
-        store, pixels = get_stimuli_and_pixels(model.stores("train"))
+        store, pixels = get_stimuli_and_pixels(model.open_stores("train"))
         # pictures are compared by names and pixels: copies count, too
         is_common = model.learned.pictures.find_members(
             job.align.dataset.pictured_as,
             store.image_ids,
             pixels,
-            job.align.confirm_copy("train"),
+            job.align.get_pixel_comparison("train"),
         )
         shares.append(
             is_common[job.people[model.cell.tested_on[0]].trials.stimulus].mean()

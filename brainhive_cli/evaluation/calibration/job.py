@@ -119,7 +119,7 @@ class Job:
         cells = []
         for model in align.models:
             cell = model.cell
-            everybody = model.source.list_subjects(recipe.subjects)
+            everybody = model.recordings.list_subjects(recipe.subjects)
             # people of another data set are all new
             known = (
                 set()
@@ -155,7 +155,7 @@ class Job:
         cells.sort(key=lambda cell: (cell.tested_on, cell.name))
         return cls(
             recipe=recipe.model_copy(update={"align_run": align.reference}),
-            align=replace(align, chosen=cells),
+            align=replace(align, selected_cells=cells),
             training=training,
             cells=cells,
             unit=unit,
@@ -167,7 +167,7 @@ class Job:
     def inputs(self) -> Iterable[Input]:
         """List the run, signals and stores."""
         # training pictures calibrate, test pictures are ranked
-        yield from self.align.inputs(["train", "test"])
+        yield from self.align.list_inputs(["train", "test"])
 
     def have_start(self) -> bool:
         """Whether models went on from another one, of which nobody can be left out."""
@@ -218,8 +218,8 @@ class Job:
         """Open the recordings of a new person."""
         # embeddings of the tested pictures
         member, (subject,) = TrainedModel(self.align, cell), cell.tested_on
-        rows = member.rows("test")
-        test_stores = member.stores("test")
+        rows = member.find_rows("test")
+        test_stores = member.open_stores("test")
         targets = Targets.from_stores(
             test_stores, Launch(0, 1, "cpu"), member.layout.encoders
         )
@@ -228,14 +228,14 @@ class Job:
         # trials that are learned from: never a tested picture, whatever it is called
         trials = read_raw(member, subject, "train", with_single=self.needs_trials)
         (train, pixels), (test, known) = map(
-            get_stimuli_and_pixels, (member.stores("train"), test_stores)
+            get_stimuli_and_pixels, (member.open_stores("train"), test_stores)
         )
         name = self.align.dataset.pictured_as
         known = None if known is None else known[rows]
         tested_pictures = LearnedPictures.from_image_ids(
             name, test.image_ids[rows], known
         )
-        confirm = self.align.confirm_copy("train", "test")
+        confirm = self.align.get_pixel_comparison("train", "test")
         is_copy = tested_pictures.find_members(name, train.image_ids, pixels, confirm)
         is_dropped = is_copy[trials.stimulus]
         trials = trials.take(~is_dropped)
@@ -266,7 +266,7 @@ class Job:
         model = reader.module
         alone = Launch(0, 1, launch.device)
         targets = Targets.from_stores(
-            reader.stores("train"), alone, model.layout.encoders
+            reader.open_stores("train"), alone, model.layout.encoders
         )
         terms = self.training.loss_terms
         train = self.training.train
@@ -303,7 +303,7 @@ class Job:
     @cached_property
     def items(self) -> Items:
         """List the tested pictures of each person, and which of them are alike."""
-        pictures = next(iter(self.align.stores("test").values()))
+        pictures = next(iter(self.align.open_stores("test").values()))
         rows = [person.tested.stimulus for person in self.people.values()]
         return group_rows(self.align.dataset, pictures, rows)
 
@@ -317,7 +317,7 @@ class Job:
         # the recorded order has one draw, which need not be named
         words += [draws if spec.order == "draws" else "order of recording"]
         protocol = extend_protocol(
-            ", ".join(filter(None, words)), align.caveats("test")
+            ", ".join(filter(None, words)), align.list_caveats("test")
         )
         return extend_protocol(protocol, [TRIALS_TOGETHER] * is_together)
 
@@ -340,7 +340,9 @@ def read_raw(
     """
     # signals stay as recorded: arms fit the normalisation to what they may learn from
     is_tested = split == "test"
-    trials = member.trials(subject, split, is_tested=is_tested, is_normalised=False)
+    trials = member.open_trials(
+        subject, split, is_tested=is_tested, is_normalised=False
+    )
     step = 1 if most is None else max(1, len(trials.stimulus) // most)
     trials = trials.take(np.arange(0, len(trials.stimulus), step))
     # signals are read here, before draws choose from them

@@ -335,13 +335,13 @@ def choose_pulls(
             trials = read_raw(member, subject, "train", with_single=job.needs_trials)
 
             # pictures of held-out concepts are tested, all others are learned from
-            store = member.pictures("train")
+            store = member.open_pictures("train")
             share = max(LEAST_VALIDATION, job.training.train.validation)
             pictures = (
                 run.dataset.pictured_as,
                 store.image_ids,
                 store.pixels,
-                run.confirm_copy("train"),
+                run.get_pixel_comparison("train"),
             )
             is_tested = choose_held_out(store.concepts, share, pictures)[
                 trials.stimulus

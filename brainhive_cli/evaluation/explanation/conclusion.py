@@ -141,7 +141,7 @@ def conclude(
         folder.replace(MAPS, write_all_maps)
 
     seen_pictures, warnings = summarise_tested_pictures(
-        [align.tested_pictures(recipe.split)], align.signal_warnings
+        [align.compare_pictures(recipe.split)], align.signal_warnings
     )
     facts = {
         "draws": len(reader.labels.permuted_indices),
@@ -217,7 +217,7 @@ def summarise_findings(
         "stimuli": len(items.names),
         **align.describe(split),
         **facts,
-        "caveats": align.caveats(split),
+        "caveats": align.list_caveats(split),
     }
     all_scopes = list_scopes(findings) | (scopes or {})
     measurements = Measurements(all_scopes, missing, ExplanationFacts(**all_facts))

@@ -108,7 +108,7 @@ def _encode(
 
     # the control of each level has the embeddings of other pictures
     train_items = group_rows(
-        reader.member.run.dataset, reader.member.pictures("train"), [train_rows]
+        reader.member.run.dataset, reader.member.open_pictures("train"), [train_rows]
     )
     labels = Labels.draw(
         np.arange(len(measured)), reader.items, recipe.draws, recipe.seed

@@ -146,7 +146,7 @@ class Job:
         """List the run, its signals, and the embeddings that are compared with them."""
         align = self.align
         # the embeddings below include those of the run
-        yield from align.inputs([])
+        yield from align.list_inputs([])
         for split in self.splits:
             yield from list_store_inputs(
                 align.dataset, align.dataset_config, split, self.encoders, align.paths
@@ -229,7 +229,9 @@ class Job:
 
     def find_units(self, device: torch.device) -> Items:
         """Find the explained pictures, as `_find_units`, and cache them in the run."""
-        return self.align.once("explained units", lambda: self._find_units(device))
+        return self.align.compute_once(
+            "explained units", lambda: self._find_units(device)
+        )
 
     @console.progress("matching the pictures of all subjects")
     def _find_units(self, device: torch.device) -> Items:
@@ -249,13 +251,13 @@ class Job:
         orders = []
         for subject, cells in self.subjects.items():
             member = TrainedModel(align, cells[0], device, self.recipe.head)
-            trials = member.trials(subject, split)
+            trials = member.open_trials(subject, split)
             rows_of_subjects.append(trials.stimulus)
-            orders.append(member.interleaving(trials, split))
+            orders.append(member.find_interleaving(trials, split))
 
         # the pictures in common, and their parts of each subject's recording
         shared_rows = find_shared_pictures(rows_of_subjects)
-        pictures = align.models[0].pictures(split)
+        pictures = align.models[0].open_pictures(split)
         names = [pictures.image_ids[row] for row in shared_rows]
         problem = ""
         part_lists = []
@@ -288,16 +290,16 @@ class Job:
         member = TrainedModel(self.align, cell, device, recipe.head)
 
         # candidates are all pictures with embeddings
-        pictures = member.pictures(split)
+        pictures = member.open_pictures(split)
         rows = find_rows(pictures.image_ids, units.ids[0])
         candidate_rows = np.flatnonzero(pictures.done)
         seen_indices = np.searchsorted(candidate_rows, rows)
 
         # the seeds of a subject share the signals
         def match_trials() -> Trials:
-            return match_pictures(member.trials(subject, split), rows)
+            return match_pictures(member.open_trials(subject, split), rows)
 
-        trials = member.once("explained", subject, split, match_trials)
+        trials = member.compute_once("explained", subject, split, match_trials)
         labels = Labels.draw(seen_indices, units, recipe.draws, recipe.seed)
         return Reader(member, split, trials, candidate_rows, labels, units)
 
@@ -311,9 +313,9 @@ class Job:
         phrases.append(align.dataset.holdout.description)
         if recipe.head:
             phrases.append(f"head {recipe.head}")
-        phrases += describe_signals(align.set_up(recipe.split))
+        phrases += describe_signals(align.describe_set_up(recipe.split))
         protocol = ", ".join(phrase for phrase in phrases if phrase)
-        return extend_protocol(protocol, align.caveats(recipe.split))
+        return extend_protocol(protocol, align.list_caveats(recipe.split))
 
 
 @dataclass
@@ -354,7 +356,7 @@ class Reader:
     @cached_property
     def gallery(self) -> Tensor:
         """Embeddings [M, D] of the candidates."""
-        return self.member.images(self.split, self.gallery_rows)
+        return self.member.encode_pictures(self.split, self.gallery_rows)
 
     @cached_property
     def signal(self) -> Tensor:
@@ -364,12 +366,14 @@ class Reader:
     @cached_property
     def train_trials(self) -> Trials:
         """Training trials of the subject."""
-        return self.member.trials(self.trials.subject, "train", is_tested=False)
+        return self.member.open_trials(self.trials.subject, "train", is_tested=False)
 
     @cached_property
     def baseline(self) -> Tensor:
         """Mean training signal [C, T] of the subject."""
-        return torch.from_numpy(self.member.mean_training_signal(self.trials.subject))
+        return torch.from_numpy(
+            self.member.average_training_signal(self.trials.subject)
+        )
 
     @cached_property
     def margins(self) -> Float64:

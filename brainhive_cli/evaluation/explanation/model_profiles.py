@@ -174,7 +174,7 @@ def remove_levels(reader: Reader, _: Recipe) -> Profile:
     # only the candidates change, not the signals
     tokens = reader.member.encode(reader.trials)
     galleries = (
-        reader.member.images(reader.split, reader.gallery_rows, without=key)
+        reader.member.encode_pictures(reader.split, reader.gallery_rows, without=key)
         for key in keys
     )
     losses = (
@@ -194,7 +194,7 @@ def train_ridges(reader: Reader, recipe: Recipe) -> dict[str, Profile]:
     # targets [n, D] of the training signals, which share those of a picture
     train_signals = torch.from_numpy(reader.train_trials.averages)
     rows, indices = np.unique(reader.train_trials.stimulus, return_inverse=True)
-    targets = reader.member.images("train", rows)[torch.from_numpy(indices)]
+    targets = reader.member.encode_pictures("train", rows)[torch.from_numpy(indices)]
 
     axis, masks = list_position_masks(reader, recipe.window)
     full_masks = [mask.expand(train_signals.shape[1:]) for mask in masks]  # [C, T]
@@ -304,7 +304,9 @@ def attribute_margin(
             train_signal = torch.from_numpy(train_signals[train_rows])
             signal = reader.signal[rows]
             point = torch.lerp(train_signal, signal, float(share)).requires_grad_()
-            subject_index = reader.member.index(reader.trials.subject, len(rows))
+            subject_index = reader.member.make_subject_index(
+                reader.trials.subject, len(rows)
+            )
             tokens = module.encode_signal(point.to(module.device), subject_index)
             unit_tokens = F.normalize(tokens.to(directions))
             margin = (unit_tokens * directions[rows]).sum()

@@ -227,10 +227,10 @@ def check_folds(job: Job) -> None:
     for subject, cells in job.subjects.items():
         for cell in cells:
             member = TrainedModel(job.align, cell)
-            if not member.source.build_path(subject).is_file():
+            if not member.recordings.build_path(subject).is_file():
                 continue
             open_trials = partial(
-                member.trials, subject, is_tested=False, is_normalised=False
+                member.open_trials, subject, is_tested=False, is_normalised=False
             )
             train_trials = open_trials("train")
             open_trials(job.recipe.split)
@@ -314,12 +314,12 @@ def decode_trials(job: Job, subject: int) -> DecodedTrials:
     skipped_windows_reason = ""
     for fold, cell in sorted(cell_of_fold.items()):
         member = TrainedModel(job.align, cell, torch.device("cpu"))
-        train_trials = member.trials(subject, "train", is_tested=False)
-        test_trials = member.trials(subject, split, is_tested=False)
+        train_trials = member.open_trials(subject, "train", is_tested=False)
+        test_trials = member.open_trials(subject, split, is_tested=False)
         axis, masks = list_windows(job, train_trials)
 
         # leave out windows with responses to predictable other labels
-        interleaving = member.interleaving(test_trials, split)
+        interleaving = member.find_interleaving(test_trials, split)
         overlap = None
         if interleaving.repeats:
             overlap = member.find_overlap(test_trials, split)
@@ -364,8 +364,8 @@ def decode_trials(job: Job, subject: int) -> DecodedTrials:
         stimuli=np.concatenate(stimuli),
         predictions=np.concatenate(predictions, 2),
         axis=axis,
-        n_stimuli=len(member.rows(split)),
-        trials=member.trials(subject, split, is_tested=False),
+        n_stimuli=len(member.find_rows(split)),
+        trials=member.open_trials(subject, split, is_tested=False),
         interleaving=Interleaving.join(interleavings),
         skipped_windows_reason=skipped_windows_reason,
     )

@@ -206,7 +206,9 @@ def plan_preparation(member: TrainedModel, recipe: Recipe) -> LivePreparation:
 
     # unit of the continuous samples, which stores of whitened signals say
     unit = normalise_unit(
-        member.recorded_unit(subject) if spec.unit in ("", "whitened") else spec.unit
+        member.find_recorded_unit(subject)
+        if spec.unit in ("", "whitened")
+        else spec.unit
     )
     return LivePreparation(
         steps, channels, unit, (low, high), matrix, whiten_trials, differs
@@ -459,11 +461,13 @@ def read_learned_trials(member: TrainedModel) -> tuple[Tensor | None, bool]:
         [n, F] see `describe_trials`, None of no trial; and whether these are all.
     """
     # stores that changed since the training hold other trials
-    learned, source = member.module.learned, member.source
+    learned, source = member.module.learned, member.recordings
     stored = source.collect_identities(learned.subjects)
     described = [
         describe_trials(
-            torch.from_numpy(member.trials(subject, "train", is_tested=False).averages)
+            torch.from_numpy(
+                member.open_trials(subject, "train", is_tested=False).averages
+            )
         )
         for subject in learned.subjects
         if (name := source.name_store(subject)) in stored

@@ -125,7 +125,7 @@ class Job:
         # a person whom no cell is tested on gets the first model
         cell = replace((tested or align.cells)[0], tested_on=(subject,))
         named = recipe.model_copy(update={"align_run": align.name})
-        return cls(named, replace(align, chosen=[cell]), cell, subject)
+        return cls(named, replace(align, selected_cells=[cell]), cell, subject)
 
     def inputs(self) -> Iterable[Input]:
         """List the run, the target stores of the gallery, and the files of the
@@ -138,7 +138,7 @@ class Job:
 
         # a session in the lab needs no signal store of the person
         is_needed = self.recipe.source.has_windows
-        for one in self.align.inputs([self.recipe.gallery]):
+        for one in self.align.list_inputs([self.recipe.gallery]):
             is_signals = one.name.startswith(f"{SIGNALS} ")
             is_optional = one.is_optional or (is_signals and not is_needed)
             yield replace(one, is_optional=is_optional)
@@ -152,7 +152,7 @@ class Job:
         member = TrainedModel(self.align, self.cell)
         require_weights(member.path)
         _ = member.layout.compared_heads
-        member.seen(self.subject, recipe.gallery, member.rows(recipe.gallery))
+        member.find_seen(self.subject, recipe.gallery, member.find_rows(recipe.gallery))
         # what is said of tables and recordings is said when the session begins
         with console.mute_messages():
             plan = self.plan(member)
@@ -162,10 +162,10 @@ class Job:
                     choose_columns(
                         plan.preparation, stream.format, recipe.channel_mapping, source
                     )
-        if source.has_windows and member.source.build_path(self.subject).is_file():
+        if source.has_windows and member.recordings.build_path(self.subject).is_file():
             choose_input(
                 member.layout.spec,
-                member.source.open_recording(self.subject, recipe.gallery),
+                member.recordings.open_recording(self.subject, recipe.gallery),
                 STREAM,
                 self.align.dataset.channels,
                 channel_mapping=recipe.channel_mapping,
@@ -179,8 +179,8 @@ class Job:
                 through, or the table of events does not fit the gallery.
         """
         recipe = self.recipe
-        rows = member.rows(recipe.gallery)
-        pictures = member.pictures(recipe.gallery)
+        rows = member.find_rows(recipe.gallery)
+        pictures = member.open_pictures(recipe.gallery)
         image_ids = [pictures.image_ids[row] for row in rows]
         # events are names of pictures, or those of a table
         names, further_names = self.read_names(member, image_ids)
@@ -188,7 +188,7 @@ class Job:
         preparation = (
             None if recipe.source.has_windows else plan_preparation(member, recipe)
         )
-        delay_s = member.delay_s(self.subject)
+        delay_s = member.find_delay_s(self.subject)
         spec = member.layout.spec
         return SessionPlan(spec, rows, names, further_names, preparation, delay_s)
 
@@ -203,8 +203,8 @@ class Job:
         member = TrainedModel(self.align, self.cell, launch.device)
         plan = self.plan(member)
         spec, preparation = plan.spec, plan.preparation
-        pictures = member.images(split, plan.rows)
-        is_tested = ~member.seen(self.subject, split, plan.rows)
+        pictures = member.encode_pictures(split, plan.rows)
+        is_tested = ~member.find_seen(self.subject, split, plan.rows)
         normaliser = member.find_normaliser(self.subject, split)
 
         def open_recording() -> Trials | None:
@@ -212,7 +212,7 @@ class Job:
                 self.align.prepare_signals(launch)
             except MissingData:
                 return None
-            return self.align.models[0].source.open_recording(self.subject, split)
+            return self.align.models[0].recordings.open_recording(self.subject, split)
 
         differs = () if preparation is None else preparation.differs
         # trials of seen pictures are compared with those of the training
@@ -286,7 +286,7 @@ class Job:
         # a lab may lack the embeddings of the training, whose pictures are then unknown
         recipe, is_exact, further = self.recipe, self.align.dataset.are_categories, []
         with suppress(BrainhiveError):
-            ids, searched = member.pictures("train").image_ids, {*image_ids}
+            ids, searched = member.open_pictures("train").image_ids, {*image_ids}
             further = [image_id for image_id in ids if image_id not in searched]
 
         def read(table: Path | None) -> tuple[EventNames, EventNames]:
@@ -321,7 +321,7 @@ class Job:
         stores, next to a recording that is replayed, and in the folder of recordings.
         """
         # files of stores: a table of the recipe, or one with the usual name
-        paths, source = list[Path](), member.source
+        paths, source = list[Path](), member.recordings
         for person in (self.subject, *self.cell.trained_on):
             if not source.build_path(person).is_file():
                 continue
@@ -455,7 +455,7 @@ class OpenSession:
         # the stronger caveat replaces the weaker one
         if learned > MAX_LEARNED * trials:
             trial_caveats = [TRAINED_TRIALS]
-        pictures = job.align.tested_pictures(job.recipe.gallery, job.cell.fold).caveats
+        pictures = job.align.compare_pictures(job.recipe.gallery, job.cell.fold).caveats
         held_out = job.align.dataset.holdout.caveats(self.decoder.template)
         learned_from = job.align.models[0].learned.caveats
         return merge_caveats(

@@ -151,7 +151,7 @@ def _make_nearest(
     assert cell is not None and decoded_set.decoded is not None
 
     # embedded training pictures from which the cell has learned
-    stores = align.stores(TRAIN)
+    stores = align.open_stores(TRAIN)
     store = next(iter(stores.values()))
     is_embedded = np.all([store.done for store in stores.values()], 0)
     is_learned = align.dataset.holdout.choose_stimuli(store, TRAIN, cell.fold)

@@ -174,7 +174,7 @@ def rank_by_classifiers(job: Job, device: torch.device) -> dict[str, list[Int64]
     split = job.recipe.split
     for models, subject in open_first_models(job, device):
         n_folds[subject] += 1
-        trials = models[0].trials(subject, "train", is_tested=False)
+        trials = models[0].open_trials(subject, "train", is_tested=False)
         tested = open_trials(models, subject, split)[0]
         rows = find_shared_rows(models, split)
         _, trial_counts = np.unique(trials.stimulus, return_counts=True)
@@ -242,7 +242,7 @@ def find_order(job: Job, device: torch.device) -> Baseline:
     gallery = open_gallery(first_models, [recipe.split], only_shown=recipe.only_shown)
     rows = draw_verdict_pictures(gallery.test_rows)
     candidates = read_targets(first_models[0], recipe.split, rows, device)
-    concepts = first_models[0].pictures(recipe.split).concepts[rows]
+    concepts = first_models[0].open_pictures(recipe.split).concepts[rows]
     grouping = make_grouping(run.dataset, rows.tolist(), concepts)
 
     tests: list[tuple[float, str]] = []
@@ -300,7 +300,7 @@ def _estimate_ridge_s(job: Job, spec: SignalSpec, is_compared: Sequence[bool]) -
     """
     run = job.runs[0]
     width = 0
-    for store in compress(run.stores("train").values(), is_compared):
+    for store in compress(run.open_stores("train").values(), is_compared):
         width += int(np.prod(store.shape))
     n_features = max(spec.widths or (spec.channels,)) * spec.samples
     has_trials = run.dataset.holdout.divides_train
@@ -308,7 +308,9 @@ def _estimate_ridge_s(job: Job, spec: SignalSpec, is_compared: Sequence[bool]) -
     for cell in run.cells:
         if cell.seed != run.cells[0].seed:
             continue
-        stored = run.source(cell.variant).open_store(cell.trained_on[0])["train"]
+        stored = run.get_recordings(cell.variant).open_store(cell.trained_on[0])[
+            "train"
+        ]
         n_pictures, n_repetitions = stored.signal.shape[:2]
         n_signals = n_pictures * len(cell.trained_on)
         if has_trials:
@@ -324,7 +326,7 @@ def _estimate_orders_s(job: Job) -> float:
     """Estimate how many seconds quick ridges take to try orders for all subjects."""
     run = job.runs[0]
     target_width = 0
-    for store in run.stores("train").values():
+    for store in run.open_stores("train").values():
         target_width += int(np.prod(store.shape))
     width = len(ORDERS) * min(MAX_TARGET_WIDTH, target_width)
     cell_of_test = {}
@@ -335,7 +337,7 @@ def _estimate_orders_s(job: Job) -> float:
     operations = 0.0
     for (subject, _), cell in cell_of_test.items():
         people = [subject] if subject in cell.trained_on else cell.trained_on
-        stored = run.source(cell.variant).open_store(people[0])["train"]
+        stored = run.get_recordings(cell.variant).open_store(people[0])["train"]
         n_features = int(np.prod(stored.signal.shape[2:]))
         max_signals = min(MAX_TRAIN_SIGNALS, MAX_SIGNAL_BYTES // (4 * n_features))
         n_signals = min(max_signals, len(stored.signal) * len(people))
@@ -395,7 +397,9 @@ def read_signals(
     first = models[0]
     is_new = subject not in first.cell.trained_on
     people = first.cell.trained_on if is_new else [subject]
-    train_trials = [first.trials(person, "train", is_tested=False) for person in people]
+    train_trials = [
+        first.open_trials(person, "train", is_tested=False) for person in people
+    ]
     signals = [flatten(trials) for trials in train_trials]
     widths = {values.shape[1] for values in signals}
     if len(widths) > 1:
@@ -463,7 +467,7 @@ def read_targets(
         Targets [P, D]. Wide embeddings are projected by a count sketch, which keeps
         inner products in expectation.
     """
-    stores = model.stores(split)
+    stores = model.open_stores(split)
     max_width = MAX_TARGET_WIDTH // len(stores)
     embeddings = []
     for number, store in enumerate(stores.values()):

@@ -129,8 +129,8 @@ def _draw_voxels(model: TrainedModel, split: str) -> list[Heatmap]:
     from sklearn.feature_selection import f_classif
 
     subject = model.cell.tested_on[0]
-    train_trials = model.trials(subject, "train", is_tested=False)
-    test_trials = model.trials(subject, split, is_tested=False)
+    train_trials = model.open_trials(subject, "train", is_tested=False)
+    test_trials = model.open_trials(subject, split, is_tested=False)
     space = test_trials.space
     if not isinstance(space, Voxels) or space.grid is None:
         return []

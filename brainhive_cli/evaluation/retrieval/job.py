@@ -88,7 +88,7 @@ class Job:
         job = cls(recipe.model_copy(update=changes), runs, against)
         variants = []
         for variant_name in variant_names:
-            run = runs[0].of_variant(variant_name)
+            run = runs[0].open_variant(variant_name)
             changes = {"align_run": [run.reference], "compare": None}
             variant_recipe = job.recipe.model_copy(update=changes)
             variants.append(replace(job, recipe=variant_recipe, runs=[run]))
@@ -132,7 +132,7 @@ class Job:
     def inputs(self) -> Iterable[Input]:
         """List the runs, their signals and their embeddings."""
         for run in self.runs:
-            yield from run.inputs(self.recipe.splits)
+            yield from run.list_inputs(self.recipe.splits)
 
     def list_pictures(self) -> list[Input]:
         """List the pictures of the sheet. They are optional."""
@@ -205,7 +205,7 @@ class Job:
         stores = {}
         for run in self.runs:
             for split in self.recipe.splits:
-                for name, store in run.stores(split).items():
+                for name, store in run.open_stores(split).items():
                     stores[f"{split}/{name}"] = store
         return stores
 

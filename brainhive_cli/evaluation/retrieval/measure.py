@@ -112,7 +112,7 @@ def measure_cell(models: Models, recipe: Recipe) -> tuple[Gallery, dict[int, Sco
         if recipe.ceiling_splits:
             # the ceiling depends on no model, so cells share it
             compute = partial(_measure_signal_ceiling, models, subject, recipe)
-            ceiling = models[0].once("ceiling", subject, recipe.split, compute)
+            ceiling = models[0].compute_once("ceiling", subject, recipe.split, compute)
         scores[subject] = replace(
             rank_for_verdict(gallery, images, signals, subject_scores),
             scopes=scopes,
@@ -162,9 +162,11 @@ def open_gallery(
             subjects = set[int]()
             for cell in first.run.cells:
                 subjects.update(cell.tested_on)
-            shown_rows = [first.shown(subject, split) for subject in sorted(subjects)]
+            shown_rows = [
+                first.find_shown_rows(subject, split) for subject in sorted(subjects)
+            ]
             rows[split] = np.intersect1d(rows[split], np.concatenate(shown_rows))
-        pictures = first.pictures(split)
+        pictures = first.open_pictures(split)
         image_ids += pictures.image_ids[rows[split]]
         concepts += pictures.concepts[rows[split]]
     return Gallery(rows, image_ids, concepts, first.run.dataset.alike_by)
@@ -176,22 +178,24 @@ def find_shared_rows(models: Models, split: str) -> Int64:
     Raises:
         BrainhiveError: if the files of the models list different pictures.
     """
-    first = models[0].pictures(split)
+    first = models[0].open_pictures(split)
     for model in models[1:]:
-        pictures = model.pictures(split)
+        pictures = model.open_pictures(split)
         if first.image_ids != pictures.image_ids:
             raise BrainhiveError(
                 f"{first.path} and {pictures.path} hold different pictures",
                 "embed again",
             )
-    return reduce(np.intersect1d, [model.rows(split) for model in models])
+    return reduce(np.intersect1d, [model.find_rows(split) for model in models])
 
 
 def encode_gallery(models: Models, gallery: Gallery) -> Tensor:
     """Encode the pictures of a gallery as tokens [M, D]."""
     tokens = []
     for split, rows in gallery.rows.items():
-        tokens.append(_join_tokens([model.images(split, rows) for model in models]))
+        tokens.append(
+            _join_tokens([model.encode_pictures(split, rows) for model in models])
+        )
     return torch.cat(tokens)
 
 
@@ -219,7 +223,9 @@ def measure_train_similarities(
         maxima = []
         n_batches = 1 + len(rows) // TRAIN_PICTURES_PER_BATCH
         for batch in np.array_split(rows, n_batches):
-            images = _join_tokens([model.images("train", batch) for model in models])
+            images = _join_tokens(
+                [model.encode_pictures("train", batch) for model in models]
+            )
             cosines = normalize(test_images.float()) @ normalize(images.float()).T
             maxima.append(cosines.amax(1).double().cpu())  # [N]
         # further digits depend on the order of the heads
@@ -233,7 +239,7 @@ def open_trials(models: Models, subject: int, split: str) -> list[Trials]:
     Trials of pictures that a model has no embedding of, or was trained on, are left
     out.
     """
-    opened = [model.trials(subject, split) for model in models]
+    opened = [model.open_trials(subject, split) for model in models]
     for trials in opened:
         # later cells use these averages, too
         _ = trials.averages
@@ -279,7 +285,7 @@ def rank_single_models(
         return {}
     # columns of each model in the concatenated tokens
     split, rows = next(iter(gallery.rows.items()))
-    widths = [model.images(split, rows[:1]).shape[1] for model in models]
+    widths = [model.encode_pictures(split, rows[:1]).shape[1] for model in models]
     model_images = images.split(widths, 1)
     model_tokens = {}
     for subject, signals in tokens.items():
@@ -319,7 +325,7 @@ def encode_items(
     seen_indices = np.searchsorted(gallery.test_rows, rows)
 
     # find which labels were interleaved in time
-    interleaving = first.interleaving(tested[0], split)
+    interleaving = first.find_interleaving(tested[0], split)
     if interleaving.repeats:
         overlap = first.find_overlap(tested[0], split)
         if overlap:
@@ -328,7 +334,7 @@ def encode_items(
             )
 
     # held-out trials have names, and a run or session as group
-    is_tested = np.isin(first.trials(subject, split).stimulus, rows)
+    is_tested = np.isin(first.open_trials(subject, split).stimulus, rows)
     all_names, all_groups = first.name_trials(subject, split)
     names = list(compress(all_names, is_tested))
     groups = list(compress(all_groups, is_tested))
@@ -485,7 +491,7 @@ def _measure_signal_ceiling(models: Models, subject: int, recipe: Recipe) -> Sco
     tested = open_trials(models, subject, recipe.split)[0]
     trials = torch.from_numpy(tested.singles)
     available = torch.from_numpy(tested.counts)
-    image_ids = models[0].pictures(recipe.split).image_ids[tested.stimulus]
+    image_ids = models[0].open_pictures(recipe.split).image_ids[tested.stimulus]
 
     # halves consist of repetitions that are far apart, if their times are known
     is_there = tested.is_there
@@ -589,8 +595,8 @@ def measure_region_shares(
     Raises:
         RecipeError: if the signals have no voxels in regions.
     """
-    trials = model.trials(subject, split)
-    mean_signal = torch.from_numpy(model.mean_training_signal(subject))  # [V, 1]
+    trials = model.open_trials(subject, split)
+    mean_signal = torch.from_numpy(model.average_training_signal(subject))  # [V, 1]
     masks = mask_regions(trials)
     mean_heads = model.predict(subject, mean_signal[None])
     shares: dict[str, dict[str, Any]] = {}
@@ -612,7 +618,7 @@ def measure_region_shares(
 
     names, _ = model.name_trials(subject, split)
     if not names:
-        names = list(model.pictures(split).image_ids[trials.stimulus])
+        names = list(model.open_pictures(split).image_ids[trials.stimulus])
     scopes = {}
     for region, values_of_head in shares.items():
         scopes[scope(REGIONS, region)] = Scores(

@@ -117,7 +117,9 @@ def summarise_job(
 
     # describe the protocol, with the caveats of all metrics
     mode = " + ".join(dict.fromkeys(align_run.mode for align_run in job.runs))
-    set_up = merge_set_ups([align_run.set_up(recipe.split) for align_run in job.runs])
+    set_up = merge_set_ups(
+        [align_run.describe_set_up(recipe.split) for align_run in job.runs]
+    )
     caveats = _list_caveats(job, tables)
     description = render(
         "protocol.txt",
@@ -172,7 +174,7 @@ def summarise_job(
     signal_warnings = []
     for align_run in job.runs:
         for fold in align_run.folds:
-            tested_pictures.append(align_run.tested_pictures(recipe.split, fold))
+            tested_pictures.append(align_run.compare_pictures(recipe.split, fold))
         signal_warnings += align_run.signal_warnings
     seen, warnings = summarise_tested_pictures(tested_pictures, signal_warnings)
     modality = " + ".join(dict.fromkeys(align_run.modality for align_run in job.runs))
@@ -292,7 +294,7 @@ class CellScores:
 
 def _list_caveats(job: Job, tables: Sequence[Scores]) -> list[str]:
     """List the caveats of all metrics of an evaluation."""
-    caveats = [align_run.caveats(job.recipe.split) for align_run in job.runs]
+    caveats = [align_run.list_caveats(job.recipe.split) for align_run in job.runs]
     if not all(table.is_trialwise for table in tables):
         caveats.append([TRIALS_TOGETHER])
     # the caveats of runs include unknown orders, but not windows that overlap
@@ -334,7 +336,7 @@ def describe_duplicates(job: Job, tables: Sequence[Scores]) -> list[str]:
     names = set[str]()
     for run in job.runs:
         for fold in run.folds:
-            pictures = run.tested_pictures(job.recipe.split, fold)
+            pictures = run.compare_pictures(job.recipe.split, fold)
             rows = np.flatnonzero(pictures.has_equal_embedding)
             names.update(pictures.image_ids[rows])
     hits = np.concatenate([scores.ranks == 1 for scores in tables])

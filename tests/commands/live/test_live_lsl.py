@@ -142,10 +142,10 @@ def test_a_stream_has_the_ranks_of_eval_retrieval_and_other_programs_get_them(
     # ranks of the single trials of the prepared recording, in order of time
     align = open_model(str(run), Paths())
     member = TrainedModel(align, align.cells[0], torch.device("cpu"))
-    responses = member.trials(1, "test")
+    responses = member.open_trials(1, "test")
     gallery, image_ids = (
-        member.images("test", member.rows("test")),
-        member.pictures("test").image_ids,
+        member.encode_pictures("test", member.find_rows("test")),
+        member.open_pictures("test").image_ids,
     )
     for row, (stimulus, trials) in enumerate(
         zip(responses.stimulus, responses.singles, strict=True)

@@ -38,7 +38,7 @@ class Run:
                 cell=Cell(f"cell {row}", trained, (1,), row),
                 # the first model went on from one of person 5
                 learned=SimpleNamespace(subjects=(5,) if row == 0 else trained),
-                source=source,
+                recordings=source,
             )
             for row, trained in enumerate(people)
         ]
@@ -134,17 +134,17 @@ def test_tested_pictures_are_not_learned_from(
 
     rows = np.array([2, 3, 6])
     member = SimpleNamespace(
-        rows=lambda split: rows,
-        stores=lambda split: split,
+        find_rows=lambda split: rows,
+        open_stores=lambda split: split,
         layout=SimpleNamespace(encoders={}),
-        trials=lambda subject, split, **_: make_trials(
+        open_trials=lambda subject, split, **_: make_trials(
             subject, signal, shown[split], ("a", "b")
         ),
     )
     store = SimpleNamespace(image_ids=np.array([f"p{row}" for row in range(10)]))
     run: Any = job.align
     run.dataset.pictured_as = "made"
-    run.confirm_copy = lambda *splits: None
+    run.get_pixel_comparison = lambda *splits: None
     gather = SimpleNamespace(gather=lambda rows: {"one": rows})
     monkeypatch.setattr(jobs, "TrainedModel", lambda *_: member)
     monkeypatch.setattr(jobs, "get_stimuli_and_pixels", lambda store_of: (store, None))

@@ -59,7 +59,7 @@ def reader(kind, channels, samples, space=None, region=None):
         folder=folder,
         is_model=True,
         recipes={"": recipe},
-        source=lambda *_: None,
+        get_recordings=lambda *_: None,
         tests_new_subjects=False,
     )
     places = np.arange(ITEMS)

@@ -101,7 +101,7 @@ def test_a_run_among_other_pictures_is_not_compared(
     job = RetrievalRun.resolve(Recipe.resolve("eval-retrieval", None, {}, asked))
     (other,) = job.against
     wide = other.recipe.model_copy(update={"only_shown": True})
-    monkeypatch.setattr(TrainedModel, "shown", lambda *asked: np.arange(3))
+    monkeypatch.setattr(TrainedModel, "find_shown_rows", lambda *asked: np.arange(3))
     with pytest.raises(BrainhiveError) as caught:
         replace(job, against=[replace(other, recipe=wide)]).check()
     assert "different galleries" in caught.value.message

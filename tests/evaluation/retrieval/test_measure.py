@@ -32,15 +32,15 @@ class Model:
         dataset = SimpleNamespace(holdout=holdout)
         self.run = SimpleNamespace(dataset=dataset, origin=origin)
 
-    def pictures(self, split):
+    def open_pictures(self, split):
         if split == "train" and self.tokens is None:
             raise MissingData("no embeddings", "embed")
         return SimpleNamespace(image_ids=self.ids, path="a store")
 
-    def rows(self, split):
+    def find_rows(self, split):
         return self.kept
 
-    def images(self, split, rows):
+    def encode_pictures(self, split, rows):
         return self.tokens[torch.from_numpy(rows)]
 
 

@@ -91,7 +91,7 @@ class ModelRun(Protocol):
     tests_new_subjects: bool
     origin: str | None
 
-    def once(
+    def compute_once(
         self, key: Hashable, compute: Callable[[], T], is_of_data: bool = False
     ) -> T:
         """Compute a value once for all cells.
@@ -99,13 +99,13 @@ class ModelRun(Protocol):
         If it depends on the data alone, it is computed once for all runs of these data.
         """
 
-    def source(self, variant: str, fold: int = 1) -> Recordings:
+    def get_recordings(self, variant: str, fold: int = 1) -> Recordings:
         """Return the signals that cells of a variant are tested on, in a fold."""
 
-    def tested_pictures(self, split: str, fold: int = 1) -> TestedPictures:
+    def compare_pictures(self, split: str, fold: int = 1) -> TestedPictures:
         """Compare the pictures of a split with the training pictures, in one fold."""
 
-    def caveats(self, split: str) -> list[str]:
+    def list_caveats(self, split: str) -> list[str]:
         """List the caveats of measurements on a split."""
 
 
@@ -134,7 +134,7 @@ class TrainedModel:
         self.path = run.folder.path
         if not run.is_model:
             self.path = self.path / "cells" / cell.name / "model"
-        self.source = run.source(cell.variant, cell.fold)
+        self.recordings = run.get_recordings(cell.variant, cell.fold)
         self.encoders = run.recipes[cell.variant].encoders
 
     @cached_property
@@ -169,7 +169,7 @@ class TrainedModel:
                 fields, file, Layout, model_files.DAMAGE_HINT
             ), learned
 
-        return self.run.once(("described", self.path), read)
+        return self.run.compute_once(("described", self.path), read)
 
     @cached_property
     def layout(self) -> Layout:
@@ -210,7 +210,7 @@ class TrainedModel:
         """
         run = self.run
         learned = self.learned
-        source = self.run.source(self.cell.variant)
+        source = self.run.get_recordings(self.cell.variant)
         is_known = subject in learned.subjects and not run.tests_new_subjects
         stored = (
             source.open_store(subject).splits
@@ -227,7 +227,7 @@ class TrainedModel:
                     "test on other people, or recordings of another day",
                 )
 
-    def stores(self, split: str) -> dict[str, TargetStore]:
+    def open_stores(self, split: str) -> dict[str, TargetStore]:
         """Open the embeddings that the model takes.
 
         Raises:
@@ -237,7 +237,7 @@ class TrainedModel:
         # cells with the same encoders share the open stores
         run, encoders = self.run, self.encoders
         wanted = run.dataset, run.dataset_config, split, encoders, run.paths
-        stores = run.once(
+        stores = run.compute_once(
             ("stores", split, *(config.name for config in encoders)),
             lambda: open_stores(*wanted),
             is_of_data=True,
@@ -247,17 +247,17 @@ class TrainedModel:
             require_same_identities(run.folder, stores)
         return stores
 
-    def pictures(self, split: str) -> TargetStore:
+    def open_pictures(self, split: str) -> TargetStore:
         """Open one of the target stores; all have the same rows."""
-        return next(iter(self.stores(split).values()))
+        return next(iter(self.open_stores(split).values()))
 
-    def rows(self, split: str) -> Int64:
+    def find_rows(self, split: str) -> Int64:
         """Find the rows of the pictures of a split that have targets; in the cell's
         fold.
 
         A category that no trial shows is none of them.
         """
-        store = self.pictures(split)
+        store = self.open_pictures(split)
         # rows [M] that the holdout of this fold selects
         is_listed = store.done & self.run.dataset.holdout.choose_stimuli(
             store, split, self.cell.fold
@@ -270,7 +270,7 @@ class TrainedModel:
             is_shown = np.zeros(len(store.image_ids), bool)
             for person, part in product(people, sorted({split, "train"})):
                 with suppress(MissingData):
-                    trials = match_split(self.source, person, part, store)
+                    trials = match_split(self.recordings, person, part, store)
                     is_shown[trials.stimulus] = True
 
             if not is_shown.any():  # no signals here: any category may be a candidate
@@ -282,10 +282,10 @@ class TrainedModel:
             return is_shown
 
         if self.run.dataset.are_categories:
-            is_listed &= self.run.once(("shown categories", split), find_shown)
+            is_listed &= self.run.compute_once(("shown categories", split), find_shown)
         return np.flatnonzero(is_listed)
 
-    def images(self, split: str, rows: Int64, without: str = "") -> Tensor:
+    def encode_pictures(self, split: str, rows: Int64, without: str = "") -> Tensor:
         """Encode the pictures of some rows as the vectors [M, D] that retrieval
         compares.
 
@@ -304,7 +304,7 @@ class TrainedModel:
         from brainhive_cli.data.targets.targets import Targets
 
         # keys of the embeddings in the model
-        stores, layout = self.stores(split), self.module.layout
+        stores, layout = self.open_stores(split), self.module.layout
         keys = layout.encoders
         # BrainHiVE's own folders know encoders by its names for them
         if not stores.keys() <= keys.keys():
@@ -376,12 +376,12 @@ class TrainedModel:
             return group
 
         # the changed network encodes the pictures anew
-        group = run.once(("network", *names), open_network)
+        group = run.compute_once(("network", *names), open_network)
         adapter.attach(group.network.module)
         images = run.dataset.images(run.dataset.holdout.name_stored_split(split))
-        return make_online_targets(group, images, self.pictures(split), keys)
+        return make_online_targets(group, images, self.open_pictures(split), keys)
 
-    def decoded(self, subject: int, split: str) -> tuple[Decoded, Int64]:
+    def decode_signals(self, subject: int, split: str) -> tuple[Decoded, Int64]:
         """Decode a subject's averaged signals, once: answers that are sampled are then
         the same for everyone.
 
@@ -391,10 +391,10 @@ class TrainedModel:
         import torch
 
         # one seed for each signal, by the cell and the picture
-        trials, module = self.trials(subject, split), self.module
+        trials, module = self.open_trials(subject, split), self.module
         seeds = [
             derive_seed(self.cell.seed, zlib.crc32(image_id.encode()))
-            for image_id in self.pictures(split).image_ids[trials.stimulus]
+            for image_id in self.open_pictures(split).image_ids[trials.stimulus]
         ]
 
         def decode() -> Decoded:
@@ -402,12 +402,12 @@ class TrainedModel:
             for start in range(0, len(seeds), SIGNALS):  # [SIGNALS, C, T] at a time
                 part = slice(start, start + SIGNALS)
                 signal = torch.from_numpy(trials.read(part)).to(module.device)
-                index = self.index(subject, len(signal))
+                index = self.make_subject_index(subject, len(signal))
                 blocks.append(module.decode(signal, index, seeds[part]).float())
             return Decoded.join(blocks)
 
         key = "decoded", self.cell.name, subject, split
-        return self.run.once(key, decode), trials.stimulus
+        return self.run.compute_once(key, decode), trials.stimulus
 
     def encode(self, trials: Trials, signals: Tensor | None = None) -> Tensor:
         """Encode a subject's trials as the vectors [N, D] that retrieval compares.
@@ -425,7 +425,7 @@ class TrainedModel:
         with torch.inference_mode():
             tokens = [
                 module.encode_signal(
-                    part.to(module.device), self.index(subject, len(part))
+                    part.to(module.device), self.make_subject_index(subject, len(part))
                 ).float()
                 for part in signals.split(SIGNALS)
             ]
@@ -453,7 +453,9 @@ class TrainedModel:
         # vectors of the candidates [M, D] and of the trials [N, D], unless the caller
         # has them
         if images is None:
-            images = torch.cat([self.images(*each) for each in gallery.rows.items()])
+            images = torch.cat(
+                [self.encode_pictures(*each) for each in gallery.rows.items()]
+            )
         if tokens is None:
             tokens = self.encode(trials)
 
@@ -477,11 +479,11 @@ class TrainedModel:
         module = self.module
         with torch.inference_mode():
             heads = module.predict(
-                signal.to(module.device), self.index(subject, len(signal))
+                signal.to(module.device), self.make_subject_index(subject, len(signal))
             )
             return {head: values.float() for head, values in heads.items()}
 
-    def index(self, subject: int, count: int) -> Tensor | None:
+    def make_subject_index(self, subject: int, count: int) -> Tensor | None:
         """Give the subject index of signals [N]; None for a subject who was not trained
         on.
         """
@@ -498,16 +500,16 @@ class TrainedModel:
         holdout = self.run.dataset.holdout
         if split != "test" or not holdout.has_seen_pictures:
             return [], []
-        trials = self.trials(subject, split)
+        trials = self.open_trials(subject, split)
         groups = holdout.name_groups(trials, f"subject {subject}", self.cell.fold)
         # the number tells repetitions of one picture apart
-        shown = self.pictures(split).image_ids[trials.stimulus]
+        shown = self.open_pictures(split).image_ids[trials.stimulus]
         numbered = enumerate(zip(shown, groups, strict=True), 1)
         return [
             f"{name}, {group}, trial {number}" for number, (name, group) in numbered
         ], groups
 
-    def interleaving(self, trials: Trials, split: str) -> Interleaving:
+    def find_interleaving(self, trials: Trials, split: str) -> Interleaving:
         """Find which of a subject's trials [N] may exchange labels, as far as time is
         known.
 
@@ -526,28 +528,28 @@ class TrainedModel:
 
         def find() -> Interleaving:
             return dataset.holdout.find_interleaving(
-                self.source.open_store(subject)[
+                self.recordings.open_store(subject)[
                     dataset.holdout.name_stored_split(split)
                 ],
-                self.pictures(split),
+                self.open_pictures(split),
                 split,
                 f"{dataset.name} subject {subject}",
                 has_order=dataset.alike_by == "neighbours",
-                features=lambda: find_features(self.stores(split).values()),
+                features=lambda: find_features(self.open_stores(split).values()),
             )
 
         # cells of the same encoders have the same order
         encoders = (config.name for config in self.encoders)
-        key = "order", self.source.build_path(subject), split, *encoders
-        return self.run.once(key, find, is_of_data=True)
+        key = "order", self.recordings.build_path(subject), split, *encoders
+        return self.run.compute_once(key, find, is_of_data=True)
 
     def find_overlap(self, trials: Trials, split: str) -> Overlap | None:
         """Find by how much the windows that the model reads of a subject overlap."""
         stored = self.run.dataset.holdout.name_stored_split(split)
-        recording = self.source.open_store(trials.subject)[stored]
+        recording = self.recordings.open_store(trials.subject)[stored]
         return Overlap.measure([recording], trials.times_s)
 
-    def trials(
+    def open_trials(
         self,
         subject: int,
         split: str,
@@ -575,13 +577,13 @@ class TrainedModel:
 
         def choose() -> Trials:
             # trials of the recording, or of the store of the subject
-            run, spec, source = self.run, self.layout.spec, self.source
+            run, spec, source = self.run, self.layout.spec, self.recordings
             where, is_same_store = f"{run.dataset.name} subject {subject}", False
             if recording is not None:
                 where = f"the recording of subject {subject}"
                 trials = replace(recording, subject=subject)
                 if len(recording.image_ids):  # else nobody knows what was seen
-                    trials = match_stimuli(trials, self.pictures(split), where)
+                    trials = match_stimuli(trials, self.open_pictures(split), where)
             else:
                 # stores of one preparation lie in one folder
                 folder = source.name_store(subject).rpartition("/")[0]
@@ -589,7 +591,7 @@ class TrainedModel:
                     name.rpartition("/")[0] == folder
                     for name in self._described[1].signals
                 )
-                trials = match_split(source, subject, split, self.pictures(split))
+                trials = match_split(source, subject, split, self.open_pictures(split))
 
             # match channels and window to the input of the model
             options = run.dataset.channels, is_same_store, run.channel_mapping
@@ -601,7 +603,7 @@ class TrainedModel:
 
             # leave out pictures that were seen in training
             if is_tested and len(trials.image_ids):
-                trials = trials.take(~self.seen(subject, split, trials.stimulus))
+                trials = trials.take(~self.find_seen(subject, split, trials.stimulus))
             if not is_normalised:
                 return trials
             return trials.normalise(self.find_normaliser(subject, split, is_same_store))
@@ -609,7 +611,7 @@ class TrainedModel:
         # only plain tested trials are shared between cells
         if recording is not None or not is_tested or not is_normalised:
             return choose()
-        return self.once("trials", subject, split, choose)
+        return self.compute_once("trials", subject, split, choose)
 
     def find_normaliser(
         self, subject: int, split: str, is_same_store: bool = False
@@ -627,13 +629,13 @@ class TrainedModel:
         """
         # statistics of the training, if the model has them for this subject
         normaliser = self._normaliser(subject)
-        if normaliser is not None or self.source.signal.normalise is None:
+        if normaliser is not None or self.recordings.signal.normalise is None:
             return normaliser
         # otherwise those of the new subject's own training signals
-        options = self.pictures(split), is_same_store, self.run.channel_mapping
-        return measure_new_subject(self.layout.spec, self.source, subject, *options)
+        options = self.open_pictures(split), is_same_store, self.run.channel_mapping
+        return measure_new_subject(self.layout.spec, self.recordings, subject, *options)
 
-    def recorded_unit(self, subject: int) -> str:
+    def find_recorded_unit(self, subject: int) -> str:
         """Give the unit of a subject's continuous samples, as stores of whitened
         signals say it.
         """
@@ -644,7 +646,7 @@ class TrainedModel:
         )
         return normalise_unit(next(units, DEFAULT_UNIT))
 
-    def delay_s(self, subject: int) -> float:
+    def find_delay_s(self, subject: int) -> float:
         """Give the seconds from events to pictures on the screen, which `prepare` added
         for a subject.
         """
@@ -658,33 +660,37 @@ class TrainedModel:
     def _stored_facts(self, subject: int) -> Iterator[Mapping[str, Any]]:
         """Yield the provenance of a subject's store, then of those of the training."""
         for person in (subject, *self.cell.trained_on):
-            if self.source.build_path(person).is_file():
-                for recording in self.source.open_store(person).splits.values():
+            if self.recordings.build_path(person).is_file():
+                for recording in self.recordings.open_store(person).splits.values():
                     yield recording.provenance
                     yield from recording.provenance.get("sessions", ())
 
-    def shown(self, subject: int, split: str) -> Int64:
+    def find_shown_rows(self, subject: int, split: str) -> Int64:
         """Find the rows of all pictures that a subject was shown, those that are left
         out included.
         """
 
         return np.unique(
-            self.trials(subject, split, is_tested=False, is_normalised=False).stimulus
+            self.open_trials(
+                subject, split, is_tested=False, is_normalised=False
+            ).stimulus
         )
 
-    def mean_training_signal(self, subject: int) -> Float32:
+    def average_training_signal(self, subject: int) -> Float32:
         """Average a subject's training signals over pictures: [C, T]; kept for the
         cells that follow.
         """
 
-        return self.once(
+        return self.compute_once(
             "mean",
             subject,
             "train",
-            lambda: self.trials(subject, "train", is_tested=False).averages.mean(0),
+            lambda: self.open_trials(subject, "train", is_tested=False).averages.mean(
+                0
+            ),
         )
 
-    def seen(self, subject: int, split: str, rows: Int64) -> Bool:
+    def find_seen(self, subject: int, split: str, rows: Int64) -> Bool:
         """Find the signals [N] of pictures that a model which is tested on the subject
         learned from.
 
@@ -699,19 +705,19 @@ class TrainedModel:
         Raises:
             BrainhiveError: if they are too many.
         """
-        tested = self.run.tested_pictures(split, self.cell.fold)
+        tested = self.run.compare_pictures(split, self.cell.fold)
         is_seen = tested.find_seen_signals(
             subject, rows, f"{self.run.folder.path}, {self.cell.name},"
         )
 
         # warn once for each split and fold, whichever cell comes first
         warned = "warned of pictures", split, self.cell.fold
-        self.run.once(warned, lambda: [*map(console.warn, tested.warnings)])
+        self.run.compute_once(warned, lambda: [*map(console.warn, tested.warnings)])
         return is_seen
 
     def has_normaliser(self, subject: int) -> bool:
         """Return True if a subject's signals are normalised without reading others."""
-        is_normalised = self.source.signal.normalise is not None
+        is_normalised = self.recordings.signal.normalise is not None
         return not is_normalised or self._normaliser(subject) is not None
 
     def _normaliser(self, subject: int) -> Normaliser | None:
@@ -725,7 +731,9 @@ class TrainedModel:
             else learned.normaliser_of(subject)
         )
 
-    def once(self, what: str, subject: int, split: str, compute: Callable[[], T]) -> T:
+    def compute_once(
+        self, what: str, subject: int, split: str, compute: Callable[[], T]
+    ) -> T:
         """Compute something from a subject's signals once, for all cells that take the
         same ones.
         """
@@ -737,8 +745,8 @@ class TrainedModel:
             split,
             self.cell.fold,
             self.layout.spec.names,
-            self.source.signal.model_dump_json(),
+            self.recordings.signal.model_dump_json(),
             normaliser and normaliser.digest,
             self.run.channel_mapping,
         )
-        return self.run.once(key, compute)
+        return self.run.compute_once(key, compute)

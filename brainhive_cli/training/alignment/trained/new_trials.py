@@ -54,9 +54,9 @@ def read_new(
     shape = np.shape(signal) if isinstance(signal, np.ndarray) else ()
     if len(shape) == 2 and "space" not in here:
         # voxels in the order of the subject's store, whose regions a model may read
-        path = member.source.build_path(subject)
+        path = member.recordings.build_path(subject)
         stored = (
-            [*member.source.open_store(subject).splits.values()]
+            [*member.recordings.open_store(subject).splits.values()]
             if path.is_file()
             else []
         )
@@ -73,7 +73,7 @@ def read_new(
     trials = as_trials(signal, pictures, where, **here)
     warn_of_size(trials, where)
     if trials.rate_hz:
-        delay_s = member.delay_s(subject) if delay_ms is None else delay_ms / 1000
+        delay_s = member.find_delay_s(subject) if delay_ms is None else delay_ms / 1000
         shift_s = round(delay_s * trials.rate_hz) / trials.rate_hz
         trials = replace(trials, times_s=trials.times_s - shift_s)
         if delay_ms is None and shift_s:
@@ -84,7 +84,7 @@ def read_new(
 
     # ids of pictures; events need not be called by any
     if len(trials.image_ids):
-        ids = [*member.pictures(split).image_ids]
+        ids = [*member.open_pictures(split).image_ids]
         try:
             names, _, _ = match_pictures(
                 trials.image_ids, member.run.dataset, (ids, np.full(len(ids), split))
@@ -135,7 +135,7 @@ def prepare_as(
     # the unit of the model; of whitened signals that of its recordings
     target = normalise_unit(spec.unit) or unit
     if is_whitened:
-        target = member.recorded_unit(subject)
+        target = member.find_recorded_unit(subject)
     size, kind = UNIT_SIZES.get(unit, (1.0, unit))
     target_size, target_kind = UNIT_SIZES.get(target, (1.0, target))
     if kind == target_kind:

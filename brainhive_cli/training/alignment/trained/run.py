@@ -134,7 +134,7 @@ class TrainedRun:
     paths: Paths = field(default_factory=Paths)
     other_dataset: Any = None
     subjects: Sequence[int] | None = None
-    chosen: Sequence[Cell] | None = None
+    selected_cells: Sequence[Cell] | None = None
     sources: Mapping[str, TrainingHistory] = field(default_factory=dict)
     allows_copies: bool = False
     channel_mapping: ChannelChoice = "none"
@@ -214,9 +214,11 @@ class TrainedRun:
             self.recipes = {
                 "": _describe_training(path, layout, learned.recordings == people)
             }
-            tested = tuple(self.source("").list_subjects(self.subjects))
+            tested = tuple(self.get_recordings("").list_subjects(self.subjects))
             cell = Cell(path.name, layout.spec.subjects, tested, 0)
-            self.cells = [cell] if self.chosen is None else [*self.chosen]
+            self.cells = (
+                [cell] if self.selected_cells is None else [*self.selected_cells]
+            )
             # whether the history of the model knows the tested subjects
             self.mode = (
                 "model folder "
@@ -229,15 +231,15 @@ class TrainedRun:
 
     def _list_cells(self, trained_on: Dataset) -> list[Cell]:
         """List the cells of a run, with the subjects that each is tested on."""
-        if self.chosen is not None:
-            return [*self.chosen]
+        if self.selected_cells is not None:
+            return [*self.selected_cells]
         cells = list_cells(self.recipes, trained_on)
         if self.origin is None and self.subjects is None:
             return cells
 
         # on another data set every cell is tested on all of its subjects
         chosen = tuple(
-            self.source(next(iter(self.recipes))).list_subjects(self.subjects)
+            self.get_recordings(next(iter(self.recipes))).list_subjects(self.subjects)
         )
         if self.origin is not None:
             return [replace(cell, tested_on=chosen) for cell in cells if chosen]
@@ -257,7 +259,7 @@ class TrainedRun:
             if (tested := tuple(s for s in cell.tested_on if s in chosen))
         ]
 
-    def of_variant(self, label: str) -> Self:
+    def open_variant(self, label: str) -> Self:
         """Take one variant of an open sweep.
 
         Raises:
@@ -269,7 +271,7 @@ class TrainedRun:
             raise MissingData(
                 f"{self.name}:{label} is not tested on these subjects", "subjects=null"
             )
-        variant = replace(self, variant=label, chosen=cells)
+        variant = replace(self, variant=label, selected_cells=cells)
         variant.share_data(self)
         return variant
 
@@ -286,7 +288,7 @@ class TrainedRun:
         trained_on = None if self.recipe is None else self.recipe.dataset
         return self.paths, self.dataset_config, trained_on
 
-    def once(
+    def compute_once(
         self, key: Hashable, compute: Callable[[], T], is_of_data: bool = False
     ) -> T:
         """Compute something once for all cells; if it depends on the data alone, also
@@ -321,17 +323,17 @@ class TrainedRun:
             "measured_on": measured_on,
         }
 
-    def source(self, variant: str, fold: int = 1) -> Recordings:
+    def get_recordings(self, variant: str, fold: int = 1) -> Recordings:
         """Return the signals that cells of a variant are tested on, in a fold."""
         return Recordings(self.dataset, self.paths, self.recipes[variant].signal, fold)
 
-    def stores(self, split: str) -> dict[str, TargetStore]:
+    def open_stores(self, split: str) -> dict[str, TargetStore]:
         """Open the embeddings that the first model takes; raises as
         `TrainedModel.stores`.
         """
-        return self.models[0].stores(split)
+        return self.models[0].open_stores(split)
 
-    def inputs(self, splits: Sequence[str]) -> Iterator[Input]:
+    def list_inputs(self, splits: Sequence[str]) -> Iterator[Input]:
         """List what decoding reads: the run, signals of the tested subjects, and stores
         of some splits.
 
@@ -346,7 +348,9 @@ class TrainedRun:
 
         # signals of the tested subjects, and the stores of each split
         for variant, recipe in self.recipes.items():
-            yield from self.source(variant).list_inputs(self._tested_on(variant))
+            yield from self.get_recordings(variant).list_inputs(
+                self._tested_on(variant)
+            )
             for split in splits:
                 yield from list_store_inputs(
                     self.dataset,
@@ -360,7 +364,7 @@ class TrainedRun:
     def is_prepared(self) -> bool:
         """Whether the signals of everybody who is tested have been prepared."""
         return all(
-            model.source.are_prepared(model.cell.tested_on) for model in self.models
+            model.recordings.are_prepared(model.cell.tested_on) for model in self.models
         )
 
     def check(
@@ -387,17 +391,17 @@ class TrainedRun:
             model_files.require_weights(member.path)
             _ = member.layout.compared_heads if compares else member.layout
             for split in splits:
-                member.stores(split)
+                member.open_stores(split)
             for subject in member.cell.tested_on:
                 # seen pictures can be left out once the signals of all people are here
                 if is_prepared:
-                    trials[member.cell.name, subject] = member.trials(
+                    trials[member.cell.name, subject] = member.open_trials(
                         subject,
                         splits[-1],
                         is_normalised=member.has_normaliser(subject),
                     )
-                elif member.source.build_path(subject).is_file():
-                    member.trials(
+                elif member.recordings.build_path(subject).is_file():
+                    member.open_trials(
                         subject, splits[-1], is_tested=False, is_normalised=False
                     )
         return trials
@@ -410,7 +414,7 @@ class TrainedRun:
                 from.
         """
         for variant in self.recipes:
-            self.source(variant).prepare(self._tested_on(variant), launch)
+            self.get_recordings(variant).prepare(self._tested_on(variant), launch)
         self._refuse_copied_people()
 
     def _refuse_copied_people(self) -> None:
@@ -420,14 +424,14 @@ class TrainedRun:
         people = [*chain(*(cell.trained_on for cell in trained))]
         for variant in self.recipes:
             tested = self._tested_on(variant)
-            self.source(variant).require_distinct_people([*tested, *people])
+            self.get_recordings(variant).require_distinct_people([*tested, *people])
 
     def _tested_on(self, variant: str) -> list[int]:
         """List the subjects that cells of a variant are tested on."""
         people = [cell.tested_on for cell in self.cells if cell.variant == variant]
         return sorted({*chain(*people)})
 
-    def tested_pictures(self, split: str, fold: int = 1) -> TestedPictures:
+    def compare_pictures(self, split: str, fold: int = 1) -> TestedPictures:
         """Compare the pictures of a split with those that were learned from, once; in
         one fold.
         """
@@ -443,16 +447,18 @@ class TrainedRun:
                 self.dataset,
                 split,
                 fold,
-                self.stores(split),
+                self.open_stores(split),
                 models,
-                self.confirm_copy(split),
+                self.get_pixel_comparison(split),
                 self.sources,
                 self.allows_copies,
             )
 
-        return self.once(("tested pictures", split, fold), compare)
+        return self.compute_once(("tested pictures", split, fold), compare)
 
-    def confirm_copy(self, split: str, learned_split: str = "train") -> ComparePair:
+    def get_pixel_comparison(
+        self, split: str, learned_split: str = "train"
+    ) -> ComparePair:
         """Compare pictures of a split with learned ones, where both are on this
         machine.
         """
@@ -461,13 +467,13 @@ class TrainedRun:
         def open_pictures() -> ComparePair:
             # learned pictures may be of this data set or of that of the training
             sets = [each for each in (dataset, self._trained_on) if each is not None]
-            ids = self.models[0].pictures(split).image_ids
+            ids = self.models[0].open_pictures(split).image_ids
             return PixelComparison(ids, dataset, split, sets, learned_split)
 
         key = "copies", split, learned_split
-        return self.once(key, open_pictures, is_of_data=True)
+        return self.compute_once(key, open_pictures, is_of_data=True)
 
-    def caveats(self, split: str) -> list[str]:
+    def list_caveats(self, split: str) -> list[str]:
         """Caveats of every number that depends on the run's models, tested on a
         split.
         """
@@ -480,7 +486,8 @@ class TrainedRun:
             # recordings of a subject who was not trained on have a part in the
             # normalisation
             is_calibrated = (
-                model.source.signal.normalise is not None and learned.normaliser is None
+                model.recordings.signal.normalise is not None
+                and learned.normaliser is None
             )
             if is_calibrated and (self.tests_new_subjects or not is_known):
                 model_caveats.append([CALIBRATED])
@@ -493,7 +500,7 @@ class TrainedRun:
         # caveats of pictures and signals
         is_mapped = (
             self.channel_mapping != "none"
-            and self.set_up(split)["channel_mapping"] != "none"
+            and self.describe_set_up(split)["channel_mapping"] != "none"
         )
         orders = list[Interleaving]()
         for model in self.models:
@@ -506,7 +513,7 @@ class TrainedRun:
             self.signal_caveats,
             list_caveats(orders, has_seen),
             [CHANNELS_MAPPED] if is_mapped else [],
-            *(self.tested_pictures(split, fold).caveats for fold in self.folds),
+            *(self.compare_pictures(split, fold).caveats for fold in self.folds),
             *model_caveats,
         )
 
@@ -517,7 +524,7 @@ class TrainedRun:
         """
         return merge_caveats(
             *(
-                self.source(label).list_caveats(self._tested_on(label))
+                self.get_recordings(label).list_caveats(self._tested_on(label))
                 for label in self.recipes
             )
         )
@@ -530,7 +537,9 @@ class TrainedRun:
         changed: dict[str, None] = {}
         for model in self.models:
             variant, there = model.cell.variant, model.learned.signals
-            here = self.source(variant).collect_identities(self._tested_on(variant))
+            here = self.get_recordings(variant).collect_identities(
+                self._tested_on(variant)
+            )
             # a store of unknown identity counts as unchanged
             changed |= dict.fromkeys(
                 f"{name} has changed since models were trained on it"
@@ -555,10 +564,10 @@ class TrainedRun:
             "modality": self.modality,
             "stimulus": self.dataset.stimulus,
             "mode": self.mode,
-            "set_up": self.set_up(split),
+            "set_up": self.describe_set_up(split),
         }
 
-    def set_up(self, split: str) -> dict[str, Any]:
+    def describe_set_up(self, split: str) -> dict[str, Any]:
         """Describe how the models were trained, and the signals of a split that they
         are tested on.
 
@@ -569,7 +578,7 @@ class TrainedRun:
         # variants may differ in their signals, so each is described before they are
         # merged
         variants = dict.fromkeys(cell.variant for cell in self.cells)
-        return self.once(
+        return self.compute_once(
             ("set-up", split),
             lambda: merge_set_ups([self._set_up(name, split) for name in variants]),
         )
@@ -588,7 +597,7 @@ class TrainedRun:
 
         # the signals of each tested subject, matched to those of the training
         selections = []
-        recordings = self.source(variant).open_recordings(tested, split)
+        recordings = self.get_recordings(variant).open_recordings(tested, split)
         for subject, recording in recordings.items():
             options = dataset.channels, f"{dataset.name} subject {subject}"
             if layout is not None and is_matched:

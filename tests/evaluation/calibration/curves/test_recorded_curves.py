@@ -145,17 +145,17 @@ def job_of(*words: str, backbone: str = "nice", **changes: Any) -> Any:
 
         pictures = SimpleNamespace(find_members=find_members)
         learned = SimpleNamespace(pictures=pictures)
-        return SimpleNamespace(cell=cell, stores=stores, learned=learned)
+        return SimpleNamespace(cell=cell, open_stores=stores, learned=learned)
 
     seen = SimpleNamespace(names=[], concepts=[], caveats=[], likely=[], lines=[])
     align = SimpleNamespace(
         models=[model(cell) for cell in CELLS],
-        tested_pictures=lambda split: seen,
+        compare_pictures=lambda split: seen,
         signal_warnings=[],
         describe=lambda split: {},
         dataset=SimpleNamespace(pictured_as="a", name="made"),
-        confirm_copy=lambda split: None,
-        caveats=lambda split: [],
+        get_pixel_comparison=lambda split: None,
+        list_caveats=lambda split: [],
         mode="inter",
         variant="",
     )
@@ -482,7 +482,7 @@ def test_at_most_so_many_pictures_are_read_evenly_spaced() -> None:
         asked.append((words, options))
         return trials_of()
 
-    member: Any = SimpleNamespace(trials=trials)
+    member: Any = SimpleNamespace(open_trials=trials)
     everything, few = (read_raw(member, 4, "train", most=most) for most in (None, 4))
     many = read_raw(member, 4, "test", most=40)
     assert len(everything.stimulus) == len(many.stimulus) == 11

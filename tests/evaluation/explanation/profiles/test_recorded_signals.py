@@ -108,8 +108,8 @@ def reader_of(subject: int, kind: str, **options: Any) -> Reader:
     member: Any = SimpleNamespace(
         module=SimpleNamespace(device=torch.device("cpu")),
         run=SimpleNamespace(dataset=dataset),
-        pictures=lambda split: LEVELS[split]["looks"],
-        trials=lambda *_, **__: learned,
+        open_pictures=lambda split: LEVELS[split]["looks"],
+        open_trials=lambda *_, **__: learned,
     )
     labels = Labels.draw(np.arange(11), items, 30, 3)
     return Reader(member, "test", tested, np.arange(11), labels, items)
@@ -211,7 +211,7 @@ def test_pictures_that_all_were_shown(
         def __init__(self, align: Any, cell: Cell, *more: Any) -> None:
             self.row = cell.seed
 
-        def trials(self, subject: int, split: str) -> Any:
+        def open_trials(self, subject: int, split: str) -> Any:
             return SimpleNamespace(stimulus=np.array(shown[self.row]))
 
         def interleaving(self, trials: Any, split: str) -> Interleaving:
@@ -227,8 +227,8 @@ def test_pictures_that_all_were_shown(
     pictures = LEVELS["test"]["looks"]
     align: Any = SimpleNamespace(
         dataset=None,
-        models=[SimpleNamespace(pictures=lambda split: pictures)],
-        once=lambda key, compute: compute(),
+        models=[SimpleNamespace(open_pictures=lambda split: pictures)],
+        compute_once=lambda key, compute: compute(),
     )
     subjects = {number: [Cell("", (), (), number)] for number in (0, 1)}
     job = Job(SPEC, align, subjects, [], [])
@@ -340,7 +340,7 @@ def test_head_maps_need_places_of_sensors(
     signal = np.zeros((1, 1, 5, 2), np.float32)
     space = Sensors(names)
     trials = Trials(signal, ["a"], space, np.arange(2) / 50, 50.0, "V")
-    align = SimpleNamespace(describe=lambda split: {}, caveats=lambda split: [])
+    align = SimpleNamespace(describe=lambda split: {}, list_caveats=lambda split: [])
     job: Any = SimpleNamespace(align=align, recipe=SPEC, subjects={1: []})
 
     missing: dict[str, str] = {}

@@ -70,7 +70,7 @@ def member_of(spec: SignalSpec, **learned: Any) -> Any:
             channel_mapping="none",
         ),
         encode=lambda trials: torch.from_numpy(trials.averages).flatten(1) @ weights,
-        recorded_unit=lambda subject: "V",
+        find_recorded_unit=lambda subject: "V",
     )
 
 
@@ -225,8 +225,8 @@ def test_learned_trials_are_those_of_stores_that_have_not_changed() -> None:
     )
     member: Any = SimpleNamespace(
         module=SimpleNamespace(learned=learned),
-        source=source,
-        trials=lambda subject, *_, **__: SimpleNamespace(averages=trials[subject]),
+        recordings=source,
+        open_trials=lambda subject, *_, **__: SimpleNamespace(averages=trials[subject]),
     )
     found, is_complete = read_learned_trials(member)
     assert found is not None and not is_complete
@@ -465,7 +465,7 @@ def test_caveats_of_a_session() -> None:
     pictures = SimpleNamespace(caveats=[SEEN_PICTURES])
     learned = SimpleNamespace(caveats=[CALIBRATED])
     align = SimpleNamespace(
-        tested_pictures=lambda split, fold: pictures,
+        compare_pictures=lambda split, fold: pictures,
         dataset=SimpleNamespace(holdout=holdout),
         models=[SimpleNamespace(learned=learned)],
     )

@@ -140,8 +140,8 @@ def replay(run, *overrides, session=2):
 
 def offline(member, session):
     """Tokens [n, D] of the single trials of a session in order of time, by picture."""
-    responses = member.trials(1, "test")
-    image_ids = member.pictures("test").image_ids
+    responses = member.open_trials(1, "test")
+    image_ids = member.open_pictures("test").image_ids
     tokens = {}
     for row, trials, sessions in zip(
         responses.stimulus, responses.singles, responses.sessions, strict=True

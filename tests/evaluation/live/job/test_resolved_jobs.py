@@ -57,7 +57,7 @@ def change(thing: Any, **changes: Any) -> Any:
 def test_the_only_person_is_decoded_by_the_first_model(opened: dict[str, Any]) -> None:
     job = Job.resolve(recipe())
     assert (job.subject, job.cell.name, job.cell.tested_on) == (1, "cell 0", (1,))
-    assert job.align.chosen == [job.cell] and opened["subjects"] is None
+    assert job.align.selected_cells == [job.cell] and opened["subjects"] is None
 
 
 def test_of_several_people_one_is_named(opened: dict[str, Any]) -> None:
@@ -81,7 +81,7 @@ def member_of(*train: str) -> Any:
         return SimpleNamespace(image_ids=[*train])
 
     source = SimpleNamespace(build_path=lambda person: Path("nowhere"))
-    return SimpleNamespace(pictures=pictures, source=source)
+    return SimpleNamespace(open_pictures=pictures, recordings=source)
 
 
 def session(tmp_path: Path, *words: str, has_markers: bool = True) -> Any:

@@ -177,8 +177,10 @@ def job_of(*words: str, training: Any = (), **facts: Any) -> Any:
     stored = SimpleNamespace(signal=SimpleNamespace(shape=(5000, 4, 2, 10)))
     run.dataset.holdout = SimpleNamespace(divides_train=facts.get("trials", False))
     vars(run).update(
-        stores=lambda split: {name: SimpleNamespace(shape=(30, 10)) for name in names},
-        source=lambda variant: SimpleNamespace(
+        open_stores=lambda split: {
+            name: SimpleNamespace(shape=(30, 10)) for name in names
+        },
+        get_recordings=lambda variant: SimpleNamespace(
             open_store=lambda person: {"train": stored}
         ),
     )

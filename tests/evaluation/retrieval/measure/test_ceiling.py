@@ -189,7 +189,9 @@ def test_noise_that_drifts_has_no_ceiling(
     tested = noise_that_drifts(design)
     monkeypatch.setattr(measure, "open_trials", lambda *_: [tested])
     model = SimpleNamespace(
-        pictures=lambda split: SimpleNamespace(image_ids=np.array(tested.image_ids)),
+        open_pictures=lambda split: SimpleNamespace(
+            image_ids=np.array(tested.image_ids)
+        ),
     )
     spec = SimpleNamespace(split="test", seed=0, ceiling_splits=10)
 

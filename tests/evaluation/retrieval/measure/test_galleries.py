@@ -115,7 +115,7 @@ def without_protocol(found: Mapping[str, Metric]) -> dict[str, Metric]:
 def test_only_pictures_that_somebody_was_shown_are_searched_when_asked(
     go, trained, monkeypatch, tmp_path
 ):
-    shown, opened = {1: np.arange(60), 2: np.arange(30, 70)}, TrainedModel.trials
+    shown, opened = {1: np.arange(60), 2: np.arange(30, 70)}, TrainedModel.open_trials
     monkeypatch.setattr(
         TrainedModel,
         "trials",

@@ -91,20 +91,20 @@ class Model:
         self.path = "a run"
         self.weights = torch.linalg.pinv(MIXING) + 0.1 * draw(40, WIDTH, seed=number)
 
-    def pictures(self, split: str) -> SimpleNamespace:
+    def open_pictures(self, split: str) -> SimpleNamespace:
         ids = np.array([f"{split} {row:02d}" for row in range(COUNTS[split])])
         concepts = np.array([f"c{row * row % 7}" for row in range(COUNTS[split])])
         return SimpleNamespace(
             image_ids=Listed(ids), concepts=Listed(concepts), path=""
         )
 
-    def rows(self, split: str) -> np.ndarray:
+    def find_rows(self, split: str) -> np.ndarray:
         return np.delete(np.arange(COUNTS[split]), 3 + self.number)
 
-    def images(self, split: str, rows: np.ndarray) -> torch.Tensor:
+    def encode_pictures(self, split: str, rows: np.ndarray) -> torch.Tensor:
         return PICTURES[split][torch.from_numpy(rows)] * (1 + self.number)
 
-    def trials(self, subject: int, split: str, is_tested: bool = True) -> Trials:
+    def open_trials(self, subject: int, split: str, is_tested: bool = True) -> Trials:
         random = np.random.default_rng([subject, split == "train"])
         # nobody was shown picture 1
         pictures = np.delete(np.arange(COUNTS[split]), 1)
@@ -131,8 +131,8 @@ class Model:
             stimulus=shown,
         )
 
-    def shown(self, subject: int, split: str) -> np.ndarray:
-        return self.trials(subject, split).stimulus
+    def find_shown_rows(self, subject: int, split: str) -> np.ndarray:
+        return self.open_trials(subject, split).stimulus
 
     def encode(self, trials: Trials, signals: Any = None) -> torch.Tensor:
         values = torch.from_numpy(trials.averages) if signals is None else signals
@@ -142,7 +142,7 @@ class Model:
         tokens = signal.flatten(1) @ self.weights + subject
         return {"token": tokens, "latent": (tokens[:, :4] ** 2).unflatten(1, (2, 2))}
 
-    def interleaving(self, trials: Trials, split: str) -> Interleaving:
+    def find_interleaving(self, trials: Trials, split: str) -> Interleaving:
         number = len(trials.stimulus)
         return Interleaving([row % 2 for row in range(number)], [*range(number)])
 
@@ -152,13 +152,13 @@ class Model:
     def name_trials(self, subject: int, split: str) -> tuple[list[str], list[str]]:
         return [], []
 
-    def once(self, what: str, subject: int, split: str, compute: Any) -> Any:
+    def compute_once(self, what: str, subject: int, split: str, compute: Any) -> Any:
         return compute()
 
-    def mean_training_signal(self, subject: int) -> np.ndarray:
-        return self.trials(subject, "train").averages.mean(0)
+    def average_training_signal(self, subject: int) -> np.ndarray:
+        return self.open_trials(subject, "train").averages.mean(0)
 
-    def stores(self, split: str) -> dict[str, Any]:
+    def open_stores(self, split: str) -> dict[str, Any]:
         wide = PICTURES[split] @ draw(WIDTH, 50, seed=9)
         stored = {"looks": PICTURES[split], "wide": wide}
         return {
@@ -235,7 +235,7 @@ def test_a_gallery_is_of_all_pictures_unless_asked_otherwise() -> None:
     # 3 and 4 have no embedding; nobody was shown 1
     assert everything.test_rows.tolist() == [0, 1, 2, *range(5, 15)]
     assert everything.rows["train"].tolist() == [0, 1, 2, *range(5, 34)]
-    seen = {*Model().shown(1, "test"), *Model().shown(2, "test")}
+    seen = {*Model().find_shown_rows(1, "test"), *Model().find_shown_rows(2, "test")}
     assert len(shown.test_rows) < len(everything.test_rows)
     assert shown.test_rows.tolist() == sorted({*everything.test_rows.tolist()} & seen)
     assert shown.rows["train"].tolist() == everything.rows["train"].tolist()
@@ -401,7 +401,7 @@ def test_many_concepts_have_no_table_of_confusions() -> None:
 def test_pictures_with_a_twin_are_told_from_others() -> None:
     twins = np.isin(np.arange(14), [2, 5])
     compared = SimpleNamespace(image_ids=np.array(NAMES), has_equal_embedding=twins)
-    run = SimpleNamespace(folds=[1], tested_pictures=lambda split, fold: compared)
+    run = SimpleNamespace(folds=[1], compare_pictures=lambda split, fold: compared)
     job: Any = SimpleNamespace(runs=[run], recipe=SimpleNamespace(split="test"))
     shown = ["p02", "p05", "p05", "p00", "p01", "p03"]
     cell = Scores(shown, shown, ranks=np.array([1, 1, 2, 1, 2, 2]))
@@ -546,14 +546,16 @@ def test_ranks_of_classifiers(
 ) -> None:
     # test trials are of the training's pictures
     class Seen(Model):
-        def trials(self, subject: int, split: str, is_tested: bool = True) -> Trials:
-            made = super().trials(subject, "train")
+        def open_trials(
+            self, subject: int, split: str, is_tested: bool = True
+        ) -> Trials:
+            made = super().open_trials(subject, "train")
             numbers = np.arange(len(made.stimulus)) % self.kinds
             chosen = slice(None, 20) if split == "train" else slice(20, None)
             rows = np.arange(len(numbers))[chosen]
             return replace(made, stimulus=numbers).take(rows)
 
-        def rows(self, split: str) -> np.ndarray:
+        def find_rows(self, split: str) -> np.ndarray:
             return np.arange(self.kinds + 1)
 
     found = {}
@@ -602,8 +604,10 @@ def test_orders_of_pictures(recorded: Recorded) -> None:
 
 def test_an_order_is_found_by_a_quick_ridge(monkeypatch: pytest.MonkeyPatch) -> None:
     class Misfiled(Model):
-        def trials(self, subject: int, split: str, is_tested: bool = True) -> Trials:
-            made = super().trials(subject, split)
+        def open_trials(
+            self, subject: int, split: str, is_tested: bool = True
+        ) -> Trials:
+            made = super().open_trials(subject, split)
             return (
                 replace(made, stimulus=made.stimulus[::-1].copy())
                 if split == "train"

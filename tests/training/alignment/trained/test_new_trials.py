@@ -38,9 +38,9 @@ def member_of(
     )
     return SimpleNamespace(
         module=SimpleNamespace(layout=SimpleNamespace(spec=spec), learned=learned),
-        recorded_unit=lambda subject: "mV",
-        delay_s=lambda subject: delay_s,
-        source=source,
+        find_recorded_unit=lambda subject: "mV",
+        find_delay_s=lambda subject: delay_s,
+        recordings=source,
     )
 
 

@@ -39,7 +39,7 @@ class Recordings:
 def model_of(facts: dict[int, list[dict[str, Any]]]) -> TrainedModel:
     model = object.__new__(TrainedModel)
     model.cell = Cell("a", (2, 3), (1,), 1)
-    model.source = Recordings(facts)  # type: ignore[assignment]
+    model.recordings = Recordings(facts)  # type: ignore[assignment]
     return model
 
 
@@ -75,8 +75,8 @@ def test_a_delay_and_a_unit_are_those_of_the_stores(
     facts: dict[int, list[dict[str, Any]]], delay_s: float, unit: str
 ) -> None:
     model = model_of(facts)
-    assert model.delay_s(1) == pytest.approx(delay_s)
-    assert model.recorded_unit(1) == unit
+    assert model.find_delay_s(1) == pytest.approx(delay_s)
+    assert model.find_recorded_unit(1) == unit
 
 
 def test_a_sweep_is_no_run_of_one_model() -> None:
@@ -95,7 +95,7 @@ def test_people_of_another_data_set_are_new_to_a_model() -> None:
     model.__dict__["module"] = seen
     for is_new, expected in ((True, (None, 3)), (False, (2, 3))):
         model.run = SimpleNamespace(tests_new_subjects=is_new)  # type: ignore[assignment]
-        assert model.index(2, 3) == expected
+        assert model.make_subject_index(2, 3) == expected
 
 
 def test_a_normaliser_is_the_persons_or_the_mean() -> None:
@@ -104,7 +104,7 @@ def test_a_normaliser_is_the_persons_or_the_mean() -> None:
         normaliser="mean", normaliser_of=lambda subject: f"of {subject}"
     )
     model.__dict__["_described"] = None, learned
-    model.source.signal = SimpleNamespace(normalise=None)  # type: ignore[misc]
+    model.recordings.signal = SimpleNamespace(normalise=None)  # type: ignore[misc]
     for is_new, expected in ((True, "mean"), (False, "of 2")):
         model.run = SimpleNamespace(tests_new_subjects=is_new)  # type: ignore[assignment]
         assert model.find_normaliser(2, "test") == expected
@@ -138,11 +138,11 @@ def test_trials_are_normalised_as_in_the_training(go, small, world, runs) -> Non
     run = TrainedRun(RunFolder(folder))
     model = TrainedModel(run, run.cells[0], torch.device("cpu"))
 
-    plain = model.trials(1, "test", is_normalised=False).averages
-    scaled = model.trials(1, "test").averages
+    plain = model.open_trials(1, "test", is_normalised=False).averages
+    scaled = model.open_trials(1, "test").averages
 
     raw = {"is_tested": False, "is_normalised": False}
-    learned = model.trials(1, "train", **raw).averages
+    learned = model.open_trials(1, "train", **raw).averages
     mean, spread = learned.mean((0, 2)), learned.std((0, 2))
     expected = (plain - mean[:, None]) / spread[:, None]
     assert np.abs(scaled - plain).max() > 0.5
@@ -165,11 +165,20 @@ def test_runs_of_one_data_set_share_values_that_depend_on_data() -> None:
         return len(counted)
 
     first, second = (run_of("home", "set", "set") for _ in range(2))
-    assert [first.once("key", count), first.once("key", count, True)] == [1, 2]
+    assert [
+        first.compute_once("key", count),
+        first.compute_once("key", count, True),
+    ] == [1, 2]
     second.share_data(first)
     # what depends on models is not shared
-    assert [second.once("key", count, True), second.once("key", count)] == [2, 3]
-    assert [second.once("new", count, True), first.once("new", count, True)] == [4, 4]
+    assert [
+        second.compute_once("key", count, True),
+        second.compute_once("key", count),
+    ] == [2, 3]
+    assert [
+        second.compute_once("new", count, True),
+        first.compute_once("new", count, True),
+    ] == [4, 4]
 
 
 @pytest.mark.parametrize(
@@ -178,9 +187,9 @@ def test_runs_of_one_data_set_share_values_that_depend_on_data() -> None:
 )
 def test_runs_of_other_data_share_nothing(other: tuple[str, str, str]) -> None:
     first, second = run_of("home", "set", "set"), run_of(*other)
-    first.once("key", lambda: 1, True)
+    first.compute_once("key", lambda: 1, True)
     second.share_data(first)
-    assert second.once("key", lambda: 2, True) == 2
+    assert second.compute_once("key", lambda: 2, True) == 2
 
 
 def test_an_order_of_trials_is_found_once_by_encoders() -> None:
@@ -198,11 +207,11 @@ def test_an_order_of_trials_is_found_once_by_encoders() -> None:
     models = [object.__new__(TrainedModel) for _ in range(3)]
     for model, encoder in zip(models, "aab", strict=True):
         model.run, model.encoders = run, [SimpleNamespace(name=encoder)]
-        model.source = SimpleNamespace(  # type: ignore[assignment]
+        model.recordings = SimpleNamespace(  # type: ignore[assignment]
             build_path=lambda subject: subject,
             open_store=lambda subject: {"stored": None},
         )
-        model.pictures = lambda split: None  # type: ignore[assignment,method-assign,return-value]
+        model.open_pictures = lambda split: None  # type: ignore[assignment,method-assign,return-value]
     orders = [model.find_order(1, "test") for model in models]
     assert orders == ["order 1", "order 1", "order 2"]
 

@@ -85,7 +85,7 @@ def test_each_cell_has_a_gallery_of_its_own_of_the_pictures_of_the_store_alone(
     for name in ("frozen", "lora"):
         run = TrainedRun(RunFolder(results[name].folder))
         cells = [TrainedModel(run, cell, torch.device("cpu")) for cell in run.cells]
-        galleries += [cell.images("test", np.arange(20)) for cell in cells]
+        galleries += [cell.encode_pictures("test", np.arange(20)) for cell in cells]
     frozen, same, first, second = galleries
     assert torch.equal(frozen, same)
     assert not torch.allclose(frozen, first, atol=1e-4) and not torch.allclose(
@@ -93,8 +93,8 @@ def test_each_cell_has_a_gallery_of_its_own_of_the_pictures_of_the_store_alone(
     )
 
     cell = TrainedModel(run, run.cells[0], torch.device("cpu"))
-    fewer = SimpleNamespace(image_ids=list(cell.pictures("test").image_ids)[1:])
+    fewer = SimpleNamespace(image_ids=list(cell.open_pictures("test").image_ids)[1:])
     vars(run)["dataset"] = replace(run.dataset, images=lambda *_: fewer)
     with pytest.raises(BrainhiveError) as caught:
-        cell.images("test", np.arange(20))
+        cell.encode_pictures("test", np.arange(20))
     assert caught.value.hint == "brainhive embed --again"
