@@ -135,7 +135,7 @@ def test_profiles_of_models(recorded: Recorded, monkeypatch, kind: str) -> None:
     random = torch.Generator().manual_seed(4)
     targets = torch.randn(ITEMS, 16, generator=random)
     vars(made)["gallery"] = targets.flip(0) + 0.1
-    vars(made.member)["images"] = lambda split, rows, without="": (
+    vars(made.member)["encode_pictures"] = lambda split, rows, without="": (
         targets[torch.from_numpy(rows)] * (1 + len(without)) + len(without)
     )
     layout = made.member.module.layout

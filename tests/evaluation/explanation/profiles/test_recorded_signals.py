@@ -214,7 +214,7 @@ def test_pictures_that_all_were_shown(
         def open_trials(self, subject: int, split: str) -> Any:
             return SimpleNamespace(stimulus=np.array(shown[self.row]))
 
-        def interleaving(self, trials: Any, split: str) -> Interleaving:
+        def find_interleaving(self, trials: Any, split: str) -> Interleaving:
             return orders[self.row]
 
     def list_items(dataset: Any, stimuli: Any, rows: Any) -> Items:

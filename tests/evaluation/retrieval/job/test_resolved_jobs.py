@@ -40,7 +40,7 @@ class Run:
         ]
         vars(self).update(facts)
 
-    def of_variant(self, label: str) -> "Run":
+    def open_variant(self, label: str) -> "Run":
         validation = {"a": 0.2, "b": 0.7, "c": 0.9, "d": None}[label]
         run = Run(f"{self.name}:{label}", variants=())
         run.variant = label

@@ -322,7 +322,7 @@ def test_a_subject_layer_starts_as_the_model_itself(base, fits) -> None:
     first = torch.zeros(len(signal), dtype=torch.long)
     with torch.inference_mode():
         layered = start.encode_signal(signal, first)
-        plain = base.model.encode_signal(signal, base.model.index_of(None, len(signal)))
+        plain = base.model.encode_signal(signal, base.model.make_subject_index(None, len(signal)))
     torch.testing.assert_close(layered, plain)
     assert start.losses == base.model.losses
 
@@ -335,7 +335,7 @@ def test_a_person_gets_a_number_that_nobody_has(base, whitened, fits) -> None:
             layout, data, *_ = fits.pop()
             assert layout.spec.subjects == (number,) and found.subject == number
             known = [subject] if model is whitened else []
-            assert [*data.learned.normalisers] == known
+            assert [*data.history.normalisers] == known
 
 
 def test_seeds_of_a_person_differ(base, fits) -> None:

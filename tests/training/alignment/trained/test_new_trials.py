@@ -119,7 +119,7 @@ def test_voxels_are_in_the_order_of_the_store() -> None:
     other = make_trials(1, np.zeros((2, 5, 1)), [0, 1], regions={"V2": [1]})
     spec = SignalSpec((), 1, (1,), (3,), unit="z")
     member = member_of(spec, stored)
-    member.source.open = lambda subject: SimpleNamespace(
+    member.recordings.open = lambda subject: SimpleNamespace(
         splits={"test": other, "train": stored}
     )
     signal = np.random.default_rng(0).normal(size=(4, 3))

@@ -91,7 +91,7 @@ def test_a_sweep_is_no_run_of_one_model() -> None:
 
 def test_people_of_another_data_set_are_new_to_a_model() -> None:
     model = model_of({})
-    seen = SimpleNamespace(index_of=lambda subject, count: (subject, count))
+    seen = SimpleNamespace(make_subject_index=lambda subject, count: (subject, count))
     model.__dict__["module"] = seen
     for is_new, expected in ((True, (None, 3)), (False, (2, 3))):
         model.run = SimpleNamespace(tests_new_subjects=is_new)  # type: ignore[assignment]
@@ -121,7 +121,7 @@ def test_signals_of_any_number_are_decoded_in_blocks(
     model.run = SimpleNamespace(tests_new_subjects=False)  # type: ignore[assignment]
     model.__dict__["module"] = SimpleNamespace(
         device=torch.device("cpu"),
-        index_of=lambda subject, count: torch.full((count,), subject),
+        make_subject_index=lambda subject, count: torch.full((count,), subject),
         encode_signal=lambda signal, index: signal[:, :, 0] + index[:, None],
     )
     signals = np.random.default_rng(0).normal(size=(8, 2, 4)).astype(np.float32)
