@@ -377,7 +377,7 @@ class StimulusHeads:
             keys: Keys of the embeddings to compute from. None for all keys.
         """
         targets = Targets.from_stores(
-            self.align.stores(split),
+            self.align.open_stores(split),
             Launch(0, 1, self.device),
             self.encoder_keys,
             on_device=False,
@@ -401,7 +401,7 @@ class StimulusHeads:
 
     def average_heads(self, split: str) -> Decoded:
         """Average the heads of all embedded stimuli of a split to a single row."""
-        stores = self.align.stores(split)
+        stores = self.align.open_stores(split)
         is_embedded = np.all([store.done for store in stores.values()], 0)
         rows = np.flatnonzero(is_embedded)
         # sums are float64, because float32 loses digits over thousands of stimuli
@@ -519,8 +519,8 @@ def draw_derangement(n_items: int, seed: int | tuple[int, ...]) -> Int64:
 
 def decode_signals(model: TrainedModel, subject: int, split: str) -> DecodedSet:
     """Decode all signals of a subject in a split."""
-    decoded, rows = model.decoded(subject, split)
-    all_ids = model.pictures(split).image_ids
+    decoded, rows = model.decode_signals(subject, split)
+    all_ids = model.open_pictures(split).image_ids
     image_ids = [all_ids[row] for row in rows]
     return DecodedSet("brain", model.cell, subject, image_ids, decoded)
 
@@ -561,7 +561,7 @@ def make_decoded_sets(
             continue
         elif source == "images":
             # all stores of a split have the same rows
-            store = next(iter(stimulus_heads.align.stores(split).values()))
+            store = next(iter(stimulus_heads.align.open_stores(split).values()))
             rows = store.find_rows(image_ids)
             decoded = Decoded.join(list(stimulus_heads.iterate_heads(split, rows)))
         elif source == "zeroed":

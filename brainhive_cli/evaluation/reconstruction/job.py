@@ -219,7 +219,7 @@ class Job:
         metrics = choose_metrics(self.images.medium, recipe.metrics)
 
         inputs = [priors.find_input(recipe.prior.source)]
-        inputs += self.align.inputs(splits)
+        inputs += self.align.list_inputs(splits)
         inputs += list_pictures(dataset, stored_split)
         inputs += list_metric_inputs(metrics, recipe.metric_encoders)
         inputs += recipe.generator.inputs()
@@ -287,7 +287,7 @@ class Job:
         else:
             is_of_others = False
 
-        caveats = list(align.caveats(split)) + list(prior.caveats)
+        caveats = list(align.list_caveats(split)) + list(prior.caveats)
         if is_of_others:
             caveats.append(PRIOR_OF_OTHERS)
         if isinstance(self.recipe.generator, HasCaveats):
@@ -295,7 +295,7 @@ class Job:
         words = [f"{align.mode} {align.dataset.name}"]
         if align.dataset.holdout.description:
             words.append(align.dataset.holdout.description)
-        words += describe_signals(align.set_up(split))
+        words += describe_signals(align.describe_set_up(split))
         return extend_protocol(", ".join(words), caveats)
 
     def make_generated_set(

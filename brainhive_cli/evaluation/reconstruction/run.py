@@ -330,11 +330,11 @@ class ReconstructionRun(Job, ScoredRun):
         keys = recipe.model_dump(mode="json", include=GENERATION_KEYS)
         prior = parts.load("priors", priors.describe(recipe.prior.source).kind)
         generator_papers = parts.list_papers(recipe.generator)
-        set_up: dict[str, Any] = dict(align.set_up(recipe.split))
+        set_up: dict[str, Any] = dict(align.describe_set_up(recipe.split))
         set_up |= flatten(keys, "reconstruct")
         set_up |= cite(prior=prior.Config.cites, generator=generator_papers)
         seen_in_training, warnings = summarise_tested_pictures(
-            [align.tested_pictures(recipe.split)], align.signal_warnings
+            [align.compare_pictures(recipe.split)], align.signal_warnings
         )
         return ReconstructionFacts(
             dataset=align.dataset.name,

@@ -322,7 +322,9 @@ def test_a_subject_layer_starts_as_the_model_itself(base, fits) -> None:
     first = torch.zeros(len(signal), dtype=torch.long)
     with torch.inference_mode():
         layered = start.encode_signal(signal, first)
-        plain = base.model.encode_signal(signal, base.model.make_subject_index(None, len(signal)))
+        plain = base.model.encode_signal(
+            signal, base.model.make_subject_index(None, len(signal))
+        )
     torch.testing.assert_close(layered, plain)
     assert start.losses == base.model.losses
 
