@@ -104,7 +104,7 @@ def test_the_ridge_towards_the_identity_is_the_published_one(golden: Path) -> No
 
 
 @pytest.mark.parametrize("kind", LABEL_FREE)
-def test_an_alignment_without_labels_brings_the_new_distribution_to_the_old(
+def test_alignment_without_labels_matches_the_old_distribution(
     kind: str,
 ) -> None:
     scales = torch.linspace(1, 5, 6)
@@ -121,7 +121,7 @@ def test_an_alignment_without_labels_brings_the_new_distribution_to_the_old(
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - set(LABEL_FREE)))
-def test_an_alignment_by_pairs_finds_the_rotation_of_a_new_subject(kind: str) -> None:
+def test_alignment_by_pairs_finds_the_rotation_of_a_new_subject(kind: str) -> None:
     rotation = torch.linalg.qr(draw(6, 6)).Q
     tokens, unseen = draw(300, 6, seed=1), draw(20, 6, seed=2)
 

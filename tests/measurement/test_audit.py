@@ -44,7 +44,7 @@ def noisy(repeats: int = 1, shared: float = 0.0) -> torch.Tensor:
     ("share", "expected"),
     [(0.8, FINDING), (1.2, FINDING), (0.7, NOTHING), (1.3, NOTHING)],
 )
-def test_an_interval_near_that_of_independent_trials_is_a_finding(share, expected):
+def test_an_interval_as_if_trials_were_independent_is_a_finding(share, expected):
     similarities = noisy(repeats=16, shared=1.0)
     hits = (similarities.argmax(1) == torch.arange(COUNT).repeat_interleave(16)) * 1.0
     naive = 196 * float(hits.numpy().std()) / len(hits) ** 0.5
@@ -78,7 +78,7 @@ def test_one_answer_for_nine_tenths_of_the_signals_is_a_collapse(often, expected
 
 
 @pytest.mark.parametrize("learned", [0, 4])
-def test_tested_pictures_among_the_training_pictures_are_a_finding(learned):
+def test_tested_pictures_in_the_training_set_are_a_finding(learned):
     names = [f"picture {row}" for row in range(learned)] + ["another", "a third"]
     similarities = noisy()
     hits = (similarities.argmax(1) == torch.arange(COUNT)).numpy()
@@ -93,7 +93,7 @@ def test_tested_pictures_among_the_training_pictures_are_a_finding(learned):
         assert state(numbered, "training pictures")[0] == UNDECIDED
 
 
-def test_gallery_vectors_among_the_training_vectors_are_a_finding():
+def test_gallery_vectors_in_the_training_set_are_a_finding():
     random = np.random.default_rng(0)
     gallery = torch.from_numpy(random.normal(size=(COUNT, 12)))
     others = torch.from_numpy(random.normal(size=(50, 12)))
@@ -118,7 +118,7 @@ def test_vectors_of_few_effective_dimensions_are_not_compared(spread, expected):
 
 
 @pytest.mark.parametrize(("k", "ways"), [(1, 10), (5, 10), (1, 2)])
-def test_a_claim_among_fewer_candidates_is_expected_over_all_subsets(k, ways):
+def test_accuracy_in_small_galleries_is_a_mean_over_all_subsets(k, ways):
     found = result(noisy(), claims={f"top{k}": 50.0, "pool": ways})
 
     plain, _ = _score_plain_ranking(found, k)

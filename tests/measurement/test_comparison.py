@@ -55,7 +55,7 @@ def test_a_true_null_is_rejected_as_seldom_as_it_says(subjects, by):
     assert rejected / 200 <= 0.081
 
 
-def test_three_subjects_are_compared_with_the_power_of_a_test_over_their_items():
+def test_three_subjects_are_compared_by_a_test_over_items():
     """A test over people, and its interval on top, found .18 where a t test over items
     finds .6.
     """
@@ -79,7 +79,7 @@ def test_test_and_interval_never_disagree(subjects):
         assert (found.p_value <= 0.05) == (not found.low <= 0 <= found.high)
 
 
-def test_where_only_subjects_vary_the_test_from_five_is_the_paired_t_test():
+def test_from_five_subjects_the_test_equals_a_paired_t_test():
     """Subjects whose items do not differ leave the textbook's t over subjects."""
     differences = [np.full(20, mean) for mean in (0.1, 0.4, 0.2, 0.5, -0.1, 0.3)]
 
@@ -90,7 +90,7 @@ def test_where_only_subjects_vary_the_test_from_five_is_the_paired_t_test():
     assert (low, high) == pytest.approx(tuple(expected.confidence_interval()))
 
 
-def test_false_discoveries_are_controlled_as_in_the_papers_example():
+def test_false_discovery_control_repeats_the_papers_example():
     """The 15 p values of Benjamini and Hochberg 1995, section 3: four are rejected at
     0.05.
     """
@@ -133,7 +133,7 @@ def test_unequal_numbers_of_seeds_do_not_make_equal_runs_differ(seeds):
 
 
 @pytest.mark.nightly
-def test_items_of_one_unit_are_not_compared_as_if_they_were_independent():
+def test_comparisons_do_not_treat_items_of_a_unit_as_independent():
     """Ten pictures of 40 concepts; methods suit concepts by chance."""
     random, rejected = np.random.default_rng(0), np.zeros(2)
     items = Items(
@@ -163,7 +163,7 @@ def fold_scores(random, categories):
     return kernel @ np.eye(categories)[labels], labels
 
 
-def test_ranks_over_folds_vary_as_much_more_than_permuted_labels_as_theory_says():
+def test_ranks_over_folds_vary_as_the_inflation_factor_says():
     """Issue 60, row 19: folds counted as independent. Variance of the mean rank of 600
     simulations: a standard error of 6 %.
     """
@@ -179,7 +179,7 @@ def test_ranks_over_folds_vary_as_much_more_than_permuted_labels_as_theory_says(
     )
 
 
-def test_equal_learners_of_the_same_folds_differ_as_seldom_as_it_says():
+def test_equal_learners_rarely_differ_significantly():
     """Issue 60, row 19. Two learners of other features; without the inflation .11 of
     one subject differ.
     """
@@ -196,9 +196,7 @@ def test_equal_learners_of_the_same_folds_differ_as_seldom_as_it_says():
 
 
 @pytest.mark.parametrize(("subjects", "seeds"), [(1, 1), (6, 1)])
-def test_an_interval_of_a_difference_near_a_limit_holds_and_agrees_with_its_test(
-    subjects, seeds
-):
+def test_intervals_near_a_limit_hold_and_agree_with_their_test(subjects, seeds):
     """Issue 60, row 15. Hit rates of .95 and .9 of 10 items: before, .61 held of one
     subject, and a third had no width.
     """

@@ -25,7 +25,7 @@ def martingale(rate, hits, trials):
 
 
 @pytest.mark.parametrize("hits, trials", [(1, 2), (999, 1000), (300, 100_000)])
-def test_the_ends_are_where_the_martingale_is_one_over_the_error_rate(hits, trials):
+def test_at_its_ends_the_martingale_is_one_over_the_error_rate(hits, trials):
     level = 0.9
     low, high = hit_rate_interval(hits, trials, level)
     assert 0 < low < hits / trials < high < 1
@@ -41,7 +41,7 @@ def answer(pool, shown, answers):
     return rate
 
 
-def test_evidence_is_one_on_average_over_all_orders_of_what_was_shown():
+def test_evidence_is_one_on_average_over_all_orders_of_stimuli():
     shown, answers = "aabbabc", "aababba"
     orders = [np.exp(measure_evidence(order, answers)) for order in permutations(shown)]
     np.testing.assert_allclose(np.mean(orders, 0), 1, rtol=1e-12)
@@ -51,9 +51,7 @@ def test_evidence_is_one_on_average_over_all_orders_of_what_was_shown():
     ("answers", "shares"),
     [("most frequent", (0.8, 0.2)), ("as frequent", (0.6, 0.2, 0.2))],
 )
-def test_guesses_at_frequencies_ever_pass_five_percent_in_at_most_five_percent(
-    shares, answers
-):
+def test_guesses_at_frequencies_rarely_become_significant(shares, answers):
     """Issue 60, row 14: tested against one of the gallery, noise of 80/20 pictures had
     p ≤ .05 in .33.
     """
@@ -77,7 +75,7 @@ def test_of_pictures_in_blocks_nothing_is_claimed():
 @pytest.mark.parametrize(
     ("design", "rate"), [("equal pictures", 0.005), ("50 pictures, in rounds", 0.2)]
 )
-def test_the_interval_ever_misses_the_rate_in_at_most_five_percent(design, rate):
+def test_the_interval_rarely_ever_misses_the_rate(design, rate):
     random = np.random.default_rng(0)
     results = np.mean(
         [live(random, design, rate, 300)[1:3] for _ in range(200)], axis=0

@@ -48,7 +48,7 @@ def pair() -> tuple[Tensor, Tensor]:
     return gallery[:40] + 1.5 * torch.randn(40, 16, generator=random), gallery
 
 
-def test_corrections_one_on_top_of_the_other_are_the_published_calibration(
+def test_corrections_in_sequence_equal_the_published_calibration(
     golden: Path,
 ):
     """The golden values are whitened signals, CSLS of these, and the transport plan
@@ -75,7 +75,7 @@ def test_corrections_one_on_top_of_the_other_are_the_published_calibration(
     torch.testing.assert_close(balanced, logarithm, atol=rounding, rtol=0)
 
 
-def test_an_assignment_gives_each_signal_a_picture_and_keeps_the_order_of_the_rest(
+def test_an_assignment_keeps_the_order_of_the_other_pictures(
     pair,
 ):
     compared = compute_cosines(*pair)
@@ -92,7 +92,7 @@ def test_an_assignment_gives_each_signal_a_picture_and_keeps_the_order_of_the_re
     assert chosen > shifted.max()
 
 
-def test_tokens_of_corrected_similarities_rank_as_these_do_in_both_directions(pair):
+def test_tokens_and_corrected_similarities_give_the_same_ranks(pair):
     seen = torch.arange(40)
     for kind in KINDS:
         values = correct(kind, *pair)

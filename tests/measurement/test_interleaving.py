@@ -50,9 +50,7 @@ def order_of(design: str) -> tuple[TrialOrder, np.ndarray]:
         ("one random order", None),
     ],
 )
-def test_labels_of_single_trials_are_exchanged_where_they_were_interleaved(
-    design, parts
-):
+def test_interleaved_single_trials_exchange_labels(design, parts):
     """Issue 60, row 1: labels in blocks were exchanged freely, so that noise that
     drifts was above chance in all of 5 studies.
     """
@@ -66,7 +64,7 @@ def test_labels_of_single_trials_are_exchanged_where_they_were_interleaved(
     assert found.follows_time == (design != "random")
 
 
-def test_runs_held_out_exchange_whole_blocks_whose_order_differs_between_runs():
+def test_held_out_runs_exchange_blocks_in_different_orders():
     """Issue 60, row 1: noise in blocks of one order in all runs was above chance."""
     for design, blocks, problem in (
         ("random", RUNS * LABELS * EACH, ""),
@@ -84,9 +82,7 @@ def test_runs_held_out_exchange_whole_blocks_whose_order_differs_between_runs():
 @pytest.mark.parametrize(
     ("sessions_of", "parts"), [("concept", None), ("two concepts", 10), ("drawn", 10)]
 )
-def test_concepts_of_sessions_of_their_own_cannot_be_distinguished_from_time(
-    sessions_of, parts
-):
+def test_concepts_in_separate_sessions_cannot_be_tested(sessions_of, parts):
     """Issue 60, row 2: such concepts were exchanged freely. Twenty concepts of six
     pictures; of a concept, pictures are exchanged.
     """
@@ -140,9 +136,7 @@ def kinds_in_order(design: str, runs: int) -> tuple[TrialOrder, np.ndarray]:
     ("design", "together"),
     [("random", 6), ("two groups", 3), ("sorted", 1), ("blocks of kinds", 1)],
 )
-def test_pictures_are_exchanged_with_those_of_kinds_that_came_at_the_same_time(
-    design, together, runs
-):
+def test_pictures_exchange_labels_with_simultaneous_kinds(design, together, runs):
     """Issue 84, row 1: pictures sorted by kind were exchanged freely, so that noise
     with a trend was better than chance.
     """
@@ -160,7 +154,7 @@ def test_pictures_are_exchanged_with_those_of_kinds_that_came_at_the_same_time(
 
 
 @pytest.mark.nightly
-def test_single_trials_of_kinds_in_blocks_are_not_exchanged_across_them():
+def test_single_trials_are_not_exchanged_across_blocks_of_kinds():
     """Issue 84, row 1: each label came once a run, so that no label was in a block."""
     order, kind = kinds_in_order("blocks of kinds", 5)
     trials = order._replace(
@@ -194,7 +188,7 @@ def test_pictures_in_one_order_or_in_a_row_follow_time(design):
     assert found.follows_time and not found.problem
 
 
-def test_labels_that_follow_each_other_in_the_same_pairs_are_found():
+def test_labels_that_predict_the_next_label_are_found():
     """Issue 84, row 5: random orders have such pairs by chance alone."""
     random = np.random.default_rng(0)
     cycles = np.tile(np.arange(LABELS), EACH)

@@ -48,7 +48,7 @@ def test_predictions_are_those_of_the_reference(values, fitted, alpha, name, err
     np.testing.assert_allclose(found, expected, atol=error)  # 1e-9 is no penalty
 
 
-def test_correlation_and_explained_variance_are_those_of_the_reference(values):
+def test_correlation_and_explained_variance_equal_the_reference(values):
     predicted, measured = (
         values["enc_ridge10_prediction"],
         values["enc_signal_test"].astype(float).mean(1),
@@ -79,7 +79,7 @@ def test_ceilings_by_given_halves_are_those_of_the_reference(values):
         np.testing.assert_allclose(each, values[f"enc_{name}"], atol=1e-12)
 
 
-def test_windows_trained_anew_find_as_many_pictures_as_the_references(values):
+def test_ridges_on_windows_retrieve_as_many_as_the_reference(values):
     signals = [
         torch.from_numpy(values[f"enc_signal_{split}"]).double().mean(1)
         for split in ("train", "test")
@@ -100,7 +100,7 @@ def test_windows_trained_anew_find_as_many_pictures_as_the_references(values):
         assert (found <= 5).mean() == pytest.approx(values["window_top5"][number])
 
 
-def test_cross_validation_chooses_a_penalty_that_predicts_others_nearly_best():
+def test_cross_validation_finds_a_nearly_optimal_penalty():
     random, noise = torch.Generator().manual_seed(1), 30.0
     features, weights = (
         torch.randn(300, 40, generator=random),

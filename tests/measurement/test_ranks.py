@@ -53,7 +53,7 @@ def test_a_constant_embedding_scores_no_better_than_chance(tokens):
         assert (rank_targets(signal, gallery, torch.arange(40)) == 40).all()
 
 
-def test_similarities_rank_as_their_tokens_do_with_ties_against_or_for(tokens):
+def test_similarities_and_tokens_give_the_same_ranks_with_ties(tokens):
     noisy = tokens[:30] + 2 * tokens[10:]
     similarity = torch.nn.functional.cosine_similarity(
         noisy[:, None].double(), tokens[None].double(), dim=-1
@@ -179,7 +179,7 @@ def test_rank_auc_is_the_share_of_wrong_pictures_below(seed, targets, pool):
     assert found.chance == pytest.approx(wrong_below.mean())
 
 
-def test_the_median_is_over_items_whose_ranks_are_means_over_seeds():
+def test_the_median_is_taken_over_items_after_averaging_seeds():
     """Two subjects of three items, two seeds each: means 3, 5, 9 and 2, 2, 8."""
     subjects = [[[1, 9, 8], [5, 1, 10]], [[2, 1, 8], [2, 3, 8]]]
     counted = summarise_ranks(
@@ -240,7 +240,7 @@ def test_tokens_that_are_not_finite_are_counted_and_refused(tokens):
     assert "2 of 40" in str(caught.value)
 
 
-def test_average_precision_is_the_mean_precision_at_each_relevant_one():
+def test_average_precision_averages_over_relevant_candidates():
     """By hand: relevant at ranks 1, 3, 6, 9 and 10 of 10."""
     angle = torch.linspace(0, 1, 10)
     # ever less like the signal
@@ -256,7 +256,7 @@ def test_average_precision_is_the_mean_precision_at_each_relevant_one():
     assert ranked.tolist() == [10, 1, 2]
 
 
-def test_what_is_drawn_of_subsets_tends_to_what_is_expected_exactly(tokens):
+def test_random_subsets_approach_the_exact_expectation(tokens):
     noisy = tokens + 1.5 * torch.randn(
         40, 16, generator=torch.Generator().manual_seed(1)
     )
@@ -322,7 +322,7 @@ def test_images_that_seek_their_signal_have_the_published_top_k(
     assert expected and found == pytest.approx(expected)
 
 
-def test_the_ranks_of_a_perfect_decoder_have_an_interval_that_begins_at_the_first():
+def test_a_perfect_decoder_has_an_interval_from_the_first_rank():
     """That of as many hits, on the scale from the first rank to the last."""
     found = {
         each.name: each
@@ -352,7 +352,7 @@ def test_all_pictures_are_ranked_as_each_is_alone(monkeypatch):
         assert np.array_equal(found[:, picture], alone.numpy())
 
 
-def test_the_nearest_is_the_first_of_equals_however_the_gallery_is_cut(monkeypatch):
+def test_ties_for_the_nearest_do_not_depend_on_gallery_chunks(monkeypatch):
     draw = torch.Generator().manual_seed(0)
     signals, gallery = (torch.randn(n, 6, generator=draw) for n in (9, 30))
     gallery[20:25] = gallery[5:10] / 4  # equal directions

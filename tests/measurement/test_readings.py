@@ -54,7 +54,7 @@ def test_missing_similarities_rank_below_all_others():
     assert fill_missing(torch.full((2, 2), torch.nan)).tolist() == [[0, 0], [0, 0]]
 
 
-def test_infinities_and_masks_are_missing_and_honest_values_are_not():
+def test_only_infinities_and_masks_count_as_missing():
     random = np.random.default_rng(0)
     values = torch.from_numpy(random.normal(size=(6, 8)))
     is_masked = torch.from_numpy(random.random((6, 8)) < 0.2)

@@ -21,7 +21,7 @@ from brainhive_cli.measurement.reliability import (
 from brainhive_cli.measurement.statistics import measure
 
 
-def test_the_interval_of_retrieval_holds_although_items_share_one_pool():
+def test_retrieval_intervals_hold_although_items_share_a_pool():
     """The true value is the mean of 400 simulations. Two standard errors of a coverage
     of 0.95 are 0.02.
     """
@@ -115,7 +115,7 @@ def test_halves_are_drawn_ten_times_and_parts_are_averaged():
     np.testing.assert_allclose(parts, expected)
 
 
-def test_unit_vectors_correlate_as_scipy_says_and_constants_do_not():
+def test_products_of_unit_vectors_are_correlations():
     random = np.random.default_rng(0)
     first, second = random.normal(size=(2, 9, 3))
     first[:, 2] = 0.1 + 0.2
@@ -164,7 +164,7 @@ def test_the_noise_ceiling_is_that_of_the_reference(golden):
 
 
 @pytest.mark.parametrize(("drift", "counts"), ((0.5, 8), (0.5, None)))
-def test_the_noise_ceiling_holds_where_sessions_drift_and_counts_differ(drift, counts):
+def test_the_noise_ceiling_holds_with_drift_and_unequal_counts(drift, counts):
     """The mean of 200 channels has a standard error of 0.3. A variance over 200 stimuli
     has a bias of about 0.5.
     """
@@ -185,7 +185,7 @@ def test_the_noise_ceiling_holds_where_sessions_drift_and_counts_differ(drift, c
 
 
 @pytest.mark.parametrize("noise", (0.3, 3.0))
-def test_the_interval_of_a_correlation_by_shares_holds_and_is_narrow_where_both_agree(
+def test_intervals_from_correlation_shares_cover_the_truth(
     noise,
 ):
     """Two standard errors of a coverage of 0.95 in 200 simulations are 0.03."""

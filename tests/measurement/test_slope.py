@@ -26,7 +26,7 @@ def simulate(random: np.random.Generator, effect: float) -> tuple[Any, Any]:
     return average_by_unit([cell])
 
 
-def test_the_interval_covers_0_without_a_leak_and_a_leak_is_found() -> None:
+def test_only_a_leak_moves_the_interval_away_from_zero() -> None:
     random, covered, found = np.random.default_rng(0), 0, 0
     for _ in range(200):
         without = fit_slope(*simulate(random, 0), **HOW)
@@ -39,7 +39,7 @@ def test_the_interval_covers_0_without_a_leak_and_a_leak_is_found() -> None:
     assert 0.904 <= covered / 200 <= 0.996 and found / 200 > 0.9
 
 
-def test_items_are_averaged_by_unit_and_the_slope_is_that_of_least_squares() -> None:
+def test_the_slope_is_a_least_squares_fit_to_means_of_units() -> None:
     cells = [
         {
             "units": list("abcdefg"),
@@ -76,7 +76,7 @@ def test_slope_and_interval_are_those_of_scipy() -> None:
             )
 
 
-def test_noise_has_no_slope_where_all_embeddings_share_a_direction() -> None:
+def test_noise_has_no_slope_if_embeddings_share_a_direction() -> None:
     """A ridge that is fitted to noise ranks pictures near the training pictures well
     for every signal. Plain scores then had a slope above 0 in all of 200 studies.
     """
@@ -104,7 +104,7 @@ def test_noise_has_no_slope_where_all_embeddings_share_a_direction() -> None:
     assert count <= 4
 
 
-def test_a_picture_is_compared_with_the_signals_of_other_pictures_of_its_fold() -> None:
+def test_pictures_are_compared_with_other_signals_of_their_fold() -> None:
     # two signals of a, two of b; c is alone in its fold, d is no candidate
     table = np.array([[1, 2, 0], [3, 1, 0], [2, 1, 0], [4, 3, 0], [0, 0, 1]])
     labels = ["a", "a", "b", "b", "d", "c"]

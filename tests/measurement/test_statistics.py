@@ -54,7 +54,7 @@ def simulated(
     ("subjects", "most", "item_sd", "subject_sd"),
     [(5, 1.0, 1.5, 1.0), (6, 1.0, 2.5, 0.3), (10, 0.98, 1.5, 0.5)],
 )
-def test_an_interval_holds_people_and_pictures_in_general_as_often_as_it_says(
+def test_intervals_cover_new_people_and_pictures_as_stated(
     subjects, most, item_sd, subject_sd
 ):
     """Bounds of .92 and .98, and two Monte Carlo errors of 150 simulations; items alone
@@ -88,9 +88,7 @@ def test_the_interval_of_these_subjects_is_over_items_alone():
 
 
 @pytest.mark.parametrize(("subjects", "first"), [(4, "these_subjects"), (5, "people")])
-def test_to_four_subjects_the_interval_is_of_these_and_from_five_of_people(
-    subjects, first
-):
+def test_intervals_are_about_people_in_general_from_five_people(subjects, first):
     random = np.random.default_rng(0)
     scores = [np.clip(random.normal(0.5, 0.1, 50), 0, 1) for _ in range(subjects)]
 
@@ -104,7 +102,7 @@ def test_to_four_subjects_the_interval_is_of_these_and_from_five_of_people(
     assert ("people in general" in found.method) == (first == "people")
 
 
-def test_few_subjects_get_the_t_interval_over_subjects_where_items_do_not_matter():
+def test_few_subjects_get_a_t_interval_if_items_do_not_matter():
     """Items that differ by nothing leave the textbook's interval."""
     means = [0.1, 0.3, 0.4]
 
@@ -165,7 +163,7 @@ def test_items_of_one_unit_scatter_together():
     assert freedom < 4
 
 
-def test_units_of_one_subject_each_have_as_much_freedom_as_they_vary_by():
+def test_each_subject_with_units_of_its_own_costs_a_degree():
     """Issue 60, row 18: runs of one subject each counted as runs that all share.
 
     As many as there are runs, less one mean for each of the subjects.
@@ -185,9 +183,7 @@ def test_units_of_one_subject_each_have_as_much_freedom_as_they_vary_by():
 @pytest.mark.parametrize(
     ("count", "least", "strength"), [(6, 0.90, 1.0), (10, 0.93, 0.3), (20, 0.93, 0.0)]
 )
-def test_the_shares_of_few_items_hold_their_mean_as_often_as_they_say(
-    count, least, strength
-):
+def test_intervals_of_shares_cover_the_mean_of_few_items(count, least, strength):
     """Two-way identification among the items themselves; two Monte Carlo errors of 400
     below the bound.
 
@@ -211,7 +207,7 @@ def test_the_shares_of_few_items_hold_their_mean_as_often_as_they_say(
     assert np.mean(held) >= least - 0.03
 
 
-def test_intervals_of_concepts_of_unequal_size_hold_concepts_in_general():
+def test_intervals_cover_new_concepts_of_unequal_size():
     """By the number of concepts less one, .76 to .88 hold."""
     random, held, widths, sizes = np.random.default_rng(0), [], [], [100] + [5] * 20
     concept = np.repeat(np.arange(len(sizes)), sizes)
@@ -233,7 +229,7 @@ def test_intervals_of_concepts_of_unequal_size_hold_concepts_in_general():
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("subjects", [1, 10])
-def test_intervals_of_several_pictures_a_concept_hold_concepts_in_general(subjects):
+def test_intervals_cover_new_concepts_with_several_pictures(subjects):
     """Ten pictures of 40 concepts; taken for independent, they hold .55 of one subject,
     .80 of ten.
     """
@@ -272,7 +268,7 @@ def test_intervals_of_clips_hold_films_in_general():
     assert held / 200 > 0.89
 
 
-def test_shares_of_few_items_over_seeds_have_wilsons_interval_of_an_effective_number():
+def test_shares_over_seeds_have_wilsons_interval():
     """Ten items at .9; the percentiles of resampled items hold .84 of three seeds."""
     random, held = np.random.default_rng(0), 0
     logits = random.normal(3.0, 1.5, (600, 10))

@@ -19,7 +19,7 @@ from brainhive_cli.measurement.units import (
 )
 
 
-def test_pictures_of_one_concept_are_one_unit_and_pictures_of_different_ones_are_not():
+def test_the_pictures_of_each_concept_are_one_unit():
     concept_of = {"cat_1": "cat", "cat_2": "cat", "owl_1": "owl"}
 
     others = [f"{n}" for n in range(8)]
@@ -135,7 +135,7 @@ def test_ranks_over_folds_vary_more_the_more_candidates(pool, expected):
     assert fold_null_inflation([ranks[0], ranks[1] / 2], pool) == 2
 
 
-def test_sums_are_widened_around_their_middle_and_over_their_step():
+def test_the_distribution_of_sums_is_widened_around_its_middle():
     random = np.random.default_rng(0)
     hits = random.binomial(8, 0.5, 5000) / 4
 
@@ -151,7 +151,7 @@ def test_sums_are_widened_around_their_middle_and_over_their_step():
     assert (widen_null_distribution(np.ones(3), 0.0, 1.0) == 1).all()
 
 
-def test_neighbouring_clips_make_six_to_fifteen_blocks_and_fewer_are_one_unit():
+def test_clips_form_six_to_fifteen_blocks_or_a_single_unit():
     """Issue 60, row 17: six or seven clips counted as independent, whose intervals held
     .35 to .77 and whose differences were false in .21 to .60.
     """
@@ -177,7 +177,7 @@ def test_neighbouring_clips_make_six_to_fifteen_blocks_and_fewer_are_one_unit():
     assert interval.low is interval.high is difference.low is difference.p_value is None
 
 
-def test_labels_are_exchanged_only_within_what_was_interleaved_in_time():
+def test_labels_are_exchanged_only_within_interleaved_parts():
     """Sessions 0 and 1 have concepts of their own; where each concept has one, only its
     pictures move.
     """
@@ -370,7 +370,7 @@ def test_chosen_items_keep_their_units_and_strata():
         (10, ""),
     ],
 )
-def test_fewer_than_six_units_have_no_interval_and_ten_speak_of_all(units, scope):
+def test_six_units_have_an_interval_and_ten_allow_general_claims(units, scope):
     items = Items.independent([list(range(units))], "pictures")
 
     assert items.n_units == units and bool(items.shortage) == (units < 6)
@@ -419,7 +419,7 @@ def test_ten_runs_are_units_and_fewer_are_strata_of_blocks(runs):
         assert by_run.scope == ("this run" if runs == 1 else "these 9 runs")
 
 
-def test_concepts_or_pictures_within_them_move_in_their_own_parts():
+def test_concepts_and_pictures_are_exchanged_within_their_parts():
     concept_of = {name: str(name // 2) for name in range(20)}
     concepts = StimulusGrouping("concept", concept_of).make_items([[*concept_of]])
     parts, concept_parts = {0: "early"}, {0: "morning"}
@@ -439,7 +439,7 @@ def test_concepts_or_pictures_within_them_move_in_their_own_parts():
     assert film.problem == "a film" and alone.parts == parts and not alone.problem
 
 
-def test_intervals_over_units_hold_the_mean_where_those_over_items_do_not():
+def test_only_intervals_over_units_cover_the_mean():
     """Of items in fours that are equal, a nominal 95 % interval over items holds in two
     thirds.
     """

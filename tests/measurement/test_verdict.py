@@ -49,7 +49,7 @@ def test_few_pictures_have_all_permutations_counted():
     assert "all 120 permutations" in found.test and (found.n, found.pool) == (5, 5)
 
 
-def test_wrong_labels_are_seldom_called_right_however_many_subjects_share_them():
+def test_shared_wrong_labels_are_rarely_above_chance():
     """Bound .05 and two Monte Carlo errors of 100; ranks counted subject by subject
     reject .3 to .5.
     """
@@ -89,7 +89,7 @@ def test_a_weak_effect_that_ten_subjects_share_is_found():
     assert found / 20 >= 0.85
 
 
-def test_two_concepts_are_spoken_of_as_these_two_in_two_questions():
+def test_claims_about_two_concepts_name_only_these_two():
     items, concept = concepts([10, 10])
     random = np.random.default_rng(0)
     features = random.normal(size=(20, 16))
@@ -113,7 +113,7 @@ def test_two_concepts_are_spoken_of_as_these_two_in_two_questions():
 @pytest.mark.parametrize(
     "sessions", [dict(enumerate(np.repeat([1, 2], 10).tolist())), None]
 )
-def test_concepts_that_were_shown_in_sessions_of_their_own_cannot_be_told_from_drift(
+def test_concepts_in_separate_sessions_are_not_told_from_drift(
     sessions,
 ):
     items, concept = concepts([10, 10])
@@ -129,7 +129,7 @@ def test_concepts_that_were_shown_in_sessions_of_their_own_cannot_be_told_from_d
 
 
 @pytest.mark.parametrize("concepts_a_session", [1, 2])
-def test_signals_that_know_their_session_alone_are_not_above_chance(concepts_a_session):
+def test_signals_that_reveal_only_their_session_are_at_chance(concepts_a_session):
     """Issue 60, row 2: the headline was "over concepts", above chance in all of 40
     studies whose concepts had sessions of their own.
 
@@ -162,7 +162,7 @@ def test_signals_that_know_their_session_alone_are_not_above_chance(concepts_a_s
     assert called <= 3
 
 
-def test_signals_that_drift_with_sessions_are_seldom_called_right():
+def test_signals_that_drift_with_sessions_are_rarely_significant():
     """Most pictures of a concept were shown in a session of its own, whose signals
     share an offset.
     """
@@ -209,7 +209,7 @@ def test_pictures_and_concepts_that_are_decoded_are_found(sizes):
     assert (found / 15 >= 0.9).all()
 
 
-def test_which_picture_is_exchanged_within_concepts_however_many_these_are():
+def test_pictures_are_exchanged_within_their_concepts():
     """Of signals that carry their concept alone, the concept is found and the picture
     is not.
     """

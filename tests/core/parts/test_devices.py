@@ -25,7 +25,7 @@ from brainhive_cli.data.targets.model_input import spec_of
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.models import fusers
 from brainhive_cli.models.backbones import lda
-from brainhive_cli.models.generators import DEFAULT, Sampling
+from brainhive_cli.models.generators import DEFAULT_KIND, Sampling
 from brainhive_cli.models.heads import Decoded, Head
 from brainhive_cli.models.losses import LossContext, Mixing
 from brainhive_cli.training.alignment.layout import Layout
@@ -258,7 +258,9 @@ def test_every_loss_is_lowered_there(gpu: PretendedGpu) -> None:
 
 
 PAIRS = [(kind, "identity") for kind in families("generators")]
-PAIRS += [(DEFAULT, kind) for kind in parts.list_kinds("priors") if kind != "identity"]
+PAIRS += [
+    (DEFAULT_KIND, kind) for kind in parts.list_kinds("priors") if kind != "identity"
+]
 
 
 @pytest.mark.nightly

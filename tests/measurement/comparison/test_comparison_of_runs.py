@@ -64,7 +64,7 @@ def measurements(
     )
 
 
-def test_items_and_subjects_are_paired_whatever_their_order_and_seeds_are_averaged():
+def test_items_and_subjects_are_paired_in_any_order():
     one, two, base = RANDOM.random((3, 30))
     turned = IDS[::-1]
     (mine,) = compare_sources(
@@ -97,7 +97,7 @@ def three_sources() -> Measurements:
     )
 
 
-def test_p_values_are_adjusted_over_all_metrics_and_pairs_of_a_page_and_say_so():
+def test_p_values_are_adjusted_over_all_tests_of_a_page():
     mine, other = three_sources(), three_sources()
     sources, (runs, _) = (
         compare_sources(mine),
@@ -128,9 +128,7 @@ def test_p_values_are_adjusted_over_all_metrics_and_pairs_of_a_page_and_say_so()
         ),
     ],
 )
-def test_runs_that_cannot_be_paired_are_named_with_the_reason_and_others_compared(
-    other, facts
-):
+def test_runs_that_cannot_be_paired_are_named_with_the_reason(other, facts):
     mine = measurements(cell("brain", 1, IDS, ssim=range(30)))
 
     (comparison,), (error,) = compare_runs(mine, "mine", {"other": other, "same": mine})
@@ -139,7 +137,7 @@ def test_runs_that_cannot_be_paired_are_named_with_the_reason_and_others_compare
     assert all(fact in error.message for fact in facts)
 
 
-def test_pictures_of_no_signal_are_compared_with_those_of_everybody():
+def test_pictures_without_signals_are_compared_with_all_subjects():
     base, noise = RANDOM.random((2, 30))
     mine = measurements(
         cell("brain", 1, IDS, ssim=base),
@@ -171,7 +169,7 @@ def test_folds_of_subjects_limit_a_comparison(modes, subjects, are_folds):
     assert (SHARED_TRAINING_LIMIT in compared.limits) == are_folds
 
 
-def test_other_signals_limit_a_comparison_and_other_trainings_are_listed():
+def test_different_signals_and_trainings_are_listed():
     mine, other = (
         measurements(cell("brain", 1, IDS, ssim=RANDOM.random(30))).with_facts(
             set_up={"window_ms": [0, width], "train.lr": rate}
@@ -187,9 +185,7 @@ def test_other_signals_limit_a_comparison_and_other_trainings_are_listed():
     assert listed == [["0", "100", "0", "200"], ["1", "2"]]
 
 
-def test_sources_and_runs_stand_in_tables_page_and_json_and_no_picture_is_drawn_again(
-    go, aligned, drawing
-):
+def test_comparing_sources_and_runs_generates_no_pictures(go, aligned, drawing):
     asked = (
         *drawing,
         "sources=brain,shuffled,nearest",

@@ -139,7 +139,7 @@ def as_tensor(picture: Image.Image) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("size", BRAINHIVE_SIZES)
-def test_the_brainhive_protocol_resizes_the_short_side_to_512_and_crops(size):
+def test_the_brainhive_protocol_resizes_to_512_and_crops(size):
     """Tolerance: PIL rounds to bytes after each of two passes, which is less than one
     level of 255.
     """

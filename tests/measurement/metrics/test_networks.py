@@ -68,7 +68,7 @@ def test_without_weights_every_network_says_how_to_get_them(image_networks_absen
         assert (FILES.get(name) or CLIP.removeprefix("hub:")) in caught.value.hint
 
 
-def test_networks_see_pictures_of_the_protocols_size_in_their_own_colours():
+def test_networks_get_pictures_of_the_protocols_size():
     images = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0))
     processor, seen = tf.CLIPImageProcessor(), Seen()  # whose defaults are OpenAI's
     clip = {"mean": processor.image_mean, "std": processor.image_std}
@@ -89,7 +89,7 @@ def test_networks_see_pictures_of_the_protocols_size_in_their_own_colours():
 
 
 @pytest.mark.nightly
-def test_the_metrics_features_are_the_published_nodes_of_the_published_networks(
+def test_features_come_from_the_published_nodes_of_the_networks(
     image_networks,
 ):
     images = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0))

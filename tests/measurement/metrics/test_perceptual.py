@@ -30,9 +30,7 @@ def network(tmp_path, monkeypatch) -> torch.nn.Module:
     return made.eval()
 
 
-def test_lpips_weighs_differences_of_unit_features_by_the_published_heads(
-    network, shared
-):
+def test_lpips_weighs_feature_differences_by_published_heads(network, shared):
     true, made = torch.rand(2, 2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     made[1] = true[1]
 

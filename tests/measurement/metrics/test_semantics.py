@@ -65,7 +65,7 @@ def test_object_f1_is_that_of_the_published_rule():
     assert values[:4:3].tolist() == [1, 0] and 0 < values[4] < 1
 
 
-def test_a_perfect_reconstruction_scores_one_and_shuffled_ones_what_chance_gives():
+def test_reconstructions_score_one_if_perfect_else_chance():
     true = scores(300, 0)
     own, shuffled = torch.arange(300), torch.arange(300).roll(1)
 
@@ -95,7 +95,7 @@ def test_seed_is_the_mean_of_objects_features_and_captions():
     assert torch.allclose(value, (f1 + cosines[:, 0] + cosines[:, 1]) / 3, atol=1e-6)
 
 
-def test_a_category_has_the_score_of_its_best_box_over_its_tokens(hub_cache):
+def test_a_category_has_the_score_of_its_best_box(hub_cache):
     semantic_networks.write(hub_cache)
     network = NETWORKS["detector"]
     folder = network.fetch()
@@ -153,7 +153,7 @@ def test_captions_are_encoded_by_the_mean_of_their_tokens(hub_cache):
 
 
 @pytest.mark.parametrize("name", ["detector", "git", "minilm"])
-def test_absent_weights_are_refused_with_the_line_that_fetches_them(name, hub_cache):
+def test_missing_weights_are_reported_with_the_line_to_fetch(name, hub_cache):
     network = NETWORKS[name]
     with pytest.raises(MissingData) as caught:
         network.build(CPU)

@@ -15,7 +15,7 @@ from brainhive_cli.measurement.statistics import estimate_interval
 RANDOM = np.random.default_rng(0)
 
 
-def test_dice_is_twice_the_common_pixels_over_all_where_there_is_an_object():
+def test_dice_is_twice_the_common_pixels_divided_by_all():
     true = torch.zeros(3, 2, 4, 4, dtype=torch.uint8)
     true[:2, :, 0] = 1  # 4 pixels in each of two frames
     decoded = torch.full((3, 2, 4, 4), 0.5)  # at the threshold: outside
@@ -28,7 +28,7 @@ def test_dice_is_twice_the_common_pixels_over_all_where_there_is_an_object():
     assert np.isnan(values[2])
 
 
-def test_a_concept_is_recalled_among_as_many_of_the_likeliest_as_the_stimulus_shows():
+def test_recall_counts_as_many_concepts_as_the_stimulus_shows():
     likelihood = np.array(
         [[0.9, 0.2, 0.8, 0.1], [0.9, 0.2, 0.8, 0.1], [0.1, 0.1, 0.1, 0.1]]
     )
@@ -66,7 +66,7 @@ def test_bleu_is_that_of_the_paper_and_of_torchmetrics():
 
 
 @pytest.mark.nightly
-def test_the_interval_of_bleu_varies_as_the_bleu_of_new_captions_does():
+def test_the_interval_of_bleu_is_as_wide_as_new_captions_vary():
     """Its width is that of 200 corpora of 60 captions drawn anew, to a fifth: of which
     5 % is their noise.
     """
@@ -85,7 +85,7 @@ def test_the_interval_of_bleu_varies_as_the_bleu_of_new_captions_does():
     assert np.mean(widths) == pytest.approx(2 * 2.0 * np.std(drawn), rel=0.2)
 
 
-def test_captions_are_compared_without_case_and_punctuation_with_the_nearest_true_one():
+def test_captions_are_compared_without_case_and_punctuation():
     scores = score_captions(
         ["A man rides, slowly!", "a dog"], [["x y z", "a man rides slowly"], ["a cat"]]
     )
@@ -105,7 +105,7 @@ def test_captions_are_compared_without_case_and_punctuation_with_the_nearest_tru
     assert score_captions(["", ""], [["a"], ["b"]])["bleu_4"] == pytest.approx([0, 0])
 
 
-def test_cider_of_true_captions_is_ten_and_words_that_all_captions_have_do_not_count():
+def test_cider_is_ten_for_true_captions_and_ignores_common_words():
     pytest.importorskip(
         "pycocoevalcap.cider.cider", reason="pycocoevalcap is not installed"
     )

@@ -81,7 +81,7 @@ def test_the_error_of_motion_is_the_distance_of_the_steps():
     assert "epe" in caught.value.hint
 
 
-def test_the_direction_of_motion_is_that_of_what_moves_and_shuffled_clips_have_none():
+def test_shuffled_clips_have_no_direction_of_motion():
     """Of drawn films, whose things go left, right, up or down; the noise is of a tenth
     of the range.
     """

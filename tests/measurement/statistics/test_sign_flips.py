@@ -40,16 +40,14 @@ def test_few_units_have_all_signs_counted():
 
 
 @pytest.mark.parametrize(("only_first", "only_second"), [(10, 2), (5, 5)])
-def test_hits_of_few_items_are_compared_as_mcnemars_exact_test_does(
-    only_first, only_second
-):
+def test_hits_of_few_items_are_compared_by_mcnemars_exact_test(only_first, only_second):
     found = flipped([1.0] * only_first + [-1.0] * only_second)
 
     exact = binomtest(only_first, only_first + only_second).pvalue
     assert found.p == pytest.approx(exact)
 
 
-def test_the_interval_holds_exactly_the_effects_that_are_not_rejected():
+def test_the_interval_contains_exactly_the_accepted_effects():
     """An effect inside of it, taken off all values, is not rejected; one outside is."""
     random = np.random.default_rng(1)
     for count in (6, 9, 12, 40):
@@ -84,7 +82,7 @@ def test_five_units_have_no_interval_and_cannot_be_found():
 
 
 @pytest.mark.parametrize("sizes", [[5] * 40, [100] + [5] * 20])
-def test_a_true_null_is_rejected_as_seldom_as_it_says_whatever_units_weigh(sizes):
+def test_the_error_rate_holds_for_units_of_any_weight(sizes):
     """Bound .05 and two Monte Carlo errors of 400 simulations; a t test over units
     rejects up to .3.
     """

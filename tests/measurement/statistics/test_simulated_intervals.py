@@ -43,9 +43,7 @@ def test_intervals_of_runs_of_one_subject_each_hold():
     ("counts", "effect", "widest"),
     [((12, 8), 0.0, 0.5), ((95, 5), 2.0, 0.45), ((95, 5), 4.0, 0.25)],
 )
-def test_intervals_of_unequal_categories_hold_and_are_narrow_at_the_ceiling(
-    counts, effect, widest
-):
+def test_intervals_of_unequal_categories_cover_the_mean(counts, effect, widest):
     """Issue 60, row 16. As means of weighted items, those of AUC held .76 of guesses,
     and were .6 to .9 wide at the ceiling.
     """

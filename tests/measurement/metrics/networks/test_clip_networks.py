@@ -43,7 +43,7 @@ def seen_by(name: str) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def test_networks_see_frames_or_clips_of_six_in_the_repositories_colours(clip_networks):
+def test_networks_get_frames_or_six_frame_clips_in_their_colours(clip_networks):
     folder = {name: network.fetch() for name, network in NETWORKS.items()}
     assert all(network.is_here() for network in NETWORKS.values())
 
@@ -66,7 +66,7 @@ def test_networks_see_frames_or_clips_of_six_in_the_repositories_colours(clip_ne
     )
 
 
-def test_all_metrics_of_a_network_share_one_pass_and_score_a_copy_best(clip_networks):
+def test_metrics_of_a_network_share_a_pass_and_prefer_a_copy(clip_networks):
     own, swapped = torch.tensor([0, 1]), torch.tensor([1, 0])
     for network in NETWORKS:
         for name, part in parts(network).items():
@@ -84,7 +84,7 @@ def test_all_metrics_of_a_network_share_one_pass_and_score_a_copy_best(clip_netw
     assert len({part.features for name, part in made.items() if "way" in name}) == 1
 
 
-def test_clip_pcc_equals_the_reference_and_a_still_has_the_highest(golden):
+def test_clip_pcc_equals_the_reference_and_is_highest_for_stills(golden):
     reference = load_file(golden / "neurons/metrics.safetensors")
     made, row = normalise(reference["input.clip_features"])[None], torch.tensor([0])
 

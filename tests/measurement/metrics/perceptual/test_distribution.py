@@ -49,7 +49,7 @@ def test_kid_is_the_unbiased_distance_of_cubic_kernels(features):
     )
 
 
-def test_the_interval_narrows_with_more_pictures_and_holds_the_value():
+def test_the_interval_covers_the_value_and_narrows_with_pictures():
     def width(count: int) -> float:
         draw = torch.Generator().manual_seed(1)
         true, made = torch.randn(2, count, 4, generator=draw)

@@ -20,7 +20,7 @@ def reference(golden):
     return load_file(golden / "neurons/metrics.safetensors")
 
 
-def test_the_expected_share_equals_the_references_without_draws_and_is_near_its_trials(
+def test_the_expected_share_is_near_the_trials_of_the_reference(
     reference,
 ):
     scores, right = (
@@ -61,7 +61,7 @@ def test_random_scores_are_at_chance_which_three_labels_raise(ways, labels):
     assert n_way_chance(ways, 1) == pytest.approx(1 / ways)
 
 
-def test_a_reconstruction_classified_as_its_stimulus_wins_and_a_constant_never():
+def test_a_reconstruction_with_the_class_of_its_stimulus_wins():
     seen = torch.rand(5, 60, generator=torch.Generator().manual_seed(0))
     scored = partial(n_way, seen, rows=torch.arange(5), n_ways=50, n_labels=1)
 
